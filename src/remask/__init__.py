@@ -1,0 +1,29 @@
+"""remask: optimise the system prompt of a frozen language model with a diffusion language model."""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+__all__ = ["Evaluation", "Result", "Score", "evaluate", "optimize", "resume"]
+
+if TYPE_CHECKING:
+    from remask.result import Result
+    from remask.run import Evaluation, evaluate, optimize, resume
+    from remask.trace import Score
+
+_HOMES = {
+    "Evaluation": "run",
+    "Result": "result",
+    "Score": "trace",
+    "evaluate": "run",
+    "optimize": "run",
+    "resume": "run",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Public names load their room on first use: `import remask` stays under a few milliseconds."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'remask' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f"remask.{_HOMES[name]}"), name)

@@ -1,0 +1,171 @@
+"""The command line: what each command is called, what it takes, and how it ends.
+
+Imports click and the tree of errors, nothing else, so that `--help` answers at once; every command
+imports its room when it runs. Exit codes are part of the interface: see EPILOG.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from remask import __version__
+from remask.cli.flags import data_flags, run_flags, show_flags, target_flags
+from remask.errors import RemaskError
+
+if TYPE_CHECKING:
+    from remask.trace import Split
+
+EPILOG = """\b
+Exit codes:
+  0    finished, whatever the verdict
+  1    internal error
+  2    wrong input or set-up
+  3    the target failed, or too many of its calls did
+  4    another process has the run
+  130  interrupted by Ctrl-C (143: by SIGTERM); go on with remask resume
+
+REMASK_DEBUG=1 shows where an error came from. NO_COLOR=1 gives plain lines.
+"""
+
+
+class Commands(click.Group):
+    """Turns errors that a user can mend into one line and an exit code."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except RemaskError as error:
+            if os.environ.get("REMASK_DEBUG"):
+                raise
+            from remask.report.words import one_line
+
+            click.echo(f"error: {one_line(str(error))}", err=True)
+            ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("stopped at once", err=True)
+            ctx.exit(130)
+
+
+@click.group(cls=Commands, epilog=EPILOG, context_settings={"max_content_width": 100})
+@click.version_option(__version__, prog_name="remask", message="%(prog)s %(version)s")
+def main() -> None:
+    """Optimise the system prompt of a frozen language model with a diffusion language model.
+
+    Start with: remask check PROMPT.md --data rows.jsonl, then remask optimize with the same words.
+    """
+
+
+@main.command()
+@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
+@run_flags
+@target_flags
+@data_flags
+@show_flags
+def optimize(source: str | None, plain: bool, json: bool, **flags: Any) -> None:
+    """Search for a better prompt, then compare it once with yours on the sealed test rows.
+
+    Takes a remask.toml (the default, where the current folder has one) or a prompt file. Flags
+    win over the file.
+    """
+    from remask.cli.play import new_run
+    from remask.cli.settings import read
+
+    new_run(read(source, flags), _mode(plain, json))
+
+
+@main.command()
+@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
+@run_flags
+@target_flags
+@data_flags
+@click.option("--json", is_flag=True, help="One JSON object instead of a table.")
+def check(source: str | None, json: bool, **flags: Any) -> None:
+    """Find what is wrong before a call is spent, and say what the run may cost."""
+    from remask.cli.check import examine, show
+    from remask.cli.settings import read
+
+    report = examine(read(source, flags))
+    show(report, json)
+    sys.exit(0 if report.ok else 2)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@show_flags
+def resume(run: Path, plain: bool, json: bool) -> None:
+    """Go on with a run that was cut."""
+    from remask.cli.play import continue_run
+
+    continue_run(run, _mode(plain, json))
+
+
+@main.command("eval")
+@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
+@click.option(
+    "--split",
+    "rows",
+    type=click.Choice(["train", "validation", "test"]),
+    default="validation",
+    show_default=True,
+    help="The rows to score on.",
+)
+@target_flags
+@data_flags
+@click.option("--json", is_flag=True, help="One JSON object instead of lines.")
+def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> None:
+    """Score one prompt, with interval and cost; no search."""
+    from remask.cli.play import score_prompt
+    from remask.cli.settings import read
+
+    score_prompt(read(source, flags), rows, json)
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@show_flags
+def show(run: Path, plain: bool, json: bool) -> None:
+    """Show a run, finished or not: result, word diff, table of candidates."""
+    from remask.cli.show import run_json, run_text
+
+    if json:
+        run_json(run)
+    else:
+        run_text(run, _mode(plain, False))
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option(
+    "--output", "-o", required=True, type=click.Path(path_type=Path),
+    help="The file to write: text, or for .json a list of chat messages.",
+)  # fmt: skip
+@click.option("--marked", is_flag=True, help="Put the [[keep]] marks back.")
+@click.option("--force", is_flag=True, help="Replace the file where it exists.")
+def export(run: Path, output: Path, marked: bool, force: bool) -> None:
+    """Write the best prompt of a run to a file."""
+    from remask import export as files
+    from remask.cli.show import best_prompt
+
+    prompt = best_prompt(run)
+    files.write(output, files.render(prompt, output, marked), force)
+    click.echo(f"wrote {output}")
+
+
+@main.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def report(run: Path) -> None:
+    """Build the report.html of a finished run anew."""
+    from remask.report.files import write_report
+
+    click.echo(f"wrote {write_report(run)}")
+
+
+def _mode(plain: bool, json: bool) -> str:
+    """How a command speaks: json, plain or rich."""
+    if json:
+        return "json"
+    dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return "plain" if plain or dumb or not sys.stdout.isatty() else "rich"

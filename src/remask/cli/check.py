@@ -1,0 +1,289 @@
+"""`remask check`: everything that can be found wrong before a call is spent, and what a run costs.
+
+Asks every room in turn and goes on after a problem, so that one look shows them all. Makes no call
+that is billed: of a remote endpoint it only asks for the list of models.
+"""
+
+import http.client
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import click
+import orjson
+
+from remask.cli.settings import Request
+from remask.config import Config, TargetConfig
+from remask.errors import RemaskError
+from remask.prompt import Prompt
+from remask.report.words import one_line
+from remask.search import round_calls
+from remask.wire import (
+    Job,
+    Parts,
+    check_choice,
+    check_fit,
+    endpoint,
+    make_budget,
+    make_dataset,
+    make_denoiser,
+    make_target,
+    make_task,
+    prepare,
+)
+
+Kind = Literal["ok", "problem", "note"]
+SECONDS_PER_CALL = 0.08  # of the embedded target on two cores, rough; denoising comes on top
+CHARACTERS_PER_TOKEN = 4  # rough, for English
+SHOWN = 6  # regions of the prompt that are listed
+OPENAI = "https://api.openai.com/v1"
+TIMEOUT = 5.0  # seconds to wait for the list of models
+LONGEST = 1 << 20  # bytes of it that are read
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    about: str
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Low: no round finds anything. Likely: the search is over early. High: all is spent."""
+
+    unit: str
+    low: float | None  # None: unknown
+    likely: float | None
+    high: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    findings: tuple[Finding, ...]
+    costs: tuple[Cost, ...]
+
+    @property
+    def ok(self) -> bool:
+        return all(f.kind != "problem" for f in self.findings)
+
+
+def examine(request: Request) -> Report:
+    """Look at everything; problems become findings, not exceptions."""
+    config = request.config
+    findings = [
+        *_tried("run", lambda: _run_dir(request)),
+        *_tried("prompt", lambda: _prompt(config)),
+        *_tried("data", lambda: _data(config)),
+        *_tried("budget", lambda: _budget(config)),
+    ]
+    job: Job | None = None
+    if all(f.kind != "problem" for f in findings):
+        try:
+            job = prepare(config, Parts())
+        except RemaskError as error:
+            findings.append(Finding("plan", "problem", one_line(str(error))))
+    findings += _tried("target", lambda: _target(config.target))
+    findings += _tried("dlm", lambda: _dlm(config))
+    costs: tuple[Cost, ...] = ()
+    if job is not None and all(f.kind != "problem" for f in findings):
+        ready = job
+        findings += _tried("task", lambda: _task(ready))
+        findings += _tried("plan", lambda: _plan(ready))
+        costs = tuple(_costs(ready))
+    return Report(tuple(findings), costs)
+
+
+def _tried(about: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+    found: list[Finding] = []
+    try:
+        found.extend(look())
+    except RemaskError as error:
+        found.append(Finding(about, "problem", one_line(str(error))))
+    return found
+
+
+def _run_dir(request: Request) -> Iterator[Finding]:
+    folder = request.run_dir
+    if folder is None:
+        yield Finding("run", "ok", "a new folder under runs/")
+    elif (folder / "run.db").exists():
+        yield Finding("run", "problem", f"{folder} holds a run already; name another --run-dir")
+    else:
+        yield Finding("run", "ok", f"{folder} is free")
+
+
+def _prompt(config: Config) -> Iterator[Finding]:
+    prompt = Prompt.parse(config.prompt)
+    frozen = prompt.frozen
+    yield Finding(
+        "prompt",
+        "ok" if prompt.editable else "problem",
+        f"{len(prompt.text)} characters, {len(prompt.editable)} editable and {len(frozen)} frozen "
+        "regions" + ("" if prompt.editable else "; leave some plain words outside frozen ones"),
+    )
+    for name, spans in (("editable", prompt.editable), ("frozen", frozen)):
+        for start, stop in spans[:SHOWN]:
+            yield Finding("prompt", "note", f"{name}: {one_line(prompt.text[start:stop], 70)!r}")
+        if len(spans) > SHOWN:
+            yield Finding("prompt", "note", f"{name}: {len(spans) - SHOWN} more")
+
+
+def _data(config: Config) -> Iterator[Finding]:
+    dataset = make_dataset(config)
+    counts = {
+        s: sum(e.split == s for e in dataset.examples) for s in ("train", "validation", "test")
+    }
+    rows = ", ".join(f"{split} {count}" for split, count in counts.items())
+    yield Finding("data", "ok", f"{len(dataset.examples)} rows: {rows}")
+    yield Finding("data", "note", f"first message: {one_line(dataset.examples[0].input, 70)!r}")
+    if config.metric.name == "label":
+        labels = config.metric.labels or dataset.labels
+        yield Finding("data", "note", f"labels: {', '.join(map(one_line, labels))}")
+    for warning in dataset.warnings:
+        yield Finding("data", "note", f"warning: {one_line(warning)}")
+
+
+def _budget(config: Config) -> Iterator[Finding]:
+    make_budget(config)
+    limits = {k: v for k, v in config.budget.model_dump().items() if v is not None}
+    text = ", ".join(f"{value:,} {name}" for name, value in limits.items()) or "no limit"
+    yield Finding("budget", "ok", text)
+
+
+def _target(config: TargetConfig) -> Iterator[Finding]:
+    make_target(config)
+    if not config.model.startswith("openai:"):
+        yield Finding("target", "ok", f"{endpoint(config)}: the weights are there")
+        return
+    yield Finding("target", "ok", f"{endpoint(config)}: the openai package is there")
+    yield _models(config)
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    """Follows no redirect: the key goes to the named host and nowhere else."""
+
+    def redirect_request(self, *_: object) -> None:
+        return None
+
+
+def _models(config: TargetConfig) -> Finding:
+    """Ask the endpoint for its models, which no provider bills."""
+    base = config.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
+    request = urllib.request.Request(f"{base.rstrip('/')}/models")
+    if key := os.environ.get(config.api_key_env):
+        request.add_header("Authorization", f"Bearer {key.strip()}")
+    try:
+        with urllib.request.build_opener(_Stay).open(request, timeout=TIMEOUT) as reply:
+            names = _names(reply.read(LONGEST))
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code not in (401, 403):
+            return Finding("target", "ok", f"the server answers, with no list ({error.code})")
+        refusal = f"{endpoint(config)} refuses the key in {config.api_key_env} ({error.code})"
+        return Finding("target", "problem", refusal)
+    except (OSError, http.client.HTTPException) as error:
+        why = one_line(str(error)) or type(error).__name__
+        return Finding("target", "problem", f"no connection to {endpoint(config)}: {why}")
+    model = config.model.partition(":")[2]
+    if names and model not in names:
+        some = ", ".join(one_line(name, 40) for name in names[:5])
+        text = f"warning: the server does not list {model!r}; it has {some}"
+        return Finding("target", "note", text)
+    return Finding("target", "ok", "the server answers" + (" and lists the model" if names else ""))
+
+
+def _names(body: bytes) -> list[str]:
+    """Model names of an OpenAI-style list; empty where it is something else."""
+    try:
+        return [str(row["id"]) for row in orjson.loads(body)["data"]]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
+def _dlm(config: Config) -> Iterator[Finding]:
+    denoiser = make_denoiser(config.dlm)
+    tokens = denoiser.count(Prompt.parse(config.prompt).text)
+    yield Finding("dlm", "ok", f"{config.dlm.model}: weights and adapter are there")
+    yield Finding("prompt", "note", f"{tokens} tokens of the diffusion model")
+
+
+def _task(job: Job) -> Iterator[Finding]:
+    target = make_target(job.config.target)
+    task = make_task(job.config, job.dataset, job.parts, lambda target, limit: target)
+    check_fit(job)
+    yield Finding("task", "ok", one_line(check_choice(job.config, target, task.labels)))
+
+
+def _plan(job: Job) -> Iterator[Finding]:
+    plan = job.plan
+    most = round_calls(plan.candidates, plan.rungs, job.rows("validation"))
+    yield Finding(
+        "plan", "ok",
+        f"up to {plan.rounds} rounds of {plan.candidates} candidates on "
+        f"{' + '.join(map(str, plan.rungs))} train rows, "
+        f"{most:,} calls a round at most",
+    )  # fmt: skip
+    yield Finding("plan", "note", f"stops after {plan.patience} rounds without an accepted edit")
+    yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, set aside first")
+
+
+def _costs(job: Job) -> Iterator[Cost]:
+    low, likely, high = calls = _calls(job)
+    yield Cost("calls", *calls)
+    rows = job.dataset.examples
+    text = len(job.start.text) + sum(len(e.input) for e in rows) / len(rows)
+    answer = 8 if job.config.metric.name == "label" else job.config.target.max_tokens or 256
+    inputs = text / CHARACTERS_PER_TOKEN + 20
+    yield Cost("tokens", *(n * (inputs + answer) for n in calls))
+    price = make_budget(job.config)[1]
+    if price is None:
+        yield Cost("USD", None, None, None)
+    else:
+        yield Cost("USD", *(price.usd(round(n * inputs), round(n * answer)) for n in calls))
+    if job.config.target.model == "embedded":
+        yield Cost("minutes", *(n * SECONDS_PER_CALL / 60 for n in (low, likely, high)))
+    else:
+        yield Cost("minutes", None, None, None)
+
+
+def _calls(job: Job) -> tuple[int, int, int]:
+    """Target calls of a whole run."""
+    plan, validation = job.plan, job.rows("validation")
+    each = round_calls(plan.candidates, plan.rungs, validation)
+    test = job.test_calls
+    per_row = job.calls_per_row
+    limit = job.config.budget.calls
+    most = per_row * (validation + plan.rounds * each) + test
+    high = most if limit is None else min(limit, most)
+    likely = min(high, per_row * (validation + plan.patience * each) + test)
+    low = min(likely, per_row * (validation + plan.patience * (each - validation)) + test // 2)
+    return low, likely, high
+
+
+def show(report: Report, json: bool) -> None:
+    """Print the report; never with control characters of what was read."""
+    if json:
+        click.echo(orjson.dumps({"kind": "Check", "ok": report.ok, "findings": report.findings,
+                                 "costs": report.costs}))  # fmt: skip
+        return
+    for finding in report.findings:
+        mark = {"ok": "ok", "problem": "PROBLEM", "note": ""}[finding.kind]
+        click.echo(f"{finding.about:<8} {mark:<8} {finding.text}")
+    for i, cost in enumerate(report.costs):
+        if not i:
+            click.echo(f"\n{'estimate':<10}{'low':>12}{'likely':>12}{'high':>12}")
+        figures = "".join(f"{_amount(v):>12}" for v in (cost.low, cost.likely, cost.high))
+        click.echo(f"{cost.unit:<10}{figures}")
+    if report.costs:
+        click.echo("calls are exact bounds; tokens and minutes are rough, denoising not included")
+    click.echo("ready" if report.ok else "not ready: mend what is marked PROBLEM")
+
+
+def _amount(value: float | None) -> str:
+    if value is None:
+        return "unknown"
+    return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"

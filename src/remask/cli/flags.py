@@ -1,0 +1,60 @@
+"""The flags that several commands share. Knows click only; what they mean is in settings.py."""
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+Command = Callable[..., Any]
+MASKERS = ("whole", "span", "sentence", "insert", "blame")
+
+_RUN = (
+    click.option("--max-calls", type=int, help="Target calls in all, sealed test included."),
+    click.option("--max-minutes", type=float, help="Minutes of computing and waiting."),
+    click.option("--max-usd", type=float, help="US dollars; needs prices in remask.toml."),
+    click.option("--max-total-tokens", type=int, help="Input and output tokens in all."),
+    click.option("--seed", type=int, help="Other seeds draw other candidates."),
+    click.option(
+        "--masker", multiple=True, type=click.Choice(MASKERS), help="Where to edit; repeatable."
+    ),
+    click.option("--run-dir", help="Folder for the run (default: runs/DATE-TIME)."),
+)
+_TARGET = (
+    click.option("--target", help="embedded, or openai:MODEL."),
+    click.option("--base-url", help="Of another OpenAI-compatible server."),
+    click.option("--metric", help="label, exact, contains, f1, or judge."),
+    click.option("--answer", help="How the target says a label: a template with {label}."),
+    click.option("--label", multiple=True, help="An allowed label; repeatable (default: as data)."),
+)
+_DATA = (
+    click.option("--data", help="JSONL or CSV file with the rows."),
+    click.option("--input", help="User message: a column, or a template with {columns}."),
+    click.option("--expected", help="Column of the right answer."),
+    click.option("--split-column", help="Column that says train, validation or test."),
+)
+_SHOW = (
+    click.option("--plain", is_flag=True, help="Plain lines, as where the output is no terminal."),
+    click.option("--json", is_flag=True, help="One JSON object a line, the result last."),
+)
+
+
+def _all(options: tuple[Any, ...], command: Command) -> Command:
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+def run_flags(command: Command) -> Command:
+    return _all(_RUN, command)
+
+
+def target_flags(command: Command) -> Command:
+    return _all(_TARGET, command)
+
+
+def data_flags(command: Command) -> Command:
+    return _all(_DATA, command)
+
+
+def show_flags(command: Command) -> Command:
+    return _all(_SHOW, command)

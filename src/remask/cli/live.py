@@ -1,0 +1,195 @@
+"""How a run is followed while it goes on: a panel on a terminal, plain lines, or JSON lines.
+
+Knows events and how to say them. Does not know where they come from; the result comes after, from
+show.py. Everything a model or a user wrote is made visible and carries no markup.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Protocol
+
+import click
+import orjson
+from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from remask.budget import Spend
+from remask.config import Config
+from remask.events import (
+    Accepted,
+    Event,
+    Kept,
+    Proposed,
+    Scored,
+    Started,
+    State,
+    Stopped,
+    Tested,
+    encode,
+)
+from remask.report.words import SELECTION, edit_line, figure, known, mean
+from remask.result import changes
+
+
+class Display(Protocol):
+    """Follows a run."""
+
+    def event(self, event: Event, state: State, spend: Spend) -> None:
+        """`state` and `spend` as they are after `event`."""
+        ...
+
+
+def display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[Display]:
+    """mode: json, plain or rich."""
+    return {"json": _json, "plain": _plain, "rich": _rich}[mode](config, run_dir)
+
+
+# --- JSON
+
+
+class JsonLines:
+    """Each event as it is stored, with the spend after it."""
+
+    def event(self, event: Event, state: State, spend: Spend) -> None:
+        sys.stdout.write(orjson.dumps({**encode(event), "spend": spend}).decode() + "\n")
+        sys.stdout.flush()
+
+
+@contextmanager
+def _json(config: Config, run_dir: Path) -> Iterator[Display]:
+    yield JsonLines()
+
+
+# --- lines
+
+
+class PlainLines:
+    """One line for every event that says something by itself.
+
+    Nothing is said before the first event: until then wrong input may still come to light.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._header = f"run: {run_dir}"
+
+    def event(self, event: Event, state: State, spend: Spend) -> None:
+        if self._header:
+            click.echo(self._header)
+            self._header = ""
+        if line := sentence(event, state):
+            click.echo(f"[{spend.calls:,} calls] {line}")
+
+
+def sentence(event: Event, state: State) -> str:
+    """What an event means for the run; empty for those that only lead to another."""
+    match event:
+        case Started():
+            return f"start: a prompt of {event.tokens} tokens"
+        case Scored(split="validation") if event.id == state.baseline:
+            return f"baseline: {_validation(state, event.id)}"
+        case Scored(split="validation"):
+            now = figure(mean(known(state, state.incumbent, "validation")))
+            return (
+                f"round {event.round + 1}: winner {_validation(state, event.id)}, best so far {now}"
+            )
+        case Scored() if event.id == state.incumbent:
+            return f"round {event.round + 1}: read {len(event.rows)} train rows, proposing edits"
+        case Accepted():
+            gain = f"{event.gain:+.3f} ({SELECTION})"
+            return f"round {event.round + 1}: accepted {gain}: {_edit(event, state)}"
+        case Kept():
+            return f"round {event.round + 1}: nothing accepted ({event.reason})"
+        case Stopped():
+            return f"search over: {event.reason}; now the sealed test"
+        case Tested():
+            return "sealed test done"
+        case _:
+            return ""
+
+
+def _validation(state: State, id: str) -> str:
+    return f"validation {figure(mean(known(state, id, 'validation')))} ({SELECTION})"
+
+
+def _edit(event: Accepted, state: State) -> str:
+    proposal = next(p for p in state.proposals if (p.round, p.id) == (event.round, event.id))
+    return edit_line(changes(state, proposal), 80)
+
+
+@contextmanager
+def _plain(config: Config, run_dir: Path) -> Iterator[Display]:
+    yield PlainLines(run_dir)
+
+
+# --- panel
+
+
+class LivePanel:
+    """A compact panel that is drawn anew; what was accepted stays above it."""
+
+    def __init__(self, config: Config, run_dir: Path, clock: Callable[[], float]) -> None:
+        self._limit = config.budget.calls
+        self._run_dir = run_dir
+        self._clock = clock
+        self._began = clock()
+        self._phase = "loading models"
+        self._state = State()
+        self._spend = Spend()
+
+    def event(self, event: Event, state: State, spend: Spend) -> None:
+        self._state, self._spend = state, spend
+        self._phase = phase(event, state)
+
+    def __rich__(self) -> Panel:
+        state, spend = self._state, self._spend
+        grid = Table.grid(padding=(0, 2))
+        for name, value in (
+            ("phase", self._phase),
+            ("validation", self._scores()),
+            ("accepted", f"{len(state.accepted)} of {len(state.proposals)} candidates"),
+            ("last edit", _edit(state.accepted[-1], state) if state.accepted else "none yet"),
+            ("calls", f"{spend.calls:,}" + (f" of {self._limit:,}" if self._limit else "")),
+            ("elapsed", _minutes(self._clock() - self._began)),
+        ):
+            grid.add_row(Text(name, style="dim"), Text(value))
+        return Panel(grid, title=Text("remask"), subtitle=Text(str(self._run_dir)), expand=False)
+
+    def _scores(self) -> str:
+        state = self._state
+        best = mean(known(state, state.incumbent, "validation"))
+        baseline = mean(known(state, state.baseline, "validation"))
+        return f"best {figure(best)}, baseline {figure(baseline)} ({SELECTION})"
+
+
+def phase(event: Event, state: State) -> str:
+    """What the run does next, as far as `event` tells."""
+    match event:
+        case Started():
+            return "scoring the baseline on validation rows"
+        case Scored(split="train") if event.id == state.incumbent:
+            return f"round {event.round + 1}: proposing edits"
+        case Scored(split="train") | Proposed():
+            return f"round {event.round + 1}: trying candidates on train rows"
+        case Stopped():
+            return "sealed test of baseline and best"
+        case Tested():
+            return "writing the result"
+        case _:
+            return f"round {state.round + 1}: reading train rows"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+
+
+@contextmanager
+def _rich(config: Config, run_dir: Path) -> Iterator[Display]:
+    panel = LivePanel(config, run_dir, time.monotonic)
+    with Live(panel, console=Console(), refresh_per_second=4, transient=True):
+        yield panel

@@ -1,0 +1,90 @@
+"""Playing a run from the command line: begin, go on, score; and how each of them ends.
+
+Ties the hooks of a run to a display and to the signals. Knows neither search nor models.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import orjson
+
+from remask.budget import Spend
+from remask.cli.interrupt import Interrupted, Watch
+from remask.cli.live import Display, display
+from remask.cli.settings import Request
+from remask.cli.show import result_json, result_text
+from remask.config import Config
+from remask.events import Event, State, Tested
+from remask.report.words import one_line, spend_line
+from remask.result import Result
+from remask.run import Evaluation, Hooks, begin, new_run_dir, resume, score, stored_config
+from remask.trace import Split
+from remask.wire import Parts
+
+
+def new_run(request: Request, mode: str) -> None:
+    """`remask optimize`."""
+    run_dir = request.run_dir or new_run_dir()
+    config = request.config
+    _play(lambda hooks: begin(config, Parts(), run_dir, hooks), config, run_dir, mode)
+
+
+def continue_run(run_dir: Path, mode: str) -> None:
+    """`remask resume`."""
+    _play(lambda hooks: resume(run_dir, hooks=hooks), stored_config(run_dir), run_dir, mode)
+
+
+def score_prompt(request: Request, split: Split, json: bool) -> None:
+    """`remask eval`."""
+    with Watch() as signals:
+        try:
+            found = score(request.config, Parts(), split, Hooks(gate=signals.gate))
+        except Interrupted as stop:
+            click.echo("stopped", err=True)
+            sys.exit(stop.exit_code)
+    if json:
+        click.echo(orjson.dumps({"kind": "Evaluation", "split": split, **asdict(found)}))
+    else:
+        for line in _lines(found, split):
+            click.echo(line)
+
+
+def _lines(found: Evaluation, split: Split) -> Iterator[str]:
+    score = found.score
+    yield (
+        f"{split}: {score.mean:.3f} on {score.n} rows "
+        f"(95 % interval {score.low:.3f} to {score.high:.3f})"
+    )
+    if found.failed:
+        yield f"warning: {found.failed} rows have no score because the call failed"
+    if found.unparsed:
+        yield f"warning: no label was found in {found.unparsed} responses; scored 0"
+    for label in found.silent:
+        yield f"warning: the target never answered {one_line(label)!r}"
+    yield f"spent: {spend_line(found.spend)}"
+
+
+def _play(run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str) -> None:
+    with Watch() as signals:
+        try:
+            with display(mode, config, run_dir) as shown:
+                result = run(_hooks(shown, signals))
+        except Interrupted as stop:
+            click.echo(f"stopped; go on with: remask resume {run_dir}", err=True)
+            sys.exit(stop.exit_code)
+    if mode == "json":
+        result_json(result)
+    else:
+        result_text(result, mode)
+
+
+def _hooks(shown: Display, signals: Watch) -> Hooks:
+    def watch(event: Event, state: State, spend: Spend) -> None:
+        shown.event(event, state, spend)
+        if not isinstance(event, Tested):  # nothing is left to do then but to write the result
+            signals.gate()
+
+    return Hooks(watch, signals.gate)

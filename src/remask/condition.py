@@ -1,0 +1,128 @@
+"""Which traces a denoiser reads, and how much of each.
+
+Knows traces and a token limit, counts by an injected function. Knows nothing of denoisers and
+their layouts, prompts or targets. Failures come first because they say what the prompt lacks.
+Traces are untrusted: what is selected is cleaned and clipped.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice, zip_longest
+
+import numpy as np
+
+from remask.ports import Context
+from remask.text import clean
+from remask.trace import Feedback, Trace
+
+QUERY_WORDS = 60
+RESPONSE_WORDS = 40
+FEEDBACK_WORDS = 30
+WORD_CHARS = 12  # a "word" of a text without spaces (CJK, base64) may not be longer on average
+MAX_CLASSES = 12  # up to so many distinct desired responses count as labels to balance
+TRIES = 4  # traces looked at for each one wanted, where many are too long for the limit
+FAILING = 2 / 3  # share of failing traces, where there are enough of both kinds
+
+
+def select(
+    traces: Sequence[Trace],
+    limit: int,
+    count: Callable[[str], int],
+    rng: np.random.Generator,
+    max_traces: int = 12,
+) -> Context:
+    """At most `max_traces` traces of at most `limit` tokens in all, failing ones first.
+
+    About two thirds are failing ones where there are enough of both; desired responses take turns
+    where they are few enough to be labels. The tokens of a trace are those of its query, its
+    responses and its feedback; a layout adds a few of its own.
+    """
+    drawn = [traces[i] for i in rng.permutation(len(traces))]
+    bad = _in_turns([trace for trace in drawn if failing(trace)])
+    good = _in_turns([trace for trace in drawn if not failing(trace)])
+    wanted = min(len(bad), max(round(max_traces * FAILING), max_traces - len(good)))
+    picked: list[Trace] = []
+    left = limit
+    for trace in islice(_mixed(bad, good, wanted, max_traces), TRIES * max_traces):
+        if len(picked) == max_traces:
+            break
+        brief = _brief(trace)
+        size = count(_text(brief))
+        if size <= left and (brief.query or brief.response):
+            picked.append(brief)
+            left -= size
+    return tuple(sorted(picked, key=lambda trace: not failing(trace)))
+
+
+def failing(trace: Trace) -> bool:
+    """Whether the response was wrong, or somebody had something to say against it."""
+    if trace.score is not None and trace.score < 1:
+        return True
+    return any(_against(note, trace.score) for note in trace.feedback)
+
+
+def _against(note: Feedback, score: float | None) -> bool:
+    if note.score is not None and note.score < 1:
+        return True
+    # A comment on a full score is praise or a judge's reasons.
+    return note.kind == "correction" or (note.kind == "comment" and score is note.score is None)
+
+
+def _mixed(
+    bad: Sequence[Trace], good: Sequence[Trace], wanted: int, max_traces: int
+) -> Iterator[Trace]:
+    """Two failing ones, one success, …: a tight limit then still keeps the shares.
+
+    Behind the `max_traces` that are wanted come the others, for the case that some do not fit.
+    """
+    failures, successes = iter(bad[:wanted]), iter(good[: max_traces - wanted])
+    for turn in range(3 * max_traces):
+        source = successes if turn % 3 == 2 else failures
+        trace = next(source, None)
+        if trace is not None:
+            yield trace
+    yield from failures
+    yield from successes
+    yield from bad[wanted:]
+    yield from good[max_traces - wanted :]
+
+
+def _in_turns(traces: Sequence[Trace]) -> list[Trace]:
+    """The traces with their desired responses taking turns, where these are labels."""
+    groups: dict[str | None, list[Trace]] = defaultdict(list)
+    for trace in traces:
+        groups[trace.desired].append(trace)
+    if len(groups) > MAX_CLASSES:
+        return list(traces)
+    return [trace for turn in zip_longest(*groups.values()) for trace in turn if trace is not None]
+
+
+def _brief(trace: Trace) -> Trace:
+    """The trace cleaned and clipped."""
+    return replace(
+        trace,
+        query=_clip(trace.query, QUERY_WORDS),
+        response=_clip(trace.response, RESPONSE_WORDS),
+        desired=None if trace.desired is None else _clip(trace.desired, RESPONSE_WORDS),
+        feedback=tuple(
+            Feedback(note.kind, _clip(note.text, FEEDBACK_WORDS), note.score)
+            for note in trace.feedback
+        ),
+    )
+
+
+def _clip(text: str, limit: int) -> str:
+    """At most `limit` words of the cleaned text, with " …" where something is left out."""
+    text = clean(text)
+    kept = " ".join(text.split(" ")[:limit])
+    longest = limit * WORD_CHARS
+    if len(kept) > longest:
+        kept = kept[:longest].rsplit(" ", 1)[0]
+    return text if kept == text else kept + " …"
+
+
+def _text(trace: Trace) -> str:
+    """Everything of a trace that a layout may render."""
+    parts = [trace.query, trace.response, trace.desired or ""]
+    return "\n".join([*parts, *(note.text for note in trace.feedback)])

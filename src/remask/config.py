@@ -1,0 +1,164 @@
+"""The settings of a run: read once, unknown keys are errors, saved whole in the run directory.
+
+`remask.toml`, command-line flags and keyword arguments of the library all become one `Config`.
+Relative paths in a file are relative to that file. Keys never hold secrets: an API key is named by
+the environment variable that holds it.
+"""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from remask.errors import ConfigError, DataError
+
+MaskerName = Literal["whole", "span", "sentence", "insert", "blame"]
+MASKER_NAMES: tuple[MaskerName, ...] = ("whole", "span", "sentence", "insert", "blame")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class DataConfig(Section):
+    """Where the rows are and what their columns mean."""
+
+    path: str = ""  # one file with a split column or split by content hash …
+    train: str = ""  # … or a file for each split
+    validation: str = ""
+    test: str = ""
+    input: str = "{input}"  # template over columns: the user message
+    expected: str = "label"  # column of the right answer; "" where there is none
+    split: str = ""  # column that says train, validation or test
+    fractions: tuple[float, float, float] = (0.25, 0.25, 0.5)
+
+
+class TargetConfig(Section):
+    """The frozen model whose prompt is optimised."""
+
+    model: str = "embedded"  # embedded | openai:MODEL | function:NAME (library only)
+    base_url: str = ""
+    api_key_env: str = "OPENAI_API_KEY"
+    temperature: float | None = 0.0
+    max_tokens: Annotated[int, Field(ge=1)] | None = 256
+    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    timeout: Annotated[float, Field(gt=0)] = 60.0  # seconds
+    retries: Annotated[int, Field(ge=0, le=20)] = 4
+    input_price: Annotated[float, Field(ge=0)] | None = None  # US dollars per million tokens
+    output_price: Annotated[float, Field(ge=0)] | None = None
+
+
+class MetricConfig(Section):
+    """What "better" means."""
+
+    name: str = "label"  # label | exact | contains | f1 | judge | function:NAME (library only)
+    answer: str = "{label}"  # how the target would say a label
+    labels: tuple[str, ...] = ()  # allowed labels; empty: those of the data
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    judge: TargetConfig | None = None
+    rubric: str = ""
+
+
+class DlmConfig(Section):
+    """The diffusion language model that writes the edits."""
+
+    model: str = "embedded"  # embedded | object:NAME (library only)
+    steps: Annotated[int, Field(ge=1, le=256)] | None = None  # denoising steps; None: by length
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.8
+    position_temperature: Annotated[float, Field(ge=0, le=5)] = 0.3
+
+
+class SearchConfig(Section):
+    """How candidates are drawn and accepted."""
+
+    maskers: Annotated[tuple[MaskerName, ...], Field(min_length=1)] = MASKER_NAMES
+    candidates: Annotated[int, Field(ge=1, le=256)] | None = None  # per round; None: by budget
+    traces: Annotated[int, Field(ge=1, le=64)] = 8  # that the DLM reads at a time
+    context_tokens: Annotated[int, Field(ge=32, le=4000)] = 400
+    max_growth: Annotated[float, Field(ge=1)] = 3.0  # candidate length over that of the baseline
+    cautious: bool = False
+
+
+class BudgetConfig(Section):
+    """Limits that are never passed, final test included."""
+
+    calls: Annotated[int, Field(ge=1)] | None = 2000
+    tokens: Annotated[int, Field(ge=1)] | None = None
+    minutes: Annotated[float, Field(gt=0)] | None = None
+    usd: Annotated[float, Field(gt=0)] | None = None
+
+
+class Config(Section):
+    """Everything that decides a run."""
+
+    prompt: str  # the prompt's marked source
+    data: DataConfig = DataConfig()
+    target: TargetConfig = TargetConfig()
+    metric: MetricConfig = MetricConfig()
+    dlm: DlmConfig = DlmConfig()
+    search: SearchConfig = SearchConfig()
+    budget: BudgetConfig = BudgetConfig()
+    seed: int = 0
+
+
+def make_config(values: dict[str, Any], where: str) -> Config:
+    """Validate; every problem is one ConfigError sentence that names key, value and remedy."""
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = "; ".join(_sentence(e) for e in error.errors(include_url=False))
+        raise ConfigError(f"{where}: {problems}") from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The nested values of a `remask.toml`, paths made absolute, `prompt` read from its file."""
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError("there is no such file; write one or use flags", path) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"not valid TOML: {error}", path) from None
+    base = path.resolve().parent
+    for key in ("path", "train", "validation", "test"):
+        if isinstance(values.get("data"), dict) and isinstance(values["data"].get(key), str):
+            values["data"][key] = str(base / values["data"][key])
+    if isinstance(values.get("prompt"), str):
+        values["prompt"] = read_prompt(base / values["prompt"])
+    if isinstance(values.get("run_dir"), str):
+        values["run_dir"] = str(base / values["run_dir"])
+    return values
+
+
+def read_prompt(path: Path) -> str:
+    """The text of a prompt file; a final newline is not part of the prompt."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise DataError("there is no such prompt file", path) from None
+    except IsADirectoryError:
+        raise DataError("this is a folder; name the prompt file in it", path) from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path) from None
+    if not text.strip():
+        raise DataError("the prompt file is empty; write the prompt to start from", path)
+    return text.rstrip("\r\n")
+
+
+def _sentence(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(_known(error["loc"][:-1]))
+        return f"unknown key {key!r}; known here: {known}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Input should be ')}"
+
+
+def _known(path: tuple[Any, ...]) -> list[str]:
+    section: type[BaseModel] = Config
+    for part in path:
+        annotation = section.model_fields[str(part)].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return sorted(section.model_fields)

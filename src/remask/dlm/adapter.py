@@ -1,0 +1,79 @@
+"""Loading an adapter and merging it into a base model.
+
+An adapter is one safetensors file: for each linear layer NAME two low-rank factors NAME.a (r, in)
+and NAME.b (out, r), the attention gates, and the embedding of the mask; its header names family,
+rank, alpha and layout. Merging is LoRA's W + alpha / r · B A (arXiv 2106.09685). Knows weights;
+knows nothing of prompts and sampling.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from remask.backbone.model import Backbone, Gates
+from remask.dlm.families import FAMILIES, Family
+from remask.errors import BackendError
+
+FORMAT = "remask-adapter/1"
+SHIPPED = Path(__file__).parent / "data" / "smollm2-135m-prompt.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class Adapted:
+    """A base model turned into a denoiser."""
+
+    backbone: Backbone  # the merged weights; shares all others with the base
+    gates: Gates
+    family: Family
+
+
+def load_adapter(base: Backbone, path: Path = SHIPPED) -> Adapted:
+    """Merge the adapter at `path` into a copy of the base's linear weights.
+
+    Raises BackendError where the file is missing, damaged, or made for another model or layout.
+    """
+    header, tensors, digest = _read(path)
+    family = FAMILIES.get(header.get("family", ""))
+    if header.get("format") != FORMAT or family is None:
+        raise BackendError(
+            f"{path}: not an adapter of format {FORMAT} for one of {', '.join(FAMILIES)}"
+        )
+    if header.get("layout") != str(family.layout):
+        raise BackendError(
+            f"{path}: trained on layout {header.get('layout')} of traces, but this version "
+            f"writes layout {family.layout}; use an adapter of this version"
+        )
+    scale = float(header["alpha"]) / float(header["rank"])
+    state = base.model.state_dict()
+    names = sorted(name.removesuffix(".a") for name in tensors if name.endswith(".a"))
+    merged = {f"{name}.weight": _merge(state, tensors, name, scale, path) for name in names}
+    gates = Gates(tensors["gates.right"], tensors["gates.masked"], tensors["mask_embedding"])
+    return Adapted(base.with_weights(merged, f"{base.identity}+{digest}"), gates, family)
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    except (OSError, SafetensorError) as error:
+        raise BackendError(
+            f"{path}: the denoiser's adapter cannot be read ({error}); reinstall remask "
+            "or name another adapter"
+        ) from error
+    return header, tensors, digest
+
+
+def _merge(
+    state: dict[str, Tensor], tensors: dict[str, Tensor], name: str, scale: float, path: Path
+) -> Tensor:
+    weight = state.get(f"{name}.weight")
+    down, up = tensors[f"{name}.a"].float(), tensors[f"{name}.b"].float()
+    if weight is None or weight.shape != (up.shape[0], down.shape[1]):
+        raise BackendError(f"{path}: {name} does not fit the base model; use its own adapter")
+    return torch.addmm(weight.float(), up, down, alpha=scale).to(weight.dtype)

@@ -1,0 +1,186 @@
+"""From a canvas of text and holes to rows of token ids, and windows of long rows.
+
+Keeps the spaces of natural text: the space before a hole belongs to the hole's first token. Knows
+a function that encodes text. Knows nothing of models, torch, traces or sampling.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import IntFlag
+
+from remask.ports import Canvas, Hole
+
+Encode = Callable[[str], tuple[list[int], list[tuple[int, int]]]]  # ids and character ranges
+
+SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
+OPENING = "([{\"'“‘`/-"  # no space follows these
+CLOSING = ".,;:!?)]}\"'”’`/-"  # no space stands before these
+PUNCTUATION = ".,;:!?"
+FINAL = ".!?"  # ends a sentence
+SHORTEST_SENTENCE = 3  # tokens; a shorter hole need not be one
+
+
+class Kind(IntFlag):
+    """What a token at the edge of a hole must be like."""
+
+    SOLID = 1  # more than white space
+    SPACED = 2  # begins with white space
+    WORDY = 4  # does not end with punctuation, because punctuation follows
+    FINAL = 8  # ends a sentence
+    CAPITAL = 16  # begins no word in lower case
+
+
+KINDS = 32  # combinations
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A whole canvas in tokens."""
+
+    ids: tuple[int, ...]  # the mask's id inside holes
+    kinds: tuple[int, ...]  # Kind at the edges of holes, else 0
+    holes: tuple[tuple[int, int], ...]  # [start, stop) of each hole
+    cuts: tuple[int, ...]  # positions where a sentence begins, with 0 and the length
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The part [start, stop) of a row that is denoised at once, with its first `holes` holes."""
+
+    start: int
+    stop: int
+    holes: int
+
+
+def settle(canvas: Canvas, fills: Sequence[str | None]) -> list[str | Hole]:
+    """The canvas with filled holes turned into text; a hole of None stays a hole."""
+    parts: list[str | Hole] = []
+    waiting = iter(fills)
+    joint = False  # whether the last text ends with a fill
+    for part in canvas:
+        fill = None if isinstance(part, str) else next(waiting)
+        if isinstance(part, Hole) and fill is None:
+            parts.append(part)
+            joint = False
+            continue
+        text = part if isinstance(part, str) else fill or ""
+        last = parts[-1] if parts else None
+        if isinstance(last, str):
+            smooth = joint or isinstance(part, Hole)
+            parts[-1] = join(last, text) if smooth else last + text
+        else:
+            parts.append(text)
+        joint = isinstance(part, Hole)
+    return parts
+
+
+def join(left: str, right: str) -> str:
+    """Two texts with the space between them that natural text has."""
+    if not left or not right:
+        return left + right
+    if right[0].isspace() or right[0] in PUNCTUATION:
+        return left.rstrip(" ") + right
+    return left + right if _touches(left, right) else f"{left} {right}"
+
+
+def _touches(left: str, right: str) -> bool:
+    return left[-1].isspace() or left[-1] in OPENING or right[0].isspace() or right[0] in CLOSING
+
+
+def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int) -> Row:
+    """Encode the parts of a settled canvas."""
+    ids: list[int] = []
+    kinds: list[int] = []
+    holes: list[tuple[int, int]] = []
+    cuts = [0]
+    for i, part in enumerate(parts):
+        left = parts[i - 1] if i else ""
+        right = parts[i + 1] if i + 1 < len(parts) else ""
+        if isinstance(part, Hole):
+            holes.append((len(ids), len(ids) + part.tokens))
+            kinds += _kinds(left, part, right)
+            ids += [mask] * part.tokens
+            continue
+        text = part.rstrip(" ") if isinstance(right, Hole) else part
+        if isinstance(left, Hole) and text and not (text[0].isspace() or text[0] in CLOSING):
+            text = " " + text
+        tokens, ranges = encode(text)
+        begins = [match.start() for match in SENTENCE_START.finditer(text)]
+        cuts += [len(ids) + _token_at(ranges, begin) for begin in begins]
+        ids += tokens
+        kinds += [0] * len(tokens)
+    return Row(tuple(ids), tuple(kinds), tuple(holes), tuple(sorted({*cuts, len(ids)})))
+
+
+def _token_at(ranges: Sequence[tuple[int, int]], character: int) -> int:
+    return next((i for i, (start, _) in enumerate(ranges) if start >= character), len(ranges))
+
+
+def _kinds(left: str | Hole, hole: Hole, right: str | Hole) -> list[int]:
+    """The demands on each token of a hole between its neighbours."""
+    before = left if isinstance(left, str) else "word "
+    after = right if isinstance(right, str) else " word"
+    kinds = [0] * hole.tokens
+    text = before.rstrip(" ")
+    opens = not text or text[-1] == "\n" or text[-1] in FINAL
+    kinds[0] = Kind.SOLID
+    if text and (before[-1] == " " or not (text[-1].isspace() or text[-1] in OPENING)):
+        kinds[0] |= Kind.SPACED
+    if opens and (not hole.old or hole.old.lstrip()[:1].isupper()):
+        kinds[0] |= Kind.CAPITAL
+    kinds[-1] |= Kind.SOLID
+    if after[:1] and after[0] in PUNCTUATION:
+        kinds[-1] |= Kind.WORDY
+    elif hole.tokens >= SHORTEST_SENTENCE and _ends_sentence(opens, hole.old, after):
+        kinds[-1] |= Kind.FINAL
+    return kinds
+
+
+def _ends_sentence(opens: bool, old: str, after: str) -> bool:
+    """Whether the text to come ends like a sentence: as the old one did, or on its own."""
+    if old.strip():
+        return old.rstrip()[-1] in FINAL
+    return opens and (not after.strip() or after.lstrip()[0].isupper() or after[0] == "\n")
+
+
+def window(row: Row, limit: int) -> Window:
+    """The window of at most `limit` tokens round the first hole and as many of the next as fit.
+
+    It grows sentence by sentence to both sides. A hole is never cut, even a longer one; a sentence
+    that does not fit is cut where it stands, so that a hole always has neighbours.
+    """
+    start, stop = row.holes[0]
+    count = 1
+    while count < len(row.holes) and row.holes[count][1] - start <= limit:
+        stop = row.holes[count][1]
+        count += 1
+    end = row.holes[count][0] if count < len(row.holes) else len(row.ids)
+    inner = (start, stop)
+    growing = True
+    while growing:
+        growing = False
+        left = max((cut for cut in row.cuts if cut < start), default=start)
+        right = min((cut for cut in row.cuts if cut > stop), default=stop)
+        sides = [(left, stop), (start, min(right, end))]
+        if inner[0] - start > stop - inner[1]:
+            sides.reverse()
+        for new in sides:
+            if new != (start, stop) and new[1] - new[0] <= limit:
+                (start, stop), growing = new, True
+                break
+    spare = max(0, limit - (stop - start))
+    if start == inner[0]:
+        start -= min(start, spare // 2)
+    if stop == inner[1]:
+        stop += min(end - stop, spare // 2)
+    return Window(start, stop, count)
+
+
+def clip_middle(text: str, words: int) -> str:
+    """The first and the last words of `text`, at most `words` in all."""
+    found = text.split()
+    if len(found) <= words:
+        return " ".join(found)
+    half = words // 2
+    return " ".join([*found[:half], "...", *found[len(found) - half :]])

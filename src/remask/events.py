@@ -1,0 +1,185 @@
+"""What happens in a run, as values; the state of a search is the fold of its events.
+
+Events hold only strings, numbers and tuples, so that they survive JSON unchanged. Whoever wants to
+show, store or resume a run reads events. Knows nothing of files, models or how a search decides.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, get_args
+
+from remask.prompt import Prompt
+
+Rows = tuple[tuple[str, float | None, float], ...]  # (example id, score or None: failed, soft)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The search begins with this prompt (marked source)."""
+
+    prompt: str
+    id: str
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proposed:
+    """A candidate that may be evaluated."""
+
+    round: int
+    id: str
+    parent: str
+    prompt: str  # marked source
+    tokens: int  # of the whole prompt
+    masker: str
+    masks: tuple[tuple[int, int, int], ...]  # (start, stop, tokens) in the parent's text
+    edits: tuple[tuple[int, int, str], ...]  # (start, stop, new text) in the parent's text
+    traces: tuple[str, ...]  # ids of the traces that the denoiser read
+    logp: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A candidate that the guard stopped before a target call was spent."""
+
+    round: int
+    parent: str
+    prompt: str
+    masker: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A prompt's results on rows of the train or validation split."""
+
+    round: int
+    id: str
+    split: str
+    rows: Rows
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The round's winner is the new incumbent."""
+
+    round: int
+    id: str
+    parent: str
+    gain: float  # mean difference to the parent on validation rows ("used for selection")
+    because: tuple[str, ...]  # rows whose traces, left out, lower the edit's log p most
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The round ends and the incumbent stays."""
+
+    round: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """The search is over; the sealed test comes next."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tested:
+    """The sealed test: baseline and best prompt on the same rows, scored once."""
+
+    baseline: Rows
+    best: Rows
+    silent: tuple[str, ...] = ()  # labels that the target never gave under the best prompt
+    unparsed: int = 0  # responses under the best prompt in which no label was found
+
+
+Event = Started | Proposed | Rejected | Scored | Accepted | Kept | Stopped | Tested
+KINDS: Mapping[str, type[Event]] = MappingProxyType({c.__name__: c for c in get_args(Event)})
+
+
+def encode(event: Event) -> dict[str, Any]:
+    return {"kind": type(event).__name__, **asdict(event)}
+
+
+def decode(data: Mapping[str, Any]) -> Event:
+    fields = {k: _frozen(v) for k, v in data.items() if k != "kind"}
+    return KINDS[data["kind"]](**fields)
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+
+
+@dataclass(frozen=True)
+class State:
+    """All that a search remembers; grown by `advance`, never changed in place."""
+
+    baseline: str = ""
+    incumbent: str = ""
+    round: int = 0  # the next round to play
+    stale: int = 0  # rounds since the last acceptance
+    prompts: Mapping[str, str] = field(default_factory=dict)  # id -> marked source
+    tokens: Mapping[str, int] = field(default_factory=dict)
+    proposals: tuple[Proposed, ...] = ()
+    rejections: tuple[Rejected, ...] = ()
+    accepted: tuple[Accepted, ...] = ()
+    scores: Mapping[tuple[str, str], Mapping[str, float | None]] = field(default_factory=dict)
+    stopped: str = ""
+    tested: Tested | None = None
+
+    def prompt(self, id: str) -> Prompt:
+        return Prompt.parse(self.prompts[id])
+
+    def seen_before(self, round: int) -> frozenset[str]:
+        """Prompts of earlier rounds: never proposed again. (The running round is left out, so that
+        a round cut in half by a kill is replayed to the same proposals.)"""
+        return frozenset(p.id for p in self.proposals if p.round < round) | {self.baseline}
+
+
+def advance(state: State, event: Event) -> State:
+    match event:
+        case Started():
+            return replace(
+                state,
+                baseline=event.id,
+                incumbent=event.id,
+                prompts={**state.prompts, event.id: event.prompt},
+                tokens={**state.tokens, event.id: event.tokens},
+            )
+        case Proposed():
+            return replace(
+                state,
+                proposals=(*state.proposals, event),
+                prompts={**state.prompts, event.id: event.prompt},
+                tokens={**state.tokens, event.id: event.tokens},
+            )
+        case Rejected():
+            return replace(state, rejections=(*state.rejections, event))
+        case Scored():
+            key = (event.id, event.split)
+            rows = {**state.scores.get(key, {}), **{row: score for row, score, _ in event.rows}}
+            return replace(state, scores={**state.scores, key: rows})
+        case Accepted():
+            return replace(
+                state,
+                incumbent=event.id,
+                accepted=(*state.accepted, event),
+                round=event.round + 1,
+                stale=0,
+            )
+        case Kept():
+            return replace(state, round=event.round + 1, stale=state.stale + 1)
+        case Stopped():
+            return replace(state, stopped=event.reason)
+        case Tested():
+            return replace(state, tested=event)
+
+
+def fold(events: Iterable[Event], state: State | None = None) -> State:
+    state = state or State()
+    for event in events:
+        state = advance(state, event)
+    return state

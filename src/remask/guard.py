@@ -1,0 +1,272 @@
+"""What may never enter a prompt; asked before a target call is spent.
+
+Compares a candidate with the baseline: everything the author wrote is allowed, only what is new
+can be wrong. Pure and fast. Knows nothing of traces, models, scores or the search.
+"""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
+from itertools import pairwise
+
+from remask.prompt import Prompt, frozen_texts, sentences
+from remask.text import CHAT_MARK, INVISIBLE, words
+
+RUN = 4  # words in a row that must not travel from a user's text into a prompt
+_CJK_RUN = 8  # the same in characters, for scripts without spaces
+_CJK = re.compile(rf"[\u3040-\u30ff\u3400-\u9fff]{{{_CJK_RUN},}}")
+
+Gram = tuple[str, ...]
+
+
+def ngrams(texts: Iterable[str]) -> frozenset[Gram]:
+    """All runs of four words of untrusted `texts`: the index that `objection` looks things up in.
+
+    Chinese and Japanese are written without spaces; there a run is eight characters.
+    """
+    return frozenset(gram for text in texts for gram in _grams(text))
+
+
+def objection(
+    candidate: Prompt,
+    baseline: Prompt,
+    untrusted: frozenset[Gram],
+    max_growth: float = 3.0,
+    max_chars: int | None = None,
+) -> str:
+    """Why `candidate` must not be tried, in a few words; "" if nothing speaks against it.
+
+    `untrusted` is `ngrams` of users' texts. The prompt may grow to `max_growth` times the words of
+    the baseline (60 words are always allowed) and to `max_chars` characters.
+    """
+    return (
+        _size(candidate.text, baseline.text, max_growth, max_chars)
+        or _marks(candidate.text, baseline.text)
+        or _frozen(candidate, baseline)
+        or _secrets(candidate.text, baseline.text)
+        or _copied(candidate.text, baseline.text, untrusted)
+        or _repeated(candidate, baseline)
+        or _foreign(candidate.text, baseline.text)
+        or _unbalanced(candidate.text, baseline.text)
+        or _cut(candidate.text, baseline.text)
+    )
+
+
+def _size(text: str, base: str, max_growth: float, max_chars: int | None) -> str:
+    if not any(char.isalpha() for char in text):
+        return "empty prompt"
+    cap = max(60, round(max_growth * len(_words(base))))
+    if (size := len(_words(text))) > cap:
+        return f"too long: {size} words, {cap} allowed"
+    if max_chars is not None and len(text) > max_chars:
+        return f"too long: {len(text)} characters, {max_chars} allowed"
+    return ""
+
+
+_ROLE = re.compile(
+    r"^[ \t]*(?:#{1,6}[ \t]*)?(?:system|user|assistant|human|instruction|response)[ \t]*:",
+    re.IGNORECASE | re.MULTILINE,
+)
+
+
+def _marks(text: str, base: str) -> str:
+    if new := _new(INVISIBLE, text, base):
+        return f"invisible or control character U+{ord(new):04X}"
+    if new := _new(CHAT_MARK, text, base):
+        return f"chat mark {new}"
+    if new := _new(_ROLE, text, base):
+        return f"role mark {new.strip()}"
+    return ""
+
+
+def _frozen(candidate: Prompt, baseline: Prompt) -> str:
+    before, after = frozen_texts(baseline), frozen_texts(candidate)
+    if before == after:
+        return ""
+    if new := list((Counter(after) - Counter(before)).elements()):
+        return f"new variable, tag, code or address: {_short(new[0])}"
+    if gone := list((Counter(before) - Counter(after)).elements()):
+        return f"frozen text is gone: {_short(gone[0])}"
+    return "frozen texts changed their order"
+
+
+_DOMAIN = re.compile(
+    r"\b[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.(?:com|org|net|io|ai|dev|app|co|edu|gov|info|biz|me|xyz|ru"
+    r"|cn|de|uk|fr|us|eu|in|jp)\b",
+    re.IGNORECASE,
+)
+_KEY = re.compile(
+    r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{8,}|\bgh[opsu]_\w{8,}|\bgithub_pat_\w{8,}|\bglpat-[\w-]{8,}"
+    r"|\bxox[abprs]-[\w-]{8,}|\bhf_[A-Za-z0-9]{8,}|\bAKIA[0-9A-Z]{8,}|\bAIza[\w-]{8,}"
+    r"|\beyJ[\w-]{8,}|-----BEGIN"
+)
+_TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{20,}")
+_DIGITS = re.compile(r"\+?\(?\d(?:[ \t().\-/]{0,2}\d){6,}")
+
+
+def _secrets(text: str, base: str) -> str:
+    if new := _new(_DOMAIN, text, base):
+        return f"new address {_short(new)}"
+    if _new(_KEY, text, base):
+        return "looks like a secret key"
+    known = set(_TOKEN.findall(base))
+    for token in _TOKEN.findall(text):
+        mixed = any(c.isdigit() for c in token) and any(c.isalpha() for c in token)
+        if mixed and token not in known:
+            return "looks like a secret: a long mix of letters and digits"
+    if _new(_DIGITS, text, base):
+        return "looks like a phone or account number"
+    return ""
+
+
+def _copied(text: str, base: str, untrusted: frozenset[Gram]) -> str:
+    grams = _grams(text)
+    if untrusted.isdisjoint(grams):
+        return ""
+    own = set(_grams(base))
+    for gram in grams:
+        if gram in untrusted and gram not in own:
+            return f"copies a user's words: {_short(' '.join(gram))}"
+    return ""
+
+
+_DOUBLE_OK = frozenset({"that", "had", "so", "very", "bye", "no", "ha"})  # "the rule that that …"
+_PIECE = re.compile(r"[^.!?:;\n]+")
+
+
+def _repeated(candidate: Prompt, baseline: Prompt) -> str:
+    if new := sorted(_echoes(candidate.text) - _echoes(baseline.text)):
+        return f"repeats itself: {_short(new[0])}"
+    twice = _twice(candidate) - _twice(baseline)
+    return f"the same sentence twice: {_short(min(twice))}" if twice else ""
+
+
+@lru_cache(maxsize=256)
+def _echoes(text: str) -> frozenset[str]:
+    """Words doubled within a clause; runs of one word three times, of two or three words twice."""
+    found = set()
+    for piece in _PIECE.findall(text):
+        inside = words(piece)
+        for one, two in pairwise(inside):
+            if one == two and one not in _DOUBLE_OK:
+                found.add(f"{one} {two}")
+    seen = _words(text)
+    for i in range(len(seen)):
+        if seen[i : i + 3] == seen[i : i + 1] * 3:
+            found.add(" ".join(seen[i : i + 3]))
+        for size in (2, 3):
+            if seen[i : i + size] == seen[i + size : i + 2 * size]:
+                found.add(" ".join(seen[i : i + 2 * size]))
+    return frozenset(found)
+
+
+@lru_cache(maxsize=256)
+def _twice(prompt: Prompt) -> frozenset[str]:
+    counts = Counter(" ".join(words(prompt.text[a:b])) for a, b in sentences(prompt))
+    return frozenset(text for text, n in counts.items() if n > 1 and " " in text)
+
+
+def _foreign(text: str, base: str) -> str:
+    known = _scripts(base)
+    if not known.isdisjoint(_JAPANESE[:2]):
+        known = known.union(_JAPANESE)
+    new = _scripts(text) - known
+    return f"letters of another script: {min(new).lower()}" if new else ""
+
+
+@lru_cache(maxsize=256)
+def _scripts(text: str) -> frozenset[str]:
+    letters = {char for char in text if char.isalpha()}
+    names = (unicodedata.name(char, "UNKNOWN") for char in letters if not char.isascii())
+    scripts = {_SCRIPT.get(first, first) for name in names if (first := name.split()[0])}
+    return frozenset(scripts | {"LATIN"})  # Latin words stand in prompts of every language
+
+
+_JAPANESE = ("HIRAGANA", "KATAKANA", "CJK")  # where one of the first two stands, all three may
+
+# First words of Unicode names that stand for no script of their own.
+_SCRIPT = {
+    "FULLWIDTH": "LATIN",
+    "FEMININE": "LATIN",
+    "MASCULINE": "LATIN",
+    "MICRO": "LATIN",
+    "KATAKANA-HIRAGANA": "KATAKANA",
+    "HALFWIDTH": "KATAKANA",
+    "IDEOGRAPHIC": "CJK",
+    "MODIFIER": "LATIN",
+}
+
+_PAIRS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"), ("「", "」"), ("（", "）"))
+_LIST_LETTER = re.compile(r"^[ \t]*[A-Za-z\d]{1,3}\)|(?<=\s)[A-Za-z\d]\)(?=\s)|[:;]-?[()]", re.M)
+
+
+def _unbalanced(text: str, base: str) -> str:
+    for mark in ('"', "**", "`"):
+        if text.count(mark) % 2 and base.count(mark) % 2 == 0:
+            return f"unbalanced {mark}"
+    left, before = _LIST_LETTER.sub("", text), _LIST_LETTER.sub("", base)
+    for opening, closing in _PAIRS:
+        if not _balanced(left, opening, closing) and _balanced(before, opening, closing):
+            return f"unbalanced {opening}{closing}"
+    return ""
+
+
+def _balanced(text: str, opening: str, closing: str) -> bool:
+    depth = 0
+    if opening not in text and closing not in text:
+        return True
+    for char in text:
+        depth += (char == opening) - (char == closing)
+        if depth < 0:
+            return False
+    return depth == 0
+
+
+_LOOSE_END = re.compile(
+    r"(?:[,，、(\[{“«&/—–-]|\b(?:and|or|but|the|a|an|of|to|in|for|with|by|from|as|if|that|is|are|"
+    r"your|its|their|this|because|than))[\s*_\"”]*$",
+    re.IGNORECASE,
+)
+_COLON_END = re.compile(r"[:：;]\s*$")
+_LOOSE_STOP = re.compile(
+    r"\b(?:the|a|an|and|or|but|of|your|its|their|with|from|than|because|if)[.!?](?=\s|$)"
+)
+
+
+def _cut(text: str, base: str) -> str:
+    if new := _new(_LOOSE_STOP, text, base):
+        return f"a sentence ends in the middle: {new}"
+    for ending in (_LOOSE_END, _COLON_END):
+        if ending.search(text) and not ending.search(base):
+            return f"ends in the middle: {_short(text.strip()[-24:])}"
+    return ""
+
+
+# --- small things
+
+
+def _new(pattern: re.Pattern[str], text: str, base: str) -> str:
+    """The first match in `text` that is no match in `base`."""
+    if not pattern.search(text):
+        return ""
+    known = {match[0] for match in pattern.finditer(base)}
+    return next((match[0] for match in pattern.finditer(text) if match[0] not in known), "")
+
+
+@lru_cache(maxsize=256)
+def _words(text: str) -> Gram:
+    return tuple(words(text))
+
+
+def _grams(text: str) -> list[Gram]:
+    seen = words(text)
+    grams: list[Gram] = list(zip(*(seen[i:] for i in range(RUN)), strict=False))
+    for run in _CJK.findall(text):
+        grams += [(run[i : i + _CJK_RUN],) for i in range(len(run) - _CJK_RUN + 1)]
+    return grams
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 40 else text[:37] + "…"

@@ -1,0 +1,154 @@
+"""The seams: what a denoiser, a target, a metric and a task promise. Free of torch.
+
+A weaker backend implements fewer protocols; nobody asks by flag or `hasattr` on a method.
+Token ids never cross these seams: frozen text travels as text.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from remask.prompt import Prompt
+from remask.trace import Chat, Example, Outcome, Score, Split, Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A span of the prompt to write anew. Lengths are elastic: `tokens` is the canvas length."""
+
+    old: str  # the text that stands there now ("" where text is inserted)
+    tokens: int  # masks to denoise; 0 deletes the old text
+
+
+Canvas = tuple[str | Hole, ...]  # the whole prompt: fixed text and holes, in order
+Context = tuple[Trace, ...]  # the traces a denoiser reads, selected and sanitised
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One denoised canvas: a text for every hole, in order."""
+
+    texts: tuple[str, ...]
+    logp: float  # mean log-probability of the written tokens when they were committed, nats
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One answer of a target, or why there is none."""
+
+    text: str
+    error: str = ""  # not empty: the call failed and `text` means nothing
+    input_tokens: int = 0
+    output_tokens: int = 0
+    logps: tuple[float, ...] = ()  # of each option in order, where the target chose; nats
+    attempts: int = 1  # that may be billed, retries included: what the ledger books
+
+
+class Denoiser(Protocol):
+    """A diffusion language model that fills holes of a prompt under traces."""
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`."""
+        ...
+
+    def infill(self, context: Context, canvases: Sequence[Canvas], seed: int) -> list[Fill]:
+        """Denoise every canvas under `context`; deterministic in (context, canvases, seed)."""
+        ...
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Only local models have it."""
+
+    def score(
+        self, context: Context, text: str, spans: Sequence[tuple[int, int]]
+    ) -> list[float]:
+        """Log-probability (nats) of each character span of the prompt `text` under `context`."""
+        ...
+
+
+class Target(Protocol):
+    """The frozen model whose prompt is optimised."""
+
+    @property
+    def identity(self) -> str:
+        """Everything that can change an answer (model, revision, decoding): part of cache keys."""
+        ...
+
+    @property
+    def billed(self) -> bool:
+        """Whether a call that was cut off may have cost something (true for remote models)."""
+        ...
+
+    @property
+    def max_attempts(self) -> int:
+        """Attempts that one call may take at most, retries included: what the meter reserves."""
+        ...
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        """Answer each chat, in order. A failed call is a Reply with `error`, never an exception,
+        except TargetRefused: no further call can succeed."""
+        ...
+
+
+@runtime_checkable
+class Chooser(Protocol):
+    """A target that can be asked which of a few answers it finds most probable."""
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
+        """Force a choice by log-probability; `text` is the chosen option, `logps` of all."""
+        ...
+
+
+class Metric(Protocol):
+    def __call__(self, example: Example, response: str) -> float | Score: ...
+
+
+class Task(Protocol):
+    """What "better" means: rows, and how a prompt does on them."""
+
+    def ids(self, split: Split) -> tuple[str, ...]:
+        """The rows of a split, in a fixed order."""
+        ...
+
+    def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
+        """One Outcome per id, in order. Raises BudgetSpent before a call that would pass a limit
+        and TargetRefused where no call can succeed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A candidate prompt and how it came about."""
+
+    prompt: Prompt
+    masker: str
+    masks: tuple[tuple[int, int, int], ...]  # (start, stop, tokens) in the parent's text
+    edits: tuple[tuple[int, int, str], ...]  # (start, stop, new text) in the parent's text
+    traces: tuple[str, ...]  # ids of the traces that were read
+    logp: float
+    objection: str = ""  # not empty: the guard forbids it, and why
+
+
+class Proposer(Protocol):
+    """Where candidates come from."""
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`."""
+        ...
+
+    def propose(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int
+    ) -> list[Proposal]:
+        """`n` candidates that edit `parent`; deterministic in its arguments."""
+        ...
+
+
+@runtime_checkable
+class Explainer(Protocol):
+    """A proposer that can say which traces speak for an edit."""
+
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[str, ...]:
+        """Ids of up to three of `proposal.traces`, strongest first: those whose removal lowers the
+        log-probability of the written text most."""
+        ...

@@ -1,0 +1,346 @@
+"""A prompt: which parts of it may be rewritten, and what a rewriting looks like.
+
+Knows frozen regions (kept spans, template variables, code, addresses), sentences, how edits are
+applied and how two texts differ. Knows nothing of traces, tokens, models or scores.
+An edit can never reach into a frozen region; it may still create one or spoil one by what it puts
+beside it, so `frozen_texts` lets the guard compare before and after.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+from functools import lru_cache
+from typing import Literal
+
+from remask.errors import ConfigError
+from remask.identity import content_id
+
+Span = tuple[int, int]  # half-open range of characters
+
+MARKER = re.compile(r"\[\[(/?)keep\]\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Edit:
+    """Put `text` in place of the characters [start, stop) of a prompt; start == stop inserts."""
+
+    start: int
+    stop: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """A system prompt as the target sees it, and the spans its author marked as untouchable."""
+
+    text: str
+    kept: tuple[Span, ...] = ()  # sorted, disjoint, not empty
+
+    def __post_init__(self) -> None:
+        end = 0
+        for start, stop in self.kept:
+            if not end <= start < stop <= len(self.text):
+                raise ValueError(f"kept span {(start, stop)} is empty, out of order or outside")
+            end = stop
+
+    @classmethod
+    def parse(cls, source: str) -> "Prompt":
+        """Read a prompt with `[[keep]]…[[/keep]]` marks. ConfigError if they do not pair up."""
+        parts: list[str] = []
+        kept: list[Span] = []
+        size = at = 0
+        opened: tuple[int, int] | None = None  # offset in the clean text, line in the source
+        for mark in MARKER.finditer(source):
+            line = source.count("\n", 0, mark.start()) + 1
+            parts.append(source[at : mark.start()])
+            size += mark.start() - at
+            at = mark.end()
+            if mark[1]:
+                if opened is None:
+                    raise ConfigError(f"prompt line {line}: [[/keep]] without [[keep]] before it")
+                if size > opened[0]:
+                    kept.append((opened[0], size))
+                opened = None
+            elif opened is not None:
+                raise ConfigError(
+                    f"prompt line {line}: [[keep]] inside the [[keep]] of line {opened[1]}; "
+                    "close that one first, they do not nest"
+                )
+            else:
+                opened = (size, line)
+        if opened is not None:
+            raise ConfigError(f"prompt line {opened[1]}: [[keep]] is never closed; add [[/keep]]")
+        return cls("".join(parts) + source[at:], tuple(kept))
+
+    def marked(self) -> str:
+        """The text with the marks put back: what a prompt file holds."""
+        parts: list[str] = []
+        at = 0
+        for start, stop in self.kept:
+            parts += [self.text[at:start], "[[keep]]", self.text[start:stop], "[[/keep]]"]
+            at = stop
+        return "".join(parts) + self.text[at:]
+
+    @property
+    def id(self) -> str:
+        """Same text and same kept spans, same id."""
+        return content_id("prompt", self.text, self.kept)
+
+    @property
+    def frozen(self) -> tuple[Span, ...]:
+        """What no edit may touch: sorted and disjoint; spans that only touch stay apart."""
+        return _frozen(self)
+
+    @property
+    def editable(self) -> tuple[Span, ...]:
+        """The parts between frozen spans that hold at least one letter."""
+        return _editable(self)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """The literal placeholders, in order of first appearance. Pairs like <a>…</a> are not."""
+        found = dict.fromkeys(match[0] for match in VARIABLE.finditer(self.text))
+        return tuple(name for name in found if f"</{name[1:]}" not in self.text)
+
+    def apply(self, edits: Iterable[Edit]) -> "Prompt":
+        """A prompt with `edits` made, which are in order, disjoint and each in one editable span.
+
+        An insertion may also stand at an edge of such a span. ValueError names an illegal edit.
+        """
+        parts: list[str] = []
+        at = 0
+        moves: list[tuple[int, int]] = []  # from which offset on, by how much
+        for edit in edits:
+            if not any(a <= edit.start <= edit.stop <= b for a, b in self.editable):
+                raise ValueError(f"{edit} is not inside one editable span of the prompt")
+            if edit.start < at:
+                raise ValueError(f"{edit} overlaps the edit before it or comes too late")
+            parts += [self.text[at : edit.start], edit.text]
+            at = edit.stop
+            moves.append((edit.stop, len(edit.text) - (edit.stop - edit.start)))
+        kept = []
+        for start, stop in self.kept:
+            by = sum(delta for offset, delta in moves if offset <= start)
+            kept.append((start + by, stop + by))
+        return Prompt("".join(parts) + self.text[at:], tuple(kept))
+
+
+# --- frozen regions
+
+_BRACES = r"\{[^{}]*+\}"
+for _ in range(4):  # balanced braces, nested up to five deep: variables, JSON, escaped braces
+    _BRACES = rf"\{{(?:[^{{}}]++|{_BRACES})*+\}}"
+_NAME = r"[A-Za-z_][\w.:-]*"
+_TAG = rf"</?{_NAME}(?:\s+{_NAME}=(?:\"[^\"<>]*\"|'[^'<>]*'))*\s*/?>"
+_STOPS = ".,;:!?。，；：！？、"  # marks that end a sentence round an address, not the address
+
+_CONSTRUCTS = re.compile(
+    "|".join(
+        (
+            # Fenced code: a bare fence closes it, else any run of the same kind, else the end.
+            r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*\n"
+            r"(?:(?:[\s\S]*?\n)??[ \t]*(?P=fence)[`~]*[ \t]*\r?(?:\n|\Z)"
+            r"|[\s\S]*?(?P=fence)[`~]*|[\s\S]*)",
+            r"(?P<open>`{3,})[^\s`]*[ \t]*\r?\n[\s\S]*?(?P=open)`*",
+            r"(?P<tick>`+)(?!`)(?:(?!\n[ \t\r]*\n)[\s\S])*?(?<!`)(?P=tick)(?!`)",
+            r"`{3,}|^[ \t]*~{3,}",
+            r"\{%(?:(?!\{%)[\s\S])*?%\}",
+            r"\{\#(?:(?!\{\#)[\s\S])*?\#\}",
+            rf"\$?{_BRACES}",
+            rf"(?:\b(?:https?|ftp)://|\bmailto:|\bwww\.)"
+            rf"(?:[^\s<>\"'`{{}}()\[\]]|\([^\s()]*\)|\$?{_BRACES}|<{_NAME}>)+(?<![{_STOPS}])",
+            r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
+            _TAG,
+            r"[{}`]",  # alone they mean nothing, but beside a construct they would change it
+        )
+    ),
+    re.MULTILINE,
+)
+
+VARIABLE = re.compile(
+    r"\$?\{\{\{?-?[^{}\n]+?\}?\}\}"
+    r"|\$?\{[ \t]*(?:[A-Za-z_][\w.\[\]]*|\d+)(?:![rsa])?(?::[^{}\s]{0,12})?[ \t]*\}"
+    rf"|<{_NAME}>"
+)
+
+
+@lru_cache(maxsize=1024)
+def _frozen(prompt: Prompt) -> tuple[Span, ...]:
+    spans = sorted([*prompt.kept, *(match.span() for match in _CONSTRUCTS.finditer(prompt.text))])
+    merged: list[Span] = []
+    for start, stop in spans:
+        if merged and start < merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    return tuple(merged)
+
+
+@lru_cache(maxsize=1024)
+def _editable(prompt: Prompt) -> tuple[Span, ...]:
+    edges = [0, *(edge for span in prompt.frozen for edge in span), len(prompt.text)]
+    gaps = zip(edges[::2], edges[1::2], strict=True)
+    return tuple((a, b) for a, b in gaps if _has_letter(prompt.text[a:b]))
+
+
+def frozen_texts(prompt: Prompt) -> tuple[str, ...]:
+    """The frozen strings themselves, in order: equal before and after a harmless edit."""
+    return tuple(prompt.text[start:stop] for start, stop in prompt.frozen)
+
+
+def _has_letter(text: str) -> bool:
+    return any(char.isalpha() for char in text)
+
+
+# --- sentences
+
+LIST_MARK = re.compile(
+    r"[ \t]*(?:(?:[-*+•‣◦–—]|\d{1,3}[.)]|\(?[A-Za-z\d][.)]|\#{1,6}|>|\[[ xX]\])[ \t]+)*"
+)
+_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]*_]*+(?=\s)|[。！？]+[”’」』）]*")
+_ABBREVIATION = re.compile(
+    r"(?:^|[\s(\"“])"
+    r"(?:e\.g|i\.e|vs|cf|approx|incl|resp|fig|vol|pp|mr|mrs|ms|dr|prof|z\.b|d\.h|bzw)\.$",
+    re.IGNORECASE,
+)
+_HEAD = re.compile(r"(?:\s+|[,;:.!?)\]}”’»…*_]+(?=\s|$)|[,;:]+|[\"'](?=\s))+")
+_OPENERS = "([{“‘«"
+_UNSURE = "\"'*_-"  # open something where a blank stands before them
+
+
+@lru_cache(maxsize=1024)
+def sentences(prompt: Prompt) -> tuple[Span, ...]:
+    """Sentence-like units inside editable spans, in order, without list marks and outer spaces."""
+    found: list[Span] = []
+    for start, stop in prompt.editable:
+        for line_start, line_stop in _lines(prompt.text, start, stop):
+            found += _line_sentences(prompt.text, line_start, line_stop)
+    return tuple(found)
+
+
+def _lines(text: str, start: int, stop: int) -> Iterator[Span]:
+    while start < stop:
+        newline = text.find("\n", start, stop)
+        end = stop if newline < 0 else newline
+        yield start, end
+        start = end + 1
+
+
+def _line_sentences(text: str, start: int, stop: int) -> Iterator[Span]:
+    if (start == 0 or text[start - 1] == "\n") and (mark := LIST_MARK.match(text, start, stop)):
+        start = mark.end()
+    for end in _END.finditer(text, start, stop):
+        if end[0] == "." and _ABBREVIATION.search(text[max(start, end.end() - 12) : end.end()]):
+            continue
+        yield from _trimmed(text, start, end.end())
+        start = end.end()
+    yield from _trimmed(text, start, stop)
+
+
+def _trimmed(text: str, start: int, stop: int) -> Iterator[Span]:
+    """The span without blanks and without marks that belong to its neighbours; none if empty."""
+    if head := _HEAD.match(text, start, stop):
+        start = head.end()
+    while stop > start:
+        bare = start + len(text[start:stop].rstrip(_UNSURE))
+        if bare < stop and (bare == start or text[bare - 1].isspace()):
+            stop = bare
+        elif text[stop - 1].isspace() or text[stop - 1] in _OPENERS:
+            stop -= 1
+        else:
+            break
+    if _has_letter(text[start:stop]):
+        yield start, stop
+
+
+# --- differences
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A piece of a comparison of two texts."""
+
+    kind: Literal["same", "removed", "added"]
+    text: str
+
+
+# Lines first, then sentences in lines that differ, then words in sentences that differ. A word
+# takes its blanks along: on their own they would be most of the matches and mean nothing.
+_UNITS = (
+    re.compile(r"[^\n]*\n+|[^\n]+"),
+    re.compile(r"[\s\S]*?[.!?。！？](?:\s+|$)|[\s\S]+$"),
+    re.compile(r"\w+\s*|[^\w\s]\s*|\s+"),
+)
+_ATOMS = re.compile(r"\w+|\s+|[^\w\s]")
+_MAX_PAIRS = 100_000  # equal pairs of units that difflib may look at, about 0.2 s of work
+
+
+def diff(before: str, after: str) -> tuple[Change, ...]:
+    """Word-level comparison: same and removed make up `before`, same and added `after`.
+
+    Texts of thousands of words on one line that repeat few words differ as wholes, to stay fast.
+    """
+    changes: list[Change] = []
+    removed: list[str] = []
+    added: list[str] = []
+    same: list[str] = []
+    for old, new in [*_compare(before, after, 0), ("", "")]:
+        if old != new:
+            if same:
+                changes.append(Change("same", "".join(same)))
+                same = []
+            removed.append(old)
+            added.append(new)
+        else:
+            changes += _replaced("".join(removed), "".join(added))
+            removed, added = [], []
+            same.append(old)
+    return _joined([*changes, Change("same", "".join(same))])
+
+
+def _compare(before: str, after: str, level: int) -> Iterator[tuple[str, str]]:
+    """Pieces (old, new) in order, as small as the units allow; equal where nothing changed."""
+    if before == after or not before or not after or level == len(_UNITS):
+        yield before, after
+        return
+    old, new = _UNITS[level].findall(before), _UNITS[level].findall(after)
+    # Units are compared without their blanks; these are settled one by one afterwards.
+    old_keys, new_keys = [unit.rstrip() for unit in old], [unit.rstrip() for unit in new]
+    counts = Counter(new_keys)
+    if sum(count * counts[key] for key, count in Counter(old_keys).items()) > _MAX_PAIRS:
+        yield before, after
+        return
+    matcher = SequenceMatcher(None, old_keys, new_keys, autojunk=False)
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag == "equal":
+            yield from zip(old[a:b], new[c:d], strict=True)
+        else:
+            yield from _compare("".join(old[a:b]), "".join(new[c:d]), level + 1)
+
+
+def _replaced(removed: str, added: str) -> Iterator[Change]:
+    """A replacement without the words and blanks that both texts begin or end with."""
+    old, new = _ATOMS.findall(removed), _ATOMS.findall(added)
+    head = 0
+    while head < min(len(old), len(new)) and old[head] == new[head]:
+        head += 1
+    tail = 0
+    while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
+        tail += 1
+    yield Change("same", "".join(old[:head]))
+    yield Change("removed", "".join(old[head : len(old) - tail]))
+    yield Change("added", "".join(new[head : len(new) - tail]))
+    yield Change("same", "".join(old[len(old) - tail :]))
+
+
+def _joined(changes: Sequence[Change]) -> tuple[Change, ...]:
+    """Neighbours of one kind put together, empty pieces left out."""
+    joined: list[Change] = []
+    for change in changes:
+        if joined and joined[-1].kind == change.kind:
+            joined[-1] = Change(change.kind, joined[-1].text + change.text)
+        elif change.text:
+            joined.append(change)
+    return tuple(joined)

@@ -1,0 +1,128 @@
+"""From traces to candidates: condition → mask → denoise → guard.
+
+The one middle room that knows the text rooms and the denoiser's port, so that the search needs
+neither. A control (random word edits, an autoregressive rewriter) is another Proposer.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remask import guard
+from remask.condition import select
+from remask.identity import rng_for, seed_for
+from remask.mask import MASKERS, Mask, canvas, edits
+from remask.ports import Context, Denoiser, Fill, Proposal, Scorer
+from remask.prompt import Prompt, sentences
+from remask.trace import Trace
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """What a proposer reads and writes; one row of settings, derived from the configuration."""
+
+    maskers: tuple[str, ...]
+    traces: int  # read at a time
+    context_tokens: int
+    max_growth: float
+
+
+@dataclass(frozen=True, slots=True)
+class DiffusionProposer:
+    """Candidates from a denoiser. `baseline` is what the guard compares with."""
+
+    baseline: Prompt
+    denoiser: Denoiser
+    recipe: Recipe
+
+    def count(self, text: str) -> int:
+        return self.denoiser.count(text)
+
+    def propose(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int
+    ) -> list[Proposal]:
+        context = self._context(traces, seed)
+        support = self._support(parent, context)
+        drawn: list[tuple[str, tuple[Mask, ...]]] = []
+        for i in range(n):
+            name = self.recipe.maskers[i % len(self.recipe.maskers)]
+            rng = rng_for(seed, "mask", i)
+            drawn.append((name, MASKERS[name](parent, self.count, rng, support)))
+        canvases = [canvas(parent, masks) for _, masks in drawn]
+        fills = self.denoiser.infill(context, canvases, seed_for(seed, "infill"))
+        untrusted = guard.ngrams([t.query for t in traces])
+        return [
+            self._proposal(parent, name, masks, fill, context, untrusted)
+            for (name, masks), fill in zip(drawn, fills, strict=True)
+        ]
+
+    def _context(self, traces: Sequence[Trace], seed: int) -> Context:
+        rng = rng_for(seed, "context")
+        return select(traces, self.recipe.context_tokens, self.count, rng, self.recipe.traces)
+
+    def _support(self, parent: Prompt, context: Context) -> list[float] | None:
+        """Log-probability per token that the traces add to each sentence, for `blame`."""
+        if "blame" not in self.recipe.maskers or not isinstance(self.denoiser, Scorer):
+            return None
+        spans = sentences(parent)
+        with_traces = self.denoiser.score(context, parent.text, spans)
+        without = self.denoiser.score((), parent.text, spans)
+        return [
+            (a - b) / max(1, self.count(parent.text[start:stop]))
+            for a, b, (start, stop) in zip(with_traces, without, spans, strict=True)
+        ]
+
+    def _proposal(
+        self,
+        parent: Prompt,
+        masker: str,
+        masks: tuple[Mask, ...],
+        fill: Fill,
+        context: Context,
+        untrusted: frozenset[tuple[str, ...]],
+    ) -> Proposal:
+        changes = edits(parent, masks, fill.texts)
+        prompt = parent.apply(changes)
+        return Proposal(
+            prompt=prompt,
+            masker=masker,
+            masks=tuple((m.start, m.stop, m.tokens) for m in masks),
+            edits=tuple((e.start, e.stop, e.text) for e in changes),
+            traces=tuple(t.id for t in context),
+            logp=fill.logp,
+            objection=guard.objection(
+                prompt, self.baseline, untrusted, max_growth=self.recipe.max_growth
+            ),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ExplainingProposer(DiffusionProposer):
+    """… whose denoiser also scores text, so that edits can be traced back."""
+
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[str, ...]:
+        """Leave one trace out at a time: where the prompt's log-probability drops most, that trace
+        speaks for the edit. Only the written text counts, not what stood there before."""
+        assert isinstance(self.denoiser, Scorer)
+        by_id = {t.id: t for t in traces}
+        context = tuple(by_id[id] for id in proposal.traces if id in by_id)
+        text = proposal.prompt.text
+        spans = _written(proposal)
+        if not spans:
+            return ()
+        whole = sum(self.denoiser.score(context, text, spans))
+        drops: dict[str, float] = {}
+        for trace in context:
+            rest = tuple(t for t in context if t.id != trace.id)
+            drops[trace.id] = whole - sum(self.denoiser.score(rest, text, spans))
+        best = sorted(drops, key=lambda id: (-drops[id], id))[:3]
+        return tuple(id for id in best if drops[id] > 0)
+
+
+def _written(proposal: Proposal) -> list[tuple[int, int]]:
+    """Where the new texts stand in the candidate; a deletion leaves nothing to score."""
+    spans, shift = [], 0
+    for start, stop, text in sorted(proposal.edits):
+        if text:
+            spans.append((start + shift, start + shift + len(text)))
+        shift += len(text) - (stop - start)
+    return spans

@@ -1,0 +1,169 @@
+"""What a run ends with, derived from its events: the verdict, the prompt and what it cost.
+
+Test figures come from rows that the search never saw, scored once. Validation figures chose the
+prompt, so they are too good to be quoted; they are kept and labelled "used for selection".
+"""
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from remask.budget import Spend
+from remask.errors import ConfigError
+from remask.events import Accepted, Proposed, Rows, State
+from remask.evidence import Comparison, Verdict, compare, estimate
+from remask.prompt import Change, Prompt, diff
+
+RESULT = "result.json"  # in the run directory
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScore:
+    """One prompt, its length, and its score on the rows used for selection."""
+
+    prompt: str
+    tokens: int
+    validation: float | None  # used for selection
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedEdit:
+    """One accepted step from the baseline to the best prompt."""
+
+    round: int
+    masker: str
+    changes: tuple[tuple[str, str], ...]  # (before, after)
+    validation_gain: float  # used for selection
+    because: tuple[str, ...]  # queries of the traces that speak for it most
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of `optimize`."""
+
+    verdict: Verdict
+    prompt: str
+    baseline: PromptScore
+    best: PromptScore
+    test: Comparison
+    edits: tuple[AcceptedEdit, ...]
+    spend: Spend
+    stopped: str
+    candidates: int  # evaluated
+    rejected: int  # by the guard, at no cost
+    warnings: tuple[str, ...]
+    run_dir: str
+
+    def diff(self) -> tuple[Change, ...]:
+        """Words of the baseline and of the best prompt side by side."""
+        return diff(self.baseline.prompt, self.best.prompt)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `result.json` holds."""
+        return asdict(self)
+
+    def _repr_html_(self) -> str:
+        t = self.test
+        head = (
+            f"<p><b>{self.verdict}</b>: {t.baseline:.3f} → {t.best:.3f} on {t.n} sealed test rows, "
+            f"difference {t.difference:+.3f} (95 % interval {t.low:+.3f} to {t.high:+.3f})</p>"
+        )
+        tags = {"same": "span", "removed": "del", "added": "ins"}
+        body = "".join(
+            f"<{tags[c.kind]}>{html.escape(c.text)}</{tags[c.kind]}>" for c in self.diff()
+        )
+        return f'{head}<pre style="white-space:pre-wrap">{body}</pre>'
+
+
+def make_result(
+    state: State,
+    queries: Mapping[str, str],
+    spend: Spend,
+    warnings: Sequence[str],
+    run_dir: str,
+) -> Result:
+    """`queries`: the input of every row, to say which conversations speak for an edit."""
+    assert state.tested is not None, "a result needs the sealed test"
+    baseline, best = (_prompt_score(state, id) for id in (state.baseline, state.incumbent))
+    test, failed = _compare(state.tested.baseline, state.tested.best)
+    return Result(
+        verdict=test.verdict,
+        prompt=best.prompt,
+        baseline=baseline,
+        best=best,
+        test=test,
+        edits=tuple(_edit(state, event, queries) for event in state.accepted),
+        spend=spend,
+        stopped=state.stopped,
+        candidates=len({p.id for p in state.proposals}),
+        rejected=len({r.prompt for r in state.rejections}),
+        warnings=(*warnings, *_warnings(state, failed)),
+        run_dir=run_dir,
+    )
+
+
+def read_result(run_dir: Path) -> Result | None:
+    """What `result.json` of a finished run holds; None where there is none yet.
+
+    Raises ConfigError where the file is not one that this remask wrote.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    file = run_dir / RESULT
+    try:
+        return TypeAdapter(Result).validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise ConfigError(
+            f"{file} is not a result of this version of remask ({error.error_count()} problems); "
+            f"`remask resume {run_dir}` writes it anew"
+        ) from None
+
+
+def _prompt_score(state: State, id: str) -> PromptScore:
+    scores = [s for s in state.scores.get((id, "validation"), {}).values() if s is not None]
+    mean = estimate(scores).mean if scores else None
+    return PromptScore(state.prompt(id).text, state.tokens[id], mean)
+
+
+def _compare(before: Rows, after: Rows) -> tuple[Comparison, int]:
+    """Rows that failed under either prompt have no difference and are left out, and counted."""
+    pairs = [
+        (a, b) for (_, a, _), (_, b, _) in zip(before, after, strict=True)
+        if a is not None and b is not None
+    ]
+    test = compare([a for a, _ in pairs], [b for _, b in pairs])
+    return test, len(before) - len(pairs)
+
+
+def _edit(state: State, event: Accepted, queries: Mapping[str, str]) -> AcceptedEdit:
+    proposal = next(p for p in state.proposals if p.id == event.id and p.round == event.round)
+    return AcceptedEdit(
+        round=event.round,
+        masker=proposal.masker,
+        changes=changes(state, proposal),
+        validation_gain=event.gain,
+        because=tuple(queries[id] for id in event.because if id in queries),
+    )
+
+
+def changes(state: State, proposal: Proposed) -> tuple[tuple[str, str], ...]:
+    """(before, after) of every edit of a candidate."""
+    parent = Prompt.parse(state.prompts[proposal.parent]).text
+    return tuple((parent[start:stop], text) for start, stop, text in proposal.edits)
+
+
+def _warnings(state: State, failed: int) -> list[str]:
+    assert state.tested is not None
+    out = []
+    if state.tested.silent:
+        labels = ", ".join(repr(label) for label in state.tested.silent)
+        out.append(f"the target never answered {labels} under the best prompt")
+    if state.tested.unparsed:
+        out.append(f"no label was found in {state.tested.unparsed} test responses; scored 0")
+    if failed:
+        out.append(f"{failed} test rows have no score because the call failed; left out")
+    return out

@@ -1,0 +1,343 @@
+"""The public API: `optimize`, `resume`, `evaluate`. With wire.py the only place that wires rooms.
+
+A run directory is the whole state: a run is started, cut and resumed by the same lines.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from remask.budget import Budget, Spend
+from remask.config import Config, make_config
+from remask.errors import ConfigError
+from remask.events import Event, State, Tested, advance, decode, encode, fold
+from remask.evidence import Estimate, estimate
+from remask.ports import Denoiser, Metric, Target
+from remask.report.files import write_report
+from remask.result import RESULT, Result, make_result
+from remask.search import final_test, rows_of, search
+from remask.store import Store
+from remask.target.meter import Account, meter
+from remask.task.labelled import LabelledTask, never_emitted
+from remask.trace import Outcome, Split
+from remask.wire import (
+    Data,
+    Job,
+    Parts,
+    Respond,
+    check_fit,
+    make_budget,
+    make_denoiser,
+    make_proposer,
+    make_target,
+    make_task,
+    prepare,
+)
+
+TEST_SLACK = 1.3  # time set aside for the test, over what its calls took on average so far
+
+
+def _ignore(event: Event, state: State, spend: Spend) -> None:
+    """The watcher of runs that nobody watches."""
+
+
+def _go_on() -> None:
+    """The gate of runs that nobody interrupts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """How a face follows and interrupts a run; neither can change what it does."""
+
+    watch: Callable[[Event, State, Spend], None] = _ignore  # after each event is durable
+    gate: Callable[[], None] = _go_on  # before each chunk of target calls; may raise to stop
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """The outcome of `evaluate`: one prompt on rows, no search."""
+
+    score: Estimate
+    failed: int  # rows without a score
+    unparsed: int  # responses in which no label was found; scored 0
+    silent: tuple[str, ...]  # labels that the target never gave
+    spend: Spend
+
+
+def optimize(
+    prompt: str,
+    data: Data,
+    *,
+    target: str | Respond = "embedded",
+    metric: str | Metric = "label",
+    dlm: str | Denoiser = "embedded",
+    budget: int | Mapping[str, float] | None = 2000,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    input: str = "{input}",
+    expected: str = "label",
+    answer: str = "{label}",
+    base_url: str = "",
+    settings: Mapping[str, Any] | None = None,
+    hooks: Hooks | None = None,
+) -> Result:
+    """Optimise the text of a system prompt; returns when the sealed test is scored.
+
+    data: a file (JSONL or CSV) or an iterable of row dicts. input: template over its columns, the
+    user message; expected: the column of the right answer. target: "embedded", "openai:MODEL" or
+    a callable `messages -> str`. metric: a name or a callable `(example, response) -> float |
+    Score`. budget: target calls in all, or limits by name (calls, tokens, minutes, usd).
+    settings: any other keys of remask.toml, nested as there.
+
+    Raises ConfigError and DataError before a call is spent, TargetRefused and TargetUnreliable.
+    """
+    config, parts = settle_arguments(
+        prompt,
+        data,
+        target,
+        metric,
+        dlm,
+        {
+            "seed": seed,
+            "data": {"input": input, "expected": expected},
+            "target": {"base_url": base_url},
+            "metric": {"answer": answer},
+            "budget": dict(budget) if isinstance(budget, Mapping) else {"calls": budget},
+        },
+        settings,
+    )
+    return begin(config, parts, run_dir or new_run_dir(), hooks or Hooks())
+
+
+def begin(config: Config, parts: Parts, run_dir: str | Path, hooks: Hooks) -> Result:
+    """A new run of a resolved configuration."""
+    job = prepare(config, parts)
+    # Whatever is wrong with task or models shows here, before anything is written.
+    make_task(config, job.dataset, parts, lambda target, limit: target)
+    check_fit(job)
+    denoiser = make_denoiser(config.dlm, parts.denoiser)
+    with Store.create(Path(run_dir), job.record) as store:
+        return _play(job, denoiser, store, Path(run_dir), hooks)
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    target: Respond | None = None,
+    metric: Metric | None = None,
+    dlm: Denoiser | None = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    hooks: Hooks | None = None,
+) -> Result:
+    """Go on with a run that was cut. Functions and in-memory rows must be given again.
+
+    Raises ConfigError that names the differing keys where data, code or settings have changed.
+    """
+    config = stored_config(run_dir)
+    if not (config.data.path or config.data.train or rows is not None):
+        raise ConfigError(f"{run_dir}: the rows were given in memory; go on from Python with rows=")
+    job = prepare(config, Parts(target, metric, dlm, None if rows is None else tuple(rows)))
+    with Store.open(Path(run_dir), job.record) as store:
+        denoiser = make_denoiser(config.dlm, dlm)
+        return _play(job, denoiser, store, Path(run_dir), hooks or Hooks())
+
+
+def evaluate(
+    prompt: str,
+    data: Data,
+    *,
+    target: str | Respond = "embedded",
+    metric: str | Metric = "label",
+    split: Split = "validation",
+    input: str = "{input}",
+    expected: str = "label",
+    answer: str = "{label}",
+    base_url: str = "",
+    settings: Mapping[str, Any] | None = None,
+) -> Evaluation:
+    """Score a prompt on the rows of one split, with interval and cost; no search."""
+    config, parts = settle_arguments(
+        prompt,
+        data,
+        target,
+        metric,
+        "embedded",
+        {
+            "data": {"input": input, "expected": expected},
+            "target": {"base_url": base_url},
+            "metric": {"answer": answer},
+            "budget": {"calls": None},
+        },
+        settings,
+    )
+    return score(config, parts, split, Hooks())
+
+
+def score(config: Config, parts: Parts, split: Split, hooks: Hooks) -> Evaluation:
+    """`evaluate` of a resolved configuration."""
+    job = prepare(config, parts)
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Store.create(Path(folder) / "run", job.record) as store,
+    ):
+        task = _task(job, _account(job, store, hooks))
+        outcomes = task.evaluate(job.start, task.ids(split))
+        return Evaluation(
+            score=estimate([o.score for o in outcomes if o.status == "scored"]),
+            failed=sum(o.status == "failed" for o in outcomes),
+            unparsed=sum(o.unparsed for o in outcomes),
+            silent=_silent(job, task, outcomes),
+            spend=store.spent(),
+        )
+
+
+def settle_arguments(
+    prompt: str,
+    data: Data,
+    target: str | Respond,
+    metric: str | Metric,
+    dlm: str | Denoiser,
+    values: dict[str, Any],
+    settings: Mapping[str, Any] | None,
+) -> tuple[Config, Parts]:
+    """Arguments of the library as a Config, and the code that came with them."""
+    values["prompt"] = prompt
+    values["target"]["model"] = target if isinstance(target, str) else _name("function", target)
+    values["metric"]["name"] = metric if isinstance(metric, str) else _name("function", metric)
+    values["dlm"] = {"model": dlm if isinstance(dlm, str) else _name("object", dlm)}
+    rows = None
+    if isinstance(data, str | Path):
+        values["data"]["path"] = str(Path(data).resolve())
+    else:
+        rows = tuple(data)
+    parts = Parts(
+        respond=None if isinstance(target, str) else target,
+        metric=None if isinstance(metric, str) else metric,
+        denoiser=None if isinstance(dlm, str) else dlm,
+        rows=rows,
+    )
+    return make_config(merged(values, settings or {}), "settings"), parts
+
+
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings; `above` wins."""
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        out[key] = merged(old, value) if both else value  # type: ignore[arg-type]
+    return out
+
+
+def stored_config(run_dir: str | Path) -> Config:
+    """The configuration that a run directory was made with."""
+    with Store.read(Path(run_dir)) as store:
+        record = {k: v for k, v in store.config.items() if k not in ("data_id", "version")}
+    return make_config(record, str(run_dir))
+
+
+def new_run_dir(parent: str | Path = "runs") -> Path:
+    """runs/DATE-TIME, with a number where that exists."""
+    stamp = Path(parent) / datetime.now().strftime("%Y%m%d-%H%M%S")
+    number = 2
+    path = stamp
+    while path.exists():
+        path, number = stamp.with_name(f"{stamp.name}-{number}"), number + 1
+    return path
+
+
+def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hooks) -> Result:
+    """Search from wherever the store stands, then the sealed test, then the derived files."""
+    account = _account(job, store, hooks)
+    task = _task(job, account)
+    proposer = make_proposer(job.config, job.start, denoiser)
+    state = fold(decode(event) for event in store.events())
+    clock = _Clock(store)
+
+    def record(event: Event, state: State) -> State:
+        spend = clock.book()
+        if store.append(encode(event)):
+            state = advance(state, event)
+            hooks.watch(event, state, spend)
+        return state
+
+    account.held = _held(job, store.spent())
+    for event in search(state, job.start, job.plan, task, proposer, job.config.seed):
+        state = record(event, state)
+        account.held = _held(job, store.spent())
+    if state.tested is None:
+        account.held = Spend()
+        before, after = final_test(task, job.start, state.prompt(state.incumbent))
+        unparsed = sum(o.unparsed for o in after)
+        tested = Tested(rows_of(before), rows_of(after), _silent(job, task, after), unparsed)
+        state = record(tested, state)
+    queries = {e.id: e.input for e in job.dataset.examples}
+    result = make_result(state, queries, store.spent(), job.dataset.warnings, str(run_dir))
+    write_result(result, run_dir)
+    write_report(run_dir)
+    return result
+
+
+def write_result(result: Result, run_dir: Path) -> None:
+    """result.json, whole or not at all."""
+    text = orjson.dumps(result.to_dict(), option=orjson.OPT_INDENT_2)
+    temporary = run_dir / f".{RESULT}"
+    temporary.write_bytes(text)
+    temporary.replace(run_dir / RESULT)
+
+
+def _account(job: Job, store: Store, hooks: Hooks) -> Account:
+    budget, price = make_budget(job.config)
+    return Account(store, budget, price, gate=hooks.gate)
+
+
+def _task(job: Job, account: Account) -> LabelledTask:
+    def metered(target: Target, max_output: int | None) -> Target:
+        return meter(target, account, max_output)
+
+    return make_task(job.config, job.dataset, job.parts, metered)
+
+
+def _held(job: Job, spent: Spend) -> Spend:
+    """What the sealed test will need: calls exactly, the rest as calls cost so far."""
+    calls = job.test_calls
+    share = TEST_SLACK * calls / max(1, spent.calls)
+    return Spend(
+        calls=calls,
+        input_tokens=round(share * spent.input_tokens),
+        output_tokens=round(share * spent.output_tokens),
+        usd=share * spent.usd,
+        seconds=share * spent.seconds,
+    )
+
+
+class _Clock:
+    """Books the time between events that was not spent in target calls (denoising, mostly)."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self.since, self.booked = time.monotonic(), store.spent().seconds
+
+    def book(self) -> Spend:
+        now = time.monotonic()
+        in_target = self.store.spent().seconds - self.booked
+        self.store.book(Spend(seconds=max(0.0, now - self.since - in_target)))
+        self.since, self.booked = now, self.store.spent().seconds
+        return self.store.spent()
+
+
+def _silent(job: Job, task: LabelledTask, outcomes: list[Outcome]) -> tuple[str, ...]:
+    return never_emitted(outcomes, task.labels, job.config.metric.answer)
+
+
+def _name(kind: str, code: Any) -> str:
+    return f"{kind}:{getattr(code, '__qualname__', type(code).__qualname__)}"
+
+
+__all__ = ["Budget", "Evaluation", "Hooks", "evaluate", "optimize", "resume"]

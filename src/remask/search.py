@@ -1,0 +1,265 @@
+"""The search: halve candidates on paired train rows, validate the winner, keep what is better.
+
+A generator of events over a State. What it yields depends only on (state, plan, rooms), so a run
+that was cut anywhere is resumed by folding the stored events and iterating again: the round that
+was cut is replayed, its target calls come from the cache, and the same events follow. Knows
+nothing of files, faces, models or where candidates come from.
+
+Successive halving follows Jamieson and Talwalkar (arXiv 1502.07943); everything else, including
+the acceptance rule, is our own design and not taken from arXiv 2602.18449.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from remask.errors import BudgetSpent
+from remask.evidence import accepts
+from remask.events import (
+    Accepted,
+    Event,
+    Kept,
+    Proposed,
+    Rejected,
+    Rows,
+    Scored,
+    Started,
+    State,
+    Stopped,
+    advance,
+)
+from remask.identity import rng_for, seed_for
+from remask.ports import Explainer, Proposal, Proposer, Task
+from remask.prompt import Prompt
+from remask.trace import Outcome, Split, Trace, mean_score
+
+DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a search spends its calls; every number is derived from the budget by `make_plan`."""
+
+    candidates: int  # per round
+    rungs: tuple[int, ...]  # train rows that each rung adds; halved in between
+    rounds: int  # at most
+    patience: int  # rounds without an acceptance before the search gives up
+    cautious: bool = False  # accept only where the sum of differences passes its own noise
+
+
+def make_plan(calls: int | None, train: int, validation: int, cautious: bool = False) -> Plan:
+    """A plan for `calls` target calls (without those of the final test; None: no limit).
+
+    One round costs the incumbent on the train rows, the halving, and the winner on validation.
+    """
+    rows = min(train, 48)
+    rungs = tuple(n for n in (rows // 4, rows // 4, rows - 2 * (rows // 4)) if n)
+    candidates = 16
+    if calls is None:
+        return Plan(candidates, rungs, rounds=30, patience=6, cautious=cautious)
+    while candidates > 4 and (calls - validation) < 3 * round_calls(candidates, rungs, validation):
+        candidates -= 2
+    rounds = max(1, -(-(calls - validation) // round_calls(candidates, rungs, validation)))
+    return Plan(candidates, rungs, rounds=4 * rounds, patience=6, cautious=cautious)
+
+
+def round_calls(candidates: int, rungs: Sequence[int], validation: int) -> int:
+    """Target calls of one round, at most."""
+    alive, total = candidates, sum(rungs)
+    for rung in rungs:
+        total += alive * rung
+        alive = max(1, alive // 2)
+    return total + validation
+
+
+def search(
+    state: State, start: Prompt, plan: Plan, task: Task, proposer: Proposer, seed: int
+) -> Iterator[Event]:
+    """Yield the events of a search from `state` on, up to and including Stopped.
+
+    Raises TargetRefused and TargetUnreliable. A spent budget ends it as Stopped.
+    """
+    if state.stopped:
+        return
+    try:
+        for event in _opening(state, start, task, proposer):
+            yield event
+            state = advance(state, event)
+        while state.round < plan.rounds and state.stale < plan.patience:
+            if _perfect(state):
+                yield Stopped("every validation row is right already")
+                return
+            for event in _round(state, plan, task, proposer, seed):
+                yield event
+                state = advance(state, event)
+    except BudgetSpent as spent:
+        yield Stopped(f"budget: {spent}")
+        return
+    why = "no better prompt" if state.stale >= plan.patience else "all rounds played"
+    yield Stopped(f"{why} in {state.stale} rounds" if state.stale else why)
+
+
+def final_test(
+    task: Task, baseline: Prompt, best: Prompt
+) -> tuple[list[Outcome], list[Outcome]]:
+    """The sealed test: both prompts on all test rows, each scored once.
+
+    Raises BudgetSpent and TargetUnreliable.
+    """
+    ids = task.ids("test")
+    before = task.evaluate(baseline, ids)
+    after = before if best.text == baseline.text else task.evaluate(best, ids)
+    mean_score(before)
+    mean_score(after)
+    return before, after
+
+
+def _opening(state: State, start: Prompt, task: Task, proposer: Proposer) -> Iterator[Event]:
+    """The baseline on all validation rows, unless the state has it already."""
+    if not state.baseline:
+        yield Started(start.marked(), start.id, proposer.count(start.text))
+    if (start.id, "validation") not in state.scores:
+        yield _score(task, start, "validation", task.ids("validation"), 0)[0]
+
+
+def _round(
+    state: State, plan: Plan, task: Task, proposer: Proposer, seed: int
+) -> Iterator[Event]:
+    """One round: traces of the incumbent, candidates, halving, validation, verdict."""
+    number, parent = state.round, state.prompt(state.incumbent)
+    order = rng_for(seed, number, "rows").permutation(len(task.ids("train")))
+    ids = tuple(task.ids("train")[i] for i in order[: sum(plan.rungs)])
+    event, outcomes = _score(task, parent, "train", ids, number)
+    yield event
+    heard = {o.example: o.trace for o in outcomes if o.trace is not None}
+    traces = tuple(heard.values())
+
+    alive: list[Proposal] = []
+    for proposal in _proposals(state, plan, proposer, parent, traces, seed):
+        if proposal.objection:
+            yield Rejected(
+                number, parent.id, proposal.prompt.marked(), proposal.masker, proposal.objection
+            )
+        else:
+            alive.append(proposal)
+            yield _proposed(number, parent, proposal, proposer)
+    if not alive:
+        yield Kept(number, "no candidate passed the guard")
+        return
+
+    soft = {o.example: o.soft for o in outcomes if o.status == "scored"}
+    totals = {p.prompt.id: 0.0 for p in alive}
+    seen = 0
+    for rung, rows in enumerate(plan.rungs):
+        batch = ids[seen : seen + rows]
+        seen += rows
+        for proposal in alive:
+            event, outcomes = _score(task, proposal.prompt, "train", batch, number)
+            yield event
+            totals[proposal.prompt.id] += _difference(outcomes, soft)
+        alive.sort(key=lambda p: (-totals[p.prompt.id], p.prompt.id))
+        if rung + 1 < len(plan.rungs):
+            alive = alive[: max(1, len(alive) // 2)]
+    winner = alive[0]
+    if totals[winner.prompt.id] <= 0:
+        yield Kept(number, "no candidate was ahead on the train rows")
+        return
+    yield from _verdict(state, plan, task, proposer, parent, winner, heard)
+
+
+def _verdict(
+    state: State,
+    plan: Plan,
+    task: Task,
+    proposer: Proposer,
+    parent: Prompt,
+    winner: Proposal,
+    heard: dict[str, Trace],
+) -> Iterator[Event]:
+    """The winner on all validation rows; accepted when the summed paired difference is above 0.
+
+    `heard`: the trace of each train row that the proposals were drawn from.
+    """
+    ids = task.ids("validation")
+    event, _ = _score(task, winner.prompt, "validation", ids, state.round)
+    yield event
+    before = state.scores[(parent.id, "validation")]
+    pairs = [(score, before.get(id)) for id, score, _ in event.rows]
+    differences = [a - b for a, b in pairs if a is not None and b is not None]
+    total = sum(differences)
+    if not accepts(differences, plan.cautious):
+        yield Kept(state.round, f"validation: {total:+.3g} points over {len(differences)} rows")
+        return
+    because: tuple[str, ...] = ()
+    if isinstance(proposer, Explainer):
+        rows = {trace.id: row for row, trace in heard.items()}
+        because = tuple(rows[id] for id in proposer.explain(winner, tuple(heard.values())))
+    yield Accepted(state.round, winner.prompt.id, parent.id, total / len(differences), because)
+
+
+def _proposals(
+    state: State,
+    plan: Plan,
+    proposer: Proposer,
+    parent: Prompt,
+    traces: Sequence[Trace],
+    seed: int,
+) -> Iterator[Proposal]:
+    """Up to plan.candidates proposals without objection, none seen before; and all rejected ones."""
+    seen, enough = set(state.seen_before(state.round)), plan.candidates
+    for draw in range(DRAWS):
+        drawn_from = seed_for(seed, state.round, "propose", draw)
+        for proposal in proposer.propose(parent, traces, plan.candidates, drawn_from):
+            if proposal.prompt.id in seen or not enough:
+                continue
+            seen.add(proposal.prompt.id)
+            enough -= not proposal.objection
+            yield proposal
+        if not enough:
+            return
+
+
+def _proposed(number: int, parent: Prompt, proposal: Proposal, proposer: Proposer) -> Proposed:
+    prompt = proposal.prompt
+    return Proposed(
+        round=number,
+        id=prompt.id,
+        parent=parent.id,
+        prompt=prompt.marked(),
+        tokens=proposer.count(prompt.text),
+        masker=proposal.masker,
+        masks=proposal.masks,
+        edits=proposal.edits,
+        traces=proposal.traces,
+        logp=proposal.logp,
+    )
+
+
+def _score(
+    task: Task, prompt: Prompt, split: Split, ids: Sequence[str], number: int
+) -> tuple[Scored, list[Outcome]]:
+    """Evaluate; refuses (TargetUnreliable) where too many rows failed."""
+    outcomes = task.evaluate(prompt, ids)
+    mean_score(outcomes)
+    return Scored(number, prompt.id, split, rows_of(outcomes)), outcomes
+
+
+def rows_of(outcomes: Sequence[Outcome]) -> Rows:
+    """The part of outcomes that events keep."""
+    return tuple(
+        (o.example, o.score if o.status == "scored" else None, o.soft) for o in outcomes
+    )
+
+
+def _difference(outcomes: Sequence[Outcome], parent: dict[str, float]) -> float:
+    """Summed paired difference to the parent. Ranks by the soft score: its noise is smaller than
+    that of right or wrong, and on few rows that decides which candidate survives."""
+    return sum(
+        o.soft - parent[o.example]
+        for o in outcomes
+        if o.status == "scored" and o.example in parent
+    )
+
+
+def _perfect(state: State) -> bool:
+    scores = state.scores[(state.incumbent, "validation")].values()
+    return all(score is None or score >= 1 for score in scores)

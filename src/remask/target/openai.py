@@ -1,0 +1,333 @@
+"""Any OpenAI-compatible endpoint as a target, through the official openai SDK.
+
+Knows HTTP failures, retries and the shape of a chat completion. Retries are ours and not the
+SDK's, because each attempt may be billed and must be counted. The reply is read from the raw JSON,
+because the SDK builds its objects without checking them. Never shows the key. Knows nothing of
+what a prompt means, of caches and of budgets.
+"""
+
+import email.utils
+import ipaddress
+import json
+import math
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from remask.errors import BackendError, ConfigError, TargetBusy, TargetError, TargetRefused
+from remask.identity import content_id, rng_for
+from remask.ports import Reply
+from remask.target.pool import ordered_map
+from remask.trace import Chat
+
+if TYPE_CHECKING:
+    import openai
+
+_DEFAULT_URL = "https://api.openai.com/v1"
+_BUSY = frozenset({408, 409, 429})  # and every 5xx
+_REFUSED = {
+    401: "check the API key",
+    403: "check what this key may use",
+    404: "check the model name and base_url",
+}
+# Codes in the body that hold for every further call, whatever the status says.
+_HOPELESS = frozenset(
+    {
+        "insufficient_quota",
+        "billing_hard_limit_reached",
+        "model_not_found",
+        "unsupported_parameter",
+        "unsupported_value",
+    }
+)
+_NO_KEY = "none"  # the SDK wants a key even where the server wants none
+_FIRST_WAIT = 0.5  # seconds before the first retry; doubles with each
+_LONGEST_WAIT = 60.0  # seconds, also for what Retry-After asks
+_SHOWN = 300  # characters of a server's message that are passed on
+
+
+class OpenAITarget:
+    """Asks `model` at `base_url` for chat completions.
+
+    `api_key` defaults to the variable OPENAI_API_KEY; a server on this machine needs none.
+    `base_url` defaults to OPENAI_BASE_URL, then to OpenAI. `max_tokens=None` and
+    `temperature=None` leave the field out: newer reasoning models refuse them. With a `seed`,
+    repeat r sends seed + r. `timeout` is in seconds, per attempt. `sleep` replaces waiting in
+    tests. Safe to use from one thread at a time; close it, or use it in a with statement.
+    """
+
+    billed = True
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str | None = None,
+        api_key: str | None = None,
+        *,
+        temperature: float | None = 0.0,
+        max_tokens: int | None = 256,
+        seed: int | None = None,
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        retries: int = 4,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        """Raises ConfigError for a bad setting or a missing key, BackendError without the SDK."""
+        _check_positive(concurrency=concurrency, timeout=timeout, max_tokens=max_tokens)
+        if not model.strip():
+            raise ConfigError("the target's model name is empty; write openai:MODEL")
+        if retries < 0:
+            raise ConfigError(f"retries is {retries}; give 0 or more")
+        url = base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
+        place, host = _place(url)
+        self._key = _pick_key(api_key, host)
+        self._client = _connect(url, self._key, timeout)
+        self._model, self._place, self._host = model, place, host
+        self._seed, self._concurrency, self._timeout = seed, concurrency, timeout
+        self._sleep = sleep
+        self.max_attempts = 1 + retries
+        self.max_tokens = max_tokens
+        self._decoding: dict[str, Any] = {}
+        if temperature is not None:
+            self._decoding["temperature"] = temperature
+        if max_tokens is not None:
+            self._decoding["max_tokens"] = max_tokens
+        decoding = json.dumps({**self._decoding, "seed": seed}, sort_keys=True)
+        self.identity = f"openai:{model}@{place} {decoding}"
+
+    def __enter__(self) -> "OpenAITarget":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        """Answer each chat, in order, `concurrency` at a time.
+
+        A call that fails is a Reply with `error`; `attempts` counts what was sent for it. Raises
+        TargetRefused when no further call can succeed; attempts of the other chats in the same
+        list may have been billed then.
+        """
+        return ordered_map(
+            lambda chat, stop: self._answer(chat, repeat, stop), chats, self._concurrency
+        )
+
+    def _answer(self, chat: Chat, repeat: int, stop: threading.Event) -> Reply:
+        """One call with its retries."""
+        messages = [{"role": message.role, "content": message.content} for message in chat]
+        rng = rng_for(self._seed or 0, "retry", content_id("chat", messages), repeat)
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                return replace(self._attempt(messages, repeat), attempts=attempt)
+            except TargetRefused:
+                raise
+            except TargetBusy as busy:
+                if attempt == self.max_attempts or stop.is_set():
+                    times = f"{attempt} attempt{'s' if attempt > 1 else ''}"
+                    return Reply("", error=f"{busy}; gave up after {times}", attempts=attempt)
+                wait = wait_seconds(attempt, busy.retry_after, rng)
+            except TargetError as error:
+                return Reply("", error=str(error), attempts=attempt)
+            if self._sleep is None:
+                stop.wait(wait)
+            else:
+                self._sleep(wait)
+
+    def _attempt(self, messages: list[dict[str, str]], repeat: int) -> Reply:
+        """One request. Raises TargetBusy, TargetRefused or TargetError."""
+        import openai
+
+        body: dict[str, Any] = {"model": self._model, "messages": messages, **self._decoding}
+        if self._seed is not None:
+            body["seed"] = self._seed + repeat
+        try:
+            raw = self._client.chat.completions.with_raw_response.create(**body)
+        except openai.APITimeoutError:
+            failure: TargetError = TargetBusy(
+                f"{self._host} gave no answer within {self._timeout:g} s"
+            )
+        except openai.APIStatusError as error:
+            failure = self._status_failure(error)
+        except openai.APIConnectionError as error:
+            cause = error.__cause__ or error
+            failure = TargetBusy(self._clean(f"no connection to {self._host} ({cause})"))
+        else:
+            return self._read(raw.http_response.content)
+        # Raised outside of the handlers: the SDK's exception may quote the key, and must not
+        # hang on ours as its context.
+        raise failure
+
+    def _status_failure(self, error: "openai.APIStatusError") -> TargetError:
+        status = error.status_code
+        said = self._clean(_server_words(error))
+        if status in _REFUSED or error.code in _HOPELESS:
+            todo = _REFUSED.get(status, "change the settings of the target")
+            return TargetRefused(
+                f"{self._host} refuses calls to {self._model!r} with status {status} ({said}); "
+                f"{todo}"
+            )
+        message = f"{self._host} answered {status} ({said})"
+        if status in _BUSY or status >= 500:
+            return TargetBusy(message, retry_after_seconds(error.response.headers, time.time()))
+        return TargetError(message)
+
+    def _read(self, body: bytes) -> Reply:
+        """The answer in the body of a 200. Raises TargetBusy or TargetError where there is none."""
+        try:
+            payload = json.loads(body)
+        except ValueError:  # truncated, HTML, or not UTF-8
+            text = self._clean(body.decode("utf-8", "replace"))[:60]
+            raise TargetError(f"{self._host} sent no JSON but {text!r}; check base_url") from None
+        if isinstance(payload, dict) and payload.get("error"):  # some routers send it with a 200
+            raise self._inner_failure(payload["error"])
+        problem = _shape_problem(payload)
+        if problem:
+            raise TargetError(f"{self._host} sent a reply that {problem}")
+        choice = payload["choices"][0]
+        text = choice["message"]["content"]
+        if not text and choice.get("finish_reason") in ("length", "content_filter"):
+            raise TargetError(
+                f"{self._host} sent no text, finish_reason is {choice['finish_reason']!r} "
+                f"(max_tokens is {self.max_tokens})"
+            )
+        usage = payload.get("usage")
+        return Reply(
+            text,
+            input_tokens=_count(usage, "prompt_tokens"),
+            output_tokens=_count(usage, "completion_tokens"),
+        )
+
+    def _inner_failure(self, error: object) -> TargetError:
+        code = error.get("code") if isinstance(error, dict) else None
+        said = error.get("message") if isinstance(error, dict) else error
+        message = self._clean(f"{self._host} sent an error instead of an answer ({said})")
+        if isinstance(code, int) and (code in _BUSY or code >= 500):
+            return TargetBusy(message)
+        return TargetError(message)
+
+    def _clean(self, text: str) -> str:
+        """On one line, short, and without the key: some servers quote it."""
+        secret = self._key != _NO_KEY
+        line = " ".join((text.replace(self._key, "[key]") if secret else text).split())
+        return line if len(line) <= _SHOWN else line[:_SHOWN] + "…"
+
+
+def wait_seconds(attempt: int, retry_after: float | None, rng: np.random.Generator) -> float:
+    """Seconds to wait after failed attempt number `attempt` (from 1).
+
+    What the server asked for, else 0.5 s doubling with each attempt; at most 60 s. Half of our own
+    wait is random, so that the rows of a chunk do not come back all at once.
+    """
+    if retry_after is not None:
+        return min(retry_after, _LONGEST_WAIT)
+    ceiling = min(_FIRST_WAIT * 2.0 ** min(attempt - 1, 16), _LONGEST_WAIT)
+    return float(ceiling * (0.5 + 0.5 * rng.random()))
+
+
+def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
+    """What Retry-After asks for, in seconds from `now` (seconds since 1970); None: nothing usable.
+
+    Both forms of RFC 9110, section 10.2.3: a number of seconds and a date.
+    """
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+        return max(0.0, seconds)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
+
+
+def _check_positive(**settings: float | None) -> None:
+    for name, value in settings.items():
+        if value is not None and not value > 0:
+            raise ConfigError(f"{name} is {value}; it must be above 0")
+
+
+def _place(url: str) -> tuple[str, str]:
+    """(host, port and path without credentials, host name) of a base_url."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise ConfigError(f"base_url {url!r} is no address ({error})") from None
+    if parts.scheme not in ("http", "https") or not host:
+        raise ConfigError(f"base_url {url!r} must look like http://localhost:8000/v1")
+    return f"{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}", host
+
+
+def _pick_key(given: str | None, host: str) -> str:
+    key = (given or os.environ.get("OPENAI_API_KEY") or "").strip()
+    if not key and _is_loopback(host):
+        return _NO_KEY
+    if not key:
+        raise ConfigError(f"no API key for {host}; set the variable OPENAI_API_KEY")
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("the API key holds characters that no key has; copy it again")
+    return key
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _connect(url: str, key: str, timeout: float) -> "openai.OpenAI":
+    try:
+        import openai
+    except ModuleNotFoundError as error:
+        if error.name != "openai":
+            raise
+        raise BackendError(
+            "the target needs the openai package; run: pip install 'remask[openai]'"
+        ) from None
+    return openai.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
+
+
+def _server_words(error: "openai.APIStatusError") -> str:
+    """The server's own sentence, where it sent one."""
+    said = error.body.get("message") if isinstance(error.body, dict) else None
+    return said if isinstance(said, str) and said else error.response.reason_phrase or "no reason"
+
+
+def _shape_problem(payload: object) -> str:
+    """Why `payload` is not a chat completion with text; empty when it is one."""
+    if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
+        return "is no chat completion (it has no list 'choices')"
+    if not payload["choices"]:
+        return "has no choices"
+    choice = payload["choices"][0]
+    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
+        return "has a choice without a message"
+    content = choice["message"].get("content")
+    if content is None:
+        return f"has no content (finish_reason is {choice.get('finish_reason')!r})"
+    if not isinstance(content, str):
+        return f"has content of type {type(content).__name__} instead of text"
+    return ""
+
+
+def _count(usage: object, name: str) -> int:
+    value = usage.get(name) if isinstance(usage, dict) else None
+    return value if isinstance(value, int) and value >= 0 else 0

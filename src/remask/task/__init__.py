@@ -1,0 +1,1 @@
+"""What "better" means: rows of the user's data, metrics, and how a prompt does on them."""

@@ -1,0 +1,260 @@
+"""From settings to rooms: which target, metric, denoiser and rows a `Config` names.
+
+Part of the composition root, with run.py. Imports heavy rooms only when they are asked for.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from remask.budget import Budget, Price
+from remask.config import Config, DlmConfig, TargetConfig
+from remask.errors import ConfigError
+from remask.identity import content_id
+from remask.ports import Chooser, Denoiser, Metric, Proposer, Scorer, Target
+from remask.prompt import Prompt
+from remask import __version__
+from remask.propose import DiffusionProposer, ExplainingProposer, Recipe
+from remask.search import Plan, make_plan
+from remask.task.dataset import Columns, Dataset, load, require_splits
+from remask.task.labelled import LabelledTask
+from remask.task.metrics import METRICS, judge
+
+Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
+ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
+Metered = Callable[[Target, int | None], Target]  # … and the most tokens of one answer
+Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the user brings as code rather than as settings."""
+
+    respond: Respond | None = None
+    metric: Metric | None = None
+    denoiser: Denoiser | None = None
+    rows: Iterable[Mapping[str, Any]] | None = None
+
+
+def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
+    """The target, not yet metered. Raises ConfigError and BackendError."""
+    kind, _, name = config.model.partition(":")
+    if kind == "embedded":
+        from remask.backbone.weights import load_base
+        from remask.target.embedded import EmbeddedTarget
+
+        return EmbeddedTarget(load_base())
+    if kind == "openai" and name:
+        from remask.target.openai import OpenAITarget
+
+        return OpenAITarget(
+            name,
+            base_url=config.base_url or None,
+            api_key=os.environ.get(config.api_key_env),
+            temperature=config.temperature,
+            max_tokens=config.max_tokens,
+            concurrency=config.concurrency,
+            timeout=config.timeout,
+            retries=config.retries,
+        )
+    if kind == "function":
+        if respond is None:
+            raise ConfigError(
+                f"the target {config.model} is a Python function; go on from Python: "
+                "remask.resume(run_dir, target=that_function)"
+            )
+        from remask.target.function import FunctionTarget
+
+        return FunctionTarget(respond)
+    raise ConfigError(
+        f"target {config.model!r} is unknown; use embedded, openai:MODEL (with base_url for other "
+        "servers), or a callable in Python"
+    )
+
+
+def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None) -> Dataset:
+    """The rows, checked. Raises DataError and ConfigError."""
+    data = config.data
+    columns = Columns(data.input, data.expected or None, data.split or None)
+    files = {s: getattr(data, s) for s in ("train", "validation", "test") if getattr(data, s)}
+    if rows is None and bool(data.path) == bool(files):
+        raise ConfigError(
+            "name the data either as one file (path) or as train, validation and test files"
+        )
+    source = rows if rows is not None else files or data.path
+    return load(source, columns, data.fractions)
+
+
+def make_task(
+    config: Config, dataset: Dataset, parts: Parts, metered: Metered
+) -> LabelledTask:
+    """The task around the target; whatever is called, a judge too, goes through `metered`."""
+    metric = config.metric
+    target = make_target(config.target, parts.respond)
+    return LabelledTask(
+        dataset.examples,
+        metered(target, config.target.max_tokens),
+        _metric(config, parts, metered),
+        labels=(metric.labels or dataset.labels) if metric.name == "label" else (),
+        answer=metric.answer,
+        repeats=metric.repeats,
+    )
+
+
+def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:
+    """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
+    if config.model.startswith("object:"):
+        if denoiser is None:
+            raise ConfigError(
+                f"the denoiser {config.model} is a Python object; go on from Python: "
+                "remask.resume(run_dir, dlm=that_object)"
+            )
+        return denoiser
+    if config.model != "embedded":
+        raise ConfigError(f"dlm {config.model!r} is unknown; use embedded, or a Denoiser in Python")
+    from remask.backbone.weights import load_base
+    from remask.dlm.embedded import EmbeddedDenoiser
+
+    return EmbeddedDenoiser(
+        load_base(),
+        steps=config.steps,
+        temperature=config.temperature,
+        position_temperature=config.position_temperature,
+    )
+
+
+def make_proposer(config: Config, start: Prompt, denoiser: Denoiser) -> Proposer:
+    """A denoiser that cannot score text (an API) gets neither `blame` nor explanations."""
+    search = config.search
+    scores = isinstance(denoiser, Scorer)
+    maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
+    recipe = Recipe(maskers, search.traces, search.context_tokens, search.max_growth)
+    kind = ExplainingProposer if scores else DiffusionProposer
+    return kind(start, denoiser, recipe)
+
+
+def make_budget(config: Config) -> tuple[Budget, Price | None]:
+    limits, target = config.budget, config.target
+    prices = (target.input_price, target.output_price)
+    if limits.usd is not None and None in prices:
+        raise ConfigError(
+            "budget.usd needs target.input_price and target.output_price (US dollars per million "
+            "tokens): without a price no spend in dollars can be known"
+        )
+    price = None if None in prices else Price(prices[0] or 0.0, prices[1] or 0.0)
+    return Budget(limits.calls, limits.tokens, limits.minutes, limits.usd), price
+
+
+def data_id(dataset: Dataset) -> str:
+    """Changes when any row or its split changes."""
+    return content_id("data", sorted([e.id, e.split] for e in dataset.examples))
+
+
+def endpoint(config: TargetConfig) -> str:
+    """The target in words, for plans and reports."""
+    host = urlsplit(config.base_url).netloc if config.base_url else ""
+    return f"{config.model} at {host}" if host else config.model
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A configuration with everything that could be checked before the first target call."""
+
+    config: Config
+    parts: Parts
+    start: Prompt
+    dataset: Dataset
+    record: dict[str, Any]  # what identifies the run: configuration, data, version
+
+    def rows(self, split: str) -> int:
+        return sum(1 for e in self.dataset.examples if e.split == split)
+
+    @property
+    def test_calls(self) -> int:
+        """What the sealed test costs at most; set aside before the search may spend anything."""
+        return 2 * self.rows("test") * self.calls_per_row
+
+    @property
+    def calls_per_row(self) -> int:
+        """Calls to score one row: repeats, and a judge reads every response."""
+        return self.config.metric.repeats * (2 if self.config.metric.name == "judge" else 1)
+
+    @property
+    def plan(self) -> Plan:
+        calls = self.config.budget.calls
+        left = None if calls is None else (calls - self.test_calls) // self.calls_per_row
+        search = self.config.search
+        plan = make_plan(left, self.rows("train"), self.rows("validation"), search.cautious)
+        return plan if search.candidates is None else replace(plan, candidates=search.candidates)
+
+
+def prepare(config: Config, parts: Parts) -> Job:
+    """Check what can be checked without a model or a call; ConfigError and DataError."""
+    start = Prompt.parse(config.prompt)
+    if not start.editable:
+        raise ConfigError(
+            "the prompt has no editable text: all of it is variables, code, links or [[keep]] "
+            "regions; leave some plain words outside"
+        )
+    dataset = make_dataset(config, parts.rows)
+    require_splits(dataset.examples)
+    make_budget(config)
+    record = {
+        **config.model_dump(mode="json"),
+        "data_id": data_id(dataset),
+        "version": __version__,
+    }
+    job = Job(config, parts, start, dataset, record)
+    calls = config.budget.calls
+    least = job.test_calls + job.calls_per_row * job.rows("validation")
+    if calls is not None and calls <= least:
+        raise ConfigError(
+            f"budget.calls = {calls} leaves nothing to search with: the sealed test takes "
+            f"{job.test_calls} calls and the baseline on validation rows {least - job.test_calls}; "
+            "raise the budget or use fewer test rows"
+        )
+    return job
+
+
+def _metric(settings: Config, parts: Parts, metered: Metered) -> str | Metric:
+    config = settings.metric
+    if parts.metric is not None:
+        return parts.metric
+    if config.name == "judge":
+        if config.judge is None or not config.rubric:
+            raise ConfigError("the metric judge needs metric.judge.model and metric.rubric")
+        judging = metered(make_target(config.judge), config.judge.max_tokens)
+        return judge(judging, config.rubric)
+    if config.name not in METRICS:
+        known = ", ".join(sorted(METRICS))
+        raise ConfigError(f"metric {config.name!r} is unknown; known: {known}, judge")
+    return config.name
+
+
+def check_choice(config: Config, target: Target, labels: Sequence[str]) -> str:
+    """How labels are read from this target, in words."""
+    if config.metric.name != "label":
+        return f"metric {config.metric.name} on the response"
+    if isinstance(target, Chooser):
+        return f"forced choice among {', '.join(labels)} as {config.metric.answer!r}"
+    return f"the first of {', '.join(labels)} found in the response"
+
+
+def check_fit(job: Job) -> None:
+    """Raise ConfigError where the prompt and the longest message are too long for the embedded
+    target: its calls would all fail, one by one."""
+    if job.config.target.model != "embedded":
+        return
+    from remask.backbone.weights import load_base
+
+    base = load_base()
+    prompt = len(base.encode(job.start.text))
+    longest = max(len(base.encode(e.input)) for e in job.dataset.examples)
+    if prompt + longest + ANSWER_ROOM > base.window:
+        raise ConfigError(
+            f"the prompt has {prompt} tokens and the longest message {longest}; with "
+            f"{ANSWER_ROOM} for the answer that is more than the {base.window} that the embedded "
+            "target reads; shorten them, or use another target"
+        )
