@@ -35,9 +35,19 @@ from runs import play, record
 ROOT = Path(__file__).parent.parent
 EXAMPLE = ROOT / "examples" / "support" / "messages.jsonl"
 DOCS = ROOT / "docs" / "cli.md"
-SIZES = {"train": 12, "validation": 12, "test": 16}
+SIZES = {"train": 8, "validation": 6, "test": 10}
 COLUMNS = ("--input", "{message}", "--expected", "topic", "--split-column", "split")
-SMALL = (*COLUMNS, "--answer", "This message is about {label}.", "--max-calls", "130")
+LIMIT = 60  # target calls: the sealed test takes 20, the baseline 6
+SMALL = (*COLUMNS, "--answer", "This message is about {label}.", "--max-calls", str(LIMIT))
+TOML = """
+prompt = "prompt.md"
+run_dir = "run"
+data = {path = "rows.jsonl", input = "{message}", expected = "topic", split = "split"}
+metric = {answer = "This message is about {label}."}
+search = {candidates = 4, maskers = ["span", "insert"], context_tokens = 120}
+dlm = {steps = 2}
+budget = {calls = 60}
+"""
 
 
 def remask(*args: object) -> Result:
@@ -97,7 +107,7 @@ def test_the_documentation_shows_the_help_as_it_is(command: str) -> None:
 
 def test_the_documentation_names_every_exit_code() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    codes = re.findall(r"^  (\d+)  ", remask("--help").stdout, re.MULTILINE)
+    codes = re.findall(r"^ +(\d+) +", remask("--help").stdout, re.MULTILINE)
     assert codes == ["0", "1", "2", "3", "4", "130"]
     for code in codes:
         assert f"| {code} " in text
@@ -161,8 +171,8 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     ),
     "too small a budget": (
         {},
-        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--max-calls", "44"),
-        r"44 leaves nothing",
+        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--max-calls", "26"),
+        r"26 leaves nothing",
     ),
     "negative budget": (
         {},
@@ -388,8 +398,8 @@ def test_check_finds_all_well_and_makes_no_call(here: Path, server: Endpoint) ->
     assert server.handler.paths == ["/v1/models"]
     assert "lists the model" in result.stdout
     assert "frozen: 'Never guess.'" in result.stdout
-    assert "40 rows: train 12, validation 12, test 16" in result.stdout
-    assert re.search(r"^calls +\d+ +\d+ +130$", result.stdout, re.M)
+    assert "24 rows: train 8, validation 6, test 10" in result.stdout
+    assert re.search(rf"^calls +\d+ +\d+ +{LIMIT}$", result.stdout, re.M)
     assert re.search(r"^USD +unknown", result.stdout, re.M)
     assert result.stdout.endswith("ready\n")
     assert not (here / "runs").exists()
@@ -441,8 +451,8 @@ def test_a_run_is_interrupted_resumed_shown_and_exported(
                 os.kill(os.getpid(), signal.SIGINT)
 
         patch.setattr(JsonLines, "event", interrupt)
-        args = ("prompt.md", "--data", "rows.jsonl", *SMALL, "--run-dir", "run", "--json")
-        cut = remask("optimize", *args)
+        (here / "remask.toml").write_text(TOML)
+        cut = remask("optimize", "--json")
     assert cut.exit_code == 130, cut.output
     assert "remask resume run" in cut.stderr
     assert [line["kind"] for line in lines(cut)][-1] == "Proposed"
@@ -452,10 +462,10 @@ def test_a_run_is_interrupted_resumed_shown_and_exported(
     assert whole.exit_code == 0, whole.output
     events, result = lines(whole)[:-1], lines(whole)[-1]
     assert [e["kind"] for e in events][-2:] == ["Stopped", "Tested"]
-    assert all(e["spend"]["calls"] <= 130 for e in events)
+    assert all(e["spend"]["calls"] <= LIMIT for e in events)
     assert result["kind"] == "Result"
-    assert result["test"]["n"] == 16
-    assert result["spend"]["calls"] <= 130
+    assert result["test"]["n"] == 10
+    assert result["spend"]["calls"] <= LIMIT
     assert json.loads((here / "run" / RESULT).read_text())["verdict"] == result["verdict"]
     assert Path(result["report"]).read_text().count(result["verdict"]) >= 1
 
@@ -472,11 +482,11 @@ def test_eval_scores_a_prompt(here: Path) -> None:
     args = ("eval", "prompt.md", "--data", "rows.jsonl", *COLUMNS, "--split", "train")
     value = json.loads(remask(*args, "--json").stdout)
     assert value["kind"] == "Evaluation"
-    assert value["score"]["n"] == 12
-    assert value["spend"]["calls"] == 12
+    assert value["score"]["n"] == 8
+    assert value["spend"]["calls"] == 8
     plain = remask(*args)
     assert plain.exit_code == 0
-    assert plain.stdout.startswith(f"train: {value['score']['mean']:.3f} on 12 rows")
+    assert plain.stdout.startswith(f"train: {value['score']['mean']:.3f} on 8 rows")
     assert sorted(p.name for p in here.iterdir()) == ["prompt.md", "rows.jsonl"]
 
 
@@ -486,9 +496,9 @@ def test_a_process_is_interrupted_and_its_run_completed(
     here: Path, signals: int, said: str
 ) -> None:
     command = [sys.executable, "-c", "from remask.cli import main; main()"]
-    args = ["optimize", "prompt.md", "--data", "rows.jsonl", *SMALL, "--run-dir", "run"]
+    (here / "remask.toml").write_text(TOML)
     child = subprocess.Popen(
-        [*command, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*command, "optimize"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
     assert child.stdout is not None
     for line in child.stdout:

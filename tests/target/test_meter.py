@@ -159,7 +159,11 @@ def test_half_an_emoji_does_not_end_the_run(store):
             return [Reply("fine \ud83d")]
 
     first = Meter(Half(), Account(store, Budget())).respond(chats("a"))
-    assert first == Meter(Counting(), Account(store, Budget())).respond(chats("a")) == [Reply("fine ?")]
+    assert (
+        first
+        == Meter(Counting(), Account(store, Budget())).respond(chats("a"))
+        == [Reply("fine ?")]
+    )
 
 
 def test_a_chooser_stays_a_chooser_and_nobody_else_becomes_one(store):

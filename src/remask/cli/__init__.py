@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from remask import __version__
-from remask.cli.flags import data_flags, run_flags, show_flags, target_flags
+from remask.cli.flags import data_flags, eval_data_flags, run_flags, show_flags, target_flags
 from remask.errors import RemaskError
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def resume(run: Path, plain: bool, json: bool) -> None:
     help="The rows to score on.",
 )
 @target_flags
-@data_flags
+@eval_data_flags
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> None:
     """Score one prompt, with interval and cost; no search."""

@@ -30,8 +30,8 @@ _DATA = (
     click.option("--data", help="JSONL or CSV file with the rows."),
     click.option("--input", help="User message: a column, or a template with {columns}."),
     click.option("--expected", help="Column of the right answer."),
-    click.option("--split-column", help="Column that says train, validation or test."),
 )
+_SPLIT_HELP = "Column that says train, validation or test."
 _SHOW = (
     click.option("--plain", is_flag=True, help="Plain lines, as where the output is no terminal."),
     click.option("--json", is_flag=True, help="One JSON object a line, the result last."),
@@ -53,7 +53,13 @@ def target_flags(command: Command) -> Command:
 
 
 def data_flags(command: Command) -> Command:
-    return _all(_DATA, command)
+    option = click.option("--split-column", "--split", "split_column", help=_SPLIT_HELP)
+    return _all((*_DATA, option), command)
+
+
+def eval_data_flags(command: Command) -> Command:
+    """As `data_flags`, where --split says which rows are scored."""
+    return _all((*_DATA, click.option("--split-column", help=_SPLIT_HELP)), command)
 
 
 def show_flags(command: Command) -> Command:

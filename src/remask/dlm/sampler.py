@@ -3,9 +3,10 @@
 Knows token ids and a function from canvases to logits. Knows nothing of text, traces, models or
 scores. Follows low-confidence remasking of LLaDA (arXiv 2502.09992): each step draws a token for
 every mask and commits those it is surest of. Token noise and position noise are Gumbel in float64,
-because lower precision acts like a lower temperature (arXiv 2409.02908). Differs in three points:
-quotas are per row, a commit that would repeat its neighbourhood is replaced by the next best draw,
-and every row draws from its own generator, so that a row does not depend on its batch.
+because lower precision acts like a lower temperature (arXiv 2409.02908). Differs in four points:
+quotas are per row; masks behind a mask wait, since an adapted left-to-right model knows little of
+them; a commit that would repeat its neighbourhood is replaced by the next best draw; and every row
+draws from its own generator, so that it does not depend on its batch.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -24,9 +25,9 @@ LONGEST_REPEAT = 4  # tokens
 class Rule:
     """How tokens are drawn and in which order they are committed."""
 
-    temperature: float = 0.8  # of tokens; 0 takes the most probable one
+    temperature: float = 0.7  # of tokens; 0 takes the most probable one
     position_temperature: float = 0.3  # of the order; 0 is strictly by confidence
-    left_bias: float = 2.0  # nats that a mask behind another mask is less sure than it seems
+    left_bias: float = 4.0  # nats that a mask behind another mask is less sure than it seems
     threshold: float | None = None  # commit all draws at least this probable, beside the quota
     candidates: int = 64  # most probable tokens drawn from
 

@@ -1,0 +1,32 @@
+"""kill -9 at random moments plus resume ends like the run that was left alone."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from remask.store import Store
+
+WORKER = Path(__file__).with_name("killed_run.py")
+
+
+@pytest.mark.parametrize(
+    ("seed", "kills"), [(0, 2), pytest.param(1, 20, marks=pytest.mark.slow)]
+)
+def test_killed_runs_end_like_the_whole_one(tmp_path: Path, seed: int, kills: int) -> None:
+    subprocess.run(
+        [sys.executable, str(WORKER), str(tmp_path), str(seed), str(kills)], check=True
+    )
+    with Store.read(tmp_path / "whole") as store:
+        whole, spent = list(store.events()), store.spent()
+    assert [e["kind"] for e in whole][-2:] == ["Stopped", "Tested"]
+    assert sum(e["kind"] == "Proposed" for e in whole) >= 3
+    survivors = sorted(tmp_path.glob("killed*"))
+    assert survivors
+    for folder in survivors:
+        with Store.read(folder) as store:
+            assert list(store.events()) == whole
+            again = store.spent()
+        assert (again.calls, again.tokens, again.uncertain) == (spent.calls, spent.tokens, 0)
+        assert (folder / "result.json").exists()
