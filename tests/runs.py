@@ -13,7 +13,7 @@ from remask.search import Plan, final_test, rows_of, search
 from remask.store import Store
 from worlds import LevelProposer, LevelTask
 
-START = "Work at level 2."
+START = "Work at level 5."
 PLAN = Plan(candidates=6, rungs=(5, 5, 10), rounds=40, patience=6)
 
 

@@ -30,6 +30,8 @@ from remask.config import make_config
 from remask.events import Kept, State, advance
 from remask.report.files import REPORT, look
 from remask.result import RESULT
+from remask.store import Store
+from remask.wire import Parts, prepare
 from runs import play, record
 
 ROOT = Path(__file__).parent.parent
@@ -239,6 +241,18 @@ def test_debug_shows_where_an_error_came_from(here: Path, monkeypatch: pytest.Mo
     assert remask("show", "nowhere").exception is not None
 
 
+def test_a_run_that_another_process_holds_gives_4_and_changed_data_2(here: Path) -> None:
+    data = {"path": str(here / "rows.jsonl"), "input": "{message}", "expected": "topic"}
+    config = make_config({"prompt": "Classify the message.", "data": data}, "test")
+    with Store.create(here / "run", prepare(config, Parts()).record):
+        busy = remask("resume", "run")
+    assert busy.exit_code == 4
+    assert re.fullmatch(r"error: run is in use by process \d+ .*\n", busy.stderr)
+    lines = (here / "rows.jsonl").read_text().splitlines()
+    (here / "rows.jsonl").write_text("\n".join(lines[:-1]))
+    assert "data_id" in complaint(remask("resume", "run"))
+
+
 # --- signals
 
 
@@ -277,7 +291,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_show_prints_diff_verdict_and_candidates(finished: Path) -> None:
     result = remask("show", finished)
     assert result.exit_code == 0, result.output
-    assert "Work at level [-2-]{+10+}." in result.stdout
+    assert "Work at level [-5-]{+10" in result.stdout
     assert re.search(r"^improved: 0\.\d+ → 1\.000 on 40 sealed test rows", result.stdout, re.M)
     assert "used for selection" in result.stdout
     assert "because of: question train-" in result.stdout
@@ -314,6 +328,38 @@ def test_export_and_report_of_a_run(finished: Path, tmp_path: Path) -> None:
     assert (finished / REPORT).read_text().startswith("<!doctype html>")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("variable", ["NO_COLOR", ""])
+def test_a_terminal_gets_colours_unless_they_are_unwanted(finished: Path, variable: str) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    quiet = ("NO_COLOR", "TERM", "FORCE_COLOR")
+    kept = {k: v for k, v in os.environ.items() if k not in quiet}
+    subprocess.run(
+        [sys.executable, "-c", "from remask.cli import main; main()", "show", str(finished)],
+        stdout=theirs,
+        stderr=theirs,
+        env={**kept, "TERM": "xterm", **({variable: "1"} if variable else {})},
+        check=True,
+    )
+    os.close(theirs)
+    shown = b""
+    while part := _read(ours):
+        shown += part
+    os.close(ours)
+    assert b"improved" in shown
+    assert (b"\x1b" in shown) is not bool(variable)
+
+
+def _read(terminal: int) -> bytes:
+    """What is left to read; a pseudo-terminal ends with an error where nobody writes any more."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
+
+
 # --- following a run
 
 
@@ -326,12 +372,12 @@ def test_every_event_of_a_run_can_be_said_and_drawn(finished: Path) -> None:
         panel.event(event, state, Spend(calls=calls))
     said = [line for line in lines if line]
     assert said[0].startswith("start: ")
-    assert any(line.startswith("baseline: validation 0.200 (used for selection)") for line in said)
+    assert any(line.startswith("baseline: validation 0.500 (used for selection)") for line in said)
     assert sum("accepted +" in line for line in said) == len(state.accepted)
     assert any(line.startswith("search over: ") for line in said)
     out = StringIO()
     Console(file=out, width=100, color_system=None).print(panel)
-    assert "best 1.000, baseline 0.200" in out.getvalue()
+    assert "best 1.000, baseline 0.500" in out.getvalue()
     assert "of 2,000" in out.getvalue()
 
 
@@ -363,7 +409,7 @@ class Models(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         self.paths.append(self.path)
-        self.send_error(500)
+        self.send_error(401)
 
     def log_message(self, format: str, *args: object) -> None:
         pass
@@ -421,6 +467,14 @@ def test_check_says_what_the_server_answers(
     assert all(cost["low"] is None or cost["low"] <= cost["high"] for cost in value["costs"])
 
 
+def test_a_target_that_refuses_gives_3(here: Path, server: Endpoint) -> None:
+    target = ("--target", "openai:tiny", "--base-url", server.url)
+    result = remask("eval", "prompt.md", "--data", "rows.jsonl", *COLUMNS, *target)
+    assert result.exit_code == 3, result.output
+    assert result.stdout == ""
+    assert re.fullmatch(r"error: .*401.*\n", result.stderr)
+
+
 def test_check_shows_every_problem_at_once(here: Path) -> None:
     (here / "prompt.md").write_text("{x}")
     result = remask(
@@ -454,7 +508,7 @@ def test_a_run_is_interrupted_resumed_shown_and_exported(
         (here / "remask.toml").write_text(TOML)
         cut = remask("optimize", "--json")
     assert cut.exit_code == 130, cut.output
-    assert "remask resume run" in cut.stderr
+    assert f"go on with: remask resume {here / 'run'}" in cut.stderr
     assert [line["kind"] for line in lines(cut)][-1] == "Proposed"
     assert not (here / "run" / RESULT).exists()
 
@@ -491,7 +545,9 @@ def test_eval_scores_a_prompt(here: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("signals", "said"), [(1, "remask resume run"), (2, "stopped at once")])
+@pytest.mark.parametrize(
+    ("signals", "said"), [(1, "stopped; go on"), (2, "stopped at once; go on")]
+)
 def test_a_process_is_interrupted_and_its_run_completed(
     here: Path, signals: int, said: str
 ) -> None:

@@ -75,6 +75,8 @@ class NumericsError(RemaskError):
 class BudgetSpent(RemaskError):
     """The next chunk of calls would pass a limit."""
 
+    exit_code = 3
+
 
 class RunBusy(RemaskError):
     """Another process works on this run directory."""

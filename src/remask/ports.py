@@ -92,6 +92,15 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class Retrying(Protocol):
+    """A target whose calls may take several attempts (max_attempts > 1)."""
+
+    def limited(self, attempts: int) -> Target:
+        """The same target with at most this many attempts per call."""
+        ...
+
+
+@runtime_checkable
 class Chooser(Protocol):
     """A target that can be asked which of a few answers it finds most probable."""
 

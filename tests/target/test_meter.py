@@ -562,3 +562,34 @@ def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_pa
         assert (store.spent().calls, store.spent().tokens) == (spent.calls, spent.tokens)
     assert spent.calls == len(asked) and spent.input_tokens == sum(r.input_tokens for r in whole)
     assert {reply.text for reply in whole} <= set(options)
+
+
+class Stubborn(Counting):
+    """Needs all attempts it is given, like an endpoint that answers 500 for ever."""
+
+    def _reply(self, chat: Chat, text: str) -> Reply:
+        self.asked.append(chat[-1].content)
+        self.attempts += self.max_attempts
+        return Reply(text, attempts=self.max_attempts)
+
+    def limited(self, attempts: int) -> "Stubborn":
+        parent = self
+
+        class View(Stubborn):
+            def _reply(self, chat: Chat, text: str) -> Reply:
+                reply = super()._reply(chat, text)
+                parent.attempts += reply.attempts
+                return reply
+
+        return View(max_attempts=min(attempts, self.max_attempts))
+
+
+@pytest.mark.parametrize("limit", [4, 6, 7, 11, 20, 100])
+def test_near_the_limit_calls_get_fewer_retries_and_every_row_its_call(
+    tmp_path: Path, limit: int
+) -> None:
+    target = Stubborn(max_attempts=5)
+    with Store.create(tmp_path / "run", {}) as store:
+        metered = Meter(target, Account(store, Budget(calls=limit)))
+        assert len(metered.respond(chats("a", "b", "c", "d"))) == 4
+        assert store.spent().calls == target.attempts <= limit

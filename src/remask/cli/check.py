@@ -21,6 +21,7 @@ from remask.errors import RemaskError
 from remask.prompt import Prompt
 from remask.report.words import one_line
 from remask.search import round_calls
+from remask.store.database import FILE
 from remask.wire import (
     Job,
     Parts,
@@ -110,7 +111,7 @@ def _run_dir(request: Request) -> Iterator[Finding]:
     folder = request.run_dir
     if folder is None:
         yield Finding("run", "ok", "a new folder under runs/")
-    elif (folder / "run.db").exists():
+    elif (folder / FILE).exists():
         yield Finding("run", "problem", f"{folder} holds a run already; name another --run-dir")
     else:
         yield Finding("run", "ok", f"{folder} is free")

@@ -75,6 +75,9 @@ def _play(run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: s
         except Interrupted as stop:
             click.echo(f"stopped; go on with: remask resume {run_dir}", err=True)
             sys.exit(stop.exit_code)
+        except KeyboardInterrupt:
+            click.echo(f"stopped at once; go on with: remask resume {run_dir}", err=True)
+            sys.exit(130)
     if mode == "json":
         result_json(result)
     else:

@@ -12,12 +12,12 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any
 
 from remask.budget import Budget, Price, Spend, check_price, shortfall
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.identity import content_id
-from remask.ports import Chooser, Reply, Target
+from remask.ports import Chooser, Reply, Retrying, Target
 from remask.store import Store
 from remask.trace import Chat
 
@@ -25,7 +25,7 @@ CHUNK = 32
 CHAT_OVERHEAD = 64  # tokens that a chat template may add to a chat, such as a default system prompt
 MESSAGE_OVERHEAD = 16  # … and to each message: its role and separators
 
-Ask = Callable[[list[Chat]], list[Reply]]
+Ask = Callable[[Any, list[Chat]], list[Reply]]  # of a target that can be asked so
 
 
 def _go_on() -> None:
@@ -42,10 +42,6 @@ class Account:
     held: Spend = field(default_factory=Spend)  # set aside for later: counts as spent
     gate: Callable[[], None] = _go_on  # called before every chunk; may raise to stop the run
     clock: Callable[[], float] = time.monotonic  # seconds
-
-
-class ChoosingTarget(Target, Chooser, Protocol):
-    """A target that can also choose."""
 
 
 class Meter:
@@ -96,7 +92,7 @@ class Meter:
         exception, Ctrl-C included, leaves it as a kill would: uncertain where the target is
         billed, released where it is not.
         """
-        return self._answer(chats, None, repeat, lambda part: self._target.respond(part, repeat))
+        return self._answer(chats, None, repeat, lambda target, part: target.respond(part, repeat))
 
     def _answer(
         self, chats: Sequence[Chat], options: Sequence[str] | None, repeat: int, ask: Ask
@@ -109,37 +105,45 @@ class Meter:
         while left:
             self._account.gate()
             self._require(Spend(calls=len(left)))
-            part, need = self._fitting(left[:CHUNK], options)
-            known |= self._call(part, need, options, ask)
+            part, attempts = self._fitting(left[:CHUNK], options)
+            known |= self._call(part, attempts, options, ask)
             left = left[len(part) :]
         return [known[key] for key in keys]
 
     def _fitting(
         self, chunk: list[tuple[str, Chat]], options: Sequence[str] | None
-    ) -> tuple[list[tuple[str, Chat]], Spend]:
-        """The longest head of `chunk` that the budget can bear, and what it may cost."""
-        for size in range(len(chunk), 1, -1):
-            need = self._need([chat for _, chat in chunk[:size]], options)
-            if not shortfall(self._budget, self._store.spent(), need, self._account.held):
-                return chunk[:size], need
-        need = self._need([chunk[0][1]], options)
-        self._require(need)
-        return chunk[:1], need
+    ) -> tuple[list[tuple[str, Chat]], int]:
+        """The longest head of `chunk` that the budget can bear, and the attempts of each call.
+
+        Where the limit is near, calls get fewer retries rather than a row none at all.
+        """
+        fewest = 1 if isinstance(self._target, Retrying) else self.max_attempts
+        for size in range(len(chunk), 0, -1):
+            for attempts in range(self.max_attempts, fewest - 1, -1):
+                need = self._need([chat for _, chat in chunk[:size]], options, attempts)
+                if not self._shortfall(need):
+                    return chunk[:size], attempts
+        self._require(self._need([chunk[0][1]], options, fewest))
+        raise AssertionError("one call fits after all")
+
+    def _shortfall(self, need: Spend) -> str:
+        return shortfall(self._budget, self._store.spent(), need, self._account.held)
 
     def _require(self, need: Spend) -> None:
-        if sentence := shortfall(self._budget, self._store.spent(), need, self._account.held):
+        if sentence := self._shortfall(need):
             raise BudgetSpent(sentence)
 
-    def _need(self, chats: Sequence[Chat], options: Sequence[str] | None) -> Spend:
-        attempts = len(chats) * self.max_attempts
-        seconds = len(chats) * self._slowest
+    def _need(
+        self, chats: Sequence[Chat], options: Sequence[str] | None, attempts: int
+    ) -> Spend:
+        calls, seconds = len(chats) * attempts, len(chats) * self._slowest
         if not self._budget.counts_tokens:
-            return Spend(calls=attempts, seconds=seconds)
+            return Spend(calls=calls, seconds=seconds)
         bounds = [self._bound(chat, options) for chat in chats]
-        tokens_in = sum(bound[0] for bound in bounds) * self.max_attempts
-        tokens_out = sum(bound[1] for bound in bounds) * self.max_attempts
+        tokens_in = sum(bound[0] for bound in bounds) * attempts
+        tokens_out = sum(bound[1] for bound in bounds) * attempts
         usd = self._price.usd(tokens_in, tokens_out)
-        return Spend(attempts, tokens_in, tokens_out, usd, seconds)
+        return Spend(calls, tokens_in, tokens_out, usd, seconds)
 
     def _bound(self, chat: Chat, options: Sequence[str] | None) -> tuple[int, int]:
         """Input and output tokens of one attempt at most."""
@@ -150,15 +154,18 @@ class Meter:
     def _call(
         self,
         part: list[tuple[str, Chat]],
-        need: Spend,
+        attempts: int,
         options: Sequence[str] | None,
         ask: Ask,
     ) -> dict[str, Reply]:
         chats = [chat for _, chat in part]
-        reservation = self._store.reserve(need, self.billed)
+        target = self._target
+        if attempts < self.max_attempts and isinstance(target, Retrying):
+            target = target.limited(attempts)
+        reservation = self._store.reserve(self._need(chats, options, attempts), self.billed)
         started = self._account.clock()
         try:
-            replies = [_storable(reply) for reply in ask(chats)]
+            replies = [_storable(reply) for reply in ask(target, chats)]
             answers = dict(zip([key for key, _ in part], replies, strict=True))
         except TargetRefused:
             self._store.release(reservation)
@@ -186,15 +193,9 @@ class Meter:
 class MeteredChooser(Meter):
     """A Meter round a target that can choose."""
 
-    def __init__(
-        self, target: ChoosingTarget, account: Account, max_output: int | None = None
-    ) -> None:
-        super().__init__(target, account, max_output)
-        self._chooser = target
-
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
         """As `respond`; one choice is one call, whatever the number of options."""
-        return self._answer(chats, options, 0, lambda part: self._chooser.choose(part, options))
+        return self._answer(chats, options, 0, lambda target, part: target.choose(part, options))
 
 
 def meter(target: Target, account: Account, max_output: int | None = None) -> Meter:

@@ -14,6 +14,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -110,6 +111,12 @@ class OpenAITarget:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def limited(self, attempts: int) -> "OpenAITarget":
+        """A view on this target with at most `attempts` per call; shares its connections."""
+        view = copy(self)
+        view.max_attempts = min(self.max_attempts, attempts)
+        return view
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         """Answer each chat, in order, `concurrency` at a time.
