@@ -72,7 +72,9 @@ def play(folder: Path, seed: int, calls: int, train: int, validation: int, run_d
         "seconds": round(result.spend.seconds, 1),
         "stopped": result.stopped,
         "accepted": [edit.changes for edit in result.edits],
-        "rows": {id: [a, b] for (id, a, _), (_, b, _) in zip(tested.baseline, tested.best, strict=True)},
+        "rows": {
+            id: [a, b] for (id, a, _), (_, b, _) in zip(tested.baseline, tested.best, strict=True)
+        },
     }
 
 
@@ -90,9 +92,7 @@ def main() -> None:
     for seed in args.seeds:
         with tempfile.TemporaryDirectory() as folder:
             run_dir = Path(folder) / "run"
-            runs.append(
-                play(args.data, seed, args.calls, args.train, args.validation, run_dir)
-            )
+            runs.append(play(args.data, seed, args.calls, args.train, args.validation, run_dir))
     tables = [run.pop("rows") for run in runs]
     shared = sorted(set.intersection(*(set(table) for table in tables)))
     # One difference per test row, averaged over the seeds: the rows are the same for all seeds.
@@ -100,9 +100,8 @@ def main() -> None:
     mean, interval = sum(differences) / len(differences), student(differences)
     summary = {
         "task": "sst2",
-        "command": "python benchmarks/sst2.py " + " ".join(sys.argv[1:]).replace(
-            str(args.data), "SST2_FOLDER"
-        ),
+        "command": "python benchmarks/sst2.py "
+        + " ".join(sys.argv[1:]).replace(str(args.data), "SST2_FOLDER"),
         "commit": commit.stdout.strip(),
         "seed_prompt": SEED_PROMPT,
         "n_test": len(shared),

@@ -11,13 +11,9 @@ from remask.store import Store
 WORKER = Path(__file__).with_name("killed_run.py")
 
 
-@pytest.mark.parametrize(
-    ("seed", "kills"), [(0, 2), pytest.param(1, 20, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize(("seed", "kills"), [(0, 2), pytest.param(1, 20, marks=pytest.mark.slow)])
 def test_killed_runs_end_like_the_whole_one(tmp_path: Path, seed: int, kills: int) -> None:
-    subprocess.run(
-        [sys.executable, str(WORKER), str(tmp_path), str(seed), str(kills)], check=True
-    )
+    subprocess.run([sys.executable, str(WORKER), str(tmp_path), str(seed), str(kills)], check=True)
     with Store.read(tmp_path / "whole") as store:
         whole, spent = list(store.events()), store.spent()
     assert [e["kind"] for e in whole][-2:] == ["Stopped", "Tested"]

@@ -5,7 +5,6 @@ from itertools import pairwise
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worlds import TOP, LevelProposer, LevelTask, level
 
 from remask.errors import TargetUnreliable
 from remask.events import (
@@ -24,6 +23,7 @@ from remask.events import (
 )
 from remask.prompt import Prompt
 from remask.search import Plan, final_test, make_plan, round_calls, search
+from worlds import TOP, LevelProposer, LevelTask, level
 
 START = Prompt("Work at level 2.")
 PLAN = Plan(candidates=6, rungs=(5, 5, 10), rounds=40, patience=6)
@@ -81,12 +81,12 @@ def test_lineage_and_memory(seed: int) -> None:
     assert all(p.parent in known for p in proposed)
     assert len({p.id for p in proposed}) == len(proposed), "an edit was proposed again"
     accepted = [START.id] + [e.id for e in events if isinstance(e, Accepted)]
-    assert all(e.parent == a for e, a in zip(
-        [e for e in events if isinstance(e, Accepted)], accepted, strict=False))
+    assert all(
+        e.parent == a
+        for e, a in zip([e for e in events if isinstance(e, Accepted)], accepted, strict=False)
+    )
     state = fold(events)
-    means = [
-        sum(s or 0 for s in state.scores[(id, "validation")].values()) for id in accepted
-    ]
+    means = [sum(s or 0 for s in state.scores[(id, "validation")].values()) for id in accepted]
     assert all(a < b for a, b in pairwise(means)), "accepted without being ahead"
     assert all(e.gain > 0 for e in events if isinstance(e, Accepted))
 

@@ -60,9 +60,7 @@ class LevelProposer:
     def count(self, text: str) -> int:
         return len(text.split())
 
-    def propose(
-        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int
-    ) -> list[Proposal]:
+    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
         rng = rng_for(seed, "level")
         out = []
         for _ in range(n):

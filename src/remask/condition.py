@@ -47,10 +47,10 @@ def select(
     for trace in islice(_mixed(bad, good, wanted, max_traces), TRIES * max_traces):
         if len(picked) == max_traces:
             break
-        brief = _brief(trace)
-        size = count(_text(brief))
-        if size <= left and (brief.query or brief.response):
-            picked.append(brief)
+        short = brief(trace)
+        size = count(_text(short))
+        if size <= left and (short.query or short.response):
+            picked.append(short)
             left -= size
     return tuple(sorted(picked, key=lambda trace: not failing(trace)))
 
@@ -98,7 +98,7 @@ def _in_turns(traces: Sequence[Trace]) -> list[Trace]:
     return [trace for turn in zip_longest(*groups.values()) for trace in turn if trace is not None]
 
 
-def _brief(trace: Trace) -> Trace:
+def brief(trace: Trace) -> Trace:
     """The trace cleaned and clipped."""
     return replace(
         trace,

@@ -14,7 +14,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from remask.errors import ConfigError, DataError
 
 MaskerName = Literal["whole", "span", "sentence", "insert", "blame"]
-MASKER_NAMES: tuple[MaskerName, ...] = ("whole", "span", "sentence", "insert", "blame")
+# Drawn in turn. On SST-2, insertions and spans hold most candidates that survive the first rung.
+MASKERS: tuple[MaskerName, ...] = (
+    *("insert", "span", "sentence"),
+    *("insert", "span", "blame"),
+    *("insert", "span", "whole"),
+)
 
 
 class Section(BaseModel):
@@ -72,7 +77,7 @@ class DlmConfig(Section):
 class SearchConfig(Section):
     """How candidates are drawn and accepted."""
 
-    maskers: Annotated[tuple[MaskerName, ...], Field(min_length=1)] = MASKER_NAMES
+    maskers: Annotated[tuple[MaskerName, ...], Field(min_length=1)] = MASKERS
     candidates: Annotated[int, Field(ge=1, le=256)] | None = None  # per round; None: by budget
     traces: Annotated[int, Field(ge=1, le=64)] = 8  # that the DLM reads at a time
     context_tokens: Annotated[int, Field(ge=32, le=4000)] = 400
@@ -139,7 +144,9 @@ def read_prompt(path: Path) -> str:
     except IsADirectoryError:
         raise DataError("this is a folder; name the prompt file in it", path) from None
     except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path) from None
+        raise DataError(
+            f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path
+        ) from None
     if not text.strip():
         raise DataError("the prompt file is empty; write the prompt to start from", path)
     return text.rstrip("\r\n")

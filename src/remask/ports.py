@@ -60,9 +60,7 @@ class Denoiser(Protocol):
 class Scorer(Protocol):
     """Only local models have it."""
 
-    def score(
-        self, context: Context, text: str, spans: Sequence[tuple[int, int]]
-    ) -> list[float]:
+    def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
         """Log-probability (nats) of each character span of the prompt `text` under `context`."""
         ...
 
@@ -146,9 +144,7 @@ class Proposer(Protocol):
         """Tokens of `text`."""
         ...
 
-    def propose(
-        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int
-    ) -> list[Proposal]:
+    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
         """`n` candidates that edit `parent`; deterministic in its arguments."""
         ...
 

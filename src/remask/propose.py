@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from remask import guard
-from remask.condition import select
+from remask.condition import brief, select
 from remask.identity import rng_for, seed_for
 from remask.mask import MASKERS, Mask, canvas, edits
 from remask.ports import Context, Denoiser, Fill, Proposal, Scorer
@@ -37,9 +37,7 @@ class DiffusionProposer:
     def count(self, text: str) -> int:
         return self.denoiser.count(text)
 
-    def propose(
-        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int
-    ) -> list[Proposal]:
+    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
         context = self._context(traces, seed)
         support = self._support(parent, context)
         drawn: list[tuple[str, tuple[Mask, ...]]] = []
@@ -103,7 +101,7 @@ class ExplainingProposer(DiffusionProposer):
         """Leave one trace out at a time: where the prompt's log-probability drops most, that trace
         speaks for the edit. Only the written text counts, not what stood there before."""
         assert isinstance(self.denoiser, Scorer)
-        by_id = {t.id: t for t in traces}
+        by_id = {t.id: brief(t) for t in traces}
         context = tuple(by_id[id] for id in proposal.traces if id in by_id)
         text = proposal.prompt.text
         spans = _written(proposal)

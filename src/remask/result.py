@@ -97,7 +97,7 @@ def make_result(
         edits=tuple(_edit(state, event, queries) for event in state.accepted),
         spend=spend,
         stopped=state.stopped,
-        candidates=len({p.id for p in state.proposals}),
+        candidates=len({id for id, split in state.scores if split == "train"} - {state.baseline}),
         rejected=len({r.prompt for r in state.rejections}),
         warnings=(*warnings, *_warnings(state, failed)),
         run_dir=run_dir,
@@ -132,7 +132,8 @@ def _prompt_score(state: State, id: str) -> PromptScore:
 def _compare(before: Rows, after: Rows) -> tuple[Comparison, int]:
     """Rows that failed under either prompt have no difference and are left out, and counted."""
     pairs = [
-        (a, b) for (_, a, _), (_, b, _) in zip(before, after, strict=True)
+        (a, b)
+        for (_, a, _), (_, b, _) in zip(before, after, strict=True)
         if a is not None and b is not None
     ]
     test = compare([a for a, _ in pairs], [b for _, b in pairs])

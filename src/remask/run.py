@@ -3,6 +3,7 @@
 A run directory is the whole state: a run is started, cut and resumed by the same lines.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -35,7 +36,6 @@ from remask.wire import (
     make_budget,
     make_denoiser,
     make_proposer,
-    make_target,
     make_task,
     prepare,
 )
@@ -212,7 +212,7 @@ def settle_arguments(
     values["metric"]["name"] = metric if isinstance(metric, str) else _name("function", metric)
     values["dlm"] = {"model": dlm if isinstance(dlm, str) else _name("object", dlm)}
     rows = None
-    if isinstance(data, str | Path):
+    if isinstance(data, str | os.PathLike):
         values["data"]["path"] = str(Path(data).resolve())
     else:
         rows = tuple(data)
@@ -267,10 +267,10 @@ def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hook
             hooks.watch(event, state, spend)
         return state
 
-    account.held = _held(job, store.spent())
+    account.held = _held(job, store)
     for event in search(state, job.start, job.plan, task, proposer, job.config.seed):
         state = record(event, state)
-        account.held = _held(job, store.spent())
+        account.held = _held(job, store)
     if state.tested is None:
         account.held = Spend()
         before, after = final_test(task, job.start, state.prompt(state.incumbent))
@@ -304,16 +304,17 @@ def _task(job: Job, account: Account) -> LabelledTask:
     return make_task(job.config, job.dataset, job.parts, metered)
 
 
-def _held(job: Job, spent: Spend) -> Spend:
-    """What the sealed test will need: calls exactly, the rest as calls cost so far."""
-    calls = job.test_calls
+def _held(job: Job, store: Store) -> Spend:
+    """What the sealed test will need: calls exactly, the rest as calls cost so far. A target that
+    retries needs some calls more; what they do not use is left over."""
+    spent, calls = store.spent(), job.test_calls
     share = TEST_SLACK * calls / max(1, spent.calls)
     return Spend(
-        calls=calls,
+        calls=calls + (calls // 50 + 4 if job.retries else 0),
         input_tokens=round(share * spent.input_tokens),
         output_tokens=round(share * spent.output_tokens),
         usd=share * spent.usd,
-        seconds=share * spent.seconds,
+        seconds=share * store.call_seconds(),
     )
 
 

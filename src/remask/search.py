@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from remask.errors import BudgetSpent
-from remask.evidence import accepts
 from remask.events import (
     Accepted,
     Event,
@@ -27,6 +26,7 @@ from remask.events import (
     Stopped,
     advance,
 )
+from remask.evidence import accepts
 from remask.identity import rng_for, seed_for
 from remask.ports import Explainer, Proposal, Proposer, Task
 from remask.prompt import Prompt
@@ -40,7 +40,7 @@ class Plan:
     """How a search spends its calls; every number is derived from the budget by `make_plan`."""
 
     candidates: int  # per round
-    rungs: tuple[int, ...]  # train rows that each rung adds; halved in between
+    rungs: tuple[int, ...]  # train rows that each rung adds; a third goes on to the next
     rounds: int  # at most
     patience: int  # rounds without an acceptance before the search gives up
     cautious: bool = False  # accept only where the sum of differences passes its own noise
@@ -49,17 +49,23 @@ class Plan:
 def make_plan(calls: int | None, train: int, validation: int, cautious: bool = False) -> Plan:
     """A plan for `calls` target calls (without those of the final test; None: no limit).
 
-    One round costs the incumbent on the train rows, the halving, and the winner on validation.
+    One round costs the incumbent on the train rows, the rungs, and the winner on validation. Most
+    candidates are far worse than their parent, so the first rung is short and there are many.
     """
     rows = min(train, 48)
-    rungs = tuple(n for n in (rows // 4, rows // 4, rows - 2 * (rows // 4)) if n)
-    candidates = 16
+    rungs = tuple(n for n in (rows // 6, rows // 3, rows - rows // 6 - rows // 3) if n)
+    candidates = 24
     if calls is None:
         return Plan(candidates, rungs, rounds=30, patience=6, cautious=cautious)
-    while candidates > 4 and (calls - validation) < 3 * round_calls(candidates, rungs, validation):
-        candidates -= 2
+    while candidates > 6 and calls - validation < 3 * round_calls(candidates, rungs, validation):
+        candidates -= 3
     rounds = max(1, -(-(calls - validation) // round_calls(candidates, rungs, validation)))
     return Plan(candidates, rungs, rounds=4 * rounds, patience=6, cautious=cautious)
+
+
+def survivors(alive: int) -> int:
+    """Candidates that go on to the next rung."""
+    return max(1, -(-alive // 3))
 
 
 def round_calls(candidates: int, rungs: Sequence[int], validation: int) -> int:
@@ -67,7 +73,7 @@ def round_calls(candidates: int, rungs: Sequence[int], validation: int) -> int:
     alive, total = candidates, sum(rungs)
     for rung in rungs:
         total += alive * rung
-        alive = max(1, alive // 2)
+        alive = survivors(alive)
     return total + validation
 
 
@@ -98,9 +104,7 @@ def search(
     yield Stopped(f"{why} in {state.stale} rounds" if state.stale else why)
 
 
-def final_test(
-    task: Task, baseline: Prompt, best: Prompt
-) -> tuple[list[Outcome], list[Outcome]]:
+def final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome], list[Outcome]]:
     """The sealed test: both prompts on all test rows, each scored once.
 
     Raises BudgetSpent and TargetUnreliable.
@@ -121,9 +125,7 @@ def _opening(state: State, start: Prompt, task: Task, proposer: Proposer) -> Ite
         yield _score(task, start, "validation", task.ids("validation"), 0)[0]
 
 
-def _round(
-    state: State, plan: Plan, task: Task, proposer: Proposer, seed: int
-) -> Iterator[Event]:
+def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) -> Iterator[Event]:
     """One round: traces of the incumbent, candidates, halving, validation, verdict."""
     number, parent = state.round, state.prompt(state.incumbent)
     order = rng_for(seed, number, "rows").permutation(len(task.ids("train")))
@@ -158,7 +160,7 @@ def _round(
             totals[proposal.prompt.id] += _difference(outcomes, soft)
         alive.sort(key=lambda p: (-totals[p.prompt.id], p.prompt.id))
         if rung + 1 < len(plan.rungs):
-            alive = alive[: max(1, len(alive) // 2)]
+            alive = alive[: survivors(len(alive))]
     winner = alive[0]
     if totals[winner.prompt.id] <= 0:
         yield Kept(number, "no candidate was ahead on the train rows")
@@ -204,7 +206,7 @@ def _proposals(
     traces: Sequence[Trace],
     seed: int,
 ) -> Iterator[Proposal]:
-    """Up to plan.candidates proposals without objection, none seen before; and all rejected ones."""
+    """Up to plan.candidates unseen proposals without objection; and all rejected ones."""
     seen, enough = set(state.seen_before(state.round)), plan.candidates
     for draw in range(DRAWS):
         drawn_from = seed_for(seed, state.round, "propose", draw)
@@ -245,18 +247,14 @@ def _score(
 
 def rows_of(outcomes: Sequence[Outcome]) -> Rows:
     """The part of outcomes that events keep."""
-    return tuple(
-        (o.example, o.score if o.status == "scored" else None, o.soft) for o in outcomes
-    )
+    return tuple((o.example, o.score if o.status == "scored" else None, o.soft) for o in outcomes)
 
 
 def _difference(outcomes: Sequence[Outcome], parent: dict[str, float]) -> float:
     """Summed paired difference to the parent. Ranks by the soft score: its noise is smaller than
     that of right or wrong, and on few rows that decides which candidate survives."""
     return sum(
-        o.soft - parent[o.example]
-        for o in outcomes
-        if o.status == "scored" and o.example in parent
+        o.soft - parent[o.example] for o in outcomes if o.status == "scored" and o.example in parent
     )
 
 

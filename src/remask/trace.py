@@ -71,7 +71,9 @@ class Outcome:
     example: str  # Example.id
     status: Literal["scored", "failed"]
     score: float = 0.0  # meaningful only when scored
-    soft: float = 0.0  # smoother stand-in for the score where the target gives one, else the score
+    soft: float = (
+        0.0  # less noisy stand-in for the score where the target gives one, else the score
+    )
     error: str = ""  # why it failed
     unparsed: bool = False  # no allowed label found in the response (scored 0, counted apart)
     trace: Trace | None = None

@@ -9,19 +9,20 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
+from remask import __version__
 from remask.budget import Budget, Price
 from remask.config import Config, DlmConfig, TargetConfig
 from remask.errors import ConfigError
 from remask.identity import content_id
 from remask.ports import Chooser, Denoiser, Metric, Proposer, Scorer, Target
 from remask.prompt import Prompt
-from remask import __version__
 from remask.propose import DiffusionProposer, ExplainingProposer, Recipe
 from remask.search import Plan, make_plan
 from remask.task.dataset import Columns, Dataset, load, require_splits
 from remask.task.labelled import LabelledTask
 from remask.task.metrics import METRICS, judge
 
+ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
 Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
 ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
 Metered = Callable[[Target, int | None], Target]  # … and the most tokens of one answer
@@ -45,7 +46,7 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
         from remask.backbone.weights import load_base
         from remask.target.embedded import EmbeddedTarget
 
-        return EmbeddedTarget(load_base())
+        return EmbeddedTarget(load_base(), max_tokens=config.max_tokens or ANSWER_TOKENS)
     if kind == "openai" and name:
         from remask.target.openai import OpenAITarget
 
@@ -87,9 +88,7 @@ def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None
     return load(source, columns, data.fractions)
 
 
-def make_task(
-    config: Config, dataset: Dataset, parts: Parts, metered: Metered
-) -> LabelledTask:
+def make_task(config: Config, dataset: Dataset, parts: Parts, metered: Metered) -> LabelledTask:
     """The task around the target; whatever is called, a judge too, goes through `metered`."""
     metric = config.metric
     target = make_target(config.target, parts.respond)
@@ -175,6 +174,11 @@ class Job:
     def test_calls(self) -> int:
         """What the sealed test costs at most; set aside before the search may spend anything."""
         return 2 * self.rows("test") * self.calls_per_row
+
+    @property
+    def retries(self) -> bool:
+        """Whether a call may take more than one attempt."""
+        return self.config.target.model.startswith("openai:") and self.config.target.retries > 0
 
     @property
     def calls_per_row(self) -> int:

@@ -9,7 +9,7 @@ from remask.ports import Reply, Task
 from remask.prompt import Prompt
 from remask.target.scripted import ScriptedChooser, ScriptedTarget
 from remask.task.dataset import Columns, load
-from remask.task.labelled import LabelledTask, chat, fill, never_emitted
+from remask.task.labelled import SHARPNESS, LabelledTask, chat, fill, never_emitted
 from remask.task.metrics import judge
 from remask.trace import Example, Feedback, Message, Outcome, Score, mean_score
 
@@ -76,8 +76,8 @@ def test_a_chooser_is_asked_for_the_most_probable_answer() -> None:
     outcomes = LabelledTask(EXAMPLES, target, answer="It is {label}.").evaluate(PROMPT, IDS)
     assert set(asked) == {("It is negative.", "It is positive.")}
     assert [o.score for o in outcomes] == [1, 1, 0, 1]
-    likely = 1 / (1 + math.exp(-1))  # one nat apart
-    half = 1 / (1 + math.exp(-0.5))
+    likely = 1 / (1 + math.exp(-SHARPNESS))  # one nat apart
+    half = 1 / (1 + math.exp(-0.5 * SHARPNESS))
     assert [o.soft for o in outcomes] == pytest.approx([half, likely, 1 - half, half])
     assert outcomes[2].trace.response == "It is positive."
     assert outcomes[2].trace.desired == "It is negative."

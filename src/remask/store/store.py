@@ -91,6 +91,15 @@ class Reader:
                 yield event
             last = rows[-1][0]
 
+    def call_seconds(self) -> float:
+        """Seconds of target calls alone, without what was booked beside them."""
+        with translated(self._file):
+            row = self._db.execute(
+                "SELECT coalesce(sum(seconds), 0) FROM ledger"
+                " WHERE state != 'released' AND calls > 0"
+            ).fetchone()
+        return float(row[0])
+
     def history(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """All events, each with the calls that were booked by then (by the wall clock)."""
         with translated(self._file):

@@ -133,9 +133,7 @@ class Meter:
         if sentence := self._shortfall(need):
             raise BudgetSpent(sentence)
 
-    def _need(
-        self, chats: Sequence[Chat], options: Sequence[str] | None, attempts: int
-    ) -> Spend:
+    def _need(self, chats: Sequence[Chat], options: Sequence[str] | None, attempts: int) -> Spend:
         calls, seconds = len(chats) * attempts, len(chats) * self._slowest
         if not self._budget.counts_tokens:
             return Spend(calls=calls, seconds=seconds)

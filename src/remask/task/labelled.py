@@ -16,6 +16,10 @@ from remask.prompt import Prompt
 from remask.task.metrics import METRICS, Grade, canonical, grader, parse_label
 from remask.trace import Chat, Example, Feedback, Message, Outcome, Split, Trace
 
+# The soft score of a choice is the probability of the right option, sharpened. Measured on SST-2
+# (38 candidates, 160 train rows): the mean over 16 rows correlates with accuracy on the other rows
+# by 0.53 as it is, 0.67 sharpened by 3, and 0.64 for right or wrong (docs/log.md).
+SHARPNESS = 3.0
 _VARIABLE = re.compile(r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}")
 
 
@@ -105,7 +109,7 @@ class LabelledTask:
         right = options.index(self._desired(example) or "")
         score = float(options.index(reply.text) == right)
         top = max(reply.logps)
-        weights = [math.exp(logp - top) for logp in reply.logps]
+        weights = [math.exp(SHARPNESS * (logp - top)) for logp in reply.logps]
         trace = self._trace(example, reply.text, Grade(score))
         return Outcome(example.id, "scored", score, weights[right] / sum(weights), trace=trace)
 
