@@ -20,7 +20,7 @@ from remask.identity import rng_for
 from remask.run import optimize, resume
 
 MESSAGES = Path(__file__).parent.parent / "examples" / "support" / "messages.jsonl"
-ROWS = 16  # of each split, all from the example's train rows
+ROWS = 12  # of each split, all from the example's train rows
 
 
 def rows() -> list[dict[str, str]]:
@@ -39,9 +39,9 @@ def play(folder: Path) -> None:
         rows(),
         input="message",
         expected="topic",
-        budget=230,
+        budget=130,
         run_dir=folder,
-        settings={"data": {"split": "split"}, "search": {"candidates": 3, "traces": 3}},
+        settings={"data": {"split": "split"}, "search": {"candidates": 2, "traces": 3}},
     )
 
 

@@ -11,13 +11,14 @@ from remask.store import Store
 WORKER = Path(__file__).with_name("killed_run.py")
 
 
-@pytest.mark.parametrize(("seed", "kills"), [(0, 2), pytest.param(1, 20, marks=pytest.mark.slow)])
-def test_killed_runs_end_like_the_whole_one(tmp_path: Path, seed: int, kills: int) -> None:
-    subprocess.run([sys.executable, str(WORKER), str(tmp_path), str(seed), str(kills)], check=True)
+@pytest.mark.slow
+def test_killed_runs_end_like_the_whole_one(tmp_path: Path) -> None:
+    """Twenty kills; the quick tests of store and meter kill a scripted run at every step."""
+    subprocess.run([sys.executable, str(WORKER), str(tmp_path), "1", "20"], check=True)
     with Store.read(tmp_path / "whole") as store:
         whole, spent = list(store.events()), store.spent()
     assert [e["kind"] for e in whole][-2:] == ["Stopped", "Tested"]
-    assert sum(e["kind"] == "Proposed" for e in whole) >= 3
+    assert sum(e["kind"] == "Proposed" for e in whole) >= 2
     survivors = sorted(tmp_path.glob("killed*"))
     assert survivors
     for folder in survivors:

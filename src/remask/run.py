@@ -14,7 +14,7 @@ from typing import Any
 
 import orjson
 
-from remask.budget import Budget, Spend
+from remask.budget import Spend
 from remask.config import Config, make_config
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested, advance, decode, encode, fold
@@ -181,7 +181,7 @@ def evaluate(
 
 def score(config: Config, parts: Parts, split: Split, hooks: Hooks) -> Evaluation:
     """`evaluate` of a resolved configuration."""
-    job = prepare(config, parts)
+    job = prepare(config, parts, (split,))
     with (
         tempfile.TemporaryDirectory() as folder,
         Store.create(Path(folder) / "run", job.record) as store,
@@ -340,5 +340,3 @@ def _silent(job: Job, task: LabelledTask, outcomes: list[Outcome]) -> tuple[str,
 def _name(kind: str, code: Any) -> str:
     return f"{kind}:{getattr(code, '__qualname__', type(code).__qualname__)}"
 
-
-__all__ = ["Budget", "Evaluation", "Hooks", "evaluate", "optimize", "resume"]

@@ -18,13 +18,14 @@ from remask.ports import Chooser, Denoiser, Metric, Proposer, Scorer, Target
 from remask.prompt import Prompt
 from remask.propose import DiffusionProposer, ExplainingProposer, Recipe
 from remask.search import Plan, make_plan
-from remask.task.dataset import Columns, Dataset, load, require_splits
+from remask.task.dataset import SPLITS, Columns, Dataset, load, require_splits
 from remask.task.labelled import LabelledTask
 from remask.task.metrics import METRICS, judge
+from remask.trace import Split
 
 ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
-Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
 ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
+Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
 Metered = Callable[[Target, int | None], Target]  # … and the most tokens of one answer
 Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
 
@@ -194,8 +195,11 @@ class Job:
         return plan if search.candidates is None else replace(plan, candidates=search.candidates)
 
 
-def prepare(config: Config, parts: Parts) -> Job:
-    """Check what can be checked without a model or a call; ConfigError and DataError."""
+def prepare(config: Config, parts: Parts, needed: Sequence[Split] = SPLITS) -> Job:
+    """Check what can be checked without a model or a call; ConfigError and DataError.
+
+    `needed`: the splits that must have rows; with all of them the budget must allow a search.
+    """
     start = Prompt.parse(config.prompt)
     if not start.editable:
         raise ConfigError(
@@ -203,7 +207,7 @@ def prepare(config: Config, parts: Parts) -> Job:
             "regions; leave some plain words outside"
         )
     dataset = make_dataset(config, parts.rows)
-    require_splits(dataset.examples)
+    require_splits(dataset.examples, needed)
     make_budget(config)
     record = {
         **config.model_dump(mode="json"),
@@ -213,7 +217,7 @@ def prepare(config: Config, parts: Parts) -> Job:
     job = Job(config, parts, start, dataset, record)
     calls = config.budget.calls
     least = job.test_calls + job.calls_per_row * job.rows("validation")
-    if calls is not None and calls <= least:
+    if needed == SPLITS and calls is not None and calls <= least:
         raise ConfigError(
             f"budget.calls = {calls} leaves nothing to search with: the sealed test takes "
             f"{job.test_calls} calls and the baseline on validation rows {least - job.test_calls}; "

@@ -87,7 +87,7 @@ def test_a_chooser_is_asked_for_the_most_probable_answer() -> None:
 def test_soft_scores_survive_long_answers() -> None:
     target = ScriptedChooser(keyword, lambda chat, options: (-5000.0, -5001.0))
     (outcome,) = LabelledTask(EXAMPLES, target).evaluate(PROMPT, ["1"])
-    assert outcome.soft == pytest.approx(1 / (1 + math.exp(-1)))
+    assert outcome.soft == pytest.approx(1 / (1 + math.exp(-SHARPNESS)))
 
 
 def test_other_metrics_let_a_chooser_answer() -> None:
