@@ -1,62 +1,16 @@
 """The public API end to end, quickly: a function as target, a scripted denoiser, a real store."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 import remask
+from colours import Oracle, Phrases, rows
 from remask.errors import ConfigError
 from remask.events import State
-from remask.ports import Canvas, Context, Fill, Hole
 from remask.run import Hooks
 from remask.store import Store
-
-WORDS = ("Answer kindly.", "Think of colours.", "Say what fits best.", "Ignore the weather.")
-
-
-class Phrases:
-    """A Denoiser that writes one of WORDS into every hole."""
-
-    identity = "phrases"
-
-    def count(self, text: str) -> int:
-        return len(text.split())
-
-    def infill(self, context: Context, canvases: Sequence[Canvas], seed: int) -> list[Fill]:
-        fills = []
-        for k, canvas in enumerate(canvases):
-            holes = [part for part in canvas if isinstance(part, Hole)]
-            texts = tuple(
-                WORDS[(seed + k + i) % len(WORDS)] if hole.tokens else ""
-                for i, hole in enumerate(holes)
-            )
-            fills.append(Fill(texts, -1.0))
-        return fills
-
-
-class Oracle:
-    """Knows colours only when its prompt mentions them; counts its calls."""
-
-    def __init__(self) -> None:
-        self.calls = 0
-
-    def __call__(self, messages: list[dict[str, str]]) -> str:
-        self.calls += 1
-        system, user = messages[0]["content"], messages[-1]["content"]
-        number = int(user.split()[-1])
-        if "colours" in system:
-            return "red" if number % 2 else "blue"
-        return "red"
-
-
-def rows(n: int = 240) -> list[dict[str, str]]:
-    splits = ["train"] * 30 + ["validation"] * 30 + ["test"] * (n - 60)
-    return [
-        {"input": f"item {i}", "label": "red" if i % 2 else "blue", "split": splits[i]}
-        for i in range(n)
-    ]
 
 
 def play(run_dir: Path, oracle: Oracle | None = None, **more: object) -> remask.Result:

@@ -70,7 +70,7 @@ class DlmConfig(Section):
 
     model: str = "embedded"  # embedded | object:NAME (library only)
     steps: Annotated[int, Field(ge=1, le=256)] | None = None  # denoising steps; None: by length
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.7
+    temperature: Annotated[float, Field(ge=0, le=5)] = 0.3
     position_temperature: Annotated[float, Field(ge=0, le=5)] = 0.3
 
 

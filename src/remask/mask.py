@@ -36,7 +36,8 @@ DELETION = 0.07  # probability that a hole is a deletion
 _FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 _LONG_FACTORS = (*_FACTORS, 3.0, 4.0)  # for units so short that there is room to say more
 _SHORT = 12  # tokens
-_WORD_RUN = 5.0  # mean number of words of a random span
+_WORD_RUN = 5.0  # mean number of words of a random span in a long sentence …
+_SHORT_RUN = 1.5  # … and in a short one
 _DECAY = 0.6  # of the probability of a sentence, from one rank of support to the next
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
@@ -63,7 +64,8 @@ def whole(
 def span(
     prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
 ) -> tuple[Mask, ...]:
-    """One to three runs of words, five words long on average, each inside one sentence."""
+    """One to three runs of words, each inside one sentence and a third of it long on average, at
+    most five words: a hole as long as its sentence would lose what the sentence says."""
     runs = []
     for start, stop in _units(prompt):
         runs.append([match.span() for match in _WORD.finditer(prompt.text, start, stop)])
@@ -71,7 +73,8 @@ def span(
     chosen: list[Span] = []
     for _ in range(int(rng.integers(1, 4))):
         run = runs[int(rng.choice(len(runs), p=weights / weights.sum()))]
-        length = min(int(rng.geometric(1 / _WORD_RUN)), len(run))
+        mean = min(_WORD_RUN, max(_SHORT_RUN, len(run) / 3))
+        length = min(int(rng.geometric(1 / mean)), len(run))
         first = int(rng.integers(len(run) - length + 1))
         hole = (run[first][0], run[first + length - 1][1])
         if all(hole[1] < start or stop < hole[0] for start, stop in chosen):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from remask import guard
 from remask.condition import brief, select
 from remask.identity import rng_for, seed_for
-from remask.mask import MASKERS, Mask, canvas, edits
+from remask.mask import MASKERS, MAX_CANVAS, Mask, canvas, edits
 from remask.ports import Context, Denoiser, Fill, Proposal, Scorer
 from remask.prompt import Prompt, sentences
 from remask.trace import Trace
@@ -40,9 +40,13 @@ class DiffusionProposer:
     def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
         context = self._context(traces, seed)
         support = self._support(parent, context)
+        # `whole` writes one canvas; in place of a longer prompt that would be a fragment of it.
+        long = self.count(parent.text) > MAX_CANVAS
         drawn: list[tuple[str, tuple[Mask, ...]]] = []
         for i in range(n):
             name = self.recipe.maskers[i % len(self.recipe.maskers)]
+            if name == "whole" and long:
+                name = "sentence"
             rng = rng_for(seed, "mask", i)
             drawn.append((name, MASKERS[name](parent, self.count, rng, support)))
         canvases = [canvas(parent, masks) for _, masks in drawn]

@@ -339,4 +339,3 @@ def _silent(job: Job, task: LabelledTask, outcomes: list[Outcome]) -> tuple[str,
 
 def _name(kind: str, code: Any) -> str:
     return f"{kind}:{getattr(code, '__qualname__', type(code).__qualname__)}"
-
