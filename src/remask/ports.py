@@ -99,11 +99,37 @@ class Retrying(Protocol):
 
 
 @runtime_checkable
+class Closing(Protocol):
+    """A target that holds connections."""
+
+    def close(self) -> None:
+        """Close them; the target is not asked again."""
+        ...
+
+
+@runtime_checkable
 class Chooser(Protocol):
     """A target that can be asked which of a few answers it finds most probable."""
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
         """Force a choice by log-probability; `text` is the chosen option, `logps` of all."""
+        ...
+
+
+@runtime_checkable
+class Remote(Protocol):
+    """A denoiser behind an API: it asks a target, so that its calls can be metered."""
+
+    @property
+    def target(self) -> Target: ...
+
+    @property
+    def max_output(self) -> int | None:
+        """Tokens of one answer at most; None: unknown."""
+        ...
+
+    def through(self, target: Target) -> Denoiser:
+        """The same denoiser, asking `target`."""
         ...
 
 

@@ -6,7 +6,8 @@ A run directory is the whole state: a run is started, cut and resumed by the sam
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -19,7 +20,7 @@ from remask.config import Config, make_config
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested, advance, decode, encode, fold
 from remask.evidence import Estimate, estimate
-from remask.ports import Denoiser, Metric, Target
+from remask.ports import Closing, Denoiser, Metric, Target
 from remask.report.files import write_report
 from remask.result import RESULT, Result, make_result
 from remask.search import final_test, rows_of, search
@@ -30,6 +31,7 @@ from remask.trace import Outcome, Split
 from remask.wire import (
     Data,
     Job,
+    Metered,
     Parts,
     Respond,
     check_fit,
@@ -119,7 +121,8 @@ def begin(config: Config, parts: Parts, run_dir: str | Path, hooks: Hooks) -> Re
     """A new run of a resolved configuration."""
     job = prepare(config, parts)
     # Whatever is wrong with task or models shows here, before anything is written.
-    make_task(config, job.dataset, parts, lambda target, limit: target)
+    with _open_task(job, lambda target, limit: target):
+        pass
     check_fit(job)
     denoiser = make_denoiser(config.dlm, parts.denoiser)
     with Store.create(Path(run_dir), job.record) as store:
@@ -185,8 +188,8 @@ def score(config: Config, parts: Parts, split: Split, hooks: Hooks) -> Evaluatio
     with (
         tempfile.TemporaryDirectory() as folder,
         Store.create(Path(folder) / "run", job.record) as store,
+        _open_task(job, _metered(_account(job, store, hooks))) as task,
     ):
-        task = _task(job, _account(job, store, hooks))
         outcomes = task.evaluate(job.start, task.ids(split))
         return Evaluation(
             score=estimate([o.score for o in outcomes if o.status == "scored"]),
@@ -253,9 +256,22 @@ def new_run_dir(parent: str | Path = "runs") -> Path:
 
 
 def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hooks) -> Result:
-    """Search from wherever the store stands, then the sealed test, then the derived files."""
+    """A run from wherever its store stands to its end, then the derived files."""
     account = _account(job, store, hooks)
-    task = _task(job, account)
+    with _open_task(job, _metered(account)) as task:
+        state = _search_and_test(job, denoiser, task, account, hooks)
+    queries = {e.id: e.input for e in job.dataset.examples}
+    result = make_result(state, queries, store.spent(), job.dataset.warnings, str(run_dir))
+    write_result(result, run_dir)
+    write_report(run_dir)
+    return result
+
+
+def _search_and_test(
+    job: Job, denoiser: Denoiser, task: LabelledTask, account: Account, hooks: Hooks
+) -> State:
+    """Search from wherever the store stands, then the sealed test."""
+    store = account.store
     proposer = make_proposer(job.config, job.start, denoiser)
     state = fold(decode(event) for event in store.events())
     clock = _Clock(store)
@@ -277,11 +293,7 @@ def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hook
         unparsed = sum(o.unparsed for o in after)
         tested = Tested(rows_of(before), rows_of(after), _silent(job, task, after), unparsed)
         state = record(tested, state)
-    queries = {e.id: e.input for e in job.dataset.examples}
-    result = make_result(state, queries, store.spent(), job.dataset.warnings, str(run_dir))
-    write_result(result, run_dir)
-    write_report(run_dir)
-    return result
+    return state
 
 
 def write_result(result: Result, run_dir: Path) -> None:
@@ -297,11 +309,21 @@ def _account(job: Job, store: Store, hooks: Hooks) -> Account:
     return Account(store, budget, price, gate=hooks.gate)
 
 
-def _task(job: Job, account: Account) -> LabelledTask:
-    def metered(target: Target, max_output: int | None) -> Target:
-        return meter(target, account, max_output)
+def _metered(account: Account) -> Metered:
+    return lambda target, max_output: meter(target, account, max_output)
 
-    return make_task(job.config, job.dataset, job.parts, metered)
+
+@contextmanager
+def _open_task(job: Job, metered: Metered) -> Iterator[LabelledTask]:
+    """The task; the connections of its targets, a judge's too, are closed at the end."""
+    with ExitStack() as stack:
+
+        def opened(target: Target, max_output: int | None) -> Target:
+            if isinstance(target, Closing):
+                stack.callback(target.close)
+            return metered(target, max_output)
+
+        yield make_task(job.config, job.dataset, job.parts, opened)
 
 
 def _held(job: Job, store: Store) -> Spend:

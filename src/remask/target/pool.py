@@ -13,6 +13,10 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+class _Stopped(Exception):
+    """An item that was not begun, because another one had raised."""
+
+
 def ordered_map(
     answer: Callable[[Item, threading.Event], Result], items: Sequence[Item], workers: int
 ) -> list[Result]:
@@ -24,11 +28,22 @@ def ordered_map(
     stop = threading.Event()
     if workers == 1 or len(items) < 2:
         return [answer(item, stop) for item in items]
+
+    def unless_stopped(item: Item) -> Result:
+        if stop.is_set():
+            raise _Stopped
+        try:
+            return answer(item, stop)
+        except BaseException:
+            stop.set()  # here, not in the main thread: that may wake up some calls too late
+            raise
+
     with ThreadPoolExecutor(min(workers, len(items))) as pool:
-        futures = [pool.submit(answer, item, stop) for item in items]
+        futures = [pool.submit(unless_stopped, item) for item in items]
         try:
             for future in as_completed(futures):  # the first failure, not the first in order
-                future.result()
+                if not isinstance(future.exception(), _Stopped):
+                    future.result()
         except BaseException:
             stop.set()
             pool.shutdown(wait=False, cancel_futures=True)
