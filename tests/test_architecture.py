@@ -25,7 +25,7 @@ ALLOWED = {
     "guard": {"errors", "prompt", "text"},
     "condition": {"trace", "ports", "text"},
     "backbone": {"errors", "identity"},
-    "dlm": GROUND | {"backbone"},
+    "dlm": GROUND | {"backbone", "text"},
     "target": GROUND | {"backbone", "budget", "store"},
     "task": GROUND,
     "propose": GROUND | {"condition", "guard", "mask"},
@@ -36,7 +36,7 @@ ALLOWED = {
     "report": GROUND | {"budget", "events", "result", "store"},
     "export": GROUND | {"events", "result", "store"},
 }
-ANYTHING = {"__init__", "run", "wire", "cli"}  # the composition root and the faces
+ANYTHING = {"__init__", "run", "wire", "denoisers", "cli"}  # the composition root and the faces
 
 
 def room(path: Path) -> str:

@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from remask.errors import ConfigError, DataError
 
 MaskerName = Literal["whole", "span", "sentence", "insert", "blame"]
+OrderName = Literal["confidence", "entropy", "margin", "random", "left"]
+CommitName = Literal["steps", "threshold", "factor", "entropy_bound"]
 # Drawn in turn. On SST-2, insertions and spans hold most candidates that survive the first rung.
 MASKERS: tuple[MaskerName, ...] = (
     *("insert", "span", "sentence"),
@@ -39,19 +41,24 @@ class DataConfig(Section):
     fractions: tuple[float, float, float] = (0.25, 0.25, 0.5)
 
 
-class TargetConfig(Section):
-    """The frozen model whose prompt is optimised."""
+class EndpointConfig(Section):
+    """How an API is reached, and what it costs."""
 
-    model: str = "embedded"  # embedded | openai:MODEL | function:NAME (library only)
     base_url: str = ""
-    api_key_env: str = "OPENAI_API_KEY"
-    temperature: float | None = 0.0
-    max_tokens: Annotated[int, Field(ge=1)] | None = 256
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
     timeout: Annotated[float, Field(gt=0)] = 60.0  # seconds
     retries: Annotated[int, Field(ge=0, le=20)] = 4
     input_price: Annotated[float, Field(ge=0)] | None = None  # US dollars per million tokens
     output_price: Annotated[float, Field(ge=0)] | None = None
+
+
+class TargetConfig(EndpointConfig):
+    """The frozen model whose prompt is optimised."""
+
+    model: str = "embedded"  # embedded | openai:MODEL | function:NAME (library only)
+    api_key_env: str = "OPENAI_API_KEY"
+    temperature: float | None = 0.0
+    max_tokens: Annotated[int, Field(ge=1)] | None = 256
 
 
 class MetricConfig(Section):
@@ -65,13 +72,32 @@ class MetricConfig(Section):
     rubric: str = ""
 
 
-class DlmConfig(Section):
-    """The diffusion language model that writes the edits."""
+class DlmConfig(EndpointConfig):
+    """The diffusion language model that writes the edits; docs/sampling.md explains the keys.
 
-    model: str = "embedded"  # embedded | object:NAME (library only)
+    An API reads only those of an endpoint, `temperature`, `max_tokens` and `send_seed`.
+    """
+
+    model: str = "embedded"  # embedded | local:PLACE | mercury[:MODEL] | chat:MODEL | object:NAME
+    revision: str = ""  # of a local:HUB_ID: a full commit id
+    family: str = ""  # of a local:PLACE whose name does not tell
+    device: str = ""  # of a local:PLACE, such as cuda:0; "": the best there is
     steps: Annotated[int, Field(ge=1, le=256)] | None = None  # denoising steps; None: by length
-    temperature: Annotated[float, Field(ge=0, le=5)] = 0.3
+    temperature: Annotated[float, Field(ge=0, le=5)] | None = None  # None: 0.3, or the API's own
     position_temperature: Annotated[float, Field(ge=0, le=5)] = 0.3
+    order: OrderName = "confidence"  # which masks come first
+    commit: CommitName = "threshold"  # how many at once, beside the step's quota
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.9  # probability, for commit "threshold"
+    factor: Annotated[float, Field(ge=0)] = 1.0  # for commit "factor"
+    entropy_bound: Annotated[float, Field(ge=0)] = 0.1  # nats, for commit "entropy_bound"
+    block: Annotated[int, Field(ge=1)] | None = None  # tokens finished before the next; None: all
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # probability of the tokens drawn from
+    guidance: Annotated[float, Field(ge=0, le=10)] = 0.0  # by traces; doubles the cost
+    cache: Literal["approximate", "exact"] = "approximate"  # of families that read both ways
+    refresh: Annotated[int, Field(ge=1)] = 16  # steps between exact readings of the context
+    api_key_env: str = ""  # "": INCEPTION_API_KEY for mercury, OPENAI_API_KEY for chat
+    max_tokens: Annotated[int, Field(ge=1)] = 1024  # of one answer of chat:MODEL, thoughts included
+    send_seed: bool = True  # to an API; false for one that refuses the field
 
 
 class SearchConfig(Section):
@@ -128,11 +154,21 @@ def read_toml(path: Path) -> dict[str, Any]:
     for key in ("path", "train", "validation", "test"):
         if isinstance(values.get("data"), dict) and isinstance(values["data"].get(key), str):
             values["data"][key] = str(base / values["data"][key])
+    dlm = values.get("dlm")
+    if isinstance(dlm, dict) and isinstance(dlm.get("model"), str):
+        dlm["model"] = placed(dlm["model"], base)
     if isinstance(values.get("prompt"), str):
         values["prompt"] = read_prompt(base / values["prompt"])
     if isinstance(values.get("run_dir"), str):
         values["run_dir"] = str(base / values["run_dir"])
     return values
+
+
+def placed(model: str, base: Path) -> str:
+    """local:FOLDER with the whole path, where there is such a folder; else it is a hub id."""
+    kind, _, place = model.partition(":")
+    folder = base / place
+    return f"local:{folder}" if kind == "local" and place and folder.is_dir() else model
 
 
 def read_prompt(path: Path) -> str:

@@ -94,6 +94,7 @@ class Tested:
     best: Rows
     silent: tuple[str, ...] = ()  # labels that the target never gave under the best prompt
     unparsed: int = 0  # responses under the best prompt in which no label was found
+    notes: tuple[str, ...] = ()  # what a reader of the result should know of how it was made
 
 
 Event = Started | Proposed | Rejected | Scored | Accepted | Kept | Stopped | Tested

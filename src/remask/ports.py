@@ -90,6 +90,16 @@ class Target(Protocol):
 
 
 @runtime_checkable
+class Approximate(Protocol):
+    """A denoiser that may reuse what has changed a little."""
+
+    def approximation(self) -> str:
+        """How far its answers were from exact ones so far, one sentence; "" where they were
+        exact."""
+        ...
+
+
+@runtime_checkable
 class Retrying(Protocol):
     """A target whose calls may take several attempts (max_attempts > 1)."""
 

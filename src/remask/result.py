@@ -167,4 +167,5 @@ def _warnings(state: State, failed: int) -> list[str]:
         out.append(f"no label was found in {state.tested.unparsed} test responses; scored 0")
     if failed:
         out.append(f"{failed} test rows have no score because the call failed; left out")
+    out += state.tested.notes
     return out

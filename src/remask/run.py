@@ -17,10 +17,11 @@ import orjson
 
 from remask.budget import Spend
 from remask.config import Config, make_config
+from remask.denoisers import make_denoiser
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested, advance, decode, encode, fold
 from remask.evidence import Estimate, estimate
-from remask.ports import Closing, Denoiser, Metric, Target
+from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Target
 from remask.report.files import write_report
 from remask.result import RESULT, Result, make_result
 from remask.search import final_test, rows_of, search
@@ -36,7 +37,7 @@ from remask.wire import (
     Respond,
     check_fit,
     make_budget,
-    make_denoiser,
+    make_price,
     make_proposer,
     make_task,
     prepare,
@@ -125,6 +126,7 @@ def begin(config: Config, parts: Parts, run_dir: str | Path, hooks: Hooks) -> Re
         pass
     check_fit(job)
     denoiser = make_denoiser(config.dlm, parts.denoiser)
+    make_proposer(config, job.start, denoiser)
     with Store.create(Path(run_dir), job.record) as store:
         return _play(job, denoiser, store, Path(run_dir), hooks)
 
@@ -258,8 +260,11 @@ def new_run_dir(parent: str | Path = "runs") -> Path:
 def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hooks) -> Result:
     """A run from wherever its store stands to its end, then the derived files."""
     account = _account(job, store, hooks)
-    with _open_task(job, _metered(account)) as task:
-        state = _search_and_test(job, denoiser, task, account, hooks)
+    with (
+        _open_task(job, _metered(account)) as task,
+        _open_denoiser(job, denoiser, account) as opened,
+    ):
+        state = _search_and_test(job, opened, task, account, hooks)
     queries = {e.id: e.input for e in job.dataset.examples}
     result = make_result(state, queries, store.spent(), job.dataset.warnings, str(run_dir))
     write_result(result, run_dir)
@@ -283,15 +288,22 @@ def _search_and_test(
             hooks.watch(event, state, spend)
         return state
 
-    account.held = _held(job, store)
+    account.held = _held(job, store, state)
     for event in search(state, job.start, job.plan, task, proposer, job.config.seed):
         state = record(event, state)
-        account.held = _held(job, store)
+        account.held = _held(job, store, state)
     if state.tested is None:
         account.held = Spend()
         before, after = final_test(task, job.start, state.prompt(state.incumbent))
         unparsed = sum(o.unparsed for o in after)
-        tested = Tested(rows_of(before), rows_of(after), _silent(job, task, after), unparsed)
+        drift = denoiser.approximation() if isinstance(denoiser, Approximate) else ""
+        tested = Tested(
+            rows_of(before),
+            rows_of(after),
+            _silent(job, task, after),
+            unparsed,
+            (drift,) if drift else (),
+        )
         state = record(tested, state)
     return state
 
@@ -326,11 +338,30 @@ def _open_task(job: Job, metered: Metered) -> Iterator[LabelledTask]:
         yield make_task(job.config, job.dataset, job.parts, opened)
 
 
-def _held(job: Job, store: Store) -> Spend:
-    """What the sealed test will need: calls exactly, the rest as calls cost so far. A target that
-    retries needs some calls more; what they do not use is left over."""
+@contextmanager
+def _open_denoiser(job: Job, denoiser: Denoiser, account: Account) -> Iterator[Denoiser]:
+    """The denoiser; where it is an API its calls are metered, and it is closed at the end."""
+    if not isinstance(denoiser, Remote):
+        yield denoiser
+        return
+    target, price = denoiser.target, make_price(job.config.dlm)
+    try:
+        yield denoiser.through(meter(target, account, denoiser.max_output, price))
+    finally:
+        if isinstance(target, Closing):
+            target.close()
+
+
+def _held(job: Job, store: Store, state: State) -> Spend:
+    """What the sealed test will need: calls exactly, the rest as scored rows cost so far. A target
+    that retries needs some calls more; what they do not use is left over.
+
+    What a denoiser behind an API cost counts as cost of the rows: so too much is kept rather than
+    too little, whatever its calls cost beside the target's.
+    """
     spent, calls = store.spent(), job.test_calls
-    share = TEST_SLACK * calls / max(1, spent.calls)
+    scored = job.calls_per_row * sum(len(rows) for rows in state.scores.values())
+    share = TEST_SLACK * calls / max(1, min(spent.calls, scored or spent.calls))
     return Spend(
         calls=calls + (calls // 50 + 4 if job.retries else 0),
         input_tokens=round(share * spent.input_tokens),

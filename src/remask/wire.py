@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 from remask import __version__
 from remask.budget import Budget, Price
-from remask.config import Config, DlmConfig, TargetConfig
+from remask.config import MASKERS, Config, DlmConfig, EndpointConfig, TargetConfig
+from remask.denoisers import asks_api
 from remask.errors import ConfigError
 from remask.identity import content_id
 from remask.ports import Chooser, Denoiser, Metric, Proposer, Scorer, Target
 from remask.prompt import Prompt
 from remask.propose import DiffusionProposer, ExplainingProposer, Recipe
-from remask.search import Plan, make_plan
+from remask.search import Plan, make_plan, round_calls
 from remask.task.dataset import SPLITS, Columns, Dataset, load, require_splits
 from remask.task.labelled import LabelledTask
 from remask.task.metrics import METRICS, judge
@@ -25,6 +26,7 @@ from remask.trace import Split
 
 ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
 ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
+ASKED_PER_CANDIDATE = 2  # calls of such a denoiser: a second hole, a second try, a second draw
 Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
 Metered = Callable[[Target, int | None], Target]  # … and the most tokens of one answer
 Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
@@ -54,7 +56,7 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
         return OpenAITarget(
             name,
             base_url=config.base_url or None,
-            api_key=os.environ.get(config.api_key_env),
+            key_env=config.api_key_env,
             temperature=config.temperature,
             max_tokens=config.max_tokens,
             concurrency=config.concurrency,
@@ -103,32 +105,18 @@ def make_task(config: Config, dataset: Dataset, parts: Parts, metered: Metered) 
     )
 
 
-def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:
-    """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
-    if config.model.startswith("object:"):
-        if denoiser is None:
-            raise ConfigError(
-                f"the denoiser {config.model} is a Python object; go on from Python: "
-                "remask.resume(run_dir, dlm=that_object)"
-            )
-        return denoiser
-    if config.model != "embedded":
-        raise ConfigError(f"dlm {config.model!r} is unknown; use embedded, or a Denoiser in Python")
-    from remask.backbone.weights import load_base
-    from remask.dlm.embedded import EmbeddedDenoiser
-
-    return EmbeddedDenoiser(
-        load_base(),
-        steps=config.steps,
-        temperature=config.temperature,
-        position_temperature=config.position_temperature,
-    )
-
-
 def make_proposer(config: Config, start: Prompt, denoiser: Denoiser) -> Proposer:
-    """A denoiser that cannot score text (an API) gets neither `blame` nor explanations."""
+    """A denoiser that cannot score text (an API) gets neither `blame` nor explanations.
+
+    Raises ConfigError where the user asks for `blame` all the same.
+    """
     search = config.search
     scores = isinstance(denoiser, Scorer)
+    if not scores and "blame" in search.maskers and search.maskers != MASKERS:
+        raise ConfigError(
+            f"the masker blame needs a denoiser with probabilities, which {config.dlm.model} does "
+            "not give; leave blame out of search.maskers or use a local model"
+        )
     maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
     recipe = Recipe(maskers, search.traces, search.context_tokens, search.max_growth)
     kind = ExplainingProposer if scores else DiffusionProposer
@@ -136,15 +124,26 @@ def make_proposer(config: Config, start: Prompt, denoiser: Denoiser) -> Proposer
 
 
 def make_budget(config: Config) -> tuple[Budget, Price | None]:
-    limits, target = config.budget, config.target
-    prices = (target.input_price, target.output_price)
-    if limits.usd is not None and None in prices:
-        raise ConfigError(
-            "budget.usd needs target.input_price and target.output_price (US dollars per million "
-            "tokens): without a price no spend in dollars can be known"
-        )
-    price = None if None in prices else Price(prices[0] or 0.0, prices[1] or 0.0)
-    return Budget(limits.calls, limits.tokens, limits.minutes, limits.usd), price
+    """The limits, and the target's price. Raises ConfigError for dollars without prices."""
+    limits = config.budget
+    paid: dict[str, EndpointConfig] = {"target": config.target}
+    if asks_api(config.dlm):
+        paid["dlm"] = config.dlm
+    for name, endpoint in paid.items():
+        if limits.usd is not None and make_price(endpoint) is None:
+            raise ConfigError(
+                f"budget.usd needs {name}.input_price and {name}.output_price (US dollars per "
+                "million tokens): without a price no spend in dollars can be known"
+            )
+    budget = Budget(limits.calls, limits.tokens, limits.minutes, limits.usd)
+    return budget, make_price(config.target)
+
+
+def make_price(config: EndpointConfig) -> Price | None:
+    """None where one of the two prices is not given."""
+    if config.input_price is None or config.output_price is None:
+        return None
+    return Price(config.input_price, config.output_price)
 
 
 def data_id(dataset: Dataset) -> str:
@@ -152,8 +151,8 @@ def data_id(dataset: Dataset) -> str:
     return content_id("data", sorted([e.id, e.split] for e in dataset.examples))
 
 
-def endpoint(config: TargetConfig) -> str:
-    """The target in words, for plans and reports."""
+def endpoint(config: TargetConfig | DlmConfig) -> str:
+    """A model and its place in words, for plans and reports."""
     host = urlsplit(config.base_url).netloc if config.base_url else ""
     return f"{config.model} at {host}" if host else config.model
 
@@ -190,9 +189,23 @@ class Job:
     def plan(self) -> Plan:
         calls = self.config.budget.calls
         left = None if calls is None else (calls - self.test_calls) // self.calls_per_row
+        plan = self._plan(left)
+        if left is None or not asks_api(self.config.dlm):
+            return plan
+        # What the denoiser asks comes from the same calls.
+        rows = round_calls(plan.candidates, plan.rungs, self.rows("validation"))
+        share = rows / (rows + self.asked_per_round(plan) / self.calls_per_row)
+        return self._plan(int(left * share))
+
+    def _plan(self, rows: int | None) -> Plan:
+        """A plan for so many rows to score."""
         search = self.config.search
-        plan = make_plan(left, self.rows("train"), self.rows("validation"), search.cautious)
+        plan = make_plan(rows, self.rows("train"), self.rows("validation"), search.cautious)
         return plan if search.candidates is None else replace(plan, candidates=search.candidates)
+
+    def asked_per_round(self, plan: Plan) -> int:
+        """Calls of a round that go to the denoiser where it is an API; an estimate."""
+        return ASKED_PER_CANDIDATE * plan.candidates if asks_api(self.config.dlm) else 0
 
 
 def prepare(config: Config, parts: Parts, needed: Sequence[Split] = SPLITS) -> Job:

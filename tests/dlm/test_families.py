@@ -1,6 +1,12 @@
-"""How traces are written before the prompt."""
+"""The table of families, and how traces are written before the prompt."""
 
-from remask.dlm.families import FAMILIES, render, render_rest
+import re
+from typing import Any
+
+import pytest
+
+from remask.dlm.families import FAMILIES, find_family, fit, render, render_rest
+from remask.errors import BackendError
 from remask.trace import Feedback, Trace
 
 HEADING = "Infer the system prompt of the assistant from its conversations.\n"
@@ -51,3 +57,61 @@ def test_families_are_consistent() -> None:
         assert family.name == name
         assert family.mask in family.special
         assert family.rest < family.context
+        assert (family.block > 0) == (family.attention == "blocks")
+        assert (family.format == "") == (family.attention == "region")
+
+
+@pytest.mark.parametrize(
+    ("format", "checkpoint", "family"),
+    [
+        ("llada", "LLaDA-8B-Instruct", "llada"),
+        ("llada", "LLaDA-1.5", "llada"),
+        ("dream", "Dream-Coder-v0-Instruct-7B", "dream"),
+        ("sdar", "SDAR-8B-Chat", "sdar"),
+        ("sdar", "SDAR-4B-Chat-b16", "sdar-b16"),
+        ("sdar", "sdar-4b-chat-B64", "sdar-b64"),
+        ("a2d-qwen3", "Qwen3-0.6B-diffusion-mdlm-v0.1", "tiny-a2d-mdlm"),
+        ("a2d-qwen3", "Qwen3-0.6B-diffusion-bd3lm-v0.1", "tiny-a2d-bd3lm"),
+    ],
+)
+def test_a_checkpoint_s_name_tells_its_family(format: str, checkpoint: str, family: str) -> None:
+    assert find_family(format, checkpoint).name == family
+
+
+def test_the_user_may_name_the_family() -> None:
+    assert find_family("a2d-qwen3", "mine", "tiny-a2d-bd3lm").block == 32
+    assert find_family("sdar", "SDAR-4B-Chat-b16", "sdar").block == 4
+    with pytest.raises(BackendError, match="name one of tiny-a2d-mdlm, tiny-a2d-bd3lm"):
+        find_family("a2d-qwen3", "mine")
+    with pytest.raises(BackendError, match="'llada' does not fit its format dream; name one of"):
+        find_family("dream", "Dream", "llada")
+
+
+def test_a_row_takes_what_the_checkpoint_says() -> None:
+    sdar, a2d = FAMILIES["sdar"], FAMILIES["tiny-a2d-mdlm"]
+    fitted = fit(sdar, "x", {}, {"<|im_end|>": 151645, "<think>": 151667}, 151936)
+    assert (fitted.mask, fitted.block) == (151669, 4)
+    assert fitted.special == (151643, 151644, 151645, 151667, 151669)
+    fitted = fit(sdar, "x", {"mask_token_id": 7, "block_size": 16}, {"<s>": 3}, 10)
+    assert (fitted.mask, fitted.block, fitted.special) == (7, 16, (3, 7))
+    assert fit(a2d, "x", {"block_size": 16}, {"<|mask|>": 5}, 10).block == 0
+    assert fit(a2d, "x", {"mask_token_id": 5}, {"<|mask|>": 5}, 10).mask == 5
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "added", "words"),
+    [
+        ("llada", {}, {}, "its mask is 126336, but it knows only 100 tokens"),
+        ("llada", {"mask_token_id": -1}, {}, "its mask is -1"),
+        ("llada", {"mask_token_id": "5"}, {}, "its mask is 5"),
+        ("tiny-a2d-mdlm", {}, {"<|MASK|>": 5}, "no token <|mask|>"),
+        ("tiny-a2d-mdlm", {"mask_token_id": 6}, {"<|mask|>": 5}, "mask_token_id 6, but .* is 5"),
+        ("sdar", {"mask_token_id": 5, "block_size": -4}, {}, "block_size -4; it must be"),
+        ("sdar", {"mask_token_id": 5, "block_size": "4"}, {}, "block_size '4'; it must be"),
+    ],
+)
+def test_contradictions_are_refused(
+    name: str, settings: dict[str, Any], added: dict[str, int], words: str
+) -> None:
+    with pytest.raises(BackendError, match=re.sub(r"([|])", r"\\\1", words)):
+        fit(FAMILIES[name], "x", settings, added, 100)

@@ -1,55 +1,21 @@
 """The sampler on toy logits: what must hold for every canvas, rule and seed."""
 
-from collections.abc import Callable, Iterator
 from itertools import pairwise
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2
 from torch import Tensor
 
-from remask.dlm.sampler import Canvases, Rule, Step, denoise, quotas, repeats
-from remask.errors import NumericsError
-
-MASK = 0
-VOCABULARY = 24
-
-
-def batch(rows: list[list[int]], banned: set[int] | None = None) -> Canvases:
-    ids = torch.tensor(rows)
-    table = torch.zeros(1, VOCABULARY, dtype=torch.bool)
-    table[0, list({MASK} | (banned or set()))] = True
-    return Canvases(ids, torch.zeros_like(ids), table, MASK)
-
-
-def toy(seed: int = 0) -> Callable[[Tensor], Tensor]:
-    """Logits that depend on position and on the tokens of the row, as a model's do."""
-    table = torch.randn(64, VOCABULARY, generator=torch.Generator().manual_seed(seed))
-
-    def logits(ids: Tensor) -> Tensor:
-        rows, columns = (ids == MASK).nonzero(as_tuple=True)
-        return table[columns] * 2 + table[ids.sum(1)[rows] % 64]
-
-    return logits
-
-
-def generators(count: int, seed: int) -> list[torch.Generator]:
-    return [torch.Generator().manual_seed(seed * 100 + i) for i in range(count)]
-
-
-def run(
-    canvases: Canvases,
-    steps: list[int],
-    rule: Rule,
-    seed: int,
-    logits: Callable[[Tensor], Tensor] | None = None,
-) -> list[Step]:
-    states: Iterator[Step] = denoise(
-        canvases, logits or toy(), steps, rule, generators(len(steps), seed)
-    )
-    return list(states)
-
+from denoising import MASK, VOCABULARY, batch, generators, run, toy
+from remask.dlm.commits import COMMITS
+from remask.dlm.orders import ORDERS
+from remask.dlm.sampler import Canvases, Rule, denoise, plan, quotas, repeats
+from remask.errors import ConfigError, NumericsError
 
 ROWS = st.integers(1, 10).flatmap(
     lambda length: st.lists(
@@ -70,16 +36,40 @@ RULES = st.builds(
 
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_quotas_are_positive_even_and_sum_up(masked: int, steps: int) -> None:
-    plan = quotas(masked, steps)
-    assert sum(plan) == masked
-    assert len(plan) == min(masked, steps)
-    assert all(share > 0 for share in plan)
-    assert max(plan, default=0) - min(plan, default=0) <= 1
+    shares = quotas(masked, steps)
+    assert sum(shares) == masked
+    assert len(shares) == min(masked, steps)
+    assert all(share > 0 for share in shares)
+    assert max(shares, default=0) - min(shares, default=0) <= 1
 
 
 def test_quotas_need_a_step() -> None:
     with pytest.raises(ValueError, match="steps"):
         quotas(4, 0)
+
+
+@given(st.lists(st.integers(0, 40), max_size=6), st.integers(1, 60))
+def test_a_plan_keeps_blocks_apart(masked: list[int], steps: int) -> None:
+    shares = plan(masked, steps)
+    assert all(share > 0 for share in shares)
+    blocks = sum(1 for n in masked if n)
+    assert len(shares) == min(sum(masked), max(steps, blocks))
+    # Every block ends with a step.
+    sums, ends = {0}, {0}
+    for share in shares:
+        sums.add(max(sums) + share)
+    for n in masked:
+        ends.add(max(ends) + n)
+    assert ends <= sums
+
+
+def test_plans_by_hand() -> None:
+    assert plan([8], 3) == quotas(8, 3) == [2, 3, 3]
+    assert plan([3, 0, 5], 4) == [3, 1, 2, 2]  # two spare steps by 2 and 4 remaining masks
+    assert plan([3, 5], 1) == [3, 5]  # a step for each block, though only one was asked
+    assert plan([2, 1], None) == [1, 1, 1]
+    with pytest.raises(ValueError, match="steps"):
+        plan([3], 0)
 
 
 @settings(deadline=None)
@@ -119,8 +109,8 @@ def test_each_step_commits_the_quota_of_its_row(
     ]
     for row in range(len(rows)):
         drops = [int(a[row] - b[row]) for a, b in pairwise(counts)]
-        plan = quotas(int(left[row]), steps)
-        assert drops == plan + [0] * (len(drops) - len(plan))
+        shares = quotas(int(left[row]), steps)
+        assert drops == shares + [0] * (len(drops) - len(shares))
 
 
 @settings(deadline=None)
@@ -138,6 +128,206 @@ def test_a_row_does_not_depend_on_the_others(rows: list[list[int]], rule: Rule, 
     alone = run(batch(rows[:1]), [steps], rule, 3)
     if alone:
         assert together[-1].ids[0].tolist() == alone[-1].ids[0].tolist()
+
+
+@pytest.mark.parametrize("commit", COMMITS)
+@pytest.mark.parametrize("order", ORDERS)
+@settings(deadline=None, max_examples=12)
+@given(
+    rows=ROWS,
+    block=st.sampled_from([None, 1, 3]),
+    top_p=st.sampled_from([1.0, 0.4]),
+    temperature=st.sampled_from([0.0, 1.0]),
+    left_bias=st.sampled_from([0.0, 4.0]),
+    steps=st.sampled_from([None, 1, 4]),
+    banned=st.sets(st.integers(1, 20), max_size=19),
+)
+def test_every_combination_of_algorithms(
+    order: str,
+    commit: str,
+    rows: list[list[int]],
+    block: int | None,
+    top_p: float,
+    temperature: float,
+    left_bias: float,
+    steps: int | None,
+    banned: set[int],
+) -> None:
+    rule = Rule(
+        temperature,
+        left_bias=left_bias,
+        threshold=0.4,
+        order=order,
+        commit=commit,
+        factor=1.5,
+        entropy_bound=1.0,
+        block=block,
+        top_p=top_p,
+    )
+    canvases = batch(rows, banned)
+    states = run(canvases, [steps] * len(rows), rule, 7)
+    masked = canvases.ids == MASK
+    last = states[-1].ids if states else canvases.ids
+    assert not bool((last == MASK).any())
+    assert torch.equal(last[~masked], canvases.ids[~masked])
+    assert not banned & set(last[masked].tolist())
+    check_commits(rows, [state.ids for state in states], block or len(rows[0]), steps, commit)
+    again = run(canvases, [steps] * len(rows), rule, 7)
+    assert [s.ids.tolist() for s in states] == [s.ids.tolist() for s in again]
+    alone = run(batch(rows[:1], banned), [steps], rule, 7)
+    for together, single in zip(states, alone, strict=False):
+        assert torch.equal(together.ids[0], single.ids[0])
+        assert torch.equal(together.logp[0], single.logp[0])
+
+
+def check_commits(
+    rows: list[list[int]], states: list[Tensor], block: int, steps: int | None, commit: str
+) -> None:
+    """Each row writes only in its first open block, and at least what its plan wants."""
+    for row, start in enumerate(rows):
+        ids = [start, *[state[row].tolist() for state in states]]
+        left = [line.count(MASK) for line in ids]
+        starts = range(0, len(start), block)
+        shares = plan([start[at : at + block].count(MASK) for at in starts], steps)
+        for before, after in pairwise(ids):
+            written = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
+            assert {i // block for i in written} <= {before.index(MASK) // block if written else 0}
+        for step in range(len(states)):
+            assert left[step + 1] <= sum(shares[step + 1 :])
+            assert left[step + 1] < left[step] or left[step] == 0
+            if commit == "steps":
+                assert left[step + 1] == sum(shares[step + 1 :])
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"order": "best"}, "order 'best' is unknown; use one of confidence, entropy, margin, ran"),
+        ({"commit": "all"}, "commit 'all' is unknown; use one of steps, threshold, factor, entrop"),
+        ({"top_p": 0.0}, "top_p is 0.0"),
+        ({"top_p": float("nan")}, "top_p is nan"),
+        ({"threshold": 1.1}, "threshold is 1.1"),
+        ({"block": 0}, "block is 0"),
+        ({"candidates": 0}, "candidates is 0"),
+        ({"temperature": -1.0}, "temperature is -1.0"),
+        ({"entropy_bound": float("nan")}, "entropy_bound is nan"),
+    ],
+)
+def test_bad_rules_are_refused(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Rule(**values)
+
+
+def test_the_docs_name_every_algorithm() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text()
+    for name in [*ORDERS, *COMMITS]:
+        assert f"| `{name}` |" in page
+
+
+def test_a_block_is_finished_before_the_next_begins() -> None:
+    rule = Rule(block=4, left_bias=0.0)
+    row = [0, 0, 5, 0, 0, 0, 6, 0]
+    masks = [[i for i in range(8) if s.ids[0, i] == MASK] for s in run(batch([row]), [4], rule, 1)]
+    # Two steps for each block of three masks.
+    assert [len(left) for left in masks] == [5, 3, 2, 0]
+    assert masks[1] == [4, 5, 7]
+
+
+def test_blocks_read_the_logits_of_their_own_masks() -> None:
+    wanted = torch.tensor([[3, 7, 5, 9], [4, 8, 6, 10]])
+    table = torch.nn.functional.one_hot(wanted, VOCABULARY).float() * 50
+    rule = Rule(temperature=0.0, block=2)
+    states = run(batch([[0, 0, 0, 0], [0, 8, 0, 0]]), [4, 3], rule, 1, lambda ids: table[ids == 0])
+    assert torch.equal(states[-1].ids, wanted)
+
+
+@pytest.mark.parametrize(("order", "first"), [("confidence", 0), ("margin", 2), ("entropy", 4)])
+def test_orders_judge_the_whole_distribution_after_bans(order: str, first: int) -> None:
+    logits = torch.full((5, VOCABULARY), float("-inf"))
+    logits[0, 1:4] = torch.tensor([0.53, 0.455, 0.015]).log()  # entropy 0.76
+    logits[2, 1:6] = torch.tensor([0.52, 0.12, 0.12, 0.12, 0.12]).log()  # 1.36
+    logits[4, 1:3] = torch.tensor([0.5, 0.5]).log()  # 0.69 …
+    logits[4, 20] = 5.0  # … once this is banned
+    rule = Rule(0.0, 0.0, left_bias=0.0, order=order)
+    masks = batch([[0, 7, 0, 7, 0]], {20})
+    states = run(masks, [3], rule, 1, lambda ids: logits[(ids == MASK)[0]])
+    assert (states[0].ids != masks.ids).nonzero().tolist() == [[0, first]]
+
+
+@pytest.mark.parametrize("surer", [0, 1])
+def test_the_surest_draw_is_written_first(surer: int) -> None:
+    # Both masks want token 9; the second to be written must not repeat it.
+    logits = torch.full((2, VOCABULARY), float("-inf"))
+    logits[:, 8] = 0.0
+    logits[:, 9] = 1.0
+    logits[surer, 9] = 2.0
+    rule = Rule(0.0, 0.0, left_bias=0.0)
+    ids = run(batch([[0, 0]]), [1], rule, 1, lambda ids: logits)[-1].ids[0].tolist()
+    assert ids[surer] == 9
+    assert ids[1 - surer] == 8
+
+
+def test_left_writes_the_first_mask_of_each_run() -> None:
+    rule = Rule(left_bias=0.0, position_temperature=0.0, order="left")
+    states = run(batch([[0, 0, 0, 5, 0, 0, 6]]), [3], rule, 1)
+    left = [[i for i in range(7) if s.ids[0, i] == MASK] for s in states]
+    # The surer of the two first masks; then the first mask of both runs that remain.
+    after = {(1, 2, 4, 5): [2, 5], (0, 1, 2, 5): [1, 2]}
+    assert left[1:] == [after[tuple(left[0])], []]
+
+
+def test_random_order_starts_anywhere() -> None:
+    # Each of 3 masks first in a third of 900 rows, whatever the confidence: 6 standard errors are
+    # 0.094, passed by chance once in 10^8 runs.
+    rule = Rule(left_bias=0.0, position_temperature=0.0, order="random")
+    rows = [[0, 0, 0]] * 900
+    first = next(denoise(batch(rows), toy(), [3] * 900, rule, generators(900, 1)))
+    share = (first.ids != MASK).double().mean(0)
+    assert float(share.sum()) == pytest.approx(1)
+    assert float((share - 1 / 3).abs().max()) < 0.094
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_draws_follow_the_softmax_at_their_temperature(temperature: float) -> None:
+    # Pearson's chi-square of 2,000 draws; passed by chance once in 10^8 runs.
+    logits = torch.tensor([1.0, 0.0, -0.5, -2.0])
+    table = torch.zeros(1, 4, dtype=torch.bool)
+    ids = torch.full((4, 500), 4)
+    canvases = Canvases(ids, torch.zeros_like(ids), table, 4, range(4))
+    rule = Rule(temperature=temperature)
+    step = run(canvases, [1] * 4, rule, 5, lambda ids: logits.expand(ids.numel(), -1))[-1]
+    expected = (logits.double() / temperature).softmax(0) * 2000
+    observed = step.ids.flatten().bincount(minlength=4)
+    statistic = float(((observed - expected) ** 2 / expected).sum())
+    assert statistic < chi2.isf(1e-8, df=3)
+    assert torch.allclose(step.logp, logits.double().log_softmax(0)[step.ids])
+
+
+@pytest.mark.parametrize(
+    ("temperature", "top_p", "nucleus"),
+    [
+        (1.0, 0.6, {1, 2}),  # 0.5 alone is too little
+        (1.0, 0.4, {1}),
+        (0.5, 0.6, {1}),  # squared and normed: 0.68, 0.25, 0.06, 0.01
+        (2.0, 0.7, {1, 2, 3}),  # roots, normed: 0.38, 0.29, 0.21, 0.12
+        (1.0, 1.0, {1, 2, 3, 4}),
+    ],
+)
+def test_draws_stay_in_the_nucleus(temperature: float, top_p: float, nucleus: set[int]) -> None:
+    # The rarest token of a nucleus is missed in 400 draws with probability below 10^-8.
+    logits = torch.full((VOCABULARY,), float("-inf"))
+    logits[1:5] = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
+    rule = Rule(temperature=temperature, top_p=top_p)
+    state = run(batch([[0]] * 400), [1] * 400, rule, 1, lambda ids: logits.expand(len(ids), -1))[-1]
+    assert set(state.ids.flatten().tolist()) == nucleus
+
+
+def test_a_refused_nucleus_gives_way_to_the_rest() -> None:
+    logits = torch.full((VOCABULARY,), float("-inf"))
+    logits[1:3] = torch.tensor([0.9, 0.1]).log()
+    rule = Rule(temperature=1.0, top_p=0.5)
+    state = run(batch([[1, 0]]), [1], rule, 1, lambda ids: logits[None])[-1]
+    assert state.ids.tolist() == [[1, 2]]
 
 
 def test_seeds_differ() -> None:
@@ -195,6 +385,19 @@ def test_impossible_logits_are_a_typed_error(bad: float, everywhere: bool) -> No
 
     with pytest.raises(NumericsError):
         run(batch([[0, 0, 3], [0, 1, 2]]), [3, 3], Rule(), 1, broken)
+
+
+@pytest.mark.parametrize("commit", COMMITS)
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_row_of_nan_is_an_error_under_every_rule(order: str, commit: str) -> None:
+    def broken(ids: Tensor) -> Tensor:
+        logits = toy()(ids)
+        logits[-1] = float("nan")
+        return logits
+
+    rule = Rule(order=order, commit=commit, threshold=0.9)
+    with pytest.raises(NumericsError, match="NaN"):
+        run(batch([[3, 0], [0, 2]]), [1, 1], rule, 1, broken)
 
 
 def test_one_nan_among_finite_logits_is_an_error() -> None:

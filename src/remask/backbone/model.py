@@ -1,24 +1,43 @@
-"""A Llama model that reads tokens under explicit attention masks.
+"""A Llama or Qwen model that reads tokens under explicit attention masks.
 
-Knows token ids, padding, keys and values, and the two ways of reading: left to right (`read`) and
-a region that attends in both directions behind a left-to-right context (`read_region`). The layers
-are those of the transformers library; only the attention call is ours. Memories are values: they
-are never written to, so that one can be shared by many rows and calls. Knows nothing of prompts,
-traces, sampling or scores, and holds no state between calls.
+Knows token ids, padding, keys and values, and the ways of reading: by blocks (`read_blocks`, of
+which left to right and both directions are the ends), left to right (`read`), and a gated region
+that attends in both directions behind a left-to-right context (`read_region`). The layers are
+those of the transformers library; only the attention call is ours. Memories are values: they are
+never written to, so that one can be shared by many rows and calls. Token ids, `real` and `blocks`
+may lie on any device; results lie on the model's. Knows nothing of prompts, traces, sampling or
+scores, and holds no state between calls.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import (
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen2Config,
+    Qwen2ForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from remask.backbone.chat import CHATML, Frame
+
+Config = LlamaConfig | Qwen2Config | Qwen3Config
+Model = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
+
+# Their layers take the same arguments and differ in biases and norms of queries and keys.
+MODELS: dict[type[Config], Callable[[Any], Model]] = {
+    LlamaConfig: LlamaForCausalLM,
+    Qwen2Config: Qwen2ForCausalLM,
+    Qwen3Config: Qwen3ForCausalLM,
+}
 ATTENTION = "remask_explicit"
 MINUS_INF = float("-inf")
 
@@ -69,9 +88,8 @@ class _GatedScores(_Scores):
         heads = gates.right.shape[1]
         super().__init__(mask.expand(-1, heads, -1, -1).contiguous())
         self.inside = mask[..., -length:].float()  # (B, 1, L, L)
-        one = torch.ones(length, length)
-        self.right = one.triu(1)
-        self.masked = masked[:, None, None, :] * (1 - torch.eye(length))
+        self.right = torch.ones(length, length, device=mask.device).triu(1)
+        self.masked = masked[:, None, None, :] * (1 - torch.eye(length, device=mask.device))
         self.gates = gates
 
     def of_layer(self, layer: int) -> Tensor:
@@ -121,11 +139,12 @@ def _attend(
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """Weights and tokenizer of one frozen model. `identity` names both by content."""
+    """Weights, tokenizer and chat frame of one frozen model; `identity` names them by content."""
 
-    model: LlamaForCausalLM = field(repr=False)
+    model: Model = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
     identity: str
+    frame: Frame = field(default=CHATML, kw_only=True)
 
     # -- text ---------------------------------------------------------------------------------
 
@@ -152,13 +171,30 @@ class Backbone:
         return int(found)
 
     def turn(self, role: str, text: str) -> list[int]:
-        """One complete chat turn (ChatML). Only its frame holds special tokens."""
-        start, end = self.token_id("<|im_start|>"), self.token_id("<|im_end|>")
-        return [start, *self.encode(f"{role}\n{text}"), end, *self.encode("\n")]
+        """One complete chat turn. Only its frame holds special tokens."""
+        frame = self.frame
+        return [*self._head(role, text), self.token_id(frame.end), *self.encode(frame.after)]
 
     def opening(self, role: str) -> list[int]:
         """The beginning of a turn that the model is to write."""
-        return [self.token_id("<|im_start|>"), *self.encode(f"{role}\n")]
+        return self._head(role, "")
+
+    def beginning(self) -> list[int]:
+        """What stands before the first turn of a chat; nothing in ChatML."""
+        return [self.token_id(self.frame.first)] if self.frame.first else []
+
+    def _head(self, role: str, text: str) -> list[int]:
+        frame = self.frame
+        start = self.token_id(frame.start)
+        if not frame.middle:
+            return [start, *self.encode(f"{role}{frame.gap}{text}")]
+        middle = self.token_id(frame.middle)
+        return [start, *self.encode(role), middle, *self.encode(f"{frame.gap}{text}")]
+
+    def added_tokens(self) -> dict[str, int]:
+        """Names and ids of all tokens beside the ordinary vocabulary."""
+        added = self.tokenizer.get_added_tokens_decoder()
+        return {token.content: int(i) for i, token in added.items()}
 
     # -- numbers ------------------------------------------------------------------------------
 
@@ -166,6 +202,16 @@ class Backbone:
     def dtype(self) -> torch.dtype:
         dtype: torch.dtype = self.model.lm_head.weight.dtype
         return dtype
+
+    @property
+    def device(self) -> torch.device:
+        device: torch.device = self.model.lm_head.weight.device
+        return device
+
+    @property
+    def size(self) -> int:
+        """Tokens that get a logit; often more than the tokenizer knows."""
+        return int(self.model.config.vocab_size)
 
     @property
     def window(self) -> int:
@@ -177,8 +223,8 @@ class Backbone:
         state = dict(self.model.state_dict())
         if unknown := sorted(set(updates) - set(state)):
             raise KeyError(f"not weights of this model: {unknown[:3]}")
-        config = LlamaConfig.from_dict(self.model.config.to_dict())
-        return Backbone(build(config, {**state, **updates}), self.tokenizer, identity)
+        config = type(self.model.config).from_dict(self.model.config.to_dict())
+        return replace(self, model=build(config, {**state, **updates}), identity=identity)
 
     @torch.inference_mode()
     def read(self, ids: Tensor, real: Tensor, past: Memory | None = None) -> tuple[Tensor, Memory]:
@@ -189,14 +235,35 @@ class Backbone:
         Returns the hidden states (B, T, d), meaningless at padding, and the grown memory.
         """
         store = _Store(past, keep=True)
-        hidden = self._left_to_right(ids, real, past, store)
-        seen = real if past is None else torch.cat([past.real.expand(len(ids), -1), real], 1)
-        return hidden, Memory(tuple(store.keys), tuple(store.values), seen)
+        hidden = self._read(ids, real, None, past, store)
+        return hidden, _grown(store, real.to(self.device))
 
     @torch.inference_mode()
     def read_hidden(self, ids: Tensor, real: Tensor, past: Memory | None = None) -> Tensor:
         """The hidden states of `read`, without the memory to keep its keys and values."""
-        return self._left_to_right(ids, real, past, _Store(past, keep=False))
+        return self._read(ids, real, None, past, _Store(past, keep=False))
+
+    @torch.inference_mode()
+    def read_blocks(
+        self,
+        ids: Tensor,
+        real: Tensor,
+        blocks: Tensor,
+        past: Memory | None = None,
+        keep: bool = False,
+    ) -> tuple[Tensor, Memory | None]:
+        """Read tokens that see their own block and those before it, and all of `past`.
+
+        ids, blocks: (B, T) long; a query sees a key where blocks[key] <= blocks[query]. So
+        position = left to right, all 0 = both directions, position // size = block-causal.
+        real: (B, T) bool, False at padding on either side; positions of a row count its real
+        tokens and continue after its past's. A past of one row is shared by all B rows.
+        Returns the hidden states (B, T, d), meaningless at padding, and with `keep` the grown
+        memory. Keys and values of tokens that later ones would change are the caller's care.
+        """
+        store = _Store(past, keep)
+        hidden = self._read(ids, real, blocks.to(self.device), past, store)
+        return hidden, _grown(store, real.to(self.device)) if keep else None
 
     @torch.inference_mode()
     def read_region(
@@ -207,11 +274,12 @@ class Backbone:
         ids: (B, L) long. real, masked: (B, L) bool; padding on the right. `past` has one row or
         B rows. Returns the hidden states (B, L, d).
         """
-        scores = _GatedScores(self._mask(real, past, causal=False), masked, gates)
+        ids, real, masked = (tensor.to(self.device) for tensor in (ids, real, masked))
+        scores = _GatedScores(self._mask(real, torch.zeros_like(ids), past), masked, gates)
         embedded = self.model.model.embed_tokens(ids)
         embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
         start = past.real.sum(1, keepdim=True)
-        position = (start + torch.arange(ids.shape[1])).expand(len(ids), -1)
+        position = (start + torch.arange(ids.shape[1], device=self.device)).expand(len(ids), -1)
         return self._layers(embedded, position, scores, _Store(past, keep=False))
 
     @torch.inference_mode()
@@ -220,27 +288,32 @@ class Backbone:
         logits: Tensor = self.model.lm_head(hidden)
         return logits.float()
 
-    def _left_to_right(
-        self, ids: Tensor, real: Tensor, past: Memory | None, store: _Store
+    def _read(
+        self,
+        ids: Tensor,
+        real: Tensor,
+        blocks: Tensor | None,  # None: left to right
+        past: Memory | None,
+        store: _Store,
     ) -> Tensor:
+        ids, real = ids.to(self.device), real.to(self.device)
         position = (real.long().cumsum(1) - 1).clamp(min=0)
+        scores = _Scores(self._mask(real, position if blocks is None else blocks, past))
         if past is not None:
             position = position + past.real.sum(1, keepdim=True)
-        scores = _Scores(self._mask(real, past, causal=True))
         return self._layers(self.model.model.embed_tokens(ids), position, scores, store)
 
-    def _mask(self, real: Tensor, past: Memory | None, causal: bool) -> Tensor:
+    def _mask(self, real: Tensor, blocks: Tensor, past: Memory | None) -> Tensor:
         """Additive (B, 1, T, C + T): 0 where a key may be seen."""
         rows, length = real.shape
-        seen = real[:, None, :].expand(rows, length, length)
-        if causal:
-            seen = seen & torch.ones(length, length, dtype=torch.bool).tril()
+        seen = real[:, None, :] & (blocks[:, None, :] <= blocks[:, :, None])
         # A padded query sees itself: a row without any key would be NaN and spread.
-        seen = seen | torch.eye(length, dtype=torch.bool)
+        seen = seen | torch.eye(length, dtype=torch.bool, device=real.device)
         if past is not None:
             before = past.real[:, None, :].expand(rows, length, -1)
             seen = torch.cat([before, seen], 2)
-        return torch.zeros(seen.shape, dtype=self.dtype).masked_fill_(~seen, MINUS_INF)[:, None]
+        scores = torch.zeros(seen.shape, dtype=self.dtype, device=real.device)
+        return scores.masked_fill_(~seen, MINUS_INF)[:, None]
 
     def _layers(self, embedded: Tensor, position: Tensor, scores: _Scores, store: _Store) -> Tensor:
         inner = self.model.model
@@ -258,18 +331,32 @@ class Backbone:
         return out
 
 
-def build(config: LlamaConfig, state: Mapping[str, Tensor]) -> LlamaForCausalLM:
+def _grown(store: _Store, real: Tensor) -> Memory:
+    """What a store kept of its past and of (B, T) tokens of which `real` are no padding."""
+    if store.past is not None:
+        real = torch.cat([store.past.real.expand(len(real), -1), real], 1)
+    return Memory(tuple(store.keys), tuple(store.values), real)
+
+
+def skeleton(config: Config) -> Model:
+    """A model without numbers: names and shapes of its weights."""
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attend)
+    config._attn_implementation = ATTENTION
+    with torch.device("meta"):
+        return MODELS[type(config)](config)
+
+
+def build(config: Config, state: Mapping[str, Tensor]) -> Model:
     """A frozen model around the tensors of `state`, which it does not copy.
 
     `state` may leave out "lm_head.weight" where it is tied to the embedding.
     """
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attend)
-    config._attn_implementation = ATTENTION
-    with torch.device("meta"):
-        model: LlamaForCausalLM = LlamaForCausalLM(config)
-    full: dict[str, Any] = {"lm_head.weight": state["model.embed_tokens.weight"], **state}
+    model = skeleton(config)
+    embedding = state["model.embed_tokens.weight"]
+    full: dict[str, Any] = {"lm_head.weight": embedding, **state}
     model.load_state_dict(full, assign=True)
-    model.model.rotary_emb = LlamaRotaryEmbedding(config)  # its buffer is not part of a state
+    # Its buffer is not part of a state.
+    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(embedding.device)
     model.requires_grad_(False)
     model.train(False)
     return model

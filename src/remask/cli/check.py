@@ -17,6 +17,7 @@ import orjson
 
 from remask.cli.settings import Request
 from remask.config import Config, TargetConfig
+from remask.denoisers import asks_api, make_denoiser, memory_of
 from remask.errors import RemaskError
 from remask.prompt import Prompt
 from remask.report.words import one_line
@@ -30,7 +31,8 @@ from remask.wire import (
     endpoint,
     make_budget,
     make_dataset,
-    make_denoiser,
+    make_price,
+    make_proposer,
     make_target,
     make_task,
     prepare,
@@ -39,6 +41,8 @@ from remask.wire import (
 Kind = Literal["ok", "problem", "note"]
 SECONDS_PER_CALL = 0.08  # of the embedded target on two cores, rough; denoising comes on top
 CHARACTERS_PER_TOKEN = 4  # rough, for English
+ASK_ROOM = 250  # tokens of what a denoiser is told beside traces and prompt
+WRITTEN = 60  # tokens of its answer, rough
 SHOWN = 6  # regions of the prompt that are listed
 OPENAI = "https://api.openai.com/v1"
 TIMEOUT = 5.0  # seconds to wait for the list of models
@@ -206,9 +210,19 @@ def _names(body: bytes) -> list[str]:
 
 
 def _dlm(config: Config) -> Iterator[Finding]:
+    if need := memory_of(config.dlm):
+        yield Finding("dlm", "note", need)
     denoiser = make_denoiser(config.dlm)
-    tokens = denoiser.count(Prompt.parse(config.prompt).text)
-    yield Finding("dlm", "ok", f"{config.dlm.model}: weights and adapter are there")
+    start = Prompt.parse(config.prompt)
+    make_proposer(config, start, denoiser)  # says where a masker needs what this one lacks
+    tokens = denoiser.count(start.text)
+    if asks_api(config.dlm):
+        place = endpoint(config.dlm)
+        text = f"{place}: an API, not called now; its calls count against the budget"
+        yield Finding("dlm", "ok", text)
+        yield Finding("prompt", "note", f"{tokens} tokens, estimated from its length")
+        return
+    yield Finding("dlm", "ok", f"{config.dlm.model}: the weights are there")
     yield Finding("prompt", "note", f"{tokens} tokens of the diffusion model")
 
 
@@ -230,6 +244,8 @@ def _plan(job: Job) -> Iterator[Finding]:
     )  # fmt: skip
     yield Finding("plan", "note", f"stops after {plan.patience} rounds without an accepted edit")
     yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, set aside first")
+    if asked := job.asked_per_round(plan):
+        yield Finding("plan", "note", f"denoiser: about {asked} calls a round more, an estimate")
 
 
 def _costs(job: Job) -> Iterator[Cost]:
@@ -239,29 +255,44 @@ def _costs(job: Job) -> Iterator[Cost]:
     text = len(job.start.text) + sum(len(e.input) for e in rows) / len(rows)
     answer = 8 if job.config.metric.name == "label" else job.config.target.max_tokens or 256
     inputs = text / CHARACTERS_PER_TOKEN + 20
-    yield Cost("tokens", *(n * (inputs + answer) for n in calls))
-    price = make_budget(job.config)[1]
-    if price is None:
+    asked = _asked(job)
+    read = len(job.start.text) / CHARACTERS_PER_TOKEN + job.config.search.context_tokens + ASK_ROOM
+    each = (1 - asked) * (inputs + answer) + asked * (read + WRITTEN)
+    yield Cost("tokens", *(n * each for n in calls))
+    price, other = make_budget(job.config)[1], make_price(job.config.dlm)
+    if price is None or (asked and other is None):
         yield Cost("USD", None, None, None)
     else:
-        yield Cost("USD", *(price.usd(round(n * inputs), round(n * answer)) for n in calls))
-    if job.config.target.model == "embedded":
+        usd = (1 - asked) * price.usd(round(1000 * inputs), round(1000 * answer)) / 1000
+        if other is not None:
+            usd += asked * other.usd(round(1000 * read), 1000 * WRITTEN) / 1000
+        yield Cost("USD", *(n * usd for n in calls))
+    if job.config.target.model == "embedded" and not asked:
         yield Cost("minutes", *(n * SECONDS_PER_CALL / 60 for n in (low, likely, high)))
     else:
         yield Cost("minutes", None, None, None)
 
 
+def _asked(job: Job) -> float:
+    """The share of a round's calls that go to the denoiser."""
+    plan = job.plan
+    asked = job.asked_per_round(plan)
+    scored = job.calls_per_row * round_calls(plan.candidates, plan.rungs, job.rows("validation"))
+    return asked / (asked + scored)
+
+
 def _calls(job: Job) -> tuple[int, int, int]:
-    """Target calls of a whole run."""
+    """Calls of a whole run; those of a denoiser behind an API are estimated."""
     plan, validation = job.plan, job.rows("validation")
-    each = round_calls(plan.candidates, plan.rungs, validation)
-    test = job.test_calls
-    per_row = job.calls_per_row
+    test, per_row = job.test_calls, job.calls_per_row
+    each = per_row * round_calls(plan.candidates, plan.rungs, validation)
+    each += job.asked_per_round(plan)
+    validated = per_row * validation
     limit = job.config.budget.calls
-    most = per_row * (validation + plan.rounds * each) + test
+    most = validated + plan.rounds * each + test
     high = most if limit is None else min(limit, most)
-    likely = min(high, per_row * (validation + plan.patience * each) + test)
-    low = min(likely, per_row * (validation + plan.patience * (each - validation)) + test // 2)
+    likely = min(high, validated + plan.patience * each + test)
+    low = min(likely, validated + plan.patience * (each - validated) + test // 2)
     return low, likely, high
 
 

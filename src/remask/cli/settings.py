@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remask.config import Config, make_config, read_prompt, read_toml
+from remask.config import Config, make_config, placed, read_prompt, read_toml
 from remask.errors import ConfigError
 
 DEFAULT = Path("remask.toml")
@@ -73,6 +73,8 @@ def _override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         for split in ("train", "validation", "test"):  # the file's own sources give way
             data.pop(split, None)
         data["path"] = str(Path(flags["data"]).resolve())
+    if flags.get("dlm"):
+        _section(values, "dlm")["model"] = placed(flags["dlm"], Path.cwd())
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

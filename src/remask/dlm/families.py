@@ -1,45 +1,192 @@
-"""The conventions of each family of diffusion language models, one row each, and their layout.
+"""Conventions of diffusion language models, and how a context is rendered for them.
 
-A family is data: mask id, forbidden ids, shift, sizes, and how traces are written before the
-prompt. `render` is the one function that does so, for use and for training, since an adapter
-understands only the layout it was trained on. Knows text and records; knows no model and no torch.
+A family is data: mask id, forbidden ids, shift, attention, sizes, how its checkpoints are
+recognised, and how traces are written before the prompt. `render` is the one function that does
+so, for use and for training, since an adapter understands only the layout it was trained on. Knows
+text and records; knows no model and no torch.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from remask.errors import BackendError
 from remask.ports import Context
 from remask.trace import Trace
 
 HEADING = "Infer the system prompt of the assistant from its conversations.\n"
 WRONG_WORDS = 25  # of a wrong answer that is quoted; the adapter saw no longer feedback
 
+# Who sees whom. region: the context is read left to right, and only the prompt region attends in
+# both directions, to itself and to all of the context. full: every token sees every token.
+# blocks: a token sees its own block and those before it.
+Attention = Literal["region", "full", "blocks"]
+
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What a sampler must know of a model."""
+    """What a sampler must know of a model.
+
+    The numbers of a row are those of the published checkpoints; `fit` puts in what a checkpoint
+    says of itself.
+    """
 
     name: str
     mask: int  # token id
-    special: tuple[int, ...]  # ids that no fill may contain
+    special: tuple[int, ...]  # ids that no fill may contain; `fit` adds all added tokens
     shifted: bool  # position i is predicted by the logits of i - 1
     window: int  # tokens of prompt denoised at once; longer ones were rare in training
     context: int  # tokens of traces and of the rest of the prompt
     rest: int  # of those, tokens for the rest of the prompt
     layout: int  # version of `render`; an adapter names the one it was trained on
+    attention: Attention = "region"
+    block: int = 0  # tokens of a block, where attention goes by blocks
+    mask_token: str = ""  # its name, where the id may differ between checkpoints
+    format: str = ""  # row of backbone.formats; "": not loaded as a checkpoint
+    marker: str = ""  # part of the checkpoint's name that tells it from others of its format
 
+
+LLADA = Family(  # 8B Base and Instruct, and LLaDA 1.5
+    name="llada",
+    mask=126336,  # <|mdm_mask|>
+    special=(126080, 126081, 126336, 126346, 126347, 126348),
+    shifted=False,
+    window=256,
+    context=3000,  # trained on 4,096
+    rest=500,
+    layout=1,
+    attention="full",
+    format="llada",
+)
+DREAM = Family(  # Dream 7B and Dream-Coder 7B
+    name="dream",
+    mask=151666,  # <|mask|>
+    special=(151643, 151644, 151645, 151665, 151666),
+    shifted=True,
+    window=256,
+    context=1500,  # trained on 2,048
+    rest=300,
+    layout=1,
+    attention="full",
+    format="dream",
+)
+SDAR = Family(  # 1.7B, 4B and 8B; not the mixture of experts
+    name="sdar",
+    mask=151669,  # <|MASK|>
+    special=(151643, 151644, 151645, 151669),
+    shifted=False,
+    window=256,
+    context=3000,
+    rest=500,
+    layout=1,
+    attention="blocks",
+    block=4,
+    format="sdar",
+)
+TINY_A2D = Family(  # Qwen3-0.6B; both variants have the same config.json
+    name="tiny-a2d-mdlm",
+    mask=151669,
+    special=(151643, 151644, 151645, 151669),
+    shifted=False,
+    window=128,
+    context=800,  # trained on 1,024
+    rest=200,
+    layout=1,
+    attention="full",
+    mask_token="<|mask|>",
+    format="a2d-qwen3",
+    marker="mdlm",
+)
 
 FAMILIES = {
-    "smollm2-135m": Family(
-        name="smollm2-135m",
-        mask=16,  # <empty_output>, which the base never met in text
-        special=tuple(range(17)),
-        shifted=True,
-        window=128,
-        context=1500,
-        rest=300,
-        layout=1,
-    ),
+    row.name: row
+    for row in (
+        Family(
+            name="smollm2-135m",
+            mask=16,  # <empty_output>, which the base never met in text
+            special=tuple(range(17)),
+            shifted=True,
+            window=128,
+            context=1500,
+            rest=300,
+            layout=1,
+        ),
+        LLADA,
+        DREAM,
+        SDAR,
+        # Chat models trained on longer blocks say so in their names, such as SDAR-4B-Chat-b16.
+        *(
+            replace(SDAR, name=f"sdar-b{size}", block=size, marker=f"-b{size}")
+            for size in (8, 16, 32, 64)
+        ),
+        TINY_A2D,
+        replace(
+            TINY_A2D,
+            name="tiny-a2d-bd3lm",
+            attention="blocks",
+            block=32,
+            context=350,  # trained on 512
+            rest=100,
+            marker="bd3lm",
+        ),
+    )
 }
+
+
+def find_family(format: str, checkpoint: str, name: str | None = None) -> Family:
+    """The row for a checkpoint of this format and name, or the one that the user names.
+
+    Of several rows the one with the longest marker in the checkpoint's name is meant. Raises
+    BackendError where none is.
+    """
+    rows = [row for row in FAMILIES.values() if row.format == format]
+    names = ", ".join(row.name for row in rows)
+    if name is not None:
+        chosen = [row for row in rows if row.name == name]
+        wrong = f"the family {name!r} does not fit its format {format}; name one of {names}"
+    else:
+        marked = [row for row in rows if row.marker.lower() in checkpoint.lower()]
+        chosen = sorted(marked, key=lambda row: len(row.marker), reverse=True)
+        wrong = f"its name does not tell which family it is; name one of {names}"
+    if not chosen:
+        raise BackendError(f"{checkpoint}: {wrong}")
+    return chosen[0]
+
+
+def fit(
+    family: Family,
+    checkpoint: str,
+    settings: Mapping[str, Any],
+    added: Mapping[str, int],
+    size: int,
+) -> Family:
+    """The row with what a checkpoint says: mask, block size, and its added tokens as special.
+
+    settings: config.json. added: names and ids of the tokenizer's added tokens. size: how many
+    ids the model knows. Raises BackendError where they contradict each other.
+    """
+    named = added.get(family.mask_token) if family.mask_token else family.mask
+    if named is None:
+        raise BackendError(f"{checkpoint}: its tokenizer has no token {family.mask_token}")
+    mask = settings.get("mask_token_id")
+    mask = named if mask is None else mask
+    if family.mask_token and mask != named:
+        raise BackendError(
+            f"{checkpoint}: config.json has mask_token_id {mask}, but the tokenizer's "
+            f"{family.mask_token} is {named}"
+        )
+    if type(mask) is not int or not 0 <= mask < size:
+        raise BackendError(f"{checkpoint}: its mask is {mask}, but it knows only {size} tokens")
+    block = family.block
+    if family.attention == "blocks":
+        block = settings.get("block_size") or family.block
+        if type(block) is not int or block < 1:
+            raise BackendError(
+                f"{checkpoint}: config.json has block_size {block!r}; it must be a positive whole "
+                "number"
+            )
+    special = {mask, *added.values(), *(i for i in family.special if i < size)}
+    return replace(family, mask=mask, block=block, special=tuple(sorted(special)))
 
 
 def render(context: Context) -> str:

@@ -1,12 +1,13 @@
 """Iterative unmasking of a batch of canvases.
 
 Knows token ids and a function from canvases to logits. Knows nothing of text, traces, models or
-scores. Follows low-confidence remasking of LLaDA (arXiv 2502.09992): each step draws a token for
-every mask and commits those it is surest of. Token noise and position noise are Gumbel in float64,
-because lower precision acts like a lower temperature (arXiv 2409.02908). Differs in four points:
-quotas are per row; masks behind a mask wait, since an adapted left-to-right model knows little of
-them; a commit that would repeat its neighbourhood is replaced by the next best draw; and every row
-draws from its own generator, so that it does not depend on its batch.
+scores. The loop is that of LLaDA (arXiv 2502.09992, section 2.4): each step draws a token for every
+mask and commits some of them. Which come first and how many at once are functions of `orders.py`
+and `commits.py`, named by a `Rule`. Token noise and position noise are Gumbel in float64, because
+lower precision acts like a lower temperature (arXiv 2409.02908). Differs in four points: quotas are
+per row; masks behind a mask wait, since an adapted left-to-right model knows little of them; a
+commit that would repeat its neighbourhood is replaced by the next best draw; and every row draws
+from its own generator, so that it does not depend on its batch.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -15,26 +16,69 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from remask.errors import NumericsError
+from remask.dlm.commits import COMMITS, ranks
+from remask.dlm.orders import FAR, ORDERS, Guesses, spread
+from remask.errors import ConfigError, NumericsError
 
 MINUS_INF = float("-inf")
 LONGEST_REPEAT = 4  # tokens
 
+Logits = Callable[[Tensor], Tensor]  # (K, L) ids -> (masks, V), masks in reading order
+
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """How tokens are drawn and in which order they are committed."""
+    """How tokens are drawn and in which order they are committed. Raises ConfigError."""
 
     temperature: float = 0.7  # of tokens; 0 takes the most probable one
-    position_temperature: float = 0.3  # of the order; 0 is strictly by confidence
+    position_temperature: float = 0.3  # of the order; 0 is strictly by the order
     left_bias: float = 4.0  # nats that a mask behind another mask is less sure than it seems
-    threshold: float | None = None  # commit all draws at least this probable, beside the quota
+    threshold: float | None = None  # probability for commit "threshold"; None: quotas only
     candidates: int = 64  # most probable tokens drawn from
+    order: str = "confidence"  # a name of ORDERS
+    commit: str = "threshold"  # a name of COMMITS
+    factor: float = 1.0  # for commit "factor"
+    entropy_bound: float = 0.1  # nats, for commit "entropy_bound"
+    block: int | None = None  # tokens of a canvas that are finished before the next ones begin
+    top_p: float = 1.0  # probability of the nucleus of candidates that is drawn from
+
+    def __post_init__(self) -> None:
+        if self.order not in ORDERS:
+            raise ConfigError(f"order {self.order!r} is unknown; use one of {', '.join(ORDERS)}")
+        if self.commit not in COMMITS:
+            raise ConfigError(f"commit {self.commit!r} is unknown; use one of {', '.join(COMMITS)}")
+        for name, number in (
+            ("temperature", self.temperature),
+            ("position_temperature", self.position_temperature),
+            ("factor", self.factor),
+            ("entropy_bound", self.entropy_bound),
+        ):
+            if not number >= 0:
+                raise ConfigError(f"{name} is {number}; it must not be negative")
+        if self.candidates < 1:
+            raise ConfigError(f"candidates is {self.candidates}; it must be at least 1")
+        if self.block is not None and self.block < 1:
+            raise ConfigError(f"block is {self.block}; it must be at least 1 token")
+        if self.threshold is not None and not 0 <= self.threshold <= 1:
+            raise ConfigError(f"threshold is {self.threshold}; it must be between 0 and 1")
+        if not 0 < self.top_p <= 1:
+            raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+
+    @property
+    def bound(self) -> float:
+        """The number that belongs to `commit`."""
+        never = float("inf")
+        numbers = {
+            "threshold": never if self.threshold is None else self.threshold,
+            "factor": self.factor,
+            "entropy_bound": self.entropy_bound,
+        }
+        return numbers.get(self.commit, never)
 
 
 @dataclass(frozen=True, slots=True)
 class Canvases:
-    """A batch to denoise: K rows of L tokens."""
+    """A batch to denoise: K rows of L tokens, on the CPU."""
 
     ids: Tensor  # (K, L) long, `mask` where to write
     kinds: Tensor  # (K, L) long, row of `banned` that holds at a position
@@ -65,108 +109,203 @@ def quotas(masked: int, steps: int) -> list[int]:
     return [share] * (count - extra) + [share + 1] * extra
 
 
+def plan(masked: Sequence[int], steps: int | None) -> list[int]:
+    """The quotas of blocks with `masked` masks each, one block after the other.
+
+    Each block that has masks takes one step; the other steps go to blocks in proportion to the
+    masks that then remain. So there are `steps` quotas, or fewer where there are fewer masks, or
+    more where there are more blocks. steps None: as many as masks.
+    """
+    if steps is None:
+        return [1] * sum(masked)
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    blocks = [n for n in masked if n]
+    rest = sum(blocks) - len(blocks)
+    spare = min(rest, max(0, steps - len(blocks)))
+    made: list[int] = []
+    before = 0
+    for n in blocks:
+        after = before + n - 1
+        share = spare * after // rest - spare * before // rest if rest else 0
+        made += quotas(n, 1 + share)
+        before = after
+    return made
+
+
 def denoise(
     canvases: Canvases,
-    logits: Callable[[Tensor], Tensor],
-    steps: Sequence[int],
+    logits: Logits,
+    steps: Sequence[int | None],
     rule: Rule,
     generators: Sequence[torch.Generator],
 ) -> Iterator[Step]:
     """Yield the batch after each step, until no mask is left; other tokens never change.
 
-    logits: (K, L) ids -> (masks, V), one row for each mask in reading order. steps and
-    generators: one for each of the K rows. Raises NumericsError where logits are NaN or +inf, or
-    where every token of a position is impossible.
+    logits: (K, L) ids -> (masks, V), one row for each mask in reading order, on any device. steps
+    and generators: one for each of the K rows; the commit rule may need fewer steps than given,
+    never more. Raises NumericsError where logits are NaN or +inf, or where every token of a
+    position is impossible.
     """
     ids = canvases.ids
     logp = torch.zeros(ids.shape, dtype=torch.float64)
-    plans = [quotas(int(n), s) for n, s in zip((ids == canvases.mask).sum(1), steps, strict=True)]
+    order, commit = ORDERS[rule.order], COMMITS[rule.commit]
+    counts = _masks_per_block(ids == canvases.mask, rule.block)
+    plans = [plan(row, s) for row, s in zip(counts, steps, strict=True)]
     for done in range(max(map(len, plans), default=0)):
-        rows, columns = (ids == canvases.mask).nonzero(as_tuple=True)
-        if len(rows) == 0:  # the threshold was quicker than the plan
+        masked = ids == canvases.mask
+        if not bool(masked.any()):  # the commit rule was quicker than the plan
             return
-        kinds = canvases.kinds[rows, columns]
-        found = logits(ids).float().masked_fill(canvases.banned[kinds], MINUS_INF)
-        _check(found)
-        best, tokens = found.log_softmax(-1).topk(min(rule.candidates, found.shape[-1]), dim=-1)
+        places = _first_block(masked, rule.block)
+        draw, guesses = _guess(canvases, logits(ids), masked, places, rule, generators)
+        score = order(guesses) + rule.position_temperature * guesses.noise
+        rank = ranks(score - rule.left_bias * (guesses.depth > 0).double(), places)
+        # What the plan wants done by now, less what the commit rule has done before.
+        left = masked.sum(1).tolist()
+        wanted = [max(1, n - sum(p[done + 1 :])) for n, p in zip(left, plans, strict=True)]
+        chosen = rank < torch.tensor(wanted)[:, None]
+        chosen |= commit(guesses, rank, rule.bound)
         ids, logp = ids.clone(), logp.clone()
-        for row in sorted(set(rows.tolist())):
-            here = rows == row
-            draw = _draw(tokens[here], best[here].double(), rule, generators[row])
-            draw.order.sub_(rule.left_bias * _behind_mask(ids[row], columns[here], canvases.mask))
-            # What the plan wants done by now, less what the threshold has done before.
-            left = int(here.sum())
-            quota = max(1, left - sum(plans[row][done + 1 :]))
-            _commit(ids[row], logp[row], columns[here], draw, quota, rule, canvases)
+        _write(ids, logp, chosen, rank, draw.at(chosen[places]), canvases)
         yield Step(ids, logp)
 
 
 @dataclass(frozen=True, slots=True)
 class _Draw:
-    """Per mask of a row: candidate tokens, the drawn one first."""
+    """Candidate tokens of N masks, the drawn one first."""
 
-    tokens: Tensor  # (n, c) long
-    logp: Tensor  # (n, c) float64 at temperature 1
-    order: Tensor  # (n,) float64, what to commit first
+    tokens: Tensor  # (N, c) long
+    logp: Tensor  # (N, c) float64 at temperature 1
+
+    def at(self, which: Tensor) -> "_Draw":
+        return _Draw(self.tokens[which], self.logp[which])
+
+
+def _masks_per_block(masked: Tensor, block: int | None) -> list[list[int]]:
+    """For each row the masks of each block of `block` columns, or of the whole canvas."""
+    length = masked.shape[1]
+    starts = range(0, length, block or max(1, length))
+    blocks = [masked[:, at : at + starts.step].sum(1).tolist() for at in starts]
+    return [[block[row] for block in blocks] for row in range(len(masked))]
+
+
+def _first_block(masked: Tensor, block: int | None) -> Tensor:
+    """(K, L) bool: the masks of each row's first block that has any."""
+    if block is None:
+        return masked
+    number = torch.arange(masked.shape[1]) // block
+    first = number.expand_as(masked).masked_fill(~masked, masked.shape[1]).amin(1, keepdim=True)
+    return masked & (number == first)
+
+
+def _guess(
+    canvases: Canvases,
+    logits: Tensor,
+    masked: Tensor,
+    places: Tensor,
+    rule: Rule,
+    generators: Sequence[torch.Generator],
+) -> tuple[_Draw, Guesses]:
+    """Draw a token for each of `places`, and say what an order or a commit rule may ask.
+
+    logits: (masks, V), one row for each of `masked` in reading order.
+    """
+    device = logits.device
+    kinds = canvases.kinds[places].to(device)
+    turn = places[masked].to(device)
+    found = logits if bool(turn.all()) else logits[turn]
+    found = found.float().masked_fill(canvases.banned.to(device)[kinds], MINUS_INF)
+    _check(found)
+    full = found.log_softmax(-1)
+    size = min(rule.candidates, full.shape[-1])
+    top = full.topk(min(max(2, size), full.shape[-1]), dim=-1)
+    best, tokens = top.values.double().cpu(), top.indices.cpu()
+    counts = places.sum(1).tolist()
+    noise, position = _noise(counts, size, generators)
+    draw = _draw(tokens[:, :size], best[:, :size], noise, rule)
+    pair = best[:, :2].exp()
+    guesses = Guesses(
+        open=places,
+        full=full,
+        confidence=spread(draw.logp[:, 0], places),
+        lead=spread(pair[:, 0] - pair[:, 1:].sum(1), places),
+        depth=_depth(masked),
+        noise=spread(position, places),
+    )
+    return draw, guesses
 
 
 def _check(logits: Tensor) -> None:
-    if bool((logits.isnan() | (logits == float("inf"))).any()):
+    most = logits.amax(-1)  # NaN where any is
+    if bool((most.isnan() | (most == float("inf"))).any()):
         raise NumericsError("the denoiser's logits are NaN or infinite")
-    if bool((logits == MINUS_INF).all(-1).any()):
+    if bool((most == MINUS_INF).any()):
         raise NumericsError("the denoiser has no possible token for a mask (all logits are -inf)")
 
 
-def _draw(tokens: Tensor, logp: Tensor, rule: Rule, generator: torch.Generator) -> _Draw:
+def _draw(tokens: Tensor, logp: Tensor, noise: Tensor, rule: Rule) -> _Draw:
     """Rank candidates by Gumbel-max: the first is a sample, the next one a sample without it.
 
-    tokens, logp: (n, c), the candidates of each mask.
+    tokens, logp, noise: (N, c), the candidates of each mask, most probable first. Tokens outside
+    the nucleus come last: only a refusal of all others leads to them.
     """
-    noise = _gumbel(logp.shape, generator)
     noisy = logp + rule.temperature * noise
+    if rule.top_p < 1 and rule.temperature > 0:
+        noisy = noisy - FAR * ~_nucleus(logp / rule.temperature, rule.top_p)
     rank = noisy.argsort(dim=-1, descending=True, stable=True)
-    tokens, logp = tokens.gather(-1, rank), logp.gather(-1, rank)
-    order = logp[:, 0] + rule.position_temperature * _gumbel((len(logp),), generator)
-    return _Draw(tokens, logp, order)
+    return _Draw(tokens.gather(-1, rank), logp.gather(-1, rank))
 
 
-def _behind_mask(ids: Tensor, columns: Tensor, mask: int) -> Tensor:
-    """(n,) bool: whether the left neighbour is a mask too."""
-    return (columns > 0) & (ids[(columns - 1).clamp(min=0)] == mask)
+def _nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """(N, c) bool: the fewest candidates that hold `top_p` of the probability (arXiv 1904.09751,
+    section 3.1). logits: (N, c), falling."""
+    share = logits.softmax(-1)
+    return share.cumsum(-1) - share < top_p
 
 
-def _gumbel(shape: Sequence[int], generator: torch.Generator) -> Tensor:
-    uniform = torch.rand(shape, generator=generator, dtype=torch.float64)
+def _depth(masked: Tensor) -> Tensor:
+    """(K, L) long: how many masks stand directly to the left of a mask; 0 elsewhere."""
+    count = masked.long().cumsum(1)
+    before_run = count.masked_fill(masked, 0).cummax(1).values
+    return (count - before_run - 1).masked_fill(~masked, 0)
+
+
+def _noise(
+    counts: Sequence[int], size: int, generators: Sequence[torch.Generator]
+) -> tuple[Tensor, Tensor]:
+    """Standard Gumbel noise of candidates (N, size) and positions (N,), each row's own."""
+    tokens, positions = [], []
+    for count, generator in zip(counts, generators, strict=True):
+        tokens.append(torch.rand((count, size), generator=generator, dtype=torch.float64))
+        positions.append(torch.rand((count,), generator=generator, dtype=torch.float64))
+    return _gumbel(torch.cat(tokens)), _gumbel(torch.cat(positions))
+
+
+def _gumbel(uniform: Tensor) -> Tensor:
     tiny = torch.finfo(torch.float64).tiny
     return -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
 
 
-def _commit(
-    ids: Tensor,
-    logp: Tensor,
-    columns: Tensor,
-    draw: _Draw,
-    quota: int,
-    rule: Rule,
-    canvases: Canvases,
+def _write(
+    ids: Tensor, logp: Tensor, chosen: Tensor, rank: Tensor, draw: _Draw, canvases: Canvases
 ) -> None:
-    """Write the surest draws into one row ((L,) views of fresh tensors)."""
-    for rank, index in enumerate(draw.order.argsort(descending=True, stable=True).tolist()):
-        sure = rule.threshold is not None and float(draw.logp[index, 0].exp()) >= rule.threshold
-        if rank >= quota and not sure:
-            continue
-        column = int(columns[index])
-        refused = repeats(ids.tolist(), column, canvases.mask) - set(canvases.repeatable)
-        pick = _first_allowed(draw, index, refused)
-        ids[column] = draw.tokens[index, pick]
-        logp[column] = draw.logp[index, pick]
+    """Write the draws of the `chosen` masks into fresh tensors, by rank: each sees those before."""
+    rows = ids.tolist()
+    order = rank[chosen].argsort(stable=True).tolist()
+    places = chosen.nonzero().tolist()
+    tokens, nats = draw.tokens.tolist(), draw.logp.tolist()
+    for index in order:
+        row, column = places[index]
+        refused = repeats(rows[row], column, canvases.mask).difference(canvases.repeatable)
+        pick = _first_allowed(tokens[index], nats[index], refused)
+        rows[row][column] = ids[row, column] = tokens[index][pick]
+        logp[row, column] = nats[index][pick]
 
 
-def _first_allowed(draw: _Draw, index: int, refused: set[int]) -> int:
+def _first_allowed(tokens: Sequence[int], logp: Sequence[float], refused: set[int]) -> int:
     """The best possible candidate that is not refused; the draw itself where there is none."""
-    possible = zip(draw.tokens[index].tolist(), draw.logp[index].tolist(), strict=True)
-    for pick, (token, logp) in enumerate(possible):
-        if token not in refused and logp != MINUS_INF:
+    for pick, (token, nats) in enumerate(zip(tokens, logp, strict=True)):
+        if token not in refused and nats != MINUS_INF:
             return pick
     return 0
 

@@ -50,11 +50,18 @@ class Meter:
     `max_output`: output tokens of one call at most; needed for a limit on tokens or dollars, since
     what cannot be bounded cannot be reserved. Under such a limit a reply that reports no tokens is
     booked at its bound. Input tokens are bounded by UTF-8 bytes, for no tokenizer makes more tokens
-    than bytes, plus an allowance for the chat template.
+    than bytes, plus an allowance for the chat template. `price`: the target's own, where it is not
+    the account's.
     """
 
-    def __init__(self, target: Target, account: Account, max_output: int | None = None) -> None:
-        check_price(account.budget, account.price)
+    def __init__(
+        self,
+        target: Target,
+        account: Account,
+        max_output: int | None = None,
+        price: Price | None = None,
+    ) -> None:
+        check_price(account.budget, price or account.price)
         if account.budget.counts_tokens and max_output is None:
             raise ConfigError(
                 "a limit on tokens or USD cannot be held while one answer may be endless; "
@@ -64,7 +71,7 @@ class Meter:
         self._account = account
         self._store = account.store
         self._budget = account.budget
-        self._price = account.price or Price(0, 0)
+        self._price = price or account.price or Price(0, 0)
         self._max_output = max_output or 0
         self._slowest = 0.0  # seconds per call
 
@@ -196,11 +203,12 @@ class MeteredChooser(Meter):
         return self._answer(chats, options, 0, lambda target, part: target.choose(part, options))
 
 
-def meter(target: Target, account: Account, max_output: int | None = None) -> Meter:
+def meter(
+    target: Target, account: Account, max_output: int | None = None, price: Price | None = None
+) -> Meter:
     """A Meter that is a Chooser exactly where `target` is one."""
-    if isinstance(target, Chooser):
-        return MeteredChooser(target, account, max_output)
-    return Meter(target, account, max_output)
+    kind = MeteredChooser if isinstance(target, Chooser) else Meter
+    return kind(target, account, max_output, price)
 
 
 def call_key(identity: str, chat: Chat, options: Sequence[str] | None, repeat: int) -> str:

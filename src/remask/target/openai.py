@@ -34,6 +34,7 @@ _DEFAULT_URL = "https://api.openai.com/v1"
 _BUSY = frozenset({408, 409, 429})  # and every 5xx
 _REFUSED = {
     401: "check the API key",
+    402: "check the billing of this account",
     403: "check what this key may use",
     404: "check the model name and base_url",
 }
@@ -56,7 +57,7 @@ _SHOWN = 300  # characters of a server's message that are passed on
 class OpenAITarget:
     """Asks `model` at `base_url` for chat completions.
 
-    `api_key` defaults to the variable OPENAI_API_KEY; a server on this machine needs none.
+    `api_key` defaults to the environment variable `key_env`; a server on this machine needs none.
     `base_url` defaults to OPENAI_BASE_URL, then to OpenAI. `max_tokens=None` and
     `temperature=None` leave the field out: newer reasoning models refuse them. With a `seed`,
     repeat r sends seed + r. `timeout` is in seconds, per attempt. `sleep` replaces waiting in
@@ -64,6 +65,9 @@ class OpenAITarget:
     """
 
     billed = True
+    kind = "openai"  # begins its identity
+    shape = "chat completion"  # what a reply is called
+    field: tuple[str, ...] = ("message", "content")  # where a choice holds the text
 
     def __init__(
         self,
@@ -71,6 +75,7 @@ class OpenAITarget:
         base_url: str | None = None,
         api_key: str | None = None,
         *,
+        key_env: str = "OPENAI_API_KEY",
         temperature: float | None = 0.0,
         max_tokens: int | None = 256,
         seed: int | None = None,
@@ -87,7 +92,7 @@ class OpenAITarget:
             raise ConfigError(f"retries is {retries}; give 0 or more")
         url = base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
         place, host = _place(url)
-        self._key = _pick_key(api_key, host)
+        self._key = _pick_key(api_key, key_env, host)
         self._client = _connect(url, self._key, timeout)
         self._model, self._place, self._host = model, place, host
         self._seed, self._concurrency, self._timeout = seed, concurrency, timeout
@@ -99,8 +104,12 @@ class OpenAITarget:
             self._decoding["temperature"] = temperature
         if max_tokens is not None:
             self._decoding["max_tokens"] = max_tokens
-        decoding = json.dumps({**self._decoding, "seed": seed}, sort_keys=True)
-        self.identity = f"openai:{model}@{place} {decoding}"
+
+    @property
+    def identity(self) -> str:
+        """Model, place and decoding, without key, retries and timeout."""
+        decoding = json.dumps({**self._decoding, "seed": self._seed}, sort_keys=True)
+        return f"{self.kind}:{self._model}@{self._place} {decoding}"
 
     def __enter__(self) -> "OpenAITarget":
         return self
@@ -131,13 +140,13 @@ class OpenAITarget:
 
     def _answer(self, chat: Chat, repeat: int, stop: threading.Event) -> Reply:
         """One call with its retries."""
-        messages = [{"role": message.role, "content": message.content} for message in chat]
-        rng = rng_for(self._seed or 0, "retry", content_id("chat", messages), repeat)
+        turns = [[message.role, message.content] for message in chat]
+        rng = rng_for(self._seed or 0, "retry", content_id("chat", turns), repeat)
         attempt = 0
         while True:
             attempt += 1
             try:
-                return replace(self._attempt(messages, repeat), attempts=attempt)
+                return replace(self._attempt(chat, repeat), attempts=attempt)
             except TargetRefused:
                 raise
             except TargetBusy as busy:
@@ -152,15 +161,21 @@ class OpenAITarget:
             else:
                 self._sleep(wait)
 
-    def _attempt(self, messages: list[dict[str, str]], repeat: int) -> Reply:
+    def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
+        """The body of the reply to one request. Raises what the SDK raises."""
+        messages: Any = [{"role": message.role, "content": message.content} for message in chat]
+        create = self._client.chat.completions.with_raw_response.create
+        return create(messages=messages, **settings).http_response.content
+
+    def _attempt(self, chat: Chat, repeat: int) -> Reply:
         """One request. Raises TargetBusy, TargetRefused or TargetError."""
         import openai
 
-        body: dict[str, Any] = {"model": self._model, "messages": messages, **self._decoding}
+        settings: dict[str, Any] = {"model": self._model, **self._decoding}
         if self._seed is not None:
-            body["seed"] = self._seed + repeat
+            settings["seed"] = self._seed + repeat
         try:
-            raw = self._client.chat.completions.with_raw_response.create(**body)
+            body = self._send(chat, settings)
         except openai.APITimeoutError:
             failure: TargetError = TargetBusy(
                 f"{self._host} gave no answer within {self._timeout:g} s"
@@ -171,7 +186,7 @@ class OpenAITarget:
             cause = error.__cause__ or error
             failure = TargetBusy(self._clean(f"no connection to {self._host} ({cause})"))
         else:
-            return self._read(raw.http_response.content)
+            return self._read(body)
         # Raised outside of the handlers: the SDK's exception may quote the key, and must not
         # hang on ours as its context.
         raise failure
@@ -199,11 +214,11 @@ class OpenAITarget:
             raise TargetError(f"{self._host} sent no JSON but {text!r}; check base_url") from None
         if isinstance(payload, dict) and payload.get("error"):  # some routers send it with a 200
             raise self._inner_failure(payload["error"])
-        problem = _shape_problem(payload)
+        problem = _shape_problem(payload, self.shape, self.field)
         if problem:
             raise TargetError(f"{self._host} sent a reply that {problem}")
         choice = payload["choices"][0]
-        text = choice["message"]["content"]
+        text = _inner(choice, self.field)
         if not text and choice.get("finish_reason") in ("length", "content_filter"):
             raise TargetError(
                 f"{self._host} sent no text, finish_reason is {choice['finish_reason']!r} "
@@ -280,12 +295,12 @@ def _place(url: str) -> tuple[str, str]:
     return f"{host}{f':{port}' if port else ''}{parts.path.rstrip('/')}", host
 
 
-def _pick_key(given: str | None, host: str) -> str:
-    key = (given or os.environ.get("OPENAI_API_KEY") or "").strip()
+def _pick_key(given: str | None, variable: str, host: str) -> str:
+    key = (given or os.environ.get(variable) or "").strip()
     if not key and _is_loopback(host):
         return _NO_KEY
     if not key:
-        raise ConfigError(f"no API key for {host}; set the variable OPENAI_API_KEY")
+        raise ConfigError(f"no API key for {host}; set the variable {variable}")
     if not (key.isascii() and key.isprintable()):
         raise ConfigError("the API key holds characters that no key has; copy it again")
     return key
@@ -318,21 +333,28 @@ def _server_words(error: "openai.APIStatusError") -> str:
     return said if isinstance(said, str) and said else error.response.reason_phrase or "no reason"
 
 
-def _shape_problem(payload: object) -> str:
-    """Why `payload` is not a chat completion with text; empty when it is one."""
+def _shape_problem(payload: object, shape: str, field: Sequence[str]) -> str:
+    """Why `payload` is not a completion whose text is at `field`; empty when it is one."""
     if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
-        return "is no chat completion (it has no list 'choices')"
+        return f"is no {shape} (it has no list 'choices')"
     if not payload["choices"]:
         return "has no choices"
     choice = payload["choices"][0]
-    if not isinstance(choice, dict) or not isinstance(choice.get("message"), dict):
-        return "has a choice without a message"
-    content = choice["message"].get("content")
+    if not isinstance(_inner(choice, field[:-1]), dict):
+        return f"has a choice without a {field[0]}"
+    content = _inner(choice, field)
     if content is None:
-        return f"has no content (finish_reason is {choice.get('finish_reason')!r})"
+        return f"has no {field[-1]} (finish_reason is {choice.get('finish_reason')!r})"
     if not isinstance(content, str):
-        return f"has content of type {type(content).__name__} instead of text"
+        return f"has {field[-1]} of type {type(content).__name__} instead of text"
     return ""
+
+
+def _inner(value: Any, field: Sequence[str]) -> Any:
+    """What stands in nested objects under these names; None where there is no such thing."""
+    for name in field:
+        value = value.get(name) if isinstance(value, dict) else None
+    return value
 
 
 def _count(usage: object, name: str) -> int:

@@ -1,0 +1,116 @@
+"""What the denoiser is measured against, and what it is measured on.
+
+`Plain` is the loop of the public samplers: all tokens of all candidates are read again at every
+step; only the head is spared outside masks, as in ours. `write_as_llada` writes the embedded base
+in LLaDA's layout, so that a bidirectional family has real weights to drift with.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from remask.backbone.formats import LLADA
+from remask.backbone.model import Backbone
+from remask.dlm.drift import Drift
+from remask.dlm.full import FullReading
+from remask.dlm.reading import Ids, RegionReading, Session, predict
+from remask.dlm.sampler import Canvases
+
+# What LLaDA's chats and masks need, in place of tokens that SmolLM2 never met in text.
+RENAMED = {
+    "<|endoftext|>": "<|startoftext|>",
+    "<|im_start|>": "<|start_header_id|>",
+    "<|im_end|>": "<|eot_id|>",
+    "<repo_name>": "<|end_header_id|>",
+    "<empty_output>": "<|mdm_mask|>",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plain:
+    """A Reading that reuses nothing."""
+
+    reading: RegionReading | FullReading
+
+    @property
+    def identity(self) -> str:
+        return f"plain/{self.reading.identity}"
+
+    @property
+    def drift(self) -> Drift:
+        return Drift()
+
+    def front(self, length: int) -> int:
+        return self.reading.front(length)
+
+    def begin(self, context: Ids, shared: int, real: Tensor) -> Session:
+        return _PlainSession(self.reading, context, real)
+
+    def score(self, context: Ids, shared: int, ids: Ids, wanted: Sequence[int]) -> list[float]:
+        return self.reading.score(context, shared, ids, wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class _PlainSession:
+    reading: RegionReading | FullReading
+    context: Ids
+    real: Tensor
+
+    def logits(self, ids: Tensor) -> Tensor:
+        family = self.reading.family
+        masked = ids == family.mask
+        before = torch.tensor([self.context] * len(ids))
+        there = torch.ones_like(before, dtype=torch.bool)
+        if isinstance(self.reading, RegionReading):
+            _, past = self.reading.base.read(before, there)
+            backbone = self.reading.adapted
+            hidden = backbone.read_region(ids, self.real, masked, past, self.reading.gates)
+        else:
+            backbone = self.reading.backbone
+            joint, real = torch.cat([before, ids], 1), torch.cat([there, self.real], 1)
+            hidden = backbone.read_blocks(joint, real, torch.zeros_like(joint))[0]
+            hidden = hidden[:, before.shape[1] :]
+        return predict(backbone, family, hidden, masked)
+
+    def nats(self, ids: Tensor, canvases: Canvases, logp: Tensor) -> Tensor:
+        return logp.sum(1)
+
+
+def write_as_llada(base: Backbone, folder: Path) -> None:
+    """Write `base` (SmolLM2) as config.json, tokenizer.json and safetensors in LLaDA's layout."""
+    config = base.model.config
+    settings = {
+        "architectures": [LLADA.architecture],
+        "model_type": LLADA.model_type,
+        "d_model": config.hidden_size,
+        "embedding_size": config.vocab_size,
+        "mlp_hidden_size": config.intermediate_size,
+        "n_layers": config.num_hidden_layers,
+        "n_heads": config.num_attention_heads,
+        "n_kv_heads": config.num_key_value_heads,
+        "max_sequence_length": config.max_position_embeddings,
+        "rms_norm_eps": config.rms_norm_eps,
+        "rope_theta": config.rope_parameters["rope_theta"],
+        "weight_tying": True,
+        "mask_token_id": base.token_id("<empty_output>"),
+    }
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(settings))
+    tokenizer = base.tokenizer.to_str()
+    for name, new in RENAMED.items():
+        tokenizer = tokenizer.replace(json.dumps(name), json.dumps(new))
+    (folder / "tokenizer.json").write_text(tokenizer)
+    theirs = {ours: name for name, ours in LLADA.weights.items()}
+    state = {}
+    for name, tensor in base.model.state_dict().items():
+        if name == "lm_head.weight":  # tied
+            continue
+        layer = name.split(".")[2]
+        known = theirs.get(name) or theirs[name.replace(f".{layer}.", ".{}.", 1)].format(layer)
+        state[known] = tensor.to(torch.bfloat16)
+    save_file(state, folder / "model.safetensors", {"format": "pt"})

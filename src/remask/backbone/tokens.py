@@ -1,0 +1,90 @@
+"""The tokenizer of a checkpoint, safe for untrusted text.
+
+Reads tokenizer.json, or where a checkpoint has none (Dream), vocab.json and merges.txt, cut up as
+Qwen2 does. Tokens that only tokenizer_config.json or added_tokens.json names are added. No added
+token, special or not, ever comes out of text. Knows no model; runs no code of a checkpoint.
+"""
+
+import json
+from pathlib import Path
+
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+from remask.errors import BackendError
+
+FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+# How Qwen2 cuts text before byte-pair merges (transformers, tokenization_qwen2.py).
+QWEN2_PIECES = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+
+
+def load_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer in `folder`. Raises BackendError where there is none or it is damaged."""
+    try:
+        tokenizer = _read(folder)
+        _add_missing(tokenizer, _named_tokens(folder), folder)
+    except BackendError:
+        raise
+    except Exception as error:  # the tokenizers library raises Exception itself
+        raise BackendError(f"{folder}: its tokenizer cannot be read ({error})") from error
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    # Qwen3 has tokens such as <think> that are added but not special, so that text could name them.
+    added = tokenizer.get_added_tokens_decoder().values()
+    tokenizer.add_special_tokens([_special(token.content) for token in added])
+    tokenizer.encode_special_tokens = True
+    return tokenizer
+
+
+def _read(folder: Path) -> Tokenizer:
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
+    if not (vocabulary.is_file() and merges.is_file()):
+        raise BackendError(f"{folder}: no tokenizer.json, nor vocab.json with merges.txt")
+    tokenizer = Tokenizer(BPE.from_file(str(vocabulary), str(merges)))
+    tokenizer.normalizer = normalizers.NFC()
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(QWEN2_PIECES), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def _named_tokens(folder: Path) -> dict[str, int]:
+    """Added tokens and their ids, as the files beside the tokenizer name them."""
+    named: dict[str, int] = {}
+    if (path := folder / "added_tokens.json").is_file():
+        named |= json.loads(path.read_text("utf-8"))
+    if (path := folder / "tokenizer_config.json").is_file():
+        listed = json.loads(path.read_text("utf-8")).get("added_tokens_decoder", {})
+        named |= {token["content"]: int(i) for i, token in listed.items()}
+    return named
+
+
+def _add_missing(tokenizer: Tokenizer, named: dict[str, int], folder: Path) -> None:
+    """Add tokens in the order of their ids, and see to it that each gets its own id."""
+    missing = [name for name in named if tokenizer.token_to_id(name) is None]
+    tokenizer.add_tokens([_special(name) for name in sorted(missing, key=named.__getitem__)])
+    for name, wanted in named.items():
+        if (got := tokenizer.token_to_id(name)) != wanted:
+            raise BackendError(
+                f"{folder}: the token {name} should have the id {wanted} but gets {got}; the "
+                "tokenizer's files do not belong together"
+            )
+
+
+def _special(name: str) -> AddedToken:
+    return AddedToken(name, special=True, normalized=False)

@@ -1,0 +1,139 @@
+"""From settings to a denoiser: which diffusion language model a `DlmConfig` names.
+
+Part of the composition root, with wire.py and run.py. Imports heavy rooms only when they are asked
+for.
+"""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from remask.config import DlmConfig
+from remask.errors import ConfigError
+from remask.ports import Denoiser
+
+if TYPE_CHECKING:
+    from remask.dlm.sampler import Rule
+
+APIS = ("mercury", "chat")
+READ = 2048  # tokens that a denoiser reads at once, for its need of memory
+KNOWN = (
+    "embedded, local:FOLDER, local:HUB_ID with dlm.revision, mercury, chat:MODEL with "
+    "dlm.base_url, or a Denoiser in Python"
+)
+
+
+def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:
+    """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
+    kind, _, name = config.model.partition(":")
+    if kind == "object":
+        if denoiser is None:
+            raise ConfigError(
+                f"the denoiser {config.model} is a Python object; go on from Python: "
+                "remask.resume(run_dir, dlm=that_object)"
+            )
+        return denoiser
+    if config.model == "embedded":
+        return _embedded(config)
+    if kind == "local" and name:
+        return _local(config, name)
+    if kind == "mercury":
+        return _mercury(config, name)
+    if kind == "chat" and name:
+        return _chat(config, name)
+    raise ConfigError(f"dlm {config.model!r} is unknown; use {KNOWN}")
+
+
+def asks_api(config: DlmConfig) -> bool:
+    """Whether the denoiser is an API, whose calls count like those of the target."""
+    return config.model.partition(":")[0] in APIS
+
+
+def memory_of(config: DlmConfig) -> str:
+    """What a local:PLACE needs and where it will run, before its weights are read; else "".
+
+    Raises BackendError.
+    """
+    kind, _, place = config.model.partition(":")
+    if kind != "local":
+        return ""
+    from remask.backbone.checkpoint import choose_device, memory_need, read_config
+
+    need = memory_need(read_config(place, config.revision or None), tokens=READ)
+    return f"{config.model}: about {need / 1e9:.1f} GB on {choose_device(config.device or None)}"
+
+
+def _embedded(config: DlmConfig) -> Denoiser:
+    from remask.backbone.weights import load_base
+    from remask.dlm.embedded import RULE, EmbeddedDenoiser
+
+    rule = _rule(config, RULE)
+    return EmbeddedDenoiser(load_base(), rule=rule, steps=config.steps, guidance=config.guidance)
+
+
+def _local(config: DlmConfig, place: str) -> Denoiser:
+    from remask.dlm.checkpoint import RULE, load_denoiser
+
+    return load_denoiser(
+        place,
+        config.revision or None,
+        config.family or None,
+        device=config.device or None,
+        rule=_rule(config, RULE),
+        steps=config.steps,
+        guidance=config.guidance,
+        cache=config.cache,
+        refresh=config.refresh,
+    )
+
+
+def _rule(config: DlmConfig, base: "Rule") -> "Rule":
+    """How the model draws and commits tokens unless the settings say otherwise."""
+    return replace(
+        base,
+        temperature=base.temperature if config.temperature is None else config.temperature,
+        position_temperature=config.position_temperature,
+        threshold=config.threshold,
+        order=config.order,
+        commit=config.commit,
+        factor=config.factor,
+        entropy_bound=config.entropy_bound,
+        block=config.block,
+        top_p=config.top_p,
+    )
+
+
+def _mercury(config: DlmConfig, name: str) -> Denoiser:
+    from remask.dlm.mercury import LONGEST, STOP, MercuryDenoiser
+    from remask.target.fim import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
+
+    target = FimTarget(
+        name or MERCURY_MODEL,
+        config.base_url or MERCURY_URL,
+        key_env=config.api_key_env or MERCURY_KEY,
+        stop=STOP,
+        temperature=config.temperature,
+        max_tokens=LONGEST,
+        seed=0 if config.send_seed else None,
+        concurrency=config.concurrency,
+        timeout=config.timeout,
+        retries=config.retries,
+    )
+    return MercuryDenoiser(target, LONGEST)
+
+
+def _chat(config: DlmConfig, name: str) -> Denoiser:
+    from remask.dlm.chat import ChatDenoiser
+    from remask.target.openai import OpenAITarget
+
+    target = OpenAITarget(
+        name,
+        config.base_url or None,
+        key_env=config.api_key_env or "OPENAI_API_KEY",
+        temperature=config.temperature,
+        max_tokens=config.max_tokens,
+        seed=0 if config.send_seed else None,
+        concurrency=config.concurrency,
+        timeout=config.timeout,
+        retries=config.retries,
+    )
+    return ChatDenoiser(target, config.max_tokens)

@@ -1,0 +1,284 @@
+"""Tiny checkpoints, written the way each family's real ones are.
+
+Settings, weight names, shards, tokenizer files: as in the published folders, as far as those were
+seen; only the numbers are small and random. Two layers, grouped queries, vocabulary of 320.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor
+
+TEXT = ["You are a careful assistant. Answer in one word: positive or negative."] * 2
+SIZE, WIDTH, WIDE, LAYERS, HEADS, SHARED, HEAD = 320, 32, 48, 2, 4, 2, 8
+ORDINARY = 290  # tokens of the vocabulary; added ones follow
+QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+
+LLADA_LAYER = {
+    "attn_norm": (WIDTH,),
+    "q_proj": (HEADS * HEAD, WIDTH),
+    "k_proj": (SHARED * HEAD, WIDTH),
+    "v_proj": (SHARED * HEAD, WIDTH),
+    "attn_out": (WIDTH, HEADS * HEAD),
+    "ff_norm": (WIDTH,),
+    "ff_proj": (WIDE, WIDTH),
+    "up_proj": (WIDE, WIDTH),
+    "ff_out": (WIDTH, WIDE),
+}
+QWEN_LAYER = {
+    "input_layernorm": (WIDTH,),
+    "self_attn.q_proj": (HEADS * HEAD, WIDTH),
+    "self_attn.k_proj": (SHARED * HEAD, WIDTH),
+    "self_attn.v_proj": (SHARED * HEAD, WIDTH),
+    "self_attn.o_proj": (WIDTH, HEADS * HEAD),
+    "post_attention_layernorm": (WIDTH,),
+    "mlp.gate_proj": (WIDE, WIDTH),
+    "mlp.up_proj": (WIDE, WIDTH),
+    "mlp.down_proj": (WIDTH, WIDE),
+}
+QWEN_SETTINGS = {
+    "hidden_act": "silu",
+    "hidden_size": WIDTH,
+    "intermediate_size": WIDE,
+    "max_position_embeddings": 512,
+    "num_attention_heads": HEADS,
+    "num_hidden_layers": LAYERS,
+    "num_key_value_heads": SHARED,
+    "rms_norm_eps": 1e-06,
+    "rope_scaling": None,
+    "rope_theta": 1000000.0,
+    "sliding_window": None,
+    "tie_word_embeddings": False,
+    "torch_dtype": "bfloat16",
+    "use_sliding_window": False,
+    "vocab_size": SIZE,
+}
+
+
+def code(name: str, classes: str) -> dict[str, str]:
+    """An auto_map as published folders have it."""
+    return {
+        "AutoConfig": f"configuration_{name}.{classes}Config",
+        "AutoModel": f"modeling_{name}.{classes}Model",
+    }
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A family's way of writing a checkpoint."""
+
+    folder: str  # what its folder is called
+    family: str  # the row that should be found
+    settings: Mapping[str, Any]
+    added: tuple[str, ...]  # names of added tokens, from id 290 on
+    layer: Mapping[str, tuple[int, ...]]
+    prefix: str = "model.layers"
+    outer: tuple[str, str, str] = ("model.embed_tokens", "model.norm", "lm_head")
+    biased: tuple[str, ...] = ()
+    tied: bool = False
+    merges_only: bool = False  # vocab.json and merges.txt instead of tokenizer.json
+    ordinary: tuple[str, ...] = field(default=())  # added tokens that are not special
+
+
+LLADA = Tiny(
+    folder="LLaDA-8B-Instruct",
+    family="llada",
+    settings={
+        "activation_type": "silu",
+        "alibi": False,
+        "architectures": ["LLaDAModelLM"],
+        "attention_layer_norm": False,
+        "auto_map": code("llada", "LLaDA"),
+        "bias_for_layer_norm": False,
+        "block_group_size": 1,
+        "block_type": "llama",
+        "d_model": WIDTH,
+        "embedding_size": SIZE,
+        "eos_token_id": 291,
+        "include_bias": False,
+        "include_qkv_bias": False,
+        "input_emb_norm": False,
+        "layer_norm_type": "rms",
+        "layer_norm_with_affine": True,
+        "mask_token_id": 292,
+        "max_sequence_length": 512,
+        "mlp_hidden_size": WIDE,
+        "model_type": "llada",
+        "multi_query_attention": None,
+        "n_heads": HEADS,
+        "n_kv_heads": SHARED,
+        "n_layers": LAYERS,
+        "rms_norm_eps": 1e-05,
+        "rope": True,
+        "rope_full_precision": True,
+        "rope_theta": 500000.0,
+        "scale_logits": False,
+        "vocab_size": SIZE,
+        "weight_tying": False,
+    },
+    added=(
+        "<|startoftext|>",
+        "<|endoftext|>",
+        "<|mdm_mask|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+    ),
+    layer=LLADA_LAYER,
+    prefix="model.transformer.blocks",
+    outer=("model.transformer.wte", "model.transformer.ln_f", "model.transformer.ff_out"),
+)
+DREAM = Tiny(
+    folder="Dream-v0-Instruct-7B",
+    family="dream",
+    settings={
+        **QWEN_SETTINGS,
+        "architectures": ["DreamModel"],
+        "auto_map": code("dream", "Dream"),
+        "mask_token_id": 294,
+        "model_type": "Dream",
+        "use_mrope": False,
+    },
+    added=(*QWEN, "<|beginoftext|>", "<|mask|>"),
+    layer=QWEN_LAYER,
+    biased=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    merges_only=True,
+)
+NORMED = {**QWEN_LAYER, "self_attn.q_norm": (HEAD,), "self_attn.k_norm": (HEAD,)}
+SDAR = Tiny(
+    folder="SDAR-1.7B-Chat",
+    family="sdar",
+    settings={
+        **QWEN_SETTINGS,
+        "architectures": ["SDARForCausalLM"],
+        "attention_bias": False,
+        "auto_map": code("sdar", "SDAR"),
+        "block_size": 4,
+        "head_dim": HEAD,
+        "mask_token_id": 293,
+        "model_type": "sdar",
+    },
+    added=(*QWEN, "<|MASK|>"),
+    layer=NORMED,
+)
+A2D_MDLM = Tiny(
+    folder="Qwen3-0.6B-diffusion-mdlm-v0.1",
+    family="tiny-a2d-mdlm",
+    settings={
+        **QWEN_SETTINGS,
+        "architectures": ["A2DQwen3LMHeadModel"],
+        "attention_bias": False,
+        "auto_map": code("qwen3", "A2DQwen3"),
+        "head_dim": HEAD,
+        "model_type": "a2d-qwen3",
+        "tie_word_embeddings": True,
+    },
+    added=(*QWEN, "<think>", "</think>", "<|mask|>"),
+    layer=NORMED,
+    tied=True,
+    ordinary=("<think>", "</think>"),
+)
+A2D_BD3LM = Tiny(
+    folder="Qwen3-0.6B-diffusion-bd3lm-v0.1",
+    family="tiny-a2d-bd3lm",
+    settings=A2D_MDLM.settings,
+    added=A2D_MDLM.added,
+    layer=NORMED,
+    tied=True,
+    ordinary=A2D_MDLM.ordinary,
+)
+ALL = {tiny.family: tiny for tiny in (LLADA, DREAM, SDAR, A2D_MDLM, A2D_BD3LM)}
+
+
+def weights(tiny: Tiny, seed: int = 0) -> dict[str, Tensor]:
+    """Random bf16 weights by the family's own names."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        drawn = torch.randn(shape, generator=generator)
+        drawn = 1 + 0.2 * drawn if len(shape) == 1 else drawn / shape[-1] ** 0.5
+        return drawn.to(torch.bfloat16)
+
+    embedding, norm, head = tiny.outer
+    # Wide enough that attention is far from uniform and differences are far above rounding.
+    state = {f"{embedding}.weight": 2 * draw(SIZE, WIDTH), f"{norm}.weight": draw(WIDTH)}
+    if not tiny.tied:
+        state[f"{head}.weight"] = 2 * draw(SIZE, WIDTH)
+    for i in range(LAYERS):
+        for name, shape in tiny.layer.items():
+            state[f"{tiny.prefix}.{i}.{name}.weight"] = 2 * draw(*shape)
+            if name in tiny.biased:
+                state[f"{tiny.prefix}.{i}.{name}.bias"] = draw(shape[0])
+    return state
+
+
+def write(tiny: Tiny, parent: Path, seed: int = 0) -> Path:
+    """Write the checkpoint in two shards into a new folder under `parent`."""
+    folder = parent / tiny.folder
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(tiny.settings, indent=2))
+    for name in ("configuration", "modeling"):  # published folders bring code; it must not run
+        (folder / f"{name}_{tiny.family}.py").write_text("raise SystemExit('code of a checkpoint')")
+    write_tokenizer(tiny, folder)
+    write_weights(weights(tiny, seed), folder)
+    return folder
+
+
+def write_weights(state: Mapping[str, Tensor], folder: Path) -> None:
+    """Two shards and their index."""
+    names = list(state)
+    shards = [names[: len(names) // 2], names[len(names) // 2 :]]
+    listed = {}
+    for i, part in enumerate(shards, 1):
+        file = f"model-{i:05}-of-00002.safetensors"
+        save_file({name: state[name] for name in part}, folder / file, {"format": "pt"})
+        listed |= dict.fromkeys(part, file)
+    size = sum(tensor.nbytes for tensor in state.values())
+    index = {"metadata": {"total_size": size}, "weight_map": listed}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+
+def write_tokenizer(tiny: Tiny, folder: Path) -> None:
+    tokenizer = Tokenizer(BPE())
+    tokenizer.normalizer = normalizers.NFC()
+    # Qwen's pattern: with other cuts the merges of vocab.json and tokenizer.json would differ.
+    pieces = Regex(
+        r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
+        r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(pieces, behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    letters = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer.train_from_iterator(
+        TEXT, BpeTrainer(vocab_size=ORDINARY, initial_alphabet=letters, show_progress=False)
+    )
+    assert tokenizer.get_vocab_size() == ORDINARY
+    tokens = {
+        name: AddedToken(name, special=name not in tiny.ordinary, normalized=False)
+        for name in tiny.added
+    }
+    listed = {
+        str(ORDINARY + i): {"content": name, "special": token.special}
+        for i, (name, token) in enumerate(tokens.items())
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": listed}))
+    if tiny.merges_only:
+        tokenizer.model.save(str(folder))
+        named = {name: ORDINARY + i for i, name in enumerate(tiny.added)}
+        (folder / "added_tokens.json").write_text(json.dumps(named))
+    else:
+        tokenizer.add_tokens(list(tokens.values()))
+        tokenizer.save(str(folder / "tokenizer.json"))

@@ -1,0 +1,59 @@
+"""Guidance against hand-computed logits, and what it does to a fill."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from denoising import MASK, VOCABULARY, batch, run
+from remask.dlm.guidance import guided
+from remask.dlm.sampler import Rule
+from remask.errors import ConfigError, NumericsError
+
+INF = float("inf")
+
+
+def always(values: list[float]) -> Callable[[Tensor], Tensor]:
+    row = torch.full((VOCABULARY,), -20.0)
+    row[: len(values)] = torch.tensor(values)
+    return lambda ids: row.expand(int((ids == MASK).sum()), -1)
+
+
+def never(ids: Tensor) -> Tensor:
+    raise AssertionError("called")
+
+
+def test_the_formula_by_hand() -> None:
+    logits = guided(always([1.0, 2.0, -1.0]), always([0.5, 3.0, -1.0]), 2.0)
+    found = logits(torch.tensor([[MASK, 4], [MASK, MASK]]))
+    assert found.shape == (3, VOCABULARY)
+    assert found[0, :4].tolist() == [2.0, 0.0, -1.0, -20.0]
+
+
+def test_no_guidance_costs_nothing() -> None:
+    plain = always([1.0])
+    assert guided(plain, never, 0.0) is plain
+
+
+def test_guidance_must_not_be_negative() -> None:
+    for scale in (-0.5, float("nan")):
+        with pytest.raises(ConfigError, match="guidance is"):
+            guided(never, never, scale)
+
+
+def test_impossible_tokens() -> None:
+    logits = guided(always([-INF, -INF, 1.0, INF]), always([-INF, 0.0, -INF, 0.0]), 1.0)
+    assert logits(torch.tensor([[MASK]]))[0, :4].tolist() == [-INF, -INF, INF, INF]
+    with pytest.raises(NumericsError, match="infinite"):
+        run(batch([[MASK]]), [1], Rule(), 1, logits)
+    assert run(batch([[MASK]], {2, 3}), [1], Rule(), 1, logits)
+
+
+def test_guidance_prefers_what_only_the_traces_say() -> None:
+    # Token 5 is common anyway; token 6 is what the traces add.
+    known, common = always([0, 0, 0, 0, 0, 3.0, 2.5]), always([0, 0, 0, 0, 0, 3.0, 0.0])
+    greedy = Rule(temperature=0.0)
+    assert run(batch([[MASK]]), [1], greedy, 1, known)[-1].ids.tolist() == [[5]]
+    both = guided(known, common, 1.0)
+    assert run(batch([[MASK]]), [1], greedy, 1, both)[-1].ids.tolist() == [[6]]

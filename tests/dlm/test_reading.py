@@ -1,0 +1,311 @@
+"""Reading with tiny checkpoints of every family: reuse that is exact, and reuse that is not."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import checkpoints
+from checkpoints import ALL
+from remask.backbone.model import Backbone, Memory
+from remask.dlm.checkpoint import load_denoiser, load_family, read_with
+from remask.dlm.drift import Drift
+from remask.dlm.families import Family
+from remask.dlm.full import FullReading
+from remask.dlm.reading import BlockReading, Ids, Prefixes, Reading, distinct
+from remask.dlm.sampler import Canvases, Rule, denoise
+from remask.errors import ConfigError
+
+FULL = ["llada", "dream", "tiny-a2d-mdlm"]
+BLOCKS = ["sdar", "tiny-a2d-bd3lm"]
+CONTEXT: Ids = tuple(range(10, 81))  # 71 tokens, no whole number of blocks
+CLOSE = {"atol": 2e-4, "rtol": 1e-4}
+
+Model = tuple[Backbone, Family]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
+    done: dict[str, Model] = {}
+
+    def found(name: str) -> Model:
+        if name not in done:
+            folder = checkpoints.write(ALL[name], tmp_path_factory.mktemp("checkpoints"))
+            done[name] = load_family(str(folder), device="cpu", dtype=torch.float32)
+        return done[name]
+
+    return found
+
+
+def regions(family: Family, front: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
+    """Three rows behind `front`: two alike, and a shorter one; masks in all of them."""
+    long = [90, 91, *[family.mask] * 4, 92, 93, 94, 95, family.mask, 96]
+    short = [97, family.mask, family.mask, 98]
+    rows = [[*front, *row] for row in (long, long, short)]
+    width = max(map(len, rows))
+    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows])
+    return ids, torch.tensor([[i < len(row) for i in range(width)] for row in rows])
+
+
+def whole(model: Model, context: Ids, ids: Tensor, real: Tensor) -> Tensor:
+    """Logits at masks of one row after the other, from everything at once and without padding."""
+    backbone, family = model
+    found = []
+    for row, is_real in zip(ids.tolist(), real, strict=True):
+        joint = torch.tensor([[*context, *row[: int(is_real.sum())]]])
+        position = torch.arange(joint.shape[1])[None]
+        blocks = position // family.block if family.block else torch.zeros_like(position)
+        hidden, _ = backbone.read_blocks(joint, torch.ones_like(joint, dtype=torch.bool), blocks)
+        masked = joint[0] == family.mask
+        at = masked.nonzero()[:, 0] - int(family.shifted)
+        found.append(backbone.logits(hidden[0, at]))
+    return torch.cat(found)
+
+
+def canvases_of(family: Family, backbone: Backbone, ids: Tensor) -> Canvases:
+    banned = torch.zeros(1, backbone.size, dtype=torch.bool)
+    banned[0, list(family.special)] = True
+    return Canvases(ids, torch.zeros_like(ids), banned, family.mask)
+
+
+def written(
+    model: Model, logits: Callable[[Tensor], Tensor], ids: Tensor, seed: int = 0
+) -> tuple[Tensor, Tensor]:
+    """The finished ids and their log-probabilities when committed."""
+    backbone, family = model
+    generators = [torch.Generator().manual_seed(seed + i) for i in range(len(ids))]
+    rule = Rule(temperature=1.0, left_bias=0.0, block=family.block or None)
+    steps = list(denoise(canvases_of(family, backbone, ids), logits, [9, 9, 9], rule, generators))
+    return steps[-1].ids, steps[-1].logp
+
+
+def plain_loop(model: Model, context: Ids, ids: Tensor, real: Tensor) -> Tensor:
+    """What is written with everything read anew at every step, row by row."""
+
+    def logits(now: Tensor) -> Tensor:
+        rows = (now == model[1].mask).any(1)
+        return whole(model, context, now[rows], real[rows])
+
+    return written(model, logits, ids)[0]
+
+
+def started(reading: Reading, family: Family) -> tuple[Tensor, Tensor, Ids]:
+    """Regions with the front that the reading wants, and the context before it."""
+    known = len(CONTEXT) - reading.front(len(CONTEXT))
+    ids, real = regions(family, CONTEXT[known:])
+    return ids, real, CONTEXT[:known]
+
+
+# -- exact ways -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("shared", [0, 5, 30])
+def test_a_session_begins_with_exact_logits(
+    load: Callable[[str], Model], name: str, shared: int
+) -> None:
+    model = load(name)
+    reading = read_with(*model, "approximate", 16)
+    ids, real, context = started(reading, model[1])
+    session = reading.begin(context, shared, real)
+    torch.testing.assert_close(session.logits(ids), whole(model, context, ids, real), **CLOSE)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_blocks_write_the_tokens_of_the_plain_loop(load: Callable[[str], Model], name: str) -> None:
+    model = load(name)
+    reading = read_with(*model, "approximate", 16)
+    ids, real, context = started(reading, model[1])
+    session = reading.begin(context, 9, real)
+    done, logp = written(model, session.logits, ids)
+    assert torch.equal(done, plain_loop(model, context, ids, real))
+    canvases = canvases_of(model[1], model[0], ids)
+    assert torch.equal(session.nats(done, canvases, logp), logp.sum(1))
+    assert reading.drift == Drift()
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_a_full_reading_without_cache_writes_the_tokens_of_the_plain_loop(
+    load: Callable[[str], Model], name: str
+) -> None:
+    model = load(name)
+    reading = read_with(*model, "exact", 16)
+    ids, real, context = started(reading, model[1])
+    done, _ = written(model, reading.begin(context, 0, real).logits, ids)
+    assert torch.equal(done, plain_loop(model, context, ids, real))
+
+
+@pytest.mark.parametrize("length", range(1, 12))
+def test_the_region_begins_with_a_block(load: Callable[[str], Model], length: int) -> None:
+    backbone, family = load("sdar")
+    front = BlockReading(backbone, family, Prefixes(backbone, 4)).front(length)
+    assert 1 <= front <= 4
+    assert (length - front) % 4 == 0
+
+
+def test_a_prefix_is_read_once(load: Callable[[str], Model]) -> None:
+    backbone, _ = load("sdar")
+    prefixes = Prefixes(backbone, 4)
+    assert prefixes.memory((), 0) is None
+    first = prefixes.memory(CONTEXT[:64], 30)
+    assert first is prefixes.memory(CONTEXT[:64], 0)
+    assert [len(ids) for ids in prefixes._kept] == [28, 64]
+    for i in range(9):
+        prefixes.memory((i,) * 4)
+    assert len(prefixes._kept) == 8
+    assert CONTEXT[:64] not in prefixes._kept
+
+
+# -- the approximate way ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_steps_between_refreshes_drift_and_say_so(load: Callable[[str], Model], name: str) -> None:
+    """The first and each `refresh`th step are exact; the others are not, and the drift is what
+    the two ways of computing a refreshed step differ by."""
+    model = load(name)
+    reading = FullReading(*model, refresh=3)
+    ids, real, context = started(reading, model[1])
+    session = reading.begin(context, 0, real)
+    errors = []
+
+    def logits(now: Tensor) -> Tensor:
+        found = session.logits(now)
+        rows = (now == model[1].mask).any(1)
+        exact = whole(model, context, now[rows], real[rows])
+        errors.append(float((found - exact).abs().max()))
+        return found
+
+    done, _ = written(model, logits, ids)
+    assert (done != model[1].mask).all()
+    assert len(errors) >= 4
+    assert max(errors[::3]) < 1e-3
+    assert min(errors[1::3] + errors[2::3]) > 1e-2
+    assert reading.drift.positions > 0
+    assert reading.drift.largest > 1e-2
+    assert 0 <= reading.drift.agreement <= 1
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_reading_everything_at_every_step_drifts_nowhere(
+    load: Callable[[str], Model], name: str
+) -> None:
+    model = load(name)
+    reading = FullReading(*model, refresh=1)
+    ids, real, context = started(reading, model[1])
+    session = reading.begin(context, 0, real)
+    done, logp = written(model, session.logits, ids)
+    session.nats(done, canvases_of(model[1], model[0], ids), logp)
+    assert reading.drift == Drift()
+    assert reading.drift.agreement == 1
+
+
+@pytest.mark.parametrize("refresh", [1, 2, 16])
+def test_finished_regions_are_scored_by_an_exact_forward(
+    load: Callable[[str], Model], refresh: int
+) -> None:
+    """Against a forward per row, with every second written token masked again."""
+    model = load("llada")
+    backbone, family = model
+    reading = FullReading(*model, refresh=refresh)
+    ids, real, context = started(reading, family)
+    session = reading.begin(context, 0, real)
+    done, logp = written(model, session.logits, ids)
+    canvases = canvases_of(family, backbone, ids)
+    before = reading.drift.positions
+    nats = session.nats(done, canvases, logp)
+    expected = []
+    for row, was, is_real in zip(done, ids, real, strict=True):
+        holes = (was == family.mask).nonzero()[:, 0]
+        hidden_again = row.clone()
+        hidden_again[holes[::2]] = family.mask
+        found = whole(model, context, hidden_again[None], is_real[None])
+        found = found.masked_fill(canvases.banned[0], float("-inf")).log_softmax(-1)
+        picked = found.gather(1, row[holes[::2]][:, None])
+        expected.append(float(picked.mean()) * len(holes))
+    assert nats.tolist() == pytest.approx(expected, abs=1e-3)
+    assert (reading.drift.positions > before) == (refresh > 1)
+
+
+def test_equal_canvases_share_the_first_step(
+    load: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load("llada")
+    rows = []
+    read = Backbone.read_blocks
+
+    def counted(
+        self: Backbone,
+        ids: Tensor,
+        real: Tensor,
+        blocks: Tensor,
+        past: Memory | None = None,
+        keep: bool = False,
+    ) -> tuple[Tensor, Memory | None]:
+        rows.append((len(ids), past is None))
+        return read(self, ids, real, blocks, past, keep)
+
+    monkeypatch.setattr(Backbone, "read_blocks", counted)
+    reading = FullReading(*model)
+    ids, real, context = started(reading, model[1])
+    session = reading.begin(context, 0, real)
+    session.logits(ids)
+    session.logits(ids)
+    session.logits(ids[:, :])
+    # Two of three rows are alike: one of them is read with the context, then each alone.
+    assert rows == [(2, True), (3, False), (3, False)]
+    alike = ids[[0, 0, 0]], real[[0, 0, 0]]
+    session = reading.begin(context, 0, alike[1])
+    shared = session.logits(alike[0])
+    assert rows[-1] == (1, True)
+    torch.testing.assert_close(shared, whole(model, context, *alike), **CLOSE)
+    session.logits(alike[0])
+    assert rows[-1] == (3, False)
+
+
+@pytest.mark.parametrize("refresh", [1, 2, 16])
+def test_a_row_does_not_depend_on_its_batch(load: Callable[[str], Model], refresh: int) -> None:
+    model = load("dream")
+    ids, real, context = started(FullReading(*model, refresh=refresh), model[1])
+    together = FullReading(*model, refresh=refresh).begin(context, 0, real)
+    done, logp = written(model, together.logits, ids)
+    canvases = canvases_of(model[1], model[0], ids)
+    nats = together.nats(done, canvases, logp)
+    for i in range(3):
+        session = FullReading(*model, refresh=refresh).begin(context, 0, real[i : i + 1])
+        generators = [torch.Generator().manual_seed(i)]
+        rule = Rule(temperature=1.0, left_bias=0.0)
+        one = canvases_of(model[1], model[0], ids[i : i + 1])
+        *_, last = denoise(one, session.logits, [9], rule, generators)
+        assert torch.equal(last.ids[0], done[i])
+        assert float(session.nats(last.ids, one, last.logp)) == pytest.approx(
+            float(nats[i]), abs=1e-3
+        )
+
+
+# -- parts ------------------------------------------------------------------------------------
+
+
+def test_distinct_keeps_the_order_and_minds_padding() -> None:
+    ids = torch.tensor([[1, 2], [1, 2], [3, 4], [1, 2]])
+    real = torch.tensor([[True, True], [True, False], [True, True], [True, True]])
+    assert distinct(ids, real) == ([0, 1, 2], [0, 1, 2, 0])
+
+
+def test_drift_adds_up() -> None:
+    exact = torch.tensor([[1.0, 2.0], [3.0, 1.0]])
+    drift = Drift().measured(torch.tensor([[1.5, 2.0], [0.0, 1.0]]), exact)
+    assert drift == Drift(positions=2, same=1, largest=3.0)
+    assert drift.agreement == 0.5
+    assert drift.measured(exact, exact) == Drift(4, 3, 3.0)
+    assert drift.measured(exact[:0], exact[:0]) == drift
+
+
+def test_bad_settings_are_refused(load: Callable[[str], Model], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="refresh is 0"):
+        FullReading(*load("llada"), refresh=0)
+    folder = checkpoints.write(ALL["llada"], tmp_path)
+    with pytest.raises(ConfigError, match="cache is 'none'"):
+        load_denoiser(str(folder), cache="none")  # type: ignore[arg-type]
