@@ -82,6 +82,7 @@ class DlmConfig(EndpointConfig):
     revision: str = ""  # of a local:HUB_ID: a full commit id
     family: str = ""  # of a local:PLACE whose name does not tell
     device: str = ""  # of a local:PLACE, such as cuda:0; "": the best there is
+    dtype: Literal["", "bfloat16", "float32"] = ""  # of a local:PLACE; "": the quickest there
     steps: Annotated[int, Field(ge=1, le=256)] | None = None  # denoising steps; None: by length
     temperature: Annotated[float, Field(ge=0, le=5)] | None = None  # None: 0.3, or the API's own
     position_temperature: Annotated[float, Field(ge=0, le=5)] = 0.3

@@ -12,6 +12,8 @@ from remask.errors import ConfigError
 from remask.ports import Denoiser
 
 if TYPE_CHECKING:
+    import torch
+
     from remask.dlm.sampler import Rule
 
 APIS = ("mercury", "chat")
@@ -56,10 +58,13 @@ def memory_of(config: DlmConfig) -> str:
     kind, _, place = config.model.partition(":")
     if kind != "local":
         return ""
-    from remask.backbone.checkpoint import choose_device, memory_need, read_config
+    from remask.backbone.checkpoint import memory_need, read_config
+    from remask.backbone.hardware import choose_device, choose_dtype
 
-    need = memory_need(read_config(place, config.revision or None), tokens=READ)
-    return f"{config.model}: about {need / 1e9:.1f} GB on {choose_device(config.device or None)}"
+    device = choose_device(config.device or None)
+    dtype = _dtype(config) or choose_dtype(device)
+    need = memory_need(read_config(place, config.revision or None), dtype, READ)
+    return f"{config.model}: about {need / 1e9:.1f} GB on {device}"
 
 
 def _embedded(config: DlmConfig) -> Denoiser:
@@ -78,12 +83,20 @@ def _local(config: DlmConfig, place: str) -> Denoiser:
         config.revision or None,
         config.family or None,
         device=config.device or None,
+        dtype=_dtype(config),
         rule=_rule(config, RULE),
         steps=config.steps,
         guidance=config.guidance,
         cache=config.cache,
         refresh=config.refresh,
     )
+
+
+def _dtype(config: DlmConfig) -> "torch.dtype | None":
+    import torch
+
+    numbers = {"": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
+    return numbers[config.dtype]
 
 
 def _rule(config: DlmConfig, base: "Rule") -> "Rule":

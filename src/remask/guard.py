@@ -2,6 +2,10 @@
 
 Compares a candidate with the baseline: everything the author wrote is allowed, only what is new
 can be wrong. Pure and fast. Knows nothing of traces, models, scores or the search.
+
+The lengths of forbidden runs are our own choice. Of human-written prompts, 0.7 % of the sentences
+share such a run with ten inputs of their own task (Natural Instructions, 813 sentences), and 1 % to
+5 % with eight conversations held under them (the two policies of tau-bench).
 """
 
 import re
@@ -14,17 +18,40 @@ from itertools import pairwise
 from remask.prompt import Prompt, frozen_texts, sentences
 from remask.text import CHAT_MARK, INVISIBLE, words
 
-RUN = 4  # words in a row that must not travel from a user's text into a prompt
-_CJK_RUN = 8  # the same in characters, for scripts without spaces
+_CJK_RUN = 6  # characters in a row, for scripts without spaces
 _CJK = re.compile(rf"[\u3040-\u30ff\u3400-\u9fff]{{{_CJK_RUN},}}")
 
 Gram = tuple[str, ...]
 
+# Words that carry grammar rather than content: they tell languages apart, and a run of them alone
+# is nobody's.
+_LANGUAGES = {
+    "english": "the of and to a an in is are be been was were it its this that these those for with"
+    " from by on at as or but if not you your they their there have has had do does did will would"
+    " can could should may must what which who how when where so than then all any some i me my we"
+    " our us he she his her no up out about into over only also just more most very",
+    "german": "der das dem des und nicht ist sie mit ein eine einen einer für auf zu zum zur von"
+    " im sich werden wird sind oder aber wenn dass ich du wir ihr ihre alle nur noch auch nach aus",
+    "french": "le la les des du une et est pas que qui pour dans vous avec sur ce cette ces ou"
+    " mais si il elle ils nous votre vos toutes tous sont être ne aux par",
+    "spanish": "el la los las una de en es no que para por del al su sus lo se como más pero si"
+    " está son todas todos este esta estas usted",
+    "italian": "il la lo gli le una è non che di con del della delle dei al alla sono"
+    " più ma se tutte tutti questo questa nel",
+    "portuguese": "os um uma é não que de para com por do da dos das ao seu sua como mais mas"
+    " são todas todos este esta você",
+    "dutch": "de het een en niet is zijn voor op te dat deze aan als ook maar worden je"
+    " jij uw alle bij naar om",
+}
+_FUNCTION_WORDS = {name: frozenset(text.split()) for name, text in _LANGUAGES.items()}
+_SMALL = frozenset().union(*_FUNCTION_WORDS.values())
+
 
 def ngrams(texts: Iterable[str]) -> frozenset[Gram]:
-    """All runs of four words of untrusted `texts`: the index that `objection` looks things up in.
+    """The runs of words of untrusted `texts` that must not travel into a prompt: three words of
+    which two carry content, four of which one does.
 
-    Chinese and Japanese are written without spaces; there a run is eight characters.
+    Chinese and Japanese are written without spaces; there a run is six characters.
     """
     return frozenset(gram for text in texts for gram in _grams(text))
 
@@ -33,20 +60,24 @@ def objection(
     candidate: Prompt,
     baseline: Prompt,
     untrusted: frozenset[Gram],
+    parent: Prompt | None = None,
     max_growth: float = 3.0,
     max_chars: int | None = None,
 ) -> str:
     """Why `candidate` must not be tried, in a few words; "" if nothing speaks against it.
 
-    `untrusted` is `ngrams` of users' texts. The prompt may grow to `max_growth` times the words of
-    the baseline (60 words are always allowed) and to `max_chars` characters.
+    `untrusted` is `ngrams` of what was read to write it; the words of its `parent` were there
+    before, and may meet other traces by chance. The prompt may grow to `max_growth` times the words
+    of the baseline (60 words are always allowed) and to `max_chars` characters.
     """
     return (
         _size(candidate.text, baseline.text, max_growth, max_chars)
         or _marks(candidate.text, baseline.text)
         or _frozen(candidate, baseline)
         or _secrets(candidate.text, baseline.text)
-        or _copied(candidate.text, baseline.text, untrusted)
+        or _copied(candidate.text, (baseline, parent or baseline), untrusted)
+        or _commands(candidate.text, baseline.text)
+        or _code(candidate.text, baseline.text)
         or _repeated(candidate, baseline)
         or _foreign(candidate.text, baseline.text)
         or _unbalanced(candidate.text, baseline.text)
@@ -94,7 +125,7 @@ def _frozen(candidate: Prompt, baseline: Prompt) -> str:
 
 _DOMAIN = re.compile(
     r"\b[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.(?:com|org|net|io|ai|dev|app|co|edu|gov|info|biz|me|xyz|ru"
-    r"|cn|de|uk|fr|us|eu|in|jp)\b",
+    r"|cn|de|uk|fr|us|eu|in|jp)\b|\b\d{1,3}(?:\.\d{1,3}){3}\b",
     re.IGNORECASE,
 )
 _KEY = re.compile(
@@ -103,6 +134,7 @@ _KEY = re.compile(
     r"|\beyJ[\w-]{8,}|-----BEGIN"
 )
 _TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{20,}")
+_INNER = re.compile(r"[a-z][A-Z]\w*[a-z][A-Z]")
 _DIGITS = re.compile(r"\+?\(?\d(?:[ \t().\-/]{0,2}\d){6,}")
 
 
@@ -113,22 +145,68 @@ def _secrets(text: str, base: str) -> str:
         return "looks like a secret key"
     known = set(_TOKEN.findall(base))
     for token in _TOKEN.findall(text):
-        mixed = any(c.isdigit() for c in token) and any(c.isalpha() for c in token)
-        if mixed and token not in known:
-            return "looks like a secret: a long mix of letters and digits"
+        letters = token.strip("=").replace("-", "").replace("/", "")
+        mixed = any(c.isalpha() for c in letters) and not letters.isalpha()
+        if (mixed or _INNER.search(letters)) and token not in known:
+            return "looks like a secret: a long mix of characters"
     if _new(_DIGITS, text, base):
         return "looks like a phone or account number"
     return ""
 
 
-def _copied(text: str, base: str, untrusted: frozenset[Gram]) -> str:
+def _copied(text: str, before: Iterable[Prompt], untrusted: frozenset[Gram]) -> str:
     grams = _grams(text)
     if untrusted.isdisjoint(grams):
         return ""
-    own = set(_grams(base))
+    own = {gram for prompt in before for gram in _grams(prompt.text)}
     for gram in grams:
         if gram in untrusted and gram not in own:
             return f"copies a user's words: {_short(' '.join(gram))}"
+    return ""
+
+
+_ORDERS = re.compile(
+    r"\b(?:ignor|disregard|forget|overrid|bypass|neglect|skip)\w*\W+(?:\w+\W+){0,3}?"
+    r"(?:(?:previous|prior|above|earlier|preceding|former|original|system|your|its)\W+(?:\w+\W+)?"
+    r"(?:instruction|prompt|rule|guideline|direction|polic)"
+    r"|(?:everything|anything|all)\W+(?:above|before|previous|prior|earlier|so far))"
+    r"|\b(?:reveal|print|repeat|show|leak|disclose|output)\w*\W+(?:\w+\W+){0,3}?"
+    r"(?:your|system|hidden|secret)\W+(?:instruction|prompt|key)s?\b"
+    r"|\bnew\W+(?:system\W+)?instructions?\b|\bjailbr\w+|\bprompt injection"
+    r"|\b(?:developer|admin|debug|god|dan|root|sudo)\W+mode\b",
+    re.IGNORECASE,
+)
+_SCORING = re.compile(
+    r"\b(?:scor(?:e|es|ing)|reward\w*|judge\w*|grade[rs]?|evaluator|rating)\b"
+    r"(?:\W+\w+){0,3}?\W+(?:\d+|full|perfect|maxim\w+|highest|top|max|ten)\b"
+    r"|\b(?:full|perfect|maxim\w+|highest|top|max)\W+(?:score|reward|rating|grade|mark)s?\b",
+    re.IGNORECASE,
+)
+
+
+def _commands(text: str, base: str) -> str:
+    """The usual words of an attack, in case it comes reworded."""
+    if new := _new(_ORDERS, text, base):
+        return f"speaks to the model as an attack does: {_short(new)}"
+    if not _SCORING.search(base) and (new := _new(_SCORING, text, base)):
+        return f"speaks of its own score: {_short(new)}"
+    return ""
+
+
+_CODE = re.compile(
+    r"\b\w+\(\)|[=!]==?|&&|\|\||\$[A-Za-z_({]|\\|%[0-9A-Fa-f]{2}\b|\]\(|</|/>|=>"
+    r"|\b[a-z]\w*\(\w+=|(?<![\w/.])/\w+/\w|\w=+(?!\S)|^[ \t]*(?:import|def|class|SELECT|curl)\s",
+    re.MULTILINE,
+)
+# Names of tools and variables: snake_case, camelCase (iPhone and macOS are words), tool.method.
+_NAME = re.compile(r"\b[A-Za-z]\w*_\w+\b|\b[a-z]{2,}[A-Z][a-z]\w*|\b[a-z]{2,}\.[a-z]{3,}\b")
+
+
+def _code(text: str, base: str) -> str:
+    if new := _new(_CODE, text, base):
+        return f"new code: {_short(new.strip())}"
+    if new := _new(_NAME, text, base):
+        return f"new name of a tool or variable: {_short(new)}"
     return ""
 
 
@@ -172,8 +250,23 @@ def _foreign(text: str, base: str) -> str:
     known = _scripts(base)
     if not known.isdisjoint(_JAPANESE[:2]):
         known = known.union(_JAPANESE)
-    new = _scripts(text) - known
-    return f"letters of another script: {min(new).lower()}" if new else ""
+    if new := _scripts(text) - known:
+        return f"letters of another script: {min(new).lower()}"
+    return _language(frozenset(_words(text)), frozenset(_words(base)))
+
+
+def _language(seen: frozenset[str], before: frozenset[str]) -> str:
+    """Two new function words that only another language than the baseline's has."""
+    counts = {name: len(small & before) for name, small in _FUNCTION_WORDS.items()}
+    most = max(counts.values())
+    if not most:
+        return ""
+    own = {name for name, count in counts.items() if count == most}
+    known = before.union(*(_FUNCTION_WORDS[name] for name in own))
+    for name, small in _FUNCTION_WORDS.items():
+        if name not in own and len(new := (small & seen) - known) > 1:
+            return f"another language: {name} ({', '.join(sorted(new)[:3])})"
+    return ""
 
 
 @lru_cache(maxsize=256)
@@ -262,7 +355,11 @@ def _words(text: str) -> Gram:
 
 def _grams(text: str) -> list[Gram]:
     seen = words(text)
-    grams: list[Gram] = list(zip(*(seen[i:] for i in range(RUN)), strict=False))
+    grams: list[Gram] = []
+    for size, content in ((3, 2), (4, 1)):
+        for gram in zip(*(seen[i:] for i in range(size)), strict=False):
+            if sum(word not in _SMALL for word in gram) >= content:
+                grams.append(gram)
     for run in _CJK.findall(text):
         grams += [(run[i : i + _CJK_RUN],) for i in range(len(run) - _CJK_RUN + 1)]
     return grams

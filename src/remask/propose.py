@@ -24,6 +24,7 @@ class Recipe:
     traces: int  # read at a time
     context_tokens: int
     max_growth: float
+    answers: tuple[str, ...] = ()  # the user's own: their words may enter the prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class DiffusionProposer:
             drawn.append((name, MASKERS[name](parent, self.count, rng, support)))
         canvases = [canvas(parent, masks) for _, masks in drawn]
         fills = self.denoiser.infill(context, canvases, seed_for(seed, "infill"))
-        untrusted = guard.ngrams([t.query for t in traces])
+        untrusted = _untrusted(context) - guard.ngrams(self.recipe.answers)
         return [
             self._proposal(parent, name, masks, fill, context, untrusted)
             for (name, masks), fill in zip(drawn, fills, strict=True)
@@ -80,7 +81,7 @@ class DiffusionProposer:
         masks: tuple[Mask, ...],
         fill: Fill,
         context: Context,
-        untrusted: frozenset[tuple[str, ...]],
+        untrusted: frozenset[guard.Gram],
     ) -> Proposal:
         changes = edits(parent, masks, fill.texts)
         prompt = parent.apply(changes)
@@ -92,7 +93,7 @@ class DiffusionProposer:
             traces=tuple(t.id for t in context),
             logp=fill.logp,
             objection=guard.objection(
-                prompt, self.baseline, untrusted, max_growth=self.recipe.max_growth
+                prompt, self.baseline, untrusted, parent, max_growth=self.recipe.max_growth
             ),
         )
 
@@ -118,6 +119,15 @@ class ExplainingProposer(DiffusionProposer):
             drops[trace.id] = whole - sum(self.denoiser.score(rest, text, spans))
         best = sorted(drops, key=lambda id: (-drops[id], id))[:3]
         return tuple(id for id in best if drops[id] > 0)
+
+
+def _untrusted(context: Context) -> frozenset[guard.Gram]:
+    """The words of the traces that are read, the right answers too: anybody may have given them."""
+    return guard.ngrams(
+        text
+        for t in context
+        for text in (t.query, t.response, t.desired or "", *(note.text for note in t.feedback))
+    )
 
 
 def _written(proposal: Proposal) -> list[tuple[int, int]]:

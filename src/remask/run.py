@@ -277,7 +277,7 @@ def _search_and_test(
 ) -> State:
     """Search from wherever the store stands, then the sealed test."""
     store = account.store
-    proposer = make_proposer(job.config, job.start, denoiser)
+    proposer = make_proposer(job.config, job.start, denoiser, task.labels)
     state = fold(decode(event) for event in store.events())
     clock = _Clock(store)
 

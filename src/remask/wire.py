@@ -105,8 +105,12 @@ def make_task(config: Config, dataset: Dataset, parts: Parts, metered: Metered) 
     )
 
 
-def make_proposer(config: Config, start: Prompt, denoiser: Denoiser) -> Proposer:
+def make_proposer(
+    config: Config, start: Prompt, denoiser: Denoiser, labels: Sequence[str] = ()
+) -> Proposer:
     """A denoiser that cannot score text (an API) gets neither `blame` nor explanations.
+
+    `labels`: the answers that the task allows; a prompt may name them.
 
     Raises ConfigError where the user asks for `blame` all the same.
     """
@@ -118,7 +122,8 @@ def make_proposer(config: Config, start: Prompt, denoiser: Denoiser) -> Proposer
             "not give; leave blame out of search.maskers or use a local model"
         )
     maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
-    recipe = Recipe(maskers, search.traces, search.context_tokens, search.max_growth)
+    answers = tuple(config.metric.answer.replace("{label}", label) for label in labels)
+    recipe = Recipe(maskers, search.traces, search.context_tokens, search.max_growth, answers)
     kind = ExplainingProposer if scores else DiffusionProposer
     return kind(start, denoiser, recipe)
 

@@ -20,8 +20,9 @@ from transformers import Qwen2Config
 
 import checkpoints
 from checkpoints import ALL, Tiny
-from remask.backbone.checkpoint import choose_device, load_checkpoint, memory_need, read_config
+from remask.backbone.checkpoint import load_checkpoint, memory_need, read_config
 from remask.backbone.formats import FORMATS, Format, read_settings
+from remask.backbone.hardware import choose_device
 from remask.backbone.model import Backbone
 from remask.dlm.families import FAMILIES, Family, find_family, fit
 from remask.errors import BackendError

@@ -26,8 +26,9 @@ def test_cache_folder_follows_the_environment(
 
 
 def test_the_same_model_is_loaded_once_and_named_by_content() -> None:
-    base, exact = load_base(), load_base(dtype=torch.float32)
-    assert load_base() is base
+    base, exact = load_base(dtype=torch.bfloat16), load_base(dtype=torch.float32)
+    assert load_base(dtype=torch.bfloat16) is base
+    assert load_base() in (base, exact)
     assert base.dtype is torch.bfloat16
     assert exact.dtype is torch.float32
     assert base.identity != exact.identity

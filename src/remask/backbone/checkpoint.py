@@ -13,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from remask.backbone.formats import Format, Settings, our_name, read_settings, recognise
+from remask.backbone.hardware import choose_device, choose_dtype
 from remask.backbone.model import Backbone, Config, build, skeleton
 from remask.backbone.source import (
     CONFIG,
@@ -44,15 +45,16 @@ def load_checkpoint(
     place: str,
     revision: str | None = None,
     device: str | None = None,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
 ) -> Checkpoint:
     """Load the checkpoint at `place`: a folder, or a hub id with a pinned `revision`.
 
     device: "cpu", "cuda", "cuda:1", "mps"; without it CUDA, else MPS, else the CPU. Weights are
-    cast to `dtype`. Raises BackendError in one sentence where anything is missing, unknown,
-    damaged or not what it should be.
+    cast to `dtype`; without it to the quickest one there. Raises BackendError in one sentence
+    where anything is missing, unknown, damaged or not what it should be.
     """
     chosen = choose_device(device)
+    dtype = dtype or choose_dtype(chosen)
     folder = find_folder(place, revision)
     settings = read_json(folder / CONFIG)
     row = recognise(settings, place)
@@ -94,21 +96,6 @@ def memory_need(config: Config, dtype: torch.dtype = torch.bfloat16, tokens: int
     keys = weights["model.layers.0.self_attn.k_proj.weight"].shape[0]
     layers: int = config.num_hidden_layers
     return int((numbers + tokens * 2 * layers * keys) * dtype.itemsize)
-
-
-def choose_device(name: str | None = None) -> torch.device:
-    """The device called `name`, or the quickest there is. Raises BackendError."""
-    if name is None:
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        first = str(error).partition("\n")[0]
-        raise BackendError(f"the device {name!r} cannot be used here ({first})") from error
-    return device
 
 
 def _check_tokens(known: dict[str, int], row: Format, config: Config, place: str) -> None:

