@@ -27,6 +27,7 @@ ALLOWED = {
     "backbone": {"errors", "identity"},
     "dlm": GROUND | {"backbone", "text"},
     "target": GROUND | {"backbone", "budget", "store"},
+    "ingest": {"errors", "trace", "text", "identity"},
     "task": GROUND,
     "propose": GROUND | {"condition", "guard", "mask"},
     "search": GROUND | {"events"},

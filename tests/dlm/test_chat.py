@@ -352,5 +352,5 @@ def test_it_is_remote_and_scores_nothing() -> None:
     assert isinstance(denoiser, Remote) and not isinstance(denoiser, Scorer)
     assert denoiser.max_output == 1024
     assert '"seed": 0' in denoiser.target.identity and "temperature" not in denoiser.target.identity
-    with pytest.raises(ConfigError, match="use embedded, .*chat:MODEL"):
+    with pytest.raises(ConfigError, match=r"use embedded, .*chat:MODEL"):
         make_denoiser(make_config({"prompt": "x", "dlm": {"model": "chat:"}}, "test").dlm)

@@ -13,6 +13,7 @@ import click
 
 from remask import __version__
 from remask.cli.flags import data_flags, eval_data_flags, run_flags, show_flags, target_flags
+from remask.cli.traces import traces
 from remask.errors import RemaskError
 
 if TYPE_CHECKING:
@@ -161,6 +162,9 @@ def report(run: Path) -> None:
     from remask.report.files import write_report
 
     click.echo(f"wrote {write_report(run)}")
+
+
+main.add_command(traces)
 
 
 def _mode(plain: bool, json: bool) -> str:

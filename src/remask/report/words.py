@@ -74,8 +74,11 @@ def mean(scores: list[float]) -> float | None:
 
 
 def rejections(state: State) -> list[tuple[str, int]]:
-    """Reasons of the guard and how many different prompts each one stopped, most first."""
-    prompts = {(r.prompt, r.reason) for r in state.rejections}
+    """Kinds of reasons of the guard and how many different prompts each stopped, most first.
+
+    What a reason quotes is left out: hundreds of prompts would have hundreds of reasons.
+    """
+    prompts = {(r.prompt, r.reason.partition(":")[0]) for r in state.rejections}
     counts = Counter(reason for _, reason in prompts)
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 

@@ -1,0 +1,133 @@
+"""System prompts that differ only in some spans, as one template with variables.
+
+Applications fill in a name, a date or documents before they send a prompt; what can be optimised is
+the template. Words are aligned by the longest common subsequence of Python's difflib. Knows texts
+only.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from difflib import SequenceMatcher
+
+ALIKE = 0.6  # share of a template's words that another prompt must have to belong to it
+FIXED = 0.5  # share of the words that must stay fixed, or the template says nothing
+MAX_BUILT = 60  # distinct prompts that build templates; later ones only join them
+MAX_WORDS = 4000  # of a prompt that is aligned; longer ones stand for themselves
+EXAMPLES = 3
+
+_PIECE = re.compile(r"\s+|[\w'’-]+|[^\w\s]")
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A group of prompts. `pieces` are its fixed texts; a variable stands between two of them."""
+
+    pieces: tuple[str, ...]
+    count: int  # prompts, repetitions included
+    distinct: int
+    examples: tuple[tuple[str, ...], ...] = ()  # of each variable, its first values
+
+    @property
+    def text(self) -> str:
+        """The template with `{variable_1}`, … for what differs."""
+        parts = [self.pieces[0]]
+        for number, piece in enumerate(self.pieces[1:], 1):
+            parts += [f"{{variable_{number}}}", piece]
+        return "".join(parts)
+
+
+def templates(prompts: Mapping[str, int]) -> list[Template]:
+    """The templates behind `prompts` (text: how often), the most frequent first."""
+    groups: list[tuple[list[str | None], list[str]]] = []  # tokens, None where they differ
+    ordered = sorted(prompts, key=lambda text: (-prompts[text], text))
+    for place, text in enumerate(ordered):
+        tokens = _PIECE.findall(text)
+        if not _joined(groups, tokens, text, place < MAX_BUILT):
+            groups.append((list(tokens), [text]))
+    found = [_template(fixed, members, prompts) for fixed, members in groups]
+    return sorted(found, key=lambda template: -template.count)
+
+
+def _joined(
+    groups: list[tuple[list[str | None], list[str]]], tokens: list[str], text: str, build: bool
+) -> bool:
+    """Put a prompt into the first group that it is like; False where there is none."""
+    for number, (fixed, members) in enumerate(groups):
+        if _values(_pieces(fixed), text) is not None and None in fixed:
+            members.append(text)
+            return True
+        if not build or max(len(fixed), len(tokens)) > MAX_WORDS:
+            continue
+        merged = _merged(fixed, tokens)
+        if merged is not None:
+            groups[number] = (merged, [*members, text])
+            return True
+    return False
+
+
+def _merged(fixed: list[str | None], tokens: list[str]) -> list[str | None] | None:
+    """The tokens that both have, with None for what lies between; None: too little in common."""
+    matcher = SequenceMatcher(None, fixed, tokens, autojunk=False)
+    if matcher.quick_ratio() < ALIKE or matcher.ratio() < ALIKE:
+        return None
+    merged: list[str | None] = []
+    for kind, start, stop, _, _ in matcher.get_opcodes():
+        if kind == "equal":
+            merged += fixed[start:stop]
+        elif not merged or merged[-1] is not None:
+            merged.append(None)
+    merged = _without_crumbs(merged)
+    kept = sum(len(token) for token in merged if token is not None)
+    whole = sum(len(token) for token in tokens)
+    return merged if kept >= FIXED * whole else None
+
+
+def _without_crumbs(tokens: list[str | None]) -> list[str | None]:
+    """Blanks and signs between two variables make one variable of both."""
+    out: list[str | None] = []
+    for place, token in enumerate(tokens):
+        between = 0 < place < len(tokens) - 1 and tokens[place + 1] is None and bool(out)
+        if token is not None and between and out[-1] is None and not token.strip():
+            continue
+        if token is not None or not out or out[-1] is not None:
+            out.append(token)
+    return out
+
+
+def _pieces(tokens: list[str | None]) -> tuple[str, ...]:
+    pieces = [""]
+    for token in tokens:
+        if token is None:
+            pieces.append("")
+        else:
+            pieces[-1] += token
+    return tuple(pieces)
+
+
+def _values(pieces: tuple[str, ...], text: str) -> tuple[str, ...] | None:
+    """The value of each variable in `text`, the shortest each; None: another template."""
+    if len(pieces) == 1:
+        return () if pieces[0] == text else None
+    if not text.startswith(pieces[0]) or not text.endswith(pieces[-1]):
+        return None
+    end = len(text) - len(pieces[-1])
+    place = len(pieces[0])
+    values = []
+    for piece in pieces[1:-1]:
+        found = text.find(piece, place, end)
+        if found < 0:
+            return None
+        values.append(text[place:found])
+        place = found + len(piece)
+    return None if place > end else (*values, text[place:end])
+
+
+def _template(fixed: list[str | None], members: list[str], prompts: Mapping[str, int]) -> Template:
+    pieces = _pieces(fixed)
+    values = [v for text in members if (v := _values(pieces, text)) is not None]
+    examples = tuple(
+        tuple(dict.fromkeys(column))[:EXAMPLES] for column in zip(*values, strict=True)
+    )
+    count = sum(prompts[text] for text in members)
+    return Template(pieces, count, len(members), examples)
