@@ -1,6 +1,7 @@
 """Which traces a denoiser reads: shares, balance, limits, and nothing hidden in them."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -56,6 +57,13 @@ def test_what_counts_as_failing() -> None:
     for note in (Feedback("label", "positive"), Feedback("score", "", 1.0)):
         assert not failing(Trace("a", "q", "r", None, (note,), None))
     assert not failing(Trace("a", "q", "r", None, (Feedback("comment", "well done"),), 1.0))
+
+
+def test_one_source_cannot_flood_the_context() -> None:
+    flood = [replace(trace(i, 0.0), source="one user") for i in range(500)]
+    others = [replace(trace(1000 + i, 0.0), source=f"user {i}") for i in range(20)]
+    chosen = select([*flood, *others], 10_000, count, rng(), max_traces=12)
+    assert sum(t.source == "one user" for t in chosen) <= 1
 
 
 def test_labels_take_turns() -> None:

@@ -43,6 +43,7 @@ class Trace:
     desired: str | None = None  # the right response, where it is known
     feedback: tuple[Feedback, ...] = ()
     score: float | None = None  # of the response, 0 to 1; None: unknown
+    source: str = ""  # the user or session it came from, where that is known
 
 
 @dataclass(frozen=True, slots=True)

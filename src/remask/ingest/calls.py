@@ -164,5 +164,6 @@ def _record(call: Call, above: Sequence[str], source: Source, silent: str) -> Re
         model=call.model,
         template=call.template,
         keys=tuple(dict.fromkeys(key for key in (call.id, *call.names, *above) if key)),
+        session=call.session,
         thread=content_id("thread", group, beginning) if group else "",
     )

@@ -77,6 +77,7 @@ class Record:
     template: str = ""  # of the system prompt, with its variables, where the format says it
     # Names by which an Addition may mean this record: its own id, then those of what is around it.
     keys: tuple[str, ...] = ()
+    session: str = ""  # the conversation or user that it is part of
     thread: str = ""  # where records repeat a growing history: only the longest unrated one stays
 
 

@@ -36,7 +36,7 @@ def trace_of(record: Record, scales: Mapping[str, Scale]) -> Trace:
         desired = response
     notes = tuple(note for rating, value in scores for note in _notes(rating, value))
     name = record.id or record.source.place
-    return Trace(name, query, response, desired, notes, score)
+    return Trace(name, query, response, desired, notes, score, record.session)
 
 
 def condensed(turns: Sequence[Turn]) -> tuple[str, str]:
