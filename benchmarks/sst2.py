@@ -1,11 +1,12 @@
 """SST-2 with the embedded models: a terse seed prompt against the optimised one, on the test file.
 
-    python benchmarks/sst2.py --data FOLDER [--seeds 0 1 2] [--calls 2400]
+    python benchmarks/sst2.py --data FOLDER [--seeds 0 1 2] [--calls 2400] [--runs FOLDER]
 
 FOLDER holds train.jsonl, validation.jsonl and test.jsonl with the columns input and label. The
 search may spend `--calls` target calls; the test file is scored once at the end of each seed. The
-seeds differ in the search and in which train and validation rows it gets. Writes
-benchmarks/results/sst2.json with the command and the commit.
+seeds differ in the search and in which train and validation rows it gets. With --runs each seed
+keeps its run directory there: a seed that was cut goes on, a finished one is not played again.
+Writes benchmarks/results/sst2.json with the command and the commit.
 """
 
 import argparse
@@ -15,7 +16,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from remask import optimize
+from remask import optimize, resume
 from remask.events import Tested, decode, fold
 from remask.evidence import student
 from remask.identity import rng_for
@@ -42,16 +43,20 @@ def rows_of(folder: Path, seed: int, train: int, validation: int) -> list[dict[s
 def play(folder: Path, seed: int, calls: int, train: int, validation: int, run_dir: Path) -> dict:
     rows = rows_of(folder, seed, train, validation)
     test = sum(row["split"] == "test" for row in rows)
-    result = optimize(
-        SEED_PROMPT,
-        rows,
-        answer=ANSWER,
-        budget=calls + 2 * test,
-        seed=seed,
-        run_dir=run_dir,
-        settings={"data": {"split": "split"}},
-        hooks=Hooks(watch=lambda event, state, spend: print(".", end="", flush=True)),
-    )
+    hooks = Hooks(watch=lambda event, state, spend: print(".", end="", flush=True))
+    if run_dir.exists():
+        result = resume(run_dir, rows=rows, hooks=hooks)
+    else:
+        result = optimize(
+            SEED_PROMPT,
+            rows,
+            answer=ANSWER,
+            budget=calls + 2 * test,
+            seed=seed,
+            run_dir=run_dir,
+            settings={"data": {"split": "split"}},
+            hooks=hooks,
+        )
     with Store.read(run_dir) as store:
         tested = fold(decode(event) for event in store.events()).tested
     assert isinstance(tested, Tested)
@@ -86,13 +91,14 @@ def main() -> None:
     arg.add_argument("--train", type=int, default=200)
     arg.add_argument("--validation", type=int, default=200)
     arg.add_argument("--out", type=Path, default=RESULTS)
+    arg.add_argument("--runs", type=Path, help="keeps the run directories of the seeds")
     args = arg.parse_args()
+    kept = args.runs or Path(tempfile.mkdtemp())
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     runs = []
     for seed in args.seeds:
-        with tempfile.TemporaryDirectory() as folder:
-            run_dir = Path(folder) / "run"
-            runs.append(play(args.data, seed, args.calls, args.train, args.validation, run_dir))
+        run_dir = kept / f"seed-{seed}"
+        runs.append(play(args.data, seed, args.calls, args.train, args.validation, run_dir))
     tables = [run.pop("rows") for run in runs]
     shared = sorted(set.intersection(*(set(table) for table in tables)))
     # One difference per test row, averaged over the seeds: the rows are the same for all seeds.
@@ -101,7 +107,7 @@ def main() -> None:
     summary = {
         "task": "sst2",
         "command": "python benchmarks/sst2.py "
-        + " ".join(sys.argv[1:]).replace(str(args.data), "SST2_FOLDER"),
+        + " ".join(sys.argv[1:]).replace(str(args.data), "SST2_FOLDER").replace(str(kept), "RUNS"),
         "commit": commit.stdout.strip(),
         "seed_prompt": SEED_PROMPT,
         "n_test": len(shared),
