@@ -303,7 +303,9 @@ def test_identity_names_content_format_and_dtype(tmp_path: Path) -> None:
     one = checkpoints.write(ALL["sdar"], tmp_path / "one")
     same = checkpoints.write(ALL["sdar"], tmp_path / "same")
     other = checkpoints.write(ALL["sdar"], tmp_path / "other", seed=1)
-    names = [load_checkpoint(str(f), device="cpu").backbone.identity for f in (one, same, other)]
+    folders = (one, same, other)
+    half = [load_checkpoint(str(f), device="cpu", dtype=torch.bfloat16) for f in folders]
+    names = [found.backbone.identity for found in half]
     assert names[0] == names[1] != names[2]
     exact = load_checkpoint(str(one), device="cpu", dtype=torch.float32).backbone
     assert exact.identity != names[0]

@@ -121,8 +121,9 @@ def test_a_failed_call_is_no_score(kind: str) -> None:
     outcomes = LabelledTask(EXAMPLES, target).evaluate(PROMPT, IDS)
     assert [o.status for o in outcomes] == ["scored", "failed", "scored", "scored"]
     assert outcomes[1].error == "timeout" and outcomes[1].trace is None
-    with pytest.raises(TargetUnreliable, match=r"1 of 4 rows have no score.*timeout"):
-        mean_score(outcomes)
+    assert mean_score(outcomes) == pytest.approx(sum(o.score for o in outcomes) / 3)
+    with pytest.raises(TargetUnreliable, match=r"2 of 4 rows have no score.*timeout"):
+        mean_score([outcomes[1], *outcomes[:3]])
 
 
 class Moody(ScriptedTarget):
