@@ -41,5 +41,5 @@ clean:
 	touch $@
 
 .venv/.installed-dev: .venv/.installed
-	$(BIN)/pip install -q -c constraints.txt -e '.[local,openai,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[local,openai,web,dev]'
 	touch $@

@@ -1,124 +1,370 @@
-"""How long the embedded denoiser takes, and what keeping the traces' keys and values saves.
+"""How much quicker the denoisers are than the plain loop on the same weights.
 
-    python benchmarks/denoise.py [--json] [--repeats 3]
+    python benchmarks/denoise.py [--json] [--case issue3] [--seeds 4] [--threads 2]
+    python benchmarks/denoise.py --scaling docs/scaling.svg
 
-Draws 8 candidates of a 60-token prompt with 16 masked tokens under 600 tokens of traces: with the
-traces read once (a new context, and the same context again), and with a full forward over traces
-and prompt for every candidate at every step. All alternate in one run; medians are reported.
+The plain loop is that of the public samplers (`plain.py`): K candidates, a forward over traces and
+prompt at every step, nothing kept. Ours starts with a context that it has not met. Ratios are
+reference seconds over ours, measured one after the other in one run. Computes in float32, where the
+tokens of both can be compared; `matmul_share` is also given for bfloat16.
 """
 
 import argparse
 import json
+import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
+from plain import Plain, write_as_llada
 
-from remask.backbone.model import Backbone, Gates, Memory
+from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.dlm.adapter import Adapted, load_adapter
-from remask.dlm.embedded import EmbeddedDenoiser
+from remask.dlm.canvas import settle
+from remask.dlm.checkpoint import load_family
+from remask.dlm.embedded import embedded_reading
 from remask.dlm.families import render
-from remask.ports import Canvas, Context, Hole
+from remask.dlm.full import FullReading
+from remask.dlm.local import LocalDenoiser
+from remask.dlm.sampler import Rule
+from remask.ports import Canvas, Context, Fill, Hole
 from remask.trace import Trace
-
-CANDIDATES, PROMPT, MASKED, CONTEXT = 8, 60, 16, 600
 
 
 @dataclass(frozen=True, slots=True)
-class Rereading(Backbone):
-    """A backbone that reads the context again with every region, for every candidate."""
+class Case:
+    """What is denoised: tokens of traces and prompt, masks in holes of eight."""
 
-    base: Backbone
-    context: tuple[int, ...]
-
-    def read_region(
-        self,
-        ids: torch.Tensor,
-        real: torch.Tensor,
-        masked: torch.Tensor,
-        past: Memory,
-        gates: Gates,
-    ) -> torch.Tensor:
-        context = torch.tensor([self.context] * len(ids))
-        _, again = self.base.read(context, torch.ones_like(context, dtype=torch.bool))
-        return Backbone.read_region(self, ids, real, masked, again, gates)
+    context: int
+    prompt: int
+    masked: int
+    steps: int
+    candidates: int = 8
 
 
-def traces(denoiser: EmbeddedDenoiser) -> Context:
-    """As many traces as make about 600 tokens."""
+CASES = {"issue2": Case(600, 60, 16, 16), "issue3": Case(1000, 100, 24, 16)}
+HOLE = 8  # tokens
+PROMPT = """
+You read one message of a customer of an online shop and name the team that should answer it. The
+teams are delivery, payment, returns and account. Delivery looks after parcels that are late, lost
+or damaged on their way. Payment looks after invoices, refunds and cards that were refused. Returns
+takes back what does not fit or does not work. Account helps those who cannot log in or want to
+change their address. If two teams could answer, choose the one that the customer needs first. Do
+not promise anything and do not ask for more. Ignore greetings, thanks and signatures. Answer with
+the name of one team in small letters and nothing else at all
+"""
+FIXED = Rule(0.3, commit="steps")  # the same number of steps for both; the default temperature
+# The first mask of each hole at once: what stands in different holes hardly speaks to each other.
+PARALLEL = Rule(0.3, order="left", commit="steps")
+SEQUENTIAL = PARALLEL  # … one by one
+
+
+# -- what is denoised -----------------------------------------------------------------------------
+
+
+def traces(denoiser: LocalDenoiser, tokens: int) -> Context:
+    """As many traces as make about so many tokens."""
     made: list[Trace] = []
-    while denoiser.count(render(tuple(made))) < CONTEXT - 20:
+    while denoiser.count(render(tuple(made))) < tokens - 20:
         number = len(made)
         query = f"Order {number} has not come yet and nobody answers my letters."
         made.append(Trace(str(number), query, "complaint", "delivery", score=0.0))
     return tuple(made)
 
 
-def canvas(denoiser: EmbeddedDenoiser) -> Canvas:
-    """A prompt of 60 tokens, 16 of them masked in two holes."""
-    words = ["You", "read", "one", "message", "and", "name", "the", "team", "it", "needs"]
-    text = ""
-    while denoiser.count(text) < (PROMPT - MASKED) // 2:
-        text = f"{text} {words[denoiser.count(text) % len(words)]}".strip()
-    return (text + " ", Hole("x", MASKED // 2), " " + text + " ", Hole("y", MASKED // 2), ".")
+def canvas(denoiser: LocalDenoiser, case: Case) -> Canvas:
+    """A prompt of so many tokens; a hole of eight masks behind each of its equal shares."""
+    holes = case.masked // HOLE
+    words = iter(PROMPT.split())
+    parts: list[str | Hole] = []
+    for _ in range(holes):
+        text = next(words)
+        while denoiser.count(text) < (case.prompt - case.masked) // holes - 1:
+            text += f" {next(words)}"
+        parts += [f"{text.rstrip('.')}. ", Hole("Be quick.", HOLE), " "]
+    return tuple(parts[:-1])
 
 
-def rereading(base: Backbone, adapted: Adapted, context: Context) -> Adapted:
-    """The same model without reuse: its fills are the same up to rounding."""
-    ids = [*base.turn("user", render(context)), *base.opening("assistant")[:-1]]
-    merged = adapted.backbone
-    slow = Rereading(merged.model, merged.tokenizer, merged.identity, base, tuple(ids))
-    return replace(adapted, backbone=slow)
-
-
-def seconds(denoiser: EmbeddedDenoiser, context: Context, canvases: list[Canvas]) -> float:
+def timed(denoiser: LocalDenoiser, context: Context, case: Case) -> tuple[float, list[Fill]]:
+    canvases = [canvas(denoiser, case)] * case.candidates
     start = time.perf_counter()
-    denoiser.infill(context, canvases, seed=0)
-    return time.perf_counter() - start
+    fills = denoiser.infill(context, canvases, seed=0)
+    return time.perf_counter() - start, fills
 
 
-def measure(repeats: int, steps: int | None) -> dict[str, float | int | str]:
-    base = load_base()
-    adapted = load_adapter(base)
-    first = EmbeddedDenoiser(base, adapted, steps)
-    context = traces(first)
-    canvases = [canvas(first)] * CANDIDATES
-    slow = EmbeddedDenoiser(base, rereading(base, adapted, context), steps)
-    seconds(first, (), [("Warm ", Hole("up", 2))])
-    times: dict[str, list[float]] = {"new_context": [], "same_context": [], "uncached": []}
-    for _ in range(repeats):
-        fresh = EmbeddedDenoiser(base, adapted, steps)  # remembers no context
-        times["new_context"].append(seconds(fresh, context, canvases))
-        times["same_context"].append(seconds(fresh, context, canvases))
-        times["uncached"].append(seconds(slow, context, canvases))
-    median = {name: round(statistics.median(values), 2) for name, values in times.items()}
+def embedded(base: Backbone, adapted: Adapted, rule: Rule, steps: int) -> LocalDenoiser:
+    """The embedded denoiser; it has met no context yet."""
+    reading = embedded_reading(base, adapted)
+    return LocalDenoiser("embedded", base, adapted.family, reading, rule, steps)
+
+
+# -- what is measured -----------------------------------------------------------------------------
+
+
+def exact(base: Backbone, adapted: Adapted, case: Case) -> dict[str, Any]:
+    """The embedded model against the plain loop: the same tokens, sooner."""
+    ours = embedded(base, adapted, FIXED, case.steps)
+    context = traces(ours, case.context)
+    plain = Plain(embedded_reading(base, adapted))
+    slow = LocalDenoiser("plain", base, adapted.family, plain, FIXED, case.steps)
+    ours.infill((), [("Warm ", Hole("up", 2))], 0)
+    new, fills = timed(ours, context, case)
+    again, _ = timed(ours, context, case)
+    reference, expected = timed(slow, context, case)
     return {
-        **median,
-        "ratio": round(median["uncached"] / median["new_context"], 2),
-        "context_tokens": first.count(render(context)),
-        "prompt_tokens": PROMPT,
-        "masked": MASKED,
-        "candidates": CANDIDATES,
-        "repeats": repeats,
-        "threads": torch.get_num_threads(),
-        "model": first.identity,
+        "ratio_exact": reference / new,
+        "identical_tokens": [f.texts for f in fills] == [f.texts for f in expected],
+        "seconds_reference": reference,
+        "seconds_new_context": new,
+        "seconds_same_context": again,
+        "context_tokens": ours.count(render(context)),
+        "prompt_tokens": ours.count("".join(p for p in canvas(ours, case) if isinstance(p, str)))
+        + case.masked,
     }
+
+
+def parallel(base: Backbone, adapted: Adapted, case: Case, seeds: int) -> dict[str, Any]:
+    """Parallel commits: seconds, and what the base says of the texts, against one at a time."""
+    holes = case.masked // HOLE
+    quick = embedded(base, adapted, PARALLEL, HOLE)
+    slow = embedded(base, adapted, SEQUENTIAL, HOLE * holes)
+    context = traces(quick, case.context)
+    seconds, _ = timed(quick, context, case)
+    nats = {
+        name: [base_nats(d, context, case, seed) for seed in range(seeds)]
+        for name, d in (("parallel", quick), ("sequential", slow))
+    }
+    delta = [p - s for p, s in zip(nats["parallel"], nats["sequential"], strict=True)]
+    return {
+        "seconds_parallel": seconds,
+        "parallel_nats": statistics.mean(nats["parallel"]),
+        "sequential_nats": statistics.mean(nats["sequential"]),
+        "parallel_nats_delta": statistics.mean(delta),
+        "parallel_nats_error": statistics.stdev(delta) / seeds**0.5 if seeds > 1 else None,
+        "parallel_seeds": seeds,
+    }
+
+
+def base_nats(denoiser: LocalDenoiser, context: Context, case: Case, seed: int) -> float:
+    """Minus the base's log-probability per token of what is written, read left to right behind
+    traces and prompt; the mean over the candidates."""
+    shape = canvas(denoiser, case)
+    fills = denoiser.infill(context, [shape] * case.candidates, seed)
+    means = []
+    for fill in fills:
+        text, spans = written(shape, fill)
+        tokens = sum(denoiser.count(text[a:b]) for a, b in spans)
+        means.append(-sum(denoiser.score(context, text, spans)) / tokens)
+    return statistics.mean(means)
+
+
+def written(shape: Canvas, fill: Fill) -> tuple[str, list[tuple[int, int]]]:
+    """The finished prompt, and where the fills stand in it."""
+    text = "".join(p for p in settle(shape, fill.texts) if isinstance(p, str))
+    spans, at = [], 0
+    for words in fill.texts:
+        start = text.index(words, at)
+        at = start + len(words)
+        # The blank before it belongs to the first token.
+        spans.append((start - (start > 0), at))
+    return text, spans
+
+
+def bidirectional(base: Backbone, case: Case) -> dict[str, Any]:
+    """SmolLM2's weights as a LLaDA: approximate reuse against the plain loop."""
+    rule = replace(FIXED, left_bias=0.0)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "SmolLM2-as-LLaDA"
+        write_as_llada(base, folder)
+        backbone, family = load_family(str(folder), device="cpu", dtype=base.dtype)
+    reading = FullReading(backbone, family)
+    ours = LocalDenoiser(family.name, backbone, family, reading, rule, case.steps)
+    slow = LocalDenoiser("plain", backbone, family, Plain(reading), rule, case.steps)
+    context = traces(ours, case.context)
+    new, fills = timed(ours, context, case)
+    drift = ours.drift
+    reference, expected = timed(slow, context, case)
+    same = [
+        a == b
+        for f, g in zip(fills, expected, strict=True)
+        for a, b in zip(f.texts, g.texts, strict=True)
+    ]
+    return {
+        "ratio_bidirectional": reference / new,
+        "drift": {**asdict(drift), "agreement": drift.agreement, "refresh": reading.refresh},
+        "bidirectional_same_fills": sum(same) / len(same),
+        "seconds_bidirectional": new,
+        "seconds_bidirectional_reference": reference,
+    }
+
+
+def matmul_share(dtype: torch.dtype, case: Case) -> float:
+    """Matrix products of one step of all candidates alone, over the whole forward, in seconds."""
+    base = load_base(dtype=dtype)
+    adapted = load_adapter(base)
+    config = base.model.config
+    rows, length = case.candidates, case.prompt + 2
+    d, heads, shared = config.hidden_size, config.num_attention_heads, config.num_key_value_heads
+    generator = torch.Generator().manual_seed(0)
+    context = torch.randint(20, 40000, (1, case.context), generator=generator)
+    _, past = base.read(context, torch.ones_like(context, dtype=torch.bool))
+    ids = torch.randint(20, 40000, (rows, length), generator=generator)
+    real, masked = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
+    whole = best(
+        lambda: adapted.backbone.read_region(ids, real, masked, past, adapted.gates), dtype
+    )
+    n, wide, head = rows * length, config.intermediate_size, d // heads
+    keys = case.context + length
+    linear = [(d, d), (d, shared * head), (d, shared * head), (d, d)]
+    linear += [(d, wide), (d, wide), (wide, d)]
+    products = 0.0
+    for inner, outer in linear:
+        x, w = torch.randn(n, inner).to(dtype), torch.randn(outer, inner).to(dtype)
+        products += best(lambda x=x, w=w: torch.nn.functional.linear(x, w), dtype)
+    q = torch.randn(rows * heads, length, head).to(dtype)
+    k = torch.randn(rows * heads, keys, head).to(dtype)
+    p = torch.randn(rows * heads, length, keys).to(dtype)
+    products += best(lambda: q @ k.transpose(1, 2), dtype) + best(lambda: p @ k, dtype)
+    return products * config.num_hidden_layers / whole
+
+
+def best(call: Callable[[], object], dtype: torch.dtype) -> float:
+    """Seconds of the quickest of a few calls."""
+    found = []
+    for _ in range(4 if dtype == torch.float32 else 2):
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return min(found)
+
+
+def peak_mb(case: Case) -> float:
+    """Most memory that a process takes which denoises the case once, as `remask` would."""
+    # Two steps: how many there are does not change the peak.
+    code = [sys.executable, __file__, "--peak", "--case", name_of(case)]
+    done = subprocess.run(code, check=True, capture_output=True, text=True)
+    return float(done.stdout)
+
+
+def name_of(case: Case) -> str:
+    return next(name for name, known in CASES.items() if known == case)
+
+
+def show_peak(case: Case) -> None:
+    base = load_base()
+    denoiser = embedded(base, load_adapter(base), FIXED, 2)
+    timed(denoiser, traces(denoiser, case.context), case)
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def measure(name: str, seeds: int) -> dict[str, Any]:
+    case = CASES[name]
+    base = load_base(dtype=torch.float32)
+    adapted = load_adapter(base)
+    found = exact(base, adapted, case)
+    found |= parallel(base, adapted, case, seeds)
+    found["ratio_parallel"] = found["seconds_reference"] / found["seconds_parallel"]
+    found |= bidirectional(base, case)
+    found["matmul_share"] = matmul_share(torch.bfloat16, case)
+    found["matmul_share_float32"] = matmul_share(torch.float32, case)
+    found["peak_mb"] = peak_mb(case)
+    found |= {"case": name, **asdict(case), "dtype": "float32"}
+    return found | {"threads": torch.get_num_threads(), "model": adapted.backbone.identity}
+
+
+# -- how cost grows -------------------------------------------------------------------------------
+
+WALKS: dict[str, Sequence[int]] = {
+    "candidates": (1, 2, 4, 8, 16),
+    "canvas tokens": (32, 56, 80, 104, 128),
+    "earlier rounds": (0, 1, 2, 3, 4),
+}
+
+
+def walk() -> dict[str, list[tuple[int, float]]]:
+    """Seconds against the number of candidates, the length of the canvas, and earlier rounds."""
+    base = load_base(dtype=torch.float32)
+    adapted = load_adapter(base)
+    case = Case(context=500, prompt=80, masked=8, steps=4, candidates=4)
+    denoiser = embedded(base, adapted, FIXED, case.steps)
+    context = traces(denoiser, case.context)
+    timed(denoiser, context, case)
+    found: dict[str, list[tuple[int, float]]] = {name: [] for name in WALKS}
+    for n in WALKS["candidates"]:
+        seconds, _ = timed(denoiser, context, replace(case, candidates=n))
+        found["candidates"].append((n, seconds))
+    for n in WALKS["canvas tokens"]:
+        seconds, _ = timed(denoiser, context, replace(case, prompt=n))
+        found["canvas tokens"].append((n, seconds))
+    for n in WALKS["earlier rounds"]:
+        # Each round reads other traces, as the search does.
+        rest = tuple(replace(trace, query=f"{trace.query} ({n})") for trace in context)
+        seconds, _ = timed(denoiser, rest, case)
+        found["earlier rounds"].append((n, seconds))
+    return found
+
+
+def draw(found: dict[str, list[tuple[int, float]]]) -> str:
+    """Three small line charts side by side, as SVG."""
+    width, height, pad = 260, 180, 40
+    parts = []
+    for i, (name, points) in enumerate(found.items()):
+        most_x, most_y = max(x for x, _ in points), max(y for _, y in points)
+        places = [
+            (
+                i * (width + pad) + pad + x / most_x * (width - pad),
+                pad / 2 + height * (1 - y / most_y / 1.1),
+            )
+            for x, y in points
+        ]
+        left, low = i * (width + pad) + pad, pad / 2 + height
+        line = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="#2563eb" stroke-width="2"/>')
+        parts.append(f'<path d="M{left} {pad / 2}V{low}H{left + width - pad}" class="axis"/>')
+        parts.append(f'<text x="{left + 70}" y="{low + 32}">{name}</text>')
+        for (x, y), (at, seconds) in zip(places, points, strict=True):
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="#2563eb"/>')
+            parts.append(f'<text x="{x - 10:.1f}" y="{y - 7:.1f}">{seconds:.1f} s</text>')
+            parts.append(f'<text x="{x - 4:.1f}" y="{low + 15}">{at}</text>')
+    style = "text{font:11px sans-serif;fill:#475569}.axis{fill:none;stroke:#94a3b8}"
+    size = f'viewBox="0 0 {len(found) * (width + pad)} {height + 70}"'
+    body = "\n".join(parts)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size}>\n<style>{style}</style>\n{body}\n</svg>\n'
+    )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--steps", type=int, help="denoising steps (default: the denoiser's own)")
+    parser.add_argument("--case", choices=list(CASES), default="issue3")
+    parser.add_argument("--seeds", type=int, default=4, help="of the comparison of parallel texts")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    parser.add_argument("--scaling", type=Path, metavar="SVG", help="draw how cost grows instead")
+    parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    result = measure(args.repeats, args.steps)
-    if args.json:
-        print(json.dumps(result))
+    torch.set_num_threads(args.threads)
+    if args.peak:
+        show_peak(CASES[args.case])
         return
-    for name, value in result.items():
-        print(f"{name:16} {value}")
+    if args.scaling:
+        found: dict[str, Any] = walk()
+        args.scaling.write_text(draw(found))
+    else:
+        found = measure(args.case, args.seeds)
+    if args.json:
+        print(json.dumps(found))
+        return
+    for name, value in found.items():
+        print(f"{name:32} {value}")
 
 
 if __name__ == "__main__":

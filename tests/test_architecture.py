@@ -31,13 +31,17 @@ ALLOWED = {
     "task": GROUND,
     "propose": GROUND | {"condition", "guard", "mask"},
     "search": GROUND | {"events"},
+    "gather": {"errors", "identity", "ingest", "trace"},
+    "refinement": GROUND | {"condition", "propose"},
+    "refined": GROUND | {"budget", "refinement"},
     "store": {"errors", "identity", "budget"},
     "config": {"errors"},
     "result": GROUND | {"budget", "events"},
-    "report": GROUND | {"budget", "events", "result", "store"},
-    "export": GROUND | {"events", "result", "store"},
+    "report": GROUND | {"budget", "events", "refined", "result", "store"},
+    "export": GROUND,
+    "serve": GROUND | {"backbone", "target"},
 }
-ANYTHING = {"__init__", "run", "wire", "denoisers", "cli"}  # the composition root and the faces
+ANYTHING = {"__init__", "run", "refining", "wire", "denoisers", "cli"}  # the roots and the faces
 
 
 def room(path: Path) -> str:

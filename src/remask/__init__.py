@@ -3,19 +3,23 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Evaluation", "Result", "Score", "evaluate", "optimize", "resume"]
+__all__ = ["Evaluation", "Refined", "Result", "Score", "evaluate", "optimize", "refine", "resume"]
 
 if TYPE_CHECKING:
+    from remask.refined import Refined
+    from remask.refining import refine
     from remask.result import Result
     from remask.run import Evaluation, evaluate, optimize, resume
     from remask.trace import Score
 
 _HOMES = {
     "Evaluation": "run",
+    "Refined": "refined",
     "Result": "result",
     "Score": "trace",
     "evaluate": "run",
     "optimize": "run",
+    "refine": "refining",
     "resume": "run",
 }
 

@@ -109,7 +109,7 @@ class ExplainingProposer(DiffusionProposer):
         by_id = {t.id: brief(t) for t in traces}
         context = tuple(by_id[id] for id in proposal.traces if id in by_id)
         text = proposal.prompt.text
-        spans = _written(proposal)
+        spans = written(proposal)
         if not spans:
             return ()
         whole = sum(self.denoiser.score(context, text, spans))
@@ -130,7 +130,7 @@ def _untrusted(context: Context) -> frozenset[guard.Gram]:
     )
 
 
-def _written(proposal: Proposal) -> list[tuple[int, int]]:
+def written(proposal: Proposal) -> list[tuple[int, int]]:
     """Where the new texts stand in the candidate; a deletion leaves nothing to score."""
     spans, shift = [], 0
     for start, stop, text in sorted(proposal.edits):

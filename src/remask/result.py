@@ -87,7 +87,7 @@ def make_result(
     """`queries`: the input of every row, to say which conversations speak for an edit."""
     assert state.tested is not None, "a result needs the sealed test"
     baseline, best = (_prompt_score(state, id) for id in (state.baseline, state.incumbent))
-    test, failed = _compare(state.tested.baseline, state.tested.best)
+    test, failed = compare_rows(state.tested.baseline, state.tested.best)
     return Result(
         verdict=test.verdict,
         prompt=best.prompt,
@@ -129,7 +129,7 @@ def _prompt_score(state: State, id: str) -> PromptScore:
     return PromptScore(state.prompt(id).text, state.tokens[id], mean)
 
 
-def _compare(before: Rows, after: Rows) -> tuple[Comparison, int]:
+def compare_rows(before: Rows, after: Rows) -> tuple[Comparison, int]:
     """Rows that failed under either prompt have no difference and are left out, and counted."""
     pairs = [
         (a, b)

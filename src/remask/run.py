@@ -122,7 +122,7 @@ def begin(config: Config, parts: Parts, run_dir: str | Path, hooks: Hooks) -> Re
     """A new run of a resolved configuration."""
     job = prepare(config, parts)
     # Whatever is wrong with task or models shows here, before anything is written.
-    with _open_task(job, lambda target, limit: target):
+    with open_task(job, lambda target, limit: target):
         pass
     check_fit(job)
     denoiser = make_denoiser(config.dlm, parts.denoiser)
@@ -190,7 +190,7 @@ def score(config: Config, parts: Parts, split: Split, hooks: Hooks) -> Evaluatio
     with (
         tempfile.TemporaryDirectory() as folder,
         Store.create(Path(folder) / "run", job.record) as store,
-        _open_task(job, _metered(_account(job, store, hooks))) as task,
+        open_task(job, metered(open_account(job, store, hooks))) as task,
     ):
         outcomes = task.evaluate(job.start, task.ids(split))
         return Evaluation(
@@ -259,9 +259,9 @@ def new_run_dir(parent: str | Path = "runs") -> Path:
 
 def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hooks) -> Result:
     """A run from wherever its store stands to its end, then the derived files."""
-    account = _account(job, store, hooks)
+    account = open_account(job, store, hooks)
     with (
-        _open_task(job, _metered(account)) as task,
+        open_task(job, metered(account)) as task,
         _open_denoiser(job, denoiser, account) as opened,
     ):
         state = _search_and_test(job, opened, task, account, hooks)
@@ -316,17 +316,17 @@ def write_result(result: Result, run_dir: Path) -> None:
     temporary.replace(run_dir / RESULT)
 
 
-def _account(job: Job, store: Store, hooks: Hooks) -> Account:
+def open_account(job: Job, store: Store, hooks: Hooks) -> Account:
     budget, price = make_budget(job.config)
     return Account(store, budget, price, gate=hooks.gate)
 
 
-def _metered(account: Account) -> Metered:
+def metered(account: Account) -> Metered:
     return lambda target, max_output: meter(target, account, max_output)
 
 
 @contextmanager
-def _open_task(job: Job, metered: Metered) -> Iterator[LabelledTask]:
+def open_task(job: Job, metered: Metered) -> Iterator[LabelledTask]:
     """The task; the connections of its targets, a judge's too, are closed at the end."""
     with ExitStack() as stack:
 

@@ -12,7 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from remask import __version__
+from remask.cli.exports import export
 from remask.cli.flags import data_flags, eval_data_flags, run_flags, show_flags, target_flags
+from remask.cli.refine import refine
+from remask.cli.serve import serve
 from remask.cli.traces import traces
 from remask.errors import RemaskError
 
@@ -139,24 +142,6 @@ def show(run: Path, plain: bool, json: bool) -> None:
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option(
-    "--output", "-o", required=True, type=click.Path(path_type=Path),
-    help="The file to write: text, or for .json a list of chat messages.",
-)  # fmt: skip
-@click.option("--marked", is_flag=True, help="Put the [[keep]] marks back.")
-@click.option("--force", is_flag=True, help="Replace the file where it exists.")
-def export(run: Path, output: Path, marked: bool, force: bool) -> None:
-    """Write the best prompt of a run to a file."""
-    from remask import export as files
-    from remask.cli.show import best_prompt
-
-    prompt = best_prompt(run)
-    files.write(output, files.render(prompt, output, marked), force)
-    click.echo(f"wrote {output}")
-
-
-@main.command()
-@click.argument("run", type=click.Path(path_type=Path))
 def report(run: Path) -> None:
     """Build the report.html of a finished run anew."""
     from remask.report.files import write_report
@@ -164,7 +149,8 @@ def report(run: Path) -> None:
     click.echo(f"wrote {write_report(run)}")
 
 
-main.add_command(traces)
+for command in (export, refine, serve, traces):
+    main.add_command(command)
 
 
 def _mode(plain: bool, json: bool) -> str:

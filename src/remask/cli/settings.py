@@ -50,7 +50,7 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     run_dir = values.pop("run_dir", None)
     if run_dir is not None and not isinstance(run_dir, str):
         raise ConfigError(f"{path}: run_dir = {run_dir!r} must be a path in quotes")
-    _override(values, flags)
+    override(values, flags)
     config = make_config(values, str(path))
     data = config.data
     if not (data.path or data.train or data.validation or data.test):
@@ -61,7 +61,7 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     return Request(config, Path(chosen) if chosen else None)
 
 
-def _override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
+def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
     """Put the flags that were given into the nested values."""
     for flag, (section, key) in KEYS.items():
         if flags.get(flag) not in (None, ()):

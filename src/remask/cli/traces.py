@@ -4,9 +4,13 @@ from pathlib import Path
 
 import click
 
-_MAP = click.option(
+MAP = click.option(
     "--map", "columns", multiple=True, metavar="FIELD=COLUMN,…",
     help="Which column of a table is what: input, output, expected, score, comment, …",
+)  # fmt: skip
+SCALE = click.option(
+    "--scale", "scales", multiple=True, metavar="NAME=WORST..BEST",
+    help="The scale of a rating, as in stars=1..5.",
 )  # fmt: skip
 
 
@@ -17,11 +21,8 @@ def traces() -> None:
 
 @traces.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path())
-@_MAP
-@click.option(
-    "--scale", "scales", multiple=True, metavar="NAME=WORST..BEST",
-    help="The scale of a rating, as in stars=1..5.",
-)  # fmt: skip
+@MAP
+@SCALE
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 def inspect(
     files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool
@@ -37,7 +38,7 @@ def inspect(
 @click.option(
     "--output", "-o", required=True, type=click.Path(path_type=Path), help="The file to write."
 )
-@_MAP
+@MAP
 @click.option("--force", is_flag=True, help="Replace the file where it exists.")
 def redact(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:
     """Write the records of FILE as plain chats, with secrets and personal details replaced."""

@@ -1,0 +1,54 @@
+"""`remask refine`: what it is called and takes. Imports click only; see `refined`."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from remask.cli.flags import run_flags, show_flags, target_flags
+from remask.cli.traces import MAP, SCALE
+
+
+@click.command()
+@click.argument("source", metavar="PROMPT.MD | REMASK.TOML")
+@click.option(
+    "--traces", "files", multiple=True, required=True, metavar="FILE",
+    help="Conversations, in any form that remask traces inspect reads; repeatable.",
+)  # fmt: skip
+@MAP
+@SCALE
+@click.option(
+    "--redact", type=click.Choice(["on", "off"]), default="on", show_default=True,
+    help="Replace secrets and personal details; off is stamped on the result.",
+)  # fmt: skip
+@click.option(
+    "--numbers", type=click.Choice(["keep", "free"]), default="keep", show_default=True,
+    help="Whether edits may change the numbers of the prompt.",
+)  # fmt: skip
+@click.option("--iterations", type=click.IntRange(1), help="At most.  [default: 8]")
+@click.option("--candidates", type=click.IntRange(1), help="Of each iteration.  [default: 8]")
+@click.option(
+    "--output", "-o", type=click.Path(path_type=Path),
+    help="The file for the refined prompt, [[keep]] marks included.",
+)  # fmt: skip
+@click.option("--force", is_flag=True, help="Replace that file where it exists.")
+@run_flags
+@target_flags
+@click.option("--judge", help="A model that grades the answers, such as openai:MODEL.")
+@click.option("--rubric", help="What a good answer is, for the judge.")
+@show_flags
+def refine(
+    source: str, output: Path | None, force: bool, plain: bool, json: bool, **flags: Any
+) -> None:
+    """Refine a prompt by conversations alone: no labels, no target calls.
+
+    Edits are chosen by likelihood and are not verified. With --target they are: both prompts answer
+    conversations that the refinement has not seen, and are compared with their corrections and
+    well-rated responses, or by a judge.
+    """
+    from remask.cli.refined import refine_prompt
+
+    rich = not (plain or json or os.environ.get("NO_COLOR")) and sys.stdout.isatty()
+    refine_prompt(source, output, force, flags, "json" if json else "rich" if rich else "plain")

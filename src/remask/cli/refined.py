@@ -1,0 +1,144 @@
+"""Playing a refinement from the command line: its settings, a line for each iteration, the end."""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+import orjson
+
+from remask.cli.interrupt import Interrupted, Watch
+from remask.cli.settings import override
+from remask.cli.show import diff_text
+from remask.config import read_prompt, read_toml
+from remask.errors import ConfigError
+from remask.export.files import require_free, write
+from remask.refined import Refined, changes
+from remask.refinement import Round
+from remask.refining import ITERATIONS, PAGE, VERIFICATION, Order, configured, play
+from remask.report.markdown import facts, verdict
+from remask.report.words import edit_line, one_line
+from remask.result import RESULT
+from remask.run import merged, new_run_dir
+
+
+def refine_prompt(
+    source: str, output: Path | None, force: bool, flags: Mapping[str, Any], mode: str
+) -> None:
+    """`remask refine`."""
+    if output is not None:
+        require_free(output, force)
+    order = _order(source, flags)
+    run_dir = Path(flags["run_dir"]) if flags["run_dir"] else new_run_dir()
+
+    with Watch() as signals:
+
+        def watch(found: Round) -> None:
+            _say(found, mode)
+            signals.gate()
+
+        try:
+            result = play(order, run_dir, watch, signals.gate)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            click.echo(_cut(run_dir), err=True)
+            sys.exit(stop.exit_code if isinstance(stop, Interrupted) else 130)
+    if output is not None:
+        write(output, result.marked + "\n", force)
+    if mode == "json":
+        click.echo(orjson.dumps({"kind": "Refined", **result.to_dict()}))
+    else:
+        _show(result, output, mode)
+
+
+def _order(source: str, flags: Mapping[str, Any]) -> Order:
+    """The settings of file and flags; flags win. Raises ConfigError and DataError."""
+    path = Path(source)
+    values = read_toml(path) if path.suffix.lower() == ".toml" else {"prompt": read_prompt(path)}
+    values.pop("run_dir", None)
+    override(values, flags)
+    if flags["candidates"] is not None:
+        values = merged(values, {"search": {"candidates": flags["candidates"]}})
+    if flags["judge"]:
+        _judged(values, flags)
+    return Order(
+        config=configured(values, source),
+        files=tuple(flags["files"]),
+        iterations=flags["iterations"] or ITERATIONS,
+        columns=flags["columns"],
+        scales=flags["scales"],
+        hide=flags["redact"] == "on",
+        free_numbers=flags["numbers"] == "free",
+        verify=bool(flags["target"]),
+    )
+
+
+def _judged(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    """Put the judge into the settings; it is asked at the target's server."""
+    if not flags["target"]:
+        raise ConfigError("--judge grades the answers of a target; give --target too")
+    if flags["metric"] not in (None, "judge"):
+        raise ConfigError(f"--judge and --metric {flags['metric']} exclude each other; give one")
+    if not flags["rubric"]:
+        raise ConfigError("--judge needs --rubric: say what a good answer is")
+    judge = {"model": flags["judge"], "base_url": flags["base_url"] or ""}
+    metric = {"name": "judge", "judge": judge, "rubric": flags["rubric"]}
+    values["metric"] = merged(values.get("metric", {}), metric)
+
+
+def _say(found: Round, mode: str) -> None:
+    """One iteration, one line."""
+    best = found.accepted or next(iter(found.judged), None)
+    if mode == "json":
+        value = {
+            "kind": "Round",
+            "iteration": found.number + 1,
+            "measured": len(found.judged),
+            "refused": len(found.refused),
+            "accepted": found.accepted is not None,
+            "gain": None if best is None else best.gain,
+            "gains": [] if best is None else best.gains,
+            "changes": [] if best is None else changes(found.parent, best.proposal),
+            "because": found.because,
+        }
+        click.echo(orjson.dumps(value))
+        return
+    line = f"iteration {found.number + 1}: {len(found.judged)} measured, "
+    line += f"{len(found.refused)} refused by the guard"
+    if best is not None:
+        verb = "accepted" if found.accepted else "kept the prompt; best"
+        edit = edit_line(changes(found.parent, best.proposal), 80)
+        line += f"; {verb} ({best.gain:+.1f} nats): {edit}"
+    click.echo(line)
+
+
+def _show(result: Refined, output: Path | None, mode: str) -> None:
+    click.echo()
+    if result.edits:
+        click.echo(diff_text(result.diff(), mode == "rich"))
+    else:
+        click.echo("the prompt is unchanged: no edit was supported")
+    click.echo()
+    line = verdict(result)
+    click.echo(click.style(line, fg="yellow", bold=True) if mode == "rich" else line)
+    for edit in result.edits:
+        click.echo(
+            f"edit of iteration {edit.iteration} ({edit.masker}, {edit.gain:+.1f} nats): "
+            f"{edit_line(edit.changes, 120)}"
+        )
+        for one in edit.because:
+            click.echo(f"  because of {one_line(one.trace, 40)}: {one_line(one.query, 120)}")
+    for fact in facts(result):
+        click.echo(fact)
+    if output is not None:
+        click.echo(f"wrote {output}")
+    for name, file in (("result", RESULT), ("report", PAGE)):
+        click.echo(f"{name}: {Path(result.run_dir) / file}")
+
+
+def _cut(run_dir: Path) -> str:
+    if (run_dir / VERIFICATION).exists():
+        return (
+            f"stopped; the same command with --run-dir {run_dir} goes on, what was paid for is kept"
+        )
+    return "stopped; nothing was written"

@@ -1,0 +1,138 @@
+"""promptfoo: a folder in which `promptfoo eval` compares the prompt before and after.
+
+An independent look at a result: another program asks the target and grades it. The files are a
+configuration, two prompts as chats, and the rows as tests. promptfoo renders prompts and the
+values of assertions with Nunjucks, so text of the user stands in raw blocks there; variables it
+does not render, but it puts other variables and files into them (src/evaluatorHelpers.ts,
+`renderPrompt`; 2026), so rows that look so are left out. Knows examples, not where they come from.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit, urlunsplit
+
+import orjson
+
+from remask.errors import ConfigError
+from remask.export.engines import JINJA, translate
+from remask.export.formats import as_json
+from remask.prompt import Prompt
+from remask.trace import Example
+
+CONFIG = "promptfooconfig.yaml"
+SERVED = "http://127.0.0.1:8000/v1"  # by `remask serve`
+_MESSAGE = "user_message"
+_TAKEN = re.compile(r"\{\{\s*\w+\s*\}\}|\A(?:file|package):")
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """The target, as promptfoo reaches it."""
+
+    name: str  # "embedded", or "openai:MODEL"
+    base_url: str = ""
+    key_env: str = "OPENAI_API_KEY"
+    temperature: float | None = 0.0
+    max_tokens: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """The files by name, and how many rows they hold."""
+
+    files: Mapping[str, str]  # the configuration comes last
+    rows: int
+    left_out: int  # rows that promptfoo would take for templates or files
+    graded: bool  # False: the metric has no plain assertion
+
+
+def compare(
+    before: Prompt,
+    after: Prompt,
+    examples: Sequence[Example],
+    model: Model,
+    metric: str,
+    labels: Sequence[str] = (),
+) -> Comparison:
+    """The folder's files. Raises ConfigError where the target cannot be asked by promptfoo."""
+    usable = [e for e in examples if not any(map(_TAKEN.search, (e.input, *e.row.values())))]
+    if not usable:
+        raise ConfigError("no row is left to compare on; promptfoo would read all as templates")
+    columns = set.intersection(*(set(example.row) for example in usable))
+    message = _MESSAGE
+    while message in columns:
+        message += "_"
+    tests: list[dict[str, Any]] = [
+        {"vars": {**e.row, message: e.input}, "assert": _assertions(e, metric, labels)}
+        for e in usable
+    ]
+    files = {
+        "before.json": _chat(before, columns, message),
+        "after.json": _chat(after, columns, message),
+        "tests.json": as_json(tests),
+        CONFIG: _config(model),
+    }
+    graded = bool(tests[0]["assert"])
+    return Comparison(files, len(usable), len(examples) - len(usable), graded)
+
+
+def _chat(prompt: Prompt, columns: set[str], message: str) -> str:
+    system = {"role": "system", "content": translate(prompt.text, JINJA, columns)}
+    user = {"role": "user", "content": f"{{{{ {message} }}}}"}
+    return as_json([system, user] if prompt.text.strip() else [user])
+
+
+def _assertions(example: Example, metric: str, labels: Sequence[str]) -> list[dict[str, str]]:
+    """Plain assertions only; they are a little stricter or laxer than remask's own metrics."""
+    if example.expected is None:
+        return []
+    value = translate(example.expected, JINJA, ())
+    if metric == "exact":
+        return [{"type": "equals", "value": value}]
+    if metric == "contains":
+        return [{"type": "icontains", "value": value}]
+    if metric != "label":
+        return []
+    inside = example.expected.casefold()
+    others = [label for label in labels if label.casefold() not in inside]
+    return [
+        {"type": "icontains", "value": value},
+        *({"type": "not-icontains", "value": translate(label, JINJA, ())} for label in others),
+    ]
+
+
+def _config(model: Model) -> str:
+    kind, _, name = model.name.partition(":")
+    settings: dict[str, Any] = {}
+    if kind == "embedded":
+        settings |= {"apiBaseUrl": SERVED, "apiKey": "none"}
+    elif kind == "openai" and name:
+        settings |= {"apiKeyEnvar": model.key_env}
+        if model.base_url:
+            settings["apiBaseUrl"] = _without_password(model.base_url)
+    else:
+        raise ConfigError(
+            f"promptfoo cannot ask the target {model.name!r}; only embedded and openai:MODEL"
+        )
+    settings |= {"temperature": model.temperature, "max_tokens": model.max_tokens}
+    config = {
+        "description": "A prompt before and after remask",
+        "prompts": [{"id": f"file://{n}.json", "label": n} for n in ("before", "after")],
+        "providers": [
+            {
+                "id": f"openai:chat:{name or kind}",
+                "config": {key: value for key, value in settings.items() if value is not None},
+            }
+        ],
+        "tests": "file://tests.json",
+    }
+    # Every JSON text is YAML.
+    lines = [f"{key}: {orjson.dumps(value).decode()}" for key, value in config.items()]
+    return "\n".join(["# Run: promptfoo eval -c " + CONFIG, *lines]) + "\n"
+
+
+def _without_password(url: str) -> str:
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
