@@ -22,6 +22,10 @@ Span = tuple[int, int]  # half-open range of characters
 MARKER = re.compile(r"\[\[(/?)keep\]\]")
 
 
+# The variables that a row's columns fill; other template languages stay as they are.
+COLUMN = re.compile(r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}")
+
+
 @dataclass(frozen=True, slots=True)
 class Edit:
     """Put `text` in place of the characters [start, stop) of a prompt; start == stop inserts."""

@@ -13,6 +13,7 @@ from itertools import zip_longest
 from string import Formatter
 
 from remask.errors import ConfigError
+from remask.prompt import COLUMN
 
 Names = Collection[str] | None  # what counts as a variable; None: whatever is named like one
 
@@ -82,7 +83,6 @@ def _check(meant: Pieces, understood: Pieces, reader: str) -> None:
 # --- cutting
 
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
-_REMASK = re.compile(r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}")  # as LabelledTask fills
 # Langfuse takes all between {{ and the next }} for a name, and leaves alone names it has not got
 # (langfuse/model.py, TemplateParser; 2026).
 _LANGFUSE = re.compile(r"\{\{([\s\S]*?)\}\}")
@@ -90,7 +90,7 @@ _LANGFUSE = re.compile(r"\{\{([\s\S]*?)\}\}")
 
 def split(text: str, names: Names = None) -> Pieces:
     """The pieces of a prompt, as remask reads them."""
-    return _cut(text, _REMASK, names)
+    return _cut(text, COLUMN, names)
 
 
 def _cut(text: str, pattern: re.Pattern[str], names: Names) -> Pieces:

@@ -6,13 +6,12 @@ and a metric that could not say give an Outcome without a score, never a 0.
 """
 
 import math
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from remask.errors import ConfigError
 from remask.ports import Chooser, Metric, Reply, Target
-from remask.prompt import Prompt
+from remask.prompt import COLUMN, Prompt
 from remask.task.metrics import METRICS, Grade, canonical, grader, parse_label
 from remask.trace import Chat, Example, Feedback, Message, Outcome, Split, Trace
 
@@ -20,7 +19,6 @@ from remask.trace import Chat, Example, Feedback, Message, Outcome, Split, Trace
 # (38 candidates, 160 train rows): the mean over 16 rows correlates with accuracy on the other rows
 # by 0.53 as it is, 0.67 sharpened by 3, and 0.64 for right or wrong (docs/log.md).
 SHARPNESS = 3.0
-_VARIABLE = re.compile(r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}")
 
 
 class LabelledTask:
@@ -177,7 +175,7 @@ def fill(text: str, row: Mapping[str, str]) -> str:
 
     Everything else in braces stays as it is, and nothing is evaluated.
     """
-    return _VARIABLE.sub(
+    return COLUMN.sub(
         lambda m: row.get((m[1] or m[2] or m[3] or "").strip(), m[0]),
         text,
     )
