@@ -1,12 +1,15 @@
 """How much quicker the denoisers are than the plain loop on the same weights.
 
-    python benchmarks/denoise.py [--json] [--case issue3] [--seeds 4] [--threads 2]
+    python benchmarks/denoise.py [--json] [--case issue3] [--seeds 8] [--dtype float32]
+    python benchmarks/denoise.py --parts exact share --dtype bfloat16
     python benchmarks/denoise.py --scaling docs/scaling.svg
 
 The plain loop is that of the public samplers (`plain.py`): K candidates, a forward over traces and
 prompt at every step, nothing kept. Ours starts with a context that it has not met. Ratios are
-reference seconds over ours, measured one after the other in one run. Computes in float32, where the
-tokens of both can be compared; `matmul_share` is also given for bfloat16.
+reference seconds over ours, measured one after the other in one run: processor seconds, so that
+other work on the machine does not count. In float32 the tokens of both can be compared; bfloat16 is
+what remask computes in where the processor multiplies it. Each part is printed to stderr when it
+is done.
 """
 
 import argparse
@@ -51,6 +54,7 @@ class Case:
 
 
 CASES = {"issue2": Case(600, 60, 16, 16), "issue3": Case(1000, 100, 24, 16)}
+PARTS = ("exact", "parallel", "bidirectional", "share", "memory")
 HOLE = 8  # tokens
 PROMPT = """
 You read one message of a customer of an online shop and name the team that should answer it. The
@@ -95,9 +99,9 @@ def canvas(denoiser: LocalDenoiser, case: Case) -> Canvas:
 
 def timed(denoiser: LocalDenoiser, context: Context, case: Case) -> tuple[float, list[Fill]]:
     canvases = [canvas(denoiser, case)] * case.candidates
-    start = time.perf_counter()
+    start = time.process_time()
     fills = denoiser.infill(context, canvases, seed=0)
-    return time.perf_counter() - start, fills
+    return time.process_time() - start, fills
 
 
 def embedded(base: Backbone, adapted: Adapted, rule: Rule, steps: int) -> LocalDenoiser:
@@ -240,9 +244,9 @@ def best(call: Callable[[], object], dtype: torch.dtype) -> float:
     """Seconds of the quickest of a few calls."""
     found = []
     for _ in range(4 if dtype == torch.float32 else 2):
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        found.append(time.perf_counter() - start)
+        found.append(time.process_time() - start)
     return min(found)
 
 
@@ -265,19 +269,27 @@ def show_peak(case: Case) -> None:
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 
-def measure(name: str, seeds: int) -> dict[str, Any]:
+def measure(name: str, parts: Sequence[str], dtype: torch.dtype, seeds: int) -> dict[str, Any]:
+    """What the `parts` find, in their order."""
     case = CASES[name]
-    base = load_base(dtype=torch.float32)
+    base = load_base(dtype=dtype)
     adapted = load_adapter(base)
-    found = exact(base, adapted, case)
-    found |= parallel(base, adapted, case, seeds)
-    found["ratio_parallel"] = found["seconds_reference"] / found["seconds_parallel"]
-    found |= bidirectional(base, case)
-    found["matmul_share"] = matmul_share(torch.bfloat16, case)
-    found["matmul_share_float32"] = matmul_share(torch.float32, case)
-    found["peak_mb"] = peak_mb(case)
-    found |= {"case": name, **asdict(case), "dtype": "float32"}
-    return found | {"threads": torch.get_num_threads(), "model": adapted.backbone.identity}
+    ways: dict[str, Callable[[], dict[str, Any]]] = {
+        "exact": lambda: exact(base, adapted, case),
+        "parallel": lambda: parallel(base, adapted, case, seeds),
+        "bidirectional": lambda: bidirectional(base, case),
+        "share": lambda: {"matmul_share": matmul_share(dtype, case)},
+        "memory": lambda: {"peak_mb": peak_mb(case)},
+    }
+    found: dict[str, Any] = {"case": name, **asdict(case), "dtype": str(dtype)}
+    found |= {"threads": torch.get_num_threads(), "model": adapted.backbone.identity}
+    for part in parts:
+        made = ways[part]()
+        print(json.dumps(made), file=sys.stderr, flush=True)
+        found |= made
+    if {"exact", "parallel"} <= set(parts):
+        found["ratio_parallel"] = found["seconds_reference"] / found["seconds_parallel"]
+    return found
 
 
 # -- how cost grows -------------------------------------------------------------------------------
@@ -345,8 +357,10 @@ def draw(found: dict[str, list[tuple[int, float]]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--case", choices=list(CASES), default="issue3")
-    parser.add_argument("--seeds", type=int, default=4, help="of the comparison of parallel texts")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--parts", choices=PARTS, nargs="+", default=PARTS, metavar="PART")
+    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
+    parser.add_argument("--seeds", type=int, default=8, help="of the comparison of parallel texts")
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     parser.add_argument("--scaling", type=Path, metavar="SVG", help="draw how cost grows instead")
     parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
@@ -359,7 +373,7 @@ def main() -> None:
         found: dict[str, Any] = walk()
         args.scaling.write_text(draw(found))
     else:
-        found = measure(args.case, args.seeds)
+        found = measure(args.case, args.parts, getattr(torch, args.dtype), args.seeds)
     if args.json:
         print(json.dumps(found))
         return

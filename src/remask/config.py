@@ -7,7 +7,7 @@ the environment variable that holds it.
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypedDict
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -41,6 +41,14 @@ class DataConfig(Section):
     fractions: tuple[float, float, float] = (0.25, 0.25, 0.5)
 
 
+class Reach(TypedDict):
+    """How often and how long an API is asked, as the targets' constructors take it."""
+
+    concurrency: int
+    timeout: float
+    retries: int
+
+
 class EndpointConfig(Section):
     """How an API is reached, and what it costs."""
 
@@ -50,6 +58,10 @@ class EndpointConfig(Section):
     retries: Annotated[int, Field(ge=0, le=20)] = 4
     input_price: Annotated[float, Field(ge=0)] | None = None  # US dollars per million tokens
     output_price: Annotated[float, Field(ge=0)] | None = None
+
+    @property
+    def reach(self) -> Reach:
+        return Reach(concurrency=self.concurrency, timeout=self.timeout, retries=self.retries)
 
 
 class TargetConfig(EndpointConfig):
@@ -94,6 +106,8 @@ class DlmConfig(EndpointConfig):
     block: Annotated[int, Field(ge=1)] | None = None  # tokens finished before the next; None: all
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # probability of the tokens drawn from
     guidance: Annotated[float, Field(ge=0, le=10)] = 0.0  # by traces; doubles the cost
+    noise: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of an old text that is masked; 1: all
+    doubt: Annotated[float, Field(ge=0, le=1)] = 0.0  # write again what was less probable; 0: none
     cache: Literal["approximate", "exact"] = "approximate"  # of families that read both ways
     refresh: Annotated[int, Field(ge=1)] = 16  # steps between exact readings of the context
     api_key_env: str = ""  # "": INCEPTION_API_KEY for mercury, OPENAI_API_KEY for chat

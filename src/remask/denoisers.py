@@ -14,6 +14,7 @@ from remask.ports import Denoiser
 if TYPE_CHECKING:
     import torch
 
+    from remask.dlm.revise import Revision
     from remask.dlm.sampler import Rule
 
 APIS = ("mercury", "chat")
@@ -71,8 +72,13 @@ def _embedded(config: DlmConfig) -> Denoiser:
     from remask.backbone.weights import load_base
     from remask.dlm.embedded import RULE, EmbeddedDenoiser
 
-    rule = _rule(config, RULE)
-    return EmbeddedDenoiser(load_base(), rule=rule, steps=config.steps, guidance=config.guidance)
+    return EmbeddedDenoiser(
+        load_base(),
+        rule=_rule(config, RULE),
+        steps=config.steps,
+        guidance=config.guidance,
+        revise=_revision(config),
+    )
 
 
 def _local(config: DlmConfig, place: str) -> Denoiser:
@@ -87,6 +93,7 @@ def _local(config: DlmConfig, place: str) -> Denoiser:
         rule=_rule(config, RULE),
         steps=config.steps,
         guidance=config.guidance,
+        revise=_revision(config),
         cache=config.cache,
         refresh=config.refresh,
     )
@@ -115,6 +122,12 @@ def _rule(config: DlmConfig, base: "Rule") -> "Rule":
     )
 
 
+def _revision(config: DlmConfig) -> "Revision":
+    from remask.dlm.revise import Revision
+
+    return Revision(config.noise, config.doubt)
+
+
 def _mercury(config: DlmConfig, name: str) -> Denoiser:
     from remask.dlm.mercury import LONGEST, STOP, MercuryDenoiser
     from remask.target.fim import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
@@ -127,9 +140,7 @@ def _mercury(config: DlmConfig, name: str) -> Denoiser:
         temperature=config.temperature,
         max_tokens=LONGEST,
         seed=0 if config.send_seed else None,
-        concurrency=config.concurrency,
-        timeout=config.timeout,
-        retries=config.retries,
+        **config.reach,
     )
     return MercuryDenoiser(target, LONGEST)
 
@@ -145,8 +156,6 @@ def _chat(config: DlmConfig, name: str) -> Denoiser:
         temperature=config.temperature,
         max_tokens=config.max_tokens,
         seed=0 if config.send_seed else None,
-        concurrency=config.concurrency,
-        timeout=config.timeout,
-        retries=config.retries,
+        **config.reach,
     )
     return ChatDenoiser(target, config.max_tokens)

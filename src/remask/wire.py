@@ -59,9 +59,7 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
             key_env=config.api_key_env,
             temperature=config.temperature,
             max_tokens=config.max_tokens,
-            concurrency=config.concurrency,
-            timeout=config.timeout,
-            retries=config.retries,
+            **config.reach,
         )
     if kind == "function":
         if respond is None:

@@ -67,10 +67,12 @@ class Gates:
 
 
 class _Scores:
-    """Additive attention scores (B, 1 or heads, T, C + T), the same tensor for every layer."""
+    """Additive attention scores, the same tensor for every layer: (B, 1 or heads, T, C + T), or
+    (B, 1 or heads, T, T) of the new tokens alone where all of them see all of a `common` past."""
 
-    def __init__(self, mask: Tensor) -> None:
+    def __init__(self, mask: Tensor, common: Memory | None) -> None:
         self.mask = mask
+        self.common = common
 
     def of_layer(self, layer: int) -> Tensor:
         return self.mask
@@ -83,10 +85,11 @@ class _GatedScores(_Scores):
     costs more than the attention itself.
     """
 
-    def __init__(self, mask: Tensor, masked: Tensor, gates: Gates) -> None:
+    def __init__(self, plain: _Scores, masked: Tensor, gates: Gates) -> None:
         length = masked.shape[1]
         heads = gates.right.shape[1]
-        super().__init__(mask.expand(-1, heads, -1, -1).contiguous())
+        mask = plain.mask
+        super().__init__(mask.expand(-1, heads, -1, -1).contiguous(), plain.common)
         self.inside = mask[..., -length:].float()  # (B, 1, L, L)
         self.right = torch.ones(length, length, device=mask.device).triu(1)
         self.masked = masked[:, None, None, :] * (1 - torch.eye(length, device=mask.device))
@@ -100,24 +103,40 @@ class _GatedScores(_Scores):
 
 
 class _Store:
-    """Hands the past to each layer's attention and keeps what it grows to, if asked."""
+    """Hands the past to each layer's attention and keeps what it grows to, if asked.
+
+    A common past goes there by itself (`_common`), so it is joined only where it is kept.
+    """
 
     def __init__(self, past: Memory | None, keep: bool) -> None:
         self.past = past
         self.keep = keep
+        self.common = _common(past)
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
     def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
         """Called by the attention layer; the name is the transformers library's."""
-        if self.past is not None:
+        whole = key, value
+        if self.past is not None and (self.keep or self.common is None):
             rows = (len(key), -1, -1, -1)
             key = torch.cat([self.past.keys[layer].expand(rows), key], 2)
             value = torch.cat([self.past.values[layer].expand(rows), value], 2)
         if self.keep:
             self.keys.append(key)
             self.values.append(value)
-        return key, value
+        return (key, value) if self.common is None else whole
+
+
+def _common(past: Memory | None) -> Memory | None:
+    """`past`, where attention reads it once for all rows instead of once for each.
+
+    On CPUs, where PyTorch's fused attention multiplies far below the processor's rate. Whether
+    there is one row or many must not matter: a row's result should not depend on its batch.
+    """
+    if past is None or len(past.real) > 1 or past.real.device.type != "cpu":
+        return None
+    return past if bool(past.real.all()) else None
 
 
 def _attend(
@@ -131,10 +150,40 @@ def _attend(
     **_: object,  # the library also passes dropout and position ids
 ) -> tuple[Tensor, None]:
     layer: int = module.layer_idx  # type: ignore[assignment]
-    out = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=scores.of_layer(layer), scale=scaling, enable_gqa=True
-    )
+    mask, common = scores.of_layer(layer), scores.common
+    if common is None:
+        out = F.scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True
+        )
+    else:
+        past = common.keys[layer][0], common.values[layer][0]
+        out = _attend_common(query * scaling, key, value, mask, *past)
     return out.transpose(1, 2).contiguous(), None
+
+
+def _attend_common(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, past_key: Tensor, past_value: Tensor
+) -> Tensor:
+    """Attention to a past that all rows share and to their own tokens, in plain products.
+
+    query: (B, H, T, h), scaled. key, value: (B, H_kv, T, h). mask: (B, 1 or H, T, T), added to the
+    scores of own keys. past_key, past_value: (H_kv, C, h). Returns (B, H, T, h).
+    """
+    rows, heads, length, size = query.shape
+    share = heads // key.shape[1]
+    before = past_key.shape[1]
+    mask = mask.expand(rows, heads, -1, -1)
+    out = torch.empty_like(query)
+    # One row and one head of keys at a time: these scores stay in the processor's cache.
+    for head in range(key.shape[1]):
+        group = slice(head * share, (head + 1) * share)
+        for row in range(rows):
+            keys = torch.cat([past_key[head], key[row, head]])
+            values = torch.cat([past_value[head], value[row, head]])
+            found = query[row, group].reshape(-1, size) @ keys.T
+            found.view(share, length, -1)[:, :, before:] += mask[row, group]
+            out[row, group] = (found.softmax(1) @ values).view(share, length, size)
+    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,7 +324,7 @@ class Backbone:
         B rows. Returns the hidden states (B, L, d).
         """
         ids, real, masked = (tensor.to(self.device) for tensor in (ids, real, masked))
-        scores = _GatedScores(self._mask(real, torch.zeros_like(ids), past), masked, gates)
+        scores = _GatedScores(self._scores(real, torch.zeros_like(ids), past), masked, gates)
         embedded = self.model.model.embed_tokens(ids)
         embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
         start = past.real.sum(1, keepdim=True)
@@ -298,22 +347,23 @@ class Backbone:
     ) -> Tensor:
         ids, real = ids.to(self.device), real.to(self.device)
         position = (real.long().cumsum(1) - 1).clamp(min=0)
-        scores = _Scores(self._mask(real, position if blocks is None else blocks, past))
+        scores = self._scores(real, position if blocks is None else blocks, past)
         if past is not None:
             position = position + past.real.sum(1, keepdim=True)
         return self._layers(self.model.model.embed_tokens(ids), position, scores, store)
 
-    def _mask(self, real: Tensor, blocks: Tensor, past: Memory | None) -> Tensor:
-        """Additive (B, 1, T, C + T): 0 where a key may be seen."""
+    def _scores(self, real: Tensor, blocks: Tensor, past: Memory | None) -> _Scores:
+        """0 where a key may be seen, else minus infinity."""
         rows, length = real.shape
         seen = real[:, None, :] & (blocks[:, None, :] <= blocks[:, :, None])
         # A padded query sees itself: a row without any key would be NaN and spread.
         seen = seen | torch.eye(length, dtype=torch.bool, device=real.device)
-        if past is not None:
+        common = _common(past)
+        if past is not None and common is None:
             before = past.real[:, None, :].expand(rows, length, -1)
             seen = torch.cat([before, seen], 2)
         scores = torch.zeros(seen.shape, dtype=self.dtype, device=real.device)
-        return scores.masked_fill_(~seen, MINUS_INF)[:, None]
+        return _Scores(scores.masked_fill_(~seen, MINUS_INF)[:, None], common)
 
     def _layers(self, embedded: Tensor, position: Tensor, scores: _Scores, store: _Store) -> Tensor:
         inner = self.model.model

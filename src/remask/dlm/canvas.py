@@ -6,7 +6,7 @@ a function that encodes text. Knows nothing of models, torch, traces or sampling
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntFlag
 
 from remask.ports import Canvas, Hole
@@ -38,7 +38,7 @@ KINDS = 32  # combinations
 class Row:
     """A whole canvas in tokens."""
 
-    ids: tuple[int, ...]  # the mask's id inside holes
+    ids: tuple[int, ...]  # inside holes the mask's id, or those of a draft
     kinds: tuple[int, ...]  # Kind at the edges of holes, else 0
     holes: tuple[tuple[int, int], ...]  # [start, stop) of each hole
     cuts: tuple[int, ...]  # positions where a sentence begins, with 0 and the length
@@ -88,8 +88,9 @@ def _touches(left: str, right: str) -> bool:
     return left[-1].isspace() or left[-1] in OPENING or right[0].isspace() or right[0] in CLOSING
 
 
-def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int) -> Row:
-    """Encode the parts of a settled canvas."""
+def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int, draft: bool = False) -> Row:
+    """Encode the parts of a settled canvas. With `draft` a hole holds its old text, if there is
+    one, in as many tokens as that has."""
     ids: list[int] = []
     kinds: list[int] = []
     holes: list[tuple[int, int]] = []
@@ -98,9 +99,11 @@ def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int) -> Row:
         left = parts[i - 1] if i else ""
         right = parts[i + 1] if i + 1 < len(parts) else ""
         if isinstance(part, Hole):
-            holes.append((len(ids), len(ids) + part.tokens))
-            kinds += _kinds(left, part, right)
-            ids += [mask] * part.tokens
+            inside = _draft(left, part, right, encode) if draft else []
+            inside = inside or [mask] * part.tokens
+            holes.append((len(ids), len(ids) + len(inside)))
+            kinds += _kinds(left, replace(part, tokens=len(inside)), right)
+            ids += inside
             continue
         text = part.rstrip(" ") if isinstance(right, Hole) else part
         if isinstance(left, Hole) and text and not (text[0].isspace() or text[0] in CLOSING):
@@ -111,6 +114,13 @@ def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int) -> Row:
         ids += tokens
         kinds += [0] * len(tokens)
     return Row(tuple(ids), tuple(kinds), tuple(holes), tuple(sorted({*cuts, len(ids)})))
+
+
+def _draft(left: str | Hole, hole: Hole, right: str | Hole, encode: Encode) -> list[int]:
+    """The old text of a hole as its tokens would be written; empty where there is none."""
+    old = hole.old.strip()
+    spaced = old and _kinds(left, hole, right)[0] & Kind.SPACED
+    return encode(f" {old}" if spaced else old)[0]
 
 
 def _token_at(ranges: Sequence[tuple[int, int]], character: int) -> int:

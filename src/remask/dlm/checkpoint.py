@@ -14,6 +14,7 @@ from remask.dlm.families import Family, find_family, fit
 from remask.dlm.full import REFRESH, FullReading
 from remask.dlm.local import LocalDenoiser
 from remask.dlm.reading import BlockReading, Prefixes, Reading
+from remask.dlm.revise import WRITE_ANEW, Revision
 from remask.dlm.sampler import Rule
 from remask.errors import ConfigError
 
@@ -31,6 +32,7 @@ def load_denoiser(
     rule: Rule = RULE,
     steps: int | None = None,
     guidance: float = 0.0,
+    revise: Revision = WRITE_ANEW,
     cache: Cache = "approximate",
     refresh: int = REFRESH,
 ) -> LocalDenoiser:
@@ -42,7 +44,7 @@ def load_denoiser(
     """
     backbone, row = load_family(place, revision, family, device, dtype)
     reading = read_with(backbone, row, cache, refresh)
-    return LocalDenoiser(row.name, backbone, row, reading, rule, steps, guidance)
+    return LocalDenoiser(row.name, backbone, row, reading, rule, steps, guidance, revise)
 
 
 def load_family(

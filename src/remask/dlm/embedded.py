@@ -12,6 +12,7 @@ from remask.backbone.model import Backbone
 from remask.dlm.adapter import SHIPPED, Adapted, load_adapter
 from remask.dlm.local import LocalDenoiser
 from remask.dlm.reading import Prefixes, RegionReading
+from remask.dlm.revise import WRITE_ANEW, Revision
 from remask.dlm.sampler import Rule
 
 # Why so cool: docs/log.md, token temperature of the denoiser.
@@ -28,6 +29,7 @@ class EmbeddedDenoiser(LocalDenoiser):
         steps: int | None = None,
         rule: Rule = RULE,
         guidance: float = 0.0,
+        revise: Revision = WRITE_ANEW,
     ) -> None:
         """`steps` per window: without it one for every mask, at most 24.
 
@@ -36,7 +38,9 @@ class EmbeddedDenoiser(LocalDenoiser):
         Raises ConfigError and BackendError.
         """
         reading = embedded_reading(backbone, adapter)
-        super().__init__("embedded-dlm", backbone, reading.family, reading, rule, steps, guidance)
+        super().__init__(
+            "embedded-dlm", backbone, reading.family, reading, rule, steps, guidance, revise
+        )
 
 
 def embedded_reading(backbone: Backbone, adapter: Path | Adapted = SHIPPED) -> RegionReading:

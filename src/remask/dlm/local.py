@@ -18,7 +18,8 @@ from remask.dlm.ending import mend_end
 from remask.dlm.families import Family, render, render_rest
 from remask.dlm.guidance import guided
 from remask.dlm.reading import Ids, Reading
-from remask.dlm.sampler import Canvases, Logits, Rule, denoise
+from remask.dlm.revise import WRITE_ANEW, Revision, renoise, token_to_mask
+from remask.dlm.sampler import Canvases, Logits, Rule, Step, denoise
 from remask.dlm.vocabulary import vocabulary
 from remask.errors import ConfigError
 from remask.identity import content_id, seed_for
@@ -49,8 +50,10 @@ class _Piece:
     tail: str  # what of the prompt lies outside the window
 
     @property
-    def masked(self) -> int:
-        return sum(stop - start for start, stop in self.row.holes[: self.window.holes])
+    def holes(self) -> list[tuple[int, int]]:
+        """[start, stop) of those that are filled now, in the window."""
+        at = self.window.start
+        return [(start - at, stop - at) for start, stop in self.row.holes[: self.window.holes]]
 
 
 class LocalDenoiser:
@@ -65,10 +68,12 @@ class LocalDenoiser:
         rule: Rule,
         steps: int | None = None,
         guidance: float = 0.0,
+        revise: Revision = WRITE_ANEW,
     ) -> None:
         """`backbone`: whose tokens and chat frame are used. `steps` per window: without it one for
         every mask, at most 24. `guidance`: how far to lean towards what only the traces say, at
-        the price of a second forward per step. Raises ConfigError."""
+        the price of a second forward per step. `revise`: how much of an old text and of a draft
+        is written again. Raises ConfigError."""
         if steps is not None and steps < 1:
             raise ConfigError(f"steps is {steps}; it must be at least 1")
         self._name = name
@@ -79,6 +84,7 @@ class LocalDenoiser:
         self._rule = replace(rule, block=family.block) if family.attention == "blocks" else rule
         self._steps = steps
         self._guidance = guidance
+        self._revise = revise
         texts = backbone.tokenizer.decode_batch(
             [[i] for i in range(backbone.size)], skip_special_tokens=True
         )
@@ -87,7 +93,8 @@ class LocalDenoiser:
     @property
     def identity(self) -> str:
         """Everything that can change a fill."""
-        rule = content_id("rule", asdict(self._rule), self._steps, self._guidance)
+        revise = asdict(self._revise)
+        rule = content_id("rule", asdict(self._rule), self._steps, self._guidance, revise)
         return f"{self._name}/{self._reading.identity}/{rule}"
 
     @property
@@ -159,7 +166,8 @@ class LocalDenoiser:
             return None
         family = self._family
         encode = self._backbone.encode_spans
-        row = to_row(settle(job.canvas, job.fills), encode, family.mask)
+        parts = settle(job.canvas, job.fills)
+        row = to_row(parts, encode, family.mask, draft=self._revise.noise < 1)
         view = window(row, family.window)
         seen = view.stop
         if family.attention == "blocks":
@@ -201,19 +209,34 @@ class LocalDenoiser:
         logits: Logits = session.logits
         if self._guidance:
             logits = guided(logits, self._without_traces(pieces), self._guidance)
-        steps = [self._steps or min(MOST_STEPS, piece.masked) for piece in pieces]
         generators = [
             torch.Generator().manual_seed(seed_for(seed, "row", piece.index)) for piece in pieces
         ]
-        ids = canvases.ids
-        logp = torch.zeros(ids.shape, dtype=torch.float64)
-        for step in denoise(canvases, logits, steps, self._rule, generators):
-            ids, logp = step.ids, step.logp
-        nats = session.nats(ids, canvases, logp).tolist()
-        for piece, row, total in zip(pieces, ids.tolist(), nats, strict=True):
-            self._write(piece, row[len(context) - known :])
+        front = len(context) - known
+        if self._revise.noise < 1:
+            canvases = renoise(canvases, _open(canvases, pieces, front), self._revise.noise, generators)
+        done = self._finish(canvases, logits, generators)
+        if self._revise.doubt:
+            again = token_to_mask(canvases, done, self._revise.doubt)
+            better = self._finish(again, logits, generators)
+            done = Step(better.ids, done.logp.where(again.ids != again.mask, better.logp))
+        nats = session.nats(done.ids, canvases, done.logp).tolist()
+        masked = (canvases.ids == canvases.mask).sum(1).tolist()
+        for piece, row, total, tokens in zip(pieces, done.ids.tolist(), nats, masked, strict=True):
+            self._write(piece, row[front:])
             piece.job.logp += total
-            piece.job.tokens += piece.masked
+            piece.job.tokens += tokens
+
+    def _finish(
+        self, canvases: Canvases, logits: Logits, generators: Sequence[torch.Generator]
+    ) -> Step:
+        """The batch without masks."""
+        masked = (canvases.ids == canvases.mask).sum(1).tolist()
+        steps = [self._steps or min(MOST_STEPS, max(1, n)) for n in masked]
+        done = Step(canvases.ids, torch.zeros(canvases.ids.shape, dtype=torch.float64))
+        for step in denoise(canvases, logits, steps, self._rule, generators):
+            done = step
+        return done
 
     def _without_traces(self, pieces: Sequence[_Piece]) -> Logits:
         """Logits of the same windows behind a context without traces, from the same ids."""
@@ -252,13 +275,20 @@ class LocalDenoiser:
     def _write(self, piece: _Piece, row: Sequence[int]) -> None:
         """Take the fills of a finished window over into its job. row: without the front."""
         open_holes = [i for i, fill in enumerate(piece.job.fills) if fill is None]
-        shift = -piece.window.start
-        for hole, (start, stop) in zip(
-            open_holes, piece.row.holes[: piece.window.holes], strict=False
-        ):
-            text = self._backbone.decode(row[start + shift : stop + shift]).strip()
-            final = piece.row.kinds[stop - 1] & Kind.FINAL
+        kinds = piece.row.kinds[piece.window.start :]
+        for hole, (start, stop) in zip(open_holes, piece.holes, strict=False):
+            text = self._backbone.decode(row[start:stop]).strip()
+            final = kinds[stop - 1] & Kind.FINAL
             piece.job.fills[hole] = mend_end(text) if final else text
+
+
+def _open(canvases: Canvases, pieces: Sequence[_Piece], front: int) -> Tensor:
+    """(K, L) bool: the tokens of the holes that are filled now, behind the front."""
+    places = torch.zeros(canvases.ids.shape, dtype=torch.bool)
+    for row, piece in zip(places, pieces, strict=True):
+        for start, stop in piece.holes:
+            row[front + start : front + stop] = True
+    return places
 
 
 def _job(canvas: Canvas) -> _Job:

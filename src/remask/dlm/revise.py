@@ -6,13 +6,33 @@ Two ways to choose them: by chance (`renoise`), to revise a prompt that exists, 
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from remask.dlm.sampler import Canvases, Step
 from remask.errors import ConfigError
+
+
+def _check(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigError(f"{name} is {share}; it must be between 0 and 1")
+
+
+@dataclass(frozen=True, slots=True)
+class Revision:
+    """What is masked of texts that exist: of the old one, and of the draft. Raises ConfigError."""
+
+    noise: float = 1.0  # level of `renoise` for the old text of a hole; 1 writes it anew
+    doubt: float = 0.0  # threshold of `token_to_mask` for a finished draft, once; 0: none
+
+    def __post_init__(self) -> None:
+        _check("noise level", self.noise)
+        _check("threshold", self.doubt)
+
+
+WRITE_ANEW = Revision()
 
 
 def renoise(
@@ -28,8 +48,7 @@ def renoise(
     editable tokens stay as they are. generators: one for each row. Raises ConfigError for a level
     outside 0 to 1.
     """
-    if not 0 <= level <= 1:
-        raise ConfigError(f"noise level is {level}; it must be between 0 and 1")
+    _check("noise level", level)
     ids = canvases.ids.clone()
     written = editable & (ids != canvases.mask)
     for row, (here, generator) in enumerate(zip(written, generators, strict=True)):
@@ -48,8 +67,7 @@ def token_to_mask(canvases: Canvases, finished: Step, threshold: float) -> Canva
     (ReMDM-conf, arXiv 2503.00307). One pass: whoever repeats it bounds the repeats, since a token
     may stay improbable. Raises ConfigError for a threshold outside 0 to 1.
     """
-    if not 0 <= threshold <= 1:
-        raise ConfigError(f"threshold is {threshold}; it must be between 0 and 1")
+    _check("threshold", threshold)
     least = math.log(threshold) if threshold else -math.inf
     doubtful = (canvases.ids == canvases.mask) & (finished.logp < least)
     return replace(canvases, ids=finished.ids.masked_fill(doubtful, canvases.mask))
