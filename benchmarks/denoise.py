@@ -66,9 +66,9 @@ not promise anything and do not ask for more. Ignore greetings, thanks and signa
 the name of one team in small letters and nothing else at all
 """
 FIXED = Rule(0.3, commit="steps")  # the same number of steps for both; the default temperature
-# The first mask of each hole at once: what stands in different holes hardly speaks to each other.
-PARALLEL = Rule(0.3, order="left", commit="steps")
-SEQUENTIAL = PARALLEL  # … one by one
+SEQUENTIAL = Rule(0.3, order="left", commit="steps")  # one token at a time
+PARALLEL = replace(SEQUENTIAL, commit="threshold", threshold=0.7)  # … and all that are sure
+REFRESH = 8  # steps between whole readings of the window, with parallel commits
 
 
 # -- what is denoised -----------------------------------------------------------------------------
@@ -104,9 +104,11 @@ def timed(denoiser: LocalDenoiser, context: Context, case: Case) -> tuple[float,
     return time.process_time() - start, fills
 
 
-def embedded(base: Backbone, adapted: Adapted, rule: Rule, steps: int) -> LocalDenoiser:
+def embedded(
+    base: Backbone, adapted: Adapted, rule: Rule, steps: int, refresh: int = 1
+) -> LocalDenoiser:
     """The embedded denoiser; it has met no context yet."""
-    reading = embedded_reading(base, adapted)
+    reading = embedded_reading(base, adapted, refresh)
     return LocalDenoiser("embedded", base, adapted.family, reading, rule, steps)
 
 
@@ -136,10 +138,10 @@ def exact(base: Backbone, adapted: Adapted, case: Case) -> dict[str, Any]:
 
 
 def parallel(base: Backbone, adapted: Adapted, case: Case, seeds: int) -> dict[str, Any]:
-    """Parallel commits: seconds, and what the base says of the texts, against one at a time."""
-    holes = case.masked // HOLE
-    quick = embedded(base, adapted, PARALLEL, HOLE)
-    slow = embedded(base, adapted, SEQUENTIAL, HOLE * holes)
+    """Parallel commits and a kept window: seconds, and what the base says of the texts, against
+    one token at a time and exact reading."""
+    quick = embedded(base, adapted, PARALLEL, case.masked, REFRESH)
+    slow = embedded(base, adapted, SEQUENTIAL, case.masked)
     context = traces(quick, case.context)
     seconds, _ = timed(quick, context, case)
     nats = {
@@ -154,6 +156,7 @@ def parallel(base: Backbone, adapted: Adapted, case: Case, seeds: int) -> dict[s
         "parallel_nats_delta": statistics.mean(delta),
         "parallel_nats_error": statistics.stdev(delta) / seeds**0.5 if seeds > 1 else None,
         "parallel_seeds": seeds,
+        "parallel_drift": {**asdict(quick.drift), "agreement": quick.drift.agreement},
     }
 
 

@@ -85,20 +85,26 @@ class _GatedScores(_Scores):
     costs more than the attention itself.
     """
 
-    def __init__(self, plain: _Scores, masked: Tensor, gates: Gates) -> None:
+    def __init__(self, plain: _Scores, masked: Tensor, gates: Gates, at: Tensor | None) -> None:
+        """`at`: (B, n) long, the queries; None: all."""
         length = masked.shape[1]
         heads = gates.right.shape[1]
         mask = plain.mask
+        right = torch.ones(length, length, device=mask.device).triu(1)
+        others = 1 - torch.eye(length, device=mask.device)
+        if at is not None:
+            right, others = right[at][:, None], others[at][:, None]
+            mask = mask.gather(2, at[:, None, :, None].expand(-1, 1, -1, mask.shape[-1]))
         super().__init__(mask.expand(-1, heads, -1, -1).contiguous(), plain.common)
-        self.inside = mask[..., -length:].float()  # (B, 1, L, L)
-        self.right = torch.ones(length, length, device=mask.device).triu(1)
-        self.masked = masked[:, None, None, :] * (1 - torch.eye(length, device=mask.device))
+        self.inside = mask[..., -length:].float()  # (B, 1, n, L)
+        self.right = right
+        self.masked = masked[:, None, None, :] * others
         self.gates = gates
 
     def of_layer(self, layer: int) -> Tensor:
         right = self.gates.right[layer].float()[None, :, None, None] * self.right
         masked = self.gates.masked[layer].float()[None, :, None, None] * self.masked
-        self.mask[..., -self.right.shape[0] :] = self.inside + right + masked
+        self.mask[..., -self.right.shape[-1] :] = self.inside + right + masked
         return self.mask
 
 
@@ -126,6 +132,33 @@ class _Store:
             self.keys.append(key)
             self.values.append(value)
         return (key, value) if self.common is None else whole
+
+
+class _Kept(_Store):
+    """… and keeps the new keys and values without those of the past."""
+
+    def __init__(self, past: Memory) -> None:
+        super().__init__(past, keep=False)
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        self.keys.append(key)
+        self.values.append(value)
+        return super().update(key, value, layer)
+
+
+class _Patches(_Store):
+    """… for some tokens of regions whose keys and values were kept: new ones replace theirs."""
+
+    def __init__(self, past: Memory, kept: Memory, at: Tensor) -> None:
+        super().__init__(past, keep=False)
+        self.kept = kept
+        self.at = at[:, None, :, None]
+
+    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
+        at = self.at.expand_as(key)
+        key = self.kept.keys[layer].scatter(2, at, key)
+        value = self.kept.values[layer].scatter(2, at, value)
+        return super().update(key, value, layer)
 
 
 def _common(past: Memory | None) -> Memory | None:
@@ -323,13 +356,53 @@ class Backbone:
         ids: (B, L) long. real, masked: (B, L) bool; padding on the right. `past` has one row or
         B rows. Returns the hidden states (B, L, d).
         """
+        return self._region(ids, real, masked, past, gates, _Store(past, keep=False), None)
+
+    @torch.inference_mode()
+    def keep_region(
+        self, ids: Tensor, real: Tensor, masked: Tensor, past: Memory, gates: Gates
+    ) -> tuple[Tensor, Memory]:
+        """As `read_region`, with the keys and values of the regions alone."""
+        store = _Kept(past)
+        hidden = self._region(ids, real, masked, past, gates, store, None)
+        return hidden, Memory(tuple(store.keys), tuple(store.values), real.to(self.device))
+
+    @torch.inference_mode()
+    def patch_region(
+        self,
+        ids: Tensor,
+        real: Tensor,
+        masked: Tensor,
+        past: Memory,
+        gates: Gates,
+        kept: Memory,
+        at: Tensor,
+    ) -> Tensor:
+        """As `read_region` for the tokens `at` ((B, n) long) of each region alone, which see the
+        others as they were `kept`. Returns their hidden states (B, n, d)."""
+        at = at.to(self.device)
+        return self._region(ids, real, masked, past, gates, _Patches(past, kept, at), at)
+
+    def _region(
+        self,
+        ids: Tensor,
+        real: Tensor,
+        masked: Tensor,
+        past: Memory,
+        gates: Gates,
+        store: _Store,
+        at: Tensor | None,
+    ) -> Tensor:
         ids, real, masked = (tensor.to(self.device) for tensor in (ids, real, masked))
-        scores = _GatedScores(self._scores(real, torch.zeros_like(ids), past), masked, gates)
-        embedded = self.model.model.embed_tokens(ids)
-        embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
+        plain = self._scores(real, torch.zeros_like(ids), past)
+        scores = _GatedScores(plain, masked, gates, at)
         start = past.real.sum(1, keepdim=True)
         position = (start + torch.arange(ids.shape[1], device=self.device)).expand(len(ids), -1)
-        return self._layers(embedded, position, scores, _Store(past, keep=False))
+        if at is not None:
+            ids, masked, position = (x.gather(1, at) for x in (ids, masked, position))
+        embedded = self.model.model.embed_tokens(ids)
+        embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
+        return self._layers(embedded, position, scores, store)
 
     @torch.inference_mode()
     def logits(self, hidden: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from remask.dlm.local import LocalDenoiser
 from remask.dlm.reading import Prefixes, RegionReading
 from remask.dlm.revise import WRITE_ANEW, Revision
 from remask.dlm.sampler import Rule
+from remask.dlm.windowed import WindowReading
 
 # Why so cool: docs/log.md, token temperature of the denoiser.
 RULE = Rule(temperature=0.3, position_temperature=0.3, left_bias=4.0, threshold=0.9)
@@ -30,20 +31,26 @@ class EmbeddedDenoiser(LocalDenoiser):
         rule: Rule = RULE,
         guidance: float = 0.0,
         revise: Revision = WRITE_ANEW,
+        refresh: int = 1,
     ) -> None:
         """`steps` per window: without it one for every mask, at most 24.
 
         Two tokens written at once seldom fit each other: the base's mean log-probability of the
         prompts written in seven cases, one seed, was -3.55 with one per step and -4.09 with two.
-        Raises ConfigError and BackendError.
+        `refresh`: steps between whole readings of a window (`windowed.py`); 1 is exact. Raises
+        ConfigError and BackendError.
         """
-        reading = embedded_reading(backbone, adapter)
+        reading = embedded_reading(backbone, adapter, refresh)
         super().__init__(
             "embedded-dlm", backbone, reading.family, reading, rule, steps, guidance, revise
         )
 
 
-def embedded_reading(backbone: Backbone, adapter: Path | Adapted = SHIPPED) -> RegionReading:
-    """How the embedded model reads. Raises BackendError."""
+def embedded_reading(
+    backbone: Backbone, adapter: Path | Adapted = SHIPPED, refresh: int = 1
+) -> RegionReading | WindowReading:
+    """How the embedded model reads: a whole window at every `refresh`-th step, between them its
+    holes; 1 is exact. Raises BackendError and ConfigError."""
     made = adapter if isinstance(adapter, Adapted) else load_adapter(backbone, adapter)
-    return RegionReading(backbone, made.backbone, made.gates, made.family, Prefixes(backbone, 1))
+    exact = RegionReading(backbone, made.backbone, made.gates, made.family, Prefixes(backbone, 1))
+    return exact if refresh == 1 else WindowReading(exact, refresh)

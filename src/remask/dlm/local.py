@@ -214,7 +214,9 @@ class LocalDenoiser:
         ]
         front = len(context) - known
         if self._revise.noise < 1:
-            canvases = renoise(canvases, _open(canvases, pieces, front), self._revise.noise, generators)
+            canvases = renoise(
+                canvases, _open(canvases, pieces, front), self._revise.noise, generators
+            )
         done = self._finish(canvases, logits, generators)
         if self._revise.doubt:
             again = token_to_mask(canvases, done, self._revise.doubt)
