@@ -16,6 +16,7 @@ from remask.denoisers import make_denoiser, memory_of
 from remask.dlm.commits import COMMITS
 from remask.dlm.embedded import RULE, EmbeddedDenoiser
 from remask.dlm.orders import ORDERS
+from remask.dlm.revise import Revision
 from remask.errors import BackendError, ConfigError
 
 
@@ -42,8 +43,12 @@ def test_every_setting_of_the_rule_arrives() -> None:
         "block": 8,
         "top_p": 0.7,
     }
-    denoiser = make_denoiser(DlmConfig(guidance=0.5, steps=5, **values))
+    denoiser = make_denoiser(
+        DlmConfig(guidance=0.5, steps=5, noise=0.4, doubt=0.2, refresh_window=6, **values)
+    )
     assert isinstance(denoiser, EmbeddedDenoiser)
+    assert denoiser._revise == Revision(0.4, 0.2)
+    assert denoiser._reading.identity.endswith("/window-6")
     assert asdict(denoiser._rule).items() >= values.items()
     assert (denoiser._guidance, denoiser._steps) == (0.5, 5)
 

@@ -110,6 +110,7 @@ class DlmConfig(EndpointConfig):
     doubt: Annotated[float, Field(ge=0, le=1)] = 0.0  # write again what was less probable; 0: none
     cache: Literal["approximate", "exact"] = "approximate"  # of families that read both ways
     refresh: Annotated[int, Field(ge=1)] = 16  # steps between exact readings of the context
+    refresh_window: Annotated[int, Field(ge=1)] = 1  # … of the embedded model's window; 1: exact
     api_key_env: str = ""  # "": INCEPTION_API_KEY for mercury, OPENAI_API_KEY for chat
     max_tokens: Annotated[int, Field(ge=1)] = 1024  # of one answer of chat:MODEL, thoughts included
     send_seed: bool = True  # to an API; false for one that refuses the field

@@ -78,6 +78,7 @@ def _embedded(config: DlmConfig) -> Denoiser:
         steps=config.steps,
         guidance=config.guidance,
         revise=_revision(config),
+        refresh=config.refresh_window,
     )
 
 

@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remask.backbone.model import Backbone, Gates
+from remask.backbone.attention import Gates
+from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 
 TEXTS = ["Classify the sentiment.", "You are a careful assistant who answers in one word.", "Hi"]

@@ -7,7 +7,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from remask.backbone.model import Backbone, Gates, Memory
+from remask.backbone.attention import Gates, Memory
+from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.dlm.adapter import FORMAT, SHIPPED, load_adapter
 from remask.dlm.canvas import settle

@@ -9,7 +9,8 @@ from torch import Tensor
 
 import checkpoints
 from checkpoints import ALL
-from remask.backbone.model import Backbone, Memory
+from remask.backbone.attention import Memory
+from remask.backbone.model import Backbone
 from remask.dlm.checkpoint import load_denoiser, load_family, read_with
 from remask.dlm.drift import Drift
 from remask.dlm.families import Family

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import (
@@ -27,6 +26,20 @@ from transformers import (
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from remask.backbone.attention import (
+    ATTENTION,
+    MINUS_INF,
+    GatedScores,
+    Gates,
+    Kept,
+    Memory,
+    Patches,
+    Scores,
+    Store,
+    attend,
+    common_past,
+    grown,
+)
 from remask.backbone.chat import CHATML, Frame
 
 Config = LlamaConfig | Qwen2Config | Qwen3Config
@@ -38,185 +51,6 @@ MODELS: dict[type[Config], Callable[[Any], Model]] = {
     Qwen2Config: Qwen2ForCausalLM,
     Qwen3Config: Qwen3ForCausalLM,
 }
-ATTENTION = "remask_explicit"
-MINUS_INF = float("-inf")
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Keys and values that were read once; B is 1 where many rows will share them."""
-
-    keys: tuple[Tensor, ...]  # per layer (B, H_kv, C, head size), already rotated
-    values: tuple[Tensor, ...]  # the same shape
-    real: Tensor  # (B, C) bool, False at padding
-
-    def select(self, rows: Tensor) -> "Memory":
-        """The memory of the given rows ((N,) indices, repeats allowed)."""
-        return Memory(
-            tuple(k[rows] for k in self.keys), tuple(v[rows] for v in self.values), self.real[rows]
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Gates:
-    """What bidirectional reading adds to a left-to-right model."""
-
-    right: Tensor  # (layers, heads): added to attention scores of keys to the right
-    masked: Tensor  # (layers, heads): added to attention scores of masked keys
-    embedding: Tensor  # (d,): stands for a masked token
-
-
-class _Scores:
-    """Additive attention scores, the same tensor for every layer: (B, 1 or heads, T, C + T), or
-    (B, 1 or heads, T, T) of the new tokens alone where all of them see all of a `common` past."""
-
-    def __init__(self, mask: Tensor, common: Memory | None) -> None:
-        self.mask = mask
-        self.common = common
-
-    def of_layer(self, layer: int) -> Tensor:
-        return self.mask
-
-
-class _GatedScores(_Scores):
-    """The scores of a region: the gates of a layer fill the part that belongs to the region.
-
-    One buffer serves all layers of one forward, since building the context part 30 times over
-    costs more than the attention itself.
-    """
-
-    def __init__(self, plain: _Scores, masked: Tensor, gates: Gates, at: Tensor | None) -> None:
-        """`at`: (B, n) long, the queries; None: all."""
-        length = masked.shape[1]
-        heads = gates.right.shape[1]
-        mask = plain.mask
-        right = torch.ones(length, length, device=mask.device).triu(1)
-        others = 1 - torch.eye(length, device=mask.device)
-        if at is not None:
-            right, others = right[at][:, None], others[at][:, None]
-            mask = mask.gather(2, at[:, None, :, None].expand(-1, 1, -1, mask.shape[-1]))
-        super().__init__(mask.expand(-1, heads, -1, -1).contiguous(), plain.common)
-        self.inside = mask[..., -length:].float()  # (B, 1, n, L)
-        self.right = right
-        self.masked = masked[:, None, None, :] * others
-        self.gates = gates
-
-    def of_layer(self, layer: int) -> Tensor:
-        right = self.gates.right[layer].float()[None, :, None, None] * self.right
-        masked = self.gates.masked[layer].float()[None, :, None, None] * self.masked
-        self.mask[..., -self.right.shape[-1] :] = self.inside + right + masked
-        return self.mask
-
-
-class _Store:
-    """Hands the past to each layer's attention and keeps what it grows to, if asked.
-
-    A common past goes there by itself (`_common`), so it is joined only where it is kept.
-    """
-
-    def __init__(self, past: Memory | None, keep: bool) -> None:
-        self.past = past
-        self.keep = keep
-        self.common = _common(past)
-        self.keys: list[Tensor] = []
-        self.values: list[Tensor] = []
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Called by the attention layer; the name is the transformers library's."""
-        whole = key, value
-        if self.past is not None and (self.keep or self.common is None):
-            rows = (len(key), -1, -1, -1)
-            key = torch.cat([self.past.keys[layer].expand(rows), key], 2)
-            value = torch.cat([self.past.values[layer].expand(rows), value], 2)
-        if self.keep:
-            self.keys.append(key)
-            self.values.append(value)
-        return (key, value) if self.common is None else whole
-
-
-class _Kept(_Store):
-    """… and keeps the new keys and values without those of the past."""
-
-    def __init__(self, past: Memory) -> None:
-        super().__init__(past, keep=False)
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        self.keys.append(key)
-        self.values.append(value)
-        return super().update(key, value, layer)
-
-
-class _Patches(_Store):
-    """… for some tokens of regions whose keys and values were kept: new ones replace theirs."""
-
-    def __init__(self, past: Memory, kept: Memory, at: Tensor) -> None:
-        super().__init__(past, keep=False)
-        self.kept = kept
-        self.at = at[:, None, :, None]
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        at = self.at.expand_as(key)
-        key = self.kept.keys[layer].scatter(2, at, key)
-        value = self.kept.values[layer].scatter(2, at, value)
-        return super().update(key, value, layer)
-
-
-def _common(past: Memory | None) -> Memory | None:
-    """`past`, where attention reads it once for all rows instead of once for each.
-
-    On CPUs, where PyTorch's fused attention multiplies far below the processor's rate. Whether
-    there is one row or many must not matter: a row's result should not depend on its batch.
-    """
-    if past is None or len(past.real) > 1 or past.real.device.type != "cpu":
-        return None
-    return past if bool(past.real.all()) else None
-
-
-def _attend(
-    module: torch.nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: None,
-    scores: _Scores,
-    scaling: float,
-    **_: object,  # the library also passes dropout and position ids
-) -> tuple[Tensor, None]:
-    layer: int = module.layer_idx  # type: ignore[assignment]
-    mask, common = scores.of_layer(layer), scores.common
-    if common is None:
-        out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True
-        )
-    else:
-        past = common.keys[layer][0], common.values[layer][0]
-        out = _attend_common(query * scaling, key, value, mask, *past)
-    return out.transpose(1, 2).contiguous(), None
-
-
-def _attend_common(
-    query: Tensor, key: Tensor, value: Tensor, mask: Tensor, past_key: Tensor, past_value: Tensor
-) -> Tensor:
-    """Attention to a past that all rows share and to their own tokens, in plain products.
-
-    query: (B, H, T, h), scaled. key, value: (B, H_kv, T, h). mask: (B, 1 or H, T, T), added to the
-    scores of own keys. past_key, past_value: (H_kv, C, h). Returns (B, H, T, h).
-    """
-    rows, heads, length, size = query.shape
-    share = heads // key.shape[1]
-    before = past_key.shape[1]
-    mask = mask.expand(rows, heads, -1, -1)
-    out = torch.empty_like(query)
-    # One row and one head of keys at a time: these scores stay in the processor's cache.
-    for head in range(key.shape[1]):
-        group = slice(head * share, (head + 1) * share)
-        for row in range(rows):
-            keys = torch.cat([past_key[head], key[row, head]])
-            values = torch.cat([past_value[head], value[row, head]])
-            found = query[row, group].reshape(-1, size) @ keys.T
-            found.view(share, length, -1)[:, :, before:] += mask[row, group]
-            out[row, group] = (found.softmax(1) @ values).view(share, length, size)
-    return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -316,14 +150,14 @@ class Backbone:
         is shared by all B rows. Positions of a row continue after its past's real length.
         Returns the hidden states (B, T, d), meaningless at padding, and the grown memory.
         """
-        store = _Store(past, keep=True)
+        store = Store(past, keep=True)
         hidden = self._read(ids, real, None, past, store)
-        return hidden, _grown(store, real.to(self.device))
+        return hidden, grown(store, real.to(self.device))
 
     @torch.inference_mode()
     def read_hidden(self, ids: Tensor, real: Tensor, past: Memory | None = None) -> Tensor:
         """The hidden states of `read`, without the memory to keep its keys and values."""
-        return self._read(ids, real, None, past, _Store(past, keep=False))
+        return self._read(ids, real, None, past, Store(past, keep=False))
 
     @torch.inference_mode()
     def read_blocks(
@@ -343,9 +177,9 @@ class Backbone:
         Returns the hidden states (B, T, d), meaningless at padding, and with `keep` the grown
         memory. Keys and values of tokens that later ones would change are the caller's care.
         """
-        store = _Store(past, keep)
+        store = Store(past, keep)
         hidden = self._read(ids, real, blocks.to(self.device), past, store)
-        return hidden, _grown(store, real.to(self.device)) if keep else None
+        return hidden, grown(store, real.to(self.device)) if keep else None
 
     @torch.inference_mode()
     def read_region(
@@ -356,14 +190,14 @@ class Backbone:
         ids: (B, L) long. real, masked: (B, L) bool; padding on the right. `past` has one row or
         B rows. Returns the hidden states (B, L, d).
         """
-        return self._region(ids, real, masked, past, gates, _Store(past, keep=False), None)
+        return self._region(ids, real, masked, past, gates, Store(past, keep=False), None)
 
     @torch.inference_mode()
     def keep_region(
         self, ids: Tensor, real: Tensor, masked: Tensor, past: Memory, gates: Gates
     ) -> tuple[Tensor, Memory]:
         """As `read_region`, with the keys and values of the regions alone."""
-        store = _Kept(past)
+        store = Kept(past)
         hidden = self._region(ids, real, masked, past, gates, store, None)
         return hidden, Memory(tuple(store.keys), tuple(store.values), real.to(self.device))
 
@@ -381,7 +215,7 @@ class Backbone:
         """As `read_region` for the tokens `at` ((B, n) long) of each region alone, which see the
         others as they were `kept`. Returns their hidden states (B, n, d)."""
         at = at.to(self.device)
-        return self._region(ids, real, masked, past, gates, _Patches(past, kept, at), at)
+        return self._region(ids, real, masked, past, gates, Patches(past, kept, at), at)
 
     def _region(
         self,
@@ -390,12 +224,12 @@ class Backbone:
         masked: Tensor,
         past: Memory,
         gates: Gates,
-        store: _Store,
+        store: Store,
         at: Tensor | None,
     ) -> Tensor:
         ids, real, masked = (tensor.to(self.device) for tensor in (ids, real, masked))
         plain = self._scores(real, torch.zeros_like(ids), past)
-        scores = _GatedScores(plain, masked, gates, at)
+        scores = GatedScores(plain, masked, gates, at)
         start = past.real.sum(1, keepdim=True)
         position = (start + torch.arange(ids.shape[1], device=self.device)).expand(len(ids), -1)
         if at is not None:
@@ -416,7 +250,7 @@ class Backbone:
         real: Tensor,
         blocks: Tensor | None,  # None: left to right
         past: Memory | None,
-        store: _Store,
+        store: Store,
     ) -> Tensor:
         ids, real = ids.to(self.device), real.to(self.device)
         position = (real.long().cumsum(1) - 1).clamp(min=0)
@@ -425,20 +259,20 @@ class Backbone:
             position = position + past.real.sum(1, keepdim=True)
         return self._layers(self.model.model.embed_tokens(ids), position, scores, store)
 
-    def _scores(self, real: Tensor, blocks: Tensor, past: Memory | None) -> _Scores:
+    def _scores(self, real: Tensor, blocks: Tensor, past: Memory | None) -> Scores:
         """0 where a key may be seen, else minus infinity."""
         rows, length = real.shape
         seen = real[:, None, :] & (blocks[:, None, :] <= blocks[:, :, None])
         # A padded query sees itself: a row without any key would be NaN and spread.
         seen = seen | torch.eye(length, dtype=torch.bool, device=real.device)
-        common = _common(past)
+        common = common_past(past)
         if past is not None and common is None:
             before = past.real[:, None, :].expand(rows, length, -1)
             seen = torch.cat([before, seen], 2)
         scores = torch.zeros(seen.shape, dtype=self.dtype, device=real.device)
-        return _Scores(scores.masked_fill_(~seen, MINUS_INF)[:, None], common)
+        return Scores(scores.masked_fill_(~seen, MINUS_INF)[:, None], common)
 
-    def _layers(self, embedded: Tensor, position: Tensor, scores: _Scores, store: _Store) -> Tensor:
+    def _layers(self, embedded: Tensor, position: Tensor, scores: Scores, store: Store) -> Tensor:
         inner = self.model.model
         rotary = inner.rotary_emb(embedded, position_ids=position)
         hidden = embedded
@@ -454,16 +288,9 @@ class Backbone:
         return out
 
 
-def _grown(store: _Store, real: Tensor) -> Memory:
-    """What a store kept of its past and of (B, T) tokens of which `real` are no padding."""
-    if store.past is not None:
-        real = torch.cat([store.past.real.expand(len(real), -1), real], 1)
-    return Memory(tuple(store.keys), tuple(store.values), real)
-
-
 def skeleton(config: Config) -> Model:
     """A model without numbers: names and shapes of its weights."""
-    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, _attend)
+    ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
     config._attn_implementation = ATTENTION
     with torch.device("meta"):
         return MODELS[type(config)](config)

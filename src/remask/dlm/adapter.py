@@ -14,7 +14,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from remask.backbone.model import Backbone, Gates
+from remask.backbone.attention import Gates
+from remask.backbone.model import Backbone
 from remask.dlm.families import FAMILIES, Family
 from remask.errors import BackendError
 

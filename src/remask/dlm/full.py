@@ -14,7 +14,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from remask.backbone.model import Backbone, Memory
+from remask.backbone.attention import Memory
+from remask.backbone.model import Backbone
 from remask.dlm.drift import Drift
 from remask.dlm.families import Family
 from remask.dlm.reading import (

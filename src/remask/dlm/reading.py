@@ -15,7 +15,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from remask.backbone.model import Backbone, Gates, Memory
+from remask.backbone.attention import Gates, Memory
+from remask.backbone.model import Backbone
 from remask.dlm.drift import Drift
 from remask.dlm.families import Family
 from remask.dlm.sampler import Canvases

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from remask.backbone.model import Memory
+from remask.backbone.attention import Memory
 from remask.dlm.drift import Drift
 from remask.dlm.families import Family
 from remask.dlm.reading import Ids, RegionReading, Session, distinct, predict, repeat_rows

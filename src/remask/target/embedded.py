@@ -14,7 +14,8 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from remask.backbone.model import Backbone, Memory
+from remask.backbone.attention import Memory
+from remask.backbone.model import Backbone
 from remask.errors import ConfigError, NumericsError
 from remask.ports import Reply
 from remask.trace import Chat
