@@ -165,3 +165,16 @@ def test_holes_far_apart_get_windows_of_their_own() -> None:
 def test_long_text_is_clipped_in_the_middle() -> None:
     assert clip_middle("a b\nc d e f", 4) == "a b ... e f"
     assert clip_middle("a b", 4) == "a b"
+
+
+def test_a_draft_holds_the_old_texts_in_their_own_lengths() -> None:
+    parts = ("Be ", Hole(" kind and brief ", 9), " to all. ", Hole("", 2))
+    words = Words()
+    row = to_row(settle(parts, [None] * 9), words.encode, MASK, draft=True)
+    assert words.decode(list(row.ids)) == [
+        *("Be", " kind", " and", " brief", " to", " all."),
+        *("_", "_"),
+    ]
+    assert row.holes == ((1, 4), (6, 8))
+    assert len(row.kinds) == len(row.ids)
+    assert row.kinds[1] & Kind.SPACED
