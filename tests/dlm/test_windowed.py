@@ -13,7 +13,7 @@ from remask.ports import Canvas, Hole
 from remask.trace import Trace
 
 CONTEXT = (Trace("1", "an utterly charming film", "negative", "positive", score=0.0),)
-CANVAS: Canvas = ("Read the review. ", Hole("Say it.", 6), " Answer with one ", Hole("", 2), " now.")
+CANVAS: Canvas = ("Read the review. ", Hole("Say it.", 6), " Answer with ", Hole("", 2), " now.")
 
 
 @pytest.fixture(scope="module")
