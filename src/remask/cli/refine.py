@@ -36,8 +36,6 @@ from remask.cli.traces import MAP, SCALE
 @click.option("--force", is_flag=True, help="Replace that file where it exists.")
 @run_flags
 @target_flags
-@click.option("--judge", help="A model that grades the answers, such as openai:MODEL.")
-@click.option("--rubric", help="What a good answer is, for the judge.")
 @show_flags
 def refine(
     source: str, output: Path | None, force: bool, plain: bool, json: bool, **flags: Any

@@ -56,11 +56,11 @@ def _order(source: str, flags: Mapping[str, Any]) -> Order:
     path = Path(source)
     values = read_toml(path) if path.suffix.lower() == ".toml" else {"prompt": read_prompt(path)}
     values.pop("run_dir", None)
+    if flags["judge"] and not flags["target"]:
+        raise ConfigError("--judge grades the answers of a target; give --target too")
     override(values, flags)
     if flags["candidates"] is not None:
         values = merged(values, {"search": {"candidates": flags["candidates"]}})
-    if flags["judge"]:
-        _judged(values, flags)
     return Order(
         config=configured(values, source),
         files=tuple(flags["files"]),
@@ -71,19 +71,6 @@ def _order(source: str, flags: Mapping[str, Any]) -> Order:
         free_numbers=flags["numbers"] == "free",
         verify=bool(flags["target"]),
     )
-
-
-def _judged(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
-    """Put the judge into the settings; it is asked at the target's server."""
-    if not flags["target"]:
-        raise ConfigError("--judge grades the answers of a target; give --target too")
-    if flags["metric"] not in (None, "judge"):
-        raise ConfigError(f"--judge and --metric {flags['metric']} exclude each other; give one")
-    if not flags["rubric"]:
-        raise ConfigError("--judge needs --rubric: say what a good answer is")
-    judge = {"model": flags["judge"], "base_url": flags["base_url"] or ""}
-    metric = {"name": "judge", "judge": judge, "rubric": flags["rubric"]}
-    values["metric"] = merged(values.get("metric", {}), metric)
 
 
 def _say(found: Round, mode: str) -> None:
