@@ -29,6 +29,7 @@ ALLOWED = {
     "target": GROUND | {"backbone", "budget", "store"},
     "ingest": {"errors", "trace", "text", "identity"},
     "task": GROUND,
+    "packing": GROUND | {"condition", "text"},
     "propose": GROUND | {"condition", "guard", "mask"},
     "search": GROUND | {"events"},
     "queries": GROUND | {"text"},

@@ -41,7 +41,24 @@ def select(
     drawn = _one_each([traces[i] for i in rng.permutation(len(traces))])
     bad = _in_turns([trace for trace in drawn if failing(trace)])
     good = _in_turns([trace for trace in drawn if not failing(trace)])
-    wanted = min(len(bad), max(round(max_traces * FAILING), max_traces - len(good)))
+    wanted = shares(len(bad), len(good), max_traces)
+    return fitting(bad, good, wanted, limit, count, max_traces)
+
+
+def shares(bad: int, good: int, max_traces: int) -> int:
+    """How many failing traces are wanted of `bad` ones beside `good` ones."""
+    return min(bad, max(round(max_traces * FAILING), max_traces - good))
+
+
+def fitting(
+    bad: Sequence[Trace],
+    good: Sequence[Trace],
+    wanted: int,
+    limit: int,
+    count: Callable[[str], int],
+    max_traces: int,
+) -> Context:
+    """Of both in their order what fits into `limit` tokens, `wanted` failing ones if it does."""
     picked: list[Trace] = []
     left = limit
     for trace in islice(_mixed(bad, good, wanted, max_traces), TRIES * max_traces):

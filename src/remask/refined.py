@@ -10,19 +10,22 @@ from typing import Any, Literal
 
 from remask.budget import Spend
 from remask.evidence import Comparison, Verdict
-from remask.ports import Proposal
+from remask.ports import Drop, Proposal
 from remask.prompt import Change, Prompt, diff
-from remask.refinement import Loop, Round
+from remask.refinement import Round
 from remask.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
 class Speaks:
-    """A conversation that speaks for an edit: leaving it out lowers the edit's log-probability."""
+    """A conversation that speaks for a step: leaving it out lowers the log-probability of what was
+    written."""
 
     trace: str  # its id
     query: str
     said: str  # the right response or the feedback, where there is any
+    drop: float  # nats, of all that was written
+    drops: tuple[float, ...]  # … and of each change in order; 0 of a deletion
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +75,6 @@ class Refined:
     refused: tuple[Refusal, ...]
     iterations: int
     candidates: int  # measured
-    stopped: str
     conversations: Conversations
     warnings: tuple[str, ...]
     run_dir: str
@@ -93,7 +95,6 @@ class Refined:
 def make_refined(
     start: Prompt,
     rounds: Sequence[Round],
-    loop: Loop,
     traces: Sequence[Trace],
     conversations: Conversations,
     warnings: Sequence[str],
@@ -116,7 +117,6 @@ def make_refined(
         ),
         iterations=len(rounds),
         candidates=sum(len(one.judged) for one in rounds),
-        stopped=_stopped(rounds, loop),
         conversations=conversations,
         warnings=tuple(warnings),
         run_dir=run_dir,
@@ -140,17 +140,13 @@ def _edits(one: Round, traces: Mapping[str, Trace]) -> list[RefinedEdit]:
             changes=changes(one.parent, proposal),
             gain=one.accepted.gain,
             gains=one.accepted.gains,
-            because=tuple(_speaks(traces[id]) for id in one.because),
+            because=tuple(_speaks(traces[d.trace], d, proposal) for d in one.because),
         )
     ]
 
 
-def _speaks(trace: Trace) -> Speaks:
+def _speaks(trace: Trace, drop: Drop, proposal: Proposal) -> Speaks:
+    each = iter(drop.each)
+    drops = tuple(next(each) if text else 0.0 for _, _, text in proposal.edits)
     said = next((note.text for note in trace.feedback if note.text), trace.desired or "")
-    return Speaks(trace.id, trace.query, said)
-
-
-def _stopped(rounds: Sequence[Round], loop: Loop) -> str:
-    if len(rounds) < loop.iterations:
-        return f"no better prompt in {loop.patience} iterations"
-    return "all iterations done"
+    return Speaks(trace.id, trace.query, said, drop.nats, drops)

@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 from remask import __version__
 from remask.budget import Budget, Price
+from remask.condition import select
 from remask.config import MASKERS, Config, DlmConfig, EndpointConfig, TargetConfig
 from remask.denoisers import asks_api
 from remask.errors import ConfigError
 from remask.identity import content_id
 from remask.ports import Chooser, Denoiser, Metric, Proposer, Scorer, Target
 from remask.prompt import Prompt
-from remask.propose import DiffusionProposer, ExplainingProposer, Recipe
+from remask.propose import Choose, DiffusionProposer, ExplainingProposer, Recipe
 from remask.queries import calls_for
 from remask.search import Plan, make_plan, round_calls
 from remask.task.dataset import SPLITS, Columns, Dataset, load, require_splits
@@ -132,11 +133,16 @@ def make_task(config: Config, dataset: Dataset, parts: Parts, metered: Metered) 
 
 
 def make_proposer(
-    config: Config, start: Prompt, denoiser: Denoiser, labels: Sequence[str] = ()
+    config: Config,
+    start: Prompt,
+    denoiser: Denoiser,
+    labels: Sequence[str] = (),
+    choose: Choose = select,
 ) -> Proposer:
     """A denoiser that cannot score text (an API) gets neither `blame` nor explanations.
 
-    `labels`: the answers that the task allows; a prompt may name them.
+    `labels`: the answers that the task allows; a prompt may name them. `choose`: which traces are
+    read.
 
     Raises ConfigError where the user asks for `blame` all the same.
     """
@@ -149,7 +155,8 @@ def make_proposer(
         )
     maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
     answers = tuple(config.metric.answer.replace("{label}", label) for label in labels)
-    recipe = Recipe(maskers, search.traces, search.context_tokens, search.max_growth, answers)
+    read, growth = (search.traces, search.context_tokens), search.max_growth
+    recipe = Recipe(maskers, *read, growth, answers, choose)
     kind = ExplainingProposer if scores else DiffusionProposer
     return kind(start, denoiser, recipe)
 

@@ -24,8 +24,8 @@ from remask.cli.traces import MAP, SCALE
     help="Replace secrets and personal details; off is stamped on the result.",
 )  # fmt: skip
 @click.option(
-    "--numbers", type=click.Choice(["keep", "free"]), default="keep", show_default=True,
-    help="Whether edits may change the numbers of the prompt.",
+    "--lock", type=click.Choice(["text", "numbers", "none"]), default="numbers", show_default=True,
+    help="What of the prompt may not change; text: sentences are only added.",
 )  # fmt: skip
 @click.option("--iterations", type=click.IntRange(1), help="At most.  [default: 8]")
 @click.option("--candidates", type=click.IntRange(1), help="Of each iteration.  [default: 8]")

@@ -68,7 +68,7 @@ def _order(source: str, flags: Mapping[str, Any]) -> Order:
         columns=flags["columns"],
         scales=flags["scales"],
         hide=flags["redact"] == "on",
-        free_numbers=flags["numbers"] == "free",
+        lock=flags["lock"],
         verify=bool(flags["target"]),
     )
 
@@ -114,7 +114,8 @@ def _show(result: Refined, output: Path | None, mode: str) -> None:
             f"{edit_line(edit.changes, 120)}"
         )
         for one in edit.because:
-            click.echo(f"  because of {one_line(one.trace, 40)}: {one_line(one.query, 120)}")
+            name, query = one_line(one.trace, 40), one_line(one.query, 120)
+            click.echo(f"  because of {name} ({one.drop:.2f} nats): {query}")
     for fact in facts(result):
         click.echo(fact)
     if output is not None:
