@@ -38,7 +38,7 @@ def select(
     where they are few enough to be labels. The tokens of a trace are those of its query, its
     responses and its feedback; a layout adds a few of its own.
     """
-    drawn = _one_each([traces[i] for i in rng.permutation(len(traces))])
+    drawn = one_each([traces[i] for i in rng.permutation(len(traces))])
     bad = _in_turns([trace for trace in drawn if failing(trace)])
     good = _in_turns([trace for trace in drawn if not failing(trace)])
     wanted = shares(len(bad), len(good), max_traces)
@@ -105,7 +105,7 @@ def _mixed(
     yield from good[max_traces - wanted :]
 
 
-def _one_each(traces: Sequence[Trace]) -> list[Trace]:
+def one_each(traces: Sequence[Trace]) -> list[Trace]:
     """One trace of every source, then second ones: many of one source weigh no more than one of
     another, so that nobody can flood the context."""
     groups: dict[str, list[Trace]] = defaultdict(list)

@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from remask.condition import MAX_CLASSES, TRIES, failing, fitting, shares
+from remask.condition import MAX_CLASSES, TRIES, failing, fitting, one_each, shares
 from remask.ports import Context
 from remask.text import words
 from remask.trace import Trace
@@ -45,7 +45,7 @@ class Kinds:
         """As `condition.select`, in another order: of the failures one of each kind that several
         sources have, the most frequent kind first, for at most half of their places; then, one by
         one, the failure that is least like those chosen, of the kinds seen least."""
-        drawn = [traces[i] for i in rng.permutation(len(traces))]
+        drawn = one_each([traces[i] for i in rng.permutation(len(traces))])
         bad = [trace for trace in drawn if failing(trace)]
         good = [trace for trace in drawn if not failing(trace)]
         wanted = shares(len(bad), len(good), max_traces)

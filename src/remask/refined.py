@@ -12,7 +12,7 @@ from remask.budget import Spend
 from remask.evidence import Comparison, Verdict
 from remask.ports import Drop, Proposal
 from remask.prompt import Change, Prompt, diff
-from remask.refinement import Round
+from remask.refinement import Judged, Round
 from remask.trace import Trace
 
 
@@ -30,7 +30,7 @@ class Speaks:
 
 @dataclass(frozen=True, slots=True)
 class RefinedEdit:
-    """One accepted step."""
+    """One step: accepted, or the best of an iteration in which nothing was."""
 
     iteration: int  # from 1
     masker: str
@@ -72,6 +72,7 @@ class Refined:
     prompt: str
     baseline: str
     edits: tuple[RefinedEdit, ...]
+    proposals: tuple[RefinedEdit, ...]  # what came closest where nothing was accepted
     refused: tuple[Refusal, ...]
     iterations: int
     candidates: int  # measured
@@ -109,7 +110,10 @@ def make_refined(
         verdict="unverified",
         prompt=prompt.text,
         baseline=start.text,
-        edits=tuple(edit for one in rounds for edit in _edits(one, by_id)),
+        edits=tuple(_edit(one, one.best, by_id) for one in rounds if one.best and one.accepted),
+        proposals=tuple(
+            _edit(one, one.best, by_id) for one in rounds if one.best and not one.accepted
+        ),
         refused=tuple(
             Refusal(one.number + 1, p.masker, changes(one.parent, p), p.objection)
             for one in rounds
@@ -129,20 +133,16 @@ def changes(parent: Prompt, proposal: Proposal) -> tuple[tuple[str, str], ...]:
     return tuple((parent.text[start:stop], text) for start, stop, text in proposal.edits)
 
 
-def _edits(one: Round, traces: Mapping[str, Trace]) -> list[RefinedEdit]:
-    if one.accepted is None:
-        return []
-    proposal = one.accepted.proposal
-    return [
-        RefinedEdit(
-            iteration=one.number + 1,
-            masker=proposal.masker,
-            changes=changes(one.parent, proposal),
-            gain=one.accepted.gain,
-            gains=one.accepted.gains,
-            because=tuple(_speaks(traces[d.trace], d, proposal) for d in one.because),
-        )
-    ]
+def _edit(one: Round, best: Judged, traces: Mapping[str, Trace]) -> RefinedEdit:
+    proposal = best.proposal
+    return RefinedEdit(
+        iteration=one.number + 1,
+        masker=proposal.masker,
+        changes=changes(one.parent, proposal),
+        gain=best.gain,
+        gains=best.gains,
+        because=tuple(_speaks(traces[d.trace], d, proposal) for d in one.because),
+    )
 
 
 def _speaks(trace: Trace, drop: Drop, proposal: Proposal) -> Speaks:

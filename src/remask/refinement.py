@@ -77,7 +77,12 @@ class Round:
     judged: tuple[Judged, ...]  # best first
     refused: tuple[Proposal, ...]  # by the guard
     accepted: Judged | None
-    because: tuple[Drop, ...]  # of up to three traces that speak for the accepted edit
+    because: tuple[Drop, ...]  # of up to three traces that speak for the best candidate
+
+    @property
+    def best(self) -> Judged | None:
+        """What was accepted, else what came closest."""
+        return self.accepted or next(iter(self.judged), None)
 
 
 def refinements(
@@ -111,11 +116,11 @@ def refinements(
         judged = [Judged(p, gain) for p, gain in zip(allowed, measured, strict=True)]
         judged.sort(key=lambda one: (-one.gain, one.proposal.prompt.id))
         accepted = next((one for one in judged if accepts(one.gains, cautious=True)), None)
-        because: tuple[Drop, ...] = ()
-        if accepted and isinstance(proposer, Explainer):
-            because = proposer.explain(accepted.proposal, read)
         refused = tuple(p for p in fresh.values() if p.objection)
-        yield Round(number, parent, tuple(judged), refused, accepted, because)
+        found = Round(number, parent, tuple(judged), refused, accepted, ())
+        if found.best and isinstance(proposer, Explainer):
+            found = replace(found, because=proposer.explain(found.best.proposal, read))
+        yield found
         if accepted:
             parent = accepted.proposal.prompt
 

@@ -75,7 +75,7 @@ def _order(source: str, flags: Mapping[str, Any]) -> Order:
 
 def _say(found: Round, mode: str) -> None:
     """One iteration, one line."""
-    best = found.accepted or next(iter(found.judged), None)
+    best = found.best
     if mode == "json":
         value = {
             "kind": "Round",
