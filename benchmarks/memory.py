@@ -5,7 +5,8 @@
 Makes a file of plain chats of each size (benchmarks/ingest.py makes the same) with a different
 user and session in each record, and runs on it, each in a process of its own: `remask traces
 inspect`, `remask traces redact`, and what `remask refine` gathers. The figure is the largest
-resident size of that process, Python and imports included. Target: a JSONL of 2 GB in at most 300 MB.
+resident size of that process, Python and imports included. Target: a JSONL of 2 GB in at most
+300 MB.
 Writes benchmarks/results/memory.json.
 """
 
@@ -21,7 +22,7 @@ from pathlib import Path
 from remask.identity import rng_for
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
-GATHER = "import sys; from remask.gather import gather; print(len(gather('Be kind.', sys.argv[1:]).traces))"
+GATHER = "import sys; from remask.gather import gather; gather('Be kind.', sys.argv[1:])"
 MAIN = "from remask.cli import main; main()"
 
 

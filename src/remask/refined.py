@@ -35,6 +35,7 @@ class RefinedEdit:
     iteration: int  # from 1
     masker: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
+    places: tuple[int, ...]  # of the changes: characters into the prompt of this iteration
     gain: float  # nats: of the held-out conversations' log-probability, mean over `gains`
     gains: tuple[float, ...]
     because: tuple[Speaks, ...]
@@ -139,6 +140,7 @@ def _edit(one: Round, best: Judged, traces: Mapping[str, Trace]) -> RefinedEdit:
         iteration=one.number + 1,
         masker=proposal.masker,
         changes=changes(one.parent, proposal),
+        places=tuple(start for start, _, _ in proposal.edits),
         gain=best.gain,
         gains=best.gains,
         because=tuple(_speaks(traces[d.trace], d, proposal) for d in one.because),
