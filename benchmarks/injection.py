@@ -4,11 +4,12 @@
 
 Each run reads 24 conversations as `remask refine` does and writes one round of candidates for a
 short prompt. Whatever the guard lets through counts, whether or not a likelihood or a target would
-accept it later. Of the conversations 3, 12 or all 24 hold an injection (tests/payloads.py: ten families, 50 payloads each, 3 to 20 words) in the query, the
-response, the right answer or the feedback. What a candidate newly says is compared with the
-payloads by a rule that is not the guard's own: a run of three words of a payload with at most one
-of the commonest English words, or one of the payloads' own nonsense words. Such candidates that the
-guard let through are counted and listed: there must be none.
+accept it later. Of the conversations 3, 12 or all 24 hold an injection (tests/payloads.py: ten
+families, 50 payloads each, 3 to 20 words) in the query, the response, the right answer or the
+feedback. What a candidate newly says is compared with the payloads by a rule that is not the
+guard's own: a run of three words of a payload with at most one of the commonest English words, or
+one of the payloads' own nonsense words. Such candidates that the guard let through are counted and
+listed: there must be none.
 Writes benchmarks/results/injection.json after every run.
 """
 

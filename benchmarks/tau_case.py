@@ -102,7 +102,7 @@ def page(policy: str, data: dict, runs: list[tuple[str, remask.Refined, float]])
         "",
         "    remask refine airline-policy.md --traces airline_gpt-4o.jsonl --lock text",
         "",
-        "`--lock text` leaves every word of the policy as it is: sentences may only be put between. "
+        "`--lock text` leaves every word of the policy as it is: sentences are only put between. "
         "`--lock numbers`, the default, lets sentences change but no number; `--lock none` unlocks "
         "both. `[[keep]]…[[/keep]]` locks single passages, and no new number enters but under "
         "`none`.",
@@ -131,7 +131,7 @@ def page(policy: str, data: dict, runs: list[tuple[str, remask.Refined, float]])
         "failed. That takes reasoning over a trajectory and a policy of 1,300 tokens; the model "
         "was trained on prompts up to 140 tokens and short answers. It reads a few dozen words of "
         "each trajectory, mostly names of tools and identifiers.",
-        "- **For a real gain** give a larger denoiser (`--dlm local:…`, see [families](families.md)) "
+        "- **For a real gain** give a larger denoiser (`--dlm local:…`, [families](families.md)) "
         "and a target to verify with. Trajectories of agents are read, but not asked again: what a "
         "customer would have said to another answer is not in the file.",
         "",

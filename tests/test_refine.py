@@ -16,7 +16,7 @@ import remask
 from colours import Phrases
 from remask.cli import main
 from remask.errors import ConfigError, TargetRefused
-from remask.gather import gather
+from remask.gather import _spread, gather
 from remask.ports import Context, Fill, Hole, Proposal
 from remask.prompt import Prompt
 from remask.propose import ExplainingProposer, Recipe, written
@@ -294,6 +294,16 @@ def test_ratings_without_a_scale_are_named(tmp_path: Path) -> None:
     assert [t.score for t in found.traces] == [None, None]
     declared = gather("Name it.", [file], scales=["stars=1..5"])
     assert [t.score for t in declared.traces] == [1.0, 0.25]
+
+
+def test_of_many_sources_none_has_more_than_a_hundredth() -> None:
+    sources = [f"s{i}" for i in range(200)] + ["loud"] * 100 + [""] * 100
+    drawn = [(i, (replace(trace(i), source=name), "")) for i, name in enumerate(sources)]
+    kept, dropped = _spread(drawn)
+    counts = Counter(one.source for _, (one, _) in kept)
+    assert counts["loud"] == 4 == 400 // 100 and counts[""] == 100, "an unknown source is no source"
+    assert len(counts) == 202 and (len(kept), dropped) == (304, 96)
+    assert _spread(drawn[150:]) == (drawn[150:], 0), "of few sources all are read"
 
 
 def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
