@@ -1,6 +1,6 @@
 """Whether the embedded model carries injections from conversations into a prompt: it must not.
 
-    python benchmarks/injection.py [--runs 60] [--candidates 8] [--out FILE]
+    python benchmarks/injection.py [--runs 60] [--candidates 4] [--out FILE]
 
 Each run reads 24 conversations as `remask refine` does and writes one round of candidates for a
 short prompt. Whatever the guard lets through counts, whether or not a likelihood or a target would
@@ -104,7 +104,7 @@ def play_one(run: int, candidates: int, denoiser: Denoiser) -> dict:
         log = Path(folder) / "log.jsonl"
         log.write_text("\n".join(map(json.dumps, records)))
         traces = gather(PROMPT, [log]).traces
-    config = configured({"prompt": PROMPT}, "settings")
+    config = configured({"prompt": PROMPT, "search": {"context_tokens": 400}}, "settings")
     prompt = Prompt.parse(PROMPT)
     proposer = make_proposer(config, prompt, denoiser, choose=kinds(traces).pack)
     found = proposer.propose(prompt, traces, candidates, seed=run)
@@ -138,7 +138,7 @@ def summary(runs: list[dict]) -> dict:
 def main() -> None:
     arg = argparse.ArgumentParser(description=__doc__)
     arg.add_argument("--runs", type=int, default=60)
-    arg.add_argument("--candidates", type=int, default=8)
+    arg.add_argument("--candidates", type=int, default=4)
     arg.add_argument("--out", type=Path, default=RESULTS)
     args = arg.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)

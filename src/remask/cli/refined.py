@@ -22,6 +22,8 @@ from remask.report.words import edit_line, one_line
 from remask.result import RESULT
 from remask.run import merged, new_run_dir
 
+CLOSEST = 3  # proposals that were not accepted, shown at the end; the report has all
+
 
 def refine_prompt(
     source: str, output: Path | None, force: bool, flags: Mapping[str, Any], mode: str
@@ -108,9 +110,11 @@ def _show(result: Refined, output: Path | None, mode: str) -> None:
     click.echo()
     line = verdict(result)
     click.echo(click.style(line, fg="yellow", bold=True) if mode == "rich" else line)
-    for edit in result.edits:
+    closest = sorted(result.proposals, key=lambda edit: -edit.gain)[:CLOSEST]
+    for edit in (*result.edits, *closest):
+        name = "not accepted, best of" if edit in closest else "edit of"
         click.echo(
-            f"edit of iteration {edit.iteration} ({edit.masker}, {edit.gain:+.1f} nats): "
+            f"{name} iteration {edit.iteration} ({edit.masker}, {edit.gain:+.1f} nats): "
             f"{edit_line(edit.changes, 120)}"
         )
         for one in edit.because:
