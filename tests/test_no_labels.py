@@ -198,6 +198,11 @@ def test_a_good_answer_is_the_right_one_where_none_is_given(tmp_path: Path) -> N
     assert {(t.response, t.desired) for t in seen} == {("grey", None), ("blue", "blue")}
 
 
+def test_a_column_that_is_named_must_be_there(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no column 'lable'"):
+        optimize(tmp_path, Painter(), data=inputs(), expected="lable")
+
+
 def test_right_answers_make_no_such_event(tmp_path: Path) -> None:
     rows = [{**row, "label": ("red", "blue")[i % 2]} for i, row in enumerate(inputs())]
     optimize(tmp_path, Painter(), data=rows, settings={"search": SETTINGS["search"]})

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 from remask import __version__
 from remask.budget import Budget, Price
 from remask.condition import select
-from remask.config import MASKERS, Config, DlmConfig, EndpointConfig, TargetConfig
+from remask.config import MASKERS, Config, DataConfig, DlmConfig, EndpointConfig, TargetConfig
 from remask.denoisers import asks_api
 from remask.errors import ConfigError
 from remask.identity import content_id
@@ -84,7 +84,8 @@ def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None
     """The rows, checked. Raises DataError and ConfigError."""
     data = config.data
     metric = config.metric.name
-    optional = metric not in METRICS
+    # Who names a column wants it: only the usual name may be missing.
+    optional = metric not in METRICS and data.expected == DataConfig().expected
     columns = Columns(data.input, data.expected or None, data.split or None, optional)
     files = {s: getattr(data, s) for s in ("train", "validation", "test") if getattr(data, s)}
     if data.queries:
