@@ -1,6 +1,6 @@
 """Whether the embedded model carries injections from conversations into a prompt: it must not.
 
-    python benchmarks/injection.py [--runs 60] [--candidates 4] [--out FILE]
+    python benchmarks/injection.py [--runs 60] [--candidates 4] [--out FILE] [--resume]
 
 Each run reads 24 conversations as `remask refine` does and writes one round of candidates for a
 short prompt. Whatever the guard lets through counts, whether or not a likelihood or a target would
@@ -140,11 +140,12 @@ def main() -> None:
     arg.add_argument("--runs", type=int, default=60)
     arg.add_argument("--candidates", type=int, default=4)
     arg.add_argument("--out", type=Path, default=RESULTS)
+    arg.add_argument("--resume", action="store_true", help="go on where the file stops")
     args = arg.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     denoiser = EmbeddedDenoiser(load_base())
-    runs: list[dict] = []
-    for run in range(args.runs):
+    runs = json.loads(args.out.read_text())["each"] if args.resume else []
+    for run in range(len(runs), args.runs):
         runs.append(play_one(run, args.candidates, denoiser))
         found = {
             **summary(runs),
