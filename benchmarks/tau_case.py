@@ -1,10 +1,11 @@
 """tau-bench's airline policy, refined by the embedded model: the page docs/case-tau-airline.md.
 
-    python benchmarks/tau_case.py --data FOLDER [--iterations 3] [--candidates 6] [--runs FOLDER]
+    python benchmarks/tau_case.py --data FOLDER [--iterations 3] [--candidates 6]
+                                  [--locks text none] [--runs FOLDER]
 
 FOLDER holds airline-policy.md and airline_gpt-4o.jsonl (200 trajectories of gpt-4o with rewards, of
-tau-bench). Refines the policy twice, with its text locked and with nothing locked, and writes the
-page and benchmarks/results/tau_case.json. Conversations are quoted by a few words at most.
+tau-bench). Refines the policy with its text locked (and, if asked, with nothing locked) and writes
+the page and benchmarks/results/tau_case.json. Conversations are quoted by a few words at most.
 """
 
 import argparse
@@ -26,7 +27,6 @@ from remask.refined import RefinedEdit
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "case-tau-airline.md"
 RESULTS = ROOT / "benchmarks" / "results" / "tau_case.json"
-LOCKS = ("text", "none")
 QUOTE = 9  # words of a customer that are quoted
 
 
@@ -146,6 +146,7 @@ def main() -> None:
     arg.add_argument("--data", type=Path, required=True)
     arg.add_argument("--iterations", type=int, default=3)
     arg.add_argument("--candidates", type=int, default=6)
+    arg.add_argument("--locks", nargs="+", choices=["text", "none"], default=["text"])
     arg.add_argument("--runs", type=Path, help="keeps the run directories")
     args = arg.parse_args()
     policy = (args.data / "airline-policy.md").read_text(encoding="utf-8").strip()
@@ -168,7 +169,7 @@ def main() -> None:
         f"--candidates {args.candidates}",
     }
     runs, figures = [], []
-    for lock in LOCKS:
+    for lock in args.locks:
         start = time.monotonic()
         run = remask.refine(
             policy,
