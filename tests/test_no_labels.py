@@ -200,7 +200,7 @@ def test_a_good_answer_is_the_right_one_where_none_is_given(tmp_path: Path) -> N
 
 def test_a_column_that_is_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no column 'lable'"):
-        optimize(tmp_path, Painter(), data=inputs(), expected="lable")
+        optimize(tmp_path, Painter(), data=inputs(), expected="lable", settings={})
 
 
 def test_right_answers_make_no_such_event(tmp_path: Path) -> None:
