@@ -29,8 +29,10 @@ ALLOWED = {
     "target": GROUND | {"backbone", "budget", "store"},
     "ingest": {"errors", "trace", "text", "identity"},
     "task": GROUND,
+    "packing": GROUND | {"condition", "text"},
     "propose": GROUND | {"condition", "guard", "mask"},
     "search": GROUND | {"events"},
+    "queries": GROUND | {"text"},
     "gather": {"errors", "identity", "ingest", "trace"},
     "refinement": GROUND | {"condition", "propose"},
     "refined": GROUND | {"budget", "refinement"},
@@ -41,7 +43,8 @@ ALLOWED = {
     "export": GROUND,
     "serve": GROUND | {"backbone", "target"},
 }
-ANYTHING = {"__init__", "run", "refining", "wire", "denoisers", "cli"}  # the roots and the faces
+# The roots and the faces.
+ANYTHING = {"__init__", "run", "refining", "sourcing", "wire", "denoisers", "cli"}
 
 
 def room(path: Path) -> str:

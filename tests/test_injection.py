@@ -22,8 +22,11 @@ from remask.events import decode, fold
 from remask.ports import Canvas, Context, Fill, Hole, Proposal
 from remask.prompt import Prompt
 from remask.propose import DiffusionProposer, Recipe
+from remask.refined import Conversations, make_refined
+from remask.refinement import Round
 from remask.report.files import write_report
-from remask.report.words import rejections, visible
+from remask.report.markdown import render
+from remask.report.words import one_line, rejections, visible
 from remask.store import Store
 from remask.text import clean
 from remask.trace import Feedback, Trace
@@ -150,6 +153,18 @@ def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) ->
     assert len(shown) >= 2
     page = write_report(run).read_text()
     assert escape(visible(shown[0][0])) in page
+
+
+def test_a_refinement_lists_all_five_hundred() -> None:
+    texts = [text for family in FAMILIES for text in payloads(family)]
+    refused = tuple(p for family in FAMILIES for p in copied(payloads(family)))
+    seen = Conversations(500, 0, 0, 250, 250, 0, True, {})
+    result = make_refined(START, [Round(0, START, (), refused, None, ())], (), seen, (), "run")
+    page = render(result)
+    assert len(texts) == len(refused) == len(result.refused) == 500
+    rows = [row for row in page.splitlines() if row.startswith("- 1, insert: ")]
+    assert len(rows) == 500 and all(reason in row for reason, row in zip(
+        (one_line(refusal.reason) for refusal in result.refused), rows, strict=True))  # fmt: skip
 
 
 @pytest.mark.slow

@@ -16,17 +16,17 @@ import remask
 from colours import Phrases
 from remask.cli import main
 from remask.errors import ConfigError, TargetRefused
-from remask.gather import gather
+from remask.gather import _spread, gather
 from remask.ports import Context, Fill, Hole, Proposal
 from remask.prompt import Prompt
 from remask.propose import ExplainingProposer, Recipe, written
-from remask.refinement import PANELS, Loop, Round, _Windows, gains, panels, refinements
+from remask.refinement import CONTROL, PANELS, Loop, Round, _Windows, gains, panels, refinements
 from remask.text import words
 from remask.trace import Feedback, Trace
 from target.server import Body, Handler, Server, completion
 
 START = Prompt("Name it. Be brief.")
-LOOP = Loop(iterations=6, candidates=8, traces=4, context_tokens=400, patience=2)
+LOOP = Loop(iterations=6, candidates=8, traces=4, context_tokens=400)
 SUPPORTED = "Think of colours."
 
 
@@ -34,7 +34,7 @@ SUPPORTED = "Think of colours."
 class Listener(Phrases):
     """Writes one of WORDS into every hole. A word of a text costs 2 nats; under conversations one
     less where somebody said it, a tenth less for everybody else who did, and a quarter more where
-    nobody did."""
+    nobody did. Conversations of no concern change nothing."""
 
     contexts: list[Context] = field(default_factory=list)
     asked: list[tuple[Context, str]] = field(default_factory=list)
@@ -48,11 +48,12 @@ class Listener(Phrases):
         said = [
             set(words(" ".join((trace.query, *(note.text for note in trace.feedback)))))
             for trace in context
+            if trace not in CONTROL
         ]
 
         def lift(word: str) -> float:
             heard = sum(word in some for some in said)
-            return 0.9 + 0.1 * heard if heard else -0.25 if context else 0.0
+            return 0.9 + 0.1 * heard if heard else -0.25 if said else 0.0
 
         return [sum(-2 + lift(word) for word in words(text[a:b])) for a, b in spans]
 
@@ -80,22 +81,24 @@ def test_what_the_conversations_speak_for_is_accepted_and_linked_to_them() -> No
     accepted = [one for one in rounds if one.accepted]
     assert accepted and all(SUPPORTED in a.accepted.proposal.prompt.text for a in accepted)  # type: ignore[union-attr]
     first = accepted[0]
-    assert first.because and set(first.because) <= set(first.accepted.proposal.traces)  # type: ignore[union-attr]
-    assert set(first.because) <= {f"t{i}" for i in range(8)}
+    spoke = {drop.trace for drop in first.because}
+    assert spoke and spoke <= set(first.accepted.proposal.traces) & {f"t{i}" for i in range(8)}  # type: ignore[union-attr]
+    for drop in first.because:
+        written = [text for _, _, text in first.accepted.proposal.edits if text]  # type: ignore[union-attr]
+        assert len(drop.each) == len(written) and drop.nats == sum(drop.each) > 0
     for one in rounds:
         assert [j.gain for j in one.judged] == sorted((j.gain for j in one.judged), reverse=True)
         assert not any(j.proposal.objection for j in one.judged)
         assert all(p.objection for p in one.refused)
 
 
-def test_iterations_follow_each_other_and_end_by_patience() -> None:
+def test_the_number_of_iterations_is_fixed_and_they_follow_each_other() -> None:
     rounds, _ = play()
     parent = START
     for number, one in enumerate(rounds):
         assert (one.number, one.parent) == (number, parent)
         parent = one.accepted.proposal.prompt if one.accepted else parent
-    assert [bool(one.accepted) for one in rounds[-2:]] == [False, False]
-    assert len(rounds) < LOOP.iterations
+    assert len(rounds) == LOOP.iterations == len(play(held="Nothing.")[0])
     assert len(play(loop=replace(LOOP, iterations=1))[0]) == 1
 
 
@@ -105,7 +108,8 @@ def test_only_held_out_conversations_measure() -> None:
     assert not any(one.accepted for one in rounds)
     assert any(SUPPORTED in j.proposal.prompt.text for one in rounds for j in one.judged)
     seen = {t.id for context, _ in measuring.asked for t in context}
-    assert seen and seen <= {f"t{i}" for i in range(8, 16)}
+    held = {f"t{i}" for i in range(8, 16)}
+    assert seen & held and seen <= held | {t.id for t in CONTROL}
 
 
 def test_no_text_is_measured_twice_in_a_run() -> None:
@@ -292,6 +296,16 @@ def test_ratings_without_a_scale_are_named(tmp_path: Path) -> None:
     assert [t.score for t in declared.traces] == [1.0, 0.25]
 
 
+def test_of_many_sources_none_has_more_than_a_hundredth() -> None:
+    sources = [f"s{i}" for i in range(200)] + ["loud"] * 100 + [""] * 100
+    drawn = [(i, (replace(trace(i), source=name), "")) for i, name in enumerate(sources)]
+    kept, dropped = _spread(drawn)
+    counts = Counter(one.source for _, (one, _) in kept)
+    assert counts["loud"] == 4 == 400 // 100 and counts[""] == 100, "an unknown source is no source"
+    assert len(counts) == 202 and (len(kept), dropped) == (304, 96)
+    assert _spread(drawn[150:]) == (drawn[150:], 0), "of few sources all are read"
+
+
 def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
     long = line(1)
     long["messages"] += [{"role": "user", "content": "No!"}, {"role": "assistant", "content": "x"}]
@@ -392,6 +406,14 @@ def test_the_report_lets_no_quoted_text_out_of_its_line(tmp_path: Path) -> None:
     assert "```` item" in page
 
 
+def test_under_a_lock_on_the_text_sentences_are_only_added(tmp_path: Path) -> None:
+    log(tmp_path)
+    found = refine(tmp_path, lock="text", settings={"search": {"traces": 4}})
+    assert found.edits and {edit.masker for edit in found.edits} == {"insert"}
+    assert all(not before for edit in found.edits for before, _ in edit.changes)
+    assert all(change.kind != "removed" for change in found.diff())
+
+
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "api": ({"dlm": "chat:writer"}, "chat:writer does not give"),
     "weak": ({"dlm": Phrases()}, "ranks by log-probabilities"),
@@ -400,6 +422,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "key": ({"settings": {"serach": {}}}, "unknown key"),
     "scale": ({"scales": ["stars"]}, "--scale"),
     "column": ({"columns": ["colour=x"]}, "--map"),
+    "lock": ({"lock": "rules"}, "lock is 'rules'"),
+    "locked": ({"lock": "text", "settings": {"search": {"maskers": ["span"]}}}, "only the masker"),
     "missing": ({"files": "nowhere.jsonl"}, "no such file"),
     "target": ({"target": "nothing:x"}, "target 'nothing:x' is unknown"),
 }

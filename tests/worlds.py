@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from remask.errors import BudgetSpent
 from remask.identity import rng_for
-from remask.ports import Proposal
+from remask.ports import Drop, Proposal
 from remask.prompt import Prompt
 from remask.trace import Outcome, Split, Trace
 
@@ -80,5 +80,5 @@ class LevelProposer:
             )
         return out
 
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[str, ...]:
-        return proposal.traces
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+        return tuple(Drop(id, (1.0,)) for id in proposal.traces)

@@ -38,10 +38,27 @@ def select(
     where they are few enough to be labels. The tokens of a trace are those of its query, its
     responses and its feedback; a layout adds a few of its own.
     """
-    drawn = _one_each([traces[i] for i in rng.permutation(len(traces))])
+    drawn = one_each([traces[i] for i in rng.permutation(len(traces))])
     bad = _in_turns([trace for trace in drawn if failing(trace)])
     good = _in_turns([trace for trace in drawn if not failing(trace)])
-    wanted = min(len(bad), max(round(max_traces * FAILING), max_traces - len(good)))
+    wanted = shares(len(bad), len(good), max_traces)
+    return fitting(bad, good, wanted, limit, count, max_traces)
+
+
+def shares(bad: int, good: int, max_traces: int) -> int:
+    """How many failing traces are wanted of `bad` ones beside `good` ones."""
+    return min(bad, max(round(max_traces * FAILING), max_traces - good))
+
+
+def fitting(
+    bad: Sequence[Trace],
+    good: Sequence[Trace],
+    wanted: int,
+    limit: int,
+    count: Callable[[str], int],
+    max_traces: int,
+) -> Context:
+    """Of both in their order what fits into `limit` tokens, `wanted` failing ones if it does."""
     picked: list[Trace] = []
     left = limit
     for trace in islice(_mixed(bad, good, wanted, max_traces), TRIES * max_traces):
@@ -88,7 +105,7 @@ def _mixed(
     yield from good[max_traces - wanted :]
 
 
-def _one_each(traces: Sequence[Trace]) -> list[Trace]:
+def one_each(traces: Sequence[Trace]) -> list[Trace]:
     """One trace of every source, then second ones: many of one source weigh no more than one of
     another, so that nobody can flood the context."""
     groups: dict[str, list[Trace]] = defaultdict(list)

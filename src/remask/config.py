@@ -24,6 +24,9 @@ MASKERS: tuple[MaskerName, ...] = (
 )
 
 
+QUERIES = 80  # that a target is asked for where nothing else is said
+
+
 class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
 
@@ -39,6 +42,7 @@ class DataConfig(Section):
     expected: str = "label"  # column of the right answer; "" where there is none
     split: str = ""  # column that says train, validation or test
     fractions: tuple[float, float, float] = (0.25, 0.25, 0.5)
+    queries: Annotated[int, Field(ge=12, le=1000)] | None = None  # no file: the target writes them
 
 
 class Reach(TypedDict):

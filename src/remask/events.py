@@ -97,7 +97,16 @@ class Tested:
     notes: tuple[str, ...] = ()  # what a reader of the result should know of how it was made
 
 
-Event = Started | Proposed | Rejected | Scored | Accepted | Kept | Stopped | Tested
+@dataclass(frozen=True, slots=True)
+class Sourced:
+    """There were no right answers: what the rows are instead. Comes before Started."""
+
+    basis: str  # "inputs": the user's, without right answers; "prompt": the target wrote them
+    metric: str  # what scores the answers
+    queries: tuple[str, ...] = ()  # what the target wrote, in order
+
+
+Event = Sourced | Started | Proposed | Rejected | Scored | Accepted | Kept | Stopped | Tested
 KINDS: Mapping[str, type[Event]] = MappingProxyType({c.__name__: c for c in get_args(Event)})
 
 
@@ -130,6 +139,7 @@ class State:
     scores: Mapping[tuple[str, str], Mapping[str, float | None]] = field(default_factory=dict)
     stopped: str = ""
     tested: Tested | None = None
+    sourced: Sourced | None = None
 
     def prompt(self, id: str) -> Prompt:
         return Prompt.parse(self.prompts[id])
@@ -142,6 +152,8 @@ class State:
 
 def advance(state: State, event: Event) -> State:
     match event:
+        case Sourced():
+            return replace(state, sourced=event)
         case Started():
             return replace(
                 state,

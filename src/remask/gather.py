@@ -24,7 +24,10 @@ from remask.ingest.templates import templates
 from remask.ingest.traces import trace_of
 from remask.trace import Trace
 
+MANY = 100  # sources, from which on none may have more than …
+SHARE = 0.01  # … this part of the traces (at least one)
 MOST = 5000  # traces that are held; of more, these are drawn by content
+Drawn = tuple[int, tuple[Trace, str]]  # place in the files, trace, message
 Hide = Callable[[str], str]  # redaction, or `str` where it is off
 COMPARED = 4096  # system prompts whose likeness is remembered
 
@@ -78,6 +81,7 @@ def gather(
                 elsewhere += 1
 
     drawn = nsmallest(MOST, enumerate(heard()), key=_order)
+    drawn, dropped = _spread(drawn)
     if not drawn:
         raise ConfigError(
             f"none of the {len(found.systems())} system prompts in the trace files is like this "
@@ -86,6 +90,8 @@ def gather(
         )
     if used > MOST:
         notes.append(f"{MOST} of {used} conversations were drawn by content")
+    if dropped:
+        notes.append(f"{dropped} conversations of sources with more than 1 % of all were left out")
     notes += _without_scale(found.ratings, known)
     in_order = [pair for _, pair in sorted(drawn, key=lambda item: item[0])]
     traces = _named([trace for trace, _ in in_order])
@@ -109,9 +115,25 @@ def _heard(item: Record, scales: Mapping[str, Scale], hide: Hide) -> tuple[Trace
     return replace(trace, source=hide(trace.source), feedback=notes), _only_message(record)
 
 
-def _order(item: tuple[int, tuple[Trace, str]]) -> str:
+def _order(item: Drawn) -> str:
     trace = item[1][0]
     return content_id("trace", trace.query, trace.response)
+
+
+def _spread(drawn: Sequence[Drawn]) -> tuple[list[Drawn], int]:
+    """Where there are many sources, no more of each than its share; and how many are left out."""
+    counts = Counter(trace.source for _, (trace, _) in drawn if trace.source)
+    if len(counts) < MANY:
+        return list(drawn), 0
+    most = max(1, int(SHARE * len(drawn)))
+    seen: Counter[str] = Counter()
+    kept = []
+    for item in drawn:
+        source = item[1][0].source
+        seen[source] += 1
+        if not source or seen[source] <= most:
+            kept.append(item)
+    return kept, len(drawn) - len(kept)
 
 
 def _belonging(prompt: str, found: Survey) -> tuple[Callable[[Record], bool], list[str]]:

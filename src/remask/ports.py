@@ -185,11 +185,23 @@ class Proposer(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """What the texts of an edit lose in log-probability where one trace is left out, nats."""
+
+    trace: str  # its id
+    each: tuple[float, ...]  # of every written text, in order; a deletion writes none
+
+    @property
+    def nats(self) -> float:
+        return sum(self.each)
+
+
 @runtime_checkable
 class Explainer(Protocol):
     """A proposer that can say which traces speak for an edit."""
 
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[str, ...]:
-        """Ids of up to three of `proposal.traces`, strongest first: those whose removal lowers the
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+        """Of up to three of `proposal.traces`, strongest first: those whose removal lowers the
         log-probability of the written text most."""
         ...

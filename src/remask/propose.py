@@ -4,16 +4,20 @@ The one middle room that knows the text rooms and the denoiser's port, so that t
 neither. A control (random word edits, an autoregressive rewriter) is another Proposer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from remask import guard
 from remask.condition import brief, select
 from remask.identity import rng_for, seed_for
 from remask.mask import MASKERS, MAX_CANVAS, Mask, canvas, edits
-from remask.ports import Context, Denoiser, Fill, Proposal, Scorer
+from remask.ports import Context, Denoiser, Drop, Fill, Proposal, Scorer
 from remask.prompt import Prompt, sentences
 from remask.trace import Trace
+
+Choose = Callable[[Sequence[Trace], int, Callable[[str], int], np.random.Generator, int], Context]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +29,7 @@ class Recipe:
     context_tokens: int
     max_growth: float
     answers: tuple[str, ...] = ()  # the user's own: their words may enter the prompt
+    choose: Choose = select  # which traces are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,8 @@ class DiffusionProposer:
 
     def _context(self, traces: Sequence[Trace], seed: int) -> Context:
         rng = rng_for(seed, "context")
-        return select(traces, self.recipe.context_tokens, self.count, rng, self.recipe.traces)
+        recipe = self.recipe
+        return recipe.choose(traces, recipe.context_tokens, self.count, rng, recipe.traces)
 
     def _support(self, parent: Prompt, context: Context) -> list[float] | None:
         """Log-probability per token that the traces add to each sentence, for `blame`."""
@@ -102,7 +108,7 @@ class DiffusionProposer:
 class ExplainingProposer(DiffusionProposer):
     """… whose denoiser also scores text, so that edits can be traced back."""
 
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[str, ...]:
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
         """Leave one trace out at a time: where the prompt's log-probability drops most, that trace
         speaks for the edit. Only the written text counts, not what stood there before."""
         assert isinstance(self.denoiser, Scorer)
@@ -112,13 +118,14 @@ class ExplainingProposer(DiffusionProposer):
         spans = written(proposal)
         if not spans:
             return ()
-        whole = sum(self.denoiser.score(context, text, spans))
-        drops: dict[str, float] = {}
+        whole = self.denoiser.score(context, text, spans)
+        drops = []
         for trace in context:
             rest = tuple(t for t in context if t.id != trace.id)
-            drops[trace.id] = whole - sum(self.denoiser.score(rest, text, spans))
-        best = sorted(drops, key=lambda id: (-drops[id], id))[:3]
-        return tuple(id for id in best if drops[id] > 0)
+            less = self.denoiser.score(rest, text, spans)
+            drops.append(Drop(trace.id, tuple(a - b for a, b in zip(whole, less, strict=True))))
+        drops.sort(key=lambda drop: (-drop.nats, drop.trace))
+        return tuple(drop for drop in drops[:3] if drop.nats > 0)
 
 
 def _untrusted(context: Context) -> frozenset[guard.Gram]:

@@ -10,28 +10,32 @@ from typing import Any, Literal
 
 from remask.budget import Spend
 from remask.evidence import Comparison, Verdict
-from remask.ports import Proposal
+from remask.ports import Drop, Proposal
 from remask.prompt import Change, Prompt, diff
-from remask.refinement import Loop, Round
+from remask.refinement import Judged, Round
 from remask.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
 class Speaks:
-    """A conversation that speaks for an edit: leaving it out lowers the edit's log-probability."""
+    """A conversation that speaks for a step: leaving it out lowers the log-probability of what was
+    written."""
 
     trace: str  # its id
     query: str
     said: str  # the right response or the feedback, where there is any
+    drop: float  # nats, of all that was written
+    drops: tuple[float, ...]  # … and of each change in order; 0 of a deletion
 
 
 @dataclass(frozen=True, slots=True)
 class RefinedEdit:
-    """One accepted step."""
+    """One step: accepted, or the best of an iteration in which nothing was."""
 
     iteration: int  # from 1
     masker: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
+    places: tuple[int, ...]  # of the changes: characters into the prompt of this iteration
     gain: float  # nats: of the held-out conversations' log-probability, mean over `gains`
     gains: tuple[float, ...]
     because: tuple[Speaks, ...]
@@ -69,10 +73,10 @@ class Refined:
     prompt: str
     baseline: str
     edits: tuple[RefinedEdit, ...]
+    proposals: tuple[RefinedEdit, ...]  # what came closest where nothing was accepted
     refused: tuple[Refusal, ...]
     iterations: int
     candidates: int  # measured
-    stopped: str
     conversations: Conversations
     warnings: tuple[str, ...]
     run_dir: str
@@ -93,7 +97,6 @@ class Refined:
 def make_refined(
     start: Prompt,
     rounds: Sequence[Round],
-    loop: Loop,
     traces: Sequence[Trace],
     conversations: Conversations,
     warnings: Sequence[str],
@@ -108,7 +111,10 @@ def make_refined(
         verdict="unverified",
         prompt=prompt.text,
         baseline=start.text,
-        edits=tuple(edit for one in rounds for edit in _edits(one, by_id)),
+        edits=tuple(_edit(one, one.best, by_id) for one in rounds if one.best and one.accepted),
+        proposals=tuple(
+            _edit(one, one.best, by_id) for one in rounds if one.best and not one.accepted
+        ),
         refused=tuple(
             Refusal(one.number + 1, p.masker, changes(one.parent, p), p.objection)
             for one in rounds
@@ -116,7 +122,6 @@ def make_refined(
         ),
         iterations=len(rounds),
         candidates=sum(len(one.judged) for one in rounds),
-        stopped=_stopped(rounds, loop),
         conversations=conversations,
         warnings=tuple(warnings),
         run_dir=run_dir,
@@ -129,28 +134,21 @@ def changes(parent: Prompt, proposal: Proposal) -> tuple[tuple[str, str], ...]:
     return tuple((parent.text[start:stop], text) for start, stop, text in proposal.edits)
 
 
-def _edits(one: Round, traces: Mapping[str, Trace]) -> list[RefinedEdit]:
-    if one.accepted is None:
-        return []
-    proposal = one.accepted.proposal
-    return [
-        RefinedEdit(
-            iteration=one.number + 1,
-            masker=proposal.masker,
-            changes=changes(one.parent, proposal),
-            gain=one.accepted.gain,
-            gains=one.accepted.gains,
-            because=tuple(_speaks(traces[id]) for id in one.because),
-        )
-    ]
+def _edit(one: Round, best: Judged, traces: Mapping[str, Trace]) -> RefinedEdit:
+    proposal = best.proposal
+    return RefinedEdit(
+        iteration=one.number + 1,
+        masker=proposal.masker,
+        changes=changes(one.parent, proposal),
+        places=tuple(start for start, _, _ in proposal.edits),
+        gain=best.gain,
+        gains=best.gains,
+        because=tuple(_speaks(traces[d.trace], d, proposal) for d in one.because),
+    )
 
 
-def _speaks(trace: Trace) -> Speaks:
+def _speaks(trace: Trace, drop: Drop, proposal: Proposal) -> Speaks:
+    each = iter(drop.each)
+    drops = tuple(next(each) if text else 0.0 for _, _, text in proposal.edits)
     said = next((note.text for note in trace.feedback if note.text), trace.desired or "")
-    return Speaks(trace.id, trace.query, said)
-
-
-def _stopped(rounds: Sequence[Round], loop: Loop) -> str:
-    if len(rounds) < loop.iterations:
-        return f"no better prompt in {loop.patience} iterations"
-    return "all iterations done"
+    return Speaks(trace.id, trace.query, said, drop.nats, drops)

@@ -5,8 +5,8 @@ conversations and measured on others. Knows nothing of files, targets or faces.
 
 The idea (mask, denoise under traces, a fixed number of iterations) is that of arXiv 2602.18449;
 the figure, its price for growth and the rule of acceptance are our own, since the paper publishes
-none. The figure of a text is log p(text | traces) - log p(text), by Bayes' rule equal to
-log p(traces | text) - log p(traces): how much more probable the conversations are under the text.
+none. The figure of a text is log p(text | traces) - log p(text | other conversations): how much
+more these conversations speak for it than conversations of no concern do.
 It says nothing of whether a target does better (docs/log.md: on SST-2 it did not tell).
 """
 
@@ -20,13 +20,26 @@ import numpy as np
 from remask.condition import select
 from remask.evidence import accepts
 from remask.identity import rng_for, seed_for
-from remask.ports import Context, Explainer, Proposal, Proposer, Scorer
+from remask.ports import Context, Drop, Explainer, Proposal, Proposer, Scorer
 from remask.prompt import Prompt, Span
-from remask.propose import written
+from remask.propose import Choose, written
 from remask.trace import Trace
 
 NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 PANELS = 4  # groups of held-out traces on which a candidate is measured
+# Conversations about nothing in particular. What any conversation makes more probable says nothing
+# of those at hand: without this measure "The answer:" beat every rule.
+CONTROL: Context = tuple(
+    Trace(f"control {i}", query, response)
+    for i, (query, response) in enumerate(
+        (
+            ("Hello, how are you today?", "Hello! I am fine, thank you. What can I do for you?"),
+            ("What is the capital of France?", "The capital of France is Paris."),
+            ("Can you help me with something?", "Of course. Please tell me what you need."),
+            ("Thank you, that is all.", "You are welcome. Have a nice day!"),
+        )
+    )
+)
 BEFORE = 600  # characters in front of an edit that are scored with it …
 BEHIND = 200  # … and behind it: a long prompt need not be read whole for every candidate
 
@@ -39,7 +52,6 @@ class Loop:
     candidates: int  # of one iteration
     traces: int  # of one panel, at most
     context_tokens: int  # of one panel, at most
-    patience: int = 3  # iterations without an acceptance before the loop gives up
     free_numbers: bool = False  # whether edits may change figures, which nothing here can check
 
 
@@ -65,7 +77,12 @@ class Round:
     judged: tuple[Judged, ...]  # best first
     refused: tuple[Proposal, ...]  # by the guard
     accepted: Judged | None
-    because: tuple[str, ...]  # ids of up to three traces that speak for the accepted edit
+    because: tuple[Drop, ...]  # of up to three traces that speak for the best candidate
+
+    @property
+    def best(self) -> Judged | None:
+        """What was accepted, else what came closest."""
+        return self.accepted or next(iter(self.judged), None)
 
 
 def refinements(
@@ -76,13 +93,15 @@ def refinements(
     proposer: Proposer,
     scorer: Scorer,
     seed: int,
+    choose: Choose = select,
 ) -> Iterator[Round]:
     """Yield each iteration. `read`: what candidates are written under; `held`: what measures them,
-    so that a text cannot win by repeating what was read. Ids of traces are unique.
+    so that a text cannot win by repeating what was read. `choose`: which of them. Ids of traces are
+    unique.
 
     Raises ConfigError where the prompt does not fit into the scorer.
     """
-    parent, stale = start, 0
+    parent = start
     seen = {start.id}
     for number in range(loop.iterations):
         drawn = proposer.propose(parent, read, loop.candidates, seed_for(seed, number, "propose"))
@@ -91,22 +110,19 @@ def refinements(
         if not loop.free_numbers:
             fresh = {id: _with_its_numbers(parent, p) for id, p in fresh.items()}
         allowed = [p for p in fresh.values() if not p.objection]
-        contexts = panels(held, loop, proposer.count, rng_for(seed, number, "panels"))
+        rng = rng_for(seed, number, "panels")
+        contexts = panels(held, loop, proposer.count, rng, choose)
         measured = gains(scorer, contexts, proposer.count, parent, allowed)
         judged = [Judged(p, gain) for p, gain in zip(allowed, measured, strict=True)]
         judged.sort(key=lambda one: (-one.gain, one.proposal.prompt.id))
         accepted = next((one for one in judged if accepts(one.gains, cautious=True)), None)
-        because: tuple[str, ...] = ()
-        if accepted and isinstance(proposer, Explainer):
-            because = proposer.explain(accepted.proposal, read)
         refused = tuple(p for p in fresh.values() if p.objection)
-        yield Round(number, parent, tuple(judged), refused, accepted, because)
+        found = Round(number, parent, tuple(judged), refused, accepted, ())
+        if found.best and isinstance(proposer, Explainer):
+            found = replace(found, because=proposer.explain(found.best.proposal, read))
+        yield found
         if accepted:
-            parent, stale = accepted.proposal.prompt, 0
-        else:
-            stale += 1
-        if stale == loop.patience:
-            return
+            parent = accepted.proposal.prompt
 
 
 def _with_its_numbers(parent: Prompt, proposal: Proposal) -> Proposal:
@@ -121,13 +137,17 @@ def _with_its_numbers(parent: Prompt, proposal: Proposal) -> Proposal:
 
 
 def panels(
-    held: Sequence[Trace], loop: Loop, count: Callable[[str], int], rng: np.random.Generator
+    held: Sequence[Trace],
+    loop: Loop,
+    count: Callable[[str], int],
+    rng: np.random.Generator,
+    choose: Choose = select,
 ) -> tuple[Context, ...]:
     """Up to PANELS disjoint contexts of held-out traces, each chosen as a denoiser's context is."""
     size = min(loop.traces, -(-len(held) // PANELS))
     left, found = list(held), []
     for _ in range(PANELS):
-        context = select(left, loop.context_tokens, count, rng, size)
+        context = choose(left, loop.context_tokens, count, rng, size)
         if not context:
             break
         found.append(context)
@@ -208,9 +228,10 @@ class _Nats:
 def _lifts(
     scorer: Scorer, contexts: Sequence[Context], texts: Iterable[_Windows]
 ) -> dict[_Windows, list[_Nats]]:
-    """What each context adds to each text. One context after the other: a scorer remembers few."""
+    """What each context adds to each text, over CONTROL. One context after the other: a scorer
+    remembers few."""
     order = list(texts)
-    without = [_nats(scorer, (), text) for text in order]
+    without = [_nats(scorer, CONTROL, text) for text in order]
     lifts: dict[_Windows, list[_Nats]] = {text: [] for text in order}
     for context in contexts:
         for text, bare in zip(order, without, strict=True):

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, get_args, runtime_checkable
 
 import orjson
 
@@ -18,6 +18,7 @@ from remask.denoisers import asks_api, make_denoiser
 from remask.errors import ConfigError
 from remask.gather import Gathered, gather
 from remask.identity import content_id
+from remask.packing import kinds
 from remask.ports import Denoiser, Metric, Scorer
 from remask.prompt import Prompt
 from remask.refined import Conversations, Refined, make_refined
@@ -33,6 +34,9 @@ from remask.wire import Job, Parts, Respond, check_fit, data_id, make_proposer
 ITERATIONS = 8
 CANDIDATES = 8
 MASKERS = ("blame", "span", "insert", "sentence")  # drawn in turn
+CONTEXT = 1000  # tokens of conversations that are read at a time: no call is paid for them
+Lock = Literal["text", "numbers", "none"]  # what of the prompt may not change
+LOCKS: tuple[Lock, ...] = get_args(Lock)
 PAGE = "report.md"
 VERIFICATION = "verification"  # folder in the run directory
 # Half of what can be asked again is sealed, as in `optimize`; the rest is read, or measures.
@@ -53,7 +57,7 @@ class Order:
     columns: tuple[str, ...] = ()
     scales: tuple[str, ...] = ()
     hide: bool = True  # redact
-    free_numbers: bool = False  # whether edits may change the prompt's numbers
+    lock: Lock = "numbers"
     verify: bool = False
     parts: Parts = field(default_factory=Parts)
 
@@ -71,7 +75,7 @@ def refine(
     columns: Sequence[str] = (),
     scales: Sequence[str] = (),
     redact: bool = True,
-    free_numbers: bool = False,
+    lock: Lock = "numbers",
     dlm: str | Denoiser = "embedded",
     target: str | Respond | None = None,
     metric: str | Metric | None = None,
@@ -86,8 +90,8 @@ def refine(
     the answers with corrections and well-rated responses (by default "judge" where
     settings["metric"]["judge"] is given, "label" where the right answers are a few labels, else
     "f1").
-    columns, scales: as `--map` and `--scale`. free_numbers: edits may change the prompt's numbers,
-    which nothing checks without a target. settings: any other keys of remask.toml.
+    columns, scales: as `--map` and `--scale`. lock: what of the prompt may not change: "text" (only
+    new sentences are put between), "numbers" or "none". settings: any other keys of remask.toml.
 
     Raises ConfigError and DataError before anything is computed, TargetRefused and
     TargetUnreliable in the verification; result.json is then written all the same, unverified.
@@ -106,7 +110,7 @@ def refine(
         columns=tuple(columns),
         scales=tuple(scales),
         hide=redact,
-        free_numbers=free_numbers,
+        lock=lock,
         verify=target is not None,
         parts=Parts(
             respond=None if target is None or isinstance(target, str) else target,
@@ -119,8 +123,23 @@ def refine(
 
 def configured(values: Mapping[str, Any], where: str) -> Config:
     """Settings with the defaults of a refinement. Raises ConfigError."""
-    below = {"search": {"maskers": MASKERS, "candidates": CANDIDATES}}
-    return make_config(merged(below, values), where)
+    search = {"maskers": MASKERS, "candidates": CANDIDATES, "context_tokens": CONTEXT}
+    return make_config(merged({"search": search}, values), where)
+
+
+def _locked(order: Order) -> Config:
+    """The settings, in which the maskers obey the lock. Raises ConfigError."""
+    search = order.config.search
+    if order.lock not in LOCKS:
+        raise ConfigError(f"lock is {order.lock!r}; known: {', '.join(LOCKS)}")
+    if order.lock != "text":
+        return order.config
+    if search.maskers not in (MASKERS, ("insert",)):
+        raise ConfigError(
+            "the lock on the text leaves only the masker insert; leave out --masker, or the lock"
+        )
+    search = search.model_copy(update={"maskers": ("insert",)})
+    return order.config.model_copy(update={"search": search})
 
 
 def play(
@@ -131,7 +150,7 @@ def play(
 ) -> Refined:
     """A whole refinement. `watch` sees every iteration when it is over; `gate` is called before
     each chunk of target calls, and both may raise to stop."""
-    config = order.config
+    config = _locked(order)
     if order.iterations < 1:
         raise ConfigError(f"iterations is {order.iterations}; it must be at least 1")
     _check_free(run_dir, order.verify)
@@ -142,17 +161,18 @@ def play(
     job, warnings = _job(order, start, rows, splits) if order.verify else (None, [])
     read, held, sealed = _parted(gathered.traces, splits)
     denoiser = _ranking(order)
-    proposer = make_proposer(config, start, denoiser)
+    choose = kinds(gathered.traces).pack
+    proposer = make_proposer(config, start, denoiser, choose=choose)
     search = config.search
     loop = Loop(
         iterations=order.iterations,
         candidates=search.candidates or CANDIDATES,
         traces=search.traces,
         context_tokens=search.context_tokens,
-        free_numbers=order.free_numbers,
+        free_numbers=order.lock == "none",
     )
     rounds = []
-    for one in refinements(start, read, held, loop, proposer, denoiser, config.seed):
+    for one in refinements(start, read, held, loop, proposer, denoiser, config.seed, choose):
         rounds.append(one)
         watch(one)
     seen = Conversations(
@@ -166,7 +186,7 @@ def play(
         secrets=gathered.secrets,
     )
     notes = (*gathered.notes, *warnings)
-    result = make_refined(start, rounds, loop, read, seen, notes, str(run_dir))
+    result = make_refined(start, rounds, read, seen, notes, str(run_dir))
     if job is None or not result.edits:
         return _written(result, run_dir)
     return _verified(result, job, run_dir, gate)

@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from remask.budget import Spend
-from remask.config import Config, make_config
+from remask.config import QUERIES, Config, make_config
 from remask.denoisers import make_denoiser
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested, advance, decode, encode, fold
@@ -25,6 +25,7 @@ from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Target
 from remask.report.files import write_report
 from remask.result import RESULT, Result, make_result
 from remask.search import final_test, rows_of, search
+from remask.sourcing import sourced
 from remask.store import Store
 from remask.target.meter import Account, meter
 from remask.task.labelled import LabelledTask, never_emitted
@@ -75,7 +76,7 @@ class Evaluation:
 
 def optimize(
     prompt: str,
-    data: Data,
+    data: Data | None = None,
     *,
     target: str | Respond = "embedded",
     metric: str | Metric = "label",
@@ -93,10 +94,11 @@ def optimize(
     """Optimise the text of a system prompt; returns when the sealed test is scored.
 
     data: a file (JSONL or CSV) or an iterable of row dicts. input: template over its columns, the
-    user message; expected: the column of the right answer. target: "embedded", "openai:MODEL" or
-    a callable `messages -> str`. metric: a name or a callable `(example, response) -> float |
-    Score`. budget: target calls in all, or limits by name (calls, tokens, minutes, usd).
-    settings: any other keys of remask.toml, nested as there.
+    user message; expected: the column of the right answer. Rows without it are scored by a metric
+    that needs none: "judge" or a callable. Without data the target is asked for messages of users
+    (settings["data"]["queries"], by default 80). target: "embedded", "openai:MODEL" or a callable
+    `messages -> str`. metric: a name or a callable `(example, response) -> float | Score`. budget:
+    target calls in all, or limits by name. settings: other keys of remask.toml, nested as there.
 
     Raises ConfigError and DataError before a call is spent, TargetRefused and TargetUnreliable.
     """
@@ -145,7 +147,8 @@ def resume(
     Raises ConfigError that names the differing keys where data, code or settings have changed.
     """
     config = stored_config(run_dir)
-    if not (config.data.path or config.data.train or rows is not None):
+    data = config.data
+    if not (data.path or data.train or data.queries or rows is not None):
         raise ConfigError(f"{run_dir}: the rows were given in memory; go on from Python with rows=")
     job = prepare(config, Parts(target, metric, dlm, None if rows is None else tuple(rows)))
     with Store.open(Path(run_dir), job.record) as store:
@@ -204,7 +207,7 @@ def score(config: Config, parts: Parts, split: Split, hooks: Hooks) -> Evaluatio
 
 def settle_arguments(
     prompt: str,
-    data: Data,
+    data: Data | None,
     target: str | Respond,
     metric: str | Metric,
     dlm: str | Denoiser,
@@ -217,7 +220,9 @@ def settle_arguments(
     values["metric"]["name"] = metric if isinstance(metric, str) else _name("function", metric)
     values["dlm"] = {"model": dlm if isinstance(dlm, str) else _name("object", dlm)}
     rows = None
-    if isinstance(data, str | os.PathLike):
+    if data is None:
+        values["data"]["queries"] = QUERIES
+    elif isinstance(data, str | os.PathLike):
         values["data"]["path"] = str(Path(data).resolve())
     else:
         rows = tuple(data)
@@ -260,6 +265,7 @@ def new_run_dir(parent: str | Path = "runs") -> Path:
 def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hooks) -> Result:
     """A run from wherever its store stands to its end, then the derived files."""
     account = open_account(job, store, hooks)
+    job = sourced(job, account, hooks.watch)
     with (
         open_task(job, metered(account)) as task,
         _open_denoiser(job, denoiser, account) as opened,

@@ -194,7 +194,8 @@ def _verdict(
     because: tuple[str, ...] = ()
     if isinstance(proposer, Explainer):
         rows = {trace.id: row for row, trace in heard.items()}
-        because = tuple(rows[id] for id in proposer.explain(winner, tuple(heard.values())))
+        drops = proposer.explain(winner, tuple(heard.values()))
+        because = tuple(rows[drop.trace] for drop in drops)
     yield Accepted(state.round, winner.prompt.id, parent.id, total / len(differences), because)
 
 

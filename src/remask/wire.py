@@ -11,13 +11,15 @@ from urllib.parse import urlsplit
 
 from remask import __version__
 from remask.budget import Budget, Price
-from remask.config import MASKERS, Config, DlmConfig, EndpointConfig, TargetConfig
+from remask.condition import select
+from remask.config import MASKERS, Config, DataConfig, DlmConfig, EndpointConfig, TargetConfig
 from remask.denoisers import asks_api
 from remask.errors import ConfigError
 from remask.identity import content_id
 from remask.ports import Chooser, Denoiser, Metric, Proposer, Scorer, Target
 from remask.prompt import Prompt
-from remask.propose import DiffusionProposer, ExplainingProposer, Recipe
+from remask.propose import Choose, DiffusionProposer, ExplainingProposer, Recipe
+from remask.queries import calls_for
 from remask.search import Plan, make_plan, round_calls
 from remask.task.dataset import SPLITS, Columns, Dataset, load, require_splits
 from remask.task.labelled import LabelledTask
@@ -79,14 +81,40 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
 def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None) -> Dataset:
     """The rows, checked. Raises DataError and ConfigError."""
     data = config.data
-    columns = Columns(data.input, data.expected or None, data.split or None)
+    metric = config.metric.name
+    # Who names a column wants it: only the usual name may be missing.
+    optional = metric not in METRICS and data.expected == DataConfig().expected
+    columns = Columns(data.input, data.expected or None, data.split or None, optional)
     files = {s: getattr(data, s) for s in ("train", "validation", "test") if getattr(data, s)}
+    if data.queries:
+        if rows is not None or data.path or files:
+            raise ConfigError(
+                "data.queries asks the target for messages where there is no data; leave it out, "
+                "or the data"
+            )
+        return queried_dataset(config, [f"{number}" for number in range(data.queries)])
     if rows is None and bool(data.path) == bool(files):
         raise ConfigError(
             "name the data either as one file (path) or as train, validation and test files"
         )
     source = rows if rows is not None else files or data.path
-    return load(source, columns, data.fractions)
+    found = load(source, columns, data.fractions)
+    if found.labels:
+        return found
+    note = f"the data has no right answers: the metric {metric} alone says what is better"
+    return replace(found, warnings=(*found.warnings, note))
+
+
+def queried_dataset(config: Config, queries: Sequence[str]) -> Dataset:
+    """Rows of messages that the target wrote (or, before it has, of as many placeholders)."""
+    found = load([{"input": query} for query in queries], Columns(), config.data.fractions)
+    wanted, metric = config.data.queries, config.metric.name
+    note = (
+        f"no data was given: the {len(found.examples)} rows are messages that the target wrote "
+        f"when asked for {wanted}, and the metric {metric} alone says what is better; real "
+        "messages may differ"
+    )
+    return replace(found, warnings=(*found.warnings, note))
 
 
 def make_task(config: Config, dataset: Dataset, parts: Parts, metered: Metered) -> LabelledTask:
@@ -104,11 +132,16 @@ def make_task(config: Config, dataset: Dataset, parts: Parts, metered: Metered) 
 
 
 def make_proposer(
-    config: Config, start: Prompt, denoiser: Denoiser, labels: Sequence[str] = ()
+    config: Config,
+    start: Prompt,
+    denoiser: Denoiser,
+    labels: Sequence[str] = (),
+    choose: Choose = select,
 ) -> Proposer:
     """A denoiser that cannot score text (an API) gets neither `blame` nor explanations.
 
-    `labels`: the answers that the task allows; a prompt may name them.
+    `labels`: the answers that the task allows; a prompt may name them. `choose`: which traces are
+    read.
 
     Raises ConfigError where the user asks for `blame` all the same.
     """
@@ -121,7 +154,8 @@ def make_proposer(
         )
     maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
     answers = tuple(config.metric.answer.replace("{label}", label) for label in labels)
-    recipe = Recipe(maskers, search.traces, search.context_tokens, search.max_growth, answers)
+    read, growth = (search.traces, search.context_tokens), search.max_growth
+    recipe = Recipe(maskers, *read, growth, answers, choose)
     kind = ExplainingProposer if scores else DiffusionProposer
     return kind(start, denoiser, recipe)
 
@@ -174,6 +208,18 @@ class Job:
         return sum(1 for e in self.dataset.examples if e.split == split)
 
     @property
+    def basis(self) -> str:
+        """What the run starts from: labels, inputs alone, or the prompt alone."""
+        if self.config.data.queries:
+            return "prompt"
+        return "labels" if self.dataset.labels else "inputs"
+
+    @property
+    def asked_calls(self) -> int:
+        """Calls for messages that the target writes, at most."""
+        return calls_for(self.config.data.queries) if self.config.data.queries else 0
+
+    @property
     def test_calls(self) -> int:
         """What the sealed test costs at most; set aside before the search may spend anything."""
         return 2 * self.rows("test") * self.calls_per_row
@@ -191,7 +237,8 @@ class Job:
     @property
     def plan(self) -> Plan:
         calls = self.config.budget.calls
-        left = None if calls is None else (calls - self.test_calls) // self.calls_per_row
+        set_aside = self.test_calls + self.asked_calls
+        left = None if calls is None else (calls - set_aside) // self.calls_per_row
         plan = self._plan(left)
         if left is None or not asks_api(self.config.dlm):
             return plan
@@ -222,6 +269,7 @@ def prepare(config: Config, parts: Parts, needed: Sequence[Split] = SPLITS) -> J
             "the prompt has no editable text: all of it is variables, code, links or [[keep]] "
             "regions; leave some plain words outside"
         )
+    _check_source(config, start)
     dataset = make_dataset(config, parts.rows)
     require_splits(dataset.examples, needed)
     make_budget(config)
@@ -232,14 +280,32 @@ def prepare(config: Config, parts: Parts, needed: Sequence[Split] = SPLITS) -> J
     }
     job = Job(config, parts, start, dataset, record)
     calls = config.budget.calls
-    least = job.test_calls + job.calls_per_row * job.rows("validation")
+    least = job.asked_calls + job.test_calls + job.calls_per_row * job.rows("validation")
     if needed == SPLITS and calls is not None and calls <= least:
         raise ConfigError(
             f"budget.calls = {calls} leaves nothing to search with: the sealed test takes "
-            f"{job.test_calls} calls and the baseline on validation rows {least - job.test_calls}; "
+            f"{job.test_calls} calls and what comes before the search {least - job.test_calls}; "
             "raise the budget or use fewer test rows"
         )
     return job
+
+
+def _check_source(config: Config, start: Prompt) -> None:
+    """Raise ConfigError where the target shall write the rows and they could not be used."""
+    if not config.data.queries:
+        return
+    if config.metric.name in METRICS:
+        raise ConfigError(
+            f"the metric {config.metric.name} needs right answers and no data is given; give "
+            "--data FILE, or name a judge: --judge openai:MODEL --rubric 'what a good answer is'"
+        )
+    filled = ("{", "$")  # not <tags>, which no row fills
+    columns = [v for v in start.variables if v.startswith(filled) and v.strip("${ }") != "input"]
+    if columns:
+        raise ConfigError(
+            f"the prompt has the variable {columns[0]}, which only rows of data can fill; give "
+            "--data FILE"
+        )
 
 
 def _metric(settings: Config, parts: Parts, metered: Metered) -> str | Metric:
@@ -248,7 +314,10 @@ def _metric(settings: Config, parts: Parts, metered: Metered) -> str | Metric:
         return parts.metric
     if config.name == "judge":
         if config.judge is None or not config.rubric:
-            raise ConfigError("the metric judge needs metric.judge.model and metric.rubric")
+            raise ConfigError(
+                "the metric judge needs a model and a rubric: --judge openai:MODEL --rubric TEXT, "
+                "or metric.judge.model and metric.rubric"
+            )
         judging = metered(make_target(config.judge), config.judge.max_tokens)
         return judge(judging, config.rubric)
     if config.name not in METRICS:

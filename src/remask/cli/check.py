@@ -139,6 +139,9 @@ def _prompt(config: Config) -> Iterator[Finding]:
 
 def _data(config: Config) -> Iterator[Finding]:
     dataset = make_dataset(config)
+    if config.data.queries:
+        yield Finding("data", "ok", f"none: {config.data.queries} messages, from the target")
+        return
     counts = {
         s: sum(e.split == s for e in dataset.examples) for s in ("train", "validation", "test")
     }
@@ -244,6 +247,8 @@ def _plan(job: Job) -> Iterator[Finding]:
     )  # fmt: skip
     yield Finding("plan", "note", f"stops after {plan.patience} rounds without an accepted edit")
     yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, set aside first")
+    if asked := job.asked_calls:
+        yield Finding("plan", "note", f"messages from the target: {asked} calls at most")
     if asked := job.asked_per_round(plan):
         yield Finding("plan", "note", f"denoiser: about {asked} calls a round more, an estimate")
 
@@ -288,6 +293,7 @@ def _calls(job: Job) -> tuple[int, int, int]:
     each = per_row * round_calls(plan.candidates, plan.rungs, validation)
     each += job.asked_per_round(plan)
     validated = per_row * validation
+    test += job.asked_calls
     limit = job.config.budget.calls
     most = validated + plan.rounds * each + test
     high = most if limit is None else min(limit, most)

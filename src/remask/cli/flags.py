@@ -24,6 +24,8 @@ _TARGET = (
     click.option("--target", help="embedded, or openai:MODEL."),
     click.option("--base-url", help="Of another OpenAI-compatible server."),
     click.option("--metric", help="label, exact, contains, f1, or judge."),
+    click.option("--judge", help="A model that scores the answers, such as openai:MODEL."),
+    click.option("--rubric", help="What a good answer is, for the judge."),
     click.option("--answer", help="How the target says a label: a template with {label}."),
     click.option("--label", multiple=True, help="An allowed label; repeatable (default: as data)."),
 )
@@ -54,8 +56,11 @@ def target_flags(command: Command) -> Command:
 
 
 def data_flags(command: Command) -> Command:
-    option = click.option("--split-column", "--split", "split_column", help=_SPLIT_HELP)
-    return _all((*_DATA, option), command)
+    split = click.option("--split-column", "--split", "split_column", help=_SPLIT_HELP)
+    queries = click.option(
+        "--queries", type=int, help="Without data: messages to ask the target for.  [default: 80]"
+    )
+    return _all((*_DATA, split, queries), command)
 
 
 def eval_data_flags(command: Command) -> Command:

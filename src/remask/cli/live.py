@@ -27,13 +27,14 @@ from remask.events import (
     Kept,
     Proposed,
     Scored,
+    Sourced,
     Started,
     State,
     Stopped,
     Tested,
     encode,
 )
-from remask.report.words import SELECTION, edit_line, figure, known, mean
+from remask.report.words import SELECTION, edit_line, figure, known, mean, one_line
 from remask.result import changes
 
 
@@ -89,6 +90,14 @@ class PlainLines:
 def sentence(event: Event, state: State) -> str:
     """What an event means for the run; empty for those that only lead to another."""
     match event:
+        case Sourced(basis="prompt"):
+            example = one_line(event.queries[0], 60)
+            return (
+                f"no data: asked the target for messages of users and goes on with "
+                f"{len(event.queries)}, such as {example!r}; the metric {event.metric} scores"
+            )
+        case Sourced():
+            return f"no right answers: starts from inputs alone, the metric {event.metric} scores"
         case Started():
             return f"start: a prompt of {event.tokens} tokens"
         case Scored(split="validation") if event.id == state.baseline:
@@ -170,7 +179,7 @@ class LivePanel:
 def phase(event: Event, state: State) -> str:
     """What the run does next, as far as `event` tells."""
     match event:
-        case Started():
+        case Sourced() | Started():
             return "scoring the baseline on validation rows"
         case Scored(split="train") if event.id == state.incumbent:
             return f"round {event.round + 1}: proposing edits"

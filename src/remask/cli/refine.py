@@ -24,8 +24,8 @@ from remask.cli.traces import MAP, SCALE
     help="Replace secrets and personal details; off is stamped on the result.",
 )  # fmt: skip
 @click.option(
-    "--numbers", type=click.Choice(["keep", "free"]), default="keep", show_default=True,
-    help="Whether edits may change the numbers of the prompt.",
+    "--lock", type=click.Choice(["text", "numbers", "none"]), default="numbers", show_default=True,
+    help="What of the prompt may not change; text: sentences are only added.",
 )  # fmt: skip
 @click.option("--iterations", type=click.IntRange(1), help="At most.  [default: 8]")
 @click.option("--candidates", type=click.IntRange(1), help="Of each iteration.  [default: 8]")
@@ -36,8 +36,6 @@ from remask.cli.traces import MAP, SCALE
 @click.option("--force", is_flag=True, help="Replace that file where it exists.")
 @run_flags
 @target_flags
-@click.option("--judge", help="A model that grades the answers, such as openai:MODEL.")
-@click.option("--rubric", help="What a good answer is, for the judge.")
 @show_flags
 def refine(
     source: str, output: Path | None, force: bool, plain: bool, json: bool, **flags: Any

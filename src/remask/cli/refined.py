@@ -22,6 +22,8 @@ from remask.report.words import edit_line, one_line
 from remask.result import RESULT
 from remask.run import merged, new_run_dir
 
+CLOSEST = 3  # proposals that were not accepted, shown at the end; the report has all
+
 
 def refine_prompt(
     source: str, output: Path | None, force: bool, flags: Mapping[str, Any], mode: str
@@ -56,11 +58,11 @@ def _order(source: str, flags: Mapping[str, Any]) -> Order:
     path = Path(source)
     values = read_toml(path) if path.suffix.lower() == ".toml" else {"prompt": read_prompt(path)}
     values.pop("run_dir", None)
+    if flags["judge"] and not flags["target"]:
+        raise ConfigError("--judge grades the answers of a target; give --target too")
     override(values, flags)
     if flags["candidates"] is not None:
         values = merged(values, {"search": {"candidates": flags["candidates"]}})
-    if flags["judge"]:
-        _judged(values, flags)
     return Order(
         config=configured(values, source),
         files=tuple(flags["files"]),
@@ -68,27 +70,14 @@ def _order(source: str, flags: Mapping[str, Any]) -> Order:
         columns=flags["columns"],
         scales=flags["scales"],
         hide=flags["redact"] == "on",
-        free_numbers=flags["numbers"] == "free",
+        lock=flags["lock"],
         verify=bool(flags["target"]),
     )
 
 
-def _judged(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
-    """Put the judge into the settings; it is asked at the target's server."""
-    if not flags["target"]:
-        raise ConfigError("--judge grades the answers of a target; give --target too")
-    if flags["metric"] not in (None, "judge"):
-        raise ConfigError(f"--judge and --metric {flags['metric']} exclude each other; give one")
-    if not flags["rubric"]:
-        raise ConfigError("--judge needs --rubric: say what a good answer is")
-    judge = {"model": flags["judge"], "base_url": flags["base_url"] or ""}
-    metric = {"name": "judge", "judge": judge, "rubric": flags["rubric"]}
-    values["metric"] = merged(values.get("metric", {}), metric)
-
-
 def _say(found: Round, mode: str) -> None:
     """One iteration, one line."""
-    best = found.accepted or next(iter(found.judged), None)
+    best = found.best
     if mode == "json":
         value = {
             "kind": "Round",
@@ -121,13 +110,16 @@ def _show(result: Refined, output: Path | None, mode: str) -> None:
     click.echo()
     line = verdict(result)
     click.echo(click.style(line, fg="yellow", bold=True) if mode == "rich" else line)
-    for edit in result.edits:
+    closest = sorted(result.proposals, key=lambda edit: -edit.gain)[:CLOSEST]
+    for edit in (*result.edits, *closest):
+        name = "not accepted, best of" if edit in closest else "edit of"
         click.echo(
-            f"edit of iteration {edit.iteration} ({edit.masker}, {edit.gain:+.1f} nats): "
+            f"{name} iteration {edit.iteration} ({edit.masker}, {edit.gain:+.1f} nats): "
             f"{edit_line(edit.changes, 120)}"
         )
         for one in edit.because:
-            click.echo(f"  because of {one_line(one.trace, 40)}: {one_line(one.query, 120)}")
+            name, query = one_line(one.trace, 40), one_line(one.query, 120)
+            click.echo(f"  because of {name} ({one.drop:.2f} nats): {query}")
     for fact in facts(result):
         click.echo(fact)
     if output is not None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remask.config import Config, make_config, placed, read_prompt, read_toml
+from remask.config import QUERIES, Config, make_config, placed, read_prompt, read_toml
 from remask.errors import ConfigError
 
 DEFAULT = Path("remask.toml")
@@ -22,6 +22,8 @@ KEYS = {
     "input": ("data", "input"),
     "expected": ("data", "expected"),
     "split_column": ("data", "split"),
+    "queries": ("data", "queries"),
+    "rubric": ("metric", "rubric"),
     "max_calls": ("budget", "calls"),
     "max_minutes": ("budget", "minutes"),
     "max_usd": ("budget", "usd"),
@@ -53,12 +55,27 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     override(values, flags)
     config = make_config(values, str(path))
     data = config.data
-    if not (data.path or data.train or data.validation or data.test):
+    if not (data.path or data.train or data.validation or data.test or data.queries):
+        config = _from_prompt(config, flags)
+    chosen = flags.get("run_dir") or run_dir
+    return Request(config, Path(chosen) if chosen else None)
+
+
+def _from_prompt(config: Config, flags: Mapping[str, Any]) -> Config:
+    """The configuration of a run that asks the target for messages. ConfigError where that is not
+    what the command does, or nothing could score the answers."""
+    if "queries" not in flags:
         raise ConfigError(
             "no data is named; give --data FILE, or a section [data] with path in remask.toml"
         )
-    chosen = flags.get("run_dir") or run_dir
-    return Request(config, Path(chosen) if chosen else None)
+    if config.metric.name != "judge":
+        raise ConfigError(
+            "no data is named; give --data FILE (or [data] with path in remask.toml), or start "
+            "from the prompt alone with a judge: --judge openai:MODEL --rubric 'what a good answer "
+            "is'"
+        )
+    data = config.data.model_copy(update={"queries": QUERIES})
+    return config.model_copy(update={"data": data})
 
 
 def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
@@ -73,8 +90,24 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         for split in ("train", "validation", "test"):  # the file's own sources give way
             data.pop(split, None)
         data["path"] = str(Path(flags["data"]).resolve())
+    if flags.get("judge"):
+        _judged(values, flags)
     if flags.get("dlm"):
         _section(values, "dlm")["model"] = placed(flags["dlm"], Path.cwd())
+
+
+def _judged(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
+    """Put the judge into the settings; it is asked at the target's server, unless a file says
+    otherwise."""
+    if flags.get("metric") not in (None, "judge"):
+        raise ConfigError(f"--judge and --metric {flags['metric']} exclude each other; give one")
+    metric = _section(values, "metric")
+    if not metric.get("rubric"):
+        raise ConfigError("--judge needs --rubric: say what a good answer is")
+    metric["name"] = "judge"
+    judge = _section(metric, "judge")
+    judge["model"] = flags["judge"]
+    judge.setdefault("base_url", values.get("target", {}).get("base_url", ""))
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

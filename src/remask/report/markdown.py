@@ -4,9 +4,9 @@ Everything quoted is untrusted: it is shown on one line, without hidden characte
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
-from remask.refined import Refined
+from remask.refined import Refined, RefinedEdit
 from remask.report.words import comparison, edit_line, one_line, spend_line, visible
 
 WIDTH = 200
@@ -31,7 +31,11 @@ def render(result: Refined) -> str:
         "",
         "## Edits",
         "",
-        *(_edits(result) if result.edits else ["None: the prompt is unchanged."]),
+        *(_edits(result.edits) if result.edits else ["None: the prompt is unchanged."]),
+        "",
+        "## Proposed and not accepted",
+        "",
+        *(_edits(result.proposals) if result.proposals else ["Nothing."]),
         "",
         "## Refused by the guard",
         "",
@@ -62,7 +66,7 @@ def facts(result: Refined) -> Iterator[str]:
         yield f"redaction: on; replaced: {counts or 'nothing'}"
     yield (
         f"{result.iterations} iterations, {result.candidates} candidates measured, "
-        f"{len(result.refused)} refused by the guard; {result.stopped}"
+        f"{len(result.refused)} refused by the guard"
     )
     if result.spend is not None:
         yield f"spent: {spend_line(result.spend)}"
@@ -70,15 +74,16 @@ def facts(result: Refined) -> Iterator[str]:
         yield f"warning: {one_line(warning)}"
 
 
-def _edits(result: Refined) -> Iterator[str]:
-    for edit in result.edits:
+def _edits(edits: Sequence[RefinedEdit]) -> Iterator[str]:
+    for edit in edits:
         yield (
             f"{edit.iteration}. {edit.masker}, {edit.gain:+.1f} nats on held-out conversations: "
             f"{_code(edit_line(edit.changes))}"
         )
         for one in edit.because:
             parts = [one.trace, one.query, *([one.said] if one.said else [])]
-            yield "   - because of " + ", ".join(_code(one_line(part, WIDTH)) for part in parts)
+            said = ", ".join(_code(one_line(part, WIDTH)) for part in parts)
+            yield f"   - because of {said}: {one.drop:.2f} nats less without it"
 
 
 def _refused(result: Refined) -> Iterator[str]:

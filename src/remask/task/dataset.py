@@ -8,7 +8,7 @@ another file, give the same ids and the same splits.
 import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,10 @@ _SPLIT_NAMES: dict[str, Split] = {
     "dev": "validation",
     "test": "test",
 }
+NO_ANSWERS = (
+    "; if there are no right answers, name a judge: --judge openai:MODEL --rubric 'what a good "
+    "answer is'"
+)
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
@@ -40,12 +44,14 @@ class Columns:
     `input` is a column's name, or a template such as "Premise: {premise}\\nClaim: {claim}", in
     which {{ and }} stand for braces. Nothing but {column} is substituted, and nothing evaluated.
     `expected` names the column with the right answer, `split` the one with train, validation
-    (val, valid, dev) or test.
+    (val, valid, dev) or test. Where the column of right answers is `optional` and no row has it,
+    the rows are inputs alone.
     """
 
     input: str = "input"
     expected: str | None = None
     split: str | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,8 @@ def load(
     """
     sources = _read_sources(data, columns)
     known = sorted({name for source in sources for row in source.rows for name in row.values})
+    if columns.optional and columns.expected not in known:
+        columns = replace(columns, expected=None)
     names = _check_columns(columns, known)
     drafts = [_draft(row, s, columns, names) for s in sources for row in s.rows]
     if columns.split is None and not isinstance(data, Mapping):
@@ -250,7 +258,8 @@ def _check_columns(columns: Columns, known: Sequence[str]) -> tuple[str, ...]:
         ("split", columns.split),
     ):
         if name is not None and name not in known:
-            raise ConfigError(f"{role}: there is no column {name!r}; known: {listed}")
+            hint = NO_ANSWERS if role == "expected" else ""
+            raise ConfigError(f"{role}: there is no column {name!r}; known: {listed}{hint}")
     if columns.expected in names:
         raise ConfigError(
             f"input shows the column {columns.expected!r}, which holds the right answer; remove it"
