@@ -41,7 +41,15 @@ ALLOWED = {
     "export": GROUND,
     "serve": GROUND | {"backbone", "target"},
 }
-ANYTHING = {"__init__", "run", "refining", "wire", "denoisers", "cli"}  # the roots and the faces
+ANYTHING = {
+    "__init__",
+    "run",
+    "refining",
+    "wire",
+    "denoisers",
+    "cli",
+    "integrations",
+}  # the roots and the faces
 
 
 def room(path: Path) -> str:
