@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from remask.budget import Price
-from remask.config import make_config
 from remask.denoisers import make_denoiser
 from remask.errors import BackendError, ConfigError
 from remask.evidence import accepts
 from remask.identity import seed_for
 from remask.integrations.records import Reader, read_record
+from remask.integrations.settings import configured
 from remask.ports import Denoiser, Proposal, Proposer, Remote, Reply, Target
 from remask.prompt import Prompt
-from remask.run import merged
 from remask.trace import Chat, Trace
 from remask.wire import make_price, make_proposer
 
@@ -70,12 +69,7 @@ class DiffusionReflection:
         read: Reader = read_record,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        values = {
-            "prompt": "-",
-            "dlm": {"model": dlm if isinstance(dlm, str) else "object:denoiser"},
-            "metric": {"answer": answer},
-        }
-        self._config = make_config(merged(values, settings or {}), "settings")
+        self._config = configured(dlm, answer, settings)
         self._denoiser = make_denoiser(self._config.dlm, None if isinstance(dlm, str) else dlm)
         self._paid: _Paid | None = None
         if isinstance(self._denoiser, Remote):
