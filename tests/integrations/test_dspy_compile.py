@@ -65,6 +65,10 @@ def exact(example, prediction, trace=None):
     return float(example.label == prediction.label)
 
 
+def graded(gold, prediction, trace=None, pred_name=None, pred_trace=None):
+    return dspy.Prediction(score=exact(gold, prediction), feedback=f"It is {gold.label}.")
+
+
 def examples():
     return [dspy.Example(text=t, label=label).with_inputs("text") for t, label in ROWS]
 

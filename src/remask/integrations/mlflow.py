@@ -32,7 +32,7 @@ Evaluate = Callable[[dict[str, str], list[dict[str, Any]]], list[EvaluationResul
 _FAILED = "Failed to invoke the predict_fn with"  # how MLflow hands over an exception
 
 
-class RemaskPromptOptimizer(BasePromptOptimizer):  # type: ignore[misc]
+class RemaskPromptOptimizer(BasePromptOptimizer):
     """Improves prompts of the registry by masked denoising, one round each in turn.
 
     Half of the train data is read, the other half validates; the scores that MLflow shows are of
