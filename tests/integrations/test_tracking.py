@@ -1,5 +1,6 @@
 import os
 
+import orjson
 import pytest
 
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
@@ -89,3 +90,18 @@ def test_a_broken_store_never_stops_a_run(tmp_path, caplog):
     result = optimise(tmp_path / "run", both)
     assert result.verdict == "improved" and type(heard[-1]).__name__ == "Tested"
     assert caplog.text.count("MLflow tracking ended") == 1
+
+
+def test_the_command_line_refuses_what_it_does_not_know(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from remask.cli import main
+
+    (tmp_path / "prompt.md").write_text(SEED)
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{orjson.dumps(row).decode()}\n" for row in DATA)
+    (tmp_path / "rows.jsonl").write_text(rows)
+    words = ["optimize", "prompt.md", "--data", "rows.jsonl", "--split", "split"]
+    refused = CliRunner().invoke(main, [*words, "--track", "wandb"])
+    assert refused.exit_code == 2 and "only mlflow and mlflow:URI are known" in refused.output
+    assert not (tmp_path / "runs").exists()

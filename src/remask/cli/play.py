@@ -3,6 +3,7 @@
 Ties the hooks of a run to a display and to the signals. Knows neither search nor models.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -111,6 +112,7 @@ def _tracker(track: str, config: Config, run_dir: Path) -> Iterator[Watcher | No
         return
     if kind != "mlflow":
         raise ConfigError(f"--track {track}: only mlflow and mlflow:URI are known")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends nothing home
     from remask.integrations.tracking import MlflowTracker
 
     settings = config.model_dump(mode="json", exclude={"prompt"})
