@@ -19,8 +19,8 @@ from pathlib import Path
 from remask import optimize, resume
 from remask.events import Tested, decode, fold
 from remask.evidence import student
+from remask.hooks import Hooks
 from remask.identity import rng_for
-from remask.run import Hooks
 from remask.store import Store
 
 SEED_PROMPT = "Classify the sentiment."

@@ -9,7 +9,7 @@ import remask
 from colours import Oracle, Phrases, rows
 from remask.errors import ConfigError
 from remask.events import State
-from remask.run import Hooks
+from remask.hooks import Hooks
 from remask.store import Store
 
 

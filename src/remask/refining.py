@@ -17,6 +17,7 @@ from remask.config import Config, make_config
 from remask.denoisers import asks_api, make_denoiser
 from remask.errors import ConfigError
 from remask.gather import Gathered, gather
+from remask.hooks import Hooks
 from remask.identity import content_id
 from remask.packing import kinds
 from remask.ports import Denoiser, Metric, Scorer
@@ -24,7 +25,7 @@ from remask.prompt import Prompt
 from remask.refined import Conversations, Refined, make_refined
 from remask.refinement import Loop, Round, refinements
 from remask.result import RESULT, compare_rows
-from remask.run import Hooks, merged, metered, new_run_dir, open_account, open_task
+from remask.run import merged, metered, new_run_dir, open_account, open_task
 from remask.search import final_test, rows_of
 from remask.store import Store
 from remask.task.dataset import Dataset

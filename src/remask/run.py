@@ -6,7 +6,7 @@ A run directory is the whole state: a run is started, cut and resumed by the sam
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +21,7 @@ from remask.denoisers import make_denoiser
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested, advance, decode, encode, fold
 from remask.evidence import Estimate, estimate
+from remask.hooks import Hooks, Watcher, followed
 from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Target
 from remask.report.files import write_report
 from remask.result import RESULT, Result, make_result
@@ -45,22 +46,6 @@ from remask.wire import (
 )
 
 TEST_SLACK = 1.3  # time set aside for the test, over what its calls took on average so far
-
-
-def _ignore(event: Event, state: State, spend: Spend) -> None:
-    """The watcher of runs that nobody watches."""
-
-
-def _go_on() -> None:
-    """The gate of runs that nobody interrupts."""
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """How a face follows and interrupts a run; neither can change what it does."""
-
-    watch: Callable[[Event, State, Spend], None] = _ignore  # after each event is durable
-    gate: Callable[[], None] = _go_on  # before each chunk of target calls; may raise to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +74,7 @@ def optimize(
     answer: str = "{label}",
     base_url: str = "",
     settings: Mapping[str, Any] | None = None,
+    on_event: Watcher | None = None,
     hooks: Hooks | None = None,
 ) -> Result:
     """Optimise the text of a system prompt; returns when the sealed test is scored.
@@ -99,6 +85,8 @@ def optimize(
     (settings["data"]["queries"], by default 80). target: "embedded", "openai:MODEL" or a callable
     `messages -> str`. metric: a name or a callable `(example, response) -> float | Score`. budget:
     target calls in all, or limits by name. settings: other keys of remask.toml, nested as there.
+    on_event: called with each event once it is stored, the state, and what was spent; what it
+    raises ends the run, which can be resumed.
 
     Raises ConfigError and DataError before a call is spent, TargetRefused and TargetUnreliable.
     """
@@ -117,7 +105,7 @@ def optimize(
         },
         settings,
     )
-    return begin(config, parts, run_dir or new_run_dir(), hooks or Hooks())
+    return begin(config, parts, run_dir or new_run_dir(), followed(hooks, on_event))
 
 
 def begin(config: Config, parts: Parts, run_dir: str | Path, hooks: Hooks) -> Result:
@@ -140,6 +128,7 @@ def resume(
     metric: Metric | None = None,
     dlm: Denoiser | None = None,
     rows: Iterable[Mapping[str, Any]] | None = None,
+    on_event: Watcher | None = None,
     hooks: Hooks | None = None,
 ) -> Result:
     """Go on with a run that was cut. Functions and in-memory rows must be given again.
@@ -153,7 +142,7 @@ def resume(
     job = prepare(config, Parts(target, metric, dlm, None if rows is None else tuple(rows)))
     with Store.open(Path(run_dir), job.record) as store:
         denoiser = make_denoiser(config.dlm, dlm)
-        return _play(job, denoiser, store, Path(run_dir), hooks or Hooks())
+        return _play(job, denoiser, store, Path(run_dir), followed(hooks, on_event))
 
 
 def evaluate(

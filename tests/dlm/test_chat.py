@@ -19,8 +19,9 @@ from remask.dlm.chat import INSTRUCTION, ChatDenoiser, read_answer, render_task
 from remask.dlm.families import render
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
 from remask.events import State
+from remask.hooks import Hooks
 from remask.ports import Canvas, Fill, Hole, Remote, Scorer
-from remask.run import Hooks, _held
+from remask.run import _held
 from remask.store import Store
 from remask.target.openai import OpenAITarget
 from remask.trace import Trace

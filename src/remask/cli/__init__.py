@@ -13,7 +13,14 @@ import click
 
 from remask import __version__
 from remask.cli.exports import export
-from remask.cli.flags import data_flags, eval_data_flags, run_flags, show_flags, target_flags
+from remask.cli.flags import (
+    data_flags,
+    eval_data_flags,
+    run_flags,
+    show_flags,
+    target_flags,
+    track_flag,
+)
 from remask.cli.refine import refine
 from remask.cli.serve import serve
 from remask.cli.traces import traces
@@ -67,8 +74,9 @@ def main() -> None:
 @run_flags
 @target_flags
 @data_flags
+@track_flag
 @show_flags
-def optimize(source: str | None, plain: bool, json: bool, **flags: Any) -> None:
+def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: Any) -> None:
     """Search for a better prompt, then compare it once with yours on the sealed test rows.
 
     Takes a remask.toml (the default, where the current folder has one) or a prompt file. Flags
@@ -77,7 +85,7 @@ def optimize(source: str | None, plain: bool, json: bool, **flags: Any) -> None:
     from remask.cli.play import new_run
     from remask.cli.settings import read
 
-    new_run(read(source, flags), _mode(plain, json))
+    new_run(read(source, flags), _mode(plain, json), track)
 
 
 @main.command()
@@ -98,12 +106,13 @@ def check(source: str | None, json: bool, **flags: Any) -> None:
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
+@track_flag
 @show_flags
-def resume(run: Path, plain: bool, json: bool) -> None:
+def resume(run: Path, plain: bool, json: bool, track: str) -> None:
     """Go on with a run that was cut."""
     from remask.cli.play import continue_run
 
-    continue_run(run, _mode(plain, json))
+    continue_run(run, _mode(plain, json), track)
 
 
 @main.command("eval")

@@ -70,3 +70,8 @@ def eval_data_flags(command: Command) -> Command:
 
 def show_flags(command: Command) -> Command:
     return _all(_SHOW, command)
+
+
+def track_flag(command: Command) -> Command:
+    help = "Log the run to MLflow: its default place, or a server or store."
+    return click.option("--track", default="", metavar="mlflow[:URI]", help=help)(command)

@@ -3,8 +3,10 @@
 Ties the hooks of a run to a display and to the signals. Knows neither search nor models.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,24 +19,27 @@ from remask.cli.live import Display, display
 from remask.cli.settings import Request
 from remask.cli.show import result_json, result_text
 from remask.config import Config
+from remask.errors import ConfigError
 from remask.events import Event, State, Tested
+from remask.hooks import Hooks, Watcher, followed
 from remask.report.words import one_line, spend_line
 from remask.result import Result
-from remask.run import Evaluation, Hooks, begin, new_run_dir, resume, score, stored_config
+from remask.run import Evaluation, begin, new_run_dir, resume, score, stored_config
 from remask.trace import Split
 from remask.wire import Parts
 
 
-def new_run(request: Request, mode: str) -> None:
+def new_run(request: Request, mode: str, track: str = "") -> None:
     """`remask optimize`."""
     run_dir = request.run_dir or new_run_dir()
     config = request.config
-    _play(lambda hooks: begin(config, Parts(), run_dir, hooks), config, run_dir, mode)
+    _play(lambda hooks: begin(config, Parts(), run_dir, hooks), config, run_dir, mode, track)
 
 
-def continue_run(run_dir: Path, mode: str) -> None:
+def continue_run(run_dir: Path, mode: str, track: str = "") -> None:
     """`remask resume`."""
-    _play(lambda hooks: resume(run_dir, hooks=hooks), stored_config(run_dir), run_dir, mode)
+    config = stored_config(run_dir)
+    _play(lambda hooks: resume(run_dir, hooks=hooks), config, run_dir, mode, track)
 
 
 def score_prompt(request: Request, split: Split, json: bool) -> None:
@@ -67,11 +72,16 @@ def _lines(found: Evaluation, split: Split) -> Iterator[str]:
     yield f"spent: {spend_line(found.spend)}"
 
 
-def _play(run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str) -> None:
+def _play(
+    run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str, track: str
+) -> None:
     with Watch() as signals:
         try:
-            with display(mode, config, run_dir) as shown:
-                result = run(_hooks(shown, signals))
+            with (
+                _tracker(track, config, run_dir) as tracker,
+                display(mode, config, run_dir) as shown,
+            ):
+                result = run(followed(_hooks(shown, signals), tracker))
         except Interrupted as stop:
             click.echo(f"stopped; go on with: remask resume {run_dir}", err=True)
             sys.exit(stop.exit_code)
@@ -91,3 +101,20 @@ def _hooks(shown: Display, signals: Watch) -> Hooks:
             signals.gate()
 
     return Hooks(watch, signals.gate)
+
+
+@contextmanager
+def _tracker(track: str, config: Config, run_dir: Path) -> Iterator[Watcher | None]:
+    """Who else hears the events: `--track`. ConfigError and BackendError."""
+    kind, _, uri = track.partition(":")
+    if not kind:
+        yield None
+        return
+    if kind != "mlflow":
+        raise ConfigError(f"--track {track}: only mlflow and mlflow:URI are known")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends nothing home
+    from remask.integrations.tracking import MlflowTracker
+
+    settings = config.model_dump(mode="json", exclude={"prompt"})
+    with MlflowTracker(uri, run_dir=run_dir, settings=settings) as tracker:
+        yield tracker

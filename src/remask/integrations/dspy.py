@@ -1,0 +1,222 @@
+"""remask inside DSPy: an optimizer of its own, and an instruction proposer for `dspy.GEPA`.
+
+`RemaskOptimizer` edits the instructions of predictors and nothing else: signature fields, demos and
+the program's code stay. `instruction_proposer` lets dspy.GEPA keep its loop. DSPy 3.4 is meant.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from typing import Any
+
+from remask.errors import BackendError, ConfigError
+from remask.evidence import Comparison, compare
+from remask.identity import content_id
+from remask.integrations.components import Bench, Improved, Ran, Texts, halves, improve
+from remask.integrations.records import as_text
+from remask.integrations.settings import configured, proposers
+from remask.ports import Denoiser
+from remask.prompt import Prompt
+from remask.trace import Feedback, Split, Trace
+
+try:
+    import dspy
+    from dspy.teleprompt import Teleprompter
+    from dspy.utils.exceptions import AdapterParseError
+except ImportError as error:
+    raise BackendError(
+        f"remask inside DSPy needs dspy ({error}); install with pip install 'remask[dspy,local]'"
+    ) from None
+
+Metric = Callable[..., Any]  # (example, prediction, trace=None, …) -> number or Prediction
+
+
+class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
+    """Improves the instructions of a program's predictors, one round each in turn.
+
+    metric: as for other optimizers of DSPy; a `dspy.Prediction(score=…, feedback=…)` lets the
+    diffusion model read the feedback. max_metric_calls: runs of the program in all, never passed.
+    predictors: names as in `named_predictors()`; by default all of them. perfect_score: what the
+    metric gives at best. labels, answer: texts that instructions may name although examples do.
+    dlm, settings: as for `remask.optimize` (sections dlm and search). num_threads: as in DSPy.
+    """
+
+    def __init__(
+        self,
+        metric: Metric,
+        *,
+        max_metric_calls: int = 600,
+        predictors: Sequence[str] = (),
+        perfect_score: float = 1.0,
+        labels: Sequence[str] = (),
+        answer: str = "{label}",
+        dlm: str | Denoiser = "embedded",
+        seed: int = 0,
+        num_threads: int | None = None,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.metric = metric
+        self.max_metric_calls = max_metric_calls
+        self.predictors = tuple(predictors)
+        self.perfect_score = perfect_score
+        self.labels = tuple(labels)
+        self.dlm = dlm
+        self.seed = seed
+        self.num_threads = num_threads
+        self.config = configured(dlm, answer, settings)
+        self.improved: Improved | None = None  # of the last compile
+
+    def compile(
+        self,
+        student: Any,
+        *,
+        trainset: list[Any],
+        teacher: Any = None,
+        valset: list[Any] | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """A copy of `student` with better instructions; the student stays as it is.
+
+        Without `valset` half of the trainset validates. What is reported of a compile chose the
+        instructions; `compare_programs` on a test set of your own says whether they are better.
+        Raises ConfigError and TargetUnreliable.
+        """
+        if teacher is not None or kwargs:
+            raise ConfigError(f"compile takes student, trainset and valset, not {sorted(kwargs)!r}")
+        named = dict(student.named_predictors())
+        unknown = [name for name in self.predictors if name not in named]
+        if unknown:
+            raise ConfigError(f"no predictor {unknown[0]!r}; the program has {', '.join(named)}")
+        start = {name: Prompt.parse(p.signature.instructions) for name, p in named.items()}
+        chosen = {name: start[name] for name in self.predictors or named}
+        makers = proposers(chosen, self.config, self.dlm, self.labels)
+        if not makers:
+            raise ConfigError("no predictor has editable instructions; write some plain words")
+        examples, rows = _rows(trainset, valset, self.seed)
+
+        def run(texts: Texts, ids: Sequence[str]) -> list[Ran]:
+            program = with_instructions(student, texts)
+            batch = [examples[id] for id in ids]
+            return _run(program, batch, self.metric, self.perfect_score, self.num_threads)
+
+        bench = Bench(run, rows, self.max_metric_calls)
+        self.improved = improve(start, bench, makers, self.seed, self.config.search.cautious)
+        return with_instructions(student, self.improved.texts)
+
+    def get_params(self) -> dict[str, Any]:
+        return {
+            "max_metric_calls": self.max_metric_calls,
+            "predictors": self.predictors,
+            "seed": self.seed,
+            "dlm": self.config.dlm.model,
+        }
+
+
+def instruction_proposer(**options: Any) -> Any:
+    """For `dspy.GEPA(instruction_proposer=…)`; options as of `DiffusionReflection`."""
+    from remask.integrations.gepa import DiffusionReflection
+
+    return DiffusionReflection(**options)
+
+
+def compare_programs(
+    before: Any,
+    after: Any,
+    testset: Sequence[Any],
+    metric: Metric,
+    num_threads: int | None = None,
+) -> Comparison:
+    """Both programs once on test examples that neither has seen: the verdict of remask.
+
+    A row on which either run failed has no score and is left out. Raises ConfigError where no row
+    has two scores.
+    """
+    found = [_run(program, testset, metric, 1.0, num_threads) for program in (before, after)]
+    pairs = [
+        (a.score, b.score)
+        for a, b in zip(*found, strict=True)
+        if a.score is not None and b.score is not None
+    ]
+    if not pairs:
+        raise ConfigError("no test row has a score under both programs; look at the model's errors")
+    return compare([a for a, _ in pairs], [b for _, b in pairs])
+
+
+def with_instructions(student: Any, texts: Texts) -> Any:
+    """A deep copy of the program with these instructions."""
+    program = student.deepcopy()
+    for name, predictor in program.named_predictors():
+        if name in texts:
+            predictor.signature = predictor.signature.with_instructions(texts[name])
+    return program
+
+
+def _rows(
+    trainset: Sequence[Any], valset: Sequence[Any] | None, seed: int
+) -> tuple[dict[str, Any], dict[Split, tuple[str, ...]]]:
+    train = {f"train-{i}": example for i, example in enumerate(trainset)}
+    validation = {f"validation-{i}": example for i, example in enumerate(valset or ())}
+    if not train or (valset is not None and not validation):
+        raise ConfigError("trainset and valset must hold at least one example")
+    if not validation:
+        return train, halves(tuple(train), seed)
+    return {**train, **validation}, {"train": tuple(train), "validation": tuple(validation)}
+
+
+def _run(
+    program: Any, examples: Sequence[Any], metric: Metric, perfect: float, threads: int | None
+) -> list[Ran]:
+    names = {id(predictor): name for name, predictor in program.named_predictors()}
+    workers = threads or dspy.settings.num_threads or 1
+
+    def one(example: Any) -> Ran:
+        with dspy.context(trace=[]):
+            try:
+                prediction = program(**example.inputs())
+            except AdapterParseError:
+                return Ran(0.0, {})  # an answer that does not keep to the format is a wrong one
+            except Exception as error:  # of the model behind it: whatever its client raises
+                return Ran(None, {}, f"{type(error).__name__}: {error}")
+            steps = list(dspy.settings.trace)
+        score, feedback = _scored(metric, example, prediction)
+        score /= perfect
+        traces = {
+            names[id(step)]: _trace(step, given, made, example, score, feedback)
+            for step, given, made in steps
+            if id(step) in names
+        }
+        return Ran(score, traces)
+
+    with ThreadPoolExecutor(workers) as pool:
+        waiting = [pool.submit(copy_context().run, one, example) for example in examples]
+        return [ran.result() for ran in waiting]
+
+
+def _scored(metric: Metric, example: Any, prediction: Any) -> tuple[float, str]:
+    """Score and feedback. Arguments that a metric insists on beyond two are None, as DSPy does."""
+    parameters = inspect.signature(metric).parameters.values()
+    needed = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
+    found = metric(example, prediction, *[None] * (len(needed) - 2))
+    if isinstance(found, dspy.Prediction):
+        return float(found.score), str(found.get("feedback") or "")
+    return float(found), ""
+
+
+def _trace(
+    step: Any, given: Mapping[str, Any], made: Any, example: Any, score: float, feedback: str
+) -> Trace:
+    """What a predictor was asked and answered; right answers by the example's own fields."""
+    outputs = {name: made.get(name) for name in step.signature.output_fields}
+    known = {name: example[name] for name in outputs if name in example}
+    response = as_text({name: outputs[name] for name in known} or outputs)
+    query = as_text({name: given[name] for name in step.signature.input_fields if name in given})
+    return Trace(
+        id=content_id("dspy", query, response, feedback),
+        query=query,
+        response=response,
+        desired=as_text(known) if known else None,
+        feedback=(Feedback("comment", feedback),) if feedback else (),
+        score=score,
+    )

@@ -1,0 +1,295 @@
+"""remask inside gepa: reflections from a diffusion model, a paired acceptance, a hard budget.
+
+gepa (0.1.4) asks a reflection model for a whole new text. `DiffusionReflection` masks spans of the
+parent and denoises them instead, for all jobs of an iteration at once. The same object is a
+`reflection_strategy`, a `custom_candidate_proposer` and an `instruction_proposer` of DSPy.
+Evaluation, selection and the Pareto front stay gepa's; nothing here calls the target.
+"""
+
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from remask.budget import Price
+from remask.denoisers import make_denoiser
+from remask.errors import BackendError, ConfigError
+from remask.evidence import accepts
+from remask.identity import seed_for
+from remask.integrations.records import Reader, read_record
+from remask.integrations.settings import configured
+from remask.ports import Denoiser, Proposal, Proposer, Remote, Reply, Target
+from remask.prompt import Prompt
+from remask.trace import Chat, Trace
+from remask.wire import make_price, make_proposer
+
+try:
+    from gepa.proposer.reflective_mutation.reflection_lm import ReflectionProposal
+except ImportError as error:
+    raise BackendError(
+        f"remask inside gepa needs gepa 0.1.4 or newer ({error}); install with "
+        "pip install 'remask[gepa,local]'"
+    ) from None
+
+if TYPE_CHECKING:
+    from gepa.core.state import GEPAState
+    from gepa.proposer.base import CandidateProposal
+
+Records = Mapping[str, Sequence[Mapping[str, Any]]]  # of each component
+Job = tuple[dict[str, str], Records, list[str]]  # candidate, its records, components to update
+
+DRAWS = 4  # times a batch is drawn until every job has an unseen text that the guard lets through
+
+
+class DiffusionReflection:
+    """Proposes texts of components by masked denoising under gepa's reflective records.
+
+    All jobs of an iteration share what their parents' records say: the jobs of one component with
+    the same parent are one batch of the diffusion model. A job whose candidates the guard forbids,
+    or that were proposed before, comes back empty, and gepa then spends no target call on it.
+
+    seed_candidate: the texts that the guard compares with, where [[keep]]…[[/keep]] may mark what
+    must stay; give gepa `reflection.seed_candidate`, which is without marks. Without it, the first
+    text seen of each component counts. dlm, settings: as for `remask.optimize`; of the settings
+    only the sections dlm and search are read. labels, answer: texts that a prompt may name although
+    they stand in the records. read: how a record becomes a trace.
+
+    Deterministic in its arguments and the sequence of calls. Raises ConfigError and BackendError.
+    """
+
+    def __init__(
+        self,
+        seed_candidate: Mapping[str, str] | None = None,
+        *,
+        dlm: str | Denoiser = "embedded",
+        seed: int = 0,
+        labels: Sequence[str] = (),
+        answer: str = "{label}",
+        read: Reader = read_record,
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._config = configured(dlm, answer, settings)
+        self._denoiser = make_denoiser(self._config.dlm, None if isinstance(dlm, str) else dlm)
+        self._paid: _Paid | None = None
+        if isinstance(self._denoiser, Remote):
+            self._paid = _Paid(self._denoiser.target, make_price(self._config.dlm))
+            self._denoiser = self._denoiser.through(self._paid)
+        self._seed, self._labels, self._read = seed, tuple(labels), read
+        given = seed_candidate or {}
+        self._baselines = {name: Prompt.parse(text) for name, text in given.items()}
+        self._proposers: dict[str, Proposer] = {}
+        self._seen: defaultdict[str, set[str]] = defaultdict(set)  # texts, by component
+        self._calls = 0
+
+    @property
+    def seed_candidate(self) -> dict[str, str]:
+        """The texts to start from, without marks."""
+        return {name: prompt.text for name, prompt in self._baselines.items()}
+
+    @property
+    def total_cost(self) -> float:
+        """US dollars spent on a denoiser behind an API so far; 0 for local models.
+
+        AttributeError where its prices are not given: gepa then refuses `max_reflection_cost`
+        rather than never reaching it.
+        """
+        if self._paid is None:
+            return 0.0
+        if self._paid.price is None:
+            raise AttributeError("total_cost: dlm.input_price and dlm.output_price are not given")
+        return self._paid.usd
+
+    def __call__(
+        self,
+        candidate: dict[str, str],
+        reflective_dataset: Records,
+        components_to_update: list[str],
+    ) -> dict[str, str]:
+        """New texts of the components: gepa's `custom_candidate_proposer`, and DSPy's
+        `instruction_proposer`."""
+        return self.reflect(candidate, reflective_dataset, components_to_update)[0].new_texts
+
+    def reflect(
+        self,
+        candidate: dict[str, str],
+        reflective_dataset: Records,
+        components_to_update: list[str],
+    ) -> "tuple[ReflectionProposal, DiffusionReflection]":
+        """One job of `reflect_many`."""
+        return self.reflect_many([(candidate, reflective_dataset, components_to_update)])[0]
+
+    def reflect_many(
+        self, jobs: list[Job]
+    ) -> "list[tuple[ReflectionProposal, DiffusionReflection]]":
+        """A proposal for each job, in order. Its metadata say what was masked, and why texts were
+        refused."""
+        self._calls += 1
+        made = [ReflectionProposal(new_texts={}) for _ in jobs]
+        for name, parent, members in self._batches(jobs):
+            heard = {t.id: t for i in members for t in map(self._read, jobs[i][1][name])}
+            found, refused = self._draw(name, parent, tuple(heard.values()), len(members))
+            for i in members:
+                made[i].metadata[f"remask:refused:{name}"] = refused
+            for i, proposal in zip(members, found, strict=False):
+                made[i].new_texts[name] = proposal.prompt.text
+                made[i].metadata[f"remask:{name}"] = {
+                    "masker": proposal.masker,
+                    "edits": [list(edit) for edit in proposal.edits],
+                    "logp": proposal.logp,
+                }
+        return [(proposal, self) for proposal in made]
+
+    def _batches(self, jobs: list[Job]) -> list[tuple[str, Prompt, list[int]]]:
+        """Component, parent, and the jobs that ask for it; without those that say nothing."""
+        members: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for i, (candidate, records, names) in enumerate(jobs):
+            for name in names:
+                if records.get(name):
+                    members[name, candidate[name]].append(i)
+        batches = []
+        for (name, text), indices in members.items():
+            baseline = self._baselines.setdefault(name, Prompt(text))
+            self._seen[name] |= {text, baseline.text}
+            parent = with_kept(text, baseline, name)
+            if parent.editable:
+                batches.append((name, parent, indices))
+        return batches
+
+    def _draw(
+        self, name: str, parent: Prompt, traces: Sequence[Trace], wanted: int
+    ) -> tuple[list[Proposal], list[str]]:
+        """Up to `wanted` unseen candidates, and why others were refused."""
+        if name not in self._proposers:
+            self._proposers[name] = make_proposer(
+                self._config, self._baselines[name], self._denoiser, self._labels
+            )
+        found: list[Proposal] = []
+        refused: list[str] = []
+        for draw in range(DRAWS):
+            missing = wanted - len(found)
+            if not missing:
+                break
+            seed = seed_for(self._seed, self._calls, name, parent.text, draw)
+            for proposal in self._proposers[name].propose(parent, traces, missing, seed):
+                if proposal.objection:
+                    refused.append(proposal.objection)
+                elif proposal.prompt.text not in self._seen[name]:
+                    self._seen[name].add(proposal.prompt.text)
+                    found.append(proposal)
+        return found, refused
+
+
+def with_kept(text: str, baseline: Prompt, name: str) -> Prompt:
+    """`text` with the kept spans of the baseline, found again one after the other.
+
+    Raises ConfigError where one is gone: that text did not come from here.
+    """
+    kept, at = [], 0
+    for start, stop in baseline.kept:
+        wanted = baseline.text[start:stop]
+        found = re.compile(re.escape(wanted)).search(text, at)
+        if found is None:
+            raise ConfigError(
+                f"the text of {name!r} has lost what [[keep]] marks: {wanted[:60]!r}; leave that "
+                "component to remask alone"
+            )
+        kept.append(found.span())
+        at = found.end()
+    return Prompt(text, tuple(kept))
+
+
+@dataclass(slots=True)
+class _Paid:
+    """A target whose price is added up."""
+
+    target: Target
+    price: Price | None
+    usd: float = 0.0
+
+    @property
+    def identity(self) -> str:
+        return self.target.identity
+
+    @property
+    def billed(self) -> bool:
+        return self.target.billed
+
+    @property
+    def max_attempts(self) -> int:
+        return self.target.max_attempts
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        replies = self.target.respond(chats, repeat)
+        if self.price is not None:
+            self.usd += sum(self.price.usd(r.input_tokens, r.output_tokens) for r in replies)
+        return replies
+
+
+@dataclass(frozen=True, slots=True)
+class PairedAcceptance:
+    """gepa's `acceptance_criterion`: the summed paired difference on the minibatch is above 0.
+
+    cautious: it must also reach sqrt(Σd²), about one standard deviation of the sum where the true
+    difference is 0. Rounding is no improvement. No test, and no claim rests on it.
+    """
+
+    cautious: bool = False
+
+    def should_accept(self, proposal: "CandidateProposal[Any]", state: "GEPAState[Any, Any]"
+    ) -> bool:  # fmt: skip
+        return accepts(_differences(proposal), self.cautious)
+
+    def reject_reason(self, proposal: "CandidateProposal[Any]", state: "GEPAState[Any, Any]"
+    ) -> str:  # fmt: skip
+        found = _differences(proposal)
+        how = "cautiously " if self.cautious else ""
+        return f"not {how}better: {sum(found):+.3g} points over {len(found)} rows"
+
+
+def _differences(proposal: "CandidateProposal[Any]") -> list[float]:
+    before = proposal.subsample_scores_before or []
+    after = proposal.subsample_scores_after or []
+    return [b - a for a, b in zip(before, after, strict=True)]
+
+
+class HardBudget:
+    """A stopper of gepa: no iteration begins that could pass `max_metric_calls`.
+
+    gepa's own limit is checked when it has been passed. This one reserves what an iteration costs
+    at most: each of `proposals` parents and children on a minibatch, and `accepted` children (by
+    default all) on the validation rows, whose number it reads from gepa; `merge` for use_merge.
+    Say what you gave gepa. An iteration that cost more than that is reserved for from then on. The
+    seed's own validation comes before any stopper is asked.
+    """
+
+    def __init__(
+        self,
+        max_metric_calls: int,
+        *,
+        minibatch: int = 3,
+        proposals: int = 1,
+        accepted: int | None = None,
+        merge: bool = False,
+    ) -> None:
+        if max_metric_calls < 1 or minibatch < 1 or proposals < 1:
+            raise ConfigError("max_metric_calls, minibatch and proposals must be at least 1")
+        self.max_metric_calls = max_metric_calls  # gepa's progress bar reads it
+        self._rows = 2 * proposals * minibatch
+        self._validated = proposals if accepted is None else min(accepted, proposals)
+        self._merged = MERGE_ROWS if merge else 0
+        self._last: int | None = None
+        self._dearest = 0
+
+    def __call__(self, gepa_state: "GEPAState[Any, Any]") -> bool:
+        used = gepa_state.total_num_evals
+        if self._last is not None:
+            self._dearest = max(self._dearest, used - self._last)
+        self._last = used
+        validation = len(gepa_state.prog_candidate_val_subscores[0])
+        mutation = self._rows + self._validated * validation
+        merge = self._merged + validation if self._merged else 0
+        return used + max(mutation, merge, self._dearest) > self.max_metric_calls
+
+
+MERGE_ROWS = 5  # validation rows on which gepa compares a merge with its parents

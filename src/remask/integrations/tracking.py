@@ -1,0 +1,141 @@
+"""A run of remask as a run of MLflow: settings, scores, spend, and the prompts as artifacts.
+
+`MlflowTracker` is an `on_event` function. A run that is resumed goes on in its MLflow run, found
+by a tag. MLflow's own failures never stop a run of remask: they are logged once, and tracking ends.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from remask.budget import Spend
+from remask.errors import BackendError
+from remask.events import Accepted, Event, Kept, Scored, State, Stopped, Tested
+from remask.result import compare_rows
+from remask.trace import Split
+
+try:
+    import mlflow
+    from mlflow.entities import Run
+    from mlflow.exceptions import MlflowException
+    from mlflow.tracking import MlflowClient
+except ImportError as error:
+    raise BackendError(
+        f"tracking needs mlflow ({error}); install with pip install 'remask[mlflow]'"
+    ) from None
+
+LOG = logging.getLogger("remask")
+RUN_TAG = "remask.run_dir"
+VALIDATION: Split = "validation"
+
+
+class MlflowTracker:
+    """Logs what happens in a run to MLflow; give it as `on_event`.
+
+    uri: of the tracking server or store; "": as MLflow is set up. run_dir: that of the run, by
+    which a resumed run finds its MLflow run. settings: logged as parameters, nested keys joined by
+    dots. The MLflow run ends with the sealed test; close() or a `with` block ends it earlier.
+    """
+
+    def __init__(
+        self,
+        uri: str = "",
+        *,
+        experiment: str = "remask",
+        run_dir: str | Path = "",
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._uri, self._experiment = uri, experiment
+        self._run_dir = str(Path(run_dir).resolve()) if run_dir else ""
+        self._settings = dict(_flat(settings or {}))
+        self._client: MlflowClient | None = None
+        self._broken = False
+        self.run_id = ""  # of MLflow, once something has happened
+
+    def __enter__(self) -> "MlflowTracker":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def __call__(self, event: Event, state: State, spend: Spend) -> None:
+        if self._broken:
+            return
+        try:
+            self._log(self._client or self._start(), event, state, spend)
+        except (MlflowException, OSError) as error:
+            self._broken = True
+            LOG.warning("MLflow tracking ended, the run goes on: %s", error)
+
+    def close(self) -> None:
+        """End an MLflow run whose sealed test did not come: as killed, to be resumed."""
+        if self._client is not None and not self._broken:
+            self._client.set_terminated(self.run_id, "KILLED")
+            self._client = None
+
+    def _start(self) -> MlflowClient:
+        client = MlflowClient(self._uri or mlflow.get_tracking_uri())
+        found = client.get_experiment_by_name(self._experiment)
+        id = found.experiment_id if found else client.create_experiment(self._experiment)
+        earlier: list[Run] = []
+        if self._run_dir:
+            where = self._run_dir.replace("'", "\\'")
+            earlier = client.search_runs([id], f"tags.`{RUN_TAG}` = '{where}'", max_results=1)
+        if earlier:
+            self.run_id = earlier[0].info.run_id
+            client.update_run(self.run_id, status="RUNNING")
+        else:
+            self.run_id = client.create_run(id, tags={RUN_TAG: self._run_dir}).info.run_id
+            for key, value in self._settings.items():
+                client.log_param(self.run_id, key, value)
+        self._client = client
+        return client
+
+    def _log(self, client: MlflowClient, event: Event, state: State, spend: Spend) -> None:
+        def metric(name: str, value: float) -> None:
+            client.log_metric(self.run_id, name, value, step=spend.calls)
+
+        match event:
+            case Scored(id=id, split="validation"):
+                metric("validation", _mean(state, id))
+                if id == state.baseline:
+                    metric("best_validation", _mean(state, id))
+                    self._prompt(client, "000-baseline", state, id)
+            case Accepted(id=id):
+                metric("best_validation", _mean(state, id))
+                self._prompt(client, f"{len(state.accepted):03}-round-{event.round}", state, id)
+            case Tested():
+                test, _ = compare_rows(event.baseline, event.best)
+                for name in ("baseline", "best", "difference", "low", "high"):
+                    metric(f"test_{name}", getattr(test, name))
+                client.set_tag(self.run_id, "remask.verdict", test.verdict)
+                self._prompt(client, "best", state, state.incumbent)
+        if isinstance(event, Accepted | Kept | Stopped | Tested):
+            for name, value in asdict(spend).items():
+                metric(f"spent_{name}", value)
+        if isinstance(event, Tested):
+            client.set_terminated(self.run_id)
+            self._client, self._broken = None, True  # nothing comes after the test
+
+    def _prompt(self, client: MlflowClient, name: str, state: State, id: str) -> None:
+        client.log_text(self.run_id, state.prompts[id] + "\n", f"prompts/{name}.md")
+
+
+def _mean(state: State, id: str) -> float:
+    scores = [s for s in state.scores[id, VALIDATION].values() if s is not None]
+    return sum(scores) / len(scores)
+
+
+def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested keys joined by dots; what is not set says nothing."""
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{above}{key}.")
+        elif value not in (None, "", (), []):
+            yield f"{above}{key}", value

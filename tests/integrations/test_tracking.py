@@ -1,0 +1,107 @@
+import os
+
+import orjson
+import pytest
+
+os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, of pydantic, alembic and sqlite
+mlflow = pytest.importorskip("mlflow")
+
+import remask  # noqa: E402
+from integrations.small import ROWS, SEED  # noqa: E402
+from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
+from remask.events import Accepted, Kept  # noqa: E402
+from remask.integrations.tracking import MlflowTracker  # noqa: E402
+
+DENOISER = ScriptedDenoiser(("be kind", "answer in short", "think twice", "stay calm", "weigh it"))
+DATA = [
+    {"input": f"{text} ({split} {i})", "label": label, "split": split}
+    for split in ("train", "validation", "test")
+    for i in range(3)
+    for text, label in ROWS
+]
+
+
+def kind(messages):
+    asked = messages[-1]["content"].rsplit(" (", 1)[0]
+    return dict(ROWS)[asked] if "kind" in messages[0]["content"].lower() else "neither"
+
+
+def optimise(run_dir, on_event):
+    return remask.optimize(
+        SEED,
+        DATA,
+        target=kind,
+        metric="contains",
+        dlm=DENOISER,
+        budget=500,
+        run_dir=run_dir,
+        settings={"data": {"split": "split"}},
+        on_event=on_event,
+    )
+
+
+@pytest.fixture(scope="module")
+def uri(tmp_path_factory):
+    return f"sqlite:///{tmp_path_factory.mktemp('track')}/mlflow.db"
+
+
+class Cut(Exception):
+    pass
+
+
+def test_a_cut_run_goes_on_in_its_mlflow_run(uri, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_dir = tmp_path / "run"
+    with pytest.raises(Cut), MlflowTracker(uri, run_dir=run_dir, settings={"a": {"b": 1}}) as first:
+
+        def cut(event, state, spend):
+            first(event, state, spend)
+            if isinstance(event, Accepted | Kept):
+                raise Cut
+
+        optimise(run_dir, cut)
+    client = mlflow.tracking.MlflowClient(uri)
+    assert client.get_run(first.run_id).info.status == "KILLED"
+    with MlflowTracker(uri, run_dir=run_dir) as second:
+        result = remask.resume(run_dir, target=kind, dlm=DENOISER, rows=DATA, on_event=second)
+    assert second.run_id == first.run_id
+    run = client.get_run(first.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"a.b": "1"}
+    assert run.data.tags["remask.verdict"] == result.verdict == "improved"
+    assert run.data.metrics["test_best"] == run.data.metrics["best_validation"] == 1
+    assert run.data.metrics["spent_calls"] == result.spend.calls
+    names = {file.path for file in client.list_artifacts(first.run_id, "prompts")}
+    assert {"prompts/000-baseline.md", "prompts/best.md"} <= names
+    best = mlflow.artifacts.load_text(f"{run.info.artifact_uri}/prompts/best.md")
+    assert "kind" in best.lower()
+
+
+def test_a_broken_store_never_stops_a_run(tmp_path, caplog):
+    heard = []
+
+    def both(event, state, spend):
+        broken(event, state, spend)
+        heard.append(event)
+
+    broken = MlflowTracker("nonsense://nowhere")
+    result = optimise(tmp_path / "run", both)
+    assert result.verdict == "improved" and type(heard[-1]).__name__ == "Tested"
+    assert caplog.text.count("MLflow tracking ended") == 1
+
+
+def test_the_command_line_refuses_what_it_does_not_know(tmp_path, monkeypatch):
+    from click.testing import CliRunner
+
+    from remask.cli import main
+
+    (tmp_path / "prompt.md").write_text(SEED)
+    monkeypatch.chdir(tmp_path)
+    rows = "".join(f"{orjson.dumps(row).decode()}\n" for row in DATA)
+    (tmp_path / "rows.jsonl").write_text(rows)
+    words = ["optimize", "prompt.md", "--data", "rows.jsonl", "--split", "split"]
+    refused = CliRunner().invoke(main, [*words, "--track", "wandb"])
+    assert refused.exit_code == 2 and "only mlflow and mlflow:URI are known" in refused.output
+    assert not (tmp_path / "runs").exists()
