@@ -26,7 +26,7 @@ ALLOWED = {
     "condition": {"trace", "ports", "text"},
     "backbone": {"errors", "identity"},
     "dlm": GROUND | {"backbone", "text"},
-    "target": GROUND | {"backbone", "budget", "store"},
+    "target": GROUND | {"backbone", "budget", "store", "text"},
     "ingest": {"errors", "trace", "text", "identity"},
     "task": GROUND,
     "propose": GROUND | {"condition", "guard", "mask"},
@@ -41,7 +41,8 @@ ALLOWED = {
     "export": GROUND,
     "serve": GROUND | {"backbone", "target"},
 }
-ANYTHING = {"__init__", "run", "refining", "wire", "denoisers", "cli"}  # the roots and the faces
+ROOTS = {"run", "refining", "wire", "opening", "inspecting", "denoisers"}
+ANYTHING = {"__init__", "cli"} | ROOTS  # the roots and the faces
 
 
 def room(path: Path) -> str:

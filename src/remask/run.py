@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,25 +21,23 @@ from remask.denoisers import make_denoiser
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested, advance, decode, encode, fold
 from remask.evidence import Estimate, estimate
-from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Target
+from remask.opening import check_task, open_task
+from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Task
 from remask.report.files import write_report
 from remask.result import RESULT, Result, make_result
 from remask.search import final_test, rows_of, search
 from remask.store import Store
 from remask.target.meter import Account, meter
-from remask.task.labelled import LabelledTask, never_emitted
+from remask.task.labelled import never_emitted
 from remask.trace import Outcome, Split
 from remask.wire import (
     Data,
     Job,
-    Metered,
     Parts,
     Respond,
-    check_fit,
     make_budget,
     make_price,
     make_proposer,
-    make_task,
     prepare,
 )
 
@@ -75,8 +73,9 @@ class Evaluation:
 
 def optimize(
     prompt: str,
-    data: Data,
+    data: Data = (),
     *,
+    task: str = "",
     target: str | Respond = "embedded",
     metric: str | Metric = "label",
     dlm: str | Denoiser = "embedded",
@@ -93,8 +92,9 @@ def optimize(
     """Optimise the text of a system prompt; returns when the sealed test is scored.
 
     data: a file (JSONL or CSV) or an iterable of row dicts. input: template over its columns, the
-    user message; expected: the column of the right answer. target: "embedded", "openai:MODEL" or
-    a callable `messages -> str`. metric: a name or a callable `(example, response) -> float |
+    user message; expected: the column of the right answer. task: in place of data a task of
+    Inspect, with a target "inspect:PROVIDER/MODEL". target: "embedded", "openai:MODEL" or a
+    callable `messages -> str`. metric: a name or a callable `(example, response) -> float |
     Score`. budget: target calls in all, or limits by name (calls, tokens, minutes, usd).
     settings: any other keys of remask.toml, nested as there.
 
@@ -110,6 +110,7 @@ def optimize(
             "seed": seed,
             "data": {"input": input, "expected": expected},
             "target": {"base_url": base_url},
+            "task": {"name": task},
             "metric": {"answer": answer},
             "budget": dict(budget) if isinstance(budget, Mapping) else {"calls": budget},
         },
@@ -122,9 +123,7 @@ def begin(config: Config, parts: Parts, run_dir: str | Path, hooks: Hooks) -> Re
     """A new run of a resolved configuration."""
     job = prepare(config, parts)
     # Whatever is wrong with task or models shows here, before anything is written.
-    with open_task(job, lambda target, limit: target):
-        pass
-    check_fit(job)
+    check_task(job)
     denoiser = make_denoiser(config.dlm, parts.denoiser)
     make_proposer(config, job.start, denoiser)
     with Store.create(Path(run_dir), job.record) as store:
@@ -145,7 +144,8 @@ def resume(
     Raises ConfigError that names the differing keys where data, code or settings have changed.
     """
     config = stored_config(run_dir)
-    if not (config.data.path or config.data.train or rows is not None):
+    named = config.data.path or config.data.train or config.task.name
+    if not named and rows is None:
         raise ConfigError(f"{run_dir}: the rows were given in memory; go on from Python with rows=")
     job = prepare(config, Parts(target, metric, dlm, None if rows is None else tuple(rows)))
     with Store.open(Path(run_dir), job.record) as store:
@@ -155,8 +155,9 @@ def resume(
 
 def evaluate(
     prompt: str,
-    data: Data,
+    data: Data = (),
     *,
+    task: str = "",
     target: str | Respond = "embedded",
     metric: str | Metric = "label",
     split: Split = "validation",
@@ -176,6 +177,7 @@ def evaluate(
         {
             "data": {"input": input, "expected": expected},
             "target": {"base_url": base_url},
+            "task": {"name": task},
             "metric": {"answer": answer},
             "budget": {"calls": None},
         },
@@ -190,7 +192,7 @@ def score(config: Config, parts: Parts, split: Split, hooks: Hooks) -> Evaluatio
     with (
         tempfile.TemporaryDirectory() as folder,
         Store.create(Path(folder) / "run", job.record) as store,
-        open_task(job, metered(open_account(job, store, hooks))) as task,
+        open_task(job, open_account(job, store, hooks)) as task,
     ):
         outcomes = task.evaluate(job.start, task.ids(split))
         return Evaluation(
@@ -261,7 +263,7 @@ def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hook
     """A run from wherever its store stands to its end, then the derived files."""
     account = open_account(job, store, hooks)
     with (
-        open_task(job, metered(account)) as task,
+        open_task(job, account) as task,
         _open_denoiser(job, denoiser, account) as opened,
     ):
         state = _search_and_test(job, opened, task, account, hooks)
@@ -273,7 +275,7 @@ def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hook
 
 
 def _search_and_test(
-    job: Job, denoiser: Denoiser, task: LabelledTask, account: Account, hooks: Hooks
+    job: Job, denoiser: Denoiser, task: Task, account: Account, hooks: Hooks
 ) -> State:
     """Search from wherever the store stands, then the sealed test."""
     store = account.store
@@ -321,23 +323,6 @@ def open_account(job: Job, store: Store, hooks: Hooks) -> Account:
     return Account(store, budget, price, gate=hooks.gate)
 
 
-def metered(account: Account) -> Metered:
-    return lambda target, max_output: meter(target, account, max_output)
-
-
-@contextmanager
-def open_task(job: Job, metered: Metered) -> Iterator[LabelledTask]:
-    """The task; the connections of its targets, a judge's too, are closed at the end."""
-    with ExitStack() as stack:
-
-        def opened(target: Target, max_output: int | None) -> Target:
-            if isinstance(target, Closing):
-                stack.callback(target.close)
-            return metered(target, max_output)
-
-        yield make_task(job.config, job.dataset, job.parts, opened)
-
-
 @contextmanager
 def _open_denoiser(job: Job, denoiser: Denoiser, account: Account) -> Iterator[Denoiser]:
     """The denoiser; where it is an API its calls are metered, and it is closed at the end."""
@@ -360,8 +345,12 @@ def _held(job: Job, store: Store, state: State) -> Spend:
     too little, whatever its calls cost beside the target's.
     """
     spent, calls = store.spent(), job.test_calls
-    scored = job.calls_per_row * sum(len(rows) for rows in state.scores.values())
+    rows = sum(len(rows) for rows in state.scores.values())
+    scored = job.calls_per_row * rows
     share = TEST_SLACK * calls / max(1, min(spent.calls, scored or spent.calls))
+    if job.config.task.name and rows:  # how many calls a sample takes is not known beforehand
+        share = TEST_SLACK * 2 * job.rows("test") / rows
+        calls = round(share * spent.calls)
     return Spend(
         calls=calls + (calls // 50 + 4 if job.retries else 0),
         input_tokens=round(share * spent.input_tokens),
@@ -386,7 +375,7 @@ class _Clock:
         return self.store.spent()
 
 
-def _silent(job: Job, task: LabelledTask, outcomes: list[Outcome]) -> tuple[str, ...]:
+def _silent(job: Job, task: Task, outcomes: list[Outcome]) -> tuple[str, ...]:
     return never_emitted(outcomes, task.labels, job.config.metric.answer)
 
 

@@ -13,7 +13,14 @@ import click
 
 from remask import __version__
 from remask.cli.exports import export
-from remask.cli.flags import data_flags, eval_data_flags, run_flags, show_flags, target_flags
+from remask.cli.flags import (
+    data_flags,
+    eval_data_flags,
+    run_flags,
+    show_flags,
+    target_flags,
+    task_flags,
+)
 from remask.cli.refine import refine
 from remask.cli.serve import serve
 from remask.cli.traces import traces
@@ -66,6 +73,7 @@ def main() -> None:
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @run_flags
 @target_flags
+@task_flags
 @data_flags
 @show_flags
 def optimize(source: str | None, plain: bool, json: bool, **flags: Any) -> None:
@@ -84,6 +92,7 @@ def optimize(source: str | None, plain: bool, json: bool, **flags: Any) -> None:
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @run_flags
 @target_flags
+@task_flags
 @data_flags
 @click.option("--json", is_flag=True, help="One JSON object instead of a table.")
 def check(source: str | None, json: bool, **flags: Any) -> None:
@@ -117,6 +126,7 @@ def resume(run: Path, plain: bool, json: bool) -> None:
     help="The rows to score on.",
 )
 @target_flags
+@task_flags
 @eval_data_flags
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> None:
