@@ -72,10 +72,8 @@ def open_inspect_task(config: Config, start: Prompt, account: Account) -> "Inspe
     from remask.target.inspect import InspectModels
     from remask.task.inspect import InspectTask
 
-    main, roles = make_models(config)
     models = InspectModels(
-        main,
-        roles,
+        lambda: make_models(config),
         account,
         start.text,
         identity=_identity(config),
@@ -93,7 +91,7 @@ def open_inspect_task(config: Config, start: Prompt, account: Account) -> "Inspe
     )
 
 
-def examine(config: Config, start: Prompt) -> str:
+def check_inspect_task(config: Config, start: Prompt) -> str:
     """What can be found wrong before a call is spent; else in words how the prompt is placed."""
     make_models(config)
     suite = load(config)

@@ -6,7 +6,7 @@ Part of the composition root, beside wire.py: here rows with an answer and tasks
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from remask.inspecting import examine, open_inspect_task
+from remask.inspecting import check_inspect_task, open_inspect_task
 from remask.ports import Closing, Target, Task
 from remask.target.meter import Account, meter
 from remask.wire import Job, check_fit, make_task
@@ -15,7 +15,7 @@ from remask.wire import Job, check_fit, make_task
 def check_task(job: Job) -> None:
     """Raise what is wrong with the task or its models, as far as it shows without a call."""
     if job.config.task.name:
-        examine(job.config, job.start)
+        check_inspect_task(job.config, job.start)
         return
     with _labelled(job, None):
         check_fit(job)

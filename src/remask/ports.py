@@ -5,6 +5,7 @@ Token ids never cross these seams: frozen text travels as text.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -161,14 +162,9 @@ class AgentModels(Protocol):
         """Everything about them that can change a score: part of cache keys."""
         ...
 
-    @property
-    def main(self) -> Any:
-        """The model whose prompt is optimised, as the framework takes it."""
-        ...
-
-    @property
-    def roles(self) -> Mapping[str, Any]:
-        """Other models by the names under which the framework asks for them."""
+    def opened(self) -> AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]:
+        """The model whose prompt is optimised, and the others by the names under which the
+        framework asks for them, as it takes them; their connections are closed at the end."""
         ...
 
     def begin(self, prompt: Prompt, samples: int) -> None:

@@ -34,9 +34,13 @@ class Tau2:
     """Reference actions of one domain as a behaviour of tests.target.server."""
 
     def __init__(self, domain: str, errs: Errs = lambda task, policy: False) -> None:
-        samples = READERS[domain](f"{domain.title()}Agent", shuffle=False)
-        self.tasks = {str(s.id): Task.model_validate(s.metadata["task"]) for s in samples}
-        self._by_scenario = {s.input[0].text.strip(): str(s.id) for s in samples}
+        self._by_scenario: dict[str, str] = {}
+        self.tasks: dict[str, Task] = {}
+        for sample in READERS[domain](f"{domain.title()}Agent", shuffle=False):
+            scenario = sample.input[0].text.strip()
+            if scenario not in self._by_scenario:  # in telecom many tasks look alike to the customer
+                self._by_scenario[scenario] = str(sample.id)
+                self.tasks[str(sample.id)] = Task.model_validate(sample.metadata["task"])
         self._errs = errs
 
     def changing(self) -> list[str]:

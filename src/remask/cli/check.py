@@ -19,7 +19,7 @@ from remask.cli.settings import Request
 from remask.config import Config, TargetConfig
 from remask.denoisers import asks_api, make_denoiser, memory_of
 from remask.errors import RemaskError
-from remask.inspecting import examine, make_models
+from remask.inspecting import check_inspect_task, make_models
 from remask.prompt import Prompt
 from remask.report.words import one_line
 from remask.search import round_calls
@@ -237,7 +237,7 @@ def _dlm(config: Config) -> Iterator[Finding]:
 
 def _task(job: Job) -> Iterator[Finding]:
     if job.config.task.name:
-        yield Finding("task", "ok", examine(job.config, job.start))
+        yield Finding("task", "ok", check_inspect_task(job.config, job.start))
         return
     target = make_target(job.config.target)
     task = make_task(job.config, job.dataset, job.parts, lambda target, limit: target)

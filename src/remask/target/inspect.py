@@ -12,7 +12,8 @@ on from where it was without paying again, as far as its tools and its task are 
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -65,9 +66,10 @@ class _Sample:
 class InspectModels:
     """Implements ports.AgentModels.
 
-    `main` and `roles` must be objects of their own (get_model(…, memoize=False)): they are changed.
-    `baseline`: the text that each prompt replaces in the system messages of `main`. `prices` by
-    role ("" is main). `retries`: attempts that Inspect makes after the first. `expected`: calls of
+    `make` gives the model under test and those of the roles, each time new objects (get_model(…,
+    memoize=False)): they are changed, and live as long as one evaluation. `baseline`: the text that
+    each prompt replaces in the system messages of the model under test. `prices` by role ("" is the
+    model under test). `retries`: attempts that Inspect makes after the first. `expected`: calls of
     one sample, as long as none was seen.
 
     Raises ConfigError where a limit in dollars or tokens could not be held.
@@ -75,8 +77,7 @@ class InspectModels:
 
     def __init__(
         self,
-        main: Model,
-        roles: Mapping[str, Model],
+        make: Callable[[], tuple[Model, dict[str, Model]]],
         account: Account,
         baseline: str,
         *,
@@ -85,6 +86,7 @@ class InspectModels:
         retries: int,
         expected: int,
     ) -> None:
+        main, roles = make()
         for role in ("", *roles):
             check_price(account.budget, prices.get(role))
         bounded = all(m.config.max_tokens for m in (main, *roles.values()))
@@ -94,8 +96,7 @@ class InspectModels:
                 "set target.max_tokens, the most tokens of one answer"
             )
         self.identity = identity
-        self.main = self._metered(main, "")
-        self.roles = {role: self._metered(model, role) for role, model in roles.items()}
+        self._make = make
         self._account = account
         self._baseline = self._text = baseline
         self._prices = prices
@@ -118,6 +119,18 @@ class InspectModels:
         each = -(-sum(seen) // len(seen)) if seen else self._expected
         self._require(Spend(calls=samples * each))
 
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[tuple[Model, dict[str, Model]]]:
+        main, roles = self._make()
+        self._metered(main, "")
+        for role, model in roles.items():
+            self._metered(model, role)
+        try:
+            yield main, roles
+        finally:  # within the loop that holds the connections
+            for model in (main, *roles.values()):
+                await model.api.aclose()
+
     def overheard(self, sample: str, epoch: int) -> Overheard:
         heard = self._samples.get((sample, epoch), _Sample())
         return Overheard(heard.chat, heard.calls, heard.error)
@@ -136,7 +149,7 @@ class InspectModels:
 
     # --- one call
 
-    def _metered(self, model: Model, role: str) -> Model:
+    def _metered(self, model: Model, role: str) -> None:
         ask = model.api.generate
 
         async def generate(
@@ -178,7 +191,6 @@ class InspectModels:
 
         # Not a wrapping class: Inspect tells providers apart by class, and asks them many things.
         setattr(model.api, "generate", generate)  # noqa: B010
-        return model
 
     def _here(self) -> _Sample:
         active = sample_active()

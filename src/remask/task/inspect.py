@@ -9,7 +9,8 @@ import contextlib
 import json
 import math
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,14 @@ import inspect_ai
 from inspect_ai import Task as InspectDefinition
 from inspect_ai import task_with
 from inspect_ai._eval.loader import load_tasks
+from inspect_ai._util._async import run_coroutine
 from inspect_ai._util.error import PrerequisiteError
+from inspect_ai._util.platform import platform_init
 from inspect_ai._util.registry import registry_params
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.log import EvalLog, EvalSample
+from inspect_ai.log import EvalSampleSummary, read_eval_log_sample_summaries
 from inspect_ai.scorer import Score, value_to_float
+from inspect_ai.util._display import init_display_type
 
 from remask.errors import BackendError, ConfigError
 from remask.identity import content_id
@@ -128,25 +132,21 @@ class InspectTask:
 
     def _run(self, ids: Sequence[str]) -> Iterator[Outcome]:
         samples = {id: self._suite.samples[id].model_copy(deep=True) for id in ids}
-        log = run_inspect(
+        runs = run_inspect(
             self._suite,
             list(samples.values()),
-            self._models.main,
-            self._models.roles,
+            self._models.opened,
             log_dir=self._log_dir,
             epochs=self._epochs,
             max_samples=self._concurrency,
         )
-        runs: dict[str, list[EvalSample]] = {}
-        for run in log.samples or ():
-            runs.setdefault(str(run.id), []).append(run)
         for id, sample in samples.items():
-            tries = [self._outcome(id, sample, run) for run in runs.get(str(sample.id), ())]
-            yield _joined(id, tries)
+            own = [run for run in runs if str(run.id) == str(sample.id)]
+            yield _joined(id, [self._outcome(id, sample, run) for run in own])
 
-    def _outcome(self, id: str, sample: Sample, run: EvalSample) -> Outcome:
+    def _outcome(self, id: str, sample: Sample, run: EvalSampleSummary) -> Outcome:
         heard = self._models.overheard(str(run.id), run.epoch)
-        error = heard.error or (run.error.message if run.error else "")
+        error = heard.error or (run.error or "")
         if not error and not heard.chat:
             error = f"the prompt stood in none of the {heard.calls} calls of its model"
         if error:
@@ -160,34 +160,44 @@ class InspectTask:
 def run_inspect(
     suite: Suite,
     samples: Sequence[Sample],
-    model: Any,
-    roles: Mapping[str, Any],
+    opened: Callable[[], AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]],
     *,
     log_dir: Path,
     **options: Any,
-) -> EvalLog:
-    """One evaluation by Inspect itself. An error in a sample stays in its log.
+) -> list[EvalSampleSummary]:
+    """One evaluation by Inspect itself; the summary of each run of a sample.
 
+    Summaries hold scores and explanations. The samples of an agent with a database are megabytes
+    each, and reading them back takes as long as running them. An error in a sample stays there.
     What the task prints goes to stderr: stdout belongs to remask. Raises BackendError, and
     KeyboardInterrupt where the user has cancelled it.
     """
     definition = task_with(suite.definition, dataset=MemoryDataset(list(samples), suite.name))
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            log = inspect_ai.eval(
+
+    async def evaluate() -> Any:
+        # Not inspect_ai.eval: connections must be closed in the loop that has opened them.
+        async with opened() as (model, roles):
+            logs = await inspect_ai.eval_async(
                 definition,
                 model=model,
                 model_roles=dict(roles),
                 log_dir=str(log_dir),
-                display="none",
                 log_level="error",
                 log_realtime=False,
+                log_header_only=True,
                 log_model_api=False,
                 fail_on_error=False,
                 score_display=False,
                 ctl_server=False,
                 **options,
-            )[0]
+            )
+        return logs[0]
+
+    platform_init()
+    init_display_type("none")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            log = run_coroutine(evaluate())
     except PrerequisiteError as error:
         raise BackendError(f"Inspect cannot run {suite.name}: {error.message}") from error
     if log.status == "cancelled":
@@ -195,7 +205,7 @@ def run_inspect(
     if log.status == "error":
         why = log.error.message if log.error else "no reason given"
         raise BackendError(f"Inspect cannot run {suite.name}: {why}")
-    return log
+    return read_eval_log_sample_summaries(log.location)
 
 
 def _define(name: str, args: Mapping[str, Any]) -> InspectDefinition:

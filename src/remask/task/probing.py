@@ -6,7 +6,8 @@ Inspect's tasks; nothing of budgets or search.
 """
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from inspect_ai.dataset import Sample
@@ -15,6 +16,7 @@ from inspect_ai.model import (
     ChatMessage,
     ChatMessageSystem,
     GenerateConfig,
+    Model,
     ModelOutput,
     ModelUsage,
     get_model,
@@ -50,9 +52,12 @@ def system_messages(suite: Suite) -> dict[str, int]:
         output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
         return output
 
+    @asynccontextmanager
+    async def opened() -> AsyncIterator[tuple[Model, dict[str, Model]]]:
+        yield get_model("mockllm/probe", custom_outputs=answer, memoize=False), {}
+
     with tempfile.TemporaryDirectory() as folder:
-        probe = get_model("mockllm/probe", custom_outputs=answer, memoize=False)
-        run_inspect(suite, _few(suite), probe, {}, log_dir=Path(folder), score=False)
+        run_inspect(suite, _few(suite), opened, log_dir=Path(folder), score=False)
     return {text: len(ids) for text, ids in seen.items()}
 
 
