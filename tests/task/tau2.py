@@ -7,15 +7,20 @@ messages alone; so the server keeps no state, and samples may run in any order a
 
 import json
 import re
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inspect_evals.tau2.airline.dataset import read_dataset as airline
-from inspect_evals.tau2.data_model.tasks import Action, Task
-from inspect_evals.tau2.retail.dataset import read_dataset as retail
-from inspect_evals.tau2.telecom.dataset import read_dataset as telecom
 from target.server import Behaviour, Body, Handler, completion
+
+with warnings.catch_warnings():  # of a dependency of inspect-evals, while it is imported
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from inspect_evals.tau2.airline.dataset import read_dataset as airline
+    from inspect_evals.tau2.data_model.tasks import Action, Task
+    from inspect_evals.tau2.retail.dataset import read_dataset as retail
+    from inspect_evals.tau2.telecom.dataset import read_dataset as telecom
+
 
 READERS = {"airline": airline, "retail": retail, "telecom": telecom}
 READ_ONLY = re.compile(r"get_|find_|search_|list_|calculate|transfer_|think|check_|can_|run_")
@@ -38,7 +43,7 @@ class Tau2:
         self.tasks: dict[str, Task] = {}
         for sample in READERS[domain](f"{domain.title()}Agent", shuffle=False):
             scenario = sample.input[0].text.strip()
-            if scenario not in self._by_scenario:  # in telecom many tasks look alike to the customer
+            if scenario not in self._by_scenario:  # many of telecom look alike to the customer
                 self._by_scenario[scenario] = str(sample.id)
                 self.tasks[str(sample.id)] = Task.model_validate(sample.metadata["task"])
         self._errs = errs

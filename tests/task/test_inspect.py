@@ -78,9 +78,11 @@ def opened(
 ) -> Iterator[tuple[Job, Task, Store]]:
     job = prepare(config, Parts(), ("train",))
     make = Store.open if folder.exists() else Store.create
-    with make(folder, job.record) as store:
-        with open_task(job, open_account(job, store, Hooks(gate=gate))) as task:
-            yield job, task, store
+    with (
+        make(folder, job.record) as store,
+        open_task(job, open_account(job, store, Hooks(gate=gate))) as task,
+    ):
+        yield job, task, store
 
 
 def scores(outcomes: list[Outcome]) -> list[float]:
@@ -152,9 +154,9 @@ def test_a_limit_in_dollars_needs_prices_and_the_longest_answer(tmp_path: Path) 
         )
     with Loopback(agent) as server:
         config = settings(server.url, budget={"usd": 1.0}, target=priced)
-        with pytest.raises(ConfigError, match=r"set target\.max_tokens"):
-            with opened(config, tmp_path / "endless"):
-                pass
+        endless = opened(config, tmp_path / "endless")
+        with pytest.raises(ConfigError, match=r"set target\.max_tokens"), endless:
+            pass
         config = settings(server.url, budget={"usd": 1.0}, target={**priced, "max_tokens": 50})
         with opened(config, tmp_path / "run") as (_, task, store):
             ids = task.ids("train")[:2]
@@ -226,12 +228,14 @@ def test_a_failed_call_is_no_score_and_is_tried_again(tmp_path: Path) -> None:
 def test_a_refused_key_ends_the_run_and_costs_nothing(tmp_path: Path) -> None:
     from target.server import Server, status
 
-    with Server(default=status(401)) as server:
-        with opened(settings(server.url), tmp_path / "run") as (_, task, store):
-            with pytest.raises(TargetRefused, match="401"):
-                task.evaluate(Prompt(POLICY), task.ids("train"))
-            assert store.spent() == Spend(seconds=store.spent().seconds)
-            assert server.requests == 1
+    with (
+        Server(default=status(401)) as server,
+        opened(settings(server.url), tmp_path / "run") as (_, task, store),
+    ):
+        with pytest.raises(TargetRefused, match="401"):
+            task.evaluate(Prompt(POLICY), task.ids("train"))
+        assert store.spent() == Spend(seconds=store.spent().seconds)
+        assert server.requests == 1
 
 
 def test_a_role_that_is_not_named_plays_the_target_and_keeps_its_own_words(tmp_path: Path) -> None:
@@ -272,13 +276,14 @@ def test_what_is_no_score_is_said(value: Any, wanted: str, words: str) -> None:
 
 
 class Receipts:
-    """A denoiser that writes the right sentence into every third hole."""
+    """A denoiser that writes the right sentence into every third hole, in words of its own: those of
+    the review would be stopped by the guard."""
 
     def count(self, text: str) -> int:
         return len(text.split())
 
     def infill(self, context: Context, canvases: list[Canvas], seed: int) -> list[Fill]:
-        words = ("Be kind.", "Ask for the receipt.", "Say it once.")
+        words = ("Be kind.", "No receipt, no refund.", "Say it once.")
         return [
             Fill(tuple(words[(seed + i) % 3] for p in canvas if isinstance(p, Hole)), -1.0)
             for i, canvas in enumerate(canvases)
@@ -301,7 +306,7 @@ def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
         }
         whole = remask.optimize(POLICY, run_dir=tmp_path / "whole", **arguments)
         asked = server.requests
-        assert whole.verdict == "improved" and whole.test.best == 1.0
+        assert whole.test.baseline < whole.test.best == 1.0
         assert "receipt" in whole.prompt
         assert whole.spend.calls == asked
 
