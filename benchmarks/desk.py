@@ -32,7 +32,7 @@ from desk import POLICY  # noqa: E402
 from loopback import Loopback, Message, call, say  # noqa: E402
 
 TASK = f"{EXAMPLE / 'desk.py'}@desk"
-PAPERS = ("receipt", "warranty", "invoice", "voucher", "serial")
+PAPERS = ("receipt", "warranty", "invoice", "voucher", "serial", "guarantee")
 WORDS_PER_TOKEN = 0.75  # rough, for English
 BUDGET = 800  # model calls, the 160 of the sealed test among them: about 36 candidates
 
@@ -86,7 +86,7 @@ def play(seed: int, dlm: str | Denoiser, run_dir: Path) -> dict[str, Any]:
             run_dir=run_dir,
             settings={
                 "task": {"calls_per_sample": 2},
-                "search": {"candidates": 12, "maskers": ["insert", "span", "sentence"]},
+                "search": {"candidates": 12},
             },
         )
         requests = server.requests

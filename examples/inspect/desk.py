@@ -29,10 +29,11 @@ THINGS = ("kettle", "lamp", "drill", "mixer", "toaster", "radio", "heater", "fan
 FAULTS = ("does not start", "makes a noise", "smells of smoke", "stops after a minute")
 REVIEW = (
     "Ask for the receipt first.",
-    "Check the warranty.",
+    "The warranty was not checked.",
     "Look at the invoice.",
-    "Ask for the voucher.",
-    "Compare the serial.",
+    "Ask for the voucher before closing.",
+    "The serial was not compared.",
+    "Check the guarantee.",
 )
 
 

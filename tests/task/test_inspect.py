@@ -276,7 +276,7 @@ def test_what_is_no_score_is_said(value: Any, wanted: str, words: str) -> None:
 
 
 class Receipts:
-    """A denoiser that writes the right sentence into every third hole, in words of its own: those of
+    """A denoiser that writes the right sentence into every third hole, in its own words: those of
     the review would be stopped by the guard."""
 
     def count(self, text: str) -> int:

@@ -49,18 +49,16 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     if run_dir is not None and not isinstance(run_dir, str):
         raise ConfigError(f"{path}: run_dir = {run_dir!r} must be a path in quotes")
     override(values, flags)
-    task, data = values.get("task") or {}, values.get("data") or {}
-    given = isinstance(data, dict) and any(data.get(key) for key in PLACES)
-    if isinstance(task, dict) and task.get("name"):
-        if given:
-            raise ConfigError("both rows (data) and a task of Inspect are named; keep one of them")
-    elif not given:
+    find_prompt(values)
+    config = make_config(values, str(path))
+    given = any(getattr(config.data, place) for place in PLACES)
+    if config.task.name and given:
+        raise ConfigError("both rows (data) and a task of Inspect are named; keep one of them")
+    if not config.task.name and not given:
         raise ConfigError(
             "no data is named; give --data FILE, or a section [data] with path in remask.toml; or "
             "--task for a task of Inspect"
         )
-    find_prompt(values)
-    config = make_config(values, str(path))
     chosen = flags.get("run_dir") or run_dir
     return Request(config, Path(chosen) if chosen else None)
 
