@@ -23,8 +23,11 @@ from typing import Any
 
 from remask import optimize
 from remask.backbone.weights import load_base
+from remask.config import make_config
 from remask.identity import rng_for
 from remask.ports import Canvas, Context, Denoiser, Fill, Hole
+from remask.prompt import Prompt
+from remask.wire import make_proposer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "inspect"
 sys.path.insert(0, str(EXAMPLE))
@@ -32,8 +35,9 @@ from desk import POLICY  # noqa: E402
 from loopback import Loopback, Message, call, say  # noqa: E402
 
 TASK = f"{EXAMPLE / 'desk.py'}@desk"
-PAPERS = ("receipt", "warranty", "invoice", "voucher", "serial", "guarantee")
+PAPERS = ("receipt", "warranty", "invoice", "voucher", "serial")
 WORDS_PER_TOKEN = 0.75  # rough, for English
+CANDIDATES, ROUNDS = 12, 3
 BUDGET = 800  # model calls, the 160 of the sealed test among them: about 36 candidates
 
 
@@ -41,10 +45,13 @@ def agent(model: str, messages: list[Message]) -> Message:
     """Case numbers that are odd are hard: right only if the policy names a paper."""
     if messages[-1]["role"] == "tool":
         return say("It is done.")
-    policy, case = messages[0]["content"].lower(), messages[-1]["content"]
-    hard = int(re.search(r"Case (\d+)", case)[1]) % 2 == 1
-    known = any(re.search(rf"\b{paper}\b", policy) for paper in PAPERS)
+    hard = int(re.search(r"Case (\d+)", messages[-1]["content"])[1]) % 2 == 1
+    known = names_a_paper(messages[0]["content"])
     return call("close_case", code="refund" if hard and known else "repair")
+
+
+def names_a_paper(policy: str) -> bool:
+    return not set(PAPERS).isdisjoint(re.findall(r"\w+", policy.lower()))
 
 
 class RandomWords:
@@ -71,6 +78,20 @@ class RandomWords:
         return " ".join(self.words[i] for i in rng.integers(len(self.words), size=size))
 
 
+def chance(seeds: int, candidates: int = CANDIDATES, rounds: int = ROUNDS) -> float:
+    """The share of seeds in which random word edits name a paper at all: whoever does not cannot
+    win. No model is called, so many seeds can be looked at."""
+    config = make_config({"prompt": POLICY, "search": {"candidates": candidates}}, "control")
+    start = Prompt.parse(POLICY)
+    proposer = make_proposer(config, start, RandomWords())
+    found = 0
+    for seed in range(seeds):
+        drawn = (proposer.propose(start, (), candidates, 1000 * seed + r) for r in range(rounds))
+        fine = (p.prompt.text for batch in drawn for p in batch if not p.objection)
+        found += any(map(names_a_paper, fine))
+    return found / seeds
+
+
 def play(seed: int, dlm: str | Denoiser, run_dir: Path) -> dict[str, Any]:
     """One whole run; what it found and spent."""
     started = time.monotonic()
@@ -86,7 +107,7 @@ def play(seed: int, dlm: str | Denoiser, run_dir: Path) -> dict[str, Any]:
             run_dir=run_dir,
             settings={
                 "task": {"calls_per_sample": 2},
-                "search": {"candidates": 12},
+                "search": {"candidates": CANDIDATES},
             },
         )
         requests = server.requests
@@ -108,10 +129,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--seeds", type=int, default=3, help="runs with the embedded denoiser")
     parser.add_argument("--controls", type=int, default=10, help="runs with random word edits")
+    parser.add_argument("--chance", type=int, default=300, help="seeds of proposals alone")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     os.environ.setdefault("LOOPBACK_API_KEY", "none")
-    found: dict[str, list[dict[str, Any]]] = {"embedded": [], "random": []}
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    share = chance(options.chance)
+    print(f"random word edits name a paper in {share:.3f} of {options.chance} seeds", flush=True)
+    found: dict[str, Any] = {
+        "command": " ".join(sys.argv),
+        "commit": commit.strip(),
+        "chance": {"seeds": options.chance, "share": share},
+        "embedded": [],
+        "random": [],
+    }
     with tempfile.TemporaryDirectory() as folder:
         for name, seeds in (("embedded", options.seeds), ("random", options.controls)):
             for seed in range(seeds):
@@ -119,10 +150,9 @@ def main() -> None:
                 row = play(seed, dlm, Path(folder) / f"{name}-{seed}")
                 found[name].append(row)
                 print(name, {k: v for k, v in row.items() if k != "prompt"}, flush=True)
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
-    if options.json:
-        text = {"command": " ".join(sys.argv), "commit": commit.strip(), **found}
-        options.json.write_text(json.dumps(text, indent=1, ensure_ascii=False) + "\n")
+                if options.json:
+                    text = json.dumps(found, indent=1, ensure_ascii=False)
+                    options.json.write_text(text + "\n")
 
 
 if __name__ == "__main__":

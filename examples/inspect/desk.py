@@ -33,7 +33,6 @@ REVIEW = (
     "Look at the invoice.",
     "Ask for the voucher before closing.",
     "The serial was not compared.",
-    "Check the guarantee.",
 )
 
 

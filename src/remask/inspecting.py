@@ -146,7 +146,7 @@ def _model(
     own_key = limits.api_key_env != TargetConfig().api_key_env
     key = os.environ.get(limits.api_key_env) if own_key and place is limits else None
     provider = name.partition("/")[0]
-    arguments = {"max_retries": 0} if provider in RETRYING else {}
+    arguments: dict[str, Any] = {"max_retries": 0} if provider in RETRYING else {}
     arguments |= model_args or {}
     try:
         return get_model(
