@@ -74,7 +74,9 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
 
         return FunctionTarget(respond)
     if kind == "inspect":
-        raise ConfigError(f"the target {config.model} runs tasks of Inspect; name one with --task")
+        raise ConfigError(
+            f"the target {config.model} runs tasks of Inspect: remask optimize --task"
+        )
     raise ConfigError(
         f"target {config.model!r} is unknown; use embedded, openai:MODEL (with base_url for other "
         "servers), or a callable in Python"

@@ -290,6 +290,7 @@ class Receipts:
         ]
 
 
+@pytest.mark.slow
 def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
     with Loopback(agent) as server:
         arguments: dict[str, Any] = {

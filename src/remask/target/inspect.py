@@ -216,8 +216,9 @@ class InspectModels:
                 return self._account.store.reserve(need, billed=True)
             except Exception as stop:  # BudgetSpent, or whatever the gate raises: see `end`
                 self._stop = stop
+        sample.error = sample.error or str(self._stop)
         _leave()
-        raise Stopped(sample.error or str(self._stop))
+        raise Stopped(sample.error)
 
     def _require(self, need: Spend) -> None:
         account = self._account
@@ -281,6 +282,7 @@ class InspectModels:
         if status_code_of(error) in REFUSALS:
             store.release(reservation)
             self._stop = self._stop or TargetRefused(why)
+            sample.error = why
             _leave()
             return
         store.settle(reservation, Spend(calls=1, seconds=self._seconds(began)), {})
