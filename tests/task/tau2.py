@@ -128,15 +128,17 @@ def _calls_since(messages: Sequence[Body], role: str) -> int:
 
 
 def _call(action: Action, wrong: bool) -> Body:
-    arguments = dict(action.arguments)
+    name, arguments = action.name, dict(action.arguments)
     if wrong and _changes(action):
         arguments = {key: _corrupted(value) for key, value in arguments.items()}
+        if not arguments or action.compare_args == []:  # whatever the arguments, it would count
+            name = f"{name}0"
     body = completion(None, "tool_calls")
     body["choices"][0]["message"]["tool_calls"] = [
         {
             "id": f"call_{action.action_id}",
             "type": "function",
-            "function": {"name": action.name, "arguments": json.dumps(arguments)},
+            "function": {"name": name, "arguments": json.dumps(arguments)},
         }
     ]
     return body

@@ -1,6 +1,7 @@
 """Tasks of Inspect over a real loopback server: metering, placing the prompt, cuts, budgets."""
 
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,6 +224,22 @@ def test_a_failed_call_is_no_score_and_is_tried_again(tmp_path: Path) -> None:
         broken = False
         assert len(scores(task.evaluate(Prompt(POLICY), ids))) == 3
         assert s.spent().calls == 7
+
+
+def test_an_answer_that_does_not_come_is_no_score(tmp_path: Path) -> None:
+    late = threading.Event()
+
+    def answer(model: str, messages: list[Message]) -> Message:
+        late.wait(20)
+        return agent(model, messages)
+
+    with Loopback(answer) as server:
+        config = settings(server.url, target={"timeout": 1.0})
+        with opened(config, tmp_path / "run") as (_, task, store):
+            (outcome,) = task.evaluate(Prompt(POLICY), task.ids("train")[:1])
+            late.set()
+            assert outcome.status == "failed" and "no answer in time" in outcome.error
+            assert (store.spent().calls, store.spent().uncertain) == (1, 1)
 
 
 def test_a_refused_key_ends_the_run_and_costs_nothing(tmp_path: Path) -> None:

@@ -176,8 +176,9 @@ class InspectModels:
             except Exception as error:
                 self._failed(model, sample, request, reservation, began, error)
                 raise
-            except BaseException:  # cancelled: passed on; only the books are put in order here
+            except BaseException:  # cancelled, by a timeout too: it may be billed
                 self._account.store.abandon(reservation)
+                self._missed(model, sample, request, "no answer in time", again=True)
                 raise
             answer = result[0] if isinstance(result, tuple) else result
             if isinstance(answer, Exception):
@@ -286,9 +287,14 @@ class InspectModels:
             _leave()
             return
         store.settle(reservation, Spend(calls=1, seconds=self._seconds(began)), {})
+        again = bool(model.api.should_retry(error))
+        self._missed(model, sample, request, f"{type(error).__name__}: {error}", again)
+
+    def _missed(self, model: Model, sample: _Sample, request: str, why: str, again: bool) -> None:
+        """An attempt brought nothing; where Inspect makes no other, the sample has failed."""
         sample.failed[request] += 1
-        if sample.failed[request] > self._retries or not model.api.should_retry(error):
-            sample.error = why
+        if sample.failed[request] > self._retries or not again:
+            sample.error = sample.error or f"{model}: {why}"
             _leave()
 
 
