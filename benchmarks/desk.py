@@ -1,6 +1,6 @@
 """The whole way on a task of Inspect: protocol proven here, quality unproven.
 
-    python benchmarks/desk.py --seeds 3 --controls 10 --json benchmarks/results/desk.json
+    python benchmarks/desk.py --seeds 0 1 2 --controls 0 --json benchmarks/results/desk.json
 
 An agent on the loopback (examples/inspect) closes hard cases wrongly unless its policy mentions a
 paper. The papers are named in the reviewer's words alone, the explanations of the scores. remask
@@ -127,8 +127,8 @@ def play(seed: int, dlm: str | Denoiser, run_dir: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--seeds", type=int, default=3, help="runs with the embedded denoiser")
-    parser.add_argument("--controls", type=int, default=10, help="runs with random word edits")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of remask")
+    parser.add_argument("--controls", type=int, nargs="*", default=[0], help="of random edits")
     parser.add_argument("--chance", type=int, default=300, help="seeds of proposals alone")
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
@@ -145,7 +145,7 @@ def main() -> None:
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, seeds in (("embedded", options.seeds), ("random", options.controls)):
-            for seed in range(seeds):
+            for seed in seeds:
                 dlm = "embedded" if name == "embedded" else RandomWords()
                 row = play(seed, dlm, Path(folder) / f"{name}-{seed}")
                 found[name].append(row)
