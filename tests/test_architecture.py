@@ -27,7 +27,7 @@ ALLOWED = {
     "condition": {"trace", "ports", "text"},
     "backbone": {"errors", "identity"},
     "dlm": GROUND | {"backbone", "text"},
-    "target": GROUND | {"backbone", "budget", "store"},
+    "target": GROUND | {"backbone", "budget", "store", "text"},
     "ingest": {"errors", "trace", "text", "identity"},
     "task": GROUND,
     "packing": GROUND | {"condition", "text"},
@@ -44,10 +44,8 @@ ALLOWED = {
     "export": GROUND,
     "serve": GROUND | {"backbone", "target"},
 }
-# The roots and the faces.
-ANYTHING = {
-    *("__init__", "run", "refining", "sourcing", "wire", "denoisers", "cli", "integrations"),
-}
+ROOTS = {"run", "refining", "sourcing", "wire", "opening", "inspecting", "denoisers"}
+ANYTHING = {"__init__", "cli", "integrations"} | ROOTS  # the roots and the faces
 
 
 def room(path: Path) -> str:

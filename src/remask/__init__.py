@@ -3,9 +3,20 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = ["Evaluation", "Refined", "Result", "Score", "evaluate", "optimize", "refine", "resume"]
+__all__ = [
+    "Evaluation",
+    "Refined",
+    "Result",
+    "Score",
+    "evaluate",
+    "optimize",
+    "refine",
+    "resume",
+    "system_prompt_of",
+]
 
 if TYPE_CHECKING:
+    from remask.inspecting import system_prompt_of
     from remask.refined import Refined
     from remask.refining import refine
     from remask.result import Result
@@ -21,6 +32,7 @@ _HOMES = {
     "optimize": "run",
     "refine": "refining",
     "resume": "run",
+    "system_prompt_of": "inspecting",
 }
 
 

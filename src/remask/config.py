@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from remask.errors import ConfigError, DataError
 
@@ -25,6 +25,13 @@ MASKERS: tuple[MaskerName, ...] = (
 
 
 QUERIES = 80  # that a target is asked for where nothing else is said
+# Of the target, where a task of Inspect is run: the task says how its models answer, and answers of
+# agents are long.
+TASK_TARGET = {"temperature": None, "max_tokens": None, "timeout": 600.0}
+
+
+def _role(value: Any) -> Any:
+    return {"model": value} if isinstance(value, str) else value
 
 
 class Section(BaseModel):
@@ -75,6 +82,27 @@ class TargetConfig(EndpointConfig):
     api_key_env: str = "OPENAI_API_KEY"
     temperature: float | None = 0.0
     max_tokens: Annotated[int, Field(ge=1)] | None = 256
+
+
+class RoleConfig(Section):
+    """Another model of a task of Inspect, such as the one that plays the user."""
+
+    model: str  # as Inspect names it: PROVIDER/MODEL
+    base_url: str = ""
+    input_price: Annotated[float, Field(ge=0)] | None = None  # US dollars per million tokens
+    output_price: Annotated[float, Field(ge=0)] | None = None
+
+
+class TaskConfig(Section):
+    """A task of Inspect in place of rows and metric; docs/inspect.md explains the keys."""
+
+    name: str = ""  # PACKAGE/TASK or FILE.py@TASK; "": rows of [data]
+    args: dict[str, Any] = {}  # of the task itself, as `inspect eval -T`
+    model_args: dict[str, Any] = {}  # of the provider, as `inspect eval -M`
+    roles: dict[str, Annotated[RoleConfig, BeforeValidator(_role)]] = {}  # "PROVIDER/MODEL" will do
+    scorer: str = ""  # whose score counts: NAME or NAME/KEY; "": the first
+    logs: str = ""  # folder of Inspect's logs; "": inspect/ in the run directory
+    calls_per_sample: Annotated[int, Field(ge=1)] = 20  # expected, until some samples have run
 
 
 class MetricConfig(Section):
@@ -146,15 +174,36 @@ class Config(Section):
     prompt: str  # the prompt's marked source
     data: DataConfig = DataConfig()
     target: TargetConfig = TargetConfig()
+    task: TaskConfig = TaskConfig()
     metric: MetricConfig = MetricConfig()
     dlm: DlmConfig = DlmConfig()
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
     seed: int = 0
 
+    def roles(self) -> dict[str, RoleConfig]:
+        """The other models of a task of Inspect. What they leave open is as the target has it: the
+        place where the provider is the same, the prices where the model is."""
+        name = self.target.model.partition(":")[2]
+        return {
+            role: _completed(given, name, self.target) for role, given in self.task.roles.items()
+        }
+
+
+def _completed(role: RoleConfig, name: str, target: TargetConfig) -> RoleConfig:
+    found: dict[str, Any] = {}
+    if not role.base_url and role.model.partition("/")[0] == name.partition("/")[0]:
+        found["base_url"] = target.base_url
+    if role.model == name and role.input_price is role.output_price is None:
+        found |= {"input_price": target.input_price, "output_price": target.output_price}
+    return role.model_copy(update=found)
+
 
 def make_config(values: dict[str, Any], where: str) -> Config:
     """Validate; every problem is one ConfigError sentence that names key, value and remedy."""
+    task, target = values.get("task"), values.get("target", {})
+    if isinstance(task, dict) and task.get("name") and isinstance(target, dict):
+        values = {**values, "target": {**TASK_TARGET, **target}}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
@@ -177,6 +226,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     dlm = values.get("dlm")
     if isinstance(dlm, dict) and isinstance(dlm.get("model"), str):
         dlm["model"] = placed(dlm["model"], base)
+    task = values.get("task")
+    if isinstance(task, dict) and isinstance(task.get("name"), str):
+        task["name"] = placed_task(task["name"], base)
     if isinstance(values.get("prompt"), str):
         values["prompt"] = read_prompt(base / values["prompt"])
     if isinstance(values.get("run_dir"), str):
@@ -189,6 +241,13 @@ def placed(model: str, base: Path) -> str:
     kind, _, place = model.partition(":")
     folder = base / place
     return f"local:{folder}" if kind == "local" and place and folder.is_dir() else model
+
+
+def placed_task(name: str, base: Path) -> str:
+    """FILE.py@TASK with the whole path, where there is such a file below `base`."""
+    file, at, task = name.partition("@")
+    path = base / file
+    return f"{path.resolve()}{at}{task}" if path.is_file() else name
 
 
 def read_prompt(path: Path) -> str:
@@ -221,6 +280,8 @@ def _sentence(error: Any) -> str:
 def _known(path: tuple[Any, ...]) -> list[str]:
     section: type[BaseModel] = Config
     for part in path:
+        if str(part) not in section.model_fields:  # a name that the user chose, such as a role's
+            continue
         annotation = section.model_fields[str(part)].annotation
         options = getattr(annotation, "__args__", (annotation,))
         section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))

@@ -4,9 +4,10 @@ A weaker backend implements fewer protocols; nobody asks by flag or `hasattr` on
 Token ids never cross these seams: frozen text travels as text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 from remask.prompt import Prompt
 from remask.trace import Chat, Example, Outcome, Score, Split, Trace
@@ -143,12 +144,62 @@ class Remote(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Overheard:
+    """What the models of one sample said while a framework evaluated it."""
+
+    chat: Chat  # the last conversation that held the prompt, without it; () where none did
+    calls: int  # answered, stored answers included
+    error: str = ""  # not empty: a call failed for good, and why
+
+
+class AgentModels(Protocol):
+    """Models that an evaluation framework calls by itself, as often as it likes: each call is
+    metered, and the prompt stands where the baseline stood."""
+
+    @property
+    def identity(self) -> str:
+        """Everything about them that can change a score: part of cache keys."""
+        ...
+
+    def opened(self) -> AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]:
+        """The model whose prompt is optimised, and the others by the names under which the
+        framework asks for them, as it takes them; their connections are closed at the end."""
+        ...
+
+    def begin(self, prompt: Prompt, samples: int) -> None:
+        """What follows runs under `prompt`. Raises BudgetSpent where `samples` more would probably
+        pass a limit: a sample that is cut off is paid for and says nothing."""
+        ...
+
+    def overheard(self, sample: str, epoch: int) -> Overheard:
+        """Of a sample that has run since `begin`."""
+        ...
+
+    def end(self) -> None:
+        """Raise what stopped the calls since `begin`: BudgetSpent, TargetRefused, an interrupt."""
+        ...
+
+    def known(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """What was kept under these keys."""
+        ...
+
+    def keep(self, key: str, value: Mapping[str, Any]) -> None:
+        """Make a value durable in the run."""
+        ...
+
+
 class Metric(Protocol):
     def __call__(self, example: Example, response: str) -> float | Score: ...
 
 
 class Task(Protocol):
     """What "better" means: rows, and how a prompt does on them."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The right answers that a response must name; empty where there are no such."""
+        ...
 
     def ids(self, split: Split) -> tuple[str, ...]:
         """The rows of a split, in a fixed order."""

@@ -19,18 +19,19 @@ from remask.errors import ConfigError
 from remask.gather import Gathered, gather
 from remask.hooks import Hooks
 from remask.identity import content_id
+from remask.opening import check_task, open_task
 from remask.packing import kinds
 from remask.ports import Denoiser, Metric, Scorer
 from remask.prompt import Prompt
 from remask.refined import Conversations, Refined, make_refined
 from remask.refinement import Loop, Round, refinements
 from remask.result import RESULT, compare_rows
-from remask.run import merged, metered, new_run_dir, open_account, open_task
+from remask.run import merged, new_run_dir, open_account
 from remask.search import final_test, rows_of
 from remask.store import Store
 from remask.task.dataset import Dataset
 from remask.trace import Example, Split, Trace
-from remask.wire import Job, Parts, Respond, check_fit, data_id, make_proposer
+from remask.wire import Job, Parts, Respond, data_id, make_proposer
 
 ITERATIONS = 8
 CANDIDATES = 8
@@ -312,9 +313,7 @@ def _job(
         )
     if job.rows("test") < QUESTIONS:
         warnings.append(f"only {job.rows('test')} sealed rows: too few for a verdict")
-    with open_task(job, lambda target, limit: target):
-        pass  # whatever is wrong with target and metric shows here
-    check_fit(job)
+    check_task(job)  # whatever is wrong with target and metric shows here
     return job, warnings
 
 
@@ -344,7 +343,7 @@ def _verified(result: Refined, job: Job, run_dir: Path, gate: Callable[[], None]
     opened = Store.open if folder.exists() else Store.create
     with opened(folder, record) as store:
         _written(result, run_dir)  # what is there already outlives a target that fails
-        with open_task(job, metered(open_account(job, store, Hooks(gate=gate)))) as task:
+        with open_task(job, open_account(job, store, Hooks(gate=gate))) as task:
             before, after = final_test(task, job.start, best)
         spend = store.spent()
     test, failed = compare_rows(rows_of(before), rows_of(after))

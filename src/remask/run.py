@@ -7,7 +7,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,26 +22,24 @@ from remask.errors import ConfigError
 from remask.events import Event, State, Tested, advance, decode, encode, fold
 from remask.evidence import Estimate, estimate
 from remask.hooks import Hooks, Watcher, followed
-from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Target
+from remask.opening import check_task, open_task
+from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Task
 from remask.report.files import write_report
 from remask.result import RESULT, Result, make_result
 from remask.search import final_test, rows_of, search
 from remask.sourcing import sourced
 from remask.store import Store
 from remask.target.meter import Account, meter
-from remask.task.labelled import LabelledTask, never_emitted
+from remask.task.labelled import never_emitted
 from remask.trace import Outcome, Split
 from remask.wire import (
     Data,
     Job,
-    Metered,
     Parts,
     Respond,
-    check_fit,
     make_budget,
     make_price,
     make_proposer,
-    make_task,
     prepare,
 )
 
@@ -63,6 +61,7 @@ def optimize(
     prompt: str,
     data: Data | None = None,
     *,
+    task: str = "",
     target: str | Respond = "embedded",
     metric: str | Metric = "label",
     dlm: str | Denoiser = "embedded",
@@ -82,11 +81,12 @@ def optimize(
     data: a file (JSONL or CSV) or an iterable of row dicts. input: template over its columns, the
     user message; expected: the column of the right answer. Rows without it are scored by a metric
     that needs none: "judge" or a callable. Without data the target is asked for messages of users
-    (settings["data"]["queries"], by default 80). target: "embedded", "openai:MODEL" or a callable
+    (settings["data"]["queries"], by default 80). task: in place of data a task of Inspect, with a
+    target "inspect:PROVIDER/MODEL". target: "embedded", "openai:MODEL" or a callable
     `messages -> str`. metric: a name or a callable `(example, response) -> float | Score`. budget:
-    target calls in all, or limits by name. settings: other keys of remask.toml, nested as there.
-    on_event: called with each event once it is stored, the state, and what was spent; what it
-    raises ends the run, which can be resumed.
+    target calls in all, or limits by name (calls, tokens, minutes, usd). settings: other keys of
+    remask.toml, nested as there. on_event: called with each event once it is stored, the state,
+    and what was spent; what it raises ends the run, which can be resumed.
 
     Raises ConfigError and DataError before a call is spent, TargetRefused and TargetUnreliable.
     """
@@ -100,6 +100,7 @@ def optimize(
             "seed": seed,
             "data": {"input": input, "expected": expected},
             "target": {"base_url": base_url},
+            "task": {"name": task},
             "metric": {"answer": answer},
             "budget": dict(budget) if isinstance(budget, Mapping) else {"calls": budget},
         },
@@ -112,9 +113,7 @@ def begin(config: Config, parts: Parts, run_dir: str | Path, hooks: Hooks) -> Re
     """A new run of a resolved configuration."""
     job = prepare(config, parts)
     # Whatever is wrong with task or models shows here, before anything is written.
-    with open_task(job, lambda target, limit: target):
-        pass
-    check_fit(job)
+    check_task(job)
     denoiser = make_denoiser(config.dlm, parts.denoiser)
     make_proposer(config, job.start, denoiser)
     with Store.create(Path(run_dir), job.record) as store:
@@ -137,7 +136,8 @@ def resume(
     """
     config = stored_config(run_dir)
     data = config.data
-    if not (data.path or data.train or data.queries or rows is not None):
+    named = data.path or data.train or data.queries or config.task.name
+    if not named and rows is None:
         raise ConfigError(f"{run_dir}: the rows were given in memory; go on from Python with rows=")
     job = prepare(config, Parts(target, metric, dlm, None if rows is None else tuple(rows)))
     with Store.open(Path(run_dir), job.record) as store:
@@ -147,8 +147,9 @@ def resume(
 
 def evaluate(
     prompt: str,
-    data: Data,
+    data: Data = (),
     *,
+    task: str = "",
     target: str | Respond = "embedded",
     metric: str | Metric = "label",
     split: Split = "validation",
@@ -168,6 +169,7 @@ def evaluate(
         {
             "data": {"input": input, "expected": expected},
             "target": {"base_url": base_url},
+            "task": {"name": task},
             "metric": {"answer": answer},
             "budget": {"calls": None},
         },
@@ -182,7 +184,7 @@ def score(config: Config, parts: Parts, split: Split, hooks: Hooks) -> Evaluatio
     with (
         tempfile.TemporaryDirectory() as folder,
         Store.create(Path(folder) / "run", job.record) as store,
-        open_task(job, metered(open_account(job, store, hooks))) as task,
+        open_task(job, open_account(job, store, hooks)) as task,
     ):
         outcomes = task.evaluate(job.start, task.ids(split))
         return Evaluation(
@@ -210,7 +212,8 @@ def settle_arguments(
     values["dlm"] = {"model": dlm if isinstance(dlm, str) else _name("object", dlm)}
     rows = None
     if data is None:
-        values["data"]["queries"] = QUERIES
+        if not values.get("task", {}).get("name"):
+            values["data"]["queries"] = QUERIES
     elif isinstance(data, str | os.PathLike):
         values["data"]["path"] = str(Path(data).resolve())
     else:
@@ -256,7 +259,7 @@ def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hook
     account = open_account(job, store, hooks)
     job = sourced(job, account, hooks.watch)
     with (
-        open_task(job, metered(account)) as task,
+        open_task(job, account) as task,
         _open_denoiser(job, denoiser, account) as opened,
     ):
         state = _search_and_test(job, opened, task, account, hooks)
@@ -268,7 +271,7 @@ def _play(job: Job, denoiser: Denoiser, store: Store, run_dir: Path, hooks: Hook
 
 
 def _search_and_test(
-    job: Job, denoiser: Denoiser, task: LabelledTask, account: Account, hooks: Hooks
+    job: Job, denoiser: Denoiser, task: Task, account: Account, hooks: Hooks
 ) -> State:
     """Search from wherever the store stands, then the sealed test."""
     store = account.store
@@ -316,23 +319,6 @@ def open_account(job: Job, store: Store, hooks: Hooks) -> Account:
     return Account(store, budget, price, gate=hooks.gate)
 
 
-def metered(account: Account) -> Metered:
-    return lambda target, max_output: meter(target, account, max_output)
-
-
-@contextmanager
-def open_task(job: Job, metered: Metered) -> Iterator[LabelledTask]:
-    """The task; the connections of its targets, a judge's too, are closed at the end."""
-    with ExitStack() as stack:
-
-        def opened(target: Target, max_output: int | None) -> Target:
-            if isinstance(target, Closing):
-                stack.callback(target.close)
-            return metered(target, max_output)
-
-        yield make_task(job.config, job.dataset, job.parts, opened)
-
-
 @contextmanager
 def _open_denoiser(job: Job, denoiser: Denoiser, account: Account) -> Iterator[Denoiser]:
     """The denoiser; where it is an API its calls are metered, and it is closed at the end."""
@@ -355,8 +341,12 @@ def _held(job: Job, store: Store, state: State) -> Spend:
     too little, whatever its calls cost beside the target's.
     """
     spent, calls = store.spent(), job.test_calls
-    scored = job.calls_per_row * sum(len(rows) for rows in state.scores.values())
+    rows = sum(len(rows) for rows in state.scores.values())
+    scored = job.calls_per_row * rows
     share = TEST_SLACK * calls / max(1, min(spent.calls, scored or spent.calls))
+    if job.config.task.name and rows:  # how many calls a sample takes is not known beforehand
+        share = TEST_SLACK * 2 * job.rows("test") / rows
+        calls = round(share * spent.calls)
     return Spend(
         calls=calls + (calls // 50 + 4 if job.retries else 0),
         input_tokens=round(share * spent.input_tokens),
@@ -381,7 +371,7 @@ class _Clock:
         return self.store.spent()
 
 
-def _silent(job: Job, task: LabelledTask, outcomes: list[Outcome]) -> tuple[str, ...]:
+def _silent(job: Job, task: Task, outcomes: list[Outcome]) -> tuple[str, ...]:
     return never_emitted(outcomes, task.labels, job.config.metric.answer)
 
 

@@ -1,10 +1,14 @@
 """What may hide in a text: invisible characters, chat marks, and the words a reader sees.
 
 The one definition of what is untrusted in a text: `condition` strips it from traces, `guard` keeps
-it out of prompts. Knows nothing of prompts, traces or models.
+it out of prompts. Also how a call of a tool is written as text. Knows nothing of prompts, traces
+or models.
 """
 
+import json
 import re
+from collections.abc import Mapping
+from typing import Any
 
 # Control characters except tab and newline, soft hyphens, zero-width and bidirectional marks,
 # line separators, private use, replacement and tag characters. Emoji selectors (FE0F) are fine.
@@ -39,3 +43,9 @@ def clean(text: str) -> str:
 def words(text: str) -> list[str]:
     """The words of `text`, case-folded, without punctuation."""
     return _WORD.findall(text.casefold())
+
+
+def spelled_call(name: str, arguments: Mapping[str, Any]) -> str:
+    """A call of a tool as people write it: `find(name="Ann", limit=3)`."""
+    pairs = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items())
+    return f"{name}({', '.join(pairs)})"

@@ -12,10 +12,19 @@ from urllib.parse import urlsplit
 from remask import __version__
 from remask.budget import Budget, Price
 from remask.condition import select
-from remask.config import MASKERS, Config, DataConfig, DlmConfig, EndpointConfig, TargetConfig
+from remask.config import (
+    MASKERS,
+    Config,
+    DataConfig,
+    DlmConfig,
+    EndpointConfig,
+    RoleConfig,
+    TargetConfig,
+)
 from remask.denoisers import asks_api
 from remask.errors import ConfigError
 from remask.identity import content_id
+from remask.inspecting import inspect_dataset
 from remask.ports import Chooser, Denoiser, Metric, Proposer, Scorer, Target
 from remask.prompt import Prompt
 from remask.propose import Choose, DiffusionProposer, ExplainingProposer, Recipe
@@ -72,6 +81,10 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
         from remask.target.function import FunctionTarget
 
         return FunctionTarget(respond)
+    if kind == "inspect":
+        raise ConfigError(
+            f"the target {config.model} runs tasks of Inspect: remask optimize --task"
+        )
     raise ConfigError(
         f"target {config.model!r} is unknown; use embedded, openai:MODEL (with base_url for other "
         "servers), or a callable in Python"
@@ -80,6 +93,8 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
 
 def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None) -> Dataset:
     """The rows, checked. Raises DataError and ConfigError."""
+    if config.task.name:
+        return inspect_dataset(config)
     data = config.data
     metric = config.metric.name
     # Who names a column wants it: only the usual name may be missing.
@@ -163,7 +178,8 @@ def make_proposer(
 def make_budget(config: Config) -> tuple[Budget, Price | None]:
     """The limits, and the target's price. Raises ConfigError for dollars without prices."""
     limits = config.budget
-    paid: dict[str, EndpointConfig] = {"target": config.target}
+    paid: dict[str, EndpointConfig | RoleConfig] = {"target": config.target}
+    paid |= {f"task.roles.{role}": given for role, given in config.roles().items()}
     if asks_api(config.dlm):
         paid["dlm"] = config.dlm
     for name, endpoint in paid.items():
@@ -176,7 +192,7 @@ def make_budget(config: Config) -> tuple[Budget, Price | None]:
     return budget, make_price(config.target)
 
 
-def make_price(config: EndpointConfig) -> Price | None:
+def make_price(config: EndpointConfig | RoleConfig) -> Price | None:
     """None where one of the two prices is not given."""
     if config.input_price is None or config.output_price is None:
         return None
@@ -221,17 +237,22 @@ class Job:
 
     @property
     def test_calls(self) -> int:
-        """What the sealed test costs at most; set aside before the search may spend anything."""
+        """What the sealed test costs at most; set aside before the search may spend anything.
+        Of a task of Inspect this is what it is expected to cost, until some samples have run."""
         return 2 * self.rows("test") * self.calls_per_row
 
     @property
     def retries(self) -> bool:
         """Whether a call may take more than one attempt."""
-        return self.config.target.model.startswith("openai:") and self.config.target.retries > 0
+        remote = self.config.target.model.startswith(("openai:", "inspect:"))
+        return remote and self.config.target.retries > 0
 
     @property
     def calls_per_row(self) -> int:
-        """Calls to score one row: repeats, and a judge reads every response."""
+        """Calls to score one row: repeats, and a judge reads every response; of a sample of
+        Inspect an estimate."""
+        if self.config.task.name:
+            return self.config.metric.repeats * self.config.task.calls_per_sample
         return self.config.metric.repeats * (2 if self.config.metric.name == "judge" else 1)
 
     @property

@@ -19,6 +19,7 @@ from remask.cli.flags import (
     run_flags,
     show_flags,
     target_flags,
+    task_flags,
     track_flag,
 )
 from remask.cli.refine import refine
@@ -73,6 +74,7 @@ def main() -> None:
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @run_flags
 @target_flags
+@task_flags
 @data_flags
 @track_flag
 @show_flags
@@ -92,6 +94,7 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @run_flags
 @target_flags
+@task_flags
 @data_flags
 @click.option("--json", is_flag=True, help="One JSON object instead of a table.")
 def check(source: str | None, json: bool, **flags: Any) -> None:
@@ -126,6 +129,7 @@ def resume(run: Path, plain: bool, json: bool, track: str) -> None:
     help="The rows to score on.",
 )
 @target_flags
+@task_flags
 @eval_data_flags
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> None:

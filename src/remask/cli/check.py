@@ -19,6 +19,7 @@ from remask.cli.settings import Request
 from remask.config import Config, TargetConfig
 from remask.denoisers import asks_api, make_denoiser, memory_of
 from remask.errors import RemaskError
+from remask.inspecting import check_inspect_task, make_models
 from remask.prompt import Prompt
 from remask.report.words import one_line
 from remask.search import round_calls
@@ -70,6 +71,7 @@ class Cost:
 class Report:
     findings: tuple[Finding, ...]
     costs: tuple[Cost, ...]
+    note: str = "calls are exact bounds; tokens and minutes are rough, denoising not included"
 
     @property
     def ok(self) -> bool:
@@ -91,7 +93,7 @@ def examine(request: Request) -> Report:
             job = prepare(config, Parts())
         except RemaskError as error:
             findings.append(Finding("plan", "problem", one_line(str(error))))
-    findings += _tried("target", lambda: _target(config.target))
+    findings += _tried("target", lambda: _target(config))
     findings += _tried("dlm", lambda: _dlm(config))
     costs: tuple[Cost, ...] = ()
     if job is not None and all(f.kind != "problem" for f in findings):
@@ -99,7 +101,8 @@ def examine(request: Request) -> Report:
         findings += _tried("task", lambda: _task(ready))
         findings += _tried("plan", lambda: _plan(ready))
         costs = tuple(_costs(ready))
-    return Report(tuple(findings), costs)
+    note = f"with {config.task.calls_per_sample} calls a sample (task.calls_per_sample): all rough"
+    return Report(tuple(findings), costs, *([note] if config.task.name else []))
 
 
 def _tried(about: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -148,7 +151,7 @@ def _data(config: Config) -> Iterator[Finding]:
     rows = ", ".join(f"{split} {count}" for split, count in counts.items())
     yield Finding("data", "ok", f"{len(dataset.examples)} rows: {rows}")
     yield Finding("data", "note", f"first message: {one_line(dataset.examples[0].input, 70)!r}")
-    if config.metric.name == "label":
+    if config.metric.name == "label" and not config.task.name:
         labels = config.metric.labels or dataset.labels
         yield Finding("data", "note", f"labels: {', '.join(map(one_line, labels))}")
     for warning in dataset.warnings:
@@ -162,7 +165,13 @@ def _budget(config: Config) -> Iterator[Finding]:
     yield Finding("budget", "ok", text)
 
 
-def _target(config: TargetConfig) -> Iterator[Finding]:
+def _target(request: Config) -> Iterator[Finding]:
+    config = request.target
+    if request.task.name:
+        main, roles = make_models(request)
+        named = ", ".join([str(main), *(f"{role}: {model}" for role, model in roles.items())])
+        yield Finding("target", "ok", f"{named}: the provider's package and a key are there")
+        return
     make_target(config)
     if not config.model.startswith("openai:"):
         yield Finding("target", "ok", f"{endpoint(config)}: the weights are there")
@@ -230,6 +239,9 @@ def _dlm(config: Config) -> Iterator[Finding]:
 
 
 def _task(job: Job) -> Iterator[Finding]:
+    if job.config.task.name:
+        yield Finding("task", "ok", check_inspect_task(job.config, job.start))
+        return
     target = make_target(job.config.target)
     task = make_task(job.config, job.dataset, job.parts, lambda target, limit: target)
     check_fit(job)
@@ -258,7 +270,8 @@ def _costs(job: Job) -> Iterator[Cost]:
     yield Cost("calls", *calls)
     rows = job.dataset.examples
     text = len(job.start.text) + sum(len(e.input) for e in rows) / len(rows)
-    answer = 8 if job.config.metric.name == "label" else job.config.target.max_tokens or 256
+    labelled = job.config.metric.name == "label" and not job.config.task.name
+    answer = 8 if labelled else job.config.target.max_tokens or 256
     inputs = text / CHARACTERS_PER_TOKEN + 20
     asked = _asked(job)
     read = len(job.start.text) / CHARACTERS_PER_TOKEN + job.config.search.context_tokens + ASK_ROOM
@@ -317,7 +330,7 @@ def show(report: Report, json: bool) -> None:
         figures = "".join(f"{_amount(v):>12}" for v in (cost.low, cost.likely, cost.high))
         click.echo(f"{cost.unit:<10}{figures}")
     if report.costs:
-        click.echo("calls are exact bounds; tokens and minutes are rough, denoising not included")
+        click.echo(report.note)
     click.echo("ready" if report.ok else "not ready: mend what is marked PROBLEM")
 
 

@@ -21,13 +21,22 @@ _RUN = (
     click.option("--run-dir", help="Folder for the run (default: runs/DATE-TIME)."),
 )
 _TARGET = (
-    click.option("--target", help="embedded, or openai:MODEL."),
+    click.option("--target", help="embedded, openai:MODEL, or inspect:PROVIDER/MODEL."),
     click.option("--base-url", help="Of another OpenAI-compatible server."),
     click.option("--metric", help="label, exact, contains, f1, or judge."),
     click.option("--judge", help="A model that scores the answers, such as openai:MODEL."),
     click.option("--rubric", help="What a good answer is, for the judge."),
     click.option("--answer", help="How the target says a label: a template with {label}."),
     click.option("--label", multiple=True, help="An allowed label; repeatable (default: as data)."),
+)
+_TASK = (
+    click.option("--task", help="A task of Inspect in place of rows: PACKAGE/TASK, FILE.py@TASK."),
+    click.option("--task-arg", "-T", multiple=True, metavar="KEY=VALUE", help="For that task."),
+    click.option("--role", multiple=True, metavar="ROLE=MODEL", help="Its other models, as user=…"),
+    click.option("--prompt", "prompt_file", help="The prompt file, as the argument does."),
+    click.option(
+        "--prompt-from", type=click.Choice(["system"]), help="The task's own system message."
+    ),
 )
 _DATA = (
     click.option("--data", help="JSONL or CSV file with the rows."),
@@ -53,6 +62,10 @@ def run_flags(command: Command) -> Command:
 
 def target_flags(command: Command) -> Command:
     return _all(_TARGET, command)
+
+
+def task_flags(command: Command) -> Command:
+    return _all(_TASK, command)
 
 
 def data_flags(command: Command) -> Command:

@@ -4,15 +4,27 @@ Knows which flag is which key of remask.toml. Whether values make sense is decid
 whether they fit the data by wire.py.
 """
 
+import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from remask.config import QUERIES, Config, make_config, placed, read_prompt, read_toml
+from remask.config import (
+    QUERIES,
+    Config,
+    make_config,
+    placed,
+    placed_task,
+    read_prompt,
+    read_toml,
+)
 from remask.errors import ConfigError
+from remask.inspecting import find_prompt
 
 DEFAULT = Path("remask.toml")
+PLACES = ("path", "train", "validation", "test")  # of [data]
 KEYS = {
     "target": ("target", "model"),
     "base_url": ("target", "base_url"),
@@ -42,23 +54,39 @@ class Request:
 
 def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     """`source`: a .toml or a prompt file; None: remask.toml here. ConfigError and DataError."""
+    values, path = _values(source, flags)
+    run_dir = values.pop("run_dir", None)
+    if run_dir is not None and not isinstance(run_dir, str):
+        raise ConfigError(f"{path}: run_dir = {run_dir!r} must be a path in quotes")
+    override(values, flags)
+    find_prompt(values)
+    config = make_config(values, str(path))
+    given = any(getattr(config.data, place) for place in PLACES)
+    if config.task.name and given:
+        raise ConfigError("both rows (data) and a task of Inspect are named; keep one of them")
+    if not (config.task.name or given or config.data.queries):
+        config = _from_prompt(config, flags)
+    chosen = flags.get("run_dir") or run_dir
+    return Request(config, Path(chosen) if chosen else None)
+
+
+def _values(source: str | None, flags: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:
+    """What the file says; and its path, for errors."""
+    prompt = flags.get("prompt_file")
     if source is None and not DEFAULT.exists():
+        if prompt:
+            return {"prompt": read_prompt(Path(prompt))}, Path(prompt)
+        if flags.get("task"):
+            return {}, Path("flags")
         raise ConfigError(
             "nothing to work on: name a prompt file (with --data) or a remask.toml; there is no "
             "remask.toml in this folder"
         )
     path = DEFAULT if source is None else Path(source)
     values = read_toml(path) if path.suffix.lower() == ".toml" else {"prompt": read_prompt(path)}
-    run_dir = values.pop("run_dir", None)
-    if run_dir is not None and not isinstance(run_dir, str):
-        raise ConfigError(f"{path}: run_dir = {run_dir!r} must be a path in quotes")
-    override(values, flags)
-    config = make_config(values, str(path))
-    data = config.data
-    if not (data.path or data.train or data.validation or data.test or data.queries):
-        config = _from_prompt(config, flags)
-    chosen = flags.get("run_dir") or run_dir
-    return Request(config, Path(chosen) if chosen else None)
+    if prompt:
+        values["prompt"] = read_prompt(Path(prompt))
+    return values, path
 
 
 def _from_prompt(config: Config, flags: Mapping[str, Any]) -> Config:
@@ -66,13 +94,14 @@ def _from_prompt(config: Config, flags: Mapping[str, Any]) -> Config:
     what the command does, or nothing could score the answers."""
     if "queries" not in flags:
         raise ConfigError(
-            "no data is named; give --data FILE, or a section [data] with path in remask.toml"
+            "no data is named; give --data FILE, or a section [data] with path in remask.toml; or "
+            "--task for a task of Inspect"
         )
     if config.metric.name != "judge":
         raise ConfigError(
-            "no data is named; give --data FILE (or [data] with path in remask.toml), or start "
-            "from the prompt alone with a judge: --judge openai:MODEL --rubric 'what a good answer "
-            "is'"
+            "no data is named; give --data FILE (or [data] with path in remask.toml), --task "
+            "for a task of Inspect, or start from the prompt alone with a judge: --judge "
+            "openai:MODEL --rubric 'what a good answer is'"
         )
     data = config.data.model_copy(update={"queries": QUERIES})
     return config.model_copy(update={"data": data})
@@ -83,6 +112,16 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
     for flag, (section, key) in KEYS.items():
         if flags.get(flag) not in (None, ()):
             _section(values, section)[key] = flags[flag]
+    if flags.get("task"):
+        _section(values, "task")["name"] = placed_task(flags["task"], Path.cwd())
+    for flag, key in (("task_arg", "args"), ("role", "roles")):
+        for word in flags.get(flag) or ():
+            name, value = _pair(word, flag)
+            _section(_section(values, "task"), key)[name] = value
+    if flags.get("prompt_from"):
+        values["prompt_from"] = flags["prompt_from"]
+        if not flags.get("prompt_file"):
+            values.pop("prompt", None)
     if flags.get("seed") is not None:
         values["seed"] = flags["seed"]
     if flags.get("data"):
@@ -108,6 +147,17 @@ def _judged(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
     judge = _section(metric, "judge")
     judge["model"] = flags["judge"]
     judge.setdefault("base_url", values.get("target", {}).get("base_url", ""))
+
+
+def _pair(word: str, flag: str) -> tuple[str, Any]:
+    """KEY=VALUE; the value of a task's argument is read as TOML where it can be, as 5 or true."""
+    name, equals, value = word.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"--{flag.replace('_', '-')} {word!r}: write NAME=VALUE")
+    if flag == "task_arg":
+        with suppress(tomllib.TOMLDecodeError):
+            return name.strip(), tomllib.loads(f"value = {value}")["value"]
+    return name.strip(), value
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from remask.ingest.record import Turn, Unusable
+from remask.text import spelled_call
 from remask.trace import Role
 
 ROLES: Final[dict[str, Role]] = {
@@ -95,8 +96,7 @@ def tool_call(name: object, arguments: object) -> str:
             return f"{as_text(name)}({arguments})"
     if not isinstance(arguments, dict):
         return f"{as_text(name)}({as_text(arguments)})"
-    pairs = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items())
-    return f"{as_text(name)}({', '.join(pairs)})"
+    return spelled_call(as_text(name), arguments)
 
 
 def objects(value: object) -> list[dict[str, Any]]:

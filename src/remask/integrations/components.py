@@ -81,6 +81,7 @@ class _Component:
     bench: Bench
     name: str
     others: Texts
+    labels: tuple[str, ...] = ()
 
     def ids(self, split: Split) -> tuple[str, ...]:
         return self.bench.rows[split]

@@ -1,0 +1,159 @@
+"""The whole way on a task of Inspect: protocol proven here, quality unproven.
+
+    python benchmarks/desk.py --seeds 0 1 2 --controls 0 --json benchmarks/results/desk.json
+
+An agent on the loopback (examples/inspect) closes hard cases wrongly unless its policy mentions a
+paper. The papers are named in the reviewer's words alone, the explanations of the scores. remask
+with the embedded denoiser is compared with random word edits under the same budget. That the agent
+is scripted proves that traces, feedback, guard, budget, search and verdict work together on a real
+task of Inspect over HTTP. It proves nothing about a capable model: see docs/inspect.md.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from remask import optimize
+from remask.backbone.weights import load_base
+from remask.config import make_config
+from remask.identity import rng_for
+from remask.ports import Canvas, Context, Denoiser, Fill, Hole
+from remask.prompt import Prompt
+from remask.wire import make_proposer
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "inspect"
+sys.path.insert(0, str(EXAMPLE))
+from desk import POLICY  # noqa: E402
+from loopback import Loopback, Message, call, say  # noqa: E402
+
+TASK = f"{EXAMPLE / 'desk.py'}@desk"
+PAPERS = ("receipt", "warranty", "invoice", "voucher", "serial")
+WORDS_PER_TOKEN = 0.75  # rough, for English
+CANDIDATES, ROUNDS = 12, 3
+BUDGET = 800  # model calls, the 160 of the sealed test among them: about 36 candidates
+
+
+def agent(model: str, messages: list[Message]) -> Message:
+    """Case numbers that are odd are hard: right only if the policy names a paper."""
+    if messages[-1]["role"] == "tool":
+        return say("It is done.")
+    hard = int(re.search(r"Case (\d+)", messages[-1]["content"])[1]) % 2 == 1
+    known = names_a_paper(messages[0]["content"])
+    return call("close_case", code="refund" if hard and known else "repair")
+
+
+def names_a_paper(policy: str) -> bool:
+    return not set(PAPERS).isdisjoint(re.findall(r"\w+", policy.lower()))
+
+
+class RandomWords:
+    """The control: a denoiser that fills each hole with random English words of that length."""
+
+    def __init__(self) -> None:
+        base = load_base()
+        words = {base.decode([i]) for i in range(base.size)}
+        self.words = sorted(w.strip() for w in words if re.fullmatch(r" [a-z]{3,}", w))
+        self._count = base.encode
+
+    def count(self, text: str) -> int:
+        return len(self._count(text))
+
+    def infill(self, context: Context, canvases: Sequence[Canvas], seed: int) -> list[Fill]:
+        rng = rng_for(seed, "random words")
+        return [
+            Fill(tuple(self._text(rng, p.tokens) for p in canvas if isinstance(p, Hole)), 0.0)
+            for canvas in canvases
+        ]
+
+    def _text(self, rng: Any, tokens: int) -> str:
+        size = round(WORDS_PER_TOKEN * tokens)
+        return " ".join(self.words[i] for i in rng.integers(len(self.words), size=size))
+
+
+def chance(seeds: int, candidates: int = CANDIDATES, rounds: int = ROUNDS) -> float:
+    """The share of seeds in which random word edits name a paper at all: whoever does not cannot
+    win. No model is called, so many seeds can be looked at."""
+    config = make_config({"prompt": POLICY, "search": {"candidates": candidates}}, "control")
+    start = Prompt.parse(POLICY)
+    proposer = make_proposer(config, start, RandomWords())
+    found = 0
+    for seed in range(seeds):
+        drawn = (proposer.propose(start, (), candidates, 1000 * seed + r) for r in range(rounds))
+        fine = (p.prompt.text for batch in drawn for p in batch if not p.objection)
+        found += any(map(names_a_paper, fine))
+    return found / seeds
+
+
+def play(seed: int, dlm: str | Denoiser, run_dir: Path) -> dict[str, Any]:
+    """One whole run; what it found and spent."""
+    started = time.monotonic()
+    with Loopback(agent) as server:
+        result = optimize(
+            POLICY,
+            task=TASK,
+            target="inspect:openai-api/loopback/agent",
+            base_url=server.url,
+            dlm=dlm,
+            budget=BUDGET,
+            seed=seed,
+            run_dir=run_dir,
+            settings={
+                "task": {"calls_per_sample": 2},
+                "search": {"candidates": CANDIDATES},
+            },
+        )
+        requests = server.requests
+    return {
+        "seed": seed,
+        "verdict": result.verdict,
+        "before": result.test.baseline,
+        "after": result.test.best,
+        "prompt": result.prompt,
+        "calls": result.spend.calls,
+        "requests": requests,
+        "candidates": result.candidates,
+        "rejected": result.rejected,
+        "minutes": (time.monotonic() - started) / 60,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2], help="of remask")
+    parser.add_argument("--controls", type=int, nargs="*", default=[0], help="of random edits")
+    parser.add_argument("--chance", type=int, default=300, help="seeds of proposals alone")
+    parser.add_argument("--json", type=Path, help="where to write the figures")
+    options = parser.parse_args()
+    os.environ.setdefault("LOOPBACK_API_KEY", "none")
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    share = chance(options.chance)
+    print(f"random word edits name a paper in {share:.3f} of {options.chance} seeds", flush=True)
+    found: dict[str, Any] = {
+        "command": " ".join(sys.argv),
+        "commit": commit.strip(),
+        "chance": {"seeds": options.chance, "share": share},
+        "embedded": [],
+        "random": [],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, seeds in (("embedded", options.seeds), ("random", options.controls)):
+            for seed in seeds:
+                dlm = "embedded" if name == "embedded" else RandomWords()
+                row = play(seed, dlm, Path(folder) / f"{name}-{seed}")
+                found[name].append(row)
+                print(name, {k: v for k, v in row.items() if k != "prompt"}, flush=True)
+                if options.json:
+                    text = json.dumps(found, indent=1, ensure_ascii=False)
+                    options.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
