@@ -1,4 +1,4 @@
-"""A promptfooconfig.yaml as data: what is read, what it means, and what is refused in which words."""
+"""A promptfooconfig.yaml as data: what is read, what it means, and what is refused and how."""
 
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,8 @@ def test_a_chat_gives_prompt_and_message_and_settings(tmp_path: Path) -> None:
     )
     path = config(
         tmp_path,
-        "prompts: file://chat.json\ntests: [{vars: {thing: a}, assert: [{type: equals, value: b}]}]",
+        "prompts: file://chat.json\n"
+        "tests: [{vars: {thing: a}, assert: [{type: equals, value: b}]}]",
     )
     made = read(str(path), {}).config
     assert made.prompt == "Be short." and made.data.role == "system"
