@@ -56,7 +56,7 @@ def read_config(path: Path) -> dict[str, Any]:
 
 def parse_yaml(text: str, path: Path) -> Any:
     try:
-        import yaml
+        import yaml  # type: ignore[import-untyped]
     except ImportError:
         raise ConfigError(
             "reading promptfooconfig.yaml needs pyyaml: pip install 'remask[promptfoo]'"
