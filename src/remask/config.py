@@ -48,6 +48,7 @@ class DataConfig(Section):
     input: str = "{input}"  # template over columns: the user message
     expected: str = "label"  # column of the right answer; "" where there is none
     split: str = ""  # column that says train, validation or test
+    role: Literal["system", "user"] = "system"  # the message that the prompt is; docs/promptfoo.md
     fractions: tuple[float, float, float] = (0.25, 0.25, 0.5)
     queries: Annotated[int, Field(ge=12, le=1000)] | None = None  # no file: the target writes them
 
@@ -108,7 +109,7 @@ class TaskConfig(Section):
 class MetricConfig(Section):
     """What "better" means."""
 
-    name: str = "label"  # label | exact | contains | f1 | judge | function:NAME (library only)
+    name: str = "label"  # label, exact, contains, f1, judge, promptfoo; function:NAME (library)
     answer: str = "{label}"  # how the target would say a label
     labels: tuple[str, ...] = ()  # allowed labels; empty: those of the data
     repeats: Annotated[int, Field(ge=1, le=100)] = 1

@@ -33,6 +33,8 @@ from remask.search import Plan, make_plan, round_calls
 from remask.task.dataset import SPLITS, Columns, Dataset, load, require_splits
 from remask.task.labelled import LabelledTask
 from remask.task.metrics import METRICS, judge
+from remask.task.promptfoo import METRIC, load_config
+from remask.task.promptfoo_files import is_config
 from remask.trace import Split
 
 ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
@@ -112,6 +114,8 @@ def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None
         raise ConfigError(
             "name the data either as one file (path) or as train, validation and test files"
         )
+    if rows is None and is_config(data.path):
+        return load_config(data.path, data.input, data.split or None, data.fractions)[0]
     source = rows if rows is not None else files or data.path
     found = load(source, columns, data.fractions)
     if found.labels:
@@ -143,6 +147,7 @@ def make_task(config: Config, dataset: Dataset, parts: Parts, metered: Metered) 
         labels=(metric.labels or dataset.labels) if metric.name == "label" else (),
         answer=metric.answer,
         repeats=metric.repeats,
+        role=config.data.role,
     )
 
 
@@ -341,10 +346,25 @@ def _metric(settings: Config, parts: Parts, metered: Metered) -> str | Metric:
             )
         judging = metered(make_target(config.judge), config.judge.max_tokens)
         return judge(judging, config.rubric)
+    if config.name == METRIC:
+        data = settings.data
+        if parts.rows is not None or not is_config(data.path):
+            raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data")
+        return load_config(data.path, data.input, data.split or None, data.fractions)[1]
     if config.name not in METRICS:
         known = ", ".join(sorted(METRICS))
-        raise ConfigError(f"metric {config.name!r} is unknown; known: {known}, judge")
+        raise ConfigError(f"metric {config.name!r} is unknown; known: {known}, judge, promptfoo")
     return config.name
+
+
+def stated_assertions(config: Config) -> dict[str, list[dict[str, Any]]] | None:
+    """Of every row, where the metric is promptfoo's."""
+    if config.metric.name != METRIC:
+        return None
+    suite = load_config(
+        config.data.path, config.data.input, config.data.split or None, config.data.fractions
+    )[1]
+    return {id: [a.stated for a in d.assertions] for id, d in suite.demands.items()}
 
 
 def check_choice(config: Config, target: Target, labels: Sequence[str]) -> str:

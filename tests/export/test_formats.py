@@ -51,7 +51,7 @@ def test_marked_text_parses_back_to_the_same_prompt(text: str) -> None:
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=300, deadline=None)
 @given(ANY.map(lambda text: text.rstrip("\r\n")))
 def test_what_was_written_is_read_and_written_again_the_same(kind: str, text: str) -> None:
     try:

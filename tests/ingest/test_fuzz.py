@@ -13,18 +13,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remask.ingest.agents import FORMATS as AGENTS
-from remask.ingest.chat import FORMATS as CHAT
-from remask.ingest.openai_files import FORMATS as FILES
+from remask.ingest.detect import FORMATS
 from remask.ingest.read import read
 from remask.ingest.record import Addition, Record, Rejected, Source, Unusable
 from remask.ingest.scales import Seen, known_scales
 from remask.ingest.strict import parse
-from remask.ingest.table import FORMATS as TABLE
 from remask.ingest.table import mapped
 from remask.ingest.traces import trace_of
 
-READERS = {f.name: f for f in (*AGENTS, *CHAT, *FILES, *TABLE, mapped({"input": "input.0.a"}))}
+READERS = {f.name: f for f in (*FORMATS, mapped({"input": "input.0.a"}))}
 # Keys and words that the readers look for, so that the search gets behind the first door.
 KEYS = (
     "a", "input", "output", "messages", "role", "content", "type", "text", "tool_calls",
@@ -35,6 +32,10 @@ KEYS = (
     "correction", "expected", "reward", "traj", "info", "reward_info", "actions", "simulations",
     "tasks", "nl_assertions", "met", "task_id", "weight", "object", "ideal", "model", "policy",
     "preferred_output", "non_preferred_output", "parts", "refusal", "input_text",
+    "resourceSpans", "scopeSpans", "spans", "attributes", "key", "stringValue", "traceId", "spanId",
+    "context", "parent_id", "events", "trace", "data", "observations", "scores", "inputs",
+    "outputs", "run_type", "feedback_stats", "gradingResult", "success", "promptIdx", "vars",
+    "testCase", "assert", "componentResults", "eval", "samples", "metadata", "name",
 )  # fmt: skip
 WORDS = ("user", "assistant", "system", "tool", "text", "tool_use", "tool_result", "function_call",
          "reasoning", "response", "human", "gpt", '[{"role":"user"}]', '{"a', "1", "")  # fmt: skip

@@ -12,7 +12,7 @@ from remask.prompt import Prompt
 from remask.report.files import look
 from remask.report.words import one_line
 from remask.run import stored_config
-from remask.wire import data_id, make_dataset
+from remask.wire import data_id, make_dataset, stated_assertions
 
 
 def choose(output: Path, kind: str | None, marked: bool, program: Path | None) -> str:
@@ -77,6 +77,8 @@ def comparison(source: Path, output: Path, force: bool) -> None:
         ),
         config.metric.name,
         config.metric.labels or dataset.labels,
+        config.data.role,
+        stated_assertions(config),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     for name in found.files:

@@ -10,7 +10,7 @@ does not render, but it puts other variables and files into them (src/evaluatorH
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import orjson
@@ -55,8 +55,12 @@ def compare(
     model: Model,
     metric: str,
     labels: Sequence[str] = (),
+    role: Literal["system", "user"] = "system",
+    stated: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
 ) -> Comparison:
-    """The folder's files. Raises ConfigError where the target cannot be asked by promptfoo."""
+    """The folder's files. `role`: the message that the prompt is. `stated`: assertions by the
+       example's id, where the rows came with some; their values are texts, not templates.
+    Raises ConfigError where the target cannot be asked by promptfoo."""
     usable = [e for e in examples if not any(map(_TAKEN.search, (e.input, *e.row.values())))]
     if not usable:
         raise ConfigError("no row is left to compare on; promptfoo would read all as templates")
@@ -65,12 +69,15 @@ def compare(
     while message in columns:
         message += "_"
     tests: list[dict[str, Any]] = [
-        {"vars": {**e.row, message: e.input}, "assert": _assertions(e, metric, labels)}
+        {
+            "vars": {**e.row, message: e.input},
+            "assert": _raw(stated[e.id]) if stated else _assertions(e, metric, labels),
+        }
         for e in usable
     ]
     files = {
-        "before.json": _chat(before, columns, message),
-        "after.json": _chat(after, columns, message),
+        "before.json": _chat(before, columns, message, role),
+        "after.json": _chat(after, columns, message, role),
         "tests.json": as_json(tests),
         CONFIG: _config(model),
     }
@@ -78,9 +85,20 @@ def compare(
     return Comparison(files, len(usable), len(examples) - len(usable), graded)
 
 
-def _chat(prompt: Prompt, columns: set[str], message: str) -> str:
-    system = {"role": "system", "content": translate(prompt.text, JINJA, columns)}
+def _raw(assertions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    def kept(value: Any) -> Any:
+        if isinstance(value, str):
+            return translate(value, JINJA, ())
+        return [kept(item) for item in value] if isinstance(value, list) else value
+
+    return [{key: kept(v) if key == "value" else v for key, v in a.items()} for a in assertions]
+
+
+def _chat(prompt: Prompt, columns: set[str], message: str, role: str) -> str:
+    system = {"role": role, "content": translate(prompt.text, JINJA, columns)}
     user = {"role": "user", "content": f"{{{{ {message} }}}}"}
+    if role == "user":
+        return as_json([system])
     return as_json([system, user] if prompt.text.strip() else [user])
 
 

@@ -8,6 +8,7 @@ and a metric that could not say give an Outcome without a score, never a 0.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from remask.errors import ConfigError
 from remask.ports import Chooser, Metric, Reply, Target
@@ -26,7 +27,8 @@ class LabelledTask:
     """Implements ports.Task over examples.
 
     The chat of a row is the prompt as system message (none where the prompt is blank) and the
-    example's input as user message. {name}, {{name}} and ${name} in the prompt are filled from
+    example's input as user message; with role "user" the prompt alone, as the user's message, in
+    which the row's columns stand. {name}, {{name}} and ${name} in the prompt are filled from
     Example.row; the user message stays the same even if the prompt shows the input as well.
 
     metric "label": a target that is a Chooser picks the most probable of the labels, each put
@@ -46,6 +48,7 @@ class LabelledTask:
         labels: Sequence[str] = (),
         answer: str = "{label}",
         repeats: int = 1,
+        role: Literal["system", "user"] = "system",
     ) -> None:
         """`labels`: those allowed by metric "label"; empty: the expected answers that occur."""
         if repeats < 1:
@@ -64,6 +67,7 @@ class LabelledTask:
         self._target = target
         self._answer = answer
         self._repeats = repeats
+        self._role = role
         self._examples = {e.id: e for e in examples}
 
     @property
@@ -81,7 +85,7 @@ class LabelledTask:
         Raises KeyError for an unknown id, and BudgetSpent and TargetRefused of the target.
         """
         examples = [self._examples[id] for id in ids]
-        chats = [chat(prompt, example) for example in examples]
+        chats = [chat(prompt, example, self._role) for example in examples]
         if self._by_label and isinstance(self._target, Chooser):
             return self._chosen(self._target, examples, chats)
         rounds = [self._answered(examples, chats, repeat) for repeat in range(self._repeats)]
@@ -168,10 +172,13 @@ class _Try:
     grade: Grade
 
 
-def chat(prompt: Prompt, example: Example) -> Chat:
-    """What the target reads: the prompt with its variables filled, then the user's message."""
-    user = Message("user", example.input)
+def chat(prompt: Prompt, example: Example, role: Literal["system", "user"] = "system") -> Chat:
+    """What the target reads: the prompt with its variables filled, then the user's message; with
+    `role` "user" the prompt alone."""
     system = fill(prompt.text, example.row)
+    if role == "user":
+        return (Message("user", system),)
+    user = Message("user", example.input)
     return (Message("system", system), user) if system.strip() else (user,)
 
 
