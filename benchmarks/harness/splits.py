@@ -19,9 +19,7 @@ TRAIN, VALIDATION, WITHHELD, TEST = 50, 150, 300, 500
 def search_rows(task: BenchTask, data: Path, seed: int) -> tuple[Example, ...]:
     """The rows that an optimiser may see, with the splits train and validation."""
     rows = _drawn(task.read(data, "train"), TRAIN + VALIDATION, seed, task.name, "search")
-    split = [
-        {**row, "split": "train" if i < TRAIN else "validation"} for i, row in enumerate(rows)
-    ]
+    split = [{**row, "split": "train" if i < TRAIN else "validation"} for i, row in enumerate(rows)]
     return _examples(task, split)
 
 

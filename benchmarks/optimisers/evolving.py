@@ -46,9 +46,8 @@ class LabAdapter:
             {
                 "Inputs": t.query,
                 "Generated Outputs": t.response,
-                "Feedback": f"The right answer is: {t.desired}"
-                if (t.score or 0.0) < 1
-                else "This answer is right.",
+                "Expected": t.desired or "",
+                "Score": t.score or 0.0,
             }
             for t in traces
         ]
@@ -84,4 +83,3 @@ def evolve(lab: Lab, **how: Any) -> None:
 class Silent:
     def log(self, message: str) -> None:
         """gepa's log is not kept."""
-

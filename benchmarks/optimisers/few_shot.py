@@ -1,7 +1,7 @@
 """Few-shot selection, what most users do: the best of random demonstrations behind the seed."""
 
-from harness.lab import Lab
 from harness.demos import with_demos
+from harness.lab import Lab
 from optimisers.race import race
 from remask.identity import rng_for
 

@@ -62,9 +62,7 @@ class Rewriter:
             edits=((0, whole, text),),
             traces=traces,
             logp=0.0,
-            objection=guard.objection(
-                prompt, self.lab.start, untrusted, parent, max_growth=growth
-            ),
+            objection=guard.objection(prompt, self.lab.start, untrusted, parent, max_growth=growth),
         )
 
 
