@@ -1,6 +1,6 @@
 """Tables and picture of the search benchmark, from benchmarks/results/search.json.
 
-    python benchmarks/search_report.py [--results FILE] [--readme README.md] [--page docs/benchmarks.md]
+    python benchmarks/search_report.py [--results FILE] [--readme FILE] [--page FILE]
 
 Replaces what stands between <!-- search:begin --> and <!-- search:end --> in the README and in the
 page (a page without them gets them at its end; a README without them is left alone), and writes

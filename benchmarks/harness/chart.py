@@ -48,4 +48,5 @@ def chart(curves: Mapping[str, Mapping[int, float]]) -> str:
 
 
 def _text(x: float, y: float, text: str, anchor: str, colour: str = "#212529") -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}">{escape(text)}</text>'
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f'<text {place} fill="{colour}">{escape(text)}</text>'
