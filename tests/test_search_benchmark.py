@@ -249,3 +249,27 @@ def test_templates_find_the_prompt_that_works() -> None:
 def test_command_hides_folders() -> None:
     said = hidden("search.py --data /a/b --runs /a/b/c", Path("/a/b"), Path("/a/b/c"))
     assert said == "search.py --data FOLDER --runs FOLDER"
+
+
+def test_embedded_models_play_a_control(tmp_path: Path) -> None:
+    """The real target under the real cap, and the writer and the random words of the controls."""
+    from harness.play import embedded_target
+    from harness.writer import Writer
+    from optimisers.random_edits import RandomWords
+
+    from remask.backbone.weights import load_base
+    from remask.ports import Hole
+
+    bench = load_task("contacts")
+    lab = open_lab(bench, search_rows(bench, NOWHERE, 0), embedded_target(bench), 4, 0)
+    outcomes = lab.task.evaluate(lab.start, lab.task.ids("validation")[:4])
+    assert all(o.status == "scored" and 0 <= o.score <= 1 for o in outcomes)
+    with pytest.raises(BudgetSpent):
+        lab.task.evaluate(lab.start, lab.task.ids("validation")[:5])
+    writer = Writer(load_base())
+    texts = writer.write("Write a short rule for a polite answer.", 3, 5, 12)
+    assert texts == writer.write("Write a short rule for a polite answer.", 3, 5, 12)
+    assert len(texts) == 3 and any(texts)
+    words = RandomWords(load_base())
+    (fill,) = words.infill((), [("Say ", Hole("it", 4), ".", Hole("x", 0))], 1)
+    assert len(fill.texts[0].split()) == 4 and fill.texts[1] == ""
