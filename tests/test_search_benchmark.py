@@ -11,6 +11,7 @@ import pytest
 sys.path.insert(1, str(Path(__file__).parent.parent / "benchmarks"))
 
 from harness.cells import Cell, CellFile, Protocol, Sealed, grid, hidden, pack, unpack
+from harness.demos import with_demos
 from harness.lab import Lab, open_lab
 from harness.meter import Counted
 from harness.play import play
@@ -18,7 +19,7 @@ from harness.results import gather
 from harness.splits import search_rows, test_rows, withheld_rows
 from harness.statistics import calls_to_share, difference
 from optimisers import NAMES as OPTIMISERS
-from optimisers import templates
+from optimisers import few_shot, templates
 from remask.errors import BudgetSpent
 from remask.ports import Reply
 from remask.prompt import Prompt
@@ -256,7 +257,6 @@ def test_embedded_models_play_a_control(tmp_path: Path) -> None:
     from harness.play import embedded_target
     from harness.writer import Writer
     from optimisers.random_edits import RandomWords
-
     from remask.backbone.weights import load_base
     from remask.ports import Hole
 
@@ -273,3 +273,14 @@ def test_embedded_models_play_a_control(tmp_path: Path) -> None:
     words = RandomWords(load_base())
     (fill,) = words.infill((), [("Say ", Hole("it", 4), ".", Hole("x", 0))], 1)
     assert len(fill.texts[0].split()) == 4 and fill.texts[1] == ""
+
+
+def test_few_shot_spends_its_budget_and_shows_train_rows_alone() -> None:
+    lab = lab_of(800)
+    few_shot.optimise(lab)
+    assert 700 < lab.counted.spent <= 800
+    rng = np.random.default_rng(0)
+    shown = with_demos(lab, 8, rng)
+    assert sum(question in shown for question, _ in lab.trained) == 8
+    held = [e.input for e in search_rows(lab.bench, NOWHERE, 0) if e.split == "validation"]
+    assert not any(question in shown for question in held)

@@ -5,4 +5,4 @@ from optimisers.race import race
 
 
 def optimise(lab: Lab) -> None:
-    race(lab, lab.bench.templates, lab.validated(lab.bench.seed_prompt))
+    race(lab, lab.bench.templates)
