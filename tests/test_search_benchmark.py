@@ -10,6 +10,8 @@ import pytest
 
 sys.path.insert(1, str(Path(__file__).parent.parent / "benchmarks"))
 
+import contextlib
+
 from harness.cells import Cell, CellFile, Protocol, Sealed, grid, hidden, pack, unpack
 from harness.demos import with_demos
 from harness.lab import Lab, open_lab
@@ -284,3 +286,14 @@ def test_few_shot_spends_its_budget_and_shows_train_rows_alone() -> None:
     assert sum(question in shown for question, _ in lab.trained) == 8
     held = [e.input for e in search_rows(lab.bench, NOWHERE, 0) if e.split == "validation"]
     assert not any(question in shown for question in held)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_gepa_ends_by_the_cap_and_reports_what_validates_best() -> None:
+    pytest.importorskip("gepa")
+    from optimisers.evolving import evolve
+
+    lab = lab_of(400)
+    with contextlib.suppress(BudgetSpent):
+        evolve(lab, reflection_lm=lambda prompt: "```\nCopy the message.\n```")
+    assert lab.at(400) == "Copy the message." and lab.counted.spent <= 400
