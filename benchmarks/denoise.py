@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from plain import Plain, write_as_llada
 
+from plain import Plain, write_as_llada
 from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.dlm.adapter import Adapted, load_adapter

@@ -1,0 +1,1 @@
+"""What all cells of the search benchmark share; only the optimiser varies."""

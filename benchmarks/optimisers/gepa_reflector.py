@@ -1,0 +1,22 @@
+"""gepa as it comes, with the 135M model as reflection model: a small reflector, and named so."""
+
+from itertools import count
+
+from harness.lab import Lab
+from harness.writer import Writer
+from optimisers.evolving import evolve
+from remask.backbone.weights import load_base
+from remask.identity import seed_for
+
+ANSWER_TOKENS = 160  # of one reflection, which stands between fences
+
+
+def optimise(lab: Lab) -> None:
+    writer, turns = Writer(load_base()), count()
+
+    def reflect(prompt: str | list[dict[str, str]]) -> str:
+        said = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in prompt)
+        seed = seed_for(lab.seed, "reflect", next(turns))
+        return writer.write(said, 1, seed, ANSWER_TOKENS)[0]
+
+    evolve(lab, reflection_lm=reflect)

@@ -1,0 +1,16 @@
+"""gepa's loop and acceptance with remask's diffusion proposer as reflection strategy."""
+
+from remask.integrations.gepa import DiffusionReflection
+
+from harness.lab import Lab
+from optimisers.evolving import COMPONENT, evolve
+
+
+def optimise(lab: Lab) -> None:
+    reflection = DiffusionReflection(
+        {COMPONENT: lab.bench.seed_prompt},
+        seed=lab.seed,
+        labels=lab.bench.labels,
+        answer=lab.bench.answer,
+    )
+    evolve(lab, reflection_strategy=reflection)

@@ -1,0 +1,11 @@
+"""remask as shipped: its proposer, plan and acceptance at the defaults."""
+
+from harness.lab import Lab
+from optimisers.searching import search_with
+from remask.denoisers import make_denoiser
+from remask.wire import make_proposer
+
+
+def optimise(lab: Lab) -> None:
+    denoiser = make_denoiser(lab.config.dlm)
+    search_with(lab, make_proposer(lab.config, lab.start, denoiser, lab.bench.labels))

@@ -1,0 +1,70 @@
+"""The autoregressive model of the DLM's size writes the prompt anew; the search is remask's."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from harness.lab import Lab
+from harness.writer import Writer
+from optimisers.searching import search_with
+from remask import guard
+from remask.backbone.weights import load_base
+from remask.condition import select
+from remask.identity import rng_for
+from remask.ports import Proposal
+from remask.prompt import Prompt
+from remask.trace import Trace
+
+ASK = """{examples}
+
+The system prompt of an assistant is:
+{prompt}
+
+Write a better system prompt, with which the assistant gives the right answers above. \
+Write only the new prompt."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewriter:
+    """A Proposer of whole prompts that passes the same guard as remask's."""
+
+    lab: Lab
+    writer: Writer
+
+    def count(self, text: str) -> int:
+        return len(self.writer.backbone.encode(text))
+
+    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+        search = self.lab.config.search
+        rng = rng_for(seed, "context")
+        context = select(traces, search.context_tokens, self.count, rng, search.traces)
+        shown = "\n\n".join(
+            f"Question: {t.query}\nRight answer: {t.desired or t.response}" for t in context
+        )
+        texts = self.writer.write(ASK.format(examples=shown, prompt=parent.text), n, seed)
+        say = self.lab.bench.answer
+        own = guard.ngrams(say.replace("{label}", label) for label in self.lab.bench.labels)
+        untrusted = guard.ngrams(x for t in context for x in (t.query, t.desired or "")) - own
+        return [
+            self._proposal(parent, text, untrusted, tuple(t.id for t in context))
+            for text in dict.fromkeys(texts)
+            if text
+        ]
+
+    def _proposal(
+        self, parent: Prompt, text: str, untrusted: frozenset[guard.Gram], traces: tuple[str, ...]
+    ) -> Proposal:
+        prompt, whole = Prompt(text), len(parent.text)
+        growth = self.lab.config.search.max_growth
+        return Proposal(
+            prompt=prompt,
+            masker="rewrite",
+            masks=((0, whole, self.count(text)),),
+            edits=((0, whole, text),),
+            traces=traces,
+            logp=0.0,
+            objection=guard.objection(prompt, self.lab.start, untrusted, parent, max_growth=growth),
+        )
+
+
+def optimise(lab: Lab) -> None:
+    search_with(lab, Rewriter(lab, Writer(load_base())))

@@ -1,0 +1,17 @@
+"""remask's search around any Proposer: what remask and its controls have in common."""
+
+from harness.lab import Lab
+from remask.events import Accepted, State, advance
+from remask.ports import Proposer
+from remask.search import make_plan, search
+
+
+def search_with(lab: Lab, proposer: Proposer) -> None:
+    """remask's own plan and acceptance; each accepted prompt is reported."""
+    rows = [len(lab.task.ids(split)) for split in ("train", "validation")]
+    plan = make_plan(lab.cap, *rows)
+    state = State()
+    for event in search(state, lab.start, plan, lab.task, proposer, lab.seed):
+        state = advance(state, event)
+        if isinstance(event, Accepted):
+            lab.report(state.prompt(event.id).text)

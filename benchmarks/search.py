@@ -1,0 +1,111 @@
+"""The search benchmark: task × optimiser × seed, in which only the optimiser varies.
+
+    python benchmarks/search.py --data FOLDER --runs FOLDER [--jobs 2] [--only TASK/OPTIMISER]
+    python benchmarks/search.py --data FOLDER --runs FOLDER --ceiling
+
+--data holds the folders sst2, sst5, snli and mrpc, each with train.jsonl, validation.jsonl and
+test.jsonl. --runs keeps every finished stage of a cell: the same command goes on where it was cut.
+After each cell benchmarks/results/search.json is written anew. The protocol is in
+docs/benchmarks.md; the tables come from benchmarks/search_report.py. --no-test is for pilots: it
+leaves the sealed rows unread and writes its rows to the runs folder alone.
+"""
+
+import argparse
+import multiprocessing
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from harness.ceiling import ceiling
+from harness.cells import Cell, Protocol, grid, hidden
+from harness.play import embedded_target, play
+from harness.results import gather
+from optimisers import NAMES as OPTIMISERS
+from optimisers import load_optimiser
+from tasks import NAMES as TASKS
+
+RESULTS = Path(__file__).parent / "results" / "search.json"
+
+
+def work(cell: Cell, protocol: Protocol, data: Path, runs: Path, test: bool) -> dict[str, float]:
+    """One cell with the real target; runs in a process of its own."""
+    return play(
+        cell, protocol, data, runs, test=test, make_target=embedded_target, load=load_optimiser
+    )
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    protocol: Protocol,
+    data: Path,
+    runs: Path,
+    test: bool,
+    jobs: int,
+    out: Path,
+) -> int:
+    """Play the cells, `jobs` at a time; a cell that fails is named and the others go on."""
+    context, since, failed = multiprocessing.get_context("spawn"), time.perf_counter(), 0
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        waiting = {pool.submit(work, c, protocol, data, runs, test): c for c in cells}
+        for n, future in enumerate(as_completed(waiting), 1):
+            cell, error = waiting[future], future.exception()
+            failed += error is not None
+            said = f"failed: {type(error).__name__}: {error}" if error else _times(future.result())
+            minutes = (time.perf_counter() - since) / 60
+            print(f"{n}/{len(cells)} {cell.name} {said} ({minutes:.1f} min)", flush=True)
+            gather(runs, out, _about(data, runs))
+    return failed
+
+
+def main() -> None:
+    arg = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arg.add_argument("--data", type=Path, required=True)
+    arg.add_argument("--runs", type=Path, required=True)
+    arg.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    arg.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    arg.add_argument("--calls", type=int, default=Protocol().calls)
+    arg.add_argument("--only", default="", help="TASK/OPTIMISER; * stands for all")
+    arg.add_argument("--jobs", type=int, default=1)
+    arg.add_argument("--no-test", action="store_true", help="a pilot: the test stays sealed")
+    arg.add_argument("--ceiling", action="store_true", help="best of many prompts, withheld rows")
+    arg.add_argument("--prompts", type=int, default=100, help="that --ceiling samples for a task")
+    arg.add_argument("--out", type=Path, help="results; default benchmarks/results/search.json")
+    args = arg.parse_args()
+    for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[threads] = "1"  # the processes of the cells inherit it
+    if args.ceiling:
+        for task in args.tasks:
+            print(ceiling(task, args.data, args.runs, args.prompts), flush=True)
+        return
+    if args.calls < 1 or args.jobs < 1:
+        arg.error("--calls and --jobs must be at least 1")
+    out = args.out or (args.runs / "search.json" if args.no_test else RESULTS)
+    cells = list(grid(args.tasks, list(OPTIMISERS), args.seeds, args.only))
+    protocol = Protocol(args.calls)
+    sys.exit(
+        bool(run_grid(cells, protocol, args.data, args.runs, not args.no_test, args.jobs, out))
+    )
+
+
+def _times(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{stage} {s:.0f} s" for stage, s in seconds.items()) or "was finished"
+
+
+def _about(data: Path, runs: Path) -> dict[str, str]:
+    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
+    command = hidden("python benchmarks/search.py " + " ".join(sys.argv[1:]), data, runs)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    machine = f"{platform.machine()}, {cores} cores, {platform.system()}, 1 thread a cell"
+    return {"commit": commit, "command": command, "machine": machine}
+
+
+if __name__ == "__main__":
+    main()

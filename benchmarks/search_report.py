@@ -1,0 +1,140 @@
+"""Tables and picture of the search benchmark, from benchmarks/results/search.json.
+
+    python benchmarks/search_report.py [--results FILE] [--readme FILE] [--page FILE]
+
+Replaces what stands between <!-- search:begin --> and <!-- search:end --> in the README and in the
+page (a page without them gets them at its end; a README without them is left alone), and writes
+docs/search.svg. Only (task, seed) pairs that every compared optimiser has are compared.
+"""
+
+import argparse
+import json
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness.cells import unpack
+from harness.chart import chart
+from harness.statistics import Difference, Table, calls_to_share, difference
+from optimisers import NAMES
+
+BEGIN, END = "<!-- search:begin -->", "<!-- search:end -->"
+ROOT = Path(__file__).parent.parent
+PRIMARY = (("remask", "random_edits"), ("remask", "few_shot"))  # fixed before the grid was run
+Rows = list[dict[str, Any]]
+
+
+def tables(rows: Rows, optimiser: str, calls: int, key: str, seeds: dict[str, list[int]]
+) -> dict[str, Table]:  # fmt: skip
+    """Scores (seeds, rows) by task, for the seeds of `seeds`."""
+    found = {
+        (r["task"], r["seed"]): unpack(r[key])
+        for r in rows
+        if r["optimiser"] == optimiser and r["calls"] == calls and key in r
+    }
+    return {
+        task: np.array([found[task, s] for s in chosen], dtype=float)
+        for task, chosen in seeds.items()
+        if all((task, s) in found for s in chosen)
+    }
+
+
+def balanced(rows: Rows, optimisers: list[str]) -> dict[str, list[int]]:
+    """The seeds of each task that every one of `optimisers` has played."""
+    have: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for row in rows:
+        have[row["task"]][row["optimiser"]].add(row["seed"])
+    shared = {t: sorted(set.intersection(*(by[o] for o in optimisers))) for t, by in have.items()}
+    return {task: seeds for task, seeds in shared.items() if seeds}
+
+
+def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
+    """The words and tables, and the curves for the picture."""
+    rows: Rows = data["rows"]
+    optimisers = [name for name in NAMES if any(r["optimiser"] == name for r in rows)]
+    seeds = balanced(rows, optimisers)
+    if not seeds:
+        raise SystemExit("no task has a seed that all optimisers have played; let the grid go on")
+    calls = sorted({r["calls"] for r in rows})
+    cells = sum(map(len, seeds.values()))
+    curves = {
+        name: {c: 100 * _mean(tables(rows, name, c, "withheld_rows", seeds)) for c in calls}
+        for name in optimisers
+    }
+    last, tested = calls[-1], all("test" in r for r in rows if r["calls"] == calls[-1])
+    start = curves.get("nothing", {}).get(last)
+    head = ["optimiser", *(f"{c} calls" for c in calls), *(["test"] if tested else [])]
+    if start is not None:
+        head.append("calls to 90 % of the gain")
+    lines = [_line(head), _line(["---"] * len(head))]
+    for name in optimisers:
+        line = [NAMES[name], *(f"{curves[name][c]:.1f}" for c in calls)]
+        if tested:
+            line.append(f"{100 * _mean(tables(rows, name, last, 'test_rows', seeds)):.1f}")
+        if start is not None:
+            line.append(str(calls_to_share(curves[name], start) or "–"))
+        lines.append(_line(line))
+    key = "test_rows" if tested else "withheld_rows"
+    where = "test" if tested else "withheld"
+    compared = [
+        f"- {NAMES[a]} minus {NAMES[b]}, {where} rows at {last} calls: {_said(gap)}"
+        for a, b in PRIMARY
+        if a in optimisers and b in optimisers
+        for gap in [
+            difference(tables(rows, a, last, key, seeds), tables(rows, b, last, key, seeds))
+        ]
+    ]
+    words = (
+        f"Mean score in points over {len(seeds)} tasks ({', '.join(seeds)}), {cells} pairs of task "
+        f"and seed; curves on withheld rows. Commit {data['commit']}, {data['machine']}, "
+        f"`{data['command']}`."
+    )
+    return "\n".join([words, "", *lines, "", "Primary endpoint:", "", *compared]), curves
+
+
+def placed(text: str, block: str, append: bool) -> str:
+    """`text` with `block` between the marks."""
+    marked = f"{BEGIN}\n{block}\n{END}"
+    if BEGIN in text and END in text:
+        return text[: text.index(BEGIN)] + marked + text[text.index(END) + len(END) :]
+    return f"{text.rstrip()}\n\n## Results of the search\n\n{marked}\n" if append else text
+
+
+def main() -> None:
+    arg = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arg.add_argument("--results", type=Path, default=ROOT / "benchmarks/results/search.json")
+    arg.add_argument("--readme", type=Path, default=ROOT / "README.md")
+    arg.add_argument("--page", type=Path, default=ROOT / "docs/benchmarks.md")
+    args = arg.parse_args()
+    if not args.results.is_file():
+        raise SystemExit(f"{args.results}: there are no results; run benchmarks/search.py first")
+    block, curves = report(json.loads(args.results.read_text("utf-8")))
+    picture = args.page.parent / "search.svg"
+    picture.write_text(chart({NAMES[name]: curve for name, curve in curves.items()}), "utf-8")
+    for path, place, append in (
+        (args.readme, "docs/search.svg", False),
+        (args.page, "search.svg", True),
+    ):
+        shown = f"{block}\n\n![Score on withheld rows by target calls]({place})"
+        path.write_text(placed(path.read_text("utf-8"), shown, append), "utf-8")
+    print(block)
+
+
+def _mean(by_task: dict[str, Table]) -> float:
+    return float(np.mean([np.nanmean(table) for table in by_task.values()]))
+
+
+def _said(gap: Difference) -> str:
+    return f"{gap.mean:+.1f} points (95 % interval {gap.low:+.1f} to {gap.high:+.1f})"
+
+
+def _line(cells: list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+if __name__ == "__main__":
+    main()

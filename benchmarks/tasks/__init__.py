@@ -1,0 +1,46 @@
+"""The tasks of the search benchmark: rows, a terse seed prompt, a metric, human templates.
+
+A task never names a machine path: the folder of the data sets is an argument. The order of NAMES
+is the order of the grid.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+
+from remask.ports import Metric
+
+NAMES = ("sst2", "contacts", "snli", "mrpc", "sst5")
+Row = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchTask:
+    """What an optimiser is asked to solve; every optimiser gets the same."""
+
+    name: str
+    seed_prompt: str  # terse on purpose
+    input: str  # template over the columns of a row: the user message
+    answer: str  # how the target would say a label
+    templates: tuple[str, ...]  # prompts as people write them for such a task
+    read: Callable[[Path, str], list[Row]]  # (folder of the data sets, file) -> all its rows
+    labels: tuple[str, ...] = ()  # empty: the task is one of generation
+    metric: str | Metric = "label"
+    max_tokens: int = 8  # of an answer that is generated
+
+
+def load_task(name: str) -> BenchTask:
+    """The TASK of the module of that name."""
+    task = import_module(f"tasks.{name}").TASK
+    assert isinstance(task, BenchTask)
+    return task
+
+
+def jsonl(data: Path, folder: str, file: str) -> list[Row]:
+    """The rows of `data`/folder/file.jsonl; each has the column label."""
+    path = data / folder / f"{file}.jsonl"
+    if not path.is_file():
+        raise SystemExit(f"{path}: there is no such file; give the folder of the data with --data")
+    return [json.loads(line) for line in path.open(encoding="utf-8")]

@@ -1,0 +1,299 @@
+"""The harness of benchmarks/search.py: what it counts, withholds, seals, resumes and concludes."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(1, str(Path(__file__).parent.parent / "benchmarks"))
+
+import contextlib
+
+from harness.cells import Cell, CellFile, Protocol, Sealed, grid, hidden, pack, unpack
+from harness.demos import with_demos
+from harness.lab import Lab, open_lab
+from harness.meter import Counted
+from harness.play import play
+from harness.results import gather
+from harness.splits import search_rows, test_rows, withheld_rows
+from harness.statistics import calls_to_share, difference
+from optimisers import NAMES as OPTIMISERS
+from optimisers import few_shot, templates
+from remask.errors import BudgetSpent
+from remask.ports import Reply
+from remask.prompt import Prompt
+from remask.trace import Chat, Message, Outcome
+from search_report import BEGIN, END, balanced, placed, report
+from tasks import NAMES, load_task
+
+test_rows.__test__ = False  # type: ignore[attr-defined]  # no test, though its name begins so
+NOWHERE = Path("there-is-no-data")  # the task contacts reads no file
+SMALL = Protocol(60, (20, 60))
+
+
+class Parrot:
+    """A scripted target: says the name under a prompt that asks for it, else nonsense."""
+
+    identity, billed, max_attempts = "parrot", False, 1
+
+    def __init__(self, dies_after: int | None = None) -> None:
+        self.calls, self.dies_after = 0, dies_after
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        self.calls += len(chats)
+        if self.dies_after is not None and self.calls > self.dies_after:
+            raise KeyboardInterrupt
+        return [Reply(c[-1].content if "message" in c[0].content else "no") for c in chats]
+
+
+def chats(*texts: str) -> list[Chat]:
+    return [(Message("user", text),) for text in texts]
+
+
+def lab_of(cap: int, target: Parrot | None = None) -> Lab:
+    bench = load_task("contacts")
+    return open_lab(bench, search_rows(bench, NOWHERE, 0), target or Parrot(), cap, 0)
+
+
+def reports_early(lab: Lab) -> None:
+    ids = lab.task.ids("validation")
+    lab.task.evaluate(lab.start, ids[:30])
+    lab.report("Read the message.")
+    lab.task.evaluate(Prompt("Read the message."), ids[:30])
+    lab.task.evaluate(Prompt("Read it."), ids)  # passes the cap
+
+
+def run(
+    runs: Path, target: Parrot, test: bool = True, cell: Cell | None = None
+) -> dict[str, float]:
+    return play(
+        cell or Cell(0, "contacts", "nothing"), SMALL, NOWHERE, runs,
+        test=test, make_target=lambda bench: target, load=lambda name: reports_early,
+    )  # fmt: skip
+
+
+def test_counted_refuses_before_the_cap_is_passed() -> None:
+    inner = Parrot()
+    counted = Counted(inner, 3)
+    counted.respond(chats("a", "b"))
+    with pytest.raises(BudgetSpent, match="2 of 3 calls used, 2 more asked"):
+        counted.respond(chats("c", "d"))
+    counted.respond(chats("c"))
+    assert (counted.spent, inner.calls) == (3, 3)
+
+
+def test_equal_chats_cost_once_within_a_run_and_again_in_the_next() -> None:
+    inner = Parrot()
+    counted = Counted(inner, 9)
+    assert len(counted.respond(chats("a", "a", "b"))) == 3
+    counted.respond(chats("b"))
+    assert (counted.spent, inner.calls) == (2, 2)
+    Counted(inner, 9).respond(chats("a"))
+    assert inner.calls == 3
+
+
+def test_no_attribute_of_a_lab_leads_to_the_target() -> None:
+    inner = Parrot()
+    lab = lab_of(5, inner)
+    assert all(value is not inner for value in vars(lab.counted).values())
+    assert all(value is not inner for value in vars(lab.task).values())
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_splits_are_disjoint_and_sized(seed: int) -> None:
+    bench = load_task("contacts")
+    rows = search_rows(bench, NOWHERE, seed)
+    texts = [{e.input for e in part} for part in (
+        [e for e in rows if e.split == "train"], [e for e in rows if e.split == "validation"],
+        withheld_rows(bench, NOWHERE), test_rows(bench, NOWHERE),
+    )]  # fmt: skip
+    assert [len(part) for part in texts] == [50, 150, 300, 500]
+    assert len(set.union(*texts)) == 1000
+
+
+def test_seeds_differ_in_search_rows_alone() -> None:
+    bench = load_task("contacts")
+    one, other = ({e.input for e in search_rows(bench, NOWHERE, s)} for s in (0, 1))
+    assert one != other
+    assert withheld_rows(bench, NOWHERE) == withheld_rows(bench, NOWHERE)
+
+
+def test_every_task_has_distinct_human_prompts() -> None:
+    for name in NAMES:
+        task = load_task(name)
+        assert len(set(task.templates)) == len(task.templates) >= 12
+        assert task.seed_prompt not in task.templates
+
+
+def test_missing_data_is_one_sentence() -> None:
+    with pytest.raises(SystemExit, match="give the folder of the data with --data"):
+        search_rows(load_task("sst2"), NOWHERE, 0)
+
+
+def test_a_part_of_the_grid_is_balanced() -> None:
+    cells = list(grid(["a", "b"], ["x", "y", "z"], [0, 1]))
+    assert [(c.seed, c.task, c.optimiser) for c in cells[:4]] == [
+        (0, "a", "x"), (0, "a", "y"), (0, "a", "z"), (0, "b", "x"),
+    ]  # fmt: skip
+    assert [c.name for c in grid(["a", "b"], ["x", "y"], [0], "*/y")] == ["a/y/0", "b/y/0"]
+    with pytest.raises(SystemExit, match="--only q/x"):
+        list(grid(["a"], ["x"], [0], "q/x"))
+
+
+def test_the_curve_is_read_from_incumbents(tmp_path: Path) -> None:
+    run(tmp_path, Parrot(), test=False)
+    record = CellFile(tmp_path, Cell(0, "contacts", "nothing"), SMALL).record
+    seed = load_task("contacts").seed_prompt
+    assert record["search"]["prompts"] == {"20": seed, "60": "Read the message."}
+    assert (record["search"]["calls"], record["search"]["stopped"]) == (60, "budget")
+    assert set(record["withheld"]) == {"20", "60"}
+    assert not {"test", "test_begun"} & set(record)
+
+
+def test_a_cut_grid_goes_on(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Parrot(dies_after=40))  # in the search: nothing is kept
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Parrot(dies_after=70))  # in the withheld rows: the search is kept
+    rest = Parrot()
+    assert "search" not in run(tmp_path, rest)
+    assert rest.calls == 2 * 300 + 2 * 500
+    assert run(tmp_path, Parrot(dies_after=0)) == {}  # finished: nobody is asked
+
+
+def test_equal_prompts_are_scored_once_for_all_optimisers(tmp_path: Path) -> None:
+    run(tmp_path, Parrot())
+    other = Parrot()
+    run(tmp_path, other, cell=Cell(0, "contacts", "remask"))
+    assert other.calls == SMALL.calls  # the search is paid for in full, the scores are not
+
+
+def test_test_rows_are_asked_once(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, Parrot(dies_after=60 + 600 + 10))
+    assert run(tmp_path, Parrot(dies_after=0)) == {}  # the mark is durable: never again
+    file = CellFile(tmp_path, Cell(0, "contacts", "nothing"), SMALL)
+    with pytest.raises(Sealed, match="never are again"):
+        file.begin_test()
+
+
+def test_another_protocol_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, Parrot(), test=False)
+    with pytest.raises(SystemExit, match="give another --runs folder"):
+        CellFile(tmp_path, Cell(0, "contacts", "nothing"), Protocol(80, (20, 80)))
+
+
+def test_packed_scores_come_back() -> None:
+    scores = [0.0, 1.0, 0.5, 2 / 3, 0.8]
+    outcomes = [Outcome("r", "scored", s) for s in scores] + [Outcome("r", "failed")]
+    *found, failed = unpack(pack(outcomes))
+    assert found == pytest.approx(scores) and failed is None
+
+
+def test_bootstrap_on_known_data() -> None:
+    rng = np.random.default_rng(1)
+    base = rng.integers(0, 2, (3, 400)).astype(float)
+    same = difference({"a": base}, {"a": base.copy()}, 500)
+    assert (same.mean, same.low, same.high) == (0, 0, 0)
+    better = difference({"a": base + 0.1, "b": base}, {"a": base, "b": base}, 500)
+    assert (better.mean, better.low, better.high) == pytest.approx((5, 5, 5))
+
+
+def test_bootstrap_has_the_width_of_independent_rows() -> None:
+    gap = np.tile(np.random.default_rng(2).normal(0, 1, 900), (3, 1))
+    found = difference({"a": gap}, {"a": np.zeros_like(gap)}, 4000)
+    width = 2 * 1.96 * gap[0].std() / 30  # the seeds agree, so rows alone are drawn
+    assert (found.high - found.low) / 100 == pytest.approx(width, rel=0.1)
+
+
+def test_bootstrap_refuses_what_cannot_be_paired() -> None:
+    with pytest.raises(ValueError, match="share no task"):
+        difference({"a": np.zeros((1, 2))}, {"b": np.zeros((1, 2))})
+    with pytest.raises(ValueError, match="against"):
+        difference({"a": np.zeros((1, 2))}, {"a": np.zeros((1, 3))})
+
+
+def test_calls_to_a_share_of_the_gain() -> None:
+    assert calls_to_share({100: 50, 200: 58.9, 400: 59.1, 800: 60}, 50) == 400
+    assert calls_to_share({100: 50, 200: 49}, 50) is None
+
+
+def test_report_from_cells(tmp_path: Path) -> None:
+    for name in ("remask", "random_edits", "few_shot", "nothing"):
+        run(tmp_path, Parrot(), cell=Cell(0, "contacts", name))
+    run(tmp_path, Parrot(), cell=Cell(1, "contacts", "remask"))  # of a seed that others lack
+    out = tmp_path / "search.json"
+    gather(tmp_path, out, {"commit": "c", "command": "x", "machine": "m"})
+    data = json.loads(out.read_text())
+    assert balanced(data["rows"], ["remask", "nothing"]) == {"contacts": [0]}
+    words, curves = report(data)
+    assert "remask minus " + OPTIMISERS["few_shot"] + ", test rows at 60 calls: +0.0" in words
+    assert set(curves) == {"remask", "random_edits", "few_shot", "nothing"}
+    last = next(r for r in data["rows"] if r["calls"] == 60)
+    assert {"withheld", "test", "n_test", "seed_test", "prompt"} <= set(last)
+
+
+def test_block_is_replaced_and_appended_once() -> None:
+    page = placed("# Page\n", "one", append=True)
+    assert placed(page, "two", append=True) == page.replace("one", "two")
+    assert placed("# Readme\n", "one", append=False) == "# Readme\n"
+    assert page.count(BEGIN) == page.count(END) == 1
+
+
+def test_templates_find_the_prompt_that_works() -> None:
+    lab = lab_of(800)
+    templates.optimise(lab)
+    assert "message" in lab.at(800) and lab.counted.spent <= 800
+
+
+def test_command_hides_folders() -> None:
+    said = hidden("search.py --data /a/b --runs /a/b/c", Path("/a/b"), Path("/a/b/c"))
+    assert said == "search.py --data FOLDER --runs FOLDER"
+
+
+def test_embedded_models_play_a_control(tmp_path: Path) -> None:
+    """The real target under the real cap, and the writer and the random words of the controls."""
+    from harness.play import embedded_target
+    from harness.writer import Writer
+    from optimisers.random_edits import RandomWords
+    from remask.backbone.weights import load_base
+    from remask.ports import Hole
+
+    bench = load_task("contacts")
+    lab = open_lab(bench, search_rows(bench, NOWHERE, 0), embedded_target(bench), 4, 0)
+    outcomes = lab.task.evaluate(lab.start, lab.task.ids("validation")[:4])
+    assert all(o.status == "scored" and 0 <= o.score <= 1 for o in outcomes)
+    with pytest.raises(BudgetSpent):
+        lab.task.evaluate(lab.start, lab.task.ids("validation")[:5])
+    writer = Writer(load_base())
+    texts = writer.write("Write a short rule for a polite answer.", 3, 5, 12)
+    assert texts == writer.write("Write a short rule for a polite answer.", 3, 5, 12)
+    assert len(texts) == 3 and any(texts)
+    words = RandomWords(load_base())
+    (fill,) = words.infill((), [("Say ", Hole("it", 4), ".", Hole("x", 0))], 1)
+    assert len(fill.texts[0].split()) == 4 and fill.texts[1] == ""
+
+
+def test_few_shot_spends_its_budget_and_shows_train_rows_alone() -> None:
+    lab = lab_of(800)
+    few_shot.optimise(lab)
+    assert 700 < lab.counted.spent <= 800
+    rng = np.random.default_rng(0)
+    shown = with_demos(lab, 8, rng)
+    assert sum(question in shown for question, _ in lab.trained) == 8
+    held = [e.input for e in search_rows(lab.bench, NOWHERE, 0) if e.split == "validation"]
+    assert not any(question in shown for question in held)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_gepa_ends_by_the_cap_and_reports_what_validates_best() -> None:
+    pytest.importorskip("gepa")
+    from optimisers.evolving import evolve
+
+    lab = lab_of(400)
+    with contextlib.suppress(BudgetSpent):
+        evolve(lab, reflection_lm=lambda prompt: "```\nCopy the message.\n```")
+    assert lab.at(400) == "Copy the message." and lab.counted.spent <= 400
