@@ -31,8 +31,9 @@ from remask.wire import make_proposer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "inspect"
 sys.path.insert(0, str(EXAMPLE))
-from desk import POLICY  # noqa: E402
 from loopback import Loopback, Message, call, say  # noqa: E402
+
+from desk import POLICY  # noqa: E402
 
 TASK = f"{EXAMPLE / 'desk.py'}@desk"
 PAPERS = ("receipt", "warranty", "invoice", "voucher", "serial")

@@ -17,10 +17,10 @@ from colours import Phrases
 from remask.cli import main
 from remask.errors import ConfigError, TargetUnreliable
 from remask.events import Sourced, decode
+from remask.hooks import Hooks
 from remask.ports import Reply
 from remask.prompt import Prompt
 from remask.queries import LEAST, STALE, ask_queries, calls_for, read_queries
-from remask.run import Hooks
 from remask.store import Store
 from remask.trace import Chat, Example
 from target.server import Body, Handler, Server, completion

@@ -1,9 +1,8 @@
 """gepa's loop and acceptance with remask's diffusion proposer as reflection strategy."""
 
-from remask.integrations.gepa import DiffusionReflection
-
 from harness.lab import Lab
 from optimisers.evolving import COMPONENT, evolve
+from remask.integrations.gepa import DiffusionReflection
 
 
 def optimise(lab: Lab) -> None:

@@ -15,20 +15,21 @@ pytest.importorskip("inspect_ai")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "inspect"
 sys.path.insert(0, str(EXAMPLE))
 
-from desk import POLICY, TEMPLATE  # noqa: E402
 from inspect_ai.scorer import Score  # noqa: E402
 from loopback import Loopback, Message, call, say  # noqa: E402
 
 import remask  # noqa: E402
+from desk import POLICY, TEMPLATE  # noqa: E402
 from remask.budget import Spend  # noqa: E402
 from remask.cli import main  # noqa: E402
 from remask.config import Config, make_config  # noqa: E402
 from remask.errors import BudgetSpent, ConfigError, TargetRefused  # noqa: E402
 from remask.events import Accepted  # noqa: E402
+from remask.hooks import Hooks  # noqa: E402
 from remask.opening import check_task, open_task  # noqa: E402
 from remask.ports import Canvas, Context, Fill, Hole, Task  # noqa: E402
 from remask.prompt import Prompt  # noqa: E402
-from remask.run import Hooks, open_account  # noqa: E402
+from remask.run import open_account  # noqa: E402
 from remask.store import Store  # noqa: E402
 from remask.task.inspect import _graded, load_suite  # noqa: E402
 from remask.trace import Outcome  # noqa: E402

@@ -9,10 +9,11 @@ import pytest
 pytest.importorskip("inspect_evals")
 
 from remask.config import make_config
+from remask.hooks import Hooks
 from remask.inspecting import load, system_prompt_of
 from remask.opening import open_task
 from remask.prompt import Prompt
-from remask.run import Hooks, open_account
+from remask.run import open_account
 from remask.store import Store
 from remask.wire import Parts, prepare
 from target.server import Server
