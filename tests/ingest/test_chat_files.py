@@ -292,3 +292,14 @@ def test_odd_parts_are_left_out() -> None:
     assert found.ratings == () and found.turns == (Turn("user", "q"), Turn("assistant", "a"))
     odd = {"role": "assistant", "content": "a", "tool_calls": 7, "function_call": "x"}
     assert record({"messages": [odd]}).turns == (Turn("assistant", "a"),)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [{"user_id": "ann"}, {"metadata": {"session_id": "ann"}}, {"user": "ann", "metadata": None}],
+)
+def test_who_spoke_is_the_session(more: dict[str, Any]) -> None:
+    call = {"request": {"messages": ASKED, **more}, "response": {"output_text": "On its way."}}
+    for value in ({"messages": CHAT, **more}, call):
+        assert record(value).session == "ann"
+    assert record({"messages": CHAT}).session == ""

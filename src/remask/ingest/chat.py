@@ -8,7 +8,7 @@ its SDK, Anthropic's Messages API, and ShareGPT as FastChat and LLaMA-Factory re
 from collections.abc import Iterator
 from typing import Any
 
-from remask.ingest.exchange import answered, exchange, model_of, name_of
+from remask.ingest.exchange import answered, exchange, model_of, name_of, session_of
 from remask.ingest.messages import conversation, kind_of, text_of
 from remask.ingest.ratings import ratings_of
 from remask.ingest.record import Format, Item, Rating, Record, Source, Turn, Unusable
@@ -45,7 +45,8 @@ def read_chat(value: Any, source: Source) -> Iterator[Item]:
     if kept and desired is None:
         desired = _last_answer(turns)
     model = model_of(value, response)
-    yield Record(name_of(value), system, turns, ratings, desired, source, model)
+    session = session_of(value)
+    yield Record(name_of(value), system, turns, ratings, desired, source, model, session=session)
 
 
 def sniff_anthropic(value: Any) -> bool:
@@ -63,7 +64,10 @@ def read_sharegpt(value: Any, source: Source) -> Iterator[Item]:
     ratings, desired = ratings_of(value)
     turns = value.get("conversations", value.get("conversation"))
     system, spoken = conversation(turns, value.get("system"))
-    yield Record(name_of(value), system, spoken, ratings, desired, source, model_of(value))
+    yield Record(
+        name_of(value), system, spoken, ratings, desired, source, model_of(value),
+        session=session_of(value),
+    )  # fmt: skip
 
 
 def sniff_call(value: Any) -> bool:
@@ -83,7 +87,8 @@ def read_call(value: Any, source: Source) -> Iterator[Item]:
     ratings, desired = ratings_of(value)
     system, turns = exchange(request, response)
     model = model_of(response, request)
-    yield Record(name_of(value), system, turns, ratings, desired, source, model)
+    session = session_of(value, request)
+    yield Record(name_of(value), system, turns, ratings, desired, source, model, session=session)
 
 
 def sniff_preference(value: Any) -> bool:
@@ -103,7 +108,10 @@ def read_preference(value: Any, source: Source) -> Iterator[Item]:
     if wanted is None:
         raise Unusable("holds no preferred answer")
     rating = Rating("preferred", False, "human")
-    yield Record(name_of(value), system, turns, (rating,), wanted, source, model_of(value))
+    yield Record(
+        name_of(value), system, turns, (rating,), wanted, source, model_of(value),
+        session=session_of(value),
+    )  # fmt: skip
 
 
 def sniff_pair(value: Any) -> bool:
@@ -115,7 +123,10 @@ def sniff_pair(value: Any) -> bool:
 def read_pair(value: Any, source: Source) -> Iterator[Item]:
     ratings, desired = ratings_of(value)
     system, turns = exchange(value, value["completion"])
-    yield Record(name_of(value), system, turns, ratings, desired, source, model_of(value))
+    yield Record(
+        name_of(value), system, turns, ratings, desired, source, model_of(value),
+        session=session_of(value),
+    )  # fmt: skip
 
 
 def _is_messages(value: Any) -> bool:

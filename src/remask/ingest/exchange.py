@@ -61,3 +61,17 @@ def name_of(value: dict[str, Any]) -> str:
     """What the value calls itself."""
     keys = ("id", "custom_id", "request_id", "uuid", "conversation_id")
     return next((str(value[k]) for k in keys if isinstance(value.get(k), str | int)), "")
+
+
+def session_of(*bodies: object) -> str:
+    """The session or the user that the first of `bodies`, or its metadata, names."""
+    keys = ("session_id", "thread_id", "user_id", "user")
+    places = [
+        place
+        for body in bodies
+        if isinstance(body, dict)
+        for place in (body, body.get("metadata"))
+        if isinstance(place, dict)
+    ]
+    named = (place[key] for key in keys for place in places if key in place)
+    return next((str(name) for name in named if isinstance(name, str | int) and name != ""), "")
