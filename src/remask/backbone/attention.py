@@ -50,6 +50,17 @@ class Scores:
     def of_layer(self, layer: int) -> Tensor:
         return self.mask
 
+    def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, layer: int) -> Tensor:
+        """query: (B, H, T, h). key, value: (B, H_kv, C + T, h), or T where the past is common.
+        Returns (B, H, T, h)."""
+        mask = self.of_layer(layer)
+        if self.common is None:
+            return F.scaled_dot_product_attention(
+                query, key, value, attn_mask=mask, scale=scale, enable_gqa=True
+            )
+        past = self.common.keys[layer][0], self.common.values[layer][0]
+        return _attend_common(query * scale, key, value, mask, *past)
+
 
 class GatedScores(Scores):
     """The scores of a region: the gates of a layer fill the part that belongs to the region.
@@ -156,14 +167,7 @@ def attend(
     **_: object,  # the library also passes dropout and position ids
 ) -> tuple[Tensor, None]:
     layer: int = module.layer_idx  # type: ignore[assignment]
-    mask, common = scores.of_layer(layer), scores.common
-    if common is None:
-        out = F.scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, scale=scaling, enable_gqa=True
-        )
-    else:
-        past = common.keys[layer][0], common.values[layer][0]
-        out = _attend_common(query * scaling, key, value, mask, *past)
+    out = scores.attend(query, key, value, scaling, layer)
     return out.transpose(1, 2).contiguous(), None
 
 
