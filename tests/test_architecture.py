@@ -45,7 +45,7 @@ ALLOWED = {
     "serve": GROUND | {"backbone", "target"},
 }
 ROOTS = {"run", "refining", "sourcing", "wire", "opening", "inspecting", "denoisers"}
-ANYTHING = {"__init__", "cli", "integrations"} | ROOTS  # the roots and the faces
+ANYTHING = {"__init__", "cli", "integrations", "adapt"} | ROOTS  # the roots and the faces
 
 
 def room(path: Path) -> str:

@@ -59,9 +59,11 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones(key: str) -> None:
         make_config({"prompt": "x", "dlm": {key: "luck"}}, "test")
 
 
-@pytest.mark.parametrize("model", ["", "local:", "chat:", "lama", "embedded:x"])
+@pytest.mark.parametrize("model", ["", "local:", "chat:", "lama"])
 def test_an_unknown_model_is_refused_with_the_known_ones(model: str) -> None:
-    with pytest.raises(ConfigError, match=r"use embedded, local:FOLDER.*chat:MODEL"):
+    with pytest.raises(
+        ConfigError, match=r"use embedded, embedded:ADAPTER, local:FOLDER.*chat:MODEL"
+    ):
         make_denoiser(DlmConfig(model=model))
 
 

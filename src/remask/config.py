@@ -123,7 +123,8 @@ class DlmConfig(EndpointConfig):
     An API reads only those of an endpoint, `temperature`, `max_tokens` and `send_seed`.
     """
 
-    model: str = "embedded"  # embedded | local:PLACE | mercury[:MODEL] | chat:MODEL | object:NAME
+    # embedded[:ADAPTER] | local:PLACE | mercury[:MODEL] | chat:MODEL | object:NAME
+    model: str = "embedded"
     revision: str = ""  # of a local:HUB_ID: a full commit id
     family: str = ""  # of a local:PLACE whose name does not tell
     device: str = ""  # of a local:PLACE, such as cuda:0; "": the best there is
@@ -238,10 +239,12 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 
 def placed(model: str, base: Path) -> str:
-    """local:FOLDER with the whole path, where there is such a folder; else it is a hub id."""
+    """local:FOLDER with the whole path, where there is such a folder, else it is a hub id; and
+    embedded:ADAPTER with that of the file."""
     kind, _, place = model.partition(":")
-    folder = base / place
-    return f"local:{folder}" if kind == "local" and place and folder.is_dir() else model
+    there = base / place
+    known = (kind == "local" and there.is_dir()) or kind == "embedded"
+    return f"{kind}:{there}" if place and known else model
 
 
 def placed_task(name: str, base: Path) -> str:

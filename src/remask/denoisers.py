@@ -5,6 +5,7 @@ for.
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remask.config import DlmConfig
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 APIS = ("mercury", "chat")
 READ = 2048  # tokens that a denoiser reads at once, for its need of memory
 KNOWN = (
-    "embedded, local:FOLDER, local:HUB_ID with dlm.revision, mercury, chat:MODEL with "
-    "dlm.base_url, or a Denoiser in Python"
+    "embedded, embedded:ADAPTER, local:FOLDER, local:HUB_ID with dlm.revision, mercury, "
+    "chat:MODEL with dlm.base_url, or a Denoiser in Python"
 )
 
 
@@ -35,8 +36,8 @@ def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denois
                 "remask.resume(run_dir, dlm=that_object)"
             )
         return denoiser
-    if config.model == "embedded":
-        return _embedded(config)
+    if kind == "embedded":
+        return _embedded(config, name)
     if kind == "local" and name:
         return _local(config, name)
     if kind == "mercury":
@@ -68,12 +69,14 @@ def memory_of(config: DlmConfig) -> str:
     return f"{config.model}: about {need / 1e9:.1f} GB on {device}"
 
 
-def _embedded(config: DlmConfig) -> Denoiser:
+def _embedded(config: DlmConfig, adapter: str) -> Denoiser:
     from remask.backbone.weights import load_base
+    from remask.dlm.adapter import SHIPPED
     from remask.dlm.embedded import RULE, EmbeddedDenoiser
 
     return EmbeddedDenoiser(
         load_base(),
+        Path(adapter) if adapter else SHIPPED,
         rule=_rule(config, RULE),
         steps=config.steps,
         guidance=config.guidance,

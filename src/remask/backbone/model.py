@@ -142,7 +142,7 @@ class Backbone:
         config = type(self.model.config).from_dict(self.model.config.to_dict())
         return replace(self, model=build(config, {**state, **updates}), identity=identity)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def read(self, ids: Tensor, real: Tensor, past: Memory | None = None) -> tuple[Tensor, Memory]:
         """Read left to right behind `past`.
 
@@ -154,12 +154,12 @@ class Backbone:
         hidden = self._read(ids, real, None, past, store)
         return hidden, grown(store, real.to(self.device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def read_hidden(self, ids: Tensor, real: Tensor, past: Memory | None = None) -> Tensor:
         """The hidden states of `read`, without the memory to keep its keys and values."""
         return self._read(ids, real, None, past, Store(past, keep=False))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def read_blocks(
         self,
         ids: Tensor,
@@ -181,7 +181,7 @@ class Backbone:
         hidden = self._read(ids, real, blocks.to(self.device), past, store)
         return hidden, grown(store, real.to(self.device)) if keep else None
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def read_region(
         self, ids: Tensor, real: Tensor, masked: Tensor, past: Memory, gates: Gates
     ) -> Tensor:
@@ -192,7 +192,7 @@ class Backbone:
         """
         return self._region(ids, real, masked, past, gates, Store(past, keep=False), None)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def keep_region(
         self, ids: Tensor, real: Tensor, masked: Tensor, past: Memory, gates: Gates
     ) -> tuple[Tensor, Memory]:
@@ -201,7 +201,7 @@ class Backbone:
         hidden = self._region(ids, real, masked, past, gates, store, None)
         return hidden, Memory(tuple(store.keys), tuple(store.values), real.to(self.device))
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def patch_region(
         self,
         ids: Tensor,
@@ -238,7 +238,7 @@ class Backbone:
         embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
         return self._layers(embedded, position, scores, store)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits (…, V) in float32 for hidden states (…, d)."""
         logits: Tensor = self.model.lm_head(hidden)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from remask import __version__
+from remask.cli.adapt import adapt
 from remask.cli.exports import export
 from remask.cli.flags import (
     data_flags,
@@ -162,7 +163,7 @@ def report(run: Path) -> None:
     click.echo(f"wrote {write_report(run)}")
 
 
-for command in (export, refine, serve, traces):
+for command in (adapt, export, refine, serve, traces):
     main.add_command(command)
 
 

@@ -37,17 +37,8 @@ def load_adapter(base: Backbone, path: Path = SHIPPED) -> Adapted:
 
     Raises BackendError where the file is missing, damaged, or made for another model or layout.
     """
-    header, tensors, digest = _read(path)
-    family = FAMILIES.get(header.get("family", ""))
-    if header.get("format") != FORMAT or family is None:
-        raise BackendError(
-            f"{path}: not an adapter of format {FORMAT} for one of {', '.join(FAMILIES)}"
-        )
-    if header.get("layout") != str(family.layout):
-        raise BackendError(
-            f"{path}: trained on layout {header.get('layout')} of traces, but this version "
-            f"writes layout {family.layout}; use an adapter of this version"
-        )
+    header, tensors, digest = read_adapter(path)
+    family = FAMILIES[header["family"]]
     scale = float(header["alpha"]) / float(header["rank"])
     state = base.model.state_dict()
     names = sorted(name.removesuffix(".a") for name in tensors if name.endswith(".a"))
@@ -56,7 +47,9 @@ def load_adapter(base: Backbone, path: Path = SHIPPED) -> Adapted:
     return Adapted(base.with_weights(merged, f"{base.identity}+{digest}"), gates, family)
 
 
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
+def read_adapter(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
+    """Header, tensors by name, and a digest of the file. Raises BackendError where it is missing,
+    damaged, or made for another family or layout."""
     try:
         with safe_open(path, framework="pt") as file:
             header = dict(file.metadata() or {})
@@ -67,6 +60,16 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
             f"{path}: the denoiser's adapter cannot be read ({error}); reinstall remask "
             "or name another adapter"
         ) from error
+    family = FAMILIES.get(header.get("family", ""))
+    if header.get("format") != FORMAT or family is None:
+        raise BackendError(
+            f"{path}: not an adapter of format {FORMAT} for one of {', '.join(FAMILIES)}"
+        )
+    if header.get("layout") != str(family.layout):
+        raise BackendError(
+            f"{path}: trained on layout {header.get('layout')} of traces, but this version "
+            f"writes layout {family.layout}; use an adapter of this version"
+        )
     return header, tensors, digest
 
 

@@ -109,8 +109,7 @@ def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int, draft: bool =
         if isinstance(left, Hole) and text and not (text[0].isspace() or text[0] in CLOSING):
             text = " " + text
         tokens, ranges = encode(text)
-        begins = [match.start() for match in SENTENCE_START.finditer(text)]
-        cuts += [len(ids) + _token_at(ranges, begin) for begin in begins]
+        cuts += [len(ids) + start for start in sentence_starts(text, ranges)]
         ids += tokens
         kinds += [0] * len(tokens)
     return Row(tuple(ids), tuple(kinds), tuple(holes), tuple(sorted({*cuts, len(ids)})))
@@ -121,6 +120,11 @@ def _draft(left: str | Hole, hole: Hole, right: str | Hole, encode: Encode) -> l
     old = hole.old.strip()
     spaced = old and _kinds(left, hole, right)[0] & Kind.SPACED
     return encode(f" {old}" if spaced else old)[0]
+
+
+def sentence_starts(text: str, ranges: Sequence[tuple[int, int]]) -> list[int]:
+    """The tokens, by their character `ranges`, at which a sentence of `text` begins."""
+    return [_token_at(ranges, match.start()) for match in SENTENCE_START.finditer(text)]
 
 
 def _token_at(ranges: Sequence[tuple[int, int]], character: int) -> int:

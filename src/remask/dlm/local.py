@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from remask.backbone.model import Backbone
-from remask.dlm.canvas import Kind, Row, Window, clip_middle, settle, to_row, window
+from remask.dlm.canvas import Kind, Row, Window, settle, to_row, window
 from remask.dlm.drift import Drift
 from remask.dlm.ending import mend_end
-from remask.dlm.families import Family, render, render_rest
+from remask.dlm.families import Family
 from remask.dlm.guidance import guided
+from remask.dlm.layout import Layout
 from remask.dlm.reading import Ids, Reading
 from remask.dlm.revise import WRITE_ANEW, Revision, renoise, token_to_mask
 from remask.dlm.sampler import Canvases, Logits, Rule, Step, denoise
@@ -79,6 +80,7 @@ class LocalDenoiser:
         self._name = name
         self._backbone = backbone
         self._family = family
+        self._layout = Layout(backbone, family)
         self._reading = reading
         # A later block must not see masks of an earlier one, which it never did in training.
         self._rule = replace(rule, block=family.block) if family.attention == "blocks" else rule
@@ -114,7 +116,7 @@ class LocalDenoiser:
 
     def count(self, text: str) -> int:
         """Tokens of `text`."""
-        return len(self._backbone.encode(text))
+        return self._layout.count(text)
 
     def infill(self, context: Context, canvases: Sequence[Canvas], seed: int) -> list[Fill]:
         """Denoise every canvas under `context`; deterministic in (context, canvases, seed).
@@ -127,7 +129,7 @@ class LocalDenoiser:
         while pieces := [p for i, job in enumerate(jobs) if (p := self._next(job, i))]:
             for tail in dict.fromkeys(piece.tail for piece in pieces):
                 alike = [piece for piece in pieces if piece.tail == tail]
-                ids, shared = self._context(context, tail)
+                ids, shared = self._layout.context(context, tail)
                 for begin in range(0, len(alike), ROWS):
                     batch = alike[begin : begin + ROWS]
                     self._denoise(batch, ids, shared, seed_for(seed, "infill", turn))
@@ -144,7 +146,7 @@ class LocalDenoiser:
         The reading says how: by the chain rule of the embedded base, else from both sides. Raises
         ConfigError where prompt and traces do not fit into the model.
         """
-        before, shared = self._context(context, "")
+        before, shared = self._layout.context(context, "")
         ids, ranges = self._backbone.encode_spans(text)
         if len(before) + len(ids) > self._backbone.window:
             raise ConfigError(
@@ -174,32 +176,7 @@ class LocalDenoiser:
             view, seen = _one_hole(row, view, family.block), row.holes[0][1]
         before = self._backbone.decode(row.ids[: view.start])
         after = self._backbone.decode(row.ids[seen:])
-        return _Piece(job, index, row, view, render_rest(self._clip(before), self._clip(after)))
-
-    def _clip(self, text: str) -> str:
-        """At most half of the tokens that the rest of a prompt may take, from both its ends."""
-        limit = self._family.rest // 2
-        words = limit
-        while self.count(clipped := clip_middle(text, words)) > limit and words > 1:
-            words = words * 3 // 4
-        return clipped
-
-    def _context(self, context: Context, tail: str) -> tuple[Ids, int]:
-        """All ids before the prompt, and how many of them do not depend on `tail`."""
-        limit = self._family.context - (self._family.rest if tail else 0)
-        backbone = self._backbone
-        while len(traces := self._turn(render(context))) > limit and context:
-            context = context[:-1]
-        end = [backbone.token_id(backbone.frame.end), *backbone.encode(backbone.frame.after)]
-        rest = [*backbone.encode(tail), *end, *backbone.opening("assistant")]
-        return (*traces, *rest), len(traces)
-
-    def _turn(self, text: str) -> Ids:
-        """A user's turn that is not yet closed."""
-        frame = self._backbone.frame
-        turn = self._backbone.turn("user", text)
-        closing = 1 + len(self._backbone.encode(frame.after))
-        return (*self._backbone.beginning(), *turn[: len(turn) - closing])
+        return _Piece(job, index, row, view, self._layout.rest(before, after))
 
     def _denoise(self, pieces: Sequence[_Piece], context: Ids, shared: int, seed: int) -> None:
         """Fill the holes of one window of each piece."""
@@ -242,7 +219,7 @@ class LocalDenoiser:
 
     def _without_traces(self, pieces: Sequence[_Piece]) -> Logits:
         """Logits of the same windows behind a context without traces, from the same ids."""
-        context, shared = self._context((), pieces[0].tail)
+        context, shared = self._layout.context((), pieces[0].tail)
         known = len(context) - self._reading.front(len(context))
         front = context[known:]
         own, real = self._batch(pieces, front)
@@ -260,7 +237,7 @@ class LocalDenoiser:
 
         A window that reaches the end of its prompt ends with the end of the turn, as in training.
         """
-        end = self._backbone.token_id(self._backbone.frame.end)
+        end = self._layout.end
         rows, kinds = [], []
         for piece in pieces:
             start, stop = piece.window.start, piece.window.stop

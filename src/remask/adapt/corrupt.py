@@ -1,0 +1,93 @@
+"""Which tokens of a window are masked: the corruptions of training.
+
+Knows counts and randomness; knows no tokens and no text. The distribution is that of use: mostly
+a few short spans with everything around them visible, some of them half written already as in the
+middle of denoising. Complementary pairs (LLaDA 2.0, arXiv 2512.15745: each text once with a mask
+and once with its complement) make sure that every token is learnt from; whole windows are rare.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+Masks = list[list[bool]]  # for each row, which of n tokens are masked; never none
+Rng = np.random.Generator
+
+SPANS = (1, 2, 3, 4, 4, 6, 8, 8, 8, 12, 16, 24, 32)  # tokens, as holes in use are long
+MEAN_RUN = 8.0  # tokens of a run where runs alternate
+
+
+def spans(n: int, rows: int, rng: Rng) -> Masks:
+    """One to three spans a row, untouched, or written in part: from the left, or anywhere."""
+    return [_spans(n, rng) for _ in range(rows)]
+
+
+def alternating(n: int, rows: int, rng: Rng) -> Masks:
+    """Pairs of rows: runs of about eight tokens, every second one masked, and the others."""
+    return _pairs(rows, lambda: _runs(n, rng))
+
+
+def tokens(n: int, rows: int, rng: Rng) -> Masks:
+    """Pairs of rows: each token masked by itself at a drawn ratio, and the others."""
+    return _pairs(rows, lambda: (rng.random(n) < rng.uniform(0.15, 0.85)).tolist())
+
+
+def whole(n: int, rows: int, rng: Rng) -> Masks:
+    """Everything, or all behind a drawn place."""
+    return [[i >= start for i in range(n)] for start in _starts(n, rows, rng)]
+
+
+Corruption = Callable[[int, int, Rng], Masks]
+CORRUPTIONS: dict[str, tuple[float, Corruption]] = {  # how often, and what
+    "spans": (0.55, spans),
+    "alternating": (0.25, alternating),
+    "tokens": (0.15, tokens),
+    "whole": (0.05, whole),
+}
+
+
+def corrupt(n: int, rows: int, rng: Rng) -> Masks:
+    """`rows` ways to mask the same n tokens (n > 0), at least one token masked in each."""
+    shares = np.array([share for share, _ in CORRUPTIONS.values()])
+    names = list(CORRUPTIONS)
+    _, chosen = CORRUPTIONS[names[int(rng.choice(len(names), p=shares / shares.sum()))]]
+    masks = chosen(n, rows, rng)
+    return [mask if any(mask) else _spans(n, rng) for mask in masks]
+
+
+def _spans(n: int, rng: Rng) -> list[bool]:
+    mask = [False] * n
+    for _ in range(int(rng.integers(1, 4))):
+        length = min(n, SPANS[int(rng.integers(len(SPANS)))])
+        start = int(rng.integers(n - length + 1))
+        written, left = rng.random(), int(rng.integers(length))
+        for i in range(length):
+            if written < 0.35:  # denoised from the left so far
+                hidden = i >= left
+            elif written < 0.6:  # denoised here and there
+                hidden = i == left or rng.random() < 0.6
+            else:
+                hidden = True
+            mask[start + i] |= hidden
+    return mask
+
+
+def _runs(n: int, rng: Rng) -> list[bool]:
+    mask: list[bool] = []
+    on = bool(rng.random() < 0.5)
+    while len(mask) < n:
+        mask += [on] * (1 + int(rng.geometric(1 / MEAN_RUN)))
+        on = not on
+    return mask[:n]
+
+
+def _pairs(rows: int, draw: Callable[[], list[bool]]) -> Masks:
+    masks: Masks = []
+    while len(masks) < rows:
+        mask = draw()
+        masks += [mask, [not masked for masked in mask]]
+    return masks[:rows]
+
+
+def _starts(n: int, rows: int, rng: Rng) -> list[int]:
+    return [0 if i == 0 else int(rng.integers(n)) for i in range(rows)]

@@ -1,0 +1,179 @@
+"""The training loop: deterministic by seed, and after kill -9 it goes on where it was.
+
+The loss at masked tokens is a mean of cross-entropy and of distillation from the frozen base, which
+reads the clean window left to right: an unbiased target of lower variance for what the left side
+says, while only the truth teaches the right side. All masked tokens weigh the same. The batch of a
+step depends on seed and step alone, so a checkpoint is parameters, optimiser and step.
+"""
+
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from remask.adapt.batches import Batch, draw_batch
+from remask.adapt.corpus import Case
+from remask.adapt.student import EMBEDDING, MASKED, RIGHT, Student
+from remask.dlm.layout import Layout
+from remask.errors import ConfigError, NumericsError
+from remask.identity import content_id
+
+# Learning rates over that of the factors: gates are few and must move far.
+FASTER = {RIGHT: 20.0, MASKED: 20.0, EMBEDDING: 2.0}
+SLOWEST = 0.02  # share of the rate that is left at the end
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything that decides a training run, beside base and data."""
+
+    steps: int
+    tasks: int = 4  # contexts of a step
+    rows: int = 4  # corruptions of each
+    rate: float = 1e-3
+    warmup: int = 30  # steps in which the rate rises
+    decay: float = 0.25  # last share of the steps, in which the rate falls
+    distil: float = 0.3  # share of the loss
+    with_traces: float = 0.7  # of the tasks, where prompts without conversations are known as well
+    rank: int = 32
+    alpha: float = 64.0
+    seed: int = 0
+
+    def rate_at(self, step: int) -> float:
+        """Rising, constant, falling in a straight line (warmup-stable-decay, arXiv 2404.06395)."""
+        rising = min(1.0, (step + 1) / max(1, self.warmup))
+        last = self.decay * self.steps
+        left = (self.steps - step) / last if last else 1.0
+        return self.rate * rising * max(SLOWEST, min(1.0, left))
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One finished step."""
+
+    step: int  # steps done
+    loss: float  # cross-entropy, nats per masked token
+    rate: float
+    seconds: float  # of this step
+
+
+def train(
+    student: Student,
+    cases: Sequence[Case],
+    plan: Plan,
+    checkpoint: Path,
+    every: float = 180.0,
+) -> Iterator[Progress]:
+    """Train from where `checkpoint` stands, written every so many seconds and at the end.
+
+    Raises ConfigError where the checkpoint is of another run, NumericsError where the loss is not a
+    number.
+    """
+    layout = Layout(student.base, student.family)
+    groups, shares = _groups(cases, plan.with_traces)
+    name = content_id("plan", asdict(plan), sorted(case.id for case in cases))
+    optimiser = _optimiser(student)
+    done = _restore(checkpoint, student, optimiser, name)
+    saved = time.monotonic()
+    for step in range(done, plan.steps):
+        start = time.monotonic()
+        batch = draw_batch(groups, shares, layout, plan.tasks, plan.rows, plan.seed, step)
+        entropy, loss = losses(student, batch, plan)
+        if not math.isfinite(loss.item()):
+            raise NumericsError(f"the loss of step {step + 1} is not a number; lower the rate")
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(list(student.parameters.values()), 1.0)
+        rate = plan.rate_at(step)
+        for group in optimiser.param_groups:
+            group["lr"] = group["faster"] * rate
+        optimiser.step()
+        if step + 1 == plan.steps or time.monotonic() - saved > every:
+            _save(checkpoint, student, optimiser, name, step + 1)
+            saved = time.monotonic()
+        yield Progress(step + 1, entropy, rate, time.monotonic() - start)
+
+
+def losses(student: Student, batch: Batch, plan: Plan) -> tuple[float, Tensor]:
+    """Cross-entropy (nats per masked token), and the loss to be minimised."""
+    base, rows = student.base, torch.arange(len(batch.contexts)).repeat_interleave(plan.rows)
+    _, memory = base.read(batch.contexts, batch.contexts_real)
+    past = memory.select(rows)
+    logits = student.logits(batch.ids, batch.real, batch.masked, past)
+    truth = batch.clean[batch.masked]
+    entropy = F.cross_entropy(logits, truth)
+    if not plan.distil:
+        return entropy.item(), entropy
+    once = slice(None, None, plan.rows)  # the window is the same for all corruptions of a task
+    hidden = base.read_hidden(batch.clean[once], batch.real[once], memory)
+    taught = hidden.repeat_interleave(plan.rows, 0)[:, :-1][batch.masked[:, 1:]]
+    soft = F.cross_entropy(logits, base.logits(taught).softmax(-1))
+    return entropy.item(), (1 - plan.distil) * entropy + plan.distil * soft
+
+
+def _groups(
+    cases: Sequence[Case], with_traces: float
+) -> tuple[list[Sequence[Case]], tuple[float, ...]]:
+    told = [case for case in cases if case.traces]
+    bare = [case for case in cases if not case.traces]
+    if not told or not bare:
+        return [told or bare], (1.0,)
+    return [told, bare], (with_traces, 1 - with_traces)
+
+
+def _optimiser(student: Student) -> torch.optim.AdamW:
+    groups = [
+        {
+            "params": [p],
+            "faster": FASTER.get(name, 1.0),
+            "weight_decay": 0.0 if name in FASTER else 0.01,
+        }
+        for name, p in student.parameters.items()
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
+
+
+def _save(path: Path, student: Student, optimiser: torch.optim.AdamW, name: str, step: int) -> None:
+    """One file that appears by one rename: a kill leaves the old one or the new one."""
+    tensors: dict[str, Tensor] = {}
+    for key, p in student.parameters.items():
+        tensors[f"value/{key}"] = p.detach()
+        for moment in ("exp_avg", "exp_avg_sq"):
+            tensors[f"{moment}/{key}"] = optimiser.state[p][moment]
+    temporary = path.with_name(f".{path.name}.tmp")
+    save_file(tensors, temporary, {"plan": name, "step": str(step)})
+    temporary.replace(path)
+
+
+def _restore(path: Path, student: Student, optimiser: torch.optim.AdamW, name: str) -> int:
+    """Steps that were done; 0 where there is no checkpoint."""
+    if not path.exists():
+        return 0
+    try:
+        with safe_open(path, framework="pt") as file:
+            header: Mapping[str, str] = file.metadata() or {}
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ConfigError(f"{path}: the checkpoint cannot be read ({error}); delete it") from error
+    if header.get("plan") != name:
+        raise ConfigError(
+            f"{path} is the checkpoint of a run with other settings or data; delete it, or name "
+            "another output"
+        )
+    step = int(header["step"])
+    for key, p in student.parameters.items():
+        with torch.no_grad():
+            p.copy_(tensors[f"value/{key}"])
+        optimiser.state[p] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": tensors[f"exp_avg/{key}"],
+            "exp_avg_sq": tensors[f"exp_avg_sq/{key}"],
+        }
+    return step

@@ -1,0 +1,148 @@
+"""One adaptation from files to an adapter with its model card: the work behind `remask adapt`."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from remask.adapt.corpus import Case, hold_out, read_cases
+from remask.adapt.loop import Plan, Progress, train
+from remask.adapt.measure import Nats, measure
+from remask.adapt.student import Student, fresh
+from remask.backbone.model import Backbone
+from remask.backbone.weights import load_base
+from remask.dlm.adapter import SHIPPED, read_adapter
+from remask.dlm.families import FAMILIES
+from remask.errors import ConfigError
+
+FAMILY = FAMILIES["smollm2-135m"]
+MEASURED = ("span 4", "span 8")  # on held-out prompts
+LEAST = 4  # prompts to train on
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be made of what."""
+
+    data: tuple[Path, ...]
+    out: Path
+    plan: Plan
+    start: str = "shipped"  # shipped, fresh, or the path of an adapter
+    leave_out: str = ""  # regular expression over names and prompts
+    held_out: int = 20  # prompts, at most a tenth
+    measure_every: int = 200  # steps; 0: only before and after
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.out.with_suffix(".checkpoint.safetensors")
+
+    @property
+    def log(self) -> Path:
+        """One JSON object a line: steps and measurements. Appended, so a resumed run goes on."""
+        return self.out.with_suffix(".log.jsonl")
+
+    @property
+    def card(self) -> Path:
+        return self.out.with_suffix(".md")
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came out."""
+
+    out: Path
+    trained: int  # prompts
+    before: tuple[Nats, ...]  # on held-out prompts
+    after: tuple[Nats, ...]
+
+
+def adapt(
+    order: Order,
+    tell: Callable[[Progress], None] = lambda progress: None,
+    measured: Callable[[int, tuple[Nats, ...]], None] = lambda step, nats: None,
+) -> Made:
+    """Train, measure and write; the same call again goes on after a kill. Raises ConfigError,
+    DataError, BackendError and NumericsError."""
+    cases = read_cases(order.data, order.leave_out)
+    kept, held = hold_out(cases, min(order.held_out, len(cases) // 10))
+    if len(kept) < LEAST:
+        raise ConfigError(
+            f"{len(kept)} prompts are too few to train on; give at least {LEAST}, each with its "
+            "conversations"
+        )
+    base = load_base()
+    student, plan = begin(order, base)
+    order.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def look(step: int) -> tuple[Nats, ...]:
+        adapted = student.adapted()
+        found = tuple(
+            n for n in (measure(base, adapted, held, what) for what in MEASURED) if n is not None
+        )
+        _note(order.log, {"step": step, "held_out": [asdict(n) for n in found]})
+        measured(step, found)
+        return found
+
+    before = look(0)
+    for progress in train(student, kept, plan, order.checkpoint):
+        _note(order.log, asdict(progress))
+        tell(progress)
+        due = order.measure_every and progress.step % order.measure_every == 0
+        if due and progress.step < plan.steps:
+            look(progress.step)
+    after = look(plan.steps)
+    notes = {"steps": str(plan.steps), "start": order.start, "license": _licences(kept)}
+    student.save(order.out, notes)
+    order.card.write_text(card(order, plan, kept, before, after), "utf-8")
+    order.checkpoint.unlink(missing_ok=True)
+    return Made(order.out, len(kept), before, after)
+
+
+def begin(order: Order, base: Backbone) -> tuple[Student, Plan]:
+    """The student, and the plan with the rank of the adapter that is continued."""
+    plan = order.plan
+    if order.start == "fresh":
+        return Student(base, FAMILY, plan.rank, plan.alpha, fresh(base, plan.rank, plan.seed)), plan
+    path = SHIPPED if order.start == "shipped" else Path(order.start)
+    header, tensors, _ = read_adapter(path)
+    plan = replace(plan, rank=int(header["rank"]), alpha=float(header["alpha"]))
+    return Student(base, FAMILY, plan.rank, plan.alpha, tensors), plan
+
+
+def card(
+    order: Order, plan: Plan, kept: Sequence[Case], before: Sequence[Nats], after: Sequence[Nats]
+) -> str:
+    """The model card, Markdown."""
+    table = "\n".join(
+        f"| {b.what} | {b.n} | {b.base_left:.2f} | {b.dlm:.2f} | {a.dlm:.2f} | {a.first:.2f} | "
+        f"{a.no_traces:.2f} | {a.dlm_parallel:.2f} |"
+        for b, a in zip(before, after, strict=True)
+    )
+    told = sum(bool(case.traces) for case in kept)
+    settings = ", ".join(f"{key} {value}" for key, value in asdict(plan).items())
+    return f"""# Model card: {order.out.stem}
+
+An adapter that turns SmolLM2-135M-Instruct (Apache-2.0) into a masked diffusion model for system
+prompts, written by `remask adapt`. Use it with `--dlm embedded:FILE`.
+
+- Started from: {order.start}. Settings: {settings}.
+- Data: {len(kept)} prompts, {told} of them with conversations. Left out by name or text:
+  `{order.leave_out or "nothing"}`. Licences as the data names them: {_licences(kept)}.
+- Written {time.strftime("%Y-%m-%d")}. On held-out prompts, nats per token, lower is better:
+
+| hidden | n | base, left to right | before | after | first token | no traces | one step |
+|---|---:|---:|---:|---:|---:|---:|---:|
+{table}
+"""
+
+
+def _licences(cases: Sequence[Case]) -> str:
+    named = Counter(case.licence or "not named" for case in cases)
+    return "; ".join(f"{name} ({n})" for name, n in named.most_common())
+
+
+def _note(log: Path, value: dict[str, object]) -> None:
+    with log.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value) + "\n")

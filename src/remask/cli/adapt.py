@@ -1,0 +1,82 @@
+"""`remask adapt`: what it is called and takes. Imports click only; see `adapt.make`."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.option(
+    "--data", multiple=True, required=True, type=click.Path(path_type=Path), metavar="PATH",
+    help="Prompts with examples (JSONL), or conversations with a system prompt in any form that "
+    "remask traces inspect reads; a file, or a folder of .jsonl files; repeatable.",
+)  # fmt: skip
+@click.option(
+    "--out", "-o", required=True, type=click.Path(path_type=Path), metavar="FILE.safetensors",
+    help="The adapter. Its model card, log and checkpoint stand beside it.",
+)  # fmt: skip
+@click.option(
+    "--from", "start", default="shipped", show_default=True, metavar="shipped|fresh|FILE",
+    help="The adapter to continue; fresh starts from the base model.",
+)  # fmt: skip
+@click.option(
+    "--steps", type=click.IntRange(1), default=120, show_default=True,
+    help="Of 16 corrupted windows each; some seconds a step on one core.",
+)  # fmt: skip
+@click.option("--rate", type=click.FloatRange(0, min_open=True), default=3e-4, show_default=True,
+              help="Learning rate of the factors.")  # fmt: skip
+@click.option("--distil", type=click.FloatRange(0, 1), default=0.3, show_default=True,
+              help="Share of the loss that the frozen base teaches.")  # fmt: skip
+@click.option("--rank", type=click.IntRange(1, 256), default=32, show_default=True,
+              help="Of a fresh adapter.")  # fmt: skip
+@click.option("--leave-out", default="", metavar="REGEX",
+              help="Leave out prompts whose name or text it finds.")  # fmt: skip
+@click.option("--held-out", type=click.IntRange(0), default=20, show_default=True,
+              help="Prompts that only measure; at most a tenth.")  # fmt: skip
+@click.option("--measure-every", type=click.IntRange(0), default=200, show_default=True,
+              help="Steps between measurements; 0: before and after alone.")  # fmt: skip
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--force", is_flag=True, help="Replace the adapter where it exists.")
+def adapt(out: Path, force: bool, **flags: Any) -> None:
+    """Teach the embedded diffusion model a domain: your prompts and their conversations.
+
+    The same command again goes on after a cut. Use the result with --dlm embedded:FILE.
+    """
+    from remask.adapt.loop import Plan, Progress
+    from remask.adapt.make import Order
+    from remask.adapt.make import adapt as make
+    from remask.adapt.measure import Nats
+    from remask.errors import ConfigError
+
+    if out.suffix != ".safetensors":
+        raise ConfigError(f"--out {out}: an adapter's name ends with .safetensors")
+    if out.exists() and not force:
+        raise ConfigError(f"{out} exists; name another file, or replace it with --force")
+    keys = ("steps", "rate", "distil", "rank", "seed")
+    order = Order(
+        flags["data"], out, Plan(**{key: flags[key] for key in keys}), flags["start"],
+        flags["leave_out"], flags["held_out"], flags["measure_every"],
+    )  # fmt: skip
+
+    def tell(one: Progress) -> None:
+        if one.step == 1 or one.step % 10 == 0 or one.step == order.plan.steps:
+            click.echo(
+                f"step {one.step} of {order.plan.steps}: {one.loss:.2f} nats, rate {one.rate:.1e}, "
+                f"{one.seconds:.1f} s",
+                err=True,
+            )
+
+    def measured(step: int, found: tuple[Nats, ...]) -> None:
+        for nats in found:
+            click.echo(
+                f"held out at step {step}, {nats.what}: {nats.dlm:.3f} nats per token "
+                f"({nats.base_left:.3f} base, {nats.no_traces:.3f} without conversations, "
+                f"{nats.dlm_parallel:.3f} in one step; {nats.n} prompts)",
+                err=True,
+            )
+
+    made = make(order, tell, measured)
+    click.echo(f"wrote {made.out} and {order.card} from {made.trained} prompts")
+    sys.exit(0)
