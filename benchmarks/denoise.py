@@ -67,8 +67,8 @@ the name of one team in small letters and nothing else at all
 """
 FIXED = Rule(0.3, commit="steps")  # the same number of steps for both; the default temperature
 SEQUENTIAL = Rule(0.3, order="left", commit="steps")  # one token at a time
-PARALLEL = replace(SEQUENTIAL, commit="threshold", threshold=0.5)  # … and all that are likely
-STEPS = 16  # of parallel commits for 24 masks: one token a step at first, then two
+PARALLEL = replace(SEQUENTIAL, commit="threshold", threshold=0.9)  # … and all that are certain
+STEPS = 20  # of parallel commits for 24 masks: one token a step at first, two at the end
 
 
 # -- what is denoised -----------------------------------------------------------------------------
