@@ -255,12 +255,10 @@ def test_command_hides_folders() -> None:
 
 
 def test_embedded_models_play_a_control(tmp_path: Path) -> None:
-    """The real target under the real cap, and the writer and the random words of the controls."""
+    """The real target under the real cap, and the writer of the controls."""
     from harness.play import embedded_target
     from harness.writer import Writer
-    from optimisers.random_edits import RandomWords
     from remask.backbone.weights import load_base
-    from remask.ports import Hole
 
     bench = load_task("contacts")
     lab = open_lab(bench, search_rows(bench, NOWHERE, 0), embedded_target(bench), 4, 0)
@@ -272,7 +270,16 @@ def test_embedded_models_play_a_control(tmp_path: Path) -> None:
     texts = writer.write("Write a short rule for a polite answer.", 3, 5, 12)
     assert texts == writer.write("Write a short rule for a polite answer.", 3, 5, 12)
     assert len(texts) == 3 and any(texts)
+
+
+@pytest.mark.slow
+def test_random_words_are_whole() -> None:
+    from optimisers.random_edits import RandomWords
+    from remask.backbone.weights import load_base
+    from remask.ports import Hole
+
     words = RandomWords(load_base())
+    assert not {"dri", "coff", "fro"} & set(words.words) and "answer" in words.words
     (fill,) = words.infill((), [("Say ", Hole("it", 4), ".", Hole("x", 0))], 1)
     assert len(fill.texts[0].split()) == 4 and fill.texts[1] == ""
 

@@ -1,12 +1,16 @@
 """The control: remask whole, only that random words fill the holes instead of the DLM's text.
 
-Masks, lengths, guard, plan and acceptance are remask's. The words are the first whole words of the
-model's vocabulary, which are the frequent ones. `blame` needs probabilities and drops out.
+Masks, lengths, guard, plan and acceptance are remask's. The words are the first of the vocabulary,
+which are the frequent ones, that the model itself takes for whole: pieces such as " dri" would make
+the control weaker than chance. `blame` needs probabilities and drops out.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+
+import torch
+from torch import Tensor
 
 from harness.lab import Lab
 from optimisers.searching import search_with
@@ -17,6 +21,8 @@ from remask.ports import Canvas, Context, Fill, Hole
 from remask.wire import make_proposer
 
 WORDS = 5000
+PIECE = 0.2  # probability of going on from which a word is taken for a piece
+CHUNK = 250
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,29 @@ class RandomWords:
     @cached_property
     def words(self) -> tuple[str, ...]:
         """Words of one token, in the order of the vocabulary."""
-        texts = (self.backbone.decode([token]) for token in range(self.backbone.size))
-        found = (t.strip() for t in texts if t.startswith(" ") and t.strip().isalpha())
-        whole = dict.fromkeys(word for word in found if word.isascii() and len(word) > 1)
-        return tuple(whole)[:WORDS]
+        texts = self.backbone.tokenizer.decode_batch([[i] for i in range(self.backbone.size)])
+        tokens: dict[str, int] = {}
+        for token, text in enumerate(texts):
+            word = text.strip()
+            if text.startswith(" ") and word.isalpha() and word.isascii() and len(word) > 1:
+                tokens.setdefault(word, token)
+        frequent = dict(list(tokens.items())[:WORDS])
+        letters = torch.tensor([text[:1].isalpha() for text in texts])
+        going_on = self._followed(list(frequent.values()), letters)
+        return tuple(w for w, p in zip(frequent, going_on, strict=True) if p < PIECE)
+
+    def _followed(self, tokens: Sequence[int], by: Tensor) -> list[float]:
+        """The probability that a token of `by` (V,) bool follows each of `tokens`."""
+        backbone = self.backbone
+        start = torch.tensor([backbone.encode("Use the word")])
+        _, past = backbone.read(start, torch.ones_like(start, dtype=torch.bool))
+        found: list[float] = []
+        for begin in range(0, len(tokens), CHUNK):
+            ids = torch.tensor(tokens[begin : begin + CHUNK])[:, None]
+            hidden = backbone.read_hidden(ids, torch.ones_like(ids, dtype=torch.bool), past)
+            chance = backbone.logits(hidden[:, -1]).softmax(-1)
+            found += chance[:, by].sum(1).tolist()
+        return found
 
     def count(self, text: str) -> int:
         return len(self.backbone.encode(text))

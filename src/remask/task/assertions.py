@@ -1,7 +1,7 @@
 """Plain assertions on a response, as promptfoo's configurations state them.
 
 Each is a row of a table: a kind, what it compares with, and a function. Their meaning is that of
-promptfoo's own handlers (src/assertions; 0.120, 2026), case and white space included. Whatever runs
+promptfoo's own handlers (src/assertions; 0.121, 2026), case and white space included. Whatever runs
 code or asks a model has no row. Knows nothing of files.
 """
 
