@@ -41,7 +41,7 @@ def conversation(i: int, text: str, place: str) -> dict[str, Any]:
 def left(data: bytes, secrets: list[str]) -> list[str]:
     """The secrets of which a part stands in `data`, as it is or as JSON writes it."""
     text = data.decode("utf-8", "replace")
-    texts = text + text.encode().decode("unicode_escape", "replace")
+    texts = text + re.sub(r"\\u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), text)
     return [it for it in secrets if any(piece in texts for piece in pieces(it))]
 
 
@@ -86,7 +86,9 @@ def test_no_secret_is_written_sent_or_shown(secrets: list[str], behave: Behaviou
     with Server(default=behave) as server:
         done, sent, written = play(server)
     assert (done.exit_code == 0) is (behave is reply), done.output
-    assert re.search(rb"<[A-Z]+_\d+>", sent), "what was hidden stands there by another name"
+    assert sent != b"[]", "the target was asked"
+    if behave is reply:
+        assert re.search(rb"<[A-Z]+_\d+>", sent), "what was hidden has another name there"
     shown = done.output + "".join(traceback.format_exception(done.exception))
     assert not left(sent, secrets)
     assert not left(shown.encode(), secrets)

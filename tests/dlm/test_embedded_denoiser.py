@@ -13,7 +13,8 @@ from remask.backbone.weights import load_base
 from remask.dlm.adapter import FORMAT, SHIPPED, load_adapter
 from remask.dlm.canvas import settle
 from remask.dlm.embedded import EmbeddedDenoiser
-from remask.dlm.families import render
+from remask.dlm.families import FAMILIES, render
+from remask.dlm.layout import Layout
 from remask.dlm.local import _job
 from remask.dlm.reading import RegionReading
 from remask.dlm.sampler import Rule
@@ -235,12 +236,11 @@ def test_prompts_of_4000_tokens(quick: EmbeddedDenoiser) -> None:
 
 
 def test_a_context_longer_than_the_limit_loses_its_last_traces() -> None:
-    small = EmbeddedDenoiser(load_base())
-    small._family = replace(small._family, context=150)
+    layout = Layout(load_base(), replace(FAMILIES["smollm2-135m"], context=150))
     many = tuple(Trace(str(i), f"film {i} " * 15, "positive") for i in range(9))
-    ids, _ = small._context(many, "")
+    ids, _ = layout.context(many, "")
     assert 100 < len(ids) <= 160
-    assert ids == small._context(many[:2], "")[0]
+    assert ids == layout.context(many[:2], "")[0]
 
 
 def test_untrusted_text_makes_no_special_tokens(quick: EmbeddedDenoiser) -> None:
@@ -281,7 +281,7 @@ def test_the_score_is_the_chain_rule_of_the_base(
 ) -> None:
     text = "Be kind."
     ids = base.encode(text)
-    context, _ = denoiser._context((), "")
+    context, _ = denoiser._layout.context((), "")
     row = torch.tensor([[*context, *ids]])
     hidden = base.read_hidden(row, torch.ones_like(row, dtype=torch.bool))[0]
     logp = base.logits(hidden).log_softmax(-1)[len(context) - 1 : -1]

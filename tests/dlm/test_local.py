@@ -90,7 +90,7 @@ def test_a_score_hides_the_token_it_scores(load: Load, name: str) -> None:
     family, backbone = denoiser._family, denoiser._backbone
     ids, ranges = backbone.encode_spans("Answer in one word")
     at = len(ids) // 2
-    context, shared = denoiser._context(CONTEXT, "")
+    context, shared = denoiser._layout.context(CONTEXT, "")
     known = len(context) - denoiser._reading.front(len(context))
     row = torch.tensor([[*context[known:], *ids]])
     row[0, len(context) - known + at] = family.mask
