@@ -27,7 +27,7 @@ from remask.config import make_config
 from remask.identity import rng_for
 from remask.ports import Canvas, Context, Denoiser, Fill, Hole
 from remask.prompt import Prompt
-from remask.wire import make_proposer
+from remask.proposers import make_proposer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "inspect"
 sys.path.insert(0, str(EXAMPLE))

@@ -31,9 +31,9 @@ from remask.gather import gather
 from remask.packing import kinds
 from remask.ports import Denoiser
 from remask.prompt import Prompt, diff
+from remask.proposers import make_proposer
 from remask.refining import configured
 from remask.text import clean, words
-from remask.wire import make_proposer
 
 PROMPT = (
     "You are a support agent. Read the message of a customer and name the team that can help. "

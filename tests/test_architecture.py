@@ -44,7 +44,7 @@ ALLOWED = {
     "export": GROUND,
     "serve": GROUND | {"backbone", "target"},
 }
-ROOTS = {"run", "refining", "sourcing", "wire", "opening", "inspecting", "denoisers"}
+ROOTS = {"run", "refining", "sourcing", "wire", "opening", "inspecting", "denoisers", "proposers"}
 ANYTHING = {"__init__", "cli", "integrations", "adapt"} | ROOTS  # the roots and the faces
 
 

@@ -3,7 +3,7 @@
 from harness.lab import Lab
 from optimisers.searching import search_with
 from remask.denoisers import make_denoiser
-from remask.wire import make_proposer
+from remask.proposers import make_proposer
 
 
 def optimise(lab: Lab) -> None:

@@ -158,6 +158,7 @@ class SearchConfig(Section):
     traces: Annotated[int, Field(ge=1, le=64)] = 8  # that the DLM reads at a time
     context_tokens: Annotated[int, Field(ge=32, le=4000)] = 400
     max_growth: Annotated[float, Field(ge=1)] = 3.0  # candidate length over that of the baseline
+    max_tokens: Annotated[int, Field(ge=1)] | None = None  # of a prompt, as the DLM counts
     cautious: bool = False
 
 

@@ -11,7 +11,7 @@ share such a run with ten inputs of their own task (Natural Instructions, 813 se
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from itertools import pairwise
 
@@ -83,6 +83,13 @@ def objection(
         or _unbalanced(candidate.text, baseline.text)
         or _cut(candidate.text, baseline.text)
     )
+
+
+def too_long(text: str, count: Callable[[str], int], limit: int | None) -> str:
+    """The same for a limit of tokens, as `count` counts them."""
+    if limit is None or (size := count(text)) <= limit:
+        return ""
+    return f"too long: {size} tokens, {limit} allowed"
 
 
 def _size(text: str, base: str, max_growth: float, max_chars: int | None) -> str:

@@ -30,6 +30,7 @@ class Recipe:
     max_growth: float
     answers: tuple[str, ...] = ()  # the user's own: their words may enter the prompt
     choose: Choose = select  # which traces are read
+    max_tokens: int | None = None  # of a candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +92,7 @@ class DiffusionProposer:
     ) -> Proposal:
         changes = edits(parent, masks, fill.texts)
         prompt = parent.apply(changes)
+        objection = guard.too_long(prompt.text, self.count, self.recipe.max_tokens)
         return Proposal(
             prompt=prompt,
             masker=masker,
@@ -98,7 +100,8 @@ class DiffusionProposer:
             edits=tuple((e.start, e.stop, e.text) for e in changes),
             traces=tuple(t.id for t in context),
             logp=fill.logp,
-            objection=guard.objection(
+            objection=objection
+            or guard.objection(
                 prompt, self.baseline, untrusted, parent, max_growth=self.recipe.max_growth
             ),
         )

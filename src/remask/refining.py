@@ -23,6 +23,7 @@ from remask.opening import check_task, open_task
 from remask.packing import kinds
 from remask.ports import Denoiser, Metric, Scorer
 from remask.prompt import Prompt
+from remask.proposers import make_proposer
 from remask.refined import Conversations, Refined, make_refined
 from remask.refinement import Loop, Round, refinements
 from remask.result import RESULT, compare_rows
@@ -31,7 +32,7 @@ from remask.search import final_test, rows_of
 from remask.store import Store
 from remask.task.dataset import Dataset
 from remask.trace import Example, Split, Trace
-from remask.wire import Job, Parts, Respond, data_id, make_proposer
+from remask.wire import Job, Parts, Respond, data_id
 
 ITERATIONS = 8
 CANDIDATES = 8

@@ -55,6 +55,7 @@ class Result:
     rejected: int  # by the guard, at no cost
     warnings: tuple[str, ...]
     run_dir: str
+    front: tuple[PromptScore, ...] = ()  # score against length; see `front`
 
     def diff(self) -> tuple[Change, ...]:
         """Words of the baseline and of the best prompt side by side."""
@@ -101,6 +102,7 @@ def make_result(
         rejected=len({r.prompt for r in state.rejections}),
         warnings=(*warnings, *_warnings(state, failed)),
         run_dir=run_dir,
+        front=tuple(_prompt_score(state, id) for id in front(state)),
     )
 
 
@@ -121,6 +123,36 @@ def read_result(run_dir: Path) -> Result | None:
             f"{file} is not a result of this version of remask ({error.error_count()} problems); "
             f"`remask resume {run_dir}` writes it anew"
         ) from None
+
+
+def front(state: State) -> tuple[str, ...]:
+    """The Pareto front of score and length, shortest first: prompts to which none is preferable
+    in both. Only those count that were asked on all validation rows."""
+    ids = sorted(_validated(state), key=lambda id: (state.tokens[id], -_validation(state, id)))
+    found: list[str] = []
+    for id in ids:
+        if not found or _validation(state, id) > _validation(state, found[-1]):
+            found.append(id)
+    return tuple(found)
+
+
+def shortest_within(state: State, points: float) -> str:
+    """The shortest prompt whose validation score is at most `points` of 100 below that of the
+    best prompt. It was chosen by the rows that score it, and never met the test rows."""
+    least = _validation(state, state.incumbent) - points / 100 - 1e-9
+    able = (id for id in front(state) if _validation(state, id) >= least)
+    return next(able, state.incumbent)
+
+
+def _validated(state: State) -> list[str]:
+    scored = {id: rows for (id, split), rows in state.scores.items() if split == "validation"}
+    whole = scored.get(state.baseline, {}).keys()
+    return [id for id, rows in scored.items() if rows.keys() == whole]
+
+
+def _validation(state: State, id: str) -> float:
+    scores = [s for s in state.scores[(id, "validation")].values() if s is not None]
+    return sum(scores) / len(scores)
 
 
 def _prompt_score(state: State, id: str) -> PromptScore:

@@ -24,6 +24,7 @@ from remask.evidence import Estimate, estimate
 from remask.hooks import Hooks, Watcher, followed
 from remask.opening import check_task, open_task
 from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Task
+from remask.proposers import make_proposer
 from remask.report.files import write_report
 from remask.result import RESULT, Result, make_result
 from remask.search import final_test, rows_of, search
@@ -39,7 +40,6 @@ from remask.wire import (
     Respond,
     make_budget,
     make_price,
-    make_proposer,
     prepare,
 )
 

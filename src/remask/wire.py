@@ -11,9 +11,7 @@ from urllib.parse import urlsplit
 
 from remask import __version__
 from remask.budget import Budget, Price
-from remask.condition import select
 from remask.config import (
-    MASKERS,
     Config,
     DataConfig,
     DlmConfig,
@@ -25,9 +23,8 @@ from remask.denoisers import asks_api
 from remask.errors import ConfigError
 from remask.identity import content_id
 from remask.inspecting import inspect_dataset
-from remask.ports import Chooser, Denoiser, Metric, Proposer, Scorer, Target
+from remask.ports import Chooser, Denoiser, Metric, Target
 from remask.prompt import Prompt
-from remask.propose import Choose, DiffusionProposer, ExplainingProposer, Recipe
 from remask.queries import calls_for
 from remask.search import Plan, make_plan, round_calls
 from remask.task.dataset import SPLITS, Columns, Dataset, load, require_splits
@@ -149,35 +146,6 @@ def make_task(config: Config, dataset: Dataset, parts: Parts, metered: Metered) 
         repeats=metric.repeats,
         role=config.data.role,
     )
-
-
-def make_proposer(
-    config: Config,
-    start: Prompt,
-    denoiser: Denoiser,
-    labels: Sequence[str] = (),
-    choose: Choose = select,
-) -> Proposer:
-    """A denoiser that cannot score text (an API) gets neither `blame` nor explanations.
-
-    `labels`: the answers that the task allows; a prompt may name them. `choose`: which traces are
-    read.
-
-    Raises ConfigError where the user asks for `blame` all the same.
-    """
-    search = config.search
-    scores = isinstance(denoiser, Scorer)
-    if not scores and "blame" in search.maskers and search.maskers != MASKERS:
-        raise ConfigError(
-            f"the masker blame needs a denoiser with probabilities, which {config.dlm.model} does "
-            "not give; leave blame out of search.maskers or use a local model"
-        )
-    maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
-    answers = tuple(config.metric.answer.replace("{label}", label) for label in labels)
-    read, growth = (search.traces, search.context_tokens), search.max_growth
-    recipe = Recipe(maskers, *read, growth, answers, choose)
-    kind = ExplainingProposer if scores else DiffusionProposer
-    return kind(start, denoiser, recipe)
 
 
 def make_budget(config: Config) -> tuple[Budget, Price | None]:

@@ -18,6 +18,7 @@ from remask.cli.flags import (
     data_flags,
     eval_data_flags,
     run_flags,
+    search_flags,
     show_flags,
     target_flags,
     task_flags,
@@ -74,6 +75,7 @@ def main() -> None:
 @main.command()
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @run_flags
+@search_flags
 @target_flags
 @task_flags
 @data_flags
@@ -94,6 +96,7 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
 @main.command()
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @run_flags
+@search_flags
 @target_flags
 @task_flags
 @data_flags

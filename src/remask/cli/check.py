@@ -21,6 +21,7 @@ from remask.denoisers import asks_api, make_denoiser, memory_of
 from remask.errors import RemaskError
 from remask.inspecting import check_inspect_task, make_models
 from remask.prompt import Prompt
+from remask.proposers import make_proposer
 from remask.report.words import one_line
 from remask.search import round_calls
 from remask.store.database import FILE
@@ -33,7 +34,6 @@ from remask.wire import (
     make_budget,
     make_dataset,
     make_price,
-    make_proposer,
     make_target,
     make_task,
     prepare,

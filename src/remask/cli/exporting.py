@@ -1,5 +1,6 @@
 """Writing the files of `remask export`: from a run or a prompt file to the rooms of `export`."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -10,9 +11,35 @@ from remask.export import dspy, formats, promptfoo
 from remask.export.files import require_free, write
 from remask.prompt import Prompt
 from remask.report.files import look
-from remask.report.words import one_line
+from remask.report.words import SELECTION, one_line
 from remask.run import stored_config
 from remask.wire import data_id, make_dataset, stated_assertions
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """What is exported: a run or a prompt file, and of a run how much worse it may be for being
+    shorter (points of 100 on validation; None: the best prompt)."""
+
+    place: Path
+    within: float | None = None
+
+    def prompt(self, names: tuple[str, ...] | None = None) -> Prompt:
+        if self.place.is_file():
+            if self.within is not None:
+                raise ConfigError(
+                    f"--shortest-within chooses among the prompts of a run, and {self.place} is a "
+                    "file; name a run's folder"
+                )
+            return formats.read(self.place, names)
+        return best_prompt(self.place, self.within)
+
+    @property
+    def said(self) -> str:
+        """What a reader should know of a prompt that is not the run's best."""
+        if self.within is None:
+            return ""
+        return f"; chosen by length and validation score ({SELECTION}), not tested"
 
 
 def choose(output: Path, kind: str | None, marked: bool, program: Path | None) -> str:
@@ -27,7 +54,7 @@ def choose(output: Path, kind: str | None, marked: bool, program: Path | None) -
 
 
 def prompt(
-    source: Path,
+    source: Source,
     output: Path,
     kind: str,
     name: str | None,
@@ -36,11 +63,11 @@ def prompt(
 ) -> None:
     """One file for people or another tool."""
     order = formats.Order(name or output.name.partition(".")[0], names)
-    write(output, formats.FORMATS[kind](_prompt(source, names), order), force)
-    click.echo(f"wrote {output} ({kind})")
+    write(output, formats.FORMATS[kind](source.prompt(names), order), force)
+    click.echo(f"wrote {output} ({kind}){source.said}")
 
 
-def program(source: Path, output: Path, given: Path | None, predictor: str, force: bool) -> None:
+def program(source: Source, output: Path, given: Path | None, predictor: str, force: bool) -> None:
     """A DSPy program with the prompt in it; its own file may be the output."""
     if given is None:
         raise ConfigError("the format dspy needs --program FILE, the saved program to change")
@@ -48,25 +75,26 @@ def program(source: Path, output: Path, given: Path | None, predictor: str, forc
         before = given.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{given} cannot be read: {error}; name a program in JSON") from None
-    after = dspy.patch(before, given, _prompt(source, None).text, predictor)
+    after = dspy.patch(before, given, source.prompt().text, predictor)
     write(output, after, force)
-    click.echo(f"wrote {output} (dspy)")
+    click.echo(f"wrote {output} (dspy){source.said}")
 
 
-def comparison(source: Path, output: Path, force: bool) -> None:
+def comparison(source: Source, output: Path, force: bool) -> None:
     """A promptfoo folder around `output`: the run's first and best prompt on its test rows."""
+    run = source.place
     if output.name != promptfoo.CONFIG:
         raise ConfigError(f"promptfoo reads {promptfoo.CONFIG}; give -o FOLDER/{promptfoo.CONFIG}")
-    config = stored_config(source)
+    config = stored_config(run)
     if not (config.data.path or config.data.train):
-        raise ConfigError(f"{source}: the rows were given in memory; there is no file of tests")
+        raise ConfigError(f"{run}: the rows were given in memory; there is no file of tests")
     dataset = make_dataset(config)
-    if data_id(dataset) != look(source).config["data_id"]:
-        raise ConfigError(f"the data of {source} has changed since; put the old rows back")
+    if data_id(dataset) != look(run).config["data_id"]:
+        raise ConfigError(f"the data of {run} has changed since; put the old rows back")
     target = config.target
     found = promptfoo.compare(
         Prompt.parse(config.prompt),
-        best_prompt(source),
+        source.prompt(),
         [e for e in dataset.examples if e.split == "test"],
         promptfoo.Model(
             target.model,
@@ -85,7 +113,9 @@ def comparison(source: Path, output: Path, force: bool) -> None:
         require_free(output.with_name(name), force)
     for name, content in found.files.items():
         write(output.with_name(name), content, force)
-    click.echo(f"wrote {', '.join(found.files)} in {output.parent} ({found.rows} test rows)")
+    click.echo(
+        f"wrote {', '.join(found.files)} in {output.parent} ({found.rows} test rows){source.said}"
+    )
     if found.left_out:
         click.echo(f"left out: {found.left_out} rows that promptfoo would read as templates")
     if not found.graded:
@@ -93,7 +123,3 @@ def comparison(source: Path, output: Path, force: bool) -> None:
             f"the metric {one_line(config.metric.name)} has no plain assertion; add your own to "
             "tests.json"
         )
-
-
-def _prompt(source: Path, names: tuple[str, ...] | None) -> Prompt:
-    return formats.read(source, names) if source.is_file() else best_prompt(source)

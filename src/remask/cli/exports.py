@@ -11,7 +11,7 @@ FORMATS = (
 
 
 @click.command()
-@click.argument("source", metavar="RUN", type=click.Path(path_type=Path))
+@click.argument("place", metavar="RUN", type=click.Path(path_type=Path))
 @click.option(
     "--output", "-o", required=True, type=click.Path(path_type=Path), help="The file to write."
 )
@@ -29,9 +29,13 @@ FORMATS = (
 )
 @click.option("--predictor", default="", help="Of that program, where it has several.")
 @click.option("--marked", is_flag=True, help="Put the [[keep]] marks back; the format marked.")
+@click.option(
+    "--shortest-within", "within", type=click.FloatRange(0, 100), metavar="POINTS",
+    help="The shortest prompt of the run at most so much worse on validation.",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the file where it exists.")
 def export(
-    source: Path,
+    place: Path,
     output: Path,
     kind: str | None,
     variables: tuple[str, ...],
@@ -39,6 +43,7 @@ def export(
     program: Path | None,
     predictor: str,
     marked: bool,
+    within: float | None,
     force: bool,
 ) -> None:
     """Write the best prompt of a run to a file, for people or for another tool.
@@ -48,6 +53,7 @@ def export(
     from remask.cli import exporting
 
     chosen = exporting.choose(output, kind, marked, program)
+    source = exporting.Source(place, within)
     if chosen == "promptfoo":
         exporting.comparison(source, output, force)
     elif chosen == "dspy":

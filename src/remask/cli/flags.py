@@ -20,6 +20,9 @@ _RUN = (
     ),
     click.option("--run-dir", help="Folder for the run (default: runs/DATE-TIME)."),
 )
+_SEARCH = (
+    click.option("--max-tokens", type=int, help="Of the prompt; longer candidates are not tried."),
+)
 _TARGET = (
     click.option("--target", help="embedded, openai:MODEL, or inspect:PROVIDER/MODEL."),
     click.option("--base-url", help="Of another OpenAI-compatible server."),
@@ -58,6 +61,10 @@ def _all(options: tuple[Any, ...], command: Command) -> Command:
 
 def run_flags(command: Command) -> Command:
     return _all(_RUN, command)
+
+
+def search_flags(command: Command) -> Command:
+    return _all(_SEARCH, command)
 
 
 def target_flags(command: Command) -> Command:

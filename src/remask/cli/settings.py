@@ -42,6 +42,7 @@ KEYS = {
     "max_usd": ("budget", "usd"),
     "max_total_tokens": ("budget", "tokens"),
     "masker": ("search", "maskers"),
+    "max_tokens": ("search", "max_tokens"),
 }
 
 

@@ -18,6 +18,7 @@ from remask.report.words import (
     candidates,
     edit_line,
     figure,
+    front_lines,
     known,
     mean,
     one_line,
@@ -26,7 +27,7 @@ from remask.report.words import (
     verdict_line,
     visible,
 )
-from remask.result import RESULT, Result
+from remask.result import RESULT, Result, shortest_within
 
 STYLES = {
     "added": {"fg": "green", "underline": True},
@@ -70,12 +71,13 @@ def run_json(run_dir: Path) -> None:
     click.echo(orjson.dumps(value))
 
 
-def best_prompt(run_dir: Path) -> Prompt:
-    """The incumbent of a run, finished or not, with its kept spans."""
+def best_prompt(run_dir: Path, within: float | None = None) -> Prompt:
+    """The incumbent of a run, finished or not, with its kept spans; or the shortest prompt that is
+    at most `within` points of 100 worse on validation."""
     state = look(run_dir).state
     if not state.baseline:
         raise ConfigError(f"{run_dir} has no prompt yet; go on with `remask resume {run_dir}`")
-    return state.prompt(state.incumbent)
+    return state.prompt(state.incumbent if within is None else shortest_within(state, within))
 
 
 def result_json(result: Result) -> None:
@@ -98,6 +100,10 @@ def result_text(result: Result, mode: str) -> None:
         )
         for query in edit.because:
             click.echo(f"  because of: {one_line(query, 120)}")
+    if len(result.front) > 1:
+        click.echo(f"score and length (validation, {SELECTION}):")
+        for line in front_lines(result.front):
+            click.echo(f"  {line}")
     for warning in result.warnings:
         click.echo(f"warning: {one_line(warning)}")
     click.echo(f"search ended: {one_line(result.stopped)}")

@@ -21,8 +21,9 @@ from remask.integrations.records import Reader, read_record
 from remask.integrations.settings import configured
 from remask.ports import Denoiser, Proposal, Proposer, Remote, Reply, Target
 from remask.prompt import Prompt
+from remask.proposers import make_proposer
 from remask.trace import Chat, Trace
-from remask.wire import make_price, make_proposer
+from remask.wire import make_price
 
 try:
     from gepa.proposer.reflective_mutation.reflection_lm import ReflectionProposal

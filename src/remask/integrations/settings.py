@@ -7,8 +7,8 @@ from remask.config import Config, make_config
 from remask.denoisers import make_denoiser
 from remask.ports import Denoiser, Proposer
 from remask.prompt import Prompt
+from remask.proposers import make_proposer
 from remask.run import merged
-from remask.wire import make_proposer
 
 
 def configured(dlm: str | Denoiser, answer: str, settings: Mapping[str, Any] | None) -> Config:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from remask.budget import Spend
 from remask.events import Accepted, Event, Proposed, Scored, Started, State
 from remask.evidence import Comparison
-from remask.result import Result, changes
+from remask.result import PromptScore, Result, changes
 
 SELECTION = "used for selection"
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # Unicode categories
@@ -126,6 +126,11 @@ def selection_line(result: Result) -> str:
     """The figures that chose the prompt, labelled as such."""
     before, after = figure(result.baseline.validation), figure(result.best.validation)
     return f"validation ({SELECTION}, too good to quote): {before} → {after}"
+
+
+def front_lines(front: Iterable[PromptScore]) -> Iterable[str]:
+    """Score and length of each prompt of the front, one line each."""
+    return (f"{p.tokens} tokens, {figure(p.validation)}: {one_line(p.prompt, 90)}" for p in front)
 
 
 def figure(value: float | None) -> str:
