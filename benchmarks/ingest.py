@@ -108,6 +108,7 @@ def main() -> None:
         "bytes_per_record": size // args.records,
         "records_per_second": {name: round(rate) for name, rate in found.items()},
         "times_the_bare_loop": round(found["bare"] / found["parsed"], 2),
+        "machine": f"{platform.system()} {platform.machine()}, {cpu()}, processor time",
         "python": platform.python_version(),
         "orjson": orjson.__version__,
         "command": " ".join(["python", *sys.argv]),
@@ -116,6 +117,13 @@ def main() -> None:
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     print(json.dumps(result, indent=1))
+
+
+def cpu() -> str:
+    """What the processor calls itself, where Linux says so."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

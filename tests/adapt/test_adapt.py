@@ -60,9 +60,10 @@ def student(seed: int = 0) -> Student:
 
 def test_what_is_trained_is_what_is_used(cases: list[Case], tmp_path: Path) -> None:
     """Logits of training equal those of the saved adapter, read as a denoiser reads it. In
-    float32, so that only the order of sums differs."""
+    float32 and from numbers that a file holds, so that only the order of sums differs."""
     base = load_base(dtype=torch.float32)
-    made = Student(base, FAMILY, 4, 8.0, {n: p.data for n, p in student().parameters.items()})
+    held = {n: p.data.to(torch.bfloat16) for n, p in student().parameters.items()}
+    made = Student(base, FAMILY, 4, 8.0, held)
     layout = Layout(base, FAMILY)
     batch = draw_batch([cases], (1.0,), layout, 2, 2, seed=3, step=0)
     _, memory = base.read(batch.contexts, batch.contexts_real)
@@ -76,6 +77,9 @@ def test_what_is_trained_is_what_is_used(cases: list[Case], tmp_path: Path) -> N
     made.save(tmp_path / "a.safetensors", {})
     loaded = load_adapter(base, tmp_path / "a.safetensors")
     torch.testing.assert_close(loaded.gates.right, adapted.gates.right)
+    weights = loaded.backbone.model.state_dict()
+    for name, weight in adapted.backbone.model.state_dict().items():
+        assert torch.equal(weight, weights[name]), "what is measured is what is written"
     assert loaded.family is FAMILY
 
 
@@ -109,8 +113,9 @@ def test_a_killed_training_goes_on_as_if_it_was_not(cases: list[Case], tmp_path:
     assert [p.loss for p in later] == [p.loss for p in seen[2:]]
     for name, p in whole.parameters.items():
         assert torch.equal(p, rest.parameters[name]), name
-    with pytest.raises(ConfigError, match="another output"):
-        next(train(student(), cases[:6], PLAN, tmp_path / "b"))
+    for other, known in ((student(), cases[:6]), (student(seed=1), cases)):
+        with pytest.raises(ConfigError, match="another output"):
+            next(train(other, known, PLAN, tmp_path / "b"))
 
 
 def test_the_rate_rises_stays_and_falls() -> None:

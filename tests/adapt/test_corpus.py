@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from remask.adapt.corpus import hold_out, read_cases, shown
-from remask.errors import DataError
+from remask.errors import ConfigError, DataError
 
 PROMPT = "Name the team that should answer the message of the customer."
 
@@ -89,3 +89,8 @@ def test_what_is_no_corpus_is_one_sentence(tmp_path: Path, text: str, says: str)
         read_cases([tmp_path / "a.jsonl"])
     with pytest.raises(DataError, match="no such file"):
         read_cases([tmp_path / "none.jsonl"])
+
+
+def test_a_broken_expression_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="not a regular expression"):
+        read_cases([write(tmp_path / "a.jsonl", row())], "(")

@@ -1,10 +1,13 @@
 """A promptfooconfig.yaml as data: what is read, what it means, and what is refused and how."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from remask.cli import main
 from remask.cli.settings import read
 from remask.errors import DataError
 from remask.task.assertions import Assertion, Demands
@@ -110,3 +113,20 @@ def test_what_cannot_be_read_is_refused_with_its_place(
 def test_malformed_yaml_has_a_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not valid YAML"):
         load_config(config(tmp_path, "tests:\n - [a\n"), "{a}")
+
+
+@pytest.mark.slow
+def test_a_config_is_optimised_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the embedded models: rows are answered and scored by their assertions."""
+    things = ("shop", "parcel", "card", "gift", "store", "order", "price", "shoe")
+    rows = "".join(
+        f"  - vars: {{thing: {thing}}}\n    assert: [{{type: icontains, value: {thing}}}]\n"
+        for thing in things
+    )
+    config(tmp_path, "prompts: ['Say a word about the {{thing}}.']\ntests:\n" + rows)
+    monkeypatch.chdir(tmp_path)
+    flags = ["optimize", "promptfooconfig.yaml", "--max-calls", "30", "--run-dir", "run", "--plain"]
+    done = CliRunner().invoke(main, flags)
+    assert done.exit_code == 0, done.output
+    found = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert "{{thing}}" in found["prompt"] and 0 < found["spend"]["calls"] <= 30

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from remask.errors import DataError
+from remask.errors import ConfigError, DataError
 from remask.identity import content_id
 from remask.ingest.read import read
 from remask.ingest.record import Record
@@ -47,9 +47,12 @@ def read_cases(paths: Sequence[Path], leave_out: str = "") -> list[Case]:
     """The prompts of files, or of the JSONL files of folders; equal prompts are one case.
 
     leave_out: a regular expression; what it finds in a task's name or a prompt's text is left out.
-    Raises DataError where nothing is left.
+    Raises DataError where nothing is left, ConfigError where `leave_out` is no expression.
     """
-    never = re.compile(leave_out, re.IGNORECASE) if leave_out else None
+    try:
+        never = re.compile(leave_out, re.IGNORECASE) if leave_out else None
+    except re.error as error:
+        raise ConfigError(f"{leave_out!r} is not a regular expression: {error}") from None
     joined: dict[str, list[Case]] = defaultdict(list)
     for file in _files(paths):
         for case in _rows(file) if _holds_prompts(file) else _conversations(file):

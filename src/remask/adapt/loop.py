@@ -73,12 +73,14 @@ def train(
 ) -> Iterator[Progress]:
     """Train from where `checkpoint` stands, written every so many seconds and at the end.
 
-    Raises ConfigError where the checkpoint is of another run, NumericsError where the loss is not a
-    number.
+    A checkpoint belongs to plan, cases and the parameters that the student begins with. Raises
+    ConfigError where it is of another run, NumericsError where the loss is not
+    a number.
     """
     layout = Layout(student.base, student.family)
     groups, shares = _groups(cases, plan.with_traces)
-    name = content_id("plan", asdict(plan), sorted(case.id for case in cases))
+    began = [float(p.detach().double().sum()) for p in student.parameters.values()]
+    name = content_id("plan", asdict(plan), sorted(case.id for case in cases), began)
     optimiser = _optimiser(student)
     done = _restore(checkpoint, student, optimiser, name)
     saved = time.monotonic()

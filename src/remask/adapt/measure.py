@@ -23,8 +23,6 @@ from remask.dlm.reading import Prefixes, RegionReading
 from remask.identity import rng_for
 
 CONTEXT_TOKENS = 400  # of traces: what the search reads by default
-
-
 MASKS = 2000  # whose logits are held at once
 Choose = Callable[[int, np.random.Generator], list[int]]  # of n tokens those that are hidden
 
@@ -123,7 +121,8 @@ def filled(reading: RegionReading, piece: Piece, hidden: Sequence[int]) -> list[
 
 def at_once(reading: RegionReading, piece: Piece, hidden: Sequence[int]) -> list[float]:
     """Nats of each hidden token while all of them are masked."""
-    row = [i in set(hidden) for i in range(len(piece.window))]
+    chosen = set(hidden)
+    row = [i in chosen for i in range(len(piece.window))]
     logp = _logp(reading, piece, [row])
     return [-float(logp[k, piece.window[i]]) for k, i in enumerate(hidden)]
 

@@ -1,9 +1,10 @@
 """What is trained: low-rank factors of all linear layers, attention gates, the mask's embedding.
 
 The student reads with weights that are merged anew at each step, W + alpha / r · B A (LoRA, arXiv
-2106.09685), which is exactly what the adapter becomes in use; on CPUs that is also quicker than
-extra products at every layer, because r is far smaller than the number of tokens. The base stays as
-it is and reads the traces. Knows a backbone and a family; knows no corpus and no optimiser.
+2106.09685), which up to rounding is what the adapter becomes in use; on CPUs that is also quicker
+than extra products at every layer, because r is far smaller than the number of tokens. The base
+stays as it is and reads the traces. Knows a backbone and a family; knows no corpus and no
+optimiser.
 """
 
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from torch.func import functional_call
 
 from remask.backbone.attention import MINUS_INF, Gates, Memory, Scores, Store
 from remask.backbone.model import Backbone
-from remask.dlm.adapter import FORMAT, Adapted
+from remask.dlm.adapter import FORMAT, Adapted, merge
 from remask.dlm.families import Family
 
 GATE = -4.0  # where gates start: the untrained model then reads almost like its base
@@ -134,10 +135,9 @@ class Student:
 
     @torch.no_grad()
     def adapted(self) -> Adapted:
-        """The student as it would be used, for measuring."""
-        p = self.parameters
-        gates = Gates(*(p[name].detach().clone() for name in (RIGHT, MASKED, EMBEDDING)))
-        return Adapted(self.base.with_weights(self.weights(), "student"), gates, self.family)
+        """The student as it would be used, in the numbers that `save` writes."""
+        scale = self.alpha / self.rank
+        return merge(self.base, self.family, self._stored(), scale, "student", "the student")
 
     def save(self, path: Path, notes: Mapping[str, str]) -> None:
         """Write the adapter, whole or not at all; `notes` go into its header."""
@@ -149,14 +149,16 @@ class Student:
             "alpha": str(self.alpha),
             **notes,
         }
-        tensors = {
-            # Gates are few and small numbers matter; the rest is computed in bf16 anyway.
+        temporary = path.with_name(f".{path.name}.tmp")
+        save_file(self._stored(), temporary, header)
+        temporary.replace(path)
+
+    def _stored(self) -> dict[str, Tensor]:
+        """What an adapter's file holds: bf16, but for the gates, which are few."""
+        return {
             name: p.detach().to(torch.float32 if name.startswith("gates.") else torch.bfloat16)
             for name, p in self.parameters.items()
         }
-        temporary = path.with_name(f".{path.name}.tmp")
-        save_file({n: t.contiguous() for n, t in tensors.items()}, temporary, header)
-        temporary.replace(path)
 
 
 def fresh(base: Backbone, rank: int, seed: int) -> dict[str, Tensor]:

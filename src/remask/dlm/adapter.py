@@ -7,6 +7,7 @@ knows nothing of prompts and sampling.
 """
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,9 +41,22 @@ def load_adapter(base: Backbone, path: Path = SHIPPED) -> Adapted:
     header, tensors, digest = read_adapter(path)
     family = FAMILIES[header["family"]]
     scale = float(header["alpha"]) / float(header["rank"])
+    return merge(base, family, tensors, scale, digest, str(path))
+
+
+def merge(
+    base: Backbone,
+    family: Family,
+    tensors: Mapping[str, Tensor],
+    scale: float,
+    digest: str,
+    place: str,
+) -> Adapted:
+    """The base with the factors of `tensors` times `scale` in its linear weights. `digest` names
+    them in the identity, `place` in errors. Raises BackendError where they do not fit."""
     state = base.model.state_dict()
     names = sorted(name.removesuffix(".a") for name in tensors if name.endswith(".a"))
-    merged = {f"{name}.weight": _merge(state, tensors, name, scale, path) for name in names}
+    merged = {f"{name}.weight": _merge(state, tensors, name, scale, place) for name in names}
     gates = Gates(tensors["gates.right"], tensors["gates.masked"], tensors["mask_embedding"])
     return Adapted(base.with_weights(merged, f"{base.identity}+{digest}"), gates, family)
 
@@ -74,10 +88,10 @@ def read_adapter(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
 
 
 def _merge(
-    state: dict[str, Tensor], tensors: dict[str, Tensor], name: str, scale: float, path: Path
+    state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str, scale: float, place: str
 ) -> Tensor:
     weight = state.get(f"{name}.weight")
     down, up = tensors[f"{name}.a"].float(), tensors[f"{name}.b"].float()
     if weight is None or weight.shape != (up.shape[0], down.shape[1]):
-        raise BackendError(f"{path}: {name} does not fit the base model; use its own adapter")
+        raise BackendError(f"{place}: {name} does not fit the base model; use its own adapter")
     return torch.addmm(weight.float(), up, down, alpha=scale).to(weight.dtype)
