@@ -25,8 +25,6 @@ from remask.dlm.layout import Layout
 from remask.errors import ConfigError, NumericsError
 from remask.identity import content_id
 
-# Learning rates over that of the factors: gates are few and must move far.
-FASTER = {RIGHT: 20.0, MASKED: 20.0, EMBEDDING: 2.0}
 SLOWEST = 0.02  # share of the rate that is left at the end
 
 
@@ -41,6 +39,10 @@ class Plan:
     warmup: int = 30  # steps in which the rate rises
     decay: float = 0.25  # last share of the steps, in which the rate falls
     distil: float = 0.3  # share of the loss
+    interior: float = 1.0  # weight of masked tokens whose left neighbour is masked, over others
+    # Learning rates over that of the factors: gates are few and must move far. 0: not trained.
+    gates: float = 20.0
+    embedding: float = 2.0  # of the mask
     with_traces: float = 0.7  # of the tasks, where prompts without conversations are known as well
     rank: int = 32
     alpha: float = 64.0
@@ -81,7 +83,7 @@ def train(
     groups, shares = _groups(cases, plan.with_traces)
     began = [float(p.detach().double().sum()) for p in student.parameters.values()]
     name = content_id("plan", asdict(plan), sorted(case.id for case in cases), began)
-    optimiser = _optimiser(student)
+    optimiser = _optimiser(student, plan)
     done = _restore(checkpoint, student, optimiser, name)
     saved = time.monotonic()
     for step in range(done, plan.steps):
@@ -110,14 +112,23 @@ def losses(student: Student, batch: Batch, plan: Plan) -> tuple[float, Tensor]:
     past = memory.select(rows)
     logits = student.logits(batch.ids, batch.real, batch.masked, past)
     truth = batch.clean[batch.masked]
-    entropy = F.cross_entropy(logits, truth)
+    each = F.cross_entropy(logits, truth, reduction="none")
+    entropy, weight = each.mean().item(), _weights(batch, plan.interior)
+    loss = (each * weight).sum()
     if not plan.distil:
-        return entropy.item(), entropy
+        return entropy, loss
     once = slice(None, None, plan.rows)  # the window is the same for all corruptions of a task
     hidden = base.read_hidden(batch.clean[once], batch.real[once], memory)
     taught = hidden.repeat_interleave(plan.rows, 0)[:, :-1][batch.masked[:, 1:]]
-    soft = F.cross_entropy(logits, base.logits(taught).softmax(-1))
-    return entropy.item(), (1 - plan.distil) * entropy + plan.distil * soft
+    soft = F.cross_entropy(logits, base.logits(taught).softmax(-1), reduction="none")
+    return entropy, (1 - plan.distil) * loss + plan.distil * (soft * weight).sum()
+
+
+def _weights(batch: Batch, interior: float) -> Tensor:
+    """(masks,) that sum to 1, by whether the left neighbour is masked as well."""
+    inside = batch.masked.roll(1, 1)[batch.masked]  # the front of a row is never masked
+    weights = torch.where(inside, interior, 1.0)
+    return weights / weights.sum()
 
 
 def _groups(
@@ -130,12 +141,13 @@ def _groups(
     return [told, bare], (with_traces, 1 - with_traces)
 
 
-def _optimiser(student: Student) -> torch.optim.AdamW:
+def _optimiser(student: Student, plan: Plan) -> torch.optim.AdamW:
+    faster = {RIGHT: plan.gates, MASKED: plan.gates, EMBEDDING: plan.embedding}
     groups = [
         {
             "params": [p],
-            "faster": FASTER.get(name, 1.0),
-            "weight_decay": 0.0 if name in FASTER else 0.01,
+            "faster": faster.get(name, 1.0),
+            "weight_decay": 0.0 if name in faster else 0.01,
         }
         for name, p in student.parameters.items()
     ]

@@ -1,0 +1,78 @@
+"""Short training runs that differ in one setting: what a step of adaptation gains by it.
+
+    python benchmarks/ablation.py --data CORPUS --out FOLDER [--arms NAME ...] [--steps 60]
+
+All arms see the same batches with the same masks, so the mean loss of their last steps can be
+compared; beside it stand the nats on held-out prompts. An arm that is done is not run again: its
+line is in FOLDER/arms.jsonl.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import mean
+
+import torch
+
+from remask.adapt.corpus import hold_out, read_cases
+from remask.adapt.loop import Plan, train
+from remask.adapt.make import FAMILY, MEASURED
+from remask.adapt.measure import measure
+from remask.adapt.student import Student, fresh
+from remask.backbone.weights import load_base
+
+BASE = Plan(steps=60, rate=2e-3)
+ARMS = {
+    "base": BASE,
+    "slower": replace(BASE, rate=1e-3),
+    "interior": replace(BASE, interior=2.0),
+    "no-distillation": replace(BASE, distil=0.0),
+    "more-distillation": replace(BASE, distil=0.6),
+    "still-gates": replace(BASE, gates=0.0, embedding=0.0),
+    "rank-8": replace(BASE, rank=8, alpha=16.0),
+    "rank-64": replace(BASE, rank=64, alpha=128.0),
+}
+LAST = 30  # steps whose loss is averaged
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
+    parser.add_argument("--steps", type=int, default=BASE.steps)
+    parser.add_argument("--leave-out", default="", metavar="REGEX")
+    parser.add_argument("--held-out", type=int, default=120)
+    parser.add_argument("--prompts", type=int, default=60, help="of those, the first so many")
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    args.out.mkdir(parents=True, exist_ok=True)
+    results = args.out / "arms.jsonl"
+    lines = results.read_text("utf-8").splitlines() if results.exists() else []
+    done = {json.loads(line)["arm"] for line in lines}
+    cases, held = hold_out(read_cases([args.data], args.leave_out), args.held_out)
+    base = load_base()
+    for name in args.arms:
+        if name in done:
+            continue
+        plan = replace(ARMS[name], steps=args.steps, decay=0.0)
+        student = Student(base, FAMILY, plan.rank, plan.alpha, fresh(base, plan.rank, plan.seed))
+        checkpoint = args.out / f"{name}.checkpoint.safetensors"
+        losses = {one.step: one.loss for one in train(student, cases, plan, checkpoint)}
+        adapted = student.adapted()
+        nats = [measure(base, adapted, held[: args.prompts], what) for what in MEASURED]
+        row = {
+            "arm": name,
+            "loss": mean(loss for step, loss in losses.items() if step > args.steps - LAST),
+            "losses": losses,
+            "held_out": [asdict(n) for n in nats if n is not None],
+        }
+        with results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+        print(name, f"{row['loss']:.3f}", row["held_out"], flush=True)
+
+
+if __name__ == "__main__":
+    main()
