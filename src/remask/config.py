@@ -140,6 +140,7 @@ class DlmConfig(EndpointConfig):
     block: Annotated[int, Field(ge=1)] | None = None  # tokens finished before the next; None: all
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # probability of the tokens drawn from
     guidance: Annotated[float, Field(ge=0, le=10)] = 0.0  # by traces; doubles the cost
+    elastic: bool = False  # of the embedded model: a hole's length is the most it may take
     noise: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of an old text that is masked; 1: all
     doubt: Annotated[float, Field(ge=0, le=1)] = 0.0  # write again what was less probable; 0: none
     cache: Literal["approximate", "exact"] = "approximate"  # of families that read both ways

@@ -82,6 +82,7 @@ def _embedded(config: DlmConfig, adapter: str) -> Denoiser:
         guidance=config.guidance,
         revise=_revision(config),
         refresh=config.refresh_window,
+        elastic=config.elastic,
     )
 
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from remask.adapt.batches import cut, draw_batch
 from remask.adapt.corpus import Case, read_cases
+from remask.adapt.corrupt import Mask
 from remask.adapt.loop import Plan, Progress, losses, train
 from remask.adapt.measure import at_once, filled, measure
 from remask.adapt.student import Student, fresh
@@ -145,7 +146,9 @@ def test_nats_by_hand(cases: list[Case]) -> None:
     piece = cut(cases[0].prompt, ids, ranges, 3, 128, layout, ())
     reading = embedded_reading(base, adapted)
     (one,), (once,) = filled(reading, piece, [3]), at_once(reading, piece, [3])
-    row = torch.tensor([[*piece.context, *piece.row([i == 3 for i in range(len(ids))], 16)]])
+    row = torch.tensor(
+        [[*piece.context, *piece.rows(Mask([i == 3 for i in range(len(ids))]), FAMILY).ids]]
+    )
     _, past = base.read(row[:, : len(piece.context)], torch.ones(1, len(piece.context)).bool())
     region = row[:, len(piece.context) :]
     real, masked = torch.ones_like(region, dtype=torch.bool), region == FAMILY.mask

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from remask.adapt.corpus import Case, shown
-from remask.adapt.corrupt import Masks, corrupt
+from remask.adapt.corrupt import Mask, Masks, corrupt
 from remask.condition import brief
 from remask.dlm.canvas import Row, sentence_starts, window
+from remask.dlm.families import Family
 from remask.dlm.layout import Layout
 from remask.dlm.reading import Ids
 from remask.identity import rng_for
@@ -25,6 +26,7 @@ from remask.ports import Context
 CONTEXTS = (64, 1000)  # tokens of traces, drawn on a logarithmic scale
 MOST_TRACES = 12
 SHORTEST_WINDOW = 16
+NOWHERE = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,14 +38,36 @@ class Piece:
     window: Ids
     close: Ids  # the end of the turn where the window reaches the prompt's end
 
-    def row(self, mask: Sequence[bool], masked: int) -> list[int]:
-        """The region with the `masked` id where `mask` says so."""
-        shown = [masked if m else i for m, i in zip(mask, self.window, strict=True)]
-        return [self.front, *shown, *self.close]
-
     @property
     def clean(self) -> list[int]:
         return [self.front, *self.window, *self.close]
+
+    def rows(self, mask: Mask, family: Family) -> "Rows":
+        """The region as `mask` hides it, what it should become, and where that stands."""
+        rows = Rows([self.front], [self.front], [0])
+        for i, token in enumerate(self.window):
+            for hides in mask.spare.get(i, ()):
+                rows.add(family.delete, hides, NOWHERE, family)
+            rows.add(token, mask.hidden[i], i + 1, family)
+        for hides in mask.spare.get(len(self.window), ()):
+            rows.add(family.delete, hides, NOWHERE, family)
+        for i, token in enumerate(self.close, 1 + len(self.window)):
+            rows.add(token, False, i, family)
+        return rows
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """One region in three readings, of equal length."""
+
+    ids: list[int]  # with masks
+    truth: list[int]  # without
+    source: list[int]  # the place in `Piece.clean`; NOWHERE for a deleted place
+
+    def add(self, token: int, hides: bool, source: int, family: Family) -> None:
+        self.ids.append(family.mask if hides else token)
+        self.truth.append(token)
+        self.source.append(source)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +76,13 @@ class Batch:
 
     contexts: Tensor  # (T, C) long
     contexts_real: Tensor  # (T, C) bool
+    clean: Tensor  # (T, W) long: the regions without masks
+    clean_real: Tensor  # (T, W) bool
     ids: Tensor  # (T * R, L) long, masks in place
     real: Tensor  # (T * R, L) bool
     masked: Tensor  # (T * R, L) bool: where the loss is
-    clean: Tensor  # (T * R, L) long, without masks
+    truth: Tensor  # (T * R, L) long: what should stand there
+    source: Tensor  # (T * R, L) long: the place of that in `clean`; NOWHERE for deleted places
 
 
 def draw_piece(case: Case, layout: Layout, rng: np.random.Generator) -> Piece:
@@ -110,6 +137,7 @@ def draw_batch(
     rows: int,
     seed: int,
     step: int,
+    elastic: bool = False,
 ) -> Batch:
     """The batch of one step; it depends on nothing but its arguments, so a killed run goes on.
 
@@ -121,18 +149,21 @@ def draw_batch(
         group = cases[int(rng.choice(len(cases), p=shares))]
         piece = draw_piece(group[int(rng.integers(len(group)))], layout, rng)
         pieces.append(piece)
-        masks.append(corrupt(len(piece.window), rows, rng))
+        masks.append(corrupt(len(piece.window), rows, rng, elastic))
     return collate(pieces, masks, layout)
 
 
 def collate(pieces: Sequence[Piece], masks: Sequence[Masks], layout: Layout) -> Batch:
     """Pieces and the masks of their windows as tensors."""
-    pad, mask = layout.end, layout.family.mask
-    rows = [p.row(m, mask) for p, some in zip(pieces, masks, strict=True) for m in some]
-    clean = [p.clean for p, some in zip(pieces, masks, strict=True) for _ in some]
+    pad, family = layout.end, layout.family
+    rows = [p.rows(m, family) for p, some in zip(pieces, masks, strict=True) for m in some]
     contexts, contexts_real = _padded([p.context for p in pieces], pad, left=True)
-    ids, real = _padded(rows, pad)
-    return Batch(contexts, contexts_real, ids, real, ids == mask, _padded(clean, pad)[0])
+    clean, clean_real = _padded([p.clean for p in pieces], pad)
+    ids, real = _padded([r.ids for r in rows], pad)
+    truth, _ = _padded([r.truth for r in rows], pad)
+    source, _ = _padded([r.source for r in rows], NOWHERE)
+    masked = ids == family.mask
+    return Batch(contexts, contexts_real, clean, clean_real, ids, real, masked, truth, source)
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:

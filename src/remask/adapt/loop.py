@@ -2,7 +2,9 @@
 
 The loss at masked tokens is a mean of cross-entropy and of distillation from the frozen base, which
 reads the clean window left to right: an unbiased target of lower variance for what the left side
-says, while only the truth teaches the right side. All masked tokens weigh the same. The batch of a
+says, while only the truth teaches the right side. A row of n masked tokens weighs sqrt(n): between
+equal tokens, where whole windows drown the short spans of use, and equal rows, which is the bound
+on the likelihood (1/t; arXiv 2502.09992, equation 3) but trembles with small batches. The batch of a
 step depends on seed and step alone, so a checkpoint is parameters, optimiser and step.
 """
 
@@ -18,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from remask.adapt.batches import Batch, draw_batch
+from remask.adapt.batches import NOWHERE, Batch, draw_batch
 from remask.adapt.corpus import Case
 from remask.adapt.student import EMBEDDING, MASKED, RIGHT, Student
 from remask.dlm.layout import Layout
@@ -39,6 +41,8 @@ class Plan:
     warmup: int = 30  # steps in which the rate rises
     decay: float = 0.25  # last share of the steps, in which the rate falls
     distil: float = 0.3  # share of the loss
+    elastic: bool = True  # whether the delete token is taught
+    balance: float = 0.5  # a token of a row with n weighs n ** -balance
     interior: float = 1.0  # weight of masked tokens whose left neighbour is masked, over others
     # Learning rates over that of the factors: gates are few and must move far. 0: not trained.
     gates: float = 20.0
@@ -88,7 +92,9 @@ def train(
     saved = time.monotonic()
     for step in range(done, plan.steps):
         start = time.monotonic()
-        batch = draw_batch(groups, shares, layout, plan.tasks, plan.rows, plan.seed, step)
+        batch = draw_batch(
+            groups, shares, layout, plan.tasks, plan.rows, plan.seed, step, plan.elastic
+        )
         entropy, loss = losses(student, batch, plan)
         if not math.isfinite(loss.item()):
             raise NumericsError(f"the loss of step {step + 1} is not a number; lower the rate")
@@ -111,23 +117,26 @@ def losses(student: Student, batch: Batch, plan: Plan) -> tuple[float, Tensor]:
     _, memory = base.read(batch.contexts, batch.contexts_real)
     past = memory.select(rows)
     logits = student.logits(batch.ids, batch.real, batch.masked, past)
-    truth = batch.clean[batch.masked]
-    each = F.cross_entropy(logits, truth, reduction="none")
-    entropy, weight = each.mean().item(), _weights(batch, plan.interior)
+    each = F.cross_entropy(logits, batch.truth[batch.masked], reduction="none")
+    entropy, weight = each.mean().item(), _weights(batch, plan)
     loss = (each * weight).sum()
     if not plan.distil:
         return entropy, loss
-    once = slice(None, None, plan.rows)  # the window is the same for all corruptions of a task
-    hidden = base.read_hidden(batch.clean[once], batch.real[once], memory)
-    taught = hidden.repeat_interleave(plan.rows, 0)[:, :-1][batch.masked[:, 1:]]
-    soft = F.cross_entropy(logits, base.logits(taught).softmax(-1), reduction="none")
+    hidden = base.read_hidden(batch.clean, batch.clean_real, memory)
+    source = batch.source[batch.masked]
+    task = rows[:, None].expand_as(batch.ids)[batch.masked]
+    # The left-to-right reader knows nothing of deleted places: there the truth teaches alone.
+    taught = base.logits(hidden[task, (source - 1).clamp(min=0)]).softmax(-1)
+    soft = F.cross_entropy(logits, taught, reduction="none").where(source != NOWHERE, each)
     return entropy, (1 - plan.distil) * loss + plan.distil * (soft * weight).sum()
 
 
-def _weights(batch: Batch, interior: float) -> Tensor:
-    """(masks,) that sum to 1, by whether the left neighbour is masked as well."""
-    inside = batch.masked.roll(1, 1)[batch.masked]  # the front of a row is never masked
-    weights = torch.where(inside, interior, 1.0)
+def _weights(batch: Batch, plan: Plan) -> Tensor:
+    """(masks,) that sum to 1: by the masks of the row, and whether the left neighbour is one."""
+    masked = batch.masked
+    inside = masked.roll(1, 1)[masked]  # the front of a row is never masked
+    count = masked.sum(1, keepdim=True).expand_as(masked)[masked].float()
+    weights = torch.where(inside, plan.interior, 1.0) * count**-plan.balance
     return weights / weights.sum()
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from remask.adapt.batches import Piece, cut, fitting
 from remask.adapt.corpus import Case
-from remask.adapt.corrupt import Masks
+from remask.adapt.corrupt import Mask, Masks
 from remask.backbone.model import Backbone
 from remask.dlm.adapter import Adapted
 from remask.dlm.layout import Layout
@@ -110,7 +110,7 @@ def filled(reading: RegionReading, piece: Piece, hidden: Sequence[int]) -> list[
     most = max(1, MASKS // len(hidden))
     for begin in range(0, len(rows), most):
         some = rows[begin : begin + most]
-        masks = [[i in row for i in range(size)] for row in some]
+        masks = [Mask([i in row for i in range(size)]) for row in some]
         logp = _logp(reading, piece, masks)
         at = 0
         for k, row in enumerate(some, begin):
@@ -122,13 +122,17 @@ def filled(reading: RegionReading, piece: Piece, hidden: Sequence[int]) -> list[
 def at_once(reading: RegionReading, piece: Piece, hidden: Sequence[int]) -> list[float]:
     """Nats of each hidden token while all of them are masked."""
     chosen = set(hidden)
-    row = [i in chosen for i in range(len(piece.window))]
-    logp = _logp(reading, piece, [row])
+    mask = Mask([i in chosen for i in range(len(piece.window))])
+    logp = _logp(reading, piece, [mask])
     return [-float(logp[k, piece.window[i]]) for k, i in enumerate(hidden)]
 
 
 def _logp(reading: RegionReading, piece: Piece, masks: Masks) -> Tensor:
-    """(masks, V) log-probabilities at all masks of the rows, in reading order."""
-    ids = torch.tensor([piece.row(mask, reading.family.mask) for mask in masks])
+    """(masks, V) log-probabilities at all masks of the rows, in reading order: of the tokens that
+    a fill of fixed length may contain."""
+    family = reading.family
+    ids = torch.tensor([piece.rows(mask, family).ids for mask in masks])
     session = reading.begin(piece.context, 0, torch.ones_like(ids, dtype=torch.bool))
-    return session.logits(ids).log_softmax(-1)
+    logits = session.logits(ids)
+    logits[:, list(family.special)] = float("-inf")
+    return logits.log_softmax(-1)

@@ -2,13 +2,13 @@
 
 An adapter is one safetensors file: for each linear layer NAME two low-rank factors NAME.a (r, in)
 and NAME.b (out, r), the attention gates, and the embedding of the mask; its header names family,
-rank, alpha and layout. Merging is LoRA's W + alpha / r · B A (arXiv 2106.09685). Knows weights;
-knows nothing of prompts and sampling.
+rank, alpha, layout, and whether the delete token was taught. Merging is LoRA's W + alpha / r · B A
+(arXiv 2106.09685). Knows weights; knows nothing of prompts and sampling.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -31,6 +31,7 @@ class Adapted:
     backbone: Backbone  # the merged weights; shares all others with the base
     gates: Gates
     family: Family
+    elastic: bool = False  # whether it was taught the delete token
 
 
 def load_adapter(base: Backbone, path: Path = SHIPPED) -> Adapted:
@@ -41,7 +42,8 @@ def load_adapter(base: Backbone, path: Path = SHIPPED) -> Adapted:
     header, tensors, digest = read_adapter(path)
     family = FAMILIES[header["family"]]
     scale = float(header["alpha"]) / float(header["rank"])
-    return merge(base, family, tensors, scale, digest, str(path))
+    made = merge(base, family, tensors, scale, digest, str(path))
+    return replace(made, elastic=header.get("elastic") == "true")
 
 
 def merge(

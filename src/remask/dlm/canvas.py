@@ -29,9 +29,10 @@ class Kind(IntFlag):
     WORDY = 4  # does not end with punctuation, because punctuation follows
     FINAL = 8  # ends a sentence
     CAPITAL = 16  # begins no word in lower case
+    ELASTIC = 32  # may be left empty
 
 
-KINDS = 32  # combinations
+KINDS = 64  # combinations
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +89,16 @@ def _touches(left: str, right: str) -> bool:
     return left[-1].isspace() or left[-1] in OPENING or right[0].isspace() or right[0] in CLOSING
 
 
-def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int, draft: bool = False) -> Row:
+def to_row(
+    parts: Sequence[str | Hole],
+    encode: Encode,
+    mask: int,
+    draft: bool = False,
+    elastic: bool = False,
+) -> Row:
     """Encode the parts of a settled canvas. With `draft` a hole holds its old text, if there is
-    one, in as many tokens as that has."""
+    one, in as many tokens as that has. With `elastic` all of a hole but its first token may be
+    left empty."""
     ids: list[int] = []
     kinds: list[int] = []
     holes: list[tuple[int, int]] = []
@@ -102,7 +110,8 @@ def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int, draft: bool =
             inside = _draft(left, part, right, encode) if draft else []
             inside = inside or [mask] * part.tokens
             holes.append((len(ids), len(ids) + len(inside)))
-            kinds += _kinds(left, replace(part, tokens=len(inside)), right)
+            own = _kinds(left, replace(part, tokens=len(inside)), right)
+            kinds += own[:1] + [kind | Kind.ELASTIC * elastic for kind in own[1:]]
             ids += inside
             continue
         text = part.rstrip(" ") if isinstance(right, Hole) else part

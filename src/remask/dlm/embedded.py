@@ -15,6 +15,7 @@ from remask.dlm.reading import Prefixes, RegionReading
 from remask.dlm.revise import WRITE_ANEW, Revision
 from remask.dlm.sampler import Rule
 from remask.dlm.windowed import WindowReading
+from remask.errors import ConfigError
 
 # Why so cool: docs/log.md, token temperature of the denoiser.
 RULE = Rule(temperature=0.3, position_temperature=0.3, left_bias=4.0, threshold=0.9)
@@ -32,18 +33,27 @@ class EmbeddedDenoiser(LocalDenoiser):
         guidance: float = 0.0,
         revise: Revision = WRITE_ANEW,
         refresh: int = 1,
+        elastic: bool = False,
     ) -> None:
         """`steps` per window: without it one for every mask, at most 24.
 
         Two tokens written at once seldom fit each other: the base's mean log-probability of the
         prompts written in seven cases, one seed, was -3.55 with one per step and -4.09 with two.
-        `refresh`: steps between whole readings of a window (`windowed.py`); 1 is exact. Raises
-        ConfigError and BackendError.
+        `refresh`: steps between whole readings of a window (`windowed.py`); 1 is exact.
+        `elastic`: see LocalDenoiser; the adapter must know the delete token. Raises ConfigError
+        and BackendError.
         """
-        reading = embedded_reading(backbone, adapter, refresh)
+        made = adapter if isinstance(adapter, Adapted) else load_adapter(backbone, adapter)
+        if elastic and not made.elastic:
+            raise ConfigError(
+                f"elastic: the adapter {adapter} was not taught to leave places empty; set "
+                "elastic to false, or use an adapter made by this version of remask adapt"
+            )
+        reading = embedded_reading(backbone, made, refresh)
         super().__init__(
-            "embedded-dlm", backbone, reading.family, reading, rule, steps, guidance, revise
-        )
+            "embedded-dlm", backbone, reading.family, reading, rule, steps, guidance, revise,
+            elastic,
+        )  # fmt: skip
 
 
 def embedded_reading(

@@ -40,6 +40,7 @@ class Family:
     rest: int  # of those, tokens for the rest of the prompt
     layout: int  # version of `render`; an adapter names the one it was trained on
     attention: Attention = "region"
+    delete: int = -1  # token id that an elastic hole fills places too many with; -1: none
     block: int = 0  # tokens of a block, where attention goes by blocks
     mask_token: str = ""  # its name, where the id may differ between checkpoints
     format: str = ""  # row of backbone.formats; "": not loaded as a checkpoint
@@ -110,6 +111,7 @@ FAMILIES = {
             context=1500,
             rest=300,
             layout=1,
+            delete=4,  # <reponame>: the base hardly met it, but its row is not that of the mask
         ),
         LLADA,
         DREAM,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from remask.backbone.model import Backbone
-from remask.dlm.canvas import Kind, Row, Window, settle, to_row, window
+from remask.dlm.canvas import PUNCTUATION, Kind, Row, Window, settle, to_row, window
 from remask.dlm.drift import Drift
 from remask.dlm.ending import mend_end
 from remask.dlm.families import Family
@@ -70,11 +70,13 @@ class LocalDenoiser:
         steps: int | None = None,
         guidance: float = 0.0,
         revise: Revision = WRITE_ANEW,
+        elastic: bool = False,
     ) -> None:
         """`backbone`: whose tokens and chat frame are used. `steps` per window: without it one for
         every mask, at most 24. `guidance`: how far to lean towards what only the traces say, at
         the price of a second forward per step. `revise`: how much of an old text and of a draft
-        is written again. Raises ConfigError."""
+        is written again. `elastic`: a hole's tokens are the most that may stand in it, and the
+        model leaves empty what it does not need. Raises ConfigError."""
         if steps is not None and steps < 1:
             raise ConfigError(f"steps is {steps}; it must be at least 1")
         self._name = name
@@ -87,16 +89,19 @@ class LocalDenoiser:
         self._steps = steps
         self._guidance = guidance
         self._revise = revise
+        self._elastic = elastic
         texts = backbone.tokenizer.decode_batch(
             [[i] for i in range(backbone.size)], skip_special_tokens=True
         )
-        self._vocabulary = vocabulary(texts, family.special)
+        self._vocabulary = vocabulary(texts, family.special, family.delete)
 
     @property
     def identity(self) -> str:
         """Everything that can change a fill."""
         revise = asdict(self._revise)
-        rule = content_id("rule", asdict(self._rule), self._steps, self._guidance, revise)
+        rule = content_id(
+            "rule", asdict(self._rule), self._steps, self._guidance, revise, self._elastic
+        )
         return f"{self._name}/{self._reading.identity}/{rule}"
 
     @property
@@ -169,7 +174,7 @@ class LocalDenoiser:
         family = self._family
         encode = self._backbone.encode_spans
         parts = settle(job.canvas, job.fills)
-        row = to_row(parts, encode, family.mask, draft=self._revise.noise < 1)
+        row = to_row(parts, encode, family.mask, self._revise.noise < 1, self._elastic)
         view = window(row, family.window)
         seen = view.stop
         if family.attention == "blocks":
@@ -257,8 +262,10 @@ class LocalDenoiser:
         kinds = piece.row.kinds[piece.window.start :]
         for hole, (start, stop) in zip(open_holes, piece.holes, strict=False):
             text = self._backbone.decode(row[start:stop]).strip()
-            final = kinds[stop - 1] & Kind.FINAL
-            piece.job.fills[hole] = mend_end(text) if final else text
+            last = kinds[stop - 1]
+            if last & Kind.ELASTIC and last & Kind.WORDY:
+                text = text.rstrip(PUNCTUATION)  # its last token need not be the hole's last
+            piece.job.fills[hole] = mend_end(text) if last & Kind.FINAL else text
 
 
 def _open(canvases: Canvases, pieces: Sequence[_Piece], front: int) -> Tensor:
