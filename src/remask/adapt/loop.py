@@ -4,8 +4,8 @@ The loss at masked tokens is a mean of cross-entropy and of distillation from th
 reads the clean window left to right: an unbiased target of lower variance for what the left side
 says, while only the truth teaches the right side. A row of n masked tokens weighs sqrt(n): between
 equal tokens, where whole windows drown the short spans of use, and equal rows, which is the bound
-on the likelihood (1/t; arXiv 2502.09992, equation 3) but trembles with small batches. The batch of a
-step depends on seed and step alone, so a checkpoint is parameters, optimiser and step.
+on the likelihood (1/t; arXiv 2502.09992, equation 3) but trembles with small batches. The batch of
+a step depends on seed and step alone, so a checkpoint is parameters, optimiser and step.
 """
 
 import math
