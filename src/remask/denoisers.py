@@ -29,6 +29,8 @@ KNOWN = (
 def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:
     """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
+    if config.elastic and kind != "embedded":
+        raise ConfigError(f"dlm.elastic = true needs the embedded model, not {config.model}")
     if kind == "object":
         if denoiser is None:
             raise ConfigError(

@@ -46,7 +46,7 @@ class EmbeddedDenoiser(LocalDenoiser):
         made = adapter if isinstance(adapter, Adapted) else load_adapter(backbone, adapter)
         if elastic and not made.elastic:
             raise ConfigError(
-                f"elastic: the adapter {adapter} was not taught to leave places empty; set "
+                "dlm.elastic: the adapter was not taught to leave places empty; set "
                 "elastic to false, or use an adapter made by this version of remask adapt"
             )
         reading = embedded_reading(backbone, made, refresh)
