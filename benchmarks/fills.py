@@ -4,10 +4,10 @@
 
 A span of each prompt is hidden and filled once, with its conversations as context. `base` draws
 from the frozen base left to right, which sees the left side only; `best of 8` keeps of eight draws
-the one whose fill and right side the base finds most probable. Columns: nats per token of the fill and
-the 24 tokens right of it under the frozen base (lower is better), chrF against the text that
+the one whose fill and right side the base finds most probable. Columns: nats per token of the fill
+and the 24 tokens right of it under the frozen base (lower is better), chrF against the text that
 stood there, different word pairs over all pairs, fills with a word twice in a row (neighbours
-included), and word pairs that also stand in the conversations. Held-out prompts as in infill.py.
+included), and word pairs that also stand in the conversations. Held out as in infill.py.
 """
 
 import argparse
