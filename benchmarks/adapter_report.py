@@ -1,0 +1,167 @@
+"""The page of the shipped adapter, docs/adapter.md, with its loss curve.
+
+    python benchmarks/adapter_report.py --gather FOLDER --about COMMIT MACHINE
+    python benchmarks/adapter_report.py
+
+The first form writes benchmarks/results/adapter.json from what adapter.sh, ablation.py, infill.py,
+fills.py and domain.py left in FOLDER (docs/adapter.md lists the names); the second writes the page
+and the picture from it.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("svg")
+matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "remask"}
+from matplotlib import pyplot
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results" / "adapter.json"
+PAGE, PICTURE = ROOT / "docs" / "adapter.md", ROOT / "docs" / "adapter.svg"
+BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
+SMOOTH = 20  # steps whose mean loss is one point of the curve
+PARTS = {  # of the results: the file that holds it
+    "infill": "infill.json",
+    "infill_first": "infill-first.json",
+    "fills": "fills.json",
+    "fills_first": "fills-first.json",
+    "domain": "domain.json",
+}
+
+
+def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
+    """All figures of one adapter; parts that were not run are missing."""
+    log = [json.loads(line) for line in (folder / "run.log.jsonl").read_text("utf-8").splitlines()]
+    steps = [row for row in log if "loss" in row]
+    losses = [row["loss"] for row in steps]
+    found: dict[str, Any] = {
+        "commit": commit,
+        "machine": machine,
+        "steps": len(steps),
+        "hours": round(sum(row["seconds"] for row in steps) / 3600, 2),
+        "losses": [
+            [i + SMOOTH, round(mean(losses[i : i + SMOOTH]), 3)]
+            for i in range(0, len(losses) - SMOOTH + 1, SMOOTH)
+        ],
+        "held_out": [row for row in log if "held_out" in row],
+    }
+    for key, name in PARTS.items():
+        if (folder / name).exists():
+            found[key] = json.loads((folder / name).read_text("utf-8").splitlines()[-1])
+    if (folder / "arms.jsonl").exists():
+        lines = (folder / "arms.jsonl").read_text("utf-8").splitlines()
+        found["arms"] = [
+            {key: value for key, value in json.loads(line).items() if key != "losses"}
+            for line in lines
+        ]
+    return found
+
+
+def picture(found: dict[str, Any]) -> None:
+    """Training loss and held-out nats over steps."""
+    figure, axes = pyplot.subplots(figsize=(8, 3.6))
+    steps, losses = zip(*found["losses"], strict=True)
+    axes.plot(steps, losses, color="#868e96", label="training, all corruptions")
+    for what, colour in (("span 4", "#0b7285"), ("span 8", "#e8590c")):
+        points = [
+            (row["step"], nats["dlm"], nats["base_left"])
+            for row in found["held_out"]
+            for nats in row["held_out"]
+            if nats["what"] == what
+        ]
+        at, dlm, base = zip(*points, strict=True)
+        axes.plot(at, dlm, color=colour, marker="o", label=f"held out, {what}")
+        axes.plot(at, base, color=colour, linestyle=":", label=f"its base, {what}")
+    axes.set_xlabel("step")
+    axes.set_ylabel("nats per hidden token")
+    axes.legend(loc="upper right", frameon=False, fontsize=8)
+    figure.tight_layout()
+    figure.savefig(PICTURE, metadata={"Date": None})
+
+
+def nats_table(found: dict[str, Any]) -> str:
+    first = found.get("infill_first", {})
+    head = "| hidden | n | base, left side | first adapter | this one | below the base | "
+    head += "no conversations | one step |\n|---|---:|---:|---:|---:|---:|---:|---:|\n"
+    rows = []
+    for what, one in found["infill"].items():
+        before = f"{first[what]['dlm']:.2f}" if what in first else ""
+        below = 1 - one["dlm"] / one["base_left"]
+        rows.append(
+            f"| {what} | {one['n']} | {one['base_left']:.2f} | {before} | {one['dlm']:.2f} | "
+            f"{below:.0%} | {one['no_traces']:.2f} | {one['dlm_parallel']:.2f} |"
+        )
+    return head + "\n".join(rows)
+
+
+def fills_table(found: dict[str, Any]) -> str:
+    rows = []
+    first = found.get("fills_first", {})
+    named = [*found["fills"].items()]
+    named += [(f"{name}, first adapter", row) for name, row in first.items() if "dlm" in name]
+    for name, row in named:
+        rows.append(
+            f"| {name} | {row['nats']:.2f} | {row['chrf']:.1f} | {row['distinct_2']:.2f} | "
+            f"{row['doubled']:.0%} | {row['copied']:.0%} | {row['words']:.1f} |"
+        )
+    head = "| fill | nats | chrF | distinct-2 | word twice | copied | words |\n"
+    return head + "|---|---:|---:|---:|---:|---:|---:|\n" + "\n".join(rows)
+
+
+def domain_table(found: dict[str, Any]) -> str:
+    domain, rows = found["domain"], []
+    for where in ("domain", "general"):
+        for what in ("span 4", "span 8"):
+            before, after = (domain[f"{where}, {what}, {when}"] for when in ("before", "after"))
+            rows.append(
+                f"| {where} | {what} | {before['n']} | {before['base_left']:.2f} | "
+                f"{before['dlm']:.2f} | {after['dlm']:.2f} |"
+            )
+    head = "| prompts | hidden | n | base | before | after |\n|---|---|---:|---:|---:|---:|\n"
+    return head + "\n".join(rows)
+
+
+def arms_table(found: dict[str, Any]) -> str:
+    rows = [f"| {arm['arm']} | {arm['loss']:.3f} |" for arm in found["arms"]]
+    return "| arm | loss, last 30 of 60 steps |\n|---|---:|\n" + "\n".join(rows)
+
+
+def figures(found: dict[str, Any]) -> str:
+    parts = [
+        f"Trained at commit {found['commit']} on {found['machine']}: {found['steps']} steps, "
+        f"{found['hours']} hours.",
+        "![Loss by step](adapter.svg)",
+    ]
+    for key, title, table in (
+        ("infill", "Nats per hidden token", nats_table),
+        ("fills", "What the sampler writes", fills_table),
+        ("domain", "A domain in a quarter of an hour", domain_table),
+        ("arms", "Arms", arms_table),
+    ):
+        if key in found:
+            parts += [f"### {title}", table(found)]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--gather", type=Path, metavar="FOLDER")
+    parser.add_argument("--about", nargs=2, metavar=("COMMIT", "MACHINE"), default=("", ""))
+    args = parser.parse_args()
+    if args.gather:
+        RESULTS.write_text(json.dumps(gather(args.gather, *args.about), indent=1) + "\n", "utf-8")
+    found = json.loads(RESULTS.read_text("utf-8"))
+    picture(found)
+    page = PAGE.read_text("utf-8")
+    before, rest = page.split(BEGIN)
+    after = rest.split(END)[1]
+    PAGE.write_text(f"{before}{BEGIN}\n{figures(found)}\n{END}{after}", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
