@@ -15,10 +15,7 @@ from statistics import mean
 from typing import Any
 
 import matplotlib
-
-matplotlib.use("svg")
-matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "remask"}
-from matplotlib import pyplot
+from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "adapter.json"
@@ -64,7 +61,9 @@ def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
 
 def picture(found: dict[str, Any]) -> None:
     """Training loss and held-out nats over steps."""
-    figure, axes = pyplot.subplots(figsize=(8, 3.6))
+    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "remask"}
+    figure = Figure(figsize=(8, 3.6))
+    axes = figure.subplots()
     steps, losses = zip(*found["losses"], strict=True)
     axes.plot(steps, losses, color="#868e96", label="training, all corruptions")
     for what, colour in (("span 4", "#0b7285"), ("span 8", "#e8590c")):
