@@ -37,14 +37,25 @@ ALLOWED = {
     "gather": {"errors", "identity", "ingest", "trace"},
     "refinement": GROUND | {"condition", "propose"},
     "refined": GROUND | {"budget", "refinement"},
+    "study": GROUND | {"propose"},
     "store": {"errors", "identity", "budget"},
     "config": {"errors"},
     "result": GROUND | {"budget", "events"},
-    "report": GROUND | {"budget", "events", "refined", "result", "store"},
+    "report": GROUND | {"budget", "events", "refined", "result", "store", "study"},
     "export": GROUND,
     "serve": GROUND | {"backbone", "target"},
 }
-ROOTS = {"run", "refining", "sourcing", "wire", "opening", "inspecting", "denoisers", "proposers"}
+ROOTS = {
+    "run",
+    "refining",
+    "studying",
+    "sourcing",
+    "wire",
+    "opening",
+    "inspecting",
+    "denoisers",
+    "proposers",
+}
 ANYTHING = {"__init__", "cli", "integrations", "adapt"} | ROOTS  # the roots and the faces
 
 

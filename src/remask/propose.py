@@ -13,7 +13,7 @@ from remask import guard
 from remask.condition import brief, select
 from remask.identity import rng_for, seed_for
 from remask.mask import MASKERS, MAX_CANVAS, Mask, canvas, edits
-from remask.ports import Context, Denoiser, Drop, Fill, Proposal, Scorer
+from remask.ports import Canvas, Context, Denoiser, Drop, Fill, Proposal, Scorer
 from remask.prompt import Prompt, sentences
 from remask.trace import Trace
 
@@ -34,6 +34,17 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
+class Draw:
+    """What is to be filled: all of a proposal but the denoising itself."""
+
+    parent: Prompt
+    context: Context
+    masks: tuple[tuple[str, tuple[Mask, ...]], ...]  # of each candidate: masker, masks
+    canvases: tuple[Canvas, ...]
+    seed: int  # of the denoising
+
+
+@dataclass(frozen=True, slots=True)
 class DiffusionProposer:
     """Candidates from a denoiser. `baseline` is what the guard compares with."""
 
@@ -45,6 +56,11 @@ class DiffusionProposer:
         return self.denoiser.count(text)
 
     def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+        drawn = self.draw(parent, traces, n, seed)
+        return self.finish(drawn, self.denoiser.infill(drawn.context, drawn.canvases, drawn.seed))
+
+    def draw(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> Draw:
+        """Traces to read and `n` canvases to fill; deterministic in its arguments."""
         context = self._context(traces, seed)
         support = self._support(parent, context)
         # `whole` writes one canvas; in place of a longer prompt that would be a fragment of it.
@@ -56,12 +72,15 @@ class DiffusionProposer:
                 name = "sentence"
             rng = rng_for(seed, "mask", i)
             drawn.append((name, MASKERS[name](parent, self.count, rng, support)))
-        canvases = [canvas(parent, masks) for _, masks in drawn]
-        fills = self.denoiser.infill(context, canvases, seed_for(seed, "infill"))
-        untrusted = _untrusted(context) - guard.ngrams(self.recipe.answers)
+        canvases = tuple(canvas(parent, masks) for _, masks in drawn)
+        return Draw(parent, context, tuple(drawn), canvases, seed_for(seed, "infill"))
+
+    def finish(self, drawn: Draw, fills: Sequence[Fill]) -> list[Proposal]:
+        """The candidates that the fills of a draw make, with the guard's objections."""
+        untrusted = _untrusted(drawn.context) - guard.ngrams(self.recipe.answers)
         return [
-            self._proposal(parent, name, masks, fill, context, untrusted)
-            for (name, masks), fill in zip(drawn, fills, strict=True)
+            self._proposal(drawn.parent, name, masks, fill, drawn.context, untrusted)
+            for (name, masks), fill in zip(drawn.masks, fills, strict=True)
         ]
 
     def _context(self, traces: Sequence[Trace], seed: int) -> Context:

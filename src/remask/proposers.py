@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from remask.condition import select
 from remask.config import MASKERS, Config
 from remask.errors import ConfigError
-from remask.ports import Denoiser, Proposer, Scorer
+from remask.ports import Denoiser, Scorer
 from remask.prompt import Prompt
 from remask.propose import Choose, DiffusionProposer, ExplainingProposer, Recipe
 
@@ -19,7 +19,7 @@ def make_proposer(
     denoiser: Denoiser,
     labels: Sequence[str] = (),
     choose: Choose = select,
-) -> Proposer:
+) -> DiffusionProposer:
     """A denoiser that cannot score text (an API) gets neither `blame` nor explanations.
 
     `labels`: the answers that the task allows; a prompt may name them. `choose`: which traces are

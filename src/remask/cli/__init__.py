@@ -26,6 +26,7 @@ from remask.cli.flags import (
 )
 from remask.cli.refine import refine
 from remask.cli.serve import serve
+from remask.cli.study import study
 from remask.cli.traces import traces
 from remask.errors import RemaskError
 
@@ -170,7 +171,7 @@ def report(run: Path) -> None:
     click.echo(f"wrote {write_report(run)}")
 
 
-for command in (adapt, export, refine, serve, traces):
+for command in (adapt, export, refine, serve, study, traces):
     main.add_command(command)
 
 

@@ -8,9 +8,7 @@ import click
 Command = Callable[..., Any]
 MASKERS = ("whole", "span", "sentence", "insert", "blame")
 
-_RUN = (
-    click.option("--dlm", help="embedded[:ADAPTER], local:PLACE, mercury, or chat:MODEL."),
-    click.option("--max-calls", type=int, help="Target calls in all, sealed test included."),
+_DRAWS = (
     click.option("--max-minutes", type=float, help="Minutes of computing and waiting."),
     click.option("--max-usd", type=float, help="US dollars; needs prices in remask.toml."),
     click.option("--max-total-tokens", type=int, help="Input and output tokens in all."),
@@ -18,7 +16,17 @@ _RUN = (
     click.option(
         "--masker", multiple=True, type=click.Choice(MASKERS), help="Where to edit; repeatable."
     ),
+)
+_RUN = (
+    click.option("--dlm", help="embedded[:ADAPTER], local:PLACE, mercury, or chat:MODEL."),
+    click.option("--max-calls", type=int, help="Target calls in all, sealed test included."),
+    *_DRAWS,
     click.option("--run-dir", help="Folder for the run (default: runs/DATE-TIME)."),
+)
+_STUDY = (
+    click.option("--dlm", help="embedded[:ADAPTER] or local:PLACE."),
+    click.option("--max-calls", "--budget", "max_calls", type=int, help="Target calls in all."),
+    *_DRAWS,
 )
 _SEARCH = (
     click.option("--max-tokens", type=int, help="Of the prompt; longer candidates are not tried."),
@@ -61,6 +69,10 @@ def _all(options: tuple[Any, ...], command: Command) -> Command:
 
 def run_flags(command: Command) -> Command:
     return _all(_RUN, command)
+
+
+def study_flags(command: Command) -> Command:
+    return _all(_STUDY, command)
 
 
 def search_flags(command: Command) -> Command:

@@ -1,0 +1,117 @@
+"""How many denoising steps: `remask study steps` on tasks of the search benchmark.
+
+    python benchmarks/steps.py --data FOLDER --runs FOLDER [--tasks sst2 mrpc] [--rounds 3]
+
+--data as for search.py; only train.jsonl and validation.jsonl are opened. --runs keeps the answers
+of the target: the same command goes on where it was cut. Writes benchmarks/results/steps.json,
+docs/steps.svg, and the tables between the marks in docs/steps.md. Seconds are processor seconds of one
+thread, so that other work on the machine does not count.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from harness.cells import hidden
+from remask.config import make_config
+from remask.report.steps import HEAD, cells, picture, remarks
+from remask.study import STEPS, Cell, Study
+from remask.studying import Order, play, prepared
+from tasks import NAMES, load_task
+
+ROOT = Path(__file__).parent.parent
+BEGIN, END = "<!-- steps:begin -->", "<!-- steps:end -->"
+
+
+def order(name: str, args: argparse.Namespace) -> Order:
+    """The task's terse seed prompt and the embedded models, as shipped."""
+    task = load_task(name)
+    files = {split: str(args.data / name / f"{split}.jsonl") for split in ("train", "validation")}
+    config = make_config(
+        {
+            "prompt": task.seed_prompt,
+            "data": {**files, "input": task.input},
+            "metric": {"answer": task.answer, "labels": task.labels},
+            "budget": {"calls": None},
+            "seed": args.seed,
+        },
+        name,
+    )
+    return Order(config, args.steps, args.candidates, args.rounds, args.rows)
+
+
+def studied(name: str, args: argparse.Namespace) -> tuple[Study, float]:
+    """The study of one task, and its minutes."""
+    ready, since = prepared(order(name, args)), time.perf_counter()
+    print(f"{name}: {ready.sentence}", flush=True)
+
+    def tell(cell: Cell) -> None:
+        minutes = (time.perf_counter() - since) / 60
+        print(f"{name} round {cell.round + 1}, {cell.steps} steps ({minutes:.1f} min)", flush=True)
+
+    found = play(ready, args.runs / name, tell, clock=time.process_time)
+    return found, (time.perf_counter() - since) / 60
+
+
+def tables(studies: dict[str, Study]) -> str:
+    """What stands in the page."""
+    parts = []
+    for name, study in studies.items():
+        lines = [HEAD, ["---:"] * len(HEAD), *cells(study)]
+        parts += [f"### {name}: “{study.prompt}”", "\n".join(map(_line, lines))]
+        parts.append("\n".join(f"- {remark}" for remark in remarks(study)))
+    return "\n\n".join([*parts, "![The same as curves](steps.svg)"])
+
+
+def _line(words: Any) -> str:
+    return "| " + " | ".join(words) + " |"
+
+
+def about(args: argparse.Namespace) -> dict[str, Any]:
+    git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
+    return {
+        "command": hidden(
+            "python benchmarks/steps.py " + " ".join(sys.argv[1:]), args.data, args.runs
+        ),
+        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip(),
+        "machine": args.machine,
+    }
+
+
+def main() -> None:
+    arg = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arg.add_argument("--data", type=Path, required=True)
+    arg.add_argument("--runs", type=Path, required=True)
+    arg.add_argument("--tasks", nargs="+", choices=NAMES, default=["sst2", "mrpc"])
+    arg.add_argument("--steps", type=int, nargs="+", default=STEPS)
+    arg.add_argument("--candidates", type=int, default=8)
+    arg.add_argument("--rounds", type=int, default=3)
+    arg.add_argument("--rows", type=int, default=60, help="validation rows")
+    arg.add_argument("--seed", type=int, default=0)
+    arg.add_argument("--machine", default="", help="said in the results")
+    args = arg.parse_args()
+    torch.set_num_threads(1)
+    page = ROOT / "docs" / "steps.md"
+    head, _, rest = page.read_text("utf-8").partition(BEGIN)
+    if END not in rest:
+        raise SystemExit(f"{page} has no {BEGIN} … {END}, where the tables go")
+    record = about(args)
+    done = {name: studied(name, args) for name in args.tasks}
+    studies = {name: study for name, (study, _) in done.items()}
+    record["tasks"] = {n: {"minutes": m, **study.to_dict()} for n, (study, m) in done.items()}
+    (ROOT / "benchmarks/results/steps.json").write_text(json.dumps(record, indent=1) + "\n")
+    (ROOT / "docs" / "steps.svg").write_text(picture(studies), "utf-8")
+    page.write_text(f"{head}{BEGIN}\n{tables(studies)}\n{END}{rest.partition(END)[2]}", "utf-8")
+    print(tables(studies))
+
+
+if __name__ == "__main__":
+    main()

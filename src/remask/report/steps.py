@@ -1,0 +1,191 @@
+"""A study of denoising steps as a table and as a picture.
+
+Knows studies and where things lie on a drawing. Does not know SVG's syntax (the template has it) or
+how a table is printed. Coordinates are pixels of the view box, y downwards.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from remask.evidence import Estimate
+from remask.report.chart import Tick, nice
+from remask.report.words import figure, visible
+from remask.study import Row, Study, leaders
+
+HEAD = (
+    *("steps", "taken", "nats/token", "with what follows", "different", "refused"),
+    *("candidates", "best of a round", "95 % interval", "seconds"),
+)
+WIDTH, HEIGHT = 340.0, 210.0  # of one panel
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 326.0, 40.0, 168.0  # of the plot in a panel
+LEGEND = 24.0  # pixels above the panels
+COLOURS = ("#1f6feb", "#c2410c", "#14692d", "#7c3aed")
+
+
+def cells(study: Study) -> list[tuple[str, ...]]:
+    """The table's rows, one for each number of steps, under HEAD."""
+    return [_cells(row) for row in study.rows]
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        str(row.steps),
+        f"{row.taken:.1f}",
+        _nats(row.nats),
+        _nats(row.nats_right),
+        f"{row.different:.1f}",
+        f"{row.refused:.1f}",
+        figure(None if row.train is None else row.train.mean),
+        figure(row.best.mean),
+        f"{row.best.low:.3f} to {row.best.high:.3f}" if row.best.n > 1 else "–",
+        f"{row.seconds:.1f}",
+    )
+
+
+def _nats(found: Estimate | None) -> str:
+    if found is None:
+        return "–"
+    return f"{found.mean:.2f}" + (f" ± {found.mean - found.low:.2f}" if found.n > 1 else "")
+
+
+def remarks(study: Study) -> Iterator[str]:
+    """What is to be known beside the table, one sentence each."""
+    base, design = study.baseline, study.design
+    yield (
+        f"the prompt as it is: {base.mean:.3f} on the same {base.n} validation rows (95 % interval "
+        f"over rows {base.low:.3f} to {base.high:.3f})"
+    )
+    yield (
+        f"{study.rounds} rounds of {design.candidates} candidates; nats: minus the frozen base's "
+        "log p, ± half a 95 % interval over fills; candidates: mean score on the train rows that "
+        "rank them; best: the one ahead there, on validation rows, interval over rounds"
+    )
+    yield _verdict(study)
+    yield from study.notes
+
+
+def _verdict(study: Study) -> str:
+    """Which number of steps the score speaks for, if any."""
+    first, near = leaders(study)
+    if study.rounds == 1:
+        return "one round says nothing about noise; take more (--rounds, --max-calls)"
+    if near:
+        others = ", ".join(str(row.steps) for row in near)
+        return (
+            f"best score at {first.steps} steps, but the interval of {others} reaches it: these "
+            "cannot be told apart here"
+        )
+    return f"best score at {first.steps} steps; the interval of no other number reaches it"
+
+
+# -- the picture ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A value and its interval."""
+
+    x: float
+    y: float
+    low: float
+    high: float
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One study in one panel."""
+
+    colour: str
+    path: str  # through the marks, in SVG path commands
+    marks: tuple[Mark, ...]
+    level: float | None  # of the prompt as it is, where the panel shows scores
+
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    title: str
+    left: float  # of its own coordinates in the picture
+    top: float
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+    lines: tuple[Line, ...]
+
+
+Pick = Callable[[Row], Estimate | None]
+
+
+def _plain(value: float) -> Estimate:
+    """A value of which no interval is shown."""
+    return Estimate(1, value, value, value)
+
+
+def _shown(found: Estimate | None) -> Estimate | None:
+    return found if found is None or found.n > 1 else _plain(found.mean)
+
+
+PANELS: tuple[tuple[str, Pick], ...] = (
+    ("nats per token, with what follows", lambda row: _shown(row.nats_right)),
+    ("best of a round, validation score", lambda row: _shown(row.best)),
+    ("different candidates of a round", lambda row: _plain(row.different)),
+    ("seconds of denoising per round", lambda row: _plain(row.seconds)),
+)
+SCORES = 1  # index of the panel that shows what the prompt as it is scores
+
+
+def picture(studies: Mapping[str, Study]) -> str:
+    """An SVG of studies by name, all with the same numbers of steps."""
+    steps = next(iter(studies.values())).design.steps
+    panels = [_panel(i, steps, list(studies.values())) for i in range(len(PANELS))]
+    environment = Environment(
+        loader=PackageLoader("remask.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    names = [(visible(name), COLOURS[i % len(COLOURS)]) for i, name in enumerate(studies)]
+    return environment.get_template("steps.svg.j2").render(
+        names=names,
+        panels=panels,
+        width=2 * WIDTH,
+        height=LEGEND + 2 * HEIGHT,
+        area=(LEFT, RIGHT, TOP, BOTTOM),
+    )
+
+
+def _panel(index: int, steps: Sequence[int], studies: Sequence[Study]) -> Panel:
+    title, pick = PANELS[index]
+    found = [[pick(row) for row in study.rows] for study in studies]
+    levels = [study.baseline.mean if index == SCORES else None for study in studies]
+    ends = [end for line in found for e in line if e is not None for end in (e.low, e.high)]
+    ends += [level for level in levels if level is not None]
+    marks = nice(min(ends, default=0.0), max(ends, default=1.0))
+
+    def x(place: int) -> float:  # steps that double lie equally far apart
+        return round(LEFT + 14 + (RIGHT - LEFT - 28) * place / max(1, len(steps) - 1), 1)
+
+    def y(value: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * (value - marks[0]) / (marks[-1] - marks[0]), 1)
+
+    def line(values: Sequence[Estimate | None], number: int) -> Line:
+        dots = tuple(
+            Mark(x(i), y(e.mean), y(e.low), y(e.high), f"{steps[i]} steps: {e.mean:.3g}")
+            for i, e in enumerate(values)
+            if e is not None
+        )
+        level = levels[number]
+        path = "".join(f"{'L' if i else 'M'}{dot.x} {dot.y}" for i, dot in enumerate(dots))
+        colour = COLOURS[number % len(COLOURS)]
+        return Line(colour, path, dots, None if level is None else y(level))
+
+    return Panel(
+        title=title,
+        left=WIDTH * (index % 2),
+        top=LEGEND + HEIGHT * (index // 2),
+        x_ticks=tuple(Tick(x(i), str(n)) for i, n in enumerate(steps)),
+        y_ticks=tuple(Tick(y(v), f"{v:.3g}") for v in marks),
+        lines=tuple(line(values, i) for i, values in enumerate(found)),
+    )
