@@ -4,8 +4,8 @@
 
 --data as for search.py; only train.jsonl and validation.jsonl are opened. --runs keeps the answers
 of the target: the same command goes on where it was cut. Writes benchmarks/results/steps.json,
-docs/steps.svg, and the tables between the marks in docs/steps.md. Seconds are processor seconds of one
-thread, so that other work on the machine does not count.
+docs/steps.svg, and the tables between the marks in docs/steps.md. Seconds are processor seconds of
+one thread, so that other work on the machine does not count.
 """
 
 import argparse
@@ -99,16 +99,14 @@ def main() -> None:
     arg.add_argument("--machine", default="", help="said in the results")
     args = arg.parse_args()
     torch.set_num_threads(1)
-    page = ROOT / "docs" / "steps.md"
-    head, _, rest = page.read_text("utf-8").partition(BEGIN)
-    if END not in rest:
-        raise SystemExit(f"{page} has no {BEGIN} … {END}, where the tables go")
     record = about(args)
     done = {name: studied(name, args) for name in args.tasks}
     studies = {name: study for name, (study, _) in done.items()}
     record["tasks"] = {n: {"minutes": m, **study.to_dict()} for n, (study, m) in done.items()}
     (ROOT / "benchmarks/results/steps.json").write_text(json.dumps(record, indent=1) + "\n")
     (ROOT / "docs" / "steps.svg").write_text(picture(studies), "utf-8")
+    page = ROOT / "docs" / "steps.md"
+    head, _, rest = page.read_text("utf-8").partition(BEGIN)
     page.write_text(f"{head}{BEGIN}\n{tables(studies)}\n{END}{rest.partition(END)[2]}", "utf-8")
     print(tables(studies))
 

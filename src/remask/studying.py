@@ -144,8 +144,11 @@ def play(
     clock: Callable[[], float] = time.perf_counter,
 ) -> Study:
     """A whole study. `watch` hears every cell; `gate` is called before each chunk of target calls,
-    and both may raise to stop. clock: seconds, of the denoising. Where another limit than that on calls ends it early, the rounds
-    that are whole count. Raises TargetRefused, TargetUnreliable, and BudgetSpent where none is."""
+    and both may raise to stop. clock: seconds, of the denoising.
+
+    Where another limit than that on calls ends it early, the rounds that are whole count. Raises
+    TargetRefused, TargetUnreliable, and BudgetSpent where no round is whole.
+    """
     job, design, seed = ready.job, ready.design, ready.job.config.seed
     denoiser = _studied(job)
     with _store(job, design, folder) as store:

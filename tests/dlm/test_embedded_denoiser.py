@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from remask.backbone.attention import Gates, Memory
 from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
+from remask.dlm import local
 from remask.dlm.adapter import FORMAT, SHIPPED, load_adapter
 from remask.dlm.canvas import settle
 from remask.dlm.embedded import RULE, EmbeddedDenoiser
@@ -18,7 +19,7 @@ from remask.dlm.families import FAMILIES, render
 from remask.dlm.layout import Layout
 from remask.dlm.local import LocalDenoiser, _job
 from remask.dlm.reading import Prefixes, RegionReading
-from remask.dlm.sampler import Rule
+from remask.dlm.sampler import Rule, denoise
 from remask.errors import BackendError, ConfigError
 from remask.ports import Canvas, Denoiser, Fill, Hole, Scorer
 from remask.trace import Trace
@@ -359,3 +360,25 @@ def test_fills_join_their_text_naturally(denoiser: EmbeddedDenoiser) -> None:
         assert whole.startswith(HEAD + fill.texts[0][0])
         assert "  " not in whole
         assert " as positive or negative. " + fill.texts[1] in whole
+
+
+def test_in_steps_takes_as_many_as_it_says(
+    denoiser: EmbeddedDenoiser, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[int] = []
+
+    def counted(*args: object) -> object:
+        taken.append(0)
+        for step in denoise(*args):  # type: ignore[arg-type]
+            taken[-1] += 1
+            yield step
+
+    monkeypatch.setattr(local, "denoise", counted)
+    canvases = [SHORT, LONG]  # four and six masks
+    fills = {n: denoiser.in_steps(n).infill(CONTEXT, canvases, 1) for n in (1, 3, 6, 32)}
+    assert taken == [1, 3, 6, 6], "the rule that ends it sooner is off"
+    assert fills[6] == fills[32] != fills[1]
+    assert denoiser.in_steps(3).identity != denoiser.identity
+    assert denoiser.infill(CONTEXT, [SHORT], 1), "the denoiser itself is as it was"
+    with pytest.raises(ConfigError, match="at least 1"):
+        denoiser.in_steps(0)
