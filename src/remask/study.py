@@ -285,3 +285,8 @@ def leaders(study: Study) -> tuple[Row, list[Row]]:
     first = max(study.rows, key=lambda row: (row.best.mean, -row.steps))
     near = [r for r in study.rows if r is not first and r.best.high >= first.best.mean]
     return first, near
+
+
+def counted(rounds: int) -> str:
+    """A number of rounds in words."""
+    return "1 round" if rounds == 1 else f"{rounds} rounds"

@@ -29,6 +29,7 @@ from remask.study import (
     Studied,
     Study,
     cells,
+    counted,
     tabulated,
     validated,
     whole_rounds,
@@ -72,7 +73,7 @@ class Prepared:
         about = "about" if self.job.config.task.name else "at most"
         return (
             f"{about} {self.calls:,} target calls{f' (limit {limit:,})' if limit else ''}: "
-            f"{d.rounds} rounds of {d.candidates} candidates in {len(d.steps)} numbers of steps, "
+            f"{counted(d.rounds)} of {d.candidates} candidates in {len(d.steps)} numbers of steps, "
             f"each candidate on {d.train} train rows, the best of them on {d.validation} "
             "validation rows; the test rows stay sealed"
         )
@@ -112,7 +113,7 @@ def prepared(order: Order) -> Prepared:
     calls, limit = _calls(job, design), config.budget.calls
     if limit is not None and calls > limit:
         raise ConfigError(
-            f"{design.rounds} rounds of this study take {calls:,} target calls, but the limit is "
+            f"a study of {counted(design.rounds)} takes {calls:,} target calls, but the limit is "
             f"{limit:,}; raise --max-calls, or study fewer rounds, steps, candidates or rows"
         )
     check_task(job)
@@ -199,9 +200,9 @@ def _studied(job: Job) -> Studied:
 @contextmanager
 def _store(job: Job, design: Design, folder: Path | None) -> Iterator[Store]:
     """Where calls are booked and answers kept: for good, or as long as the study takes."""
-    # Another limit buys other rounds, but makes no answer wrong.
+    # Another limit buys more rounds, which begin with the ones that were paid for.
     record = {key: value for key, value in job.record.items() if key != "budget"}
-    record["study"] = asdict(design)
+    record["study"] = {key: value for key, value in asdict(design).items() if key != "rounds"}
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch) / CALLS if folder is None else folder / CALLS
         begin = Store.open if (place / FILE).exists() else Store.create

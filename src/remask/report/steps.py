@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from remask.evidence import Estimate
 from remask.report.chart import Tick, nice
 from remask.report.words import figure, visible
-from remask.study import Row, Study, leaders
+from remask.study import Row, Study, counted, leaders
 
 HEAD = (
     *("steps", "taken", "nats/token", "with what follows", "different", "refused"),
@@ -58,7 +58,7 @@ def remarks(study: Study) -> Iterator[str]:
         f"over rows {base.low:.3f} to {base.high:.3f})"
     )
     yield (
-        f"{study.rounds} rounds of {design.candidates} candidates; nats: minus the frozen base's "
+        f"{counted(study.rounds)} of {design.candidates} candidates; nats: minus the frozen base's "
         "log p, ± half a 95 % interval over fills; candidates: mean score on the train rows that "
         "rank them; best: the one ahead there, on validation rows, interval over rounds"
     )
