@@ -14,7 +14,9 @@ def study() -> None:
 
 
 @study.command()
-@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
+@click.argument(
+    "source", metavar="[REMASK.TOML | PROMPT.MD | PROMPTFOOCONFIG.YAML]", required=False
+)
 @click.option(
     "--steps", default="1,2,4,8,16,32", show_default=True, metavar="N,N,…",
     help="Numbers of denoising steps to compare.",
