@@ -3,9 +3,10 @@
     python benchmarks/steps.py --data FOLDER --runs FOLDER [--tasks sst2 mrpc] [--rounds 3]
 
 --data as for search.py; only train.jsonl and validation.jsonl are opened. --runs keeps the answers
-of the target: the same command goes on where it was cut. Writes benchmarks/results/steps.json,
-docs/steps.svg, and the tables between the marks in docs/steps.md. Seconds are processor seconds of
-one thread, so that other work on the machine does not count.
+of the target: the same command goes on where it was cut. Writes benchmarks/results/steps.json, in
+which tasks that are not named keep their figures, docs/steps.svg, and the tables between the marks
+in docs/steps.md. Seconds are processor seconds of one thread, so that other work on the machine
+does not count.
 """
 
 import argparse
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter
 
 from harness.cells import hidden
 from remask.config import make_config
@@ -46,8 +48,9 @@ def order(name: str, args: argparse.Namespace) -> Order:
     return Order(config, args.steps, args.candidates, args.rounds, args.rows)
 
 
-def studied(name: str, args: argparse.Namespace) -> tuple[Study, float]:
-    """The study of one task, and its minutes."""
+def studied(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The study of one task, and how it came about."""
+    record = about(args)
     ready, since = prepared(order(name, args)), time.perf_counter()
     print(f"{name}: {ready.sentence}", flush=True)
 
@@ -55,8 +58,9 @@ def studied(name: str, args: argparse.Namespace) -> tuple[Study, float]:
         minutes = (time.perf_counter() - since) / 60
         print(f"{name} round {cell.round + 1}, {cell.steps} steps ({minutes:.1f} min)", flush=True)
 
-    found = play(ready, args.runs / name, tell, clock=time.process_time)
-    return found, (time.perf_counter() - since) / 60
+    study = play(ready, args.runs / name, tell, clock=time.process_time)
+    minutes = (time.perf_counter() - since) / 60
+    return {**record, "minutes": round(minutes, 1), "study": study.to_dict()}
 
 
 def tables(studies: dict[str, Study]) -> str:
@@ -99,11 +103,14 @@ def main() -> None:
     arg.add_argument("--machine", default="", help="said in the results")
     args = arg.parse_args()
     torch.set_num_threads(1)
-    record = about(args)
-    done = {name: studied(name, args) for name in args.tasks}
-    studies = {name: study for name, (study, _) in done.items()}
-    record["tasks"] = {n: {"minutes": m, **study.to_dict()} for n, (study, m) in done.items()}
-    (ROOT / "benchmarks/results/steps.json").write_text(json.dumps(record, indent=1) + "\n")
+    results = ROOT / "benchmarks/results/steps.json"
+    known = json.loads(results.read_text("utf-8")) if results.exists() else {}
+    found = known | {name: studied(name, args) for name in args.tasks}
+    results.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    # Through JSON, so that old and new figures are drawn alike.
+    studies = {
+        name: TypeAdapter(Study).validate_json(json.dumps(found[name]["study"])) for name in found
+    }
     (ROOT / "docs" / "steps.svg").write_text(picture(studies), "utf-8")
     page = ROOT / "docs" / "steps.md"
     head, _, rest = page.read_text("utf-8").partition(BEGIN)
