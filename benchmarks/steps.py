@@ -1,6 +1,6 @@
 """How many denoising steps: `remask study steps` on tasks of the search benchmark.
 
-    python benchmarks/steps.py --data FOLDER --runs FOLDER [--tasks sst2 mrpc] [--rounds 3]
+    python benchmarks/steps.py --data FOLDER --runs FOLDER [--tasks sst2 mrpc snli] [--rounds 3]
 
 --data as for search.py; only train.jsonl and validation.jsonl are opened. --runs keeps the answers
 of the target: the same command goes on where it was cut. Writes benchmarks/results/steps.json, in
@@ -25,7 +25,7 @@ from remask.config import make_config
 from remask.report.steps import HEAD, cells, picture, remarks
 from remask.study import STEPS, Cell, Study
 from remask.studying import Order, play, prepared
-from tasks import NAMES, load_task
+from tasks import load_task
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- steps:begin -->", "<!-- steps:end -->"
@@ -94,7 +94,7 @@ def main() -> None:
     )
     arg.add_argument("--data", type=Path, required=True)
     arg.add_argument("--runs", type=Path, required=True)
-    arg.add_argument("--tasks", nargs="+", choices=NAMES, default=["sst2", "mrpc"])
+    arg.add_argument("--tasks", nargs="*", default=["sst2", "mrpc", "snli"])
     arg.add_argument("--steps", type=int, nargs="+", default=STEPS)
     arg.add_argument("--candidates", type=int, default=8)
     arg.add_argument("--rounds", type=int, default=3)

@@ -20,7 +20,7 @@ from remask.evidence import estimate
 from remask.ports import Canvas, Context, Fill, Hole
 from remask.report.steps import HEAD, cells, picture, remarks
 from remask.run import settle_arguments
-from remask.study import Cell, Design, Study, tabulated, whole_rounds
+from remask.study import Candidate, Cell, Design, Study, behind, tabulated, whole_rounds
 from remask.studying import Order, Prepared, play, prepared
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "support" / "messages.jsonl"
@@ -232,6 +232,21 @@ def test_only_whole_rounds_count() -> None:
 )
 def test_equal_is_never_sold_as_better(scores: dict[int, list[float]], said: str) -> None:
     assert said in "\n".join(remarks(study_of(scores)))
+
+
+def test_nats_are_compared_on_the_same_canvas() -> None:
+    def filled(number: int, steps: int, *nats: float | None) -> Cell:
+        some = tuple(Candidate("q", 4, n, n, "", None) for n in nats)
+        return Cell(number, steps, 1.0, some, "p", 0.5)
+
+    design = Design((1, 8), 2, 2, 4, 4)
+    found = (filled(0, 1, 5.0, None), filled(0, 8, 3.0, 9.0), filled(1, 1, 4.0, 3.0))
+    found = (*found, filled(1, 8, 3.0, 3.0))
+    table = tabulated("p", found, design)
+    study = Study("p", design, "t", "d", 2, estimate([0.0, 1.0]), table, found, 9, 8)
+    ((steps, gap),) = behind(study)
+    assert (steps, gap.n, gap.mean) == (1, 3, 1.0)
+    assert "on the same 3 canvases (95 % interval): 1: +1.00" in "\n".join(remarks(study))
 
 
 def test_table_and_picture_show_every_number_of_steps() -> None:

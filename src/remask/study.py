@@ -280,6 +280,25 @@ def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
+def behind(study: Study) -> list[tuple[int, Estimate]]:
+    """For each number of steps but the largest: nats per token, with what follows, above those of
+    the largest on the same canvas. Pairs: canvases and seeds are the same, so less is noise."""
+    filled = {(c.round, c.steps): c.candidates for c in study.cells}
+    most = study.design.steps[-1]
+    found = []
+    for steps in study.design.steps[:-1]:
+        gaps = [
+            few.nats_right - many.nats_right
+            for (number, n), some in filled.items()
+            if n == steps
+            for few, many in zip(some, filled[number, most], strict=True)
+            if few.nats_right is not None and many.nats_right is not None
+        ]
+        if len(gaps) > 1:
+            found.append((steps, estimate(gaps)))
+    return found
+
+
 def leaders(study: Study) -> tuple[Row, list[Row]]:
     """The row with the best score, and the others whose interval reaches it."""
     first = max(study.rows, key=lambda row: (row.best.mean, -row.steps))

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from remask.evidence import Estimate
 from remask.report.chart import Tick, nice
 from remask.report.words import figure, visible
-from remask.study import Row, Study, counted, leaders
+from remask.study import Row, Study, behind, counted, leaders
 
 HEAD = (
     *("steps", "taken", "nats/token", "with what follows", "different", "refused"),
@@ -62,6 +62,12 @@ def remarks(study: Study) -> Iterator[str]:
         "log p, ± half a 95 % interval over fills; candidates: mean score on the train rows that "
         "rank them; best: the one ahead there, on validation rows, interval over rounds"
     )
+    if gaps := behind(study):
+        parts = [f"{n}: {e.mean:+.2f} ({e.low:+.2f} to {e.high:+.2f})" for n, e in gaps]
+        yield (
+            f"nats/token with what follows, above those in {design.steps[-1]} steps on the same "
+            f"{gaps[0][1].n} canvases (95 % interval): {'; '.join(parts)}"
+        )
     yield _verdict(study)
     yield from study.notes
 
@@ -132,6 +138,7 @@ PANELS: tuple[tuple[str, Pick], ...] = (
     ("different candidates of a round", lambda row: _plain(row.different)),
     ("seconds of denoising per round", lambda row: _plain(row.seconds)),
 )
+FROM_ZERO = (2, 3)  # indices of panels of amounts
 SCORES = 1  # index of the panel that shows what the prompt as it is scores
 
 
@@ -162,6 +169,7 @@ def _panel(index: int, steps: Sequence[int], studies: Sequence[Study]) -> Panel:
     levels = [study.baseline.mean if index == SCORES else None for study in studies]
     ends = [end for line in found for e in line if e is not None for end in (e.low, e.high)]
     ends += [level for level in levels if level is not None]
+    ends += [0.0] if index in FROM_ZERO else []
     marks = nice(min(ends, default=0.0), max(ends, default=1.0))
 
     def x(place: int) -> float:  # steps that double lie equally far apart
