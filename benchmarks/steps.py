@@ -111,6 +111,8 @@ def main() -> None:
     studies = {
         name: TypeAdapter(Study).validate_json(json.dumps(found[name]["study"])) for name in found
     }
+    if len({study.design.steps for study in studies.values()}) > 1:
+        raise SystemExit("the tasks differ in their steps: study all of them with the same --steps")
     (ROOT / "docs" / "steps.svg").write_text(picture(studies), "utf-8")
     page = ROOT / "docs" / "steps.md"
     head, _, rest = page.read_text("utf-8").partition(BEGIN)
