@@ -1,6 +1,6 @@
 """How many denoising steps: `remask study steps` on tasks of the search benchmark.
 
-    python benchmarks/steps.py --data FOLDER --runs FOLDER [--tasks sst2 mrpc snli] [--rounds 3]
+    python benchmarks/steps.py --data FOLDER --runs FOLDER [--tasks sst2 mrpc snli] [--rounds 6]
 
 --data as for search.py; only train.jsonl and validation.jsonl are opened. --runs keeps the answers
 of the target: the same command goes on where it was cut. Writes benchmarks/results/steps.json, in
@@ -97,8 +97,8 @@ def main() -> None:
     arg.add_argument("--tasks", nargs="*", default=["sst2", "mrpc", "snli"])
     arg.add_argument("--steps", type=int, nargs="+", default=STEPS)
     arg.add_argument("--candidates", type=int, default=8)
-    arg.add_argument("--rounds", type=int, default=3)
-    arg.add_argument("--rows", type=int, default=60, help="validation rows")
+    arg.add_argument("--rounds", type=int, default=6)
+    arg.add_argument("--rows", type=int, default=40, help="validation rows")
     arg.add_argument("--seed", type=int, default=0)
     arg.add_argument("--machine", default="", help="said in the results")
     args = arg.parse_args()
