@@ -10,6 +10,7 @@ MASKERS = ("whole", "span", "sentence", "insert", "blame")
 
 _RUN = (
     click.option("--dlm", help="embedded[:ADAPTER], local:PLACE, mercury, or chat:MODEL."),
+    click.option("--adapter", help="For --dlm local:PLACE: what remask adapt made for that base."),
     click.option("--max-calls", type=int, help="Target calls in all, sealed test included."),
     click.option("--max-minutes", type=float, help="Minutes of computing and waiting."),
     click.option("--max-usd", type=float, help="US dollars; needs prices in remask.toml."),
