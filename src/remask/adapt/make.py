@@ -96,7 +96,7 @@ def adapt(
             look(progress.step)
     after = look(plan.steps)
     notes = {
-        "base_name": base.name,
+        "base": base.name,
         "steps": str(plan.steps),
         "start": order.start,
         "elastic": str(plan.elastic).lower(),
@@ -140,7 +140,7 @@ def card(
         for b, a in zip(before, after, strict=True)
     )
     told = sum(bool(case.traces) for case in kept)
-    local = f"--dlm {order.base} --adapter {order.out.name}"
+    local = f"--dlm local:{base.name} --adapter {order.out.name}"
     used = f"--dlm embedded:{order.out.name}" if order.base == "embedded" else local
     settings = ", ".join(f"{key} {value}" for key, value in asdict(plan).items())
     return f"""# Model card: {order.out.stem}
@@ -148,7 +148,7 @@ def card(
 An adapter that turns {base.name} into a masked diffusion model for system prompts, written by
 `remask adapt`. Use it with `{used}`.
 
-- Base: {order.base}, {base.backbone.content}. The base's licence holds for the adapter as well.
+- Base: {base.name}, by content `{base.backbone.content}`; its licence holds for this file as well.
 - Started from: {order.start}. Settings: {settings}.
 - Data: {len(kept)} prompts, {told} of them with conversations. Left out by name or text:
   `{order.leave_out or "nothing"}`. Licences as the data names them: {_licences(kept)}.

@@ -144,7 +144,7 @@ class Student:
         header = {
             "format": FORMAT,
             "family": self.family.name,
-            "base": self.base.content,
+            "base_content": self.base.content,
             "layout": str(self.family.layout),
             "rank": str(self.rank),
             "alpha": str(self.alpha),

@@ -133,12 +133,12 @@ FORMATS = {
     row.name: row
     for row in (
         LLADA,
-        LLAMA,
-        Format("qwen2", "Qwen2ForCausalLM", "qwen2", Qwen2Config),  # and Qwen2.5
-        Format("qwen3", "Qwen3ForCausalLM", "qwen3", Qwen3Config),  # not the mixture of experts
         Format("dream", "DreamModel", "Dream", Qwen2Config),
         Format("sdar", "SDARForCausalLM", "sdar", Qwen3Config),
         Format("a2d-qwen3", "A2DQwen3LMHeadModel", "a2d-qwen3", Qwen3Config),
+        LLAMA,
+        Format("qwen2", "Qwen2ForCausalLM", "qwen2", Qwen2Config),  # and Qwen2.5
+        Format("qwen3", "Qwen3ForCausalLM", "qwen3", Qwen3Config),  # not the mixture of experts
     )
 }
 

@@ -2,8 +2,9 @@
 
 An adapter is one safetensors file: for each linear layer NAME two low-rank factors NAME.a (r, in)
 and NAME.b (out, r), the attention gates, and the embedding of the mask; its header names family,
-base, rank, alpha, layout, and whether the delete token was taught. Merging is LoRA's
-W + alpha / r · B A (arXiv 2106.09685). Knows weights; knows nothing of prompts and sampling.
+rank, alpha, layout, whether the delete token was taught, and the base by name and content. Merging
+is LoRA's W + alpha / r · B A (arXiv 2106.09685). Knows weights; knows nothing of prompts and
+sampling.
 """
 
 import hashlib
@@ -84,13 +85,13 @@ def read_adapter(
         raise BackendError(
             f"{path}: not an adapter of format {FORMAT} for one of {', '.join(FAMILIES)}"
         )
-    # Adapters that name no base are older than other bases: their family is the embedded model's.
-    content = header.get("base", base.content)
+    # Adapters without a content are older than other bases: they are the embedded model's.
+    content = header.get("base_content", base.content)
     if made_for != family.name or content != base.content:
-        name = header.get("base_name", made_for)
         raise BackendError(
-            f"{path}: made for {name} ({header.get('base', made_for)}), but the base is "
-            f"{base.content}; use its own adapter"
+            f"{path}: made for {header.get('base', made_for)} "
+            f"({header.get('base_content', made_for)}), but the base is {base.content}; use its "
+            "own adapter"
         )
     if header.get("layout") != str(family.layout):
         raise BackendError(

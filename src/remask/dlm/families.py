@@ -121,6 +121,7 @@ SMOLLM2 = replace(  # 135M, 360M and 1.7B from disk: the tokenizer is the embedd
     name="smollm2",
     mask_token="<empty_output>",
     delete_token="<reponame>",
+    special=(),  # `fit` puts in what the tokenizer names
     format="llama",
 )
 LLAMA3 = replace(  # 3 to 3.2
@@ -130,7 +131,6 @@ LLAMA3 = replace(  # 3 to 3.2
     mask_token="<|reserved_special_token_0|>",
     delete=128001,
     delete_token="<|end_of_text|>",
-    special=(128001, 128002),
 )
 QWEN2 = replace(  # Qwen2 and Qwen2.5
     SMOLLM2,
@@ -142,7 +142,6 @@ QWEN2 = replace(  # Qwen2 and Qwen2.5
     mask_token="",
     delete=151643,  # ends a document; a chat's turns end with <|im_end|>
     delete_token="<|endoftext|>",
-    special=(151643,),
     format="qwen2",
 )
 
