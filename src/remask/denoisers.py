@@ -30,7 +30,9 @@ def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denois
     """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
     if config.elastic and kind != "embedded" and not config.adapter:
-        raise ConfigError(f"dlm.elastic = true needs the embedded model or dlm.adapter, not {config.model}")
+        raise ConfigError(
+            f"dlm.elastic = true needs the embedded model or dlm.adapter, not {config.model}"
+        )
     if kind == "object":
         if denoiser is None:
             raise ConfigError(
