@@ -47,7 +47,7 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--force", is_flag=True, help="Replace the adapter where it exists.")
 def adapt(out: Path, force: bool, **flags: Any) -> None:
-    """Teach a diffusion model your prompts and their conversations, or make one of another base.
+    """Teach a diffusion model your prompts, or make one for prompts of another base.
 
     The same command again goes on after a cut. Use the result with --dlm embedded:FILE, or where
     the base is another one with --dlm local:PLACE --adapter FILE.
