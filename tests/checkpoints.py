@@ -4,6 +4,7 @@ Settings, weight names, shards, tokenizer files: as in the published folders, as
 seen; only the numbers are small and random. Two layers, grouped queries, vocabulary of 320.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -328,6 +329,23 @@ def write_weights(state: Mapping[str, Tensor], folder: Path) -> None:
     size = sum(tensor.nbytes for tensor in state.values())
     index = {"metadata": {"total_size": size}, "weight_map": listed}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+
+def in_hub_cache(folder: Path, cache: Path, hub_id: str, commit: str) -> Path:
+    """The checkpoint in `folder` as the hub's library keeps it; returns the snapshot's folder."""
+    root = cache / f"models--{hub_id.replace('/', '--')}"
+    snapshot = root / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (root / "blobs").mkdir()
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        if path.suffix == ".safetensors":
+            name = hashlib.sha256(content).hexdigest()
+        else:
+            name = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        (root / "blobs" / name).write_bytes(content)
+        (snapshot / path.name).symlink_to(Path("../../blobs") / name)
+    return snapshot
 
 
 def write_tokenizer(tiny: Tiny, folder: Path) -> None:

@@ -203,6 +203,23 @@ def test_an_adapter_is_continued(folders: dict[str, Path], data: Path, tmp_path:
         assert b.metadata()["base"] == "Qwen3-0.6B"
 
 
+def test_a_base_from_the_hub(
+    folders: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its adapter is that of the same files in a folder."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    checkpoints.in_hub_cache(folders["qwen3"], tmp_path, "Qwen/Qwen3-0.6B", "c" * 40)
+    out = tmp_path / "o.safetensors"
+    flags = ["adapt", "--data", str(data), "--out", str(out), "--steps", "1", "--held-out", "0"]
+    hub = ["--base", "local:Qwen/Qwen3-0.6B", "--revision", "c" * 40]
+    done = CliRunner().invoke(main, [*flags, *hub])
+    assert done.exit_code == 0, done.output
+    card = out.with_suffix(".md").read_text()
+    assert f"--dlm local:Qwen/Qwen3-0.6B --adapter {out.name}" in card and "c" * 40 in card
+    make_denoiser(DlmConfig(model=f"local:{folders['qwen3']}", adapter=str(out)))
+
+
 # -- whose adapter it is --------------------------------------------------------------------------
 
 

@@ -73,21 +73,9 @@ def test_a_revision_that_can_move_is_refused(revision: str | None) -> None:
 
 def cached(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same checkpoint as the hub's library keeps it, and the library without a network."""
-    root = cache / f"models--{HUB.replace('/', '--')}"
-    snapshot = root / "snapshots" / COMMIT
-    snapshot.mkdir(parents=True)
-    (root / "blobs").mkdir()
-    for path in folder.iterdir():
-        content = path.read_bytes()
-        if path.suffix == ".safetensors":
-            name = hashlib.sha256(content).hexdigest()
-        else:
-            name = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        (root / "blobs" / name).write_bytes(content)
-        (snapshot / path.name).symlink_to(Path("../../blobs") / name)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    return snapshot
+    return checkpoints.in_hub_cache(folder, cache, HUB, COMMIT)
 
 
 def test_the_hub_s_cache_is_read_and_its_hashes_checked(

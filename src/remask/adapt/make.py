@@ -140,15 +140,18 @@ def card(
         for b, a in zip(before, after, strict=True)
     )
     told = sum(bool(case.traces) for case in kept)
-    local = f"--dlm local:{base.name} --adapter {order.out.name}"
-    used = f"--dlm embedded:{order.out.name}" if order.base == "embedded" else local
+    used = f"--dlm embedded:{order.out.name}"
+    if order.base != "embedded":  # a folder by its name alone: cards are passed on
+        place = order.base.partition(":")[2] if order.revision else base.name
+        used = f"--dlm local:{place} --adapter {order.out.name}"
+    commit = f" at {order.revision}" if order.revision else ""
     settings = ", ".join(f"{key} {value}" for key, value in asdict(plan).items())
     return f"""# Model card: {order.out.stem}
 
 An adapter that turns {base.name} into a masked diffusion model for system prompts, written by
 `remask adapt`. Use it with `{used}`.
 
-- Base: {base.name}, by content `{base.backbone.content}`; its licence holds for this file as well.
+- Base: {base.name}{commit}, by content `{base.backbone.content}`. Its licence holds here as well.
 - Started from: {order.start}. Settings: {settings}.
 - Data: {len(kept)} prompts, {told} of them with conversations. Left out by name or text:
   `{order.leave_out or "nothing"}`. Licences as the data names them: {_licences(kept)}.
