@@ -17,10 +17,10 @@ import torch
 
 from remask.adapt.corpus import hold_out, read_cases
 from remask.adapt.loop import Plan, train
-from remask.adapt.make import FAMILY, MEASURED
+from remask.adapt.make import MEASURED
 from remask.adapt.measure import measure
 from remask.adapt.student import Student, fresh
-from remask.backbone.weights import load_base
+from remask.dlm.bases import find_base
 
 BASE = Plan(steps=60, rate=2e-3)
 ARMS = {
@@ -53,16 +53,17 @@ def main() -> None:
     lines = results.read_text("utf-8").splitlines() if results.exists() else []
     done = {json.loads(line)["arm"] for line in lines}
     cases, held = hold_out(read_cases([args.data], args.leave_out), args.held_out)
-    base = load_base()
+    base = find_base("embedded")
     for name in args.arms:
         if name in done:
             continue
         plan = replace(ARMS[name], steps=args.steps, decay=0.0)
-        student = Student(base, FAMILY, plan.rank, plan.alpha, fresh(base, plan.rank, plan.seed))
+        tensors = fresh(base.backbone, plan.rank, plan.seed)
+        student = Student(base.backbone, base.family, plan.rank, plan.alpha, tensors)
         checkpoint = args.out / f"{name}.checkpoint.safetensors"
         losses = {one.step: one.loss for one in train(student, cases, plan, checkpoint)}
         adapted = student.adapted()
-        nats = [measure(base, adapted, held[: args.prompts], what) for what in MEASURED]
+        nats = [measure(base.backbone, adapted, held[: args.prompts], what) for what in MEASURED]
         row = {
             "arm": name,
             "loss": mean(loss for step, loss in losses.items() if step > args.steps - LAST),

@@ -1,6 +1,7 @@
 """How well adapters fill held-out prompts: nats per token against the base left to right.
 
     python benchmarks/infill.py --data CORPUS [--adapter FILE] [--prompts 60] [--json]
+    python benchmarks/infill.py --data CORPUS --base local:FOLDER --adapter FILE
 
 CORPUS: a folder of prompts with examples (docs/adapt.md). Held out are the same prompts that
 `remask adapt --held-out 120` holds out of the same corpus; --leave-out as there. Lower is better.
@@ -15,14 +16,16 @@ import torch
 
 from remask.adapt.corpus import hold_out, read_cases
 from remask.adapt.measure import WHATS, measure
-from remask.backbone.weights import load_base
 from remask.dlm.adapter import SHIPPED, load_adapter
+from remask.dlm.bases import find_base
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--adapter", type=Path, default=SHIPPED)
+    parser.add_argument("--base", default="embedded", help="as of remask adapt")
+    parser.add_argument("--revision", help="as of remask adapt")
     parser.add_argument("--leave-out", default="", metavar="REGEX")
     parser.add_argument("--held-out", type=int, default=120)
     parser.add_argument("--prompts", type=int, default=60, help="of those, the first so many")
@@ -31,12 +34,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one line of JSON")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    base = load_base()
-    adapted = load_adapter(base, args.adapter)
+    base = find_base(args.base, args.revision, device="cpu")
+    adapted = load_adapter(base.backbone, args.adapter, base.family)
     _, held = hold_out(read_cases([args.data], args.leave_out), args.held_out)
     found = {}
     for what in args.what:
-        nats = measure(base, adapted, held[: args.prompts], what)
+        nats = measure(base.backbone, adapted, held[: args.prompts], what)
         if nats is None:
             continue
         found[what] = asdict(nats)

@@ -4,6 +4,7 @@ Settings, weight names, shards, tokenizer files: as in the published folders, as
 seen; only the numbers are small and random. Two layers, grouped queries, vocabulary of 320.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -195,6 +196,90 @@ A2D_BD3LM = Tiny(
     tied=True,
     ordinary=A2D_MDLM.ordinary,
 )
+LLAMA_SETTINGS = {
+    **QWEN_SETTINGS,
+    "architectures": ["LlamaForCausalLM"],
+    "attention_bias": False,
+    "max_position_embeddings": 2048,
+    "mlp_bias": False,
+    "model_type": "llama",
+    "pretraining_tp": 1,
+    "tie_word_embeddings": True,
+}
+LLAMA3 = Tiny(
+    folder="Llama-3.2-1B-Instruct",
+    family="llama3",
+    settings={
+        **LLAMA_SETTINGS,
+        "head_dim": HEAD,
+        "rope_scaling": {
+            "factor": 32.0,
+            "high_freq_factor": 4.0,
+            "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 400,
+            "rope_type": "llama3",
+        },
+        "rope_theta": 500000.0,
+    },
+    added=(
+        "<|begin_of_text|>",
+        "<|end_of_text|>",
+        "<|reserved_special_token_0|>",
+        "<|start_header_id|>",
+        "<|end_header_id|>",
+        "<|eot_id|>",
+    ),
+    layer=QWEN_LAYER,
+    tied=True,
+)
+SMOLLM2 = Tiny(
+    folder="SmolLM2-360M-Instruct",
+    family="smollm2",
+    settings={
+        **LLAMA_SETTINGS,
+        "is_llama_config": True,
+        "rope_interleaved": False,
+        "rope_theta": 100000,
+    },
+    added=(*QWEN, "<repo_name>", "<reponame>", "<file_sep>", "<empty_output>"),
+    layer=QWEN_LAYER,
+    tied=True,
+)
+QWEN2 = Tiny(
+    folder="Qwen2.5-0.5B-Instruct",
+    family="qwen2",
+    settings={
+        **QWEN_SETTINGS,
+        "architectures": ["Qwen2ForCausalLM"],
+        "max_position_embeddings": 2048,
+        "max_window_layers": 1,
+        "model_type": "qwen2",
+        "sliding_window": 2048,
+    },
+    added=(*QWEN, "<|object_ref_start|>", "<|fim_pad|>"),
+    layer=QWEN_LAYER,
+    biased=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+)
+QWEN3 = Tiny(
+    folder="Qwen3-0.6B",
+    family="qwen3",
+    settings={
+        **QWEN_SETTINGS,
+        "architectures": ["Qwen3ForCausalLM"],
+        "attention_bias": False,
+        "head_dim": HEAD,
+        "layer_types": ["full_attention"] * LAYERS,
+        "max_position_embeddings": 2048,
+        "model_type": "qwen3",
+        "tie_word_embeddings": True,
+    },
+    added=(*QWEN, "<think>", "</think>"),
+    layer=NORMED,
+    tied=True,
+    ordinary=("<think>", "</think>"),
+)
+# Left-to-right models, which `remask adapt` turns into denoisers.
+BASES = {tiny.family: tiny for tiny in (LLAMA3, SMOLLM2, QWEN2, QWEN3)}
 ALL = {tiny.family: tiny for tiny in (LLADA, DREAM, SDAR, A2D_MDLM, A2D_BD3LM)}
 
 
@@ -244,6 +329,23 @@ def write_weights(state: Mapping[str, Tensor], folder: Path) -> None:
     size = sum(tensor.nbytes for tensor in state.values())
     index = {"metadata": {"total_size": size}, "weight_map": listed}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index, indent=2))
+
+
+def in_hub_cache(folder: Path, cache: Path, hub_id: str, commit: str) -> Path:
+    """The checkpoint in `folder` as the hub's library keeps it; returns the snapshot's folder."""
+    root = cache / f"models--{hub_id.replace('/', '--')}"
+    snapshot = root / "snapshots" / commit
+    snapshot.mkdir(parents=True)
+    (root / "blobs").mkdir()
+    for path in folder.iterdir():
+        content = path.read_bytes()
+        if path.suffix == ".safetensors":
+            name = hashlib.sha256(content).hexdigest()
+        else:
+            name = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        (root / "blobs" / name).write_bytes(content)
+        (snapshot / path.name).symlink_to(Path("../../blobs") / name)
+    return snapshot
 
 
 def write_tokenizer(tiny: Tiny, folder: Path) -> None:

@@ -61,7 +61,7 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones(key: str) -> None:
 
 def test_elastic_holes_are_refused_where_no_model_knows_them() -> None:
     with pytest.raises(
-        ConfigError, match=r"dlm\.elastic = true needs the embedded model, not local"
+        ConfigError, match=r"dlm\.elastic = true needs the embedded model or dlm.adapter, not local"
     ):
         make_denoiser(DlmConfig(model="local:somewhere", elastic=True))
 

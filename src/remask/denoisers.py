@@ -29,8 +29,10 @@ KNOWN = (
 def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:
     """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
-    if config.elastic and kind != "embedded":
-        raise ConfigError(f"dlm.elastic = true needs the embedded model, not {config.model}")
+    if config.elastic and kind != "embedded" and not config.adapter:
+        raise ConfigError(
+            f"dlm.elastic = true needs the embedded model or dlm.adapter, not {config.model}"
+        )
     if kind == "object":
         if denoiser is None:
             raise ConfigError(
@@ -38,10 +40,15 @@ def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denois
                 "remask.resume(run_dir, dlm=that_object)"
             )
         return denoiser
+    if config.adapter and (kind != "local" or not name):
+        raise ConfigError(
+            f"dlm.adapter is for a base from disk (local:PLACE), not for {config.model}; use "
+            "embedded:FILE for an adapter of the embedded model"
+        )
     if kind == "embedded":
-        return _embedded(config, name)
+        return _adapted(config, "embedded", name)
     if kind == "local" and name:
-        return _local(config, name)
+        return _adapted(config, config.model, config.adapter) if config.adapter else _local(config)
     if kind == "mercury":
         return _mercury(config, name)
     if kind == "chat" and name:
@@ -67,18 +74,26 @@ def memory_of(config: DlmConfig) -> str:
 
     device = choose_device(config.device or None)
     dtype = _dtype(config) or choose_dtype(device)
-    need = memory_need(read_config(place, config.revision or None), dtype, READ)
+    settings = read_config(place, config.revision or None)
+    need = memory_need(settings, dtype, READ, adapted=bool(config.adapter))
     return f"{config.model}: about {need / 1e9:.1f} GB on {device}"
 
 
-def _embedded(config: DlmConfig, adapter: str) -> Denoiser:
-    from remask.backbone.weights import load_base
-    from remask.dlm.adapter import SHIPPED
+def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
+    from remask.dlm.adapter import SHIPPED, load_adapter
+    from remask.dlm.bases import find_base
     from remask.dlm.embedded import RULE, EmbeddedDenoiser
 
+    found = find_base(
+        base,
+        config.revision or None,
+        config.family or None,
+        config.device or None,
+        _dtype(config),
+    )
     return EmbeddedDenoiser(
-        load_base(),
-        Path(adapter) if adapter else SHIPPED,
+        found.backbone,
+        load_adapter(found.backbone, Path(adapter) if adapter else SHIPPED, found.family),
         rule=_rule(config, RULE),
         steps=config.steps,
         guidance=config.guidance,
@@ -88,11 +103,11 @@ def _embedded(config: DlmConfig, adapter: str) -> Denoiser:
     )
 
 
-def _local(config: DlmConfig, place: str) -> Denoiser:
+def _local(config: DlmConfig) -> Denoiser:
     from remask.dlm.checkpoint import RULE, load_denoiser
 
     return load_denoiser(
-        place,
+        config.model.partition(":")[2],
         config.revision or None,
         config.family or None,
         device=config.device or None,

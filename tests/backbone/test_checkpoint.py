@@ -6,6 +6,7 @@ biases, norms of queries and keys, SwiGLU, and who sees whom, position by positi
 
 import itertools
 import json
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -19,17 +20,20 @@ from torch import Tensor
 from transformers import Qwen2Config
 
 import checkpoints
-from checkpoints import ALL, Tiny
+from checkpoints import ALL, BASES, Tiny
 from remask.backbone.checkpoint import load_checkpoint, memory_need, read_config
 from remask.backbone.formats import FORMATS, Format, read_settings
 from remask.backbone.hardware import choose_device
 from remask.backbone.model import Backbone
-from remask.dlm.families import FAMILIES, Family, find_family, fit
+from remask.dlm import checkpoint
+from remask.dlm.families import FAMILIES, Family
 from remask.errors import BackendError
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
-SHIFTED = {"dream"}
+EVERY = {**ALL, **BASES}
+SHIFTED = {"dream", *BASES}
 BLOCK = {"sdar": 4, "tiny-a2d-bd3lm": 32}
+
 LONG = "Answer in one word: positive or negative. You are 1 careful assistant, not 20 of them."
 TEXTS = [LONG, "You are", "An"]
 
@@ -42,7 +46,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Loaded]:
 
     def found(name: str) -> Loaded:
         if name not in done:
-            folder = checkpoints.write(ALL[name], tmp_path_factory.mktemp("checkpoints"))
+            folder = checkpoints.write(EVERY[name], tmp_path_factory.mktemp("checkpoints"))
             done[name] = (*load_family(folder), folder)
         return done[name]
 
@@ -50,11 +54,7 @@ def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Loaded]:
 
 
 def load_family(folder: Path) -> tuple[Backbone, Family]:
-    found = load_checkpoint(str(folder), device="cpu", dtype=torch.float32)
-    backbone = found.backbone
-    row = find_family(found.format, found.name)
-    added = backbone.added_tokens()
-    return backbone, fit(row, found.name, found.settings, added, backbone.size)
+    return checkpoint.load_family(str(folder), device="cpu", dtype=torch.float32)
 
 
 # -- the forward, plainly -----------------------------------------------------------------------
@@ -64,10 +64,22 @@ def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
 
 
-def rotate(x: Tensor, theta: float) -> Tensor:
-    """Turn each pair (i, i + half) of (T, H, h) by position / theta^(i / half)."""
-    half = x.shape[-1] // 2
+def speeds(theta: float, half: int, scaling: dict[str, float] | None) -> Tensor:
+    """theta^-(i / half). Llama 3.1 slows what turns less often than low_freq_factor times in the
+    trained length by `factor`, leaves alone what turns more often than high_freq_factor times, and
+    blends in between."""
     speed = theta ** -(torch.arange(half) / half)
+    if scaling is None:
+        return speed
+    turns = scaling["original_max_position_embeddings"] * speed / (2 * math.pi)
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return kept * speed + (1 - kept) * speed / scaling["factor"]
+
+
+def rotate(x: Tensor, speed: Tensor) -> Tensor:
+    """Turn each pair (i, i + half) of (T, H, h) by position times its speed."""
+    half = x.shape[-1] // 2
     angle = torch.arange(len(x))[:, None, None] * speed
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
@@ -79,13 +91,14 @@ def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
     for file in sorted(folder.glob("*.safetensors")):
         state |= {name: tensor.float() for name, tensor in load_file(file).items()}
     config = json.loads((folder / "config.json").read_text())
-    eps, theta = config["rms_norm_eps"], config["rope_theta"]
+    eps, scaling = config["rms_norm_eps"], config.get("rope_scaling")
+    speed = speeds(config["rope_theta"], checkpoints.HEAD // 2, scaling)
     llada = tiny.family == "llada"
     names = list(checkpoints.LLADA_LAYER if llada else checkpoints.QWEN_LAYER)
     embedding, norm, head = (state.get(f"{name}.weight") for name in tiny.outer)
     assert embedding is not None and norm is not None
     length = len(ids)
-    block = BLOCK.get(tiny.family, length)
+    block = 1 if tiny.family in BASES else BLOCK.get(tiny.family, length)
     sees = torch.zeros(length, length, dtype=torch.bool)
     for query, key in itertools.product(range(length), repeat=2):
         sees[query, key] = key // block <= query // block
@@ -107,7 +120,7 @@ def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
         if "self_attn.q_norm" in tiny.layer:
             query = rms(query, weight("self_attn.q_norm"), eps)
             key = rms(key, weight("self_attn.k_norm"), eps)
-        query, key = rotate(query, theta), rotate(key, theta)
+        query, key = rotate(query, speed), rotate(key, speed)
         heads = []
         for h in range(checkpoints.HEADS):
             shared = h * checkpoints.SHARED // checkpoints.HEADS
@@ -129,7 +142,8 @@ def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
 
 def blocks_of(family: Family, real: Tensor) -> Tensor:
     position = (real.long().cumsum(1) - 1).clamp(min=0)
-    return position // family.block if family.attention == "blocks" else torch.zeros_like(position)
+    size = {"region": 1, "blocks": family.block, "full": len(position[0])}[family.attention]
+    return position // size
 
 
 def predictions(backbone: Backbone, family: Family, ids: Tensor, real: Tensor) -> Tensor:
@@ -149,17 +163,17 @@ def masked_row(backbone: Backbone, family: Family, text: str) -> list[int]:
     return [family.mask if i % 3 == 1 else token for i, token in enumerate(ids)]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_logits_equal_an_independent_forward(load: Callable[[str], Loaded], name: str) -> None:
     backbone, family, folder = load(name)
     ids = masked_row(backbone, family, TEXTS[0])
     assert len(ids) > 33  # more than one block of each family
-    expected = reference(ALL[name], folder, ids)
+    expected = reference(EVERY[name], folder, ids)
     assert expected.std() > 1
     torch.testing.assert_close(alone(backbone, family, ids), expected, **CLOSE)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("left", [False, True])
 def test_batch_and_padding_change_nothing(
     load: Callable[[str], Loaded], name: str, left: bool
@@ -268,27 +282,56 @@ def test_the_row_is_found_and_fitted(load: Callable[[str], Loaded], name: str) -
     assert family.block == BLOCK.get(name, 0)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_no_text_becomes_an_added_token(load: Callable[[str], Loaded], name: str) -> None:
     backbone, _, _ = load(name)
-    added = ALL[name].added
+    added = EVERY[name].added
     text = "You " + " are ".join(added) + "<think>é</think>\n"
     assert max(backbone.encode(text)) < checkpoints.ORDINARY
     assert backbone.decode(backbone.encode(text)) == text
     assert backbone.decode([290, *backbone.encode("a"), 294, 295]) == "a"
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_turn_in_the_family_s_frame(load: Callable[[str], Loaded], name: str) -> None:
     backbone, _, _ = load(name)
     ids = [*backbone.beginning(), *backbone.turn("user", "Hi<|im_end|>"), *backbone.opening("a")]
     text = backbone.tokenizer.decode(ids, skip_special_tokens=False)
-    if name == "llada":
+    headed = name in ("llada", "llama3")
+    if headed:
+        first = EVERY[name].added[0]
         start, end = "<|start_header_id|>", "<|end_header_id|>\n\n"
-        assert text == f"<|startoftext|>{start}user{end}Hi<|im_end|><|eot_id|>{start}a{end}"
+        assert text == f"{first}{start}user{end}Hi<|im_end|><|eot_id|>{start}a{end}"
     else:
         assert text == "<|im_start|>user\nHi<|im_end|><|im_end|>\n<|im_start|>a\n"
-    assert sum(i >= checkpoints.ORDINARY for i in ids) == (6 if name == "llada" else 3)
+    assert sum(i >= checkpoints.ORDINARY for i in ids) == (6 if headed else 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "delete"),
+    [
+        ("llama3", "<|reserved_special_token_0|>", "<|end_of_text|>"),
+        ("smollm2", "<empty_output>", "<reponame>"),
+        ("qwen2", None, "<|endoftext|>"),
+        ("qwen3", None, "<|endoftext|>"),
+    ],
+)
+def test_masks_and_deletions_of_bases_are_ids_that_no_text_and_no_chat_has(
+    load: Callable[[str], Loaded], name: str, mask: str | None, delete: str
+) -> None:
+    backbone, family, _ = load(name)
+    behind = checkpoints.ORDINARY + len(BASES[name].added)
+    assert family.name == name and family.attention == "region" and family.shifted
+    assert family.mask == (behind if mask is None else backbone.token_id(mask))
+    assert family.delete == backbone.token_id(delete)
+    assert {family.mask, family.delete, *range(290, behind)} == set(family.special)
+    said = [
+        *backbone.beginning(),
+        *backbone.turn("user", f"{mask}{delete}"),
+        *backbone.opening("a"),
+    ]
+    assert not {family.mask, family.delete} & set(said)
+    assert backbone.decode([family.mask, family.delete]) == ""
 
 
 def test_the_two_tokenizer_formats_agree(tmp_path: Path) -> None:
@@ -312,7 +355,7 @@ def test_identity_names_content_format_and_dtype(tmp_path: Path) -> None:
     assert names[0].startswith("sdar/") and names[0].endswith("/bfloat16/cpu")
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_memory_is_known_before_loading(load: Callable[[str], Loaded], name: str) -> None:
     backbone, _, folder = load(name)
     config = read_config(str(folder))
@@ -323,6 +366,11 @@ def test_memory_is_known_before_loading(load: Callable[[str], Loaded], name: str
     _, memory = backbone.read(row, torch.ones_like(row, dtype=torch.bool))
     held = sum(tensor.nbytes for tensor in (*memory.keys, *memory.values))
     assert memory_need(config, torch.float32, tokens=3) == 4 * weights + held
+    linear = [w for n, w in backbone.model.state_dict().items() if n.endswith("_proj.weight")]
+    merged = backbone.with_weights({}, "x").model.state_dict()  # all shared but what is replaced
+    assert all(w.data_ptr() in stored for w in merged.values())
+    twice = sum(tensor.numel() for tensor in linear)
+    assert memory_need(config, torch.float32, adapted=True) == 4 * (weights + twice)
 
 
 def test_published_sizes_give_the_published_number_of_weights() -> None:

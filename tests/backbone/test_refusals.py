@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import checkpoints
-from checkpoints import ALL
+from checkpoints import ALL, BASES
 from remask.backbone.checkpoint import load_checkpoint, read_config
 from remask.backbone.formats import FORMATS, our_name, recognise
 from remask.errors import BackendError
@@ -72,21 +73,9 @@ def test_a_revision_that_can_move_is_refused(revision: str | None) -> None:
 
 def cached(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The same checkpoint as the hub's library keeps it, and the library without a network."""
-    root = cache / f"models--{HUB.replace('/', '--')}"
-    snapshot = root / "snapshots" / COMMIT
-    snapshot.mkdir(parents=True)
-    (root / "blobs").mkdir()
-    for path in folder.iterdir():
-        content = path.read_bytes()
-        if path.suffix == ".safetensors":
-            name = hashlib.sha256(content).hexdigest()
-        else:
-            name = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-        (root / "blobs" / name).write_bytes(content)
-        (snapshot / path.name).symlink_to(Path("../../blobs") / name)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    return snapshot
+    return checkpoints.in_hub_cache(folder, cache, HUB, COMMIT)
 
 
 def test_the_hub_s_cache_is_read_and_its_hashes_checked(
@@ -169,6 +158,40 @@ def test_settings_that_are_not_read_are_refused(folder: Path, key: str, value: o
     refused(folder, f"config.json sets {key} to {value!r}")
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("llama3", {"pretraining_tp": 2}, "sets pretraining_tp to 2"),
+        ("llama3", {"mlp_bias": True}, "sets mlp_bias to True"),
+        (
+            "llama3",
+            {"rope_scaling": {"rope_type": "llama3", "factor": 8}},
+            "low_freq_factor = None",
+        ),
+        (
+            "llama3",
+            {"rope_scaling": {"type": "linear", "factor": 2}},
+            "sets rope_scaling to {'type'",
+        ),
+        ("llama3", {"rope_scaling": "llama3"}, "sets rope_scaling to 'llama3'"),
+        ("qwen2", {"rope_scaling": {"rope_type": "llama3"}}, "does not read for Qwen2ForCausalLM"),
+        ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "'sliding_attention'"),
+    ],
+)
+def test_what_a_base_does_not_do_is_refused(
+    tmp_path: Path, name: str, settings: dict[str, object], words: str
+) -> None:
+    folder = checkpoints.write(BASES[name], tmp_path)
+    edit(folder, **settings)
+    refused(folder, words)
+
+
+def test_a_llama_without_a_known_frame_is_refused(tmp_path: Path) -> None:
+    tiny = replace(BASES["smollm2"], added=("<s>", "</s>"))
+    folder = checkpoints.write(tiny, tmp_path)
+    refused(folder, "no token <|im_start|> nor <|begin_of_text|>, which chats of llama need")
+
+
 @pytest.mark.parametrize("key", FORMATS["llada"].granted)
 def test_every_variant_of_llada_s_blocks_is_refused(tmp_path: Path, key: str) -> None:
     folder = checkpoints.write(ALL["llada"], tmp_path)
@@ -203,7 +226,7 @@ def test_rope_may_stand_among_parameters_of_the_default_kind(folder: Path) -> No
     speeds = [b.model.model.rotary_emb.inv_freq for b in (before, after)]
     assert torch.equal(*speeds)
     edit(folder, rope_parameters={**kind, "rope_type": "yarn"})
-    refused(folder, "rope_type 'yarn', which is not read")
+    refused(folder, "sets rope_parameters to {'rope_type': 'yarn'")
 
 
 def test_heads_must_be_shared_evenly(folder: Path) -> None:

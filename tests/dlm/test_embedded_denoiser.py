@@ -215,7 +215,9 @@ def test_cached_traces_give_the_tokens_of_the_uncached_forward(base: Backbone) -
     adapted = load_adapter(base)
     cached = EmbeddedDenoiser(base, adapted, steps=4)
     merged = adapted.backbone
-    uncached = Uncached(merged.model, merged.tokenizer, merged.identity, base, context_ids(base))
+    uncached = Uncached(
+        merged.model, merged.tokenizer, merged.identity, base, context_ids(base), content="x"
+    )
     plain = EmbeddedDenoiser(base, replace(adapted, backbone=uncached), steps=4)
     canvases = [CANVAS, SHORT]
     first, second = cached.infill(CONTEXT, canvases, 5), plain.infill(CONTEXT, canvases, 5)

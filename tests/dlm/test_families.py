@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from remask.dlm.families import FAMILIES, find_family, fit, render, render_rest
+from remask.dlm.families import EMBEDDED, FAMILIES, find_family, fit, render, render_rest
 from remask.errors import BackendError
 from remask.trace import Feedback, Trace
 
@@ -55,10 +55,11 @@ def test_no_traces_and_the_rest_of_a_prompt() -> None:
 def test_families_are_consistent() -> None:
     for name, family in FAMILIES.items():
         assert family.name == name
-        assert family.mask in family.special
+        assert family.mask in family.special or family.delete_token
         assert family.rest < family.context
         assert (family.block > 0) == (family.attention == "blocks")
-        assert (family.format == "") == (family.attention == "region")
+        assert (family.format == "") == (family is EMBEDDED)
+        assert (family.delete >= 0) == (family.attention == "region")
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,8 @@ def test_a_row_takes_what_the_checkpoint_says() -> None:
         ("llada", {"mask_token_id": "5"}, {}, "its mask is 5"),
         ("tiny-a2d-mdlm", {}, {"<|MASK|>": 5}, "no token <|mask|>"),
         ("tiny-a2d-mdlm", {"mask_token_id": 6}, {"<|mask|>": 5}, "mask_token_id 6, but .* is 5"),
+        ("llama3", {}, {"<|reserved_special_token_0|>": 5}, "no token <|end_of_text|> (llama3)"),
+        ("qwen2", {}, {"<|endoftext|>": 5}, "a token for each of the model's 100 ids"),
         ("sdar", {"mask_token_id": 5, "block_size": -4}, {}, "block_size -4; it must be"),
         ("sdar", {"mask_token_id": 5, "block_size": "4"}, {}, "block_size '4'; it must be"),
     ],
@@ -113,5 +116,5 @@ def test_a_row_takes_what_the_checkpoint_says() -> None:
 def test_contradictions_are_refused(
     name: str, settings: dict[str, Any], added: dict[str, int], words: str
 ) -> None:
-    with pytest.raises(BackendError, match=re.sub(r"([|])", r"\\\1", words)):
+    with pytest.raises(BackendError, match=re.sub(r"([|()])", r"\\\1", words)):
         fit(FAMILIES[name], "x", settings, added, 100)

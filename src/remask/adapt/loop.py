@@ -23,6 +23,7 @@ from torch import Tensor
 from remask.adapt.batches import NOWHERE, Batch, draw_batch
 from remask.adapt.corpus import Case
 from remask.adapt.student import EMBEDDING, MASKED, RIGHT, Student
+from remask.dlm.families import EMBEDDED
 from remask.dlm.layout import Layout
 from remask.errors import ConfigError, NumericsError
 from remask.identity import content_id
@@ -79,14 +80,15 @@ def train(
 ) -> Iterator[Progress]:
     """Train from where `checkpoint` stands, written every so many seconds and at the end.
 
-    A checkpoint belongs to plan, cases and the parameters that the student begins with. Raises
-    ConfigError where it is of another run, NumericsError where the loss is not
-    a number.
+    A checkpoint belongs to plan, cases, base and the parameters that the student begins with.
+    Raises ConfigError where it is of another run, NumericsError where the loss is not a number.
     """
     layout = Layout(student.base, student.family)
     groups, shares = _groups(cases, plan.with_traces)
     began = [float(p.detach().double().sum()) for p in student.parameters.values()]
-    name = content_id("plan", asdict(plan), sorted(case.id for case in cases), began)
+    # The embedded base is not named, so that checkpoints of older versions stay good.
+    base = [] if student.family == EMBEDDED else [student.base.content]
+    name = content_id("plan", asdict(plan), sorted(case.id for case in cases), began, *base)
     optimiser = _optimiser(student, plan)
     done = _restore(checkpoint, student, optimiser, name)
     saved = time.monotonic()

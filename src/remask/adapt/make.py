@@ -11,13 +11,10 @@ from remask.adapt.corpus import Case, hold_out, read_cases
 from remask.adapt.loop import Plan, Progress, train
 from remask.adapt.measure import Nats, measure
 from remask.adapt.student import Student, fresh
-from remask.backbone.model import Backbone
-from remask.backbone.weights import load_base
 from remask.dlm.adapter import SHIPPED, read_adapter
-from remask.dlm.families import FAMILIES
+from remask.dlm.bases import Base, find_base
 from remask.errors import ConfigError
 
-FAMILY = FAMILIES["smollm2-135m"]
 MEASURED = ("span 4", "span 8")  # on held-out prompts
 LOOKED = 40  # held-out prompts at most that are measured; benchmarks/infill.py measures more
 LEAST = 4  # prompts to train on
@@ -30,7 +27,9 @@ class Order:
     data: tuple[Path, ...]
     out: Path
     plan: Plan
-    start: str = "shipped"  # shipped, fresh, or the path of an adapter
+    base: str = "embedded"  # or local:PLACE
+    revision: str | None = None  # of a local:HUB_ID
+    start: str = "shipped"  # shipped, fresh, or the path of an adapter of that base
     leave_out: str = ""  # regular expression over names and prompts
     held_out: int = 20  # prompts, at most a tenth
     measure_every: int = 200  # steps; 0: only before and after
@@ -73,7 +72,7 @@ def adapt(
             f"{len(kept)} prompts are too few to train on; give at least {LEAST}, each with its "
             "conversations"
         )
-    base = load_base()
+    base = find_base(order.base, order.revision, device="cpu")
     student, plan = begin(order, base)
     order.out.parent.mkdir(parents=True, exist_ok=True)
 
@@ -81,7 +80,7 @@ def adapt(
         adapted = student.adapted()
         found = tuple(
             n
-            for n in (measure(base, adapted, held[:LOOKED], what) for what in MEASURED)
+            for n in (measure(base.backbone, adapted, held[:LOOKED], what) for what in MEASURED)
             if n is not None
         )
         _note(order.log, {"step": step, "held_out": [asdict(n) for n in found]})
@@ -97,35 +96,42 @@ def adapt(
             look(progress.step)
     after = look(plan.steps)
     notes = {
+        "base": base.name,
         "steps": str(plan.steps),
         "start": order.start,
         "elastic": str(plan.elastic).lower(),
         "license": _licences(kept),
     }
     student.save(order.out, notes)
-    order.card.write_text(card(order, plan, kept, before, after), "utf-8")
+    order.card.write_text(card(order, base, plan, kept, before, after), "utf-8")
     order.checkpoint.unlink(missing_ok=True)
     return Made(order.out, len(kept), before, after)
 
 
-def begin(order: Order, base: Backbone) -> tuple[Student, Plan]:
+def begin(order: Order, base: Base) -> tuple[Student, Plan]:
     """The student, and the plan with the rank and lengths of the adapter that is continued."""
-    plan = order.plan
+    plan, backbone = order.plan, base.backbone
     if order.start == "fresh":
-        return Student(base, FAMILY, plan.rank, plan.alpha, fresh(base, plan.rank, plan.seed)), plan
+        tensors = fresh(backbone, plan.rank, plan.seed)
+        return Student(backbone, base.family, plan.rank, plan.alpha, tensors), plan
     path = SHIPPED if order.start == "shipped" else Path(order.start)
-    header, tensors, _ = read_adapter(path)
+    header, tensors, _ = read_adapter(path, backbone, base.family)
     plan = replace(
         plan,
         rank=int(header["rank"]),
         alpha=float(header["alpha"]),
         elastic=header.get("elastic") == "true",
     )
-    return Student(base, FAMILY, plan.rank, plan.alpha, tensors), plan
+    return Student(backbone, base.family, plan.rank, plan.alpha, tensors), plan
 
 
 def card(
-    order: Order, plan: Plan, kept: Sequence[Case], before: Sequence[Nats], after: Sequence[Nats]
+    order: Order,
+    base: Base,
+    plan: Plan,
+    kept: Sequence[Case],
+    before: Sequence[Nats],
+    after: Sequence[Nats],
 ) -> str:
     """The model card, Markdown."""
     table = "\n".join(
@@ -134,12 +140,18 @@ def card(
         for b, a in zip(before, after, strict=True)
     )
     told = sum(bool(case.traces) for case in kept)
+    used = f"--dlm embedded:{order.out.name}"
+    if order.base != "embedded":  # a folder by its name alone: cards are passed on
+        place = order.base.partition(":")[2] if order.revision else base.name
+        used = f"--dlm local:{place} --adapter {order.out.name}"
+    commit = f" at {order.revision}" if order.revision else ""
     settings = ", ".join(f"{key} {value}" for key, value in asdict(plan).items())
     return f"""# Model card: {order.out.stem}
 
-An adapter that turns SmolLM2-135M-Instruct (Apache-2.0) into a masked diffusion model for system
-prompts, written by `remask adapt`. Use it with `--dlm embedded:FILE`.
+An adapter that turns {base.name} into a masked diffusion model for system prompts, written by
+`remask adapt`. Use it with `{used}`.
 
+- Base: {base.name}{commit}, by content `{base.backbone.content}`. Its licence holds here as well.
 - Started from: {order.start}. Settings: {settings}.
 - Data: {len(kept)} prompts, {told} of them with conversations. Left out by name or text:
   `{order.leave_out or "nothing"}`. Licences as the data names them: {_licences(kept)}.

@@ -144,6 +144,7 @@ class Student:
         header = {
             "format": FORMAT,
             "family": self.family.name,
+            "base_content": self.base.content,
             "layout": str(self.family.layout),
             "rank": str(self.rank),
             "alpha": str(self.alpha),

@@ -4,7 +4,7 @@ Frames are data: names of special tokens, which only the frame itself may hold, 
 text between them. Knows no tokenizer, no model and no conversation.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class Frame:
         return tuple(name for name in (self.first, self.start, self.middle, self.end) if name)
 
 
-# SmolLM2, Qwen and what was made of Qwen: Dream, SDAR, Tiny-A2D.
+# SmolLM2, Qwen and what was made of Qwen: Dream, SDAR, Tiny-A2D; many fine-tuned Llamas.
 CHATML = Frame(start="<|im_start|>", middle="", gap="\n", end="<|im_end|>", after="\n")
 
 # The chat template in LLaDA-8B-Instruct's tokenizer_config.json, which also trims the text.
@@ -36,3 +36,6 @@ HEADERS = Frame(
     after="",
     first="<|startoftext|>",
 )
+
+# Llama 3, https://www.llama.com/docs/model-cards-and-prompt-formats/meta-llama-3
+LLAMA3 = replace(HEADERS, first="<|begin_of_text|>")

@@ -12,6 +12,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from remask.backbone.chat import Frame
 from remask.backbone.formats import Format, Settings, our_name, read_settings, recognise
 from remask.backbone.hardware import choose_device, choose_dtype
 from remask.backbone.model import Backbone, Config, build, skeleton
@@ -28,7 +29,7 @@ from remask.backbone.tokens import FILES as TOKENIZER_FILES
 from remask.backbone.tokens import load_tokenizer
 from remask.errors import BackendError
 
-HEAD, EMBEDDING = "lm_head.weight", "model.embed_tokens.weight"
+HEAD, EMBEDDING, LINEAR = "lm_head.weight", "model.embed_tokens.weight", "_proj.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +62,10 @@ def load_checkpoint(
     config = read_settings(row, settings, place)
     shards = find_shards(folder)
     others = [folder / name for name in (CONFIG, INDEX, *TOKENIZER_FILES)]
-    content = digest(folder, [*others, *(shard.path for shard in shards)])
+    files = [*others, *(shard.path for shard in shards)]
+    content = f"{row.name}/{digest(folder, files)}"
     tokenizer = load_tokenizer(folder)
-    _check_tokens(tokenizer.get_vocab(), row, config, place)
+    frame = _frame(tokenizer.get_vocab(), row, config, place)
     try:
         state = _read(row, shards, chosen, dtype)
         state = _complete(state, config, place)
@@ -73,8 +75,8 @@ def load_checkpoint(
             f"{place}: its weights take {need:.1f} GB, more than {chosen} has free"
         ) from error
     name = str(dtype).removeprefix("torch.")
-    identity = f"{row.name}/{content}/{name}/{chosen.type}"
-    backbone = Backbone(build(config, state), tokenizer, identity, frame=row.frame)
+    identity = f"{content}/{name}/{chosen.type}"
+    backbone = Backbone(build(config, state), tokenizer, identity, content=content, frame=frame)
     return Checkpoint(backbone, row.name, settings, place.rstrip("/").rpartition("/")[2])
 
 
@@ -84,8 +86,11 @@ def read_config(place: str, revision: str | None = None) -> Config:
     return read_settings(recognise(settings, place), settings, place)
 
 
-def memory_need(config: Config, dtype: torch.dtype = torch.bfloat16, tokens: int = 0) -> int:
-    """Bytes of the weights, and of the keys and values of `tokens` tokens.
+def memory_need(
+    config: Config, dtype: torch.dtype = torch.bfloat16, tokens: int = 0, adapted: bool = False
+) -> int:
+    """Bytes of the weights, and of the keys and values of `tokens` tokens. `adapted`: with a second
+    set of linear weights, into which an adapter is merged.
 
     What one forward needs comes on top: about tokens x vocab_size x 4 bytes for logits.
     """
@@ -93,21 +98,28 @@ def memory_need(config: Config, dtype: torch.dtype = torch.bfloat16, tokens: int
     numbers = sum(w.numel() for w in weights.values())
     if config.tie_word_embeddings:
         numbers -= weights[HEAD].numel()
+    if adapted:
+        numbers += sum(w.numel() for name, w in weights.items() if name.endswith(LINEAR))
     keys = weights["model.layers.0.self_attn.k_proj.weight"].shape[0]
     layers: int = config.num_hidden_layers
     return int((numbers + tokens * 2 * layers * keys) * dtype.itemsize)
 
 
-def _check_tokens(known: dict[str, int], row: Format, config: Config, place: str) -> None:
+def _frame(known: dict[str, int], row: Format, config: Config, place: str) -> Frame:
+    """How chats are framed. Raises BackendError where tokens are missing or too many."""
     if max(known.values(), default=0) >= config.vocab_size:
         raise BackendError(
             f"{place}: the tokenizer has the id {max(known.values())}, but config.json says "
             f"vocab_size {config.vocab_size}; they do not belong together"
         )
-    if missing := [name for name in row.frame.tokens if name not in known]:
-        raise BackendError(
-            f"{place}: the tokenizer has no token {missing[0]}, which chats of {row.name} need"
-        )
+    missing = [[name for name in frame.tokens if name not in known] for frame in row.frames]
+    for frame, lacks in zip(row.frames, missing, strict=True):
+        if not lacks:
+            return frame
+    first = " nor ".join(lacks[0] for lacks in missing)
+    raise BackendError(
+        f"{place}: the tokenizer has no token {first}, which chats of {row.name} need"
+    )
 
 
 def _read(

@@ -5,7 +5,8 @@ fit, what its settings and weights are called there, and how its chats are frame
 a row does not read must have the value that the model takes for granted, else the folder is
 refused. Knows config.json and names of weights; reads no file, loads no weight, runs no code of a
 checkpoint. The names of LLaDA, SDAR and Tiny-A2D were checked against copies of their config.json,
-index and model code; no weights of billions of numbers were loaded.
+index and model code, those of Llama, Qwen2 and Qwen3 are the transformers library's; no weights of
+billions of numbers were loaded.
 """
 
 import math
@@ -16,7 +17,7 @@ from typing import Any
 
 from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 
-from remask.backbone.chat import CHATML, HEADERS, Frame
+from remask.backbone.chat import CHATML, HEADERS, LLAMA3, Frame
 from remask.backbone.model import Config
 from remask.errors import BackendError
 
@@ -35,7 +36,6 @@ PLAIN = {  # what every format takes for granted
     "hidden_act": ("silu",),
     "use_sliding_window": (False,),
     "use_mrope": (False,),
-    "rope_scaling": (),
     "quantization_config": (),
 }
 
@@ -48,10 +48,12 @@ class Format:
     architecture: str  # config.json's
     model_type: str  # config.json's, where it names no architecture
     config: type[Config]
-    frame: Frame = CHATML
+    frames: tuple[Frame, ...] = (CHATML,)  # the first whose tokens the tokenizer knows
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # ours → theirs, first found
     weights: Mapping[str, str] = field(default_factory=dict)  # theirs → ours; {} is the layer
     granted: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # beside PLAIN
+    # Ways to stretch rotary positions that the model's layers know, and the numbers of each.
+    ropes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 LLADA = Format(
@@ -59,7 +61,7 @@ LLADA = Format(
     architecture="LLaDAModelLM",
     model_type="llada",
     config=LlamaConfig,
-    frame=HEADERS,
+    frames=(HEADERS,),
     keys={
         "vocab_size": ("embedding_size", "vocab_size"),
         "hidden_size": ("d_model",),
@@ -106,6 +108,26 @@ LLADA = Format(
         "scale_logits": (False,),
     },
 )
+LLAMA = Format(  # Llama 3 to 3.2, SmolLM2
+    name="llama",
+    architecture="LlamaForCausalLM",
+    model_type="llama",
+    config=LlamaConfig,
+    frames=(CHATML, LLAMA3),
+    granted={
+        "mlp_bias": (False,),
+        "pretraining_tp": (1,),  # other values sum in another order
+        "rope_interleaved": (False,),  # SmolLM2's files say so
+    },
+    ropes={  # Llama 3.1 and 3.2
+        "llama3": (
+            "factor",
+            "low_freq_factor",
+            "high_freq_factor",
+            "original_max_position_embeddings",
+        )
+    },
+)
 
 FORMATS = {
     row.name: row
@@ -114,6 +136,9 @@ FORMATS = {
         Format("dream", "DreamModel", "Dream", Qwen2Config),
         Format("sdar", "SDARForCausalLM", "sdar", Qwen3Config),
         Format("a2d-qwen3", "A2DQwen3LMHeadModel", "a2d-qwen3", Qwen3Config),
+        LLAMA,
+        Format("qwen2", "Qwen2ForCausalLM", "qwen2", Qwen2Config),  # and Qwen2.5
+        Format("qwen3", "Qwen3ForCausalLM", "qwen3", Qwen3Config),  # not the mixture of experts
     )
 }
 
@@ -142,6 +167,10 @@ def read_settings(row: Format, settings: Settings, place: str) -> Config:
                 f"{place}: config.json sets {key} to {value!r}, which remask does not read for "
                 f"{row.architecture}"
             )
+    if sliding := set(settings.get("layer_types") or ()) - {"full_attention"}:
+        raise BackendError(
+            f"{place}: config.json has layers of type {min(sliding)!r}, which remask does not read"
+        )
     values: dict[str, Any] = {key: _count(row, settings, key, place) for key in COUNTS}
     heads = values["num_attention_heads"]
     if heads % values["num_key_value_heads"]:
@@ -153,8 +182,7 @@ def read_settings(row: Format, settings: Settings, place: str) -> Config:
     if settings.get("head_dim") is not None:
         values["head_dim"] = _count(row, settings, "head_dim", place)
     values["rms_norm_eps"] = _positive(settings.get("rms_norm_eps"), "rms_norm_eps", place)
-    theta = _positive(_rope_theta(settings, place), "rope_theta", place)
-    values["rope_parameters"] = {"rope_type": "default", "rope_theta": theta}
+    values["rope_parameters"] = _rope(row, settings, place)
     values["tie_word_embeddings"] = bool(_found(row, settings, "tie_word_embeddings")[1])
     values["attention_bias"] = bool(settings.get("attention_bias"))
     return row.config(**values)
@@ -197,12 +225,20 @@ def _positive(value: Any, name: str, place: str) -> float:
     return float(value)
 
 
-def _rope_theta(settings: Settings, place: str) -> object:
-    """Older files name it alone, newer ones among rope_parameters."""
-    rope = settings.get("rope_parameters")
-    if not isinstance(rope, dict):
-        return settings.get("rope_theta")
-    kind = rope.get("rope_type", "default")
-    if kind != "default":
-        raise BackendError(f"{place}: config.json asks for rope_type {kind!r}, which is not read")
-    return rope.get("rope_theta", settings.get("rope_theta"))
+def _rope(row: Format, settings: Settings, place: str) -> dict[str, Any]:
+    """Older files name theta alone and stretch it in rope_scaling; newer ones say all of it in
+    rope_parameters."""
+    key = "rope_parameters" if settings.get("rope_scaling") is None else "rope_scaling"
+    given = settings.get(key) or {}
+    kind = given.get("rope_type", given.get("type", "default")) if isinstance(given, dict) else ""
+    names = {"default": (), **row.ropes}.get(str(kind))
+    if names is None:
+        raise BackendError(
+            f"{place}: config.json sets {key} to {given!r}, which remask does not read for "
+            f"{row.architecture}"
+        )
+    theta = given.get("rope_theta", settings.get("rope_theta"))
+    for name in names:
+        _positive(given.get(name), name, place)
+    stretch = {name: given[name] for name in names}
+    return {"rope_type": kind, "rope_theta": _positive(theta, "rope_theta", place), **stretch}

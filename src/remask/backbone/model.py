@@ -55,11 +55,16 @@ MODELS: dict[type[Config], Callable[[Any], Model]] = {
 
 @dataclass(frozen=True, slots=True)
 class Backbone:
-    """Weights, tokenizer and chat frame of one frozen model; `identity` names them by content."""
+    """Weights, tokenizer and chat frame of one frozen model.
+
+    `identity` names them by content, with the numbers and the device in which they are computed;
+    `content` without those. A model made of another one has its `content`.
+    """
 
     model: Model = field(repr=False)
     tokenizer: Tokenizer = field(repr=False)
     identity: str
+    content: str = field(kw_only=True)
     frame: Frame = field(default=CHATML, kw_only=True)
 
     # -- text ---------------------------------------------------------------------------------
@@ -111,6 +116,10 @@ class Backbone:
         """Names and ids of all tokens beside the ordinary vocabulary."""
         added = self.tokenizer.get_added_tokens_decoder()
         return {token.content: int(i) for i, token in added.items()}
+
+    def spare_id(self) -> int:
+        """The first id behind those of all tokens; `size` or more where the model has no such."""
+        return max(self.tokenizer.get_vocab().values()) + 1
 
     # -- numbers ------------------------------------------------------------------------------
 

@@ -72,8 +72,9 @@ def _load(root: Path, dtype: torch.dtype) -> Backbone:
         ) from error
     tokenizer.encode_special_tokens = True  # text is untrusted: no special token comes from it
     model = build(config, {name: tensor.to(dtype) for name, tensor in state.items()})
+    content = f"smollm2-135m-instruct/{digest}/v{FORMAT}"
     name = str(dtype).removeprefix("torch.")
-    return Backbone(model, tokenizer, f"smollm2-135m-instruct/{digest}/v{FORMAT}/{name}")
+    return Backbone(model, tokenizer, f"{content}/{name}", content=content)
 
 
 def _find_gguf() -> Path:

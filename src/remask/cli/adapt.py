@@ -18,8 +18,15 @@ import click
     help="The adapter. Its model card, log and checkpoint stand beside it.",
 )  # fmt: skip
 @click.option(
-    "--from", "start", default="shipped", show_default=True, metavar="shipped|fresh|FILE",
-    help="The adapter to continue; fresh starts from the base model.",
+    "--base", default="embedded", show_default=True, metavar="embedded|local:PLACE",
+    help="The left-to-right model that is adapted: a folder, or a hub id, with a Llama, Qwen2 or "
+    "Qwen3.",
+)  # fmt: skip
+@click.option("--revision", metavar="COMMIT", help="Of a hub id: the full commit id.")
+@click.option(
+    "--from", "start", metavar="shipped|fresh|FILE",
+    help="The adapter of that base to continue; fresh starts from the base itself.  "
+    "[default: shipped; with --base fresh]",
 )  # fmt: skip
 @click.option(
     "--steps", type=click.IntRange(1), default=120, show_default=True,
@@ -40,14 +47,16 @@ import click
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option("--force", is_flag=True, help="Replace the adapter where it exists.")
 def adapt(out: Path, force: bool, **flags: Any) -> None:
-    """Teach the embedded diffusion model a domain: your prompts and their conversations.
+    """Teach a diffusion model your prompts, or make one for prompts of another base.
 
-    The same command again goes on after a cut. Use the result with --dlm embedded:FILE.
+    The same command again goes on after a cut. Use the result with --dlm embedded:FILE, or where
+    the base is another one with --dlm local:PLACE --adapter FILE.
     """
     from remask.adapt.loop import Plan, Progress
     from remask.adapt.make import Order
     from remask.adapt.make import adapt as make
     from remask.adapt.measure import Nats
+    from remask.config import placed
     from remask.errors import ConfigError
 
     if out.suffix != ".safetensors":
@@ -55,8 +64,10 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
     if out.exists() and not force:
         raise ConfigError(f"{out} exists; name another file, or replace it with --force")
     keys = ("steps", "rate", "distil", "rank", "seed")
+    base = placed(flags["base"], Path.cwd())
     order = Order(
-        flags["data"], out, Plan(**{key: flags[key] for key in keys}), flags["start"],
+        flags["data"], out, Plan(**{key: flags[key] for key in keys}), base, flags["revision"],
+        flags["start"] or ("shipped" if base == "embedded" else "fresh"),
         flags["leave_out"], flags["held_out"], flags["measure_every"],
     )  # fmt: skip
 

@@ -9,6 +9,7 @@ Command = Callable[..., Any]
 MASKERS = ("whole", "span", "sentence", "insert", "blame")
 
 _DRAWS = (
+    click.option("--adapter", help="For --dlm local:PLACE: what remask adapt made for that base."),
     click.option("--max-minutes", type=float, help="Minutes of computing and waiting."),
     click.option("--max-usd", type=float, help="US dollars; needs prices in remask.toml."),
     click.option("--max-total-tokens", type=int, help="Input and output tokens in all."),

@@ -138,6 +138,8 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         _judged(values, flags)
     if flags.get("dlm"):
         _section(values, "dlm")["model"] = placed(flags["dlm"], Path.cwd())
+    if flags.get("adapter"):
+        _section(values, "dlm")["adapter"] = str(Path.cwd() / flags["adapter"])
 
 
 def _judged(values: dict[str, Any], flags: Mapping[str, Any]) -> None:

@@ -2,8 +2,9 @@
 
 An adapter is one safetensors file: for each linear layer NAME two low-rank factors NAME.a (r, in)
 and NAME.b (out, r), the attention gates, and the embedding of the mask; its header names family,
-rank, alpha, layout, and whether the delete token was taught. Merging is LoRA's W + alpha / r · B A
-(arXiv 2106.09685). Knows weights; knows nothing of prompts and sampling.
+rank, alpha, layout, whether the delete token was taught, and the base by name and content. Merging
+is LoRA's W + alpha / r · B A (arXiv 2106.09685). Knows weights; knows nothing of prompts and
+sampling.
 """
 
 import hashlib
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from remask.backbone.attention import Gates
 from remask.backbone.model import Backbone
-from remask.dlm.families import FAMILIES, Family
+from remask.dlm.families import EMBEDDED, FAMILIES, Family
 from remask.errors import BackendError
 
 FORMAT = "remask-adapter/1"
@@ -34,13 +35,13 @@ class Adapted:
     elastic: bool = False  # whether it was taught the delete token
 
 
-def load_adapter(base: Backbone, path: Path = SHIPPED) -> Adapted:
-    """Merge the adapter at `path` into a copy of the base's linear weights.
+def load_adapter(base: Backbone, path: Path = SHIPPED, family: Family = EMBEDDED) -> Adapted:
+    """Merge the adapter at `path` into a copy of the linear weights of the base, a model of
+    `family`.
 
     Raises BackendError where the file is missing, damaged, or made for another model or layout.
     """
-    header, tensors, digest = read_adapter(path)
-    family = FAMILIES[header["family"]]
+    header, tensors, digest = read_adapter(path, base, family)
     scale = float(header["alpha"]) / float(header["rank"])
     made = merge(base, family, tensors, scale, digest, str(path))
     return replace(made, elastic=header.get("elastic") == "true")
@@ -57,15 +58,18 @@ def merge(
     """The base with the factors of `tensors` times `scale` in its linear weights. `digest` names
     them in the identity, `place` in errors. Raises BackendError where they do not fit."""
     state = base.model.state_dict()
+    tensors = {name: tensor.to(base.device) for name, tensor in tensors.items()}
     names = sorted(name.removesuffix(".a") for name in tensors if name.endswith(".a"))
     merged = {f"{name}.weight": _merge(state, tensors, name, scale, place) for name in names}
     gates = Gates(tensors["gates.right"], tensors["gates.masked"], tensors["mask_embedding"])
     return Adapted(base.with_weights(merged, f"{base.identity}+{digest}"), gates, family)
 
 
-def read_adapter(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
+def read_adapter(
+    path: Path, base: Backbone, family: Family
+) -> tuple[dict[str, str], dict[str, Tensor], str]:
     """Header, tensors by name, and a digest of the file. Raises BackendError where it is missing,
-    damaged, or made for another family or layout."""
+    damaged, or made for another base or layout."""
     try:
         with safe_open(path, framework="pt") as file:
             header = dict(file.metadata() or {})
@@ -76,10 +80,18 @@ def read_adapter(path: Path) -> tuple[dict[str, str], dict[str, Tensor], str]:
             f"{path}: the denoiser's adapter cannot be read ({error}); reinstall remask "
             "or name another adapter"
         ) from error
-    family = FAMILIES.get(header.get("family", ""))
-    if header.get("format") != FORMAT or family is None:
+    made_for = header.get("family", "")
+    if header.get("format") != FORMAT or made_for not in FAMILIES:
         raise BackendError(
             f"{path}: not an adapter of format {FORMAT} for one of {', '.join(FAMILIES)}"
+        )
+    # Adapters without a content are older than other bases: they are the embedded model's.
+    content = header.get("base_content", base.content)
+    if made_for != family.name or content != base.content:
+        raise BackendError(
+            f"{path}: made for {header.get('base', made_for)} "
+            f"({header.get('base_content', made_for)}), but the base is {base.content}; use its "
+            "own adapter"
         )
     if header.get("layout") != str(family.layout):
         raise BackendError(

@@ -16,7 +16,7 @@ from remask.dlm.local import LocalDenoiser
 from remask.dlm.reading import BlockReading, Prefixes, Reading
 from remask.dlm.revise import WRITE_ANEW, Revision
 from remask.dlm.sampler import Rule
-from remask.errors import ConfigError
+from remask.errors import BackendError, ConfigError
 
 Cache = Literal["approximate", "exact"]
 RULE = Rule(left_bias=0.0, threshold=0.9)  # these models were trained in every order
@@ -43,6 +43,11 @@ def load_denoiser(
     `refresh` steps, with "exact" at every step. Raises BackendError and ConfigError.
     """
     backbone, row = load_family(place, revision, family, device, dtype)
+    if row.attention == "region":
+        raise BackendError(
+            f"{place}: reads left to right and cannot fill holes by itself; make an adapter with "
+            f"remask adapt --base local:{place} and name it (--adapter, or dlm.adapter)"
+        )
     reading = read_with(backbone, row, cache, refresh)
     return LocalDenoiser(row.name, backbone, row, reading, rule, steps, guidance, revise)
 
@@ -57,9 +62,10 @@ def load_family(
     """The model at `place` and the row that fits it. Raises BackendError."""
     found = load_checkpoint(place, revision, device, dtype)
     backbone = found.backbone
-    row = find_family(found.format, found.name, family)
     added = backbone.added_tokens()
-    return backbone, fit(row, found.name, found.settings, added, backbone.size)
+    row = find_family(found.format, found.name, family, added)
+    spare = backbone.spare_id()
+    return backbone, fit(row, found.name, found.settings, added, backbone.size, spare)
 
 
 def read_with(backbone: Backbone, family: Family, cache: Cache, refresh: int) -> Reading:

@@ -1,4 +1,5 @@
-"""The embedded denoiser: a small Llama model with an adapter that fills holes of a prompt.
+"""The embedded denoiser: a small Llama model with an adapter that fills holes of a prompt. Another
+base that was adapted (`bases.py`) works in the same way.
 
 Traces are read left to right by the base weights, so their keys and values are computed once per
 context and reused exactly for every step, candidate and later call; only a window of the prompt is
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from remask.backbone.model import Backbone
 from remask.dlm.adapter import SHIPPED, Adapted, load_adapter
+from remask.dlm.families import EMBEDDED
 from remask.dlm.local import LocalDenoiser
 from remask.dlm.reading import Prefixes, RegionReading
 from remask.dlm.revise import WRITE_ANEW, Revision
@@ -17,12 +19,13 @@ from remask.dlm.sampler import Rule
 from remask.dlm.windowed import WindowReading
 from remask.errors import ConfigError
 
+NAME = "embedded-dlm"  # in identities
 # Why so cool: docs/log.md, token temperature of the denoiser.
 RULE = Rule(temperature=0.3, position_temperature=0.3, left_bias=4.0, threshold=0.9)
 
 
 class EmbeddedDenoiser(LocalDenoiser):
-    """A Denoiser and Scorer around `backbone` and an adapter trained for it."""
+    """A Denoiser and Scorer around `backbone`, embedded or not, and an adapter trained for it."""
 
     def __init__(
         self,
@@ -50,8 +53,9 @@ class EmbeddedDenoiser(LocalDenoiser):
                 "elastic to false, or use an adapter made by this version of remask adapt"
             )
         reading = embedded_reading(backbone, made, refresh)
+        name = NAME if made.family == EMBEDDED else made.family.name
         super().__init__(
-            "embedded-dlm", backbone, reading.family, reading, rule, steps, guidance, revise,
+            name, backbone, reading.family, reading, rule, steps, guidance, revise,
             elastic,
         )  # fmt: skip
 

@@ -6,7 +6,7 @@ so, for use and for training, since an adapter understands only the layout it wa
 text and records; knows no model and no torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -15,6 +15,7 @@ from remask.ports import Context
 from remask.trace import Trace
 
 HEADING = "Infer the system prompt of the assistant from its conversations.\n"
+SPARE = -1  # in place of a mask: the first id of the model that its tokenizer has no token for
 WRONG_WORDS = 25  # of a wrong answer that is quoted; the adapter saw no longer feedback
 
 # Who sees whom. region: the context is read left to right, and only the prompt region attends in
@@ -32,7 +33,7 @@ class Family:
     """
 
     name: str
-    mask: int  # token id
+    mask: int  # token id, or SPARE
     special: tuple[int, ...]  # ids that no fill may contain; `fit` adds all added tokens
     shifted: bool  # position i is predicted by the logits of i - 1
     window: int  # tokens of prompt denoised at once; longer ones were rare in training
@@ -43,6 +44,7 @@ class Family:
     delete: int = -1  # token id that an elastic hole fills places too many with; -1: none
     block: int = 0  # tokens of a block, where attention goes by blocks
     mask_token: str = ""  # its name, where the id may differ between checkpoints
+    delete_token: str = ""  # … of the delete token
     format: str = ""  # row of backbone.formats; "": not loaded as a checkpoint
     marker: str = ""  # part of the checkpoint's name that tells it from others of its format
 
@@ -99,20 +101,58 @@ TINY_A2D = Family(  # Qwen3-0.6B; both variants have the same config.json
     marker="mdlm",
 )
 
+# What `remask adapt` makes of left-to-right models. Masks are ids that no text and no chat has, so
+# their rows mean nothing: an adapter brings its own embedding of the mask. The delete token is one
+# that the base has learnt but that no text and no frame has, since it is predicted by its own row
+# of the frozen head. Windows and contexts are those that the embedded model is trained with.
+EMBEDDED = Family(
+    name="smollm2-135m",
+    mask=16,  # <empty_output>, which the base never met in text
+    special=tuple(range(17)),
+    shifted=True,
+    window=128,
+    context=1500,
+    rest=300,
+    layout=1,
+    delete=4,  # <reponame>: the base hardly met it, but its row is not that of the mask
+)
+SMOLLM2 = replace(  # 135M, 360M and 1.7B from disk: the tokenizer is the embedded one's
+    EMBEDDED,
+    name="smollm2",
+    mask_token="<empty_output>",
+    delete_token="<reponame>",
+    special=(),  # `fit` puts in what the tokenizer names
+    format="llama",
+)
+LLAMA3 = replace(  # 3 to 3.2
+    SMOLLM2,
+    name="llama3",
+    mask=128002,  # rows of reserved tokens are untrained, near zero: meta-llama/llama3 issue 77
+    mask_token="<|reserved_special_token_0|>",
+    delete=128001,
+    delete_token="<|end_of_text|>",
+)
+QWEN2 = replace(  # Qwen2 and Qwen2.5
+    SMOLLM2,
+    name="qwen2",
+    # Qwen2 has no reserved token, but a vocabulary padded to 151,936 or 152,064 ids, of which those
+    # from 151,646 on (Qwen2.5: 151,665; Qwen3: 151,669) never stood in training: QwenLM/Qwen3
+    # issues 29 and 885.
+    mask=SPARE,
+    mask_token="",
+    delete=151643,  # ends a document; a chat's turns end with <|im_end|>
+    delete_token="<|endoftext|>",
+    format="qwen2",
+)
+
 FAMILIES = {
     row.name: row
     for row in (
-        Family(
-            name="smollm2-135m",
-            mask=16,  # <empty_output>, which the base never met in text
-            special=tuple(range(17)),
-            shifted=True,
-            window=128,
-            context=1500,
-            rest=300,
-            layout=1,
-            delete=4,  # <reponame>: the base hardly met it, but its row is not that of the mask
-        ),
+        EMBEDDED,
+        SMOLLM2,
+        LLAMA3,
+        QWEN2,
+        replace(QWEN2, name="qwen3", format="qwen3"),
         LLADA,
         DREAM,
         SDAR,
@@ -135,11 +175,13 @@ FAMILIES = {
 }
 
 
-def find_family(format: str, checkpoint: str, name: str | None = None) -> Family:
+def find_family(
+    format: str, checkpoint: str, name: str | None = None, tokens: Collection[str] = ()
+) -> Family:
     """The row for a checkpoint of this format and name, or the one that the user names.
 
-    Of several rows the one with the longest marker in the checkpoint's name is meant. Raises
-    BackendError where none is.
+    Of several rows one whose mask is among the added `tokens` is meant, and of those the one with
+    the longest marker in the checkpoint's name. Raises BackendError where none is.
     """
     rows = [row for row in FAMILIES.values() if row.format == format]
     names = ", ".join(row.name for row in rows)
@@ -148,7 +190,9 @@ def find_family(format: str, checkpoint: str, name: str | None = None) -> Family
         wrong = f"the family {name!r} does not fit its format {format}; name one of {names}"
     else:
         marked = [row for row in rows if row.marker.lower() in checkpoint.lower()]
-        chosen = sorted(marked, key=lambda row: len(row.marker), reverse=True)
+        chosen = sorted(
+            marked, key=lambda row: (row.mask_token in tokens, len(row.marker)), reverse=True
+        )
         wrong = f"its name does not tell which family it is; name one of {names}"
     if not chosen:
         raise BackendError(f"{checkpoint}: {wrong}")
@@ -161,16 +205,28 @@ def fit(
     settings: Mapping[str, Any],
     added: Mapping[str, int],
     size: int,
+    spare: int = -1,
 ) -> Family:
-    """The row with what a checkpoint says: mask, block size, and its added tokens as special.
+    """The row with what a checkpoint says: mask, delete token, block size, and its added tokens as
+    special.
 
     settings: config.json. added: names and ids of the tokenizer's added tokens. size: how many
-    ids the model knows. Raises BackendError where they contradict each other.
+    ids the model knows. spare: the first that the tokenizer has no token for. Raises BackendError
+    where they contradict each other.
     """
-    named = added.get(family.mask_token) if family.mask_token else family.mask
-    if named is None:
-        raise BackendError(f"{checkpoint}: its tokenizer has no token {family.mask_token}")
-    mask = settings.get("mask_token_id")
+    if family.mask == SPARE and not 0 <= spare < size:
+        raise BackendError(
+            f"{checkpoint}: its tokenizer has a token for each of the model's {size} ids, so that "
+            "none is left to mask with"
+        )
+    ids = {**added, "": spare if family.mask == SPARE else family.mask}
+    named = ids.get(family.mask_token)
+    delete = added.get(family.delete_token) if family.delete_token else family.delete
+    if named is None or delete is None:
+        lacks = family.mask_token if named is None else family.delete_token
+        raise BackendError(f"{checkpoint}: its tokenizer has no token {lacks} ({family.name})")
+    # A left-to-right model does not know of masks, whatever its settings say.
+    mask = None if family.attention == "region" else settings.get("mask_token_id")
     mask = named if mask is None else mask
     if family.mask_token and mask != named:
         raise BackendError(
@@ -188,7 +244,7 @@ def fit(
                 "number"
             )
     special = {mask, *added.values(), *(i for i in family.special if i < size)}
-    return replace(family, mask=mask, block=block, special=tuple(sorted(special)))
+    return replace(family, mask=mask, delete=delete, block=block, special=tuple(sorted(special)))
 
 
 def render(context: Context) -> str:
