@@ -13,7 +13,7 @@ from remask.prompt import Prompt
 from remask.report.files import look
 from remask.report.words import SELECTION, one_line
 from remask.run import stored_config
-from remask.wire import data_id, make_dataset, stated_assertions
+from remask.wire import data_id, make_dataset, stated_demands
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ def comparison(source: Source, output: Path, force: bool) -> None:
         config.metric.name,
         config.metric.labels or dataset.labels,
         config.data.role,
-        stated_assertions(config),
+        stated_demands(config),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     for name in found.files:

@@ -28,6 +28,10 @@ from remask.task.rows import rows_of
 
 NAME = re.compile(r"\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}")
 CODE = re.compile(r"\{\{|\{%|\{#")
+# What `remask export` writes, too: text in raw blocks, and a brace that stands before a raw block.
+_PIECE = re.compile(
+    r'\{% raw %\}(.*?)\{% endraw %\}|\{\{ "(\{)" \}\}|' + NAME.pattern, re.DOTALL
+)
 TEXTS = (".txt", ".md")
 _STATED = re.compile(rf"(not-)?({'|'.join(sorted(KINDS, key=len, reverse=True))})(?::(.*))?", re.S)
 _OTHER = re.compile(r"(?:not-)?([a-z]+(?:-[a-z]+)*)(?:\([\d.]+\))?:")
@@ -283,9 +287,11 @@ class _Reader:
             raise self.refuse(f"{kind} has no value; give it one")
         if text.startswith("file://"):
             raise self.refuse(f"the value {text!r} of {kind} is a file; write the text here")
-        if CODE.search(NAME.sub("", text)):
-            raise self.refuse(f"{kind} holds more Nunjucks than {{{{name}}}}; write the text out")
-        text = NAME.sub(lambda m: row.get(m[1], ""), text)
+        if CODE.search(_PIECE.sub(" ", text)):
+            raise self.refuse(
+                f"{kind} holds more Nunjucks than {{{{name}}}} and raw blocks; write the text out"
+            )
+        text = _PIECE.sub(lambda m: m[1] or m[2] or row.get(m[3], ""), text)
         if kind == "regex":
             try:
                 as_python(text)
