@@ -129,7 +129,9 @@ TESTS = """tests:
   - {vars: {thing: sky, split: validation}, assert: [{type: equals, value: blue}]}
   - vars: {thing: snow, split: test}
     threshold: 0.6
-    assert: [{type: icontains, value: white, weight: 2}, {type: not-contains, value: "{% raw %}{%{% endraw %}"}]
+    assert:
+      - {type: icontains, value: white, weight: 2}
+      - {type: not-contains, value: "{% raw %}{%{% endraw %}"}
 """
 SYSTEM = """prompts:
   - '[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Of {{thing}}?"}]'

@@ -71,9 +71,17 @@ def test_metrics_become_plain_assertions_or_none(metric: str, kinds: list[str]) 
     assert compare(BEFORE, AFTER, ROWS, EMBEDDED, metric).graded == bool(kinds)
 
 
-def test_expected_answers_are_not_templates() -> None:
-    (test,) = files(example(1, "{{ secret }}", thing="x"), metric="exact")["tests.json"]
-    assert test["assert"][0]["value"] == "{% raw %}{{ secret }}{% endraw %}"
+@pytest.mark.parametrize(
+    ("expected", "value"),
+    [
+        ("{{ secret }}", "{% raw %}{{ secret }}{% endraw %}"),
+        ("file://x.py", "{% raw %}f{% endraw %}ile://x.py"),
+        ("package:x", "{% raw %}p{% endraw %}ackage:x"),
+    ],
+)
+def test_expected_answers_are_no_templates_and_no_files(expected: str, value: str) -> None:
+    (test,) = files(example(1, expected, thing="x"), metric="exact")["tests.json"]
+    assert test["assert"][0]["value"] == value
 
 
 @pytest.mark.parametrize("value", ["see {{ user_message }}", "file:///etc/passwd", "package:x:y"])
@@ -149,7 +157,20 @@ def test_assertions_of_the_rows_are_kept_with_weights_and_threshold() -> None:
 
 
 NASTY = st.sampled_from(
-    ["{{ thing }}", "{%", "%}", "{#", "{", "}", "{% raw %}", "{% endraw %}", "\x85", "\u2028", ": "]
+    [
+        "{{ thing }}",
+        "file://",
+        "{%",
+        "%}",
+        "{#",
+        "{",
+        "}",
+        "{% raw %}",
+        "{% endraw %}",
+        "\x85",
+        "\u2028",
+        ": ",
+    ]
 )
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="{}"), max_size=6)
 VALUES = st.lists(NASTY | WORDS, min_size=1, max_size=5).map("".join).filter(str.strip)
@@ -166,9 +187,10 @@ SEVERAL = st.builds(
     st.lists(VALUES.map(str.strip), min_size=1, max_size=3),
     st.booleans(),
 )
+LISTED = st.builds(Assertion, st.just("equals"), st.lists(VALUES | st.integers(-9, 9), min_size=1))
 DEMANDS = st.builds(
     Demands,
-    st.lists(ONE | SEVERAL, min_size=1, max_size=3).map(tuple),
+    st.lists(ONE | SEVERAL | LISTED, min_size=1, max_size=3).map(tuple),
     st.sampled_from([None, 0.5, 1.0]),
 )
 

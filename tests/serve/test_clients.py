@@ -1,4 +1,4 @@
-"""The lines of docs/serve.md: gepa (through litellm), DSPy and Inspect ask the served embedded model.
+"""The lines of docs/serve.md: gepa (by litellm), DSPy and Inspect ask the served embedded model.
 
 Each block of the page runs as it stands there, but for the port, in a process of its own: these
 libraries leave sockets and loops to the garbage collector.

@@ -86,6 +86,11 @@ def test_each_assertion_and_its_opposite(kind: str, value: Any, good: str, bad: 
     assert opposite.grade(bad).value == 1 and opposite.grade(good).value == 0
 
 
+def test_what_weighs_nothing_decides_nothing() -> None:
+    demands = Demands((Assertion("contains", "a"), Assertion("contains", "b", weight=0.0)))
+    assert demands.grade("a").value == 1 and demands.grade("b").value == 0
+
+
 @pytest.mark.parametrize(
     ("test", "words"),
     [

@@ -24,7 +24,8 @@ from remask.trace import Example
 CONFIG = "promptfooconfig.yaml"
 SERVED = "http://127.0.0.1:8000/v1"  # by `remask serve`
 _MESSAGE = "user_message"
-_TAKEN = re.compile(r"\{\{\s*\w+\s*\}\}|\A(?:file|package):")
+_LOADED = re.compile(r"(?:file|package):")
+_TAKEN = re.compile(rf"\{{\{{\s*\w+\s*\}}\}}|\A{_LOADED.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,14 +101,23 @@ def _message(examples: Sequence[Example]) -> str:
 
 def _raw(demands: Mapping[str, Any]) -> dict[str, Any]:
     def kept(value: Any) -> Any:
-        if isinstance(value, str):
-            return translate(value, JINJA, ())
-        return [kept(item) for item in value] if isinstance(value, list) else value
+        return _verbatim(value) if isinstance(value, str) else value
 
-    assertions = [
-        {key: kept(v) if key == "value" else v for key, v in a.items()} for a in demands["assert"]
-    ]
+    def raw(key: str, value: Any) -> Any:
+        if key != "value":
+            return value
+        return list(map(kept, value)) if isinstance(value, list) else kept(value)
+
+    assertions = [{key: raw(key, v) for key, v in a.items()} for a in demands["assert"]]
     return {**demands, "assert": assertions}
+
+
+def _verbatim(text: str) -> str:
+    """A value of an assertion that promptfoo renders to `text`, and loads from nowhere."""
+    template = translate(text, JINJA, ())
+    if _LOADED.match(template):
+        return f"{{% raw %}}{template[0]}{{% endraw %}}{template[1:]}"
+    return template
 
 
 def _chat(prompt: Prompt, columns: set[str], message: str, role: str) -> str:
@@ -122,7 +132,7 @@ def _assertions(example: Example, metric: str, labels: Sequence[str]) -> list[di
     """Plain assertions only; they are a little stricter or laxer than remask's own metrics."""
     if example.expected is None:
         return []
-    value = translate(example.expected, JINJA, ())
+    value = _verbatim(example.expected)
     if metric == "exact":
         return [{"type": "equals", "value": value}]
     if metric == "contains":
@@ -133,7 +143,7 @@ def _assertions(example: Example, metric: str, labels: Sequence[str]) -> list[di
     others = [label for label in labels if label.casefold() not in inside]
     return [
         {"type": "icontains", "value": value},
-        *({"type": "not-icontains", "value": translate(label, JINJA, ())} for label in others),
+        *({"type": "not-icontains", "value": _verbatim(label)} for label in others),
     ]
 
 

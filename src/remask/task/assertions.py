@@ -1,8 +1,8 @@
 """Plain assertions on a response, as promptfoo's configurations state them.
 
 Each is a row of a table: a kind, what it compares with, and a function. Their meaning is that of
-promptfoo's own handlers (src/assertions; 0.121.20, 2026), case and white space included. Whatever runs
-code or asks a model has no row. Knows nothing of files.
+promptfoo's own handlers (src/assertions; 0.121.20, 2026), case and white space included. Whatever
+runs code or asks a model has no row. Knows nothing of files.
 """
 
 import json
@@ -55,8 +55,9 @@ class Demands:
     threshold: float | None = None  # the weighted share that must hold; None: all
 
     def grade(self, response: str) -> Score:
-        """1 where promptfoo lets the test pass, else 0, with what failed as feedback."""
-        failed = [a for a in self.assertions if not a.holds(response)]
+        """1 where promptfoo lets the test pass, else 0, with what failed as feedback. What has the
+        weight 0 always passes there."""
+        failed = [a for a in self.assertions if a.weight and not a.holds(response)]
         total = sum(a.weight for a in self.assertions)
         share = 1 - sum(a.weight for a in failed) / total if total else 1.0
         passed = not failed if self.threshold is None else share >= self.threshold - 1e-12

@@ -29,9 +29,7 @@ from remask.task.rows import rows_of
 NAME = re.compile(r"\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}")
 CODE = re.compile(r"\{\{|\{%|\{#")
 # What `remask export` writes, too: text in raw blocks, and a brace that stands before a raw block.
-_PIECE = re.compile(
-    r'\{% raw %\}(.*?)\{% endraw %\}|\{\{ "(\{)" \}\}|' + NAME.pattern, re.DOTALL
-)
+_PIECE = re.compile(r'\{% raw %\}(.*?)\{% endraw %\}|\{\{ "(\{)" \}\}|' + NAME.pattern, re.DOTALL)
 TEXTS = (".txt", ".md")
 _STATED = re.compile(rf"(not-)?({'|'.join(sorted(KINDS, key=len, reverse=True))})(?::(.*))?", re.S)
 _OTHER = re.compile(r"(?:not-)?([a-z]+(?:-[a-z]+)*)(?:\([\d.]+\))?:")
@@ -271,8 +269,10 @@ class _Reader:
             if value not in (None, ""):
                 raise self.refuse("is-json with a schema cannot be checked; remove the schema")
             return None
-        if kind == "equals" and isinstance(value, list | dict):
+        if kind == "equals" and isinstance(value, dict):
             return value
+        if kind == "equals" and isinstance(value, list):
+            return [self._text_value(kind, v, row) if isinstance(v, str) else v for v in value]
         if kind in LISTS:
             items = value.split(",") if isinstance(value, str) and '"' not in value else value
             if not isinstance(items, list) or not items:
@@ -285,8 +285,8 @@ class _Reader:
         text = made.values["value"]
         if value is None or (not text and kind != "equals"):
             raise self.refuse(f"{kind} has no value; give it one")
-        if text.startswith("file://"):
-            raise self.refuse(f"the value {text!r} of {kind} is a file; write the text here")
+        if text.startswith(("file://", "package:")):
+            raise self.refuse(f"the value {text!r} of {kind} is loaded; write the text here")
         if CODE.search(_PIECE.sub(" ", text)):
             raise self.refuse(
                 f"{kind} holds more Nunjucks than {{{{name}}}} and raw blocks; write the text out"
