@@ -20,7 +20,6 @@ from remask.trace import Split
 try:
     import mlflow
     from mlflow.entities import Run
-    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 except ImportError as error:
     raise BackendError(
@@ -69,7 +68,7 @@ class MlflowTracker:
             return
         try:
             self._log(self._client or self._start(), event, state, spend)
-        except (MlflowException, OSError) as error:
+        except Exception as error:  # of MLflow, its database or its network
             self._broken = True
             LOG.warning("MLflow tracking ended, the run goes on: %s", error)
 
