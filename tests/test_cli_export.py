@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from remask.cli import main
+from remask.cli.settings import read
 from remask.config import make_config
 from remask.events import Started, encode
 from remask.prompt import Prompt
@@ -121,3 +122,39 @@ def test_a_promptfoo_folder_holds_the_test_rows(tmp_path: Path) -> None:
     assert "exists already" in complaint(remask(*args))
     data.write_text(data.read_text().replace("test 1", "test one"))
     assert "has changed since" in complaint(remask(*args, "--force"))
+
+
+TESTS = """tests:
+  - {vars: {thing: rose, split: train}, assert: [{type: equals, value: red}]}
+  - {vars: {thing: sky, split: validation}, assert: [{type: equals, value: blue}]}
+  - vars: {thing: snow, split: test}
+    threshold: 0.6
+    assert:
+      - {type: icontains, value: white, weight: 2}
+      - {type: not-contains, value: "{% raw %}{%{% endraw %}"}
+"""
+SYSTEM = """prompts:
+  - '[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Of {{thing}}?"}]'
+"""
+USER = "prompts: ['The colour of {{thing}}.']\n"
+
+
+@pytest.mark.parametrize(("prompts", "role"), [(SYSTEM, "system"), (USER, "user")])
+def test_a_promptfoo_run_comes_back_with_its_own_assertions(
+    tmp_path: Path, prompts: str, role: str
+) -> None:
+    source = tmp_path / "promptfooconfig.yaml"
+    source.write_text(prompts + TESTS)
+    config = read(str(source), {"split_column": "split"}).config
+    begin(tmp_path / "run", prepare(config, Parts()).record, config.prompt)
+    made = tmp_path / "check" / source.name
+    assert remask("export", tmp_path / "run", "-o", made).exit_code == 0
+    chat = json.loads((made.parent / "after.json").read_text())
+    assert chat[0] == {"role": role, "content": config.prompt}
+    (test,) = json.loads((made.parent / "tests.json").read_text())
+    assert test["vars"]["thing"] == "snow"
+    assert test["threshold"] == 0.6
+    assert test["assert"] == [
+        {"type": "icontains", "value": "white", "weight": 2},
+        {"type": "not-contains", "value": "{% raw %}{%{% endraw %}"},
+    ]

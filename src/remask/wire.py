@@ -325,14 +325,14 @@ def _metric(settings: Config, parts: Parts, metered: Metered) -> str | Metric:
     return config.name
 
 
-def stated_assertions(config: Config) -> dict[str, list[dict[str, Any]]] | None:
-    """Of every row, where the metric is promptfoo's."""
+def stated_demands(config: Config) -> dict[str, dict[str, Any]] | None:
+    """Of every row as promptfoo's tests state them, where the metric is promptfoo's."""
     if config.metric.name != METRIC:
         return None
     suite = load_config(
         config.data.path, config.data.input, config.data.split or None, config.data.fractions
     )[1]
-    return {id: [a.stated for a in d.assertions] for id, d in suite.demands.items()}
+    return {id: demands.stated for id, demands in suite.demands.items()}
 
 
 def check_choice(config: Config, target: Target, labels: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from remask.backbone.weights import load_base
 from remask.export.promptfoo import CONFIG, SERVED, Model, compare
 from remask.prompt import Prompt
 from remask.target.embedded import EmbeddedTarget
+from remask.task.assertions import Assertion, Demands
 from remask.trace import Example
 from serve.served import serving
 
@@ -43,7 +44,17 @@ def test_promptfoo_runs_the_comparison(tmp_path: Path) -> None:
     before = Prompt("Say yes or no about {thing}. Never say {{7*7}}.")
     target = EmbeddedTarget(load_base(), max_tokens=4)
     model = Model("embedded", max_tokens=4)
-    made = compare(before, Prompt("Say yes."), rows, model, "contains")
+    # The first is always met and the second never, so the third and the threshold decide.
+    demands = Demands(
+        (
+            Assertion("equals", "file://{{7*7}}", negated=True),
+            Assertion("equals", "{{7*7}}"),
+            Assertion("icontains", "rose"),
+        ),
+        threshold=0.5,
+    )
+    stated = {row.id: demands.stated for row in rows}
+    made = compare(before, Prompt("Say yes."), rows, model, "promptfoo", stated=stated)
     command = promptfoo(tmp_path / "npm")
     with serving(target) as port:
         for name, text in made.files.items():
@@ -66,4 +77,5 @@ def test_promptfoo_runs_the_comparison(tmp_path: Path) -> None:
     assert any("Never say {{7*7}}." in text and "rose" in text for text in rendered)
     for result in results["results"]:
         said = result["response"]["output"]
-        assert result["success"] == ("yes" in said.lower())
+        assert result["success"] == bool(demands.grade(said).value)
+    assert {result["success"] for result in results["results"]} == {True, False}

@@ -1,13 +1,20 @@
 """A promptfoo folder: prompts, rows and assertions as promptfoo reads them."""
 
 import json
-from typing import Any
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from remask.errors import ConfigError
 from remask.export.promptfoo import CONFIG, SERVED, Model, compare
 from remask.prompt import Prompt
+from remask.task.assertions import Assertion, Demands
+from remask.task.promptfoo import asked, load_config
 from remask.trace import Example
 
 BEFORE = Prompt("Name the colour of {thing}. Never say {{7*7}}.")
@@ -64,9 +71,17 @@ def test_metrics_become_plain_assertions_or_none(metric: str, kinds: list[str]) 
     assert compare(BEFORE, AFTER, ROWS, EMBEDDED, metric).graded == bool(kinds)
 
 
-def test_expected_answers_are_not_templates() -> None:
-    (test,) = files(example(1, "{{ secret }}", thing="x"), metric="exact")["tests.json"]
-    assert test["assert"][0]["value"] == "{% raw %}{{ secret }}{% endraw %}"
+@pytest.mark.parametrize(
+    ("expected", "value"),
+    [
+        ("{{ secret }}", "{% raw %}{{ secret }}{% endraw %}"),
+        ("file://x.py", "{% raw %}f{% endraw %}ile://x.py"),
+        ("package:x", "{% raw %}p{% endraw %}ackage:x"),
+    ],
+)
+def test_expected_answers_are_no_templates_and_no_files(expected: str, value: str) -> None:
+    (test,) = files(example(1, expected, thing="x"), metric="exact")["tests.json"]
+    assert test["assert"][0]["value"] == value
 
 
 @pytest.mark.parametrize("value", ["see {{ user_message }}", "file:///etc/passwd", "package:x:y"])
@@ -100,3 +115,111 @@ def test_the_configuration_names_the_target_without_secrets() -> None:
 def test_a_blank_prompt_is_no_message() -> None:
     found = compare(Prompt(" "), AFTER, ROWS, EMBEDDED, "label").files
     assert [message["role"] for message in json.loads(found["before.json"])] == ["user"]
+
+
+def test_a_prompt_that_is_the_users_message_stands_alone() -> None:
+    rows = [Example("1", "test", "file: a rose", None, {"file": "a rose"})]
+    found = compare(Prompt("Name {file}."), Prompt("Say {file}."), rows, EMBEDDED, "label",
+                    role="user")  # fmt: skip
+    assert json.loads(found.files["after.json"]) == [{"role": "user", "content": "Say {{file}}."}]
+    assert json.loads(found.files["tests.json"])[0]["vars"] == {"file": "a rose"}
+    assert found.left_out == 0  # the input, which looks like a path, is not among the variables
+
+
+STATED = Demands(
+    (
+        Assertion("contains-any", ["red", "{{ x }}"], negated=True, weight=2.0),
+        Assertion("is-json", None),
+        Assertion("regex", r"^\{#?%? raw$"),
+    ),
+    threshold=0.5,
+)
+
+
+def test_assertions_of_the_rows_are_kept_with_weights_and_threshold() -> None:
+    found = compare(BEFORE, AFTER, ROWS, EMBEDDED, "promptfoo", stated={
+        "1": STATED.stated, "2": Demands((Assertion("equals", {"a": 1}),)).stated,
+    })  # fmt: skip
+    first, second = json.loads(found.files["tests.json"])
+    assert first["threshold"] == 0.5
+    assert first["assert"] == [
+        {
+            "type": "not-contains-any",
+            "value": ["red", "{% raw %}{{ x }}{% endraw %}"],
+            "weight": 2.0,
+        },
+        {"type": "is-json"},
+        {"type": "regex", "value": r"{% raw %}^\{#?%? raw${% endraw %}"},
+    ]
+    assert second["assert"] == [{"type": "equals", "value": {"a": 1}}]
+    assert "threshold" not in second
+    assert found.graded
+
+
+NASTY = st.sampled_from(
+    [
+        "{{ thing }}",
+        "file://",
+        "{%",
+        "%}",
+        "{#",
+        "{",
+        "}",
+        "{% raw %}",
+        "{% endraw %}",
+        "\x85",
+        "\u2028",
+        ": ",
+    ]
+)
+WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="{}"), max_size=6)
+VALUES = st.lists(NASTY | WORDS, min_size=1, max_size=5).map("".join).filter(str.strip)
+ONE = st.builds(
+    Assertion,
+    st.sampled_from(["equals", "contains", "icontains", "starts-with"]),
+    VALUES,
+    st.booleans(),
+    st.sampled_from([1.0, 0.5, 3.0]),
+)
+SEVERAL = st.builds(
+    Assertion,
+    st.sampled_from(["contains-any", "icontains-all"]),
+    st.lists(VALUES.map(str.strip), min_size=1, max_size=3),
+    st.booleans(),
+)
+LISTED = st.builds(Assertion, st.just("equals"), st.lists(VALUES | st.integers(-9, 9), min_size=1))
+DEMANDS = st.builds(
+    Demands,
+    st.lists(ONE | SEVERAL | LISTED, min_size=1, max_size=3).map(tuple),
+    st.sampled_from([None, 0.5, 1.0]),
+)
+
+
+def written(
+    examples: list[Example], role: Literal["system", "user"], stated: Mapping[str, Demands]
+) -> Mapping[str, str]:
+    start = Prompt("Name the colour of {thing}. {%")
+    told = {id: demands.stated for id, demands in stated.items()}
+    return compare(start, AFTER, examples, EMBEDDED, "promptfoo", role=role, stated=told).files
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(DEMANDS, min_size=1, max_size=3), st.sampled_from(["system", "user"]))
+def test_what_was_exported_is_read_back_and_exported_the_same(
+    demands: list[Demands], role: Literal["system", "user"]
+) -> None:
+    asking = "thing: {}" if role == "user" else "What colour has {}?"
+    first = [
+        Example(str(i), "test", asking.format(i), None, {"thing": str(i)})
+        for i in range(len(demands))
+    ]
+    files = written(first, role, {e.id: d for e, d in zip(first, demands, strict=True)})
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in files.items():
+            (Path(folder) / name).write_bytes(text.encode())
+        config = Path(folder) / CONFIG
+        found = asked(config, {"system": "Name it.", "user": "Name {{thing}}."}[role])
+        dataset, suite = load_config(config, found.input)
+    assert found.role == role
+    assert [suite.demands[e.id] for e in dataset.examples] == demands
+    assert written(list(dataset.examples), role, suite.demands) == files

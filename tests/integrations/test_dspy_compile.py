@@ -158,7 +158,13 @@ def test_gepa_of_dspy_takes_the_proposer():
 @pytest.mark.slow
 def test_the_embedded_models_run_inside_dspy():
     engine, model = lm(embedded)
-    optimizer = RemaskOptimizer(exact, max_metric_calls=60, num_threads=1, labels=LABELS)
+    optimizer = RemaskOptimizer(
+        exact,
+        max_metric_calls=60,
+        num_threads=1,
+        labels=LABELS,
+        perfect_score=2,  # rounding decides whether the seed is right on all eight rows
+    )
     with dspy.context(lm=model):
         optimizer.compile(program(), trainset=examples(), valset=examples())
     assert 8 < engine.calls <= 60

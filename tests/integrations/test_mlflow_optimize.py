@@ -124,7 +124,11 @@ def test_the_embedded_models_run_inside_mlflow(registry):
         system = {"role": "system", "content": prompt.format()}
         return chosen([system, {"role": "user", "content": text}])
 
-    optimizer = RemaskPromptOptimizer(max_metric_calls=60, labels=LABELS)
+    optimizer = RemaskPromptOptimizer(
+        max_metric_calls=60,
+        labels=LABELS,
+        perfect_score=2,  # rounding decides whether the seed is right on all rows
+    )
     result = optimise(prompt, predict, optimizer)
     assert 4 < optimizer.improved.runs <= 60
     assert result.final_eval_score >= result.initial_eval_score

@@ -79,14 +79,16 @@ def test_a_cut_run_goes_on_in_its_mlflow_run(uri, tmp_path, monkeypatch):
     assert "kind" in best.lower()
 
 
-def test_a_broken_store_never_stops_a_run(tmp_path, caplog):
+@pytest.mark.parametrize("store", ["nonsense://nowhere", "sqlite:///{}/no.db"])
+def test_a_broken_store_never_stops_a_run(tmp_path, caplog, store):
     heard = []
+    (tmp_path / "no.db").write_text("This is no database.")
 
     def both(event, state, spend):
         broken(event, state, spend)
         heard.append(event)
 
-    broken = MlflowTracker("nonsense://nowhere")
+    broken = MlflowTracker(store.format(tmp_path))
     result = optimise(tmp_path / "run", both)
     assert result.verdict == "improved" and type(heard[-1]).__name__ == "Tested"
     assert caplog.text.count("MLflow tracking ended") == 1

@@ -89,7 +89,10 @@ def test_a_seed_decides_what_is_drawn_streamed_or_not(client: openai.OpenAI) -> 
 
 @pytest.mark.slow
 def test_the_command_serves_until_ctrl_c() -> None:
-    command = [sys.executable, "-c", "from remask.cli import main; main()", "serve", "--port", "0"]
+    # In the background of a script Ctrl-C is ignored, and children inherit that.
+    heard = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = heard + "from remask.cli import main; main()"
+    command = [sys.executable, "-c", code, "serve", "--port", "0"]
     with subprocess.Popen(
         command,
         stdout=subprocess.PIPE,

@@ -86,6 +86,11 @@ def test_each_assertion_and_its_opposite(kind: str, value: Any, good: str, bad: 
     assert opposite.grade(bad).value == 1 and opposite.grade(good).value == 0
 
 
+def test_what_weighs_nothing_decides_nothing() -> None:
+    demands = Demands((Assertion("contains", "a"), Assertion("contains", "b", weight=0.0)))
+    assert demands.grade("a").value == 1 and demands.grade("b").value == 0
+
+
 @pytest.mark.parametrize(
     ("test", "words"),
     [
@@ -108,6 +113,33 @@ def test_what_cannot_be_read_is_refused_with_its_place(
     with pytest.raises(DataError) as caught:
         load_config(path, "{a}")
     assert words in str(caught.value) and path.name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "read"),
+    [
+        ("Say {{ a }}.", "Say {{ a }}."),
+        ("Say {{-a-}}.", "Say {{a}}."),
+        ("{% raw %}{{x}} {%{% endraw %}: {{a}}", "{{x}} {%: {{a}}"),
+        ('{{ "{" }}{% raw %}% raw %}{% endraw %}', "{% raw %}"),
+        ("Say {% if a %}b{% endif %}.", None),
+        ("Say {{ a | upper }}.", None),
+        ("Say {a} or {{a}}.", None),
+        ("Say {% raw %}{{a}}{% endraw %}.", None),
+    ],
+)
+def test_a_prompt_means_what_promptfoo_renders_or_is_refused(
+    tmp_path: Path, prompt: str, read: str | None
+) -> None:
+    tests = "tests: [{vars: {a: b}, assert: [{type: is-json}]}]"
+    (tmp_path / "prompt.txt").write_text(prompt)
+    path = config(tmp_path, f"prompts: file://prompt.txt\n{tests}")
+    if read is not None:
+        assert asked(path).prompt == read
+        return
+    with pytest.raises(DataError, match="the prompt holds"):
+        asked(path)
+    assert asked(path, "Be brief.").prompt == "Be brief."
 
 
 def test_malformed_yaml_has_a_line(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Writing the files of `remask export`: from a run or a prompt file to the rooms of `export`."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,9 @@ from remask.export import dspy, formats, promptfoo
 from remask.export.files import require_free, write
 from remask.prompt import Prompt
 from remask.report.files import look
-from remask.report.words import SELECTION, one_line
+from remask.report.words import SELECTION, one_line, verdict_line
 from remask.run import stored_config
-from remask.wire import data_id, make_dataset, stated_assertions
+from remask.wire import data_id, make_dataset, stated_demands
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +34,14 @@ class Source:
                 )
             return formats.read(self.place, names)
         return best_prompt(self.place, self.within)
+
+    @property
+    def verdict(self) -> str:
+        """What the sealed test says of the best prompt of a run."""
+        if self.place.is_file():
+            return ""
+        result = look(self.place).result
+        return f"; {verdict_line(result)}" if result else "; not tested, the run is not finished"
 
     @property
     def said(self) -> str:
@@ -65,6 +74,16 @@ def prompt(
     order = formats.Order(name or output.name.partition(".")[0], names)
     write(output, formats.FORMATS[kind](source.prompt(names), order), force)
     click.echo(f"wrote {output} ({kind}){source.said}")
+
+
+def register(source: Source, name: str, names: tuple[str, ...] | None, uri: str) -> None:
+    """A version in MLflow's prompt registry, whose message says what the run found."""
+    template = formats.mlflow_template(source.prompt(names), names)
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends nothing home
+    from remask.integrations.registry import register as send
+
+    message = formats.NOTE + (source.said or source.verdict)
+    click.echo(f"registered {send(name, template, message, uri)} (mlflow){source.said}")
 
 
 def program(source: Source, output: Path, given: Path | None, predictor: str, force: bool) -> None:
@@ -106,7 +125,7 @@ def comparison(source: Source, output: Path, force: bool) -> None:
         config.metric.name,
         config.metric.labels or dataset.labels,
         config.data.role,
-        stated_assertions(config),
+        stated_demands(config),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     for name in found.files:

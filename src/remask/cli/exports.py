@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from remask.errors import ConfigError
+
 FORMATS = (
     *("text", "marked", "messages", "f-string", "jinja"),
     *("langfuse", "mlflow", "dspy", "promptfoo"),
@@ -12,9 +14,7 @@ FORMATS = (
 
 @click.command()
 @click.argument("place", metavar="RUN", type=click.Path(path_type=Path))
-@click.option(
-    "--output", "-o", required=True, type=click.Path(path_type=Path), help="The file to write."
-)
+@click.option("--output", "-o", type=click.Path(path_type=Path), help="The file to write.")
 @click.option(
     "--format", "kind", type=click.Choice(FORMATS),
     help="Default: by the file's name, else text.",
@@ -33,10 +33,18 @@ FORMATS = (
     "--shortest-within", "within", type=click.FloatRange(0, 100), metavar="POINTS",
     help="The shortest prompt of the run at most so much worse on validation.",
 )  # fmt: skip
+@click.option(
+    "--register", "registered", metavar="NAME",
+    help="Make it a new version of this prompt in MLflow's registry.",
+)  # fmt: skip
+@click.option(
+    "--tracking-uri", metavar="URI",
+    help="Of MLflow's server or database (default: as MLflow is set up).",
+)  # fmt: skip
 @click.option("--force", is_flag=True, help="Replace the file where it exists.")
 def export(
     place: Path,
-    output: Path,
+    output: Path | None,
     kind: str | None,
     variables: tuple[str, ...],
     name: str | None,
@@ -44,19 +52,29 @@ def export(
     predictor: str,
     marked: bool,
     within: float | None,
+    registered: str | None,
+    tracking_uri: str | None,
     force: bool,
 ) -> None:
     """Write the best prompt of a run to a file, for people or for another tool.
 
     In place of a run it takes a prompt file too: text, or JSON that this command has written.
+    With --register it goes to MLflow, and -o may be left out.
     """
     from remask.cli import exporting
 
-    chosen = exporting.choose(output, kind, marked, program)
     source = exporting.Source(place, within)
-    if chosen == "promptfoo":
-        exporting.comparison(source, output, force)
-    elif chosen == "dspy":
-        exporting.program(source, output, program, predictor, force)
-    else:
-        exporting.prompt(source, output, chosen, name, variables or None, force)
+    if tracking_uri and not registered:
+        raise ConfigError("--tracking-uri says where to --register NAME; give both")
+    if output is not None:
+        goal = exporting.choose(output, kind, marked, program)
+        if goal == "promptfoo":
+            exporting.comparison(source, output, force)
+        elif goal == "dspy":
+            exporting.program(source, output, program, predictor, force)
+        else:
+            exporting.prompt(source, output, goal, name, variables or None, force)
+    elif not registered or kind or marked or program:
+        raise ConfigError("no file is named: give -o FILE, or --register NAME alone for MLflow")
+    if registered:
+        exporting.register(source, registered, variables or None, tracking_uri or "")

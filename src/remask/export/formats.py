@@ -1,8 +1,8 @@
 """A prompt as one file for another tool, and back: texts, messages, Langfuse, MLflow.
 
 Shapes: Langfuse's POST /api/public/v2/prompts (fern/apis/server, prompts.yml; 2026); the arguments
-of `mlflow.genai.register_prompt` (MLflow 3). Nothing is sent anywhere, and no file carries a label
-that would put the prompt into production. Knows prompts and engines; no runs and no models.
+of `mlflow.genai.register_prompt` (MLflow 3). No file carries a label that would put the prompt into
+production. Knows prompts and engines; no runs and no models.
 """
 
 from collections.abc import Callable
@@ -66,11 +66,16 @@ def mlflow(prompt: Prompt, order: Order) -> str:
     return as_json(
         {
             "name": order.name,
-            "template": translate(prompt.text, MLFLOW, order.names),
+            "template": mlflow_template(prompt, order.names),
             "commit_message": NOTE,
             "tags": {},
         }
     )
+
+
+def mlflow_template(prompt: Prompt, names: Names = None) -> str:
+    """Raises ConfigError where MLflow would misread it."""
+    return translate(prompt.text, MLFLOW, names)
 
 
 def template(engine: Engine) -> Format:

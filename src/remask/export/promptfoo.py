@@ -24,7 +24,8 @@ from remask.trace import Example
 CONFIG = "promptfooconfig.yaml"
 SERVED = "http://127.0.0.1:8000/v1"  # by `remask serve`
 _MESSAGE = "user_message"
-_TAKEN = re.compile(r"\{\{\s*\w+\s*\}\}|\A(?:file|package):")
+_LOADED = re.compile(r"(?:file|package):")
+_TAKEN = re.compile(rf"\{{\{{\s*\w+\s*\}}\}}|\A{_LOADED.pattern}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +57,21 @@ def compare(
     metric: str,
     labels: Sequence[str] = (),
     role: Literal["system", "user"] = "system",
-    stated: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    stated: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Comparison:
-    """The folder's files. `role`: the message that the prompt is. `stated`: assertions by the
-       example's id, where the rows came with some; their values are texts, not templates.
+    """The folder's files. `role`: the message that the prompt is. `stated`: by the example's id,
+       where the rows came with assertions: the keys of a test that grade (`assert`, `threshold`);
+       values of assertions are texts, not templates.
     Raises ConfigError where the target cannot be asked by promptfoo."""
-    usable = [e for e in examples if not any(map(_TAKEN.search, (e.input, *e.row.values())))]
+    usable = [e for e in examples if not any(map(_TAKEN.search, _texts(e, role)))]
     if not usable:
         raise ConfigError("no row is left to compare on; promptfoo would read all as templates")
     columns = set.intersection(*(set(example.row) for example in usable))
-    message = _MESSAGE
-    while message in columns:
-        message += "_"
+    message = _message(usable)
     tests: list[dict[str, Any]] = [
         {
-            "vars": {**e.row, message: e.input},
-            "assert": _raw(stated[e.id]) if stated else _assertions(e, metric, labels),
+            "vars": {**e.row, message: e.input} if role == "system" else e.row,
+            **(_raw(stated[e.id]) if stated else {"assert": _assertions(e, metric, labels)}),
         }
         for e in usable
     ]
@@ -85,13 +85,39 @@ def compare(
     return Comparison(files, len(usable), len(examples) - len(usable), graded)
 
 
-def _raw(assertions: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    def kept(value: Any) -> Any:
-        if isinstance(value, str):
-            return translate(value, JINJA, ())
-        return [kept(item) for item in value] if isinstance(value, list) else value
+def _texts(example: Example, role: str) -> tuple[str, ...]:
+    """What becomes a variable: where the prompt is the user's message, the columns alone."""
+    return (*((example.input,) if role == "system" else ()), *example.row.values())
 
-    return [{key: kept(v) if key == "value" else v for key, v in a.items()} for a in assertions]
+
+def _message(examples: Sequence[Example]) -> str:
+    """A name for the message that is no column, or a column that holds the messages already, as
+    after this export was read back."""
+    name = _MESSAGE
+    while any(name in e.row and e.row[name] != e.input for e in examples):
+        name += "_"
+    return name
+
+
+def _raw(demands: Mapping[str, Any]) -> dict[str, Any]:
+    def kept(value: Any) -> Any:
+        return _verbatim(value) if isinstance(value, str) else value
+
+    def raw(key: str, value: Any) -> Any:
+        if key != "value":
+            return value
+        return list(map(kept, value)) if isinstance(value, list) else kept(value)
+
+    assertions = [{key: raw(key, v) for key, v in a.items()} for a in demands["assert"]]
+    return {**demands, "assert": assertions}
+
+
+def _verbatim(text: str) -> str:
+    """A value of an assertion that promptfoo renders to `text`, and loads from nowhere."""
+    template = translate(text, JINJA, ())
+    if _LOADED.match(template):
+        return f"{{% raw %}}{template[0]}{{% endraw %}}{template[1:]}"
+    return template
 
 
 def _chat(prompt: Prompt, columns: set[str], message: str, role: str) -> str:
@@ -106,7 +132,7 @@ def _assertions(example: Example, metric: str, labels: Sequence[str]) -> list[di
     """Plain assertions only; they are a little stricter or laxer than remask's own metrics."""
     if example.expected is None:
         return []
-    value = translate(example.expected, JINJA, ())
+    value = _verbatim(example.expected)
     if metric == "exact":
         return [{"type": "equals", "value": value}]
     if metric == "contains":
@@ -117,7 +143,7 @@ def _assertions(example: Example, metric: str, labels: Sequence[str]) -> list[di
     others = [label for label in labels if label.casefold() not in inside]
     return [
         {"type": "icontains", "value": value},
-        *({"type": "not-icontains", "value": translate(label, JINJA, ())} for label in others),
+        *({"type": "not-icontains", "value": _verbatim(label)} for label in others),
     ]
 
 

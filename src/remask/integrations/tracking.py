@@ -6,6 +6,7 @@ by a tag. MLflow's own failures never stop a run of remask: they are logged once
 
 import logging
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,6 @@ from remask.trace import Split
 try:
     import mlflow
     from mlflow.entities import Run
-    from mlflow.exceptions import MlflowException
     from mlflow.tracking import MlflowClient
 except ImportError as error:
     raise BackendError(
@@ -67,17 +67,24 @@ class MlflowTracker:
     def __call__(self, event: Event, state: State, spend: Spend) -> None:
         if self._broken:
             return
-        try:
+        with self._tolerant():
             self._log(self._client or self._start(), event, state, spend)
-        except (MlflowException, OSError) as error:
-            self._broken = True
-            LOG.warning("MLflow tracking ended, the run goes on: %s", error)
 
     def close(self) -> None:
         """End an MLflow run whose sealed test did not come: as killed, to be resumed."""
         if self._client is not None and not self._broken:
-            self._client.set_terminated(self.run_id, "KILLED")
+            with self._tolerant():
+                self._client.set_terminated(self.run_id, "KILLED")
             self._client = None
+
+    @contextmanager
+    def _tolerant(self) -> Iterator[None]:
+        """What MLflow, its database or its network raise ends the tracking and nothing else."""
+        try:
+            yield
+        except Exception as error:
+            self._broken = True
+            LOG.warning("MLflow tracking ended, the run goes on: %s", error)
 
     def _start(self) -> MlflowClient:
         client = MlflowClient(self._uri or mlflow.get_tracking_uri())

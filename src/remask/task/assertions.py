@@ -1,8 +1,8 @@
 """Plain assertions on a response, as promptfoo's configurations state them.
 
 Each is a row of a table: a kind, what it compares with, and a function. Their meaning is that of
-promptfoo's own handlers (src/assertions; 0.121, 2026), case and white space included. Whatever runs
-code or asks a model has no row. Knows nothing of files.
+promptfoo's own handlers (src/assertions; 0.121.20, 2026), case and white space included. Whatever
+runs code or asks a model has no row. Knows nothing of files.
 """
 
 import json
@@ -36,7 +36,8 @@ class Assertion:
     def stated(self) -> dict[str, Any]:
         """As promptfoo reads it, but for templates in its value."""
         value = {} if self.value is None else {"value": self.value}
-        return {"type": self.name, **value, "weight": self.weight}
+        weight = {} if self.weight == 1 else {"weight": self.weight}
+        return {"type": self.name, **value, **weight}
 
     @property
     def complaint(self) -> str:
@@ -54,13 +55,20 @@ class Demands:
     threshold: float | None = None  # the weighted share that must hold; None: all
 
     def grade(self, response: str) -> Score:
-        """1 where promptfoo lets the test pass, else 0, with what failed as feedback."""
-        failed = [a for a in self.assertions if not a.holds(response)]
+        """1 where promptfoo lets the test pass, else 0, with what failed as feedback. What has the
+        weight 0 always passes there."""
+        failed = [a for a in self.assertions if a.weight and not a.holds(response)]
         total = sum(a.weight for a in self.assertions)
         share = 1 - sum(a.weight for a in failed) / total if total else 1.0
         passed = not failed if self.threshold is None else share >= self.threshold - 1e-12
         words = "" if passed else "; ".join(a.complaint for a in failed)
         return Score(float(passed), words)
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The part of promptfoo's test that grades, but for templates in its values."""
+        share = {} if self.threshold is None else {"threshold": self.threshold}
+        return {"assert": [a.stated for a in self.assertions], **share}
 
     @property
     def desired(self) -> str | None:

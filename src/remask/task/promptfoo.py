@@ -7,16 +7,17 @@ a network is refused with the place and what to do. Knows nothing of targets and
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from remask.errors import DataError
+from remask.prompt import COLUMN
 from remask.task.assertions import Demands, Suite
 from remask.task.dataset import FRACTIONS, Columns, Dataset, load
 from remask.task.promptfoo_files import SUFFIXES, parse_yaml, read_config, read_text
-from remask.task.promptfoo_tests import CODE, NAME, TEXTS, read_tests
+from remask.task.promptfoo_tests import NAME, TEXTS, cut, read_tests
 
 METRIC = "promptfoo"  # the name of this metric in settings
 ANSWER = "promptfoo assertions"  # the column for the demands while rows are loaded
@@ -74,9 +75,11 @@ def asked(path: str | Path, prompt: str | None = None) -> Asked:
     text = stated[0] if stated else None
     chat = _chat(text, path) if text is not None else None
     if chat is not None and chat[0]:
-        return Asked(prompt or chat[0], "system", _template(chat[1], path))
+        own = prompt or _editable(chat[0], names, path)
+        return Asked(own, "system", _template(chat[1], path))
     if prompt is None:
-        return Asked(chat[1] if chat else text, "user", shown)
+        said = chat[1] if chat else text
+        return Asked(said if said is None else _editable(said, names, path), "user", shown)
     holds = any(name in names for name in NAME.findall(prompt))
     return Asked(prompt, "user" if holds else "system", shown)
 
@@ -152,17 +155,28 @@ def _chat(text: str, path: Path) -> tuple[str, str] | None:
 
 def _template(text: str, path: Path) -> str:
     """A Nunjucks text with plain variables as a template of dataset.render."""
-    out, at = [], 0
-    for match in NAME.finditer(text):
-        out += [_escaped(text[at : match.start()], path), f"{{{match[1]}}}"]
-        at = match.end()
-    return "".join([*out, _escaped(text[at:], path)])
+    return "".join(
+        plain.replace("{", "{{").replace("}", "}}") + (f"{{{m['name']}}}" if m else "")
+        for plain, m in _cut(text, "the user message of the prompt", path)
+    )
 
 
-def _escaped(text: str, path: Path) -> str:
-    if CODE.search(text):
-        raise DataError(
-            "the user message of the prompt holds more Nunjucks than {{name}}; write the text out",
-            path,
-        )
-    return text.replace("{", "{{").replace("}", "}}")
+def _editable(text: str, names: Collection[str], path: Path) -> str:
+    """A Nunjucks text as a prompt of remask, which knows no raw blocks."""
+    parts = _cut(text, "the prompt", path)
+    for plain, _ in parts:
+        for found in COLUMN.finditer(plain):
+            if any(name and name.strip() in names for name in found.groups()):
+                raise DataError(
+                    f"the prompt holds {found[0]} as text, which remask would fill; give the "
+                    "variable another name",
+                    path,
+                )
+    return "".join(plain + (m[0].replace("-", "") if m else "") for plain, m in parts)
+
+
+def _cut(text: str, what: str, path: Path) -> list[tuple[str, re.Match[str] | None]]:
+    try:
+        return cut(text)
+    except ValueError as error:
+        raise DataError(f"{what} holds {error}; write the text out", path) from None

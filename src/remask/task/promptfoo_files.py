@@ -30,7 +30,7 @@ def read_text(file: Path, path: Path) -> str:
         raise DataError(f"cannot be read as UTF-8: {error}", file) from None
 
 
-def read_json(text: str, file: Path, line: int) -> Any:
+def read_json(text: str, file: Path, line: int | None = None) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -42,7 +42,8 @@ def read_value(said: str, path: Path) -> Any:
     file = path.parent / said.removeprefix("file://")
     if file.suffix.lower() not in (".json", *SUFFIXES):
         raise DataError(f"{said!r} must be YAML or JSON; code is not run", path)
-    return parse_yaml(read_text(file, path), file)
+    read = read_json if file.suffix.lower() == ".json" else parse_yaml
+    return read(read_text(file, path), file)
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -27,7 +27,14 @@ from remask.task.promptfoo_files import (
 from remask.task.rows import rows_of
 
 NAME = re.compile(r"\{\{-?\s*([A-Za-z_]\w*)\s*-?\}\}")
-CODE = re.compile(r"\{\{|\{%|\{#")
+_CODE = re.compile(r"\{\{|\{%|\{#")
+# What `remask export` writes, too: text in raw blocks, and a brace that stands before a raw block.
+_PIECE = re.compile(
+    r"\{% raw %\}(?P<raw>.*?)\{% endraw %\}"
+    r'|\{\{ "(?P<brace>\{)" \}\}'
+    r"|\{\{-?\s*(?P<name>[A-Za-z_]\w*)\s*-?\}\}",
+    re.DOTALL,
+)
 TEXTS = (".txt", ".md")
 _STATED = re.compile(rf"(not-)?({'|'.join(sorted(KINDS, key=len, reverse=True))})(?::(.*))?", re.S)
 _OTHER = re.compile(r"(?:not-)?([a-z]+(?:-[a-z]+)*)(?:\([\d.]+\))?:")
@@ -44,6 +51,28 @@ class Test:
     where: str  # for errors: "test 3 (capitals)"
     row: Mapping[str, str]
     demands: Demands
+
+
+def cut(text: str) -> list[tuple[str, re.Match[str] | None]]:
+    """A Nunjucks text as plain parts, each with the variable behind it; raw blocks are plain.
+
+    The variable's name is its group "name". Raises ValueError where there is more than that.
+    """
+    parts: list[tuple[str, re.Match[str] | None]] = []
+    plain, at = "", 0
+    for piece in _PIECE.finditer(text):
+        plain += _only(text[at : piece.start()]) + (piece["raw"] or piece["brace"] or "")
+        at = piece.end()
+        if piece["name"]:
+            parts.append((plain, piece))
+            plain = ""
+    return [*parts, (plain + _only(text[at:]), None)]
+
+
+def _only(text: str) -> str:
+    if _CODE.search(text):
+        raise ValueError("more Nunjucks than {{name}} and raw blocks")
+    return text
 
 
 def read_tests(path: Path) -> list[Test]:
@@ -267,8 +296,10 @@ class _Reader:
             if value not in (None, ""):
                 raise self.refuse("is-json with a schema cannot be checked; remove the schema")
             return None
-        if kind == "equals" and isinstance(value, list | dict):
+        if kind == "equals" and isinstance(value, dict):
             return value
+        if kind == "equals" and isinstance(value, list):
+            return [self._text_value(kind, v, row) if isinstance(v, str) else v for v in value]
         if kind in LISTS:
             items = value.split(",") if isinstance(value, str) and '"' not in value else value
             if not isinstance(items, list) or not items:
@@ -281,11 +312,13 @@ class _Reader:
         text = made.values["value"]
         if value is None or (not text and kind != "equals"):
             raise self.refuse(f"{kind} has no value; give it one")
-        if text.startswith("file://"):
-            raise self.refuse(f"the value {text!r} of {kind} is a file; write the text here")
-        if CODE.search(NAME.sub("", text)):
-            raise self.refuse(f"{kind} holds more Nunjucks than {{{{name}}}}; write the text out")
-        text = NAME.sub(lambda m: row.get(m[1], ""), text)
+        if text.startswith(("file://", "package:")):
+            raise self.refuse(f"the value {text!r} of {kind} is loaded; write the text here")
+        try:
+            parts = cut(text)
+        except ValueError as error:
+            raise self.refuse(f"{kind} holds {error}; write the text out") from None
+        text = "".join(plain + (row.get(m["name"], "") if m else "") for plain, m in parts)
         if kind == "regex":
             try:
                 as_python(text)
