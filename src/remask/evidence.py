@@ -9,12 +9,13 @@ when a Student t quantile is.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["improved", "no evidence", "worse"]
 Method = Literal["tango", "paired t"]
+Rule = Callable[[Sequence[float]], bool]  # differences to the incumbent -> whether to replace it
 
 MIN_DIFFERING = 10  # rows; fewer that differ never carry a verdict (design decision 6)
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution

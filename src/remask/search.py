@@ -11,6 +11,7 @@ the acceptance rule, is our own design and not taken from arXiv 2602.18449.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from remask.errors import BudgetSpent
 from remask.events import (
@@ -26,7 +27,7 @@ from remask.events import (
     Stopped,
     advance,
 )
-from remask.evidence import accepts
+from remask.evidence import Rule, accepts
 from remask.identity import rng_for, seed_for
 from remask.ports import Explainer, Proposal, Proposer, Task
 from remask.prompt import Prompt
@@ -43,7 +44,7 @@ class Plan:
     rungs: tuple[int, ...]  # train rows that each rung adds; a third goes on to the next
     rounds: int  # at most
     patience: int  # rounds without an acceptance before the search gives up
-    cautious: bool = False  # accept only where the sum of differences passes its own noise
+    accepts: Rule = accepts  # whether the winner's differences on validation rows make it win
 
 
 def make_plan(calls: int | None, train: int, validation: int, cautious: bool = False) -> Plan:
@@ -52,15 +53,16 @@ def make_plan(calls: int | None, train: int, validation: int, cautious: bool = F
     One round costs the incumbent on the train rows, the rungs, and the winner on validation. Most
     candidates are far worse than their parent, so the first rung is short and there are many.
     """
+    rule = partial(accepts, cautious=cautious)
     rows = min(train, 48)
     rungs = tuple(n for n in (rows // 6, rows // 3, rows - rows // 6 - rows // 3) if n)
     candidates = 24
     if calls is None:
-        return Plan(candidates, rungs, rounds=30, patience=6, cautious=cautious)
+        return Plan(candidates, rungs, rounds=30, patience=6, accepts=rule)
     while candidates > 6 and calls - validation < 3 * round_calls(candidates, rungs, validation):
         candidates -= 3
     rounds = max(1, -(-(calls - validation) // round_calls(candidates, rungs, validation)))
-    return Plan(candidates, rungs, rounds=4 * rounds, patience=6, cautious=cautious)
+    return Plan(candidates, rungs, rounds=4 * rounds, patience=6, accepts=rule)
 
 
 def survivors(alive: int) -> int:
@@ -188,7 +190,7 @@ def _verdict(
     pairs = [(score, before.get(id)) for id, score, _ in event.rows]
     differences = [a - b for a, b in pairs if a is not None and b is not None]
     total = sum(differences)
-    if not accepts(differences, plan.cautious):
+    if not plan.accepts(differences):
         yield Kept(state.round, f"validation: {total:+.3g} points over {len(differences)} rows")
         return
     because: tuple[str, ...] = ()
