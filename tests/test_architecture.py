@@ -31,6 +31,7 @@ ALLOWED = {
     "ingest": {"errors", "trace", "text", "identity"},
     "task": GROUND,
     "packing": GROUND | {"condition", "text"},
+    "demos": GROUND | {"condition", "guard"},
     "propose": GROUND | {"condition", "guard", "mask"},
     "search": GROUND | {"events"},
     "queries": GROUND | {"text"},

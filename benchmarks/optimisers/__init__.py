@@ -12,6 +12,7 @@ NAMES = {
     "gepa_reflector": "gepa, 135M reflector",
     "gepa_remask": "gepa with remask as proposer",
     "few_shot": "few-shot, best of random demonstrations",
+    "remask_demos": "remask with up to eight demonstrations",
     "templates": "best of human templates",
     "nothing": "nothing (A/A)",
 }

@@ -92,6 +92,11 @@ def too_long(text: str, count: Callable[[str], int], limit: int | None) -> str:
     return f"too long: {size} tokens, {limit} allowed"
 
 
+def unfit(text: str) -> str:
+    """Why `text` must not be shown in a prompt as an example; "" if nothing speaks against it."""
+    return _marks(text, "") or _secrets(text, "") or _commands(text, "")
+
+
 def _size(text: str, base: str, max_growth: float, max_chars: int | None) -> str:
     if not any(char.isalpha() for char in text):
         return "empty prompt"

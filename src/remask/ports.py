@@ -222,6 +222,7 @@ class Proposal:
     traces: tuple[str, ...]  # ids of the traces that were read
     logp: float
     objection: str = ""  # not empty: the guard forbids it, and why
+    shown: tuple[str, ...] = ()  # rows whose answers it or its parent gives away: they rank nothing
 
 
 class Proposer(Protocol):

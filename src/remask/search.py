@@ -151,7 +151,7 @@ def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) 
         return
 
     soft = {o.example: o.soft for o in outcomes if o.status == "scored"}
-    totals = {p.prompt.id: 0.0 for p in alive}
+    ahead = {p.prompt.id: _Lead() for p in alive}
     seen = 0
     for rung, rows in enumerate(plan.rungs):
         batch = ids[seen : seen + rows]
@@ -159,12 +159,12 @@ def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) 
         for proposal in alive:
             event, outcomes = _score(task, proposal.prompt, "train", batch, number)
             yield event
-            totals[proposal.prompt.id] += _difference(outcomes, soft)
-        alive.sort(key=lambda p: (-totals[p.prompt.id], p.prompt.id))
+            ahead[proposal.prompt.id].add(outcomes, soft, proposal.shown)
+        alive.sort(key=lambda p: (-ahead[p.prompt.id].mean, p.prompt.id))
         if rung + 1 < len(plan.rungs):
             alive = alive[: survivors(len(alive))]
     winner = alive[0]
-    if totals[winner.prompt.id] <= 0:
+    if ahead[winner.prompt.id].mean <= 0:
         yield Kept(number, "no candidate was ahead on the train rows")
         return
     yield from _verdict(state, plan, task, proposer, parent, winner, heard)
@@ -253,12 +253,26 @@ def rows_of(outcomes: Sequence[Outcome]) -> Rows:
     return tuple((o.example, o.score if o.status == "scored" else None, o.soft) for o in outcomes)
 
 
-def _difference(outcomes: Sequence[Outcome], parent: dict[str, float]) -> float:
-    """Summed paired difference to the parent. Ranks by the soft score: its noise is smaller than
-    that of right or wrong, and on few rows that decides which candidate survives."""
-    return sum(
-        o.soft - parent[o.example] for o in outcomes if o.status == "scored" and o.example in parent
-    )
+@dataclass(slots=True)
+class _Lead:
+    """How far a candidate is ahead of its parent on train rows so far, in soft scores: their noise
+    is smaller than that of right or wrong, and on few rows that decides who survives."""
+
+    total: float = 0.0
+    rows: int = 0
+
+    def add(
+        self, outcomes: Sequence[Outcome], parent: dict[str, float], shown: Sequence[str]
+    ) -> None:
+        """Rows whose answers stand in one of the two prompts show nothing and are left out."""
+        for o in outcomes:
+            if o.status == "scored" and o.example in parent and o.example not in shown:
+                self.total += o.soft - parent[o.example]
+                self.rows += 1
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.rows if self.rows else 0.0
 
 
 def _perfect(state: State) -> bool:
