@@ -9,7 +9,7 @@ Successive halving follows Jamieson and Talwalkar (arXiv 1502.07943); everything
 the acceptance rule, is our own design and not taken from arXiv 2602.18449.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,12 +27,13 @@ from remask.events import (
     Stopped,
     advance,
 )
-from remask.evidence import Rule, accepts
+from remask.evidence import Rule, improves
 from remask.identity import rng_for, seed_for
 from remask.ports import Explainer, Proposal, Proposer, Task
 from remask.prompt import Prompt
 from remask.trace import Outcome, Split, Trace, mean_score
 
+CAUTIOUS = 1.0  # margin of acceptance: one standard deviation where the true difference is 0
 DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
 
 
@@ -44,7 +45,7 @@ class Plan:
     rungs: tuple[int, ...]  # train rows that each rung adds; a third goes on to the next
     rounds: int  # at most
     patience: int  # rounds without an acceptance before the search gives up
-    accepts: Rule = accepts  # whether the winner's differences on validation rows make it win
+    accepts: Rule = improves  # whether the winner's leads on validation rows make it incumbent
 
 
 def make_plan(calls: int | None, train: int, validation: int, cautious: bool = False) -> Plan:
@@ -53,7 +54,7 @@ def make_plan(calls: int | None, train: int, validation: int, cautious: bool = F
     One round costs the incumbent on the train rows, the rungs, and the winner on validation. Most
     candidates are far worse than their parent, so the first rung is short and there are many.
     """
-    rule = partial(accepts, cautious=cautious)
+    rule = partial(improves, step=CAUTIOUS, ahead=CAUTIOUS) if cautious else improves
     rows = min(train, 48)
     rungs = tuple(n for n in (rows // 6, rows // 3, rows - rows // 6 - rows // 3) if n)
     candidates = 24
@@ -179,26 +180,31 @@ def _verdict(
     winner: Proposal,
     heard: dict[str, Trace],
 ) -> Iterator[Event]:
-    """The winner on all validation rows; accepted when the summed paired difference is above 0.
+    """The winner on all validation rows; the plan's rule says whether it is accepted.
 
     `heard`: the trace of each train row that the proposals were drawn from.
     """
     ids = task.ids("validation")
     event, _ = _score(task, winner.prompt, "validation", ids, state.round)
     yield event
-    before = state.scores[(parent.id, "validation")]
-    pairs = [(score, before.get(id)) for id, score, _ in event.rows]
-    differences = [a - b for a, b in pairs if a is not None and b is not None]
-    total = sum(differences)
-    if not plan.accepts(differences):
-        yield Kept(state.round, f"validation: {total:+.3g} points over {len(differences)} rows")
+    gains = _leads(event.rows, state.scores[(parent.id, "validation")])
+    total = sum(gains)
+    if not plan.accepts(gains, _leads(event.rows, state.scores[(state.baseline, "validation")])):
+        why = f"validation: {total:+.3g} points over {len(gains)} rows"
+        yield Kept(state.round, f"{why}, too close to chance" if total > 0 else why)
         return
     because: tuple[str, ...] = ()
     if isinstance(proposer, Explainer):
         rows = {trace.id: row for row, trace in heard.items()}
         drops = proposer.explain(winner, tuple(heard.values()))
         because = tuple(rows[drop.trace] for drop in drops)
-    yield Accepted(state.round, winner.prompt.id, parent.id, total / len(differences), because)
+    yield Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), because)
+
+
+def _leads(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
+    """Score minus that before, on the rows that have both."""
+    pairs = [(score, before.get(id)) for id, score, _ in rows]
+    return [a - b for a, b in pairs if a is not None and b is not None]
 
 
 def _proposals(
