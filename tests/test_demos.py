@@ -1,8 +1,10 @@
 """Demonstrations as an edit: where they come from, what may not touch them, how they are ranked."""
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import given, settings
@@ -11,9 +13,10 @@ from hypothesis import strategies as st
 import remask
 from colours import Phrases
 from remask.config import make_config
-from remask.demos import DemoProposer, demo, joined, parted, shown_in
+from remask.demos import DemoProposer, block_tokens, demo, joined, parted, shown_in
 from remask.errors import ConfigError
-from remask.events import Accepted, Proposed, decode, fold
+from remask.events import Accepted, Proposed, State, decode, fold
+from remask.hooks import Hooks
 from remask.identity import rng_for
 from remask.ports import Proposal
 from remask.prompt import Prompt
@@ -21,6 +24,7 @@ from remask.propose import DiffusionProposer, Recipe
 from remask.proposers import refuse_demos, with_demos
 from remask.search import Plan, search
 from remask.store import Store
+from remask.task.dataset import Columns, load
 from remask.trace import Outcome, Split, Trace
 from worlds import LevelProposer
 
@@ -161,19 +165,21 @@ class Copier:
         return "red"
 
 
+ROWS = [
+    {"input": f"item {i}", "label": "red" if i % 2 else "blue", "split": split}
+    for i, split in enumerate(["train"] * 30 + ["validation"] * 30 + ["test"] * 60)
+]
+
+
 def test_a_whole_run_finds_them_and_leaks_no_row_of_validation_or_test(tmp_path: Path) -> None:
-    rows = [
-        {"input": f"item {i}", "label": "red" if i % 2 else "blue", "split": split}
-        for i, split in enumerate(["train"] * 30 + ["validation"] * 30 + ["test"] * 60)
-    ]
     target, search_settings = Copier(), {"maskers": ["insert"], "demos": 4}
     result = remask.optimize(
-        "Name it.", rows, run_dir=tmp_path / "run", target=target, dlm=Phrases(),
+        "Name it.", ROWS, run_dir=tmp_path / "run", target=target, dlm=Phrases(),
         settings={"data": {"split": "split"}, "search": search_settings},
     )  # fmt: skip
     assert result.verdict == "improved"
     assert "Examples:\n\nitem " in result.prompt
-    sealed = {row["input"] for row in rows if row["split"] != "train"}
+    sealed = {row["input"] for row in ROWS if row["split"] != "train"}
     asked = {line for system in target.systems for line in system.splitlines()}
     assert asked.isdisjoint(sealed)
     assert result.edits[-1].masker.startswith("demos")
@@ -181,6 +187,74 @@ def test_a_whole_run_finds_them_and_leaks_no_row_of_validation_or_test(tmp_path:
         events = [decode(event) for event in store.events()]
     shown = [p for e in events if isinstance(e, Proposed) and (p := Prompt.parse(e.prompt)).kept]
     assert shown, "the block survives the store as a frozen region"
+
+
+class Listening(DemoProposer):
+    """… that notes whose traces it is handed."""
+
+    heard: ClassVar[set[str]] = set()
+
+    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+        self.heard.update(t.id for t in traces)
+        return super().propose(parent, traces, n, seed)
+
+
+class Sealed(Crammer):
+    """… whose test rows raise when they are asked, and whose answers all differ."""
+
+    def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
+        assert not any(id.startswith("test") for id in ids)
+        return super().evaluate(prompt, ids)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 1000))
+def test_a_search_shows_nobody_a_row_that_is_not_of_train(seed: int) -> None:
+    around = Listening(START, proposer().inner, 3)
+    plan = Plan(candidates=6, rungs=(4, 6), rounds=3, patience=3)
+    found = fold(search(fold(()), START, plan, Sealed(), around, seed)).proposals
+    assert around.heard and all(id.startswith("train") for id in around.heard)
+    answers = {word for p in found for word in re.findall(r"answer (\w+) ", p.prompt)}
+    assert answers <= {"train"}
+
+
+def test_an_input_of_two_splits_is_shown_to_nobody() -> None:
+    rows = [{"input": "twice", "label": "red", "split": split} for split in ("test", "train")]
+    rows += [{"input": f"item {i}", "label": "blue", "split": s}
+             for i, s in enumerate(("train", "validation", "test"))]  # fmt: skip
+    found = load(rows, Columns("input", "label", "split"), (0.25, 0.25, 0.5))
+    assert [e.split for e in found.examples if e.input == "twice"] == ["test"]
+
+
+def test_a_run_with_demonstrations_resumes_to_the_same_log(tmp_path: Path) -> None:
+    class Cut(Exception):
+        pass
+
+    def play(name: str, stop: int | None = None) -> None:
+        seen = 0
+
+        def watch(event: object, state: State, spend: object) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == stop:
+                raise Cut
+
+        remask.optimize(
+            "Name it.", ROWS, run_dir=tmp_path / name, target=Copier(), dlm=Phrases(), budget=700,
+            settings={"data": {"split": "split"}, "search": {"maskers": ["insert"], "demos": 4}},
+            hooks=Hooks(watch=watch),
+        )  # fmt: skip
+
+    play("whole")
+    with Store.read(tmp_path / "whole") as store:
+        whole = list(store.events())
+    assert any("Examples:" in event.get("prompt", "") for event in whole)
+    for stop in range(2, len(whole), len(whole) // 3):
+        with pytest.raises(Cut):
+            play(f"cut {stop}", stop)
+        remask.resume(tmp_path / f"cut {stop}", target=Copier(), dlm=Phrases(), rows=ROWS)
+        with Store.read(tmp_path / f"cut {stop}") as store:
+            assert list(store.events()) == whole
 
 
 def test_where_there_are_no_demonstrations_to_show(tmp_path: Path) -> None:
@@ -193,23 +267,51 @@ def test_where_there_are_no_demonstrations_to_show(tmp_path: Path) -> None:
     assert shown_in("", [trace(1)]) == ()
 
 
-@pytest.mark.slow
-def test_the_embedded_target_reads_examples(tmp_path: Path) -> None:
-    """With the real models: examples are tried, and what was tried is a frozen block."""
-    words = {"good": "great fine lovely superb nice happy", "bad": "awful poor dull sad ugly dire"}
-    rows = [
+def sentences() -> list[dict[str, str]]:
+    """Which word stands for praise shows in examples alone."""
+    words = {"red": "great fine lovely superb nice happy", "blue": "awful poor dull sad ugly dire"}
+    return [
         {"input": f"The {thing} was {word}.", "label": label}
         for label, text in words.items()
         for word in text.split()
         for thing in ("film", "play", "song", "meal")
     ]
+
+
+def tried_blocks(run_dir: Path) -> list[str]:
+    with Store.read(run_dir) as store:
+        tried = [e for e in map(decode, store.events()) if isinstance(e, Proposed)]
+    assert any(e.masker == "demos in" for e in tried)
+    blocks = [p.text for e in tried if (p := Prompt.parse(e.prompt)).kept]
+    assert blocks and all("Examples:\n\nThe " in text for text in blocks)
+    return blocks
+
+
+def test_the_embedded_target_is_asked_with_examples(tmp_path: Path) -> None:
+    """The real target behind a scripted denoiser: some ten seconds."""
     result = remask.optimize(
-        "Say what it was.", rows, run_dir=tmp_path / "run", budget=220,
+        "Say what it was.", sentences()[::4], run_dir=tmp_path / "run", dlm=Phrases(), budget=50,
         settings={"search": {"demos": 2, "maskers": ["insert"]}},
     )  # fmt: skip
-    with Store.read(tmp_path / "run") as store:
-        tried = [e for e in map(decode, store.events()) if isinstance(e, Proposed)]
-    blocks = [p for e in tried if (p := Prompt.parse(e.prompt)).kept]
-    assert any(e.masker == "demos in" for e in tried)
-    assert blocks and all("Examples:\n\nThe " in p.text for p in blocks)
+    assert tried_blocks(tmp_path / "run")
+    assert result.spend.calls <= 50
+
+
+def test_examples_count_where_the_target_reads_so_much(tmp_path: Path) -> None:
+    """The embedded target has a window of 8,192 tokens; a run that could pass it does not begin."""
+    long = [{**row, "input": "word " * 7000 + row["input"]} for row in sentences()[::5]]
+    with pytest.raises(ConfigError, match=r"examples may have 1200 \(--demos\)"):
+        remask.optimize("Say what it was.", long, run_dir=tmp_path / "run", dlm=Phrases(),
+                        settings={"search": {"demos": 8}})  # fmt: skip
+    assert block_tokens(0) == 0 < block_tokens(1) < block_tokens(3) < block_tokens(32) == 1200
+
+
+@pytest.mark.slow
+def test_the_embedded_models_try_examples(tmp_path: Path) -> None:
+    """With both real models: examples are tried, and what was tried is a frozen block."""
+    result = remask.optimize(
+        "Say what it was.", sentences(), run_dir=tmp_path / "run", budget=220,
+        settings={"search": {"demos": 2, "maskers": ["insert"]}},
+    )  # fmt: skip
+    assert tried_blocks(tmp_path / "run")
     assert result.spend.calls <= 220

@@ -128,6 +128,11 @@ class ExplainingDemoProposer(DemoProposer):
         return self.inner.explain(replace(proposal, prompt=body), traces)
 
 
+def block_tokens(most: int) -> int:
+    """What `most` demonstrations add to a prompt, at most, as the denoiser counts."""
+    return min(most * DEMO_TOKENS, BLOCK_TOKENS)
+
+
 def demo(trace: Trace) -> str:
     """How a row is shown: the query and, on the next line, the right answer; without blank lines,
     which separate demonstrations."""

@@ -19,6 +19,7 @@ from remask.config import (
     RoleConfig,
     TargetConfig,
 )
+from remask.demos import block_tokens
 from remask.denoisers import asks_api
 from remask.errors import ConfigError
 from remask.identity import content_id
@@ -345,8 +346,8 @@ def check_choice(config: Config, target: Target, labels: Sequence[str]) -> str:
 
 
 def check_fit(job: Job) -> None:
-    """Raise ConfigError where the prompt and the longest message are too long for the embedded
-    target: its calls would all fail, one by one."""
+    """Raise ConfigError where the prompt, the examples that it may show and the longest message are
+    too long for the embedded target: its calls would all fail, one by one."""
     if job.config.target.model != "embedded":
         return
     from remask.backbone.weights import load_base
@@ -354,9 +355,11 @@ def check_fit(job: Job) -> None:
     base = load_base()
     prompt = len(base.encode(job.start.text))
     longest = max(len(base.encode(e.input)) for e in job.dataset.examples)
-    if prompt + longest + ANSWER_ROOM > base.window:
+    block = block_tokens(job.config.search.demos)
+    if prompt + longest + block + ANSWER_ROOM > base.window:
+        shown = f", examples may have {block} (--demos)" if block else ""
         raise ConfigError(
-            f"the prompt has {prompt} tokens and the longest message {longest}; with "
+            f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
             f"{ANSWER_ROOM} for the answer that is more than the {base.window} that the embedded "
             "target reads; shorten them, or use another target"
         )
