@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from remask.condition import select
 from remask.config import MASKERS, Config
-from remask.demos import DemoProposer, ExplainingDemoProposer
+from remask.demos import DemoProposer, ExplainingDemoProposer, Inner
 from remask.errors import ConfigError
 from remask.ports import Denoiser, Explainer, Proposer, Scorer
 from remask.prompt import Prompt
@@ -20,7 +20,7 @@ def make_proposer(
     denoiser: Denoiser,
     labels: Sequence[str] = (),
     choose: Choose = select,
-) -> Proposer:
+) -> DiffusionProposer:
     """A denoiser that cannot score text (an API) gets neither `blame` nor explanations.
 
     `labels`: the answers that the task allows; a prompt may name them. `choose`: which traces are
@@ -50,7 +50,7 @@ def make_proposer(
     return kind(start, denoiser, recipe)
 
 
-def with_demos(config: Config, start: Prompt, proposer: Proposer) -> Proposer:
+def with_demos(config: Config, start: Prompt, proposer: Inner) -> Proposer:
     """The proposer, which may also show train rows where `search.demos` allows some.
 
     Raises ConfigError where the prompt is no system message.
