@@ -9,11 +9,11 @@ from colours import Phrases, rows
 from remask import guard
 from remask.combine import apart, joints, moved
 from remask.config import make_config
-from remask.demos import DemoProposer, joined, parted
+from remask.demos import DemoProposer, ExplainingDemoProposer, joined, parted
 from remask.events import Accepted, Event, Kept, Proposed, Scored, Started, State, fold
-from remask.ports import Joint
+from remask.ports import Context, Joint
 from remask.prompt import Edit, Prompt
-from remask.propose import DiffusionProposer, Recipe
+from remask.propose import DiffusionProposer, ExplainingProposer, Recipe
 from remask.search import Plan, make_plan, search
 from remask.trace import Outcome, Split, Trace
 from remask.wire import Parts, prepare
@@ -186,21 +186,33 @@ def test_a_block_of_examples_and_an_edit_are_combined_too(seed: int) -> None:
         assert not block or block.startswith("Examples:\n\n")
 
 
-def test_some_search_combines_a_block_and_an_edit() -> None:
-    """Whatever the denoiser writes: both were ahead of the same prompt."""
-    body = Prompt(TEXT)
-    inner = DiffusionProposer(body, Phrases(), Recipe(("insert",), 4, 400, 3.0))
+class Scoring(Phrases):
+    """… that also scores, and notes which words."""
+
+    def __init__(self) -> None:
+        self.scored: list[str] = []
+
+    def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
+        self.scored += [text[start:stop] for start, stop in spans]
+        return [float(len(context)) for _ in spans]
+
+
+def test_a_block_and_an_edit_are_made_at_once_and_explained() -> None:
+    body, denoiser = Prompt(TEXT), Scoring()
+    inner = ExplainingProposer(body, denoiser, Recipe(("insert",), 4, 400, 3.0))
     traces = [Trace(str(i), f"item {i}", "?", "red") for i in range(4)]
-    around = DemoProposer(body, inner, 2)
+    around = ExplainingDemoProposer(body, inner, 2)
     shown = next(p for p in around.propose(body, traces, 6, 0) if p.masker == "demos in")
     edit = ((0, 3, "uno"),)
     joint = Joint(
-        masks=((0, 3, 1), *shown.masks), edits=(*edit, *shown.edits), traces=(), logp=0.0,
+        masks=((0, 3, 1), *shown.masks), edits=(*edit, *shown.edits), traces=("1",), logp=0.0,
         parts=(body.apply([Edit(*edit[0])]), shown.prompt),
     )  # fmt: skip
     both = around.combine(body, joint, traces)
     assert both.prompt.text == "uno" + shown.prompt.text[3:]
     assert both.shown == shown.shown and not both.objection
+    assert [drop.trace for drop in around.explain(both, traces)] == ["1"]
+    assert set(denoiser.scored) == {"uno"}, "the block names its rows itself"
     again = around.combine(
         shown.prompt,
         Joint(masks=(), edits=(*edit, (len(TEXT), len(shown.prompt.text), "")), traces=(),

@@ -22,6 +22,7 @@ from remask.trace import Trace
 
 HEAD = "Examples:"
 GAP = "\n\n"  # before the block, and between demonstrations
+START = GAP + HEAD + GAP  # of an edit that puts a block in
 DEMO_TOKENS = 160  # of one demonstration; longer rows are not shown
 BLOCK_TOKENS = 1200  # of all of them
 INSERTING = 0.5  # share of the candidates that put a block into a prompt without one …
@@ -151,7 +152,8 @@ class ExplainingDemoProposer(DemoProposer):
             return ()
         assert isinstance(self.inner, Explainer)
         body, _ = parted(proposal.prompt, self.baseline)
-        return self.inner.explain(replace(proposal, prompt=body), traces)
+        edits = tuple(edit for edit in proposal.edits if not edit[2].startswith(START))
+        return self.inner.explain(replace(proposal, prompt=body, edits=edits), traces)
 
 
 def block_tokens(most: int) -> int:
@@ -191,7 +193,7 @@ def shown_in(block: str, traces: Sequence[Trace]) -> tuple[str, ...]:
 
 def _is_block(text: str, block: str) -> bool:
     """Whether the edit of this text at the end of the body puts in a block or takes `block` out."""
-    return text.startswith(GAP + HEAD + GAP) or (bool(block) and not text)
+    return text.startswith(START) or (bool(block) and not text)
 
 
 def _exchanged(now: Sequence[str], fit: Sequence[Trace], rng: np.random.Generator) -> list[str]:
