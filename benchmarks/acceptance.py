@@ -34,6 +34,7 @@ from simulation.world import START, Climate, Kind, World
 
 RESULTS = Path(__file__).parent / "results" / "acceptance.json"
 HARM = 0.01  # ending more than so much below the seed prompt is what a rule must avoid
+UNCLEAR = (0.03, 0.06)  # shares of harmed runs that 1,000 do not tell from the 5 % allowed
 SIZES = {"small": (50, 150, 800), "large": (200, 200, 2400)}  # train, validation, calls
 TESTS = (100, 300, 1000)  # sealed rows
 FRESH = 10_000  # first seed of the runs for the verdict: not those that chose the rule
@@ -74,27 +75,42 @@ def climates(accuracy: float, kinds: tuple[Kind, ...]) -> dict[str, Climate]:
 
 
 def rules_table(places: dict[str, Climate], runs: int) -> Iterator[dict[str, Any]]:
-    """Gains in points; `over_shipped`: beyond the shipped rule's in the same worlds."""
+    """Gains in points; `over_shipped`: beyond the shipped rule's on the same runs."""
     for size in SIZES:
         for place, climate in places.items():
-            shipped: NDArray[np.float64] = np.zeros(0)
-            for name in sorted(RULES, key=lambda name: name != SHIPPED):
-                ends = [play(climate, size, RULES[name], seed) for seed in range(runs)]
-                gains = 100 * np.array([end.gain for end in ends])
-                shipped = gains if name == SHIPPED else shipped
-                row = {
-                    "size": size,
-                    "candidates": place,
-                    "rule": name,
-                    "runs": runs,
-                    "gain": mean(gains),
-                    "over_shipped": mean(gains - shipped),
-                    "over_shipped_standard_error": error(gains - shipped),
-                    "changed": mean([end.changed for end in ends]),
-                    "harmed": mean(gains < -100 * HARM),
-                }
-                print(row, flush=True)
-                yield row
+            shipped = gains_of(climate, size, SHIPPED, range(runs))[0]
+            for name in RULES:
+                yield {"size": size, "candidates": place} | row(climate, size, name, shipped)
+
+
+def row(climate: Climate, size: str, name: str, shipped: NDArray[np.float64]) -> dict[str, Any]:
+    """One rule in one world; played twice as often where harm is near what is allowed."""
+    runs = len(shipped)
+    gains, changed = gains_of(climate, size, name, range(runs))
+    more = gains - shipped
+    low, high = UNCLEAR
+    if low <= np.mean(gains < -100 * HARM) <= high:
+        again = gains_of(climate, size, name, range(runs, 2 * runs))
+        gains, changed = np.append(gains, again[0]), np.append(changed, again[1])
+    found = {
+        "rule": name,
+        "runs": len(gains),
+        "gain": mean(gains),
+        "over_shipped": mean(more),
+        "over_shipped_standard_error": error(more),
+        "changed": mean(changed),
+        "harmed": mean(gains < -100 * HARM),
+    }
+    print(found, flush=True)
+    return found
+
+
+def gains_of(
+    climate: Climate, size: str, name: str, seeds: range
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """In points, and whether the prompt was changed, by run."""
+    ends = [play(climate, size, RULES[name], seed) for seed in seeds]
+    return np.array([100 * end.gain for end in ends]), np.array([end.changed for end in ends])
 
 
 def alarms_table(null: Climate, runs: int) -> Iterator[dict[str, Any]]:
