@@ -19,7 +19,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from remask import evidence
-from remask.evidence import Z95, accepts, compare, estimate, student, tango, wilson
+from remask.evidence import (
+    AHEAD,
+    Z95,
+    accepts,
+    compare,
+    estimate,
+    improves,
+    student,
+    tango,
+    wilson,
+)
 
 with warnings.catch_warnings():  # scipy's own import is not what is tested here
     warnings.simplefilter("ignore")
@@ -353,6 +363,21 @@ def test_false_alarms_of_compare_simulated() -> None:
     assert min(alarms.values()) / 2000 >= 0.03  # and it does spend the 5 % it is allowed
 
 
+@MANY
+@given(st.integers(0, 400), st.integers(0, 400), st.integers(0, 200))
+def test_the_verdict_is_mcnemars_test(wins: int, losses: int, ties: int) -> None:
+    """Against scipy: chi-squared of McNemar without continuity correction, at 5 %. Where it says
+    more than 5 %, the exact binomial test of scipy, which is the stricter one, says so too."""
+    assume(wins + losses >= evidence.MIN_DIFFERING)
+    p = float(stats.chi2.sf((wins - losses) ** 2 / (wins + losses), 1))
+    assume(abs(p - 0.05) > 1e-9)
+    result = compare(*rows_of(wins + losses + ties, wins, losses))
+    expected = ("improved" if wins > losses else "worse") if p < 0.05 else "no evidence"
+    assert result.verdict == expected
+    exact = float(stats.binomtest(wins, wins + losses).pvalue)
+    assert result.verdict != "no evidence" or exact > 0.05 - 1e-9
+
+
 # ---- accepts ---------------------------------------------------------------------------------
 
 
@@ -373,14 +398,24 @@ def test_false_alarms_of_compare_simulated() -> None:
 )
 def test_accepts(differences: list[float], plain: bool, cautious: bool) -> None:
     assert accepts(differences) is plain
-    assert accepts(differences, cautious=True) is cautious
+    assert accepts(differences, margin=1.0) is cautious
 
 
 @MANY
 @given(st.lists(st.floats(-1, 1)))
-def test_cautious_accepts_less(differences: list[float]) -> None:
-    assert accepts(differences) or not accepts(differences, cautious=True)
+def test_a_margin_accepts_less(differences: list[float]) -> None:
+    assert accepts(differences) or not accepts(differences, margin=1.0)
     assert not (accepts(differences) and accepts([-d for d in differences]))
+
+
+@MANY
+@given(st.lists(st.floats(-1, 1)), st.lists(st.floats(-1, 1)), st.floats(0, 2), st.floats(0, 2))
+def test_improves_needs_both(
+    step: list[float], whole: list[float], margin: float, ahead: float
+) -> None:
+    assert improves(step, whole) == (accepts(step) and accepts(whole, AHEAD))
+    assert improves(step, whole, margin, ahead) == (accepts(step, margin) and accepts(whole, ahead))
+    assert improves(step, step) == accepts(step, AHEAD), "the first edit: the seed is the incumbent"
 
 
 # ---- refusals and weight ---------------------------------------------------------------------

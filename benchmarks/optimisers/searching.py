@@ -1,15 +1,19 @@
 """remask's search around any Proposer: what remask and its controls have in common."""
 
+from collections.abc import Callable
+
 from harness.lab import Lab
 from remask.events import Accepted, State, advance
 from remask.ports import Proposer
-from remask.search import make_plan, search
+from remask.search import Plan, make_plan, search
 
 
-def search_with(lab: Lab, proposer: Proposer) -> None:
-    """remask's own plan and acceptance; each accepted prompt is reported."""
+def search_with(
+    lab: Lab, proposer: Proposer, planned: Callable[[Plan], Plan] = lambda plan: plan
+) -> None:
+    """remask's own plan, or what `planned` makes of it; each accepted prompt is reported."""
     rows = [len(lab.task.ids(split)) for split in ("train", "validation")]
-    plan = make_plan(lab.cap, *rows)
+    plan = planned(make_plan(lab.cap, *rows))
     state = State()
     for event in search(state, lab.start, plan, lab.task, proposer, lab.seed):
         state = advance(state, event)

@@ -39,8 +39,8 @@ def select(
     responses and its feedback; a layout adds a few of its own.
     """
     drawn = one_each([traces[i] for i in rng.permutation(len(traces))])
-    bad = _in_turns([trace for trace in drawn if failing(trace)])
-    good = _in_turns([trace for trace in drawn if not failing(trace)])
+    bad = in_turns([trace for trace in drawn if failing(trace)])
+    good = in_turns([trace for trace in drawn if not failing(trace)])
     wanted = shares(len(bad), len(good), max_traces)
     return fitting(bad, good, wanted, limit, count, max_traces)
 
@@ -114,7 +114,7 @@ def one_each(traces: Sequence[Trace]) -> list[Trace]:
     return [trace for turn in zip_longest(*groups.values()) for trace in turn if trace is not None]
 
 
-def _in_turns(traces: Sequence[Trace]) -> list[Trace]:
+def in_turns(traces: Sequence[Trace]) -> list[Trace]:
     """The traces with their desired responses taking turns, where these are labels."""
     groups: dict[str | None, list[Trace]] = defaultdict(list)
     for trace in traces:

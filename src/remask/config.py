@@ -161,7 +161,9 @@ class SearchConfig(Section):
     context_tokens: Annotated[int, Field(ge=32, le=4000)] = 400
     max_growth: Annotated[float, Field(ge=1)] = 3.0  # candidate length over that of the baseline
     max_tokens: Annotated[int, Field(ge=1)] | None = None  # of a prompt, as the DLM counts
+    demos: Annotated[int, Field(ge=0, le=32)] = 0  # train rows shown at its end, at most
     cautious: bool = False
+    combine: bool = False  # also try earlier edits that were ahead, two at once
 
 
 class BudgetConfig(Section):

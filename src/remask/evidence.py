@@ -9,16 +9,19 @@ when a Student t quantile is.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 Verdict = Literal["improved", "no evidence", "worse"]
 Method = Literal["tango", "paired t"]
+Differences = Sequence[float]  # on each row, in the unit of the scores
+Rule = Callable[[Differences, Differences], bool]  # see `improves`, which is one
 
 MIN_DIFFERING = 10  # rows; fewer that differ never carry a verdict (design decision 6)
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 LARGEST = 1e100  # scores beyond it are refused, so that squares and sums stay finite
+AHEAD = 0.5  # of sqrt(Σd²): how far ahead of the seed prompt `improves` wants an incumbent to be
 NOISE = 1e-12  # relative (absolute below 1): smaller differences are taken for rounding
 HALVINGS = 60  # of an interval at most 2 wide: the limit is exact to 2e-18
 
@@ -127,11 +130,11 @@ def compare(baseline: Sequence[float], best: Sequence[float]) -> Comparison:
     )
 
 
-def accepts(differences: Sequence[float], cautious: bool = False) -> bool:
-    """Whether the search takes a candidate, given candidate minus incumbent on each row.
+def accepts(differences: Sequence[float], margin: float = 0.0) -> bool:
+    """Whether differences, one a row, speak for the later of two prompts.
 
-    The sum must be above 0, by more than rounding. If cautious, it must also reach
-    sqrt(sum of squares), which is about one standard deviation of the sum if the true mean is 0.
+    The sum must be above 0, by more than rounding, and reach `margin` times sqrt(sum of squares),
+    which is about one standard deviation of the sum if the true mean is 0.
     Not a test, and no claim rests on it: the rows were already used to choose the candidate.
     No rows: False.
 
@@ -141,7 +144,19 @@ def accepts(differences: Sequence[float], cautious: bool = False) -> bool:
     total = math.fsum(checked)
     if total <= NOISE * max(1.0, math.fsum(map(abs, checked))):
         return False
-    return not cautious or total >= (1 - NOISE) * math.sqrt(math.fsum(d * d for d in checked))
+    return total >= margin * (1 - NOISE) * math.sqrt(math.fsum(d * d for d in checked))
+
+
+def improves(
+    on_incumbent: Differences, on_seed: Differences, step: float = 0.0, ahead: float = AHEAD
+) -> bool:
+    """Whether a candidate replaces the incumbent, given how far it is ahead on each row.
+
+    It must be ahead of the incumbent by `step`, and of the prompt that the search began with by
+    `ahead`, as in `accepts`. So small steps add up, but nothing replaces the seed prompt by a hair.
+    Why these margins: docs/acceptance.md.
+    """
+    return accepts(on_incumbent, step) and accepts(on_seed, ahead)
 
 
 def wilson(n: int, successes: int, z: float = Z95) -> Interval:

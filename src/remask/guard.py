@@ -63,19 +63,21 @@ def objection(
     parent: Prompt | None = None,
     max_growth: float = 3.0,
     max_chars: int | None = None,
+    parts: Iterable[Prompt] = (),
 ) -> str:
     """Why `candidate` must not be tried, in a few words; "" if nothing speaks against it.
 
     `untrusted` is `ngrams` of what was read to write it; the words of its `parent` were there
-    before, and may meet other traces by chance. The prompt may grow to `max_growth` times the words
-    of the baseline (60 words are always allowed) and to `max_chars` characters.
+    before, and may meet other traces by chance; so were those of the `parts` it combines. The
+    prompt may grow to `max_growth` times the words of the baseline (60 words are always allowed)
+    and to `max_chars` characters.
     """
     return (
         _size(candidate.text, baseline.text, max_growth, max_chars)
         or _marks(candidate.text, baseline.text)
         or _frozen(candidate, baseline)
         or _secrets(candidate.text, baseline.text)
-        or _copied(candidate.text, (baseline, parent or baseline), untrusted)
+        or _copied(candidate.text, (baseline, parent or baseline, *parts), untrusted)
         or _commands(candidate.text, baseline.text)
         or _code(candidate.text, baseline.text)
         or _repeated(candidate, baseline)
@@ -90,6 +92,11 @@ def too_long(text: str, count: Callable[[str], int], limit: int | None) -> str:
     if limit is None or (size := count(text)) <= limit:
         return ""
     return f"too long: {size} tokens, {limit} allowed"
+
+
+def unfit(text: str) -> str:
+    """Why `text` must not be shown in a prompt as an example; "" if nothing speaks against it."""
+    return _marks(text, "") or _secrets(text, "") or _commands(text, "")
 
 
 def _size(text: str, base: str, max_growth: float, max_chars: int | None) -> str:

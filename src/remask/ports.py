@@ -233,6 +233,7 @@ class Proposal:
     traces: tuple[str, ...]  # ids of the traces that were read
     logp: float
     objection: str = ""  # not empty: the guard forbids it, and why
+    shown: tuple[str, ...] = ()  # rows whose answers it or its parent gives away: they rank nothing
 
 
 class Proposer(Protocol):
@@ -244,6 +245,26 @@ class Proposer(Protocol):
 
     def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
         """`n` candidates that edit `parent`; deterministic in its arguments."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Joint:
+    """Edits of earlier candidates to be made at once, relative to the prompt that they meet."""
+
+    masks: tuple[tuple[int, int, int], ...]
+    edits: tuple[tuple[int, int, str], ...]
+    traces: tuple[str, ...]  # that were read for them
+    logp: float
+    parts: tuple[Prompt, ...]  # the candidates that had them alone
+
+
+@runtime_checkable
+class Combiner(Protocol):
+    """A proposer that can make several edits at once."""
+
+    def combine(self, parent: Prompt, joint: Joint, traces: Sequence[Trace]) -> Proposal:
+        """`parent` with the edits of `joint`; `traces`: whose words the seams must not form."""
         ...
 
 

@@ -13,8 +13,8 @@ from remask import guard
 from remask.condition import brief, select
 from remask.identity import rng_for, seed_for
 from remask.mask import MASKERS, MAX_CANVAS, Mask, canvas, edits
-from remask.ports import Canvas, Context, Denoiser, Drop, Fill, Proposal, Scorer
-from remask.prompt import Prompt, sentences
+from remask.ports import Canvas, Context, Denoiser, Drop, Fill, Joint, Proposal, Scorer
+from remask.prompt import Edit, Prompt, sentences
 from remask.trace import Trace
 
 Choose = Callable[[Sequence[Trace], int, Callable[[str], int], np.random.Generator, int], Context]
@@ -83,6 +83,31 @@ class DiffusionProposer:
             for (name, masks), fill in zip(drawn.masks, fills, strict=True)
         ]
 
+    def combine(self, parent: Prompt, joint: Joint, traces: Sequence[Trace]) -> Proposal:
+        prompt = parent.apply([Edit(*edit) for edit in joint.edits])
+        untrusted = _untrusted(tuple(map(brief, traces))) - guard.ngrams(self.recipe.answers)
+        return Proposal(
+            prompt=prompt,
+            masker="both",
+            masks=joint.masks,
+            edits=joint.edits,
+            traces=joint.traces,
+            logp=joint.logp,
+            objection=self._objection(prompt, untrusted, parent, joint.parts),
+        )
+
+    def _objection(
+        self,
+        prompt: Prompt,
+        untrusted: frozenset[guard.Gram],
+        parent: Prompt,
+        parts: tuple[Prompt, ...] = (),
+    ) -> str:
+        recipe = self.recipe
+        return guard.too_long(prompt.text, self.count, recipe.max_tokens) or guard.objection(
+            prompt, self.baseline, untrusted, parent, max_growth=recipe.max_growth, parts=parts
+        )
+
     def _context(self, traces: Sequence[Trace], seed: int) -> Context:
         rng = rng_for(seed, "context")
         recipe = self.recipe
@@ -111,7 +136,6 @@ class DiffusionProposer:
     ) -> Proposal:
         changes = edits(parent, masks, fill.texts)
         prompt = parent.apply(changes)
-        objection = guard.too_long(prompt.text, self.count, self.recipe.max_tokens)
         return Proposal(
             prompt=prompt,
             masker=masker,
@@ -119,10 +143,7 @@ class DiffusionProposer:
             edits=tuple((e.start, e.stop, e.text) for e in changes),
             traces=tuple(t.id for t in context),
             logp=fill.logp,
-            objection=objection
-            or guard.objection(
-                prompt, self.baseline, untrusted, parent, max_growth=self.recipe.max_growth
-            ),
+            objection=self._objection(prompt, untrusted, parent),
         )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from remask.condition import select
 from remask.config import MASKERS, Config
+from remask.demos import DemoProposer, ExplainingDemoProposer, Inner
 from remask.errors import ConfigError
-from remask.ports import Denoiser, Scorer
+from remask.ports import Denoiser, Explainer, Proposer, Scorer
 from remask.prompt import Prompt
 from remask.propose import Choose, DiffusionProposer, ExplainingProposer, Recipe
 
@@ -47,3 +48,29 @@ def make_proposer(
     recipe = Recipe(maskers, *read, growth, answers, choose, search.max_tokens)
     kind = ExplainingProposer if scores else DiffusionProposer
     return kind(start, denoiser, recipe)
+
+
+def with_demos(config: Config, start: Prompt, proposer: Inner) -> Proposer:
+    """The proposer, which may also show train rows where `search.demos` allows some.
+
+    Raises ConfigError where the prompt is no system message.
+    """
+    search = config.search
+    if not search.demos:
+        return proposer
+    if config.data.role == "user":
+        raise ConfigError(
+            f"search.demos = {search.demos}: examples stand at the end of a system message, and "
+            "this prompt is the user's (data.role); leave --demos out"
+        )
+    kind = ExplainingDemoProposer if isinstance(proposer, Explainer) else DemoProposer
+    return kind(start, proposer, search.demos, search.max_tokens)
+
+
+def refuse_demos(config: Config, where: str) -> None:
+    """Raise ConfigError where demonstrations are asked for and there are no train rows."""
+    if config.search.demos:
+        raise ConfigError(
+            f"search.demos = {config.search.demos}: {where} shows no examples, only remask "
+            "optimize does; leave it out"
+        )

@@ -115,7 +115,7 @@ def refinements(
         measured = gains(scorer, contexts, proposer.count, parent, allowed)
         judged = [Judged(p, gain) for p, gain in zip(allowed, measured, strict=True)]
         judged.sort(key=lambda one: (-one.gain, one.proposal.prompt.id))
-        accepted = next((one for one in judged if accepts(one.gains, cautious=True)), None)
+        accepted = next((one for one in judged if accepts(one.gains, margin=1.0)), None)
         refused = tuple(p for p in fresh.values() if p.objection)
         found = Round(number, parent, tuple(judged), refused, accepted, ())
         if found.best and isinstance(proposer, Explainer):

@@ -23,7 +23,7 @@ from remask.opening import check_task, open_task
 from remask.packing import kinds
 from remask.ports import Denoiser, Metric, Scorer
 from remask.prompt import Prompt
-from remask.proposers import make_proposer
+from remask.proposers import make_proposer, refuse_demos
 from remask.refined import Conversations, Refined, make_refined
 from remask.refinement import Loop, Round, refinements
 from remask.result import RESULT, compare_rows
@@ -154,6 +154,7 @@ def play(
     """A whole refinement. `watch` sees every iteration when it is over; `gate` is called before
     each chunk of target calls, and both may raise to stop."""
     config = _locked(order)
+    refuse_demos(config, "remask refine")
     if order.iterations < 1:
         raise ConfigError(f"iterations is {order.iterations}; it must be at least 1")
     _check_free(run_dir, order.verify)

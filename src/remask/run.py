@@ -24,7 +24,7 @@ from remask.evidence import Estimate, estimate
 from remask.hooks import Hooks, Watcher, followed
 from remask.opening import check_task, open_task
 from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Task
-from remask.proposers import make_proposer
+from remask.proposers import make_proposer, with_demos
 from remask.report.files import write_report
 from remask.result import RESULT, Result, make_result
 from remask.search import final_test, rows_of, search
@@ -115,7 +115,7 @@ def begin(config: Config, parts: Parts, run_dir: str | Path, hooks: Hooks) -> Re
     # Whatever is wrong with task or models shows here, before anything is written.
     check_task(job)
     denoiser = make_denoiser(config.dlm, parts.denoiser)
-    make_proposer(config, job.start, denoiser)
+    with_demos(config, job.start, make_proposer(config, job.start, denoiser))
     with Store.create(Path(run_dir), job.record) as store:
         return _play(job, denoiser, store, Path(run_dir), hooks)
 
@@ -275,7 +275,8 @@ def _search_and_test(
 ) -> State:
     """Search from wherever the store stands, then the sealed test."""
     store = account.store
-    proposer = make_proposer(job.config, job.start, denoiser, task.labels)
+    plain = make_proposer(job.config, job.start, denoiser, task.labels)
+    proposer = with_demos(job.config, job.start, plain)
     state = fold(decode(event) for event in store.events())
     clock = _Clock(store)
 

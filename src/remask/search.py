@@ -9,9 +9,11 @@ Successive halving follows Jamieson and Talwalkar (arXiv 1502.07943); everything
 the acceptance rule, is our own design and not taken from arXiv 2602.18449.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
+from remask.combine import joints
 from remask.errors import BudgetSpent
 from remask.events import (
     Accepted,
@@ -26,12 +28,13 @@ from remask.events import (
     Stopped,
     advance,
 )
-from remask.evidence import accepts
+from remask.evidence import Rule, improves
 from remask.identity import rng_for, seed_for
-from remask.ports import Explainer, Proposal, Proposer, Task
+from remask.ports import Combiner, Explainer, Proposal, Proposer, Task
 from remask.prompt import Prompt
 from remask.trace import Outcome, Split, Trace, mean_score
 
+CAUTIOUS = 1.0  # margin of acceptance: one standard deviation where the true difference is 0
 DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
 
 
@@ -43,7 +46,8 @@ class Plan:
     rungs: tuple[int, ...]  # train rows that each rung adds; a third goes on to the next
     rounds: int  # at most
     patience: int  # rounds without an acceptance before the search gives up
-    cautious: bool = False  # accept only where the sum of differences passes its own noise
+    combined: int = 0  # of a round's candidates, at most: earlier edits made at once
+    accepts: Rule = improves  # whether the winner's leads on validation rows make it incumbent
 
 
 def make_plan(calls: int | None, train: int, validation: int, cautious: bool = False) -> Plan:
@@ -52,15 +56,16 @@ def make_plan(calls: int | None, train: int, validation: int, cautious: bool = F
     One round costs the incumbent on the train rows, the rungs, and the winner on validation. Most
     candidates are far worse than their parent, so the first rung is short and there are many.
     """
+    rule = partial(improves, step=CAUTIOUS, ahead=CAUTIOUS) if cautious else improves
     rows = min(train, 48)
     rungs = tuple(n for n in (rows // 6, rows // 3, rows - rows // 6 - rows // 3) if n)
     candidates = 24
     if calls is None:
-        return Plan(candidates, rungs, rounds=30, patience=6, cautious=cautious)
+        return Plan(candidates, rungs, rounds=30, patience=6, accepts=rule)
     while candidates > 6 and calls - validation < 3 * round_calls(candidates, rungs, validation):
         candidates -= 3
     rounds = max(1, -(-(calls - validation) // round_calls(candidates, rungs, validation)))
-    return Plan(candidates, rungs, rounds=4 * rounds, patience=6, cautious=cautious)
+    return Plan(candidates, rungs, rounds=4 * rounds, patience=6, accepts=rule)
 
 
 def survivors(alive: int) -> int:
@@ -149,7 +154,7 @@ def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) 
         return
 
     soft = {o.example: o.soft for o in outcomes if o.status == "scored"}
-    totals = {p.prompt.id: 0.0 for p in alive}
+    ahead = {p.prompt.id: _Lead() for p in alive}
     seen = 0
     for rung, rows in enumerate(plan.rungs):
         batch = ids[seen : seen + rows]
@@ -157,12 +162,12 @@ def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) 
         for proposal in alive:
             event, outcomes = _score(task, proposal.prompt, "train", batch, number)
             yield event
-            totals[proposal.prompt.id] += _difference(outcomes, soft)
-        alive.sort(key=lambda p: (-totals[p.prompt.id], p.prompt.id))
+            ahead[proposal.prompt.id].add(outcomes, soft, proposal.shown)
+        alive.sort(key=lambda p: (-ahead[p.prompt.id].mean, p.prompt.id))
         if rung + 1 < len(plan.rungs):
             alive = alive[: survivors(len(alive))]
     winner = alive[0]
-    if totals[winner.prompt.id] <= 0:
+    if ahead[winner.prompt.id].mean <= 0:
         yield Kept(number, "no candidate was ahead on the train rows")
         return
     yield from _verdict(state, plan, task, proposer, parent, winner, heard)
@@ -177,26 +182,31 @@ def _verdict(
     winner: Proposal,
     heard: dict[str, Trace],
 ) -> Iterator[Event]:
-    """The winner on all validation rows; accepted when the summed paired difference is above 0.
+    """The winner on all validation rows; the plan's rule says whether it is accepted.
 
     `heard`: the trace of each train row that the proposals were drawn from.
     """
     ids = task.ids("validation")
     event, _ = _score(task, winner.prompt, "validation", ids, state.round)
     yield event
-    before = state.scores[(parent.id, "validation")]
-    pairs = [(score, before.get(id)) for id, score, _ in event.rows]
-    differences = [a - b for a, b in pairs if a is not None and b is not None]
-    total = sum(differences)
-    if not accepts(differences, plan.cautious):
-        yield Kept(state.round, f"validation: {total:+.3g} points over {len(differences)} rows")
+    gains = _leads(event.rows, state.scores[(parent.id, "validation")])
+    total = sum(gains)
+    if not plan.accepts(gains, _leads(event.rows, state.scores[(state.baseline, "validation")])):
+        why = f"validation: {total:+.3g} points over {len(gains)} rows"
+        yield Kept(state.round, f"{why}, too close to chance" if total > 0 else why)
         return
     because: tuple[str, ...] = ()
     if isinstance(proposer, Explainer):
         rows = {trace.id: row for row, trace in heard.items()}
         drops = proposer.explain(winner, tuple(heard.values()))
         because = tuple(rows[drop.trace] for drop in drops)
-    yield Accepted(state.round, winner.prompt.id, parent.id, total / len(differences), because)
+    yield Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), because)
+
+
+def _leads(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
+    """Score minus that before, on the rows that have both."""
+    pairs = [(score, before.get(id)) for id, score, _ in rows]
+    return [a - b for a, b in pairs if a is not None and b is not None]
 
 
 def _proposals(
@@ -209,16 +219,30 @@ def _proposals(
 ) -> Iterator[Proposal]:
     """Up to plan.candidates unseen proposals without objection; and all rejected ones."""
     seen, enough = set(state.seen_before(state.round)), plan.candidates
-    for draw in range(DRAWS):
-        drawn_from = seed_for(seed, state.round, "propose", draw)
-        for proposal in proposer.propose(parent, traces, plan.candidates, drawn_from):
-            if proposal.prompt.id in seen or not enough:
-                continue
+    for proposal in _written(state, plan, proposer, parent, traces, seed):
+        if proposal.prompt.id not in seen:
             seen.add(proposal.prompt.id)
             enough -= not proposal.objection
             yield proposal
         if not enough:
             return
+
+
+def _written(
+    state: State,
+    plan: Plan,
+    proposer: Proposer,
+    parent: Prompt,
+    traces: Sequence[Trace],
+    seed: int,
+) -> Iterator[Proposal]:
+    """Earlier edits combined, then new ones in DRAWS draws; equal ones among them."""
+    if plan.combined and isinstance(proposer, Combiner):
+        for joint in joints(state, plan.combined):
+            yield proposer.combine(parent, joint, traces)
+    for draw in range(DRAWS):
+        drawn_from = seed_for(seed, state.round, "propose", draw)
+        yield from proposer.propose(parent, traces, plan.candidates, drawn_from)
 
 
 def _proposed(number: int, parent: Prompt, proposal: Proposal, proposer: Proposer) -> Proposed:
@@ -251,12 +275,26 @@ def rows_of(outcomes: Sequence[Outcome]) -> Rows:
     return tuple((o.example, o.score if o.status == "scored" else None, o.soft) for o in outcomes)
 
 
-def _difference(outcomes: Sequence[Outcome], parent: dict[str, float]) -> float:
-    """Summed paired difference to the parent. Ranks by the soft score: its noise is smaller than
-    that of right or wrong, and on few rows that decides which candidate survives."""
-    return sum(
-        o.soft - parent[o.example] for o in outcomes if o.status == "scored" and o.example in parent
-    )
+@dataclass(slots=True)
+class _Lead:
+    """How far a candidate is ahead of its parent on train rows so far, in soft scores: their noise
+    is smaller than that of right or wrong, and on few rows that decides who survives."""
+
+    total: float = 0.0
+    rows: int = 0
+
+    def add(
+        self, outcomes: Sequence[Outcome], parent: dict[str, float], shown: Sequence[str]
+    ) -> None:
+        """Rows whose answers stand in one of the two prompts show nothing and are left out."""
+        for o in outcomes:
+            if o.status == "scored" and o.example in parent and o.example not in shown:
+                self.total += o.soft - parent[o.example]
+                self.rows += 1
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.rows if self.rows else 0.0
 
 
 def _perfect(state: State) -> bool:

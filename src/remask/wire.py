@@ -19,6 +19,7 @@ from remask.config import (
     RoleConfig,
     TargetConfig,
 )
+from remask.demos import block_tokens
 from remask.denoisers import asks_api
 from remask.errors import ConfigError
 from remask.identity import content_id
@@ -37,6 +38,7 @@ from remask.trace import Split
 ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
 ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
 ASKED_PER_CANDIDATE = 2  # calls of such a denoiser: a second hole, a second try, a second draw
+COMBINED = 3  # with search.combine, one of so many candidates is made of earlier edits
 Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
 Metered = Callable[[Target, int | None], Target]  # … and the most tokens of one answer
 Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
@@ -245,7 +247,9 @@ class Job:
         """A plan for so many rows to score."""
         search = self.config.search
         plan = make_plan(rows, self.rows("train"), self.rows("validation"), search.cautious)
-        return plan if search.candidates is None else replace(plan, candidates=search.candidates)
+        candidates = search.candidates or plan.candidates
+        combined = candidates // COMBINED if search.combine else 0
+        return replace(plan, candidates=candidates, combined=combined)
 
     def asked_per_round(self, plan: Plan) -> int:
         """Calls of a round that go to the denoiser where it is an API; an estimate."""
@@ -345,8 +349,8 @@ def check_choice(config: Config, target: Target, labels: Sequence[str]) -> str:
 
 
 def check_fit(job: Job) -> None:
-    """Raise ConfigError where the prompt and the longest message are too long for the embedded
-    target: its calls would all fail, one by one."""
+    """Raise ConfigError where the prompt, the examples that it may show and the longest message are
+    too long for the embedded target: its calls would all fail, one by one."""
     if job.config.target.model != "embedded":
         return
     from remask.backbone.weights import load_base
@@ -354,9 +358,11 @@ def check_fit(job: Job) -> None:
     base = load_base()
     prompt = len(base.encode(job.start.text))
     longest = max(len(base.encode(e.input)) for e in job.dataset.examples)
-    if prompt + longest + ANSWER_ROOM > base.window:
+    block = block_tokens(job.config.search.demos)
+    if prompt + longest + block + ANSWER_ROOM > base.window:
+        shown = f", examples may have {block} (--demos)" if block else ""
         raise ConfigError(
-            f"the prompt has {prompt} tokens and the longest message {longest}; with "
+            f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
             f"{ANSWER_ROOM} for the answer that is more than the {base.window} that the embedded "
             "target reads; shorten them, or use another target"
         )

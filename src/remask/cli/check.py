@@ -21,7 +21,7 @@ from remask.denoisers import asks_api, make_denoiser, memory_of
 from remask.errors import RemaskError
 from remask.inspecting import check_inspect_task, make_models
 from remask.prompt import Prompt
-from remask.proposers import make_proposer
+from remask.proposers import make_proposer, with_demos
 from remask.report.words import one_line
 from remask.search import round_calls
 from remask.store.database import FILE
@@ -226,7 +226,8 @@ def _dlm(config: Config) -> Iterator[Finding]:
         yield Finding("dlm", "note", need)
     denoiser = make_denoiser(config.dlm)
     start = Prompt.parse(config.prompt)
-    make_proposer(config, start, denoiser)  # says where a masker needs what this one lacks
+    # Says where a masker needs what this one lacks, or the prompt is too long.
+    with_demos(config, start, make_proposer(config, start, denoiser))
     tokens = denoiser.count(start.text)
     if asks_api(config.dlm):
         place = endpoint(config.dlm)

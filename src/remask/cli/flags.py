@@ -31,6 +31,7 @@ _STUDY = (
 )
 _SEARCH = (
     click.option("--max-tokens", type=int, help="Of the prompt; longer candidates are not tried."),
+    click.option("--demos", type=int, help="Up to so many train rows may be shown as examples."),
 )
 _TARGET = (
     click.option("--target", help="embedded, openai:MODEL, or inspect:PROVIDER/MODEL."),

@@ -43,6 +43,7 @@ KEYS = {
     "max_total_tokens": ("budget", "tokens"),
     "masker": ("search", "maskers"),
     "max_tokens": ("search", "max_tokens"),
+    "demos": ("search", "demos"),
 }
 
 

@@ -239,7 +239,7 @@ class PairedAcceptance:
 
     def should_accept(self, proposal: "CandidateProposal[Any]", state: "GEPAState[Any, Any]"
     ) -> bool:  # fmt: skip
-        return accepts(_differences(proposal), self.cautious)
+        return accepts(_differences(proposal), margin=float(self.cautious))
 
     def reject_reason(self, proposal: "CandidateProposal[Any]", state: "GEPAState[Any, Any]"
     ) -> str:  # fmt: skip

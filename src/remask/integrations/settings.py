@@ -7,7 +7,7 @@ from remask.config import Config, make_config
 from remask.denoisers import make_denoiser
 from remask.ports import Denoiser, Proposer
 from remask.prompt import Prompt
-from remask.proposers import make_proposer
+from remask.proposers import make_proposer, refuse_demos
 from remask.run import merged
 
 
@@ -18,7 +18,9 @@ def configured(dlm: str | Denoiser, answer: str, settings: Mapping[str, Any] | N
         "dlm": {"model": dlm if isinstance(dlm, str) else "object:denoiser"},
         "metric": {"answer": answer},
     }
-    return make_config(merged(values, settings or {}), "settings")
+    config = make_config(merged(values, settings or {}), "settings")
+    refuse_demos(config, "an integration")
+    return config
 
 
 def proposers(

@@ -1,0 +1,206 @@
+"""Which acceptance rule gains most without doing harm: the real search on simulated candidates.
+
+    python benchmarks/acceptance.py measure --data DATA  what real candidates are like
+    python benchmarks/acceptance.py rules                every rule, 1,000 runs in each world
+    python benchmarks/acceptance.py verdict              false alarms of whole runs, and power
+    python benchmarks/acceptance.py page                 writes the tables into docs/acceptance.md
+
+Everything but the candidates and the answers is remask's own: `search.search` with its plan, rungs,
+patience and budget, `evidence.improves` with other margins, and `evidence.compare` for the verdict.
+Results, with command, commit and machine, are in benchmarks/results/acceptance.json.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from remask.events import State, advance
+from remask.evidence import Verdict, accepts, compare
+from remask.search import make_plan, search
+from simulation.fit import fit
+from simulation.measure import ASKED, Seen, measure
+from simulation.page import PAGE, pasted
+from simulation.rules import RULES, SHIPPED, Candidate
+from simulation.world import START, Climate, Kind, World
+
+RESULTS = Path(__file__).parent / "results" / "acceptance.json"
+HARM = 0.01  # ending more than so much below the seed prompt is what a rule must avoid
+UNCLEAR = (0.03, 0.06)  # shares of harmed runs that 1,000 do not tell from the 5 % allowed
+SIZES = {"small": (50, 150, 800), "large": (200, 200, 2400)}  # train, validation, calls
+TESTS = (100, 300, 1000)  # sealed rows
+FRESH = 10_000  # first seed of the runs for the verdict: not those that chose the rule
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How one run ended."""
+
+    gain: float  # true accuracy of the prompt it ends with, minus that of the seed prompt
+    changed: bool
+    verdicts: tuple[Verdict, ...]  # on the first so many sealed rows, for each of TESTS
+
+
+def play(climate: Climate, size: str, rule: Candidate, seed: int) -> End:
+    """One whole run: search, then the sealed test."""
+    train, validation, calls = SIZES[size]
+    rows = {"train": train, "validation": validation, "test": TESTS[-1]}
+    world = World(climate, rows, calls, seed)
+    plan, state = replace(make_plan(calls, train, validation), accepts=rule.make()), State()
+    for event in search(state, START, plan, world, world, seed):
+        state = advance(state, event)
+    best = state.prompt(state.incumbent)
+    leads = np.subtract(world.scores(best, "validation"), world.scores(START, "validation"))
+    if rule.last and not accepts(leads.tolist(), rule.last):
+        best = START
+    before, after = world.scores(START, "test"), world.scores(best, "test")
+    verdicts = tuple(compare(before[:n], after[:n]).verdict for n in TESTS)
+    return End(world.true(best) - world.true(START), best.id != START.id, verdicts)
+
+
+def climates(accuracy: float, kinds: tuple[Kind, ...]) -> dict[str, Climate]:
+    return {
+        "measured": Climate(accuracy, kinds),
+        "nothing is better": Climate(accuracy, kinds, best=0.0),
+        "nothing differs": Climate(accuracy, kinds, flat=True),
+    }
+
+
+def rules_table(places: dict[str, Climate], runs: int) -> Iterator[dict[str, Any]]:
+    """Gains in points; `over_shipped`: beyond the shipped rule's on the same runs."""
+    for size in SIZES:
+        for place, climate in places.items():
+            shipped = gains_of(climate, size, SHIPPED, range(runs))[0]
+            for name in RULES:
+                yield {"size": size, "candidates": place} | row(climate, size, name, shipped)
+
+
+def row(climate: Climate, size: str, name: str, shipped: NDArray[np.float64]) -> dict[str, Any]:
+    """One rule in one world; played twice as often where harm is near what is allowed."""
+    runs = len(shipped)
+    gains, changed = gains_of(climate, size, name, range(runs))
+    more = gains - shipped
+    low, high = UNCLEAR
+    if low <= np.mean(gains < -100 * HARM) <= high:
+        again = gains_of(climate, size, name, range(runs, 2 * runs))
+        gains, changed = np.append(gains, again[0]), np.append(changed, again[1])
+    found = {
+        "rule": name,
+        "runs": len(gains),
+        "gain": mean(gains),
+        "over_shipped": mean(more),
+        "over_shipped_standard_error": error(more),
+        "changed": mean(changed),
+        "harmed": mean(gains < -100 * HARM),
+    }
+    print(found, flush=True)
+    return found
+
+
+def gains_of(
+    climate: Climate, size: str, name: str, seeds: range
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """In points, and whether the prompt was changed, by run."""
+    ends = [play(climate, size, RULES[name], seed) for seed in seeds]
+    return np.array([100 * end.gain for end in ends]), np.array([end.changed for end in ends])
+
+
+def alarms_table(null: Climate, runs: int) -> Iterator[dict[str, Any]]:
+    """The shipped rule where no prompt is better than another: every verdict is a false alarm."""
+    for size in SIZES:
+        ends = [play(null, size, RULES[SHIPPED], FRESH + seed) for seed in range(runs)]
+        for i, test in enumerate(TESTS):
+            said = [end.verdicts[i] for end in ends]
+            yield {
+                "size": size,
+                "test": test,
+                "runs": runs,
+                "changed": mean([end.changed for end in ends]),
+                "improved": mean([verdict == "improved" for verdict in said]),
+                "worse": mean([verdict == "worse" for verdict in said]),
+            }
+
+
+def power_table(climate: Climate, kept: float, runs: int) -> Iterator[dict[str, Any]]:
+    """How often the verdict is "improved" for a prompt that truly is so much better, and differs
+    from the seed prompt on as many rows as a real edit does."""
+    for points in (5, 10):
+        for test in TESTS:
+            said = [_verdict(climate.accuracy, points / 100, kept, test, s) for s in range(runs)]
+            improved = mean([verdict == "improved" for verdict in said])
+            yield {"points": points, "test": test, "runs": runs, "improved": improved}
+
+
+def _verdict(accuracy: float, gain: float, kept: float, test: int, seed: int) -> Verdict:
+    from scipy.special import ndtri
+
+    shift = float(ndtri(accuracy + gain) - ndtri(accuracy))
+    world = World(Climate(accuracy, (Kind(1.0, shift, 0.0, kept),)), {"test": test}, 0, seed)
+    better = world.propose(START, (), 1, seed)[0].prompt
+    return compare(world.scores(START, "test"), world.scores(better, "test")).verdict
+
+
+def mean(values: Any) -> float:
+    return round(float(np.mean(values)), 4)
+
+
+def error(values: NDArray[np.float64]) -> float:
+    return round(float(values.std() / np.sqrt(len(values))), 4)
+
+
+def main() -> None:
+    arg = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arg.add_argument("part", choices=("measure", "rules", "verdict", "page"))
+    arg.add_argument("--data", type=Path, help="for measure: the folder with sst2/train.jsonl")
+    arg.add_argument("--draws", type=int, default=4, help="for measure: of 24 candidates each")
+    arg.add_argument("--runs", type=int, default=1000, help="of each rule in each world")
+    arg.add_argument("--out", type=Path, default=RESULTS)
+    args = arg.parse_args()
+    known: dict[str, Any] = json.loads(args.out.read_text()) if args.out.exists() else {}
+    if args.part == "page":
+        PAGE.write_text(pasted(PAGE.read_text("utf-8"), known), "utf-8")
+        return
+    about = made()
+    if args.part == "measure":
+        accuracy, seen = measure("sst2", args.data or arg.error("give --data"), args.draws)
+        known["measured"] = {"task": "sst2", "rows": ASKED, "accuracy": accuracy,
+                             "candidates": [asdict(s) for s in seen]}  # fmt: skip
+    else:
+        if "measured" not in known:
+            arg.error("there are no real candidates yet; run the part measure first")
+        real = known["measured"]
+        kinds = fit([Seen(**s) for s in real["candidates"]], real["rows"], real["accuracy"])
+        places = climates(real["accuracy"], kinds)
+        if args.part == "rules":
+            known["mixture"] = [asdict(kind) for kind in kinds]
+            known["rules"] = list(rules_table(places, args.runs))
+        else:
+            known["false_alarms"] = list(alarms_table(places["nothing differs"], args.runs))
+            known["power"] = list(power_table(places["measured"], kinds[0].kept, args.runs))
+    known.setdefault("made", {})[args.part] = about
+    args.out.write_text(json.dumps(known, indent=1) + "\n")
+
+
+def made() -> dict[str, str]:
+    """Read before the work: the commit must be that of the code which does it."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
+    return {
+        "command": " ".join(["python", "benchmarks/acceptance.py", *sys.argv[1:]]),
+        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip(),
+        "machine": f"one core, {platform.machine()}, Python {platform.python_version()}, "
+        f"numpy {np.__version__}",
+    }
+
+
+if __name__ == "__main__":
+    main()
