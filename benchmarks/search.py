@@ -25,9 +25,11 @@ from harness.ceiling import ceiling
 from harness.cells import Cell, Protocol, grid, hidden
 from harness.play import embedded_target, play
 from harness.results import gather
+from harness.splits import check_rows
 from optimisers import NAMES as OPTIMISERS
 from optimisers import load_optimiser
 from tasks import NAMES as TASKS
+from tasks import load_task
 
 RESULTS = Path(__file__).parent / "results" / "search.json"
 
@@ -71,6 +73,9 @@ def main() -> None:
     arg.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     arg.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arg.add_argument("--calls", type=int, default=Protocol().calls)
+    for rows in ("train", "validation", "withheld", "test"):
+        usual = getattr(Protocol(), rows)
+        arg.add_argument(f"--{rows}", type=int, default=usual, metavar="ROWS", help=f"{usual}")
     arg.add_argument("--only", default="", help="TASK/OPTIMISER; * stands for all")
     arg.add_argument("--jobs", type=int, default=1)
     arg.add_argument("--no-test", action="store_true", help="a pilot: the test stays sealed")
@@ -80,15 +85,18 @@ def main() -> None:
     args = arg.parse_args()
     for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[threads] = "1"  # the processes of the cells inherit it
+    sizes = {name: getattr(args, name) for name in ("train", "validation", "withheld", "test")}
+    if min(args.calls, args.jobs, args.prompts, *sizes.values()) < 1:
+        arg.error("--calls, --jobs, --prompts and numbers of rows must be at least 1")
+    protocol = Protocol(args.calls, **sizes)
     if args.ceiling:
         for task in args.tasks:
-            print(ceiling(task, args.data, args.runs, args.prompts), flush=True)
+            print(ceiling(task, args.data, args.runs, args.prompts, protocol), flush=True)
         return
-    if args.calls < 1 or args.jobs < 1:
-        arg.error("--calls and --jobs must be at least 1")
     out = args.out or (args.runs / "search.json" if args.no_test else RESULTS)
     cells = list(grid(args.tasks, list(OPTIMISERS), args.seeds, args.only))
-    protocol = Protocol(args.calls)
+    for task in {cell.task: None for cell in cells}:
+        check_rows(load_task(task), args.data, protocol)
     sys.exit(
         bool(run_grid(cells, protocol, args.data, args.runs, not args.no_test, args.jobs, out))
     )

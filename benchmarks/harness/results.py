@@ -28,7 +28,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             "withheld_rows": scores,
         }
         if int(calls) == last:
-            row |= {"spent": search["calls"], "seconds": search["seconds"]}
+            row |= {"spent": search["calls"]}
+            row |= {key: search[key] for key in ("seconds", "cpu_seconds", "stopped")}
             if "test" in record:
                 row |= {
                     "test": round(mean(record["test"]), 4),

@@ -18,12 +18,16 @@ class Writer:
     top_p: float = 0.95
 
     @torch.inference_mode()
-    def write(self, message: str, n: int, seed: int, max_tokens: int = 64) -> list[str]:
-        """`n` answers to `message`, which is cut at the front where it is too long."""
+    def write(
+        self, message: str, n: int, seed: int, max_tokens: int = 64, begun: str = ""
+    ) -> list[str]:
+        """`n` answers to `message`, which is cut at the front where it is too long. `begun`: how
+        all of them begin; it is not part of what comes back."""
         model = self.backbone
         room = model.window - max_tokens - 64
         message = model.decode(model.encode(message)[-room:])
-        ids = torch.tensor([[*model.turn("user", message), *model.opening("assistant")]])
+        asked = [*model.turn("user", message), *model.opening("assistant"), *model.encode(begun)]
+        ids = torch.tensor([asked])
         hidden, memory = model.read(ids, torch.ones_like(ids, dtype=torch.bool))
         memory, last = memory.select(torch.zeros(n, dtype=torch.long)), hidden[:, -1].expand(n, -1)
         stops = {model.token_id("<|im_end|>"), model.token_id("<|endoftext|>")}

@@ -7,13 +7,14 @@ from harness.lab import Optimiser
 # Key (also the module) -> what a table calls it, honestly.
 NAMES = {
     "remask": "remask",
+    "remask_again": "remask, other draws (A/A)",
     "random_edits": "remask, random words instead of the DLM",
     "rewriter": "135M autoregressive rewriter",
     "gepa_reflector": "gepa, 135M reflector",
     "gepa_remask": "gepa with remask as proposer",
     "few_shot": "few-shot, best of random demonstrations",
     "templates": "best of human templates",
-    "nothing": "nothing (A/A)",
+    "nothing": "the seed prompt",
 }
 
 

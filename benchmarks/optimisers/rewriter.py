@@ -67,4 +67,4 @@ class Rewriter:
 
 
 def optimise(lab: Lab) -> None:
-    search_with(lab, Rewriter(lab, Writer(load_base())))
+    search_with(lab, Rewriter(lab, Writer(load_base())), lab.seed)

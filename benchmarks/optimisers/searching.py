@@ -6,12 +6,13 @@ from remask.ports import Proposer
 from remask.search import make_plan, search
 
 
-def search_with(lab: Lab, proposer: Proposer) -> None:
-    """remask's own plan and acceptance; each accepted prompt is reported."""
+def search_with(lab: Lab, proposer: Proposer, seed: int) -> None:
+    """remask's own plan and acceptance; each accepted prompt is reported. `seed`: of all that
+    search and proposer draw."""
     rows = [len(lab.task.ids(split)) for split in ("train", "validation")]
     plan = make_plan(lab.cap, *rows)
     state = State()
-    for event in search(state, lab.start, plan, lab.task, proposer, lab.seed):
+    for event in search(state, lab.start, plan, lab.task, proposer, seed):
         state = advance(state, event)
         if isinstance(event, Accepted):
             lab.report(state.prompt(event.id).text)
