@@ -34,10 +34,19 @@ from tasks import load_task
 RESULTS = Path(__file__).parent / "results" / "search.json"
 
 
-def work(cell: Cell, protocol: Protocol, data: Path, runs: Path, test: bool) -> dict[str, float]:
+def work(
+    cell: Cell, protocol: Protocol, data: Path, runs: Path, test: bool, commit: str
+) -> dict[str, float]:
     """One cell with the real target; runs in a process of its own."""
     return play(
-        cell, protocol, data, runs, test=test, make_target=embedded_target, load=load_optimiser
+        cell,
+        protocol,
+        data,
+        runs,
+        commit=commit,
+        test=test,
+        make_target=embedded_target,
+        load=load_optimiser,
     )
 
 
@@ -53,14 +62,17 @@ def run_grid(
     """Play the cells, `jobs` at a time; a cell that fails is named and the others go on."""
     context, since, failed = multiprocessing.get_context("spawn"), time.perf_counter(), 0
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = {pool.submit(work, c, protocol, data, runs, test): c for c in cells}
+        about = _about(data, runs)
+        waiting = {
+            pool.submit(work, c, protocol, data, runs, test, about["commit"]): c for c in cells
+        }
         for n, future in enumerate(as_completed(waiting), 1):
             cell, error = waiting[future], future.exception()
             failed += error is not None
             said = f"failed: {type(error).__name__}: {error}" if error else _times(future.result())
             minutes = (time.perf_counter() - since) / 60
             print(f"{n}/{len(cells)} {cell.name} {said} ({minutes:.1f} min)", flush=True)
-            gather(runs, out, _about(data, runs))
+            gather(runs, out, about)
     return failed
 
 
@@ -107,7 +119,15 @@ def _times(seconds: dict[str, float]) -> str:
 
 
 def _about(data: Path, runs: Path) -> dict[str, str]:
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--exclude=*",
+    ]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
     command = hidden("python benchmarks/search.py " + " ".join(sys.argv[1:]), data, runs)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

@@ -20,7 +20,7 @@ from harness.meter import Counted
 from harness.play import play
 from harness.results import gather
 from harness.splits import check_rows, search_rows, test_rows, withheld_rows
-from harness.statistics import calls_to_share, difference
+from harness.statistics import calls_to_share, difference, spread
 from optimisers import NAMES as OPTIMISERS
 from optimisers import few_shot, templates
 from remask.errors import BudgetSpent
@@ -75,7 +75,8 @@ def run(
 ) -> dict[str, float]:
     return play(
         cell or Cell(0, "letters", "nothing"), SMALL, NOWHERE, runs,
-        test=test, make_target=lambda bench: target, load=lambda name: reports_early,
+        commit="c0ffee", test=test,
+        make_target=lambda bench: target, load=lambda name: reports_early,
     )  # fmt: skip
 
 
@@ -252,13 +253,20 @@ def test_bootstrap_refuses_what_cannot_be_paired() -> None:
         difference({"a": np.zeros((1, 2))}, {"a": np.zeros((1, 3))})
 
 
+def test_spread_is_that_of_known_gaps() -> None:
+    base = {"a": np.zeros((2, 4)), "b": np.zeros((1, 4))}
+    moved = {"a": np.array([[0.03] * 4, [-0.03] * 4]), "b": np.full((1, 4), np.nan)}
+    moved["b"][0, 0] = 0.03
+    assert spread(moved, base) == pytest.approx(3)
+
+
 def test_calls_to_a_share_of_the_gain() -> None:
     assert calls_to_share({100: 50, 200: 58.9, 400: 59.1, 800: 60}, 50) == 400
     assert calls_to_share({100: 50, 200: 49}, 50) is None
 
 
 def test_report_from_cells(tmp_path: Path) -> None:
-    for name in ("remask", "random_edits", "few_shot", "nothing"):
+    for name in ("remask", "remask_again", "random_edits", "few_shot", "nothing"):
         run(tmp_path, Parrot(), cell=Cell(0, "letters", name))
     run(tmp_path, Parrot(), cell=Cell(1, "letters", "remask"))  # of a seed that others lack
     out = tmp_path / "search.json"
@@ -267,7 +275,9 @@ def test_report_from_cells(tmp_path: Path) -> None:
     assert balanced(data["rows"], ["remask", "nothing"]) == {"letters": [0]}
     words, curves = report(data)
     assert "remask minus " + OPTIMISERS["few_shot"] + ", test rows at 60 calls: +0.0" in words
-    assert set(curves) == {"remask", "random_edits", "few_shot", "nothing"}
+    assert set(curves) == {"remask", "remask_again", "random_edits", "few_shot", "nothing"}
+    assert "two runs on the same rows differ by 0.0 points" in words
+    assert data["commit"] == "c0ffee"
     last = next(r for r in data["rows"] if r["calls"] == 60)
     assert {"withheld", "test", "n_test", "seed_test", "prompt"} <= set(last)
 

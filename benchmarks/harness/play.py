@@ -36,6 +36,7 @@ def play(
     data: Path,
     runs: Path,
     *,
+    commit: str,
     test: bool,
     make_target: MakeTarget,
     load: Load,
@@ -65,6 +66,7 @@ def play(
                 "seconds": round(seconds["search"], 1),
                 "cpu_seconds": round(time.process_time() - cpu, 1),
                 "stopped": stopped,
+                "commit": commit,
             }
         )
     prompts = file.record["search"]["prompts"]
