@@ -295,6 +295,16 @@ def test_templates_find_the_prompt_that_works() -> None:
     assert "message" in lab.at(800) and lab.counted.spent <= 800
 
 
+def test_what_is_taken_from_the_writers_answer() -> None:
+    from optimisers.gepa_reflector import fenced
+    from optimisers.rewriter import instruction
+
+    assert instruction('Say the name." Here I') == "Say the name."
+    assert instruction("Say the name. Then the") == "Say the name."
+    assert instruction("Say the name") == "Say the name"
+    assert fenced("Here:\n```\nSay the name.\n```") and not fenced("```\nSay")
+
+
 def test_command_hides_folders() -> None:
     said = hidden("search.py --data /a/b --runs /a/b/c", Path("/a/b"), Path("/a/b/c"))
     assert said == "search.py --data FOLDER --runs FOLDER"

@@ -45,7 +45,7 @@ class Rewriter:
         )
         ask = ASK.format(examples=shown, prompt=parent.text)
         written = self.writer.write(ask, n, seed, begun=BEGUN, ended=lambda text: '"' in text)
-        texts = [text.partition('"')[0].strip() for text in written]
+        texts = map(instruction, written)
         say = self.lab.bench.answer
         own = guard.ngrams(say.replace("{label}", label) for label in self.lab.bench.labels)
         untrusted = guard.ngrams(x for t in context for x in (t.query, t.desired or "")) - own
@@ -69,6 +69,12 @@ class Rewriter:
             logp=0.0,
             objection=guard.objection(prompt, self.lab.start, untrusted, parent, max_growth=growth),
         )
+
+
+def instruction(text: str) -> str:
+    """What stands before the closing quote; without one, up to the end of the last sentence."""
+    inside, quote, _ = text.partition('"')
+    return (inside if quote else inside[: inside.rfind(".") + 1] or inside).strip()
 
 
 def optimise(lab: Lab) -> None:
