@@ -62,7 +62,7 @@ def run_grid(
     """Play the cells, `jobs` at a time; a cell that fails is named and the others go on."""
     context, since, failed = multiprocessing.get_context("spawn"), time.perf_counter(), 0
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        about = _about(data, runs)
+        about = _about(data, runs, out)
         waiting = {
             pool.submit(work, c, protocol, data, runs, test, about["commit"]): c for c in cells
         }
@@ -118,7 +118,8 @@ def _times(seconds: dict[str, float]) -> str:
     return ", ".join(f"{stage} {s:.0f} s" for stage, s in seconds.items()) or "was finished"
 
 
-def _about(data: Path, runs: Path) -> dict[str, str]:
+def _about(*places: Path) -> dict[str, str]:
+    """Commit, command and machine, without the names of `places`."""
     git = [
         "git",
         "-C",
@@ -129,7 +130,7 @@ def _about(data: Path, runs: Path) -> dict[str, str]:
         "--exclude=*",
     ]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    command = hidden("python benchmarks/search.py " + " ".join(sys.argv[1:]), data, runs)
+    command = hidden("python benchmarks/search.py " + " ".join(sys.argv[1:]), *places)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     machine = f"{platform.machine()}, {cores} cores, {platform.system()}, 1 thread a cell"
     return {"commit": commit, "command": command, "machine": machine}

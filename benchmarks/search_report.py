@@ -78,8 +78,8 @@ def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
             line.append(str(calls_to_share(curves[name], start) or "–"))
         lines.append(_line(line))
     words = (
-        f"Mean score in points over {len(seeds)} tasks ({', '.join(seeds)}), {cells} pairs of task "
-        f"and seed; curves on withheld rows. Commit {data['commit']}, {data['machine']}, "
+        f"Mean score in points over {', '.join(seeds)}; pairs of task and seed: {cells}; curves on "
+        f"withheld rows. Commit {data['commit']}, {data['machine']}, "
         f"`{data['command']}`."
     )
     key = "test_rows" if tested else "withheld_rows"
