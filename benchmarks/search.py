@@ -25,17 +25,28 @@ from harness.ceiling import ceiling
 from harness.cells import Cell, Protocol, grid, hidden
 from harness.play import embedded_target, play
 from harness.results import gather
+from harness.splits import check_rows
 from optimisers import NAMES as OPTIMISERS
 from optimisers import load_optimiser
 from tasks import NAMES as TASKS
+from tasks import load_task
 
 RESULTS = Path(__file__).parent / "results" / "search.json"
 
 
-def work(cell: Cell, protocol: Protocol, data: Path, runs: Path, test: bool) -> dict[str, float]:
+def work(
+    cell: Cell, protocol: Protocol, data: Path, runs: Path, test: bool, commit: str
+) -> dict[str, float]:
     """One cell with the real target; runs in a process of its own."""
     return play(
-        cell, protocol, data, runs, test=test, make_target=embedded_target, load=load_optimiser
+        cell,
+        protocol,
+        data,
+        runs,
+        commit=commit,
+        test=test,
+        make_target=embedded_target,
+        load=load_optimiser,
     )
 
 
@@ -51,14 +62,17 @@ def run_grid(
     """Play the cells, `jobs` at a time; a cell that fails is named and the others go on."""
     context, since, failed = multiprocessing.get_context("spawn"), time.perf_counter(), 0
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        waiting = {pool.submit(work, c, protocol, data, runs, test): c for c in cells}
+        about = _about(data, runs, out)
+        waiting = {
+            pool.submit(work, c, protocol, data, runs, test, about["commit"]): c for c in cells
+        }
         for n, future in enumerate(as_completed(waiting), 1):
             cell, error = waiting[future], future.exception()
             failed += error is not None
             said = f"failed: {type(error).__name__}: {error}" if error else _times(future.result())
             minutes = (time.perf_counter() - since) / 60
             print(f"{n}/{len(cells)} {cell.name} {said} ({minutes:.1f} min)", flush=True)
-            gather(runs, out, _about(data, runs))
+            gather(runs, out, about)
     return failed
 
 
@@ -71,6 +85,9 @@ def main() -> None:
     arg.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
     arg.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arg.add_argument("--calls", type=int, default=Protocol().calls)
+    for rows in ("train", "validation", "withheld", "test"):
+        usual = getattr(Protocol(), rows)
+        arg.add_argument(f"--{rows}", type=int, default=usual, metavar="ROWS", help=f"{usual}")
     arg.add_argument("--only", default="", help="TASK/OPTIMISER; * stands for all")
     arg.add_argument("--jobs", type=int, default=1)
     arg.add_argument("--no-test", action="store_true", help="a pilot: the test stays sealed")
@@ -80,15 +97,18 @@ def main() -> None:
     args = arg.parse_args()
     for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[threads] = "1"  # the processes of the cells inherit it
+    sizes = {name: getattr(args, name) for name in ("train", "validation", "withheld", "test")}
+    if min(args.calls, args.jobs, args.prompts, *sizes.values()) < 1:
+        arg.error("--calls, --jobs, --prompts and numbers of rows must be at least 1")
+    protocol = Protocol(args.calls, **sizes)
     if args.ceiling:
         for task in args.tasks:
-            print(ceiling(task, args.data, args.runs, args.prompts), flush=True)
+            print(ceiling(task, args.data, args.runs, args.prompts, protocol), flush=True)
         return
-    if args.calls < 1 or args.jobs < 1:
-        arg.error("--calls and --jobs must be at least 1")
     out = args.out or (args.runs / "search.json" if args.no_test else RESULTS)
     cells = list(grid(args.tasks, list(OPTIMISERS), args.seeds, args.only))
-    protocol = Protocol(args.calls)
+    for task in {cell.task: None for cell in cells}:
+        check_rows(load_task(task), args.data, protocol)
     sys.exit(
         bool(run_grid(cells, protocol, args.data, args.runs, not args.no_test, args.jobs, out))
     )
@@ -98,10 +118,19 @@ def _times(seconds: dict[str, float]) -> str:
     return ", ".join(f"{stage} {s:.0f} s" for stage, s in seconds.items()) or "was finished"
 
 
-def _about(data: Path, runs: Path) -> dict[str, str]:
-    git = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+def _about(*places: Path) -> dict[str, str]:
+    """Commit, command and machine, without the names of `places`."""
+    git = [
+        "git",
+        "-C",
+        str(Path(__file__).parent),
+        "describe",
+        "--always",
+        "--dirty",
+        "--exclude=*",
+    ]
     commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    command = hidden("python benchmarks/search.py " + " ".join(sys.argv[1:]), data, runs)
+    command = hidden("python benchmarks/search.py " + " ".join(sys.argv[1:]), *places)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     machine = f"{platform.machine()}, {cores} cores, {platform.system()}, 1 thread a cell"
     return {"commit": commit, "command": command, "machine": machine}

@@ -17,12 +17,13 @@ import numpy as np
 
 from harness.cells import unpack
 from harness.chart import chart
-from harness.statistics import Difference, Table, calls_to_share, difference
+from harness.statistics import Difference, Table, calls_to_share, difference, spread
 from optimisers import NAMES
 
 BEGIN, END = "<!-- search:begin -->", "<!-- search:end -->"
 ROOT = Path(__file__).parent.parent
 PRIMARY = (("remask", "random_edits"), ("remask", "few_shot"))  # fixed before the grid was run
+SAME = ("remask", "remask_again")  # A/A: what a difference of nothing looks like
 Rows = list[dict[str, Any]]
 
 
@@ -76,22 +77,31 @@ def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
         if start is not None:
             line.append(str(calls_to_share(curves[name], start) or "–"))
         lines.append(_line(line))
-    key = "test_rows" if tested else "withheld_rows"
-    where = "test" if tested else "withheld"
-    compared = [
-        f"- {NAMES[a]} minus {NAMES[b]}, {where} rows at {last} calls: {_said(gap)}"
-        for a, b in PRIMARY
-        if a in optimisers and b in optimisers
-        for gap in [
-            difference(tables(rows, a, last, key, seeds), tables(rows, b, last, key, seeds))
-        ]
-    ]
     words = (
-        f"Mean score in points over {len(seeds)} tasks ({', '.join(seeds)}), {cells} pairs of task "
-        f"and seed; curves on withheld rows. Commit {data['commit']}, {data['machine']}, "
+        f"Mean score in points over {', '.join(seeds)}; pairs of task and seed: {cells}; curves on "
+        f"withheld rows. Commit {data['commit']}, {data['machine']}, "
         f"`{data['command']}`."
     )
-    return "\n".join([words, "", *lines, "", "Primary endpoint:", "", *compared]), curves
+    key = "test_rows" if tested else "withheld_rows"
+    where = f"{'test' if tested else 'withheld'} rows at {last} calls"
+    scores = {name: tables(rows, name, last, key, seeds) for name in optimisers}
+    return "\n".join([words, "", *lines, "", *compared(scores, where)]), curves
+
+
+def compared(scores: dict[str, dict[str, Table]], where: str) -> list[str]:
+    """The primary endpoint, and what remask differs from itself."""
+
+    def said(ours: str, theirs: str) -> str:
+        gap = _said(difference(scores[ours], scores[theirs]))
+        return f"- {NAMES[ours]} minus {NAMES[theirs]}, {where}: {gap}"
+
+    lines = [said(*pair) for pair in PRIMARY if set(pair) <= set(scores)]
+    out = ["Primary endpoint:", "", *lines] if lines else []
+    if set(SAME) <= set(scores):
+        floor = spread(*(scores[name] for name in SAME))
+        one = f"two runs on the same rows differ by {floor:.1f} points (root mean square)"
+        out += ["", f"Noise floor: {one}.", "", said(*SAME)]
+    return out
 
 
 def placed(text: str, block: str, append: bool) -> str:

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +19,8 @@ from harness.lab import Lab, open_lab
 from harness.meter import Counted
 from harness.play import play
 from harness.results import gather
-from harness.splits import search_rows, test_rows, withheld_rows
-from harness.statistics import calls_to_share, difference
+from harness.splits import check_rows, search_rows, test_rows, withheld_rows
+from harness.statistics import calls_to_share, difference, spread
 from optimisers import NAMES as OPTIMISERS
 from optimisers import few_shot, templates
 from remask.errors import BudgetSpent
@@ -30,12 +31,12 @@ from search_report import BEGIN, END, balanced, placed, report
 from tasks import NAMES, load_task
 
 test_rows.__test__ = False  # type: ignore[attr-defined]  # no test, though its name begins so
-NOWHERE = Path("there-is-no-data")  # the task contacts reads no file
-SMALL = Protocol(60, (20, 60))
+NOWHERE = Path("there-is-no-data")  # the task letters reads no file
+SMALL = Protocol(60, (20, 60), withheld=30, test=50)
 
 
 class Parrot:
-    """A scripted target: says the name under a prompt that asks for it, else nonsense."""
+    """A scripted target: greets by name under a prompt that says "message", else nonsense."""
 
     identity, billed, max_attempts = "parrot", False, 1
 
@@ -46,7 +47,10 @@ class Parrot:
         self.calls += len(chats)
         if self.dies_after is not None and self.calls > self.dies_after:
             raise KeyboardInterrupt
-        return [Reply(c[-1].content if "message" in c[0].content else "no") for c in chats]
+        return [Reply(self._said(*(m.content for m in chat))) for chat in chats]
+
+    def _said(self, prompt: str, message: str = "") -> str:
+        return f"Dear {message.split()[-1]}," if "message" in prompt and message else "no"
 
 
 def chats(*texts: str) -> list[Chat]:
@@ -54,8 +58,8 @@ def chats(*texts: str) -> list[Chat]:
 
 
 def lab_of(cap: int, target: Parrot | None = None) -> Lab:
-    bench = load_task("contacts")
-    return open_lab(bench, search_rows(bench, NOWHERE, 0), target or Parrot(), cap, 0)
+    bench = load_task("letters")
+    return open_lab(bench, search_rows(bench, NOWHERE, 0, SMALL), target or Parrot(), cap, 0)
 
 
 def reports_early(lab: Lab) -> None:
@@ -70,8 +74,9 @@ def run(
     runs: Path, target: Parrot, test: bool = True, cell: Cell | None = None
 ) -> dict[str, float]:
     return play(
-        cell or Cell(0, "contacts", "nothing"), SMALL, NOWHERE, runs,
-        test=test, make_target=lambda bench: target, load=lambda name: reports_early,
+        cell or Cell(0, "letters", "nothing"), SMALL, NOWHERE, runs,
+        commit="c0ffee", test=test,
+        make_target=lambda bench: target, load=lambda name: reports_early,
     )  # fmt: skip
 
 
@@ -104,21 +109,53 @@ def test_no_attribute_of_a_lab_leads_to_the_target() -> None:
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_splits_are_disjoint_and_sized(seed: int) -> None:
-    bench = load_task("contacts")
-    rows = search_rows(bench, NOWHERE, seed)
+    bench = load_task("letters")
+    sizes = Protocol()
+    rows = search_rows(bench, NOWHERE, seed, sizes)
     texts = [{e.input for e in part} for part in (
         [e for e in rows if e.split == "train"], [e for e in rows if e.split == "validation"],
-        withheld_rows(bench, NOWHERE), test_rows(bench, NOWHERE),
+        withheld_rows(bench, NOWHERE, sizes), test_rows(bench, NOWHERE, sizes),
     )]  # fmt: skip
-    assert [len(part) for part in texts] == [50, 150, 300, 500]
-    assert len(set.union(*texts)) == 1000
+    assert [len(part) for part in texts] == [50, 150, 300, 1000]
+    assert len(set.union(*texts)) == 1500
+
+
+def data_of(folder: Path, rows: int) -> Path:
+    """SST-2 files of `rows` different rows each, and one of them twice."""
+    (folder / "sst2").mkdir()
+    for file in ("train", "validation", "test"):
+        lines = [{"input": f"{file} {i}", "label": "positive"} for i in [*range(rows), 0]]
+        text = "\n".join(map(json.dumps, lines))
+        (folder / "sst2" / f"{file}.jsonl").write_text(text)
+    return folder
+
+
+def test_a_small_test_file_is_used_whole(tmp_path: Path) -> None:
+    bench, data = load_task("sst2"), data_of(tmp_path, 40)
+    assert len(test_rows(bench, data, Protocol())) == 40
+    assert len(test_rows(bench, data, Protocol(test=10))) == 10
+
+
+def test_too_few_rows_are_said_before_the_first_call(tmp_path: Path) -> None:
+    bench, data = load_task("sst2"), data_of(tmp_path, 40)
+    with pytest.raises(SystemExit, match=r"sst2: the train file has 40 .* the protocol needs 200"):
+        check_rows(bench, data, Protocol())
+    with pytest.raises(SystemExit, match=r"the validation file has 40 .* needs 50"):
+        check_rows(bench, data, Protocol(train=20, validation=20, withheld=50))
+    check_rows(bench, data, Protocol(train=20, validation=20, withheld=40))
+
+
+def test_a_broken_line_is_named(tmp_path: Path) -> None:
+    path = data_of(tmp_path, 3) / "sst2" / "train.jsonl"
+    path.write_text(path.read_text() + "\n{")
+    with pytest.raises(SystemExit, match=r"train.jsonl, line 5: no JSON"):
+        check_rows(load_task("sst2"), tmp_path, Protocol())
 
 
 def test_seeds_differ_in_search_rows_alone() -> None:
-    bench = load_task("contacts")
-    one, other = ({e.input for e in search_rows(bench, NOWHERE, s)} for s in (0, 1))
+    bench = load_task("letters")
+    one, other = ({e.input for e in search_rows(bench, NOWHERE, s, SMALL)} for s in (0, 1))
     assert one != other
-    assert withheld_rows(bench, NOWHERE) == withheld_rows(bench, NOWHERE)
 
 
 def test_every_task_has_distinct_human_prompts() -> None:
@@ -130,7 +167,7 @@ def test_every_task_has_distinct_human_prompts() -> None:
 
 def test_missing_data_is_one_sentence() -> None:
     with pytest.raises(SystemExit, match="give the folder of the data with --data"):
-        search_rows(load_task("sst2"), NOWHERE, 0)
+        search_rows(load_task("sst2"), NOWHERE, 0, SMALL)
 
 
 def test_a_part_of_the_grid_is_balanced() -> None:
@@ -145,8 +182,8 @@ def test_a_part_of_the_grid_is_balanced() -> None:
 
 def test_the_curve_is_read_from_incumbents(tmp_path: Path) -> None:
     run(tmp_path, Parrot(), test=False)
-    record = CellFile(tmp_path, Cell(0, "contacts", "nothing"), SMALL).record
-    seed = load_task("contacts").seed_prompt
+    record = CellFile(tmp_path, Cell(0, "letters", "nothing"), SMALL).record
+    seed = load_task("letters").seed_prompt
     assert record["search"]["prompts"] == {"20": seed, "60": "Read the message."}
     assert (record["search"]["calls"], record["search"]["stopped"]) == (60, "budget")
     assert set(record["withheld"]) == {"20", "60"}
@@ -160,22 +197,22 @@ def test_a_cut_grid_goes_on(tmp_path: Path) -> None:
         run(tmp_path, Parrot(dies_after=70))  # in the withheld rows: the search is kept
     rest = Parrot()
     assert "search" not in run(tmp_path, rest)
-    assert rest.calls == 2 * 300 + 2 * 500
+    assert rest.calls == 2 * 30 + 2 * 50
     assert run(tmp_path, Parrot(dies_after=0)) == {}  # finished: nobody is asked
 
 
 def test_equal_prompts_are_scored_once_for_all_optimisers(tmp_path: Path) -> None:
     run(tmp_path, Parrot())
     other = Parrot()
-    run(tmp_path, other, cell=Cell(0, "contacts", "remask"))
+    run(tmp_path, other, cell=Cell(0, "letters", "remask"))
     assert other.calls == SMALL.calls  # the search is paid for in full, the scores are not
 
 
 def test_test_rows_are_asked_once(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, Parrot(dies_after=60 + 600 + 10))
+        run(tmp_path, Parrot(dies_after=60 + 60 + 10))
     assert run(tmp_path, Parrot(dies_after=0)) == {}  # the mark is durable: never again
-    file = CellFile(tmp_path, Cell(0, "contacts", "nothing"), SMALL)
+    file = CellFile(tmp_path, Cell(0, "letters", "nothing"), SMALL)
     with pytest.raises(Sealed, match="never are again"):
         file.begin_test()
 
@@ -183,7 +220,7 @@ def test_test_rows_are_asked_once(tmp_path: Path) -> None:
 def test_another_protocol_is_refused(tmp_path: Path) -> None:
     run(tmp_path, Parrot(), test=False)
     with pytest.raises(SystemExit, match="give another --runs folder"):
-        CellFile(tmp_path, Cell(0, "contacts", "nothing"), Protocol(80, (20, 80)))
+        CellFile(tmp_path, Cell(0, "letters", "nothing"), replace(SMALL, test=51))
 
 
 def test_packed_scores_come_back() -> None:
@@ -216,22 +253,31 @@ def test_bootstrap_refuses_what_cannot_be_paired() -> None:
         difference({"a": np.zeros((1, 2))}, {"a": np.zeros((1, 3))})
 
 
+def test_spread_is_that_of_known_gaps() -> None:
+    base = {"a": np.zeros((2, 4)), "b": np.zeros((1, 4))}
+    moved = {"a": np.array([[0.03] * 4, [-0.03] * 4]), "b": np.full((1, 4), np.nan)}
+    moved["b"][0, 0] = 0.03
+    assert spread(moved, base) == pytest.approx(3)
+
+
 def test_calls_to_a_share_of_the_gain() -> None:
     assert calls_to_share({100: 50, 200: 58.9, 400: 59.1, 800: 60}, 50) == 400
     assert calls_to_share({100: 50, 200: 49}, 50) is None
 
 
 def test_report_from_cells(tmp_path: Path) -> None:
-    for name in ("remask", "random_edits", "few_shot", "nothing"):
-        run(tmp_path, Parrot(), cell=Cell(0, "contacts", name))
-    run(tmp_path, Parrot(), cell=Cell(1, "contacts", "remask"))  # of a seed that others lack
+    for name in ("remask", "remask_again", "random_edits", "few_shot", "nothing"):
+        run(tmp_path, Parrot(), cell=Cell(0, "letters", name))
+    run(tmp_path, Parrot(), cell=Cell(1, "letters", "remask"))  # of a seed that others lack
     out = tmp_path / "search.json"
     gather(tmp_path, out, {"commit": "c", "command": "x", "machine": "m"})
     data = json.loads(out.read_text())
-    assert balanced(data["rows"], ["remask", "nothing"]) == {"contacts": [0]}
+    assert balanced(data["rows"], ["remask", "nothing"]) == {"letters": [0]}
     words, curves = report(data)
     assert "remask minus " + OPTIMISERS["few_shot"] + ", test rows at 60 calls: +0.0" in words
-    assert set(curves) == {"remask", "random_edits", "few_shot", "nothing"}
+    assert set(curves) == {"remask", "remask_again", "random_edits", "few_shot", "nothing"}
+    assert "two runs on the same rows differ by 0.0 points" in words
+    assert data["commit"] == "c0ffee"
     last = next(r for r in data["rows"] if r["calls"] == 60)
     assert {"withheld", "test", "n_test", "seed_test", "prompt"} <= set(last)
 
@@ -249,19 +295,30 @@ def test_templates_find_the_prompt_that_works() -> None:
     assert "message" in lab.at(800) and lab.counted.spent <= 800
 
 
+def test_what_is_taken_from_the_writers_answer() -> None:
+    from optimisers.gepa_reflector import fenced
+    from optimisers.rewriter import instruction
+
+    assert instruction('Say the name." Here I') == "Say the name."
+    assert instruction("Say the name. Then the") == "Say the name."
+    assert instruction("Say the name") == "Say the name"
+    assert fenced("Here:\n```\nSay the name.\n```") and not fenced("```\nSay")
+
+
 def test_command_hides_folders() -> None:
     said = hidden("search.py --data /a/b --runs /a/b/c", Path("/a/b"), Path("/a/b/c"))
     assert said == "search.py --data FOLDER --runs FOLDER"
 
 
+@pytest.mark.slow
 def test_embedded_models_play_a_control(tmp_path: Path) -> None:
     """The real target under the real cap, and the writer of the controls."""
     from harness.play import embedded_target
     from harness.writer import Writer
     from remask.backbone.weights import load_base
 
-    bench = load_task("contacts")
-    lab = open_lab(bench, search_rows(bench, NOWHERE, 0), embedded_target(bench), 4, 0)
+    bench = load_task("letters")
+    lab = open_lab(bench, search_rows(bench, NOWHERE, 0, SMALL), embedded_target(bench), 4, 0)
     outcomes = lab.task.evaluate(lab.start, lab.task.ids("validation")[:4])
     assert all(o.status == "scored" and 0 <= o.score <= 1 for o in outcomes)
     with pytest.raises(BudgetSpent):
@@ -291,7 +348,7 @@ def test_few_shot_spends_its_budget_and_shows_train_rows_alone() -> None:
     rng = np.random.default_rng(0)
     shown = with_demos(lab, 8, rng)
     assert sum(question in shown for question, _ in lab.trained) == 8
-    held = [e.input for e in search_rows(lab.bench, NOWHERE, 0) if e.split == "validation"]
+    held = [e.input for e in search_rows(lab.bench, NOWHERE, 0, SMALL) if e.split == "validation"]
     assert not any(question in shown for question in held)
 
 

@@ -122,6 +122,16 @@ def test_an_event_is_in_the_file_when_append_returns(tmp_path):
             assert list(reader.events()) == [{"n": 1}]
 
 
+def test_what_is_spent_until_an_event_is_booked_with_it(tmp_path):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        store.append({"n": 1}, Spend(seconds=2.0))
+        assert not store.append({"n": 1}, Spend(seconds=0.5))  # a replay: no event, but time went
+        store.append({"n": 2})
+        assert store.spent() == Spend(seconds=2.5)
+    with Store.read(tmp_path / "run") as reader:
+        assert reader.spent() == Spend(seconds=2.5)
+
+
 def test_meta_and_config(tmp_path):
     with Store.create(tmp_path / "run", CONFIG) as store:
         assert store.config == CONFIG

@@ -6,7 +6,7 @@ The maximum of many means is too high by chance; it bounds what a search could s
 import json
 from pathlib import Path
 
-from harness.cells import mean, write_whole
+from harness.cells import Protocol, mean, write_whole
 from harness.play import embedded_target, scored
 from harness.splits import withheld_rows
 from harness.writer import Writer
@@ -15,10 +15,10 @@ from tasks import BenchTask, load_task
 BATCH = 20  # prompts sampled at a time
 
 
-def ceiling(task: str, data: Path, runs: Path, n: int) -> str:
+def ceiling(task: str, data: Path, runs: Path, n: int, sizes: Protocol) -> str:
     """Score the human templates and `n` sampled rewordings of them; resumable prompt by prompt."""
     bench = load_task(task)
-    target, rows = embedded_target(bench), withheld_rows(bench, data)
+    target, rows = embedded_target(bench), withheld_rows(bench, data, sizes)
     found = {}
     for kind, prompts in (("human", list(bench.templates)), ("sampled", sampled(bench, n))):
         means = {p: mean(scored(bench, rows, target, p, runs)) for p in prompts}

@@ -37,6 +37,10 @@ class Protocol:
 
     calls: int = 800
     checkpoints: tuple[int, ...] = (100, 200, 400, 800)
+    train: int = 50  # rows to search on
+    validation: int = 150
+    withheld: int = 300  # rows for curves
+    test: int = 1000  # sealed rows at most; a smaller file is used whole
 
     @property
     def upto(self) -> tuple[int, ...]:

@@ -36,6 +36,7 @@ def play(
     data: Path,
     runs: Path,
     *,
+    commit: str,
     test: bool,
     make_target: MakeTarget,
     load: Load,
@@ -49,10 +50,9 @@ def play(
         return {}
     target, since = make_target(bench), time.perf_counter()
     if not file.has("search"):
-        lab = open_lab(
-            bench, search_rows(bench, data, cell.seed), target, protocol.calls, cell.seed
-        )
-        stopped = "done"
+        rows = search_rows(bench, data, cell.seed, protocol)
+        lab = open_lab(bench, rows, target, protocol.calls, cell.seed)
+        stopped, cpu = "done", time.process_time()
         try:
             load(cell.optimiser)(lab)
         except BudgetSpent:
@@ -64,12 +64,14 @@ def play(
                 "incumbents": lab.incumbents,
                 "calls": lab.counted.spent,
                 "seconds": round(seconds["search"], 1),
+                "cpu_seconds": round(time.process_time() - cpu, 1),
                 "stopped": stopped,
+                "commit": commit,
             }
         )
     prompts = file.record["search"]["prompts"]
     if not file.has("withheld"):
-        since, rows = time.perf_counter(), withheld_rows(bench, data)
+        since, rows = time.perf_counter(), withheld_rows(bench, data, protocol)
         file.put(
             withheld={c: scored(bench, rows, target, p, runs) for c, p in prompts.items()},
         )
@@ -77,7 +79,7 @@ def play(
     if test:
         since = time.perf_counter()
         file.begin_test()
-        rows, last = test_rows(bench, data), prompts[str(protocol.calls)]
+        rows, last = test_rows(bench, data, protocol), prompts[str(protocol.calls)]
         file.put(
             test=scored(bench, rows, target, last, runs),
             seed_test=scored(bench, rows, target, bench.seed_prompt, runs),

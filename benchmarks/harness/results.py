@@ -8,9 +8,10 @@ from harness.cells import mean, write_whole
 
 
 def gather(runs: Path, out: Path, about: dict[str, str]) -> None:
-    """Write `out` from all cells that have their curve."""
+    """Write `out` from all cells that have their curve; `commit` names all that searched."""
     rows = [row for path in sorted((runs / "cells").glob("*.json")) for row in _rows(path)]
-    write_whole(out, json.dumps({**about, "rows": rows}, indent=1))
+    commits = ", ".join(sorted({row["commit"] for row in rows if "commit" in row}))
+    write_whole(out, json.dumps({**about, "commit": commits, "rows": rows}, indent=1))
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
@@ -28,7 +29,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             "withheld_rows": scores,
         }
         if int(calls) == last:
-            row |= {"spent": search["calls"], "seconds": search["seconds"]}
+            row |= {"spent": search["calls"]}
+            row |= {key: search[key] for key in ("seconds", "cpu_seconds", "stopped", "commit")}
             if "test" in record:
                 row |= {
                     "test": round(mean(record["test"]), 4),

@@ -47,6 +47,12 @@ def difference(
     return Difference(100 * mean, 100 * float(low), 100 * float(high), len(shared))
 
 
+def spread(ours: Mapping[str, Table], theirs: Mapping[str, Table]) -> float:
+    """Root mean square of the difference of two runs of one task and seed, in points of 100."""
+    gaps = [np.nanmean(ours[task] - theirs[task], axis=1) for task in ours.keys() & theirs.keys()]
+    return 100 * float(np.sqrt(np.mean(np.concatenate(gaps) ** 2)))
+
+
 def _drawn(gap: Table, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Means of `gap` under weights of redrawn seeds and rows: (draws,)."""
     seeds, rows = gap.shape

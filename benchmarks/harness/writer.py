@@ -1,5 +1,6 @@
 """The same-size autoregressive model as a writer of prompts: sampled answers, many at once."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -18,25 +19,37 @@ class Writer:
     top_p: float = 0.95
 
     @torch.inference_mode()
-    def write(self, message: str, n: int, seed: int, max_tokens: int = 64) -> list[str]:
-        """`n` answers to `message`, which is cut at the front where it is too long."""
+    def write(
+        self,
+        message: str,
+        n: int,
+        seed: int,
+        max_tokens: int = 64,
+        begun: str = "",
+        ended: Callable[[str], bool] = lambda text: False,
+    ) -> list[str]:
+        """`n` answers to `message`, which is cut at the front where it is too long. `begun`: how
+        all of them begin; it is not part of what comes back. `ended`: whether an answer says
+        enough as it stands, so that no more of it is written."""
         model = self.backbone
         room = model.window - max_tokens - 64
         message = model.decode(model.encode(message)[-room:])
-        ids = torch.tensor([[*model.turn("user", message), *model.opening("assistant")]])
+        asked = [*model.turn("user", message), *model.opening("assistant"), *model.encode(begun)]
+        ids = torch.tensor([asked])
         hidden, memory = model.read(ids, torch.ones_like(ids, dtype=torch.bool))
         memory, last = memory.select(torch.zeros(n, dtype=torch.long)), hidden[:, -1].expand(n, -1)
         stops = {model.token_id("<|im_end|>"), model.token_id("<|endoftext|>")}
         source = torch.Generator().manual_seed(seed_for(seed, "writer") % 2**62)
         written: list[list[int]] = [[] for _ in range(n)]
-        ended = [False] * n
+        done = [False] * n
         for _ in range(max_tokens):
             tokens = self._pick(model.logits(last), source)
             for row, token in enumerate(tokens.tolist()):
-                ended[row] = ended[row] or token in stops
-                if not ended[row]:
+                done[row] = done[row] or token in stops
+                if not done[row]:
                     written[row].append(token)
-            if all(ended):
+                    done[row] = ended(model.decode(written[row]))
+            if all(done):
                 break
             one = torch.ones(n, 1, dtype=torch.bool)
             states, memory = model.read(tokens[:, None], one, memory)

@@ -7,6 +7,7 @@ from harness.lab import Optimiser
 # Key (also the module) -> what a table calls it, honestly.
 NAMES = {
     "remask": "remask",
+    "remask_again": "remask, other draws (A/A)",
     "random_edits": "remask, random words instead of the DLM",
     "rewriter": "135M autoregressive rewriter",
     "gepa_reflector": "gepa, 135M reflector",
@@ -15,7 +16,7 @@ NAMES = {
     "remask_demos": "remask with up to eight demonstrations",
     "remask_combine": "remask, also two earlier edits at once",
     "templates": "best of human templates",
-    "nothing": "nothing (A/A)",
+    "nothing": "the seed prompt",
 }
 
 

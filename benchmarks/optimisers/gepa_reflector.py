@@ -8,7 +8,8 @@ from optimisers.evolving import evolve
 from remask.backbone.weights import load_base
 from remask.identity import seed_for
 
-ANSWER_TOKENS = 160  # of one reflection, which stands between fences
+ANSWER_TOKENS = 96  # of one reflection at most; the prompt in it stands between two fences
+FENCE = "```"
 
 
 def optimise(lab: Lab) -> None:
@@ -17,6 +18,10 @@ def optimise(lab: Lab) -> None:
     def reflect(prompt: str | list[dict[str, str]]) -> str:
         said = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in prompt)
         seed = seed_for(lab.seed, "reflect", next(turns))
-        return writer.write(said, 1, seed, ANSWER_TOKENS)[0]
+        return writer.write(said, 1, seed, ANSWER_TOKENS, ended=fenced)[0]
 
     evolve(lab, reflection_lm=reflect)
+
+
+def fenced(text: str) -> bool:
+    return text.count(FENCE) > 1

@@ -1,4 +1,4 @@
-"""A/A: the seed prompt is kept. What differs between two of its cells is the noise of the rows."""
+"""The seed prompt is kept: where all others start."""
 
 from harness.lab import Lab
 

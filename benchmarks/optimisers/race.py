@@ -6,7 +6,7 @@ from harness.lab import Lab
 from remask.identity import rng_for
 from remask.prompt import Prompt
 
-RUNGS = (20, 50, 150)  # validation rows read in all after each rung
+RUNGS = (2 / 15, 1 / 3, 1)  # share of the validation rows read in all after each rung
 
 
 def race(lab: Lab, prompts: Sequence[str]) -> None:
@@ -16,7 +16,9 @@ def race(lab: Lab, prompts: Sequence[str]) -> None:
     order = [ids[i] for i in rng_for(lab.seed, "race").permutation(len(ids))]
     alive = list(dict.fromkeys([lab.bench.seed_prompt, *prompts]))
     soft, seen = dict.fromkeys(alive, 0.0), 0
-    for upto, going in zip(RUNGS, (-(-len(alive) // 3), 1, 1), strict=True):
+    for upto, going in zip(
+        [round(share * len(ids)) for share in RUNGS], (-(-len(alive) // 3), 1, 1), strict=True
+    ):
         for prompt in alive:
             outcomes = lab.task.evaluate(Prompt(prompt), order[seen:upto])
             soft[prompt] += sum(o.soft for o in outcomes if o.status == "scored")

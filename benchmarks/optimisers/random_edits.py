@@ -81,4 +81,4 @@ class RandomWords:
 
 def optimise(lab: Lab) -> None:
     words = RandomWords(load_base())
-    search_with(lab, make_proposer(lab.config, lab.start, words, lab.bench.labels))
+    search_with(lab, make_proposer(lab.config, lab.start, words, lab.bench.labels), lab.seed)

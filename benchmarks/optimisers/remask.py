@@ -7,5 +7,9 @@ from remask.proposers import make_proposer
 
 
 def optimise(lab: Lab) -> None:
+    optimise_from(lab, lab.seed)
+
+
+def optimise_from(lab: Lab, seed: int) -> None:
     denoiser = make_denoiser(lab.config.dlm)
-    search_with(lab, make_proposer(lab.config, lab.start, denoiser, lab.bench.labels))
+    search_with(lab, make_proposer(lab.config, lab.start, denoiser, lab.bench.labels), seed)

@@ -12,4 +12,6 @@ from remask.wire import COMBINED
 def optimise(lab: Lab) -> None:
     denoiser = make_denoiser(lab.config.dlm)
     proposer = make_proposer(lab.config, lab.start, denoiser, lab.bench.labels)
-    search_with(lab, proposer, lambda plan: replace(plan, combined=plan.candidates // COMBINED))
+    search_with(
+        lab, proposer, lab.seed, lambda plan: replace(plan, combined=plan.candidates // COMBINED)
+    )

@@ -13,4 +13,4 @@ def optimise(lab: Lab) -> None:
     values = lab.config.model_dump()
     config = make_config({**values, "search": {**values["search"], "demos": SHOWN}}, "benchmark")
     plain = make_proposer(config, lab.start, make_denoiser(config.dlm), lab.bench.labels)
-    search_with(lab, with_demos(config, lab.start, plain))
+    search_with(lab, with_demos(config, lab.start, plain), lab.seed)

@@ -14,13 +14,17 @@ from remask.ports import Proposal
 from remask.prompt import Prompt
 from remask.trace import Trace
 
-ASK = """{examples}
+# Chosen on train rows of SST-2 and letters among a dozen wordings: a model of this size talks about
+# the examples, repeats them, or answers one, unless its answer begins as an instruction does.
+ASK = """Write a clear instruction for an assistant. So far it says: {prompt}
 
-The system prompt of an assistant is:
-{prompt}
-
-Write a better system prompt, with which the assistant gives the right answers above. \
-Write only the new prompt."""
+Inputs and right answers:
+```
+{examples}
+```"""
+BEGUN = 'The instruction is: "'
+EXAMPLES = 4
+EXAMPLE_TOKENS = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +38,14 @@ class Rewriter:
         return len(self.writer.backbone.encode(text))
 
     def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
-        search = self.lab.config.search
         rng = rng_for(seed, "context")
-        context = select(traces, search.context_tokens, self.count, rng, search.traces)
-        shown = "\n\n".join(
-            f"Question: {t.query}\nRight answer: {t.desired or t.response}" for t in context
+        context = select(traces, EXAMPLE_TOKENS, self.count, rng, EXAMPLES)
+        shown = "\n".join(
+            f"{' '.join(t.query.split())} => {t.desired or t.response}" for t in context
         )
-        texts = self.writer.write(ASK.format(examples=shown, prompt=parent.text), n, seed)
+        ask = ASK.format(examples=shown, prompt=parent.text)
+        written = self.writer.write(ask, n, seed, begun=BEGUN, ended=lambda text: '"' in text)
+        texts = map(instruction, written)
         say = self.lab.bench.answer
         own = guard.ngrams(say.replace("{label}", label) for label in self.lab.bench.labels)
         untrusted = guard.ngrams(x for t in context for x in (t.query, t.desired or "")) - own
@@ -66,5 +71,11 @@ class Rewriter:
         )
 
 
+def instruction(text: str) -> str:
+    """What stands before the closing quote; without one, up to the end of the last sentence."""
+    inside, quote, _ = text.partition('"')
+    return (inside if quote else inside[: inside.rfind(".") + 1] or inside).strip()
+
+
 def optimise(lab: Lab) -> None:
-    search_with(lab, Rewriter(lab, Writer(load_base())))
+    search_with(lab, Rewriter(lab, Writer(load_base())), lab.seed)

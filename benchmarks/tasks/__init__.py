@@ -12,7 +12,7 @@ from pathlib import Path
 
 from remask.ports import Metric
 
-NAMES = ("sst2", "contacts", "snli", "mrpc", "sst5")
+NAMES = ("sst2", "letters", "snli", "mrpc", "sst5")
 Row = Mapping[str, str]
 
 
@@ -43,4 +43,11 @@ def jsonl(data: Path, folder: str, file: str) -> list[Row]:
     path = data / folder / f"{file}.jsonl"
     if not path.is_file():
         raise SystemExit(f"{path}: there is no such file; give the folder of the data with --data")
-    return [json.loads(line) for line in path.open(encoding="utf-8")]
+    rows = []
+    with path.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                rows.append(json.loads(line))
+            except ValueError as error:
+                raise SystemExit(f"{path}, line {number}: no JSON ({error})") from None
+    return rows

@@ -281,10 +281,9 @@ def _search_and_test(
     clock = _Clock(store)
 
     def record(event: Event, state: State) -> State:
-        spend = clock.book()
-        if store.append(encode(event)):
+        if store.append(encode(event), clock.lap()):
             state = advance(state, event)
-            hooks.watch(event, state, spend)
+            hooks.watch(event, state, store.spent())
         return state
 
     account.held = _held(job, store, state)
@@ -358,18 +357,18 @@ def _held(job: Job, store: Store, state: State) -> Spend:
 
 
 class _Clock:
-    """Books the time between events that was not spent in target calls (denoising, mostly)."""
+    """The time between events that was not spent in target calls (denoising, mostly)."""
 
     def __init__(self, store: Store) -> None:
         self.store = store
         self.since, self.booked = time.monotonic(), store.spent().seconds
 
-    def book(self) -> Spend:
-        now = time.monotonic()
-        in_target = self.store.spent().seconds - self.booked
-        self.store.book(Spend(seconds=max(0.0, now - self.since - in_target)))
-        self.since, self.booked = now, self.store.spent().seconds
-        return self.store.spent()
+    def lap(self) -> Spend:
+        """To be booked with the event; the next lap takes it for booked."""
+        now, spent = time.monotonic(), self.store.spent().seconds
+        seconds = max(0.0, now - self.since - (spent - self.booked))
+        self.since, self.booked = now, spent + seconds
+        return Spend(seconds=seconds)
 
 
 def _silent(job: Job, task: Task, outcomes: list[Outcome]) -> tuple[str, ...]:

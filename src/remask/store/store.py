@@ -242,12 +242,23 @@ class Store(Reader):
             self._db.close()
             self._lock.release()
 
-    def append(self, event: Mapping[str, Any]) -> bool:
-        """Add an event unless an equal one is stored; whether it was new."""
+    def append(self, event: Mapping[str, Any], spend: Spend | None = None) -> bool:
+        """Add an event unless an equal one is stored; whether it was new.
+
+        `spend`: what was spent outside of target calls until it, such as the seconds of denoising;
+        booked with it, because a transaction of its own would wait for the disk once more.
+        """
         body = orjson.dumps(dict(event), option=orjson.OPT_SORT_KEYS)
         row = (content_id("event", dict(event)), time.time(), body)
         with self._transaction() as db:
             done = db.execute("INSERT OR IGNORE INTO events (id, at, body) VALUES (?, ?, ?)", row)
+            if spend is not None:
+                db.execute(
+                    "INSERT INTO ledger (state, at, billed, calls, input_tokens, output_tokens,"
+                    " usd, seconds, uncertain) VALUES ('settled', ?, 0, ?, ?, ?, ?, ?, ?)",
+                    (time.time(), *astuple(spend)),
+                )
+        self._booked += spend or Spend()
         return done.rowcount == 1
 
     def reserve(self, need: Spend, billed: bool) -> int:
@@ -280,16 +291,6 @@ class Store(Reader):
             db.executemany("INSERT OR IGNORE INTO cache VALUES (?, ?, ?, ?)", bodies)
         del self._open[reservation]
         self._booked += actual
-
-    def book(self, spend: Spend) -> None:
-        """Add what was spent outside target calls, such as the seconds of denoising."""
-        with self._transaction() as db:
-            db.execute(
-                "INSERT INTO ledger (state, at, billed, calls, input_tokens, output_tokens, usd,"
-                " seconds, uncertain) VALUES ('settled', ?, 0, ?, ?, ?, ?, ?, ?)",
-                (time.time(), *astuple(spend)),
-            )
-        self._booked += spend
 
     def release(self, reservation: int) -> None:
         """Nothing was spent: the calls were not made, or were refused as a whole."""
