@@ -253,13 +253,15 @@ class Store(Reader):
         with self._transaction() as db:
             done = db.execute("INSERT OR IGNORE INTO events (id, at, body) VALUES (?, ?, ?)", row)
             if spend is not None:
-                db.execute(
-                    "INSERT INTO ledger (state, at, billed, calls, input_tokens, output_tokens,"
-                    " usd, seconds, uncertain) VALUES ('settled', ?, 0, ?, ?, ?, ?, ?, ?)",
-                    (time.time(), *astuple(spend)),
-                )
+                _book(db, spend)
         self._booked += spend or Spend()
         return done.rowcount == 1
+
+    def book(self, spend: Spend) -> None:
+        """Add what was spent outside target calls, where no event tells of it."""
+        with self._transaction() as db:
+            _book(db, spend)
+        self._booked += spend
 
     def reserve(self, need: Spend, billed: bool) -> int:
         """Book the most that a call may cost before it is made; the number of the reservation.
@@ -393,3 +395,11 @@ def _excerpts(a: str, b: str, width: int = 60) -> tuple[str, str]:
         return ("…" if start else "") + tail + ("…" if start + width < len(text) else "")
 
     return (cut(a), cut(b)) if max(len(a), len(b)) > width else (a, b)
+
+
+def _book(db: sqlite3.Connection, spend: Spend) -> None:
+    db.execute(
+        "INSERT INTO ledger (state, at, billed, calls, input_tokens, output_tokens, usd, seconds,"
+        " uncertain) VALUES ('settled', ?, 0, ?, ?, ?, ?, ?, ?)",
+        (time.time(), *astuple(spend)),
+    )
