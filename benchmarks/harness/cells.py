@@ -41,6 +41,7 @@ class Protocol:
     validation: int = 150
     withheld: int = 300  # rows for curves
     test: int = 1000  # sealed rows at most; a smaller file is used whole
+    dlm: str = "embedded"  # of the optimisers that denoise
 
     @property
     def upto(self) -> tuple[int, ...]:

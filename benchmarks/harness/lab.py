@@ -25,6 +25,7 @@ class Lab:
     counted: Counted
     trained: tuple[tuple[str, str], ...]  # (user message, right answer) of the train rows
     seed: int
+    dlm: str = "embedded"
     incumbents: list[tuple[int, str]] = field(default_factory=list)  # (calls spent, prompt)
 
     @property
@@ -43,6 +44,7 @@ class Lab:
                 "prompt": self.bench.seed_prompt,
                 "seed": self.seed,
                 "metric": {"answer": self.bench.answer, "labels": self.bench.labels},
+                "dlm": {"model": self.dlm},
                 "budget": {"calls": self.cap},
             },
             "benchmark",
@@ -70,8 +72,13 @@ def make_task(bench: BenchTask, examples: Sequence[Example], target: Target) -> 
 
 
 def open_lab(
-    bench: BenchTask, examples: Sequence[Example], target: Target, cap: int, seed: int
+    bench: BenchTask,
+    examples: Sequence[Example],
+    target: Target,
+    cap: int,
+    seed: int,
+    dlm: str = "embedded",
 ) -> Lab:
     counted = Counted(target, cap)
     trained = tuple((e.input, e.expected or "") for e in examples if e.split == "train")
-    return Lab(bench, make_task(bench, examples, counted), counted, trained, seed)
+    return Lab(bench, make_task(bench, examples, counted), counted, trained, seed, dlm)

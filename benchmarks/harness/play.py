@@ -51,7 +51,7 @@ def play(
     target, since = make_target(bench), time.perf_counter()
     if not file.has("search"):
         rows = search_rows(bench, data, cell.seed, protocol)
-        lab = open_lab(bench, rows, target, protocol.calls, cell.seed)
+        lab = open_lab(bench, rows, target, protocol.calls, cell.seed, protocol.dlm)
         stopped, cpu = "done", time.process_time()
         try:
             load(cell.optimiser)(lab)
