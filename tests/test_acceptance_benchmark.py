@@ -19,7 +19,7 @@ from remask.evidence import accepts
 from remask.search import make_plan
 from simulation.fit import fit
 from simulation.measure import Seen
-from simulation.page import ALLOWED, PAGE, pasted, shown_harmless
+from simulation.page import ALLOWED, PAGE, WORTH, pasted, shown_harmless
 from simulation.rules import RULES, SHIPPED, both_halves, remembering
 from simulation.world import START, Climate, Kind, World
 
@@ -116,16 +116,15 @@ def test_a_run_of_the_results_can_be_played_again() -> None:
 
 
 def test_the_shipped_rule_gains_most_of_those_shown_harmless() -> None:
-    """No other one that is shown to harm at most 5 % gains more, by more than two standard errors,
-    over both budgets."""
+    """No other one that is shown to harm at most 5 % gains WORTH more, over both budgets."""
     rows = KNOWN["rules"]
     assert {row["rule"] for row in rows} == set(RULES), "run benchmarks/acceptance.py rules again"
     assert shown_harmless(rows, SHIPPED)
+    assert not shown_harmless(rows, "any gain"), "or there would be no need of a margin"
     for rule in RULES:
         if shown_harmless(rows, rule):
             here = [r for r in rows if r["rule"] == rule and r["candidates"] == "measured"]
-            more = sum(row["over_shipped"] for row in here)
-            assert more <= 2 * sum(r["over_shipped_standard_error"] ** 2 for r in here) ** 0.5, rule
+            assert np.mean([row["over_shipped"] for row in here]) < WORTH, rule
 
 
 def test_false_alarms_with_the_search_included() -> None:

@@ -9,6 +9,7 @@ from simulation.rules import RULES, SHIPPED
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "acceptance.md"
 ALLOWED = 0.05  # of runs that may end harmed, in any world
+WORTH = 0.1  # points of gain; for less no rule of more parts is taken
 ONE_SIDED = 1.6448536269514722  # normal quantile of 95 %
 Rows = list[dict[str, Any]]
 
