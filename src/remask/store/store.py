@@ -243,24 +243,21 @@ class Store(Reader):
             self._lock.release()
 
     def append(self, event: Mapping[str, Any], spend: Spend | None = None) -> bool:
-        """Add an event unless an equal one is stored; whether it was new.
-
-        `spend`: what was spent outside of target calls until it, such as the seconds of denoising;
-        booked with it, because a transaction of its own would wait for the disk once more.
-        """
+        """Add an event unless an equal one is stored; whether it was new. `spend`: of the time up
+        to it; a transaction of its own (`book`) would wait for the disk once more."""
         body = orjson.dumps(dict(event), option=orjson.OPT_SORT_KEYS)
         row = (content_id("event", dict(event)), time.time(), body)
         with self._transaction() as db:
             done = db.execute("INSERT OR IGNORE INTO events (id, at, body) VALUES (?, ?, ?)", row)
             if spend is not None:
-                _book(db, spend)
+                _enter(db, "settled", spend, billed=False)
         self._booked += spend or Spend()
         return done.rowcount == 1
 
     def book(self, spend: Spend) -> None:
         """Add what was spent outside target calls, where no event tells of it."""
         with self._transaction() as db:
-            _book(db, spend)
+            _enter(db, "settled", spend, billed=False)
         self._booked += spend
 
     def reserve(self, need: Spend, billed: bool) -> int:
@@ -269,14 +266,8 @@ class Store(Reader):
         `billed`: if the process is killed before `settle`, the next `open` counts the reservation
         in full as uncertain; otherwise the next `open` releases it.
         """
-        row = (time.time(), billed, *astuple(need))
         with self._transaction() as db:
-            id = db.execute(
-                "INSERT INTO ledger (state, at, billed, calls, input_tokens, output_tokens, usd,"
-                " seconds, uncertain) VALUES ('reserved', ?, ?, ?, ?, ?, ?, ?, ?)",
-                row,
-            ).lastrowid
-            assert id is not None
+            id = _enter(db, "reserved", need, billed)
             self._open[id] = (need, billed)  # before the commit: a Ctrl-C may only over-count
         return id
 
@@ -397,9 +388,12 @@ def _excerpts(a: str, b: str, width: int = 60) -> tuple[str, str]:
     return (cut(a), cut(b)) if max(len(a), len(b)) > width else (a, b)
 
 
-def _book(db: sqlite3.Connection, spend: Spend) -> None:
-    db.execute(
+def _enter(db: sqlite3.Connection, state: str, spend: Spend, billed: bool) -> int:
+    """A new row of the ledger; its number."""
+    id = db.execute(
         "INSERT INTO ledger (state, at, billed, calls, input_tokens, output_tokens, usd, seconds,"
-        " uncertain) VALUES ('settled', ?, 0, ?, ?, ?, ?, ?, ?)",
-        (time.time(), *astuple(spend)),
-    )
+        " uncertain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (state, time.time(), billed, *astuple(spend)),
+    ).lastrowid
+    assert id is not None
+    return id
