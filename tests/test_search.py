@@ -1,5 +1,6 @@
 """The search on a world with a known answer: invariants of a run."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -140,4 +141,24 @@ def test_plans_are_sane(calls: int, train: int, validation: int) -> None:
     plan = make_plan(calls, train, validation)
     assert plan.candidates >= 4
     assert 1 <= sum(plan.rungs) <= train
-    assert round_calls(plan.candidates, plan.rungs, validation) > validation
+    assert 1 <= plan.validated(validation) <= validation
+    assert plan.round_calls(validation) <= round_calls(plan.candidates, plan.rungs, validation)
+
+
+@given(calls=st.integers(300, 3000))
+def test_a_plan_of_few_calls_has_a_whole_round(calls: int) -> None:
+    """With 50 train and 150 validation rows; else the search ends before any verdict."""
+    plan = make_plan(calls, 50, 150)
+    assert plan.validated(150) + plan.round_calls(150) <= calls
+
+
+def test_a_search_of_few_calls_asks_the_same_part_of_the_validation_rows() -> None:
+    task, plan = LevelTask(), replace(PLAN, validation=20)
+    asked = [
+        {row for row, _, _ in event.rows}
+        for event in play(task, 3, plan=plan)
+        if isinstance(event, Scored) and event.split == "validation"
+    ]
+    assert len(asked) > 2
+    assert all(rows == asked[0] for rows in asked)
+    assert len(asked[0]) == 20 < len(task.ids("validation"))

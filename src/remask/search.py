@@ -35,6 +35,8 @@ from remask.prompt import Prompt
 from remask.trace import Outcome, Split, Trace, mean_score
 
 CAUTIOUS = 1.0  # margin of acceptance: one standard deviation where the true difference is 0
+FEW_TRAIN = 24  # rows of a round where less than two rounds with more fit in
+FEWEST_VALIDATED = 75  # rows, where there are so many: fewer tell too little of a candidate
 DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
 
 
@@ -46,26 +48,43 @@ class Plan:
     rungs: tuple[int, ...]  # train rows that each rung adds; a third goes on to the next
     rounds: int  # at most
     patience: int  # rounds without an acceptance before the search gives up
+    validation: int | None = None  # rows of that split that are asked; None: all
     combined: int = 0  # of a round's candidates, at most: earlier edits made at once
     accepts: Rule = improves  # whether the winner's leads on validation rows make it incumbent
+
+    def validated(self, rows: int) -> int:
+        """Validation rows that are asked, of so many."""
+        return rows if self.validation is None else min(rows, self.validation)
+
+    def round_calls(self, validation: int) -> int:
+        """Target calls of one round, at most, with so many rows in the validation split."""
+        return round_calls(self.candidates, self.rungs, self.validated(validation))
 
 
 def make_plan(calls: int | None, train: int, validation: int, cautious: bool = False) -> Plan:
     """A plan for `calls` target calls (without those of the final test; None: no limit).
 
     One round costs the incumbent on the train rows, the rungs, and the winner on validation. Most
-    candidates are far worse than their parent, so the first rung is short and there are many.
+    candidates are far worse than their parent, so the first rung is short and there are many. Of a
+    small budget few validation rows and short rungs buy more rounds, which is worth more than what
+    each of them knows (docs/log.md, plans of small budgets).
     """
     rule = partial(improves, step=CAUTIOUS, ahead=CAUTIOUS) if cautious else improves
-    rows = min(train, 48)
-    rungs = tuple(n for n in (rows // 6, rows // 3, rows - rows // 6 - rows // 3) if n)
-    candidates = 24
+    rungs, candidates = _rungs(min(train, 48)), 24
     if calls is None:
         return Plan(candidates, rungs, rounds=30, patience=6, accepts=rule)
+    validation = min(validation, max(FEWEST_VALIDATED, calls // 8))
+    if train >= FEW_TRAIN and calls - validation < 2 * round_calls(6, rungs, validation):
+        rungs = _rungs(FEW_TRAIN)[1:]
     while candidates > 6 and calls - validation < 3 * round_calls(candidates, rungs, validation):
         candidates -= 3
     rounds = max(1, -(-(calls - validation) // round_calls(candidates, rungs, validation)))
-    return Plan(candidates, rungs, rounds=4 * rounds, patience=6, accepts=rule)
+    return Plan(candidates, rungs, 4 * rounds, 6, validation, accepts=rule)
+
+
+def _rungs(rows: int) -> tuple[int, ...]:
+    """Train rows for three rungs, each about as long as those before it together."""
+    return tuple(n for n in (rows // 6, rows // 3, rows - rows // 6 - rows // 3) if n)
 
 
 def survivors(alive: int) -> int:
@@ -92,7 +111,7 @@ def search(
     if state.stopped:
         return
     try:
-        for event in _opening(state, start, task, proposer):
+        for event in _opening(state, start, plan, task, proposer, seed):
             yield event
             state = advance(state, event)
         while state.round < plan.rounds and state.stale < plan.patience:
@@ -122,12 +141,21 @@ def final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome
     return before, after
 
 
-def _opening(state: State, start: Prompt, task: Task, proposer: Proposer) -> Iterator[Event]:
-    """The baseline on all validation rows, unless the state has it already."""
+def _opening(
+    state: State, start: Prompt, plan: Plan, task: Task, proposer: Proposer, seed: int
+) -> Iterator[Event]:
+    """The baseline on the validation rows, unless the state has it already."""
     if not state.baseline:
         yield Started(start.marked(), start.id, proposer.count(start.text))
     if (start.id, "validation") not in state.scores:
-        yield _score(task, start, "validation", task.ids("validation"), 0)[0]
+        yield _score(task, start, "validation", _validation(task, plan, seed), 0)[0]
+
+
+def _validation(task: Task, plan: Plan, seed: int) -> tuple[str, ...]:
+    """The validation rows that are asked: the same ones in all of a search."""
+    ids = tuple(task.ids("validation"))
+    chosen = rng_for(seed, "validation").permutation(len(ids))[: plan.validated(len(ids))]
+    return tuple(ids[i] for i in sorted(chosen))
 
 
 def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) -> Iterator[Event]:
@@ -170,7 +198,7 @@ def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) 
     if ahead[winner.prompt.id].mean <= 0:
         yield Kept(number, "no candidate was ahead on the train rows")
         return
-    yield from _verdict(state, plan, task, proposer, parent, winner, heard)
+    yield from _verdict(state, plan, task, proposer, parent, winner, heard, seed)
 
 
 def _verdict(
@@ -181,12 +209,13 @@ def _verdict(
     parent: Prompt,
     winner: Proposal,
     heard: dict[str, Trace],
+    seed: int,
 ) -> Iterator[Event]:
-    """The winner on all validation rows; the plan's rule says whether it is accepted.
+    """The winner on the validation rows; the plan's rule says whether it is accepted.
 
     `heard`: the trace of each train row that the proposals were drawn from.
     """
-    ids = task.ids("validation")
+    ids = _validation(task, plan, seed)
     event, _ = _score(task, winner.prompt, "validation", ids, state.round)
     yield event
     gains = _leads(event.rows, state.scores[(parent.id, "validation")])

@@ -27,7 +27,7 @@ from remask.inspecting import inspect_dataset
 from remask.ports import Chooser, Denoiser, Metric, Target
 from remask.prompt import Prompt
 from remask.queries import calls_for
-from remask.search import Plan, make_plan, round_calls
+from remask.search import FEWEST_VALIDATED, Plan, make_plan
 from remask.task.dataset import SPLITS, Columns, Dataset, load, require_splits
 from remask.task.labelled import LabelledTask
 from remask.task.metrics import METRICS, judge
@@ -239,7 +239,7 @@ class Job:
         if left is None or not asks_api(self.config.dlm):
             return plan
         # What the denoiser asks comes from the same calls.
-        rows = round_calls(plan.candidates, plan.rungs, self.rows("validation"))
+        rows = plan.round_calls(self.rows("validation"))
         share = rows / (rows + self.asked_per_round(plan) / self.calls_per_row)
         return self._plan(int(left * share))
 
@@ -278,7 +278,8 @@ def prepare(config: Config, parts: Parts, needed: Sequence[Split] = SPLITS) -> J
     }
     job = Job(config, parts, start, dataset, record)
     calls = config.budget.calls
-    least = job.asked_calls + job.test_calls + job.calls_per_row * job.rows("validation")
+    validated = min(job.rows("validation"), FEWEST_VALIDATED)
+    least = job.asked_calls + job.test_calls + job.calls_per_row * validated
     if needed == SPLITS and calls is not None and calls <= least:
         raise ConfigError(
             f"budget.calls = {calls} leaves nothing to search with: the sealed test takes "
