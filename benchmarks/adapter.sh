@@ -1,5 +1,5 @@
 #!/bin/sh
-# The training run of the shipped adapter: benchmarks/adapter.sh DATA OUT.safetensors [STEPS]
+# The training run of an adapter to ship (the present one is older): benchmarks/adapter.sh DATA OUT.safetensors [STEPS]
 # DATA: the folder of prompt corpora. Sentiment, entailment and paraphrase are what remask is
 # benchmarked on, so they are left out; 120 further tasks with conversations only measure.
 set -eu
