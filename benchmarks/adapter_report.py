@@ -1,4 +1,4 @@
-"""The page of the shipped adapter, docs/adapter.md, with its loss curve.
+"""The page of a trained adapter, docs/adapter.md, with its loss curve.
 
     python benchmarks/adapter_report.py --gather FOLDER --about COMMIT MACHINE
     python benchmarks/adapter_report.py
@@ -85,7 +85,7 @@ def picture(found: dict[str, Any]) -> None:
 
 def nats_table(found: dict[str, Any]) -> str:
     first = found.get("infill_first", {})
-    head = "| hidden | n | base, left side | first adapter | this one | below the base | "
+    head = "| hidden | n | base, left side | shipped adapter | this one | below the base | "
     head += "no conversations | one step |\n|---|---:|---:|---:|---:|---:|---:|---:|\n"
     rows = []
     for what, one in found["infill"].items():

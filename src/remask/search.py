@@ -116,7 +116,7 @@ def search(
             state = advance(state, event)
         while state.round < plan.rounds and state.stale < plan.patience:
             if _perfect(state):
-                yield Stopped("every validation row is right already")
+                yield Stopped("every validation row that was asked is right already")
                 return
             for event in _round(state, plan, task, proposer, seed):
                 yield event

@@ -1,16 +1,17 @@
 """Training with the real embedded model: what is trained is what is used, and kills do no harm."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from click.testing import CliRunner
 
-from remask.adapt.batches import cut, draw_batch
+from remask.adapt.batches import Batch, cut, draw_batch
 from remask.adapt.corpus import Case, read_cases
 from remask.adapt.corrupt import Mask
-from remask.adapt.loop import Plan, Progress, losses, train
+from remask.adapt.loop import Plan, Progress, _weights, losses, train
 from remask.adapt.measure import at_once, filled, measure
 from remask.adapt.student import Student, fresh
 from remask.backbone.weights import load_base
@@ -181,3 +182,14 @@ def test_a_missing_adapter_is_one_sentence(tmp_path: Path) -> None:
         main, ["adapt", "--data", str(tmp_path), "--out", str(tmp_path / "a.txt")]
     )
     assert done.exit_code == 2 and "ends with .safetensors" in done.stderr
+
+
+def test_weights_of_rows_and_of_the_inside_of_runs() -> None:
+    """A row of n masks weighs sqrt(n); tokens behind a mask by `interior` more than others."""
+    masked = torch.tensor([[False, True, True, True, True], [False, True, False, False, False]])
+    batch = Batch(*[torch.zeros(0)] * 6, masked, *[torch.zeros(0)] * 2)
+    even = _weights(batch, PLAN)
+    assert even.sum().item() == pytest.approx(1)
+    assert (even[:4].sum() / even[4]).item() == pytest.approx(2)
+    inner = _weights(batch, replace(PLAN, balance=0.0, interior=3.0))
+    assert (inner / inner[0]).tolist() == pytest.approx([1, 3, 3, 3, 1])

@@ -50,7 +50,7 @@ class EmbeddedDenoiser(LocalDenoiser):
         if elastic and not made.elastic:
             raise ConfigError(
                 "dlm.elastic: the adapter was not taught to leave places empty; set "
-                "elastic to false, or use an adapter made by this version of remask adapt"
+                "elastic to false, or use an adapter made with remask adapt --from fresh"
             )
         reading = embedded_reading(backbone, made, refresh)
         name = NAME if made.family == EMBEDDED else made.family.name

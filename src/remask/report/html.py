@@ -7,10 +7,9 @@ text is escaped, the page asks for nothing from anywhere, and its content policy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from remask.events import State
 from remask.report import chart, words
+from remask.report.templates import environment
 from remask.result import Result
 
 MAX_ROWS = 300  # of the table of candidates: with CELL it keeps the page under 1 MB
@@ -21,18 +20,12 @@ def render(
     result: Result, state: State, points: Sequence[words.Point], config: Mapping[str, Any]
 ) -> str:
     """The page. `points` as made by `words.points`; `config` is the run's stored configuration."""
-    environment = Environment(
-        loader=PackageLoader("remask.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["visible"] = words.visible
-    environment.filters["cell"] = lambda text: words.one_line(text, CELL)
-    environment.filters["figure"] = words.figure
+    templates = environment()
+    templates.filters["visible"] = words.visible
+    templates.filters["cell"] = lambda text: words.one_line(text, CELL)
+    templates.filters["figure"] = words.figure
     rows = words.candidates(state)
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         result=result,
         verdict=words.verdict_line(result),
         curve=chart.curve(points, max((p.calls for p in points), default=0)),

@@ -7,10 +7,9 @@ how a table is printed. Coordinates are pixels of the view box, y downwards.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from remask.evidence import Estimate
 from remask.report.chart import Tick, nice
+from remask.report.templates import environment
 from remask.report.words import figure, visible
 from remask.study import Row, Study, behind, counted, leaders
 
@@ -146,20 +145,17 @@ def picture(studies: Mapping[str, Study]) -> str:
     """An SVG of studies by name, all with the same numbers of steps."""
     steps = next(iter(studies.values())).design.steps
     panels = [_panel(i, steps, list(studies.values())) for i in range(len(PANELS))]
-    environment = Environment(
-        loader=PackageLoader("remask.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     names = [(visible(name), COLOURS[i % len(COLOURS)]) for i, name in enumerate(studies)]
-    return environment.get_template("steps.svg.j2").render(
-        names=names,
-        panels=panels,
-        width=2 * WIDTH,
-        height=LEGEND + 2 * HEIGHT,
-        area=(LEFT, RIGHT, TOP, BOTTOM),
+    return (
+        environment()
+        .get_template("steps.svg.j2")
+        .render(
+            names=names,
+            panels=panels,
+            width=2 * WIDTH,
+            height=LEGEND + 2 * HEIGHT,
+            area=(LEFT, RIGHT, TOP, BOTTOM),
+        )
     )
 
 
