@@ -154,6 +154,13 @@ def test_sentences_and_inserts_reach_every_place() -> None:
     assert all(h.start == h.stop and 6 <= h.tokens <= 24 for h in holes)
 
 
+@pytest.mark.parametrize("name", ["sentence", "blame"])
+def test_beside_a_single_sentence_a_new_one_is_put(name: str) -> None:
+    for seed in range(50):
+        masks = MASKERS[name](SHORT, count, np.random.default_rng(seed), [0.0])
+        assert masks == draw("insert", SHORT, seed)
+
+
 def test_blame_prefers_what_is_least_supported_but_not_always() -> None:
     support = [3.0, 2.0, 9.0, -4.0, 5.0, 1.0, 8.0, 7.0, 6.0, 4.0][: len(sentences(SUPPORT))]
     support += [10.0] * (len(sentences(SUPPORT)) - len(support))

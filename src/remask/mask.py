@@ -85,10 +85,11 @@ def span(
 def sentence(
     prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
 ) -> tuple[Mask, ...]:
-    """One or two sentences, all equally probable."""
+    """One or two sentences, all equally probable; beside a single one a new one is put instead,
+    since almost no text in its place does as well as it does (docs/log.md)."""
     units = _units(prompt)
     if len(units) == 1:
-        return whole(prompt, count, rng, support)
+        return insert(prompt, count, rng, support)
     chosen = rng.choice(len(units), size=int(rng.integers(1, 3)), replace=False)
     return _sized(prompt, [units[i] for i in sorted(chosen)], count, rng, _LONG_FACTORS)
 
@@ -116,7 +117,8 @@ def blame(
 
     `support` holds, for each of `sentences(prompt)`, its log-probability per token under the
     traces minus that without them. Only its order counts: the least supported sentence is the most
-    probable, each further one by a factor less, so that several draws differ.
+    probable, each further one by a factor less, so that several draws differ. Beside a single
+    sentence a new one is put, as in `sentence`.
     """
     units = _units(prompt)
     if support is None:
@@ -127,7 +129,7 @@ def blame(
     if len(support) != len(units):
         raise ValueError(f"{len(support)} support values for {len(units)} sentences")
     if len(units) == 1:
-        return whole(prompt, count, rng, support)
+        return insert(prompt, count, rng, support)
     order = np.argsort(np.asarray(support, dtype=float), kind="stable")
     weights = _DECAY ** np.arange(len(order))
     size = int(rng.integers(1, 3))

@@ -35,7 +35,8 @@ from remask.prompt import Prompt
 from remask.trace import Outcome, Split, Trace, mean_score
 
 CAUTIOUS = 1.0  # margin of acceptance: one standard deviation where the true difference is 0
-FEW_TRAIN = 24  # rows of a round where less than two rounds with more fit in
+CANDIDATES = 24  # of a round
+TRAINED = 24  # train rows of a round
 FEWEST_VALIDATED = 75  # rows, where there are so many: fewer tell too little of a candidate
 DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
 
@@ -61,22 +62,26 @@ class Plan:
         return round_calls(self.candidates, self.rungs, self.validated(validation))
 
 
-def make_plan(calls: int | None, train: int, validation: int, cautious: bool = False) -> Plan:
+def make_plan(
+    calls: int | None,
+    train: int,
+    validation: int,
+    cautious: bool = False,
+    fewest: int = FEWEST_VALIDATED,
+) -> Plan:
     """A plan for `calls` target calls (without those of the final test; None: no limit).
 
     One round costs the incumbent on the train rows, the rungs, and the winner on validation. Most
-    candidates are far worse than their parent, so the first rung is short and there are many. Of a
-    small budget few validation rows and short rungs buy more rounds, which is worth more than what
-    each of them knows (docs/log.md, plans of small budgets).
+    candidates are far worse than their parent, so there are many and a few rows are enough to drop
+    most of them; where not even one round fits in there are fewer. Few validation rows, `fewest` at
+    least, buy more rounds, which is worth more than what each of them knows (docs/log.md, plans).
     """
     rule = partial(improves, step=CAUTIOUS, ahead=CAUTIOUS) if cautious else improves
-    rungs, candidates = _rungs(min(train, 48)), 24
+    rungs, candidates = _rungs(min(train, TRAINED)), CANDIDATES
     if calls is None:
         return Plan(candidates, rungs, rounds=30, patience=6, accepts=rule)
-    validation = min(validation, max(FEWEST_VALIDATED, calls // 8))
-    if train >= FEW_TRAIN and calls - validation < 2 * round_calls(6, rungs, validation):
-        rungs = _rungs(FEW_TRAIN)[1:]
-    while candidates > 6 and calls - validation < 3 * round_calls(candidates, rungs, validation):
+    validation = min(validation, max(fewest, calls // 8))
+    while candidates > 6 and calls - validation < round_calls(candidates, rungs, validation):
         candidates -= 3
     rounds = max(1, -(-(calls - validation) // round_calls(candidates, rungs, validation)))
     return Plan(candidates, rungs, 4 * rounds, 6, validation, accepts=rule)

@@ -116,8 +116,8 @@ def improve(
             f"{bench.cap} runs leave nothing to search with: the {size} validation rows alone take "
             f"{size}; raise the cap or give fewer validation rows"
         )
-    whole = make_plan(bench.cap, len(bench.rows["train"]), size, cautious)
-    plan = replace(whole, validation=None)  # all components share the score of all rows
+    # All components share the score of all rows.
+    plan = make_plan(bench.cap, len(bench.rows["train"]), size, cautious, fewest=size)
     best = dict(start)
     texts = {name: prompt.text for name, prompt in best.items()}
     before = after = bench.mean(texts)
