@@ -38,6 +38,7 @@ CAUTIOUS = 1.0  # margin of acceptance: one standard deviation where the true di
 CANDIDATES = 24  # of a round
 TRAINED = 24  # train rows of a round
 FEWEST_VALIDATED = 75  # rows, where there are so many: fewer tell too little of a candidate
+ENOUGH_VALIDATED = 100  # until a budget pays for many rounds
 DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
 
 
@@ -80,7 +81,8 @@ def make_plan(
     rungs, candidates = _rungs(min(train, TRAINED)), CANDIDATES
     if calls is None:
         return Plan(candidates, rungs, rounds=30, patience=6, accepts=rule)
-    validation = min(validation, max(fewest, calls // 8))
+    enough = max(min(ENOUGH_VALIDATED, calls // 8), calls // 24)
+    validation = min(validation, max(fewest, enough))
     while candidates > 6 and calls - validation < round_calls(candidates, rungs, validation):
         candidates -= 3
     rounds = max(1, -(-(calls - validation) // round_calls(candidates, rungs, validation)))
