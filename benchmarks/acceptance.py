@@ -34,7 +34,8 @@ from simulation.world import START, Climate, Kind, World
 
 RESULTS = Path(__file__).parent / "results" / "acceptance.json"
 HARM = 0.01  # ending more than so much below the seed prompt is what a rule must avoid
-UNCLEAR = (0.03, 0.06)  # shares of harmed runs that 1,000 do not tell from the 5 % allowed
+UNCLEAR = (0.03, 0.06)  # shares of harmed runs that 1,000 do not tell from the 5 % allowed …
+AGAIN = 4  # … and so many times as many do
 SIZES = {"small": (50, 150, 800), "large": (200, 200, 2400)}  # train, validation, calls
 TESTS = (100, 300, 1000)  # sealed rows
 FRESH = 10_000  # first seed of the runs for the verdict: not those that chose the rule
@@ -84,13 +85,13 @@ def rules_table(places: dict[str, Climate], runs: int) -> Iterator[dict[str, Any
 
 
 def row(climate: Climate, size: str, name: str, shipped: NDArray[np.float64]) -> dict[str, Any]:
-    """One rule in one world; played twice as often where harm is near what is allowed."""
+    """One rule in one world; played AGAIN times as often where harm is near what is allowed."""
     runs = len(shipped)
     gains, changed = gains_of(climate, size, name, range(runs))
     more = gains - shipped
     low, high = UNCLEAR
     if low <= np.mean(gains < -100 * HARM) <= high:
-        again = gains_of(climate, size, name, range(runs, 2 * runs))
+        again = gains_of(climate, size, name, range(runs, AGAIN * runs))
         gains, changed = np.append(gains, again[0]), np.append(changed, again[1])
     found = {
         "rule": name,
