@@ -120,6 +120,22 @@ def test_a_killed_training_goes_on_as_if_it_was_not(cases: list[Case], tmp_path:
             next(train(other, known, PLAN, tmp_path / "b"))
 
 
+def test_the_length_of_a_run_may_change_until_its_rate_falls(
+    cases: list[Case], tmp_path: Path
+) -> None:
+    """8 steps begin to fall behind step 6, PLAN's 4 behind step 3."""
+    whole, seen = run(cases, tmp_path / "a", PLAN.steps)
+    longer = replace(PLAN, steps=8)
+    for progress in train(student(), cases, longer, tmp_path / "b", every=0.0):
+        if progress.step == 3:
+            break
+    rest, later = run(cases, tmp_path / "b", PLAN.steps)
+    assert [p.loss for p in later] == [p.loss for p in seen[3:]]
+    assert all(torch.equal(p, rest.parameters[name]) for name, p in whole.parameters.items())
+    with pytest.raises(ConfigError, match=r"4 of 4 steps.*go on with 4 steps"):
+        next(train(student(), cases, longer, tmp_path / "b"))
+
+
 def test_the_rate_rises_stays_and_falls() -> None:
     plan = Plan(steps=100, warmup=10, rate=1.0, decay=0.2)
     rates = [plan.rate_at(step) for step in range(100)]

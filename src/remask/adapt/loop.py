@@ -80,7 +80,8 @@ def train(
 ) -> Iterator[Progress]:
     """Train from where `checkpoint` stands, written every so many seconds and at the end.
 
-    A checkpoint belongs to plan, cases, base and the parameters that the student begins with.
+    A checkpoint belongs to plan, cases, base and the parameters that the student begins with. The
+    number of steps may still change while the rate does not fall: both runs are then the same.
     Raises ConfigError where it is of another run, NumericsError where the loss is not a number.
     """
     layout = Layout(student.base, student.family)
@@ -88,9 +89,10 @@ def train(
     began = [float(p.detach().double().sum()) for p in student.parameters.values()]
     # The embedded base is not named, so that checkpoints of older versions stay good.
     base = [] if student.family == EMBEDDED else [student.base.content]
-    name = content_id("plan", asdict(plan), sorted(case.id for case in cases), began, *base)
+    settings = {key: value for key, value in asdict(plan).items() if key != "steps"}
+    name = content_id("plan", settings, sorted(case.id for case in cases), began, *base)
     optimiser = _optimiser(student, plan)
-    done = _restore(checkpoint, student, optimiser, name)
+    done = _restore(checkpoint, student, optimiser, name, plan)
     saved = time.monotonic()
     for step in range(done, plan.steps):
         start = time.monotonic()
@@ -108,7 +110,8 @@ def train(
             group["lr"] = group["faster"] * rate
         optimiser.step()
         if step + 1 == plan.steps or time.monotonic() - saved > every:
-            _save(checkpoint, student, optimiser, name, step + 1)
+            header = {"plan": name, "steps": str(plan.steps), "step": str(step + 1)}
+            _save(checkpoint, student, optimiser, header)
             saved = time.monotonic()
         yield Progress(step + 1, entropy, rate, time.monotonic() - start)
 
@@ -165,7 +168,9 @@ def _optimiser(student: Student, plan: Plan) -> torch.optim.AdamW:
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
 
 
-def _save(path: Path, student: Student, optimiser: torch.optim.AdamW, name: str, step: int) -> None:
+def _save(
+    path: Path, student: Student, optimiser: torch.optim.AdamW, header: Mapping[str, str]
+) -> None:
     """One file that appears by one rename: a kill leaves the old one or the new one."""
     tensors: dict[str, Tensor] = {}
     for key, p in student.parameters.items():
@@ -173,11 +178,13 @@ def _save(path: Path, student: Student, optimiser: torch.optim.AdamW, name: str,
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}/{key}"] = optimiser.state[p][moment]
     temporary = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, temporary, {"plan": name, "step": str(step)})
+    save_file(tensors, temporary, dict(header))
     temporary.replace(path)
 
 
-def _restore(path: Path, student: Student, optimiser: torch.optim.AdamW, name: str) -> int:
+def _restore(
+    path: Path, student: Student, optimiser: torch.optim.AdamW, name: str, plan: Plan
+) -> int:
     """Steps that were done; 0 where there is no checkpoint."""
     if not path.exists():
         return 0
@@ -192,7 +199,12 @@ def _restore(path: Path, student: Student, optimiser: torch.optim.AdamW, name: s
             f"{path} is the checkpoint of a run with other settings or data; delete it, or name "
             "another output"
         )
-    step = int(header["step"])
+    step, steps = int(header["step"]), int(header["steps"])
+    if steps != plan.steps and step > (1 - plan.decay) * min(steps, plan.steps):
+        raise ConfigError(
+            f"{path} is the checkpoint of {step} of {steps} steps, and at {plan.steps} steps its "
+            f"rate would have been another; go on with {steps} steps, or name another output"
+        )
     for key, p in student.parameters.items():
         with torch.no_grad():
             p.copy_(tensors[f"value/{key}"])
