@@ -10,6 +10,7 @@ and the picture from it.
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -33,7 +34,7 @@ PARTS = {  # of the results: the file that holds it
 
 def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
     """All figures of one adapter; parts that were not run are missing."""
-    log = [json.loads(line) for line in (folder / "run.log.jsonl").read_text("utf-8").splitlines()]
+    log = stages(sorted(folder.glob("run*.log.jsonl")))
     steps = [row for row in log if "loss" in row]
     losses = [row["loss"] for row in steps]
     found: dict[str, Any] = {
@@ -56,6 +57,19 @@ def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
             {key: value for key, value in json.loads(line).items() if key != "losses"}
             for line in lines
         ]
+    return found
+
+
+def stages(logs: Sequence[Path]) -> list[dict[str, Any]]:
+    """The lines of one stage after another with steps that go on; of a step that a kill let be done
+    twice the later line."""
+    found: list[dict[str, Any]] = []
+    for path in logs:
+        rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        latest = {("loss" in row, row["step"]): row for row in rows}
+        before = found[-1]["step"] if found else 0
+        later = [{**row, "step": before + row["step"]} for row in latest.values()]
+        found += sorted(later, key=lambda row: row["step"])
     return found
 
 

@@ -26,7 +26,7 @@ from optimisers import few_shot, templates
 from remask.errors import BudgetSpent
 from remask.ports import Reply
 from remask.prompt import Prompt
-from remask.trace import Chat, Message, Outcome
+from remask.trace import Chat, Example, Message, Outcome
 from search_report import BEGIN, END, balanced, placed, report
 from tasks import NAMES, load_task
 
@@ -361,3 +361,18 @@ def test_gepa_ends_by_the_cap_and_reports_what_validates_best() -> None:
     with contextlib.suppress(BudgetSpent):
         evolve(lab, reflection_lm=lambda prompt: "```\nCopy the message.\n```")
     assert lab.at(400) == "Copy the message." and lab.counted.spent <= 400
+
+
+def test_a_target_that_is_free_answers_in_its_own_words() -> None:
+    class Both(Parrot):
+        def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
+            raise AssertionError("the target of a free task never chooses")
+
+        def _said(self, prompt: str, message: str = "") -> str:
+            return "I think that it is Positive." if "love" in message else "Nice!"
+
+    bench = load_task("reviews")
+    texts = {"love": "positive", "dull": "negative"}
+    examples = [Example(text, "train", text, label) for text, label in texts.items()]
+    lab = open_lab(bench, examples, Both(), 2, 0)
+    assert [o.score for o in lab.task.evaluate(lab.start, ["love", "dull"])] == [1, 0]

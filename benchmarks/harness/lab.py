@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 from harness.meter import Counted
 from remask.config import Config, make_config
-from remask.ports import Target
+from remask.ports import Reply, Target
 from remask.prompt import Prompt
 from remask.task.labelled import LabelledTask
-from remask.trace import Example, mean_score
+from remask.trace import Chat, Example, mean_score
 from tasks import BenchTask
 
 
@@ -66,9 +66,27 @@ class Lab:
 Optimiser = Callable[[Lab], None]  # may end by BudgetSpent
 
 
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A target that answers only, whatever else it can."""
+
+    target: Target
+    billed = False
+    max_attempts = 1
+
+    @property
+    def identity(self) -> str:
+        return self.target.identity
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        return self.target.respond(chats, repeat)
+
+
 def make_task(bench: BenchTask, examples: Sequence[Example], target: Target) -> LabelledTask:
-    """The benchmark's one way to score: forced choice for labels, else the task's metric."""
-    return LabelledTask(examples, target, bench.metric, labels=bench.labels, answer=bench.answer)
+    """The benchmark's one way to score: forced choice for labels unless the target is free to
+    answer, else the task's metric."""
+    asked = Answering(target) if bench.free else target
+    return LabelledTask(examples, asked, bench.metric, labels=bench.labels, answer=bench.answer)
 
 
 def open_lab(

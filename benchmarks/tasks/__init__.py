@@ -12,7 +12,7 @@ from pathlib import Path
 
 from remask.ports import Metric
 
-NAMES = ("sst2", "letters", "snli", "mrpc", "sst5")
+NAMES = ("sst2", "letters", "reviews", "snli", "mrpc", "sst5")
 Row = Mapping[str, str]
 
 
@@ -27,6 +27,7 @@ class BenchTask:
     templates: tuple[str, ...]  # prompts as people write them for such a task
     read: Callable[[Path, str], list[Row]]  # (folder of the data sets, file) -> all its rows
     labels: tuple[str, ...] = ()  # empty: the task is one of generation
+    free: bool = False  # the target answers in its own words instead of choosing a label
     metric: str | Metric = "label"
     max_tokens: int = 8  # of an answer that is generated
 
