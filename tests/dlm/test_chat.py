@@ -338,7 +338,7 @@ def test_check_says_that_the_denoiser_costs_and_asks_it_nothing(
 def test_the_plan_leaves_calls_for_the_denoiser() -> None:
     plans = {}
     for model in ("embedded", "chat:writer"):
-        values = config("http://127.0.0.1:1/v1", dlm={"model": model}, budget={"calls": 300})
+        values = config("http://127.0.0.1:1/v1", dlm={"model": model}, budget={"calls": 200})
         settings = make_config(values, "test")
         job = prepare(settings, Parts(rows=few_rows()))
         plans[model] = (job.plan.candidates, job.asked_per_round(job.plan))
