@@ -55,7 +55,9 @@ def play(climate: Climate, size: str, rule: Candidate, seed: int) -> End:
     train, validation, calls = SIZES[size]
     rows = {"train": train, "validation": validation, "test": TESTS[-1]}
     world = World(climate, rows, calls, seed)
-    plan, state = replace(make_plan(calls, train, validation), accepts=rule.make()), State()
+    plan, state = make_plan(calls, train, validation), State()
+    if rule.make:
+        plan = replace(plan, accepts=rule.make())
     for event in search(state, START, plan, world, world, seed):
         state = advance(state, event)
     best = state.prompt(state.incumbent)

@@ -68,9 +68,10 @@ def test_the_tables_of_the_verdict() -> None:
 @given(DIFFERENCES, DIFFERENCES)
 def test_rules(step: list[float], whole: list[float]) -> None:
     for name, rule in RULES.items():
-        assert not rule.make()([-1.0, -1.0, 0.0, 1.0], [1.0] * 9), name
-        assert not rule.make()([], [1.0] * 9), name
-        assert rule.make()([1.0] * 40, [1.0] * 40), name
+        make = rule.make or (lambda: make_plan(2400, 200, 200).accepts)
+        assert not make()([-1.0, -1.0, 0.0, 1.0], [1.0] * 9), name
+        assert not make()([], [1.0] * 9), name
+        assert make()([1.0] * 40, [1.0] * 40), name
     if both_halves(step, whole):
         assert accepts(step)
     rises = remembering(0.5)

@@ -152,6 +152,17 @@ def test_a_plan_of_few_calls_has_a_whole_round(calls: int) -> None:
     assert plan.validated(150) + plan.round_calls(150) <= calls
 
 
+def test_the_seed_prompt_is_left_by_a_margin_that_grows_with_the_rounds() -> None:
+    ahead = [1.0] * 12 + [-1.0] * 8 + [0.0] * 80  # Σd = 4 = 0.89 sqrt(Σd²)
+    small, large = make_plan(800, 50, 150), make_plan(2400, 200, 200)
+    assert small.accepts(ahead, ahead) and not large.accepts(ahead, ahead)
+    assert not large.accepts(ahead, [0.0] * 100) and not make_plan(None, 50, 150).accepts(
+        ahead, ahead
+    )
+    assert large.accepts(ahead, [1.0] * 12 + [0.0] * 88)
+    assert not make_plan(2400, 200, 200, cautious=True).accepts(ahead, [1.0] * 12 + [0.0] * 88)
+
+
 def test_a_search_of_few_calls_asks_the_same_part_of_the_validation_rows() -> None:
     task, plan = LevelTask(), replace(PLAN, validation=20)
     asked = [

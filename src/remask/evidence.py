@@ -21,7 +21,7 @@ Rule = Callable[[Differences, Differences], bool]  # see `improves`, which is on
 MIN_DIFFERING = 10  # rows; fewer that differ never carry a verdict (design decision 6)
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 LARGEST = 1e100  # scores beyond it are refused, so that squares and sums stay finite
-AHEAD = 0.5  # of sqrt(Σd²): how far ahead of the seed prompt `improves` wants an incumbent to be
+AHEAD = 0.5  # of sqrt(Σd²): how far ahead of the seed prompt `improves` wants an incumbent at least
 NOISE = 1e-12  # relative (absolute below 1): smaller differences are taken for rounding
 HALVINGS = 60  # of an interval at most 2 wide: the limit is exact to 2e-18
 

@@ -28,17 +28,17 @@ from remask.events import (
     Stopped,
     advance,
 )
-from remask.evidence import Rule, improves
+from remask.evidence import AHEAD, Rule, improves
 from remask.identity import rng_for, seed_for
 from remask.ports import Combiner, Explainer, Proposal, Proposer, Task
 from remask.prompt import Prompt
 from remask.trace import Outcome, Split, Trace, mean_score
 
 CAUTIOUS = 1.0  # margin of acceptance: one standard deviation where the true difference is 0
+MANY_ROUNDS = 6  # from so many on the seed prompt is left by that margin only
 CANDIDATES = 24  # of a round
 TRAINED = 24  # train rows of a round
 FEWEST_VALIDATED = 75  # rows, where there are so many: fewer tell too little of a candidate
-ENOUGH_VALIDATED = 100  # until a budget pays for many rounds
 DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
 
 
@@ -77,16 +77,22 @@ def make_plan(
     most of them; where not even one round fits in there are fewer. Few validation rows, `fewest` at
     least, buy more rounds, which is worth more than what each of them knows (docs/log.md, plans).
     """
-    rule = partial(improves, step=CAUTIOUS, ahead=CAUTIOUS) if cautious else improves
     rungs, candidates = _rungs(min(train, TRAINED)), CANDIDATES
     if calls is None:
-        return Plan(candidates, rungs, rounds=30, patience=6, accepts=rule)
-    enough = max(min(ENOUGH_VALIDATED, calls // 8), calls // 24)
-    validation = min(validation, max(fewest, enough))
+        return Plan(candidates, rungs, 30, 6, accepts=_rule(30, cautious))
+    validation = min(validation, max(fewest, calls // 8))
     while candidates > 6 and calls - validation < round_calls(candidates, rungs, validation):
         candidates -= 3
     rounds = max(1, -(-(calls - validation) // round_calls(candidates, rungs, validation)))
-    return Plan(candidates, rungs, 4 * rounds, 6, validation, accepts=rule)
+    return Plan(candidates, rungs, 4 * rounds, 6, validation, accepts=_rule(rounds, cautious))
+
+
+def _rule(rounds: int, cautious: bool) -> Rule:
+    """What must be ahead by how much: the more rounds a budget pays for, the more winners chance
+    has, so the seed prompt is left by a margin that grows with them (docs/acceptance.md)."""
+    if cautious:
+        return partial(improves, step=CAUTIOUS, ahead=CAUTIOUS)
+    return partial(improves, ahead=min(CAUTIOUS, max(AHEAD, rounds / MANY_ROUNDS)))
 
 
 def _rungs(rows: int) -> tuple[int, ...]:

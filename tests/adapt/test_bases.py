@@ -260,9 +260,7 @@ def test_an_adapter_without_a_base_is_the_embedded_model_s(
     save_file(some, tmp_path / "new.safetensors", {**header, "base_content": base.backbone.content})
     load_adapter(base.backbone, tmp_path / "new.safetensors")
     with pytest.raises(BackendError, match=r"made for smollm2-135m \(smollm2-135m\), but"):
-        load_adapter(
-            load("smollm2").backbone, tmp_path / "old.safetensors", load("smollm2").family
-        )
+        load_adapter(load("smollm2").backbone, tmp_path / "old.safetensors", load("smollm2").family)
 
 
 # -- names and settings ---------------------------------------------------------------------------
