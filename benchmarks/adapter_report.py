@@ -99,7 +99,7 @@ def picture(found: dict[str, Any]) -> None:
 
 def nats_table(found: dict[str, Any]) -> str:
     first = found.get("infill_first", {})
-    head = "| hidden | n | base, left side | shipped adapter | this one | below the base | "
+    head = "| hidden | n | base, left side | first adapter | this one | below the base | "
     head += "no conversations | one step |\n|---|---:|---:|---:|---:|---:|---:|---:|\n"
     rows = []
     for what, one in found["infill"].items():

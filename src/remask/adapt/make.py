@@ -98,7 +98,7 @@ def adapt(
     notes = {
         "base": base.name,
         "steps": str(plan.steps),
-        "start": order.start,
+        "start": Path(order.start).name,  # without its folder: adapters and cards are passed on
         "elastic": str(plan.elastic).lower(),
         "license": _licences(kept),
     }
@@ -152,7 +152,7 @@ An adapter that turns {base.name} into a masked diffusion model for system promp
 `remask adapt`. Use it with `{used}`.
 
 - Base: {base.name}{commit}, by content `{base.backbone.content}`. Its licence holds here as well.
-- Started from: {order.start}. Settings: {settings}.
+- Started from: {Path(order.start).name}. Settings: {settings}.
 - Data: {len(kept)} prompts, {told} of them with conversations. Left out by name or text:
   `{order.leave_out or "nothing"}`. Licences as the data names them: {_licences(kept)}.
 - Written {time.strftime("%Y-%m-%d")}. On held-out prompts, nats per token, lower is better:
