@@ -35,7 +35,7 @@ from remask.prompt import Prompt
 from remask.trace import Outcome, Split, Trace, mean_score
 
 CAUTIOUS = 1.0  # margin of acceptance: one standard deviation where the true difference is 0
-MANY_ROUNDS = 6  # from so many on the seed prompt is left by that margin only
+MANY_ROUNDS = 5  # from so many on the seed prompt is left by that margin only
 CANDIDATES = 24  # of a round
 TRAINED = 24  # train rows of a round
 FEWEST_VALIDATED = 75  # rows, where there are so many: fewer tell too little of a candidate
