@@ -10,7 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from remask.evidence import Differences, Rule, accepts, improves
+from remask.evidence import AHEAD, Differences, Rule, accepts, improves
+from remask.search import CAUTIOUS
 
 
 def remembering(scale: float) -> Rule:
@@ -45,7 +46,7 @@ def margins(step: float, ahead: float) -> Callable[[], Rule]:
     return lambda: partial(improves, step=step, ahead=ahead)
 
 
-SHIPPED = "ahead of the seed prompt by 0.5 to 1"
+SHIPPED = f"ahead of the seed prompt by {AHEAD:g} to {CAUTIOUS:g}"
 RULES = {
     "any gain": Candidate(margins(0, 0)),
     **{f"a gain of {c:g}": Candidate(margins(c, 0)) for c in (0.25, 0.5, 1, 2)},
