@@ -40,6 +40,7 @@ PAPERS = ("receipt", "warranty", "invoice", "voucher", "serial")
 WORDS_PER_TOKEN = 0.75  # rough, for English
 CANDIDATES, ROUNDS = 12, 3
 BUDGET = 800  # model calls, the 160 of the sealed test among them: about 36 candidates
+GUIDANCE = 1.0  # by traces: what they lack stands in their words here (docs/inspect.md)
 
 
 def agent(model: str, messages: list[Message]) -> Message:
@@ -109,6 +110,7 @@ def play(seed: int, dlm: str | Denoiser, run_dir: Path) -> dict[str, Any]:
             settings={
                 "task": {"calls_per_sample": 2},
                 "search": {"candidates": CANDIDATES},
+                "dlm": {"guidance": GUIDANCE},
             },
         )
         requests = server.requests
