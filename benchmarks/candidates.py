@@ -1,19 +1,18 @@
-"""What single edits of a prompt are worth: candidates of several proposers, each asked on many rows.
+"""What single edits of a prompt are worth: each candidate of an arm is asked on many rows.
 
-    python benchmarks/candidates.py --data FOLDER --out FOLDER [--tasks sst2 letters] [--arms NAME ...]
+    python benchmarks/candidates.py --data FOLDER --out FOLDER [--tasks TASK ...] [--arms ARM ...]
 
-A search shows one number a run, and chance decides much of it. Here every candidate is asked on the
-same rows, so the arms, which differ in one setting each, can be told apart with far fewer calls.
-Traces and rows are those of a seed that no run of the grid has. What counts is `raced`: the gain over
-the start prompt on other rows of the candidate that leads on as many rows as a round of the search
-asks, which is what a setting is worth to the search. A finished arm is not run again; --out keeps
-one file an arm, and the last line of output is the table.
+A search shows one number a run, and chance decides much of it. Here every candidate is asked on
+the same rows, so arms that differ in one setting can be told apart with far fewer calls. Traces
+and rows are those of a seed that no run of the grid has. What counts is `raced`: the gain over the
+start prompt on other rows of the candidate that leads on as many rows as a round of the search
+asks, which is what a setting is worth to the search. --out keeps one file an arm, and a finished
+arm is not run again; the table comes last.
 """
 
 import argparse
 import json
 import time
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,6 @@ from remask.condition import select
 from remask.config import make_config
 from remask.denoisers import make_denoiser
 from remask.ports import Context, Denoiser, Proposal
-from remask.prompt import Prompt
 from remask.propose import Choose
 from remask.proposers import make_proposer
 from remask.search import CANDIDATES, TRAINED
@@ -147,7 +145,11 @@ def drawn(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
     """`n` different candidates that passed the guard, and the share of all that did not."""
     values = lab.config.model_dump()
     config = make_config(
-        {**values, "dlm": values["dlm"] | (arm.dlm or {}), "search": values["search"] | (arm.search or {})},
+        {
+            **values,
+            "dlm": values["dlm"] | (arm.dlm or {}),
+            "search": values["search"] | (arm.search or {}),
+        },
         "arm",
     )
     denoiser: Denoiser = RandomWords(load_base()) if arm.random else make_denoiser(config.dlm)
@@ -166,8 +168,8 @@ def drawn(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
 
 
 HEAD = (
-    f"{'task':8} {'arm':9} {'n':>3} {'refused':>7} {'start':>6} {'mean':>6} {'best':>6} {'better':>7} "
-    f"{'raced':>15} {'s':>4}"
+    f"{'task':8} {'arm':9} {'n':>3} {'refused':>7} {'start':>6} {'mean':>6} {'best':>6} "
+    f"{'better':>7} {'raced':>15} {'s':>4}"
 )
 
 

@@ -35,6 +35,7 @@ Describe the sentiment of the review in one word.
 What is the sentiment of the sentence?
 Classify the sentiment of the sentence: is the writer pleased or disappointed?
 Classify the sentiment. If it is mixed, choose the stronger one.
+Classify the sentiment. The sentiment is either positive or negative.
 Label each sentence. Sentence by sentence, say if it is positive.
 Is the reviewer happy with the film (positive), or unhappy (negative)?
 Judge the tone, not the topic. Classify the sentiment of the sentence.
@@ -86,6 +87,12 @@ def changed(old: str, new: str, base: Prompt = SUPPORT) -> Prompt:
 @pytest.mark.parametrize("text", [*GOOD_SHORT.split("\n")[:-2], "- Read it.\n- Classify it."])
 def test_plausible_edits_of_a_short_prompt_pass(text: str) -> None:
     assert objection(Prompt(text), SHORT, SEEN) == ""
+
+
+def test_an_answer_of_the_task_is_no_code() -> None:
+    labels = Prompt("Classify the sentiment. Say not_spam or billingIssue. Or not_spam.")
+    assert "tool or variable" in objection(labels, SHORT, SEEN)
+    assert objection(labels, SHORT, SEEN, answers=("not_spam", "billingIssue")) == ""
 
 
 @pytest.mark.parametrize(("old", "new"), GOOD_SUPPORT)

@@ -13,7 +13,6 @@ import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from itertools import pairwise
 
 from remask.prompt import Prompt, frozen_texts, sentences
 from remask.text import CHAT_MARK, INVISIBLE, words
@@ -64,11 +63,13 @@ def objection(
     max_growth: float = 3.0,
     max_chars: int | None = None,
     parts: Iterable[Prompt] = (),
+    answers: Iterable[str] = (),
 ) -> str:
     """Why `candidate` must not be tried, in a few words; "" if nothing speaks against it.
 
     `untrusted` is `ngrams` of what was read to write it; the words of its `parent` were there
     before, and may meet other traces by chance; so were those of the `parts` it combines. The
+    `answers` that the task allows may be named, though they look like code (not_spam). The
     prompt may grow to `max_growth` times the words of the baseline (60 words are always allowed)
     and to `max_chars` characters.
     """
@@ -79,7 +80,7 @@ def objection(
         or _secrets(candidate.text, baseline.text)
         or _copied(candidate.text, (baseline, parent or baseline, *parts), untrusted)
         or _commands(candidate.text, baseline.text)
-        or _code(candidate.text, baseline.text)
+        or _code(candidate.text, "\n".join((baseline.text, *answers)))
         or _repeated(candidate, baseline)
         or _foreign(candidate.text, baseline.text)
         or _unbalanced(candidate.text, baseline.text)
@@ -237,20 +238,20 @@ def _repeated(candidate: Prompt, baseline: Prompt) -> str:
 
 @lru_cache(maxsize=256)
 def _echoes(text: str) -> frozenset[str]:
-    """Words doubled within a clause; runs of one word three times, of two or three words twice."""
+    """Runs of one to three words twice within a clause, and of one word three times anywhere. Not
+    across clauses: "Classify the sentiment. The sentiment is …" only goes on."""
     found = set()
     for piece in _PIECE.findall(text):
         inside = words(piece)
-        for one, two in pairwise(inside):
-            if one == two and one not in _DOUBLE_OK:
-                found.add(f"{one} {two}")
+        for size in (1, 2, 3):
+            for i in range(len(inside) - 2 * size + 1):
+                run, again = inside[i : i + size], inside[i + size : i + 2 * size]
+                if run == again and not (size == 1 and run[0] in _DOUBLE_OK):
+                    found.add(" ".join(run + again))
     seen = _words(text)
-    for i in range(len(seen)):
-        if seen[i : i + 3] == seen[i : i + 1] * 3:
+    for i in range(len(seen) - 2):
+        if len({*seen[i : i + 3]}) == 1:
             found.add(" ".join(seen[i : i + 3]))
-        for size in (2, 3):
-            if seen[i : i + size] == seen[i + size : i + 2 * size]:
-                found.add(" ".join(seen[i : i + 2 * size]))
     return frozenset(found)
 
 

@@ -105,7 +105,13 @@ class DiffusionProposer:
     ) -> str:
         recipe = self.recipe
         return guard.too_long(prompt.text, self.count, recipe.max_tokens) or guard.objection(
-            prompt, self.baseline, untrusted, parent, max_growth=recipe.max_growth, parts=parts
+            prompt,
+            self.baseline,
+            untrusted,
+            parent,
+            max_growth=recipe.max_growth,
+            parts=parts,
+            answers=recipe.answers,
         )
 
     def _context(self, traces: Sequence[Trace], seed: int) -> Context:
