@@ -23,6 +23,7 @@ from optimisers import NAMES
 BEGIN, END = "<!-- search:begin -->", "<!-- search:end -->"
 ROOT = Path(__file__).parent.parent
 PRIMARY = (("remask", "random_edits"), ("remask", "few_shot"))  # fixed before the grid was run
+BESIDE = (("remask", "rewriter"), ("remask", "gepa_reflector"), ("remask_demos", "few_shot"))
 SAME = ("remask", "remask_again")  # A/A: what a difference of nothing looks like
 Rows = list[dict[str, Any]]
 
@@ -85,18 +86,30 @@ def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
     key = "test_rows" if tested else "withheld_rows"
     where = f"{'test' if tested else 'withheld'} rows at {last} calls"
     scores = {name: tables(rows, name, last, key, seeds) for name in optimisers}
-    return "\n".join([words, "", *lines, "", *compared(scores, where)]), curves
+    parts = [words, "", *lines, "", f"By task, {where}:", "", *by_task(scores, list(seeds))]
+    return "\n".join([*parts, "", *compared(scores, where)]), curves
+
+
+def by_task(scores: dict[str, dict[str, Table]], tasks: list[str]) -> list[str]:
+    """A mean hides what differs most: an optimiser a line, a task a column."""
+    lines = [_line(["optimiser", *tasks]), _line(["---"] * (1 + len(tasks)))]
+    for name, tables in scores.items():
+        means = [f"{100 * float(np.nanmean(tables[task])):.1f}" for task in tasks]
+        lines.append(_line([NAMES[name], *means]))
+    return lines
 
 
 def compared(scores: dict[str, dict[str, Table]], where: str) -> list[str]:
-    """The primary endpoint, and what remask differs from itself."""
+    """The primary endpoint, what else was asked, and what remask differs from itself."""
 
     def said(ours: str, theirs: str) -> str:
         gap = _said(difference(scores[ours], scores[theirs]))
         return f"- {NAMES[ours]} minus {NAMES[theirs]}, {where}: {gap}"
 
-    lines = [said(*pair) for pair in PRIMARY if set(pair) <= set(scores)]
-    out = ["Primary endpoint:", "", *lines] if lines else []
+    out: list[str] = []
+    for title, pairs in (("Primary endpoint:", PRIMARY), ("Beside it:", BESIDE)):
+        if lines := [said(*pair) for pair in pairs if set(pair) <= set(scores)]:
+            out += [*([""] if out else []), title, "", *lines]
     if set(SAME) <= set(scores):
         floor = spread(*(scores[name] for name in SAME))
         one = f"two runs on the same rows differ by {floor:.1f} points (root mean square)"

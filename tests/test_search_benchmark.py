@@ -275,6 +275,7 @@ def test_report_from_cells(tmp_path: Path) -> None:
     assert balanced(data["rows"], ["remask", "nothing"]) == {"letters": [0]}
     words, curves = report(data)
     assert "remask minus " + OPTIMISERS["few_shot"] + ", test rows at 60 calls: +0.0" in words
+    assert "By task, test rows at 60 calls:" in words and "| optimiser | letters |" in words
     assert set(curves) == {"remask", "remask_again", "random_edits", "few_shot", "nothing"}
     assert "two runs on the same rows differ by 0.0 points" in words
     assert data["commit"] == "c0ffee"
