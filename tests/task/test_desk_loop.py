@@ -9,7 +9,6 @@ import pytest
 
 pytest.importorskip("inspect_ai")
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "desk.py"
-SEEDS = (2, 1, 3, 0)  # the first that found it comes first
 
 pytestmark = [
     pytest.mark.slow,
@@ -31,13 +30,10 @@ def desk() -> ModuleType:
 def test_the_embedded_denoiser_finds_what_only_the_reviewer_says(
     desk: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One of a few seeds does: seed 2 did, seed 0 did not (benchmarks/results/desk.json)."""
+    """Five seeds of five did (benchmarks/results/desk.json)."""
     monkeypatch.setenv("LOOPBACK_API_KEY", "none")
-    for seed in SEEDS:
-        row = desk.play(seed, "embedded", tmp_path / str(seed))
-        assert row["calls"] == row["requests"] <= desk.BUDGET
-        if row["verdict"] == "improved":
-            break
+    row = desk.play(2, "embedded", tmp_path / "run")
+    assert row["calls"] == row["requests"] <= desk.BUDGET
     assert row["verdict"] == "improved" and row["after"] == 1.0
     assert desk.names_a_paper(row["prompt"]) and not desk.names_a_paper(desk.POLICY)
 
