@@ -7,7 +7,7 @@ the same rows, so arms that differ in one setting can be told apart with far few
 and rows are those of a seed that no run of the grid has. What counts is `raced`: the gain over the
 start prompt on other rows of the candidate that leads on as many rows as a round of the search
 asks, which is what a setting is worth to the search. --out keeps one file an arm, and a finished
-arm is not run again; the table comes last.
+arm is not run again; one of other settings is refused. The table comes last.
 """
 
 import argparse
@@ -96,14 +96,20 @@ def main() -> None:
     arg.add_argument("--rows", type=int, default=100)
     args = arg.parse_args()
     torch.set_num_threads(1)
+    asked = {"start": args.start, "candidates": args.candidates, "rows": args.rows}
     table = []
     for task in args.tasks:
         for name in args.arms:
             path = args.out / f"{task}.{name}.json"
             if not path.exists():
                 row = played(task, ARMS[name], args.data, args.start, args.candidates, args.rows)
-                write_whole(path, json.dumps(row))
-            table.append(line(task, name, json.loads(path.read_text("utf-8"))))
+                write_whole(path, json.dumps({"asked": asked, **row}))
+            row = json.loads(path.read_text("utf-8"))
+            if row["asked"] != asked:
+                raise SystemExit(
+                    f"{path}: made with {row['asked']}, asked now is {asked}; give another --out"
+                )
+            table.append(line(task, name, row))
             print(table[-1], flush=True)
     print("\n" + "\n".join([HEAD, *table]))
 
@@ -122,11 +128,12 @@ def played(
     proposals, refused = drawn(lab, arm, candidates)
     seconds = time.perf_counter() - since
     ids = lab.task.ids("validation")
-    asked = [(p.masker, p.prompt.text, lab.task.evaluate(p.prompt, ids)) for p in proposals]
+    before = lab.task.evaluate(lab.start, ids)
+    answered = [(p.masker, p.prompt.text, lab.task.evaluate(p.prompt, ids)) for p in proposals]
     return {
         "start": lab.start.text,
-        "start_scores": [o.score for o in lab.task.evaluate(lab.start, ids)],
-        "start_soft": [o.soft for o in lab.task.evaluate(lab.start, ids)],
+        "start_scores": [o.score for o in before],
+        "start_soft": [o.soft for o in before],
         "refused": refused,
         "seconds": round(seconds, 1),
         "candidates": [
@@ -136,7 +143,7 @@ def played(
                 "scores": [round(o.score, 4) for o in outcomes],
                 "soft": [round(o.soft, 4) for o in outcomes],
             }
-            for masker, text, outcomes in asked
+            for masker, text, outcomes in answered
         ],
     }
 

@@ -93,8 +93,8 @@ def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
 def by_task(scores: dict[str, dict[str, Table]], tasks: list[str]) -> list[str]:
     """A mean hides what differs most: an optimiser a line, a task a column."""
     lines = [_line(["optimiser", *tasks]), _line(["---"] * (1 + len(tasks)))]
-    for name, tables in scores.items():
-        means = [f"{100 * float(np.nanmean(tables[task])):.1f}" for task in tasks]
+    for name, known in scores.items():
+        means = [f"{100 * float(np.nanmean(known[task])):.1f}" for task in tasks]
         lines.append(_line([NAMES[name], *means]))
     return lines
 

@@ -377,3 +377,25 @@ def test_a_target_that_is_free_answers_in_its_own_words() -> None:
     examples = [Example(text, "train", text, label) for text, label in texts.items()]
     lab = open_lab(bench, examples, Both(), 2, 0)
     assert [o.score for o in lab.task.evaluate(lab.start, ["love", "dull"])] == [1, 0]
+
+
+def test_a_race_finds_the_one_good_candidate_and_keeps_out_of_a_lost_one() -> None:
+    from candidates import raced
+
+    gains = np.full((24, 100), -0.5)
+    assert not raced(gains, gains).any()  # nothing leads: the start prompt stays
+    gains[7] = 0.25
+    assert raced(gains, gains) == pytest.approx(0.25)  # all 24 race in each draw
+
+
+def test_an_arm_of_other_settings_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import candidates
+
+    asked = {"start": "", "candidates": 48, "rows": 80}
+    (tmp_path / "letters.remask.json").write_text(json.dumps({"asked": asked}))
+    options = ["--data", "x", "--out", str(tmp_path), "--tasks", "letters", "--arms", "remask"]
+    monkeypatch.setattr("sys.argv", ["candidates.py", *options])
+    with pytest.raises(SystemExit, match="give another --out"):
+        candidates.main()
