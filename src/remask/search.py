@@ -35,9 +35,9 @@ from remask.prompt import Prompt
 from remask.trace import Outcome, Split, Trace, mean_score
 
 CAUTIOUS = 1.0  # margin of acceptance: one standard deviation where the true difference is 0
-MANY_ROUNDS = 5  # from so many on the seed prompt is left by that margin only
-CANDIDATES = 24  # of a round
-TRAINED = 24  # train rows of a round
+MANY_ROUNDS = 4  # from so many on the seed prompt is left by that margin only
+CANDIDATES, FEWEST = 24, 6  # of a round, at most and at least
+TRAINED = 18  # train rows of a round
 FEWEST_VALIDATED = 75  # rows, where there are so many: fewer tell too little of a candidate
 DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
 
@@ -73,17 +73,20 @@ def make_plan(
     """A plan for `calls` target calls (without those of the final test; None: no limit).
 
     One round costs the incumbent on the train rows, the rungs, and the winner on validation. Most
-    candidates are far worse than their parent, so there are many and a few rows are enough to drop
-    most of them; where not even one round fits in there are fewer. Few validation rows, `fewest` at
-    least, buy more rounds, which is worth more than what each of them knows (docs/log.md, plans).
+    candidates are far worse than their parent, so there are many and two rows are enough to drop
+    most of them. Calls that pay for no whole round are lost, so there are as many candidates as let
+    whole rounds use up the budget. Few validation rows, `fewest` at least, buy more rounds; fewer
+    still would do harm too often (docs/log.md, plans).
     """
     rungs, candidates = _rungs(min(train, TRAINED)), CANDIDATES
     if calls is None:
         return Plan(candidates, rungs, 30, 6, accepts=_rule(30, cautious))
     validation = min(validation, max(fewest, calls // 8))
-    while candidates > 6 and calls - validation < round_calls(candidates, rungs, validation):
+    left = calls - validation
+    rounds = -(-left // round_calls(candidates, rungs, validation))
+    rounds = max(1, min(rounds, left // round_calls(FEWEST, rungs, validation)))
+    while candidates > FEWEST and left < rounds * round_calls(candidates, rungs, validation):
         candidates -= 3
-    rounds = max(1, -(-(calls - validation) // round_calls(candidates, rungs, validation)))
     return Plan(candidates, rungs, 4 * rounds, 6, validation, accepts=_rule(rounds, cautious))
 
 
@@ -96,8 +99,10 @@ def _rule(rounds: int, cautious: bool) -> Rule:
 
 
 def _rungs(rows: int) -> tuple[int, ...]:
-    """Train rows for three rungs, each about as long as those before it together."""
-    return tuple(n for n in (rows // 6, rows // 3, rows - rows // 6 - rows // 3) if n)
+    """Train rows for three rungs, each about twice as long as those before it together."""
+    first = -(-rows // 9)
+    second = min(2 * first, rows - first)
+    return tuple(n for n in (first, second, rows - first - second) if n)
 
 
 def survivors(alive: int) -> int:
