@@ -75,7 +75,8 @@ def main() -> None:
     start, done = time.monotonic(), out.exists()
     if not done:
         plan = Plan(args.steps, rate=3e-4)
-        adapt(Order((args.out / "domain.jsonl",), out, plan, str(args.adapter), held_out=0))
+        rows = (args.out / "domain.jsonl",)
+        adapt(Order(rows, out, plan, start=str(args.adapter), held_out=0))
     minutes = (time.monotonic() - start) / 60
     base, found = load_base(), {}
     for when, path in (("before", args.adapter), ("after", out)):

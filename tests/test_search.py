@@ -155,7 +155,7 @@ def test_whole_rounds_fit_into_a_budget(calls: int) -> None:
 
 
 def test_the_seed_prompt_is_left_by_a_margin_that_grows_with_the_rounds() -> None:
-    ahead = [1.0] * 12 + [-1.0] * 8 + [0.0] * 80  # Σd = 4 = 0.89 sqrt(Σd²)
+    ahead = [1.0] * 14 + [-1.0] * 9 + [0.0] * 77  # Σd = 5 = 1.04 sqrt(Σd²)
     small, large = make_plan(800, 50, 150), make_plan(2400, 200, 200)
     assert small.accepts(ahead, ahead) and not large.accepts(ahead, ahead)
     assert not large.accepts(ahead, [0.0] * 100) and not make_plan(None, 50, 150).accepts(

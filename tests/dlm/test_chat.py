@@ -336,15 +336,16 @@ def test_check_says_that_the_denoiser_costs_and_asks_it_nothing(
 
 
 def test_the_plan_leaves_calls_for_the_denoiser() -> None:
-    plans = {}
+    plans = {}  # of each, what it asks the denoiser in a round, and the validation rows
     for model in ("embedded", "chat:writer"):
         values = config("http://127.0.0.1:1/v1", dlm={"model": model}, budget={"calls": 200})
         settings = make_config(values, "test")
         job = prepare(settings, Parts(rows=few_rows()))
-        plans[model] = (job.plan.candidates, job.asked_per_round(job.plan))
-    assert plans["embedded"][1] == 0
-    assert plans["chat:writer"][1] == 2 * plans["chat:writer"][0]
-    assert plans["chat:writer"][0] < plans["embedded"][0]
+        plans[model] = (job.plan, job.asked_per_round(job.plan), job.rows("validation"))
+    (plan, asked, _), (written, writing, rows) = plans["embedded"], plans["chat:writer"]
+    assert asked == 0 and writing == 2 * written.candidates
+    assert written.rounds * (written.round_calls(rows) + writing) / 4 <= 200
+    assert plan.rounds * (plan.round_calls(rows) + writing) / 4 > 200
 
 
 def test_it_is_remote_and_scores_nothing() -> None:

@@ -12,7 +12,7 @@ DANGLING_TEXT = """
 a an the and or but nor of to in on at by for from with into as than that which who whose if
 when where while because is are was were be been being has have had can could will would
 should must may might do does not your my its their his her our this these either whether
-you're between about
+you're between about based
 """
 DANGLING = frozenset(DANGLING_TEXT.split())
 SENTENCE = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
