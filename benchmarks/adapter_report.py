@@ -4,8 +4,8 @@
     python benchmarks/adapter_report.py
 
 The first form writes benchmarks/results/adapter.json from what adapter.sh, ablation.py, infill.py,
-fills.py and domain.py left in FOLDER (docs/adapter.md lists the names); the second writes the page
-and the picture from it.
+fills.py, domain.py and search.py left in FOLDER (docs/adapter.md lists the names), and from
+benchmarks/results/search.json; the second writes the page and the picture from it.
 """
 
 import argparse
@@ -18,8 +18,12 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
+from harness.statistics import difference
+from search_report import Rows, balanced, tables
+
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results" / "adapter.json"
+GRID = ROOT / "benchmarks" / "results" / "search.json"
 PAGE, PICTURE = ROOT / "docs" / "adapter.md", ROOT / "docs" / "adapter.svg"
 BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
 SMOOTH = 20  # steps whose mean loss is one point of the curve
@@ -30,6 +34,13 @@ PARTS = {  # of the results: the file that holds it
     "fills_first": "fills-first.json",
     "domain": "domain.json",
 }
+SEARCHES = {  # whose prompts are compared on withheld rows: what the table calls it
+    "nothing": "the seed prompt",
+    "random_edits": "random words",
+    "first": "first adapter",
+    "remask": "this one",
+}
+SEARCHED = ("sst2", "sst5", "snli", "mrpc")
 
 
 def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
@@ -51,6 +62,8 @@ def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
     for key, name in PARTS.items():
         if (folder / name).exists():
             found[key] = json.loads((folder / name).read_text("utf-8").splitlines()[-1])
+    if (folder / "search-first.json").exists():
+        found["searches"] = searches(folder / "search-first.json", GRID)
     if (folder / "arms.jsonl").exists():
         lines = (folder / "arms.jsonl").read_text("utf-8").splitlines()
         found["arms"] = [
@@ -58,6 +71,32 @@ def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
             for line in lines
         ]
     return found
+
+
+def searches(first: Path, grid: Path) -> dict[str, Any]:
+    """Mean score of the prompts that searches end with, by task and denoiser, and the differences
+    of the mean over SEARCHED in points; on the (task, seed) pairs that all of them have."""
+    ours, theirs = (json.loads(path.read_text("utf-8")) for path in (grid, first))
+    rows: Rows = ours["rows"]
+    rows += [{**r, "optimiser": "first"} for r in theirs["rows"] if r["optimiser"] == "remask"]
+    calls = max(row["calls"] for row in rows)
+    seeds = {t: s for t, s in balanced(rows, list(SEARCHES)).items() if t in SEARCHED}
+    scores = {name: tables(rows, name, calls, "withheld_rows", seeds) for name in SEARCHES}
+    gaps = {
+        other: difference(scores["remask"], scores[other]) for other in ("random_edits", "first")
+    }
+    return {
+        "calls": calls,
+        "seeds": seeds,
+        "scores": {
+            name: {task: round(100 * float(table.mean()), 1) for task, table in by_task.items()}
+            for name, by_task in scores.items()
+        },
+        "differences": {
+            o: [round(g.mean, 1), round(g.low, 1), round(g.high, 1)] for o, g in gaps.items()
+        },
+        "commits": {"grid": ours["commit"], "first": theirs["commit"]},
+    }
 
 
 def stages(logs: Sequence[Path]) -> list[dict[str, Any]]:
@@ -139,6 +178,26 @@ def domain_table(found: dict[str, Any]) -> str:
     return head + "\n".join(rows)
 
 
+def searches_table(found: dict[str, Any]) -> str:
+    ends = found["searches"]
+    tasks = list(ends["seeds"])
+    lines = [f"| denoiser | {' | '.join(tasks)} | mean |", "|---|" + "---:|" * (len(tasks) + 1)]
+    for name, scores in ends["scores"].items():
+        shown = [f"{score:.1f}" for score in (*scores.values(), mean(scores.values()))]
+        lines.append(f"| {SEARCHES[name]} | {' | '.join(shown)} |")
+    gaps = [
+        f"this one minus {SEARCHES[other]} {at:+.1f} points (95 %: {low:+.1f} to {high:+.1f})"
+        for other, (at, low, high) in ends["differences"].items()
+    ]
+    runs = ", ".join(f"{task} {len(seeds)}" for task, seeds in ends["seeds"].items())
+    words = (
+        f"Score of the prompt after {ends['calls']} target calls, withheld rows; seeds: {runs}. "
+        f"Mean over the tasks: {'; '.join(gaps)}. Commits {ends['commits']['grid']} (grid) and "
+        f"{ends['commits']['first']} (first adapter)."
+    )
+    return f"{words}\n\n" + "\n".join(lines)
+
+
 def arms_table(found: dict[str, Any]) -> str:
     rows = [f"| {arm['arm']} | {arm['loss']:.3f} |" for arm in found["arms"]]
     return "| arm | loss, last 30 of 60 steps |\n|---|---:|\n" + "\n".join(rows)
@@ -154,6 +213,7 @@ def figures(found: dict[str, Any]) -> str:
         ("infill", "Nats per hidden token", nats_table),
         ("fills", "What the sampler writes", fills_table),
         ("domain", "A domain in a quarter of an hour", domain_table),
+        ("searches", "In the search", searches_table),
         ("arms", "Arms", arms_table),
     ):
         if key in found:
