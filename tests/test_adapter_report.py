@@ -1,4 +1,4 @@
-"""benchmarks/adapter_report.py: what searches with one adapter and another are said to differ by."""
+"""benchmarks/adapter_report.py: what searches with this adapter and another differ by."""
 
 import json
 import sys
