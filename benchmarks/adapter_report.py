@@ -174,8 +174,12 @@ def domain_table(found: dict[str, Any]) -> str:
                 f"| {where} | {what} | {before['n']} | {before['base_left']:.2f} | "
                 f"{before['dlm']:.2f} | {after['dlm']:.2f} |"
             )
+    words = (
+        f"{domain['trained']} prompts of tasks that were left out of training, {domain['steps']} "
+        f"steps of `remask adapt`, {domain['minutes']:.0f} minutes. `general`: forgetting.\n\n"
+    )
     head = "| prompts | hidden | n | base | before | after |\n|---|---|---:|---:|---:|---:|\n"
-    return head + "\n".join(rows)
+    return words + head + "\n".join(rows)
 
 
 def searches_table(found: dict[str, Any]) -> str:
@@ -212,7 +216,7 @@ def figures(found: dict[str, Any]) -> str:
     for key, title, table in (
         ("infill", "Nats per hidden token", nats_table),
         ("fills", "What the sampler writes", fills_table),
-        ("domain", "A domain in a quarter of an hour", domain_table),
+        ("domain", "A new domain", domain_table),
         ("searches", "In the search", searches_table),
         ("arms", "Arms", arms_table),
     ):
