@@ -34,8 +34,8 @@ from remask.ports import Combiner, Explainer, Proposal, Proposer, Task
 from remask.prompt import Prompt
 from remask.trace import Outcome, Split, Trace, mean_score
 
-CAUTIOUS = 1.1  # margin of acceptance, in standard deviations where the true difference is 0
-STEADY = 3  # rounds of a budget for each standard deviation that leaving the seed prompt takes
+CAUTIOUS = 1.1  # the largest margin, in standard deviations of a sum whose true value is 0
+ROUNDS_PER_MARGIN = 3  # so many rounds make a margin of one standard deviation
 CANDIDATES, FEWEST = 24, 6  # of a round, at most and at least
 TRAINED = 18  # train rows of a round
 FEWEST_VALIDATED = 75  # rows, where there are so many: fewer tell too little of a candidate
@@ -95,7 +95,7 @@ def _rule(rounds: int, cautious: bool) -> Rule:
     has, so the seed prompt is left by a margin that grows with them (docs/acceptance.md)."""
     if cautious:
         return partial(improves, step=CAUTIOUS, ahead=CAUTIOUS)
-    return partial(improves, ahead=min(CAUTIOUS, max(AHEAD, rounds / STEADY)))
+    return partial(improves, ahead=min(CAUTIOUS, max(AHEAD, rounds / ROUNDS_PER_MARGIN)))
 
 
 def _rungs(rows: int) -> tuple[int, ...]:
