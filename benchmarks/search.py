@@ -1,6 +1,6 @@
 """The search benchmark: task × optimiser × seed, in which only the optimiser varies.
 
-    python benchmarks/search.py --data FOLDER --runs FOLDER [--jobs 2] [--only TASK/OPTIMISER]
+    python benchmarks/search.py --data FOLDER --runs FOLDER [--jobs 2] [--optimisers NAME …]
     python benchmarks/search.py --data FOLDER --runs FOLDER --ceiling
 
 --data holds the folders sst2, sst5, snli and mrpc, each with train.jsonl, validation.jsonl and
@@ -83,13 +83,13 @@ def main() -> None:
     arg.add_argument("--data", type=Path, required=True)
     arg.add_argument("--runs", type=Path, required=True)
     arg.add_argument("--tasks", nargs="+", choices=TASKS, default=list(TASKS))
+    arg.add_argument("--optimisers", nargs="+", choices=OPTIMISERS, default=list(OPTIMISERS))
     arg.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arg.add_argument("--calls", type=int, default=Protocol().calls)
     for rows in ("train", "validation", "withheld", "test"):
         usual = getattr(Protocol(), rows)
         arg.add_argument(f"--{rows}", type=int, default=usual, metavar="ROWS", help=f"{usual}")
     arg.add_argument("--dlm", default="embedded", help="embedded[:ADAPTER], such as an older one")
-    arg.add_argument("--only", default="", help="TASK/OPTIMISER; * stands for all")
     arg.add_argument("--jobs", type=int, default=1)
     arg.add_argument("--no-test", action="store_true", help="a pilot: the test stays sealed")
     arg.add_argument("--ceiling", action="store_true", help="best of many prompts, withheld rows")
@@ -107,7 +107,7 @@ def main() -> None:
             print(ceiling(task, args.data, args.runs, args.prompts, protocol), flush=True)
         return
     out = args.out or (args.runs / "search.json" if args.no_test else RESULTS)
-    cells = list(grid(args.tasks, list(OPTIMISERS), args.seeds, args.only))
+    cells = list(grid(args.tasks, args.optimisers, args.seeds))
     for task in {cell.task: None for cell in cells}:
         check_rows(load_task(task), args.data, protocol)
     sys.exit(

@@ -175,9 +175,6 @@ def test_a_part_of_the_grid_is_balanced() -> None:
     assert [(c.seed, c.task, c.optimiser) for c in cells[:4]] == [
         (0, "a", "x"), (0, "a", "y"), (0, "a", "z"), (0, "b", "x"),
     ]  # fmt: skip
-    assert [c.name for c in grid(["a", "b"], ["x", "y"], [0], "*/y")] == ["a/y/0", "b/y/0"]
-    with pytest.raises(SystemExit, match="--only q/x"):
-        list(grid(["a"], ["x"], [0], "q/x"))
 
 
 def test_the_curve_is_read_from_incumbents(tmp_path: Path) -> None:

@@ -52,22 +52,13 @@ class Sealed(Exception):
     """The test rows of this cell were asked before."""
 
 
-def grid(
-    tasks: Sequence[str], optimisers: Sequence[str], seeds: Sequence[int], only: str = ""
-) -> Iterator[Cell]:
+def grid(tasks: Sequence[str], optimisers: Sequence[str], seeds: Sequence[int]) -> Iterator[Cell]:
     """All cells, seeds outermost and optimisers innermost, so that a part of the grid compares all
-    optimisers on the same tasks and seeds. `only`: TASK/OPTIMISER, either may be *."""
-    one, _, other = only.partition("/") if only else ("*", "", "*")
-    if only and (one not in (*tasks, "*") or other not in (*optimisers, "*")):
-        raise SystemExit(
-            f"--only {only}: give TASK/OPTIMISER or * for one; tasks: {', '.join(tasks)}; "
-            f"optimisers: {', '.join(optimisers)}"
-        )
+    optimisers on the same tasks and seeds."""
     for seed in seeds:
         for task in tasks:
             for optimiser in optimisers:
-                if one in (task, "*") and other in (optimiser, "*"):
-                    yield Cell(seed, task, optimiser)
+                yield Cell(seed, task, optimiser)
 
 
 class CellFile:
