@@ -83,6 +83,9 @@ def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
         f"withheld rows. Commit {data['commit']}, {data['machine']}, "
         f"`{data['command']}`."
     )
+    if tested:
+        sizes = {r["task"]: r["n_test"] for r in rows if "test" in r}
+        words += f" Test rows: {', '.join(f'{task} {sizes[task]:,}' for task in seeds)}."
     key = "test_rows" if tested else "withheld_rows"
     where = f"{'test' if tested else 'withheld'} rows at {last} calls"
     scores = {name: tables(rows, name, last, key, seeds) for name in optimisers}
