@@ -9,7 +9,6 @@ docs/search.svg. Only (task, seed) pairs that every compared optimiser has are c
 
 import argparse
 import json
-from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +22,18 @@ from optimisers import NAMES
 BEGIN, END = "<!-- search:begin -->", "<!-- search:end -->"
 ROOT = Path(__file__).parent.parent
 PRIMARY = (("remask", "random_edits"), ("remask", "few_shot"))  # fixed before the grid was run
-BESIDE = (("remask", "rewriter"), ("remask", "gepa_reflector"), ("remask_demos", "few_shot"))
+BESIDE = (
+    ("remask", "rewriter"),
+    ("remask", "gepa_reflector"),
+    ("remask", "gepa_remask"),
+    ("remask_demos", "few_shot"),
+)
+ENDPOINT = {name for pair in PRIMARY for name in pair}
+BASELINE = {"remask", "nothing"}  # beside optimisers that are played on a part of the grid
 SAME = ("remask", "remask_again")  # A/A: what a difference of nothing looks like
+BEHIND = "Optimisers that were played on fewer seeds, and remask on the same:"
 Rows = list[dict[str, Any]]
+Pair = tuple[str, int]  # task, seed
 
 
 def tables(rows: Rows, optimiser: str, calls: int, key: str, seeds: dict[str, list[int]]
@@ -43,54 +51,84 @@ def tables(rows: Rows, optimiser: str, calls: int, key: str, seeds: dict[str, li
     }
 
 
-def balanced(rows: Rows, optimisers: list[str]) -> dict[str, list[int]]:
-    """The seeds of each task that every one of `optimisers` has played."""
-    have: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for row in rows:
-        have[row["task"]][row["optimiser"]].add(row["seed"])
-    shared = {t: sorted(set.intersection(*(by[o] for o in optimisers))) for t, by in have.items()}
-    return {task: seeds for task, seeds in shared.items() if seeds}
+def shared(played: dict[str, set[Pair]], optimisers: list[str]) -> set[Pair]:
+    """The pairs of task and seed that every one of `optimisers` has played."""
+    return set.intersection(*(played[name] for name in optimisers))
 
 
 def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
-    """The words and tables, and the curves for the picture."""
+    """The words and tables, and the curves for the picture.
+
+    Optimisers that lack a pair of task and seed which the endpoint has come after it, on the pairs
+    that all of them share with remask and the seed prompt.
+    """
     rows: Rows = data["rows"]
-    optimisers = [name for name in NAMES if any(r["optimiser"] == name for r in rows)]
-    seeds = balanced(rows, optimisers)
-    if not seeds:
+    played: dict[str, set[Pair]] = {name: set() for name in NAMES}
+    for row in rows:
+        played[row["optimiser"]].add((row["task"], row["seed"]))
+    optimisers = [name for name in NAMES if played[name]]
+    pairs = shared(played, [name for name in optimisers if name in ENDPOINT] or optimisers)
+    if not pairs:
         raise SystemExit("no task has a seed that all optimisers have played; let the grid go on")
+    whole = [name for name in optimisers if played[name] >= pairs]
+    words, curves = section(rows, whole, pairs)
+    about = f"Commit {data['commit']}, {data['machine']}, `{data['command']}`."
+    parts = [f"Mean score in points over tasks; curves on withheld rows. {about}", "", words]
+    behind = [name for name in optimisers if name not in whole]
+    beside = [name for name in whole if name in BASELINE] + behind
+    if behind and (some := shared(played, beside)):
+        words, _ = section(rows, beside, some)
+        parts += [
+            "",
+            "Optimisers that were played on fewer seeds, and remask on the same:",
+            "",
+            words,
+        ]
+    return "\n".join(parts), curves
+
+
+def section(
+    rows: Rows, optimisers: list[str], pairs: set[Pair]
+) -> tuple[str, dict[str, dict[int, float]]]:
+    """Tables and differences of `optimisers` on `pairs`, which all of them have; their curves."""
+    seeds = {t: sorted(s for task, s in pairs if task == t) for t in sorted({t for t, _ in pairs})}
     calls = sorted({r["calls"] for r in rows})
-    cells = sum(map(len, seeds.values()))
+    last = calls[-1]
     curves = {
         name: {c: 100 * _mean(tables(rows, name, c, "withheld_rows", seeds)) for c in calls}
         for name in optimisers
     }
-    last, tested = calls[-1], all("test" in r for r in rows if r["calls"] == calls[-1])
-    start = curves.get("nothing", {}).get(last)
-    head = ["optimiser", *(f"{c} calls" for c in calls), *(["test"] if tested else [])]
-    if start is not None:
+    ends = [r for r in rows if r["calls"] == last and r["optimiser"] in optimisers]
+    ends = [r for r in ends if (r["task"], r["seed"]) in pairs]
+    tested = all("test" in r for r in ends)
+    key = "test_rows" if tested else "withheld_rows"
+    scores = {name: tables(rows, name, last, key, seeds) for name in optimisers}
+    said = f"Pairs of task and seed: {len(pairs)}."
+    if tested:
+        sizes = {r["task"]: r["n_test"] for r in ends}
+        said += f" Test rows: {', '.join(f'{task} {sizes[task]:,}' for task in seeds)}."
+    where = f"{'test' if tested else 'withheld'} rows at {last} calls"
+    lines = by_calls(curves, {n: _mean(s) for n, s in scores.items()} if tested else {})
+    parts = [said, "", *lines, "", f"By task, {where}:", "", *by_task(scores, list(seeds))]
+    return "\n".join([*parts, "", *compared(scores, where)]), curves
+
+
+def by_calls(curves: dict[str, dict[int, float]], test: dict[str, float]) -> list[str]:
+    """An optimiser a line: its curve, its mean on test rows, and how soon it gained."""
+    start = curves.get("nothing")
+    calls = list(next(iter(curves.values())))
+    head = ["optimiser", *(f"{c} calls" for c in calls), *(["test"] if test else [])]
+    if start:
         head.append("calls to 90 % of the gain")
     lines = [_line(head), _line(["---"] * len(head))]
-    for name in optimisers:
-        line = [NAMES[name], *(f"{curves[name][c]:.1f}" for c in calls)]
-        if tested:
-            line.append(f"{100 * _mean(tables(rows, name, last, 'test_rows', seeds)):.1f}")
-        if start is not None:
-            line.append(str(calls_to_share(curves[name], start) or "–"))
+    for name, curve in curves.items():
+        line = [NAMES[name], *(f"{curve[c]:.1f}" for c in calls)]
+        if test:
+            line.append(f"{100 * test[name]:.1f}")
+        if start:
+            line.append(str(calls_to_share(curve, start[calls[-1]]) or "–"))
         lines.append(_line(line))
-    words = (
-        f"Mean score in points over {', '.join(seeds)}; pairs of task and seed: {cells}; curves on "
-        f"withheld rows. Commit {data['commit']}, {data['machine']}, "
-        f"`{data['command']}`."
-    )
-    if tested:
-        sizes = {r["task"]: r["n_test"] for r in rows if "test" in r}
-        words += f" Test rows: {', '.join(f'{task} {sizes[task]:,}' for task in seeds)}."
-    key = "test_rows" if tested else "withheld_rows"
-    where = f"{'test' if tested else 'withheld'} rows at {last} calls"
-    scores = {name: tables(rows, name, last, key, seeds) for name in optimisers}
-    parts = [words, "", *lines, "", f"By task, {where}:", "", *by_task(scores, list(seeds))]
-    return "\n".join([*parts, "", *compared(scores, where)]), curves
+    return lines
 
 
 def by_task(scores: dict[str, dict[str, Table]], tasks: list[str]) -> list[str]:

@@ -27,7 +27,7 @@ from remask.errors import BudgetSpent
 from remask.ports import Reply
 from remask.prompt import Prompt
 from remask.trace import Chat, Example, Message, Outcome
-from search_report import BEGIN, END, balanced, placed, report
+from search_report import BEGIN, BEHIND, END, placed, report
 from tasks import NAMES, load_task
 
 test_rows.__test__ = False  # type: ignore[attr-defined]  # no test, though its name begins so
@@ -265,16 +265,21 @@ def test_calls_to_a_share_of_the_gain() -> None:
 def test_report_from_cells(tmp_path: Path) -> None:
     for name in ("remask", "remask_again", "random_edits", "few_shot", "nothing"):
         run(tmp_path, Parrot(), cell=Cell(0, "letters", name))
-    run(tmp_path, Parrot(), cell=Cell(1, "letters", "remask"))  # of a seed that others lack
+    for name in ("remask", "random_edits", "few_shot", "nothing"):
+        run(tmp_path, Parrot(), cell=Cell(1, "letters", name))  # a seed that A/A has not
+    run(tmp_path, Parrot(), cell=Cell(2, "letters", "remask"))  # a seed that the endpoint has not
     out = tmp_path / "search.json"
     gather(tmp_path, out, {"commit": "c", "command": "x", "machine": "m"})
     data = json.loads(out.read_text())
-    assert balanced(data["rows"], ["remask", "nothing"]) == {"letters": [0]}
     words, curves = report(data)
+    endpoint, behind = words.split(BEHIND)
+    assert "Pairs of task and seed: 2. Test rows: letters 50." in endpoint
+    assert OPTIMISERS["remask_again"] not in endpoint and "remask_again" not in curves
+    assert "Pairs of task and seed: 1." in behind and OPTIMISERS["few_shot"] not in behind
     assert "remask minus " + OPTIMISERS["few_shot"] + ", test rows at 60 calls: +0.0" in words
     assert "By task, test rows at 60 calls:" in words and "| optimiser | letters |" in words
-    assert set(curves) == {"remask", "remask_again", "random_edits", "few_shot", "nothing"}
-    assert "two runs on the same rows differ by 0.0 points" in words
+    assert set(curves) == {"remask", "random_edits", "few_shot", "nothing"}
+    assert "two runs on the same rows differ by 0.0 points" in behind
     assert data["commit"] == "c0ffee"
     last = next(r for r in data["rows"] if r["calls"] == 60)
     assert {"withheld", "test", "n_test", "seed_test", "prompt"} <= set(last)
