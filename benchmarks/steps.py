@@ -21,11 +21,14 @@ import torch
 from pydantic import TypeAdapter
 
 from harness.cells import hidden
+from harness.play import embedded_target
 from remask.config import make_config
 from remask.report.steps import HEAD, cells, picture, remarks
 from remask.study import STEPS, Cell, Study
 from remask.studying import Order, play, prepared
-from tasks import load_task
+from remask.trace import Message
+from remask.wire import Parts, Respond
+from tasks import BenchTask, load_task
 
 ROOT = Path(__file__).parent.parent
 BEGIN, END = "<!-- steps:begin -->", "<!-- steps:end -->"
@@ -33,19 +36,39 @@ BEGIN, END = "<!-- steps:begin -->", "<!-- steps:end -->"
 
 def order(name: str, args: argparse.Namespace) -> Order:
     """The task's terse seed prompt and the embedded models, as shipped."""
-    task = load_task(name)
-    files = {split: str(args.data / name / f"{split}.jsonl") for split in ("train", "validation")}
+    task, splits = load_task(name), ("train", "validation")
+    rows = [{**row, "split": split} for split in splits for row in task.read(args.data, split)]
     config = make_config(
         {
             "prompt": task.seed_prompt,
-            "data": {**files, "input": task.input},
+            "data": {"input": task.input, "split": "split"},
             "metric": {"answer": task.answer, "labels": task.labels},
+            "target": {
+                "model": "function" if task.free else "embedded",
+                "max_tokens": task.max_tokens,
+            },
             "budget": {"calls": None},
             "seed": args.seed,
         },
         name,
     )
-    return Order(config, args.steps, args.candidates, args.rounds, args.rows)
+    parts = Parts(
+        respond=in_its_own_words(task) if task.free else None,
+        metric=None if isinstance(task.metric, str) else task.metric,
+        rows=rows,
+    )
+    return Order(config, args.steps, args.candidates, args.rounds, args.rows, parts)
+
+
+def in_its_own_words(task: BenchTask) -> Respond:
+    """The embedded target as a function: it cannot choose between labels."""
+    target = embedded_target(task)
+
+    def respond(messages: list[dict[str, str]]) -> str:
+        chat = tuple(Message(m["role"], m["content"]) for m in messages)
+        return target.respond([chat])[0].text
+
+    return respond
 
 
 def studied(name: str, args: argparse.Namespace) -> dict[str, Any]:
