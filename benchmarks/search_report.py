@@ -9,6 +9,7 @@ docs/search.svg. Only (task, seed) pairs that every compared optimiser has are c
 
 import argparse
 import json
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,6 @@ BASELINE = {"remask", "nothing"}  # beside optimisers that are played on a part 
 SAME = ("remask", "remask_again")  # A/A: what a difference of nothing looks like
 BEHIND = "Optimisers that were played on fewer seeds, and remask on the same:"
 Rows = list[dict[str, Any]]
-Pair = tuple[str, int]  # task, seed
 
 
 def tables(rows: Rows, optimiser: str, calls: int, key: str, seeds: dict[str, list[int]]
@@ -51,9 +51,13 @@ def tables(rows: Rows, optimiser: str, calls: int, key: str, seeds: dict[str, li
     }
 
 
-def shared(played: dict[str, set[Pair]], optimisers: list[str]) -> set[Pair]:
-    """The pairs of task and seed that every one of `optimisers` has played."""
-    return set.intersection(*(played[name] for name in optimisers))
+def balanced(rows: Rows, optimisers: list[str]) -> dict[str, list[int]]:
+    """The seeds of each task that every one of `optimisers` has played."""
+    have: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
+    for row in rows:
+        have[row["task"]][row["optimiser"]].add(row["seed"])
+    shared = {t: sorted(set.intersection(*(by[o] for o in optimisers))) for t, by in have.items()}
+    return {task: seeds for task, seeds in shared.items() if seeds}
 
 
 def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
@@ -63,35 +67,26 @@ def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
     that all of them share with remask and the seed prompt.
     """
     rows: Rows = data["rows"]
-    played: dict[str, set[Pair]] = {name: set() for name in NAMES}
-    for row in rows:
-        played[row["optimiser"]].add((row["task"], row["seed"]))
-    optimisers = [name for name in NAMES if played[name]]
-    pairs = shared(played, [name for name in optimisers if name in ENDPOINT] or optimisers)
-    if not pairs:
+    optimisers = [name for name in NAMES if any(r["optimiser"] == name for r in rows)]
+    endpoint = [name for name in optimisers if name in ENDPOINT] or optimisers
+    seeds = balanced(rows, endpoint)
+    if not seeds:
         raise SystemExit("no task has a seed that all optimisers have played; let the grid go on")
-    whole = [name for name in optimisers if played[name] >= pairs]
-    words, curves = section(rows, whole, pairs)
+    whole = [name for name in optimisers if balanced(rows, [*endpoint, name]) == seeds]
+    words, curves = section(rows, whole, seeds)
     about = f"Commit {data['commit']}, {data['machine']}, `{data['command']}`."
     parts = [f"Mean score in points over tasks; curves on withheld rows. {about}", "", words]
     behind = [name for name in optimisers if name not in whole]
     beside = [name for name in whole if name in BASELINE] + behind
-    if behind and (some := shared(played, beside)):
-        words, _ = section(rows, beside, some)
-        parts += [
-            "",
-            "Optimisers that were played on fewer seeds, and remask on the same:",
-            "",
-            words,
-        ]
+    if behind and (fewer := balanced(rows, beside)):
+        parts += ["", BEHIND, "", section(rows, beside, fewer)[0]]
     return "\n".join(parts), curves
 
 
 def section(
-    rows: Rows, optimisers: list[str], pairs: set[Pair]
+    rows: Rows, optimisers: list[str], seeds: dict[str, list[int]]
 ) -> tuple[str, dict[str, dict[int, float]]]:
-    """Tables and differences of `optimisers` on `pairs`, which all of them have; their curves."""
-    seeds = {t: sorted(s for task, s in pairs if task == t) for t in sorted({t for t, _ in pairs})}
+    """Tables and differences of `optimisers` on `seeds`, which all of them have; their curves."""
     calls = sorted({r["calls"] for r in rows})
     last = calls[-1]
     curves = {
@@ -99,11 +94,11 @@ def section(
         for name in optimisers
     }
     ends = [r for r in rows if r["calls"] == last and r["optimiser"] in optimisers]
-    ends = [r for r in ends if (r["task"], r["seed"]) in pairs]
+    ends = [r for r in ends if r["seed"] in seeds.get(r["task"], ())]
     tested = all("test" in r for r in ends)
     key = "test_rows" if tested else "withheld_rows"
     scores = {name: tables(rows, name, last, key, seeds) for name in optimisers}
-    said = f"Pairs of task and seed: {len(pairs)}."
+    said = f"Pairs of task and seed: {sum(map(len, seeds.values()))}."
     if tested:
         sizes = {r["task"]: r["n_test"] for r in ends}
         said += f" Test rows: {', '.join(f'{task} {sizes[task]:,}' for task in seeds)}."
