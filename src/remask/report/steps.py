@@ -20,7 +20,7 @@ HEAD = (
 WIDTH, HEIGHT = 340.0, 210.0  # of one panel
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 326.0, 40.0, 168.0  # of the plot in a panel
 LEGEND = 24.0  # pixels above the panels
-COLOURS = ("#1f6feb", "#c2410c", "#14692d", "#7c3aed")
+COLOURS = ("#1f6feb", "#c2410c", "#14692d", "#7c3aed", "#0e7490")
 
 
 def cells(study: Study) -> list[tuple[str, ...]]:
