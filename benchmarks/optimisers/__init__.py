@@ -14,7 +14,6 @@ NAMES = {
     "gepa_remask": "gepa with remask as proposer",
     "few_shot": "few-shot, best of random demonstrations",
     "remask_demos": "remask with up to eight demonstrations",
-    "remask_combine": "remask, also two earlier edits at once",
     "templates": "best of human templates",
     "nothing": "the seed prompt",
 }

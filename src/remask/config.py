@@ -160,7 +160,6 @@ class SearchConfig(Section):
     max_tokens: Annotated[int, Field(ge=1)] | None = None  # of a prompt, as the DLM counts
     demos: Annotated[int, Field(ge=0, le=32)] = 0  # train rows shown at its end, at most
     cautious: bool = False
-    combine: bool = False  # also try earlier edits that were ahead, two at once
 
 
 class BudgetConfig(Section):

@@ -9,20 +9,18 @@ the traces that a search hands to `propose`, which are those of train rows.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import numpy as np
 
 from remask import guard
 from remask.condition import in_turns
 from remask.identity import rng_for
-from remask.ports import Combiner, Drop, Explainer, Joint, Proposal, Proposer
+from remask.ports import Drop, Explainer, Proposal, Proposer
 from remask.prompt import MARKER, Prompt
 from remask.trace import Trace
 
 HEAD = "Examples:"
 GAP = "\n\n"  # before the block, and between demonstrations
-START = GAP + HEAD + GAP  # of an edit that puts a block in
 DEMO_TOKENS = 160  # of one demonstration; longer rows are not shown
 BLOCK_TOKENS = 1200  # of all of them
 INSERTING = 0.5  # share of the candidates that put a block into a prompt without one …
@@ -30,16 +28,12 @@ CHANGING = 1 / 3  # … and of those that change the block of a prompt with one
 MOVES = ("exchange", "others", "out")  # what these do, in turn
 
 
-class Inner(Proposer, Combiner, Protocol):
-    """What a DemoProposer stands around."""
-
-
 @dataclass(frozen=True, slots=True)
 class DemoProposer:
     """`most`: demonstrations at most. `max_tokens`: of a whole candidate."""
 
     baseline: Prompt
-    inner: Inner
+    inner: Proposer
     most: int
     max_tokens: int | None = None
 
@@ -58,27 +52,6 @@ class DemoProposer:
         for i, proposal in enumerate(own):  # in turns: a search takes the first ones
             found.insert(i * every, proposal)
         return found
-
-    def combine(self, parent: Prompt, joint: Joint, traces: Sequence[Trace]) -> Proposal:
-        """The edits in front of the block are the inner proposer's; one may be of the block."""
-        body, block = parted(parent, self.baseline)
-        of_block = [e for e in joint.edits if e[0] == len(body.text) and _is_block(e[2], block)]
-        before = replace(
-            joint,
-            edits=tuple(edit for edit in joint.edits if edit not in of_block),
-            parts=tuple(parted(part, self.baseline)[0] for part in joint.parts),
-        )
-        found = self.inner.combine(body, before, traces)
-        new = of_block[0][2].removeprefix(GAP) if of_block else block
-        prompt = joined(found.prompt, new)
-        return replace(
-            found,
-            prompt=prompt,
-            masks=joint.masks,
-            edits=joint.edits,
-            objection=found.objection or self._too_long(prompt),
-            shown=tuple(sorted({*shown_in(block, traces), *shown_in(new, traces)})),
-        )
 
     def _fits(self, trace: Trace) -> bool:
         """Whether a row may be shown: it has a right answer, is short, and holds nothing that a
@@ -152,8 +125,7 @@ class ExplainingDemoProposer(DemoProposer):
             return ()
         assert isinstance(self.inner, Explainer)
         body, _ = parted(proposal.prompt, self.baseline)
-        edits = tuple(edit for edit in proposal.edits if not edit[2].startswith(START))
-        return self.inner.explain(replace(proposal, prompt=body, edits=edits), traces)
+        return self.inner.explain(replace(proposal, prompt=body), traces)
 
 
 def block_tokens(most: int) -> int:
@@ -189,11 +161,6 @@ def shown_in(block: str, traces: Sequence[Trace]) -> tuple[str, ...]:
     """The ids of those traces whose answers the block gives away."""
     texts = set(block.split(GAP))
     return tuple(t.id for t in traces if t.desired is not None and demo(t) in texts)
-
-
-def _is_block(text: str, block: str) -> bool:
-    """Whether the edit of this text at the end of the body puts in a block or takes `block` out."""
-    return text.startswith(START) or (bool(block) and not text)
 
 
 def _exchanged(now: Sequence[str], fit: Sequence[Trace], rng: np.random.Generator) -> list[str]:

@@ -62,13 +62,12 @@ def objection(
     parent: Prompt | None = None,
     max_growth: float = 3.0,
     max_chars: int | None = None,
-    parts: Iterable[Prompt] = (),
     answers: Iterable[str] = (),
 ) -> str:
     """Why `candidate` must not be tried, in a few words; "" if nothing speaks against it.
 
     `untrusted` is `ngrams` of what was read to write it; the words of its `parent` were there
-    before, and may meet other traces by chance; so were those of the `parts` it combines. The
+    before, and may meet other traces by chance. The
     `answers` that the task allows may be named, though they look like code (not_spam). The
     prompt may grow to `max_growth` times the words of the baseline (60 words are always allowed)
     and to `max_chars` characters.
@@ -78,7 +77,7 @@ def objection(
         or _marks(candidate.text, baseline.text)
         or _frozen(candidate, baseline)
         or _secrets(candidate.text, baseline.text)
-        or _copied(candidate.text, (baseline, parent or baseline, *parts), untrusted)
+        or _copied(candidate.text, (baseline, parent or baseline), untrusted)
         or _commands(candidate.text, baseline.text)
         or _code(candidate.text, "\n".join((baseline.text, *answers)))
         or _repeated(candidate, baseline)

@@ -249,26 +249,6 @@ class Proposer(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Joint:
-    """Edits of earlier candidates to be made at once, relative to the prompt that they meet."""
-
-    masks: tuple[tuple[int, int, int], ...]
-    edits: tuple[tuple[int, int, str], ...]
-    traces: tuple[str, ...]  # that were read for them
-    logp: float
-    parts: tuple[Prompt, ...]  # the candidates that had them alone
-
-
-@runtime_checkable
-class Combiner(Protocol):
-    """A proposer that can make several edits at once."""
-
-    def combine(self, parent: Prompt, joint: Joint, traces: Sequence[Trace]) -> Proposal:
-        """`parent` with the edits of `joint`; `traces`: whose words the seams must not form."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
 class Drop:
     """What the texts of an edit lose in log-probability where one trace is left out, nats."""
 

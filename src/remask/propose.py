@@ -13,8 +13,8 @@ from remask import guard
 from remask.condition import brief, select
 from remask.identity import rng_for, seed_for
 from remask.mask import MASKERS, MAX_CANVAS, Mask, canvas, edits
-from remask.ports import Canvas, Context, Denoiser, Drop, Fill, Joint, Proposal, Scorer
-from remask.prompt import Edit, Prompt, sentences
+from remask.ports import Canvas, Context, Denoiser, Drop, Fill, Proposal, Scorer
+from remask.prompt import Prompt, sentences
 from remask.trace import Trace
 
 Choose = Callable[[Sequence[Trace], int, Callable[[str], int], np.random.Generator, int], Context]
@@ -83,26 +83,7 @@ class DiffusionProposer:
             for (name, masks), fill in zip(drawn.masks, fills, strict=True)
         ]
 
-    def combine(self, parent: Prompt, joint: Joint, traces: Sequence[Trace]) -> Proposal:
-        prompt = parent.apply([Edit(*edit) for edit in joint.edits])
-        untrusted = _untrusted(tuple(map(brief, traces))) - guard.ngrams(self.recipe.answers)
-        return Proposal(
-            prompt=prompt,
-            masker="both",
-            masks=joint.masks,
-            edits=joint.edits,
-            traces=joint.traces,
-            logp=joint.logp,
-            objection=self._objection(prompt, untrusted, parent, joint.parts),
-        )
-
-    def _objection(
-        self,
-        prompt: Prompt,
-        untrusted: frozenset[guard.Gram],
-        parent: Prompt,
-        parts: tuple[Prompt, ...] = (),
-    ) -> str:
+    def _objection(self, prompt: Prompt, untrusted: frozenset[guard.Gram], parent: Prompt) -> str:
         recipe = self.recipe
         return guard.too_long(prompt.text, self.count, recipe.max_tokens) or guard.objection(
             prompt,
@@ -110,7 +91,6 @@ class DiffusionProposer:
             untrusted,
             parent,
             max_growth=recipe.max_growth,
-            parts=parts,
             answers=recipe.answers,
         )
 

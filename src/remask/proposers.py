@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from remask.condition import select
 from remask.config import MASKERS, Config
-from remask.demos import DemoProposer, ExplainingDemoProposer, Inner
+from remask.demos import DemoProposer, ExplainingDemoProposer
 from remask.errors import ConfigError
 from remask.ports import Denoiser, Explainer, Proposer, Scorer
 from remask.prompt import Prompt
@@ -50,7 +50,7 @@ def make_proposer(
     return kind(start, denoiser, recipe)
 
 
-def with_demos(config: Config, start: Prompt, proposer: Inner) -> Proposer:
+def with_demos(config: Config, start: Prompt, proposer: Proposer) -> Proposer:
     """The proposer, which may also show train rows where `search.demos` allows some.
 
     Raises ConfigError where the prompt is no system message.

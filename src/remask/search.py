@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from remask.combine import joints
 from remask.errors import BudgetSpent
 from remask.events import (
     Accepted,
@@ -30,7 +29,7 @@ from remask.events import (
 )
 from remask.evidence import AHEAD, Rule, improves
 from remask.identity import rng_for, seed_for
-from remask.ports import Combiner, Explainer, Proposal, Proposer, Task
+from remask.ports import Explainer, Proposal, Proposer, Task
 from remask.prompt import Prompt
 from remask.trace import Outcome, Split, Trace, mean_score
 
@@ -51,7 +50,6 @@ class Plan:
     rounds: int  # at most
     patience: int  # rounds without an acceptance before the search gives up
     validation: int | None = None  # rows of that split that are asked; None: all
-    combined: int = 0  # of a round's candidates, at most: earlier edits made at once
     accepts: Rule = improves  # whether the winner's leads on validation rows make it incumbent
 
     def validated(self, rows: int) -> int:
@@ -266,30 +264,15 @@ def _proposals(
 ) -> Iterator[Proposal]:
     """Up to plan.candidates unseen proposals without objection; and all rejected ones."""
     seen, enough = set(state.seen_before(state.round)), plan.candidates
-    for proposal in _written(state, plan, proposer, parent, traces, seed):
-        if proposal.prompt.id not in seen:
-            seen.add(proposal.prompt.id)
-            enough -= not proposal.objection
-            yield proposal
-        if not enough:
-            return
-
-
-def _written(
-    state: State,
-    plan: Plan,
-    proposer: Proposer,
-    parent: Prompt,
-    traces: Sequence[Trace],
-    seed: int,
-) -> Iterator[Proposal]:
-    """Earlier edits combined, then new ones in DRAWS draws; equal ones among them."""
-    if plan.combined and isinstance(proposer, Combiner):
-        for joint in joints(state, plan.combined):
-            yield proposer.combine(parent, joint, traces)
     for draw in range(DRAWS):
         drawn_from = seed_for(seed, state.round, "propose", draw)
-        yield from proposer.propose(parent, traces, plan.candidates, drawn_from)
+        for proposal in proposer.propose(parent, traces, plan.candidates, drawn_from):
+            if proposal.prompt.id not in seen:
+                seen.add(proposal.prompt.id)
+                enough -= not proposal.objection
+                yield proposal
+            if not enough:
+                return
 
 
 def _proposed(number: int, parent: Prompt, proposal: Proposal, proposer: Proposer) -> Proposed:

@@ -38,7 +38,6 @@ from remask.trace import Split
 ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
 ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
 ASKED_PER_CANDIDATE = 2  # calls of such a denoiser: a second hole, a second try, a second draw
-COMBINED = 3  # with search.combine, one of so many candidates is made of earlier edits
 Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
 Metered = Callable[[Target, int | None], Target]  # … and the most tokens of one answer
 Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
@@ -247,9 +246,7 @@ class Job:
         """A plan for so many rows to score."""
         search = self.config.search
         plan = make_plan(rows, self.rows("train"), self.rows("validation"), search.cautious)
-        candidates = search.candidates or plan.candidates
-        combined = candidates // COMBINED if search.combine else 0
-        return replace(plan, candidates=candidates, combined=combined)
+        return replace(plan, candidates=search.candidates or plan.candidates)
 
     def asked_per_round(self, plan: Plan) -> int:
         """Calls of a round that go to the denoiser where it is an API; an estimate."""
