@@ -7,7 +7,7 @@ from html import escape
 WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM = 800, 380, 50, 340, 20, 40
 COLOURS = (
     "#0b7285", "#3bc9db", "#e8590c", "#5f3dc4", "#2b8a3e", "#c2255c", "#1864ab", "#868e96",
-    "#212529", "#e67700", "#9c36b5",
+    "#212529", "#82c91e",
 )  # fmt: skip
 
 
