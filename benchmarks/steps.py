@@ -1,6 +1,6 @@
 """How many denoising steps: `remask study steps` on tasks of the search benchmark.
 
-    python benchmarks/steps.py --data FOLDER --runs FOLDER [--tasks sst2 mrpc snli] [--rounds 6]
+    python benchmarks/steps.py --data FOLDER --runs FOLDER [--tasks NAME …] [--rounds 6]
 
 --data as for search.py; only train.jsonl and validation.jsonl are opened. --runs keeps the answers
 of the target: the same command goes on where it was cut. Writes benchmarks/results/steps.json, in
@@ -31,6 +31,7 @@ from remask.wire import Parts, Respond
 from tasks import BenchTask, load_task
 
 ROOT = Path(__file__).parent.parent
+TASKS = ("sst2", "mrpc", "snli", "letters", "reviews")
 BEGIN, END = "<!-- steps:begin -->", "<!-- steps:end -->"
 
 
@@ -61,12 +62,18 @@ def order(name: str, args: argparse.Namespace) -> Order:
 
 
 def in_its_own_words(task: BenchTask) -> Respond:
-    """The embedded target as a function: it cannot choose between labels."""
+    """The embedded target as a function: it cannot choose between labels.
+
+    Raises RuntimeError where it cannot answer, so that the call counts as failed, not as wrong.
+    """
     target = embedded_target(task)
 
     def respond(messages: list[dict[str, str]]) -> str:
         chat = tuple(Message(m["role"], m["content"]) for m in messages)
-        return target.respond([chat])[0].text
+        (reply,) = target.respond([chat])
+        if reply.error:
+            raise RuntimeError(reply.error)
+        return reply.text
 
     return respond
 
@@ -117,7 +124,7 @@ def main() -> None:
     )
     arg.add_argument("--data", type=Path, required=True)
     arg.add_argument("--runs", type=Path, required=True)
-    arg.add_argument("--tasks", nargs="*", default=["sst2", "mrpc", "snli"])
+    arg.add_argument("--tasks", nargs="+", default=list(TASKS), help=f"default: {' '.join(TASKS)}")
     arg.add_argument("--steps", type=int, nargs="+", default=STEPS)
     arg.add_argument("--candidates", type=int, default=8)
     arg.add_argument("--rounds", type=int, default=6)
@@ -128,14 +135,15 @@ def main() -> None:
     torch.set_num_threads(1)
     results = ROOT / "benchmarks/results/steps.json"
     known = json.loads(results.read_text("utf-8")) if results.exists() else {}
+    wanted, kept = sorted(set(args.steps)), [name for name in known if name not in args.tasks]
+    if differ := [n for n in kept if known[n]["study"]["design"]["steps"] != wanted]:
+        raise SystemExit(f"--steps: not those of {', '.join(differ)}; study all with the same")
     found = known | {name: studied(name, args) for name in args.tasks}
     results.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     # Through JSON, so that old and new figures are drawn alike.
     studies = {
         name: TypeAdapter(Study).validate_json(json.dumps(found[name]["study"])) for name in found
     }
-    if len({study.design.steps for study in studies.values()}) > 1:
-        raise SystemExit("the tasks differ in their steps: study all of them with the same --steps")
     (ROOT / "docs" / "steps.svg").write_text(picture(studies), "utf-8")
     page = ROOT / "docs" / "steps.md"
     head, _, rest = page.read_text("utf-8").partition(BEGIN)

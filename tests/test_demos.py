@@ -13,14 +13,22 @@ from hypothesis import strategies as st
 import remask
 from colours import Phrases
 from remask.config import make_config
-from remask.demos import DemoProposer, block_tokens, demo, joined, parted, shown_in
+from remask.demos import (
+    DemoProposer,
+    ExplainingDemoProposer,
+    block_tokens,
+    demo,
+    joined,
+    parted,
+    shown_in,
+)
 from remask.errors import ConfigError
 from remask.events import Accepted, Proposed, State, decode, fold
 from remask.hooks import Hooks
 from remask.identity import rng_for
-from remask.ports import Proposal
+from remask.ports import Context, Proposal
 from remask.prompt import Prompt
-from remask.propose import DiffusionProposer, Recipe
+from remask.propose import DiffusionProposer, ExplainingProposer, Recipe
 from remask.proposers import refuse_demos, with_demos
 from remask.search import Plan, search
 from remask.store import Store
@@ -33,6 +41,19 @@ START = Prompt.parse("Name it. [[keep]]Be brief.[[/keep]] Answer kindly.")
 
 def trace(i: int, desired: str | None = None, query: str = "") -> Trace:
     return Trace(str(i), query or f"item {i}", "?", desired or ("red" if i % 2 else "blue"))
+
+
+class Scoring(Phrases):
+    """… that also scores, and notes which texts it reads and which words it scores."""
+
+    def __init__(self) -> None:
+        self.read: set[str] = set()
+        self.scored: list[str] = []
+
+    def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
+        self.read.add(text)
+        self.scored += [text[start:stop] for start, stop in spans]
+        return [float(len(context)) for _ in spans]
 
 
 def proposer(most: int = 4, max_tokens: int | None = None) -> DemoProposer:
@@ -315,3 +336,21 @@ def test_the_embedded_models_try_examples(tmp_path: Path) -> None:
     )  # fmt: skip
     assert tried_blocks(tmp_path / "run")
     assert result.spend.calls <= 220
+
+
+def test_an_edit_in_front_of_a_block_is_explained_without_it() -> None:
+    denoiser = Scoring()
+    recipe = Recipe(("insert",), 4, 400, 3.0)
+    around = ExplainingDemoProposer(START, ExplainingProposer(START, denoiser, recipe), 2)
+    traces = [trace(i) for i in range(4)]
+    shown = next(p for p in around.propose(START, traces, 6, 0) if p.masker == "demos in")
+    assert around.explain(shown, traces) == (), "a block names its rows itself"
+    drawn = around.propose(shown.prompt, traces, 6, 1)
+    edit = next(p for p in drawn if not p.masker.startswith("demos ") and p.traces)
+    block = parted(edit.prompt, START)[1]
+    assert block and block == parted(shown.prompt, START)[1]
+    drops = around.explain(edit, traces)
+    assert len(drops) == 3 and {drop.trace for drop in drops} < set(edit.traces)
+    assert denoiser.read == {parted(edit.prompt, START)[0].text}, "the block is not read"
+    written = "".join(text for _, _, text in edit.edits)
+    assert denoiser.scored and all(said in written for said in denoiser.scored)

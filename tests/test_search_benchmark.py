@@ -27,7 +27,7 @@ from remask.errors import BudgetSpent
 from remask.ports import Reply
 from remask.prompt import Prompt
 from remask.trace import Chat, Example, Message, Outcome
-from search_report import BEGIN, BEHIND, END, placed, report
+from search_report import BEGIN, BEHIND, END, balanced, placed, report
 from tasks import NAMES, load_task
 
 test_rows.__test__ = False  # type: ignore[attr-defined]  # no test, though its name begins so
@@ -271,6 +271,8 @@ def test_report_from_cells(tmp_path: Path) -> None:
     out = tmp_path / "search.json"
     gather(tmp_path, out, {"commit": "c", "command": "x", "machine": "m"})
     data = json.loads(out.read_text())
+    assert balanced(data["rows"], ["remask", "nothing"]) == {"letters": [0, 1]}
+    assert balanced(data["rows"], ["remask", "remask_again"]) == {"letters": [0]}
     words, curves = report(data)
     endpoint, behind = words.split(BEHIND)
     assert "Pairs of task and seed: 2. Test rows: letters 50." in endpoint

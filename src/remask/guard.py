@@ -67,10 +67,9 @@ def objection(
     """Why `candidate` must not be tried, in a few words; "" if nothing speaks against it.
 
     `untrusted` is `ngrams` of what was read to write it; the words of its `parent` were there
-    before, and may meet other traces by chance. The
-    `answers` that the task allows may be named, though they look like code (not_spam). The
-    prompt may grow to `max_growth` times the words of the baseline (60 words are always allowed)
-    and to `max_chars` characters.
+    before, and may meet other traces by chance. The `answers` that the task allows may be named,
+    though they look like code (not_spam). The prompt may grow to `max_growth` times the words of
+    the baseline (60 words are always allowed) and to `max_chars` characters.
     """
     return (
         _size(candidate.text, baseline.text, max_growth, max_chars)
