@@ -26,13 +26,13 @@ from harness.lab import Lab, open_lab
 from harness.play import embedded_target
 from harness.splits import search_rows
 from optimisers.random_edits import RandomWords
+from remask.api.build_models import make_denoiser
+from remask.api.build_proposer import make_proposer
 from remask.backbone.weights import load_base
 from remask.condition import select
 from remask.config import make_config
-from remask.denoisers import make_denoiser
 from remask.ports import Context, Denoiser, Proposal
 from remask.propose import Choose
-from remask.proposers import make_proposer
 from remask.search import CANDIDATES, TRAINED
 from tasks import NAMES, load_task
 

@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from remask import optimize
+from remask.api.build_proposer import make_proposer
 from remask.backbone.weights import load_base
 from remask.config import make_config
 from remask.identity import rng_for
 from remask.ports import Canvas, Context, Denoiser, Fill, Hole
 from remask.prompt import Prompt
-from remask.proposers import make_proposer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "inspect"
 sys.path.insert(0, str(EXAMPLE))

@@ -25,14 +25,14 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from payloads import FAMILIES, payloads
+from remask.api.build_proposer import make_proposer
+from remask.api.refine import configured
 from remask.backbone.weights import load_base
 from remask.dlm.embedded import EmbeddedDenoiser
 from remask.gather import gather
 from remask.packing import kinds
 from remask.ports import Denoiser
 from remask.prompt import Prompt, diff
-from remask.proposers import make_proposer
-from remask.refining import configured
 from remask.text import clean, words
 
 PROMPT = (

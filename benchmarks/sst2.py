@@ -17,9 +17,9 @@ import tempfile
 from pathlib import Path
 
 from remask import optimize, resume
+from remask.api.job import Hooks
 from remask.events import Tested, decode, fold
 from remask.evidence import student
-from remask.hooks import Hooks
 from remask.identity import rng_for
 from remask.store import Store
 

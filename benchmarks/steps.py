@@ -22,12 +22,13 @@ from pydantic import TypeAdapter
 
 from harness.cells import hidden
 from harness.play import embedded_target
+from remask.api.build_models import Respond
+from remask.api.job import Given
 from remask.config import make_config
 from remask.report.steps import HEAD, cells, picture, remarks
 from remask.study import STEPS, Cell, Study
 from remask.studying import Order, play, prepared
 from remask.trace import Message
-from remask.wire import Parts, Respond
 from tasks import BenchTask, load_task
 
 ROOT = Path(__file__).parent.parent
@@ -53,7 +54,7 @@ def order(name: str, args: argparse.Namespace) -> Order:
         },
         name,
     )
-    parts = Parts(
+    parts = Given(
         respond=in_its_own_words(task) if task.free else None,
         metric=None if isinstance(task.metric, str) else task.metric,
         rows=rows,

@@ -17,12 +17,13 @@ import time
 from collections import Counter
 from pathlib import Path
 
+from remask.refined import RefinedEdit
+
 import remask
 from remask.condition import failing
 from remask.gather import gather
 from remask.packing import kinds
 from remask.prompt import Prompt
-from remask.refined import RefinedEdit
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "case-tau-airline.md"

@@ -15,9 +15,9 @@ from pathlib import Path
 
 import torch
 
+from remask.api.optimize import optimize, resume
 from remask.backbone.weights import load_base
 from remask.identity import rng_for
-from remask.run import optimize, resume
 
 MESSAGES = Path(__file__).parent.parent / "examples" / "support" / "messages.jsonl"
 ROWS = 12  # of each split, all from the example's train rows

@@ -48,6 +48,12 @@ def play(folder: Path, prompt: str = START, rows: int = 40, finish: bool = True)
         before, after = final_test(task, start, state.prompt(state.incumbent))
         state = keep(Tested(rows_of(before), rows_of(after)), state)
         queries = {row: f"question {row}" for row in task.ids("train")}
-        result = make_result(state, queries, store.spent(), ["a <b>warning</b>"], str(folder))
+        result = make_result(
+            state,
+            {id: (text, "") for id, text in queries.items()},
+            store.spent(),
+            ["a <b>warning</b>"],
+            str(folder),
+        )
     (folder / RESULT).write_bytes(orjson.dumps(result.to_dict()))
     return result

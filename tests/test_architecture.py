@@ -20,8 +20,7 @@ ALLOWED = {
     "prompt": {"errors", "identity", "text"},
     "ports": {"prompt", "trace"},
     "budget": {"errors"},
-    "events": {"prompt"},
-    "hooks": {"budget", "events"},
+    "events": {"ports", "prompt"},
     "mask": {"errors", "prompt", "ports"},
     "guard": {"errors", "prompt", "text"},
     "condition": {"trace", "ports", "text"},
@@ -36,27 +35,17 @@ ALLOWED = {
     "search": GROUND | {"events"},
     "queries": GROUND | {"text"},
     "gather": {"errors", "identity", "ingest", "trace"},
-    "refinement": GROUND | {"condition", "propose"},
-    "refined": GROUND | {"budget", "refinement"},
+    "refinement": GROUND | {"condition", "events", "propose"},
     "study": GROUND | {"propose"},
     "store": {"errors", "identity", "budget"},
     "config": {"errors"},
+    "data": GROUND,
     "result": GROUND | {"budget", "events"},
-    "report": GROUND | {"budget", "events", "refined", "result", "store", "study"},
+    "report": GROUND | {"budget", "events", "result", "store", "study"},
     "export": GROUND,
     "serve": GROUND | {"backbone", "models"},
 }
-ROOTS = {
-    "run",
-    "refining",
-    "studying",
-    "sourcing",
-    "wire",
-    "opening",
-    "inspecting",
-    "denoisers",
-    "proposers",
-}
+ROOTS = {"api", "inspecting", "study", "studying"}
 ANYTHING = {"__init__", "cli", "integrations", "adapt"} | ROOTS  # the roots and the faces
 
 
@@ -90,7 +79,7 @@ def test_imports_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_grows_without_a_decision(path: Path) -> None:
     source = path.read_text()
-    assert source.count("\n") <= 400, f"{path}: over 400 lines"
+    assert source.count("\n") <= 500, f"{path}: over 500 lines"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1

@@ -22,6 +22,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
+from remask.api.job import open_job
 from remask.budget import Spend
 from remask.cli import main
 from remask.cli.interrupt import Interrupted, Watch
@@ -31,7 +32,6 @@ from remask.events import Kept, State, advance
 from remask.report.files import REPORT, look
 from remask.result import RESULT
 from remask.store import Store
-from remask.wire import Parts, prepare
 from runs import play, record
 
 ROOT = Path(__file__).parent.parent
@@ -244,7 +244,7 @@ def test_debug_shows_where_an_error_came_from(here: Path, monkeypatch: pytest.Mo
 def test_a_run_that_another_process_holds_gives_4_and_changed_data_2(here: Path) -> None:
     data = {"path": str(here / "rows.jsonl"), "input": "{message}", "expected": "topic"}
     config = make_config({"prompt": "Classify the message.", "data": data}, "test")
-    with Store.create(here / "run", prepare(config, Parts()).record):
+    with open_job(config) as job, Store.create(here / "run", job.record):
         busy = remask("resume", "run")
     assert busy.exit_code == 4
     assert re.fullmatch(r"error: run is in use by process \d+ .*\n", busy.stderr)

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from remask.api.job import open_job
 from remask.cli import main
 from remask.cli.settings import read
 from remask.config import make_config
 from remask.events import Started, encode
 from remask.prompt import Prompt
 from remask.store import Store
-from remask.wire import Parts, prepare
 from runs import record
 
 
@@ -110,8 +110,8 @@ def test_a_promptfoo_folder_holds_the_test_rows(tmp_path: Path) -> None:
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     values = {"prompt": "Name it.", "data": {"path": str(data), "input": "text", "split": "split"}}
-    job = prepare(make_config(values, "test"), Parts())
-    begin(tmp_path / "run", job.record, "Name it.")
+    with open_job(make_config(values, "test")) as job:
+        begin(tmp_path / "run", job.record, "Name it.")
     config = tmp_path / "check" / "promptfooconfig.yaml"
     args = ("export", tmp_path / "run", "-o", config)
     result = remask(*args)
@@ -146,7 +146,8 @@ def test_a_promptfoo_run_comes_back_with_its_own_assertions(
     source = tmp_path / "promptfooconfig.yaml"
     source.write_text(prompts + TESTS)
     config = read(str(source), {"split_column": "split"}).config
-    begin(tmp_path / "run", prepare(config, Parts()).record, config.prompt)
+    with open_job(config) as job:
+        begin(tmp_path / "run", job.record, config.prompt)
     made = tmp_path / "check" / source.name
     assert remask("export", tmp_path / "run", "-o", made).exit_code == 0
     chat = json.loads((made.parent / "after.json").read_text())

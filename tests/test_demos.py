@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 import remask
 from colours import Phrases
+from remask.api.build_proposer import refuse_demos, with_demos
+from remask.api.job import Hooks
 from remask.config import make_config
 from remask.demos import (
     DemoProposer,
@@ -24,12 +26,10 @@ from remask.demos import (
 )
 from remask.errors import ConfigError
 from remask.events import Accepted, Proposed, State, decode, fold
-from remask.hooks import Hooks
 from remask.identity import rng_for
 from remask.ports import Context, Proposal
 from remask.prompt import Prompt
 from remask.propose import DiffusionProposer, ExplainingProposer, Recipe
-from remask.proposers import refuse_demos, with_demos
 from remask.search import Plan, search
 from remask.store import Store
 from remask.task.dataset import Columns, load

@@ -9,10 +9,10 @@ import pytest
 import checkpoints
 import remask
 from colours import Oracle, rows
+from remask.api.build_models import make_denoiser, memory_of
 from remask.cli.check import examine
 from remask.cli.settings import read
 from remask.config import CommitName, DlmConfig, OrderName, make_config, read_toml
-from remask.denoisers import make_denoiser, memory_of
 from remask.dlm.commits import COMMITS
 from remask.dlm.embedded import RULE, EmbeddedDenoiser
 from remask.dlm.orders import ORDERS

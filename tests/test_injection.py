@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from markupsafe import escape
+from remask.refined import Conversations, make_refined
 
 import remask
 from colours import Oracle, rows
@@ -22,7 +23,6 @@ from remask.events import decode, fold
 from remask.ports import Canvas, Context, Fill, Hole, Proposal
 from remask.prompt import Prompt
 from remask.propose import DiffusionProposer, Recipe
-from remask.refined import Conversations, make_refined
 from remask.refinement import Round
 from remask.report.files import write_report
 from remask.report.markdown import render

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 import remask
 from colours import Phrases
+from remask.api.job import Hooks
 from remask.cli import main
 from remask.errors import ConfigError, TargetUnreliable
 from remask.events import Sourced, decode
-from remask.hooks import Hooks
 from remask.ports import Reply
 from remask.prompt import Prompt
 from remask.queries import LEAST, STALE, ask_queries, calls_for, read_queries
@@ -222,7 +222,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompt.md").write_text(START)
     (tmp_path / "inputs.jsonl").write_text("\n".join(map(json.dumps, inputs())))
-    monkeypatch.setattr("remask.run.make_denoiser", lambda config, own: Phrases())
+    monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: Phrases())
     return tmp_path
 
 

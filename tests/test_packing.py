@@ -6,7 +6,6 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remask.condition import failing
 from remask.packing import kinds
 from remask.trace import Feedback, Trace
 
@@ -94,12 +93,12 @@ def test_the_limits_are_those_of_any_context(
     traces: list[Trace], limit: int, most: int, seed: int
 ) -> None:
     grouped = kinds(traces)
-    assert set(grouped.of) == {t.id for t in traces if failing(t)}
+    assert set(grouped.of) == {t.id for t in traces if t.failing}
     chosen = grouped.pack(traces, limit, count, rng(seed), most)
     assert len(chosen) == len({t.id for t in chosen}) <= most
     parts = [p for t in chosen for p in (t.query, t.response, t.desired or "")]
     assert sum(map(count, parts)) <= limit
-    kind = [failing(t) for t in chosen]
+    kind = [t.failing for t in chosen]
     assert kind == sorted(kind, reverse=True)
 
 

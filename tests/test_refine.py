@@ -14,13 +14,17 @@ from hypothesis import strategies as st
 
 import remask
 from colours import Phrases
+from remask.budget import Spend
 from remask.cli import main
 from remask.errors import ConfigError, TargetRefused
+from remask.events import Event, Started, State, Stopped, fold
 from remask.gather import _spread, gather
 from remask.ports import Context, Fill, Hole, Proposal
 from remask.prompt import Prompt
 from remask.propose import ExplainingProposer, Recipe, written
-from remask.refinement import CONTROL, PANELS, Loop, Round, _Windows, gains, panels, refinements
+from remask.refinement import CONTROL, PANELS, Loop, _Windows, gains, panels, refinements
+from remask.result import Evidence, RefinedEdit
+from remask.store import Store
 from remask.text import words
 from remask.trace import Feedback, Trace
 from target.server import Body, Handler, Server, completion
@@ -66,62 +70,78 @@ def proposer(denoiser: Listener, maskers: tuple[str, ...] = ("insert", "blame"))
     return ExplainingProposer(START, denoiser, Recipe(maskers, 4, 400, 3.0))
 
 
-def play(seed: int = 0, held: str = "Colours!", loop: Loop = LOOP) -> tuple[list[Round], Listener]:
+def play(
+    seed: int = 0, held: str = "Colours!", loop: Loop = LOOP
+) -> tuple[list[Event], State, Listener]:
     measuring = Listener()
     read, kept = [trace(i) for i in range(8)], [trace(i, held) for i in range(8, 16)]
-    found = refinements(START, read, kept, loop, proposer(Listener()), measuring, seed)
-    return list(found), measuring
+    made = proposer(Listener())
+    events = list(refinements(State(), START, read, kept, loop, made, measuring, seed))
+    return events, fold(events), measuring
 
 
 # --- the loop
 
 
 def test_what_the_conversations_speak_for_is_accepted_and_linked_to_them() -> None:
-    rounds, _ = play()
-    accepted = [one for one in rounds if one.accepted]
-    assert accepted and all(SUPPORTED in a.accepted.proposal.prompt.text for a in accepted)  # type: ignore[union-attr]
-    first = accepted[0]
-    spoke = {drop.trace for drop in first.because}
-    assert spoke and spoke <= set(first.accepted.proposal.traces) & {f"t{i}" for i in range(8)}  # type: ignore[union-attr]
-    for drop in first.because:
-        written = [text for _, _, text in first.accepted.proposal.edits if text]  # type: ignore[union-attr]
-        assert len(drop.each) == len(written) and drop.nats == sum(drop.each) > 0
-    for one in rounds:
-        assert [j.gain for j in one.judged] == sorted((j.gain for j in one.judged), reverse=True)
-        assert not any(j.proposal.objection for j in one.judged)
-        assert all(p.objection for p in one.refused)
+    _, state, _ = play()
+    assert state.accepted and all(SUPPORTED in state.prompts[a.id] for a in state.accepted)
+    first = state.accepted[0]
+    proposed = state.proposal(first.round, first.id)
+    assert first.because and set(first.because) <= set(proposed.traces)
+    assert set(first.because) <= {f"t{i}" for i in range(8)}
+    (drops,) = (a.drops for a in state.attributed if (a.round, a.id) == (first.round, first.id))
+    assert tuple(id for id, _ in drops) == first.because
+    written = [text for _, _, text in proposed.edits if text]
+    assert all(len(each) == len(written) and sum(each) > 0 for _, each in drops)
+    assert all(r.reason for r in state.rejections)
+    for one in state.accepted:
+        measured = [m for m in state.measured if m.round == one.round]
+        assert one.gain == next(m.gain for m in measured if m.id == one.id)
 
 
 def test_the_number_of_iterations_is_fixed_and_they_follow_each_other() -> None:
-    rounds, _ = play()
-    parent = START
-    for number, one in enumerate(rounds):
-        assert (one.number, one.parent) == (number, parent)
-        parent = one.accepted.proposal.prompt if one.accepted else parent
-    assert len(rounds) == LOOP.iterations == len(play(held="Nothing.")[0])
-    assert len(play(loop=replace(LOOP, iterations=1))[0]) == 1
+    events, state, _ = play()
+    incumbent = START.id
+    for number in range(LOOP.iterations):
+        assert {p.parent for p in state.proposals if p.round == number} <= {incumbent}
+        incumbent = next((a.id for a in state.accepted if a.round == number), incumbent)
+    assert isinstance(events[0], Started) and isinstance(events[-1], Stopped)
+    assert state.round == LOOP.iterations == play(held="Nothing.")[1].round
+    assert play(loop=replace(LOOP, iterations=1))[1].round == 1
 
 
 def test_only_held_out_conversations_measure() -> None:
     """What the read half says and the held-out half does not is not accepted."""
-    rounds, measuring = play(held="Nothing.")
-    assert not any(one.accepted for one in rounds)
-    assert any(SUPPORTED in j.proposal.prompt.text for one in rounds for j in one.judged)
+    _, state, measuring = play(held="Nothing.")
+    assert not state.accepted
+    assert any(SUPPORTED in state.prompts[m.id] for m in state.measured)
     seen = {t.id for context, _ in measuring.asked for t in context}
     held = {f"t{i}" for i in range(8, 16)}
     assert seen & held and seen <= held | {t.id for t in CONTROL}
 
 
 def test_no_text_is_measured_twice_in_a_run() -> None:
-    rounds, _ = play(held="Nothing.")
-    texts = [j.proposal.prompt.text for one in rounds for j in one.judged]
-    assert len(texts) == len(set(texts)) > 0
-    assert START.text not in texts
+    _, state, _ = play(held="Nothing.")
+    ids = [m.id for m in state.measured]
+    assert len(ids) == len(set(ids)) > 0
+    assert START.id not in ids
 
 
 def test_a_seed_decides_everything() -> None:
     assert play(1)[0] == play(1)[0]
     assert play(1)[0] != play(2)[0]
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 7))
+def test_a_loop_that_was_cut_goes_on_with_the_same_events(cut: int) -> None:
+    """As `search` does: the round that was cut is played again and gives the same events."""
+    events, _, _ = play()
+    state = fold(events[:cut])
+    read, kept = [trace(i) for i in range(8)], [trace(i, "Colours!") for i in range(8, 16)]
+    rest = refinements(state, START, read, kept, LOOP, proposer(Listener()), Listener(), 0)
+    whole = [*events[:cut], *(event for event in rest if event not in events[:cut])]
+    assert whole == events
 
 
 # --- the figure
@@ -213,8 +233,8 @@ def test_numbers_stay_unless_they_are_freed() -> None:
         recipe = Recipe(("insert",), 4, 400, 3.0)
         made = ExplainingProposer(start, Liar(), recipe)
         some = [trace(i) for i in range(8)]
-        (one,) = refinements(start, some[:4], some[4:], loop, made, Listener(), 0)
-        return {p.objection for p in one.refused}
+        state = fold(refinements(State(), start, some[:4], some[4:], loop, made, Listener(), 0))
+        return {rejected.reason for rejected in state.rejections}
 
     assert refused(free=False) == {"new number: 48"}
     assert not refused(free=True)
@@ -330,26 +350,38 @@ def log(folder: Path, n: int = 40, **more: Any) -> Path:
     return save(folder / "log.jsonl", lines)
 
 
-def refine(folder: Path, **more: Any) -> remask.Refined:
+def refine(folder: Path, **more: Any) -> remask.Result:
     more.setdefault("dlm", Listener())
     more.setdefault("run_dir", folder / "run")
     more.setdefault("settings", {"search": {"maskers": ["insert"], "traces": 4}})
     return remask.refine(START.text, more.pop("files", folder / "log.jsonl"), **more)
 
 
+def evidence(found: remask.Result) -> tuple[Evidence, ...]:
+    edit = found.edits[0]
+    assert isinstance(edit, RefinedEdit)
+    return edit.because
+
+
+def untimed(found: remask.Result) -> remask.Result:
+    return replace(found, run_dir="", spend=Spend())
+
+
 def test_without_a_target_nothing_is_verified_and_that_is_said(tmp_path: Path) -> None:
     log(tmp_path)
     found = refine(tmp_path)
-    assert found.verdict == "unverified" and found.test is None and found.spend is None
-    assert SUPPORTED in found.prompt and found.edits[0].because
-    assert all("item" in one.query and one.said for one in found.edits[0].because)
+    assert found.verdict == "unverified" and found.test is None and found.spend.calls == 0
+    assert SUPPORTED in found.prompt and evidence(found)
+    assert all("item" in one.query and one.said for one in evidence(found))
     stored = json.loads((tmp_path / "run" / "result.json").read_text())
     assert stored["verdict"] == "unverified" and stored["prompt"] == found.prompt
-    assert stored["conversations"]["redacted"] is True
+    assert stored["refinement"]["conversations"]["redacted"] is True
     page = (tmp_path / "run" / "report.md").read_text()
     assert "unverified: no target has answered" in page and SUPPORTED in page
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["report.md", "result.json"]
-    seen = found.conversations
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "unverified: no target has answered" in html and SUPPORTED in html
+    assert found.refinement is not None
+    seen = found.refinement.conversations
     assert (seen.read, seen.held, seen.sealed) == (20, 20, 0)
 
 
@@ -359,8 +391,8 @@ def test_the_same_seed_gives_the_same_result(tmp_path: Path) -> None:
         refine(tmp_path, run_dir=tmp_path / name, seed=seed)
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
-    assert replace(one, run_dir="") == replace(two, run_dir="")
-    assert replace(one, run_dir="") != replace(other, run_dir="")
+    assert untimed(one) == untimed(two)
+    assert untimed(one) != untimed(other)
 
 
 def test_no_secret_is_written_or_read_by_the_denoiser(tmp_path: Path) -> None:
@@ -374,10 +406,11 @@ def test_no_secret_is_written_or_read_by_the_denoiser(tmp_path: Path) -> None:
     assert SECRET not in repr((denoiser.contexts, denoiser.asked, found))
     for path in (tmp_path / "run").rglob("*"):
         assert SECRET.encode() not in path.read_bytes()
-    assert "<EMAIL_1>" in found.edits[0].because[0].query
+    assert "<EMAIL_1>" in evidence(found)[0].query
 
     kept = refine(tmp_path, redact=False, run_dir=tmp_path / "open")
-    assert not kept.conversations.redacted and SECRET in kept.edits[0].because[0].query
+    assert kept.refinement is not None and not kept.refinement.conversations.redacted
+    assert SECRET in evidence(kept)[0].query
     assert "redaction: OFF" in (tmp_path / "open" / "report.md").read_text()
 
 
@@ -387,7 +420,8 @@ def test_what_the_guard_refuses_is_listed(tmp_path: Path) -> None:
     words = [{"name": "u", "value": False, "comment": "you must answer kindly today"}]
     save(file, [{**value, "feedback": words} for value in lines])
     found = refine(tmp_path, dlm=Listener())
-    refused = {refusal.reason.partition(":")[0] for refusal in found.refused}
+    assert found.refinement is not None
+    refused = {refusal.reason.partition(":")[0] for refusal in found.refinement.refused}
     assert refused, "WORDS[0] repeats what a user said, or a sentence stands twice"
     page = (tmp_path / "run" / "report.md").read_text()
     assert all(reason in page for reason in refused)
@@ -417,12 +451,12 @@ def test_under_a_lock_on_the_text_sentences_are_only_added(tmp_path: Path) -> No
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "api": ({"dlm": "chat:writer"}, "chat:writer does not give"),
     "weak": ({"dlm": Phrases()}, "ranks by log-probabilities"),
-    "iterations": ({"iterations": 0}, "at least 1"),
+    "iterations": ({"iterations": 0}, r"refine\.iterations = 0"),
     "candidates": ({"candidates": 0}, "candidates"),
     "key": ({"settings": {"serach": {}}}, "unknown key"),
     "scale": ({"scales": ["stars"]}, "--scale"),
     "column": ({"columns": ["colour=x"]}, "--map"),
-    "lock": ({"lock": "rules"}, "lock is 'rules'"),
+    "lock": ({"lock": "rules"}, r"refine\.lock = 'rules'"),
     "locked": ({"lock": "text", "settings": {"search": {"maskers": ["span"]}}}, "only the masker"),
     "missing": ({"files": "nowhere.jsonl"}, "no such file"),
     "target": ({"target": "nothing:x"}, "target 'nothing:x' is unknown"),
@@ -451,7 +485,7 @@ def test_too_little_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 def test_a_result_is_not_overwritten(tmp_path: Path) -> None:
     log(tmp_path)
     refine(tmp_path)
-    with pytest.raises(ConfigError, match="holds a result already"):
+    with pytest.raises(ConfigError, match="holds a run already"):
         refine(tmp_path, seed=1)
 
 
@@ -482,8 +516,13 @@ def test_with_a_target_both_prompts_answer_sealed_conversations_once(tmp_path: P
     log(tmp_path)
     painter, denoiser = Painter(), Listener()
     found = refine(tmp_path, target=painter, dlm=denoiser)
-    assert found.verdict == "improved" and found.test is not None and found.spend is not None
-    assert (found.metric, found.test.n, found.test.baseline, found.test.best) == ("label", 20, 0, 1)
+    assert found.verdict == "improved" and found.test is not None and found.refinement is not None
+    assert (found.refinement.metric, found.test.n, found.test.baseline, found.test.best) == (
+        "label",
+        20,
+        0,
+        1,
+    )
     assert len(painter.asked) == found.spend.calls == 40 == len(set(painter.asked))
     sealed = {user for _, user in painter.asked}
     seen = {t.query for c in denoiser.contexts for t in c}
@@ -517,12 +556,14 @@ def test_a_refused_target_leaves_the_prompt_and_goes_on_at_no_cost(tmp_path: Pat
     stored = json.loads((tmp_path / "run" / "result.json").read_text())
     assert stored["verdict"] == "unverified" and SUPPORTED in stored["prompt"]
     rest = Painter()
-    found = refine(tmp_path, target=rest)
+    found = remask.resume(tmp_path / "run", target=rest, dlm=Listener())
     assert found.verdict == "improved" and len(rest.asked) < 40
     again = Painter()
-    assert refine(tmp_path, target=again).verdict == "improved" and not again.asked
-    with pytest.raises(ConfigError, match="another configuration"):
-        refine(tmp_path, target=Painter(), settings={"search": {"maskers": ["span"], "traces": 4}})
+    found = remask.resume(tmp_path / "run", target=again, dlm=Listener())
+    assert found.verdict == "improved" and not again.asked
+    log(tmp_path, n=30)
+    with pytest.raises(ConfigError, match="another configuration: data_id"):
+        remask.resume(tmp_path / "run", target=Painter(), dlm=Listener())
 
 
 def test_the_budget_bounds_the_sealed_rows(tmp_path: Path) -> None:
@@ -558,7 +599,8 @@ def test_a_function_can_judge_where_no_answer_is_known(tmp_path: Path) -> None:
              for i in range(60)]  # fmt: skip
     save(tmp_path / "log.jsonl", lines)
     found = refine(tmp_path, target=Painter(), metric=lambda row, text: float(text != "grey"))
-    assert found.verdict == "improved" and found.metric == "function:metric"
+    assert found.verdict == "improved" and found.refinement is not None
+    assert found.refinement.metric.startswith("function:")
 
 
 @pytest.fixture
@@ -567,7 +609,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "prompt.md").write_text(START.text + "\n")
     log(tmp_path)
-    monkeypatch.setattr("remask.refining.make_denoiser", lambda config, own: own or Listener())
+    monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: own or Listener())
     return tmp_path
 
 
@@ -593,7 +635,11 @@ def test_a_judge_grades_where_no_answer_is_known(here: Path) -> None:
     assert done.exit_code == 0, done.output
     found = json.loads(done.stdout.splitlines()[-1])
     assert models == {"tiny": 10, "judge": 10} and found["spend"]["calls"] == 20
-    assert (found["test"]["baseline"], found["test"]["best"], found["metric"]) == (0, 1, "judge")
+    assert (found["test"]["baseline"], found["test"]["best"], found["refinement"]["metric"]) == (
+        0,
+        1,
+        "judge",
+    )
     assert found["verdict"] == "no evidence", "five rows never carry a verdict"
 
 
@@ -605,7 +651,7 @@ def test_the_command_says_what_it_did_and_writes_the_prompt(here: Path) -> None:
                "--masker", "insert", "--iterations", 3)  # fmt: skip
     assert done.exit_code == 0, done.output
     said = done.output.splitlines()
-    assert said[0].startswith("iteration 1: ") and "accepted" in said[0]
+    assert any("round 1: accepted" in text and "nats" in text for text in said)
     assert any(text.startswith("unverified: no target has answered") for text in said)
     assert any(text.startswith("  because of call ") for text in said)
     assert "redaction: on; replaced: nothing" in said
@@ -620,9 +666,12 @@ def test_json_is_one_object_a_line_and_the_result_last(here: Path) -> None:
         "prompt.md", "--traces", "log.jsonl", "--run-dir", "run", "--json", "--candidates", 2
     )
     found = [json.loads(text) for text in done.stdout.splitlines()]
-    assert [value["kind"] for value in found] == ["Round"] * (len(found) - 1) + ["Refined"]
-    assert found[-1]["verdict"] == "unverified"
-    assert all(value["measured"] + value["refused"] <= 2 for value in found[:-1])
+    assert [value["kind"] for value in found[:2]] == ["TracesRead", "Started"]
+    assert found[-1]["kind"] == "Result" and found[-1]["verdict"] == "unverified"
+    candidates = Counter(
+        value["round"] for value in found if value["kind"] in ("Proposed", "Rejected")
+    )
+    assert max(candidates.values()) <= 2
 
 
 def test_an_unchanged_prompt_is_said_and_not_printed(here: Path) -> None:
@@ -657,7 +706,7 @@ def test_wrong_flags_are_one_sentence(here: Path, flags: list[str], says: str) -
     assert says in done.stderr
 
 
-def test_ctrl_c_between_iterations_writes_nothing(
+def test_ctrl_c_stops_between_events_and_resume_ends_like_the_uncut_run(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import signal
@@ -667,10 +716,20 @@ def test_ctrl_c_between_iterations_writes_nothing(
             signal.raise_signal(signal.SIGINT)
             return super().infill(context, canvases, seed)
 
-    monkeypatch.setattr("remask.refining.make_denoiser", lambda config, own: Impatient())
-    done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run")
-    assert done.exit_code == 130 and "nothing was written" in done.stderr
-    assert not (here / "run").exists()
+    whole = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "whole")
+    assert whole.exit_code == 0, whole.output
+    with monkeypatch.context() as patch:
+        patch.setattr("remask.api.job.make_denoiser", lambda config, own: Impatient())
+        done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run")
+    assert done.exit_code == 130 and "remask resume run" in done.stderr
+    shown = CliRunner().invoke(main, ["show", "run"], prog_name="remask")
+    assert shown.exit_code == 0 and "not finished" in shown.output
+    rest = CliRunner().invoke(main, ["resume", "run"], prog_name="remask")
+    assert rest.exit_code == 0, rest.output
+    with Store.read(here / "run") as cut, Store.read(here / "whole") as uncut:
+        assert list(cut.events()) == list(uncut.events())
+    shown = CliRunner().invoke(main, ["show", "run"], prog_name="remask")
+    assert "unverified: no target has answered" in shown.output and "gain in nats" in shown.output
 
 
 # --- with the embedded model
@@ -697,8 +756,9 @@ def test_the_embedded_model_refines_by_a_few_conversations(tmp_path: Path) -> No
         run_dir=tmp_path / "run",
         settings={"search": {"traces": 1}},
     )
-    assert found.iterations == 1 and found.verdict == "unverified"
-    assert found.candidates + len(found.refused) > 0
+    assert found.refinement is not None
+    assert found.refinement.iterations == 1 and found.verdict == "unverified"
+    assert found.candidates + len(found.refinement.refused) > 0
     for edit in found.edits:
-        assert sum(edit.gains) > 0
-    assert bool(found.edits) == (found.prompt != found.baseline)
+        assert isinstance(edit, RefinedEdit) and sum(edit.gains) > 0
+    assert bool(found.edits) == (found.prompt != found.baseline.prompt)

@@ -7,9 +7,9 @@ import pytest
 
 import remask
 from colours import Oracle, Phrases, rows
+from remask.api.job import Hooks
 from remask.errors import ConfigError
 from remask.events import State
-from remask.hooks import Hooks
 from remask.store import Store
 
 

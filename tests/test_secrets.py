@@ -54,7 +54,7 @@ def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.chdir(tmp_path)
     Path("prompt.md").write_text(START.text + "\n")
     Path("log.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
-    monkeypatch.setattr("remask.refining.make_denoiser", lambda config, own: own or Listener())
+    monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: own or Listener())
     return [it for _, _, it in cases if len(it) >= LONGEST]
 
 

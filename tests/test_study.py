@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from colours import WORDS, Oracle, Phrases, rows
+from remask.api.job import settle_arguments
 from remask.cli import main
 from remask.errors import BudgetSpent, ConfigError
 from remask.evidence import estimate
 from remask.ports import Canvas, Context, Fill, Hole
 from remask.report.steps import HEAD, cells, picture, remarks
-from remask.run import settle_arguments
 from remask.study import Candidate, Cell, Design, Study, behind, tabulated, whole_rounds
 from remask.studying import Order, Prepared, play, prepared
 

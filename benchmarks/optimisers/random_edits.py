@@ -14,11 +14,11 @@ from torch import Tensor
 
 from harness.lab import Lab
 from optimisers.searching import search_with
+from remask.api.build_proposer import make_proposer
 from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.identity import rng_for
 from remask.ports import Canvas, Context, Fill, Hole
-from remask.proposers import make_proposer
 
 WORDS = 5000
 PIECE = 0.2  # probability of going on from which a word is taken for a piece

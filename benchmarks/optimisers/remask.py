@@ -2,8 +2,8 @@
 
 from harness.lab import Lab
 from optimisers.searching import search_with
-from remask.denoisers import make_denoiser
-from remask.proposers import make_proposer
+from remask.api.build_models import make_denoiser
+from remask.api.build_proposer import make_proposer
 
 
 def optimise(lab: Lab) -> None:

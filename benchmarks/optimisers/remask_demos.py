@@ -2,9 +2,9 @@
 
 from harness.lab import Lab
 from optimisers.searching import search_with
+from remask.api.build_models import make_denoiser
+from remask.api.build_proposer import make_proposer, with_demos
 from remask.config import make_config
-from remask.denoisers import make_denoiser
-from remask.proposers import make_proposer, with_demos
 
 SHOWN = 8
 

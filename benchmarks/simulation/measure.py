@@ -9,11 +9,11 @@ from pathlib import Path
 
 from harness.lab import make_task
 from harness.play import embedded_target
+from remask.api.build_models import make_denoiser
+from remask.api.build_proposer import make_proposer
 from remask.config import make_config
-from remask.denoisers import make_denoiser
 from remask.identity import rng_for
 from remask.prompt import Prompt
-from remask.proposers import make_proposer
 from remask.task.dataset import Columns, load
 from tasks import load_task
 

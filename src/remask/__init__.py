@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 __all__ = [
     "Evaluation",
-    "Refined",
     "Result",
     "Score",
     "evaluate",
@@ -16,22 +15,21 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from remask.api.evaluate import Evaluation, evaluate
+    from remask.api.optimize import optimize, resume
+    from remask.api.refine import refine
     from remask.inspecting import system_prompt_of
-    from remask.refined import Refined
-    from remask.refining import refine
     from remask.result import Result
-    from remask.run import Evaluation, evaluate, optimize, resume
     from remask.trace import Score
 
 _HOMES = {
-    "Evaluation": "run",
-    "Refined": "refined",
+    "Evaluation": "api.evaluate",
     "Result": "result",
     "Score": "trace",
-    "evaluate": "run",
-    "optimize": "run",
-    "refine": "refining",
-    "resume": "run",
+    "evaluate": "api.evaluate",
+    "optimize": "api.optimize",
+    "refine": "api.refine",
+    "resume": "api.optimize",
     "system_prompt_of": "inspecting",
 }
 

@@ -39,8 +39,8 @@ def select(
     responses and its feedback; a layout adds a few of its own.
     """
     drawn = one_each([traces[i] for i in rng.permutation(len(traces))])
-    bad = in_turns([trace for trace in drawn if failing(trace)])
-    good = in_turns([trace for trace in drawn if not failing(trace)])
+    bad = in_turns([trace for trace in drawn if trace.failing])
+    good = in_turns([trace for trace in drawn if not trace.failing])
     wanted = shares(len(bad), len(good), max_traces)
     return fitting(bad, good, wanted, limit, count, max_traces)
 
@@ -69,21 +69,7 @@ def fitting(
         if size <= left and (short.query or short.response):
             picked.append(short)
             left -= size
-    return tuple(sorted(picked, key=lambda trace: not failing(trace)))
-
-
-def failing(trace: Trace) -> bool:
-    """Whether the response was wrong, or somebody had something to say against it."""
-    if trace.score is not None and trace.score < 1:
-        return True
-    return any(_against(note, trace.score) for note in trace.feedback)
-
-
-def _against(note: Feedback, score: float | None) -> bool:
-    if note.score is not None and note.score < 1:
-        return True
-    # A comment on a full score is praise or a judge's reasons.
-    return note.kind == "correction" or (note.kind == "comment" and score is note.score is None)
+    return tuple(sorted(picked, key=lambda trace: not trace.failing))
 
 
 def _mixed(

@@ -6,6 +6,7 @@ the environment variable that holds it.
 """
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -15,6 +16,7 @@ from remask.errors import ConfigError, DataError
 
 MaskerName = Literal["whole", "span", "sentence", "insert", "blame"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "left"]
+LockName = Literal["text", "numbers", "none"]
 CommitName = Literal["steps", "threshold", "factor", "entropy_bound"]
 # Drawn in turn. Insertions are better than their parent most often; `whole` never was, in place of
 # one sentence (docs/log.md, single edits).
@@ -162,6 +164,18 @@ class SearchConfig(Section):
     cautious: bool = False
 
 
+class RefineConfig(Section):
+    """Conversations in place of rows: edits by likelihood (docs/refine.md)."""
+
+    traces: Annotated[tuple[str, ...], Field(min_length=1)]  # files of conversations
+    columns: tuple[str, ...] = ()  # PLACE=COLUMN, as --map
+    scales: tuple[str, ...] = ()  # NAME=WORST..BEST, as --scale
+    redact: bool = True
+    lock: LockName = "numbers"  # what of the prompt may not change
+    iterations: Annotated[int, Field(ge=1)] = 8
+    verify: bool = False  # compare both prompts on sealed conversations, with the target
+
+
 class BudgetConfig(Section):
     """Limits that are never passed, final test included."""
 
@@ -182,6 +196,7 @@ class Config(Section):
     dlm: DlmConfig = DlmConfig()
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
+    refine: RefineConfig | None = None
     seed: int = 0
 
     def roles(self) -> dict[str, RoleConfig]:
@@ -214,6 +229,16 @@ def make_config(values: dict[str, Any], where: str) -> Config:
         raise ConfigError(f"{where}: {problems}") from None
 
 
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested settings; `above` wins."""
+    out = dict(below)
+    for key, value in above.items():
+        old = out.get(key)
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        out[key] = merged(old, value) if both else value  # type: ignore[arg-type]
+    return out
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The nested values of a `remask.toml`, paths made absolute, `prompt` read from its file."""
     try:
@@ -226,6 +251,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     for key in ("path", "train", "validation", "test"):
         if isinstance(values.get("data"), dict) and isinstance(values["data"].get(key), str):
             values["data"][key] = str(base / values["data"][key])
+    refine = values.get("refine")
+    if isinstance(refine, dict) and isinstance(refine.get("traces"), list):
+        refine["traces"] = [str(base / str(file)) for file in refine["traces"]]
     dlm = values.get("dlm")
     if isinstance(dlm, dict) and isinstance(dlm.get("model"), str):
         dlm["model"] = placed(dlm["model"], base)

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, get_args
 
+from remask.ports import Proposal
 from remask.prompt import Prompt
 
 Rows = tuple[tuple[str, float | None, float], ...]  # (example id, score or None: failed, soft)
@@ -38,6 +39,21 @@ class Proposed:
     traces: tuple[str, ...]  # ids of the traces that the denoiser read
     logp: float
 
+    @classmethod
+    def of(cls, round: int, parent: Prompt, proposal: Proposal, tokens: int) -> "Proposed":
+        return cls(
+            round=round,
+            id=proposal.prompt.id,
+            parent=parent.id,
+            prompt=proposal.prompt.marked(),
+            tokens=tokens,
+            masker=proposal.masker,
+            masks=proposal.masks,
+            edits=proposal.edits,
+            traces=proposal.traces,
+            logp=proposal.logp,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
@@ -48,6 +64,35 @@ class Rejected:
     prompt: str
     masker: str
     reason: str
+    edits: tuple[tuple[int, int, str], ...] = ()  # (start, stop, new text) in the parent's text
+
+    @classmethod
+    def of(cls, round: int, parent: Prompt, proposal: Proposal) -> "Rejected":
+        prompt = proposal.prompt.marked()
+        return cls(round, parent.id, prompt, proposal.masker, proposal.objection, proposal.edits)
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What held-out conversations say of a candidate, where a likelihood ranks (`refine`)."""
+
+    round: int
+    id: str
+    gains: tuple[float, ...]  # of each group of conversations: nats over the text it replaces
+
+    @property
+    def gain(self) -> float:
+        """Mean over the groups, nats."""
+        return sum(self.gains) / len(self.gains)
+
+
+@dataclass(frozen=True, slots=True)
+class Attributed:
+    """The traces that an edit rests on: leaving one out makes the new text less probable."""
+
+    round: int
+    id: str
+    drops: tuple[tuple[str, tuple[float, ...]], ...]  # (trace id, nats of each new text in order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,8 +112,8 @@ class Accepted:
     round: int
     id: str
     parent: str
-    gain: float  # mean difference to the parent on validation rows ("used for selection")
-    because: tuple[str, ...]  # rows whose traces, left out, lower the edit's log p most
+    gain: float  # over the parent: mean on validation rows ("used for selection"), or nats
+    because: tuple[str, ...]  # rows or traces that, left out, lower the edit's log p most
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +151,36 @@ class Sourced:
     queries: tuple[str, ...] = ()  # what the target wrote, in order
 
 
-Event = Sourced | Started | Proposed | Rejected | Scored | Accepted | Kept | Stopped | Tested
+@dataclass(frozen=True, slots=True)
+class TracesRead:
+    """What was made of the files of conversations (`refine`). Comes before Started."""
+
+    records: int
+    rejected: int  # things that are no usable record
+    elsewhere: int  # records of other system prompts
+    read: int  # traces that candidates are written under
+    held: int  # traces that candidates are measured on
+    sealed: int  # traces that neither sees, for the test
+    redacted: bool
+    secrets: tuple[tuple[str, int], ...]  # (label, how many different ones were replaced)
+    notes: tuple[str, ...]  # sentences for the user
+    metric: str = ""  # what scores the sealed rows; "" where no target is asked
+
+
+Event = (
+    Sourced
+    | TracesRead
+    | Started
+    | Proposed
+    | Rejected
+    | Scored
+    | Measured
+    | Attributed
+    | Accepted
+    | Kept
+    | Stopped
+    | Tested
+)
 KINDS: Mapping[str, type[Event]] = MappingProxyType({c.__name__: c for c in get_args(Event)})
 
 
@@ -140,9 +214,15 @@ class State:
     stopped: str = ""
     tested: Tested | None = None
     sourced: Sourced | None = None
+    traces_read: TracesRead | None = None
+    measured: tuple[Measured, ...] = ()
+    attributed: tuple[Attributed, ...] = ()
 
     def prompt(self, id: str) -> Prompt:
         return Prompt.parse(self.prompts[id])
+
+    def proposal(self, round: int, id: str) -> Proposed:
+        return next(p for p in self.proposals if (p.round, p.id) == (round, id))
 
     def seen_before(self, round: int) -> frozenset[str]:
         """Prompts of earlier rounds: never proposed again. (The running round is left out, so that
@@ -154,6 +234,8 @@ def advance(state: State, event: Event) -> State:
     match event:
         case Sourced():
             return replace(state, sourced=event)
+        case TracesRead():
+            return replace(state, traces_read=event)
         case Started():
             return replace(
                 state,
@@ -175,6 +257,10 @@ def advance(state: State, event: Event) -> State:
             key = (event.id, event.split)
             rows = {**state.scores.get(key, {}), **{row: score for row, score, _ in event.rows}}
             return replace(state, scores={**state.scores, key: rows})
+        case Measured():
+            return replace(state, measured=(*state.measured, event))
+        case Attributed():
+            return replace(state, attributed=(*state.attributed, event))
         case Accepted():
             return replace(
                 state,

@@ -1,6 +1,6 @@
 """From settings to a task of Inspect: its samples as rows, its models metered, its prompt found.
 
-Part of the composition root, beside wire.py. Imports Inspect only when a task is named.
+Imports Inspect only when a task is named.
 """
 
 import importlib.util
@@ -15,27 +15,32 @@ from remask.errors import BackendError, ConfigError
 from remask.identity import content_id
 from remask.models.meter import Account
 from remask.prompt import Prompt
-from remask.task.dataset import Dataset
 
 if TYPE_CHECKING:
     from inspect_ai.model import Model
 
     from remask.task.inspect import InspectTask, Suite
 
-LOGS = "inspect"  # folder in the run directory
 # Providers whose own client retries, unseen: each attempt is to be met, booked and counted.
 RETRYING = ("openai", "openai-api", "anthropic")
 FRACTIONS = (0.25, 0.25, 0.5)
+Fractions = tuple[float, float, float]
 
 
 def load(config: Config) -> "Suite":
     """The task with its samples. Raises ConfigError, and BackendError without the extra."""
-    return _load(config.task.name, config.task.args, config.data.fractions)
+    return load_task(config.task.name, config.task.args, config.data.fractions)
 
 
-def inspect_dataset(config: Config) -> Dataset:
-    """Its samples as rows, with their splits."""
-    return load(config).dataset
+def load_task(name: str, args: Mapping[str, Any], fractions: Fractions = FRACTIONS) -> "Suite":
+    """The task `name`, as `inspect eval` takes it, with its samples split."""
+    if importlib.util.find_spec("inspect_ai") is None:
+        raise BackendError(
+            "tasks of Inspect need the inspect_ai package; run: pip install 'remask[inspect]'"
+        )
+    from remask.task.inspect import load_suite
+
+    return load_suite(name, args, fractions)
 
 
 def system_prompt_of(task: str, args: Mapping[str, Any] | None = None) -> str:
@@ -45,30 +50,20 @@ def system_prompt_of(task: str, args: Mapping[str, Any] | None = None) -> str:
     that answers nothing of use; no real model is called. Raises ConfigError where there is no
     system message, or several.
     """
-    suite = _load(task, args or {}, FRACTIONS)
+    return system_prompt_in(load_task(task, args or {}))
+
+
+def system_prompt_in(suite: "Suite") -> str:
+    """The system message that a loaded task sends. Raises as `system_prompt_of`."""
     from remask.task.probing import system_prompt
 
     return system_prompt(suite)
 
 
-def find_prompt(values: dict[str, Any]) -> None:
-    """Put the task's own system message in the place of `prompt_from = "system"`. ConfigError."""
-    wanted = values.pop("prompt_from", "")
-    if not wanted:
-        return
-    task = values.get("task")
-    if wanted != "system" or values.get("prompt"):
-        raise ConfigError(
-            f'prompt_from = {wanted!r}: it can only be "system", and in place of a prompt'
-        )
-    if not isinstance(task, dict) or not task.get("name"):
-        raise ConfigError("prompt_from needs a task of Inspect: name one with --task")
-    values["prompt"] = system_prompt_of(task["name"], task.get("args"))
-
-
-def open_inspect_task(config: Config, start: Prompt, account: Account) -> "InspectTask":
+def make_inspect_task(
+    config: Config, suite: "Suite", start: Prompt, account: Account, logs: Path
+) -> "InspectTask":
     """The task with its models, every call of which is booked in `account`."""
-    suite = load(config)
     from remask.models.inspect import InspectModels
     from remask.task.inspect import InspectTask
 
@@ -87,14 +82,12 @@ def open_inspect_task(config: Config, start: Prompt, account: Account) -> "Inspe
         epochs=config.metric.repeats,
         scorer=config.task.scorer,
         concurrency=config.target.concurrency,
-        log_dir=Path(config.task.logs or account.store.folder / LOGS),
+        log_dir=logs,
     )
 
 
-def check_inspect_task(config: Config, start: Prompt) -> str:
-    """What can be found wrong before a call is spent; else in words how the prompt is placed."""
-    make_models(config)
-    suite = load(config)
+def require_prompt(suite: "Suite", start: Prompt) -> str:
+    """How the prompt is placed in a few samples, in words. ConfigError where it is not."""
     from remask.task.probing import SAMPLES, require_prompt
 
     found = require_prompt(suite, start.text)
@@ -115,16 +108,6 @@ def make_models(config: Config) -> tuple["Model", dict[str, "Model"]]:
         role: _model(given.model, given, config.target) for role, given in config.roles().items()
     }
     return main, roles
-
-
-def _load(name: str, args: Mapping[str, Any], fractions: tuple[float, float, float]) -> "Suite":
-    if importlib.util.find_spec("inspect_ai") is None:
-        raise BackendError(
-            "tasks of Inspect need the inspect_ai package; run: pip install 'remask[inspect]'"
-        )
-    from remask.task.inspect import load_suite
-
-    return load_suite(name, args, fractions)
 
 
 def _model(

@@ -13,7 +13,7 @@ from itertools import islice
 
 import numpy as np
 
-from remask.condition import MAX_CLASSES, TRIES, failing, fitting, one_each, shares
+from remask.condition import MAX_CLASSES, TRIES, fitting, one_each, shares
 from remask.ports import Context
 from remask.text import words
 from remask.trace import Trace
@@ -46,8 +46,8 @@ class Kinds:
         sources have, the most frequent kind first, for at most half of their places; then, one by
         one, the failure that is least like those chosen, of the kinds seen least."""
         drawn = one_each([traces[i] for i in rng.permutation(len(traces))])
-        bad = [trace for trace in drawn if failing(trace)]
-        good = [trace for trace in drawn if not failing(trace)]
+        bad = [trace for trace in drawn if trace.failing]
+        good = [trace for trace in drawn if not trace.failing]
         wanted = shares(len(bad), len(good), max_traces)
         ordered = list(islice(self._ordered(bad, wanted), TRIES * max_traces))
         return fitting(ordered, good, wanted, limit, count, max_traces)
@@ -86,7 +86,7 @@ class Kinds:
 def kinds(traces: Sequence[Trace]) -> Kinds:
     """Group the failing ones among `traces`. Where the right responses are few enough to be
     labels, a kind is what was right and what was answered instead."""
-    bad = [trace for trace in traces if failing(trace)]
+    bad = [trace for trace in traces if trace.failing]
     told = _telling(bad)
     if 1 < len({trace.desired for trace in bad}) <= min(MAX_CLASSES, len(bad) // 2):
         named: dict[tuple[str | None, str], int] = {}

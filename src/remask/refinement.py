@@ -18,6 +18,19 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from remask.condition import select
+from remask.events import (
+    Accepted,
+    Attributed,
+    Event,
+    Kept,
+    Measured,
+    Proposed,
+    Rejected,
+    Started,
+    State,
+    Stopped,
+    advance,
+)
 from remask.evidence import accepts
 from remask.identity import rng_for, seed_for
 from remask.ports import Context, Drop, Explainer, Proposal, Proposer, Scorer
@@ -26,6 +39,7 @@ from remask.propose import Choose, written
 from remask.trace import Trace
 
 NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
+CANDIDATES = 8  # of one iteration, where nothing else is said
 PANELS = 4  # groups of held-out traces on which a candidate is measured
 # Conversations about nothing in particular. What any conversation makes more probable says nothing
 # of those at hand: without this measure "The answer:" beat every rule.
@@ -49,43 +63,14 @@ class Loop:
     """How long to go on, and how much is read at a time."""
 
     iterations: int
-    candidates: int  # of one iteration
     traces: int  # of one panel, at most
     context_tokens: int  # of one panel, at most
+    candidates: int  # of one iteration
     free_numbers: bool = False  # whether edits may change figures, which nothing here can check
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """A candidate that passed the guard, measured."""
-
-    proposal: Proposal
-    gains: tuple[float, ...]  # nats over the text it replaces, one for each panel
-
-    @property
-    def gain(self) -> float:
-        """Mean over the panels, nats."""
-        return sum(self.gains) / len(self.gains)
-
-
-@dataclass(frozen=True, slots=True)
-class Round:
-    """One iteration, over."""
-
-    number: int  # from 0
-    parent: Prompt
-    judged: tuple[Judged, ...]  # best first
-    refused: tuple[Proposal, ...]  # by the guard
-    accepted: Judged | None
-    because: tuple[Drop, ...]  # of up to three traces that speak for the best candidate
-
-    @property
-    def best(self) -> Judged | None:
-        """What was accepted, else what came closest."""
-        return self.accepted or next(iter(self.judged), None)
-
-
 def refinements(
+    state: State,
     start: Prompt,
     read: Sequence[Trace],
     held: Sequence[Trace],
@@ -94,35 +79,79 @@ def refinements(
     scorer: Scorer,
     seed: int,
     choose: Choose = select,
-) -> Iterator[Round]:
-    """Yield each iteration. `read`: what candidates are written under; `held`: what measures them,
-    so that a text cannot win by repeating what was read. `choose`: which of them. Ids of traces are
-    unique.
+) -> Iterator[Event]:
+    """Yield the events of a refinement from `state` on, up to and including Stopped.
+
+    `read`: what candidates are written under; `held`: what measures them, so that a text cannot win
+    by repeating what was read. `choose`: which of them. Ids of traces are unique. As in `search`,
+    what is yielded depends on the arguments alone, so that a run that was cut is resumed by folding
+    its events and iterating again.
 
     Raises ConfigError where the prompt does not fit into the scorer.
     """
-    parent = start
-    seen = {start.id}
-    for number in range(loop.iterations):
-        drawn = proposer.propose(parent, read, loop.candidates, seed_for(seed, number, "propose"))
-        fresh = {p.prompt.id: p for p in drawn if p.prompt.id not in seen}
-        seen |= fresh.keys()
-        if not loop.free_numbers:
-            fresh = {id: _with_its_numbers(parent, p) for id, p in fresh.items()}
-        allowed = [p for p in fresh.values() if not p.objection]
-        rng = rng_for(seed, number, "panels")
-        contexts = panels(held, loop, proposer.count, rng, choose)
-        measured = gains(scorer, contexts, proposer.count, parent, allowed)
-        judged = [Judged(p, gain) for p, gain in zip(allowed, measured, strict=True)]
-        judged.sort(key=lambda one: (-one.gain, one.proposal.prompt.id))
-        accepted = next((one for one in judged if accepts(one.gains, margin=1.0)), None)
-        refused = tuple(p for p in fresh.values() if p.objection)
-        found = Round(number, parent, tuple(judged), refused, accepted, ())
-        if found.best and isinstance(proposer, Explainer):
-            found = replace(found, because=proposer.explain(found.best.proposal, read))
-        yield found
-        if accepted:
-            parent = accepted.proposal.prompt
+    if state.stopped:
+        return
+    if not state.baseline:
+        yield (first := Started(start.marked(), start.id, proposer.count(start.text)))
+        state = advance(state, first)
+    while state.round < loop.iterations:
+        for event in _round(state, read, held, loop, proposer, scorer, seed, choose):
+            yield event
+            state = advance(state, event)
+    yield Stopped(f"all {loop.iterations} iterations played")
+
+
+def _round(
+    state: State,
+    read: Sequence[Trace],
+    held: Sequence[Trace],
+    loop: Loop,
+    proposer: Proposer,
+    scorer: Scorer,
+    seed: int,
+    choose: Choose,
+) -> Iterator[Event]:
+    """One iteration: unseen candidates, their gains, and the first that is ahead by a margin."""
+    number, parent = state.round, state.prompt(state.incumbent)
+    allowed = []
+    for proposal in _unseen(state, parent, read, loop, proposer, seed):
+        if proposal.objection:
+            yield Rejected.of(number, parent, proposal)
+        else:
+            allowed.append(proposal)
+            yield Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
+    contexts = panels(held, loop, proposer.count, rng_for(seed, number, "panels"), choose)
+    found = gains(scorer, contexts, proposer.count, parent, allowed)
+    measured = [Measured(number, p.prompt.id, g) for p, g in zip(allowed, found, strict=True)]
+    yield from measured
+    order = sorted(measured, key=lambda one: (-one.gain, one.id))
+    winner = next((one for one in order if accepts(one.gains, margin=1.0)), None)
+    if not order:
+        yield Kept(number, "no candidate passed the guard")
+        return
+    best = winner or order[0]
+    drops: tuple[Drop, ...] = ()
+    if isinstance(proposer, Explainer):
+        drops = proposer.explain(next(p for p in allowed if p.prompt.id == best.id), read)
+        yield Attributed(number, best.id, tuple((drop.trace, drop.each) for drop in drops))
+    if winner:
+        yield Accepted(number, best.id, parent.id, best.gain, tuple(drop.trace for drop in drops))
+    else:
+        yield Kept(number, f"the best candidate gains {best.gain:+.1f} nats, too close to chance")
+
+
+def _unseen(
+    state: State, parent: Prompt, read: Sequence[Trace], loop: Loop, proposer: Proposer, seed: int
+) -> list[Proposal]:
+    """What a round proposes and no earlier one did, refused or not."""
+    number = state.round
+    seen = set(state.seen_before(number))
+    seen |= {Prompt.parse(r.prompt).id for r in state.rejections if r.round < number}
+    drawn = proposer.propose(parent, read, loop.candidates, seed_for(seed, number, "propose"))
+    fresh = {p.prompt.id: p for p in drawn if p.prompt.id not in seen}
+    if loop.free_numbers:
+        return list(fresh.values())
+    return [_with_its_numbers(parent, proposal) for proposal in fresh.values()]
 
 
 def _with_its_numbers(parent: Prompt, proposal: Proposal) -> Proposal:

@@ -187,12 +187,10 @@ def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) 
     alive: list[Proposal] = []
     for proposal in _proposals(state, plan, proposer, parent, traces, seed):
         if proposal.objection:
-            yield Rejected(
-                number, parent.id, proposal.prompt.marked(), proposal.masker, proposal.objection
-            )
+            yield Rejected.of(number, parent, proposal)
         else:
             alive.append(proposal)
-            yield _proposed(number, parent, proposal, proposer)
+            yield Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
     if not alive:
         yield Kept(number, "no candidate passed the guard")
         return
@@ -273,22 +271,6 @@ def _proposals(
                 yield proposal
             if not enough:
                 return
-
-
-def _proposed(number: int, parent: Prompt, proposal: Proposal, proposer: Proposer) -> Proposed:
-    prompt = proposal.prompt
-    return Proposed(
-        round=number,
-        id=prompt.id,
-        parent=parent.id,
-        prompt=prompt.marked(),
-        tokens=proposer.count(prompt.text),
-        masker=proposal.masker,
-        masks=proposal.masks,
-        edits=proposal.edits,
-        traces=proposal.traces,
-        logp=proposal.logp,
-    )
 
 
 def _score(

@@ -11,15 +11,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+from remask.api.build_models import asks_api, endpoint, make_denoiser
+from remask.api.build_proposer import make_proposer
+from remask.api.job import Hooks, Job, open_account, prepare
 from remask.budget import Spend
 from remask.config import Config
-from remask.denoisers import asks_api, make_denoiser
 from remask.errors import BudgetSpent, ConfigError
 from remask.evidence import estimate
-from remask.hooks import Hooks
 from remask.opening import check_task, open_task
-from remask.proposers import make_proposer
-from remask.run import open_account
 from remask.store import Store
 from remask.store.database import FILE
 from remask.study import (
@@ -35,7 +34,6 @@ from remask.study import (
     whole_rounds,
 )
 from remask.trace import Split
-from remask.wire import Job, Parts, endpoint, prepare
 
 ROUNDS = 3
 CANDIDATES = 8

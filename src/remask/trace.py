@@ -45,6 +45,25 @@ class Trace:
     score: float | None = None  # of the response, 0 to 1; None: unknown
     source: str = ""  # the user or session it came from, where that is known
 
+    @property
+    def failing(self) -> bool:
+        """Whether the response was wrong, or somebody had something to say against it."""
+        if self.score is not None and self.score < 1:
+            return True
+        return any(_speaks_against(note, self.score) for note in self.feedback)
+
+    @property
+    def said(self) -> str:
+        """The feedback in words, or the right response; "" where there is neither."""
+        return next((note.text for note in self.feedback if note.text), self.desired or "")
+
+
+def _speaks_against(note: Feedback, score: float | None) -> bool:
+    if note.score is not None and note.score < 1:
+        return True
+    # A comment on a full score is praise or a judge's reasons.
+    return note.kind == "correction" or (note.kind == "comment" and score is note.score is None)
+
 
 @dataclass(frozen=True, slots=True)
 class Example:

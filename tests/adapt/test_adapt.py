@@ -14,10 +14,10 @@ from remask.adapt.corrupt import Mask
 from remask.adapt.loop import Plan, Progress, _weights, losses, train
 from remask.adapt.measure import at_once, filled, measure
 from remask.adapt.student import Student, fresh
+from remask.api.build_models import make_denoiser
 from remask.backbone.weights import load_base
 from remask.cli import main
 from remask.config import DlmConfig
-from remask.denoisers import make_denoiser
 from remask.dlm.adapter import load_adapter
 from remask.dlm.embedded import embedded_reading
 from remask.dlm.families import FAMILIES

@@ -22,10 +22,10 @@ from remask.adapt.batches import draw_batch
 from remask.adapt.corpus import Case, read_cases
 from remask.adapt.loop import Plan, Progress, losses, train
 from remask.adapt.student import Student, fresh
+from remask.api.build_models import make_denoiser, memory_of
 from remask.cli import main
 from remask.cli.settings import read
 from remask.config import DlmConfig, read_toml
-from remask.denoisers import make_denoiser, memory_of
 from remask.dlm.adapter import SHIPPED, load_adapter
 from remask.dlm.bases import Base, find_base
 from remask.dlm.embedded import EmbeddedDenoiser, embedded_reading

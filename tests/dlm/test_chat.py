@@ -9,23 +9,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import remask
+from remask.api.build_models import make_denoiser
+from remask.api.build_task import Given
+from remask.api.job import Hooks, open_job
+from remask.api.optimize import reserve_test
 from remask.budget import Spend
 from remask.cli.check import examine
 from remask.cli.settings import Request
 from remask.config import make_config
-from remask.denoisers import make_denoiser
 from remask.dlm.asking import checked
 from remask.dlm.chat import INSTRUCTION, ChatDenoiser, read_answer, render_task
 from remask.dlm.families import render
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
 from remask.events import State
-from remask.hooks import Hooks
 from remask.models.openai import OpenAITarget
 from remask.ports import Canvas, Fill, Hole, Remote, Scorer
-from remask.run import _held
 from remask.store import Store
 from remask.trace import Trace
-from remask.wire import Parts, prepare
 from target.server import Behaviour, Server, answer, raw, status
 from writers import World, asked_by, few_rows, filled, play
 
@@ -247,15 +247,18 @@ def test_each_pays_its_own_price(tmp_path: Path) -> None:
 
 def test_a_token_limit_leaves_the_sealed_test_what_it_needs(tmp_path: Path) -> None:
     """The denoiser's calls are cheap and many: the mean over all calls would keep too little."""
-    job = prepare(make_config(config("http://127.0.0.1:1/v1"), "test"), Parts(rows=few_rows()))
+    settings = make_config(config("http://127.0.0.1:1/v1"), "test")
     before = State()
     after = replace(before, scores={("p", "validation"): dict.fromkeys("abcdefgh", 1.0)})
-    with Store.create(tmp_path / "run", job.record) as store:
+    with (
+        open_job(settings, Given(rows=few_rows())) as job,
+        Store.create(tmp_path / "run", job.record) as store,
+    ):
         for calls, tokens in ((8, 800), (92, 0)):
             spend = Spend(calls=calls, input_tokens=tokens)
             store.settle(store.reserve(spend, billed=True), spend, {})
-        assert _held(job, store, after).input_tokens == round(1.3 * job.test_calls * 100)
-        assert _held(job, store, before).input_tokens == round(1.3 * job.test_calls * 8)
+        assert reserve_test(job, store, after).input_tokens == round(1.3 * job.test_calls * 100)
+        assert reserve_test(job, store, before).input_tokens == round(1.3 * job.test_calls * 8)
 
 
 def test_a_cut_run_asks_the_denoiser_nothing_twice(tmp_path: Path) -> None:
@@ -340,8 +343,8 @@ def test_the_plan_leaves_calls_for_the_denoiser() -> None:
     for model in ("embedded", "chat:writer"):
         values = config("http://127.0.0.1:1/v1", dlm={"model": model}, budget={"calls": 200})
         settings = make_config(values, "test")
-        job = prepare(settings, Parts(rows=few_rows()))
-        plans[model] = (job.plan, job.asked_per_round(job.plan), job.rows("validation"))
+        with open_job(settings, Given(rows=few_rows())) as job:
+            plans[model] = (job.plan, job.asked_per_round(job.plan), job.rows("validation"))
     (plan, asked, _), (written, writing, rows) = plans["embedded"], plans["chat:writer"]
     assert asked == 0 and writing == 2 * written.candidates
     assert written.rounds * (written.round_calls(rows) + writing) / 4 <= 200

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from remask.api.build_models import make_denoiser
 from remask.config import DlmConfig
-from remask.denoisers import make_denoiser
 from remask.dlm.families import render
 from remask.dlm.mercury import CLOSING, LONGEST, OPENING, STOP, MercuryDenoiser
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable

@@ -1,6 +1,5 @@
 """Records to traces: the score, the desired response, the words, and what is left of an agent."""
 
-from remask.condition import failing
 from remask.ingest.record import Rating, Record, Source, Turn
 from remask.ingest.traces import condensed, trace_of, traces
 from remask.trace import Feedback
@@ -18,9 +17,9 @@ def record(
 def test_a_response_rated_well_is_the_desired_one() -> None:
     good = trace_of(record(Rating("thumbs", True)), {})
     assert (good.query, good.response, good.desired, good.score) == ("q", "a", "a", 1.0)
-    assert not failing(good)
+    assert not good.failing
     bad = trace_of(record(Rating("thumbs", False)), {})
-    assert (bad.desired, bad.score) == (None, 0.0) and failing(bad)
+    assert (bad.desired, bad.score) == (None, 0.0) and bad.failing
     four = trace_of(record(Rating("stars", 4)), {"stars": (1, 5)})
     three = trace_of(record(Rating("stars", 3)), {"stars": (1, 5)})
     assert (four.desired, three.desired) == ("a", None)

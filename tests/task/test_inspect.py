@@ -20,20 +20,17 @@ from loopback import Loopback, Message, call, say  # noqa: E402
 
 import remask  # noqa: E402
 from desk import POLICY, TEMPLATE  # noqa: E402
+from remask.api.job import Hooks, Job, open_job  # noqa: E402
 from remask.budget import Spend  # noqa: E402
 from remask.cli import main  # noqa: E402
 from remask.config import Config, make_config  # noqa: E402
 from remask.errors import BudgetSpent, ConfigError, TargetRefused  # noqa: E402
 from remask.events import Accepted  # noqa: E402
-from remask.hooks import Hooks  # noqa: E402
-from remask.opening import check_task, open_task  # noqa: E402
 from remask.ports import Canvas, Context, Fill, Hole, Task  # noqa: E402
 from remask.prompt import Prompt  # noqa: E402
-from remask.run import open_account  # noqa: E402
 from remask.store import Store  # noqa: E402
 from remask.task.inspect import _graded, load_suite  # noqa: E402
 from remask.trace import Outcome  # noqa: E402
-from remask.wire import Job, Parts, prepare  # noqa: E402
 
 DESK = f"{EXAMPLE / 'desk.py'}@desk"
 MODEL = "inspect:openai-api/loopback/agent"
@@ -78,13 +75,18 @@ def settings(url: str, **sections: Any) -> Config:
 def opened(
     config: Config, folder: Path, gate: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Job, Task, Store]]:
-    job = prepare(config, Parts(), ("train",))
     make = Store.open if folder.exists() else Store.create
-    with (
-        make(folder, job.record) as store,
-        open_task(job, open_account(job, store, Hooks(gate=gate))) as task,
-    ):
-        yield job, task, store
+    with open_job(config, hooks=Hooks(gate=gate), run_dir=folder) as job:
+        job.require_rows(("train",))
+        with make(folder, job.record) as store:
+            job.account.books = store
+            yield job, job.task, store
+
+
+def check(config: Config) -> None:
+    with open_job(config) as job:
+        job.require_rows()
+        job.require_target()
 
 
 def scores(outcomes: list[Outcome]) -> list[float]:
@@ -138,22 +140,19 @@ def test_the_system_message_is_found_without_a_model() -> None:
 )
 def test_wrong_settings_show_before_a_call(sections: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_task(prepare(settings("http://127.0.0.1:9/v1", **sections), Parts()))
+        check(settings("http://127.0.0.1:9/v1", **sections))
 
 
 def test_a_prompt_that_stands_nowhere_is_refused() -> None:
     config = settings("http://127.0.0.1:9/v1").model_copy(update={"prompt": "Another policy."})
     with pytest.raises(ConfigError, match="word for word in no system message"):
-        check_task(prepare(config, Parts()))
+        check(config)
 
 
 def test_a_limit_in_dollars_needs_prices_and_the_longest_answer(tmp_path: Path) -> None:
     priced = {"input_price": 1.0, "output_price": 2.0}
     with pytest.raises(ConfigError, match=r"task\.roles\.user\.input_price"):
-        prepare(
-            settings("", budget={"usd": 1.0}, target=priced, task={"roles": {"user": "a/b"}}),
-            Parts(),
-        )
+        check(settings("", budget={"usd": 1.0}, target=priced, task={"roles": {"user": "a/b"}}))
     with Loopback(agent) as server:
         config = settings(server.url, budget={"usd": 1.0}, target=priced)
         endless = opened(config, tmp_path / "endless")

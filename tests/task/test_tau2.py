@@ -8,14 +8,12 @@ import pytest
 
 pytest.importorskip("inspect_evals")
 
+
+from remask.api.job import open_job
 from remask.config import make_config
-from remask.hooks import Hooks
 from remask.inspecting import load, system_prompt_of
-from remask.opening import open_task
 from remask.prompt import Prompt
-from remask.run import open_account
 from remask.store import Store
-from remask.wire import Parts, prepare
 from target.server import Server
 from task.tau2 import Tau2
 
@@ -58,11 +56,11 @@ def play(domain: str, samples: int, folder: Path, monkeypatch: pytest.MonkeyPatc
             },
             "test",
         )
-        job = prepare(config, Parts())
         with (
+            open_job(config, run_dir=folder / "run") as job,
             Store.create(folder / "run", job.record) as store,
-            open_task(job, open_account(job, store, Hooks())) as task,
         ):
+            job.account.books, task = store, job.task
             names = {id: str(sample.id) for id, sample in load(config).samples.items()}
             ids = [id for id in sorted(names) if names[id] in changing][:samples]
             right = task.evaluate(Prompt(baseline), ids)

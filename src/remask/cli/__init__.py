@@ -20,6 +20,7 @@ from remask.cli.flags import (
     run_flags,
     search_flags,
     show_flags,
+    show_mode,
     target_flags,
     task_flags,
     track_flag,
@@ -93,7 +94,7 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
     from remask.cli.play import new_run
     from remask.cli.settings import read
 
-    new_run(read(source, flags), _mode(plain, json), track)
+    new_run(read(source, flags), show_mode(plain, json), track)
 
 
 @main.command()
@@ -124,7 +125,7 @@ def resume(run: Path, plain: bool, json: bool, track: str) -> None:
     """Go on with a run that was cut."""
     from remask.cli.play import continue_run
 
-    continue_run(run, _mode(plain, json), track)
+    continue_run(run, show_mode(plain, json), track)
 
 
 @main.command("eval")
@@ -143,10 +144,10 @@ def resume(run: Path, plain: bool, json: bool, track: str) -> None:
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> None:
     """Score one prompt, with interval and cost; no search."""
-    from remask.cli.play import score_prompt
+    from remask.cli.play import evaluate_prompt
     from remask.cli.settings import read
 
-    score_prompt(read(source, flags), rows, json)
+    evaluate_prompt(read(source, flags), rows, json)
 
 
 @main.command()
@@ -159,7 +160,7 @@ def show(run: Path, plain: bool, json: bool) -> None:
     if json:
         run_json(run)
     else:
-        run_text(run, _mode(plain, False))
+        run_text(run, show_mode(plain, False))
 
 
 @main.command()
@@ -173,11 +174,3 @@ def report(run: Path) -> None:
 
 for command in (adapt, export, refine, serve, study, traces):
     main.add_command(command)
-
-
-def _mode(plain: bool, json: bool) -> str:
-    """How a command speaks: json, plain or rich."""
-    if json:
-        return "json"
-    dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
-    return "plain" if plain or dumb or not sys.stdout.isatty() else "rich"

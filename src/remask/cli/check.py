@@ -8,35 +8,29 @@ import http.client
 import os
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import click
 import orjson
 
+from remask.api.build_models import (
+    asks_api,
+    endpoint,
+    make_price,
+    memory_of,
+)
+from remask.api.build_proposer import check_proposer
+from remask.api.build_task import describe_metric
+from remask.api.job import Job, open_job
 from remask.cli.settings import Request
-from remask.config import Config, TargetConfig
-from remask.denoisers import asks_api, make_denoiser, memory_of
+from remask.config import TargetConfig
 from remask.errors import RemaskError
-from remask.inspecting import check_inspect_task, make_models
+from remask.inspecting import make_models
 from remask.prompt import Prompt
-from remask.proposers import make_proposer, with_demos
 from remask.report.words import one_line
 from remask.store.database import FILE
-from remask.wire import (
-    Job,
-    Parts,
-    check_choice,
-    check_fit,
-    endpoint,
-    make_budget,
-    make_dataset,
-    make_price,
-    make_target,
-    make_task,
-    prepare,
-)
 
 Kind = Literal["ok", "problem", "note"]
 SECONDS_PER_CALL = 0.08  # of the embedded target on two cores, rough; denoising comes on top
@@ -80,28 +74,41 @@ class Report:
 def examine(request: Request) -> Report:
     """Look at everything; problems become findings, not exceptions."""
     config = request.config
-    findings = [
-        *_tried("run", lambda: _run_dir(request)),
-        *_tried("prompt", lambda: _prompt(config)),
-        *_tried("data", lambda: _data(config)),
-        *_tried("budget", lambda: _budget(config)),
-    ]
-    job: Job | None = None
-    if all(f.kind != "problem" for f in findings):
-        try:
-            job = prepare(config, Parts())
-        except RemaskError as error:
-            findings.append(Finding("plan", "problem", one_line(str(error))))
-    findings += _tried("target", lambda: _target(config))
-    findings += _tried("dlm", lambda: _dlm(config))
-    costs: tuple[Cost, ...] = ()
-    if job is not None and all(f.kind != "problem" for f in findings):
-        ready = job
-        findings += _tried("task", lambda: _task(ready))
-        findings += _tried("plan", lambda: _plan(ready))
-        costs = tuple(_costs(ready))
+    with open_job(config, request.given, run_dir=request.run_dir) as job:
+        findings: list[Finding] = []
+
+        def look(about: str, find: Callable[[], Iterator[Finding]]) -> None:
+            known = {finding.text for finding in findings}
+            # A broken part shows in every part that needs it; it is said once.
+            findings.extend(f for f in _tried(about, find) if f.text not in known)
+
+        look("run", lambda: _run_dir(request))
+        look("prompt", lambda: _prompt(job))
+        look("data", lambda: _data(job))
+        look("budget", lambda: _budget(job))
+        if not _problems(findings):
+            look("plan", lambda: _required(job.require_rows))
+        look("target", lambda: _target(job))
+        look("dlm", lambda: _dlm(job))
+        costs: tuple[Cost, ...] = ()
+        if not _problems(findings):
+            look("task", lambda: _task(job))
+            look("dlm", lambda: _required(job.require_all))
+        if not _problems(findings):
+            look("plan", lambda: _plan(job))
+            costs = tuple(_costs(job))
     note = f"with {config.task.calls_per_sample} calls a sample (task.calls_per_sample): all rough"
     return Report(tuple(findings), costs, *([note] if config.task.name else []))
+
+
+def _problems(findings: Sequence[Finding]) -> bool:
+    return any(finding.kind == "problem" for finding in findings)
+
+
+def _required(check: Callable[[], None]) -> Iterator[Finding]:
+    """Nothing to show, only to raise."""
+    check()
+    yield from ()
 
 
 def _tried(about: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
@@ -123,8 +130,8 @@ def _run_dir(request: Request) -> Iterator[Finding]:
         yield Finding("run", "ok", f"{folder} is free")
 
 
-def _prompt(config: Config) -> Iterator[Finding]:
-    prompt = Prompt.parse(config.prompt)
+def _prompt(job: Job) -> Iterator[Finding]:
+    prompt = Prompt.parse(job.config.prompt)
     frozen = prompt.frozen
     yield Finding(
         "prompt",
@@ -137,10 +144,12 @@ def _prompt(config: Config) -> Iterator[Finding]:
             yield Finding("prompt", "note", f"{name}: {one_line(prompt.text[start:stop], 70)!r}")
         if len(spans) > SHOWN:
             yield Finding("prompt", "note", f"{name}: {len(spans) - SHOWN} more")
+    if prompt.editable:
+        _ = job.start  # says what else is wrong with it
 
 
-def _data(config: Config) -> Iterator[Finding]:
-    dataset = make_dataset(config)
+def _data(job: Job) -> Iterator[Finding]:
+    config, dataset = job.config, job.dataset
     if config.data.queries:
         yield Finding("data", "ok", f"none: {config.data.queries} messages, from the target")
         return
@@ -157,21 +166,21 @@ def _data(config: Config) -> Iterator[Finding]:
         yield Finding("data", "note", f"warning: {one_line(warning)}")
 
 
-def _budget(config: Config) -> Iterator[Finding]:
-    make_budget(config)
-    limits = {k: v for k, v in config.budget.model_dump().items() if v is not None}
+def _budget(job: Job) -> Iterator[Finding]:
+    _ = job.account
+    limits = {k: v for k, v in job.config.budget.model_dump().items() if v is not None}
     text = ", ".join(f"{value:,} {name}" for name, value in limits.items()) or "no limit"
     yield Finding("budget", "ok", text)
 
 
-def _target(request: Config) -> Iterator[Finding]:
-    config = request.target
-    if request.task.name:
-        main, roles = make_models(request)
+def _target(job: Job) -> Iterator[Finding]:
+    config = job.config.target
+    if job.config.task.name:
+        main, roles = make_models(job.config)
         named = ", ".join([str(main), *(f"{role}: {model}" for role, model in roles.items())])
         yield Finding("target", "ok", f"{named}: the provider's package and a key are there")
         return
-    make_target(config)
+    _ = job.target
     if not config.model.startswith("openai:"):
         yield Finding("target", "ok", f"{endpoint(config)}: the weights are there")
         return
@@ -220,32 +229,28 @@ def _names(body: bytes) -> list[str]:
         return []
 
 
-def _dlm(config: Config) -> Iterator[Finding]:
-    if need := memory_of(config.dlm):
+def _dlm(job: Job) -> Iterator[Finding]:
+    config = job.config.dlm
+    if need := memory_of(config):
         yield Finding("dlm", "note", need)
-    denoiser = make_denoiser(config.dlm)
-    start = Prompt.parse(config.prompt)
-    # Says where a masker needs what this one lacks, or the prompt is too long.
-    with_demos(config, start, make_proposer(config, start, denoiser))
-    tokens = denoiser.count(start.text)
-    if asks_api(config.dlm):
-        place = endpoint(config.dlm)
-        text = f"{place}: an API, not called now; its calls count against the budget"
+    start = Prompt.parse(job.config.prompt)
+    check_proposer(job.config, start, job.denoiser)
+    tokens = job.denoiser.count(start.text)
+    if asks_api(config):
+        text = f"{endpoint(config)}: an API, not called now; its calls count against the budget"
         yield Finding("dlm", "ok", text)
         yield Finding("prompt", "note", f"{tokens} tokens, estimated from its length")
         return
-    yield Finding("dlm", "ok", f"{config.dlm.model}: the weights are there")
+    yield Finding("dlm", "ok", f"{config.model}: the weights are there")
     yield Finding("prompt", "note", f"{tokens} tokens of the diffusion model")
 
 
 def _task(job: Job) -> Iterator[Finding]:
     if job.config.task.name:
-        yield Finding("task", "ok", check_inspect_task(job.config, job.start))
+        yield Finding("task", "ok", job.place_prompt())
         return
-    target = make_target(job.config.target)
-    task = make_task(job.config, job.dataset, job.parts, lambda target, limit: target)
-    check_fit(job)
-    yield Finding("task", "ok", one_line(check_choice(job.config, target, task.labels)))
+    labels = () if job.config.data.queries else job.task.labels
+    yield Finding("task", "ok", one_line(describe_metric(job.config, job.target, labels)))
 
 
 def _plan(job: Job) -> Iterator[Finding]:
@@ -278,7 +283,7 @@ def _costs(job: Job) -> Iterator[Cost]:
     read = len(job.start.text) / CHARACTERS_PER_TOKEN + job.config.search.context_tokens + ASK_ROOM
     each = (1 - asked) * (inputs + answer) + asked * (read + WRITTEN)
     yield Cost("tokens", *(n * each for n in calls))
-    price, other = make_budget(job.config)[1], make_price(job.config.dlm)
+    price, other = job.account.price, make_price(job.config.dlm)
     if price is None or (asked and other is None):
         yield Cost("USD", None, None, None)
     else:

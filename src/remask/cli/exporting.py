@@ -6,6 +6,9 @@ from pathlib import Path
 
 import click
 
+from remask.api.build_task import stated_demands
+from remask.api.job import open_job
+from remask.api.optimize import stored_config
 from remask.cli.show import best_prompt
 from remask.errors import ConfigError
 from remask.export import dspy, formats, promptfoo
@@ -13,8 +16,6 @@ from remask.export.files import require_free, write
 from remask.prompt import Prompt
 from remask.report.files import look
 from remask.report.words import SELECTION, one_line, verdict_line
-from remask.run import stored_config
-from remask.wire import data_id, make_dataset, stated_demands
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,9 +108,10 @@ def comparison(source: Source, output: Path, force: bool) -> None:
     config = stored_config(run)
     if not (config.data.path or config.data.train):
         raise ConfigError(f"{run}: the rows were given in memory; there is no file of tests")
-    dataset = make_dataset(config)
-    if data_id(dataset) != look(run).config["data_id"]:
-        raise ConfigError(f"the data of {run} has changed since; put the old rows back")
+    with open_job(config) as job:
+        dataset = job.dataset
+        if job.record["data_id"] != look(run).config["data_id"]:
+            raise ConfigError(f"the data of {run} has changed since; put the old rows back")
     target = config.target
     found = promptfoo.compare(
         Prompt.parse(config.prompt),

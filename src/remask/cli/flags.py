@@ -1,5 +1,7 @@
 """The flags that several commands share. Knows click only; what they mean is in settings.py."""
 
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -109,3 +111,11 @@ def show_flags(command: Command) -> Command:
 def track_flag(command: Command) -> Command:
     help = "Log the run to MLflow: its default place, or a server or store."
     return click.option("--track", default="", metavar="mlflow[:URI]", help=help)(command)
+
+
+def show_mode(plain: bool, json: bool) -> str:
+    """How a command speaks: json, plain or rich."""
+    if json:
+        return "json"
+    dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return "plain" if plain or dumb or not sys.stdout.isatty() else "rich"

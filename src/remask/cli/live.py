@@ -23,15 +23,19 @@ from remask.budget import Spend
 from remask.config import Config
 from remask.events import (
     Accepted,
+    Attributed,
     Event,
     Kept,
+    Measured,
     Proposed,
+    Rejected,
     Scored,
     Sourced,
     Started,
     State,
     Stopped,
     Tested,
+    TracesRead,
     encode,
 )
 from remask.report.words import SELECTION, edit_line, figure, known, mean, one_line
@@ -98,6 +102,9 @@ def sentence(event: Event, state: State) -> str:
             )
         case Sourced():
             return f"no right answers: starts from inputs alone, the metric {event.metric} scores"
+        case TracesRead():
+            read = f"{event.records} records, {event.rejected} rejected"
+            return f"conversations: {read}; {event.read} read, {event.held} held out to measure"
         case Started():
             return f"start: a prompt of {event.tokens} tokens"
         case Scored(split="validation") if event.id == state.baseline:
@@ -110,12 +117,14 @@ def sentence(event: Event, state: State) -> str:
         case Scored() if event.id == state.incumbent:
             return f"round {event.round + 1}: read {len(event.rows)} train rows, proposing edits"
         case Accepted():
-            gain = f"{event.gain:+.3f} ({SELECTION})"
+            nats, points = f"{event.gain:+.1f} nats", f"{event.gain:+.3f} ({SELECTION})"
+            gain = points if state.traces_read is None else nats
             return f"round {event.round + 1}: accepted {gain}: {_edit(event, state)}"
         case Kept():
             return f"round {event.round + 1}: nothing accepted ({event.reason})"
         case Stopped():
-            return f"search over: {event.reason}; now the sealed test"
+            tests = state.traces_read is None or (state.traces_read.metric and state.accepted)
+            return f"search over: {event.reason}" + ("; now the sealed test" if tests else "")
         case Tested():
             return "sealed test done"
         case _:
@@ -127,8 +136,7 @@ def _validation(state: State, id: str) -> str:
 
 
 def _edit(event: Accepted, state: State) -> str:
-    proposal = next(p for p in state.proposals if (p.round, p.id) == (event.round, event.id))
-    return edit_line(changes(state, proposal), 80)
+    return edit_line(changes(state, state.proposal(event.round, event.id)), 80)
 
 
 @contextmanager
@@ -160,7 +168,7 @@ class LivePanel:
         grid = Table.grid(padding=(0, 2))
         for name, value in (
             ("phase", self._phase),
-            ("validation", self._scores()),
+            *([("validation", self._scores())] if state.traces_read is None else []),
             ("accepted", f"{len(state.accepted)} of {len(state.proposals)} candidates"),
             ("last edit", _edit(state.accepted[-1], state) if state.accepted else "none yet"),
             ("calls", f"{spend.calls:,}" + (f" of {self._limit:,}" if self._limit else "")),
@@ -179,6 +187,10 @@ class LivePanel:
 def phase(event: Event, state: State) -> str:
     """What the run does next, as far as `event` tells."""
     match event:
+        case TracesRead():
+            return "loading the diffusion model"
+        case _ if state.traces_read is not None:
+            return _refinement_phase(event, state)
         case Sourced() | Started():
             return "scoring the baseline on validation rows"
         case Scored(split="train") if event.id == state.incumbent:
@@ -191,6 +203,20 @@ def phase(event: Event, state: State) -> str:
             return "writing the result"
         case _:
             return f"round {state.round + 1}: reading train rows"
+
+
+def _refinement_phase(event: Event, state: State) -> str:
+    match event:
+        case Proposed() | Rejected():
+            return f"round {event.round + 1}: measuring candidates by held-out conversations"
+        case Measured() | Attributed():
+            return f"round {event.round + 1}: what the best candidate rests on"
+        case Stopped():
+            return "sealed test of baseline and best, where a target is named"
+        case Tested():
+            return "writing the result"
+        case _:
+            return f"round {state.round + 1}: proposing edits"
 
 
 def _minutes(seconds: float) -> str:

@@ -13,6 +13,9 @@ from pathlib import Path
 import click
 import orjson
 
+from remask.api.evaluate import Evaluation, score_prompt
+from remask.api.job import Hooks, Watcher, followed, new_run_dir
+from remask.api.optimize import resume, start_run, stored_config
 from remask.budget import Spend
 from remask.cli.interrupt import Interrupted, Watch
 from remask.cli.live import Display, display
@@ -21,19 +24,27 @@ from remask.cli.show import result_json, result_text
 from remask.config import Config
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested
-from remask.hooks import Hooks, Watcher, followed
 from remask.report.words import one_line, spend_line
 from remask.result import Result
-from remask.run import Evaluation, begin, new_run_dir, resume, score, stored_config
 from remask.trace import Split
-from remask.wire import Parts
 
 
 def new_run(request: Request, mode: str, track: str = "") -> None:
     """`remask optimize`."""
     run_dir = request.run_dir or new_run_dir()
     config = request.config
-    _play(lambda hooks: begin(config, Parts(), run_dir, hooks), config, run_dir, mode, track)
+    _play(
+        lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode, track
+    )
+
+
+def new_refinement(request: Request, mode: str) -> Result:
+    """`remask refine`."""
+    run_dir = request.run_dir or new_run_dir()
+    config = request.config
+    return _play(
+        lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode
+    )
 
 
 def continue_run(run_dir: Path, mode: str, track: str = "") -> None:
@@ -42,11 +53,11 @@ def continue_run(run_dir: Path, mode: str, track: str = "") -> None:
     _play(lambda hooks: resume(run_dir, hooks=hooks), config, run_dir, mode, track)
 
 
-def score_prompt(request: Request, split: Split, json: bool) -> None:
+def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
     """`remask eval`."""
     with Watch() as signals:
         try:
-            found = score(request.config, Parts(), split, Hooks(gate=signals.gate))
+            found = score_prompt(request.config, request.given, split, Hooks(gate=signals.gate))
         except Interrupted as stop:
             click.echo("stopped", err=True)
             sys.exit(stop.exit_code)
@@ -73,8 +84,8 @@ def _lines(found: Evaluation, split: Split) -> Iterator[str]:
 
 
 def _play(
-    run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str, track: str
-) -> None:
+    run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str, track: str = ""
+) -> Result:
     with Watch() as signals:
         try:
             with (
@@ -92,6 +103,7 @@ def _play(
         result_json(result)
     else:
         result_text(result, mode)
+    return result
 
 
 def _hooks(shown: Display, signals: Watch) -> Hooks:

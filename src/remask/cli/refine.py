@@ -1,31 +1,29 @@
-"""`remask refine`: what it is called and takes. Imports click only; see `refined`."""
+"""`remask refine`: what it is called and takes. Imports click only; the rest when it runs."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from remask.cli.flags import run_flags, show_flags, target_flags
+from remask.cli.flags import run_flags, show_flags, show_mode, target_flags
 from remask.cli.traces import MAP, SCALE
 
 
 @click.command()
 @click.argument("source", metavar="PROMPT.MD | REMASK.TOML")
 @click.option(
-    "--traces", "files", multiple=True, required=True, metavar="FILE",
+    "--traces", "files", multiple=True, metavar="FILE",
     help="Conversations, in any form that remask traces inspect reads; repeatable.",
 )  # fmt: skip
 @MAP
 @SCALE
 @click.option(
-    "--redact", type=click.Choice(["on", "off"]), default="on", show_default=True,
-    help="Replace secrets and personal details; off is stamped on the result.",
+    "--redact", type=click.Choice(["on", "off"]),
+    help="Replace secrets and personal details; off is stamped on the result.  [default: on]",
 )  # fmt: skip
 @click.option(
-    "--lock", type=click.Choice(["text", "numbers", "none"]), default="numbers", show_default=True,
-    help="What of the prompt may not change; text: sentences are only added.",
+    "--lock", type=click.Choice(["text", "numbers", "none"]),
+    help="What of the prompt may not change; text: sentences are only added.  [default: numbers]",
 )  # fmt: skip
 @click.option("--iterations", type=click.IntRange(1), help="At most.  [default: 8]")
 @click.option("--candidates", type=click.IntRange(1), help="Of each iteration.  [default: 8]")
@@ -46,7 +44,14 @@ def refine(
     conversations that the refinement has not seen, and are compared with their corrections and
     well-rated responses, or by a judge.
     """
-    from remask.cli.refined import refine_prompt
+    from remask.cli.play import new_refinement
+    from remask.cli.settings import read_refinement
+    from remask.cli.show import best_prompt
+    from remask.export.files import require_free, write
 
-    rich = not (plain or json or os.environ.get("NO_COLOR")) and sys.stdout.isatty()
-    refine_prompt(source, output, force, flags, "json" if json else "rich" if rich else "plain")
+    if output is not None:
+        require_free(output, force)
+    result = new_refinement(read_refinement(source, flags), show_mode(plain, json))
+    if output is not None:
+        write(output, best_prompt(Path(result.run_dir)).marked() + "\n", force)
+        click.echo(f"wrote {output}", err=json)

@@ -7,10 +7,12 @@ whether they fit the data by wire.py.
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from remask.api.build_task import Given
+from remask.api.refine import make_refine_config
 from remask.config import (
     QUERIES,
     Config,
@@ -21,7 +23,7 @@ from remask.config import (
     read_toml,
 )
 from remask.errors import ConfigError
-from remask.inspecting import find_prompt
+from remask.inspecting import load, system_prompt_in
 from remask.task.promptfoo_files import is_config
 
 DEFAULT = Path("remask.toml")
@@ -53,6 +55,7 @@ class Request:
 
     config: Config
     run_dir: Path | None  # None: a new folder under runs/
+    given: Given = field(default_factory=Given)
 
 
 def read(source: str | None, flags: Mapping[str, Any]) -> Request:
@@ -64,16 +67,68 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     if run_dir is not None and not isinstance(run_dir, str):
         raise ConfigError(f"{path}: run_dir = {run_dir!r} must be a path in quotes")
     override(values, flags)
-    find_prompt(values)
+    prompt_from = _take_prompt_from(values)
     _adopt(values)
+    values.pop("refine", None)  # of `remask refine`, which may share the file
     config = make_config(values, str(path))
-    given = any(getattr(config.data, place) for place in PLACES)
-    if config.task.name and given:
+    given = Given()
+    if prompt_from:
+        suite = load(config)
+        given = Given(suite=suite)
+        config = config.model_copy(update={"prompt": system_prompt_in(suite)})
+    named = any(getattr(config.data, place) for place in PLACES)
+    if config.task.name and named:
         raise ConfigError("both rows (data) and a task of Inspect are named; keep one of them")
-    if not (config.task.name or given or config.data.queries):
+    if not (config.task.name or named or config.data.queries):
         config = _from_prompt(config, flags)
     chosen = flags.get("run_dir") or run_dir
-    return Request(config, Path(chosen) if chosen else None)
+    return Request(config, Path(chosen) if chosen else None, given)
+
+
+def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
+    """The settings of `remask refine`: a prompt file or a remask.toml, and flags, which win."""
+    values, path = _values(source, flags)
+    chosen = values.pop("run_dir", None)
+    if flags["judge"] and not flags["target"]:
+        raise ConfigError("--judge grades the answers of a target; give --target too")
+    override(values, flags)
+    if flags["candidates"] is not None:
+        _section(values, "search")["candidates"] = flags["candidates"]
+    refine = _section(values, "refine")
+    for flag, key in (("files", "traces"), ("columns", "columns"), ("scales", "scales")):
+        if flags[flag]:
+            refine[key] = list(flags[flag])
+    refine["traces"] = [str(Path(file).resolve()) for file in refine.get("traces") or ()]
+    for flag in ("iterations", "lock"):
+        if flags[flag] is not None:
+            refine[flag] = flags[flag]
+    if flags["redact"] is not None:
+        refine["redact"] = flags["redact"] == "on"
+    refine["verify"] = bool(flags["target"]) or bool(refine.get("verify"))
+    if not refine["traces"]:
+        raise ConfigError(
+            "no conversations are named; give --traces FILE, or a section [refine] with traces in "
+            "remask.toml"
+        )
+    config = make_refine_config(values, str(path))
+    run_dir = flags.get("run_dir") or chosen
+    return Request(config, Path(run_dir) if run_dir else None, Given())
+
+
+def _take_prompt_from(values: dict[str, Any]) -> bool:
+    """Take `prompt_from` out of the values; whether the task's own system message is the prompt."""
+    wanted = values.pop("prompt_from", "")
+    if not wanted:
+        return False
+    if wanted != "system" or values.get("prompt"):
+        raise ConfigError(
+            f'prompt_from = {wanted!r}: it can only be "system", and in place of a prompt'
+        )
+    task = values.get("task")
+    if not isinstance(task, dict) or not task.get("name"):
+        raise ConfigError("prompt_from needs a task of Inspect: name one with --task")
+    values["prompt"] = "-"  # until the task is loaded
+    return True
 
 
 def _values(source: str | None, flags: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:

@@ -11,30 +11,34 @@ import orjson
 
 from remask.errors import ConfigError
 from remask.prompt import Change, Prompt, diff
-from remask.report.files import REPORT, Look, look
+from remask.report.files import PAGE, REPORT, Look, look
 from remask.report.words import (
     SELECTION,
     Candidate,
     candidates,
     edit_line,
+    edit_reasons,
+    edit_title,
     figure,
     front_lines,
     known,
     mean,
     one_line,
+    refinement_lines,
     selection_line,
     spend_line,
     verdict_line,
     visible,
 )
-from remask.result import RESULT, Result, shortest_within
+from remask.result import RESULT, AcceptedEdit, RefinedEdit, Result, shortest_within
 
 STYLES = {
     "added": {"fg": "green", "underline": True},
     "removed": {"fg": "red", "strikethrough": True},
 }
 MARKS = {"added": ("{+", "+}"), "removed": ("[-", "-]")}
-VERDICTS = {"improved": "green", "no evidence": "yellow", "worse": "red"}
+VERDICTS = {"improved": "green", "no evidence": "yellow", "unverified": "yellow", "worse": "red"}
+CLOSEST = 3  # proposals of a refinement that were not accepted, shown at the end
 
 
 def run_text(run_dir: Path, mode: str) -> None:
@@ -77,42 +81,57 @@ def best_prompt(run_dir: Path, within: float | None = None) -> Prompt:
     state = look(run_dir).state
     if not state.baseline:
         raise ConfigError(f"{run_dir} has no prompt yet; go on with `remask resume {run_dir}`")
+    if within is not None and state.traces_read is not None:
+        raise ConfigError(
+            f"--shortest-within compares validation scores, and {run_dir} has none: its edits were "
+            "chosen by likelihood"
+        )
     return state.prompt(state.incumbent if within is None else shortest_within(state, within))
 
 
 def result_json(result: Result) -> None:
     """The last line of `--json`."""
-    click.echo(orjson.dumps({"kind": "Result", **result.to_dict(), **_paths(result.run_dir)}))
+    click.echo(orjson.dumps({"kind": "Result", **result.to_dict(), **_paths(result)}))
 
 
 def result_text(result: Result, mode: str) -> None:
     """What `remask optimize` ends with."""
     colour = mode == "rich"
-    click.echo(diff_text(result.diff(), colour))
+    found = result.refinement
+    unchanged = found is not None and result.prompt == result.baseline.prompt
+    click.echo(
+        "the prompt is unchanged: no edit was supported"
+        if unchanged
+        else diff_text(result.diff(), colour)
+    )
     click.echo()
     line = verdict_line(result)
     click.echo(click.style(line, fg=VERDICTS[result.verdict], bold=True) if colour else line)
-    click.echo(selection_line(result))
+    if found is None:
+        click.echo(selection_line(result))
     for edit in result.edits:
-        click.echo(
-            f"edit of round {edit.round + 1} ({edit.masker}, {edit.validation_gain:+.3f} on "
-            f"validation, {SELECTION}): {edit_line(edit.changes, 120)}"
-        )
-        for query in edit.because:
-            click.echo(f"  because of: {one_line(query, 120)}")
+        _edit(f"edit of {edit_title(edit)}", edit)
+    for edit in sorted(found.proposals, key=lambda edit: -edit.gain)[:CLOSEST] if found else ():
+        _edit(f"not accepted, best of {edit_title(edit)}", edit)
     if len(result.front) > 1:
         click.echo(f"score and length (validation, {SELECTION}):")
         for line in front_lines(result.front):
             click.echo(f"  {line}")
+    for line in refinement_lines(result, found) if found else ():
+        click.echo(line)
     for warning in result.warnings:
         click.echo(f"warning: {one_line(warning)}")
     click.echo(f"search ended: {one_line(result.stopped)}")
-    click.echo(
-        f"spent: {spend_line(result.spend)}; {result.candidates} candidates evaluated, "
-        f"{result.rejected} stopped by the guard"
-    )
-    for name, path in {"run": result.run_dir, **_paths(result.run_dir)}.items():
+    counts = f"; {result.candidates} candidates evaluated, {result.rejected} stopped by the guard"
+    click.echo(f"spent: {spend_line(result.spend)}{'' if found else counts}")
+    for name, path in {"run": result.run_dir, **_paths(result)}.items():
         click.echo(f"{name}: {path}")
+
+
+def _edit(title: str, edit: AcceptedEdit | RefinedEdit) -> None:
+    click.echo(f"{title}: {edit_line(edit.changes, 120)}")
+    for reason in edit_reasons(edit):
+        click.echo(f"  {reason}")
 
 
 def diff_text(changes: tuple[Change, ...], colour: bool) -> str:
@@ -131,8 +150,12 @@ def _piece(change: Change, colour: bool) -> str:
     return f"{before}{text}{after}"
 
 
-def _paths(run_dir: str) -> dict[str, str]:
-    return {"result": str(Path(run_dir) / RESULT), "report": str(Path(run_dir) / REPORT)}
+def _paths(result: Result) -> dict[str, str]:
+    page = REPORT if result.refinement is None else PAGE
+    return {
+        "result": str(Path(result.run_dir) / RESULT),
+        "report": str(Path(result.run_dir) / page),
+    }
 
 
 def _unfinished(seen: Look, run_dir: Path, mode: str) -> None:
@@ -143,11 +166,12 @@ def _unfinished(seen: Look, run_dir: Path, mode: str) -> None:
     before, after = state.prompt(state.baseline).text, state.prompt(state.incumbent).text
     click.echo(diff_text(diff(before, after), mode == "rich"))
     click.echo()
-    old, new = (
-        figure(mean(known(state, id, "validation"))) for id in (state.baseline, state.incumbent)
-    )
     click.echo(f"not finished, in round {state.round + 1}; there is no verdict yet")
-    click.echo(f"validation ({SELECTION}, too good to quote): {old} → {new}")
+    if state.traces_read is None:
+        old, new = (
+            figure(mean(known(state, id, "validation"))) for id in (state.baseline, state.incumbent)
+        )
+        click.echo(f"validation ({SELECTION}, too good to quote): {old} → {new}")
     click.echo(f"spent: {spend_line(seen.spend)}")
     click.echo(f"go on with: remask resume {run_dir}")
 
@@ -165,17 +189,23 @@ def _table(rows: list[Candidate], mode: str) -> None:
         width=None if terminal else 140,
     )
     table = Table(box=box.SIMPLE if terminal else None, pad_edge=False)
-    for title in ("round", "masker", "edit", "train (rows)", "validation", ""):
-        table.add_column(title, justify="right" if title.startswith(("train", "valid")) else "left")
+    ranked = any(row.gain is not None for row in rows)  # by likelihood
+    figures = ("gain in nats",) if ranked else ("train (rows)", "validation")
+    for title in ("round", "masker", "edit", *figures, ""):
+        table.add_column(title, justify="right" if title in figures else "left")
     for row in rows:
+        gain = "–" if row.gain is None else f"{row.gain:+.1f}"
+        train = (f"{figure(row.train)} ({row.train_rows})", figure(row.validation))
         cells = (
             str(row.round + 1),
             row.masker,
             edit_line(row.changes, 60),
-            f"{figure(row.train)} ({row.train_rows})",
-            figure(row.validation),
+            *((gain,) if ranked else train),
             "accepted" if row.accepted else "",
         )
         table.add_row(*map(Text, cells), style="green" if row.accepted and terminal else None)
     console.print(table)
-    click.echo(f"train: means over few rows, they only rank; validation: {SELECTION}")
+    if ranked:
+        click.echo("gain: of the log-probability of held-out conversations; no target was asked")
+    else:
+        click.echo(f"train: means over few rows, they only rank; validation: {SELECTION}")

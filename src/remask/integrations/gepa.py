@@ -12,8 +12,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from remask.api.build_models import make_denoiser, make_price
+from remask.api.build_proposer import make_proposer
 from remask.budget import Price
-from remask.denoisers import make_denoiser
 from remask.errors import BackendError, ConfigError
 from remask.evidence import accepts
 from remask.identity import seed_for
@@ -21,9 +22,7 @@ from remask.integrations.records import Reader, read_record
 from remask.integrations.settings import configured
 from remask.ports import Denoiser, Proposal, Proposer, Remote, Reply, Target
 from remask.prompt import Prompt
-from remask.proposers import make_proposer
 from remask.trace import Chat, Trace
-from remask.wire import make_price
 
 try:
     from gepa.proposer.reflective_mutation.reflection_lm import ReflectionProposal

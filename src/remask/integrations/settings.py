@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from remask.config import Config, make_config
-from remask.denoisers import make_denoiser
+from remask.api.build_models import make_denoiser
+from remask.api.build_proposer import make_proposer, refuse_demos
+from remask.config import Config, make_config, merged
 from remask.ports import Denoiser, Proposer
 from remask.prompt import Prompt
-from remask.proposers import make_proposer, refuse_demos
-from remask.run import merged
 
 
 def configured(dlm: str | Denoiser, answer: str, settings: Mapping[str, Any] | None) -> Config:

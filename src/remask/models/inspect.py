@@ -29,8 +29,8 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from remask.budget import Price, Spend, check_price, shortfall
-from remask.errors import BudgetSpent, ConfigError, TargetRefused
+from remask.budget import Price, Spend, check_price
+from remask.errors import ConfigError, TargetRefused
 from remask.identity import content_id
 from remask.models.meter import Account
 from remask.ports import Overheard
@@ -117,7 +117,7 @@ class InspectModels:
         self._stop = None
         seen = self._finished
         each = -(-sum(seen) // len(seen)) if seen else self._expected
-        self._require(Spend(calls=samples * each))
+        self._account.require(Spend(calls=samples * each))
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[tuple[Model, dict[str, Model]]]:
@@ -213,18 +213,13 @@ class InspectModels:
         if self._stop is None and not sample.error:
             try:
                 self._account.gate()
-                self._require(need)
+                self._account.require(need)
                 return self._account.store.reserve(need, billed=True)
             except Exception as stop:  # BudgetSpent, or whatever the gate raises: see `end`
                 self._stop = stop
         sample.error = sample.error or str(self._stop)
         _leave()
         raise Stopped(sample.error)
-
-    def _require(self, need: Spend) -> None:
-        account = self._account
-        if sentence := shortfall(account.budget, account.store.spent(), need, account.held):
-            raise BudgetSpent(sentence)
 
     def _need(
         self, role: str, messages: Sequence[ChatMessage], tools: Sequence[ToolInfo], config: Any

@@ -34,14 +34,31 @@ def _go_on() -> None:
 
 @dataclass(slots=True)
 class Account:
-    """What all meters of a run share: the books, the limits, and who may stop it."""
+    """What all meters of a run share: the limits, the books, and who may stop it.
 
-    store: Store
+    The books are put in when the run is opened, after everything that could be wrong was checked.
+    """
+
+    books: Store | None
     budget: Budget
     price: Price | None = None
     held: Spend = field(default_factory=Spend)  # set aside for later: counts as spent
     gate: Callable[[], None] = _go_on  # called before every chunk; may raise to stop the run
     clock: Callable[[], float] = time.monotonic  # seconds
+
+    @property
+    def store(self) -> Store:
+        assert self.books is not None, "a call was made before the run was opened"
+        return self.books
+
+    def shortfall(self, need: Spend) -> str:
+        """ "" where `need` fits beside what was spent and what is held, else why not."""
+        return shortfall(self.budget, self.store.spent(), need, self.held)
+
+    def require(self, need: Spend) -> None:
+        """Raise BudgetSpent where `need` would pass a limit."""
+        if sentence := self.shortfall(need):
+            raise BudgetSpent(sentence)
 
 
 class Meter:
@@ -69,7 +86,6 @@ class Meter:
             )
         self._target = target
         self._account = account
-        self._store = account.store
         self._budget = account.budget
         self._price = price or account.price or Price(0, 0)
         self._max_output = max_output or 0
@@ -105,13 +121,13 @@ class Meter:
         self, chats: Sequence[Chat], options: Sequence[str] | None, repeat: int, ask: Ask
     ) -> list[Reply]:
         keys = [call_key(self.identity, chat, options, repeat) for chat in chats]
-        stored = self._store.cached(list(dict.fromkeys(keys)))
+        stored = self._account.store.cached(list(dict.fromkeys(keys)))
         known = {key: _decode(reply) for key, reply in stored.items()}
         misses = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}
         left = list(misses.items())
         while left:
             self._account.gate()
-            self._require(Spend(calls=len(left)))
+            self._account.require(Spend(calls=len(left)))
             part, attempts = self._fitting(left[:CHUNK], options)
             known |= self._call(part, attempts, options, ask)
             left = left[len(part) :]
@@ -128,17 +144,10 @@ class Meter:
         for size in range(len(chunk), 0, -1):
             for attempts in range(self.max_attempts, fewest - 1, -1):
                 need = self._need([chat for _, chat in chunk[:size]], options, attempts)
-                if not self._shortfall(need):
+                if not self._account.shortfall(need):
                     return chunk[:size], attempts
-        self._require(self._need([chunk[0][1]], options, fewest))
+        self._account.require(self._need([chunk[0][1]], options, fewest))
         raise AssertionError("one call fits after all")
-
-    def _shortfall(self, need: Spend) -> str:
-        return shortfall(self._budget, self._store.spent(), need, self._account.held)
-
-    def _require(self, need: Spend) -> None:
-        if sentence := self._shortfall(need):
-            raise BudgetSpent(sentence)
 
     def _need(self, chats: Sequence[Chat], options: Sequence[str] | None, attempts: int) -> Spend:
         calls, seconds = len(chats) * attempts, len(chats) * self._slowest
@@ -167,16 +176,16 @@ class Meter:
         target = self._target
         if attempts < self.max_attempts and isinstance(target, Retrying):
             target = target.limited(attempts)
-        reservation = self._store.reserve(self._need(chats, options, attempts), self.billed)
+        reservation = self._account.store.reserve(self._need(chats, options, attempts), self.billed)
         started = self._account.clock()
         try:
             replies = [_storable(reply) for reply in ask(target, chats)]
             answers = dict(zip([key for key, _ in part], replies, strict=True))
         except TargetRefused:
-            self._store.release(reservation)
+            self._account.store.release(reservation)
             raise
         except BaseException:  # passed on; only the books are put in order here
-            self._store.abandon(reservation)
+            self._account.store.abandon(reservation)
             raise
         seconds = max(0.0, self._account.clock() - started)
         self._slowest = max(self._slowest, seconds / len(part))
@@ -184,7 +193,7 @@ class Meter:
         for chat, reply in zip(chats, replies, strict=True):
             actual += self._cost(chat, options, reply)
         good = {key: _encode(reply) for key, reply in answers.items() if not reply.error}
-        self._store.settle(reservation, actual, good)
+        self._account.store.settle(reservation, actual, good)
         return answers
 
     def _cost(self, chat: Chat, options: Sequence[str] | None, reply: Reply) -> Spend:

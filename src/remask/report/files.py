@@ -14,6 +14,7 @@ from remask.result import Result, read_result
 from remask.store import Store
 
 REPORT = "report.html"
+PAGE = "report.md"  # of a refinement
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +42,11 @@ def look(run_dir: Path) -> Look:
 
 
 def write_report(run_dir: Path) -> Path:
-    """report.html of a finished run, whole or not at all. ConfigError where it is not finished."""
-    from remask.report.html import render
+    """report.html of a finished run, whole or not at all; of a refinement report.md too.
+
+    Raises ConfigError where the run is not finished.
+    """
+    from remask.report import html, markdown
     from remask.report.words import points
 
     seen = look(run_dir)
@@ -51,7 +55,11 @@ def write_report(run_dir: Path) -> Path:
             f"{run_dir} is not finished, so there is nothing to report; "
             f"go on with `remask resume {run_dir}`"
         )
-    page = render(seen.result, seen.state, points(seen.history), seen.config)
-    draft = run_dir / f".{REPORT}"
-    draft.write_bytes(page.encode())
-    return draft.replace(run_dir / REPORT)
+    pages = {REPORT: html.render(seen.result, seen.state, points(seen.history), seen.config)}
+    if found := seen.result.refinement:
+        pages[PAGE] = markdown.render(seen.result, found)
+    for name, page in pages.items():
+        draft = run_dir / f".{name}"
+        draft.write_bytes(page.encode())
+        draft.replace(run_dir / name)
+    return run_dir / REPORT

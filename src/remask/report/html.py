@@ -29,13 +29,15 @@ def render(
         result=result,
         verdict=words.verdict_line(result),
         curve=chart.curve(points, max((p.calls for p in points), default=0)),
-        whisker=chart.whisker(result.test),
+        whisker=chart.whisker(result.test) if result.test else None,
         candidates=_shown(rows),
         candidates_left=max(0, len(rows) - MAX_ROWS),
         rejections=words.rejections(state)[:40],
         settings=words.settings(config),
         spend=words.spend_line(result.spend),
         selection=words.SELECTION,
+        edits=[(words.edit_title(e), e.changes, words.edit_reasons(e)) for e in result.edits],
+        facts=list(words.refinement_lines(result, found)) if (found := result.refinement) else [],
         area=(chart.LEFT, chart.RIGHT, chart.TOP, chart.BOTTOM),
     )
 

@@ -1,4 +1,4 @@
-"""A refinement as a page of Markdown: report.md, and the lines that the command line shares.
+"""A refinement as a page of Markdown: report.md.
 
 Everything quoted is untrusted: it is shown on one line, without hidden characters, as code.
 """
@@ -6,24 +6,30 @@ Everything quoted is untrusted: it is shown on one line, without hidden characte
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from remask.refined import Refined, RefinedEdit
-from remask.report.words import comparison, edit_line, one_line, spend_line, visible
+from remask.report.words import (
+    edit_line,
+    one_line,
+    refinement_lines,
+    spend_line,
+    verdict_line,
+    visible,
+)
+from remask.result import RefinedEdit, Refinement, Result
 
 WIDTH = 200
-UNVERIFIED = (
-    "unverified: no target has answered under this prompt; a likelihood chose the edits, and it "
-    "does not show that a target does better"
-)
 
 
-def render(result: Refined) -> str:
+def render(result: Result, found: Refinement) -> str:
     """The whole page."""
+    facts = [*refinement_lines(result, found), f"spent: {spend_line(result.spend)}"]
+    facts += [f"warning: {one_line(warning)}" for warning in result.warnings]
+    edits = [edit for edit in result.edits if isinstance(edit, RefinedEdit)]
     lines = [
         "# Refined prompt",
         "",
-        f"**{verdict(result)}**",
+        f"**{verdict_line(result)}**",
         "",
-        *(f"- {line}" for line in facts(result)),
+        *(f"- {line}" for line in facts),
         "",
         "## Prompt",
         "",
@@ -31,47 +37,17 @@ def render(result: Refined) -> str:
         "",
         "## Edits",
         "",
-        *(_edits(result.edits) if result.edits else ["None: the prompt is unchanged."]),
+        *(_edits(edits) if edits else ["None: the prompt is unchanged."]),
         "",
         "## Proposed and not accepted",
         "",
-        *(_edits(result.proposals) if result.proposals else ["Nothing."]),
+        *(_edits(found.proposals) if found.proposals else ["Nothing."]),
         "",
         "## Refused by the guard",
         "",
-        *(_refused(result) if result.refused else ["Nothing."]),
+        *(_refused(found) if found.refused else ["Nothing."]),
     ]
     return "\n".join(lines) + "\n"
-
-
-def verdict(result: Refined) -> str:
-    """The one claim, or that there is none."""
-    if result.test is None:
-        return UNVERIFIED
-    return f"{result.verdict}: {comparison(result.test)}, metric {result.metric}"
-
-
-def facts(result: Refined) -> Iterator[str]:
-    """Counts, one sentence each."""
-    seen = result.conversations
-    sealed = f", {seen.sealed} sealed for the verification" if seen.sealed else ""
-    yield (
-        f"conversations: {seen.records} records, {seen.rejected} rejected, {seen.elsewhere} of "
-        f"another system prompt; {seen.read} read, {seen.held} held out to measure{sealed}"
-    )
-    if not seen.redacted:
-        yield "redaction: OFF; secrets and personal details in the conversations were kept"
-    else:
-        counts = ", ".join(f"{n} {label}" for label, n in seen.secrets.items())
-        yield f"redaction: on; replaced: {counts or 'nothing'}"
-    yield (
-        f"{result.iterations} iterations, {result.candidates} candidates measured, "
-        f"{len(result.refused)} refused by the guard"
-    )
-    if result.spend is not None:
-        yield f"spent: {spend_line(result.spend)}"
-    for warning in result.warnings:
-        yield f"warning: {one_line(warning)}"
 
 
 def _edits(edits: Sequence[RefinedEdit]) -> Iterator[str]:
@@ -86,7 +62,7 @@ def _edits(edits: Sequence[RefinedEdit]) -> Iterator[str]:
             yield f"   - because of {said}: {one.drop:.2f} nats less without it"
 
 
-def _refused(result: Refined) -> Iterator[str]:
+def _refused(result: Refinement) -> Iterator[str]:
     kinds = Counter(refusal.reason.partition(":")[0] for refusal in result.refused)
     for reason, count in kinds.most_common():
         yield f"- {count} × {_code(one_line(reason))}"

@@ -15,9 +15,20 @@ from urllib.parse import urlsplit
 from remask.budget import Spend
 from remask.events import Accepted, Event, Proposed, Scored, Started, State
 from remask.evidence import Comparison
-from remask.result import PromptScore, Result, changes
+from remask.result import (
+    AcceptedEdit,
+    PromptScore,
+    RefinedEdit,
+    Refinement,
+    Result,
+    changes,
+)
 
 SELECTION = "used for selection"
+UNVERIFIED = (
+    "unverified: no target has answered under this prompt; a likelihood chose the edits, and it "
+    "does not show that a target does better"
+)
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # Unicode categories
 
 
@@ -33,6 +44,7 @@ class Candidate:
     train_rows: int
     validation: float | None  # used for selection
     accepted: bool
+    gain: float | None = None  # nats, where a likelihood ranked
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +59,14 @@ class Point:
 def candidates(state: State) -> list[Candidate]:
     """All candidates that were evaluated, in the order in which they were proposed."""
     taken = {(event.round, event.id) for event in state.accepted}
-    return [_candidate(state, p, (p.round, p.id) in taken) for p in state.proposals]
+    gains = {(event.round, event.id): event.gain for event in state.measured}
+    return [
+        _candidate(state, p, (p.round, p.id) in taken, gains.get((p.round, p.id)))
+        for p in state.proposals
+    ]
 
 
-def _candidate(state: State, proposal: Proposed, accepted: bool) -> Candidate:
+def _candidate(state: State, proposal: Proposed, accepted: bool, gain: float | None) -> Candidate:
     train = known(state, proposal.id, "train")
     return Candidate(
         round=proposal.round,
@@ -61,6 +77,7 @@ def _candidate(state: State, proposal: Proposed, accepted: bool) -> Candidate:
         train_rows=len(train),
         validation=mean(known(state, proposal.id, "validation")),
         accepted=accepted,
+        gain=gain,
     )
 
 
@@ -106,13 +123,18 @@ def points(history: Iterable[tuple[int, Event]]) -> list[Point]:
 
 
 def verdict_line(result: Result) -> str:
-    """The one claim of a run."""
+    """The one claim of a run, or that there is none."""
+    test = result.test
+    if test is None:
+        return UNVERIFIED
+    if result.refinement is not None:
+        return f"{result.verdict}: {comparison(test)}, metric {result.refinement.metric}"
     if result.prompt == result.baseline.prompt:
         return (
             f"{result.verdict}: no better prompt was found, the prompt is unchanged; it scores "
-            f"{result.test.baseline:.3f} on {result.test.n} sealed test rows"
+            f"{test.baseline:.3f} on {test.n} sealed test rows"
         )
-    return f"{result.verdict}: {comparison(result.test)}"
+    return f"{result.verdict}: {comparison(test)}"
 
 
 def comparison(test: Comparison) -> str:
@@ -126,6 +148,43 @@ def selection_line(result: Result) -> str:
     """The figures that chose the prompt, labelled as such."""
     before, after = figure(result.baseline.validation), figure(result.best.validation)
     return f"validation ({SELECTION}, too good to quote): {before} → {after}"
+
+
+def edit_title(edit: AcceptedEdit | RefinedEdit) -> str:
+    """Which step it was, and what it gained where it was chosen."""
+    if isinstance(edit, AcceptedEdit):
+        gain = f"{edit.validation_gain:+.3f} on validation, {SELECTION}"
+        return f"round {edit.round + 1} ({edit.masker}, {gain})"
+    return f"iteration {edit.iteration} ({edit.masker}, {edit.gain:+.1f} nats)"
+
+
+def edit_reasons(edit: AcceptedEdit | RefinedEdit) -> list[str]:
+    """The conversations that an edit rests on, one line each."""
+    if isinstance(edit, AcceptedEdit):
+        return [f"because of: {one_line(query, 120)}" for query in edit.because]
+    return [
+        f"because of {one_line(one.trace, 40)} ({one.drop:.2f} nats): {one_line(one.query, 120)}"
+        for one in edit.because
+    ]
+
+
+def refinement_lines(result: Result, found: Refinement) -> Iterable[str]:
+    """What was made of the conversations, one sentence each."""
+    seen = found.conversations
+    sealed = f", {seen.sealed} sealed for the verification" if seen.sealed else ""
+    yield (
+        f"conversations: {seen.records} records, {seen.rejected} rejected, {seen.elsewhere} of "
+        f"another system prompt; {seen.read} read, {seen.held} held out to measure{sealed}"
+    )
+    if not seen.redacted:
+        yield "redaction: OFF; secrets and personal details in the conversations were kept"
+    else:
+        counts = ", ".join(f"{n} {label}" for label, n in seen.secrets.items())
+        yield f"redaction: on; replaced: {counts or 'nothing'}"
+    yield (
+        f"{found.iterations} iterations, {result.candidates} candidates measured, "
+        f"{len(found.refused)} refused by the guard"
+    )
 
 
 def front_lines(front: Iterable[PromptScore]) -> Iterable[str]:

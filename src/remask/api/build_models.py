@@ -1,16 +1,18 @@
-"""From settings to a denoiser: which diffusion language model a `DlmConfig` names.
+"""From settings to models: the target, the denoiser, and what they may cost.
 
-Part of the composition root, with wire.py and run.py. Imports heavy rooms only when they are asked
-for.
+Heavy rooms are imported only when a model of theirs is asked for.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
-from remask.config import DlmConfig
+from remask.budget import Budget, Price
+from remask.config import Config, DlmConfig, EndpointConfig, RoleConfig, TargetConfig
 from remask.errors import ConfigError
-from remask.ports import Denoiser
+from remask.ports import Denoiser, Target
 
 if TYPE_CHECKING:
     import torch
@@ -18,12 +20,82 @@ if TYPE_CHECKING:
     from remask.dlm.revise import Revision
     from remask.dlm.sampler import Rule
 
+ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
+Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
 APIS = ("mercury", "chat")
 READ = 2048  # tokens that a denoiser reads at once, for its need of memory
 KNOWN = (
     "embedded, embedded:ADAPTER, local:FOLDER, local:HUB_ID with dlm.revision, mercury, "
     "chat:MODEL with dlm.base_url, or a Denoiser in Python"
 )
+
+
+def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
+    """The target, not yet metered. Raises ConfigError and BackendError."""
+    kind, _, name = config.model.partition(":")
+    if kind == "embedded":
+        from remask.backbone.weights import load_base
+        from remask.models.embedded import EmbeddedTarget
+
+        return EmbeddedTarget(load_base(), max_tokens=config.max_tokens or ANSWER_TOKENS)
+    if kind == "openai" and name:
+        from remask.models.openai import OpenAITarget
+
+        return OpenAITarget(
+            name,
+            base_url=config.base_url or None,
+            key_env=config.api_key_env,
+            temperature=config.temperature,
+            max_tokens=config.max_tokens,
+            **config.reach,
+        )
+    if kind == "function":
+        if respond is None:
+            raise ConfigError(
+                f"the target {config.model} is a Python function; go on from Python: "
+                "remask.resume(run_dir, target=that_function)"
+            )
+        from remask.models.function import FunctionTarget
+
+        return FunctionTarget(respond)
+    if kind == "inspect":
+        raise ConfigError(
+            f"the target {config.model} runs tasks of Inspect: remask optimize --task"
+        )
+    raise ConfigError(
+        f"target {config.model!r} is unknown; use embedded, openai:MODEL (with base_url for other "
+        "servers), or a callable in Python"
+    )
+
+
+def limit_spend(config: Config) -> tuple[Budget, Price | None]:
+    """The limits, and the target's price. Raises ConfigError for dollars without prices."""
+    limits = config.budget
+    paid: dict[str, EndpointConfig | RoleConfig] = {"target": config.target}
+    paid |= {f"task.roles.{role}": given for role, given in config.roles().items()}
+    if asks_api(config.dlm):
+        paid["dlm"] = config.dlm
+    for name, endpoint in paid.items():
+        if limits.usd is not None and make_price(endpoint) is None:
+            raise ConfigError(
+                f"budget.usd needs {name}.input_price and {name}.output_price (US dollars per "
+                "million tokens): without a price no spend in dollars can be known"
+            )
+    budget = Budget(limits.calls, limits.tokens, limits.minutes, limits.usd)
+    return budget, make_price(config.target)
+
+
+def make_price(config: EndpointConfig | RoleConfig) -> Price | None:
+    """None where one of the two prices is not given."""
+    if config.input_price is None or config.output_price is None:
+        return None
+    return Price(config.input_price, config.output_price)
+
+
+def endpoint(config: TargetConfig | DlmConfig) -> str:
+    """A model and its place in words, for plans and reports."""
+    host = urlsplit(config.base_url).netloc if config.base_url else ""
+    return f"{config.model} at {host}" if host else config.model
 
 
 def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:

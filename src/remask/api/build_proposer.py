@@ -1,7 +1,4 @@
-"""From settings to a proposer: which traces are read, where is edited, what a candidate may be.
-
-Part of the composition root, beside wire.py.
-"""
+"""From settings to a proposer: which traces are read, where is edited, what a candidate may be."""
 
 from collections.abc import Sequence
 
@@ -26,28 +23,35 @@ def make_proposer(
     `labels`: the answers that the task allows; a prompt may name them. `choose`: which traces are
     read.
 
-    Raises ConfigError where the user asks for `blame` all the same, and where the prompt is longer
-    than `search.max_tokens`.
+    Raises ConfigError as `check_proposer` does.
     """
+    check_proposer(config, start, denoiser)
     search = config.search
     scores = isinstance(denoiser, Scorer)
-    if not scores and "blame" in search.maskers and search.maskers != MASKERS:
+    maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
+    answers = tuple(config.metric.answer.replace("{label}", label) for label in labels)
+    read, growth = (search.traces, search.context_tokens), search.max_growth
+    recipe = Recipe(maskers, *read, growth, answers, choose, search.max_tokens)
+    kind = ExplainingProposer if scores else DiffusionProposer
+    return kind(start, denoiser, recipe)
+
+
+def check_proposer(config: Config, start: Prompt, denoiser: Denoiser) -> None:
+    """Raise ConfigError where `blame` is asked of a denoiser without probabilities, and where the
+    prompt is longer than `search.max_tokens`."""
+    search = config.search
+    asked = "blame" in search.maskers and search.maskers != MASKERS
+    if asked and not isinstance(denoiser, Scorer):
         raise ConfigError(
             f"the masker blame needs a denoiser with probabilities, which {config.dlm.model} does "
             "not give; leave blame out of search.maskers or use a local model"
         )
-    maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
-    answers = tuple(config.metric.answer.replace("{label}", label) for label in labels)
-    read, growth = (search.traces, search.context_tokens), search.max_growth
     tokens = denoiser.count(start.text)
     if search.max_tokens is not None and tokens > search.max_tokens:
         raise ConfigError(
             f"the prompt has {tokens} tokens already and search.max_tokens (--max-tokens) allows "
             f"{search.max_tokens}; raise the limit or begin with a shorter prompt"
         )
-    recipe = Recipe(maskers, *read, growth, answers, choose, search.max_tokens)
-    kind = ExplainingProposer if scores else DiffusionProposer
-    return kind(start, denoiser, recipe)
 
 
 def with_demos(config: Config, start: Prompt, proposer: Proposer) -> Proposer:

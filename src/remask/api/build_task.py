@@ -1,0 +1,250 @@
+"""From settings to a task: the rows, the metric, and for `refine` the conversations.
+
+Whatever is called, a judge too, goes through a meter that the caller gives.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from remask.api.build_models import Respond, make_target
+from remask.condition import MAX_CLASSES
+from remask.config import Config, DataConfig, RefineConfig
+from remask.data.conversations import Conversations, split_conversations
+from remask.demos import block_tokens
+from remask.errors import ConfigError
+from remask.gather import gather
+from remask.packing import kinds
+from remask.ports import Chooser, Denoiser, Metric, Target
+from remask.prompt import Prompt
+from remask.propose import Choose
+from remask.task.dataset import Columns, Dataset, load
+from remask.task.labelled import LabelledTask
+from remask.task.metrics import METRICS, judge
+from remask.task.promptfoo import METRIC, load_config
+from remask.task.promptfoo_files import is_config
+from remask.trace import Example
+
+if TYPE_CHECKING:
+    from remask.events import TracesRead
+    from remask.task.inspect import Suite
+
+ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
+MIN_TEST_ROWS = 12  # below, the verdict can hardly be anything but "no evidence"
+Metered = Callable[[Target, int | None], Target]  # … and the most tokens of one answer
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """What the user brings as objects rather than as settings."""
+
+    respond: Respond | None = None
+    metric: Metric | None = None
+    denoiser: Denoiser | None = None
+    rows: Iterable[Mapping[str, Any]] | None = None
+    suite: "Suite | None" = None  # the task of Inspect, where it was loaded already
+
+
+def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None) -> Dataset:
+    """The rows, checked. Raises DataError and ConfigError."""
+    data = config.data
+    metric = config.metric.name
+    # Who names a column wants it: only the usual name may be missing.
+    optional = metric not in METRICS and data.expected == DataConfig().expected
+    columns = Columns(data.input, data.expected or None, data.split or None, optional)
+    files = {s: getattr(data, s) for s in ("train", "validation", "test") if getattr(data, s)}
+    if data.queries:
+        if rows is not None or data.path or files:
+            raise ConfigError(
+                "data.queries asks the target for messages where there is no data; leave it out, "
+                "or the data"
+            )
+        return make_queried_dataset(config, [f"{number}" for number in range(data.queries)])
+    if rows is None and bool(data.path) == bool(files):
+        raise ConfigError(
+            "name the data either as one file (path) or as train, validation and test files"
+        )
+    if rows is None and is_config(data.path):
+        return load_config(data.path, data.input, data.split or None, data.fractions)[0]
+    source = rows if rows is not None else files or data.path
+    found = load(source, columns, data.fractions)
+    if found.labels:
+        return found
+    note = f"the data has no right answers: the metric {metric} alone says what is better"
+    return replace(found, warnings=(*found.warnings, note))
+
+
+def make_queried_dataset(config: Config, queries: Sequence[str]) -> Dataset:
+    """Rows of messages that the target wrote (or, before it has, of as many placeholders)."""
+    found = load([{"input": query} for query in queries], Columns(), config.data.fractions)
+    wanted, metric = config.data.queries, config.metric.name
+    note = (
+        f"no data was given: the {len(found.examples)} rows are messages that the target wrote "
+        f"when asked for {wanted}, and the metric {metric} alone says what is better; real "
+        "messages may differ"
+    )
+    return replace(found, warnings=(*found.warnings, note))
+
+
+def make_metric(settings: Config, given: Given, metered: Metered) -> str | Metric:
+    """What scores an answer: the name of a metric, or the metric itself. Raises ConfigError."""
+    config = settings.metric
+    if given.metric is not None:
+        return given.metric
+    if config.name == "judge":
+        if config.judge is None or not config.rubric:
+            raise ConfigError(
+                "the metric judge needs a model and a rubric: --judge openai:MODEL --rubric TEXT, "
+                "or metric.judge.model and metric.rubric"
+            )
+        judging = metered(make_target(config.judge), config.judge.max_tokens)
+        return judge(judging, config.rubric)
+    if config.name == METRIC:
+        data = settings.data
+        if given.rows is not None or not is_config(data.path):
+            raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data")
+        return load_config(data.path, data.input, data.split or None, data.fractions)[1]
+    if config.name not in METRICS:
+        known = ", ".join(sorted(METRICS))
+        raise ConfigError(f"metric {config.name!r} is unknown; known: {known}, judge, promptfoo")
+    return config.name
+
+
+def make_task(
+    config: Config, dataset: Dataset, target: Target, metric: str | Metric
+) -> LabelledTask:
+    """The rows with target and metric. Raises ConfigError where they do not fit together."""
+    settings = config.metric
+    return LabelledTask(
+        dataset.examples,
+        target,
+        metric,
+        labels=(settings.labels or dataset.labels) if settings.name == "label" else (),
+        answer=settings.answer,
+        repeats=settings.repeats,
+        role=config.data.role,
+    )
+
+
+def stated_demands(config: Config) -> dict[str, dict[str, Any]] | None:
+    """Of every row as promptfoo's tests state them, where the metric is promptfoo's."""
+    if config.metric.name != METRIC:
+        return None
+    suite = load_config(
+        config.data.path, config.data.input, config.data.split or None, config.data.fractions
+    )[1]
+    return {id: demands.stated for id, demands in suite.demands.items()}
+
+
+def describe_metric(config: Config, target: Target, labels: Sequence[str]) -> str:
+    """How answers of this target are scored, in words."""
+    if config.metric.name != "label":
+        return f"metric {config.metric.name} on the response"
+    if isinstance(target, Chooser):
+        return f"forced choice among {', '.join(labels)} as {config.metric.answer!r}"
+    return f"the first of {', '.join(labels)} found in the response"
+
+
+def check_context_length(config: Config, start: Prompt, dataset: Dataset) -> None:
+    """Raise ConfigError where the prompt, the examples that it may show and the longest message are
+    too long for the embedded target: its calls would all fail, one by one."""
+    if config.target.model != "embedded":
+        return
+    from remask.backbone.weights import load_base
+
+    base = load_base()
+    prompt = len(base.encode(start.text))
+    longest = max((len(base.encode(e.input)) for e in dataset.examples), default=0)
+    block = block_tokens(config.search.demos)
+    if prompt + longest + block + ANSWER_ROOM > base.window:
+        shown = f", examples may have {block} (--demos)" if block else ""
+        raise ConfigError(
+            f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
+            f"{ANSWER_ROOM} for the answer that is more than the {base.window} that the embedded "
+            "target reads; shorten them, or use another target"
+        )
+
+
+# --- conversations in place of rows
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """Trace files as a job uses them."""
+
+    config: Config  # with the metric that the right answers ask for
+    conversations: Conversations
+    dataset: Dataset
+    choose: Choose  # which traces are read at a time
+    event: "TracesRead"
+
+
+def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Reading:
+    """Read, redact and split the trace files. Raises ConfigError and DataError."""
+    from remask.events import TracesRead
+
+    found = gather(
+        Prompt.parse(config.prompt).text,
+        refine.traces,
+        refine.columns,
+        refine.scales,
+        refine.redact,
+    )
+    judged = config.metric.judge is not None or given.metric is not None
+    parts = split_conversations(found.traces, found.asked if refine.verify else None, judged)
+    notes = list(found.notes)
+    if refine.verify:
+        config = _with_metric(config, parts.rows)
+        parts, more = _affordable(config, parts)
+        notes += more
+    labels = tuple(sorted({e.expected for e in parts.rows if e.expected is not None}))
+    event = TracesRead(
+        records=found.records,
+        rejected=found.rejected,
+        elsewhere=found.elsewhere,
+        read=len(parts.read),
+        held=len(parts.held),
+        sealed=len(parts.sealed),
+        redacted=refine.redact,
+        secrets=tuple(found.secrets.items()),
+        notes=tuple(notes),
+        metric=config.metric.name if refine.verify else "",
+    )
+    dataset = Dataset(parts.rows, (), labels)
+    return Reading(config, parts, dataset, kinds(found.traces).pack, event)
+
+
+def _with_metric(config: Config, rows: Sequence[Example]) -> Config:
+    """The settings with a metric: the user's, or the one that the right answers ask for."""
+    metric = config.metric
+    if "name" in metric.model_fields_set:
+        return config
+    answers = {row.expected for row in rows}
+    few = 2 <= len(answers) <= min(MAX_CLASSES, len(rows) // 2)
+    name = "judge" if metric.judge is not None else "label" if few else "f1"
+    return config.model_copy(update={"metric": metric.model_copy(update={"name": name})})
+
+
+def _affordable(config: Config, parts: Conversations) -> tuple[Conversations, list[str]]:
+    """The conversations with as many sealed rows as the budget pays for, and what to say of it."""
+    calls, notes = config.budget.calls, []
+    test = [row for row in parts.rows if row.split == "test"]
+    each = 2 * calls_per_row(config)
+    if calls is not None and each * len(test) > calls:
+        kept = test[: calls // each]
+        if not kept:
+            raise ConfigError(f"budget.calls = {calls} does not pay for one test row; raise it")
+        notes.append(f"budget.calls = {calls} pays for {len(kept)} of {len(test)} sealed rows")
+        rest = tuple(row for row in parts.rows if row.split != "test" or row in kept)
+        parts, test = replace(parts, rows=rest), kept
+    if len(test) < MIN_TEST_ROWS:
+        notes.append(f"only {len(test)} sealed rows: too few for a verdict")
+    return parts, notes
+
+
+def calls_per_row(config: Config) -> int:
+    """Calls to score one row: repeats, and a judge reads every response; of a sample of Inspect an
+    estimate."""
+    if config.task.name:
+        return config.metric.repeats * config.task.calls_per_sample
+    return config.metric.repeats * (2 if config.metric.name == "judge" else 1)

@@ -1,0 +1,281 @@
+"""Playing a run: search, sealed test, result. `optimize` and `resume` of the public API.
+
+A run directory is the whole state: a run is started, cut and resumed by the same lines, whether a
+target or a likelihood chooses the edits.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from remask.api.build_models import Respond, make_target
+from remask.api.build_task import Given
+from remask.api.job import (
+    Data,
+    Hooks,
+    Job,
+    Watcher,
+    followed,
+    new_run_dir,
+    open_job,
+    settle_arguments,
+)
+from remask.budget import Spend
+from remask.config import Config, make_config
+from remask.errors import ConfigError, TargetRefused, TargetUnreliable
+from remask.events import Event, Sourced, State, Tested, advance, decode, encode, fold
+from remask.ports import Approximate, Denoiser, Metric, Scorer
+from remask.queries import ask_queries
+from remask.refinement import CANDIDATES, Loop, refinements
+from remask.report.files import write_report
+from remask.result import Result, make_result, write_result
+from remask.search import final_test, rows_of, search
+from remask.store import Store
+from remask.task.labelled import never_emitted
+
+TEST_SLACK = 1.3  # time set aside for the test, over what its calls took on average so far
+MIN_QUERY_TOKENS = 256  # of an answer with messages: answers to users may be shorter
+
+
+def optimize(
+    prompt: str,
+    data: Data | None = None,
+    *,
+    task: str = "",
+    target: str | Respond = "embedded",
+    metric: str | Metric = "label",
+    dlm: str | Denoiser = "embedded",
+    budget: int | Mapping[str, float] | None = 2000,
+    seed: int = 0,
+    run_dir: str | Path | None = None,
+    input: str = "{input}",
+    expected: str = "label",
+    answer: str = "{label}",
+    base_url: str = "",
+    settings: Mapping[str, Any] | None = None,
+    on_event: Watcher | None = None,
+    hooks: Hooks | None = None,
+) -> Result:
+    """Optimise the text of a system prompt; returns when the sealed test is scored.
+
+    data: a file (JSONL or CSV) or an iterable of row dicts. input: template over its columns, the
+    user message; expected: the column of the right answer. Rows without it are scored by a metric
+    that needs none: "judge" or a callable. Without data the target is asked for messages of users
+    (settings["data"]["queries"], by default 80). task: in place of data a task of Inspect, with a
+    target "inspect:PROVIDER/MODEL". target: "embedded", "openai:MODEL" or a callable
+    `messages -> str`. metric: a name or a callable `(example, response) -> float | Score`. budget:
+    target calls in all, or limits by name (calls, tokens, minutes, usd). settings: other keys of
+    remask.toml, nested as there. on_event: called with each event once it is stored, the state,
+    and what was spent; what it raises ends the run, which can be resumed.
+
+    Raises ConfigError and DataError before a call is spent, TargetRefused and TargetUnreliable.
+    """
+    config, given = settle_arguments(
+        prompt,
+        data,
+        target,
+        metric,
+        dlm,
+        {
+            "seed": seed,
+            "data": {"input": input, "expected": expected},
+            "target": {"base_url": base_url},
+            "task": {"name": task},
+            "metric": {"answer": answer},
+            "budget": dict(budget) if isinstance(budget, Mapping) else {"calls": budget},
+        },
+        settings,
+    )
+    return start_run(config, given, run_dir or new_run_dir(), followed(hooks, on_event))
+
+
+def start_run(config: Config, given: Given, run_dir: str | Path, hooks: Hooks) -> Result:
+    """A new run of a resolved configuration. Nothing is written where something is wrong."""
+    folder = Path(run_dir)
+    with open_job(config, given, hooks, folder) as job:
+        job.require_all()
+        with Store.create(folder, job.record) as store:
+            return _play(job, store)
+
+
+def resume(
+    run_dir: str | Path,
+    *,
+    target: Respond | None = None,
+    metric: Metric | None = None,
+    dlm: Denoiser | None = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    on_event: Watcher | None = None,
+    hooks: Hooks | None = None,
+) -> Result:
+    """Go on with a run that was cut. Functions and in-memory rows must be given again.
+
+    Raises ConfigError that names the differing keys where data, code or settings have changed.
+    """
+    folder = Path(run_dir)
+    config = stored_config(folder)
+    data = config.data
+    named = data.path or data.train or data.queries or config.task.name or config.refine
+    if not named and rows is None:
+        raise ConfigError(f"{run_dir}: the rows were given in memory; go on from Python with rows=")
+    given = Given(target, metric, dlm, None if rows is None else tuple(rows))
+    with open_job(config, given, followed(hooks, on_event), folder) as job:
+        job.require_run()
+        with Store.open(folder, job.record) as store:
+            return _play(job, store)
+
+
+def stored_config(run_dir: str | Path) -> Config:
+    """The configuration that a run directory was made with."""
+    with Store.read(Path(run_dir)) as store:
+        record = {k: v for k, v in store.config.items() if k not in ("data_id", "version")}
+    return make_config(record, str(run_dir))
+
+
+def _play(job: Job, store: Store) -> Result:
+    """A run from wherever its store stands to its end, then the derived files."""
+    job.account.books = store
+    run = _Run(job, store)
+    run.write_sources()
+    for event in run.search():
+        run.record(event)
+    if run.state.tested is None and _tests(job, run.state):
+        try:
+            run.test()
+        except (TargetRefused, TargetUnreliable):
+            if job.reading is not None:  # what a likelihood found outlives a target that fails
+                _finish(job, run)
+            raise
+    return _finish(job, run)
+
+
+def _tests(job: Job, state: State) -> bool:
+    """Whether there is something to test. A refinement without an edit is no claim; a search that
+    found nothing still says how the prompt does."""
+    return job.tests and (job.reading is None or bool(state.accepted))
+
+
+def _finish(job: Job, run: "_Run") -> Result:
+    """The result and the files that are derived from it."""
+    if job.reading is None:
+        sources = {e.id: (e.input, "") for e in job.dataset.examples}
+        warnings = job.dataset.warnings
+    else:
+        sources = {t.id: (t.query, t.said) for t in job.reading.conversations.read}
+        warnings = ()
+    spent = run.store.spent()
+    result = make_result(run.state, sources, spent, warnings, str(job.run_dir))
+    write_result(result, job.run_dir)
+    write_report(job.run_dir)
+    return result
+
+
+class _Run:
+    """A job with its store: where it stands, and how it goes on."""
+
+    def __init__(self, job: Job, store: Store) -> None:
+        self.job = job
+        self.store = store
+        self.state = fold(decode(event) for event in store.events())
+        self._since, self._booked = time.monotonic(), store.spent().seconds
+
+    def record(self, event: Event) -> None:
+        """Make an event durable, unless it is already, and tell the watcher."""
+        if self.store.append(encode(event), self._lap()):
+            self.state = advance(self.state, event)
+            self.job.hooks.watch(event, self.state, self.store.spent())
+        self.job.account.held = reserve_test(self.job, self.store, self.state)
+
+    def write_sources(self) -> None:
+        """Say what the run starts from, where that is not rows with right answers. What a target
+        wrote is an event before a row is made of it, so that a run that goes on never asks twice.
+        """
+        job = self.job
+        if job.reading is not None:
+            if self.state.traces_read is None:
+                self.record(job.reading.event)
+            return
+        if job.basis != "labels" and self.state.sourced is None:
+            queries = self._ask_queries() if job.basis == "prompt" else ()
+            self.record(Sourced(job.basis, job.config.metric.name, queries))
+        if self.state.sourced is not None and self.state.sourced.queries:
+            job.write_rows(self.state.sourced.queries)
+
+    def search(self) -> Iterator[Event]:
+        """The events from here to the end of the search."""
+        job = self.job
+        self.job.account.held = reserve_test(self.job, self.store, self.state)
+        if job.reading is None:
+            task, seed = job.task, job.config.seed
+            return search(self.state, job.start, job.plan, task, job.proposer, seed)
+        assert job.config.refine is not None
+        assert isinstance(job.denoiser, Scorer)  # `require_all` saw to it
+        settings, parts = job.config.search, job.reading.conversations
+        loop = Loop(
+            iterations=job.config.refine.iterations,
+            candidates=settings.candidates or CANDIDATES,
+            traces=settings.traces,
+            context_tokens=settings.context_tokens,
+            free_numbers=job.config.refine.lock == "none",
+        )
+        return refinements(
+            self.state, job.start, parts.read, parts.held, loop, job.proposer, job.denoiser,
+            job.config.seed, job.reading.choose,
+        )  # fmt: skip
+
+    def test(self) -> None:
+        """The sealed test, for which nothing needs to be set aside any more."""
+        job = self.job
+        job.account.held = Spend()
+        before, after = final_test(job.task, job.start, self.state.prompt(self.state.incumbent))
+        drift = job.denoiser.approximation() if isinstance(job.denoiser, Approximate) else ""
+        self.record(
+            Tested(
+                rows_of(before),
+                rows_of(after),
+                never_emitted(after, job.task.labels, job.config.metric.answer),
+                sum(o.unparsed for o in after),
+                (drift,) if drift else (),
+            )
+        )
+
+    def _ask_queries(self) -> tuple[str, ...]:
+        """What the target writes, within what the sealed test leaves of the budget."""
+        job, config = self.job, self.job.config.target
+        limit = config.max_tokens and max(config.max_tokens, MIN_QUERY_TOKENS)
+        job.account.held = Spend(calls=job.test_calls)
+        target = make_target(config.model_copy(update={"max_tokens": limit}), job.given.respond)
+        return ask_queries(job.metered(target, limit), job.start, job.config.data.queries or 0)
+
+    def _lap(self) -> Spend:
+        """The time since the last event that was not spent in target calls (denoising, mostly)."""
+        now, spent = time.monotonic(), self.store.spent().seconds
+        seconds = max(0.0, now - self._since - (spent - self._booked))
+        self._since, self._booked = now, spent + seconds
+        return Spend(seconds=seconds)
+
+
+def reserve_test(job: Job, store: Store, state: State) -> Spend:
+    """What the sealed test will need: calls exactly, the rest as scored rows cost so far. A target
+    that retries needs some calls more; what they do not use is left over.
+
+    What a denoiser behind an API cost counts as cost of the rows: so too much is kept rather than
+    too little, whatever its calls cost beside the target's.
+    """
+    if not job.tests or state.tested is not None:
+        return Spend()
+    spent, calls = store.spent(), job.test_calls
+    rows = sum(len(rows) for rows in state.scores.values())
+    scored = job.calls_per_row * rows
+    share = TEST_SLACK * calls / max(1, min(spent.calls, scored or spent.calls))
+    if job.config.task.name and rows:  # how many calls a sample takes is not known beforehand
+        share = TEST_SLACK * 2 * job.rows("test") / rows
+        calls = round(share * spent.calls)
+    return Spend(
+        calls=calls + (calls // 50 + 4 if job.retries else 0),
+        input_tokens=round(share * spent.input_tokens),
+        output_tokens=round(share * spent.output_tokens),
+        usd=share * spent.usd,
+        seconds=share * store.call_seconds(),
+    )
