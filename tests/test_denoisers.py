@@ -16,7 +16,6 @@ from remask.denoisers import make_denoiser, memory_of
 from remask.dlm.commits import COMMITS
 from remask.dlm.embedded import RULE, EmbeddedDenoiser
 from remask.dlm.orders import ORDERS
-from remask.dlm.revise import Revision
 from remask.errors import BackendError, ConfigError
 
 
@@ -43,12 +42,8 @@ def test_every_setting_of_the_rule_arrives() -> None:
         "block": 8,
         "top_p": 0.7,
     }
-    denoiser = make_denoiser(
-        DlmConfig(guidance=0.5, steps=5, noise=0.4, doubt=0.2, refresh_window=6, **values)
-    )
+    denoiser = make_denoiser(DlmConfig(guidance=0.5, steps=5, **values))
     assert isinstance(denoiser, EmbeddedDenoiser)
-    assert denoiser._revise == Revision(0.4, 0.2)
-    assert denoiser._reading.identity.endswith("/window-6")
     assert asdict(denoiser._rule).items() >= values.items()
     assert (denoiser._guidance, denoiser._steps) == (0.5, 5)
 
@@ -59,11 +54,10 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones(key: str) -> None:
         make_config({"prompt": "x", "dlm": {key: "luck"}}, "test")
 
 
-def test_elastic_holes_are_refused_where_no_model_knows_them() -> None:
-    with pytest.raises(
-        ConfigError, match=r"dlm\.elastic = true needs the embedded model or dlm.adapter, not local"
-    ):
-        make_denoiser(DlmConfig(model="local:somewhere", elastic=True))
+@pytest.mark.parametrize("key", ["elastic", "noise", "doubt", "refresh_window"])
+def test_keys_that_are_gone_are_refused_by_name(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"dlm.{key}"):
+        make_config({"prompt": "x", "dlm": {key: 1}}, "test")
 
 
 @pytest.mark.parametrize("model", ["", "local:", "chat:", "lama"])

@@ -15,7 +15,6 @@ from remask.ports import Denoiser
 if TYPE_CHECKING:
     import torch
 
-    from remask.dlm.revise import Revision
     from remask.dlm.sampler import Rule
 
 APIS = ("mercury", "chat")
@@ -29,10 +28,6 @@ KNOWN = (
 def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:
     """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
-    if config.elastic and kind != "embedded" and not config.adapter:
-        raise ConfigError(
-            f"dlm.elastic = true needs the embedded model or dlm.adapter, not {config.model}"
-        )
     if kind == "object":
         if denoiser is None:
             raise ConfigError(
@@ -97,9 +92,6 @@ def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
         rule=_rule(config, RULE),
         steps=config.steps,
         guidance=config.guidance,
-        revise=_revision(config),
-        refresh=config.refresh_window,
-        elastic=config.elastic,
     )
 
 
@@ -115,7 +107,6 @@ def _local(config: DlmConfig) -> Denoiser:
         rule=_rule(config, RULE),
         steps=config.steps,
         guidance=config.guidance,
-        revise=_revision(config),
         cache=config.cache,
         refresh=config.refresh,
     )
@@ -142,12 +133,6 @@ def _rule(config: DlmConfig, base: "Rule") -> "Rule":
         block=config.block,
         top_p=config.top_p,
     )
-
-
-def _revision(config: DlmConfig) -> "Revision":
-    from remask.dlm.revise import Revision
-
-    return Revision(config.noise, config.doubt)
 
 
 def _mercury(config: DlmConfig, name: str) -> Denoiser:

@@ -182,7 +182,7 @@ def test_a_base_from_disk_learns_a_corpus_by_heart_and_denoises(
     assert f"--dlm local:{folders[name].name} --adapter mine.safetensors" in card
     assert f"turns {folders[name].name} into" in card
 
-    config = DlmConfig(model=f"local:{folders[name]}", adapter=str(out), device="cpu", elastic=True)
+    config = DlmConfig(model=f"local:{folders[name]}", adapter=str(out), device="cpu")
     denoiser = make_denoiser(config)
     assert isinstance(denoiser, EmbeddedDenoiser)
     assert denoiser.identity.startswith(f"{name}/")

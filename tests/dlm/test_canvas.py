@@ -58,7 +58,7 @@ def kinds(*parts: str | Hole) -> list[int]:
 
 
 def test_demands_at_the_edges_of_a_hole() -> None:
-    solid, spaced, wordy, final, capital, _ = Kind
+    solid, spaced, wordy, final, capital = Kind
     middle = kinds("Classify the ", Hole("sentiment of it", 4), " as positive.")
     assert middle == [solid | spaced, 0, 0, solid]
     assert kinds("Answer with ", Hole("a b c", 3), ".")[-1] == solid | wordy
@@ -74,7 +74,7 @@ def test_demands_at_the_edges_of_a_hole() -> None:
 def test_vocabulary_meets_the_demands() -> None:
     texts = ["", " the", "the", " The", ".", " end.", " ", "\ufffd", "7", ","]
     words = vocabulary(texts, special=[0])
-    solid, spaced, wordy, final, capital, _ = Kind
+    solid, spaced, wordy, final, capital = Kind
 
     def allowed(kind: int) -> set[str]:
         banned = words.banned[kind].tolist()
@@ -88,18 +88,6 @@ def test_vocabulary_meets_the_demands() -> None:
     assert allowed(solid | wordy) == {" the", "the", " The", "7"}
     assert allowed(solid | capital) == {" The", ".", "7", ","}
     assert words.repeatable == {8}
-
-
-def test_elastic_holes_may_be_left_empty_behind_their_first_token() -> None:
-    row = to_row(["Answer with ", Hole("a b c", 3), "."], Words().encode, MASK, elastic=True)
-    start, stop = row.holes[0]
-    elastic = [bool(kind & Kind.ELASTIC) for kind in row.kinds[start:stop]]
-    assert elastic == [False, True, True]
-    words = vocabulary(["", " a", ".", ""], special=[0, 3], delete=3)
-    for kind, banned in enumerate(words.banned.tolist()):
-        assert banned[0]
-        assert banned[3] == (not kind & Kind.ELASTIC)
-    assert 3 in words.repeatable
 
 
 @pytest.mark.parametrize(
@@ -177,16 +165,3 @@ def test_holes_far_apart_get_windows_of_their_own() -> None:
 def test_long_text_is_clipped_in_the_middle() -> None:
     assert clip_middle("a b\nc d e f", 4) == "a b ... e f"
     assert clip_middle("a b", 4) == "a b"
-
-
-def test_a_draft_holds_the_old_texts_in_their_own_lengths() -> None:
-    parts = ("Be ", Hole(" kind and brief ", 9), " to all. ", Hole("", 2))
-    words = Words()
-    row = to_row(settle(parts, [None] * 9), words.encode, MASK, draft=True)
-    assert words.decode(list(row.ids)) == [
-        *("Be", " kind", " and", " brief", " to", " all."),
-        *("_", "_"),
-    ]
-    assert row.holes == ((1, 4), (6, 8))
-    assert len(row.kinds) == len(row.ids)
-    assert row.kinds[1] & Kind.SPACED

@@ -6,7 +6,7 @@ a function that encodes text. Knows nothing of models, torch, traces or sampling
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntFlag
 
 from remask.ports import Canvas, Hole
@@ -29,17 +29,16 @@ class Kind(IntFlag):
     WORDY = 4  # does not end with punctuation, because punctuation follows
     FINAL = 8  # ends a sentence
     CAPITAL = 16  # begins no word in lower case
-    ELASTIC = 32  # may be left empty
 
 
-KINDS = 64  # combinations
+KINDS = 32  # combinations
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A whole canvas in tokens."""
 
-    ids: tuple[int, ...]  # inside holes the mask's id, or those of a draft
+    ids: tuple[int, ...]  # inside holes the mask's id
     kinds: tuple[int, ...]  # Kind at the edges of holes, else 0
     holes: tuple[tuple[int, int], ...]  # [start, stop) of each hole
     cuts: tuple[int, ...]  # positions where a sentence begins, with 0 and the length
@@ -89,16 +88,8 @@ def _touches(left: str, right: str) -> bool:
     return left[-1].isspace() or left[-1] in OPENING or right[0].isspace() or right[0] in CLOSING
 
 
-def to_row(
-    parts: Sequence[str | Hole],
-    encode: Encode,
-    mask: int,
-    draft: bool = False,
-    elastic: bool = False,
-) -> Row:
-    """Encode the parts of a settled canvas. With `draft` a hole holds its old text, if there is
-    one, in as many tokens as that has. With `elastic` all of a hole but its first token may be
-    left empty."""
+def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int) -> Row:
+    """Encode the parts of a settled canvas."""
     ids: list[int] = []
     kinds: list[int] = []
     holes: list[tuple[int, int]] = []
@@ -107,12 +98,9 @@ def to_row(
         left = parts[i - 1] if i else ""
         right = parts[i + 1] if i + 1 < len(parts) else ""
         if isinstance(part, Hole):
-            inside = _draft(left, part, right, encode) if draft else []
-            inside = inside or [mask] * part.tokens
-            holes.append((len(ids), len(ids) + len(inside)))
-            own = _kinds(left, replace(part, tokens=len(inside)), right)
-            kinds += own[:1] + [kind | Kind.ELASTIC * elastic for kind in own[1:]]
-            ids += inside
+            holes.append((len(ids), len(ids) + part.tokens))
+            kinds += _kinds(left, part, right)
+            ids += [mask] * part.tokens
             continue
         text = part.rstrip(" ") if isinstance(right, Hole) else part
         if isinstance(left, Hole) and text and not (text[0].isspace() or text[0] in CLOSING):
@@ -122,13 +110,6 @@ def to_row(
         ids += tokens
         kinds += [0] * len(tokens)
     return Row(tuple(ids), tuple(kinds), tuple(holes), tuple(sorted({*cuts, len(ids)})))
-
-
-def _draft(left: str | Hole, hole: Hole, right: str | Hole, encode: Encode) -> list[int]:
-    """The old text of a hole as its tokens would be written; empty where there is none."""
-    old = hole.old.strip()
-    spaced = old and _kinds(left, hole, right)[0] & Kind.SPACED
-    return encode(f" {old}" if spaced else old)[0]
 
 
 def sentence_starts(text: str, ranges: Sequence[tuple[int, int]]) -> list[int]:

@@ -14,7 +14,6 @@ from remask.dlm.families import Family, find_family, fit
 from remask.dlm.full import REFRESH, FullReading
 from remask.dlm.local import LocalDenoiser
 from remask.dlm.reading import BlockReading, Prefixes, Reading
-from remask.dlm.revise import WRITE_ANEW, Revision
 from remask.dlm.sampler import Rule
 from remask.errors import BackendError, ConfigError
 
@@ -32,7 +31,6 @@ def load_denoiser(
     rule: Rule = RULE,
     steps: int | None = None,
     guidance: float = 0.0,
-    revise: Revision = WRITE_ANEW,
     cache: Cache = "approximate",
     refresh: int = REFRESH,
 ) -> LocalDenoiser:
@@ -49,7 +47,7 @@ def load_denoiser(
             f"remask adapt --base local:{place} and name it (--adapter, or dlm.adapter)"
         )
     reading = read_with(backbone, row, cache, refresh)
-    return LocalDenoiser(row.name, backbone, row, reading, rule, steps, guidance, revise)
+    return LocalDenoiser(row.name, backbone, row, reading, rule, steps, guidance)
 
 
 def load_family(

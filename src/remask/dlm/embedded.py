@@ -14,10 +14,7 @@ from remask.dlm.adapter import SHIPPED, Adapted, load_adapter
 from remask.dlm.families import EMBEDDED
 from remask.dlm.local import LocalDenoiser
 from remask.dlm.reading import Prefixes, RegionReading
-from remask.dlm.revise import WRITE_ANEW, Revision
 from remask.dlm.sampler import Rule
-from remask.dlm.windowed import WindowReading
-from remask.errors import ConfigError
 
 NAME = "embedded-dlm"  # in identities
 # Why so cool: docs/log.md, token temperature of the denoiser.
@@ -34,37 +31,19 @@ class EmbeddedDenoiser(LocalDenoiser):
         steps: int | None = None,
         rule: Rule = RULE,
         guidance: float = 0.0,
-        revise: Revision = WRITE_ANEW,
-        refresh: int = 1,
-        elastic: bool = False,
     ) -> None:
         """`steps` per window: without it one for every mask, at most 24.
 
         Two tokens written at once seldom fit each other: the base's mean log-probability of the
         prompts written in seven cases, one seed, was -3.55 with one per step and -4.09 with two.
-        `refresh`: steps between whole readings of a window (`windowed.py`); 1 is exact.
-        `elastic`: see LocalDenoiser; the adapter must know the delete token. Raises ConfigError
-        and BackendError.
+        Raises ConfigError and BackendError.
         """
-        made = adapter if isinstance(adapter, Adapted) else load_adapter(backbone, adapter)
-        if elastic and not made.elastic:
-            raise ConfigError(
-                "dlm.elastic: the adapter was not taught to leave places empty; set "
-                "elastic to false, or use an adapter made with remask adapt --from fresh"
-            )
-        reading = embedded_reading(backbone, made, refresh)
-        name = NAME if made.family == EMBEDDED else made.family.name
-        super().__init__(
-            name, backbone, reading.family, reading, rule, steps, guidance, revise,
-            elastic,
-        )  # fmt: skip
+        reading = embedded_reading(backbone, adapter)
+        name = NAME if reading.family == EMBEDDED else reading.family.name
+        super().__init__(name, backbone, reading.family, reading, rule, steps, guidance)
 
 
-def embedded_reading(
-    backbone: Backbone, adapter: Path | Adapted = SHIPPED, refresh: int = 1
-) -> RegionReading | WindowReading:
-    """How the embedded model reads: a whole window at every `refresh`-th step, between them its
-    holes; 1 is exact. Raises BackendError and ConfigError."""
+def embedded_reading(backbone: Backbone, adapter: Path | Adapted = SHIPPED) -> RegionReading:
+    """How the embedded model reads. Raises BackendError."""
     made = adapter if isinstance(adapter, Adapted) else load_adapter(backbone, adapter)
-    exact = RegionReading(backbone, made.backbone, made.gates, made.family, Prefixes(backbone, 1))
-    return exact if refresh == 1 else WindowReading(exact, refresh)
+    return RegionReading(backbone, made.backbone, made.gates, made.family, Prefixes(backbone, 1))

@@ -41,7 +41,7 @@ class Family:
     rest: int  # of those, tokens for the rest of the prompt
     layout: int  # version of `render`; an adapter names the one it was trained on
     attention: Attention = "region"
-    delete: int = -1  # token id that an elastic hole fills places too many with; -1: none
+    delete: int = -1  # token id that an adapter is taught to fill places too many with; -1: none
     block: int = 0  # tokens of a block, where attention goes by blocks
     mask_token: str = ""  # its name, where the id may differ between checkpoints
     delete_token: str = ""  # … of the delete token

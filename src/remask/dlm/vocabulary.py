@@ -20,12 +20,11 @@ class Vocabulary:
     """Forbidden ids for each combination of demands."""
 
     banned: Tensor  # (KINDS, V) bool
-    repeatable: frozenset[int]  # digits, each of which is a token of its own, and the delete token
+    repeatable: frozenset[int]  # digits, each of which is a token of its own
 
 
-def vocabulary(texts: Sequence[str], special: Sequence[int], delete: int = -1) -> Vocabulary:
-    """texts: the text of each token alone, by id. special: ids that no fill may contain, unless it
-    is `delete` where the kind is ELASTIC. Places that delete may stand in a row."""
+def vocabulary(texts: Sequence[str], special: Sequence[int]) -> Vocabulary:
+    """texts: the text of each token alone, by id. special: ids that no fill may contain."""
     never = torch.tensor([not text or BROKEN in text for text in texts])
     never[list(special)] = True
     fails = {
@@ -34,17 +33,12 @@ def vocabulary(texts: Sequence[str], special: Sequence[int], delete: int = -1) -
         Kind.WORDY: torch.tensor([text.rstrip()[-1:] in PUNCTUATION for text in texts]),
         Kind.FINAL: torch.tensor([text.rstrip()[-1:] not in FINAL for text in texts]),
         Kind.CAPITAL: torch.tensor([text.lstrip()[:1].islower() for text in texts]),
-        Kind.ELASTIC: torch.zeros(len(texts), dtype=torch.bool),
     }
     # "" is in every string: a blank token fails WORDY and passes FINAL; SOLID goes with both.
     banned = torch.stack(
         [_any(never, [fails[kind] for kind in Kind if kind & i]) for i in range(KINDS)]
     )
-    repeatable = {i for i, text in enumerate(texts) if text.isdigit()}
-    if delete >= 0:
-        banned[:, delete] = torch.tensor([not i & Kind.ELASTIC for i in range(KINDS)])
-        repeatable.add(delete)
-    return Vocabulary(banned, frozenset(repeatable))
+    return Vocabulary(banned, frozenset(i for i, text in enumerate(texts) if text.isdigit()))
 
 
 def _any(first: Tensor, others: Sequence[Tensor]) -> Tensor:
