@@ -28,7 +28,7 @@ from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.dlm.adapter import SHIPPED, load_adapter
 from remask.dlm.canvas import settle
-from remask.dlm.embedded import EmbeddedDenoiser
+from remask.dlm.checkpoint import EmbeddedDenoiser
 from remask.dlm.layout import Layout
 from remask.identity import rng_for, seed_for
 from remask.ports import Context, Hole

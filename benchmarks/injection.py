@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from payloads import FAMILIES, payloads
 from remask.backbone.weights import load_base
-from remask.dlm.embedded import EmbeddedDenoiser
+from remask.dlm.checkpoint import EmbeddedDenoiser
 from remask.gather import gather
 from remask.packing import kinds
 from remask.ports import Denoiser

@@ -21,7 +21,7 @@ import torch
 
 from remask import optimize
 from remask.backbone.weights import load_base
-from remask.dlm.embedded import EmbeddedDenoiser
+from remask.dlm.checkpoint import EmbeddedDenoiser
 from remask.target.embedded import EmbeddedTarget
 
 TIMED = {

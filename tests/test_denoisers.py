@@ -13,9 +13,8 @@ from remask.cli.check import examine
 from remask.cli.settings import read
 from remask.config import CommitName, DlmConfig, OrderName, make_config, read_toml
 from remask.denoisers import make_denoiser, memory_of
-from remask.dlm.commits import COMMITS
-from remask.dlm.embedded import RULE, EmbeddedDenoiser
-from remask.dlm.orders import ORDERS
+from remask.dlm.checkpoint import ADAPTED_RULE, EmbeddedDenoiser
+from remask.dlm.orders import COMMITS, ORDERS
 from remask.errors import BackendError, ConfigError
 
 
@@ -27,7 +26,7 @@ def test_the_names_of_the_settings_are_those_of_the_sampler() -> None:
 def test_the_default_settings_are_the_embedded_models_own() -> None:
     denoiser = make_denoiser(DlmConfig())
     assert isinstance(denoiser, EmbeddedDenoiser)
-    assert denoiser._rule == RULE
+    assert denoiser._rule == ADAPTED_RULE
 
 
 def test_every_setting_of_the_rule_arrives() -> None:

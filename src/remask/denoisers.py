@@ -76,8 +76,7 @@ def memory_of(config: DlmConfig) -> str:
 
 def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
     from remask.dlm.adapter import SHIPPED, load_adapter
-    from remask.dlm.bases import find_base
-    from remask.dlm.embedded import RULE, EmbeddedDenoiser
+    from remask.dlm.checkpoint import ADAPTED_RULE, EmbeddedDenoiser, find_base
 
     found = find_base(
         base,
@@ -89,14 +88,14 @@ def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
     return EmbeddedDenoiser(
         found.backbone,
         load_adapter(found.backbone, Path(adapter) if adapter else SHIPPED, found.family),
-        rule=_rule(config, RULE),
+        rule=_rule(config, ADAPTED_RULE),
         steps=config.steps,
         guidance=config.guidance,
     )
 
 
 def _local(config: DlmConfig) -> Denoiser:
-    from remask.dlm.checkpoint import RULE, load_denoiser
+    from remask.dlm.checkpoint import CHECKPOINT_RULE, load_denoiser
 
     return load_denoiser(
         config.model.partition(":")[2],
@@ -104,7 +103,7 @@ def _local(config: DlmConfig) -> Denoiser:
         config.family or None,
         device=config.device or None,
         dtype=_dtype(config),
-        rule=_rule(config, RULE),
+        rule=_rule(config, CHECKPOINT_RULE),
         steps=config.steps,
         guidance=config.guidance,
         cache=config.cache,

@@ -286,10 +286,10 @@ def _search_and_test(
             hooks.watch(event, state, store.spent())
         return state
 
-    account.held = _held(job, store, state)
+    account.held = reserved_for_test(job, store, state)
     for event in search(state, job.start, job.plan, task, proposer, job.config.seed):
         state = record(event, state)
-        account.held = _held(job, store, state)
+        account.held = reserved_for_test(job, store, state)
     if state.tested is None:
         account.held = Spend()
         before, after = final_test(task, job.start, state.prompt(state.incumbent))
@@ -333,7 +333,7 @@ def _open_denoiser(job: Job, denoiser: Denoiser, account: Account) -> Iterator[D
             target.close()
 
 
-def _held(job: Job, store: Store, state: State) -> Spend:
+def reserved_for_test(job: Job, store: Store, state: State) -> Spend:
     """What the sealed test will need: calls exactly, the rest as scored rows cost so far. A target
     that retries needs some calls more; what they do not use is left over.
 

@@ -27,8 +27,7 @@ from remask.cli.settings import read
 from remask.config import DlmConfig, read_toml
 from remask.denoisers import make_denoiser, memory_of
 from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.bases import Base, find_base
-from remask.dlm.embedded import EmbeddedDenoiser, embedded_reading
+from remask.dlm.checkpoint import Base, EmbeddedDenoiser, embedded_reading, find_base
 from remask.dlm.families import EMBEDDED
 from remask.dlm.layout import Layout
 from remask.errors import BackendError, ConfigError

@@ -1,4 +1,4 @@
-"""Canvases as rows of tokens: natural spaces, demands at the edges of holes, windows."""
+"""Canvases as rows of tokens: natural spaces, demands at edges of holes, windows, loose ends."""
 
 import re
 
@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remask.dlm.canvas import Kind, Row, clip_middle, join, settle, to_row, window
-from remask.dlm.vocabulary import vocabulary
+from remask.dlm.canvas import (
+    Kind,
+    Row,
+    clip_middle,
+    join,
+    mend_end,
+    settle,
+    to_row,
+    vocabulary,
+    window,
+)
 from remask.ports import Hole
 
 MASK = -1
@@ -165,3 +174,35 @@ def test_holes_far_apart_get_windows_of_their_own() -> None:
 def test_long_text_is_clipped_in_the_middle() -> None:
     assert clip_middle("a b\nc d e f", 4) == "a b ... e f"
     assert clip_middle("a b", 4) == "a b"
+
+
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("Read the review in any language, and.", "Read the review in any language."),
+        ("You are given a review of a film. You.", "You are given a review of a film."),
+        ("You see a list of answers and the.", "You see a list of answers."),
+        ("Read all of it. Is it good?", "Read all of it. Is it good?"),
+        ('Put it into "positive".', 'Put it into "positive".'),
+        ("Name one of five teams...", "Name one of five teams."),
+        ("Be brief.", "Be brief."),
+        ("Is it so?", "Is it so?"),
+        ("One of the.", "One of the."),
+        ("and the.", "and the."),
+        ("ends in the", "ends in the"),
+        ("", ""),
+    ],
+)
+def test_loose_ends_are_taken_off(text: str, mended: str) -> None:
+    assert mend_end(text) == mended
+
+
+WORDS = st.sampled_from(["the", "and", "film", "Read", "it.", "You", "is,", '"', "now!", "\n", "."])
+
+
+@given(st.lists(WORDS, max_size=12).map(" ".join))
+def test_mending_only_takes_off_and_is_done_at_once(text: str) -> None:
+    mended = mend_end(text)
+    assert text.startswith(mended[:-1])
+    assert mend_end(mended) == mended
+    assert bool(mended) == bool(text)

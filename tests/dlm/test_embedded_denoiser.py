@@ -13,11 +13,12 @@ from remask.backbone.weights import load_base
 from remask.dlm import local
 from remask.dlm.adapter import FORMAT, SHIPPED, load_adapter
 from remask.dlm.canvas import settle
-from remask.dlm.embedded import EmbeddedDenoiser
-from remask.dlm.families import FAMILIES, render
+from remask.dlm.checkpoint import EmbeddedDenoiser
+from remask.dlm.families import FAMILIES
 from remask.dlm.layout import Layout
 from remask.dlm.local import _job
 from remask.dlm.reading import RegionReading
+from remask.dlm.render import render
 from remask.dlm.sampler import Rule, denoise
 from remask.errors import BackendError, ConfigError
 from remask.ports import Canvas, Denoiser, Fill, Hole, Scorer

@@ -38,7 +38,7 @@ from remask.backbone.attention import (
     common_past,
     grown,
 )
-from remask.backbone.chat import CHATML, Frame
+from remask.backbone.tokens import CHATML, Frame
 
 Config = LlamaConfig | Qwen2Config | Qwen3Config
 Model = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM

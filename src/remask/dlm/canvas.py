@@ -1,7 +1,9 @@
-"""From a canvas of text and holes to rows of token ids, and windows of long rows.
+"""From a canvas of text and holes to rows of token ids, windows of long rows, and back to text.
 
-Keeps the spaces of natural text: the space before a hole belongs to the hole's first token. Knows
-a function that encodes text. Knows nothing of models, torch, traces or sampling.
+Keeps the spaces of natural text: the space before a hole belongs to the hole's first token. Says
+what a token at the edge of a hole must be like, which tokens of a vocabulary are, and how the end
+of a fill is mended. Knows a function that encodes text, and the texts of single tokens. Knows
+nothing of models, torch, traces or sampling.
 """
 
 import re
@@ -9,11 +11,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntFlag
 
+import numpy as np
+from numpy.typing import NDArray
+
 from remask.ports import Canvas, Hole
 
 Encode = Callable[[str], tuple[list[int], list[tuple[int, int]]]]  # ids and character ranges
 
 SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
+BROKEN = "\ufffd"  # part of a character: a fill would not be valid text
 OPENING = "([{\"'“‘`/-"  # no space follows these
 CLOSING = ".,;:!?)]}\"'”’`/-"  # no space stands before these
 PUNCTUATION = ".,;:!?"
@@ -188,3 +194,73 @@ def clip_middle(text: str, words: int) -> str:
         return " ".join(found)
     half = words // 2
     return " ".join([*found[:half], "...", *found[len(found) - half :]])
+
+
+# -- which tokens may stand where -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Forbidden ids for each combination of demands."""
+
+    banned: NDArray[np.bool_]  # (KINDS, V)
+    repeatable: frozenset[int]  # digits, each of which is a token of its own
+
+
+def vocabulary(texts: Sequence[str], special: Sequence[int]) -> Vocabulary:
+    """texts: the text of each token alone, by id. special: ids that no fill may contain."""
+    never = np.array([not text or BROKEN in text for text in texts])
+    never[list(special)] = True
+    fails = {
+        Kind.SOLID: np.array([not text.strip() for text in texts]),
+        Kind.SPACED: np.array([not text[:1].isspace() for text in texts]),
+        Kind.WORDY: np.array([text.rstrip()[-1:] in PUNCTUATION for text in texts]),
+        Kind.FINAL: np.array([text.rstrip()[-1:] not in FINAL for text in texts]),
+        Kind.CAPITAL: np.array([text.lstrip()[:1].islower() for text in texts]),
+    }
+    # "" is in every string: a blank token fails WORDY and passes FINAL; SOLID goes with both.
+    banned = [
+        np.any([never, *(fails[kind] for kind in Kind if kind & i)], axis=0) for i in range(KINDS)
+    ]
+    return Vocabulary(
+        np.stack(banned), frozenset(i for i, text in enumerate(texts) if text.isdigit())
+    )
+
+
+# -- loose ends of fills --------------------------------------------------------------------------
+
+FRAGMENT = 3  # words: a shorter last sentence behind a complete one is taken for cut off
+DANGLING_TEXT = """
+a an the and or but nor of to in on at by for from with into as than that which who whose if
+when where while because is are was were be been being has have had can could will would
+should must may might do does not your my its their his her our this these either whether
+you're between about based
+"""
+DANGLING = frozenset(DANGLING_TEXT.split())
+LOOSE = " \n,;:-–—.!?"
+
+
+def mend_end(text: str) -> str:
+    """`text` without a loose end; the text itself where too little would be left.
+
+    The last token of a hole that had to be a sentence is a full stop whether or not the sentence
+    is complete. So a short fragment behind a complete sentence is dropped, and words that cannot
+    end an English sentence are taken off. Our own rules, found by reading fills.
+    """
+    if text[-1:] not in FINAL:
+        return text
+    body = _without_dangling(text[:-1])
+    starts = [match.end() for match in SENTENCE_START.finditer(body)]
+    if starts and len(body[starts[-1] :].split()) < FRAGMENT <= len(body[: starts[-1]].split()):
+        return mend_end(body[: starts[-1]].rstrip())
+    if len(body.split()) < max(2, len(text.split()) // 2):
+        return text
+    return body + text[-1]
+
+
+def _without_dangling(body: str) -> str:
+    """Take off loose punctuation and words that end no sentence, until a good word is last."""
+    body = body.rstrip(LOOSE)
+    while body and (last := body.split()[-1]).strip("\"'(“‘,").lower() in DANGLING | {""}:
+        body = body[: -len(last)].rstrip(LOOSE)
+    return body

@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 from remask.backbone.model import Backbone
-from remask.dlm.canvas import Kind, Row, Window, settle, to_row, window
-from remask.dlm.drift import Drift
-from remask.dlm.ending import mend_end
+from remask.dlm.canvas import Kind, Row, Window, mend_end, settle, to_row, vocabulary, window
 from remask.dlm.families import Family
 from remask.dlm.guidance import guided
 from remask.dlm.layout import Layout
-from remask.dlm.reading import Ids, Reading
+from remask.dlm.reading import Drift, Ids, Reading
 from remask.dlm.sampler import Canvases, Logits, Rule, denoise
-from remask.dlm.vocabulary import vocabulary
 from remask.errors import ConfigError
 from remask.identity import content_id, seed_for
 from remask.ports import Canvas, Context, Fill, Hole
@@ -86,7 +83,8 @@ class LocalDenoiser:
         texts = backbone.tokenizer.decode_batch(
             [[i] for i in range(backbone.size)], skip_special_tokens=True
         )
-        self._vocabulary = vocabulary(texts, family.special)
+        words = vocabulary(texts, family.special)
+        self._banned, self._repeatable = torch.from_numpy(words.banned), words.repeatable
 
     @property
     def identity(self) -> str:
@@ -232,8 +230,8 @@ class LocalDenoiser:
         ids = torch.tensor([row + [end] * (width - len(row)) for row in rows])
         real = torch.tensor([[i < len(row) for i in range(width)] for row in rows])
         marks = torch.tensor([row + [0] * (width - len(row)) for row in kinds])
-        words = self._vocabulary
-        return Canvases(ids, marks, words.banned, self._family.mask, words.repeatable), real
+        canvases = Canvases(ids, marks, self._banned, self._family.mask, self._repeatable)
+        return canvases, real
 
     def _write(self, piece: _Piece, row: Sequence[int]) -> None:
         """Take the fills of a finished window over into its job. row: without the front."""

@@ -2,8 +2,8 @@
 
 Knows token ids and a function from canvases to logits. Knows nothing of text, traces, models or
 scores. The loop is that of LLaDA (arXiv 2502.09992, section 2.4): each step draws a token for every
-mask and commits some of them. Which come first and how many at once are functions of `orders.py`
-and `commits.py`, named by a `Rule`. Token noise and position noise are Gumbel in float64, because
+mask and commits some of them. Which come first and how many at once are functions of `orders.py`,
+named by a `Rule`. Token noise and position noise are Gumbel in float64, because
 lower precision acts like a lower temperature (arXiv 2409.02908). Differs in four points: quotas are
 per row; masks behind a mask wait, since an adapted left-to-right model knows little of them; a
 commit that would repeat its neighbourhood is replaced by the next best draw; and every row draws
@@ -17,11 +17,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from remask.dlm.commits import COMMITS, ranks
-from remask.dlm.orders import FAR, ORDERS, Guesses, spread
+from remask.dlm.orders import COMMITS, FAR, MINUS_INF, ORDERS, Guesses, ranks, spread
 from remask.errors import ConfigError, NumericsError
 
-MINUS_INF = float("-inf")
 LONGEST_REPEAT = 4  # tokens
 
 Logits = Callable[[Tensor], Tensor]  # (K, L) ids -> (masks, V), masks in reading order
