@@ -20,7 +20,7 @@ from remask.adapt.loop import Plan, train
 from remask.adapt.make import MEASURED
 from remask.adapt.measure import measure
 from remask.adapt.student import Student, fresh
-from remask.dlm.bases import find_base
+from remask.dlm.checkpoint import find_base
 
 BASE = Plan(steps=60, rate=2e-3)
 ARMS = {

@@ -78,7 +78,6 @@ ARMS = {
     "blame": Arm(search={"maskers": ("blame",)}),
     "one-step": Arm(dlm={"steps": 1}),
     "guided": Arm(dlm={"guidance": 1.0}),
-    "elastic": Arm(dlm={"elastic": True}),
     "warm": Arm(dlm={"temperature": 0.7}),
 }
 

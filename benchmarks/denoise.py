@@ -32,11 +32,10 @@ from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.dlm.adapter import Adapted, load_adapter
 from remask.dlm.canvas import settle
-from remask.dlm.checkpoint import load_family
-from remask.dlm.embedded import embedded_reading
-from remask.dlm.families import render
+from remask.dlm.checkpoint import embedded_reading, load_family
 from remask.dlm.full import FullReading
 from remask.dlm.local import LocalDenoiser
+from remask.dlm.render import render
 from remask.dlm.sampler import Rule
 from remask.ports import Canvas, Context, Fill, Hole
 from remask.trace import Trace

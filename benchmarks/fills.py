@@ -28,7 +28,7 @@ from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.dlm.adapter import SHIPPED, load_adapter
 from remask.dlm.canvas import settle
-from remask.dlm.embedded import EmbeddedDenoiser
+from remask.dlm.checkpoint import EmbeddedDenoiser
 from remask.dlm.layout import Layout
 from remask.identity import rng_for, seed_for
 from remask.ports import Context, Hole
@@ -117,9 +117,9 @@ def fillers(adapter: Path) -> tuple[dict[str, Fill], Callable[[Gap, str], float]
     def judge(gap: Gap, fill: str) -> float:
         return nats(dlm, base, gap, fill)
 
-    def by(denoiser: EmbeddedDenoiser, spare: int, rows: int, gap: Gap) -> str:
-        canvas = (gap.left, Hole(gap.text, gap.tokens + spare), gap.right)
-        fills = denoiser.infill(gap.context, [canvas] * rows, seed_for(0, "fill", gap.name))
+    def by(rows: int, gap: Gap) -> str:
+        canvas = (gap.left, Hole(gap.text, gap.tokens), gap.right)
+        fills = dlm.infill(gap.context, [canvas] * rows, seed_for(0, "fill", gap.name))
         return best(gap, [fill.texts[0] for fill in fills])
 
     def best(gap: Gap, texts: Sequence[str]) -> str:
@@ -127,14 +127,11 @@ def fillers(adapter: Path) -> tuple[dict[str, Fill], Callable[[Gap, str], float]
 
     ways: dict[str, Fill] = {
         "the text itself": lambda gap: gap.text,
-        "dlm": lambda gap: by(dlm, 0, 1, gap),
-        f"dlm, best of {DRAWS}": lambda gap: by(dlm, 0, DRAWS, gap),
+        "dlm": lambda gap: by(1, gap),
+        f"dlm, best of {DRAWS}": lambda gap: by(DRAWS, gap),
         "base": lambda gap: draw(base, layout, gap, 1)[0],
         f"base, best of {DRAWS}": lambda gap: best(gap, draw(base, layout, gap, DRAWS)),
     }
-    if adapted.elastic:
-        elastic = EmbeddedDenoiser(base, adapted, elastic=True)
-        ways["dlm, elastic, 4 more"] = lambda gap: by(elastic, 4, 1, gap)
     return ways, judge
 
 

@@ -17,7 +17,7 @@ import torch
 from remask.adapt.corpus import hold_out, read_cases
 from remask.adapt.measure import WHATS, measure
 from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.bases import find_base
+from remask.dlm.checkpoint import find_base
 
 
 def main() -> None:

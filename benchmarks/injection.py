@@ -28,7 +28,7 @@ from payloads import FAMILIES, payloads
 from remask.api.build_proposer import make_proposer
 from remask.api.refine import configured
 from remask.backbone.weights import load_base
-from remask.dlm.embedded import EmbeddedDenoiser
+from remask.dlm.checkpoint import EmbeddedDenoiser
 from remask.gather import gather
 from remask.packing import kinds
 from remask.ports import Denoiser

@@ -16,9 +16,8 @@ from torch import Tensor
 
 from remask.backbone.formats import LLADA
 from remask.backbone.model import Backbone
-from remask.dlm.drift import Drift
 from remask.dlm.full import FullReading
-from remask.dlm.reading import Ids, RegionReading, Session, predict
+from remask.dlm.reading import Drift, Ids, RegionReading, Session, predict
 from remask.dlm.sampler import Canvases
 
 # What LLaDA's chats and masks need, in place of tokens that SmolLM2 never met in text.

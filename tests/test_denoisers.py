@@ -13,10 +13,8 @@ from remask.api.build_models import make_denoiser, memory_of
 from remask.cli.check import examine
 from remask.cli.settings import read
 from remask.config import CommitName, DlmConfig, OrderName, make_config, read_toml
-from remask.dlm.commits import COMMITS
-from remask.dlm.embedded import RULE, EmbeddedDenoiser
-from remask.dlm.orders import ORDERS
-from remask.dlm.revise import Revision
+from remask.dlm.checkpoint import ADAPTED_RULE, EmbeddedDenoiser
+from remask.dlm.orders import COMMITS, ORDERS
 from remask.errors import BackendError, ConfigError
 
 
@@ -28,7 +26,7 @@ def test_the_names_of_the_settings_are_those_of_the_sampler() -> None:
 def test_the_default_settings_are_the_embedded_models_own() -> None:
     denoiser = make_denoiser(DlmConfig())
     assert isinstance(denoiser, EmbeddedDenoiser)
-    assert denoiser._rule == RULE
+    assert denoiser._rule == ADAPTED_RULE
 
 
 def test_every_setting_of_the_rule_arrives() -> None:
@@ -43,12 +41,8 @@ def test_every_setting_of_the_rule_arrives() -> None:
         "block": 8,
         "top_p": 0.7,
     }
-    denoiser = make_denoiser(
-        DlmConfig(guidance=0.5, steps=5, noise=0.4, doubt=0.2, refresh_window=6, **values)
-    )
+    denoiser = make_denoiser(DlmConfig(guidance=0.5, steps=5, **values))
     assert isinstance(denoiser, EmbeddedDenoiser)
-    assert denoiser._revise == Revision(0.4, 0.2)
-    assert denoiser._reading.identity.endswith("/window-6")
     assert asdict(denoiser._rule).items() >= values.items()
     assert (denoiser._guidance, denoiser._steps) == (0.5, 5)
 
@@ -59,11 +53,10 @@ def test_an_unknown_algorithm_is_refused_with_the_known_ones(key: str) -> None:
         make_config({"prompt": "x", "dlm": {key: "luck"}}, "test")
 
 
-def test_elastic_holes_are_refused_where_no_model_knows_them() -> None:
-    with pytest.raises(
-        ConfigError, match=r"dlm\.elastic = true needs the embedded model or dlm.adapter, not local"
-    ):
-        make_denoiser(DlmConfig(model="local:somewhere", elastic=True))
+@pytest.mark.parametrize("key", ["elastic", "noise", "doubt", "refresh_window"])
+def test_keys_that_are_gone_are_refused_by_name(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"dlm.{key}"):
+        make_config({"prompt": "x", "dlm": {key: 1}}, "test")
 
 
 @pytest.mark.parametrize("model", ["", "local:", "chat:", "lama"])

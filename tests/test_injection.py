@@ -172,7 +172,7 @@ def test_a_refinement_lists_all_five_hundred() -> None:
 def test_the_embedded_model_carries_no_payload_into_a_prompt(seed: int) -> None:
     """One, five or all eight of the traces that are read are contaminated."""
     from remask.backbone.weights import load_base
-    from remask.dlm.embedded import EmbeddedDenoiser
+    from remask.dlm.checkpoint import EmbeddedDenoiser
 
     texts = [text for family in FAMILIES for text in payloads(family)][seed::RUNS]
     bad = contaminated(texts[: (1, 5, 8)[seed % 3]])

@@ -140,12 +140,8 @@ class DlmConfig(EndpointConfig):
     block: Annotated[int, Field(ge=1)] | None = None  # tokens finished before the next; None: all
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # probability of the tokens drawn from
     guidance: Annotated[float, Field(ge=0, le=10)] = 0.0  # by traces; doubles the cost
-    elastic: bool = False  # of an adapted model: a hole's length is the most it may take
-    noise: Annotated[float, Field(ge=0, le=1)] = 1.0  # share of an old text that is masked; 1: all
-    doubt: Annotated[float, Field(ge=0, le=1)] = 0.0  # write again what was less probable; 0: none
     cache: Literal["approximate", "exact"] = "approximate"  # of families that read both ways
     refresh: Annotated[int, Field(ge=1)] = 16  # steps between exact readings of the context
-    refresh_window: Annotated[int, Field(ge=1)] = 1  # … of an adapted model's window; 1: exact
     api_key_env: str = ""  # "": INCEPTION_API_KEY for mercury, OPENAI_API_KEY for chat
     max_tokens: Annotated[int, Field(ge=1)] = 1024  # of one answer of chat:MODEL, thoughts included
     send_seed: bool = True  # to an API; false for one that refuses the field

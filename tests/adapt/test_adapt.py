@@ -19,7 +19,7 @@ from remask.backbone.weights import load_base
 from remask.cli import main
 from remask.config import DlmConfig
 from remask.dlm.adapter import load_adapter
-from remask.dlm.embedded import embedded_reading
+from remask.dlm.checkpoint import embedded_reading
 from remask.dlm.families import FAMILIES
 from remask.dlm.layout import Layout
 from remask.errors import ConfigError

@@ -27,8 +27,7 @@ from remask.cli import main
 from remask.cli.settings import read
 from remask.config import DlmConfig, read_toml
 from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.bases import Base, find_base
-from remask.dlm.embedded import EmbeddedDenoiser, embedded_reading
+from remask.dlm.checkpoint import Base, EmbeddedDenoiser, embedded_reading, find_base
 from remask.dlm.families import EMBEDDED
 from remask.dlm.layout import Layout
 from remask.errors import BackendError, ConfigError
@@ -182,7 +181,7 @@ def test_a_base_from_disk_learns_a_corpus_by_heart_and_denoises(
     assert f"--dlm local:{folders[name].name} --adapter mine.safetensors" in card
     assert f"turns {folders[name].name} into" in card
 
-    config = DlmConfig(model=f"local:{folders[name]}", adapter=str(out), device="cpu", elastic=True)
+    config = DlmConfig(model=f"local:{folders[name]}", adapter=str(out), device="cpu")
     denoiser = make_denoiser(config)
     assert isinstance(denoiser, EmbeddedDenoiser)
     assert denoiser.identity.startswith(f"{name}/")

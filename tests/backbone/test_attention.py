@@ -1,4 +1,4 @@
-"""Attention to a common past, and regions of which only some tokens are read again."""
+"""Attention to a common past."""
 
 import pytest
 import torch
@@ -73,37 +73,3 @@ def test_a_padded_past_is_not_common(past: Memory) -> None:
     holed.real[0, 0] = False
     assert attention.common_past(holed) is None
     assert attention.common_past(None) is None
-
-
-def test_patches_of_what_did_not_change_are_exact(base: Backbone, past: Memory) -> None:
-    ids, real, masked = regions(base)
-    given = gates(base)
-    whole, kept = base.keep_region(ids, real, masked, past, given)
-    torch.testing.assert_close(whole, base.read_region(ids, real, masked, past, given))
-    at = torch.tensor([[1, 2, 3, 6], [0, 3, 4, 0]])
-    found = base.patch_region(ids, real, masked, past, given, kept, at)
-    expected = whole.gather(1, at[..., None].expand_as(found))
-    torch.testing.assert_close(found, expected, **CLOSE)
-
-
-def test_patches_of_every_token_are_exact_whatever_was_kept(base: Backbone, past: Memory) -> None:
-    ids, real, masked = regions(base)
-    given = gates(base)
-    _, stale = base.keep_region(ids + 7, real, masked, past, given)
-    at = torch.arange(ids.shape[1]).expand(2, -1)
-    found = base.patch_region(ids, real, ~masked, past, given, stale, at)
-    expected = base.read_region(ids, real, ~masked, past, given)
-    torch.testing.assert_close(found[real], expected[real], **CLOSE)
-
-
-def test_patches_see_their_new_neighbours(base: Backbone, past: Memory) -> None:
-    ids, real, masked = regions(base)
-    given = gates(base)
-    _, kept = base.keep_region(ids, real, masked, past, given)
-    at = torch.tensor([[2, 3, 6], [0, 3, 4]])
-    before = base.patch_region(ids, real, masked, past, given, kept, at)
-    filled = masked.clone()
-    filled[0, 2] = False
-    after = base.patch_region(ids, real, filled, past, given, kept, at)
-    assert float((after[0, 1:] - before[0, 1:]).abs().max()) > 0.1
-    torch.testing.assert_close(after[1], before[1], **CLOSE)

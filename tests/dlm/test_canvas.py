@@ -1,4 +1,4 @@
-"""Canvases as rows of tokens: natural spaces, demands at the edges of holes, windows."""
+"""Canvases as rows of tokens: natural spaces, demands at edges of holes, windows, loose ends."""
 
 import re
 
@@ -6,8 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remask.dlm.canvas import Kind, Row, clip_middle, join, settle, to_row, window
-from remask.dlm.vocabulary import vocabulary
+from remask.dlm.canvas import (
+    Kind,
+    Row,
+    clip_middle,
+    join,
+    mend_end,
+    settle,
+    to_row,
+    vocabulary,
+    window,
+)
 from remask.ports import Hole
 
 MASK = -1
@@ -58,7 +67,7 @@ def kinds(*parts: str | Hole) -> list[int]:
 
 
 def test_demands_at_the_edges_of_a_hole() -> None:
-    solid, spaced, wordy, final, capital, _ = Kind
+    solid, spaced, wordy, final, capital = Kind
     middle = kinds("Classify the ", Hole("sentiment of it", 4), " as positive.")
     assert middle == [solid | spaced, 0, 0, solid]
     assert kinds("Answer with ", Hole("a b c", 3), ".")[-1] == solid | wordy
@@ -74,7 +83,7 @@ def test_demands_at_the_edges_of_a_hole() -> None:
 def test_vocabulary_meets_the_demands() -> None:
     texts = ["", " the", "the", " The", ".", " end.", " ", "\ufffd", "7", ","]
     words = vocabulary(texts, special=[0])
-    solid, spaced, wordy, final, capital, _ = Kind
+    solid, spaced, wordy, final, capital = Kind
 
     def allowed(kind: int) -> set[str]:
         banned = words.banned[kind].tolist()
@@ -88,18 +97,6 @@ def test_vocabulary_meets_the_demands() -> None:
     assert allowed(solid | wordy) == {" the", "the", " The", "7"}
     assert allowed(solid | capital) == {" The", ".", "7", ","}
     assert words.repeatable == {8}
-
-
-def test_elastic_holes_may_be_left_empty_behind_their_first_token() -> None:
-    row = to_row(["Answer with ", Hole("a b c", 3), "."], Words().encode, MASK, elastic=True)
-    start, stop = row.holes[0]
-    elastic = [bool(kind & Kind.ELASTIC) for kind in row.kinds[start:stop]]
-    assert elastic == [False, True, True]
-    words = vocabulary(["", " a", ".", ""], special=[0, 3], delete=3)
-    for kind, banned in enumerate(words.banned.tolist()):
-        assert banned[0]
-        assert banned[3] == (not kind & Kind.ELASTIC)
-    assert 3 in words.repeatable
 
 
 @pytest.mark.parametrize(
@@ -179,14 +176,33 @@ def test_long_text_is_clipped_in_the_middle() -> None:
     assert clip_middle("a b", 4) == "a b"
 
 
-def test_a_draft_holds_the_old_texts_in_their_own_lengths() -> None:
-    parts = ("Be ", Hole(" kind and brief ", 9), " to all. ", Hole("", 2))
-    words = Words()
-    row = to_row(settle(parts, [None] * 9), words.encode, MASK, draft=True)
-    assert words.decode(list(row.ids)) == [
-        *("Be", " kind", " and", " brief", " to", " all."),
-        *("_", "_"),
-    ]
-    assert row.holes == ((1, 4), (6, 8))
-    assert len(row.kinds) == len(row.ids)
-    assert row.kinds[1] & Kind.SPACED
+@pytest.mark.parametrize(
+    ("text", "mended"),
+    [
+        ("Read the review in any language, and.", "Read the review in any language."),
+        ("You are given a review of a film. You.", "You are given a review of a film."),
+        ("You see a list of answers and the.", "You see a list of answers."),
+        ("Read all of it. Is it good?", "Read all of it. Is it good?"),
+        ('Put it into "positive".', 'Put it into "positive".'),
+        ("Name one of five teams...", "Name one of five teams."),
+        ("Be brief.", "Be brief."),
+        ("Is it so?", "Is it so?"),
+        ("One of the.", "One of the."),
+        ("and the.", "and the."),
+        ("ends in the", "ends in the"),
+        ("", ""),
+    ],
+)
+def test_loose_ends_are_taken_off(text: str, mended: str) -> None:
+    assert mend_end(text) == mended
+
+
+WORDS = st.sampled_from(["the", "and", "film", "Read", "it.", "You", "is,", '"', "now!", "\n", "."])
+
+
+@given(st.lists(WORDS, max_size=12).map(" ".join))
+def test_mending_only_takes_off_and_is_done_at_once(text: str) -> None:
+    mended = mend_end(text)
+    assert text.startswith(mended[:-1])
+    assert mend_end(mended) == mended
+    assert bool(mended) == bool(text)

@@ -17,9 +17,9 @@ from remask.budget import Spend
 from remask.cli.check import examine
 from remask.cli.settings import Request
 from remask.config import make_config
-from remask.dlm.asking import checked
 from remask.dlm.chat import INSTRUCTION, ChatDenoiser, read_answer, render_task
-from remask.dlm.families import render
+from remask.dlm.mercury import checked
+from remask.dlm.render import render
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
 from remask.events import State
 from remask.models.openai import OpenAITarget
@@ -257,8 +257,9 @@ def test_a_token_limit_leaves_the_sealed_test_what_it_needs(tmp_path: Path) -> N
         for calls, tokens in ((8, 800), (92, 0)):
             spend = Spend(calls=calls, input_tokens=tokens)
             store.settle(store.reserve(spend, billed=True), spend, {})
-        assert reserve_test(job, store, after).input_tokens == round(1.3 * job.test_calls * 100)
-        assert reserve_test(job, store, before).input_tokens == round(1.3 * job.test_calls * 8)
+        for state, tokens in ((after, 100), (before, 8)):
+            kept = reserve_test(job, store, state)
+            assert kept.input_tokens == round(1.3 * job.test_calls * tokens)
 
 
 def test_a_cut_run_asks_the_denoiser_nothing_twice(tmp_path: Path) -> None:

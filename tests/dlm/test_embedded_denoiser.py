@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -14,11 +13,12 @@ from remask.backbone.weights import load_base
 from remask.dlm import local
 from remask.dlm.adapter import FORMAT, SHIPPED, load_adapter
 from remask.dlm.canvas import settle
-from remask.dlm.embedded import RULE, EmbeddedDenoiser
-from remask.dlm.families import FAMILIES, render
+from remask.dlm.checkpoint import EmbeddedDenoiser
+from remask.dlm.families import FAMILIES
 from remask.dlm.layout import Layout
-from remask.dlm.local import LocalDenoiser, _job
-from remask.dlm.reading import Prefixes, RegionReading
+from remask.dlm.local import _job
+from remask.dlm.reading import RegionReading
+from remask.dlm.render import render
 from remask.dlm.sampler import Rule, denoise
 from remask.errors import BackendError, ConfigError
 from remask.ports import Canvas, Denoiser, Fill, Hole, Scorer
@@ -55,57 +55,6 @@ def test_promises_both_ports(denoiser: EmbeddedDenoiser) -> None:
     assert typed.count("Be kind to all.") == 5
     assert typed.infill((), [], 0) == []
     assert typed.infill((), [("no holes",)], 0) == [Fill((), 0.0)]
-
-
-@dataclass
-class Curt:
-    """A reading after which a place is left empty wherever that is allowed."""
-
-    inner: RegionReading
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.inner, name)
-
-    def begin(self, context: Any, shared: int, real: torch.Tensor) -> "CurtSession":
-        return CurtSession(self.inner.begin(context, shared, real), self.inner.family.delete)
-
-
-@dataclass
-class CurtSession:
-    inner: Any
-    delete: int
-
-    def logits(self, ids: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.inner.logits(ids).clone()
-        logits[:, self.delete] += 1000.0
-        return logits
-
-    def nats(self, *args: Any) -> torch.Tensor:
-        found: torch.Tensor = self.inner.nats(*args)
-        return found
-
-
-def test_elastic_holes_shrink_and_others_keep_their_length(base: Backbone) -> None:
-    adapted = load_adapter(base)
-    reading = Curt(
-        RegionReading(base, adapted.backbone, adapted.gates, adapted.family, Prefixes(base, 1))
-    )
-
-    def written(elastic: bool) -> list[int]:
-        made = LocalDenoiser("curt", base, adapted.family, reading, RULE, elastic=elastic)
-        (fill,) = made.infill(CONTEXT, [CANVAS], seed=1)
-        assert all(text and "<" not in text for text in fill.texts)
-        return [len(base.encode(f" {text}")) for text in fill.texts]
-
-    assert min(written(elastic=False)) >= 3
-    assert max(written(elastic=True)) <= 2  # a word, and the end of a sentence
-
-
-def test_an_adapter_without_the_delete_token_refuses_elastic_holes(base: Backbone) -> None:
-    fixed = replace(load_adapter(base), elastic=False)
-    with pytest.raises(ConfigError, match="not taught to leave places empty"):
-        EmbeddedDenoiser(base, fixed, elastic=True)
-    EmbeddedDenoiser(base, replace(fixed, elastic=True), elastic=True)
 
 
 def test_fills_every_hole_and_is_deterministic(denoiser: EmbeddedDenoiser) -> None:

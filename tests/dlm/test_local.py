@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 
 import checkpoints
 from checkpoints import ALL
-from remask.dlm.canvas import Row, Window, to_row
+from remask.dlm.canvas import Row, Window
 from remask.dlm.checkpoint import load_denoiser
 from remask.dlm.local import LocalDenoiser, _job, _one_hole
-from remask.dlm.revise import WRITE_ANEW, Revision
 from remask.dlm.sampler import Rule
 from remask.errors import ConfigError
 from remask.ports import Canvas, Denoiser, Hole, Scorer
@@ -190,55 +189,3 @@ def test_long_prompts_go_window_by_window(load: Load) -> None:
     assert piece is not None
     assert piece.window.stop - piece.window.start <= 40
     assert "The prompt ends:" in piece.tail
-
-
-OLD = "in no more than two short words"
-REVISED: Canvas = ("Answer ", Hole(OLD, 3), " now.")
-
-
-def revising(plain: LocalDenoiser, revise: Revision) -> LocalDenoiser:
-    return LocalDenoiser(
-        "revising", plain._backbone, plain._family, plain._reading, plain._rule, None, 0.0, revise
-    )
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_little_noise_keeps_most_of_an_old_text(load: Load, name: str) -> None:
-    """The old text in as many tokens; at level 0 one of them is written again."""
-    plain = load(name)
-    old = plain._backbone.encode(f" {OLD}")
-    row = to_row(REVISED, plain._backbone.encode_spans, plain._family.mask, draft=True)
-    assert list(row.ids[slice(*row.holes[0])]) == old
-    denoiser = revising(plain, Revision(noise=0.0))
-    assert denoiser.identity != revising(plain, WRITE_ANEW).identity
-    fills = denoiser.infill(CONTEXT, [REVISED] * 6, seed=4)
-    assert len({fill.texts for fill in fills}) > 1
-    for fill in fills:
-        kept = [word for word in OLD.split() if word in fill.texts[0].split()]
-        assert len(OLD.split()) - len(kept) <= 2  # a token may join two words
-
-
-def test_an_inserted_text_has_no_noise_to_keep(load: Load) -> None:
-    canvas: Canvas = ("Answer. ", Hole("", 3), " Be brief.")
-    plain = load("llada")
-    found = revising(plain, Revision(noise=0.2)).infill(CONTEXT, [canvas], seed=4)
-    assert found == revising(plain, WRITE_ANEW).infill(CONTEXT, [canvas], seed=4)
-
-
-@pytest.mark.parametrize("name", ALL)
-def test_doubt_writes_again_what_was_improbable(load: Load, name: str) -> None:
-    """Random weights are sure of nothing: doubt 0.5 masks the whole draft once more."""
-    plain = load(name)
-    again = revising(plain, Revision(doubt=0.5)).infill(CONTEXT, [CANVAS] * 2, seed=5)
-    once = revising(plain, WRITE_ANEW).infill(CONTEXT, [CANVAS] * 2, seed=5)
-    assert [fill.texts for fill in again] != [fill.texts for fill in once]
-    assert all(text.strip() for fill in again for text in fill.texts)
-    assert all(fill.logp < 0 for fill in again)
-
-
-@pytest.mark.parametrize("level", [-0.1, 1.1])
-def test_a_revision_outside_0_to_1_is_refused(level: float) -> None:
-    with pytest.raises(ConfigError, match="between 0 and 1"):
-        Revision(noise=level)
-    with pytest.raises(ConfigError, match="between 0 and 1"):
-        Revision(doubt=level)

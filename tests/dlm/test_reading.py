@@ -12,10 +12,9 @@ from checkpoints import ALL
 from remask.backbone.attention import Memory
 from remask.backbone.model import Backbone
 from remask.dlm.checkpoint import load_denoiser, load_family, read_with
-from remask.dlm.drift import Drift
 from remask.dlm.families import Family
 from remask.dlm.full import FullReading
-from remask.dlm.reading import BlockReading, Ids, Prefixes, Reading, distinct
+from remask.dlm.reading import BlockReading, Drift, Ids, Prefixes, Reading, distinct
 from remask.dlm.sampler import Canvases, Rule, denoise
 from remask.errors import ConfigError
 

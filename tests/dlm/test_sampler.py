@@ -12,8 +12,7 @@ from scipy.stats import chi2
 from torch import Tensor
 
 from denoising import MASK, VOCABULARY, batch, generators, run, toy
-from remask.dlm.commits import COMMITS
-from remask.dlm.orders import ORDERS
+from remask.dlm.orders import COMMITS, ORDERS
 from remask.dlm.sampler import Canvases, Rule, denoise, plan, quotas, repeats
 from remask.errors import ConfigError, NumericsError
 

@@ -12,7 +12,7 @@ from remask.adapt.loop import Plan, Progress, train
 from remask.adapt.measure import Nats, measure
 from remask.adapt.student import Student, fresh
 from remask.dlm.adapter import SHIPPED, read_adapter
-from remask.dlm.bases import Base, find_base
+from remask.dlm.checkpoint import Base, find_base
 from remask.errors import ConfigError
 
 MEASURED = ("span 4", "span 8")  # on held-out prompts

@@ -17,7 +17,6 @@ from remask.ports import Denoiser, Target
 if TYPE_CHECKING:
     import torch
 
-    from remask.dlm.revise import Revision
     from remask.dlm.sampler import Rule
 
 ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
@@ -101,10 +100,6 @@ def endpoint(config: TargetConfig | DlmConfig) -> str:
 def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:
     """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
-    if config.elastic and kind != "embedded" and not config.adapter:
-        raise ConfigError(
-            f"dlm.elastic = true needs the embedded model or dlm.adapter, not {config.model}"
-        )
     if kind == "object":
         if denoiser is None:
             raise ConfigError(
@@ -153,8 +148,7 @@ def memory_of(config: DlmConfig) -> str:
 
 def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
     from remask.dlm.adapter import SHIPPED, load_adapter
-    from remask.dlm.bases import find_base
-    from remask.dlm.embedded import RULE, EmbeddedDenoiser
+    from remask.dlm.checkpoint import ADAPTED_RULE, EmbeddedDenoiser, find_base
 
     found = find_base(
         base,
@@ -166,17 +160,14 @@ def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
     return EmbeddedDenoiser(
         found.backbone,
         load_adapter(found.backbone, Path(adapter) if adapter else SHIPPED, found.family),
-        rule=_rule(config, RULE),
+        rule=_rule(config, ADAPTED_RULE),
         steps=config.steps,
         guidance=config.guidance,
-        revise=_revision(config),
-        refresh=config.refresh_window,
-        elastic=config.elastic,
     )
 
 
 def _local(config: DlmConfig) -> Denoiser:
-    from remask.dlm.checkpoint import RULE, load_denoiser
+    from remask.dlm.checkpoint import CHECKPOINT_RULE, load_denoiser
 
     return load_denoiser(
         config.model.partition(":")[2],
@@ -184,10 +175,9 @@ def _local(config: DlmConfig) -> Denoiser:
         config.family or None,
         device=config.device or None,
         dtype=_dtype(config),
-        rule=_rule(config, RULE),
+        rule=_rule(config, CHECKPOINT_RULE),
         steps=config.steps,
         guidance=config.guidance,
-        revise=_revision(config),
         cache=config.cache,
         refresh=config.refresh,
     )
@@ -214,12 +204,6 @@ def _rule(config: DlmConfig, base: "Rule") -> "Rule":
         block=config.block,
         top_p=config.top_p,
     )
-
-
-def _revision(config: DlmConfig) -> "Revision":
-    from remask.dlm.revise import Revision
-
-    return Revision(config.noise, config.doubt)
 
 
 def _mercury(config: DlmConfig, name: str) -> Denoiser:

@@ -69,18 +69,15 @@ class GatedScores(Scores):
     costs more than the attention itself.
     """
 
-    def __init__(self, plain: Scores, masked: Tensor, gates: Gates, at: Tensor | None) -> None:
-        """`at`: (B, n) long, the queries; None: all."""
+    def __init__(self, plain: Scores, masked: Tensor, gates: Gates) -> None:
+        """masked: (B, L) bool."""
         length = masked.shape[1]
         heads = gates.right.shape[1]
         mask = plain.mask
         right = torch.ones(length, length, device=mask.device).triu(1)
         others = 1 - torch.eye(length, device=mask.device)
-        if at is not None:
-            right, others = right[at][:, None], others[at][:, None]
-            mask = mask.gather(2, at[:, None, :, None].expand(-1, 1, -1, mask.shape[-1]))
         super().__init__(mask.expand(-1, heads, -1, -1).contiguous(), plain.common)
-        self.inside = mask[..., -length:].float()  # (B, 1, n, L)
+        self.inside = mask[..., -length:].float()  # (B, 1, L, L)
         self.right = right
         self.masked = masked[:, None, None, :] * others
         self.gates = gates
@@ -116,33 +113,6 @@ class Store:
             self.keys.append(key)
             self.values.append(value)
         return (key, value) if self.common is None else whole
-
-
-class Kept(Store):
-    """… and keeps the new keys and values without those of the past."""
-
-    def __init__(self, past: Memory) -> None:
-        super().__init__(past, keep=False)
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        self.keys.append(key)
-        self.values.append(value)
-        return super().update(key, value, layer)
-
-
-class Patches(Store):
-    """… for some tokens of regions whose keys and values were kept: new ones replace theirs."""
-
-    def __init__(self, past: Memory, kept: Memory, at: Tensor) -> None:
-        super().__init__(past, keep=False)
-        self.kept = kept
-        self.at = at[:, None, :, None]
-
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        at = self.at.expand_as(key)
-        key = self.kept.keys[layer].scatter(2, at, key)
-        value = self.kept.values[layer].scatter(2, at, value)
-        return super().update(key, value, layer)
 
 
 def common_past(past: Memory | None) -> Memory | None:

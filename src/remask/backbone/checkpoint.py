@@ -12,7 +12,6 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from remask.backbone.chat import Frame
 from remask.backbone.formats import Format, Settings, our_name, read_settings, recognise
 from remask.backbone.hardware import choose_device, choose_dtype
 from remask.backbone.model import Backbone, Config, build, skeleton
@@ -26,7 +25,7 @@ from remask.backbone.source import (
     read_json,
 )
 from remask.backbone.tokens import FILES as TOKENIZER_FILES
-from remask.backbone.tokens import load_tokenizer
+from remask.backbone.tokens import Frame, load_tokenizer
 from remask.errors import BackendError
 
 HEAD, EMBEDDING, LINEAR = "lm_head.weight", "model.embed_tokens.weight", "_proj.weight"

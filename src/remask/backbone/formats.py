@@ -17,8 +17,8 @@ from typing import Any
 
 from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 
-from remask.backbone.chat import CHATML, HEADERS, LLAMA3, Frame
 from remask.backbone.model import Config
+from remask.backbone.tokens import CHATML, HEADERS, LLAMA3, Frame
 from remask.errors import BackendError
 
 Settings = Mapping[str, Any]  # a parsed config.json

@@ -31,16 +31,14 @@ from remask.backbone.attention import (
     MINUS_INF,
     GatedScores,
     Gates,
-    Kept,
     Memory,
-    Patches,
     Scores,
     Store,
     attend,
     common_past,
     grown,
 )
-from remask.backbone.chat import CHATML, Frame
+from remask.backbone.tokens import CHATML, Frame
 
 Config = LlamaConfig | Qwen2Config | Qwen3Config
 Model = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
@@ -199,53 +197,13 @@ class Backbone:
         ids: (B, L) long. real, masked: (B, L) bool; padding on the right. `past` has one row or
         B rows. Returns the hidden states (B, L, d).
         """
-        return self._region(ids, real, masked, past, gates, Store(past, keep=False), None)
-
-    @torch.no_grad()
-    def keep_region(
-        self, ids: Tensor, real: Tensor, masked: Tensor, past: Memory, gates: Gates
-    ) -> tuple[Tensor, Memory]:
-        """As `read_region`, with the keys and values of the regions alone."""
-        store = Kept(past)
-        hidden = self._region(ids, real, masked, past, gates, store, None)
-        return hidden, Memory(tuple(store.keys), tuple(store.values), real.to(self.device))
-
-    @torch.no_grad()
-    def patch_region(
-        self,
-        ids: Tensor,
-        real: Tensor,
-        masked: Tensor,
-        past: Memory,
-        gates: Gates,
-        kept: Memory,
-        at: Tensor,
-    ) -> Tensor:
-        """As `read_region` for the tokens `at` ((B, n) long) of each region alone, which see the
-        others as they were `kept`. Returns their hidden states (B, n, d)."""
-        at = at.to(self.device)
-        return self._region(ids, real, masked, past, gates, Patches(past, kept, at), at)
-
-    def _region(
-        self,
-        ids: Tensor,
-        real: Tensor,
-        masked: Tensor,
-        past: Memory,
-        gates: Gates,
-        store: Store,
-        at: Tensor | None,
-    ) -> Tensor:
         ids, real, masked = (tensor.to(self.device) for tensor in (ids, real, masked))
-        plain = self._scores(real, torch.zeros_like(ids), past)
-        scores = GatedScores(plain, masked, gates, at)
+        scores = GatedScores(self._scores(real, torch.zeros_like(ids), past), masked, gates)
         start = past.real.sum(1, keepdim=True)
         position = (start + torch.arange(ids.shape[1], device=self.device)).expand(len(ids), -1)
-        if at is not None:
-            ids, masked, position = (x.gather(1, at) for x in (ids, masked, position))
         embedded = self.model.model.embed_tokens(ids)
         embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
-        return self._layers(embedded, position, scores, store)
+        return self._layers(embedded, position, scores, Store(past, keep=False))
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:

@@ -1,11 +1,14 @@
-"""The tokenizer of a checkpoint, safe for untrusted text.
+"""The tokenizer of a checkpoint, safe for untrusted text, and the frames of turns around such text.
 
 Reads tokenizer.json, or where a checkpoint has none (Dream), vocab.json and merges.txt, cut up as
 Qwen2 does. Tokens that only tokenizer_config.json or added_tokens.json names are added. No added
-token, special or not, ever comes out of text. Knows no model; runs no code of a checkpoint.
+token, special or not, ever comes out of text. Frames are data: names of special tokens, which only
+the frame itself may hold, and the ordinary text between them. Knows no model and no conversation;
+runs no code of a checkpoint.
 """
 
 import json
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
@@ -25,6 +28,9 @@ QWEN2_PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+
+
+# -- the tokenizer --------------------------------------------------------------------------------
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
@@ -88,3 +94,40 @@ def _add_missing(tokenizer: Tokenizer, named: dict[str, int], folder: Path) -> N
 
 def _special(name: str) -> AddedToken:
     return AddedToken(name, special=True, normalized=False)
+
+
+# -- turns of a chat ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """How a turn is written around untrusted text: start, role, middle, gap, text, end, after."""
+
+    start: str  # special token
+    middle: str  # special token behind the role; "": none
+    gap: str  # ordinary text between role and text
+    end: str  # special token
+    after: str  # ordinary text behind a turn
+    first: str = ""  # special token before the first turn of a chat; "": none
+
+    @property
+    def tokens(self) -> tuple[str, ...]:
+        """The special tokens that a tokenizer must know."""
+        return tuple(name for name in (self.first, self.start, self.middle, self.end) if name)
+
+
+# SmolLM2, Qwen and what was made of Qwen: Dream, SDAR, Tiny-A2D; many fine-tuned Llamas.
+CHATML = Frame(start="<|im_start|>", middle="", gap="\n", end="<|im_end|>", after="\n")
+
+# The chat template in LLaDA-8B-Instruct's tokenizer_config.json, which also trims the text.
+HEADERS = Frame(
+    start="<|start_header_id|>",
+    middle="<|end_header_id|>",
+    gap="\n\n",
+    end="<|eot_id|>",
+    after="",
+    first="<|startoftext|>",
+)
+
+# Llama 3, https://www.llama.com/docs/model-cards-and-prompt-formats/meta-llama-3
+LLAMA3 = replace(HEADERS, first="<|begin_of_text|>")

@@ -9,7 +9,7 @@ sampling.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -32,7 +32,6 @@ class Adapted:
     backbone: Backbone  # the merged weights; shares all others with the base
     gates: Gates
     family: Family
-    elastic: bool = False  # whether it was taught the delete token
 
 
 def load_adapter(base: Backbone, path: Path = SHIPPED, family: Family = EMBEDDED) -> Adapted:
@@ -43,8 +42,7 @@ def load_adapter(base: Backbone, path: Path = SHIPPED, family: Family = EMBEDDED
     """
     header, tensors, digest = read_adapter(path, base, family)
     scale = float(header["alpha"]) / float(header["rank"])
-    made = merge(base, family, tensors, scale, digest, str(path))
-    return replace(made, elastic=header.get("elastic") == "true")
+    return merge(base, family, tensors, scale, digest, str(path))
 
 
 def merge(

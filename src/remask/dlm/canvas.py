@@ -1,19 +1,25 @@
-"""From a canvas of text and holes to rows of token ids, and windows of long rows.
+"""From a canvas of text and holes to rows of token ids, windows of long rows, and back to text.
 
-Keeps the spaces of natural text: the space before a hole belongs to the hole's first token. Knows
-a function that encodes text. Knows nothing of models, torch, traces or sampling.
+Keeps the spaces of natural text: the space before a hole belongs to the hole's first token. Says
+what a token at the edge of a hole must be like, which tokens of a vocabulary are, and how the end
+of a fill is mended. Knows a function that encodes text, and the texts of single tokens. Knows
+nothing of models, torch, traces or sampling.
 """
 
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
 
 from remask.ports import Canvas, Hole
 
 Encode = Callable[[str], tuple[list[int], list[tuple[int, int]]]]  # ids and character ranges
 
 SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
+BROKEN = "\ufffd"  # part of a character: a fill would not be valid text
 OPENING = "([{\"'“‘`/-"  # no space follows these
 CLOSING = ".,;:!?)]}\"'”’`/-"  # no space stands before these
 PUNCTUATION = ".,;:!?"
@@ -29,17 +35,16 @@ class Kind(IntFlag):
     WORDY = 4  # does not end with punctuation, because punctuation follows
     FINAL = 8  # ends a sentence
     CAPITAL = 16  # begins no word in lower case
-    ELASTIC = 32  # may be left empty
 
 
-KINDS = 64  # combinations
+KINDS = 32  # combinations
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
     """A whole canvas in tokens."""
 
-    ids: tuple[int, ...]  # inside holes the mask's id, or those of a draft
+    ids: tuple[int, ...]  # inside holes the mask's id
     kinds: tuple[int, ...]  # Kind at the edges of holes, else 0
     holes: tuple[tuple[int, int], ...]  # [start, stop) of each hole
     cuts: tuple[int, ...]  # positions where a sentence begins, with 0 and the length
@@ -89,16 +94,8 @@ def _touches(left: str, right: str) -> bool:
     return left[-1].isspace() or left[-1] in OPENING or right[0].isspace() or right[0] in CLOSING
 
 
-def to_row(
-    parts: Sequence[str | Hole],
-    encode: Encode,
-    mask: int,
-    draft: bool = False,
-    elastic: bool = False,
-) -> Row:
-    """Encode the parts of a settled canvas. With `draft` a hole holds its old text, if there is
-    one, in as many tokens as that has. With `elastic` all of a hole but its first token may be
-    left empty."""
+def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int) -> Row:
+    """Encode the parts of a settled canvas."""
     ids: list[int] = []
     kinds: list[int] = []
     holes: list[tuple[int, int]] = []
@@ -107,12 +104,9 @@ def to_row(
         left = parts[i - 1] if i else ""
         right = parts[i + 1] if i + 1 < len(parts) else ""
         if isinstance(part, Hole):
-            inside = _draft(left, part, right, encode) if draft else []
-            inside = inside or [mask] * part.tokens
-            holes.append((len(ids), len(ids) + len(inside)))
-            own = _kinds(left, replace(part, tokens=len(inside)), right)
-            kinds += own[:1] + [kind | Kind.ELASTIC * elastic for kind in own[1:]]
-            ids += inside
+            holes.append((len(ids), len(ids) + part.tokens))
+            kinds += _kinds(left, part, right)
+            ids += [mask] * part.tokens
             continue
         text = part.rstrip(" ") if isinstance(right, Hole) else part
         if isinstance(left, Hole) and text and not (text[0].isspace() or text[0] in CLOSING):
@@ -122,13 +116,6 @@ def to_row(
         ids += tokens
         kinds += [0] * len(tokens)
     return Row(tuple(ids), tuple(kinds), tuple(holes), tuple(sorted({*cuts, len(ids)})))
-
-
-def _draft(left: str | Hole, hole: Hole, right: str | Hole, encode: Encode) -> list[int]:
-    """The old text of a hole as its tokens would be written; empty where there is none."""
-    old = hole.old.strip()
-    spaced = old and _kinds(left, hole, right)[0] & Kind.SPACED
-    return encode(f" {old}" if spaced else old)[0]
 
 
 def sentence_starts(text: str, ranges: Sequence[tuple[int, int]]) -> list[int]:
@@ -207,3 +194,73 @@ def clip_middle(text: str, words: int) -> str:
         return " ".join(found)
     half = words // 2
     return " ".join([*found[:half], "...", *found[len(found) - half :]])
+
+
+# -- which tokens may stand where -----------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """Forbidden ids for each combination of demands."""
+
+    banned: NDArray[np.bool_]  # (KINDS, V)
+    repeatable: frozenset[int]  # digits, each of which is a token of its own
+
+
+def vocabulary(texts: Sequence[str], special: Sequence[int]) -> Vocabulary:
+    """texts: the text of each token alone, by id. special: ids that no fill may contain."""
+    never = np.array([not text or BROKEN in text for text in texts])
+    never[list(special)] = True
+    fails = {
+        Kind.SOLID: np.array([not text.strip() for text in texts]),
+        Kind.SPACED: np.array([not text[:1].isspace() for text in texts]),
+        Kind.WORDY: np.array([text.rstrip()[-1:] in PUNCTUATION for text in texts]),
+        Kind.FINAL: np.array([text.rstrip()[-1:] not in FINAL for text in texts]),
+        Kind.CAPITAL: np.array([text.lstrip()[:1].islower() for text in texts]),
+    }
+    # "" is in every string: a blank token fails WORDY and passes FINAL; SOLID goes with both.
+    banned = [
+        np.any([never, *(fails[kind] for kind in Kind if kind & i)], axis=0) for i in range(KINDS)
+    ]
+    return Vocabulary(
+        np.stack(banned), frozenset(i for i, text in enumerate(texts) if text.isdigit())
+    )
+
+
+# -- loose ends of fills --------------------------------------------------------------------------
+
+FRAGMENT = 3  # words: a shorter last sentence behind a complete one is taken for cut off
+DANGLING_TEXT = """
+a an the and or but nor of to in on at by for from with into as than that which who whose if
+when where while because is are was were be been being has have had can could will would
+should must may might do does not your my its their his her our this these either whether
+you're between about based
+"""
+DANGLING = frozenset(DANGLING_TEXT.split())
+LOOSE = " \n,;:-–—.!?"
+
+
+def mend_end(text: str) -> str:
+    """`text` without a loose end; the text itself where too little would be left.
+
+    The last token of a hole that had to be a sentence is a full stop whether or not the sentence
+    is complete. So a short fragment behind a complete sentence is dropped, and words that cannot
+    end an English sentence are taken off. Our own rules, found by reading fills.
+    """
+    if text[-1:] not in FINAL:
+        return text
+    body = _without_dangling(text[:-1])
+    starts = [match.end() for match in SENTENCE_START.finditer(body)]
+    if starts and len(body[starts[-1] :].split()) < FRAGMENT <= len(body[: starts[-1]].split()):
+        return mend_end(body[: starts[-1]].rstrip())
+    if len(body.split()) < max(2, len(text.split()) // 2):
+        return text
+    return body + text[-1]
+
+
+def _without_dangling(body: str) -> str:
+    """Take off loose punctuation and words that end no sentence, until a good word is last."""
+    body = body.rstrip(LOOSE)
+    while body and (last := body.split()[-1]).strip("\"'(“‘,").lower() in DANGLING | {""}:
+        body = body[: -len(last)].rstrip(LOOSE)
+    return body

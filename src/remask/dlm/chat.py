@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from remask.dlm.asking import Written, ask, checked, estimate, open_holes, settled
 from remask.dlm.canvas import settle
-from remask.dlm.families import render
+from remask.dlm.mercury import Written, ask, checked, estimate, open_holes, settled
+from remask.dlm.render import render
 from remask.identity import seed_for
 from remask.ports import Canvas, Context, Fill, Hole, Target
 from remask.trace import Chat, Message

@@ -1,9 +1,7 @@
-"""Conventions of diffusion language models, and how a context is rendered for them.
+"""Conventions of diffusion language models: a table.
 
 A family is data: mask id, forbidden ids, shift, attention, sizes, how its checkpoints are
-recognised, and how traces are written before the prompt. `render` is the one function that does
-so, for use and for training, since an adapter understands only the layout it was trained on. Knows
-text and records; knows no model and no torch.
+recognised, and which layout of traces it reads (`render.py`). Knows no text, no model and no torch.
 """
 
 from collections.abc import Collection, Mapping
@@ -11,12 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from remask.errors import BackendError
-from remask.ports import Context
-from remask.trace import Trace
 
-HEADING = "Infer the system prompt of the assistant from its conversations.\n"
 SPARE = -1  # in place of a mask: the first id of the model that its tokenizer has no token for
-WRONG_WORDS = 25  # of a wrong answer that is quoted; the adapter saw no longer feedback
 
 # Who sees whom. region: the context is read left to right, and only the prompt region attends in
 # both directions, to itself and to all of the context. full: every token sees every token.
@@ -39,9 +33,9 @@ class Family:
     window: int  # tokens of prompt denoised at once; longer ones were rare in training
     context: int  # tokens of traces and of the rest of the prompt
     rest: int  # of those, tokens for the rest of the prompt
-    layout: int  # version of `render`; an adapter names the one it was trained on
+    layout: int  # version of `render.render`; an adapter names the one it was trained on
     attention: Attention = "region"
-    delete: int = -1  # token id that an elastic hole fills places too many with; -1: none
+    delete: int = -1  # token id that an adapter is taught to fill places too many with; -1: none
     block: int = 0  # tokens of a block, where attention goes by blocks
     mask_token: str = ""  # its name, where the id may differ between checkpoints
     delete_token: str = ""  # … of the delete token
@@ -245,45 +239,3 @@ def fit(
             )
     special = {mask, *added.values(), *(i for i in family.special if i < size)}
     return replace(family, mask=mask, delete=delete, block=block, special=tuple(sorted(special)))
-
-
-def render(context: Context) -> str:
-    """What a denoiser reads before the prompt (layout 1)."""
-    return HEADING + "".join(render_trace(trace) for trace in context)
-
-
-def render_trace(trace: Trace) -> str:
-    """One conversation: the right answer in the assistant's turn, where it is known.
-
-    The denoiser is asked for the prompt under which these conversations are right; so what the
-    target answered instead, and why that was bad, stands under feedback.
-    """
-    answer = trace.response if trace.desired is None else trace.desired
-    feedback = render_feedback(trace)
-    tail = f"\nFeedback: {feedback}" if feedback else ""
-    return f"\nUser: {trace.query}\nAssistant: {answer}{tail}\n"
-
-
-def render_feedback(trace: Trace) -> str:
-    """The wrong answer, quoted, and what was said about it; "" where there is nothing to say."""
-    parts = []
-    answer = trace.response.strip()
-    differs = trace.desired is not None and answer != trace.desired.strip()
-    if answer and differs and (trace.score is None or trace.score < 1):
-        parts.append(f'The answer "{_clip(answer)}" was wrong.')
-    for feedback in trace.feedback:
-        # A label or correction that equals the desired answer already stands in the turn.
-        if feedback.text and feedback.text != trace.desired:
-            parts.append(feedback.text)
-    return " ".join(parts)
-
-
-def _clip(text: str) -> str:
-    words = text.split()
-    return " ".join(words[:WRONG_WORDS]) + (" ..." if len(words) > WRONG_WORDS else "")
-
-
-def render_rest(before: str, after: str) -> str:
-    """The parts of a long prompt outside the window, as text behind the traces ("" for none)."""
-    text = f"\nThe prompt begins: {before}\n" if before else ""
-    return text + (f"\nThe prompt ends: {after}\n" if after else "")

@@ -16,9 +16,10 @@ from torch import Tensor
 
 from remask.backbone.attention import Memory
 from remask.backbone.model import Backbone
-from remask.dlm.drift import Drift
 from remask.dlm.families import Family
+from remask.dlm.orders import MINUS_INF
 from remask.dlm.reading import (
+    Drift,
     Ids,
     Session,
     distinct,
@@ -27,7 +28,7 @@ from remask.dlm.reading import (
     pseudo_likelihood,
     repeat_rows,
 )
-from remask.dlm.sampler import MINUS_INF, Canvases
+from remask.dlm.sampler import Canvases
 from remask.errors import ConfigError
 
 REFRESH = 16  # steps; dLLM-Cache (arXiv 2506.06295) reads the prompt anew every 50 to 100

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 from remask.backbone.model import Backbone
 from remask.dlm.canvas import clip_middle
-from remask.dlm.families import Family, render, render_rest
+from remask.dlm.families import Family
 from remask.dlm.reading import Ids
+from remask.dlm.render import render, render_rest
 from remask.ports import Context
 
 

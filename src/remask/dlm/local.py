@@ -13,16 +13,12 @@ import torch
 from torch import Tensor
 
 from remask.backbone.model import Backbone
-from remask.dlm.canvas import PUNCTUATION, Kind, Row, Window, settle, to_row, window
-from remask.dlm.drift import Drift
-from remask.dlm.ending import mend_end
+from remask.dlm.canvas import Kind, Row, Window, mend_end, settle, to_row, vocabulary, window
 from remask.dlm.families import Family
 from remask.dlm.guidance import guided
 from remask.dlm.layout import Layout
-from remask.dlm.reading import Ids, Reading
-from remask.dlm.revise import WRITE_ANEW, Revision, renoise, token_to_mask
-from remask.dlm.sampler import Canvases, Logits, Rule, Step, denoise
-from remask.dlm.vocabulary import vocabulary
+from remask.dlm.reading import Drift, Ids, Reading
+from remask.dlm.sampler import Canvases, Logits, Rule, denoise
 from remask.errors import ConfigError
 from remask.identity import content_id, seed_for
 from remask.ports import Canvas, Context, Fill, Hole
@@ -70,14 +66,10 @@ class LocalDenoiser:
         rule: Rule,
         steps: int | None = None,
         guidance: float = 0.0,
-        revise: Revision = WRITE_ANEW,
-        elastic: bool = False,
     ) -> None:
         """`backbone`: whose tokens and chat frame are used. `steps` per window: without it one for
         every mask, at most 24. `guidance`: how far to lean towards what only the traces say, at
-        the price of a second forward per step. `revise`: how much of an old text and of a draft
-        is written again. `elastic`: a hole's tokens are the most that may stand in it, and the
-        model leaves empty what it does not need. Raises ConfigError."""
+        the price of a second forward per step. Raises ConfigError."""
         _check_steps(steps)
         self._name = name
         self._backbone = backbone
@@ -88,20 +80,16 @@ class LocalDenoiser:
         self._rule = replace(rule, block=family.block) if family.attention == "blocks" else rule
         self._steps = steps
         self._guidance = guidance
-        self._revise = revise
-        self._elastic = elastic
         texts = backbone.tokenizer.decode_batch(
             [[i] for i in range(backbone.size)], skip_special_tokens=True
         )
-        self._vocabulary = vocabulary(texts, family.special, family.delete)
+        words = vocabulary(texts, family.special)
+        self._banned, self._repeatable = torch.from_numpy(words.banned), words.repeatable
 
     @property
     def identity(self) -> str:
         """Everything that can change a fill."""
-        revise = asdict(self._revise)
-        rule = content_id(
-            "rule", asdict(self._rule), self._steps, self._guidance, revise, self._elastic
-        )
+        rule = content_id("rule", asdict(self._rule), self._steps, self._guidance)
         return f"{self._name}/{self._reading.identity}/{rule}"
 
     @property
@@ -180,9 +168,8 @@ class LocalDenoiser:
         if None not in job.fills:
             return None
         family = self._family
-        encode = self._backbone.encode_spans
         parts = settle(job.canvas, job.fills)
-        row = to_row(parts, encode, family.mask, self._revise.noise < 1, self._elastic)
+        row = to_row(parts, self._backbone.encode_spans, family.mask)
         view = window(row, family.window)
         seen = view.stop
         if family.attention == "blocks":
@@ -202,33 +189,15 @@ class LocalDenoiser:
         generators = [
             torch.Generator().manual_seed(seed_for(seed, "row", piece.index)) for piece in pieces
         ]
-        front = len(context) - known
-        if self._revise.noise < 1:
-            canvases = renoise(
-                canvases, _open(canvases, pieces, front), self._revise.noise, generators
-            )
-        done = self._finish(canvases, logits, generators)
-        if self._revise.doubt:
-            again = token_to_mask(canvases, done, self._revise.doubt)
-            better = self._finish(again, logits, generators)
-            done = Step(better.ids, done.logp.where(again.ids != again.mask, better.logp))
-        nats = session.nats(done.ids, canvases, done.logp).tolist()
         masked = (canvases.ids == canvases.mask).sum(1).tolist()
+        steps = [self._steps or min(MOST_STEPS, n) for n in masked]
+        *_, done = denoise(canvases, logits, steps, self._rule, generators)
+        nats = session.nats(done.ids, canvases, done.logp).tolist()
+        front = len(context) - known
         for piece, row, total, tokens in zip(pieces, done.ids.tolist(), nats, masked, strict=True):
             self._write(piece, row[front:])
             piece.job.logp += total
             piece.job.tokens += tokens
-
-    def _finish(
-        self, canvases: Canvases, logits: Logits, generators: Sequence[torch.Generator]
-    ) -> Step:
-        """The batch without masks."""
-        masked = (canvases.ids == canvases.mask).sum(1).tolist()
-        steps = [self._steps or min(MOST_STEPS, max(1, n)) for n in masked]
-        done = Step(canvases.ids, torch.zeros(canvases.ids.shape, dtype=torch.float64))
-        for step in denoise(canvases, logits, steps, self._rule, generators):
-            done = step
-        return done
 
     def _without_traces(self, pieces: Sequence[_Piece]) -> Logits:
         """Logits of the same windows behind a context without traces, from the same ids."""
@@ -261,8 +230,8 @@ class LocalDenoiser:
         ids = torch.tensor([row + [end] * (width - len(row)) for row in rows])
         real = torch.tensor([[i < len(row) for i in range(width)] for row in rows])
         marks = torch.tensor([row + [0] * (width - len(row)) for row in kinds])
-        words = self._vocabulary
-        return Canvases(ids, marks, words.banned, self._family.mask, words.repeatable), real
+        canvases = Canvases(ids, marks, self._banned, self._family.mask, self._repeatable)
+        return canvases, real
 
     def _write(self, piece: _Piece, row: Sequence[int]) -> None:
         """Take the fills of a finished window over into its job. row: without the front."""
@@ -270,24 +239,12 @@ class LocalDenoiser:
         kinds = piece.row.kinds[piece.window.start :]
         for hole, (start, stop) in zip(open_holes, piece.holes, strict=False):
             text = self._backbone.decode(row[start:stop]).strip()
-            last = kinds[stop - 1]
-            if last & Kind.ELASTIC and last & Kind.WORDY:
-                text = text.rstrip(PUNCTUATION)  # its last token need not be the hole's last
-            piece.job.fills[hole] = mend_end(text) if last & Kind.FINAL else text
+            piece.job.fills[hole] = mend_end(text) if kinds[stop - 1] & Kind.FINAL else text
 
 
 def _check_steps(steps: int | None) -> None:
     if steps is not None and steps < 1:
         raise ConfigError(f"steps is {steps}; it must be at least 1")
-
-
-def _open(canvases: Canvases, pieces: Sequence[_Piece], front: int) -> Tensor:
-    """(K, L) bool: the tokens of the holes that are filled now, behind the front."""
-    places = torch.zeros(canvases.ids.shape, dtype=torch.bool)
-    for row, piece in zip(places, pieces, strict=True):
-        for start, stop in piece.holes:
-            row[front + start : front + stop] = True
-    return places
 
 
 def _job(canvas: Canvas) -> _Job:

@@ -1,21 +1,28 @@
-"""Filling the holes of a prompt through a fill-in-the-middle endpoint: Mercury, or one like it.
+"""Filling the holes of a prompt through an API: what all such denoisers share, and Mercury.
 
-One hole is one call: before the gap stand the traces and the prompt so far, behind it the rest of
-the prompt. Several holes are filled from left to right, and the holes further on show their old
-texts. Knows the layout and a Target that reads (before, after, tokens); see target/fim.py. Knows
-nothing of HTTP and of budgets.
+An API writes text and nothing else, so there is no tokenizer (lengths are estimated) and no
+probability (a Fill's `logp` is 0.0 and means nothing). `ask`, `checked` and `settled` ask a target
+and say what becomes of a useless answer. Mercury, or an endpoint like it, fills in the middle: one
+hole is one call, before the gap stand the traces and the prompt so far, behind it the rest of the
+prompt. Several holes are filled from left to right, and the holes further on show their old texts.
+Knows the layout, canvases and a Target that reads (before, after, tokens); see target/fim.py. Knows
+nothing of HTTP, caches and budgets: the target brings them along.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from remask.dlm.asking import Written, ask, checked, estimate, most_tokens, open_holes, settled
 from remask.dlm.canvas import settle
-from remask.dlm.families import render
+from remask.dlm.render import render
+from remask.errors import TargetUnreliable
 from remask.identity import seed_for
-from remask.ports import Canvas, Context, Fill, Hole, Target
+from remask.ports import Canvas, Context, Fill, Hole, Reply, Target
+from remask.text import clean
 from remask.trace import Chat, Message
 
+BYTES_PER_TOKEN = 4  # of UTF-8: about right for English, and not far off for Chinese
+SLACK = 8  # tokens that a fill may have over twice the length of its hole
+SEEDS = 2**31  # some servers take no larger seed
 LONGEST = 256  # tokens of one answer at most
 OPENING = "\nSystem prompt:\n"
 # Behind the prompt, so that a gap at its end also has something after it.
@@ -23,6 +30,89 @@ CLOSING = "\n\nEnd of the system prompt.\n"
 # The layout's own marks: an answer that goes on to another conversation is cut there. Mercury's
 # own stop sequences are meant for code and end an answer at the first empty line.
 STOP = ("\nUser:", "\nFeedback:", CLOSING.rstrip())
+
+
+# -- what denoisers behind an API share ------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What one canvas got: a text for each hole of at least one token, or why there is none."""
+
+    texts: tuple[str, ...] = ()
+    problem: str = ""  # not empty: `texts` means nothing
+
+
+def estimate(text: str) -> int:
+    """Tokens of `text`, roughly: a quarter of its bytes, rounded up."""
+    return -(-len(text.encode()) // BYTES_PER_TOKEN)
+
+
+def most_tokens(hole: Hole) -> int:
+    """The longest text that a hole takes: lengths are elastic, for a model that cannot count its
+    own tokens even more."""
+    return 2 * hole.tokens + SLACK
+
+
+def open_holes(canvas: Canvas) -> list[Hole]:
+    """The holes to write; those of no tokens only delete."""
+    return [part for part in canvas if isinstance(part, Hole) and part.tokens]
+
+
+def ask(target: Target, chats: Sequence[Chat], seed: int) -> list[Reply]:
+    """A reply to each chat, in order; equal chats get other seeds, so that their answers differ."""
+    counts: dict[Chat, int] = {}
+    turns: list[int] = []
+    for chat in chats:
+        turns.append(counts.get(chat, 0))
+        counts[chat] = turns[-1] + 1
+    replies: dict[int, Reply] = {}
+    for turn in range(max(turns, default=-1) + 1):
+        at = [i for i, own in enumerate(turns) if own == turn]
+        repeat = seed_for(seed, "ask", turn) % SEEDS
+        answers = target.respond([chats[i] for i in at], repeat=repeat)
+        replies |= dict(zip(at, answers, strict=True))
+    return [replies[i] for i in range(len(chats))]
+
+
+def checked(text: str, hole: Hole) -> tuple[str, str]:
+    """The cleaned text for a hole, and what is wrong with it ("" for nothing).
+
+    Answers are untrusted: on one line, without control characters and marks of roles. An empty
+    answer is no deletion: only a hole of no tokens deletes.
+    """
+    found = clean(text)
+    if not any(char.isalnum() for char in found):
+        return "", "is empty"
+    tokens, most = estimate(found), most_tokens(hole)
+    if tokens > most:
+        return "", f"has about {tokens} tokens, and at most {most} are allowed"
+    return found, ""
+
+
+def settled(canvases: Sequence[Canvas], written: Mapping[int, Written]) -> list[Fill]:
+    """The fill of each canvas, from what was written for those with open holes, by index.
+
+    A canvas without a usable answer gets its old texts back, in all holes: the candidate is then
+    the parent, which the search has seen. Raises TargetUnreliable where no answer was usable.
+    """
+    problems = [result.problem for result in written.values() if result.problem]
+    if problems and len(problems) == len(written):
+        raise TargetUnreliable(
+            f"none of the denoiser's {len(problems)} answers can be used; the first: {problems[0]}"
+        )
+    return [_fill(canvas, written.get(k, Written())) for k, canvas in enumerate(canvases)]
+
+
+def _fill(canvas: Canvas, result: Written) -> Fill:
+    holes = [part for part in canvas if isinstance(part, Hole)]
+    if result.problem:
+        return Fill(tuple(hole.old for hole in holes), 0.0)
+    texts = iter(result.texts)
+    return Fill(tuple(next(texts) if hole.tokens else "" for hole in holes), 0.0)
+
+
+# -- Mercury --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)

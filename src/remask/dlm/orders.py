@@ -1,8 +1,11 @@
-"""Which masks to commit first: one function per name.
+"""Which masks to commit first, and how many at once: one function per name.
 
-Knows what a model says of the masks of a batch. Knows nothing of ids, text, quotas or randomness:
-the noise comes with the guesses. An order is a function from `Guesses` to a (K, L) float64 grid in
-nats, larger first, so that left bias and position temperature mean the same for each.
+An order is a function from `Guesses` to a (K, L) float64 grid in nats, larger first, so that left
+bias and position temperature mean the same for each. A commit rule takes the guesses, the rank of
+each open mask in the order of the step, and its own number, and returns a (K, L) bool grid of what
+is sure enough; whoever calls it commits that and the quota, so every step commits something. Knows
+what a model says of the masks of a batch. Knows nothing of ids, text, quotas or randomness: the
+noise comes with the guesses.
 """
 
 from collections.abc import Callable
@@ -12,6 +15,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+MINUS_INF = float("-inf")
 FAR = 1e6  # nats that no difference of log-probabilities bridges
 RESOLUTION = torch.finfo(torch.float32).eps  # of probabilities: a smaller margin is none
 
@@ -39,6 +43,7 @@ class Guesses:
 
 
 Order = Callable[[Guesses], Tensor]
+Commit = Callable[[Guesses, Tensor, float], Tensor]
 
 
 def spread(values: Tensor, places: Tensor) -> Tensor:
@@ -46,6 +51,9 @@ def spread(values: Tensor, places: Tensor) -> Tensor:
     grid = torch.zeros(places.shape, dtype=torch.float64)
     grid[places] = values.double().cpu()
     return grid
+
+
+# -- which first ----------------------------------------------------------------------------------
 
 
 def confidence(guesses: Guesses) -> Tensor:
@@ -86,4 +94,58 @@ ORDERS: dict[str, Order] = {
     "margin": margin,
     "random": random,
     "left": left,
+}
+
+
+# -- how many at once -----------------------------------------------------------------------------
+
+
+def ranks(score: Tensor, places: Tensor) -> Tensor:
+    """(K, L) long: 0 for the largest `score` among the true `places` of a row; L elsewhere.
+
+    Equal scores rank from the left.
+    """
+    rows, length = score.shape
+    order = score.masked_fill(~places, MINUS_INF).argsort(dim=1, descending=True, stable=True)
+    count = torch.arange(length).expand(rows, -1)
+    return torch.empty_like(order).scatter_(1, order, count).masked_fill(~places, length)
+
+
+def steps(guesses: Guesses, rank: Tensor, bound: float) -> Tensor:
+    """Nothing beside the quota: a fixed number of steps (LLaDA, arXiv 2502.09992, section 2.4)."""
+    return torch.zeros_like(guesses.open)
+
+
+def threshold(guesses: Guesses, rank: Tensor, bound: float) -> Tensor:
+    """Every drawn token of probability `bound` or more (Fast-dLLM, arXiv 2505.22618, section 3.3;
+    0.9 there)."""
+    return guesses.open & (guesses.confidence.exp() >= bound)
+
+
+def factor(guesses: Guesses, rank: Tensor, bound: float) -> Tensor:
+    """The n most probable drawn tokens, for the largest n whose n-th one has a probability of at
+    least 1 - bound / (n + 1) (Fast-dLLM, arXiv 2505.22618, section 3.3, after its theorem: with
+    bound 1 greedy parallel decoding equals the sequential one)."""
+    sure = guesses.confidence.exp()
+    n = ranks(sure, guesses.open) + 1
+    # The probability falls with n and the demand grows, so what passes is a prefix.
+    return guesses.open & (sure >= 1 - bound / (n + 1))
+
+
+def entropy_bound(guesses: Guesses, rank: Tensor, bound: float) -> Tensor:
+    """The longest prefix of the order whose entropies, less the largest, sum to at most `bound`
+    nats: that sum bounds how much the tokens of the prefix say about each other (EB sampler, arXiv
+    2505.24857; as there, the order is free)."""
+    at = rank.argsort(dim=1, stable=True)
+    entropies = guesses.entropy.gather(1, at)
+    # Sums less the largest never fall along the order, so what passes is a prefix.
+    within = entropies.cumsum(1) - entropies.cummax(1).values <= bound
+    return guesses.open & torch.zeros_like(within).scatter_(1, at, within)
+
+
+COMMITS: dict[str, Commit] = {
+    "steps": steps,
+    "threshold": threshold,
+    "factor": factor,
+    "entropy_bound": entropy_bound,
 }

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from remask.backbone.attention import Gates, Memory
 from remask.backbone.model import Backbone
-from remask.dlm.drift import Drift
 from remask.dlm.families import Family
 from remask.dlm.sampler import Canvases
 
@@ -26,6 +25,29 @@ CHUNK = 256  # positions whose logits are held at once
 
 Ids = tuple[int, ...]
 Read = Callable[[Tensor, Tensor, Tensor], Tensor]  # ids, real, masked (N, L) -> hidden (N, L, d)
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """How far approximate logits are from exact ones: what was seen where both were computed.
+    Nothing compared: nothing was approximated, or it was never checked. It adds up."""
+
+    positions: int = 0  # masked positions compared
+    same: int = 0  # of those, with the same most probable token
+    largest: float = 0.0  # |difference| of any two logits
+
+    @property
+    def agreement(self) -> float:
+        """Share of positions with the same most probable token; 1 where nothing was compared."""
+        return self.same / self.positions if self.positions else 1.0
+
+    def measured(self, approximate: Tensor, exact: Tensor) -> "Drift":
+        """With a further comparison of logits (N, V)."""
+        if not len(exact):
+            return self
+        same = int((approximate.argmax(-1) == exact.argmax(-1)).sum())
+        largest = float((approximate - exact).abs().amax())
+        return Drift(self.positions + len(exact), self.same + same, max(self.largest, largest))
 
 
 class Session(Protocol):

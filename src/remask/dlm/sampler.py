@@ -2,25 +2,24 @@
 
 Knows token ids and a function from canvases to logits. Knows nothing of text, traces, models or
 scores. The loop is that of LLaDA (arXiv 2502.09992, section 2.4): each step draws a token for every
-mask and commits some of them. Which come first and how many at once are functions of `orders.py`
-and `commits.py`, named by a `Rule`. Token noise and position noise are Gumbel in float64, because
+mask and commits some of them. Which come first and how many at once are functions of `orders.py`,
+named by a `Rule`. Token noise and position noise are Gumbel in float64, because
 lower precision acts like a lower temperature (arXiv 2409.02908). Differs in four points: quotas are
 per row; masks behind a mask wait, since an adapted left-to-right model knows little of them; a
 commit that would repeat its neighbourhood is replaced by the next best draw; and every row draws
 from its own generator, so that it does not depend on its batch.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from remask.dlm.commits import COMMITS, ranks
-from remask.dlm.orders import FAR, ORDERS, Guesses, spread
+from remask.dlm.orders import COMMITS, FAR, MINUS_INF, ORDERS, Guesses, ranks, spread
 from remask.errors import ConfigError, NumericsError
 
-MINUS_INF = float("-inf")
 LONGEST_REPEAT = 4  # tokens
 
 Logits = Callable[[Tensor], Tensor]  # (K, L) ids -> (masks, V), masks in reading order
@@ -168,6 +167,72 @@ def denoise(
         ids, logp = ids.clone(), logp.clone()
         _write(ids, logp, chosen, rank, draw.at(chosen[places]), canvases)
         yield Step(ids, logp)
+
+
+# -- what families of today do beside filling masks -----------------------------------------------
+
+
+def start_from_draft(
+    canvases: Canvases, drafts: Tensor, level: float, generators: Sequence[torch.Generator]
+) -> Canvases:
+    """The batch with the tokens of `drafts` (K, L) where it has masks, at noise level t = `level`:
+    of the n tokens of a row that come from its draft, round(t · n), at least one, become masks
+    again; all choices are equally probable.
+
+    The forward process of LLaDA (arXiv 2502.09992, section 2.1), with the exact count of its
+    likelihood estimate (section 2.4), which varies less than a coin for each token. Denoising from
+    t < 1 keeps the rest of a text as its anchor, as SDEdit does with images (arXiv 2108.01073).
+    Where a draft has a mask there is none: it stays a mask and does not count. generators: one for
+    each row. Raises ConfigError for a level outside 0 to 1.
+    """
+    _check_share("noise level", level)
+    ids = torch.where(canvases.ids == canvases.mask, drafts, canvases.ids)
+    written = ids != canvases.ids
+    for row, (here, generator) in enumerate(zip(written, generators, strict=True)):
+        places = here.nonzero()[:, 0]
+        count = max(1, round(level * len(places)))
+        chosen = torch.randperm(len(places), generator=generator)[:count]
+        ids[row, places[chosen]] = canvases.mask
+    return replace(canvases, ids=ids)
+
+
+def remask(canvases: Canvases, finished: Step, threshold: float) -> Canvases:
+    """The finished batch with those tokens masked again whose probability was below `threshold`
+    when they were committed; what `canvases` did not mask stays.
+
+    Resets, never overwrites (token-to-mask, arXiv 2604.18738), by the confidence stored at decoding
+    (ReMDM-conf, arXiv 2503.00307). One pass: whoever repeats it bounds the repeats, since a token
+    may stay improbable. Raises ConfigError for a threshold outside 0 to 1.
+    """
+    _check_share("threshold", threshold)
+    least = math.log(threshold) if threshold else MINUS_INF
+    doubtful = (canvases.ids == canvases.mask) & (finished.logp < least)
+    return replace(canvases, ids=finished.ids.masked_fill(doubtful, canvases.mask))
+
+
+def allow_delete(canvases: Canvases, places: Tensor, delete: int) -> Canvases:
+    """The batch in which the true `places` (K, L) may be left empty, and no others: the token
+    `delete`, which leaves no text, may be drawn there and may stand many times in a row.
+
+    So a hole's length is the most that may be written, as `remask adapt` teaches it.
+    """
+    kinds = len(canvases.banned)
+    banned = canvases.banned.repeat(2, 1)
+    banned[:kinds, delete], banned[kinds:, delete] = True, False
+    return replace(
+        canvases,
+        kinds=canvases.kinds + kinds * places,
+        banned=banned,
+        repeatable={*canvases.repeatable, delete},
+    )
+
+
+def _check_share(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigError(f"{name} is {share}; it must be between 0 and 1")
+
+
+# -- one step -------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
