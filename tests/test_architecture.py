@@ -44,7 +44,6 @@ ALLOWED = {
     "result": GROUND | {"budget", "events"},
     "report": GROUND | {"budget", "events", "refined", "result", "store", "study"},
     "export": GROUND,
-    "serve": GROUND | {"backbone", "target"},
 }
 ROOTS = {
     "run",

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import remask
 from colours import Phrases
+from fakes.server import Body, Handler, Server, completion
 from remask.cli import main
 from remask.errors import ConfigError, TargetRefused
 from remask.gather import _spread, gather
@@ -23,7 +24,6 @@ from remask.propose import ExplainingProposer, Recipe, written
 from remask.refinement import CONTROL, PANELS, Loop, Round, _Windows, gains, panels, refinements
 from remask.text import words
 from remask.trace import Feedback, Trace
-from target.server import Body, Handler, Server, completion
 
 START = Prompt("Name it. Be brief.")
 LOOP = Loop(iterations=6, candidates=8, traces=4, context_tokens=400)

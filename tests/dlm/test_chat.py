@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import remask
+from fakes.server import Behaviour, Server, answer, raw, status
 from remask.budget import Spend
 from remask.cli.check import examine
 from remask.cli.settings import Request
@@ -26,7 +27,6 @@ from remask.store import Store
 from remask.target.openai import OpenAITarget
 from remask.trace import Trace
 from remask.wire import Parts, prepare
-from target.server import Behaviour, Server, answer, raw, status
 from writers import World, asked_by, few_rows, filled, play
 
 CONTEXT = (Trace("t1", "Is it warm?", "no", desired="red", score=0.0),)

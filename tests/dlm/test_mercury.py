@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.server import Server, raw, status
 from remask.config import DlmConfig
 from remask.denoisers import make_denoiser
 from remask.dlm.families import render
@@ -17,7 +18,6 @@ from remask.ports import Canvas, Fill, Hole
 from remask.target.fim import FimTarget
 from remask.target.scripted import ScriptedTarget
 from remask.trace import Trace
-from target.server import Server, raw, status
 from writers import World, fills, play
 
 CONTEXT = (Trace("t1", "Is it warm?", "no", desired="red", score=0.0),)

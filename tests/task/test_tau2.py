@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("inspect_evals")
 
+from fakes.server import Server
 from remask.config import make_config
 from remask.hooks import Hooks
 from remask.inspecting import load, system_prompt_of
@@ -16,7 +17,6 @@ from remask.prompt import Prompt
 from remask.run import open_account
 from remask.store import Store
 from remask.wire import Parts, prepare
-from target.server import Server
 from task.tau2 import Tau2
 
 SLOPPY = "Be sloppy."
