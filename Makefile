@@ -41,5 +41,5 @@ clean:
 	touch $@
 
 .venv/.installed-dev: .venv/.installed pyproject.toml constraints.txt
-	$(BIN)/pip install -q -c constraints.txt -e '.[local,openai,inspect,gepa,dspy,mlflow,promptfoo,web,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[local,openai,inspect,gepa,dspy,mlflow,promptfoo,dev]'
 	touch $@

@@ -43,7 +43,6 @@ ALLOWED = {
     "result": GROUND | {"budget", "events"},
     "report": GROUND | {"budget", "events", "result", "store", "study"},
     "export": GROUND,
-    "serve": GROUND | {"backbone", "models"},
 }
 ROOTS = {"api", "inspecting", "study", "studying"}
 ANYTHING = {"__init__", "cli", "integrations", "adapt"} | ROOTS  # the roots and the faces

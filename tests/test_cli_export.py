@@ -101,17 +101,27 @@ def test_what_does_not_fit_together_is_refused(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_promptfoo_folder_holds_the_test_rows(tmp_path: Path) -> None:
+def run_of_texts(folder: Path, target: str) -> Path:
+    """A run in `folder` whose rows are in the file that is returned."""
     rows = [
         {"text": f"{s} {n}", "label": ("red", "blue")[n % 2], "split": s}
         for s in ("train", "validation", "test")
         for n in range(4)
     ]
-    data = tmp_path / "rows.jsonl"
+    data = folder / "rows.jsonl"
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    values = {"prompt": "Name it.", "data": {"path": str(data), "input": "text", "split": "split"}}
+    values = {
+        "prompt": "Name it.",
+        "data": {"path": str(data), "input": "text", "split": "split"},
+        "target": {"model": target},
+    }
     with open_job(make_config(values, "test")) as job:
-        begin(tmp_path / "run", job.record, "Name it.")
+        begin(folder / "run", job.record, "Name it.")
+    return data
+
+
+def test_a_promptfoo_folder_holds_the_test_rows(tmp_path: Path) -> None:
+    data = run_of_texts(tmp_path, "openai:tiny")
     config = tmp_path / "check" / "promptfooconfig.yaml"
     args = ("export", tmp_path / "run", "-o", config)
     result = remask(*args)
@@ -122,6 +132,14 @@ def test_a_promptfoo_folder_holds_the_test_rows(tmp_path: Path) -> None:
     assert "exists already" in complaint(remask(*args))
     data.write_text(data.read_text().replace("test 1", "test one"))
     assert "has changed since" in complaint(remask(*args, "--force"))
+
+
+def test_promptfoo_cannot_ask_the_embedded_target(tmp_path: Path) -> None:
+    run_of_texts(tmp_path, "embedded")
+    config = tmp_path / "check" / "promptfooconfig.yaml"
+    said = complaint(remask("export", tmp_path / "run", "-o", config))
+    assert "cannot ask the target 'embedded'" in said
+    assert not config.parent.exists()
 
 
 TESTS = """tests:
@@ -145,7 +163,7 @@ def test_a_promptfoo_run_comes_back_with_its_own_assertions(
 ) -> None:
     source = tmp_path / "promptfooconfig.yaml"
     source.write_text(prompts + TESTS)
-    config = read(str(source), {"split_column": "split"}).config
+    config = read(str(source), {"split_column": "split", "target": "openai:tiny"}).config
     with open_job(config) as job:
         begin(tmp_path / "run", job.record, config.prompt)
     made = tmp_path / "check" / source.name

@@ -8,8 +8,8 @@ import pytest
 
 import remask
 from colours import Oracle, Phrases, rows
+from fakes.server import Behaviour, Body, Handler, Server, answer, raw, status
 from remask.errors import TargetRefused, TargetUnreliable
-from target.server import Behaviour, Body, Handler, Server, answer, raw, status
 
 AT_ONCE = {"Retry-After": "0"}
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import remask
 from colours import Phrases
+from fakes.server import Body, Handler, Server, completion
 from remask.api.job import Hooks
 from remask.cli import main
 from remask.errors import ConfigError, TargetUnreliable
@@ -23,7 +24,6 @@ from remask.prompt import Prompt
 from remask.queries import LEAST, STALE, ask_queries, calls_for, read_queries
 from remask.store import Store
 from remask.trace import Chat, Example
-from target.server import Body, Handler, Server, completion
 
 START = "Name it. Be brief."
 ASKS = "Write a numbered list of"

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import remask
 from colours import Phrases
+from fakes.server import Body, Handler, Server, completion
 from remask.budget import Spend
 from remask.cli import main
 from remask.errors import ConfigError, TargetRefused
@@ -27,7 +28,6 @@ from remask.result import Evidence, RefinedEdit
 from remask.store import Store
 from remask.text import words
 from remask.trace import Feedback, Trace
-from target.server import Body, Handler, Server, completion
 
 START = Prompt("Name it. Be brief.")
 LOOP = Loop(iterations=6, candidates=8, traces=4, context_tokens=400)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from fakes.server import Behaviour, Body, Handler, Server, completion
 from plantings import pieces, planted
 from remask.cli import main
-from target.server import Behaviour, Body, Handler, Server, completion
 from test_refine import START, Listener
 
 PLACES = ("query", "answer", "comment", "correction", "user")

@@ -9,7 +9,7 @@ from typing import Any
 
 import remask
 from colours import WORDS, Oracle, rows
-from target.server import Behaviour, Body, Handler, Server, completion
+from fakes.server import Behaviour, Body, Handler, Server, completion
 
 BLANKS = re.compile(r"^\[\[(\d+)\]\] about", re.MULTILINE)
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import remask
+from fakes.server import Behaviour, Server, answer, raw, status
 from remask.api.build_models import make_denoiser
 from remask.api.build_task import Given
 from remask.api.job import Hooks, open_job
@@ -26,7 +27,6 @@ from remask.models.openai import OpenAITarget
 from remask.ports import Canvas, Fill, Hole, Remote, Scorer
 from remask.store import Store
 from remask.trace import Trace
-from target.server import Behaviour, Server, answer, raw, status
 from writers import World, asked_by, few_rows, filled, play
 
 CONTEXT = (Trace("t1", "Is it warm?", "no", desired="red", score=0.0),)

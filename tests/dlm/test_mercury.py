@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.server import Server, raw, status
 from remask.api.build_models import make_denoiser
 from remask.config import DlmConfig
 from remask.dlm.mercury import (
@@ -32,7 +33,6 @@ from remask.models.fim import FimTarget
 from remask.models.scripted import ScriptedTarget
 from remask.ports import Canvas, Fill, Hole, Reply
 from remask.trace import Chat, Message, Trace
-from target.server import Server, raw, status
 from writers import World, fills, play
 
 CONTEXT = (Trace("t1", "Is it warm?", "no", desired="red", score=0.0),)

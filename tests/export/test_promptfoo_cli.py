@@ -1,4 +1,4 @@
-"""The exported comparison, run by the real promptfoo against the embedded target on loopback."""
+"""The exported comparison, run by the real promptfoo against a server on the loopback."""
 
 import json
 import os
@@ -8,13 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from remask.backbone.weights import load_base
-from remask.export.promptfoo import CONFIG, SERVED, Model, compare
-from remask.models.embedded import EmbeddedTarget
+from fakes.server import Server
+from remask.export.promptfoo import CONFIG, Model, compare
 from remask.prompt import Prompt
 from remask.task.assertions import Assertion, Demands
 from remask.trace import Example
-from serve.served import serving
 
 QUIET = {
     "PROMPTFOO_DISABLE_TELEMETRY": "1",
@@ -42,8 +40,6 @@ def test_promptfoo_runs_the_comparison(tmp_path: Path) -> None:
         for i, thing in enumerate(("rose", "brick {%"))
     ]
     before = Prompt("Say yes or no about {thing}. Never say {{7*7}}.")
-    target = EmbeddedTarget(load_base(), max_tokens=4)
-    model = Model("embedded", max_tokens=4)
     # The first is always met and the second never, so the third and the threshold decide.
     demands = Demands(
         (
@@ -54,22 +50,28 @@ def test_promptfoo_runs_the_comparison(tmp_path: Path) -> None:
         threshold=0.5,
     )
     stated = {row.id: demands.stated for row in rows}
-    made = compare(before, Prompt("Say yes."), rows, model, "promptfoo", stated=stated)
     command = promptfoo(tmp_path / "npm")
-    with serving(target) as port:
+    with Server() as server:  # repeats the message in capitals
+        model = Model("openai:tiny", server.url, "TINY_KEY", max_tokens=4)
+        made = compare(before, Prompt("Say yes."), rows, model, "promptfoo", stated=stated)
         for name, text in made.files.items():
-            served = text.replace(SERVED, f"http://127.0.0.1:{port}/v1")
-            (tmp_path / name).write_text(served, encoding="utf-8")
+            (tmp_path / name).write_text(text, encoding="utf-8")
         out = tmp_path / "out.json"
         ran = subprocess.run(
             [*command, "eval", "-c", CONFIG, "-o", str(out), "--no-cache"],
             cwd=tmp_path,
-            env={**os.environ, **QUIET, "PROMPTFOO_CONFIG_DIR": str(tmp_path / "config")},
+            env={
+                **os.environ,
+                **QUIET,
+                "TINY_KEY": "a-key",
+                "PROMPTFOO_CONFIG_DIR": str(tmp_path / "config"),
+            },
             capture_output=True,
             text=True,
             timeout=300,
         )
     assert ran.returncode in (0, 100), ran.stderr  # 100: some assertions failed
+    assert set(server.keys) == {"Bearer a-key"}
     results = json.loads(out.read_text())["results"]
     assert results["stats"]["errors"] == 0
     assert len(results["results"]) == 4

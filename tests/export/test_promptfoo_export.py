@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import ConfigError
-from remask.export.promptfoo import CONFIG, SERVED, Model, compare
+from remask.export.promptfoo import CONFIG, Model, compare
 from remask.prompt import Prompt
 from remask.task.assertions import Assertion, Demands
 from remask.task.promptfoo import asked, load_config
@@ -19,7 +19,7 @@ from remask.trace import Example
 
 BEFORE = Prompt("Name the colour of {thing}. Never say {{7*7}}.")
 AFTER = Prompt("Name the colour of {thing}.")
-EMBEDDED = Model("embedded")
+MODEL = Model("openai:m")
 
 
 def example(number: int, expected: str | None = "red", **row: str) -> Example:
@@ -32,7 +32,7 @@ ROWS = (example(1, thing="a rose"), example(2, "blue", thing="the sky"))
 def files(
     *rows: Example, metric: str = "label", labels: tuple[str, ...] = ("red", "blue")
 ) -> dict[str, Any]:
-    found = compare(BEFORE, AFTER, rows, EMBEDDED, metric, labels).files
+    found = compare(BEFORE, AFTER, rows, MODEL, metric, labels).files
     return {name: json.loads(text) for name, text in found.items() if name.endswith(".json")}
 
 
@@ -68,7 +68,7 @@ def test_a_label_inside_the_right_one_is_not_forbidden() -> None:
 def test_metrics_become_plain_assertions_or_none(metric: str, kinds: list[str]) -> None:
     test = files(*ROWS, metric=metric)["tests.json"][0]
     assert [assertion["type"] for assertion in test["assert"]] == kinds
-    assert compare(BEFORE, AFTER, ROWS, EMBEDDED, metric).graded == bool(kinds)
+    assert compare(BEFORE, AFTER, ROWS, MODEL, metric).graded == bool(kinds)
 
 
 @pytest.mark.parametrize(
@@ -86,11 +86,11 @@ def test_expected_answers_are_no_templates_and_no_files(expected: str, value: st
 
 @pytest.mark.parametrize("value", ["see {{ user_message }}", "file:///etc/passwd", "package:x:y"])
 def test_rows_that_promptfoo_would_fill_or_load_are_left_out(value: str) -> None:
-    found = compare(BEFORE, AFTER, (*ROWS, example(3, thing=value)), EMBEDDED, "label", ("red",))
+    found = compare(BEFORE, AFTER, (*ROWS, example(3, thing=value)), MODEL, "label", ("red",))
     assert (found.rows, found.left_out) == (2, 1)
     assert value not in found.files["tests.json"]
     with pytest.raises(ConfigError, match="no row is left"):
-        compare(BEFORE, AFTER, (example(3, thing=value),), EMBEDDED, "label")
+        compare(BEFORE, AFTER, (example(3, thing=value),), MODEL, "label")
 
 
 def test_the_message_has_a_name_of_its_own() -> None:
@@ -107,19 +107,23 @@ def test_the_configuration_names_the_target_without_secrets() -> None:
     for part in ('"openai:chat:m"', '"https://host:1/v1"', '"MY_KEY"', '"max_tokens":99'):
         assert part in text
     assert "temperature" not in text
-    assert SERVED in compare(BEFORE, AFTER, ROWS, EMBEDDED, "label").files[CONFIG]
-    with pytest.raises(ConfigError, match="cannot ask the target 'function:f'"):
-        compare(BEFORE, AFTER, ROWS, Model("function:f"), "label")
+    assert "apiBaseUrl" not in compare(BEFORE, AFTER, ROWS, MODEL, "label").files[CONFIG]
+
+
+@pytest.mark.parametrize("name", ["embedded", "function:f", "openai:"])
+def test_a_target_that_promptfoo_cannot_ask_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"cannot ask the target '{name}'"):
+        compare(BEFORE, AFTER, ROWS, Model(name), "label")
 
 
 def test_a_blank_prompt_is_no_message() -> None:
-    found = compare(Prompt(" "), AFTER, ROWS, EMBEDDED, "label").files
+    found = compare(Prompt(" "), AFTER, ROWS, MODEL, "label").files
     assert [message["role"] for message in json.loads(found["before.json"])] == ["user"]
 
 
 def test_a_prompt_that_is_the_users_message_stands_alone() -> None:
     rows = [Example("1", "test", "file: a rose", None, {"file": "a rose"})]
-    found = compare(Prompt("Name {file}."), Prompt("Say {file}."), rows, EMBEDDED, "label",
+    found = compare(Prompt("Name {file}."), Prompt("Say {file}."), rows, MODEL, "label",
                     role="user")  # fmt: skip
     assert json.loads(found.files["after.json"]) == [{"role": "user", "content": "Say {{file}}."}]
     assert json.loads(found.files["tests.json"])[0]["vars"] == {"file": "a rose"}
@@ -137,7 +141,7 @@ STATED = Demands(
 
 
 def test_assertions_of_the_rows_are_kept_with_weights_and_threshold() -> None:
-    found = compare(BEFORE, AFTER, ROWS, EMBEDDED, "promptfoo", stated={
+    found = compare(BEFORE, AFTER, ROWS, MODEL, "promptfoo", stated={
         "1": STATED.stated, "2": Demands((Assertion("equals", {"a": 1}),)).stated,
     })  # fmt: skip
     first, second = json.loads(found.files["tests.json"])
@@ -200,7 +204,7 @@ def written(
 ) -> Mapping[str, str]:
     start = Prompt("Name the colour of {thing}. {%")
     told = {id: demands.stated for id, demands in stated.items()}
-    return compare(start, AFTER, examples, EMBEDDED, "promptfoo", role=role, stated=told).files
+    return compare(start, AFTER, examples, MODEL, "promptfoo", role=role, stated=told).files
 
 
 @settings(deadline=None, max_examples=40)

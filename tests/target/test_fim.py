@@ -2,13 +2,12 @@ import json
 
 import pytest
 
+from fakes.server import Behaviour, Server, raw, shaped, status
 from remask.errors import ConfigError, TargetRefused
 from remask.models.fim import FimTarget
 from remask.ports import Reply
 from remask.trace import Chat, Message
 from writers import fills, gap
-
-from .server import Behaviour, Server, raw, shaped, status
 
 KEY = "sk-inception-0123456789"
 

@@ -12,12 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remask.errors import BackendError, ConfigError, TargetRefused
-from remask.models.openai import OpenAITarget, retry_after_seconds, wait_seconds
-from remask.ports import Chooser, Reply
-from remask.trace import Chat, Message
-
-from .server import (
+from fakes.server import (
     Behaviour,
     Server,
     answer,
@@ -29,6 +24,10 @@ from .server import (
     silent,
     status,
 )
+from remask.errors import BackendError, ConfigError, TargetRefused
+from remask.models.openai import OpenAITarget, retry_after_seconds, wait_seconds
+from remask.ports import Chooser, Reply
+from remask.trace import Chat, Message
 
 KEY = "sk-very-secret-0123456789"
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from target.server import Behaviour, Body, Handler, completion
+from fakes.server import Behaviour, Body, Handler, completion
 
 with warnings.catch_warnings():  # of a dependency of inspect-evals, while it is imported
     warnings.simplefilter("ignore", DeprecationWarning)

@@ -243,7 +243,7 @@ def test_an_answer_that_does_not_come_is_no_score(tmp_path: Path) -> None:
 
 
 def test_a_refused_key_ends_the_run_and_costs_nothing(tmp_path: Path) -> None:
-    from target.server import Server, status
+    from fakes.server import Server, status
 
     with (
         Server(default=status(401)) as server,

@@ -9,12 +9,12 @@ import pytest
 pytest.importorskip("inspect_evals")
 
 
+from fakes.server import Server
 from remask.api.job import open_job
 from remask.config import make_config
 from remask.inspecting import load, system_prompt_of
 from remask.prompt import Prompt
 from remask.store import Store
-from target.server import Server
 from task.tau2 import Tau2
 
 SLOPPY = "Be sloppy."

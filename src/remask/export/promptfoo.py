@@ -22,7 +22,6 @@ from remask.prompt import Prompt
 from remask.trace import Example
 
 CONFIG = "promptfooconfig.yaml"
-SERVED = "http://127.0.0.1:8000/v1"  # by `remask serve`
 _MESSAGE = "user_message"
 _LOADED = re.compile(r"(?:file|package):")
 _TAKEN = re.compile(rf"\{{\{{\s*\w+\s*\}}\}}|\A{_LOADED.pattern}")
@@ -32,7 +31,7 @@ _TAKEN = re.compile(rf"\{{\{{\s*\w+\s*\}}\}}|\A{_LOADED.pattern}")
 class Model:
     """The target, as promptfoo reaches it."""
 
-    name: str  # "embedded", or "openai:MODEL"
+    name: str  # "openai:MODEL"
     base_url: str = ""
     key_env: str = "OPENAI_API_KEY"
     temperature: float | None = 0.0
@@ -149,24 +148,23 @@ def _assertions(example: Example, metric: str, labels: Sequence[str]) -> list[di
 
 def _config(model: Model) -> str:
     kind, _, name = model.name.partition(":")
-    settings: dict[str, Any] = {}
-    if kind == "embedded":
-        settings |= {"apiBaseUrl": SERVED, "apiKey": "none"}
-    elif kind == "openai" and name:
-        settings |= {"apiKeyEnvar": model.key_env}
-        if model.base_url:
-            settings["apiBaseUrl"] = _without_password(model.base_url)
-    else:
+    if kind != "openai" or not name:
         raise ConfigError(
-            f"promptfoo cannot ask the target {model.name!r}; only embedded and openai:MODEL"
+            f"promptfoo cannot ask the target {model.name!r}; export a run whose target is "
+            "openai:MODEL"
         )
-    settings |= {"temperature": model.temperature, "max_tokens": model.max_tokens}
+    settings = {
+        "apiKeyEnvar": model.key_env,
+        "apiBaseUrl": _without_password(model.base_url) or None,
+        "temperature": model.temperature,
+        "max_tokens": model.max_tokens,
+    }
     config = {
         "description": "A prompt before and after remask",
         "prompts": [{"id": f"file://{n}.json", "label": n} for n in ("before", "after")],
         "providers": [
             {
-                "id": f"openai:chat:{name or kind}",
+                "id": f"openai:chat:{name}",
                 "config": {key: value for key, value in settings.items() if value is not None},
             }
         ],

@@ -91,31 +91,6 @@ class EmbeddedTarget:
 
         return self._in_batches(chats, max(map(len, answers)), shared, decide)
 
-    def room(self, chat: Chat) -> tuple[int, int]:
-        """Tokens of `chat` with the opening of the answer, and how many the window has left."""
-        length = self._row(0, chat).length
-        return length, max(0, self._backbone.window - length)
-
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of tokens; special ones leave no trace."""
-        return self._backbone.decode(ids)
-
-    @torch.inference_mode()
-    def write(self, chat: Chat, pick: Callable[[Tensor], int]) -> Iterator[tuple[int, Tensor]]:
-        """One answer as generate.Writer promises; ids and logits as `respond` computes them for a
-        batch of one."""
-        row = self._row(0, chat)
-        ids, real = _pad([row.rest])
-        past = self._prefix(row.prefix)
-        for _ in range(self._backbone.window - row.length):
-            hidden, past = self._backbone.read(ids, real, past)
-            logits = _finite(self._backbone.logits(hidden[0, -1]))
-            token = pick(logits)
-            if token in self._stops:
-                return
-            yield token, logits
-            ids, real = _pad([[token]])
-
     # -- batches ------------------------------------------------------------------------------
 
     def _in_batches(

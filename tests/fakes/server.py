@@ -1,4 +1,4 @@
-"""A real HTTP server on the loopback that behaves as scripted, well or badly.
+"""A real OpenAI-compatible HTTP server on the loopback that behaves as scripted, well or badly.
 
 Each request takes the next behaviour of the script, and the default when the script is empty.
 Everything received is kept, so that tests count what was really sent.
@@ -109,6 +109,19 @@ def completion(text: object, finish: str = "stop") -> Body:
         ],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
     }
+
+
+def replying(model: Callable[[list[dict[str, str]]], str]) -> Behaviour:
+    """Replies with what a function makes of the messages: a model for real clients.
+
+    Some of them (litellm) never close a connection, and the server would wait for that.
+    """
+
+    def behave(handler: Handler, body: Body) -> None:
+        content = json.dumps(completion(model(body["messages"]))).encode()
+        handler.send(200, content, headers={"Connection": "close"})
+
+    return behave
 
 
 def answer(text: str | None = None, finish: str = "stop") -> Behaviour:
