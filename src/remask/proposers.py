@@ -12,6 +12,7 @@ from remask.errors import ConfigError
 from remask.ports import Denoiser, Explainer, Proposer, Scorer
 from remask.prompt import Prompt
 from remask.propose import Choose, DiffusionProposer, ExplainingProposer, Recipe
+from remask.task.labelled import fill_answer
 
 
 def make_proposer(
@@ -37,7 +38,7 @@ def make_proposer(
             "not give; leave blame out of search.maskers or use a local model"
         )
     maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
-    answers = tuple(config.metric.answer.replace("{label}", label) for label in labels)
+    answers = tuple(fill_answer(config.metric.answer, label) for label in labels)
     read, growth = (search.traces, search.context_tokens), search.max_growth
     tokens = denoiser.count(start.text)
     if search.max_tokens is not None and tokens > search.max_tokens:
