@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parent.parent / "src" / "remask"
 FILES = sorted(ROOT.rglob("*.py"))
 
-GROUND = {"errors", "identity", "trace", "prompt", "ports", "evidence"}
+GROUND = {"errors", "identity", "trace", "prompt", "placeholders", "ports", "evidence"}
 ALLOWED = {
     "errors": set(),
     "identity": set(),
@@ -18,6 +18,7 @@ ALLOWED = {
     "text": set(),
     "trace": {"errors"},
     "prompt": {"errors", "identity", "text"},
+    "placeholders": {"errors"},
     "ports": {"prompt", "trace"},
     "budget": {"errors"},
     "events": {"ports", "prompt"},
@@ -27,7 +28,7 @@ ALLOWED = {
     "backbone": {"errors", "identity"},
     "dlm": GROUND | {"backbone", "text"},
     "models": GROUND | {"backbone", "budget", "store", "text"},
-    "ingest": {"errors", "trace", "text", "identity"},
+    "ingest": {"errors", "trace", "text", "identity", "placeholders"},
     "task": GROUND,
     "packing": GROUND | {"condition", "text"},
     "demos": GROUND | {"condition", "guard"},

@@ -22,10 +22,6 @@ Span = tuple[int, int]  # half-open range of characters
 MARKER = re.compile(r"\[\[(/?)keep\]\]")
 
 
-# The variables that a row's columns fill; other template languages stay as they are.
-COLUMN = re.compile(r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}")
-
-
 @dataclass(frozen=True, slots=True)
 class Edit:
     """Put `text` in place of the characters [start, stop) of a prompt; start == stop inserts."""
@@ -163,6 +159,8 @@ _CONSTRUCTS = re.compile(
     re.MULTILINE,
 )
 
+# What looks like a variable in any template language: no edit may make one. Which of them remask
+# fills, and how they are written for other tools, placeholders.py knows.
 VARIABLE = re.compile(
     r"\$?\{\{\{?-?[^{}\n]+?\}?\}\}"
     r"|\$?\{[ \t]*(?:[A-Za-z_][\w.\[\]]*|\d+)(?:![rsa])?(?::[^{}\s]{0,12})?[ \t]*\}"

@@ -64,6 +64,20 @@ def test_a_result_in_a_file_and_on_a_line_of_its_own() -> None:
         assert record.ratings == (Rating("pass", False, "code", "Expected positive"),)
 
 
+@pytest.mark.parametrize(
+    ("value", "desired"),
+    [
+        ("It is {{ label }}.", "It is positive."),
+        ('{"a": 1}', '{"a": 1}'),
+        ("{{ label | upper }}", None),
+        ("{{ other }}", None),
+        ("{% raw %}{{label}}{% endraw %}", "{{label}}"),
+    ],
+)
+def test_an_expected_text_is_rendered_or_unknown(value: str, desired: str | None) -> None:
+    assert one(result(gradingResult=graded(False, "equals", value))).desired == desired
+
+
 def test_a_prompt_in_plain_text_and_an_output_in_json() -> None:
     record = one(result(prompt={"raw": "Label: great film"}, response={"output": {"l": 1}}))
     assert [turn.text for turn in record.turns] == ["Label: great film", '{"l": 1}']

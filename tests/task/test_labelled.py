@@ -6,10 +6,11 @@ import pytest
 
 from remask.errors import BudgetSpent, ConfigError, TargetRefused, TargetUnreliable
 from remask.models.scripted import ScriptedChooser, ScriptedTarget
+from remask.placeholders import fill
 from remask.ports import Reply, Task
 from remask.prompt import Prompt
 from remask.task.dataset import Columns, load
-from remask.task.labelled import SHARPNESS, LabelledTask, chat, fill, never_emitted
+from remask.task.labelled import SHARPNESS, LabelledTask, chat, never_emitted
 from remask.task.metrics import judge
 from remask.trace import Example, Feedback, Message, Outcome, Score, mean_score
 

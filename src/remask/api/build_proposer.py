@@ -9,6 +9,7 @@ from remask.errors import ConfigError
 from remask.ports import Denoiser, Explainer, Proposer, Scorer
 from remask.prompt import Prompt
 from remask.propose import Choose, DiffusionProposer, ExplainingProposer, Recipe
+from remask.task.labelled import fill_answer
 
 
 def make_proposer(
@@ -29,7 +30,7 @@ def make_proposer(
     search = config.search
     scores = isinstance(denoiser, Scorer)
     maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
-    answers = tuple(config.metric.answer.replace("{label}", label) for label in labels)
+    answers = tuple(fill_answer(config.metric.answer, label) for label in labels)
     read, growth = (search.traces, search.context_tokens), search.max_growth
     recipe = Recipe(maskers, *read, growth, answers, choose, search.max_tokens)
     kind = ExplainingProposer if scores else DiffusionProposer

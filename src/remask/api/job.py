@@ -42,6 +42,7 @@ from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.identity import content_id
 from remask.models.meter import Account, meter
+from remask.placeholders import fill
 from remask.ports import Closing, Denoiser, Metric, Proposer, Remote, Scorer, Target, Task
 from remask.prompt import Prompt
 from remask.queries import calls_for
@@ -428,8 +429,8 @@ def _check_source(config: Config, start: Prompt) -> None:
             f"the metric {config.metric.name} needs right answers and no data is given; give "
             "--data FILE, or name a judge: --judge openai:MODEL --rubric 'what a good answer is'"
         )
-    filled = ("{", "$")  # not <tags>, which no row fills
-    columns = [v for v in start.variables if v.startswith(filled) and v.strip("${ }") != "input"]
+    row = {"input": ""}  # what a row would fill; <tags> are filled by none
+    columns = [v for v in start.variables if not v.startswith("<") and fill(v, row)]
     if columns:
         raise ConfigError(
             f"the prompt has the variable {columns[0]}, which only rows of data can fill; give "

@@ -2,7 +2,7 @@
 
 Shapes: Langfuse's POST /api/public/v2/prompts (fern/apis/server, prompts.yml; 2026); the arguments
 of `mlflow.genai.register_prompt` (MLflow 3). No file carries a label that would put the prompt into
-production. Knows prompts and engines; no runs and no models.
+production. Knows prompts and how placeholders are written; no runs and no models.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,16 @@ import orjson
 
 from remask import __version__
 from remask.errors import ConfigError, DataError
-from remask.export.engines import DOUBLE, FORMAT, JINJA, MLFLOW, Engine, Names, restore, translate
+from remask.placeholders import (
+    FORMAT,
+    JINJA,
+    LANGFUSE,
+    MLFLOW,
+    Names,
+    Syntax,
+    restore,
+    translate,
+)
 from remask.prompt import Prompt
 
 NOTE = f"optimised with remask {__version__}"
@@ -52,7 +61,7 @@ def langfuse(prompt: Prompt, order: Order) -> str:
         {
             "type": "text",
             "name": order.name,
-            "prompt": translate(prompt.text, DOUBLE, order.names),
+            "prompt": translate(prompt.text, LANGFUSE, order.names),
             "config": {},
             "labels": [],
             "tags": [],
@@ -78,9 +87,9 @@ def mlflow_template(prompt: Prompt, names: Names = None) -> str:
     return translate(prompt.text, MLFLOW, names)
 
 
-def template(engine: Engine) -> Format:
-    """The bare template of an engine, and a final newline (which Jinja takes away again)."""
-    return lambda prompt, order: translate(prompt.text, engine, order.names) + "\n"
+def template(syntax: Syntax) -> Format:
+    """The bare template, and a final newline (which Jinja takes away again)."""
+    return lambda prompt, order: translate(prompt.text, syntax, order.names) + "\n"
 
 
 FORMATS: dict[str, Format] = {
@@ -136,9 +145,9 @@ def parse(content: str, kind: str, names: Names = None) -> str:
 
     Raises ConfigError where there is none.
     """
-    engine = {"f-string": FORMAT, "jinja": JINJA}.get(kind)
-    if engine is not None:
-        return restore(content.rstrip("\r\n"), engine, names)
+    syntax = {"f-string": FORMAT, "jinja": JINJA}.get(kind)
+    if syntax is not None:
+        return restore(content.rstrip("\r\n"), syntax, names)
     if kind in ("text", "marked"):
         return content.rstrip("\r\n")
     try:
@@ -148,7 +157,7 @@ def parse(content: str, kind: str, names: Names = None) -> str:
     if isinstance(value, dict) and "template" in value:
         return restore(_single(value["template"]), MLFLOW, names)
     if isinstance(value, dict) and "prompt" in value:
-        return restore(_single(value["prompt"]), DOUBLE, names)
+        return restore(_single(value["prompt"]), LANGFUSE, names)
     return _single(value)
 
 

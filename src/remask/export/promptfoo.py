@@ -16,8 +16,8 @@ from urllib.parse import urlsplit, urlunsplit
 import orjson
 
 from remask.errors import ConfigError
-from remask.export.engines import JINJA, translate
 from remask.export.formats import as_json
+from remask.placeholders import JINJA, translate
 from remask.prompt import Prompt
 from remask.trace import Example
 

@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
+from remask.errors import ConfigError
 from remask.ingest.calls import Call, Verdict, records
 from remask.ingest.dialects import messages_of
 from remask.ingest.messages import as_text
 from remask.ingest.record import Format, Item, Kind, Rating, Source
 from remask.ingest.shapes import fields, rows
+from remask.placeholders import JINJA, filled, variables
 
 _JUDGED: Final = ("llm-rubric", "model-graded", "factuality", "g-eval", "answer-relevance",
                   "context-", "conversation-relevance", "search-rubric", "pi")  # fmt: skip
@@ -91,18 +93,24 @@ def _kind(part: Mapping[str, Any]) -> Kind:
 
 
 def _expected(result: Mapping[str, Any]) -> str | None:
-    """The value of an assertion `equals`; `{{name}}` is a variable of the test."""
+    """The value of an assertion `equals`, its `{{name}}` filled from the variables of the test."""
     graded = rows(fields(result.get("gradingResult")).get("componentResults"))
     stated = rows(fields(result.get("testCase")).get("assert"))
     for assertion in (*stated, *(fields(part.get("assertion")) for part in graded)):
         value = assertion.get("value")
         if assertion.get("type") == "equals" and isinstance(value, str):
-            name = value.strip()
-            if not (name.startswith("{{") and name.endswith("}}")):
-                return value
-            held = fields(result.get("vars")).get(name[2:-2].strip())
-            return held if isinstance(held, str) else None
+            return _rendered(value, fields(result.get("vars"))) if "{" in value else value
     return None
+
+
+def _rendered(template: str, values: Mapping[str, Any]) -> str | None:
+    """None where the template holds code, or a variable that is no text."""
+    try:
+        pieces = JINJA.read(template, None)
+    except ConfigError:
+        return None
+    texts = {name: value for name, value in values.items() if isinstance(value, str)}
+    return filled(pieces, texts) if texts.keys() >= set(variables(pieces)) else None
 
 
 PROMPTFOO = Format("promptfoo", sniff, read)

@@ -5,7 +5,6 @@ of targets, prompts or metrics. An example is its content: the same rows in anot
 another file, give the same ids and the same splits.
 """
 
-import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ from typing import Any
 
 from remask.errors import ConfigError, DataError
 from remask.identity import content_id
+from remask.placeholders import MESSAGE, filled, variables
 from remask.task.rows import Row, read_rows, rows_of
 from remask.trace import Example, Split
 
@@ -34,7 +34,6 @@ NO_ANSWERS = (
     "; if there are no right answers, name a judge: --judge openai:MODEL --rubric 'what a good "
     "answer is'"
 )
-_FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,16 +201,12 @@ def render(template: str, values: Mapping[str, str]) -> str:
 
     Raises KeyError for a column that `values` lacks.
     """
-    return _FIELD.sub(
-        lambda m: m[0][0] if m[1] is None else values[m[1].strip()],
-        template,
-    )
+    return filled(MESSAGE.read(template, None), values)
 
 
 def fields(template: str) -> tuple[str, ...]:
     """The columns that a template names, each once, in order."""
-    found = (m[1].strip() for m in _FIELD.finditer(template) if m[1] is not None)
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(variables(MESSAGE.read(template, None))))
 
 
 def _read_sources(data: Source, columns: Columns) -> list[_Source]:

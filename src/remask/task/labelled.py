@@ -6,13 +6,14 @@ and a metric that could not say give an Outcome without a score, never a 0.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from remask.errors import ConfigError
+from remask.placeholders import fill
 from remask.ports import Chooser, Metric, Reply, Target
-from remask.prompt import COLUMN, Prompt
+from remask.prompt import Prompt
 from remask.task.metrics import METRICS, Grade, canonical, grader, parse_label
 from remask.trace import Chat, Example, Feedback, Message, Outcome, Split, Trace
 
@@ -96,7 +97,7 @@ class LabelledTask:
     def _chosen(
         self, target: Chooser, examples: Sequence[Example], chats: Sequence[Chat]
     ) -> list[Outcome]:
-        options = [_fill_answer(self._answer, label) for label in self._labels]
+        options = [fill_answer(self._answer, label) for label in self._labels]
         replies = target.choose(chats, options)
         return [
             self._choice(example, reply, options)
@@ -148,7 +149,7 @@ class LabelledTask:
         """The right answer, said as the target would say it."""
         if not self._by_label or example.expected is None:
             return example.expected
-        return _fill_answer(self._answer, canonical(example.expected, self._labels) or "")
+        return fill_answer(self._answer, canonical(example.expected, self._labels) or "")
 
     def _trace(self, example: Example, response: str, grade: Grade) -> Trace:
         desired = self._desired(example)
@@ -182,28 +183,18 @@ def chat(prompt: Prompt, example: Example, role: Literal["system", "user"] = "sy
     return (Message("system", system), user) if system.strip() else (user,)
 
 
-def fill(text: str, row: Mapping[str, str]) -> str:
-    """`text` with {name}, {{name}} and ${name} replaced once where `row` has that column.
-
-    Everything else in braces stays as it is, and nothing is evaluated.
-    """
-    return COLUMN.sub(
-        lambda m: row.get((m[1] or m[2] or m[3] or "").strip(), m[0]),
-        text,
-    )
-
-
 def never_emitted(
     outcomes: Sequence[Outcome], labels: Sequence[str], answer: str = "{label}"
 ) -> tuple[str, ...]:
     """The labels that no response names: a sign of a wrong label or of a target that cannot."""
-    whole = {_fill_answer(answer, label): label for label in labels}
+    whole = {fill_answer(answer, label): label for label in labels}
     responses = {o.trace.response for o in outcomes if o.trace is not None}
     emitted = {whole.get(text) or parse_label(text, labels) for text in responses}
     return tuple(label for label in labels if label not in emitted)
 
 
-def _fill_answer(answer: str, label: str) -> str:
+def fill_answer(answer: str, label: str) -> str:
+    """The label as the target would say it. Nothing but {label} is replaced."""
     return answer.replace("{label}", label)
 
 

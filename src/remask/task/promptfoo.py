@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from remask.errors import DataError
-from remask.prompt import COLUMN
+from remask.placeholders import PROMPT, Variable
 from remask.task.assertions import Demands, Suite
 from remask.task.dataset import FRACTIONS, Columns, Dataset, load
 from remask.task.promptfoo_files import SUFFIXES, parse_yaml, read_config, read_text
@@ -165,10 +165,10 @@ def _editable(text: str, names: Collection[str], path: Path) -> str:
     """A Nunjucks text as a prompt of remask, which knows no raw blocks."""
     parts = _cut(text, "the prompt", path)
     for plain, _ in parts:
-        for found in COLUMN.finditer(plain):
-            if any(name and name.strip() in names for name in found.groups()):
+        for found in PROMPT.read(plain, names):
+            if isinstance(found, Variable):
                 raise DataError(
-                    f"the prompt holds {found[0]} as text, which remask would fill; give the "
+                    f"the prompt holds {found.source} as text, which remask would fill; give the "
                     "variable another name",
                     path,
                 )

@@ -1,6 +1,7 @@
-"""Prompts as templates of other engines: rendered by the real engine they give what remask fills
+"""Prompts as templates of other tools: rendered by the real engine they give what remask fills
 in, placeholders survive one by one, there and back is a fixed point, and nothing is evaluated."""
 
+import re
 from collections.abc import Callable, Mapping
 
 import jinja2
@@ -10,21 +11,24 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from remask.errors import ConfigError
-from remask.export.engines import (
-    DOUBLE,
+from remask.placeholders import (
     FORMAT,
     JINJA,
+    LANGFUSE,
+    MESSAGE,
     MLFLOW,
-    Engine,
+    PROMPT,
+    Syntax,
     Variable,
+    convert,
+    fill,
+    filled,
     restore,
-    split,
     translate,
     variables,
 )
-from remask.task.labelled import fill
 
-ENGINES = (DOUBLE, FORMAT, JINJA, MLFLOW)
+SYNTAXES = (LANGFUSE, FORMAT, JINJA, MLFLOW)
 VALUES = {"x": "{{7*7}}", "topic": "{% set a %}", "row_id": "«»", "y": ""}
 Render = Callable[[str, Mapping[str, str]], str]
 
@@ -52,12 +56,12 @@ def mlflow(template: str, values: Mapping[str, str]) -> str:
     """As MLflow's PromptVersion.format: Jinja where {% and %} occur, else known names."""
     if "{%" in template and "%}" in template:
         return jinja(template, values)
-    parts = split(template, values)
+    parts = PROMPT.read(template, values)
     return "".join(values[p.name] if isinstance(p, Variable) else p for p in parts)
 
 
 RENDER: dict[str, Render] = {
-    DOUBLE.name: langfuse,
+    LANGFUSE.name: langfuse,
     FORMAT.name: lambda template, values: template.format(**values),
     JINJA.name: jinja,
     MLFLOW.name: mlflow,
@@ -82,59 +86,64 @@ NAMES = st.sampled_from([None, ("x", "topic", "row_id"), ()])
 EASY = st.lists(st.one_of(PLACEHOLDERS, WORDS), max_size=10).map("".join)
 
 
+def names_in(prompt: str, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
+    return variables(PROMPT.read(prompt, names))
+
+
 def known(prompt: str, names: tuple[str, ...] | None) -> dict[str, str]:
-    return {name: VALUES.get(name, "?") for name in variables(prompt, names)}
+    return {name: VALUES.get(name, "?") for name in names_in(prompt, names)}
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
 @settings(max_examples=300, deadline=None)
 @given(PROMPTS, NAMES)
 def test_a_template_means_what_the_prompt_means_there_and_back(
-    engine: Engine, prompt: str, names: tuple[str, ...] | None
+    syntax: Syntax, prompt: str, names: tuple[str, ...] | None
 ) -> None:
     try:
-        template = translate(prompt, engine, names)
+        template = translate(prompt, syntax, names)
     except ConfigError as error:
-        assert engine is DOUBLE or "plain name" in str(error)  # the others can escape anything
+        assert syntax is LANGFUSE or "plain name" in str(error)  # the others can escape anything
         return
     values = known(prompt, names)
-    assert RENDER[engine.name](template, values) == fill(prompt, values)
+    assert RENDER[syntax.name](template, values) == fill(prompt, values)
     try:
-        back = restore(template, engine, names)
+        back = restore(template, syntax, names)
     except ConfigError:
         event("not read back")  # as text beside a variable would become one in remask
         return
-    assert translate(back, engine, names) == template
-    assert sorted(variables(back, names)) == sorted(variables(prompt, names))
+    assert translate(back, syntax, names) == template
+    assert sorted(names_in(back, names)) == sorted(names_in(prompt, names))
     assert fill(back, values) == fill(prompt, values)
 
 
-@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: engine.name)
+@pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
 @settings(max_examples=50, deadline=None)
 @given(EASY)
-def test_prompts_without_stray_braces_are_never_refused(engine: Engine, prompt: str) -> None:
-    template = translate(prompt, engine)
-    assert variables(restore(template, engine)) == variables(prompt)
+def test_prompts_without_stray_braces_are_never_refused(syntax: Syntax, prompt: str) -> None:
+    template = translate(prompt, syntax)
+    assert names_in(restore(template, syntax)) == names_in(prompt)
 
 
 @settings(max_examples=100, deadline=None)
 @given(PROMPTS, NAMES)
-def test_remask_reads_placeholders_as_its_tasks_fill_them(
+def test_a_prompt_is_filled_once_and_otherwise_unchanged(
     prompt: str, names: tuple[str, ...] | None
 ) -> None:
     values = known(prompt, names)
-    parts = split(prompt, names)
-    filled = "".join(values[p.name] if isinstance(p, Variable) else p for p in parts)
-    assert filled == fill(prompt, values)
+    parts = PROMPT.read(prompt, names)
+    written = r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}"
+    once = re.sub(written, lambda m: values.get((m[m.lastindex or 0]).strip(), m[0]), prompt)
+    assert filled(parts, values) == fill(prompt, values) == once
     assert "".join(p.source if isinstance(p, Variable) else p for p in parts) == prompt
 
 
 @pytest.mark.parametrize(
-    ("prompt", "engine", "template"),
+    ("prompt", "syntax", "template"),
     [
-        ("Hi {x}", DOUBLE, "Hi {{x}}"),
-        ("Hi {{ x }}, ${x}", DOUBLE, "Hi {{ x }}, {{x}}"),
-        ("Give {{7*7}} for {x}", DOUBLE, "Give {{7*7}} for {{x}}"),
+        ("Hi {x}", LANGFUSE, "Hi {{x}}"),
+        ("Hi {{ x }}, ${x}", LANGFUSE, "Hi {{ x }}, {{x}}"),
+        ("Give {{7*7}} for {x}", LANGFUSE, "Give {{7*7}} for {{x}}"),
         ("Hi {{x}}: {}", FORMAT, "Hi {x}: {{}}"),
         ("Hi {x}", JINJA, "Hi {{x}}"),
         ("{{7*7}} {x}", JINJA, "{% raw %}{{7*7}} {% endraw %}{{x}}"),
@@ -145,36 +154,36 @@ def test_remask_reads_placeholders_as_its_tasks_fill_them(
         ("{% if a %} {x}", MLFLOW, "{% raw %}{% if a %} {% endraw %}{{x}}"),
     ],
 )
-def test_how_it_is_written(prompt: str, engine: Engine, template: str) -> None:
-    assert translate(prompt, engine) == template
+def test_how_it_is_written(prompt: str, syntax: Syntax, template: str) -> None:
+    assert translate(prompt, syntax) == template
 
 
 def test_names_say_what_is_a_variable() -> None:
     text = "Answer {x} as {city} with {{city}}"
     assert translate(text, FORMAT, ("x",)) == "Answer {x} as {{city}} with {{{{city}}}}"
-    assert translate(text, DOUBLE, ("x",)) == "Answer {{x}} as {city} with {{city}}"
+    assert translate(text, LANGFUSE, ("x",)) == "Answer {{x}} as {city} with {{city}}"
     # MLflow insists on a value for every {{name}}, so that one must stand in a raw block.
     assert "{% raw %} as {city} with {{city}}{% endraw %}" in translate(text, MLFLOW, ("x",))
 
 
 @pytest.mark.parametrize(
-    ("prompt", "engine", "names"),
+    ("prompt", "syntax", "names"),
     [
-        ("{{ a {x} }}", DOUBLE, None),  # Langfuse would see one long name
+        ("{{ a {x} }}", LANGFUSE, None),  # Langfuse would see one long name
         ("{first name}", JINJA, ("first name",)),
         ("{true}", JINJA, None),
         ("{user.name}", FORMAT, None),
     ],
 )
 def test_what_an_engine_cannot_hold_is_refused(
-    prompt: str, engine: Engine, names: tuple[str, ...] | None
+    prompt: str, syntax: Syntax, names: tuple[str, ...] | None
 ) -> None:
     with pytest.raises(ConfigError, match=r"would misread|plain name"):
-        translate(prompt, engine, names)
+        translate(prompt, syntax, names)
 
 
 @pytest.mark.parametrize(
-    ("template", "engine"),
+    ("template", "syntax"),
     [
         ("{% if x %}a{% endif %}", JINJA),
         ("{{ x | upper }}", JINJA),
@@ -185,6 +194,52 @@ def test_what_an_engine_cannot_hold_is_refused(
         ("Costs {y}, {{y}}", FORMAT),  # {y} is a variable there, the other one would become one
     ],
 )
-def test_code_in_a_template_is_not_read_back(template: str, engine: Engine) -> None:
+def test_code_in_a_template_is_not_read_back(template: str, syntax: Syntax) -> None:
     with pytest.raises(ConfigError):
-        restore(template, engine)
+        restore(template, syntax)
+
+
+@pytest.mark.parametrize(
+    ("template", "prompt"),
+    [
+        ("Say {{-x-}} .", "Say{{x}}."),  # blanks go, as Jinja renders it
+        ("{%- raw -%} {{y}} {%- endraw %}{{x}}", "{{y}}{{x}}"),
+        ("{{ '}' }}{{x}}", "}{{x}}"),
+        ("one\r\ntwo {{x}}\r", "one\r\ntwo {{x}}\r"),
+        ("{{x}} a }} b #} c %} {", "{{x}} a }} b #} c %} {"),
+    ],
+)
+def test_jinja_is_read_as_its_lexer_reads_it(template: str, prompt: str) -> None:
+    assert restore(template, JINJA, ("x",)) == prompt
+
+
+@pytest.mark.parametrize("template", ["{{ x", "a\n{% raw %} b", "{{ 'a\\n' }}", "{{ (x }}", "{# x"])
+def test_jinja_that_is_never_closed_is_code_with_its_line(template: str) -> None:
+    line = template.count("\n") + 1
+    with pytest.raises(ConfigError, match=f"line {line} of the template holds code"):
+        restore(template, JINJA)
+
+
+def test_text_that_remask_would_fill_is_not_read_back() -> None:
+    template = "{% raw %}{{y}}{% endraw %} {{x}}"
+    assert restore(template, JINJA, ("x",)) == "{{y}} {{x}}"
+    with pytest.raises(ConfigError, match=r"remask would misread the prompt at '\{\{y\}\}'"):
+        restore(template, JINJA, ("x", "y"))
+
+
+COLUMNS = st.sampled_from(["a", "b c", "a.b", "x!r", "€"]).map(lambda name: Variable(name, ""))
+TEXTS = st.text(st.sampled_from("{}a $\n"), min_size=1, max_size=6)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(TEXTS, COLUMNS), max_size=5))
+def test_a_message_template_holds_any_text_and_any_column(
+    parts: list[tuple[str, Variable]],
+) -> None:
+    pieces = tuple(piece for part in parts for piece in part)
+    assert MESSAGE.read(MESSAGE.write(pieces), None) == pieces
+
+
+def test_a_jinja_message_becomes_a_template_over_columns() -> None:
+    template = "{x} of {{ thing }}{% raw %}{{7}}{% endraw %}"
+    assert convert(template, JINJA, MESSAGE) == "{{x}} of {thing}{{{{7}}}}"
