@@ -2,26 +2,22 @@
 what is shipped is what its results speak for."""
 
 import json
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.insert(1, str(Path(__file__).parent.parent / "benchmarks"))
-
-from acceptance import RESULTS, SIZES, alarms_table, climates, play, power_table
+from benchmarks.acceptance.fit import fit
+from benchmarks.acceptance.measure import Seen
+from benchmarks.acceptance.page import ALLOWED, PAGE, WORTH, pasted, shown_harmless
+from benchmarks.acceptance.rules import RULES, SHIPPED, both_halves, remembering
+from benchmarks.acceptance.run import RESULTS, SIZES, alarms_table, climates, play, power_table
+from benchmarks.acceptance.world import START, Climate, Kind, World
 from remask.errors import BudgetSpent
 from remask.evidence import accepts
 from remask.search import make_plan
-from simulation.fit import fit
-from simulation.measure import Seen
-from simulation.page import ALLOWED, PAGE, WORTH, pasted, shown_harmless
-from simulation.rules import RULES, SHIPPED, both_halves, remembering
-from simulation.world import START, Climate, Kind, World
 
 KINDS = (Kind(0.6, 0.0, 0.2, 0.8), Kind(0.4, -0.5, 0.1, 0.5))
 DIFFERENCES = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=60)

@@ -1,7 +1,7 @@
 """The harness of benchmarks/search.py: what it counts, withholds, seals, resumes and concludes."""
 
+import contextlib
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,26 +9,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(1, str(Path(__file__).parent.parent / "benchmarks"))
-
-import contextlib
-
-from harness.cells import Cell, CellFile, Protocol, Sealed, grid, hidden, pack, unpack
-from harness.demos import with_demos
-from harness.lab import Lab, open_lab
-from harness.meter import Counted
-from harness.play import play
-from harness.results import gather
-from harness.splits import check_rows, search_rows, test_rows, withheld_rows
-from harness.statistics import calls_to_share, difference, spread
-from optimisers import NAMES as OPTIMISERS
-from optimisers import few_shot, templates
+from benchmarks.optimisers import NAMES as OPTIMISERS
+from benchmarks.optimisers import few_shot, templates
+from benchmarks.optimisers.demos import with_demos
+from benchmarks.search.bootstrap import calls_to_share, difference, spread
+from benchmarks.search.cells import Cell, CellFile, Protocol, Sealed, grid, hidden, pack, unpack
+from benchmarks.search.lab import Lab, open_lab
+from benchmarks.search.meter import Counted
+from benchmarks.search.play import play
+from benchmarks.search.report import BEGIN, BEHIND, END, balanced, placed, report
+from benchmarks.search.results import gather
+from benchmarks.search.splits import check_rows, search_rows, test_rows, withheld_rows
+from benchmarks.tasks import NAMES, load_task
 from remask.errors import BudgetSpent
 from remask.ports import Reply
 from remask.prompt import Prompt
 from remask.trace import Chat, Example, Message, Outcome
-from search_report import BEGIN, BEHIND, END, balanced, placed, report
-from tasks import NAMES, load_task
 
 test_rows.__test__ = False  # type: ignore[attr-defined]  # no test, though its name begins so
 NOWHERE = Path("there-is-no-data")  # the task letters reads no file
@@ -301,8 +297,8 @@ def test_templates_find_the_prompt_that_works() -> None:
 
 
 def test_what_is_taken_from_the_writers_answer() -> None:
-    from optimisers.gepa_reflector import fenced
-    from optimisers.rewriter import instruction
+    from benchmarks.optimisers.gepa_reflector import fenced
+    from benchmarks.optimisers.rewriter import instruction
 
     assert instruction('Say the name." Here I') == "Say the name."
     assert instruction("Say the name. Then the") == "Say the name."
@@ -318,8 +314,8 @@ def test_command_hides_folders() -> None:
 @pytest.mark.slow
 def test_embedded_models_play_a_control(tmp_path: Path) -> None:
     """The real target under the real cap, and the writer of the controls."""
-    from harness.play import embedded_target
-    from harness.writer import Writer
+    from benchmarks.optimisers.writer import Writer
+    from benchmarks.search.play import embedded_target
     from remask.backbone.weights import load_base
 
     bench = load_task("letters")
@@ -336,7 +332,7 @@ def test_embedded_models_play_a_control(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_random_words_are_whole() -> None:
-    from optimisers.random_edits import RandomWords
+    from benchmarks.optimisers.random_edits import RandomWords
     from remask.backbone.weights import load_base
     from remask.ports import Hole
 
@@ -360,7 +356,7 @@ def test_few_shot_spends_its_budget_and_shows_train_rows_alone() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_gepa_ends_by_the_cap_and_reports_what_validates_best() -> None:
     pytest.importorskip("gepa")
-    from optimisers.evolving import evolve
+    from benchmarks.optimisers.evolving import evolve
 
     lab = lab_of(400)
     with contextlib.suppress(BudgetSpent):
@@ -384,7 +380,7 @@ def test_a_target_that_is_free_answers_in_its_own_words() -> None:
 
 
 def test_a_race_finds_the_one_good_candidate_and_keeps_out_of_a_lost_one() -> None:
-    from candidates import raced
+    from benchmarks.acceptance.candidates import raced
 
     gains = np.full((24, 100), -0.5)
     assert not raced(gains, gains).any()  # nothing leads: the start prompt stays
@@ -395,7 +391,7 @@ def test_a_race_finds_the_one_good_candidate_and_keeps_out_of_a_lost_one() -> No
 def test_an_arm_of_other_settings_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import candidates
+    from benchmarks.acceptance import candidates
 
     asked = {"start": "", "candidates": 48, "rows": 80}
     (tmp_path / "letters.remask.json").write_text(json.dumps({"asked": asked}))

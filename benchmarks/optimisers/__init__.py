@@ -2,7 +2,7 @@
 
 from importlib import import_module
 
-from harness.lab import Optimiser
+from benchmarks.search.lab import Optimiser
 
 # Key (also the module) -> what a table calls it, honestly.
 NAMES = {
@@ -20,5 +20,5 @@ NAMES = {
 
 
 def load_optimiser(name: str) -> Optimiser:
-    optimise: Optimiser = import_module(f"optimisers.{name}").optimise
+    optimise: Optimiser = import_module(f"benchmarks.optimisers.{name}").optimise
     return optimise

@@ -6,7 +6,7 @@ from typing import Any
 import gepa
 from gepa.core.adapter import EvaluationBatch
 
-from harness.lab import Lab
+from benchmarks.search.lab import Lab
 from remask.prompt import Prompt
 from remask.trace import Outcome
 

@@ -1,8 +1,8 @@
 """Few-shot selection, what most users do: the best of random demonstrations behind the seed."""
 
-from harness.demos import with_demos
-from harness.lab import Lab
-from optimisers.race import race
+from benchmarks.optimisers.demos import with_demos
+from benchmarks.optimisers.race import race
+from benchmarks.search.lab import Lab
 from remask.identity import rng_for
 
 SHOTS = (2, 4, 8)

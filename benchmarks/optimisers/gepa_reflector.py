@@ -2,9 +2,9 @@
 
 from itertools import count
 
-from harness.lab import Lab
-from harness.writer import Writer
-from optimisers.evolving import evolve
+from benchmarks.optimisers.evolving import evolve
+from benchmarks.optimisers.writer import Writer
+from benchmarks.search.lab import Lab
 from remask.backbone.weights import load_base
 from remask.identity import seed_for
 

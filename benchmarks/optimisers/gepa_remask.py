@@ -1,7 +1,7 @@
 """gepa's loop and acceptance with remask's diffusion proposer as reflection strategy."""
 
-from harness.lab import Lab
-from optimisers.evolving import COMPONENT, evolve
+from benchmarks.optimisers.evolving import COMPONENT, evolve
+from benchmarks.search.lab import Lab
 from remask.integrations.gepa import DiffusionReflection
 
 

@@ -1,6 +1,6 @@
 """The seed prompt is kept: where all others start."""
 
-from harness.lab import Lab
+from benchmarks.search.lab import Lab
 
 
 def optimise(lab: Lab) -> None:

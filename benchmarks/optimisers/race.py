@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from harness.lab import Lab
+from benchmarks.search.lab import Lab
 from remask.identity import rng_for
 from remask.prompt import Prompt
 

@@ -12,8 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from harness.lab import Lab
-from optimisers.searching import search_with
+from benchmarks.optimisers.searching import search_with
+from benchmarks.search.lab import Lab
 from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.identity import rng_for

@@ -1,7 +1,7 @@
 """remask as shipped: its proposer, plan and acceptance at the defaults."""
 
-from harness.lab import Lab
-from optimisers.searching import search_with
+from benchmarks.optimisers.searching import search_with
+from benchmarks.search.lab import Lab
 from remask.denoisers import make_denoiser
 from remask.proposers import make_proposer
 

@@ -3,8 +3,8 @@
 What it differs from remask is the noise that a difference of any two optimisers is made of.
 """
 
-from harness.lab import Lab
-from optimisers.remask import optimise_from
+from benchmarks.optimisers.remask import optimise_from
+from benchmarks.search.lab import Lab
 from remask.identity import seed_for
 
 

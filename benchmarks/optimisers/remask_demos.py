@@ -1,7 +1,7 @@
 """remask with up to eight demonstrations, as many as few-shot selection shows."""
 
-from harness.lab import Lab
-from optimisers.searching import search_with
+from benchmarks.optimisers.searching import search_with
+from benchmarks.search.lab import Lab
 from remask.config import make_config
 from remask.denoisers import make_denoiser
 from remask.proposers import make_proposer, with_demos

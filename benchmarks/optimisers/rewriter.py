@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.lab import Lab
-from harness.writer import Writer
-from optimisers.searching import search_with
+from benchmarks.optimisers.searching import search_with
+from benchmarks.optimisers.writer import Writer
+from benchmarks.search.lab import Lab
 from remask import guard
 from remask.backbone.weights import load_base
 from remask.condition import select

@@ -1,6 +1,6 @@
 """remask's search around any Proposer: what remask and its controls have in common."""
 
-from harness.lab import Lab
+from benchmarks.search.lab import Lab
 from remask.events import Accepted, State, advance
 from remask.ports import Proposer
 from remask.search import make_plan, search

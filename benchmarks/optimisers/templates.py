@@ -1,7 +1,7 @@
 """Best of the prompts that people write for the task."""
 
-from harness.lab import Lab
-from optimisers.race import race
+from benchmarks.optimisers.race import race
+from benchmarks.search.lab import Lab
 
 
 def optimise(lab: Lab) -> None:

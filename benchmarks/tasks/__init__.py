@@ -34,7 +34,7 @@ class BenchTask:
 
 def load_task(name: str) -> BenchTask:
     """The TASK of the module of that name."""
-    task = import_module(f"tasks.{name}").TASK
+    task = import_module(f"benchmarks.tasks.{name}").TASK
     assert isinstance(task, BenchTask)
     return task
 

@@ -5,7 +5,7 @@ looks like, where a forced choice between the labels leaves this target nothing 
 
 from dataclasses import replace
 
-from tasks import sst2
+from benchmarks.tasks import sst2
 
 TASK = replace(
     sst2.TASK,

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tasks import BenchTask, Row, jsonl
+from benchmarks.tasks import BenchTask, Row, jsonl
 
 
 def read(data: Path, file: str) -> list[Row]:

@@ -5,15 +5,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness.cells import Cell, CellFile, Protocol, pack, write_whole
-from harness.lab import Optimiser, make_task, open_lab
-from harness.splits import search_rows, test_rows, withheld_rows
+from benchmarks.search.cells import Cell, CellFile, Protocol, pack, write_whole
+from benchmarks.search.lab import Optimiser, make_task, open_lab
+from benchmarks.search.splits import search_rows, test_rows, withheld_rows
+from benchmarks.tasks import BenchTask, load_task
 from remask.errors import BudgetSpent
 from remask.identity import content_id
 from remask.ports import Target
 from remask.prompt import Prompt
 from remask.trace import Example, mean_score
-from tasks import BenchTask, load_task
 
 Load = Callable[[str], Optimiser]
 MakeTarget = Callable[[BenchTask], Target]

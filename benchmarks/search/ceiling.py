@@ -6,11 +6,11 @@ The maximum of many means is too high by chance; it bounds what a search could s
 import json
 from pathlib import Path
 
-from harness.cells import Protocol, mean, write_whole
-from harness.play import embedded_target, scored
-from harness.splits import withheld_rows
-from harness.writer import Writer
-from tasks import BenchTask, load_task
+from benchmarks.optimisers.writer import Writer
+from benchmarks.search.cells import Protocol, mean, write_whole
+from benchmarks.search.play import embedded_target, scored
+from benchmarks.search.splits import withheld_rows
+from benchmarks.tasks import BenchTask, load_task
 
 BATCH = 20  # prompts sampled at a time
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from harness.cells import mean, write_whole
+from benchmarks.search.cells import mean, write_whole
 
 
 def gather(runs: Path, out: Path, about: dict[str, str]) -> None:

@@ -8,11 +8,11 @@ optimisers, so that rows can be paired. How many they are is part of the protoco
 from collections.abc import Sequence
 from pathlib import Path
 
-from harness.cells import Protocol
+from benchmarks.search.cells import Protocol
+from benchmarks.tasks import BenchTask, Row
 from remask.identity import rng_for
 from remask.task.dataset import Columns, load
 from remask.trace import Example, Split
-from tasks import BenchTask, Row
 
 
 def search_rows(task: BenchTask, data: Path, seed: int, sizes: Protocol) -> tuple[Example, ...]:

@@ -21,17 +21,19 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from harness.ceiling import ceiling
-from harness.cells import Cell, Protocol, grid, hidden
-from harness.play import embedded_target, play
-from harness.results import gather
-from harness.splits import check_rows
-from optimisers import NAMES as OPTIMISERS
-from optimisers import load_optimiser
-from tasks import NAMES as TASKS
-from tasks import load_task
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
 
-RESULTS = Path(__file__).parent / "results" / "search.json"
+from benchmarks.optimisers import NAMES as OPTIMISERS
+from benchmarks.optimisers import load_optimiser
+from benchmarks.search.ceiling import ceiling
+from benchmarks.search.cells import Cell, Protocol, grid, hidden
+from benchmarks.search.play import embedded_target, play
+from benchmarks.search.results import gather
+from benchmarks.search.splits import check_rows
+from benchmarks.tasks import NAMES as TASKS
+from benchmarks.tasks import load_task
+
+RESULTS = Path(__file__).parents[1] / "results" / "search.json"
 
 
 def work(

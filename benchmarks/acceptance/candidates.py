@@ -12,20 +12,24 @@ arm is not run again; one of other settings is refused. The table comes last.
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.cells import Protocol, write_whole
-from harness.lab import Lab, open_lab
-from harness.play import embedded_target
-from harness.splits import search_rows
-from optimisers.random_edits import RandomWords
+from benchmarks.optimisers.random_edits import RandomWords
+from benchmarks.search.cells import Protocol, write_whole
+from benchmarks.search.lab import Lab, open_lab
+from benchmarks.search.play import embedded_target
+from benchmarks.search.splits import search_rows
+from benchmarks.tasks import NAMES, load_task
 from remask.backbone.weights import load_base
 from remask.condition import select
 from remask.config import make_config
@@ -34,7 +38,6 @@ from remask.ports import Context, Denoiser, Proposal
 from remask.propose import Choose
 from remask.proposers import make_proposer
 from remask.search import CANDIDATES, TRAINED
-from tasks import NAMES, load_task
 
 SEED = 100  # of no run of the grid
 DRAWS = 4000

@@ -7,15 +7,15 @@ each is asked on the same other train rows as the seed prompt. No test row is re
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness.lab import make_task
-from harness.play import embedded_target
+from benchmarks.search.lab import make_task
+from benchmarks.search.play import embedded_target
+from benchmarks.tasks import load_task
 from remask.config import make_config
 from remask.denoisers import make_denoiser
 from remask.identity import rng_for
 from remask.prompt import Prompt
 from remask.proposers import make_proposer
 from remask.task.dataset import Columns, load
-from tasks import load_task
 
 READ, ASKED, DRAWN = 48, 96, 24  # rows whose traces are read, rows asked, candidates of one draw
 

@@ -20,19 +20,21 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
+
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.acceptance.fit import fit
+from benchmarks.acceptance.measure import ASKED, Seen, measure
+from benchmarks.acceptance.page import PAGE, pasted
+from benchmarks.acceptance.rules import RULES, SHIPPED, Candidate
+from benchmarks.acceptance.world import START, Climate, Kind, World
 from remask.events import State, advance
 from remask.evidence import Verdict, accepts, compare
 from remask.search import make_plan, search
-from simulation.fit import fit
-from simulation.measure import ASKED, Seen, measure
-from simulation.page import PAGE, pasted
-from simulation.rules import RULES, SHIPPED, Candidate
-from simulation.world import START, Climate, Kind, World
 
-RESULTS = Path(__file__).parent / "results" / "acceptance.json"
+RESULTS = Path(__file__).parents[1] / "results" / "acceptance.json"
 HARM = 0.01  # ending more than so much below the seed prompt is what a rule must avoid
 UNCLEAR = (0.03, 0.06)  # shares of harmed runs that 1,000 do not tell from the 5 % allowed …
 AGAIN = 4  # … and so many times as many do

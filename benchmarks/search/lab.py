@@ -3,13 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from harness.meter import Counted
+from benchmarks.search.meter import Counted
+from benchmarks.tasks import BenchTask
 from remask.config import Config, make_config
 from remask.ports import Reply, Target
 from remask.prompt import Prompt
 from remask.task.labelled import LabelledTask
 from remask.trace import Chat, Example, mean_score
-from tasks import BenchTask
 
 
 @dataclass(slots=True)

@@ -8,8 +8,8 @@ from scipy.optimize import minimize
 from scipy.special import expit, ndtr, ndtri
 from scipy.stats import multinomial
 
-from simulation.measure import Seen
-from simulation.world import Kind
+from benchmarks.acceptance.measure import Seen
+from benchmarks.acceptance.world import Kind
 
 _X = np.linspace(-6, 6, 481)  # residues of the parent, for integrals
 _WEIGHT = np.exp(-(_X**2) / 2) / np.exp(-(_X**2) / 2).sum()

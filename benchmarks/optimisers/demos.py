@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from harness.lab import Lab
+from benchmarks.search.lab import Lab
 
 
 def with_demos(lab: Lab, n: int, rng: np.random.Generator) -> str:

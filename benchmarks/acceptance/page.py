@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.acceptance.rules import RULES, SHIPPED
 from remask.evidence import wilson
-from simulation.rules import RULES, SHIPPED
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "acceptance.md"
 ALLOWED = 0.05  # of runs that may end harmed, in any world

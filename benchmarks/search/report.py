@@ -9,19 +9,22 @@ docs/search.svg. Only (task, seed) pairs that every compared optimiser has are c
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
+
 import numpy as np
 
-from harness.cells import unpack
-from harness.chart import chart
-from harness.statistics import Difference, Table, calls_to_share, difference, spread
-from optimisers import NAMES
+from benchmarks.optimisers import NAMES
+from benchmarks.search.bootstrap import Difference, Table, calls_to_share, difference, spread
+from benchmarks.search.cells import unpack
+from benchmarks.search.chart import chart
 
 BEGIN, END = "<!-- search:begin -->", "<!-- search:end -->"
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PRIMARY = (("remask", "random_edits"), ("remask", "few_shot"))  # fixed before the grid was run
 BESIDE = (
     ("remask", "rewriter"),
