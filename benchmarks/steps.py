@@ -22,8 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout
 import torch
 from pydantic import TypeAdapter
 
-from benchmarks.search.cells import hidden
-from benchmarks.search.play import embedded_target
+from benchmarks.record import hidden
+from benchmarks.search.lab import embedded_target
 from benchmarks.tasks import BenchTask, load_task
 from remask.config import make_config
 from remask.report.steps import HEAD, cells, picture, remarks

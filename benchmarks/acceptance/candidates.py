@@ -1,6 +1,7 @@
 """What single edits of a prompt are worth: each candidate of an arm is asked on many rows.
 
-    python benchmarks/candidates.py --data FOLDER --out FOLDER [--tasks TASK ...] [--arms ARM ...]
+    python benchmarks/acceptance/candidates.py --data FOLDER --out FOLDER [--tasks TASK ...]
+                                               [--arms ARM ...]
 
 A search shows one number a run, and chance decides much of it. Here every candidate is asked on
 the same rows, so arms that differ in one setting can be told apart with far fewer calls. Traces
@@ -24,11 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.optimisers.random_edits import RandomWords
-from benchmarks.search.cells import Protocol, write_whole
-from benchmarks.search.lab import Lab, open_lab
-from benchmarks.search.play import embedded_target
-from benchmarks.search.splits import search_rows
+from benchmarks.optimisers.remask import RandomWords
+from benchmarks.record import write_json
+from benchmarks.search.lab import Lab, Protocol, embedded_target, open_lab, search_rows
 from benchmarks.tasks import NAMES, load_task
 from remask.backbone.weights import load_base
 from remask.condition import select
@@ -106,7 +105,7 @@ def main() -> None:
             path = args.out / f"{task}.{name}.json"
             if not path.exists():
                 row = played(task, ARMS[name], args.data, args.start, args.candidates, args.rows)
-                write_whole(path, json.dumps({"asked": asked, **row}))
+                write_json(path, {"asked": asked, **row})
             row = json.loads(path.read_text("utf-8"))
             if row["asked"] != asked:
                 raise SystemExit(
