@@ -22,7 +22,7 @@ import torch
 from remask import optimize
 from remask.backbone.weights import load_base
 from remask.dlm.embedded import EmbeddedDenoiser
-from remask.target.embedded import EmbeddedTarget
+from remask.models.embedded import EmbeddedTarget
 
 TIMED = {
     "target": (EmbeddedTarget, ("choose", "respond")),

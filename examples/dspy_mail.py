@@ -20,7 +20,7 @@ from dspy.lm15 import Response, Usage
 
 from remask.backbone.weights import load_base
 from remask.integrations.dspy import RemaskOptimizer, compare_programs
-from remask.target.embedded import EmbeddedTarget
+from remask.models.embedded import EmbeddedTarget
 from remask.trace import Message
 
 ANSWER = "This message is about {label}."

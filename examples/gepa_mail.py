@@ -19,7 +19,7 @@ from gepa.strategies.proposal_selection import BestImprovement
 from remask.backbone.weights import load_base
 from remask.evidence import compare
 from remask.integrations.gepa import DiffusionReflection, HardBudget, PairedAcceptance
-from remask.target.embedded import EmbeddedTarget
+from remask.models.embedded import EmbeddedTarget
 from remask.trace import Message
 
 ANSWER = "This message is about {label}."

@@ -22,7 +22,7 @@ from mlflow.genai.scorers import scorer
 from remask.backbone.weights import load_base
 from remask.evidence import compare
 from remask.integrations.mlflow import RemaskPromptOptimizer
-from remask.target.embedded import EmbeddedTarget
+from remask.models.embedded import EmbeddedTarget
 from remask.trace import Message
 
 ANSWER = "This message is about {label}."

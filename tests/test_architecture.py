@@ -27,7 +27,7 @@ ALLOWED = {
     "condition": {"trace", "ports", "text"},
     "backbone": {"errors", "identity"},
     "dlm": GROUND | {"backbone", "text"},
-    "target": GROUND | {"backbone", "budget", "store", "text"},
+    "models": GROUND | {"backbone", "budget", "store", "text"},
     "ingest": {"errors", "trace", "text", "identity"},
     "task": GROUND,
     "packing": GROUND | {"condition", "text"},
@@ -44,7 +44,7 @@ ALLOWED = {
     "result": GROUND | {"budget", "events"},
     "report": GROUND | {"budget", "events", "refined", "result", "store", "study"},
     "export": GROUND,
-    "serve": GROUND | {"backbone", "target"},
+    "serve": GROUND | {"backbone", "models"},
 }
 ROOTS = {
     "run",

@@ -99,7 +99,7 @@ def embedded_target(bench: BenchTask) -> Target:
     import torch
 
     from remask.backbone.weights import load_base
-    from remask.target.embedded import EmbeddedTarget
+    from remask.models.embedded import EmbeddedTarget
 
     torch.set_num_threads(1)
     return EmbeddedTarget(load_base(), max_tokens=bench.max_tokens)

@@ -152,7 +152,7 @@ def _revision(config: DlmConfig) -> "Revision":
 
 def _mercury(config: DlmConfig, name: str) -> Denoiser:
     from remask.dlm.mercury import LONGEST, STOP, MercuryDenoiser
-    from remask.target.fim import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
+    from remask.models.fim import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
 
     target = FimTarget(
         name or MERCURY_MODEL,
@@ -169,7 +169,7 @@ def _mercury(config: DlmConfig, name: str) -> Denoiser:
 
 def _chat(config: DlmConfig, name: str) -> Denoiser:
     from remask.dlm.chat import ChatDenoiser
-    from remask.target.openai import OpenAITarget
+    from remask.models.openai import OpenAITarget
 
     target = OpenAITarget(
         name,

@@ -13,8 +13,8 @@ from remask.budget import Price
 from remask.config import Config, EndpointConfig, RoleConfig, TargetConfig, TaskConfig
 from remask.errors import BackendError, ConfigError
 from remask.identity import content_id
+from remask.models.meter import Account
 from remask.prompt import Prompt
-from remask.target.meter import Account
 from remask.task.dataset import Dataset
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def find_prompt(values: dict[str, Any]) -> None:
 def open_inspect_task(config: Config, start: Prompt, account: Account) -> "InspectTask":
     """The task with its models, every call of which is booked in `account`."""
     suite = load(config)
-    from remask.target.inspect import InspectModels
+    from remask.models.inspect import InspectModels
     from remask.task.inspect import InspectTask
 
     models = InspectModels(

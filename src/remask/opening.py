@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from remask.inspecting import check_inspect_task, open_inspect_task
+from remask.models.meter import Account, meter
 from remask.ports import Closing, Target, Task
-from remask.target.meter import Account, meter
 from remask.wire import Job, check_fit, make_task
 
 

@@ -22,6 +22,7 @@ from remask.errors import ConfigError
 from remask.events import Event, State, Tested, advance, decode, encode, fold
 from remask.evidence import Estimate, estimate
 from remask.hooks import Hooks, Watcher, followed
+from remask.models.meter import Account, meter
 from remask.opening import check_task, open_task
 from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Task
 from remask.proposers import make_proposer, with_demos
@@ -30,7 +31,6 @@ from remask.result import RESULT, Result, make_result
 from remask.search import final_test, rows_of, search
 from remask.sourcing import sourced
 from remask.store import Store
-from remask.target.meter import Account, meter
 from remask.task.labelled import never_emitted
 from remask.trace import Outcome, Split
 from remask.wire import (

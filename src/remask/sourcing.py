@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from remask.budget import Spend
 from remask.events import Event, Sourced, State, advance, decode, encode
+from remask.models.meter import Account, meter
 from remask.ports import Closing
 from remask.queries import ask_queries
-from remask.target.meter import Account, meter
 from remask.wire import Job, make_target, queried_dataset
 
 ANSWER = 256  # tokens of an answer with messages, at least allowed

@@ -58,11 +58,11 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
     kind, _, name = config.model.partition(":")
     if kind == "embedded":
         from remask.backbone.weights import load_base
-        from remask.target.embedded import EmbeddedTarget
+        from remask.models.embedded import EmbeddedTarget
 
         return EmbeddedTarget(load_base(), max_tokens=config.max_tokens or ANSWER_TOKENS)
     if kind == "openai" and name:
-        from remask.target.openai import OpenAITarget
+        from remask.models.openai import OpenAITarget
 
         return OpenAITarget(
             name,
@@ -78,7 +78,7 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
                 f"the target {config.model} is a Python function; go on from Python: "
                 "remask.resume(run_dir, target=that_function)"
             )
-        from remask.target.function import FunctionTarget
+        from remask.models.function import FunctionTarget
 
         return FunctionTarget(respond)
     if kind == "inspect":

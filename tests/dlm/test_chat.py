@@ -20,10 +20,10 @@ from remask.dlm.families import render
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
 from remask.events import State
 from remask.hooks import Hooks
+from remask.models.openai import OpenAITarget
 from remask.ports import Canvas, Fill, Hole, Remote, Scorer
 from remask.run import _held
 from remask.store import Store
-from remask.target.openai import OpenAITarget
 from remask.trace import Trace
 from remask.wire import Parts, prepare
 from target.server import Behaviour, Server, answer, raw, status

@@ -13,9 +13,9 @@ from remask.denoisers import make_denoiser
 from remask.dlm.families import render
 from remask.dlm.mercury import CLOSING, LONGEST, OPENING, STOP, MercuryDenoiser
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
+from remask.models.fim import FimTarget
+from remask.models.scripted import ScriptedTarget
 from remask.ports import Canvas, Fill, Hole
-from remask.target.fim import FimTarget
-from remask.target.scripted import ScriptedTarget
 from remask.trace import Trace
 from target.server import Server, raw, status
 from writers import World, fills, play

@@ -10,8 +10,8 @@ import pytest
 
 from remask.backbone.weights import load_base
 from remask.export.promptfoo import CONFIG, SERVED, Model, compare
+from remask.models.embedded import EmbeddedTarget
 from remask.prompt import Prompt
-from remask.target.embedded import EmbeddedTarget
 from remask.task.assertions import Assertion, Demands
 from remask.trace import Example
 from serve.served import serving

@@ -22,7 +22,7 @@ ROWS = (
 def embedded():
     """The embedded target, loaded once."""
     from remask.backbone.weights import load_base
-    from remask.target.embedded import EmbeddedTarget
+    from remask.models.embedded import EmbeddedTarget
 
     return EmbeddedTarget(load_base(), max_tokens=8)
 

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from remask.errors import NumericsError
+from remask.models.generate import Writer
 from remask.serve.app import make_app
 from remask.serve.door import own_names
 from remask.serve.server import listen, make_server
-from remask.target.generate import Writer
 from remask.trace import Chat
 
 

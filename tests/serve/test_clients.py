@@ -17,7 +17,7 @@ import pytest
 from torch import Tensor
 
 from remask.backbone.weights import load_base
-from remask.target.embedded import EmbeddedTarget
+from remask.models.embedded import EmbeddedTarget
 from remask.trace import Chat, Message
 from serve.served import serving
 

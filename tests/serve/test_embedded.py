@@ -13,8 +13,8 @@ import openai
 import pytest
 
 from remask.backbone.weights import load_base
-from remask.target.embedded import EmbeddedTarget
-from remask.target.openai import OpenAITarget
+from remask.models.embedded import EmbeddedTarget
+from remask.models.openai import OpenAITarget
 from remask.trace import Chat, Message
 from serve.served import serving
 

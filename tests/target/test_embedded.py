@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import LlamaConfig, LlamaForCausalLM
 
-import remask.target.embedded as embedded
+import remask.models.embedded as embedded
 from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.errors import ConfigError, NumericsError
+from remask.models.embedded import EmbeddedTarget
 from remask.ports import Chooser, Reply
-from remask.target.embedded import EmbeddedTarget
 from remask.trace import Chat, Message
 
 START, END = 1, 2  # <|im_start|>, <|im_end|>

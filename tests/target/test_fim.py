@@ -3,8 +3,8 @@ import json
 import pytest
 
 from remask.errors import ConfigError, TargetRefused
+from remask.models.fim import FimTarget
 from remask.ports import Reply
-from remask.target.fim import FimTarget
 from remask.trace import Chat, Message
 from writers import fills, gap
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from remask.errors import ConfigError, TargetBusy, TargetRefused
+from remask.models.function import FunctionTarget
+from remask.models.scripted import ScriptedChooser, ScriptedTarget
 from remask.ports import Chooser, Reply
-from remask.target.function import FunctionTarget
-from remask.target.scripted import ScriptedChooser, ScriptedTarget
 from remask.trace import Chat, Message
 
 Messages = list[dict[str, str]]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from remask.target.generate import Decoding, answer, drawing
+from remask.models.generate import Decoding, answer, drawing
 from remask.trace import Chat, Message
 
 CHAT: Chat = (Message("user", ""),)

@@ -17,9 +17,9 @@ import remask
 from remask.budget import Budget, Price, Spend
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.identity import rng_for
+from remask.models.meter import CHUNK, Account, Meter, MeteredChooser, call_key, meter
 from remask.ports import Chooser, Reply
 from remask.store import Store
-from remask.target.meter import CHUNK, Account, Meter, MeteredChooser, call_key, meter
 from remask.trace import Chat, Message
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(remask.__file__).parents[1])}
@@ -356,7 +356,7 @@ from remask.budget import Budget
 from remask.errors import BudgetSpent
 from remask.ports import Reply
 from remask.store import Store
-from remask.target.meter import Account, Meter
+from remask.models.meter import Account, Meter
 from remask.trace import Message
 
 ROUNDS = 5
@@ -529,7 +529,7 @@ def test_killed_from_outside_at_a_random_moment(ram):
 def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from remask.backbone.weights import load_base
-    from remask.target.embedded import EmbeddedTarget
+    from remask.models.embedded import EmbeddedTarget
 
     class CutOnce(EmbeddedTarget):
         cut_at = 0  # the batch at which Ctrl-C comes
@@ -540,7 +540,7 @@ def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_pa
                 raise KeyboardInterrupt
             return super().choose(chats, options)
 
-    monkeypatch.setattr("remask.target.meter.CHUNK", 6)
+    monkeypatch.setattr("remask.models.meter.CHUNK", 6)
     system = Message("system", "Is the review positive or negative?")
     adjectives = ("fine", "dull", "a joy", "tedious and long", "moving", "weak")
     asked = [

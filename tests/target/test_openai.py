@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import BackendError, ConfigError, TargetRefused
+from remask.models.openai import OpenAITarget, retry_after_seconds, wait_seconds
 from remask.ports import Chooser, Reply
-from remask.target.openai import OpenAITarget, retry_after_seconds, wait_seconds
 from remask.trace import Chat, Message
 
 from .server import (
@@ -395,7 +395,7 @@ def test_without_the_sdk_the_error_says_what_to_install(
 
 def test_the_module_loads_no_sdk() -> None:
     code = (
-        "import sys, remask.target.openai, remask.target.function, remask.target.scripted\n"
+        "import sys, remask.models.openai, remask.models.function, remask.models.scripted\n"
         "heavy = {'openai', 'torch', 'transformers', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -5,9 +5,9 @@ import math
 import pytest
 
 from remask.errors import BudgetSpent, ConfigError, TargetRefused, TargetUnreliable
+from remask.models.scripted import ScriptedChooser, ScriptedTarget
 from remask.ports import Reply, Task
 from remask.prompt import Prompt
-from remask.target.scripted import ScriptedChooser, ScriptedTarget
 from remask.task.dataset import Columns, load
 from remask.task.labelled import SHARPNESS, LabelledTask, chat, fill, never_emitted
 from remask.task.metrics import judge
@@ -294,7 +294,7 @@ SENTENCES = [
 def test_the_embedded_target_for_real() -> None:
     pytest.importorskip("torch")
     from remask.backbone.weights import load_base
-    from remask.target.embedded import EmbeddedTarget
+    from remask.models.embedded import EmbeddedTarget
 
     rows = [{"input": text, "label": label, "split": "test"} for text, label in SENTENCES]
     dataset = load(rows, Columns("input", "label", "split"))

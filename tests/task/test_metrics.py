@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import BudgetSpent, ConfigError, TargetBusy, TargetError, TargetRefused
-from remask.target.scripted import ScriptedTarget
+from remask.models.scripted import ScriptedTarget
 from remask.task.metrics import (
     METRICS,
     ByFunction,

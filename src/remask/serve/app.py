@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Send
 
 from remask.errors import RemaskError
 from remask.identity import content_id
+from remask.models.generate import Part, Token, Writer, answer
 from remask.serve.door import Door
 from remask.serve.wire import (
     END,
@@ -33,7 +34,6 @@ from remask.serve.wire import (
     parse,
     usage,
 )
-from remask.target.generate import Part, Token, Writer, answer
 
 MAX_BODY = 1 << 20  # bytes; the model's window is about 40 kB of text
 _JSON = "application/json"

@@ -11,9 +11,9 @@ from starlette.types import ASGIApp
 
 from remask.backbone.weights import load_base
 from remask.errors import ConfigError
+from remask.models.embedded import EmbeddedTarget
 from remask.serve.app import make_app
 from remask.serve.door import loopback, own_names
-from remask.target.embedded import EmbeddedTarget
 
 GRACE = 5  # seconds for answers in flight when the server stops
 CONNECTIONS = 256  # at a time; more get 503

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from remask.target.generate import Decoding, Finish, Token
+from remask.models.generate import Decoding, Finish, Token
 from remask.trace import Chat, Message, Role
 
 if TYPE_CHECKING:

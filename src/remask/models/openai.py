@@ -23,8 +23,8 @@ import numpy as np
 
 from remask.errors import BackendError, ConfigError, TargetBusy, TargetError, TargetRefused
 from remask.identity import content_id, rng_for
+from remask.models.pool import ordered_map
 from remask.ports import Reply
-from remask.target.pool import ordered_map
 from remask.trace import Chat
 
 if TYPE_CHECKING:

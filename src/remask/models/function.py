@@ -12,8 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 
 from remask.errors import ConfigError, TargetRefused
+from remask.models.pool import ordered_map
 from remask.ports import Reply
-from remask.target.pool import ordered_map
 from remask.trace import Chat
 
 Function = Callable[[list[dict[str, str]]], str]

@@ -10,7 +10,7 @@ prompts and traces.
 from collections.abc import Callable
 from typing import Any
 
-from remask.target.openai import OpenAITarget
+from remask.models.openai import OpenAITarget
 from remask.trace import Chat
 
 MERCURY_URL = "https://api.inceptionlabs.ai/v1"

@@ -32,9 +32,9 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 from remask.budget import Price, Spend, check_price, shortfall
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.identity import content_id
+from remask.models.meter import Account
 from remask.ports import Overheard
 from remask.prompt import Prompt
-from remask.target.meter import Account
 from remask.text import spelled_call
 from remask.trace import Chat, Message
 
