@@ -17,19 +17,21 @@ import time
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout
+
 import torch
 from pydantic import TypeAdapter
 
-from harness.cells import hidden
-from harness.play import embedded_target
+from benchmarks.record import hidden
+from benchmarks.search.lab import embedded_target
+from benchmarks.tasks import BenchTask, load_task
 from remask.api.build_models import Respond
-from remask.api.job import Given
+from remask.api.build_task import Given
 from remask.config import make_config
 from remask.report.steps import HEAD, cells, picture, remarks
 from remask.study import STEPS, Cell, Study
 from remask.studying import Order, play, prepared
 from remask.trace import Message
-from tasks import BenchTask, load_task
 
 ROOT = Path(__file__).parent.parent
 TASKS = ("sst2", "mrpc", "snli", "letters", "reviews")

@@ -1,27 +1,22 @@
-"""The simulated world of benchmarks/acceptance.py: true values, budgets, rules, the fit; and that
+"""The simulated world of benchmarks/acceptance: true values, budgets, rules, the fit; and that
 what is shipped is what its results speak for."""
 
 import json
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.insert(1, str(Path(__file__).parent.parent / "benchmarks"))
-
-from acceptance import RESULTS, SIZES, alarms_table, climates, play, power_table
+from benchmarks.acceptance.fit import Seen, fit
+from benchmarks.acceptance.page import ALLOWED, PAGE, WORTH, pasted, shown_harmless
+from benchmarks.acceptance.rules import RULES, SHIPPED, both_halves, remembering
+from benchmarks.acceptance.run import RESULTS, SIZES, alarms_table, climates, play, power_table
+from benchmarks.acceptance.world import START, Climate, Kind, World
 from remask.errors import BudgetSpent
 from remask.evidence import accepts
 from remask.search import make_plan
-from simulation.fit import fit
-from simulation.measure import Seen
-from simulation.page import ALLOWED, PAGE, WORTH, pasted, shown_harmless
-from simulation.rules import RULES, SHIPPED, both_halves, remembering
-from simulation.world import START, Climate, Kind, World
 
 KINDS = (Kind(0.6, 0.0, 0.2, 0.8), Kind(0.4, -0.5, 0.1, 0.5))
 DIFFERENCES = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=60)
@@ -119,7 +114,7 @@ def test_a_run_of_the_results_can_be_played_again() -> None:
 def test_the_shipped_rule_gains_most_of_those_shown_harmless() -> None:
     """No other one that is shown to harm at most 5 % gains WORTH more, over both budgets."""
     rows = KNOWN["rules"]
-    assert {row["rule"] for row in rows} == set(RULES), "run benchmarks/acceptance.py rules again"
+    assert {row["rule"] for row in rows} == set(RULES), "run acceptance/run.py rules again"
     assert shown_harmless(rows, SHIPPED)
     assert not shown_harmless(rows, "any gain"), "or there would be no need of a margin"
     for rule in RULES:
@@ -136,4 +131,4 @@ def test_false_alarms_with_the_search_included() -> None:
 
 def test_the_page_shows_the_results() -> None:
     page = PAGE.read_text("utf-8")
-    assert pasted(page, KNOWN) == page, "run benchmarks/acceptance.py page"
+    assert pasted(page, KNOWN) == page, "run benchmarks/acceptance/run.py page"

@@ -1,14 +1,11 @@
 """benchmarks/adapter_report.py: what searches with this adapter and another differ by."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(1, str(Path(__file__).parent.parent / "benchmarks"))
-
-from adapter_report import searches, searches_table
-from harness.cells import SYMBOLS
+from benchmarks.denoiser.adapter_report import searches, searches_table
+from benchmarks.search.cells import SYMBOLS
 
 RIGHT, WRONG = SYMBOLS[-1], SYMBOLS[0]
 

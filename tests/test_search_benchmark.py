@@ -1,7 +1,7 @@
-"""The harness of benchmarks/search.py: what it counts, withholds, seals, resumes and concludes."""
+"""benchmarks/search: what it counts, withholds, seals, resumes and concludes."""
 
+import contextlib
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,26 +9,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(1, str(Path(__file__).parent.parent / "benchmarks"))
-
-import contextlib
-
-from harness.cells import Cell, CellFile, Protocol, Sealed, grid, hidden, pack, unpack
-from harness.demos import with_demos
-from harness.lab import Lab, open_lab
-from harness.meter import Counted
-from harness.play import play
-from harness.results import gather
-from harness.splits import check_rows, search_rows, test_rows, withheld_rows
-from harness.statistics import calls_to_share, difference, spread
-from optimisers import NAMES as OPTIMISERS
-from optimisers import few_shot, templates
+from benchmarks.optimisers import NAMES as OPTIMISERS
+from benchmarks.optimisers.baselines import few_shot, templates, with_demos
+from benchmarks.record import hidden, placed
+from benchmarks.search.bootstrap import calls_to_share, difference, spread
+from benchmarks.search.cells import Cell, CellFile, Sealed, gather, grid, pack, play, unpack
+from benchmarks.search.lab import (
+    Counted,
+    Lab,
+    Protocol,
+    check_rows,
+    open_lab,
+    search_rows,
+    test_rows,
+    withheld_rows,
+)
+from benchmarks.search.report import BEHIND, balanced, report
+from benchmarks.tasks import NAMES, load_task
 from remask.errors import BudgetSpent
 from remask.ports import Reply
 from remask.prompt import Prompt
 from remask.trace import Chat, Example, Message, Outcome
-from search_report import BEGIN, BEHIND, END, balanced, placed, report
-from tasks import NAMES, load_task
 
 test_rows.__test__ = False  # type: ignore[attr-defined]  # no test, though its name begins so
 NOWHERE = Path("there-is-no-data")  # the task letters reads no file
@@ -287,27 +288,25 @@ def test_report_from_cells(tmp_path: Path) -> None:
     assert {"withheld", "test", "n_test", "seed_test", "prompt"} <= set(last)
 
 
-def test_block_is_replaced_and_appended_once() -> None:
-    page = placed("# Page\n", "one", append=True)
-    assert placed(page, "two", append=True) == page.replace("one", "two")
-    assert placed("# Readme\n", "one", append=False) == "# Readme\n"
-    assert page.count(BEGIN) == page.count(END) == 1
+def test_what_stands_between_the_marks_is_replaced() -> None:
+    page = "# Page\n<!-- x:begin -->\none\n<!-- x:end -->\nmore\n"
+    assert placed(page, "x", "two") == page.replace("one", "two")
+    with pytest.raises(SystemExit, match="<!-- y:begin -->"):
+        placed(page, "y", "two")
 
 
 def test_templates_find_the_prompt_that_works() -> None:
     lab = lab_of(800)
-    templates.optimise(lab)
+    templates(lab)
     assert "message" in lab.at(800) and lab.counted.spent <= 800
 
 
 def test_what_is_taken_from_the_writers_answer() -> None:
-    from optimisers.gepa_reflector import fenced
-    from optimisers.rewriter import instruction
+    from benchmarks.optimisers.rewriter import instruction
 
     assert instruction('Say the name." Here I') == "Say the name."
     assert instruction("Say the name. Then the") == "Say the name."
     assert instruction("Say the name") == "Say the name"
-    assert fenced("Here:\n```\nSay the name.\n```") and not fenced("```\nSay")
 
 
 def test_command_hides_folders() -> None:
@@ -318,8 +317,8 @@ def test_command_hides_folders() -> None:
 @pytest.mark.slow
 def test_embedded_models_play_a_control(tmp_path: Path) -> None:
     """The real target under the real cap, and the writer of the controls."""
-    from harness.play import embedded_target
-    from harness.writer import Writer
+    from benchmarks.optimisers.rewriter import Writer
+    from benchmarks.search.lab import embedded_target
     from remask.backbone.weights import load_base
 
     bench = load_task("letters")
@@ -336,7 +335,7 @@ def test_embedded_models_play_a_control(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_random_words_are_whole() -> None:
-    from optimisers.random_edits import RandomWords
+    from benchmarks.optimisers.remask import RandomWords
     from remask.backbone.weights import load_base
     from remask.ports import Hole
 
@@ -348,7 +347,7 @@ def test_random_words_are_whole() -> None:
 
 def test_few_shot_spends_its_budget_and_shows_train_rows_alone() -> None:
     lab = lab_of(800)
-    few_shot.optimise(lab)
+    few_shot(lab)
     assert 700 < lab.counted.spent <= 800
     rng = np.random.default_rng(0)
     shown = with_demos(lab, 8, rng)
@@ -360,12 +359,13 @@ def test_few_shot_spends_its_budget_and_shows_train_rows_alone() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_gepa_ends_by_the_cap_and_reports_what_validates_best() -> None:
     pytest.importorskip("gepa")
-    from optimisers.evolving import evolve
+    from benchmarks.optimisers.gepa import evolve, fenced
 
     lab = lab_of(400)
     with contextlib.suppress(BudgetSpent):
         evolve(lab, reflection_lm=lambda prompt: "```\nCopy the message.\n```")
     assert lab.at(400) == "Copy the message." and lab.counted.spent <= 400
+    assert fenced("Here:\n```\nSay the name.\n```") and not fenced("```\nSay")
 
 
 def test_a_target_that_is_free_answers_in_its_own_words() -> None:
@@ -384,7 +384,7 @@ def test_a_target_that_is_free_answers_in_its_own_words() -> None:
 
 
 def test_a_race_finds_the_one_good_candidate_and_keeps_out_of_a_lost_one() -> None:
-    from candidates import raced
+    from benchmarks.acceptance.candidates import raced
 
     gains = np.full((24, 100), -0.5)
     assert not raced(gains, gains).any()  # nothing leads: the start prompt stays
@@ -395,7 +395,7 @@ def test_a_race_finds_the_one_good_candidate_and_keeps_out_of_a_lost_one() -> No
 def test_an_arm_of_other_settings_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import candidates
+    from benchmarks.acceptance import candidates
 
     asked = {"start": "", "candidates": 48, "rows": 80}
     (tmp_path / "letters.remask.json").write_text(json.dumps({"asked": asked}))

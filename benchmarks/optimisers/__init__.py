@@ -1,24 +1,26 @@
-"""The optimisers of the search benchmark, one file each; a file has a function `optimise(lab)`."""
+"""The optimisers of the search benchmark: functions of a lab, in four modules."""
 
 from importlib import import_module
 
-from harness.lab import Optimiser
+from benchmarks.search.lab import Optimiser
 
-# Key (also the module) -> what a table calls it, honestly.
-NAMES = {
-    "remask": "remask",
-    "remask_again": "remask, other draws (A/A)",
-    "random_edits": "remask, random words instead of the DLM",
-    "rewriter": "135M autoregressive rewriter",
-    "gepa_reflector": "gepa, 135M reflector",
-    "gepa_remask": "gepa with remask as proposer",
-    "few_shot": "few-shot, best of random demonstrations",
-    "remask_demos": "remask with up to eight demonstrations",
-    "templates": "best of human templates",
-    "nothing": "the seed prompt",
+# Key, which is also the function -> its module, and what a table calls it, honestly.
+_FOUND = {
+    "remask": ("remask", "remask"),
+    "remask_again": ("remask", "remask, other draws (A/A)"),
+    "random_edits": ("remask", "remask, random words instead of the DLM"),
+    "rewriter": ("rewriter", "135M autoregressive rewriter"),
+    "gepa_reflector": ("gepa", "gepa, 135M reflector"),
+    "gepa_remask": ("gepa", "gepa with remask as proposer"),
+    "few_shot": ("baselines", "few-shot, best of random demonstrations"),
+    "remask_demos": ("remask", "remask with up to eight demonstrations"),
+    "templates": ("baselines", "best of human templates"),
+    "nothing": ("baselines", "the seed prompt"),
 }
+NAMES = {key: name for key, (_, name) in _FOUND.items()}
 
 
-def load_optimiser(name: str) -> Optimiser:
-    optimise: Optimiser = import_module(f"optimisers.{name}").optimise
+def load_optimiser(key: str) -> Optimiser:
+    module = import_module(f"benchmarks.optimisers.{_FOUND[key][0]}")
+    optimise: Optimiser = getattr(module, key)
     return optimise

@@ -1,15 +1,126 @@
-"""remask as shipped: its proposer, plan and acceptance at the defaults."""
+"""remask as shipped, and with one thing changed: other draws, demonstrations, random words."""
 
-from harness.lab import Lab
-from optimisers.searching import search_with
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from benchmarks.search.lab import Lab
 from remask.api.build_models import make_denoiser
-from remask.api.build_proposer import make_proposer
+from remask.api.build_proposer import make_proposer, with_demos
+from remask.backbone.model import Backbone
+from remask.backbone.weights import load_base
+from remask.config import make_config
+from remask.events import Accepted, State, advance
+from remask.identity import rng_for, seed_for
+from remask.ports import Canvas, Context, Fill, Hole, Proposer
+from remask.search import make_plan, search
+
+SHOWN = 8  # demonstrations, as many as few-shot selection shows
+WORDS = 5000
+PIECE = 0.2  # probability of going on from which a word is taken for a piece
+CHUNK = 250
 
 
-def optimise(lab: Lab) -> None:
-    optimise_from(lab, lab.seed)
+def remask(lab: Lab) -> None:
+    """Its proposer, plan and acceptance at the defaults."""
+    search_with(lab, shipped(lab), lab.seed)
 
 
-def optimise_from(lab: Lab, seed: int) -> None:
+def remask_again(lab: Lab) -> None:
+    """A/A: the same rows, with other draws of the search and of the proposer.
+
+    What it differs from remask is the noise that a difference of any two optimisers is made of.
+    """
+    search_with(lab, shipped(lab), seed_for(lab.seed, "again"))
+
+
+def remask_demos(lab: Lab) -> None:
+    values = lab.config.model_dump()
+    config = make_config({**values, "search": {**values["search"], "demos": SHOWN}}, "benchmark")
+    search_with(lab, with_demos(config, lab.start, shipped(lab)), lab.seed)
+
+
+def random_edits(lab: Lab) -> None:
+    """The control: remask whole, only that random words fill the holes instead of the DLM's text.
+
+    Masks, lengths, guard, plan and acceptance are remask's; `blame` needs probabilities and drops
+    out.
+    """
+    words = RandomWords(load_base())
+    search_with(lab, make_proposer(lab.config, lab.start, words, lab.bench.labels), lab.seed)
+
+
+def shipped(lab: Lab) -> Proposer:
     denoiser = make_denoiser(lab.config.dlm)
-    search_with(lab, make_proposer(lab.config, lab.start, denoiser, lab.bench.labels), seed)
+    return make_proposer(lab.config, lab.start, denoiser, lab.bench.labels)
+
+
+def search_with(lab: Lab, proposer: Proposer, seed: int) -> None:
+    """remask's own plan; each accepted prompt is reported. seed: of all that is drawn."""
+    rows = [len(lab.task.ids(split)) for split in ("train", "validation")]
+    plan, state = make_plan(lab.cap, *rows), State()
+    for event in search(state, lab.start, plan, lab.task, proposer, seed):
+        state = advance(state, event)
+        if isinstance(event, Accepted):
+            lab.report(state.prompt(event.id).text)
+
+
+@dataclass(frozen=True)
+class RandomWords:
+    """A Denoiser that reads nothing; its fills have as many tokens as the holes, at most.
+
+    The words are the first of the vocabulary, which are the frequent ones, that the model itself
+    takes for whole: pieces such as " dri" would make the control weaker than chance.
+    """
+
+    backbone: Backbone
+
+    @cached_property
+    def words(self) -> tuple[str, ...]:
+        """Words of one token, in the order of the vocabulary."""
+        texts = self.backbone.tokenizer.decode_batch([[i] for i in range(self.backbone.size)])
+        tokens: dict[str, int] = {}
+        for token, text in enumerate(texts):
+            word = text.strip()
+            if text.startswith(" ") and word.isalpha() and word.isascii() and len(word) > 1:
+                tokens.setdefault(word, token)
+        frequent = dict(list(tokens.items())[:WORDS])
+        letters = torch.tensor([text[:1].isalpha() for text in texts])
+        going_on = self._followed(list(frequent.values()), letters)
+        return tuple(w for w, p in zip(frequent, going_on, strict=True) if p < PIECE)
+
+    def _followed(self, tokens: Sequence[int], by: Tensor) -> list[float]:
+        """The probability that a token of `by` (V,) bool follows each of `tokens`."""
+        backbone = self.backbone
+        start = torch.tensor([backbone.encode("Use the word")])
+        _, past = backbone.read(start, torch.ones_like(start, dtype=torch.bool))
+        found: list[float] = []
+        for begin in range(0, len(tokens), CHUNK):
+            ids = torch.tensor(tokens[begin : begin + CHUNK])[:, None]
+            hidden = backbone.read_hidden(ids, torch.ones_like(ids, dtype=torch.bool), past)
+            chance = backbone.logits(hidden[:, -1]).softmax(-1)
+            found += chance[:, by].sum(1).tolist()
+        return found
+
+    def count(self, text: str) -> int:
+        return len(self.backbone.encode(text))
+
+    def infill(self, context: Context, canvases: Sequence[Canvas], seed: int) -> list[Fill]:
+        return [
+            Fill(
+                tuple(
+                    self._words(part.tokens, seed, i, j)
+                    for j, part in enumerate(canvas)
+                    if isinstance(part, Hole)
+                ),
+                0.0,
+            )
+            for i, canvas in enumerate(canvases)
+        ]
+
+    def _words(self, n: int, seed: int, *path: int) -> str:
+        chosen = rng_for(seed, "words", *path).integers(0, len(self.words), n)
+        return " ".join(self.words[i] for i in chosen)

@@ -1,15 +1,17 @@
 """The autoregressive model of the DLM's size writes the prompt anew; the search is remask's."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.lab import Lab
-from harness.writer import Writer
-from optimisers.searching import search_with
+import torch
+
+from benchmarks.optimisers.remask import search_with
+from benchmarks.search.lab import Lab
 from remask import guard
+from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.condition import select
-from remask.identity import rng_for
+from remask.identity import rng_for, seed_for
 from remask.ports import Proposal
 from remask.prompt import Prompt
 from remask.trace import Trace
@@ -25,6 +27,61 @@ Inputs and right answers:
 BEGUN = 'The instruction is: "'
 EXAMPLES = 4
 EXAMPLE_TOKENS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Writer:
+    """SmolLM2-135M-Instruct, asked in one user turn. The same weights as the frozen target, but
+    its calls write prompts and are no target calls."""
+
+    backbone: Backbone
+    temperature: float = 0.8
+    top_p: float = 0.95
+
+    @torch.inference_mode()
+    def write(
+        self,
+        message: str,
+        n: int,
+        seed: int,
+        max_tokens: int = 64,
+        begun: str = "",
+        ended: Callable[[str], bool] = lambda text: False,
+    ) -> list[str]:
+        """`n` answers to `message`, which is cut at the front where it is too long. `begun`: how
+        all of them begin; it is not part of what comes back. `ended`: whether an answer says
+        enough as it stands, so that no more of it is written."""
+        model = self.backbone
+        room = model.window - max_tokens - 64
+        message = model.decode(model.encode(message)[-room:])
+        asked = [*model.turn("user", message), *model.opening("assistant"), *model.encode(begun)]
+        ids = torch.tensor([asked])
+        hidden, memory = model.read(ids, torch.ones_like(ids, dtype=torch.bool))
+        memory, last = memory.select(torch.zeros(n, dtype=torch.long)), hidden[:, -1].expand(n, -1)
+        stops = {model.token_id("<|im_end|>"), model.token_id("<|endoftext|>")}
+        source = torch.Generator().manual_seed(seed_for(seed, "writer") % 2**62)
+        written: list[list[int]] = [[] for _ in range(n)]
+        done = [False] * n
+        for _ in range(max_tokens):
+            tokens = self._pick(model.logits(last), source)
+            for row, token in enumerate(tokens.tolist()):
+                done[row] = done[row] or token in stops
+                if not done[row]:
+                    written[row].append(token)
+                    done[row] = ended(model.decode(written[row]))
+            if all(done):
+                break
+            one = torch.ones(n, 1, dtype=torch.bool)
+            states, memory = model.read(tokens[:, None], one, memory)
+            last = states[:, 0]
+        return [model.decode(row).strip() for row in written]
+
+    def _pick(self, logits: torch.Tensor, source: torch.Generator) -> torch.Tensor:
+        """Nucleus sampling (arXiv 1904.09751): (N, V) logits to (N,) tokens."""
+        chances, order = (logits.float() / self.temperature).softmax(-1).sort(-1, descending=True)
+        chances = chances.masked_fill(chances.cumsum(-1) - chances > self.top_p, 0.0)
+        place = torch.multinomial(chances, 1, generator=source)
+        return order.gather(-1, place)[:, 0]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +134,5 @@ def instruction(text: str) -> str:
     return (inside if quote else inside[: inside.rfind(".") + 1] or inside).strip()
 
 
-def optimise(lab: Lab) -> None:
+def rewriter(lab: Lab) -> None:
     search_with(lab, Rewriter(lab, Writer(load_base())), lab.seed)

@@ -8,9 +8,9 @@ The target half can do it: told only to write, it writes to a Mr. Smith or talks
 import re
 from pathlib import Path
 
+from benchmarks.tasks import BenchTask, Row
 from remask.identity import rng_for
 from remask.trace import Example
-from tasks import BenchTask, Row
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -1,14 +1,11 @@
 """benchmarks/domain.py on a corpus of a few prompts, with the real embedded model."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.insert(1, str(Path(__file__).parent.parent.parent / "benchmarks"))
-
-from domain import main
+from benchmarks.denoiser.domain import main
 
 
 @pytest.mark.slow

@@ -15,11 +15,11 @@ pytest.importorskip("inspect_ai")
 EXAMPLE = Path(__file__).parents[2] / "examples" / "inspect"
 sys.path.insert(0, str(EXAMPLE))
 
+from desk import POLICY, TEMPLATE  # noqa: E402
 from inspect_ai.scorer import Score  # noqa: E402
 from loopback import Loopback, Message, call, say  # noqa: E402
 
 import remask  # noqa: E402
-from desk import POLICY, TEMPLATE  # noqa: E402
 from remask.api.job import Hooks, Job, open_job  # noqa: E402
 from remask.budget import Spend  # noqa: E402
 from remask.cli import main  # noqa: E402

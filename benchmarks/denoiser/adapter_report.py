@@ -10,18 +10,21 @@ benchmarks/results/search.json; the second writes the page and the picture from 
 
 import argparse
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
+
 import matplotlib
 from matplotlib.figure import Figure
 
-from harness.statistics import difference
-from search_report import Rows, balanced, tables
+from benchmarks.search.bootstrap import difference
+from benchmarks.search.report import Rows, balanced, tables
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "benchmarks" / "results" / "adapter.json"
 GRID = ROOT / "benchmarks" / "results" / "search.json"
 PAGE, PICTURE = ROOT / "docs" / "adapter.md", ROOT / "docs" / "adapter.svg"

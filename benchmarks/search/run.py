@@ -1,53 +1,33 @@
 """The search benchmark: task × optimiser × seed, in which only the optimiser varies.
 
-    python benchmarks/search.py --data FOLDER --runs FOLDER [--jobs 2] [--optimisers NAME …]
-    python benchmarks/search.py --data FOLDER --runs FOLDER --ceiling
+    python benchmarks/search/run.py --data FOLDER --runs FOLDER [--jobs 2] [--optimisers NAME …]
+    python benchmarks/search/run.py --data FOLDER --runs FOLDER --ceiling
 
 --data holds the folders sst2, sst5, snli and mrpc, each with train.jsonl, validation.jsonl and
 test.jsonl. --runs keeps every finished stage of a cell: the same command goes on where it was cut.
 After each cell benchmarks/results/search.json is written anew. The protocol is in
-docs/benchmarks.md; the tables come from benchmarks/search_report.py. --no-test is for pilots: it
+docs/benchmarks.md; the tables come from benchmarks/search/report.py. --no-test is for pilots: it
 leaves the sealed rows unread and writes its rows to the runs folder alone.
 """
 
 import argparse
 import multiprocessing
 import os
-import platform
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
-from harness.ceiling import ceiling
-from harness.cells import Cell, Protocol, grid, hidden
-from harness.play import embedded_target, play
-from harness.results import gather
-from harness.splits import check_rows
-from optimisers import NAMES as OPTIMISERS
-from optimisers import load_optimiser
-from tasks import NAMES as TASKS
-from tasks import load_task
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
 
-RESULTS = Path(__file__).parent / "results" / "search.json"
-
-
-def work(
-    cell: Cell, protocol: Protocol, data: Path, runs: Path, test: bool, commit: str
-) -> dict[str, float]:
-    """One cell with the real target; runs in a process of its own."""
-    return play(
-        cell,
-        protocol,
-        data,
-        runs,
-        commit=commit,
-        test=test,
-        make_target=embedded_target,
-        load=load_optimiser,
-    )
+from benchmarks.optimisers import NAMES as OPTIMISERS
+from benchmarks.record import RESULTS, made_by
+from benchmarks.search.ceiling import ceiling
+from benchmarks.search.cells import Cell, gather, grid, play
+from benchmarks.search.lab import Protocol, check_rows
+from benchmarks.tasks import NAMES as TASKS
+from benchmarks.tasks import load_task
 
 
 def run_grid(
@@ -62,9 +42,10 @@ def run_grid(
     """Play the cells, `jobs` at a time; a cell that fails is named and the others go on."""
     context, since, failed = multiprocessing.get_context("spawn"), time.perf_counter(), 0
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        about = _about(data, runs, out)
+        about = made_by(__file__, data, runs, out)
+        about["machine"] += ", 1 thread a cell"
         waiting = {
-            pool.submit(work, c, protocol, data, runs, test, about["commit"]): c for c in cells
+            pool.submit(play, c, protocol, data, runs, about["commit"], test): c for c in cells
         }
         for n, future in enumerate(as_completed(waiting), 1):
             cell, error = waiting[future], future.exception()
@@ -106,7 +87,7 @@ def main() -> None:
         for task in args.tasks:
             print(ceiling(task, args.data, args.runs, args.prompts, protocol), flush=True)
         return
-    out = args.out or (args.runs / "search.json" if args.no_test else RESULTS)
+    out = args.out or (args.runs / "search.json" if args.no_test else RESULTS / "search.json")
     cells = list(grid(args.tasks, args.optimisers, args.seeds))
     for task in {cell.task: None for cell in cells}:
         check_rows(load_task(task), args.data, protocol)
@@ -117,24 +98,6 @@ def main() -> None:
 
 def _times(seconds: dict[str, float]) -> str:
     return ", ".join(f"{stage} {s:.0f} s" for stage, s in seconds.items()) or "was finished"
-
-
-def _about(*places: Path) -> dict[str, str]:
-    """Commit, command and machine, without the names of `places`."""
-    git = [
-        "git",
-        "-C",
-        str(Path(__file__).parent),
-        "describe",
-        "--always",
-        "--dirty",
-        "--exclude=*",
-    ]
-    commit = subprocess.run(git, capture_output=True, text=True).stdout.strip()
-    command = hidden("python benchmarks/search.py " + " ".join(sys.argv[1:]), *places)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    machine = f"{platform.machine()}, {cores} cores, {platform.system()}, 1 thread a cell"
-    return {"commit": commit, "command": command, "machine": machine}
 
 
 if __name__ == "__main__":

@@ -3,14 +3,14 @@
 The maximum of many means is too high by chance; it bounds what a search could show there.
 """
 
-import json
 from pathlib import Path
 
-from harness.cells import Protocol, mean, write_whole
-from harness.play import embedded_target, scored
-from harness.splits import withheld_rows
-from harness.writer import Writer
-from tasks import BenchTask, load_task
+from benchmarks.optimisers.rewriter import Writer
+from benchmarks.record import write_json
+from benchmarks.search.cells import mean, scored
+from benchmarks.search.lab import Protocol, embedded_target, withheld_rows
+from benchmarks.tasks import BenchTask, load_task
+from remask.backbone.weights import load_base
 
 BATCH = 20  # prompts sampled at a time
 
@@ -25,14 +25,12 @@ def ceiling(task: str, data: Path, runs: Path, n: int, sizes: Protocol) -> str:
         best = max(means, key=lambda p: means[p])
         found[kind] = {"best": means[best], "prompt": best, "prompts": len(prompts)}
     found["seed"] = {"best": mean(scored(bench, rows, target, bench.seed_prompt, runs))}
-    write_whole(runs / "ceiling" / f"{task}.json", json.dumps(found, indent=1))
+    write_json(runs / "ceiling" / f"{task}.json", found)
     return f"{task}: " + ", ".join(f"{kind} {value['best']:.3f}" for kind, value in found.items())
 
 
 def sampled(bench: BenchTask, n: int) -> list[str]:
     """Up to `n` different prompts by the autoregressive model, each from one human template."""
-    from remask.backbone.weights import load_base
-
     writer, texts = Writer(load_base(), temperature=1.0), dict[str, None]()
     for turn in range(-(-n // BATCH)):
         template = bench.templates[turn % len(bench.templates)]

@@ -25,9 +25,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
+
 import torch
 
-from plain import Plain, write_as_llada
+from benchmarks.denoiser.plain_loop import Plain, write_as_llada
 from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.dlm.adapter import Adapted, load_adapter

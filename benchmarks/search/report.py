@@ -1,27 +1,30 @@
 """Tables and picture of the search benchmark, from benchmarks/results/search.json.
 
-    python benchmarks/search_report.py [--results FILE] [--readme FILE] [--page FILE]
+    python benchmarks/search/report.py [--results FILE] [--readme FILE] [--page FILE]
 
-Replaces what stands between <!-- search:begin --> and <!-- search:end --> in the README and in the
-page (a page without them gets them at its end; a README without them is left alone), and writes
-docs/search.svg. Only (task, seed) pairs that every compared optimiser has are compared.
+Replaces what stands between <!-- search:begin --> and <!-- search:end --> in the README (unless it
+has no such marks) and in the page, and writes docs/search.svg. Only (task, seed) pairs that every
+compared optimiser has are compared.
 """
 
 import argparse
 import json
+import sys
 from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
+
 import numpy as np
 
-from harness.cells import unpack
-from harness.chart import chart
-from harness.statistics import Difference, Table, calls_to_share, difference, spread
-from optimisers import NAMES
+from benchmarks.optimisers import NAMES
+from benchmarks.record import DOCS, RESULTS, ROOT, placed, table
+from benchmarks.search.bootstrap import Difference, Table, calls_to_share, difference, spread
+from benchmarks.search.cells import unpack
+from benchmarks.search.chart import chart
 
-BEGIN, END = "<!-- search:begin -->", "<!-- search:end -->"
-ROOT = Path(__file__).parent.parent
+BEGIN = "<!-- search:begin -->"
 PRIMARY = (("remask", "random_edits"), ("remask", "few_shot"))  # fixed before the grid was run
 BESIDE = (
     ("remask", "rewriter"),
@@ -104,35 +107,37 @@ def section(
         said += f" Test rows: {', '.join(f'{task} {sizes[task]:,}' for task in seeds)}."
     where = f"{'test' if tested else 'withheld'} rows at {last} calls"
     lines = by_calls(curves, {n: _mean(s) for n, s in scores.items()} if tested else {})
-    parts = [said, "", *lines, "", f"By task, {where}:", "", *by_task(scores, list(seeds))]
+    parts = [said, "", lines, "", f"By task, {where}:", "", by_task(scores, list(seeds))]
     return "\n".join([*parts, "", *compared(scores, where)]), curves
 
 
-def by_calls(curves: dict[str, dict[int, float]], test: dict[str, float]) -> list[str]:
+def by_calls(curves: dict[str, dict[int, float]], test: dict[str, float]) -> str:
     """An optimiser a line: its curve, its mean on test rows, and how soon it gained."""
     start = curves.get("nothing")
     calls = list(next(iter(curves.values())))
     head = ["optimiser", *(f"{c} calls" for c in calls), *(["test"] if test else [])]
     if start:
         head.append("calls to 90 % of the gain")
-    lines = [_line(head), _line(["---"] * len(head))]
+    lines = []
     for name, curve in curves.items():
         line = [NAMES[name], *(f"{curve[c]:.1f}" for c in calls)]
         if test:
             line.append(f"{100 * test[name]:.1f}")
         if start:
             line.append(str(calls_to_share(curve, start[calls[-1]]) or "–"))
-        lines.append(_line(line))
-    return lines
+        lines.append(line)
+    return table(head, lines)
 
 
-def by_task(scores: dict[str, dict[str, Table]], tasks: list[str]) -> list[str]:
+def by_task(scores: dict[str, dict[str, Table]], tasks: list[str]) -> str:
     """A mean hides what differs most: an optimiser a line, a task a column."""
-    lines = [_line(["optimiser", *tasks]), _line(["---"] * (1 + len(tasks)))]
-    for name, known in scores.items():
-        means = [f"{100 * float(np.nanmean(known[task])):.1f}" for task in tasks]
-        lines.append(_line([NAMES[name], *means]))
-    return lines
+    return table(
+        ["optimiser", *tasks],
+        [
+            [NAMES[name], *(f"{100 * float(np.nanmean(known[task])):.1f}" for task in tasks)]
+            for name, known in scores.items()
+        ],
+    )
 
 
 def compared(scores: dict[str, dict[str, Table]], where: str) -> list[str]:
@@ -153,33 +158,24 @@ def compared(scores: dict[str, dict[str, Table]], where: str) -> list[str]:
     return out
 
 
-def placed(text: str, block: str, append: bool) -> str:
-    """`text` with `block` between the marks."""
-    marked = f"{BEGIN}\n{block}\n{END}"
-    if BEGIN in text and END in text:
-        return text[: text.index(BEGIN)] + marked + text[text.index(END) + len(END) :]
-    return f"{text.rstrip()}\n\n## Results of the search\n\n{marked}\n" if append else text
-
-
 def main() -> None:
     arg = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    arg.add_argument("--results", type=Path, default=ROOT / "benchmarks/results/search.json")
+    arg.add_argument("--results", type=Path, default=RESULTS / "search.json")
     arg.add_argument("--readme", type=Path, default=ROOT / "README.md")
-    arg.add_argument("--page", type=Path, default=ROOT / "docs/benchmarks.md")
+    arg.add_argument("--page", type=Path, default=DOCS / "benchmarks.md")
     args = arg.parse_args()
     if not args.results.is_file():
-        raise SystemExit(f"{args.results}: there are no results; run benchmarks/search.py first")
+        raise SystemExit(f"{args.results}: no results; run benchmarks/search/run.py first")
     block, curves = report(json.loads(args.results.read_text("utf-8")))
     picture = args.page.parent / "search.svg"
     picture.write_text(chart({NAMES[name]: curve for name, curve in curves.items()}), "utf-8")
-    for path, place, append in (
-        (args.readme, "docs/search.svg", False),
-        (args.page, "search.svg", True),
-    ):
-        shown = f"{block}\n\n![Score on withheld rows by target calls]({place})"
-        path.write_text(placed(path.read_text("utf-8"), shown, append), "utf-8")
+    for path, place in ((args.readme, "docs/search.svg"), (args.page, "search.svg")):
+        text = path.read_text("utf-8")
+        if path == args.page or BEGIN in text:
+            shown = f"{block}\n\n![Score on withheld rows by target calls]({place})"
+            path.write_text(placed(text, "search", shown), "utf-8")
     print(block)
 
 
@@ -189,10 +185,6 @@ def _mean(by_task: dict[str, Table]) -> float:
 
 def _said(gap: Difference) -> str:
     return f"{gap.mean:+.1f} points (95 % interval {gap.low:+.1f} to {gap.high:+.1f})"
-
-
-def _line(cells: list[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What single edits of a prompt are worth: each candidate of an arm is asked on many rows.
 
-    python benchmarks/candidates.py --data FOLDER --out FOLDER [--tasks TASK ...] [--arms ARM ...]
+    python benchmarks/acceptance/candidates.py --data FOLDER --out FOLDER [--tasks TASK ...]
+                                               [--arms ARM ...]
 
 A search shows one number a run, and chance decides much of it. Here every candidate is asked on
 the same rows, so arms that differ in one setting can be told apart with far fewer calls. Traces
@@ -12,20 +13,22 @@ arm is not run again; one of other settings is refused. The table comes last.
 
 import argparse
 import json
+import sys
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from harness.cells import Protocol, write_whole
-from harness.lab import Lab, open_lab
-from harness.play import embedded_target
-from harness.splits import search_rows
-from optimisers.random_edits import RandomWords
+from benchmarks.optimisers.remask import RandomWords
+from benchmarks.record import write_json
+from benchmarks.search.lab import Lab, Protocol, embedded_target, open_lab, search_rows
+from benchmarks.tasks import NAMES, load_task
 from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import make_proposer
 from remask.backbone.weights import load_base
@@ -34,7 +37,6 @@ from remask.config import make_config
 from remask.ports import Context, Denoiser, Proposal
 from remask.propose import Choose
 from remask.search import CANDIDATES, TRAINED
-from tasks import NAMES, load_task
 
 SEED = 100  # of no run of the grid
 DRAWS = 4000
@@ -102,7 +104,7 @@ def main() -> None:
             path = args.out / f"{task}.{name}.json"
             if not path.exists():
                 row = played(task, ARMS[name], args.data, args.start, args.candidates, args.rows)
-                write_whole(path, json.dumps({"asked": asked, **row}))
+                write_json(path, {"asked": asked, **row})
             row = json.loads(path.read_text("utf-8"))
             if row["asked"] != asked:
                 raise SystemExit(

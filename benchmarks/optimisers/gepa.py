@@ -1,17 +1,50 @@
-"""gepa around the benchmark's task: what both gepa rows have in common."""
+"""gepa around the benchmark's task: as it comes, with the 135M model as reflection model (a small
+reflector, and named so), and with remask's diffusion proposer as reflection strategy."""
 
 from collections.abc import Mapping, Sequence
+from itertools import count
 from typing import Any
 
 import gepa
 from gepa.core.adapter import EvaluationBatch
 
-from harness.lab import Lab
+from benchmarks.optimisers.rewriter import Writer
+from benchmarks.search.lab import Lab
+from remask.backbone.weights import load_base
+from remask.identity import seed_for
+from remask.integrations.gepa import DiffusionReflection
 from remask.prompt import Prompt
 from remask.trace import Outcome
 
 COMPONENT = "system_prompt"
 MINIBATCH = 3  # gepa's default
+ANSWER_TOKENS = 96  # of one reflection at most; the prompt in it stands between two fences
+FENCE = "```"
+
+
+def gepa_reflector(lab: Lab) -> None:
+    writer, turns = Writer(load_base()), count()
+
+    def reflect(prompt: str | list[dict[str, str]]) -> str:
+        said = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in prompt)
+        seed = seed_for(lab.seed, "reflect", next(turns))
+        return writer.write(said, 1, seed, ANSWER_TOKENS, ended=fenced)[0]
+
+    evolve(lab, reflection_lm=reflect)
+
+
+def gepa_remask(lab: Lab) -> None:
+    reflection = DiffusionReflection(
+        {COMPONENT: lab.bench.seed_prompt},
+        seed=lab.seed,
+        labels=lab.bench.labels,
+        answer=lab.bench.answer,
+    )
+    evolve(lab, reflection_strategy=reflection)
+
+
+def fenced(text: str) -> bool:
+    return text.count(FENCE) > 1
 
 
 class LabAdapter:

@@ -1,9 +1,9 @@
 """Which acceptance rule gains most without doing harm: the real search on simulated candidates.
 
-    python benchmarks/acceptance.py measure --data DATA  what real candidates are like
-    python benchmarks/acceptance.py rules                every rule, 1,000 runs in each world
-    python benchmarks/acceptance.py verdict              false alarms of whole runs, and power
-    python benchmarks/acceptance.py page                 writes the tables into docs/acceptance.md
+    python benchmarks/acceptance/run.py measure --data DATA  what real candidates are like
+    python benchmarks/acceptance/run.py rules                every rule, 1,000 runs in each world
+    python benchmarks/acceptance/run.py verdict              false alarms of whole runs, and power
+    python benchmarks/acceptance/run.py page                 writes the tables of docs/acceptance.md
 
 Everything but the candidates and the answers is remask's own: `search.search` with its plan, rungs,
 patience and budget, `evidence.improves` with other margins, and `evidence.compare` for the verdict.
@@ -12,27 +12,27 @@ Results, with command, commit and machine, are in benchmarks/results/acceptance.
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
+
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import record
+from benchmarks.acceptance.fit import Seen, fit
+from benchmarks.acceptance.page import PAGE, pasted
+from benchmarks.acceptance.rules import RULES, SHIPPED, Candidate
+from benchmarks.acceptance.world import START, Climate, Kind, World
 from remask.events import State, advance
 from remask.evidence import Verdict, accepts, compare
 from remask.search import make_plan, search
-from simulation.fit import fit
-from simulation.measure import ASKED, Seen, measure
-from simulation.page import PAGE, pasted
-from simulation.rules import RULES, SHIPPED, Candidate
-from simulation.world import START, Climate, Kind, World
 
-RESULTS = Path(__file__).parent / "results" / "acceptance.json"
+RESULTS = record.RESULTS / "acceptance.json"
 HARM = 0.01  # ending more than so much below the seed prompt is what a rule must avoid
 UNCLEAR = (0.03, 0.06)  # shares of harmed runs that 1,000 do not tell from the 5 % allowed …
 AGAIN = 4  # … and so many times as many do
@@ -165,7 +165,7 @@ def main() -> None:
     )
     arg.add_argument("part", choices=("measure", "rules", "verdict", "page"))
     arg.add_argument("--data", type=Path, help="for measure: the folder with sst2/train.jsonl")
-    arg.add_argument("--draws", type=int, default=4, help="for measure: of 24 candidates each")
+    arg.add_argument("--candidates", type=int, default=60, help="for measure: at most")
     arg.add_argument("--runs", type=int, default=1000, help="of each rule in each world")
     arg.add_argument("--out", type=Path, default=RESULTS)
     args = arg.parse_args()
@@ -173,9 +173,11 @@ def main() -> None:
     if args.part == "page":
         PAGE.write_text(pasted(PAGE.read_text("utf-8"), known), "utf-8")
         return
-    about = made()
+    about = record.made_by(__file__, *([args.data] if args.data else []))
     if args.part == "measure":
-        accuracy, seen = measure("sst2", args.data or arg.error("give --data"), args.draws)
+        from benchmarks.acceptance.measure import ASKED, measure  # alone needs models
+
+        accuracy, seen = measure("sst2", args.data or arg.error("give --data"), args.candidates)
         known["measured"] = {"task": "sst2", "rows": ASKED, "accuracy": accuracy,
                              "candidates": [asdict(s) for s in seen]}  # fmt: skip
     else:
@@ -191,18 +193,7 @@ def main() -> None:
             known["false_alarms"] = list(alarms_table(places["nothing differs"], args.runs))
             known["power"] = list(power_table(places["measured"], kinds[0].kept, args.runs))
     known.setdefault("made", {})[args.part] = about
-    args.out.write_text(json.dumps(known, indent=1) + "\n")
-
-
-def made() -> dict[str, str]:
-    """Read before the work: the commit must be that of the code which does it."""
-    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty"]
-    return {
-        "command": " ".join(["python", "benchmarks/acceptance.py", *sys.argv[1:]]),
-        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip(),
-        "machine": f"one core, {platform.machine()}, Python {platform.python_version()}, "
-        f"numpy {np.__version__}",
-    }
+    record.write_json(args.out, known)
 
 
 if __name__ == "__main__":

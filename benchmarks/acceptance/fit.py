@@ -1,6 +1,7 @@
 """Harmless and harmful edits: a mixture fitted to real candidates by maximum likelihood."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,13 +9,21 @@ from scipy.optimize import minimize
 from scipy.special import expit, ndtr, ndtri
 from scipy.stats import multinomial
 
-from simulation.measure import Seen
-from simulation.world import Kind
+from benchmarks.acceptance.world import Kind
 
 _X = np.linspace(-6, 6, 481)  # residues of the parent, for integrals
 _WEIGHT = np.exp(-(_X**2) / 2) / np.exp(-(_X**2) / 2).sum()
 _NODES, _SHARES = np.polynomial.hermite_e.hermegauss(15)  # shifts within a kind
 _SHARES = _SHARES / _SHARES.sum()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One real candidate against its parent on the same rows."""
+
+    masker: str
+    wins: int
+    losses: int
 
 
 def fit(seen: Sequence[Seen], rows: int, accuracy: float) -> tuple[Kind, Kind]:

@@ -29,11 +29,10 @@ from remask.identity import rng_for
 from remask.ports import Canvas, Context, Denoiser, Fill, Hole
 from remask.prompt import Prompt
 
-EXAMPLE = Path(__file__).parent.parent / "examples" / "inspect"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "inspect"
 sys.path.insert(0, str(EXAMPLE))
-from loopback import Loopback, Message, call, say  # noqa: E402
-
 from desk import POLICY  # noqa: E402
+from loopback import Loopback, Message, call, say  # noqa: E402
 
 TASK = f"{EXAMPLE / 'desk.py'}@desk"
 PAPERS = ("receipt", "warranty", "invoice", "voucher", "serial")

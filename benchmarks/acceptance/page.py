@@ -1,13 +1,12 @@
 """The tables of docs/acceptance.md, from benchmarks/results/acceptance.json."""
 
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
+from benchmarks.acceptance.rules import RULES, SHIPPED
+from benchmarks.record import DOCS, placed, table
 from remask.evidence import wilson
-from simulation.rules import RULES, SHIPPED
 
-PAGE = Path(__file__).parent.parent.parent / "docs" / "acceptance.md"
+PAGE = DOCS / "acceptance.md"
 ALLOWED = 0.05  # of runs that may end harmed, in any world
 WORTH = 0.1  # points of gain; for less no rule of more parts is taken
 ONE_SIDED = 1.6448536269514722  # normal quantile of 95 %
@@ -23,12 +22,7 @@ def pasted(text: str, known: dict[str, Any]) -> str:
         "made": made(known["made"]),
     }
     for name, part in parts.items():
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        before, found, rest = text.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not found or not closed:
-            raise SystemExit(f"{PAGE} needs the marks {begin} and {end}")
-        text = f"{before}{begin}\n{part}\n{end}{after}"
+        text = placed(text, name, part)
     return text
 
 
@@ -94,11 +88,6 @@ def made(parts: dict[str, dict[str, str]]) -> str:
         [[p, f"`{about['command']}`", about["commit"], about["machine"]]
          for p, about in parts.items()],
     )  # fmt: skip
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
-    return "\n".join("| " + " | ".join(map(str, line)) + " |" for line in lines)
 
 
 def percent(share: float, digits: int = 1) -> str:

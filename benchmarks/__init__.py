@@ -1,0 +1,7 @@
+"""What remask is measured with; docs/benchmarks.md and the pages of results say how and what came.
+
+search: task × optimiser × seed.  tasks, optimisers: what it is played with.  acceptance: rules
+that accept a candidate, on simulated ones.  denoiser: speed, fills and training of the DLM.
+Scripts are run from a checkout, as `python benchmarks/search/run.py --help`; each writes its
+figures to benchmarks/results, with the command and the commit that made them.
+"""

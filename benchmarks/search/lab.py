@@ -1,0 +1,246 @@
+"""What an optimiser is given, and all it is given: rows behind a counted target, and a notebook.
+
+Train and validation rows come from the training file and differ from seed to seed; the withheld
+rows come from the validation file and the test rows from the test file, the same for all seeds and
+optimisers, so that rows can be paired. How many they are is part of the protocol.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from benchmarks.tasks import BenchTask, Row
+from remask.config import Config, make_config
+from remask.errors import BudgetSpent
+from remask.identity import content_id, rng_for
+from remask.ports import Chooser, Reply, Target
+from remask.prompt import Prompt
+from remask.task.dataset import Columns, load
+from remask.task.labelled import LabelledTask
+from remask.trace import Chat, Example, Split, mean_score
+
+
+@dataclass(frozen=True, slots=True)
+class Protocol:
+    """What must be equal for two cells to be compared; fixed before the grid is run."""
+
+    calls: int = 800
+    checkpoints: tuple[int, ...] = (100, 200, 400, 800)
+    train: int = 50  # rows to search on
+    validation: int = 150
+    withheld: int = 300  # rows for curves
+    test: int = 1000  # sealed rows at most; a smaller file is used whole
+    dlm: str = "embedded"  # of the optimisers that denoise
+
+    @property
+    def upto(self) -> tuple[int, ...]:
+        return (*(c for c in self.checkpoints if c < self.calls), self.calls)
+
+
+# -- rows -----------------------------------------------------------------------------------------
+
+
+def search_rows(task: BenchTask, data: Path, seed: int, sizes: Protocol) -> tuple[Example, ...]:
+    """The rows that an optimiser may see, with the splits train and validation."""
+    n = sizes.train + sizes.validation
+    rows = _drawn(_enough(task, data, "train", n), n, seed, task.name, "search")
+    return _examples(task, rows[: sizes.train], "train") + _examples(
+        task, rows[sizes.train :], "validation"
+    )
+
+
+def withheld_rows(task: BenchTask, data: Path, sizes: Protocol) -> tuple[Example, ...]:
+    """Rows for curves, which no search sees."""
+    rows = _enough(task, data, "validation", sizes.withheld)
+    drawn = _drawn(rows, sizes.withheld, 0, task.name, "withheld")
+    return _examples(task, drawn, "validation")
+
+
+def test_rows(task: BenchTask, data: Path, sizes: Protocol) -> tuple[Example, ...]:
+    """The sealed rows; read only when a finished search is scored. All of a smaller file."""
+    rows = _enough(task, data, "test", 1)
+    return _examples(task, _drawn(rows, sizes.test, 0, task.name, "test"), "test")
+
+
+def check_rows(task: BenchTask, data: Path, sizes: Protocol) -> None:
+    """Whether a grid would have its rows, before its first call; the test file stays closed.
+
+    Raises SystemExit.
+    """
+    search_rows(task, data, 0, sizes)
+    withheld_rows(task, data, sizes)
+
+
+def _enough(task: BenchTask, data: Path, file: str, n: int) -> list[Row]:
+    """The different rows of a file, at least `n`."""
+    rows = list({task.input.format(**row): row for row in task.read(data, file)}.values())
+    if len(rows) < n:
+        raise SystemExit(
+            f"{task.name}: the {file} file has {len(rows)} different rows, but the protocol needs "
+            f"{n}; give more rows, or ask for fewer (--train, --validation, --withheld)"
+        )
+    return rows
+
+
+def _drawn(rows: Sequence[Row], n: int, seed: int, *path: str) -> list[Row]:
+    return [rows[i] for i in rng_for(seed, "bench", *path).permutation(len(rows))[:n]]
+
+
+def _examples(task: BenchTask, rows: Sequence[Row], split: Split) -> tuple[Example, ...]:
+    marked = [{**row, "split": split} for row in rows]
+    return tuple(load(marked, Columns(task.input, "label", "split")).examples)
+
+
+# -- the target -----------------------------------------------------------------------------------
+
+
+def embedded_target(bench: BenchTask) -> Target:
+    """The frozen target of the whole grid, on one thread."""
+    import torch
+
+    from remask.backbone.weights import load_base
+    from remask.models.embedded import EmbeddedTarget
+
+    torch.set_num_threads(1)
+    return EmbeddedTarget(load_base(), max_tokens=bench.max_tokens)
+
+
+class Counted:
+    """A Target and Chooser that refuses (BudgetSpent) what would pass `cap` calls.
+
+    The hard cap, counted where no optimiser can pass by: none holds the target itself. An equal
+    chat within one run is answered from memory and costs nothing, for every optimiser alike. The
+    memory belongs to one run: no answer of another optimiser makes a call free.
+    """
+
+    billed = False
+    max_attempts = 1
+
+    def __init__(self, target: Target, cap: int) -> None:
+        self.identity, self.cap, self._spent = target.identity, cap, 0
+        self._memory: dict[str, Reply] = {}
+
+        def choose(chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
+            assert isinstance(target, Chooser)
+            return target.choose(chats, options)
+
+        # The target lives in these closures alone: there is no attribute to reach it by.
+        self._choose, self._respond = choose, target.respond
+
+    @property
+    def spent(self) -> int:
+        return self._spent
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        return self._counted(chats, ("respond", repeat), lambda new: self._respond(new, repeat))
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
+        return self._counted(chats, ("choose", *options), lambda new: self._choose(new, options))
+
+    def _counted(
+        self,
+        chats: Sequence[Chat],
+        kind: tuple[str | int, ...],
+        ask: Callable[[list[Chat]], list[Reply]],
+    ) -> list[Reply]:
+        keys = [content_id("call", *kind, [[m.role, m.content] for m in chat]) for chat in chats]
+        new = {k: c for k, c in zip(keys, chats, strict=True) if k not in self._memory}
+        if self._spent + len(new) > self.cap:
+            raise BudgetSpent(f"{self._spent} of {self.cap} calls used, {len(new)} more asked")
+        self._spent += len(new)  # before the call: one that fails was made all the same
+        for key, reply in zip(new, ask(list(new.values())) if new else [], strict=True):
+            self._memory[key] = reply
+        return [self._memory[key] for key in keys]
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """A target that answers only, whatever else it can."""
+
+    target: Target
+    billed = False
+    max_attempts = 1
+
+    @property
+    def identity(self) -> str:
+        return self.target.identity
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        return self.target.respond(chats, repeat)
+
+
+# -- a run of an optimiser ------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class Lab:
+    """One run of one optimiser: rows to search on behind a counted target, and a notebook.
+
+    The incumbent is what the optimiser would answer if it were stopped now. The curve is read
+    from the notebook, so an optimiser reports each new incumbent as soon as it has it.
+    """
+
+    bench: BenchTask
+    task: LabelledTask  # train and validation rows alone
+    counted: Counted
+    trained: tuple[tuple[str, str], ...]  # (user message, right answer) of the train rows
+    seed: int
+    dlm: str = "embedded"
+    incumbents: list[tuple[int, str]] = field(default_factory=list)  # (calls spent, prompt)
+
+    @property
+    def start(self) -> Prompt:
+        return Prompt(self.bench.seed_prompt)
+
+    @property
+    def cap(self) -> int:
+        return self.counted.cap
+
+    @property
+    def config(self) -> Config:
+        """remask's own settings for this task; whatever is not named is the default."""
+        return make_config(
+            {
+                "prompt": self.bench.seed_prompt,
+                "seed": self.seed,
+                "metric": {"answer": self.bench.answer, "labels": self.bench.labels},
+                "dlm": {"model": self.dlm},
+                "budget": {"calls": self.cap},
+            },
+            "benchmark",
+        )
+
+    def report(self, prompt: str) -> None:
+        self.incumbents.append((self.counted.spent, prompt))
+
+    def validated(self, prompt: str) -> float:
+        """The mean over all validation rows. Raises BudgetSpent."""
+        return mean_score(self.task.evaluate(Prompt(prompt), self.task.ids("validation")))
+
+    def at(self, calls: int) -> str:
+        """The incumbent when `calls` had been spent."""
+        known = [prompt for spent, prompt in self.incumbents if spent <= calls]
+        return known[-1] if known else self.bench.seed_prompt
+
+
+Optimiser = Callable[[Lab], None]  # may end by BudgetSpent
+
+
+def make_task(bench: BenchTask, examples: Sequence[Example], target: Target) -> LabelledTask:
+    """The benchmark's one way to score: forced choice for labels unless the target is free to
+    answer, else the task's metric."""
+    asked = Answering(target) if bench.free else target
+    return LabelledTask(examples, asked, bench.metric, labels=bench.labels, answer=bench.answer)
+
+
+def open_lab(
+    bench: BenchTask,
+    examples: Sequence[Example],
+    target: Target,
+    cap: int,
+    seed: int,
+    dlm: str = "embedded",
+) -> Lab:
+    counted = Counted(target, cap)
+    trained = tuple((e.input, e.expected or "") for e in examples if e.split == "train")
+    return Lab(bench, make_task(bench, examples, counted), counted, trained, seed, dlm)
