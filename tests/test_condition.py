@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remask.condition import failing, select
+from remask.condition import select
 from remask.text import CHAT_MARK, INVISIBLE, clean
 from remask.trace import Feedback, Trace
 
@@ -46,17 +46,17 @@ def test_a_tight_limit_keeps_the_shares() -> None:
 
 
 def test_what_counts_as_failing() -> None:
-    assert failing(trace(0, 0.5)) and not failing(trace(0, 1.0)) and not failing(trace(0, None))
+    assert trace(0, 0.5).failing and not trace(0, 1.0).failing and not trace(0, None).failing
     against = [
         Feedback("correction", "no: x"),
         Feedback("comment", "rude"),
         Feedback("score", "", 0),
     ]
     for note in against:
-        assert failing(Trace("a", "q", "r", None, (note,), None))
+        assert Trace("a", "q", "r", None, (note,), None).failing
     for note in (Feedback("label", "positive"), Feedback("score", "", 1.0)):
-        assert not failing(Trace("a", "q", "r", None, (note,), None))
-    assert not failing(Trace("a", "q", "r", None, (Feedback("comment", "well done"),), 1.0))
+        assert not Trace("a", "q", "r", None, (note,), None).failing
+    assert not Trace("a", "q", "r", None, (Feedback("comment", "well done"),), 1.0).failing
 
 
 def test_one_source_cannot_flood_the_context() -> None:
@@ -128,7 +128,7 @@ def test_limits_hold_and_nothing_is_hidden(
     assert sum(count(part) for part in shown) <= limit
     for part in shown:
         assert not INVISIBLE.search(part) and not CHAT_MARK.search(part)
-    kinds = [failing(t) for t in chosen]
+    kinds = [t.failing for t in chosen]
     assert kinds == sorted(kinds, reverse=True)
 
 

@@ -12,21 +12,21 @@ from pathlib import Path
 
 import pytest
 from markupsafe import escape
-from remask.refined import Conversations, make_refined
 
 import remask
 from colours import Oracle, rows
 from payloads import FAMILIES, payloads
 from remask import guard
+from remask.budget import Spend
 from remask.dlm.scripted import ScriptedDenoiser
-from remask.events import decode, fold
+from remask.events import Kept, Rejected, Started, Stopped, TracesRead, decode, fold
 from remask.ports import Canvas, Context, Fill, Hole, Proposal
 from remask.prompt import Prompt
 from remask.propose import DiffusionProposer, Recipe
-from remask.refinement import Round
 from remask.report.files import write_report
 from remask.report.markdown import render
 from remask.report.words import one_line, rejections, visible
+from remask.result import make_result
 from remask.store import Store
 from remask.text import clean
 from remask.trace import Feedback, Trace
@@ -158,13 +158,18 @@ def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) ->
 def test_a_refinement_lists_all_five_hundred() -> None:
     texts = [text for family in FAMILIES for text in payloads(family)]
     refused = tuple(p for family in FAMILIES for p in copied(payloads(family)))
-    seen = Conversations(500, 0, 0, 250, 250, 0, True, {})
-    result = make_refined(START, [Round(0, START, (), refused, None, ())], (), seen, (), "run")
-    page = render(result)
-    assert len(texts) == len(refused) == len(result.refused) == 500
+    read = TracesRead(500, 0, 0, 250, 250, 0, True, (), ())
+    events = [read, Started(START.marked(), START.id, 5)]
+    events += [Rejected.of(0, START, proposal) for proposal in refused]
+    state = fold([*events, Kept(0, "no candidate passed the guard"), Stopped("over")])
+    result = make_result(state, {}, Spend(), (), "run")
+    found = result.refinement
+    assert found is not None
+    page = render(result, found)
+    assert len(texts) == len(refused) == len(found.refused) == 500
     rows = [row for row in page.splitlines() if row.startswith("- 1, insert: ")]
     assert len(rows) == 500 and all(reason in row for reason, row in zip(
-        (one_line(refusal.reason) for refusal in result.refused), rows, strict=True))  # fmt: skip
+        (one_line(refusal.reason) for refusal in found.refused), rows, strict=True))  # fmt: skip
 
 
 @pytest.mark.slow
