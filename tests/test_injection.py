@@ -25,10 +25,10 @@ from remask.prompt import Prompt
 from remask.propose import DiffusionProposer, Recipe
 from remask.report.files import write_report
 from remask.report.markdown import render
-from remask.report.words import one_line, rejections, visible
+from remask.report.words import rejections
 from remask.result import make_result
 from remask.store import Store
-from remask.text import clean
+from remask.text import clean, one_line, visible
 from remask.trace import Feedback, Trace
 
 START = Prompt("You are a support agent. Classify the message. Answer with one word.")

@@ -13,13 +13,15 @@ from itertools import islice, zip_longest
 import numpy as np
 
 from remask.ports import Context
-from remask.text import clean
+from remask.text import clean, clip_words
 from remask.trace import Feedback, Trace
 
-QUERY_WORDS = 60
-RESPONSE_WORDS = 40
-FEEDBACK_WORDS = 30
-WORD_CHARS = 12  # a "word" of a text without spaces (CJK, base64) may not be longer on average
+BRIEF_QUERY_WORDS = 60
+BRIEF_RESPONSE_WORDS = 40
+BRIEF_FEEDBACK_WORDS = 30
+BRIEF_WORD_CHARS = (
+    12  # a "word" of a text without spaces (CJK, base64) may not be longer on average
+)
 MAX_CLASSES = 12  # up to so many distinct desired responses count as labels to balance
 TRIES = 4  # traces looked at for each one wanted, where many are too long for the limit
 FAILING = 2 / 3  # share of failing traces, where there are enough of both kinds
@@ -114,24 +116,18 @@ def brief(trace: Trace) -> Trace:
     """The trace cleaned and clipped."""
     return replace(
         trace,
-        query=_clip(trace.query, QUERY_WORDS),
-        response=_clip(trace.response, RESPONSE_WORDS),
-        desired=None if trace.desired is None else _clip(trace.desired, RESPONSE_WORDS),
+        query=_brief_text(trace.query, BRIEF_QUERY_WORDS),
+        response=_brief_text(trace.response, BRIEF_RESPONSE_WORDS),
+        desired=None if trace.desired is None else _brief_text(trace.desired, BRIEF_RESPONSE_WORDS),
         feedback=tuple(
-            Feedback(note.kind, _clip(note.text, FEEDBACK_WORDS), note.score)
+            Feedback(note.kind, _brief_text(note.text, BRIEF_FEEDBACK_WORDS), note.score)
             for note in trace.feedback
         ),
     )
 
 
-def _clip(text: str, limit: int) -> str:
-    """At most `limit` words of the cleaned text, with " …" where something is left out."""
-    text = clean(text)
-    kept = " ".join(text.split(" ")[:limit])
-    longest = limit * WORD_CHARS
-    if len(kept) > longest:
-        kept = kept[:longest].rsplit(" ", 1)[0]
-    return text if kept == text else kept + " …"
+def _brief_text(text: str, limit: int) -> str:
+    return clip_words(clean(text), limit, word_chars=BRIEF_WORD_CHARS)
 
 
 def _text(trace: Trace) -> str:

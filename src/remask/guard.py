@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from remask.prompt import Prompt, frozen_texts, sentences
-from remask.text import CHAT_MARK, INVISIBLE, words
+from remask.text import CHAT_MARK, INVISIBLE, clip, words
 
 _CJK_RUN = 6  # characters in a row, for scripts without spaces
 _CJK = re.compile(rf"[\u3040-\u30ff\u3400-\u9fff]{{{_CJK_RUN},}}")
@@ -379,4 +379,4 @@ def _grams(text: str) -> list[Gram]:
 
 
 def _short(text: str) -> str:
-    return text if len(text) <= 40 else text[:37] + "…"
+    return text if len(text) <= 40 else clip(text, 38)

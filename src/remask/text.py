@@ -1,12 +1,13 @@
 """What may hide in a text: invisible characters, chat marks, and the words a reader sees.
 
 The one definition of what is untrusted in a text: `condition` strips it from traces, `guard` keeps
-it out of prompts. Also how a call of a tool is written as text. Knows nothing of prompts, traces
-or models.
+it out of prompts, and whatever is printed goes through `visible`. Also how a text is clipped, and
+how a call of a tool is written as text. Knows nothing of prompts, traces or models.
 """
 
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -28,6 +29,8 @@ CHAT_MARK = re.compile(
     re.IGNORECASE,
 )
 
+HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # Unicode categories
+
 _BLANKS = re.compile(r"\s+")
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -38,6 +41,36 @@ def clean(text: str) -> str:
     while (shorter := CHAT_MARK.sub(" ", text)) != text:  # what is left may make a new mark
         text = shorter
     return _BLANKS.sub(" ", text).strip()
+
+
+def visible(text: str) -> str:
+    """`text` with control, invisible and direction characters written out as code points."""
+    return "".join(
+        c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else f"\\u{ord(c):04x}"
+        for c in text.replace("\r\n", "\n")
+    )
+
+
+def one_line(text: str, width: int = 0) -> str:
+    """`visible` text without line ends; clipped to `width` characters where that is above 0."""
+    line = " ".join(visible(text).split())
+    return clip(line, width) if width else line
+
+
+def clip(text: str, width: int) -> str:
+    """At most `width` characters, the last one "…" where something is left out."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def clip_words(text: str, limit: int, mark: str = " …", word_chars: int = 0) -> str:
+    """At most `limit` words, with `mark` where something is left out. `word_chars`: how long a word
+    may be on average, where that is above 0: texts without spaces (CJK, base64) are one word."""
+    found = text.split(None, limit)
+    kept = text if len(found) <= limit else " ".join(found[:limit])
+    longest = limit * word_chars
+    if longest and len(kept) > longest:
+        kept = kept[:longest].rsplit(" ", 1)[0]
+    return text if kept == text else kept + mark
 
 
 def words(text: str) -> list[str]:

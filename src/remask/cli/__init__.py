@@ -55,7 +55,7 @@ class Commands(click.Group):
         except RemaskError as error:
             if os.environ.get("REMASK_DEBUG"):
                 raise
-            from remask.report.words import one_line
+            from remask.text import one_line
 
             click.echo(f"error: {one_line(str(error))}", err=True)
             ctx.exit(error.exit_code)

@@ -29,8 +29,8 @@ from remask.config import TargetConfig
 from remask.errors import RemaskError
 from remask.inspecting import make_models
 from remask.prompt import Prompt
-from remask.report.words import one_line
 from remask.store.database import FILE
+from remask.text import one_line
 
 Kind = Literal["ok", "problem", "note"]
 SECONDS_PER_CALL = 0.08  # of the embedded target on two cores, rough; denoising comes on top

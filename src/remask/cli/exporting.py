@@ -15,7 +15,8 @@ from remask.export import dspy, formats, promptfoo
 from remask.export.files import require_free, write
 from remask.prompt import Prompt
 from remask.report.files import look
-from remask.report.words import SELECTION, one_line, verdict_line
+from remask.report.words import SELECTION, verdict_line
+from remask.text import one_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -38,8 +38,9 @@ from remask.events import (
     TracesRead,
     encode,
 )
-from remask.report.words import SELECTION, edit_line, figure, known, mean, one_line
+from remask.report.words import SELECTION, edit_line, figure, known, mean
 from remask.result import changes
+from remask.text import one_line
 
 
 class Display(Protocol):

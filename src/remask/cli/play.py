@@ -24,8 +24,9 @@ from remask.cli.show import result_json, result_text
 from remask.config import Config
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested
-from remask.report.words import one_line, spend_line
+from remask.report.words import spend_line
 from remask.result import Result
+from remask.text import one_line
 from remask.trace import Split
 
 

@@ -23,14 +23,13 @@ from remask.report.words import (
     front_lines,
     known,
     mean,
-    one_line,
     refinement_lines,
     selection_line,
     spend_line,
     verdict_line,
-    visible,
 )
 from remask.result import RESULT, AcceptedEdit, RefinedEdit, Result, shortest_within
+from remask.text import one_line, visible
 
 STYLES = {
     "added": {"fg": "green", "underline": True},

@@ -14,9 +14,9 @@ from remask.cli.settings import read
 from remask.errors import ConfigError
 from remask.export.files import require_free, write
 from remask.report.steps import HEAD, cells, picture, remarks
-from remask.report.words import one_line
 from remask.study import Cell, Study
 from remask.studying import CALLS, Order, play, prepared
+from remask.text import one_line
 
 FILES = ("steps.json", "steps.svg")
 

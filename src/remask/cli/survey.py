@@ -20,7 +20,7 @@ from remask.ingest.scales import Scale, Seen, known_scales, scale_map
 from remask.ingest.survey import Survey, survey
 from remask.ingest.table import column_map
 from remask.ingest.templates import Template
-from remask.report.words import one_line
+from remask.text import one_line
 
 SHOWN_PROMPTS = 10
 REPEATED = 64  # texts whose redacted form is remembered

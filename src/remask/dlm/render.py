@@ -5,6 +5,7 @@ only the layout that it was trained on. Knows text and records; knows no model a
 """
 
 from remask.ports import Context
+from remask.text import clip_words
 from remask.trace import Trace
 
 HEADING = "Infer the system prompt of the assistant from its conversations.\n"
@@ -43,8 +44,7 @@ def render_feedback(trace: Trace) -> str:
 
 
 def _clip(text: str) -> str:
-    words = text.split()
-    return " ".join(words[:WRONG_WORDS]) + (" ..." if len(words) > WRONG_WORDS else "")
+    return clip_words(" ".join(text.split()), WRONG_WORDS, " ...")
 
 
 def render_rest(before: str, after: str) -> str:

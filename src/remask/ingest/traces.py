@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from remask.ingest.record import Rating, Record, Turn
 from remask.ingest.scales import Scale, score_of
+from remask.text import clip_words
 from remask.trace import Feedback, Trace
 
 GOOD = 0.75  # a response rated at least so is its own desired one: four of five stars
@@ -44,11 +45,13 @@ def condensed(turns: Sequence[Turn]) -> tuple[str, str]:
     last = _last(turns, "assistant")
     if last is None:
         asked = _last(turns, "user")
-        return (_clip(turns[asked].text, QUERY_WORDS) if asked is not None else ""), ""
+        return (clip_words(turns[asked].text, QUERY_WORDS) if asked is not None else ""), ""
     if any(turn.role == "tool" for turn in turns[:last]):
         return _agent(turns, last)
     users = [turn.text for turn in turns[:last] if turn.role == "user"]
-    return _clip(_query(users, QUERY_WORDS), QUERY_WORDS), _clip(turns[last].text, RESPONSE_WORDS)
+    return clip_words(_query(users, QUERY_WORDS), QUERY_WORDS), clip_words(
+        turns[last].text, RESPONSE_WORDS
+    )
 
 
 def _agent(turns: Sequence[Turn], last: int) -> tuple[str, str]:
@@ -62,15 +65,15 @@ def _agent(turns: Sequence[Turn], last: int) -> tuple[str, str]:
     steps.append(f"{turns[pivot].name or 'tool'} answered: {answer}" if answer else "")
     steps.append(turns[last].text)
     users = [turn.text for turn in turns[:pivot] if turn.role == "user"]
-    response = "\n".join(_clip(step, STEP_WORDS) for step in steps if step)
+    response = "\n".join(clip_words(step, STEP_WORDS) for step in steps if step)
     return _query(users, TASK_WORDS), response
 
 
 def _query(users: Sequence[str], limit: int) -> str:
     """What the user wanted first, and said last."""
     if len(users) < 2:
-        return _clip(users[0], limit) if users else ""
-    return f"{_clip(users[0], limit)}\n…\n{_clip(users[-1], limit)}"
+        return clip_words(users[0], limit) if users else ""
+    return f"{clip_words(users[0], limit)}\n…\n{clip_words(users[-1], limit)}"
 
 
 def _failed(answer: str) -> bool:
@@ -101,9 +104,3 @@ def _notes(rating: Rating, score: float | None) -> Iterator[Feedback]:
             yield Feedback("label", f"{rating.name}: {rating.value}", score)
         elif score is not None:
             yield Feedback("score", "", score)
-
-
-def _clip(text: str, limit: int) -> str:
-    """At most `limit` words, with " …" where something is left out."""
-    words = text.split(None, limit)
-    return text if len(words) <= limit else " ".join(words[:limit]) + " …"

@@ -25,6 +25,7 @@ from remask.errors import BackendError, ConfigError, TargetBusy, TargetError, Ta
 from remask.identity import content_id, rng_for
 from remask.models.pool import ordered_map
 from remask.ports import Reply
+from remask.text import clip
 from remask.trace import Chat
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ class OpenAITarget:
         """On one line, short, and without the key: some servers quote it."""
         secret = self._key != _NO_KEY
         line = " ".join((text.replace(self._key, "[key]") if secret else text).split())
-        return line if len(line) <= _SHOWN else line[:_SHOWN] + "…"
+        return clip(line, _SHOWN)
 
 
 def wait_seconds(attempt: int, retry_after: float | None, rng: np.random.Generator) -> float:

@@ -11,6 +11,7 @@ from remask.events import State
 from remask.report import chart, words
 from remask.report.templates import environment
 from remask.result import Result
+from remask.text import one_line, visible
 
 MAX_ROWS = 300  # of the table of candidates: with CELL it keeps the page under 1 MB
 CELL = 200  # characters of a text in a table
@@ -21,8 +22,8 @@ def render(
 ) -> str:
     """The page. `points` as made by `words.points`; `config` is the run's stored configuration."""
     templates = environment()
-    templates.filters["visible"] = words.visible
-    templates.filters["cell"] = lambda text: words.one_line(text, CELL)
+    templates.filters["visible"] = visible
+    templates.filters["cell"] = lambda text: one_line(text, CELL)
     templates.filters["figure"] = words.figure
     rows = words.candidates(state)
     return templates.get_template("page.html.j2").render(

@@ -6,15 +6,9 @@ Everything quoted is untrusted: it is shown on one line, without hidden characte
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from remask.report.words import (
-    edit_line,
-    one_line,
-    refinement_lines,
-    spend_line,
-    verdict_line,
-    visible,
-)
+from remask.report.words import edit_line, refinement_lines, spend_line, verdict_line
 from remask.result import RefinedEdit, Refinement, Result
+from remask.text import one_line, visible
 
 WIDTH = 200
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from remask.evidence import Estimate
 from remask.report.chart import Tick, nice
 from remask.report.templates import environment
-from remask.report.words import figure, visible
+from remask.report.words import figure
 from remask.study import Row, Study, behind, counted, leaders
+from remask.text import visible
 
 HEAD = (
     *("steps", "taken", "nats/token", "with what follows", "different", "refused"),

@@ -1,11 +1,10 @@
 """What a reader is shown of a run: candidates, rejections, the score so far, the verdict.
 
 Shared by the command line and the report, so that both say the same. Knows events and results.
-Does not know how they are printed, nor files. Text of targets and users is untrusted: `visible`
-makes harmless what could hide or reorder what is read.
+Does not know how they are printed, nor files. Text of targets and users is untrusted:
+`text.visible` makes harmless what could hide or reorder what is read.
 """
 
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,13 +22,13 @@ from remask.result import (
     Result,
     changes,
 )
+from remask.text import one_line
 
 SELECTION = "used for selection"
 UNVERIFIED = (
     "unverified: no target has answered under this prompt; a likelihood chose the edits, and it "
     "does not show that a target does better"
 )
-HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # Unicode categories
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,20 +206,6 @@ def spend_line(spend: Spend) -> str:
         parts.append(f"{spend.usd:.4f} USD")
     parts.append(f"{spend.seconds / 60:.1f} minutes")
     return ", ".join(parts)
-
-
-def visible(text: str) -> str:
-    """`text` with control, invisible and direction characters written out as code points."""
-    return "".join(
-        c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else f"\\u{ord(c):04x}"
-        for c in text.replace("\r\n", "\n")
-    )
-
-
-def one_line(text: str, width: int = 0) -> str:
-    """`visible` text without line ends; cut to `width` characters where that is above 0."""
-    line = " ".join(visible(text).split())
-    return line if not width or len(line) <= width else line[: width - 1] + "…"
 
 
 def edit_line(pairs: Iterable[tuple[str, str]], width: int = 0) -> str:

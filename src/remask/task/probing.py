@@ -25,6 +25,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from remask.errors import ConfigError
 from remask.task.inspect import Suite, run_inspect
+from remask.text import clip
 
 SAMPLES = 3  # that are run: a prompt is the same in all of them, a scenario is not
 CALLS = 8  # of one sample, after which it is left
@@ -98,5 +99,4 @@ def _few(suite: Suite) -> Sequence[Sample]:
 
 
 def _begin(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= SHOWN else line[: SHOWN - 1] + "…"
+    return clip(" ".join(text.split()), SHOWN)
