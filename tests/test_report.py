@@ -16,6 +16,7 @@ from remask.report import chart, words
 from remask.report.files import REPORT, look, write_report
 from remask.report.html import MAX_ROWS, render
 from remask.result import RESULT, Result, read_result
+from remask.text import one_line, visible
 from runs import START, play, record
 from worlds import TOP
 
@@ -204,8 +205,8 @@ def test_round_numbers_enclose_the_range(low: float, width: float) -> None:
 @settings(deadline=None)
 @given(st.text())
 def test_visible_text_hides_and_reorders_nothing(text: str) -> None:
-    shown = words.visible(text)
+    shown = visible(text)
     assert not any(c in shown for c in "\x00\x07\x1b\x9b\u200b\u202e\ufeff")
-    assert words.visible(shown) == shown
-    assert "\n" not in words.one_line(text)
-    assert len(words.one_line(text, 20)) <= 20
+    assert visible(shown) == shown
+    assert "\n" not in one_line(text)
+    assert len(one_line(text, 20)) <= 20
