@@ -38,17 +38,15 @@ ALLOWED = {
     "gather": {"errors", "identity", "ingest", "trace"},
     "refinement": GROUND | {"condition", "propose"},
     "refined": GROUND | {"budget", "refinement"},
-    "study": GROUND | {"propose"},
     "store": {"errors", "identity", "budget"},
     "config": {"errors"},
     "result": GROUND | {"budget", "events"},
-    "report": GROUND | {"budget", "events", "refined", "result", "store", "study"},
+    "report": GROUND | {"budget", "events", "refined", "result", "store"},
     "export": GROUND,
 }
 ROOTS = {
     "run",
     "refining",
-    "studying",
     "sourcing",
     "wire",
     "opening",

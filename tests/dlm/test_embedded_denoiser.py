@@ -364,8 +364,8 @@ def test_fills_join_their_text_naturally(denoiser: EmbeddedDenoiser) -> None:
         assert " as positive or negative. " + fill.texts[1] in whole
 
 
-def test_in_steps_takes_as_many_as_it_says(
-    denoiser: EmbeddedDenoiser, monkeypatch: pytest.MonkeyPatch
+def test_the_rule_steps_takes_as_many_as_it_says(
+    base: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
 
@@ -377,10 +377,10 @@ def test_in_steps_takes_as_many_as_it_says(
 
     monkeypatch.setattr(local, "denoise", counted)
     canvases = [SHORT, LONG]  # four and six masks
-    fills = {n: denoiser.in_steps(n).infill(CONTEXT, canvases, 1) for n in (1, 3, 6, 32)}
+    adapted, rule = load_adapter(base, SHIPPED), replace(RULE, commit="steps")
+    fills = {
+        n: EmbeddedDenoiser(base, adapted, n, rule).infill(CONTEXT, canvases, 1)
+        for n in (1, 3, 6, 32)
+    }
     assert taken == [1, 3, 6, 6], "the rule that ends it sooner is off"
     assert fills[6] == fills[32] != fills[1]
-    assert denoiser.in_steps(3).identity != denoiser.identity
-    assert denoiser.infill(CONTEXT, [SHORT], 1), "the denoiser itself is as it was"
-    with pytest.raises(ConfigError, match="at least 1"):
-        denoiser.in_steps(0)

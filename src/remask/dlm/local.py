@@ -6,7 +6,6 @@ what lies outside a window enters the context as text. How the model reads is a 
 """
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -59,7 +58,7 @@ class _Piece:
 
 
 class LocalDenoiser:
-    """A Denoiser, Scorer and Stepwise: text and layout around a Reading."""
+    """A Denoiser and Scorer: text and layout around a Reading."""
 
     def __init__(
         self,
@@ -78,7 +77,8 @@ class LocalDenoiser:
         the price of a second forward per step. `revise`: how much of an old text and of a draft
         is written again. `elastic`: a hole's tokens are the most that may stand in it, and the
         model leaves empty what it does not need. Raises ConfigError."""
-        _check_steps(steps)
+        if steps is not None and steps < 1:
+            raise ConfigError(f"steps is {steps}; it must be at least 1")
         self._name = name
         self._backbone = backbone
         self._family = family
@@ -166,14 +166,6 @@ class LocalDenoiser:
         nats = self._reading.score(before, shared, tuple(ids), wanted)
         logp = dict(zip(wanted, nats, strict=True))
         return [sum(logp[i] for i in span) for span in inside]
-
-    def in_steps(self, steps: int) -> "LocalDenoiser":
-        """The same denoiser with the commit rule "steps" and `steps` steps a window. It shares the
-        weights and the contexts that were read. Raises ConfigError."""
-        _check_steps(steps)
-        other = copy(self)
-        other._rule, other._steps = replace(self._rule, commit="steps"), steps
-        return other
 
     def _next(self, job: _Job, index: int) -> _Piece | None:
         """The window round the first open holes, or None where all are filled."""
@@ -274,11 +266,6 @@ class LocalDenoiser:
             if last & Kind.ELASTIC and last & Kind.WORDY:
                 text = text.rstrip(PUNCTUATION)  # its last token need not be the hole's last
             piece.job.fills[hole] = mend_end(text) if last & Kind.FINAL else text
-
-
-def _check_steps(steps: int | None) -> None:
-    if steps is not None and steps < 1:
-        raise ConfigError(f"steps is {steps}; it must be at least 1")
 
 
 def _open(canvases: Canvases, pieces: Sequence[_Piece], front: int) -> Tensor:
