@@ -37,15 +37,14 @@ ALLOWED = {
     "queries": GROUND | {"text"},
     "gather": {"errors", "identity", "ingest", "trace"},
     "refinement": GROUND | {"condition", "events", "propose"},
-    "study": GROUND | {"propose"},
     "store": {"errors", "identity", "budget"},
     "config": {"errors"},
     "data": GROUND,
     "result": GROUND | {"budget", "events"},
-    "report": GROUND | {"budget", "events", "result", "store", "study"},
+    "report": GROUND | {"budget", "events", "result", "store"},
     "export": GROUND,
 }
-ROOTS = {"api", "inspecting", "study", "studying"}
+ROOTS = {"api", "inspecting"}
 ANYTHING = {"__init__", "cli", "integrations", "adapt"} | ROOTS  # the roots and the faces
 
 

@@ -66,17 +66,6 @@ class Scorer(Protocol):
         ...
 
 
-@runtime_checkable
-class Stepwise(Protocol):
-    """A denoiser whose number of steps can be chosen: only models that run here have it."""
-
-    def in_steps(self, steps: int) -> Denoiser:
-        """The same model and the same way to draw tokens, committing an even share of the masks at
-        each of `steps` steps a window (one mask at each where there are fewer), whatever else
-        would end it sooner."""
-        ...
-
-
 class Target(Protocol):
     """The frozen model whose prompt is optimised."""
 

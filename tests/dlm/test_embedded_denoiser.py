@@ -13,7 +13,7 @@ from remask.backbone.weights import load_base
 from remask.dlm import local
 from remask.dlm.adapter import FORMAT, SHIPPED, load_adapter
 from remask.dlm.canvas import settle
-from remask.dlm.checkpoint import EmbeddedDenoiser
+from remask.dlm.checkpoint import ADAPTED_RULE, EmbeddedDenoiser
 from remask.dlm.families import FAMILIES
 from remask.dlm.layout import Layout
 from remask.dlm.local import _job
@@ -313,8 +313,8 @@ def test_fills_join_their_text_naturally(denoiser: EmbeddedDenoiser) -> None:
         assert " as positive or negative. " + fill.texts[1] in whole
 
 
-def test_in_steps_takes_as_many_as_it_says(
-    denoiser: EmbeddedDenoiser, monkeypatch: pytest.MonkeyPatch
+def test_the_rule_steps_takes_as_many_as_it_says(
+    base: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: list[int] = []
 
@@ -326,10 +326,10 @@ def test_in_steps_takes_as_many_as_it_says(
 
     monkeypatch.setattr(local, "denoise", counted)
     canvases = [SHORT, LONG]  # four and six masks
-    fills = {n: denoiser.in_steps(n).infill(CONTEXT, canvases, 1) for n in (1, 3, 6, 32)}
+    adapted, rule = load_adapter(base, SHIPPED), replace(ADAPTED_RULE, commit="steps")
+    fills = {
+        n: EmbeddedDenoiser(base, adapted, n, rule).infill(CONTEXT, canvases, 1)
+        for n in (1, 3, 6, 32)
+    }
     assert taken == [1, 3, 6, 6], "the rule that ends it sooner is off"
     assert fills[6] == fills[32] != fills[1]
-    assert denoiser.in_steps(3).identity != denoiser.identity
-    assert denoiser.infill(CONTEXT, [SHORT], 1), "the denoiser itself is as it was"
-    with pytest.raises(ConfigError, match="at least 1"):
-        denoiser.in_steps(0)

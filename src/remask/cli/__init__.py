@@ -26,7 +26,6 @@ from remask.cli.flags import (
     track_flag,
 )
 from remask.cli.refine import refine
-from remask.cli.study import study
 from remask.cli.traces import traces
 from remask.errors import RemaskError
 
@@ -171,5 +170,5 @@ def report(run: Path) -> None:
     click.echo(f"wrote {write_report(run)}")
 
 
-for command in (adapt, export, refine, study, traces):
+for command in (adapt, export, refine, traces):
     main.add_command(command)

@@ -10,7 +10,9 @@ import click
 Command = Callable[..., Any]
 MASKERS = ("whole", "span", "sentence", "insert", "blame")
 
-_DRAWS = (
+_RUN = (
+    click.option("--dlm", help="embedded[:ADAPTER], local:PLACE, mercury, or chat:MODEL."),
+    click.option("--max-calls", type=int, help="Target calls in all, sealed test included."),
     click.option("--adapter", help="For --dlm local:PLACE: what remask adapt made for that base."),
     click.option("--max-minutes", type=float, help="Minutes of computing and waiting."),
     click.option("--max-usd", type=float, help="US dollars; needs prices in remask.toml."),
@@ -19,17 +21,7 @@ _DRAWS = (
     click.option(
         "--masker", multiple=True, type=click.Choice(MASKERS), help="Where to edit; repeatable."
     ),
-)
-_RUN = (
-    click.option("--dlm", help="embedded[:ADAPTER], local:PLACE, mercury, or chat:MODEL."),
-    click.option("--max-calls", type=int, help="Target calls in all, sealed test included."),
-    *_DRAWS,
     click.option("--run-dir", help="Folder for the run (default: runs/DATE-TIME)."),
-)
-_STUDY = (
-    click.option("--dlm", help="embedded[:ADAPTER] or local:PLACE."),
-    click.option("--max-calls", "--budget", "max_calls", type=int, help="Target calls in all."),
-    *_DRAWS,
 )
 _SEARCH = (
     click.option("--max-tokens", type=int, help="Of the prompt; longer candidates are not tried."),
@@ -73,10 +65,6 @@ def _all(options: tuple[Any, ...], command: Command) -> Command:
 
 def run_flags(command: Command) -> Command:
     return _all(_RUN, command)
-
-
-def study_flags(command: Command) -> Command:
-    return _all(_STUDY, command)
 
 
 def search_flags(command: Command) -> Command:

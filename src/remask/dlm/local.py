@@ -6,7 +6,6 @@ what lies outside a window enters the context as text. How the model reads is a 
 """
 
 from collections.abc import Sequence
-from copy import copy
 from dataclasses import asdict, dataclass, replace
 
 import torch
@@ -55,7 +54,7 @@ class _Piece:
 
 
 class LocalDenoiser:
-    """A Denoiser, Scorer and Stepwise: text and layout around a Reading."""
+    """A Denoiser and Scorer: text and layout around a Reading."""
 
     def __init__(
         self,
@@ -70,7 +69,8 @@ class LocalDenoiser:
         """`backbone`: whose tokens and chat frame are used. `steps` per window: without it one for
         every mask, at most 24. `guidance`: how far to lean towards what only the traces say, at
         the price of a second forward per step. Raises ConfigError."""
-        _check_steps(steps)
+        if steps is not None and steps < 1:
+            raise ConfigError(f"steps is {steps}; it must be at least 1")
         self._name = name
         self._backbone = backbone
         self._family = family
@@ -155,14 +155,6 @@ class LocalDenoiser:
         logp = dict(zip(wanted, nats, strict=True))
         return [sum(logp[i] for i in span) for span in inside]
 
-    def in_steps(self, steps: int) -> "LocalDenoiser":
-        """The same denoiser with the commit rule "steps" and `steps` steps a window. It shares the
-        weights and the contexts that were read. Raises ConfigError."""
-        _check_steps(steps)
-        other = copy(self)
-        other._rule, other._steps = replace(self._rule, commit="steps"), steps
-        return other
-
     def _next(self, job: _Job, index: int) -> _Piece | None:
         """The window round the first open holes, or None where all are filled."""
         if None not in job.fills:
@@ -240,11 +232,6 @@ class LocalDenoiser:
         for hole, (start, stop) in zip(open_holes, piece.holes, strict=False):
             text = self._backbone.decode(row[start:stop]).strip()
             piece.job.fills[hole] = mend_end(text) if kinds[stop - 1] & Kind.FINAL else text
-
-
-def _check_steps(steps: int | None) -> None:
-    if steps is not None and steps < 1:
-        raise ConfigError(f"steps is {steps}; it must be at least 1")
 
 
 def _job(canvas: Canvas) -> _Job:

@@ -254,12 +254,6 @@ class Store(Reader):
         self._booked += spend or Spend()
         return done.rowcount == 1
 
-    def book(self, spend: Spend) -> None:
-        """Add what was spent outside target calls, where no event tells of it."""
-        with self._transaction() as db:
-            _enter(db, "settled", spend, billed=False)
-        self._booked += spend
-
     def reserve(self, need: Spend, billed: bool) -> int:
         """Book the most that a call may cost before it is made; the number of the reservation.
 

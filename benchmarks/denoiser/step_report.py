@@ -1,19 +1,20 @@
-"""A study of denoising steps as a table and as a picture.
+"""Studies of denoising steps as tables and as a picture.
 
-Knows studies and where things lie on a drawing. Does not know SVG's syntax (the template has it) or
-how a table is printed. Coordinates are pixels of the view box, y downwards.
+Knows studies and where things lie on a drawing. Does not know SVG's syntax (the template beside it
+has it). Coordinates are pixels of the view box, y downwards.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from jinja2 import Environment, StrictUndefined
+
+from benchmarks.denoiser.step_study import Row, Study, behind, leaders
 from remask.evidence import Estimate
 from remask.report.chart import Tick, nice
-from remask.report.templates import environment
-from remask.report.words import figure
-from remask.study import Row, Study, behind, counted, leaders
-from remask.text import visible
 
+TEMPLATE = Path(__file__).with_name("steps.svg.j2")
 HEAD = (
     *("steps", "taken", "nats/token", "with what follows", "different", "refused"),
     *("candidates", "best of a round", "95 % interval", "seconds"),
@@ -24,9 +25,15 @@ LEGEND = 24.0  # pixels above the panels
 COLOURS = ("#1f6feb", "#c2410c", "#14692d", "#7c3aed", "#0e7490")
 
 
-def cells(study: Study) -> list[tuple[str, ...]]:
-    """The table's rows, one for each number of steps, under HEAD."""
-    return [_cells(row) for row in study.rows]
+def report(studies: Mapping[str, Study]) -> str:
+    """A table and remarks for each study by name, as Markdown."""
+    parts = []
+    for name, study in studies.items():
+        lines = [HEAD, ["---:"] * len(HEAD), *map(_cells, study.rows)]
+        parts.append(f"### {name}: “{study.prompt}”")
+        parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        parts.append("\n".join(f"- {remark}" for remark in remarks(study)))
+    return "\n\n".join(parts)
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -37,8 +44,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         _nats(row.nats_right),
         f"{row.different:.1f}",
         f"{row.refused:.1f}",
-        figure(None if row.train is None else row.train.mean),
-        figure(row.best.mean),
+        "–" if row.train is None else f"{row.train.mean:.3f}",
+        f"{row.best.mean:.3f}",
         f"{row.best.low:.3f} to {row.best.high:.3f}" if row.best.n > 1 else "–",
         f"{row.seconds:.1f}",
     )
@@ -58,32 +65,27 @@ def remarks(study: Study) -> Iterator[str]:
         f"over rows {base.low:.3f} to {base.high:.3f})"
     )
     yield (
-        f"{counted(study.rounds)} of {design.candidates} candidates; nats: minus the frozen base's "
-        "log p, ± half a 95 % interval over fills; candidates: mean score on the train rows that "
-        "rank them; best: the one ahead there, on validation rows, interval over rounds"
+        f"rounds: {design.rounds}, of {design.candidates} candidates; nats: minus the frozen "
+        "base's log p, ± half a 95 % interval over fills; candidates: mean score on the train rows "
+        "that rank them; best: the one ahead there, on validation rows, interval over rounds"
     )
     if gaps := behind(study):
-        parts = [f"{n}: {e.mean:+.2f} ({e.low:+.2f} to {e.high:+.2f})" for n, e in gaps]
+        parts = [f"{n}: {e.mean:+.2f} ({e.low:+.2f} to {e.high:+.2f})" for n, e in gaps.items()]
         yield (
             f"nats/token with what follows, above those in {design.steps[-1]} steps on the same "
-            f"{gaps[0][1].n} canvases (95 % interval): {'; '.join(parts)}"
+            f"{next(iter(gaps.values())).n} canvases (95 % interval): {'; '.join(parts)}"
         )
-    yield _verdict(study)
-    yield from study.notes
-
-
-def _verdict(study: Study) -> str:
-    """Which number of steps the score speaks for, if any."""
     first, near = leaders(study)
-    if study.rounds == 1:
-        return "one round says nothing about noise; take more (--rounds, --max-calls)"
-    if near:
+    if design.rounds == 1:
+        yield "one round says nothing about noise; take more (--rounds)"
+    elif near:
         others = ", ".join(str(row.steps) for row in near)
-        return (
+        yield (
             f"best score at {first.steps} steps, but the interval of {others} reaches it: these "
             "cannot be told apart here"
         )
-    return f"best score at {first.steps} steps; the interval of no other number reaches it"
+    else:
+        yield f"best score at {first.steps} steps; the interval of no other number reaches it"
 
 
 # -- the picture ----------------------------------------------------------------------------------
@@ -120,9 +122,6 @@ class Panel:
     lines: tuple[Line, ...]
 
 
-Pick = Callable[[Row], Estimate | None]
-
-
 def _plain(value: float) -> Estimate:
     """A value of which no interval is shown."""
     return Estimate(1, value, value, value)
@@ -132,7 +131,7 @@ def _shown(found: Estimate | None) -> Estimate | None:
     return found if found is None or found.n > 1 else _plain(found.mean)
 
 
-PANELS: tuple[tuple[str, Pick], ...] = (
+PANELS: tuple[tuple[str, Callable[[Row], Estimate | None]], ...] = (
     ("nats per token, with what follows", lambda row: _shown(row.nats_right)),
     ("best of a round, validation score", lambda row: _shown(row.best)),
     ("different candidates of a round", lambda row: _plain(row.different)),
@@ -144,19 +143,16 @@ SCORES = 1  # index of the panel that shows what the prompt as it is scores
 
 def picture(studies: Mapping[str, Study]) -> str:
     """An SVG of studies by name, all with the same numbers of steps."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     steps = next(iter(studies.values())).design.steps
-    panels = [_panel(i, steps, list(studies.values())) for i in range(len(PANELS))]
-    names = [(visible(name), COLOURS[i % len(COLOURS)]) for i, name in enumerate(studies)]
-    return (
-        environment()
-        .get_template("steps.svg.j2")
-        .render(
-            names=names,
-            panels=panels,
-            width=2 * WIDTH,
-            height=LEGEND + 2 * HEIGHT,
-            area=(LEFT, RIGHT, TOP, BOTTOM),
-        )
+    return environment.from_string(TEMPLATE.read_text("utf-8")).render(
+        names=[(name, COLOURS[i % len(COLOURS)]) for i, name in enumerate(studies)],
+        panels=[_panel(i, steps, list(studies.values())) for i in range(len(PANELS))],
+        width=2 * WIDTH,
+        height=LEGEND + 2 * HEIGHT,
+        area=(LEFT, RIGHT, TOP, BOTTOM),
     )
 
 
