@@ -18,7 +18,7 @@ from remask.trace import Chat
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
 sys.path.insert(1, str(BENCHMARKS))
-from benchmarks.denoiser import steps
+from benchmarks.denoiser import steps  # noqa: E402
 from benchmarks.denoiser.step_report import HEAD, picture, remarks, report  # noqa: E402
 from benchmarks.denoiser.step_study import Candidate, Cell, Design, Study, behind, play  # noqa: E402
 from benchmarks.tasks import BenchTask, letters  # noqa: E402
