@@ -8,7 +8,7 @@ Prints seconds for texts of 2,000 and 20,000 words, a tenth of them changed, and
 import random
 import time
 
-from remask.prompt import diff
+from remask.runs.word_diff import diff
 
 
 def seconds(words: int, vocabulary: int) -> float:

@@ -3,7 +3,7 @@
     python benchmarks/ingest.py [--records 5000] [--repeats 20]
 
 Makes a file of chats (a system prompt of about 200 words, three exchanges) and reads it in turn
-with `orjson.loads` for each line and with `remask.ingest.read`, in the same process; the best of
+with `orjson.loads` for each line and with `remask.data.trace_reader`, in the same process; best of
 `--repeats` counts, in processor time. Targets: at most 3 times the bare loop; with redaction at
 least 4,000 records a second on one core. Writes benchmarks/results/ingest.json.
 """
@@ -21,10 +21,10 @@ from pathlib import Path
 
 import orjson
 
-from remask.identity import rng_for
-from remask.ingest.read import read
-from remask.ingest.record import Record
-from remask.ingest.redact import Pseudonyms, redact
+from remask.data.redact.redact import Pseudonyms, redact
+from remask.data.trace_reader import read
+from remask.data.trace_record import Record
+from remask.ids import rng_for
 
 RESULTS = Path(__file__).parent / "results" / "ingest.json"
 TEXT = (

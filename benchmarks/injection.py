@@ -24,16 +24,17 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from payloads import FAMILIES, payloads
+from fakes.payloads import FAMILIES, payloads
 from remask.api.build_proposer import make_proposer
 from remask.api.refine import configured
-from remask.backbone.weights import load_base
-from remask.dlm.checkpoint import EmbeddedDenoiser
-from remask.gather import gather
-from remask.packing import kinds
+from remask.data.prompt_traces import gather
+from remask.dlm.build import EmbeddedDenoiser
+from remask.models.backbone.builtin_weights import load_base
 from remask.ports import Denoiser
-from remask.prompt import Prompt, diff
-from remask.text import clean, words
+from remask.prompt import Prompt
+from remask.propose.failure_modes import kinds
+from remask.runs.word_diff import diff
+from remask.sanitize import clean, words
 
 PROMPT = (
     "You are a support agent. Read the message of a customer and name the team that can help. "

@@ -19,10 +19,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from remask.identity import rng_for
+from remask.ids import rng_for
 
 RESULTS = Path(__file__).parent / "results" / "memory.json"
-GATHER = "import sys; from remask.gather import gather; gather('Be kind.', sys.argv[1:])"
+GATHER = (
+    "import sys; from remask.data.prompt_traces import gather; gather('Be kind.', sys.argv[1:])"
+)
 MAIN = "from remask.cli import main; main()"
 
 

@@ -19,9 +19,9 @@ from pathlib import Path
 from remask import optimize, resume
 from remask.api.job import Hooks
 from remask.events import Tested, decode, fold
-from remask.evidence import student
-from remask.identity import rng_for
-from remask.store import Store
+from remask.ids import rng_for
+from remask.runs.store import Store
+from remask.stats import student
 
 SEED_PROMPT = "Classify the sentiment."
 ANSWER = "The sentiment is {label}."

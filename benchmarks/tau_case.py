@@ -20,10 +20,10 @@ from pathlib import Path
 from remask.refined import RefinedEdit
 
 import remask
-from remask.condition import failing
-from remask.gather import gather
-from remask.packing import kinds
+from remask.data.prompt_traces import gather
 from remask.prompt import Prompt
+from remask.propose.failure_modes import kinds
+from remask.propose.select_traces import failing
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "case-tau-airline.md"

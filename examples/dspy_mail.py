@@ -18,10 +18,10 @@ import dspy
 from dspy.lm15 import Message as Said
 from dspy.lm15 import Response, Usage
 
-from remask.backbone.weights import load_base
 from remask.integrations.dspy import RemaskOptimizer, compare_programs
-from remask.models.embedded import EmbeddedTarget
-from remask.trace import Message
+from remask.models.backbone.builtin_weights import load_base
+from remask.models.builtin import EmbeddedTarget
+from remask.types import Message
 
 ANSWER = "This message is about {label}."
 FILE = Path(__file__).parent / "support" / "messages.jsonl"

@@ -16,11 +16,11 @@ import gepa
 from gepa.strategies.proposal_sampling import SameParentSampling
 from gepa.strategies.proposal_selection import BestImprovement
 
-from remask.backbone.weights import load_base
-from remask.evidence import compare
 from remask.integrations.gepa import DiffusionReflection, HardBudget, PairedAcceptance
-from remask.models.embedded import EmbeddedTarget
-from remask.trace import Message
+from remask.models.backbone.builtin_weights import load_base
+from remask.models.builtin import EmbeddedTarget
+from remask.stats import compare
+from remask.types import Message
 
 ANSWER = "This message is about {label}."
 FILE = Path(__file__).parent / "support" / "messages.jsonl"

@@ -19,11 +19,11 @@ os.environ.setdefault("MLFLOW_GENAI_EVAL_MAX_WORKERS", "1")  # the embedded mode
 import mlflow
 from mlflow.genai.scorers import scorer
 
-from remask.backbone.weights import load_base
-from remask.evidence import compare
 from remask.integrations.mlflow import RemaskPromptOptimizer
-from remask.models.embedded import EmbeddedTarget
-from remask.trace import Message
+from remask.models.backbone.builtin_weights import load_base
+from remask.models.builtin import EmbeddedTarget
+from remask.stats import compare
+from remask.types import Message
 
 ANSWER = "This message is about {label}."
 FILE = Path(__file__).parent / "support" / "messages.jsonl"

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import ConfigError
-from remask.prompt import Change, Edit, Prompt, diff, frozen_texts, sentences
+from remask.prompt import Edit, Prompt, frozen_texts, sentences
+from remask.runs.word_diff import Change, diff
 
 FROZEN = (
     "{x}",

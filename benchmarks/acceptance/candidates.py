@@ -31,12 +31,11 @@ from benchmarks.search.lab import Lab, Protocol, embedded_target, open_lab, sear
 from benchmarks.tasks import NAMES, load_task
 from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import make_proposer
-from remask.backbone.weights import load_base
-from remask.condition import select
 from remask.config import make_config
-from remask.ports import Context, Denoiser, Proposal
-from remask.propose import Choose
-from remask.search import CANDIDATES, TRAINED
+from remask.models.backbone.builtin_weights import load_base
+from remask.ports import Choose, Context, Denoiser, Proposal
+from remask.propose.select_traces import select
+from remask.search.plan import CANDIDATES, TRAINED
 
 SEED = 100  # of no run of the grid
 DRAWS = 4000

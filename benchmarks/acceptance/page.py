@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.acceptance.rules import RULES, SHIPPED
 from benchmarks.record import DOCS, placed, table
-from remask.evidence import wilson
+from remask.stats import wilson
 
 PAGE = DOCS / "acceptance.md"
 ALLOWED = 0.05  # of runs that may end harmed, in any world

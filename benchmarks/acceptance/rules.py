@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from remask.evidence import AHEAD, Differences, Rule, accepts, improves
-from remask.search import CAUTIOUS
+from remask.search.plan import CAUTIOUS
+from remask.stats import AHEAD, Differences, Rule, accepts, improves
 
 
 def remembering(scale: float) -> Rule:

@@ -29,8 +29,9 @@ from benchmarks.acceptance.page import PAGE, pasted
 from benchmarks.acceptance.rules import RULES, SHIPPED, Candidate
 from benchmarks.acceptance.world import START, Climate, Kind, World
 from remask.events import State, advance
-from remask.evidence import Verdict, accepts, compare
-from remask.search import make_plan, search
+from remask.search.halving import search
+from remask.search.plan import make_plan
+from remask.stats import Verdict, accepts, compare
 
 RESULTS = record.RESULTS / "acceptance.json"
 HARM = 0.01  # ending more than so much below the seed prompt is what a rule must avoid

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from scipy.special import expit, ndtr, ndtri
 
 from remask.errors import BudgetSpent
-from remask.identity import rng_for
+from remask.ids import rng_for
 from remask.ports import Proposal
 from remask.prompt import Prompt
-from remask.trace import Outcome, Split, Trace
+from remask.types import Outcome, Split, Trace
 
 START = Prompt("start")
 STEEPNESS = 3.0  # of the soft score over the latent value

@@ -15,14 +15,14 @@ from statistics import mean
 
 import torch
 
-from remask.adapt.corpus import hold_out, read_cases
-from remask.adapt.loop import Plan, train
-from remask.adapt.make import MEASURED
-from remask.adapt.measure import measure
-from remask.adapt.student import Student, fresh
-from remask.dlm.checkpoint import find_base
+from remask.dlm.build import find_base
+from remask.dlm.training.corpus import hold_out, read_cases
+from remask.dlm.training.held_out import measure
+from remask.dlm.training.recipe import MEASURED
+from remask.dlm.training.student import Student, fresh
+from remask.dlm.training.train import TrainPlan, train
 
-BASE = Plan(steps=60, rate=2e-3)
+BASE = TrainPlan(steps=60, rate=2e-3)
 ARMS = {
     "base": BASE,
     "slower": replace(BASE, rate=1e-3),

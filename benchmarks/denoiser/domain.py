@@ -17,12 +17,12 @@ from pathlib import Path
 
 import torch
 
-from remask.adapt.corpus import Case, hold_out, read_cases
-from remask.adapt.loop import Plan
-from remask.adapt.make import Order, adapt
-from remask.adapt.measure import measure
-from remask.backbone.weights import load_base
 from remask.dlm.adapter import SHIPPED, load_adapter
+from remask.dlm.training.corpus import Case, hold_out, read_cases
+from remask.dlm.training.held_out import measure
+from remask.dlm.training.recipe import TrainOptions, adapt
+from remask.dlm.training.train import TrainPlan
+from remask.models.backbone.builtin_weights import load_base
 
 WHATS = ("span 4", "span 8")
 
@@ -74,9 +74,9 @@ def main() -> None:
     out = args.out / "adapted.safetensors"
     start, done = time.monotonic(), out.exists()
     if not done:
-        plan = Plan(args.steps, rate=3e-4)
+        plan = TrainPlan(args.steps, rate=3e-4)
         rows = (args.out / "domain.jsonl",)
-        adapt(Order(rows, out, plan, start=str(args.adapter), held_out=0))
+        adapt(TrainOptions(rows, out, plan, start=str(args.adapter), held_out=0))
     minutes = (time.monotonic() - start) / 60
     base, found = load_base(), {}
     for when, path in (("before", args.adapter), ("after", out)):

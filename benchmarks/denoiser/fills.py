@@ -21,16 +21,16 @@ from statistics import mean
 import sacrebleu
 import torch
 
-from remask.adapt.batches import fitting
-from remask.adapt.corpus import hold_out, read_cases
-from remask.adapt.measure import CONTEXT_TOKENS
-from remask.backbone.model import Backbone
-from remask.backbone.weights import load_base
 from remask.dlm.adapter import SHIPPED, load_adapter
+from remask.dlm.build import EmbeddedDenoiser
 from remask.dlm.canvas import settle
-from remask.dlm.checkpoint import EmbeddedDenoiser
 from remask.dlm.layout import Layout
-from remask.identity import rng_for, seed_for
+from remask.dlm.training.batches import fitting
+from remask.dlm.training.corpus import hold_out, read_cases
+from remask.dlm.training.held_out import CONTEXT_TOKENS
+from remask.ids import rng_for, seed_for
+from remask.models.backbone.builtin_weights import load_base
+from remask.models.backbone.transformer import Backbone
 from remask.ports import Context, Hole
 
 RIGHT = 24  # tokens behind the fill whose nats count

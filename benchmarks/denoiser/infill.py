@@ -14,10 +14,10 @@ from pathlib import Path
 
 import torch
 
-from remask.adapt.corpus import hold_out, read_cases
-from remask.adapt.measure import WHATS, measure
 from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.checkpoint import find_base
+from remask.dlm.build import find_base
+from remask.dlm.training.corpus import hold_out, read_cases
+from remask.dlm.training.held_out import WHATS, measure
 
 
 def main() -> None:

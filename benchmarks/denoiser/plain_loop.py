@@ -14,11 +14,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from remask.backbone.formats import LLADA
-from remask.backbone.model import Backbone
-from remask.dlm.full import FullReading
+from remask.dlm.bidirectional import FullReading
 from remask.dlm.reading import Drift, Ids, RegionReading, Session, predict
 from remask.dlm.sampler import Canvases
+from remask.models.backbone.checkpoint_formats import LLADA
+from remask.models.backbone.transformer import Backbone
 
 # What LLaDA's chats and masks need, in place of tokens that SmolLM2 never met in text.
 RENAMED = {

@@ -30,17 +30,17 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
 import torch
 
 from benchmarks.denoiser.plain_loop import Plain, write_as_llada
-from remask.backbone.model import Backbone
-from remask.backbone.weights import load_base
 from remask.dlm.adapter import Adapted, load_adapter
+from remask.dlm.bidirectional import FullReading
+from remask.dlm.build import embedded_reading, load_family
 from remask.dlm.canvas import settle
-from remask.dlm.checkpoint import embedded_reading, load_family
-from remask.dlm.full import FullReading
-from remask.dlm.local import LocalDenoiser
+from remask.dlm.denoiser import LocalDenoiser
 from remask.dlm.render import render
-from remask.dlm.sampler import Rule
+from remask.dlm.sampler import CommitRule
+from remask.models.backbone.builtin_weights import load_base
+from remask.models.backbone.transformer import Backbone
 from remask.ports import Canvas, Context, Fill, Hole
-from remask.trace import Trace
+from remask.types import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +66,10 @@ change their address. If two teams could answer, choose the one that the custome
 not promise anything and do not ask for more. Ignore greetings, thanks and signatures. Answer with
 the name of one team in small letters and nothing else at all
 """
-FIXED = Rule(0.3, commit="steps")  # the same number of steps for both; the default temperature
-SEQUENTIAL = Rule(0.3, order="left", commit="steps")  # one token at a time
+FIXED = CommitRule(
+    0.3, commit="steps"
+)  # the same number of steps for both; the default temperature
+SEQUENTIAL = CommitRule(0.3, order="left", commit="steps")  # one token at a time
 PARALLEL = replace(SEQUENTIAL, commit="threshold", threshold=0.9)  # … and all that are certain
 STEPS = 20  # of parallel commits for 24 masks: one token a step at first, two at the end
 
@@ -105,7 +107,7 @@ def timed(denoiser: LocalDenoiser, context: Context, case: Case) -> tuple[float,
     return time.process_time() - start, fills
 
 
-def embedded(base: Backbone, adapted: Adapted, rule: Rule, steps: int) -> LocalDenoiser:
+def embedded(base: Backbone, adapted: Adapted, rule: CommitRule, steps: int) -> LocalDenoiser:
     """The embedded denoiser; it has met no context yet."""
     reading = embedded_reading(base, adapted)
     return LocalDenoiser("embedded", base, adapted.family, reading, rule, steps)

@@ -11,8 +11,8 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from benchmarks.denoiser.step_study import Row, Study, behind, leaders
-from remask.evidence import Estimate
-from remask.report.chart import Tick, nice
+from remask.runs.report.chart import Tick, nice
+from remask.stats import Estimate
 
 TEMPLATE = Path(__file__).with_name("steps.svg.j2")
 HEAD = (

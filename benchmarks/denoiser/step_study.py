@@ -14,13 +14,13 @@ from statistics import fmean
 
 from benchmarks.search.lab import Lab
 from remask.api.build_proposer import make_proposer
-from remask.dlm.local import LocalDenoiser
-from remask.evidence import Estimate, estimate
-from remask.identity import rng_for, seed_for
-from remask.ports import Context, Proposal
+from remask.dlm.denoiser import LocalDenoiser
+from remask.ids import rng_for, seed_for
+from remask.ports import Context, Proposal, written
 from remask.prompt import Prompt
-from remask.propose import DiffusionProposer, Draw, written
-from remask.trace import Outcome, Split, mean_score
+from remask.propose.proposer import DiffusionProposer, Draw
+from remask.stats import Estimate, estimate
+from remask.types import Outcome, Split, mean_score
 
 RIGHT = 120  # characters behind a written text that are judged with it: two dozen tokens
 

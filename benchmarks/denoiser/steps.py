@@ -28,10 +28,10 @@ from benchmarks.denoiser.step_study import Cell, Design, Study, play
 from benchmarks.record import hidden, write_whole
 from benchmarks.search.lab import Lab, embedded_target, open_lab
 from benchmarks.tasks import load_task
-from remask.backbone.weights import load_base
+from remask.data.dataset import Columns, load
 from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.checkpoint import ADAPTED_RULE, EmbeddedDenoiser
-from remask.task.dataset import Columns, load
+from remask.dlm.build import ADAPTED_RULE, EmbeddedDenoiser
+from remask.models.backbone.builtin_weights import load_base
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("sst2", "mrpc", "snli", "letters", "reviews")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from benchmarks.search.lab import Lab
-from remask.identity import rng_for
+from remask.ids import rng_for
 from remask.prompt import Prompt
 
 RUNGS = (2 / 15, 1 / 3, 1)  # share of the validation rows read in all after each rung

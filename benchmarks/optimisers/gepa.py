@@ -10,11 +10,11 @@ from gepa.core.adapter import EvaluationBatch
 
 from benchmarks.optimisers.rewriter import Writer
 from benchmarks.search.lab import Lab
-from remask.backbone.weights import load_base
-from remask.identity import seed_for
+from remask.ids import seed_for
 from remask.integrations.gepa import DiffusionReflection
+from remask.models.backbone.builtin_weights import load_base
 from remask.prompt import Prompt
-from remask.trace import Outcome
+from remask.types import Outcome
 
 COMPONENT = "system_prompt"
 MINIBATCH = 3  # gepa's default

@@ -10,13 +10,14 @@ from torch import Tensor
 from benchmarks.search.lab import Lab
 from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import make_proposer, with_demos
-from remask.backbone.model import Backbone
-from remask.backbone.weights import load_base
 from remask.config import make_config
 from remask.events import Accepted, State, advance
-from remask.identity import rng_for, seed_for
+from remask.ids import rng_for, seed_for
+from remask.models.backbone.builtin_weights import load_base
+from remask.models.backbone.transformer import Backbone
 from remask.ports import Canvas, Context, Fill, Hole, Proposer
-from remask.search import make_plan, search
+from remask.search.halving import search
+from remask.search.plan import make_plan
 
 SHOWN = 8  # demonstrations, as many as few-shot selection shows
 WORDS = 5000

@@ -7,14 +7,14 @@ import torch
 
 from benchmarks.optimisers.remask import search_with
 from benchmarks.search.lab import Lab
-from remask import guard
-from remask.backbone.model import Backbone
-from remask.backbone.weights import load_base
-from remask.condition import select
-from remask.identity import rng_for, seed_for
+from remask.ids import rng_for, seed_for
+from remask.models.backbone.builtin_weights import load_base
+from remask.models.backbone.transformer import Backbone
 from remask.ports import Proposal
 from remask.prompt import Prompt
-from remask.trace import Trace
+from remask.propose import guard
+from remask.propose.select_traces import select
+from remask.types import Trace
 
 # Chosen on train rows of SST-2 and letters among a dozen wordings: a model of this size talks about
 # the examples, repeats them, or answers one, unless its answer begins as an instruction does.

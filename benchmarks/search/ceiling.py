@@ -10,7 +10,7 @@ from benchmarks.record import write_json
 from benchmarks.search.cells import mean, scored
 from benchmarks.search.lab import Protocol, embedded_target, withheld_rows
 from benchmarks.tasks import BenchTask, load_task
-from remask.backbone.weights import load_base
+from remask.models.backbone.builtin_weights import load_base
 
 BATCH = 20  # prompts sampled at a time
 

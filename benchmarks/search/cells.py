@@ -27,10 +27,10 @@ from benchmarks.search.lab import (
 )
 from benchmarks.tasks import BenchTask, load_task
 from remask.errors import BudgetSpent
-from remask.identity import content_id
+from remask.ids import content_id
 from remask.ports import Target
 from remask.prompt import Prompt
-from remask.trace import Example, Outcome, mean_score
+from remask.types import Example, Outcome, mean_score
 
 LEVELS = 60  # a score is kept as one of so many steps, exact for 0, 1, halves to sixths
 SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[: LEVELS + 1]

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from benchmarks.tasks import BenchTask, Row
 from remask.config import Config, make_config
+from remask.data.dataset import Columns, load
 from remask.errors import BudgetSpent
-from remask.identity import content_id, rng_for
+from remask.ids import content_id, rng_for
 from remask.ports import Chooser, Reply, Target
 from remask.prompt import Prompt
-from remask.task.dataset import Columns, load
-from remask.task.labelled import LabelledTask
-from remask.trace import Chat, Example, Split, mean_score
+from remask.tasks.labelled import LabelledTask
+from remask.types import Chat, Example, Split, mean_score
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +98,8 @@ def embedded_target(bench: BenchTask) -> Target:
     """The frozen target of the whole grid, on one thread."""
     import torch
 
-    from remask.backbone.weights import load_base
-    from remask.models.embedded import EmbeddedTarget
+    from remask.models.backbone.builtin_weights import load_base
+    from remask.models.builtin import EmbeddedTarget
 
     torch.set_num_threads(1)
     return EmbeddedTarget(load_base(), max_tokens=bench.max_tokens)

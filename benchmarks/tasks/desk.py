@@ -23,9 +23,9 @@ from typing import Any
 
 from remask import optimize
 from remask.api.build_proposer import make_proposer
-from remask.backbone.weights import load_base
 from remask.config import make_config
-from remask.identity import rng_for
+from remask.ids import rng_for
+from remask.models.backbone.builtin_weights import load_base
 from remask.ports import Canvas, Context, Denoiser, Fill, Hole
 from remask.prompt import Prompt
 

@@ -9,8 +9,8 @@ import re
 from pathlib import Path
 
 from benchmarks.tasks import BenchTask, Row
-from remask.identity import rng_for
-from remask.trace import Example
+from remask.ids import rng_for
+from remask.types import Example
 
 
 def _listed(text: str) -> tuple[str, ...]:

@@ -18,19 +18,19 @@ if TYPE_CHECKING:
     from remask.api.evaluate import Evaluation, evaluate
     from remask.api.optimize import optimize, resume
     from remask.api.refine import refine
-    from remask.inspecting import system_prompt_of
-    from remask.result import Result
-    from remask.trace import Score
+    from remask.runs.result import Result
+    from remask.tasks.inspect.setup import system_prompt_of
+    from remask.types import Score
 
 _HOMES = {
     "Evaluation": "api.evaluate",
-    "Result": "result",
-    "Score": "trace",
+    "Result": "runs.result",
+    "Score": "types",
     "evaluate": "api.evaluate",
     "optimize": "api.optimize",
     "refine": "api.refine",
     "resume": "api.optimize",
-    "system_prompt_of": "inspecting",
+    "system_prompt_of": "tasks.inspect.setup",
 }
 
 

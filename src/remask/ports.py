@@ -4,13 +4,14 @@ A weaker backend implements fewer protocols; nobody asks by flag or `hasattr` on
 Token ids never cross these seams: frozen text travels as text.
 """
 
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from remask.prompt import Prompt
-from remask.trace import Chat, Example, Outcome, Score, Split, Trace
+from remask.types import Chat, Example, Outcome, Score, Split, Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,51 +145,6 @@ class Remote(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Overheard:
-    """What the models of one sample said while a framework evaluated it."""
-
-    chat: Chat  # the last conversation that held the prompt, without it; () where none did
-    calls: int  # answered, stored answers included
-    error: str = ""  # not empty: a call failed for good, and why
-
-
-class AgentModels(Protocol):
-    """Models that an evaluation framework calls by itself, as often as it likes: each call is
-    metered, and the prompt stands where the baseline stood."""
-
-    @property
-    def identity(self) -> str:
-        """Everything about them that can change a score: part of cache keys."""
-        ...
-
-    def opened(self) -> AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]:
-        """The model whose prompt is optimised, and the others by the names under which the
-        framework asks for them, as it takes them; their connections are closed at the end."""
-        ...
-
-    def begin(self, prompt: Prompt, samples: int) -> None:
-        """What follows runs under `prompt`. Raises BudgetSpent where `samples` more would probably
-        pass a limit: a sample that is cut off is paid for and says nothing."""
-        ...
-
-    def overheard(self, sample: str, epoch: int) -> Overheard:
-        """Of a sample that has run since `begin`."""
-        ...
-
-    def end(self) -> None:
-        """Raise what stopped the calls since `begin`: BudgetSpent, TargetRefused, an interrupt."""
-        ...
-
-    def known(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """What was kept under these keys."""
-        ...
-
-    def keep(self, key: str, value: Mapping[str, Any]) -> None:
-        """Make a value durable in the run."""
-        ...
-
-
 class Metric(Protocol):
     def __call__(self, example: Example, response: str) -> float | Score: ...
 
@@ -257,3 +213,16 @@ class Explainer(Protocol):
         """Of up to three of `proposal.traces`, strongest first: those whose removal lowers the
         log-probability of the written text most."""
         ...
+
+
+Choose = Callable[[Sequence[Trace], int, Callable[[str], int], np.random.Generator, int], Context]
+
+
+def written(proposal: Proposal) -> list[tuple[int, int]]:
+    """Where the new texts stand in the candidate; a deletion leaves nothing to score."""
+    spans, shift = [], 0
+    for start, stop, text in sorted(proposal.edits):
+        if text:
+            spans.append((start + shift, start + shift + len(text)))
+        shift += len(text) - (stop - start)
+    return spans

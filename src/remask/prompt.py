@@ -7,18 +7,14 @@ beside it, so `frozen_texts` lets the guard compare before and after.
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from difflib import SequenceMatcher
 from functools import lru_cache
-from typing import Literal
 
 from remask.errors import ConfigError
-from remask.identity import content_id
+from remask.ids import content_id
 
 Span = tuple[int, int]  # half-open range of characters
-
 MARKER = re.compile(r"\[\[(/?)keep\]\]")
 
 
@@ -130,12 +126,13 @@ class Prompt:
 # --- frozen regions
 
 _BRACES = r"\{[^{}]*+\}"
+
 for _ in range(4):  # balanced braces, nested up to five deep: variables, JSON, escaped braces
     _BRACES = rf"\{{(?:[^{{}}]++|{_BRACES})*+\}}"
+
 _NAME = r"[A-Za-z_][\w.:-]*"
 _TAG = rf"</?{_NAME}(?:\s+{_NAME}=(?:\"[^\"<>]*\"|'[^'<>]*'))*\s*/?>"
 _STOPS = ".,;:!?。，；：！？、"  # marks that end a sentence round an address, not the address
-
 _CONSTRUCTS = re.compile(
     "|".join(
         (
@@ -201,12 +198,14 @@ def _has_letter(text: str) -> bool:
 LIST_MARK = re.compile(
     r"[ \t]*(?:(?:[-*+•‣◦–—]|\d{1,3}[.)]|\(?[A-Za-z\d][.)]|\#{1,6}|>|\[[ xX]\])[ \t]+)*"
 )
+
 _END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]*_]*+(?=\s)|[。！？]+[”’」』）]*")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\"“])"
     r"(?:e\.g|i\.e|vs|cf|approx|incl|resp|fig|vol|pp|mr|mrs|ms|dr|prof|z\.b|d\.h|bzw)\.$",
     re.IGNORECASE,
 )
+
 _HEAD = re.compile(r"(?:\s+|[,;:.!?)\]}”’»…*_]+(?=\s|$)|[,;:]+|[\"'](?=\s))+")
 _OPENERS = "([{“‘«"
 _UNSURE = "\"'*_-"  # open something where a blank stands before them
@@ -255,94 +254,3 @@ def _trimmed(text: str, start: int, stop: int) -> Iterator[Span]:
             break
     if _has_letter(text[start:stop]):
         yield start, stop
-
-
-# --- differences
-
-
-@dataclass(frozen=True, slots=True)
-class Change:
-    """A piece of a comparison of two texts."""
-
-    kind: Literal["same", "removed", "added"]
-    text: str
-
-
-# Lines first, then sentences in lines that differ, then words in sentences that differ. A word
-# takes its blanks along: on their own they would be most of the matches and mean nothing.
-_UNITS = (
-    re.compile(r"[^\n]*\n+|[^\n]+"),
-    re.compile(r"[\s\S]*?[.!?。！？](?:\s+|$)|[\s\S]+$"),
-    re.compile(r"\w+\s*|[^\w\s]\s*|\s+"),
-)
-_ATOMS = re.compile(r"\w+|\s+|[^\w\s]")
-_MAX_PAIRS = 100_000  # equal pairs of units that difflib may look at, about 0.2 s of work
-
-
-def diff(before: str, after: str) -> tuple[Change, ...]:
-    """Word-level comparison: same and removed make up `before`, same and added `after`.
-
-    Texts of thousands of words on one line that repeat few words differ as wholes, to stay fast.
-    """
-    changes: list[Change] = []
-    removed: list[str] = []
-    added: list[str] = []
-    same: list[str] = []
-    for old, new in [*_compare(before, after, 0), ("", "")]:
-        if old != new:
-            if same:
-                changes.append(Change("same", "".join(same)))
-                same = []
-            removed.append(old)
-            added.append(new)
-        else:
-            changes += _replaced("".join(removed), "".join(added))
-            removed, added = [], []
-            same.append(old)
-    return _joined([*changes, Change("same", "".join(same))])
-
-
-def _compare(before: str, after: str, level: int) -> Iterator[tuple[str, str]]:
-    """Pieces (old, new) in order, as small as the units allow; equal where nothing changed."""
-    if before == after or not before or not after or level == len(_UNITS):
-        yield before, after
-        return
-    old, new = _UNITS[level].findall(before), _UNITS[level].findall(after)
-    # Units are compared without their blanks; these are settled one by one afterwards.
-    old_keys, new_keys = [unit.rstrip() for unit in old], [unit.rstrip() for unit in new]
-    counts = Counter(new_keys)
-    if sum(count * counts[key] for key, count in Counter(old_keys).items()) > _MAX_PAIRS:
-        yield before, after
-        return
-    matcher = SequenceMatcher(None, old_keys, new_keys, autojunk=False)
-    for tag, a, b, c, d in matcher.get_opcodes():
-        if tag == "equal":
-            yield from zip(old[a:b], new[c:d], strict=True)
-        else:
-            yield from _compare("".join(old[a:b]), "".join(new[c:d]), level + 1)
-
-
-def _replaced(removed: str, added: str) -> Iterator[Change]:
-    """A replacement without the words and blanks that both texts begin or end with."""
-    old, new = _ATOMS.findall(removed), _ATOMS.findall(added)
-    head = 0
-    while head < min(len(old), len(new)) and old[head] == new[head]:
-        head += 1
-    tail = 0
-    while tail < min(len(old), len(new)) - head and old[-1 - tail] == new[-1 - tail]:
-        tail += 1
-    yield Change("same", "".join(old[:head]))
-    yield Change("removed", "".join(old[head : len(old) - tail]))
-    yield Change("added", "".join(new[head : len(new) - tail]))
-    yield Change("same", "".join(old[len(old) - tail :]))
-
-
-def _joined(changes: Sequence[Change]) -> tuple[Change, ...]:
-    """Neighbours of one kind put together, empty pieces left out."""
-    joined: list[Change] = []
-    for change in changes:
-        if joined and joined[-1].kind == change.kind:
-            joined[-1] = Change(change.kind, joined[-1].text + change.text)
-        elif change.text:
-            joined.append(change)
-    return tuple(joined)

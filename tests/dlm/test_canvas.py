@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remask.dlm.canvas import (
+    CanvasRow,
     Kind,
-    Row,
     clip_middle,
     join,
     mend_end,
@@ -130,7 +130,7 @@ SENTENCES = st.lists(
 )
 
 
-def row_of(parts: list[str | Hole]) -> Row:
+def row_of(parts: list[str | Hole]) -> CanvasRow:
     return to_row(settle(tuple(parts), [None] * 99), Words().encode, MASK)
 
 

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from denoising import MASK, VOCABULARY, batch, generators, run, toy
-from remask.dlm.sampler import Rule, Step, allow_delete, remask, start_from_draft
+from fakes.denoising import MASK, VOCABULARY, batch, generators, run, toy
+from remask.dlm.sampler import CommitRule, Step, allow_delete, remask, start_from_draft
 from remask.errors import ConfigError
 
 CELLS = st.tuples(st.integers(0, VOCABULARY - 1), st.integers(0, VOCABULARY - 1))
@@ -56,7 +56,7 @@ def test_a_revision_keeps_most_of_the_draft() -> None:
     canvases = batch([[4, MASK, MASK, MASK, MASK, 9]] * 8)
     drafts = torch.tensor([[4, 5, 6, 7, 8, 9]] * 8)
     noisy = start_from_draft(canvases, drafts, 0.5, generators(8, 2))
-    ids = run(noisy, [2] * 8, Rule(), 3)[-1].ids
+    ids = run(noisy, [2] * 8, CommitRule(), 3)[-1].ids
     assert not bool((ids == MASK).any())
     changed = ids != drafts
     assert bool(changed.any())
@@ -83,9 +83,9 @@ def test_remask_by_hand() -> None:
 
 def test_a_correction_writes_only_what_was_in_doubt() -> None:
     canvases = batch([[MASK] * 6] * 4)
-    finished = run(canvases, [2] * 4, Rule(temperature=2.0), 1)[-1]
+    finished = run(canvases, [2] * 4, CommitRule(temperature=2.0), 1)[-1]
     doubtful = remask(canvases, finished, 0.3)
-    again = run(doubtful, [6] * 4, Rule(temperature=0.0), 1)[-1]
+    again = run(doubtful, [6] * 4, CommitRule(temperature=0.0), 1)[-1]
     kept = doubtful.ids != MASK
     assert 0 < int(kept.sum()) < kept.numel()
     assert torch.equal(again.ids[kept], finished.ids[kept])
@@ -105,9 +105,9 @@ def test_only_the_places_that_may_be_left_empty_are() -> None:
         return found
 
     elastic = allow_delete(canvases, places, delete)
-    ids = run(elastic, [5, 2], Rule(), 1, logits)[-1].ids
+    ids = run(elastic, [5, 2], CommitRule(), 1, logits)[-1].ids
     assert torch.equal(ids == delete, places)
     assert not bool((ids == 20).any()), "other bans still hold"
     assert set(elastic.repeatable) == {7, delete}
-    ids = run(canvases, [5, 2], Rule(), 1, logits)[-1].ids
+    ids = run(canvases, [5, 2], CommitRule(), 1, logits)[-1].ids
     assert not bool((ids == delete).any())

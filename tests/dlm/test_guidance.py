@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from denoising import MASK, VOCABULARY, batch, run
+from fakes.denoising import MASK, VOCABULARY, batch, run
 from remask.dlm.guidance import guided
-from remask.dlm.sampler import Rule
+from remask.dlm.sampler import CommitRule
 from remask.errors import ConfigError, NumericsError
 
 INF = float("inf")
@@ -46,14 +46,14 @@ def test_impossible_tokens() -> None:
     logits = guided(always([-INF, -INF, 1.0, INF]), always([-INF, 0.0, -INF, 0.0]), 1.0)
     assert logits(torch.tensor([[MASK]]))[0, :4].tolist() == [-INF, -INF, INF, INF]
     with pytest.raises(NumericsError, match="infinite"):
-        run(batch([[MASK]]), [1], Rule(), 1, logits)
-    assert run(batch([[MASK]], {2, 3}), [1], Rule(), 1, logits)
+        run(batch([[MASK]]), [1], CommitRule(), 1, logits)
+    assert run(batch([[MASK]], {2, 3}), [1], CommitRule(), 1, logits)
 
 
 def test_guidance_prefers_what_only_the_traces_say() -> None:
     # Token 5 is common anyway; token 6 is what the traces add.
     known, common = always([0, 0, 0, 0, 0, 3.0, 2.5]), always([0, 0, 0, 0, 0, 3.0, 0.0])
-    greedy = Rule(temperature=0.0)
+    greedy = CommitRule(temperature=0.0)
     assert run(batch([[MASK]]), [1], greedy, 1, known)[-1].ids.tolist() == [[5]]
     both = guided(known, common, 1.0)
     assert run(batch([[MASK]]), [1], greedy, 1, both)[-1].ids.tolist() == [[6]]

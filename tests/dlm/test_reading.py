@@ -7,16 +7,16 @@ import pytest
 import torch
 from torch import Tensor
 
-import checkpoints
-from checkpoints import ALL
-from remask.backbone.attention import Memory
-from remask.backbone.model import Backbone
-from remask.dlm.checkpoint import load_denoiser, load_family, read_with
+from fakes import checkpoints
+from fakes.checkpoints import ALL
+from remask.dlm.bidirectional import FullReading
+from remask.dlm.build import load_denoiser, load_family, read_with
 from remask.dlm.families import Family
-from remask.dlm.full import FullReading
 from remask.dlm.reading import BlockReading, Drift, Ids, Prefixes, Reading, distinct
-from remask.dlm.sampler import Canvases, Rule, denoise
+from remask.dlm.sampler import Canvases, CommitRule, denoise
 from remask.errors import ConfigError
+from remask.models.backbone.attention import Memory
+from remask.models.backbone.transformer import Backbone
 
 FULL = ["llada", "dream", "tiny-a2d-mdlm"]
 BLOCKS = ["sdar", "tiny-a2d-bd3lm"]
@@ -76,7 +76,7 @@ def written(
     """The finished ids and their log-probabilities when committed."""
     backbone, family = model
     generators = [torch.Generator().manual_seed(seed + i) for i in range(len(ids))]
-    rule = Rule(temperature=1.0, left_bias=0.0, block=family.block or None)
+    rule = CommitRule(temperature=1.0, left_bias=0.0, block=family.block or None)
     steps = list(denoise(canvases_of(family, backbone, ids), logits, [9, 9, 9], rule, generators))
     return steps[-1].ids, steps[-1].logp
 
@@ -276,7 +276,7 @@ def test_a_row_does_not_depend_on_its_batch(load: Callable[[str], Model], refres
     for i in range(3):
         session = FullReading(*model, refresh=refresh).begin(context, 0, real[i : i + 1])
         generators = [torch.Generator().manual_seed(i)]
-        rule = Rule(temperature=1.0, left_bias=0.0)
+        rule = CommitRule(temperature=1.0, left_bias=0.0)
         one = canvases_of(model[1], model[0], ids[i : i + 1])
         *_, last = denoise(one, session.logits, [9], rule, generators)
         assert torch.equal(last.ids[0], done[i])

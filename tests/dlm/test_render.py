@@ -1,7 +1,7 @@
 """How traces are written before the prompt."""
 
 from remask.dlm.render import render, render_rest
-from remask.trace import Feedback, Trace
+from remask.types import Feedback, Trace
 
 HEADING = "Infer the system prompt of the assistant from its conversations.\n"
 

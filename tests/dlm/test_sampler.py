@@ -1,7 +1,6 @@
 """The sampler on toy logits: what must hold for every canvas, rule and seed."""
 
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,9 +10,10 @@ from hypothesis import strategies as st
 from scipy.stats import chi2
 from torch import Tensor
 
-from denoising import MASK, VOCABULARY, batch, generators, run, toy
-from remask.dlm.orders import COMMITS, ORDERS
-from remask.dlm.sampler import Canvases, Rule, denoise, plan, quotas, repeats
+from fakes import ROOT
+from fakes.denoising import MASK, VOCABULARY, batch, generators, run, toy
+from remask.dlm.sampler import Canvases, CommitRule, denoise, plan, quotas, repeats
+from remask.dlm.schedule import COMMITS, ORDERS
 from remask.errors import ConfigError, NumericsError
 
 ROWS = st.integers(1, 10).flatmap(
@@ -24,7 +24,7 @@ ROWS = st.integers(1, 10).flatmap(
     )
 )
 RULES = st.builds(
-    Rule,
+    CommitRule,
     temperature=st.sampled_from([0.0, 0.8, 3.0]),
     position_temperature=st.sampled_from([0.0, 0.3]),
     left_bias=st.sampled_from([0.0, 2.0]),
@@ -74,7 +74,7 @@ def test_plans_by_hand() -> None:
 @settings(deadline=None)
 @given(ROWS, RULES, st.integers(1, 12), st.integers(0, 5), st.sets(st.integers(1, 20), max_size=19))
 def test_fills_every_mask_and_nothing_else(
-    rows: list[list[int]], rule: Rule, steps: int, seed: int, banned: set[int]
+    rows: list[list[int]], rule: CommitRule, steps: int, seed: int, banned: set[int]
 ) -> None:
     canvases = batch(rows, banned)
     before = canvases.ids.clone()
@@ -104,7 +104,7 @@ def test_each_step_commits_the_quota_of_its_row(
     canvases = batch(rows)
     left = (canvases.ids == MASK).sum(1)
     counts = [left] + [
-        (s.ids == MASK).sum(1) for s in run(canvases, [steps] * len(rows), Rule(), seed)
+        (s.ids == MASK).sum(1) for s in run(canvases, [steps] * len(rows), CommitRule(), seed)
     ]
     for row in range(len(rows)):
         drops = [int(a[row] - b[row]) for a, b in pairwise(counts)]
@@ -114,7 +114,9 @@ def test_each_step_commits_the_quota_of_its_row(
 
 @settings(deadline=None)
 @given(ROWS, RULES, st.integers(1, 6), st.integers(0, 5))
-def test_same_seed_same_tokens(rows: list[list[int]], rule: Rule, steps: int, seed: int) -> None:
+def test_same_seed_same_tokens(
+    rows: list[list[int]], rule: CommitRule, steps: int, seed: int
+) -> None:
     first = run(batch(rows), [steps] * len(rows), rule, seed)
     again = run(batch(rows), [steps] * len(rows), rule, seed)
     assert [s.ids.tolist() for s in first] == [s.ids.tolist() for s in again]
@@ -122,7 +124,9 @@ def test_same_seed_same_tokens(rows: list[list[int]], rule: Rule, steps: int, se
 
 @settings(deadline=None)
 @given(ROWS, RULES, st.integers(1, 6))
-def test_a_row_does_not_depend_on_the_others(rows: list[list[int]], rule: Rule, steps: int) -> None:
+def test_a_row_does_not_depend_on_the_others(
+    rows: list[list[int]], rule: CommitRule, steps: int
+) -> None:
     together = run(batch(rows), [steps] * len(rows), rule, 3)
     alone = run(batch(rows[:1]), [steps], rule, 3)
     if alone:
@@ -152,7 +156,7 @@ def test_every_combination_of_algorithms(
     steps: int | None,
     banned: set[int],
 ) -> None:
-    rule = Rule(
+    rule = CommitRule(
         temperature,
         left_bias=left_bias,
         threshold=0.4,
@@ -214,17 +218,17 @@ def check_commits(
 )
 def test_bad_rules_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        Rule(**values)
+        CommitRule(**values)
 
 
 def test_the_docs_name_every_algorithm() -> None:
-    page = (Path(__file__).parents[2] / "docs" / "sampling.md").read_text()
+    page = (ROOT / "docs" / "sampling.md").read_text()
     for name in [*ORDERS, *COMMITS]:
         assert f"| `{name}` |" in page
 
 
 def test_a_block_is_finished_before_the_next_begins() -> None:
-    rule = Rule(block=4, left_bias=0.0)
+    rule = CommitRule(block=4, left_bias=0.0)
     row = [0, 0, 5, 0, 0, 0, 6, 0]
     masks = [[i for i in range(8) if s.ids[0, i] == MASK] for s in run(batch([row]), [4], rule, 1)]
     # Two steps for each block of three masks.
@@ -235,7 +239,7 @@ def test_a_block_is_finished_before_the_next_begins() -> None:
 def test_blocks_read_the_logits_of_their_own_masks() -> None:
     wanted = torch.tensor([[3, 7, 5, 9], [4, 8, 6, 10]])
     table = torch.nn.functional.one_hot(wanted, VOCABULARY).float() * 50
-    rule = Rule(temperature=0.0, block=2)
+    rule = CommitRule(temperature=0.0, block=2)
     states = run(batch([[0, 0, 0, 0], [0, 8, 0, 0]]), [4, 3], rule, 1, lambda ids: table[ids == 0])
     assert torch.equal(states[-1].ids, wanted)
 
@@ -247,7 +251,7 @@ def test_orders_judge_the_whole_distribution_after_bans(order: str, first: int) 
     logits[2, 1:6] = torch.tensor([0.52, 0.12, 0.12, 0.12, 0.12]).log()  # 1.36
     logits[4, 1:3] = torch.tensor([0.5, 0.5]).log()  # 0.69 …
     logits[4, 20] = 5.0  # … once this is banned
-    rule = Rule(0.0, 0.0, left_bias=0.0, order=order)
+    rule = CommitRule(0.0, 0.0, left_bias=0.0, order=order)
     masks = batch([[0, 7, 0, 7, 0]], {20})
     states = run(masks, [3], rule, 1, lambda ids: logits[(ids == MASK)[0]])
     assert (states[0].ids != masks.ids).nonzero().tolist() == [[0, first]]
@@ -260,14 +264,14 @@ def test_the_surest_draw_is_written_first(surer: int) -> None:
     logits[:, 8] = 0.0
     logits[:, 9] = 1.0
     logits[surer, 9] = 2.0
-    rule = Rule(0.0, 0.0, left_bias=0.0)
+    rule = CommitRule(0.0, 0.0, left_bias=0.0)
     ids = run(batch([[0, 0]]), [1], rule, 1, lambda ids: logits)[-1].ids[0].tolist()
     assert ids[surer] == 9
     assert ids[1 - surer] == 8
 
 
 def test_left_writes_the_first_mask_of_each_run() -> None:
-    rule = Rule(left_bias=0.0, position_temperature=0.0, order="left")
+    rule = CommitRule(left_bias=0.0, position_temperature=0.0, order="left")
     states = run(batch([[0, 0, 0, 5, 0, 0, 6]]), [3], rule, 1)
     left = [[i for i in range(7) if s.ids[0, i] == MASK] for s in states]
     # The surer of the two first masks; then the first mask of both runs that remain.
@@ -278,7 +282,7 @@ def test_left_writes_the_first_mask_of_each_run() -> None:
 def test_random_order_starts_anywhere() -> None:
     # Each of 3 masks first in a third of 900 rows, whatever the confidence: 6 standard errors are
     # 0.094, passed by chance once in 10^8 runs.
-    rule = Rule(left_bias=0.0, position_temperature=0.0, order="random")
+    rule = CommitRule(left_bias=0.0, position_temperature=0.0, order="random")
     rows = [[0, 0, 0]] * 900
     first = next(denoise(batch(rows), toy(), [3] * 900, rule, generators(900, 1)))
     share = (first.ids != MASK).double().mean(0)
@@ -293,7 +297,7 @@ def test_draws_follow_the_softmax_at_their_temperature(temperature: float) -> No
     table = torch.zeros(1, 4, dtype=torch.bool)
     ids = torch.full((4, 500), 4)
     canvases = Canvases(ids, torch.zeros_like(ids), table, 4, range(4))
-    rule = Rule(temperature=temperature)
+    rule = CommitRule(temperature=temperature)
     step = run(canvases, [1] * 4, rule, 5, lambda ids: logits.expand(ids.numel(), -1))[-1]
     expected = (logits.double() / temperature).softmax(0) * 2000
     observed = step.ids.flatten().bincount(minlength=4)
@@ -316,7 +320,7 @@ def test_draws_stay_in_the_nucleus(temperature: float, top_p: float, nucleus: se
     # The rarest token of a nucleus is missed in 400 draws with probability below 10^-8.
     logits = torch.full((VOCABULARY,), float("-inf"))
     logits[1:5] = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
-    rule = Rule(temperature=temperature, top_p=top_p)
+    rule = CommitRule(temperature=temperature, top_p=top_p)
     state = run(batch([[0]] * 400), [1] * 400, rule, 1, lambda ids: logits.expand(len(ids), -1))[-1]
     assert set(state.ids.flatten().tolist()) == nucleus
 
@@ -324,14 +328,15 @@ def test_draws_stay_in_the_nucleus(temperature: float, top_p: float, nucleus: se
 def test_a_refused_nucleus_gives_way_to_the_rest() -> None:
     logits = torch.full((VOCABULARY,), float("-inf"))
     logits[1:3] = torch.tensor([0.9, 0.1]).log()
-    rule = Rule(temperature=1.0, top_p=0.5)
+    rule = CommitRule(temperature=1.0, top_p=0.5)
     state = run(batch([[1, 0]]), [1], rule, 1, lambda ids: logits[None])[-1]
     assert state.ids.tolist() == [[1, 2]]
 
 
 def test_seeds_differ() -> None:
     fills = {
-        tuple(run(batch([[0] * 10]), [5], Rule(), seed)[-1].ids[0].tolist()) for seed in range(8)
+        tuple(run(batch([[0] * 10]), [5], CommitRule(), seed)[-1].ids[0].tolist())
+        for seed in range(8)
     }
     assert len(fills) > 4
 
@@ -343,7 +348,7 @@ def test_temperature_zero_takes_the_most_probable_token() -> None:
     def at_masks(ids: Tensor) -> Tensor:
         return logits[(ids == MASK).nonzero(as_tuple=True)[1]]
 
-    states = run(batch([[0, 0, 0, 0]]), [4], Rule(temperature=0.0), 1, at_masks)
+    states = run(batch([[0, 0, 0, 0]]), [4], CommitRule(temperature=0.0), 1, at_masks)
     assert torch.equal(states[-1].ids, wanted)
 
 
@@ -352,7 +357,7 @@ def test_samples_follow_the_distribution() -> None:
     logits = torch.full((VOCABULARY,), float("-inf"))
     logits[5], logits[6] = torch.tensor([0.75, 0.25]).log()
     rows = [[0]] * 1200
-    rule = Rule(temperature=1.0)
+    rule = CommitRule(temperature=1.0)
     state = run(batch(rows), [1] * 1200, rule, 1, lambda ids: logits.expand(len(ids), -1))[-1]
     assert abs(float((state.ids == 5).float().mean()) - 0.75) < 0.075
     assert torch.allclose(state.logp[state.ids == 5].exp(), torch.tensor(0.75).double())
@@ -363,12 +368,12 @@ def test_threshold_commits_sure_tokens_at_once() -> None:
         columns = (ids == MASK).nonzero(as_tuple=True)[1]
         return torch.nn.functional.one_hot(columns + 1, VOCABULARY).float() * 50
 
-    assert len(run(batch([[0] * 8]), [8], Rule(), 1, sure)) == 8
-    assert len(run(batch([[0] * 8]), [8], Rule(threshold=0.9), 1, sure)) == 1
+    assert len(run(batch([[0] * 8]), [8], CommitRule(), 1, sure)) == 8
+    assert len(run(batch([[0] * 8]), [8], CommitRule(threshold=0.9), 1, sure)) == 1
 
 
 def test_left_bias_writes_from_the_left() -> None:
-    rule = Rule(left_bias=1e6)
+    rule = CommitRule(left_bias=1e6)
     for step, state in enumerate(run(batch([[4, 0, 0, 0, 0, 6]]), [4], rule, 2), 1):
         assert bool((state.ids[0, 1 : 1 + step] != MASK).all())
         assert bool((state.ids[0, 1 + step : 5] == MASK).all())
@@ -383,7 +388,7 @@ def test_impossible_logits_are_a_typed_error(bad: float, everywhere: bool) -> No
         return logits
 
     with pytest.raises(NumericsError):
-        run(batch([[0, 0, 3], [0, 1, 2]]), [3, 3], Rule(), 1, broken)
+        run(batch([[0, 0, 3], [0, 1, 2]]), [3, 3], CommitRule(), 1, broken)
 
 
 @pytest.mark.parametrize("commit", COMMITS)
@@ -394,7 +399,7 @@ def test_a_row_of_nan_is_an_error_under_every_rule(order: str, commit: str) -> N
         logits[-1] = float("nan")
         return logits
 
-    rule = Rule(order=order, commit=commit, threshold=0.9)
+    rule = CommitRule(order=order, commit=commit, threshold=0.9)
     with pytest.raises(NumericsError, match="NaN"):
         run(batch([[3, 0], [0, 2]]), [1, 1], rule, 1, broken)
 
@@ -406,12 +411,12 @@ def test_one_nan_among_finite_logits_is_an_error() -> None:
         return logits
 
     with pytest.raises(NumericsError):
-        run(batch([[0, 0]]), [2], Rule(), 1, broken)
+        run(batch([[0, 0]]), [2], CommitRule(), 1, broken)
 
 
 def test_banning_everything_is_an_error_not_a_loop() -> None:
     with pytest.raises(NumericsError):
-        run(batch([[0, 0]], set(range(VOCABULARY))), [2], Rule(), 1)
+        run(batch([[0, 0]], set(range(VOCABULARY))), [2], CommitRule(), 1)
 
 
 def test_bans_hold_where_their_kind_says() -> None:
@@ -420,7 +425,7 @@ def test_bans_hold_where_their_kind_says() -> None:
     banned = torch.zeros(2, VOCABULARY, dtype=torch.bool)
     banned[:, MASK] = True
     banned[1, 1:20] = True
-    state = run(Canvases(ids, kinds, banned, MASK), [5] * 6, Rule(temperature=5.0), 1)[-1]
+    state = run(Canvases(ids, kinds, banned, MASK), [5] * 6, CommitRule(temperature=5.0), 1)[-1]
     assert bool((state.ids[:, [0, 4]] >= 20).all())
     assert bool((state.ids[:, 1:4] < 20).any())
 
@@ -455,7 +460,7 @@ def repeated(ids: list[int], columns: set[int]) -> bool:
 @given(st.lists(st.sampled_from([0, 0, 3, 4]), min_size=2, max_size=14), st.integers(0, 5))
 def test_no_fill_repeats_its_neighbourhood(row: list[int], seed: int) -> None:
     columns = {i for i, token in enumerate(row) if token == MASK}
-    states = run(batch([row]), [max(1, len(columns) // 2)], Rule(), seed)
+    states = run(batch([row]), [max(1, len(columns) // 2)], CommitRule(), seed)
     if states:
         assert not repeated(states[-1].ids[0].tolist(), columns)
 
@@ -469,7 +474,7 @@ def test_repeatable_tokens_may_repeat() -> None:
 
     strict = batch([[0, 0]])
     loose = Canvases(strict.ids, strict.kinds, strict.banned, MASK, {9})
-    rule = Rule(temperature=0.0)
+    rule = CommitRule(temperature=0.0)
     assert sorted(run(strict, [2], rule, 1, logits)[-1].ids[0].tolist()) == [8, 9]
     assert run(loose, [2], rule, 1, logits)[-1].ids[0].tolist() == [9, 9]
 
@@ -477,5 +482,7 @@ def test_repeatable_tokens_may_repeat() -> None:
 def test_a_repeat_is_kept_where_nothing_else_is_possible() -> None:
     only = torch.full((VOCABULARY,), float("-inf"))
     only[9] = 0.0
-    state = run(batch([[0, 0]]), [2], Rule(), 1, lambda ids: only.expand(int((ids == 0).sum()), -1))
+    state = run(
+        batch([[0, 0]]), [2], CommitRule(), 1, lambda ids: only.expand(int((ids == 0).sum()), -1)
+    )
     assert state[-1].ids[0].tolist() == [9, 9]

@@ -30,7 +30,7 @@ def test_seeds_differ_and_tokens_are_words() -> None:
 
 def test_light_rooms_load_no_torch() -> None:
     code = (
-        "import sys, remask.dlm, remask.backbone, remask.dlm.families, remask.dlm.scripted, "
+        "import sys, remask.dlm, remask.models.backbone, remask.dlm.families, remask.dlm.scripted, "
         "remask.dlm.canvas; "
         "assert not {'torch', 'transformers', 'tokenizers', 'safetensors'} & set(sys.modules)"
     )

@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 from fakes.server import Server, replying  # noqa: E402
-from integrations.small import ROWS, SEED  # noqa: E402
+from fakes.small_programs import ROWS, SEED  # noqa: E402
 from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
 
 DENOISER = ScriptedDenoiser(("be kind", "answer in short", "think twice", "stay calm", "weigh it"))

@@ -10,7 +10,7 @@ dspy = pytest.importorskip("dspy")
 
 from dspy.lm15 import Message, Response, Usage  # noqa: E402
 
-from integrations.small import LABELS, ROWS, chosen  # noqa: E402
+from fakes.small_programs import LABELS, ROWS, chosen  # noqa: E402
 from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
 from remask.errors import ConfigError  # noqa: E402
 from remask.integrations.dspy import (  # noqa: E402

@@ -11,9 +11,9 @@ os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, of pydantic, alembic and sqlite
 mlflow = pytest.importorskip("mlflow")
 
+from fakes.finished_run import play  # noqa: E402
 from remask.cli import main  # noqa: E402
-from remask.report.words import verdict_line  # noqa: E402
-from runs import play  # noqa: E402
+from remask.runs.report.summary import verdict_line  # noqa: E402
 
 
 def remask(*args: object) -> Result:

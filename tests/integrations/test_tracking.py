@@ -9,7 +9,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, of pydantic, 
 mlflow = pytest.importorskip("mlflow")
 
 import remask  # noqa: E402
-from integrations.small import ROWS, SEED  # noqa: E402
+from fakes.small_programs import ROWS, SEED  # noqa: E402
 from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
 from remask.events import Accepted, Kept  # noqa: E402
 from remask.integrations.tracking import MlflowTracker  # noqa: E402

@@ -9,15 +9,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from remask.budget import Budget, Price
 from remask.config import Config, DlmConfig, EndpointConfig, RoleConfig, TargetConfig
 from remask.errors import ConfigError
 from remask.ports import Denoiser, Target
+from remask.runs.budget import Budget, Price
 
 if TYPE_CHECKING:
     import torch
 
-    from remask.dlm.sampler import Rule
+    from remask.dlm.sampler import CommitRule
 
 ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
 Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
@@ -33,8 +33,8 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
     """The target, not yet metered. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
     if kind == "embedded":
-        from remask.backbone.weights import load_base
-        from remask.models.embedded import EmbeddedTarget
+        from remask.models.backbone.builtin_weights import load_base
+        from remask.models.builtin import EmbeddedTarget
 
         return EmbeddedTarget(load_base(), max_tokens=config.max_tokens or ANSWER_TOKENS)
     if kind == "openai" and name:
@@ -136,8 +136,8 @@ def memory_of(config: DlmConfig) -> str:
     kind, _, place = config.model.partition(":")
     if kind != "local":
         return ""
-    from remask.backbone.checkpoint import memory_need, read_config
-    from remask.backbone.hardware import choose_device, choose_dtype
+    from remask.models.backbone.checkpoint import memory_need, read_config
+    from remask.models.backbone.device import choose_device, choose_dtype
 
     device = choose_device(config.device or None)
     dtype = _dtype(config) or choose_dtype(device)
@@ -148,7 +148,7 @@ def memory_of(config: DlmConfig) -> str:
 
 def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
     from remask.dlm.adapter import SHIPPED, load_adapter
-    from remask.dlm.checkpoint import ADAPTED_RULE, EmbeddedDenoiser, find_base
+    from remask.dlm.build import ADAPTED_RULE, EmbeddedDenoiser, find_base
 
     found = find_base(
         base,
@@ -167,7 +167,7 @@ def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
 
 
 def _local(config: DlmConfig) -> Denoiser:
-    from remask.dlm.checkpoint import CHECKPOINT_RULE, load_denoiser
+    from remask.dlm.build import CHECKPOINT_RULE, load_denoiser
 
     return load_denoiser(
         config.model.partition(":")[2],
@@ -190,7 +190,7 @@ def _dtype(config: DlmConfig) -> "torch.dtype | None":
     return numbers[config.dtype]
 
 
-def _rule(config: DlmConfig, base: "Rule") -> "Rule":
+def _rule(config: DlmConfig, base: "CommitRule") -> "CommitRule":
     """How the model draws and commits tokens unless the settings say otherwise."""
     return replace(
         base,
@@ -207,8 +207,8 @@ def _rule(config: DlmConfig, base: "Rule") -> "Rule":
 
 
 def _mercury(config: DlmConfig, name: str) -> Denoiser:
-    from remask.dlm.mercury import LONGEST, STOP, MercuryDenoiser
-    from remask.models.fim import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
+    from remask.dlm.infill_api import LONGEST, STOP, MercuryDenoiser
+    from remask.models.completions import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
 
     target = FimTarget(
         name or MERCURY_MODEL,
@@ -224,7 +224,7 @@ def _mercury(config: DlmConfig, name: str) -> Denoiser:
 
 
 def _chat(config: DlmConfig, name: str) -> Denoiser:
-    from remask.dlm.chat import ChatDenoiser
+    from remask.dlm.chat_denoiser import ChatDenoiser
     from remask.models.openai import OpenAITarget
 
     target = OpenAITarget(

@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 
-from remask.condition import select
 from remask.config import MASKERS, Config
-from remask.demos import DemoProposer, ExplainingDemoProposer
 from remask.errors import ConfigError
-from remask.ports import Denoiser, Explainer, Proposer, Scorer
+from remask.ports import Choose, Denoiser, Explainer, Proposer, Scorer
 from remask.prompt import Prompt
-from remask.propose import Choose, DiffusionProposer, ExplainingProposer, Recipe
-from remask.task.labelled import fill_answer
+from remask.propose.demonstrations import DemoProposer, ExplainingDemoProposer
+from remask.propose.proposer import DiffusionProposer, ExplainingProposer, Recipe
+from remask.propose.select_traces import select
+from remask.tasks.labelled import fill_answer
 
 
 def make_proposer(

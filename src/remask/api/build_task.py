@@ -8,26 +8,25 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from remask.api.build_models import Respond, make_target
-from remask.condition import MAX_CLASSES
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
-from remask.demos import block_tokens
+from remask.data.dataset import Columns, Dataset, load
+from remask.data.prompt_traces import gather
 from remask.errors import ConfigError
-from remask.gather import gather
-from remask.packing import kinds
-from remask.ports import Chooser, Denoiser, Metric, Target
+from remask.ports import Choose, Chooser, Denoiser, Metric, Target
 from remask.prompt import Prompt
-from remask.propose import Choose
-from remask.task.dataset import Columns, Dataset, load
-from remask.task.labelled import LabelledTask
-from remask.task.metrics import METRICS, judge
-from remask.task.promptfoo import METRIC, load_config
-from remask.task.promptfoo_files import is_config
-from remask.trace import Example
+from remask.propose.demonstrations import block_tokens
+from remask.propose.failure_modes import kinds
+from remask.propose.select_traces import MAX_CLASSES
+from remask.tasks.labelled import LabelledTask
+from remask.tasks.metrics import METRICS, judge
+from remask.tasks.promptfoo import METRIC, load_config
+from remask.tasks.promptfoo_files import is_config
+from remask.types import Example
 
 if TYPE_CHECKING:
     from remask.events import TracesRead
-    from remask.task.inspect import Suite
+    from remask.tasks.inspect.task import Suite
 
 ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
 MIN_TEST_ROWS = 12  # below, the verdict can hardly be anything but "no evidence"
@@ -150,7 +149,7 @@ def check_context_length(config: Config, start: Prompt, dataset: Dataset) -> Non
     too long for the embedded target: its calls would all fail, one by one."""
     if config.target.model != "embedded":
         return
-    from remask.backbone.weights import load_base
+    from remask.models.backbone.builtin_weights import load_base
 
     base = load_base()
     prompt = len(base.encode(start.text))
@@ -169,7 +168,7 @@ def check_context_length(config: Config, start: Prompt, dataset: Dataset) -> Non
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class TraceData:
     """Trace files as a job uses them."""
 
     config: Config  # with the metric that the right answers ask for
@@ -179,7 +178,7 @@ class Reading:
     event: "TracesRead"
 
 
-def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Reading:
+def read_conversations(config: Config, refine: RefineConfig, given: Given) -> TraceData:
     """Read, redact and split the trace files. Raises ConfigError and DataError."""
     from remask.events import TracesRead
 
@@ -211,7 +210,7 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Re
         metric=config.metric.name if refine.verify else "",
     )
     dataset = Dataset(parts.rows, (), labels)
-    return Reading(config, parts, dataset, kinds(found.traces).pack, event)
+    return TraceData(config, parts, dataset, kinds(found.traces).pack, event)
 
 
 def _with_metric(config: Config, rows: Sequence[Example]) -> Config:

@@ -9,13 +9,13 @@ from typing import Any
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
 from remask.api.job import Data, Hooks, open_job, settle_arguments
-from remask.budget import Spend
 from remask.config import Config
-from remask.evidence import Estimate, estimate
 from remask.ports import Metric
-from remask.store import Store
-from remask.task.labelled import never_emitted
-from remask.trace import Split
+from remask.runs.budget import Spend
+from remask.runs.store import Store
+from remask.stats import Estimate, estimate
+from remask.tasks.labelled import never_emitted
+from remask.types import Split
 
 
 @dataclass(frozen=True, slots=True)

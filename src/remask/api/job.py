@@ -27,7 +27,7 @@ from remask.api.build_models import (
 from remask.api.build_proposer import make_proposer, refuse_demos, with_demos
 from remask.api.build_task import (
     Given,
-    Reading,
+    TraceData,
     calls_per_row,
     check_context_length,
     make_dataset,
@@ -36,23 +36,23 @@ from remask.api.build_task import (
     make_task,
     read_conversations,
 )
-from remask.budget import Price, Spend
 from remask.config import QUERIES, Config, make_config, merged
+from remask.data.dataset import SPLITS, Dataset, require_splits
+from remask.data.placeholders import fill
+from remask.data.synthetic import calls_for
 from remask.errors import ConfigError
 from remask.events import Event, State
-from remask.identity import content_id
-from remask.models.meter import Account, meter
-from remask.placeholders import fill
+from remask.ids import content_id
 from remask.ports import Closing, Denoiser, Metric, Proposer, Remote, Scorer, Target, Task
 from remask.prompt import Prompt
-from remask.queries import calls_for
-from remask.search import FEWEST_VALIDATED, Plan, make_plan
-from remask.task.dataset import SPLITS, Dataset, require_splits
-from remask.task.metrics import METRICS
-from remask.trace import Split
+from remask.runs.budget import Price, Spend
+from remask.runs.meter import Account, meter
+from remask.search.plan import FEWEST_VALIDATED, Plan, make_plan
+from remask.tasks.metrics import METRICS
+from remask.types import Split
 
 if TYPE_CHECKING:
-    from remask.task.inspect import Suite
+    from remask.tasks.inspect.task import Suite
 
 CALLS_PER_CANDIDATE = 2  # of a denoiser behind an API: a second hole, a second try, a second draw
 LOGS = "inspect"  # folder of Inspect's logs in the run directory
@@ -121,7 +121,7 @@ class Job:
         given: Given,
         hooks: Hooks,
         run_dir: Path,
-        reading: Reading | None,
+        reading: TraceData | None,
         stack: ExitStack,
     ) -> None:
         self.config = config
@@ -154,7 +154,7 @@ class Job:
     @cached_property
     def suite(self) -> "Suite":
         """The task of Inspect that is named."""
-        from remask.inspecting import load
+        from remask.tasks.inspect.setup import load
 
         return self.given.suite or load(self.config)
 
@@ -183,7 +183,7 @@ class Job:
     def task(self) -> Task:
         """The rows with target and metric: how a prompt does on them."""
         if self.config.task.name:
-            from remask.inspecting import make_inspect_task
+            from remask.tasks.inspect.setup import make_inspect_task
 
             logs = Path(self.config.task.logs or self.run_dir / LOGS)
             return make_inspect_task(self.config, self.suite, self.start, self.account, logs)
@@ -328,7 +328,7 @@ class Job:
 
     def place_prompt(self) -> str:
         """How the task of Inspect places the prompt, in words; ConfigError where it does not."""
-        from remask.inspecting import require_prompt
+        from remask.tasks.inspect.setup import require_prompt
 
         return require_prompt(self.suite, self.start)
 

@@ -21,18 +21,18 @@ from remask.api.job import (
     open_job,
     settle_arguments,
 )
-from remask.budget import Spend
 from remask.config import Config, make_config
+from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
 from remask.events import Event, Sourced, State, Tested, advance, decode, encode, fold
 from remask.ports import Approximate, Denoiser, Metric, Scorer
-from remask.queries import ask_queries
-from remask.refinement import CANDIDATES, Loop, refinements
-from remask.report.files import write_report
-from remask.result import Result, make_result, write_result
-from remask.search import final_test, rows_of, search
-from remask.store import Store
-from remask.task.labelled import never_emitted
+from remask.runs.budget import Spend
+from remask.runs.report.read_run import write_report
+from remask.runs.result import Result, make_result, write_result
+from remask.runs.store import Store
+from remask.search.halving import final_test, rows_of, search
+from remask.search.likelihood import CANDIDATES, Loop, refinements
+from remask.tasks.labelled import never_emitted
 
 TEST_SLACK = 1.3  # time set aside for the test, over what its calls took on average so far
 MIN_QUERY_TOKENS = 256  # of an answer with messages: answers to users may be shorter

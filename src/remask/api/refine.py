@@ -11,8 +11,8 @@ from remask.api.optimize import start_run
 from remask.config import Config, LockName, make_config, merged
 from remask.errors import ConfigError
 from remask.ports import Denoiser, Metric
-from remask.refinement import CANDIDATES
-from remask.result import Result
+from remask.runs.result import Result
+from remask.search.likelihood import CANDIDATES
 
 ITERATIONS = 8
 MASKERS = ("blame", "span", "insert", "sentence")  # drawn in turn

@@ -6,15 +6,14 @@ imports its room when it runs. Exit codes are part of the interface: see EPILOG.
 
 import os
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from remask import __version__
-from remask.cli.adapt import adapt
-from remask.cli.exports import export
-from remask.cli.flags import (
+from remask.cli.options import (
     data_flags,
     eval_data_flags,
     run_flags,
@@ -25,12 +24,10 @@ from remask.cli.flags import (
     task_flags,
     track_flag,
 )
-from remask.cli.refine import refine
-from remask.cli.traces import traces
 from remask.errors import RemaskError
 
 if TYPE_CHECKING:
-    from remask.trace import Split
+    from remask.types import Split
 
 EPILOG = """\b
 Exit codes:
@@ -45,8 +42,36 @@ REMASK_DEBUG=1 shows where an error came from. NO_COLOR=1 gives plain lines.
 """
 
 
+# Commands whose file imports rooms: they are imported when they are called, and the first line of
+# their help stands here for `remask --help`.
+LATER = {
+    "adapt": "Teach a diffusion model your prompts, or make one for prompts of another base.",
+    "export": "Write the best prompt of a run to a file, for people or for another tool.",
+    "refine": "Refine a prompt by conversations alone: no labels, no target calls.",
+    "traces": "Look at files of conversations, and make a copy without secrets.",
+}
+
+
 class Commands(click.Group):
-    """Turns errors that a user can mend into one line and an exit code."""
+    """Imports a command when it is called, and turns errors that a user can mend into one line and
+    an exit code."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *LATER})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in LATER:
+            return super().get_command(ctx, name)
+        command: click.Command = getattr(import_module(f"remask.cli.{name}"), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows = []
+        for name in self.list_commands(ctx):
+            here = super().get_command(ctx, name)
+            rows.append((name, LATER[name] if here is None else here.get_short_help_str(100)))
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -54,7 +79,7 @@ class Commands(click.Group):
         except RemaskError as error:
             if os.environ.get("REMASK_DEBUG"):
                 raise
-            from remask.text import one_line
+            from remask.sanitize import one_line
 
             click.echo(f"error: {one_line(str(error))}", err=True)
             ctx.exit(error.exit_code)
@@ -89,7 +114,7 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
     Takes a remask.toml (the default, where the current folder has one), a prompt file, or a
     promptfooconfig.yaml with prompt and tests. Flags win over the file.
     """
-    from remask.cli.play import new_run
+    from remask.cli.optimize import new_run
     from remask.cli.settings import read
 
     new_run(read(source, flags), show_mode(plain, json), track)
@@ -121,7 +146,7 @@ def check(source: str | None, json: bool, **flags: Any) -> None:
 @show_flags
 def resume(run: Path, plain: bool, json: bool, track: str) -> None:
     """Go on with a run that was cut."""
-    from remask.cli.play import continue_run
+    from remask.cli.optimize import continue_run
 
     continue_run(run, show_mode(plain, json), track)
 
@@ -142,7 +167,7 @@ def resume(run: Path, plain: bool, json: bool, track: str) -> None:
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> None:
     """Score one prompt, with interval and cost; no search."""
-    from remask.cli.play import evaluate_prompt
+    from remask.cli.optimize import evaluate_prompt
     from remask.cli.settings import read
 
     evaluate_prompt(read(source, flags), rows, json)
@@ -165,10 +190,6 @@ def show(run: Path, plain: bool, json: bool) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 def report(run: Path) -> None:
     """Build the report.html of a finished run anew."""
-    from remask.report.files import write_report
+    from remask.runs.report.read_run import write_report
 
     click.echo(f"wrote {write_report(run)}")
-
-
-for command in (adapt, export, refine, traces):
-    main.add_command(command)

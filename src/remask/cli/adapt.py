@@ -52,11 +52,11 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
     The same command again goes on after a cut. Use the result with --dlm embedded:FILE, or where
     the base is another one with --dlm local:PLACE --adapter FILE.
     """
-    from remask.adapt.loop import Plan, Progress
-    from remask.adapt.make import Order
-    from remask.adapt.make import adapt as make
-    from remask.adapt.measure import Nats
     from remask.config import placed
+    from remask.dlm.training.held_out import Nats
+    from remask.dlm.training.recipe import TrainOptions
+    from remask.dlm.training.recipe import adapt as make
+    from remask.dlm.training.train import Progress, TrainPlan
     from remask.errors import ConfigError
 
     if out.suffix != ".safetensors":
@@ -65,8 +65,8 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
         raise ConfigError(f"{out} exists; name another file, or replace it with --force")
     keys = ("steps", "rate", "distil", "rank", "seed")
     base = placed(flags["base"], Path.cwd())
-    order = Order(
-        flags["data"], out, Plan(**{key: flags[key] for key in keys}), base, flags["revision"],
+    order = TrainOptions(
+        flags["data"], out, TrainPlan(**{key: flags[key] for key in keys}), base, flags["revision"],
         flags["start"] or ("shipped" if base == "embedded" else "fresh"),
         flags["leave_out"], flags["held_out"], flags["measure_every"],
     )  # fmt: skip

@@ -27,10 +27,10 @@ from remask.api.job import Job, open_job
 from remask.cli.settings import Request
 from remask.config import TargetConfig
 from remask.errors import RemaskError
-from remask.inspecting import make_models
 from remask.prompt import Prompt
-from remask.store.database import FILE
-from remask.text import one_line
+from remask.runs.database import FILE
+from remask.sanitize import one_line
+from remask.tasks.inspect.setup import make_models
 
 Kind = Literal["ok", "problem", "note"]
 SECONDS_PER_CALL = 0.08  # of the embedded target on two cores, rough; denoising comes on top

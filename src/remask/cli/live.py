@@ -19,7 +19,6 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from remask.budget import Spend
 from remask.config import Config
 from remask.events import (
     Accepted,
@@ -38,9 +37,10 @@ from remask.events import (
     TracesRead,
     encode,
 )
-from remask.report.words import SELECTION, edit_line, figure, known, mean
-from remask.result import changes
-from remask.text import one_line
+from remask.runs.budget import Spend
+from remask.runs.report.summary import SELECTION, edit_line, figure, known, mean
+from remask.runs.result import changes
+from remask.sanitize import one_line
 
 
 class Display(Protocol):

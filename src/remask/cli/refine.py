@@ -5,8 +5,7 @@ from typing import Any
 
 import click
 
-from remask.cli.flags import run_flags, show_flags, show_mode, target_flags
-from remask.cli.traces import MAP, SCALE
+from remask.cli.options import MAP, SCALE, run_flags, show_flags, show_mode, target_flags
 
 
 @click.command()
@@ -44,10 +43,10 @@ def refine(
     conversations that the refinement has not seen, and are compared with their corrections and
     well-rated responses, or by a judge.
     """
-    from remask.cli.play import new_refinement
+    from remask.cli.optimize import new_refinement
     from remask.cli.settings import read_refinement
     from remask.cli.show import best_prompt
-    from remask.export.files import require_free, write
+    from remask.files import require_free, write
 
     if output is not None:
         require_free(output, force)

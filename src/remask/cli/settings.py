@@ -23,8 +23,8 @@ from remask.config import (
     read_toml,
 )
 from remask.errors import ConfigError
-from remask.inspecting import load, system_prompt_in
-from remask.task.promptfoo_files import is_config
+from remask.tasks.inspect.setup import load, system_prompt_in
+from remask.tasks.promptfoo_files import is_config
 
 DEFAULT = Path("remask.toml")
 PLACES = ("path", "train", "validation", "test")  # of [data]
@@ -229,7 +229,7 @@ def _adopt(values: dict[str, Any]) -> None:
     path = data.get("path")
     if not isinstance(path, str) or not is_config(path):
         return
-    from remask.task.promptfoo import METRIC, asked
+    from remask.tasks.promptfoo import METRIC, asked
 
     found = asked(path, values.get("prompt"))
     if found.prompt is None:

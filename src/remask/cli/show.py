@@ -10,9 +10,9 @@ import click
 import orjson
 
 from remask.errors import ConfigError
-from remask.prompt import Change, Prompt, diff
-from remask.report.files import PAGE, REPORT, Look, look
-from remask.report.words import (
+from remask.prompt import Prompt
+from remask.runs.report.read_run import PAGE, REPORT, Look, look
+from remask.runs.report.summary import (
     SELECTION,
     Candidate,
     candidates,
@@ -28,8 +28,9 @@ from remask.report.words import (
     spend_line,
     verdict_line,
 )
-from remask.result import RESULT, AcceptedEdit, RefinedEdit, Result, shortest_within
-from remask.text import one_line, visible
+from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, shortest_within
+from remask.runs.word_diff import Change, diff
+from remask.sanitize import one_line, visible
 
 STYLES = {
     "added": {"fg": "green", "underline": True},

@@ -1,17 +1,196 @@
 """The commands on traces: what they are called and take. Imports click only; see `survey`."""
 
+import os
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import click
+import orjson
 
-MAP = click.option(
-    "--map", "columns", multiple=True, metavar="FIELD=COLUMN,…",
-    help="Which column of a table is what: input, output, expected, score, comment, …",
-)  # fmt: skip
-SCALE = click.option(
-    "--scale", "scales", multiple=True, metavar="NAME=WORST..BEST",
-    help="The scale of a rating, as in stars=1..5.",
-)  # fmt: skip
+from remask.cli.options import MAP, SCALE
+from remask.data.overview import Survey, survey
+from remask.data.prompt_templates import Template
+from remask.data.ratings import Scale, Seen, known_scales, scale_map
+from remask.data.redact.redact import Pseudonyms, redact
+from remask.data.tables import column_map
+from remask.data.trace_reader import read
+from remask.data.trace_record import Record, RejectedRecord
+from remask.errors import ConfigError
+from remask.sanitize import one_line
+
+# --- `remask traces`: what is in files of other tools, and a copy without secrets.
+#
+# Prints what `ingest` found. Texts of users are shown with everything invisible written out.
+
+
+SHOWN_PROMPTS = 10
+REPEATED = 64  # texts whose redacted form is remembered
+WIDTH = 100
+
+
+def inspect_files(
+    files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool
+) -> None:
+    """`remask traces inspect`. Exit code 2 where no record was found."""
+    declared = scale_map(scales)
+    found = survey(read(files, column_map(columns)))
+    known = known_scales(found.ratings, declared)
+    if json:
+        click.echo(orjson.dumps(_as_json(found, known, declared)))
+    else:
+        _show(found, known, declared)
+    if not found.records:
+        raise ConfigError("no usable record was found; see the reasons above, or try --map")
+
+
+def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:
+    """`remask traces redact`: the records as chats, one a line, without secrets."""
+    names = Pseudonyms()
+    # Nearly all records of a file repeat a few system prompts.
+    hide = lru_cache(REPEATED)(lambda text: redact(text, names))
+    rejected = written = 0
+    if output.exists() and not force:
+        raise ConfigError(f"{output} exists; name another file, or replace it with --force")
+    if output.exists() and output.samefile(file):
+        raise ConfigError(f"{output} is the file to read; name another one")
+    items = read([file], column_map(columns))
+    partial = output.with_name(output.name + ".part")
+    with partial.open("wb") as out:
+        for item in items:
+            if isinstance(item, RejectedRecord):
+                rejected += 1
+                continue
+            value = _chat(item, hide)
+            out.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
+            written += 1
+    os.replace(partial, output)
+    click.echo(f"wrote {output}: {written} records, {rejected} rejected (see traces inspect)")
+
+
+def _chat(record: Record, hide: Callable[[str], str]) -> dict[str, Any]:
+    """A record as a line of plain chat, which `chat` reads again."""
+    head = [] if record.system is None else [{"role": "system", "content": hide(record.system)}]
+    turns = [
+        {"role": t.role, "content": hide(t.text), **({"name": hide(t.name)} if t.name else {})}
+        for t in record.turns
+    ]
+    value: dict[str, Any] = {
+        "id": hide(record.id or record.source.place),
+        "messages": [*head, *turns],
+    }
+    if record.model:
+        value["model"] = hide(record.model)
+    if record.desired is not None:
+        value["expected"] = hide(record.desired)
+    if record.ratings:
+        value["feedback"] = [
+            {
+                "name": hide(r.name),
+                "value": hide(r.value) if isinstance(r.value, str) else r.value,
+                "kind": r.kind,
+                "comment": hide(r.comment),
+                "correction": hide(r.correction),
+                "scale": r.scale,
+            }
+            for r in record.ratings
+        ]
+    return value
+
+
+def _as_json(found: Survey, known: dict[str, Scale], declared: dict[str, Scale]) -> dict[str, Any]:
+    formats = [name for name, _ in found.formats.most_common()]
+    return {
+        "format": formats[0] if len(formats) == 1 else ("mixed" if formats else None),
+        "formats": dict(found.formats),
+        "records": found.records,
+        "with_system": found.with_system,
+        "with_feedback": found.with_feedback,
+        "with_desired": found.with_desired,
+        "rejected": found.rejected,
+        "rejects": [{"path": r.path, "line": r.line, "reason": r.reason} for r in found.first],
+        "reasons": dict(found.reasons.most_common()),
+        "ratings": [
+            {
+                "name": name,
+                "count": seen.count,
+                "kinds": dict(seen.kinds),
+                "range": [seen.low, seen.high] if seen.values else None,
+                "labels": list(seen.words),
+                "scale": known.get(name),
+                "note": _scale_note(name, seen, known, declared),
+            }
+            for name, seen in found.ratings.items()
+        ],
+        "systems": [
+            {
+                "template": system.text,
+                "count": system.count,
+                "distinct": system.distinct,
+                "variables": [list(values) for values in system.examples],
+            }
+            for system in found.systems()
+        ],
+    }
+
+
+def _show(found: Survey, known: dict[str, Scale], declared: dict[str, Scale]) -> None:
+    formats = ", ".join(f"{name} ({n})" for name, n in found.formats.most_common())
+    click.echo(f"format: {formats or 'not recognised'}")
+    click.echo(
+        f"records: {found.records}, {found.with_system} with a system prompt, "
+        f"{found.with_feedback} with feedback, {found.with_desired} with a right response"
+    )
+    for name, seen in found.ratings.items():
+        who = ", ".join(seen.kinds)
+        note = _scale_note(name, seen, known, declared)
+        click.echo(f"feedback {one_line(name, 40)!r}: {seen.count} ({who}); {note}")
+    systems = found.systems()
+    click.echo(f"system prompts: {len(systems)}")
+    for system in systems[:SHOWN_PROMPTS]:
+        _show_system(system)
+    if len(systems) > SHOWN_PROMPTS:
+        click.echo(f"  … and {len(systems) - SHOWN_PROMPTS} more")
+    click.echo(f"rejected: {found.rejected}")
+    for reject in found.first:
+        where = reject.path if reject.line is None else f"{reject.path}:{reject.line}"
+        click.echo(f"  {one_line(where)}: {one_line(reject.reason, 200)}")
+    if found.rejected > len(found.first):
+        for reason, count in found.reasons.most_common(SHOWN_PROMPTS):
+            click.echo(f"  {count} × {one_line(reason, 200)}")
+
+
+def _show_system(system: Template) -> None:
+    click.echo(f"  {system.count} × {one_line(system.text, WIDTH)}")
+    for number, values in enumerate(system.examples, 1):
+        some = ", ".join(repr(one_line(value, 24)) for value in values)
+        click.echo(f"      variable_{number}: {some}")
+
+
+def _scale_note(name: str, seen: Seen, known: dict[str, Scale], declared: dict[str, Scale]) -> str:
+    """On which scale the ratings of a name are read, or why they are not."""
+    parts = []
+    if seen.values:
+        scale = known.get(name)
+        if scale is None:
+            parts.append(
+                f"numbers from {seen.low:g} to {seen.high:g} on an unknown scale, not used as "
+                f"scores; declare it with --scale '{one_line(name)}=WORST..BEST'"
+            )
+        else:
+            how = "declared" if name in declared else "of the format" if seen.scale else "inferred"
+            parts.append(f"scale {scale[0]:g} (bad) to {scale[1]:g} (good), {how}")
+            if min(scale) > seen.low or seen.high > max(scale):
+                parts.append(f"values from {seen.low:g} to {seen.high:g}: some are outside")
+    if seen.words:
+        labels = ", ".join(one_line(label, 24) for label in list(seen.words)[:4])
+        parts.append(f"labels kept as words, not as scores: {labels}")
+    if seen.comments:
+        parts.append(f"{seen.comments} comments")
+    if seen.corrections:
+        parts.append(f"{seen.corrections} corrections")
+    return "; ".join(parts) or "true or false, or labels that are understood"
 
 
 @click.group()
@@ -28,20 +207,16 @@ def inspect(
     files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool
 ) -> None:
     """Say what was recognised in FILES, and what was rejected and why."""
-    from remask.cli.survey import inspect_files
-
     inspect_files(files, columns, scales, json)
 
 
-@traces.command()
+@traces.command("redact")
 @click.argument("file", type=click.Path())
 @click.option(
     "--output", "-o", required=True, type=click.Path(path_type=Path), help="The file to write."
 )
 @MAP
 @click.option("--force", is_flag=True, help="Replace the file where it exists.")
-def redact(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:
+def redact_command(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:
     """Write the records of FILE as plain chats, with secrets and personal details replaced."""
-    from remask.cli.survey import redact_file
-
     redact_file(file, output, columns, force)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from remask.errors import ConfigError
-from remask.identity import content_id
-from remask.trace import Example, Split, Trace
+from remask.ids import content_id
+from remask.types import Example, Split, Trace
 
 # Half of what can be asked again is sealed, as in `optimize`; the rest is read, or measures.
 TURNS: Mapping[bool, tuple[Split, ...]] = {

@@ -16,10 +16,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from remask.backbone.attention import Gates
-from remask.backbone.model import Backbone
 from remask.dlm.families import EMBEDDED, FAMILIES, Family
 from remask.errors import BackendError
+from remask.models.backbone.attention import Gates
+from remask.models.backbone.transformer import Backbone
 
 FORMAT = "remask-adapter/1"
 SHIPPED = Path(__file__).parent / "data" / "smollm2-135m-prompt.safetensors"

@@ -41,7 +41,7 @@ KINDS = 32  # combinations
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class CanvasRow:
     """A whole canvas in tokens."""
 
     ids: tuple[int, ...]  # inside holes the mask's id
@@ -94,7 +94,7 @@ def _touches(left: str, right: str) -> bool:
     return left[-1].isspace() or left[-1] in OPENING or right[0].isspace() or right[0] in CLOSING
 
 
-def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int) -> Row:
+def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int) -> CanvasRow:
     """Encode the parts of a settled canvas."""
     ids: list[int] = []
     kinds: list[int] = []
@@ -115,7 +115,7 @@ def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int) -> Row:
         cuts += [len(ids) + start for start in sentence_starts(text, ranges)]
         ids += tokens
         kinds += [0] * len(tokens)
-    return Row(tuple(ids), tuple(kinds), tuple(holes), tuple(sorted({*cuts, len(ids)})))
+    return CanvasRow(tuple(ids), tuple(kinds), tuple(holes), tuple(sorted({*cuts, len(ids)})))
 
 
 def sentence_starts(text: str, ranges: Sequence[tuple[int, int]]) -> list[int]:
@@ -154,7 +154,7 @@ def _ends_sentence(opens: bool, old: str, after: str) -> bool:
     return opens and (not after.strip() or after.lstrip()[0].isupper() or after[0] == "\n")
 
 
-def window(row: Row, limit: int) -> Window:
+def window(row: CanvasRow, limit: int) -> Window:
     """The window of at most `limit` tokens round the first hole and as many of the next as fit.
 
     It grows sentence by sentence to both sides. A hole is never cut, even a longer one; a sentence

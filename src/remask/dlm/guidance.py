@@ -5,8 +5,8 @@ Knows functions and logits; knows nothing of ids, traces and models.
 
 from torch import Tensor
 
-from remask.dlm.orders import MINUS_INF
 from remask.dlm.sampler import Logits
+from remask.dlm.schedule import MINUS_INF
 from remask.errors import ConfigError
 
 

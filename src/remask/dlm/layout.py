@@ -6,11 +6,11 @@ backbone's tokens and chat frame, and a family's limits. Knows nothing of canvas
 
 from dataclasses import dataclass
 
-from remask.backbone.model import Backbone
 from remask.dlm.canvas import clip_middle
 from remask.dlm.families import Family
 from remask.dlm.reading import Ids
 from remask.dlm.render import render, render_rest
+from remask.models.backbone.transformer import Backbone
 from remask.ports import Context
 
 

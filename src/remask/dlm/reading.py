@@ -15,10 +15,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from remask.backbone.attention import Gates, Memory
-from remask.backbone.model import Backbone
 from remask.dlm.families import Family
 from remask.dlm.sampler import Canvases
+from remask.models.backbone.attention import Gates, Memory
+from remask.models.backbone.transformer import Backbone
 
 MEMORIES = 8  # contexts kept: at most 70 MB each for SmolLM2-135M in float32
 CHUNK = 256  # positions whose logits are held at once

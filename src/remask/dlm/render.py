@@ -5,8 +5,8 @@ only the layout that it was trained on. Knows text and records; knows no model a
 """
 
 from remask.ports import Context
-from remask.text import clip_words
-from remask.trace import Trace
+from remask.sanitize import clip_words
+from remask.types import Trace
 
 HEADING = "Infer the system prompt of the assistant from its conversations.\n"
 WRONG_WORDS = 25  # of a wrong answer that is quoted; the adapter saw no longer feedback

@@ -3,7 +3,7 @@
 Knows token ids and a function from canvases to logits. Knows nothing of text, traces, models or
 scores. The loop is that of LLaDA (arXiv 2502.09992, section 2.4): each step draws a token for every
 mask and commits some of them. Which come first and how many at once are functions of `orders.py`,
-named by a `Rule`. Token noise and position noise are Gumbel in float64, because
+named by a `CommitRule`. Token noise and position noise are Gumbel in float64, because
 lower precision acts like a lower temperature (arXiv 2409.02908). Differs in four points: quotas are
 per row; masks behind a mask wait, since an adapted left-to-right model knows little of them; a
 commit that would repeat its neighbourhood is replaced by the next best draw; and every row draws
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from remask.dlm.orders import COMMITS, FAR, MINUS_INF, ORDERS, Guesses, ranks, spread
+from remask.dlm.schedule import COMMITS, FAR, MINUS_INF, ORDERS, Guesses, ranks, spread
 from remask.errors import ConfigError, NumericsError
 
 LONGEST_REPEAT = 4  # tokens
@@ -26,7 +26,7 @@ Logits = Callable[[Tensor], Tensor]  # (K, L) ids -> (masks, V), masks in readin
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class CommitRule:
     """How tokens are drawn and in which order they are committed. Raises ConfigError."""
 
     temperature: float = 0.7  # of tokens; 0 takes the most probable one
@@ -136,7 +136,7 @@ def denoise(
     canvases: Canvases,
     logits: Logits,
     steps: Sequence[int | None],
-    rule: Rule,
+    rule: CommitRule,
     generators: Sequence[torch.Generator],
 ) -> Iterator[Step]:
     """Yield the batch after each step, until no mask is left; other tokens never change.
@@ -268,7 +268,7 @@ def _guess(
     logits: Tensor,
     masked: Tensor,
     places: Tensor,
-    rule: Rule,
+    rule: CommitRule,
     generators: Sequence[torch.Generator],
 ) -> tuple[_Draw, Guesses]:
     """Draw a token for each of `places`, and say what an order or a commit rule may ask.
@@ -308,7 +308,7 @@ def _check(logits: Tensor) -> None:
         raise NumericsError("the denoiser has no possible token for a mask (all logits are -inf)")
 
 
-def _draw(tokens: Tensor, logp: Tensor, noise: Tensor, rule: Rule) -> _Draw:
+def _draw(tokens: Tensor, logp: Tensor, noise: Tensor, rule: CommitRule) -> _Draw:
     """Rank candidates by Gumbel-max: the first is a sample, the next one a sample without it.
 
     tokens, logp, noise: (N, c), the candidates of each mask, most probable first. Tokens outside

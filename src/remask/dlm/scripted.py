@@ -6,7 +6,7 @@ Fills holes with phrases of a given list, chosen by the seed; token is word. Kno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from remask.identity import content_id, rng_for
+from remask.ids import content_id, rng_for
 from remask.ports import Canvas, Context, Fill, Hole
 
 

@@ -11,14 +11,22 @@ from contextvars import copy_context
 from typing import Any
 
 from remask.errors import BackendError, ConfigError
-from remask.evidence import Comparison, compare
-from remask.identity import content_id
-from remask.integrations.components import Bench, Improved, Ran, Texts, halves, improve
+from remask.ids import content_id
+from remask.integrations.multi_prompt import (
+    Bench,
+    Improved,
+    Ran,
+    Texts,
+    configured,
+    halves,
+    improve,
+    proposers,
+)
 from remask.integrations.records import as_text
-from remask.integrations.settings import configured, proposers
 from remask.ports import Denoiser
 from remask.prompt import Prompt
-from remask.trace import Feedback, Split, Trace
+from remask.stats import Comparison, compare
+from remask.types import Feedback, Split, Trace
 
 try:
     import dspy

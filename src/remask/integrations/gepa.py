@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from remask.api.build_models import make_denoiser, make_price
 from remask.api.build_proposer import make_proposer
-from remask.budget import Price
 from remask.errors import BackendError, ConfigError
-from remask.evidence import accepts
-from remask.identity import seed_for
+from remask.ids import seed_for
+from remask.integrations.multi_prompt import configured
 from remask.integrations.records import Reader, read_record
-from remask.integrations.settings import configured
 from remask.ports import Denoiser, Proposal, Proposer, Remote, Reply, Target
 from remask.prompt import Prompt
-from remask.trace import Chat, Trace
+from remask.runs.budget import Price
+from remask.stats import accepts
+from remask.types import Chat, Trace
 
 try:
     from gepa.proposer.reflective_mutation.reflection_lm import ReflectionProposal

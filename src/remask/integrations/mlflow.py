@@ -10,13 +10,21 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from remask.errors import BackendError, ConfigError
-from remask.identity import content_id
-from remask.integrations.components import Bench, Improved, Ran, Texts, halves, improve
+from remask.ids import content_id
+from remask.integrations.multi_prompt import (
+    Bench,
+    Improved,
+    Ran,
+    Texts,
+    configured,
+    halves,
+    improve,
+    proposers,
+)
 from remask.integrations.records import as_text
-from remask.integrations.settings import configured, proposers
 from remask.ports import Denoiser
 from remask.prompt import Prompt
-from remask.trace import Feedback, Trace
+from remask.types import Feedback, Trace
 
 try:
     import mlflow
@@ -177,3 +185,33 @@ def _messages(template: str) -> list[dict[str, Any]] | None:
         isinstance(message, dict) and "role" in message for message in value
     )  # fmt: skip
     return value if chat else None
+
+
+# --- A prompt as a new version in MLflow's prompt registry.
+#
+# No alias is set, so that nothing which serves prompts takes the version up by itself.
+
+
+try:
+    from mlflow.tracking import MlflowClient
+except ImportError as error:
+    raise BackendError(
+        f"the prompt registry needs mlflow 3.5 or newer ({error}); install with "
+        "pip install 'remask[mlflow]'"
+    ) from None
+
+
+def register(name: str, template: str, commit_message: str, uri: str = "") -> str:
+    """The URI of the version, as prompts:/NAME/3.
+
+    uri: of MLflow's server or store; "": as MLflow is set up. Raises ConfigError where it cannot
+    be reached, or refuses the prompt.
+    """
+    try:
+        client = MlflowClient(uri or None, uri or None)
+        made: str = client.register_prompt(name, template, commit_message).uri
+    except Exception as error:  # of MLflow, its database or its network
+        raise ConfigError(
+            f"MLflow{f' at {uri}' if uri else ''} did not register the prompt {name!r}: {error}"
+        ) from None
+    return made

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from remask.identity import content_id
-from remask.trace import Feedback, Trace
+from remask.ids import content_id
+from remask.types import Feedback, Trace
 
 Reader = Callable[[Mapping[str, Any]], Trace]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from remask.budget import Spend
 from remask.errors import BackendError
 from remask.events import Accepted, Event, Kept, Scored, State, Stopped, Tested
-from remask.result import compare_rows
-from remask.trace import Split
+from remask.runs.budget import Spend
+from remask.runs.result import compare_rows
+from remask.types import Split
 
 try:
     import mlflow

@@ -12,9 +12,9 @@ import threading
 from collections.abc import Callable, Sequence
 
 from remask.errors import ConfigError, TargetRefused
-from remask.models.pool import ordered_map
+from remask.models.thread_map import ordered_map
 from remask.ports import Reply
-from remask.trace import Chat
+from remask.types import Chat
 
 Function = Callable[[list[dict[str, str]]], str]
 

@@ -22,11 +22,11 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from remask.errors import BackendError, ConfigError, TargetBusy, TargetError, TargetRefused
-from remask.identity import content_id, rng_for
-from remask.models.pool import ordered_map
+from remask.ids import content_id, rng_for
+from remask.models.thread_map import ordered_map
 from remask.ports import Reply
-from remask.text import clip
-from remask.trace import Chat
+from remask.sanitize import clip
+from remask.types import Chat
 
 if TYPE_CHECKING:
     import openai

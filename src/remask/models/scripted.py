@@ -7,7 +7,7 @@ that the ledger did not write.
 from collections.abc import Callable, Sequence
 
 from remask.ports import Reply
-from remask.trace import Chat
+from remask.types import Chat
 
 
 class ScriptedTarget:

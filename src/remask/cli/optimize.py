@@ -1,0 +1,133 @@
+"""Playing a run from the command line: begin, go on, score; and how each of them ends.
+
+Ties the hooks of a run to a display and to the signals. Knows neither search nor models.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+import orjson
+
+from remask.api.evaluate import Evaluation, score_prompt
+from remask.api.job import Hooks, Watcher, followed, new_run_dir
+from remask.api.optimize import resume, start_run, stored_config
+from remask.cli.interrupt import Interrupted, Watch
+from remask.cli.live import Display, display
+from remask.cli.settings import Request
+from remask.cli.show import result_json, result_text
+from remask.config import Config
+from remask.errors import ConfigError
+from remask.events import Event, State, Tested
+from remask.runs.budget import Spend
+from remask.runs.report.summary import spend_line
+from remask.runs.result import Result
+from remask.sanitize import one_line
+from remask.types import Split
+
+
+def new_run(request: Request, mode: str, track: str = "") -> None:
+    """`remask optimize`."""
+    run_dir = request.run_dir or new_run_dir()
+    config = request.config
+    _play(
+        lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode, track
+    )
+
+
+def new_refinement(request: Request, mode: str) -> Result:
+    """`remask refine`."""
+    run_dir = request.run_dir or new_run_dir()
+    config = request.config
+    return _play(
+        lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode
+    )
+
+
+def continue_run(run_dir: Path, mode: str, track: str = "") -> None:
+    """`remask resume`."""
+    config = stored_config(run_dir)
+    _play(lambda hooks: resume(run_dir, hooks=hooks), config, run_dir, mode, track)
+
+
+def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
+    """`remask eval`."""
+    with Watch() as signals:
+        try:
+            found = score_prompt(request.config, request.given, split, Hooks(gate=signals.gate))
+        except Interrupted as stop:
+            click.echo("stopped", err=True)
+            sys.exit(stop.exit_code)
+    if json:
+        click.echo(orjson.dumps({"kind": "Evaluation", "split": split, **asdict(found)}))
+    else:
+        for line in _lines(found, split):
+            click.echo(line)
+
+
+def _lines(found: Evaluation, split: Split) -> Iterator[str]:
+    score = found.score
+    yield (
+        f"{split}: {score.mean:.3f} on {score.n} rows "
+        f"(95 % interval {score.low:.3f} to {score.high:.3f})"
+    )
+    if found.failed:
+        yield f"warning: {found.failed} rows have no score because the call failed"
+    if found.unparsed:
+        yield f"warning: no label was found in {found.unparsed} responses; scored 0"
+    for label in found.silent:
+        yield f"warning: the target never answered {one_line(label)!r}"
+    yield f"spent: {spend_line(found.spend)}"
+
+
+def _play(
+    run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str, track: str = ""
+) -> Result:
+    with Watch() as signals:
+        try:
+            with (
+                _tracker(track, config, run_dir) as tracker,
+                display(mode, config, run_dir) as shown,
+            ):
+                result = run(followed(_hooks(shown, signals), tracker))
+        except Interrupted as stop:
+            click.echo(f"stopped; go on with: remask resume {run_dir}", err=True)
+            sys.exit(stop.exit_code)
+        except KeyboardInterrupt:
+            click.echo(f"stopped at once; go on with: remask resume {run_dir}", err=True)
+            sys.exit(130)
+    if mode == "json":
+        result_json(result)
+    else:
+        result_text(result, mode)
+    return result
+
+
+def _hooks(shown: Display, signals: Watch) -> Hooks:
+    def watch(event: Event, state: State, spend: Spend) -> None:
+        shown.event(event, state, spend)
+        if not isinstance(event, Tested):  # nothing is left to do then but to write the result
+            signals.gate()
+
+    return Hooks(watch, signals.gate)
+
+
+@contextmanager
+def _tracker(track: str, config: Config, run_dir: Path) -> Iterator[Watcher | None]:
+    """Who else hears the events: `--track`. ConfigError and BackendError."""
+    kind, _, uri = track.partition(":")
+    if not kind:
+        yield None
+        return
+    if kind != "mlflow":
+        raise ConfigError(f"--track {track}: only mlflow and mlflow:URI are known")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends nothing home
+    from remask.integrations.tracking import MlflowTracker
+
+    settings = config.model_dump(mode="json", exclude={"prompt"})
+    with MlflowTracker(uri, run_dir=run_dir, settings=settings) as tracker:
+        yield tracker

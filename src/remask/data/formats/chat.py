@@ -1,0 +1,190 @@
+"""Chats as they are written to files: OpenAI's messages, Anthropic's, ShareGPT, pairs of texts.
+
+Also what lies around the messages: fine-tuning weights, preferences (DPO), the answer of a logged
+call, feedback under plain names. Shapes: OpenAI's fine-tuning and preference guides, the types of
+its SDK, Anthropic's Messages API, and ShareGPT as FastChat and LLaMA-Factory read it.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from remask.data.messages import (
+    answered,
+    conversation,
+    exchange,
+    kind_of,
+    model_of,
+    name_of,
+    session_of,
+    text_of,
+)
+from remask.data.ratings import ratings_of
+from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, Turn, Unusable
+
+RESPONSES = ("response", "completion", "choices", "output")
+PREFERENCES = (("preferred_output", "non_preferred_output"), ("chosen", "rejected"))
+
+
+def sniff_chat(value: Any) -> bool:
+    if type(value) is dict:
+        return type(value.get("messages")) is list
+    return _is_messages(value)
+
+
+def read_chat(value: Any, source: Source) -> Iterator[Item]:
+    """One record. An answer beside the messages is put behind them; `weight` of fine-tuning data
+    says which answer is the right one."""
+    if type(value) is list:
+        value = {"messages": value}
+    messages = value["messages"]
+    if len(value) == 1 and not any("weight" in m for m in messages if type(m) is dict):
+        system, turns = conversation(messages)
+        yield Record("", system, turns, (), None, source)
+        return
+    ratings, desired = ratings_of(value)
+    response = next((value[key] for key in RESPONSES if value.get(key)), None)
+    if response is not None and response is value.get("choices"):
+        response = value
+    kept = _trained(messages)
+    system, turns = conversation(
+        [*(kept or messages), *answered(response)] if response else kept or messages,
+        value.get("system"),
+    )
+    if kept and desired is None:
+        desired = _last_answer(turns)
+    model = model_of(value, response)
+    session = session_of(value)
+    yield Record(name_of(value), system, turns, ratings, desired, source, model, session=session)
+
+
+def sniff_anthropic(value: Any) -> bool:
+    return sniff_chat(value) and type(value) is dict and ("system" in value or _blocks(value))
+
+
+def sniff_sharegpt(value: Any) -> bool:
+    if type(value) is not dict:
+        return False
+    turns = value.get("conversations", value.get("conversation"))
+    return type(turns) is list and _is_messages(turns)
+
+
+def read_sharegpt(value: Any, source: Source) -> Iterator[Item]:
+    ratings, desired = ratings_of(value)
+    turns = value.get("conversations", value.get("conversation"))
+    system, spoken = conversation(turns, value.get("system"))
+    yield Record(
+        name_of(value), system, spoken, ratings, desired, source, model_of(value),
+        session=session_of(value),
+    )  # fmt: skip
+
+
+def sniff_call(value: Any) -> bool:
+    return (
+        type(value) is dict
+        and type(value.get("request")) is dict
+        and ("response" in value)
+        and not {"custom_id", "method"} <= value.keys()
+    )
+
+
+def read_call(value: Any, source: Source) -> Iterator[Item]:
+    """A logged pair of request and response, each with or without a body of its own."""
+    request, response = _body(value["request"]), _body(value["response"])
+    if value.get("error"):
+        raise Unusable(f"the call failed: {text_of(value['error'])[:80]}")
+    ratings, desired = ratings_of(value)
+    system, turns = exchange(request, response)
+    model = model_of(response, request)
+    session = session_of(value, request)
+    yield Record(name_of(value), system, turns, ratings, desired, source, model, session=session)
+
+
+def sniff_preference(value: Any) -> bool:
+    return type(value) is dict and any(good in value and bad in value for good, bad in PREFERENCES)
+
+
+def read_preference(value: Any, source: Source) -> Iterator[Item]:
+    """One record whose response is the one that was not preferred; the other one is desired."""
+    good, bad = next((value[g], value[b]) for g, b in PREFERENCES if g in value and b in value)
+    request = value.get("input", value.get("prompt"))
+    if request is None:  # TRL's implicit prompt: both lists repeat it
+        request = {"messages": []}
+    elif not isinstance(request, dict):
+        request = {"prompt": request}
+    system, turns = exchange(request, answered(bad))
+    wanted = _last_answer(exchange(request, answered(good))[1])
+    if wanted is None:
+        raise Unusable("holds no preferred answer")
+    rating = Rating("preferred", False, "human")
+    yield Record(
+        name_of(value), system, turns, (rating,), wanted, source, model_of(value),
+        session=session_of(value),
+    )  # fmt: skip
+
+
+def sniff_pair(value: Any) -> bool:
+    return (
+        type(value) is dict and type(value.get("prompt")) in (str, list) and "completion" in value
+    )
+
+
+def read_pair(value: Any, source: Source) -> Iterator[Item]:
+    ratings, desired = ratings_of(value)
+    system, turns = exchange(value, value["completion"])
+    yield Record(
+        name_of(value), system, turns, ratings, desired, source, model_of(value),
+        session=session_of(value),
+    )  # fmt: skip
+
+
+def _is_messages(value: Any) -> bool:
+    if type(value) is not list or not value or type(value[0]) is not dict:
+        return False
+    return bool({"role", "from"} & value[0].keys())
+
+
+def _blocks(value: dict[str, Any]) -> bool:
+    """Whether the messages hold blocks that only Anthropic writes."""
+    for message in value["messages"][:4]:
+        content = message.get("content") if type(message) is dict else None
+        for part in content if type(content) is list else ():
+            if type(part) is dict and part.get("type") in ("tool_use", "tool_result", "thinking"):
+                return True
+    return value.get("type") == "message" or "anthropic_version" in value
+
+
+def _body(value: object) -> Any:
+    inner = value.get("body") if isinstance(value, dict) else None
+    body = inner if isinstance(inner, dict) else value
+    if not isinstance(body, dict | str):
+        raise Unusable(f"expected a request and a response, found {kind_of(body)}")
+    return body
+
+
+def _trained(messages: list[Any]) -> list[Any] | None:
+    """The messages up to the last answer that fine-tuning would learn; None without weights."""
+    weighed = [i for i, m in enumerate(messages) if type(m) is dict and "weight" in m]
+    if not weighed:
+        return None
+    learnt = [i for i, m in enumerate(messages) if type(m) is dict and _learnt(m)]
+    if not learnt:
+        raise Unusable("every answer has weight 0")
+    return messages[: learnt[-1] + 1]
+
+
+def _learnt(message: dict[str, Any]) -> bool:
+    return message.get("role") == "assistant" and message.get("weight") != 0
+
+
+def _last_answer(turns: tuple[Turn, ...]) -> str | None:
+    return next((turn.text for turn in reversed(turns) if turn.role == "assistant"), None)
+
+
+FORMATS = (
+    TraceFormat("dpo", sniff_preference, read_preference),
+    TraceFormat("anthropic", sniff_anthropic, read_chat),
+    TraceFormat("sharegpt", sniff_sharegpt, read_sharegpt),
+    TraceFormat("call-log", sniff_call, read_call),
+    TraceFormat("openai-chat", sniff_chat, read_chat),
+    TraceFormat("prompt-completion", sniff_pair, read_pair),
+)

@@ -1,0 +1,200 @@
+"""Inspect logs: the `.eval` archive, and the log or a sample of it as JSON.
+
+An archive is a zip of one JSON file per sample. Entries are read in memory under caps, chosen by
+name, and nothing is written. Newer versions of Inspect compress with zstd, which Python reads from
+3.14 on, or where the extra `inspect` is installed; samples in chunks are told apart and rejected.
+Shapes: inspect_ai 0.3.2xx, src/inspect_ai/log/_log.py (EvalSample), _recorders/eval.py,
+_recorders/chunked/format.py, scorer/_metric.py (Score).
+"""
+
+import importlib.util
+import lzma
+import re
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+
+from remask.data.dialects import Message, fields, messages_of, rows
+from remask.data.formats.call_tree import Call, Verdict, records
+from remask.data.messages import as_text, text_of
+from remask.data.strict_json import parse
+from remask.data.trace_record import (
+    Container,
+    Item,
+    Kind,
+    Rating,
+    RejectedRecord,
+    Source,
+    TraceFormat,
+    Unusable,
+    Value,
+)
+
+MAX_ENTRY: Final = 128 << 20  # bytes of one unpacked sample
+MAX_RATIO: Final = 200  # bytes that one packed byte may unpack to
+MAX_ENTRIES: Final = 1_000_000
+_SAMPLE = re.compile(r"samples/[^/]+_epoch_\d+\.json")
+_CHUNKED = re.compile(r"samples/([^/]+)/sample\.json")
+_ATTACHED: Final = "attachment://"
+_ZSTD: Final = 93
+_DAMAGE: Final[tuple[type[Exception], ...]] = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError,
+)  # fmt: skip
+_CONVERT: Final = "inspect log convert --to json --output-dir DIR LOG"
+
+
+def sniff(value: Any) -> bool:
+    """Whether `value` is a log with its samples, or one sample."""
+    if not isinstance(value, dict):
+        return False
+    if isinstance(value.get("eval"), dict) and "samples" in value:
+        return True
+    return all(key in value for key in ("epoch", "input", "target")) and (
+        "messages" in value or "output" in value
+    )
+
+
+def read(value: Any, source: Source) -> Iterator[Item]:
+    """One record per sample."""
+    if not sniff(value):
+        yield source.reject("is neither an Inspect log with samples nor a sample")
+    elif "eval" not in value:
+        yield from records([_call(value, "")], source)
+    else:
+        model = as_text(value["eval"].get("model"))
+        samples = rows(value["samples"])
+        for number, sample in enumerate(samples):
+            place = replace(source, entry=f"samples[{number}]")
+            yield from records([_call(sample, model)], place)
+        if not samples:
+            yield source.reject("the log holds no samples")
+
+
+def values(path: Path) -> Iterator[Value | RejectedRecord]:
+    """The samples in an `.eval` archive, in its order."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield from _samples(archive, path)
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
+        yield RejectedRecord(
+            str(path), None, f"the zip archive is damaged ({error}); copy it again"
+        )
+
+
+def _samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | RejectedRecord]:
+    entries = archive.infolist()
+    samples = [entry for entry in entries if _SAMPLE.fullmatch(entry.filename)]
+    chunked = [match[1] for entry in entries if (match := _CHUNKED.fullmatch(entry.filename))]
+    if len(entries) > MAX_ENTRIES:
+        yield RejectedRecord(str(path), None, f"holds more than {MAX_ENTRIES:,} files; split it")
+        return
+    if not samples and not chunked:
+        yield RejectedRecord(
+            str(path), None, "is a zip archive, but no Inspect log; unpack it first"
+        )
+    for name in chunked:
+        yield RejectedRecord(
+            str(path), None, f"{name}: is stored in chunks; convert with: {_CONVERT}"
+        )
+    for entry in samples:
+        try:
+            yield Value(parse(_unpacked(archive, entry), constants=True), None, entry.filename)
+        except Unusable as reason:
+            yield RejectedRecord(str(path), None, f"{entry.filename}: {reason}")
+
+
+def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """The bytes of an entry. What it says of its size is not believed. Raises Unusable."""
+    zstd = _zstd_errors() if entry.compress_type == _ZSTD else ()
+    damage: tuple[type[Exception], ...] = (*_DAMAGE, *zstd)
+    limit = min(MAX_ENTRY, max(1 << 20, MAX_RATIO * entry.compress_size))
+    try:
+        with archive.open(entry) as file:
+            raw = file.read(limit + 1)
+    except NotImplementedError as error:
+        hint = f"install remask[inspect], or convert with: {_CONVERT}"
+        raise Unusable(f"is compressed in a way that this Python cannot read; {hint}") from error
+    except damage as error:
+        raise Unusable(f"is damaged or locked ({error})") from error
+    if len(raw) > limit:
+        raise Unusable(f"unpacks to more than {MAX_RATIO} times its size or {MAX_ENTRY >> 20} MiB")
+    return raw
+
+
+def _zstd_errors() -> tuple[type[Exception], ...]:
+    """What reading zstd may raise. Where the extra is there, it now teaches zipfile to read it."""
+    if importlib.util.find_spec("zipfile_zstd"):
+        importlib.import_module("zipfile_zstd")
+        return (importlib.import_module("zstandard").ZstdError,)
+    if importlib.util.find_spec("compression"):  # Python 3.14
+        return (importlib.import_module("compression.zstd").ZstdError,)
+    return ()
+
+
+def _call(sample: Mapping[str, Any], model: str) -> Call:
+    output = fields(sample.get("output"))
+    attachments = fields(sample.get("attachments"))
+    choices = rows(output.get("choices"))
+    answer = _messages(choices[0].get("message"), "assistant", attachments) if choices else []
+    history = _messages(sample.get("messages"), "user", attachments)
+    while history and history[-1].get("role") != "assistant":  # what came after the last answer
+        history.pop()
+    asked = history or _messages(sample.get("input"), "user", attachments)
+    failed = sample.get("error")
+    number = as_text(sample.get("epoch"))
+    return Call(
+        "",
+        as_text(sample.get("uuid")) or f"{as_text(sample.get('id'))}_epoch_{number}",
+        "",
+        True,
+        () if history else tuple(asked),
+        tuple(history or answer),
+        error=(as_text(fields(failed).get("message")) or "no reason given") if failed else "",
+        verdict=_verdict(sample, text_of(answer[-1].get("content")) if answer else ""),
+        model=as_text(output.get("model")) or model,
+    )
+
+
+def _messages(value: object, role: str, attachments: Mapping[str, Any]) -> list[Message]:
+    """Messages with `attachment://…` texts in their place (log/_condense.py)."""
+    return [_attached(message, attachments) for message in messages_of(value, role)]
+
+
+def _attached(value: Any, attachments: Mapping[str, Any]) -> Any:
+    if isinstance(value, dict):
+        return {key: _attached(inner, attachments) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_attached(inner, attachments) for inner in value]
+    if isinstance(value, str) and value.startswith(_ATTACHED):
+        return attachments.get(value.removeprefix(_ATTACHED), value)
+    return value
+
+
+def _verdict(sample: Mapping[str, Any], answer: str) -> Verdict:
+    """The scores. The target is the right response, unless only models judged: then it tells them
+    what to look for."""
+    scores = fields(sample.get("scores"))
+    if "score" in sample:  # logs of early versions
+        scores = {"score": sample["score"]}
+    ratings: list[Rating] = []
+    for scorer, score in scores.items():
+        kind: Kind = "llm" if scorer.startswith("model_graded") else "code"
+        value = fields(score).get("value")
+        words = as_text(fields(score).get("explanation"))
+        words = "" if words.strip() == answer.strip() else words  # many scorers repeat the answer
+        parts = value if isinstance(value, dict) else {"": value}
+        for part, held in parts.items():
+            if isinstance(held, bool | int | float | str):
+                ratings.append(Rating(f"{scorer}/{part}" if part else scorer, held, kind, words))
+    target = sample.get("target")
+    targets = target if isinstance(target, list) else [target]
+    first = next((text for text in targets if isinstance(text, str) and text), None)
+    judged = bool(ratings) and all(rating.kind == "llm" for rating in ratings)
+    return Verdict(tuple(ratings), None if judged else first)
+
+
+INSPECT = TraceFormat("inspect", sniff, read)
+ARCHIVE = Container("inspect", b"PK\x03\x04", values)

@@ -1,0 +1,165 @@
+"""Langfuse: a trace as the UI and the API give it, pages of the API, and rows of the blob export.
+
+The API writes camelCase, the blob export snake_case with inputs and outputs as text ("": not
+set); both are read by the same names. Scores stand in the trace, or in rows of their own that name
+a trace or an observation. Shapes: langfuse 3–5, fern/apis/server/definition/commons.yml and
+scores-v3.yml (2026); "Blob storage export field reference" (langfuse.com, 2026-10).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from remask.data.dialects import best_text, cut_off, decoded, fields, messages_of, rows
+from remask.data.formats.call_tree import NOTHING, Call, Verdict, records
+from remask.data.messages import as_text
+from remask.data.trace_record import Addition, Item, Kind, Rating, Source, TraceFormat
+
+_TYPES: Final = frozenset({"GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER",
+                           "EVALUATOR", "EMBEDDING", "GUARDRAIL"})  # fmt: skip
+_MADE_BY: Final[dict[str, Kind]] = {"ANNOTATION": "human", "EVAL": "llm"}
+_DATA: Final = frozenset({"NUMERIC", "CATEGORICAL", "BOOLEAN", "TEXT", "CORRECTION"})
+
+
+def sniff(value: Any) -> bool:
+    """Whether `value` is a trace with observations, an observation, a score, or a page of them."""
+    if not isinstance(value, dict):
+        return False
+    page = value.get("data")
+    if isinstance(page, list) and "meta" in value:
+        return bool(page) and sniff(page[0])
+    return _is_trace(value) or _is_observation(value) or _is_score(value)
+
+
+def read(value: Any, source: Source) -> Iterator[Item]:
+    """Records of a trace, the record of an observation, or what a score adds to one."""
+    if not isinstance(value, dict):
+        yield source.reject("is not an object")
+    elif isinstance(page := value.get("data"), list):
+        for item in page:
+            yield from read(item, source)
+    elif _is_trace(value):
+        yield from _trace(value, source)
+    elif _is_score(value):
+        yield _addition(value, source)
+    elif _is_observation(value) and _text(value, "type") == "GENERATION":
+        yield from records([_call(value, _text(value, "trace_id"), "", {})], source)
+    elif _is_observation(value):
+        yield source.reject(f"is a {_text(value, 'type').lower()}, not a call of a language model")
+    else:
+        yield source.reject("is neither a trace with observations nor an observation nor a score")
+
+
+def _trace(value: Mapping[str, Any], source: Source) -> Iterator[Item]:
+    trace = fields(value.get("trace")) or value
+    id = _text(trace, "id")
+    scores = rows(trace.get("scores"))
+    if trace is not value:
+        scores += rows(value.get("scores"))
+    verdicts: dict[str, Verdict] = {}  # by observation; "": of the trace
+    for score in scores:
+        at, new = _text(score, "observation_id"), _verdict(score)
+        before = verdicts.get(at, NOTHING)
+        desired = before.desired if new.desired is None else new.desired
+        verdicts[at] = Verdict(before.ratings + new.ratings, desired)
+    whole = verdicts.pop("", NOTHING)
+    observations = rows(value.get("observations")) or rows(trace.get("observations"))
+    session = _text(trace, "session_id")
+    calls = [_call(row, id, session, verdicts) for row in observations]
+    calls.append(Call(id, id, "", False, *_messages(trace), session=session))
+    yield from records(calls, source, whole)
+
+
+def _call(
+    row: Mapping[str, Any], trace: str, session: str, verdicts: Mapping[str, Verdict]
+) -> Call:
+    id = _text(row, "id")
+    failed = _text(row, "level") == "ERROR"
+    cut = any(cut_off(row.get(key)) for key in ("input", "output"))
+    error = "its input or output is cut off" if cut else ""
+    return Call(
+        trace,
+        id,
+        _text(row, "parent_observation_id") or trace,
+        _text(row, "type") == "GENERATION",
+        *_messages(row),
+        error=(_text(row, "status_message") or "no reason given") if failed else error,
+        verdict=verdicts.get(id, NOTHING),
+        model=_text(row, "model") or _text(row, "provided_model_name"),
+        session=session or _text(row, "session_id"),
+    )
+
+
+def _messages(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """What was asked (JSON inside a text is what the caller passed) and what was answered (JSON
+    inside a text may be the answer itself)."""
+    asked = messages_of(decoded(row.get("input")), "user")
+    return tuple(asked), tuple(messages_of(row.get("output"), "assistant"))
+
+
+def _addition(score: Mapping[str, Any], source: Source) -> Item:
+    key = _text(score, "observation_id") or _text(score, "trace_id")
+    verdict = _verdict(score)
+    if not key:
+        return source.reject("a score of a session or of a run of a dataset, not of a response")
+    if not verdict:
+        return source.reject("a score without value and comment")
+    return Addition(key, source, (), verdict.ratings, verdict.desired)
+
+
+def _verdict(score: Mapping[str, Any]) -> Verdict:
+    """One score. API v3 puts everything under `value`, older ones the text under `stringValue`."""
+    name, kind = _text(score, "name"), _text(score, "data_type")
+    text, number = _text(score, "string_value"), score.get("value")
+    comment = _text(score, "comment")
+    judge = _MADE_BY.get(_text(score, "source"), "unknown")
+    if isinstance(number, str):
+        text = text or number
+    if kind == "CORRECTION":
+        return Verdict(desired=best_text(text, "assistant") or None)
+    if kind == "TEXT":
+        words = "\n".join(filter(None, (text, comment)))
+        return Verdict((Rating(name, None, judge, words),) if words else ())
+    value: float | bool | str | None = number if isinstance(number, int | float) else None
+    if kind == "CATEGORICAL" and text:
+        value = text
+    elif kind == "BOOLEAN":
+        value = bool(number) if value is not None else text.lower() in ("true", "1")
+    elif value is None:
+        value = _number(text)
+    if value is None and not comment:
+        return NOTHING
+    return Verdict((Rating(name, value, judge, comment),))
+
+
+def _number(text: str) -> float | str | None:
+    """A number of a CSV row, where it is one."""
+    try:
+        return float(text)
+    except ValueError:
+        return text or None
+
+
+def _is_trace(value: Mapping[str, Any]) -> bool:
+    return isinstance(value.get("observations"), list) and (
+        isinstance(value.get("trace"), dict) or "id" in value
+    )
+
+
+def _is_observation(value: Mapping[str, Any]) -> bool:
+    return _text(value, "type") in _TYPES and bool(_text(value, "trace_id"))
+
+
+def _is_score(value: Mapping[str, Any]) -> bool:
+    return _text(value, "data_type") in _DATA and "name" in value and "source" in value
+
+
+def _text(row: Mapping[str, Any], snake: str) -> str:
+    """A field as a text, in snake_case or camelCase."""
+    value = row.get(snake)
+    if value is None and "_" in snake:
+        first, *rest = snake.split("_")
+        value = row.get(first + "".join(part.title() for part in rest))
+    return as_text(value)
+
+
+LANGFUSE = TraceFormat("langfuse", sniff, read, joins=True)

@@ -1,0 +1,125 @@
+"""LangSmith: runs (one a line, nested in `child_runs`, or in a list) and feedback on them.
+
+Runs keep what LangChain or a wrapped client passed: `dialects` reads it. Feedback stands in the
+run (`feedback`, or averages in `feedback_stats`), or in rows of its own that name a run; people
+rate the root of a trace, so a run answers to the ids of all runs around it, which `dotted_order`
+lists. A correction is the right response where it is a text or outputs; `{"score": …}` corrects a
+judge.
+Shapes: langsmith-sdk python/langsmith/schemas.py (Run, Feedback; 2026).
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from remask.data.dialects import best_text, decoded, fields, messages_of, rows
+from remask.data.formats.call_tree import Call, Verdict, records
+from remask.data.messages import as_text
+from remask.data.trace_record import Addition, Item, Kind, Rating, Source, TraceFormat
+
+_TYPES: Final = frozenset({"llm", "chain", "tool", "retriever", "prompt", "parser", "embedding"})
+_MADE_BY: Final[dict[str, Kind]] = {"app": "human", "model": "llm", "auto_eval": "llm"}
+
+
+def sniff(value: Any) -> bool:
+    """Whether `value` is a run or feedback on one."""
+    return isinstance(value, dict) and (_is_run(value) or _is_feedback(value))
+
+
+def read(value: Any, source: Source) -> Iterator[Item]:
+    """The records of a run and the runs in it, or what feedback adds to one."""
+    if not isinstance(value, dict):
+        yield source.reject("is not an object")
+    elif _is_run(value):
+        runs = list(_with_children(value))
+        if len(runs) == 1 and value["run_type"] != "llm" and value.get("parent_run_id"):
+            yield source.reject(f"is a {value['run_type']} within a trace, not a call of a model")
+        else:
+            yield from records([_call(run) for run in runs], source)
+    elif _is_feedback(value):
+        verdict = _verdict(value)
+        key = as_text(value.get("run_id") or value.get("trace_id"))
+        if key and verdict:
+            yield Addition(key, source, (), verdict.ratings, verdict.desired)
+        else:
+            yield source.reject("is feedback that names no run, or says nothing")
+    else:
+        yield source.reject("is neither a run nor feedback on one")
+
+
+def _with_children(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield run
+    for child in rows(run.get("child_runs")):
+        yield from _with_children({"parent_run_id": _id(run), **child})
+
+
+def _call(run: Mapping[str, Any]) -> Call:
+    extra = fields(run.get("extra"))
+    metadata = fields(extra.get("metadata"))
+    parameters = fields(extra.get("invocation_params"))
+    model = metadata.get("ls_model_name") or parameters.get("model") or parameters.get("model_name")
+    # "20260101T000000000000Z<id>.20260101T000001000000Z<id>": the runs around this one, then it
+    around = [step.partition("Z")[2] for step in as_text(run.get("dotted_order")).split(".")]
+    failed = as_text(run.get("error")) or (run.get("status") == "error" and "no reason given")
+    reference = run.get("reference_outputs")
+    return Call(
+        as_text(run.get("trace_id")),
+        _id(run),
+        as_text(run.get("parent_run_id")),
+        run.get("run_type") == "llm",
+        tuple(messages_of(decoded(run.get("inputs")), "user")),
+        tuple(messages_of(decoded(run.get("outputs")), "assistant")),
+        error=failed or "",
+        verdict=Verdict(_ratings(run), best_text(reference, "assistant") if reference else None),
+        model=as_text(model),
+        session=as_text(metadata.get("thread_id") or metadata.get("session_id")),
+        names=tuple(id for id in around if id),
+    )
+
+
+def _ratings(run: Mapping[str, Any]) -> tuple[Rating, ...]:
+    """Single pieces of feedback where they are given, else their averages."""
+    if single := rows(run.get("feedback")):
+        return tuple(rating for item in single for rating in _verdict(item).ratings)
+    found: list[Rating] = []
+    for name, stats in fields(run.get("feedback_stats")).items():
+        average = fields(stats).get("avg")
+        comments = fields(stats).get("comments")
+        words = [as_text(comment) for comment in comments] if isinstance(comments, list) else []
+        value = average if isinstance(average, int | float) else None
+        if value is not None or words:
+            found.append(Rating(name, value, "unknown", "; ".join(words)))
+    return tuple(found)
+
+
+def _verdict(feedback: Mapping[str, Any]) -> Verdict:
+    score, label = feedback.get("score"), feedback.get("value")
+    correction = decoded(feedback.get("correction"))
+    desired = None
+    if isinstance(correction, dict) and "score" in correction:
+        score = correction["score"]
+    elif correction:
+        desired = best_text(correction, "assistant") or None
+    number = score if isinstance(score, bool | int | float) else None
+    value = number if number is not None else (label if isinstance(label, str) else None)
+    maker = as_text(fields(feedback.get("feedback_source")).get("type"))
+    comment = as_text(feedback.get("comment"))
+    if value is None and not comment:
+        return Verdict(desired=desired)
+    kind = _MADE_BY.get(maker, "unknown")
+    return Verdict((Rating(as_text(feedback.get("key")), value, kind, comment),), desired)
+
+
+def _id(run: Mapping[str, Any]) -> str:
+    return as_text(run.get("id") or run.get("run_id"))
+
+
+def _is_run(value: Mapping[str, Any]) -> bool:
+    kind = value.get("run_type")
+    return isinstance(kind, str) and kind in _TYPES and ("inputs" in value or "outputs" in value)
+
+
+def _is_feedback(value: Mapping[str, Any]) -> bool:
+    return "key" in value and ("run_id" in value or "trace_id" in value) and "score" in value
+
+
+LANGSMITH = TraceFormat("langsmith", sniff, read, joins=True)

@@ -1,0 +1,114 @@
+"""MLflow traces (schema 3 and 2): spans under MLflow's keys, assessments as feedback.
+
+Every attribute is JSON inside a text. Ids of spans are base64 in the file and hexadecimal in the
+assessments. Previews and the inputs in the metadata are cut off, and never read. Shapes:
+mlflow 3.17 (entities/trace.py, entities/span.py `to_dict`, entities/assessment.py).
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+from remask.data.dialects import best_text, decoded, fields, messages_of, rows
+from remask.data.formats.call_tree import NOTHING, Call, Verdict, records
+from remask.data.formats.otel_attributes import Span, call_of
+from remask.data.messages import as_text
+from remask.data.trace_record import Item, Kind, Rating, Source, TraceFormat
+
+_JUDGES: Final[dict[str, Kind]] = {"HUMAN": "human", "LLM_JUDGE": "llm", "AI_JUDGE": "llm",
+                                   "CODE": "code"}  # fmt: skip
+_EXPECTED: Final = ("expected_response", "expected_output", "expected_answer", "expected",
+                    "ground_truth", "answer")  # fmt: skip
+
+
+def sniff(value: Any) -> bool:
+    """Whether `value` is a trace: `info` and `data` with spans, or with schema 2's request."""
+    if not isinstance(value, dict) or not isinstance(value.get("info"), dict):
+        return False
+    info, data = value["info"], value.get("data")
+    known = "trace_id" in info or "request_id" in info
+    return known and (isinstance(data, dict) or "request_preview" in info)
+
+
+def read(value: Any, source: Source) -> Iterator[Item]:
+    """The records of one trace."""
+    if not sniff(value):
+        yield source.reject("is not an MLflow trace with info and data")
+        return
+    info, data = value["info"], fields(value.get("data"))
+    trace = as_text(info.get("trace_id") or info.get("request_id"))
+    whole, verdicts = _assessments(info.get("assessments"))
+    spans = [_span(span, trace) for span in rows(data.get("spans"))]
+    calls = [call_of(span, verdicts.get(span.id, NOTHING)) for span in spans]
+    if not calls and (data.get("request") or data.get("response")):  # schema 2 without its spans
+        asked, answered = (decoded(data.get(key)) for key in ("request", "response"))
+        pair = (tuple(messages_of(asked, "user")), tuple(messages_of(answered, "assistant")))
+        calls = [Call(trace, trace, "", False, *pair)]
+    if not calls:
+        yield source.reject("holds no spans, only cut-off previews; export the whole trace")
+        return
+    metadata = fields(info.get("trace_metadata") or info.get("request_metadata"))
+    session = as_text(metadata.get("mlflow.trace.session"))
+    yield from records([replace(c, session=c.session or session) for c in calls], source, whole)
+
+
+def _span(span: Mapping[str, Any], trace: str) -> Span:
+    context = fields(span.get("context")) or span
+    old = {"code": span.get("status_code"), "message": span.get("status_message")}
+    status = fields(span.get("status")) or old
+    failed = as_text(status.get("code")).removeprefix("STATUS_CODE_") == "ERROR"
+    return Span(
+        trace=trace,
+        id=_id(context.get("span_id")),
+        parent=_id(span.get("parent_span_id", span.get("parent_id"))),
+        attributes=fields(span.get("attributes")),
+        error=(as_text(status.get("message")) or "no reason given") if failed else "",
+    )
+
+
+def _id(value: object) -> str:
+    """An id in hexadecimal: 8 bytes, in base64 in schema 3 and `0x…` in schema 2."""
+    text = as_text(value).removeprefix("0x")
+    if len(text) != 12:
+        return text
+    try:
+        return base64.b64decode(text, validate=True).hex()
+    except (binascii.Error, ValueError):
+        return text
+
+
+def _assessments(items: object) -> tuple[Verdict, dict[str, Verdict]]:
+    """What was said of the trace, and of its spans by id."""
+    said: dict[str, Verdict] = {}
+    for item in rows(items):
+        if item.get("valid") is not False:
+            id = _id(item.get("span_id"))
+            before, new = said.get(id, NOTHING), _verdict(item)
+            desired = before.desired if new.desired is None else new.desired
+            said[id] = Verdict(before.ratings + new.ratings, desired)
+    return said.pop("", NOTHING), said
+
+
+def _verdict(item: Mapping[str, Any]) -> Verdict:
+    """One assessment: an expectation may be the right response; others are words beside it."""
+    name = as_text(item.get("assessment_name") or item.get("name"))
+    judge = _JUDGES.get(as_text(fields(item.get("source")).get("source_type")), "unknown")
+    words = as_text(item.get("rationale"))
+    if expected := fields(item.get("expectation")):
+        value = expected.get("value")
+        if value is None:
+            value = decoded(fields(expected.get("serialized_value")).get("value"))
+        if name in _EXPECTED and (text := best_text(value, "assistant")):
+            return Verdict(desired=text)
+        words = "; ".join(map(as_text, value)) if isinstance(value, list) else as_text(value)
+        return Verdict((Rating(name, None, judge, words),) if words else ())
+    held = fields(item.get("feedback"))
+    value = None if held.get("error") else held.get("value")
+    if isinstance(value, dict | list):
+        value, words = None, f"{as_text(value)} {words}".strip()
+    return Verdict((Rating(name, value, judge, words),) if value is not None or words else ())
+
+
+MLFLOW = TraceFormat("mlflow", sniff, read, joins=True)

@@ -1,0 +1,128 @@
+"""Files of the APIs: batches, objects of the Responses API, data and results of OpenAI's Evals.
+
+A batch is two files, requests and results, which meet by `custom_id`; Anthropic's batches look much
+the same. Shapes: the types of the OpenAI SDK (`types.responses.Response`,
+`types.evals.runs.OutputItemListResponse`) and both vendors' batch guides.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+from remask.data.messages import (
+    answered,
+    conversation,
+    exchange,
+    model_of,
+    name_of,
+    objects,
+    text_of,
+)
+from remask.data.ratings import plain, ratings_of, right
+from remask.data.trace_record import (
+    Addition,
+    Item,
+    Kind,
+    Rating,
+    Record,
+    Source,
+    TraceFormat,
+    Unusable,
+)
+
+QUESTIONS = ("input", "question", "query", "prompt", "problem", "text")
+
+
+def sniff_batch(value: Any) -> bool:
+    if type(value) is not dict or type(value.get("custom_id")) is not str:
+        return False
+    return any(key in value for key in ("body", "params", "response", "result", "error"))
+
+
+def read_batch(value: Any, source: Source) -> Iterator[Item]:
+    """A request as a record without an answer, a result as the addition that answers it."""
+    id = value["custom_id"]
+    request = value.get("body", value.get("params"))
+    if isinstance(request, dict):
+        system, turns = exchange(request, None)
+        yield Record(id, system, turns, (), None, source, model_of(request), keys=(id,))
+        return
+    response = value.get("response", value.get("result"))
+    failed = value.get("error")
+    if isinstance(response, dict):
+        failed = failed or response.get("error")
+        if response.get("type") not in (None, "succeeded"):
+            failed = failed or response["type"]
+        if response.get("status_code", 200) != 200:
+            failed = failed or f"status {response['status_code']}"
+        response = response.get("body", response.get("message"))
+    if failed or response is None:
+        raise Unusable(f"the request {id[:40]} failed: {text_of(failed or 'no response')[:80]}")
+    yield Addition(id, source, turns=conversation(answered(response))[1])
+
+
+def sniff_responses(value: Any) -> bool:
+    if type(value) is not dict or type(value.get("output")) not in (list, str):
+        return False
+    return value.get("object") == "response" or "instructions" in value
+
+
+def read_responses(value: Any, source: Source) -> Iterator[Item]:
+    """One Response with its input, where the log kept it: the API's object does not hold it."""
+    if value.get("error"):
+        raise Unusable(f"the call failed: {text_of(value['error'])[:80]}")
+    ratings, desired = ratings_of(value)
+    system, turns = exchange({"input": [], **value}, value["output"])
+    yield Record(name_of(value), system, turns, ratings, desired, source, model_of(value))
+
+
+def sniff_evals(value: Any) -> bool:
+    if type(value) is not dict:
+        return False
+    if type(value.get("item", value.get("datasource_item"))) is dict:
+        return True
+    return "ideal" in value and type(value.get("input")) in (list, str)
+
+
+def read_evals(value: Any, source: Source) -> Iterator[Item]:
+    """An item with its sample and its graders' results; also a row of the old openai/evals."""
+    item = value.get("item", value.get("datasource_item"))
+    item = item if isinstance(item, dict) else value
+    sample = value.get("sample")
+    sample = sample if isinstance(sample, dict) else {}
+    if isinstance(sample.get("error"), dict) and sample["error"].get("code"):
+        raise Unusable(f"the sample failed: {text_of(sample['error'])[:80]}")
+    system, turns = exchange(_question(sample, item), sample or None)
+    ratings, desired = ratings_of(item)
+    ratings += tuple(_result(result) for result in objects(value.get("results")))
+    yield Record(
+        name_of(value), system, turns, ratings, desired, source, model_of(sample, value),
+    )  # fmt: skip
+
+
+def _question(sample: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+    """The request: what the sample was asked, else the item's own messages or question."""
+    if isinstance(sample.get("input"), list) and sample["input"]:
+        return {"messages": sample["input"]}
+    if isinstance(item.get("messages"), list):
+        return item
+    for key in QUESTIONS:
+        if isinstance(item.get(key), str | list):
+            return {**item, "input": item[key]}
+    # Which column a template asks for cannot be known: take the first that is not the answer.
+    answer = right(item)
+    texts = (text for text in item.values() if isinstance(text, str) and text != answer)
+    return {"input": next(texts, "")}
+
+
+def _result(result: dict[str, Any]) -> Rating:
+    name = result.get("name")
+    kind: Kind = "llm" if "model" in text_of(result.get("type")) else "code"
+    score = result.get("passed", result.get("score"))
+    return Rating(name if isinstance(name, str) else "grader", plain(score), kind)
+
+
+FORMATS = (
+    TraceFormat("batch", sniff_batch, read_batch, joins=True),
+    TraceFormat("openai-responses", sniff_responses, read_responses),
+    TraceFormat("openai-evals", sniff_evals, read_evals),
+)

@@ -1,0 +1,225 @@
+"""OpenTelemetry as people save it: OTLP-JSON of spans and of log records, and spans as the SDKs and
+Phoenix write them one by one.
+
+The Collector's file exporter writes one OTLP object a line. Log records carry the messages where
+content goes to events instead of spans, and ratings; those of one span make one call. An OTLP
+object holds whole traces or parts of them: what cannot be joined in it is left to `Record.keys`.
+
+Shapes: opentelemetry-proto 1.x (trace.proto, logs.proto, common.proto, JSON mapping: ids in hex,
+64-bit numbers as texts); opentelemetry-sdk 1.3x `ReadableSpan.to_json`; OpenInference
+spec/llm_spans.md.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from remask.data.dialects import fields, rows
+from remask.data.formats.call_tree import Call, Verdict, by_trace, records
+from remask.data.formats.otel_attributes import (
+    DETAILS,
+    EVENT_ROLES,
+    NAMES,
+    RESULT,
+    SILENT,
+    Event,
+    Span,
+    call_of,
+    feedback,
+    result,
+)
+from remask.data.messages import as_text
+from remask.data.trace_record import Addition, Item, Rating, Source, TraceFormat
+
+_SPANS = (("resourceSpans", "resource_spans"), ("scopeSpans", "scope_spans",
+          "instrumentationLibrarySpans"), ("spans",))  # fmt: skip
+_LOGS = (("resourceLogs", "resource_logs"), ("scopeLogs", "scope_logs"),
+         ("logRecords", "log_records"))  # fmt: skip
+
+
+def sniff(value: Any) -> bool:
+    """Whether `value` is an OTLP object of spans or of log records."""
+    if not isinstance(value, dict):
+        return False
+    return any(isinstance(value.get(key), list) for key in _SPANS[0] + _LOGS[0])
+
+
+def read(value: Any, source: Source) -> Iterator[Item]:
+    """Records, trace by trace; spans without any call of a model are counted in one reject."""
+    if not isinstance(value, dict):
+        yield source.reject("is not an object with resourceSpans or resourceLogs")
+        return
+    spans = [_span(span) for span in _leaves(value, _SPANS)]
+    logs = [_event(log) for log in _leaves(value, _LOGS)]
+    yield from _of_spans(spans, source)
+    yield from _of_logs(logs, source)
+    if not spans and not logs:
+        yield source.reject("holds no spans and no log records")
+
+
+def sniff_span(value: Any) -> bool:
+    """Whether `value` is one span as an SDK's console exporter or Phoenix writes it."""
+    if not isinstance(value, dict) or not isinstance(value.get("attributes"), dict):
+        return False
+    context = value.get("context")
+    return isinstance(context, dict) and "span_id" in context and "trace_id" in context
+
+
+def read_span(value: Any, source: Source) -> Iterator[Item]:
+    """The record of one span. Where each span is a value of its own, a step around calls of a model
+    cannot know them: it becomes a record where it is the root of its trace."""
+    if not sniff_span(value):
+        yield source.reject("is not a span with context and attributes")
+        return
+    status = value.get("status")
+    code = status.get("status_code") if isinstance(status, dict) else value.get("status_code")
+    text = status.get("description") if isinstance(status, dict) else value.get("status_message")
+    context = value["context"]
+    span = Span(
+        trace=_id(context["trace_id"]),
+        id=_id(context["span_id"]),
+        parent=_id(value.get("parent_id")),
+        attributes=value["attributes"],
+        events=tuple(_plain_event(event) for event in rows(value.get("events"))),
+        error=(as_text(text) or "no reason given") if as_text(code).upper() == "ERROR" else "",
+        links=tuple(_id(fields(link.get("context")).get("span_id"))
+                    for link in rows(value.get("links"))),
+    )  # fmt: skip
+    yield from _of_spans([span], source)
+
+
+def _of_spans(spans: list[Span], source: Source) -> Iterator[Item]:
+    calls: list[Call] = []
+    whole: dict[str, list[Rating]] = {}  # said of a trace
+    for span in spans:
+        call = call_of(span)
+        whole.setdefault(span.trace, []).extend(feedback(span.attributes, "trace."))
+        if span.links and call.verdict and not call.answered:  # made only to carry ratings
+            for link in span.links:
+                yield Addition(link, source, ratings=call.verdict.ratings)
+        else:
+            calls.append(call)
+    silent = 0
+    for trace in by_trace(calls):
+        verdict = Verdict(tuple(whole[trace[0].trace]))
+        if verdict or any(map(_worth, trace)):
+            yield from records(trace, source, verdict, SILENT)
+        else:
+            silent += len(trace)
+    if silent:
+        yield source.reject(f"holds no call of a language model in {silent} spans")
+
+
+def _worth(call: Call) -> bool:
+    """A call of a model, the root of a conversation, or something rated."""
+    root = not call.parent and bool(call.asked) and bool(call.answered)
+    return call.model_call or bool(call.verdict) or root
+
+
+def _of_logs(logs: list[tuple[str, str, Event]], source: Source) -> Iterator[Item]:
+    """One call per span that log records belong to; a rating goes to the span it names."""
+    together: dict[tuple[str, str], list[Event]] = {}
+    ratings: list[tuple[str, tuple[Rating, ...]]] = []
+    for trace, id, event in logs:
+        if event.name == RESULT:
+            response = as_text(event.attributes.get(NAMES[0]))
+            ratings.append((response or id, tuple(result(event.attributes))))
+        elif event.name in EVENT_ROLES or event.name == DETAILS:
+            together.setdefault((trace, id), []).append(event)
+    for (trace, id), events in together.items():
+        yield from records([call_of(Span(trace, id, "", {}, tuple(events)))], source, silent=SILENT)
+    for key, said in ratings:
+        if key and said:
+            yield Addition(key, source, ratings=said)
+        else:
+            yield source.reject("a rating names neither a span nor a response")
+    if logs and not together and not ratings:
+        yield source.reject(f"holds no messages in {len(logs)} log records")
+
+
+def _leaves(value: Mapping[str, Any], path: tuple[tuple[str, ...], ...]) -> list[dict[str, Any]]:
+    """The objects at the end of `path`, which names the lists to go through."""
+    level: list[Mapping[str, Any]] = [value]
+    for names in path:
+        level = [item for outer in level for name in names for item in rows(outer.get(name))]
+    return [item for item in level if isinstance(item, dict)]
+
+
+def _span(span: Mapping[str, Any]) -> Span:
+    status = fields(span.get("status"))
+    failed = status.get("code") in (2, "2", "STATUS_CODE_ERROR")
+    return Span(
+        trace=_id(_either(span, "traceId")),
+        id=_id(_either(span, "spanId")),
+        parent=_id(_either(span, "parentSpanId")),
+        attributes=attributes_of(span.get("attributes")),
+        events=tuple(
+            Event(as_text(event.get("name")), attributes_of(event.get("attributes")))
+            for event in rows(span.get("events"))
+        ),
+        error=(as_text(status.get("message")) or "no reason given") if failed else "",
+        links=tuple(_id(_either(link, "spanId")) for link in rows(span.get("links"))),
+    )
+
+
+def _event(log: Mapping[str, Any]) -> tuple[str, str, Event]:
+    """(trace, span, event) of a log record."""
+    attributes = attributes_of(log.get("attributes"))
+    name = as_text(_either(log, "eventName") or attributes.get("event.name"))
+    body = any_value(log.get("body"))
+    event = Event(name, attributes, body)
+    return _id(_either(log, "traceId")), _id(_either(log, "spanId")), event
+
+
+def _plain_event(event: Mapping[str, Any]) -> Event:
+    return Event(as_text(event.get("name")), fields(event.get("attributes")))
+
+
+def attributes_of(pairs: object) -> dict[str, Any]:
+    """OTLP's list of `{"key", "value": {"stringValue": …}}` as a dictionary."""
+    if isinstance(pairs, dict):
+        return pairs
+    return {as_text(pair.get("key")): any_value(pair.get("value")) for pair in rows(pairs)}
+
+
+def any_value(value: object) -> object:
+    """OTLP's AnyValue (common.proto) as plain JSON; 64-bit numbers are texts there."""
+    if not isinstance(value, dict):
+        return value
+    for name, inner in value.items():
+        match name.replace("_v", "V"):
+            case "stringValue" | "boolValue" | "bytesValue" | "doubleValue":
+                return inner
+            case "intValue":
+                return int(inner) if isinstance(inner, str) and _is_number(inner) else inner
+            case "arrayValue":
+                return [any_value(item) for item in _items(inner)]
+            case "kvlistValue":
+                return attributes_of(_items(inner))
+    return None
+
+
+def _is_number(text: str) -> bool:
+    return len(text) < 21 and text.removeprefix("-").isdecimal()
+
+
+def _items(value: object) -> list[Any]:
+    items = fields(value).get("values")
+    return items if isinstance(items, list) else []
+
+
+def _either(value: Mapping[str, Any], camel: str) -> object:
+    """A field in the spelling of the JSON mapping, or in the snake case that some writers use."""
+    if camel in value:
+        return value[camel]
+    snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in camel)
+    return value.get(snake)
+
+
+def _id(value: object) -> str:
+    """An id as a text; zeros mean none."""
+    text = as_text(value).removeprefix("0x")
+    return text if text.strip("0") else ""
+
+
+OTLP = TraceFormat("otlp", sniff, read, joins=True)
+SPAN = TraceFormat("span", sniff_span, read_span, joins=True)

@@ -1,0 +1,330 @@
+"""A file to its JSON values, one at a time: JSON Lines, a long array, or one document; gzip or not.
+
+Memory is bounded by the largest value, not by the file. What is broken becomes a RejectedRecord with its
+line, and a JSON Lines file or an array goes on behind it. Knows bytes, encodings and line numbers;
+nothing of what a value means.
+"""
+
+import codecs
+import re
+import zlib
+from collections.abc import Iterator
+from itertools import chain
+from pathlib import Path
+
+from remask.data.strict_json import parse, parse_all
+from remask.data.trace_record import RejectedRecord, Unusable, Value
+from remask.errors import DataError
+
+BLOCK = 1 << 16  # bytes read at a time (larger ones are slower), and looked at to tell the layout
+CHECKED = 64  # blocks of JSON Lines whose keys are all checked for standing twice; behind them
+SAMPLED = 16  # one in so many: what writes a key twice does it all the time
+MAX_VALUE = 32 << 20  # bytes of a line or of an element of an array
+MAX_DOCUMENT = 128 << 20  # bytes of a file that is one object over many lines
+MAX_RATIO = 200  # bytes that one byte of gzip may unpack to, from BLOCK on
+FOREIGN = {
+    b"PAR1": "Parquet", b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "zstd-compressed",
+    b"BZh": "bzip2-compressed", b"\xfd7zXZ": "xz-compressed", b"SQLite format 3": "a database",
+    b"%PDF": "a PDF", b"\x89PNG": "a picture", b"\x7fELF": "a program",
+}  # fmt: skip
+BOMS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+        codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
+
+# A token of JSON for finding where an element ends: a string (its end is group 1), or a bracket.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)'
+_TOKEN = re.compile(_STRING + rb"|[\[{]|[\]}]", re.DOTALL)
+_CONVERSATION = re.compile(rb'\[\s*\{\s*"(?:role|from)"\s*:')  # one list of messages
+_SCALAR = re.compile(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[^",\]])*+', re.DOTALL)
+
+
+def check_file(path: Path) -> None:
+    """Raises DataError where `path` cannot be opened and read to its end."""
+    if not path.exists():
+        raise DataError("there is no such file; check the path", path)
+    if not path.is_file():
+        raise DataError("is not a regular file; name a file with traces", path)
+
+
+def values(path: Path) -> Iterator[Value | RejectedRecord]:
+    """The values of a JSON file. Raises DataError where the file cannot be opened."""
+    content = blocks(path)
+    try:
+        head = next(content, b"")
+        content = chain([head], content)
+        match _layout(head):
+            case "array":
+                yield from _array(content, path)
+            case "document":
+                yield from _document(content, path)
+            case _:
+                yield from _lines(content, path)
+    except Unusable as error:  # of the whole file, or of the rest of it
+        yield RejectedRecord(str(path), None, str(error))
+
+
+def blocks(path: Path) -> Iterator[bytes]:
+    """The file as UTF-8 without byte order mark, unpacked. Raises DataError and Unusable."""
+    check_file(path)
+    content = _read(path)
+    head = next(content, b"")
+    if head.startswith(b"\x1f\x8b"):
+        content = _unpacked(chain([head], content))
+        head = next(content, b"")
+    for magic, kind in FOREIGN.items():
+        if head.startswith(magic):
+            raise Unusable(f"is {kind}, which cannot be read; save it as JSON Lines or CSV")
+    coding = next((name for mark, name in BOMS.items() if head.startswith(mark)), "")
+    content = chain([head.removeprefix(codecs.BOM_UTF8)], content)
+    yield from _transcoded(content, coding) if coding else content
+
+
+def batches(content: Iterator[bytes]) -> Iterator[tuple[int, bytes, list[bytes] | None]]:
+    """(number of the first line, whole lines joined by line ends, the same apart); None: one line
+    that is larger than MAX_VALUE and left out."""
+    number, carry, dropped = 1, b"", False
+    for block in content:
+        cut = block.rfind(b"\n")
+        if cut < 0:
+            dropped = dropped or len(carry) + len(block) > MAX_VALUE
+            carry = b"" if dropped else carry + block
+            continue
+        whole, rest = carry + block[:cut], block[cut + 1 :]
+        if dropped:
+            yield number, b"", None
+            number, dropped = number + 1, False
+            _, newline, whole = whole.partition(b"\n")
+            if not newline:
+                carry = rest
+                continue
+        lines = whole.split(b"\n")
+        yield number, whole, lines
+        number, carry = number + len(lines), rest
+    if carry or dropped:
+        yield number, carry, (None if dropped else [carry])
+
+
+def _read(path: Path) -> Iterator[bytes]:
+    try:
+        with path.open("rb") as file:
+            while block := file.read(BLOCK):
+                yield block
+    except OSError as error:
+        raise DataError(f"cannot be read: {error.strerror}", path) from error
+
+
+def _unpacked(packed: Iterator[bytes]) -> Iterator[bytes]:
+    """gzip, also of several members. At most MAX_RATIO bytes for each packed one."""
+    unpacker = zlib.decompressobj(wbits=31)
+    taken = given = 0
+    for block in packed:
+        taken += len(block)
+        while block:
+            try:
+                out = unpacker.decompress(block, BLOCK)
+            except zlib.error as error:
+                raise Unusable("the gzip data is damaged from here on; pack it anew") from error
+            given += len(out)
+            if given > BLOCK and given > MAX_RATIO * taken:
+                raise Unusable(f"unpacks to more than {MAX_RATIO} times its size; unpack it first")
+            if out:
+                yield out
+            if unpacker.eof:
+                block = unpacker.unused_data.lstrip(b"\0")
+                unpacker = zlib.decompressobj(wbits=31) if block else unpacker
+            else:
+                block = unpacker.unconsumed_tail
+                if not block and len(out) == BLOCK:
+                    yield from _pending(unpacker)
+    if not unpacker.eof:
+        raise Unusable("the gzip data ends too early; pack it anew")
+
+
+def _transcoded(content: Iterator[bytes], coding: str) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder(coding)()
+    try:
+        for block in content:
+            yield decoder.decode(block).encode()
+        yield decoder.decode(b"", True).encode()
+    except UnicodeError as error:
+        raise Unusable(f"is not {coding.upper()} from here on; save it as UTF-8") from error
+
+
+def _layout(head: bytes) -> str:
+    """How the values stand in a file that begins with `head`: lines, array or document."""
+    text = head.lstrip()
+    first, _, rest = text.partition(b"\n")
+    second = rest.lstrip().partition(b"\n")[0]
+    whole = _complete(first)
+    if text.startswith(b"["):
+        if _CONVERSATION.match(text):
+            return "document"
+        return "lines" if whole and rest.strip() else "array"
+    if text and not text.startswith(b"{"):
+        if b"\0" in head[:1024]:
+            raise Unusable("holds binary data; name a text file with JSON or CSV")
+        if not re.search(rb"^\s*[\[{]", head, re.MULTILINE):
+            raise Unusable("holds no JSON; name a JSON, JSON Lines or CSV file")
+        return "lines"
+    if whole or not rest.strip():
+        return "lines"
+    opened = first.rstrip().endswith((b"{", b"[", b":"))
+    return "document" if opened or not _complete(second) else "lines"
+
+
+def _complete(line: bytes) -> bool:
+    try:
+        parse(line)
+    except Unusable:
+        return False
+    return True
+
+
+def _lines(content: Iterator[bytes], path: Path) -> Iterator[Value | RejectedRecord]:
+    for place, (number, whole, lines) in enumerate(batches(content)):
+        if lines is None:
+            yield RejectedRecord(str(path), number, _too_large(MAX_VALUE))
+            continue
+        found = parse_all(whole, lines, place < CHECKED or place % SAMPLED == 0)
+        if found is not None:
+            yield from map(Value, found, range(number, number + len(found)))
+            continue
+        for line_number, line in enumerate(lines, number):
+            if line and not line.isspace():
+                try:
+                    yield Value(parse(line), line_number)
+                except Unusable as error:
+                    yield RejectedRecord(str(path), line_number, str(error))
+
+
+def _document(content: Iterator[bytes], path: Path) -> Iterator[Value | RejectedRecord]:
+    parts, size = [], 0
+    for block in content:
+        size += len(block)
+        if size > MAX_DOCUMENT:
+            raise Unusable(_too_large(MAX_DOCUMENT))
+        parts.append(block)
+    raw = b"".join(parts)
+    del parts
+    line = 1 + raw[: len(raw) - len(raw.lstrip())].count(b"\n")
+    try:
+        yield Value(parse(raw, constants=True), line)
+    except Unusable as error:
+        yield RejectedRecord(str(path), line, str(error))
+
+
+def _too_large(limit: int) -> str:
+    return f"is larger than {limit >> 20} MiB; split it or leave it out"
+
+
+class _Window:
+    """The part of a file that is looked at: grows at its end, forgets at its start."""
+
+    def __init__(self, content: Iterator[bytes]) -> None:
+        self._content = content
+        self.data = b""
+        self.at = 0  # where to read on in `data`
+        self.line = 1  # of `at`
+
+    def grow(self) -> bool:
+        """Read more: at least as much again as is held, so that looking again stays linear."""
+        held = self.data[self.at :]
+        parts, size = [held], 0
+        for block in self._content:
+            parts.append(block)
+            size += len(block)
+            if size >= len(held):
+                break
+        self.data, self.at = b"".join(parts), 0
+        return size > 0
+
+    def advance(self, to: int) -> None:
+        self.line += self.data.count(b"\n", self.at, to)
+        self.at = to
+
+    def next_byte(self, skip: bytes = b" \t\r\n") -> bytes:
+        """The byte at the next place that is not in `skip`; b"" at the end of the file."""
+        while True:
+            to = self.at
+            while to < len(self.data) and self.data[to] in skip:
+                to += 1
+            self.advance(to)
+            if to < len(self.data):
+                return self.data[to : to + 1]
+            if not self.grow():
+                return b""
+
+
+def _array(content: Iterator[bytes], path: Path) -> Iterator[Value | RejectedRecord]:
+    """The elements of an array that need not fit into memory."""
+    window = _Window(content)
+    window.next_byte()
+    window.advance(window.at + 1)  # the bracket that opens the array
+    ready = empty = True  # ready: no comma is missing
+    while (byte := window.next_byte()) not in (b"]", b""):
+        line = window.line
+        if byte == b",":
+            if ready:
+                yield RejectedRecord(
+                    str(path), line, "malformed JSON (a comma too many); remove it"
+                )
+            window.advance(window.at + 1)
+            ready = True
+            continue
+        if not ready:
+            yield RejectedRecord(str(path), line, "malformed JSON (a comma is missing before this)")
+        raw = _element(window)
+        try:
+            yield Value(parse(raw), line)
+        except Unusable as error:
+            yield RejectedRecord(str(path), line, str(error))
+        ready, empty = False, False
+    if byte == b"]" and ready and not empty:
+        yield RejectedRecord(
+            str(path), window.line, "malformed JSON (a comma before the end); remove it"
+        )
+    if byte == b"":
+        raise Unusable("malformed JSON (the list has no end); the file was cut off")
+    window.advance(window.at + 1)
+    if window.next_byte():
+        yield RejectedRecord(str(path), window.line, "malformed JSON (more text behind the list)")
+
+
+def _element(window: _Window) -> bytes:
+    """Cut the next element out of the window; what is cut off at the end of the file too."""
+    while True:
+        stop = _stop(window.data, window.at)
+        held = len(window.data) - window.at
+        if stop is None and held > MAX_VALUE:
+            raise Unusable(f"line {window.line}: an element {_too_large(MAX_VALUE)}")
+        if stop is None and window.grow():
+            continue
+        end = len(window.data) if stop is None else stop
+        raw = window.data[window.at : end]
+        window.advance(end)
+        return raw
+
+
+def _stop(data: bytes, start: int) -> int | None:
+    """Where the element at `start` ends; None: behind the end of `data`."""
+    if data[start : start + 1] not in (b"{", b"["):
+        match = _SCALAR.match(data, start)
+        return match.end() if match and start < match.end() < len(data) else None
+    depth = 0
+    for token in _TOKEN.finditer(data, start):
+        byte = data[token.start()]
+        if byte == 0x22:
+            if not token[1]:
+                return None
+        elif byte in b"[{":
+            depth += 1
+        else:
+            depth -= 1
+            if depth == 0:
+                return token.end()
+    return None
+
+
+def _pending(unpacker: "zlib._Decompress") -> Iterator[bytes]:
+    """What the unpacker still holds though it has taken its whole input."""
+    while out := unpacker.decompress(b"", BLOCK):
+        yield out

@@ -1,0 +1,270 @@
+"""Lists of messages to turns, whoever wrote them: OpenAI chat and Responses, Anthropic, ShareGPT.
+
+Several formats carry the same lists, so every reader calls `conversation`. A call of a tool becomes
+part of the assistant's text, the tool's answer a turn of its own; hidden reasoning is left out,
+pictures and files are named by their kind. Knows nothing of the objects around the list.
+"""
+
+import json
+from collections.abc import Iterator
+from typing import Any, Final
+
+from remask.data.trace_record import Turn, Unusable
+from remask.sanitize import spelled_call
+from remask.types import Role
+
+ROLES: Final[dict[str, Role]] = {
+    "system": "system", "developer": "system",
+    "user": "user", "human": "user",
+    "assistant": "assistant", "gpt": "assistant", "ai": "assistant", "model": "assistant",
+    "bot": "assistant", "chatgpt": "assistant", "function_call": "assistant",
+    "tool": "tool", "function": "tool", "observation": "tool",
+}  # fmt: skip
+
+HIDDEN = {"thinking", "redacted_thinking", "reasoning", "item_reference"}
+CALLS = {"tool_use", "tool_call", "function_call", "custom_tool_call", "server_tool_use"}
+ANSWERS = {"tool_result", "tool_call_response", "function_call_output", "custom_tool_call_output"}
+
+
+def conversation(messages: object, system: object = None) -> tuple[str | None, tuple[Turn, ...]]:
+    """The system prompt and the turns of a list of messages.
+
+    The prompt is `system` (a text or a list of parts; where the format has it outside), else the
+    system messages that lead the list. Raises Unusable.
+    """
+    if not isinstance(messages, list):
+        raise Unusable(f"expected a list of messages, found {kind_of(messages)}")
+    turns = _plain(messages)
+    if turns is None:
+        turns = []
+        names: dict[str, str] = {}  # of tools, by the id of the call
+        for number, message in enumerate(messages, 1):
+            if type(message) is not dict:
+                raise Unusable(f"message {number} is {kind_of(message)}, not an object")
+            turns.extend(_turns(message, number, names))
+    outside = text_of(system) if system else ""
+    if not outside and (not turns or turns[0].role != "system"):
+        return None, tuple(turns)
+    lead = 0
+    while lead < len(turns) and turns[lead].role == "system":
+        lead += 1
+    parts = [outside] if outside else []
+    return "\n\n".join(parts + [turn.text for turn in turns[:lead]]), tuple(turns[lead:])
+
+
+def _plain(messages: list[Any]) -> list[Turn] | None:
+    """The turns where each message is just a role and a text, as nearly all are; else None.
+
+    Most of the time of reading goes in here, so a Turn is made by its base class's constructor,
+    which takes half the time of its own.
+    """
+    make = tuple.__new__
+    try:
+        turns = [
+            make(Turn, (ROLES[message["role"]], text, ""))
+            for message in messages
+            if len(message) == 2 and type(text := message["content"]) is str
+        ]
+    except (KeyError, TypeError):
+        return None
+    return turns if len(turns) == len(messages) else None
+
+
+def text_of(content: object) -> str:
+    """The readable text of a message's content: a text, or a list of typed parts."""
+    if isinstance(content, str):
+        return content
+    if isinstance(content, dict):
+        content = [content]
+    if not isinstance(content, list):
+        return as_text(content)
+    return "\n".join(text for part in content if (text := _part_text(part)))
+
+
+def as_text(value: object) -> str:
+    """A text as it is, nothing for null, anything else as JSON."""
+    if isinstance(value, str):
+        return value
+    return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def tool_call(name: object, arguments: object) -> str:
+    """A call of a tool as people write it: `find(name="Ann", limit=3)`."""
+    if isinstance(arguments, str):
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError):
+            return f"{as_text(name)}({arguments})"
+    if not isinstance(arguments, dict):
+        return f"{as_text(name)}({as_text(arguments)})"
+    return spelled_call(as_text(name), arguments)
+
+
+def objects(value: object) -> list[dict[str, Any]]:
+    """The objects of a list; none where it is no list."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def kind_of(value: object) -> str:
+    """What a JSON value is, in words."""
+    kinds = {"dict": "an object", "list": "a list", "str": "a text", "NoneType": "null"}
+    name = type(value).__name__
+    return kinds.get(name) or ("true or false" if name == "bool" else "a number")
+
+
+def _turns(message: dict[str, Any], number: int, names: dict[str, str]) -> Iterator[Turn]:
+    """The turns of one message: an Anthropic user message may also carry answers of tools."""
+    kind = message.get("type")
+    if isinstance(kind, str) and "role" not in message:
+        if kind in HIDDEN:
+            return
+        if kind in ANSWERS:
+            yield _answer(message, names)
+            return
+        if kind in CALLS:
+            yield Turn("assistant", _call(message, names))
+            return
+    role = _role(message, number)
+    content = next(
+        (message[k] for k in ("content", "value", "parts", "text") if k in message), None
+    )
+    rest: list[object] = []
+    for part in content if isinstance(content, list) else [content]:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if isinstance(part, dict) and isinstance(kind, str) and kind in ANSWERS:
+            yield _answer(part, names)
+        elif isinstance(part, dict) and isinstance(kind, str) and kind in CALLS:
+            rest.append(_call(part, names))
+        else:
+            rest.append(part)
+    calls = [_call(call, names) for call in _listed(message)]
+    refusal = message.get("refusal")
+    text = "\n".join(text for text in (text_of(rest), as_text(refusal), *calls) if text)
+    if text or not isinstance(content, list) or not content:
+        yield Turn(role, text, _name(message, role, names))
+
+
+def _role(message: dict[str, Any], number: int) -> Role:
+    said = message.get("role", message.get("from", message.get("type")))
+    role = ROLES.get(said.lower()) if isinstance(said, str) else None
+    if role is None:
+        what = "no role" if said is None else f"the unknown role {as_text(said)[:40]!r}"
+        raise Unusable(f"message {number} has {what}")
+    return role
+
+
+def _name(message: dict[str, Any], role: Role, names: dict[str, str]) -> str:
+    called = message.get("tool_call_id")
+    known = names.get(called, "") if isinstance(called, str) else ""
+    said = message.get("name")
+    return said if isinstance(said, str) and role != "assistant" else known
+
+
+def _listed(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """The calls beside the content: `tool_calls`, or the old `function_call`."""
+    return objects(message.get("tool_calls")) + objects([message.get("function_call")])
+
+
+def _call(call: dict[str, Any], names: dict[str, str]) -> str:
+    inner = call.get("function")
+    said: dict[str, Any] = inner if isinstance(inner, dict) else call
+    name = as_text(said.get("name"))
+    for key in ("id", "call_id"):
+        if isinstance(id := call.get(key), str):
+            names[id] = name
+    arguments = (said[key] for key in ("arguments", "input", "args") if key in said)
+    return tool_call(name, next(arguments, None) or {})
+
+
+def _answer(part: dict[str, Any], names: dict[str, str]) -> Turn:
+    ids = (part.get(key) for key in ("tool_use_id", "call_id", "tool_call_id", "id"))
+    name = next((names[id] for id in ids if isinstance(id, str) and id in names), "")
+    keys = ("content", "output", "response", "result")
+    return Turn("tool", text_of(next((part[key] for key in keys if key in part), None)), name)
+
+
+def _part_text(part: object) -> str:
+    if isinstance(part, str):
+        return part
+    if not isinstance(part, dict):
+        return as_text(part)
+    kind = part.get("type")
+    if isinstance(kind, str) and kind in HIDDEN:
+        return ""
+    for key in ("text", "content", "refusal"):
+        if isinstance(part.get(key), str):
+            return str(part[key])
+    return f"[{kind}]" if isinstance(kind, str) else as_text(part)
+
+
+# --- A request and a response as APIs write them, to one list of messages.
+#
+# OpenAI's chat completions, completions and Responses, and Anthropic's messages: the bodies that
+# batch files, logs of calls and evaluations wrap in objects of their own.
+
+
+def asked(request: dict[str, Any]) -> tuple[object, list[Any]]:
+    """The system prompt that stands outside, and the messages of a request's body."""
+    if isinstance(request.get("messages"), list):
+        return request.get("system"), request["messages"]
+    given = request.get("input", request.get("prompt"))
+    if isinstance(given, str):
+        given = [{"role": "user", "content": given}]
+    if not isinstance(given, list):
+        raise Unusable("holds no messages, no input and no prompt")
+    return request.get("instructions", request.get("system")), given
+
+
+def answered(response: object) -> list[Any]:
+    """The messages of a response's body; of several choices the first."""
+    if isinstance(response, str):
+        return [{"role": "assistant", "content": response}] if response else []
+    if isinstance(response, list):
+        return response
+    if not isinstance(response, dict):
+        raise Unusable(f"expected a response, found {kind_of(response)}")
+    choices = response.get("choices")
+    if isinstance(choices, list):
+        first = choices[0] if choices and isinstance(choices[0], dict) else {}
+        return answered(first.get("message", first.get("text", "")))
+    for key in ("output", "message", "messages"):
+        if isinstance(response.get(key), list | dict):
+            return answered(response[key])
+    if "content" in response or "tool_calls" in response:
+        return [{**response, "role": response.get("role", "assistant")}]
+    said = next((response[k] for k in ("output_text", "output", "text") if k in response), None)
+    if isinstance(said, str):
+        return answered(said)
+    raise Unusable("holds a response without choices, output or content")
+
+
+def exchange(request: dict[str, Any], response: object) -> tuple[str | None, tuple[Turn, ...]]:
+    """The system prompt and the turns of one call. Raises Unusable."""
+    system, messages = asked(request)
+    return conversation([*messages, *(answered(response) if response is not None else [])], system)
+
+
+def model_of(*bodies: object) -> str:
+    """The model that the first of `bodies` names."""
+    named = (body.get("model") for body in bodies if isinstance(body, dict))
+    return next((name for name in named if isinstance(name, str)), "")
+
+
+def name_of(value: dict[str, Any]) -> str:
+    """What the value calls itself."""
+    keys = ("id", "custom_id", "request_id", "uuid", "conversation_id")
+    return next((str(value[k]) for k in keys if isinstance(value.get(k), str | int)), "")
+
+
+def session_of(*bodies: object) -> str:
+    """The session or the user that the first of `bodies`, or its metadata, names."""
+    keys = ("session_id", "thread_id", "user_id", "user")
+    places = [
+        place
+        for body in bodies
+        if isinstance(body, dict)
+        for place in (body, body.get("metadata"))
+        if isinstance(place, dict)
+    ]
+    named = (place[key] for key in keys for place in places if key in place)
+    return next((str(name) for name in named if isinstance(name, str | int) and name != ""), "")

@@ -1,0 +1,215 @@
+"""Feedback that stands beside a conversation under a plain name, as home-made logs write it.
+
+A table of the usual names; what is called otherwise is named by a column map (`table`). Scores
+stay on the scale they have: what is good and what is bad is decided by `scales`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from remask.data.messages import as_text, text_of
+from remask.data.trace_record import Kind, Rating
+from remask.errors import ConfigError
+
+SCORES: Final[dict[str, Kind]] = {
+    "reward": "reward",
+    "score": "unknown", "grade": "unknown", "quality": "unknown", "verdict": "unknown",
+    "rating": "human", "stars": "human", "thumbs": "human", "thumbs_up": "human",
+    "user_rating": "human", "user_score": "human",
+    "correct": "code", "is_correct": "code", "passed": "code", "pass": "code", "success": "code",
+}  # fmt: skip
+
+RIGHT = (
+    "correction", "corrected", "corrected_response", "expected", "expected_output",
+    "expected_response", "ideal", "reference_answer", "reference", "ground_truth", "gold",
+)  # fmt: skip
+
+COMMENTS = ("comment", "comments", "feedback_text", "critique", "explanation", "rationale")
+NOTES = (*COMMENTS, "text", "reason", "message")  # inside an object that is feedback
+KINDS: Final[dict[str, Kind]] = {
+    "human": "human", "code": "code", "llm": "llm", "reward": "reward",
+}  # fmt: skip
+
+VALUES = ("score", "value", "rating", "label", "thumbs", "thumbs_up", "passed")
+
+
+def ratings_of(value: Mapping[str, Any]) -> tuple[tuple[Rating, ...], str | None]:
+    """Ratings and the right response among the keys of an object."""
+    ratings = [
+        Rating(name, score, kind)
+        for name, kind in SCORES.items()
+        if name in value and (score := plain(value[name])) is not None
+    ]
+    ratings += feedback(value.get("feedback"))
+    if type(value.get("label")) is bool:  # beside a prompt and a completion, as KTO has it
+        ratings.append(Rating("label", value["label"], "human"))
+    comment = next((value[k] for k in COMMENTS if isinstance(value.get(k), str)), "")
+    if comment:
+        ratings.append(Rating("comment", None, comment=comment))
+    return tuple(ratings), right(value)
+
+
+def right(value: Mapping[str, Any]) -> str | None:
+    """The right response, where a key says it."""
+    return next((text for k in RIGHT if k in value and (text := text_of(value[k]))), None)
+
+
+def plain(value: object) -> float | bool | str | None:
+    """A value that a rating can have; None for anything else."""
+    if isinstance(value, bool | int | float):
+        return value
+    return value.strip() or None if isinstance(value, str) else None
+
+
+def feedback(value: object) -> Iterator[Rating]:
+    """Ratings in what is called feedback: words, a value, an object, or a list of these."""
+    if isinstance(value, list):
+        for item in value:
+            if not isinstance(item, list):
+                yield from feedback(item)
+    elif isinstance(value, dict):
+        name = next(
+            (value[k] for k in ("name", "key") if isinstance(value.get(k), str)), "feedback"
+        )
+        score = next((plain(value[k]) for k in VALUES if k in value), None)
+        comment = next((value[k] for k in NOTES if isinstance(value.get(k), str)), "")
+        correction = as_text(next((value[k] for k in RIGHT if value.get(k)), None))
+        if score is not None or comment or correction:
+            kind = value.get("kind")
+            yield Rating(
+                name, score, KINDS.get(kind, "unknown") if isinstance(kind, str) else "unknown",
+                comment, correction, _scale(value.get("scale")),
+            )  # fmt: skip
+    elif isinstance(value, str) and len(value.split()) > 1:
+        yield Rating("feedback", None, comment=value)
+    elif (score := plain(value)) is not None:
+        yield Rating("feedback", score)
+
+
+def _scale(value: object) -> tuple[float, float] | None:
+    """A scale as [worst, best]."""
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    worst, best = (end if type(end) in (int, float) else None for end in value)
+    return None if worst is None or best is None or worst == best else (worst, best)
+
+
+# --- What a rating is worth, 0 to 1: scales that are declared, and those that are safe to infer.
+#
+# A 1 is the best of thumbs and the worst of five stars, so a number counts only where its scale is
+# known: declared by the user or the format, or told by all values of that name together. What
+# cannot be told is counted and explained, never guessed.
+
+
+Scale = tuple[float, float]  # (worst, best)
+UNIT: Final = (0.0, 1.0)
+SIGNED: Final = (-1.0, 1.0)
+_GOOD = """good correct right pass passed yes y true up like liked positive accept accepted approve
+approved success successful helpful ok great excellent thumbs_up thumbsup match c 👍 ✅"""
+
+_BAD = """bad incorrect wrong fail failed no n false down dislike disliked negative reject rejected
+disapproved failure unhelpful poor terrible thumbs_down thumbsdown mismatch noanswer i 👎 ❌"""
+
+_HALF = "partial partially_correct neutral mixed p"  # c, i, p, n: as Inspect writes them
+WORDS: Final = {
+    label: worth
+    for labels, worth in ((_GOOD, 1.0), (_BAD, 0.0), (_HALF, 0.5))
+    for label in labels.split()
+}
+
+MANY = 12  # distinct values that are remembered of a name
+
+
+@dataclass(slots=True)
+class Seen:
+    """All values of the ratings of one name."""
+
+    count: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    low: float = math.inf
+    high: float = -math.inf
+    values: set[float] = field(default_factory=set)  # the first MANY
+    words: Counter[str] = field(default_factory=Counter)  # that WORDS does not know; the first MANY
+    comments: int = 0
+    corrections: int = 0
+    scale: Scale | None = None  # of the format
+
+    def add(self, rating: Rating) -> None:
+        self.count += 1
+        self.kinds[rating.kind] += 1
+        self.comments += bool(rating.comment)
+        self.corrections += bool(rating.correction)
+        self.scale = self.scale or rating.scale
+        value = number(rating.value)
+        if value is not None:
+            self.low, self.high = min(self.low, value), max(self.high, value)
+            if len(self.values) < MANY:
+                self.values.add(value)
+        elif isinstance(rating.value, str) and word(rating.value) is None:
+            label = rating.value[:40]
+            if label in self.words or len(self.words) < MANY:
+                self.words[label] += 1
+
+    def inferred(self) -> Scale | None:
+        """The scale that all numbers of the name together leave no doubt of."""
+        if not self.values:
+            return None
+        if UNIT[0] <= self.low and self.high <= UNIT[1]:
+            return UNIT
+        return SIGNED if self.values <= {-1.0, 0.0, 1.0} else None
+
+
+def scale_map(pairs: Sequence[str]) -> dict[str, Scale]:
+    """`("stars=1..5",)` as {"stars": (1.0, 5.0)}; `5..1` where less is better. ConfigError."""
+    scales: dict[str, Scale] = {}
+    for pair in (pair.strip() for text in pairs for pair in text.split(",")):
+        name, _, ends = pair.rpartition("=")
+        try:
+            worst, best = (float(end) for end in ends.split(".."))
+        except ValueError:
+            worst = best = math.nan
+        if not name or not math.isfinite(worst - best) or worst == best:
+            raise ConfigError(f"--scale {pair!r}: write NAME=WORST..BEST, as in rating=1..5")
+        scales[name.strip()] = (worst, best)
+    return scales
+
+
+def known_scales(seen: Mapping[str, Seen], declared: Mapping[str, Scale]) -> dict[str, Scale]:
+    """The scale of every name whose scale is known."""
+    found = {name: s.scale or s.inferred() for name, s in seen.items()}
+    return {**{name: scale for name, scale in found.items() if scale}, **declared}
+
+
+def score_of(rating: Rating, scales: Mapping[str, Scale]) -> float | None:
+    """0 (worst) to 1 (best); None where that cannot be known."""
+    if isinstance(rating.value, bool):
+        return float(rating.value)
+    value = number(rating.value)
+    if value is None:
+        return word(rating.value) if isinstance(rating.value, str) else None
+    scale = scales.get(rating.name, rating.scale)
+    if scale is None:
+        return None
+    worst, best = scale
+    place = (value - worst) / (best - worst)
+    return place if 0 <= place <= 1 else None
+
+
+def number(value: object) -> float | None:
+    """A finite number, also as a text; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        found = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return found if math.isfinite(found) else None
+
+
+def word(value: str) -> float | None:
+    """The worth of a label that everybody understands."""
+    label = value.strip().replace("\ufe0f", "").casefold().replace(" ", "_").replace("-", "_")
+    return WORDS.get(label)

@@ -1,0 +1,1 @@
+"""Secrets and personal details: how they look, and how they are replaced."""

@@ -1,0 +1,183 @@
+"""What people's data looks like: e-mail, accounts, cards, addresses of machines, telephone numbers.
+
+The second half of the table that begins in `patterns`, tried after the keys. Where numbers alone
+decide, check digits and boundaries keep order numbers, dates, prices and versions out. Names,
+streets and dates of birth have no shape and are not found. Knows nothing of traces or files.
+"""
+
+import re
+from ipaddress import AddressValueError, IPv6Address
+
+from remask.data.redact.secrets import Hint, Match, SecretRule, pattern, secret
+
+
+def _look(source: str) -> Hint:
+    """A quick look: begins with a rare character, to which the engine skips in one fast loop."""
+    return pattern(source).search
+
+
+def bare(text: str) -> str:
+    """Letters and digits of `text`, in capitals."""
+    return "".join(c for c in text if c.isalnum()).upper()
+
+
+# --- e-mail
+
+_TLD = re.compile(r"\.(?!(?:png|jpe?g|gif|svg|webp|css|js)$)[^\W\d_]{2}[\w-]*$", re.IGNORECASE)
+
+
+def _mail(match: Match) -> bool:
+    """Neither `package@1.2.3` nor `logo@2x.png` nor the user of git over ssh."""
+    return bool(_TLD.search(match[0])) and not match[0].startswith("git@")
+
+
+# Latin, Greek and Cyrillic letters: in scripts without spaces \w would run on.
+_LETTER = r"A-Za-z0-9\u00c0-\u052f"
+_MAIL = re.compile(
+    rf"(?<![{_LETTER}._+'-])[{_LETTER}._+'-]++(?:@|%40)[{_LETTER}-]++(?:\.[{_LETTER}-]++)++"
+)
+
+# --- accounts and cards
+
+# Characters of an IBAN, and the countries that use so many (ISO 13616 registry).
+_IBAN_LENGTHS = {
+    15: "NO",
+    16: "BE",
+    18: "DK|FI|FK|FO|GL|NL|SD",
+    19: "MK|SI",
+    20: "AT|BA|EE|KZ|LT|LU|MN|XK",
+    21: "CH|HR|LI|LV",
+    22: "BG|BH|CR|DE|GB|GE|IE|ME|RS",
+    23: "AE|GI|IL|IQ|OM|SO|TL",
+    24: "AD|CZ|ES|MD|PK|RO|SA|SE|SK|TN|VG",
+    25: "LY|PT|ST",
+    26: "IS|TR",
+    27: "BI|DJ|FR|GR|IT|MC|MR|SM",
+    28: "AL|AZ|BY|CY|DO|GT|HU|LB|NI|PL|SV",
+    29: "BR|EG|PS|QA|UA",
+    30: "JO|KW|MU",
+    31: "MT|SC",
+    32: "LC",
+    33: "RU",
+}
+_IBAN = (
+    "(?<![A-Z0-9])(?:"
+    + "|".join(
+        rf"(?:{countries})\d\d(?:[ -]?[A-Z0-9]){{{length - 4}}}"
+        for length, countries in _IBAN_LENGTHS.items()
+    )
+    + ")(?![A-Z0-9])"
+)
+
+
+def _iban(match: Match) -> bool:
+    """Check digits by ISO 7064, mod 97-10."""
+    code = bare(match[0])
+    return int("".join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
+
+
+# First digits of issuers by number of digits. 13 digits are barcodes nowadays, not cards.
+_ISSUERS = {14: "3[0689]", 15: "3[47]", 16: "[2456]|35", 17: "[56]", 18: "[56]", 19: "[456]"}
+_CARD = pattern(r"(?<![\w.])\d(?:[ -]?\d){13,18}(?!\w|[-.]\d)")
+
+
+def _card(match: Match) -> bool:
+    """An issuer's first digits and the check digit of Luhn (ISO/IEC 7812-1)."""
+    digits = bare(match[0])
+    if not re.match(_ISSUERS[len(digits)], digits):
+        return False
+    doubled = [int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits))]
+    return sum(n - 9 * (n > 9) for n in doubled) % 10 == 0
+
+
+# --- addresses of machines
+
+_VERSION = re.compile(r"(?i:\bv|\bver\.?|version|release|build|section|§)\s*$")
+_IPV4 = pattern(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)")
+_IPV6 = pattern(r"(?<![\w.])(?:[0-9A-Fa-f]{1,4}:|::)[0-9A-Fa-f:]{0,34}[0-9A-Fa-f](?!\w)")
+_IPV6_WHOLE = pattern(r"(?<![\w.])(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}(?!\w)")
+
+
+def _ipv4(match: Match) -> bool:
+    """No version or section number, and no address that every machine has."""
+    parts = match[0].split(".")
+    if any(int(part) > 255 for part in parts) or parts[0] in ("0", "127", "255"):
+        return False
+    if all(len(part) == 1 for part in parts):
+        return False
+    return not _VERSION.search(match.string[max(0, match.start() - 12) : match.start()])
+
+
+def _ipv6(match: Match) -> bool:
+    try:
+        address = IPv6Address(match[0])
+    except AddressValueError:
+        return False
+    return int(address) > 0xFFFF and any(c.isdigit() for c in match[0])
+
+
+# --- telephone numbers
+
+_DATE = re.compile(r"\d{1,2}([-/. ])\d{1,2}\1(?:19|20)\d\d\b|(?:19|20)\d\d[-/.]\d\d?[-/.]\d\d?\b")
+_GAP = r"[ \t.\-/()]{0,3}"
+_END = r"(?!\w|[-.,/]\d)"
+_CALLING = ("phone", "mobile", "fax", "whatsapp", "telefon", "handy", "móvil", "tel.", "tel:")
+_REACHING = (*(f"{verb} me" for verb in ("call", "text", "ring", "reach")), "cell is", "cell:")
+_CALLING_CJK = ("电话", "手机", "電話", "携帯")
+_PHONES = (
+    ("phone, +", ("+",), pattern(rf"(?<![\w+])\+\(?[1-9](?:{_GAP}\d){{6,14}}{_END}")),
+    (
+        "phone, 00",
+        _look(r"00 ?[1-9]\d{0,2}[ \-/(]"),
+        pattern(rf"(?<![\w.+-])00 ?[1-9]\d{{0,2}}[ \-/(](?:{_GAP}\d){{6,12}}{_END}"),
+    ),
+    (
+        "phone, North America",
+        _look(r"\d\d\d[-. ]\d{4}"),
+        pattern(
+            r"(?<![\w.+/-])(?:1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}"
+            rf"{_END}"
+        ),
+    ),
+    (
+        "phone, with trunk 0",
+        _look(r"0[1-9]\d{0,4}\)? ?[ ./-] ?\d\d[\d ./-]{4}"),
+        pattern(rf"(?<![\w.+/-])0[1-9]\d{{0,4}}\)?(?: ?[ ./-] ?\d{{2,8}}){{1,5}}{_END}"),
+    ),
+    (
+        "phone, said to be one",
+        (*_CALLING, *_REACHING, *_CALLING_CJK),
+        pattern(
+            rf"(?i:{'|'.join(map(re.escape, (*_CALLING, *_REACHING, *_CALLING_CJK)))})"
+            r"(?:[ .]{1,2}(?i:number|no|nr|is|was|at|on|under)\b){0,3}[\s.:=#(：是]{0,3}"
+            rf"(?P<it>\d(?:{_GAP}\d){{6,14}})(?!\w)",
+        ),
+    ),
+)
+
+
+def _phone(match: Match) -> bool:
+    """As many digits as ITU-T E.164 allows, and no date."""
+    text = secret(match)
+    return 7 <= sum(c.isdigit() for c in text) <= 15 and not _DATE.match(text)
+
+
+def _trunk(match: Match) -> bool:
+    return 9 <= sum(c.isdigit() for c in match[0]) <= 12 and not _DATE.match(match[0])
+
+
+PEOPLE: tuple[SecretRule, ...] = (
+    SecretRule("e-mail", "EMAIL", ("@", "%40"), _MAIL, _mail),
+    SecretRule("IBAN", "IBAN", _look(r"[A-Z]{2}\d\d[ -]?[A-Z0-9]{4}"), pattern(_IBAN), _iban),
+    SecretRule("IBAN, small letters", "IBAN", ("iban",), pattern(f"(?i:{_IBAN})"), _iban),
+    SecretRule("payment card", "CARD", _look(r"\d(?:[ -]?\d){13}"), _CARD, _card),
+    SecretRule("IPv4", "IP", _look(r"\d\.\d{1,3}\.\d{1,3}\.\d"), _IPV4, _ipv4),
+    SecretRule("IPv6", "IP", ("::",), _IPV6, _ipv6),
+    SecretRule(
+        "IPv6, whole", "IP", _look(r":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:"), _IPV6_WHOLE, _ipv6
+    ),
+    *(
+        SecretRule(kind, "PHONE", hint, form, _trunk if "trunk" in kind else _phone)
+        for kind, hint, form in _PHONES
+    ),
+)

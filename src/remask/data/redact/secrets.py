@@ -1,0 +1,274 @@
+"""What a secret looks like: a row for every kind of key, token or personal detail.
+
+A table for `redact`, in the order in which the rows are tried: what has a shape of its own, then
+whatever is said to be a key or a password, then what looks random; `personal` holds the rows that
+follow. The formats are public facts from vendors' documentation and from the rule sets of secret
+scanners (gitleaks, detect-secrets).
+
+Every pattern takes time linear in the text: it begins behind a boundary, its long runs are
+possessive, all else is bounded. Knows nothing of traces, files or names.
+"""
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+
+Match = re.Match[str]
+Hint = Callable[[str], object]
+
+
+def _always(match: Match) -> bool:
+    return True
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRule:
+    """One kind of secret. It is looked for only in texts that hold its hint."""
+
+    kind: str
+    label: str  # of the name that takes its place: <LABEL_1>
+    hint: tuple[str, ...] | Hint  # lower-case literals, any of them; or a quick look at the text
+    pattern: re.Pattern[str]  # the secret is its group "it", or the whole match
+    holds: Callable[[Match], bool] = _always  # what the pattern alone cannot say
+
+
+SHORTEST = 20  # characters of a key that has a shape; ordinary texts have no piece so long
+
+
+def _any(text: str) -> bool:
+    return True
+
+
+def secret(match: Match) -> str:
+    """The part of a match that must go."""
+    return match["it"] if "it" in match.re.groupindex else match[0]
+
+
+# --- what a value must look like
+
+_PLACEHOLDER = re.compile(
+    r"\$?\{+[^{}]*\}+|\$\(?(?:[A-Z][A-Z0-9_]*|[a-z_]+)\)?|%[A-Za-z_]+%?|[*•.xX#-]+|\[[A-Za-z_ ]+\]"
+)
+
+
+def _mixed(match: Match) -> bool:
+    """Letters and digits: sorts out words and plain numbers."""
+    text = secret(match)
+    return any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
+
+
+def _opaque(match: Match) -> bool:
+    """Nothing that a sentence or a placeholder would hold."""
+    text = secret(match).rstrip(".,:;!?)")
+    if _PLACEHOLDER.fullmatch(text):
+        return False
+    return any(not c.isalpha() and c not in "'’-./" for c in text) or text[1:] != text[1:].lower()
+
+
+def _given(match: Match) -> bool:
+    return not _PLACEHOLDER.fullmatch(secret(match))
+
+
+def _random(match: Match) -> bool:
+    """Small and capital letters and digits in quick change, as in base64 of random bytes: the kind
+    of character changes at 62 of 100 steps there, at 10 to 30 in names and paths."""
+    kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" for c in match[0][:200]]
+    if kinds.count("d") < 2 or not {"u", "l"} <= set(kinds):
+        return False
+    changes = sum(a != b for a, b in pairwise(kinds))
+    return changes >= 0.4 * len(kinds)
+
+
+# --- keys and tokens
+
+
+def pattern(source: str) -> re.Pattern[str]:
+    """ASCII: a key ends where Chinese goes on without a blank."""
+    return re.compile(source, re.ASCII)
+
+
+_START = "(?<![A-Za-z0-9])"
+_WORD, _ALNUM, _HEX = r"[\w-]", "[A-Za-z0-9]", "[0-9a-f]"
+
+# Vendor, literal prefixes, characters behind them, how many at least.
+_PREFIXED = (
+    ("Anthropic", ("sk-ant-",), _WORD, 20),
+    ("Langfuse", ("sk-lf-", "pk-lf-"), _WORD, 16),
+    ("OpenRouter", ("sk-or-",), _WORD, 20),
+    ("OpenAI", ("sk-proj-", "sk-svcacct-", "sk-admin-", "sk-none-", "sk-"), _WORD, 20),
+    ("LangSmith", ("lsv2_pt_", "lsv2_sk_", "ls__"), r"\w", 20),
+    ("Stripe", tuple(f"{k}k_{mode}_" for k in "srp" for mode in ("live", "test")), _ALNUM, 10),
+    ("Stripe webhook", ("whsec_",), "[A-Za-z0-9+/=]", 20),
+    ("AWS access key", ("AKIA", "ASIA", "ABIA", "ACCA", "AROA", "AIDA"), "[A-Z0-9]", 16),
+    ("Google API key", ("AIza",), _WORD, 30),
+    ("Google OAuth", ("ya29.", "GOCSPX-", "1//0"), _WORD, 20),
+    ("GitHub classic", ("ghp_", "gho_", "ghr_"), _ALNUM, 20),
+    ("GitHub app", ("ghu_", "ghs_"), _ALNUM, 20),
+    ("GitHub fine-grained", ("github_pat_",), r"\w", 20),
+    ("GitLab", ("glpat-", "gldt-", "glrt-", "glcbt-", "glptt-", "gloas-"), r"[\w.-]", 16),
+    ("Slack token", (*(f"xox{c}-" for c in "abceoprsd"), "xapp-"), _WORD, 10),
+    ("Slack webhook", ("hooks.slack.com/services/", "hooks.slack.com/workflows/"), r"[\w/-]", 16),
+    (
+        "Discord webhook",
+        ("discord.com/api/webhooks/", "discordapp.com/api/webhooks/"),
+        r"[\w/-]",
+        16,
+    ),
+    ("SendGrid", ("SG.",), r"[\w.-]", 40),
+    ("Mailgun", ("key-", "pubkey-"), _HEX, 32),
+    ("Hugging Face", ("hf_", "api_org_"), _ALNUM, 25),
+    ("npm", ("npm_",), _ALNUM, 30),
+    ("PyPI", ("pypi-",), _WORD, 30),
+    ("DigitalOcean", ("dop_v1_", "doo_v1_", "dor_v1_"), _HEX, 40),
+    ("Shopify", ("shpat_", "shpca_", "shppa_", "shpss_"), _ALNUM, 24),
+    ("Square", ("sq0atp-", "sq0csp-", "sq0idp-", "EAAA"), _WORD, 20),
+    ("Heroku", ("HRKU-",), _WORD, 30),
+    ("Databricks", ("dapi",), _HEX, 32),
+    ("Linear", ("lin_api_", "lin_oauth_"), _ALNUM, 30),
+    ("Notion", ("ntn_", "secret_"), _ALNUM, 40),
+    ("Groq", ("gsk_",), _ALNUM, 30),
+    ("xAI", ("xai-",), _ALNUM, 40),
+    ("Perplexity", ("pplx-",), _ALNUM, 30),
+    ("Replicate", ("r8_",), _ALNUM, 30),
+    ("Atlassian", ("ATATT3", "ATCTT3"), r"[\w=-]", 30),
+    ("Grafana", ("glsa_", "glc_"), r"[\w+/=]", 30),
+    ("New Relic", ("NRAK-", "NRJS-"), _ALNUM, 16),
+    ("Postman", ("PMAK-",), _WORD, 30),
+    ("Vault", ("hvs.", "hvb."), _WORD, 20),
+    ("Sentry", ("sntrys_", "sntryu_"), r"[\w+/=]", 30),
+    ("Figma", ("figd_",), _WORD, 30),
+    ("Supabase", ("sbp_", "sb_secret_"), _WORD, 20),
+)
+
+
+def _prefixed(vendor: str, prefixes: tuple[str, ...], char: str, least: int) -> SecretRule:
+    starts = "|".join(map(re.escape, prefixes))
+    form = pattern(rf"{_START}(?:{starts}){char}{{{least},}}+")
+    return SecretRule(vendor, "KEY", tuple(p.lower() for p in prefixes), form, _mixed)
+
+
+def _named(vendor: str, name: str, value: str, *hints: str) -> SecretRule:
+    """A value without a shape of its own, up to 40 characters behind its vendor's name."""
+    form = rf"(?i:{name})[^\n]{{0,40}}?(?<![A-Za-z0-9+/])(?P<it>{value})(?![A-Za-z0-9+/])"
+    return SecretRule(vendor, "KEY", hints, pattern(form), _mixed)
+
+
+_UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
+
+_SHAPED = (
+    SecretRule("JWT", "KEY", ("eyj",), pattern(rf"{_START}eyJ[\w-]{{8,}}+(?:\.[\w-]*+){{1,4}}")),
+    SecretRule(
+        "Discord bot",
+        "KEY",
+        _any,
+        pattern(r"(?<![\w-])[MNO][\w-]{22,27}\.[\w-]{5,7}\.[\w-]{27,}+"),
+    ),
+    SecretRule("Telegram bot", "KEY", (":aa",), pattern(r"(?<!\d)\d{8,10}:AA[\w-]{30,}+")),
+    SecretRule("Twilio", "KEY", _any, pattern(rf"{_START}(?:SK|AC)[0-9a-f]{{32}}"), _mixed),
+    SecretRule(
+        "Mailgun (new)",
+        "KEY",
+        _any,
+        pattern(r"(?<![\w-])[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}(?![\w-])"),
+    ),
+    SecretRule(
+        "Azure account key",
+        "KEY",
+        ("accountkey=", "sharedaccesskey=", "sig="),
+        pattern(r"(?i:AccountKey=|SharedAccessKey=|[?&;]sig=)(?P<it>[A-Za-z0-9+/%]{20,}+={0,2})"),
+    ),
+    SecretRule(
+        "Azure client secret",
+        "KEY",
+        ("q~",),
+        pattern(r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,}+"),
+    ),
+    _named("AWS secret key", r"aws|secret", "[A-Za-z0-9+/]{40}", "aws", "secret"),
+    _named("Azure key", r"azure|ocp-apim|cognitive", "[0-9a-f]{32}", "azure", "ocp-apim", "cogni"),
+    _named("Datadog", r"datadog|\bdd[_-]", "[0-9a-f]{32}(?:[0-9a-f]{8})?", "datadog", "dd_", "dd-"),
+    _named("Twilio auth token", "twilio", "[0-9a-f]{32}", "twilio"),
+    _named("Cloudflare", "cloudflare", r"[\w-]{37,40}", "cloudflare"),
+    _named("Heroku (old)", "heroku", _UUID, "heroku"),
+)
+
+# --- whatever is said to be secret
+
+_QUOTE = r"\\{0,3}[\"'`]"
+SAID: tuple[SecretRule, ...] = (
+    SecretRule(
+        "private key (PEM)",
+        "KEY",
+        ("-----begin",),
+        pattern(
+            r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY(?: BLOCK)?-----(?:"
+            r"[^-]*+(?:-(?!----)[^-]*+)*+-----END [A-Z0-9 ]{0,60}-----"
+            r"|(?:(?:\s|\\[nr])*+[A-Za-z0-9+/=]{16,}+)*+)"  # cut off before its end
+        ),
+    ),
+    SecretRule(
+        "password in an address",
+        "PASSWORD",
+        ("://",),
+        pattern(
+            r"://[^\s/:@\"'<>]{0,100}:(?P<it>[^\s/\"'<>\\]{1,200})@(?=[\w\[{$-])",
+        ),
+        _given,
+    ),
+    SecretRule(
+        "Authorization header",
+        "KEY",
+        ("authorization", "bearer"),
+        pattern(
+            rf"(?i:authorization(?:{_QUOTE})?\s{{0,3}}[:=]\s{{0,3}}(?:{_QUOTE})?"
+            r"(?:(?:basic|bearer|token|apikey|digest)\s{1,3})?|bearer\s{1,3})"
+            r"(?P<it>[A-Za-z0-9._~+/=:-]{8,}+)"
+        ),
+        _opaque,
+    ),
+    SecretRule(
+        "named key",
+        "KEY",
+        ("key", "secret", "token", "credential"),
+        pattern(
+            r"(?i:(?:api|access|secret|private|account|auth|encryption|signing|subscription|master"
+            r"|licen[cs]e|app)[_\-. ]?key|secret|token|credential)s?"
+            r"(?i:[_\-. ]?(?:id|value|base|key|prod|dev|test|live|\d)){0,3}"
+            rf"(?:{_QUOTE})?\]?\s{{0,3}}(?::=|=>|={{1,3}}|:|(?i:is\b|was\b):?)\s{{0,3}}"
+            rf"(?:{_QUOTE})?(?P<it>[A-Za-z0-9_.~+/=@:!#$%^*-]{{8,}}+)"
+        ),
+        _mixed,
+    ),
+    SecretRule(
+        "password",
+        "PASSWORD",
+        (
+            "passw",
+            "passphrase",
+            "passcode",
+            "pwd",
+            "kennwort",
+            "contraseña",
+            "mot de passe",
+            "密码",
+        ),
+        pattern(
+            r"(?i:passw(?:or[dt])?|passwd|passphrase|passcode|pwd|kennwort|contraseña|mot de passe"
+            rf"|密码)(?:{_QUOTE})?\]?\s{{0,3}}(?::=|=>|={{1,3}}|[:：]|(?i:is\b|was\b):?)\s{{0,3}}"
+            rf"(?:{_QUOTE})?(?P<it>[^\s\"'`<>\\]{{4,200}})"
+        ),
+        _opaque,
+    ),
+)
+
+# All of these have at least SHORTEST characters without a blank.
+TOKENS: tuple[SecretRule, ...] = (*(_prefixed(*row) for row in _PREFIXED), *_SHAPED)
+RANDOM: tuple[SecretRule, ...] = (
+    SecretRule(
+        "random run",
+        "KEY",
+        _any,
+        pattern(r"(?<![A-Za-z0-9_+/=-])[A-Za-z0-9_+/=-]{32,}+"),
+        _random,
+    ),
+)

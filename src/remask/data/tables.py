@@ -1,0 +1,201 @@
+"""Tables: CSV and TSV to rows, and rows of any file to records by the names of their columns.
+
+Which column means what is said by a column map, else told by the usual names. A path with dots
+reaches into objects (`output.message.0.content`), so that any JSON Lines file is a table.
+"""
+
+import codecs
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import orjson
+
+from remask.data.messages import conversation, text_of
+from remask.data.ratings import plain, ratings_of
+from remask.data.trace_record import (
+    Item,
+    Rating,
+    Record,
+    RejectedRecord,
+    Source,
+    TraceFormat,
+    Turn,
+    Unusable,
+    Value,
+)
+from remask.errors import ConfigError
+
+FIELDS: Final = (
+    "id", "input", "output", "messages", "system", "expected", "correction", "score", "comment",
+    "model",
+)  # fmt: skip
+USUAL: Final[dict[str, tuple[str, ...]]] = {  # field: names of columns, the first that is there
+    "id": ("id", "trace_id", "request_id"),
+    "input": ("input", "question", "query", "user", "user_message", "prompt", "request", "inputs"),
+    "output": ("output", "response", "answer", "assistant", "completion", "reply", "outputs"),
+    "system": ("system", "system_prompt", "instructions"),
+    "model": ("model", "model_name"),
+}
+MAX_FIELD = 32 << 20  # characters of one field of a CSV file
+
+
+def column_map(pairs: Sequence[str]) -> dict[str, str]:
+    """`("input=question,score=thumbs",)` as {"input": "question", …}. Raises ConfigError."""
+    columns: dict[str, str] = {}
+    for pair in (pair.strip() for text in pairs for pair in text.split(",")):
+        field, equals, column = (part.strip() for part in pair.partition("="))
+        if not equals or not column or field not in FIELDS:
+            raise ConfigError(
+                f"--map {pair!r}: write FIELD=COLUMN, with one of {', '.join(FIELDS)} as FIELD"
+            )
+        columns[field] = column
+    if columns and not columns.keys() & {"input", "messages"}:
+        raise ConfigError("--map names neither input nor messages; add input=COLUMN")
+    return columns
+
+
+def mapped(columns: Mapping[str, str]) -> TraceFormat:
+    """The format of rows whose columns the user named."""
+
+    def sniff(value: Any) -> bool:
+        return type(value) is dict
+
+    def read(value: Any, source: Source) -> Iterator[Item]:
+        row = {field: _at(value, column) for field, column in columns.items()}
+        asked = "messages" if "messages" in columns else "input"
+        if row[asked] in (None, ""):
+            raise Unusable(f"the column {columns[asked]!r} is empty or missing")
+        ratings = []
+        if (score := plain(row.get("score"))) is not None:
+            ratings.append(Rating(columns["score"], score))
+        if comment := text_of(row.get("comment")):
+            ratings.append(Rating(columns["comment"], None, comment=comment))
+        desired = text_of(row.get("correction")) or text_of(row.get("expected")) or None
+        yield _record(row, tuple(ratings), desired, source)
+
+    return TraceFormat("table (mapped)", sniff, read)
+
+
+def sniff_table(value: Any) -> bool:
+    if type(value) is not dict:
+        return False
+    return any(k in value for k in USUAL["input"]) and (
+        any(k in value for k in USUAL["output"]) or ratings_of(value)[1] is not None
+    )
+
+
+def read_table(value: Any, source: Source) -> Iterator[Item]:
+    row = {
+        field: next((value[name] for name in names if value.get(name) not in (None, "")), None)
+        for field, names in USUAL.items()
+    }
+    ratings, desired = ratings_of(value)
+    yield _record(row, ratings, desired, source)
+
+
+def rows(content: Iterator[bytes], path: Path, delimiter: str) -> Iterator[Value | RejectedRecord]:
+    """The rows of a CSV file as objects of texts. A broken quote ends the reading, since nothing
+    behind it can be trusted."""
+    reader = csv.reader(_decoded(content), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            fields = _next(reader)
+        except csv.Error as error:
+            reason = f"malformed CSV ({error}); check the quotes from here on"
+            yield RejectedRecord(str(path), line, reason)
+            return
+        if fields is None:
+            return
+        if not "".join(fields).strip() and len(fields) <= 1:
+            continue
+        if not header:
+            header = [name.strip() for name in fields]
+            if len(set(header)) < len(header):
+                twice = next(name for name in header if header.count(name) > 1)
+                raise Unusable(f"the column {twice[:40]!r} appears twice in the header; rename one")
+        elif len(fields) != len(header):
+            reason = f"found {len(fields)} fields where the header has {len(header)}"
+            yield RejectedRecord(
+                str(path), line, f"{reason}; put fields with {delimiter!r} in quotes"
+            )
+        else:
+            yield Value(dict(zip(header, fields, strict=True)), line)
+
+
+def _next(reader: Any) -> list[str] | None:
+    """The next row. The limit of a field belongs to the whole process: it is put back at once."""
+    before = csv.field_size_limit(MAX_FIELD)
+    try:
+        return next(reader, None)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _decoded(content: Iterator[bytes]) -> Iterator[str]:
+    """Lines with their ends."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    rest = ""
+    number = 1
+    for block in content:
+        try:
+            text = rest + decoder.decode(block)
+        except UnicodeDecodeError as error:
+            line = number + block.count(b"\n", 0, error.start)
+            byte = f"0x{error.object[error.start]:02x}"
+            raise Unusable(f"line {line}: byte {byte} is not UTF-8; save it as UTF-8") from error
+        if "\0" in text:
+            line = number + text.count("\n", 0, text.index("\0"))
+            raise Unusable(f"line {line}: holds a NUL character; save it as plain UTF-8 text")
+        *whole, rest = text.split("\n")
+        number += len(whole)
+        yield from (f"{line}\n" for line in whole)
+    if rest:
+        yield rest
+
+
+def _record(
+    row: Mapping[str, Any], ratings: tuple[Rating, ...], desired: str | None, source: Source
+) -> Record:
+    asked = _unpacked(row.get("messages") or row.get("input"))
+    answer = text_of(_unpacked(row.get("output")))
+    system = row.get("system")
+    if isinstance(asked, list) and asked and all(type(message) is dict for message in asked):
+        prompt, turns = conversation(asked, system)
+    else:
+        prompt, turns = text_of(system) or None, (Turn("user", text_of(asked)),)
+    if answer:
+        turns = (*turns, Turn("assistant", answer))
+    id, model = text_of(row.get("id")), text_of(row.get("model"))
+    return Record(id, prompt, turns, ratings, desired, source, model)
+
+
+def _unpacked(cell: object) -> object:
+    """A cell that holds a list of messages or an object as JSON, as tables save them."""
+    if not isinstance(cell, str) or not cell.startswith(('[{"', '{"')):
+        return cell
+    try:
+        return orjson.loads(cell)
+    except orjson.JSONDecodeError:
+        return cell
+
+
+def _at(value: Mapping[str, Any], column: str) -> Any:
+    """The column of that name, else what the path with dots leads to; None: nothing there."""
+    if column in value:
+        return value[column]
+    found: Any = value
+    for step in column.split("."):
+        if isinstance(found, list) and step.isdecimal() and int(step) < len(found):
+            found = found[int(step)]
+        elif isinstance(found, dict):
+            found = found.get(step)
+        else:
+            return None
+    return found
+
+
+FORMATS = (TraceFormat("table", sniff_table, read_table),)

@@ -1,0 +1,234 @@
+"""Files to records: each value to its reader, and what belongs together put together.
+
+Where a format spreads one record over several lines or files (feedback beside runs, results beside
+requests, calls that repeat a growing chat), the files are read twice: once for what must be
+remembered, once for the records. All else is one pass that holds one value at a time.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from remask.data import tables as table
+from remask.data.formats import chat
+from remask.data.formats import openai_batch as openai_files
+from remask.data.formats import tau_bench as agents
+from remask.data.formats.inspect_log import ARCHIVE, INSPECT
+from remask.data.formats.langfuse import LANGFUSE
+from remask.data.formats.langsmith import LANGSMITH
+from remask.data.formats.mlflow import MLFLOW
+from remask.data.formats.opik import OPIK
+from remask.data.formats.otlp import OTLP, SPAN
+from remask.data.formats.promptfoo import PROMPTFOO
+from remask.data.json_stream import blocks, check_file, values
+from remask.data.messages import kind_of
+from remask.data.strict_json import DEEP
+from remask.data.tables import mapped, rows
+from remask.data.trace_record import (
+    Addition,
+    Container,
+    Item,
+    Record,
+    RejectedRecord,
+    Source,
+    TraceFormat,
+    Unusable,
+    Value,
+)
+
+# --- Which reader a value gets: the table of all formats, asked in order.
+#
+# What is special comes before what is general: a chat has messages, but so has a span, and nearly
+# everything could be a row of a table. Knows nothing of files.
+
+
+FORMATS: tuple[TraceFormat, ...] = (
+    OTLP,
+    MLFLOW,
+    SPAN,
+    *agents.FORMATS,
+    INSPECT,
+    PROMPTFOO,
+    OPIK,
+    LANGSMITH,
+    LANGFUSE,
+    *openai_files.FORMATS,
+    *chat.FORMATS,
+    *table.FORMATS,
+)
+
+CONTAINERS: tuple[Container, ...] = (ARCHIVE,)
+MAX_SHAPES = 1000
+
+
+class Detector:
+    """Finds the format of each value, quickly where it looks like one before."""
+
+    def __init__(self, formats: tuple[TraceFormat, ...] = FORMATS) -> None:
+        self._formats = formats
+        self._seen: dict[tuple[str, ...], TraceFormat] = {}  # by the keys of the object
+
+    def __call__(self, value: Any) -> TraceFormat | None:
+        """The format of `value`, or None where no reader knows it."""
+        if type(value) is not dict:
+            return self._search(value)
+        shape = tuple(value)
+        known = self._seen.get(shape)
+        if known is not None and known.sniff(value):
+            return known
+        found = self._search(value)
+        if found is not None and len(self._seen) < MAX_SHAPES:
+            self._seen[shape] = found
+        return found
+
+    def _search(self, value: Any) -> TraceFormat | None:
+        return next((format for format in self._formats if format.sniff(value)), None)
+
+
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+LOOKED_AT = 20  # values of a file that are looked at to see whether it must be read twice
+
+
+@dataclass(slots=True)
+class _Joins:
+    """What the first of two passes remembers."""
+
+    additions: dict[str, list[Addition]] = field(default_factory=lambda: defaultdict(list))
+    longest: dict[str, tuple[int, int]] = field(default_factory=dict)  # thread: (turns, place)
+    # Keys that are not a record's own but of what is around it: the last record that bears them.
+    bearers: dict[str, int] = field(default_factory=dict)
+
+
+def read(
+    paths: Sequence[str | Path], columns: Mapping[str, str] | None = None
+) -> Iterator[Record | RejectedRecord]:
+    """All records of the files, in order, and a RejectedRecord for each thing that is none.
+
+    `columns` (see `table.column_map`) reads every value as a row of a table. Raises DataError
+    where a file cannot be opened, before anything is read.
+    """
+    files = [Path(path) for path in paths]
+    for file in files:
+        check_file(file)
+    formats = (mapped(columns),) if columns else FORMATS
+    joins = _remembered(files, formats) if any(_joined(f, formats) for f in files) else None
+    taken: set[str] = set()
+    for place, item in enumerate(_items(files, formats)):
+        if isinstance(item, Record):
+            found = item if joins is None else _completed(item, place, joins, taken)
+            if found is not None:
+                yield _finished(found)
+        elif isinstance(item, RejectedRecord):
+            yield item
+        elif joins is None:
+            yield item.source.reject(f"belongs to {item.key[:60]!r}; put such rows first")
+    for key, additions in joins.additions.items() if joins else ():
+        if key not in taken:
+            reason = f"belongs to {key[:60]!r}, which is not in these files"
+            yield from (addition.source.reject(reason) for addition in additions)
+
+
+def _items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
+    detect = Detector(formats)
+    for file in files:
+        path = str(file)
+        empty = True
+        for value in _values(file):
+            empty = False
+            if isinstance(value, RejectedRecord):
+                yield value
+                continue
+            format = detect(value.data)
+            if format is None:
+                yield _unknown(value, path)
+                continue
+            source = Source(format.name, path, value.line, value.entry)
+            try:
+                yield from format.read(value.data, source)
+            except Unusable as error:
+                yield source.reject(str(error))
+            except RecursionError:
+                yield source.reject(DEEP)
+        if empty:
+            yield RejectedRecord(path, None, "holds no records")
+
+
+def _values(path: Path) -> Iterator[Value | RejectedRecord]:
+    with path.open("rb") as file:
+        head = file.read(16)
+    for container in CONTAINERS:
+        if head.startswith(container.magic):
+            return container.values(path)
+    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
+    delimiter = DELIMITERS.get(suffixes[-1]) if suffixes else None
+    return values(path) if delimiter is None else _rows(path, delimiter)
+
+
+def _rows(path: Path, delimiter: str) -> Iterator[Value | RejectedRecord]:
+    try:
+        yield from rows(blocks(path), path, delimiter)
+    except Unusable as error:
+        yield RejectedRecord(str(path), None, str(error))
+
+
+def _unknown(value: Value, path: str) -> RejectedRecord:
+    data = value.data
+    if isinstance(data, dict):
+        keys = ", ".join(list(data)[:6])[:80]
+        reason = f"no known format (its keys: {keys}); name its columns with --map"
+    else:
+        reason = f"expected an object, found {kind_of(data)}"
+    return Source("", path, value.line, value.entry).reject(reason)
+
+
+def _joined(path: Path, formats: tuple[TraceFormat, ...]) -> bool:
+    detect = Detector(formats)
+    found = (detect(v.data) for v in islice(_values(path), LOOKED_AT) if isinstance(v, Value))
+    return any(format.joins for format in found if format is not None)
+
+
+def _remembered(files: Sequence[Path], formats: tuple[TraceFormat, ...]) -> _Joins:
+    joins = _Joins()
+    for place, item in enumerate(_items(files, formats)):
+        if isinstance(item, Addition):
+            joins.additions[item.key].append(item)
+        elif isinstance(item, Record):
+            joins.bearers.update((key, place) for key in item.keys[1:])
+            if item.thread:
+                size = (len(item.turns), place)
+                joins.longest[item.thread] = max(joins.longest.get(item.thread, size), size)
+    return joins
+
+
+def _completed(record: Record, place: int, joins: _Joins, taken: set[str]) -> Record | None:
+    """The record with what was said of it elsewhere; None: another one repeats it."""
+    if record.keys and joins.bearers.get(record.keys[0], place) != place:
+        return None  # a step around a call that has a record of its own
+    for key in dict.fromkeys(record.keys):
+        if joins.bearers.get(key, place) != place:
+            continue  # what is said of a whole trace is said of its last call
+        taken.add(key)
+        for addition in joins.additions.get(key, ()):
+            record = replace(
+                record,
+                turns=record.turns + addition.turns,
+                ratings=record.ratings + addition.ratings,
+                desired=addition.desired if record.desired is None else record.desired,
+            )
+    said = record.ratings or record.desired is not None
+    if record.thread and not said and joins.longest[record.thread][1] != place:
+        return None
+    return record
+
+
+def _finished(record: Record) -> Record | RejectedRecord:
+    """The record, or why nothing can be learnt from it."""
+    for turn in reversed(record.turns):
+        if turn.role == "assistant" and turn.text:
+            return record
+    if record.desired is not None:
+        return record
+    return record.source.reject("holds no response of the model and no right answer")

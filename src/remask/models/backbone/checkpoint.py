@@ -1,0 +1,183 @@
+"""Loading a model of a known format from a local folder or the hub.
+
+Runs no code of a checkpoint: config.json is read by `formats`, weights come from safetensors only,
+and must be exactly those that the model needs, in name and shape. Knows devices and dtypes; knows
+nothing of sampling, prompts and traces.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from remask.errors import BackendError
+from remask.models.backbone.checkpoint_files import (
+    CONFIG,
+    INDEX,
+    Shard,
+    digest,
+    find_folder,
+    find_shards,
+    read_json,
+)
+from remask.models.backbone.checkpoint_formats import (
+    CheckpointFormat,
+    Settings,
+    our_name,
+    read_settings,
+    recognise,
+)
+from remask.models.backbone.device import choose_device, choose_dtype
+from remask.models.backbone.tokenizer import FILES as TOKENIZER_FILES
+from remask.models.backbone.tokenizer import Frame, load_tokenizer
+from remask.models.backbone.transformer import Backbone, Config, build, skeleton
+
+HEAD, EMBEDDING, LINEAR = "lm_head.weight", "model.embed_tokens.weight", "_proj.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A model from disk, and what its folder says of itself."""
+
+    backbone: Backbone
+    format: str  # name of a row of formats.FORMATS
+    settings: Settings  # config.json as it stands in the folder
+    name: str  # last part of the place, such as "LLaDA-8B-Instruct"
+
+
+def load_checkpoint(
+    place: str,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Checkpoint:
+    """Load the checkpoint at `place`: a folder, or a hub id with a pinned `revision`.
+
+    device: "cpu", "cuda", "cuda:1", "mps"; without it CUDA, else MPS, else the CPU. Weights are
+    cast to `dtype`; without it to the quickest one there. Raises BackendError in one sentence
+    where anything is missing, unknown, damaged or not what it should be.
+    """
+    chosen = choose_device(device)
+    dtype = dtype or choose_dtype(chosen)
+    folder = find_folder(place, revision)
+    settings = read_json(folder / CONFIG)
+    row = recognise(settings, place)
+    config = read_settings(row, settings, place)
+    shards = find_shards(folder)
+    others = [folder / name for name in (CONFIG, INDEX, *TOKENIZER_FILES)]
+    files = [*others, *(shard.path for shard in shards)]
+    content = f"{row.name}/{digest(folder, files)}"
+    tokenizer = load_tokenizer(folder)
+    frame = _frame(tokenizer.get_vocab(), row, config, place)
+    try:
+        state = _read(row, shards, chosen, dtype)
+        state = _complete(state, config, place)
+    except torch.OutOfMemoryError as error:
+        need = memory_need(config, dtype) / 1e9
+        raise BackendError(
+            f"{place}: its weights take {need:.1f} GB, more than {chosen} has free"
+        ) from error
+    name = str(dtype).removeprefix("torch.")
+    identity = f"{content}/{name}/{chosen.type}"
+    backbone = Backbone(build(config, state), tokenizer, identity, content=content, frame=frame)
+    return Checkpoint(backbone, row.name, settings, place.rstrip("/").rpartition("/")[2])
+
+
+def read_config(place: str, revision: str | None = None) -> Config:
+    """The configuration at `place`, without its weights (from the hub, one small file)."""
+    settings = read_json(find_folder(place, revision, [CONFIG]) / CONFIG)
+    return read_settings(recognise(settings, place), settings, place)
+
+
+def memory_need(
+    config: Config, dtype: torch.dtype = torch.bfloat16, tokens: int = 0, adapted: bool = False
+) -> int:
+    """Bytes of the weights, and of the keys and values of `tokens` tokens. `adapted`: with a second
+    set of linear weights, into which an adapter is merged.
+
+    What one forward needs comes on top: about tokens x vocab_size x 4 bytes for logits.
+    """
+    weights = skeleton(config).state_dict()
+    numbers = sum(w.numel() for w in weights.values())
+    if config.tie_word_embeddings:
+        numbers -= weights[HEAD].numel()
+    if adapted:
+        numbers += sum(w.numel() for name, w in weights.items() if name.endswith(LINEAR))
+    keys = weights["model.layers.0.self_attn.k_proj.weight"].shape[0]
+    layers: int = config.num_hidden_layers
+    return int((numbers + tokens * 2 * layers * keys) * dtype.itemsize)
+
+
+def _frame(known: dict[str, int], row: CheckpointFormat, config: Config, place: str) -> Frame:
+    """How chats are framed. Raises BackendError where tokens are missing or too many."""
+    if max(known.values(), default=0) >= config.vocab_size:
+        raise BackendError(
+            f"{place}: the tokenizer has the id {max(known.values())}, but config.json says "
+            f"vocab_size {config.vocab_size}; they do not belong together"
+        )
+    missing = [[name for name in frame.tokens if name not in known] for frame in row.frames]
+    for frame, lacks in zip(row.frames, missing, strict=True):
+        if not lacks:
+            return frame
+    first = " nor ".join(lacks[0] for lacks in missing)
+    raise BackendError(
+        f"{place}: the tokenizer has no token {first}, which chats of {row.name} need"
+    )
+
+
+def _read(
+    row: CheckpointFormat, shards: Iterable[Shard], device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """All weights of `shards` by our names."""
+    state: dict[str, Tensor] = {}
+    for shard in shards:
+        for name, tensor in _tensors(shard, device):
+            ours = our_name(row, name)
+            if ours is None:
+                raise BackendError(f"{shard.path}: unexpected weight {name} for {row.name}")
+            if not tensor.is_floating_point():
+                raise BackendError(
+                    f"{shard.path}: {name} is {str(tensor.dtype).removeprefix('torch.')}; "
+                    "quantised weights are not read"
+                )
+            state[ours] = tensor.to(dtype)
+    return state
+
+
+def _tensors(shard: Shard, device: torch.device) -> Iterable[tuple[str, Tensor]]:
+    try:
+        with safe_open(shard.path, framework="pt", device=str(device)) as file:
+            there = set(file.keys())
+            if missing := sorted((shard.names or set()) - there):
+                raise BackendError(
+                    f"{shard.path}: {INDEX} promises {missing[0]}, which is not in this file"
+                )
+            for name in sorted(there if shard.names is None else shard.names):
+                yield name, file.get_tensor(name)
+    except (OSError, SafetensorError) as error:
+        raise BackendError(f"{shard.path}: the weights cannot be read ({error})") from error
+
+
+def _complete(state: dict[str, Tensor], config: Config, place: str) -> dict[str, Tensor]:
+    """Exactly the weights that the model needs. Raises BackendError otherwise."""
+    needed = {name: tensor.shape for name, tensor in skeleton(config).state_dict().items()}
+    if config.tie_word_embeddings and EMBEDDING in state:
+        head = state.pop(HEAD, None)
+        if head is not None and not torch.equal(head, state[EMBEDDING]):
+            raise BackendError(
+                f"{place}: config.json ties the head to the embedding, but their weights differ"
+            )
+        needed.pop(HEAD)
+    if missing := sorted(set(needed) - set(state)):
+        raise BackendError(f"{place}: {len(missing)} weights are missing, first {missing[0]}")
+    if unknown := sorted(set(state) - set(needed)):
+        raise BackendError(f"{place}: {len(unknown)} weights are unexpected, first {unknown[0]}")
+    for name, shape in needed.items():
+        if state[name].shape != shape:
+            raise BackendError(
+                f"{place}: {name} is {tuple(state[name].shape)}, but config.json asks for "
+                f"{tuple(shape)}"
+            )
+    return state

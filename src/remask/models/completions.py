@@ -1,0 +1,71 @@
+"""Fill-in-the-middle endpoints (`/fim/completions`) as a target: Mercury of Inception Labs.
+
+A call is a chat of three messages: the text before the gap, the text after it, and the most tokens
+to write, as digits. So the meter caches, reserves and books it like any other call. Failures,
+retries and keys are those of openai.py. The fields are those of the OpenAPI description of
+api.inceptionlabs.ai (version 1.0.0); nothing here was run against that service. Knows nothing of
+prompts and traces.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from remask.models.openai import OpenAITarget
+from remask.types import Chat
+
+MERCURY_URL = "https://api.inceptionlabs.ai/v1"
+MERCURY_MODEL = "mercury-edit-2"
+MERCURY_KEY = "INCEPTION_API_KEY"
+
+
+class FimTarget(OpenAITarget):
+    """Asks `model` at `base_url` for the text of a gap.
+
+    `stop` always replaces the server's own stop sequences: Mercury's are meant for code and end a
+    fill at the first empty line. `max_tokens` caps what a call may ask for. `temperature=None`
+    leaves the field out: the description does not name it, nor `seed`, which `seed=None` leaves
+    out. Everything else is as in OpenAITarget.
+    """
+
+    kind = "fim"
+    shape = "fill-in-the-middle completion"
+    field = ("text",)
+
+    def __init__(
+        self,
+        model: str,
+        base_url: str,
+        api_key: str | None = None,
+        *,
+        stop: tuple[str, ...],
+        max_tokens: int,
+        key_env: str = MERCURY_KEY,
+        temperature: float | None = None,
+        seed: int | None = None,
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        retries: int = 4,
+        sleep: Callable[[float], None] | None = None,
+    ) -> None:
+        """Raises ConfigError for a bad setting or a missing key, BackendError without the SDK."""
+        super().__init__(
+            model,
+            f"{base_url.rstrip('/')}/fim",  # the SDK adds /completions
+            api_key,
+            key_env=key_env,
+            temperature=temperature,
+            max_tokens=max_tokens,
+            seed=seed,
+            concurrency=concurrency,
+            timeout=timeout,
+            retries=retries,
+            sleep=sleep,
+        )
+        self._most = max_tokens
+        self._decoding["stop"] = list(stop)
+
+    def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
+        before, after, tokens = (message.content for message in chat)
+        settings = {**settings, "max_tokens": min(int(tokens), self._most)}
+        create = self._client.completions.with_raw_response.create
+        return create(prompt=before, suffix=after, **settings).http_response.content

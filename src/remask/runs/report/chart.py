@@ -1,0 +1,111 @@
+"""Where things lie on a drawing: the score curve and the interval, as numbers for inline SVG.
+
+Knows coordinates. Does not know SVG's syntax (the template has it), colours, or what a score is.
+Coordinates are pixels of the view box, y downwards.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from remask.runs.report.summary import Point
+from remask.stats import Comparison
+
+LEFT, RIGHT, TOP, BOTTOM = 52.0, 628.0, 16.0, 214.0  # plot area of a view box of 640 × 250
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    at: float  # pixel
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    x: float
+    y: float
+    kind: str  # as Point.kind
+    label: str
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The validation score of the best prompt so far against target calls."""
+
+    path: str  # of a step line, in SVG path commands
+    dots: tuple[Dot, ...]
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Whisker:
+    """An interval on a horizontal axis that shows zero."""
+
+    low: float
+    middle: float
+    high: float
+    zero: float
+    ticks: tuple[Tick, ...]
+
+
+def curve(points: Sequence[Point], calls: int) -> Curve | None:
+    """`calls`: where the axis ends, at least; None where nothing was scored."""
+    if not points:
+        return None
+    scores = [p.validation for p in points]
+    end = max(calls, *(p.calls for p in points), 1)
+    y_marks = nice(min(scores), max(scores))
+    bottom, top = y_marks[0], y_marks[-1]
+
+    def x(value: float) -> float:
+        return round(LEFT + (RIGHT - LEFT) * value / end, 1)
+
+    def y(value: float) -> float:
+        return round(BOTTOM - (BOTTOM - TOP) * (value - bottom) / (top - bottom), 1)
+
+    steps = [p for p in points if p.kind != "kept"]
+    path = "".join(
+        f"M{x(p.calls)} {y(p.validation)}" if i == 0 else f"H{x(p.calls)}V{y(p.validation)}"
+        for i, p in enumerate(steps)
+    )
+    return Curve(
+        path=f"{path}H{x(end)}" if steps else "",
+        dots=tuple(
+            Dot(
+                x(p.calls), y(p.validation), p.kind,
+                f"{p.kind}: {p.validation:.3f} after {p.calls:,} calls",
+            )
+            for p in points
+        ),
+        x_ticks=tuple(Tick(x(v), f"{v:,.0f}") for v in nice(0, end) if v <= end),
+        y_ticks=tuple(Tick(y(v), f"{v:.3g}") for v in y_marks),
+    )  # fmt: skip
+
+
+def whisker(test: Comparison) -> Whisker:
+    """The interval of the difference on the test rows."""
+    marks = nice(min(test.low, 0.0), max(test.high, 0.0))
+    start, end = marks[0], marks[-1]
+
+    def x(value: float) -> float:
+        return round(LEFT + (RIGHT - LEFT) * (value - start) / (end - start), 1)
+
+    return Whisker(
+        low=x(test.low),
+        middle=x(test.difference),
+        high=x(test.high),
+        zero=x(0.0),
+        ticks=tuple(Tick(x(v), f"{v:+.3g}" if v else "0") for v in marks),
+    )
+
+
+def nice(low: float, high: float) -> list[float]:
+    """Three to eight round numbers, evenly spaced, that enclose `low` and `high`."""
+    if high - low < 1e-6:  # one value: give it a little room
+        low, high = low - 0.05, high + 0.05
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * power >= rough * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-12), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]

@@ -1,0 +1,68 @@
+"""The report of a run: one self-contained page of HTML.
+
+Knows the template beside it. Does not know the run directory's layout or how a run went on. Every
+text is escaped, the page asks for nothing from anywhere, and its content policy forbids it to.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from remask.events import State
+from remask.runs.report import chart
+from remask.runs.report import summary as words
+from remask.runs.result import Result
+from remask.sanitize import one_line, visible
+
+
+def environment() -> Environment:
+    """A fresh one, for filters of one's own."""
+    return Environment(
+        loader=PackageLoader("remask.runs.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+MAX_ROWS = 300  # of the table of candidates: with CELL it keeps the page under 1 MB
+CELL = 200  # characters of a text in a table
+
+
+def render(
+    result: Result, state: State, points: Sequence[words.Point], config: Mapping[str, Any]
+) -> str:
+    """The page. `points` as made by `words.points`; `config` is the run's stored configuration."""
+    templates = environment()
+    templates.filters["visible"] = visible
+    templates.filters["cell"] = lambda text: one_line(text, CELL)
+    templates.filters["figure"] = words.figure
+    rows = words.candidates(state)
+    return templates.get_template("page.html.j2").render(
+        result=result,
+        verdict=words.verdict_line(result),
+        curve=chart.curve(points, max((p.calls for p in points), default=0)),
+        whisker=chart.whisker(result.test) if result.test else None,
+        candidates=_shown(rows),
+        candidates_left=max(0, len(rows) - MAX_ROWS),
+        rejections=words.rejections(state)[:40],
+        settings=words.settings(config),
+        spend=words.spend_line(result.spend),
+        selection=words.SELECTION,
+        edits=[(words.edit_title(e), e.changes, words.edit_reasons(e)) for e in result.edits],
+        facts=list(words.refinement_lines(result, found)) if (found := result.refinement) else [],
+        area=(chart.LEFT, chart.RIGHT, chart.TOP, chart.BOTTOM),
+    )
+
+
+def _shown(rows: Sequence[words.Candidate]) -> list[words.Candidate]:
+    """All accepted ones, and of the others those that came furthest, up to MAX_ROWS."""
+    if len(rows) <= MAX_ROWS:
+        return list(rows)
+    order = sorted(
+        range(len(rows)),
+        key=lambda i: (not rows[i].accepted, rows[i].validation is None, -rows[i].train_rows, i),
+    )
+    return [rows[i] for i in sorted(order[:MAX_ROWS])]

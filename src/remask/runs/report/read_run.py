@@ -1,0 +1,65 @@
+"""The run directory as the faces read it: events, spend, result, and the report that is put there.
+
+Takes no lock, so a run can be looked at while it goes on. Does not know how things are shown.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from remask.errors import ConfigError
+from remask.events import Event, State, decode, fold
+from remask.runs.budget import Spend
+from remask.runs.result import Result, read_result
+from remask.runs.store import Store
+
+REPORT = "report.html"
+PAGE = "report.md"  # of a refinement
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A run as it stands."""
+
+    config: dict[str, Any]  # as stored
+    history: tuple[tuple[int, Event], ...]  # target calls booked by then, event
+    state: State
+    spend: Spend
+    result: Result | None  # None: not finished
+
+
+def look(run_dir: Path) -> Look:
+    """Raises ConfigError where there is no run, or it is damaged."""
+    with Store.read(run_dir) as store:
+        history = tuple((calls, decode(event)) for calls, event in store.history())
+        return Look(
+            config=store.config,
+            history=history,
+            state=fold(event for _, event in history),
+            spend=store.spent(),
+            result=read_result(run_dir),
+        )
+
+
+def write_report(run_dir: Path) -> Path:
+    """report.html of a finished run, whole or not at all; of a refinement report.md too.
+
+    Raises ConfigError where the run is not finished.
+    """
+    from remask.runs.report import html, markdown
+    from remask.runs.report.summary import points
+
+    seen = look(run_dir)
+    if seen.result is None:
+        raise ConfigError(
+            f"{run_dir} is not finished, so there is nothing to report; "
+            f"go on with `remask resume {run_dir}`"
+        )
+    pages = {REPORT: html.render(seen.result, seen.state, points(seen.history), seen.config)}
+    if found := seen.result.refinement:
+        pages[PAGE] = markdown.render(seen.result, found)
+    for name, page in pages.items():
+        draft = run_dir / f".{name}"
+        draft.write_bytes(page.encode())
+        draft.replace(run_dir / name)
+    return run_dir / REPORT

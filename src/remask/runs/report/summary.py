@@ -1,0 +1,232 @@
+"""What a reader is shown of a run: candidates, rejections, the score so far, the verdict.
+
+Shared by the command line and the report, so that both say the same. Knows events and results.
+Does not know how they are printed, nor files. Text of targets and users is untrusted:
+`text.visible` makes harmless what could hide or reorder what is read.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from remask.events import Accepted, Event, Proposed, Scored, Started, State
+from remask.runs.budget import Spend
+from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Refinement, Result, changes
+from remask.sanitize import one_line
+from remask.stats import Comparison
+
+SELECTION = "used for selection"
+UNVERIFIED = (
+    "unverified: no target has answered under this prompt; a likelihood chose the edits, and it "
+    "does not show that a target does better"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One evaluated candidate of one round."""
+
+    round: int
+    id: str
+    masker: str
+    changes: tuple[tuple[str, str], ...]  # (before, after)
+    train: float | None  # mean over `train_rows`
+    train_rows: int
+    validation: float | None  # used for selection
+    accepted: bool
+    gain: float | None = None  # nats, where a likelihood ranked
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A prompt on the validation rows, and the target calls that were spent by then."""
+
+    calls: int
+    validation: float  # used for selection
+    kind: Literal["baseline", "accepted", "kept"]
+
+
+def candidates(state: State) -> list[Candidate]:
+    """All candidates that were evaluated, in the order in which they were proposed."""
+    taken = {(event.round, event.id) for event in state.accepted}
+    gains = {(event.round, event.id): event.gain for event in state.measured}
+    return [
+        _candidate(state, p, (p.round, p.id) in taken, gains.get((p.round, p.id)))
+        for p in state.proposals
+    ]
+
+
+def _candidate(state: State, proposal: Proposed, accepted: bool, gain: float | None) -> Candidate:
+    train = known(state, proposal.id, "train")
+    return Candidate(
+        round=proposal.round,
+        id=proposal.id,
+        masker=proposal.masker,
+        changes=changes(state, proposal),
+        train=mean(train),
+        train_rows=len(train),
+        validation=mean(known(state, proposal.id, "validation")),
+        accepted=accepted,
+        gain=gain,
+    )
+
+
+def known(state: State, id: str, split: str) -> list[float]:
+    """The scores of a prompt on a split; rows that failed are left out."""
+    return [s for s in state.scores.get((id, split), {}).values() if s is not None]
+
+
+def mean(scores: list[float]) -> float | None:
+    return sum(scores) / len(scores) if scores else None
+
+
+def rejections(state: State) -> list[tuple[str, int]]:
+    """Kinds of reasons of the guard and how many different prompts each stopped, most first.
+
+    What a reason quotes is left out: hundreds of prompts would have hundreds of reasons.
+    """
+    prompts = {(r.prompt, r.reason.partition(":")[0]) for r in state.rejections}
+    counts = Counter(reason for _, reason in prompts)
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def points(history: Iterable[tuple[int, Event]]) -> list[Point]:
+    """Every prompt that was scored on validation rows; `history` is (calls so far, event)."""
+    found: list[Point] = []
+    baseline = ""
+    for calls, event in history:
+        match event:
+            case Started():
+                baseline = event.id
+            case Scored(split="validation"):
+                value = mean([score for _, score, _ in event.rows if score is not None])
+                if value is not None:
+                    kind: Literal["baseline", "kept"] = (
+                        "baseline" if event.id == baseline else "kept"
+                    )
+                    found.append(Point(calls, value, kind))
+            case Accepted() if found:
+                found[-1] = Point(found[-1].calls, found[-1].validation, "accepted")
+            case _:
+                pass
+    return found
+
+
+def verdict_line(result: Result) -> str:
+    """The one claim of a run, or that there is none."""
+    test = result.test
+    if test is None:
+        return UNVERIFIED
+    if result.refinement is not None:
+        return f"{result.verdict}: {comparison(test)}, metric {result.refinement.metric}"
+    if result.prompt == result.baseline.prompt:
+        return (
+            f"{result.verdict}: no better prompt was found, the prompt is unchanged; it scores "
+            f"{test.baseline:.3f} on {test.n} sealed test rows"
+        )
+    return f"{result.verdict}: {comparison(test)}"
+
+
+def comparison(test: Comparison) -> str:
+    return (
+        f"{test.baseline:.3f} → {test.best:.3f} on {test.n} sealed test rows, difference "
+        f"{test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f})"
+    )
+
+
+def selection_line(result: Result) -> str:
+    """The figures that chose the prompt, labelled as such."""
+    before, after = figure(result.baseline.validation), figure(result.best.validation)
+    return f"validation ({SELECTION}, too good to quote): {before} → {after}"
+
+
+def edit_title(edit: AcceptedEdit | RefinedEdit) -> str:
+    """Which step it was, and what it gained where it was chosen."""
+    if isinstance(edit, AcceptedEdit):
+        gain = f"{edit.validation_gain:+.3f} on validation, {SELECTION}"
+        return f"round {edit.round + 1} ({edit.masker}, {gain})"
+    return f"iteration {edit.iteration} ({edit.masker}, {edit.gain:+.1f} nats)"
+
+
+def edit_reasons(edit: AcceptedEdit | RefinedEdit) -> list[str]:
+    """The conversations that an edit rests on, one line each."""
+    if isinstance(edit, AcceptedEdit):
+        return [f"because of: {one_line(query, 120)}" for query in edit.because]
+    return [
+        f"because of {one_line(one.trace, 40)} ({one.drop:.2f} nats): {one_line(one.query, 120)}"
+        for one in edit.because
+    ]
+
+
+def refinement_lines(result: Result, found: Refinement) -> Iterable[str]:
+    """What was made of the conversations, one sentence each."""
+    seen = found.conversations
+    sealed = f", {seen.sealed} sealed for the verification" if seen.sealed else ""
+    yield (
+        f"conversations: {seen.records} records, {seen.rejected} rejected, {seen.elsewhere} of "
+        f"another system prompt; {seen.read} read, {seen.held} held out to measure{sealed}"
+    )
+    if not seen.redacted:
+        yield "redaction: OFF; secrets and personal details in the conversations were kept"
+    else:
+        counts = ", ".join(f"{n} {label}" for label, n in seen.secrets.items())
+        yield f"redaction: on; replaced: {counts or 'nothing'}"
+    yield (
+        f"{found.iterations} iterations, {result.candidates} candidates measured, "
+        f"{len(found.refused)} refused by the guard"
+    )
+
+
+def front_lines(front: Iterable[PromptScore]) -> Iterable[str]:
+    """Score and length of each prompt of the front, one line each."""
+    return (f"{p.tokens} tokens, {figure(p.validation)}: {one_line(p.prompt, 90)}" for p in front)
+
+
+def figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def spend_line(spend: Spend) -> str:
+    """Calls, tokens, time and money in one line; what was not counted is left out."""
+    parts = [f"{spend.calls:,} target calls"]
+    if spend.uncertain:
+        parts.append(f"{spend.uncertain:,} of them uncertain (cut off, perhaps billed)")
+    if spend.tokens:
+        parts.append(f"{spend.input_tokens:,} + {spend.output_tokens:,} tokens")
+    if spend.usd:
+        parts.append(f"{spend.usd:.4f} USD")
+    parts.append(f"{spend.seconds / 60:.1f} minutes")
+    return ", ".join(parts)
+
+
+def edit_line(pairs: Iterable[tuple[str, str]], width: int = 0) -> str:
+    """All edits of a candidate as before → after."""
+    return "; ".join(
+        f"{one_line(before, width) or '(nothing)'} → {one_line(after, width) or '(deleted)'}"
+        for before, after in pairs
+    )
+
+
+def settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+    """Flat (key, value) of a stored configuration, without the prompt and unset keys.
+
+    A configuration names the variable of an API key and never holds one; credentials in an
+    address are taken out here.
+    """
+    found: list[tuple[str, str]] = []
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found += settings(value, f"{prefix}{key}.")
+        elif key == "base_url" and value:
+            found.append((f"{prefix}{key}", _without_credentials(str(value))))
+        elif key != "prompt" and value not in (None, "", []):
+            shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            found.append((f"{prefix}{key}", shown))
+    return found
+
+
+def _without_credentials(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,0 +1,353 @@
+"""What a run ends with, derived from its events: the verdict, the prompt and what it cost.
+
+Test figures come from rows that the search never saw, scored once. Validation figures chose the
+prompt, so they are too good to be quoted; they are kept and labelled "used for selection". Where no
+target answered under the new prompt (`refine` without one) the verdict is "unverified", whatever
+the likelihoods say.
+"""
+
+import html
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import orjson
+
+from remask.errors import ConfigError
+from remask.events import (
+    Accepted,
+    Attributed,
+    Measured,
+    Proposed,
+    Rejected,
+    Rows,
+    State,
+    TracesRead,
+)
+from remask.prompt import Prompt
+from remask.runs.budget import Spend
+from remask.runs.word_diff import Change, diff
+from remask.stats import Comparison, Verdict, compare, estimate
+
+RESULT = "result.json"  # in the run directory
+
+
+@dataclass(frozen=True, slots=True)
+class PromptScore:
+    """One prompt, its length, and its score on the rows used for selection."""
+
+    prompt: str
+    tokens: int
+    validation: float | None  # used for selection
+
+
+@dataclass(frozen=True, slots=True)
+class AcceptedEdit:
+    """One accepted step from the baseline to the best prompt."""
+
+    round: int
+    masker: str
+    changes: tuple[tuple[str, str], ...]  # (before, after)
+    validation_gain: float  # used for selection
+    because: tuple[str, ...]  # queries of the traces that speak for it most
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A conversation that an edit rests on: leaving it out lowers the log-probability of what was
+    written."""
+
+    trace: str  # its id
+    query: str
+    said: str  # the right response or the feedback, where there is any
+    drop: float  # nats, of all that was written
+    drops: tuple[float, ...]  # … and of each change in order; 0 of a deletion
+
+
+@dataclass(frozen=True, slots=True)
+class RefinedEdit:
+    """One step that a likelihood chose: accepted, or the best of an iteration without one."""
+
+    iteration: int  # from 1
+    masker: str
+    changes: tuple[tuple[str, str], ...]  # (before, after)
+    places: tuple[int, ...]  # of the changes: characters into the prompt of this iteration
+    gain: float  # nats: of the held-out conversations' log-probability, mean over `gains`
+    gains: tuple[float, ...]
+    because: tuple[Evidence, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A candidate that the guard refused."""
+
+    iteration: int
+    masker: str
+    changes: tuple[tuple[str, str], ...]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationCounts:
+    """What was made of the trace files."""
+
+    records: int
+    rejected: int  # things that are no usable record
+    elsewhere: int  # records of other system prompts
+    read: int  # traces that candidates were written under
+    held: int  # traces that candidates were measured on
+    sealed: int  # traces that neither has seen, for the verification
+    redacted: bool
+    secrets: Mapping[str, int]  # replaced, by label
+
+
+@dataclass(frozen=True, slots=True)
+class Refinement:
+    """What only a run on conversations has."""
+
+    conversations: ConversationCounts
+    iterations: int
+    proposals: tuple[RefinedEdit, ...]  # what came closest where nothing was accepted
+    refused: tuple[Refusal, ...]
+    metric: str  # of the sealed rows; "" where no target was named
+    marked: str  # the prompt with its [[keep]] marks
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The outcome of `optimize` and `refine`."""
+
+    verdict: Verdict | Literal["unverified"]
+    prompt: str
+    baseline: PromptScore
+    best: PromptScore
+    test: Comparison | None  # None: unverified
+    edits: tuple[AcceptedEdit | RefinedEdit, ...]
+    spend: Spend
+    stopped: str
+    candidates: int  # evaluated, by a target or by likelihood
+    rejected: int  # by the guard, at no cost
+    warnings: tuple[str, ...]
+    run_dir: str
+    front: tuple[PromptScore, ...] = ()  # score against length; see `front`
+    refinement: Refinement | None = None
+
+    def diff(self) -> tuple[Change, ...]:
+        """Words of the baseline and of the best prompt side by side."""
+        return diff(self.baseline.prompt, self.best.prompt)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `result.json` holds; without `refinement` where the run had rows."""
+        values = asdict(self)
+        if self.refinement is None:
+            del values["refinement"]
+        return values
+
+    def _repr_html_(self) -> str:
+        head = f"<b>{self.verdict}</b>"
+        if t := self.test:
+            head += (
+                f": {t.baseline:.3f} → {t.best:.3f} on {t.n} sealed test rows, difference "
+                f"{t.difference:+.3f} (95 % interval {t.low:+.3f} to {t.high:+.3f})"
+            )
+        tags = {"same": "span", "removed": "del", "added": "ins"}
+        body = "".join(
+            f"<{tags[c.kind]}>{html.escape(c.text)}</{tags[c.kind]}>" for c in self.diff()
+        )
+        return f'<p>{head}</p><pre style="white-space:pre-wrap">{body}</pre>'
+
+
+Sources = Mapping[str, tuple[str, str]]  # id -> (message, right answer or feedback)
+
+
+def make_result(
+    state: State,
+    sources: Sources,
+    spend: Spend,
+    warnings: Sequence[str],
+    run_dir: str,
+) -> Result:
+    """`sources`: what every row or trace says, to name the conversations that an edit rests on."""
+    baseline, best = (_prompt_score(state, id) for id in (state.baseline, state.incumbent))
+    test, failed = None, 0
+    if state.tested is not None:
+        test, failed = compare_rows(state.tested.baseline, state.tested.best)
+    refinement = None
+    if state.traces_read is not None:
+        refinement = _refinement(state, state.traces_read, sources)
+        warnings = (*state.traces_read.notes, *warnings)
+    edit = _accepted if refinement is None else _refined
+    ranked = {id for id, split in state.scores if split == "train"} - {state.baseline}
+    return Result(
+        verdict="unverified" if test is None else test.verdict,
+        prompt=best.prompt,
+        baseline=baseline,
+        best=best,
+        test=test,
+        edits=tuple(edit(state, event, sources) for event in state.accepted),
+        spend=spend,
+        stopped=state.stopped,
+        candidates=len(ranked) or len(state.measured),
+        rejected=len({r.prompt for r in state.rejections}),
+        warnings=(*warnings, *_warnings(state, failed)),
+        run_dir=run_dir,
+        front=tuple(_prompt_score(state, id) for id in front(state)),
+        refinement=refinement,
+    )
+
+
+def write_result(result: Result, run_dir: Path) -> None:
+    """result.json, whole or not at all."""
+    text = orjson.dumps(result.to_dict(), option=orjson.OPT_INDENT_2)
+    temporary = run_dir / f".{RESULT}"
+    temporary.write_bytes(text)
+    temporary.replace(run_dir / RESULT)
+
+
+def read_result(run_dir: Path) -> Result | None:
+    """What `result.json` of a finished run holds; None where there is none yet.
+
+    Raises ConfigError where the file is not one that this remask wrote.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    file = run_dir / RESULT
+    try:
+        return TypeAdapter(Result).validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise ConfigError(
+            f"{file} is not a result of this version of remask ({error.error_count()} problems); "
+            f"`remask resume {run_dir}` writes it anew"
+        ) from None
+
+
+def front(state: State) -> tuple[str, ...]:
+    """The Pareto front of score and length, shortest first: prompts to which none is preferable
+    in both. Only those count that were asked on all validation rows."""
+    ids = sorted(_validated(state), key=lambda id: (state.tokens[id], -_validation(state, id)))
+    found: list[str] = []
+    for id in ids:
+        if not found or _validation(state, id) > _validation(state, found[-1]):
+            found.append(id)
+    return tuple(found)
+
+
+def shortest_within(state: State, points: float) -> str:
+    """The shortest prompt whose validation score is at most `points` of 100 below that of the
+    best prompt. It was chosen by the rows that score it, and never met the test rows."""
+    least = _validation(state, state.incumbent) - points / 100 - 1e-9
+    able = (id for id in front(state) if _validation(state, id) >= least)
+    return next(able, state.incumbent)
+
+
+def _validated(state: State) -> list[str]:
+    scored = {id: rows for (id, split), rows in state.scores.items() if split == "validation"}
+    whole = scored.get(state.baseline, {}).keys()
+    return [id for id, rows in scored.items() if rows.keys() == whole]
+
+
+def _validation(state: State, id: str) -> float:
+    scores = [s for s in state.scores[(id, "validation")].values() if s is not None]
+    return sum(scores) / len(scores)
+
+
+def _prompt_score(state: State, id: str) -> PromptScore:
+    scores = [s for s in state.scores.get((id, "validation"), {}).values() if s is not None]
+    mean = estimate(scores).mean if scores else None
+    return PromptScore(state.prompt(id).text, state.tokens[id], mean)
+
+
+def compare_rows(before: Rows, after: Rows) -> tuple[Comparison, int]:
+    """Rows that failed under either prompt have no difference and are left out, and counted."""
+    pairs = [
+        (a, b)
+        for (_, a, _), (_, b, _) in zip(before, after, strict=True)
+        if a is not None and b is not None
+    ]
+    test = compare([a for a, _ in pairs], [b for _, b in pairs])
+    return test, len(before) - len(pairs)
+
+
+def _accepted(state: State, event: Accepted, sources: Sources) -> AcceptedEdit:
+    proposal = state.proposal(event.round, event.id)
+    return AcceptedEdit(
+        round=event.round,
+        masker=proposal.masker,
+        changes=changes(state, proposal),
+        validation_gain=event.gain,
+        because=tuple(sources[id][0] for id in event.because if id in sources),
+    )
+
+
+def _refinement(state: State, event: TracesRead, sources: Sources) -> Refinement:
+    fields = ConversationCounts.__dataclass_fields__
+    seen = {name: getattr(event, name) for name in fields} | {"secrets": dict(event.secrets)}
+    played = {event.round for event in state.accepted}
+    closest = [
+        best for number in range(state.round) if number not in played
+        if (best := best_of(state, number)) is not None
+    ]  # fmt: skip
+    return Refinement(
+        conversations=ConversationCounts(**seen),
+        iterations=state.round,
+        proposals=tuple(_refined(state, best, sources) for best in closest),
+        refused=tuple(
+            Refusal(event.round + 1, event.masker, changes(state, event), event.reason)
+            for event in state.rejections
+        ),
+        metric=event.metric,
+        marked=state.prompts[state.incumbent],
+    )
+
+
+def best_of(state: State, round: int) -> Measured | None:
+    """The candidate of a round that gains most; None where the guard refused all."""
+    measured = [event for event in state.measured if event.round == round]
+    return min(measured, key=lambda one: (-one.gain, one.id), default=None)
+
+
+def _refined(state: State, event: Accepted | Measured, sources: Sources) -> RefinedEdit:
+    proposal = state.proposal(event.round, event.id)
+    (measured,) = (m for m in state.measured if (m.round, m.id) == (event.round, event.id))
+    rests_on = [a for a in state.attributed if (a.round, a.id) == (event.round, event.id)]
+    return RefinedEdit(
+        iteration=event.round + 1,
+        masker=proposal.masker,
+        changes=changes(state, proposal),
+        places=tuple(start for start, _, _ in proposal.edits),
+        gain=measured.gain,
+        gains=measured.gains,
+        because=tuple(one for event in rests_on for one in _evidence(event, proposal, sources)),
+    )
+
+
+def _evidence(event: Attributed, proposal: Proposed, sources: Sources) -> Iterator[Evidence]:
+    for trace, nats in event.drops:
+        each = iter(nats)
+        drops = tuple(next(each) if text else 0.0 for _, _, text in proposal.edits)
+        query, said = sources.get(trace, ("", ""))
+        yield Evidence(trace, query, said, sum(nats), drops)
+
+
+def changes(state: State, proposal: Proposed | Rejected) -> tuple[tuple[str, str], ...]:
+    """(before, after) of every edit of a candidate."""
+    parent = Prompt.parse(state.prompts[proposal.parent]).text
+    return tuple((parent[start:stop], text) for start, stop, text in proposal.edits)
+
+
+def _warnings(state: State, failed: int) -> list[str]:
+    tested = state.tested
+    if tested is None:
+        return []
+    out = []
+    if tested.silent:
+        labels = ", ".join(repr(label) for label in tested.silent)
+        out.append(f"the target never answered {labels} under the best prompt")
+    if tested.unparsed:
+        out.append(f"no label was found in {tested.unparsed} test responses; scored 0")
+    if failed:
+        out.append(f"{failed} test rows have no score because the call failed; left out")
+    return [*out, *tested.notes]

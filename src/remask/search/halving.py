@@ -1,0 +1,232 @@
+"""The search: halve candidates on paired train rows, validate the winner, keep what is better.
+
+A generator of events over a State. What it yields depends only on (state, plan, rooms), so a run
+that was cut anywhere is resumed by folding the stored events and iterating again: the round that
+was cut is replayed, its target calls come from the cache, and the same events follow. Knows
+nothing of files, faces, models or where candidates come from.
+
+Successive halving follows Jamieson and Talwalkar (arXiv 1502.07943); everything else, including
+the acceptance rule, is our own design and not taken from arXiv 2602.18449.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from remask.errors import BudgetSpent
+from remask.events import (
+    Accepted,
+    Event,
+    Kept,
+    Proposed,
+    Rejected,
+    Rows,
+    Scored,
+    Started,
+    State,
+    Stopped,
+    advance,
+)
+from remask.ids import rng_for, seed_for
+from remask.ports import Explainer, Proposal, Proposer, Task
+from remask.prompt import Prompt
+from remask.search.plan import Plan, survivors
+from remask.types import Outcome, Split, Trace, mean_score
+
+DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
+
+
+def search(
+    state: State, start: Prompt, plan: Plan, task: Task, proposer: Proposer, seed: int
+) -> Iterator[Event]:
+    """Yield the events of a search from `state` on, up to and including Stopped.
+
+    Raises TargetRefused and TargetUnreliable. A spent budget ends it as Stopped.
+    """
+    if state.stopped:
+        return
+    try:
+        for event in _opening(state, start, plan, task, proposer, seed):
+            yield event
+            state = advance(state, event)
+        while state.round < plan.rounds and state.stale < plan.patience:
+            if _perfect(state):
+                yield Stopped("every validation row that was asked is right already")
+                return
+            for event in _round(state, plan, task, proposer, seed):
+                yield event
+                state = advance(state, event)
+    except BudgetSpent as spent:
+        yield Stopped(f"budget: {spent}")
+        return
+    why = "no better prompt" if state.stale >= plan.patience else "all rounds played"
+    yield Stopped(f"{why} in {state.stale} rounds" if state.stale else why)
+
+
+def final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome], list[Outcome]]:
+    """The sealed test: both prompts on all test rows, each scored once.
+
+    Raises BudgetSpent and TargetUnreliable.
+    """
+    ids = task.ids("test")
+    before = task.evaluate(baseline, ids)
+    after = before if best.text == baseline.text else task.evaluate(best, ids)
+    mean_score(before)
+    mean_score(after)
+    return before, after
+
+
+def _opening(
+    state: State, start: Prompt, plan: Plan, task: Task, proposer: Proposer, seed: int
+) -> Iterator[Event]:
+    """The baseline on the validation rows, unless the state has it already."""
+    if not state.baseline:
+        yield Started(start.marked(), start.id, proposer.count(start.text))
+    if (start.id, "validation") not in state.scores:
+        yield _score(task, start, "validation", _validation(task, plan, seed), 0)[0]
+
+
+def _validation(task: Task, plan: Plan, seed: int) -> tuple[str, ...]:
+    """The validation rows that are asked: the same ones in all of a search."""
+    ids = tuple(task.ids("validation"))
+    chosen = rng_for(seed, "validation").permutation(len(ids))[: plan.validated(len(ids))]
+    return tuple(ids[i] for i in sorted(chosen))
+
+
+def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) -> Iterator[Event]:
+    """One round: traces of the incumbent, candidates, halving, validation, verdict."""
+    number, parent = state.round, state.prompt(state.incumbent)
+    order = rng_for(seed, number, "rows").permutation(len(task.ids("train")))
+    ids = tuple(task.ids("train")[i] for i in order[: sum(plan.rungs)])
+    event, outcomes = _score(task, parent, "train", ids, number)
+    yield event
+    heard = {o.example: o.trace for o in outcomes if o.trace is not None}
+    traces = tuple(heard.values())
+
+    alive: list[Proposal] = []
+    for proposal in _proposals(state, plan, proposer, parent, traces, seed):
+        if proposal.objection:
+            yield Rejected.of(number, parent, proposal)
+        else:
+            alive.append(proposal)
+            yield Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
+    if not alive:
+        yield Kept(number, "no candidate passed the guard")
+        return
+
+    soft = {o.example: o.soft for o in outcomes if o.status == "scored"}
+    ahead = {p.prompt.id: _Lead() for p in alive}
+    seen = 0
+    for rung, rows in enumerate(plan.rungs):
+        batch = ids[seen : seen + rows]
+        seen += rows
+        for proposal in alive:
+            event, outcomes = _score(task, proposal.prompt, "train", batch, number)
+            yield event
+            ahead[proposal.prompt.id].add(outcomes, soft, proposal.shown)
+        alive.sort(key=lambda p: (-ahead[p.prompt.id].mean, p.prompt.id))
+        if rung + 1 < len(plan.rungs):
+            alive = alive[: survivors(len(alive))]
+    winner = alive[0]
+    if ahead[winner.prompt.id].mean <= 0:
+        yield Kept(number, "no candidate was ahead on the train rows")
+        return
+    yield from _verdict(state, plan, task, proposer, parent, winner, heard, seed)
+
+
+def _verdict(
+    state: State,
+    plan: Plan,
+    task: Task,
+    proposer: Proposer,
+    parent: Prompt,
+    winner: Proposal,
+    heard: dict[str, Trace],
+    seed: int,
+) -> Iterator[Event]:
+    """The winner on the validation rows; the plan's rule says whether it is accepted.
+
+    `heard`: the trace of each train row that the proposals were drawn from.
+    """
+    ids = _validation(task, plan, seed)
+    event, _ = _score(task, winner.prompt, "validation", ids, state.round)
+    yield event
+    gains = _leads(event.rows, state.scores[(parent.id, "validation")])
+    total = sum(gains)
+    if not plan.accepts(gains, _leads(event.rows, state.scores[(state.baseline, "validation")])):
+        why = f"validation: {total:+.3g} points over {len(gains)} rows"
+        yield Kept(state.round, f"{why}, too close to chance" if total > 0 else why)
+        return
+    because: tuple[str, ...] = ()
+    if isinstance(proposer, Explainer):
+        rows = {trace.id: row for row, trace in heard.items()}
+        drops = proposer.explain(winner, tuple(heard.values()))
+        because = tuple(rows[drop.trace] for drop in drops)
+    yield Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), because)
+
+
+def _leads(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
+    """Score minus that before, on the rows that have both."""
+    pairs = [(score, before.get(id)) for id, score, _ in rows]
+    return [a - b for a, b in pairs if a is not None and b is not None]
+
+
+def _proposals(
+    state: State,
+    plan: Plan,
+    proposer: Proposer,
+    parent: Prompt,
+    traces: Sequence[Trace],
+    seed: int,
+) -> Iterator[Proposal]:
+    """Up to plan.candidates unseen proposals without objection; and all rejected ones."""
+    seen, enough = set(state.seen_before(state.round)), plan.candidates
+    for draw in range(DRAWS):
+        drawn_from = seed_for(seed, state.round, "propose", draw)
+        for proposal in proposer.propose(parent, traces, plan.candidates, drawn_from):
+            if proposal.prompt.id not in seen:
+                seen.add(proposal.prompt.id)
+                enough -= not proposal.objection
+                yield proposal
+            if not enough:
+                return
+
+
+def _score(
+    task: Task, prompt: Prompt, split: Split, ids: Sequence[str], number: int
+) -> tuple[Scored, list[Outcome]]:
+    """Evaluate; refuses (TargetUnreliable) where too many rows failed."""
+    outcomes = task.evaluate(prompt, ids)
+    mean_score(outcomes)
+    return Scored(number, prompt.id, split, rows_of(outcomes)), outcomes
+
+
+def rows_of(outcomes: Sequence[Outcome]) -> Rows:
+    """The part of outcomes that events keep."""
+    return tuple((o.example, o.score if o.status == "scored" else None, o.soft) for o in outcomes)
+
+
+@dataclass(slots=True)
+class _Lead:
+    """How far a candidate is ahead of its parent on train rows so far, in soft scores: their noise
+    is smaller than that of right or wrong, and on few rows that decides who survives."""
+
+    total: float = 0.0
+    rows: int = 0
+
+    def add(
+        self, outcomes: Sequence[Outcome], parent: dict[str, float], shown: Sequence[str]
+    ) -> None:
+        """Rows whose answers stand in one of the two prompts show nothing and are left out."""
+        for o in outcomes:
+            if o.status == "scored" and o.example in parent and o.example not in shown:
+                self.total += o.soft - parent[o.example]
+                self.rows += 1
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.rows if self.rows else 0.0
+
+
+def _perfect(state: State) -> bool:
+    scores = state.scores[(state.incumbent, "validation")].values()
+    return all(score is None or score >= 1 for score in scores)

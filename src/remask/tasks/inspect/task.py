@@ -1,0 +1,343 @@
+"""Any task of Inspect as what is optimised: its samples are the rows, its scorers decide.
+
+Knows Inspect's tasks, samples, scores and logs. The models come from outside, metered and with the
+prompt under test in place (ports.AgentModels); so nothing here knows budgets, providers or search.
+The task's own code is not changed: solver, tools, sandboxes and scorers run as Inspect runs them.
+"""
+
+import contextlib
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import inspect_ai
+from inspect_ai import Task as InspectDefinition
+from inspect_ai import task_with
+from inspect_ai._eval.loader import load_tasks
+from inspect_ai._util._async import run_coroutine
+from inspect_ai._util.error import PrerequisiteError
+from inspect_ai._util.platform import platform_init
+from inspect_ai._util.registry import registry_params
+from inspect_ai.dataset import MemoryDataset, Sample
+from inspect_ai.log import EvalSampleSummary, read_eval_log_sample_summaries
+from inspect_ai.scorer import Score, value_to_float
+from inspect_ai.util._display import init_display_type
+
+from remask.data.dataset import Dataset, split_by_hash
+from remask.errors import BackendError, ConfigError
+from remask.ids import content_id
+from remask.prompt import Prompt
+from remask.tasks.inspect.models import AgentModels, Overheard
+from remask.types import Example, Feedback, Outcome, Split, Trace
+
+CHUNK = 32  # samples that one evaluation of Inspect runs at most
+WORDS = {"C", "I", "P", "N", "yes", "no", "true", "false"}  # values that Inspect reads as numbers
+_to_float = value_to_float()
+
+
+@dataclass(frozen=True, slots=True)
+class Suite:
+    """A loaded task: its definition, and its samples by the id of their example."""
+
+    name: str
+    definition: InspectDefinition
+    samples: Mapping[str, Sample]
+    dataset: Dataset
+
+
+def load_suite(name: str, args: Mapping[str, Any], fractions: Sequence[float]) -> Suite:
+    """`name` as `inspect eval` takes it: package/task, or file.py@task. Raises ConfigError.
+
+    The splits are drawn by the content of the samples, equal inputs together: Inspect has none.
+    """
+    definition = _define(name, args)
+    samples = [sample.model_copy(deep=True) for sample in definition.dataset]
+    if not samples:
+        raise ConfigError(f"the Inspect task {name} has no samples")
+    texts = _shown([_input(sample) for sample in samples])
+    splits = split_by_hash((_question(text) for text in texts), fractions)
+    version = f"inspect_ai {inspect_ai.__version__}, version {definition.version}"
+    examples: dict[str, Example] = {}
+    known: dict[str, Sample] = {}
+    for sample, text in zip(samples, texts, strict=True):
+        id = content_id("sample", version, _content(sample))
+        if sample.id is None:
+            sample.id = id
+        target = sample.target if isinstance(sample.target, str) else "\n".join(sample.target)
+        examples[id] = Example(id, splits[_question(text)], text, target or None)
+        known[id] = sample
+    twice = len(samples) - len(examples)
+    warnings = (f"left out {twice} samples that repeat an earlier one exactly",) if twice else ()
+    return Suite(name, definition, known, Dataset(tuple(examples.values()), warnings))
+
+
+class InspectTask:
+    """Implements ports.Task over a suite.
+
+    `epochs`: runs of each sample whose scores are averaged. `scorer`: NAME, or NAME/KEY for one
+    value of a score that has several; "": the first. `log_dir`: where Inspect writes its logs.
+    """
+
+    labels: tuple[str, ...] = ()
+
+    def __init__(
+        self,
+        suite: Suite,
+        models: AgentModels,
+        *,
+        epochs: int,
+        scorer: str,
+        concurrency: int,
+        log_dir: Path,
+    ) -> None:
+        self._suite = suite
+        self._models = models
+        self._epochs = epochs
+        self._scorer = scorer
+        self._concurrency = concurrency
+        self._log_dir = log_dir
+
+    def ids(self, split: Split) -> tuple[str, ...]:
+        """The samples of a split, in the order of their ids: tasks like to shuffle theirs."""
+        return tuple(sorted(e.id for e in self._suite.dataset.examples if e.split == split))
+
+    def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
+        """One Outcome per id, in order. What was scored before is not run again.
+
+        Raises KeyError for an unknown id, BudgetSpent, TargetRefused, and BackendError where
+        Inspect cannot run the task at all.
+        """
+        keys = {id: self._key(prompt, id) for id in ids}
+        known = self._models.known(list(keys.values()))
+        outcomes = {id: _decode(id, known[key]) for id, key in keys.items() if key in known}
+        left = [id for id in keys if id not in outcomes]
+        for at in range(0, len(left), CHUNK):
+            # All that is left, not only this chunk: half an evaluation ranks nothing.
+            self._models.begin(prompt, self._epochs * (len(left) - at))
+            for outcome in self._run(left[at : at + CHUNK]):
+                outcomes[outcome.example] = outcome
+                if outcome.status == "scored":
+                    self._models.keep(keys[outcome.example], _encode(outcome))
+            self._models.end()
+        return [outcomes[id] for id in ids]
+
+    def _key(self, prompt: Prompt, id: str) -> str:
+        parts = (self._models.identity, id, prompt.text, self._epochs, self._scorer)
+        return content_id("inspect outcome", *parts)
+
+    def _run(self, ids: Sequence[str]) -> Iterator[Outcome]:
+        samples = {id: self._suite.samples[id].model_copy(deep=True) for id in ids}
+        runs = run_inspect(
+            self._suite,
+            list(samples.values()),
+            self._models.opened,
+            log_dir=self._log_dir,
+            epochs=self._epochs,
+            max_samples=self._concurrency,
+        )
+        for id, sample in samples.items():
+            own = [run for run in runs if str(run.id) == str(sample.id)]
+            yield _joined(id, [self._outcome(id, sample, run) for run in own])
+
+    def _outcome(self, id: str, sample: Sample, run: EvalSampleSummary) -> Outcome:
+        heard = self._models.overheard(str(run.id), run.epoch)
+        error = heard.error or (run.error or "")
+        if not error and not heard.chat:
+            error = f"the prompt stood in none of the {heard.calls} calls of its model"
+        if error:
+            return Outcome(id, "failed", error=error)
+        value, words = _graded(run.scores or {}, self._scorer)
+        if isinstance(value, str):
+            return Outcome(id, "failed", error=value)
+        return Outcome(id, "scored", value, value, trace=_trace(id, sample, heard, value, words))
+
+
+def run_inspect(
+    suite: Suite,
+    samples: Sequence[Sample],
+    opened: Callable[[], AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]],
+    *,
+    log_dir: Path,
+    **options: Any,
+) -> list[EvalSampleSummary]:
+    """One evaluation by Inspect itself; the summary of each run of a sample.
+
+    Summaries hold scores and explanations. The samples of an agent with a database are megabytes
+    each, and reading them back takes as long as running them. An error in a sample stays there.
+    What the task prints goes to stderr: stdout belongs to remask. Raises BackendError, and
+    KeyboardInterrupt where the user has cancelled it.
+    """
+    definition = task_with(suite.definition, dataset=MemoryDataset(list(samples), suite.name))
+
+    async def evaluate() -> Any:
+        # Not inspect_ai.eval: connections must be closed in the loop that has opened them.
+        async with opened() as (model, roles):
+            logs = await inspect_ai.eval_async(
+                definition,
+                model=model,
+                model_roles=dict(roles),
+                log_dir=str(log_dir),
+                log_level="error",
+                log_realtime=False,
+                log_header_only=True,
+                log_model_api=False,
+                fail_on_error=False,
+                score_display=False,
+                ctl_server=False,
+                **options,
+            )
+        return logs[0]
+
+    platform_init()
+    init_display_type("none")
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            log = run_coroutine(evaluate())
+    except PrerequisiteError as error:
+        raise BackendError(f"Inspect cannot run {suite.name}: {error.message}") from error
+    if log.status == "cancelled":
+        raise KeyboardInterrupt
+    if log.status == "error":
+        why = log.error.message if log.error else "no reason given"
+        raise BackendError(f"Inspect cannot run {suite.name}: {why}")
+    return read_eval_log_sample_summaries(log.location)
+
+
+def _define(name: str, args: Mapping[str, Any]) -> InspectDefinition:
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            found = load_tasks([name], dict(args))
+    except (PrerequisiteError, ImportError, LookupError, OSError) as error:
+        raise ConfigError(f"the Inspect task {name!r} cannot be loaded: {error}") from error
+    except (TypeError, ValueError) as error:  # raised by the task's own function
+        raise ConfigError(f"the Inspect task {name!r} refuses its arguments: {error}") from error
+    if len(found) != 1:
+        what = f"{len(found)} tasks" if found else "no task of Inspect"
+        raise ConfigError(
+            f"{name!r} is {what}; give PACKAGE/TASK, such as inspect_evals/tau2_airline, or "
+            "FILE.py@TASK"
+        )
+    taken = registry_params(found[0])
+    if unknown := sorted(set(args) - set(taken)):
+        raise ConfigError(f"the Inspect task {name} has no argument {unknown[0]!r}")
+    return found[0]
+
+
+# --- samples as rows
+
+
+def _input(sample: Sample) -> str:
+    if isinstance(sample.input, str):
+        return sample.input
+    return "\n".join(message.text for message in sample.input)
+
+
+def _question(text: str) -> str:
+    """What counts as the same input, as for rows of a file."""
+    return " ".join(text.split()).casefold()
+
+
+def _shown(texts: Sequence[str]) -> list[str]:
+    """The inputs without the lines that all of them begin with, such as a preamble."""
+    lines = [text.splitlines() for text in texts]
+    same = 0
+    if len(texts) > 1:
+        for row in zip(*lines, strict=False):
+            if len(set(row)) > 1:
+                break
+            same += 1
+    return ["\n".join(part[same:]) or text for part, text in zip(lines, texts, strict=True)]
+
+
+def _content(sample: Sample) -> str:
+    """Everything of a sample that can change what happens; ids of messages are drawn anew."""
+    value = sample.model_dump(exclude_none=True)
+    if isinstance(value["input"], list):
+        for message in value["input"]:
+            message.pop("id", None)
+    return json.dumps(value, ensure_ascii=True, sort_keys=True, default=str)
+
+
+# --- scores and conversations as outcomes
+
+
+def _graded(scores: Mapping[str, Score], wanted: str) -> tuple[float | str, str]:
+    """The value and the scorer's words; instead of a value a sentence where there is none."""
+    name, _, part = wanted.partition("/")
+    score = scores.get(name) if name else next(iter(scores.values()), None)
+    if score is None:
+        known = ", ".join(scores) or "none"
+        return f"there is no score {name or 'of this sample'!r}; scores: {known}", ""
+    value: Any = score.value
+    if part and isinstance(value, dict):
+        value = value.get(part)
+    if isinstance(value, dict | list) or value is None:
+        keys = f" ({', '.join(map(str, value))})" if isinstance(value, dict) else ""
+        return f"its score has several values{keys}; set task.scorer = NAME/KEY", ""
+    if isinstance(value, str) and value not in WORDS and not _number(value):
+        return f"its score {value!r} is no number", ""
+    number = _to_float(value)
+    if not math.isfinite(number) or not 0 <= number <= 1:
+        return f"its score {number} is not between 0 and 1", ""
+    words = (score.explanation or "").strip()
+    return number, "" if words == (score.answer or "").strip() else words
+
+
+def _number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _trace(id: str, sample: Sample, heard: Overheard, score: float, words: str) -> Trace:
+    """What was asked first, and all that the model said and called.
+
+    The target is a right response only where one response is all there is.
+    """
+    users = [m.content for m in heard.chat if m.role == "user"]
+    said = [m.content for m in heard.chat if m.role == "assistant" and m.content]
+    target = sample.target if isinstance(sample.target, str) else ""
+    return Trace(
+        id=id,
+        query=users[0] if users else "",
+        response="\n".join(said),
+        desired=target if target and len(said) == len(users) == 1 else None,
+        feedback=(Feedback("comment", words),) if words else (),
+        score=score,
+    )
+
+
+def _joined(id: str, tries: Sequence[Outcome]) -> Outcome:
+    """The mean of the epochs; the trace is that of the worst, the one to learn from."""
+    failed = [t for t in tries if t.status == "failed"]
+    if failed or not tries:
+        return failed[0] if failed else Outcome(id, "failed", error="Inspect did not run it")
+    score = sum(t.score for t in tries) / len(tries)
+    worst = min(tries, key=lambda t: t.score)
+    return Outcome(id, "scored", score, score, trace=worst.trace)
+
+
+def _encode(outcome: Outcome) -> dict[str, Any]:
+    trace = outcome.trace
+    assert trace is not None  # every scored outcome has one
+    return {
+        "score": outcome.score,
+        "query": trace.query,
+        "response": trace.response,
+        "desired": trace.desired,
+        "feedback": [note.text for note in trace.feedback],
+        "worst": trace.score,
+    }
+
+
+def _decode(id: str, kept: Mapping[str, Any]) -> Outcome:
+    notes = tuple(Feedback("comment", text) for text in kept["feedback"])
+    trace = Trace(id, kept["query"], kept["response"], kept["desired"], notes, score=kept["worst"])
+    return Outcome(id, "scored", kept["score"], kept["score"], trace=trace)

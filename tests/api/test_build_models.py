@@ -1,0 +1,116 @@
+"""From settings to a denoiser: names, rules, and a whole run with a model from a folder."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+import pytest
+
+import remask
+from fakes import checkpoints
+from fakes.colours import Oracle, rows
+from remask.api.build_models import make_denoiser, memory_of
+from remask.cli.check import examine
+from remask.cli.settings import read
+from remask.config import CommitName, DlmConfig, OrderName, make_config, read_toml
+from remask.dlm.build import ADAPTED_RULE, EmbeddedDenoiser
+from remask.dlm.schedule import COMMITS, ORDERS
+from remask.errors import BackendError, ConfigError
+
+
+def test_the_names_of_the_settings_are_those_of_the_sampler() -> None:
+    assert list(get_args(OrderName)) == list(ORDERS)
+    assert list(get_args(CommitName)) == list(COMMITS)
+
+
+def test_the_default_settings_are_the_embedded_models_own() -> None:
+    denoiser = make_denoiser(DlmConfig())
+    assert isinstance(denoiser, EmbeddedDenoiser)
+    assert denoiser._rule == ADAPTED_RULE
+
+
+def test_every_setting_of_the_rule_arrives() -> None:
+    values = {
+        "temperature": 0.9,
+        "position_temperature": 0.1,
+        "order": "margin",
+        "commit": "factor",
+        "threshold": 0.8,
+        "factor": 2.0,
+        "entropy_bound": 0.5,
+        "block": 8,
+        "top_p": 0.7,
+    }
+    denoiser = make_denoiser(DlmConfig(guidance=0.5, steps=5, **values))
+    assert isinstance(denoiser, EmbeddedDenoiser)
+    assert asdict(denoiser._rule).items() >= values.items()
+    assert (denoiser._guidance, denoiser._steps) == (0.5, 5)
+
+
+@pytest.mark.parametrize("key", ["order", "commit"])
+def test_an_unknown_algorithm_is_refused_with_the_known_ones(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"dlm.{key} = 'luck'.*confidence|.*threshold"):
+        make_config({"prompt": "x", "dlm": {key: "luck"}}, "test")
+
+
+@pytest.mark.parametrize("key", ["elastic", "noise", "doubt", "refresh_window"])
+def test_keys_that_are_gone_are_refused_by_name(key: str) -> None:
+    with pytest.raises(ConfigError, match=f"dlm.{key}"):
+        make_config({"prompt": "x", "dlm": {key: 1}}, "test")
+
+
+@pytest.mark.parametrize("model", ["", "local:", "chat:", "lama"])
+def test_an_unknown_model_is_refused_with_the_known_ones(model: str) -> None:
+    with pytest.raises(
+        ConfigError, match=r"use embedded, embedded:ADAPTER, local:FOLDER.*chat:MODEL"
+    ):
+        make_denoiser(DlmConfig(model=model))
+
+
+def test_a_folder_is_looked_for_beside_its_toml(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "p.md").write_text("Name it.")
+    file = tmp_path / "remask.toml"
+    file.write_text('prompt = "p.md"\n[dlm]\nmodel = "local:model"\n')
+    assert read_toml(file)["dlm"]["model"] == f"local:{tmp_path / 'model'}"
+    file.write_text('prompt = "p.md"\n[dlm]\nmodel = "local:GSAI-ML/LLaDA-8B-Instruct"\n')
+    assert read_toml(file)["dlm"]["model"] == "local:GSAI-ML/LLaDA-8B-Instruct"
+
+
+def test_a_hub_id_needs_a_pinned_revision() -> None:
+    with pytest.raises(BackendError, match="revision"):
+        make_denoiser(DlmConfig(model="local:GSAI-ML/LLaDA-8B-Instruct"))
+
+
+def test_a_run_with_a_model_from_a_folder(tmp_path: Path) -> None:
+    folder = checkpoints.write(checkpoints.ALL["llada"], tmp_path)
+    result = remask.optimize(
+        "Name it. Be brief.",
+        rows(120),
+        target=Oracle(),
+        dlm=f"local:{folder}",
+        budget=500,
+        run_dir=tmp_path / "run",
+        settings={
+            "data": {"split": "split"},
+            "search": {"candidates": 4},
+            "dlm": {"temperature": 2.0, "refresh": 2, "device": "cpu"},
+        },
+    )
+    assert result.verdict == "no evidence"  # random weights know no colours
+    assert result.candidates > 0
+    assert any("the denoiser reused its context" in warning for warning in result.warnings)
+
+
+def test_check_says_what_a_folder_needs(tmp_path: Path) -> None:
+    folder = checkpoints.write(checkpoints.ALL["dream"], tmp_path)
+    (tmp_path / "p.md").write_text("Name it. Be brief.")
+    (tmp_path / "rows.csv").write_text(
+        "input,label,split\n" + "".join(f"{r['input']},{r['label']},{r['split']}\n" for r in rows())
+    )
+    flags = {"data": tmp_path / "rows.csv", "split_column": "split", "dlm": f"local:{folder}"}
+    request = read(str(tmp_path / "p.md"), flags)
+    assert memory_of(request.config.dlm)
+    about = [f.text for f in examine(request).findings if f.about == "dlm"]
+    assert any("GB on" in text for text in about)
+    assert any("the weights are there" in text for text in about)

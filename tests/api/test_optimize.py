@@ -1,0 +1,151 @@
+"""The public API end to end, quickly: a function as target, a scripted denoiser, a real store."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import remask
+from fakes.colours import Oracle, Phrases, rows
+from remask.api.job import Hooks
+from remask.errors import ConfigError
+from remask.events import State
+from remask.runs.store import Store
+
+
+def play(run_dir: Path, oracle: Oracle | None = None, **more: object) -> remask.Result:
+    settings = {
+        "data": {"split": "split"},
+        "search": {"maskers": ["insert", "sentence", "whole"]},
+    }
+    arguments = {"target": oracle or Oracle(), "dlm": Phrases(), "settings": settings, **more}
+    return remask.optimize("Name it. Be brief.", rows(), run_dir=run_dir, **arguments)
+
+
+def test_finds_what_helps_and_says_so(tmp_path: Path) -> None:
+    oracle = Oracle()
+    result = play(tmp_path / "run", oracle)
+    assert result.verdict == "improved"
+    assert "colours" in result.prompt
+    assert result.test.n == 180
+    assert result.test.baseline == 0.5
+    assert result.test.best == 1.0
+    assert 0 < result.test.low <= 0.5 <= result.test.high
+    assert result.spend.calls == oracle.calls <= 2000
+    assert result.edits[-1].validation_gain > 0
+    added = "".join(c.text for c in result.diff() if c.kind == "added")
+    assert "colours" in added
+    assert "<ins>" in result._repr_html_()
+
+
+def test_result_file_holds_the_promised_keys(tmp_path: Path) -> None:
+    result = play(tmp_path / "run")
+    data = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert {"verdict", "prompt", "baseline", "best", "test", "spend"} <= set(data)
+    assert {"n", "baseline", "best", "difference", "low", "high"} <= set(data["test"])
+    assert data["prompt"] == result.prompt
+
+
+def test_same_seed_same_result_other_seed_other_events(tmp_path: Path) -> None:
+    logs = []
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        play(tmp_path / name, seed=seed)
+        with Store.read(tmp_path / name) as store:
+            logs.append(list(store.events()))
+    assert logs[0] == logs[1] != logs[2]
+
+
+@pytest.mark.parametrize("budget", [420, 500, 777])
+def test_ledger_equals_the_calls_counted_by_the_target(tmp_path: Path, budget: int) -> None:
+    oracle = Oracle()
+    result = play(tmp_path / "run", oracle, budget=budget)
+    assert result.spend.calls == oracle.calls <= budget
+    assert result.test.n == 180, "the sealed test was set aside"
+
+
+def test_interrupted_and_resumed_ends_the_same(tmp_path: Path) -> None:
+    whole = play(tmp_path / "whole", seed=3)
+
+    class Cut(Exception):
+        pass
+
+    with Store.read(tmp_path / "whole") as store:
+        events = len(list(store.events()))
+    for stop in range(1, events, 7):
+        seen = 0
+
+        def watch(event: object, state: State, spend: object) -> None:
+            nonlocal seen
+            seen += 1
+            if seen == stop:  # noqa: B023
+                raise Cut
+
+        run_dir = tmp_path / f"cut-{stop}"
+        with pytest.raises(Cut):
+            play(run_dir, seed=3, hooks=Hooks(watch=watch))
+        again = remask.resume(run_dir, target=Oracle(), dlm=Phrases(), rows=rows())
+        assert again.prompt == whole.prompt
+        assert again.test == whole.test
+        assert again.spend.calls == whole.spend.calls
+        with Store.read(run_dir) as a, Store.read(tmp_path / "whole") as b:
+            assert list(a.events()) == list(b.events())
+
+
+def test_resume_refuses_changed_rows_and_names_them(tmp_path: Path) -> None:
+    play(tmp_path / "run")
+    with pytest.raises(ConfigError, match="data_id"):
+        remask.resume(tmp_path / "run", target=Oracle(), dlm=Phrases(), rows=rows(200))
+
+
+def test_a_finished_run_resumes_to_the_same_result_at_no_cost(tmp_path: Path) -> None:
+    result = play(tmp_path / "run")
+    oracle = Oracle()
+    again = remask.resume(tmp_path / "run", target=oracle, dlm=Phrases(), rows=rows())
+    assert oracle.calls == 0
+    assert again.test == result.test
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"budget": 200}, "leaves nothing to search with"),
+        ({"settings": {"serch": {}}}, "unknown key 'serch'"),
+        ({"settings": {"search": {"masker": []}}}, "known here: .*maskers"),
+        ({"target": "gpt"}, "target 'gpt' is unknown"),
+        ({"metric": "bleu"}, "metric 'bleu' is unknown"),
+        ({"input": "{question}"}, "question"),
+        ({"budget": {"usd": 1.0}}, "input_price"),
+    ],
+)
+def test_wrong_settings_are_one_sentence_before_any_call(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        play(tmp_path / "run", **change)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_evaluate_scores_one_split(tmp_path: Path) -> None:
+    oracle = Oracle()
+    found = remask.evaluate(
+        "Name it.", rows(), target=oracle, settings={"data": {"split": "split"}}
+    )
+    assert found.score.mean == 0.5
+    assert found.score.n == 30
+    assert found.spend.calls == oracle.calls == 30
+    assert found.silent == ("blue",)
+
+
+def test_a_label_that_is_never_given_is_a_warning(tmp_path: Path) -> None:
+    settings = {"data": {"split": "split"}, "search": {"maskers": ["insert"]}}
+    result = remask.optimize(
+        "Name it. Be brief.",
+        rows(),
+        target=lambda messages: "red",
+        dlm=Phrases(),
+        settings=settings,
+        run_dir=tmp_path / "run",
+    )
+    assert result.verdict == "no evidence"
+    assert any("never answered 'blue'" in warning for warning in result.warnings)

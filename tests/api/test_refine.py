@@ -1,0 +1,764 @@
+"""Refining without a target: what is read, what measures, what is accepted, and what is said."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given
+from hypothesis import strategies as st
+
+import remask
+from fakes.colours import Phrases
+from fakes.server import Body, Handler, Server, completion
+from remask.cli import main
+from remask.data.prompt_traces import _spread, gather
+from remask.errors import ConfigError, TargetRefused
+from remask.events import Event, Started, State, Stopped, fold
+from remask.ports import Context, Fill, Hole, Proposal, written
+from remask.prompt import Prompt
+from remask.propose.proposer import ExplainingProposer, Recipe
+from remask.runs.budget import Spend
+from remask.runs.result import Evidence, RefinedEdit
+from remask.runs.store import Store
+from remask.sanitize import words
+from remask.search.likelihood import CONTROL, PANELS, Loop, _Windows, gains, panels, refinements
+from remask.types import Feedback, Trace
+
+START = Prompt("Name it. Be brief.")
+LOOP = Loop(iterations=6, candidates=8, traces=4, context_tokens=400)
+SUPPORTED = "Think of colours."
+
+
+@dataclass
+class Listener(Phrases):
+    """Writes one of WORDS into every hole. A word of a text costs 2 nats; under conversations one
+    less where somebody said it, a tenth less for everybody else who did, and a quarter more where
+    nobody did. Conversations of no concern change nothing."""
+
+    contexts: list[Context] = field(default_factory=list)
+    asked: list[tuple[Context, str]] = field(default_factory=list)
+
+    def infill(self, context: Context, canvases: Any, seed: int) -> Any:
+        self.contexts.append(context)
+        return super().infill(context, canvases, seed)
+
+    def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
+        self.asked.append((context, text))
+        said = [
+            set(words(" ".join((trace.query, *(note.text for note in trace.feedback)))))
+            for trace in context
+            if trace not in CONTROL
+        ]
+
+        def lift(word: str) -> float:
+            heard = sum(word in some for some in said)
+            return 0.9 + 0.1 * heard if heard else -0.25 if said else 0.0
+
+        return [sum(-2 + lift(word) for word in words(text[a:b])) for a, b in spans]
+
+
+def trace(i: int, said: str = "Colours!", score: float = 0.0) -> Trace:
+    return Trace(f"t{i}", f"item {i}", "grey", "red", (Feedback("comment", said),), score)
+
+
+def proposer(denoiser: Listener, maskers: tuple[str, ...] = ("insert", "blame")) -> Any:
+    return ExplainingProposer(START, denoiser, Recipe(maskers, 4, 400, 3.0))
+
+
+def play(
+    seed: int = 0, held: str = "Colours!", loop: Loop = LOOP
+) -> tuple[list[Event], State, Listener]:
+    measuring = Listener()
+    read, kept = [trace(i) for i in range(8)], [trace(i, held) for i in range(8, 16)]
+    made = proposer(Listener())
+    events = list(refinements(State(), START, read, kept, loop, made, measuring, seed))
+    return events, fold(events), measuring
+
+
+# --- the loop
+
+
+def test_what_the_conversations_speak_for_is_accepted_and_linked_to_them() -> None:
+    _, state, _ = play()
+    assert state.accepted and all(SUPPORTED in state.prompts[a.id] for a in state.accepted)
+    first = state.accepted[0]
+    proposed = state.proposal(first.round, first.id)
+    assert first.because and set(first.because) <= set(proposed.traces)
+    assert set(first.because) <= {f"t{i}" for i in range(8)}
+    (drops,) = (a.drops for a in state.attributed if (a.round, a.id) == (first.round, first.id))
+    assert tuple(id for id, _ in drops) == first.because
+    written = [text for _, _, text in proposed.edits if text]
+    assert all(len(each) == len(written) and sum(each) > 0 for _, each in drops)
+    assert all(r.reason for r in state.rejections)
+    for one in state.accepted:
+        measured = [m for m in state.measured if m.round == one.round]
+        assert one.gain == next(m.gain for m in measured if m.id == one.id)
+
+
+def test_the_number_of_iterations_is_fixed_and_they_follow_each_other() -> None:
+    events, state, _ = play()
+    incumbent = START.id
+    for number in range(LOOP.iterations):
+        assert {p.parent for p in state.proposals if p.round == number} <= {incumbent}
+        incumbent = next((a.id for a in state.accepted if a.round == number), incumbent)
+    assert isinstance(events[0], Started) and isinstance(events[-1], Stopped)
+    assert state.round == LOOP.iterations == play(held="Nothing.")[1].round
+    assert play(loop=replace(LOOP, iterations=1))[1].round == 1
+
+
+def test_only_held_out_conversations_measure() -> None:
+    """What the read half says and the held-out half does not is not accepted."""
+    _, state, measuring = play(held="Nothing.")
+    assert not state.accepted
+    assert any(SUPPORTED in state.prompts[m.id] for m in state.measured)
+    seen = {t.id for context, _ in measuring.asked for t in context}
+    held = {f"t{i}" for i in range(8, 16)}
+    assert seen & held and seen <= held | {t.id for t in CONTROL}
+
+
+def test_no_text_is_measured_twice_in_a_run() -> None:
+    _, state, _ = play(held="Nothing.")
+    ids = [m.id for m in state.measured]
+    assert len(ids) == len(set(ids)) > 0
+    assert START.id not in ids
+
+
+def test_a_seed_decides_everything() -> None:
+    assert play(1)[0] == play(1)[0]
+    assert play(1)[0] != play(2)[0]
+
+
+@pytest.mark.parametrize("cut", range(0, 60, 7))
+def test_a_loop_that_was_cut_goes_on_with_the_same_events(cut: int) -> None:
+    """As `search` does: the round that was cut is played again and gives the same events."""
+    events, _, _ = play()
+    state = fold(events[:cut])
+    read, kept = [trace(i) for i in range(8)], [trace(i, "Colours!") for i in range(8, 16)]
+    rest = refinements(state, START, read, kept, LOOP, proposer(Listener()), Listener(), 0)
+    whole = [*events[:cut], *(event for event in rest if event not in events[:cut])]
+    assert whole == events
+
+
+# --- the figure
+
+
+def proposal(*edits: tuple[int, int, str], start: Prompt = START) -> Proposal:
+    text, shift = start.text, 0
+    for a, b, new in edits:
+        text = text[: a + shift] + new + text[b + shift :]
+        shift += len(new) - (b - a)
+    return Proposal(Prompt(text), "test", (), edits, (), 0.0)
+
+
+HEARD = (trace(1, "Brief colours."),)  # lifts "brief" and "colours" by 1, other words by -0.25
+
+
+@pytest.mark.parametrize(
+    ("edit", "gain"),
+    [
+        ((12, 17, "vivid"), -0.25 - 1.0),  # brief → vivid
+        ((5, 7, "colours"), 1.0),  # it → colours
+        ((8, 18, ""), -(1.0 - 0.25)),  # "Be brief." goes, which is supported
+        ((0, 8, ""), 0.0),  # "Name it." goes: nobody spoke of it, which is not held against it
+        # Two words more: each must be lifted by as much as the four old ones on average, 0.0625.
+        ((18, 18, " Colours. Brief."), 2.0 - 2 * 0.0625),
+        ((18, 18, " Be kind."), -0.5 - 2 * 0.0625),
+    ],
+)
+def test_gains_by_hand(edit: tuple[int, int, str], gain: float) -> None:
+    ((found,),) = gains(Listener(), [HEARD], Listener().count, START, [proposal(edit)])
+    assert found == pytest.approx(gain)
+
+
+def test_growth_is_free_where_the_text_around_is_not_supported() -> None:
+    nobody = (trace(1, "Colours."),)
+    new = proposal((18, 18, " Colours."))
+    assert gains(Listener(), [nobody], Listener().count, START, [new]) == [(1.0,)]
+
+
+def test_every_panel_counts_alone() -> None:
+    other = (trace(2, "Nothing."),)
+    new = [proposal((5, 7, "colours")), proposal((5, 7, "them"))]
+    found = gains(Listener(), [HEARD, other], Listener().count, START, new)
+    assert found == [(1.0, -0.25), (-0.25, -0.25)]
+
+
+def test_panels_share_no_conversation() -> None:
+    held = [trace(i, score=float(i % 2)) for i in range(11)]
+    found = panels(held, LOOP, Listener().count, remask_rng())
+    ids = [t.id for context in found for t in context]
+    assert len(found) == PANELS and len(ids) == len(set(ids)) == 11
+    assert len(panels(held[:2], LOOP, Listener().count, remask_rng())) == 2
+
+
+def remask_rng() -> Any:
+    from remask.ids import rng_for
+
+    return rng_for(0, "test")
+
+
+@given(st.lists(st.integers(0, 60), min_size=2, max_size=12), st.integers(1, 40))
+def test_windows_hold_every_span_once(cuts: list[int], stretch: int) -> None:
+    text = " ".join(f"word{i}" for i in range(61 * stretch))
+    places = sorted(set(cuts))
+    edges = [place * 6 * stretch for place in places]
+    spans = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False)]
+    found = [part[a:b] for part, inside in _Windows.of(text, spans).parts for a, b in inside]
+    assert found == [text[a:b] for a, b in spans]
+    total = sum(len(part) for part, _ in _Windows.of(text, spans).parts)
+    assert total <= len(text)
+
+
+def test_where_new_texts_stand() -> None:
+    made = proposal((0, 4, "Say"), (8, 12, ""), (18, 18, " Now."))
+    text = made.prompt.text
+    assert [text[a:b] for a, b in written(made)] == ["Say", " Now."]
+
+
+def test_numbers_stay_unless_they_are_freed() -> None:
+    start = Prompt("Refund within 24 hours. Be brief.")
+
+    class Liar(Listener):
+        def infill(self, context: Context, canvases: Any, seed: int) -> Any:
+            return [Fill(("Colours: 48.",) * sum(isinstance(p, Hole) for p in c), -1.0)
+                    for c in canvases]  # fmt: skip
+
+    def refused(free: bool) -> set[str]:
+        loop = replace(LOOP, iterations=1, free_numbers=free)
+        recipe = Recipe(("insert",), 4, 400, 3.0)
+        made = ExplainingProposer(start, Liar(), recipe)
+        some = [trace(i) for i in range(8)]
+        state = fold(refinements(State(), start, some[:4], some[4:], loop, made, Listener(), 0))
+        return {rejected.reason for rejected in state.rejections}
+
+    assert refused(free=False) == {"new number: 48"}
+    assert not refused(free=True)
+
+
+# --- files to traces
+
+
+def line(i: int, system: str | None = None, **more: Any) -> dict[str, Any]:
+    head = [] if system is None else [{"role": "system", "content": system}]
+    user = {"role": "user", "content": more.pop("user", f"item {i}")}
+    answer = {"role": "assistant", "content": more.pop("answer", "grey")}
+    return {"id": f"call {i}", "messages": [*head, user, answer], **more}
+
+
+def save(path: Path, lines: Sequence[dict[str, Any]]) -> Path:
+    path.write_text("\n".join(json.dumps(value) for value in lines))
+    return path
+
+
+SECRET = "ann.lee@example.com"
+
+
+def test_everything_is_redacted_in_the_order_of_the_files(tmp_path: Path) -> None:
+    secret = line(0, user=f"I am {SECRET}", answer=f"Hello {SECRET}", expected=f"Hi {SECRET}")
+    secret["id"] = f"from {SECRET}"
+    secret["feedback"] = [
+        {"name": f"by {SECRET}", "value": f"{SECRET}!", "kind": "human"},
+        {"name": "words", "value": None, "comment": f"Write to {SECRET}", "kind": "human"},
+    ]
+    files = [save(tmp_path / "a.jsonl", [secret]), save(tmp_path / "b.jsonl", [secret, line(1)])]
+    found = gather("Name it.", files)
+    assert SECRET not in repr(found)
+    assert repr(found).count("<EMAIL_1>") >= 10 and "<EMAIL_2>" not in repr(found)
+    assert found.secrets == {"EMAIL": 1}
+    open_ = gather("Name it.", files, hide=False)
+    assert SECRET in repr(open_) and not open_.secrets
+
+
+def test_names_are_made_unique(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.jsonl", [line(0, user=f"item {i}") for i in range(3)])
+    found = gather("Name it.", [file, file])
+    ids = [t.id for t in found.traces]
+    assert len(ids) == len(set(ids)) == 6 and ids[:2] == ["call 0", "call 0 (2)"]
+    assert set(found.asked) == set(ids)
+
+
+SHOP = "You help the customers of a shop. Today is {}. Be short and kind to everybody."
+TRIP = "You plan journeys by train through the mountains, and you never name a price."
+
+
+def test_of_several_system_prompts_only_like_ones_are_used(tmp_path: Path) -> None:
+    lines = [line(i, SHOP.format(day)) for i, day in enumerate(("Monday", "Friday"))]
+    lines += [line(2, TRIP), line(3)]
+    file = save(tmp_path / "a.jsonl", lines)
+    found = gather(SHOP.format("{day}"), [file])
+    assert [t.id for t in found.traces] == ["call 0", "call 1"]
+    assert (found.records, found.elsewhere) == (4, 2)
+    assert any("2 system prompts" in note for note in found.notes)
+    with pytest.raises(ConfigError, match="none of the 2 system prompts"):
+        gather("Classify the sentiment of a film review as positive or negative.", [file])
+
+
+def test_of_one_system_prompt_all_are_used_and_it_is_said(tmp_path: Path) -> None:
+    other = gather("Name it.", [save(tmp_path / "a.jsonl", [line(0, TRIP), line(1, TRIP)])])
+    assert len(other.traces) == 2 and "another system prompt" in other.notes[0]
+    nobody = gather("Name it.", [save(tmp_path / "b.jsonl", [line(0)])])
+    assert "no conversation names" in nobody.notes[0]
+    same = gather(TRIP, [tmp_path / "a.jsonl"])
+    assert not same.notes
+
+
+def test_ratings_without_a_scale_are_named(tmp_path: Path) -> None:
+    file = save(tmp_path / "a.jsonl", [line(0, stars=5), line(1, stars=2)])
+    found = gather("Name it.", [file])
+    assert any("--scale 'stars=WORST..BEST'" in note for note in found.notes)
+    assert [t.score for t in found.traces] == [None, None]
+    declared = gather("Name it.", [file], scales=["stars=1..5"])
+    assert [t.score for t in declared.traces] == [1.0, 0.25]
+
+
+def test_of_many_sources_none_has_more_than_a_hundredth() -> None:
+    sources = [f"s{i}" for i in range(200)] + ["loud"] * 100 + [""] * 100
+    drawn = [(i, (replace(trace(i), source=name), "")) for i, name in enumerate(sources)]
+    kept, dropped = _spread(drawn)
+    counts = Counter(one.source for _, (one, _) in kept)
+    assert counts["loud"] == 4 == 400 // 100 and counts[""] == 100, "an unknown source is no source"
+    assert len(counts) == 202 and (len(kept), dropped) == (304, 96)
+    assert _spread(drawn[150:]) == (drawn[150:], 0), "of few sources all are read"
+
+
+def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
+    long = line(1)
+    long["messages"] += [{"role": "user", "content": "No!"}, {"role": "assistant", "content": "x"}]
+    found = gather("Name it.", [save(tmp_path / "a.jsonl", [line(0), long])])
+    assert found.asked == {"call 0": "item 0"}
+
+
+# --- the whole
+
+
+def log(folder: Path, n: int = 40, **more: Any) -> Path:
+    """Conversations in which somebody asks for colours; every second one has a correction."""
+    lines = [
+        line(
+            i,
+            expected="red" if i % 2 else "blue",
+            feedback=[{"name": "u", "value": False, "comment": "Colours!", "kind": "human"}],
+            **more,
+        )
+        for i in range(n)
+    ]
+    return save(folder / "log.jsonl", lines)
+
+
+def refine(folder: Path, **more: Any) -> remask.Result:
+    more.setdefault("dlm", Listener())
+    more.setdefault("run_dir", folder / "run")
+    more.setdefault("settings", {"search": {"maskers": ["insert"], "traces": 4}})
+    return remask.refine(START.text, more.pop("files", folder / "log.jsonl"), **more)
+
+
+def evidence(found: remask.Result) -> tuple[Evidence, ...]:
+    edit = found.edits[0]
+    assert isinstance(edit, RefinedEdit)
+    return edit.because
+
+
+def untimed(found: remask.Result) -> remask.Result:
+    return replace(found, run_dir="", spend=Spend())
+
+
+def test_without_a_target_nothing_is_verified_and_that_is_said(tmp_path: Path) -> None:
+    log(tmp_path)
+    found = refine(tmp_path)
+    assert found.verdict == "unverified" and found.test is None and found.spend.calls == 0
+    assert SUPPORTED in found.prompt and evidence(found)
+    assert all("item" in one.query and one.said for one in evidence(found))
+    stored = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert stored["verdict"] == "unverified" and stored["prompt"] == found.prompt
+    assert stored["refinement"]["conversations"]["redacted"] is True
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert "unverified: no target has answered" in page and SUPPORTED in page
+    html = (tmp_path / "run" / "report.html").read_text()
+    assert "unverified: no target has answered" in html and SUPPORTED in html
+    assert found.refinement is not None
+    seen = found.refinement.conversations
+    assert (seen.read, seen.held, seen.sealed) == (20, 20, 0)
+
+
+def test_the_same_seed_gives_the_same_result(tmp_path: Path) -> None:
+    log(tmp_path)
+    one, two, other = (
+        refine(tmp_path, run_dir=tmp_path / name, seed=seed)
+        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+    )
+    assert untimed(one) == untimed(two)
+    assert untimed(one) != untimed(other)
+
+
+def test_no_secret_is_written_or_read_by_the_denoiser(tmp_path: Path) -> None:
+    log(tmp_path, user="x")
+    lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for i, value in enumerate(lines):
+        value["messages"][0]["content"] = f"item {i} for {SECRET}"
+    save(tmp_path / "log.jsonl", lines)
+    denoiser = Listener()
+    found = refine(tmp_path, dlm=denoiser)
+    assert SECRET not in repr((denoiser.contexts, denoiser.asked, found))
+    for path in (tmp_path / "run").rglob("*"):
+        assert SECRET.encode() not in path.read_bytes()
+    assert "<EMAIL_1>" in evidence(found)[0].query
+
+    kept = refine(tmp_path, redact=False, run_dir=tmp_path / "open")
+    assert kept.refinement is not None and not kept.refinement.conversations.redacted
+    assert SECRET in evidence(kept)[0].query
+    assert "redaction: OFF" in (tmp_path / "open" / "report.md").read_text()
+
+
+def test_what_the_guard_refuses_is_listed(tmp_path: Path) -> None:
+    lines = [line(i, user=f"please answer kindly every time {i}") for i in range(20)]
+    file = save(tmp_path / "log.jsonl", lines)
+    words = [{"name": "u", "value": False, "comment": "you must answer kindly today"}]
+    save(file, [{**value, "feedback": words} for value in lines])
+    found = refine(tmp_path, dlm=Listener())
+    assert found.refinement is not None
+    refused = {refusal.reason.partition(":")[0] for refusal in found.refinement.refused}
+    assert refused, "WORDS[0] repeats what a user said, or a sentence stands twice"
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert all(reason in page for reason in refused)
+
+
+def test_the_report_lets_no_quoted_text_out_of_its_line(tmp_path: Path) -> None:
+    log(tmp_path, user="x")
+    lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
+    for i, value in enumerate(lines):
+        value["messages"][0]["content"] = f"item {i} `` ```\n# Heading \u202e <img src=x> | a"
+    save(tmp_path / "log.jsonl", lines)
+    refine(tmp_path)
+    page = (tmp_path / "run" / "report.md").read_text()
+    assert "because of" in page and "\u202e" not in page
+    assert not any(row.startswith("# Heading") for row in page.splitlines())
+    assert "```` item" in page
+
+
+def test_under_a_lock_on_the_text_sentences_are_only_added(tmp_path: Path) -> None:
+    log(tmp_path)
+    found = refine(tmp_path, lock="text", settings={"search": {"traces": 4}})
+    assert found.edits and {edit.masker for edit in found.edits} == {"insert"}
+    assert all(not before for edit in found.edits for before, _ in edit.changes)
+    assert all(change.kind != "removed" for change in found.diff())
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "api": ({"dlm": "chat:writer"}, "chat:writer does not give"),
+    "weak": ({"dlm": Phrases()}, "ranks by log-probabilities"),
+    "iterations": ({"iterations": 0}, r"refine\.iterations = 0"),
+    "candidates": ({"candidates": 0}, "candidates"),
+    "key": ({"settings": {"serach": {}}}, "unknown key"),
+    "scale": ({"scales": ["stars"]}, "--scale"),
+    "column": ({"columns": ["colour=x"]}, "--map"),
+    "lock": ({"lock": "rules"}, r"refine\.lock = 'rules'"),
+    "locked": ({"lock": "text", "settings": {"search": {"maskers": ["span"]}}}, "only the masker"),
+    "missing": ({"files": "nowhere.jsonl"}, "no such file"),
+    "target": ({"target": "nothing:x"}, "target 'nothing:x' is unknown"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_input_is_one_sentence_and_leaves_nothing(tmp_path: Path, name: str) -> None:
+    log(tmp_path)
+    more, says = BAD[name]
+    with pytest.raises(ConfigError, match=says) as error:
+        refine(tmp_path, **more)
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_little_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    save(tmp_path / "log.jsonl", [line(0), line(0)])
+    with pytest.raises(ConfigError, match="1 different queries are too few"):
+        refine(tmp_path)
+    (tmp_path / "log.jsonl").write_text('{"foo": 1}\n')
+    with pytest.raises(ConfigError, match="no usable record"):
+        refine(tmp_path)
+
+
+def test_a_result_is_not_overwritten(tmp_path: Path) -> None:
+    log(tmp_path)
+    refine(tmp_path)
+    with pytest.raises(ConfigError, match="holds a run already"):
+        refine(tmp_path, seed=1)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["refine", *map(str, arguments)], prog_name="remask")
+
+
+# --- verification
+
+
+@dataclass
+class Painter:
+    """Answers in colours only where its prompt says so; from `fails` calls on it refuses all."""
+
+    fails: int = 10**9
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def __call__(self, messages: list[dict[str, str]]) -> str:
+        if len(self.asked) >= self.fails:
+            raise TargetRefused("the key is wrong")
+        system, user = messages[0]["content"], messages[-1]["content"]
+        self.asked.append((system, user))
+        number = int(user.split()[-1])
+        return ("red" if number % 2 else "blue") if "colours" in system else "grey"
+
+
+def test_with_a_target_both_prompts_answer_sealed_conversations_once(tmp_path: Path) -> None:
+    log(tmp_path)
+    painter, denoiser = Painter(), Listener()
+    found = refine(tmp_path, target=painter, dlm=denoiser)
+    assert found.verdict == "improved" and found.test is not None and found.refinement is not None
+    assert (found.refinement.metric, found.test.n, found.test.baseline, found.test.best) == (
+        "label",
+        20,
+        0,
+        1,
+    )
+    assert len(painter.asked) == found.spend.calls == 40 == len(set(painter.asked))
+    sealed = {user for _, user in painter.asked}
+    seen = {t.query for c in denoiser.contexts for t in c}
+    seen |= {t.query for c, _ in denoiser.asked for t in c}
+    assert len(sealed) == 20 and seen and seen.isdisjoint(sealed)
+    assert "improved: 0.000 → 1.000" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_the_sealed_rows_do_not_depend_on_seed_or_order(tmp_path: Path) -> None:
+    log(tmp_path)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    (tmp_path / "turned.jsonl").write_text("\n".join(reversed(lines)))
+    rows = []
+    for name, file, seed in (("a", "log", 0), ("b", "turned", 5)):
+        painter = Painter()
+        refine(
+            tmp_path,
+            files=tmp_path / f"{file}.jsonl",
+            target=painter,
+            run_dir=tmp_path / name,
+            seed=seed,
+        )
+        rows.append({user for _, user in painter.asked})
+    assert rows[0] == rows[1] and len(rows[0]) == 20
+
+
+def test_a_refused_target_leaves_the_prompt_and_goes_on_at_no_cost(tmp_path: Path) -> None:
+    log(tmp_path)
+    with pytest.raises(TargetRefused):
+        refine(tmp_path, target=Painter(fails=32))
+    stored = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert stored["verdict"] == "unverified" and SUPPORTED in stored["prompt"]
+    rest = Painter()
+    found = remask.resume(tmp_path / "run", target=rest, dlm=Listener())
+    assert found.verdict == "improved" and len(rest.asked) < 40
+    again = Painter()
+    found = remask.resume(tmp_path / "run", target=again, dlm=Listener())
+    assert found.verdict == "improved" and not again.asked
+    log(tmp_path, n=30)
+    with pytest.raises(ConfigError, match="another configuration: data_id"):
+        remask.resume(tmp_path / "run", target=Painter(), dlm=Listener())
+
+
+def test_the_budget_bounds_the_sealed_rows(tmp_path: Path) -> None:
+    log(tmp_path)
+    painter = Painter()
+    settings = {"search": {"maskers": ["insert"], "traces": 4}, "budget": {"calls": 12}}
+    found = refine(tmp_path, target=painter, settings=settings)
+    assert len(painter.asked) == 12 and found.test is not None and found.test.n == 6
+    assert any("pays for 6 of 20" in w for w in found.warnings)
+    assert any("too few for a verdict" in w for w in found.warnings)
+
+
+def test_an_unchanged_prompt_costs_no_call(tmp_path: Path) -> None:
+    log(tmp_path, n=24)
+    lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
+    save(tmp_path / "log.jsonl", [{**v, "feedback": []} for v in lines])
+    painter = Painter()
+    found = refine(tmp_path, target=painter)
+    assert found.prompt == START.text and found.verdict == "unverified" and not painter.asked
+
+
+def test_what_cannot_be_verified_is_said_before_the_loop(tmp_path: Path) -> None:
+    lines = [line(i, feedback=[{"name": "u", "value": False}]) for i in range(8)]
+    save(tmp_path / "log.jsonl", lines)
+    denoiser = Listener()
+    with pytest.raises(ConfigError, match="nothing to verify with"):
+        refine(tmp_path, target=Painter(), dlm=denoiser)
+    assert not denoiser.contexts and not (tmp_path / "run").exists()
+
+
+def test_a_function_can_judge_where_no_answer_is_known(tmp_path: Path) -> None:
+    lines = [line(i, feedback=[{"name": "u", "value": False, "comment": "Colours!"}])
+             for i in range(60)]  # fmt: skip
+    save(tmp_path / "log.jsonl", lines)
+    found = refine(tmp_path, target=Painter(), metric=lambda row, text: float(text != "grey"))
+    assert found.verdict == "improved" and found.refinement is not None
+    assert found.refinement.metric.startswith("function:")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with prompt and log, in which the embedded denoiser is a Listener."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "prompt.md").write_text(START.text + "\n")
+    log(tmp_path)
+    monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: own or Listener())
+    return tmp_path
+
+
+def test_a_judge_grades_where_no_answer_is_known(here: Path) -> None:
+    """Two prompts, five sealed rows: ten answers and ten verdicts, all counted."""
+    lines = [line(i, feedback=[{"name": "u", "value": False, "comment": "Colours!"}])
+             for i in range(10)]  # fmt: skip
+    save(here / "log.jsonl", lines)
+
+    def reply(handler: Handler, body: Body) -> None:
+        system, user = (message["content"] for message in body["messages"])
+        text = "blue" if "colours" in system else "grey"
+        if body["model"] == "judge":
+            assert "names a colour" in system
+            text = f"Score: {0 if 'grey' in user else 10}"
+        handler.send(200, json.dumps(completion(text)).encode())
+
+    with Server(default=reply) as server:
+        done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run", "--masker", "insert",
+                   "--target", "openai:tiny", "--base-url", server.url, "--judge", "openai:judge",
+                   "--rubric", "It names a colour.", "--json")  # fmt: skip
+        models = Counter(body["model"] for body in server.bodies)
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert models == {"tiny": 10, "judge": 10} and found["spend"]["calls"] == 20
+    assert (found["test"]["baseline"], found["test"]["best"], found["refinement"]["metric"]) == (
+        0,
+        1,
+        "judge",
+    )
+    assert found["verdict"] == "no evidence", "five rows never carry a verdict"
+
+
+# --- the command line
+
+
+def test_the_command_says_what_it_did_and_writes_the_prompt(here: Path) -> None:
+    done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run", "-o", "better.md",
+               "--masker", "insert", "--iterations", 3)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    said = done.output.splitlines()
+    assert any("round 1: accepted" in text and "nats" in text for text in said)
+    assert any(text.startswith("unverified: no target has answered") for text in said)
+    assert any(text.startswith("  because of call ") for text in said)
+    assert "redaction: on; replaced: nothing" in said
+    assert "wrote better.md" in said and "report: run/report.md" in said
+    assert SUPPORTED in (here / "better.md").read_text()
+    again = run("prompt.md", "--traces", "log.jsonl", "-o", "better.md")
+    assert again.exit_code == 2 and "--force" in again.output
+
+
+def test_json_is_one_object_a_line_and_the_result_last(here: Path) -> None:
+    done = run(
+        "prompt.md", "--traces", "log.jsonl", "--run-dir", "run", "--json", "--candidates", 2
+    )
+    found = [json.loads(text) for text in done.stdout.splitlines()]
+    assert [value["kind"] for value in found[:2]] == ["TracesRead", "Started"]
+    assert found[-1]["kind"] == "Result" and found[-1]["verdict"] == "unverified"
+    candidates = Counter(
+        value["round"] for value in found if value["kind"] in ("Proposed", "Rejected")
+    )
+    assert max(candidates.values()) <= 2
+
+
+def test_an_unchanged_prompt_is_said_and_not_printed(here: Path) -> None:
+    save(here / "log.jsonl", [line(i) for i in range(8)])
+    done = run("prompt.md", "--traces", "log.jsonl")
+    assert "the prompt is unchanged: no edit was supported" in done.output.splitlines()
+    assert START.text not in done.output
+
+
+def test_redaction_is_switched_off_in_so_many_words(here: Path) -> None:
+    done = run("prompt.md", "--traces", "log.jsonl", "--redact", "off")
+    assert done.exit_code == 0 and "redaction: OFF" in done.output
+
+
+@pytest.mark.parametrize(
+    ("flags", "says"),
+    [
+        (["--dlm", "chat:x"], "does not give"),
+        (["--judge", "openai:m"], "give --target too"),
+        (["--judge", "openai:m", "--target", "openai:t"], "--rubric"),
+        (
+            ["--judge", "m", "--target", "t", "--metric", "f1", "--rubric", "r"],
+            "exclude each other",
+        ),
+        (["--scale", "x"], "--scale"),
+    ],
+)
+def test_wrong_flags_are_one_sentence(here: Path, flags: list[str], says: str) -> None:
+    done = run("prompt.md", "--traces", "log.jsonl", *flags)
+    assert done.exit_code == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1
+    assert says in done.stderr
+
+
+def test_ctrl_c_stops_between_events_and_resume_ends_like_the_uncut_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import signal
+
+    class Impatient(Listener):
+        def infill(self, context: Context, canvases: Any, seed: int) -> Any:
+            signal.raise_signal(signal.SIGINT)
+            return super().infill(context, canvases, seed)
+
+    whole = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "whole")
+    assert whole.exit_code == 0, whole.output
+    with monkeypatch.context() as patch:
+        patch.setattr("remask.api.job.make_denoiser", lambda config, own: Impatient())
+        done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run")
+    assert done.exit_code == 130 and "remask resume run" in done.stderr
+    shown = CliRunner().invoke(main, ["show", "run"], prog_name="remask")
+    assert shown.exit_code == 0 and "not finished" in shown.output
+    rest = CliRunner().invoke(main, ["resume", "run"], prog_name="remask")
+    assert rest.exit_code == 0, rest.output
+    with Store.read(here / "run") as cut, Store.read(here / "whole") as uncut:
+        assert list(cut.events()) == list(uncut.events())
+    shown = CliRunner().invoke(main, ["show", "run"], prog_name="remask")
+    assert "unverified: no target has answered" in shown.output and "gain in nats" in shown.output
+
+
+# --- with the embedded model
+
+
+def test_the_embedded_model_refines_by_a_few_conversations(tmp_path: Path) -> None:
+    say: Callable[[int], str] = lambda i: ("Sorry, no.", "I cannot help.")[i % 2]  # noqa: E731
+    lines = [
+        line(
+            i,
+            user=f"Where is my parcel number {i}? It should have come on day {i}.",
+            answer=say(i),
+            feedback=[{"name": "u", "value": False, "comment": "Rude, no help.", "kind": "human"}],
+            expected="I am sorry that it is late. I have asked the carrier and will write today.",
+        )
+        for i in range(4)
+    ]
+    save(tmp_path / "log.jsonl", lines)
+    found = remask.refine(
+        "You answer customers. Be short.",
+        tmp_path / "log.jsonl",
+        iterations=1,
+        candidates=2,
+        run_dir=tmp_path / "run",
+        settings={"search": {"traces": 1}},
+    )
+    assert found.refinement is not None
+    assert found.refinement.iterations == 1 and found.verdict == "unverified"
+    assert found.candidates + len(found.refinement.refused) > 0
+    for edit in found.edits:
+        assert isinstance(edit, RefinedEdit) and sum(edit.gains) > 0
+    assert bool(found.edits) == (found.prompt != found.baseline.prompt)

@@ -1,0 +1,579 @@
+"""The command line: exit codes, one-line errors, what is printed, and a whole run with the models.
+
+The run uses the real embedded target and diffusion model on a few rows of the shipped example.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from fakes import ROOT
+from fakes.finished_run import play, record
+from remask.api.job import open_job
+from remask.cli import main
+from remask.cli.interrupt import Interrupted, Watch
+from remask.cli.live import JsonLines, LivePanel, sentence
+from remask.config import make_config
+from remask.events import Kept, State, advance
+from remask.runs.budget import Spend
+from remask.runs.report.read_run import REPORT, look
+from remask.runs.result import RESULT
+from remask.runs.store import Store
+
+EXAMPLE = ROOT / "examples" / "support" / "messages.jsonl"
+DOCS = ROOT / "docs" / "cli.md"
+SIZES = {"train": 8, "validation": 6, "test": 10}
+COLUMNS = ("--input", "{message}", "--expected", "topic", "--split-column", "split")
+LIMIT = 60  # target calls: the sealed test takes 20, the baseline 6
+SMALL = (*COLUMNS, "--answer", "This message is about {label}.", "--max-calls", str(LIMIT))
+TOML = """
+prompt = "prompt.md"
+run_dir = "run"
+data = {path = "rows.jsonl", input = "{message}", expected = "topic", split = "split"}
+metric = {answer = "This message is about {label}."}
+search = {candidates = 4, maskers = ["span", "insert"], context_tokens = 120}
+dlm = {steps = 2}
+budget = {calls = 60}
+"""
+
+
+def remask(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in args], prog_name="remask")
+
+
+def complaint(result: Result) -> str:
+    """The one line on stderr of a command that ended with a user's error."""
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    assert result.stderr.endswith("\n")
+    line = result.stderr.removesuffix("\n")
+    assert "\n" not in line
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to work in, with a prompt and a few rows of the example."""
+    monkeypatch.chdir(tmp_path)
+    fill(tmp_path)
+    return tmp_path
+
+
+def fill(folder: Path) -> None:
+    (folder / "prompt.md").write_text("Classify the message.\n", encoding="utf-8")
+    left = dict(SIZES)
+    with (folder / "rows.jsonl").open("w", encoding="utf-8") as out:
+        for line in EXAMPLE.read_text(encoding="utf-8").splitlines():
+            split = json.loads(line)["split"]
+            if left[split]:
+                left[split] -= 1
+                out.write(line + "\n")
+
+
+# --- help
+
+
+def test_help_loads_nothing_that_takes_time() -> None:
+    heavy = "{'torch', 'transformers', 'scipy', 'openai', 'jinja2', 'numpy', 'pydantic', 'rich'}"
+    code = (
+        "import sys\nfrom remask.cli import main\n"
+        "try:\n    main(['optimize', '--help'])\nexcept SystemExit: pass\n"
+        f"sys.exit(str({heavy} & set(sys.modules) or '') or 0)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize("command", ["", *main.commands])
+def test_the_documentation_shows_the_help_as_it_is(command: str) -> None:
+    words = [command, "--help"] if command else ["--help"]
+    result = CliRunner().invoke(main, words, prog_name="remask", terminal_width=100)
+    assert result.exit_code == 0
+    assert f"```text\n{result.stdout}```" in DOCS.read_text(encoding="utf-8")
+
+
+def test_the_documentation_names_every_exit_code() -> None:
+    text = DOCS.read_text(encoding="utf-8")
+    codes = re.findall(r"^ +(\d+) +", remask("--help").stdout, re.MULTILINE)
+    assert codes == ["0", "1", "2", "3", "4", "130"]
+    for code in codes:
+        assert f"| {code} " in text
+
+
+# --- wrong input: exit code 2, one line, nothing written
+
+MANY = "\n".join(
+    json.dumps({"message": f"message {i}", "topic": "billing", "split": split})
+    for i, split in enumerate(["train", "validation", "test"] * 4)
+)
+BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
+    "no prompt": ({}, ("nope.md", "--data", "rows.jsonl"), r"nope\.md.*no such prompt file"),
+    "a folder": ({}, (".", "--data", "rows.jsonl"), r"folder"),
+    "empty prompt": ({"e.md": " \n"}, ("e.md", "--data", "rows.jsonl"), r"e\.md.*empty"),
+    "no source": ({}, (), r"name a prompt file"),
+    "no toml": ({}, ("other.toml",), r"other\.toml.*no such file"),
+    "no data": ({}, ("prompt.md",), r"--data FILE"),
+    "missing data": ({}, ("prompt.md", "--data", "no.jsonl"), r"no\.jsonl"),
+    "empty data": ({"e.jsonl": ""}, ("prompt.md", "--data", "e.jsonl"), r"e\.jsonl.*empty"),
+    "malformed row": (
+        {"m.jsonl": '{"message": "a"}\n{"message": \n'},
+        ("prompt.md", "--data", "m.jsonl"),
+        r"m\.jsonl:2",
+    ),
+    "unknown column": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", "--input", "{body}", "--expected", "topic"),
+        r"'body'.*message",
+    ),
+    "unknown answer column": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", "--input", "{message}", "--expected", "nope"),
+        r"'nope'.*topic",
+    ),
+    "unknown key": (
+        {"r.toml": 'prompt = "prompt.md"\n[search]\ncandidate = 3\n'},
+        ("r.toml",),
+        r"unknown key 'search\.candidate'.*candidates",
+    ),
+    "not a section": (
+        {"r.toml": 'prompt = "prompt.md"\ndata = 3\n'},
+        ("r.toml", "--input", "{message}"),
+        r"data = 3.*\[data\]",
+    ),
+    "broken toml": ({"r.toml": "prompt = \n"}, ("r.toml",), r"r\.toml.*TOML"),
+    "one class": (
+        {"one.jsonl": MANY},
+        ("prompt.md", "--data", "one.jsonl", *COLUMNS, "--max-calls", "500"),
+        r"same right answer 'billing'",
+    ),
+    "nothing editable": (
+        {"f.md": "[[keep]]All of it.[[/keep]]\n`{x}`"},
+        ("f.md", "--data", "rows.jsonl", *COLUMNS),
+        r"no editable text",
+    ),
+    "open keep": (
+        {"f.md": "Do it.\n[[keep]]All of it."},
+        ("f.md", "--data", "rows.jsonl", *COLUMNS),
+        r"line 2.*never closed",
+    ),
+    "too small a budget": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--max-calls", "26"),
+        r"26 leaves nothing",
+    ),
+    "negative budget": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--max-calls", "-3"),
+        r"budget\.calls = -3",
+    ),
+    "dollars without a price": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--max-usd", "1"),
+        r"input_price",
+    ),
+    "unknown target": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--target", "gpt"),
+        r"'gpt' is unknown",
+    ),
+    "unknown metric": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--metric", "bleu"),
+        r"'bleu' is unknown",
+    ),
+    "too long a prompt": (
+        {"l.md": "Be kind to every customer. " * 1500},
+        ("l.md", "--data", "rows.jsonl", *COLUMNS),
+        r"tokens.*embedded target reads",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_wrong_input_is_one_sentence_and_leaves_nothing(here: Path, name: str) -> None:
+    files, args, expected = BAD[name]
+    for file, text in files.items():
+        (here / file).write_text(text, encoding="utf-8")
+    before = sorted(here.rglob("*"))
+    result = remask("optimize", *args, "--run-dir", "run")
+    assert re.search(expected, complaint(result)), result.stderr
+    assert sorted(here.rglob("*")) == before
+
+
+def test_a_run_directory_is_not_used_twice(here: Path) -> None:
+    play(here / "run")
+    before = (here / "run" / "run.db").read_bytes()
+    args = ("prompt.md", "--data", "rows.jsonl", *SMALL, "--run-dir", "run")
+    assert "holds a run already" in complaint(remask("optimize", *args))
+    assert (here / "run" / "run.db").read_bytes() == before
+    checked = remask("check", *args)
+    assert checked.exit_code == 2
+    assert re.search(r"^run +PROBLEM +run holds a run", checked.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["resume", "show", "report"])
+def test_a_folder_without_a_run_is_named(here: Path, command: str) -> None:
+    assert re.search(r"nowhere.*no run", complaint(remask(command, "nowhere")))
+
+
+def test_an_error_shows_no_control_characters(here: Path) -> None:
+    result = remask("optimize", "prompt.md", "--data", "a\x1b[31m\nb.jsonl")
+    assert "\x1b" not in complaint(result)
+
+
+def test_debug_shows_where_an_error_came_from(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REMASK_DEBUG", "1")
+    assert remask("show", "nowhere").exception is not None
+
+
+def test_a_run_that_another_process_holds_gives_4_and_changed_data_2(here: Path) -> None:
+    data = {"path": str(here / "rows.jsonl"), "input": "{message}", "expected": "topic"}
+    config = make_config({"prompt": "Classify the message.", "data": data}, "test")
+    with open_job(config) as job, Store.create(here / "run", job.record):
+        busy = remask("resume", "run")
+    assert busy.exit_code == 4
+    assert re.fullmatch(r"error: run is in use by process \d+ .*\n", busy.stderr)
+    lines = (here / "rows.jsonl").read_text().splitlines()
+    (here / "rows.jsonl").write_text("\n".join(lines[:-1]))
+    assert "data_id" in complaint(remask("resume", "run"))
+
+
+# --- signals
+
+
+def test_first_signal_stops_at_the_gate_and_second_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with Watch() as watch:
+        watch.gate()
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(Interrupted) as stopped:
+            watch.gate()
+        assert stopped.value.exit_code == 130
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            watch.gate()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_terminate_is_like_one_interrupt() -> None:
+    with Watch() as watch:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted) as stopped:
+            watch.gate()
+    assert stopped.value.exit_code == 143
+
+
+# --- showing a run, without models
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    play(folder)
+    return folder
+
+
+def test_show_prints_diff_verdict_and_candidates(finished: Path) -> None:
+    result = remask("show", finished)
+    assert result.exit_code == 0, result.output
+    assert "Work at level [-5-]{+10" in result.stdout
+    assert re.search(r"^improved: 0\.\d+ → 1\.000 on 40 sealed test rows", result.stdout, re.M)
+    assert "used for selection" in result.stdout
+    assert "because of: question train-" in result.stdout
+    assert "warning: a <b>warning</b>" in result.stdout
+    assert len(re.findall(r"accepted$", result.stdout, re.M)) == len(look(finished).state.accepted)
+    assert "\x1b" not in result.stdout
+
+
+def test_show_json_is_one_object(finished: Path) -> None:
+    value = json.loads(remask("show", finished, "--json").stdout)
+    assert value["finished"] is True
+    assert value["result"] == json.loads((finished / RESULT).read_text())
+    assert len(value["candidates"]) == len(look(finished).state.proposals)
+    assert value["spend"]["calls"] > 0
+
+
+def test_show_of_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
+    play(tmp_path / "run", finish=False)
+    result = remask("show", tmp_path / "run")
+    assert result.exit_code == 0
+    assert f"remask resume {tmp_path / 'run'}" in result.stdout
+    assert "no verdict yet" in result.stdout
+    assert json.loads(remask("show", tmp_path / "run", "--json").stdout)["finished"] is False
+    assert "not finished" in complaint(remask("report", tmp_path / "run"))
+
+
+def test_export_and_report_of_a_run(finished: Path, tmp_path: Path) -> None:
+    file = tmp_path / "best.md"
+    assert remask("export", finished, "-o", file).exit_code == 0
+    assert file.read_text() == look(finished).result.prompt + "\n"  # type: ignore[union-attr]
+    assert "--force" in complaint(remask("export", finished, "-o", file))
+    assert remask("export", finished, "-o", file, "--force").exit_code == 0
+    assert remask("report", finished).exit_code == 0
+    assert (finished / REPORT).read_text().startswith("<!doctype html>")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+@pytest.mark.parametrize("variable", ["NO_COLOR", ""])
+def test_a_terminal_gets_colours_unless_they_are_unwanted(finished: Path, variable: str) -> None:
+    import pty
+
+    ours, theirs = pty.openpty()
+    quiet = ("NO_COLOR", "TERM", "FORCE_COLOR")
+    kept = {k: v for k, v in os.environ.items() if k not in quiet}
+    subprocess.run(
+        [sys.executable, "-c", "from remask.cli import main; main()", "show", str(finished)],
+        stdout=theirs,
+        stderr=theirs,
+        env={**kept, "TERM": "xterm", **({variable: "1"} if variable else {})},
+        check=True,
+    )
+    os.close(theirs)
+    shown = b""
+    while part := _read(ours):
+        shown += part
+    os.close(ours)
+    assert b"improved" in shown
+    assert (b"\x1b" in shown) is not bool(variable)
+
+
+def _read(terminal: int) -> bytes:
+    """What is left to read; a pseudo-terminal ends with an error where nobody writes any more."""
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        return b""
+
+
+# --- following a run
+
+
+def test_every_event_of_a_run_can_be_said_and_drawn(finished: Path) -> None:
+    panel = LivePanel(make_config(record(), "test"), finished, lambda: 61.0)
+    state, lines = State(), []
+    for calls, event in look(finished).history:
+        state = advance(state, event)
+        lines.append(sentence(event, state))
+        panel.event(event, state, Spend(calls=calls))
+    said = [line for line in lines if line]
+    assert said[0].startswith("start: ")
+    assert any(line.startswith("baseline: validation 0.500 (used for selection)") for line in said)
+    assert sum("accepted +" in line for line in said) == len(state.accepted)
+    assert any(line.startswith("search over: ") for line in said)
+    out = StringIO()
+    Console(file=out, width=100, color_system=None).print(panel)
+    assert "best 1.000, baseline 0.500" in out.getvalue()
+    assert "of 2,000" in out.getvalue()
+
+
+def test_the_panel_takes_no_markup_from_a_run(finished: Path) -> None:
+    panel = LivePanel(make_config(record(), "test"), Path("[red]x[/red]\x1b"), lambda: 0.0)
+    panel.event(Kept(0, "[bold]"), State(), Spend())
+    out = StringIO()
+    Console(file=out, width=100, color_system=None).print(panel)
+    assert "[red]x[/red]" in out.getvalue()
+
+
+# --- check against a server
+
+
+class Models(BaseHTTPRequestHandler):
+    """Lists models and counts what else it is asked."""
+
+    answer = (200, b'{"data": [{"id": "tiny"}]}')
+    paths: list[str]
+
+    def do_GET(self) -> None:
+        self.paths.append(self.path)
+        status, body = self.answer
+        self.send_response(status)
+        self.send_header("Location", "http://192.0.2.1/elsewhere")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_POST(self) -> None:
+        self.paths.append(self.path)
+        self.send_error(401)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@dataclass
+class Endpoint:
+    url: str
+    handler: type[Models]
+
+
+@pytest.fixture
+def server() -> Iterator[Endpoint]:
+    handler = type("Counting", (Models,), {"paths": []})
+    with HTTPServer(("127.0.0.1", 0), handler) as http:
+        thread = Thread(target=http.serve_forever, args=(0.02,))
+        thread.start()
+        yield Endpoint(f"http://127.0.0.1:{http.server_address[1]}/v1", handler)
+        http.shutdown()
+        thread.join()
+
+
+def checked(url: str, *more: str) -> Result:
+    target = ("--target", "openai:tiny", "--base-url", url)
+    return remask("check", "prompt.md", "--data", "rows.jsonl", *SMALL, *target, *more)
+
+
+def test_check_finds_all_well_and_makes_no_call(here: Path, server: Endpoint) -> None:
+    (here / "prompt.md").write_text("Classify {x}. [[keep]]Never guess.[[/keep]]")
+    result = checked(server.url)
+    assert result.exit_code == 0, result.output
+    assert server.handler.paths == ["/v1/models"]
+    assert "lists the model" in result.stdout
+    assert "frozen: 'Never guess.'" in result.stdout
+    assert "24 rows: train 8, validation 6, test 10" in result.stdout
+    assert re.search(rf"^calls +\d+ +\d+ +{LIMIT}$", result.stdout, re.M)
+    assert re.search(r"^USD +unknown", result.stdout, re.M)
+    assert result.stdout.endswith("ready\n")
+    assert not (here / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "said"),
+    [(401, 2, "refuses the key"), (404, 0, "no list"), (302, 0, "no list"), (200, 0, "warning")],
+)
+def test_check_says_what_the_server_answers(
+    here: Path, server: Endpoint, status: int, code: int, said: str
+) -> None:
+    server.handler.answer = (status, b'{"data": [{"id": "other"}]}')
+    result = checked(server.url, "--json")
+    assert result.exit_code == code, result.output
+    value = json.loads(result.stdout)
+    assert value["ok"] is (code == 0)
+    assert any(said in f["text"] for f in value["findings"] if f["about"] == "target")
+    assert all(cost["low"] is None or cost["low"] <= cost["high"] for cost in value["costs"])
+
+
+def test_a_target_that_refuses_gives_3(here: Path, server: Endpoint) -> None:
+    target = ("--target", "openai:tiny", "--base-url", server.url)
+    result = remask("eval", "prompt.md", "--data", "rows.jsonl", *COLUMNS, *target)
+    assert result.exit_code == 3, result.output
+    assert result.stdout == ""
+    assert re.fullmatch(r"error: .*401.*\n", result.stderr)
+
+
+def test_check_shows_every_problem_at_once(here: Path) -> None:
+    (here / "prompt.md").write_text("{x}")
+    result = remask(
+        "check", "prompt.md", "--data", "no.jsonl", "--target", "openai:tiny",
+        "--base-url", "http://127.0.0.1:9/v1",
+    )  # fmt: skip
+    assert result.exit_code == 2
+    problems = re.findall(r"^(\w+) +PROBLEM", result.stdout, re.M)
+    assert problems == ["prompt", "data", "target"]
+
+
+# --- a whole run with the embedded models
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.removesuffix("\n").split("\n")]
+
+
+def test_a_run_is_interrupted_resumed_shown_and_exported(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        event = JsonLines.event
+
+        def interrupt(self: JsonLines, *args: Any) -> None:
+            event(self, *args)
+            if args[0].__class__.__name__ == "Proposed":
+                os.kill(os.getpid(), signal.SIGINT)
+
+        patch.setattr(JsonLines, "event", interrupt)
+        (here / "remask.toml").write_text(TOML)
+        cut = remask("optimize", "--json")
+    assert cut.exit_code == 130, cut.output
+    assert f"go on with: remask resume {here / 'run'}" in cut.stderr
+    assert [line["kind"] for line in lines(cut)][-1] == "Proposed"
+    assert not (here / "run" / RESULT).exists()
+
+    whole = remask("resume", "run", "--json")
+    assert whole.exit_code == 0, whole.output
+    events, result = lines(whole)[:-1], lines(whole)[-1]
+    assert [e["kind"] for e in events][-2:] == ["Stopped", "Tested"]
+    assert all(e["spend"]["calls"] <= LIMIT for e in events)
+    assert result["kind"] == "Result"
+    assert result["test"]["n"] == 10
+    assert result["spend"]["calls"] <= LIMIT
+    assert json.loads((here / "run" / RESULT).read_text())["verdict"] == result["verdict"]
+    assert Path(result["report"]).read_text().count(result["verdict"]) >= 1
+
+    again = remask("resume", "run", "--plain")
+    assert again.exit_code == 0
+    assert result["verdict"] in again.stdout
+    assert "\x1b" not in again.stdout + again.stderr
+    assert remask("export", "run", "-o", "best.json").exit_code == 0
+    messages = json.loads((here / "best.json").read_text())
+    assert messages == [{"role": "system", "content": result["prompt"]}]
+
+
+def test_eval_scores_a_prompt(here: Path) -> None:
+    args = ("eval", "prompt.md", "--data", "rows.jsonl", *COLUMNS, "--split", "train")
+    value = json.loads(remask(*args, "--json").stdout)
+    assert value["kind"] == "Evaluation"
+    assert value["score"]["n"] == 8
+    assert value["spend"]["calls"] == 8
+    plain = remask(*args)
+    assert plain.exit_code == 0
+    assert plain.stdout.startswith(f"train: {value['score']['mean']:.3f} on 8 rows")
+    assert sorted(p.name for p in here.iterdir()) == ["prompt.md", "rows.jsonl"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("signals", "said"), [(1, "stopped; go on"), (2, "stopped at once; go on")]
+)
+def test_a_process_is_interrupted_and_its_run_completed(
+    here: Path, signals: int, said: str
+) -> None:
+    command = [sys.executable, "-c", "from remask.cli import main; main()"]
+    (here / "remask.toml").write_text(TOML)
+    child = subprocess.Popen(
+        [*command, "optimize"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        if "baseline" in line:
+            break
+    for _ in range(signals):
+        child.send_signal(signal.SIGINT)
+        if signals > 1:
+            assert child.stderr is not None
+            child.stderr.readline()
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 130
+    assert said in errors
+    done = subprocess.run([*command, "resume", "run"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "\x1b" not in done.stdout
+    assert (here / "run" / REPORT).exists()
+
+
+def test_main_is_the_entry_point() -> None:
+    assert isinstance(main, click.Group)
+    assert 'remask = "remask.cli:main"' in (ROOT / "pyproject.toml").read_text()

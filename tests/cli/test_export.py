@@ -1,0 +1,179 @@
+"""`remask export`: formats by name and by flag, DSPy programs, promptfoo folders, prompt files."""
+
+import json
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from fakes.finished_run import record
+from remask.api.job import open_job
+from remask.cli import main
+from remask.cli.settings import read
+from remask.config import make_config
+from remask.events import Started, encode
+from remask.prompt import Prompt
+from remask.runs.store import Store
+
+
+def remask(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in args], prog_name="remask")
+
+
+def complaint(result: Result) -> str:
+    assert result.exit_code == 2, result.output
+    assert result.stdout == ""
+    return result.stderr
+
+
+def begin(folder: Path, settings: Mapping[str, Any], source: str) -> None:
+    """A run that has begun: its first prompt is its best."""
+    with Store.create(folder, settings) as store:
+        store.append(encode(Started(source, Prompt.parse(source).id, 9)))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    begin(folder, record(), "Be brief. [[keep]]Name {x}.[[/keep]]")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("name", "flags", "expected"),
+    [
+        ("p.md", (), "Name {x}.\n"),
+        ("p.md", ("--marked",), "[[keep]]Name {x}.[[/keep]]\n"),
+        ("p.md", ("--format", "f-string", "--variable", "y"), "Name {{x}}.\n"),
+        ("p.j2", (), "Name {{x}}.\n"),
+        ("p.json", (), "Name {x}."),
+        ("p.langfuse.json", (), "Name {{x}}."),
+        ("p.mlflow.json", ("--name", "other"), '"name": "other"'),
+        ("p.json", ("--format", "langfuse"), '"name": "p"'),
+    ],
+)
+def test_the_best_prompt_of_a_run_in_any_format(
+    run: Path, tmp_path: Path, name: str, flags: tuple[str, ...], expected: str
+) -> None:
+    result = remask("export", run, "-o", tmp_path / name, *flags)
+    assert result.exit_code == 0, result.output
+    assert expected in (tmp_path / name).read_text()
+    assert "Be brief. " in (tmp_path / name).read_text()
+
+
+def test_a_prompt_file_goes_from_tool_to_tool_and_back(tmp_path: Path) -> None:
+    names = ["a.md", "a.langfuse.json", "a.mlflow.json", "a.j2", "a.json", "b.md"]
+    (tmp_path / "a.md").write_text('Give {"k": 1} for {{x}}.\n')
+    for before, after in pairwise(names):
+        assert remask("export", tmp_path / before, "-o", tmp_path / after).exit_code == 0
+    assert (tmp_path / "b.md").read_text() == (tmp_path / "a.md").read_text()
+
+
+def test_a_dspy_program_is_changed_in_place(run: Path, tmp_path: Path) -> None:
+    program = tmp_path / "program.json"
+    source = {"p": {"demos": [1.0], "signature": {"instructions": "old", "fields": []}}}
+    program.write_text(json.dumps(source, indent=3))
+    args = ("export", run, "-o", program, "--program", program)
+    assert "--force" in complaint(remask(*args))
+    assert remask(*args, "--force").exit_code == 0
+    changed = json.loads(program.read_text())
+    assert changed["p"]["signature"].pop("instructions").endswith("Name {x}.")
+    assert program.read_text().startswith('{\n   "p": {\n      "demos": [\n         1.0')
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--format", "dspy"), "needs --program"),
+        (("--format", "text", "--marked"), "exclude each other"),
+        (("--format", "text", "--program", "p.json"), "exclude each other"),
+        (("--program", "no such file"), "cannot be read"),
+        (("--format", "promptfoo"), "promptfooconfig.yaml"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused(
+    run: Path, tmp_path: Path, flags: tuple[str, ...], message: str
+) -> None:
+    assert message in complaint(remask("export", run, "-o", tmp_path / "p.md", *flags))
+    assert list(tmp_path.iterdir()) == []
+
+
+def run_of_texts(folder: Path, target: str) -> Path:
+    """A run in `folder` whose rows are in the file that is returned."""
+    rows = [
+        {"text": f"{s} {n}", "label": ("red", "blue")[n % 2], "split": s}
+        for s in ("train", "validation", "test")
+        for n in range(4)
+    ]
+    data = folder / "rows.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    values = {
+        "prompt": "Name it.",
+        "data": {"path": str(data), "input": "text", "split": "split"},
+        "target": {"model": target},
+    }
+    with open_job(make_config(values, "test")) as job:
+        begin(folder / "run", job.record, "Name it.")
+    return data
+
+
+def test_a_promptfoo_folder_holds_the_test_rows(tmp_path: Path) -> None:
+    data = run_of_texts(tmp_path, "openai:tiny")
+    config = tmp_path / "check" / "promptfooconfig.yaml"
+    args = ("export", tmp_path / "run", "-o", config)
+    result = remask(*args)
+    assert result.exit_code == 0, result.output
+    assert "4 test rows" in result.stdout
+    tests = json.loads((config.parent / "tests.json").read_text())
+    assert [test["vars"]["user_message"] for test in tests] == [f"test {n}" for n in range(4)]
+    assert "exists already" in complaint(remask(*args))
+    data.write_text(data.read_text().replace("test 1", "test one"))
+    assert "has changed since" in complaint(remask(*args, "--force"))
+
+
+def test_promptfoo_cannot_ask_the_embedded_target(tmp_path: Path) -> None:
+    run_of_texts(tmp_path, "embedded")
+    config = tmp_path / "check" / "promptfooconfig.yaml"
+    said = complaint(remask("export", tmp_path / "run", "-o", config))
+    assert "cannot ask the target 'embedded'" in said
+    assert not config.parent.exists()
+
+
+TESTS = """tests:
+  - {vars: {thing: rose, split: train}, assert: [{type: equals, value: red}]}
+  - {vars: {thing: sky, split: validation}, assert: [{type: equals, value: blue}]}
+  - vars: {thing: snow, split: test}
+    threshold: 0.6
+    assert:
+      - {type: icontains, value: white, weight: 2}
+      - {type: not-contains, value: "{% raw %}{%{% endraw %}"}
+"""
+SYSTEM = """prompts:
+  - '[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Of {{thing}}?"}]'
+"""
+USER = "prompts: ['The colour of {{thing}}.']\n"
+
+
+@pytest.mark.parametrize(("prompts", "role"), [(SYSTEM, "system"), (USER, "user")])
+def test_a_promptfoo_run_comes_back_with_its_own_assertions(
+    tmp_path: Path, prompts: str, role: str
+) -> None:
+    source = tmp_path / "promptfooconfig.yaml"
+    source.write_text(prompts + TESTS)
+    config = read(str(source), {"split_column": "split", "target": "openai:tiny"}).config
+    with open_job(config) as job:
+        begin(tmp_path / "run", job.record, config.prompt)
+    made = tmp_path / "check" / source.name
+    assert remask("export", tmp_path / "run", "-o", made).exit_code == 0
+    chat = json.loads((made.parent / "after.json").read_text())
+    assert chat[0] == {"role": role, "content": config.prompt}
+    (test,) = json.loads((made.parent / "tests.json").read_text())
+    assert test["vars"]["thing"] == "snow"
+    assert test["threshold"] == 0.6
+    assert test["assert"] == [
+        {"type": "icontains", "value": "white", "weight": 2},
+        {"type": "not-contains", "value": "{% raw %}{%{% endraw %}"},
+    ]

@@ -1,0 +1,129 @@
+"""`remask traces`: what it says, in words and as JSON, and the copy without secrets."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from remask.cli import main
+from remask.data.trace_reader import read
+from remask.data.trace_record import Record
+
+SYSTEM = "You help the customers of a shop. Today is {}. Be short and kind."
+
+
+def chat(i: int, **more: Any) -> dict[str, Any]:
+    messages = [
+        {"role": "system", "content": SYSTEM.format(("Monday", "Friday")[i % 2])},
+        {"role": "user", "content": f"Where is order {i}? Write to ann@example.com"},
+        {"role": "assistant", "content": "On its way."},
+    ]
+    return {"messages": messages, **more}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Path:
+    path = tmp_path / "log.jsonl"
+    rows = [chat(0, stars=5), chat(1, stars=2, comment="Too short."), chat(2, thumbs="👍"), chat(3)]
+    text = "\n".join(json.dumps(row) for row in rows)
+    path.write_text(text + '\n{"messages": [\n{"foo": 1}\n')
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["traces", *map(str, arguments)])
+
+
+def test_inspect_as_json(log: Path) -> None:
+    done = run("inspect", log, "--json")
+    assert done.exit_code == 0, done.output
+    found = json.loads(done.output)
+    assert found["format"] == "openai-chat" and found["formats"] == {"openai-chat": 4}
+    assert [found[key] for key in ("records", "with_system", "with_feedback")] == [4, 4, 3]
+    assert found["rejected"] == 2
+    assert [(reject["line"], reject["path"]) for reject in found["rejects"]] == [
+        (5, str(log)),
+        (6, str(log)),
+    ]
+    ratings = {rating["name"]: rating for rating in found["ratings"]}
+    assert ratings["stars"]["scale"] is None and ratings["stars"]["range"] == [2.0, 5.0]
+    assert "--scale 'stars=WORST..BEST'" in ratings["stars"]["note"]
+    assert ratings["comment"]["note"] == "1 comments"
+    (system,) = found["systems"]
+    assert system["template"] == SYSTEM.format("{variable_1}")
+    assert (system["count"], system["distinct"]) == (4, 2)
+    assert sorted(system["variables"][0]) == ["Friday", "Monday"]
+
+
+def test_inspect_in_words(log: Path) -> None:
+    done = run("inspect", log, "--scale", "stars=1..5")
+    assert done.exit_code == 0
+    lines = done.output.splitlines()
+    assert lines[0] == "format: openai-chat (4)"
+    assert lines[1] == (
+        "records: 4, 4 with a system prompt, 3 with feedback, 0 with a right response"
+    )
+    assert "feedback 'stars': 2 (human); scale 1 (bad) to 5 (good), declared" in lines
+    assert any("variable_1: 'Friday', 'Monday'" in line for line in lines)
+    assert "rejected: 2" in lines
+    assert f"  {log}:6: no known format (its keys: foo); name its columns with --map" in lines
+
+
+def test_inspect_with_a_map_and_values_outside_the_scale(tmp_path: Path) -> None:
+    path = tmp_path / "rows.csv"
+    path.write_text("frage,antwort,note\nq,a,7\nq,b,2\n")
+    done = run("inspect", path, "--map", "input=frage,output=antwort,score=note",
+               "--scale", "note=1..5")  # fmt: skip
+    assert "format: table (mapped) (2)" in done.output
+    assert "values from 2 to 7: some are outside" in done.output
+    assert run("inspect", path, "--map", "colour=x").exit_code == 2
+
+
+def test_nothing_usable_is_an_error_that_still_shows_why(tmp_path: Path) -> None:
+    path = tmp_path / "page.html"
+    path.write_text("<html>")
+    done = run("inspect", path)
+    assert done.exit_code == 2
+    assert "format: not recognised" in done.output and "holds no JSON" in done.output
+    assert "no usable record was found" in done.output
+    missing = run("inspect", tmp_path / "missing")
+    assert missing.exit_code == 2 and "there is no such file" in missing.output
+
+
+def test_invisible_text_is_written_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    row = chat(0)
+    row["messages"][0]["content"] = "safe\u202eevil\x1b[31m"
+    path.write_text(json.dumps(row))
+    done = run("inspect", path)
+    assert "safe\\u202eevil\\u001b[31m" in done.output
+    assert "\u202e" not in done.output and "\x1b" not in done.output
+
+
+def test_redact_keeps_the_records_and_hides_the_secrets(log: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clean.jsonl"
+    done = run("redact", log, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert done.output == f"wrote {out}: 4 records, 2 rejected (see traces inspect)\n"
+    text = out.read_text()
+    assert "ann@example.com" not in text and text.count("<EMAIL_1>") == 4
+    before = [item for item in read([log]) if isinstance(item, Record)]
+    after = [item for item in read([out]) if isinstance(item, Record)]
+    assert [(r.source.place, r.system, r.turns[1]) for r in before] == [
+        (r.id, r.system, r.turns[1]) for r in after
+    ]
+    assert [r.ratings for r in before] == [r.ratings for r in after]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_redact_overwrites_nothing_by_accident(log: Path, tmp_path: Path) -> None:
+    before = log.read_text()
+    out = tmp_path / "clean.jsonl"
+    out.write_text("mine")
+    assert run("redact", log, "-o", out).exit_code == 2 and out.read_text() == "mine"
+    for path in (log, Path(log.parent, ".", log.name)):
+        assert run("redact", log, "-o", path, "--force").exit_code == 2
+    assert log.read_text() == before
+    assert run("redact", log, "-o", out, "--force").exit_code == 0

@@ -1,0 +1,78 @@
+"""Trajectories of agents: rewards, and the calls that would have been right."""
+
+from typing import Any
+
+from remask.data.formats.tau_bench import NOTHING
+from remask.data.trace_reader import Detector
+from remask.data.trace_record import Item, Record, RejectedRecord, Source
+
+TALK = [
+    {"role": "user", "content": "Cancel it."},
+    {"role": "assistant", "content": "Done."},
+]
+
+
+def items(value: Any) -> list[Item]:
+    format = Detector()(value)
+    assert format is not None
+    return list(format.read(value, Source(format.name, "a.json", 1)))
+
+
+def trial(reward: float, actions: object) -> dict[str, Any]:
+    """One row of a tau-bench results file (tau_bench/types.py: EnvRunResult)."""
+    return {
+        "task_id": 3, "trial": 1, "reward": reward,
+        "info": {"task": {"user_id": "u", "actions": actions},
+                 "reward_info": {"reward": reward, "actions": actions}},
+        "traj": [{"role": "system", "content": "Policy."}, *TALK],
+    }  # fmt: skip
+
+
+def results(*simulations: Any) -> dict[str, Any]:
+    """A tau2-bench results file (src/tau2/data_model/simulation.py: Results)."""
+    action = {"name": "cancel", "arguments": {"id": 7}, "requestor": "assistant"}
+    mine = {"name": "restart", "arguments": {}, "requestor": "user"}
+    return {
+        "info": {"environment_info": {"domain_name": "airline", "policy": "Policy."}},
+        "tasks": [{"id": "t", "evaluation_criteria": {"actions": [mine, action]}}],
+        "simulations": list(simulations),
+    }
+
+
+def simulation(reward: float = 0.0, **more: Any) -> dict[str, Any]:
+    verdict = {"reward": reward, "nl_assertions": [{"nl_assertion": "It refunds.", "met": False}]}
+    return {"id": "s", "task_id": "t", "trial": 0, "messages": TALK, "reward_info": verdict, **more}
+
+
+def test_tau_bench() -> None:
+    action = [{"name": "cancel", "kwargs": {"id": 7}}]
+    (failed,) = items(trial(0.0, action))
+    assert isinstance(failed, Record)
+    assert (failed.system, failed.id) == ("Policy.", "task-3-trial-1")
+    assert failed.desired == "cancel(id=7)"
+    (rating,) = failed.ratings
+    assert (rating.value, rating.kind, rating.scale) == (0.0, "reward", (0.0, 1.0))
+    (idle,) = items(trial(0.0, []))
+    (won,) = items(trial(1.0, action))
+    assert isinstance(idle, Record) and idle.desired == NOTHING
+    assert isinstance(won, Record) and won.desired is None
+
+
+def test_tau2_bench() -> None:
+    found = items(results(simulation(), simulation(1.0), "oops", {**simulation(), "messages": 7}))
+    failed, won, *broken = found
+    assert isinstance(failed, Record) and isinstance(won, Record)
+    assert (failed.system, failed.desired) == ("Policy.", "cancel(id=7)")
+    assert failed.ratings[0].comment == "not met: It refunds."
+    assert won.desired is None
+    assert [item.reason for item in broken if isinstance(item, RejectedRecord)] == [
+        "simulations[2]: expected a simulation, found a text",
+        "simulations[3]: expected a list of messages, found a number",
+    ]
+
+
+def test_a_simulation_that_broke_off_is_no_failure_of_the_agent() -> None:
+    value = simulation(reward_info=None, termination_reason="agent_error")
+    (found,) = items(results(value))
+    assert isinstance(found, RejectedRecord)
+    assert found.reason == "simulations[0]: holds no reward (it ended with: agent_error)"

@@ -1,0 +1,227 @@
+"""Columns, templates, splits, duplicates and leaks."""
+
+from collections import Counter
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remask.data.dataset import (
+    SPLITS,
+    Columns,
+    Dataset,
+    fields,
+    load,
+    render,
+    require_splits,
+    shares,
+    split_by_hash,
+)
+from remask.errors import ConfigError, DataError
+from remask.ids import content_id
+
+LABELLED = Columns("input", "label")
+
+
+def rows(n: int) -> list[dict[str, str]]:
+    return [{"input": f"row {i}", "label": "ab"[i % 2]} for i in range(n)]
+
+
+def counts(dataset: Dataset) -> dict[str, int]:
+    found = Counter(e.split for e in dataset.examples)
+    return {split: found[split] for split in SPLITS}
+
+
+def test_a_template_makes_the_message() -> None:
+    data = [{"premise": "It rains.", "hypothesis": "It is wet.", "label": " entailment ", "n": 3}]
+    columns = Columns("Premise: {premise}\nHypothesis: { hypothesis } {{x}}", "label")
+    (example,) = load(data, columns).examples
+    assert example.input == "Premise: It rains.\nHypothesis: It is wet. {x}"
+    assert example.expected == "entailment"
+    assert example.id == content_id("example", example.input, "entailment")
+    # The answer is not among what may be filled into a prompt.
+    assert example.row == {"premise": "It rains.", "hypothesis": "It is wet.", "n": "3"}
+
+
+def test_a_bare_column_name_is_no_template() -> None:
+    data = [{"a {b}": "yes {c}", "b": "no"}]
+    assert load(data, Columns("a {b}")).examples[0].input == "yes {c}"
+    assert load(data, Columns("{b}")).examples[0].input == "no"
+
+
+@pytest.mark.parametrize(
+    ("columns", "words"),
+    [
+        (Columns("text"), "'text' is no column and names none in {braces}; known: input, label"),
+        (Columns("{{input}}"), "names none"),
+        (Columns(""), "names none"),
+        (Columns("{inptu}"), "input: there is no column 'inptu'; known: input, label"),
+        (Columns("{input.__class__}"), "no column 'input.__class__'"),
+        (Columns("{input!r}"), "no column 'input!r'"),
+        (Columns("{}"), "no column ''"),
+        (Columns("input", "answer"), "expected: there is no column 'answer'"),
+        (Columns("input", "label", "fold"), "split: there is no column 'fold'"),
+        (Columns("{input} {label}", "label"), "holds the right answer"),
+    ],
+)
+def test_wrong_columns_are_named(columns: Columns, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load(rows(2), columns)
+    assert words in str(caught.value)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(st.sampled_from(["a", "b", "c d"]), st.text(), min_size=3),
+    st.lists(st.sampled_from(["{a}", "{ b }", "{c d}", "{{", "}}", "x", "$", "\n"])),
+)
+def test_rendering_substitutes_once_and_evaluates_nothing(
+    values: dict[str, str], parts: list[str]
+) -> None:
+    template = "".join(parts)
+    meaning = {"{a}": values["a"], "{ b }": values["b"], "{c d}": values["c d"],
+               "{{": "{", "}}": "}"}  # fmt: skip
+    assert render(template, values) == "".join(meaning.get(p, p) for p in parts)
+    assert set(fields(template)) <= {"a", "b", "c d"}
+
+
+@pytest.mark.parametrize("attack", ["{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{__class__}"])
+def test_format_syntax_is_only_an_unknown_column(attack: str) -> None:
+    with pytest.raises(KeyError):
+        render(attack, {"a": "x"})
+    assert render("{a}", {"a": attack}) == attack
+
+
+def test_lines_are_named_in_errors(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("input,label,split\nx,a,train\n\ny,,test\n")
+    with pytest.raises(DataError, match=r"a\.csv:4: the right answer is empty \(column label\)"):
+        load(path, LABELLED)
+    path.write_text("input,label,split\nx,a,train\n ,b,test\n")
+    with pytest.raises(DataError, match=r"a\.csv:3: the input is empty \(column input\)"):
+        load(path, LABELLED)
+    path.write_text("input,label,split\nx,a,train\ny,b,holdout\n")
+    with pytest.raises(DataError, match=r"a\.csv:3: unknown split 'holdout'; write one of train"):
+        load(path, Columns("input", "label", "split"))
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"input": "x", "label": "a"}\n{"input": "y"}\n')
+    with pytest.raises(
+        DataError, match=r"a\.jsonl:2: the row has no column 'label'; it has: input"
+    ):
+        load(path, LABELLED)
+    path.write_text('{"input": "x", "more": "a"}\n{"input": "y"}\n')
+    with pytest.raises(DataError, match=r"a\.jsonl:2: the row has no column 'more'"):
+        load(path, Columns("{input} {more}"))
+    path.write_text('{"input": null, "label": "a"}')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the input is empty"):
+        load(path, LABELLED)
+
+
+def test_split_column_and_its_aliases() -> None:
+    names = ["train", "VALID", " dev ", "val", "validation", "test"]
+    data = [{"input": f"{i}", "split": name} for i, name in enumerate(names)]
+    loaded = load(data, Columns("input", split="split"))
+    expected = ["train", "validation", "validation", "validation", "validation", "test"]
+    assert [e.split for e in loaded.examples] == expected
+    assert "split" not in loaded.examples[0].row
+
+
+def test_one_file_per_split(tmp_path: Path) -> None:
+    for name in ("t", "v"):
+        (tmp_path / f"{name}.jsonl").write_text(f'{{"input": "{name}", "label": "{name}"}}')
+    files = {"train": tmp_path / "t.jsonl", "dev": str(tmp_path / "v.jsonl")}
+    loaded = load(files, LABELLED)
+    assert counts(loaded) == {"train": 1, "validation": 1, "test": 0}
+    assert loaded.labels == ("t", "v")
+    loaded = load({"train": files["train"], "test": [{"input": "q", "label": "r"}]}, LABELLED)
+    assert counts(loaded) == {"train": 1, "validation": 0, "test": 1}
+    with pytest.raises(ConfigError, match="unknown split 'holdout'"):
+        load({"holdout": files["train"]}, LABELLED)
+    with pytest.raises(ConfigError, match="validation split is given twice"):
+        load({"dev": files["dev"], "val": files["dev"]}, LABELLED)
+    with pytest.raises(ConfigError, match="keep one"):
+        load(files, Columns("input", "label", "split"))
+    with pytest.raises(ConfigError, match="names no file"):
+        load({}, LABELLED)
+    with pytest.raises(ConfigError, match="data has no rows"):
+        load(iter([]), LABELLED)
+
+
+def test_missing_splits_are_counted() -> None:
+    loaded = load(rows(1), LABELLED)
+    with pytest.raises(ConfigError) as caught:
+        require_splits(loaded.examples)
+    assert str(caught.value).count("1") == 1 and "train 0" in str(caught.value)
+    require_splits(loaded.examples, [loaded.examples[0].split])
+    require_splits(load(rows(3), LABELLED).examples)
+
+
+def test_exact_duplicates_are_dropped_and_counted() -> None:
+    again = [{**row, "note": "again"} for row in rows(4)]
+    loaded = load([*rows(10), *again], LABELLED)
+    assert len(loaded.examples) == 10
+    assert loaded.warnings == ("left out 4 rows that repeat an earlier row exactly",)
+    assert [e.input for e in loaded.examples] == [f"row {i}" for i in range(10)]
+    assert not any("note" in e.row for e in loaded.examples)  # the first of equal rows stays
+
+
+def test_a_leak_stays_in_the_most_protected_split() -> None:
+    data = [
+        {"input": "Same thing", "label": "a", "split": "train"},
+        {"input": "same  THING", "label": "a", "split": "test"},
+        {"input": "other", "label": "b", "split": "validation"},
+        {"input": "other", "label": "a", "split": "train"},
+        {"input": "alone", "label": "b", "split": "train"},
+    ]
+    loaded = load(data, Columns("input", "label", "split"))
+    assert [(e.input, e.split) for e in loaded.examples] == [
+        ("same  THING", "test"),
+        ("other", "validation"),
+        ("alone", "train"),
+    ]
+    assert len(loaded.warnings) == 1 and loaded.warnings[0].startswith("left out 2 rows whose")
+
+
+def test_contradicting_answers_share_a_split_and_are_reported() -> None:
+    data = [*rows(20), {"input": "row 3", "label": "z"}]
+    loaded = load(data, LABELLED)
+    assert len({e.split for e in loaded.examples if e.input == "row 3"}) == 1
+    assert loaded.warnings == ("inputs with different right answers: 1; check these rows",)
+    assert loaded.labels == ("a", "b", "z")
+
+
+@settings(deadline=None)
+@given(st.lists(st.text(), max_size=60), st.randoms(use_true_random=False), st.integers(0, 5))
+def test_splits_ignore_order_and_hit_their_counts(inputs, random, seed) -> None:
+    splits = split_by_hash(inputs, seed=seed)
+    random.shuffle(inputs)
+    assert split_by_hash([*inputs, *inputs], seed=seed) == splits
+    found = Counter(splits.values())
+    assert tuple(found[s] for s in SPLITS) == shares(len(set(inputs)), (0.25, 0.25, 0.5))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 10**6), st.integers(0, 100), st.integers(0, 100))
+def test_shares_sum_up_and_are_nearly_exact(total: int, a: int, b: int) -> None:
+    a, b = sorted((a, b))
+    percent = (a, b - a, 100 - b)
+    found = shares(total, tuple(p / 100 for p in percent))
+    assert sum(found) == total
+    assert all(abs(n - Fraction(p * total, 100)) < 1 for n, p in zip(found, percent, strict=True))
+
+
+@pytest.mark.parametrize(
+    "wrong", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.5, -0.5, 0), (float("nan"), 0, 1)]
+)
+def test_wrong_fractions(wrong: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match="sum to 1"):
+        load(rows(4), LABELLED, wrong)
+
+
+def test_the_seed_draws_other_splits() -> None:
+    one, two = load(rows(40), LABELLED), load(rows(40), LABELLED, seed=1)
+    assert counts(one) == counts(two) == {"train": 10, "validation": 10, "test": 20}
+    assert [e.split for e in one.examples] != [e.split for e in two.examples]
+    assert load(rows(40)[::-1], LABELLED).examples == one.examples[::-1]

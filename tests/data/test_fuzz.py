@@ -1,0 +1,135 @@
+"""Whatever stands in a file: items come out, never an exception, and strictness is JSON's own.
+
+A few examples always run; the slow tier runs many of the same.
+"""
+
+import gzip
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from remask.data.prompt_traces import trace_of
+from remask.data.ratings import Seen, known_scales
+from remask.data.strict_json import parse
+from remask.data.tables import mapped
+from remask.data.trace_reader import FORMATS, read
+from remask.data.trace_record import Addition, Record, RejectedRecord, Source, Unusable
+
+READERS = {f.name: f for f in (*FORMATS, mapped({"input": "input.0.a"}))}
+# Keys and words that the readers look for, so that the search gets behind the first door.
+KEYS = (
+    "a", "input", "output", "messages", "role", "content", "type", "text", "tool_calls",
+    "function", "name", "arguments", "id", "call_id", "custom_id", "body", "params", "response",
+    "result", "error", "status_code", "message", "choices", "conversations", "from", "value",
+    "system", "instructions", "prompt", "completion", "chosen", "rejected", "request", "item",
+    "sample", "results", "passed", "score", "feedback", "label", "scale", "kind", "comment",
+    "correction", "expected", "reward", "traj", "info", "reward_info", "actions", "simulations",
+    "tasks", "nl_assertions", "met", "task_id", "weight", "object", "ideal", "model", "policy",
+    "preferred_output", "non_preferred_output", "parts", "refusal", "input_text",
+    "resourceSpans", "scopeSpans", "spans", "attributes", "key", "stringValue", "traceId", "spanId",
+    "context", "parent_id", "events", "trace", "data", "observations", "scores", "inputs",
+    "outputs", "run_type", "feedback_stats", "gradingResult", "success", "promptIdx", "vars",
+    "testCase", "assert", "componentResults", "eval", "samples", "metadata", "name",
+)  # fmt: skip
+WORDS = ("user", "assistant", "system", "tool", "text", "tool_use", "tool_result", "function_call",
+         "reasoning", "response", "human", "gpt", '[{"role":"user"}]', '{"a', "1", "")  # fmt: skip
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS)
+VALUES = st.recursive(
+    LEAVES | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6)
+    ),
+    max_leaves=25,
+)
+OBJECTS = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8)
+SEEDS = [
+    b'{"messages":[{"role":"user","content":"q\\u00e9"},{"role":"assistant","content":"a"}]}\n' * 2,
+    b'[{"prompt":"q","completion":"a","score":1.5},\n {"question":"q","answer":null}]',
+    b'{\n "simulations": [{"messages": [], "reward_info": {"reward": 0}}],\n "tasks": []\n}',
+    b'question,answer,"score"\r\nq,"a, ""b""\n",1\r\n',
+    gzip.compress(b'{"messages":[{"role":"assistant","content":"a"}]}\n'),
+    '{"custom_id":"1","body":{"messages":[]}}\n'.encode("utf-16"),
+]
+EDITS = st.lists(
+    st.tuples(st.integers(0, 400), st.integers(0, 3), st.binary(max_size=3) | st.sampled_from(
+        [b'"', b"{", b"[", b"}", b"]", b",", b"\n", b"\\", b"\0", b"\\ud800", b"NaN", b"1e999"]
+    )),
+    max_size=8,
+)  # fmt: skip
+
+
+def often(quick: int, many: int) -> Callable[[Callable[..., None]], Any]:
+    """The same property with few examples, and in the slow tier with many."""
+
+    def both(check: Callable[..., None]) -> Any:
+        calm = [HealthCheck.too_slow, HealthCheck.data_too_large]
+
+        @pytest.mark.parametrize(
+            "examples", [quick, pytest.param(many, marks=pytest.mark.slow)], ids=["quick", "many"]
+        )
+        def test(examples: int, tmp_path_factory: pytest.TempPathFactory) -> None:
+            folder = tmp_path_factory.mktemp("fuzz")
+            run = settings(max_examples=examples, deadline=None, suppress_health_check=calm)
+            run(given(st.data())(lambda data: check(data, folder)))()
+
+        test.__doc__ = check.__doc__
+        return test
+
+    return both
+
+
+@often(150, 5_000)
+def test_readers_take_any_value(data: Any, folder: Path) -> None:
+    """A reader whose sniff is true yields items or raises Unusable; then a trace can be made."""
+    value = data.draw(OBJECTS | VALUES)
+    for format in READERS.values():
+        if not format.sniff(value):
+            continue
+        try:
+            items = list(format.read(value, Source(format.name, "a.jsonl", 1)))
+        except Unusable as error:
+            assert str(error)
+            continue
+        for item in items:
+            assert isinstance(item, Record | Addition | RejectedRecord)
+            if isinstance(item, Record):
+                seen = {rating.name: Seen() for rating in item.ratings}
+                for rating in item.ratings:
+                    seen[rating.name].add(rating)
+                trace = trace_of(item, known_scales(seen, {}))
+                assert trace.score is None or 0 <= trace.score <= 1
+                assert all(isinstance(turn.text, str) for turn in item.turns)
+
+
+@often(150, 5_000)
+def test_files_take_any_damage(data: Any, folder: Path) -> None:
+    """Good files with bytes put in, taken out and written over."""
+    content = bytearray(data.draw(st.sampled_from(SEEDS)))
+    for place, removed, new in data.draw(EDITS):
+        content[place : place + removed] = new
+    path = folder / data.draw(st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.tsv", "a"]))
+    path.write_bytes(content)
+    for item in read([path]):
+        assert isinstance(item, Record | RejectedRecord)
+        assert not isinstance(item, RejectedRecord) or (item.reason and "\n" not in item.reason)
+
+
+@often(200, 5_000)
+def test_parse_takes_what_json_takes(data: Any, folder: Path) -> None:
+    """What is read equals what Python reads; nothing is read that Python refuses."""
+    text = json.dumps(data.draw(VALUES), ensure_ascii=data.draw(st.booleans()))
+    raw = bytearray(text.encode(errors="surrogatepass"))
+    for place, removed, new in data.draw(EDITS)[:2]:
+        raw[place : place + removed] = new
+    try:
+        found = parse(bytes(raw))
+    except Unusable as error:
+        assert "\n" not in str(error)
+        return
+    expected = json.loads(raw)
+    assert found == expected or any(len(part) > 15 for part in text.split())

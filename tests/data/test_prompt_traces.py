@@ -1,0 +1,105 @@
+"""Records to traces: the score, the desired response, the words, and what is left of an agent."""
+
+from remask.data.prompt_traces import condensed, trace_of, traces
+from remask.data.trace_record import Rating, Record, Source, Turn
+from remask.types import Feedback
+
+SOURCE = Source("openai-chat", "a.jsonl", 1)
+Q, A = Turn("user", "q"), Turn("assistant", "a")
+
+
+def record(
+    *ratings: Rating, turns: tuple[Turn, ...] = (Q, A), desired: str | None = None
+) -> Record:
+    return Record("1", "s", turns, ratings, desired, SOURCE)
+
+
+def test_a_response_rated_well_is_the_desired_one() -> None:
+    good = trace_of(record(Rating("thumbs", True)), {})
+    assert (good.query, good.response, good.desired, good.score) == ("q", "a", "a", 1.0)
+    assert not good.failing
+    bad = trace_of(record(Rating("thumbs", False)), {})
+    assert (bad.desired, bad.score) == (None, 0.0) and bad.failing
+    four = trace_of(record(Rating("stars", 4)), {"stars": (1, 5)})
+    three = trace_of(record(Rating("stars", 3)), {"stars": (1, 5)})
+    assert (four.desired, three.desired) == ("a", None)
+
+
+def test_a_correction_beats_everything() -> None:
+    found = trace_of(record(Rating("r", True, correction="b"), desired="c"), {})
+    assert found.desired == "b"
+    assert found.feedback == (Feedback("correction", "b", 1.0),)
+    assert trace_of(record(desired="c"), {}).desired == "c"
+
+
+def test_words_stand_beside_the_failure() -> None:
+    found = trace_of(
+        record(
+            Rating("tone", "rude", "human"),
+            Rating("stars", 2, "human", "Too long."),
+            Rating("thumbs", False),
+        ),
+        {},
+    )
+    assert found.feedback == (
+        Feedback("label", "tone: rude", None),
+        Feedback("comment", "Too long.", None),  # two stars of how many? the words stay
+        Feedback("score", "", 0.0),
+    )
+    assert found.score == 0.0
+
+
+def test_people_are_trusted_before_rewards_and_judges() -> None:
+    ratings = (Rating("judge", 1, "llm"), Rating("reward", 1, "reward"), Rating("u", 0, "human"))
+    known = {name: (0.0, 1.0) for name in ("judge", "reward", "u")}
+    assert trace_of(record(*ratings), known).score == 0.0
+    assert trace_of(record(*ratings[:2]), known).score == 1.0
+    two = (Rating("u", 0, "human"), Rating("v", True, "human"))
+    assert trace_of(record(*two), known).score == 0.5
+    assert trace_of(record(), known).score is None
+
+
+def test_a_long_chat_keeps_its_beginning_and_its_end() -> None:
+    turns = (Turn("user", "first"), A, Turn("user", "middle"), A, Turn("user", "last"), A)
+    assert condensed(turns) == ("first\n…\nlast", "a")
+    assert condensed((*turns, Turn("user", "bye"))) == ("first\n…\nlast", "a")
+    query, response = condensed((Turn("user", "w " * 5000), Turn("assistant", "v " * 5000)))
+    assert len(query.split()) <= 151 and len(response.split()) <= 151
+    assert query.endswith(" …")
+
+
+def agent(*steps: tuple[str, str], end: str = "Done.") -> tuple[Turn, ...]:
+    turns = [Turn("user", "Book it."), Turn("assistant", "Which?"), Turn("user", "The first.")]
+    for call, answer in steps:
+        turns += [Turn("assistant", call), Turn("tool", answer, call.split("(")[0])]
+    return (*turns, Turn("assistant", end), Turn("user", "###STOP###"))
+
+
+def test_an_agent_is_condensed_to_the_call_that_failed() -> None:
+    steps = (("look(id=1)", "{}"), ("book(id=2)", "Error: no seats"), ("look(id=3)", "{}"))
+    query, response = condensed(agent(*steps))
+    assert query == "Book it.\n…\nThe first."
+    assert response == "book(id=2)\nbook answered: Error: no seats\nDone."
+
+
+def test_without_a_failure_the_last_call_counts() -> None:
+    _, response = condensed(agent(("look(id=1)", "{}"), ("book(id=2)", "ok " * 500)))
+    assert response.startswith("book(id=2)\nbook answered: ok ok")
+    assert response.endswith("…\nDone.") and len(response.split()) < 160
+
+
+def test_a_record_without_a_response_is_a_question_and_its_answer() -> None:
+    found = trace_of(record(turns=(Q,), desired="b"), {})
+    assert (found.query, found.response, found.desired) == ("q", "", "b")
+    assert condensed(()) == ("", "")
+
+
+def test_traces_keep_the_order() -> None:
+    found = traces([record(), record(Rating("t", True))], {})
+    assert [trace.score for trace in found] == [None, 1.0]
+
+
+def test_a_record_without_a_name_is_called_by_its_place() -> None:
+    assert trace_of(Record("", None, (Q, A), (), None, SOURCE), {}).id == "a.jsonl:1"
+    part = Source("tau2-bench", "folder/b.json", 1, "simulations[3]")
+    assert trace_of(Record("", None, (Q, A), (), None, part), {}).id == "b.json:1:simulations[3]"

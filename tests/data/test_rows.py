@@ -1,0 +1,162 @@
+"""Files to rows: what is read, and every complaint with its line."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remask.data.rows import read_rows, rows_of
+from remask.errors import DataError
+
+
+def write(folder: Path, name: str, data: str | bytes) -> Path:
+    path = folder / name
+    path.write_bytes(data.encode() if isinstance(data, str) else data)
+    return path
+
+
+GOOD = [
+    ("a.jsonl", '{"x": "1", "y": "b"}\n', [(1, {"x": "1", "y": "b"})]),
+    ("bom.jsonl", b'\xef\xbb\xbf{"x": "1"}\n', [(1, {"x": "1"})]),
+    ("crlf.jsonl", '{"x": "1"}\r\n{"x": "2"}\r\n', [(1, {"x": "1"}), (2, {"x": "2"})]),
+    ("blank.jsonl", '\n{"x": "1"}\n \n\n{"x": "2"}', [(2, {"x": "1"}), (5, {"x": "2"})]),
+    ("line_separator.jsonl", '{"x": "a\u2028b"}', [(1, {"x": "a\u2028b"})]),
+    ("null.ndjson", '{"x": null}', [(1, {"x": ""})]),
+    ("bool.jsonl", '{"x": true, "y": false}', [(1, {"x": "true", "y": "false"})]),
+    (
+        "number.jsonl",
+        '{"a": 3, "b": 3.0, "c": 0.5, "d": -2, "e": 123456789012345678901}',
+        [(1, {"a": "3", "b": "3", "c": "0.5", "d": "-2", "e": "123456789012345678901"})],
+    ),
+    ("nested.jsonl", '{"x": ["é", 1], "y": {"k": 2}}', [(1, {"x": '["é", 1]', "y": '{"k": 2}'})]),
+    ("spaces.jsonl", '{" x ": " 1 "}', [(1, {"x": " 1 "})]),
+    ("a.json", '[\n {"x": "1"},\n\n {"x":\n "2"}, {"x": "3"}]\n',
+     [(2, {"x": "1"}), (4, {"x": "2"}), (5, {"x": "3"})]),
+    ("a.csv", "x,y\n1,b\n", [(2, {"x": "1", "y": "b"})]),
+    ("bom.csv", b"\xef\xbb\xbfx,y\r\n1,b\r\n", [(2, {"x": "1", "y": "b"})]),
+    ("quoted.csv", 'x,y\n"a, ""b""\nc",d\n\ne,f\n',
+     [(2, {"x": 'a, "b"\nc', "y": "d"}), (5, {"x": "e", "y": "f"})]),
+    ("blank.csv", "\n x , y \n\n1,\n", [(4, {"x": "1", "y": ""})]),
+    ("one.csv", "x\na\n\nb\n", [(2, {"x": "a"}), (4, {"x": "b"})]),
+    ("a.tsv", "x\ty\n1,5\tb\n", [(2, {"x": "1,5", "y": "b"})]),
+    ("UPPER.CSV", "x\n1\n", [(2, {"x": "1"})]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "data", "expected"), GOOD, ids=[g[0] for g in GOOD])
+def test_reads(tmp_path: Path, name: str, data: str | bytes, expected: list) -> None:
+    rows = read_rows(write(tmp_path, name, data))
+    assert [(row.line, dict(row.values)) for row in rows] == expected
+
+
+DEEP = "[" * 200_000
+BAD = [  # name, content, line in the error (None: the whole file), words of the message
+    ("empty.jsonl", "", None, "empty"),
+    ("blank.jsonl", " \n\r\n", None, "empty"),
+    ("header.csv", "x,y\n", None, "no rows"),
+    ("none.json", "[]", None, "no rows"),
+    ("kind.parquet", "PAR1", None, "unknown kind of file '.parquet'"),
+    ("noend", "{}", None, "unknown kind of file ''"),
+    ("cut.jsonl", '{"x": "1"}\n{"x": "2', 2, "malformed JSON (Unterminated string"),
+    ("comma.jsonl", '{"x": "1",}', 1, "malformed JSON"),
+    ("quote.jsonl", "{'x': 1}", 1, "malformed JSON"),
+    ("two.jsonl", '{"x": 1} {"x": 2}', 1, "one object per line"),
+    ("pretty.jsonl", '{\n"x": 1\n}', 1, "malformed JSON"),
+    ("text.jsonl", 'hello\n{"x": 1}', 1, "malformed JSON"),
+    ("list.jsonl", '{"x": 1}\n["x"]', 2, "found an array"),
+    ("string.jsonl", '"x"', 1, "found a string"),
+    ("null.jsonl", "null", 1, "found null"),
+    ("number.jsonl", "12", 1, "found the value 12"),
+    ("nan.jsonl", '{"x": NaN}', 1, "NaN is not a JSON number"),
+    ("inf.jsonl", '{"x": 1e999}', 1, "'x': inf is not a finite number"),
+    ("deep_inf.jsonl", '{"x": [1e999]}', 1, "'x'"),
+    ("huge.jsonl", '{"x": ' + "9" * 5000 + "}", 1, "malformed JSON"),
+    ("deep.jsonl", '{"x": ' + DEEP + "}", 1, "nested too deeply"),
+    ("twice.jsonl", '{"x": 1, "x": 2}', 1, "'x' appears twice"),
+    ("strip.jsonl", '{"x": 1, " x": 2}', 1, "'x' appears twice"),
+    ("surrogate.jsonl", '{"x": "\\ud800"}', 1, "surrogate"),
+    ("nul.jsonl", '{"x": "1"}\n{"x": "\0"}', 2, "NUL"),
+    ("escaped_nul.jsonl", '{"x": "\\u0000"}', 1, "NUL"),
+    ("latin.jsonl", b'{"x": "1"}\n{"x": "caf\xe9"}', 2, "0xe9 is not UTF-8"),
+    ("utf16.jsonl", '{"x": 1}'.encode("utf-16"), 1, "not UTF-8"),
+    ("utf16le.jsonl", '{"x": 1}'.encode("utf-16-le"), 1, "NUL"),
+    ("control.jsonl", '{"x": "a\tb"}', 1, "control character"),
+    ("object.json", '\n{"x": 1}', 2, "array of objects"),
+    ("lines.json", '{"x": 1}\n{"x": 2}', 1, "array of objects"),
+    ("open.json", '[{"x": 1}', 1, "expected , or ]"),
+    ("opened.json", '[{"x": 1},\n', 2, "malformed JSON"),
+    ("missing.json", '[{"x": 1}\n{"x": 2}]', 2, "expected , or ]"),
+    ("more.json", '[{"x": 1}]\n\n]', 3, "behind the array"),
+    ("trailing.json", '[{"x": 1},\n]', 2, "comma before ]"),
+    ("inner.json", '[{"x": 1},\n {"x":\n oops}]', 3, "malformed JSON"),
+    ("element.json", '[{"x": 1},\n 5]', 2, "found the value 5"),
+    ("more.csv", "x,y\n1,2\na,b,c\n", 3, "3 fields where the header has 2"),
+    ("less.csv", "x,y\n1\n", 2, "1 fields where the header has 2"),
+    ("after_quoted.csv", 'x,y\n"a\nb",c\n1\n', 4, "1 fields"),
+    ("twice.csv", "x,y, x\n1,2,3\n", 1, "'x' appears twice"),
+    ("open.csv", 'x,y\n1,2\n"a,b\nc,d\n', 3, "malformed CSV"),
+    ("after.csv", 'x,y\n"a"b,c\n', 2, "malformed CSV"),
+    ("nul.csv", "x,y\n1,\0\n", 2, "NUL"),
+    ("latin.csv", b"x\n\xff\n", 2, "not UTF-8"),
+    ("field.csv", "x\n" + "a" * 200_000, 2, "malformed CSV (field larger"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "line", "words"), BAD, ids=[b[0] for b in BAD])
+def test_refuses_with_file_and_line(
+    tmp_path: Path, name: str, data: str | bytes, line: int | None, words: str
+) -> None:
+    path = write(tmp_path, name, data)
+    with pytest.raises(DataError) as caught:
+        read_rows(path)
+    assert caught.value.line == line
+    assert words in str(caught.value)
+    assert str(path) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_refuses_what_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_rows(tmp_path / "missing.jsonl")
+    with pytest.raises(DataError, match="not a regular file"):
+        read_rows(tmp_path)
+
+
+def test_rows_from_python_name_their_position() -> None:
+    assert dict(rows_of([{"x": 1, "y": None}], "data")[0].values) == {"x": "1", "y": ""}
+    with pytest.raises(DataError, match="data:2: column 'x': a value of type set"):
+        rows_of([{"x": 1}, {"x": {1}}], "data")
+    loop: list = []
+    loop.append(loop)
+    with pytest.raises(DataError, match="data:1"):
+        rows_of([{"x": loop}], "data")
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(st.dictionaries(st.text(min_size=1), st.text()), min_size=1, max_size=5))
+def test_text_survives_json(tmp_path_factory: pytest.TempPathFactory, records: list) -> None:
+    """Any JSON objects of strings are either read as they are or refused as a whole."""
+    path = tmp_path_factory.mktemp("rows") / "a.jsonl"
+    path.write_text("\n".join(json.dumps(r) for r in records), encoding="utf-8", newline="")
+    try:
+        rows = read_rows(path)
+    except DataError as error:
+        text = json.dumps(records)
+        assert error.line and ("\\u0000" in text or "twice" in str(error) or "\\ud" in text)
+        return
+    assert [dict(r.values) for r in rows] == [
+        {key.strip(): value for key, value in r.items()} for r in records
+    ]
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.binary(max_size=80), st.sampled_from([".jsonl", ".json", ".csv", ".tsv"]))
+def test_random_bytes_never_crash(
+    tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str
+) -> None:
+    path = write(tmp_path_factory.mktemp("rows"), "a" + suffix, data)
+    try:
+        assert read_rows(path)
+    except DataError as error:
+        assert str(path) in str(error)

@@ -1,0 +1,191 @@
+"""Checkpoints of every family as denoisers, end to end: from a folder to fills."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import checkpoints
+from fakes.checkpoints import ALL
+from remask.dlm.build import load_denoiser
+from remask.dlm.canvas import CanvasRow, Window
+from remask.dlm.denoiser import LocalDenoiser, _job, _one_hole
+from remask.dlm.sampler import CommitRule
+from remask.errors import ConfigError
+from remask.ports import Canvas, Denoiser, Hole, Scorer
+from remask.types import Trace
+
+CONTEXT = (
+    Trace("1", "an utterly charming film", "negative", "positive", score=0.0),
+    Trace("2", "the plot is a mess", "negative", "negative", score=1.0),
+)
+# Neighbours of holes of which no blank is made or taken away.
+CANVAS: Canvas = ("Answer in ", Hole("two", 3), " word: positive or ", Hole("bad", 4), " now. End")
+SHORT: Canvas = ("You are ", Hole("x", 2), " careful")
+Load = Callable[[str], LocalDenoiser]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
+    done: dict[str, LocalDenoiser] = {}
+
+    def found(name: str) -> LocalDenoiser:
+        if name not in done:
+            folder = checkpoints.write(ALL[name], tmp_path_factory.mktemp("checkpoints"))
+            done[name] = load_denoiser(str(folder), device="cpu", dtype=torch.float32)
+        return done[name]
+
+    return found
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_family_denoises_from_its_folder(load: Load, name: str) -> None:
+    denoiser = load(name)
+    typed: Denoiser = denoiser
+    assert isinstance(denoiser, Scorer)
+    fills = typed.infill(CONTEXT, [CANVAS, CANVAS, SHORT], seed=1)
+    assert [len(fill.texts) for fill in fills] == [2, 2, 1]
+    assert fills[0].texts != fills[1].texts
+    for fill in fills:
+        assert all(text.strip() for text in fill.texts)
+        assert "<|" not in "".join(fill.texts)
+        assert fill.logp < 0
+    assert fills == denoiser.infill(CONTEXT, [CANVAS, CANVAS, SHORT], seed=1)
+    assert fills != denoiser.infill(CONTEXT, [CANVAS, CANVAS, SHORT], seed=2)
+    assert fills[2].texts != denoiser.infill((), [SHORT], seed=1)[0].texts
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_canvas_does_not_depend_on_its_batch(load: Load, name: str) -> None:
+    denoiser = load(name)
+    together = denoiser.infill(CONTEXT, [SHORT, CANVAS], seed=3)
+    alone = denoiser.infill(CONTEXT, [SHORT], seed=3)
+    assert together[0].texts == alone[0].texts
+    assert together[0].logp == pytest.approx(alone[0].logp, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_scores_add_up_and_follow_the_traces(load: Load, name: str) -> None:
+    denoiser = load(name)
+    text = "Answer in one word: positive or negative."
+    cut = text.index(" word")
+    whole, first, second, none = denoiser.score(
+        CONTEXT, text, [(0, len(text)), (0, cut), (cut, len(text)), (0, 0)]
+    )
+    assert whole == pytest.approx(first + second, abs=1e-6)
+    assert none == 0
+    assert whole < 0
+    assert whole != pytest.approx(denoiser.score((), text, [(0, len(text))])[0], abs=1e-3)
+
+
+@pytest.mark.parametrize("name", ["llada", "sdar"])
+def test_a_score_hides_the_token_it_scores(load: Load, name: str) -> None:
+    """One wanted token: exactly the model's prediction for a mask in its place."""
+    denoiser = load(name)
+    family, backbone = denoiser._family, denoiser._backbone
+    ids, ranges = backbone.encode_spans("Answer in one word")
+    at = len(ids) // 2
+    context, shared = denoiser._layout.context(CONTEXT, "")
+    known = len(context) - denoiser._reading.front(len(context))
+    row = torch.tensor([[*context[known:], *ids]])
+    row[0, len(context) - known + at] = family.mask
+    session = denoiser._reading.begin(
+        context[:known], shared, torch.ones_like(row, dtype=torch.bool)
+    )
+    expected = float(session.logits(row).log_softmax(-1)[0, ids[at]])
+    found = denoiser.score(CONTEXT, "Answer in one word", [ranges[at]])
+    assert found == [pytest.approx(expected, abs=1e-3)]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_guidance_leans_on_the_traces(load: Load, name: str) -> None:
+    """Without traces there is nothing to lean on; with traces other words are written."""
+    plain = load(name)
+    parts = ("guided", plain._backbone, plain._family, plain._reading, plain._rule, None)
+    guided = LocalDenoiser(*parts, guidance=2.0)
+    assert guided.identity != LocalDenoiser(*parts).identity
+    canvases = [CANVAS, SHORT]
+    texts = [[f.texts for f in d.infill(CONTEXT, canvases, 4)] for d in (plain, guided)]
+    assert texts[0] != texts[1]
+    bare = [[f.texts for f in d.infill((), canvases, 4)] for d in (plain, guided)]
+    assert bare[0] == bare[1]
+
+
+def test_identities_name_what_changes_a_fill(load: Load) -> None:
+    llada = load("llada")
+    reading = llada._reading
+    others = [
+        LocalDenoiser("llada", llada._backbone, llada._family, reading, CommitRule(), 3),
+        LocalDenoiser("llada", llada._backbone, llada._family, reading, CommitRule(order="left")),
+        load("dream"),
+    ]
+    assert len({llada.identity, *(other.identity for other in others)}) == 4
+    with pytest.raises(ConfigError, match="steps is 0"):
+        LocalDenoiser("llada", llada._backbone, llada._family, reading, CommitRule(), 0)
+
+
+def test_blocks_are_written_one_after_the_other(load: Load) -> None:
+    assert load("sdar")._rule.block == 4
+    assert load("tiny-a2d-bd3lm")._rule.block == 32
+    assert load("llada")._rule.block is None
+
+
+def test_what_stands_behind_a_hole_is_told_before_it(load: Load) -> None:
+    """To a model that reads by blocks; the later hole is open and leaves no mark."""
+    sdar = load("sdar")
+    piece = sdar._next(_job(CANVAS), 0)
+    assert piece is not None
+    assert piece.window.holes == 1
+    assert "The prompt ends: word: positive or now. End" in " ".join(piece.tail.split())
+    job = _job(CANVAS)
+    job.fills[0] = "one"
+    second = sdar._next(job, 0)
+    assert second is not None
+    assert "The prompt ends: now. End" in second.tail
+    llada = load("llada")._next(_job(CANVAS), 0)
+    assert llada is not None
+    assert (llada.window.holes, llada.tail) == (2, "")
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=100)
+def test_the_window_of_one_hole(data: st.DataObject) -> None:
+    """It holds the first hole and no mask of another, wherever they stand."""
+    sizes = data.draw(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 6)), min_size=1))
+    holes, at = [], 0
+    for gap, size in sizes:
+        holes.append((at + gap, at + gap + size))
+        at += gap + size
+    length = at + data.draw(st.integers(0, 9))
+    row = CanvasRow((0,) * length, (0,) * length, tuple(holes), (0, length))
+    block = data.draw(st.integers(1, 9))
+    stop = data.draw(st.integers(holes[0][1], length))
+    view = _one_hole(row, Window(0, stop, len(holes)), block)
+    assert view.holes == 1
+    assert holes[0][1] <= view.stop <= min(length, holes[0][1] + block)
+    if len(holes) > 1:
+        assert view.stop <= holes[1][0]
+    assert all(a[1] <= b[0] for a, b in pairwise(holes))
+
+
+def test_long_prompts_go_window_by_window(load: Load) -> None:
+    llada = load("llada")
+    short = LocalDenoiser(
+        "llada",
+        llada._backbone,
+        replace(llada._family, window=40, context=200, rest=60),
+        llada._reading,
+        CommitRule(),
+    )
+    filler = "You are a careful assistant. " * 9
+    canvas = ("Go. ", Hole("x", 2), " ", filler, Hole("y", 2), " end")
+    fill = short.infill(CONTEXT, [canvas], 0)[0]
+    assert all(fill.texts)
+    piece = short._next(_job(canvas), 0)
+    assert piece is not None
+    assert piece.window.stop - piece.window.start <= 40
+    assert "The prompt ends:" in piece.tail

@@ -1,0 +1,216 @@
+"""Training with the real embedded model: what is trained is what is used, and kills do no harm."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from remask.api.build_models import make_denoiser
+from remask.cli import main
+from remask.config import DlmConfig
+from remask.dlm.adapter import load_adapter
+from remask.dlm.build import embedded_reading
+from remask.dlm.families import FAMILIES
+from remask.dlm.layout import Layout
+from remask.dlm.training.batches import Batch, cut, draw_batch
+from remask.dlm.training.corpus import Case, read_cases
+from remask.dlm.training.held_out import at_once, filled, measure
+from remask.dlm.training.masking import CorruptionMask
+from remask.dlm.training.student import Student, fresh
+from remask.dlm.training.train import Progress, TrainPlan, _weights, losses, train
+from remask.errors import ConfigError
+from remask.models.backbone.builtin_weights import load_base
+from remask.ports import Hole
+
+FAMILY = FAMILIES["smollm2-135m"]
+TEAMS = ("delivery", "payment", "returns", "account")
+PLAN = TrainPlan(steps=4, tasks=1, rows=2, warmup=1, rate=1e-3, rank=4, alpha=8.0)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    rows = [
+        {
+            "prompt": f"You read message {n} of a customer. Name the team that should answer it.",
+            "examples": [{"input": f"My parcel {i} is late.", "output": t}
+                         for i, t in enumerate(TEAMS)],
+        }
+        for n in range(12)
+    ]  # fmt: skip
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps(row) for row in rows))
+    return path
+
+
+@pytest.fixture
+def cases(data: Path) -> list[Case]:
+    return read_cases([data])
+
+
+def student(seed: int = 0) -> Student:
+    base = load_base()
+    made = Student(base, FAMILY, PLAN.rank, PLAN.alpha, fresh(base, PLAN.rank, seed))
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in made.parameters.items():  # as after some training: nothing is zero
+        if name.endswith(".b"):
+            p.data = torch.randn(p.shape, generator=generator) * 0.02
+    return made
+
+
+def test_what_is_trained_is_what_is_used(cases: list[Case], tmp_path: Path) -> None:
+    """Logits of training equal those of the saved adapter, read as a denoiser reads it. In
+    float32 and from numbers that a file holds, so that only the order of sums differs."""
+    base = load_base(dtype=torch.float32)
+    held = {n: p.data.to(torch.bfloat16) for n, p in student().parameters.items()}
+    made = Student(base, FAMILY, 4, 8.0, held)
+    layout = Layout(base, FAMILY)
+    batch = draw_batch([cases], (1.0,), layout, 2, 2, seed=3, step=0)
+    _, memory = base.read(batch.contexts, batch.contexts_real)
+    past = memory.select(torch.tensor([0, 0, 1, 1]))
+    with torch.no_grad():
+        trained = made.logits(batch.ids, batch.real, batch.masked, past)
+    adapted = made.adapted()
+    hidden = adapted.backbone.read_region(batch.ids, batch.real, batch.masked, past, adapted.gates)
+    used = adapted.backbone.logits(hidden[:, :-1][batch.masked[:, 1:]])
+    torch.testing.assert_close(trained, used, atol=2e-3, rtol=1e-3)
+    made.save(tmp_path / "a.safetensors", {})
+    loaded = load_adapter(base, tmp_path / "a.safetensors")
+    torch.testing.assert_close(loaded.gates.right, adapted.gates.right)
+    weights = loaded.backbone.model.state_dict()
+    for name, weight in adapted.backbone.model.state_dict().items():
+        assert torch.equal(weight, weights[name]), "what is measured is what is written"
+    assert loaded.family is FAMILY
+
+
+def test_gradients_reach_every_parameter(cases: list[Case]) -> None:
+    made = student()
+    batch = draw_batch([cases], (1.0,), Layout(made.base, FAMILY), 1, 2, seed=0, step=0)
+    entropy, loss = losses(made, batch, PLAN)
+    loss.backward()
+    assert entropy > 0
+    for name, p in made.parameters.items():
+        assert p.grad is not None and bool(p.grad.isfinite().all()), name
+        assert bool(p.grad.any()), name
+    assert not any(p.requires_grad for p in made.base.model.parameters())
+
+
+def run(cases: list[Case], checkpoint: Path, steps: int) -> tuple[Student, list[Progress]]:
+    """The first `steps` of the plan, a checkpoint after each; then as if killed."""
+    made, seen = student(), []
+    for progress in train(made, cases, PLAN, checkpoint, every=0.0):
+        seen.append(progress)
+        if progress.step == steps:
+            break
+    return made, seen
+
+
+def test_a_killed_training_goes_on_as_if_it_was_not(cases: list[Case], tmp_path: Path) -> None:
+    whole, seen = run(cases, tmp_path / "a", PLAN.steps)
+    run(cases, tmp_path / "b", 2)
+    rest, later = run(cases, tmp_path / "b", PLAN.steps)
+    assert [p.step for p in later] == [3, 4]
+    assert [p.loss for p in later] == [p.loss for p in seen[2:]]
+    for name, p in whole.parameters.items():
+        assert torch.equal(p, rest.parameters[name]), name
+    for other, known in ((student(), cases[:6]), (student(seed=1), cases)):
+        with pytest.raises(ConfigError, match="another output"):
+            next(train(other, known, PLAN, tmp_path / "b"))
+
+
+def test_the_length_of_a_run_may_change_until_its_rate_falls(
+    cases: list[Case], tmp_path: Path
+) -> None:
+    """8 steps begin to fall behind step 6, PLAN's 4 behind step 3."""
+    whole, seen = run(cases, tmp_path / "a", PLAN.steps)
+    longer = replace(PLAN, steps=8)
+    for progress in train(student(), cases, longer, tmp_path / "b", every=0.0):
+        if progress.step == 3:
+            break
+    rest, later = run(cases, tmp_path / "b", PLAN.steps)
+    assert [p.loss for p in later] == [p.loss for p in seen[3:]]
+    assert all(torch.equal(p, rest.parameters[name]) for name, p in whole.parameters.items())
+    with pytest.raises(ConfigError, match=r"4 of 4 steps.*go on with 4 steps"):
+        next(train(student(), cases, longer, tmp_path / "b"))
+
+
+def test_the_rate_rises_stays_and_falls() -> None:
+    plan = TrainPlan(steps=100, warmup=10, rate=1.0, decay=0.2)
+    rates = [plan.rate_at(step) for step in range(100)]
+    assert rates[0] == 0.1 and set(rates[9:80]) == {1.0} and rates[-1] == pytest.approx(0.05)
+    assert rates[80:] == sorted(rates[80:], reverse=True)
+
+
+@pytest.mark.parametrize("what", ["span 4", "ratio 0.5"])
+def test_nats_of_the_shipped_adapter(cases: list[Case], what: str) -> None:
+    """All at once is worse than one by one, and no number is out of range."""
+    base = load_base()
+    found = measure(base, load_adapter(base), cases[:4], what)
+    assert found is not None and found.n == 4
+    assert 0 < found.dlm < found.dlm_parallel < 15
+    assert 0 < found.base_left < 15 and 0 < found.no_traces < 15
+    assert measure(base, load_adapter(base), cases[:1], "span 32") is None, "it is too short"
+
+
+def test_nats_by_hand(cases: list[Case]) -> None:
+    """One token hidden: one by one and all at once are the same forward."""
+    base = load_base()
+    adapted = load_adapter(base)
+    layout = Layout(base, FAMILY)
+    ids, ranges = base.encode_spans(cases[0].prompt)
+    piece = cut(cases[0].prompt, ids, ranges, 3, 128, layout, ())
+    reading = embedded_reading(base, adapted)
+    (one,), (once,) = filled(reading, piece, [3]), at_once(reading, piece, [3])
+    row = torch.tensor(
+        [
+            [
+                *piece.context,
+                *piece.rows(CorruptionMask([i == 3 for i in range(len(ids))]), FAMILY).ids,
+            ]
+        ]
+    )
+    _, past = base.read(row[:, : len(piece.context)], torch.ones(1, len(piece.context)).bool())
+    region = row[:, len(piece.context) :]
+    real, masked = torch.ones_like(region, dtype=torch.bool), region == FAMILY.mask
+    hidden = adapted.backbone.read_region(region, real, masked, past, adapted.gates)
+    logp = adapted.backbone.logits(hidden[0, 3]).log_softmax(-1)  # shifted: 4 is told at 3
+    assert one == once == pytest.approx(-float(logp[ids[3]]), abs=1e-3)
+
+
+def test_the_command_makes_an_adapter_that_denoises(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "mine" / "team.safetensors"
+    flags = ["adapt", "--data", str(data), "--out", str(out), "--steps", "1", "--held-out", "1"]
+    done = CliRunner().invoke(main, flags)
+    assert done.exit_code == 0, done.output
+    assert f"wrote {out}" in done.stdout and "held out at step 1" in done.stderr
+    card = (tmp_path / "mine" / "team.md").read_text()
+    assert "11 prompts, 11 of them with conversations" in card and "shipped" in card
+    lines = (tmp_path / "mine" / "team.log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [0, 1, 1]
+    assert not out.with_suffix(".checkpoint.safetensors").exists()
+    again = CliRunner().invoke(main, flags)
+    assert again.exit_code == 2 and "--force" in again.stderr
+
+    denoiser = make_denoiser(DlmConfig(model=f"embedded:{out}"))
+    (fill,) = denoiser.infill((), [("Name the ", Hole("team", 2), ".")], 0)
+    assert fill.texts[0]
+
+
+def test_a_missing_adapter_is_one_sentence(tmp_path: Path) -> None:
+    done = CliRunner().invoke(
+        main, ["adapt", "--data", str(tmp_path), "--out", str(tmp_path / "a.txt")]
+    )
+    assert done.exit_code == 2 and "ends with .safetensors" in done.stderr
+
+
+def test_weights_of_rows_and_of_the_inside_of_runs() -> None:
+    """A row of n masks weighs sqrt(n); tokens behind a mask by `interior` more than others."""
+    masked = torch.tensor([[False, True, True, True, True], [False, True, False, False, False]])
+    batch = Batch(*[torch.zeros(0)] * 6, masked, *[torch.zeros(0)] * 2)
+    even = _weights(batch, PLAN)
+    assert even.sum().item() == pytest.approx(1)
+    assert (even[:4].sum() / even[4]).item() == pytest.approx(2)
+    inner = _weights(batch, replace(PLAN, balance=0.0, interior=3.0))
+    assert (inner / inner[0]).tolist() == pytest.approx([1, 3, 3, 3, 1])

@@ -1,0 +1,348 @@
+"""Other bases: tiny Llama, Qwen2 and Qwen3 checkpoints, adapted and used.
+
+The weights are random, so nothing sensible is written; what is learnt, refused and equal is real.
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+import remask
+from fakes import checkpoints
+from fakes.checkpoints import ALL, BASES
+from fakes.colours import Oracle, rows
+from remask.api.build_models import make_denoiser, memory_of
+from remask.cli import main
+from remask.cli.settings import read
+from remask.config import DlmConfig, read_toml
+from remask.dlm.adapter import SHIPPED, load_adapter
+from remask.dlm.build import Base, EmbeddedDenoiser, embedded_reading, find_base
+from remask.dlm.families import EMBEDDED
+from remask.dlm.layout import Layout
+from remask.dlm.training.batches import draw_batch
+from remask.dlm.training.corpus import Case, read_cases
+from remask.dlm.training.student import Student, fresh
+from remask.dlm.training.train import Progress, TrainPlan, losses, train
+from remask.errors import BackendError, ConfigError
+from remask.ports import Hole
+from remask.types import Trace
+
+PLAN = TrainPlan(steps=4, tasks=2, rows=4, warmup=1, rate=1e-2, rank=4, alpha=8.0)
+PROMPT = "You are a careful assistant. Answer in one word: positive or negative."
+HOLES = [("You are a ", Hole("careful", 6), " assistant.")]
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return {
+        name: checkpoints.write(tiny, tmp_path_factory.mktemp("bases"))
+        for name, tiny in BASES.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def load(folders: dict[str, Path]) -> Callable[[str], Base]:
+    done: dict[str, Base] = {}
+
+    def found(name: str) -> Base:
+        if name not in done:
+            done[name] = find_base(f"local:{folders[name]}", device="cpu", dtype=torch.float32)
+        return done[name]
+
+    return found
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The same prompt but for a number, so that it can be known by heart."""
+    examples = [{"input": f"A film {i}.", "output": "positive"} for i in range(3)]
+    lines = [json.dumps({"prompt": f"{PROMPT} {n}", "examples": examples}) for n in range(12)]
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(lines))
+    return path
+
+
+@pytest.fixture
+def cases(data: Path) -> list[Case]:
+    return read_cases([data])
+
+
+def student(base: Base, seed: int = 0) -> Student:
+    """As after some training: nothing is zero, and all is what a file can hold."""
+    made = Student(
+        base.backbone, base.family, PLAN.rank, PLAN.alpha, fresh(base.backbone, PLAN.rank, seed)
+    )
+    generator = torch.Generator().manual_seed(seed)
+    for name, p in made.parameters.items():
+        if name.endswith(".b"):
+            p.data = torch.randn(p.shape, generator=generator) * 0.1
+        p.data = p.data.to(torch.bfloat16).float()
+    return made
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_what_is_trained_is_what_is_used(
+    load: Callable[[str], Base], cases: list[Case], tmp_path: Path, name: str
+) -> None:
+    """Logits of training equal those of the saved adapter, read as a denoiser reads it."""
+    base = load(name)
+    made = student(base)
+    made.save(tmp_path / "a.safetensors", {})
+    loaded = load_adapter(base.backbone, tmp_path / "a.safetensors", base.family)
+    reading = embedded_reading(base.backbone, loaded)
+    layout = Layout(base.backbone, base.family)
+    batch = draw_batch([cases], (1.0,), layout, 1, 4, seed=3, step=0, elastic=True)
+    _, memory = base.backbone.read(batch.contexts, batch.contexts_real)
+    with torch.no_grad():
+        trained = made.logits(
+            batch.ids, batch.real, batch.masked, memory.select(torch.zeros(4, dtype=torch.long))
+        )
+    session = reading.begin(tuple(batch.contexts[0].tolist()), 0, batch.real)
+    torch.testing.assert_close(trained, session.logits(batch.ids), atol=2e-3, rtol=1e-3)
+    plain = base.backbone.model.state_dict()
+    changed = {
+        key
+        for key, weight in loaded.backbone.model.state_dict().items()
+        if not torch.equal(weight, plain[key])
+    }
+    assert changed == {key for key in plain if key.endswith("_proj.weight")}
+    assert reading.family.name == name
+
+
+@pytest.mark.parametrize("name", ["llama3", "qwen2", "qwen3"])
+def test_gradients_reach_what_is_trained_and_nothing_else(
+    load: Callable[[str], Base], cases: list[Case], name: str
+) -> None:
+    base = load(name)
+    made = student(base)
+    layout = Layout(base.backbone, base.family)
+    batch = draw_batch([cases], (1.0,), layout, PLAN.tasks, PLAN.rows, seed=0, step=0)
+    _, loss = losses(made, batch, PLAN)
+    loss.backward()
+    assert all(p.grad is not None and bool(p.grad.any()) for p in made.parameters.values())
+    assert not any(p.requires_grad for p in base.backbone.model.parameters())
+
+
+def run(base: Base, cases: list[Case], file: Path, steps: int) -> tuple[Student, list[Progress]]:
+    """The first `steps` of the plan, a checkpoint after each; then as if killed."""
+    made, seen = student(base), []
+    for progress in train(made, cases, PLAN, file, every=0.0):
+        seen.append(progress)
+        if progress.step == steps:
+            break
+    return made, seen
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_killed_training_goes_on_as_if_it_was_not(
+    folders: dict[str, Path], cases: list[Case], tmp_path: Path, dtype: torch.dtype
+) -> None:
+    base = find_base(f"local:{folders['qwen2']}", device="cpu", dtype=dtype)
+    whole, seen = run(base, cases, tmp_path / "a", PLAN.steps)
+    run(base, cases, tmp_path / "b", 2)
+    rest, later = run(base, cases, tmp_path / "b", PLAN.steps)
+    assert [p.loss for p in later] == [p.loss for p in seen[2:]]
+    for key, p in whole.parameters.items():
+        assert torch.equal(p, rest.parameters[key]), key
+    other = find_base(f"local:{folders['qwen3']}", device="cpu", dtype=dtype)
+    with pytest.raises(ConfigError, match="another output"):
+        next(train(student(other), cases, PLAN, tmp_path / "b"))
+
+
+def adapt(folder: Path, data: Path, out: Path, *more: str) -> str:
+    """Standard error of a short training on the command line."""
+    flags = ["--data", str(data), "--out", str(out), "--held-out", "1", "--rank", "8", *more]
+    done = CliRunner().invoke(main, ["adapt", "--base", f"local:{folder}", *flags])
+    assert done.exit_code == 0, done.output
+    return done.stderr
+
+
+@pytest.mark.parametrize("name", BASES)
+def test_a_base_from_disk_learns_a_corpus_by_heart_and_denoises(
+    folders: dict[str, Path], data: Path, tmp_path: Path, name: str
+) -> None:
+    out = tmp_path / "mine.safetensors"
+    told = adapt(folders[name], data, out, "--steps", "25", "--rate", "1e-2")
+    lines = [json.loads(line) for line in out.with_suffix(".log.jsonl").read_text().splitlines()]
+    loss = [line["loss"] for line in lines if "loss" in line]
+    # The loss of random weights is that of a guess, log(320) = 5.8, or worse.
+    assert sum(loss[-5:]) < 0.6 * sum(loss[:5]), loss
+    (before, after) = (line["held_out"][0]["dlm"] for line in lines if "held_out" in line)
+    assert after < 0.6 * before
+    assert "held out at step 25" in told
+    card = out.with_suffix(".md").read_text()
+    assert f"--dlm local:{folders[name].name} --adapter mine.safetensors" in card
+    assert f"turns {folders[name].name} into" in card
+
+    config = DlmConfig(model=f"local:{folders[name]}", adapter=str(out), device="cpu")
+    denoiser = make_denoiser(config)
+    assert isinstance(denoiser, EmbeddedDenoiser)
+    assert denoiser.identity.startswith(f"{name}/")
+    context = (Trace("1", "A film 1.", "positive"),)
+    fills = denoiser.infill(context, HOLES * 2, 0)
+    assert all(fill.texts[0] for fill in fills)
+    assert fills == make_denoiser(config).infill(context, HOLES * 2, 0)
+    assert denoiser.score(context, PROMPT, [(0, 7)])[0] < 0
+
+
+def test_an_adapter_is_continued(folders: dict[str, Path], data: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
+    adapt(folders["qwen3"], data, first, "--steps", "2")
+    adapt(folders["qwen3"], data, second, "--steps", "2", "--from", str(first), "--rank", "3")
+    with safe_open(first, "pt") as a, safe_open(second, "pt") as b:
+        assert b.metadata()["rank"] == a.metadata()["rank"] == "8"
+        assert b.metadata()["base_content"] == a.metadata()["base_content"]
+        assert b.metadata()["base"] == "Qwen3-0.6B"
+
+
+def test_a_base_from_the_hub(
+    folders: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its adapter is that of the same files in a folder."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    checkpoints.in_hub_cache(folders["qwen3"], tmp_path, "Qwen/Qwen3-0.6B", "c" * 40)
+    out = tmp_path / "o.safetensors"
+    flags = ["adapt", "--data", str(data), "--out", str(out), "--steps", "1", "--held-out", "0"]
+    hub = ["--base", "local:Qwen/Qwen3-0.6B", "--revision", "c" * 40]
+    done = CliRunner().invoke(main, [*flags, *hub])
+    assert done.exit_code == 0, done.output
+    card = out.with_suffix(".md").read_text()
+    assert f"--dlm local:Qwen/Qwen3-0.6B --adapter {out.name}" in card and "c" * 40 in card
+    make_denoiser(DlmConfig(model=f"local:{folders['qwen3']}", adapter=str(out)))
+
+
+# -- whose adapter it is --------------------------------------------------------------------------
+
+
+def test_the_adapter_of_another_base_is_refused(
+    load: Callable[[str], Base], folders: dict[str, Path], data: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "qwen2.safetensors"
+    qwen2 = load("qwen2")
+    student(qwen2).save(file, {"base": qwen2.name})
+    load_adapter(qwen2.backbone, file, qwen2.family)
+    other = checkpoints.write(BASES["qwen2"], tmp_path, seed=1)  # equal sizes, other numbers
+    wrong = {"llama": folders["llama3"], "qwen3": folders["qwen3"], "qwen2": other}
+    made_for = f"made for Qwen2.5-0.5B-Instruct ({qwen2.backbone.content}), but the base is "
+    for family, folder in wrong.items():
+        with pytest.raises(BackendError) as caught:
+            make_denoiser(DlmConfig(model=f"local:{folder}", adapter=str(file)))
+        assert f"{file}: {made_for}{family}/" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(BackendError, match=r"but the base is smollm2-135m-instruct/"):
+        make_denoiser(DlmConfig(model=f"embedded:{file}"))
+    flags = ["adapt", "--base", f"local:{folders['qwen2']}", "--data", str(data), "--out"]
+    done = CliRunner().invoke(main, [*flags, str(tmp_path / "o.safetensors"), "--from", "shipped"])
+    assert done.exit_code == 2 and "made for SmolLM2-135M-Instruct" in done.stderr
+
+
+def test_an_adapter_without_a_base_is_the_embedded_model_s(
+    load: Callable[[str], Base], tmp_path: Path
+) -> None:
+    with safe_open(SHIPPED, "pt") as file:
+        header = file.metadata()
+        older = {key: text for key, text in header.items() if not key.startswith("base")}
+        some = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    base = find_base("embedded")
+    assert base.family is EMBEDDED
+    save_file(some, tmp_path / "old.safetensors", older)
+    old, new = (EmbeddedDenoiser(base.backbone, p) for p in (tmp_path / "old.safetensors", SHIPPED))
+    assert old.infill((), HOLES, 0) == new.infill((), HOLES, 0)
+    save_file(some, tmp_path / "new.safetensors", {**header, "base_content": base.backbone.content})
+    load_adapter(base.backbone, tmp_path / "new.safetensors")
+    with pytest.raises(BackendError, match=r"made for smollm2-135m \(smollm2-135m\), but"):
+        load_adapter(load("smollm2").backbone, tmp_path / "old.safetensors", load("smollm2").family)
+
+
+# -- names and settings ---------------------------------------------------------------------------
+
+
+def test_a_left_to_right_model_needs_an_adapter_and_a_diffusion_model_none(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(BackendError, match=r"remask adapt --base local:.*--adapter, or dlm.adapt"):
+        make_denoiser(DlmConfig(model=f"local:{folders['qwen3']}"))
+    llada = f"local:{checkpoints.write(ALL['llada'], tmp_path)}"
+    with pytest.raises(BackendError, match=r"llada is a diffusion model already; use it with"):
+        make_denoiser(DlmConfig(model=llada, adapter="x.safetensors"))
+    for model in ("embedded", "embedded:x.safetensors", "mercury"):
+        with pytest.raises(ConfigError, match=f"dlm.adapter is for a base from .* not for {model}"):
+            make_denoiser(DlmConfig(model=model, adapter="x.safetensors"))
+
+
+@pytest.mark.parametrize(
+    ("base", "words"),
+    [
+        ("embedded:x.safetensors", "use embedded, local:FOLDER, or local:HUB_ID"),
+        ("Qwen/Qwen3-0.6B", "use embedded, local:FOLDER, or local:HUB_ID"),
+        ("local:", "use embedded, local:FOLDER, or local:HUB_ID"),
+        ("local:Qwen/Qwen3-0.6B", "give the 40 hexadecimal digits of a commit"),
+    ],
+)
+def test_unknown_bases_are_one_sentence(data: Path, tmp_path: Path, base: str, words: str) -> None:
+    out = str(tmp_path / "o.safetensors")
+    done = CliRunner().invoke(main, ["adapt", "--base", base, "--data", str(data), "--out", out])
+    assert done.exit_code == 2 and words in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_the_embedded_base_has_no_revision() -> None:
+    with pytest.raises(ConfigError, match="has no revision"):
+        find_base("embedded", "0" * 40)
+
+
+def test_a_base_must_read_far_enough(tmp_path: Path) -> None:
+    tiny = BASES["qwen3"]
+    short = replace(tiny, settings={**tiny.settings, "max_position_embeddings": 1024})
+    folder = checkpoints.write(short, tmp_path)
+    with pytest.raises(BackendError, match=r"reads 1024 tokens at once, but .* take up to 1628"):
+        find_base(f"local:{folder}")
+
+
+def test_flag_and_key_name_the_file(
+    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p.md").write_text("Name it.")
+    (tmp_path / "remask.toml").write_text(
+        'prompt = "p.md"\n[dlm]\nmodel = "local:base"\nadapter = "mine.safetensors"\n'
+    )
+    assert read_toml(tmp_path / "remask.toml")["dlm"]["adapter"] == str(
+        tmp_path / "mine.safetensors"
+    )
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rows.csv").write_text("input,label\n" + "a,b\n" * 40)
+    flags = {"data": "rows.csv", "dlm": f"local:{folders['qwen2']}", "adapter": "own.safetensors"}
+    config = read(str(tmp_path / "p.md"), flags).config.dlm
+    assert config.adapter == str(tmp_path / "own.safetensors")
+    alone = config.model_copy(update={"adapter": ""})
+    assert memory_of(config).startswith(config.model) and memory_of(alone)
+
+
+def test_a_run_with_an_adapted_base(
+    load: Callable[[str], Base], folders: dict[str, Path], tmp_path: Path
+) -> None:
+    file = tmp_path / "a.safetensors"
+    student(load("llama3")).save(file, {})
+    result = remask.optimize(
+        "Name it. Be brief.",
+        rows(120),
+        target=Oracle(),
+        dlm=f"local:{folders['llama3']}",
+        budget=300,
+        run_dir=tmp_path / "run",
+        settings={
+            "data": {"split": "split"},
+            "search": {"candidates": 2},
+            "dlm": {"temperature": 2.0, "steps": 4, "device": "cpu", "adapter": str(file)},
+        },
+    )
+    assert result.verdict == "no evidence"  # random weights know no colours
+    assert result.candidates > 0

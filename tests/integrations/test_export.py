@@ -1,0 +1,111 @@
+"""One file for another tool: exact content, the format by the file's name, and back again."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remask.errors import ConfigError, DataError
+from remask.integrations.export import FORMATS, ExportOptions, guess, parse, read
+from remask.prompt import Prompt
+
+PROMPT = Prompt.parse("Be brief.\n[[keep]]Never lie.[[/keep]]\nNaïve “quotes” \\ {x}")
+ORDER = ExportOptions("support")
+ANY = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda t: "keep]]" not in t)
+
+
+def test_text_is_the_prompt_as_the_target_reads_it() -> None:
+    assert FORMATS["text"](PROMPT, ORDER) == PROMPT.text + "\n"
+    assert FORMATS["marked"](PROMPT, ORDER) == PROMPT.marked() + "\n"
+    assert "[[keep]]" in FORMATS["marked"](PROMPT, ORDER)
+
+
+def test_messages_are_a_list_of_one_system_message() -> None:
+    content = FORMATS["messages"](PROMPT, ORDER)
+    assert json.loads(content) == [{"role": "system", "content": PROMPT.text}]
+
+
+def test_langfuse_gets_a_prompt_without_a_label() -> None:
+    value = json.loads(FORMATS["langfuse"](PROMPT, ORDER))
+    assert value["prompt"] == PROMPT.text.replace("{x}", "{{x}}")
+    assert (value["type"], value["name"], value["labels"]) == ("text", "support", [])
+
+
+def test_mlflow_gets_the_arguments_of_register_prompt() -> None:
+    value = json.loads(FORMATS["mlflow"](PROMPT, ORDER))
+    assert set(value) == {"name", "template", "commit_message", "tags"}
+    assert value["template"] == PROMPT.text.replace("{x}", "{{x}}")
+
+
+@settings(deadline=None)
+@given(ANY)
+def test_marked_text_parses_back_to_the_same_prompt(text: str) -> None:
+    kept = ((0, len(text) // 2),) if len(text) > 1 else ()
+    prompt = Prompt(text, kept)
+    source = FORMATS["marked"](prompt, ORDER)
+    assert Prompt.parse(source.removesuffix("\n")) == prompt
+    assert FORMATS["text"](prompt, ORDER) == text + "\n"
+    assert json.loads(FORMATS["messages"](prompt, ORDER))[0]["content"] == text
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@settings(max_examples=300, deadline=None)
+@given(ANY.map(lambda text: text.rstrip("\r\n")))
+def test_what_was_written_is_read_and_written_again_the_same(kind: str, text: str) -> None:
+    try:
+        content = FORMATS[kind](Prompt(text), ORDER)
+        back = parse(content, kind)
+    except ConfigError:
+        assert "{" in text
+        return
+    assert FORMATS[kind](Prompt(back), ORDER) == content
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("p.md", "text"),
+        ("p", "text"),
+        ("p.JSON", "messages"),
+        ("p.langfuse.json", "langfuse"),
+        ("p.mlflow.json", "mlflow"),
+        ("p.j2", "jinja"),
+        ("p.njk", "jinja"),
+    ],
+)
+def test_the_name_of_a_file_tells_its_format(name: str, kind: str) -> None:
+    assert guess(Path(name)) == kind
+
+
+@pytest.mark.parametrize("name", ["p.md", "p.json", "p.langfuse.json", "p.mlflow.json", "p.j2"])
+def test_a_prompt_file_is_read_again(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    path.write_text(FORMATS[guess(path)](PROMPT, ORDER), encoding="utf-8")
+    assert read(path).text.replace("{{x}}", "{x}") == PROMPT.text
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.json", "[", "malformed JSON"),
+        ("p.json", "[]", "holds no prompt"),
+        ("p.json", "{}", "holds no prompt"),
+        ("p.json", '{"prompt": 1}', "holds no prompt"),
+        ("p.json", '[{"role": "user", "content": "a"}]', "role 'user'"),
+        ("p.j2", "a\n{% if x %}", "line 2"),
+        ("p.md", "[[keep]]a", "never closed"),
+        ("none.md", None, "cannot be read"),
+        (".", None, "cannot be read"),
+    ],
+)
+def test_what_is_no_prompt_is_refused_by_name(
+    tmp_path: Path, name: str, content: str | None, message: str
+) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError, match=message) as caught:
+        read(path)
+    assert caught.value.path == str(path)

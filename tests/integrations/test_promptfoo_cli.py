@@ -1,0 +1,83 @@
+"""The exported comparison, run by the real promptfoo against a server on the loopback."""
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fakes.server import Server
+from remask.integrations.promptfoo import CONFIG, Model, compare
+from remask.prompt import Prompt
+from remask.tasks.assertions import Assertion, Demands
+from remask.types import Example
+
+QUIET = {
+    "PROMPTFOO_DISABLE_TELEMETRY": "1",
+    "PROMPTFOO_DISABLE_UPDATE": "1",
+    "PROMPTFOO_DISABLE_REMOTE_GENERATION": "1",
+    "PROMPTFOO_CACHE_ENABLED": "false",
+}
+
+
+def promptfoo(folder: Path) -> list[str]:
+    """The command: $PROMPTFOO, or a fresh installation by npm."""
+    if said := os.environ.get("PROMPTFOO"):
+        return [said]
+    if not (shutil.which("node") and shutil.which("npm")):
+        pytest.skip("node and npm are needed to run promptfoo")
+    install = ["npm", "install", "promptfoo", "--no-audit", "--no-fund", "--prefix", str(folder)]
+    subprocess.run(install, check=True, capture_output=True, timeout=900)
+    return [str(folder / "node_modules" / ".bin" / "promptfoo")]
+
+
+@pytest.mark.slow
+def test_promptfoo_runs_the_comparison(tmp_path: Path) -> None:
+    rows = [
+        Example(str(i), "test", f"Is a {thing} red?", "yes", {"thing": thing})
+        for i, thing in enumerate(("rose", "brick {%"))
+    ]
+    before = Prompt("Say yes or no about {thing}. Never say {{7*7}}.")
+    # The first is always met and the second never, so the third and the threshold decide.
+    demands = Demands(
+        (
+            Assertion("equals", "file://{{7*7}}", negated=True),
+            Assertion("equals", "{{7*7}}"),
+            Assertion("icontains", "rose"),
+        ),
+        threshold=0.5,
+    )
+    stated = {row.id: demands.stated for row in rows}
+    command = promptfoo(tmp_path / "npm")
+    with Server() as server:  # repeats the message in capitals
+        model = Model("openai:tiny", server.url, "TINY_KEY", max_tokens=4)
+        made = compare(before, Prompt("Say yes."), rows, model, "promptfoo", stated=stated)
+        for name, text in made.files.items():
+            (tmp_path / name).write_text(text, encoding="utf-8")
+        out = tmp_path / "out.json"
+        ran = subprocess.run(
+            [*command, "eval", "-c", CONFIG, "-o", str(out), "--no-cache"],
+            cwd=tmp_path,
+            env={
+                **os.environ,
+                **QUIET,
+                "TINY_KEY": "a-key",
+                "PROMPTFOO_CONFIG_DIR": str(tmp_path / "config"),
+            },
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+    assert ran.returncode in (0, 100), ran.stderr  # 100: some assertions failed
+    assert set(server.keys) == {"Bearer a-key"}
+    results = json.loads(out.read_text())["results"]
+    assert results["stats"]["errors"] == 0
+    assert len(results["results"]) == 4
+    rendered = [r["prompt"]["raw"] for r in results["results"]]
+    assert any("Never say {{7*7}}." in text and "rose" in text for text in rendered)
+    for result in results["results"]:
+        said = result["response"]["output"]
+        assert result["success"] == bool(demands.grade(said).value)
+    assert {result["success"] for result in results["results"]} == {True, False}

@@ -1,0 +1,75 @@
+"""Attention to a common past."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from remask.models.backbone import attention
+from remask.models.backbone.attention import Gates, Memory
+from remask.models.backbone.builtin_weights import load_base
+from remask.models.backbone.transformer import Backbone
+
+CLOSE = {"atol": 2e-4, "rtol": 1e-4}
+
+
+@pytest.fixture(scope="module")
+def base() -> Backbone:
+    return load_base(dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def past(base: Backbone) -> Memory:
+    ids = torch.tensor([base.encode("You read a review of a film and name its sentiment. ")])
+    return base.read(ids, torch.ones_like(ids, dtype=torch.bool))[1]
+
+
+def gates(base: Backbone) -> Gates:
+    generator = torch.Generator().manual_seed(0)
+    shape = (base.model.config.num_hidden_layers, base.model.config.num_attention_heads)
+    right, masked = (torch.randn(shape, generator=generator) for _ in range(2))
+    return Gates(right, masked, torch.zeros(base.model.config.hidden_size))
+
+
+def regions(base: Backbone) -> tuple[Tensor, Tensor, Tensor]:
+    """Two rows, the second one shorter; three masks in each."""
+    ids = torch.tensor([base.encode("Answer with one or two words, please.")[:8]] * 2)
+    real, masked = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
+    real[1, 6:] = False
+    masked[0, [2, 3, 6]] = masked[1, [0, 3, 4]] = True
+    return ids, real, masked
+
+
+def test_plain_products_equal_the_fused_attention() -> None:
+    generator = torch.Generator().manual_seed(1)
+
+    def numbers(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator)
+
+    query, key, value = numbers(3, 6, 5, 4), numbers(3, 2, 5, 4), numbers(3, 2, 5, 4)
+    past_key, past_value, mask = numbers(2, 7, 4), numbers(2, 7, 4), numbers(3, 6, 5, 5)
+    found = attention._attend_common(query, key, value, mask, past_key, past_value)
+    keys = torch.cat([past_key.expand(3, -1, -1, -1), key], 2)
+    values = torch.cat([past_value.expand(3, -1, -1, -1), value], 2)
+    scores = torch.cat([torch.zeros(3, 6, 5, 7), mask], 3)
+    expected = F.scaled_dot_product_attention(
+        query, keys, values, attn_mask=scores, scale=1.0, enable_gqa=True
+    )
+    torch.testing.assert_close(found, expected)
+
+
+def test_a_common_past_reads_like_one_for_each_row(base: Backbone, past: Memory) -> None:
+    ids, real, masked = regions(base)
+    own = past.select(torch.tensor([0, 0]))
+    assert attention.common_past(past) is past
+    assert attention.common_past(own) is None
+    found = base.read_region(ids, real, masked, past, gates(base))
+    expected = base.read_region(ids, real, masked, own, gates(base))
+    torch.testing.assert_close(found[real], expected[real], **CLOSE)
+
+
+def test_a_padded_past_is_not_common(past: Memory) -> None:
+    holed = Memory(past.keys, past.values, past.real.clone())
+    holed.real[0, 0] = False
+    assert attention.common_past(holed) is None
+    assert attention.common_past(None) is None

@@ -1,0 +1,423 @@
+"""Every family from disk: logits equal a forward written here, whatever the batch and padding.
+
+The forward uses none of the transformers library: RMSNorm, rotary embedding, grouped queries,
+biases, norms of queries and keys, SwiGLU, and who sees whom, position by position.
+"""
+
+import itertools
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import Qwen2Config
+
+from fakes import checkpoints
+from fakes.checkpoints import ALL, BASES, Tiny
+from remask.dlm import build as checkpoint
+from remask.dlm.families import FAMILIES, Family
+from remask.errors import BackendError
+from remask.models.backbone.checkpoint import load_checkpoint, memory_need, read_config
+from remask.models.backbone.checkpoint_formats import FORMATS, CheckpointFormat, read_settings
+from remask.models.backbone.device import choose_device
+from remask.models.backbone.transformer import Backbone
+
+CLOSE = {"atol": 2e-4, "rtol": 1e-4}
+EVERY = {**ALL, **BASES}
+SHIFTED = {"dream", *BASES}
+BLOCK = {"sdar": 4, "tiny-a2d-bd3lm": 32}
+
+LONG = "Answer in one word: positive or negative. You are 1 careful assistant, not 20 of them."
+TEXTS = [LONG, "You are", "An"]
+
+Loaded = tuple[Backbone, Family, Path]
+
+
+@pytest.fixture(scope="module")
+def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Loaded]:
+    done: dict[str, Loaded] = {}
+
+    def found(name: str) -> Loaded:
+        if name not in done:
+            folder = checkpoints.write(EVERY[name], tmp_path_factory.mktemp("checkpoints"))
+            done[name] = (*load_family(folder), folder)
+        return done[name]
+
+    return found
+
+
+def load_family(folder: Path) -> tuple[Backbone, Family]:
+    return checkpoint.load_family(str(folder), device="cpu", dtype=torch.float32)
+
+
+# -- the forward, plainly -----------------------------------------------------------------------
+
+
+def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return weight * x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
+
+
+def speeds(theta: float, half: int, scaling: dict[str, float] | None) -> Tensor:
+    """theta^-(i / half). Llama 3.1 slows what turns less often than low_freq_factor times in the
+    trained length by `factor`, leaves alone what turns more often than high_freq_factor times, and
+    blends in between."""
+    speed = theta ** -(torch.arange(half) / half)
+    if scaling is None:
+        return speed
+    turns = scaling["original_max_position_embeddings"] * speed / (2 * math.pi)
+    low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
+    kept = ((turns - low) / (high - low)).clamp(0, 1)
+    return kept * speed + (1 - kept) * speed / scaling["factor"]
+
+
+def rotate(x: Tensor, speed: Tensor) -> Tensor:
+    """Turn each pair (i, i + half) of (T, H, h) by position times its speed."""
+    half = x.shape[-1] // 2
+    angle = torch.arange(len(x))[:, None, None] * speed
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+
+
+def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
+    """Logits (T, V) that predict the token at each position, by the family's conventions."""
+    state: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        state |= {name: tensor.float() for name, tensor in load_file(file).items()}
+    config = json.loads((folder / "config.json").read_text())
+    eps, scaling = config["rms_norm_eps"], config.get("rope_scaling")
+    speed = speeds(config["rope_theta"], checkpoints.HEAD // 2, scaling)
+    llada = tiny.family == "llada"
+    names = list(checkpoints.LLADA_LAYER if llada else checkpoints.QWEN_LAYER)
+    embedding, norm, head = (state.get(f"{name}.weight") for name in tiny.outer)
+    assert embedding is not None and norm is not None
+    length = len(ids)
+    block = 1 if tiny.family in BASES else BLOCK.get(tiny.family, length)
+    sees = torch.zeros(length, length, dtype=torch.bool)
+    for query, key in itertools.product(range(length), repeat=2):
+        sees[query, key] = key // block <= query // block
+
+    hidden = embedding[ids]
+    for i in range(checkpoints.LAYERS):
+
+        def weight(part: str, i: int = i) -> Tensor:
+            return state[f"{tiny.prefix}.{i}.{part}.weight"]
+
+        def project(part: str, x: Tensor, i: int = i) -> Tensor:
+            bias = state.get(f"{tiny.prefix}.{i}.{part}.bias")
+            out = x @ state[f"{tiny.prefix}.{i}.{part}.weight"].T
+            return out if bias is None else out + bias
+
+        first, q, k, v, o, second, gate, up, down = names
+        x = rms(hidden, weight(first), eps)
+        query, key, value = (project(p, x).view(length, -1, checkpoints.HEAD) for p in (q, k, v))
+        if "self_attn.q_norm" in tiny.layer:
+            query = rms(query, weight("self_attn.q_norm"), eps)
+            key = rms(key, weight("self_attn.k_norm"), eps)
+        query, key = rotate(query, speed), rotate(key, speed)
+        heads = []
+        for h in range(checkpoints.HEADS):
+            shared = h * checkpoints.SHARED // checkpoints.HEADS
+            scores = query[:, h] @ key[:, shared].T / checkpoints.HEAD**0.5
+            share = scores.masked_fill(~sees, float("-inf")).softmax(-1)
+            heads.append(share @ value[:, shared])
+        hidden = hidden + project(o, torch.cat(heads, -1))
+        x = rms(hidden, weight(second), eps)
+        opened = project(gate, x)
+        hidden = hidden + project(down, opened * opened.sigmoid() * project(up, x))
+    logits = rms(hidden, norm, eps) @ (embedding if head is None else head).T
+    if tiny.family in SHIFTED:
+        return torch.cat([logits[:1], logits[:-1]])
+    return logits
+
+
+# -- what we do ---------------------------------------------------------------------------------
+
+
+def blocks_of(family: Family, real: Tensor) -> Tensor:
+    position = (real.long().cumsum(1) - 1).clamp(min=0)
+    size = {"region": 1, "blocks": family.block, "full": len(position[0])}[family.attention]
+    return position // size
+
+
+def predictions(backbone: Backbone, family: Family, ids: Tensor, real: Tensor) -> Tensor:
+    hidden, memory = backbone.read_blocks(ids, real, blocks_of(family, real))
+    assert memory is None
+    logits = backbone.logits(hidden)
+    return torch.cat([logits[:, :1], logits[:, :-1]], 1) if family.shifted else logits
+
+
+def alone(backbone: Backbone, family: Family, ids: list[int]) -> Tensor:
+    row = torch.tensor([ids])
+    return predictions(backbone, family, row, torch.ones_like(row, dtype=torch.bool))[0]
+
+
+def masked_row(backbone: Backbone, family: Family, text: str) -> list[int]:
+    ids = backbone.encode(text)
+    return [family.mask if i % 3 == 1 else token for i, token in enumerate(ids)]
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_logits_equal_an_independent_forward(load: Callable[[str], Loaded], name: str) -> None:
+    backbone, family, folder = load(name)
+    ids = masked_row(backbone, family, TEXTS[0])
+    assert len(ids) > 33  # more than one block of each family
+    expected = reference(EVERY[name], folder, ids)
+    assert expected.std() > 1
+    torch.testing.assert_close(alone(backbone, family, ids), expected, **CLOSE)
+
+
+@pytest.mark.parametrize("name", EVERY)
+@pytest.mark.parametrize("left", [False, True])
+def test_batch_and_padding_change_nothing(
+    load: Callable[[str], Loaded], name: str, left: bool
+) -> None:
+    backbone, family, _ = load(name)
+    rows = [masked_row(backbone, family, text) for text in TEXTS]
+    width = max(map(len, rows)) + 3
+    ids = torch.full((len(rows), width), 7)
+    real = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        where = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, where], real[i, where] = torch.tensor(row), True
+    together = predictions(backbone, family, ids, real)
+    assert together.isfinite().all()
+    for i, row in enumerate(rows):
+        # Left of a row's first token stands padding, so its shifted prediction means nothing.
+        first = 1 if family.shifted else 0
+        single = alone(backbone, family, row)
+        torch.testing.assert_close(together[i][real[i]][first:], single[first:], **CLOSE)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_who_sees_a_change_of_the_last_token(load: Callable[[str], Loaded], name: str) -> None:
+    backbone, family, _ = load(name)
+    ids = masked_row(backbone, family, TEXTS[0])[:38]
+    changed = [*ids[:-1], (ids[-1] + 1) % 256]
+    row = torch.tensor([ids, changed])
+    real = torch.ones_like(row, dtype=torch.bool)
+    hidden, _ = backbone.read_blocks(row, real, blocks_of(family, real))
+    moved = (hidden[0] - hidden[1]).abs().amax(-1) > 1e-3
+    first = {"sdar": 36, "tiny-a2d-bd3lm": 32}.get(name, 0)
+    assert not moved[:first].any()
+    assert moved[first:].sum() > (len(ids) - first) / 2  # saturated attention hides some
+
+
+@pytest.mark.parametrize("name", BLOCK)
+def test_finished_blocks_can_be_remembered_exactly(
+    load: Callable[[str], Loaded], name: str
+) -> None:
+    backbone, family, _ = load(name)
+    row = torch.tensor([masked_row(backbone, family, TEXTS[0])])
+    real = torch.ones_like(row, dtype=torch.bool)
+    blocks = blocks_of(family, real)
+    whole, _ = backbone.read_blocks(row, real, blocks)
+    cut = 32
+    before = (row[:, :cut], real[:, :cut], blocks[:, :cut])
+    first, memory = backbone.read_blocks(*before, keep=True)
+    rest, _ = backbone.read_blocks(row[:, cut:], real[:, cut:], blocks[:, cut:], memory)
+    torch.testing.assert_close(torch.cat([first, rest], 1), whole, **CLOSE)
+
+
+ROWS = st.lists(st.lists(st.integers(0, 289), min_size=1, max_size=12), min_size=1, max_size=4)
+
+
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
+@given(ROWS, st.integers(1, 7), st.integers(0, 3), st.booleans(), st.integers(0, 12))
+def test_any_batch_of_any_blocks_reads_as_each_row_alone(
+    load: Callable[[str], Loaded],
+    rows: list[list[int]],
+    size: int,
+    pad: int,
+    left: bool,
+    context: int,
+) -> None:
+    backbone, _, _ = load("sdar")
+    past = None
+    if context:
+        before = torch.arange(context)[None]
+        _, past = backbone.read(before, torch.ones_like(before, dtype=torch.bool))
+    width = max(map(len, rows)) + pad
+    ids = torch.full((len(rows), width), 7)
+    real = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, row in enumerate(rows):
+        where = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, where], real[i, where] = torch.tensor(row), True
+    blocks = (real.long().cumsum(1) - 1).clamp(min=0) // size
+    together, grown = backbone.read_blocks(ids, real, blocks, past, keep=True)
+    assert grown is not None
+    assert grown.real.sum(1).tolist() == [context + len(row) for row in rows]
+    for i, row in enumerate(rows):
+        one = torch.tensor([row])
+        here = torch.ones_like(one, dtype=torch.bool)
+        single, _ = backbone.read_blocks(one, here, torch.arange(len(row))[None] // size, past)
+        torch.testing.assert_close(together[i][real[i]], single[0], **CLOSE)
+
+
+def test_positions_as_blocks_read_left_to_right(load: Callable[[str], Loaded]) -> None:
+    backbone, family, _ = load("dream")
+    row = torch.tensor([masked_row(backbone, family, TEXTS[0])])
+    real = torch.ones_like(row, dtype=torch.bool)
+    hidden, memory = backbone.read_blocks(row, real, torch.arange(row.shape[1])[None], keep=True)
+    causal, other = backbone.read(row, real)
+    assert torch.equal(hidden, causal)
+    assert memory is not None and torch.equal(memory.keys[1], other.keys[1])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_row_is_found_and_fitted(load: Callable[[str], Loaded], name: str) -> None:
+    backbone, family, _ = load(name)
+    tiny = ALL[name]
+    masks = {"<|mdm_mask|>", "<|mask|>", "<|MASK|>"} & set(tiny.added)
+    assert family.name == name
+    assert family.mask == backbone.token_id(masks.pop())
+    assert family.special == tuple(range(290, 290 + len(tiny.added)))
+    assert backbone.size == checkpoints.SIZE
+    assert family.block == BLOCK.get(name, 0)
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_no_text_becomes_an_added_token(load: Callable[[str], Loaded], name: str) -> None:
+    backbone, _, _ = load(name)
+    added = EVERY[name].added
+    text = "You " + " are ".join(added) + "<think>é</think>\n"
+    assert max(backbone.encode(text)) < checkpoints.ORDINARY
+    assert backbone.decode(backbone.encode(text)) == text
+    assert backbone.decode([290, *backbone.encode("a"), 294, 295]) == "a"
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_a_turn_in_the_family_s_frame(load: Callable[[str], Loaded], name: str) -> None:
+    backbone, _, _ = load(name)
+    ids = [*backbone.beginning(), *backbone.turn("user", "Hi<|im_end|>"), *backbone.opening("a")]
+    text = backbone.tokenizer.decode(ids, skip_special_tokens=False)
+    headed = name in ("llada", "llama3")
+    if headed:
+        first = EVERY[name].added[0]
+        start, end = "<|start_header_id|>", "<|end_header_id|>\n\n"
+        assert text == f"{first}{start}user{end}Hi<|im_end|><|eot_id|>{start}a{end}"
+    else:
+        assert text == "<|im_start|>user\nHi<|im_end|><|im_end|>\n<|im_start|>a\n"
+    assert sum(i >= checkpoints.ORDINARY for i in ids) == (6 if headed else 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "mask", "delete"),
+    [
+        ("llama3", "<|reserved_special_token_0|>", "<|end_of_text|>"),
+        ("smollm2", "<empty_output>", "<reponame>"),
+        ("qwen2", None, "<|endoftext|>"),
+        ("qwen3", None, "<|endoftext|>"),
+    ],
+)
+def test_masks_and_deletions_of_bases_are_ids_that_no_text_and_no_chat_has(
+    load: Callable[[str], Loaded], name: str, mask: str | None, delete: str
+) -> None:
+    backbone, family, _ = load(name)
+    behind = checkpoints.ORDINARY + len(BASES[name].added)
+    assert family.name == name and family.attention == "region" and family.shifted
+    assert family.mask == (behind if mask is None else backbone.token_id(mask))
+    assert family.delete == backbone.token_id(delete)
+    assert {family.mask, family.delete, *range(290, behind)} == set(family.special)
+    said = [
+        *backbone.beginning(),
+        *backbone.turn("user", f"{mask}{delete}"),
+        *backbone.opening("a"),
+    ]
+    assert not {family.mask, family.delete} & set(said)
+    assert backbone.decode([family.mask, family.delete]) == ""
+
+
+def test_the_two_tokenizer_formats_agree(tmp_path: Path) -> None:
+    merges = checkpoints.write(ALL["dream"], tmp_path / "a")
+    whole = checkpoints.write(replace(ALL["dream"], merges_only=False), tmp_path / "b")
+    a, b = (load_checkpoint(str(folder), device="cpu").backbone for folder in (merges, whole))
+    for text in [*TEXTS, "It's  12\n\n positive!\t", "ünïcode 🙂 e\u0301", ""]:
+        assert a.encode(text) == b.encode(text)
+
+
+def test_identity_names_content_format_and_dtype(tmp_path: Path) -> None:
+    one = checkpoints.write(ALL["sdar"], tmp_path / "one")
+    same = checkpoints.write(ALL["sdar"], tmp_path / "same")
+    other = checkpoints.write(ALL["sdar"], tmp_path / "other", seed=1)
+    folders = (one, same, other)
+    half = [load_checkpoint(str(f), device="cpu", dtype=torch.bfloat16) for f in folders]
+    names = [found.backbone.identity for found in half]
+    assert names[0] == names[1] != names[2]
+    exact = load_checkpoint(str(one), device="cpu", dtype=torch.float32).backbone
+    assert exact.identity != names[0]
+    assert names[0].startswith("sdar/") and names[0].endswith("/bfloat16/cpu")
+
+
+@pytest.mark.parametrize("name", EVERY)
+def test_memory_is_known_before_loading(load: Callable[[str], Loaded], name: str) -> None:
+    backbone, _, folder = load(name)
+    config = read_config(str(folder))
+    stored = {tensor.data_ptr(): tensor for tensor in backbone.model.state_dict().values()}
+    weights = sum(tensor.numel() for tensor in stored.values())
+    assert memory_need(config, torch.float32) == 4 * weights
+    row = torch.tensor([[1, 2, 3]])
+    _, memory = backbone.read(row, torch.ones_like(row, dtype=torch.bool))
+    held = sum(tensor.nbytes for tensor in (*memory.keys, *memory.values))
+    assert memory_need(config, torch.float32, tokens=3) == 4 * weights + held
+    linear = [w for n, w in backbone.model.state_dict().items() if n.endswith("_proj.weight")]
+    merged = backbone.with_weights({}, "x").model.state_dict()  # all shared but what is replaced
+    assert all(w.data_ptr() in stored for w in merged.values())
+    twice = sum(tensor.numel() for tensor in linear)
+    assert memory_need(config, torch.float32, adapted=True) == 4 * (weights + twice)
+
+
+def test_published_sizes_give_the_published_number_of_weights() -> None:
+    # total_size in LLaDA-8B-Instruct's index is 16,031,162,368 bytes of bf16.
+    published = {
+        **ALL["llada"].settings,
+        "d_model": 4096,
+        "n_heads": 32,
+        "n_kv_heads": 32,
+        "n_layers": 32,
+        "mlp_hidden_size": 12288,
+        "embedding_size": 126464,
+        "max_sequence_length": 4096,
+    }
+    config = read_settings(FORMATS["llada"], published, "LLaDA")
+    assert memory_need(config) == 16_031_162_368
+
+
+def test_adding_a_family_is_adding_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The example of docs/families.md: Tiny-A2D made of Qwen2.
+    row = CheckpointFormat("a2d-qwen2", "A2DQwen2LMHeadModel", "a2d-qwen2", Qwen2Config)
+    monkeypatch.setitem(FORMATS, row.name, row)
+    family = replace(FAMILIES["tiny-a2d-mdlm"], name="tiny-a2d-qwen2", format="a2d-qwen2")
+    monkeypatch.setitem(FAMILIES, family.name, family)
+    tiny = replace(
+        ALL["dream"],
+        folder="Qwen2.5-Coder-0.5B-Instruct-diffusion-mdlm-v0.1",
+        settings={
+            **ALL["dream"].settings,
+            "architectures": [row.architecture],
+            "model_type": row.model_type,
+            "mask_token_id": None,
+            "tie_word_embeddings": True,
+        },
+        family=family.name,
+        tied=True,
+    )
+    folder = checkpoints.write(tiny, tmp_path)
+    backbone, found = load_family(folder)
+    assert (found.name, found.mask) == ("tiny-a2d-qwen2", backbone.token_id("<|mask|>"))
+    ids = masked_row(backbone, found, LONG)
+    torch.testing.assert_close(alone(backbone, found, ids), reference(tiny, folder, ids), **CLOSE)
+
+
+def test_an_unusable_device_is_refused_and_a_good_one_is_chosen() -> None:
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_device().type in {"cpu", "cuda", "mps"}
+    for name in ("cuda:99", "toaster"):
+        with pytest.raises(BackendError, match=f"'{name}' cannot be used here"):
+            choose_device(name)

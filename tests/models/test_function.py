@@ -1,0 +1,165 @@
+import functools
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from remask.errors import ConfigError, TargetBusy, TargetRefused
+from remask.models.function import FunctionTarget
+from remask.models.scripted import ScriptedChooser, ScriptedTarget
+from remask.ports import Chooser, Reply
+from remask.types import Chat, Message
+
+Messages = list[dict[str, str]]
+
+
+def chat(text: str) -> Chat:
+    return (Message("system", "Be brief."), Message("user", text))
+
+
+def chats(*texts: str) -> list[Chat]:
+    return [chat(text) for text in texts]
+
+
+def shout(messages: Messages) -> str:
+    return messages[-1]["content"].upper()
+
+
+def test_the_function_sees_roles_and_texts_and_its_answers_keep_their_order() -> None:
+    seen: list[Messages] = []
+
+    def keep(messages: Messages) -> str:
+        seen.append(messages)
+        return shout(messages)
+
+    target = FunctionTarget(keep)
+    assert target.respond(chats("a", "b")) == [Reply("A"), Reply("B")]
+    assert seen[0] == [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "a"},
+    ]
+    assert target.billed and target.max_attempts == 1 and not isinstance(target, Chooser)
+
+
+def test_order_is_kept_under_concurrency() -> None:
+    texts = [f"q{i}" for i in range(50)]
+    replies = FunctionTarget(shout, concurrency=8).respond(chats(*texts))
+    assert [reply.text for reply in replies] == [text.upper() for text in texts]
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_an_exception_fails_its_row_alone(concurrency: int) -> None:
+    def fails(messages: Messages) -> str:
+        if messages[-1]["content"] == "busy":
+            raise TargetBusy("try later")
+        if messages[-1]["content"] == "odd":
+            raise KeyError("answer")
+        return "ok"
+
+    replies = FunctionTarget(fails, concurrency=concurrency).respond(chats("x", "busy", "odd"))
+    assert [reply.text for reply in replies] == ["ok", "", ""]
+    assert [reply.error for reply in replies] == ["", "TargetBusy: try later", "KeyError: 'answer'"]
+
+
+def test_the_same_bug_in_all_rows_is_the_users_to_mend() -> None:
+    def broken(messages: Messages) -> str:
+        return messages[-1].text  # type: ignore[attr-defined]
+
+    with pytest.raises(ConfigError, match=r"broken raised AttributeError: .*all 3 calls") as caught:
+        FunctionTarget(broken).respond(chats("a", "b", "c"))
+    assert isinstance(caught.value.__cause__, AttributeError)
+
+
+def test_a_bug_in_some_rows_and_an_outage_in_all_rows_stay_failed_rows() -> None:
+    def some(messages: Messages) -> str:
+        if messages[-1]["content"] == "a":
+            raise TypeError("bad")
+        return "ok"
+
+    def outage(messages: Messages) -> str:
+        raise ConnectionError("down")
+
+    replies = FunctionTarget(some).respond(chats("a", "b"))
+    assert [reply.error for reply in replies] == ["TypeError: bad", ""]
+    replies = FunctionTarget(outage).respond(chats("a", "b"))
+    assert [reply.error for reply in replies] == ["ConnectionError: down"] * 2
+    assert FunctionTarget(outage).respond([]) == []
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_refusal_ends_the_run(concurrency: int) -> None:
+    def refuses(messages: Messages) -> str:
+        raise TargetRefused("the key is wrong")
+
+    with pytest.raises(TargetRefused, match="the key is wrong"):
+        FunctionTarget(refuses, concurrency=concurrency).respond(chats("a", "b"))
+
+
+@pytest.mark.parametrize("result", [None, 3, b"text", {"text": "x"}])
+def test_a_result_that_is_no_text_is_named(result: object) -> None:
+    with pytest.raises(ConfigError, match=f"returned {type(result).__name__}; return"):
+        FunctionTarget(lambda messages: result).respond(chats("a"))  # type: ignore[arg-type]
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ConfigError, match="not str"):
+        FunctionTarget("openai:gpt")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="concurrency is 0"):
+        FunctionTarget(shout, concurrency=0)
+
+
+def load(path: Path, source: str) -> Callable[[Messages], str]:
+    path.write_text(source)
+    spec = importlib.util.spec_from_file_location("mine", path)
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.answer  # type: ignore[no-any-return]
+
+
+def test_an_edited_function_has_another_identity(tmp_path: Path) -> None:
+    source = "def answer(messages):\n    return 'yes'\n"
+    first = FunctionTarget(load(tmp_path / "a.py", source)).identity
+    again = FunctionTarget(load(tmp_path / "b.py", source)).identity
+    edited = FunctionTarget(load(tmp_path / "c.py", source.replace("yes", "no"))).identity
+    assert first == again != edited
+    assert first.startswith("function:mine.answer:") and str(tmp_path) not in first
+
+
+class Model:
+    def __call__(self, messages: Messages) -> str:
+        return "object"
+
+
+def test_every_kind_of_callable_has_a_stable_identity() -> None:
+    assert FunctionTarget(Model()).identity == FunctionTarget(Model()).identity
+    assert "Model" in FunctionTarget(Model()).identity
+    assert FunctionTarget(print).identity.endswith(":nosource")  # type: ignore[arg-type]
+    bound = functools.partial(shout)
+    assert FunctionTarget(bound).identity == FunctionTarget(shout).identity
+    assert FunctionTarget(shout, name="mine").identity.startswith("function:mine:")
+
+
+def test_the_scripted_target_counts_its_calls() -> None:
+    target = ScriptedTarget(
+        lambda chat: chat[-1].content.upper(),
+        fail=lambda chat: "down" if chat[-1].content == "bad" else "",
+    )
+    good, bad = target.respond(chats("hi you", "bad"))
+    assert good == Reply("HI YOU", input_tokens=4, output_tokens=2)
+    assert (bad.text, bad.error) == ("", "down")
+    assert target.calls == 2 and not isinstance(target, Chooser)
+
+
+def test_the_scripted_chooser_takes_the_option_it_prefers() -> None:
+    target = ScriptedChooser(
+        lambda chat: "free text",
+        lambda chat, options: [-float(len(option)) for option in options],
+        fail=lambda chat: "down" if chat[-1].content == "bad" else "",
+    )
+    (reply,) = target.choose(chats("q"), ["long", "no", "ok"])
+    assert reply.text == "no" and reply.logps == (-4.0, -2.0, -2.0)
+    assert target.choose(chats("bad"), ["a", "b"])[0].error == "down"
+    assert target.respond(chats("q"))[0].text == "free text"
+    assert target.calls == 3 and isinstance(target, Chooser)

@@ -1,0 +1,407 @@
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from email.utils import formatdate
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.server import (
+    Behaviour,
+    Server,
+    answer,
+    completion,
+    quote_key,
+    raw,
+    reset,
+    shaped,
+    silent,
+    status,
+)
+from remask.errors import BackendError, ConfigError, TargetRefused
+from remask.models.openai import OpenAITarget, retry_after_seconds, wait_seconds
+from remask.ports import Chooser, Reply
+from remask.types import Chat, Message
+
+KEY = "sk-very-secret-0123456789"
+
+
+@pytest.fixture(autouse=True)
+def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+
+
+def chat(text: str = "hello") -> Chat:
+    return (Message("system", "Be brief."), Message("user", text))
+
+
+@contextmanager
+def ask(
+    server: Server, retries: int = 4, timeout: float = 10.0, concurrency: int = 1
+) -> Iterator[tuple[OpenAITarget, list[float]]]:
+    """A target at `server`, and the waits that it asked for."""
+    waits: list[float] = []
+    with OpenAITarget(
+        "m",
+        server.url,
+        KEY,
+        retries=retries,
+        timeout=timeout,
+        concurrency=concurrency,
+        sleep=waits.append,
+    ) as target:
+        yield target, waits
+
+
+def one(
+    *script: Behaviour, retries: int = 4, timeout: float = 10.0
+) -> tuple[Reply, Server, list[float]]:
+    """The reply to one chat under `script`, whose last behaviour goes on for ever."""
+    with (
+        Server(script, script[-1]) as server,
+        ask(server, retries, timeout) as (target, waits),
+    ):
+        (reply,) = target.respond([chat()])
+    assert reply.attempts == server.requests
+    assert set(server.keys) == {f"Bearer {KEY}"}
+    assert KEY not in repr(reply) and KEY not in repr(target) and KEY not in target.identity
+    return reply, server, waits
+
+
+def test_a_normal_answer_and_the_request_behind_it() -> None:
+    reply, server, waits = one(answer())
+    assert reply == Reply("HELLO", input_tokens=7, output_tokens=3)
+    assert waits == []
+    assert server.paths == ["/v1/chat/completions"]
+    assert server.bodies == [
+        {
+            "model": "m",
+            "messages": [
+                {"role": "system", "content": "Be brief."},
+                {"role": "user", "content": "hello"},
+            ],
+            "temperature": 0.0,
+            "max_tokens": 256,
+        }
+    ]
+
+
+def test_none_leaves_a_field_out_and_the_repeat_moves_the_seed() -> None:
+    with (
+        Server() as server,
+        OpenAITarget("m", server.url, temperature=None, max_tokens=None, seed=5) as target,
+    ):
+        target.respond([chat()], repeat=2)
+    assert set(server.bodies[0]) == {"model", "messages", "seed"}
+    assert server.bodies[0]["seed"] == 7
+    assert server.keys == ["Bearer none"]  # a server on this machine needs no key
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "todo"),
+    [
+        (401, None, "check the API key"),
+        (403, None, "check what this key may use"),
+        (404, "model_not_found", "check the model name"),
+        (429, "insufficient_quota", "change the settings"),
+        (400, "unsupported_parameter", "change the settings"),
+    ],
+)
+def test_a_refusal_ends_the_run_at_once(code: int, reason: str | None, todo: str) -> None:
+    with (
+        Server(default=status(code, "because", reason)) as server,
+        ask(server) as (target, waits),
+        pytest.raises(TargetRefused) as caught,
+    ):
+        target.respond([chat()])
+    assert server.requests == 1 and waits == []
+    message = str(caught.value)
+    assert todo in message and str(code) in message and "because" in message
+    assert "'m'" in message and "\n" not in message
+
+
+def test_a_refusal_under_concurrency_cancels_what_has_not_started() -> None:
+    with (
+        Server(default=status(401)) as server,
+        ask(server, concurrency=2) as (target, _),
+        pytest.raises(TargetRefused),
+    ):
+        target.respond([chat(str(i)) for i in range(200)])
+    assert server.requests < 200
+
+
+def test_a_refusal_ends_the_waits_of_the_other_calls() -> None:
+    """The first call waits a minute for its retry; the refusal of the second wakes it."""
+
+    def behave(handler, body):
+        busy = body["messages"][-1]["content"] == "slow"
+        status(503 if busy else 401, headers={"Retry-After": "60"})(handler, body)
+
+    start = time.monotonic()
+    with (
+        Server(default=behave) as server,
+        OpenAITarget("m", server.url, KEY, concurrency=2) as target,
+        pytest.raises(TargetRefused),
+    ):
+        target.respond([chat("slow"), chat("refused")])
+    assert time.monotonic() - start < 30
+
+
+@pytest.mark.parametrize("code", [401, 429, 400])
+def test_a_server_that_quotes_the_key_does_not_make_us_show_it(code: int) -> None:
+    with Server(default=quote_key(code)) as server, ask(server, retries=1) as (target, _):
+        try:
+            shown = repr(target.respond([chat()]))
+        except TargetRefused as error:
+            shown = "".join(traceback.format_exception(error)) + repr(error.__context__)
+    assert KEY not in shown and "[key]" in shown
+
+
+@pytest.mark.parametrize("code", [408, 409, 429, 500, 503])
+def test_a_busy_server_is_asked_again(code: int) -> None:
+    reply, server, waits = one(status(code), status(code), answer())
+    assert reply.text == "HELLO" and reply.error == "" and reply.attempts == 3
+    assert server.requests == 3
+    assert 0.25 <= waits[0] <= 0.5 <= waits[1] <= 1.0
+
+
+def test_retry_after_is_obeyed_in_seconds_and_as_a_date() -> None:
+    date = formatdate(time.time() + 30, usegmt=True)
+    _, _, waits = one(
+        status(429, headers={"Retry-After": "2"}),
+        status(429, headers={"Retry-After": date}),
+        status(429, headers={"Retry-After": "86400"}),
+        status(503, headers={"Retry-After": "soon"}),
+        answer(),
+    )
+    assert waits[0] == 2.0
+    assert 25 < waits[1] <= 30
+    assert waits[2] == 60.0
+    assert waits[3] <= 4.0  # not understood: our own wait
+
+
+def test_a_server_that_stays_broken_gives_an_error_and_never_a_text() -> None:
+    reply, server, waits = one(status(500, "disk full"), retries=2)
+    assert reply.text == "" and reply.attempts == 3 == server.requests and len(waits) == 2
+    assert "500" in reply.error and "disk full" in reply.error and "3 attempts" in reply.error
+
+
+def test_no_retries_means_one_attempt() -> None:
+    reply, server, _ = one(status(429), retries=0)
+    assert server.requests == 1 and "gave up after 1 attempt" in reply.error
+
+
+def test_a_timeout_is_tried_again_and_named() -> None:
+    reply, server, _ = one(silent(), silent(), answer(), timeout=0.3)
+    assert reply.text == "HELLO" and server.requests == 3
+    reply, server, _ = one(silent(), timeout=0.3, retries=1)
+    assert "no answer within 0.3 s" in reply.error and server.requests == 2
+
+
+def test_a_connection_that_breaks_in_the_body_is_tried_again() -> None:
+    reply, _, _ = one(reset, answer())
+    assert reply.text == "HELLO" and reply.attempts == 2
+    reply, _, _ = one(reset, retries=1)
+    assert "no connection" in reply.error and reply.attempts == 2 and reply.text == ""
+
+
+def test_nobody_listens() -> None:
+    with Server() as server:
+        url = server.url
+    with OpenAITarget("m", url, retries=1, sleep=lambda _: None) as target:
+        (reply,) = target.respond([chat()])
+    assert "no connection to 127.0.0.1" in reply.error and reply.attempts == 2
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "words"),
+    [
+        (raw(b'{"choices": [{"mess'), "no JSON"),
+        (raw(b"<html><body>Sign in</body></html>", "text/html"), "no JSON but '<html>"),
+        (raw(b"\xff\xfe\x00"), "no JSON"),
+        (raw(b""), "no JSON"),
+        (shaped([1, 2]), "no chat completion"),
+        (shaped({"object": "list", "data": []}), "no chat completion"),
+        (shaped({"choices": "none"}), "no chat completion"),
+        (shaped({"choices": []}), "no choices"),
+        (shaped({"choices": [{"text": "old style"}]}), "without a message"),
+        (shaped({"choices": [None]}), "without a message"),
+        (shaped(completion(None)), "no content"),
+        (shaped(completion(["a"])), "of type list"),
+        (answer("", finish="length"), "max_tokens is 256"),
+        (answer("", finish="content_filter"), "content_filter"),
+        (shaped({"error": {"message": "no such route", "code": 400}}), "no such route"),
+        (status(400, "maximum context length is 8 tokens"), "maximum context length"),
+        (status(422, "unprocessable"), "422"),
+    ],
+)
+def test_what_is_no_answer_becomes_an_error_and_is_not_tried_again(
+    behaviour: Behaviour, words: str
+) -> None:
+    reply, server, waits = one(behaviour)
+    assert words in reply.error and "\n" not in reply.error
+    assert reply.text == "" and server.requests == 1 and waits == []
+
+
+def test_an_inner_error_with_a_busy_code_is_tried_again() -> None:
+    busy = shaped({"error": {"message": "upstream is busy", "code": 502}})
+    reply, _, _ = one(busy, answer())
+    assert reply.text == "HELLO" and reply.attempts == 2
+
+
+def test_an_empty_answer_that_ended_by_itself_is_an_answer() -> None:
+    reply, _, _ = one(answer(""))
+    assert reply.text == "" and reply.error == ""
+
+
+def test_missing_usage_counts_as_zero_tokens() -> None:
+    reply, _, _ = one(shaped({"choices": [{"message": {"content": "hi"}}], "usage": None}))
+    assert reply == Reply("hi")
+
+
+def test_order_is_kept_when_answers_overtake_each_other() -> None:
+    gate = threading.Event()
+
+    def behave(handler, body):
+        if body["messages"][-1]["content"] == "q0":
+            gate.wait(10)  # the first answer comes after all the others
+        else:
+            with lock:
+                left.pop()
+                if not left:
+                    gate.set()
+        answer()(handler, body)
+
+    lock, left = threading.Lock(), list(range(11))
+    with Server(default=behave) as server, ask(server, concurrency=4) as (target, _):
+        replies = target.respond([chat(f"q{i}") for i in range(12)])
+    assert [reply.text for reply in replies] == [f"Q{i}" for i in range(12)]
+    assert server.requests == 12
+
+
+def test_one_bad_row_does_not_spoil_its_neighbours() -> None:
+    def behave(handler, body):
+        bad = body["messages"][-1]["content"] == "bad"
+        (status(500) if bad else answer())(handler, body)
+
+    with Server(default=behave) as server, ask(server, 2, concurrency=3) as (target, _):
+        replies = target.respond([chat("a"), chat("bad"), chat("b")])
+    assert [reply.text for reply in replies] == ["A", "", "B"]
+    assert [bool(reply.error) for reply in replies] == [False, True, False]
+    assert sum(reply.attempts for reply in replies) == server.requests == 5
+
+
+@settings(deadline=None)
+@given(
+    attempt=st.integers(1, 10_000),
+    asked=st.none() | st.floats(0, 1e9),
+    seed=st.integers(0, 2**32),
+)
+def test_waits_are_bounded_and_repeatable(attempt: int, asked: float | None, seed: int) -> None:
+    first, again = (wait_seconds(attempt, asked, np.random.default_rng(seed)) for _ in "12")
+    assert first == again
+    assert 0 <= first <= 60
+    if asked is not None:
+        assert first == min(asked, 60)
+    else:
+        assert first >= min(0.25 * 2 ** min(attempt - 1, 10), 30)
+
+
+@settings(deadline=None)
+@given(value=st.text(max_size=40), now=st.floats(0, 4e9))
+def test_any_retry_after_is_a_wait_or_nothing(value: str, now: float) -> None:
+    seconds = retry_after_seconds({"retry-after": value}, now)
+    assert seconds is None or (seconds >= 0 and np.isfinite(seconds))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-3", "", "Wed, 99 Foo 2020"])
+def test_a_useless_retry_after(value: str) -> None:
+    assert retry_after_seconds({"retry-after": value}, 0.0) is None
+
+
+def test_identity_holds_what_changes_an_answer_and_nothing_else() -> None:
+    def identity(**other: object) -> str:
+        plain = {"model": "m", "base_url": "http://127.0.0.1:1/v1", "api_key": KEY}
+        with OpenAITarget(**{**plain, **other}) as target:
+            assert KEY not in target.identity
+            return target.identity
+
+    base = identity()
+    changes = [
+        {"model": "n"},
+        {"base_url": "http://127.0.0.1:2/v1"},
+        {"temperature": 0.5},
+        {"temperature": None},
+        {"max_tokens": 9},
+        {"seed": 1},
+    ]
+    assert len({base, *(identity(**change) for change in changes)}) == 1 + len(changes)
+    for same in ({"api_key": "other"}, {"retries": 0}, {"concurrency": 1}, {"timeout": 1.0}):
+        assert identity(**same) == base
+    assert identity(base_url="http://me:pw@127.0.0.1:1/v1/") == base
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"model": " "}, "model name is empty"),
+        ({"base_url": "localhost:8000"}, "must look like http"),
+        ({"base_url": "http://h:port/v1"}, "is no address"),
+        ({"base_url": "https://api.example.com/v1"}, "OPENAI_API_KEY"),
+        ({"api_key": "clé"}, "characters that no key has"),
+        ({"concurrency": 0}, "concurrency is 0"),
+        ({"timeout": 0}, "timeout is 0"),
+        ({"max_tokens": 0}, "max_tokens is 0"),
+        ({"retries": -1}, "retries is -1"),
+    ],
+)
+def test_bad_settings_are_found_before_a_call(other: dict[str, object], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        OpenAITarget(**{"model": "m", "base_url": "http://127.0.0.1:1/v1", **other})
+
+
+def test_key_and_address_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server() as server:
+        monkeypatch.setenv("OPENAI_API_KEY", KEY + "\n")
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        with OpenAITarget("m") as target:
+            assert target.respond([chat()])[0].text == "HELLO"
+    assert server.keys == [f"Bearer {KEY}"]
+
+
+def test_without_the_sdk_the_error_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Finder:
+        def find_spec(self, name: str, *_: object) -> None:
+            if name == "openai":
+                raise ModuleNotFoundError("No module named 'openai'", name="openai")
+
+    for name in [name for name in sys.modules if name.split(".")[0] == "openai"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(sys, "meta_path", [Finder(), *sys.meta_path])
+    with pytest.raises(BackendError, match=r"pip install 'remask\[openai\]'"):
+        OpenAITarget("m", "http://127.0.0.1:1/v1")
+
+
+def test_the_module_loads_no_sdk() -> None:
+    code = (
+        "import sys, remask.models.openai, remask.models.function, remask.models.scripted\n"
+        "heavy = {'openai', 'torch', 'transformers', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_it_declares_what_the_meter_needs() -> None:
+    with OpenAITarget("m", "http://127.0.0.1:1/v1", retries=3) as target:
+        assert target.billed and target.max_attempts == 4 and target.max_tokens == 256
+        assert not isinstance(target, Chooser)

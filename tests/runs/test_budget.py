@@ -1,0 +1,148 @@
+"""Limits are never passed by what `shortfall` lets through."""
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from remask.errors import ConfigError
+from remask.runs.budget import Budget, Price, Spend, check_price, shortfall
+
+counts = st.integers(0, 200)
+amounts = st.floats(0, 200, allow_nan=False)
+spends = st.builds(
+    Spend,
+    calls=counts,
+    input_tokens=counts,
+    output_tokens=counts,
+    usd=amounts,
+    seconds=amounts,
+    uncertain=counts,
+)
+budgets = st.builds(
+    Budget,
+    calls=st.none() | st.integers(1, 300),
+    tokens=st.none() | st.integers(1, 600),
+    minutes=st.none() | st.floats(0.1, 6),
+    usd=st.none() | st.floats(0.1, 300),
+)
+
+
+def under_every_limit(budget: Budget, total: Spend) -> bool:
+    """The definition, written down a second time."""
+    return (
+        total.calls <= (math.inf if budget.calls is None else budget.calls)
+        and total.input_tokens + total.output_tokens
+        <= (math.inf if budget.tokens is None else budget.tokens)
+        and total.usd <= (math.inf if budget.usd is None else budget.usd)
+        and total.seconds <= (math.inf if budget.minutes is None else budget.minutes * 60)
+    )
+
+
+@settings(deadline=None, max_examples=300)
+@given(budgets, spends, spends, spends)
+def test_a_need_passes_exactly_when_the_sum_is_under_every_limit(budget, spent, need, held):
+    total = spent + held + need
+    assert (shortfall(budget, spent, need, held) == "") == under_every_limit(budget, total)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 100), st.lists(st.integers(1, 20), max_size=40), st.integers(0, 30))
+def test_greedy_spending_never_passes_the_limit_nor_what_is_held(limit, asked, held):
+    budget, spent = Budget(calls=limit), Spend()
+    for calls in asked:
+        if not shortfall(budget, spent, Spend(calls=calls), Spend(calls=held)):
+            spent += Spend(calls=calls)
+    assert spent.calls == 0 or spent.calls <= limit - held
+
+
+@settings(deadline=None)
+@given(st.lists(spends, max_size=6))
+def test_sums_add_every_field(parts):
+    total = sum(parts, Spend())
+    assert total.calls == sum(p.calls for p in parts)
+    assert total.tokens == sum(p.input_tokens + p.output_tokens for p in parts)
+    assert total.uncertain == sum(p.uncertain for p in parts)
+    assert total.usd == pytest.approx(sum(p.usd for p in parts))
+    assert total.seconds == pytest.approx(sum(p.seconds for p in parts))
+
+
+@pytest.mark.parametrize(
+    ("budget", "spent", "need", "held", "sentence"),
+    [
+        (
+            Budget(calls=2400),
+            Spend(calls=2400),
+            Spend(calls=32),
+            Spend(),
+            "2,400 of 2,400 calls used, 32 more asked",
+        ),
+        (
+            Budget(calls=2400),
+            Spend(calls=1790),
+            Spend(calls=32),
+            Spend(calls=600),
+            "1,790 of 2,400 calls used, 600 set aside, 32 more asked",
+        ),
+        (
+            Budget(tokens=5000),
+            Spend(input_tokens=3000, output_tokens=1000),
+            Spend(input_tokens=900, output_tokens=101),
+            Spend(),
+            "4,000 of 5,000 tokens used, 1,001 more asked",
+        ),
+        (
+            Budget(usd=2.5),
+            Spend(usd=2.4),
+            Spend(usd=0.2),
+            Spend(),
+            "2.4 of 2.5 USD used, up to 0.2 more asked",
+        ),
+        (
+            Budget(minutes=10),
+            Spend(seconds=590),
+            Spend(seconds=30),
+            Spend(),
+            "9.833 of 10 minutes used, up to 0.5 more asked",
+        ),
+    ],
+)
+def test_the_sentence_names_the_limit_and_the_figures(budget, spent, need, held, sentence):
+    assert shortfall(budget, spent, need, held) == sentence
+
+
+def test_a_limit_may_be_used_up_to_the_last_call():
+    assert shortfall(Budget(calls=10), Spend(calls=9), Spend(calls=1), Spend()) == ""
+    assert shortfall(Budget(calls=10), Spend(calls=9), Spend(calls=2), Spend()) != ""
+
+
+def test_no_limit_is_no_limit():
+    assert shortfall(Budget(), Spend(calls=10**9, usd=1e9), Spend(calls=1), Spend()) == ""
+
+
+@pytest.mark.parametrize("name", ["calls", "tokens", "minutes", "usd"])
+@pytest.mark.parametrize("limit", [0, -3, math.nan, math.inf])
+def test_a_limit_of_no_use_is_refused_by_name_and_value(name, limit):
+    with pytest.raises(ConfigError, match=rf"limit on {name} is {limit}"):
+        Budget(**{name: limit})
+
+
+def test_a_limit_in_dollars_needs_a_price():
+    with pytest.raises(ConfigError, match="5 USD cannot be held without a price"):
+        check_price(Budget(usd=5), None)
+    check_price(Budget(usd=5), Price(0, 0))
+    check_price(Budget(calls=5), None)
+
+
+def test_price_is_per_million_tokens():
+    assert Price(2, 10).usd(500_000, 100_000) == pytest.approx(2.0)
+    with pytest.raises(ConfigError, match="million output tokens is -1"):
+        Price(1, -1)
+    with pytest.raises(ConfigError, match="million input tokens is nan"):
+        Price(math.nan, 1)
+
+
+def test_only_tokens_and_dollars_need_a_bound_of_tokens():
+    assert Budget(tokens=1).counts_tokens and Budget(usd=1).counts_tokens
+    assert not Budget(calls=1, minutes=1).counts_tokens

@@ -1,0 +1,213 @@
+"""The report: what it holds, what it must not hold, and that it reads any text harmlessly."""
+
+import re
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.finished_run import START, play, record
+from fakes.worlds import TOP
+from remask.errors import ConfigError
+from remask.events import Proposed, Rejected, Started, advance, fold
+from remask.runs.report import chart
+from remask.runs.report import summary as words
+from remask.runs.report.html import MAX_ROWS, render
+from remask.runs.report.read_run import REPORT, look, write_report
+from remask.runs.result import RESULT, Result, read_result
+from remask.sanitize import one_line, visible
+from remask.stats import compare
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report") / "run"
+    play(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(run: Path) -> str:
+    return write_report(run).read_text(encoding="utf-8")
+
+
+class Tags(HTMLParser):
+    """All tags with their attributes, and whether they are closed in order."""
+
+    VOID = frozenset({"meta", "line", "path", "circle", "br"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag not in self.VOID:
+            assert self.open.pop() == tag
+
+
+def tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
+    parser = Tags()
+    parser.feed(page)
+    parser.close()
+    assert not parser.open
+    return parser.found
+
+
+def test_says_verdict_figures_and_edits(run: Path, page: str) -> None:
+    result = read_result(run)
+    assert result is not None
+    assert result.verdict == "improved"
+    assert f"{result.test.baseline:.3f} → {result.test.best:.3f} on 40 sealed test rows" in page
+    assert f"<ins>{TOP}" in page
+    assert "<del>5</del>" in page
+    assert words.SELECTION in page
+    assert "forbidden" in page  # the guard's reason
+    assert page.count("<svg") == 2
+    assert len(re.findall(r'<tr class="accepted">', page)) == len(result.edits)
+
+
+def test_asks_for_nothing_from_anywhere(page: str) -> None:
+    found = tags(page)
+    policies = [a["content"] for _, a in found if a.get("http-equiv") == "Content-Security-Policy"]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
+    for tag, attributes in found:
+        assert tag not in {"script", "link", "img", "iframe", "object", "base", "a", "form"}
+        for name in attributes:
+            assert name not in {"src", "href", "xlink:href", "style"}
+            assert not name.startswith("on")
+    assert not re.search(r"url\s*\(|@import", page)
+
+
+def test_names_settings_but_no_credentials(page: str) -> None:
+    assert "http://localhost:1/v1" in page
+    assert "secret" not in page
+    assert "OPENAI_API_KEY" in page  # the variable's name
+
+
+def test_escapes_what_models_and_users_wrote(run: Path) -> None:
+    seen = look(run)
+    assert seen.result is not None
+    evil = "<script>alert('x')</script>\x1b[31m\u202eevil & \"quoted\""
+    best = replace(seen.result.best, prompt=f"{START} {evil}")
+    edit = replace(seen.result.edits[0], changes=((evil, evil),), because=(evil,))
+    result = replace(
+        seen.result, best=best, prompt=best.prompt, edits=(edit,), warnings=(evil,), run_dir=evil
+    )
+    state = advance(seen.state, Rejected(0, "p", evil, "span", evil))
+    page = render(result, state, words.points(seen.history), {"data": {"path": evil}})
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "\x1b" not in page
+    assert "\u202e" not in page
+    assert "script" not in {tag for tag, _ in tags(page)}
+
+
+@settings(deadline=None, max_examples=30)
+@given(text=st.text())
+def test_any_text_gives_a_page_in_utf8(run: Path, text: str) -> None:
+    result = look(run).result
+    assert result is not None
+    other = replace(result, best=replace(result.best, prompt=text), warnings=(text,), stopped=text)
+    page = render(other, look(run).state, [], {"target": {"model": text}})
+    tags(page.encode().decode())
+
+
+def test_stays_under_a_megabyte_with_thousands_of_long_candidates(run: Path) -> None:
+    seen = look(run)
+    assert seen.result is not None
+    long = "<" * 16_000
+    start = Started("&" * 16_000, "base", 4000)
+    many = [
+        Proposed(i, f"c{i}", "base", long, 9, "whole", (), ((0, 16_000, long),), (), 0)
+        for i in range(4 * MAX_ROWS)
+    ]
+    page = render(seen.result, fold([start, *many]), [], record())
+    assert len(page.encode()) < 1_000_000
+    assert f"{3 * MAX_ROWS} candidates" in page
+
+
+def test_an_unfinished_run_has_no_report(tmp_path: Path) -> None:
+    play(tmp_path / "run", finish=False)
+    with pytest.raises(ConfigError, match=r"not finished.*remask resume"):
+        write_report(tmp_path / "run")
+    assert not (tmp_path / "run" / REPORT).exists()
+
+
+def test_a_result_survives_its_file(tmp_path: Path) -> None:
+    written = play(tmp_path / "run")
+    assert isinstance(written, Result)
+    assert read_result(tmp_path / "run") == written
+    (tmp_path / "run" / RESULT).write_text("{}")
+    with pytest.raises(ConfigError, match=r"result\.json.*resume"):
+        read_result(tmp_path / "run")
+
+
+# --- the curve and the axis
+
+
+def test_the_curve_counts_calls_and_never_goes_down(run: Path) -> None:
+    found = words.points(look(run).history)
+    assert found[0].kind == "baseline"
+    assert found[0].calls == 40
+    best = [p.validation for p in found if p.kind != "kept"]
+    assert len(best) == 1 + len(look(run).state.accepted)
+    assert best == sorted(best)
+    assert [p.calls for p in found] == sorted(p.calls for p in found)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(
+        st.builds(
+            words.Point,
+            st.integers(0, 10**6),
+            st.floats(-5, 5),
+            st.sampled_from(["baseline", "accepted", "kept"]),
+        ),
+        min_size=1,
+    )
+)
+def test_every_dot_lies_inside_the_plot(points: list[words.Point]) -> None:
+    drawn = chart.curve(points, 0)
+    assert drawn is not None
+    for dot in drawn.dots:
+        assert chart.LEFT <= dot.x <= chart.RIGHT
+        assert chart.TOP <= dot.y <= chart.BOTTOM
+    for tick in drawn.x_ticks:
+        assert chart.LEFT <= tick.at <= chart.RIGHT
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
+def test_the_interval_is_drawn_in_order_and_shows_zero(pairs: list[tuple[float, float]]) -> None:
+    drawn = chart.whisker(compare([a for a, _ in pairs], [b for _, b in pairs]))
+    assert chart.LEFT <= drawn.low <= drawn.middle <= drawn.high <= chart.RIGHT
+    assert chart.LEFT <= drawn.zero <= chart.RIGHT
+
+
+@settings(deadline=None)
+@given(st.floats(-1e3, 1e3), st.floats(0, 1e3))
+def test_round_numbers_enclose_the_range(low: float, width: float) -> None:
+    marks = chart.nice(low, low + width)
+    assert marks[0] <= low + 1e-9 * max(1, abs(low))
+    assert marks[-1] >= low + width - 1e-6
+    assert 2 <= len(marks) <= 8
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_visible_text_hides_and_reorders_nothing(text: str) -> None:
+    shown = visible(text)
+    assert not any(c in shown for c in "\x00\x07\x1b\x9b\u200b\u202e\ufeff")
+    assert visible(shown) == shown
+    assert "\n" not in one_line(text)
+    assert len(one_line(text, 20)) <= 20

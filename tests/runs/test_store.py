@@ -1,0 +1,574 @@
+"""What a run directory promises: durable, exclusive, whole, and honest when it is not."""
+
+import math
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+from dataclasses import replace
+from pathlib import Path
+
+import orjson
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import remask
+from remask.errors import ConfigError, RemaskError, RunBusy
+from remask.runs.budget import Spend
+from remask.runs.database import journal_mode
+from remask.runs.lock import RunLock
+from remask.runs.store import Store, fingerprint
+
+CONFIG = {"prompt": "Sort the mail.", "budget": {"calls": 240, "usd": None}, "seed": 7}
+ENV = {**os.environ, "PYTHONPATH": str(Path(remask.__file__).parents[1])}
+
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=("Cs",)), max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text("abcé", max_size=3), inner),
+    max_leaves=8,
+)
+json_events = st.dictionaries(st.text("kindvalue", max_size=5), json_values, max_size=4)
+
+
+def child(code: str, *args: str | Path) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
+        env=ENV,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def rows(folder: Path, query: str) -> list[tuple]:
+    db = sqlite3.connect(folder / "run.db")
+    try:
+        return db.execute(query).fetchall()
+    finally:
+        db.close()
+
+
+def change(folder: Path, statement: str) -> None:
+    db = sqlite3.connect(folder / "run.db", isolation_level=None)
+    db.execute(statement)
+    db.close()
+
+
+# --- events, cache, meta -------------------------------------------------------------------
+
+
+@settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(json_events, max_size=8))
+def test_events_come_back_equal_in_order_and_once(tmp_path_factory, events):
+    folder = tmp_path_factory.mktemp("run")
+    first: dict[bytes, dict] = {}
+    with Store.create(folder, CONFIG) as store:
+        for event in events:
+            body = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
+            assert store.append(event) == (body not in first)
+            first.setdefault(body, event)
+    with Store.open(folder) as store:
+        assert list(store.events()) == list(first.values())
+        assert not any([store.append(event) for event in events])  # a replay adds nothing
+
+
+def test_events_may_be_appended_while_they_are_read(tmp_path):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        for n in range(3):
+            store.append({"n": n})
+        seen = []
+        for event in store.events():
+            seen.append(event["n"])
+            if event["n"] < 1:
+                store.append({"n": 3})
+        assert seen == [0, 1, 2, 3]
+
+
+def test_pages_do_not_show(tmp_path, monkeypatch):
+    monkeypatch.setattr("remask.runs.store.PAGE", 3)
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        for n in range(10):
+            store.append({"n": n})
+        replies = {f"k{n}": {"text": str(n)} for n in range(10)}
+        store.settle(store.reserve(Spend(calls=10), billed=False), Spend(calls=10), replies)
+        assert [e["n"] for e in store.events()] == list(range(10))
+        assert store.cached([*replies, "unknown"]) == replies
+        assert store.cached([]) == {}
+
+
+def test_the_wall_clock_is_no_part_of_an_event(tmp_path, monkeypatch):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        monkeypatch.setattr("time.time", lambda: 1.0)
+        assert store.append({"kind": "Kept"})
+        monkeypatch.setattr("time.time", lambda: 2.0)
+        assert not store.append({"kind": "Kept"})
+        assert rows(tmp_path / "run", "SELECT at FROM events") == [(1.0,)]
+
+
+def test_an_event_is_in_the_file_when_append_returns(tmp_path):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        store.append({"n": 1})
+        with Store.read(tmp_path / "run") as reader:
+            assert list(reader.events()) == [{"n": 1}]
+
+
+def test_what_is_spent_until_an_event_is_booked_with_it(tmp_path):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        store.append({"n": 1}, Spend(seconds=2.0))
+        assert not store.append({"n": 1}, Spend(seconds=0.5))  # a replay: no event, but time went
+        store.append({"n": 2})
+        assert store.spent() == Spend(seconds=2.5)
+    with Store.read(tmp_path / "run") as reader:
+        assert reader.spent() == Spend(seconds=2.5)
+
+
+def test_meta_and_config(tmp_path):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        assert store.config == CONFIG
+        assert store.meta("fingerprint") == fingerprint(CONFIG)
+        assert float(store.meta("created")) > 1.7e9
+        with pytest.raises(ConfigError, match="does not say its nonsense"):
+            store.meta("nonsense")
+
+
+# --- the ledger ----------------------------------------------------------------------------
+
+
+def test_reserve_settle_release_abandon(tmp_path):
+    need = Spend(calls=4, input_tokens=40, output_tokens=10, usd=0.5, seconds=2)
+    actual = Spend(calls=3, input_tokens=21, output_tokens=7, usd=0.25, seconds=1)
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        first, second = store.reserve(need, billed=True), store.reserve(need, billed=True)
+        assert store.spent() == need + need
+        store.settle(first, actual, {})
+        store.release(second)
+        assert store.spent() == actual
+        store.abandon(store.reserve(need, billed=True))
+        store.abandon(store.reserve(need, billed=False))
+        expected = actual + replace(need, uncertain=4)
+        assert store.spent() == expected
+    with Store.open(tmp_path / "run") as store:
+        assert store.spent() == expected
+
+
+@pytest.mark.parametrize("again", ["settle", "release"])
+def test_a_reservation_is_closed_once(tmp_path, again):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        id = store.reserve(Spend(calls=1), billed=True)
+        store.settle(id, Spend(calls=1), {"a": {"text": "x"}})
+        with pytest.raises(ValueError, match=f"reservation {id} is not open"):
+            if again == "settle":
+                store.settle(id, Spend(calls=1), {"b": {"text": "y"}})
+            else:
+                store.release(id)
+        assert store.spent() == Spend(calls=1)
+        assert store.cached(["b"]) == {}
+
+
+ledger_steps = st.lists(
+    st.tuples(
+        st.sampled_from(["settle", "release", "abandon", "leave"]),
+        st.booleans(),
+        st.integers(0, 9),
+        st.floats(0, 1),
+    ),
+    max_size=10,
+)
+
+
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
+@given(ledger_steps)
+def test_memory_and_file_agree_on_what_is_spent(tmp_path_factory, steps):
+    folder = tmp_path_factory.mktemp("run")
+    left = Spend()  # what the next process will find in flight
+    store = Store.create(folder, CONFIG)
+    for end, billed, calls, usd in steps:
+        need = Spend(calls=calls, usd=usd)
+        id = store.reserve(need, billed)
+        if end == "settle":
+            store.settle(id, need, {})
+        elif end == "release":
+            store.release(id)
+        elif end == "abandon":
+            store.abandon(id)
+        else:
+            left += need if not billed else Spend(uncertain=-calls)
+    with Store.read(folder) as reader:
+        assert same(reader.spent(), store.spent())
+    before = store.spent()
+    store.close()
+    with Store.open(folder) as store:  # unbilled ones are free, billed ones become uncertain
+        expected = before + Spend(-left.calls, usd=-left.usd, uncertain=-left.uncertain)
+        assert same(store.spent(), expected)
+
+
+def same(a: Spend, b: Spend) -> bool:
+    exact = (a.calls, a.input_tokens, a.output_tokens, a.uncertain)
+    return exact == (b.calls, b.input_tokens, b.output_tokens, b.uncertain) and math.isclose(
+        a.usd, b.usd, abs_tol=1e-9
+    )
+
+
+class Cut(Exception):
+    pass
+
+
+class CutAt:
+    """Stands in for a connection and fails at the n-th statement of a transaction."""
+
+    def __init__(self, db: sqlite3.Connection, at: int) -> None:
+        self._db, self._at = db, at
+
+    def _step(self) -> None:
+        self._at -= 1
+        if self._at == 0:
+            raise Cut
+
+    def execute(self, *args):
+        if args[0] != "ROLLBACK":
+            self._step()
+        return self._db.execute(*args)
+
+    def executemany(self, *args):
+        self._step()
+        return self._db.executemany(*args)
+
+    def __getattr__(self, name):
+        return getattr(self._db, name)
+
+
+@pytest.mark.parametrize("at", [1, 2, 3, 4])  # BEGIN, ledger, cache, COMMIT
+def test_settle_is_all_or_nothing(tmp_path, at, monkeypatch):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        id = store.reserve(Spend(calls=2), billed=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_db", CutAt(store._db, at))
+            with pytest.raises(Cut):
+                store.settle(id, Spend(calls=1), {"a": {"text": "x"}})
+        assert store.spent() == Spend(calls=2)  # still reserved, in full
+        assert rows(tmp_path / "run", "SELECT state, calls FROM ledger") == [("reserved", 2)]
+        assert store.cached(["a"]) == {}
+        store.settle(id, Spend(calls=1), {"a": {"text": "x"}})  # and it can still be settled
+        assert store.spent() == Spend(calls=1)
+        assert store.cached(["a"]) == {"a": {"text": "x"}}
+
+
+def test_a_reservation_is_in_the_file_before_the_call(tmp_path):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        store.reserve(Spend(calls=3), billed=True)
+        with Store.read(tmp_path / "run") as reader:
+            assert reader.spent() == Spend(calls=3)
+
+
+# --- create, open, refuse ------------------------------------------------------------------
+
+
+def test_a_run_is_not_begun_twice(tmp_path):
+    Store.create(tmp_path / "run", CONFIG).close()
+    with pytest.raises(ConfigError, match="holds a run already; continue it with `remask resume"):
+        Store.create(tmp_path / "run", CONFIG)
+    Store.open(tmp_path / "run", CONFIG).close()  # the refusal did not keep the lock
+
+
+@pytest.mark.parametrize("method", [Store.open, Store.read])
+def test_no_run_is_said_and_nothing_is_made(tmp_path, method):
+    with pytest.raises(ConfigError, match="holds no run"):
+        method(tmp_path / "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_way_is_a_sentence(tmp_path):
+    (tmp_path / "run").write_text("something else")
+    with pytest.raises(ConfigError, match="cannot be made a run directory"):
+        Store.create(tmp_path / "run", CONFIG)
+
+
+def test_a_changed_configuration_is_refused_key_by_key(tmp_path):
+    folder = tmp_path / "run"
+    Store.create(folder, CONFIG).close()
+    long = "You sort the mail of a shop. " * 8
+    changed = {
+        "prompt": CONFIG["prompt"],
+        "budget": {"calls": 300, "usd": 1.5},
+        "seed": True,
+        "new": long,
+    }
+    with pytest.raises(ConfigError) as caught:
+        Store.open(folder, changed)
+    sentence = str(caught.value)
+    assert "budget.calls is 240 in the run and 300 now" in sentence
+    assert "budget.usd is None in the run and 1.5 now" in sentence
+    assert "seed is 7 in the run and True now" in sentence
+    assert "new is missing in the run" in sentence
+    assert "prompt" not in sentence and len(sentence) < 500
+    Store.open(folder, CONFIG).close()
+
+
+def test_the_difference_of_two_long_values_is_shown_where_it_is(tmp_path):
+    long = "You sort the mail of a shop. " * 8
+    Store.create(tmp_path / "run", {"prompt": long + "Be kind."}).close()
+    with pytest.raises(ConfigError) as caught:
+        Store.open(tmp_path / "run", {"prompt": long + "Be brief."})
+    assert "Be kind." in str(caught.value) and "Be brief." in str(caught.value)
+
+
+def test_tuples_and_key_order_are_no_difference(tmp_path):
+    Store.create(tmp_path / "run", {"a": [1, 2], "b": {"x": 1, "y": 2}}).close()
+    Store.open(tmp_path / "run", {"b": {"y": 2, "x": 1}, "a": (1, 2)}).close()
+
+
+def test_a_newer_schema_is_refused(tmp_path):
+    Store.create(tmp_path / "run", CONFIG).close()
+    change(tmp_path / "run", "PRAGMA user_version = 99")
+    for method in (Store.open, Store.read):
+        with pytest.raises(ConfigError, match=r"newer remask \(schema 99, .*; upgrade remask"):
+            method(tmp_path / "run")
+
+
+def test_settings_of_the_file(tmp_path):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        get = {
+            name: store._db.execute(f"PRAGMA {name}").fetchone()[0]
+            for name in ("journal_mode", "synchronous", "foreign_keys", "trusted_schema")
+        }
+    assert get["journal_mode"] == journal_mode(sqlite3.sqlite_version_info).lower()
+    assert (get["synchronous"], get["foreign_keys"], get["trusted_schema"]) == (2, 1, 0)
+
+
+def test_wal_only_where_it_is_sound():
+    assert journal_mode((3, 40, 1)) == journal_mode((3, 51, 2)) == "DELETE"
+    assert journal_mode((3, 51, 3)) == journal_mode((3, 52, 0)) == "WAL"
+
+
+# --- damage --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("sound") / "run"
+    with Store.create(folder, CONFIG) as store:
+        for n in range(60):
+            store.append({"n": n, "text": "word " * 40})
+        replies = {f"{n:024x}": {"text": "reply " * 30} for n in range(60)}
+        store.settle(store.reserve(Spend(calls=60), billed=True), Spend(calls=60), replies)
+    return folder
+
+
+@pytest.fixture
+def folder(sound, tmp_path) -> Path:
+    """A run of its own for a test to damage."""
+    return Path(shutil.copytree(sound, tmp_path / "run"))
+
+
+def use(folder: Path) -> None:
+    """Everything that a resumed run reads."""
+    with Store.open(folder, CONFIG) as store:
+        list(store.events())
+        store.cached([f"{n:024x}" for n in range(60)])
+        store.append({"n": -1})
+        store.settle(store.reserve(Spend(calls=1), billed=True), Spend(calls=1), {})
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"x", b"not a database, but long enough to be taken for one" * 100]
+)
+def test_what_is_no_database_is_called_damaged(folder, content):
+    (folder / "run.db").write_bytes(content)
+    for method in (Store.open, Store.read):
+        with pytest.raises(ConfigError, match=r"run\.db is damaged: .*; start a new run"):
+            method(folder)
+
+
+def test_the_database_of_another_program_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    change(folder, "CREATE TABLE other (a)")
+    with pytest.raises(ConfigError, match="it is not the database of a run"):
+        Store.open(folder)
+
+
+@pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.999])
+def test_a_truncated_file_is_called_damaged(folder, share):
+    content = (folder / "run.db").read_bytes()
+    (folder / "run.db").write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(ConfigError, match="is damaged"):
+        use(folder)
+
+
+def test_after_an_unclean_end_the_file_is_checked(folder):
+    assert rows(folder, "SELECT value FROM meta WHERE key = 'clean'") == [("1",)]
+    page = rows(folder, "SELECT rootpage FROM sqlite_master WHERE name = 'cache'")[0][0]
+    size = rows(folder, "PRAGMA page_size")[0][0]
+    change(folder, "UPDATE meta SET value = '0' WHERE key = 'clean'")
+    content = bytearray((folder / "run.db").read_bytes())
+    content[(page - 1) * size : page * size] = bytes(size)
+    (folder / "run.db").write_bytes(content)
+    with pytest.raises(ConfigError, match="is damaged"):
+        Store.open(folder)
+
+
+def test_a_changed_event_is_noticed(folder):
+    content = (folder / "run.db").read_bytes()
+    assert b'"n":59' in content
+    (folder / "run.db").write_bytes(content.replace(b'"n":59', b'"n":58'))
+    with Store.open(folder) as store, pytest.raises(ConfigError, match="event 60 does not match"):
+        list(store.events())
+
+
+def test_a_changed_reply_is_noticed(folder):
+    content = (folder / "run.db").read_bytes()
+    (folder / "run.db").write_bytes(content.replace(b'{"text":"reply', b'{"text":"Reply'))
+    with Store.open(folder) as store, pytest.raises(ConfigError, match="does not match its seal"):
+        store.cached([f"{3:024x}"])
+
+
+def test_flipped_bytes_never_end_in_a_traceback(sound, tmp_path):
+    content = (sound / "run.db").read_bytes()
+    found = 0
+    for seed in range(60):
+        draw = random.Random(seed)
+        broken = bytearray(content)
+        for _ in range(draw.choice([1, 8, 200])):
+            broken[draw.randrange(len(broken))] = draw.randrange(256)
+        folder = tmp_path / f"flip{seed}"
+        shutil.copytree(sound, folder)
+        (folder / "run.db").write_bytes(broken)
+        try:
+            use(folder)
+        except RemaskError as error:
+            assert "\n" not in str(error)
+            found += 1
+    assert found >= 20  # most of the flips that hit something were seen
+
+
+# --- two processes -------------------------------------------------------------------------
+
+HOLD = """
+    import sys
+    from remask.errors import RemaskError
+    from remask.store import Store
+    try:
+        with Store.open(sys.argv[1]) as store:
+            store.append({"by": sys.argv[2]})
+            print("held", flush=True)
+            sys.stdin.read()
+    except RemaskError as error:
+        print(type(error).__name__, error, flush=True)
+        sys.exit(error.exit_code)
+"""
+
+
+def test_of_two_processes_exactly_one_proceeds(tmp_path):
+    folder = tmp_path / "run"
+    Store.create(folder, CONFIG).close()
+    both = [child(HOLD, folder, n) for n in range(2)]
+    said = [process.stdout.readline() for process in both]
+    winner = both[said.index("held\n")]
+    loser = both[1 - said.index("held\n")]
+    assert said[both.index(loser)].startswith("RunBusy")
+    assert f"process {winner.pid} on " in said[both.index(loser)]
+    winner.communicate()
+    loser.communicate()
+    assert (winner.returncode, loser.returncode) == (0, 4)
+    with Store.open(folder) as store:
+        assert list(store.events()) == [{"by": str(both.index(winner))}]
+
+
+def test_a_killed_owner_is_no_obstacle(tmp_path):
+    folder = tmp_path / "run"
+    Store.create(folder, CONFIG).close()
+    owner = child(HOLD, folder, "a")
+    assert owner.stdout.readline() == "held\n"
+    with pytest.raises(RunBusy, match=f"process {owner.pid}"):
+        Store.open(folder)
+    owner.send_signal(signal.SIGKILL)
+    owner.communicate()
+    assert str(owner.pid) in (folder / "run.lock").read_text()  # the stale file is still there
+    with Store.open(folder) as store:
+        assert list(store.events()) == [{"by": "a"}]
+
+
+def test_an_owner_that_has_not_signed_is_another_process(tmp_path, monkeypatch):
+    monkeypatch.setattr("remask.runs.lock.SIGNING_PAUSE", 0)
+    lock = RunLock.take(tmp_path)
+    (tmp_path / "run.lock").write_text("")
+    with pytest.raises(RunBusy, match="in use by another process"):
+        RunLock.take(tmp_path)
+    lock.release()
+    RunLock.take(tmp_path).release()
+
+
+def test_a_reader_follows_a_writer_and_cannot_write(tmp_path):
+    folder = tmp_path / "run"
+    with Store.create(folder, CONFIG) as store, Store.read(folder) as reader:
+        for n in range(20):
+            store.append({"n": n})
+            id = store.reserve(Spend(calls=1), billed=False)
+            store.settle(id, Spend(calls=1), {f"k{n}": {"text": "x"}})
+            pending = reader.events()
+            assert next(pending) == {"n": 0}  # a half-read list does not block the writer
+            assert [event["n"] for event in reader.events()] == list(range(n + 1))
+            assert reader.spent() == store.spent() == Spend(calls=n + 1)
+        assert reader.config == CONFIG
+        with pytest.raises(sqlite3.OperationalError, match="readonly"):
+            reader._db.execute("DELETE FROM events")
+
+
+@pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anything")
+def test_a_run_that_may_not_be_written_can_still_be_read(folder):
+    (folder / "run.db").chmod(0o400)
+    with Store.read(folder) as reader:
+        assert reader.spent().calls == 60
+    with pytest.raises(ConfigError, match="cannot be read or written"):
+        Store.open(folder)
+
+
+def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path):
+    with Store.create(tmp_path / "run", CONFIG) as store:
+        store.append({"n": 0})
+        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
+        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(ConfigError, match=r"full.*then continue with `remask resume"):
+            store.append({"text": "x" * 10**6})
+        store._db.execute("PRAGMA max_page_count = 100000")
+        assert store.append({"n": 1})
+        assert list(store.events()) == [{"n": 0}, {"n": 1}]
+
+
+def test_a_kill_while_the_run_is_made_leaves_no_half_run(tmp_path):
+    folder = tmp_path / "run"
+    code = """
+        import os, signal, sys
+        import remask.store.database as database, remask.store.store as module
+        from remask.store import Store
+        connect, at = database.connect, int(sys.argv[2])
+        def counted(file):
+            db = connect(file)
+            steps = [0]
+            def trace(_):
+                steps[0] += 1
+                if steps[0] == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+            db.set_trace_callback(trace)
+            return db
+        database.connect = module.connect = counted
+        Store.create(sys.argv[1], {"a": 1})
+    """
+    for at in (1, 3, 9, 11):
+        maker = child(code, folder, at)
+        maker.communicate()
+        assert maker.returncode == -signal.SIGKILL
+        with pytest.raises(ConfigError, match="holds no run"):
+            Store.open(folder)
+    with Store.create(folder, CONFIG) as store:
+        assert store.append({"n": 1})

@@ -1,0 +1,178 @@
+"""The search on a world with a known answer: invariants of a run."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes.worlds import TOP, LevelProposer, LevelTask, level
+from remask.errors import TargetUnreliable
+from remask.events import (
+    Accepted,
+    Event,
+    Kept,
+    Proposed,
+    Rejected,
+    Scored,
+    Started,
+    State,
+    Stopped,
+    decode,
+    encode,
+    fold,
+)
+from remask.prompt import Prompt
+from remask.search.halving import final_test, search
+from remask.search.plan import Plan, make_plan, round_calls
+
+START = Prompt("Work at level 2.")
+PLAN = Plan(candidates=6, rungs=(5, 5, 10), rounds=40, patience=6)
+
+
+def play(task: LevelTask, seed: int = 0, state: State | None = None, plan: Plan = PLAN):
+    return list(search(state or State(), START, plan, task, LevelProposer(), seed))
+
+
+def test_finds_the_known_optimum() -> None:
+    events = play(LevelTask())
+    state = fold(events)
+    assert level(state.prompt(state.incumbent)) == TOP
+    assert isinstance(events[0], Started)
+    assert isinstance(events[-1], Stopped)
+    assert "right already" in state.stopped
+
+
+def test_same_seed_same_events_and_other_seed_others() -> None:
+    assert play(LevelTask()) == play(LevelTask())
+    assert play(LevelTask()) != play(LevelTask(), seed=1)
+
+
+@settings(deadline=None, max_examples=60)
+@given(cut=st.integers(0, 400), limit=st.integers(60, 900), seed=st.integers(0, 3))
+def test_cut_anywhere_and_resumed_gives_the_same_log(cut: int, limit: int, seed: int) -> None:
+    whole = play(LevelTask(limit=limit), seed)
+    task = LevelTask(limit=limit)
+    log: list[Event] = []
+    for event in search(State(), START, PLAN, task, LevelProposer(), seed):
+        if len(log) == cut:
+            break
+        log.append(event)
+    for event in search(fold(log), START, PLAN, task, LevelProposer(), seed):
+        if event not in log:  # the store ignores what it has
+            log.append(event)
+    assert log == list(dict.fromkeys(whole))
+
+
+@settings(deadline=None, max_examples=40)
+@given(limit=st.integers(1, 700), seed=st.integers(0, 50))
+def test_never_passes_the_budget_and_says_so(limit: int, seed: int) -> None:
+    task = LevelTask(limit=limit)
+    events = play(task, seed)
+    assert task.calls <= limit
+    assert isinstance(events[-1], Stopped)
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 1000))
+def test_lineage_and_memory(seed: int) -> None:
+    events = play(LevelTask(), seed)
+    proposed = [e for e in events if isinstance(e, Proposed)]
+    known = {START.id} | {p.id for p in proposed}
+    assert all(p.parent in known for p in proposed)
+    assert len({p.id for p in proposed}) == len(proposed), "an edit was proposed again"
+    accepted = [START.id] + [e.id for e in events if isinstance(e, Accepted)]
+    assert all(
+        e.parent == a
+        for e, a in zip([e for e in events if isinstance(e, Accepted)], accepted, strict=False)
+    )
+    state = fold(events)
+    means = [sum(s or 0 for s in state.scores[(id, "validation")].values()) for id in accepted]
+    assert all(a < b for a, b in pairwise(means)), "accepted without being ahead"
+    assert all(e.gain > 0 for e in events if isinstance(e, Accepted))
+
+
+def test_forbidden_candidates_cost_no_call() -> None:
+    task = LevelTask()
+    list(search(State(), START, PLAN, task, LevelProposer(forbidden=1.0), 0))
+    assert {lv for lv, _ in task.asked} == {2}, "only the start prompt was asked"
+
+
+def test_every_round_ends_once_and_test_rows_are_never_seen() -> None:
+    task = LevelTask()
+    events = play(task)
+    ends = [e.round for e in events if isinstance(e, Accepted | Kept)]
+    assert ends == sorted(set(ends))
+    assert not any(id.startswith("test") for _, id in task.asked)
+    assert not any(e.split == "test" for e in events if isinstance(e, Scored))
+    assert any(isinstance(e, Rejected) for e in events)
+
+
+def test_stops_when_nothing_improves() -> None:
+    proposer = LevelProposer(steps=(-1, 0))
+    events = list(search(State(), START, PLAN, LevelTask(), proposer, 0))
+    state = fold(events)
+    assert state.incumbent == START.id
+    assert "no better prompt in 6 rounds" in state.stopped
+
+
+def test_refuses_to_rank_on_failures() -> None:
+    task = LevelTask(fails=frozenset({"validation-0", "validation-1"}))
+    with pytest.raises(TargetUnreliable, match="2"):
+        play(task)
+
+
+def test_final_test_scores_an_unchanged_prompt_once() -> None:
+    task = LevelTask()
+    before, after = final_test(task, START, START)
+    assert before == after
+    assert task.calls == task.rows
+
+
+def test_events_survive_json() -> None:
+    import orjson
+
+    for event in play(LevelTask()):
+        assert decode(orjson.loads(orjson.dumps(encode(event)))) == event
+
+
+@given(calls=st.integers(1, 20_000), train=st.integers(1, 500), validation=st.integers(1, 500))
+def test_plans_are_sane(calls: int, train: int, validation: int) -> None:
+    plan = make_plan(calls, train, validation)
+    assert plan.candidates >= 4
+    assert 1 <= sum(plan.rungs) <= train
+    assert 1 <= plan.validated(validation) <= validation
+    assert plan.round_calls(validation) <= round_calls(plan.candidates, plan.rungs, validation)
+
+
+@given(calls=st.integers(200, 20_000))
+def test_whole_rounds_fit_into_a_budget(calls: int) -> None:
+    """With 50 train and 150 validation rows; what pays for a part of a round tells nothing."""
+    plan = make_plan(calls, 50, 150)
+    rounds = plan.rounds // 4
+    assert rounds >= 1
+    assert plan.validated(150) + rounds * plan.round_calls(150) <= calls
+
+
+def test_the_seed_prompt_is_left_by_a_margin_that_grows_with_the_rounds() -> None:
+    ahead = [1.0] * 14 + [-1.0] * 9 + [0.0] * 77  # Σd = 5 = 1.04 sqrt(Σd²)
+    small, large = make_plan(800, 50, 150), make_plan(2400, 200, 200)
+    assert small.accepts(ahead, ahead) and not large.accepts(ahead, ahead)
+    assert not large.accepts(ahead, [0.0] * 100) and not make_plan(None, 50, 150).accepts(
+        ahead, ahead
+    )
+    assert large.accepts(ahead, [1.0] * 12 + [0.0] * 88)
+    assert not make_plan(2400, 200, 200, cautious=True).accepts(ahead, [1.0] * 12 + [0.0] * 88)
+
+
+def test_a_search_of_few_calls_asks_the_same_part_of_the_validation_rows() -> None:
+    task, plan = LevelTask(), replace(PLAN, validation=20)
+    asked = [
+        {row for row, _, _ in event.rows}
+        for event in play(task, 3, plan=plan)
+        if isinstance(event, Scored) and event.split == "validation"
+    ]
+    assert len(asked) > 2
+    assert all(rows == asked[0] for rows in asked)
+    assert len(asked[0]) == 20 < len(task.ids("validation"))

@@ -1,0 +1,27 @@
+"""Exported files appear whole, and never over a file that is there."""
+
+from pathlib import Path
+
+import pytest
+
+from remask.errors import ConfigError
+from remask.files import write
+
+
+def test_an_existing_file_is_kept_unless_forced(tmp_path: Path) -> None:
+    path = tmp_path / "p.md"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match=r"exists already.*--force"):
+        write(path, "new")
+    assert path.read_text() == "mine"
+    write(path, "new", force=True)
+    assert path.read_text() == "new"
+
+
+def test_nothing_is_left_behind_where_it_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write(tmp_path / "no such folder" / "p.md", "new")
+    (tmp_path / "folder.md").mkdir()
+    with pytest.raises(ConfigError, match="cannot be written"):
+        write(tmp_path / "folder.md", "new", force=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["folder.md"]
