@@ -26,7 +26,7 @@ def test_the_names_of_the_settings_are_those_of_the_sampler() -> None:
 def test_the_default_settings_are_the_embedded_models_own() -> None:
     denoiser = make_denoiser(DlmConfig())
     assert isinstance(denoiser, EmbeddedDenoiser)
-    assert denoiser._rule == ADAPTED_RULE
+    assert denoiser.rule == ADAPTED_RULE
 
 
 def test_every_setting_of_the_rule_arrives() -> None:
@@ -43,8 +43,8 @@ def test_every_setting_of_the_rule_arrives() -> None:
     }
     denoiser = make_denoiser(DlmConfig(guidance=0.5, steps=5, **values))
     assert isinstance(denoiser, EmbeddedDenoiser)
-    assert asdict(denoiser._rule).items() >= values.items()
-    assert (denoiser._guidance, denoiser._steps) == (0.5, 5)
+    assert asdict(denoiser.rule).items() >= values.items()
+    assert (denoiser.guidance, denoiser.steps) == (0.5, 5)
 
 
 @pytest.mark.parametrize("key", ["order", "commit"])

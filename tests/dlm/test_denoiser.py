@@ -9,11 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fakes import checkpoints
+from fakes import checkpoints as checkpoints
 from fakes.checkpoints import ALL
+from fakes.denoising import overheard
 from remask.dlm.build import load_denoiser
-from remask.dlm.canvas import CanvasRow, Window
-from remask.dlm.denoiser import LocalDenoiser, _job, _one_hole
+from remask.dlm.canvas import CanvasRow, Window, first_hole
+from remask.dlm.denoiser import LocalDenoiser
+from remask.dlm.layout import Layout
 from remask.dlm.sampler import CommitRule
 from remask.errors import ConfigError
 from remask.ports import Canvas, Denoiser, Hole, Scorer
@@ -86,16 +88,14 @@ def test_scores_add_up_and_follow_the_traces(load: Load, name: str) -> None:
 def test_a_score_hides_the_token_it_scores(load: Load, name: str) -> None:
     """One wanted token: exactly the model's prediction for a mask in its place."""
     denoiser = load(name)
-    family, backbone = denoiser._family, denoiser._backbone
+    family, backbone, reading = denoiser.family, denoiser.backbone, denoiser.reading
     ids, ranges = backbone.encode_spans("Answer in one word")
     at = len(ids) // 2
-    context, shared = denoiser._layout.context(CONTEXT, "")
-    known = len(context) - denoiser._reading.front(len(context))
+    context, shared = Layout(backbone, family).context(CONTEXT, "")
+    known = len(context) - reading.front(len(context))
     row = torch.tensor([[*context[known:], *ids]])
     row[0, len(context) - known + at] = family.mask
-    session = denoiser._reading.begin(
-        context[:known], shared, torch.ones_like(row, dtype=torch.bool)
-    )
+    session = reading.begin(context[:known], shared, torch.ones_like(row, dtype=torch.bool))
     expected = float(session.logits(row).log_softmax(-1)[0, ids[at]])
     found = denoiser.score(CONTEXT, "Answer in one word", [ranges[at]])
     assert found == [pytest.approx(expected, abs=1e-3)]
@@ -105,7 +105,7 @@ def test_a_score_hides_the_token_it_scores(load: Load, name: str) -> None:
 def test_guidance_leans_on_the_traces(load: Load, name: str) -> None:
     """Without traces there is nothing to lean on; with traces other words are written."""
     plain = load(name)
-    parts = ("guided", plain._backbone, plain._family, plain._reading, plain._rule, None)
+    parts = ("guided", plain.backbone, plain.family, plain.reading, plain.rule, None)
     guided = LocalDenoiser(*parts, guidance=2.0)
     assert guided.identity != LocalDenoiser(*parts).identity
     canvases = [CANVAS, SHORT]
@@ -117,38 +117,38 @@ def test_guidance_leans_on_the_traces(load: Load, name: str) -> None:
 
 def test_identities_name_what_changes_a_fill(load: Load) -> None:
     llada = load("llada")
-    reading = llada._reading
+    parts = ("llada", llada.backbone, llada.family, llada.reading)
     others = [
-        LocalDenoiser("llada", llada._backbone, llada._family, reading, CommitRule(), 3),
-        LocalDenoiser("llada", llada._backbone, llada._family, reading, CommitRule(order="left")),
+        LocalDenoiser(*parts, CommitRule(), 3),
+        LocalDenoiser(*parts, CommitRule(order="left")),
         load("dream"),
     ]
     assert len({llada.identity, *(other.identity for other in others)}) == 4
     with pytest.raises(ConfigError, match="steps is 0"):
-        LocalDenoiser("llada", llada._backbone, llada._family, reading, CommitRule(), 0)
+        LocalDenoiser(*parts, CommitRule(), 0)
 
 
 def test_blocks_are_written_one_after_the_other(load: Load) -> None:
-    assert load("sdar")._rule.block == 4
-    assert load("tiny-a2d-bd3lm")._rule.block == 32
-    assert load("llada")._rule.block is None
+    assert load("sdar").rule.block == 4
+    assert load("tiny-a2d-bd3lm").rule.block == 32
+    assert load("llada").rule.block is None
 
 
 def test_what_stands_behind_a_hole_is_told_before_it(load: Load) -> None:
     """To a model that reads by blocks; the later hole is open and leaves no mark."""
-    sdar = load("sdar")
-    piece = sdar._next(_job(CANVAS), 0)
-    assert piece is not None
-    assert piece.window.holes == 1
-    assert "The prompt ends: word: positive or now. End" in " ".join(piece.tail.split())
-    job = _job(CANVAS)
-    job.fills[0] = "one"
-    second = sdar._next(job, 0)
-    assert second is not None
-    assert "The prompt ends: now. End" in second.tail
-    llada = load("llada")._next(_job(CANVAS), 0)
-    assert llada is not None
-    assert (llada.window.holes, llada.tail) == (2, "")
+    told = read_before(load("sdar"), CANVAS)
+    assert len(told) == 2, "each hole has a window of its own"
+    assert "The prompt ends: word: positive or now. End" in told[0]
+    assert "The prompt ends: now. End" in told[1]
+    (once,) = read_before(load("llada"), CANVAS)
+    assert "The prompt ends" not in once
+
+
+def read_before(denoiser: LocalDenoiser, canvas: Canvas) -> list[str]:
+    """The contexts of the canvas's windows, each on one line."""
+    heard, reading = overheard(denoiser)
+    heard.infill(CONTEXT, [canvas], 0)
+    return [" ".join(denoiser.backbone.decode(ids).split()) for ids in reading.contexts]
 
 
 @given(st.data())
@@ -164,7 +164,7 @@ def test_the_window_of_one_hole(data: st.DataObject) -> None:
     row = CanvasRow((0,) * length, (0,) * length, tuple(holes), (0, length))
     block = data.draw(st.integers(1, 9))
     stop = data.draw(st.integers(holes[0][1], length))
-    view = _one_hole(row, Window(0, stop, len(holes)), block)
+    view = first_hole(row, Window(0, stop, len(holes)), block)
     assert view.holes == 1
     assert holes[0][1] <= view.stop <= min(length, holes[0][1] + block)
     if len(holes) > 1:
@@ -174,18 +174,12 @@ def test_the_window_of_one_hole(data: st.DataObject) -> None:
 
 def test_long_prompts_go_window_by_window(load: Load) -> None:
     llada = load("llada")
-    short = LocalDenoiser(
-        "llada",
-        llada._backbone,
-        replace(llada._family, window=40, context=200, rest=60),
-        llada._reading,
-        CommitRule(),
-    )
+    family = replace(llada.family, window=40, context=200, rest=60)
+    short, reading = overheard(llada, family=family)
     filler = "You are a careful assistant. " * 9
     canvas = ("Go. ", Hole("x", 2), " ", filler, Hole("y", 2), " end")
     fill = short.infill(CONTEXT, [canvas], 0)[0]
     assert all(fill.texts)
-    piece = short._next(_job(canvas), 0)
-    assert piece is not None
-    assert piece.window.stop - piece.window.start <= 40
-    assert "The prompt ends:" in piece.tail
+    assert len(reading.widths) == 2
+    assert max(reading.widths) <= 42, "with the end of the context before it, of the turn behind it"
+    assert "The prompt ends:" in llada.backbone.decode(reading.contexts[0])

@@ -98,6 +98,26 @@ def started(reading: Reading, family: Family) -> tuple[Tensor, Tensor, Ids]:
     return ids, real, CONTEXT[:known]
 
 
+def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool]]:
+    """Grows by rows, tokens and whether there is no past, for each time that a backbone reads."""
+    reads = []
+    read = Backbone.read_blocks
+
+    def counted(
+        self: Backbone,
+        ids: Tensor,
+        real: Tensor,
+        blocks: Tensor,
+        past: Memory | None = None,
+        keep: bool = False,
+    ) -> tuple[Tensor, Memory | None]:
+        reads.append((*ids.shape, past is None))
+        return read(self, ids, real, blocks, past, keep)
+
+    monkeypatch.setattr(Backbone, "read_blocks", counted)
+    return reads
+
+
 # -- exact ways -------------------------------------------------------------------------------
 
 
@@ -145,17 +165,27 @@ def test_the_region_begins_with_a_block(load: Callable[[str], Model], length: in
     assert (length - front) % 4 == 0
 
 
-def test_a_prefix_is_read_once(load: Callable[[str], Model]) -> None:
+def test_a_prefix_is_read_once(
+    load: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
+) -> None:
     backbone, _ = load("sdar")
     prefixes = Prefixes(backbone, 4)
+    reads = counted_reads(monkeypatch)
     assert prefixes.memory((), 0) is None
     first = prefixes.memory(CONTEXT[:64], 30)
+    assert [length for _, length, _ in reads] == [28, 36], (
+        "whole blocks of what is shared, then the rest"
+    )
     assert first is prefixes.memory(CONTEXT[:64], 0)
-    assert [len(ids) for ids in prefixes._kept] == [28, 64]
-    for i in range(9):
+    assert prefixes.memory(CONTEXT[:28]) is not None
+    assert len(reads) == 2
+    for i in range(8):
         prefixes.memory((i,) * 4)
-    assert len(prefixes._kept) == 8
-    assert CONTEXT[:64] not in prefixes._kept
+    assert len(reads) == 10
+    prefixes.memory((0,) * 4)
+    assert len(reads) == 10, "the last eight are kept"
+    prefixes.memory(CONTEXT[:64])
+    assert len(reads) == 11, "older ones are not"
 
 
 # -- the approximate way ----------------------------------------------------------------------
@@ -233,21 +263,7 @@ def test_equal_canvases_share_the_first_step(
     load: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load("llada")
-    rows = []
-    read = Backbone.read_blocks
-
-    def counted(
-        self: Backbone,
-        ids: Tensor,
-        real: Tensor,
-        blocks: Tensor,
-        past: Memory | None = None,
-        keep: bool = False,
-    ) -> tuple[Tensor, Memory | None]:
-        rows.append((len(ids), past is None))
-        return read(self, ids, real, blocks, past, keep)
-
-    monkeypatch.setattr(Backbone, "read_blocks", counted)
+    reads = counted_reads(monkeypatch)
     reading = FullReading(*model)
     ids, real, context = started(reading, model[1])
     session = reading.begin(context, 0, real)
@@ -255,14 +271,14 @@ def test_equal_canvases_share_the_first_step(
     session.logits(ids)
     session.logits(ids[:, :])
     # Two of three rows are alike: one of them is read with the context, then each alone.
-    assert rows == [(2, True), (3, False), (3, False)]
+    assert [(rows, new) for rows, _, new in reads] == [(2, True), (3, False), (3, False)]
     alike = ids[[0, 0, 0]], real[[0, 0, 0]]
     session = reading.begin(context, 0, alike[1])
     shared = session.logits(alike[0])
-    assert rows[-1] == (1, True)
+    assert reads[-1][::2] == (1, True)
     torch.testing.assert_close(shared, whole(model, context, *alike), **CLOSE)
     session.logits(alike[0])
-    assert rows[-1] == (3, False)
+    assert reads[-1][::2] == (3, False)
 
 
 @pytest.mark.parametrize("refresh", [1, 2, 16])

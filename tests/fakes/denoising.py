@@ -1,10 +1,13 @@
-"""Toy logits and canvases for tests of the denoising loop."""
+"""Toy logits and canvases for tests of the denoising loop, and a reading that is listened to."""
 
 from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from remask.dlm.denoiser import LocalDenoiser
+from remask.dlm.reading import Ids, Reading, Session
 from remask.dlm.sampler import Canvases, CommitRule, Step, denoise
 
 MASK = 0
@@ -41,3 +44,28 @@ def run(
     logits: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Step]:
     return list(denoise(canvases, logits or toy(), steps, rule, generators(len(steps), seed)))
+
+
+class Overheard:
+    """A reading that notes the context and the width of the regions of each of its sessions."""
+
+    def __init__(self, reading: Reading) -> None:
+        self.reading = reading
+        self.contexts: list[Ids] = []
+        self.widths: list[int] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.reading, name)
+
+    def begin(self, context: Ids, shared: int, real: Tensor) -> Session:
+        self.contexts.append(context)
+        self.widths.append(real.shape[1])
+        return self.reading.begin(context, shared, real)
+
+
+def overheard(denoiser: LocalDenoiser, **changed: Any) -> tuple[LocalDenoiser, Overheard]:
+    """The same denoiser but for what is `changed`, and the reading that it uses."""
+    names = ("name", "backbone", "family", "rule", "steps")
+    reading = Overheard(denoiser.reading)
+    parts = {name: getattr(denoiser, name) for name in names} | {"reading": reading} | changed
+    return LocalDenoiser(**parts), reading

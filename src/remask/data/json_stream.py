@@ -1,8 +1,8 @@
 """A file to its JSON values, one at a time: JSON Lines, a long array, or one document; gzip or not.
 
-Memory is bounded by the largest value, not by the file. What is broken becomes a RejectedRecord with its
-line, and a JSON Lines file or an array goes on behind it. Knows bytes, encodings and line numbers;
-nothing of what a value means.
+Memory is bounded by the largest value, not by the file. What is broken becomes a RejectedRecord
+with its line, and a JSON Lines file or an array goes on behind it. Knows bytes, encodings and line
+numbers; nothing of what a value means.
 """
 
 import codecs

@@ -187,6 +187,18 @@ def window(row: CanvasRow, limit: int) -> Window:
     return Window(start, stop, count)
 
 
+def first_hole(row: CanvasRow, view: Window, block: int) -> Window:
+    """The window of a model that reads by blocks: up to its first hole, and not behind it.
+
+    A hole sees nothing of what stands in later blocks. To write the prompt anew up to its end
+    would not keep frozen text; so the text behind the hole is told before it, as the rest of the
+    prompt, and only what may share its last block stands in its place as well.
+    """
+    stop = row.holes[0][1]
+    next_hole = row.holes[1][0] if len(row.holes) > 1 else len(row.ids)
+    return Window(view.start, min(view.stop, stop + block - 1, next_hole), 1)
+
+
 def clip_middle(text: str, words: int) -> str:
     """The first and the last words of `text`, at most `words` in all."""
     found = text.split()

@@ -10,15 +10,14 @@ The wording is our own.
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from remask.dlm.canvas import settle
-from remask.dlm.infill_api import Written, ask, checked, estimate, open_holes, settled
+from remask.dlm.infill_api import ApiDenoiser, Written, ask, checked, open_holes, settled
 from remask.dlm.render import render
 from remask.ids import seed_for
-from remask.ports import Canvas, Context, Fill, Hole, Target
+from remask.ports import Canvas, Context, Fill, Hole
 from remask.types import Chat, Message
 
 TIMES = 3  # an answer that cannot be used is asked for again, twice at most
@@ -167,23 +166,8 @@ def _marker(canvas: Canvas) -> Callable[[int], str]:
     return lambda number: f"{'[' * width}{number}{']' * width}"
 
 
-@dataclass(frozen=True, slots=True)
-class ChatDenoiser:
-    """A Denoiser that asks a chat `target` for all blanks of a canvas at once. It has no scores.
-
-    `max_output`: tokens of one answer of the target at most; None: unknown.
-    """
-
-    target: Target
-    max_output: int | None = None
-
-    def count(self, text: str) -> int:
-        """Tokens of `text`, estimated."""
-        return estimate(text)
-
-    def through(self, target: Target) -> "ChatDenoiser":
-        """The same denoiser on another target, such as a metered one."""
-        return replace(self, target=target)
+class ChatDenoiser(ApiDenoiser):
+    """A Denoiser that asks a chat `target` for all blanks of a canvas at once."""
 
     def infill(self, context: Context, canvases: Sequence[Canvas], seed: int) -> list[Fill]:
         """Fill every canvas; as deterministic in the arguments as the API is with its seed.

@@ -11,11 +11,21 @@ from dataclasses import asdict, dataclass, replace
 import torch
 from torch import Tensor
 
-from remask.dlm.canvas import CanvasRow, Kind, Window, mend_end, settle, to_row, vocabulary, window
+from remask.dlm.canvas import (
+    CanvasRow,
+    Kind,
+    Window,
+    first_hole,
+    mend_end,
+    settle,
+    to_row,
+    vocabulary,
+    window,
+)
 from remask.dlm.families import Family
 from remask.dlm.guidance import guided
 from remask.dlm.layout import Layout
-from remask.dlm.reading import Drift, Ids, Reading
+from remask.dlm.reading import Drift, Ids, Reading, Session, padded
 from remask.dlm.sampler import Canvases, CommitRule, Logits, denoise
 from remask.errors import ConfigError
 from remask.ids import content_id, seed_for
@@ -71,15 +81,15 @@ class LocalDenoiser:
         the price of a second forward per step. Raises ConfigError."""
         if steps is not None and steps < 1:
             raise ConfigError(f"steps is {steps}; it must be at least 1")
-        self._name = name
-        self._backbone = backbone
-        self._family = family
-        self._layout = Layout(backbone, family)
-        self._reading = reading
+        self.name = name
+        self.backbone = backbone
+        self.family = family
+        self.reading = reading
+        self.steps = steps
+        self.guidance = guidance
         # A later block must not see masks of an earlier one, which it never did in training.
-        self._rule = replace(rule, block=family.block) if family.attention == "blocks" else rule
-        self._steps = steps
-        self._guidance = guidance
+        self.rule = replace(rule, block=family.block) if family.attention == "blocks" else rule
+        self._layout = Layout(backbone, family)
         texts = backbone.tokenizer.decode_batch(
             [[i] for i in range(backbone.size)], skip_special_tokens=True
         )
@@ -89,13 +99,13 @@ class LocalDenoiser:
     @property
     def identity(self) -> str:
         """Everything that can change a fill."""
-        rule = content_id("rule", asdict(self._rule), self._steps, self._guidance)
-        return f"{self._name}/{self._reading.identity}/{rule}"
+        rule = content_id("rule", asdict(self.rule), self.steps, self.guidance)
+        return f"{self.name}/{self.reading.identity}/{rule}"
 
     @property
     def drift(self) -> Drift:
         """How far cached context led logits astray, in all calls so far."""
-        return self._reading.drift
+        return self.reading.drift
 
     def approximation(self) -> str:
         """The drift, one sentence; "" where nothing was approximated."""
@@ -140,18 +150,18 @@ class LocalDenoiser:
         ConfigError where prompt and traces do not fit into the model.
         """
         before, shared = self._layout.context(context, "")
-        ids, ranges = self._backbone.encode_spans(text)
-        if len(before) + len(ids) > self._backbone.window:
+        ids, ranges = self.backbone.encode_spans(text)
+        if len(before) + len(ids) > self.backbone.window:
             raise ConfigError(
                 f"the prompt has {len(ids)} tokens and its traces {len(before)}, but the model "
-                f"{self._name} reads {self._backbone.window} in all; shorten the prompt"
+                f"{self.name} reads {self.backbone.window} in all; shorten the prompt"
             )
         inside = [
             [i for i, (start, stop) in enumerate(ranges) if start < b and stop > a]
             for a, b in spans
         ]
         wanted = sorted({i for span in inside for i in span})
-        nats = self._reading.score(before, shared, tuple(ids), wanted)
+        nats = self.reading.score(before, shared, tuple(ids), wanted)
         logp = dict(zip(wanted, nats, strict=True))
         return [sum(logp[i] for i in span) for span in inside]
 
@@ -159,33 +169,30 @@ class LocalDenoiser:
         """The window round the first open holes, or None where all are filled."""
         if None not in job.fills:
             return None
-        family = self._family
+        family = self.family
         parts = settle(job.canvas, job.fills)
-        row = to_row(parts, self._backbone.encode_spans, family.mask)
+        row = to_row(parts, self.backbone.encode_spans, family.mask)
         view = window(row, family.window)
         seen = view.stop
         if family.attention == "blocks":
-            view, seen = _one_hole(row, view, family.block), row.holes[0][1]
-        before = self._backbone.decode(row.ids[: view.start])
-        after = self._backbone.decode(row.ids[seen:])
+            view, seen = first_hole(row, view, family.block), row.holes[0][1]
+        before = self.backbone.decode(row.ids[: view.start])
+        after = self.backbone.decode(row.ids[seen:])
         return _Piece(job, index, row, view, self._layout.rest(before, after))
 
     def _denoise(self, pieces: Sequence[_Piece], context: Ids, shared: int, seed: int) -> None:
         """Fill the holes of one window of each piece."""
-        known = len(context) - self._reading.front(len(context))
-        canvases, real = self._batch(pieces, context[known:])
-        session = self._reading.begin(context[:known], min(shared, known), real)
+        canvases, session, front = self._begin(pieces, context, shared)
         logits: Logits = session.logits
-        if self._guidance:
-            logits = guided(logits, self._without_traces(pieces), self._guidance)
+        if self.guidance:
+            logits = guided(logits, self._without_traces(pieces), self.guidance)
         generators = [
             torch.Generator().manual_seed(seed_for(seed, "row", piece.index)) for piece in pieces
         ]
         masked = (canvases.ids == canvases.mask).sum(1).tolist()
-        steps = [self._steps or min(MOST_STEPS, n) for n in masked]
-        *_, done = denoise(canvases, logits, steps, self._rule, generators)
+        steps = [self.steps or min(MOST_STEPS, n) for n in masked]
+        *_, done = denoise(canvases, logits, steps, self.rule, generators)
         nats = session.nats(done.ids, canvases, done.logp).tolist()
-        front = len(context) - known
         for piece, row, total, tokens in zip(pieces, done.ids.tolist(), nats, masked, strict=True):
             self._write(piece, row[front:])
             piece.job.logp += total
@@ -193,18 +200,24 @@ class LocalDenoiser:
 
     def _without_traces(self, pieces: Sequence[_Piece]) -> Logits:
         """Logits of the same windows behind a context without traces, from the same ids."""
-        context, shared = self._layout.context((), pieces[0].tail)
-        known = len(context) - self._reading.front(len(context))
-        front = context[known:]
-        own, real = self._batch(pieces, front)
-        session = self._reading.begin(context[:known], min(shared, known), real)
+        own, session, front = self._begin(pieces, *self._layout.context((), pieces[0].tail))
 
         def logits(ids: Tensor) -> Tensor:
             # Fronts may differ in length; windows do not.
-            length = own.ids.shape[1] - len(front)
-            return session.logits(torch.cat([own.ids[:, : len(front)], ids[:, -length:]], 1))
+            length = own.ids.shape[1] - front
+            return session.logits(torch.cat([own.ids[:, :front], ids[:, -length:]], 1))
 
         return logits
+
+    def _begin(
+        self, pieces: Sequence[_Piece], context: Ids, shared: int
+    ) -> tuple[Canvases, Session, int]:
+        """The windows behind `context` as canvases, a session for them, and how many tokens of the
+        context stand at the front of each."""
+        front = self.reading.front(len(context))
+        known = len(context) - front
+        canvases, real = self._batch(pieces, context[known:])
+        return canvases, self.reading.begin(context[:known], min(shared, known), real), front
 
     def _batch(self, pieces: Sequence[_Piece], front: Ids) -> tuple[Canvases, Tensor]:
         """Canvases behind the front of the context, padded on the right, and what is real.
@@ -218,19 +231,15 @@ class LocalDenoiser:
             close = [end] if stop == len(piece.row.ids) else []
             rows.append([*front, *piece.row.ids[start:stop], *close])
             kinds.append([*[0] * len(front), *piece.row.kinds[start:stop], *[0] * len(close)])
-        width = max(map(len, rows))
-        ids = torch.tensor([row + [end] * (width - len(row)) for row in rows])
-        real = torch.tensor([[i < len(row) for i in range(width)] for row in rows])
-        marks = torch.tensor([row + [0] * (width - len(row)) for row in kinds])
-        canvases = Canvases(ids, marks, self._banned, self._family.mask, self._repeatable)
-        return canvases, real
+        (ids, real), (marks, _) = padded(rows, end), padded(kinds, 0)
+        return Canvases(ids, marks, self._banned, self.family.mask, self._repeatable), real
 
     def _write(self, piece: _Piece, row: Sequence[int]) -> None:
         """Take the fills of a finished window over into its job. row: without the front."""
         open_holes = [i for i, fill in enumerate(piece.job.fills) if fill is None]
         kinds = piece.row.kinds[piece.window.start :]
         for hole, (start, stop) in zip(open_holes, piece.holes, strict=False):
-            text = self._backbone.decode(row[start:stop]).strip()
+            text = self.backbone.decode(row[start:stop]).strip()
             piece.job.fills[hole] = mend_end(text) if kinds[stop - 1] & Kind.FINAL else text
 
 
@@ -238,15 +247,3 @@ def _job(canvas: Canvas) -> _Job:
     """Holes of no tokens are filled from the start: they delete."""
     holes = [part for part in canvas if isinstance(part, Hole)]
     return _Job(canvas, [None if hole.tokens else "" for hole in holes])
-
-
-def _one_hole(row: CanvasRow, view: Window, block: int) -> Window:
-    """The window of a model that reads by blocks: up to its first hole, and not behind it.
-
-    A hole sees nothing of what stands in later blocks. To write the prompt anew up to its end
-    would not keep frozen text; so the text behind the hole is told before it, as the rest of the
-    prompt, and only what may share its last block stands in its place as well.
-    """
-    stop = row.holes[0][1]
-    next_hole = row.holes[1][0] if len(row.holes) > 1 else len(row.ids)
-    return Window(view.start, min(view.stop, stop + block - 1, next_hole), 1)

@@ -11,6 +11,7 @@ nothing of HTTP, caches and budgets: the target brings them along.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Self
 
 from remask.dlm.canvas import settle
 from remask.dlm.render import render
@@ -41,6 +42,22 @@ class Written:
 
     texts: tuple[str, ...] = ()
     problem: str = ""  # not empty: `texts` means nothing
+
+
+@dataclass(frozen=True, slots=True)
+class ApiDenoiser:
+    """What asks a `target` for the texts. It has no scores."""
+
+    target: Target
+    max_output: int | None = None  # tokens of one answer of the target at most; None: unknown
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`, estimated."""
+        return estimate(text)
+
+    def through(self, target: Target) -> Self:
+        """The same denoiser on another target, such as a metered one."""
+        return replace(self, target=target)
 
 
 def estimate(text: str) -> int:
@@ -116,19 +133,10 @@ def _fill(canvas: Canvas, result: Written) -> Fill:
 
 
 @dataclass(frozen=True, slots=True)
-class MercuryDenoiser:
-    """A Denoiser that asks `target` for one gap at a time. It has no scores."""
+class MercuryDenoiser(ApiDenoiser):
+    """A Denoiser that asks `target` for one gap at a time."""
 
-    target: Target
-    max_output: int | None = LONGEST  # tokens of one answer at most
-
-    def count(self, text: str) -> int:
-        """Tokens of `text`, estimated."""
-        return estimate(text)
-
-    def through(self, target: Target) -> "MercuryDenoiser":
-        """The same denoiser on another target, such as a metered one."""
-        return replace(self, target=target)
+    max_output: int | None = LONGEST
 
     def infill(self, context: Context, canvases: Sequence[Canvas], seed: int) -> list[Fill]:
         """Fill every canvas; as deterministic in the arguments as the API is with its seed.

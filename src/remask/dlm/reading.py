@@ -245,10 +245,12 @@ def distinct(ids: Tensor, real: Tensor) -> tuple[list[int], list[int]]:
 
 def predict(backbone: Backbone, family: Family, hidden: Tensor, masked: Tensor) -> Tensor:
     """(masks, V) logits of the true places of `masked` (N, L), in reading order."""
-    masked = masked.to(hidden.device)
-    if family.shifted:
-        return backbone.logits(hidden[:, :-1][masked[:, 1:]])
-    return backbone.logits(hidden[masked])
+    return backbone.logits(at_masks(family, hidden, masked.to(hidden.device)))
+
+
+def at_masks(family: Family, hidden: Tensor, masked: Tensor) -> Tensor:
+    """(masks, d): the hidden states (N, L, d) that predict the true places of `masked` (N, L)."""
+    return hidden[:, :-1][masked[:, 1:]] if family.shifted else hidden[masked]
 
 
 def repeat_rows(logits: Tensor, masked: Tensor, inverse: Sequence[int]) -> Tensor:
@@ -257,6 +259,18 @@ def repeat_rows(logits: Tensor, masked: Tensor, inverse: Sequence[int]) -> Tenso
         return logits
     parts = torch.split(logits, masked.sum(1).tolist())
     return torch.cat([parts[kind] for kind in inverse])
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Rows of unequal length as ids (N, L), and what of them is real; padded on the right, or on
+    the `left`."""
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad)
+    real = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, place], real[i, place] = torch.tensor(row), True
+    return ids, real
 
 
 def picked(logits: Tensor, tokens: Tensor) -> list[float]:

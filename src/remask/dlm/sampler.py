@@ -42,26 +42,26 @@ class CommitRule:
     top_p: float = 1.0  # probability of the nucleus of candidates that is drawn from
 
     def __post_init__(self) -> None:
-        if self.order not in ORDERS:
-            raise ConfigError(f"order {self.order!r} is unknown; use one of {', '.join(ORDERS)}")
-        if self.commit not in COMMITS:
-            raise ConfigError(f"commit {self.commit!r} is unknown; use one of {', '.join(COMMITS)}")
-        for name, number in (
-            ("temperature", self.temperature),
-            ("position_temperature", self.position_temperature),
-            ("factor", self.factor),
-            ("entropy_bound", self.entropy_bound),
+        for name, known in (("order", ORDERS), ("commit", COMMITS)):
+            if (chosen := getattr(self, name)) not in known:
+                raise ConfigError(f"{name} {chosen!r} is unknown; use one of {', '.join(known)}")
+        positive = "must not be negative"
+        for name, holds, demand in (
+            ("temperature", self.temperature >= 0, positive),
+            ("position_temperature", self.position_temperature >= 0, positive),
+            ("factor", self.factor >= 0, positive),
+            ("entropy_bound", self.entropy_bound >= 0, positive),
+            ("candidates", self.candidates >= 1, "must be at least 1"),
+            ("block", self.block is None or self.block >= 1, "must be at least 1 token"),
+            (
+                "threshold",
+                self.threshold is None or 0 <= self.threshold <= 1,
+                "must be between 0 and 1",
+            ),
+            ("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1"),
         ):
-            if not number >= 0:
-                raise ConfigError(f"{name} is {number}; it must not be negative")
-        if self.candidates < 1:
-            raise ConfigError(f"candidates is {self.candidates}; it must be at least 1")
-        if self.block is not None and self.block < 1:
-            raise ConfigError(f"block is {self.block}; it must be at least 1 token")
-        if self.threshold is not None and not 0 <= self.threshold <= 1:
-            raise ConfigError(f"threshold is {self.threshold}; it must be between 0 and 1")
-        if not 0 < self.top_p <= 1:
-            raise ConfigError(f"top_p is {self.top_p}; it must be above 0 and at most 1")
+            if not holds:
+                raise ConfigError(f"{name} is {getattr(self, name)}; it {demand}")
 
     @property
     def bound(self) -> float:

@@ -20,7 +20,7 @@ from remask.dlm.training.corpus import Case, read_cases
 from remask.dlm.training.held_out import at_once, filled, measure
 from remask.dlm.training.masking import CorruptionMask
 from remask.dlm.training.student import Student, fresh
-from remask.dlm.training.train import Progress, TrainPlan, _weights, losses, train
+from remask.dlm.training.train import Progress, TrainPlan, losses, token_weights, train
 from remask.errors import ConfigError
 from remask.models.backbone.builtin_weights import load_base
 from remask.ports import Hole
@@ -159,8 +159,8 @@ def test_nats_by_hand(cases: list[Case]) -> None:
     base = load_base()
     adapted = load_adapter(base)
     layout = Layout(base, FAMILY)
-    ids, ranges = base.encode_spans(cases[0].prompt)
-    piece = cut(cases[0].prompt, ids, ranges, 3, 128, layout, ())
+    ids = base.encode(cases[0].prompt)
+    piece = cut(cases[0].prompt, 3, 128, layout, ())
     reading = embedded_reading(base, adapted)
     (one,), (once,) = filled(reading, piece, [3]), at_once(reading, piece, [3])
     row = torch.tensor(
@@ -209,8 +209,8 @@ def test_weights_of_rows_and_of_the_inside_of_runs() -> None:
     """A row of n masks weighs sqrt(n); tokens behind a mask by `interior` more than others."""
     masked = torch.tensor([[False, True, True, True, True], [False, True, False, False, False]])
     batch = Batch(*[torch.zeros(0)] * 6, masked, *[torch.zeros(0)] * 2)
-    even = _weights(batch, PLAN)
+    even = token_weights(batch, PLAN)
     assert even.sum().item() == pytest.approx(1)
     assert (even[:4].sum() / even[4]).item() == pytest.approx(2)
-    inner = _weights(batch, replace(PLAN, balance=0.0, interior=3.0))
+    inner = token_weights(batch, replace(PLAN, balance=0.0, interior=3.0))
     assert (inner / inner[0]).tolist() == pytest.approx([1, 3, 3, 3, 1])

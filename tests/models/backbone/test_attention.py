@@ -2,11 +2,9 @@
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from remask.models.backbone import attention
-from remask.models.backbone.attention import Gates, Memory
+from remask.models.backbone.attention import Gates, Memory, Scores, common_past
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
 
@@ -47,22 +45,21 @@ def test_plain_products_equal_the_fused_attention() -> None:
         return torch.randn(shape, generator=generator)
 
     query, key, value = numbers(3, 6, 5, 4), numbers(3, 2, 5, 4), numbers(3, 2, 5, 4)
-    past_key, past_value, mask = numbers(2, 7, 4), numbers(2, 7, 4), numbers(3, 6, 5, 5)
-    found = attention._attend_common(query, key, value, mask, past_key, past_value)
+    past_key, past_value, mask = numbers(1, 2, 7, 4), numbers(1, 2, 7, 4), numbers(3, 6, 5, 5)
+    common = Memory((past_key,), (past_value,), torch.ones(1, 7, dtype=torch.bool))
+    found = Scores(mask, common).attend(query, key, value, 0.5, 0)
     keys = torch.cat([past_key.expand(3, -1, -1, -1), key], 2)
     values = torch.cat([past_value.expand(3, -1, -1, -1), value], 2)
     scores = torch.cat([torch.zeros(3, 6, 5, 7), mask], 3)
-    expected = F.scaled_dot_product_attention(
-        query, keys, values, attn_mask=scores, scale=1.0, enable_gqa=True
-    )
+    expected = Scores(scores, None).attend(query, keys, values, 0.5, 0)
     torch.testing.assert_close(found, expected)
 
 
 def test_a_common_past_reads_like_one_for_each_row(base: Backbone, past: Memory) -> None:
     ids, real, masked = regions(base)
     own = past.select(torch.tensor([0, 0]))
-    assert attention.common_past(past) is past
-    assert attention.common_past(own) is None
+    assert common_past(past) is past
+    assert common_past(own) is None
     found = base.read_region(ids, real, masked, past, gates(base))
     expected = base.read_region(ids, real, masked, own, gates(base))
     torch.testing.assert_close(found[real], expected[real], **CLOSE)
@@ -71,5 +68,5 @@ def test_a_common_past_reads_like_one_for_each_row(base: Backbone, past: Memory)
 def test_a_padded_past_is_not_common(past: Memory) -> None:
     holed = Memory(past.keys, past.values, past.real.clone())
     holed.real[0, 0] = False
-    assert attention.common_past(holed) is None
-    assert attention.common_past(None) is None
+    assert common_past(holed) is None
+    assert common_past(None) is None

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from remask.data.prompt_traces import brief
 from remask.dlm.canvas import CanvasRow, sentence_starts, window
 from remask.dlm.families import Family
 from remask.dlm.layout import Layout
-from remask.dlm.reading import Ids
+from remask.dlm.reading import Ids, padded
 from remask.dlm.training.corpus import Case, shown
 from remask.dlm.training.masking import CorruptionMask, Masks, corrupt
 from remask.ids import rng_for
@@ -91,21 +90,13 @@ def draw_piece(case: Case, layout: Layout, rng: np.random.Generator) -> Piece:
     longest = layout.family.window
     if rng.random() < 0.3:
         longest = int(rng.integers(SHORTEST_WINDOW, longest + 1))
-    ids, ranges = layout.backbone.encode_spans(case.prompt)
-    anchor = int(rng.integers(len(ids)))
-    return cut(case.prompt, ids, ranges, anchor, longest, layout, fitting(case, limit, layout, rng))
+    anchor = int(rng.integers(layout.count(case.prompt)))
+    return cut(case.prompt, anchor, longest, layout, fitting(case, limit, layout, rng))
 
 
-def cut(
-    prompt: str,
-    ids: Sequence[int],
-    ranges: Sequence[tuple[int, int]],
-    anchor: int,
-    longest: int,
-    layout: Layout,
-    traces: Context,
-) -> Piece:
+def cut(prompt: str, anchor: int, longest: int, layout: Layout, traces: Context) -> Piece:
     """The window of at most `longest` tokens round the token `anchor`, as in use."""
+    ids, ranges = layout.backbone.encode_spans(prompt)
     cuts = sorted({0, len(ids), *sentence_starts(prompt, ranges)})
     row = CanvasRow(tuple(ids), (0,) * len(ids), ((anchor, anchor + 1),), tuple(cuts))
     view = window(row, longest)
@@ -157,20 +148,10 @@ def collate(pieces: Sequence[Piece], masks: Sequence[Masks], layout: Layout) -> 
     """Pieces and the masks of their windows as tensors."""
     pad, family = layout.end, layout.family
     rows = [p.rows(m, family) for p, some in zip(pieces, masks, strict=True) for m in some]
-    contexts, contexts_real = _padded([p.context for p in pieces], pad, left=True)
-    clean, clean_real = _padded([p.clean for p in pieces], pad)
-    ids, real = _padded([r.ids for r in rows], pad)
-    truth, _ = _padded([r.truth for r in rows], pad)
-    source, _ = _padded([r.source for r in rows], NOWHERE)
+    contexts, contexts_real = padded([p.context for p in pieces], pad, left=True)
+    clean, clean_real = padded([p.clean for p in pieces], pad)
+    ids, real = padded([r.ids for r in rows], pad)
+    truth, _ = padded([r.truth for r in rows], pad)
+    source, _ = padded([r.source for r in rows], NOWHERE)
     masked = ids == family.mask
     return Batch(contexts, contexts_real, clean, clean_real, ids, real, masked, truth, source)
-
-
-def _padded(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad)
-    real = torch.zeros((len(rows), width), dtype=torch.bool)
-    for i, row in enumerate(rows):
-        place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, place], real[i, place] = torch.tensor(row), True
-    return ids, real

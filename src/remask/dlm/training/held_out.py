@@ -5,8 +5,10 @@ one token a step (the chain rule, both sides visible), all at once in one step, 
 to right, which sees the left side only. Knows readings and pieces; knows no training.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from statistics import mean
 
 import numpy as np
@@ -14,11 +16,12 @@ import torch
 from torch import Tensor
 
 from remask.dlm.adapter import Adapted
+from remask.dlm.build import embedded_reading
 from remask.dlm.layout import Layout
-from remask.dlm.reading import Prefixes, RegionReading
+from remask.dlm.reading import RegionReading
 from remask.dlm.training.batches import Piece, cut, fitting
 from remask.dlm.training.corpus import Case
-from remask.dlm.training.masking import CorruptionMask, Masks
+from remask.dlm.training.masking import CorruptionMask
 from remask.ids import rng_for
 from remask.models.backbone.transformer import Backbone
 
@@ -70,67 +73,57 @@ def measure(
 
     What is hidden depends on `seed`, the prompt and `what` alone.
     """
-    reading = RegionReading(
-        base, adapted.backbone, adapted.gates, adapted.family, Prefixes(base, 1)
-    )
+    reading = embedded_reading(base, adapted)
     layout = Layout(base, adapted.family)
-    told: list[float] = []
-    parallel: list[float] = []
-    left: list[float] = []
-    bare: list[float] = []
-    first: list[float] = []
+    longest = layout.family.window
+    found: dict[str, list[float]] = defaultdict(list)
     for case in cases:
         rng = rng_for(seed, "measure", case.id, what)
-        ids, ranges = layout.backbone.encode_spans(case.prompt)
-        anchor = int(rng.integers(len(ids)))
+        anchor = int(rng.integers(layout.count(case.prompt)))
         traces = fitting(case, CONTEXT_TOKENS, layout, rng)
-        longest = layout.family.window
-        piece = cut(case.prompt, ids, ranges, anchor, longest, layout, traces)
+        piece = cut(case.prompt, anchor, longest, layout, traces)
         hidden = WHATS[what](len(piece.window), rng)
         if not hidden:
             continue
         one_by_one = filled(reading, piece, hidden)
-        told += one_by_one
-        first.append(one_by_one[0])
-        parallel += at_once(reading, piece, hidden)
-        left += [
-            -logp for logp in reading.score((*piece.context, piece.front), 0, piece.window, hidden)
-        ]
-        alone = cut(case.prompt, ids, ranges, anchor, longest, layout, ())
-        bare += filled(reading, alone, hidden)
-    if not told:
+        found["dlm"] += one_by_one
+        found["first"].append(one_by_one[0])
+        found["dlm_parallel"] += at_once(reading, piece, hidden)
+        logp = reading.score((*piece.context, piece.front), 0, piece.window, hidden)
+        found["base_left"] += [-nats for nats in logp]
+        alone = cut(case.prompt, anchor, longest, layout, ())
+        found["no_traces"] += filled(reading, alone, hidden)
+    if not found:
         return None
-    return Nats(what, mean(told), mean(parallel), mean(left), mean(bare), mean(first), len(first))
+    means = {name: mean(nats) for name, nats in found.items()}
+    return Nats(what, n=len(found["first"]), **means)
 
 
 def filled(reading: RegionReading, piece: Piece, hidden: Sequence[int]) -> list[float]:
     """Nats of each hidden token, those before it written and those behind it still masked."""
-    size, nats = len(piece.window), []
-    rows = [set(hidden[k:]) for k in range(len(hidden))]
+    nats: list[float] = []
+    rows = [hidden[k:] for k in range(len(hidden))]
     most = max(1, MASKS // len(hidden))
     for begin in range(0, len(rows), most):
         some = rows[begin : begin + most]
-        masks = [CorruptionMask([i in row for i in range(size)]) for row in some]
-        logp = _logp(reading, piece, masks)
-        at = 0
-        for k, row in enumerate(some, begin):
-            nats.append(-float(logp[at, piece.window[hidden[k]]]))
-            at += len(row)
+        logp = _logp(reading, piece, some)
+        # The first mask of each row is the token to fill.
+        at = [0, *accumulate(map(len, some[:-1]))]
+        nats += [-float(logp[i, piece.window[row[0]]]) for i, row in zip(at, some, strict=True)]
     return nats
 
 
 def at_once(reading: RegionReading, piece: Piece, hidden: Sequence[int]) -> list[float]:
     """Nats of each hidden token while all of them are masked."""
-    chosen = set(hidden)
-    mask = CorruptionMask([i in chosen for i in range(len(piece.window))])
-    logp = _logp(reading, piece, [mask])
+    logp = _logp(reading, piece, [hidden])
     return [-float(logp[k, piece.window[i]]) for k, i in enumerate(hidden)]
 
 
-def _logp(reading: RegionReading, piece: Piece, masks: Masks) -> Tensor:
-    """(masks, V) log-probabilities at all masks of the rows, in reading order: of the tokens that
-    a fill of fixed length may contain."""
+def _logp(reading: RegionReading, piece: Piece, rows: Sequence[Sequence[int]]) -> Tensor:
+    """(masks, V) log-probabilities at all masks, in reading order, where each of `rows` hides these
+    tokens of the window: of the tokens that a fill of fixed length may contain."""
     family = reading.family
+    masks = [CorruptionMask([i in row for i in range(len(piece.window))]) for row in map(set, rows)]
     ids = torch.tensor([piece.rows(mask, family).ids for mask in masks])
     session = reading.begin(piece.context, 0, torch.ones_like(ids, dtype=torch.bool))
     logits = session.logits(ids)

@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.func import functional_call
 
 from remask.dlm.adapter import FORMAT, Adapted, merge
 from remask.dlm.families import Family
-from remask.models.backbone.attention import MINUS_INF, Gates, Memory, Scores, KeyValueStore
+from remask.dlm.reading import at_masks
+from remask.models.backbone.attention import MINUS_INF, Gates, KeyValueStore, Memory, Scores
 from remask.models.backbone.transformer import Backbone
 
 GATE = -4.0  # where gates start: the untrained model then reads almost like its base
@@ -102,39 +101,15 @@ class Student:
 
         past: N rows of context, read by the base. Gradients flow to all parameters.
         """
-        hidden = self._hidden(ids, real, masked, past)
-        at = hidden[:, :-1][masked[:, 1:]] if self.family.shifted else hidden[masked]
-        logits: Tensor = F.linear(at, self.base.model.lm_head.weight)
-        return logits.float()
-
-    def _hidden(self, ids: Tensor, real: Tensor, masked: Tensor, past: Memory) -> Tensor:
-        inner, gates = self.base.model.model, self.gates
-        embedded = inner.embed_tokens(ids)
-        embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
-        position = past.real.sum(1, keepdim=True) + torch.arange(ids.shape[1])
-        rotary = inner.rotary_emb(embedded, position_ids=position)
+        base, gates = self.base, self.gates
+        embedded, position = base.embed_region(ids, masked, past, gates)
         scores, store = (
             TracedScores(past.real, real, masked, gates),
             KeyValueStore(past, keep=False),
         )
-        weights = self.weights()
-        hidden = embedded
-        for i, layer in enumerate(inner.layers):
-            prefix = f"model.layers.{i}."
-            own = {n.removeprefix(prefix): w for n, w in weights.items() if n.startswith(prefix)}
-            hidden = functional_call(
-                layer,
-                own,
-                (hidden,),
-                {
-                    "attention_mask": None,
-                    "position_embeddings": rotary,
-                    "past_key_values": store,
-                    "scores": scores,
-                },
-            )
-        out: Tensor = inner.norm(hidden)
-        return out
+        hidden = base.layers(embedded, position, scores, store, self.weights())
+        logits: Tensor = base.model.lm_head(at_masks(self.family, hidden, masked))
+        return logits.float()
 
     @torch.no_grad()
     def adapted(self) -> Adapted:

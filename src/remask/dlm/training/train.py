@@ -123,7 +123,7 @@ def losses(student: Student, batch: Batch, plan: TrainPlan) -> tuple[float, Tens
     past = memory.select(rows)
     logits = student.logits(batch.ids, batch.real, batch.masked, past)
     each = F.cross_entropy(logits, batch.truth[batch.masked], reduction="none")
-    entropy, weight = each.mean().item(), _weights(batch, plan)
+    entropy, weight = each.mean().item(), token_weights(batch, plan)
     loss = (each * weight).sum()
     if not plan.distil:
         return entropy, loss
@@ -136,7 +136,7 @@ def losses(student: Student, batch: Batch, plan: TrainPlan) -> tuple[float, Tens
     return entropy, (1 - plan.distil) * loss + plan.distil * (soft * weight).sum()
 
 
-def _weights(batch: Batch, plan: TrainPlan) -> Tensor:
+def token_weights(batch: Batch, plan: TrainPlan) -> Tensor:
     """(masks,) that sum to 1: by the masks of the row, and whether the left neighbour is one."""
     masked = batch.masked
     inside = masked.roll(1, 1)[masked]  # the front of a row is never masked

@@ -1,7 +1,7 @@
 """Attention of a frozen model: what a token may see, and keys and values that were read before.
 
-The layers of the transformers library call `attend` with the `Scores` of a forward and its `KeyValueStore`.
-A memory is a value: it is never written to, so that many rows and calls can share it. Knows
+The layers of the transformers library call `attend` with the `Scores` of a forward and its
+`KeyValueStore`. A memory is a value: it is never written to, so that many rows and calls can share it. Knows
 tensors; knows nothing of ids, models and text.
 """
 

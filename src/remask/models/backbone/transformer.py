@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from torch.func import functional_call
 from transformers import (
     LlamaConfig,
     LlamaForCausalLM,
@@ -31,9 +32,9 @@ from remask.models.backbone.attention import (
     MINUS_INF,
     GatedScores,
     Gates,
+    KeyValueStore,
     Memory,
     Scores,
-    KeyValueStore,
     attend,
     common_past,
     grown,
@@ -157,36 +158,42 @@ class Backbone:
         is shared by all B rows. Positions of a row continue after its past's real length.
         Returns the hidden states (B, T, d), meaningless at padding, and the grown memory.
         """
-        store = KeyValueStore(past, keep=True)
-        hidden = self._read(ids, real, None, past, store)
-        return hidden, grown(store, real.to(self.device))
+        hidden, memory = self.read_blocks(ids, real, None, past, keep=True)
+        assert memory is not None
+        return hidden, memory
 
     @torch.no_grad()
     def read_hidden(self, ids: Tensor, real: Tensor, past: Memory | None = None) -> Tensor:
         """The hidden states of `read`, without the memory to keep its keys and values."""
-        return self._read(ids, real, None, past, KeyValueStore(past, keep=False))
+        return self.read_blocks(ids, real, None, past)[0]
 
     @torch.no_grad()
     def read_blocks(
         self,
         ids: Tensor,
         real: Tensor,
-        blocks: Tensor,
+        blocks: Tensor | None,
         past: Memory | None = None,
         keep: bool = False,
     ) -> tuple[Tensor, Memory | None]:
         """Read tokens that see their own block and those before it, and all of `past`.
 
         ids, blocks: (B, T) long; a query sees a key where blocks[key] <= blocks[query]. So
-        position = left to right, all 0 = both directions, position // size = block-causal.
+        position = left to right (as None), all 0 = both directions, position // size =
+        block-causal.
         real: (B, T) bool, False at padding on either side; positions of a row count its real
         tokens and continue after its past's. A past of one row is shared by all B rows.
         Returns the hidden states (B, T, d), meaningless at padding, and with `keep` the grown
         memory. Keys and values of tokens that later ones would change are the caller's care.
         """
-        store = KeyValueStore(past, keep)
-        hidden = self._read(ids, real, blocks.to(self.device), past, store)
-        return hidden, grown(store, real.to(self.device)) if keep else None
+        ids, real, store = ids.to(self.device), real.to(self.device), KeyValueStore(past, keep)
+        position = (real.long().cumsum(1) - 1).clamp(min=0)
+        seen = position if blocks is None else blocks.to(self.device)
+        scores = self._scores(real, seen, past)
+        if past is not None:
+            position = position + past.real.sum(1, keepdim=True)
+        hidden = self.layers(self.model.model.embed_tokens(ids), position, scores, store)
+        return hidden, grown(store, real) if keep else None
 
     @torch.no_grad()
     def read_region(
@@ -199,11 +206,8 @@ class Backbone:
         """
         ids, real, masked = (tensor.to(self.device) for tensor in (ids, real, masked))
         scores = GatedScores(self._scores(real, torch.zeros_like(ids), past), masked, gates)
-        start = past.real.sum(1, keepdim=True)
-        position = (start + torch.arange(ids.shape[1], device=self.device)).expand(len(ids), -1)
-        embedded = self.model.model.embed_tokens(ids)
-        embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
-        return self._layers(embedded, position, scores, KeyValueStore(past, keep=False))
+        embedded, position = self.embed_region(ids, masked, past, gates)
+        return self.layers(embedded, position, scores, KeyValueStore(past, keep=False))
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
@@ -211,20 +215,16 @@ class Backbone:
         logits: Tensor = self.model.lm_head(hidden)
         return logits.float()
 
-    def _read(
-        self,
-        ids: Tensor,
-        real: Tensor,
-        blocks: Tensor | None,  # None: left to right
-        past: Memory | None,
-        store: KeyValueStore,
-    ) -> Tensor:
-        ids, real = ids.to(self.device), real.to(self.device)
-        position = (real.long().cumsum(1) - 1).clamp(min=0)
-        scores = self._scores(real, position if blocks is None else blocks, past)
-        if past is not None:
-            position = position + past.real.sum(1, keepdim=True)
-        return self._layers(self.model.model.embed_tokens(ids), position, scores, store)
+    def embed_region(
+        self, ids: Tensor, masked: Tensor, past: Memory, gates: Gates
+    ) -> tuple[Tensor, Tensor]:
+        """The embeddings (B, L, d) of regions, that of `gates` at masks, and the positions (B, L)
+        behind `past`. Gradients flow to the gates."""
+        start = past.real.sum(1, keepdim=True)
+        position = (start + torch.arange(ids.shape[1], device=self.device)).expand(len(ids), -1)
+        embedded = self.model.model.embed_tokens(ids)
+        embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
+        return embedded, position
 
     def _scores(self, real: Tensor, blocks: Tensor, past: Memory | None) -> Scores:
         """0 where a key may be seen, else minus infinity."""
@@ -239,19 +239,32 @@ class Backbone:
         scores = torch.zeros(seen.shape, dtype=self.dtype, device=real.device)
         return Scores(scores.masked_fill_(~seen, MINUS_INF)[:, None], common)
 
-    def _layers(
-        self, embedded: Tensor, position: Tensor, scores: Scores, store: KeyValueStore
+    def layers(
+        self,
+        embedded: Tensor,
+        position: Tensor,
+        scores: Scores,
+        store: KeyValueStore,
+        weights: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        inner = self.model.model
-        rotary = inner.rotary_emb(embedded, position_ids=position)
-        hidden = embedded
-        for layer in inner.layers:
-            hidden = layer(
-                hidden,
-                attention_mask=None,
-                position_embeddings=rotary,
-                past_key_values=store,
-                scores=scores,
+        """The hidden states (B, T, d) for embeddings (B, T, d). `weights`: of the layers, by state
+        name, in place of the model's own; gradients flow to them."""
+        inner, hidden = self.model.model, embedded
+        given = {
+            "attention_mask": None,
+            "position_embeddings": inner.rotary_emb(embedded, position_ids=position),
+            "past_key_values": store,
+            "scores": scores,
+        }
+        for i, layer in enumerate(inner.layers):
+            prefix = f"model.layers.{i}."
+            own = {
+                n.removeprefix(prefix): w
+                for n, w in (weights or {}).items()
+                if n.startswith(prefix)
+            }
+            hidden = (
+                functional_call(layer, own, (hidden,), given) if own else layer(hidden, **given)
             )
         out: Tensor = inner.norm(hidden)
         return out
