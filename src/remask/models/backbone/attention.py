@@ -1,8 +1,8 @@
 """Attention of a frozen model: what a token may see, and keys and values that were read before.
 
 The layers of the transformers library call `attend` with the `Scores` of a forward and its
-`KeyValueStore`. A memory is a value: it is never written to, so that many rows and calls can share it. Knows
-tensors; knows nothing of ids, models and text.
+`KeyValueStore`. A memory is a value: it is never written to, so that many rows and calls can share
+it. Knows tensors; knows nothing of ids, models and text.
 """
 
 from dataclasses import dataclass
