@@ -15,7 +15,6 @@ from colours import Phrases
 from remask.config import make_config
 from remask.demos import (
     DemoProposer,
-    ExplainingDemoProposer,
     block_tokens,
     demo,
     joined,
@@ -28,7 +27,7 @@ from remask.hooks import Hooks
 from remask.identity import rng_for
 from remask.ports import Context, Proposal
 from remask.prompt import Prompt
-from remask.propose import DiffusionProposer, ExplainingProposer, Recipe
+from remask.propose import DiffusionProposer, Recipe
 from remask.proposers import refuse_demos, with_demos
 from remask.search import Plan, search
 from remask.store import Store
@@ -341,7 +340,7 @@ def test_the_embedded_models_try_examples(tmp_path: Path) -> None:
 def test_an_edit_in_front_of_a_block_is_explained_without_it() -> None:
     denoiser = Scoring()
     recipe = Recipe(("insert",), 4, 400, 3.0)
-    around = ExplainingDemoProposer(START, ExplainingProposer(START, denoiser, recipe), 2)
+    around = DemoProposer(START, DiffusionProposer(START, denoiser, recipe), 2)
     traces = [trace(i) for i in range(4)]
     shown = next(p for p in around.propose(START, traces, 6, 0) if p.masker == "demos in")
     assert around.explain(shown, traces) == (), "a block names its rows itself"

@@ -20,7 +20,7 @@ from remask.errors import ConfigError, TargetRefused
 from remask.gather import _spread, gather
 from remask.ports import Context, Fill, Hole, Proposal
 from remask.prompt import Prompt
-from remask.propose import ExplainingProposer, Recipe, written
+from remask.propose import DiffusionProposer, Recipe, written
 from remask.refinement import CONTROL, PANELS, Loop, Round, _Windows, gains, panels, refinements
 from remask.text import words
 from remask.trace import Feedback, Trace
@@ -63,7 +63,7 @@ def trace(i: int, said: str = "Colours!", score: float = 0.0) -> Trace:
 
 
 def proposer(denoiser: Listener, maskers: tuple[str, ...] = ("insert", "blame")) -> Any:
-    return ExplainingProposer(START, denoiser, Recipe(maskers, 4, 400, 3.0))
+    return DiffusionProposer(START, denoiser, Recipe(maskers, 4, 400, 3.0))
 
 
 def play(seed: int = 0, held: str = "Colours!", loop: Loop = LOOP) -> tuple[list[Round], Listener]:
@@ -211,7 +211,7 @@ def test_numbers_stay_unless_they_are_freed() -> None:
     def refused(free: bool) -> set[str]:
         loop = replace(LOOP, iterations=1, free_numbers=free)
         recipe = Recipe(("insert",), 4, 400, 3.0)
-        made = ExplainingProposer(start, Liar(), recipe)
+        made = DiffusionProposer(start, Liar(), recipe)
         some = [trace(i) for i in range(8)]
         (one,) = refinements(start, some[:4], some[4:], loop, made, Listener(), 0)
         return {p.objection for p in one.refused}

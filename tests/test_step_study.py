@@ -13,7 +13,7 @@ import pytest
 
 from colours import WORDS, Phrases
 from remask.evidence import estimate
-from remask.ports import Canvas, Context, Fill, Hole, Reply
+from remask.ports import Canvas, Context, Fill, Hole, Reply, Target
 from remask.trace import Chat
 
 BENCHMARKS = Path(__file__).parent.parent / "benchmarks"
@@ -47,10 +47,10 @@ class Paced(Phrases):
         return [-2.0 * self.count(text[a:b]) for a, b in spans]
 
 
-class Clerk:
+class Clerk(Target):
     """Greets by name only where the prompt speaks of colours, and never by a name of a test row."""
 
-    identity, billed, max_attempts = "clerk", False, 1
+    identity = "clerk"
 
     def __init__(self) -> None:
         self.sealed = {row["input"] for row in read(Path(), "test")}

@@ -66,17 +66,11 @@ class Lab:
 Optimiser = Callable[[Lab], None]  # may end by BudgetSpent
 
 
-@dataclass(frozen=True, slots=True)
-class Answering:
+class Answering(Target):
     """A target that answers only, whatever else it can."""
 
-    target: Target
-    billed = False
-    max_attempts = 1
-
-    @property
-    def identity(self) -> str:
-        return self.target.identity
+    def __init__(self, target: Target) -> None:
+        self.identity, self.target = target.identity, target
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         return self.target.respond(chats, repeat)

@@ -8,29 +8,21 @@ from collections.abc import Callable, Sequence
 
 from remask.errors import BudgetSpent
 from remask.identity import content_id
-from remask.ports import Chooser, Reply, Target
+from remask.ports import Reply, Target
 from remask.trace import Chat
 
 
-class Counted:
-    """A Target and Chooser that refuses (BudgetSpent) what would pass `cap` calls.
+class Counted(Target):
+    """A Target that refuses (BudgetSpent) what would pass `cap` calls.
 
     The memory belongs to one run: no answer of another optimiser makes a call free.
     """
 
-    billed = False
-    max_attempts = 1
-
     def __init__(self, target: Target, cap: int) -> None:
         self.identity, self.cap, self._spent = target.identity, cap, 0
-        self._memory: dict[str, Reply] = {}
-
-        def choose(chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
-            assert isinstance(target, Chooser)
-            return target.choose(chats, options)
-
-        # The target lives in these closures alone: there is no attribute to reach it by.
-        self._choose, self._respond = choose, target.respond
+        self.chooses, self._memory = target.chooses, dict[str, Reply]()
+        # Its bound methods alone: there is no attribute to reach the target by.
+        self._choose, self._respond = target.choose, target.respond
 
     @property
     def spent(self) -> int:

@@ -10,7 +10,7 @@ from remask import guard
 from remask.backbone.weights import load_base
 from remask.condition import select
 from remask.identity import rng_for
-from remask.ports import Proposal
+from remask.ports import Drop, Proposal
 from remask.prompt import Prompt
 from remask.trace import Trace
 
@@ -54,6 +54,9 @@ class Rewriter:
             for text in dict.fromkeys(texts)
             if text
         ]
+
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+        return ()
 
     def _proposal(
         self, parent: Prompt, text: str, untrusted: frozenset[guard.Gram], traces: tuple[str, ...]

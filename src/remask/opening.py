@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from remask.inspecting import check_inspect_task, open_inspect_task
-from remask.ports import Closing, Target, Task
-from remask.target.meter import Account, meter
+from remask.ports import Target, Task
+from remask.target.meter import Account, Meter
 from remask.wire import Job, check_fit, make_task
 
 
@@ -37,8 +37,7 @@ def _labelled(job: Job, account: Account | None) -> Iterator[Task]:
     with ExitStack() as stack:
 
         def opened(target: Target, max_output: int | None) -> Target:
-            if isinstance(target, Closing):
-                stack.callback(target.close)
-            return target if account is None else meter(target, account, max_output)
+            stack.callback(target.close)
+            return target if account is None else Meter(target, account, max_output)
 
         yield make_task(job.config, job.dataset, job.parts, opened)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 from remask.condition import select
 from remask.config import MASKERS, Config
-from remask.demos import DemoProposer, ExplainingDemoProposer
+from remask.demos import DemoProposer
 from remask.errors import ConfigError
-from remask.ports import Denoiser, Explainer, Proposer, Scorer
+from remask.ports import Denoiser, Proposer, Scorer
 from remask.prompt import Prompt
-from remask.propose import Choose, DiffusionProposer, ExplainingProposer, Recipe
+from remask.propose import Choose, DiffusionProposer, Recipe
 
 
 def make_proposer(
@@ -46,8 +46,7 @@ def make_proposer(
             f"{search.max_tokens}; raise the limit or begin with a shorter prompt"
         )
     recipe = Recipe(maskers, *read, growth, answers, choose, search.max_tokens)
-    kind = ExplainingProposer if scores else DiffusionProposer
-    return kind(start, denoiser, recipe)
+    return DiffusionProposer(start, denoiser, recipe)
 
 
 def with_demos(config: Config, start: Prompt, proposer: Proposer) -> Proposer:
@@ -63,8 +62,7 @@ def with_demos(config: Config, start: Prompt, proposer: Proposer) -> Proposer:
             f"search.demos = {search.demos}: examples stand at the end of a system message, and "
             "this prompt is the user's (data.role); leave --demos out"
         )
-    kind = ExplainingDemoProposer if isinstance(proposer, Explainer) else DemoProposer
-    return kind(start, proposer, search.demos, search.max_tokens)
+    return DemoProposer(start, proposer, search.demos, search.max_tokens)
 
 
 def refuse_demos(config: Config, where: str) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from remask.condition import select
 from remask.evidence import accepts
 from remask.identity import rng_for, seed_for
-from remask.ports import Context, Drop, Explainer, Proposal, Proposer, Scorer
+from remask.ports import Context, Drop, Proposal, Proposer, Scorer
 from remask.prompt import Prompt, Span
 from remask.propose import Choose, written
 from remask.trace import Trace
@@ -118,7 +118,7 @@ def refinements(
         accepted = next((one for one in judged if accepts(one.gains, margin=1.0)), None)
         refused = tuple(p for p in fresh.values() if p.objection)
         found = Round(number, parent, tuple(judged), refused, accepted, ())
-        if found.best and isinstance(proposer, Explainer):
+        if found.best:
             found = replace(found, because=proposer.explain(found.best.proposal, read))
         yield found
         if accepted:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, runtime_checkable
+from typing import Any, Literal, get_args
 
 import orjson
 
@@ -164,7 +164,7 @@ def play(
     splits = _splits(gathered.traces, {row.trace.id for row in rows})
     job, warnings = _job(order, start, rows, splits) if order.verify else (None, [])
     read, held, sealed = _parted(gathered.traces, splits)
-    denoiser = _ranking(order)
+    denoiser, scorer = _ranking(order)
     choose = kinds(gathered.traces).pack
     proposer = make_proposer(config, start, denoiser, choose=choose)
     search = config.search
@@ -176,7 +176,7 @@ def play(
         free_numbers=order.lock == "none",
     )
     rounds = []
-    for one in refinements(start, read, held, loop, proposer, denoiser, config.seed, choose):
+    for one in refinements(start, read, held, loop, proposer, scorer, config.seed, choose):
         rounds.append(one)
         watch(one)
     seen = Conversations(
@@ -206,21 +206,16 @@ def _check_free(run_dir: Path, verify: bool) -> None:
         raise ConfigError(f"{run_dir} holds a result already; name another run directory")
 
 
-@runtime_checkable
-class _Ranking(Denoiser, Scorer, Protocol):
-    """A denoiser that can score text."""
-
-
-def _ranking(order: Order) -> _Ranking:
-    """The denoiser, which must give probabilities too. ConfigError where it does not."""
+def _ranking(order: Order) -> tuple[Denoiser, Scorer]:
+    """The denoiser, and again as what gives probabilities. ConfigError where it cannot."""
     config = order.config.dlm
     denoiser = None if asks_api(config) else make_denoiser(config, order.parts.denoiser)
-    if not isinstance(denoiser, _Ranking):
+    if not isinstance(denoiser, Scorer):
         raise ConfigError(
             f"refine ranks by log-probabilities, which the denoiser {config.model} does not give; "
             "use the embedded one or local:PLACE, or give labelled rows to remask optimize"
         )
-    return denoiser
+    return denoiser, denoiser
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,14 +23,14 @@ from remask.events import Event, State, Tested, advance, decode, encode, fold
 from remask.evidence import Estimate, estimate
 from remask.hooks import Hooks, Watcher, followed
 from remask.opening import check_task, open_task
-from remask.ports import Approximate, Closing, Denoiser, Metric, Remote, Task
+from remask.ports import Approximate, Denoiser, Metric, Remote, Task
 from remask.proposers import make_proposer, with_demos
 from remask.report.files import write_report
 from remask.result import RESULT, Result, make_result
 from remask.search import final_test, rows_of, search
 from remask.sourcing import sourced
 from remask.store import Store
-from remask.target.meter import Account, meter
+from remask.target.meter import Account, Meter
 from remask.task.labelled import never_emitted
 from remask.trace import Outcome, Split
 from remask.wire import (
@@ -327,10 +327,9 @@ def _open_denoiser(job: Job, denoiser: Denoiser, account: Account) -> Iterator[D
         return
     target, price = denoiser.target, make_price(job.config.dlm)
     try:
-        yield denoiser.through(meter(target, account, denoiser.max_output, price))
+        yield denoiser.through(Meter(target, account, denoiser.max_output, price))
     finally:
-        if isinstance(target, Closing):
-            target.close()
+        target.close()
 
 
 def _held(job: Job, store: Store, state: State) -> Spend:

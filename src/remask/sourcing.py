@@ -10,9 +10,8 @@ from dataclasses import replace
 
 from remask.budget import Spend
 from remask.events import Event, Sourced, State, advance, decode, encode
-from remask.ports import Closing
 from remask.queries import ask_queries
-from remask.target.meter import Account, meter
+from remask.target.meter import Account, Meter
 from remask.wire import Job, make_target, queried_dataset
 
 ANSWER = 256  # tokens of an answer with messages, at least allowed
@@ -47,6 +46,5 @@ def _asked(job: Job, account: Account) -> tuple[str, ...]:
     account.held = Spend(calls=job.test_calls)
     with ExitStack() as stack:
         target = make_target(config.model_copy(update={"max_tokens": limit}), job.parts.respond)
-        if isinstance(target, Closing):
-            stack.callback(target.close)
-        return ask_queries(meter(target, account, limit), job.start, wanted)
+        stack.callback(target.close)
+        return ask_queries(Meter(target, account, limit), job.start, wanted)

@@ -24,7 +24,7 @@ from remask.denoisers import asks_api
 from remask.errors import ConfigError
 from remask.identity import content_id
 from remask.inspecting import inspect_dataset
-from remask.ports import Chooser, Denoiser, Metric, Target
+from remask.ports import Denoiser, Metric, Target
 from remask.prompt import Prompt
 from remask.queries import calls_for
 from remask.search import FEWEST_VALIDATED, Plan, make_plan
@@ -341,7 +341,7 @@ def check_choice(config: Config, target: Target, labels: Sequence[str]) -> str:
     """How labels are read from this target, in words."""
     if config.metric.name != "label":
         return f"metric {config.metric.name} on the response"
-    if isinstance(target, Chooser):
+    if target.chooses:
         return f"forced choice among {', '.join(labels)} as {config.metric.answer!r}"
     return f"the first of {', '.join(labels)} found in the response"
 

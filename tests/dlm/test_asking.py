@@ -17,14 +17,14 @@ from remask.dlm.asking import (
     settled,
 )
 from remask.errors import TargetUnreliable
-from remask.ports import Fill, Hole, Reply
+from remask.ports import Fill, Hole, Reply, Target
 from remask.trace import Chat, Message
 
 
-class Recording:
+class Recording(Target):
     """Answers with its question and the repeat."""
 
-    identity, billed, max_attempts = "recording", False, 1
+    identity = "recording"
 
     def __init__(self) -> None:
         self.asked: list[tuple[Chat, int]] = []

@@ -10,7 +10,7 @@ import remask.target.embedded as embedded
 from remask.backbone.model import Backbone
 from remask.backbone.weights import load_base
 from remask.errors import ConfigError, NumericsError
-from remask.ports import Chooser, Reply
+from remask.ports import Reply
 from remask.target.embedded import EmbeddedTarget
 from remask.trace import Chat, Message
 
@@ -217,7 +217,7 @@ def test_no_chats(backbone: Backbone) -> None:
 
 def test_identity_and_what_the_meter_needs(backbone: Backbone) -> None:
     target = EmbeddedTarget(backbone)
-    assert isinstance(target, Chooser)
+    assert target.chooses
     assert not target.billed and target.max_attempts == 1
     assert backbone.identity in target.identity and "float32" in target.identity
     assert EmbeddedTarget(backbone, max_tokens=9).identity != target.identity

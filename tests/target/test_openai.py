@@ -25,7 +25,7 @@ from fakes.server import (
     status,
 )
 from remask.errors import BackendError, ConfigError, TargetRefused
-from remask.ports import Chooser, Reply
+from remask.ports import Reply
 from remask.target.openai import OpenAITarget, retry_after_seconds, wait_seconds
 from remask.trace import Chat, Message
 
@@ -404,4 +404,4 @@ def test_the_module_loads_no_sdk() -> None:
 def test_it_declares_what_the_meter_needs() -> None:
     with OpenAITarget("m", "http://127.0.0.1:1/v1", retries=3) as target:
         assert target.billed and target.max_attempts == 4 and target.max_tokens == 256
-        assert not isinstance(target, Chooser)
+        assert not target.chooses

@@ -15,7 +15,7 @@ import orjson
 
 from remask.budget import Spend
 from remask.cli.interrupt import Interrupted, Watch
-from remask.cli.live import Display, display
+from remask.cli.live import display
 from remask.cli.settings import Request
 from remask.cli.show import result_json, result_text
 from remask.config import Config
@@ -94,9 +94,9 @@ def _play(
         result_text(result, mode)
 
 
-def _hooks(shown: Display, signals: Watch) -> Hooks:
+def _hooks(shown: Watcher, signals: Watch) -> Hooks:
     def watch(event: Event, state: State, spend: Spend) -> None:
-        shown.event(event, state, spend)
+        shown(event, state, spend)
         if not isinstance(event, Tested):  # nothing is left to do then but to write the result
             signals.gate()
 

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 from remask.errors import ConfigError, TargetRefused
-from remask.ports import Reply
+from remask.ports import Reply, Target
 from remask.target.pool import ordered_map
 from remask.trace import Chat
 
@@ -21,7 +21,7 @@ Function = Callable[[list[dict[str, str]]], str]
 _BUGS = (TypeError, NameError, AttributeError)  # what a slip in the user's code raises
 
 
-class FunctionTarget:
+class FunctionTarget(Target):
     """Asks `fn([{"role": …, "content": …}, …])` for the text of the answer.
 
     `identity` holds `name` (default: where the function is defined) and a hash of its source, so
