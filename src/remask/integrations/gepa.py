@@ -199,25 +199,14 @@ def with_kept(text: str, baseline: Prompt, name: str) -> Prompt:
     return Prompt(text, tuple(kept))
 
 
-@dataclass(slots=True)
-class _Paid:
+class _Paid(Target):
     """A target whose price is added up."""
 
-    target: Target
-    price: Price | None
-    usd: float = 0.0
-
-    @property
-    def identity(self) -> str:
-        return self.target.identity
-
-    @property
-    def billed(self) -> bool:
-        return self.target.billed
-
-    @property
-    def max_attempts(self) -> int:
-        return self.target.max_attempts
+    def __init__(self, target: Target, price: Price | None) -> None:
+        self.identity, self.billed = target.identity, target.billed
+        self.max_attempts = target.max_attempts
+        self.target, self.price = target, price
+        self.usd = 0.0
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         replies = self.target.respond(chats, repeat)

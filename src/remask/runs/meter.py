@@ -16,7 +16,7 @@ from typing import Any
 
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import content_id
-from remask.ports import Chooser, Reply, Retrying, Target
+from remask.ports import Reply, Target
 from remask.runs.budget import Budget, Price, Spend, check_price, shortfall
 from remask.runs.store import Store
 from remask.types import Chat
@@ -25,7 +25,7 @@ CHUNK = 32
 CHAT_OVERHEAD = 64  # tokens that a chat template may add to a chat, such as a default system prompt
 MESSAGE_OVERHEAD = 16  # … and to each message: its role and separators
 
-Ask = Callable[[Any, list[Chat]], list[Reply]]  # of a target that can be asked so
+Ask = Callable[[Target, list[Chat]], list[Reply]]
 
 
 def _go_on() -> None:
@@ -61,8 +61,8 @@ class Account:
             raise BudgetSpent(sentence)
 
 
-class Meter:
-    """`respond` of a target, with every call cached, reserved beforehand and booked.
+class Meter(Target):
+    """`respond` and `choose` of a target, with every call cached, reserved beforehand and booked.
 
     `max_output`: output tokens of one call at most; needed for a limit on tokens or dollars, since
     what cannot be bounded cannot be reserved. Under such a limit a reply that reports no tokens is
@@ -84,24 +84,14 @@ class Meter:
                 "a limit on tokens or USD cannot be held while one answer may be endless; "
                 "set the target's largest number of output tokens"
             )
+        self.identity, self.chooses = target.identity, target.chooses
+        self.billed, self.max_attempts = target.billed, target.max_attempts
         self._target = target
         self._account = account
         self._budget = account.budget
         self._price = price or account.price or Price(0, 0)
         self._max_output = max_output or 0
         self._slowest = 0.0  # seconds per call
-
-    @property
-    def identity(self) -> str:
-        return self._target.identity
-
-    @property
-    def billed(self) -> bool:
-        return self._target.billed
-
-    @property
-    def max_attempts(self) -> int:
-        return self._target.max_attempts
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         """Answer each chat, in order; equal chats and those of earlier requests are asked once.
@@ -116,6 +106,10 @@ class Meter:
         billed, released where it is not.
         """
         return self._answer(chats, None, repeat, lambda target, part: target.respond(part, repeat))
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
+        """As `respond`; one choice is one call, whatever the number of options."""
+        return self._answer(chats, options, 0, lambda target, part: target.choose(part, options))
 
     def _answer(
         self, chats: Sequence[Chat], options: Sequence[str] | None, repeat: int, ask: Ask
@@ -140,13 +134,12 @@ class Meter:
 
         Where the limit is near, calls get fewer retries rather than a row none at all.
         """
-        fewest = 1 if isinstance(self._target, Retrying) else self.max_attempts
         for size in range(len(chunk), 0, -1):
-            for attempts in range(self.max_attempts, fewest - 1, -1):
+            for attempts in range(self.max_attempts, 0, -1):
                 need = self._need([chat for _, chat in chunk[:size]], options, attempts)
                 if not self._account.shortfall(need):
                     return chunk[:size], attempts
-        self._account.require(self._need([chunk[0][1]], options, fewest))
+        self._account.require(self._need([chunk[0][1]], options, 1))
         raise AssertionError("one call fits after all")
 
     def _need(self, chats: Sequence[Chat], options: Sequence[str] | None, attempts: int) -> Spend:
@@ -174,7 +167,7 @@ class Meter:
     ) -> dict[str, Reply]:
         chats = [chat for _, chat in part]
         target = self._target
-        if attempts < self.max_attempts and isinstance(target, Retrying):
+        if attempts < self.max_attempts:
             target = target.limited(attempts)
         reservation = self._account.store.reserve(self._need(chats, options, attempts), self.billed)
         started = self._account.clock()
@@ -202,22 +195,6 @@ class Meter:
         if unreported and self._budget.counts_tokens:
             tokens_in, tokens_out = self._bound(chat, options)
         return Spend(reply.attempts, tokens_in, tokens_out, self._price.usd(tokens_in, tokens_out))
-
-
-class MeteredChooser(Meter):
-    """A Meter round a target that can choose."""
-
-    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
-        """As `respond`; one choice is one call, whatever the number of options."""
-        return self._answer(chats, options, 0, lambda target, part: target.choose(part, options))
-
-
-def meter(
-    target: Target, account: Account, max_output: int | None = None, price: Price | None = None
-) -> Meter:
-    """A Meter that is a Chooser exactly where `target` is one."""
-    kind = MeteredChooser if isinstance(target, Chooser) else Meter
-    return kind(target, account, max_output, price)
 
 
 def call_key(identity: str, chat: Chat, options: Sequence[str] | None, repeat: int) -> str:
