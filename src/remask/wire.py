@@ -6,6 +6,7 @@ Part of the composition root, with run.py. Imports heavy rooms only when they ar
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -31,9 +32,8 @@ from remask.queries import calls_for
 from remask.search import FEWEST_VALIDATED, Plan, make_plan
 from remask.task.dataset import SPLITS, Columns, Dataset, load, require_splits
 from remask.task.labelled import LabelledTask
-from remask.task.metrics import METRICS, judge
-from remask.task.promptfoo import METRIC, load_config
-from remask.task.promptfoo_files import is_config
+from remask.task.metrics import METRICS, Grader, Judge, judge
+from remask.task.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, is_config, read_tests, values
 from remask.trace import Split
 
 ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
@@ -100,8 +100,11 @@ def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None
     metric = config.metric.name
     # Who names a column wants it: only the usual name may be missing.
     optional = metric not in METRICS and data.expected == DataConfig().expected
-    columns = Columns(data.input, data.expected or None, data.split or None, optional)
+    expected = ASSERT if metric == METRIC else data.expected or None
+    columns = Columns(data.input, expected, data.split or None, optional)
     files = {s: getattr(data, s) for s in ("train", "validation", "test") if getattr(data, s)}
+    if metric == METRIC and not is_config(data.path):
+        raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data; name one")
     if data.queries:
         if rows is not None or data.path or files:
             raise ConfigError(
@@ -113,10 +116,8 @@ def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None
         raise ConfigError(
             "name the data either as one file (path) or as train, validation and test files"
         )
-    if rows is None and is_config(data.path):
-        return load_config(data.path, data.input, data.split or None, data.fractions)[0]
-    source = rows if rows is not None else files or data.path
-    found = load(source, columns, data.fractions)
+    place = read_tests(Path(data.path)) if is_config(data.path) else data.path
+    found = load(rows if rows is not None else files or place, columns, data.fractions)
     if found.labels:
         return found
     note = f"the data has no right answers: the metric {metric} alone says what is better"
@@ -142,7 +143,7 @@ def make_task(config: Config, dataset: Dataset, parts: Parts, metered: Metered) 
     return LabelledTask(
         dataset.examples,
         metered(target, config.target.max_tokens),
-        _metric(config, parts, metered),
+        _metric(config, dataset, parts, metered),
         labels=(metric.labels or dataset.labels) if metric.name == "label" else (),
         answer=metric.answer,
         repeats=metric.repeats,
@@ -228,7 +229,9 @@ class Job:
         Inspect an estimate."""
         if self.config.task.name:
             return self.config.metric.repeats * self.config.task.calls_per_sample
-        return self.config.metric.repeats * (2 if self.config.metric.name == "judge" else 1)
+        metric = self.config.metric
+        judged = metric.name == "judge" or (metric.name == METRIC and metric.judge is not None)
+        return metric.repeats * (2 if judged else 1)
 
     @property
     def plan(self) -> Plan:
@@ -305,7 +308,9 @@ def _check_source(config: Config, start: Prompt) -> None:
         )
 
 
-def _metric(settings: Config, parts: Parts, metered: Metered) -> str | Metric:
+def _metric(
+    settings: Config, dataset: Dataset, parts: Parts, metered: Metered
+) -> str | Metric | Grader:
     config = settings.metric
     if parts.metric is not None:
         return parts.metric
@@ -318,24 +323,16 @@ def _metric(settings: Config, parts: Parts, metered: Metered) -> str | Metric:
         judging = metered(make_target(config.judge), config.judge.max_tokens)
         return judge(judging, config.rubric)
     if config.name == METRIC:
-        data = settings.data
-        if parts.rows is not None or not is_config(data.path):
-            raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data")
-        return load_config(data.path, data.input, data.split or None, data.fractions)[1]
+        if config.judge is not None:
+            judging = metered(make_target(config.judge), config.judge.max_tokens)
+            return Assertions(Judge(judging, rubric=""))  # each row has its own
+        if any(values(example, RUBRIC) for example in dataset.examples):
+            raise ConfigError(f"a test has the assertion {RUBRIC}; name a judge: --judge MODEL")
+        return Assertions()
     if config.name not in METRICS:
         known = ", ".join(sorted(METRICS))
         raise ConfigError(f"metric {config.name!r} is unknown; known: {known}, judge, promptfoo")
     return config.name
-
-
-def stated_demands(config: Config) -> dict[str, dict[str, Any]] | None:
-    """Of every row as promptfoo's tests state them, where the metric is promptfoo's."""
-    if config.metric.name != METRIC:
-        return None
-    suite = load_config(
-        config.data.path, config.data.input, config.data.split or None, config.data.fractions
-    )[1]
-    return {id: demands.stated for id, demands in suite.demands.items()}
 
 
 def check_choice(config: Config, target: Target, labels: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from remask.prompt import Prompt
 from remask.report.files import look
 from remask.report.words import SELECTION, one_line, verdict_line
 from remask.run import stored_config
-from remask.wire import data_id, make_dataset, stated_demands
+from remask.wire import data_id, make_dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +125,6 @@ def comparison(source: Source, output: Path, force: bool) -> None:
         config.metric.name,
         config.metric.labels or dataset.labels,
         config.data.role,
-        stated_demands(config),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     for name in found.files:
