@@ -44,7 +44,7 @@ ALLOWED = {
     "config": {"errors"},
     "result": GROUND | {"budget", "events"},
     "report": GROUND | {"budget", "events", "refined", "result", "store", "study"},
-    "export": GROUND,
+    "export": GROUND | {"integrations"},
     "serve": GROUND | {"backbone", "target"},
 }
 ROOTS = {

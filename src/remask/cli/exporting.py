@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from remask.cli.show import best_prompt
-from remask.errors import ConfigError
-from remask.export import dspy, formats, promptfoo
+from remask.errors import ConfigError, DataError
+from remask.export import formats, promptfoo
 from remask.export.files import require_free, write
 from remask.prompt import Prompt
 from remask.report.files import look
@@ -94,7 +94,11 @@ def program(source: Source, output: Path, given: Path | None, predictor: str, fo
         before = given.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{given} cannot be read: {error}; name a program in JSON") from None
-    after = dspy.patch(before, given, source.prompt().text, predictor)
+    prompt = source.prompt()
+    try:
+        after = formats.dspy(before, prompt, predictor)
+    except ConfigError as error:
+        raise DataError(str(error), given) from None
     write(output, after, force)
     click.echo(f"wrote {output} (dspy){source.said}")
 

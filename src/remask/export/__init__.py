@@ -1,3 +1,2 @@
-"""Prompts for other tools. `formats` writes one file and reads it back, `dspy` changes a program in
-place, `promptfoo` writes a comparison, `files` knows how a file appears. Nothing here evaluates a
-template or sends anything."""
+"""Prompts for other tools. `formats` writes one file and reads it back, `promptfoo` writes a
+comparison, `files` knows how a file appears. Nothing here evaluates a template or sends a byte."""
