@@ -17,13 +17,12 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from remask.refined import RefinedEdit
-
 import remask
 from remask.data.prompt_traces import gather
 from remask.prompt import Prompt
 from remask.propose.failure_modes import kinds
 from remask.propose.select_traces import failing
+from remask.runs.result import RefinedEdit
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "case-tau-airline.md"

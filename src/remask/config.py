@@ -47,7 +47,7 @@ class DataConfig(Section):
     input: str = "{input}"  # template over columns: the user message
     expected: str = "label"  # column of the right answer; "" where there is none
     split: str = ""  # column that says train, validation or test
-    role: Literal["system", "user"] = "system"  # the message that the prompt is; docs/promptfoo.md
+    role: Literal["system", "user"] = "system"  # the message that the prompt is
     fractions: tuple[float, float, float] = (0.25, 0.25, 0.5)
     queries: Annotated[int, Field(ge=12, le=1000)] | None = None  # no file: the target writes them
 

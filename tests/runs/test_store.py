@@ -456,7 +456,7 @@ def test_flipped_bytes_never_end_in_a_traceback(sound, tmp_path):
 HOLD = """
     import sys
     from remask.errors import RemaskError
-    from remask.store import Store
+    from remask.runs.store import Store
     try:
         with Store.open(sys.argv[1]) as store:
             store.append({"by": sys.argv[2]})
@@ -549,8 +549,8 @@ def test_a_kill_while_the_run_is_made_leaves_no_half_run(tmp_path):
     folder = tmp_path / "run"
     code = """
         import os, signal, sys
-        import remask.store.database as database, remask.store.store as module
-        from remask.store import Store
+        import remask.runs.database as database, remask.runs.store as module
+        from remask.runs.store import Store
         connect, at = database.connect, int(sys.argv[2])
         def counted(file):
             db = connect(file)

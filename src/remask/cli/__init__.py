@@ -98,9 +98,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument(
-    "source", metavar="[REMASK.TOML | PROMPT.MD | PROMPTFOOCONFIG.YAML]", required=False
-)
+@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @run_flags
 @search_flags
 @target_flags
@@ -111,8 +109,8 @@ def main() -> None:
 def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: Any) -> None:
     """Search for a better prompt, then compare it once with yours on the sealed test rows.
 
-    Takes a remask.toml (the default, where the current folder has one), a prompt file, or a
-    promptfooconfig.yaml with prompt and tests. Flags win over the file.
+    Takes a remask.toml (the default, where the current folder has one) or a prompt file. Flags win
+    over the file.
     """
     from remask.cli.optimize import new_run
     from remask.cli.settings import read
@@ -121,9 +119,7 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
 
 
 @main.command()
-@click.argument(
-    "source", metavar="[REMASK.TOML | PROMPT.MD | PROMPTFOOCONFIG.YAML]", required=False
-)
+@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @run_flags
 @search_flags
 @target_flags

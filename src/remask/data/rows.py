@@ -1,4 +1,4 @@
-"""Files to rows of text: JSON Lines, a JSON array, CSV and TSV.
+"""Files to rows of text: JSON Lines, a JSON array, CSV and TSV; and whole values of JSON and YAML.
 
 Knows bytes, encodings and line numbers; every complaint names file and line and says what to do.
 Knows nothing of splits, templates or what a column means. Values become text here once and for
@@ -17,7 +17,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NoReturn
 
-from remask.errors import DataError
+from remask.errors import ConfigError, DataError
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 
@@ -56,6 +56,32 @@ def read_rows(path: str | Path) -> list[DataRow]:
 def rows_of(records: Iterable[Mapping[str, Any]], path: str | Path) -> list[DataRow]:
     """Rows given from Python. `path` names them in errors; the line is the position from 1."""
     return [_row(record, path, number) for number, record in enumerate(records, 1)]
+
+
+def read_document(path: Path) -> Any:
+    """The value in a .json, .yaml or .yml file. What is no list or mapping in YAML is a text, as it
+    is written: `yes` is no truth value and 1.0 no number. Raises DataError and ConfigError."""
+    kind = path.suffix.lower()
+    if kind not in (".json", ".yaml", ".yml"):
+        raise DataError(f"unknown kind of file {kind!r}; save it as JSON or YAML", path)
+    text = _read_text(path)
+    if kind == ".json":
+        start, line = _skip(text, 0, 1)
+        value, end = _decode(text, start, path, line)
+        if text[end:].strip():
+            raise DataError("malformed JSON (more text behind the value); remove it", path)
+        return value
+    try:
+        import yaml  # type: ignore[import-untyped]
+    except ImportError:
+        raise ConfigError("reading YAML needs pyyaml: pip install 'remask[promptfoo]'") from None
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error)
+        at = mark.line + 1 if mark else None
+        raise DataError(f"malformed YAML ({problem}); fix it", path, at) from None
 
 
 def _read_text(path: Path) -> str:
