@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
-from remask.opening import check_task
 
-from remask.api.build_task import Given, make_dataset
-from remask.api.job import prepare
+from remask.api.build_task import make_dataset
+from remask.api.job import open_job
 from remask.cli import main
 from remask.cli.settings import read
 from remask.config import make_config
@@ -272,11 +271,12 @@ def test_what_does_not_fit_is_said_before_a_call_is_spent(tmp_path: Path) -> Non
     )
     path = config(tmp_path, "tests:\n" + tests)
     with pytest.raises(ConfigError, match="has the assertion llm-rubric; name a judge: --judge"):
-        check_task(prepare(read(prompt, flags(path)).config, Given()))
+        with open_job(read(prompt, flags(path)).config) as job:
+            job.require_all()
     made = read(prompt, flags(path, judge="openai:m", base_url="http://127.0.0.1:9/v1")).config
     assert made.metric.name == "promptfoo" and made.metric.judge is not None
-    job = prepare(made, Given())
-    assert job.calls_per_row == 2
+    with open_job(made) as job:
+        assert job.calls_per_row == 2
     with pytest.raises(ConfigError, match="--judge needs --rubric"):
         read(prompt, flags(rows, judge="openai:m"))
     own = read(prompt, flags(path, judge="openai:m", rubric="is kind")).config

@@ -150,13 +150,7 @@ def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
     from remask.dlm.adapter import SHIPPED, load_adapter
     from remask.dlm.build import ADAPTED_RULE, EmbeddedDenoiser, find_base
 
-    found = find_base(
-        base,
-        config.revision or None,
-        config.family or None,
-        config.device or None,
-        _dtype(config),
-    )
+    found = find_base(base, *_where(config))
     return EmbeddedDenoiser(
         found.backbone,
         load_adapter(found.backbone, Path(adapter) if adapter else SHIPPED, found.family),
@@ -171,16 +165,18 @@ def _local(config: DlmConfig) -> Denoiser:
 
     return load_denoiser(
         config.model.partition(":")[2],
-        config.revision or None,
-        config.family or None,
-        device=config.device or None,
-        dtype=_dtype(config),
+        *_where(config),
         rule=_rule(config, CHECKPOINT_RULE),
         steps=config.steps,
         guidance=config.guidance,
         cache=config.cache,
         refresh=config.refresh,
     )
+
+
+def _where(config: DlmConfig) -> "tuple[str | None, str | None, str | None, torch.dtype | None]":
+    """Revision, family, device and numbers of a local:PLACE."""
+    return config.revision or None, config.family or None, config.device or None, _dtype(config)
 
 
 def _dtype(config: DlmConfig) -> "torch.dtype | None":

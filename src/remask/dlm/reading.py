@@ -110,14 +110,11 @@ class RegionReading:
     gates: Gates
     family: Family
     prefixes: "Prefixes"
+    drift = Drift()  # nothing is approximated
 
     @property
     def identity(self) -> str:
         return self.adapted.identity
-
-    @property
-    def drift(self) -> Drift:
-        return Drift()
 
     def front(self, length: int) -> int:
         return 1
@@ -154,14 +151,11 @@ class BlockReading:
     backbone: Backbone
     family: Family
     prefixes: "Prefixes"
+    drift = Drift()  # nothing is approximated
 
     @property
     def identity(self) -> str:
         return f"{self.backbone.identity}/blocks-{self.family.block}"
-
-    @property
-    def drift(self) -> Drift:
-        return Drift()
 
     def front(self, length: int) -> int:
         return (length - 1) % self.family.block + 1

@@ -29,12 +29,12 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from remask.models.backbone.attention import (
     ATTENTION,
-    MINUS_INF,
     GatedScores,
     Gates,
     KeyValueStore,
     Memory,
     Scores,
+    additive,
     attend,
     common_past,
     grown,
@@ -236,8 +236,7 @@ class Backbone:
         if past is not None and common is None:
             before = past.real[:, None, :].expand(rows, length, -1)
             seen = torch.cat([before, seen], 2)
-        scores = torch.zeros(seen.shape, dtype=self.dtype, device=real.device)
-        return Scores(scores.masked_fill_(~seen, MINUS_INF)[:, None], common)
+        return Scores(additive(seen, self.dtype)[:, None], common)
 
     def layers(
         self,
