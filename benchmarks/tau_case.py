@@ -9,24 +9,23 @@ the page and benchmarks/results/tau_case.json. Conversations are quoted by a few
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout
+
 import remask
+from benchmarks.record import DOCS, RESULTS, made_by, write_json
 from remask.condition import failing
 from remask.gather import gather
 from remask.packing import kinds
 from remask.prompt import Prompt
 from remask.refined import RefinedEdit
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "case-tau-airline.md"
-RESULTS = ROOT / "benchmarks" / "results" / "tau_case.json"
+PAGE = DOCS / "case-tau-airline.md"
 QUOTE = 9  # words of a customer that are quoted
 
 
@@ -156,17 +155,14 @@ def main() -> None:
     grouped = kinds(seen.traces)
     firsts = {grouped.of[t.id]: t for t in reversed(seen.traces) if failing(t)}
     often = sorted(grouped.sources, key=lambda kind: (-grouped.sources[kind], kind))[:4]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     data = {
+        **made_by(__file__, args.data, kept),
         "words": len(Prompt.parse(policy).text.split()),
         "records": seen.records,
         "failed": len(grouped.of),
         "kinds": len(grouped.sources),
         "frequent": [(grouped.sources[kind], quote(firsts[kind].query)) for kind in often],
         "secrets": ", ".join(f"{n} {label}" for label, n in seen.secrets.items()) or "nothing",
-        "commit": commit.stdout.strip(),
-        "command": f"python benchmarks/tau_case.py --data FOLDER --iterations {args.iterations} "
-        f"--candidates {args.candidates}",
     }
     runs, figures = [], []
     for lock in args.locks:
@@ -190,9 +186,7 @@ def main() -> None:
                 "best_of_other_iterations": [[e.changes, e.gains] for e in run.proposals],
             }
         )
-        RESULTS.write_text(
-            json.dumps({**data, "runs": figures}, indent=1, ensure_ascii=False) + "\n"
-        )
+        write_json(RESULTS / "tau_case.json", {**data, "runs": figures})
         PAGE.write_text(page(policy, data, runs), encoding="utf-8")
         print(lock, run.candidates, len(run.edits), file=sys.stderr)
 
