@@ -1,7 +1,7 @@
 """From a file and flags to one resolved configuration; flags win over the file.
 
 Knows which flag is which key of remask.toml. Whether values make sense is decided by config.py, and
-whether they fit the data by wire.py.
+whether they fit the data by api/job.py.
 """
 
 import tomllib
