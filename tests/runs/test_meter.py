@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import remask
+from fakes import ROOT
+from fakes.killed_store import LIMIT
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import rng_for
 from remask.ports import Reply, Target
@@ -22,6 +24,7 @@ from remask.runs.meter import CHUNK, Account, Meter, call_key
 from remask.runs.store import Store
 from remask.types import Chat, Message
 
+WORKER = ROOT / "tests" / "fakes" / "killed_store.py"
 ENV = {**os.environ, "PYTHONPATH": str(Path(remask.__file__).parents[1])}
 
 
@@ -227,12 +230,12 @@ def test_a_request_that_cannot_be_held_is_refused_before_any_call(store):
 
 
 def test_what_is_held_is_out_of_reach_until_it_is_let_go(store):
-    metered = Meter(Counting(), Account(store, Budget(calls=10)))
-    metered._account.held = Spend(calls=6)
+    account = Account(store, Budget(calls=10), held=Spend(calls=6))
+    metered = Meter(Counting(), account)
     metered.respond(chats(*range(4)))
     with pytest.raises(BudgetSpent, match="4 of 10 calls used, 6 set aside, 1 more asked"):
         metered.respond(chats("x"))
-    metered._account.held = Spend()
+    account.held = Spend()
     metered.respond(chats(*range(10, 16)))
     assert store.spent().calls == 10
 
@@ -307,8 +310,8 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
     folder = Path(scratch.name) / "run"
     answers: dict[tuple[int, int], str] = {}
     with Store.create(folder, {}) as store:
-        metered = Meter(target, Account(store, budget, price), max_output=8)
-        metered._account.held = Spend(calls=held)
+        account = Account(store, budget, price, held=Spend(calls=held))
+        metered = Meter(target, account, max_output=8)
         for rows, repeat in requests:
             before = target.attempts
             known = {row for row in rows if (row, repeat) in answers}
@@ -365,99 +368,9 @@ def test_a_target_that_answers_too_little_is_a_bug_and_is_booked(store):
     assert store.spent() == Spend(calls=2, uncertain=2)
 
 
-# A scripted search that is killed by itself. Every SQL statement and every target call is a tick;
-# at tick KILL the process sends SIGKILL to itself. Folding is not needed here: the whole workload
-# is run again after a kill, and cache and insert-or-ignore make that a continuation.
-WORKLOAD = """
-import dataclasses, itertools, json, os, signal, sys
-from remask.runs.budget import Budget
-from remask.errors import BudgetSpent
-from remask.ports import Reply, Target
-from remask.runs.store import Store
-from remask.runs.meter import Account, Meter
-from remask.types import Message
-
-ROUNDS = 5
-
-class Ticks:
-    def __init__(self, kill):
-        self.n, self.kill = 0, kill
-    def __call__(self, _=None):
-        self.n += 1
-        if self.n == self.kill:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-class Killing(Target):
-    identity = "scripted:kill"
-    def __init__(self, billed, ticks, log):
-        self.billed, self.ticks, self.log = billed, ticks, log
-    def respond(self, chats, repeat=0):
-        replies = []
-        for chat in chats:
-            self.ticks()
-            os.write(self.log, b".")  # counted by the file system, whatever becomes of us
-            text = chat[-1].content
-            # like floats under another batch size: the answer depends on the whole batch
-            replies.append(Reply(f"{text} of {len(chats)}", "", len(text), 3))
-        return replies
-
-def work(folder, billed, kill):
-    ticks = Ticks(kill)
-    log = os.open(folder + ".calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    clock = itertools.count()
-    store = Store.open(folder) if os.path.exists(folder + "/run.db") else Store.create(folder, {})
-    store._db.set_trace_callback(ticks)
-    account = Account(store, Budget(calls=120), clock=lambda: next(clock))
-    meter = Meter(Killing(billed, ticks, log), account)
-    try:
-        for round in range(ROUNDS):
-            store.append({"kind": "Proposed", "round": round})
-            rows = [f"row {n}" for n in range(round * 20, round * 20 + 50)]  # 30 are known
-            replies = meter.respond([(Message("user", row),) for row in rows])
-            store.append({"kind": "Scored", "round": round, "texts": [r.text for r in replies]})
-        store.append({"kind": "Stopped", "reason": "done"})
-    except BudgetSpent as spent:
-        store.append({"kind": "Stopped", "reason": str(spent)})
-    store._db.set_trace_callback(None)
-    store.close()
-    os.close(log)
-    return ticks.n
-
-def dump(folder):
-    with Store.read(folder) as run:
-        cache = run._db.execute("SELECT key, body FROM cache ORDER BY key").fetchall()
-        check = run._db.execute("PRAGMA integrity_check").fetchone()[0]
-        return {
-            "events": list(run.events()),
-            "cache": [[key, body.decode()] for key, body in cache],
-            "spent": dataclasses.asdict(run.spent()),
-            "check": check,
-            "calls": os.path.getsize(folder + ".calls"),
-        }
-
-def main(base, billed):
-    whole = base + "/whole"
-    total = work(whole, billed, 0)
-    out = {"total": total, "whole": dump(whole), "killed": []}
-    for at in json.loads(sys.stdin.read() or "null") or range(1, total + 1):
-        folder = f"{base}/kill{at}"
-        kills = 0
-        for point in (at, at // 2 + 1, 0):  # killed, killed again on the way, then left in peace
-            pid = os.fork()
-            if pid == 0:
-                work(folder, billed, point)
-                os._exit(0)
-            kills += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-        out["killed"].append({"at": at, "kills": kills, **dump(folder)})
-    print(json.dumps(out))
-
-main(sys.argv[1], sys.argv[2] == "billed")
-"""
-
-
 def kill_at(base: Path, billed: str, points: list[int] | None) -> dict:
     done = subprocess.run(
-        [sys.executable, "-c", WORKLOAD, str(base), billed],
+        [sys.executable, str(WORKER), "kill", str(base), billed],
         input=json.dumps(points),
         env=ENV,
         capture_output=True,
@@ -469,8 +382,8 @@ def kill_at(base: Path, billed: str, points: list[int] | None) -> dict:
 
 
 def seeded_points(count: int) -> list[int]:
-    """Over the ticks of the workload, of which there are about 290."""
-    return sorted(int(n) for n in rng_for(0, "kills").choice(280, count, replace=False) + 1)
+    """Over the steps of the workload, of which there are about 310."""
+    return sorted(int(n) for n in rng_for(0, "kills").choice(300, count, replace=False) + 1)
 
 
 def check_unbilled(out: dict) -> None:
@@ -488,7 +401,7 @@ def check_billed(out: dict) -> None:
     for run in out["killed"]:
         spent = run["spent"]
         assert run["check"] == "ok"
-        assert run["calls"] <= spent["calls"] <= 120, run["at"]  # never under-counted, never over
+        assert run["calls"] <= spent["calls"] <= LIMIT, run["at"]  # never under-counted, never over
         assert spent["uncertain"] <= run["kills"] * CHUNK
         known = {key: body for key, body in out["whole"]["cache"]}
         assert len(run["cache"]) == spent["calls"] - spent["uncertain"]
@@ -505,7 +418,7 @@ def check_billed(out: dict) -> None:
 def test_kill_and_resume_ends_like_the_uninterrupted_run(ram, billed):
     out = kill_at(ram, billed, seeded_points(24))
     assert out["whole"]["spent"]["calls"] == out["whole"]["calls"] == 110
-    assert out["total"] > 280
+    assert out["total"] > 300
     assert out["whole"]["events"][-1]["reason"] == "110 of 120 calls used, 20 more asked"
     (check_billed if billed == "billed" else check_unbilled)(out)
 
@@ -524,12 +437,13 @@ def test_killed_from_outside_at_a_random_moment(ram):
     """As a user's kill -9 comes: at no particular statement."""
     whole = kill_at(ram, "unbilled", [1])["whole"]
     folder = ram / "run"
-    code = WORKLOAD.replace("main(sys.argv[1]", "0 and main(sys.argv[1]")
-    code += f"\nprint('go', flush=True)\nwork({str(folder)!r}, False, 0)\n"
     draw = rng_for(1, "moments")
     for n in range(8):
         child = subprocess.Popen(
-            [sys.executable, "-c", code, "", ""], env=ENV, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(WORKER), "work", str(folder)],
+            env=ENV,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert child.stdout.readline() == "go\n"
         if n < 7:
