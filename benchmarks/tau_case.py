@@ -75,8 +75,8 @@ def section(policy: str, lock: str, run: remask.Result, seconds: float) -> list[
         f"## {title}: `--lock {lock}`",
         "",
         f"{found.iterations} iterations, {run.candidates} candidates measured, "
-        f"{len(found.refused)} refused by the guard ({reasons or 'none'}), {len(run.edits)} accepted; "
-        f"{seconds / 60:.0f} minutes on one thread beside other work. Of each iteration the best:",
+        f"{len(found.refused)} refused by the guard ({reasons or 'none'}), "
+        f"{len(run.edits)} accepted; {seconds / 60:.0f} minutes on one thread beside other work. Of each iteration the best:",
         "",
         *table(policy, run),
         "",

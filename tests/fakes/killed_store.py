@@ -28,7 +28,7 @@ from remask.ports import Reply, Target
 from remask.runs import database
 from remask.runs.budget import Budget
 from remask.runs.database import FILE, connect
-from remask.runs.meter import Account, Meter
+from remask.runs.meter import Ledger, Meter
 from remask.runs.store import Store
 from remask.types import Chat, Message
 
@@ -84,8 +84,8 @@ def work(folder: Path, billed: bool, kill: int) -> int:
     log = os.open(f"{folder}.calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     clock = itertools.count()
     with Store.open(folder) if (folder / FILE).exists() else Store.create(folder, {}) as store:
-        account = Account(store, Budget(calls=LIMIT), clock=lambda: next(clock))
-        meter = Meter(BatchTarget(billed, steps, log), account)
+        ledger = Ledger(store, Budget(calls=LIMIT), clock=lambda: next(clock))
+        meter = Meter(BatchTarget(billed, steps, log), ledger)
         try:
             for number in range(ROUNDS):
                 store.append({"kind": "Proposed", "round": number})

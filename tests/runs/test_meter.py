@@ -20,7 +20,7 @@ from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import rng_for
 from remask.ports import Reply, Target
 from remask.runs.budget import Budget, Price, Spend
-from remask.runs.meter import CHUNK, Account, Meter, call_key
+from remask.runs.meter import CHUNK, Ledger, Meter, call_key
 from remask.runs.store import Store
 from remask.types import Chat, Message
 
@@ -120,7 +120,7 @@ def store(tmp_path):
 
 def test_equal_chats_are_asked_once_and_later_ones_come_from_the_cache(store):
     target = Counting()
-    metered = Meter(target, Account(store, Budget(calls=3)))
+    metered = Meter(target, Ledger(store, Budget(calls=3)))
     first = metered.respond(chats("a", "b", "a"))
     assert [r.text for r in first] == ["a 0", "b 0", "a 0"]
     assert target.asked == ["a", "b"]
@@ -147,7 +147,7 @@ def test_everything_that_can_change_an_answer_is_in_the_key():
 
 
 def test_repeats_are_calls_of_their_own(store):
-    metered = Meter(Counting(), Account(store, Budget()))
+    metered = Meter(Counting(), Ledger(store, Budget()))
     assert [metered.respond(chats("a"), repeat=n)[0].text for n in (0, 1, 0)] == [
         "a 0",
         "a 1",
@@ -158,7 +158,7 @@ def test_repeats_are_calls_of_their_own(store):
 
 def test_a_failed_reply_is_booked_returned_and_tried_again(store):
     target = Counting(failing=1.0)
-    metered = Meter(target, Account(store, Budget()))
+    metered = Meter(target, Ledger(store, Budget()))
     assert [r.error for r in metered.respond(chats("a", "a"))] == ["busy", "busy"]
     assert store.spent().calls == target.attempts == 1
     assert metered.respond(chats("a"))[0].error == "busy"
@@ -172,8 +172,8 @@ def test_a_reply_survives_the_cache_unchanged(store):
         def respond(self, chats, repeat=0):
             return [reply]
 
-    assert Meter(One(), Account(store, Budget())).respond(chats("a")) == [reply]
-    assert Meter(Counting(), Account(store, Budget())).respond(chats("a")) == [reply]
+    assert Meter(One(), Ledger(store, Budget())).respond(chats("a")) == [reply]
+    assert Meter(Counting(), Ledger(store, Budget())).respond(chats("a")) == [reply]
 
 
 def test_half_an_emoji_does_not_end_the_run(store):
@@ -181,19 +181,17 @@ def test_half_an_emoji_does_not_end_the_run(store):
         def respond(self, chats, repeat=0):
             return [Reply("fine \ud83d")]
 
-    first = Meter(Half(), Account(store, Budget())).respond(chats("a"))
+    first = Meter(Half(), Ledger(store, Budget())).respond(chats("a"))
     assert (
-        first
-        == Meter(Counting(), Account(store, Budget())).respond(chats("a"))
-        == [Reply("fine ?")]
+        first == Meter(Counting(), Ledger(store, Budget())).respond(chats("a")) == [Reply("fine ?")]
     )
 
 
 def test_a_target_that_chooses_still_does_and_no_other_one(store):
-    plain = Meter(Counting(), Account(store, Budget()))
+    plain = Meter(Counting(), Ledger(store, Budget()))
     assert not plain.chooses
     target = CountingChooser()
-    chooser = Meter(target, Account(store, Budget(calls=3)))
+    chooser = Meter(target, Ledger(store, Budget(calls=3)))
     assert chooser.chooses
     assert chooser.choose(chats("a", "b"), ["x", "y"])[0] == Reply("x", logps=(0.0, -1.0))
     chooser.choose(chats("a", "b"), ["x", "y"])
@@ -209,7 +207,7 @@ def test_a_target_that_chooses_still_does_and_no_other_one(store):
 
 def test_misses_are_asked_in_order_in_chunks(store):
     target = Counting()
-    metered = Meter(target, Account(store, Budget()))
+    metered = Meter(target, Ledger(store, Budget()))
     metered.respond(chats(*range(0, 20, 2)))
     target.batches.clear()
     target.asked.clear()
@@ -220,7 +218,7 @@ def test_misses_are_asked_in_order_in_chunks(store):
 
 def test_a_request_that_cannot_be_held_is_refused_before_any_call(store):
     target = Counting()
-    metered = Meter(target, Account(store, Budget(calls=40)))
+    metered = Meter(target, Ledger(store, Budget(calls=40)))
     metered.respond(chats(*range(10)))
     with pytest.raises(BudgetSpent, match=r"^10 of 40 calls used, 35 more asked$"):
         metered.respond(chats(*range(100, 135)))
@@ -229,20 +227,20 @@ def test_a_request_that_cannot_be_held_is_refused_before_any_call(store):
     assert store.spent().calls == 40
 
 
-def test_what_is_held_is_out_of_reach_until_it_is_let_go(store):
-    account = Account(store, Budget(calls=10), held=Spend(calls=6))
-    metered = Meter(Counting(), account)
+def test_what_is_reserved_is_out_of_reach_until_it_is_let_go(store):
+    ledger = Ledger(store, Budget(calls=10), reserved=Spend(calls=6))
+    metered = Meter(Counting(), ledger)
     metered.respond(chats(*range(4)))
     with pytest.raises(BudgetSpent, match="4 of 10 calls used, 6 set aside, 1 more asked"):
         metered.respond(chats("x"))
-    account.held = Spend()
+    ledger.reserved = Spend()
     metered.respond(chats(*range(10, 16)))
     assert store.spent().calls == 10
 
 
 def test_retries_are_reserved_and_get_fewer_towards_the_limit(store):
     target = Counting(billed=True, max_attempts=5, seed=1)
-    metered = Meter(target, Account(store, Budget(calls=40)))
+    metered = Meter(target, Ledger(store, Budget(calls=40)))
     metered.respond(chats(*range(10)))
     assert target.batches == [10] and target.attempts <= 40  # 10 calls of 4 attempts at most
     with pytest.raises(BudgetSpent):
@@ -254,16 +252,16 @@ def test_retries_are_reserved_and_get_fewer_towards_the_limit(store):
 def test_a_limit_on_tokens_needs_an_end_of_the_answer(store):
     for budget, price in ((Budget(tokens=10), None), (Budget(usd=1), Price(1, 1))):
         with pytest.raises(ConfigError, match="largest number of output tokens"):
-            Meter(Counting(), Account(store, budget, price))
+            Meter(Counting(), Ledger(store, budget, price))
     with pytest.raises(ConfigError, match="without a price"):
-        Meter(Counting(), Account(store, Budget(usd=1)), max_output=5)
+        Meter(Counting(), Ledger(store, Budget(usd=1)), max_output=5)
 
 
 def test_under_a_limit_a_reply_without_figures_costs_its_bound(store):
-    metered = Meter(Counting(tokens=False), Account(store, Budget(tokens=1000)), max_output=50)
+    metered = Meter(Counting(tokens=False), Ledger(store, Budget(tokens=1000)), max_output=50)
     metered.respond(chats("a"))
     assert store.spent().output_tokens == 50 and store.spent().input_tokens >= len("Answer.a")
-    free = Meter(Counting(tokens=False), Account(store, Budget(calls=10)))
+    free = Meter(Counting(tokens=False), Ledger(store, Budget(calls=10)))
     before = store.spent().tokens
     free.respond(chats("b"))
     assert store.spent().tokens == before
@@ -271,14 +269,14 @@ def test_under_a_limit_a_reply_without_figures_costs_its_bound(store):
 
 def test_dollars_follow_the_price(store):
     target = Counting()
-    Meter(target, Account(store, Budget(), Price(2, 10))).respond(chats("abc", "d"))
+    Meter(target, Ledger(store, Budget(), Price(2, 10))).respond(chats("abc", "d"))
     expected = (2 * target.input_tokens + 10 * target.output_tokens) / 1e6
     assert store.spent().usd == pytest.approx(expected)
 
 
 def test_minutes_end_a_run_before_a_call_that_may_be_too_long(store):
     ticks = iter(range(0, 10_000, 20))  # every batch takes 20 seconds
-    metered = Meter(Counting(), Account(store, Budget(minutes=1), clock=lambda: next(ticks)))
+    metered = Meter(Counting(), Ledger(store, Budget(minutes=1), clock=lambda: next(ticks)))
     for n in range(3):
         metered.respond(chats(n))
     assert store.spent().seconds == 60
@@ -302,7 +300,7 @@ requests = st.lists(
     st.integers(0, 20),
 )
 def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
-    requests, seed, flaky, calls, tokens, usd, held
+    requests, seed, flaky, calls, tokens, usd, reserved
 ):
     target = Counting(billed=True, max_attempts=flaky[0], failing=flaky[1], seed=seed)
     budget, price = Budget(calls=calls, tokens=tokens, usd=usd), Price(1, 3)
@@ -310,8 +308,8 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
     folder = Path(scratch.name) / "run"
     answers: dict[tuple[int, int], str] = {}
     with Store.create(folder, {}) as store:
-        account = Account(store, budget, price, held=Spend(calls=held))
-        metered = Meter(target, account, max_output=8)
+        ledger = Ledger(store, budget, price, reserved=Spend(calls=reserved))
+        metered = Meter(target, ledger, max_output=8)
         for rows, repeat in requests:
             before = target.attempts
             known = {row for row in rows if (row, repeat) in answers}
@@ -328,7 +326,7 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
         spent = store.spent()
     assert spent.calls == target.attempts
     assert (spent.input_tokens, spent.output_tokens) == (target.input_tokens, target.output_tokens)
-    assert calls is None or spent.calls == 0 or spent.calls + held <= calls
+    assert calls is None or spent.calls == 0 or spent.calls + reserved <= calls
     assert tokens is None or spent.tokens <= tokens
     assert usd is None or spent.usd <= usd
     assert max(target.batches, default=0) <= CHUNK
@@ -343,7 +341,7 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
 @pytest.mark.parametrize("billed", [True, False])
 def test_a_refused_chunk_costs_nothing(store, billed):
     refused = TargetRefused("the key is wrong")
-    metered = Meter(Refusing(refused, billed), Account(store, Budget(calls=100)))
+    metered = Meter(Refusing(refused, billed), Ledger(store, Budget(calls=100)))
     with pytest.raises(TargetRefused):
         metered.respond(chats("a", "b"))
     assert store.spent() == Spend()
@@ -352,7 +350,7 @@ def test_a_refused_chunk_costs_nothing(store, billed):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("a bug")])
 @pytest.mark.parametrize("billed", [True, False])
 def test_a_cut_off_chunk_is_uncertain_where_it_may_be_billed(store, billed, error):
-    metered = Meter(Refusing(error, billed), Account(store, Budget(calls=100)))
+    metered = Meter(Refusing(error, billed), Ledger(store, Budget(calls=100)))
     with pytest.raises(type(error)):
         metered.respond(chats("a", "b"))
     assert store.spent() == (Spend(calls=6, uncertain=6) if billed else Spend())
@@ -364,7 +362,7 @@ def test_a_target_that_answers_too_little_is_a_bug_and_is_booked(store):
             return super().respond(chats[1:])
 
     with pytest.raises(ValueError, match="shorter"):
-        Meter(Short(billed=True), Account(store, Budget())).respond(chats("a", "b"))
+        Meter(Short(billed=True), Ledger(store, Budget())).respond(chats("a", "b"))
     assert store.spent() == Spend(calls=2, uncertain=2)
 
 
@@ -482,14 +480,14 @@ def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_pa
     options = ["positive", "negative"]
     target = CutOnce(load_base())
     with Store.create(tmp_path / "whole", {}) as store:
-        whole = Meter(target, Account(store, Budget(calls=10))).choose(asked, options)
+        whole = Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
         spent = store.spent()
     target.cut_at = 2
     with Store.create(tmp_path / "cut", {}) as store, pytest.raises(KeyboardInterrupt):
-        Meter(target, Account(store, Budget(calls=10))).choose(asked, options)
+        Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
     with Store.open(tmp_path / "cut") as store:
         assert store.spent().calls == 6
-        again = Meter(target, Account(store, Budget(calls=10))).choose(asked, options)
+        again = Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
         assert again == whole  # log-probabilities too, to the last bit
         assert (store.spent().calls, store.spent().tokens) == (spent.calls, spent.tokens)
     assert spent.calls == len(asked) and spent.input_tokens == sum(r.input_tokens for r in whole)
@@ -511,6 +509,6 @@ def test_near_the_limit_calls_get_fewer_retries_and_every_row_its_call(
 ) -> None:
     target = Stubborn(max_attempts=5)
     with Store.create(tmp_path / "run", {}) as store:
-        metered = Meter(target, Account(store, Budget(calls=limit)))
+        metered = Meter(target, Ledger(store, Budget(calls=limit)))
         assert len(metered.respond(chats("a", "b", "c", "d"))) == 4
         assert store.spent().calls == target.attempts <= limit
