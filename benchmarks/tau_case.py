@@ -76,7 +76,8 @@ def section(policy: str, lock: str, run: remask.Result, seconds: float) -> list[
         "",
         f"{found.iterations} iterations, {run.candidates} candidates measured, "
         f"{len(found.refused)} refused by the guard ({reasons or 'none'}), "
-        f"{len(run.edits)} accepted; {seconds / 60:.0f} minutes on one thread beside other work. Of each iteration the best:",
+        f"{len(run.edits)} accepted; {seconds / 60:.0f} minutes on one thread beside other work. "
+        "Of each iteration the best:",
         "",
         *table(policy, run),
         "",
