@@ -17,7 +17,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NoReturn
 
-from remask.errors import ConfigError, DataError, name_missing_extra
+from remask.errors import DataError, name_missing_extra
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 
