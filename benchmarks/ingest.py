@@ -5,8 +5,8 @@
 
 The first makes a file of chats (a system prompt of about 200 words, three exchanges) and reads it
 in turn with `orjson.loads` for each line and with `remask.data.trace_reader`, in the same process;
-the best of `--repeats` counts, in processor time. Targets: at most 3 times the bare loop; redacting, at
-least 4,000 records a second on one core. Writes benchmarks/results/ingest.json.
+the best of `--repeats` counts, in processor time. Targets: at most 3 times the bare loop;
+redacting, at least 4,000 records a second on one core. Writes benchmarks/results/ingest.json.
 
 The second makes files of so many megabytes, in which each chat has a user and a session of its own,
 and runs on them, each in a process of its own: `remask traces inspect`, `remask traces redact`, and

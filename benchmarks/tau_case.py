@@ -67,15 +67,17 @@ def table(policy: str, run: remask.Result) -> list[str]:
 
 
 def section(policy: str, lock: str, run: remask.Result, seconds: float) -> list[str]:
-    kinds_of = Counter(refusal.reason.partition(":")[0] for refusal in run.refinement.refused)
+    found = run.refinement
+    kinds_of = Counter(refusal.reason.partition(":")[0] for refusal in found.refused)
     reasons = ", ".join(f"{reason} ({n})" for reason, n in kinds_of.most_common())
     title = {"text": "Nothing that stands may change", "none": "Everything unlocked"}[lock]
     return [
         f"## {title}: `--lock {lock}`",
         "",
-        f"{run.iterations} iterations, {run.candidates} candidates measured, {len(run.refinement.refused)} "
-        f"refused by the guard ({reasons or 'none'}), {len(run.edits)} accepted; "
-        f"{seconds / 60:.0f} minutes on one thread beside other work. Of each iteration the best:",
+        f"{found.iterations} iterations, {run.candidates} candidates measured, "
+        f"{len(found.refused)} refused by the guard ({reasons or 'none'}), "
+        f"{len(run.edits)} accepted; {seconds / 60:.0f} minutes on one thread beside other work. "
+        "Of each iteration the best:",
         "",
         *table(policy, run),
         "",

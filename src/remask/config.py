@@ -34,7 +34,10 @@ def _role(value: Any) -> Any:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # No namespace is protected: pydantic before 2.10 warns of every field called model_….
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=()
+    )
 
 
 class DataConfig(Section):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from remask.config import Config, DlmConfig, EndpointConfig, RoleConfig, TargetConfig
-from remask.errors import ConfigError
+from remask.errors import ConfigError, name_missing_extra
 from remask.ports import Denoiser, Target
 from remask.runs.budget import Budget, Price
 
@@ -29,6 +29,7 @@ KNOWN = (
 )
 
 
+@name_missing_extra()
 def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
     """The target, not yet metered. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
@@ -97,6 +98,7 @@ def endpoint(config: TargetConfig | DlmConfig) -> str:
     return f"{config.model} at {host}" if host else config.model
 
 
+@name_missing_extra()
 def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:
     """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
@@ -128,6 +130,7 @@ def asks_api(config: DlmConfig) -> bool:
     return config.model.partition(":")[0] in APIS
 
 
+@name_missing_extra()
 def memory_of(config: DlmConfig) -> str:
     """What a local:PLACE needs and where it will run, before its weights are read; else "".
 

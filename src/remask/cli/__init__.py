@@ -24,7 +24,7 @@ from remask.cli.options import (
     task_flags,
     track_flag,
 )
-from remask.errors import RemaskError
+from remask.errors import RemaskError, name_missing_extra
 
 if TYPE_CHECKING:
     from remask.types import Split
@@ -75,7 +75,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with name_missing_extra():
+                return super().invoke(ctx)
         except RemaskError as error:
             if os.environ.get("REMASK_DEBUG"):
                 raise

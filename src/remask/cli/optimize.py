@@ -58,7 +58,9 @@ def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
     """`remask eval`."""
     with Watch() as signals:
         try:
-            found = score_prompt(request.config, request.given, split, Hooks(gate=signals.gate))
+            found = score_prompt(
+                request.config, request.given, split, Hooks(checkpoint=signals.checkpoint)
+            )
         except Interrupted as stop:
             click.echo("stopped", err=True)
             sys.exit(stop.exit_code)
@@ -111,9 +113,9 @@ def _hooks(shown: Watcher, signals: Watch) -> Hooks:
     def watch(event: Event, state: State, spend: Spend) -> None:
         shown(event, state, spend)
         if not isinstance(event, Tested):  # nothing is left to do then but to write the result
-            signals.gate()
+            signals.checkpoint()
 
-    return Hooks(watch, signals.gate)
+    return Hooks(watch, signals.checkpoint)
 
 
 @contextmanager

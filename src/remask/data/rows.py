@@ -17,7 +17,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any, NoReturn
 
-from remask.errors import ConfigError, DataError
+from remask.errors import DataError, name_missing_extra
 
 _BLANK = re.compile(r"[ \t\r\n]*")
 
@@ -71,10 +71,8 @@ def read_document(path: Path) -> Any:
         if text[end:].strip():
             raise DataError("malformed JSON (more text behind the value); remove it", path)
         return value
-    try:
+    with name_missing_extra():
         import yaml  # type: ignore[import-untyped]
-    except ImportError:
-        raise ConfigError("reading YAML needs pyyaml: pip install 'remask[promptfoo]'") from None
     try:
         return yaml.load(text, Loader=yaml.BaseLoader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:

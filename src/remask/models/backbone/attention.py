@@ -106,8 +106,13 @@ class KeyValueStore:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Called by the attention layer; the name is the transformers library's."""
+    def update(
+        self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        """Called by the attention layer; the name is the transformers library's.
+
+        Releases differ in what else they pass (rotary angles, flags of the call): it is not used.
+        """
         whole = key, value
         if self.past is not None and (self.keep or self.common is None):
             rows = (len(key), -1, -1, -1)
