@@ -69,7 +69,7 @@ def rows_of(records: Iterable[Mapping[str, Any]], path: str | Path) -> list[Data
 
 def read_document(path: Path) -> Any:
     """The value in a .json, .yaml or .yml file. What is no list or mapping in YAML is a text, as it
-    is written: `yes` is no truth value and 1.0 no number. Raises DataError and ConfigError."""
+    is written: `yes` is no truth value and 1.0 no number. Raises DataError and BackendError."""
     kind = json_stream.suffix(path)
     if kind not in (".json", ".yaml", ".yml"):
         raise DataError(f"unknown kind of file {kind!r}; save it as JSON or YAML", path)
