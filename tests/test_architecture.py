@@ -36,7 +36,6 @@ MAX_CODE_LINES = 17_000  # without blanks, comments and docstrings
 SHARED_STEMS = {
     "__init__",
     *("promptfoo", "mlflow"),  # data/formats and integrations (and tasks)
-    "scripted",  # models and dlm
     *("optimize", "refine"),  # api and cli
     "export",  # integrations and cli
 }

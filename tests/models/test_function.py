@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes.scripted_target import ScriptedTarget
 from remask.errors import ConfigError, TargetBusy, TargetRefused
 from remask.models.function import FunctionTarget
-from remask.models.scripted import ScriptedTarget
 from remask.ports import Reply
 from remask.types import Chat, Message
 

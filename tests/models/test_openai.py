@@ -394,7 +394,7 @@ def test_without_the_sdk_the_error_says_what_to_install(
 
 def test_the_module_loads_no_sdk() -> None:
     code = (
-        "import sys, remask.models.openai, remask.models.function, remask.models.scripted\n"
+        "import sys, remask.models.openai, remask.models.function, fakes.scripted_target\n"
         "heavy = {'openai', 'torch', 'transformers', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

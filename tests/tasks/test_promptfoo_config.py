@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from fakes.scripted_target import ScriptedTarget
 from remask.api.build_task import make_dataset
 from remask.api.job import open_job
 from remask.cli import main
@@ -14,7 +15,6 @@ from remask.cli.settings import read
 from remask.config import make_config
 from remask.data.dataset import Columns, load
 from remask.errors import ConfigError, DataError
-from remask.models.scripted import ScriptedTarget
 from remask.prompt import Prompt
 from remask.tasks.labelled import LabelledTask
 from remask.tasks.metrics import Judge

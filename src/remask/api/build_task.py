@@ -14,6 +14,7 @@ from remask.data.conversations import Conversations, split_conversations
 from remask.data.dataset import Columns, Dataset, load
 from remask.data.prompt_traces import gather
 from remask.errors import ConfigError
+from remask.events import ConversationCounts, TracesRead
 from remask.ports import Choose, Denoiser, Metric, Target
 from remask.prompt import Prompt
 from remask.propose.demonstrations import block_tokens
@@ -25,7 +26,6 @@ from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, is_config
 from remask.types import Example
 
 if TYPE_CHECKING:
-    from remask.events import TracesRead
     from remask.tasks.inspect.task import Suite
 
 ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
@@ -170,13 +170,11 @@ class TraceData:
     conversations: Conversations
     dataset: Dataset
     choose: Choose  # which traces are read at a time
-    event: "TracesRead"
+    event: TracesRead
 
 
 def read_conversations(config: Config, refine: RefineConfig, given: Given) -> TraceData:
     """Read, redact and split the trace files. Raises ConfigError and DataError."""
-    from remask.events import TracesRead
-
     found = gather(
         Prompt.parse(config.prompt).text,
         refine.traces,
@@ -192,7 +190,7 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         parts, more = _affordable(config, parts)
         notes += more
     labels = tuple(sorted({e.expected for e in parts.rows if e.expected is not None}))
-    event = TracesRead(
+    counts = ConversationCounts(
         records=found.records,
         rejected=found.rejected,
         elsewhere=found.elsewhere,
@@ -200,10 +198,9 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         held=len(parts.held),
         sealed=len(parts.sealed),
         redacted=refine.redact,
-        secrets=tuple(found.secrets.items()),
-        notes=tuple(notes),
-        metric=config.metric.name if refine.verify else "",
+        secrets=found.secrets,
     )
+    event = TracesRead(counts, tuple(notes), config.metric.name if refine.verify else "")
     dataset = Dataset(parts.rows, (), labels)
     return TraceData(config, parts, dataset, kinds(found.traces).pack, event)
 

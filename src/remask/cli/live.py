@@ -96,8 +96,9 @@ def sentence(event: Event, state: State) -> str:
         case Sourced():
             return f"no right answers: starts from inputs alone, the metric {event.metric} scores"
         case TracesRead():
-            read = f"{event.records} records, {event.rejected} rejected"
-            return f"conversations: {read}; {event.read} read, {event.held} held out to measure"
+            seen = event.counts
+            read = f"{seen.records} records, {seen.rejected} rejected; {seen.read} read"
+            return f"conversations: {read}, {seen.held} held out to measure"
         case Started():
             return f"start: a prompt of {event.tokens} tokens"
         case Scored(split="validation") if event.id == state.baseline:
