@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+from remask.files import write
+
 ROOT = Path(__file__).parents[1]  # the checkout
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
 
@@ -51,12 +53,7 @@ def machine() -> str:
 def write_whole(path: Path, text: str) -> None:
     """Whole or not at all, on disk when it returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write(path, f"{text}\n", force=True)
 
 
 def write_json(path: Path, value: Any) -> None:

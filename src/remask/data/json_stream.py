@@ -74,7 +74,7 @@ def values(path: Path) -> Iterator[Value | RejectedRecord]:
 def blocks(path: Path) -> Iterator[bytes]:
     """The file as UTF-8 without byte order mark, unpacked. Raises DataError and Unusable."""
     check_file(path)
-    content = _read(path)
+    content = read_blocks(path)
     head = next(content, b"")
     if head.startswith(b"\x1f\x8b"):
         content = _unpacked(chain([head], content))
@@ -112,7 +112,8 @@ def batches(content: Iterator[bytes]) -> Iterator[tuple[int, bytes, list[bytes] 
         yield number, carry, (None if dropped else [carry])
 
 
-def _read(path: Path) -> Iterator[bytes]:
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file as they are. Raises DataError."""
     try:
         with path.open("rb") as file:
             while block := file.read(BLOCK):

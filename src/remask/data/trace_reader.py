@@ -23,7 +23,7 @@ from remask.data.formats.mlflow import MLFLOW
 from remask.data.formats.opik import OPIK
 from remask.data.formats.otlp import OTLP, SPAN
 from remask.data.formats.promptfoo import PROMPTFOO
-from remask.data.json_stream import blocks, check_file, suffix, values
+from remask.data.json_stream import blocks, check_file, read_blocks, suffix, values
 from remask.data.messages import kind_of
 from remask.data.strict_json import DEEP
 from remask.data.tables import mapped, rows
@@ -157,8 +157,7 @@ def _items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iterator[
 
 
 def _values(path: Path) -> Iterator[Value | RejectedRecord]:
-    with path.open("rb") as file:
-        head = file.read(16)
+    head = next(read_blocks(path), b"")
     for container in CONTAINERS:
         if head.startswith(container.magic):
             return container.values(path)

@@ -26,6 +26,7 @@ from remask.events import (
     State,
     TracesRead,
 )
+from remask.files import write
 from remask.prompt import Prompt
 from remask.runs.budget import Spend
 from remask.runs.word_diff import Change, diff
@@ -187,9 +188,7 @@ def make_result(
 def write_result(result: Result, run_dir: Path) -> None:
     """result.json, whole or not at all."""
     text = orjson.dumps(result.to_dict(), option=orjson.OPT_INDENT_2)
-    temporary = run_dir / f".{RESULT}"
-    temporary.write_bytes(text)
-    temporary.replace(run_dir / RESULT)
+    write(run_dir / RESULT, text, force=True)
 
 
 def read_result(run_dir: Path) -> Result | None:

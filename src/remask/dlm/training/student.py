@@ -17,6 +17,7 @@ from torch import Tensor
 from remask.dlm.adapter import FORMAT, Adapted, merge
 from remask.dlm.families import Family
 from remask.dlm.reading import at_masks
+from remask.files import draft
 from remask.models.backbone.attention import (
     GatedScores,
     Gates,
@@ -123,9 +124,8 @@ class Student:
             "alpha": str(self.alpha),
             **notes,
         }
-        temporary = path.with_name(f".{path.name}.tmp")
-        save_file(self._stored(), temporary, header)
-        temporary.replace(path)
+        with draft(path) as made:
+            save_file(self._stored(), made, header)
 
     def _stored(self) -> dict[str, Tensor]:
         """What an adapter's file holds: bf16, but for the gates, which are few."""
