@@ -10,7 +10,7 @@ from benchmarks.search.lab import Lab
 from remask.ids import rng_for, seed_for
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
-from remask.ports import Proposal
+from remask.ports import Drop, Proposal
 from remask.prompt import Prompt
 from remask.propose import guard
 from remask.propose.select_traces import select
@@ -111,6 +111,9 @@ class Rewriter:
             for text in dict.fromkeys(texts)
             if text
         ]
+
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+        return ()
 
     def _proposal(
         self, parent: Prompt, text: str, untrusted: frozenset[guard.Gram], traces: tuple[str, ...]

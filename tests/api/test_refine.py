@@ -21,12 +21,21 @@ from remask.errors import ConfigError, TargetRefused
 from remask.events import Event, Started, State, Stopped, fold
 from remask.ports import Context, Fill, Hole, Proposal, written
 from remask.prompt import Prompt
-from remask.propose.proposer import ExplainingProposer, Recipe
+from remask.propose.proposer import DiffusionProposer, Recipe
+from remask.propose.select_traces import select
 from remask.runs.budget import Spend
 from remask.runs.result import Evidence, RefinedEdit
 from remask.runs.store import Store
 from remask.sanitize import words
-from remask.search.likelihood import CONTROL, PANELS, Loop, _Windows, gains, panels, refinements
+from remask.search.likelihood import (
+    CONTROL,
+    PANELS,
+    Loop,
+    _Windows,
+    gains,
+    panels,
+    refinements,
+)
 from remask.types import Feedback, Trace
 
 START = Prompt("Name it. Be brief.")
@@ -67,7 +76,7 @@ def trace(i: int, said: str = "Colours!", score: float = 0.0) -> Trace:
 
 
 def proposer(denoiser: Listener, maskers: tuple[str, ...] = ("insert", "blame")) -> Any:
-    return ExplainingProposer(START, denoiser, Recipe(maskers, 4, 400, 3.0))
+    return DiffusionProposer(START, denoiser, Recipe(maskers, 4, 400, 3.0))
 
 
 def play(
@@ -76,7 +85,7 @@ def play(
     measuring = Listener()
     read, kept = [trace(i) for i in range(8)], [trace(i, held) for i in range(8, 16)]
     made = proposer(Listener())
-    events = list(refinements(State(), START, read, kept, loop, made, measuring, seed))
+    events = list(refinements(State(), START, read, kept, loop, made, measuring, seed, select))
     return events, fold(events), measuring
 
 
@@ -139,7 +148,7 @@ def test_a_loop_that_was_cut_goes_on_with_the_same_events(cut: int) -> None:
     events, _, _ = play()
     state = fold(events[:cut])
     read, kept = [trace(i) for i in range(8)], [trace(i, "Colours!") for i in range(8, 16)]
-    rest = refinements(state, START, read, kept, LOOP, proposer(Listener()), Listener(), 0)
+    rest = refinements(state, START, read, kept, LOOP, proposer(Listener()), Listener(), 0, select)
     whole = [*events[:cut], *(event for event in rest if event not in events[:cut])]
     assert whole == events
 
@@ -190,10 +199,10 @@ def test_every_panel_counts_alone() -> None:
 
 def test_panels_share_no_conversation() -> None:
     held = [trace(i, score=float(i % 2)) for i in range(11)]
-    found = panels(held, LOOP, Listener().count, remask_rng())
+    found = panels(held, LOOP, Listener().count, remask_rng(), select)
     ids = [t.id for context in found for t in context]
     assert len(found) == PANELS and len(ids) == len(set(ids)) == 11
-    assert len(panels(held[:2], LOOP, Listener().count, remask_rng())) == 2
+    assert len(panels(held[:2], LOOP, Listener().count, remask_rng(), select)) == 2
 
 
 def remask_rng() -> Any:
@@ -231,9 +240,11 @@ def test_numbers_stay_unless_they_are_freed() -> None:
     def refused(free: bool) -> set[str]:
         loop = replace(LOOP, iterations=1, free_numbers=free)
         recipe = Recipe(("insert",), 4, 400, 3.0)
-        made = ExplainingProposer(start, Liar(), recipe)
+        made = DiffusionProposer(start, Liar(), recipe)
         some = [trace(i) for i in range(8)]
-        state = fold(refinements(State(), start, some[:4], some[4:], loop, made, Listener(), 0))
+        state = fold(
+            refinements(State(), start, some[:4], some[4:], loop, made, Listener(), 0, select)
+        )
         return {rejected.reason for rejected in state.rejections}
 
     assert refused(free=False) == {"new number: 48"}

@@ -27,7 +27,7 @@ from benchmarks.search.lab import (
 from benchmarks.search.report import BEHIND, balanced, report
 from benchmarks.tasks import NAMES, load_task
 from remask.errors import BudgetSpent
-from remask.ports import Reply
+from remask.ports import Reply, Target
 from remask.prompt import Prompt
 from remask.types import Chat, Example, Message, Outcome
 
@@ -36,10 +36,10 @@ NOWHERE = Path("there-is-no-data")  # the task letters reads no file
 SMALL = Protocol(60, (20, 60), withheld=30, test=50)
 
 
-class Parrot:
+class Parrot(Target):
     """A scripted target: greets by name under a prompt that says "message", else nonsense."""
 
-    identity, billed, max_attempts = "parrot", False, 1
+    identity = "parrot"
 
     def __init__(self, dies_after: int | None = None) -> None:
         self.calls, self.dies_after = 0, dies_after

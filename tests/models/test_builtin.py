@@ -11,7 +11,7 @@ from remask.errors import ConfigError, NumericsError
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
 from remask.models.builtin import EmbeddedTarget
-from remask.ports import Chooser, Reply
+from remask.ports import Reply
 from remask.types import Chat, Message
 
 START, END = 1, 2  # <|im_start|>, <|im_end|>
@@ -217,7 +217,7 @@ def test_no_chats(backbone: Backbone) -> None:
 
 def test_identity_and_what_the_meter_needs(backbone: Backbone) -> None:
     target = EmbeddedTarget(backbone)
-    assert isinstance(target, Chooser)
+    assert target.chooses
     assert not target.billed and target.max_attempts == 1
     assert backbone.identity in target.identity and "float32" in target.identity
     assert EmbeddedTarget(backbone, max_tokens=9).identity != target.identity

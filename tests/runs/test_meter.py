@@ -16,16 +16,16 @@ from hypothesis import strategies as st
 import remask
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import rng_for
-from remask.ports import Chooser, Reply
+from remask.ports import Reply, Target
 from remask.runs.budget import Budget, Price, Spend
-from remask.runs.meter import CHUNK, Ledger, Meter, MeteredChooser, call_key, meter
+from remask.runs.meter import CHUNK, Ledger, Meter, call_key
 from remask.runs.store import Store
 from remask.types import Chat, Message
 
 ENV = {**os.environ, "PYTHONPATH": str(Path(remask.__file__).parents[1])}
 
 
-class Counting:
+class Counting(Target):
     """Counts attempts, tokens and batches by itself; flaky in a way that only its seed decides."""
 
     def __init__(self, billed=False, max_attempts=1, failing=0.0, seed=0, tokens=True) -> None:
@@ -42,6 +42,9 @@ class Counting:
         self.batches.append(len(chats))
         return [self._reply(chat, f"{chat[-1].content} {repeat}") for chat in chats]
 
+    def limited(self, attempts: int) -> Target:
+        return Limited(self, attempts)
+
     def _reply(self, chat: Chat, text: str) -> Reply:
         self.asked.append(chat[-1].content)
         attempts = int(self._rng.integers(1, self.max_attempts + 1))
@@ -54,7 +57,24 @@ class Counting:
         return Reply(text, "", *size, attempts=attempts)
 
 
+class Limited(Target):
+    """A view on a Counting with fewer attempts, which that one counts."""
+
+    def __init__(self, whole: Counting, attempts: int) -> None:
+        self.identity, self.billed = whole.identity, whole.billed
+        self.max_attempts, self._whole = attempts, whole
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        before, self._whole.max_attempts = self._whole.max_attempts, self.max_attempts
+        try:
+            return self._whole.respond(chats, repeat)
+        finally:
+            self._whole.max_attempts = before
+
+
 class CountingChooser(Counting):
+    chooses = True
+
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
         self.batches.append(len(chats))
         self.attempts += len(chats)
@@ -164,12 +184,12 @@ def test_half_an_emoji_does_not_end_the_run(store):
     )
 
 
-def test_a_chooser_stays_a_chooser_and_nobody_else_becomes_one(store):
-    plain = meter(Counting(), Ledger(store, Budget()))
-    assert not isinstance(plain, Chooser)
+def test_a_target_that_chooses_still_does_and_no_other_one(store):
+    plain = Meter(Counting(), Ledger(store, Budget()))
+    assert not plain.chooses
     target = CountingChooser()
-    chooser = meter(target, Ledger(store, Budget(calls=3)))
-    assert isinstance(chooser, Chooser) and isinstance(chooser, MeteredChooser)
+    chooser = Meter(target, Ledger(store, Budget(calls=3)))
+    assert chooser.chooses
     assert chooser.choose(chats("a", "b"), ["x", "y"])[0] == Reply("x", logps=(0.0, -1.0))
     chooser.choose(chats("a", "b"), ["x", "y"])
     assert target.attempts == store.spent().calls == 2  # one call, however many options
@@ -215,17 +235,15 @@ def test_what_is_reserved_is_out_of_reach_until_it_is_let_go(store):
     assert store.spent().calls == 10
 
 
-def test_retries_are_reserved_and_the_last_chunks_shrink(store):
+def test_retries_are_reserved_and_get_fewer_towards_the_limit(store):
     target = Counting(billed=True, max_attempts=5, seed=1)
     metered = Meter(target, Ledger(store, Budget(calls=40)))
     metered.respond(chats(*range(10)))
-    assert target.batches[0] == 8  # 8 calls of 5 attempts at most
-    assert target.batches[1:] == [2]
+    assert target.batches == [10] and target.attempts <= 40  # 10 calls of 4 attempts at most
     with pytest.raises(BudgetSpent):
         for n in range(100, 140):
             metered.respond(chats(n))
-    assert store.spent().calls == target.attempts
-    assert 40 - 5 < target.attempts <= 40  # what is left could not pay for one more in full
+    assert store.spent().calls == target.attempts == 40  # the last call has one attempt
 
 
 def test_a_limit_on_tokens_needs_an_end_of_the_answer(store):
@@ -350,11 +368,11 @@ def test_a_target_that_answers_too_little_is_a_bug_and_is_booked(store):
 # is run again after a kill, and cache and insert-or-ignore make that a continuation.
 WORKLOAD = """
 import dataclasses, itertools, json, os, signal, sys
-from remask.errors import BudgetSpent
-from remask.ports import Reply
 from remask.runs.budget import Budget
-from remask.runs.meter import Ledger, Meter
+from remask.errors import BudgetSpent
+from remask.ports import Reply, Target
 from remask.runs.store import Store
+from remask.runs.meter import Ledger, Meter
 from remask.types import Message
 
 ROUNDS = 5
@@ -367,8 +385,8 @@ class Ticks:
         if self.n == self.kill:
             os.kill(os.getpid(), signal.SIGKILL)
 
-class Target:
-    identity, max_attempts = "scripted:kill", 1
+class Killing(Target):
+    identity = "scripted:kill"
     def __init__(self, billed, ticks, log):
         self.billed, self.ticks, self.log = billed, ticks, log
     def respond(self, chats, repeat=0):
@@ -388,7 +406,7 @@ def work(folder, billed, kill):
     store = Store.open(folder) if os.path.exists(folder + "/run.db") else Store.create(folder, {})
     store._db.set_trace_callback(ticks)
     ledger = Ledger(store, Budget(calls=120), clock=lambda: next(clock))
-    meter = Meter(Target(billed, ticks, log), ledger)
+    meter = Meter(Killing(billed, ticks, log), ledger)
     try:
         for round in range(ROUNDS):
             store.append({"kind": "Proposed", "round": round})
@@ -548,14 +566,14 @@ def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_pa
     options = ["positive", "negative"]
     target = CutOnce(load_base())
     with Store.create(tmp_path / "whole", {}) as store:
-        whole = meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
+        whole = Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
         spent = store.spent()
     target.cut_at = 2
     with Store.create(tmp_path / "cut", {}) as store, pytest.raises(KeyboardInterrupt):
-        meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
+        Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
     with Store.open(tmp_path / "cut") as store:
         assert store.spent().calls == 6
-        again = meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
+        again = Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
         assert again == whole  # log-probabilities too, to the last bit
         assert (store.spent().calls, store.spent().tokens) == (spent.calls, spent.tokens)
     assert spent.calls == len(asked) and spent.input_tokens == sum(r.input_tokens for r in whole)
@@ -569,17 +587,6 @@ class Stubborn(Counting):
         self.asked.append(chat[-1].content)
         self.attempts += self.max_attempts
         return Reply(text, attempts=self.max_attempts)
-
-    def limited(self, attempts: int) -> "Stubborn":
-        parent = self
-
-        class View(Stubborn):
-            def _reply(self, chat: Chat, text: str) -> Reply:
-                reply = super()._reply(chat, text)
-                parent.attempts += reply.attempts
-                return reply
-
-        return View(max_attempts=min(attempts, self.max_attempts))
 
 
 @pytest.mark.parametrize("limit", [4, 6, 7, 11, 20, 100])

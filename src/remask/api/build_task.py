@@ -13,7 +13,7 @@ from remask.data.conversations import Conversations, split_conversations
 from remask.data.dataset import Columns, Dataset, load
 from remask.data.prompt_traces import gather
 from remask.errors import ConfigError
-from remask.ports import Choose, Chooser, Denoiser, Metric, Target
+from remask.ports import Choose, Denoiser, Metric, Target
 from remask.prompt import Prompt
 from remask.propose.demonstrations import block_tokens
 from remask.propose.failure_modes import kinds
@@ -139,7 +139,7 @@ def describe_metric(config: Config, target: Target, labels: Sequence[str]) -> st
     """How answers of this target are scored, in words."""
     if config.metric.name != "label":
         return f"metric {config.metric.name} on the response"
-    if isinstance(target, Chooser):
+    if target.chooses:
         return f"forced choice among {', '.join(labels)} as {config.metric.answer!r}"
     return f"the first of {', '.join(labels)} found in the response"
 

@@ -43,10 +43,10 @@ from remask.data.synthetic import calls_for
 from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.ids import content_id
-from remask.ports import Closing, Denoiser, Metric, Proposer, Remote, Scorer, Target, Task
+from remask.ports import Denoiser, Metric, Proposer, Remote, Scorer, Target, Task
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
-from remask.runs.meter import Ledger, go_on, meter
+from remask.runs.meter import Ledger, Meter, go_on
 from remask.search.plan import FEWEST_VALIDATED, Plan, make_plan
 from remask.tasks.metrics import METRICS
 from remask.types import Split
@@ -275,9 +275,8 @@ class Job:
 
     def metered(self, target: Target, max_output: int | None, price: Price | None = None) -> Target:
         """The target with its calls booked in the ledger, and closed with the job."""
-        if isinstance(target, Closing):
-            self._stack.callback(target.close)
-        return meter(target, self.ledger, max_output, price)
+        self._stack.callback(target.close)
+        return Meter(target, self.ledger, max_output, price)
 
     def require_rows(self, splits: Sequence[Split] = SPLITS) -> None:
         """Raise where prompt, rows or budget would not do; nothing is called or loaded."""

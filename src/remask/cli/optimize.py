@@ -17,7 +17,7 @@ from remask.api.evaluate import Evaluation, score_prompt
 from remask.api.job import Hooks, Watcher, followed, new_run_dir
 from remask.api.optimize import resume, start_run, stored_config
 from remask.cli.interrupt import Interrupted, Watch
-from remask.cli.live import Display, display
+from remask.cli.live import display
 from remask.cli.settings import Request
 from remask.cli.show import result_json, result_text
 from remask.config import Config
@@ -109,9 +109,9 @@ def _play(
     return result
 
 
-def _hooks(shown: Display, signals: Watch) -> Hooks:
+def _hooks(shown: Watcher, signals: Watch) -> Hooks:
     def watch(event: Event, state: State, spend: Spend) -> None:
-        shown.event(event, state, spend)
+        shown(event, state, spend)
         if not isinstance(event, Tested):  # nothing is left to do then but to write the result
             signals.checkpoint()
 

@@ -21,7 +21,7 @@ from remask.integrations.records import Reader, read_record
 from remask.ports import Denoiser, Proposal, Proposer, Remote
 from remask.prompt import Prompt
 from remask.runs.budget import Budget
-from remask.runs.meter import Ledger, meter
+from remask.runs.meter import Ledger, Meter
 from remask.runs.store import Books
 from remask.stats import accepts
 from remask.types import Trace
@@ -75,7 +75,7 @@ class DiffusionReflection:
         self._denoiser = make_denoiser(self._config.dlm, None if isinstance(dlm, str) else dlm)
         self._ledger = Ledger(Books(), Budget(), make_price(self._config.dlm))
         if isinstance(self._denoiser, Remote):
-            target = meter(self._denoiser.target, self._ledger, self._denoiser.max_output)
+            target = Meter(self._denoiser.target, self._ledger, self._denoiser.max_output)
             self._denoiser = self._denoiser.through(target)
         self._seed, self._labels, self._read = seed, tuple(labels), read
         given = seed_candidate or {}

@@ -17,7 +17,7 @@ from torch import Tensor
 from remask.errors import ConfigError, NumericsError
 from remask.models.backbone.attention import Memory
 from remask.models.backbone.transformer import Backbone
-from remask.ports import Reply
+from remask.ports import Reply, Target
 from remask.types import Chat
 
 _TEMPLATE = "chatml-1"  # in the identity: raise it when the layout of a chat changes
@@ -40,11 +40,10 @@ class _Row:
         return len(self.prefix) + len(self.rest)
 
 
-class EmbeddedTarget:
-    """A Target and Chooser around `backbone`. Use it from one thread at a time."""
+class EmbeddedTarget(Target):
+    """A Target that can choose, around `backbone`. Use it from one thread at a time."""
 
-    billed = False
-    max_attempts = 1
+    chooses = True
 
     def __init__(self, backbone: Backbone, max_tokens: int = 64) -> None:
         if max_tokens < 1:

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeVar
 
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import content_id
-from remask.ports import Chooser, Reply, Retrying, Target
+from remask.ports import Reply, Target
 from remask.runs.budget import Budget, Price, Spend, check_price, shortfall
 from remask.runs.store import Books
 from remask.types import Chat
@@ -26,7 +26,7 @@ CHUNK = 32
 CHAT_OVERHEAD = 64  # tokens that a chat template may add to a chat, such as a default system prompt
 MESSAGE_OVERHEAD = 16  # … and to each message: its role and separators
 
-Ask = Callable[[Any, list[Chat]], list[Reply]]  # of a target that can be asked so
+Ask = Callable[[Target, list[Chat]], list[Reply]]
 Tokens = tuple[int, int]  # input and output
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -177,8 +177,8 @@ class Tariff:
         return Spend(reply.attempts, tokens_in, tokens_out, self._price.usd(tokens_in, tokens_out))
 
 
-class Meter:
-    """`respond` of a target, with every call cached, reserved beforehand and booked.
+class Meter(Target):
+    """`respond` and `choose` of a target, with every call cached, reserved beforehand and booked.
 
     `max_output`: as of a Tariff. Input tokens are bounded by UTF-8 bytes, for no tokenizer makes
     more tokens than bytes, plus an allowance for the chat template. `price`: the target's own,
@@ -192,22 +192,12 @@ class Meter:
         max_output: int | None = None,
         price: Price | None = None,
     ) -> None:
+        self.identity, self.chooses = target.identity, target.chooses
+        self.billed, self.max_attempts = target.billed, target.max_attempts
         self._target = target
         self._ledger = ledger
         self._tariff = Tariff(ledger.budget, price or ledger.price, max_output)
         self._max_output = max_output or 0
-
-    @property
-    def identity(self) -> str:
-        return self._target.identity
-
-    @property
-    def billed(self) -> bool:
-        return self._target.billed
-
-    @property
-    def max_attempts(self) -> int:
-        return self._target.max_attempts
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         """Answer each chat, in order; equal chats and those of earlier requests are asked once.
@@ -222,6 +212,10 @@ class Meter:
         billed, released where it is not.
         """
         return self._answer(chats, None, repeat, lambda target, part: target.respond(part, repeat))
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
+        """As `respond`; one choice is one call, whatever the number of options."""
+        return self._answer(chats, options, 0, lambda target, part: target.choose(part, options))
 
     def _answer(
         self, chats: Sequence[Chat], options: Sequence[str] | None, repeat: int, ask: Ask
@@ -251,18 +245,17 @@ class Meter:
 
         Where the limit is near, calls get fewer retries rather than a row none at all.
         """
-        fewest = 1 if isinstance(self._target, Retrying) else self.max_attempts
         for size in range(len(bounds), 0, -1):
-            for attempts in range(self.max_attempts, fewest - 1, -1):
+            for attempts in range(self.max_attempts, 0, -1):
                 if not self._ledger.shortfall(self._tariff.need(bounds[:size], attempts)):
                     return size, attempts
-        return 1, fewest  # to reserve them says which limit they would pass
+        return 1, 1  # to reserve it says which limit it would pass
 
     def _call(
         self, part: list[tuple[str, Chat]], bounds: Sequence[Tokens], attempts: int, ask: Ask
     ) -> dict[str, Reply]:
         target = self._target
-        if attempts < self.max_attempts and isinstance(target, Retrying):
+        if attempts < self.max_attempts:
             target = target.limited(attempts)
         with self._ledger.reserve(self._tariff, bounds, attempts, self.billed) as calls:
             replies = [_storable(reply) for reply in ask(target, [chat for _, chat in part])]
@@ -270,22 +263,6 @@ class Meter:
             good = {key: _encode(reply) for key, reply in answers.items() if not reply.error}
             calls.settle(replies, good)
         return answers
-
-
-class MeteredChooser(Meter):
-    """A Meter round a target that can choose."""
-
-    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
-        """As `respond`; one choice is one call, whatever the number of options."""
-        return self._answer(chats, options, 0, lambda target, part: target.choose(part, options))
-
-
-def meter(
-    target: Target, ledger: Ledger, max_output: int | None = None, price: Price | None = None
-) -> Meter:
-    """A Meter that is a Chooser exactly where `target` is one."""
-    kind = MeteredChooser if isinstance(target, Chooser) else Meter
-    return kind(target, ledger, max_output, price)
 
 
 def call_key(identity: str, chat: Chat, options: Sequence[str] | None, repeat: int) -> str:
