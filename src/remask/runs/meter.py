@@ -249,7 +249,7 @@ class Meter(Target):
             for attempts in range(self.max_attempts, 0, -1):
                 if not self._ledger.shortfall(self._tariff.need(bounds[:size], attempts)):
                     return size, attempts
-        return 1, 1  # to reserve them says which limit they would pass
+        return 1, 1  # to reserve it says which limit it would pass
 
     def _call(
         self, part: list[tuple[str, Chat]], bounds: Sequence[Tokens], attempts: int, ask: Ask
