@@ -21,7 +21,7 @@ DEVELOPMENT = ROOT / ".venv" / "bin" / "python"  # made by the Makefile; has the
 SUFFIXES = {".py", ".j2", ".typed", ".safetensors", ".md"}  # of files that may be in the package
 ABOUT_THE_WHEEL = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 ABOUT_THE_SDIST = {
-    *("PKG-INFO", "pyproject.toml", ".gitignore", "README.md", "LICENSE", "CHANGELOG.md"),
+    *("PKG-INFO", "pyproject.toml", ".gitignore", "README.md", "LICENSE", "CHANGELOG.md")
 }
 
 ROWS = "\n".join(

@@ -109,10 +109,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "blank.jsonl": (b"\n \r\n\t\n", [(None, "holds no records")]),
     "bom.jsonl": (codecs.BOM_UTF8 + GOOD, [(1, None)]),
     "bom_only.jsonl": (codecs.BOM_UTF8, [(None, "holds no records")]),
-    "bom_inside.jsonl": (
-        GOOD + b"\n" + codecs.BOM_UTF8 + GOOD,
-        [(1, None), (2, "malformed JSON")],
-    ),
+    "bom_inside.jsonl": (GOOD + b"\n" + codecs.BOM_UTF8 + GOOD, [(1, None), (2, "malformed JSON")]),
     "utf16.jsonl": ((GOOD + b"\n" + GOOD).decode().encode("utf-16"), [(1, None), (2, None)]),
     "utf16be.jsonl": (codecs.BOM_UTF16_BE + GOOD.decode().encode("utf-16-be"), [(1, None)]),
     "utf32.jsonl": (GOOD.decode().encode("utf-32"), [(1, None)]),
@@ -184,10 +181,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "zip_inside.gz": (gzip.compress(b"PK\x03\x04aaaa"), [(None, "is a zip archive")]),
     "empty.gz": (gzip.compress(b""), [(None, "holds no records")]),
     "cut.gz": (gzip.compress(GOOD)[:-9], [(None, "the gzip data ends too early")]),
-    "damaged.gz": (
-        gzip.compress(GOOD)[:-8] + b"\1" * 8,
-        [(None, "the gzip data is damaged")],
-    ),
+    "damaged.gz": (gzip.compress(GOOD)[:-8] + b"\1" * 8, [(None, "the gzip data is damaged")]),
     "garbage.gz": (b"\x1f\x8b" + b"x" * 40, [(None, "the gzip data is damaged")]),
     "behind.gz": (gzip.compress(GOOD) + b"xyz", [(None, "the gzip data is damaged")]),
     "bomb.gz": (BOMB, [(1, None), (None, "unpacks to more than 200 times its size")]),

@@ -67,12 +67,7 @@ BAD = [  # name, content, line in the error (None: the whole file), words of the
     ("none.json", "[]", None, "no rows"),
     ("kind.parquet", "PAR1", None, "unknown kind of file '.parquet'"),
     ("noend", "{}", None, "unknown kind of file ''"),
-    (
-        "cut.jsonl",
-        '{"x": "1"}\n{"x": "2',
-        2,
-        "string starting at column 7)",
-    ),
+    ("cut.jsonl", '{"x": "1"}\n{"x": "2', 2, "string starting at column 7)"),
     ("comma.jsonl", '{"x": "1",}', 1, "malformed JSON"),
     ("quote.jsonl", "{'x': 1}", 1, "malformed JSON"),
     ("two.jsonl", '{"x": 1} {"x": 2}', 1, "extra data at column 10); write one value a line"),

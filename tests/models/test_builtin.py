@@ -190,10 +190,7 @@ def test_a_chat_beyond_the_context_fails_alone(backbone: Backbone) -> None:
     long = chat("word " * 8200)
     length = len(frame(backbone, long))
     target = EmbeddedTarget(backbone, max_tokens=1)
-    for replies in (
-        target.choose([long, CHATS[1]], OPTIONS[:2]),
-        target.respond([long, CHATS[1]]),
-    ):
+    for replies in (target.choose([long, CHATS[1]], OPTIONS[:2]), target.respond([long, CHATS[1]])):
         assert str(length) in replies[0].error and "context of 8192" in replies[0].error
         assert replies[0].text == "" and replies[0].logps == ()
         assert replies[1].error == "" and replies[1].text

@@ -35,10 +35,7 @@ def test_the_function_sees_roles_and_texts_and_its_answers_keep_their_order() ->
 
     target = FunctionTarget(keep)
     assert target.respond(chats("a", "b")) == [Reply("A"), Reply("B")]
-    assert seen[0] == [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "a"},
-    ]
+    assert seen[0] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a"}]
     assert target.billed and target.max_attempts == 1 and not target.chooses
 
 

@@ -54,10 +54,7 @@ def test_tests_become_records_with_defaults_and_values_as_they_are_written(tmp_p
         {
             "thing": "yes",
             "size": "1.0",
-            "assert": [
-                {"type": "icontains", "value": "yes"},
-                {"type": "regex", "value": "^yes"},
-            ],
+            "assert": [{"type": "icontains", "value": "yes"}, {"type": "regex", "value": "^yes"}],
         },
         {"thing": "no", "size": "~", "assert": [{"type": "icontains", "value": "no"}]},
     ]

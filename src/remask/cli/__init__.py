@@ -14,10 +14,8 @@ import click
 
 from remask import __version__
 from remask.cli.options import (
-    data_flags,
     eval_data_flags,
-    run_flags,
-    search_flags,
+    job_flags,
     show_flags,
     show_mode,
     target_flags,
@@ -100,11 +98,7 @@ def main() -> None:
 
 @main.command()
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
-@run_flags
-@search_flags
-@target_flags
-@task_flags
-@data_flags
+@job_flags
 @track_flag
 @show_flags
 def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: Any) -> None:
@@ -121,11 +115,7 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
 
 @main.command()
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
-@run_flags
-@search_flags
-@target_flags
-@task_flags
-@data_flags
+@job_flags
 @click.option("--json", is_flag=True, help="One JSON object instead of a table.")
 def check(source: str | None, json: bool, **flags: Any) -> None:
     """Find what is wrong before a call is spent, and say what the run may cost."""

@@ -127,11 +127,7 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         source.prompt(),
         [e for e in dataset.examples if e.split == "test"],
         promptfoo.Model(
-            target.model,
-            target.base_url,
-            target.api_key_env,
-            target.temperature,
-            target.max_tokens,
+            target.model, target.base_url, target.api_key_env, target.temperature, target.max_tokens
         ),
         config.metric.name,
         config.metric.labels or dataset.labels,

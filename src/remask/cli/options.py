@@ -91,6 +91,13 @@ data_flags = _group(
         "--queries", type=int, help="Without data: messages to ask the target for.  [default: 80]"
     ),
 )
+
+
+def job_flags(command: Command) -> Command:
+    """All that says what is optimised, and how."""
+    return run_flags(search_flags(target_flags(task_flags(data_flags(command)))))
+
+
 # As `data_flags`, where --split says which rows are scored.
 eval_data_flags = _group(*_DATA, click.option("--split-column", help=_SPLIT_HELP))
 track_flag = click.option(

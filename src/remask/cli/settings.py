@@ -13,15 +13,7 @@ from typing import Any
 
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
-from remask.config import (
-    QUERIES,
-    Config,
-    make_config,
-    placed,
-    placed_task,
-    read_prompt,
-    read_toml,
-)
+from remask.config import QUERIES, Config, make_config, placed, placed_task, read_prompt, read_toml
 from remask.errors import ConfigError
 from remask.tasks.inspect.setup import load, system_prompt_in
 from remask.tasks.promptfoo import METRIC, is_config

@@ -150,11 +150,7 @@ Sources = Mapping[str, tuple[str, str]]  # id -> (message, right answer or feedb
 
 
 def make_result(
-    state: State,
-    sources: Sources,
-    spend: Spend,
-    warnings: Sequence[str],
-    run_dir: str,
+    state: State, sources: Sources, spend: Spend, warnings: Sequence[str], run_dir: str
 ) -> Result:
     """`sources`: what every row or trace says, to name the conversations that an edit rests on."""
     baseline, best = (_prompt_score(state, id) for id in (state.baseline, state.incumbent))

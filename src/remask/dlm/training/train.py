@@ -73,11 +73,7 @@ class Progress:
 
 
 def train(
-    student: Student,
-    cases: Sequence[Case],
-    plan: TrainPlan,
-    checkpoint: Path,
-    every: float = 180.0,
+    student: Student, cases: Sequence[Case], plan: TrainPlan, checkpoint: Path, every: float = 180.0
 ) -> Iterator[Progress]:
     """Train from where `checkpoint` stands, written every so many seconds and at the end.
 
