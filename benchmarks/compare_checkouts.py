@@ -41,11 +41,38 @@ class Map:
     keys: dict[str, str] = field(default_factory=dict)  # old key -> new key, wherever it stands
     values: tuple[tuple[str, str, str], ...] = ()  # (key, old text, new text); {name}: any text
     moved: tuple[tuple[str, str, str], ...] = ()  # (path of an object, old key, new key or key.key)
-    added: tuple[str, ...] = ()  # paths that only the new checkout has
+    added: tuple[str, ...] = ()  # paths that only the new checkout has, or that were null
     dropped: tuple[str, ...] = ()  # paths that only the old checkout has
 
 
-MAP = Map()
+REFINED_RUNS = ("refine.result", "verified.result")  # without and with a target
+MOVED = ("proposals", "refused", "conversations", "iterations", "metric", "marked")
+# The redesign: `refine` is a run like `optimize`. What only it has moved under "refinement", and it
+# has what every result has, and events.
+MAP = Map(
+    moved=tuple(
+        moved
+        for run in REFINED_RUNS
+        for moved in (
+            (run, "baseline", "baseline.prompt"),
+            *((run, key, f"refinement.{key}") for key in MOVED),
+        )
+    ),
+    added=(
+        "optimize.events.edits",  # of a refused candidate: what it would have changed
+        "optimize.show.candidates.gain",
+        *(
+            f"{run}.{key}"
+            for run in REFINED_RUNS
+            for key in ("baseline.tokens", "baseline.validation", "best", "stopped", "front")
+        ),
+        *(f"{run}.rejected" for run in REFINED_RUNS),
+        *("refine.events", "verified.events"),
+        "refine.result.spend",  # null before, since no target was asked; its time is booked now
+    ),
+    # A metric that is a function is named after it, as `optimize` does.
+    values=(("metric", "function:metric", "function:grade"),),
+)
 
 # How arguments are spelled: the first spelling that the function knows is used.
 ARGUMENTS = {"denoiser": ("denoiser", "dlm"), "calls": ("max_calls", "budget")}
@@ -309,6 +336,8 @@ def _rewritten(text: str, pattern: str, other: str) -> str | None:
 
 def _taken(node: dict[str, Any], keys: Sequence[str]) -> tuple[Any, ...]:
     """The value at a path, taken out, where it is there; what stands beside it keeps its path."""
+    if (flat := ".".join(keys)) in node:  # something beside it was taken before
+        return (node.pop(flat),)
     name, *rest = keys
     child = node.get(name)
     if name not in node or (rest and not (isinstance(child, dict) and rest[0] in child)):
@@ -348,8 +377,12 @@ def _compare(old: Any, new: Any, path: str, names: Map, found: Comparison) -> No
     if isinstance(old, dict) and isinstance(new, dict):
         for key in [*old, *(key for key in new if key not in old)]:
             where = f"{path}.{key}".lstrip(".")
-            if key in old and key in new:
+            filled = where in names.added and old.get(key, "") is None
+            if filled and new.get(key) is not None:
+                found.stated.append(f"null in old: {where}")
+            elif key in old and key in new:
                 _compare(old[key], new[key], where, names, found)
+            if key in old and key in new:
                 continue
             side, allowed = ("old", names.dropped) if key in old else ("new", names.added)
             stated = re.sub(r"\[\d+\]", "", where) in allowed

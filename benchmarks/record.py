@@ -8,7 +8,10 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 from remask.files import write
 
@@ -55,6 +58,14 @@ def write_whole(path: Path, text: str) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def write_svg(figure: "Figure", path: Path) -> None:
+    """The same bytes for the same figure; text stays text."""
+    import matplotlib  # most benchmarks draw nothing
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "remask"}):
+        figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

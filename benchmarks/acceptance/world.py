@@ -16,7 +16,7 @@ from scipy.special import expit, ndtr, ndtri
 
 from remask.errors import BudgetSpent
 from remask.ids import rng_for
-from remask.ports import Proposal
+from remask.ports import Drop, Proposal
 from remask.prompt import Prompt
 from remask.types import Outcome, Split, Trace
 
@@ -114,3 +114,6 @@ class World:
             edit = (0, len(parent.text), prompt.text)
             found.append(Proposal(prompt, "drawn", ((*edit[:2], 1),), (edit,), (), 0.0))
         return found
+
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+        return ()

@@ -14,7 +14,7 @@ from remask.config import Config, make_config
 from remask.data.dataset import Columns, load
 from remask.errors import BudgetSpent
 from remask.ids import content_id, rng_for
-from remask.ports import Chooser, Reply, Target
+from remask.ports import Reply, Target
 from remask.prompt import Prompt
 from remask.tasks.labelled import LabelledTask
 from remask.types import Chat, Example, Split, mean_score
@@ -105,27 +105,19 @@ def embedded_target(bench: BenchTask) -> Target:
     return EmbeddedTarget(load_base(), max_tokens=bench.max_tokens)
 
 
-class Counted:
-    """A Target and Chooser that refuses (BudgetSpent) what would pass `cap` calls.
+class Counted(Target):
+    """A Target that refuses (BudgetSpent) what would pass `cap` calls.
 
     The hard cap, counted where no optimiser can pass by: none holds the target itself. An equal
     chat within one run is answered from memory and costs nothing, for every optimiser alike. The
     memory belongs to one run: no answer of another optimiser makes a call free.
     """
 
-    billed = False
-    max_attempts = 1
-
     def __init__(self, target: Target, cap: int) -> None:
         self.identity, self.cap, self._spent = target.identity, cap, 0
-        self._memory: dict[str, Reply] = {}
-
-        def choose(chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
-            assert isinstance(target, Chooser)
-            return target.choose(chats, options)
-
-        # The target lives in these closures alone: there is no attribute to reach it by.
-        self._choose, self._respond = choose, target.respond
+        self.chooses, self._memory = target.chooses, dict[str, Reply]()
+        # Its bound methods alone: there is no attribute to reach the target by.
+        self._choose, self._respond = target.choose, target.respond
 
     @property
     def spent(self) -> int:
@@ -153,17 +145,11 @@ class Counted:
         return [self._memory[key] for key in keys]
 
 
-@dataclass(frozen=True, slots=True)
-class Answering:
+class Answering(Target):
     """A target that answers only, whatever else it can."""
 
-    target: Target
-    billed = False
-    max_attempts = 1
-
-    @property
-    def identity(self) -> str:
-        return self.target.identity
+    def __init__(self, target: Target) -> None:
+        self.identity, self.target = target.identity, target
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         return self.target.respond(chats, repeat)

@@ -1,9 +1,10 @@
 """The seams: what a denoiser, a target, a metric and a task promise. Free of torch.
 
-A weaker backend implements fewer protocols; nobody asks by flag or `hasattr` on a method.
-Token ids never cross these seams: frozen text travels as text.
+What not every denoiser can do is a protocol of its own; what not every target can do has a default
+in the class Target. Token ids never cross these seams: frozen text travels as text.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
@@ -67,28 +68,34 @@ class Scorer(Protocol):
         ...
 
 
-class Target(Protocol):
-    """The frozen model whose prompt is optimised."""
+class Target(ABC):
+    """The frozen model whose prompt is optimised.
 
-    @property
-    def identity(self) -> str:
-        """Everything that can change an answer (model, revision, decoding): part of cache keys."""
-        ...
+    As it stands here: one attempt per call, only answers in its own words, nothing to close.
+    """
 
-    @property
-    def billed(self) -> bool:
-        """Whether a call that was cut off may have cost something (true for remote models)."""
-        ...
+    identity: str  # all that can change an answer (model, revision, decoding): in cache keys
+    billed: bool = False  # whether a call that was cut off may have cost something
+    max_attempts: int = 1  # of one call, retries included: what the meter reserves
+    chooses: bool = False  # whether it can be asked to choose
 
-    @property
-    def max_attempts(self) -> int:
-        """Attempts that one call may take at most, retries included: what the meter reserves."""
-        ...
-
+    @abstractmethod
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         """Answer each chat, in order. A failed call is a Reply with `error`, never an exception,
         except TargetRefused: no further call can succeed."""
-        ...
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
+        """Force a choice by log-probability; `text` is the chosen option, `logps` of all. Only
+        where `chooses`."""
+        raise NotImplementedError(f"{self.identity} cannot choose")
+
+    def limited(self, attempts: int) -> "Target":
+        """The same target with at most this many attempts per call. A target with a larger
+        `max_attempts` than 1 has its own."""
+        return self
+
+    def close(self) -> None:  # noqa: B027
+        """Close its connections; it is not asked again."""
 
 
 @runtime_checkable
@@ -98,33 +105,6 @@ class Approximate(Protocol):
     def approximation(self) -> str:
         """How far its answers were from exact ones so far, one sentence; "" where they were
         exact."""
-        ...
-
-
-@runtime_checkable
-class Retrying(Protocol):
-    """A target whose calls may take several attempts (max_attempts > 1)."""
-
-    def limited(self, attempts: int) -> Target:
-        """The same target with at most this many attempts per call."""
-        ...
-
-
-@runtime_checkable
-class Closing(Protocol):
-    """A target that holds connections."""
-
-    def close(self) -> None:
-        """Close them; the target is not asked again."""
-        ...
-
-
-@runtime_checkable
-class Chooser(Protocol):
-    """A target that can be asked which of a few answers it finds most probable."""
-
-    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
-        """Force a choice by log-probability; `text` is the chosen option, `logps` of all."""
         ...
 
 
@@ -181,18 +161,6 @@ class Proposal:
     shown: tuple[str, ...] = ()  # rows whose answers it or its parent gives away: they rank nothing
 
 
-class Proposer(Protocol):
-    """Where candidates come from."""
-
-    def count(self, text: str) -> int:
-        """Tokens of `text`."""
-        ...
-
-    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
-        """`n` candidates that edit `parent`; deterministic in its arguments."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class Drop:
     """What the texts of an edit lose in log-probability where one trace is left out, nats."""
@@ -205,13 +173,20 @@ class Drop:
         return sum(self.each)
 
 
-@runtime_checkable
-class Explainer(Protocol):
-    """A proposer that can say which traces speak for an edit."""
+class Proposer(Protocol):
+    """Where candidates come from."""
+
+    def count(self, text: str) -> int:
+        """Tokens of `text`."""
+        ...
+
+    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+        """`n` candidates that edit `parent`; deterministic in its arguments."""
+        ...
 
     def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
         """Of up to three of `proposal.traces`, strongest first: those whose removal lowers the
-        log-probability of the written text most."""
+        log-probability of the written text most. () where nobody can say."""
         ...
 
 

@@ -103,12 +103,12 @@ def test_what_was_written_is_never_asked_for_again(tmp_path: Path, calls: int) -
     whole = optimize(tmp_path, Painter(), run_dir=tmp_path / "whole")
     painter = Painter()
 
-    def gate() -> None:
+    def checkpoint() -> None:
         if len(painter.asked) == calls:
             raise Cut
 
     with pytest.raises(Cut):
-        optimize(tmp_path, painter, hooks=Hooks(gate=gate))
+        optimize(tmp_path, painter, hooks=Hooks(checkpoint=checkpoint))
     found = remask.resume(tmp_path / "run", target=painter, metric=colourful, dlm=Phrases())
     assert len(painter.asked) == len(set(painter.asked)) == found.spend.calls
     assert found.prompt == whole.prompt and found.test == whole.test

@@ -27,7 +27,7 @@ from benchmarks.search.lab import (
 from benchmarks.search.report import BEHIND, balanced, report
 from benchmarks.tasks import NAMES, load_task
 from remask.errors import BudgetSpent
-from remask.ports import Reply
+from remask.ports import Reply, Target
 from remask.prompt import Prompt
 from remask.types import Chat, Example, Message, Outcome
 
@@ -36,10 +36,10 @@ NOWHERE = Path("there-is-no-data")  # the task letters reads no file
 SMALL = Protocol(60, (20, 60), withheld=30, test=50)
 
 
-class Parrot:
+class Parrot(Target):
     """A scripted target: greets by name under a prompt that says "message", else nonsense."""
 
-    identity, billed, max_attempts = "parrot", False, 1
+    identity = "parrot"
 
     def __init__(self, dies_after: int | None = None) -> None:
         self.calls, self.dies_after = 0, dies_after
@@ -335,11 +335,11 @@ def test_embedded_models_play_a_control(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_random_words_are_whole() -> None:
-    from benchmarks.optimisers.remask import RandomWords
+    from benchmarks.optimisers.remask import RandomWords, frequent_words
     from remask.models.backbone.builtin_weights import load_base
     from remask.ports import Hole
 
-    words = RandomWords(load_base())
+    words = RandomWords(load_base(), frequent_words(load_base()))
     assert not {"dri", "coff", "fro"} & set(words.words) and "answer" in words.words
     (fill,) = words.infill((), [("Say ", Hole("it", 4), ".", Hole("x", 0))], 1)
     assert len(fill.texts[0].split()) == 4 and fill.texts[1] == ""

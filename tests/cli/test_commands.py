@@ -259,14 +259,14 @@ def test_a_run_that_another_process_holds_gives_4_and_changed_data_2(here: Path)
 def test_first_signal_stops_at_the_gate_and_second_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)
     with Watch() as watch:
-        watch.gate()
+        watch.checkpoint()
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Interrupted) as stopped:
-            watch.gate()
+            watch.checkpoint()
         assert stopped.value.exit_code == 130
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-            watch.gate()
+            watch.checkpoint()
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -274,7 +274,7 @@ def test_terminate_is_like_one_interrupt() -> None:
     with Watch() as watch:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted) as stopped:
-            watch.gate()
+            watch.checkpoint()
     assert stopped.value.exit_code == 143
 
 

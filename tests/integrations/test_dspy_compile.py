@@ -10,8 +10,8 @@ dspy = pytest.importorskip("dspy")
 
 from dspy.lm15 import Message, Response, Usage  # noqa: E402
 
+from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
 from fakes.small_programs import LABELS, ROWS, chosen  # noqa: E402
-from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
 from remask.errors import ConfigError  # noqa: E402
 from remask.integrations.dspy import (  # noqa: E402
     RemaskOptimizer,

@@ -11,8 +11,8 @@ from gepa.strategies.acceptance import AcceptanceCriterion  # noqa: E402
 from gepa.strategies.proposal_sampling import PxNSampling, SameParentSampling  # noqa: E402
 from gepa.strategies.proposal_selection import BestImprovement  # noqa: E402
 
+from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
 from fakes.small_programs import LABELS, ROWS, SEED, chosen  # noqa: E402
-from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
 from remask.errors import ConfigError  # noqa: E402
 from remask.integrations.gepa import (  # noqa: E402
     DiffusionReflection,

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from fakes.scripted_target import ScriptedTarget
 from remask.errors import ConfigError, TargetBusy, TargetRefused
 from remask.models.function import FunctionTarget
-from remask.models.scripted import ScriptedChooser, ScriptedTarget
-from remask.ports import Chooser, Reply
+from remask.ports import Reply
 from remask.types import Chat, Message
 
 Messages = list[dict[str, str]]
@@ -39,7 +39,7 @@ def test_the_function_sees_roles_and_texts_and_its_answers_keep_their_order() ->
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": "a"},
     ]
-    assert target.billed and target.max_attempts == 1 and not isinstance(target, Chooser)
+    assert target.billed and target.max_attempts == 1 and not target.chooses
 
 
 def test_order_is_kept_under_concurrency() -> None:
@@ -149,11 +149,11 @@ def test_the_scripted_target_counts_its_calls() -> None:
     good, bad = target.respond(chats("hi you", "bad"))
     assert good == Reply("HI YOU", input_tokens=4, output_tokens=2)
     assert (bad.text, bad.error) == ("", "down")
-    assert target.calls == 2 and not isinstance(target, Chooser)
+    assert target.calls == 2 and not target.chooses
 
 
 def test_the_scripted_chooser_takes_the_option_it_prefers() -> None:
-    target = ScriptedChooser(
+    target = ScriptedTarget(
         lambda chat: "free text",
         lambda chat, options: [-float(len(option)) for option in options],
         fail=lambda chat: "down" if chat[-1].content == "bad" else "",
@@ -162,4 +162,4 @@ def test_the_scripted_chooser_takes_the_option_it_prefers() -> None:
     assert reply.text == "no" and reply.logps == (-4.0, -2.0, -2.0)
     assert target.choose(chats("bad"), ["a", "b"])[0].error == "down"
     assert target.respond(chats("q"))[0].text == "free text"
-    assert target.calls == 3 and isinstance(target, Chooser)
+    assert target.calls == 3 and target.chooses

@@ -26,7 +26,7 @@ from fakes.server import (
 )
 from remask.errors import BackendError, ConfigError, TargetRefused
 from remask.models.openai import OpenAITarget, retry_after_seconds, wait_seconds
-from remask.ports import Chooser, Reply
+from remask.ports import Reply
 from remask.types import Chat, Message
 
 KEY = "sk-very-secret-0123456789"
@@ -394,7 +394,7 @@ def test_without_the_sdk_the_error_says_what_to_install(
 
 def test_the_module_loads_no_sdk() -> None:
     code = (
-        "import sys, remask.models.openai, remask.models.function, remask.models.scripted\n"
+        "import sys, remask.models.openai, remask.models.function, fakes.scripted_target\n"
         "heavy = {'openai', 'torch', 'transformers', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
@@ -404,4 +404,4 @@ def test_the_module_loads_no_sdk() -> None:
 def test_it_declares_what_the_meter_needs() -> None:
     with OpenAITarget("m", "http://127.0.0.1:1/v1", retries=3) as target:
         assert target.billed and target.max_attempts == 4 and target.max_tokens == 256
-        assert not isinstance(target, Chooser)
+        assert not target.chooses

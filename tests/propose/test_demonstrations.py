@@ -24,14 +24,13 @@ from remask.ports import Context, Proposal
 from remask.prompt import Prompt
 from remask.propose.demonstrations import (
     DemoProposer,
-    ExplainingDemoProposer,
     block_tokens,
     demo,
     joined,
     parted,
     shown_in,
 )
-from remask.propose.proposer import DiffusionProposer, ExplainingProposer, Recipe
+from remask.propose.proposer import DiffusionProposer, Recipe
 from remask.runs.store import Store
 from remask.search.halving import search
 from remask.search.plan import Plan
@@ -342,7 +341,7 @@ def test_the_embedded_models_try_examples(tmp_path: Path) -> None:
 def test_an_edit_in_front_of_a_block_is_explained_without_it() -> None:
     denoiser = Scoring()
     recipe = Recipe(("insert",), 4, 400, 3.0)
-    around = ExplainingDemoProposer(START, ExplainingProposer(START, denoiser, recipe), 2)
+    around = DemoProposer(START, DiffusionProposer(START, denoiser, recipe), 2)
     traces = [trace(i) for i in range(4)]
     shown = next(p for p in around.propose(START, traces, 6, 0) if p.masker == "demos in")
     assert around.explain(shown, traces) == (), "a block names its rows itself"

@@ -42,19 +42,19 @@ def under_every_limit(budget: Budget, total: Spend) -> bool:
 
 @settings(deadline=None, max_examples=300)
 @given(budgets, spends, spends, spends)
-def test_a_need_passes_exactly_when_the_sum_is_under_every_limit(budget, spent, need, held):
-    total = spent + held + need
-    assert (shortfall(budget, spent, need, held) == "") == under_every_limit(budget, total)
+def test_a_need_passes_exactly_when_the_sum_is_under_every_limit(budget, spent, need, reserved):
+    total = spent + reserved + need
+    assert (shortfall(budget, spent, need, reserved) == "") == under_every_limit(budget, total)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 100), st.lists(st.integers(1, 20), max_size=40), st.integers(0, 30))
-def test_greedy_spending_never_passes_the_limit_nor_what_is_held(limit, asked, held):
+def test_greedy_spending_never_passes_the_limit_nor_what_is_held(limit, asked, reserved):
     budget, spent = Budget(calls=limit), Spend()
     for calls in asked:
-        if not shortfall(budget, spent, Spend(calls=calls), Spend(calls=held)):
+        if not shortfall(budget, spent, Spend(calls=calls), Spend(calls=reserved)):
             spent += Spend(calls=calls)
-    assert spent.calls == 0 or spent.calls <= limit - held
+    assert spent.calls == 0 or spent.calls <= limit - reserved
 
 
 @settings(deadline=None)
@@ -69,7 +69,7 @@ def test_sums_add_every_field(parts):
 
 
 @pytest.mark.parametrize(
-    ("budget", "spent", "need", "held", "sentence"),
+    ("budget", "spent", "need", "reserved", "sentence"),
     [
         (
             Budget(calls=2400),
@@ -108,8 +108,8 @@ def test_sums_add_every_field(parts):
         ),
     ],
 )
-def test_the_sentence_names_the_limit_and_the_figures(budget, spent, need, held, sentence):
-    assert shortfall(budget, spent, need, held) == sentence
+def test_the_sentence_names_the_limit_and_the_figures(budget, spent, need, reserved, sentence):
+    assert shortfall(budget, spent, need, reserved) == sentence
 
 
 def test_a_limit_may_be_used_up_to_the_last_call():

@@ -14,18 +14,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import remask
+from fakes import ROOT
+from fakes.killed_store import LIMIT
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import rng_for
-from remask.ports import Chooser, Reply
+from remask.ports import Reply, Target
 from remask.runs.budget import Budget, Price, Spend
-from remask.runs.meter import CHUNK, Account, Meter, MeteredChooser, call_key, meter
+from remask.runs.meter import CHUNK, Ledger, Meter, call_key
 from remask.runs.store import Store
 from remask.types import Chat, Message
 
+WORKER = ROOT / "tests" / "fakes" / "killed_store.py"
 ENV = {**os.environ, "PYTHONPATH": str(Path(remask.__file__).parents[1])}
 
 
-class Counting:
+class Counting(Target):
     """Counts attempts, tokens and batches by itself; flaky in a way that only its seed decides."""
 
     def __init__(self, billed=False, max_attempts=1, failing=0.0, seed=0, tokens=True) -> None:
@@ -42,6 +45,9 @@ class Counting:
         self.batches.append(len(chats))
         return [self._reply(chat, f"{chat[-1].content} {repeat}") for chat in chats]
 
+    def limited(self, attempts: int) -> Target:
+        return Limited(self, attempts)
+
     def _reply(self, chat: Chat, text: str) -> Reply:
         self.asked.append(chat[-1].content)
         attempts = int(self._rng.integers(1, self.max_attempts + 1))
@@ -54,7 +60,24 @@ class Counting:
         return Reply(text, "", *size, attempts=attempts)
 
 
+class Limited(Target):
+    """A view on a Counting with fewer attempts, which that one counts."""
+
+    def __init__(self, whole: Counting, attempts: int) -> None:
+        self.identity, self.billed = whole.identity, whole.billed
+        self.max_attempts, self._whole = attempts, whole
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        before, self._whole.max_attempts = self._whole.max_attempts, self.max_attempts
+        try:
+            return self._whole.respond(chats, repeat)
+        finally:
+            self._whole.max_attempts = before
+
+
 class CountingChooser(Counting):
+    chooses = True
+
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
         self.batches.append(len(chats))
         self.attempts += len(chats)
@@ -97,7 +120,7 @@ def store(tmp_path):
 
 def test_equal_chats_are_asked_once_and_later_ones_come_from_the_cache(store):
     target = Counting()
-    metered = Meter(target, Account(store, Budget(calls=3)))
+    metered = Meter(target, Ledger(store, Budget(calls=3)))
     first = metered.respond(chats("a", "b", "a"))
     assert [r.text for r in first] == ["a 0", "b 0", "a 0"]
     assert target.asked == ["a", "b"]
@@ -124,7 +147,7 @@ def test_everything_that_can_change_an_answer_is_in_the_key():
 
 
 def test_repeats_are_calls_of_their_own(store):
-    metered = Meter(Counting(), Account(store, Budget()))
+    metered = Meter(Counting(), Ledger(store, Budget()))
     assert [metered.respond(chats("a"), repeat=n)[0].text for n in (0, 1, 0)] == [
         "a 0",
         "a 1",
@@ -135,7 +158,7 @@ def test_repeats_are_calls_of_their_own(store):
 
 def test_a_failed_reply_is_booked_returned_and_tried_again(store):
     target = Counting(failing=1.0)
-    metered = Meter(target, Account(store, Budget()))
+    metered = Meter(target, Ledger(store, Budget()))
     assert [r.error for r in metered.respond(chats("a", "a"))] == ["busy", "busy"]
     assert store.spent().calls == target.attempts == 1
     assert metered.respond(chats("a"))[0].error == "busy"
@@ -149,8 +172,8 @@ def test_a_reply_survives_the_cache_unchanged(store):
         def respond(self, chats, repeat=0):
             return [reply]
 
-    assert Meter(One(), Account(store, Budget())).respond(chats("a")) == [reply]
-    assert Meter(Counting(), Account(store, Budget())).respond(chats("a")) == [reply]
+    assert Meter(One(), Ledger(store, Budget())).respond(chats("a")) == [reply]
+    assert Meter(Counting(), Ledger(store, Budget())).respond(chats("a")) == [reply]
 
 
 def test_half_an_emoji_does_not_end_the_run(store):
@@ -158,20 +181,18 @@ def test_half_an_emoji_does_not_end_the_run(store):
         def respond(self, chats, repeat=0):
             return [Reply("fine \ud83d")]
 
-    first = Meter(Half(), Account(store, Budget())).respond(chats("a"))
+    first = Meter(Half(), Ledger(store, Budget())).respond(chats("a"))
     assert (
-        first
-        == Meter(Counting(), Account(store, Budget())).respond(chats("a"))
-        == [Reply("fine ?")]
+        first == Meter(Counting(), Ledger(store, Budget())).respond(chats("a")) == [Reply("fine ?")]
     )
 
 
-def test_a_chooser_stays_a_chooser_and_nobody_else_becomes_one(store):
-    plain = meter(Counting(), Account(store, Budget()))
-    assert not isinstance(plain, Chooser)
+def test_a_target_that_chooses_still_does_and_no_other_one(store):
+    plain = Meter(Counting(), Ledger(store, Budget()))
+    assert not plain.chooses
     target = CountingChooser()
-    chooser = meter(target, Account(store, Budget(calls=3)))
-    assert isinstance(chooser, Chooser) and isinstance(chooser, MeteredChooser)
+    chooser = Meter(target, Ledger(store, Budget(calls=3)))
+    assert chooser.chooses
     assert chooser.choose(chats("a", "b"), ["x", "y"])[0] == Reply("x", logps=(0.0, -1.0))
     chooser.choose(chats("a", "b"), ["x", "y"])
     assert target.attempts == store.spent().calls == 2  # one call, however many options
@@ -186,7 +207,7 @@ def test_a_chooser_stays_a_chooser_and_nobody_else_becomes_one(store):
 
 def test_misses_are_asked_in_order_in_chunks(store):
     target = Counting()
-    metered = Meter(target, Account(store, Budget()))
+    metered = Meter(target, Ledger(store, Budget()))
     metered.respond(chats(*range(0, 20, 2)))
     target.batches.clear()
     target.asked.clear()
@@ -197,7 +218,7 @@ def test_misses_are_asked_in_order_in_chunks(store):
 
 def test_a_request_that_cannot_be_held_is_refused_before_any_call(store):
     target = Counting()
-    metered = Meter(target, Account(store, Budget(calls=40)))
+    metered = Meter(target, Ledger(store, Budget(calls=40)))
     metered.respond(chats(*range(10)))
     with pytest.raises(BudgetSpent, match=r"^10 of 40 calls used, 35 more asked$"):
         metered.respond(chats(*range(100, 135)))
@@ -206,43 +227,41 @@ def test_a_request_that_cannot_be_held_is_refused_before_any_call(store):
     assert store.spent().calls == 40
 
 
-def test_what_is_held_is_out_of_reach_until_it_is_let_go(store):
-    metered = Meter(Counting(), Account(store, Budget(calls=10)))
-    metered._account.held = Spend(calls=6)
+def test_what_is_reserved_is_out_of_reach_until_it_is_let_go(store):
+    ledger = Ledger(store, Budget(calls=10), reserved=Spend(calls=6))
+    metered = Meter(Counting(), ledger)
     metered.respond(chats(*range(4)))
     with pytest.raises(BudgetSpent, match="4 of 10 calls used, 6 set aside, 1 more asked"):
         metered.respond(chats("x"))
-    metered._account.held = Spend()
+    ledger.reserved = Spend()
     metered.respond(chats(*range(10, 16)))
     assert store.spent().calls == 10
 
 
-def test_retries_are_reserved_and_the_last_chunks_shrink(store):
+def test_retries_are_reserved_and_get_fewer_towards_the_limit(store):
     target = Counting(billed=True, max_attempts=5, seed=1)
-    metered = Meter(target, Account(store, Budget(calls=40)))
+    metered = Meter(target, Ledger(store, Budget(calls=40)))
     metered.respond(chats(*range(10)))
-    assert target.batches[0] == 8  # 8 calls of 5 attempts at most
-    assert target.batches[1:] == [2]
+    assert target.batches == [10] and target.attempts <= 40  # 10 calls of 4 attempts at most
     with pytest.raises(BudgetSpent):
         for n in range(100, 140):
             metered.respond(chats(n))
-    assert store.spent().calls == target.attempts
-    assert 40 - 5 < target.attempts <= 40  # what is left could not pay for one more in full
+    assert store.spent().calls == target.attempts == 40  # the last call has one attempt
 
 
 def test_a_limit_on_tokens_needs_an_end_of_the_answer(store):
     for budget, price in ((Budget(tokens=10), None), (Budget(usd=1), Price(1, 1))):
         with pytest.raises(ConfigError, match="largest number of output tokens"):
-            Meter(Counting(), Account(store, budget, price))
+            Meter(Counting(), Ledger(store, budget, price))
     with pytest.raises(ConfigError, match="without a price"):
-        Meter(Counting(), Account(store, Budget(usd=1)), max_output=5)
+        Meter(Counting(), Ledger(store, Budget(usd=1)), max_output=5)
 
 
 def test_under_a_limit_a_reply_without_figures_costs_its_bound(store):
-    metered = Meter(Counting(tokens=False), Account(store, Budget(tokens=1000)), max_output=50)
+    metered = Meter(Counting(tokens=False), Ledger(store, Budget(tokens=1000)), max_output=50)
     metered.respond(chats("a"))
     assert store.spent().output_tokens == 50 and store.spent().input_tokens >= len("Answer.a")
-    free = Meter(Counting(tokens=False), Account(store, Budget(calls=10)))
+    free = Meter(Counting(tokens=False), Ledger(store, Budget(calls=10)))
     before = store.spent().tokens
     free.respond(chats("b"))
     assert store.spent().tokens == before
@@ -250,14 +269,14 @@ def test_under_a_limit_a_reply_without_figures_costs_its_bound(store):
 
 def test_dollars_follow_the_price(store):
     target = Counting()
-    Meter(target, Account(store, Budget(), Price(2, 10))).respond(chats("abc", "d"))
+    Meter(target, Ledger(store, Budget(), Price(2, 10))).respond(chats("abc", "d"))
     expected = (2 * target.input_tokens + 10 * target.output_tokens) / 1e6
     assert store.spent().usd == pytest.approx(expected)
 
 
 def test_minutes_end_a_run_before_a_call_that_may_be_too_long(store):
     ticks = iter(range(0, 10_000, 20))  # every batch takes 20 seconds
-    metered = Meter(Counting(), Account(store, Budget(minutes=1), clock=lambda: next(ticks)))
+    metered = Meter(Counting(), Ledger(store, Budget(minutes=1), clock=lambda: next(ticks)))
     for n in range(3):
         metered.respond(chats(n))
     assert store.spent().seconds == 60
@@ -281,7 +300,7 @@ requests = st.lists(
     st.integers(0, 20),
 )
 def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
-    requests, seed, flaky, calls, tokens, usd, held
+    requests, seed, flaky, calls, tokens, usd, reserved
 ):
     target = Counting(billed=True, max_attempts=flaky[0], failing=flaky[1], seed=seed)
     budget, price = Budget(calls=calls, tokens=tokens, usd=usd), Price(1, 3)
@@ -289,8 +308,8 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
     folder = Path(scratch.name) / "run"
     answers: dict[tuple[int, int], str] = {}
     with Store.create(folder, {}) as store:
-        metered = Meter(target, Account(store, budget, price), max_output=8)
-        metered._account.held = Spend(calls=held)
+        ledger = Ledger(store, budget, price, reserved=Spend(calls=reserved))
+        metered = Meter(target, ledger, max_output=8)
         for rows, repeat in requests:
             before = target.attempts
             known = {row for row in rows if (row, repeat) in answers}
@@ -307,7 +326,7 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
         spent = store.spent()
     assert spent.calls == target.attempts
     assert (spent.input_tokens, spent.output_tokens) == (target.input_tokens, target.output_tokens)
-    assert calls is None or spent.calls == 0 or spent.calls + held <= calls
+    assert calls is None or spent.calls == 0 or spent.calls + reserved <= calls
     assert tokens is None or spent.tokens <= tokens
     assert usd is None or spent.usd <= usd
     assert max(target.batches, default=0) <= CHUNK
@@ -322,7 +341,7 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
 @pytest.mark.parametrize("billed", [True, False])
 def test_a_refused_chunk_costs_nothing(store, billed):
     refused = TargetRefused("the key is wrong")
-    metered = Meter(Refusing(refused, billed), Account(store, Budget(calls=100)))
+    metered = Meter(Refusing(refused, billed), Ledger(store, Budget(calls=100)))
     with pytest.raises(TargetRefused):
         metered.respond(chats("a", "b"))
     assert store.spent() == Spend()
@@ -331,7 +350,7 @@ def test_a_refused_chunk_costs_nothing(store, billed):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("a bug")])
 @pytest.mark.parametrize("billed", [True, False])
 def test_a_cut_off_chunk_is_uncertain_where_it_may_be_billed(store, billed, error):
-    metered = Meter(Refusing(error, billed), Account(store, Budget(calls=100)))
+    metered = Meter(Refusing(error, billed), Ledger(store, Budget(calls=100)))
     with pytest.raises(type(error)):
         metered.respond(chats("a", "b"))
     assert store.spent() == (Spend(calls=6, uncertain=6) if billed else Spend())
@@ -343,103 +362,13 @@ def test_a_target_that_answers_too_little_is_a_bug_and_is_booked(store):
             return super().respond(chats[1:])
 
     with pytest.raises(ValueError, match="shorter"):
-        Meter(Short(billed=True), Account(store, Budget())).respond(chats("a", "b"))
+        Meter(Short(billed=True), Ledger(store, Budget())).respond(chats("a", "b"))
     assert store.spent() == Spend(calls=2, uncertain=2)
-
-
-# A scripted search that is killed by itself. Every SQL statement and every target call is a tick;
-# at tick KILL the process sends SIGKILL to itself. Folding is not needed here: the whole workload
-# is run again after a kill, and cache and insert-or-ignore make that a continuation.
-WORKLOAD = """
-import dataclasses, itertools, json, os, signal, sys
-from remask.budget import Budget
-from remask.errors import BudgetSpent
-from remask.ports import Reply
-from remask.store import Store
-from remask.models.meter import Account, Meter
-from remask.trace import Message
-
-ROUNDS = 5
-
-class Ticks:
-    def __init__(self, kill):
-        self.n, self.kill = 0, kill
-    def __call__(self, _=None):
-        self.n += 1
-        if self.n == self.kill:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-class Target:
-    identity, max_attempts = "scripted:kill", 1
-    def __init__(self, billed, ticks, log):
-        self.billed, self.ticks, self.log = billed, ticks, log
-    def respond(self, chats, repeat=0):
-        replies = []
-        for chat in chats:
-            self.ticks()
-            os.write(self.log, b".")  # counted by the file system, whatever becomes of us
-            text = chat[-1].content
-            # like floats under another batch size: the answer depends on the whole batch
-            replies.append(Reply(f"{text} of {len(chats)}", "", len(text), 3))
-        return replies
-
-def work(folder, billed, kill):
-    ticks = Ticks(kill)
-    log = os.open(folder + ".calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    clock = itertools.count()
-    store = Store.open(folder) if os.path.exists(folder + "/run.db") else Store.create(folder, {})
-    store._db.set_trace_callback(ticks)
-    account = Account(store, Budget(calls=120), clock=lambda: next(clock))
-    meter = Meter(Target(billed, ticks, log), account)
-    try:
-        for round in range(ROUNDS):
-            store.append({"kind": "Proposed", "round": round})
-            rows = [f"row {n}" for n in range(round * 20, round * 20 + 50)]  # 30 are known
-            replies = meter.respond([(Message("user", row),) for row in rows])
-            store.append({"kind": "Scored", "round": round, "texts": [r.text for r in replies]})
-        store.append({"kind": "Stopped", "reason": "done"})
-    except BudgetSpent as spent:
-        store.append({"kind": "Stopped", "reason": str(spent)})
-    store._db.set_trace_callback(None)
-    store.close()
-    os.close(log)
-    return ticks.n
-
-def dump(folder):
-    with Store.read(folder) as run:
-        cache = run._db.execute("SELECT key, body FROM cache ORDER BY key").fetchall()
-        check = run._db.execute("PRAGMA integrity_check").fetchone()[0]
-        return {
-            "events": list(run.events()),
-            "cache": [[key, body.decode()] for key, body in cache],
-            "spent": dataclasses.asdict(run.spent()),
-            "check": check,
-            "calls": os.path.getsize(folder + ".calls"),
-        }
-
-def main(base, billed):
-    whole = base + "/whole"
-    total = work(whole, billed, 0)
-    out = {"total": total, "whole": dump(whole), "killed": []}
-    for at in json.loads(sys.stdin.read() or "null") or range(1, total + 1):
-        folder = f"{base}/kill{at}"
-        kills = 0
-        for point in (at, at // 2 + 1, 0):  # killed, killed again on the way, then left in peace
-            pid = os.fork()
-            if pid == 0:
-                work(folder, billed, point)
-                os._exit(0)
-            kills += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-        out["killed"].append({"at": at, "kills": kills, **dump(folder)})
-    print(json.dumps(out))
-
-main(sys.argv[1], sys.argv[2] == "billed")
-"""
 
 
 def kill_at(base: Path, billed: str, points: list[int] | None) -> dict:
     done = subprocess.run(
-        [sys.executable, "-c", WORKLOAD, str(base), billed],
+        [sys.executable, str(WORKER), "kill", str(base), billed],
         input=json.dumps(points),
         env=ENV,
         capture_output=True,
@@ -451,8 +380,8 @@ def kill_at(base: Path, billed: str, points: list[int] | None) -> dict:
 
 
 def seeded_points(count: int) -> list[int]:
-    """Over the ticks of the workload, of which there are about 290."""
-    return sorted(int(n) for n in rng_for(0, "kills").choice(280, count, replace=False) + 1)
+    """Over the steps of the workload, of which there are about 310."""
+    return sorted(int(n) for n in rng_for(0, "kills").choice(300, count, replace=False) + 1)
 
 
 def check_unbilled(out: dict) -> None:
@@ -470,7 +399,7 @@ def check_billed(out: dict) -> None:
     for run in out["killed"]:
         spent = run["spent"]
         assert run["check"] == "ok"
-        assert run["calls"] <= spent["calls"] <= 120, run["at"]  # never under-counted, never over
+        assert run["calls"] <= spent["calls"] <= LIMIT, run["at"]  # never under-counted, never over
         assert spent["uncertain"] <= run["kills"] * CHUNK
         known = {key: body for key, body in out["whole"]["cache"]}
         assert len(run["cache"]) == spent["calls"] - spent["uncertain"]
@@ -487,7 +416,7 @@ def check_billed(out: dict) -> None:
 def test_kill_and_resume_ends_like_the_uninterrupted_run(ram, billed):
     out = kill_at(ram, billed, seeded_points(24))
     assert out["whole"]["spent"]["calls"] == out["whole"]["calls"] == 110
-    assert out["total"] > 280
+    assert out["total"] > 300
     assert out["whole"]["events"][-1]["reason"] == "110 of 120 calls used, 20 more asked"
     (check_billed if billed == "billed" else check_unbilled)(out)
 
@@ -506,12 +435,13 @@ def test_killed_from_outside_at_a_random_moment(ram):
     """As a user's kill -9 comes: at no particular statement."""
     whole = kill_at(ram, "unbilled", [1])["whole"]
     folder = ram / "run"
-    code = WORKLOAD.replace("main(sys.argv[1]", "0 and main(sys.argv[1]")
-    code += f"\nprint('go', flush=True)\nwork({str(folder)!r}, False, 0)\n"
     draw = rng_for(1, "moments")
     for n in range(8):
         child = subprocess.Popen(
-            [sys.executable, "-c", code, "", ""], env=ENV, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(WORKER), "work", str(folder)],
+            env=ENV,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert child.stdout.readline() == "go\n"
         if n < 7:
@@ -550,14 +480,14 @@ def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_pa
     options = ["positive", "negative"]
     target = CutOnce(load_base())
     with Store.create(tmp_path / "whole", {}) as store:
-        whole = meter(target, Account(store, Budget(calls=10))).choose(asked, options)
+        whole = Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
         spent = store.spent()
     target.cut_at = 2
     with Store.create(tmp_path / "cut", {}) as store, pytest.raises(KeyboardInterrupt):
-        meter(target, Account(store, Budget(calls=10))).choose(asked, options)
+        Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
     with Store.open(tmp_path / "cut") as store:
         assert store.spent().calls == 6
-        again = meter(target, Account(store, Budget(calls=10))).choose(asked, options)
+        again = Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
         assert again == whole  # log-probabilities too, to the last bit
         assert (store.spent().calls, store.spent().tokens) == (spent.calls, spent.tokens)
     assert spent.calls == len(asked) and spent.input_tokens == sum(r.input_tokens for r in whole)
@@ -572,17 +502,6 @@ class Stubborn(Counting):
         self.attempts += self.max_attempts
         return Reply(text, attempts=self.max_attempts)
 
-    def limited(self, attempts: int) -> "Stubborn":
-        parent = self
-
-        class View(Stubborn):
-            def _reply(self, chat: Chat, text: str) -> Reply:
-                reply = super()._reply(chat, text)
-                parent.attempts += reply.attempts
-                return reply
-
-        return View(max_attempts=min(attempts, self.max_attempts))
-
 
 @pytest.mark.parametrize("limit", [4, 6, 7, 11, 20, 100])
 def test_near_the_limit_calls_get_fewer_retries_and_every_row_its_call(
@@ -590,6 +509,6 @@ def test_near_the_limit_calls_get_fewer_retries_and_every_row_its_call(
 ) -> None:
     target = Stubborn(max_attempts=5)
     with Store.create(tmp_path / "run", {}) as store:
-        metered = Meter(target, Account(store, Budget(calls=limit)))
+        metered = Meter(target, Ledger(store, Budget(calls=limit)))
         assert len(metered.respond(chats("a", "b", "c", "d"))) == 4
         assert store.spent().calls == target.attempts <= limit

@@ -4,10 +4,10 @@ import math
 
 import pytest
 
+from fakes.scripted_target import ScriptedTarget
 from remask.data.dataset import Columns, load
 from remask.data.placeholders import fill
 from remask.errors import BudgetSpent, ConfigError, TargetRefused, TargetUnreliable
-from remask.models.scripted import ScriptedChooser, ScriptedTarget
 from remask.ports import Reply, Task
 from remask.prompt import Prompt
 from remask.tasks.labelled import SHARPNESS, LabelledTask, chat, never_emitted
@@ -73,7 +73,7 @@ def test_a_chooser_is_asked_for_the_most_probable_answer() -> None:
         asked.append(tuple(options))
         return (-1.0, -2.0) if user(chat) == "bad film" else (-3.0, -2.5)
 
-    target = ScriptedChooser(keyword, prefer)
+    target = ScriptedTarget(keyword, prefer)
     outcomes = LabelledTask(EXAMPLES, target, answer="It is {label}.").evaluate(PROMPT, IDS)
     assert set(asked) == {("It is negative.", "It is positive.")}
     assert [o.score for o in outcomes] == [1, 1, 0, 1]
@@ -86,13 +86,13 @@ def test_a_chooser_is_asked_for_the_most_probable_answer() -> None:
 
 
 def test_soft_scores_survive_long_answers() -> None:
-    target = ScriptedChooser(keyword, lambda chat, options: (-5000.0, -5001.0))
+    target = ScriptedTarget(keyword, lambda chat, options: (-5000.0, -5001.0))
     (outcome,) = LabelledTask(EXAMPLES, target).evaluate(PROMPT, ["1"])
     assert outcome.soft == pytest.approx(1 / (1 + math.exp(-SHARPNESS)))
 
 
 def test_other_metrics_let_a_chooser_answer() -> None:
-    target = ScriptedChooser(lambda chat: "negative", lambda chat, options: 1 / 0)
+    target = ScriptedTarget(lambda chat: "negative", lambda chat, options: 1 / 0)
     outcomes = LabelledTask(EXAMPLES, target, "exact").evaluate(PROMPT, IDS)
     assert [o.score for o in outcomes] == [0, 1, 1, 0]
     assert outcomes[0].soft == 0 and outcomes[1].soft == 1
@@ -101,7 +101,7 @@ def test_other_metrics_let_a_chooser_answer() -> None:
 
 @pytest.mark.parametrize("logps", [(), (math.nan, -1.0), (-math.inf, -math.inf)])
 def test_a_choice_without_probabilities_is_a_failure(logps) -> None:
-    class Broken(ScriptedChooser):
+    class Broken(ScriptedTarget):
         def choose(self, chats, options):
             return [Reply(options[0], logps=logps) for _ in chats]
 
@@ -115,7 +115,7 @@ def test_a_failed_call_is_no_score(kind: str) -> None:
         return "timeout" if user(chat) == "bad film" else ""
 
     target = (
-        ScriptedChooser(keyword, lambda chat, options: (0.0, -1.0), fail=fail)
+        ScriptedTarget(keyword, lambda chat, options: (0.0, -1.0), fail=fail)
         if kind == "choose"
         else ScriptedTarget(keyword, fail=fail)
     )
@@ -263,7 +263,7 @@ def test_labels_that_never_come() -> None:
     outcomes = task.evaluate(PROMPT, IDS)
     assert never_emitted(outcomes, labels) == ("neutral", "positive")
     answer = "Of negative, neutral, positive it is {label}."
-    target = ScriptedChooser(keyword, lambda chat, options: (0.0, -1.0, -2.0 + len(user(chat)) % 2))
+    target = ScriptedTarget(keyword, lambda chat, options: (0.0, -1.0, -2.0 + len(user(chat)) % 2))
     outcomes = LabelledTask(EXAMPLES, target, labels=labels, answer=answer).evaluate(PROMPT, IDS)
     assert never_emitted(outcomes, labels, answer) == ("neutral", "positive")
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from remask.config import MASKERS, Config
 from remask.errors import ConfigError
-from remask.ports import Choose, Denoiser, Explainer, Proposer, Scorer
+from remask.ports import Choose, Denoiser, Proposer, Scorer
 from remask.prompt import Prompt
-from remask.propose.demonstrations import DemoProposer, ExplainingDemoProposer
-from remask.propose.proposer import DiffusionProposer, ExplainingProposer, Recipe
+from remask.propose.demonstrations import DemoProposer
+from remask.propose.proposer import DiffusionProposer, Recipe
 from remask.propose.select_traces import select
 from remask.tasks.labelled import fill_answer
 
@@ -33,8 +33,7 @@ def make_proposer(
     answers = tuple(fill_answer(config.metric.answer, label) for label in labels)
     read, growth = (search.traces, search.context_tokens), search.max_growth
     recipe = Recipe(maskers, *read, growth, answers, choose, search.max_tokens)
-    kind = ExplainingProposer if scores else DiffusionProposer
-    return kind(start, denoiser, recipe)
+    return DiffusionProposer(start, denoiser, recipe)
 
 
 def check_proposer(config: Config, start: Prompt, denoiser: Denoiser) -> None:
@@ -68,8 +67,7 @@ def with_demos(config: Config, start: Prompt, proposer: Proposer) -> Proposer:
             f"search.demos = {search.demos}: examples stand at the end of a system message, and "
             "this prompt is the user's (data.role); leave --demos out"
         )
-    kind = ExplainingDemoProposer if isinstance(proposer, Explainer) else DemoProposer
-    return kind(start, proposer, search.demos, search.max_tokens)
+    return DemoProposer(start, proposer, search.demos, search.max_tokens)
 
 
 def refuse_demos(config: Config, where: str) -> None:

@@ -69,7 +69,7 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
         with open_job(config, given, hooks, folder) as job:
             job.require_rows((split,))
             with Store.create(folder, job.record) as store:
-                job.account.books = store
+                job.ledger.books = store
                 outcomes = job.task.evaluate(job.start, job.task.ids(split))
                 return Evaluation(
                     score=estimate([o.score for o in outcomes if o.status == "scored"]),

@@ -3,7 +3,7 @@
 `open_job` is the one way in. What a job holds is built when it is first asked for and closed with
 the job, so that a command builds what it needs and `remask check` can look at one part after the
 other. Nothing here is written to disk: who has a store puts it into
-`job.account.books`.
+`job.ledger.books`.
 """
 
 import os
@@ -43,12 +43,12 @@ from remask.data.synthetic import calls_for
 from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.ids import content_id
-from remask.ports import Closing, Denoiser, Metric, Proposer, Remote, Scorer, Target, Task
+from remask.ports import Denoiser, Metric, Proposer, Remote, Scorer, Target, Task
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
-from remask.runs.meter import Account, meter
+from remask.runs.meter import Ledger, Meter, go_on
 from remask.search.plan import FEWEST_VALIDATED, Plan, make_plan
-from remask.tasks.metrics import METRICS
+from remask.tasks.metrics import METRICS, Grader
 from remask.types import Split
 
 if TYPE_CHECKING:
@@ -64,16 +64,12 @@ def _ignore(event: Event, state: State, spend: Spend) -> None:
     """The watcher of runs that nobody watches."""
 
 
-def _go_on() -> None:
-    """The gate of runs that nobody interrupts."""
-
-
 @dataclass(frozen=True, slots=True)
 class Hooks:
     """How a face follows and interrupts a run; neither can change what it does."""
 
     watch: Watcher = _ignore  # after each event is durable
-    gate: Callable[[], None] = _go_on  # before each chunk of target calls; may raise to stop
+    checkpoint: Callable[[], None] = go_on  # before each chunk of calls; may raise to stop
 
 
 def followed(hooks: Hooks | None, on_event: Watcher | None) -> Hooks:
@@ -134,10 +130,10 @@ class Job:
     # --- the parts, in the order in which they depend on each other
 
     @cached_property
-    def account(self) -> Account:
+    def ledger(self) -> Ledger:
         """The limits, and the books that all calls of this job share."""
         budget, price = limit_spend(self.config)
-        return Account(None, budget, price, gate=self.hooks.gate)
+        return Ledger(None, budget, price, checkpoint=self.hooks.checkpoint)
 
     @cached_property
     def start(self) -> Prompt:
@@ -175,9 +171,9 @@ class Job:
         return self.metered(make_target(config, self.given.respond), config.max_tokens)
 
     @cached_property
-    def metric(self) -> str | Metric:
+    def metric(self) -> str | Metric | Grader:
         """What scores an answer. A judge's calls are metered like the target's."""
-        return make_metric(self.config, self.given, self.metered)
+        return make_metric(self.config, self.dataset, self.given, self.metered)
 
     @cached_property
     def task(self) -> Task:
@@ -186,7 +182,7 @@ class Job:
             from remask.tasks.inspect.setup import make_inspect_task
 
             logs = Path(self.config.task.logs or self.run_dir / LOGS)
-            return make_inspect_task(self.config, self.suite, self.start, self.account, logs)
+            return make_inspect_task(self.config, self.suite, self.start, self.ledger, logs)
         return make_task(self.config, self.dataset, self.target, self.metric)
 
     @cached_property
@@ -278,16 +274,15 @@ class Job:
     # --- what is done with them
 
     def metered(self, target: Target, max_output: int | None, price: Price | None = None) -> Target:
-        """The target with its calls booked in the account, and closed with the job."""
-        if isinstance(target, Closing):
-            self._stack.callback(target.close)
-        return meter(target, self.account, max_output, price)
+        """The target with its calls booked in the ledger, and closed with the job."""
+        self._stack.callback(target.close)
+        return Meter(target, self.ledger, max_output, price)
 
     def require_rows(self, splits: Sequence[Split] = SPLITS) -> None:
         """Raise where prompt, rows or budget would not do; nothing is called or loaded."""
         _ = self.start
         require_splits(self.dataset.examples, splits)
-        _ = self.account
+        _ = self.ledger
         if splits == SPLITS:
             self._require_calls()
 
@@ -296,7 +291,7 @@ class Job:
         if self.reading is None:
             self.require_rows()
             return
-        _ = self.start, self.account
+        _ = self.start, self.ledger
         refuse_demos(self.config, "remask refine")
 
     def require_all(self) -> None:

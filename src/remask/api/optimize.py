@@ -135,7 +135,7 @@ def stored_config(run_dir: str | Path) -> Config:
 
 def _play(job: Job, store: Store) -> Result:
     """A run from wherever its store stands to its end, then the derived files."""
-    job.account.books = store
+    job.ledger.books = store
     run = _Run(job, store)
     run.write_sources()
     for event in run.search():
@@ -185,7 +185,7 @@ class _Run:
         if self.store.append(encode(event), self._lap()):
             self.state = advance(self.state, event)
             self.job.hooks.watch(event, self.state, self.store.spent())
-        self.job.account.held = reserve_test(self.job, self.store, self.state)
+        self.job.ledger.reserved = reserve_test(self.job, self.store, self.state)
 
     def write_sources(self) -> None:
         """Say what the run starts from, where that is not rows with right answers. What a target
@@ -205,7 +205,7 @@ class _Run:
     def search(self) -> Iterator[Event]:
         """The events from here to the end of the search."""
         job = self.job
-        self.job.account.held = reserve_test(self.job, self.store, self.state)
+        self.job.ledger.reserved = reserve_test(self.job, self.store, self.state)
         if job.reading is None:
             task, seed = job.task, job.config.seed
             return search(self.state, job.start, job.plan, task, job.proposer, seed)
@@ -227,7 +227,7 @@ class _Run:
     def test(self) -> None:
         """The sealed test, for which nothing needs to be set aside any more."""
         job = self.job
-        job.account.held = Spend()
+        job.ledger.reserved = Spend()
         before, after = final_test(job.task, job.start, self.state.prompt(self.state.incumbent))
         drift = job.denoiser.approximation() if isinstance(job.denoiser, Approximate) else ""
         self.record(
@@ -244,7 +244,7 @@ class _Run:
         """What the target writes, within what the sealed test leaves of the budget."""
         job, config = self.job, self.job.config.target
         limit = config.max_tokens and max(config.max_tokens, MIN_QUERY_TOKENS)
-        job.account.held = Spend(calls=job.test_calls)
+        job.ledger.reserved = Spend(calls=job.test_calls)
         target = make_target(config.model_copy(update={"max_tokens": limit}), job.given.respond)
         return ask_queries(job.metered(target, limit), job.start, job.config.data.queries or 0)
 

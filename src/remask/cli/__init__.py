@@ -24,7 +24,7 @@ from remask.cli.options import (
     task_flags,
     track_flag,
 )
-from remask.errors import RemaskError
+from remask.errors import RemaskError, name_missing_extra
 
 if TYPE_CHECKING:
     from remask.types import Split
@@ -75,7 +75,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with name_missing_extra():
+                return super().invoke(ctx)
         except RemaskError as error:
             if os.environ.get("REMASK_DEBUG"):
                 raise
@@ -98,9 +99,7 @@ def main() -> None:
 
 
 @main.command()
-@click.argument(
-    "source", metavar="[REMASK.TOML | PROMPT.MD | PROMPTFOOCONFIG.YAML]", required=False
-)
+@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @run_flags
 @search_flags
 @target_flags
@@ -111,8 +110,8 @@ def main() -> None:
 def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: Any) -> None:
     """Search for a better prompt, then compare it once with yours on the sealed test rows.
 
-    Takes a remask.toml (the default, where the current folder has one), a prompt file, or a
-    promptfooconfig.yaml with prompt and tests. Flags win over the file.
+    Takes a remask.toml (the default, where the current folder has one) or a prompt file. Flags win
+    over the file.
     """
     from remask.cli.optimize import new_run
     from remask.cli.settings import read
@@ -121,9 +120,7 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
 
 
 @main.command()
-@click.argument(
-    "source", metavar="[REMASK.TOML | PROMPT.MD | PROMPTFOOCONFIG.YAML]", required=False
-)
+@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @run_flags
 @search_flags
 @target_flags

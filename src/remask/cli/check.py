@@ -167,7 +167,7 @@ def _data(job: Job) -> Iterator[Finding]:
 
 
 def _budget(job: Job) -> Iterator[Finding]:
-    _ = job.account
+    _ = job.ledger
     limits = {k: v for k, v in job.config.budget.model_dump().items() if v is not None}
     text = ", ".join(f"{value:,} {name}" for name, value in limits.items()) or "no limit"
     yield Finding("budget", "ok", text)
@@ -283,7 +283,7 @@ def _costs(job: Job) -> Iterator[Cost]:
     read = len(job.start.text) / CHARACTERS_PER_TOKEN + job.config.search.context_tokens + ASK_ROOM
     each = (1 - asked) * (inputs + answer) + asked * (read + WRITTEN)
     yield Cost("tokens", *(n * each for n in calls))
-    price, other = job.account.price, make_price(job.config.dlm)
+    price, other = job.ledger.price, make_price(job.config.dlm)
     if price is None or (asked and other is None):
         yield Cost("USD", None, None, None)
     else:

@@ -36,7 +36,7 @@ class Watch:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def gate(self) -> None:
+    def checkpoint(self) -> None:
         """Raises Interrupted once a signal has come."""
         if self._seen:
             raise Interrupted(self._seen)

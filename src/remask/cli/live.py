@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Protocol
 
 import click
 import orjson
@@ -19,6 +18,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from remask.api.job import Watcher
 from remask.config import Config
 from remask.events import (
     Accepted,
@@ -43,16 +43,8 @@ from remask.runs.result import changes
 from remask.sanitize import one_line
 
 
-class Display(Protocol):
-    """Follows a run."""
-
-    def event(self, event: Event, state: State, spend: Spend) -> None:
-        """`state` and `spend` as they are after `event`."""
-        ...
-
-
-def display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[Display]:
-    """mode: json, plain or rich."""
+def display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[Watcher]:
+    """Who tells of a run as it goes on. mode: json, plain or rich."""
     return {"json": _json, "plain": _plain, "rich": _rich}[mode](config, run_dir)
 
 
@@ -68,8 +60,8 @@ class JsonLines:
 
 
 @contextmanager
-def _json(config: Config, run_dir: Path) -> Iterator[Display]:
-    yield JsonLines()
+def _json(config: Config, run_dir: Path) -> Iterator[Watcher]:
+    yield JsonLines().event
 
 
 # --- lines
@@ -104,8 +96,9 @@ def sentence(event: Event, state: State) -> str:
         case Sourced():
             return f"no right answers: starts from inputs alone, the metric {event.metric} scores"
         case TracesRead():
-            read = f"{event.records} records, {event.rejected} rejected"
-            return f"conversations: {read}; {event.read} read, {event.held} held out to measure"
+            seen = event.counts
+            read = f"{seen.records} records, {seen.rejected} rejected; {seen.read} read"
+            return f"conversations: {read}, {seen.held} held out to measure"
         case Started():
             return f"start: a prompt of {event.tokens} tokens"
         case Scored(split="validation") if event.id == state.baseline:
@@ -141,8 +134,8 @@ def _edit(event: Accepted, state: State) -> str:
 
 
 @contextmanager
-def _plain(config: Config, run_dir: Path) -> Iterator[Display]:
-    yield PlainLines(run_dir)
+def _plain(config: Config, run_dir: Path) -> Iterator[Watcher]:
+    yield PlainLines(run_dir).event
 
 
 # --- panel
@@ -225,7 +218,7 @@ def _minutes(seconds: float) -> str:
 
 
 @contextmanager
-def _rich(config: Config, run_dir: Path) -> Iterator[Display]:
+def _rich(config: Config, run_dir: Path) -> Iterator[Watcher]:
     panel = LivePanel(config, run_dir, time.monotonic)
     with Live(panel, console=Console(), refresh_per_second=4, transient=True):
-        yield panel
+        yield panel.event

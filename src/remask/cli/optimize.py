@@ -17,7 +17,7 @@ from remask.api.evaluate import Evaluation, score_prompt
 from remask.api.job import Hooks, Watcher, followed, new_run_dir
 from remask.api.optimize import resume, start_run, stored_config
 from remask.cli.interrupt import Interrupted, Watch
-from remask.cli.live import Display, display
+from remask.cli.live import display
 from remask.cli.settings import Request
 from remask.cli.show import result_json, result_text
 from remask.config import Config
@@ -58,7 +58,9 @@ def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
     """`remask eval`."""
     with Watch() as signals:
         try:
-            found = score_prompt(request.config, request.given, split, Hooks(gate=signals.gate))
+            found = score_prompt(
+                request.config, request.given, split, Hooks(checkpoint=signals.checkpoint)
+            )
         except Interrupted as stop:
             click.echo("stopped", err=True)
             sys.exit(stop.exit_code)
@@ -107,13 +109,13 @@ def _play(
     return result
 
 
-def _hooks(shown: Display, signals: Watch) -> Hooks:
+def _hooks(shown: Watcher, signals: Watch) -> Hooks:
     def watch(event: Event, state: State, spend: Spend) -> None:
-        shown.event(event, state, spend)
+        shown(event, state, spend)
         if not isinstance(event, Tested):  # nothing is left to do then but to write the result
-            signals.gate()
+            signals.checkpoint()
 
-    return Hooks(watch, signals.gate)
+    return Hooks(watch, signals.checkpoint)
 
 
 @contextmanager

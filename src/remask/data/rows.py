@@ -1,4 +1,4 @@
-"""Files to rows of text: JSON Lines, a JSON array, CSV and TSV.
+"""Files to rows of text: JSON Lines, a JSON array, CSV and TSV; and whole values of JSON and YAML.
 
 The bytes, encodings and line numbers are those of the trace files (`json_stream`, `tables`), but
 the first broken row ends the reading, and every complaint names file and line and says what to do.
@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from remask.data import json_stream, tables
+from remask.data.strict_json import parse_exact, utf8
 from remask.data.trace_record import RejectedRecord, Unusable, Value
-from remask.errors import DataError
+from remask.errors import DataError, name_missing_extra
 
 READERS: Final[dict[str, Callable[[Iterator[bytes], Path], Iterator[Value | RejectedRecord]]]] = {
     ".jsonl": partial(json_stream.lines, exact=True),
@@ -64,6 +65,31 @@ def read_rows(path: str | Path) -> list[DataRow]:
 def rows_of(records: Iterable[Mapping[str, Any]], path: str | Path) -> list[DataRow]:
     """Rows given from Python. `path` names them in errors; the line is the position from 1."""
     return [_row(record, path, number) for number, record in enumerate(records, 1)]
+
+
+def read_document(path: Path) -> Any:
+    """The value in a .json, .yaml or .yml file. What is no list or mapping in YAML is a text, as it
+    is written: `yes` is no truth value and 1.0 no number. Raises DataError and BackendError."""
+    kind = json_stream.suffix(path)
+    if kind not in (".json", ".yaml", ".yml"):
+        raise DataError(f"unknown kind of file {kind!r}; save it as JSON or YAML", path)
+    json_stream.check_file(path)
+    try:
+        content = b"".join(json_stream.blocks(path))
+        if kind == ".json":
+            return parse_exact(content)
+        text = utf8(content)
+    except Unusable as error:
+        raise DataError(str(error), path, error.line) from error
+    with name_missing_extra():
+        import yaml  # type: ignore[import-untyped]
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        problem = getattr(error, "problem", None) or str(error)
+        at = mark.line + 1 if mark else None
+        raise DataError(f"malformed YAML ({problem}); fix it", path, at) from None
 
 
 def _row(record: Any, path: str | Path, line: int | None) -> DataRow:

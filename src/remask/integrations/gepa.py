@@ -18,11 +18,13 @@ from remask.errors import BackendError, ConfigError
 from remask.ids import seed_for
 from remask.integrations.multi_prompt import configured
 from remask.integrations.records import Reader, read_record
-from remask.ports import Denoiser, Proposal, Proposer, Remote, Reply, Target
+from remask.ports import Denoiser, Proposal, Proposer, Remote
 from remask.prompt import Prompt
-from remask.runs.budget import Price
+from remask.runs.budget import Budget
+from remask.runs.meter import Ledger, Meter
+from remask.runs.store import Books
 from remask.stats import accepts
-from remask.types import Chat, Trace
+from remask.types import Trace
 
 try:
     from gepa.proposer.reflective_mutation.reflection_lm import ReflectionProposal
@@ -71,10 +73,10 @@ class DiffusionReflection:
     ) -> None:
         self._config = configured(dlm, answer, settings)
         self._denoiser = make_denoiser(self._config.dlm, None if isinstance(dlm, str) else dlm)
-        self._paid: _Paid | None = None
+        self._ledger = Ledger(Books(), Budget(), make_price(self._config.dlm))
         if isinstance(self._denoiser, Remote):
-            self._paid = _Paid(self._denoiser.target, make_price(self._config.dlm))
-            self._denoiser = self._denoiser.through(self._paid)
+            target = Meter(self._denoiser.target, self._ledger, self._denoiser.max_output)
+            self._denoiser = self._denoiser.through(target)
         self._seed, self._labels, self._read = seed, tuple(labels), read
         given = seed_candidate or {}
         self._baselines = {name: Prompt.parse(text) for name, text in given.items()}
@@ -94,11 +96,9 @@ class DiffusionReflection:
         AttributeError where its prices are not given: gepa then refuses `max_reflection_cost`
         rather than never reaching it.
         """
-        if self._paid is None:
-            return 0.0
-        if self._paid.price is None:
+        if isinstance(self._denoiser, Remote) and self._ledger.price is None:
             raise AttributeError("total_cost: dlm.input_price and dlm.output_price are not given")
-        return self._paid.usd
+        return self._ledger.store.spent().usd
 
     def __call__(
         self,
@@ -197,33 +197,6 @@ def with_kept(text: str, baseline: Prompt, name: str) -> Prompt:
         kept.append(found.span())
         at = found.end()
     return Prompt(text, tuple(kept))
-
-
-@dataclass(slots=True)
-class _Paid:
-    """A target whose price is added up."""
-
-    target: Target
-    price: Price | None
-    usd: float = 0.0
-
-    @property
-    def identity(self) -> str:
-        return self.target.identity
-
-    @property
-    def billed(self) -> bool:
-        return self.target.billed
-
-    @property
-    def max_attempts(self) -> int:
-        return self.target.max_attempts
-
-    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
-        replies = self.target.respond(chats, repeat)
-        if self.price is not None:
-            self.usd += sum(self.price.usd(r.input_tokens, r.output_tokens) for r in replies)
-        return replies
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,14 @@ from typing import Any
 from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import make_proposer, refuse_demos
 from remask.config import Config, make_config, merged
-from remask.errors import BudgetSpent, ConfigError
+from remask.errors import ConfigError
 from remask.events import State, advance
-from remask.ids import rng_for, seed_for
+from remask.ids import content_id, rng_for, seed_for
 from remask.ports import Denoiser, Proposer
 from remask.prompt import Prompt
+from remask.runs.budget import Budget
+from remask.runs.meter import Ledger
+from remask.runs.store import Books
 from remask.search.halving import search
 from remask.search.plan import Plan, make_plan
 from remask.types import Outcome, Split, Trace
@@ -58,19 +61,25 @@ class Bench:
     run: Run
     rows: Mapping[Split, tuple[str, ...]]
     cap: int
-    runs: int = 0
-    known: dict[tuple[tuple[tuple[str, str], ...], str], Ran] = field(default_factory=dict)
+    ledger: Ledger = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(Books(), Budget(calls=self.cap))
+
+    @property
+    def runs(self) -> int:
+        """Of the program so far, of those that the cap allows."""
+        return self.ledger.store.spent().calls
 
     def ask(self, texts: Texts, ids: Sequence[str]) -> list[Ran]:
         """Raises BudgetSpent before a run that would pass the cap. Failed runs are not stored."""
-        key = tuple(sorted(texts.items()))
-        missing = [id for id in dict.fromkeys(ids) if (key, id) not in self.known]
-        if self.runs + len(missing) > self.cap:
-            raise BudgetSpent(f"{self.runs} of {self.cap} runs used, {len(missing)} more needed")
-        self.runs += len(missing)
-        fresh = dict(zip(missing, self.run(texts, missing), strict=True)) if missing else {}
-        self.known |= {(key, id): ran for id, ran in fresh.items() if ran.score is not None}
-        return [fresh[id] if id in fresh else self.known[key, id] for id in ids]
+        keys = [content_id("run", sorted(texts.items()), id) for id in ids]
+        known = self.ledger.ask(
+            dict(zip(keys, ids, strict=True)),
+            lambda missing: self.run(texts, missing),
+            keep=lambda ran: ran.score is not None,
+        )
+        return [known[key] for key in keys]
 
     def mean(self, texts: Texts) -> float:
         """On the validation rows, as far as they have a score."""

@@ -1,4 +1,4 @@
-"""Frozen models behind the ports Target and Chooser, one file per kind.
+"""Frozen models behind the port Target, one file per kind.
 
 Each module knows how to ask one kind of model and how its failures look. None knows what a prompt
 means, what a score is, or that a search exists. Import the file you need: this package imports

@@ -56,13 +56,13 @@ class FimTarget(OpenAITarget):
             temperature=temperature,
             max_tokens=max_tokens,
             seed=seed,
+            stop=stop,
             concurrency=concurrency,
             timeout=timeout,
             retries=retries,
             sleep=sleep,
         )
         self._most = max_tokens
-        self._decoding["stop"] = list(stop)
 
     def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
         before, after, tokens = (message.content for message in chat)

@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from remask.errors import BackendError, ConfigError, TargetBusy, TargetError, TargetRefused
+from remask.errors import ConfigError, TargetBusy, TargetError, TargetRefused, name_missing_extra
 from remask.ids import content_id, rng_for
 from remask.models.thread_map import ordered_map
-from remask.ports import Reply
+from remask.ports import Reply, Target
 from remask.sanitize import clip
 from remask.types import Chat
 
@@ -55,14 +55,14 @@ _LONGEST_WAIT = 60.0  # seconds, also for what Retry-After asks
 _SHOWN = 300  # characters of a server's message that are passed on
 
 
-class OpenAITarget:
+class OpenAITarget(Target):
     """Asks `model` at `base_url` for chat completions.
 
     `api_key` defaults to the environment variable `key_env`; a server on this machine needs none.
-    `base_url` defaults to OPENAI_BASE_URL, then to OpenAI. `max_tokens=None` and
-    `temperature=None` leave the field out: newer reasoning models refuse them. With a `seed`,
-    repeat r sends seed + r. `timeout` is in seconds, per attempt. `sleep` replaces waiting in
-    tests. Safe to use from one thread at a time; close it, or use it in a with statement.
+    `base_url` defaults to OPENAI_BASE_URL, then to OpenAI. `max_tokens=None`, `temperature=None`
+    and `stop=None` leave the field out: newer reasoning models refuse the first two. With a
+    `seed`, repeat r sends seed + r. `timeout` is in seconds, per attempt. `sleep` replaces waiting
+    in tests. Safe to use from one thread at a time; close it, or use it in a with statement.
     """
 
     billed = True
@@ -80,6 +80,7 @@ class OpenAITarget:
         temperature: float | None = 0.0,
         max_tokens: int | None = 256,
         seed: int | None = None,
+        stop: Sequence[str] | None = None,
         concurrency: int = 8,
         timeout: float = 60.0,
         retries: int = 4,
@@ -105,12 +106,11 @@ class OpenAITarget:
             self._decoding["temperature"] = temperature
         if max_tokens is not None:
             self._decoding["max_tokens"] = max_tokens
-
-    @property
-    def identity(self) -> str:
-        """Model, place and decoding, without key, retries and timeout."""
-        decoding = json.dumps({**self._decoding, "seed": self._seed}, sort_keys=True)
-        return f"{self.kind}:{self._model}@{self._place} {decoding}"
+        if stop is not None:
+            self._decoding["stop"] = list(stop)
+        # Without key, retries and timeout, which do not change an answer.
+        decoding = json.dumps({**self._decoding, "seed": seed}, sort_keys=True)
+        self.identity = f"{self.kind}:{model}@{place} {decoding}"
 
     def __enter__(self) -> "OpenAITarget":
         return self
@@ -317,14 +317,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _connect(url: str, key: str, timeout: float) -> "openai.OpenAI":
-    try:
+    with name_missing_extra():
         import openai
-    except ModuleNotFoundError as error:
-        if error.name != "openai":
-            raise
-        raise BackendError(
-            "the target needs the openai package; run: pip install 'remask[openai]'"
-        ) from None
     return openai.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
 
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from remask.ids import rng_for
-from remask.ports import Drop, Explainer, Proposal, Proposer
+from remask.ports import Drop, Proposal, Proposer
 from remask.prompt import MARKER, Prompt
 from remask.propose import guard
 from remask.propose.select_traces import in_turns
@@ -52,6 +52,13 @@ class DemoProposer:
         for i, proposal in enumerate(own):  # in turns: a search takes the first ones
             found.insert(i * every, proposal)
         return found
+
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+        """Of an edit in front of the block; a block names its rows itself."""
+        if proposal.masker.startswith("demos "):
+            return ()
+        body, _ = parted(proposal.prompt, self.baseline)
+        return self.inner.explain(replace(proposal, prompt=body), traces)
 
     def _fits(self, trace: Trace) -> bool:
         """Whether a row may be shown: it has a right answer, is short, and holds nothing that a
@@ -113,19 +120,6 @@ class DemoProposer:
 
     def _too_long(self, prompt: Prompt) -> str:
         return guard.too_long(prompt.text, self.count, self.max_tokens)
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainingDemoProposer(DemoProposer):
-    """… around a proposer that can say which traces speak for an edit."""
-
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
-        """Of an edit in front of the block; a block names its rows itself."""
-        if proposal.masker.startswith("demos "):
-            return ()
-        assert isinstance(self.inner, Explainer)
-        body, _ = parted(proposal.prompt, self.baseline)
-        return self.inner.explain(replace(proposal, prompt=body), traces)
 
 
 def block_tokens(most: int) -> int:

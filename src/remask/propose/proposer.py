@@ -57,6 +57,25 @@ class DiffusionProposer:
         drawn = self.draw(parent, traces, n, seed)
         return self.finish(drawn, self.denoiser.infill(drawn.context, drawn.canvases, drawn.seed))
 
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+        """Leave one trace out at a time: where the prompt's log-probability drops most, that trace
+        speaks for the edit. Only the written text counts, not what stood there before. () where the
+        denoiser gives no probabilities."""
+        by_id = {t.id: brief(t) for t in traces}
+        context = tuple(by_id[id] for id in proposal.traces if id in by_id)
+        text = proposal.prompt.text
+        spans = written(proposal)
+        if not spans or not isinstance(self.denoiser, Scorer):
+            return ()
+        whole = self.denoiser.score(context, text, spans)
+        drops = []
+        for trace in context:
+            rest = tuple(t for t in context if t.id != trace.id)
+            less = self.denoiser.score(rest, text, spans)
+            drops.append(Drop(trace.id, tuple(a - b for a, b in zip(whole, less, strict=True))))
+        drops.sort(key=lambda drop: (-drop.nats, drop.trace))
+        return tuple(drop for drop in drops[:3] if drop.nats > 0)
+
     def draw(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> Draw:
         """Traces to read and `n` canvases to fill; deterministic in its arguments."""
         context = self._context(traces, seed)
@@ -129,30 +148,6 @@ class DiffusionProposer:
             logp=fill.logp,
             objection=self._objection(prompt, untrusted, parent),
         )
-
-
-@dataclass(frozen=True, slots=True)
-class ExplainingProposer(DiffusionProposer):
-    """… whose denoiser also scores text, so that edits can be traced back."""
-
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
-        """Leave one trace out at a time: where the prompt's log-probability drops most, that trace
-        speaks for the edit. Only the written text counts, not what stood there before."""
-        assert isinstance(self.denoiser, Scorer)
-        by_id = {t.id: brief(t) for t in traces}
-        context = tuple(by_id[id] for id in proposal.traces if id in by_id)
-        text = proposal.prompt.text
-        spans = written(proposal)
-        if not spans:
-            return ()
-        whole = self.denoiser.score(context, text, spans)
-        drops = []
-        for trace in context:
-            rest = tuple(t for t in context if t.id != trace.id)
-            less = self.denoiser.score(rest, text, spans)
-            drops.append(Drop(trace.id, tuple(a - b for a, b in zip(whole, less, strict=True))))
-        drops.sort(key=lambda drop: (-drop.nats, drop.trace))
-        return tuple(drop for drop in drops[:3] if drop.nats > 0)
 
 
 def _untrusted(context: Context) -> frozenset[guard.Gram]:

@@ -93,20 +93,20 @@ def check_price(budget: Budget, price: Price | None) -> None:
         )
 
 
-def shortfall(budget: Budget, spent: Spend, need: Spend, held: Spend) -> str:
+def shortfall(budget: Budget, spent: Spend, need: Spend, reserved: Spend) -> str:
     """ "" if `need` fits under every limit, else a sentence that says which one it would pass.
 
-    `held` is set aside for something later (the final test) and counts as if it were spent.
+    `reserved` is set aside for something later (the final test) and counts as if it were spent.
     """
-    if budget.calls is not None and spent.calls + held.calls + need.calls > budget.calls:
-        return _counted("calls", budget.calls, spent.calls, held.calls, need.calls)
-    if budget.tokens is not None and spent.tokens + held.tokens + need.tokens > budget.tokens:
-        return _counted("tokens", budget.tokens, spent.tokens, held.tokens, need.tokens)
-    if budget.usd is not None and spent.usd + held.usd + need.usd > budget.usd:
-        return _measured("USD", budget.usd, spent.usd, held.usd, need.usd)
-    seconds = spent.seconds + held.seconds + need.seconds
+    if budget.calls is not None and spent.calls + reserved.calls + need.calls > budget.calls:
+        return _counted("calls", budget.calls, spent.calls, reserved.calls, need.calls)
+    if budget.tokens is not None and spent.tokens + reserved.tokens + need.tokens > budget.tokens:
+        return _counted("tokens", budget.tokens, spent.tokens, reserved.tokens, need.tokens)
+    if budget.usd is not None and spent.usd + reserved.usd + need.usd > budget.usd:
+        return _measured("USD", budget.usd, spent.usd, reserved.usd, need.usd)
+    seconds = spent.seconds + reserved.seconds + need.seconds
     if budget.minutes is not None and seconds > budget.minutes * 60:
-        used, kept, asked = (s.seconds / 60 for s in (spent, held, need))
+        used, kept, asked = (s.seconds / 60 for s in (spent, reserved, need))
         return _measured("minutes", budget.minutes, used, kept, asked)
     return ""
 

@@ -1,107 +1,203 @@
-"""A target that is paid for: cache, reserve, call, settle.
+"""The one place where calls are paid for: cache, reserve, call, settle.
 
-Knows a target, the store of the run and the budget. Does not know what the chats mean or why they
-are asked. Wrapped round any target it is a target itself, so nobody else needs to count.
+A Ledger holds the limits and the books, and whoever makes a call makes it inside `reserve`; a
+Tariff says what the calls of one model cost. Knows neither what is asked nor why.
 
-Misses are asked in chunks of at most CHUNK, in the order of the request. A chunk is settled as a
-whole or not at all, and its size follows from what is durable alone; so a request that was cut off
-and is asked again meets the target in the same batches, and batch-dependent rounding cannot differ.
+A Meter wrapped round any target is a target itself, so nobody else needs to count. Misses are
+asked in chunks of at most CHUNK, in the order of the request. A chunk is settled as a whole or not
+at all, and its size follows from what is durable alone; so a request that was cut off and is asked
+again meets the target in the same batches, and batch-dependent rounding cannot differ.
 """
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self, TypeVar
 
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import content_id
-from remask.ports import Chooser, Reply, Retrying, Target
+from remask.ports import Reply, Target
 from remask.runs.budget import Budget, Price, Spend, check_price, shortfall
-from remask.runs.store import Store
+from remask.runs.store import Books
 from remask.types import Chat
 
 CHUNK = 32
 CHAT_OVERHEAD = 64  # tokens that a chat template may add to a chat, such as a default system prompt
 MESSAGE_OVERHEAD = 16  # … and to each message: its role and separators
 
-Ask = Callable[[Any, list[Chat]], list[Reply]]  # of a target that can be asked so
+Ask = Callable[[Target, list[Chat]], list[Reply]]
+Tokens = tuple[int, int]  # input and output
+Item = TypeVar("Item")
+Answer = TypeVar("Answer")
 
 
-def _go_on() -> None:
-    """The gate of runs that nobody interrupts."""
+def go_on() -> None:
+    """The checkpoint of runs that nobody interrupts."""
 
 
 @dataclass(slots=True)
-class Account:
-    """What all meters of a run share: the limits, the books, and who may stop it.
+class Ledger:
+    """What all calls of a run share: the limits, the books, and who may stop them.
 
     The books are put in when the run is opened, after everything that could be wrong was checked.
     """
 
-    books: Store | None
+    books: Books | None
     budget: Budget
     price: Price | None = None
-    held: Spend = field(default_factory=Spend)  # set aside for later: counts as spent
-    gate: Callable[[], None] = _go_on  # called before every chunk; may raise to stop the run
+    reserved: Spend = field(default_factory=Spend)  # set aside for later: counts as spent
+    checkpoint: Callable[[], None] = go_on  # called before every call; may raise to stop the run
     clock: Callable[[], float] = time.monotonic  # seconds
+    counted: float = -math.inf  # until when seconds are booked: once, however many calls wait
 
     @property
-    def store(self) -> Store:
+    def store(self) -> Books:
         assert self.books is not None, "a call was made before the run was opened"
         return self.books
 
     def shortfall(self, need: Spend) -> str:
-        """ "" where `need` fits beside what was spent and what is held, else why not."""
-        return shortfall(self.budget, self.store.spent(), need, self.held)
+        """ "" where `need` fits beside what was spent and what is reserved, else why not."""
+        return shortfall(self.budget, self.store.spent(), need, self.reserved)
 
     def require(self, need: Spend) -> None:
-        """Raise BudgetSpent where `need` would pass a limit."""
+        """Raise BudgetSpent where `need` would pass a limit, and whatever stops the run."""
+        self.checkpoint()
         if sentence := self.shortfall(need):
             raise BudgetSpent(sentence)
 
+    def reserve(
+        self, tariff: "Tariff", bounds: Sequence[Tokens], attempts: int = 1, billed: bool = True
+    ) -> "Calls":
+        """Calls, one for each bound, to be made inside a `with` of what is returned.
 
-class Meter:
-    """`respond` of a target, with every call cached, reserved beforehand and booked.
+        `billed`: calls that are cut off may have cost something. Raises as `require`.
+        """
+        need = tariff.need(bounds, attempts)
+        self.require(need)
+        return Calls(self, tariff, bounds, self.store.reserve(need, billed), self.clock())
+
+    def ask(
+        self,
+        items: Mapping[str, Item],
+        make: Callable[[list[Item]], Sequence[Answer]],
+        keep: Callable[[Answer], bool] = lambda answer: True,
+    ) -> dict[str, Answer]:
+        """The answer to each item by its key; a new one is one call, a kept one is free.
+
+        `make` is given all new items at once. `keep`: whether an answer is to be kept.
+        """
+        known: dict[str, Answer] = self.store.cached(list(items))
+        new = {key: item for key, item in items.items() if key not in known}
+        if not new:
+            return known
+        with self.reserve(Tariff(self.budget, self.price), [(0, 0)] * len(new)) as calls:
+            found = dict(zip(new, make(list(new.values())), strict=True))
+            kept = {key: answer for key, answer in found.items() if keep(answer)}
+            calls.settle([Reply("")] * len(new), kept)
+        return known | found
+
+
+@dataclass(slots=True)
+class Calls:
+    """Calls that are reserved and being made.
+
+    When the block is left before `settle`, TargetRefused releases the reservation. Anything else,
+    Ctrl-C included, leaves it as a kill would: uncertain where it is billed, else released.
+    """
+
+    ledger: Ledger
+    tariff: "Tariff"
+    bounds: Sequence[Tokens]
+    reservation: int
+    began: float
+    open: bool = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.open and kind is not None and issubclass(kind, TargetRefused):
+            self.release()
+        elif self.open:
+            self.ledger.store.abandon(self.reservation)
+
+    def settle(self, replies: Sequence[Reply], kept: Mapping[str, Any]) -> None:
+        """Book what the calls did cost, and the time they took. `kept`: replies to keep, by key."""
+        self.open = False  # first: from here on a Ctrl-C leaves the reservation as a kill would
+        now, ledger = self.ledger.clock(), self.ledger
+        took = max(0.0, now - self.began) / len(self.bounds)
+        self.tariff.slowest = max(self.tariff.slowest, took)
+        waited = Spend(seconds=max(0.0, now - max(self.began, ledger.counted)))
+        ledger.counted = now
+        cost = sum(map(self.tariff.cost, replies, self.bounds), waited)
+        ledger.store.settle(self.reservation, cost, kept)
+
+    def release(self) -> None:
+        """Book nothing: the calls were refused."""
+        self.open = False
+        self.ledger.store.release(self.reservation)
+
+
+class Tariff:
+    """What the calls of one model cost: at most beforehand, and in the end.
 
     `max_output`: output tokens of one call at most; needed for a limit on tokens or dollars, since
-    what cannot be bounded cannot be reserved. Under such a limit a reply that reports no tokens is
-    booked at its bound. Input tokens are bounded by UTF-8 bytes, for no tokenizer makes more tokens
-    than bytes, plus an allowance for the chat template. `price`: the target's own, where it is not
-    the account's.
+    what cannot be bounded cannot be reserved. Raises ConfigError where a limit cannot be held.
+    """
+
+    def __init__(
+        self, budget: Budget, price: Price | None = None, max_output: int | None = None
+    ) -> None:
+        check_price(budget, price)
+        if budget.counts_tokens and not max_output:
+            raise ConfigError(
+                "a limit on tokens or USD cannot be held while one answer may be endless; "
+                "set max_tokens, the largest number of output tokens of one answer"
+            )
+        self._counts_tokens = budget.counts_tokens
+        self._price = price or Price(0, 0)
+        self.slowest = 0.0  # seconds per call so far
+
+    def need(self, bounds: Sequence[Tokens], attempts: int = 1) -> Spend:
+        """The most that calls cost, one for each bound of an attempt's tokens."""
+        seconds = len(bounds) * self.slowest
+        if not self._counts_tokens:
+            return Spend(len(bounds) * attempts, seconds=seconds)
+        tokens_in, tokens_out = (attempts * sum(part) for part in zip(*bounds, strict=True))
+        usd = self._price.usd(tokens_in, tokens_out)
+        return Spend(len(bounds) * attempts, tokens_in, tokens_out, usd, seconds)
+
+    def cost(self, reply: Reply, bound: Tokens) -> Spend:
+        """What one call did cost. Under a limit that counts tokens, a reply that reports none is
+        booked at its bound."""
+        tokens_in, tokens_out = reply.input_tokens, reply.output_tokens
+        if self._counts_tokens and not (tokens_in or tokens_out or reply.error):
+            tokens_in, tokens_out = bound
+        return Spend(reply.attempts, tokens_in, tokens_out, self._price.usd(tokens_in, tokens_out))
+
+
+class Meter(Target):
+    """`respond` and `choose` of a target, with every call cached, reserved beforehand and booked.
+
+    `max_output`: as of a Tariff. Input tokens are bounded by UTF-8 bytes, for no tokenizer makes
+    more tokens than bytes, plus an allowance for the chat template. `price`: the target's own,
+    where it is not the ledger's.
     """
 
     def __init__(
         self,
         target: Target,
-        account: Account,
+        ledger: Ledger,
         max_output: int | None = None,
         price: Price | None = None,
     ) -> None:
-        check_price(account.budget, price or account.price)
-        if account.budget.counts_tokens and max_output is None:
-            raise ConfigError(
-                "a limit on tokens or USD cannot be held while one answer may be endless; "
-                "set the target's largest number of output tokens"
-            )
+        self.identity, self.chooses = target.identity, target.chooses
+        self.billed, self.max_attempts = target.billed, target.max_attempts
         self._target = target
-        self._account = account
-        self._budget = account.budget
-        self._price = price or account.price or Price(0, 0)
+        self._ledger = ledger
+        self._tariff = Tariff(ledger.budget, price or ledger.price, max_output)
         self._max_output = max_output or 0
-        self._slowest = 0.0  # seconds per call
-
-    @property
-    def identity(self) -> str:
-        return self._target.identity
-
-    @property
-    def billed(self) -> bool:
-        return self._target.billed
-
-    @property
-    def max_attempts(self) -> int:
-        return self._target.max_attempts
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         """Answer each chat, in order; equal chats and those of earlier requests are asked once.
@@ -117,107 +213,56 @@ class Meter:
         """
         return self._answer(chats, None, repeat, lambda target, part: target.respond(part, repeat))
 
-    def _answer(
-        self, chats: Sequence[Chat], options: Sequence[str] | None, repeat: int, ask: Ask
-    ) -> list[Reply]:
-        keys = [call_key(self.identity, chat, options, repeat) for chat in chats]
-        stored = self._account.store.cached(list(dict.fromkeys(keys)))
-        known = {key: _decode(reply) for key, reply in stored.items()}
-        misses = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}
-        left = list(misses.items())
-        while left:
-            self._account.gate()
-            self._account.require(Spend(calls=len(left)))
-            part, attempts = self._fitting(left[:CHUNK], options)
-            known |= self._call(part, attempts, options, ask)
-            left = left[len(part) :]
-        return [known[key] for key in keys]
-
-    def _fitting(
-        self, chunk: list[tuple[str, Chat]], options: Sequence[str] | None
-    ) -> tuple[list[tuple[str, Chat]], int]:
-        """The longest head of `chunk` that the budget can bear, and the attempts of each call.
-
-        Where the limit is near, calls get fewer retries rather than a row none at all.
-        """
-        fewest = 1 if isinstance(self._target, Retrying) else self.max_attempts
-        for size in range(len(chunk), 0, -1):
-            for attempts in range(self.max_attempts, fewest - 1, -1):
-                need = self._need([chat for _, chat in chunk[:size]], options, attempts)
-                if not self._account.shortfall(need):
-                    return chunk[:size], attempts
-        self._account.require(self._need([chunk[0][1]], options, fewest))
-        raise AssertionError("one call fits after all")
-
-    def _need(self, chats: Sequence[Chat], options: Sequence[str] | None, attempts: int) -> Spend:
-        calls, seconds = len(chats) * attempts, len(chats) * self._slowest
-        if not self._budget.counts_tokens:
-            return Spend(calls=calls, seconds=seconds)
-        bounds = [self._bound(chat, options) for chat in chats]
-        tokens_in = sum(bound[0] for bound in bounds) * attempts
-        tokens_out = sum(bound[1] for bound in bounds) * attempts
-        usd = self._price.usd(tokens_in, tokens_out)
-        return Spend(calls, tokens_in, tokens_out, usd, seconds)
-
-    def _bound(self, chat: Chat, options: Sequence[str] | None) -> tuple[int, int]:
-        """Input and output tokens of one attempt at most."""
-        content = sum(_bytes(message.content) + MESSAGE_OVERHEAD for message in chat)
-        chosen = max((_bytes(option) for option in options or ()), default=0)
-        return content + CHAT_OVERHEAD, max(self._max_output, chosen)
-
-    def _call(
-        self,
-        part: list[tuple[str, Chat]],
-        attempts: int,
-        options: Sequence[str] | None,
-        ask: Ask,
-    ) -> dict[str, Reply]:
-        chats = [chat for _, chat in part]
-        target = self._target
-        if attempts < self.max_attempts and isinstance(target, Retrying):
-            target = target.limited(attempts)
-        reservation = self._account.store.reserve(self._need(chats, options, attempts), self.billed)
-        started = self._account.clock()
-        try:
-            replies = [_storable(reply) for reply in ask(target, chats)]
-            answers = dict(zip([key for key, _ in part], replies, strict=True))
-        except TargetRefused:
-            self._account.store.release(reservation)
-            raise
-        except BaseException:  # passed on; only the books are put in order here
-            self._account.store.abandon(reservation)
-            raise
-        seconds = max(0.0, self._account.clock() - started)
-        self._slowest = max(self._slowest, seconds / len(part))
-        actual = Spend(seconds=seconds)
-        for chat, reply in zip(chats, replies, strict=True):
-            actual += self._cost(chat, options, reply)
-        good = {key: _encode(reply) for key, reply in answers.items() if not reply.error}
-        self._account.store.settle(reservation, actual, good)
-        return answers
-
-    def _cost(self, chat: Chat, options: Sequence[str] | None, reply: Reply) -> Spend:
-        tokens_in, tokens_out = reply.input_tokens, reply.output_tokens
-        unreported = not (tokens_in or tokens_out or reply.error)
-        if unreported and self._budget.counts_tokens:
-            tokens_in, tokens_out = self._bound(chat, options)
-        return Spend(reply.attempts, tokens_in, tokens_out, self._price.usd(tokens_in, tokens_out))
-
-
-class MeteredChooser(Meter):
-    """A Meter round a target that can choose."""
-
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
         """As `respond`; one choice is one call, whatever the number of options."""
         return self._answer(chats, options, 0, lambda target, part: target.choose(part, options))
 
+    def _answer(
+        self, chats: Sequence[Chat], options: Sequence[str] | None, repeat: int, ask: Ask
+    ) -> list[Reply]:
+        keys = [call_key(self.identity, chat, options, repeat) for chat in chats]
+        stored = self._ledger.store.cached(list(dict.fromkeys(keys)))
+        known = {key: _decode(reply) for key, reply in stored.items()}
+        misses = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}
+        left = list(misses.items())
+        while left:
+            self._ledger.require(Spend(calls=len(left)))
+            part = left[:CHUNK]
+            bounds = [self._bound(chat, options) for _, chat in part]
+            size, attempts = self._fitting(bounds)
+            known |= self._call(part[:size], bounds[:size], attempts, ask)
+            left = left[size:]
+        return [known[key] for key in keys]
 
-def meter(
-    target: Target, account: Account, max_output: int | None = None, price: Price | None = None
-) -> Meter:
-    """A Meter that is a Chooser exactly where `target` is one."""
-    kind = MeteredChooser if isinstance(target, Chooser) else Meter
-    return kind(target, account, max_output, price)
+    def _bound(self, chat: Chat, options: Sequence[str] | None) -> Tokens:
+        """The tokens of one attempt at most."""
+        content = sum(_bytes(message.content) + MESSAGE_OVERHEAD for message in chat)
+        chosen = max((_bytes(option) for option in options or ()), default=0)
+        return content + CHAT_OVERHEAD, max(self._max_output, chosen)
+
+    def _fitting(self, bounds: Sequence[Tokens]) -> tuple[int, int]:
+        """How many calls, from the first on, the budget can bear, and the attempts of each.
+
+        Where the limit is near, calls get fewer retries rather than a row none at all.
+        """
+        for size in range(len(bounds), 0, -1):
+            for attempts in range(self.max_attempts, 0, -1):
+                if not self._ledger.shortfall(self._tariff.need(bounds[:size], attempts)):
+                    return size, attempts
+        return 1, 1  # to reserve them says which limit they would pass
+
+    def _call(
+        self, part: list[tuple[str, Chat]], bounds: Sequence[Tokens], attempts: int, ask: Ask
+    ) -> dict[str, Reply]:
+        target = self._target
+        if attempts < self.max_attempts:
+            target = target.limited(attempts)
+        with self._ledger.reserve(self._tariff, bounds, attempts, self.billed) as calls:
+            replies = [_storable(reply) for reply in ask(target, [chat for _, chat in part])]
+            answers = dict(zip([key for key, _ in part], replies, strict=True))
+            good = {key: _encode(reply) for key, reply in answers.items() if not reply.error}
+            calls.settle(replies, good)
+        return answers
 
 
 def call_key(identity: str, chat: Chat, options: Sequence[str] | None, repeat: int) -> str:

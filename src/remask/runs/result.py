@@ -18,6 +18,7 @@ from remask.errors import ConfigError
 from remask.events import (
     Accepted,
     Attributed,
+    ConversationCounts,
     Measured,
     Proposed,
     Rejected,
@@ -87,20 +88,6 @@ class Refusal:
     masker: str
     changes: tuple[tuple[str, str], ...]
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class ConversationCounts:
-    """What was made of the trace files."""
-
-    records: int
-    rejected: int  # things that are no usable record
-    elsewhere: int  # records of other system prompts
-    read: int  # traces that candidates were written under
-    held: int  # traces that candidates were measured on
-    sealed: int  # traces that neither has seen, for the verification
-    redacted: bool
-    secrets: Mapping[str, int]  # replaced, by label
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,15 +269,13 @@ def _accepted(state: State, event: Accepted, sources: Sources) -> AcceptedEdit:
 
 
 def _refinement(state: State, event: TracesRead, sources: Sources) -> Refinement:
-    fields = ConversationCounts.__dataclass_fields__
-    seen = {name: getattr(event, name) for name in fields} | {"secrets": dict(event.secrets)}
     played = {event.round for event in state.accepted}
     closest = [
         best for number in range(state.round) if number not in played
         if (best := best_of(state, number)) is not None
     ]  # fmt: skip
     return Refinement(
-        conversations=ConversationCounts(**seen),
+        conversations=event.counts,
         iterations=state.round,
         proposals=tuple(_refined(state, best, sources) for best in closest),
         refused=tuple(

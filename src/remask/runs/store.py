@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple, replace
+from itertools import count
 from pathlib import Path
 from typing import Any, Self
 
@@ -138,14 +139,62 @@ class Reader:
         return sum((Spend(*row) for row in rows), Spend())
 
 
-class Store(Reader):
+class Books:
+    """The ledger and the cache in memory, for calls that belong to no run directory."""
+
+    def __init__(self) -> None:
+        self._open: dict[int, tuple[Spend, bool]] = {}  # reservations: need, billed
+        self._booked = Spend()  # settled and uncertain
+        self._numbers = count()
+        self._replies: dict[str, Any] = {}
+
+    def cached(self, keys: Sequence[str]) -> dict[str, Any]:
+        """The stored replies among `keys`."""
+        return {key: self._replies[key] for key in keys if key in self._replies}
+
+    def reserve(self, need: Spend, billed: bool) -> int:
+        """Book the most that a call may cost before it is made; the number of the reservation.
+
+        `billed`: if the process is killed before `settle`, the next `open` counts the reservation
+        in full as uncertain; otherwise the next `open` releases it.
+        """
+        number = next(self._numbers)
+        self._open[number] = (need, billed)
+        return number
+
+    def settle(self, reservation: int, actual: Spend, replies: Mapping[str, Any]) -> None:
+        """Book what the calls did cost and store their replies by key, both or neither."""
+        self._end(reservation, "settled", actual, replies)
+
+    def release(self, reservation: int) -> None:
+        """Nothing was spent: the calls were not made, or were refused as a whole."""
+        self._end(reservation, "released", Spend(), {})
+
+    def abandon(self, reservation: int) -> None:
+        """The calls were cut off: book them as after a kill."""
+        need, billed = self._open[reservation]
+        if not billed:
+            self.release(reservation)
+            return
+        self._end(reservation, "uncertain", replace(need, uncertain=need.calls), {})
+
+    def spent(self) -> Spend:
+        """What is settled, reserved or uncertain; kept in memory, costs no query."""
+        return sum((need for need, _ in self._open.values()), self._booked)
+
+    def _end(self, reservation: int, state: str, spend: Spend, replies: Mapping[str, Any]) -> None:
+        del self._open[reservation]
+        self._booked += spend
+        self._replies |= replies
+
+
+class Store(Reader, Books):
     """The one writer of a run. Every method has made its change durable when it returns."""
 
     def __init__(self, folder: Path, db: sqlite3.Connection, lock: RunLock) -> None:
-        super().__init__(folder, db)
+        Reader.__init__(self, folder, db)
+        Books.__init__(self)
         self._lock = lock
-        self._open: dict[int, tuple[Spend, bool]] = {}  # reservations: need, billed
-        self._booked = Spend()  # settled and uncertain rows
         self._closed = False
 
     @classmethod
@@ -253,61 +302,29 @@ class Store(Reader):
         return done.rowcount == 1
 
     def reserve(self, need: Spend, billed: bool) -> int:
-        """Book the most that a call may cost before it is made; the number of the reservation.
-
-        `billed`: if the process is killed before `settle`, the next `open` counts the reservation
-        in full as uncertain; otherwise the next `open` releases it.
-        """
         with self._transaction() as db:
             id = _enter(db, "reserved", need, billed)
             self._open[id] = (need, billed)  # before the commit: a Ctrl-C may only over-count
         return id
 
-    def settle(
-        self, reservation: int, actual: Spend, replies: Mapping[str, Mapping[str, Any]]
-    ) -> None:
-        """Book what the calls did cost and store their replies by key, both or neither."""
+    def spent(self) -> Spend:
+        return Books.spent(self)
+
+    def _end(self, reservation: int, state: str, spend: Spend, replies: Mapping[str, Any]) -> None:
         bodies = [
             (key, reservation, content_id("reply", key, dict(reply)), orjson.dumps(dict(reply)))
             for key, reply in replies.items()
         ]
         with self._transaction() as db:
-            self._write_row(db, reservation, "settled", actual)
+            done = db.execute(
+                "UPDATE ledger SET state = ?, calls = ?, input_tokens = ?, output_tokens = ?,"
+                " usd = ?, seconds = ?, uncertain = ? WHERE id = ? AND state = 'reserved'",
+                (state, *astuple(spend), reservation),
+            )
+            if done.rowcount != 1:
+                raise ValueError(f"reservation {reservation} is not open")
             db.executemany("INSERT OR IGNORE INTO cache VALUES (?, ?, ?, ?)", bodies)
-        del self._open[reservation]
-        self._booked += actual
-
-    def release(self, reservation: int) -> None:
-        """Nothing was spent: the calls were not made, or were refused as a whole."""
-        with self._transaction() as db:
-            self._write_row(db, reservation, "released", Spend())
-        del self._open[reservation]
-
-    def abandon(self, reservation: int) -> None:
-        """The calls were cut off: book them as after a kill."""
-        need, billed = self._open[reservation]
-        if not billed:
-            self.release(reservation)
-            return
-        lost = replace(need, uncertain=need.calls)
-        with self._transaction() as db:
-            self._write_row(db, reservation, "uncertain", lost)
-        del self._open[reservation]
-        self._booked += lost
-
-    def spent(self) -> Spend:
-        """What is settled, reserved or uncertain; kept in memory, costs no query."""
-        return sum((need for need, _ in self._open.values()), self._booked)
-
-    @staticmethod
-    def _write_row(db: sqlite3.Connection, reservation: int, state: str, spend: Spend) -> None:
-        done = db.execute(
-            "UPDATE ledger SET state = ?, calls = ?, input_tokens = ?, output_tokens = ?, usd = ?,"
-            " seconds = ?, uncertain = ? WHERE id = ? AND state = 'reserved'",
-            (state, *astuple(spend), reservation),
-        )
-        if done.rowcount != 1:
-            raise ValueError(f"reservation {reservation} is not open")
+        super()._end(reservation, state, spend, {})
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -397,4 +414,4 @@ def _enter(db: sqlite3.Connection, state: str, spend: Spend, billed: bool) -> in
 # lock of the operating system.
 
 
-__all__ = ["Reader", "Store", "fingerprint"]
+__all__ = ["Books", "Reader", "Store", "fingerprint"]

@@ -27,7 +27,7 @@ from remask.events import (
     advance,
 )
 from remask.ids import rng_for, seed_for
-from remask.ports import Explainer, Proposal, Proposer, Task
+from remask.ports import Proposal, Proposer, Task
 from remask.prompt import Prompt
 from remask.search.plan import Plan, survivors
 from remask.types import Outcome, Split, Trace, mean_score
@@ -156,11 +156,9 @@ def _verdict(
         why = f"validation: {total:+.3g} points over {len(gains)} rows"
         yield Kept(state.round, f"{why}, too close to chance" if total > 0 else why)
         return
-    because: tuple[str, ...] = ()
-    if isinstance(proposer, Explainer):
-        rows = {trace.id: row for row, trace in heard.items()}
-        drops = proposer.explain(winner, tuple(heard.values()))
-        because = tuple(rows[drop.trace] for drop in drops)
+    rows = {trace.id: row for row, trace in heard.items()}
+    drops = proposer.explain(winner, tuple(heard.values()))
+    because = tuple(rows[drop.trace] for drop in drops)
     yield Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), because)
 
 

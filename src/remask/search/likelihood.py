@@ -31,7 +31,7 @@ from remask.events import (
     advance,
 )
 from remask.ids import rng_for, seed_for
-from remask.ports import Choose, Context, Drop, Explainer, Proposal, Proposer, Scorer, written
+from remask.ports import Choose, Context, Proposal, Proposer, Scorer, written
 from remask.prompt import Prompt, Span
 from remask.stats import accepts
 from remask.types import Trace
@@ -128,10 +128,8 @@ def _round(
         yield Kept(number, "no candidate passed the guard")
         return
     best = winner or order[0]
-    drops: tuple[Drop, ...] = ()
-    if isinstance(proposer, Explainer):
-        drops = proposer.explain(next(p for p in allowed if p.prompt.id == best.id), read)
-        yield Attributed(number, best.id, tuple((drop.trace, drop.each) for drop in drops))
+    drops = proposer.explain(next(p for p in allowed if p.prompt.id == best.id), read)
+    yield Attributed(number, best.id, tuple((drop.trace, drop.each) for drop in drops))
     if winner:
         yield Accepted(number, best.id, parent.id, best.gain, tuple(drop.trace for drop in drops))
     else:

@@ -12,9 +12,9 @@ from typing import Literal
 
 from remask.data.placeholders import fill
 from remask.errors import ConfigError
-from remask.ports import Chooser, Metric, Reply, Target
+from remask.ports import Metric, Reply, Target
 from remask.prompt import Prompt
-from remask.tasks.metrics import METRICS, Grade, canonical, grader, parse_label
+from remask.tasks.metrics import METRICS, Grade, Grader, canonical, grader, parse_label
 from remask.types import Chat, Example, Feedback, Message, Outcome, Split, Trace
 
 # The soft score of a choice is the probability of the right option, sharpened. Measured on SST-2
@@ -32,7 +32,7 @@ class LabelledTask:
     which the row's columns stand. {name}, {{name}} and ${name} in the prompt are filled from
     Example.row; the user message stays the same even if the prompt shows the input as well.
 
-    metric "label": a target that is a Chooser picks the most probable of the labels, each put
+    metric "label": a target that can choose picks the most probable of the labels, each put
     into the `answer` template; other targets answer freely and the first allowed label counts.
     `repeats` calls of every row are averaged, and a row with a failed repeat is failed; choosing
     is deterministic and done once.
@@ -44,7 +44,7 @@ class LabelledTask:
         self,
         examples: Sequence[Example],
         target: Target,
-        metric: str | Metric = "label",
+        metric: str | Metric | Grader = "label",
         *,
         labels: Sequence[str] = (),
         answer: str = "{label}",
@@ -87,18 +87,16 @@ class LabelledTask:
         """
         examples = [self._examples[id] for id in ids]
         chats = [chat(prompt, example, self._role) for example in examples]
-        if self._by_label and isinstance(self._target, Chooser):
-            return self._chosen(self._target, examples, chats)
+        if self._by_label and self._target.chooses:
+            return self._chosen(examples, chats)
         rounds = [self._answered(examples, chats, repeat) for repeat in range(self._repeats)]
         return [
             self._outcome(example, tries) for example, *tries in zip(examples, *rounds, strict=True)
         ]
 
-    def _chosen(
-        self, target: Chooser, examples: Sequence[Example], chats: Sequence[Chat]
-    ) -> list[Outcome]:
+    def _chosen(self, examples: Sequence[Example], chats: Sequence[Chat]) -> list[Outcome]:
         options = [fill_answer(self._answer, label) for label in self._labels]
-        replies = target.choose(chats, options)
+        replies = self._target.choose(chats, options)
         return [
             self._choice(example, reply, options)
             for example, reply in zip(examples, replies, strict=True)
@@ -148,7 +146,7 @@ class LabelledTask:
     def _desired(self, example: Example) -> str | None:
         """The right answer, said as the target would say it."""
         if not self._by_label or example.expected is None:
-            return example.expected
+            return self._grader.desired(example)
         return fill_answer(self._answer, canonical(example.expected, self._labels) or "")
 
     def _trace(self, example: Example, response: str, grade: Grade) -> Trace:

@@ -31,7 +31,7 @@ from remask.ports import Canvas, Context, Fill, Hole, Task  # noqa: E402
 from remask.prompt import Prompt  # noqa: E402
 from remask.runs.budget import Spend  # noqa: E402
 from remask.runs.store import Store  # noqa: E402
-from remask.tasks.inspect.task import _graded, load_suite  # noqa: E402
+from remask.tasks.inspect.task import load_suite, read_score  # noqa: E402
 from remask.types import Outcome  # noqa: E402
 
 DESK = f"{EXAMPLE / 'desk.py'}@desk"
@@ -75,13 +75,13 @@ def settings(url: str, **sections: Any) -> Config:
 
 @contextmanager
 def opened(
-    config: Config, folder: Path, gate: Callable[[], None] = lambda: None
+    config: Config, folder: Path, checkpoint: Callable[[], None] = lambda: None
 ) -> Iterator[tuple[Job, Task, Store]]:
     make = Store.open if folder.exists() else Store.create
-    with open_job(config, hooks=Hooks(gate=gate), run_dir=folder) as job:
+    with open_job(config, hooks=Hooks(checkpoint=checkpoint), run_dir=folder) as job:
         job.require_rows(("train",))
         with make(folder, job.record) as store:
-            job.account.books = store
+            job.ledger.books = store
             yield job, job.task, store
 
 
@@ -158,7 +158,7 @@ def test_a_limit_in_dollars_needs_prices_and_the_longest_answer(tmp_path: Path) 
     with Loopback(agent) as server:
         config = settings(server.url, budget={"usd": 1.0}, target=priced)
         endless = opened(config, tmp_path / "endless")
-        with pytest.raises(ConfigError, match=r"set target\.max_tokens"), endless:
+        with pytest.raises(ConfigError, match="set max_tokens"), endless:
             pass
         config = settings(server.url, budget={"usd": 1.0}, target={**priced, "max_tokens": 50})
         with opened(config, tmp_path / "run") as (_, task, store):
@@ -195,11 +195,11 @@ def test_what_was_cut_goes_on_without_paying_twice(tmp_path: Path) -> None:
             whole = task.evaluate(Prompt(POLICY), ids)
         asked = server.requests
 
-        def gate() -> None:
+        def checkpoint() -> None:
             if server.requests == asked + 7:  # within the fourth sample
                 raise Cut
 
-        with pytest.raises(Cut), opened(config, tmp_path / "cut", gate) as (_, task, _):
+        with pytest.raises(Cut), opened(config, tmp_path / "cut", checkpoint) as (_, task, _):
             task.evaluate(Prompt(POLICY), ids)
         with opened(config, tmp_path / "cut") as (_, task, store):
             assert task.evaluate(Prompt(POLICY), ids) == whole
@@ -281,7 +281,7 @@ def test_splits_follow_from_content_and_nothing_else() -> None:
      ("yes", "", 1.0), ({"a": 1, "b": 0}, "main/b", 0.0)],
 )  # fmt: skip
 def test_values_of_scores(value: Any, wanted: str, number: float) -> None:
-    assert _graded({"main": Score(value=value, explanation="Why.")}, wanted) == (number, "Why.")
+    assert read_score({"main": Score(value=value, explanation="Why.")}, wanted) == (number, "Why.")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_values_of_scores(value: Any, wanted: str, number: float) -> None:
      ({"a": 1}, "", r"NAME/KEY"), (1, "other", "no score 'other'")],
 )  # fmt: skip
 def test_what_is_no_score_is_said(value: Any, wanted: str, words: str) -> None:
-    found, _ = _graded({"main": Score(value=value)}, wanted)
+    found, _ = read_score({"main": Score(value=value)}, wanted)
     assert isinstance(found, str) and words in found
 
 
@@ -330,12 +330,14 @@ def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
         assert "receipt" in whole.prompt
         assert whole.spend.calls == asked
 
-        def gate() -> None:
+        def checkpoint() -> None:
             if server.requests == asked + 75:
                 raise Cut
 
         with pytest.raises(Cut):
-            remask.optimize(POLICY, run_dir=tmp_path / "cut", hooks=Hooks(gate=gate), **arguments)
+            remask.optimize(
+                POLICY, run_dir=tmp_path / "cut", hooks=Hooks(checkpoint=checkpoint), **arguments
+            )
         again = remask.resume(tmp_path / "cut", dlm=Receipts())
         assert (again.prompt, again.test, again.spend.calls) == (
             whole.prompt, whole.test, asked

@@ -60,7 +60,7 @@ def play(domain: str, samples: int, folder: Path, monkeypatch: pytest.MonkeyPatc
             open_job(config, run_dir=folder / "run") as job,
             Store.create(folder / "run", job.record) as store,
         ):
-            job.account.books, task = store, job.task
+            job.ledger.books, task = store, job.task
             names = {id: str(sample.id) for id, sample in load(config).samples.items()}
             ids = [id for id in sorted(names) if names[id] in changing][:samples]
             right = task.evaluate(Prompt(baseline), ids)

@@ -17,7 +17,7 @@ from remask.errors import ConfigError
 from remask.files import write
 
 MEASURED = ("span 4", "span 8")  # on held-out prompts
-LOOKED = 40  # held-out prompts at most that are measured; benchmarks/infill.py measures more
+LOOKED = 40  # held-out prompts at most that are measured; benchmarks/denoiser/fills.py has more
 LEAST = 4  # prompts to train on
 
 

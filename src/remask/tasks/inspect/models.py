@@ -3,18 +3,17 @@
 Inspect calls its models by itself, dozens of times for one sample of an agent. So the calls are met
 where Inspect hands them to a provider: `generate` of the provider's object is replaced by one that
 substitutes, meters and listens, and everything else of the provider, retries included, stays as it
-is. Each attempt is one call. Knows models, the store and the budget; nothing of tasks and scores.
+is. Each attempt is one call. Knows models and the ledger; nothing of tasks and scores.
 
 An answer is stored under everything that could change it, so a sample that was cut by a kill goes
 on from where it was without paying again, as far as its tools and its task are deterministic.
 """
 
 import json
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from inspect_ai._util.http import status_code_of
@@ -29,11 +28,12 @@ from inspect_ai.model import (
 )
 from inspect_ai.tool import ToolChoice, ToolInfo
 
-from remask.errors import ConfigError, TargetRefused
+from remask.errors import TargetRefused
 from remask.ids import content_id
+from remask.ports import Reply
 from remask.prompt import Prompt
-from remask.runs.budget import Price, Spend, check_price
-from remask.runs.meter import Account
+from remask.runs.budget import Price, Spend
+from remask.runs.meter import Calls, Ledger, Tariff, Tokens
 from remask.sanitize import spelled_call
 from remask.types import Chat, Message
 
@@ -123,7 +123,7 @@ class InspectModels:
     def __init__(
         self,
         make: Callable[[], tuple[Model, dict[str, Model]]],
-        account: Account,
+        ledger: Ledger,
         baseline: str,
         *,
         identity: str,
@@ -132,37 +132,29 @@ class InspectModels:
         expected: int,
     ) -> None:
         main, roles = make()
-        for role in ("", *roles):
-            check_price(account.budget, prices.get(role))
-        bounded = all(m.config.max_tokens for m in (main, *roles.values()))
-        if account.budget.counts_tokens and not bounded:
-            raise ConfigError(
-                "a limit on tokens or USD cannot be held while one answer may be endless; "
-                "set target.max_tokens, the most tokens of one answer"
-            )
+        self._tariffs = {
+            role: Tariff(ledger.budget, prices.get(role), model.config.max_tokens)
+            for role, model in {"": main, **roles}.items()
+        }
         self.identity = identity
         self._make = make
-        self._account = account
+        self._ledger = ledger
         self._baseline = self._text = baseline
-        self._prices = prices
         self._retries = retries
         self._expected = expected
         self._samples: dict[tuple[str, int], _Sample] = {}
         self._finished: list[int] = []  # calls of each sample that has run
         self._stop: BaseException | None = None
-        self._slowest = 0.0  # seconds of a call
-        self._settled = 0.0  # when the last call ended: seconds are counted once, whoever waits
 
     # --- ports.AgentModels
 
     def begin(self, prompt: Prompt, samples: int) -> None:
-        self._account.gate()
         self._text = prompt.text
         self._samples = {}
         self._stop = None
         seen = self._finished
         each = -(-sum(seen) // len(seen)) if seen else self._expected
-        self._account.require(Spend(calls=samples * each))
+        self._ledger.require(Spend(calls=samples * each))
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[tuple[Model, dict[str, Model]]]:
@@ -186,10 +178,10 @@ class InspectModels:
         self._finished += [s.calls for s in self._samples.values() if not s.error]
 
     def known(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        return self._account.store.cached(keys)
+        return self._ledger.store.cached(keys)
 
     def keep(self, key: str, value: Mapping[str, Any]) -> None:
-        store = self._account.store
+        store = self._ledger.store
         store.settle(store.reserve(Spend(), billed=False), Spend(), {key: _plain(value)})
 
     # --- one call
@@ -209,29 +201,25 @@ class InspectModels:
             epoch = active.epoch if (active := sample_active()) else 1
             turn = sample.answered[request]
             key = content_id("inspect call", self.identity, role, request, epoch, turn)
-            if stored := self._account.store.cached([key]):
+            if stored := self._ledger.store.cached([key]):
                 output = ModelOutput.model_validate(stored[key])
                 self._answered(sample, request, messages if placed else None, output)
                 return output
-            need = self._need(role, messages, tools, config)
-            reservation = self._reserved(sample, need)
-            began = time.monotonic()
-            try:
-                result = await ask(messages, tools, tool_choice, config)
-            except Exception as error:
-                self._failed(model, sample, request, reservation, began, error)
-                raise
-            except BaseException:  # cancelled, by a timeout too: it may be billed
-                self._account.store.abandon(reservation)
-                self._missed(model, sample, request, "no answer in time", again=True)
-                raise
-            answer = result[0] if isinstance(result, tuple) else result
-            if isinstance(answer, Exception):
-                self._failed(model, sample, request, reservation, began, answer)
-                return result
-            spend = replace(self._cost(role, answer, need), seconds=self._seconds(began))
-            stored = {key: _plain(answer.model_dump(exclude_none=True))}
-            self._account.store.settle(reservation, spend, stored)
+            bounds = [_bound(messages, tools, config)]
+            with self._reserved(sample, role, bounds) as calls:
+                try:
+                    result = await ask(messages, tools, tool_choice, config)
+                except Exception as error:
+                    self._failed(model, sample, request, calls, error)
+                    raise
+                except BaseException:  # cancelled, by a timeout too: it may be billed
+                    self._missed(model, sample, request, "no answer in time", again=True)
+                    raise
+                answer = result[0] if isinstance(result, tuple) else result
+                if isinstance(answer, Exception):
+                    self._failed(model, sample, request, calls, answer)
+                    return result
+                calls.settle([_used(answer)], {key: _plain(answer.model_dump(exclude_none=True))})
             self._answered(sample, request, messages if placed else None, answer)
             return result
 
@@ -253,47 +241,16 @@ class InspectModels:
             placed.append(message)
         return placed, found
 
-    def _reserved(self, sample: _Sample, need: Spend) -> int:
-        """The reservation of a call; ends the sample where none may be made."""
+    def _reserved(self, sample: _Sample, role: str, bounds: Sequence[Tokens]) -> Calls:
+        """A call that may be made; ends the sample where none may."""
         if self._stop is None and not sample.error:
             try:
-                self._account.gate()
-                self._account.require(need)
-                return self._account.store.reserve(need, billed=True)
-            except Exception as stop:  # BudgetSpent, or whatever the gate raises: see `end`
+                return self._ledger.reserve(self._tariffs[role], bounds)
+            except Exception as stop:  # BudgetSpent, or whatever the checkpoint raises: see `end`
                 self._stop = stop
         sample.error = sample.error or str(self._stop)
         _leave()
         raise SampleStopped(sample.error)
-
-    def _need(
-        self, role: str, messages: Sequence[ChatMessage], tools: Sequence[ToolInfo], config: Any
-    ) -> Spend:
-        """What one attempt costs at most: no tokenizer makes more tokens than bytes."""
-        if not self._account.budget.counts_tokens:
-            return Spend(calls=1, seconds=self._slowest)
-        tokens_in = len(_json([*map(_turn, messages), *map(_tool, tools)]).encode()) + OVERHEAD
-        tokens_out = int(config.max_tokens)
-        usd = self._price(role).usd(tokens_in, tokens_out)
-        return Spend(1, tokens_in, tokens_out, usd, self._slowest)
-
-    def _cost(self, role: str, output: ModelOutput, need: Spend) -> Spend:
-        usage = output.usage
-        if usage is None or not (usage.input_tokens or usage.output_tokens):
-            return replace(need, seconds=0.0)
-        cached = (usage.input_tokens_cache_read or 0) + (usage.input_tokens_cache_write or 0)
-        tokens_in, tokens_out = usage.input_tokens + cached, usage.output_tokens
-        return Spend(1, tokens_in, tokens_out, self._price(role).usd(tokens_in, tokens_out))
-
-    def _price(self, role: str) -> Price:
-        return self._prices.get(role, Price(0, 0))
-
-    def _seconds(self, began: float) -> float:
-        """Seconds since `began` in which no other call had ended yet."""
-        now = time.monotonic()
-        self._slowest = max(self._slowest, now - began)
-        seconds, self._settled = now - max(began, self._settled), now
-        return seconds
 
     def _answered(
         self,
@@ -309,24 +266,17 @@ class InspectModels:
             sample.chat = tuple(_spoken(m) for m in said if not isinstance(m, ChatMessageSystem))
 
     def _failed(
-        self,
-        model: Model,
-        sample: _Sample,
-        request: str,
-        reservation: int,
-        began: float,
-        error: Exception,
+        self, model: Model, sample: _Sample, request: str, calls: Calls, error: Exception
     ) -> None:
         """Book a failed attempt; the last one ends its sample, a refusal ends the run."""
-        store = self._account.store
         why = f"{model}: {type(error).__name__}: {error}"
         if status_code_of(error) in REFUSALS:
-            store.release(reservation)
+            calls.release()
             self._stop = self._stop or TargetRefused(why)
             sample.error = why
             _leave()
             return
-        store.settle(reservation, Spend(calls=1, seconds=self._seconds(began)), {})
+        calls.settle([Reply("", error=why)], {})
         again = bool(model.api.should_retry(error))
         self._missed(model, sample, request, f"{type(error).__name__}: {error}", again)
 
@@ -358,6 +308,23 @@ def _request(
     turns = [_turn(message) for message in messages]
     parts = [model, turns, [_tool(tool) for tool in tools], tool_choice, settings]
     return content_id("request", _json(parts))
+
+
+def _bound(
+    messages: Sequence[ChatMessage], tools: Sequence[ToolInfo], config: GenerateConfig
+) -> Tokens:
+    """The tokens of one attempt at most: no tokenizer makes more tokens than bytes."""
+    asked = _json([*map(_turn, messages), *map(_tool, tools)])
+    return len(asked.encode()) + OVERHEAD, config.max_tokens or 0
+
+
+def _used(output: ModelOutput) -> Reply:
+    """The tokens that an answer took, as far as they are reported."""
+    usage = output.usage
+    if usage is None:
+        return Reply("")
+    cached = (usage.input_tokens_cache_read or 0) + (usage.input_tokens_cache_write or 0)
+    return Reply("", input_tokens=usage.input_tokens + cached, output_tokens=usage.output_tokens)
 
 
 def _turn(message: ChatMessage) -> dict[str, Any]:

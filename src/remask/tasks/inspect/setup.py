@@ -14,7 +14,7 @@ from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
 from remask.prompt import Prompt
 from remask.runs.budget import Price
-from remask.runs.meter import Account
+from remask.runs.meter import Ledger
 
 if TYPE_CHECKING:
     from inspect_ai.model import Model
@@ -61,15 +61,15 @@ def system_prompt_in(suite: "Suite") -> str:
 
 
 def make_inspect_task(
-    config: Config, suite: "Suite", start: Prompt, account: Account, logs: Path
+    config: Config, suite: "Suite", start: Prompt, ledger: Ledger, logs: Path
 ) -> "InspectTask":
-    """The task with its models, every call of which is booked in `account`."""
+    """The task with its models, every call of which is booked in `ledger`."""
     from remask.tasks.inspect.models import InspectModels
     from remask.tasks.inspect.task import InspectTask
 
     models = InspectModels(
         lambda: make_models(config),
-        account,
+        ledger,
         start.text,
         identity=_identity(config),
         prices=_prices(config),

@@ -6,21 +6,21 @@ that the ledger did not write.
 
 from collections.abc import Callable, Sequence
 
-from remask.ports import Reply
+from remask.ports import Reply, Target
 from remask.types import Chat
 
 
-class ScriptedTarget:
+class ScriptedTarget(Target):
     """Answers each chat with `answer(chat)`, or fails with the sentence that `fail(chat)` gives.
 
-    `calls` counts the chats that were asked. Tokens are words, so that they are easy to predict.
+    With `prefer` it can also choose: `prefer(chat, options)` gives one logp per option. `calls`
+    counts the chats that were asked. Tokens are words, so that they are easy to predict.
     """
-
-    max_attempts = 1
 
     def __init__(
         self,
         answer: Callable[[Chat], str],
+        prefer: Callable[[Chat, Sequence[str]], Sequence[float]] | None = None,
         *,
         name: str = "scripted",
         billed: bool = False,
@@ -28,8 +28,10 @@ class ScriptedTarget:
     ) -> None:
         self.identity = f"scripted:{name}"
         self.billed = billed
+        self.chooses = prefer is not None
         self.calls = 0
         self._answer = answer
+        self._prefer = prefer
         self._fail = fail
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
@@ -43,26 +45,11 @@ class ScriptedTarget:
         text = answer(chat)
         return Reply(text, input_tokens=words, output_tokens=len(text.split()), logps=logps)
 
-
-class ScriptedChooser(ScriptedTarget):
-    """A ScriptedTarget that can also choose: `prefer(chat, options)` gives one logp per option."""
-
-    def __init__(
-        self,
-        answer: Callable[[Chat], str],
-        prefer: Callable[[Chat, Sequence[str]], Sequence[float]],
-        *,
-        name: str = "scripted",
-        billed: bool = False,
-        fail: Callable[[Chat], str] | None = None,
-    ) -> None:
-        super().__init__(answer, name=name, billed=billed, fail=fail)
-        self._prefer = prefer
-
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
         return [self._choice(chat, options) for chat in chats]
 
     def _choice(self, chat: Chat, options: Sequence[str]) -> Reply:
+        assert self._prefer is not None
         logps = tuple(float(logp) for logp in self._prefer(chat, options))
         best = options[max(range(len(options)), key=logps.__getitem__)]
         return self._reply(chat, lambda _: best, logps)
