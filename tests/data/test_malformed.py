@@ -295,4 +295,4 @@ def test_a_good_file_beside_a_bad_one(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b"<html>")
     (tmp_path / "good.jsonl").write_bytes(GOOD)
     items = list(read([tmp_path / "bad.jsonl", tmp_path / "good.jsonl"]))
-    assert [type(item).__name__ for item in items] == ["Rejected", "Record"]
+    assert [type(item).__name__ for item in items] == ["RejectedRecord", "Record"]

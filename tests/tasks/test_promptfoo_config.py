@@ -270,9 +270,11 @@ def test_what_does_not_fit_is_said_before_a_call_is_spent(tmp_path: Path) -> Non
         for n in range(8)
     )
     path = config(tmp_path, "tests:\n" + tests)
-    with pytest.raises(ConfigError, match="has the assertion llm-rubric; name a judge: --judge"):
-        with open_job(read(prompt, flags(path)).config) as job:
-            job.require_all()
+    with (
+        pytest.raises(ConfigError, match="has the assertion llm-rubric; name a judge: --judge"),
+        open_job(read(prompt, flags(path)).config) as job,
+    ):
+        job.require_all()
     made = read(prompt, flags(path, judge="openai:m", base_url="http://127.0.0.1:9/v1")).config
     assert made.metric.name == "promptfoo" and made.metric.judge is not None
     with open_job(made) as job:
