@@ -13,15 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from remask import __version__
-from remask.cli.options import (
-    eval_data_flags,
-    job_flags,
-    show_flags,
-    show_mode,
-    target_flags,
-    task_flags,
-    track_flag,
-)
+from remask.cli import options
 from remask.errors import RemaskError, name_missing_extra
 
 if TYPE_CHECKING:
@@ -98,9 +90,9 @@ def main() -> None:
 
 @main.command()
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
-@job_flags
-@track_flag
-@show_flags
+@options.job_flags
+@options.track_flag
+@options.show_flags
 def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: Any) -> None:
     """Search for a better prompt, then compare it once with yours on the sealed test rows.
 
@@ -110,12 +102,12 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
     from remask.cli.optimize import new_run
     from remask.cli.settings import read
 
-    new_run(read(source, flags), show_mode(plain, json), track)
+    new_run(read(source, flags), options.show_mode(plain, json), track)
 
 
 @main.command()
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
-@job_flags
+@options.job_flags
 @click.option("--json", is_flag=True, help="One JSON object instead of a table.")
 def check(source: str | None, json: bool, **flags: Any) -> None:
     """Find what is wrong before a call is spent, and say what the run may cost."""
@@ -129,13 +121,13 @@ def check(source: str | None, json: bool, **flags: Any) -> None:
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@track_flag
-@show_flags
+@options.track_flag
+@options.show_flags
 def resume(run: Path, plain: bool, json: bool, track: str) -> None:
     """Go on with a run that was cut."""
     from remask.cli.optimize import continue_run
 
-    continue_run(run, show_mode(plain, json), track)
+    continue_run(run, options.show_mode(plain, json), track)
 
 
 @main.command("eval")
@@ -148,9 +140,9 @@ def resume(run: Path, plain: bool, json: bool, track: str) -> None:
     show_default=True,
     help="The rows to score on.",
 )
-@target_flags
-@task_flags
-@eval_data_flags
+@options.target_flags
+@options.task_flags
+@options.eval_data_flags
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
 def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> None:
     """Score one prompt, with interval and cost; no search."""
@@ -162,7 +154,7 @@ def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> Non
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@show_flags
+@options.show_flags
 def show(run: Path, plain: bool, json: bool) -> None:
     """Show a run, finished or not: result, word diff, table of candidates."""
     from remask.cli.show import run_json, run_text
@@ -170,7 +162,7 @@ def show(run: Path, plain: bool, json: bool) -> None:
     if json:
         run_json(run)
     else:
-        run_text(run, show_mode(plain, False))
+        run_text(run, options.show_mode(plain, False))
 
 
 @main.command()

@@ -11,23 +11,8 @@ import orjson
 
 from remask.errors import ConfigError
 from remask.prompt import Prompt
+from remask.runs.report import summary
 from remask.runs.report.read_run import PAGE, REPORT, Look, look
-from remask.runs.report.summary import (
-    SELECTION,
-    Candidate,
-    candidates,
-    edit_line,
-    edit_reasons,
-    edit_title,
-    figure,
-    front_lines,
-    known,
-    mean,
-    refinement_lines,
-    selection_line,
-    spend_line,
-    verdict_line,
-)
 from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, shortest_within
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import one_line, visible
@@ -48,7 +33,7 @@ def run_text(run_dir: Path, mode: str) -> None:
         result_text(seen.result, mode)
     else:
         _unfinished(seen, run_dir, mode)
-    rows = candidates(seen.state)
+    rows = summary.candidates(seen.state)
     if rows:
         click.echo()
         _table(rows, mode)
@@ -66,11 +51,11 @@ def run_json(run_dir: Path) -> None:
         "round": state.round,
         "prompt": state.prompts.get(state.incumbent),
         "validation": {
-            "baseline": mean(known(state, state.baseline, "validation")),
-            "best": mean(known(state, state.incumbent, "validation")),
+            "baseline": summary.mean(summary.known(state, state.baseline, "validation")),
+            "best": summary.mean(summary.known(state, state.incumbent, "validation")),
         },
         "spend": seen.spend,
-        "candidates": candidates(state),
+        "candidates": summary.candidates(state),
     }
     click.echo(orjson.dumps(value))
 
@@ -105,32 +90,32 @@ def result_text(result: Result, mode: str) -> None:
         else diff_text(result.diff(), colour)
     )
     click.echo()
-    line = verdict_line(result)
+    line = summary.verdict_line(result)
     click.echo(click.style(line, fg=VERDICTS[result.verdict], bold=True) if colour else line)
     if found is None:
-        click.echo(selection_line(result))
+        click.echo(summary.selection_line(result))
     for edit in result.edits:
-        _edit(f"edit of {edit_title(edit)}", edit)
+        _edit(f"edit of {summary.edit_title(edit)}", edit)
     for edit in sorted(found.proposals, key=lambda edit: -edit.gain)[:CLOSEST] if found else ():
-        _edit(f"not accepted, best of {edit_title(edit)}", edit)
+        _edit(f"not accepted, best of {summary.edit_title(edit)}", edit)
     if len(result.front) > 1:
-        click.echo(f"score and length (validation, {SELECTION}):")
-        for line in front_lines(result.front):
+        click.echo(f"score and length (validation, {summary.SELECTION}):")
+        for line in summary.front_lines(result.front):
             click.echo(f"  {line}")
-    for line in refinement_lines(result, found) if found else ():
+    for line in summary.refinement_lines(result, found) if found else ():
         click.echo(line)
     for warning in result.warnings:
         click.echo(f"warning: {one_line(warning)}")
     click.echo(f"search ended: {one_line(result.stopped)}")
     counts = f"; {result.candidates} candidates evaluated, {result.rejected} stopped by the guard"
-    click.echo(f"spent: {spend_line(result.spend)}{'' if found else counts}")
+    click.echo(f"spent: {summary.spend_line(result.spend)}{'' if found else counts}")
     for name, path in {"run": result.run_dir, **_paths(result)}.items():
         click.echo(f"{name}: {path}")
 
 
 def _edit(title: str, edit: AcceptedEdit | RefinedEdit) -> None:
-    click.echo(f"{title}: {edit_line(edit.changes, 120)}")
-    for reason in edit_reasons(edit):
+    click.echo(f"{title}: {summary.edit_line(edit.changes, 120)}")
+    for reason in summary.edit_reasons(edit):
         click.echo(f"  {reason}")
 
 
@@ -169,14 +154,15 @@ def _unfinished(seen: Look, run_dir: Path, mode: str) -> None:
     click.echo(f"not finished, in round {state.round + 1}; there is no verdict yet")
     if state.traces_read is None:
         old, new = (
-            figure(mean(known(state, id, "validation"))) for id in (state.baseline, state.incumbent)
+            summary.figure(summary.mean(summary.known(state, id, "validation")))
+            for id in (state.baseline, state.incumbent)
         )
-        click.echo(f"validation ({SELECTION}, too good to quote): {old} → {new}")
-    click.echo(f"spent: {spend_line(seen.spend)}")
+        click.echo(f"validation ({summary.SELECTION}, too good to quote): {old} → {new}")
+    click.echo(f"spent: {summary.spend_line(seen.spend)}")
     click.echo(f"go on with: remask resume {run_dir}")
 
 
-def _table(rows: list[Candidate], mode: str) -> None:
+def _table(rows: list[summary.Candidate], mode: str) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -195,11 +181,11 @@ def _table(rows: list[Candidate], mode: str) -> None:
         table.add_column(title, justify="right" if title in figures else "left")
     for row in rows:
         gain = "–" if row.gain is None else f"{row.gain:+.1f}"
-        train = (f"{figure(row.train)} ({row.train_rows})", figure(row.validation))
+        train = (f"{summary.figure(row.train)} ({row.train_rows})", summary.figure(row.validation))
         cells = (
             str(row.round + 1),
             row.masker,
-            edit_line(row.changes, 60),
+            summary.edit_line(row.changes, 60),
             *((gain,) if ranked else train),
             "accepted" if row.accepted else "",
         )
@@ -208,4 +194,4 @@ def _table(rows: list[Candidate], mode: str) -> None:
     if ranked:
         click.echo("gain: of the log-probability of held-out conversations; no target was asked")
     else:
-        click.echo(f"train: means over few rows, they only rank; validation: {SELECTION}")
+        click.echo(f"train: means over few rows, they only rank; validation: {summary.SELECTION}")

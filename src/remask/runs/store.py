@@ -22,18 +22,8 @@ import orjson
 from remask.errors import ConfigError
 from remask.files import draft
 from remask.ids import content_id
+from remask.runs import database
 from remask.runs.budget import Spend
-from remask.runs.database import (
-    FILE,
-    check_schema,
-    connect,
-    damaged,
-    journal_mode,
-    parse,
-    require_run,
-    translated,
-    write_draft,
-)
 from remask.runs.lock import RunLock
 
 PAGE = 256  # rows read at a time
@@ -49,7 +39,7 @@ class Reader:
 
     def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
         self.folder = folder
-        self._file = folder / FILE
+        self._file = folder / database.FILE
         self._db = db
 
     def __enter__(self) -> Self:
@@ -63,15 +53,15 @@ class Reader:
 
     def meta(self, key: str) -> str:
         """One of "config" (JSON), "fingerprint" and "created" (seconds since 1970)."""
-        with translated(self._file):
+        with database.translated(self._file):
             row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         if row is None:
-            raise damaged(self._file, f"it does not say its {key}")
+            raise database.damaged(self._file, f"it does not say its {key}")
         return str(row[0])
 
     @property
     def config(self) -> dict[str, Any]:
-        return parse(self._file, self.meta("config"))
+        return database.parse(self._file, self.meta("config"))
 
     def events(self) -> Iterator[dict[str, Any]]:
         """All events in the order in which they were first appended.
@@ -80,22 +70,22 @@ class Reader:
         """
         last = 0
         while True:
-            with translated(self._file):
+            with database.translated(self._file):
                 rows = self._db.execute(
                     "SELECT n, id, body FROM events WHERE n > ? ORDER BY n LIMIT ?", (last, PAGE)
                 ).fetchall()
             if not rows:
                 return
             for n, id, body in rows:
-                event = parse(self._file, body)
+                event = database.parse(self._file, body)
                 if content_id("event", event) != id:
-                    raise damaged(self._file, f"event {n} does not match its id")
+                    raise database.damaged(self._file, f"event {n} does not match its id")
                 yield event
             last = rows[-1][0]
 
     def call_seconds(self) -> float:
         """Seconds of target calls alone, without what was booked beside them."""
-        with translated(self._file):
+        with database.translated(self._file):
             row = self._db.execute(
                 "SELECT coalesce(sum(seconds), 0) FROM ledger"
                 " WHERE state != 'released' AND calls > 0"
@@ -104,7 +94,7 @@ class Reader:
 
     def history(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """All events, each with the calls that were booked by then (by the wall clock)."""
-        with translated(self._file):
+        with database.translated(self._file):
             rows = self._db.execute(
                 "SELECT (SELECT coalesce(sum(calls), 0) FROM ledger"
                 " WHERE state != 'released' AND ledger.at <= events.at) FROM events ORDER BY n"
@@ -119,19 +109,19 @@ class Reader:
         for start in range(0, len(keys), PAGE):
             part = keys[start : start + PAGE]
             marks = ",".join("?" * len(part))
-            with translated(self._file):
+            with database.translated(self._file):
                 rows = self._db.execute(
                     f"SELECT key, seal, body FROM cache WHERE key IN ({marks})", part
                 ).fetchall()
             for key, seal, body in rows:
-                found[key] = parse(self._file, body)
+                found[key] = database.parse(self._file, body)
                 if content_id("reply", key, found[key]) != seal:
-                    raise damaged(self._file, f"the reply {key} does not match its seal")
+                    raise database.damaged(self._file, f"the reply {key} does not match its seal")
         return found
 
     def spent(self) -> Spend:
         """What is settled, reserved or uncertain."""
-        with translated(self._file):
+        with database.translated(self._file):
             rows = self._db.execute(
                 "SELECT calls, input_tokens, output_tokens, usd, seconds, uncertain FROM ledger"
                 " WHERE state != 'released' ORDER BY id"
@@ -205,7 +195,7 @@ class Store(Reader, Books):
         working. The file appears under its name only when it is whole.
         """
         folder = Path(path)
-        file = folder / FILE
+        file = folder / database.FILE
         with ExitStack() as undo:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -218,8 +208,8 @@ class Store(Reader, Books):
                     f"{folder} holds a run already; continue it with `remask resume {folder}` "
                     "or name another directory"
                 )
-            with translated(file), draft(file) as made:
-                write_draft(
+            with database.translated(file), draft(file) as made:
+                database.write_draft(
                     made,
                     {
                         "config": orjson.dumps(_plain(config)).decode(),
@@ -228,7 +218,7 @@ class Store(Reader, Books):
                         "clean": "1",
                     },
                 )
-            db = connect(file)
+            db = database.connect(file)
             undo.callback(db.close)
             store = cls(folder, db, lock)
             store._begin()
@@ -244,11 +234,11 @@ class Store(Reader, Books):
         works on it.
         """
         folder = Path(path)
-        require_run(folder)
+        database.require_run(folder)
         with ExitStack() as undo:
             lock = RunLock.take(folder)
             undo.callback(lock.release)
-            db = connect(folder / FILE)
+            db = database.connect(folder / database.FILE)
             undo.callback(db.close)
             store = cls(folder, db, lock)
             store._check()
@@ -266,14 +256,14 @@ class Store(Reader, Books):
     def read(path: str | Path) -> Reader:
         """Look at the run in `path`, running or not. Raises ConfigError as `open` does."""
         folder = Path(path)
-        require_run(folder)
+        database.require_run(folder)
         with ExitStack() as undo:
             # Not mode=ro: only a connection that may write can roll back what a kill cut off.
-            db = connect(folder / FILE)
+            db = database.connect(folder / database.FILE)
             undo.callback(db.close)
-            with translated(folder / FILE):
+            with database.translated(folder / database.FILE):
                 db.execute("PRAGMA query_only = ON")
-            check_schema(folder / FILE, db)
+            database.check_schema(folder / database.FILE, db)
             undo.pop_all()
         return Reader(folder, db)
 
@@ -328,7 +318,7 @@ class Store(Reader, Books):
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with translated(self._file):
+        with database.translated(self._file):
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
@@ -340,18 +330,20 @@ class Store(Reader, Books):
 
     def _check(self) -> None:
         """Raise ConfigError unless the file is whole and this remask can read it."""
-        check_schema(self._file, self._db)
+        database.check_schema(self._file, self._db)
         if self.meta("clean") == "1":
             return
-        with translated(self._file):
+        with database.translated(self._file):
             verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise damaged(self._file, " ".join(str(verdict).split()))
+            raise database.damaged(self._file, " ".join(str(verdict).split()))
 
     def _begin(self) -> None:
         """Take the run over: book what was in flight, and mark it as in use."""
-        with translated(self._file):
-            self._db.execute(f"PRAGMA journal_mode = {journal_mode(sqlite3.sqlite_version_info)}")
+        with database.translated(self._file):
+            self._db.execute(
+                f"PRAGMA journal_mode = {database.journal_mode(sqlite3.sqlite_version_info)}"
+            )
         with self._transaction() as db:
             db.execute("UPDATE meta SET value = '0' WHERE key = 'clean'")
             db.execute(
