@@ -1,16 +1,23 @@
-"""How fast traces are read: plain chats against a bare loop of orjson, and with redaction.
+"""How fast traces are read, and how much memory that takes.
 
     python benchmarks/ingest.py [--records 5000] [--repeats 20]
+    python benchmarks/ingest.py --memory 50 300
 
-Makes a file of chats (a system prompt of about 200 words, three exchanges) and reads it in turn
-with `orjson.loads` for each line and with `remask.data.trace_reader`, in the same process; best of
-`--repeats` counts, in processor time. Targets: at most 3 times the bare loop; with redaction at
-least 4,000 records a second on one core. Writes benchmarks/results/ingest.json.
+The first makes a file of chats (a system prompt of about 200 words, three exchanges) and reads it
+in turn with `orjson.loads` for each line and with `remask.data.trace_reader`, in the same process;
+the best of `--repeats` counts, in processor time. Targets: at most 3 times the bare loop;
+redacting, at least 4,000 records a second on one core. Writes benchmarks/results/ingest.json.
+
+The second makes files of so many megabytes, in which each chat has a user and a session of its own,
+and runs on them, each in a process of its own: `remask traces inspect`, `remask traces redact`, and
+what `remask refine` gathers. The figure is the largest resident size of that process, Python and
+imports included; it must not grow with the file. Target: a JSONL of 2 GB in at most 300 MB. Writes
+benchmarks/results/memory.json.
 """
 
 import argparse
 import json
-import platform
+import os
 import subprocess
 import sys
 import tempfile
@@ -18,15 +25,19 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout
+
+import numpy as np
 import orjson
 
+from benchmarks.record import RESULTS, made_by, write_json
 from remask.data.redact.redact import Pseudonyms, redact
 from remask.data.trace_reader import read
 from remask.data.trace_record import Record
 from remask.ids import rng_for
 
-RESULTS = Path(__file__).parent / "results" / "ingest.json"
 TEXT = (
     "please order the refund customer package arrived late would like to know when my new account "
     "was charged twice for a “blue” shirt and nobody answered my message yet\n thank you very "
@@ -34,24 +45,45 @@ TEXT = (
     "printed in the parcel.\n\n Is there anything else? No. Then I'd say: wait until Friday"
 )
 WORDS = TEXT.split(" ")
+SYSTEM = "You answer the customers of a shop.\n"
+GATHER = (
+    f"import sys; from remask.data.prompt_traces import gather; gather({SYSTEM!r}, sys.argv[1:])"
+)
+MAIN = "from remask.cli import main; main()"
 
 
-def text(rng: object, n: int) -> str:
-    """About `n` words."""
-    return " ".join(WORDS[i] for i in rng.integers(0, len(WORDS), n))  # type: ignore[attr-defined]
-
-
-def write_chats(path: Path, records: int) -> None:
-    rng = rng_for(0, "ingest")
-    system = "You answer the customers of a shop.\n" + text(rng, 200)
+def write_chats(
+    path: Path, records: int = sys.maxsize, size: int = sys.maxsize, own: bool = False
+) -> int:
+    """Chats until there are so many `records` or characters; how many. `own`: each with a session
+    and an e-mail address of its own."""
+    rng, count, written = rng_for(0, "ingest"), 0, 0
+    system = SYSTEM + text(rng, 200)
     with path.open("w", encoding="utf-8") as file:
-        for i in range(records):
+        while count < records and written < size:
             messages = [{"role": "system", "content": system}]
+            who = f"user{count}@example.com: " if own else ""
             for _ in range(3):
-                messages.append({"role": "user", "content": f"Order {i}: {text(rng, 40)}"})
+                asked = f"{who}Order {count}: {text(rng, 40)}"
+                messages.append({"role": "user", "content": asked})
                 messages.append({"role": "assistant", "content": text(rng, 80)})
+            more: dict[str, Any] = {}
+            if own:
+                more = {"id": f"call-{count}", "session_id": f"session-{count}"}
+                more["score"] = float(count % 2)
             # As most clients write: with spaces, and characters as they are.
-            file.write(json.dumps({"messages": messages}, ensure_ascii=False) + "\n")
+            written += file.write(json.dumps({"messages": messages} | more, ensure_ascii=False))
+            written += file.write("\n")
+            count += 1
+    return count
+
+
+def text(rng: np.random.Generator, n: int) -> str:
+    """About `n` words."""
+    return " ".join(WORDS[i] for i in rng.integers(0, len(WORDS), n))
+
+
+# -- speed ----------------------------------------------------------------------------------------
 
 
 def bare(path: Path) -> int:
@@ -92,38 +124,64 @@ def rates(path: Path, repeats: int, records: int) -> dict[str, float]:
     return {name: records / seconds for name, seconds in best.items()}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--records", type=int, default=5_000)
-    parser.add_argument("--repeats", type=int, default=20)
-    args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "chats.jsonl"
-        write_chats(path, args.records)
-        found = rates(path, args.repeats, args.records)
-        size = path.stat().st_size
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True)
-    result = {
-        "records": args.records,
-        "bytes_per_record": size // args.records,
+def speed(folder: Path, records: int, repeats: int) -> dict[str, Any]:
+    path = folder / "chats.jsonl"
+    write_chats(path, records)
+    found = rates(path, repeats, records)
+    return {
+        "records": records,
+        "bytes_per_record": path.stat().st_size // records,
         "records_per_second": {name: round(rate) for name, rate in found.items()},
         "times_the_bare_loop": round(found["bare"] / found["parsed"], 2),
-        "machine": f"{platform.system()} {platform.machine()}, {cpu()}, processor time",
-        "python": platform.python_version(),
         "orjson": orjson.__version__,
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit.stdout.strip(),
     }
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+
+
+# -- memory ---------------------------------------------------------------------------------------
+
+
+def measured(code: str, *arguments: str) -> dict[str, float]:
+    """Peak in MB and seconds of a process."""
+    start = time.monotonic()
+    child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(child.pid, 0)
+    assert status == 0, (code, arguments)
+    return {
+        "peak_mb": round(usage.ru_maxrss / 1024, 1),  # Linux: kilobytes
+        "seconds": round(time.monotonic() - start, 1),
+    }
+
+
+def memory(folder: Path, megabytes: int) -> dict[str, Any]:
+    path, clean = folder / f"{megabytes}.jsonl", folder / f"{megabytes}-clean.jsonl"
+    return {
+        "megabytes": megabytes,
+        "records": write_chats(path, size=megabytes << 20, own=True),
+        "inspect": measured(MAIN, "traces", "inspect", str(path), "--json"),
+        "redact": measured(MAIN, "traces", "redact", str(path), "-o", str(clean)),
+        "refine_gathers": measured(GATHER, str(path)),
+    }
+
+
+def main() -> None:
+    arg = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    arg.add_argument("--records", type=int, default=5_000)
+    arg.add_argument("--repeats", type=int, default=20)
+    arg.add_argument("--memory", type=int, nargs="+", metavar="MEGABYTES", help="instead of speed")
+    arg.add_argument("--out", type=Path, help="default: as said above")
+    args = arg.parse_args()
+    about = made_by(__file__, *([args.out] if args.out else []))
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        if args.memory:
+            found = {"files": [memory(folder, size) for size in args.memory]}
+        else:
+            found = speed(folder, args.records, args.repeats)
+    result = {**found, **about}
+    write_json(args.out or RESULTS / ("memory.json" if args.memory else "ingest.json"), result)
     print(json.dumps(result, indent=1))
-
-
-def cpu() -> str:
-    """What the processor calls itself, where Linux says so."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), "unknown")
 
 
 if __name__ == "__main__":

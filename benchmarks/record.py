@@ -8,7 +8,12 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+from remask.files import write
 
 ROOT = Path(__file__).parents[1]  # the checkout
 RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
@@ -48,16 +53,19 @@ def machine() -> str:
 def write_whole(path: Path, text: str) -> None:
     """Whole or not at all, on disk when it returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.part")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    write(path, f"{text}\n", force=True)
 
 
 def write_json(path: Path, value: Any) -> None:
     write_whole(path, json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def write_svg(figure: "Figure", path: Path) -> None:
+    """The same bytes for the same figure; text stays text."""
+    import matplotlib  # most benchmarks draw nothing
+
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "remask"}):
+        figure.savefig(path, format="svg", metadata={"Date": None})
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -9,25 +9,22 @@ the page and benchmarks/results/tau_case.json. Conversations are quoted by a few
 """
 
 import argparse
-import json
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from pathlib import Path
 
-from remask.refined import RefinedEdit
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout
 
 import remask
+from benchmarks.record import DOCS, RESULTS, made_by, write_json
 from remask.data.prompt_traces import gather
 from remask.prompt import Prompt
 from remask.propose.failure_modes import kinds
-from remask.propose.select_traces import failing
+from remask.runs.result import RefinedEdit
 
-ROOT = Path(__file__).parent.parent
-PAGE = ROOT / "docs" / "case-tau-airline.md"
-RESULTS = ROOT / "benchmarks" / "results" / "tau_case.json"
+PAGE = DOCS / "case-tau-airline.md"
 QUOTE = 9  # words of a customer that are quoted
 
 
@@ -47,12 +44,12 @@ def shown(text: str) -> str:
     return " ⏎ ".join(text.strip().split("\n")).replace("|", "/") or "(nothing)"
 
 
-def table(policy: str, run: remask.Refined) -> list[str]:
+def table(policy: str, run: remask.Result) -> list[str]:
     lines = [
         "| iteration | where | before | after | nats on four groups | accepted | speaks for it |",
         "|---:|---|---|---|---|---|---|",
     ]
-    steps = [(e, "yes") for e in run.edits] + [(e, "no") for e in run.proposals]
+    steps = [(e, "yes") for e in run.edits] + [(e, "no") for e in run.refinement.proposals]
     for edit, accepted in sorted(steps, key=lambda step: step[0].iteration):
         because = "; ".join(
             f"{one.trace} ({one.drop:.1f} nats): “{quote(one.query)}”" for one in edit.because
@@ -69,23 +66,25 @@ def table(policy: str, run: remask.Refined) -> list[str]:
     return lines
 
 
-def section(policy: str, lock: str, run: remask.Refined, seconds: float) -> list[str]:
-    kinds_of = Counter(refusal.reason.partition(":")[0] for refusal in run.refused)
+def section(policy: str, lock: str, run: remask.Result, seconds: float) -> list[str]:
+    found = run.refinement
+    kinds_of = Counter(refusal.reason.partition(":")[0] for refusal in found.refused)
     reasons = ", ".join(f"{reason} ({n})" for reason, n in kinds_of.most_common())
     title = {"text": "Nothing that stands may change", "none": "Everything unlocked"}[lock]
     return [
         f"## {title}: `--lock {lock}`",
         "",
-        f"{run.iterations} iterations, {run.candidates} candidates measured, {len(run.refused)} "
-        f"refused by the guard ({reasons or 'none'}), {len(run.edits)} accepted; "
-        f"{seconds / 60:.0f} minutes on one thread beside other work. Of each iteration the best:",
+        f"{found.iterations} iterations, {run.candidates} candidates measured, "
+        f"{len(found.refused)} refused by the guard ({reasons or 'none'}), "
+        f"{len(run.edits)} accepted; {seconds / 60:.0f} minutes on one thread beside other work. "
+        "Of each iteration the best:",
         "",
         *table(policy, run),
         "",
     ]
 
 
-def page(policy: str, data: dict, runs: list[tuple[str, remask.Refined, float]]) -> str:
+def page(policy: str, data: dict, runs: list[tuple[str, remask.Result, float]]) -> str:
     frequent = "; ".join(f"{n} × “{text}”" for n, text in data["frequent"])
     lines = [
         "# A real case: tau-bench's airline policy",
@@ -155,19 +154,16 @@ def main() -> None:
     kept = args.runs or Path(tempfile.mkdtemp())
     seen = gather(policy, [log])
     grouped = kinds(seen.traces)
-    firsts = {grouped.of[t.id]: t for t in reversed(seen.traces) if failing(t)}
+    firsts = {grouped.of[t.id]: t for t in reversed(seen.traces) if t.failing}
     often = sorted(grouped.sources, key=lambda kind: (-grouped.sources[kind], kind))[:4]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     data = {
+        **made_by(__file__, args.data, kept),
         "words": len(Prompt.parse(policy).text.split()),
         "records": seen.records,
         "failed": len(grouped.of),
         "kinds": len(grouped.sources),
         "frequent": [(grouped.sources[kind], quote(firsts[kind].query)) for kind in often],
         "secrets": ", ".join(f"{n} {label}" for label, n in seen.secrets.items()) or "nothing",
-        "commit": commit.stdout.strip(),
-        "command": f"python benchmarks/tau_case.py --data FOLDER --iterations {args.iterations} "
-        f"--candidates {args.candidates}",
     }
     runs, figures = [], []
     for lock in args.locks:
@@ -186,14 +182,16 @@ def main() -> None:
                 "lock": lock,
                 "seconds": round(runs[-1][2]),
                 "candidates": run.candidates,
-                "refused": dict(Counter(r.reason.partition(":")[0] for r in run.refused)),
+                "refused": dict(
+                    Counter(r.reason.partition(":")[0] for r in run.refinement.refused)
+                ),
                 "accepted": [[e.changes, e.gains] for e in run.edits],
-                "best_of_other_iterations": [[e.changes, e.gains] for e in run.proposals],
+                "best_of_other_iterations": [
+                    [e.changes, e.gains] for e in run.refinement.proposals
+                ],
             }
         )
-        RESULTS.write_text(
-            json.dumps({**data, "runs": figures}, indent=1, ensure_ascii=False) + "\n"
-        )
+        write_json(RESULTS / "tau_case.json", {**data, "runs": figures})
         PAGE.write_text(page(policy, data, runs), encoding="utf-8")
         print(lock, run.candidates, len(run.edits), file=sys.stderr)
 

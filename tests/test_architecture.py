@@ -36,7 +36,6 @@ MAX_CODE_LINES = 17_000  # without blanks, comments and docstrings
 SHARED_STEMS = {
     "__init__",
     *("promptfoo", "mlflow"),  # data/formats and integrations (and tasks)
-    "scripted",  # models and dlm
     *("optimize", "refine"),  # api and cli
     "export",  # integrations and cli
 }
@@ -129,18 +128,60 @@ def test_no_public_class_name_stands_twice() -> None:
     assert not twice, f"classes of one name: {twice}"
 
 
-def private_imports() -> Iterator[str]:
-    for path in sorted((CHECKOUT / "tests").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("remask"):
-                for alias in node.names:
-                    if alias.name.startswith("_") and not alias.name.startswith("__"):
-                        yield f"{path.relative_to(CHECKOUT)}:{node.lineno}: {alias.name}"
+# Names with an underscore that are no secret: documented, or without a public name.
+NOT_PRIVATE = {"os._exit", "re._parser"}
 
 
-def test_no_test_imports_a_private_name() -> None:
-    found = list(private_imports())
+def is_private(name: str) -> bool:
+    """_name; not __name__, nor names such as _repr_html_, by which others call a class."""
+    last = name.rpartition(".")[2]
+    return last.startswith("_") and not last.endswith("_")
+
+
+def private_names(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """What of another module or object is imported, read, or patched by its name, with the line.
+
+    `self._x` and `super()._x` are a class's own. A name in a string counts where it stands alone or
+    behind the dots of a path, as an argument of setattr, getattr and the like has it.
+    """
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                if is_private(alias.name):
+                    yield node.lineno, f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Attribute) and is_private(node.attr):
+            name = ast.unparse(node)
+            own = ast.unparse(node.value) in ("self", "cls", "super()")
+            if not own and name not in NOT_PRIVATE:
+                yield node.lineno, name
+        elif isinstance(node, ast.Call) and "attr" in ast.unparse(node.func):
+            for argument in node.args[:2]:
+                name = getattr(argument, "value", None)
+                if isinstance(name, str) and is_private(name):
+                    yield node.lineno, name
+
+
+def test_no_test_reads_a_private_name_of_another_module() -> None:
+    found = [
+        f"{path.relative_to(CHECKOUT)}:{line}: {name}"
+        for path in sorted((CHECKOUT / "tests").rglob("*.py"))
+        for line, name in private_names(ast.parse(path.read_text()))
+    ]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("from remask.a import _b, c, __version__", ["remask.a._b"]),
+        ("module._name; self._own; super()._own; self._own._x", ["module._name", "self._own._x"]),
+        ("patch.setattr(module, '_name', 1); getattr(x, 'name')", ["_name"]),
+        ("monkeypatch.setattr('remask.a._name', 1, raising=False)", ["remask.a._name"]),
+        ("x.__class__; x._repr_html_(); os._exit(0); print('_name')", []),
+    ],
+)
+def test_private_names_are_found(code: str, names: list[str]) -> None:
+    assert [name for _, name in private_names(ast.parse(code))] == names
 
 
 def test_importing_remask_loads_nothing_heavy() -> None:

@@ -138,11 +138,7 @@ def test_variables_in_order_without_repeats_or_pairs_of_tags() -> None:
 
 @pytest.mark.parametrize(
     ("source", "line"),
-    [
-        ("a\n[[keep]]b", 2),
-        ("a\n\nb[[/keep]]", 3),
-        ("[[keep]]a\n[[keep]]b[[/keep]][[/keep]]", 2),
-    ],
+    [("a\n[[keep]]b", 2), ("a\n\nb[[/keep]]", 3), ("[[keep]]a\n[[keep]]b[[/keep]][[/keep]]", 2)],
 )
 def test_marks_that_do_not_pair_up_name_their_line(source: str, line: int) -> None:
     with pytest.raises(ConfigError, match=f"prompt line {line}:"):

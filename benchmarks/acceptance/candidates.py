@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.optimisers.remask import RandomWords
+from benchmarks.optimisers.remask import RandomWords, frequent_words
 from benchmarks.record import write_json
 from benchmarks.search.lab import Lab, Protocol, embedded_target, open_lab, search_rows
 from benchmarks.tasks import NAMES, load_task
@@ -159,7 +159,9 @@ def drawn(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
         },
         "arm",
     )
-    denoiser: Denoiser = RandomWords(load_base()) if arm.random else make_denoiser(config.dlm)
+    base = load_base()
+    words = RandomWords(base, frequent_words(base)) if arm.random else None
+    denoiser: Denoiser = words or make_denoiser(config.dlm)
     proposer = make_proposer(config, lab.start, denoiser, lab.bench.labels, arm.choose)
     outcomes = lab.task.evaluate(lab.start, lab.task.ids("train"))
     traces = tuple(o.trace for o in outcomes if o.trace is not None)

@@ -1,6 +1,6 @@
 """Short training runs that differ in one setting: what a step of adaptation gains by it.
 
-    python benchmarks/ablation.py --data CORPUS --out FOLDER [--arms NAME ...] [--steps 60]
+    python benchmarks/denoiser/ablation.py --data CORPUS --out FOLDER [--arms NAME ...]
 
 All arms see the same batches with the same masks, so the mean loss of their last steps can be
 compared; beside it stand the nats on held-out prompts. An arm that is done is not run again: its
@@ -9,14 +9,17 @@ line is in FOLDER/arms.jsonl.
 
 import argparse
 import json
+import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
+
 import torch
 
+from benchmarks.denoiser.fills import held_out, held_out_options
 from remask.dlm.build import find_base
-from remask.dlm.training.corpus import hold_out, read_cases
 from remask.dlm.training.held_out import measure
 from remask.dlm.training.recipe import MEASURED
 from remask.dlm.training.student import Student, fresh
@@ -38,21 +41,17 @@ LAST = 30  # steps whose loss is averaged
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
+    held_out_options(parser)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     parser.add_argument("--steps", type=int, default=BASE.steps)
-    parser.add_argument("--leave-out", default="", metavar="REGEX")
-    parser.add_argument("--held-out", type=int, default=120)
-    parser.add_argument("--prompts", type=int, default=60, help="of those, the first so many")
-    parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     results = args.out / "arms.jsonl"
     lines = results.read_text("utf-8").splitlines() if results.exists() else []
     done = {json.loads(line)["arm"] for line in lines}
-    cases, held = hold_out(read_cases([args.data], args.leave_out), args.held_out)
+    cases, held = held_out(args)
     base = find_base("embedded")
     for name in args.arms:
         if name in done:
@@ -63,7 +62,7 @@ def main() -> None:
         checkpoint = args.out / f"{name}.checkpoint.safetensors"
         losses = {one.step: one.loss for one in train(student, cases, plan, checkpoint)}
         adapted = student.adapted()
-        nats = [measure(base.backbone, adapted, held[: args.prompts], what) for what in MEASURED]
+        nats = [measure(base.backbone, adapted, held, what) for what in MEASURED]
         row = {
             "arm": name,
             "loss": mean(loss for step, loss in losses.items() if step > args.steps - LAST),

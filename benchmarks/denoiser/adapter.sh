@@ -1,5 +1,5 @@
 #!/bin/sh
-# The training run of the shipped adapter: benchmarks/adapter.sh DATA OUT.safetensors
+# The training run of the shipped adapter: benchmarks/denoiser/adapter.sh DATA OUT.safetensors
 # DATA: the folder of prompt corpora. Sentiment, entailment and paraphrase are what remask is
 # benchmarked on, so they are left out; 120 further tasks with conversations only measure. The second
 # stage begins with a new optimiser and other batches.

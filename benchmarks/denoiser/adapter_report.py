@@ -1,10 +1,10 @@
 """The page of a trained adapter, docs/adapter.md, with its loss curve.
 
-    python benchmarks/adapter_report.py --gather FOLDER --about COMMIT MACHINE
-    python benchmarks/adapter_report.py
+    python benchmarks/denoiser/adapter_report.py --gather FOLDER --about COMMIT MACHINE
+    python benchmarks/denoiser/adapter_report.py
 
-The first form writes benchmarks/results/adapter.json from what adapter.sh, ablation.py, infill.py,
-fills.py, domain.py and search.py left in FOLDER (docs/adapter.md lists the names), and from
+The first form writes benchmarks/results/adapter.json from what adapter.sh, ablation.py, fills.py,
+domain.py and search/run.py left in FOLDER (docs/adapter.md lists the names), and from
 benchmarks/results/search.json; the second writes the page and the picture from it.
 """
 
@@ -18,17 +18,13 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
 
-import matplotlib
 from matplotlib.figure import Figure
 
+from benchmarks.record import DOCS, RESULTS, placed, table, write_json, write_svg
 from benchmarks.search.bootstrap import difference
 from benchmarks.search.report import Rows, balanced, tables
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "benchmarks" / "results" / "adapter.json"
-GRID = ROOT / "benchmarks" / "results" / "search.json"
-PAGE, PICTURE = ROOT / "docs" / "adapter.md", ROOT / "docs" / "adapter.svg"
-BEGIN, END = "<!-- figures:begin -->", "<!-- figures:end -->"
+ADAPTER, GRID, PAGE = RESULTS / "adapter.json", RESULTS / "search.json", DOCS / "adapter.md"
 SMOOTH = 20  # steps whose mean loss is one point of the curve
 PARTS = {  # of the results: the file that holds it
     "infill": "infill.json",
@@ -117,7 +113,6 @@ def stages(logs: Sequence[Path]) -> list[dict[str, Any]]:
 
 def picture(found: dict[str, Any]) -> None:
     """Training loss and held-out nats over steps."""
-    matplotlib.rcParams |= {"svg.fonttype": "none", "svg.hashsalt": "remask"}
     figure = Figure(figsize=(8, 3.6))
     axes = figure.subplots()
     steps, losses = zip(*found["losses"], strict=True)
@@ -136,36 +131,28 @@ def picture(found: dict[str, Any]) -> None:
     axes.set_ylabel("nats per hidden token")
     axes.legend(loc="upper right", frameon=False, fontsize=8)
     figure.tight_layout()
-    figure.savefig(PICTURE, metadata={"Date": None})
+    write_svg(figure, DOCS / "adapter.svg")
 
 
 def nats_table(found: dict[str, Any]) -> str:
-    first = found.get("infill_first", {})
-    head = "| hidden | n | base, left side | first adapter | this one | below the base | "
-    head += "no conversations | one step |\n|---|---:|---:|---:|---:|---:|---:|---:|\n"
-    rows = []
+    head = "hidden|n|base, left side|first adapter|this one|below the base|no conversations"
+    first, rows = found.get("infill_first", {}), []
     for what, one in found["infill"].items():
         before = f"{first[what]['dlm']:.2f}" if what in first else ""
-        below = 1 - one["dlm"] / one["base_left"]
-        rows.append(
-            f"| {what} | {one['n']} | {one['base_left']:.2f} | {before} | {one['dlm']:.2f} | "
-            f"{below:.0%} | {one['no_traces']:.2f} | {one['dlm_parallel']:.2f} |"
-        )
-    return head + "\n".join(rows)
+        below = f"{1 - one['dlm'] / one['base_left']:.0%}"
+        rest = [f"{one[key]:.2f}" for key in ("no_traces", "dlm_parallel")]
+        base, after = f"{one['base_left']:.2f}", f"{one['dlm']:.2f}"
+        rows.append([what, one["n"], base, before, after, below, *rest])
+    return table([*head.split("|"), "one step"], rows)
 
 
 def fills_table(found: dict[str, Any]) -> str:
-    rows = []
     first = found.get("fills_first", {})
     named = [*found["fills"].items()]
     named += [(f"{name}, first adapter", row) for name, row in first.items() if "dlm" in name]
-    for name, row in named:
-        rows.append(
-            f"| {name} | {row['nats']:.2f} | {row['chrf']:.1f} | {row['distinct_2']:.2f} | "
-            f"{row['doubled']:.0%} | {row['copied']:.0%} | {row['words']:.1f} |"
-        )
-    head = "| fill | nats | chrF | distinct-2 | word twice | copied | words |\n"
-    return head + "|---|---:|---:|---:|---:|---:|---:|\n" + "\n".join(rows)
+    form = "{nats:.2f}|{chrf:.1f}|{distinct_2:.2f}|{doubled:.0%}|{copied:.0%}|{words:.1f}"
+    head = "fill|nats|chrF|distinct-2|word twice|copied|words"
+    return table(head.split("|"), [[name, *form.format(**row).split("|")] for name, row in named])
 
 
 def domain_table(found: dict[str, Any]) -> str:
@@ -173,25 +160,21 @@ def domain_table(found: dict[str, Any]) -> str:
     for where in ("domain", "general"):
         for what in ("span 4", "span 8"):
             before, after = (domain[f"{where}, {what}, {when}"] for when in ("before", "after"))
-            rows.append(
-                f"| {where} | {what} | {before['n']} | {before['base_left']:.2f} | "
-                f"{before['dlm']:.2f} | {after['dlm']:.2f} |"
-            )
+            nats = (before["base_left"], before["dlm"], after["dlm"])
+            rows.append([f"{where}, {what}", before["n"], *(f"{n:.2f}" for n in nats)])
     words = (
         f"{domain['trained']} prompts of tasks that were left out of training, {domain['steps']} "
         f"steps of `remask adapt`, {domain['minutes']:.0f} minutes. `general`: forgetting.\n\n"
     )
-    head = "| prompts | hidden | n | base | before | after |\n|---|---|---:|---:|---:|---:|\n"
-    return words + head + "\n".join(rows)
+    return words + table(["prompts, hidden", "n", "base", "before", "after"], rows)
 
 
 def searches_table(found: dict[str, Any]) -> str:
     ends = found["searches"]
-    tasks = list(ends["seeds"])
-    lines = [f"| denoiser | {' | '.join(tasks)} | mean |", "|---|" + "---:|" * (len(tasks) + 1)]
-    for name, scores in ends["scores"].items():
-        shown = [f"{score:.1f}" for score in (*scores.values(), mean(scores.values()))]
-        lines.append(f"| {SEARCHES[name]} | {' | '.join(shown)} |")
+    rows = [
+        [SEARCHES[name], *(f"{score:.1f}" for score in (*scores.values(), mean(scores.values())))]
+        for name, scores in ends["scores"].items()
+    ]
     gaps = [
         f"this one minus {SEARCHES[other]} {at:+.1f} points (95 %: {low:+.1f} to {high:+.1f})"
         for other, (at, low, high) in ends["differences"].items()
@@ -202,12 +185,12 @@ def searches_table(found: dict[str, Any]) -> str:
         f"Mean over the tasks: {'; '.join(gaps)}. Commits {ends['commits']['grid']} (grid) and "
         f"{ends['commits']['first']} (first adapter)."
     )
-    return f"{words}\n\n" + "\n".join(lines)
+    return f"{words}\n\n" + table(["denoiser", *ends["seeds"], "mean"], rows)
 
 
 def arms_table(found: dict[str, Any]) -> str:
-    rows = [f"| {arm['arm']} | {arm['loss']:.3f} |" for arm in found["arms"]]
-    return "| arm | loss, last 30 of 60 steps |\n|---|---:|\n" + "\n".join(rows)
+    rows = [[arm["arm"], f"{arm['loss']:.3f}"] for arm in found["arms"]]
+    return table(["arm", "loss, last 30 of 60 steps"], rows)
 
 
 def figures(found: dict[str, Any]) -> str:
@@ -216,7 +199,7 @@ def figures(found: dict[str, Any]) -> str:
         f"{found['hours']} hours.",
         "![Loss by step](adapter.svg)",
     ]
-    for key, title, table in (
+    for key, title, shown in (
         ("infill", "Nats per hidden token", nats_table),
         ("fills", "What the sampler writes", fills_table),
         ("domain", "A new domain", domain_table),
@@ -224,7 +207,7 @@ def figures(found: dict[str, Any]) -> str:
         ("arms", "Arms", arms_table),
     ):
         if key in found:
-            parts += [f"### {title}", table(found)]
+            parts += [f"### {title}", shown(found)]
     return "\n\n".join(parts)
 
 
@@ -234,13 +217,10 @@ def main() -> None:
     parser.add_argument("--about", nargs=2, metavar=("COMMIT", "MACHINE"), default=("", ""))
     args = parser.parse_args()
     if args.gather:
-        RESULTS.write_text(json.dumps(gather(args.gather, *args.about), indent=1) + "\n", "utf-8")
-    found = json.loads(RESULTS.read_text("utf-8"))
+        write_json(ADAPTER, gather(args.gather, *args.about))
+    found = json.loads(ADAPTER.read_text("utf-8"))
     picture(found)
-    page = PAGE.read_text("utf-8")
-    before, rest = page.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n{figures(found)}\n{END}{after}", "utf-8")
+    PAGE.write_text(placed(PAGE.read_text("utf-8"), "figures", figures(found)), "utf-8")
 
 
 if __name__ == "__main__":

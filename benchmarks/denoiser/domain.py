@@ -1,6 +1,6 @@
 """What a quarter of an hour of `remask adapt` does for a domain that the adapter never saw.
 
-    python benchmarks/domain.py --data CORPUS --only REGEX --out FOLDER [--adapter FILE] [--json]
+    python benchmarks/denoiser/domain.py --data CORPUS --only REGEX --out FOLDER [--json]
 
 The prompts with conversations that REGEX finds (by name or text; for the shipped adapter those that
 its training left out) are the domain: 150 of them are trained on, 50 others measure. Forgetting is

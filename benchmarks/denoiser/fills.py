@@ -1,33 +1,42 @@
-"""What is written into held-out prompts: fills of the shipped sampler beside samples of the base.
+"""How well adapters fill held-out prompts, and what is written into them.
 
-    python benchmarks/fills.py --data CORPUS [--adapter FILE] [--prompts 60] [--tokens 8] [--json]
+    python benchmarks/denoiser/fills.py nats --data CORPUS [--adapter FILE] [--what "span 4" …]
+    python benchmarks/denoiser/fills.py nats --data CORPUS --base local:FOLDER --adapter FILE
+    python benchmarks/denoiser/fills.py texts --data CORPUS [--adapter FILE] [--tokens 8] [--show 9]
 
-A span of each prompt is hidden and filled once, with its conversations as context. `base` draws
-from the frozen base left to right, which sees the left side only; `best of 8` keeps of eight draws
-the one whose fill and right side the base finds most probable. Columns: nats per token of the fill
-and the 24 tokens right of it under the frozen base (lower is better), chrF against the text that
-stood there, different word pairs over all pairs, fills with a word twice in a row (neighbours
-included), and word pairs that also stand in the conversations. Held out as in infill.py.
+CORPUS: a folder of prompts with examples (docs/adapt.md). Held out are the same prompts that
+`remask adapt --held-out 120` holds out of the same corpus; --leave-out as there.
+
+nats: per hidden token, against the base left to right. Lower is better.
+
+texts: fills of the shipped sampler beside samples of the base. A span of each prompt is hidden and
+filled once, with its conversations as context. `base` draws from the frozen base left to right,
+which sees the left side only; `best of 8` keeps of eight draws the one whose fill and right side
+the base finds most probable. Columns: nats per token of the fill and the 24 tokens right of it
+under the frozen base (lower is better), chrF against the text that stood there, different word
+pairs over all pairs, fills with a word twice in a row (neighbours included), and word pairs that
+also stand in the conversations.
 """
 
 import argparse
 import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import mean
+from typing import Any
 
 import sacrebleu
 import torch
 
 from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.build import EmbeddedDenoiser
+from remask.dlm.build import EmbeddedDenoiser, find_base
 from remask.dlm.canvas import settle
 from remask.dlm.layout import Layout
 from remask.dlm.training.batches import fitting
-from remask.dlm.training.corpus import hold_out, read_cases
-from remask.dlm.training.held_out import CONTEXT_TOKENS
+from remask.dlm.training.corpus import Case, hold_out, read_cases
+from remask.dlm.training.held_out import CONTEXT_TOKENS, WHATS, measure
 from remask.ids import rng_for, seed_for
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
@@ -53,12 +62,51 @@ class Gap:
 Fill = Callable[[Gap], str]
 
 
-def gaps(data: Path, leave_out: str, held_out: int, prompts: int, tokens: int) -> list[Gap]:
+def held_out_options(parser: argparse.ArgumentParser) -> None:
+    """What `held_out` reads."""
+    parser.add_argument("--data", type=Path, required=True, metavar="CORPUS")
+    parser.add_argument("--leave-out", default="", metavar="REGEX")
+    parser.add_argument("--held-out", type=int, default=120)
+    parser.add_argument("--prompts", type=int, default=60, help="of those, the first so many")
+    parser.add_argument("--threads", type=int, default=1)
+
+
+def held_out(args: argparse.Namespace) -> tuple[list[Case], list[Case]]:
+    """Prompts to train on, and the first of those held out of training."""
+    cases, held = hold_out(read_cases([args.data], args.leave_out), args.held_out)
+    return cases, held[: args.prompts]
+
+
+# -- nats -----------------------------------------------------------------------------------------
+
+
+def nats_of(args: argparse.Namespace) -> dict[str, Any]:
+    base = find_base(args.base, args.revision, device="cpu")
+    adapted = load_adapter(base.backbone, args.adapter, base.family)
+    found, held = {}, held_out(args)[1]
+    for what in args.what:
+        nats = measure(base.backbone, adapted, held, what)
+        if nats is None:
+            continue
+        found[what] = asdict(nats)
+        if not args.json:
+            print(
+                f"{what:10} dlm {nats.dlm:.3f}  in one step {nats.dlm_parallel:.3f}  base "
+                f"{nats.base_left:.3f}  no traces {nats.no_traces:.3f}  first {nats.first:.3f}  "
+                f"n {nats.n}",
+                flush=True,
+            )
+    return found
+
+
+# -- texts ----------------------------------------------------------------------------------------
+
+
+def gaps(held: Sequence[Case], tokens: int) -> list[Gap]:
     base = load_base()
     layout = Layout(base, load_adapter(base).family)
-    _, held = hold_out(read_cases([data], leave_out), held_out)
     found = []
-    for case in held[:prompts]:
+    for case in held:
         rng = rng_for(0, "fills", case.id)
         ids, ranges = base.encode_spans(case.prompt)
         if len(ids) < tokens + 4:
@@ -169,20 +217,8 @@ def columns(
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--adapter", type=Path, default=SHIPPED)
-    parser.add_argument("--leave-out", default="", metavar="REGEX")
-    parser.add_argument("--held-out", type=int, default=120)
-    parser.add_argument("--prompts", type=int, default=60, help="of those, the first so many")
-    parser.add_argument("--tokens", type=int, default=8, help="of the span")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--show", type=int, default=0, help="print the first so many fills")
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    cases = gaps(args.data, args.leave_out, args.held_out, args.prompts, args.tokens)
+def texts_of(args: argparse.Namespace) -> dict[str, Any]:
+    cases = gaps(held_out(args)[1], args.tokens)
     ways, judge = fillers(args.adapter)
     found = {}
     for name, fill in ways.items():
@@ -194,6 +230,25 @@ def main() -> None:
             print(f"{name:22} {row}", flush=True)
             for gap, text in list(zip(cases, fills, strict=True))[: args.show]:
                 print(f"    …{gap.left[-40:]!r} [{text}] {gap.right[:40]!r}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("part", choices=("nats", "texts"))
+    held_out_options(parser)
+    parser.add_argument("--adapter", type=Path, default=SHIPPED)
+    parser.add_argument("--base", default="embedded", help="of nats, as of remask adapt")
+    parser.add_argument("--revision", help="of nats, as of remask adapt")
+    parser.add_argument("--what", choices=list(WHATS), nargs="+", default=list(WHATS))
+    parser.add_argument("--tokens", type=int, default=8, help="of the span of texts")
+    parser.add_argument("--show", type=int, default=0, help="print the first so many texts")
+    parser.add_argument("--json", action="store_true", help="print one line of JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    found = nats_of(args) if args.part == "nats" else texts_of(args)
     if args.json:
         print(json.dumps(found))
 

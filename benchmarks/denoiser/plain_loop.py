@@ -35,14 +35,11 @@ class Plain:
     """A Reading that reuses nothing."""
 
     reading: RegionReading | FullReading
+    drift = Drift()  # nothing is approximated
 
     @property
     def identity(self) -> str:
         return f"plain/{self.reading.identity}"
-
-    @property
-    def drift(self) -> Drift:
-        return Drift()
 
     def front(self, length: int) -> int:
         return self.reading.front(length)

@@ -2,7 +2,7 @@
 
     python benchmarks/denoiser/steps.py --data FOLDER [--tasks NAME …] [--rounds 6]
 
---data as for search.py; only train.jsonl and validation.jsonl are opened. Writes
+--data as for search/run.py; only train.jsonl and validation.jsonl are opened. Writes
 benchmarks/results/steps.json after each task, in which tasks that are not named keep their figures;
 then docs/steps.svg and the tables between the marks in docs/steps.md. `--tasks` without a name only
 draws these again. Seconds are processor seconds of one thread, so that other work on the machine

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -50,7 +49,8 @@ def random_edits(lab: Lab) -> None:
     Masks, lengths, guard, plan and acceptance are remask's; `blame` needs probabilities and drops
     out.
     """
-    words = RandomWords(load_base())
+    base = load_base()
+    words = RandomWords(base, frequent_words(base))
     search_with(lab, make_proposer(lab.config, lab.start, words, lab.bench.labels), lab.seed)
 
 
@@ -69,42 +69,13 @@ def search_with(lab: Lab, proposer: Proposer, seed: int) -> None:
             lab.report(state.prompt(event.id).text)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class RandomWords:
-    """A Denoiser that reads nothing; its fills have as many tokens as the holes, at most.
-
-    The words are the first of the vocabulary, which are the frequent ones, that the model itself
-    takes for whole: pieces such as " dri" would make the control weaker than chance.
-    """
+    """A Denoiser that reads nothing; its fills have so many words a token of the holes."""
 
     backbone: Backbone
-
-    @cached_property
-    def words(self) -> tuple[str, ...]:
-        """Words of one token, in the order of the vocabulary."""
-        texts = self.backbone.tokenizer.decode_batch([[i] for i in range(self.backbone.size)])
-        tokens: dict[str, int] = {}
-        for token, text in enumerate(texts):
-            word = text.strip()
-            if text.startswith(" ") and word.isalpha() and word.isascii() and len(word) > 1:
-                tokens.setdefault(word, token)
-        frequent = dict(list(tokens.items())[:WORDS])
-        letters = torch.tensor([text[:1].isalpha() for text in texts])
-        going_on = self._followed(list(frequent.values()), letters)
-        return tuple(w for w, p in zip(frequent, going_on, strict=True) if p < PIECE)
-
-    def _followed(self, tokens: Sequence[int], by: Tensor) -> list[float]:
-        """The probability that a token of `by` (V,) bool follows each of `tokens`."""
-        backbone = self.backbone
-        start = torch.tensor([backbone.encode("Use the word")])
-        _, past = backbone.read(start, torch.ones_like(start, dtype=torch.bool))
-        found: list[float] = []
-        for begin in range(0, len(tokens), CHUNK):
-            ids = torch.tensor(tokens[begin : begin + CHUNK])[:, None]
-            hidden = backbone.read_hidden(ids, torch.ones_like(ids, dtype=torch.bool), past)
-            chance = backbone.logits(hidden[:, -1]).softmax(-1)
-            found += chance[:, by].sum(1).tolist()
-        return found
+    words: Sequence[str]
+    rate: float = 1.0
 
     def count(self, text: str) -> int:
         return len(self.backbone.encode(text))
@@ -122,6 +93,35 @@ class RandomWords:
             for i, canvas in enumerate(canvases)
         ]
 
-    def _words(self, n: int, seed: int, *path: int) -> str:
-        chosen = rng_for(seed, "words", *path).integers(0, len(self.words), n)
+    def _words(self, tokens: int, seed: int, *path: int) -> str:
+        size = round(self.rate * tokens)
+        chosen = rng_for(seed, "words", *path).integers(0, len(self.words), size)
         return " ".join(self.words[i] for i in chosen)
+
+
+def frequent_words(backbone: Backbone) -> list[str]:
+    """Words of one token: the first of the vocabulary, which are the frequent ones, that the model
+    itself takes for whole. Pieces such as " dri" would make the control weaker than chance."""
+    texts = backbone.tokenizer.decode_batch([[i] for i in range(backbone.size)])
+    tokens: dict[str, int] = {}
+    for token, text in enumerate(texts):
+        word = text.strip()
+        if text.startswith(" ") and word.isalpha() and word.isascii() and len(word) > 1:
+            tokens.setdefault(word, token)
+    frequent = dict(list(tokens.items())[:WORDS])
+    letters = torch.tensor([text[:1].isalpha() for text in texts])
+    going_on = _followed(backbone, list(frequent.values()), letters)
+    return [w for w, p in zip(frequent, going_on, strict=True) if p < PIECE]
+
+
+def _followed(backbone: Backbone, tokens: Sequence[int], by: Tensor) -> list[float]:
+    """The probability that a token of `by` (V,) bool follows each of `tokens`."""
+    start = torch.tensor([backbone.encode("Use the word")])
+    _, past = backbone.read(start, torch.ones_like(start, dtype=torch.bool))
+    found: list[float] = []
+    for begin in range(0, len(tokens), CHUNK):
+        ids = torch.tensor(tokens[begin : begin + CHUNK])[:, None]
+        hidden = backbone.read_hidden(ids, torch.ones_like(ids, dtype=torch.bool), past)
+        chance = backbone.logits(hidden[:, -1]).softmax(-1)
+        found += chance[:, by].sum(1).tolist()
+    return found

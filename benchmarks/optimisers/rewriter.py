@@ -12,7 +12,7 @@ from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
 from remask.ports import Drop, Proposal
 from remask.prompt import Prompt
-from remask.propose import guard
+from remask.propose.guard import Gram, ngrams, objection
 from remask.propose.select_traces import select
 from remask.types import Trace
 
@@ -104,8 +104,8 @@ class Rewriter:
         written = self.writer.write(ask, n, seed, begun=BEGUN, ended=lambda text: '"' in text)
         texts = map(instruction, written)
         say = self.lab.bench.answer
-        own = guard.ngrams(say.replace("{label}", label) for label in self.lab.bench.labels)
-        untrusted = guard.ngrams(x for t in context for x in (t.query, t.desired or "")) - own
+        own = ngrams(say.replace("{label}", label) for label in self.lab.bench.labels)
+        untrusted = ngrams(x for t in context for x in (t.query, t.desired or "")) - own
         return [
             self._proposal(parent, text, untrusted, tuple(t.id for t in context))
             for text in dict.fromkeys(texts)
@@ -116,7 +116,7 @@ class Rewriter:
         return ()
 
     def _proposal(
-        self, parent: Prompt, text: str, untrusted: frozenset[guard.Gram], traces: tuple[str, ...]
+        self, parent: Prompt, text: str, untrusted: frozenset[Gram], traces: tuple[str, ...]
     ) -> Proposal:
         prompt, whole = Prompt(text), len(parent.text)
         growth = self.lab.config.search.max_growth
@@ -127,7 +127,7 @@ class Rewriter:
             edits=((0, whole, text),),
             traces=traces,
             logp=0.0,
-            objection=guard.objection(prompt, self.lab.start, untrusted, parent, max_growth=growth),
+            objection=objection(prompt, self.lab.start, untrusted, parent, max_growth=growth),
         )
 
 

@@ -17,12 +17,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from benchmarks.optimisers import NAMES
-from benchmarks.record import DOCS, RESULTS, ROOT, placed, table
+from benchmarks.record import DOCS, RESULTS, ROOT, placed, table, write_svg
 from benchmarks.search.bootstrap import Difference, Table, calls_to_share, difference, spread
 from benchmarks.search.cells import unpack
-from benchmarks.search.chart import chart
 
 BEGIN = "<!-- search:begin -->"
 PRIMARY = (("remask", "random_edits"), ("remask", "few_shot"))  # fixed before the grid was run
@@ -35,6 +35,10 @@ BESIDE = (
 ENDPOINT = {name for pair in PRIMARY for name in pair}
 BASELINE = {"remask", "nothing"}  # beside optimisers that are played on a part of the grid
 SAME = ("remask", "remask_again")  # A/A: what a difference of nothing looks like
+COLOURS = (
+    "#0b7285", "#3bc9db", "#e8590c", "#5f3dc4", "#2b8a3e", "#c2255c", "#1864ab", "#868e96",
+    "#212529", "#82c91e",
+)  # fmt: skip
 BEHIND = "Optimisers that were played on fewer seeds, and remask on the same:"
 Rows = list[dict[str, Any]]
 
@@ -158,6 +162,23 @@ def compared(scores: dict[str, dict[str, Table]], where: str) -> list[str]:
     return out
 
 
+def drawn(curves: dict[str, dict[int, float]]) -> Figure:
+    """Score in points over target calls, on a logarithmic axis; names beside it, the best first."""
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    last = max(next(iter(curves.values())))
+    for i, (name, curve) in sorted(enumerate(curves.items()), key=lambda c: -c[1][1][last]):
+        label = f"{NAMES[name]} ({curve[last]:.1f})"
+        axes.plot(list(curve), list(curve.values()), color=COLOURS[i % len(COLOURS)], label=label)
+    axes.set_xscale("log")
+    axes.set_xticks(list(curve), labels=map(str, curve))
+    axes.minorticks_off()
+    axes.set(xlabel="target calls", ylabel="score on withheld rows")
+    axes.grid(axis="y", color="#dee2e6")
+    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, labelcolor="linecolor")
+    return figure
+
+
 def main() -> None:
     arg = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -169,8 +190,7 @@ def main() -> None:
     if not args.results.is_file():
         raise SystemExit(f"{args.results}: no results; run benchmarks/search/run.py first")
     block, curves = report(json.loads(args.results.read_text("utf-8")))
-    picture = args.page.parent / "search.svg"
-    picture.write_text(chart({NAMES[name]: curve for name, curve in curves.items()}), "utf-8")
+    write_svg(drawn(curves), args.page.parent / "search.svg")
     for path, place in ((args.readme, "docs/search.svg"), (args.page, "search.svg")):
         text = path.read_text("utf-8")
         if path == args.page or BEGIN in text:

@@ -1,6 +1,6 @@
 """The whole way on a task of Inspect: protocol proven here, quality unproven.
 
-    python benchmarks/desk.py --seeds 0 1 2 --controls 0 --json benchmarks/results/desk.json
+    python benchmarks/tasks/desk.py --seeds 0 1 2 --controls 0 --json benchmarks/results/desk.json
 
 An agent on the loopback (examples/inspect) closes hard cases wrongly unless its policy mentions a
 paper. The papers are named in the reviewer's words alone, the explanations of the scores. remask
@@ -10,31 +10,30 @@ task of Inspect over HTTP. It proves nothing about a capable model: see docs/ins
 """
 
 import argparse
-import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
+sys.path.insert(0, str(Path(__file__).parents[2] / "examples" / "inspect"))
+
+from desk import POLICY
+from loopback import Loopback, Message, call, say
+
+from benchmarks.optimisers.remask import RandomWords
+from benchmarks.record import ROOT, made_by, write_json
 from remask import optimize
 from remask.api.build_proposer import make_proposer
 from remask.config import make_config
-from remask.ids import rng_for
 from remask.models.backbone.builtin_weights import load_base
-from remask.ports import Canvas, Context, Denoiser, Fill, Hole
+from remask.ports import Denoiser
 from remask.prompt import Prompt
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "inspect"
-sys.path.insert(0, str(EXAMPLE))
-from desk import POLICY  # noqa: E402
-from loopback import Loopback, Message, call, say  # noqa: E402
-
-TASK = f"{EXAMPLE / 'desk.py'}@desk"
+TASK = f"{ROOT / 'examples' / 'inspect' / 'desk.py'}@desk"
 PAPERS = ("receipt", "warranty", "invoice", "voucher", "serial")
 WORDS_PER_TOKEN = 0.75  # rough, for English
 CANDIDATES, ROUNDS = 12, 3
@@ -55,28 +54,12 @@ def names_a_paper(policy: str) -> bool:
     return not set(PAPERS).isdisjoint(re.findall(r"\w+", policy.lower()))
 
 
-class RandomWords:
-    """The control: a denoiser that fills each hole with random English words of that length."""
-
-    def __init__(self) -> None:
-        base = load_base()
-        words = {base.decode([i]) for i in range(base.size)}
-        self.words = sorted(w.strip() for w in words if re.fullmatch(r" [a-z]{3,}", w))
-        self._count = base.encode
-
-    def count(self, text: str) -> int:
-        return len(self._count(text))
-
-    def infill(self, context: Context, canvases: Sequence[Canvas], seed: int) -> list[Fill]:
-        rng = rng_for(seed, "random words")
-        return [
-            Fill(tuple(self._text(rng, p.tokens) for p in canvas if isinstance(p, Hole)), 0.0)
-            for canvas in canvases
-        ]
-
-    def _text(self, rng: Any, tokens: int) -> str:
-        size = round(WORDS_PER_TOKEN * tokens)
-        return " ".join(self.words[i] for i in rng.integers(len(self.words), size=size))
+def random_words() -> RandomWords:
+    """The control: each hole is filled with random English words of its length."""
+    base = load_base()
+    every = (base.decode([i]) for i in range(base.size))
+    words = sorted({text.strip() for text in every if re.fullmatch(r" [a-z]{3,}", text)})
+    return RandomWords(base, words, WORDS_PER_TOKEN)
 
 
 def chance(seeds: int, candidates: int = CANDIDATES, rounds: int = ROUNDS) -> float:
@@ -84,7 +67,7 @@ def chance(seeds: int, candidates: int = CANDIDATES, rounds: int = ROUNDS) -> fl
     win. No model is called, so many seeds can be looked at."""
     config = make_config({"prompt": POLICY, "search": {"candidates": candidates}}, "control")
     start = Prompt.parse(POLICY)
-    proposer = make_proposer(config, start, RandomWords())
+    proposer = make_proposer(config, start, random_words())
     found = 0
     for seed in range(seeds):
         drawn = (proposer.propose(start, (), candidates, 1000 * seed + r) for r in range(rounds))
@@ -135,12 +118,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write the figures")
     options = parser.parse_args()
     os.environ.setdefault("LOOPBACK_API_KEY", "none")
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    about = made_by(__file__)
     share = chance(options.chance)
     print(f"random word edits name a paper in {share:.3f} of {options.chance} seeds", flush=True)
     found: dict[str, Any] = {
-        "command": " ".join(sys.argv),
-        "commit": commit.strip(),
+        **about,
         "chance": {"seeds": options.chance, "share": share},
         "embedded": [],
         "random": [],
@@ -148,13 +130,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, seeds in (("embedded", options.seeds), ("random", options.controls)):
             for seed in seeds:
-                dlm = "embedded" if name == "embedded" else RandomWords()
+                dlm = "embedded" if name == "embedded" else random_words()
                 row = play(seed, dlm, Path(folder) / f"{name}-{seed}")
                 found[name].append(row)
                 print(name, {k: v for k, v in row.items() if k != "prompt"}, flush=True)
                 if options.json:
-                    text = json.dumps(found, indent=1, ensure_ascii=False)
-                    options.json.write_text(text + "\n")
+                    write_json(options.json, found)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ the environment variable that holds it.
 """
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
@@ -34,7 +34,10 @@ def _role(value: Any) -> Any:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    # No namespace is protected: pydantic before 2.10 warns of every field called model_….
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, protected_namespaces=()
+    )
 
 
 class DataConfig(Section):
@@ -47,7 +50,7 @@ class DataConfig(Section):
     input: str = "{input}"  # template over columns: the user message
     expected: str = "label"  # column of the right answer; "" where there is none
     split: str = ""  # column that says train, validation or test
-    role: Literal["system", "user"] = "system"  # the message that the prompt is; docs/promptfoo.md
+    role: Literal["system", "user"] = "system"  # the message that the prompt is
     fractions: tuple[float, float, float] = (0.25, 0.25, 0.5)
     queries: Annotated[int, Field(ge=12, le=1000)] | None = None  # no file: the target writes them
 
@@ -244,25 +247,26 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"not valid TOML: {error}", path) from None
     base = path.resolve().parent
+
+    def place(where: Any, key: str, found: Callable[[str, Path], str]) -> None:
+        if isinstance(where, dict) and isinstance(where.get(key), str) and where[key]:
+            where[key] = found(where[key], base)
+
     for key in ("path", "train", "validation", "test"):
-        if isinstance(values.get("data"), dict) and isinstance(values["data"].get(key), str):
-            values["data"][key] = str(base / values["data"][key])
+        place(values.get("data"), key, _below)
+    place(values.get("dlm"), "model", placed)
+    place(values.get("dlm"), "adapter", _below)
+    place(values.get("task"), "name", placed_task)
+    place(values, "prompt", lambda prompt, base: read_prompt(base / prompt))
+    place(values, "run_dir", _below)
     refine = values.get("refine")
     if isinstance(refine, dict) and isinstance(refine.get("traces"), list):
         refine["traces"] = [str(base / str(file)) for file in refine["traces"]]
-    dlm = values.get("dlm")
-    if isinstance(dlm, dict) and isinstance(dlm.get("model"), str):
-        dlm["model"] = placed(dlm["model"], base)
-    if isinstance(dlm, dict) and isinstance(dlm.get("adapter"), str) and dlm["adapter"]:
-        dlm["adapter"] = str(base / dlm["adapter"])
-    task = values.get("task")
-    if isinstance(task, dict) and isinstance(task.get("name"), str):
-        task["name"] = placed_task(task["name"], base)
-    if isinstance(values.get("prompt"), str):
-        values["prompt"] = read_prompt(base / values["prompt"])
-    if isinstance(values.get("run_dir"), str):
-        values["run_dir"] = str(base / values["run_dir"])
     return values
+
+
+def _below(place: str, base: Path) -> str:
+    return str(base / place)
 
 
 def placed(model: str, base: Path) -> str:

@@ -15,7 +15,17 @@
 Messages are one sentence that carries the value and says what to do.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+# Which extra of remask brings a package that the core does without.
+EXTRAS = {
+    **dict.fromkeys(("torch", "transformers", "tokenizers", "safetensors", "gguf"), "local"),
+    "openai": "openai",
+    "inspect_ai": "inspect",
+    "yaml": "promptfoo",
+}
 
 
 class RemaskError(Exception):
@@ -82,3 +92,18 @@ class RunBusy(RemaskError):
     """Another process works on this run directory."""
 
     exit_code = 4
+
+
+@contextmanager
+def name_missing_extra() -> Iterator[None]:
+    """Where an optional package cannot be imported, raise a BackendError that names its extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in EXTRAS:
+            raise
+        raise BackendError(
+            f"this needs the package {package}, which is not installed; "
+            f"run: pip install 'remask[{EXTRAS[package]}]'"
+        ) from None

@@ -152,8 +152,8 @@ class Sourced:
 
 
 @dataclass(frozen=True, slots=True)
-class TracesRead:
-    """What was made of the files of conversations (`refine`). Comes before Started."""
+class ConversationCounts:
+    """What was made of the files of conversations."""
 
     records: int
     rejected: int  # things that are no usable record
@@ -162,7 +162,14 @@ class TracesRead:
     held: int  # traces that candidates are measured on
     sealed: int  # traces that neither sees, for the test
     redacted: bool
-    secrets: tuple[tuple[str, int], ...]  # (label, how many different ones were replaced)
+    secrets: Mapping[str, int]  # different ones that were replaced, by label
+
+
+@dataclass(frozen=True, slots=True)
+class TracesRead:
+    """The files of conversations are read (`refine`). Comes before Started."""
+
+    counts: ConversationCounts
     notes: tuple[str, ...]  # sentences for the user
     metric: str = ""  # what scores the sealed rows; "" where no target is asked
 
@@ -190,6 +197,8 @@ def encode(event: Event) -> dict[str, Any]:
 
 def decode(data: Mapping[str, Any]) -> Event:
     fields = {k: _frozen(v) for k, v in data.items() if k != "kind"}
+    if data["kind"] == TracesRead.__name__:
+        fields["counts"] = ConversationCounts(**fields["counts"])
     return KINDS[data["kind"]](**fields)
 
 

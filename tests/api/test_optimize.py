@@ -14,10 +14,7 @@ from remask.runs.store import Store
 
 
 def play(run_dir: Path, oracle: Oracle | None = None, **more: object) -> remask.Result:
-    settings = {
-        "data": {"split": "split"},
-        "search": {"maskers": ["insert", "sentence", "whole"]},
-    }
+    settings = {"data": {"split": "split"}, "search": {"maskers": ["insert", "sentence", "whole"]}}
     arguments = {"target": oracle or Oracle(), "dlm": Phrases(), "settings": settings, **more}
     return remask.optimize("Name it. Be brief.", rows(), run_dir=run_dir, **arguments)
 

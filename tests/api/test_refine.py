@@ -16,7 +16,7 @@ import remask
 from fakes.colours import Phrases
 from fakes.server import Body, Handler, Server, completion
 from remask.cli import main
-from remask.data.prompt_traces import _spread, gather
+from remask.data.prompt_traces import gather
 from remask.errors import ConfigError, TargetRefused
 from remask.events import Event, Started, State, Stopped, fold
 from remask.ports import Context, Fill, Hole, Proposal, written
@@ -27,15 +27,7 @@ from remask.runs.budget import Spend
 from remask.runs.result import Evidence, RefinedEdit
 from remask.runs.store import Store
 from remask.sanitize import words
-from remask.search.likelihood import (
-    CONTROL,
-    PANELS,
-    Loop,
-    _Windows,
-    gains,
-    panels,
-    refinements,
-)
+from remask.search.likelihood import CONTROL, PANELS, Loop, gains, panels, refinements
 from remask.types import Feedback, Trace
 
 START = Prompt("Name it. Be brief.")
@@ -148,7 +140,8 @@ def test_a_loop_that_was_cut_goes_on_with_the_same_events(cut: int) -> None:
     events, _, _ = play()
     state = fold(events[:cut])
     read, kept = [trace(i) for i in range(8)], [trace(i, "Colours!") for i in range(8, 16)]
-    rest = refinements(state, START, read, kept, LOOP, proposer(Listener()), Listener(), 0, select)
+    made = proposer(Listener())
+    rest = refinements(state, START, read, kept, LOOP, made, Listener(), 0, select)
     whole = [*events[:cut], *(event for event in rest if event not in events[:cut])]
     assert whole == events
 
@@ -212,15 +205,21 @@ def remask_rng() -> Any:
 
 
 @given(st.lists(st.integers(0, 60), min_size=2, max_size=12), st.integers(1, 40))
-def test_windows_hold_every_span_once(cuts: list[int], stretch: int) -> None:
+def test_a_scorer_reads_every_span_once_and_no_text_twice(cuts: list[int], stretch: int) -> None:
+    class Windows(Listener):
+        def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> Any:
+            windows.append((text, [text[a:b] for a, b in spans[:-1]]))
+            return super().score(context, text, spans)
+
+    windows: list[tuple[str, list[str]]] = []
     text = " ".join(f"word{i}" for i in range(61 * stretch))
-    places = sorted(set(cuts))
-    edges = [place * 6 * stretch for place in places]
+    edges = [place * 6 * stretch for place in sorted(set(cuts))]
     spans = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False)]
-    found = [part[a:b] for part, inside in _Windows.of(text, spans).parts for a, b in inside]
-    assert found == [text[a:b] for a, b in spans]
-    total = sum(len(part) for part, _ in _Windows.of(text, spans).parts)
-    assert total <= len(text)
+    cut = proposal(*((a, b, "") for a, b in spans), start=Prompt(text))  # nothing new is scored
+    gains(Windows(), [], Listener().count, Prompt(text), [cut])
+    read = [(part, inside) for part, inside in windows if inside]
+    assert [word for _, inside in read for word in inside] == [text[a:b] for a, b in spans]
+    assert sum(len(part) for part, _ in read) <= len(text)
 
 
 def test_where_new_texts_stand() -> None:
@@ -242,9 +241,8 @@ def test_numbers_stay_unless_they_are_freed() -> None:
         recipe = Recipe(("insert",), 4, 400, 3.0)
         made = DiffusionProposer(start, Liar(), recipe)
         some = [trace(i) for i in range(8)]
-        state = fold(
-            refinements(State(), start, some[:4], some[4:], loop, made, Listener(), 0, select)
-        )
+        halves = some[:4], some[4:]
+        state = fold(refinements(State(), start, *halves, loop, made, Listener(), 0, select))
         return {rejected.reason for rejected in state.rejections}
 
     assert refused(free=False) == {"new number: 48"}
@@ -327,14 +325,19 @@ def test_ratings_without_a_scale_are_named(tmp_path: Path) -> None:
     assert [t.score for t in declared.traces] == [1.0, 0.25]
 
 
-def test_of_many_sources_none_has_more_than_a_hundredth() -> None:
-    sources = [f"s{i}" for i in range(200)] + ["loud"] * 100 + [""] * 100
-    drawn = [(i, (replace(trace(i), source=name), "")) for i, name in enumerate(sources)]
-    kept, dropped = _spread(drawn)
-    counts = Counter(one.source for _, (one, _) in kept)
+def test_of_many_sources_none_has_more_than_a_hundredth(tmp_path: Path) -> None:
+    def sources(names: Sequence[str]) -> tuple[Counter[str], list[str]]:
+        lines = [line(i, session_id=name) for i, name in enumerate(names)]
+        found = gather("Name it.", [save(tmp_path / "a.jsonl", lines)])
+        return Counter(one.source for one in found.traces), list(found.notes)
+
+    many = [f"s{i}" for i in range(200)] + ["loud"] * 100 + [""] * 100
+    counts, notes = sources(many)
     assert counts["loud"] == 4 == 400 // 100 and counts[""] == 100, "an unknown source is no source"
-    assert len(counts) == 202 and (len(kept), dropped) == (304, 96)
-    assert _spread(drawn[150:]) == (drawn[150:], 0), "of few sources all are read"
+    assert len(counts) == 202 and counts.total() == 304
+    assert any(note.startswith("96 conversations of sources") for note in notes)
+    few = many[150:]
+    assert sources(few)[0] == Counter(few), "of few sources all are read"
 
 
 def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""benchmarks/adapter_report.py: what searches with this adapter and another differ by."""
+"""benchmarks/denoiser/adapter_report.py: what searches with this adapter and another differ by."""
 
 import json
 from pathlib import Path

@@ -335,11 +335,11 @@ def test_embedded_models_play_a_control(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_random_words_are_whole() -> None:
-    from benchmarks.optimisers.remask import RandomWords
+    from benchmarks.optimisers.remask import RandomWords, frequent_words
     from remask.models.backbone.builtin_weights import load_base
     from remask.ports import Hole
 
-    words = RandomWords(load_base())
+    words = RandomWords(load_base(), frequent_words(load_base()))
     assert not {"dri", "coff", "fro"} & set(words.words) and "answer" in words.words
     (fill,) = words.infill((), [("Say ", Hole("it", 4), ".", Hole("x", 0))], 1)
     assert len(fill.texts[0].split()) == 4 and fill.texts[1] == ""

@@ -146,34 +146,30 @@ TESTS = """tests:
   - {vars: {thing: rose, split: train}, assert: [{type: equals, value: red}]}
   - {vars: {thing: sky, split: validation}, assert: [{type: equals, value: blue}]}
   - vars: {thing: snow, split: test}
-    threshold: 0.6
     assert:
-      - {type: icontains, value: white, weight: 2}
-      - {type: not-contains, value: "{% raw %}{%{% endraw %}"}
+      - {type: icontains, value: white}
+      - {type: contains, value: "{% raw %}{%{% endraw %}"}
 """
-SYSTEM = """prompts:
-  - '[{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Of {{thing}}?"}]'
-"""
-USER = "prompts: ['The colour of {{thing}}.']\n"
 
 
-@pytest.mark.parametrize(("prompts", "role"), [(SYSTEM, "system"), (USER, "user")])
-def test_a_promptfoo_run_comes_back_with_its_own_assertions(
-    tmp_path: Path, prompts: str, role: str
-) -> None:
+@pytest.mark.parametrize("role", ["system", "user"])
+def test_a_promptfoo_run_comes_back_with_its_own_assertions(tmp_path: Path, role: str) -> None:
     source = tmp_path / "promptfooconfig.yaml"
-    source.write_text(prompts + TESTS)
-    config = read(str(source), {"split_column": "split", "target": "openai:tiny"}).config
+    source.write_text(TESTS)
+    prompt = tmp_path / "prompt.md"
+    prompt.write_text("The colour of {{thing}}.")
+    flags = {"data": str(source), "input": "thing", "split_column": "split", "target": "openai:t"}
+    made = read(str(prompt), flags).config
+    config = made.model_copy(update={"data": made.data.model_copy(update={"role": role})})
     with open_job(config) as job:
         begin(tmp_path / "run", job.record, config.prompt)
-    made = tmp_path / "check" / source.name
-    assert remask("export", tmp_path / "run", "-o", made).exit_code == 0
-    chat = json.loads((made.parent / "after.json").read_text())
+    made_file = tmp_path / "check" / source.name
+    assert remask("export", tmp_path / "run", "-o", made_file).exit_code == 0
+    chat = json.loads((made_file.parent / "after.json").read_text())
     assert chat[0] == {"role": role, "content": config.prompt}
-    (test,) = json.loads((made.parent / "tests.json").read_text())
+    (test,) = json.loads((made_file.parent / "tests.json").read_text())
     assert test["vars"]["thing"] == "snow"
-    assert test["threshold"] == 0.6
     assert test["assert"] == [
-        {"type": "icontains", "value": "white", "weight": 2},
-        {"type": "not-contains", "value": "{% raw %}{%{% endraw %}"},
+        {"type": "icontains", "value": "white"},
+        {"type": "contains", "value": "{% raw %}{%{% endraw %}"},
     ]

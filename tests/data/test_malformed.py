@@ -42,7 +42,7 @@ LINES: dict[str, tuple[bytes, str | None]] = {
     "text_behind": (GOOD + b" // done", "malformed JSON (extra data"),
     "nan": (GOOD[:-1] + b',"score":NaN}', "NaN is not a JSON number"),
     "infinity": (GOOD[:-1] + b',"score":-Infinity}', "-Infinity is not a JSON number"),
-    "huge_float": (GOOD[:-1] + b',"score":1e999}', "a number is too large"),
+    "huge_float": (GOOD[:-1] + b',"score":1e999}', "the number 1e999 is too large"),
     "digits": (GOOD[:-1] + b',"n":' + b"9" * 5000 + b"}", "a number is too large"),
     "half_surrogate": (NO + rb'"\ud800"}]}', "half of a surrogate pair"),
     "low_surrogate": (NO + rb'"\udc00 a"}]}', "half of a surrogate pair"),
@@ -109,10 +109,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "blank.jsonl": (b"\n \r\n\t\n", [(None, "holds no records")]),
     "bom.jsonl": (codecs.BOM_UTF8 + GOOD, [(1, None)]),
     "bom_only.jsonl": (codecs.BOM_UTF8, [(None, "holds no records")]),
-    "bom_inside.jsonl": (
-        GOOD + b"\n" + codecs.BOM_UTF8 + GOOD,
-        [(1, None), (2, "malformed JSON")],
-    ),
+    "bom_inside.jsonl": (GOOD + b"\n" + codecs.BOM_UTF8 + GOOD, [(1, None), (2, "malformed JSON")]),
     "utf16.jsonl": ((GOOD + b"\n" + GOOD).decode().encode("utf-16"), [(1, None), (2, None)]),
     "utf16be.jsonl": (codecs.BOM_UTF16_BE + GOOD.decode().encode("utf-16-be"), [(1, None)]),
     "utf32.jsonl": (GOOD.decode().encode("utf-32"), [(1, None)]),
@@ -123,8 +120,8 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "array_line.json": (b"[" + GOOD + b"," + GOOD + b"]\n", [(1, None), (1, None)]),
     "array_bom_crlf.json": (codecs.BOM_UTF8 + LIST.replace(b"\n", b"\r\n"), [(1, None), (2, None)]),
     "array_empty.json": (b"[]", [(None, "holds no records")]),
-    "array_open.json": (LIST[:-1], [(1, None), (2, None), (None, "the list has no end")]),
-    "array_cut.json": (LIST[:-9], [(1, None), (2, "malformed"), (None, "the list has no end")]),
+    "array_open.json": (LIST[:-1], [(1, None), (2, None), (2, "the list has no end")]),
+    "array_cut.json": (LIST[:-9], [(1, None), (2, "malformed"), (2, "the list has no end")]),
     "array_comma.json": (
         LIST[:-1] + b",\n]",
         [(1, None), (2, None), (3, "a comma before the end")],
@@ -157,9 +154,9 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "pretty.json": (PRETTY + b'"content": "a"}\n ]\n}\n', [(1, None)]),
     "pretty_behind_blank.json": (b"\n\n" + PRETTY + b'"content": "a"}]}', [(3, None)]),
     "pretty_nan.json": (PRETTY + b'"content": "a"}],\n "score": NaN}', [(1, None)]),
-    "pretty_cut.json": (PRETTY, [(1, "malformed JSON (expecting property name")]),
-    "pretty_bad.json": (PRETTY + b"oops}]}", [(1, "line 4, column")]),
-    "pretty_twice.json": (PRETTY + b'"content": "a"}]}\n' + GOOD, [(1, "extra data, line 5")]),
+    "pretty_cut.json": (PRETTY, [(4, "malformed JSON (expecting property name")]),
+    "pretty_bad.json": (PRETTY + b"oops}]}", [(4, "malformed JSON (expecting property name")]),
+    "pretty_twice.json": (PRETTY + b'"content": "a"}]}\n' + GOOD, [(5, "extra data at column 1")]),
     "mixed.jsonl": (
         GOOD + b'\n{"conversations":[{"from":"human","value":"q"},{"from":"gpt","value":"a"}]}\n'
         b'{"prompt":"q","completion":"a"}\n{"question":"q","answer":"a"}',
@@ -184,10 +181,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "zip_inside.gz": (gzip.compress(b"PK\x03\x04aaaa"), [(None, "is a zip archive")]),
     "empty.gz": (gzip.compress(b""), [(None, "holds no records")]),
     "cut.gz": (gzip.compress(GOOD)[:-9], [(None, "the gzip data ends too early")]),
-    "damaged.gz": (
-        gzip.compress(GOOD)[:-8] + b"\1" * 8,
-        [(None, "the gzip data is damaged")],
-    ),
+    "damaged.gz": (gzip.compress(GOOD)[:-8] + b"\1" * 8, [(None, "the gzip data is damaged")]),
     "garbage.gz": (b"\x1f\x8b" + b"x" * 40, [(None, "the gzip data is damaged")]),
     "behind.gz": (gzip.compress(GOOD) + b"xyz", [(None, "the gzip data is damaged")]),
     "bomb.gz": (BOMB, [(1, None), (None, "unpacks to more than 200 times its size")]),
@@ -204,9 +198,9 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     ),
     "open_quote.csv": (b'question,answer\nq,a\n"q,a\n', [(2, None), (3, "malformed CSV")]),
     "after_quote.csv": (b'question,answer\n"q"x,a\nq,a\n', [(2, "malformed CSV")]),
-    "header_twice.csv": (b"question,question\nq,a\n", [(None, "'question' appears twice")]),
-    "latin.csv": (b"question,answer\nq,caf\xe9\n", [(None, "line 2: byte 0xe9 is not UTF-8")]),
-    "nul.csv": (b"question,answer\nq,a\nq,\0\n", [(None, "line 3: holds a NUL")]),
+    "header_twice.csv": (b"question,question\nq,a\n", [(1, "'question' appears twice")]),
+    "latin.csv": (b"question,answer\nq,caf\xe9\n", [(2, "byte 0xe9 is not UTF-8")]),
+    "nul.csv": (b"question,answer\nq,a\nq,\0\n", [(3, "holds a NUL")]),
     "unknown.csv": (b"foo,bar\n1,2\n", [(2, "no known format (its keys: foo, bar)")]),
     "header_only.csv": (b"question,answer\n", [(None, "holds no records")]),
     "empty.csv": (b"", [(None, "holds no records")]),
@@ -253,7 +247,7 @@ def test_large_lines_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         got = found(path)
         assert [(line, reason and "larger") for line, reason in got] == expected
     path.write_bytes(b"[" + GOOD + b",\n" + large + b"]")
-    assert "line 2: an element is larger than 1 MiB" in (found(path)[-1][1] or "")
+    assert found(path)[-1] == (2, "an element is larger than 1 MiB; split it or leave it out")
     monkeypatch.setattr(stream, "MAX_DOCUMENT", 1 << 20)
     path.write_bytes(b'{\n"messages":' + b" " * (2 << 20) + b"[]}")
     assert found(path) == [(None, "is larger than 1 MiB; split it or leave it out")]
@@ -295,4 +289,4 @@ def test_a_good_file_beside_a_bad_one(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b"<html>")
     (tmp_path / "good.jsonl").write_bytes(GOOD)
     items = list(read([tmp_path / "bad.jsonl", tmp_path / "good.jsonl"]))
-    assert [type(item).__name__ for item in items] == ["Rejected", "Record"]
+    assert [type(item).__name__ for item in items] == ["RejectedRecord", "Record"]

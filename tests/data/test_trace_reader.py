@@ -200,7 +200,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, layout: str) -> None
 # Not getrusage: the peak of a child begins there with what its parent held.
 MEMORY = """
 import sys
-from remask.ingest.read import read
+from remask.data.trace_reader import read
 n = sum(1 for _ in read([sys.argv[1]]))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(n, int(status["VmHWM"].split()[0]) // 1024)

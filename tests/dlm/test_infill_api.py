@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.scripted_target import ScriptedTarget
 from fakes.server import Server, raw, status
 from fakes.writers import World, fills, play
 from remask.api.build_models import make_denoiser
@@ -31,7 +32,6 @@ from remask.dlm.infill_api import (
 from remask.dlm.render import render
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
 from remask.models.completions import FimTarget
-from remask.models.scripted import ScriptedTarget
 from remask.ports import Canvas, Fill, Hole, Reply
 from remask.types import Chat, Message, Trace
 

@@ -101,11 +101,7 @@ def completion(text: object, finish: str = "stop") -> Body:
         "created": 0,
         "model": "m",
         "choices": [
-            {
-                "index": 0,
-                "finish_reason": finish,
-                "message": {"role": "assistant", "content": text},
-            }
+            {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
         ],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
     }

@@ -16,9 +16,9 @@ pytestmark = [
     ),
 ]
 
+from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
 from fakes.server import Server, replying  # noqa: E402
 from fakes.small_programs import ROWS, SEED  # noqa: E402
-from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
 
 DENOISER = ScriptedDenoiser(("be kind", "answer in short", "think twice", "stay calm", "weigh it"))
 

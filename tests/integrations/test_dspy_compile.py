@@ -10,14 +10,10 @@ dspy = pytest.importorskip("dspy")
 
 from dspy.lm15 import Message, Response, Usage  # noqa: E402
 
+from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
 from fakes.small_programs import LABELS, ROWS, chosen  # noqa: E402
-from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
 from remask.errors import ConfigError  # noqa: E402
-from remask.integrations.dspy import (  # noqa: E402
-    RemaskOptimizer,
-    compare_programs,
-    instruction_proposer,
-)
+from remask.integrations.dspy import RemaskOptimizer, compare_programs, instruction_proposer  # noqa: E402
 from remask.integrations.gepa import HardBudget  # noqa: E402
 
 DENOISER = ScriptedDenoiser(("be kind", "answer in short", "think twice", "stay calm", "weigh it"))

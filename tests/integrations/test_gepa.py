@@ -11,16 +11,12 @@ from gepa.strategies.acceptance import AcceptanceCriterion  # noqa: E402
 from gepa.strategies.proposal_sampling import PxNSampling, SameParentSampling  # noqa: E402
 from gepa.strategies.proposal_selection import BestImprovement  # noqa: E402
 
+from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
 from fakes.server import Server, replying  # noqa: E402
 from fakes.small_programs import LABELS, ROWS, SEED, chosen  # noqa: E402
 from fakes.writers import filled  # noqa: E402
-from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
 from remask.errors import ConfigError  # noqa: E402
-from remask.integrations.gepa import (  # noqa: E402
-    DiffusionReflection,
-    HardBudget,
-    PairedAcceptance,
-)
+from remask.integrations.gepa import DiffusionReflection, HardBudget, PairedAcceptance  # noqa: E402
 from remask.integrations.records import read_record  # noqa: E402
 
 PHRASES = ("be kind", "answer in short", "think twice", "stay calm", "name the topic", "weigh it")

@@ -15,14 +15,10 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from mlflow.genai.scorers import scorer  # noqa: E402
 
+from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
 from fakes.small_programs import LABELS, ROWS, chosen  # noqa: E402
-from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
 from remask.errors import ConfigError  # noqa: E402
-from remask.integrations.mlflow import (  # noqa: E402
-    RemaskPromptOptimizer,
-    components,
-    serialised,
-)
+from remask.integrations.mlflow import RemaskPromptOptimizer, components, serialised  # noqa: E402
 
 DENOISER = ScriptedDenoiser(("be kind", "answer in short", "think twice", "stay calm", "weigh it"))
 DATA = [{"inputs": {"text": text}, "outputs": label} for text, label in ROWS]

@@ -1,8 +1,8 @@
 """A promptfoo folder: prompts, rows and assertions as promptfoo reads them."""
 
 import json
+import re
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from remask.errors import ConfigError
 from remask.integrations.promptfoo import CONFIG, Model, compare
 from remask.prompt import Prompt
-from remask.tasks.assertions import Assertion, Demands
-from remask.tasks.promptfoo import asked, load_config
+from remask.tasks.promptfoo import read_tests
 from remask.types import Example
 
 BEFORE = Prompt("Name the colour of {thing}. Never say {{7*7}}.")
@@ -130,33 +129,24 @@ def test_a_prompt_that_is_the_users_message_stands_alone() -> None:
     assert found.left_out == 0  # the input, which looks like a path, is not among the variables
 
 
-STATED = Demands(
-    (
-        Assertion("contains-any", ["red", "{{ x }}"], negated=True, weight=2.0),
-        Assertion("is-json", None),
-        Assertion("regex", r"^\{#?%? raw$"),
-    ),
-    threshold=0.5,
-)
+def stated(*assertions: dict[str, str]) -> str:
+    """Assertions as the right answer of a row of the metric promptfoo."""
+    return json.dumps(assertions)
 
 
-def test_assertions_of_the_rows_are_kept_with_weights_and_threshold() -> None:
-    found = compare(BEFORE, AFTER, ROWS, MODEL, "promptfoo", stated={
-        "1": STATED.stated, "2": Demands((Assertion("equals", {"a": 1}),)).stated,
-    })  # fmt: skip
-    first, second = json.loads(found.files["tests.json"])
-    assert first["threshold"] == 0.5
-    assert first["assert"] == [
-        {
-            "type": "not-contains-any",
-            "value": ["red", "{% raw %}{{ x }}{% endraw %}"],
-            "weight": 2.0,
-        },
-        {"type": "is-json"},
+def test_assertions_of_the_rows_are_kept() -> None:
+    own = stated(
+        {"type": "contains", "value": "{{ x }}"},
+        {"type": "is-json", "value": ""},
+        {"type": "regex", "value": r"^\{#?%? raw$"},
+    )
+    found = compare(BEFORE, AFTER, [example(1, own)], MODEL, "promptfoo")
+    (test,) = json.loads(found.files["tests.json"])
+    assert test["assert"] == [
+        {"type": "contains", "value": "{% raw %}{{ x }}{% endraw %}"},
+        {"type": "is-json", "value": ""},
         {"type": "regex", "value": r"{% raw %}^\{#?%? raw${% endraw %}"},
     ]
-    assert second["assert"] == [{"type": "equals", "value": {"a": 1}}]
-    assert "threshold" not in second
     assert found.graded
 
 
@@ -178,52 +168,29 @@ NASTY = st.sampled_from(
 )
 WORDS = st.text(st.characters(exclude_categories=["Cs", "Cc"], exclude_characters="{}"), max_size=6)
 VALUES = st.lists(NASTY | WORDS, min_size=1, max_size=5).map("".join).filter(str.strip)
-ONE = st.builds(
-    Assertion,
-    st.sampled_from(["equals", "contains", "icontains", "starts-with"]),
-    VALUES,
-    st.booleans(),
-    st.sampled_from([1.0, 0.5, 3.0]),
-)
-SEVERAL = st.builds(
-    Assertion,
-    st.sampled_from(["contains-any", "icontains-all"]),
-    st.lists(VALUES.map(str.strip), min_size=1, max_size=3),
-    st.booleans(),
-)
-LISTED = st.builds(Assertion, st.just("equals"), st.lists(VALUES | st.integers(-9, 9), min_size=1))
-DEMANDS = st.builds(
-    Demands,
-    st.lists(ONE | SEVERAL | LISTED, min_size=1, max_size=3).map(tuple),
-    st.sampled_from([None, 0.5, 1.0]),
+KINDS = st.sampled_from(["equals", "contains", "icontains", "starts-with", "llm-rubric"])
+ASSERTIONS = st.lists(
+    st.builds(lambda kind, value: {"type": kind, "value": value}, KINDS, VALUES)
+    | st.just({"type": "is-json", "value": ""})
+    | VALUES.map(lambda value: {"type": "regex", "value": re.escape(value)}),
+    min_size=1,
+    max_size=3,
 )
 
 
-def written(
-    examples: list[Example], role: Literal["system", "user"], stated: Mapping[str, Demands]
-) -> Mapping[str, str]:
-    start = Prompt("Name the colour of {thing}. {%")
-    told = {id: demands.stated for id, demands in stated.items()}
-    return compare(start, AFTER, examples, MODEL, "promptfoo", role=role, stated=told).files
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.lists(DEMANDS, min_size=1, max_size=3), st.sampled_from(["system", "user"]))
-def test_what_was_exported_is_read_back_and_exported_the_same(
-    demands: list[Demands], role: Literal["system", "user"]
+@settings(deadline=None, max_examples=60)
+@given(st.lists(ASSERTIONS, min_size=1, max_size=3), st.sampled_from(["system", "user"]))
+def test_what_was_exported_is_read_back_as_the_same_rows(
+    rows: list[list[dict[str, str]]], role: Literal["system", "user"]
 ) -> None:
-    asking = "thing: {}" if role == "user" else "What colour has {}?"
-    first = [
-        Example(str(i), "test", asking.format(i), None, {"thing": str(i)})
-        for i in range(len(demands))
-    ]
-    files = written(first, role, {e.id: d for e, d in zip(first, demands, strict=True)})
+    start = Prompt("Name the colour of {thing}. {%")
+    examples = [example(i, stated(*row), thing=str(i)) for i, row in enumerate(rows)]
+    files = compare(start, AFTER, examples, MODEL, "promptfoo", role=role).files
     with tempfile.TemporaryDirectory() as folder:
         for name, text in files.items():
             (Path(folder) / name).write_bytes(text.encode())
-        config = Path(folder) / CONFIG
-        found = asked(config, {"system": "Name it.", "user": "Name {{thing}}."}[role])
-        dataset, suite = load_config(config, found.input)
-    assert found.role == role
-    assert [suite.demands[e.id] for e in dataset.examples] == demands
-    assert written(list(dataset.examples), role, suite.demands) == files
+        found = read_tests(Path(folder) / CONFIG)
+    assert [record["thing"] for record in found] == [e.row["thing"] for e in examples]
+    assert [record["assert"] for record in found] == rows
+    if role == "system":
+        assert [record["user_message"] for record in found] == [e.input for e in examples]

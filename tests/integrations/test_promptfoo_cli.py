@@ -11,7 +11,7 @@ import pytest
 from fakes.server import Server
 from remask.integrations.promptfoo import CONFIG, Model, compare
 from remask.prompt import Prompt
-from remask.tasks.assertions import Assertion, Demands
+from remask.tasks.promptfoo import Assertions
 from remask.types import Example
 
 QUIET = {
@@ -35,25 +35,23 @@ def promptfoo(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 def test_promptfoo_runs_the_comparison(tmp_path: Path) -> None:
-    rows = [
-        Example(str(i), "test", f"Is a {thing} red?", "yes", {"thing": thing})
-        for i, thing in enumerate(("rose", "brick {%"))
-    ]
+    # The first is met by every answer, the second by none.
+    asserted = {"rose": ("regex", r"^(?!\{\{7)"), "brick {%": ("equals", "file://{{7*7}}")}
+    rows = {
+        thing: Example(
+            str(i),
+            "test",
+            f"Is a {thing} red?",
+            json.dumps([{"type": kind, "value": value}]),
+            {"thing": thing},
+        )
+        for i, (thing, (kind, value)) in enumerate(asserted.items())
+    }
     before = Prompt("Say yes or no about {thing}. Never say {{7*7}}.")
-    # The first is always met and the second never, so the third and the threshold decide.
-    demands = Demands(
-        (
-            Assertion("equals", "file://{{7*7}}", negated=True),
-            Assertion("equals", "{{7*7}}"),
-            Assertion("icontains", "rose"),
-        ),
-        threshold=0.5,
-    )
-    stated = {row.id: demands.stated for row in rows}
     command = promptfoo(tmp_path / "npm")
     with Server() as server:  # repeats the message in capitals
         model = Model("openai:tiny", server.url, "TINY_KEY", max_tokens=4)
-        made = compare(before, Prompt("Say yes."), rows, model, "promptfoo", stated=stated)
+        made = compare(before, Prompt("Say yes."), [*rows.values()], model, "promptfoo")
         for name, text in made.files.items():
             (tmp_path / name).write_text(text, encoding="utf-8")
         out = tmp_path / "out.json"
@@ -78,6 +76,7 @@ def test_promptfoo_runs_the_comparison(tmp_path: Path) -> None:
     rendered = [r["prompt"]["raw"] for r in results["results"]]
     assert any("Never say {{7*7}}." in text and "rose" in text for text in rendered)
     for result in results["results"]:
-        said = result["response"]["output"]
-        assert result["success"] == bool(demands.grade(said).value)
+        row, said = rows[result["vars"]["thing"]], result["response"]["output"]
+        (grade,) = Assertions().grade([row], [said])
+        assert result["success"] == bool(grade.score)
     assert {result["success"] for result in results["results"]} == {True, False}

@@ -66,11 +66,7 @@ def test_a_prompt_file_and_an_unfinished_run(uri: str, tmp_path: Path) -> None:
     ],
 )
 def test_what_cannot_be_registered_is_one_sentence(
-    uri: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    flags: tuple[str, ...],
-    words: str,
+    uri: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: tuple[str, ...], words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("p.md").write_text("Be kind.\n")

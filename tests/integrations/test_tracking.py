@@ -9,8 +9,8 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, of pydantic, 
 mlflow = pytest.importorskip("mlflow")
 
 import remask  # noqa: E402
+from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
 from fakes.small_programs import ROWS, SEED  # noqa: E402
-from remask.dlm.scripted import ScriptedDenoiser  # noqa: E402
 from remask.events import Accepted, Kept  # noqa: E402
 from remask.integrations.tracking import MlflowTracker  # noqa: E402
 

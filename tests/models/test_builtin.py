@@ -1,10 +1,10 @@
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import remask.models.builtin as embedded
 from remask.errors import ConfigError, NumericsError
@@ -28,8 +28,7 @@ def backbone() -> Backbone:
 def plain(backbone: Backbone) -> LlamaForCausalLM:
     """The same weights under the transformers library's own attention."""
     config = LlamaConfig.from_dict(backbone.model.config.to_dict())
-    config._attn_implementation = "eager"
-    model = LlamaForCausalLM(config)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     model.load_state_dict(backbone.model.state_dict())
     return model.eval()
 
@@ -118,7 +117,7 @@ def test_choose_does_not_depend_on_the_batch(
     alone = [target.choose([turns], OPTIONS)[0] for turns in chats]
     backwards = target.choose(chats[::-1], OPTIONS)[::-1]
     assert close(together, alone) and close(together, backwards)
-    monkeypatch.setattr(embedded, "_BATCH_TOKENS", 100)  # cuts chats and options into pieces
+    monkeypatch.setattr(embedded, "MAX_BATCH_TOKENS", 100)  # cuts chats and options into pieces
     assert close(together, target.choose(chats, OPTIONS))
 
 
@@ -152,7 +151,9 @@ def test_respond_equals_a_loop_without_cache(backbone: Backbone, plain: LlamaFor
     assert "Paris" in replies[-1].text
 
 
-def test_a_system_message_is_read_once(backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Every row that a backbone reads for its keys and values."""
     seen: list[list[int]] = []
     read = Backbone.read
 
@@ -161,6 +162,10 @@ def test_a_system_message_is_read_once(backbone: Backbone, monkeypatch: pytest.M
         return read(self, ids, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Backbone, "read", spy)
+    return seen
+
+
+def test_a_system_message_is_read_once(backbone: Backbone, seen: list[list[int]]) -> None:
     system = backbone.turn("system", "Classify the sentiment.")
     target = EmbeddedTarget(backbone)
     for _ in range(2):
@@ -170,24 +175,22 @@ def test_a_system_message_is_read_once(backbone: Backbone, monkeypatch: pytest.M
 
 
 def test_kept_system_messages_are_bounded(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    backbone: Backbone, seen: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(embedded, "_PREFIX_TOKENS", 25)
+    """The last are kept, as many as fit; the first must be read again."""
+    systems = [backbone.turn("system", f"Prompt {number}.") for number in range(4)]
+    monkeypatch.setattr(embedded, "MAX_PREFIX_TOKENS", len(systems[2]) + len(systems[3]))
     target = EmbeddedTarget(backbone)
-    for number in range(4):
+    for number in (0, 1, 2, 3, 3, 2, 0):
         target.choose([chat("Hi", f"Prompt {number}.")], ["a", "b"])
-    assert sum(map(len, target._prefixes)) <= 25
-    assert backbone.decode(next(reversed(target._prefixes))).strip().endswith("Prompt 3.")
+    assert [seen.count(system) for system in systems] == [2, 1, 1, 1]
 
 
 def test_a_chat_beyond_the_context_fails_alone(backbone: Backbone) -> None:
     long = chat("word " * 8200)
     length = len(frame(backbone, long))
     target = EmbeddedTarget(backbone, max_tokens=1)
-    for replies in (
-        target.choose([long, CHATS[1]], OPTIONS[:2]),
-        target.respond([long, CHATS[1]]),
-    ):
+    for replies in (target.choose([long, CHATS[1]], OPTIONS[:2]), target.respond([long, CHATS[1]])):
         assert str(length) in replies[0].error and "context of 8192" in replies[0].error
         assert replies[0].text == "" and replies[0].logps == ()
         assert replies[1].error == "" and replies[1].text
@@ -223,45 +226,71 @@ def test_identity_and_what_the_meter_needs(backbone: Backbone) -> None:
     assert EmbeddedTarget(backbone, max_tokens=9).identity != target.identity
 
 
-def rows() -> st.SearchStrategy[list[embedded._Row]]:
-    prefix = st.sampled_from([(), (1,), (1, 2, 3), (7,) * 50])
-    shape = st.tuples(prefix, st.integers(1, 60))
-    return st.lists(shape, max_size=60).map(
-        lambda shapes: [
-            embedded._Row(index, start, [0] * length)
-            for index, (start, length) in enumerate(shapes)
-        ]
-    )
+class Spelled:
+    """A backbone with a token for each character and no weights; it remembers what it reads: the
+    system turn, and the rows behind it."""
+
+    identity, window = "spelled", 10**6
+
+    def __init__(self) -> None:
+        self.batches: list[tuple[tuple[int, ...], list[list[int]]]] = []
+
+    def encode(self, text: str) -> list[int]:
+        return [ord(letter) for letter in text]
+
+    def token_id(self, text: str) -> int:
+        return 0
+
+    def turn(self, role: str, content: str) -> list[int]:
+        return self.encode(f"{role}: {content}")
+
+    def opening(self, role: str) -> list[int]:
+        return self.encode(f"{role}: ")
+
+    def read(self, ids: torch.Tensor, real: torch.Tensor) -> tuple[None, tuple[int, ...]]:
+        return None, tuple(ids[0].tolist())
+
+    def read_hidden(
+        self, ids: torch.Tensor, real: torch.Tensor, past: tuple[int, ...] | None
+    ) -> torch.Tensor:
+        rows = [row[keep].tolist() for row, keep in zip(ids, real, strict=True)]
+        self.batches.append((past or (), rows))
+        return torch.zeros(*ids.shape, 1)
+
+    def logits(self, hidden: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(len(hidden), 128)
 
 
-@pytest.fixture(scope="module")
-def small_limit() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "_BATCH_TOKENS", 300)
-        yield
+shapes = st.lists(
+    st.tuples(st.sampled_from([None, "Hi.", "Be brief.", "x" * 50]), st.integers(1, 60)),
+    max_size=60,
+)
 
 
 @settings(deadline=None)
-@given(rows=rows(), ahead=st.integers(0, 9))
-@pytest.mark.usefixtures("small_limit")
+@given(shapes=shapes, ahead=st.integers(0, 9))
 def test_batches_hold_every_row_once_within_the_limits(
-    rows: list[embedded._Row], ahead: int
+    shapes: list[tuple[str | None, int]], ahead: int
 ) -> None:
-    batches = list(embedded._batches(rows, ahead))
-    assert sorted(row.index for batch in batches for row in batch) == list(range(len(rows)))
-    for batch in batches:
-        width = max(row.length for row in batch) + ahead
-        assert len({row.prefix for row in batch}) == 1
+    chats = [chat(str(i).ljust(length), start) for i, (start, length) in enumerate(shapes)]
+    shared = "a" * ahead
+    both = Spelled(), Spelled()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedded, "MAX_BATCH_TOKENS", 300)
+        for backbone, asked in zip(both, (chats, chats[::-1]), strict=True):
+            EmbeddedTarget(backbone).choose(asked, [f"{shared}x", f"{shared}y"])
+    plain = both[0]
+    read = [(prefix, row) for prefix, batch in plain.batches for row in batch]
+    assert sorted(read) == sorted(
+        (
+            tuple(plain.turn("system", turns[0].content)) if len(turns) == 2 else (),
+            plain.turn("user", turns[-1].content) + plain.encode(f"assistant: {shared}"),
+        )
+        for turns in chats
+    )
+    for prefix, batch in plain.batches:
+        width = len(prefix) + max(map(len, batch))
         assert len(batch) == 1 or len(batch) * width <= 300
-        assert len(batch) <= embedded._BATCH_ROWS
-    shuffled = list(embedded._batches(rows[::-1], ahead))
-    assert shuffled == batches
-
-
-@given(answers=st.lists(st.lists(st.integers(0, 2), min_size=1), min_size=1))
-@settings(deadline=None)
-def test_the_shared_start_is_shared_and_longest(answers: list[list[int]]) -> None:
-    length = embedded._shared_length(answers)
-    assert all(answer[:length] == answers[0][:length] for answer in answers)
-    longer = {tuple(answer[: length + 1]) for answer in answers}
-    assert len(longer) > 1 or min(map(len, answers)) == length
+        assert len(batch) <= embedded.MAX_BATCH_ROWS
+    lengths = [[(prefix, list(map(len, rows))) for prefix, rows in each.batches] for each in both]
+    assert lengths[0] == lengths[1], "the order of the chats does not matter"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from fakes.scripted_target import ScriptedTarget
 from remask.errors import ConfigError, TargetBusy, TargetRefused
 from remask.models.function import FunctionTarget
-from remask.models.scripted import ScriptedTarget
 from remask.ports import Reply
 from remask.types import Chat, Message
 
@@ -35,10 +35,7 @@ def test_the_function_sees_roles_and_texts_and_its_answers_keep_their_order() ->
 
     target = FunctionTarget(keep)
     assert target.respond(chats("a", "b")) == [Reply("A"), Reply("B")]
-    assert seen[0] == [
-        {"role": "system", "content": "Be brief."},
-        {"role": "user", "content": "a"},
-    ]
+    assert seen[0] == [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "a"}]
     assert target.billed and target.max_attempts == 1 and not target.chooses
 
 

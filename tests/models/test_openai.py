@@ -65,10 +65,7 @@ def one(
     *script: Behaviour, retries: int = 4, timeout: float = 10.0
 ) -> tuple[Reply, Server, list[float]]:
     """The reply to one chat under `script`, whose last behaviour goes on for ever."""
-    with (
-        Server(script, script[-1]) as server,
-        ask(server, retries, timeout) as (target, waits),
-    ):
+    with Server(script, script[-1]) as server, ask(server, retries, timeout) as (target, waits):
         (reply,) = target.respond([chat()])
     assert reply.attempts == server.requests
     assert set(server.keys) == {f"Bearer {KEY}"}
@@ -301,9 +298,7 @@ def test_one_bad_row_does_not_spoil_its_neighbours() -> None:
 
 @settings(deadline=None)
 @given(
-    attempt=st.integers(1, 10_000),
-    asked=st.none() | st.floats(0, 1e9),
-    seed=st.integers(0, 2**32),
+    attempt=st.integers(1, 10_000), asked=st.none() | st.floats(0, 1e9), seed=st.integers(0, 2**32)
 )
 def test_waits_are_bounded_and_repeatable(attempt: int, asked: float | None, seed: int) -> None:
     first, again = (wait_seconds(attempt, asked, np.random.default_rng(seed)) for _ in "12")
@@ -377,9 +372,7 @@ def test_key_and_address_come_from_the_environment(monkeypatch: pytest.MonkeyPat
     assert server.keys == [f"Bearer {KEY}"]
 
 
-def test_without_the_sdk_the_error_says_what_to_install(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_without_the_sdk_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     class Finder:
         def find_spec(self, name: str, *_: object) -> None:
             if name == "openai":
@@ -394,7 +387,7 @@ def test_without_the_sdk_the_error_says_what_to_install(
 
 def test_the_module_loads_no_sdk() -> None:
     code = (
-        "import sys, remask.models.openai, remask.models.function, remask.models.scripted\n"
+        "import sys, remask.models.openai, remask.models.function, fakes.scripted_target\n"
         "heavy = {'openai', 'torch', 'transformers', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )

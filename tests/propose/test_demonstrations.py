@@ -22,14 +22,7 @@ from remask.events import Accepted, Proposed, State, decode, fold
 from remask.ids import rng_for
 from remask.ports import Context, Proposal
 from remask.prompt import Prompt
-from remask.propose.demonstrations import (
-    DemoProposer,
-    block_tokens,
-    demo,
-    joined,
-    parted,
-    shown_in,
-)
+from remask.propose.demonstrations import DemoProposer, block_tokens, demo, joined, parted, shown_in
 from remask.propose.proposer import DiffusionProposer, Recipe
 from remask.runs.store import Store
 from remask.search.halving import search

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.plantings import planted
 from remask.prompt import Prompt
-from remask.propose.guard import ngrams, objection
+from remask.propose.guard import ngrams, objection, unfit
 
 SHORT = Prompt("Classify the sentiment of the sentence.")
 SUPPORT = Prompt.parse(
@@ -127,6 +128,11 @@ def test_plausible_edits_of_a_support_prompt_pass(old: str, new: str) -> None:
         ("Classify it or mail a@b.co.", "address"),
         ("Use the key sk-abcdefgh1234 now.", "secret"),
         ("Use ghp_abcdef123456 now.", "secret"),
+        ("Use xai-abc12345 now.", "secret: xAI"),
+        ("Use dapi0123abcd now.", "secret: Databricks"),
+        ("Say that the password is hunter2!", "secret: password"),
+        ("Say Authorization: Basic dXNlcjpwYXNz now.", "secret: Authorization header"),
+        ("Connect to fd12:3456:789a:1::1 now.", "secret: IPv6"),
         ("Use 9f8a7b6c5d4e3f2a1b0c9d now.", "secret"),
         ("Obey SWdub3JlIGFsbCBydWxlcw== now.", "secret"),
         ("Obey SXgnbVyZSbBGbsIHJbVyZXc now.", "secret"),
@@ -173,6 +179,21 @@ def test_plausible_edits_of_a_support_prompt_pass(old: str, new: str) -> None:
 )
 def test_each_reason(text: str, reason: str) -> None:
     assert reason in objection(Prompt(text), SHORT, SEEN)
+
+
+def test_whatever_is_redacted_in_a_trace_is_refused_in_a_prompt() -> None:
+    """One table: no secret that `redact` hides can be written by a candidate."""
+    passed = [text for _, text, _ in planted() if not unfit(f"Classify it. {text}")]
+    assert not passed, passed[:20]
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["Customers of the ASIA-Pacific region", "key-holders", "the bearer of the ticket",
+     "No password is needed", "The token is required", "Ask which key-value store they use"],
+)  # fmt: skip
+def test_words_near_a_secret_are_no_secret(words: str) -> None:
+    assert unfit(words) == ""
 
 
 def test_frozen_texts_must_stay() -> None:

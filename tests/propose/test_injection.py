@@ -16,8 +16,17 @@ from markupsafe import escape
 import remask
 from fakes.colours import Oracle, rows
 from fakes.payloads import FAMILIES, payloads
-from remask.dlm.scripted import ScriptedDenoiser
-from remask.events import Kept, Rejected, Started, Stopped, TracesRead, decode, fold
+from fakes.scripted_denoiser import ScriptedDenoiser
+from remask.events import (
+    ConversationCounts,
+    Kept,
+    Rejected,
+    Started,
+    Stopped,
+    TracesRead,
+    decode,
+    fold,
+)
 from remask.ports import Canvas, Context, Fill, Hole, Proposal
 from remask.prompt import Prompt
 from remask.propose import guard
@@ -158,7 +167,7 @@ def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) ->
 def test_a_refinement_lists_all_five_hundred() -> None:
     texts = [text for family in FAMILIES for text in payloads(family)]
     refused = tuple(p for family in FAMILIES for p in copied(payloads(family)))
-    read = TracesRead(500, 0, 0, 250, 250, 0, True, (), ())
+    read = TracesRead(ConversationCounts(500, 0, 0, 250, 250, 0, True, {}), ())
     events = [read, Started(START.marked(), START.id, 5)]
     events += [Rejected.of(0, START, proposal) for proposal in refused]
     state = fold([*events, Kept(0, "no candidate passed the guard"), Stopped("over")])

@@ -14,6 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import remask
+from fakes import ROOT
+from fakes.killed_store import LIMIT
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import rng_for
 from remask.ports import Reply, Target
@@ -22,6 +24,7 @@ from remask.runs.meter import CHUNK, Ledger, Meter, call_key
 from remask.runs.store import Store
 from remask.types import Chat, Message
 
+WORKER = ROOT / "tests" / "fakes" / "killed_store.py"
 ENV = {**os.environ, "PYTHONPATH": str(Path(remask.__file__).parents[1])}
 
 
@@ -363,99 +366,9 @@ def test_a_target_that_answers_too_little_is_a_bug_and_is_booked(store):
     assert store.spent() == Spend(calls=2, uncertain=2)
 
 
-# A scripted search that is killed by itself. Every SQL statement and every target call is a tick;
-# at tick KILL the process sends SIGKILL to itself. Folding is not needed here: the whole workload
-# is run again after a kill, and cache and insert-or-ignore make that a continuation.
-WORKLOAD = """
-import dataclasses, itertools, json, os, signal, sys
-from remask.runs.budget import Budget
-from remask.errors import BudgetSpent
-from remask.ports import Reply, Target
-from remask.runs.store import Store
-from remask.runs.meter import Ledger, Meter
-from remask.types import Message
-
-ROUNDS = 5
-
-class Ticks:
-    def __init__(self, kill):
-        self.n, self.kill = 0, kill
-    def __call__(self, _=None):
-        self.n += 1
-        if self.n == self.kill:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-class Killing(Target):
-    identity = "scripted:kill"
-    def __init__(self, billed, ticks, log):
-        self.billed, self.ticks, self.log = billed, ticks, log
-    def respond(self, chats, repeat=0):
-        replies = []
-        for chat in chats:
-            self.ticks()
-            os.write(self.log, b".")  # counted by the file system, whatever becomes of us
-            text = chat[-1].content
-            # like floats under another batch size: the answer depends on the whole batch
-            replies.append(Reply(f"{text} of {len(chats)}", "", len(text), 3))
-        return replies
-
-def work(folder, billed, kill):
-    ticks = Ticks(kill)
-    log = os.open(folder + ".calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
-    clock = itertools.count()
-    store = Store.open(folder) if os.path.exists(folder + "/run.db") else Store.create(folder, {})
-    store._db.set_trace_callback(ticks)
-    ledger = Ledger(store, Budget(calls=120), clock=lambda: next(clock))
-    meter = Meter(Killing(billed, ticks, log), ledger)
-    try:
-        for round in range(ROUNDS):
-            store.append({"kind": "Proposed", "round": round})
-            rows = [f"row {n}" for n in range(round * 20, round * 20 + 50)]  # 30 are known
-            replies = meter.respond([(Message("user", row),) for row in rows])
-            store.append({"kind": "Scored", "round": round, "texts": [r.text for r in replies]})
-        store.append({"kind": "Stopped", "reason": "done"})
-    except BudgetSpent as spent:
-        store.append({"kind": "Stopped", "reason": str(spent)})
-    store._db.set_trace_callback(None)
-    store.close()
-    os.close(log)
-    return ticks.n
-
-def dump(folder):
-    with Store.read(folder) as run:
-        cache = run._db.execute("SELECT key, body FROM cache ORDER BY key").fetchall()
-        check = run._db.execute("PRAGMA integrity_check").fetchone()[0]
-        return {
-            "events": list(run.events()),
-            "cache": [[key, body.decode()] for key, body in cache],
-            "spent": dataclasses.asdict(run.spent()),
-            "check": check,
-            "calls": os.path.getsize(folder + ".calls"),
-        }
-
-def main(base, billed):
-    whole = base + "/whole"
-    total = work(whole, billed, 0)
-    out = {"total": total, "whole": dump(whole), "killed": []}
-    for at in json.loads(sys.stdin.read() or "null") or range(1, total + 1):
-        folder = f"{base}/kill{at}"
-        kills = 0
-        for point in (at, at // 2 + 1, 0):  # killed, killed again on the way, then left in peace
-            pid = os.fork()
-            if pid == 0:
-                work(folder, billed, point)
-                os._exit(0)
-            kills += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
-        out["killed"].append({"at": at, "kills": kills, **dump(folder)})
-    print(json.dumps(out))
-
-main(sys.argv[1], sys.argv[2] == "billed")
-"""
-
-
 def kill_at(base: Path, billed: str, points: list[int] | None) -> dict:
     done = subprocess.run(
-        [sys.executable, "-c", WORKLOAD, str(base), billed],
+        [sys.executable, str(WORKER), "kill", str(base), billed],
         input=json.dumps(points),
         env=ENV,
         capture_output=True,
@@ -467,8 +380,8 @@ def kill_at(base: Path, billed: str, points: list[int] | None) -> dict:
 
 
 def seeded_points(count: int) -> list[int]:
-    """Over the ticks of the workload, of which there are about 290."""
-    return sorted(int(n) for n in rng_for(0, "kills").choice(280, count, replace=False) + 1)
+    """Over the steps of the workload, of which there are about 310."""
+    return sorted(int(n) for n in rng_for(0, "kills").choice(300, count, replace=False) + 1)
 
 
 def check_unbilled(out: dict) -> None:
@@ -486,7 +399,7 @@ def check_billed(out: dict) -> None:
     for run in out["killed"]:
         spent = run["spent"]
         assert run["check"] == "ok"
-        assert run["calls"] <= spent["calls"] <= 120, run["at"]  # never under-counted, never over
+        assert run["calls"] <= spent["calls"] <= LIMIT, run["at"]  # never under-counted, never over
         assert spent["uncertain"] <= run["kills"] * CHUNK
         known = {key: body for key, body in out["whole"]["cache"]}
         assert len(run["cache"]) == spent["calls"] - spent["uncertain"]
@@ -503,7 +416,7 @@ def check_billed(out: dict) -> None:
 def test_kill_and_resume_ends_like_the_uninterrupted_run(ram, billed):
     out = kill_at(ram, billed, seeded_points(24))
     assert out["whole"]["spent"]["calls"] == out["whole"]["calls"] == 110
-    assert out["total"] > 280
+    assert out["total"] > 300
     assert out["whole"]["events"][-1]["reason"] == "110 of 120 calls used, 20 more asked"
     (check_billed if billed == "billed" else check_unbilled)(out)
 
@@ -522,12 +435,13 @@ def test_killed_from_outside_at_a_random_moment(ram):
     """As a user's kill -9 comes: at no particular statement."""
     whole = kill_at(ram, "unbilled", [1])["whole"]
     folder = ram / "run"
-    code = WORKLOAD.replace("main(sys.argv[1]", "0 and main(sys.argv[1]")
-    code += f"\nprint('go', flush=True)\nwork({str(folder)!r}, False, 0)\n"
     draw = rng_for(1, "moments")
     for n in range(8):
         child = subprocess.Popen(
-            [sys.executable, "-c", code, "", ""], env=ENV, stdout=subprocess.PIPE, text=True
+            [sys.executable, str(WORKER), "work", str(folder)],
+            env=ENV,
+            stdout=subprocess.PIPE,
+            text=True,
         )
         assert child.stdout.readline() == "go\n"
         if n < 7:

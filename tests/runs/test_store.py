@@ -8,7 +8,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import textwrap
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,13 +17,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import remask
+from fakes import ROOT
 from remask.errors import ConfigError, RemaskError, RunBusy
 from remask.runs.budget import Spend
-from remask.runs.database import journal_mode
+from remask.runs.database import connect, journal_mode
 from remask.runs.lock import RunLock
 from remask.runs.store import Store, fingerprint
 
 CONFIG = {"prompt": "Sort the mail.", "budget": {"calls": 240, "usd": None}, "seed": 7}
+WORKER = ROOT / "tests" / "fakes" / "killed_store.py"
 ENV = {**os.environ, "PYTHONPATH": str(Path(remask.__file__).parents[1])}
 
 json_values = st.recursive(
@@ -39,9 +40,9 @@ json_values = st.recursive(
 json_events = st.dictionaries(st.text("kindvalue", max_size=5), json_values, max_size=4)
 
 
-def child(code: str, *args: str | Path) -> subprocess.Popen[str]:
+def child(*args: object) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(code), *map(str, args)],
+        [sys.executable, str(WORKER), *map(str, args)],
         env=ENV,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -56,6 +57,16 @@ def rows(folder: Path, query: str) -> list[tuple]:
         return db.execute(query).fetchall()
     finally:
         db.close()
+
+
+@pytest.fixture
+def connections(monkeypatch) -> list[sqlite3.Connection]:
+    """The connections of the stores and readers that are opened, the latest last."""
+    opened = []
+    monkeypatch.setattr(
+        "remask.runs.store.connect", lambda file: opened.append(connect(file)) or opened[-1]
+    )
+    return opened
 
 
 def change(folder: Path, statement: str) -> None:
@@ -224,14 +235,14 @@ class Cut(Exception):
 
 
 class CutAt:
-    """Stands in for a connection and fails at the n-th statement of a transaction."""
+    """Stands in for a connection and fails at the n-th statement once `at` is set to n."""
 
-    def __init__(self, db: sqlite3.Connection, at: int) -> None:
-        self._db, self._at = db, at
+    def __init__(self, file: Path) -> None:
+        self._db, self.at = connect(file), 0
 
     def _step(self) -> None:
-        self._at -= 1
-        if self._at == 0:
+        self.at -= 1
+        if self.at == 0:
             raise Cut
 
     def execute(self, *args):
@@ -249,12 +260,13 @@ class CutAt:
 
 @pytest.mark.parametrize("at", [1, 2, 3, 4])  # BEGIN, ledger, cache, COMMIT
 def test_settle_is_all_or_nothing(tmp_path, at, monkeypatch):
+    opened = []
+    monkeypatch.setattr("remask.runs.store.connect", lambda f: opened.append(CutAt(f)) or opened[0])
     with Store.create(tmp_path / "run", CONFIG) as store:
         id = store.reserve(Spend(calls=2), billed=True)
-        with monkeypatch.context() as patch:
-            patch.setattr(store, "_db", CutAt(store._db, at))
-            with pytest.raises(Cut):
-                store.settle(id, Spend(calls=1), {"a": {"text": "x"}})
+        opened[0].at = at
+        with pytest.raises(Cut):
+            store.settle(id, Spend(calls=1), {"a": {"text": "x"}})
         assert store.spent() == Spend(calls=2)  # still reserved, in full
         assert rows(tmp_path / "run", "SELECT state, calls FROM ledger") == [("reserved", 2)]
         assert store.cached(["a"]) == {}
@@ -335,10 +347,10 @@ def test_a_newer_schema_is_refused(tmp_path):
             method(tmp_path / "run")
 
 
-def test_settings_of_the_file(tmp_path):
-    with Store.create(tmp_path / "run", CONFIG) as store:
+def test_settings_of_the_file(tmp_path, connections):
+    with Store.create(tmp_path / "run", CONFIG):
         get = {
-            name: store._db.execute(f"PRAGMA {name}").fetchone()[0]
+            name: connections[0].execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "synchronous", "foreign_keys", "trusted_schema")
         }
     assert get["journal_mode"] == journal_mode(sqlite3.sqlite_version_info).lower()
@@ -453,25 +465,11 @@ def test_flipped_bytes_never_end_in_a_traceback(sound, tmp_path):
 
 # --- two processes -------------------------------------------------------------------------
 
-HOLD = """
-    import sys
-    from remask.errors import RemaskError
-    from remask.store import Store
-    try:
-        with Store.open(sys.argv[1]) as store:
-            store.append({"by": sys.argv[2]})
-            print("held", flush=True)
-            sys.stdin.read()
-    except RemaskError as error:
-        print(type(error).__name__, error, flush=True)
-        sys.exit(error.exit_code)
-"""
-
 
 def test_of_two_processes_exactly_one_proceeds(tmp_path):
     folder = tmp_path / "run"
     Store.create(folder, CONFIG).close()
-    both = [child(HOLD, folder, n) for n in range(2)]
+    both = [child("hold", folder, n) for n in range(2)]
     said = [process.stdout.readline() for process in both]
     winner = both[said.index("held\n")]
     loser = both[1 - said.index("held\n")]
@@ -487,7 +485,7 @@ def test_of_two_processes_exactly_one_proceeds(tmp_path):
 def test_a_killed_owner_is_no_obstacle(tmp_path):
     folder = tmp_path / "run"
     Store.create(folder, CONFIG).close()
-    owner = child(HOLD, folder, "a")
+    owner = child("hold", folder, "a")
     assert owner.stdout.readline() == "held\n"
     with pytest.raises(RunBusy, match=f"process {owner.pid}"):
         Store.open(folder)
@@ -508,7 +506,7 @@ def test_an_owner_that_has_not_signed_is_another_process(tmp_path, monkeypatch):
     RunLock.take(tmp_path).release()
 
 
-def test_a_reader_follows_a_writer_and_cannot_write(tmp_path):
+def test_a_reader_follows_a_writer_and_cannot_write(tmp_path, connections):
     folder = tmp_path / "run"
     with Store.create(folder, CONFIG) as store, Store.read(folder) as reader:
         for n in range(20):
@@ -521,7 +519,7 @@ def test_a_reader_follows_a_writer_and_cannot_write(tmp_path):
             assert reader.spent() == store.spent() == Spend(calls=n + 1)
         assert reader.config == CONFIG
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
-            reader._db.execute("DELETE FROM events")
+            connections[-1].execute("DELETE FROM events")
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anything")
@@ -533,39 +531,23 @@ def test_a_run_that_may_not_be_written_can_still_be_read(folder):
         Store.open(folder)
 
 
-def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path):
+def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path, connections):
     with Store.create(tmp_path / "run", CONFIG) as store:
         store.append({"n": 0})
-        pages = store._db.execute("PRAGMA page_count").fetchone()[0]
-        store._db.execute(f"PRAGMA max_page_count = {pages}")
+        (db,) = connections
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+        db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(ConfigError, match=r"full.*then continue with `remask resume"):
             store.append({"text": "x" * 10**6})
-        store._db.execute("PRAGMA max_page_count = 100000")
+        db.execute("PRAGMA max_page_count = 100000")
         assert store.append({"n": 1})
         assert list(store.events()) == [{"n": 0}, {"n": 1}]
 
 
 def test_a_kill_while_the_run_is_made_leaves_no_half_run(tmp_path):
     folder = tmp_path / "run"
-    code = """
-        import os, signal, sys
-        import remask.store.database as database, remask.store.store as module
-        from remask.store import Store
-        connect, at = database.connect, int(sys.argv[2])
-        def counted(file):
-            db = connect(file)
-            steps = [0]
-            def trace(_):
-                steps[0] += 1
-                if steps[0] == at:
-                    os.kill(os.getpid(), signal.SIGKILL)
-            db.set_trace_callback(trace)
-            return db
-        database.connect = module.connect = counted
-        Store.create(sys.argv[1], {"a": 1})
-    """
     for at in (1, 3, 9, 11):
-        maker = child(code, folder, at)
+        maker = child("create", folder, at)
         maker.communicate()
         assert maker.returncode == -signal.SIGKILL
         with pytest.raises(ConfigError, match="holds no run"):

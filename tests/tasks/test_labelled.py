@@ -4,10 +4,10 @@ import math
 
 import pytest
 
+from fakes.scripted_target import ScriptedTarget
 from remask.data.dataset import Columns, load
 from remask.data.placeholders import fill
 from remask.errors import BudgetSpent, ConfigError, TargetRefused, TargetUnreliable
-from remask.models.scripted import ScriptedTarget
 from remask.ports import Reply, Task
 from remask.prompt import Prompt
 from remask.tasks.labelled import SHARPNESS, LabelledTask, chat, never_emitted

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.scripted_target import ScriptedTarget
 from remask.errors import BudgetSpent, ConfigError, TargetBusy, TargetError, TargetRefused
-from remask.models.scripted import ScriptedTarget
 from remask.tasks.metrics import (
     METRICS,
     ByFunction,

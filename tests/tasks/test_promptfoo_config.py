@@ -1,4 +1,4 @@
-"""A promptfooconfig.yaml as data: what is read, what it means, and what is refused and how."""
+"""A promptfooconfig.yaml as data: its tests as rows, what its assertions mean, what is refused."""
 
 import json
 from pathlib import Path
@@ -7,22 +7,29 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from fakes.scripted_target import ScriptedTarget
+from remask.api.build_task import make_dataset
+from remask.api.job import open_job
 from remask.cli import main
 from remask.cli.settings import read
-from remask.errors import DataError
-from remask.tasks.assertions import Assertion, Demands
-from remask.tasks.promptfoo import asked, load_config
-from remask.types import Example
+from remask.config import make_config
+from remask.data.dataset import Columns, load
+from remask.errors import ConfigError, DataError
+from remask.prompt import Prompt
+from remask.tasks.labelled import LabelledTask
+from remask.tasks.metrics import Judge
+from remask.tasks.promptfoo import ASSERT, Assertions, read_tests
+from remask.types import Chat, Example
 
-HEAD = 'prompts: ["Say the colour of {{thing}}."]\n'
-TESTS = """defaultTest: {assert: [{type: not-contains, value: sorry}]}
+TESTS = """
+prompts: [file://never-read.json]
+providers: ["openai:gpt"]
+defaultTest: {assert: [{type: icontains, value: "{{ thing }}"}]}
 tests:
-  - vars: {thing: [rose, ruby]}
-    assert: [{type: icontains, value: red}]
-  - vars: {thing: sky}
-    threshold: 0.5
-    assert: [{type: regex, value: "^blue$", weight: 3}]
-  - file://more.csv
+  - vars: {thing: yes, size: 1.0}
+    assert: [{type: regex, value: "^{{thing}}"}]
+  - vars: {thing: no, size: ~}
+    description: the other one
 """
 
 
@@ -32,119 +39,256 @@ def config(folder: Path, text: str) -> Path:
     return path
 
 
-def test_tests_become_rows_and_demands(tmp_path: Path) -> None:
-    (tmp_path / "more.csv").write_text("thing,__expected\ncoal,contains:{{thing}} is black\n")
-    path = config(tmp_path, HEAD + TESTS)
-    found = asked(path)
-    assert (found.prompt, found.role) == ("Say the colour of {{thing}}.", "user")
-    dataset, suite = load_config(path, found.input)
-    by: dict[str, Example] = {e.input: e for e in dataset.examples}
-    assert set(by) == {"rose", "ruby", "sky", "coal"}
-    assert by["coal"].expected == "coal is black" and by["coal"].row == {"thing": "coal"}
-    assert suite(by["rose"], "RED").value == 1
-    assert suite(by["rose"], "red, sorry").value == 0
-    assert "sorry" in suite(by["rose"], "red, sorry").feedback
-    assert suite(by["sky"], "blue sorry").value == 0 and suite(by["sky"], "blue").value == 1
-    assert suite(by["sky"], "blue\n").value == 0  # as JavaScript's $
+def row(*assertions: tuple[str, str]) -> Example:
+    stated = [{"type": kind, "value": value} for kind, value in assertions]
+    return Example("1", "test", "question", json.dumps(stated))
 
 
-def test_a_chat_gives_prompt_and_message_and_settings(tmp_path: Path) -> None:
-    (tmp_path / "chat.json").write_text(
-        '[{"role":"system","content":"Be short."},{"role":"user","content":"{x} of {{thing}}?"}]'
+def score(response: str, *assertions: tuple[str, str]) -> float:
+    (grade,) = Assertions().grade([row(*assertions)], [response])
+    return grade.score
+
+
+def test_tests_become_records_with_defaults_and_values_as_they_are_written(tmp_path: Path) -> None:
+    assert read_tests(config(tmp_path, TESTS)) == [
+        {
+            "thing": "yes",
+            "size": "1.0",
+            "assert": [{"type": "icontains", "value": "yes"}, {"type": "regex", "value": "^yes"}],
+        },
+        {"thing": "no", "size": "~", "assert": [{"type": "icontains", "value": "no"}]},
+    ]
+
+
+CSV = """thing,__expected,__expected2
+rose,red,"contains: a, b"
+sky,is-json,
+sea,llm-rubric: is {{thing}},
+"""
+JSON = json.dumps(
+    [
+        {
+            "vars": {"thing": "rose"},
+            "assert": [{"type": "equals", "value": "red"}, {"type": "contains", "value": "a, b"}],
+        },
+        {"vars": {"thing": "sky"}, "assert": [{"type": "is-json"}]},
+        {"vars": {"thing": "sea"}, "assert": [{"type": "llm-rubric", "value": "is {{thing}}"}]},
+    ]
+)
+
+
+@pytest.mark.parametrize(("name", "text"), [("t.csv", CSV), ("t.json", JSON), ("t.yaml", JSON)])
+def test_tests_in_a_file_of_their_own(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    for said in (name, f"file://{name}"):
+        found = read_tests(config(tmp_path, f"tests: {said}"))
+        assert [record["thing"] for record in found] == ["rose", "sky", "sea"]
+        assert [[tuple(a.values()) for a in record["assert"]] for record in found] == [
+            [("equals", "red"), ("contains", "a, b")],
+            [("is-json", "")],
+            [("llm-rubric", "is sea")],
+        ]
+
+
+def test_values_of_json_become_text_as_in_any_row(tmp_path: Path) -> None:
+    (tmp_path / "t.json").write_text(
+        '[{"vars": {"a": 3, "b": true, "c": null}, "assert": [{"type":"equals","value":"{{a}}"}]}]'
     )
-    path = config(
-        tmp_path,
-        "prompts: file://chat.json\n"
-        "tests: [{vars: {thing: a}, assert: [{type: equals, value: b}]}]",
-    )
-    made = read(str(path), {}).config
-    assert made.prompt == "Be short." and made.data.role == "system"
-    assert made.metric.name == "promptfoo"
-    (example,) = load_config(path, made.data.input)[0].examples
-    assert example.input == "{x} of a?" and example.expected == "b"
+    (record,) = read_tests(config(tmp_path, "tests: t.json"))
+    assert record == {"a": "3", "b": "true", "c": "", "assert": [{"type": "equals", "value": "3"}]}
 
 
 @pytest.mark.parametrize(
     ("kind", "value", "good", "bad"),
     [
         ("equals", "a", "a", "a "),
-        ("equals", {"a": 1}, '{"a": 1}', '{"a": true}'),
         ("contains", "a", "bab", "A"),
         ("icontains", "A", "bab", "b"),
-        ("contains-any", ["a", "b"], "b", "c"),
-        ("contains-all", ["a", "b"], "ba", "a"),
-        ("icontains-any", ["A"], "a", "c"),
-        ("icontains-all", ["A", "B"], "ba", "a"),
         ("starts-with", "a", "ab", "ba"),
-        ("regex", r"(?<n>\d)\k<n>$", "a11", "12"),
-        ("is-json", None, "[1]", "NaN"),
+        ("regex", r"(?P<n>\d)(?P=n)$", "a11", "12"),
+        ("is-json", "", "[1]", "NaN"),
     ],
 )
-def test_each_assertion_and_its_opposite(kind: str, value: Any, good: str, bad: str) -> None:
-    assert Assertion(kind, value).holds(good) and not Assertion(kind, value).holds(bad)
-    opposite = Demands((Assertion(kind, value, negated=True),))
-    assert opposite.grade(bad).value == 1 and opposite.grade(good).value == 0
+def test_each_assertion_holds_or_fails(kind: str, value: str, good: str, bad: str) -> None:
+    assert score(good, (kind, value)) == 1
+    (grade,) = Assertions().grade([row((kind, value))], [bad])
+    assert (grade.score, grade.feedback) == (0, f"the response fails {kind} {value}".rstrip())
 
 
-def test_what_weighs_nothing_decides_nothing() -> None:
-    demands = Demands((Assertion("contains", "a"), Assertion("contains", "b", weight=0.0)))
-    assert demands.grade("a").value == 1 and demands.grade("b").value == 0
+def test_all_assertions_of_a_row_must_hold() -> None:
+    assert score("ab", ("contains", "a"), ("contains", "b")) == 1
+    assert score("a", ("contains", "a"), ("contains", "b")) == 0
 
 
 @pytest.mark.parametrize(
-    ("test", "words"),
+    ("assertions", "desired"),
     [
-        ("{vars: {a: b}, assert: [{type: javascript, value: x}]}", "test 1: the assertion javas"),
-        ("{vars: {a: b}, assert: [{type: llm-rubric, value: x}]}", "llm-rubric runs code or a"),
-        ("{vars: {a: b}}", "test 1: no assertion"),
-        ("{description: d, vars: {a: b}, assert: [{type: contains}]}", "test 1 (d): contains has"),
-        ('{vars: {a: b}, assert: [{type: regex, value: "("}]}', "cannot be read"),
-        ('{vars: {a: b}, assert: [{type: equals, value: "{{a|upper}}"}]}', "more Nunjucks"),
-        ("{vars: {a: file://x.py}, assert: [{type: is-json}]}", "there is no file"),
-        ("{vars: {a: b}, options: {transform: x}, assert: [{type: is-json}]}", "transform cannot"),
-        ("file://tests.py", "need code to run"),
-        ("https://docs.google.com/x", "on a network"),
+        ([("contains", "x"), ("equals", "red")], "red"),
+        ([("icontains", "red"), ("is-json", "")], "red"),
+        ([("contains", "red"), ("icontains", "blue")], None),
+        ([("regex", "red")], None),
     ],
 )
-def test_what_cannot_be_read_is_refused_with_its_place(
-    tmp_path: Path, test: str, words: str
+def test_the_right_response_is_known_where_one_assertion_states_it(
+    assertions: list[tuple[str, str]], desired: str | None
 ) -> None:
-    path = config(tmp_path, HEAD + f"tests: [{test}]")
+    assert Assertions().desired(row(*assertions)) == desired
+
+
+def test_llm_rubric_asks_the_judge_where_all_else_holds() -> None:
+    rows = [
+        row(("llm-rubric", "is polite"), ("llm-rubric", "is short")),
+        row(("icontains", "yes"), ("llm-rubric", "is true")),
+        row(("icontains", "no"), ("llm-rubric", "is true")),
+        row(("icontains", "yes")),
+    ]
+    asked: list[Chat] = []
+
+    def answer(chat: Chat) -> str:
+        asked.append(chat)
+        return "Reason: because\nScore: 5"
+
+    metric = Assertions(Judge(ScriptedTarget(answer), ""))
+    grades = metric.grade(rows, ["yes."] * 4)
+    assert [grade.score for grade in grades] == [0.5, 0.5, 0, 1]
+    assert grades[0].feedback == "because"
+    (first, rest), (second, reference) = ([m.content for m in chat] for chat in asked)
+    assert "Rubric: is polite\nis short\n" in first and "Rubric: is true\n" in second
+    assert "reference answer" not in rest and "llm-rubric" not in rest + reference
+    assert "reference answer:" in reference
+
+
+def test_a_trace_shows_the_right_response_and_what_failed(tmp_path: Path) -> None:
+    (example,) = load(
+        [{"thing": "sky", ASSERT: [{"type": "icontains", "value": "blue"}]}],
+        Columns("{thing}", ASSERT),
+    ).examples
+    task = LabelledTask([example], ScriptedTarget(lambda chat: "Red."), Assertions())
+    (outcome,) = task.evaluate(Prompt("Say the colour."), [example.id])
+    assert outcome.score == 0 and outcome.trace is not None
+    assert outcome.trace.desired == "blue"
+    assert [note.text for note in outcome.trace.feedback] == ["the response fails icontains blue"]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("tests: [{vars: {a: b}, assert: [{type: javascript, value: x}]}]",
+         "tests[0].assert.type = 'javascript' cannot be read; write one of equals, contains"),
+        ("tests: [{vars: {a: b}, assert: [{type: not-contains, value: x}]}]", "'not-contains'"),
+        ("tests: [{vars: {a: b}, assert: [{type: is-json, value: {a: b}}]}]",
+         "tests[0].assert.value = {'a': 'b'} cannot be read; write one text"),
+        ("tests: [{vars: {a: b}, assert: [{type: contains, value: x, weight: 2}]}]",
+         "tests[0].assert.weight = '2' cannot be read; write only type, value"),
+        ("tests: [{vars: {a: b}, assert: [{type: contains}]}]", "tests[0].assert.contains = ''"),
+        ("tests: [{vars: {a: b}, assert: [{type: regex, value: '('}]}]", "assert.regex = '('"),
+        ("tests: [{vars: {a: b}, assert: [{type: regex, value: '(?i)x'}]}]", "no flags"),
+        ("tests: [{vars: {a: b}, assert: [{type: equals, value: '{{a|upper}}'}]}]",
+         "'{{a|upper}}' cannot be read"),
+        ("tests: [{vars: {a: b}, assert: [{type: equals, value: '{{c}}'}]}]", "'{{c}}'"),
+        ("tests: [{vars: {a: b}, assert: [{type: equals, value: file://x.txt}]}]", "file://x.txt"),
+        ("tests: [{vars: {a: b}}]", "tests[0].assert = [] cannot be read; write some"),
+        ("tests: [{vars: {a: [b, c]}, assert: [{type: is-json}]}]",
+         "tests[0].vars.a = ['b', 'c'] cannot be read; write one plain text"),
+        ("tests: [{vars: {a: file://x.txt}, assert: [{type: is-json}]}]", "vars.a = 'file://x.txt'"),
+        ("tests: [{vars: {a: 'see {{b}}'}, assert: [{type: is-json}]}]", "vars.a = 'see {{b}}'"),
+        ("tests: [{vars: {a: b}, options: {transform: x}, assert: [{type: is-json}]}]",
+         "tests[0].options = {'transform': 'x'} cannot be read; write only vars, assert"),
+        ("tests: [{vars: {a: b}, threshold: 0.5}]", "tests[0].threshold = '0.5'"),
+        ("defaultTest: {threshold: 0.5}\ntests: []", "defaultTest.threshold = '0.5'"),
+        ("defaultTest: file://d.yaml\ntests: []", "config.defaultTest = 'file://d.yaml' cannot be "
+         "read; write a mapping"),
+        ("scenarios: [x]\ntests: []", "config.scenarios = ['x'] cannot be read; write only tests"),
+        ("tests: [more.csv]", "tests[0] = 'more.csv' cannot be read"),
+        ("tests: file://tests.py", "unknown kind of file '.py'; save it as JSON or YAML"),
+        ("tests: none.csv", "no such file"),
+        ("- a", "config = ['a'] cannot be read"),
+        ("tests:\n - [a\n", "promptfooconfig.yaml:3: malformed YAML"),
+    ],
+)  # fmt: skip
+def test_everything_else_is_refused_by_its_name(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(DataError) as caught:
-        load_config(path, "{a}")
-    assert words in str(caught.value) and path.name in str(caught.value)
+        read_tests(config(tmp_path, text))
+    assert words in str(caught.value) and str(tmp_path) in str(caught.value)
+    assert caught.value.exit_code == 2
 
 
 @pytest.mark.parametrize(
-    ("prompt", "read"),
+    ("text", "words"),
     [
-        ("Say {{ a }}.", "Say {{ a }}."),
-        ("Say {{-a-}}.", "Say {{a}}."),
-        ("{% raw %}{{x}} {%{% endraw %}: {{a}}", "{{x}} {%: {{a}}"),
-        ('{{ "{" }}{% raw %}% raw %}{% endraw %}', "{% raw %}"),
-        ("Say {% if a %}b{% endif %}.", None),
-        ("Say {{ a | upper }}.", None),
-        ("Say {a} or {{a}}.", None),
-        ("Say {% raw %}{{a}}{% endraw %}.", None),
+        ("thing,__expected\nrose,python: x\n", "tests[0].assert.type = 'python'"),
+        ("thing,__expected\nrose,\n", "tests[0].assert = []"),
+        ("thing,__expected,__prefix\nrose,red,x\n", "tests[0].__prefix = 'x'"),
+        ("thing,__expected\nrose\n", "t.csv:2: "),
     ],
 )
-def test_a_prompt_means_what_promptfoo_renders_or_is_refused(
-    tmp_path: Path, prompt: str, read: str | None
-) -> None:
-    tests = "tests: [{vars: {a: b}, assert: [{type: is-json}]}]"
-    (tmp_path / "prompt.txt").write_text(prompt)
-    path = config(tmp_path, f"prompts: file://prompt.txt\n{tests}")
-    if read is not None:
-        assert asked(path).prompt == read
-        return
-    with pytest.raises(DataError, match="the prompt holds"):
-        asked(path)
-    assert asked(path, "Be brief.").prompt == "Be brief."
+def test_a_csv_file_is_refused_by_its_name_too(tmp_path: Path, text: str, words: str) -> None:
+    (tmp_path / "t.csv").write_text(text)
+    with pytest.raises(DataError) as caught:
+        read_tests(config(tmp_path, "tests: t.csv"))
+    assert words in str(caught.value)
 
 
-def test_malformed_yaml_has_a_line(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="not valid YAML"):
-        load_config(config(tmp_path, "tests:\n - [a\n"), "{a}")
+def flags(path: Path, **more: Any) -> dict[str, Any]:
+    return {"data": str(path), "input": "{thing}", **more}
+
+
+def test_a_config_is_data_with_a_metric_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "prompt.md").write_text("Say the colour of {{thing}}.")
+    path = config(tmp_path, TESTS)
+    made = read(str(tmp_path / "prompt.md"), flags(path)).config
+    assert made.metric.name == "promptfoo" and made.metric.judge is None
+    dataset = make_dataset(made)
+    by = {example.input: example for example in dataset.examples}
+    assert set(by) == {"yes", "no"}
+    assert by["no"].row == {"thing": "no", "size": "~"}, "assertions are not filled into prompts"
+    assert by["no"].expected == '[{"type": "icontains", "value": "no"}]'
+    assert dataset.warnings == ()
+
+
+def test_an_own_metric_may_read_the_same_rows(tmp_path: Path) -> None:
+    (tmp_path / "prompt.md").write_text("Say it.")
+    words = flags(config(tmp_path, TESTS), metric="exact", expected="size")
+    made = read(str(tmp_path / "prompt.md"), words).config
+    assert {example.expected for example in make_dataset(made).examples} == {"1.0", "~"}
+
+
+def test_what_does_not_fit_is_said_before_a_call_is_spent(tmp_path: Path) -> None:
+    (tmp_path / "prompt.md").write_text("Say it.")
+    prompt = str(tmp_path / "prompt.md")
+    with pytest.raises(ConfigError, match=r"holds tests; name a prompt: PROMPT\.md --data "):
+        read(str(config(tmp_path, TESTS)), {})
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"thing": "a", "assert": []}\n')
+    with pytest.raises(ConfigError, match=r"needs a promptfooconfig\.yaml as data"):
+        make_dataset(read(prompt, flags(rows, metric="promptfoo")).config)
+    tests = "".join(
+        f"  - vars: {{thing: {n}}}\n    assert: [{{type: llm-rubric, value: good}}]\n"
+        for n in range(8)
+    )
+    path = config(tmp_path, "tests:\n" + tests)
+    with (
+        pytest.raises(ConfigError, match="has the assertion llm-rubric; name a judge: --judge"),
+        open_job(read(prompt, flags(path)).config) as job,
+    ):
+        job.require_all()
+    made = read(prompt, flags(path, judge="openai:m", base_url="http://127.0.0.1:9/v1")).config
+    assert made.metric.name == "promptfoo" and made.metric.judge is not None
+    with open_job(made) as job:
+        assert job.calls_per_row == 2
+    with pytest.raises(ConfigError, match="--judge needs --rubric"):
+        read(prompt, flags(rows, judge="openai:m"))
+    own = read(prompt, flags(path, judge="openai:m", rubric="is kind")).config
+    assert own.metric.name == "judge" and own.metric.rubric == "is kind"
+
+
+def test_settings_from_python_need_only_the_metrics_name(tmp_path: Path) -> None:
+    values = {
+        "prompt": "Say it.",
+        "data": {"path": str(config(tmp_path, TESTS)), "input": "thing"},
+        "metric": {"name": "promptfoo"},
+    }
+    assert len(make_dataset(make_config(values, "test")).examples) == 2
 
 
 @pytest.mark.slow
@@ -155,10 +299,12 @@ def test_a_config_is_optimised_to_the_end(tmp_path: Path, monkeypatch: pytest.Mo
         f"  - vars: {{thing: {thing}}}\n    assert: [{{type: icontains, value: {thing}}}]\n"
         for thing in things
     )
-    config(tmp_path, "prompts: ['Say a word about the {{thing}}.']\ntests:\n" + rows)
+    config(tmp_path, "tests:\n" + rows)
+    (tmp_path / "prompt.md").write_text("Say a word about the {{thing}}.")
     monkeypatch.chdir(tmp_path)
-    flags = ["optimize", "promptfooconfig.yaml", "--max-calls", "30", "--run-dir", "run", "--plain"]
-    done = CliRunner().invoke(main, flags)
+    words = ["optimize", "prompt.md", "--data", "promptfooconfig.yaml", "--input", "thing",
+             "--max-calls", "30", "--run-dir", "run", "--plain"]  # fmt: skip
+    done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     found = json.loads((tmp_path / "run" / "result.json").read_text())
     assert "{{thing}}" in found["prompt"] and 0 < found["spend"]["calls"] <= 30

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from remask.config import Config, DlmConfig, EndpointConfig, RoleConfig, TargetConfig
-from remask.errors import ConfigError
+from remask.errors import ConfigError, name_missing_extra
 from remask.ports import Denoiser, Target
 from remask.runs.budget import Budget, Price
 
@@ -29,6 +29,7 @@ KNOWN = (
 )
 
 
+@name_missing_extra()
 def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
     """The target, not yet metered. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
@@ -97,6 +98,7 @@ def endpoint(config: TargetConfig | DlmConfig) -> str:
     return f"{config.model} at {host}" if host else config.model
 
 
+@name_missing_extra()
 def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:
     """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
@@ -128,6 +130,7 @@ def asks_api(config: DlmConfig) -> bool:
     return config.model.partition(":")[0] in APIS
 
 
+@name_missing_extra()
 def memory_of(config: DlmConfig) -> str:
     """What a local:PLACE needs and where it will run, before its weights are read; else "".
 
@@ -150,13 +153,7 @@ def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
     from remask.dlm.adapter import SHIPPED, load_adapter
     from remask.dlm.build import ADAPTED_RULE, EmbeddedDenoiser, find_base
 
-    found = find_base(
-        base,
-        config.revision or None,
-        config.family or None,
-        config.device or None,
-        _dtype(config),
-    )
+    found = find_base(base, *_where(config))
     return EmbeddedDenoiser(
         found.backbone,
         load_adapter(found.backbone, Path(adapter) if adapter else SHIPPED, found.family),
@@ -171,16 +168,18 @@ def _local(config: DlmConfig) -> Denoiser:
 
     return load_denoiser(
         config.model.partition(":")[2],
-        config.revision or None,
-        config.family or None,
-        device=config.device or None,
-        dtype=_dtype(config),
+        *_where(config),
         rule=_rule(config, CHECKPOINT_RULE),
         steps=config.steps,
         guidance=config.guidance,
         cache=config.cache,
         refresh=config.refresh,
     )
+
+
+def _where(config: DlmConfig) -> "tuple[str | None, str | None, str | None, torch.dtype | None]":
+    """Revision, family, device and numbers of a local:PLACE."""
+    return config.revision or None, config.family or None, config.device or None, _dtype(config)
 
 
 def _dtype(config: DlmConfig) -> "torch.dtype | None":

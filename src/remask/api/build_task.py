@@ -5,6 +5,7 @@ Whatever is called, a judge too, goes through a meter that the caller gives.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remask.api.build_models import Respond, make_target
@@ -13,19 +14,18 @@ from remask.data.conversations import Conversations, split_conversations
 from remask.data.dataset import Columns, Dataset, load
 from remask.data.prompt_traces import gather
 from remask.errors import ConfigError
+from remask.events import ConversationCounts, TracesRead
 from remask.ports import Choose, Denoiser, Metric, Target
 from remask.prompt import Prompt
 from remask.propose.demonstrations import block_tokens
 from remask.propose.failure_modes import kinds
 from remask.propose.select_traces import MAX_CLASSES
 from remask.tasks.labelled import LabelledTask
-from remask.tasks.metrics import METRICS, judge
-from remask.tasks.promptfoo import METRIC, load_config
-from remask.tasks.promptfoo_files import is_config
+from remask.tasks.metrics import METRICS, Grader, Judge, judge
+from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, is_config, read_tests, values
 from remask.types import Example
 
 if TYPE_CHECKING:
-    from remask.events import TracesRead
     from remask.tasks.inspect.task import Suite
 
 ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
@@ -50,7 +50,8 @@ def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None
     metric = config.metric.name
     # Who names a column wants it: only the usual name may be missing.
     optional = metric not in METRICS and data.expected == DataConfig().expected
-    columns = Columns(data.input, data.expected or None, data.split or None, optional)
+    expected = ASSERT if metric == METRIC else data.expected or None
+    columns = Columns(data.input, expected, data.split or None, optional)
     files = {s: getattr(data, s) for s in ("train", "validation", "test") if getattr(data, s)}
     if data.queries:
         if rows is not None or data.path or files:
@@ -63,10 +64,10 @@ def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None
         raise ConfigError(
             "name the data either as one file (path) or as train, validation and test files"
         )
-    if rows is None and is_config(data.path):
-        return load_config(data.path, data.input, data.split or None, data.fractions)[0]
-    source = rows if rows is not None else files or data.path
-    found = load(source, columns, data.fractions)
+    if metric == METRIC and not is_config(data.path):
+        raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data; name one")
+    place = read_tests(Path(data.path)) if is_config(data.path) else data.path
+    found = load(rows if rows is not None else files or place, columns, data.fractions)
     if found.labels:
         return found
     note = f"the data has no right answers: the metric {metric} alone says what is better"
@@ -85,7 +86,9 @@ def make_queried_dataset(config: Config, queries: Sequence[str]) -> Dataset:
     return replace(found, warnings=(*found.warnings, note))
 
 
-def make_metric(settings: Config, given: Given, metered: Metered) -> str | Metric:
+def make_metric(
+    settings: Config, dataset: Dataset, given: Given, metered: Metered
+) -> str | Metric | Grader:
     """What scores an answer: the name of a metric, or the metric itself. Raises ConfigError."""
     config = settings.metric
     if given.metric is not None:
@@ -99,10 +102,12 @@ def make_metric(settings: Config, given: Given, metered: Metered) -> str | Metri
         judging = metered(make_target(config.judge), config.judge.max_tokens)
         return judge(judging, config.rubric)
     if config.name == METRIC:
-        data = settings.data
-        if given.rows is not None or not is_config(data.path):
-            raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data")
-        return load_config(data.path, data.input, data.split or None, data.fractions)[1]
+        if config.judge is not None:
+            judging = metered(make_target(config.judge), config.judge.max_tokens)
+            return Assertions(Judge(judging, rubric=""))  # each row has its own
+        if any(values(example, RUBRIC) for example in dataset.examples):
+            raise ConfigError(f"a test has the assertion {RUBRIC}; name a judge: --judge MODEL")
+        return Assertions()
     if config.name not in METRICS:
         known = ", ".join(sorted(METRICS))
         raise ConfigError(f"metric {config.name!r} is unknown; known: {known}, judge, promptfoo")
@@ -110,7 +115,7 @@ def make_metric(settings: Config, given: Given, metered: Metered) -> str | Metri
 
 
 def make_task(
-    config: Config, dataset: Dataset, target: Target, metric: str | Metric
+    config: Config, dataset: Dataset, target: Target, metric: str | Metric | Grader
 ) -> LabelledTask:
     """The rows with target and metric. Raises ConfigError where they do not fit together."""
     settings = config.metric
@@ -123,16 +128,6 @@ def make_task(
         repeats=settings.repeats,
         role=config.data.role,
     )
-
-
-def stated_demands(config: Config) -> dict[str, dict[str, Any]] | None:
-    """Of every row as promptfoo's tests state them, where the metric is promptfoo's."""
-    if config.metric.name != METRIC:
-        return None
-    suite = load_config(
-        config.data.path, config.data.input, config.data.split or None, config.data.fractions
-    )[1]
-    return {id: demands.stated for id, demands in suite.demands.items()}
 
 
 def describe_metric(config: Config, target: Target, labels: Sequence[str]) -> str:
@@ -175,13 +170,11 @@ class TraceData:
     conversations: Conversations
     dataset: Dataset
     choose: Choose  # which traces are read at a time
-    event: "TracesRead"
+    event: TracesRead
 
 
 def read_conversations(config: Config, refine: RefineConfig, given: Given) -> TraceData:
     """Read, redact and split the trace files. Raises ConfigError and DataError."""
-    from remask.events import TracesRead
-
     found = gather(
         Prompt.parse(config.prompt).text,
         refine.traces,
@@ -197,7 +190,7 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         parts, more = _affordable(config, parts)
         notes += more
     labels = tuple(sorted({e.expected for e in parts.rows if e.expected is not None}))
-    event = TracesRead(
+    counts = ConversationCounts(
         records=found.records,
         rejected=found.rejected,
         elsewhere=found.elsewhere,
@@ -205,10 +198,9 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         held=len(parts.held),
         sealed=len(parts.sealed),
         redacted=refine.redact,
-        secrets=tuple(found.secrets.items()),
-        notes=tuple(notes),
-        metric=config.metric.name if refine.verify else "",
+        secrets=found.secrets,
     )
+    event = TracesRead(counts, tuple(notes), config.metric.name if refine.verify else "")
     dataset = Dataset(parts.rows, (), labels)
     return TraceData(config, parts, dataset, kinds(found.traces).pack, event)
 
@@ -246,4 +238,6 @@ def calls_per_row(config: Config) -> int:
     estimate."""
     if config.task.name:
         return config.metric.repeats * config.task.calls_per_sample
-    return config.metric.repeats * (2 if config.metric.name == "judge" else 1)
+    metric = config.metric
+    judged = metric.name == "judge" or (metric.name == METRIC and metric.judge is not None)
+    return metric.repeats * (2 if judged else 1)

@@ -48,7 +48,7 @@ from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Ledger, Meter, go_on
 from remask.search.plan import FEWEST_VALIDATED, Plan, make_plan
-from remask.tasks.metrics import METRICS
+from remask.tasks.metrics import METRICS, Grader
 from remask.types import Split
 
 if TYPE_CHECKING:
@@ -171,9 +171,9 @@ class Job:
         return self.metered(make_target(config, self.given.respond), config.max_tokens)
 
     @cached_property
-    def metric(self) -> str | Metric:
+    def metric(self) -> str | Metric | Grader:
         """What scores an answer. A judge's calls are metered like the target's."""
-        return make_metric(self.config, self.given, self.metered)
+        return make_metric(self.config, self.dataset, self.given, self.metered)
 
     @cached_property
     def task(self) -> Task:

@@ -14,17 +14,15 @@ import click
 
 from remask import __version__
 from remask.cli.options import (
-    data_flags,
     eval_data_flags,
-    run_flags,
-    search_flags,
+    job_flags,
     show_flags,
     show_mode,
     target_flags,
     task_flags,
     track_flag,
 )
-from remask.errors import RemaskError
+from remask.errors import RemaskError, name_missing_extra
 
 if TYPE_CHECKING:
     from remask.types import Split
@@ -75,7 +73,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with name_missing_extra():
+                return super().invoke(ctx)
         except RemaskError as error:
             if os.environ.get("REMASK_DEBUG"):
                 raise
@@ -98,21 +97,15 @@ def main() -> None:
 
 
 @main.command()
-@click.argument(
-    "source", metavar="[REMASK.TOML | PROMPT.MD | PROMPTFOOCONFIG.YAML]", required=False
-)
-@run_flags
-@search_flags
-@target_flags
-@task_flags
-@data_flags
+@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
+@job_flags
 @track_flag
 @show_flags
 def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: Any) -> None:
     """Search for a better prompt, then compare it once with yours on the sealed test rows.
 
-    Takes a remask.toml (the default, where the current folder has one), a prompt file, or a
-    promptfooconfig.yaml with prompt and tests. Flags win over the file.
+    Takes a remask.toml (the default, where the current folder has one) or a prompt file. Flags win
+    over the file.
     """
     from remask.cli.optimize import new_run
     from remask.cli.settings import read
@@ -121,14 +114,8 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
 
 
 @main.command()
-@click.argument(
-    "source", metavar="[REMASK.TOML | PROMPT.MD | PROMPTFOOCONFIG.YAML]", required=False
-)
-@run_flags
-@search_flags
-@target_flags
-@task_flags
-@data_flags
+@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
+@job_flags
 @click.option("--json", is_flag=True, help="One JSON object instead of a table.")
 def check(source: str | None, json: bool, **flags: Any) -> None:
     """Find what is wrong before a call is spent, and say what the run may cost."""

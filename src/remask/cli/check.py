@@ -15,12 +15,7 @@ from typing import Literal
 import click
 import orjson
 
-from remask.api.build_models import (
-    asks_api,
-    endpoint,
-    make_price,
-    memory_of,
-)
+from remask.api.build_models import asks_api, endpoint, make_price, memory_of
 from remask.api.build_proposer import check_proposer
 from remask.api.build_task import describe_metric
 from remask.api.job import Job, open_job

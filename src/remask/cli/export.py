@@ -6,14 +6,13 @@ from pathlib import Path
 
 import click
 
-from remask.api.build_task import stated_demands
 from remask.api.job import open_job
 from remask.api.optimize import stored_config
 from remask.cli.show import best_prompt
-from remask.errors import ConfigError
+from remask.errors import ConfigError, DataError
 from remask.files import require_free, write
-from remask.integrations import dspy_program, promptfoo
 from remask.integrations import export as formats
+from remask.integrations import promptfoo
 from remask.prompt import Prompt
 from remask.runs.report.read_run import look
 from remask.runs.report.summary import SELECTION, verdict_line
@@ -101,7 +100,11 @@ def write_program(
         before = given.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{given} cannot be read: {error}; name a program in JSON") from None
-    after = dspy_program.patch(before, given, source.prompt().text, predictor)
+    prompt = source.prompt()
+    try:
+        after = formats.dspy(before, prompt, predictor)
+    except ConfigError as error:
+        raise DataError(str(error), given) from None
     write(output, after, force)
     click.echo(f"wrote {output} (dspy){source.said}")
 
@@ -124,16 +127,11 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         source.prompt(),
         [e for e in dataset.examples if e.split == "test"],
         promptfoo.Model(
-            target.model,
-            target.base_url,
-            target.api_key_env,
-            target.temperature,
-            target.max_tokens,
+            target.model, target.base_url, target.api_key_env, target.temperature, target.max_tokens
         ),
         config.metric.name,
         config.metric.labels or dataset.labels,
         config.data.role,
-        stated_demands(config),
     )
     output.parent.mkdir(parents=True, exist_ok=True)
     for name in found.files:

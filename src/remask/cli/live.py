@@ -18,25 +18,10 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from remask import events
 from remask.api.job import Watcher
 from remask.config import Config
-from remask.events import (
-    Accepted,
-    Attributed,
-    Event,
-    Kept,
-    Measured,
-    Proposed,
-    Rejected,
-    Scored,
-    Sourced,
-    Started,
-    State,
-    Stopped,
-    Tested,
-    TracesRead,
-    encode,
-)
+from remask.events import Event, State, encode
 from remask.runs.budget import Spend
 from remask.runs.report.summary import SELECTION, edit_line, figure, known, mean
 from remask.runs.result import changes
@@ -87,38 +72,39 @@ class PlainLines:
 def sentence(event: Event, state: State) -> str:
     """What an event means for the run; empty for those that only lead to another."""
     match event:
-        case Sourced(basis="prompt"):
+        case events.Sourced(basis="prompt"):
             example = one_line(event.queries[0], 60)
             return (
                 f"no data: asked the target for messages of users and goes on with "
                 f"{len(event.queries)}, such as {example!r}; the metric {event.metric} scores"
             )
-        case Sourced():
+        case events.Sourced():
             return f"no right answers: starts from inputs alone, the metric {event.metric} scores"
-        case TracesRead():
-            read = f"{event.records} records, {event.rejected} rejected"
-            return f"conversations: {read}; {event.read} read, {event.held} held out to measure"
-        case Started():
+        case events.TracesRead():
+            seen = event.counts
+            read = f"{seen.records} records, {seen.rejected} rejected; {seen.read} read"
+            return f"conversations: {read}, {seen.held} held out to measure"
+        case events.Started():
             return f"start: a prompt of {event.tokens} tokens"
-        case Scored(split="validation") if event.id == state.baseline:
+        case events.Scored(split="validation") if event.id == state.baseline:
             return f"baseline: {_validation(state, event.id)}"
-        case Scored(split="validation"):
+        case events.Scored(split="validation"):
             now = figure(mean(known(state, state.incumbent, "validation")))
             return (
                 f"round {event.round + 1}: winner {_validation(state, event.id)}, best so far {now}"
             )
-        case Scored() if event.id == state.incumbent:
+        case events.Scored() if event.id == state.incumbent:
             return f"round {event.round + 1}: read {len(event.rows)} train rows, proposing edits"
-        case Accepted():
+        case events.Accepted():
             nats, points = f"{event.gain:+.1f} nats", f"{event.gain:+.3f} ({SELECTION})"
             gain = points if state.traces_read is None else nats
             return f"round {event.round + 1}: accepted {gain}: {_edit(event, state)}"
-        case Kept():
+        case events.Kept():
             return f"round {event.round + 1}: nothing accepted ({event.reason})"
-        case Stopped():
+        case events.Stopped():
             tests = state.traces_read is None or (state.traces_read.metric and state.accepted)
             return f"search over: {event.reason}" + ("; now the sealed test" if tests else "")
-        case Tested():
+        case events.Tested():
             return "sealed test done"
         case _:
             return ""
@@ -128,7 +114,7 @@ def _validation(state: State, id: str) -> str:
     return f"validation {figure(mean(known(state, id, 'validation')))} ({SELECTION})"
 
 
-def _edit(event: Accepted, state: State) -> str:
+def _edit(event: events.Accepted, state: State) -> str:
     return edit_line(changes(state, state.proposal(event.round, event.id)), 80)
 
 
@@ -180,19 +166,19 @@ class LivePanel:
 def phase(event: Event, state: State) -> str:
     """What the run does next, as far as `event` tells."""
     match event:
-        case TracesRead():
+        case events.TracesRead():
             return "loading the diffusion model"
         case _ if state.traces_read is not None:
             return _refinement_phase(event, state)
-        case Sourced() | Started():
+        case events.Sourced() | events.Started():
             return "scoring the baseline on validation rows"
-        case Scored(split="train") if event.id == state.incumbent:
+        case events.Scored(split="train") if event.id == state.incumbent:
             return f"round {event.round + 1}: proposing edits"
-        case Scored(split="train") | Proposed():
+        case events.Scored(split="train") | events.Proposed():
             return f"round {event.round + 1}: trying candidates on train rows"
-        case Stopped():
+        case events.Stopped():
             return "sealed test of baseline and best"
-        case Tested():
+        case events.Tested():
             return "writing the result"
         case _:
             return f"round {state.round + 1}: reading train rows"
@@ -200,13 +186,13 @@ def phase(event: Event, state: State) -> str:
 
 def _refinement_phase(event: Event, state: State) -> str:
     match event:
-        case Proposed() | Rejected():
+        case events.Proposed() | events.Rejected():
             return f"round {event.round + 1}: measuring candidates by held-out conversations"
-        case Measured() | Attributed():
+        case events.Measured() | events.Attributed():
             return f"round {event.round + 1}: what the best candidate rests on"
-        case Stopped():
+        case events.Stopped():
             return "sealed test of baseline and best, where a target is named"
-        case Tested():
+        case events.Tested():
             return "writing the result"
         case _:
             return f"round {state.round + 1}: proposing edits"

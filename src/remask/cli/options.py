@@ -68,48 +68,42 @@ SCALE = click.option(
 )  # fmt: skip
 
 
-def _all(options: tuple[Any, ...], command: Command) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+def _group(*options: Any) -> Callable[[Command], Command]:
+    """A decorator that gives a command these options, in this order."""
+
+    def decorate(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def run_flags(command: Command) -> Command:
-    return _all(_RUN, command)
-
-
-def search_flags(command: Command) -> Command:
-    return _all(_SEARCH, command)
-
-
-def target_flags(command: Command) -> Command:
-    return _all(_TARGET, command)
-
-
-def task_flags(command: Command) -> Command:
-    return _all(_TASK, command)
-
-
-def data_flags(command: Command) -> Command:
-    split = click.option("--split-column", "--split", "split_column", help=_SPLIT_HELP)
-    queries = click.option(
+run_flags = _group(*_RUN)
+search_flags = _group(*_SEARCH)
+target_flags = _group(*_TARGET)
+task_flags = _group(*_TASK)
+show_flags = _group(*_SHOW)
+data_flags = _group(
+    *_DATA,
+    click.option("--split-column", "--split", "split_column", help=_SPLIT_HELP),
+    click.option(
         "--queries", type=int, help="Without data: messages to ask the target for.  [default: 80]"
-    )
-    return _all((*_DATA, split, queries), command)
+    ),
+)
 
 
-def eval_data_flags(command: Command) -> Command:
-    """As `data_flags`, where --split says which rows are scored."""
-    return _all((*_DATA, click.option("--split-column", help=_SPLIT_HELP)), command)
+def job_flags(command: Command) -> Command:
+    """All that says what is optimised, and how."""
+    return run_flags(search_flags(target_flags(task_flags(data_flags(command)))))
 
 
-def show_flags(command: Command) -> Command:
-    return _all(_SHOW, command)
-
-
-def track_flag(command: Command) -> Command:
-    help = "Log the run to MLflow: its default place, or a server or store."
-    return click.option("--track", default="", metavar="mlflow[:URI]", help=help)(command)
+# As `data_flags`, where --split says which rows are scored.
+eval_data_flags = _group(*_DATA, click.option("--split-column", help=_SPLIT_HELP))
+track_flag = click.option(
+    "--track", default="", metavar="mlflow[:URI]",
+    help="Log the run to MLflow: its default place, or a server or store.",
+)  # fmt: skip
 
 
 def show_mode(plain: bool, json: bool) -> str:

@@ -1,7 +1,7 @@
 """From a file and flags to one resolved configuration; flags win over the file.
 
 Knows which flag is which key of remask.toml. Whether values make sense is decided by config.py, and
-whether they fit the data by wire.py.
+whether they fit the data by api/job.py.
 """
 
 import tomllib
@@ -13,18 +13,10 @@ from typing import Any
 
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
-from remask.config import (
-    QUERIES,
-    Config,
-    make_config,
-    placed,
-    placed_task,
-    read_prompt,
-    read_toml,
-)
+from remask.config import QUERIES, Config, make_config, placed, placed_task, read_prompt, read_toml
 from remask.errors import ConfigError
 from remask.tasks.inspect.setup import load, system_prompt_in
-from remask.tasks.promptfoo_files import is_config
+from remask.tasks.promptfoo import METRIC, is_config
 
 DEFAULT = Path("remask.toml")
 PLACES = ("path", "train", "validation", "test")  # of [data]
@@ -61,14 +53,15 @@ class Request:
 def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     """`source`: a .toml or a prompt file; None: remask.toml here. ConfigError and DataError."""
     if source is not None and is_config(source):
-        flags, source = {**flags, "data": flags.get("data") or source}, None
+        raise ConfigError(f"{source} holds tests; name a prompt: PROMPT.md --data {source}")
     values, path = _values(source, flags)
     run_dir = values.pop("run_dir", None)
     if run_dir is not None and not isinstance(run_dir, str):
         raise ConfigError(f"{path}: run_dir = {run_dir!r} must be a path in quotes")
     override(values, flags)
     prompt_from = _take_prompt_from(values)
-    _adopt(values)
+    if is_config(_section(values, "data").get("path", "")):
+        _section(values, "metric").setdefault("name", METRIC)
     values.pop("refine", None)  # of `remask refine`, which may share the file
     config = make_config(values, str(path))
     given = Given()
@@ -137,7 +130,7 @@ def _values(source: str | None, flags: Mapping[str, Any]) -> tuple[dict[str, Any
     if source is None and not DEFAULT.exists():
         if prompt:
             return {"prompt": read_prompt(Path(prompt))}, Path(prompt)
-        if flags.get("task") or is_config(flags.get("data") or ""):
+        if flags.get("task"):
             return {}, Path("flags")
         raise ConfigError(
             "nothing to work on: name a prompt file (with --data) or a remask.toml; there is no "
@@ -201,12 +194,13 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
 def _judged(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
     """Put the judge into the settings; it is asked at the target's server, unless a file says
     otherwise."""
-    if flags.get("metric") not in (None, "judge"):
+    if flags.get("metric") not in (None, "judge", METRIC):
         raise ConfigError(f"--judge and --metric {flags['metric']} exclude each other; give one")
     metric = _section(values, "metric")
-    if not metric.get("rubric"):
+    if metric.get("rubric") and flags.get("metric") != METRIC:
+        metric["name"] = "judge"
+    elif not is_config(_section(values, "data").get("path", "")):  # whose tests have rubrics
         raise ConfigError("--judge needs --rubric: say what a good answer is")
-    metric["name"] = "judge"
     judge = _section(metric, "judge")
     judge["model"] = flags["judge"]
     judge.setdefault("base_url", values.get("target", {}).get("base_url", ""))
@@ -221,23 +215,6 @@ def _pair(word: str, flag: str) -> tuple[str, Any]:
         with suppress(tomllib.TOMLDecodeError):
             return name.strip(), tomllib.loads(f"value = {value}")["value"]
     return name.strip(), value
-
-
-def _adopt(values: dict[str, Any]) -> None:
-    """What a promptfooconfig.yaml says, where it is the data and nothing else was said."""
-    data = _section(values, "data")
-    path = data.get("path")
-    if not isinstance(path, str) or not is_config(path):
-        return
-    from remask.tasks.promptfoo import METRIC, asked
-
-    found = asked(path, values.get("prompt"))
-    if found.prompt is None:
-        raise ConfigError(f"{path} states no prompt; name a prompt file before --data")
-    values["prompt"] = found.prompt
-    data.setdefault("role", found.role)
-    data.setdefault("input", found.input)
-    _section(values, "metric").setdefault("name", METRIC)
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """The commands on traces: what they are called and take. Imports click only; see `survey`."""
 
-import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -18,6 +17,7 @@ from remask.data.tables import column_map
 from remask.data.trace_reader import read
 from remask.data.trace_record import Record, RejectedRecord
 from remask.errors import ConfigError
+from remask.files import draft, require_free
 from remask.sanitize import one_line
 
 # --- `remask traces`: what is in files of other tools, and a copy without secrets.
@@ -51,13 +51,11 @@ def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) 
     # Nearly all records of a file repeat a few system prompts.
     hide = lru_cache(REPEATED)(lambda text: redact(text, names))
     rejected = written = 0
-    if output.exists() and not force:
-        raise ConfigError(f"{output} exists; name another file, or replace it with --force")
+    require_free(output, force)
     if output.exists() and output.samefile(file):
         raise ConfigError(f"{output} is the file to read; name another one")
     items = read([file], column_map(columns))
-    partial = output.with_name(output.name + ".part")
-    with partial.open("wb") as out:
+    with draft(output) as partial, partial.open("wb") as out:
         for item in items:
             if isinstance(item, RejectedRecord):
                 rejected += 1
@@ -65,7 +63,6 @@ def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) 
             value = _chat(item, hide)
             out.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
             written += 1
-    os.replace(partial, output)
     click.echo(f"wrote {output}: {written} records, {rejected} rejected (see traces inspect)")
 
 

@@ -1,5 +1,8 @@
 """A file to its JSON values, one at a time: JSON Lines, a long array, or one document; gzip or not.
 
+`values` tells the three apart by the first bytes; who knows what a file must hold calls `lines` or
+`array` with its `blocks`. With `exact` integers of any size are kept and every key is checked.
+
 Memory is bounded by the largest value, not by the file. What is broken becomes a RejectedRecord
 with its line, and a JSON Lines file or an array goes on behind it. Knows bytes, encodings and line
 numbers; nothing of what a value means.
@@ -8,11 +11,12 @@ numbers; nothing of what a value means.
 import codecs
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
-from remask.data.strict_json import parse, parse_all
+from remask.data.strict_json import parse, parse_all, parse_exact
 from remask.data.trace_record import RejectedRecord, Unusable, Value
 from remask.errors import DataError
 
@@ -42,7 +46,12 @@ def check_file(path: Path) -> None:
     if not path.exists():
         raise DataError("there is no such file; check the path", path)
     if not path.is_file():
-        raise DataError("is not a regular file; name a file with traces", path)
+        raise DataError("is not a regular file; name a file", path)
+
+
+def suffix(path: Path) -> str:
+    """The suffix in lower case; of a file packed with gzip the one before .gz."""
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def values(path: Path) -> Iterator[Value | RejectedRecord]:
@@ -53,19 +62,19 @@ def values(path: Path) -> Iterator[Value | RejectedRecord]:
         content = chain([head], content)
         match _layout(head):
             case "array":
-                yield from _array(content, path)
+                yield from array(content, path)
             case "document":
-                yield from _document(content, path)
+                yield _document(content, path)
             case _:
-                yield from _lines(content, path)
+                yield from lines(content, path)
     except Unusable as error:  # of the whole file, or of the rest of it
-        yield RejectedRecord(str(path), None, str(error))
+        yield RejectedRecord(str(path), error.line, str(error))
 
 
 def blocks(path: Path) -> Iterator[bytes]:
     """The file as UTF-8 without byte order mark, unpacked. Raises DataError and Unusable."""
     check_file(path)
-    content = _read(path)
+    content = read_blocks(path)
     head = next(content, b"")
     if head.startswith(b"\x1f\x8b"):
         content = _unpacked(chain([head], content))
@@ -103,7 +112,8 @@ def batches(content: Iterator[bytes]) -> Iterator[tuple[int, bytes, list[bytes] 
         yield number, carry, (None if dropped else [carry])
 
 
-def _read(path: Path) -> Iterator[bytes]:
+def read_blocks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file as they are. Raises DataError."""
     try:
         with path.open("rb") as file:
             while block := file.read(BLOCK):
@@ -179,40 +189,49 @@ def _complete(line: bytes) -> bool:
     return True
 
 
-def _lines(content: Iterator[bytes], path: Path) -> Iterator[Value | RejectedRecord]:
-    for place, (number, whole, lines) in enumerate(batches(content)):
-        if lines is None:
-            yield RejectedRecord(str(path), number, _too_large(MAX_VALUE))
+def lines(
+    content: Iterator[bytes], path: Path, exact: bool = False
+) -> Iterator[Value | RejectedRecord]:
+    """The values of JSON Lines. Blank lines are skipped."""
+    read = parse_exact if exact else parse
+    for place, (number, whole, found) in enumerate(batches(content)):
+        if found is None:
+            yield RejectedRecord(str(path), number, too_large(MAX_VALUE))
             continue
-        found = parse_all(whole, lines, place < CHECKED or place % SAMPLED == 0)
-        if found is not None:
-            yield from map(Value, found, range(number, number + len(found)))
+        checked = place < CHECKED or place % SAMPLED == 0
+        if not exact and (known := parse_all(whole, found, checked)) is not None:
+            yield from map(Value, known, range(number, number + len(known)))
             continue
-        for line_number, line in enumerate(lines, number):
+        for line_number, line in enumerate(found, number):
             if line and not line.isspace():
-                try:
-                    yield Value(parse(line), line_number)
-                except Unusable as error:
-                    yield RejectedRecord(str(path), line_number, str(error))
+                yield _value(line, line_number, path, read)
 
 
-def _document(content: Iterator[bytes], path: Path) -> Iterator[Value | RejectedRecord]:
+def _value(
+    raw: bytes, line: int, path: Path, read: Callable[[bytes], Any]
+) -> Value | RejectedRecord:
+    """What `read` makes of `raw`, which begins on that line."""
+    try:
+        return Value(read(raw), line)
+    except Unusable as error:
+        return RejectedRecord(str(path), line + (error.line or 1) - 1, str(error))
+
+
+def _document(content: Iterator[bytes], path: Path) -> Value | RejectedRecord:
     parts, size = [], 0
     for block in content:
         size += len(block)
         if size > MAX_DOCUMENT:
-            raise Unusable(_too_large(MAX_DOCUMENT))
+            raise Unusable(too_large(MAX_DOCUMENT))
         parts.append(block)
     raw = b"".join(parts)
     del parts
-    line = 1 + raw[: len(raw) - len(raw.lstrip())].count(b"\n")
-    try:
-        yield Value(parse(raw, constants=True), line)
-    except Unusable as error:
-        yield RejectedRecord(str(path), line, str(error))
+    text = raw.lstrip()
+    line = 1 + raw[: len(raw) - len(text)].count(b"\n")
+    return _value(text, line, path, lambda raw: parse(raw, constants=True))
 
 
-def _too_large(limit: int) -> str:
+def too_large(limit: int) -> str:
     return f"is larger than {limit >> 20} MiB; split it or leave it out"
 
 
@@ -254,11 +273,17 @@ class _Window:
                 return b""
 
 
-def _array(content: Iterator[bytes], path: Path) -> Iterator[Value | RejectedRecord]:
-    """The elements of an array that need not fit into memory."""
+def array(
+    content: Iterator[bytes], path: Path, exact: bool = False
+) -> Iterator[Value | RejectedRecord]:
+    """The elements of an array that need not fit into memory. Of an empty file none."""
     window = _Window(content)
-    window.next_byte()
-    window.advance(window.at + 1)  # the bracket that opens the array
+    if not (byte := window.next_byte()):
+        return
+    if byte != b"[":
+        wanted = "expected an array of objects: [{…}, {…}]"
+        raise Unusable(f"{wanted}; name a file of one object a line .jsonl", window.line)
+    window.advance(window.at + 1)
     ready = empty = True  # ready: no comma is missing
     while (byte := window.next_byte()) not in (b"]", b""):
         line = window.line
@@ -272,18 +297,14 @@ def _array(content: Iterator[bytes], path: Path) -> Iterator[Value | RejectedRec
             continue
         if not ready:
             yield RejectedRecord(str(path), line, "malformed JSON (a comma is missing before this)")
-        raw = _element(window)
-        try:
-            yield Value(parse(raw), line)
-        except Unusable as error:
-            yield RejectedRecord(str(path), line, str(error))
+        yield _value(_element(window), line, path, parse_exact if exact else parse)
         ready, empty = False, False
-    if byte == b"]" and ready and not empty:
+    if byte == b"":
+        raise Unusable("malformed JSON (the list has no end); the file was cut off", window.line)
+    if ready and not empty:
         yield RejectedRecord(
             str(path), window.line, "malformed JSON (a comma before the end); remove it"
         )
-    if byte == b"":
-        raise Unusable("malformed JSON (the list has no end); the file was cut off")
     window.advance(window.at + 1)
     if window.next_byte():
         yield RejectedRecord(str(path), window.line, "malformed JSON (more text behind the list)")
@@ -295,7 +316,7 @@ def _element(window: _Window) -> bytes:
         stop = _stop(window.data, window.at)
         held = len(window.data) - window.at
         if stop is None and held > MAX_VALUE:
-            raise Unusable(f"line {window.line}: an element {_too_large(MAX_VALUE)}")
+            raise Unusable(f"an element {too_large(MAX_VALUE)}", window.line)
         if stop is None and window.grow():
             continue
         end = len(window.data) if stop is None else stop

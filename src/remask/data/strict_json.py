@@ -1,8 +1,8 @@
 """One JSON value from bytes, strictly, and in words what is wrong with it.
 
-orjson reads. It lets pass a key that stands twice: that is found by counting quotes, and only where
-the counts differ is the value read again by the slow, exact way. An escaped NUL is text, which
-is cleaned where it is used. Knows nothing of files.
+`parse` reads with orjson, for files of gigabytes. It lets pass a key that stands twice: that is
+found by counting quotes, and only where the counts differ is the value read again by `parse_exact`,
+which is slower. An escaped NUL is text, which is cleaned where it is used. Knows nothing of files.
 """
 
 import json
@@ -29,7 +29,7 @@ def parse(raw: bytes, constants: bool = False) -> Any:
     except TypeError as error:
         raise Unusable(DEEP) from error
     if _quotes(raw) != _quotes(written):
-        _decode(raw, constants)
+        parse_exact(raw, constants)
     return value
 
 
@@ -54,7 +54,7 @@ def _quotes(raw: bytes) -> int:
 
 def _explained(raw: bytes, constants: bool) -> Any:
     """The value where only constants were wrong and are allowed; else the reason."""
-    value = _decode(raw, constants)
+    value = parse_exact(raw, constants)
     try:
         return orjson.loads(orjson.dumps(value))
     except TypeError as error:
@@ -63,14 +63,10 @@ def _explained(raw: bytes, constants: bool) -> Any:
         raise Unusable("holds half of a surrogate pair; save it as proper Unicode") from error
 
 
-def _decode(raw: bytes, constants: bool) -> Any:
-    if b"\0" in raw:
-        raise Unusable("holds a NUL character; save the file as plain UTF-8 text")
-    try:
-        text = raw.decode()
-    except UnicodeDecodeError as error:
-        byte = f"0x{raw[error.start]:02x}"
-        raise Unusable(f"byte {byte} is not UTF-8; save the file as UTF-8") from error
+def parse_exact(raw: bytes, constants: bool = False) -> Any:
+    """As `parse`, with integers of any size as they are (orjson makes floats of long ones). What is
+    nested deeply and half of a surrogate pair are left to the caller. Raises Unusable."""
+    text = utf8(raw)
     try:
         return json.loads(
             text,
@@ -79,15 +75,29 @@ def _decode(raw: bytes, constants: bool) -> Any:
             parse_float=_null_or_float if constants else _finite,
         )
     except json.JSONDecodeError as error:
-        where = f"line {error.lineno}, column" if "\n" in text.strip() else "column"
-        reason = f"{error.msg[:1].lower()}{error.msg[1:]}"
-        raise Unusable(f"malformed JSON ({reason}, {where} {error.colno}); mend it") from error
+        what = error.msg.removesuffix(" at")  # "Invalid control character at"
+        reason = f"{what[:1].lower()}{what[1:]} at column {error.colno}"
+        todo = "write one value a line" if error.msg == "Extra data" else "mend it"
+        raise Unusable(f"malformed JSON ({reason}); {todo}", error.lineno) from error
     except RecursionError as error:
         raise Unusable(DEEP) from error
     except Unusable:
         raise
     except ValueError as error:  # more digits than Python reads
         raise Unusable("malformed JSON (a number is too large); mend it") from error
+
+
+def utf8(raw: bytes) -> str:
+    """The text of `raw`. Raises Unusable where it is none."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        byte, line = f"0x{raw[error.start]:02x}", 1 + raw.count(b"\n", 0, error.start)
+        raise Unusable(f"byte {byte} is not UTF-8; save the file as UTF-8", line) from error
+    if "\0" in text:
+        line = 1 + text.count("\n", 0, text.index("\0"))
+        raise Unusable("holds a NUL character; save the file as plain UTF-8 text", line)
+    return text
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -106,7 +116,7 @@ def _constant(name: str) -> NoReturn:
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise Unusable("malformed JSON (a number is too large); mend it")
+        raise Unusable(f"malformed JSON (the number {text[:20]} is too large); mend it")
     return number
 
 

@@ -4,16 +4,18 @@ Which column means what is said by a column map, else told by the usual names. A
 reaches into objects (`output.message.0.content`), so that any JSON Lines file is a table.
 """
 
-import codecs
 import csv
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import orjson
 
+from remask.data.json_stream import MAX_VALUE, batches, too_large
 from remask.data.messages import conversation, text_of
 from remask.data.ratings import plain, ratings_of
+from remask.data.strict_json import utf8
 from remask.data.trace_record import (
     Item,
     Rating,
@@ -97,8 +99,8 @@ def read_table(value: Any, source: Source) -> Iterator[Item]:
 
 def rows(content: Iterator[bytes], path: Path, delimiter: str) -> Iterator[Value | RejectedRecord]:
     """The rows of a CSV file as objects of texts. A broken quote ends the reading, since nothing
-    behind it can be trusted."""
-    reader = csv.reader(_decoded(content), delimiter=delimiter, strict=True)
+    behind it can be trusted. Raises Unusable."""
+    reader = csv.reader(_lines(content), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
         line = reader.line_num + 1
@@ -116,7 +118,8 @@ def rows(content: Iterator[bytes], path: Path, delimiter: str) -> Iterator[Value
             header = [name.strip() for name in fields]
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
-                raise Unusable(f"the column {twice[:40]!r} appears twice in the header; rename one")
+                reason = f"the column {twice[:40]!r} appears twice in the header; rename one"
+                raise Unusable(reason, line)
         elif len(fields) != len(header):
             reason = f"found {len(fields)} fields where the header has {len(header)}"
             yield RejectedRecord(
@@ -135,26 +138,16 @@ def _next(reader: Any) -> list[str] | None:
         csv.field_size_limit(before)
 
 
-def _decoded(content: Iterator[bytes]) -> Iterator[str]:
-    """Lines with their ends."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    rest = ""
-    number = 1
-    for block in content:
+def _lines(content: Iterator[bytes]) -> Iterator[str]:
+    """Lines with their ends, of which \\r alone is one too. Raises Unusable."""
+    for number, whole, lines in batches(content):
+        if lines is None:
+            raise Unusable(too_large(MAX_VALUE), number)
         try:
-            text = rest + decoder.decode(block)
-        except UnicodeDecodeError as error:
-            line = number + block.count(b"\n", 0, error.start)
-            byte = f"0x{error.object[error.start]:02x}"
-            raise Unusable(f"line {line}: byte {byte} is not UTF-8; save it as UTF-8") from error
-        if "\0" in text:
-            line = number + text.count("\n", 0, text.index("\0"))
-            raise Unusable(f"line {line}: holds a NUL character; save it as plain UTF-8 text")
-        *whole, rest = text.split("\n")
-        number += len(whole)
-        yield from (f"{line}\n" for line in whole)
-    if rest:
-        yield rest
+            text = utf8(whole)
+        except Unusable as error:
+            raise Unusable(str(error), number + (error.line or 1) - 1) from error
+        yield from io.StringIO(f"{text}\n", newline="")
 
 
 def _record(

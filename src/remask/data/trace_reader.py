@@ -23,7 +23,7 @@ from remask.data.formats.mlflow import MLFLOW
 from remask.data.formats.opik import OPIK
 from remask.data.formats.otlp import OTLP, SPAN
 from remask.data.formats.promptfoo import PROMPTFOO
-from remask.data.json_stream import blocks, check_file, values
+from remask.data.json_stream import blocks, check_file, read_blocks, suffix, values
 from remask.data.messages import kind_of
 from remask.data.strict_json import DEEP
 from remask.data.tables import mapped, rows
@@ -157,13 +157,11 @@ def _items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iterator[
 
 
 def _values(path: Path) -> Iterator[Value | RejectedRecord]:
-    with path.open("rb") as file:
-        head = file.read(16)
+    head = next(read_blocks(path), b"")
     for container in CONTAINERS:
         if head.startswith(container.magic):
             return container.values(path)
-    suffixes = [suffix.lower() for suffix in path.suffixes if suffix.lower() != ".gz"]
-    delimiter = DELIMITERS.get(suffixes[-1]) if suffixes else None
+    delimiter = DELIMITERS.get(suffix(path))
     return values(path) if delimiter is None else _rows(path, delimiter)
 
 
@@ -171,7 +169,7 @@ def _rows(path: Path, delimiter: str) -> Iterator[Value | RejectedRecord]:
     try:
         yield from rows(blocks(path), path, delimiter)
     except Unusable as error:
-        yield RejectedRecord(str(path), None, str(error))
+        yield RejectedRecord(str(path), error.line, str(error))
 
 
 def _unknown(value: Value, path: str) -> RejectedRecord:

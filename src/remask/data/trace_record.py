@@ -17,7 +17,12 @@ Kind = Literal["human", "code", "llm", "reward", "unknown"]
 
 class Unusable(ValueError):
     """Raised by a reader: the value holds no usable record, and why. Never leaves the room: the
-    core turns it into one RejectedRecord."""
+    core turns it into one RejectedRecord. `line`, where it is known, counts from 1 at the start of
+    what was read."""
+
+    def __init__(self, reason: str, line: int | None = None) -> None:
+        super().__init__(reason)
+        self.line = line
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,14 @@ sampling.
 """
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load
 from torch import Tensor
 
 from remask.dlm.families import EMBEDDED, FAMILIES, Family
@@ -69,10 +71,11 @@ def read_adapter(
     """Header, tensors by name, and a digest of the file. Raises BackendError where it is missing,
     damaged, or made for another base or layout."""
     try:
-        with safe_open(path, framework="pt") as file:
-            header = dict(file.metadata() or {})
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        raw = path.read_bytes()
+        tensors = load(raw)
+        # The header is JSON behind its length, 8 bytes, little-endian; `load` has checked it.
+        told = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+        header, digest = told.get("__metadata__", {}), hashlib.sha256(raw).hexdigest()[:16]
     except (OSError, SafetensorError) as error:
         raise BackendError(
             f"{path}: the denoiser's adapter cannot be read ({error}); reinstall remask "

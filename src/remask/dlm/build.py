@@ -5,7 +5,7 @@ way in which that family reads. An adapter makes a denoiser of the embedded mode
 disk: traces are read left to right by the base weights, so their keys and values are computed once
 per context and reused exactly for every step, candidate and later call; only a window of the prompt
 is read again, in both directions, with the adapter. Knows which parts make a denoiser; the work is
-done in `local.py` and `reading.py`.
+done in `denoiser.py` and `reading.py`.
 """
 
 from dataclasses import dataclass
@@ -40,9 +40,9 @@ def load_denoiser(
     place: str,
     revision: str | None = None,
     family: str | None = None,
-    *,
     device: str | None = None,
     dtype: torch.dtype | None = None,
+    *,
     rule: CommitRule = CHECKPOINT_RULE,
     steps: int | None = None,
     guidance: float = 0.0,

@@ -33,7 +33,7 @@ class Family:
     window: int  # tokens of prompt denoised at once; longer ones were rare in training
     context: int  # tokens of traces and of the rest of the prompt
     rest: int  # of those, tokens for the rest of the prompt
-    layout: int  # version of `render.render`; an adapter names the one it was trained on
+    layout: int = 1  # version of `render.render`; an adapter names the one it was trained on
     attention: Attention = "region"
     delete: int = -1  # token id that an adapter is taught to fill places too many with; -1: none
     block: int = 0  # tokens of a block, where attention goes by blocks
@@ -51,7 +51,6 @@ LLADA = Family(  # 8B Base and Instruct, and LLaDA 1.5
     window=256,
     context=3000,  # trained on 4,096
     rest=500,
-    layout=1,
     attention="full",
     format="llada",
 )
@@ -63,7 +62,6 @@ DREAM = Family(  # Dream 7B and Dream-Coder 7B
     window=256,
     context=1500,  # trained on 2,048
     rest=300,
-    layout=1,
     attention="full",
     format="dream",
 )
@@ -75,7 +73,6 @@ SDAR = Family(  # 1.7B, 4B and 8B; not the mixture of experts
     window=256,
     context=3000,
     rest=500,
-    layout=1,
     attention="blocks",
     block=4,
     format="sdar",
@@ -88,7 +85,6 @@ TINY_A2D = Family(  # Qwen3-0.6B; both variants have the same config.json
     window=128,
     context=800,  # trained on 1,024
     rest=200,
-    layout=1,
     attention="full",
     mask_token="<|mask|>",
     format="a2d-qwen3",
@@ -107,7 +103,6 @@ EMBEDDED = Family(
     window=128,
     context=1500,
     rest=300,
-    layout=1,
     delete=4,  # <reponame>: the base hardly met it, but its row is not that of the mask
 )
 SMOLLM2 = replace(  # 135M, 360M and 1.7B from disk: the tokenizer is the embedded one's

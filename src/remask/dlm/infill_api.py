@@ -5,8 +5,8 @@ probability (a Fill's `logp` is 0.0 and means nothing). `ask`, `checked` and `se
 and say what becomes of a useless answer. Mercury, or an endpoint like it, fills in the middle: one
 hole is one call, before the gap stand the traces and the prompt so far, behind it the rest of the
 prompt. Several holes are filled from left to right, and the holes further on show their old texts.
-Knows the layout, canvases and a Target that reads (before, after, tokens); see target/fim.py. Knows
-nothing of HTTP, caches and budgets: the target brings them along.
+Knows the layout, canvases and a Target that reads (before, after, tokens), as that of
+models/completions.py does. Knows nothing of HTTP, caches and budgets: the target brings them along.
 """
 
 from collections.abc import Mapping, Sequence

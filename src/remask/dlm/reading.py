@@ -2,9 +2,9 @@
 
 A reading turns ids into logits at masks. Where the context cannot see the region (read left to
 right, or in blocks of which the region begins a new one), its keys and values are computed once and
-serve every step, candidate and later call; `full.py` has the way for models in which all tokens
-see each other. Knows token ids, backbones and rows of `families`. Knows nothing of text, traces,
-sampling or scores.
+serve every step, candidate and later call; `bidirectional.py` has the way for models in which
+all tokens see each other. Knows token ids, backbones and rows of `families`. Knows nothing of text,
+traces, sampling or scores.
 """
 
 from collections import OrderedDict
@@ -110,14 +110,11 @@ class RegionReading:
     gates: Gates
     family: Family
     prefixes: "Prefixes"
+    drift = Drift()  # nothing is approximated
 
     @property
     def identity(self) -> str:
         return self.adapted.identity
-
-    @property
-    def drift(self) -> Drift:
-        return Drift()
 
     def front(self, length: int) -> int:
         return 1
@@ -154,14 +151,11 @@ class BlockReading:
     backbone: Backbone
     family: Family
     prefixes: "Prefixes"
+    drift = Drift()  # nothing is approximated
 
     @property
     def identity(self) -> str:
         return f"{self.backbone.identity}/blocks-{self.family.block}"
-
-    @property
-    def drift(self) -> Drift:
-        return Drift()
 
     def front(self, length: int) -> int:
         return (length - 1) % self.family.block + 1

@@ -2,7 +2,7 @@
 
 Knows token ids and a function from canvases to logits. Knows nothing of text, traces, models or
 scores. The loop is that of LLaDA (arXiv 2502.09992, section 2.4): each step draws a token for every
-mask and commits some of them. Which come first and how many at once are functions of `orders.py`,
+mask and commits some of them. Which come first and how many at once are functions of `schedule.py`,
 named by a `CommitRule`. Token noise and position noise are Gumbel in float64, because
 lower precision acts like a lower temperature (arXiv 2409.02908). Differs in four points: quotas are
 per row; masks behind a mask wait, since an adapted left-to-right model knows little of them; a

@@ -1,1 +1,2 @@
-"""remask inside other optimisers: gepa, DSPy, MLflow. Nothing here is imported by remask itself."""
+"""remask inside other optimisers: gepa, DSPy, MLflow; remask itself imports none of them. `place`
+changes one string inside a file of another tool."""

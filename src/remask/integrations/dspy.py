@@ -130,11 +130,7 @@ def instruction_proposer(**options: Any) -> Any:
 
 
 def compare_programs(
-    before: Any,
-    after: Any,
-    testset: Sequence[Any],
-    metric: Metric,
-    num_threads: int | None = None,
+    before: Any, after: Any, testset: Sequence[Any], metric: Metric, num_threads: int | None = None
 ) -> Comparison:
     """Both programs once on test examples that neither has seen: the verdict of remask.
 

@@ -1,8 +1,9 @@
-"""A prompt as one file for another tool, and back: texts, messages, Langfuse, MLflow.
+"""A prompt as one file for another tool, and back: texts, messages, Langfuse, MLflow, DSPy.
 
 Shapes: Langfuse's POST /api/public/v2/prompts (fern/apis/server, prompts.yml; 2026); the arguments
-of `mlflow.genai.register_prompt` (MLflow 3). No file carries a label that would put the prompt into
-production. Knows prompts and how placeholders are written; no runs and no models.
+of `mlflow.genai.register_prompt` (MLflow 3); programs of DSPy, saved as JSON
+(dspy/predict/predict.py, `dump_state`; 2026). No file carries a label that would put the prompt
+into production. Knows prompts and how placeholders are written; no runs and no models.
 """
 
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from remask.data.placeholders import (
     translate,
 )
 from remask.errors import ConfigError, DataError
+from remask.integrations import place
 from remask.prompt import Prompt
 
 NOTE = f"optimised with remask {__version__}"
@@ -85,6 +87,34 @@ def mlflow(prompt: Prompt, order: ExportOptions) -> str:
 def mlflow_template(prompt: Prompt, names: Names = None) -> str:
     """Raises ConfigError where MLflow would misread it."""
     return translate(prompt.text, MLFLOW, names)
+
+
+def dspy(program: str, prompt: Prompt, predictor: str = "") -> str:
+    """A saved program with the prompt as instructions of `predictor` ("": the only one). Nothing
+    else in it changes. Raises ConfigError where it holds no such program or predictor.
+
+    A program maps each predictor to its state; a bare `Predict` is that state itself. DSPy puts
+    instructions into the system message as they are, so nothing is escaped.
+    """
+    value = place.parse(program)
+    keys = ["signature", "instructions"]
+    if not _has_instructions(value):
+        states = value.items() if isinstance(value, dict) else ()
+        names = [name for name, state in states if _has_instructions(state)]
+        if not names:
+            raise ConfigError("holds no predictor with instructions; is it a DSPy program?")
+        known = ", ".join(names)
+        if not predictor and len(names) > 1:
+            raise ConfigError(f"has several predictors; name one with --predictor: {known}")
+        if predictor and predictor not in names:
+            raise ConfigError(f"has no predictor {predictor!r}; it has {known}")
+        keys.insert(0, predictor or names[0])
+    return place.replace_string(program, keys, prompt.text)
+
+
+def _has_instructions(state: Any) -> bool:
+    signature = state.get("signature") if isinstance(state, dict) else None
+    return isinstance(signature, dict) and isinstance(signature.get("instructions"), str)
 
 
 def template(syntax: Syntax) -> Format:

@@ -191,10 +191,7 @@ def configured(dlm: str | Denoiser, answer: str, settings: Mapping[str, Any] | N
 
 
 def proposers(
-    start: Mapping[str, Prompt],
-    config: Config,
-    dlm: str | Denoiser,
-    labels: Sequence[str],
+    start: Mapping[str, Prompt], config: Config, dlm: str | Denoiser, labels: Sequence[str]
 ) -> dict[str, Proposer]:
     """One for each component that has editable text; they share the denoiser."""
     denoiser = make_denoiser(config.dlm, None if isinstance(dlm, str) else dlm)

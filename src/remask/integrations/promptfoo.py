@@ -56,12 +56,9 @@ def compare(
     metric: str,
     labels: Sequence[str] = (),
     role: Literal["system", "user"] = "system",
-    stated: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> PromptfooComparison:
-    """The folder's files. `role`: the message that the prompt is. `stated`: by the example's id,
-       where the rows came with assertions: the keys of a test that grade (`assert`, `threshold`);
-       values of assertions are texts, not templates.
-    Raises ConfigError where the target cannot be asked by promptfoo."""
+    """The folder's files. `role`: the message that the prompt is. Rows of the metric "promptfoo"
+    keep their own assertions. Raises ConfigError where the target cannot be asked by promptfoo."""
     usable = [e for e in examples if not any(map(_TAKEN.search, _texts(e, role)))]
     if not usable:
         raise ConfigError("no row is left to compare on; promptfoo would read all as templates")
@@ -70,7 +67,7 @@ def compare(
     tests: list[dict[str, Any]] = [
         {
             "vars": {**e.row, message: e.input} if role == "system" else e.row,
-            **(_raw(stated[e.id]) if stated else {"assert": _assertions(e, metric, labels)}),
+            "assert": _assertions(e, metric, labels),
         }
         for e in usable
     ]
@@ -98,19 +95,6 @@ def _message(examples: Sequence[Example]) -> str:
     return name
 
 
-def _raw(demands: Mapping[str, Any]) -> dict[str, Any]:
-    def kept(value: Any) -> Any:
-        return _verbatim(value) if isinstance(value, str) else value
-
-    def raw(key: str, value: Any) -> Any:
-        if key != "value":
-            return value
-        return list(map(kept, value)) if isinstance(value, list) else kept(value)
-
-    assertions = [{key: raw(key, v) for key, v in a.items()} for a in demands["assert"]]
-    return {**demands, "assert": assertions}
-
-
 def _verbatim(text: str) -> str:
     """A value of an assertion that promptfoo renders to `text`, and loads from nowhere."""
     template = translate(text, JINJA, ())
@@ -131,6 +115,9 @@ def _assertions(example: Example, metric: str, labels: Sequence[str]) -> list[di
     """Plain assertions only; they are a little stricter or laxer than remask's own metrics."""
     if example.expected is None:
         return []
+    if metric == "promptfoo":
+        stated = orjson.loads(example.expected)
+        return [{"type": a["type"], "value": _verbatim(a["value"])} for a in stated]
     value = _verbatim(example.expected)
     if metric == "exact":
         return [{"type": "equals", "value": value}]

@@ -9,7 +9,7 @@ means, of search, caches and budgets. Needs torch: import it only where torch ma
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, takewhile
 
 import torch
 from torch import Tensor
@@ -22,9 +22,9 @@ from remask.types import Chat
 
 _TEMPLATE = "chatml-1"  # in the identity: raise it when the layout of a chat changes
 # Limits of memory. One token's keys and values take 23 kB in bf16, so 16,384 take 0.4 GB.
-_BATCH_TOKENS = 16_384  # read at once, the shared system message counted for every row
-_PREFIX_TOKENS = 16_384  # of system messages kept for later calls
-_BATCH_ROWS = 16  # sorted by length, smaller batches waste less on padding
+MAX_BATCH_TOKENS = 16_384  # read at once, the shared system message counted for every row
+MAX_PREFIX_TOKENS = 16_384  # of system messages kept for later calls
+MAX_BATCH_ROWS = 16  # sorted by length, smaller batches waste less on padding
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,8 @@ class EmbeddedTarget(Target):
         answers = [self._backbone.encode(option) for option in options]
         if not answers or not all(answers):
             raise ConfigError(f"cannot choose between {list(options)}; give texts, none empty")
-        shared = _shared_length(answers)
+        columns = zip(*answers, strict=False)  # up to the end of the shortest
+        shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
         def decide(batch: list[_Row]) -> list[Reply]:
             table = self._score(batch, answers, shared)  # (B, options)
@@ -136,7 +137,7 @@ class EmbeddedTarget(Target):
         tokens = torch.tensor([ids])
         _, memory = self._backbone.read(tokens, torch.ones_like(tokens, dtype=torch.bool))
         self._prefixes[ids] = memory
-        while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > _PREFIX_TOKENS:
+        while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > MAX_PREFIX_TOKENS:
             self._prefixes.popitem(last=False)
         return memory
 
@@ -178,7 +179,7 @@ class EmbeddedTarget(Target):
         rows = len(memory.real)
         row = torch.arange(rows).repeat_interleave(len(tails))
         tail = torch.arange(len(tails)).repeat(rows)
-        step = max(1, _BATCH_TOKENS // (memory.real.shape[1] + ids.shape[1]))
+        step = max(1, MAX_BATCH_TOKENS // (memory.real.shape[1] + ids.shape[1]))
         sums = []
         for start in range(0, len(row), step):
             r, t = row[start : start + step], tail[start : start + step]
@@ -241,7 +242,7 @@ def _batches(rows: Sequence[_Row], read_ahead: int) -> Iterator[list[_Row]]:
         batch: list[_Row] = []
         for row in group:
             tokens = (len(batch) + 1) * (row.length + read_ahead)  # the longest comes last
-            if batch and (len(batch) == _BATCH_ROWS or tokens > _BATCH_TOKENS):
+            if batch and (len(batch) == MAX_BATCH_ROWS or tokens > MAX_BATCH_TOKENS):
                 yield batch
                 batch = []
             batch.append(row)
@@ -254,16 +255,6 @@ def _pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
     real = torch.arange(width) < torch.tensor([[len(row)] for row in rows])
     return ids, real
-
-
-def _shared_length(answers: Sequence[Sequence[int]]) -> int:
-    """How many first tokens all answers have in common."""
-    length = 0
-    for column in zip(*answers, strict=False):  # up to the end of the shortest
-        if len(set(column)) > 1:
-            break
-        length += 1
-    return length
 
 
 def _finite(numbers: Tensor) -> Tensor:

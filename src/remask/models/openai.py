@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from remask.errors import BackendError, ConfigError, TargetBusy, TargetError, TargetRefused
+from remask.errors import ConfigError, TargetBusy, TargetError, TargetRefused, name_missing_extra
 from remask.ids import content_id, rng_for
 from remask.models.thread_map import ordered_map
 from remask.ports import Reply, Target
@@ -317,14 +317,8 @@ def _is_loopback(host: str) -> bool:
 
 
 def _connect(url: str, key: str, timeout: float) -> "openai.OpenAI":
-    try:
+    with name_missing_extra():
         import openai
-    except ModuleNotFoundError as error:
-        if error.name != "openai":
-            raise
-        raise BackendError(
-            "the target needs the openai package; run: pip install 'remask[openai]'"
-        ) from None
     return openai.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
 
 

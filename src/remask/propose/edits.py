@@ -1,4 +1,4 @@
-"""src/remask/propose/edits.py"""
+"""Masks to a canvas, and fills to edits of the prompt: spaces, marks and capitals put right."""
 
 import re
 from collections.abc import Sequence

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
+from remask.data.redact.redact import find_secrets
 from remask.prompt import Prompt, frozen_texts, sentences
 from remask.sanitize import CHAT_MARK, INVISIBLE, clip, words
 
@@ -141,30 +142,15 @@ _DOMAIN = re.compile(
     r"|cn|de|uk|fr|us|eu|in|jp)\b|\b\d{1,3}(?:\.\d{1,3}){3}\b",
     re.IGNORECASE,
 )
-_KEY = re.compile(
-    r"\b(?:sk|pk|rk)[-_][A-Za-z0-9_-]{8,}|\bgh[opsu]_\w{8,}|\bgithub_pat_\w{8,}|\bglpat-[\w-]{8,}"
-    r"|\bxox[abprs]-[\w-]{8,}|\bhf_[A-Za-z0-9]{8,}|\bAKIA[0-9A-Z]{8,}|\bAIza[\w-]{8,}"
-    r"|\beyJ[\w-]{8,}|-----BEGIN"
-)
-_TOKEN = re.compile(r"[A-Za-z0-9+/_=-]{20,}")
-_INNER = re.compile(r"[a-z][A-Z]\w*[a-z][A-Z]")
-_DIGITS = re.compile(r"\+?\(?\d(?:[ \t().\-/]{0,2}\d){6,}")
+_secrets_in = lru_cache(maxsize=256)(find_secrets)
 
 
 def _secrets(text: str, base: str) -> str:
     if new := _new(_DOMAIN, text, base):
         return f"new address {_short(new)}"
-    if _new(_KEY, text, base):
-        return "looks like a secret key"
-    known = set(_TOKEN.findall(base))
-    for token in _TOKEN.findall(text):
-        letters = token.strip("=").replace("-", "").replace("/", "")
-        mixed = any(c.isalpha() for c in letters) and not letters.isalpha()
-        if (mixed or _INNER.search(letters)) and token not in known:
-            return "looks like a secret: a long mix of characters"
-    if _new(_DIGITS, text, base):
-        return "looks like a phone or account number"
-    return ""
+    known = _secrets_in(base)
+    kinds = (kind for it, kind in find_secrets(text).items() if it not in known)
+    return next((f"looks like a secret: {kind}" for kind in kinds), "")
 
 
 def _copied(text: str, before: Iterable[Prompt], untrusted: frozenset[Gram]) -> str:

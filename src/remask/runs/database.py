@@ -70,8 +70,8 @@ def _decoded(text: bytes) -> str:
 
 
 def write_draft(draft: Path, meta: Mapping[str, str]) -> None:
-    """A new database in one transaction; closed again, so that it can be renamed."""
-    draft.touch()
+    """A new database in an empty file, in one transaction; closed again, so that it can be
+    renamed."""
     db = connect(draft)
     try:
         db.execute("BEGIN IMMEDIATE")

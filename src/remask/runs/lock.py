@@ -22,9 +22,16 @@ SIGNING_PAUSE = 0.05  # seconds
 if sys.platform == "win32":
     import msvcrt
 
+    _BYTE = 1 << 30  # Windows lets nobody read locked bytes: this one is behind the owner's name
+
     def _lock(descriptor: int) -> None:
-        os.lseek(descriptor, 1 << 30, os.SEEK_SET)  # locked bytes cannot be read: not the owner's
+        os.lseek(descriptor, _BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+
+    def _unlock(descriptor: int) -> None:
+        # Closing frees the lock too, but Windows does not promise that it does so at once.
+        os.lseek(descriptor, _BYTE, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
     _HELD: tuple[type[OSError], ...] = (PermissionError,)
 else:
@@ -32,6 +39,9 @@ else:
 
     def _lock(descriptor: int) -> None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock(descriptor: int) -> None:
+        """Closing frees it, and only closing leaves a lock alone that a fork shares with us."""
 
     _HELD = (BlockingIOError,)
 
@@ -69,6 +79,7 @@ class RunLock:
 
     def release(self) -> None:
         os.ftruncate(self._descriptor, 0)  # whoever comes next must not be taken for us
+        _unlock(self._descriptor)
         os.close(self._descriptor)
 
 

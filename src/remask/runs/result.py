@@ -18,6 +18,7 @@ from remask.errors import ConfigError
 from remask.events import (
     Accepted,
     Attributed,
+    ConversationCounts,
     Measured,
     Proposed,
     Rejected,
@@ -25,6 +26,7 @@ from remask.events import (
     State,
     TracesRead,
 )
+from remask.files import write
 from remask.prompt import Prompt
 from remask.runs.budget import Spend
 from remask.runs.word_diff import Change, diff
@@ -89,20 +91,6 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class ConversationCounts:
-    """What was made of the trace files."""
-
-    records: int
-    rejected: int  # things that are no usable record
-    elsewhere: int  # records of other system prompts
-    read: int  # traces that candidates were written under
-    held: int  # traces that candidates were measured on
-    sealed: int  # traces that neither has seen, for the verification
-    redacted: bool
-    secrets: Mapping[str, int]  # replaced, by label
-
-
-@dataclass(frozen=True, slots=True)
 class Refinement:
     """What only a run on conversations has."""
 
@@ -162,11 +150,7 @@ Sources = Mapping[str, tuple[str, str]]  # id -> (message, right answer or feedb
 
 
 def make_result(
-    state: State,
-    sources: Sources,
-    spend: Spend,
-    warnings: Sequence[str],
-    run_dir: str,
+    state: State, sources: Sources, spend: Spend, warnings: Sequence[str], run_dir: str
 ) -> Result:
     """`sources`: what every row or trace says, to name the conversations that an edit rests on."""
     baseline, best = (_prompt_score(state, id) for id in (state.baseline, state.incumbent))
@@ -200,9 +184,7 @@ def make_result(
 def write_result(result: Result, run_dir: Path) -> None:
     """result.json, whole or not at all."""
     text = orjson.dumps(result.to_dict(), option=orjson.OPT_INDENT_2)
-    temporary = run_dir / f".{RESULT}"
-    temporary.write_bytes(text)
-    temporary.replace(run_dir / RESULT)
+    write(run_dir / RESULT, text, force=True)
 
 
 def read_result(run_dir: Path) -> Result | None:
@@ -283,15 +265,13 @@ def _accepted(state: State, event: Accepted, sources: Sources) -> AcceptedEdit:
 
 
 def _refinement(state: State, event: TracesRead, sources: Sources) -> Refinement:
-    fields = ConversationCounts.__dataclass_fields__
-    seen = {name: getattr(event, name) for name in fields} | {"secrets": dict(event.secrets)}
     played = {event.round for event in state.accepted}
     closest = [
         best for number in range(state.round) if number not in played
         if (best := best_of(state, number)) is not None
     ]  # fmt: skip
     return Refinement(
-        conversations=ConversationCounts(**seen),
+        conversations=event.counts,
         iterations=state.round,
         proposals=tuple(_refined(state, best, sources) for best in closest),
         refused=tuple(

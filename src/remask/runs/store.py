@@ -20,6 +20,7 @@ from typing import Any, Self
 import orjson
 
 from remask.errors import ConfigError
+from remask.files import draft
 from remask.ids import content_id
 from remask.runs.budget import Spend
 from remask.runs.database import (
@@ -204,7 +205,7 @@ class Store(Reader, Books):
         working. The file appears under its name only when it is whole.
         """
         folder = Path(path)
-        file, draft = folder / FILE, folder / f"{FILE}.new"
+        file = folder / FILE
         with ExitStack() as undo:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -217,11 +218,9 @@ class Store(Reader, Books):
                     f"{folder} holds a run already; continue it with `remask resume {folder}` "
                     "or name another directory"
                 )
-            for leftover in (draft, folder / f"{FILE}.new-journal"):
-                leftover.unlink(missing_ok=True)
-            with translated(draft):
+            with translated(file), draft(file) as made:
                 write_draft(
-                    draft,
+                    made,
                     {
                         "config": orjson.dumps(_plain(config)).decode(),
                         "fingerprint": fingerprint(config),
@@ -229,7 +228,6 @@ class Store(Reader, Books):
                         "clean": "1",
                     },
                 )
-            draft.rename(file)
             db = connect(file)
             undo.callback(db.close)
             store = cls(folder, db, lock)

@@ -1,4 +1,4 @@
-"""src/remask/runs/word_diff.py"""
+"""What differs between two prompts, word by word."""
 
 import re
 from collections import Counter
@@ -6,8 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Literal
-
-# --- differences
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,20 +12,9 @@ the acceptance rule, is our own design and not taken from arXiv 2602.18449.
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from remask import events
 from remask.errors import BudgetSpent
-from remask.events import (
-    Accepted,
-    Event,
-    Kept,
-    Proposed,
-    Rejected,
-    Rows,
-    Scored,
-    Started,
-    State,
-    Stopped,
-    advance,
-)
+from remask.events import Event, Rows, State, advance
 from remask.ids import rng_for, seed_for
 from remask.ports import Proposal, Proposer, Task
 from remask.prompt import Prompt
@@ -38,9 +27,9 @@ DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
 def search(
     state: State, start: Prompt, plan: Plan, task: Task, proposer: Proposer, seed: int
 ) -> Iterator[Event]:
-    """Yield the events of a search from `state` on, up to and including Stopped.
+    """Yield the events of a search from `state` on, up to and including events.Stopped.
 
-    Raises TargetRefused and TargetUnreliable. A spent budget ends it as Stopped.
+    Raises TargetRefused and TargetUnreliable. A spent budget ends it as events.Stopped.
     """
     if state.stopped:
         return
@@ -50,16 +39,16 @@ def search(
             state = advance(state, event)
         while state.round < plan.rounds and state.stale < plan.patience:
             if _perfect(state):
-                yield Stopped("every validation row that was asked is right already")
+                yield events.Stopped("every validation row that was asked is right already")
                 return
             for event in _round(state, plan, task, proposer, seed):
                 yield event
                 state = advance(state, event)
     except BudgetSpent as spent:
-        yield Stopped(f"budget: {spent}")
+        yield events.Stopped(f"budget: {spent}")
         return
     why = "no better prompt" if state.stale >= plan.patience else "all rounds played"
-    yield Stopped(f"{why} in {state.stale} rounds" if state.stale else why)
+    yield events.Stopped(f"{why} in {state.stale} rounds" if state.stale else why)
 
 
 def final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome], list[Outcome]]:
@@ -80,7 +69,7 @@ def _opening(
 ) -> Iterator[Event]:
     """The baseline on the validation rows, unless the state has it already."""
     if not state.baseline:
-        yield Started(start.marked(), start.id, proposer.count(start.text))
+        yield events.Started(start.marked(), start.id, proposer.count(start.text))
     if (start.id, "validation") not in state.scores:
         yield _score(task, start, "validation", _validation(task, plan, seed), 0)[0]
 
@@ -105,12 +94,12 @@ def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) 
     alive: list[Proposal] = []
     for proposal in _proposals(state, plan, proposer, parent, traces, seed):
         if proposal.objection:
-            yield Rejected.of(number, parent, proposal)
+            yield events.Rejected.of(number, parent, proposal)
         else:
             alive.append(proposal)
-            yield Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
+            yield events.Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
     if not alive:
-        yield Kept(number, "no candidate passed the guard")
+        yield events.Kept(number, "no candidate passed the guard")
         return
 
     soft = {o.example: o.soft for o in outcomes if o.status == "scored"}
@@ -128,7 +117,7 @@ def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) 
             alive = alive[: survivors(len(alive))]
     winner = alive[0]
     if ahead[winner.prompt.id].mean <= 0:
-        yield Kept(number, "no candidate was ahead on the train rows")
+        yield events.Kept(number, "no candidate was ahead on the train rows")
         return
     yield from _verdict(state, plan, task, proposer, parent, winner, heard, seed)
 
@@ -154,12 +143,12 @@ def _verdict(
     total = sum(gains)
     if not plan.accepts(gains, _leads(event.rows, state.scores[(state.baseline, "validation")])):
         why = f"validation: {total:+.3g} points over {len(gains)} rows"
-        yield Kept(state.round, f"{why}, too close to chance" if total > 0 else why)
+        yield events.Kept(state.round, f"{why}, too close to chance" if total > 0 else why)
         return
     rows = {trace.id: row for row, trace in heard.items()}
     drops = proposer.explain(winner, tuple(heard.values()))
     because = tuple(rows[drop.trace] for drop in drops)
-    yield Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), because)
+    yield events.Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), because)
 
 
 def _leads(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
@@ -169,12 +158,7 @@ def _leads(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
 
 
 def _proposals(
-    state: State,
-    plan: Plan,
-    proposer: Proposer,
-    parent: Prompt,
-    traces: Sequence[Trace],
-    seed: int,
+    state: State, plan: Plan, proposer: Proposer, parent: Prompt, traces: Sequence[Trace], seed: int
 ) -> Iterator[Proposal]:
     """Up to plan.candidates unseen proposals without objection; and all rejected ones."""
     seen, enough = set(state.seen_before(state.round)), plan.candidates
@@ -191,11 +175,11 @@ def _proposals(
 
 def _score(
     task: Task, prompt: Prompt, split: Split, ids: Sequence[str], number: int
-) -> tuple[Scored, list[Outcome]]:
+) -> tuple[events.Scored, list[Outcome]]:
     """Evaluate; refuses (TargetUnreliable) where too many rows failed."""
     outcomes = task.evaluate(prompt, ids)
     mean_score(outcomes)
-    return Scored(number, prompt.id, split, rows_of(outcomes)), outcomes
+    return events.Scored(number, prompt.id, split, rows_of(outcomes)), outcomes
 
 
 def rows_of(outcomes: Sequence[Outcome]) -> Rows:

@@ -17,19 +17,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from remask.events import (
-    Accepted,
-    Attributed,
-    Event,
-    Kept,
-    Measured,
-    Proposed,
-    Rejected,
-    Started,
-    State,
-    Stopped,
-    advance,
-)
+from remask import events
+from remask.events import Event, State, advance
 from remask.ids import rng_for, seed_for
 from remask.ports import Choose, Context, Proposal, Proposer, Scorer, written
 from remask.prompt import Prompt, Span
@@ -78,7 +67,7 @@ def refinements(
     seed: int,
     choose: Choose,
 ) -> Iterator[Event]:
-    """Yield the events of a refinement from `state` on, up to and including Stopped.
+    """Yield the events of a refinement from `state` on, up to and including events.Stopped.
 
     `read`: what candidates are written under; `held`: what measures them, so that a text cannot win
     by repeating what was read. `choose`: which of them. Ids of traces are unique. As in `search`,
@@ -90,13 +79,13 @@ def refinements(
     if state.stopped:
         return
     if not state.baseline:
-        yield (first := Started(start.marked(), start.id, proposer.count(start.text)))
+        yield (first := events.Started(start.marked(), start.id, proposer.count(start.text)))
         state = advance(state, first)
     while state.round < loop.iterations:
         for event in _round(state, read, held, loop, proposer, scorer, seed, choose):
             yield event
             state = advance(state, event)
-    yield Stopped(f"all {loop.iterations} iterations played")
+    yield events.Stopped(f"all {loop.iterations} iterations played")
 
 
 def _round(
@@ -114,26 +103,32 @@ def _round(
     allowed = []
     for proposal in _unseen(state, parent, read, loop, proposer, seed):
         if proposal.objection:
-            yield Rejected.of(number, parent, proposal)
+            yield events.Rejected.of(number, parent, proposal)
         else:
             allowed.append(proposal)
-            yield Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
+            yield events.Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
     contexts = panels(held, loop, proposer.count, rng_for(seed, number, "panels"), choose)
     found = gains(scorer, contexts, proposer.count, parent, allowed)
-    measured = [Measured(number, p.prompt.id, g) for p, g in zip(allowed, found, strict=True)]
+    measured = [
+        events.Measured(number, p.prompt.id, g) for p, g in zip(allowed, found, strict=True)
+    ]
     yield from measured
     order = sorted(measured, key=lambda one: (-one.gain, one.id))
     winner = next((one for one in order if accepts(one.gains, margin=1.0)), None)
     if not order:
-        yield Kept(number, "no candidate passed the guard")
+        yield events.Kept(number, "no candidate passed the guard")
         return
     best = winner or order[0]
     drops = proposer.explain(next(p for p in allowed if p.prompt.id == best.id), read)
-    yield Attributed(number, best.id, tuple((drop.trace, drop.each) for drop in drops))
+    yield events.Attributed(number, best.id, tuple((drop.trace, drop.each) for drop in drops))
     if winner:
-        yield Accepted(number, best.id, parent.id, best.gain, tuple(drop.trace for drop in drops))
+        yield events.Accepted(
+            number, best.id, parent.id, best.gain, tuple(drop.trace for drop in drops)
+        )
     else:
-        yield Kept(number, f"the best candidate gains {best.gain:+.1f} nats, too close to chance")
+        yield events.Kept(
+            number, f"the best candidate gains {best.gain:+.1f} nats, too close to chance"
+        )
 
 
 def _unseen(

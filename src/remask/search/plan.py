@@ -1,4 +1,4 @@
-"""src/remask/search/plan.py"""
+"""How a search spends its calls: candidates, rungs, rounds and the margin of acceptance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -14,7 +14,7 @@ from remask.data.placeholders import fill
 from remask.errors import ConfigError
 from remask.ports import Metric, Reply, Target
 from remask.prompt import Prompt
-from remask.tasks.metrics import METRICS, Grade, canonical, grader, parse_label
+from remask.tasks.metrics import METRICS, Grade, Grader, canonical, grader, parse_label
 from remask.types import Chat, Example, Feedback, Message, Outcome, Split, Trace
 
 # The soft score of a choice is the probability of the right option, sharpened. Measured on SST-2
@@ -44,7 +44,7 @@ class LabelledTask:
         self,
         examples: Sequence[Example],
         target: Target,
-        metric: str | Metric = "label",
+        metric: str | Metric | Grader = "label",
         *,
         labels: Sequence[str] = (),
         answer: str = "{label}",
@@ -146,7 +146,7 @@ class LabelledTask:
     def _desired(self, example: Example) -> str | None:
         """The right answer, said as the target would say it."""
         if not self._by_label or example.expected is None:
-            return example.expected
+            return self._grader.desired(example)
         return fill_answer(self._answer, canonical(example.expected, self._labels) or "")
 
     def _trace(self, example: Example, response: str, grade: Grade) -> Trace:

@@ -1,182 +1,150 @@
-"""A promptfooconfig.yaml as rows and metric: its tests, its plain assertions, and its prompt.
+"""The tests of a promptfooconfig.yaml as rows, and their assertions as a metric.
 
-Follows promptfoo's documentation of configurations, tests and CSV files (promptfoo.dev/docs; 2026).
-Nothing of the file is run: Nunjucks is read as far as {{name}}, and whatever needs code, a model or
-a network is refused with the place and what to do. Knows nothing of targets and prompts' syntax.
+Follows promptfoo's documentation of tests and assertions (promptfoo.dev/docs; 2026). Nothing in the
+file is run, and only {{name}} is filled. Every key and value that is not known here is refused by
+name. Prompts and providers are skipped: remask has settings of its own for both.
 """
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from remask.data.dataset import FRACTIONS, Columns, Dataset, load
-from remask.data.placeholders import PROMPT, Variable
-from remask.errors import DataError
-from remask.tasks.assertions import Demands, Suite
-from remask.tasks.promptfoo_files import SUFFIXES, parse_yaml, read_config, read_text
-from remask.tasks.promptfoo_tests import NAME, TEXTS, cut, read_tests
+from remask.data.placeholders import JINJA, LANGFUSE, filled, variables
+from remask.data.rows import read_document, read_rows, rows_of
+from remask.errors import ConfigError, DataError
+from remask.tasks.metrics import Grade, Grader, Judge
+from remask.types import Example
 
 METRIC = "promptfoo"  # the name of this metric in settings
-ANSWER = "promptfoo assertions"  # the column for the demands while rows are loaded
+ASSERT = "assert"  # the column of a row's assertions: a list in JSON, as promptfoo writes it
+RUBRIC = "llm-rubric"
+_CHECKS: dict[str, Callable[[str, str], bool]] = {  # of (value, response)
+    "equals": lambda value, response: response == value,
+    "contains": lambda value, response: value in response,
+    "icontains": lambda value, response: value.lower() in response.lower(),
+    "starts-with": lambda value, response: response.startswith(value),
+    "regex": lambda value, response: re.search(value, response) is not None,
+    "is-json": lambda value, response: _is_json(response),
+}
+_CONFIG = {"tests": list | str, "defaultTest": dict, "description": str}
+_SKIPPED = dict.fromkeys(("prompts", "providers", "targets"), object)
+_TEST = {"vars": dict, "assert": list, "description": str}
+# Of a CSV file: `contains: Paris`, `is-json`, or `Paris` alone for equals.
+_TYPED = re.compile(r"(?:([a-z-]+(?:\(.*?\))?)(?::\s*|(?<=is-json)$))?(.*)", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """How the configuration asks its model."""
+class Assertions(Grader):
+    """1 where all assertions of a row hold, else 0. Where the others hold and the row has an
+    llm-rubric, the score is that of `judge`."""
 
-    prompt: str | None  # to optimise; None: it states none
-    role: Literal["system", "user"]  # the message that holds it
-    input: str  # template of the user's message over columns, as dataset.Columns takes it
+    judge: Judge | None = None
 
+    def grade(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Grade]:
+        grades = list(map(_checked, examples, responses))
+        asked = [i for i, e in enumerate(examples) if grades[i].score and values(e, RUBRIC)]
+        if self.judge is not None and asked:
+            rubrics = ["\n".join(values(examples[i], RUBRIC)) for i in asked]
+            rows = [replace(examples[i], expected=self.desired(examples[i])) for i in asked]
+            found = self.judge.grade(rows, [responses[i] for i in asked], rubrics)
+            for i, grade in zip(asked, found, strict=True):
+                grades[i] = grade
+        return grades
 
-def load_config(
-    path: str | Path,
-    input: str,
-    split: str | None = None,
-    fractions: Sequence[float] = FRACTIONS,
-) -> tuple[Dataset, Suite]:
-    """The tests as examples, and the metric that holds each to its assertions.
-
-    Example.expected is the text that `equals` (or else the only `contains`) states, None where
-    there is none. Splits as in `dataset.load`. Raises DataError and ConfigError.
-    """
-    tests = read_tests(Path(path))
-    names = sorted({name for test in tests for name in test.row})
-    rows = [{**dict.fromkeys(names, ""), **t.row, ANSWER: _key(t.demands)} for t in tests]
-    found = load(rows, Columns(input, ANSWER, split), fractions)
-    demands = {_key(test.demands): test.demands for test in tests}
-    suite = Suite({e.id: demands[e.expected or ""] for e in found.examples})
-    examples = tuple(replace(e, expected=suite.demands[e.id].desired) for e in found.examples)
-    labels = tuple(sorted({e.expected for e in examples if e.expected is not None}))
-    return Dataset(examples, found.warnings, labels), suite
+    def desired(self, example: Example) -> str | None:
+        """What `equals` says, or else the only text that the response is to contain."""
+        said = values(example, "equals") or values(example, "contains", "icontains")
+        return said[0] if len(said) == 1 else None
 
 
-def asked(path: str | Path, prompt: str | None = None) -> Asked:
-    """How the configuration at `path` asks; `prompt` (the user's own) stands for the one in it.
-
-    A prompt that is a chat gives its system message and, as template, its user message. A text is
-    the user's message itself, with its variables in it. Raises DataError.
-    """
-    path = Path(path)
-    names = list(dict.fromkeys(name for test in read_tests(path) for name in test.row))
-    if not names:
-        raise DataError("no test has variables, so there is one input only; add vars", path)
-    shown = f"{{{names[0]}}}" if len(names) == 1 else "\n".join(f"{n}: {{{n}}}" for n in names)
-    stated = _prompts(read_config(path), path)
-    if prompt is None and len(stated) > 1:
-        raise DataError(
-            f"has {len(stated)} prompts; save the one to optimise as a file and name it: "
-            "remask optimize PROMPT.md --data " + path.name,
-            path,
-        )
-    text = stated[0] if stated else None
-    chat = _chat(text, path) if text is not None else None
-    if chat is not None and chat[0]:
-        own = prompt or _editable(chat[0], names, path)
-        return Asked(own, "system", _template(chat[1], path))
-    if prompt is None:
-        said = chat[1] if chat else text
-        return Asked(said if said is None else _editable(said, names, path), "user", shown)
-    holds = any(name in names for name in NAME.findall(prompt))
-    return Asked(prompt, "user" if holds else "system", shown)
+def values(example: Example, *kinds: str) -> list[str]:
+    """Those of a row's assertions of some kinds."""
+    return [a["value"] for a in json.loads(example.expected or "[]") if a["type"] in kinds]
 
 
-def _key(demands: Demands) -> str:
-    """One text for equal demands: part of an example's identity."""
-    return json.dumps(
-        [[(a.name, a.value, a.weight) for a in demands.assertions], demands.threshold],
-        ensure_ascii=False,
-        sort_keys=True,
-    )
+def _checked(example: Example, response: str) -> Grade:
+    failed = [f"the response fails {kind} {value}".rstrip() for kind, holds in _CHECKS.items()
+              for value in values(example, kind) if not holds(value, response)]  # fmt: skip
+    return Grade(float(not failed), "; ".join(failed))
 
 
-# --- prompts
-
-
-def _prompts(config: Mapping[str, Any], path: Path) -> list[str]:
-    stated = config.get("prompts", [])
-    entries = list(stated) if isinstance(stated, list | dict) else [stated]
-    found: list[str] = []
-    for entry in entries:
-        said = entry
-        if isinstance(entry, dict):
-            said = entry.get("raw") or entry.get("id") or entry.get("label")
-        if not isinstance(said, str):
-            raise DataError(f"the prompt {said!r:.60} is no text; write it as one", path)
-        found += _prompt(said, path)
-    return found
-
-
-def _prompt(said: str, path: Path) -> list[str]:
-    """A text itself, or what is in the file that it names."""
-    named = said.removeprefix("file://")
-    kind = Path(named).suffix.lower()
-    known = (*TEXTS, ".json", *SUFFIXES)
-    file = path.parent / named
-    if said == named and ("\n" in said or kind not in known or not file.is_file()):
-        return [said]
-    if kind not in known:
-        raise DataError(
-            f"the prompt {said!r} needs code to run or is of another kind; save it as text or as "
-            "a chat in JSON",
-            path,
-        )
-    text = read_text(file, path)
-    parts = re.split(r"^---\s*$", text, flags=re.MULTILINE) if kind in TEXTS else [text]
-    return [part.strip() for part in parts if part.strip()]
-
-
-def _chat(text: str, path: Path) -> tuple[str, str] | None:
-    """(system, user) of a chat in JSON or YAML; None where the prompt is a plain text."""
-    stripped = text.lstrip()
-    if not (stripped.startswith(("[", "- role", "- content"))):
-        return None
+def _is_json(text: str) -> bool:
     try:
-        found = json.loads(text)
-    except ValueError:
-        found = None if stripped.startswith("[") else parse_yaml(text, path)
-    if not isinstance(found, list) or not all(isinstance(m, dict) and "role" in m for m in found):
-        return None
-    roles = [m["role"] for m in found]
-    texts = [m.get("content") for m in found]
-    if roles not in (["system", "user"], ["developer", "user"], ["user"]) or not all(
-        isinstance(t, str) for t in texts
-    ):
-        raise DataError(
-            f"the prompt is a chat of {', '.join(map(str, roles))}; only a system message and one "
-            "user message in text can be optimised",
-            path,
-        )
-    return (str(texts[0]), str(texts[1])) if len(texts) == 2 else ("", str(texts[0]))
+        json.loads(text, parse_constant=int)  # int refuses NaN and Infinity
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
-def _template(text: str, path: Path) -> str:
-    """A Nunjucks text with plain variables as a template of dataset.render."""
-    return "".join(
-        plain.replace("{", "{{").replace("}", "}}") + (f"{{{m['name']}}}" if m else "")
-        for plain, m in _cut(text, "the user message of the prompt", path)
-    )
+def is_config(path: str | Path) -> bool:
+    """Whether `path` is read as a configuration of promptfoo, by the end of its name."""
+    return str(path).lower().endswith((".yaml", ".yml"))
 
 
-def _editable(text: str, names: Collection[str], path: Path) -> str:
-    """A Nunjucks text as a prompt of remask, which knows no raw blocks."""
-    parts = _cut(text, "the prompt", path)
-    for plain, _ in parts:
-        for found in PROMPT.read(plain, names):
-            if isinstance(found, Variable):
-                raise DataError(
-                    f"the prompt holds {found.source} as text, which remask would fill; give the "
-                    "variable another name",
-                    path,
-                )
-    return "".join(plain + (m[0].replace("-", "") if m else "") for plain, m in parts)
+def read_tests(path: Path) -> list[dict[str, Any]]:
+    """The tests as records: their variables and, as `assert`, their assertions. DataError."""
+    config = _part(read_document(path), _CONFIG | _SKIPPED, "config", path)
+    default = _part(config.get("defaultTest", {}), _TEST, "defaultTest", path)
+    tests = config.get("tests", [])
+    if isinstance(tests, str):
+        file = path.parent / tests.removeprefix("file://")
+        csv = file.suffix.lower() == ".csv"
+        tests = [_csv_test(row.values) for row in read_rows(file)] if csv else read_document(file)
+    records = []
+    for number, said in enumerate(tests):
+        key, test = f"tests[{number}]", _part(said, _TEST, f"tests[{number}]", path)
+        vars = default.get("vars", {}) | test.get("vars", {})
+        for name, value in vars.items():  # lists, files and {{name}} mean something to promptfoo
+            plain = not isinstance(value, list | dict) and not str(value).startswith("file://")
+            if not plain or variables(LANGFUSE.read(str(value), None)):
+                raise _refused(path, f"{key}.vars.{name}", value, "write one plain text")
+        stated = default.get("assert", []) + test.get("assert", [])
+        if not stated:
+            raise _refused(path, f"{key}.assert", stated, "write some, or every response is right")
+        (row,) = rows_of([vars], path)
+        assertions = [_assertion(said, row.values, f"{key}.assert", path) for said in stated]
+        records.append({**row.values, ASSERT: assertions})
+    return records
 
 
-def _cut(text: str, what: str, path: Path) -> list[tuple[str, re.Match[str] | None]]:
+def _csv_test(row: Mapping[str, str]) -> dict[str, Any]:
+    """Columns that begin with two underscores say something, all others are variables."""
+    said = {name: text for name, text in row.items() if name.startswith("__") and text}
+    texts = [said.pop(name) for name in list(said) if name.startswith("__expected")]
+    stated = [{"type": m[1] or "equals", "value": m[2]} for m in map(_TYPED.fullmatch, texts) if m]
+    return {"vars": {n: row[n] for n in row if not n.startswith("__")}, "assert": stated, **said}
+
+
+def _assertion(said: Any, row: Mapping[str, str], key: str, path: Path) -> dict[str, str]:
+    """With the variables of its value filled in."""
+    found = _part(said, {"type": str, "value": str}, key, path)
+    kind, value = found.get("type", ""), found.get("value", "")
+    if kind not in (*_CHECKS, RUBRIC):
+        raise _refused(path, f"{key}.type", kind, f"write one of {', '.join(_CHECKS)}, {RUBRIC}")
     try:
-        return cut(text)
-    except ValueError as error:
-        raise DataError(f"{what} holds {error}; write the text out", path) from None
+        text = filled(JINJA.read(value, None), row)
+        usable = bool(text) != (kind == "is-json") and not value.startswith(("file://", "package:"))
+        usable &= kind != "regex" or re.compile(text).flags == re.UNICODE  # no flags of its own
+    except (ConfigError, KeyError, OverflowError, re.error):
+        usable = False
+    if not usable:
+        remedy = "write one text (a pattern of Python's re, no flags; none for is-json) where only "
+        raise _refused(path, f"{key}.{kind}", value, remedy + "{{name}} of the same test is filled")
+    return {"type": kind, "value": text}
+
+
+def _part(said: Any, kinds: Mapping[str, Any], key: str, path: Path) -> dict[str, Any]:
+    """A mapping in which each name is known, and its value of the kind that goes with it."""
+    for name, value in said.items() if isinstance(said, dict) else [("", said)]:
+        if not isinstance(value, kinds.get(name, ())):
+            words: dict[Any, str] = {dict: "a mapping", list: "a list", str: "one text"}
+            remedy = words.get(kinds.get(name), f"only {', '.join(kinds)}")
+            raise _refused(path, f"{key}.{name}".strip("."), value, f"write {remedy}")
+    return dict(said)
+
+
+def _refused(path: Path, key: str, value: Any, remedy: str) -> DataError:
+    return DataError(f"{key} = {value!r:.60} cannot be read; {remedy}", path)

@@ -127,7 +127,7 @@ def test_an_archive_with_nan_and_a_damaged_sample(tmp_path: Path) -> None:
     (record,) = INSPECT.read(good.data, HERE)
     assert isinstance(record, Record) and not record.ratings
     assert isinstance(bad, RejectedRecord) and bad.reason.startswith(
-        "samples/2_epoch_1.json: malformed"
+        "samples/2_epoch_1.json:1: malformed"
     )
     assert list(tmp_path.iterdir()) == [path], "nothing was written"
 

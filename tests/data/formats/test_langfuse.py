@@ -155,10 +155,7 @@ def test_a_page_of_the_api() -> None:
         (observation("g1", output=None), "no answer"),
         (observation("g1", input=None, output=None), "no text"),
         (observation("g1", "TOOL"), "is a tool"),
-        (
-            snake(observation("g1") | {"input": '[{"role": "user", "content": "Whe'}),
-            "cut off",
-        ),
+        (snake(observation("g1") | {"input": '[{"role": "user", "content": "Whe'}), "cut off"),
         (score("NUMERIC", 1, traceId=None), "not of a response"),
         (snake(score("NUMERIC", None)), "without value and comment"),
     ],

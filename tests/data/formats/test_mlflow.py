@@ -11,10 +11,7 @@ from remask.data.formats.mlflow import MLFLOW
 from remask.data.trace_record import Item, Rating, Record, RejectedRecord, Source
 
 HERE = Source("mlflow", "trace.json", 1)
-MESSAGES = [
-    {"role": "system", "content": "Be kind."},
-    {"role": "user", "content": "hi"},
-]
+MESSAGES = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
 
 
 def span_id(hexadecimal: str) -> str:
@@ -22,11 +19,7 @@ def span_id(hexadecimal: str) -> str:
 
 
 def span(kind: str, id: str, parent: str | None, asked: object, said: object) -> dict[str, Any]:
-    attributes = {
-        "mlflow.spanType": kind,
-        "mlflow.spanInputs": asked,
-        "mlflow.spanOutputs": said,
-    }
+    attributes = {"mlflow.spanType": kind, "mlflow.spanInputs": asked, "mlflow.spanOutputs": said}
     return {
         "trace_id": base64.b64encode(bytes(16)).decode(),
         "span_id": span_id(id),

@@ -14,10 +14,7 @@ SPAN: dict[str, Any] = {
     "type": "llm",
     "model": "gpt-4o",
     "input": {
-        "messages": [
-            {"role": "system", "content": "Be kind."},
-            {"role": "user", "content": "hi"},
-        ]
+        "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
     },
     "output": {"choices": [{"message": {"role": "assistant", "content": "hello"}}]},
     "error_info": None,

@@ -18,9 +18,7 @@ from remask.data.trace_record import Addition, Item, Rating, Record, RejectedRec
 
 HERE = Source("otlp", "spans.jsonl", 7)
 SYSTEM, QUESTION, ANSWER = "You are terse.", "Weather in Paris?", "Rainy, 57°F."
-PARTS = [
-    {"role": "user", "parts": [{"type": "text", "content": QUESTION}]},
-]
+PARTS = [{"role": "user", "parts": [{"type": "text", "content": QUESTION}]}]
 SAID = [
     {"role": "assistant", "parts": [{"type": "text", "content": ANSWER}], "finish_reason": "stop"}
 ]

@@ -6,10 +6,7 @@ from remask.data.formats.tau_bench import NOTHING
 from remask.data.trace_reader import Detector
 from remask.data.trace_record import Item, Record, RejectedRecord, Source
 
-TALK = [
-    {"role": "user", "content": "Cancel it."},
-    {"role": "assistant", "content": "Done."},
-]
+TALK = [{"role": "user", "content": "Cancel it."}, {"role": "assistant", "content": "Done."}]
 
 
 def items(value: Any) -> list[Item]:

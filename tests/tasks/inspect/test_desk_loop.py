@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tasks import desk
-
 pytest.importorskip("inspect_ai")
+
+from benchmarks.tasks import desk
 
 pytestmark = [
     pytest.mark.slow,

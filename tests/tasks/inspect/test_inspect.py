@@ -31,7 +31,7 @@ from remask.ports import Canvas, Context, Fill, Hole, Task  # noqa: E402
 from remask.prompt import Prompt  # noqa: E402
 from remask.runs.budget import Spend  # noqa: E402
 from remask.runs.store import Store  # noqa: E402
-from remask.tasks.inspect.task import _graded, load_suite  # noqa: E402
+from remask.tasks.inspect.task import load_suite, read_score  # noqa: E402
 from remask.types import Outcome  # noqa: E402
 
 DESK = f"{EXAMPLE / 'desk.py'}@desk"
@@ -281,7 +281,7 @@ def test_splits_follow_from_content_and_nothing_else() -> None:
      ("yes", "", 1.0), ({"a": 1, "b": 0}, "main/b", 0.0)],
 )  # fmt: skip
 def test_values_of_scores(value: Any, wanted: str, number: float) -> None:
-    assert _graded({"main": Score(value=value, explanation="Why.")}, wanted) == (number, "Why.")
+    assert read_score({"main": Score(value=value, explanation="Why.")}, wanted) == (number, "Why.")
 
 
 @pytest.mark.parametrize(
@@ -290,7 +290,7 @@ def test_values_of_scores(value: Any, wanted: str, number: float) -> None:
      ({"a": 1}, "", r"NAME/KEY"), (1, "other", "no score 'other'")],
 )  # fmt: skip
 def test_what_is_no_score_is_said(value: Any, wanted: str, words: str) -> None:
-    found, _ = _graded({"main": Score(value=value)}, wanted)
+    found, _ = read_score({"main": Score(value=value)}, wanted)
     assert isinstance(found, str) and words in found
 
 

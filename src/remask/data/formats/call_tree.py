@@ -63,10 +63,7 @@ class Call:
 
 
 def records(
-    calls: Sequence[Call],
-    source: Source,
-    whole: Verdict = NOTHING,
-    silent: str = "holds no text",
+    calls: Sequence[Call], source: Source, whole: Verdict = NOTHING, silent: str = "holds no text"
 ) -> Iterator[Item]:
     """The records of the operations of one trace, in order; `whole` is said of the trace.
 

@@ -103,7 +103,8 @@ def _samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | RejectedR
         try:
             yield Value(parse(_unpacked(archive, entry), constants=True), None, entry.filename)
         except Unusable as reason:
-            yield RejectedRecord(str(path), None, f"{entry.filename}: {reason}")
+            place = f"{entry.filename}:{reason.line}" if reason.line else entry.filename
+            yield RejectedRecord(str(path), None, f"{place}: {reason}")
 
 
 def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

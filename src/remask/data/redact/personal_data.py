@@ -150,7 +150,7 @@ _PHONES = (
         pattern(
             rf"(?i:{'|'.join(map(re.escape, (*_CALLING, *_REACHING, *_CALLING_CJK)))})"
             r"(?:[ .]{1,2}(?i:number|no|nr|is|was|at|on|under)\b){0,3}[\s.:=#(：是]{0,3}"
-            rf"(?P<it>\d(?:{_GAP}\d){{6,14}})(?!\w)",
+            rf"(?P<it>\d(?:{_GAP}\d){{6,14}})(?!\w)"
         ),
     ),
 )

@@ -1,8 +1,8 @@
 """Secrets and personal details out of a text, before anything is stored or sent.
 
 Each is replaced by a name, <EMAIL_1>, <KEY_2>: the same secret gets the same name within a run, so
-that what a trace says stays readable. What counts as a secret is said by the tables `patterns` and
-`personal`. Knows nothing of traces and files.
+that what a trace says stays readable. What counts as a secret is said by the tables `secrets` and
+`personal_data`. Knows nothing of traces and files.
 
 Every pattern passes over the text once, and most are skipped: a pattern runs only where its hint
 stands in the text. Names cannot be mistaken for secrets, so redacting twice changes nothing.
@@ -15,7 +15,16 @@ from collections.abc import Mapping
 from functools import partial
 
 from remask.data.redact.personal_data import PEOPLE, bare
-from remask.data.redact.secrets import RANDOM, SAID, SHORTEST, TOKENS, Match, SecretRule, secret
+from remask.data.redact.secrets import (
+    DOUBTFUL,
+    RANDOM,
+    SAID,
+    SHORTEST,
+    TOKENS,
+    Match,
+    SecretRule,
+    secret,
+)
 
 
 class Pseudonyms:
@@ -61,6 +70,18 @@ def redact(text: str, names: Pseudonyms) -> str:
             if _worth_a_try(rule, text, lower):
                 text = rule.pattern.sub(partial(_named, rule, names), text)
     return text
+
+
+def find_secrets(text: str) -> dict[str, str]:
+    """What `redact` would hide, and what is only DOUBTFUL, each with its kind."""
+    lower = text.lower()
+    return {
+        secret(match): rule.kind
+        for rule in (*DOUBTFUL, *PEOPLE, *RANDOM, *SAID, *TOKENS)
+        if _worth_a_try(rule, text, lower)
+        for match in rule.pattern.finditer(text)
+        if rule.holds(match)
+    }
 
 
 def _worth_a_try(rule: SecretRule, text: str, lower: str) -> bool:

@@ -1,9 +1,10 @@
 """What a secret looks like: a row for every kind of key, token or personal detail.
 
-A table for `redact`, in the order in which the rows are tried: what has a shape of its own, then
-whatever is said to be a key or a password, then what looks random; `personal` holds the rows that
-follow. The formats are public facts from vendors' documentation and from the rule sets of secret
-scanners (gitleaks, detect-secrets).
+The one table, for `redact` and for the guard of prompts, in the order in which the rows are tried:
+what has a shape of its own, then whatever is said to be a key or a password, then what looks
+random; `personal_data` holds the rows that follow. DOUBTFUL is for the guard alone. The formats
+are public facts from vendors' documentation and from the rule sets of secret scanners (gitleaks,
+detect-secrets).
 
 Every pattern takes time linear in the text: it begins behind a boundary, its long runs are
 possessive, all else is bounded. Knows nothing of traces, files or names.
@@ -159,10 +160,7 @@ _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SHAPED = (
     SecretRule("JWT", "KEY", ("eyj",), pattern(rf"{_START}eyJ[\w-]{{8,}}+(?:\.[\w-]*+){{1,4}}")),
     SecretRule(
-        "Discord bot",
-        "KEY",
-        _any,
-        pattern(r"(?<![\w-])[MNO][\w-]{22,27}\.[\w-]{5,7}\.[\w-]{27,}+"),
+        "Discord bot", "KEY", _any, pattern(r"(?<![\w-])[MNO][\w-]{22,27}\.[\w-]{5,7}\.[\w-]{27,}+")
     ),
     SecretRule("Telegram bot", "KEY", (":aa",), pattern(r"(?<!\d)\d{8,10}:AA[\w-]{30,}+")),
     SecretRule("Twilio", "KEY", _any, pattern(rf"{_START}(?:SK|AC)[0-9a-f]{{32}}"), _mixed),
@@ -179,10 +177,7 @@ _SHAPED = (
         pattern(r"(?i:AccountKey=|SharedAccessKey=|[?&;]sig=)(?P<it>[A-Za-z0-9+/%]{20,}+={0,2})"),
     ),
     SecretRule(
-        "Azure client secret",
-        "KEY",
-        ("q~",),
-        pattern(r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,}+"),
+        "Azure client secret", "KEY", ("q~",), pattern(r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,}+")
     ),
     _named("AWS secret key", r"aws|secret", "[A-Za-z0-9+/]{40}", "aws", "secret"),
     _named("Azure key", r"azure|ocp-apim|cognitive", "[0-9a-f]{32}", "azure", "ocp-apim", "cogni"),
@@ -210,9 +205,7 @@ SAID: tuple[SecretRule, ...] = (
         "password in an address",
         "PASSWORD",
         ("://",),
-        pattern(
-            r"://[^\s/:@\"'<>]{0,100}:(?P<it>[^\s/\"'<>\\]{1,200})@(?=[\w\[{$-])",
-        ),
+        pattern(r"://[^\s/:@\"'<>]{0,100}:(?P<it>[^\s/\"'<>\\]{1,200})@(?=[\w\[{$-])"),
         _given,
     ),
     SecretRule(
@@ -265,10 +258,34 @@ SAID: tuple[SecretRule, ...] = (
 TOKENS: tuple[SecretRule, ...] = (*(_prefixed(*row) for row in _PREFIXED), *_SHAPED)
 RANDOM: tuple[SecretRule, ...] = (
     SecretRule(
-        "random run",
-        "KEY",
-        _any,
-        pattern(r"(?<![A-Za-z0-9_+/=-])[A-Za-z0-9_+/=-]{32,}+"),
-        _random,
+        "random run", "KEY", _any, pattern(r"(?<![A-Za-z0-9_+/=-])[A-Za-z0-9_+/=-]{32,}+"), _random
     ),
+)
+
+# --- what is no secret beyond doubt, but nothing that a prompt needs
+
+_PIECE = 8  # characters that may be left of a key that was cut off
+_INNER = re.compile(r"[a-z][A-Z]\w*[a-z][A-Z]")
+
+
+_RUN = re.compile(r"[A-Za-z0-9+/_=-]{20,}+")
+_DIGITS = re.compile(r"\+?\(?\d(?:[ \t().\-/]{0,2}\d){6,}+")
+_KEY_BEGINS = re.compile(
+    r"\b(?:[spr]k[-_]|gh[opsu]_|github_pat_|glpat-|xox[abprs]-|hf_|AKIA|AIza|eyJ)"
+    rf"[\w-]{{{_PIECE},}}+|-----BEGIN"
+)
+
+
+def _mixed_run(match: Match) -> bool:
+    """Letters and digits, or letters that change between small and capital ones more than once."""
+    letters = match[0].strip("=").replace("-", "").replace("/", "")
+    mixed = any(c.isalpha() for c in letters) and not letters.isalpha()
+    return mixed or bool(_INNER.search(letters))
+
+
+DOUBTFUL: tuple[SecretRule, ...] = (
+    *(_prefixed(vendor, prefixes, char, _PIECE) for vendor, prefixes, char, _ in _PREFIXED),
+    SecretRule("piece of a key", "KEY", _any, _KEY_BEGINS),
+    SecretRule("long mix of characters", "KEY", _any, _RUN, _mixed_run),
+    SecretRule("phone or account number", "PHONE", _any, _DIGITS),
 )

@@ -14,9 +14,10 @@ from remask.dlm.training.held_out import Nats, measure
 from remask.dlm.training.student import Student, fresh
 from remask.dlm.training.train import Progress, TrainPlan, train
 from remask.errors import ConfigError
+from remask.files import write
 
 MEASURED = ("span 4", "span 8")  # on held-out prompts
-LOOKED = 40  # held-out prompts at most that are measured; benchmarks/infill.py measures more
+LOOKED = 40  # held-out prompts at most that are measured; benchmarks/denoiser/fills.py has more
 LEAST = 4  # prompts to train on
 
 
@@ -103,7 +104,7 @@ def adapt(
         "license": _licences(kept),
     }
     student.save(order.out, notes)
-    order.card.write_text(card(order, base, plan, kept, before, after), "utf-8")
+    write(order.card, card(order, base, plan, kept, before, after), force=True)
     order.checkpoint.unlink(missing_ok=True)
     return Made(order.out, len(kept), before, after)
 

@@ -17,7 +17,15 @@ from torch import Tensor
 from remask.dlm.adapter import FORMAT, Adapted, merge
 from remask.dlm.families import Family
 from remask.dlm.reading import at_masks
-from remask.models.backbone.attention import MINUS_INF, Gates, KeyValueStore, Memory, Scores
+from remask.files import draft
+from remask.models.backbone.attention import (
+    GatedScores,
+    Gates,
+    KeyValueStore,
+    Memory,
+    Scores,
+    additive,
+)
 from remask.models.backbone.transformer import Backbone
 
 GATE = -4.0  # where gates start: the untrained model then reads almost like its base
@@ -25,7 +33,7 @@ NOISE = 0.3  # of the mask's embedding, in standard deviations of the vocabulary
 RIGHT, MASKED, EMBEDDING = "gates.right", "gates.masked", "mask_embedding"
 
 
-class TracedScores(Scores):
+class TracedScores(GatedScores):
     """The scores of regions, with gates that gradients flow to.
 
     Queries that share keys are folded into one product: PyTorch's fused attention takes six
@@ -34,32 +42,20 @@ class TracedScores(Scores):
 
     def __init__(self, past: Tensor, real: Tensor, masked: Tensor, gates: Gates) -> None:
         """past: (B, C) bool; real, masked: (B, L) bool."""
-        eye = torch.eye(real.shape[1])
-        self.before = _hidden(~past)[:, None, None, :]
+        self.before = additive(past)[:, None, None, :]
         # A padded query sees itself: a row without any key would be NaN and spread.
-        inside = _hidden(~real[:, None, :] & (eye == 0))[:, None]
-        super().__init__(inside, None)
-        self.right = torch.ones_like(eye).triu(1)
-        self.masked = masked[:, None, None, :] * (1 - eye)
-        self.gates = gates
+        inside = real[:, None, :] | torch.eye(real.shape[1], dtype=torch.bool)
+        super().__init__(Scores(additive(inside)[:, None], None), masked, gates)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, layer: int) -> Tensor:
         rows, heads, length, size = query.shape
         shared, keys = key.shape[1:3]
         folded = (query * scale).reshape(rows, shared, -1, size)
         scores = (folded @ key.transpose(2, 3)).view(rows, heads, length, keys)
-        right = self.gates.right[layer].float()[:, None, None] * self.right
-        masked = self.gates.masked[layer].float()[:, None, None] * self.masked
-        own = (self.mask + right + masked).to(scores.dtype)
         before = scores[..., : keys - length] + self.before.to(scores.dtype)
-        scores = torch.cat([before, scores[..., keys - length :] + own], -1)
-        weights = scores.softmax(-1).view(rows, shared, -1, keys)
+        own = scores[..., keys - length :] + self.gated(layer).to(scores.dtype)
+        weights = torch.cat([before, own], -1).softmax(-1).view(rows, shared, -1, keys)
         return (weights @ value).view(rows, heads, length, size)
-
-
-def _hidden(unseen: Tensor) -> Tensor:
-    """Additive scores: 0, or -inf where `unseen`."""
-    return torch.zeros(unseen.shape).masked_fill_(unseen, MINUS_INF)
 
 
 class Student:
@@ -128,9 +124,8 @@ class Student:
             "alpha": str(self.alpha),
             **notes,
         }
-        temporary = path.with_name(f".{path.name}.tmp")
-        save_file(self._stored(), temporary, header)
-        temporary.replace(path)
+        with draft(path) as made:
+            save_file(self._stored(), made, header)
 
     def _stored(self) -> dict[str, Tensor]:
         """What an adapter's file holds: bf16, but for the gates, which are few."""

@@ -26,6 +26,7 @@ from remask.dlm.training.batches import NOWHERE, Batch, draw_batch
 from remask.dlm.training.corpus import Case
 from remask.dlm.training.student import EMBEDDING, MASKED, RIGHT, Student
 from remask.errors import ConfigError, NumericsError
+from remask.files import draft
 from remask.ids import content_id
 
 SLOWEST = 0.02  # share of the rate that is left at the end
@@ -72,11 +73,7 @@ class Progress:
 
 
 def train(
-    student: Student,
-    cases: Sequence[Case],
-    plan: TrainPlan,
-    checkpoint: Path,
-    every: float = 180.0,
+    student: Student, cases: Sequence[Case], plan: TrainPlan, checkpoint: Path, every: float = 180.0
 ) -> Iterator[Progress]:
     """Train from where `checkpoint` stands, written every so many seconds and at the end.
 
@@ -177,9 +174,8 @@ def _save(
         tensors[f"value/{key}"] = p.detach()
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}/{key}"] = optimiser.state[p][moment]
-    temporary = path.with_name(f".{path.name}.tmp")
-    save_file(tensors, temporary, dict(header))
-    temporary.replace(path)
+    with draft(path) as made:
+        save_file(tensors, made, dict(header))
 
 
 def _restore(

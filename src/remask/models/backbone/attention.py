@@ -82,10 +82,14 @@ class GatedScores(Scores):
         self.masked = masked[:, None, None, :] * others
         self.gates = gates
 
+    def gated(self, layer: int) -> Tensor:
+        """(B, heads, L, L): the part that belongs to the region."""
+        right = self.gates.right[layer].float()[:, None, None] * self.right
+        masked = self.gates.masked[layer].float()[:, None, None] * self.masked
+        return self.inside + right + masked
+
     def of_layer(self, layer: int) -> Tensor:
-        right = self.gates.right[layer].float()[None, :, None, None] * self.right
-        masked = self.gates.masked[layer].float()[None, :, None, None] * self.masked
-        self.mask[..., -self.right.shape[-1] :] = self.inside + right + masked
+        self.mask[..., -self.right.shape[-1] :] = self.gated(layer)
         return self.mask
 
 
@@ -102,8 +106,13 @@ class KeyValueStore:
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
-    def update(self, key: Tensor, value: Tensor, layer: int) -> tuple[Tensor, Tensor]:
-        """Called by the attention layer; the name is the transformers library's."""
+    def update(
+        self, key: Tensor, value: Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[Tensor, Tensor]:
+        """Called by the attention layer; the name is the transformers library's.
+
+        Releases differ in what else they pass (rotary angles, flags of the call): it is not used.
+        """
         whole = key, value
         if self.past is not None and (self.keep or self.common is None):
             rows = (len(key), -1, -1, -1)
@@ -113,6 +122,12 @@ class KeyValueStore:
             self.keys.append(key)
             self.values.append(value)
         return (key, value) if self.common is None else whole
+
+
+def additive(seen: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Attention scores to add: 0 where a key is `seen`, else minus infinity."""
+    scores = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return scores.masked_fill_(~seen, MINUS_INF)
 
 
 def common_past(past: Memory | None) -> Memory | None:

@@ -16,13 +16,7 @@ from tokenizers.models import BPE
 
 from remask.errors import BackendError
 
-FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
+FILES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "vocab.json", "merges.txt")
 # How Qwen2 cuts text before byte-pair merges (transformers, tokenization_qwen2.py).
 QWEN2_PIECES = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"

@@ -9,6 +9,7 @@ may lie on any device; results lie on the model's. Knows nothing of prompts, tra
 scores, and holds no state between calls.
 """
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,15 +27,16 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from remask.models.backbone.attention import (
     ATTENTION,
-    MINUS_INF,
     GatedScores,
     Gates,
     KeyValueStore,
     Memory,
     Scores,
+    additive,
     attend,
     common_past,
     grown,
@@ -50,6 +52,11 @@ MODELS: dict[type[Config], Callable[[Any], Model]] = {
     Qwen2Config: Qwen2ForCausalLM,
     Qwen3Config: Qwen3ForCausalLM,
 }
+
+# Under which name a layer takes its store. transformers 5.24 renamed `past_key_values`; the old
+# name warns from then on and is announced to go in 5.40.
+_LAYER_ARGUMENTS = inspect.signature(LlamaDecoderLayer.forward).parameters
+STORE_ARGUMENT = "cache" if "cache" in _LAYER_ARGUMENTS else "past_key_values"
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,8 +243,7 @@ class Backbone:
         if past is not None and common is None:
             before = past.real[:, None, :].expand(rows, length, -1)
             seen = torch.cat([before, seen], 2)
-        scores = torch.zeros(seen.shape, dtype=self.dtype, device=real.device)
-        return Scores(scores.masked_fill_(~seen, MINUS_INF)[:, None], common)
+        return Scores(additive(seen, self.dtype)[:, None], common)
 
     def layers(
         self,
@@ -253,7 +259,7 @@ class Backbone:
         given = {
             "attention_mask": None,
             "position_embeddings": inner.rotary_emb(embedded, position_ids=position),
-            "past_key_values": store,
+            STORE_ARGUMENT: store,
             "scores": scores,
         }
         for i, layer in enumerate(inner.layers):

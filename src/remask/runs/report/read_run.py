@@ -9,6 +9,7 @@ from typing import Any
 
 from remask.errors import ConfigError
 from remask.events import Event, State, decode, fold
+from remask.files import write
 from remask.runs.budget import Spend
 from remask.runs.result import Result, read_result
 from remask.runs.store import Store
@@ -59,7 +60,5 @@ def write_report(run_dir: Path) -> Path:
     if found := seen.result.refinement:
         pages[PAGE] = markdown.render(seen.result, found)
     for name, page in pages.items():
-        draft = run_dir / f".{name}"
-        draft.write_bytes(page.encode())
-        draft.replace(run_dir / name)
+        write(run_dir / name, page, force=True)
     return run_dir / REPORT

@@ -151,7 +151,7 @@ class InspectTask:
             error = f"the prompt stood in none of the {heard.calls} calls of its model"
         if error:
             return Outcome(id, "failed", error=error)
-        value, words = _graded(run.scores or {}, self._scorer)
+        value, words = read_score(run.scores or {}, self._scorer)
         if isinstance(value, str):
             return Outcome(id, "failed", error=value)
         return Outcome(id, "scored", value, value, trace=_trace(id, sample, heard, value, words))
@@ -266,7 +266,7 @@ def _content(sample: Sample) -> str:
 # --- scores and conversations as outcomes
 
 
-def _graded(scores: Mapping[str, Score], wanted: str) -> tuple[float | str, str]:
+def read_score(scores: Mapping[str, Score], wanted: str) -> tuple[float | str, str]:
     """The value and the scorer's words; instead of a value a sentence where there is none."""
     name, _, part = wanted.partition("/")
     score = scores.get(name) if name else next(iter(scores.values()), None)

@@ -1,1 +1,0 @@
-"""What all cells of the search benchmark share; only the optimiser varies."""
