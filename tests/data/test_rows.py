@@ -4,10 +4,12 @@ import gzip
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from remask.data.messages import as_text
 from remask.data.rows import read_rows, rows_of
 from remask.errors import DataError
 
@@ -136,8 +138,22 @@ def test_refuses_what_is_no_file(tmp_path: Path) -> None:
         read_rows(tmp_path)
 
 
+def test_a_value_has_the_same_text_in_rows_and_traces() -> None:
+    texts: list[tuple[object, str]] = [
+        *(("a", "a"), (None, ""), (True, "true"), (3, "3"), (3.0, "3"), (0.5, "0.5")),
+        *((1e16, "1e+16"), (["é", 1], '["é", 1]'), ({"k": 2}, '{"k": 2}')),
+    ]
+    for value, text in texts:
+        assert as_text(value) == rows_of([{"x": value}], "data")[0].values["x"] == text
+
+
 def test_rows_from_python_name_their_position() -> None:
     assert dict(rows_of([{"x": 1, "y": None}], "data")[0].values) == {"x": "1", "y": ""}
+    numbers = {"a": True, "b": np.int64(3), "c": np.float32(0.5), "d": 2.0, "e": 10**30}
+    texts = {"a": "true", "b": "3", "c": "0.5", "d": "2", "e": "1" + "0" * 30}
+    assert dict(rows_of([numbers], "data")[0].values) == texts
+    with pytest.raises(DataError, match="data:1: column 'x': nan is not a finite number"):
+        rows_of([{"x": float("nan")}], "data")
     with pytest.raises(DataError, match="data:2: column 'x': a value of type set"):
         rows_of([{"x": 1}, {"x": {1}}], "data")
     loop: list = []

@@ -86,8 +86,7 @@ class _Draft:
 
     @property
     def question(self) -> str:
-        """What counts as the same input, so that a change of case or space is no new question."""
-        return " ".join(self.input.split()).casefold()
+        return question(self.input)
 
 
 def load(
@@ -122,6 +121,11 @@ def load(
     warnings = _warnings(len(drafts) - len(kept), len(kept) - len(unique), examples)
     labels = tuple(sorted({e.expected for e in examples if e.expected is not None}))
     return Dataset(examples, warnings, labels)
+
+
+def question(text: str) -> str:
+    """What counts as the same input, so that a change of case or space is no new question."""
+    return " ".join(text.split()).casefold()
 
 
 def _most_protected(drafts: Iterable[_Draft]) -> dict[str, Split]:

@@ -82,9 +82,12 @@ def text_of(content: object) -> str:
 
 
 def as_text(value: object) -> str:
-    """A text as it is, nothing for null, anything else as JSON."""
+    """A text as it is, nothing for null, 3.0 as 3 (tables with gaps turn integers into floats),
+    anything else as JSON."""
     if isinstance(value, str):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from remask.data import json_stream, tables
+from remask.data.messages import as_text
 from remask.data.strict_json import parse_exact, utf8
 from remask.data.trace_record import RejectedRecord, Unusable, Value
 from remask.errors import DataError, name_missing_extra
@@ -103,7 +104,7 @@ def _row(record: Any, path: str | Path, line: int | None) -> DataRow:
         if name in values:
             raise DataError(f"the column {name!r} appears twice; rename one", path, line)
         try:
-            values[name] = _as_text(value)
+            values[name] = _strictly(value)
         except RecursionError as error:
             message = f"column {name!r}: nested too deeply; flatten it"
             raise DataError(message, path, line) from error
@@ -112,28 +113,21 @@ def _row(record: Any, path: str | Path, line: int | None) -> DataRow:
     return DataRow(line, values)
 
 
-def _as_text(value: Any) -> str:
-    """Text as it is, null as "", true/false, 3.0 as 3 (tables with gaps turn integers into
-    floats), arrays and objects as JSON. Raises ValueError or TypeError."""
-    if value is None:
-        return ""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Integral):
-        return str(int(value))
-    if isinstance(value, Real):
-        number = float(value)
-        if not math.isfinite(number):
-            raise ValueError(f"{number} is not a finite number; leave it empty or give a number")
-        return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+def _strictly(value: Any) -> str:
+    """`as_text`, where `value` has a text. Raises ValueError or TypeError where it has none."""
+    if isinstance(value, Real) and not isinstance(value, bool):
+        value = int(value) if isinstance(value, Integral) else float(value)  # numpy's own, too
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"{value} is not a finite number; leave it empty or give a number")
     if isinstance(value, list | tuple | dict):
         value = json.dumps(value, ensure_ascii=False, allow_nan=False)
-    if not isinstance(value, str):
+    if not isinstance(value, str | bool | int | float | None):
         raise TypeError(f"a value of type {type(value).__name__} is no text; turn it into text")
-    if "\0" in value:
+    text = as_text(value)
+    if "\0" in text:
         raise ValueError("holds a NUL character; remove it")
     try:
-        value.encode("utf-8")
+        text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise ValueError("holds half of a surrogate pair; save it as proper Unicode") from error
-    return value
+    return text

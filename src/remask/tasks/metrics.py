@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from remask.data.messages import as_text
 from remask.errors import BudgetSpent, ConfigError, TargetError, TargetRefused
 from remask.ids import content_id
 from remask.ports import Metric, Reply, Target
@@ -314,4 +315,4 @@ def _json_verdict(text: str) -> tuple[float, str] | None:
     score = found.get("score")
     if isinstance(score, bool) or not isinstance(score, int | float):
         return None
-    return float(score), str(found.get("reason", ""))
+    return float(score), as_text(found.get("reason"))

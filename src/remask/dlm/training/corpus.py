@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 
+from remask.data.json_stream import values
+from remask.data.messages import as_text
 from remask.data.prompt_traces import trace_of
 from remask.data.ratings import Seen, known_scales
 from remask.data.redact.redact import Pseudonyms, redact
 from remask.data.trace_reader import read
-from remask.data.trace_record import Record
+from remask.data.trace_record import Record, RejectedRecord, Value
 from remask.errors import ConfigError, DataError
 from remask.ids import content_id
 from remask.types import Feedback, Trace
@@ -109,37 +110,29 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _holds_prompts(file: Path) -> bool:
-    with file.open("rb") as lines:
-        first = next((line for line in lines if line.strip()), b"")
-    try:
-        value = orjson.loads(first)
-    except orjson.JSONDecodeError:
-        return False
-    return isinstance(value, dict) and isinstance(value.get("prompt"), str) and "examples" in value
+    first = next(values(file), None)
+    row = first.data if isinstance(first, Value) else None
+    return isinstance(row, dict) and isinstance(row.get("prompt"), str) and "examples" in row
 
 
 def _rows(file: Path) -> Iterator[Case]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                value = orjson.loads(line)
-                prompt, examples = value["prompt"].strip(), value.get("examples") or []
-                traces = tuple(_example(e, f"{number}.{i}") for i, e in enumerate(examples))
-            except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-                raise DataError(
-                    f"not a row of prompt and examples with input and output ({error})",
-                    file,
-                    number,
-                ) from error
-            yield Case(prompt, traces, str(value.get("license", "")), str(value.get("task", "")))
+    for value in values(file):
+        if isinstance(value, RejectedRecord):
+            raise DataError(value.reason, file, value.line)
+        row, line = value.data, value.line
+        try:
+            prompt, examples = row["prompt"].strip(), row.get("examples") or []
+            traces = tuple(_example(e, f"{line}.{i}") for i, e in enumerate(examples))
+        except (KeyError, TypeError, AttributeError) as error:
+            reason = f"not a row of prompt and examples with input and output ({error})"
+            raise DataError(reason, file, line) from error
+        yield Case(prompt, traces, as_text(row.get("license")), as_text(row.get("task")))
 
 
 def _example(value: Mapping[str, Any], name: str) -> Trace:
     """A right answer is the desired one; a wrong one stands with what was said of it."""
-    query, answer = str(value["input"]), str(value["output"])
-    words = str(value.get("feedback") or "")
+    query, answer = as_text(value["input"]), as_text(value["output"])
+    words = as_text(value.get("feedback") or None)
     notes = (Feedback("comment", words),) if words else ()
     if value.get("correct") is False:
         return Trace(name, query, answer, None, notes, 0.0)
