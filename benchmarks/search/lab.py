@@ -12,10 +12,12 @@ from pathlib import Path
 from benchmarks.tasks import BenchTask, Row
 from remask.config import Config, make_config
 from remask.data.dataset import Columns, load
-from remask.errors import BudgetSpent
 from remask.ids import content_id, rng_for
 from remask.ports import Reply, Target
 from remask.prompt import Prompt
+from remask.runs.budget import Budget
+from remask.runs.meter import Ledger
+from remask.runs.store import Books
 from remask.tasks.labelled import LabelledTask
 from remask.types import Chat, Example, Split, mean_score
 
@@ -114,14 +116,14 @@ class Counted(Target):
     """
 
     def __init__(self, target: Target, cap: int) -> None:
-        self.identity, self.cap, self._spent = target.identity, cap, 0
-        self.chooses, self._memory = target.chooses, dict[str, Reply]()
+        self.identity, self.chooses, self.cap = target.identity, target.chooses, cap
+        self._ledger = Ledger(Books(), Budget(calls=cap))
         # Its bound methods alone: there is no attribute to reach the target by.
         self._choose, self._respond = target.choose, target.respond
 
     @property
     def spent(self) -> int:
-        return self._spent
+        return self._ledger.store.spent().calls
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         return self._counted(chats, ("respond", repeat), lambda new: self._respond(new, repeat))
@@ -136,13 +138,8 @@ class Counted(Target):
         ask: Callable[[list[Chat]], list[Reply]],
     ) -> list[Reply]:
         keys = [content_id("call", *kind, [[m.role, m.content] for m in chat]) for chat in chats]
-        new = {k: c for k, c in zip(keys, chats, strict=True) if k not in self._memory}
-        if self._spent + len(new) > self.cap:
-            raise BudgetSpent(f"{self._spent} of {self.cap} calls used, {len(new)} more asked")
-        self._spent += len(new)  # before the call: one that fails was made all the same
-        for key, reply in zip(new, ask(list(new.values())) if new else [], strict=True):
-            self._memory[key] = reply
-        return [self._memory[key] for key in keys]
+        replies = self._ledger.ask(dict(zip(keys, chats, strict=True)), ask)
+        return [replies[key] for key in keys]
 
 
 class Answering(Target):

@@ -12,7 +12,9 @@ from gepa.strategies.proposal_sampling import PxNSampling, SameParentSampling  #
 from gepa.strategies.proposal_selection import BestImprovement  # noqa: E402
 
 from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
+from fakes.server import Server, replying  # noqa: E402
 from fakes.small_programs import LABELS, ROWS, SEED, chosen  # noqa: E402
+from fakes.writers import filled  # noqa: E402
 from remask.errors import ConfigError  # noqa: E402
 from remask.integrations.gepa import DiffusionReflection, HardBudget, PairedAcceptance  # noqa: E402
 from remask.integrations.records import read_record  # noqa: E402
@@ -110,6 +112,24 @@ def test_nothing_is_proposed_twice_and_nothing_without_records(denoiser):
         seen |= set(texts.values())
     assert reflection(candidate, {"a": []}, ["a"]) == {}
     assert reflection.total_cost == 0
+
+
+def test_the_total_cost_is_that_of_the_calls_that_an_api_counted():
+    prices = {"input_price": 1.0, "output_price": 2.0}
+    candidate = {"p": "Sort the mail. Be quick."}
+    writer = replying(lambda messages: filled({"messages": messages}))
+    with Server(default=writer) as server:
+        place = {"base_url": server.url, "api_key_env": ""}
+        reflection = DiffusionReflection(
+            candidate, dlm="chat:writer", settings={"dlm": {**place, **prices}}
+        )
+        assert reflection.total_cost == 0
+        for calls in range(1, 4):
+            reflection.reflect(candidate, {"p": [RECORD]}, ["p"])
+            assert server.requests >= calls  # the server reports 7 and 3 tokens of each
+            assert reflection.total_cost == pytest.approx(server.requests * (7 + 2 * 3) / 1e6)
+        unpriced = DiffusionReflection(candidate, dlm="chat:writer", settings={"dlm": place})
+        assert not hasattr(unpriced, "total_cost")
 
 
 def test_words_of_records_are_refused():

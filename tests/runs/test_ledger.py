@@ -1,0 +1,243 @@
+"""One ledger for every kind of caller, against callees that count for themselves."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fakes import ROOT
+from remask.errors import BudgetSpent, TargetRefused
+from remask.ids import rng_for
+from remask.integrations.multi_prompt import Bench, Ran
+from remask.ports import Reply, Target
+from remask.runs.budget import Budget, Price, Spend
+from remask.runs.meter import Ledger, Meter, Tariff
+from remask.runs.store import Books
+from remask.tasks.metrics import judge
+from remask.types import Chat, Example, Message
+
+ONE = [(0, 0)]  # the bound of one call without tokens
+
+
+class Flaky:
+    """Whether a row fails this time, and how often it was asked; only the seed decides."""
+
+    def __init__(self, seed: int) -> None:
+        self.calls = 0
+        self._rng, self._lock = rng_for(seed, "flaky"), threading.Lock()
+
+    def fails(self) -> bool:
+        with self._lock:
+            self.calls += 1
+            return bool(self._rng.random() < 0.2)
+
+
+class Verdicts(Target):
+    """Answers and judges alike; sometimes it fails."""
+
+    identity, billed, chooses = "verdicts", True, True
+
+    def __init__(self, flaky: Flaky) -> None:
+        self._flaky = flaky
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        return [self._reply() for _ in chats]
+
+    def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
+        return [self._reply() for _ in chats]
+
+    def _reply(self) -> Reply:
+        return Reply("", error="busy") if self._flaky.fails() else Reply("Score: 7")
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A way to ask and what its ledger says."""
+
+    ask: Callable[[list[str]], list[bool]]  # whether each row got an answer
+    spent: Callable[[], Spend]
+
+
+def chats(rows: Sequence[str]) -> list[Chat]:
+    return [(Message("user", row),) for row in rows]
+
+
+@contextmanager
+def plain(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
+    target = Meter(Verdicts(flaky), ledger)
+    yield Caller(
+        lambda rows: [not r.error for r in target.respond(chats(rows))], ledger.store.spent
+    )
+
+
+@contextmanager
+def chooser(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
+    target = Meter(Verdicts(flaky), ledger)
+    yield Caller(
+        lambda rows: [not r.error for r in target.choose(chats(rows), ["a", "b"])],
+        ledger.store.spent,
+    )
+
+
+@contextmanager
+def judging(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
+    grader = judge(Meter(Verdicts(flaky), ledger), "Is it kind?")
+
+    def ask(rows: list[str]) -> list[bool]:
+        examples = [Example(row, "train", row, None) for row in rows]
+        return [not grade.error for grade in grader.grade(examples, rows)]
+
+    yield Caller(ask, ledger.store.spent)
+
+
+@contextmanager
+def bench(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
+    """The program of an integration; its cap is the limit, its ledger its own."""
+
+    def run(texts: object, ids: Sequence[str]) -> list[Ran]:
+        return [Ran(None if flaky.fails() else 1.0, {}) for _ in ids]
+
+    cap = ledger.budget.calls
+    assert cap is not None
+    program = Bench(run, {"train": (), "validation": ()}, cap)
+    yield Caller(
+        lambda rows: [ran.score is not None for ran in program.ask({"p": "Be kind."}, rows)],
+        program.ledger.store.spent,
+    )
+
+
+@contextmanager
+def inspect_models(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
+    """Inspect's models, all rows at once, over a loopback server that drops connections."""
+    pytest.importorskip("inspect_ai")
+    sys.path.insert(0, str(ROOT / "examples" / "inspect"))
+    from inspect_ai.model import GenerateConfig, get_model
+    from loopback import Loopback, say
+
+    from remask.prompt import Prompt
+    from remask.tasks.inspect.models import InspectModels
+
+    def answer(model: str, messages: list[dict[str, object]]) -> dict[str, object]:
+        if flaky.fails():
+            raise ConnectionAbortedError
+        return say("Score: 7")
+
+    with Loopback(answer) as server:
+        models = InspectModels(
+            lambda: (
+                get_model(
+                    "openai-api/loopback/agent",
+                    config=GenerateConfig(max_retries=0, max_connections=4),
+                    base_url=server.url,
+                    api_key="none",
+                    memoize=False,
+                    max_retries=0,
+                ),
+                {},
+            ),
+            ledger,
+            "Be kind.",
+            identity="loopback",
+            prices={},
+            retries=0,
+            expected=1,
+        )
+
+        async def generate(rows: list[str]) -> list[bool]:
+            async with models.opened() as (model, _):
+                made = [model.generate(row) for row in rows]
+                found = await asyncio.gather(*made, return_exceptions=True)
+            return [not isinstance(one, BaseException) for one in found]
+
+        def ask(rows: list[str]) -> list[bool]:
+            models.begin(Prompt("Be kind."), 0)  # so that the limit is met amid the rows
+            heard = asyncio.run(generate(rows))
+            models.end()
+            return heard
+
+        yield Caller(ask, ledger.store.spent)
+
+
+CALLERS = (plain, chooser, judging, bench, inspect_models)
+requests = st.lists(
+    st.lists(st.integers(0, 12).map(str), min_size=1, max_size=8, unique=True),
+    min_size=1,
+    max_size=5,
+)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("caller", CALLERS, ids=lambda one: one.__name__)
+def test_the_ledger_is_what_was_counted_whoever_calls(caller) -> None:
+    @settings(deadline=None, max_examples=6 if caller is inspect_models else 40)
+    @given(requests, st.integers(0, 10**6), st.integers(1, 25))
+    def check(requests: list[list[str]], seed: int, limit: int) -> None:
+        flaky = Flaky(seed)
+        known: set[str] = set()
+        with caller(flaky, Ledger(Books(), Budget(calls=limit))) as made:
+            for rows in requests:
+                before = flaky.calls
+                try:
+                    heard = made.ask(rows)
+                except BudgetSpent:
+                    assert before + len(set(rows) - known) > limit  # not before it must be
+                    assert made.spent().calls == flaky.calls <= limit
+                    continue
+                assert flaky.calls - before <= len(set(rows) - known)  # what is known is free
+                assert all(ok for row, ok in zip(rows, heard, strict=True) if row in known)
+                known |= {row for row, ok in zip(rows, heard, strict=True) if ok}
+                assert made.spent().calls == flaky.calls <= limit
+
+    check()
+
+
+@pytest.mark.parametrize(
+    ("error", "billed", "uncertain"),
+    [
+        (TargetRefused("no key"), True, 0),
+        (KeyboardInterrupt(), False, 0),
+        (KeyboardInterrupt(), True, 1),
+        (ValueError("a bug"), True, 1),
+    ],
+)
+def test_calls_that_are_not_settled_are_booked_by_why(error, billed, uncertain):
+    ledger, tariff = Ledger(Books(), Budget(calls=9)), Tariff(Budget(calls=9))
+    with pytest.raises(type(error)), ledger.reserve(tariff, ONE, billed=billed):
+        assert ledger.store.spent() == Spend(calls=1)
+        raise error
+    assert ledger.store.spent() == Spend(calls=uncertain, uncertain=uncertain)
+
+
+def test_seconds_are_counted_once_however_many_calls_wait():
+    times = iter([0.0, 1.0, 4.0, 6.0, 10.0, 12.0])
+    ledger = Ledger(Books(), Budget(minutes=1), clock=lambda: next(times))
+    tariff = Tariff(ledger.budget)
+    first, second = ledger.reserve(tariff, ONE), ledger.reserve(tariff, ONE)  # at 0 and 1
+    with first, second:
+        first.settle([Reply("")], {})  # at 4
+        second.settle([Reply("")], {})  # at 6
+    assert ledger.store.spent() == Spend(calls=2, seconds=6)
+    with ledger.reserve(tariff, ONE * 2) as later:  # at 10, each as slow as the slowest so far
+        assert ledger.store.spent().seconds == 6 + 2 * 5
+        later.settle([Reply("")] * 2, {})  # at 12
+    assert ledger.store.spent() == Spend(calls=4, seconds=8)
+
+
+def test_models_of_one_ledger_have_their_own_prices_and_bounds():
+    budget = Budget(usd=1.0)
+    ledger = Ledger(Books(), budget)
+    cheap, dear = Tariff(budget, Price(1, 2), 10), Tariff(budget, Price(100, 200), 10)
+    for tariff in (cheap, dear):
+        with ledger.reserve(tariff, [(50, 10)]) as calls:
+            calls.settle([Reply("", input_tokens=20, output_tokens=5)], {})
+    assert ledger.store.spent().usd == pytest.approx((20 + 10 + 2000 + 1000) / 1e6)
+    with ledger.reserve(cheap, [(50, 10)]) as calls:
+        calls.settle([Reply("")], {})  # no tokens are reported: the bound counts
+    assert ledger.store.spent().tokens == 2 * 25 + 60
