@@ -11,12 +11,7 @@ from typing import Literal
 import click
 import orjson
 
-from remask.api.build_models import (
-    asks_api,
-    endpoint,
-    make_price,
-    memory_of,
-)
+from remask.api.build_models import asks_api, endpoint, make_price, memory_of
 from remask.api.build_proposer import check_proposer
 from remask.api.build_task import describe_metric
 from remask.api.job import Job, open_job
@@ -236,7 +231,7 @@ def _plan(job: Job) -> Iterator[Finding]:
         f"up to {plan.rounds} rounds of {plan.candidates} candidates on "
         f"{' + '.join(map(str, plan.rungs))} train rows and "
         f"{plan.validated(job.rows('validation'))} validation rows, "
-        f"{most:,} calls a round at most",
+        f"{most:,} calls a round at most"
     )  # fmt: skip
     yield Finding("plan", "note", f"stops after {plan.patience} rounds without an accepted edit")
     yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, set aside first")

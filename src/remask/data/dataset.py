@@ -90,10 +90,7 @@ class _Draft:
 
 
 def load(
-    data: Source,
-    columns: Columns,
-    fractions: Sequence[float] = FRACTIONS,
-    seed: int = 0,
+    data: Source, columns: Columns, fractions: Sequence[float] = FRACTIONS, seed: int = 0
 ) -> Dataset:
     """Read `data`: a path, mappings from Python, or a mapping split -> one of these.
 

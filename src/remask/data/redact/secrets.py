@@ -160,10 +160,7 @@ _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SHAPED = (
     SecretRule("JWT", "KEY", ("eyj",), pattern(rf"{_START}eyJ[\w-]{{8,}}+(?:\.[\w-]*+){{1,4}}")),
     SecretRule(
-        "Discord bot",
-        "KEY",
-        _any,
-        pattern(r"(?<![\w-])[MNO][\w-]{22,27}\.[\w-]{5,7}\.[\w-]{27,}+"),
+        "Discord bot", "KEY", _any, pattern(r"(?<![\w-])[MNO][\w-]{22,27}\.[\w-]{5,7}\.[\w-]{27,}+")
     ),
     SecretRule("Telegram bot", "KEY", (":aa",), pattern(r"(?<!\d)\d{8,10}:AA[\w-]{30,}+")),
     SecretRule("Twilio", "KEY", _any, pattern(rf"{_START}(?:SK|AC)[0-9a-f]{{32}}"), _mixed),
@@ -180,10 +177,7 @@ _SHAPED = (
         pattern(r"(?i:AccountKey=|SharedAccessKey=|[?&;]sig=)(?P<it>[A-Za-z0-9+/%]{20,}+={0,2})"),
     ),
     SecretRule(
-        "Azure client secret",
-        "KEY",
-        ("q~",),
-        pattern(r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,}+"),
+        "Azure client secret", "KEY", ("q~",), pattern(r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,}+")
     ),
     _named("AWS secret key", r"aws|secret", "[A-Za-z0-9+/]{40}", "aws", "secret"),
     _named("Azure key", r"azure|ocp-apim|cognitive", "[0-9a-f]{32}", "azure", "ocp-apim", "cogni"),
@@ -211,9 +205,7 @@ SAID: tuple[SecretRule, ...] = (
         "password in an address",
         "PASSWORD",
         ("://",),
-        pattern(
-            r"://[^\s/:@\"'<>]{0,100}:(?P<it>[^\s/\"'<>\\]{1,200})@(?=[\w\[{$-])",
-        ),
+        pattern(r"://[^\s/:@\"'<>]{0,100}:(?P<it>[^\s/\"'<>\\]{1,200})@(?=[\w\[{$-])"),
         _given,
     ),
     SecretRule(
@@ -264,15 +256,8 @@ SAID: tuple[SecretRule, ...] = (
 
 # All of these have at least SHORTEST characters without a blank.
 TOKENS: tuple[SecretRule, ...] = (*(_prefixed(*row) for row in _PREFIXED), *_SHAPED)
-RANDOM: tuple[SecretRule, ...] = (
-    SecretRule(
-        "random run",
-        "KEY",
-        _any,
-        pattern(r"(?<![A-Za-z0-9_+/=-])[A-Za-z0-9_+/=-]{32,}+"),
-        _random,
-    ),
-)
+_LONG_RUN = pattern(r"(?<![A-Za-z0-9_+/=-])[A-Za-z0-9_+/=-]{32,}+")
+RANDOM: tuple[SecretRule, ...] = (SecretRule("random run", "KEY", _any, _LONG_RUN, _random),)
 
 # --- what is no secret beyond doubt, but nothing that a prompt needs
 
