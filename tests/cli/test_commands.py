@@ -378,13 +378,16 @@ class Models(BaseHTTPRequestHandler):
     """Lists models and counts what else it is asked."""
 
     answer = (200, b'{"data": [{"id": "tiny"}]}')
+    location = "http://192.0.2.1/elsewhere"
     paths: list[str]
+    keys: list[str | None]
 
     def do_GET(self) -> None:
         self.paths.append(self.path)
+        self.keys.append(self.headers["Authorization"])
         status, body = self.answer
         self.send_response(status)
-        self.send_header("Location", "http://192.0.2.1/elsewhere")
+        self.send_header("Location", self.location)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -405,7 +408,7 @@ class Endpoint:
 
 @pytest.fixture
 def server() -> Iterator[Endpoint]:
-    handler = type("Counting", (Models,), {"paths": []})
+    handler = type("Counting", (Models,), {"paths": [], "keys": []})
     with HTTPServer(("127.0.0.1", 0), handler) as http:
         thread = Thread(target=http.serve_forever, args=(0.02,))
         thread.start()
@@ -435,7 +438,13 @@ def test_check_finds_all_well_and_makes_no_call(here: Path, server: Endpoint) ->
 
 @pytest.mark.parametrize(
     ("status", "code", "said"),
-    [(401, 2, "refuses the key"), (404, 0, "no list"), (302, 0, "no list"), (200, 0, "warning")],
+    [
+        (401, 2, "refuses the key"),
+        (404, 0, "no list"),
+        (302, 0, "no list"),
+        (500, 0, "no list"),
+        (200, 0, "the server does not list 'tiny'; it has other"),
+    ],
 )
 def test_check_says_what_the_server_answers(
     here: Path, server: Endpoint, status: int, code: int, said: str
@@ -446,7 +455,34 @@ def test_check_says_what_the_server_answers(
     value = json.loads(result.stdout)
     assert value["ok"] is (code == 0)
     assert any(said in f["text"] for f in value["findings"] if f["about"] == "target")
+    assert server.handler.paths == ["/v1/models"]  # asked once, and no redirect was followed
     assert all(cost["low"] is None or cost["low"] <= cost["high"] for cost in value["costs"])
+
+
+@pytest.mark.parametrize("elsewhere", ["localhost", "127.0.0.1"])
+def test_check_follows_no_redirect_with_the_key(
+    here: Path, server: Endpoint, monkeypatch: pytest.MonkeyPatch, elsewhere: str
+) -> None:
+    """Neither to another host nor to another port."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-secret")
+    other = type("Other", (Models,), {"paths": [], "keys": []})
+    with HTTPServer(("127.0.0.1", 0), other) as http:
+        thread = Thread(target=http.serve_forever, args=(0.02,))
+        thread.start()
+        server.handler.answer = (307, b"")
+        server.handler.location = f"http://{elsewhere}:{http.server_address[1]}/v1/models"
+        result = checked(server.url)
+        http.shutdown()
+        thread.join()
+    assert result.exit_code == 0 and "with no list (307)" in result.stdout
+    assert server.handler.keys == ["Bearer sk-secret"] and other.paths == []
+
+
+def test_check_says_that_nobody_answers(here: Path) -> None:
+    result = checked("http://127.0.0.1:9/v1")
+    assert result.exit_code == 2
+    said = r"^target +PROBLEM +openai:tiny at 127\.0\.0\.1:9: no connection to 127\.0\.0\.1 \("
+    assert re.search(said, result.stdout, re.M)
 
 
 def test_a_target_that_refuses_gives_3(here: Path, server: Endpoint) -> None:

@@ -4,10 +4,6 @@ Asks every room in turn and goes on after a problem, so that one look shows them
 that is billed: of a remote endpoint it only asks for the list of models.
 """
 
-import http.client
-import os
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -21,7 +17,7 @@ from remask.api.build_task import describe_metric
 from remask.api.job import Job, open_job
 from remask.cli.settings import Request
 from remask.config import TargetConfig
-from remask.errors import RemaskError
+from remask.errors import RemaskError, TargetBusy
 from remask.prompt import Prompt
 from remask.runs.database import FILE
 from remask.sanitize import one_line
@@ -33,9 +29,7 @@ CHARACTERS_PER_TOKEN = 4  # rough, for English
 ASK_ROOM = 250  # tokens of what a denoiser is told beside traces and prompt
 WRITTEN = 60  # tokens of its answer, rough
 SHOWN = 6  # regions of the prompt that are listed
-OPENAI = "https://api.openai.com/v1"
 TIMEOUT = 5.0  # seconds to wait for the list of models
-LONGEST = 1 << 20  # bytes of it that are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,45 +177,26 @@ def _target(job: Job) -> Iterator[Finding]:
     yield _models(config)
 
 
-class _Stay(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect: the key goes to the named host and nowhere else."""
-
-    def redirect_request(self, *_: object) -> None:
-        return None
-
-
 def _models(config: TargetConfig) -> Finding:
     """Ask the endpoint for its models, which no provider bills."""
-    base = config.base_url or os.environ.get("OPENAI_BASE_URL") or OPENAI
-    request = urllib.request.Request(f"{base.rstrip('/')}/models")
-    if key := os.environ.get(config.api_key_env):
-        request.add_header("Authorization", f"Bearer {key.strip()}")
+    from remask.models.openai import OpenAITarget  # loads the SDK
+
+    model, place = config.model.partition(":")[2], config.base_url or None
     try:
-        with urllib.request.build_opener(_Stay).open(request, timeout=TIMEOUT) as reply:
-            names = _names(reply.read(LONGEST))
-    except urllib.error.HTTPError as error:
-        error.close()
-        if error.code not in (401, 403):
-            return Finding("target", "ok", f"the server answers, with no list ({error.code})")
-        refusal = f"{endpoint(config)} refuses the key in {config.api_key_env} ({error.code})"
+        with OpenAITarget(model, place, key_env=config.api_key_env, timeout=TIMEOUT) as target:
+            status, names = target.models()
+    except TargetBusy as error:
+        return Finding("target", "problem", one_line(f"{endpoint(config)}: {error}"))
+    if status in (401, 403):
+        refusal = f"{endpoint(config)} refuses the key in {config.api_key_env} ({status})"
         return Finding("target", "problem", refusal)
-    except (OSError, http.client.HTTPException) as error:
-        why = one_line(str(error)) or type(error).__name__
-        return Finding("target", "problem", f"no connection to {endpoint(config)}: {why}")
-    model = config.model.partition(":")[2]
+    if status != 200:
+        return Finding("target", "ok", f"the server answers, with no list ({status})")
     if names and model not in names:
         some = ", ".join(one_line(name, 40) for name in names[:5])
         text = f"warning: the server does not list {model!r}; it has {some}"
         return Finding("target", "note", text)
     return Finding("target", "ok", "the server answers" + (" and lists the model" if names else ""))
-
-
-def _names(body: bytes) -> list[str]:
-    """Model names of an OpenAI-style list; empty where it is something else."""
-    try:
-        return [str(row["id"]) for row in orjson.loads(body)["data"]]
-    except (ValueError, KeyError, TypeError):
-        return []
 
 
 def _dlm(job: Job) -> Iterator[Finding]:
@@ -256,7 +231,7 @@ def _plan(job: Job) -> Iterator[Finding]:
         f"up to {plan.rounds} rounds of {plan.candidates} candidates on "
         f"{' + '.join(map(str, plan.rungs))} train rows and "
         f"{plan.validated(job.rows('validation'))} validation rows, "
-        f"{most:,} calls a round at most",
+        f"{most:,} calls a round at most"
     )  # fmt: skip
     yield Finding("plan", "note", f"stops after {plan.patience} rounds without an accepted edit")
     yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, set aside first")

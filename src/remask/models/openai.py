@@ -177,20 +177,41 @@ class OpenAITarget(Target):
             settings["seed"] = self._seed + repeat
         try:
             body = self._send(chat, settings)
-        except openai.APITimeoutError:
-            failure: TargetError = TargetBusy(
-                f"{self._host} gave no answer within {self._timeout:g} s"
-            )
         except openai.APIStatusError as error:
-            failure = self._status_failure(error)
+            failure: TargetError = self._status_failure(error)
         except openai.APIConnectionError as error:
-            cause = error.__cause__ or error
-            failure = TargetBusy(self._clean(f"no connection to {self._host} ({cause})"))
+            failure = self._no_answer(error)
         else:
             return self._read(body)
         # Raised outside of the handlers: the SDK's exception may quote the key, and must not
         # hang on ours as its context.
         raise failure
+
+    def models(self) -> tuple[int, list[str]]:
+        """The status and the names of the server's list of models, which no provider bills; no
+        names where it has no list. Asks once and follows no redirect: the key goes to this host
+        and nowhere else. Raises TargetBusy where there is no answer."""
+        import openai
+
+        with openai.DefaultHttpxClient(follow_redirects=False) as direct:
+            client = self._client.with_options(http_client=direct)
+            try:
+                reply = client.models.with_raw_response.list().http_response
+            except openai.APIStatusError as error:
+                return error.status_code, []
+            except openai.APIConnectionError as error:
+                failure = self._no_answer(error)
+            else:
+                return reply.status_code, _model_names(reply.content)
+        raise failure  # outside of the handlers, as above
+
+    def _no_answer(self, error: "openai.APIConnectionError") -> TargetError:
+        import openai
+
+        if isinstance(error, openai.APITimeoutError):
+            return TargetBusy(f"{self._host} gave no answer within {self._timeout:g} s")
+        cause = error.__cause__ or error
+        return TargetBusy(self._clean(f"no connection to {self._host} ({cause})"))
 
     def _status_failure(self, error: "openai.APIStatusError") -> TargetError:
         status = error.status_code
@@ -320,6 +341,14 @@ def _connect(url: str, key: str, timeout: float) -> "openai.OpenAI":
     with name_missing_extra():
         import openai
     return openai.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
+
+
+def _model_names(body: bytes) -> list[str]:
+    """The names in an OpenAI-style list; none where it is something else."""
+    try:
+        return [str(row["id"]) for row in json.loads(body)["data"]]
+    except (ValueError, KeyError, TypeError):
+        return []
 
 
 def _server_words(error: "openai.APIStatusError") -> str:

@@ -256,11 +256,8 @@ SAID: tuple[SecretRule, ...] = (
 
 # All of these have at least SHORTEST characters without a blank.
 TOKENS: tuple[SecretRule, ...] = (*(_prefixed(*row) for row in _PREFIXED), *_SHAPED)
-RANDOM: tuple[SecretRule, ...] = (
-    SecretRule(
-        "random run", "KEY", _any, pattern(r"(?<![A-Za-z0-9_+/=-])[A-Za-z0-9_+/=-]{32,}+"), _random
-    ),
-)
+_LONG_RUN = pattern(r"(?<![A-Za-z0-9_+/=-])[A-Za-z0-9_+/=-]{32,}+")
+RANDOM: tuple[SecretRule, ...] = (SecretRule("random run", "KEY", _any, _LONG_RUN, _random),)
 
 # --- what is no secret beyond doubt, but nothing that a prompt needs
 
