@@ -6,9 +6,8 @@ from typing import get_args
 
 import pytest
 
-import remask
 from fakes import checkpoints
-from fakes.colours import Oracle, rows
+from fakes.colours import optimize, rows
 from remask.api.build_models import make_denoiser, memory_of
 from remask.cli.check import examine
 from remask.cli.settings import read
@@ -84,18 +83,13 @@ def test_a_hub_id_needs_a_pinned_revision() -> None:
 
 def test_a_run_with_a_model_from_a_folder(tmp_path: Path) -> None:
     folder = checkpoints.write(checkpoints.ALL["llada"], tmp_path)
-    result = remask.optimize(
-        "Name it. Be brief.",
-        rows(120),
-        target=Oracle(),
+    settings = {"temperature": 2.0, "refresh": 2, "device": "cpu"}
+    result = optimize(
+        tmp_path / "run",
+        data=rows(120),
         dlm=f"local:{folder}",
         budget=500,
-        run_dir=tmp_path / "run",
-        settings={
-            "data": {"split": "split"},
-            "search": {"candidates": 4},
-            "dlm": {"temperature": 2.0, "refresh": 2, "device": "cpu"},
-        },
+        settings={"search": {"candidates": 4}, "dlm": settings},
     )
     assert result.verdict == "no evidence"  # random weights know no colours
     assert result.candidates > 0

@@ -7,7 +7,7 @@ from threading import Lock
 import pytest
 
 import remask
-from fakes.colours import Oracle, Phrases, rows
+from fakes.colours import Oracle, optimize
 from fakes.server import Behaviour, Body, Handler, Server, answer, raw, status
 from remask.errors import TargetRefused, TargetUnreliable
 
@@ -29,19 +29,12 @@ class Flaky:
 
 
 def play(server: Server, run_dir: Path, budget: int) -> remask.Result:
-    return remask.optimize(
-        "Name it. Be brief.",
-        rows(),
+    return optimize(
+        run_dir,
         target="openai:tiny",
         base_url=server.url,
-        dlm=Phrases(),
         budget=budget,
-        run_dir=run_dir,
-        settings={
-            "data": {"split": "split"},
-            "search": {"maskers": ["insert"]},
-            "target": {"timeout": 5.0},
-        },
+        settings={"target": {"timeout": 5.0}},
     )
 
 

@@ -1,16 +1,15 @@
 """Score and length: the front, the shortest prompt that is good enough, and a cap on tokens."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-import remask
-from fakes.colours import Oracle, Phrases, rows
-from remask.cli import main
+from fakes.colours import Phrases, optimize
+from fakes.command import remask as command
 from remask.errors import ConfigError
 from remask.events import Proposed, Rejected, State, decode
 from remask.prompt import Prompt
@@ -67,24 +66,15 @@ def test_prompts_that_were_not_asked_everything_do_not_count() -> None:
     assert shortest_within(given, 1) == "best"
 
 
-def optimise(run_dir: Path, **search: object) -> remask.Result:
-    settings = {"data": {"split": "split"}, "search": {"maskers": ["insert"], **search}}
-    return remask.optimize(
-        "Name it. Be brief.", rows(), run_dir=run_dir,
-        target=Oracle(), dlm=Phrases(), settings=settings,
-    )  # fmt: skip
-
-
-def export(*args: object) -> Result:
-    return CliRunner().invoke(main, ["export", *map(str, args)], prog_name="remask")
+export = partial(command, "export")
 
 
 def test_show_report_and_export_of_the_front(tmp_path: Path) -> None:
-    result = optimise(tmp_path / "run")
+    result = optimize(tmp_path / "run")
     assert read_result(tmp_path / "run") == result
     assert len(result.front) > 1
     assert result.front[-1].validation == result.best.validation
-    shown = CliRunner().invoke(main, ["show", str(tmp_path / "run")]).stdout
+    shown = command("show", tmp_path / "run").stdout
     assert "score and length (validation, used for selection):" in shown
     short = tmp_path / "short.md"
     said = export(tmp_path / "run", "-o", short, "--shortest-within", "100").stdout
@@ -94,13 +84,13 @@ def test_show_report_and_export_of_the_front(tmp_path: Path) -> None:
     assert short.read_text().strip() == result.best.prompt
     refused = export(short, "-o", tmp_path / "x.md", "--shortest-within", "1")
     assert refused.exit_code == 2 and "is a file; name a run's folder" in refused.stderr
-    built = CliRunner().invoke(main, ["report", str(tmp_path / "run")])
+    built = command("report", tmp_path / "run")
     assert built.exit_code == 0
     assert "<h2>Score and length</h2>" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_no_candidate_above_the_cap_is_asked(tmp_path: Path) -> None:
-    optimise(tmp_path / "run", max_tokens=6)
+    optimize(tmp_path / "run", settings={"search": {"max_tokens": 6}})
     with Store.read(tmp_path / "run") as store:
         events = [decode(event) for event in store.events()]
     tried = [e.tokens for e in events if isinstance(e, Proposed)]
@@ -111,5 +101,5 @@ def test_no_candidate_above_the_cap_is_asked(tmp_path: Path) -> None:
 
 def test_a_start_above_the_cap_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has 4 tokens already and search\.max_tokens"):
-        optimise(tmp_path / "run", max_tokens=2)
+        optimize(tmp_path / "run", settings={"search": {"max_tokens": 2}})
     assert not (tmp_path / "run").exists()

@@ -8,15 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
 import remask
+from fakes import Cut, write_lines
 from fakes.colours import Phrases
+from fakes.command import remask as run
 from fakes.server import Body, Handler, Server, completion
 from remask.api.job import Hooks
-from remask.cli import main
 from remask.data.synthetic import LEAST, STALE, ask_queries, calls_for, read_queries
 from remask.errors import ConfigError, TargetUnreliable
 from remask.events import Sourced, decode
@@ -91,10 +91,6 @@ def test_from_the_prompt_alone(tmp_path: Path) -> None:
     assert any("the 48 rows are messages that the target wrote" in w for w in found.warnings)
     page = (tmp_path / "run" / "report.html").read_text()
     assert "messages that the target wrote" in page
-
-
-class Cut(Exception):
-    pass
 
 
 @pytest.mark.parametrize("calls", [0, 1, 3, 5, 6, 18])
@@ -212,18 +208,13 @@ def test_right_answers_make_no_such_event(tmp_path: Path) -> None:
 # --- the command line
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="remask")
-
-
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a prompt and rows of inputs, in which the embedded denoiser is Phrases."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "prompt.md").write_text(START)
-    (tmp_path / "inputs.jsonl").write_text("\n".join(map(json.dumps, inputs())))
+    (here / "prompt.md").write_text(START)
+    write_lines(here / "inputs.jsonl", *inputs())
     monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: Phrases())
-    return tmp_path
+    return here
 
 
 @pytest.fixture

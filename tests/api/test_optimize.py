@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import remask
-from fakes.colours import Oracle, Phrases, rows
+from fakes.colours import Oracle, Phrases, optimize, rows
 from remask.api.job import Hooks
 from remask.errors import ConfigError
 from remask.events import State
@@ -14,9 +14,8 @@ from remask.runs.store import Store
 
 
 def play(run_dir: Path, oracle: Oracle | None = None, **more: object) -> remask.Result:
-    settings = {"data": {"split": "split"}, "search": {"maskers": ["insert", "sentence", "whole"]}}
-    arguments = {"target": oracle or Oracle(), "dlm": Phrases(), "settings": settings, **more}
-    return remask.optimize("Name it. Be brief.", rows(), run_dir=run_dir, **arguments)
+    settings = {"search": {"maskers": ["insert", "sentence", "whole"]}}
+    return optimize(run_dir, **({"target": oracle or Oracle(), "settings": settings} | more))
 
 
 def test_finds_what_helps_and_says_so(tmp_path: Path) -> None:
@@ -135,14 +134,6 @@ def test_evaluate_scores_one_split(tmp_path: Path) -> None:
 
 
 def test_a_label_that_is_never_given_is_a_warning(tmp_path: Path) -> None:
-    settings = {"data": {"split": "split"}, "search": {"maskers": ["insert"]}}
-    result = remask.optimize(
-        "Name it. Be brief.",
-        rows(),
-        target=lambda messages: "red",
-        dlm=Phrases(),
-        settings=settings,
-        run_dir=tmp_path / "run",
-    )
+    result = optimize(tmp_path / "run", target=lambda messages: "red")
     assert result.verdict == "no evidence"
     assert any("never answered 'blue'" in warning for warning in result.warnings)

@@ -3,19 +3,21 @@
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
 import remask
+from fakes import conversations, write_lines
 from fakes.colours import Phrases
+from fakes.command import remask as command
+from fakes.conversations import Listener, Painter, line, write_log
 from fakes.server import Body, Handler, Server, completion
-from remask.cli import main
 from remask.data.prompt_traces import gather
 from remask.errors import ConfigError, TargetRefused
 from remask.events import Event, Started, State, Stopped, fold
@@ -26,41 +28,12 @@ from remask.propose.select_traces import select
 from remask.runs.budget import Spend
 from remask.runs.result import Evidence, RefinedEdit
 from remask.runs.store import Store
-from remask.sanitize import words
 from remask.search.likelihood import CONTROL, PANELS, Loop, gains, panels, refinements
 from remask.types import Feedback, Trace
 
-START = Prompt("Name it. Be brief.")
+START = Prompt(conversations.START)
 LOOP = Loop(iterations=6, candidates=8, traces=4, context_tokens=400)
 SUPPORTED = "Think of colours."
-
-
-@dataclass
-class Listener(Phrases):
-    """Writes one of WORDS into every hole. A word of a text costs 2 nats; under conversations one
-    less where somebody said it, a tenth less for everybody else who did, and a quarter more where
-    nobody did. Conversations of no concern change nothing."""
-
-    contexts: list[Context] = field(default_factory=list)
-    asked: list[tuple[Context, str]] = field(default_factory=list)
-
-    def infill(self, context: Context, canvases: Any, seed: int) -> Any:
-        self.contexts.append(context)
-        return super().infill(context, canvases, seed)
-
-    def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
-        self.asked.append((context, text))
-        said = [
-            set(words(" ".join((trace.query, *(note.text for note in trace.feedback)))))
-            for trace in context
-            if trace not in CONTROL
-        ]
-
-        def lift(word: str) -> float:
-            heard = sum(word in some for some in said)
-            return 0.9 + 0.1 * heard if heard else -0.25 if said else 0.0
-
-        return [sum(-2 + lift(word) for word in words(text[a:b])) for a, b in spans]
 
 
 def trace(i: int, said: str = "Colours!", score: float = 0.0) -> Trace:
@@ -252,18 +225,6 @@ def test_numbers_stay_unless_they_are_freed() -> None:
 # --- files to traces
 
 
-def line(i: int, system: str | None = None, **more: Any) -> dict[str, Any]:
-    head = [] if system is None else [{"role": "system", "content": system}]
-    user = {"role": "user", "content": more.pop("user", f"item {i}")}
-    answer = {"role": "assistant", "content": more.pop("answer", "grey")}
-    return {"id": f"call {i}", "messages": [*head, user, answer], **more}
-
-
-def save(path: Path, lines: Sequence[dict[str, Any]]) -> Path:
-    path.write_text("\n".join(json.dumps(value) for value in lines))
-    return path
-
-
 SECRET = "ann.lee@example.com"
 
 
@@ -274,7 +235,10 @@ def test_everything_is_redacted_in_the_order_of_the_files(tmp_path: Path) -> Non
         {"name": f"by {SECRET}", "value": f"{SECRET}!", "kind": "human"},
         {"name": "words", "value": None, "comment": f"Write to {SECRET}", "kind": "human"},
     ]
-    files = [save(tmp_path / "a.jsonl", [secret]), save(tmp_path / "b.jsonl", [secret, line(1)])]
+    files = [
+        write_lines(tmp_path / "a.jsonl", secret),
+        write_lines(tmp_path / "b.jsonl", secret, line(1)),
+    ]
     found = gather("Name it.", files)
     assert SECRET not in repr(found)
     assert repr(found).count("<EMAIL_1>") >= 10 and "<EMAIL_2>" not in repr(found)
@@ -284,7 +248,7 @@ def test_everything_is_redacted_in_the_order_of_the_files(tmp_path: Path) -> Non
 
 
 def test_names_are_made_unique(tmp_path: Path) -> None:
-    file = save(tmp_path / "a.jsonl", [line(0, user=f"item {i}") for i in range(3)])
+    file = write_lines(tmp_path / "a.jsonl", *[line(0, user=f"item {i}") for i in range(3)])
     found = gather("Name it.", [file, file])
     ids = [t.id for t in found.traces]
     assert len(ids) == len(set(ids)) == 6 and ids[:2] == ["call 0", "call 0 (2)"]
@@ -298,7 +262,7 @@ TRIP = "You plan journeys by train through the mountains, and you never name a p
 def test_of_several_system_prompts_only_like_ones_are_used(tmp_path: Path) -> None:
     lines = [line(i, SHOP.format(day)) for i, day in enumerate(("Monday", "Friday"))]
     lines += [line(2, TRIP), line(3)]
-    file = save(tmp_path / "a.jsonl", lines)
+    file = write_lines(tmp_path / "a.jsonl", *lines)
     found = gather(SHOP.format("{day}"), [file])
     assert [t.id for t in found.traces] == ["call 0", "call 1"]
     assert (found.records, found.elsewhere) == (4, 2)
@@ -308,16 +272,16 @@ def test_of_several_system_prompts_only_like_ones_are_used(tmp_path: Path) -> No
 
 
 def test_of_one_system_prompt_all_are_used_and_it_is_said(tmp_path: Path) -> None:
-    other = gather("Name it.", [save(tmp_path / "a.jsonl", [line(0, TRIP), line(1, TRIP)])])
+    other = gather("Name it.", [write_lines(tmp_path / "a.jsonl", line(0, TRIP), line(1, TRIP))])
     assert len(other.traces) == 2 and "another system prompt" in other.notes[0]
-    nobody = gather("Name it.", [save(tmp_path / "b.jsonl", [line(0)])])
+    nobody = gather("Name it.", [write_lines(tmp_path / "b.jsonl", line(0))])
     assert "no conversation names" in nobody.notes[0]
     same = gather(TRIP, [tmp_path / "a.jsonl"])
     assert not same.notes
 
 
 def test_ratings_without_a_scale_are_named(tmp_path: Path) -> None:
-    file = save(tmp_path / "a.jsonl", [line(0, stars=5), line(1, stars=2)])
+    file = write_lines(tmp_path / "a.jsonl", line(0, stars=5), line(1, stars=2))
     found = gather("Name it.", [file])
     assert any("--scale 'stars=WORST..BEST'" in note for note in found.notes)
     assert [t.score for t in found.traces] == [None, None]
@@ -328,7 +292,7 @@ def test_ratings_without_a_scale_are_named(tmp_path: Path) -> None:
 def test_of_many_sources_none_has_more_than_a_hundredth(tmp_path: Path) -> None:
     def sources(names: Sequence[str]) -> tuple[Counter[str], list[str]]:
         lines = [line(i, session_id=name) for i, name in enumerate(names)]
-        found = gather("Name it.", [save(tmp_path / "a.jsonl", lines)])
+        found = gather("Name it.", [write_lines(tmp_path / "a.jsonl", *lines)])
         return Counter(one.source for one in found.traces), list(found.notes)
 
     many = [f"s{i}" for i in range(200)] + ["loud"] * 100 + [""] * 100
@@ -343,25 +307,11 @@ def test_of_many_sources_none_has_more_than_a_hundredth(tmp_path: Path) -> None:
 def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
     long = line(1)
     long["messages"] += [{"role": "user", "content": "No!"}, {"role": "assistant", "content": "x"}]
-    found = gather("Name it.", [save(tmp_path / "a.jsonl", [line(0), long])])
+    found = gather("Name it.", [write_lines(tmp_path / "a.jsonl", line(0), long)])
     assert found.asked == {"call 0": "item 0"}
 
 
 # --- the whole
-
-
-def log(folder: Path, n: int = 40, **more: Any) -> Path:
-    """Conversations in which somebody asks for colours; every second one has a correction."""
-    lines = [
-        line(
-            i,
-            expected="red" if i % 2 else "blue",
-            feedback=[{"name": "u", "value": False, "comment": "Colours!", "kind": "human"}],
-            **more,
-        )
-        for i in range(n)
-    ]
-    return save(folder / "log.jsonl", lines)
 
 
 def refine(folder: Path, **more: Any) -> remask.Result:
@@ -382,7 +332,7 @@ def untimed(found: remask.Result) -> remask.Result:
 
 
 def test_without_a_target_nothing_is_verified_and_that_is_said(tmp_path: Path) -> None:
-    log(tmp_path)
+    write_log(tmp_path)
     found = refine(tmp_path)
     assert found.verdict == "unverified" and found.test is None and found.spend.calls == 0
     assert SUPPORTED in found.prompt and evidence(found)
@@ -400,7 +350,7 @@ def test_without_a_target_nothing_is_verified_and_that_is_said(tmp_path: Path) -
 
 
 def test_the_same_seed_gives_the_same_result(tmp_path: Path) -> None:
-    log(tmp_path)
+    write_log(tmp_path)
     one, two, other = (
         refine(tmp_path, run_dir=tmp_path / name, seed=seed)
         for name, seed in (("a", 1), ("b", 1), ("c", 2))
@@ -410,11 +360,11 @@ def test_the_same_seed_gives_the_same_result(tmp_path: Path) -> None:
 
 
 def test_no_secret_is_written_or_read_by_the_denoiser(tmp_path: Path) -> None:
-    log(tmp_path, user="x")
+    write_log(tmp_path, user="x")
     lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
     for i, value in enumerate(lines):
         value["messages"][0]["content"] = f"item {i} for {SECRET}"
-    save(tmp_path / "log.jsonl", lines)
+    write_lines(tmp_path / "log.jsonl", *lines)
     denoiser = Listener()
     found = refine(tmp_path, dlm=denoiser)
     assert SECRET not in repr((denoiser.contexts, denoiser.asked, found))
@@ -430,9 +380,9 @@ def test_no_secret_is_written_or_read_by_the_denoiser(tmp_path: Path) -> None:
 
 def test_what_the_guard_refuses_is_listed(tmp_path: Path) -> None:
     lines = [line(i, user=f"please answer kindly every time {i}") for i in range(20)]
-    file = save(tmp_path / "log.jsonl", lines)
+    file = write_lines(tmp_path / "log.jsonl", *lines)
     words = [{"name": "u", "value": False, "comment": "you must answer kindly today"}]
-    save(file, [{**value, "feedback": words} for value in lines])
+    write_lines(file, *[{**value, "feedback": words} for value in lines])
     found = refine(tmp_path, dlm=Listener())
     assert found.refinement is not None
     refused = {refusal.reason.partition(":")[0] for refusal in found.refinement.refused}
@@ -442,11 +392,11 @@ def test_what_the_guard_refuses_is_listed(tmp_path: Path) -> None:
 
 
 def test_the_report_lets_no_quoted_text_out_of_its_line(tmp_path: Path) -> None:
-    log(tmp_path, user="x")
+    write_log(tmp_path, user="x")
     lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
     for i, value in enumerate(lines):
         value["messages"][0]["content"] = f"item {i} `` ```\n# Heading \u202e <img src=x> | a"
-    save(tmp_path / "log.jsonl", lines)
+    write_lines(tmp_path / "log.jsonl", *lines)
     refine(tmp_path)
     page = (tmp_path / "run" / "report.md").read_text()
     assert "because of" in page and "\u202e" not in page
@@ -455,7 +405,7 @@ def test_the_report_lets_no_quoted_text_out_of_its_line(tmp_path: Path) -> None:
 
 
 def test_under_a_lock_on_the_text_sentences_are_only_added(tmp_path: Path) -> None:
-    log(tmp_path)
+    write_log(tmp_path)
     found = refine(tmp_path, lock="text", settings={"search": {"traces": 4}})
     assert found.edits and {edit.masker for edit in found.edits} == {"insert"}
     assert all(not before for edit in found.edits for before, _ in edit.changes)
@@ -479,7 +429,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_wrong_input_is_one_sentence_and_leaves_nothing(tmp_path: Path, name: str) -> None:
-    log(tmp_path)
+    write_log(tmp_path)
     more, says = BAD[name]
     with pytest.raises(ConfigError, match=says) as error:
         refine(tmp_path, **more)
@@ -488,7 +438,7 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(tmp_path: Path, name: st
 
 
 def test_too_little_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
-    save(tmp_path / "log.jsonl", [line(0), line(0)])
+    write_lines(tmp_path / "log.jsonl", line(0), line(0))
     with pytest.raises(ConfigError, match="1 different queries are too few"):
         refine(tmp_path)
     (tmp_path / "log.jsonl").write_text('{"foo": 1}\n')
@@ -497,37 +447,20 @@ def test_too_little_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 
 
 def test_a_result_is_not_overwritten(tmp_path: Path) -> None:
-    log(tmp_path)
+    write_log(tmp_path)
     refine(tmp_path)
     with pytest.raises(ConfigError, match="holds a run already"):
         refine(tmp_path, seed=1)
 
 
-def run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, ["refine", *map(str, arguments)], prog_name="remask")
+run = partial(command, "refine")
 
 
 # --- verification
 
 
-@dataclass
-class Painter:
-    """Answers in colours only where its prompt says so; from `fails` calls on it refuses all."""
-
-    fails: int = 10**9
-    asked: list[tuple[str, str]] = field(default_factory=list)
-
-    def __call__(self, messages: list[dict[str, str]]) -> str:
-        if len(self.asked) >= self.fails:
-            raise TargetRefused("the key is wrong")
-        system, user = messages[0]["content"], messages[-1]["content"]
-        self.asked.append((system, user))
-        number = int(user.split()[-1])
-        return ("red" if number % 2 else "blue") if "colours" in system else "grey"
-
-
 def test_with_a_target_both_prompts_answer_sealed_conversations_once(tmp_path: Path) -> None:
-    log(tmp_path)
+    write_log(tmp_path)
     painter, denoiser = Painter(), Listener()
     found = refine(tmp_path, target=painter, dlm=denoiser)
     assert found.verdict == "improved" and found.test is not None and found.refinement is not None
@@ -546,7 +479,7 @@ def test_with_a_target_both_prompts_answer_sealed_conversations_once(tmp_path: P
 
 
 def test_the_sealed_rows_do_not_depend_on_seed_or_order(tmp_path: Path) -> None:
-    log(tmp_path)
+    write_log(tmp_path)
     lines = (tmp_path / "log.jsonl").read_text().splitlines()
     (tmp_path / "turned.jsonl").write_text("\n".join(reversed(lines)))
     rows = []
@@ -564,7 +497,7 @@ def test_the_sealed_rows_do_not_depend_on_seed_or_order(tmp_path: Path) -> None:
 
 
 def test_a_refused_target_leaves_the_prompt_and_goes_on_at_no_cost(tmp_path: Path) -> None:
-    log(tmp_path)
+    write_log(tmp_path)
     with pytest.raises(TargetRefused):
         refine(tmp_path, target=Painter(fails=32))
     stored = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -575,13 +508,13 @@ def test_a_refused_target_leaves_the_prompt_and_goes_on_at_no_cost(tmp_path: Pat
     again = Painter()
     found = remask.resume(tmp_path / "run", target=again, dlm=Listener())
     assert found.verdict == "improved" and not again.asked
-    log(tmp_path, n=30)
+    write_log(tmp_path, n=30)
     with pytest.raises(ConfigError, match="another configuration: data_id"):
         remask.resume(tmp_path / "run", target=Painter(), dlm=Listener())
 
 
 def test_the_budget_bounds_the_sealed_rows(tmp_path: Path) -> None:
-    log(tmp_path)
+    write_log(tmp_path)
     painter = Painter()
     settings = {"search": {"maskers": ["insert"], "traces": 4}, "budget": {"calls": 12}}
     found = refine(tmp_path, target=painter, settings=settings)
@@ -591,9 +524,9 @@ def test_the_budget_bounds_the_sealed_rows(tmp_path: Path) -> None:
 
 
 def test_an_unchanged_prompt_costs_no_call(tmp_path: Path) -> None:
-    log(tmp_path, n=24)
+    write_log(tmp_path, n=24)
     lines = [json.loads(text) for text in (tmp_path / "log.jsonl").read_text().splitlines()]
-    save(tmp_path / "log.jsonl", [{**v, "feedback": []} for v in lines])
+    write_lines(tmp_path / "log.jsonl", *[{**v, "feedback": []} for v in lines])
     painter = Painter()
     found = refine(tmp_path, target=painter)
     assert found.prompt == START.text and found.verdict == "unverified" and not painter.asked
@@ -601,7 +534,7 @@ def test_an_unchanged_prompt_costs_no_call(tmp_path: Path) -> None:
 
 def test_what_cannot_be_verified_is_said_before_the_loop(tmp_path: Path) -> None:
     lines = [line(i, feedback=[{"name": "u", "value": False}]) for i in range(8)]
-    save(tmp_path / "log.jsonl", lines)
+    write_lines(tmp_path / "log.jsonl", *lines)
     denoiser = Listener()
     with pytest.raises(ConfigError, match="nothing to verify with"):
         refine(tmp_path, target=Painter(), dlm=denoiser)
@@ -611,27 +544,26 @@ def test_what_cannot_be_verified_is_said_before_the_loop(tmp_path: Path) -> None
 def test_a_function_can_judge_where_no_answer_is_known(tmp_path: Path) -> None:
     lines = [line(i, feedback=[{"name": "u", "value": False, "comment": "Colours!"}])
              for i in range(60)]  # fmt: skip
-    save(tmp_path / "log.jsonl", lines)
+    write_lines(tmp_path / "log.jsonl", *lines)
     found = refine(tmp_path, target=Painter(), metric=lambda row, text: float(text != "grey"))
     assert found.verdict == "improved" and found.refinement is not None
     assert found.refinement.metric.startswith("function:")
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with prompt and log, in which the embedded denoiser is a Listener."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "prompt.md").write_text(START.text + "\n")
-    log(tmp_path)
+    (here / "prompt.md").write_text(START.text + "\n")
+    write_log(here)
     monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: own or Listener())
-    return tmp_path
+    return here
 
 
 def test_a_judge_grades_where_no_answer_is_known(here: Path) -> None:
     """Two prompts, five sealed rows: ten answers and ten verdicts, all counted."""
     lines = [line(i, feedback=[{"name": "u", "value": False, "comment": "Colours!"}])
              for i in range(10)]  # fmt: skip
-    save(here / "log.jsonl", lines)
+    write_lines(here / "log.jsonl", *lines)
 
     def reply(handler: Handler, body: Body) -> None:
         system, user = (message["content"] for message in body["messages"])
@@ -689,7 +621,7 @@ def test_json_is_one_object_a_line_and_the_result_last(here: Path) -> None:
 
 
 def test_an_unchanged_prompt_is_said_and_not_printed(here: Path) -> None:
-    save(here / "log.jsonl", [line(i) for i in range(8)])
+    write_lines(here / "log.jsonl", *[line(i) for i in range(8)])
     done = run("prompt.md", "--traces", "log.jsonl")
     assert "the prompt is unchanged: no edit was supported" in done.output.splitlines()
     assert START.text not in done.output
@@ -736,13 +668,13 @@ def test_ctrl_c_stops_between_events_and_resume_ends_like_the_uncut_run(
         patch.setattr("remask.api.job.make_denoiser", lambda config, own: Impatient())
         done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run")
     assert done.exit_code == 130 and "remask resume run" in done.stderr
-    shown = CliRunner().invoke(main, ["show", "run"], prog_name="remask")
+    shown = command("show", "run")
     assert shown.exit_code == 0 and "not finished" in shown.output
-    rest = CliRunner().invoke(main, ["resume", "run"], prog_name="remask")
+    rest = command("resume", "run")
     assert rest.exit_code == 0, rest.output
     with Store.read(here / "run") as cut, Store.read(here / "whole") as uncut:
         assert list(cut.events()) == list(uncut.events())
-    shown = CliRunner().invoke(main, ["show", "run"], prog_name="remask")
+    shown = command("show", "run")
     assert "unverified: no target has answered" in shown.output and "gain in nats" in shown.output
 
 
@@ -761,7 +693,7 @@ def test_the_embedded_model_refines_by_a_few_conversations(tmp_path: Path) -> No
         )
         for i in range(4)
     ]
-    save(tmp_path / "log.jsonl", lines)
+    write_lines(tmp_path / "log.jsonl", *lines)
     found = remask.refine(
         "You answer customers. Be short.",
         tmp_path / "log.jsonl",

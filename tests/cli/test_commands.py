@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 from rich.console import Console
 
 from fakes import ROOT
+from fakes.command import complaint, remask
 from fakes.finished_run import play, record
 from remask.api.job import open_job
 from remask.cli import main
@@ -52,27 +53,11 @@ budget = {calls = 60}
 """
 
 
-def remask(*args: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in args], prog_name="remask")
-
-
-def complaint(result: Result) -> str:
-    """The one line on stderr of a command that ended with a user's error."""
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    assert result.stderr.endswith("\n")
-    line = result.stderr.removesuffix("\n")
-    assert "\n" not in line
-    assert line.startswith("error: ")
-    return line
-
-
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def here(here: Path) -> Path:
     """A folder to work in, with a prompt and a few rows of the example."""
-    monkeypatch.chdir(tmp_path)
-    fill(tmp_path)
-    return tmp_path
+    fill(here)
+    return here
 
 
 def fill(folder: Path) -> None:
@@ -281,30 +266,25 @@ def test_terminate_is_like_one_interrupt() -> None:
 # --- showing a run, without models
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("finished") / "run"
-    play(folder)
-    return folder
-
-
-def test_show_prints_diff_verdict_and_candidates(finished: Path) -> None:
-    result = remask("show", finished)
+def test_show_prints_diff_verdict_and_candidates(finished_run: Path) -> None:
+    result = remask("show", finished_run)
     assert result.exit_code == 0, result.output
     assert "Work at level [-5-]{+10" in result.stdout
     assert re.search(r"^improved: 0\.\d+ → 1\.000 on 40 sealed test rows", result.stdout, re.M)
     assert "used for selection" in result.stdout
     assert "because of: question train-" in result.stdout
     assert "warning: a <b>warning</b>" in result.stdout
-    assert len(re.findall(r"accepted$", result.stdout, re.M)) == len(look(finished).state.accepted)
+    assert len(re.findall(r"accepted$", result.stdout, re.M)) == len(
+        look(finished_run).state.accepted
+    )
     assert "\x1b" not in result.stdout
 
 
-def test_show_json_is_one_object(finished: Path) -> None:
-    value = json.loads(remask("show", finished, "--json").stdout)
+def test_show_json_is_one_object(finished_run: Path) -> None:
+    value = json.loads(remask("show", finished_run, "--json").stdout)
     assert value["finished"] is True
-    assert value["result"] == json.loads((finished / RESULT).read_text())
-    assert len(value["candidates"]) == len(look(finished).state.proposals)
+    assert value["result"] == json.loads((finished_run / RESULT).read_text())
+    assert len(value["candidates"]) == len(look(finished_run).state.proposals)
     assert value["spend"]["calls"] > 0
 
 
@@ -318,26 +298,28 @@ def test_show_of_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert "not finished" in complaint(remask("report", tmp_path / "run"))
 
 
-def test_export_and_report_of_a_run(finished: Path, tmp_path: Path) -> None:
+def test_export_and_report_of_a_run(finished_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "best.md"
-    assert remask("export", finished, "-o", file).exit_code == 0
-    assert file.read_text() == look(finished).result.prompt + "\n"  # type: ignore[union-attr]
-    assert "--force" in complaint(remask("export", finished, "-o", file))
-    assert remask("export", finished, "-o", file, "--force").exit_code == 0
-    assert remask("report", finished).exit_code == 0
-    assert (finished / REPORT).read_text().startswith("<!doctype html>")
+    assert remask("export", finished_run, "-o", file).exit_code == 0
+    assert file.read_text() == look(finished_run).result.prompt + "\n"  # type: ignore[union-attr]
+    assert "--force" in complaint(remask("export", finished_run, "-o", file))
+    assert remask("export", finished_run, "-o", file, "--force").exit_code == 0
+    assert remask("report", finished_run).exit_code == 0
+    assert (finished_run / REPORT).read_text().startswith("<!doctype html>")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("variable", ["NO_COLOR", ""])
-def test_a_terminal_gets_colours_unless_they_are_unwanted(finished: Path, variable: str) -> None:
+def test_a_terminal_gets_colours_unless_they_are_unwanted(
+    finished_run: Path, variable: str
+) -> None:
     import pty
 
     ours, theirs = pty.openpty()
     quiet = ("NO_COLOR", "TERM", "FORCE_COLOR")
     kept = {k: v for k, v in os.environ.items() if k not in quiet}
     subprocess.run(
-        [sys.executable, "-c", "from remask.cli import main; main()", "show", str(finished)],
+        [sys.executable, "-c", "from remask.cli import main; main()", "show", str(finished_run)],
         stdout=theirs,
         stderr=theirs,
         env={**kept, "TERM": "xterm", **({variable: "1"} if variable else {})},
@@ -363,10 +345,10 @@ def _read(terminal: int) -> bytes:
 # --- following a run
 
 
-def test_every_event_of_a_run_can_be_said_and_drawn(finished: Path) -> None:
-    panel = LivePanel(make_config(record(), "test"), finished, lambda: 61.0)
+def test_every_event_of_a_run_can_be_said_and_drawn(finished_run: Path) -> None:
+    panel = LivePanel(make_config(record(), "test"), finished_run, lambda: 61.0)
     state, lines = State(), []
-    for calls, event in look(finished).history:
+    for calls, event in look(finished_run).history:
         state = advance(state, event)
         lines.append(sentence(event, state))
         panel.event(event, state, Spend(calls=calls))
@@ -381,7 +363,7 @@ def test_every_event_of_a_run_can_be_said_and_drawn(finished: Path) -> None:
     assert "of 2,000" in out.getvalue()
 
 
-def test_the_panel_takes_no_markup_from_a_run(finished: Path) -> None:
+def test_the_panel_takes_no_markup_from_a_run(finished_run: Path) -> None:
     panel = LivePanel(make_config(record(), "test"), Path("[red]x[/red]\x1b"), lambda: 0.0)
     panel.event(Kept(0, "[bold]"), State(), Spend())
     out = StringIO()

@@ -7,26 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
+from fakes.command import complaint, remask
 from fakes.finished_run import record
 from remask.api.job import open_job
-from remask.cli import main
 from remask.cli.settings import read
 from remask.config import make_config
 from remask.events import Started, encode
 from remask.prompt import Prompt
 from remask.runs.store import Store
-
-
-def remask(*args: object) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in args], prog_name="remask")
-
-
-def complaint(result: Result) -> str:
-    assert result.exit_code == 2, result.output
-    assert result.stdout == ""
-    return result.stderr
 
 
 def begin(folder: Path, settings: Mapping[str, Any], source: str) -> None:

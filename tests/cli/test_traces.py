@@ -1,13 +1,13 @@
 """`remask traces`: what it says, in words and as JSON, and the copy without secrets."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
 
-from remask.cli import main
+from fakes.command import remask
 from remask.data.trace_reader import read
 from remask.data.trace_record import Record
 
@@ -32,8 +32,7 @@ def log(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, ["traces", *map(str, arguments)])
+run = partial(remask, "traces")
 
 
 def test_inspect_as_json(log: Path) -> None:

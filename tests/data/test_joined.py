@@ -4,13 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+from fakes import write_lines
 from remask.data.trace_reader import read
 from remask.data.trace_record import Record, RejectedRecord
-
-
-def file(path: Path, *rows: dict[str, Any]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def run(id: str, *history: str) -> dict[str, Any]:
@@ -39,13 +35,13 @@ def records(*paths: Path) -> dict[str, Record]:
 
 
 def test_feedback_in_another_file_finds_its_run_and_a_long_chat_stands_once(tmp_path: Path) -> None:
-    runs = file(
+    runs = write_lines(
         tmp_path / "runs.jsonl",
         run("a", "hi", "hello"),
         run("b", "hi", "hello", "how?", "so"),
         run("c", "hi", "hello", "how?", "so", "why?", "thus"),
     )
-    found = records(runs, file(tmp_path / "feedback.jsonl", feedback("a", 0)))
+    found = records(runs, write_lines(tmp_path / "feedback.jsonl", feedback("a", 0)))
     assert list(found) == ["a", "c"], "b is part of c, and nobody rated it; a was rated"
     assert [rating.value for rating in found["a"].ratings] == [0] and not found["c"].ratings
 
@@ -60,7 +56,7 @@ def test_an_evaluation_on_a_later_line_of_otlp_finds_its_span(tmp_path: Path) ->
     span = {"traceId": "ab" * 16, "spanId": "a1" * 8, "attributes": attributes}
     score = {"key": "gen_ai.evaluation.score.value", "value": {"doubleValue": 0.5}}
     log = {"spanId": "a1" * 8, "eventName": "gen_ai.evaluation.result", "attributes": [score]}
-    path = file(
+    path = write_lines(
         tmp_path / "otlp.jsonl",
         {"resourceSpans": [{"scopeSpans": [{"spans": [span]}]}]},
         {"resourceLogs": [{"scopeLogs": [{"logRecords": [log]}]}]},
@@ -76,7 +72,7 @@ def test_what_is_said_of_a_trace_goes_to_its_last_call_and_the_root_is_not_count
     root |= {"dotted_order": "20260801T100000000000Zt"}
     calls = [run("a", "which tool?", "none"), run("b", "hi", "hello")]
     for order in ([root, *calls], [*calls, root]):
-        found = records(file(tmp_path / "runs.jsonl", *order, feedback("t", 0)))
+        found = records(write_lines(tmp_path / "runs.jsonl", *order, feedback("t", 0)))
         assert list(found) == ["a", "b"]
         assert [rating.value for rating in found["b"].ratings] == [0] and not found["a"].ratings
-    assert list(records(file(tmp_path / "roots.jsonl", root, feedback("t", 0)))) == ["t"]
+    assert list(records(write_lines(tmp_path / "roots.jsonl", root, feedback("t", 0)))) == ["t"]

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes import write_lines
 from remask.data import json_stream as stream
 from remask.data import trace_reader as detect
 from remask.data import trace_reader as reading
@@ -32,11 +33,6 @@ ANSWER = {"role": "assistant", "content": "a"}
 CHAT = {"messages": [{"role": "user", "content": "q"}, ANSWER]}
 
 
-def write(path: Path, *rows: Any) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
 def request(id: str) -> dict[str, Any]:
     body = {"messages": [{"role": "user", "content": f"q{id}"}]}
     return {"custom_id": id, "method": "POST", "url": "/v1/chat/completions", "body": body}
@@ -50,8 +46,8 @@ def result(id: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("results_first", [False, True])
 def test_a_batch_is_joined_over_two_files(tmp_path: Path, results_first: bool) -> None:
-    asked = write(tmp_path / "requests.jsonl", *(request(str(i)) for i in range(4)))
-    answered = write(tmp_path / "results.jsonl", result("2"), result("0"), result("9"))
+    asked = write_lines(tmp_path / "requests.jsonl", *(request(str(i)) for i in range(4)))
+    answered = write_lines(tmp_path / "results.jsonl", result("2"), result("0"), result("9"))
     files = [answered, asked] if results_first else [asked, answered]
     items = list(read(files))
     records = [item for item in items if isinstance(item, Record)]
@@ -67,13 +63,13 @@ def test_a_batch_is_joined_over_two_files(tmp_path: Path, results_first: bool) -
 
 
 def test_results_alone_say_what_is_missing(tmp_path: Path) -> None:
-    (item,) = read([write(tmp_path / "a.jsonl", result("1"))])
+    (item,) = read([write_lines(tmp_path / "a.jsonl", result("1"))])
     assert isinstance(item, RejectedRecord) and "belongs to '1', which is not in" in item.reason
 
 
 def test_a_late_addition_says_how_to_help(tmp_path: Path) -> None:
     rows = [CHAT] * reading.LOOKED_AT + [result("1")]
-    *_, item = read([write(tmp_path / "a.jsonl", *rows)])
+    *_, item = read([write_lines(tmp_path / "a.jsonl", *rows)])
     assert isinstance(item, RejectedRecord) and "put such rows first" in item.reason
 
 
@@ -102,7 +98,7 @@ def test_of_a_growing_chat_the_longest_and_the_rated_stay(
         {"n": 2, "thread": "", "id": "5"},
         {"rates": "2"},
     ]
-    items: list[Record | RejectedRecord] = list(read([write(tmp_path / "a.jsonl", *rows)]))
+    items: list[Record | RejectedRecord] = list(read([write_lines(tmp_path / "a.jsonl", *rows)]))
     records = [item for item in items if isinstance(item, Record)]
     assert [record.id for record in records] == ["2", "3", "4", "5"] and len(items) == 4
     assert [record.desired for record in records] == ["right", None, None, None]
@@ -115,7 +111,7 @@ def test_a_reader_that_recurses_too_deeply_rejects_the_value(
         yield from endless(value, source)
 
     monkeypatch.setattr(reading, "FORMATS", (TraceFormat("deep", lambda value: True, endless),))
-    first, second = read([write(tmp_path / "a.jsonl", CHAT, CHAT)])
+    first, second = read([write_lines(tmp_path / "a.jsonl", CHAT, CHAT)])
     assert (
         isinstance(first, RejectedRecord)
         and "nested too deeply" in first.reason

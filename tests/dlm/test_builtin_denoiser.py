@@ -35,11 +35,6 @@ LONG: Canvas = ("You read a review of a film. ", Hole("Say it.", 6), " Answer wi
 
 
 @pytest.fixture(scope="module")
-def base() -> Backbone:
-    return load_base(dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
 def denoiser(base: Backbone) -> EmbeddedDenoiser:
     return EmbeddedDenoiser(base, steps=3)
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import remask
+from fakes import Cut
 from fakes.server import Behaviour, Server, answer, raw, status
 from fakes.writers import World, asked_by, few_rows, filled, play
 from remask.api.build_models import make_denoiser
@@ -263,9 +264,6 @@ def test_a_token_limit_leaves_the_sealed_test_what_it_needs(tmp_path: Path) -> N
 
 
 def test_a_cut_run_asks_the_denoiser_nothing_twice(tmp_path: Path) -> None:
-    class Cut(Exception):
-        pass
-
     with Server(default=World()) as server:
         whole = play(server, tmp_path / "whole")
     with Store.read(tmp_path / "whole") as store:

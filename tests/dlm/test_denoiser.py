@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,16 +34,10 @@ Load = Callable[[str], LocalDenoiser]
 
 
 @pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Load:
-    done: dict[str, LocalDenoiser] = {}
-
-    def found(name: str) -> LocalDenoiser:
-        if name not in done:
-            folder = checkpoints.write(ALL[name], tmp_path_factory.mktemp("checkpoints"))
-            done[name] = load_denoiser(str(folder), device="cpu", dtype=torch.float32)
-        return done[name]
-
-    return found
+def load(checkpoint: Callable[[str], Path]) -> Load:
+    return cache(
+        lambda name: load_denoiser(str(checkpoint(name)), device="cpu", dtype=torch.float32)
+    )
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -1,6 +1,7 @@
 """Reading with tiny checkpoints of every family: reuse that is exact, and reuse that is not."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -27,16 +28,8 @@ Model = tuple[Backbone, Family]
 
 
 @pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Model]:
-    done: dict[str, Model] = {}
-
-    def found(name: str) -> Model:
-        if name not in done:
-            folder = checkpoints.write(ALL[name], tmp_path_factory.mktemp("checkpoints"))
-            done[name] = load_family(str(folder), device="cpu", dtype=torch.float32)
-        return done[name]
-
-    return found
+def load(checkpoint: Callable[[str], Path]) -> Callable[[str], Model]:
+    return cache(lambda name: load_family(str(checkpoint(name)), device="cpu", dtype=torch.float32))
 
 
 def regions(family: Family, front: Sequence[int] = ()) -> tuple[Tensor, Tensor]:

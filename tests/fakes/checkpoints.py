@@ -2,6 +2,7 @@
 
 Settings, weight names, shards, tokenizer files: as in the published folders, as far as those were
 seen; only the numbers are small and random. Two layers, grouped queries, vocabulary of 320.
+Known answer: `family` of each is the family that must be found; what they write means nothing.
 """
 
 import hashlib

@@ -1,7 +1,14 @@
-"""A small world for whole runs: a model that knows colours only when its prompt mentions them."""
+"""A small world for whole runs: a model that knows colours only when its prompt mentions them.
+
+Known answer: a prompt with "colours", which one of WORDS brings, scores 1, any other 0.5.
+"""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import remask
+from remask.config import merged
 from remask.ports import Canvas, Context, Fill, Hole
 
 WORDS = ("Answer kindly.", "Think of colours.", "Say what fits best.", "Ignore the weather.")
@@ -48,3 +55,15 @@ def rows(n: int = 240) -> list[dict[str, str]]:
         {"input": f"item {i}", "label": "red" if i % 2 else "blue", "split": splits[i]}
         for i in range(n)
     ]
+
+
+def optimize(run_dir: Path, **more: Any) -> remask.Result:
+    """A whole run in this world; `settings` come on top of the split and one masker."""
+    settings = {"data": {"split": "split"}, "search": {"maskers": ["insert"]}}
+    return remask.optimize(
+        "Name it. Be brief.",
+        more.pop("data", None) or rows(),
+        run_dir=run_dir,
+        settings=merged(settings, more.pop("settings", {})),
+        **({"target": Oracle(), "dlm": Phrases()} | more),
+    )

@@ -1,4 +1,7 @@
-"""A finished run directory without models: the search of worlds.py, played into a store."""
+"""A finished run directory without models: the search of worlds.py, played into a store.
+
+Known answer: the prompt climbs from level 5 to level 10, and the test from 0.5 to 1.
+"""
 
 from pathlib import Path
 

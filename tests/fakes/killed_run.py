@@ -2,6 +2,7 @@
 
     python killed_run.py FOLDER SEED KILLS
 
+Known answer: every run that was killed and went on ends like FOLDER/whole, which was left alone.
 Forks a child per attempt, because loading the models takes longer than the run. Each child is ended
 by SIGKILL after a random time, until KILLS attempts have died; the next one may finish.
 """

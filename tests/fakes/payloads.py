@@ -1,4 +1,7 @@
-"""Injections as they stand in users' texts: ten families, generated, 3 to 20 words long."""
+"""Injections as they stand in users' texts: ten families, generated, 3 to 20 words long.
+
+Known answer: none of them may stand in a prompt.
+"""
 
 import base64
 from collections.abc import Callable, Mapping

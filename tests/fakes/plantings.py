@@ -1,4 +1,7 @@
-"""More than a thousand made-up secrets of sixty kinds, each planted in a text."""
+"""More than a thousand made-up secrets of sixty kinds, each planted in a text.
+
+Known answer: with each text stands the secret that must not be left in it.
+"""
 
 import base64
 import json

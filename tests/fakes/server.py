@@ -1,7 +1,7 @@
 """A real OpenAI-compatible HTTP server on the loopback that behaves as scripted, well or badly.
 
 Each request takes the next behaviour of the script, and the default when the script is empty.
-Everything received is kept, so that tests count what was really sent.
+Known answer: what the script says; everything received is kept, so that tests count what was sent.
 """
 
 import json

@@ -1,11 +1,17 @@
-"""A small real task for the integrations: the embedded model reads the mood of a sentence."""
+"""A small real task for the integrations: a model reads the mood of a sentence.
+
+Known answer: `kind` is always right where the prompt asks for kindness, which one of DENOISER's
+phrases brings, and never otherwise; `chosen` asks the real built-in model.
+"""
 
 from functools import cache
 
+from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.types import Message
 
 LABELS = ("positive", "negative")
 SEED = "Classify the sentiment."
+DENOISER = ScriptedDenoiser(("be kind", "answer in short", "think twice", "stay calm", "weigh it"))
 ROWS = (
     ("I loved every minute of it.", "positive"),
     ("A dull, lifeless mess.", "negative"),
@@ -16,6 +22,13 @@ ROWS = (
     ("A joy from start to finish.", "positive"),
     ("It bored me to tears.", "negative"),
 )
+
+
+def kind(messages):
+    """Right where the prompt asks for kindness."""
+    if "kind" not in messages[0]["content"].lower():
+        return "neither"
+    return next(label for text, label in ROWS if text in messages[-1]["content"])
 
 
 @cache

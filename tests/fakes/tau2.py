@@ -3,6 +3,7 @@
 OpenAI-compatible, on the loopback. The model "user" is the customer, the model "agent" the agent.
 Which task is played follows from the customer's system message, and how far it has come from the
 messages alone; so the server keeps no state, and samples may run in any order and at once.
+Known answer: the reference actions score 1, those that `errs` names go wrong and score 0.
 """
 
 import json
@@ -36,7 +37,7 @@ class Round:
 
 
 class Tau2:
-    """Reference actions of one domain as a behaviour of tests.target.server."""
+    """Reference actions of one domain as a behaviour of fakes.server."""
 
     def __init__(self, domain: str, errs: Errs = lambda task, policy: False) -> None:
         self._by_scenario: dict[str, str] = {}

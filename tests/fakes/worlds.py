@@ -1,6 +1,7 @@
 """Small worlds with a known answer, in which a whole search runs in milliseconds.
 
-The prompt "level 3" answers the examples with difficulty 0 to 3 right: score = level >= difficulty.
+Known answer: the prompt "level 3" answers the rows of difficulty 1 to 3 right, so a prompt of level
+n scores n / 10, and "level 10" is the best.
 """
 
 import re

@@ -1,5 +1,8 @@
 """Servers that write prompts: a chat model that fills blanks, a fill-in-the-middle endpoint, and a
-target that knows colours, all at one address, so that every request of a run is counted."""
+target that knows colours, all at one address, so that every request of a run is counted.
+
+Known answer: that of colours.py, whose WORDS they write.
+"""
 
 import json
 import re
@@ -8,8 +11,9 @@ from threading import Lock
 from typing import Any
 
 import remask
-from fakes.colours import WORDS, Oracle, rows
+from fakes.colours import WORDS, Oracle, optimize, rows
 from fakes.server import Behaviour, Body, Handler, Server, completion
+from remask.config import merged
 
 BLANKS = re.compile(r"^\[\[(\d+)\]\] about", re.MULTILINE)
 
@@ -76,21 +80,18 @@ def few_rows() -> list[dict[str, str]]:
 def play(server: Server, folder: Path, dlm: str = "chat:writer", **more: Any) -> remask.Result:
     """A whole run whose target and denoiser are both at `server`."""
     settings = {
-        "data": {"split": "split"},
-        "search": {"maskers": ["insert"], "candidates": 6},
+        "search": {"candidates": 6},
         "target": {"timeout": 5.0, "retries": 2},
         "dlm": {"base_url": server.url, "retries": 2},
     }
-    extra = more.pop("settings", {})
-    return remask.optimize(
-        "Name it. Be brief.",
-        few_rows(),
+    return optimize(
+        folder,
+        data=few_rows(),
         target="openai:tiny",
         base_url=server.url,
         dlm=dlm,
         budget=more.pop("budget", 220),
-        run_dir=folder,
-        settings={key: {**settings.get(key, {}), **extra.get(key, {})} for key in settings | extra},
+        settings=merged(settings, more.pop("settings", {})),
         **more,
     )
 

@@ -7,7 +7,6 @@ import tempfile
 import pytest
 
 os.environ.setdefault("DSPY_CACHEDIR", tempfile.mkdtemp())
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 # litellm and DSPy leave sockets and loops to the garbage collector.
 pytestmark = [
     pytest.mark.slow,  # importing them takes long
@@ -16,18 +15,8 @@ pytestmark = [
     ),
 ]
 
-from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
 from fakes.server import Server, replying  # noqa: E402
-from fakes.small_programs import ROWS, SEED  # noqa: E402
-
-DENOISER = ScriptedDenoiser(("be kind", "answer in short", "think twice", "stay calm", "weigh it"))
-
-
-def kind(messages):
-    """Right where the prompt asks for kindness."""
-    if "kind" not in messages[0]["content"].lower():
-        return "neither"
-    return next(label for text, label in ROWS if text in messages[-1]["content"])
+from fakes.small_programs import DENOISER, ROWS, SEED, kind  # noqa: E402
 
 
 def test_gepa_asks_by_litellm_and_remask_reflects():

@@ -4,19 +4,15 @@ import tempfile
 import pytest
 
 os.environ.setdefault("DSPY_CACHEDIR", tempfile.mkdtemp())
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 dspy = pytest.importorskip("dspy")
 
 from dspy.lm15 import Message, Response, Usage  # noqa: E402
 
-from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
-from fakes.small_programs import LABELS, ROWS, chosen  # noqa: E402
+from fakes.small_programs import DENOISER, LABELS, ROWS, chosen, kind  # noqa: E402
 from remask.errors import ConfigError  # noqa: E402
 from remask.integrations.dspy import RemaskOptimizer, compare_programs, instruction_proposer  # noqa: E402
 from remask.integrations.gepa import HardBudget  # noqa: E402
-
-DENOISER = ScriptedDenoiser(("be kind", "answer in short", "think twice", "stay calm", "weigh it"))
 
 
 class Engine:
@@ -40,13 +36,6 @@ class Engine:
 
     def close(self):
         pass
-
-
-def kind(messages):
-    """Right where the instructions ask for kindness."""
-    if "kind" not in messages[0]["content"].lower():
-        return "neither"
-    return next(label for text, label in ROWS if text in messages[-1]["content"])
 
 
 def embedded(messages):

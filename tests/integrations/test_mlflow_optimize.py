@@ -3,11 +3,7 @@ import os
 
 import pytest
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-os.environ["DO_NOT_TRACK"] = "true"
 os.environ["MLFLOW_GENAI_EVAL_MAX_WORKERS"] = "1"
-os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, of pydantic, alembic and sqlite
 mlflow = pytest.importorskip("mlflow")
 
@@ -15,12 +11,10 @@ from hypothesis import given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 from mlflow.genai.scorers import scorer  # noqa: E402
 
-from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
-from fakes.small_programs import LABELS, ROWS, chosen  # noqa: E402
+from fakes.small_programs import DENOISER, LABELS, ROWS, chosen  # noqa: E402
 from remask.errors import ConfigError  # noqa: E402
 from remask.integrations.mlflow import RemaskPromptOptimizer, components, serialised  # noqa: E402
 
-DENOISER = ScriptedDenoiser(("be kind", "answer in short", "think twice", "stay calm", "weigh it"))
 DATA = [{"inputs": {"text": text}, "outputs": label} for text, label in ROWS]
 
 
@@ -30,9 +24,8 @@ def exact(outputs, expectations):
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory):
-    """A tracking store in a file; making one takes seconds, so all tests share it."""
-    mlflow.set_tracking_uri(f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db")
+def registry(mlflow_uri):
+    mlflow.set_tracking_uri(mlflow_uri)
     mlflow.set_experiment("prompts")
 
 

@@ -1,20 +1,15 @@
-import os
-
-import orjson
 import pytest
 
-os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
 pytestmark = pytest.mark.filterwarnings("ignore")  # mlflow's own, of pydantic, alembic and sqlite
 mlflow = pytest.importorskip("mlflow")
 
 import remask  # noqa: E402
-from fakes.scripted_denoiser import ScriptedDenoiser  # noqa: E402
-from fakes.small_programs import ROWS, SEED  # noqa: E402
+from fakes import Cut, write_lines  # noqa: E402
+from fakes.command import remask as command  # noqa: E402
+from fakes.small_programs import DENOISER, ROWS, SEED  # noqa: E402
 from remask.events import Accepted, Kept  # noqa: E402
 from remask.integrations.tracking import MlflowTracker  # noqa: E402
 
-DENOISER = ScriptedDenoiser(("be kind", "answer in short", "think twice", "stay calm", "weigh it"))
 DATA = [
     {"input": f"{text} ({split} {i})", "label": label, "split": split}
     for split in ("train", "validation", "test")
@@ -42,19 +37,12 @@ def optimise(run_dir, on_event):
     )
 
 
-@pytest.fixture(scope="module")
-def uri(tmp_path_factory):
-    return f"sqlite:///{tmp_path_factory.mktemp('track')}/mlflow.db"
-
-
-class Cut(Exception):
-    pass
-
-
-def test_a_cut_run_goes_on_in_its_mlflow_run(uri, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    run_dir = tmp_path / "run"
-    with pytest.raises(Cut), MlflowTracker(uri, run_dir=run_dir, settings={"a": {"b": 1}}) as first:
+def test_a_cut_run_goes_on_in_its_mlflow_run(mlflow_uri, here):
+    run_dir = here / "run"
+    with (
+        pytest.raises(Cut),
+        MlflowTracker(mlflow_uri, run_dir=run_dir, settings={"a": {"b": 1}}) as first,
+    ):
 
         def cut(event, state, spend):
             first(event, state, spend)
@@ -62,9 +50,9 @@ def test_a_cut_run_goes_on_in_its_mlflow_run(uri, tmp_path, monkeypatch):
                 raise Cut
 
         optimise(run_dir, cut)
-    client = mlflow.tracking.MlflowClient(uri)
+    client = mlflow.tracking.MlflowClient(mlflow_uri)
     assert client.get_run(first.run_id).info.status == "KILLED"
-    with MlflowTracker(uri, run_dir=run_dir) as second:
+    with MlflowTracker(mlflow_uri, run_dir=run_dir) as second:
         result = remask.resume(run_dir, target=kind, dlm=DENOISER, rows=DATA, on_event=second)
     assert second.run_id == first.run_id
     run = client.get_run(first.run_id)
@@ -94,16 +82,10 @@ def test_a_broken_store_never_stops_a_run(tmp_path, caplog, store):
     assert caplog.text.count("MLflow tracking ended") == 1
 
 
-def test_the_command_line_refuses_what_it_does_not_know(tmp_path, monkeypatch):
-    from click.testing import CliRunner
-
-    from remask.cli import main
-
-    (tmp_path / "prompt.md").write_text(SEED)
-    monkeypatch.chdir(tmp_path)
-    rows = "".join(f"{orjson.dumps(row).decode()}\n" for row in DATA)
-    (tmp_path / "rows.jsonl").write_text(rows)
-    words = ["optimize", "prompt.md", "--data", "rows.jsonl", "--split", "split"]
-    refused = CliRunner().invoke(main, [*words, "--track", "wandb"])
+def test_the_command_line_refuses_what_it_does_not_know(here):
+    (here / "prompt.md").write_text(SEED)
+    write_lines(here / "rows.jsonl", *DATA)
+    flags = ("--data", "rows.jsonl", "--split", "split", "--track", "wandb")
+    refused = command("optimize", "prompt.md", *flags)
     assert refused.exit_code == 2 and "only mlflow and mlflow:URI are known" in refused.output
-    assert not (tmp_path / "runs").exists()
+    assert not (here / "runs").exists()

@@ -8,7 +8,6 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 import remask.models.builtin as embedded
 from remask.errors import ConfigError, NumericsError
-from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
 from remask.models.builtin import EmbeddedTarget
 from remask.ports import Reply
@@ -20,16 +19,11 @@ OPTIONS = ("The sentiment is positive.", "The sentiment is very negative.", "The
 
 
 @pytest.fixture(scope="module")
-def backbone() -> Backbone:
-    return load_base(dtype=torch.float32)
-
-
-@pytest.fixture(scope="module")
-def plain(backbone: Backbone) -> LlamaForCausalLM:
+def plain(base: Backbone) -> LlamaForCausalLM:
     """The same weights under the transformers library's own attention."""
-    config = LlamaConfig.from_dict(backbone.model.config.to_dict())
+    config = LlamaConfig.from_dict(base.model.config.to_dict())
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
-    model.load_state_dict(backbone.model.state_dict())
+    model.load_state_dict(base.model.state_dict())
     return model.eval()
 
 
@@ -48,26 +42,26 @@ CHATS = (
 )
 
 
-def frame(backbone: Backbone, turns: Chat) -> list[int]:
+def frame(base: Backbone, turns: Chat) -> list[int]:
     """The chat and the opening of the answer, put together by hand."""
     ids: list[int] = []
     for turn in turns:
-        ids += [START, *backbone.encode(f"{turn.role}\n{turn.content}"), END]
-        ids += backbone.encode("\n")
-    return [*ids, START, *backbone.encode("assistant\n")]
+        ids += [START, *base.encode(f"{turn.role}\n{turn.content}"), END]
+        ids += base.encode("\n")
+    return [*ids, START, *base.encode("assistant\n")]
 
 
 @torch.inference_mode()
-def naive_logp(plain: LlamaForCausalLM, backbone: Backbone, turns: Chat, option: str) -> float:
-    before, answer = frame(backbone, turns), backbone.encode(option)
+def naive_logp(plain: LlamaForCausalLM, base: Backbone, turns: Chat, option: str) -> float:
+    before, answer = frame(base, turns), base.encode(option)
     logits = plain(torch.tensor([before + answer])).logits[0].float().log_softmax(-1)
     places = range(len(before) - 1, len(before) + len(answer) - 1)
     return sum(float(logits[at, token]) for at, token in zip(places, answer, strict=True))
 
 
 @torch.inference_mode()
-def naive_answer(plain: LlamaForCausalLM, backbone: Backbone, turns: Chat, limit: int) -> list[int]:
-    ids = frame(backbone, turns)
+def naive_answer(plain: LlamaForCausalLM, base: Backbone, turns: Chat, limit: int) -> list[int]:
+    ids = frame(base, turns)
     start = len(ids)
     while len(ids) - start < limit:
         token = int(plain(torch.tensor([ids])).logits[0, -1].argmax())
@@ -84,34 +78,34 @@ def close(one: Sequence[Reply], other: Sequence[Reply]) -> bool:
 
 
 def test_choose_equals_one_full_forward_of_each_sequence(
-    backbone: Backbone, plain: LlamaForCausalLM
+    base: Backbone, plain: LlamaForCausalLM
 ) -> None:
-    replies = EmbeddedTarget(backbone).choose(CHATS, OPTIONS)
+    replies = EmbeddedTarget(base).choose(CHATS, OPTIONS)
     for turns, reply in zip(CHATS, replies, strict=True):
-        naive = [naive_logp(plain, backbone, turns, option) for option in OPTIONS]
+        naive = [naive_logp(plain, base, turns, option) for option in OPTIONS]
         assert reply.logps == pytest.approx(naive, abs=NEAR)
         assert reply.text == OPTIONS[naive.index(max(naive))]
-        assert reply.error == "" and reply.input_tokens == len(frame(backbone, turns))
-        assert reply.output_tokens == len(backbone.encode(reply.text))
+        assert reply.error == "" and reply.input_tokens == len(frame(base, turns))
+        assert reply.output_tokens == len(base.encode(reply.text))
 
 
 @pytest.mark.parametrize(
     "options", [("positive", "negative"), ("yes",), ("It is so.", "No."), ("ab", "ab")]
 )
 def test_choose_with_other_forms_of_options(
-    backbone: Backbone, plain: LlamaForCausalLM, options: tuple[str, ...]
+    base: Backbone, plain: LlamaForCausalLM, options: tuple[str, ...]
 ) -> None:
     """One token each, nothing to choose, nothing shared, equal ones."""
-    (reply,) = EmbeddedTarget(backbone).choose(CHATS[:1], options)
-    naive = [naive_logp(plain, backbone, CHATS[0], option) for option in options]
+    (reply,) = EmbeddedTarget(base).choose(CHATS[:1], options)
+    naive = [naive_logp(plain, base, CHATS[0], option) for option in options]
     assert reply.logps == pytest.approx(naive, abs=NEAR)
     assert reply.text == options[naive.index(max(naive))]
 
 
 def test_choose_does_not_depend_on_the_batch(
-    backbone: Backbone, monkeypatch: pytest.MonkeyPatch
+    base: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = EmbeddedTarget(backbone)
+    target = EmbeddedTarget(base)
     chats = CHATS[:4]
     together = target.choose(chats, OPTIONS)
     alone = [target.choose([turns], OPTIONS)[0] for turns in chats]
@@ -121,31 +115,29 @@ def test_choose_does_not_depend_on_the_batch(
     assert close(together, target.choose(chats, OPTIONS))
 
 
-def test_the_same_list_gives_the_same_bits_with_and_without_kept_prefixes(
-    backbone: Backbone,
-) -> None:
-    target = EmbeddedTarget(backbone)
+def test_the_same_list_gives_the_same_bits_with_and_without_kept_prefixes(base: Backbone) -> None:
+    target = EmbeddedTarget(base)
     first = target.choose(CHATS[:3], OPTIONS)
     assert (
         first
         == target.choose(CHATS[:3], OPTIONS)
-        == EmbeddedTarget(backbone).choose(CHATS[:3], OPTIONS)
+        == EmbeddedTarget(base).choose(CHATS[:3], OPTIONS)
     )
 
 
-def test_respond_equals_a_loop_without_cache(backbone: Backbone, plain: LlamaForCausalLM) -> None:
+def test_respond_equals_a_loop_without_cache(base: Backbone, plain: LlamaForCausalLM) -> None:
     chats = [
         CHATS[1],
         chat("Tell me a long story about a dog, a cat and a green bird.", None),
         chat("What is the capital of France?", None),  # shorter, so first in its batch
     ]
-    target = EmbeddedTarget(backbone, max_tokens=10)
+    target = EmbeddedTarget(base, max_tokens=10)
     replies = target.respond(chats)
     for turns, reply in zip(chats, replies, strict=True):
-        tokens = naive_answer(plain, backbone, turns, 10)
-        assert reply.text == backbone.decode(tokens) and reply.error == ""
+        tokens = naive_answer(plain, base, turns, 10)
+        assert reply.text == base.decode(tokens) and reply.error == ""
         assert reply.output_tokens == len(tokens)
-        assert reply.input_tokens == len(frame(backbone, turns))
+        assert reply.input_tokens == len(frame(base, turns))
     lengths = {reply.output_tokens for reply in replies}
     assert 10 in lengths and min(lengths) < 9  # a row goes on after another has ended
     assert "Paris" in replies[-1].text
@@ -165,9 +157,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return seen
 
 
-def test_a_system_message_is_read_once(backbone: Backbone, seen: list[list[int]]) -> None:
-    system = backbone.turn("system", "Classify the sentiment.")
-    target = EmbeddedTarget(backbone)
+def test_a_system_message_is_read_once(base: Backbone, seen: list[list[int]]) -> None:
+    system = base.turn("system", "Classify the sentiment.")
+    target = EmbeddedTarget(base)
     for _ in range(2):
         target.choose(CHATS[:2], OPTIONS)
     assert seen.count(system) == 1
@@ -175,55 +167,55 @@ def test_a_system_message_is_read_once(backbone: Backbone, seen: list[list[int]]
 
 
 def test_kept_system_messages_are_bounded(
-    backbone: Backbone, seen: list[list[int]], monkeypatch: pytest.MonkeyPatch
+    base: Backbone, seen: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The last are kept, as many as fit; the first must be read again."""
-    systems = [backbone.turn("system", f"Prompt {number}.") for number in range(4)]
+    systems = [base.turn("system", f"Prompt {number}.") for number in range(4)]
     monkeypatch.setattr(embedded, "MAX_PREFIX_TOKENS", len(systems[2]) + len(systems[3]))
-    target = EmbeddedTarget(backbone)
+    target = EmbeddedTarget(base)
     for number in (0, 1, 2, 3, 3, 2, 0):
         target.choose([chat("Hi", f"Prompt {number}.")], ["a", "b"])
     assert [seen.count(system) for system in systems] == [2, 1, 1, 1]
 
 
-def test_a_chat_beyond_the_context_fails_alone(backbone: Backbone) -> None:
+def test_a_chat_beyond_the_context_fails_alone(base: Backbone) -> None:
     long = chat("word " * 8200)
-    length = len(frame(backbone, long))
-    target = EmbeddedTarget(backbone, max_tokens=1)
+    length = len(frame(base, long))
+    target = EmbeddedTarget(base, max_tokens=1)
     for replies in (target.choose([long, CHATS[1]], OPTIONS[:2]), target.respond([long, CHATS[1]])):
         assert str(length) in replies[0].error and "context of 8192" in replies[0].error
         assert replies[0].text == "" and replies[0].logps == ()
         assert replies[1].error == "" and replies[1].text
 
 
-def test_bad_arguments(backbone: Backbone) -> None:
+def test_bad_arguments(base: Backbone) -> None:
     with pytest.raises(ConfigError, match="max_tokens is 0"):
-        EmbeddedTarget(backbone, max_tokens=0)
+        EmbeddedTarget(base, max_tokens=0)
     for options in ([], ["yes", ""]):
         with pytest.raises(ConfigError, match="cannot choose"):
-            EmbeddedTarget(backbone).choose(CHATS[:1], options)
+            EmbeddedTarget(base).choose(CHATS[:1], options)
 
 
-def test_broken_weights_are_an_error_and_not_a_choice(backbone: Backbone) -> None:
-    nan = torch.full_like(backbone.model.state_dict()["model.norm.weight"], float("nan"))
-    target = EmbeddedTarget(backbone.with_weights({"model.norm.weight": nan}, "broken"))
+def test_broken_weights_are_an_error_and_not_a_choice(base: Backbone) -> None:
+    nan = torch.full_like(base.model.state_dict()["model.norm.weight"], float("nan"))
+    target = EmbeddedTarget(base.with_weights({"model.norm.weight": nan}, "broken"))
     with pytest.raises(NumericsError):
         target.choose(CHATS[:1], OPTIONS)
     with pytest.raises(NumericsError):
         target.respond(CHATS[:1])
 
 
-def test_no_chats(backbone: Backbone) -> None:
-    target = EmbeddedTarget(backbone)
+def test_no_chats(base: Backbone) -> None:
+    target = EmbeddedTarget(base)
     assert target.choose([], OPTIONS) == [] == target.respond([])
 
 
-def test_identity_and_what_the_meter_needs(backbone: Backbone) -> None:
-    target = EmbeddedTarget(backbone)
+def test_identity_and_what_the_meter_needs(base: Backbone) -> None:
+    target = EmbeddedTarget(base)
     assert target.chooses
     assert not target.billed and target.max_attempts == 1
-    assert backbone.identity in target.identity and "float32" in target.identity
-    assert EmbeddedTarget(backbone, max_tokens=9).identity != target.identity
+    assert base.identity in target.identity and "float32" in target.identity
+    assert EmbeddedTarget(base, max_tokens=9).identity != target.identity
 
 
 class Spelled:

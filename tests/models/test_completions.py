@@ -12,13 +12,6 @@ from remask.types import Chat, Message
 KEY = "sk-inception-0123456789"
 
 
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL", "INCEPTION_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
 def chat(before: str = "Answer ", after: str = " now.", tokens: int = 20) -> Chat:
     return (Message("user", before), Message("user", after), Message("user", str(tokens)))
 

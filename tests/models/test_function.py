@@ -5,21 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from fakes.chats import chats
 from fakes.scripted_target import ScriptedTarget
 from remask.errors import ConfigError, TargetBusy, TargetRefused
 from remask.models.function import FunctionTarget
 from remask.ports import Reply
-from remask.types import Chat, Message
 
 Messages = list[dict[str, str]]
-
-
-def chat(text: str) -> Chat:
-    return (Message("system", "Be brief."), Message("user", text))
-
-
-def chats(*texts: str) -> list[Chat]:
-    return [chat(text) for text in texts]
 
 
 def shout(messages: Messages) -> str:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.chats import chat
 from fakes.server import (
     Behaviour,
     Server,
@@ -27,20 +28,8 @@ from fakes.server import (
 from remask.errors import BackendError, ConfigError, TargetRefused
 from remask.models.openai import OpenAITarget, retry_after_seconds, wait_seconds
 from remask.ports import Reply
-from remask.types import Chat, Message
 
 KEY = "sk-very-secret-0123456789"
-
-
-@pytest.fixture(autouse=True)
-def _no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("OPENAI_API_KEY", "OPENAI_BASE_URL"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-
-
-def chat(text: str = "hello") -> Chat:
-    return (Message("system", "Be brief."), Message("user", text))
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import remask
+from fakes import Cut
 from fakes.colours import Phrases
 from fakes.worlds import LevelProposer
 from remask.api.build_proposer import refuse_demos, with_demos
@@ -241,9 +242,6 @@ def test_an_input_of_two_splits_is_shown_to_nobody() -> None:
 
 
 def test_a_run_with_demonstrations_resumes_to_the_same_log(tmp_path: Path) -> None:
-    class Cut(Exception):
-        pass
-
     def play(name: str, stop: int | None = None) -> None:
         seen = 0
 

@@ -13,8 +13,7 @@ from pathlib import Path
 import pytest
 from markupsafe import escape
 
-import remask
-from fakes.colours import Oracle, rows
+from fakes.colours import optimize, rows
 from fakes.payloads import FAMILIES, payloads
 from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.events import (
@@ -145,14 +144,7 @@ def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) ->
     for i, row in enumerate(data):
         row["input"] = f"{texts[i % len(texts)]} number {i}"
     run = tmp_path / "run"
-    result = remask.optimize(
-        "Name it. Be brief.",
-        data,
-        target=Oracle(),
-        dlm=Parrot(),
-        run_dir=run,
-        settings={"data": {"split": "split"}, "search": {"maskers": ["insert"], "candidates": 6}},
-    )
+    result = optimize(run, data=data, dlm=Parrot(), settings={"search": {"candidates": 6}})
     assert result.prompt == "Name it. Be brief."
     with Store.read(run) as store:
         state = fold(decode(event) for event in store.events())

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import remask
-from fakes import ROOT
+from fakes import ENV, ROOT
+from fakes.chats import chat, chats
 from fakes.killed_store import LIMIT
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import rng_for
@@ -25,7 +25,6 @@ from remask.runs.store import Store
 from remask.types import Chat, Message
 
 WORKER = ROOT / "tests" / "fakes" / "killed_store.py"
-ENV = {**os.environ, "PYTHONPATH": str(Path(remask.__file__).parents[1])}
 
 
 class Counting(Target):
@@ -93,14 +92,6 @@ class Refusing(Counting):
         raise self._error
 
 
-def chat(text: str) -> Chat:
-    return (Message("system", "Answer."), Message("user", text))
-
-
-def chats(*texts: object) -> list[Chat]:
-    return [chat(str(text)) for text in texts]
-
-
 @pytest.fixture
 def ram():
     """A directory in memory where there is one: SIGKILL loses no write, so no disk is needed."""
@@ -136,7 +127,7 @@ def test_everything_that_can_change_an_answer_is_in_the_key():
         ("model:2", chat("a"), None, 0),
         ("model:1", chat("b"), None, 0),
         ("model:1", chat("a")[1:], None, 0),
-        ("model:1", (Message("user", "Answer."), chat("a")[1]), None, 0),
+        ("model:1", (Message("user", "Be brief."), chat("a")[1]), None, 0),
         ("model:1", chat("a"), [], 0),
         ("model:1", chat("a"), ["x", "y"], 0),
         ("model:1", chat("a"), ["y", "x"], 0),
@@ -260,7 +251,7 @@ def test_a_limit_on_tokens_needs_an_end_of_the_answer(store):
 def test_under_a_limit_a_reply_without_figures_costs_its_bound(store):
     metered = Meter(Counting(tokens=False), Ledger(store, Budget(tokens=1000)), max_output=50)
     metered.respond(chats("a"))
-    assert store.spent().output_tokens == 50 and store.spent().input_tokens >= len("Answer.a")
+    assert store.spent().output_tokens == 50 and store.spent().input_tokens >= len("Be brief.a")
     free = Meter(Counting(tokens=False), Ledger(store, Budget(calls=10)))
     before = store.spent().tokens
     free.respond(chats("b"))

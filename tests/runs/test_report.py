@@ -23,15 +23,8 @@ from remask.stats import compare
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("report") / "run"
-    play(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def page(run: Path) -> str:
-    return write_report(run).read_text(encoding="utf-8")
+def page(finished_run: Path) -> str:
+    return write_report(finished_run).read_text(encoding="utf-8")
 
 
 class Tags(HTMLParser):
@@ -62,8 +55,8 @@ def tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
     return parser.found
 
 
-def test_says_verdict_figures_and_edits(run: Path, page: str) -> None:
-    result = read_result(run)
+def test_says_verdict_figures_and_edits(finished_run: Path, page: str) -> None:
+    result = read_result(finished_run)
     assert result is not None
     assert result.verdict == "improved"
     assert f"{result.test.baseline:.3f} → {result.test.best:.3f} on 40 sealed test rows" in page
@@ -93,8 +86,8 @@ def test_names_settings_but_no_credentials(page: str) -> None:
     assert "OPENAI_API_KEY" in page  # the variable's name
 
 
-def test_escapes_what_models_and_users_wrote(run: Path) -> None:
-    seen = look(run)
+def test_escapes_what_models_and_users_wrote(finished_run: Path) -> None:
+    seen = look(finished_run)
     assert seen.result is not None
     evil = "<script>alert('x')</script>\x1b[31m\u202eevil & \"quoted\""
     best = replace(seen.result.best, prompt=f"{START} {evil}")
@@ -113,16 +106,16 @@ def test_escapes_what_models_and_users_wrote(run: Path) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(text=st.text())
-def test_any_text_gives_a_page_in_utf8(run: Path, text: str) -> None:
-    result = look(run).result
+def test_any_text_gives_a_page_in_utf8(finished_run: Path, text: str) -> None:
+    result = look(finished_run).result
     assert result is not None
     other = replace(result, best=replace(result.best, prompt=text), warnings=(text,), stopped=text)
-    page = render(other, look(run).state, [], {"target": {"model": text}})
+    page = render(other, look(finished_run).state, [], {"target": {"model": text}})
     tags(page.encode().decode())
 
 
-def test_stays_under_a_megabyte_with_thousands_of_long_candidates(run: Path) -> None:
-    seen = look(run)
+def test_stays_under_a_megabyte_with_thousands_of_long_candidates(finished_run: Path) -> None:
+    seen = look(finished_run)
     assert seen.result is not None
     long = "<" * 16_000
     start = Started("&" * 16_000, "base", 4000)
@@ -154,12 +147,12 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
 # --- the curve and the axis
 
 
-def test_the_curve_counts_calls_and_never_goes_down(run: Path) -> None:
-    found = words.points(look(run).history)
+def test_the_curve_counts_calls_and_never_goes_down(finished_run: Path) -> None:
+    found = words.points(look(finished_run).history)
     assert found[0].kind == "baseline"
     assert found[0].calls == 40
     best = [p.validation for p in found if p.kind != "kept"]
-    assert len(best) == 1 + len(look(run).state.accepted)
+    assert len(best) == 1 + len(look(finished_run).state.accepted)
     assert best == sorted(best)
     assert [p.calls for p in found] == sorted(p.calls for p in found)
 

@@ -16,8 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import remask
-from fakes import ROOT
+from fakes import ENV, ROOT, Cut
 from remask.errors import ConfigError, RemaskError, RunBusy
 from remask.runs.budget import Spend
 from remask.runs.database import connect, journal_mode
@@ -26,7 +25,6 @@ from remask.runs.store import Store, fingerprint
 
 CONFIG = {"prompt": "Sort the mail.", "budget": {"calls": 240, "usd": None}, "seed": 7}
 WORKER = ROOT / "tests" / "fakes" / "killed_store.py"
-ENV = {**os.environ, "PYTHONPATH": str(Path(remask.__file__).parents[1])}
 
 json_values = st.recursive(
     st.none()
@@ -228,10 +226,6 @@ def same(a: Spend, b: Spend) -> bool:
     return exact == (b.calls, b.input_tokens, b.output_tokens, b.uncertain) and math.isclose(
         a.usd, b.usd, abs_tol=1e-9
     )
-
-
-class Cut(Exception):
-    pass
 
 
 class CutAt:

@@ -3,6 +3,7 @@
 Shapes come from the OpenAI SDK's own types where it has them, else from the documents that each
 builder names."""
 
+from functools import partial
 from typing import Any
 
 import pytest
@@ -10,8 +11,8 @@ from openai.types.chat import ChatCompletion
 from openai.types.evals.runs import OutputItemListResponse
 from openai.types.responses import Response
 
-from remask.data.trace_reader import Detector
-from remask.data.trace_record import Addition, Item, Record, Source, Turn, Unusable
+from fakes.records import detected_items
+from remask.data.trace_record import Addition, Record, Turn, Unusable
 
 Q, A = Turn("user", "Where is it?"), Turn("assistant", "On its way.")
 ASKED = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Where is it?"}]
@@ -19,10 +20,7 @@ ANSWER = {"role": "assistant", "content": "On its way."}
 CHAT = [*ASKED, ANSWER]
 
 
-def items(value: Any) -> list[Item]:
-    format = Detector()(value)
-    assert format is not None
-    return list(format.read(value, Source(format.name, "a.jsonl", 1)))
+items = partial(detected_items, "a.jsonl")
 
 
 def record(value: Any) -> Record:

@@ -7,6 +7,7 @@ import json
 import struct
 import sys
 import zipfile
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,8 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.records import items_of, record_of
 from remask.data.formats.inspect_log import ARCHIVE, INSPECT
-from remask.data.trace_record import Item, Rating, Record, RejectedRecord, Source, Value
+from remask.data.trace_record import Rating, Record, RejectedRecord, Source, Value
 
 HERE = Source("inspect", "log.json", 1)
 
@@ -50,15 +52,11 @@ def log(*samples: dict[str, Any]) -> dict[str, Any]:
     return head | {"samples": list(samples)}
 
 
-def read(value: Any) -> list[Item]:
-    assert INSPECT.sniff(value)
-    return list(INSPECT.read(value, HERE))
+read = partial(items_of, INSPECT, HERE)
 
 
 def one(**more: Any) -> Record:
-    (record,) = read(log(sample(**more)))
-    assert isinstance(record, Record), record
-    return record
+    return record_of(INSPECT, HERE, log(sample(**more)))
 
 
 def test_a_sample_of_a_log() -> None:

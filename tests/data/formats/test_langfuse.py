@@ -3,12 +3,14 @@ TraceWithFullDetails, ObservationsView, Score) and scores-v3.yml (05f88e7a); "Bl
 field reference", langfuse.com, 2026-10."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
+from fakes.records import items_of
 from remask.data.formats.langfuse import LANGFUSE
-from remask.data.trace_record import Addition, Item, Rating, Record, RejectedRecord, Source, Turn
+from remask.data.trace_record import Addition, Rating, Record, RejectedRecord, Source, Turn
 
 HERE = Source("langfuse", "export.jsonl", 3)
 MESSAGES = [
@@ -67,9 +69,7 @@ def snake(row: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(names, ("" if value is None else value for value in values), strict=True))
 
 
-def read(value: Any) -> list[Item]:
-    assert LANGFUSE.sniff(value)
-    return list(LANGFUSE.read(value, HERE))
+read = partial(items_of, LANGFUSE, HERE)
 
 
 def test_a_trace_with_everything() -> None:

@@ -1,12 +1,14 @@
 """LangSmith. Shapes: langchain-ai/langsmith-sdk python/langsmith/schemas.py (017fb358: Run,
 Feedback); langchain-core load/dump.py and messages/base.py for serialised messages."""
 
+from functools import partial
 from typing import Any
 
 import pytest
 
+from fakes.records import items_of, record_of
 from remask.data.formats.langsmith import LANGSMITH
-from remask.data.trace_record import Addition, Item, Rating, Record, RejectedRecord, Source, Turn
+from remask.data.trace_record import Addition, Rating, RejectedRecord, Source, Turn
 
 HERE = Source("langsmith", "runs.jsonl", 2)
 
@@ -66,15 +68,8 @@ ROOT = run(
 )  # fmt: skip
 
 
-def read(value: Any) -> list[Item]:
-    assert LANGSMITH.sniff(value)
-    return list(LANGSMITH.read(value, HERE))
-
-
-def one(value: Any) -> Record:
-    (record,) = read(value)
-    assert isinstance(record, Record), record
-    return record
+read = partial(items_of, LANGSMITH, HERE)
+one = partial(record_of, LANGSMITH, HERE)
 
 
 def test_messages_that_langchain_serialised() -> None:

@@ -3,12 +3,14 @@ schema 2: mlflow 2.x entities/trace.py and span.py `from_dict_v2`."""
 
 import base64
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
+from fakes.records import items_of
 from remask.data.formats.mlflow import MLFLOW
-from remask.data.trace_record import Item, Rating, Record, RejectedRecord, Source
+from remask.data.trace_record import Rating, Record, RejectedRecord, Source
 
 HERE = Source("mlflow", "trace.json", 1)
 MESSAGES = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
@@ -56,9 +58,7 @@ def trace(*spans: dict[str, Any], assessments: tuple[dict[str, Any], ...] = ()) 
     return {"info": info, "data": {"spans": list(spans)}}
 
 
-def read(value: Any) -> list[Item]:
-    assert MLFLOW.sniff(value)
-    return list(MLFLOW.read(value, HERE))
+read = partial(items_of, MLFLOW, HERE)
 
 
 def test_the_call_of_the_model_is_the_record_and_takes_what_is_said_of_the_trace() -> None:

@@ -3,6 +3,7 @@ and rest_api/types/trace_public.py, feedback_score_public.py (007d11a5, 2148258e
 
 from typing import Any
 
+from fakes.records import items_of
 from remask.data.formats.opik import OPIK
 from remask.data.trace_record import Item, Rating, Record, RejectedRecord, Source
 
@@ -35,8 +36,7 @@ TRACE: dict[str, Any] = {
 
 def read(trace: dict[str, Any], *spans: dict[str, Any]) -> list[Item]:
     value = {"trace": trace, "spans": list(spans), "downloaded_at": "2026-08-01T10:00:00"}
-    assert OPIK.sniff(value)
-    return list(OPIK.read(value, HERE))
+    return items_of(OPIK, HERE, value)
 
 
 def test_the_call_of_the_model_takes_what_is_said_of_the_trace() -> None:

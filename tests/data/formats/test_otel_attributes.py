@@ -8,13 +8,15 @@ examples-llm-calls.md, gen-ai-events.md; Arize-ai/openinference spec/llm_spans.m
 
 import json
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 
+from fakes.records import items_of, record_of
 from remask.data.formats.otel_attributes import value_at
 from remask.data.formats.otlp import OTLP, SPAN
-from remask.data.trace_record import Addition, Item, Rating, Record, RejectedRecord, Source, Turn
+from remask.data.trace_record import Addition, Rating, Record, RejectedRecord, Source, Turn
 
 HERE = Source("otlp", "spans.jsonl", 7)
 SYSTEM, QUESTION, ANSWER = "You are terse.", "Weather in Paris?", "Rainy, 57°F."
@@ -137,15 +139,8 @@ def logs(*records: dict[str, Any]) -> dict[str, Any]:
     return {"resourceLogs": [{"scopeLogs": [{"logRecords": list(records)}]}]}
 
 
-def read(value: Any) -> list[Item]:
-    assert OTLP.sniff(value)
-    return list(OTLP.read(value, HERE))
-
-
-def one(value: Any) -> Record:
-    (record,) = read(value)
-    assert isinstance(record, Record), record
-    return record
+read = partial(items_of, OTLP, HERE)
+one = partial(record_of, OTLP, HERE)
 
 
 @pytest.mark.parametrize("name", BY_ATTRIBUTES)

@@ -2,12 +2,14 @@
 EvaluateResult, GradingResult); `promptfoo eval -o results.json` wraps it as `results`."""
 
 import json
+from functools import partial
 from typing import Any
 
 import pytest
 
+from fakes.records import items_of, record_of
 from remask.data.formats.promptfoo import PROMPTFOO
-from remask.data.trace_record import Item, Rating, Record, RejectedRecord, Source
+from remask.data.trace_record import Rating, Record, RejectedRecord, Source
 
 HERE = Source("promptfoo", "results.json", 1)
 CHAT = json.dumps(
@@ -44,15 +46,8 @@ def summary(*results: dict[str, Any]) -> dict[str, Any]:
     return {"evalId": "eval-1", "results": inner, "config": {}, "shareableUrl": None}
 
 
-def read(value: Any) -> list[Item]:
-    assert PROMPTFOO.sniff(value)
-    return list(PROMPTFOO.read(value, HERE))
-
-
-def one(value: Any) -> Record:
-    (record,) = read(value)
-    assert isinstance(record, Record), record
-    return record
+read = partial(items_of, PROMPTFOO, HERE)
+one = partial(record_of, PROMPTFOO, HERE)
 
 
 def test_a_result_in_a_file_and_on_a_line_of_its_own() -> None:

@@ -1,18 +1,16 @@
 """Trajectories of agents: rewards, and the calls that would have been right."""
 
+from functools import partial
 from typing import Any
 
+from fakes.records import detected_items
 from remask.data.formats.tau_bench import NOTHING
-from remask.data.trace_reader import Detector
-from remask.data.trace_record import Item, Record, RejectedRecord, Source
+from remask.data.trace_record import Record, RejectedRecord
 
 TALK = [{"role": "user", "content": "Cancel it."}, {"role": "assistant", "content": "Done."}]
 
 
-def items(value: Any) -> list[Item]:
-    format = Detector()(value)
-    assert format is not None
-    return list(format.read(value, Source(format.name, "a.json", 1)))
+items = partial(detected_items, "a.json")
 
 
 def trial(reward: float, actions: object) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from api.test_refine import START, Listener
+from fakes import write_lines
+from fakes.conversations import START, Listener
 from fakes.plantings import pieces, planted
 from fakes.server import Behaviour, Body, Handler, Server, completion
 from remask.cli import main
@@ -46,14 +47,13 @@ def left(data: bytes, secrets: list[str]) -> list[str]:
 
 
 @pytest.fixture
-def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def secrets(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A folder with prompt and log; the embedded denoiser is a Listener."""
     cases = planted()
     assert len(cases) > 1000
     rows = [conversation(i, text, PLACES[i % 5]) for i, (_, text, _) in enumerate(cases)]
-    monkeypatch.chdir(tmp_path)
-    Path("prompt.md").write_text(START.text + "\n")
-    Path("log.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    (here / "prompt.md").write_text(START + "\n")
+    write_lines(here / "log.jsonl", *rows)
     monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: own or Listener())
     return [it for _, _, it in cases if len(it) >= LONGEST]
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
+from fakes import write_lines
 from remask.api.build_models import make_denoiser
 from remask.cli import main
 from remask.config import DlmConfig
@@ -40,9 +41,7 @@ def data(tmp_path: Path) -> Path:
         }
         for n in range(12)
     ]  # fmt: skip
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(json.dumps(row) for row in rows))
-    return path
+    return write_lines(tmp_path / "rows.jsonl", *rows)
 
 
 @pytest.fixture

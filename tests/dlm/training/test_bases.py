@@ -6,6 +6,7 @@ The weights are random, so nothing sensible is written; what is learnt, refused 
 import json
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,9 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-import remask
-from fakes import checkpoints
+from fakes import checkpoints, write_lines
 from fakes.checkpoints import ALL, BASES
-from fakes.colours import Oracle, rows
+from fakes.colours import optimize, rows
 from remask.api.build_models import make_denoiser, memory_of
 from remask.cli import main
 from remask.cli.settings import read
@@ -40,33 +40,18 @@ HOLES = [("You are a ", Hole("careful", 6), " assistant.")]
 
 
 @pytest.fixture(scope="module")
-def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return {
-        name: checkpoints.write(tiny, tmp_path_factory.mktemp("bases"))
-        for name, tiny in BASES.items()
-    }
-
-
-@pytest.fixture(scope="module")
-def load(folders: dict[str, Path]) -> Callable[[str], Base]:
-    done: dict[str, Base] = {}
-
-    def found(name: str) -> Base:
-        if name not in done:
-            done[name] = find_base(f"local:{folders[name]}", device="cpu", dtype=torch.float32)
-        return done[name]
-
-    return found
+def load(checkpoint: Callable[[str], Path]) -> Callable[[str], Base]:
+    return cache(
+        lambda name: find_base(f"local:{checkpoint(name)}", device="cpu", dtype=torch.float32)
+    )
 
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
     """The same prompt but for a number, so that it can be known by heart."""
     examples = [{"input": f"A film {i}.", "output": "positive"} for i in range(3)]
-    lines = [json.dumps({"prompt": f"{PROMPT} {n}", "examples": examples}) for n in range(12)]
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(lines))
-    return path
+    rows = [{"prompt": f"{PROMPT} {n}", "examples": examples} for n in range(12)]
+    return write_lines(tmp_path / "rows.jsonl", *rows)
 
 
 @pytest.fixture
@@ -142,16 +127,16 @@ def run(base: Base, cases: list[Case], file: Path, steps: int) -> tuple[Student,
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_killed_training_goes_on_as_if_it_was_not(
-    folders: dict[str, Path], cases: list[Case], tmp_path: Path, dtype: torch.dtype
+    checkpoint: Callable[[str], Path], cases: list[Case], tmp_path: Path, dtype: torch.dtype
 ) -> None:
-    base = find_base(f"local:{folders['qwen2']}", device="cpu", dtype=dtype)
+    base = find_base(f"local:{checkpoint('qwen2')}", device="cpu", dtype=dtype)
     whole, seen = run(base, cases, tmp_path / "a", PLAN.steps)
     run(base, cases, tmp_path / "b", 2)
     rest, later = run(base, cases, tmp_path / "b", PLAN.steps)
     assert [p.loss for p in later] == [p.loss for p in seen[2:]]
     for key, p in whole.parameters.items():
         assert torch.equal(p, rest.parameters[key]), key
-    other = find_base(f"local:{folders['qwen3']}", device="cpu", dtype=dtype)
+    other = find_base(f"local:{checkpoint('qwen3')}", device="cpu", dtype=dtype)
     with pytest.raises(ConfigError, match="another output"):
         next(train(student(other), cases, PLAN, tmp_path / "b"))
 
@@ -166,10 +151,10 @@ def adapt(folder: Path, data: Path, out: Path, *more: str) -> str:
 
 @pytest.mark.parametrize("name", BASES)
 def test_a_base_from_disk_learns_a_corpus_by_heart_and_denoises(
-    folders: dict[str, Path], data: Path, tmp_path: Path, name: str
+    checkpoint: Callable[[str], Path], data: Path, tmp_path: Path, name: str
 ) -> None:
     out = tmp_path / "mine.safetensors"
-    told = adapt(folders[name], data, out, "--steps", "25", "--rate", "1e-2")
+    told = adapt(checkpoint(name), data, out, "--steps", "25", "--rate", "1e-2")
     lines = [json.loads(line) for line in out.with_suffix(".log.jsonl").read_text().splitlines()]
     loss = [line["loss"] for line in lines if "loss" in line]
     # The loss of random weights is that of a guess, log(320) = 5.8, or worse.
@@ -178,10 +163,10 @@ def test_a_base_from_disk_learns_a_corpus_by_heart_and_denoises(
     assert after < 0.6 * before
     assert "held out at step 25" in told
     card = out.with_suffix(".md").read_text()
-    assert f"--dlm local:{folders[name].name} --adapter mine.safetensors" in card
-    assert f"turns {folders[name].name} into" in card
+    assert f"--dlm local:{checkpoint(name).name} --adapter mine.safetensors" in card
+    assert f"turns {checkpoint(name).name} into" in card
 
-    config = DlmConfig(model=f"local:{folders[name]}", adapter=str(out), device="cpu")
+    config = DlmConfig(model=f"local:{checkpoint(name)}", adapter=str(out), device="cpu")
     denoiser = make_denoiser(config)
     assert isinstance(denoiser, EmbeddedDenoiser)
     assert denoiser.identity.startswith(f"{name}/")
@@ -192,10 +177,12 @@ def test_a_base_from_disk_learns_a_corpus_by_heart_and_denoises(
     assert denoiser.score(context, PROMPT, [(0, 7)])[0] < 0
 
 
-def test_an_adapter_is_continued(folders: dict[str, Path], data: Path, tmp_path: Path) -> None:
+def test_an_adapter_is_continued(
+    checkpoint: Callable[[str], Path], data: Path, tmp_path: Path
+) -> None:
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
-    adapt(folders["qwen3"], data, first, "--steps", "2")
-    adapt(folders["qwen3"], data, second, "--steps", "2", "--from", str(first), "--rank", "3")
+    adapt(checkpoint("qwen3"), data, first, "--steps", "2")
+    adapt(checkpoint("qwen3"), data, second, "--steps", "2", "--from", str(first), "--rank", "3")
     with safe_open(first, "pt") as a, safe_open(second, "pt") as b:
         assert b.metadata()["rank"] == a.metadata()["rank"] == "8"
         assert b.metadata()["base_content"] == a.metadata()["base_content"]
@@ -203,12 +190,12 @@ def test_an_adapter_is_continued(folders: dict[str, Path], data: Path, tmp_path:
 
 
 def test_a_base_from_the_hub(
-    folders: dict[str, Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Callable[[str], Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its adapter is that of the same files in a folder."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    checkpoints.in_hub_cache(folders["qwen3"], tmp_path, "Qwen/Qwen3-0.6B", "c" * 40)
+    checkpoints.in_hub_cache(checkpoint("qwen3"), tmp_path, "Qwen/Qwen3-0.6B", "c" * 40)
     out = tmp_path / "o.safetensors"
     flags = ["adapt", "--data", str(data), "--out", str(out), "--steps", "1", "--held-out", "0"]
     hub = ["--base", "local:Qwen/Qwen3-0.6B", "--revision", "c" * 40]
@@ -216,21 +203,21 @@ def test_a_base_from_the_hub(
     assert done.exit_code == 0, done.output
     card = out.with_suffix(".md").read_text()
     assert f"--dlm local:Qwen/Qwen3-0.6B --adapter {out.name}" in card and "c" * 40 in card
-    make_denoiser(DlmConfig(model=f"local:{folders['qwen3']}", adapter=str(out)))
+    make_denoiser(DlmConfig(model=f"local:{checkpoint('qwen3')}", adapter=str(out)))
 
 
 # -- whose adapter it is --------------------------------------------------------------------------
 
 
 def test_the_adapter_of_another_base_is_refused(
-    load: Callable[[str], Base], folders: dict[str, Path], data: Path, tmp_path: Path
+    load: Callable[[str], Base], checkpoint: Callable[[str], Path], data: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "qwen2.safetensors"
     qwen2 = load("qwen2")
     student(qwen2).save(file, {"base": qwen2.name})
     load_adapter(qwen2.backbone, file, qwen2.family)
     other = checkpoints.write(BASES["qwen2"], tmp_path, seed=1)  # equal sizes, other numbers
-    wrong = {"llama": folders["llama3"], "qwen3": folders["qwen3"], "qwen2": other}
+    wrong = {"llama": checkpoint("llama3"), "qwen3": checkpoint("qwen3"), "qwen2": other}
     made_for = f"made for Qwen2.5-0.5B-Instruct ({qwen2.backbone.content}), but the base is "
     for family, folder in wrong.items():
         with pytest.raises(BackendError) as caught:
@@ -239,7 +226,7 @@ def test_the_adapter_of_another_base_is_refused(
         assert "\n" not in str(caught.value)
     with pytest.raises(BackendError, match=r"but the base is smollm2-135m-instruct/"):
         make_denoiser(DlmConfig(model=f"embedded:{file}"))
-    flags = ["adapt", "--base", f"local:{folders['qwen2']}", "--data", str(data), "--out"]
+    flags = ["adapt", "--base", f"local:{checkpoint('qwen2')}", "--data", str(data), "--out"]
     done = CliRunner().invoke(main, [*flags, str(tmp_path / "o.safetensors"), "--from", "shipped"])
     assert done.exit_code == 2 and "made for SmolLM2-135M-Instruct" in done.stderr
 
@@ -266,10 +253,10 @@ def test_an_adapter_without_a_base_is_the_embedded_model_s(
 
 
 def test_a_left_to_right_model_needs_an_adapter_and_a_diffusion_model_none(
-    folders: dict[str, Path], tmp_path: Path
+    checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     with pytest.raises(BackendError, match=r"remask adapt --base local:.*--adapter, or dlm.adapt"):
-        make_denoiser(DlmConfig(model=f"local:{folders['qwen3']}"))
+        make_denoiser(DlmConfig(model=f"local:{checkpoint('qwen3')}"))
     llada = f"local:{checkpoints.write(ALL['llada'], tmp_path)}"
     with pytest.raises(BackendError, match=r"llada is a diffusion model already; use it with"):
         make_denoiser(DlmConfig(model=llada, adapter="x.safetensors"))
@@ -308,7 +295,7 @@ def test_a_base_must_read_far_enough(tmp_path: Path) -> None:
 
 
 def test_flag_and_key_name_the_file(
-    folders: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "p.md").write_text("Name it.")
     (tmp_path / "remask.toml").write_text(
@@ -319,7 +306,11 @@ def test_flag_and_key_name_the_file(
     )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("input,label\n" + "a,b\n" * 40)
-    flags = {"data": "rows.csv", "dlm": f"local:{folders['qwen2']}", "adapter": "own.safetensors"}
+    flags = {
+        "data": "rows.csv",
+        "dlm": f"local:{checkpoint('qwen2')}",
+        "adapter": "own.safetensors",
+    }
     config = read(str(tmp_path / "p.md"), flags).config.dlm
     assert config.adapter == str(tmp_path / "own.safetensors")
     alone = config.model_copy(update={"adapter": ""})
@@ -327,22 +318,17 @@ def test_flag_and_key_name_the_file(
 
 
 def test_a_run_with_an_adapted_base(
-    load: Callable[[str], Base], folders: dict[str, Path], tmp_path: Path
+    load: Callable[[str], Base], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "a.safetensors"
     student(load("llama3")).save(file, {})
-    result = remask.optimize(
-        "Name it. Be brief.",
-        rows(120),
-        target=Oracle(),
-        dlm=f"local:{folders['llama3']}",
+    settings = {"temperature": 2.0, "steps": 4, "device": "cpu", "adapter": str(file)}
+    result = optimize(
+        tmp_path / "run",
+        data=rows(120),
+        dlm=f"local:{checkpoint('llama3')}",
         budget=300,
-        run_dir=tmp_path / "run",
-        settings={
-            "data": {"split": "split"},
-            "search": {"candidates": 2},
-            "dlm": {"temperature": 2.0, "steps": 4, "device": "cpu", "adapter": str(file)},
-        },
+        settings={"search": {"candidates": 2}, "dlm": settings},
     )
     assert result.verdict == "no evidence"  # random weights know no colours
     assert result.candidates > 0

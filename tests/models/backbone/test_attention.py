@@ -5,15 +5,9 @@ import torch
 from torch import Tensor
 
 from remask.models.backbone.attention import Gates, Memory, Scores, common_past
-from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
-
-
-@pytest.fixture(scope="module")
-def base() -> Backbone:
-    return load_base(dtype=torch.float32)
 
 
 @pytest.fixture(scope="module")

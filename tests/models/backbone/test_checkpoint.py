@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -41,16 +42,8 @@ Loaded = tuple[Backbone, Family, Path]
 
 
 @pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Loaded]:
-    done: dict[str, Loaded] = {}
-
-    def found(name: str) -> Loaded:
-        if name not in done:
-            folder = checkpoints.write(EVERY[name], tmp_path_factory.mktemp("checkpoints"))
-            done[name] = (*load_family(folder), folder)
-        return done[name]
-
-    return found
+def load(checkpoint: Callable[[str], Path]) -> Callable[[str], Loaded]:
+    return cache(lambda name: (*load_family(checkpoint(name)), checkpoint(name)))
 
 
 def load_family(folder: Path) -> tuple[Backbone, Family]:

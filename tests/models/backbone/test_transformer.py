@@ -6,16 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.models.backbone.attention import Gates
-from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
 
 TEXTS = ["Classify the sentiment.", "You are a careful assistant who answers in one word.", "Hi"]
 CLOSE = {"atol": 1e-4, "rtol": 1e-4}
-
-
-@pytest.fixture(scope="module")
-def base() -> Backbone:
-    return load_base(dtype=torch.float32)
 
 
 def padded(rows: list[list[int]], left: bool) -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 pytest.importorskip("inspect_ai")
-from fakes import ROOT
+from fakes import ROOT, Cut
 
 EXAMPLE = ROOT / "examples" / "inspect"
 sys.path.insert(0, str(EXAMPLE))
@@ -181,10 +181,6 @@ def test_a_spent_budget_is_never_passed_and_cuts_no_score(tmp_path: Path) -> Non
             assert server.requests == 11
             kept = [o for id in ids[:5] for o in task.evaluate(Prompt(POLICY), [id])]
             assert len(scores(kept)) == 5  # those that had finished are not lost
-
-
-class Cut(Exception):
-    """The user's Ctrl-C."""
 
 
 def test_what_was_cut_goes_on_without_paying_twice(tmp_path: Path) -> None:
