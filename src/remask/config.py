@@ -252,21 +252,20 @@ def read_toml(path: Path) -> dict[str, Any]:
         if isinstance(where, dict) and isinstance(where.get(key), str) and where[key]:
             where[key] = found(where[key], base)
 
+    def below(place: str, base: Path) -> str:
+        return str(base / place)
+
     for key in ("path", "train", "validation", "test"):
-        place(values.get("data"), key, _below)
+        place(values.get("data"), key, below)
     place(values.get("dlm"), "model", placed)
-    place(values.get("dlm"), "adapter", _below)
+    place(values.get("dlm"), "adapter", below)
     place(values.get("task"), "name", placed_task)
     place(values, "prompt", lambda prompt, base: read_prompt(base / prompt))
-    place(values, "run_dir", _below)
+    place(values, "run_dir", below)
     refine = values.get("refine")
     if isinstance(refine, dict) and isinstance(refine.get("traces"), list):
         refine["traces"] = [str(base / str(file)) for file in refine["traces"]]
     return values
-
-
-def _below(place: str, base: Path) -> str:
-    return str(base / place)
 
 
 def placed(model: str, base: Path) -> str:

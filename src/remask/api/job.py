@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from remask import __version__
+from remask.api import build_task
 from remask.api.build_models import (
     Respond,
     asks_api,
@@ -25,17 +26,7 @@ from remask.api.build_models import (
     make_target,
 )
 from remask.api.build_proposer import make_proposer, refuse_demos, with_demos
-from remask.api.build_task import (
-    Given,
-    TraceData,
-    calls_per_row,
-    check_context_length,
-    make_dataset,
-    make_metric,
-    make_queried_dataset,
-    make_task,
-    read_conversations,
-)
+from remask.api.build_task import Given, TraceData
 from remask.config import QUERIES, Config, make_config, merged
 from remask.data.dataset import SPLITS, Dataset, require_splits
 from remask.data.placeholders import fill
@@ -101,7 +92,7 @@ def open_job(
     given = given or Given()
     reading = None
     if config.refine is not None:
-        reading = read_conversations(config, config.refine, given)
+        reading = build_task.read_conversations(config, config.refine, given)
         config = reading.config
     with ExitStack() as stack:
         yield Job(config, given, hooks or Hooks(), run_dir or Path(), reading, stack)
@@ -162,7 +153,7 @@ class Job:
             return self.suite.dataset
         if self.reading is not None:
             return self.reading.dataset
-        return make_dataset(self.config, self.given.rows)
+        return build_task.make_dataset(self.config, self.given.rows)
 
     @cached_property
     def target(self) -> Target:
@@ -173,7 +164,7 @@ class Job:
     @cached_property
     def metric(self) -> str | Metric | Grader:
         """What scores an answer. A judge's calls are metered like the target's."""
-        return make_metric(self.config, self.dataset, self.given, self.metered)
+        return build_task.make_metric(self.config, self.dataset, self.given, self.metered)
 
     @cached_property
     def task(self) -> Task:
@@ -183,7 +174,7 @@ class Job:
 
             logs = Path(self.config.task.logs or self.run_dir / LOGS)
             return make_inspect_task(self.config, self.suite, self.start, self.ledger, logs)
-        return make_task(self.config, self.dataset, self.target, self.metric)
+        return build_task.make_task(self.config, self.dataset, self.target, self.metric)
 
     @cached_property
     def denoiser(self) -> Denoiser:
@@ -265,7 +256,7 @@ class Job:
     @property
     def calls_per_row(self) -> int:
         """Calls to score one row; of a sample of Inspect an estimate."""
-        return calls_per_row(self.config)
+        return build_task.calls_per_row(self.config)
 
     def asked_per_round(self, plan: Plan) -> int:
         """Calls of a round that go to the denoiser where it is an API; an estimate."""
@@ -319,7 +310,7 @@ class Job:
         _ = self.task if written else (self.target, self.metric)
         if self.config.task.name:
             self.place_prompt()
-        check_context_length(self.config, self.start, self.dataset)
+        build_task.check_context_length(self.config, self.start, self.dataset)
 
     def place_prompt(self) -> str:
         """How the task of Inspect places the prompt, in words; ConfigError where it does not."""
@@ -330,7 +321,7 @@ class Job:
     def write_rows(self, queries: Sequence[str]) -> None:
         """Put messages that the target wrote in the place of the placeholders."""
         assert "task" not in vars(self), "a task has been made of placeholders"
-        self.dataset = make_queried_dataset(self.config, queries)
+        self.dataset = build_task.make_queried_dataset(self.config, queries)
 
     def _plan(self, rows: int | None) -> Plan:
         """A plan for so many rows to score."""

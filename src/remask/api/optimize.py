@@ -140,7 +140,10 @@ def _play(job: Job, store: Store) -> Result:
     run.write_sources()
     for event in run.search():
         run.record(event)
-    if run.state.tested is None and _tests(job, run.state):
+    # A refinement without an edit is no claim; a search that found nothing still says how the
+    # prompt does.
+    claims = job.reading is None or run.state.accepted
+    if job.tests and claims and run.state.tested is None:
         try:
             run.test()
         except (TargetRefused, TargetUnreliable):
@@ -148,12 +151,6 @@ def _play(job: Job, store: Store) -> Result:
                 _finish(job, run)
             raise
     return _finish(job, run)
-
-
-def _tests(job: Job, state: State) -> bool:
-    """Whether there is something to test. A refinement without an edit is no claim; a search that
-    found nothing still says how the prompt does."""
-    return job.tests and (job.reading is None or bool(state.accepted))
 
 
 def _finish(job: Job, run: "_Run") -> Result:

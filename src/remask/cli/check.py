@@ -66,7 +66,7 @@ def examine(request: Request) -> Report:
     with open_job(config, request.given, run_dir=request.run_dir) as job:
         findings: list[Finding] = []
 
-        def look(about: str, find: Callable[[], Iterator[Finding]]) -> None:
+        def look(about: str, find: Callable[[], Iterator[Finding] | None]) -> None:
             known = {finding.text for finding in findings}
             # A broken part shows in every part that needs it; it is said once.
             findings.extend(f for f in _tried(about, find) if f.text not in known)
@@ -76,13 +76,13 @@ def examine(request: Request) -> Report:
         look("data", lambda: _data(job))
         look("budget", lambda: _budget(job))
         if not _problems(findings):
-            look("plan", lambda: _required(job.require_rows))
+            look("plan", job.require_rows)
         look("target", lambda: _target(job))
         look("dlm", lambda: _dlm(job))
         costs: tuple[Cost, ...] = ()
         if not _problems(findings):
             look("task", lambda: _task(job))
-            look("dlm", lambda: _required(job.require_all))
+            look("dlm", job.require_all)
         if not _problems(findings):
             look("plan", lambda: _plan(job))
             costs = tuple(_costs(job))
@@ -94,16 +94,10 @@ def _problems(findings: Sequence[Finding]) -> bool:
     return any(finding.kind == "problem" for finding in findings)
 
 
-def _required(check: Callable[[], None]) -> Iterator[Finding]:
-    """Nothing to show, only to raise."""
-    check()
-    yield from ()
-
-
-def _tried(about: str, look: Callable[[], Iterator[Finding]]) -> list[Finding]:
+def _tried(about: str, look: Callable[[], Iterator[Finding] | None]) -> list[Finding]:
     found: list[Finding] = []
     try:
-        found.extend(look())
+        found.extend(look() or ())
     except RemaskError as error:
         found.append(Finding(about, "problem", one_line(str(error))))
     return found

@@ -30,21 +30,12 @@ from remask.sanitize import one_line
 from remask.types import Split
 
 
-def new_run(request: Request, mode: str, track: str = "") -> None:
-    """`remask optimize`."""
-    run_dir = request.run_dir or new_run_dir()
-    config = request.config
-    _play(
-        lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode, track
-    )
-
-
-def new_refinement(request: Request, mode: str) -> Result:
-    """`remask refine`."""
+def new_run(request: Request, mode: str, track: str = "") -> Result:
+    """`remask optimize` and `remask refine`."""
     run_dir = request.run_dir or new_run_dir()
     config = request.config
     return _play(
-        lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode
+        lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode, track
     )
 
 
@@ -87,7 +78,7 @@ def _lines(found: Evaluation, split: Split) -> Iterator[str]:
 
 
 def _play(
-    run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str, track: str = ""
+    run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str, track: str
 ) -> Result:
     with Watch() as signals:
         try:
@@ -96,12 +87,10 @@ def _play(
                 display(mode, config, run_dir) as shown,
             ):
                 result = run(followed(_hooks(shown, signals), tracker))
-        except Interrupted as stop:
-            click.echo(f"stopped; go on with: remask resume {run_dir}", err=True)
-            sys.exit(stop.exit_code)
-        except KeyboardInterrupt:
-            click.echo(f"stopped at once; go on with: remask resume {run_dir}", err=True)
-            sys.exit(130)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            how = "stopped" if isinstance(stop, Interrupted) else "stopped at once"
+            click.echo(f"{how}; go on with: remask resume {run_dir}", err=True)
+            sys.exit(getattr(stop, "exit_code", 130))
     if mode == "json":
         result_json(result)
     else:

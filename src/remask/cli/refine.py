@@ -43,14 +43,14 @@ def refine(
     conversations that the refinement has not seen, and are compared with their corrections and
     well-rated responses, or by a judge.
     """
-    from remask.cli.optimize import new_refinement
+    from remask.cli.optimize import new_run
     from remask.cli.settings import read_refinement
     from remask.cli.show import best_prompt
     from remask.files import require_free, write
 
     if output is not None:
         require_free(output, force)
-    result = new_refinement(read_refinement(source, flags), show_mode(plain, json))
+    result = new_run(read_refinement(source, flags), show_mode(plain, json))
     if output is not None:
         write(output, best_prompt(Path(result.run_dir)).marked() + "\n", force)
         click.echo(f"wrote {output}", err=json)

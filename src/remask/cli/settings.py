@@ -38,6 +38,11 @@ KEYS = {
     "masker": ("search", "maskers"),
     "max_tokens": ("search", "max_tokens"),
     "demos": ("search", "demos"),
+    "candidates": ("search", "candidates"),
+    "columns": ("refine", "columns"),
+    "scales": ("refine", "scales"),
+    "iterations": ("refine", "iterations"),
+    "lock": ("refine", "lock"),
 }
 
 
@@ -55,9 +60,7 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     if source is not None and is_config(source):
         raise ConfigError(f"{source} holds tests; name a prompt: PROMPT.md --data {source}")
     values, path = _values(source, flags)
-    run_dir = values.pop("run_dir", None)
-    if run_dir is not None and not isinstance(run_dir, str):
-        raise ConfigError(f"{path}: run_dir = {run_dir!r} must be a path in quotes")
+    run_dir = _take_run_dir(values, flags, path)
     override(values, flags)
     prompt_from = _take_prompt_from(values)
     if is_config(_section(values, "data").get("path", "")):
@@ -66,46 +69,44 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     config = make_config(values, str(path))
     given = Given()
     if prompt_from:
-        suite = load(config)
-        given = Given(suite=suite)
+        given = Given(suite=(suite := load(config)))
         config = config.model_copy(update={"prompt": system_prompt_in(suite)})
     named = any(getattr(config.data, place) for place in PLACES)
     if config.task.name and named:
         raise ConfigError("both rows (data) and a task of Inspect are named; keep one of them")
     if not (config.task.name or named or config.data.queries):
         config = _from_prompt(config, flags)
-    chosen = flags.get("run_dir") or run_dir
-    return Request(config, Path(chosen) if chosen else None, given)
+    return Request(config, run_dir, given)
 
 
 def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
     """The settings of `remask refine`: a prompt file or a remask.toml, and flags, which win."""
     values, path = _values(source, flags)
-    chosen = values.pop("run_dir", None)
+    run_dir = _take_run_dir(values, flags, path)
     if flags["judge"] and not flags["target"]:
         raise ConfigError("--judge grades the answers of a target; give --target too")
     override(values, flags)
-    if flags["candidates"] is not None:
-        _section(values, "search")["candidates"] = flags["candidates"]
     refine = _section(values, "refine")
-    for flag, key in (("files", "traces"), ("columns", "columns"), ("scales", "scales")):
-        if flags[flag]:
-            refine[key] = list(flags[flag])
-    refine["traces"] = [str(Path(file).resolve()) for file in refine.get("traces") or ()]
-    for flag in ("iterations", "lock"):
-        if flags[flag] is not None:
-            refine[flag] = flags[flag]
+    if flags["files"]:
+        refine["traces"] = [str(Path(file).resolve()) for file in flags["files"]]
     if flags["redact"] is not None:
         refine["redact"] = flags["redact"] == "on"
     refine["verify"] = bool(flags["target"]) or bool(refine.get("verify"))
-    if not refine["traces"]:
+    if not refine.get("traces"):
         raise ConfigError(
             "no conversations are named; give --traces FILE, or a section [refine] with traces in "
             "remask.toml"
         )
-    config = make_refine_config(values, str(path))
-    run_dir = flags.get("run_dir") or chosen
-    return Request(config, Path(run_dir) if run_dir else None, Given())
+    return Request(make_refine_config(values, str(path)), run_dir)
+
+
+def _take_run_dir(values: dict[str, Any], flags: Mapping[str, Any], path: Path) -> Path | None:
+    """Take `run_dir` out of the values; the flag wins. ConfigError."""
+    said = values.pop("run_dir", None)
+    if said is not None and not isinstance(said, str):
+        raise ConfigError(f"{path}: run_dir = {said!r} must be a path in quotes")
+    chosen = flags.get("run_dir") or said
+    return Path(chosen) if chosen else None
 
 
 def _take_prompt_from(values: dict[str, Any]) -> bool:

@@ -14,18 +14,9 @@ from typing import Any, Literal
 
 import orjson
 
+from remask import events
 from remask.errors import ConfigError
-from remask.events import (
-    Accepted,
-    Attributed,
-    ConversationCounts,
-    Measured,
-    Proposed,
-    Rejected,
-    Rows,
-    State,
-    TracesRead,
-)
+from remask.events import Rows, State
 from remask.files import write
 from remask.prompt import Prompt
 from remask.runs.budget import Spend
@@ -94,7 +85,7 @@ class Refusal:
 class Refinement:
     """What only a run on conversations has."""
 
-    conversations: ConversationCounts
+    conversations: events.ConversationCounts
     iterations: int
     proposals: tuple[RefinedEdit, ...]  # what came closest where nothing was accepted
     refused: tuple[Refusal, ...]
@@ -253,7 +244,7 @@ def compare_rows(before: Rows, after: Rows) -> tuple[Comparison, int]:
     return test, len(before) - len(pairs)
 
 
-def _accepted(state: State, event: Accepted, sources: Sources) -> AcceptedEdit:
+def _accepted(state: State, event: events.Accepted, sources: Sources) -> AcceptedEdit:
     proposal = state.proposal(event.round, event.id)
     return AcceptedEdit(
         round=event.round,
@@ -264,16 +255,16 @@ def _accepted(state: State, event: Accepted, sources: Sources) -> AcceptedEdit:
     )
 
 
-def _refinement(state: State, event: TracesRead, sources: Sources) -> Refinement:
-    played = {event.round for event in state.accepted}
-    closest = [
-        best for number in range(state.round) if number not in played
-        if (best := best_of(state, number)) is not None
-    ]  # fmt: skip
+def _refinement(state: State, event: events.TracesRead, sources: Sources) -> Refinement:
+    taken = {event.round for event in state.accepted}
+    best: dict[int, events.Measured] = {}  # of each round that accepted nothing
+    for one in sorted(state.measured, key=lambda one: (one.round, -one.gain, one.id)):
+        if one.round not in taken:
+            best.setdefault(one.round, one)
     return Refinement(
         conversations=event.counts,
         iterations=state.round,
-        proposals=tuple(_refined(state, best, sources) for best in closest),
+        proposals=tuple(_refined(state, one, sources) for one in best.values()),
         refused=tuple(
             Refusal(event.round + 1, event.masker, changes(state, event), event.reason)
             for event in state.rejections
@@ -283,13 +274,9 @@ def _refinement(state: State, event: TracesRead, sources: Sources) -> Refinement
     )
 
 
-def best_of(state: State, round: int) -> Measured | None:
-    """The candidate of a round that gains most; None where the guard refused all."""
-    measured = [event for event in state.measured if event.round == round]
-    return min(measured, key=lambda one: (-one.gain, one.id), default=None)
-
-
-def _refined(state: State, event: Accepted | Measured, sources: Sources) -> RefinedEdit:
+def _refined(
+    state: State, event: events.Accepted | events.Measured, sources: Sources
+) -> RefinedEdit:
     proposal = state.proposal(event.round, event.id)
     (measured,) = (m for m in state.measured if (m.round, m.id) == (event.round, event.id))
     rests_on = [a for a in state.attributed if (a.round, a.id) == (event.round, event.id)]
@@ -304,7 +291,9 @@ def _refined(state: State, event: Accepted | Measured, sources: Sources) -> Refi
     )
 
 
-def _evidence(event: Attributed, proposal: Proposed, sources: Sources) -> Iterator[Evidence]:
+def _evidence(
+    event: events.Attributed, proposal: events.Proposed, sources: Sources
+) -> Iterator[Evidence]:
     for trace, nats in event.drops:
         each = iter(nats)
         drops = tuple(next(each) if text else 0.0 for _, _, text in proposal.edits)
@@ -312,7 +301,9 @@ def _evidence(event: Attributed, proposal: Proposed, sources: Sources) -> Iterat
         yield Evidence(trace, query, said, sum(nats), drops)
 
 
-def changes(state: State, proposal: Proposed | Rejected) -> tuple[tuple[str, str], ...]:
+def changes(
+    state: State, proposal: events.Proposed | events.Rejected
+) -> tuple[tuple[str, str], ...]:
     """(before, after) of every edit of a candidate."""
     parent = Prompt.parse(state.prompts[proposal.parent]).text
     return tuple((parent[start:stop], text) for start, stop, text in proposal.edits)
