@@ -28,9 +28,9 @@ from fakes.finished_run import play, record
 from remask.api.job import open_job
 from remask.cli import main
 from remask.cli.interrupt import Interrupted, Watch
-from remask.cli.live import JsonLines, LivePanel, sentence
+from remask.cli.live import LivePanel, sentence
 from remask.config import make_config
-from remask.events import Kept, State, advance
+from remask.events import Event, Kept, State, advance, encode
 from remask.runs.budget import Spend
 from remask.runs.report.read_run import REPORT, look
 from remask.runs.result import RESULT
@@ -515,14 +515,13 @@ def test_a_run_is_interrupted_resumed_shown_and_exported(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        event = JsonLines.event
 
-        def interrupt(self: JsonLines, *args: Any) -> None:
-            event(self, *args)
-            if args[0].__class__.__name__ == "Proposed":
+        def interrupt(event: Event) -> dict[str, Any]:
+            if event.__class__.__name__ == "Proposed":
                 os.kill(os.getpid(), signal.SIGINT)
+            return encode(event)
 
-        patch.setattr(JsonLines, "event", interrupt)
+        patch.setattr("remask.cli.live.encode", interrupt)
         (here / "remask.toml").write_text(TOML)
         cut = remask("optimize", "--json")
     assert cut.exit_code == 130, cut.output

@@ -64,17 +64,18 @@ def evaluate(
 
 def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Evaluation:
     """`evaluate` of a resolved configuration."""
-    with tempfile.TemporaryDirectory() as parent:
-        folder = Path(parent) / "run"
-        with open_job(config, given, hooks, folder) as job:
-            job.require_rows((split,))
-            with Store.create(folder, job.record) as store:
-                job.ledger.books = store
-                outcomes = job.task.evaluate(job.start, job.task.ids(split))
-                return Evaluation(
-                    score=estimate([o.score for o in outcomes if o.status == "scored"]),
-                    failed=sum(o.status == "failed" for o in outcomes),
-                    unparsed=sum(o.unparsed for o in outcomes),
-                    silent=never_emitted(outcomes, job.task.labels, config.metric.answer),
-                    spend=store.spent(),
-                )
+    with (
+        tempfile.TemporaryDirectory() as parent,
+        open_job(config, given, hooks, Path(parent) / "run") as job,
+    ):
+        job.require_rows((split,))
+        with Store.create(job.run_dir, job.record) as store:
+            job.ledger.books = store
+            outcomes = job.task.evaluate(job.start, job.task.ids(split))
+            return Evaluation(
+                score=estimate([o.score for o in outcomes if o.status == "scored"]),
+                failed=sum(o.status == "failed" for o in outcomes),
+                unparsed=sum(o.unparsed for o in outcomes),
+                silent=never_emitted(outcomes, job.task.labels, config.metric.answer),
+                spend=store.spent(),
+            )

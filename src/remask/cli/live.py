@@ -36,17 +36,15 @@ def display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[
 # --- JSON
 
 
-class JsonLines:
+@contextmanager
+def _json(config: Config, run_dir: Path) -> Iterator[Watcher]:
     """Each event as it is stored, with the spend after it."""
 
-    def event(self, event: Event, state: State, spend: Spend) -> None:
+    def write(event: Event, state: State, spend: Spend) -> None:
         sys.stdout.write(orjson.dumps({**encode(event), "spend": spend}).decode() + "\n")
         sys.stdout.flush()
 
-
-@contextmanager
-def _json(config: Config, run_dir: Path) -> Iterator[Watcher]:
-    yield JsonLines().event
+    yield write
 
 
 # --- lines

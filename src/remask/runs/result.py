@@ -126,10 +126,8 @@ class Result:
     def _repr_html_(self) -> str:
         head = f"<b>{self.verdict}</b>"
         if t := self.test:
-            head += (
-                f": {t.baseline:.3f} → {t.best:.3f} on {t.n} sealed test rows, difference "
-                f"{t.difference:+.3f} (95 % interval {t.low:+.3f} to {t.high:+.3f})"
-            )
+            head += f": {t.baseline:.3f} → {t.best:.3f} on {t.n} sealed test rows, difference "
+            head += f"{t.difference:+.3f} (95 % interval {t.low:+.3f} to {t.high:+.3f})"
         tags = {"same": "span", "removed": "del", "added": "ins"}
         body = "".join(
             f"<{tags[c.kind]}>{html.escape(c.text)}</{tags[c.kind]}>" for c in self.diff()
