@@ -12,6 +12,7 @@ takes all. Warnings are errors. No test reads a private name of another module.
 
 import os
 from collections.abc import Callable
+from contextlib import chdir
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -82,4 +83,10 @@ def finished_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def mlflow_uri(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A store of MLflow in a file; making one takes seconds, so all tests share it."""
-    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+    import mlflow
+
+    folder = tmp_path_factory.mktemp("mlflow")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with chdir(folder):  # files go into the folder where the store is opened first
+        mlflow.MlflowClient(uri).search_experiments()
+    return uri
