@@ -5,7 +5,8 @@ import os
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]  # the checkout
-ENV = {**os.environ, "PYTHONPATH": str(ROOT / "src")}  # of a process that imports remask
+# Of a process that imports remask and these fakes.
+ENV = {**os.environ, "PYTHONPATH": os.pathsep.join((str(ROOT / "src"), str(ROOT / "tests")))}
 
 
 class Cut(Exception):

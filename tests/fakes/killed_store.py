@@ -17,12 +17,12 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import remask.runs.store
 from remask.errors import BudgetSpent, RemaskError
 from remask.ports import Reply, Target
 from remask.runs import database
@@ -56,7 +56,19 @@ def count_statements(steps: Steps) -> None:
         db.set_trace_callback(steps)
         return db
 
-    database.connect = remask.runs.store.connect = counted
+    database.connect = counted
+
+
+def is_killed(play: Callable[[], object]) -> bool:
+    """Play in a child; whether it was killed. It must have ended well otherwise."""
+    child = os.fork()
+    if child == 0:
+        play()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if not os.WIFSIGNALED(status) and status != 0:
+        sys.exit(f"the child failed with status {status}")
+    return os.WIFSIGNALED(status)
 
 
 class BatchTarget(Target):
@@ -125,11 +137,7 @@ def kill(base: Path, billed: bool, points: Sequence[int] | None) -> dict[str, An
         folder = base / f"kill{at}"
         kills = 0
         for point in (at, at // 2 + 1, 0):  # killed, killed again on the way, then left in peace
-            pid = os.fork()
-            if pid == 0:
-                work(folder, billed, point)
-                os._exit(0)
-            kills += os.WIFSIGNALED(os.waitpid(pid, 0)[1])
+            kills += is_killed(partial(work, folder, billed, point))
         killed.append({"at": at, "kills": kills, **dump(folder)})
     return {"total": total, "whole": dump(base / "whole"), "killed": killed}
 

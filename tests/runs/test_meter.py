@@ -93,14 +93,6 @@ class Refusing(Counting):
 
 
 @pytest.fixture
-def ram():
-    """A directory in memory where there is one: SIGKILL loses no write, so no disk is needed."""
-    parent = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=parent) as folder:
-        yield Path(folder)
-
-
-@pytest.fixture
 def store(tmp_path):
     with Store.create(tmp_path / "run", {}) as store:
         yield store

@@ -62,7 +62,7 @@ def connections(monkeypatch) -> list[sqlite3.Connection]:
     """The connections of the stores and readers that are opened, the latest last."""
     opened = []
     monkeypatch.setattr(
-        "remask.runs.store.connect", lambda file: opened.append(connect(file)) or opened[-1]
+        "remask.runs.database.connect", lambda file: opened.append(connect(file)) or opened[-1]
     )
     return opened
 
@@ -255,10 +255,12 @@ class CutAt:
 @pytest.mark.parametrize("at", [1, 2, 3, 4])  # BEGIN, ledger, cache, COMMIT
 def test_settle_is_all_or_nothing(tmp_path, at, monkeypatch):
     opened = []
-    monkeypatch.setattr("remask.runs.store.connect", lambda f: opened.append(CutAt(f)) or opened[0])
+    monkeypatch.setattr(
+        "remask.runs.database.connect", lambda f: opened.append(CutAt(f)) or opened[-1]
+    )
     with Store.create(tmp_path / "run", CONFIG) as store:
         id = store.reserve(Spend(calls=2), billed=True)
-        opened[0].at = at
+        opened[-1].at = at
         with pytest.raises(Cut):
             store.settle(id, Spend(calls=1), {"a": {"text": "x"}})
         assert store.spent() == Spend(calls=2)  # still reserved, in full
@@ -344,7 +346,7 @@ def test_a_newer_schema_is_refused(tmp_path):
 def test_settings_of_the_file(tmp_path, connections):
     with Store.create(tmp_path / "run", CONFIG):
         get = {
-            name: connections[0].execute(f"PRAGMA {name}").fetchone()[0]
+            name: connections[-1].execute(f"PRAGMA {name}").fetchone()[0]
             for name in ("journal_mode", "synchronous", "foreign_keys", "trusted_schema")
         }
     assert get["journal_mode"] == journal_mode(sqlite3.sqlite_version_info).lower()
@@ -528,7 +530,7 @@ def test_a_run_that_may_not_be_written_can_still_be_read(folder):
 def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path, connections):
     with Store.create(tmp_path / "run", CONFIG) as store:
         store.append({"n": 0})
-        (db,) = connections
+        db = connections[-1]
         pages = db.execute("PRAGMA page_count").fetchone()[0]
         db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(ConfigError, match=r"full.*then continue with `remask resume"):
