@@ -563,7 +563,9 @@ def test_eval_scores_a_prompt(here: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signals", "said"), [(1, "stopped; go on"), (2, "stopped at once; go on")]
+    ("signals", "said"),
+    [(1, "stopped; go on"), (2, "stopped at once; go on")],
+    ids=["once", "twice"],
 )
 def test_a_process_is_interrupted_and_its_run_completed(
     here: Path, signals: int, said: str
