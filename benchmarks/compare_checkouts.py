@@ -408,7 +408,9 @@ def report(old: dict[str, Any], found: Comparison) -> int:
         print(f"{run}: {sum(1 for _ in leaves(parts))} values; events: {events}")
     for word, count in sorted(found.renamed.items()):
         print(f"renamed {word} ({count} places)")
-    print(*found.stated, *found.differences, f"{found.compared} values compared", sep="\n")
+    stated = Counter(re.sub(r"\[\d+\]", "", line) for line in found.stated)
+    lines = [f"{line} ({count} places)" for line, count in stated.items()]
+    print(*lines, *found.differences, f"{found.compared} values compared", sep="\n")
     if found.differences:
         print(f"DIFFERENT: {len(found.differences)} values")
         return 1
