@@ -376,7 +376,7 @@ def test_without_the_sdk_the_error_says_what_to_install(monkeypatch: pytest.Monk
 
 def test_the_module_loads_no_sdk() -> None:
     code = (
-        "import sys, remask.models.openai, remask.models.function, fakes.scripted_target\n"
+        "import sys, remask.models.openai, remask.models.function\n"
         "heavy = {'openai', 'torch', 'transformers', 'scipy'} & set(sys.modules)\n"
         "assert not heavy, heavy"
     )
