@@ -263,8 +263,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     place(values, "prompt", lambda prompt, base: read_prompt(base / prompt))
     place(values, "run_dir", below)
     refine = values.get("refine")
-    if isinstance(refine, dict) and isinstance(refine.get("traces"), list):
-        refine["traces"] = [str(base / str(file)) for file in refine["traces"]]
+    if isinstance(refine, dict) and isinstance(files := refine.get("traces"), str | list):
+        named = [files] if isinstance(files, str) else files
+        refine["traces"] = [str(base / str(file)) for file in named]
     return values
 
 

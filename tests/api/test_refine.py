@@ -620,6 +620,18 @@ def test_json_is_one_object_a_line_and_the_result_last(here: Path) -> None:
     assert max(candidates.values()) <= 2
 
 
+@pytest.mark.parametrize("traces", ['"log.jsonl"', '["log.jsonl"]'])
+def test_a_toml_names_the_conversations_and_flags_win(here: Path, traces: str) -> None:
+    (here / "remask.toml").write_text(
+        f'prompt = "prompt.md"\nrun_dir = "run"\n[refine]\ntraces = {traces}\niterations = 5\n'
+    )
+    done = run("remask.toml", "--iterations", 1, "--masker", "insert")
+    assert done.exit_code == 0, done.output
+    assert "all 1 iterations played" in done.output and (here / "run" / "report.md").exists()
+    nothing = run("prompt.md")
+    assert nothing.exit_code == 2 and "give --traces FILE" in nothing.output
+
+
 def test_an_unchanged_prompt_is_said_and_not_printed(here: Path) -> None:
     write_lines(here / "log.jsonl", *[line(i) for i in range(8)])
     done = run("prompt.md", "--traces", "log.jsonl")

@@ -81,8 +81,7 @@ def make_refine_config(values: Mapping[str, Any], where: str) -> Config:
     """Settings with the defaults of a refinement, whose maskers obey the lock. ConfigError."""
     search = {"maskers": MASKERS, "candidates": CANDIDATES, "context_tokens": CONTEXT_TOKENS}
     config = make_config(merged({"search": search}, values), where)
-    assert config.refine is not None  # whoever calls this has named the conversations
-    if config.refine.lock != "text":
+    if config.refine is None or config.refine.lock != "text":
         return config
     if config.search.maskers not in (MASKERS, ("insert",)):
         raise ConfigError(

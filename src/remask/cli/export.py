@@ -116,7 +116,7 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         raise ConfigError(f"promptfoo reads {promptfoo.CONFIG}; give -o FOLDER/{promptfoo.CONFIG}")
     config = stored_config(run)
     if not (config.data.path or config.data.train):
-        raise ConfigError(f"{run}: the rows were given in memory; there is no file of tests")
+        raise ConfigError(f"{run}: no file holds its rows, so there are no tests to export")
     with open_job(config) as job:
         dataset = job.dataset
         if job.record["data_id"] != look(run).config["data_id"]:
