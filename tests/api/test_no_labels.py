@@ -326,6 +326,7 @@ def test_wrong_input_is_one_sentence_that_names_the_flags(
 # --- with the embedded models
 
 
+@pytest.mark.slow
 def test_the_embedded_models_from_inputs_alone(tmp_path: Path) -> None:
     said = ("Where is my parcel?", "I want my money back.", "Hello!", "My key is lost.")
     rows = [{"input": f"{said[i % 4]} ({i})", "split": ("train", "validation", "test")[i % 3]}

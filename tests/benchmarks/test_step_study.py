@@ -141,6 +141,7 @@ def test_nothing_of_a_study_can_be_zero(word: str) -> None:
         steps.main(["--data", ".", word, "0"])
 
 
+@pytest.mark.slow
 def test_the_real_models_in_steps() -> None:
     lab = steps.make_lab("letters", Path(), 0)
     design = Design((1, 2), candidates=2, rounds=1, train=3, validation=3)

@@ -219,6 +219,7 @@ def test_records_of_every_host_are_read(record, desired, score):
     assert not re.search("Ensure that", trace.desired or "")
 
 
+@pytest.mark.slow
 def test_the_embedded_models_run_inside_gepa():
     reflection = DiffusionReflection(
         {"system_prompt": SEED}, labels=LABELS, answer="The sentiment is {label}."

@@ -119,6 +119,7 @@ def test_a_killed_training_goes_on_as_if_it_was_not(cases: list[Case], tmp_path:
             next(train(other, known, PLAN, tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_the_length_of_a_run_may_change_until_its_rate_falls(
     cases: list[Case], tmp_path: Path
 ) -> None:
@@ -142,7 +143,7 @@ def test_the_rate_rises_stays_and_falls() -> None:
     assert rates[80:] == sorted(rates[80:], reverse=True)
 
 
-@pytest.mark.parametrize("what", ["span 4", "ratio 0.5"])
+@pytest.mark.parametrize("what", ["span 4", pytest.param("ratio 0.5", marks=pytest.mark.slow)])
 def test_nats_of_the_shipped_adapter(cases: list[Case], what: str) -> None:
     """All at once is worse than one by one, and no number is out of range."""
     base = load_base()

@@ -74,7 +74,10 @@ def play(domain: str, samples: int, folder: Path, monkeypatch: pytest.MonkeyPatc
 DOMAINS = ("airline", "retail", "telecom")
 
 
-@pytest.mark.parametrize("domain", DOMAINS)
+@pytest.mark.parametrize(
+    "domain",
+    ["telecom", *(pytest.param(name, marks=pytest.mark.slow) for name in ("airline", "retail"))],
+)
 def test_reference_actions_are_right_and_corrupted_ones_wrong(
     domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
