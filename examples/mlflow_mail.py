@@ -14,14 +14,14 @@ import tempfile
 from pathlib import Path
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-os.environ.setdefault("MLFLOW_GENAI_EVAL_MAX_WORKERS", "1")  # the embedded model has one thread
+os.environ.setdefault("MLFLOW_GENAI_EVAL_MAX_WORKERS", "1")  # the built-in model has one thread
 
 import mlflow
 from mlflow.genai.scorers import scorer
 
 from remask.integrations.mlflow import RemaskPromptOptimizer
 from remask.models.backbone.builtin_weights import load_base
-from remask.models.builtin import EmbeddedTarget
+from remask.models.builtin import BuiltinTarget
 from remask.stats import compare
 from remask.types import Message
 
@@ -54,7 +54,7 @@ def main() -> None:
             {"role": "user", "content": "{{message}}"},
         ],
     )
-    target = EmbeddedTarget(load_base())
+    target = BuiltinTarget(load_base())
 
     def answer(messages: list[dict[str, str]]) -> str:
         chat = tuple(Message(m["role"], m["content"]) for m in messages)

@@ -22,7 +22,7 @@ GROUND = (
 )
 RANK = {
     **{"models": 1, "data": 1, "search": 1, "runs": 1},
-    **{"dlm": 2, "propose": 2, "tasks": 2},
+    **{"denoiser": 2, "propose": 2, "tasks": 2},
     **{"api": 3, "integrations": 4, "view": 5, "cli": 6},
 }
 MAX_FOLDERS = 11

@@ -13,12 +13,12 @@ import torch
 from click.testing import CliRunner
 
 from remask.cli import main
-from remask.dlm.build import EmbeddedDenoiser
+from remask.dlm.build import BuiltinDenoiser
 from remask.dlm.families import EMBEDDED
 from remask.dlm.training.student import Student, fresh
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
-from remask.models.builtin import EmbeddedTarget
+from remask.models.builtin import BuiltinTarget
 from remask.ports import Hole
 from remask.types import Message, Trace
 
@@ -34,7 +34,7 @@ path = "rows.jsonl"
 input = "{message}"
 expected = "topic"
 split = "split"
-[dlm]
+[denoiser]
 steps = 2
 [search]
 candidates = 2
@@ -53,7 +53,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backbone]:
 
 
 def test_the_target_answers(base: Backbone) -> None:
-    reply = EmbeddedTarget(base, max_tokens=4).respond([(Message("user", "Hi"),)])[0]
+    reply = BuiltinTarget(base, max_tokens=4).respond([(Message("user", "Hi"),)])[0]
     assert reply.error == ""
     assert reply.output_tokens == 4
     assert reply.text.strip()
@@ -62,7 +62,7 @@ def test_the_target_answers(base: Backbone) -> None:
 def test_the_denoiser_fills_a_hole(base: Backbone) -> None:
     trace = Trace("1", "My parcel is late.", "payment", "delivery", score=0.0)
     canvas = ("Name the topic of the message", Hole("", 4), " in one word.")
-    fills = EmbeddedDenoiser(base, steps=4).infill((trace,), [canvas], 0)
+    fills = BuiltinDenoiser(base, steps=4).infill((trace,), [canvas], 0)
     assert len(fills) == 1
     assert len(fills[0].texts) == 1
 

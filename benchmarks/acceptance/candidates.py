@@ -33,7 +33,7 @@ from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import make_proposer
 from remask.config import make_config
 from remask.models.backbone.builtin_weights import load_base
-from remask.ports import Choose, Context, Denoiser, Proposal
+from remask.ports import Choose, Context, DenoiserModel, Proposal
 from remask.propose.select_traces import select
 from remask.search.plan import CANDIDATES, TRAINED
 
@@ -45,7 +45,7 @@ DRAWS = 4000
 class Arm:
     """What differs from remask as shipped."""
 
-    dlm: dict[str, Any] | None = None  # settings of [dlm]
+    dlm: dict[str, Any] | None = None  # settings of [denoiser]
     search: dict[str, Any] | None = None  # settings of [search]
     choose: Choose = select
     random: bool = False  # words by chance instead of the DLM's
@@ -74,12 +74,12 @@ ARMS = {
     "failures": Arm(choose=failures_alone),
     "insert": Arm(search={"maskers": ("insert",)}),
     "span": Arm(search={"maskers": ("span",)}),
-    "whole": Arm(search={"maskers": ("whole",)}),
+    "rewrite": Arm(search={"maskers": ("rewrite",)}),
     "sentence": Arm(search={"maskers": ("sentence",)}),
-    "blame": Arm(search={"maskers": ("blame",)}),
-    "one-step": Arm(dlm={"steps": 1}),
-    "guided": Arm(dlm={"guidance": 1.0}),
-    "warm": Arm(dlm={"temperature": 0.7}),
+    "attribution": Arm(search={"maskers": ("attribution",)}),
+    "one-step": Arm(denoiser={"steps": 1}),
+    "guided": Arm(denoiser={"guidance": 1.0}),
+    "warm": Arm(denoiser={"temperature": 0.7}),
 }
 
 
@@ -133,7 +133,7 @@ def played(
     return {
         "start": lab.start.text,
         "start_scores": [o.score for o in before],
-        "start_soft": [o.soft for o in before],
+        "start_soft": [o.ranking_score for o in before],
         "refused": refused,
         "seconds": round(seconds, 1),
         "candidates": [
@@ -141,7 +141,7 @@ def played(
                 "masker": masker,
                 "prompt": text,
                 "scores": [round(o.score, 4) for o in outcomes],
-                "soft": [round(o.soft, 4) for o in outcomes],
+                "soft": [round(o.ranking_score, 4) for o in outcomes],
             }
             for masker, text, outcomes in answered
         ],
@@ -154,22 +154,22 @@ def drawn(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
     config = make_config(
         {
             **values,
-            "dlm": values["dlm"] | (arm.dlm or {}),
+            "denoiser": values["denoiser"] | (arm.dlm or {}),
             "search": values["search"] | (arm.search or {}),
         },
         "arm",
     )
     base = load_base()
     words = RandomWords(base, frequent_words(base)) if arm.random else None
-    denoiser: Denoiser = words or make_denoiser(config.dlm)
+    denoiser: DenoiserModel = words or make_denoiser(config.denoiser)
     proposer = make_proposer(config, lab.start, denoiser, lab.bench.labels, arm.choose)
     outcomes = lab.task.evaluate(lab.start, lab.task.ids("train"))
     traces = tuple(o.trace for o in outcomes if o.trace is not None)
     found, total, refused = dict[str, Proposal](), 0, 0
     for seed in range(8):
         for proposal in proposer.propose(lab.start, traces, CANDIDATES, seed):
-            total, refused = total + 1, refused + bool(proposal.objection)
-            if not proposal.objection and proposal.prompt.id != lab.start.id:
+            total, refused = total + 1, refused + bool(proposal.violation)
+            if not proposal.violation and proposal.prompt.id != lab.start.id:
                 found.setdefault(proposal.prompt.id, proposal)
         if len(found) >= n:
             break

@@ -73,7 +73,7 @@ def play(climate: Climate, size: str, rule: Candidate, seed: int) -> End:
 
 def measure(data: Path, n: int) -> tuple[float, list[Seen]]:
     """The accuracy of the terse seed prompt on ASKED rows of the training file, and what up to `n`
-    candidates of the embedded denoiser do on them."""
+    candidates of the built-in denoiser do on them."""
     from benchmarks.acceptance.candidates import Arm, played  # loads the models
 
     found = played(TASK, Arm(), data, "", n, ASKED)

@@ -17,11 +17,11 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
 
 import torch
+from remask.dlm.training.config import MEASURED
 
 from benchmarks.denoiser.fills import held_out, held_out_options
 from remask.dlm.build import find_base
 from remask.dlm.training.held_out import measure
-from remask.dlm.training.recipe import MEASURED
 from remask.dlm.training.student import Student, fresh
 from remask.dlm.training.train import TrainPlan, train
 
@@ -52,7 +52,7 @@ def main() -> None:
     lines = results.read_text("utf-8").splitlines() if results.exists() else []
     done = {json.loads(line)["arm"] for line in lines}
     cases, held = held_out(args)
-    base = find_base("embedded")
+    base = find_base("builtin")
     for name in args.arms:
         if name in done:
             continue

@@ -119,7 +119,7 @@ def picture(found: dict[str, Any]) -> None:
     axes.plot(steps, losses, color="#868e96", label="training, all corruptions")
     for what, colour in (("span 4", "#0b7285"), ("span 8", "#e8590c")):
         points = [
-            (row["step"], nats["dlm"], nats["base_left"])
+            (row["step"], nats["denoiser"], nats["base_left"])
             for row in found["held_out"]
             for nats in row["held_out"]
             if nats["what"] == what
@@ -138,10 +138,10 @@ def nats_table(found: dict[str, Any]) -> str:
     head = "hidden|n|base, left side|first adapter|this one|below the base|no conversations"
     first, rows = found.get("infill_first", {}), []
     for what, one in found["infill"].items():
-        before = f"{first[what]['dlm']:.2f}" if what in first else ""
-        below = f"{1 - one['dlm'] / one['base_left']:.0%}"
+        before = f"{first[what]['denoiser']:.2f}" if what in first else ""
+        below = f"{1 - one['denoiser'] / one['base_left']:.0%}"
         rest = [f"{one[key]:.2f}" for key in ("no_traces", "dlm_parallel")]
-        base, after = f"{one['base_left']:.2f}", f"{one['dlm']:.2f}"
+        base, after = f"{one['base_left']:.2f}", f"{one['denoiser']:.2f}"
         rows.append([what, one["n"], base, before, after, below, *rest])
     return table([*head.split("|"), "one step"], rows)
 
@@ -149,7 +149,7 @@ def nats_table(found: dict[str, Any]) -> str:
 def fills_table(found: dict[str, Any]) -> str:
     first = found.get("fills_first", {})
     named = [*found["fills"].items()]
-    named += [(f"{name}, first adapter", row) for name, row in first.items() if "dlm" in name]
+    named += [(f"{name}, first adapter", row) for name, row in first.items() if "denoiser" in name]
     form = "{nats:.2f}|{chrf:.1f}|{distinct_2:.2f}|{doubled:.0%}|{copied:.0%}|{words:.1f}"
     head = "fill|nats|chrF|distinct-2|word twice|copied|words"
     return table(head.split("|"), [[name, *form.format(**row).split("|")] for name, row in named])
@@ -160,7 +160,7 @@ def domain_table(found: dict[str, Any]) -> str:
     for where in ("domain", "general"):
         for what in ("span 4", "span 8"):
             before, after = (domain[f"{where}, {what}, {when}"] for when in ("before", "after"))
-            nats = (before["base_left"], before["dlm"], after["dlm"])
+            nats = (before["base_left"], before["denoiser"], after["denoiser"])
             rows.append([f"{where}, {what}", before["n"], *(f"{n:.2f}" for n in nats)])
     words = (
         f"{domain['trained']} prompts of tasks that were left out of training, {domain['steps']} "

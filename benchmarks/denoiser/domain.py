@@ -16,18 +16,20 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
+from remask.dlm.training.config import TrainOptions, adapt
 
 from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.training.corpus import Case, hold_out, read_cases
+from remask.dlm.training.corpus import TrainingExample, hold_out, read_cases
 from remask.dlm.training.held_out import measure
-from remask.dlm.training.recipe import TrainOptions, adapt
 from remask.dlm.training.train import TrainPlan
 from remask.models.backbone.builtin_weights import load_base
 
 WHATS = ("span 4", "span 8")
 
 
-def split(data: Path, only: str, train: int, others: int) -> tuple[list[Case], list[Case]]:
+def split(
+    data: Path, only: str, train: int, others: int
+) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Prompts to train on and others of the same domain, by their ids."""
     named = re.compile(only, re.IGNORECASE)
     inside = [c for c in read_cases([data]) if named.search(c.task) or named.search(c.prompt)]
@@ -35,7 +37,7 @@ def split(data: Path, only: str, train: int, others: int) -> tuple[list[Case], l
     return found[others : others + train], found[:others]
 
 
-def write_rows(cases: list[Case], path: Path) -> None:
+def write_rows(cases: list[TrainingExample], path: Path) -> None:
     """As `remask adapt --data` reads them."""
     lines = []
     for case in cases:

@@ -31,11 +31,11 @@ import sacrebleu
 import torch
 
 from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.build import EmbeddedDenoiser, find_base
+from remask.dlm.build import BuiltinDenoiser, find_base
 from remask.dlm.canvas import settle
 from remask.dlm.layout import Layout
 from remask.dlm.training.batches import fitting
-from remask.dlm.training.corpus import Case, hold_out, read_cases
+from remask.dlm.training.corpus import TrainingExample, hold_out, read_cases
 from remask.dlm.training.held_out import CONTEXT_TOKENS, WHATS, measure
 from remask.ids import rng_for, seed_for
 from remask.models.backbone.builtin_weights import load_base
@@ -71,7 +71,7 @@ def held_out_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=1)
 
 
-def held_out(args: argparse.Namespace) -> tuple[list[Case], list[Case]]:
+def held_out(args: argparse.Namespace) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Prompts to train on, and the first of those held out of training."""
     cases, held = hold_out(read_cases([args.data], args.leave_out), args.held_out)
     return cases, held[: args.prompts]
@@ -102,7 +102,7 @@ def nats_of(args: argparse.Namespace) -> dict[str, Any]:
 # -- texts ----------------------------------------------------------------------------------------
 
 
-def gaps(held: Sequence[Case], tokens: int) -> list[Gap]:
+def gaps(held: Sequence[TrainingExample], tokens: int) -> list[Gap]:
     base = load_base()
     layout = Layout(base, load_adapter(base).family)
     found = []
@@ -126,7 +126,7 @@ def whole(gap: Gap, fill: str) -> tuple[str, tuple[int, int]]:
     return text, (len(gap.left.rstrip()), len(text))
 
 
-def nats(scorer: EmbeddedDenoiser, base: Backbone, gap: Gap, fill: str) -> float:
+def nats(scorer: BuiltinDenoiser, base: Backbone, gap: Gap, fill: str) -> float:
     """Of the fill and the tokens right of it, per token, by the base left to right."""
     text, (start, _) = whole(gap, fill)
     ids, ranges = base.encode_spans(text)
@@ -160,7 +160,7 @@ def fillers(adapter: Path) -> tuple[dict[str, Fill], Callable[[Gap, str], float]
     """The ways to fill, and the nats of a fill."""
     base = load_base()
     adapted = load_adapter(base, adapter)
-    layout, dlm = Layout(base, adapted.family), EmbeddedDenoiser(base, adapted)
+    layout, dlm = Layout(base, adapted.family), BuiltinDenoiser(base, adapted)
 
     def judge(gap: Gap, fill: str) -> float:
         return nats(dlm, base, gap, fill)
@@ -175,7 +175,7 @@ def fillers(adapter: Path) -> tuple[dict[str, Fill], Callable[[Gap, str], float]
 
     ways: dict[str, Fill] = {
         "the text itself": lambda gap: gap.text,
-        "dlm": lambda gap: by(1, gap),
+        "denoiser": lambda gap: by(1, gap),
         f"dlm, best of {DRAWS}": lambda gap: by(DRAWS, gap),
         "base": lambda gap: draw(base, layout, gap, 1)[0],
         f"base, best of {DRAWS}": lambda gap: best(gap, draw(base, layout, gap, DRAWS)),
@@ -240,7 +240,7 @@ def main() -> None:
     parser.add_argument("part", choices=("nats", "texts"))
     held_out_options(parser)
     parser.add_argument("--adapter", type=Path, default=SHIPPED)
-    parser.add_argument("--base", default="embedded", help="of nats, as of remask adapt")
+    parser.add_argument("--base", default="builtin", help="of nats, as of remask adapt")
     parser.add_argument("--revision", help="of nats, as of remask adapt")
     parser.add_argument("--what", choices=list(WHATS), nargs="+", default=list(WHATS))
     parser.add_argument("--tokens", type=int, default=8, help="of the span of texts")

@@ -1,7 +1,7 @@
 """What the denoiser is measured against, and what it is measured on.
 
 `Plain` is the loop of the public samplers: all tokens of all candidates are read again at every
-step; only the head is spared outside masks, as in ours. `write_as_llada` writes the embedded base
+step; only the head is spared outside masks, as in ours. `write_as_llada` writes the built-in base
 in LLaDA's layout, so that a bidirectional family has real weights to drift with.
 """
 
@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from remask.dlm.bidirectional import FullReading
-from remask.dlm.reading import Drift, Ids, RegionReading, Session, predict
-from remask.dlm.sampler import Canvases
+from remask.dlm.bidirectional import Bidirectional
+from remask.dlm.reading import DenoisingPass, Drift, Ids, PrefixLM, predict
+from remask.dlm.sampler import CanvasBatch
 from remask.models.backbone.checkpoint_formats import LLADA
 from remask.models.backbone.transformer import Backbone
 
@@ -32,20 +32,20 @@ RENAMED = {
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A Reading that reuses nothing."""
+    """A AttentionMode that reuses nothing."""
 
-    reading: RegionReading | FullReading
+    reading: PrefixLM | Bidirectional
     drift = Drift()  # nothing is approximated
 
     @property
     def identity(self) -> str:
         return f"plain/{self.reading.identity}"
 
-    def front(self, length: int) -> int:
-        return self.reading.front(length)
+    def reread(self, length: int) -> int:
+        return self.reading.reread(length)
 
-    def begin(self, context: Ids, shared: int, real: Tensor) -> Session:
-        return _PlainSession(self.reading, context, real)
+    def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
+        return _PlainSession(self.reading, context, attention_mask)
 
     def score(self, context: Ids, shared: int, ids: Ids, wanted: Sequence[int]) -> list[float]:
         return self.reading.score(context, shared, ids, wanted)
@@ -53,27 +53,32 @@ class Plain:
 
 @dataclass(frozen=True, slots=True)
 class _PlainSession:
-    reading: RegionReading | FullReading
+    reading: PrefixLM | Bidirectional
     context: Ids
-    real: Tensor
+    attention_mask: Tensor
 
     def logits(self, ids: Tensor) -> Tensor:
         family = self.reading.family
         masked = ids == family.mask
         before = torch.tensor([self.context] * len(ids))
         there = torch.ones_like(before, dtype=torch.bool)
-        if isinstance(self.reading, RegionReading):
+        if isinstance(self.reading, PrefixLM):
             _, past = self.reading.base.read(before, there)
             backbone = self.reading.adapted
-            hidden = backbone.read_region(ids, self.real, masked, past, self.reading.gates)
+            hidden = backbone.read_region(
+                ids, self.attention_mask, masked, past, self.reading.gates
+            )
         else:
             backbone = self.reading.backbone
-            joint, real = torch.cat([before, ids], 1), torch.cat([there, self.real], 1)
-            hidden = backbone.read_blocks(joint, real, torch.zeros_like(joint))[0]
+            joint, attention_mask = (
+                torch.cat([before, ids], 1),
+                torch.cat([there, self.attention_mask], 1),
+            )
+            hidden = backbone.read_blocks(joint, attention_mask, torch.zeros_like(joint))[0]
             hidden = hidden[:, before.shape[1] :]
         return predict(backbone, family, hidden, masked)
 
-    def nats(self, ids: Tensor, canvases: Canvases, logp: Tensor) -> Tensor:
+    def nats(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
         return logp.sum(1)
 
 

@@ -37,21 +37,21 @@ from benchmarks.record import write_svg
 from benchmarks.tasks import load_task
 from remask import optimize
 from remask.dlm.adapter import Adapted, load_adapter
-from remask.dlm.bidirectional import FullReading
-from remask.dlm.build import EmbeddedDenoiser, embedded_reading, load_family
+from remask.dlm.bidirectional import Bidirectional
+from remask.dlm.build import BuiltinDenoiser, builtin_mode, load_family
 from remask.dlm.canvas import settle
 from remask.dlm.denoiser import LocalDenoiser
 from remask.dlm.render import render
 from remask.dlm.sampler import CommitRule
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
-from remask.models.builtin import EmbeddedTarget
+from remask.models.builtin import BuiltinTarget
 from remask.ports import Canvas, Context, Fill, Hole
 from remask.types import Trace
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class TrainingExample:
     """What is denoised: tokens of traces and prompt, masks in holes of eight."""
 
     context: int
@@ -61,7 +61,7 @@ class Case:
     candidates: int = 8
 
 
-CASES = {"issue2": Case(600, 60, 16, 16), "issue3": Case(1000, 100, 24, 16)}
+CASES = {"issue2": TrainingExample(600, 60, 16, 16), "issue3": TrainingExample(1000, 100, 24, 16)}
 PARTS = ("exact", "parallel", "bidirectional", "share", "memory")
 HOLE = 8  # tokens
 PROMPT = """
@@ -76,7 +76,7 @@ the name of one team in small letters and nothing else at all
 FIXED = CommitRule(
     0.3, commit="steps"
 )  # the same number of steps for both; the default temperature
-SEQUENTIAL = CommitRule(0.3, order="left", commit="steps")  # one token at a time
+SEQUENTIAL = CommitRule(0.3, order="leftmost", commit="steps")  # one token at a time
 PARALLEL = replace(SEQUENTIAL, commit="threshold", threshold=0.9)  # … and all that are certain
 STEPS = 20  # of parallel commits for 24 masks: one token a step at first, two at the end
 
@@ -94,7 +94,7 @@ def traces(denoiser: LocalDenoiser, tokens: int) -> Context:
     return tuple(made)
 
 
-def canvas(denoiser: LocalDenoiser, case: Case) -> Canvas:
+def canvas(denoiser: LocalDenoiser, case: TrainingExample) -> Canvas:
     """A prompt of so many tokens; a hole of eight masks behind each of its equal shares."""
     holes = case.masked // HOLE
     words = iter(PROMPT.split())
@@ -107,7 +107,9 @@ def canvas(denoiser: LocalDenoiser, case: Case) -> Canvas:
     return tuple(parts[:-1])
 
 
-def timed(denoiser: LocalDenoiser, context: Context, case: Case) -> tuple[float, list[Fill]]:
+def timed(
+    denoiser: LocalDenoiser, context: Context, case: TrainingExample
+) -> tuple[float, list[Fill]]:
     canvases = [canvas(denoiser, case)] * case.candidates
     start = time.process_time()
     fills = denoiser.infill(context, canvases, seed=0)
@@ -115,19 +117,19 @@ def timed(denoiser: LocalDenoiser, context: Context, case: Case) -> tuple[float,
 
 
 def embedded(base: Backbone, adapted: Adapted, rule: CommitRule, steps: int) -> LocalDenoiser:
-    """The embedded denoiser; it has met no context yet."""
-    reading = embedded_reading(base, adapted)
-    return LocalDenoiser("embedded", base, adapted.family, reading, rule, steps)
+    """The built-in denoiser; it has met no context yet."""
+    reading = builtin_mode(base, adapted)
+    return LocalDenoiser("builtin", base, adapted.family, reading, rule, steps)
 
 
 # -- what is measured -----------------------------------------------------------------------------
 
 
-def exact(base: Backbone, adapted: Adapted, case: Case) -> dict[str, Any]:
-    """The embedded model against the plain loop: the same tokens, sooner."""
+def exact(base: Backbone, adapted: Adapted, case: TrainingExample) -> dict[str, Any]:
+    """The built-in model against the plain loop: the same tokens, sooner."""
     ours = embedded(base, adapted, FIXED, case.steps)
     context = traces(ours, case.context)
-    plain = Plain(embedded_reading(base, adapted))
+    plain = Plain(builtin_mode(base, adapted))
     slow = LocalDenoiser("plain", base, adapted.family, plain, FIXED, case.steps)
     ours.infill((), [("Warm ", Hole("up", 2))], 0)
     new, fills = timed(ours, context, case)
@@ -145,7 +147,7 @@ def exact(base: Backbone, adapted: Adapted, case: Case) -> dict[str, Any]:
     }
 
 
-def parallel(base: Backbone, adapted: Adapted, case: Case, seeds: int) -> dict[str, Any]:
+def parallel(base: Backbone, adapted: Adapted, case: TrainingExample, seeds: int) -> dict[str, Any]:
     """Parallel commits: seconds, and what the base says of the texts, against one at a time."""
     quick = embedded(base, adapted, PARALLEL, STEPS)
     slow = embedded(base, adapted, SEQUENTIAL, case.masked)
@@ -166,7 +168,7 @@ def parallel(base: Backbone, adapted: Adapted, case: Case, seeds: int) -> dict[s
     }
 
 
-def base_nats(denoiser: LocalDenoiser, context: Context, case: Case, seed: int) -> float:
+def base_nats(denoiser: LocalDenoiser, context: Context, case: TrainingExample, seed: int) -> float:
     """Minus the base's log-probability per token of what is written, read left to right behind
     traces and prompt; the mean over the candidates."""
     shape = canvas(denoiser, case)
@@ -191,14 +193,14 @@ def written(shape: Canvas, fill: Fill) -> tuple[str, list[tuple[int, int]]]:
     return text, spans
 
 
-def bidirectional(base: Backbone, case: Case) -> dict[str, Any]:
+def bidirectional(base: Backbone, case: TrainingExample) -> dict[str, Any]:
     """SmolLM2's weights as a LLaDA: approximate reuse against the plain loop."""
     rule = replace(FIXED, left_bias=0.0)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "SmolLM2-as-LLaDA"
         write_as_llada(base, folder)
         backbone, family = load_family(str(folder), device="cpu", dtype=base.dtype)
-    reading = FullReading(backbone, family)
+    reading = Bidirectional(backbone, family)
     ours = LocalDenoiser(family.name, backbone, family, reading, rule, case.steps)
     slow = LocalDenoiser("plain", backbone, family, Plain(reading), rule, case.steps)
     context = traces(ours, case.context)
@@ -219,7 +221,7 @@ def bidirectional(base: Backbone, case: Case) -> dict[str, Any]:
     }
 
 
-def matmul_share(dtype: torch.dtype, case: Case) -> float:
+def matmul_share(dtype: torch.dtype, case: TrainingExample) -> float:
     """Matrix products of one step of all candidates alone, over the whole forward, in seconds."""
     base = load_base(dtype=dtype)
     adapted = load_adapter(base)
@@ -259,7 +261,7 @@ def best(call: Callable[[], object], dtype: torch.dtype) -> float:
     return min(found)
 
 
-def peak_mb(case: Case) -> float:
+def peak_mb(case: TrainingExample) -> float:
     """Most memory that a process takes which denoises the case once, as `remask` would."""
     # Two steps: how many there are does not change the peak.
     code = [sys.executable, __file__, "--peak", "--case", name_of(case)]
@@ -267,11 +269,11 @@ def peak_mb(case: Case) -> float:
     return float(done.stdout)
 
 
-def name_of(case: Case) -> str:
+def name_of(case: TrainingExample) -> str:
     return next(name for name, known in CASES.items() if known == case)
 
 
-def show_peak(case: Case) -> None:
+def show_peak(case: TrainingExample) -> None:
     base = load_base()
     denoiser = embedded(base, load_adapter(base), FIXED, 2)
     timed(denoiser, traces(denoiser, case.context), case)
@@ -324,7 +326,7 @@ def walk() -> dict[str, list[tuple[int, float]]]:
     """Seconds against the number of candidates, the length of the canvas, and earlier rounds."""
     base = load_base(dtype=torch.float32)
     adapted = load_adapter(base)
-    case = Case(context=500, prompt=80, masked=8, steps=4, candidates=4)
+    case = TrainingExample(context=500, prompt=80, masked=8, steps=4, candidates=4)
     denoiser = embedded(base, adapted, FIXED, case.steps)
     context = traces(denoiser, case.context)
     timed(denoiser, context, case)
@@ -356,9 +358,9 @@ def draw(found: dict[str, list[tuple[int, float]]], path: Path) -> None:
 # -- what remask itself costs ---------------------------------------------------------------------
 
 INSIDE: dict[str, tuple[type, Sequence[str]]] = {
-    "target": (EmbeddedTarget, ("choose", "respond")),
-    "denoiser": (EmbeddedDenoiser, ("infill", "score")),
-    "loading": (EmbeddedDenoiser, ("__init__",)),
+    "target": (BuiltinTarget, ("choose", "respond")),
+    "denoiser": (BuiltinDenoiser, ("infill", "score")),
+    "loading": (BuiltinDenoiser, ("__init__",)),
 }
 SCHEDULER = Path("/proc/thread-self/schedstat")  # on a core, waiting for one; nanoseconds
 

@@ -16,9 +16,9 @@ from benchmarks.search.lab import Lab
 from remask.api.build_proposer import make_proposer
 from remask.dlm.denoiser import LocalDenoiser
 from remask.ids import rng_for, seed_for
-from remask.ports import Context, Proposal, written
+from remask.ports import Context, Proposal, written_spans
 from remask.prompt import Prompt
-from remask.propose.proposer import DiffusionProposer, Draw
+from remask.propose.proposer import DiffusionProposer, ProposalBatch
 from remask.stats import Estimate, estimate
 from remask.types import Outcome, Split, mean_score
 
@@ -44,7 +44,7 @@ class Candidate:
     masks: int  # tokens that were to be written
     nats: float | None  # minus log p of what was written, per token; None: only deletions
     nats_right: float | None  # … of that and what stands to the right of it
-    objection: str  # not empty: the guard refused it, and why
+    violation: str  # not empty: the guard refused it, and why
     train: float | None  # mean score on the train rows; None: refused, unchanged or a repetition
 
 
@@ -111,7 +111,7 @@ def play(
         outcomes = _scores(lab, start, "train", design.train, number)
         traces = [o.trace for o in outcomes if o.trace is not None]
         drawn_from = seed_for(lab.seed, number, "propose", 0)
-        draw = proposer.draw(start, traces, design.candidates, drawn_from)
+        draw = proposer.plan(start, traces, design.candidates, drawn_from)
         for steps in design.steps:
             found.append(_cell(lab, denoisers[steps], proposer, draw, design, number, steps))
             watch(found[-1])
@@ -123,7 +123,7 @@ def _cell(
     lab: Lab,
     denoiser: LocalDenoiser,
     proposer: DiffusionProposer,
-    draw: Draw,
+    draw: ProposalBatch,
     design: Design,
     number: int,
     steps: int,
@@ -133,17 +133,17 @@ def _cell(
     since = time.process_time()
     fills = denoiser.infill(draw.context, draw.canvases, draw.seed)
     seconds = time.process_time() - since
-    proposals = proposer.finish(draw, fills)
+    proposals = proposer.collect(draw, fills)
     train: dict[str, float] = {}
     best, ahead = draw.parent, float("-inf")
-    passed = {p.prompt.id: p.prompt for p in proposals if not p.objection}
+    passed = {p.prompt.id: p.prompt for p in proposals if not p.violation}
     for id, prompt in sorted(passed.items()):
         if id == draw.parent.id:
             continue
         outcomes = _scores(lab, prompt, "train", design.train, number)
         train[id] = mean_score(outcomes)
         # Soft scores rank: their noise is smaller than that of right or wrong.
-        soft = fmean(o.soft for o in outcomes if o.status == "scored")
+        soft = fmean(o.ranking_score for o in outcomes if o.status == "scored")
         if soft >= ahead:
             best, ahead = prompt, soft
     return Cell(
@@ -175,7 +175,7 @@ def _candidate(
         masks=sum(tokens for _, _, tokens in proposal.masks),
         nats=nats,
         nats_right=right,
-        objection=proposal.objection,
+        violation=proposal.violation,
         train=train.pop(proposal.prompt.id, None),
     )
 
@@ -190,7 +190,7 @@ def _nats(
     """
     text = proposal.prompt.text
     # The blank before a word belongs to its token.
-    own = [(a - text[a - 1 : a].isspace(), b) for a, b in written(proposal)]
+    own = [(a - text[a - 1 : a].isspace(), b) for a, b in written_spans(proposal)]
     if not own:
         return None, None
     wide = _joined([(a, min(len(text), b + RIGHT)) for a, b in own])
@@ -218,7 +218,7 @@ def _row(prompt: str, steps: int, found: Sequence[Cell]) -> Row:
     fills = [one for cell in found for one in cell.candidates]
     masks = [one.masks for one in fills if one.masks]
     texts = [
-        {one.prompt: one.objection for one in cell.candidates if one.prompt != prompt}
+        {one.prompt: one.violation for one in cell.candidates if one.prompt != prompt}
         for cell in found
     ]
     return Row(

@@ -30,7 +30,7 @@ from benchmarks.search.lab import Lab, embedded_target, open_lab
 from benchmarks.tasks import load_task
 from remask.data.dataset import Columns, load
 from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.build import ADAPTED_RULE, EmbeddedDenoiser
+from remask.dlm.build import ADAPTED_RULE, BuiltinDenoiser
 from remask.models.backbone.builtin_weights import load_base
 
 ROOT = Path(__file__).parents[2]
@@ -41,11 +41,11 @@ ENDLESS = 10**9  # target calls: a study has no budget
 BEGIN, END = "<!-- steps:begin -->", "<!-- steps:end -->"
 
 
-def make_denoisers(adapter: Path, steps: Sequence[int]) -> dict[int, EmbeddedDenoiser]:
-    """The embedded denoiser with so many steps a window, whatever else would end it sooner."""
+def make_denoisers(adapter: Path, steps: Sequence[int]) -> dict[int, BuiltinDenoiser]:
+    """The built-in denoiser with so many steps a window, whatever else would end it sooner."""
     base = load_base()
     adapted, rule = load_adapter(base, adapter), replace(ADAPTED_RULE, commit="steps")
-    return {n: EmbeddedDenoiser(base, adapted, n, rule) for n in steps}
+    return {n: BuiltinDenoiser(base, adapted, n, rule) for n in steps}
 
 
 def make_lab(name: str, data: Path, seed: int) -> Lab:

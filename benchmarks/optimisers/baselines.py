@@ -46,7 +46,7 @@ def race(lab: Lab, prompts: Sequence[str]) -> None:
     ):
         for prompt in alive:
             outcomes = lab.task.evaluate(Prompt(prompt), order[seen:upto])
-            soft[prompt] += sum(o.soft for o in outcomes if o.status == "scored")
+            soft[prompt] += sum(o.ranking_score for o in outcomes if o.status == "scored")
         alive.sort(key=lambda prompt: -soft[prompt])
         lab.report(alive[0])
         alive, seen = alive[:going], upto

@@ -46,8 +46,8 @@ def remask_demos(lab: Lab) -> None:
 def random_edits(lab: Lab) -> None:
     """The control: remask whole, only that random words fill the holes instead of the DLM's text.
 
-    Masks, lengths, guard, plan and acceptance are remask's; `blame` needs probabilities and drops
-    out.
+    Masks, lengths, guard, plan and acceptance are remask's; the masker
+    `attribution` needs probabilities and drops out.
     """
     base = load_base()
     words = RandomWords(base, frequent_words(base))
@@ -55,7 +55,7 @@ def random_edits(lab: Lab) -> None:
 
 
 def shipped(lab: Lab) -> Proposer:
-    denoiser = make_denoiser(lab.config.dlm)
+    denoiser = make_denoiser(lab.config.denoiser)
     return make_proposer(lab.config, lab.start, denoiser, lab.bench.labels)
 
 

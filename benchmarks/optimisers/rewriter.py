@@ -12,7 +12,7 @@ from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
 from remask.ports import Drop, Proposal
 from remask.prompt import Prompt
-from remask.propose.guard import Gram, ngrams, objection
+from remask.propose.guard import Gram, ngrams, violation
 from remask.propose.select_traces import select
 from remask.types import Trace
 
@@ -127,7 +127,7 @@ class Rewriter:
             edits=((0, whole, text),),
             traces=traces,
             logp=0.0,
-            objection=objection(prompt, self.lab.start, untrusted, parent, max_growth=growth),
+            violation=violation(prompt, self.lab.start, untrusted, parent, max_growth=growth),
         )
 
 

@@ -28,7 +28,7 @@ from benchmarks.search.lab import (
 from benchmarks.tasks import BenchTask, load_task
 from remask.errors import BudgetSpent
 from remask.ids import content_id
-from remask.ports import Target
+from remask.ports import TargetModel
 from remask.prompt import Prompt
 from remask.types import Example, Outcome, mean_score
 
@@ -115,7 +115,7 @@ def play(
     runs: Path,
     commit: str,
     test: bool,
-    make_target: Callable[[BenchTask], Target] = embedded_target,
+    make_target: Callable[[BenchTask], TargetModel] = embedded_target,
     load: Callable[[str], Optimiser] = load_optimiser,
 ) -> dict[str, float]:
     """Bring a cell to its end from whatever stage it has; seconds by stage.
@@ -166,7 +166,7 @@ def searched(lab: Lab, optimise: Optimiser, protocol: Protocol) -> dict[str, Any
 
 
 def scored(
-    bench: BenchTask, rows: tuple[Example, ...], target: Target, prompt: str, runs: Path
+    bench: BenchTask, rows: tuple[Example, ...], target: TargetModel, prompt: str, runs: Path
 ) -> str:
     """Packed scores of a prompt on rows that no search sees; equal questions are asked once for
     all optimisers, because the target is deterministic. Raises TargetUnreliable."""

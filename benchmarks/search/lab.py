@@ -13,9 +13,9 @@ from benchmarks.tasks import BenchTask, Row
 from remask.config import Config, make_config
 from remask.data.dataset import Columns, load
 from remask.ids import content_id, rng_for
-from remask.ports import Reply, Target
+from remask.ports import Reply, TargetModel
 from remask.prompt import Prompt
-from remask.runs.budget import Budget
+from remask.runs.budget import Limits
 from remask.runs.meter import Ledger
 from remask.runs.store import Books
 from remask.tasks.labelled import LabelledTask
@@ -32,7 +32,7 @@ class Protocol:
     validation: int = 150
     withheld: int = 300  # rows for curves
     test: int = 1000  # sealed rows at most; a smaller file is used whole
-    dlm: str = "embedded"  # of the optimisers that denoise
+    dlm: str = "builtin"  # of the optimisers that denoise
 
     @property
     def upto(self) -> tuple[int, ...]:
@@ -96,18 +96,18 @@ def _examples(task: BenchTask, rows: Sequence[Row], split: Split) -> tuple[Examp
 # -- the target -----------------------------------------------------------------------------------
 
 
-def embedded_target(bench: BenchTask) -> Target:
+def embedded_target(bench: BenchTask) -> TargetModel:
     """The frozen target of the whole grid, on one thread."""
     import torch
 
     from remask.models.backbone.builtin_weights import load_base
-    from remask.models.builtin import EmbeddedTarget
+    from remask.models.builtin import BuiltinTarget
 
     torch.set_num_threads(1)
-    return EmbeddedTarget(load_base(), max_tokens=bench.max_tokens)
+    return BuiltinTarget(load_base(), max_tokens=bench.max_tokens)
 
 
-class Counted(Target):
+class Counted(TargetModel):
     """A Target that refuses (BudgetSpent) what would pass `cap` calls.
 
     The hard cap, counted where no optimiser can pass by: none holds the target itself. An equal
@@ -115,9 +115,9 @@ class Counted(Target):
     memory belongs to one run: no answer of another optimiser makes a call free.
     """
 
-    def __init__(self, target: Target, cap: int) -> None:
+    def __init__(self, target: TargetModel, cap: int) -> None:
         self.identity, self.chooses, self.cap = target.identity, target.chooses, cap
-        self._ledger = Ledger(Books(), Budget(calls=cap))
+        self._ledger = Ledger(Books(), Limits(calls=cap))
         # Its bound methods alone: there is no attribute to reach the target by.
         self._choose, self._respond = target.choose, target.respond
 
@@ -142,10 +142,10 @@ class Counted(Target):
         return [replies[key] for key in keys]
 
 
-class Answering(Target):
+class Answering(TargetModel):
     """A target that answers only, whatever else it can."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: TargetModel) -> None:
         self.identity, self.target = target.identity, target
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
@@ -168,7 +168,7 @@ class Lab:
     counted: Counted
     trained: tuple[tuple[str, str], ...]  # (user message, right answer) of the train rows
     seed: int
-    dlm: str = "embedded"
+    dlm: str = "builtin"
     incumbents: list[tuple[int, str]] = field(default_factory=list)  # (calls spent, prompt)
 
     @property
@@ -187,7 +187,7 @@ class Lab:
                 "prompt": self.bench.seed_prompt,
                 "seed": self.seed,
                 "metric": {"answer": self.bench.answer, "labels": self.bench.labels},
-                "dlm": {"model": self.dlm},
+                "denoiser": {"model": self.dlm},
                 "budget": {"calls": self.cap},
             },
             "benchmark",
@@ -209,7 +209,7 @@ class Lab:
 Optimiser = Callable[[Lab], None]  # may end by BudgetSpent
 
 
-def make_task(bench: BenchTask, examples: Sequence[Example], target: Target) -> LabelledTask:
+def make_task(bench: BenchTask, examples: Sequence[Example], target: TargetModel) -> LabelledTask:
     """The benchmark's one way to score: forced choice for labels unless the target is free to
     answer, else the task's metric."""
     asked = Answering(target) if bench.free else target
@@ -219,10 +219,10 @@ def make_task(bench: BenchTask, examples: Sequence[Example], target: Target) -> 
 def open_lab(
     bench: BenchTask,
     examples: Sequence[Example],
-    target: Target,
+    target: TargetModel,
     cap: int,
     seed: int,
-    dlm: str = "embedded",
+    dlm: str = "builtin",
 ) -> Lab:
     counted = Counted(target, cap)
     trained = tuple((e.input, e.expected or "") for e in examples if e.split == "train")

@@ -70,7 +70,9 @@ def main() -> None:
     for rows in ("train", "validation", "withheld", "test"):
         usual = getattr(Protocol(), rows)
         arg.add_argument(f"--{rows}", type=int, default=usual, metavar="ROWS", help=f"{usual}")
-    arg.add_argument("--dlm", default="embedded", help="embedded[:ADAPTER], such as an older one")
+    arg.add_argument(
+        "--denoiser", default="builtin", help="builtin[:ADAPTER], such as an older one"
+    )
     arg.add_argument("--jobs", type=int, default=1)
     arg.add_argument("--no-test", action="store_true", help="a pilot: the test stays sealed")
     arg.add_argument("--ceiling", action="store_true", help="best of many prompts, withheld rows")
@@ -82,7 +84,7 @@ def main() -> None:
     sizes = {name: getattr(args, name) for name in ("train", "validation", "withheld", "test")}
     if min(args.calls, args.jobs, args.prompts, *sizes.values()) < 1:
         arg.error("--calls, --jobs, --prompts and numbers of rows must be at least 1")
-    protocol = Protocol(args.calls, **sizes, dlm=args.dlm)
+    protocol = Protocol(args.calls, **sizes, denoiser=args.dlm)
     if args.ceiling:
         for task in args.tasks:
             print(ceiling(task, args.data, args.runs, args.prompts, protocol), flush=True)

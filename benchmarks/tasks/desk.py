@@ -4,7 +4,7 @@
 
 An agent on the loopback (examples/inspect) closes hard cases wrongly unless its policy mentions a
 paper. The papers are named in the reviewer's words alone, the explanations of the scores. remask
-with the embedded denoiser is compared with random word edits under the same budget. That the agent
+with the built-in denoiser is compared with random word edits under the same budget. That the agent
 is scripted proves that traces, feedback, guard, budget, search and verdict work together on a real
 task of Inspect over HTTP. It proves nothing about a capable model: see docs/inspect.md.
 """
@@ -30,7 +30,7 @@ from remask import optimize
 from remask.api.build_proposer import make_proposer
 from remask.config import make_config
 from remask.models.backbone.builtin_weights import load_base
-from remask.ports import Denoiser
+from remask.ports import DenoiserModel
 from remask.prompt import Prompt
 
 TASK = f"{ROOT / 'examples' / 'inspect' / 'desk.py'}@desk"
@@ -71,12 +71,12 @@ def chance(seeds: int, candidates: int = CANDIDATES, rounds: int = ROUNDS) -> fl
     found = 0
     for seed in range(seeds):
         drawn = (proposer.propose(start, (), candidates, 1000 * seed + r) for r in range(rounds))
-        fine = (p.prompt.text for batch in drawn for p in batch if not p.objection)
+        fine = (p.prompt.text for batch in drawn for p in batch if not p.violation)
         found += any(map(names_a_paper, fine))
     return found / seeds
 
 
-def play(seed: int, dlm: str | Denoiser, run_dir: Path) -> dict[str, Any]:
+def play(seed: int, dlm: str | DenoiserModel, run_dir: Path) -> dict[str, Any]:
     """One whole run; what it found and spent."""
     started = time.monotonic()
     with Loopback(agent) as server:
@@ -85,14 +85,14 @@ def play(seed: int, dlm: str | Denoiser, run_dir: Path) -> dict[str, Any]:
             task=TASK,
             target="inspect:openai-api/loopback/agent",
             base_url=server.url,
-            dlm=dlm,
+            denoiser=dlm,
             budget=BUDGET,
             seed=seed,
             run_dir=run_dir,
             settings={
                 "task": {"calls_per_sample": 2},
                 "search": {"candidates": CANDIDATES},
-                "dlm": {"guidance": GUIDANCE},
+                "denoiser": {"guidance": GUIDANCE},
             },
         )
         requests = server.requests
@@ -124,13 +124,13 @@ def main() -> None:
     found: dict[str, Any] = {
         **about,
         "chance": {"seeds": options.chance, "share": share},
-        "embedded": [],
+        "builtin": [],
         "random": [],
     }
     with tempfile.TemporaryDirectory() as folder:
-        for name, seeds in (("embedded", options.seeds), ("random", options.controls)):
+        for name, seeds in (("builtin", options.seeds), ("random", options.controls)):
             for seed in seeds:
-                dlm = "embedded" if name == "embedded" else random_words()
+                dlm = "builtin" if name == "builtin" else random_words()
                 row = play(seed, dlm, Path(folder) / f"{name}-{seed}")
                 found[name].append(row)
                 print(name, {k: v for k, v in row.items() if k != "prompt"}, flush=True)

@@ -14,13 +14,13 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from remask.errors import ConfigError, DataError
 
-MaskerName = Literal["whole", "span", "sentence", "insert", "blame"]
-OrderName = Literal["confidence", "entropy", "margin", "random", "left"]
+MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution"]
+OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
 LockName = Literal["text", "numbers", "none"]
 CommitName = Literal["steps", "threshold", "factor", "entropy_bound"]
-# Drawn in turn. Insertions are better than their parent most often; `whole` never was, in place of
-# one sentence (docs/log.md, single edits).
-MASKERS: tuple[MaskerName, ...] = ("insert", "span", "insert", "sentence", "insert", "blame")
+# Drawn in turn. Insertions are better than their parent most often; `rewrite` never was, in place
+# of one sentence (docs/log.md, single edits).
+MASKERS: tuple[MaskerName, ...] = ("insert", "span", "insert", "sentence", "insert", "attribution")
 
 
 QUERIES = 80  # that a target is asked for where nothing else is said
@@ -81,7 +81,7 @@ class EndpointConfig(Section):
 class TargetConfig(EndpointConfig):
     """The frozen model whose prompt is optimised."""
 
-    model: str = "embedded"  # embedded | openai:MODEL | function:NAME (library only)
+    model: str = "builtin"  # builtin | openai:MODEL | function:NAME (library only)
     api_key_env: str = "OPENAI_API_KEY"
     temperature: float | None = 0.0
     max_tokens: Annotated[int, Field(ge=1)] | None = 256
@@ -125,8 +125,8 @@ class DlmConfig(EndpointConfig):
     An API reads only those of an endpoint, `temperature`, `max_tokens` and `send_seed`.
     """
 
-    # embedded[:ADAPTER] | local:PLACE | mercury[:MODEL] | chat:MODEL | object:NAME
-    model: str = "embedded"
+    # builtin[:ADAPTER] | local:PLACE | mercury[:MODEL] | chat:MODEL | object:NAME
+    model: str = "builtin"
     revision: str = ""  # of a local:HUB_ID: a full commit id
     adapter: str = ""  # file that remask adapt made for the model, where that is left-to-right
     family: str = ""  # of a local:PLACE whose name does not tell
@@ -192,7 +192,7 @@ class Config(Section):
     target: TargetConfig = TargetConfig()
     task: TaskConfig = TaskConfig()
     metric: MetricConfig = MetricConfig()
-    dlm: DlmConfig = DlmConfig()
+    denoiser: DlmConfig = DlmConfig()
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
     refine: RefineConfig | None = None
@@ -257,8 +257,8 @@ def read_toml(path: Path) -> dict[str, Any]:
 
     for key in ("path", "train", "validation", "test"):
         place(values.get("data"), key, below)
-    place(values.get("dlm"), "model", placed)
-    place(values.get("dlm"), "adapter", below)
+    place(values.get("denoiser"), "model", placed)
+    place(values.get("denoiser"), "adapter", below)
     place(values.get("task"), "name", placed_task)
     place(values, "prompt", lambda prompt, base: read_prompt(base / prompt))
     place(values, "run_dir", below)
@@ -271,10 +271,10 @@ def read_toml(path: Path) -> dict[str, Any]:
 
 def placed(model: str, base: Path) -> str:
     """local:FOLDER with the whole path, where there is such a folder, else it is a hub id; and
-    embedded:ADAPTER with that of the file."""
+    builtin:ADAPTER with that of the file."""
     kind, _, place = model.partition(":")
     there = base / place
-    known = (kind == "local" and there.is_dir()) or kind == "embedded"
+    known = (kind == "local" and there.is_dir()) or kind == "builtin"
     return f"{kind}:{there}" if place and known else model
 
 

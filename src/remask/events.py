@@ -56,7 +56,7 @@ class Proposed:
 
 
 @dataclass(frozen=True, slots=True)
-class Rejected:
+class Refused:
     """A candidate that the guard stopped before a target call was spent."""
 
     round: int
@@ -67,9 +67,9 @@ class Rejected:
     edits: tuple[tuple[int, int, str], ...] = ()  # (start, stop, new text) in the parent's text
 
     @classmethod
-    def of(cls, round: int, parent: Prompt, proposal: Proposal) -> "Rejected":
+    def of(cls, round: int, parent: Prompt, proposal: Proposal) -> "Refused":
         prompt = proposal.prompt.marked()
-        return cls(round, parent.id, prompt, proposal.masker, proposal.objection, proposal.edits)
+        return cls(round, parent.id, prompt, proposal.masker, proposal.violation, proposal.edits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,12 +78,12 @@ class Measured:
 
     round: int
     id: str
-    gains: tuple[float, ...]  # of each group of conversations: nats over the text it replaces
+    fold_gains: tuple[float, ...]  # of each group of conversations: nats over the text it replaces
 
     @property
-    def gain(self) -> float:
+    def log_likelihood_gain(self) -> float:
         """Mean over the groups, nats."""
-        return sum(self.gains) / len(self.gains)
+        return sum(self.fold_gains) / len(self.fold_gains)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,9 @@ class Attributed:
 
     round: int
     id: str
-    drops: tuple[tuple[str, tuple[float, ...]], ...]  # (trace id, nats of each new text in order)
+    attributions: tuple[
+        tuple[str, tuple[float, ...]], ...
+    ]  # (trace id, nats of each new text in order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,11 +115,11 @@ class Accepted:
     id: str
     parent: str
     gain: float  # over the parent: mean on validation rows ("used for selection"), or nats
-    because: tuple[str, ...]  # rows or traces that, left out, lower the edit's log p most
+    attributions: tuple[str, ...]  # rows or traces that, left out, lower the edit's log p most
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RoundRejected:
     """The round ends and the incumbent stays."""
 
     round: int
@@ -125,7 +127,7 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class Stopped:
+class SearchEnded:
     """The search is over; the sealed test comes next."""
 
     reason: str
@@ -137,13 +139,13 @@ class Tested:
 
     baseline: Rows
     best: Rows
-    silent: tuple[str, ...] = ()  # labels that the target never gave under the best prompt
+    never_predicted: tuple[str, ...] = ()  # labels that the target never gave under the best prompt
     unparsed: int = 0  # responses under the best prompt in which no label was found
     notes: tuple[str, ...] = ()  # what a reader of the result should know of how it was made
 
 
 @dataclass(frozen=True, slots=True)
-class Sourced:
+class UnlabelledInputs:
     """There were no right answers: what the rows are instead. Comes before Started."""
 
     basis: str  # "inputs": the user's, without right answers; "prompt": the target wrote them
@@ -175,17 +177,17 @@ class TracesRead:
 
 
 Event = (
-    Sourced
+    UnlabelledInputs
     | TracesRead
     | Started
     | Proposed
-    | Rejected
+    | Refused
     | Scored
     | Measured
     | Attributed
     | Accepted
-    | Kept
-    | Stopped
+    | RoundRejected
+    | SearchEnded
     | Tested
 )
 KINDS: Mapping[str, type[Event]] = MappingProxyType({c.__name__: c for c in get_args(Event)})
@@ -213,16 +215,16 @@ class State:
     baseline: str = ""
     incumbent: str = ""
     round: int = 0  # the next round to play
-    stale: int = 0  # rounds since the last acceptance
+    rounds_without_gain: int = 0  # rounds since the last acceptance
     prompts: Mapping[str, str] = field(default_factory=dict)  # id -> marked source
     tokens: Mapping[str, int] = field(default_factory=dict)
     proposals: tuple[Proposed, ...] = ()
-    rejections: tuple[Rejected, ...] = ()
+    refusals: tuple[Refused, ...] = ()
     accepted: tuple[Accepted, ...] = ()
     scores: Mapping[tuple[str, str], Mapping[str, float | None]] = field(default_factory=dict)
     stopped: str = ""
     tested: Tested | None = None
-    sourced: Sourced | None = None
+    unlabelled_inputs: UnlabelledInputs | None = None
     traces_read: TracesRead | None = None
     measured: tuple[Measured, ...] = ()
     attributed: tuple[Attributed, ...] = ()
@@ -241,8 +243,8 @@ class State:
 
 def advance(state: State, event: Event) -> State:
     match event:
-        case Sourced():
-            return replace(state, sourced=event)
+        case UnlabelledInputs():
+            return replace(state, unlabelled_inputs=event)
         case TracesRead():
             return replace(state, traces_read=event)
         case Started():
@@ -260,8 +262,8 @@ def advance(state: State, event: Event) -> State:
                 prompts={**state.prompts, event.id: event.prompt},
                 tokens={**state.tokens, event.id: event.tokens},
             )
-        case Rejected():
-            return replace(state, rejections=(*state.rejections, event))
+        case Refused():
+            return replace(state, refusals=(*state.refusals, event))
         case Scored():
             key = (event.id, event.split)
             rows = {**state.scores.get(key, {}), **{row: score for row, score, _ in event.rows}}
@@ -276,11 +278,13 @@ def advance(state: State, event: Event) -> State:
                 incumbent=event.id,
                 accepted=(*state.accepted, event),
                 round=event.round + 1,
-                stale=0,
+                rounds_without_gain=0,
             )
-        case Kept():
-            return replace(state, round=event.round + 1, stale=state.stale + 1)
-        case Stopped():
+        case RoundRejected():
+            return replace(
+                state, round=event.round + 1, rounds_without_gain=state.rounds_without_gain + 1
+            )
+        case SearchEnded():
             return replace(state, stopped=event.reason)
         case Tested():
             return replace(state, tested=event)

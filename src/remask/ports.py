@@ -47,7 +47,7 @@ class Reply:
     attempts: int = 1  # that may be billed, retries included: what the ledger books
 
 
-class Denoiser(Protocol):
+class DenoiserModel(Protocol):
     """A diffusion language model that fills holes of a prompt under traces."""
 
     def count(self, text: str) -> int:
@@ -68,7 +68,7 @@ class Scorer(Protocol):
         ...
 
 
-class Target(ABC):
+class TargetModel(ABC):
     """The frozen model whose prompt is optimised.
 
     As it stands here: one attempt per call, only answers in its own words, nothing to close.
@@ -89,7 +89,7 @@ class Target(ABC):
         where `chooses`."""
         raise NotImplementedError(f"{self.identity} cannot choose")
 
-    def limited(self, attempts: int) -> "Target":
+    def limited(self, attempts: int) -> "TargetModel":
         """The same target with at most this many attempts per call. A target with a larger
         `max_attempts` than 1 has its own."""
         return self
@@ -113,14 +113,14 @@ class Remote(Protocol):
     """A denoiser behind an API: it asks a target, so that its calls can be metered."""
 
     @property
-    def target(self) -> Target: ...
+    def target(self) -> TargetModel: ...
 
     @property
     def max_output(self) -> int | None:
         """Tokens of one answer at most; None: unknown."""
         ...
 
-    def through(self, target: Target) -> Denoiser:
+    def through(self, target: TargetModel) -> DenoiserModel:
         """The same denoiser, asking `target`."""
         ...
 
@@ -157,12 +157,14 @@ class Proposal:
     edits: tuple[tuple[int, int, str], ...]  # (start, stop, new text) in the parent's text
     traces: tuple[str, ...]  # ids of the traces that were read
     logp: float
-    objection: str = ""  # not empty: the guard forbids it, and why
-    shown: tuple[str, ...] = ()  # rows whose answers it or its parent gives away: they rank nothing
+    violation: str = ""  # not empty: the guard forbids it, and why
+    demo_rows: tuple[
+        str, ...
+    ] = ()  # rows whose answers it or its parent gives away: they rank nothing
 
 
 @dataclass(frozen=True, slots=True)
-class Drop:
+class Attribution:
     """What the texts of an edit lose in log-probability where one trace is left out, nats."""
 
     trace: str  # its id
@@ -184,7 +186,7 @@ class Proposer(Protocol):
         """`n` candidates that edit `parent`; deterministic in its arguments."""
         ...
 
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
         """Of up to three of `proposal.traces`, strongest first: those whose removal lowers the
         log-probability of the written text most. () where nobody can say."""
         ...
@@ -193,7 +195,7 @@ class Proposer(Protocol):
 Choose = Callable[[Sequence[Trace], int, Callable[[str], int], np.random.Generator, int], Context]
 
 
-def written(proposal: Proposal) -> list[tuple[int, int]]:
+def written_spans(proposal: Proposal) -> list[tuple[int, int]]:
     """Where the new texts stand in the candidate; a deletion leaves nothing to score."""
     spans, shift = [], 0
     for start, stop, text in sorted(proposal.edits):

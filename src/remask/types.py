@@ -91,7 +91,7 @@ class Outcome:
     example: str  # Example.id
     status: Literal["scored", "failed"]
     score: float = 0.0  # meaningful only when scored
-    soft: float = (
+    ranking_score: float = (
         0.0  # less noisy stand-in for the score where the target gives one, else the score
     )
     error: str = ""  # why it failed

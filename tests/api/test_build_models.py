@@ -12,7 +12,7 @@ from remask.api.build_models import make_denoiser, memory_of
 from remask.cli.check import examine
 from remask.cli.settings import read
 from remask.config import CommitName, DlmConfig, OrderName, make_config, read_toml
-from remask.dlm.build import ADAPTED_RULE, EmbeddedDenoiser
+from remask.dlm.build import ADAPTED_RULE, BuiltinDenoiser
 from remask.dlm.schedule import COMMITS, ORDERS
 from remask.errors import BackendError, ConfigError
 
@@ -22,9 +22,9 @@ def test_the_names_of_the_settings_are_those_of_the_sampler() -> None:
     assert list(get_args(CommitName)) == list(COMMITS)
 
 
-def test_the_default_settings_are_the_embedded_models_own() -> None:
+def test_the_default_settings_are_the_builtin_models_own() -> None:
     denoiser = make_denoiser(DlmConfig())
-    assert isinstance(denoiser, EmbeddedDenoiser)
+    assert isinstance(denoiser, BuiltinDenoiser)
     assert denoiser.rule == ADAPTED_RULE
 
 
@@ -41,7 +41,7 @@ def test_every_setting_of_the_rule_arrives() -> None:
         "top_p": 0.7,
     }
     denoiser = make_denoiser(DlmConfig(guidance=0.5, steps=5, **values))
-    assert isinstance(denoiser, EmbeddedDenoiser)
+    assert isinstance(denoiser, BuiltinDenoiser)
     assert asdict(denoiser.rule).items() >= values.items()
     assert (denoiser.guidance, denoiser.steps) == (0.5, 5)
 
@@ -49,19 +49,19 @@ def test_every_setting_of_the_rule_arrives() -> None:
 @pytest.mark.parametrize("key", ["order", "commit"])
 def test_an_unknown_algorithm_is_refused_with_the_known_ones(key: str) -> None:
     with pytest.raises(ConfigError, match=f"dlm.{key} = 'luck'.*confidence|.*threshold"):
-        make_config({"prompt": "x", "dlm": {key: "luck"}}, "test")
+        make_config({"prompt": "x", "denoiser": {key: "luck"}}, "test")
 
 
 @pytest.mark.parametrize("key", ["elastic", "noise", "doubt", "refresh_window"])
 def test_keys_that_are_gone_are_refused_by_name(key: str) -> None:
     with pytest.raises(ConfigError, match=f"dlm.{key}"):
-        make_config({"prompt": "x", "dlm": {key: 1}}, "test")
+        make_config({"prompt": "x", "denoiser": {key: 1}}, "test")
 
 
 @pytest.mark.parametrize("model", ["", "local:", "chat:", "lama"])
 def test_an_unknown_model_is_refused_with_the_known_ones(model: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"use embedded, embedded:ADAPTER, local:FOLDER.*chat:MODEL"
+        ConfigError, match=r"use embedded, builtin:ADAPTER, local:FOLDER.*chat:MODEL"
     ):
         make_denoiser(DlmConfig(model=model))
 
@@ -70,10 +70,10 @@ def test_a_folder_is_looked_for_beside_its_toml(tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "p.md").write_text("Name it.")
     file = tmp_path / "remask.toml"
-    file.write_text('prompt = "p.md"\n[dlm]\nmodel = "local:model"\n')
-    assert read_toml(file)["dlm"]["model"] == f"local:{tmp_path / 'model'}"
-    file.write_text('prompt = "p.md"\n[dlm]\nmodel = "local:GSAI-ML/LLaDA-8B-Instruct"\n')
-    assert read_toml(file)["dlm"]["model"] == "local:GSAI-ML/LLaDA-8B-Instruct"
+    file.write_text('prompt = "p.md"\n[denoiser]\nmodel = "local:model"\n')
+    assert read_toml(file)["denoiser"]["model"] == f"local:{tmp_path / 'model'}"
+    file.write_text('prompt = "p.md"\n[denoiser]\nmodel = "local:GSAI-ML/LLaDA-8B-Instruct"\n')
+    assert read_toml(file)["denoiser"]["model"] == "local:GSAI-ML/LLaDA-8B-Instruct"
 
 
 def test_a_hub_id_needs_a_pinned_revision() -> None:
@@ -87,9 +87,9 @@ def test_a_run_with_a_model_from_a_folder(tmp_path: Path) -> None:
     result = optimize(
         tmp_path / "run",
         data=rows(120),
-        dlm=f"local:{folder}",
+        denoiser=f"local:{folder}",
         budget=500,
-        settings={"search": {"candidates": 4}, "dlm": settings},
+        settings={"search": {"candidates": 4}, "denoiser": settings},
     )
     assert result.verdict == "no evidence"  # random weights know no colours
     assert result.candidates > 0
@@ -102,9 +102,9 @@ def test_check_says_what_a_folder_needs(tmp_path: Path) -> None:
     (tmp_path / "rows.csv").write_text(
         "input,label,split\n" + "".join(f"{r['input']},{r['label']},{r['split']}\n" for r in rows())
     )
-    flags = {"data": tmp_path / "rows.csv", "split_column": "split", "dlm": f"local:{folder}"}
+    flags = {"data": tmp_path / "rows.csv", "split_column": "split", "denoiser": f"local:{folder}"}
     request = read(str(tmp_path / "p.md"), flags)
-    assert memory_of(request.config.dlm)
-    about = [f.text for f in examine(request).findings if f.about == "dlm"]
+    assert memory_of(request.config.denoiser)
+    about = [f.text for f in examine(request).findings if f.about == "denoiser"]
     assert any("GB on" in text for text in about)
     assert any("the weights are there" in text for text in about)

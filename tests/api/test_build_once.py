@@ -23,7 +23,7 @@ import remask
 from fakes.colours import Oracle, Phrases
 
 settings = {"data": {"split": "split"}, "search": {"maskers": ["insert"]}}
-remask.optimize("Name it. Be brief.", sys.argv[1], target=Oracle(), dlm=Phrases(), budget=500,
+remask.optimize("Name it. Be brief.", sys.argv[1], target=Oracle(), denoiser=Phrases(), budget=500,
                 run_dir=sys.argv[2], settings=settings)
 print(json.dumps(opened))
 """
@@ -37,7 +37,7 @@ said = "I want my money back", "My key is lost", "Where is it"
 rows = [{"input": f"{said[i % 3]} ({i}).", "label": ("bill", "key")[i % 2],
          "split": ("train", "validation", "test")[i // 2 % 3]} for i in range(12)]
 remask.optimize("You sort messages of customers.", rows, budget=24, run_dir=sys.argv[1],
-                settings={"data": {"split": "split"}, "dlm": {"steps": 1},
+                settings={"data": {"split": "split"}, "denoiser": {"steps": 1},
                           "search": {"candidates": 2, "maskers": ["insert"]}})
 print(json.dumps(opened))
 """

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from fakes.colours import Phrases, optimize
 from fakes.command import remask as command
 from remask.errors import ConfigError
-from remask.events import Proposed, Rejected, State, decode
+from remask.events import Proposed, Refused, State, decode
 from remask.prompt import Prompt
 from remask.runs.result import front, read_result, shortest_within
 from remask.runs.store import Store
@@ -72,14 +72,14 @@ export = partial(command, "export")
 def test_show_report_and_export_of_the_front(tmp_path: Path) -> None:
     result = optimize(tmp_path / "run")
     assert read_result(tmp_path / "run") == result
-    assert len(result.front) > 1
-    assert result.front[-1].validation == result.best.validation
+    assert len(result.pareto_front) > 1
+    assert result.pareto_front[-1].validation == result.best.validation
     shown = command("show", tmp_path / "run").stdout
     assert "score and length (validation, used for selection):" in shown
     short = tmp_path / "short.md"
     said = export(tmp_path / "run", "-o", short, "--shortest-within", "100").stdout
     assert "used for selection" in said and "not tested" in said
-    assert short.read_text().strip() == result.front[0].prompt
+    assert short.read_text().strip() == result.pareto_front[0].prompt
     export(tmp_path / "run", "-o", short, "--force")
     assert short.read_text().strip() == result.best.prompt
     refused = export(short, "-o", tmp_path / "x.md", "--shortest-within", "1")
@@ -95,7 +95,7 @@ def test_no_candidate_above_the_cap_is_asked(tmp_path: Path) -> None:
         events = [decode(event) for event in store.events()]
     tried = [e.tokens for e in events if isinstance(e, Proposed)]
     assert tried and max(tried) <= 6
-    refused = [e for e in events if isinstance(e, Rejected) and "6 allowed" in e.reason]
+    refused = [e for e in events if isinstance(e, Refused) and "6 allowed" in e.reason]
     assert refused and all(Phrases().count(Prompt.parse(e.prompt).text) > 6 for e in refused)
 
 

@@ -19,7 +19,7 @@ from fakes.server import Body, Handler, Server, completion
 from remask.api.job import Hooks
 from remask.data.synthetic import LEAST, STALE, ask_queries, calls_for, read_queries
 from remask.errors import ConfigError, TargetUnreliable
-from remask.events import Sourced, decode
+from remask.events import UnlabelledInputs, decode
 from remask.ports import Reply
 from remask.prompt import Prompt
 from remask.runs.store import Store
@@ -66,13 +66,15 @@ def optimize(folder: Path, target: Painter, **more: Any) -> remask.Result:
     more.setdefault("budget", 400)
     run_dir = more.pop("run_dir", folder / "run")
     return remask.optimize(
-        START, more.pop("data", None), target=target, dlm=Phrases(), run_dir=run_dir, **more
+        START, more.pop("data", None), target=target, denoiser=Phrases(), run_dir=run_dir, **more
     )
 
 
-def sourced(run_dir: Path) -> Sourced | None:
+def unlabelled_inputs(run_dir: Path) -> UnlabelledInputs | None:
     with Store.read(run_dir) as store:
-        return next((e for e in map(decode, store.events()) if isinstance(e, Sourced)), None)
+        return next(
+            (e for e in map(decode, store.events()) if isinstance(e, UnlabelledInputs)), None
+        )
 
 
 # --- from the prompt alone
@@ -81,7 +83,7 @@ def sourced(run_dir: Path) -> Sourced | None:
 def test_from_the_prompt_alone(tmp_path: Path) -> None:
     painter = Painter()
     found = optimize(tmp_path, painter)
-    event = sourced(tmp_path / "run")
+    event = unlabelled_inputs(tmp_path / "run")
     assert event is not None and event.basis == "prompt"
     assert event.queries == tuple(f"item {i}" for i in range(48))
     assert painter.lists == 6, "eight new ones of each answer"
@@ -105,10 +107,10 @@ def test_what_was_written_is_never_asked_for_again(tmp_path: Path, calls: int) -
 
     with pytest.raises(Cut):
         optimize(tmp_path, painter, hooks=Hooks(checkpoint=checkpoint))
-    found = remask.resume(tmp_path / "run", target=painter, metric=colourful, dlm=Phrases())
+    found = remask.resume(tmp_path / "run", target=painter, metric=colourful, denoiser=Phrases())
     assert len(painter.asked) == len(set(painter.asked)) == found.spend.calls
     assert found.prompt == whole.prompt and found.test == whole.test
-    assert sourced(tmp_path / "run") == sourced(tmp_path / "whole")
+    assert unlabelled_inputs(tmp_path / "run") == unlabelled_inputs(tmp_path / "whole")
 
 
 def test_the_asking_comes_out_of_the_budget(tmp_path: Path) -> None:
@@ -174,7 +176,7 @@ def test_from_inputs_alone(tmp_path: Path) -> None:
     settings = {"search": SETTINGS["search"]}
     found = optimize(tmp_path, painter, data=inputs(), settings=settings)
     assert found.verdict == "improved" and painter.lists == 0
-    assert sourced(tmp_path / "run") == Sourced("inputs", "function:colourful")
+    assert unlabelled_inputs(tmp_path / "run") == UnlabelledInputs("inputs", "function:colourful")
     assert any("no right answers" in warning for warning in found.warnings)
 
 
@@ -188,7 +190,7 @@ def test_a_good_answer_is_the_right_one_where_none_is_given(tmp_path: Path) -> N
 
     remask.optimize(
         "Name colours. Be brief.", inputs(), target=lambda m: "blue" if "7" in m[-1]["content"] else
-        "grey", metric=colourful, dlm=Reader(), run_dir=tmp_path / "run", budget=400,
+        "grey", metric=colourful, denoiser=Reader(), run_dir=tmp_path / "run", budget=400,
         settings={"search": SETTINGS["search"]},
     )  # fmt: skip
     assert {(t.response, t.desired) for t in seen} == {("grey", None), ("blue", "blue")}
@@ -202,7 +204,7 @@ def test_a_column_that_is_named_must_be_there(tmp_path: Path) -> None:
 def test_right_answers_make_no_such_event(tmp_path: Path) -> None:
     rows = [{**row, "label": ("red", "blue")[i % 2]} for i, row in enumerate(inputs())]
     optimize(tmp_path, Painter(), data=rows, settings={"search": SETTINGS["search"]})
-    assert sourced(tmp_path / "run") is None
+    assert unlabelled_inputs(tmp_path / "run") is None
 
 
 # --- the command line
@@ -210,7 +212,7 @@ def test_right_answers_make_no_such_event(tmp_path: Path) -> None:
 
 @pytest.fixture
 def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with a prompt and rows of inputs, in which the embedded denoiser is Phrases."""
+    """A folder with a prompt and rows of inputs, in which the built-in denoiser is Phrases."""
     (here / "prompt.md").write_text(START)
     write_lines(here / "inputs.jsonl", *inputs())
     monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: Phrases())
@@ -287,7 +289,7 @@ calls = 400
     assert not server.bodies
     done = run("optimize", "--json")
     kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
-    assert kinds[0] == "Sourced" and kinds[-1] == "Result"
+    assert kinds[0] == "UnlabelledInputs" and kinds[-1] == "Result"
     again = run("resume", "run")
     assert again.exit_code == 0 and "messages that the target wrote" in again.output
     assert run("show", "run").exit_code == 0
@@ -323,11 +325,11 @@ def test_wrong_input_is_one_sentence_that_names_the_flags(
     assert not (here / "runs").exists()
 
 
-# --- with the embedded models
+# --- with the built-in models
 
 
 @pytest.mark.slow
-def test_the_embedded_models_from_inputs_alone(tmp_path: Path) -> None:
+def test_the_builtin_models_from_inputs_alone(tmp_path: Path) -> None:
     said = ("Where is my parcel?", "I want my money back.", "Hello!", "My key is lost.")
     rows = [{"input": f"{said[i % 4]} ({i})", "split": ("train", "validation", "test")[i % 3]}
             for i in range(12)]  # fmt: skip
@@ -347,7 +349,7 @@ def test_the_embedded_models_from_inputs_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_embedded_target_is_too_small_to_write_messages(tmp_path: Path) -> None:
+def test_the_builtin_target_is_too_small_to_write_messages(tmp_path: Path) -> None:
     """It writes one message over and over; the run ends early and says what to do."""
     with pytest.raises(TargetUnreliable, match=r"usable example queries .* with --data"):
         remask.optimize(

@@ -14,7 +14,7 @@ from remask.runs.store import Store
 
 
 def play(run_dir: Path, oracle: Oracle | None = None, **more: object) -> remask.Result:
-    settings = {"search": {"maskers": ["insert", "sentence", "whole"]}}
+    settings = {"search": {"maskers": ["insert", "sentence", "rewrite"]}}
     return optimize(run_dir, **({"target": oracle or Oracle(), "settings": settings} | more))
 
 
@@ -79,7 +79,7 @@ def test_interrupted_and_resumed_ends_the_same(tmp_path: Path) -> None:
         run_dir = tmp_path / f"cut-{stop}"
         with pytest.raises(Cut):
             play(run_dir, seed=3, hooks=Hooks(watch=watch))
-        again = remask.resume(run_dir, target=Oracle(), dlm=Phrases(), rows=rows())
+        again = remask.resume(run_dir, target=Oracle(), denoiser=Phrases(), rows=rows())
         assert again.prompt == whole.prompt
         assert again.test == whole.test
         assert again.spend.calls == whole.spend.calls
@@ -90,13 +90,13 @@ def test_interrupted_and_resumed_ends_the_same(tmp_path: Path) -> None:
 def test_resume_refuses_changed_rows_and_names_them(tmp_path: Path) -> None:
     play(tmp_path / "run")
     with pytest.raises(ConfigError, match="data_id"):
-        remask.resume(tmp_path / "run", target=Oracle(), dlm=Phrases(), rows=rows(200))
+        remask.resume(tmp_path / "run", target=Oracle(), denoiser=Phrases(), rows=rows(200))
 
 
 def test_a_finished_run_resumes_to_the_same_result_at_no_cost(tmp_path: Path) -> None:
     result = play(tmp_path / "run")
     oracle = Oracle()
-    again = remask.resume(tmp_path / "run", target=oracle, dlm=Phrases(), rows=rows())
+    again = remask.resume(tmp_path / "run", target=oracle, denoiser=Phrases(), rows=rows())
     assert oracle.calls == 0
     assert again.test == result.test
 
@@ -130,7 +130,7 @@ def test_evaluate_scores_one_split(tmp_path: Path) -> None:
     assert found.score.mean == 0.5
     assert found.score.n == 30
     assert found.spend.calls == oracle.calls == 30
-    assert found.silent == ("blue",)
+    assert found.never_predicted == ("blue",)
 
 
 def test_a_label_that_is_never_given_is_a_warning(tmp_path: Path) -> None:

@@ -20,15 +20,15 @@ from fakes.conversations import Listener, Painter, line, write_log
 from fakes.server import Body, Handler, Server, completion
 from remask.data.prompt_traces import gather
 from remask.errors import ConfigError, TargetRefused
-from remask.events import Event, Started, State, Stopped, fold
+from remask.events import Event, SearchEnded, Started, State, fold
 from remask.ports import Context, Fill, Hole, Proposal, written
 from remask.prompt import Prompt
-from remask.propose.proposer import DiffusionProposer, Recipe
+from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.propose.select_traces import select
 from remask.runs.budget import Spend
 from remask.runs.result import Evidence, RefinedEdit
 from remask.runs.store import Store
-from remask.search.likelihood import CONTROL, PANELS, Loop, gains, panels, refinements
+from remask.search.likelihood import CONTROL, FOLDS, Loop, folds, gains, refinements
 from remask.types import Feedback, Trace
 
 START = Prompt(conversations.START)
@@ -40,8 +40,8 @@ def trace(i: int, said: str = "Colours!", score: float = 0.0) -> Trace:
     return Trace(f"t{i}", f"item {i}", "grey", "red", (Feedback("comment", said),), score)
 
 
-def proposer(denoiser: Listener, maskers: tuple[str, ...] = ("insert", "blame")) -> Any:
-    return DiffusionProposer(START, denoiser, Recipe(maskers, 4, 400, 3.0))
+def proposer(denoiser: Listener, maskers: tuple[str, ...] = ("insert", "attribution")) -> Any:
+    return DiffusionProposer(START, denoiser, ProposerConfig(maskers, 4, 400, 3.0))
 
 
 def play(
@@ -62,13 +62,15 @@ def test_what_the_conversations_speak_for_is_accepted_and_linked_to_them() -> No
     assert state.accepted and all(SUPPORTED in state.prompts[a.id] for a in state.accepted)
     first = state.accepted[0]
     proposed = state.proposal(first.round, first.id)
-    assert first.because and set(first.because) <= set(proposed.traces)
-    assert set(first.because) <= {f"t{i}" for i in range(8)}
-    (drops,) = (a.drops for a in state.attributed if (a.round, a.id) == (first.round, first.id))
-    assert tuple(id for id, _ in drops) == first.because
+    assert first.attributions and set(first.attributions) <= set(proposed.traces)
+    assert set(first.attributions) <= {f"t{i}" for i in range(8)}
+    (drops,) = (
+        a.attributions for a in state.attributed if (a.round, a.id) == (first.round, first.id)
+    )
+    assert tuple(id for id, _ in drops) == first.attributions
     written = [text for _, _, text in proposed.edits if text]
     assert all(len(each) == len(written) and sum(each) > 0 for _, each in drops)
-    assert all(r.reason for r in state.rejections)
+    assert all(r.reason for r in state.refusals)
     for one in state.accepted:
         measured = [m for m in state.measured if m.round == one.round]
         assert one.gain == next(m.gain for m in measured if m.id == one.id)
@@ -80,7 +82,7 @@ def test_the_number_of_iterations_is_fixed_and_they_follow_each_other() -> None:
     for number in range(LOOP.iterations):
         assert {p.parent for p in state.proposals if p.round == number} <= {incumbent}
         incumbent = next((a.id for a in state.accepted if a.round == number), incumbent)
-    assert isinstance(events[0], Started) and isinstance(events[-1], Stopped)
+    assert isinstance(events[0], Started) and isinstance(events[-1], SearchEnded)
     assert state.round == LOOP.iterations == play(held="Nothing.")[1].round
     assert play(loop=replace(LOOP, iterations=1))[1].round == 1
 
@@ -165,10 +167,10 @@ def test_every_panel_counts_alone() -> None:
 
 def test_panels_share_no_conversation() -> None:
     held = [trace(i, score=float(i % 2)) for i in range(11)]
-    found = panels(held, LOOP, Listener().count, remask_rng(), select)
+    found = folds(held, LOOP, Listener().count, remask_rng(), select)
     ids = [t.id for context in found for t in context]
-    assert len(found) == PANELS and len(ids) == len(set(ids)) == 11
-    assert len(panels(held[:2], LOOP, Listener().count, remask_rng(), select)) == 2
+    assert len(found) == FOLDS and len(ids) == len(set(ids)) == 11
+    assert len(folds(held[:2], LOOP, Listener().count, remask_rng(), select)) == 2
 
 
 def remask_rng() -> Any:
@@ -211,12 +213,12 @@ def test_numbers_stay_unless_they_are_freed() -> None:
 
     def refused(free: bool) -> set[str]:
         loop = replace(LOOP, iterations=1, free_numbers=free)
-        recipe = Recipe(("insert",), 4, 400, 3.0)
+        recipe = ProposerConfig(("insert",), 4, 400, 3.0)
         made = DiffusionProposer(start, Liar(), recipe)
         some = [trace(i) for i in range(8)]
         halves = some[:4], some[4:]
         state = fold(refinements(State(), start, *halves, loop, made, Listener(), 0, select))
-        return {rejected.reason for rejected in state.rejections}
+        return {rejected.reason for rejected in state.refusals}
 
     assert refused(free=False) == {"new number: 48"}
     assert not refused(free=True)
@@ -315,7 +317,7 @@ def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
 
 
 def refine(folder: Path, **more: Any) -> remask.Result:
-    more.setdefault("dlm", Listener())
+    more.setdefault("denoiser", Listener())
     more.setdefault("run_dir", folder / "run")
     more.setdefault("settings", {"search": {"maskers": ["insert"], "traces": 4}})
     return remask.refine(START.text, more.pop("files", folder / "log.jsonl"), **more)
@@ -324,7 +326,7 @@ def refine(folder: Path, **more: Any) -> remask.Result:
 def evidence(found: remask.Result) -> tuple[Evidence, ...]:
     edit = found.edits[0]
     assert isinstance(edit, RefinedEdit)
-    return edit.because
+    return edit.attributions
 
 
 def untimed(found: remask.Result) -> remask.Result:
@@ -366,7 +368,7 @@ def test_no_secret_is_written_or_read_by_the_denoiser(tmp_path: Path) -> None:
         value["messages"][0]["content"] = f"item {i} for {SECRET}"
     write_lines(tmp_path / "log.jsonl", *lines)
     denoiser = Listener()
-    found = refine(tmp_path, dlm=denoiser)
+    found = refine(tmp_path, denoiser=denoiser)
     assert SECRET not in repr((denoiser.contexts, denoiser.asked, found))
     for path in (tmp_path / "run").rglob("*"):
         assert SECRET.encode() not in path.read_bytes()
@@ -383,7 +385,7 @@ def test_what_the_guard_refuses_is_listed(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "log.jsonl", *lines)
     words = [{"name": "u", "value": False, "comment": "you must answer kindly today"}]
     write_lines(file, *[{**value, "feedback": words} for value in lines])
-    found = refine(tmp_path, dlm=Listener())
+    found = refine(tmp_path, denoiser=Listener())
     assert found.refinement is not None
     refused = {refusal.reason.partition(":")[0] for refusal in found.refinement.refused}
     assert refused, "WORDS[0] repeats what a user said, or a sentence stands twice"
@@ -413,8 +415,8 @@ def test_under_a_lock_on_the_text_sentences_are_only_added(tmp_path: Path) -> No
 
 
 BAD: dict[str, tuple[dict[str, Any], str]] = {
-    "api": ({"dlm": "chat:writer"}, "chat:writer does not give"),
-    "weak": ({"dlm": Phrases()}, "ranks by log-probabilities"),
+    "api": ({"denoiser": "chat:writer"}, "chat:writer does not give"),
+    "weak": ({"denoiser": Phrases()}, "ranks by log-probabilities"),
     "iterations": ({"iterations": 0}, r"refine\.iterations = 0"),
     "candidates": ({"candidates": 0}, "candidates"),
     "key": ({"settings": {"serach": {}}}, "unknown key"),
@@ -462,7 +464,7 @@ run = partial(command, "refine")
 def test_with_a_target_both_prompts_answer_sealed_conversations_once(tmp_path: Path) -> None:
     write_log(tmp_path)
     painter, denoiser = Painter(), Listener()
-    found = refine(tmp_path, target=painter, dlm=denoiser)
+    found = refine(tmp_path, target=painter, denoiser=denoiser)
     assert found.verdict == "improved" and found.test is not None and found.refinement is not None
     assert (found.refinement.metric, found.test.n, found.test.baseline, found.test.best) == (
         "label",
@@ -503,14 +505,14 @@ def test_a_refused_target_leaves_the_prompt_and_goes_on_at_no_cost(tmp_path: Pat
     stored = json.loads((tmp_path / "run" / "result.json").read_text())
     assert stored["verdict"] == "unverified" and SUPPORTED in stored["prompt"]
     rest = Painter()
-    found = remask.resume(tmp_path / "run", target=rest, dlm=Listener())
+    found = remask.resume(tmp_path / "run", target=rest, denoiser=Listener())
     assert found.verdict == "improved" and len(rest.asked) < 40
     again = Painter()
-    found = remask.resume(tmp_path / "run", target=again, dlm=Listener())
+    found = remask.resume(tmp_path / "run", target=again, denoiser=Listener())
     assert found.verdict == "improved" and not again.asked
     write_log(tmp_path, n=30)
     with pytest.raises(ConfigError, match="another configuration: data_id"):
-        remask.resume(tmp_path / "run", target=Painter(), dlm=Listener())
+        remask.resume(tmp_path / "run", target=Painter(), denoiser=Listener())
 
 
 def test_the_budget_bounds_the_sealed_rows(tmp_path: Path) -> None:
@@ -537,7 +539,7 @@ def test_what_cannot_be_verified_is_said_before_the_loop(tmp_path: Path) -> None
     write_lines(tmp_path / "log.jsonl", *lines)
     denoiser = Listener()
     with pytest.raises(ConfigError, match="nothing to verify with"):
-        refine(tmp_path, target=Painter(), dlm=denoiser)
+        refine(tmp_path, target=Painter(), denoiser=denoiser)
     assert not denoiser.contexts and not (tmp_path / "run").exists()
 
 
@@ -552,7 +554,7 @@ def test_a_function_can_judge_where_no_answer_is_known(tmp_path: Path) -> None:
 
 @pytest.fixture
 def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with prompt and log, in which the embedded denoiser is a Listener."""
+    """A folder with prompt and log, in which the built-in denoiser is a Listener."""
     (here / "prompt.md").write_text(START.text + "\n")
     write_log(here)
     monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: own or Listener())
@@ -615,7 +617,7 @@ def test_json_is_one_object_a_line_and_the_result_last(here: Path) -> None:
     assert [value["kind"] for value in found[:2]] == ["TracesRead", "Started"]
     assert found[-1]["kind"] == "Result" and found[-1]["verdict"] == "unverified"
     candidates = Counter(
-        value["round"] for value in found if value["kind"] in ("Proposed", "Rejected")
+        value["round"] for value in found if value["kind"] in ("Proposed", "Refused")
     )
     assert max(candidates.values()) <= 2
 
@@ -647,7 +649,7 @@ def test_redaction_is_switched_off_in_so_many_words(here: Path) -> None:
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
-        (["--dlm", "chat:x"], "does not give"),
+        (["--denoiser", "chat:x"], "does not give"),
         (["--judge", "openai:m"], "give --target too"),
         (["--judge", "openai:m", "--target", "openai:t"], "--rubric"),
         (
@@ -690,10 +692,10 @@ def test_ctrl_c_stops_between_events_and_resume_ends_like_the_uncut_run(
     assert "unverified: no target has answered" in shown.output and "gain in nats" in shown.output
 
 
-# --- with the embedded model
+# --- with the built-in model
 
 
-def test_the_embedded_model_refines_by_a_few_conversations(tmp_path: Path) -> None:
+def test_the_builtin_model_refines_by_a_few_conversations(tmp_path: Path) -> None:
     say: Callable[[int], str] = lambda i: ("Sorry, no.", "I cannot help.")[i % 2]  # noqa: E731
     lines = [
         line(
@@ -718,5 +720,5 @@ def test_the_embedded_model_refines_by_a_few_conversations(tmp_path: Path) -> No
     assert found.refinement.iterations == 1 and found.verdict == "unverified"
     assert found.candidates + len(found.refinement.refused) > 0
     for edit in found.edits:
-        assert isinstance(edit, RefinedEdit) and sum(edit.gains) > 0
+        assert isinstance(edit, RefinedEdit) and sum(edit.fold_gains) > 0
     assert bool(found.edits) == (found.prompt != found.baseline.prompt)

@@ -1,4 +1,4 @@
-"""benchmarks/denoiser/domain.py on a corpus of a few prompts, with the real embedded model."""
+"""benchmarks/denoiser/domain.py on a corpus of a few prompts, with the real built-in model."""
 
 import json
 from pathlib import Path

@@ -27,7 +27,7 @@ from benchmarks.search.lab import (
 from benchmarks.search.report import BEHIND, balanced, report
 from benchmarks.tasks import NAMES, load_task
 from remask.errors import BudgetSpent
-from remask.ports import Reply, Target
+from remask.ports import Reply, TargetModel
 from remask.prompt import Prompt
 from remask.types import Chat, Example, Message, Outcome
 
@@ -36,7 +36,7 @@ NOWHERE = Path("there-is-no-data")  # the task letters reads no file
 SMALL = Protocol(60, (20, 60), withheld=30, test=50)
 
 
-class Parrot(Target):
+class Parrot(TargetModel):
     """A scripted target: greets by name under a prompt that says "message", else nonsense."""
 
     identity = "parrot"
@@ -315,7 +315,7 @@ def test_command_hides_folders() -> None:
 
 
 @pytest.mark.slow
-def test_embedded_models_play_a_control(tmp_path: Path) -> None:
+def test_builtin_models_play_a_control(tmp_path: Path) -> None:
     """The real target under the real cap, and the writer of the controls."""
     from benchmarks.optimisers.rewriter import Writer
     from benchmarks.search.lab import embedded_target

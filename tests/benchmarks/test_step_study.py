@@ -17,7 +17,7 @@ from benchmarks.tasks import BenchTask, letters
 from benchmarks.tasks.letters import read
 from fakes import ROOT
 from fakes.colours import WORDS, Phrases
-from remask.ports import Canvas, Context, Fill, Hole, Reply, Target
+from remask.ports import Canvas, Context, Fill, Hole, Reply, TargetModel
 from remask.stats import estimate
 from remask.types import Chat
 
@@ -44,7 +44,7 @@ class Paced(Phrases):
         return [-2.0 * self.count(text[a:b]) for a, b in spans]
 
 
-class Clerk(Target):
+class Clerk(TargetModel):
     """Greets by name only where the prompt speaks of colours, and never by a name of a test row."""
 
     identity = "clerk"

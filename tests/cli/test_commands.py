@@ -1,6 +1,6 @@
 """The command line: exit codes, one-line errors, what is printed, and a whole run with the models.
 
-The run uses the real embedded target and diffusion model on a few rows of the shipped example.
+The run uses the real built-in target and diffusion model on a few rows of the shipped example.
 """
 
 import json
@@ -30,9 +30,9 @@ from remask.cli import main
 from remask.cli.interrupt import Interrupted, Watch
 from remask.cli.live import LivePanel, sentence
 from remask.config import make_config
-from remask.events import Event, Kept, State, advance, encode
+from remask.events import Event, RoundRejected, State, advance, encode
 from remask.runs.budget import Spend
-from remask.runs.report.read_run import REPORT, look
+from remask.runs.report.read_run import REPORT, view_run
 from remask.runs.result import RESULT
 from remask.runs.store import Store
 
@@ -184,7 +184,7 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "too long a prompt": (
         {"l.md": "Be kind to every customer. " * 1500},
         ("l.md", "--data", "rows.jsonl", *COLUMNS),
-        r"tokens.*embedded target reads",
+        r"tokens.*built-in target reads",
     ),
 }
 
@@ -275,7 +275,7 @@ def test_show_prints_diff_verdict_and_candidates(finished_run: Path) -> None:
     assert "because of: question train-" in result.stdout
     assert "warning: a <b>warning</b>" in result.stdout
     assert len(re.findall(r"accepted$", result.stdout, re.M)) == len(
-        look(finished_run).state.accepted
+        view_run(finished_run).state.accepted
     )
     assert "\x1b" not in result.stdout
 
@@ -284,7 +284,7 @@ def test_show_json_is_one_object(finished_run: Path) -> None:
     value = json.loads(remask("show", finished_run, "--json").stdout)
     assert value["finished"] is True
     assert value["result"] == json.loads((finished_run / RESULT).read_text())
-    assert len(value["candidates"]) == len(look(finished_run).state.proposals)
+    assert len(value["candidates"]) == len(view_run(finished_run).state.proposals)
     assert value["spend"]["calls"] > 0
 
 
@@ -301,7 +301,7 @@ def test_show_of_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
 def test_export_and_report_of_a_run(finished_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "best.md"
     assert remask("export", finished_run, "-o", file).exit_code == 0
-    assert file.read_text() == look(finished_run).result.prompt + "\n"  # type: ignore[union-attr]
+    assert file.read_text() == view_run(finished_run).result.prompt + "\n"  # type: ignore[union-attr]
     assert "--force" in complaint(remask("export", finished_run, "-o", file))
     assert remask("export", finished_run, "-o", file, "--force").exit_code == 0
     assert remask("report", finished_run).exit_code == 0
@@ -348,7 +348,7 @@ def _read(terminal: int) -> bytes:
 def test_every_event_of_a_run_can_be_said_and_drawn(finished_run: Path) -> None:
     panel = LivePanel(make_config(record(), "test"), finished_run, lambda: 61.0)
     state, lines = State(), []
-    for calls, event in look(finished_run).history:
+    for calls, event in view_run(finished_run).history:
         state = advance(state, event)
         lines.append(sentence(event, state))
         panel.event(event, state, Spend(calls=calls))
@@ -365,7 +365,7 @@ def test_every_event_of_a_run_can_be_said_and_drawn(finished_run: Path) -> None:
 
 def test_the_panel_takes_no_markup_from_a_run(finished_run: Path) -> None:
     panel = LivePanel(make_config(record(), "test"), Path("[red]x[/red]\x1b"), lambda: 0.0)
-    panel.event(Kept(0, "[bold]"), State(), Spend())
+    panel.event(RoundRejected(0, "[bold]"), State(), Spend())
     out = StringIO()
     Console(file=out, width=100, color_system=None).print(panel)
     assert "[red]x[/red]" in out.getvalue()
@@ -504,7 +504,7 @@ def test_check_shows_every_problem_at_once(here: Path) -> None:
     assert problems == ["prompt", "data", "target"]
 
 
-# --- a whole run with the embedded models
+# --- a whole run with the built-in models
 
 
 def lines(result: Result) -> list[dict[str, Any]]:
@@ -532,7 +532,7 @@ def test_a_run_is_interrupted_resumed_shown_and_exported(
     whole = remask("resume", "run", "--json")
     assert whole.exit_code == 0, whole.output
     events, result = lines(whole)[:-1], lines(whole)[-1]
-    assert [e["kind"] for e in events][-2:] == ["Stopped", "Tested"]
+    assert [e["kind"] for e in events][-2:] == ["SearchEnded", "Tested"]
     assert all(e["spend"]["calls"] <= LIMIT for e in events)
     assert result["kind"] == "Result"
     assert result["test"]["n"] == 10

@@ -123,11 +123,11 @@ def test_a_promptfoo_folder_holds_the_test_rows(tmp_path: Path) -> None:
     assert "has changed since" in complaint(remask(*args, "--force"))
 
 
-def test_promptfoo_cannot_ask_the_embedded_target(tmp_path: Path) -> None:
-    run_of_texts(tmp_path, "embedded")
+def test_promptfoo_cannot_ask_the_builtin_target(tmp_path: Path) -> None:
+    run_of_texts(tmp_path, "builtin")
     config = tmp_path / "check" / "promptfooconfig.yaml"
     said = complaint(remask("export", tmp_path / "run", "-o", config))
-    assert "cannot ask the target 'embedded'" in said
+    assert "cannot ask the target 'builtin'" in said
     assert not config.parent.exists()
 
 

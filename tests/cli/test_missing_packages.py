@@ -31,7 +31,7 @@ ENDPOINT = "--target openai:m --base-url http://127.0.0.1:9/v1"
     [
         ("torch", "local", f"optimize {DATA} --max-calls 200"),
         ("torch", "local", f"optimize {DATA} {ENDPOINT} --max-calls 200"),
-        ("torch", "local", f"check {DATA} {ENDPOINT} --dlm local:somewhere --max-calls 200"),
+        ("torch", "local", f"check {DATA} {ENDPOINT} --denoiser local:somewhere --max-calls 200"),
         ("torch", "local", "refine prompt.md --traces chats.jsonl"),
         ("torch", "local", "adapt --data rows.jsonl -o a.safetensors"),
         ("transformers", "local", f"eval {DATA}"),

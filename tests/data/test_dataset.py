@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from remask.data.dataset import (
     SPLITS,
     Columns,
-    Dataset,
+    LoadedDataset,
     fields,
     load,
     render,
@@ -29,7 +29,7 @@ def rows(n: int) -> list[dict[str, str]]:
     return [{"input": f"row {i}", "label": "ab"[i % 2]} for i in range(n)]
 
 
-def counts(dataset: Dataset) -> dict[str, int]:
+def counts(dataset: LoadedDataset) -> dict[str, int]:
     found = Counter(e.split for e in dataset.examples)
     return {split: found[split] for split in SPLITS}
 

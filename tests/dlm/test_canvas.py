@@ -11,9 +11,9 @@ from remask.dlm.canvas import (
     Kind,
     clip_middle,
     join,
-    mend_end,
     settle,
     to_row,
+    trim_dangling,
     vocabulary,
     window,
 )
@@ -194,7 +194,7 @@ def test_long_text_is_clipped_in_the_middle() -> None:
     ],
 )
 def test_loose_ends_are_taken_off(text: str, mended: str) -> None:
-    assert mend_end(text) == mended
+    assert trim_dangling(text) == mended
 
 
 WORDS = st.sampled_from(["the", "and", "film", "Read", "it.", "You", "is,", '"', "now!", "\n", "."])
@@ -202,7 +202,7 @@ WORDS = st.sampled_from(["the", "and", "film", "Read", "it.", "You", "is,", '"',
 
 @given(st.lists(WORDS, max_size=12).map(" ".join))
 def test_mending_only_takes_off_and_is_done_at_once(text: str) -> None:
-    mended = mend_end(text)
+    mended = trim_dangling(text)
     assert text.startswith(mended[:-1])
-    assert mend_end(mended) == mended
+    assert trim_dangling(mended) == mended
     assert bool(mended) == bool(text)

@@ -231,7 +231,7 @@ def test_each_pays_its_own_price(tmp_path: Path) -> None:
     world = World(usage={"prompt_tokens": 100, "completion_tokens": 10})
     prices = {
         "target": {"input_price": 1.0, "output_price": 2.0},
-        "dlm": {"input_price": 30.0, "output_price": 40.0},
+        "denoiser": {"input_price": 30.0, "output_price": 40.0},
     }
     with Server(default=world) as server:
         limits = {"calls": 220, "usd": 1.0}
@@ -241,7 +241,7 @@ def test_each_pays_its_own_price(tmp_path: Path) -> None:
     assert result.spend.usd == pytest.approx((wrote * 3400 + scored * 13) / 1e6)
     assert result.spend.input_tokens == wrote * 100 + scored * 7
     with Server(default=world) as server:
-        del prices["dlm"]
+        del prices["denoiser"]
         with pytest.raises(ConfigError, match=r"budget.usd needs dlm\.input_price"):
             play(server, tmp_path / "other", budget=limits, settings=prices)
 
@@ -303,8 +303,14 @@ def test_a_refused_key_and_a_dead_writer_end_the_run(tmp_path: Path) -> None:
 
 def test_a_masker_that_needs_scores_is_refused_before_a_run(tmp_path: Path) -> None:
     with Server() as server:
-        with pytest.raises(ConfigError, match="masker blame needs a denoiser with probabilities"):
-            play(server, tmp_path / "run", settings={"search": {"maskers": ["insert", "blame"]}})
+        with pytest.raises(
+            ConfigError, match="masker attribution needs a denoiser with probabilities"
+        ):
+            play(
+                server,
+                tmp_path / "run",
+                settings={"search": {"maskers": ["insert", "attribution"]}},
+            )
         assert server.requests == 0
     assert not (tmp_path / "run").exists()
 
@@ -314,7 +320,7 @@ def config(url: str, **more: object) -> object:
         "prompt": "Name it. Be brief.",
         "data": {"path": "rows.jsonl", "split": "split"},
         "target": {"model": "openai:tiny", "base_url": url},
-        "dlm": {"model": "chat:writer", "base_url": url},
+        "denoiser": {"model": "chat:writer", "base_url": url},
         **more,
     }
 
@@ -332,19 +338,23 @@ def test_check_says_that_the_denoiser_costs_and_asks_it_nothing(
     assert any("chat:writer at 127.0.0.1" in text and "count against" in text for text in said)
     assert any("estimated from its length" in text for text in said)
     assert any(text.startswith("denoiser: about") for text in said)
-    blame = make_config(config("http://127.0.0.1:1/v1", search={"maskers": ["blame"]}), "test")
-    found = examine(Request(blame, None)).findings
-    assert any(f.about == "dlm" and f.kind == "problem" and "blame" in f.text for f in found)
+    attribution = make_config(
+        config("http://127.0.0.1:1/v1", search={"maskers": ["attribution"]}), "test"
+    )
+    found = examine(Request(attribution, None)).findings
+    assert any(
+        f.about == "denoiser" and f.kind == "problem" and "attribution" in f.text for f in found
+    )
 
 
 def test_the_plan_leaves_calls_for_the_denoiser() -> None:
     plans = {}  # of each, what it asks the denoiser in a round, and the validation rows
-    for model in ("embedded", "chat:writer"):
-        values = config("http://127.0.0.1:1/v1", dlm={"model": model}, budget={"calls": 200})
+    for model in ("builtin", "chat:writer"):
+        values = config("http://127.0.0.1:1/v1", denoiser={"model": model}, budget={"calls": 200})
         settings = make_config(values, "test")
         with open_job(settings, Given(rows=few_rows())) as job:
             plans[model] = (job.plan, job.asked_per_round(job.plan), job.rows("validation"))
-    (plan, asked, _), (written, writing, rows) = plans["embedded"], plans["chat:writer"]
+    (plan, asked, _), (written, writing, rows) = plans["builtin"], plans["chat:writer"]
     assert asked == 0 and writing == 2 * written.candidates
     assert written.rounds * (written.round_calls(rows) + writing) / 4 <= 200
     assert plan.rounds * (plan.round_calls(rows) + writing) / 4 > 200
@@ -357,4 +367,4 @@ def test_it_is_remote_and_scores_nothing() -> None:
     assert denoiser.max_output == 1024
     assert '"seed": 0' in denoiser.target.identity and "temperature" not in denoiser.target.identity
     with pytest.raises(ConfigError, match=r"use embedded, .*chat:MODEL"):
-        make_denoiser(make_config({"prompt": "x", "dlm": {"model": "chat:"}}, "test").dlm)
+        make_denoiser(make_config({"prompt": "x", "denoiser": {"model": "chat:"}}, "test").dlm)

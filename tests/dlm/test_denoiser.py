@@ -20,7 +20,7 @@ from remask.dlm.denoiser import LocalDenoiser
 from remask.dlm.layout import Layout
 from remask.dlm.sampler import CommitRule
 from remask.errors import ConfigError
-from remask.ports import Canvas, Denoiser, Hole, Scorer
+from remask.ports import Canvas, DenoiserModel, Hole, Scorer
 from remask.types import Trace
 
 CONTEXT = (
@@ -43,7 +43,7 @@ def load(checkpoint: Callable[[str], Path]) -> Load:
 @pytest.mark.parametrize("name", ALL)
 def test_every_family_denoises_from_its_folder(load: Load, name: str) -> None:
     denoiser = load(name)
-    typed: Denoiser = denoiser
+    typed: DenoiserModel = denoiser
     assert isinstance(denoiser, Scorer)
     fills = typed.infill(CONTEXT, [CANVAS, CANVAS, SHORT], seed=1)
     assert [len(fill.texts) for fill in fills] == [2, 2, 1]
@@ -116,7 +116,7 @@ def test_identities_name_what_changes_a_fill(load: Load) -> None:
     parts = ("llada", llada.backbone, llada.family, llada.reading)
     others = [
         LocalDenoiser(*parts, CommitRule(), 3),
-        LocalDenoiser(*parts, CommitRule(order="left")),
+        LocalDenoiser(*parts, CommitRule(order="leftmost")),
         load("dream"),
     ]
     assert len({llada.identity, *(other.identity for other in others)}) == 4

@@ -1,4 +1,4 @@
-"""Reading with tiny checkpoints of every family: reuse that is exact, and reuse that is not."""
+"""Attention modes with tiny checkpoints of every family: exact reuse, and reuse that is not."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -10,13 +10,20 @@ from torch import Tensor
 
 from fakes import checkpoints
 from fakes.checkpoints import ALL
-from remask.dlm.bidirectional import FullReading
+from remask.dlm.bidirectional import Bidirectional
 from remask.dlm.build import load_denoiser, load_family, read_with
 from remask.dlm.families import Family
-from remask.dlm.reading import BlockReading, Drift, Ids, Prefixes, Reading, distinct
-from remask.dlm.sampler import Canvases, CommitRule, denoise
+from remask.dlm.reading import (
+    ApproximationError,
+    AttentionMode,
+    BlockCausal,
+    Ids,
+    PrefixCache,
+    distinct,
+)
+from remask.dlm.sampler import CanvasBatch, CommitRule, denoise
 from remask.errors import ConfigError
-from remask.models.backbone.attention import Memory
+from remask.models.backbone.attention import KVCache
 from remask.models.backbone.transformer import Backbone
 
 FULL = ["llada", "dream", "tiny-a2d-mdlm"]
@@ -42,11 +49,11 @@ def regions(family: Family, front: Sequence[int] = ()) -> tuple[Tensor, Tensor]:
     return ids, torch.tensor([[i < len(row) for i in range(width)] for row in rows])
 
 
-def whole(model: Model, context: Ids, ids: Tensor, real: Tensor) -> Tensor:
+def whole(model: Model, context: Ids, ids: Tensor, attention_mask: Tensor) -> Tensor:
     """Logits at masks of one row after the other, from everything at once and without padding."""
     backbone, family = model
     found = []
-    for row, is_real in zip(ids.tolist(), real, strict=True):
+    for row, is_real in zip(ids.tolist(), attention_mask, strict=True):
         joint = torch.tensor([[*context, *row[: int(is_real.sum())]]])
         position = torch.arange(joint.shape[1])[None]
         blocks = position // family.block if family.block else torch.zeros_like(position)
@@ -57,10 +64,10 @@ def whole(model: Model, context: Ids, ids: Tensor, real: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def canvases_of(family: Family, backbone: Backbone, ids: Tensor) -> Canvases:
+def canvases_of(family: Family, backbone: Backbone, ids: Tensor) -> CanvasBatch:
     banned = torch.zeros(1, backbone.size, dtype=torch.bool)
     banned[0, list(family.special)] = True
-    return Canvases(ids, torch.zeros_like(ids), banned, family.mask)
+    return CanvasBatch(ids, torch.zeros_like(ids), banned, family.mask)
 
 
 def written(
@@ -74,21 +81,21 @@ def written(
     return steps[-1].ids, steps[-1].logp
 
 
-def plain_loop(model: Model, context: Ids, ids: Tensor, real: Tensor) -> Tensor:
+def plain_loop(model: Model, context: Ids, ids: Tensor, attention_mask: Tensor) -> Tensor:
     """What is written with everything read anew at every step, row by row."""
 
     def logits(now: Tensor) -> Tensor:
         rows = (now == model[1].mask).any(1)
-        return whole(model, context, now[rows], real[rows])
+        return whole(model, context, now[rows], attention_mask[rows])
 
     return written(model, logits, ids)[0]
 
 
-def started(reading: Reading, family: Family) -> tuple[Tensor, Tensor, Ids]:
+def started(reading: AttentionMode, family: Family) -> tuple[Tensor, Tensor, Ids]:
     """Regions with the front that the reading wants, and the context before it."""
-    known = len(CONTEXT) - reading.front(len(CONTEXT))
-    ids, real = regions(family, CONTEXT[known:])
-    return ids, real, CONTEXT[:known]
+    known = len(CONTEXT) - reading.reread(len(CONTEXT))
+    ids, attention_mask = regions(family, CONTEXT[known:])
+    return ids, attention_mask, CONTEXT[:known]
 
 
 def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool]]:
@@ -99,13 +106,13 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool]
     def counted(
         self: Backbone,
         ids: Tensor,
-        real: Tensor,
+        attention_mask: Tensor,
         blocks: Tensor,
-        past: Memory | None = None,
+        past: KVCache | None = None,
         keep: bool = False,
-    ) -> tuple[Tensor, Memory | None]:
+    ) -> tuple[Tensor, KVCache | None]:
         reads.append((*ids.shape, past is None))
-        return read(self, ids, real, blocks, past, keep)
+        return read(self, ids, attention_mask, blocks, past, keep)
 
     monkeypatch.setattr(Backbone, "read_blocks", counted)
     return reads
@@ -121,22 +128,24 @@ def test_a_session_begins_with_exact_logits(
 ) -> None:
     model = load(name)
     reading = read_with(*model, "approximate", 16)
-    ids, real, context = started(reading, model[1])
-    session = reading.begin(context, shared, real)
-    torch.testing.assert_close(session.logits(ids), whole(model, context, ids, real), **CLOSE)
+    ids, attention_mask, context = started(reading, model[1])
+    session = reading.begin(context, shared, attention_mask)
+    torch.testing.assert_close(
+        session.logits(ids), whole(model, context, ids, attention_mask), **CLOSE
+    )
 
 
 @pytest.mark.parametrize("name", BLOCKS)
 def test_blocks_write_the_tokens_of_the_plain_loop(load: Callable[[str], Model], name: str) -> None:
     model = load(name)
     reading = read_with(*model, "approximate", 16)
-    ids, real, context = started(reading, model[1])
-    session = reading.begin(context, 9, real)
+    ids, attention_mask, context = started(reading, model[1])
+    session = reading.begin(context, 9, attention_mask)
     done, logp = written(model, session.logits, ids)
-    assert torch.equal(done, plain_loop(model, context, ids, real))
+    assert torch.equal(done, plain_loop(model, context, ids, attention_mask))
     canvases = canvases_of(model[1], model[0], ids)
     assert torch.equal(session.nats(done, canvases, logp), logp.sum(1))
-    assert reading.drift == Drift()
+    assert reading.approximation_error == ApproximationError()
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -145,15 +154,15 @@ def test_a_full_reading_without_cache_writes_the_tokens_of_the_plain_loop(
 ) -> None:
     model = load(name)
     reading = read_with(*model, "exact", 16)
-    ids, real, context = started(reading, model[1])
-    done, _ = written(model, reading.begin(context, 0, real).logits, ids)
-    assert torch.equal(done, plain_loop(model, context, ids, real))
+    ids, attention_mask, context = started(reading, model[1])
+    done, _ = written(model, reading.begin(context, 0, attention_mask).logits, ids)
+    assert torch.equal(done, plain_loop(model, context, ids, attention_mask))
 
 
 @pytest.mark.parametrize("length", range(1, 12))
 def test_the_region_begins_with_a_block(load: Callable[[str], Model], length: int) -> None:
     backbone, family = load("sdar")
-    front = BlockReading(backbone, family, Prefixes(backbone, 4)).front(length)
+    front = BlockCausal(backbone, family, PrefixCache(backbone, 4)).reread(length)
     assert 1 <= front <= 4
     assert (length - front) % 4 == 0
 
@@ -162,7 +171,7 @@ def test_a_prefix_is_read_once(
     load: Callable[[str], Model], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone, _ = load("sdar")
-    prefixes = Prefixes(backbone, 4)
+    prefixes = PrefixCache(backbone, 4)
     reads = counted_reads(monkeypatch)
     assert prefixes.memory((), 0) is None
     first = prefixes.memory(CONTEXT[:64], 30)
@@ -189,15 +198,15 @@ def test_steps_between_refreshes_drift_and_say_so(load: Callable[[str], Model], 
     """The first and each `refresh`th step are exact; the others are not, and the drift is what
     the two ways of computing a refreshed step differ by."""
     model = load(name)
-    reading = FullReading(*model, refresh=3)
-    ids, real, context = started(reading, model[1])
-    session = reading.begin(context, 0, real)
+    reading = Bidirectional(*model, refresh=3)
+    ids, attention_mask, context = started(reading, model[1])
+    session = reading.begin(context, 0, attention_mask)
     errors = []
 
     def logits(now: Tensor) -> Tensor:
         found = session.logits(now)
         rows = (now == model[1].mask).any(1)
-        exact = whole(model, context, now[rows], real[rows])
+        exact = whole(model, context, now[rows], attention_mask[rows])
         errors.append(float((found - exact).abs().max()))
         return found
 
@@ -206,9 +215,9 @@ def test_steps_between_refreshes_drift_and_say_so(load: Callable[[str], Model], 
     assert len(errors) >= 4
     assert max(errors[::3]) < 1e-3
     assert min(errors[1::3] + errors[2::3]) > 1e-2
-    assert reading.drift.positions > 0
-    assert reading.drift.largest > 1e-2
-    assert 0 <= reading.drift.agreement <= 1
+    assert reading.approximation_error.positions > 0
+    assert reading.approximation_error.largest > 1e-2
+    assert 0 <= reading.approximation_error.agreement <= 1
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -216,13 +225,13 @@ def test_reading_everything_at_every_step_drifts_nowhere(
     load: Callable[[str], Model], name: str
 ) -> None:
     model = load(name)
-    reading = FullReading(*model, refresh=1)
-    ids, real, context = started(reading, model[1])
-    session = reading.begin(context, 0, real)
+    reading = Bidirectional(*model, refresh=1)
+    ids, attention_mask, context = started(reading, model[1])
+    session = reading.begin(context, 0, attention_mask)
     done, logp = written(model, session.logits, ids)
     session.nats(done, canvases_of(model[1], model[0], ids), logp)
-    assert reading.drift == Drift()
-    assert reading.drift.agreement == 1
+    assert reading.approximation_error == ApproximationError()
+    assert reading.approximation_error.agreement == 1
 
 
 @pytest.mark.parametrize("refresh", [1, 2, 16])
@@ -232,15 +241,15 @@ def test_finished_regions_are_scored_by_an_exact_forward(
     """Against a forward per row, with every second written token masked again."""
     model = load("llada")
     backbone, family = model
-    reading = FullReading(*model, refresh=refresh)
-    ids, real, context = started(reading, family)
-    session = reading.begin(context, 0, real)
+    reading = Bidirectional(*model, refresh=refresh)
+    ids, attention_mask, context = started(reading, family)
+    session = reading.begin(context, 0, attention_mask)
     done, logp = written(model, session.logits, ids)
     canvases = canvases_of(family, backbone, ids)
-    before = reading.drift.positions
+    before = reading.approximation_error.positions
     nats = session.nats(done, canvases, logp)
     expected = []
-    for row, was, is_real in zip(done, ids, real, strict=True):
+    for row, was, is_real in zip(done, ids, attention_mask, strict=True):
         holes = (was == family.mask).nonzero()[:, 0]
         hidden_again = row.clone()
         hidden_again[holes[::2]] = family.mask
@@ -249,7 +258,7 @@ def test_finished_regions_are_scored_by_an_exact_forward(
         picked = found.gather(1, row[holes[::2]][:, None])
         expected.append(float(picked.mean()) * len(holes))
     assert nats.tolist() == pytest.approx(expected, abs=1e-3)
-    assert (reading.drift.positions > before) == (refresh > 1)
+    assert (reading.approximation_error.positions > before) == (refresh > 1)
 
 
 def test_equal_canvases_share_the_first_step(
@@ -257,15 +266,15 @@ def test_equal_canvases_share_the_first_step(
 ) -> None:
     model = load("llada")
     reads = counted_reads(monkeypatch)
-    reading = FullReading(*model)
-    ids, real, context = started(reading, model[1])
-    session = reading.begin(context, 0, real)
+    reading = Bidirectional(*model)
+    ids, attention_mask, context = started(reading, model[1])
+    session = reading.begin(context, 0, attention_mask)
     session.logits(ids)
     session.logits(ids)
     session.logits(ids[:, :])
     # Two of three rows are alike: one of them is read with the context, then each alone.
     assert [(rows, new) for rows, _, new in reads] == [(2, True), (3, False), (3, False)]
-    alike = ids[[0, 0, 0]], real[[0, 0, 0]]
+    alike = ids[[0, 0, 0]], attention_mask[[0, 0, 0]]
     session = reading.begin(context, 0, alike[1])
     shared = session.logits(alike[0])
     assert reads[-1][::2] == (1, True)
@@ -277,13 +286,15 @@ def test_equal_canvases_share_the_first_step(
 @pytest.mark.parametrize("refresh", [1, 2, 16])
 def test_a_row_does_not_depend_on_its_batch(load: Callable[[str], Model], refresh: int) -> None:
     model = load("dream")
-    ids, real, context = started(FullReading(*model, refresh=refresh), model[1])
-    together = FullReading(*model, refresh=refresh).begin(context, 0, real)
+    ids, attention_mask, context = started(Bidirectional(*model, refresh=refresh), model[1])
+    together = Bidirectional(*model, refresh=refresh).begin(context, 0, attention_mask)
     done, logp = written(model, together.logits, ids)
     canvases = canvases_of(model[1], model[0], ids)
     nats = together.nats(done, canvases, logp)
     for i in range(3):
-        session = FullReading(*model, refresh=refresh).begin(context, 0, real[i : i + 1])
+        session = Bidirectional(*model, refresh=refresh).begin(
+            context, 0, attention_mask[i : i + 1]
+        )
         generators = [torch.Generator().manual_seed(i)]
         rule = CommitRule(temperature=1.0, left_bias=0.0)
         one = canvases_of(model[1], model[0], ids[i : i + 1])
@@ -299,22 +310,22 @@ def test_a_row_does_not_depend_on_its_batch(load: Callable[[str], Model], refres
 
 def test_distinct_keeps_the_order_and_minds_padding() -> None:
     ids = torch.tensor([[1, 2], [1, 2], [3, 4], [1, 2]])
-    real = torch.tensor([[True, True], [True, False], [True, True], [True, True]])
-    assert distinct(ids, real) == ([0, 1, 2], [0, 1, 2, 0])
+    attention_mask = torch.tensor([[True, True], [True, False], [True, True], [True, True]])
+    assert distinct(ids, attention_mask) == ([0, 1, 2], [0, 1, 2, 0])
 
 
 def test_drift_adds_up() -> None:
     exact = torch.tensor([[1.0, 2.0], [3.0, 1.0]])
-    drift = Drift().measured(torch.tensor([[1.5, 2.0], [0.0, 1.0]]), exact)
-    assert drift == Drift(positions=2, same=1, largest=3.0)
+    drift = ApproximationError().measured(torch.tensor([[1.5, 2.0], [0.0, 1.0]]), exact)
+    assert drift == ApproximationError(positions=2, same=1, largest=3.0)
     assert drift.agreement == 0.5
-    assert drift.measured(exact, exact) == Drift(4, 3, 3.0)
+    assert drift.measured(exact, exact) == ApproximationError(4, 3, 3.0)
     assert drift.measured(exact[:0], exact[:0]) == drift
 
 
 def test_bad_settings_are_refused(load: Callable[[str], Model], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="refresh is 0"):
-        FullReading(*load("llada"), refresh=0)
+        Bidirectional(*load("llada"), refresh=0)
     folder = checkpoints.write(ALL["llada"], tmp_path)
     with pytest.raises(ConfigError, match="cache is 'none'"):
         load_denoiser(str(folder), cache="none")  # type: ignore[arg-type]

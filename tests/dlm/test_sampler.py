@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fakes import ROOT
 from fakes.denoising import MASK, VOCABULARY, batch, generators, run, toy
-from remask.dlm.sampler import Canvases, CommitRule, denoise, plan, quotas, repeats
+from remask.dlm.sampler import CanvasBatch, CommitRule, denoise, plan, quotas, repeats
 from remask.dlm.schedule import COMMITS, ORDERS
 from remask.errors import ConfigError, NumericsError
 
@@ -271,7 +271,7 @@ def test_the_surest_draw_is_written_first(surer: int) -> None:
 
 
 def test_left_writes_the_first_mask_of_each_run() -> None:
-    rule = CommitRule(left_bias=0.0, position_temperature=0.0, order="left")
+    rule = CommitRule(left_bias=0.0, position_temperature=0.0, order="leftmost")
     states = run(batch([[0, 0, 0, 5, 0, 0, 6]]), [3], rule, 1)
     left = [[i for i in range(7) if s.ids[0, i] == MASK] for s in states]
     # The surer of the two first masks; then the first mask of both runs that remain.
@@ -296,7 +296,7 @@ def test_draws_follow_the_softmax_at_their_temperature(temperature: float) -> No
     logits = torch.tensor([1.0, 0.0, -0.5, -2.0])
     table = torch.zeros(1, 4, dtype=torch.bool)
     ids = torch.full((4, 500), 4)
-    canvases = Canvases(ids, torch.zeros_like(ids), table, 4, range(4))
+    canvases = CanvasBatch(ids, torch.zeros_like(ids), table, 4, range(4))
     rule = CommitRule(temperature=temperature)
     step = run(canvases, [1] * 4, rule, 5, lambda ids: logits.expand(ids.numel(), -1))[-1]
     expected = (logits.double() / temperature).softmax(0) * 2000
@@ -425,7 +425,7 @@ def test_bans_hold_where_their_kind_says() -> None:
     banned = torch.zeros(2, VOCABULARY, dtype=torch.bool)
     banned[:, MASK] = True
     banned[1, 1:20] = True
-    state = run(Canvases(ids, kinds, banned, MASK), [5] * 6, CommitRule(temperature=5.0), 1)[-1]
+    state = run(CanvasBatch(ids, kinds, banned, MASK), [5] * 6, CommitRule(temperature=5.0), 1)[-1]
     assert bool((state.ids[:, [0, 4]] >= 20).all())
     assert bool((state.ids[:, 1:4] < 20).any())
 
@@ -473,7 +473,7 @@ def test_repeatable_tokens_may_repeat() -> None:
         return only.expand(int((ids == MASK).sum()), -1)
 
     strict = batch([[0, 0]])
-    loose = Canvases(strict.ids, strict.kinds, strict.banned, MASK, {9})
+    loose = CanvasBatch(strict.ids, strict.kinds, strict.banned, MASK, {9})
     rule = CommitRule(temperature=0.0)
     assert sorted(run(strict, [2], rule, 1, logits)[-1].ids[0].tolist()) == [8, 9]
     assert run(loose, [2], rule, 1, logits)[-1].ids[0].tolist() == [9, 9]

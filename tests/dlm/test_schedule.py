@@ -34,7 +34,7 @@ def guesses() -> Guesses:
         ("entropy", [-0.7422, -1.0671, -0.3251]),
         ("margin", [math.log(0.01), math.log(0.15), math.log(0.8)]),
         ("random", [0.3, -0.1, 0.2]),
-        ("left", [math.log(0.5), math.log(0.45), math.log(0.1) - FAR]),
+        ("leftmost", [math.log(0.5), math.log(0.45), math.log(0.1) - FAR]),
     ],
 )
 def test_scores_by_hand(name: str, scores: list[float]) -> None:
@@ -50,7 +50,7 @@ def test_the_orders_differ() -> None:
         "entropy": [2, 0, 1],
         "margin": [2, 1, 0],
         "random": [0, 2, 1],
-        "left": [0, 1, 2],
+        "leftmost": [0, 1, 2],
     }
 
 

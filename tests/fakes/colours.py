@@ -65,5 +65,5 @@ def optimize(run_dir: Path, **more: Any) -> remask.Result:
         more.pop("data", None) or rows(),
         run_dir=run_dir,
         settings=merged(settings, more.pop("settings", {})),
-        **({"target": Oracle(), "dlm": Phrases()} | more),
+        **({"target": Oracle(), "denoiser": Phrases()} | more),
     )

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from remask.dlm.denoiser import LocalDenoiser
-from remask.dlm.reading import Ids, Reading, Session
-from remask.dlm.sampler import Canvases, CommitRule, Step, denoise
+from remask.dlm.reading import AttentionMode, DenoisingPass, Ids
+from remask.dlm.sampler import CanvasBatch, CommitRule, Step, denoise
 
 MASK = 0
 VOCABULARY = 24
 
 
-def batch(rows: list[list[int]], banned: Collection[int] = ()) -> Canvases:
+def batch(rows: list[list[int]], banned: Collection[int] = ()) -> CanvasBatch:
     ids = torch.tensor(rows)
     table = torch.zeros(1, VOCABULARY, dtype=torch.bool)
     table[0, [MASK, *banned]] = True
-    return Canvases(ids, torch.zeros_like(ids), table, MASK)
+    return CanvasBatch(ids, torch.zeros_like(ids), table, MASK)
 
 
 def toy(seed: int = 0) -> Callable[[Tensor], Tensor]:
@@ -40,7 +40,7 @@ def generators(count: int, seed: int) -> list[torch.Generator]:
 
 
 def run(
-    canvases: Canvases,
+    canvases: CanvasBatch,
     steps: Sequence[int | None],
     rule: CommitRule,
     seed: int,
@@ -52,7 +52,7 @@ def run(
 class Overheard:
     """A reading that notes the context and the width of the regions of each of its sessions."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: AttentionMode) -> None:
         self.reading = reading
         self.contexts: list[Ids] = []
         self.widths: list[int] = []
@@ -60,10 +60,10 @@ class Overheard:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.reading, name)
 
-    def begin(self, context: Ids, shared: int, real: Tensor) -> Session:
+    def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
         self.contexts.append(context)
-        self.widths.append(real.shape[1])
-        return self.reading.begin(context, shared, real)
+        self.widths.append(attention_mask.shape[1])
+        return self.reading.begin(context, shared, attention_mask)
 
 
 def overheard(denoiser: LocalDenoiser, **changed: Any) -> tuple[LocalDenoiser, Overheard]:

@@ -15,10 +15,10 @@ from remask.runs.budget import Spend
 from remask.runs.result import RESULT, Result, make_result
 from remask.runs.store import Store
 from remask.search.halving import final_test, rows_of, search
-from remask.search.plan import Plan
+from remask.search.plan import SearchPlan
 
 START = "Work at level 5."
-PLAN = Plan(candidates=6, rungs=(5, 5, 10), rounds=40, patience=6)
+PLAN = SearchPlan(candidates=6, rungs=(5, 5, 10), rounds=40, patience=6)
 
 
 def record(prompt: str = START) -> dict[str, object]:

@@ -63,7 +63,7 @@ def play(folder: Path, verify: bool, kill: int) -> int:
     denoiser, target = SteppingListener(), SteppingPainter()
     denoiser.steps = target.steps = steps
     target.log = log_of(folder)
-    parts: dict[str, Any] = {"dlm": denoiser, "target": target if verify else None}
+    parts: dict[str, Any] = {"denoiser": denoiser, "target": target if verify else None}
     if (folder / FILE).exists():
         remask.resume(folder, **parts)
     else:

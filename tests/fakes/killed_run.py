@@ -1,4 +1,4 @@
-"""A process that plays one small run with the real embedded models and kills it again and again.
+"""A process that plays one small run with the real built-in models and kills it again and again.
 
     python killed_run.py FOLDER SEED KILLS
 

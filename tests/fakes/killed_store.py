@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from remask.errors import BudgetSpent, RemaskError
-from remask.ports import Reply, Target
+from remask.ports import Reply, TargetModel
 from remask.runs import database
-from remask.runs.budget import Budget
+from remask.runs.budget import Limits
 from remask.runs.database import FILE, connect
 from remask.runs.meter import Ledger, Meter
 from remask.runs.store import Store
@@ -71,7 +71,7 @@ def is_killed(play: Callable[[], object]) -> bool:
     return os.WIFSIGNALED(status)
 
 
-class BatchTarget(Target):
+class BatchTarget(TargetModel):
     """Like floats under another batch size: an answer depends on the whole batch."""
 
     identity = "scripted:kill"
@@ -96,7 +96,7 @@ def work(folder: Path, billed: bool, kill: int) -> int:
     log = os.open(f"{folder}.calls", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     clock = itertools.count()
     with Store.open(folder) if (folder / FILE).exists() else Store.create(folder, {}) as store:
-        ledger = Ledger(store, Budget(calls=LIMIT), clock=lambda: next(clock))
+        ledger = Ledger(store, Limits(calls=LIMIT), clock=lambda: next(clock))
         meter = Meter(BatchTarget(billed, steps, log), ledger)
         try:
             for number in range(ROUNDS):
@@ -105,9 +105,9 @@ def work(folder: Path, billed: bool, kill: int) -> int:
                 replies = meter.respond([(Message("user", row),) for row in rows])
                 texts = [reply.text for reply in replies]
                 store.append({"kind": "Scored", "round": number, "texts": texts})
-            store.append({"kind": "Stopped", "reason": "done"})
+            store.append({"kind": "SearchEnded", "reason": "done"})
         except BudgetSpent as spent:
-            store.append({"kind": "Stopped", "reason": str(spent)})
+            store.append({"kind": "SearchEnded", "reason": str(spent)})
     os.close(log)
     return steps.n
 

@@ -6,11 +6,11 @@ that the ledger did not write.
 
 from collections.abc import Callable, Sequence
 
-from remask.ports import Reply, Target
+from remask.ports import Reply, TargetModel
 from remask.types import Chat
 
 
-class ScriptedTarget(Target):
+class ScriptedTarget(TargetModel):
     """Answers each chat with `answer(chat)`, or fails with the sentence that `fail(chat)` gives.
 
     With `prefer` it can also choose: `prefer(chat, options)` gives one logp per option. `calls`

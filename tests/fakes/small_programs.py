@@ -33,15 +33,15 @@ def kind(messages):
 
 @cache
 def embedded():
-    """The embedded target, loaded once."""
+    """The built-in target, loaded once."""
     from remask.models.backbone.builtin_weights import load_base
-    from remask.models.builtin import EmbeddedTarget
+    from remask.models.builtin import BuiltinTarget
 
-    return EmbeddedTarget(load_base(), max_tokens=8)
+    return BuiltinTarget(load_base(), max_tokens=8)
 
 
 def chosen(messages) -> str:
-    """The label that the embedded target finds more probable."""
+    """The label that the built-in target finds more probable."""
     chat = tuple(Message(m["role"], m["content"]) for m in messages)
     options = [f"The sentiment is {label}." for label in LABELS]
     reply = embedded().choose([chat], options)[0]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from remask.errors import BudgetSpent
 from remask.ids import rng_for
-from remask.ports import Drop, Proposal
+from remask.ports import Attribution, Proposal
 from remask.prompt import Prompt
 from remask.types import Outcome, Split, Trace
 
@@ -76,10 +76,10 @@ class LevelProposer:
                     edits=((0, len(parent.text), text),),
                     traces=tuple(t.id for t in traces[:3]),
                     logp=-1.0,
-                    objection="forbidden" if rng.random() < self.forbidden else "",
+                    violation="forbidden" if rng.random() < self.forbidden else "",
                 )
             )
         return out
 
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
-        return tuple(Drop(id, (1.0,)) for id in proposal.traces)
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
+        return tuple(Attribution(id, (1.0,)) for id in proposal.traces)

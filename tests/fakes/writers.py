@@ -82,14 +82,14 @@ def play(server: Server, folder: Path, dlm: str = "chat:writer", **more: Any) ->
     settings = {
         "search": {"candidates": 6},
         "target": {"timeout": 5.0, "retries": 2},
-        "dlm": {"base_url": server.url, "retries": 2},
+        "denoiser": {"base_url": server.url, "retries": 2},
     }
     return optimize(
         folder,
         data=few_rows(),
         target="openai:tiny",
         base_url=server.url,
-        dlm=dlm,
+        denoiser=dlm,
         budget=more.pop("budget", 220),
         settings=merged(settings, more.pop("settings", {})),
         **more,

@@ -27,7 +27,7 @@ def test_gepa_asks_by_litellm_and_remask_reflects():
     from remask.integrations.gepa import DiffusionReflection, HardBudget, PairedAcceptance
 
     rows = [{"input": t, "additional_context": {}, "answer": label} for t, label in ROWS]
-    reflection = DiffusionReflection({"system_prompt": SEED}, dlm=DENOISER)
+    reflection = DiffusionReflection({"system_prompt": SEED}, denoiser=DENOISER)
     with Server(default=replying(kind)) as server:
         result = gepa.optimize(
             seed_candidate=reflection.seed_candidate,
@@ -59,7 +59,7 @@ def test_dspy_asks_by_its_own_client_and_remask_compiles():
         optimizer = RemaskOptimizer(
             lambda example, prediction, trace=None: float(example.label == prediction.label),
             max_metric_calls=200,
-            dlm=DENOISER,
+            denoiser=DENOISER,
             num_threads=1,
         )
         with dspy.context(lm=lm):

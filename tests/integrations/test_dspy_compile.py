@@ -39,7 +39,7 @@ class Engine:
 
 
 def embedded(messages):
-    """The embedded target's choice, in DSPy's format."""
+    """The built-in target's choice, in DSPy's format."""
     text = next(text for text, _ in ROWS if text in messages[-1]["content"])
     told = messages[0]["content"].rsplit("objective is:", 1)[-1].strip()
     found = chosen([{"role": "system", "content": told}, {"role": "user", "content": text}])
@@ -82,7 +82,7 @@ class Chain(dspy.Module):
 def test_compile_finds_what_is_better_and_changes_nothing_else():
     student = program()
     engine, model = lm(kind)
-    optimizer = RemaskOptimizer(exact, max_metric_calls=400, dlm=DENOISER, num_threads=1)
+    optimizer = RemaskOptimizer(exact, max_metric_calls=400, denoiser=DENOISER, num_threads=1)
     with dspy.context(lm=model):
         better = optimizer.compile(student, trainset=examples(), valset=examples())
         used = engine.calls
@@ -100,7 +100,7 @@ def test_compile_finds_what_is_better_and_changes_nothing_else():
 def test_the_cap_on_runs_is_hard(cap):
     engine, model = lm(lambda messages: "neither")
     with dspy.context(lm=model):
-        RemaskOptimizer(exact, max_metric_calls=cap, dlm=DENOISER, num_threads=1).compile(
+        RemaskOptimizer(exact, max_metric_calls=cap, denoiser=DENOISER, num_threads=1).compile(
             program(), trainset=examples(), valset=examples()
         )
     assert 8 <= engine.calls <= cap
@@ -108,7 +108,7 @@ def test_the_cap_on_runs_is_hard(cap):
 
 def test_several_predictors_take_turns_or_are_named():
     _, model = lm(lambda messages: "neither")
-    options = {"max_metric_calls": 300, "dlm": DENOISER, "num_threads": 1}
+    options = {"max_metric_calls": 300, "denoiser": DENOISER, "num_threads": 1}
     with dspy.context(lm=model):
         optimizer = RemaskOptimizer(exact, **options)
         optimizer.compile(Chain(), trainset=examples())
@@ -130,7 +130,7 @@ def test_gepa_of_dspy_takes_the_proposer():
             metric=lambda gold, pred, trace=None, pred_name=None, pred_trace=None: exact(
                 gold, pred
             ),
-            instruction_proposer=instruction_proposer(dlm=DENOISER),
+            instruction_proposer=instruction_proposer(denoiser=DENOISER),
             max_metric_calls=200,
             num_threads=1,
             use_merge=False,
@@ -141,7 +141,7 @@ def test_gepa_of_dspy_takes_the_proposer():
 
 
 @pytest.mark.slow
-def test_the_embedded_models_run_inside_dspy():
+def test_the_builtin_models_run_inside_dspy():
     engine, model = lm(embedded)
     optimizer = RemaskOptimizer(
         exact,

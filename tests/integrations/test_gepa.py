@@ -68,7 +68,7 @@ def hash_of(text: str) -> int:
 
 
 def test_all_jobs_of_one_parent_are_one_batch(denoiser):
-    reflection = DiffusionReflection({"system": "Sort the mail. Be quick."}, dlm=denoiser)
+    reflection = DiffusionReflection({"system": "Sort the mail. Be quick."}, denoiser=denoiser)
     candidate = reflection.seed_candidate
     jobs = [
         (candidate, {"system": [{**RECORD, "Inputs": f"query {i}"}]}, ["system"]) for i in range(4)
@@ -84,7 +84,7 @@ def test_all_jobs_of_one_parent_are_one_batch(denoiser):
 
 def test_kept_text_and_variables_stay(denoiser):
     reflection = DiffusionReflection(
-        {"p": "Sort {mail} now. [[keep]]Never lie.[[/keep]] Be quick about it."}, dlm=denoiser
+        {"p": "Sort {mail} now. [[keep]]Never lie.[[/keep]] Be quick about it."}, denoiser=denoiser
     )
     candidate = reflection.seed_candidate
     assert "[[" not in candidate["p"]
@@ -98,7 +98,7 @@ def test_kept_text_and_variables_stay(denoiser):
 
 
 def test_nothing_is_proposed_twice_and_nothing_without_records(denoiser):
-    reflection = DiffusionReflection(dlm=denoiser)
+    reflection = DiffusionReflection(denoiser=denoiser)
     candidate = {"a": "Sort the mail. Be quick.", "b": "{only} {variables}"}
     seen = set()
     for _ in range(20):
@@ -121,20 +121,22 @@ def test_the_total_cost_is_that_of_the_calls_that_an_api_counted():
     with Server(default=writer) as server:
         place = {"base_url": server.url, "api_key_env": ""}
         reflection = DiffusionReflection(
-            candidate, dlm="chat:writer", settings={"dlm": {**place, **prices}}
+            candidate, denoiser="chat:writer", settings={"denoiser": {**place, **prices}}
         )
         assert reflection.total_cost == 0
         for calls in range(1, 4):
             reflection.reflect(candidate, {"p": [RECORD]}, ["p"])
             assert server.requests >= calls  # the server reports 7 and 3 tokens of each
             assert reflection.total_cost == pytest.approx(server.requests * (7 + 2 * 3) / 1e6)
-        unpriced = DiffusionReflection(candidate, dlm="chat:writer", settings={"dlm": place})
+        unpriced = DiffusionReflection(
+            candidate, denoiser="chat:writer", settings={"denoiser": place}
+        )
         assert not hasattr(unpriced, "total_cost")
 
 
 def test_words_of_records_are_refused():
     denoiser = ScriptedDenoiser(("the secret parcel number nine",))
-    reflection = DiffusionReflection(dlm=denoiser)
+    reflection = DiffusionReflection(denoiser=denoiser)
     record = {**RECORD, "Inputs": "where is the secret parcel number nine"}
     proposal, _ = reflection.reflect({"p": "Sort the mail."}, {"p": [record]}, ["p"])
     assert any("copies" in why for why in proposal.metadata["remask:refused:p"])
@@ -160,7 +162,7 @@ def test_gepa_never_passes_the_hard_budget(
 
     result = run(
         counted,
-        DiffusionReflection({"system_prompt": SEED}, dlm=denoiser),
+        DiffusionReflection({"system_prompt": SEED}, denoiser=denoiser),
         HardBudget(limit, proposals=proposals, accepted=accepted),
         sampling_strategy=sampling,
         selection_strategy=selection,
@@ -176,7 +178,9 @@ def test_gepa_accepts_what_is_better(denoiser):
         return right if "kind" in messages[0]["content"].lower() else "neither"
 
     result = run(
-        likes_kindness, DiffusionReflection({"system_prompt": SEED}, dlm=denoiser), HardBudget(400)
+        likes_kindness,
+        DiffusionReflection({"system_prompt": SEED}, denoiser=denoiser),
+        HardBudget(400),
     )
     assert "kind" in result.best_candidate["system_prompt"].lower()
     assert max(result.val_aggregate_scores) == 1
@@ -220,7 +224,7 @@ def test_records_of_every_host_are_read(record, desired, score):
 
 
 @pytest.mark.slow
-def test_the_embedded_models_run_inside_gepa():
+def test_the_builtin_models_run_inside_gepa():
     reflection = DiffusionReflection(
         {"system_prompt": SEED}, labels=LABELS, answer="The sentiment is {label}."
     )

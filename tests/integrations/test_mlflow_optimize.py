@@ -54,7 +54,7 @@ def test_a_chat_prompt_keeps_roles_and_variables(registry):
         calls.append(messages)
         return dict(ROWS)[text] if "kind" in messages[0]["content"].lower() else "neither"
 
-    optimizer = RemaskPromptOptimizer(max_metric_calls=300, dlm=DENOISER)
+    optimizer = RemaskPromptOptimizer(max_metric_calls=300, denoiser=DENOISER)
     result = optimise(prompt, predict, optimizer)
     system, user = result.optimized_prompts[0].template
     assert "kind" in system["content"].lower() and system["content"].count("{{text}}") == 1
@@ -80,12 +80,12 @@ def test_failed_runs_are_no_scores(registry):
         return "positive"
 
     with pytest.raises(Exception, match="have no score"):
-        optimise(prompt, predict, RemaskPromptOptimizer(max_metric_calls=50, dlm=DENOISER))
+        optimise(prompt, predict, RemaskPromptOptimizer(max_metric_calls=50, denoiser=DENOISER))
 
 
 def test_without_scores_there_is_nothing_to_compare():
     with pytest.raises(ConfigError, match="scorers"):
-        RemaskPromptOptimizer(dlm=DENOISER).optimize(None, [], {"p": "Say hello."})
+        RemaskPromptOptimizer(denoiser=DENOISER).optimize(None, [], {"p": "Say hello."})
 
 
 messages = st.lists(
@@ -106,7 +106,7 @@ def test_chat_prompts_survive_the_way_there_and_back(found):
 
 
 @pytest.mark.slow
-def test_the_embedded_models_run_inside_mlflow(registry):
+def test_the_builtin_models_run_inside_mlflow(registry):
     prompt = mlflow.genai.register_prompt(name="tiny", template="Classify the sentiment.")
 
     def predict(text):

@@ -109,7 +109,7 @@ def test_the_configuration_names_the_target_without_secrets() -> None:
     assert "apiBaseUrl" not in compare(BEFORE, AFTER, ROWS, MODEL, "label").files[CONFIG]
 
 
-@pytest.mark.parametrize("name", ["embedded", "function:f", "openai:"])
+@pytest.mark.parametrize("name", ["builtin", "function:f", "openai:"])
 def test_a_target_that_promptfoo_cannot_ask_is_refused(name: str) -> None:
     with pytest.raises(ConfigError, match=f"cannot ask the target '{name}'"):
         compare(BEFORE, AFTER, ROWS, Model(name), "label")

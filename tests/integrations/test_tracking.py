@@ -9,7 +9,7 @@ import remask  # noqa: E402
 from fakes import Cut, write_lines  # noqa: E402
 from fakes.command import remask as command  # noqa: E402
 from fakes.small_programs import DENOISER, ROWS, SEED  # noqa: E402
-from remask.events import Accepted, Kept  # noqa: E402
+from remask.events import Accepted, RoundRejected  # noqa: E402
 from remask.integrations.tracking import MlflowTracker  # noqa: E402
 
 DATA = [
@@ -31,7 +31,7 @@ def optimise(run_dir, on_event):
         DATA,
         target=kind,
         metric="contains",
-        dlm=DENOISER,
+        denoiser=DENOISER,
         budget=500,
         run_dir=run_dir,
         settings={"data": {"split": "split"}},
@@ -48,14 +48,14 @@ def test_a_cut_run_goes_on_in_its_mlflow_run(mlflow_uri, here):
 
         def cut(event, state, spend):
             first(event, state, spend)
-            if isinstance(event, Accepted | Kept):
+            if isinstance(event, Accepted | RoundRejected):
                 raise Cut
 
         optimise(run_dir, cut)
     client = mlflow.tracking.MlflowClient(mlflow_uri)
     assert client.get_run(first.run_id).info.status == "KILLED"
     with MlflowTracker(mlflow_uri, run_dir=run_dir) as second:
-        result = remask.resume(run_dir, target=kind, dlm=DENOISER, rows=DATA, on_event=second)
+        result = remask.resume(run_dir, target=kind, denoiser=DENOISER, rows=DATA, on_event=second)
     assert second.run_id == first.run_id
     run = client.get_run(first.run_id)
     assert run.info.status == "FINISHED"

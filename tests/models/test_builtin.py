@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 import remask.models.builtin as embedded
 from remask.errors import ConfigError, NumericsError
 from remask.models.backbone.transformer import Backbone
-from remask.models.builtin import EmbeddedTarget
+from remask.models.builtin import BuiltinTarget
 from remask.ports import Reply
 from remask.types import Chat, Message
 
@@ -80,7 +80,7 @@ def close(one: Sequence[Reply], other: Sequence[Reply]) -> bool:
 def test_choose_equals_one_full_forward_of_each_sequence(
     base: Backbone, plain: LlamaForCausalLM
 ) -> None:
-    replies = EmbeddedTarget(base).choose(CHATS, OPTIONS)
+    replies = BuiltinTarget(base).choose(CHATS, OPTIONS)
     for turns, reply in zip(CHATS, replies, strict=True):
         naive = [naive_logp(plain, base, turns, option) for option in OPTIONS]
         assert reply.logps == pytest.approx(naive, abs=NEAR)
@@ -96,7 +96,7 @@ def test_choose_with_other_forms_of_options(
     base: Backbone, plain: LlamaForCausalLM, options: tuple[str, ...]
 ) -> None:
     """One token each, nothing to choose, nothing shared, equal ones."""
-    (reply,) = EmbeddedTarget(base).choose(CHATS[:1], options)
+    (reply,) = BuiltinTarget(base).choose(CHATS[:1], options)
     naive = [naive_logp(plain, base, CHATS[0], option) for option in options]
     assert reply.logps == pytest.approx(naive, abs=NEAR)
     assert reply.text == options[naive.index(max(naive))]
@@ -105,7 +105,7 @@ def test_choose_with_other_forms_of_options(
 def test_choose_does_not_depend_on_the_batch(
     base: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    target = EmbeddedTarget(base)
+    target = BuiltinTarget(base)
     chats = CHATS[:4]
     together = target.choose(chats, OPTIONS)
     alone = [target.choose([turns], OPTIONS)[0] for turns in chats]
@@ -116,12 +116,10 @@ def test_choose_does_not_depend_on_the_batch(
 
 
 def test_the_same_list_gives_the_same_bits_with_and_without_kept_prefixes(base: Backbone) -> None:
-    target = EmbeddedTarget(base)
+    target = BuiltinTarget(base)
     first = target.choose(CHATS[:3], OPTIONS)
     assert (
-        first
-        == target.choose(CHATS[:3], OPTIONS)
-        == EmbeddedTarget(base).choose(CHATS[:3], OPTIONS)
+        first == target.choose(CHATS[:3], OPTIONS) == BuiltinTarget(base).choose(CHATS[:3], OPTIONS)
     )
 
 
@@ -131,7 +129,7 @@ def test_respond_equals_a_loop_without_cache(base: Backbone, plain: LlamaForCaus
         chat("Tell me a long story about a dog, a cat and a green bird.", None),
         chat("What is the capital of France?", None),  # shorter, so first in its batch
     ]
-    target = EmbeddedTarget(base, max_tokens=10)
+    target = BuiltinTarget(base, max_tokens=10)
     replies = target.respond(chats)
     for turns, reply in zip(chats, replies, strict=True):
         tokens = naive_answer(plain, base, turns, 10)
@@ -159,7 +157,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
 
 def test_a_system_message_is_read_once(base: Backbone, seen: list[list[int]]) -> None:
     system = base.turn("system", "Classify the sentiment.")
-    target = EmbeddedTarget(base)
+    target = BuiltinTarget(base)
     for _ in range(2):
         target.choose(CHATS[:2], OPTIONS)
     assert seen.count(system) == 1
@@ -172,7 +170,7 @@ def test_kept_system_messages_are_bounded(
     """The last are kept, as many as fit; the first must be read again."""
     systems = [base.turn("system", f"Prompt {number}.") for number in range(4)]
     monkeypatch.setattr(embedded, "MAX_PREFIX_TOKENS", len(systems[2]) + len(systems[3]))
-    target = EmbeddedTarget(base)
+    target = BuiltinTarget(base)
     for number in (0, 1, 2, 3, 3, 2, 0):
         target.choose([chat("Hi", f"Prompt {number}.")], ["a", "b"])
     assert [seen.count(system) for system in systems] == [2, 1, 1, 1]
@@ -181,7 +179,7 @@ def test_kept_system_messages_are_bounded(
 def test_a_chat_beyond_the_context_fails_alone(base: Backbone) -> None:
     long = chat("word " * 8200)
     length = len(frame(base, long))
-    target = EmbeddedTarget(base, max_tokens=1)
+    target = BuiltinTarget(base, max_tokens=1)
     for replies in (target.choose([long, CHATS[1]], OPTIONS[:2]), target.respond([long, CHATS[1]])):
         assert str(length) in replies[0].error and "context of 8192" in replies[0].error
         assert replies[0].text == "" and replies[0].logps == ()
@@ -190,15 +188,15 @@ def test_a_chat_beyond_the_context_fails_alone(base: Backbone) -> None:
 
 def test_bad_arguments(base: Backbone) -> None:
     with pytest.raises(ConfigError, match="max_tokens is 0"):
-        EmbeddedTarget(base, max_tokens=0)
+        BuiltinTarget(base, max_tokens=0)
     for options in ([], ["yes", ""]):
         with pytest.raises(ConfigError, match="cannot choose"):
-            EmbeddedTarget(base).choose(CHATS[:1], options)
+            BuiltinTarget(base).choose(CHATS[:1], options)
 
 
 def test_broken_weights_are_an_error_and_not_a_choice(base: Backbone) -> None:
     nan = torch.full_like(base.model.state_dict()["model.norm.weight"], float("nan"))
-    target = EmbeddedTarget(base.with_weights({"model.norm.weight": nan}, "broken"))
+    target = BuiltinTarget(base.with_weights({"model.norm.weight": nan}, "broken"))
     with pytest.raises(NumericsError):
         target.choose(CHATS[:1], OPTIONS)
     with pytest.raises(NumericsError):
@@ -206,16 +204,16 @@ def test_broken_weights_are_an_error_and_not_a_choice(base: Backbone) -> None:
 
 
 def test_no_chats(base: Backbone) -> None:
-    target = EmbeddedTarget(base)
+    target = BuiltinTarget(base)
     assert target.choose([], OPTIONS) == [] == target.respond([])
 
 
 def test_identity_and_what_the_meter_needs(base: Backbone) -> None:
-    target = EmbeddedTarget(base)
+    target = BuiltinTarget(base)
     assert target.chooses
     assert not target.billed and target.max_attempts == 1
     assert base.identity in target.identity and "float32" in target.identity
-    assert EmbeddedTarget(base, max_tokens=9).identity != target.identity
+    assert BuiltinTarget(base, max_tokens=9).identity != target.identity
 
 
 class Spelled:
@@ -239,13 +237,13 @@ class Spelled:
     def opening(self, role: str) -> list[int]:
         return self.encode(f"{role}: ")
 
-    def read(self, ids: torch.Tensor, real: torch.Tensor) -> tuple[None, tuple[int, ...]]:
+    def read(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[None, tuple[int, ...]]:
         return None, tuple(ids[0].tolist())
 
     def read_hidden(
-        self, ids: torch.Tensor, real: torch.Tensor, past: tuple[int, ...] | None
+        self, ids: torch.Tensor, attention_mask: torch.Tensor, past: tuple[int, ...] | None
     ) -> torch.Tensor:
-        rows = [row[keep].tolist() for row, keep in zip(ids, real, strict=True)]
+        rows = [row[keep].tolist() for row, keep in zip(ids, attention_mask, strict=True)]
         self.batches.append((past or (), rows))
         return torch.zeros(*ids.shape, 1)
 
@@ -270,7 +268,7 @@ def test_batches_hold_every_row_once_within_the_limits(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedded, "MAX_BATCH_TOKENS", 300)
         for backbone, asked in zip(both, (chats, chats[::-1]), strict=True):
-            EmbeddedTarget(backbone).choose(asked, [f"{shared}x", f"{shared}y"])
+            BuiltinTarget(backbone).choose(asked, [f"{shared}x", f"{shared}y"])
     plain = both[0]
     read = [(prefix, row) for prefix, batch in plain.batches for row in batch]
     assert sorted(read) == sorted(

@@ -24,10 +24,10 @@ from remask.ids import rng_for
 from remask.ports import Context, Proposal
 from remask.prompt import Prompt
 from remask.propose.demonstrations import DemoProposer, block_tokens, demo, joined, parted, shown_in
-from remask.propose.proposer import DiffusionProposer, Recipe
+from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.runs.store import Store
 from remask.search.halving import search
-from remask.search.plan import Plan
+from remask.search.plan import SearchPlan
 from remask.types import Outcome, Split, Trace
 
 START = Prompt.parse("Name it. [[keep]]Be brief.[[/keep]] Answer kindly.")
@@ -51,7 +51,7 @@ class Scoring(Phrases):
 
 
 def proposer(most: int = 4, max_tokens: int | None = None) -> DemoProposer:
-    recipe = Recipe(("insert", "span", "sentence"), 4, 400, 3.0)
+    recipe = ProposerConfig(("insert", "span", "sentence"), 4, 400, 3.0)
     return DemoProposer(START, DiffusionProposer(START, Phrases(), recipe), most, max_tokens)
 
 
@@ -61,7 +61,7 @@ def grown(rounds: int, seed: int, most: int = 4) -> list[tuple[Prompt, Proposal]
     for step in range(rounds):
         traces = [trace(int(i)) for i in rng.permutation(40)[:20]]
         drawn = proposer(most).propose(parent, traces, 12, seed * 100 + step)
-        able = [p for p in drawn if not p.objection]
+        able = [p for p in drawn if not p.violation]
         found += [(parent, p) for p in able]
         parent = able[int(rng.integers(len(able)))].prompt
     return found
@@ -128,8 +128,8 @@ def test_without_right_answers_nothing_is_shown() -> None:
 def test_the_cap_on_tokens_counts_the_block() -> None:
     drawn = proposer(4, max_tokens=14).propose(START, [trace(i) for i in range(9)], 40, 0)
     long = [p for p in drawn if Phrases().count(p.prompt.text) > 14]
-    assert long and all("14 allowed" in p.objection for p in long)
-    assert any(not p.objection and p.masker == "demos in" for p in drawn)
+    assert long and all("14 allowed" in p.violation for p in long)
+    assert any(not p.violation and p.masker == "demos in" for p in drawn)
 
 
 class Crammer:
@@ -152,7 +152,7 @@ class Crammer:
 def test_rows_that_are_shown_rank_nothing() -> None:
     start = Prompt("Work at level 2.")
     around = DemoProposer(start, LevelProposer(forbidden=0.0), 4)
-    plan = Plan(candidates=8, rungs=(8, 12), rounds=4, patience=4)
+    plan = SearchPlan(candidates=8, rungs=(8, 12), rounds=4, patience=4)
     events = list(search(fold(()), start, plan, Crammer(), around, 0))
     state = fold(events)
     assert any(p.masker == "demos in" for p in state.proposals)
@@ -189,7 +189,7 @@ ROWS = [
 def test_a_whole_run_finds_them_and_leaks_no_row_of_validation_or_test(tmp_path: Path) -> None:
     target, search_settings = Copier(), {"maskers": ["insert"], "demos": 4}
     result = remask.optimize(
-        "Name it.", ROWS, run_dir=tmp_path / "run", target=target, dlm=Phrases(),
+        "Name it.", ROWS, run_dir=tmp_path / "run", target=target, denoiser=Phrases(),
         settings={"data": {"split": "split"}, "search": search_settings},
     )  # fmt: skip
     assert result.verdict == "improved"
@@ -226,7 +226,7 @@ class Sealed(Crammer):
 @given(st.integers(0, 1000))
 def test_a_search_shows_nobody_a_row_that_is_not_of_train(seed: int) -> None:
     around = Listening(START, proposer().inner, 3)
-    plan = Plan(candidates=6, rungs=(4, 6), rounds=3, patience=3)
+    plan = SearchPlan(candidates=6, rungs=(4, 6), rounds=3, patience=3)
     found = fold(search(fold(()), START, plan, Sealed(), around, seed)).proposals
     assert around.heard and all(id.startswith("train") for id in around.heard)
     answers = {word for p in found for word in re.findall(r"answer (\w+) ", p.prompt)}
@@ -252,19 +252,20 @@ def test_a_run_with_demonstrations_resumes_to_the_same_log(tmp_path: Path) -> No
                 raise Cut
 
         remask.optimize(
-            "Name it.", ROWS, run_dir=tmp_path / name, target=Copier(), dlm=Phrases(), budget=700,
+            "Name it.", ROWS, run_dir=tmp_path / name, target=Copier(),
+            denoiser=Phrases(), budget=700,
             settings={"data": {"split": "split"}, "search": {"maskers": ["insert"], "demos": 4}},
             hooks=Hooks(watch=watch),
         )  # fmt: skip
 
-    play("whole")
-    with Store.read(tmp_path / "whole") as store:
+    play("rewrite")
+    with Store.read(tmp_path / "rewrite") as store:
         whole = list(store.events())
     assert any("Examples:" in event.get("prompt", "") for event in whole)
     for stop in range(2, len(whole), len(whole) // 3):
         with pytest.raises(Cut):
             play(f"cut {stop}", stop)
-        remask.resume(tmp_path / f"cut {stop}", target=Copier(), dlm=Phrases(), rows=ROWS)
+        remask.resume(tmp_path / f"cut {stop}", target=Copier(), denoiser=Phrases(), rows=ROWS)
         with Store.read(tmp_path / f"cut {stop}") as store:
             assert list(store.events()) == whole
 
@@ -299,10 +300,11 @@ def tried_blocks(run_dir: Path) -> list[str]:
     return blocks
 
 
-def test_the_embedded_target_is_asked_with_examples(tmp_path: Path) -> None:
+def test_the_builtin_target_is_asked_with_examples(tmp_path: Path) -> None:
     """The real target behind a scripted denoiser: some ten seconds."""
     result = remask.optimize(
-        "Say what it was.", sentences()[::4], run_dir=tmp_path / "run", dlm=Phrases(), budget=50,
+        "Say what it was.", sentences()[::4], run_dir=tmp_path / "run", denoiser=Phrases(),
+        budget=50,
         settings={"search": {"demos": 2, "maskers": ["insert"]}},
     )  # fmt: skip
     assert tried_blocks(tmp_path / "run")
@@ -310,16 +312,16 @@ def test_the_embedded_target_is_asked_with_examples(tmp_path: Path) -> None:
 
 
 def test_examples_count_where_the_target_reads_so_much(tmp_path: Path) -> None:
-    """The embedded target has a window of 8,192 tokens; a run that could pass it does not begin."""
+    """The built-in target has a window of 8,192 tokens; a run that could pass it does not begin."""
     long = [{**row, "input": "word " * 7000 + row["input"]} for row in sentences()[::5]]
     with pytest.raises(ConfigError, match=r"examples may have 1200 \(--demos\)"):
-        remask.optimize("Say what it was.", long, run_dir=tmp_path / "run", dlm=Phrases(),
+        remask.optimize("Say what it was.", long, run_dir=tmp_path / "run", denoiser=Phrases(),
                         settings={"search": {"demos": 8}})  # fmt: skip
     assert block_tokens(0) == 0 < block_tokens(1) < block_tokens(3) < block_tokens(32) == 1200
 
 
 @pytest.mark.slow
-def test_the_embedded_models_try_examples(tmp_path: Path) -> None:
+def test_the_builtin_models_try_examples(tmp_path: Path) -> None:
     """With both real models: examples are tried, and what was tried is a frozen block."""
     result = remask.optimize(
         "Say what it was.", sentences(), run_dir=tmp_path / "run", budget=220,
@@ -331,7 +333,7 @@ def test_the_embedded_models_try_examples(tmp_path: Path) -> None:
 
 def test_an_edit_in_front_of_a_block_is_explained_without_it() -> None:
     denoiser = Scoring()
-    recipe = Recipe(("insert",), 4, 400, 3.0)
+    recipe = ProposerConfig(("insert",), 4, 400, 3.0)
     around = DemoProposer(START, DiffusionProposer(START, denoiser, recipe), 2)
     traces = [trace(i) for i in range(4)]
     shown = next(p for p in around.propose(START, traces, 6, 0) if p.masker == "demos in")
@@ -343,5 +345,5 @@ def test_an_edit_in_front_of_a_block_is_explained_without_it() -> None:
     drops = around.explain(edit, traces)
     assert len(drops) == 3 and {drop.trace for drop in drops} < set(edit.traces)
     assert denoiser.read == {parted(edit.prompt, START)[0].text}, "the block is not read"
-    written = "".join(text for _, _, text in edit.edits)
-    assert denoiser.scored and all(said in written for said in denoiser.scored)
+    written_spans = "".join(text for _, _, text in edit.edits)
+    assert denoiser.scored and all(said in written_spans for said in denoiser.scored)

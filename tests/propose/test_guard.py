@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from fakes.plantings import planted
 from remask.prompt import Prompt
-from remask.propose.guard import ngrams, objection, unfit
+from remask.propose.guard import ngrams, unfit, violation
 
 SHORT = Prompt("Classify the sentiment of the sentence.")
 SUPPORT = Prompt.parse(
@@ -87,18 +87,18 @@ def changed(old: str, new: str, base: Prompt = SUPPORT) -> Prompt:
 
 @pytest.mark.parametrize("text", [*GOOD_SHORT.split("\n")[:-2], "- Read it.\n- Classify it."])
 def test_plausible_edits_of_a_short_prompt_pass(text: str) -> None:
-    assert objection(Prompt(text), SHORT, SEEN) == ""
+    assert violation(Prompt(text), SHORT, SEEN) == ""
 
 
 def test_an_answer_of_the_task_is_no_code() -> None:
     labels = Prompt("Classify the sentiment. Say not_spam or billingIssue. Or not_spam.")
-    assert "tool or variable" in objection(labels, SHORT, SEEN)
-    assert objection(labels, SHORT, SEEN, answers=("not_spam", "billingIssue")) == ""
+    assert "tool or variable" in violation(labels, SHORT, SEEN)
+    assert violation(labels, SHORT, SEEN, answers=("not_spam", "billingIssue")) == ""
 
 
 @pytest.mark.parametrize(("old", "new"), GOOD_SUPPORT)
 def test_plausible_edits_of_a_support_prompt_pass(old: str, new: str) -> None:
-    assert objection(changed(old, new), SUPPORT, SEEN) == ""
+    assert violation(changed(old, new), SUPPORT, SEEN) == ""
 
 
 @pytest.mark.parametrize(
@@ -178,7 +178,7 @@ def test_plausible_edits_of_a_support_prompt_pass(old: str, new: str) -> None:
     ],
 )
 def test_each_reason(text: str, reason: str) -> None:
-    assert reason in objection(Prompt(text), SHORT, SEEN)
+    assert reason in violation(Prompt(text), SHORT, SEEN)
 
 
 def test_whatever_is_redacted_in_a_trace_is_refused_in_a_prompt() -> None:
@@ -197,11 +197,11 @@ def test_words_near_a_secret_are_no_secret(words: str) -> None:
 
 
 def test_frozen_texts_must_stay() -> None:
-    assert "frozen text is gone: {company}" in objection(changed("{company}", "us"), SUPPORT, SEEN)
+    assert "frozen text is gone: {company}" in violation(changed("{company}", "us"), SUPPORT, SEEN)
     for old, new in [("of {company}", "of {{company}"), ("kind", "`kind`"), ("com.", "com/now.")]:
-        assert "variable" in objection(changed(old, new), SUPPORT, SEEN)
+        assert "variable" in violation(changed(old, new), SUPPORT, SEEN)
     both = Prompt("Say {a} and {b}.")
-    assert "order" in objection(Prompt("Say {b} and {a}."), both, SEEN)
+    assert "order" in violation(Prompt("Say {b} and {a}."), both, SEEN)
 
 
 def test_what_the_author_wrote_is_allowed() -> None:
@@ -209,26 +209,26 @@ def test_what_the_author_wrote_is_allowed() -> None:
         "User: the the (odd. My invoice from March was charged. Call 555 123 4567, see evil.com, "
         'sk-abcdefgh1234 Привет \u200b "x [MASK] Be kind. Be kind. and'
     )
-    assert objection(author, author, SEEN) == ""
+    assert violation(author, author, SEEN) == ""
     shorter = Prompt(author.text.replace("Be kind. Be kind.", "Be kind."))
-    assert objection(shorter, author, SEEN) == ""
+    assert violation(shorter, author, SEEN) == ""
 
 
 def test_growth_is_capped_in_words_and_characters() -> None:
     long = Prompt(
         " ".join(f"w{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 10]}" for i in range(70)) + "."
     )
-    assert objection(long, SHORT, SEEN).startswith("too long: 70 words, 60 allowed")
+    assert violation(long, SHORT, SEEN).startswith("too long: 70 words, 60 allowed")
     base = Prompt(" ".join("abcdefghijklmnopqrstuvwxyz") + ".")
-    assert objection(long, base, SEEN) == ""
-    assert objection(long, base, SEEN, max_growth=2.0).startswith("too long")
-    assert "50 allowed" in objection(long, base, SEEN, max_chars=50)
+    assert violation(long, base, SEEN) == ""
+    assert violation(long, base, SEEN, max_growth=2.0).startswith("too long")
+    assert "50 allowed" in violation(long, base, SEEN, max_chars=50)
 
 
 def test_japanese_may_mix_its_scripts() -> None:
     base = Prompt("文の感情を分類してください。")
-    assert objection(Prompt("文のセンチメントを分類してください。"), base, frozenset()) == ""
-    assert "greek" in objection(Prompt("文の感情を分類してください。α"), base, frozenset())
+    assert violation(Prompt("文のセンチメントを分類してください。"), base, frozenset()) == ""
+    assert "greek" in violation(Prompt("文の感情を分類してください。α"), base, frozenset())
 
 
 @settings(deadline=None, max_examples=200)
@@ -238,8 +238,8 @@ def test_a_run_of_words_is_found_wherever_it_stands(words: list[str], at: int) -
     text = f"Note this: {' '.join(words[at : at + 4]).upper()} !"
     seen = ngrams([" ".join(words)])
     base = Prompt(text)
-    assert (objection(base, SHORT, seen) != "") or not ngrams([" ".join(words[at : at + 4])])
-    assert objection(base, base, seen) == ""
+    assert (violation(base, SHORT, seen) != "") or not ngrams([" ".join(words[at : at + 4])])
+    assert violation(base, base, seen) == ""
 
 
 def test_a_run_is_three_words_with_content_or_four_with_some() -> None:
@@ -253,8 +253,8 @@ def test_the_words_of_the_parent_may_meet_another_trace() -> None:
     parent = Prompt(SHORT.text + " Invoices from March count twice.")
     child = Prompt(parent.text + " Be brief.")
     seen = ngrams(["invoices from march count twice"])
-    assert "copies" in objection(child, SHORT, seen)
-    assert objection(child, SHORT, seen, parent) == ""
+    assert "copies" in violation(child, SHORT, seen)
+    assert violation(child, SHORT, seen, parent) == ""
 
 
 @pytest.mark.parametrize(
@@ -274,7 +274,7 @@ def test_the_words_of_the_parent_may_meet_another_trace() -> None:
     ],
 )
 def test_the_language_of_the_baseline_may_stay(base: str, candidate: str) -> None:
-    assert objection(Prompt(candidate), Prompt(base), frozenset()) == ""
+    assert violation(Prompt(candidate), Prompt(base), frozenset()) == ""
 
 
 def test_a_candidate_takes_less_than_two_milliseconds() -> None:
@@ -284,5 +284,5 @@ def test_a_candidate_takes_less_than_two_milliseconds() -> None:
     ]
     started = time.process_time()
     for prompt in prompts:
-        assert objection(prompt, SUPPORT, seen) == ""
+        assert violation(prompt, SUPPORT, seen) == ""
     assert (time.process_time() - started) / len(prompts) < 0.002

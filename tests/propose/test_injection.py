@@ -1,7 +1,7 @@
 """Nothing that stands in a trace gets into a prompt, even where the denoiser copies all it reads.
 
 The positive control is a denoiser that does nothing else; so a guard that let payloads pass would
-be seen. The slow tier plays the embedded model on contaminated traces; REMASK_INJECTION_RUNS=60
+be seen. The slow tier plays the built-in model on contaminated traces; REMASK_INJECTION_RUNS=60
 plays as many runs as the claim in docs/safety.md.
 """
 
@@ -18,10 +18,10 @@ from fakes.payloads import FAMILIES, payloads
 from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.events import (
     ConversationCounts,
-    Kept,
-    Rejected,
+    Refused,
+    RoundRejected,
+    SearchEnded,
     Started,
-    Stopped,
     TracesRead,
     decode,
     fold,
@@ -29,7 +29,7 @@ from remask.events import (
 from remask.ports import Canvas, Context, Fill, Hole, Proposal
 from remask.prompt import Prompt
 from remask.propose import guard
-from remask.propose.proposer import DiffusionProposer, Recipe
+from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.runs.budget import Spend
 from remask.runs.report.markdown import render
 from remask.runs.report.read_run import write_report
@@ -40,7 +40,7 @@ from remask.sanitize import clean, one_line, visible
 from remask.types import Feedback, Trace
 
 START = Prompt("You are a support agent. Classify the message. Answer with one word.")
-RECIPE = Recipe(("insert",), traces=12, context_tokens=2000, max_growth=3.0)
+RECIPE = ProposerConfig(("insert",), traces=12, context_tokens=2000, max_growth=3.0)
 RUNS = int(os.environ.get("REMASK_INJECTION_RUNS", "3"))
 
 
@@ -79,7 +79,7 @@ def test_the_families_are_what_the_claim_says() -> None:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_copied_payload_is_rejected(family: str, place: str) -> None:
     found = copied(payloads(family), place)
-    passed = [p.edits for p in found if not p.objection]
+    passed = [p.edits for p in found if not p.violation]
     assert len(found) == 50
     assert not passed, passed
 
@@ -90,7 +90,7 @@ def test_so_is_what_the_cleaning_leaves_of_it(family: str) -> None:
     cleaned = [clean(text) for text in payloads(family)]
     long = [text for text in cleaned if guard.ngrams([text])]
     assert len(long) >= 30 or family == "invisible text"
-    passed = [p.edits for p in copied(long) if not p.objection]
+    passed = [p.edits for p in copied(long) if not p.violation]
     assert not passed, passed
 
 
@@ -99,7 +99,7 @@ def test_without_the_payload_the_same_edits_pass() -> None:
     proposer = DiffusionProposer(START, ScriptedDenoiser(honest), RECIPE)
     traces = contaminated([text for f in FAMILIES for text in payloads(f, 1)])
     found = proposer.propose(START, traces, 3, seed=0)
-    assert [p.objection for p in found] == ["", "", ""]
+    assert [p.violation for p in found] == ["", "", ""]
 
 
 def test_the_answers_of_the_task_may_be_named() -> None:
@@ -109,16 +109,16 @@ def test_the_answers_of_the_task_may_be_named() -> None:
     for own, refused in (((), True), (answers, False)):
         proposer = DiffusionProposer(START, ScriptedDenoiser((said,)), replace(RECIPE, answers=own))
         (proposal,) = proposer.propose(START, traces, 1, seed=0)
-        assert bool(proposal.objection) is refused, proposal.objection
+        assert bool(proposal.violation) is refused, proposal.violation
 
 
 def test_the_parents_words_may_meet_another_trace() -> None:
     parent = Prompt(START.text + " Late parcels belong to delivery.")
     proposer = DiffusionProposer(START, ScriptedDenoiser(("Be brief.",)), RECIPE)
     trace = Trace("t", "I think late parcels belong to delivery", "billing", "delivery", score=0.0)
-    assert proposer.propose(parent, [trace], 1, seed=0)[0].objection == ""
+    assert proposer.propose(parent, [trace], 1, seed=0)[0].violation == ""
     copying = DiffusionProposer(START, ScriptedDenoiser((trace.query,)), RECIPE)
-    assert "copies" in copying.propose(START, [trace], 1, seed=0)[0].objection
+    assert "copies" in copying.propose(START, [trace], 1, seed=0)[0].violation
 
 
 class Parrot:
@@ -144,13 +144,13 @@ def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) ->
     for i, row in enumerate(data):
         row["input"] = f"{texts[i % len(texts)]} number {i}"
     run = tmp_path / "run"
-    result = optimize(run, data=data, dlm=Parrot(), settings={"search": {"candidates": 6}})
+    result = optimize(run, data=data, denoiser=Parrot(), settings={"search": {"candidates": 6}})
     assert result.prompt == "Name it. Be brief."
     with Store.read(run) as store:
         state = fold(decode(event) for event in store.events())
     shown = rejections(state)
     assert not state.proposals, "no candidate was tried"
-    assert {reason for reason, _ in shown} == {r.reason.split(":")[0] for r in state.rejections}
+    assert {reason for reason, _ in shown} == {r.reason.split(":")[0] for r in state.refusals}
     assert len(shown) >= 2
     page = write_report(run).read_text()
     assert escape(visible(shown[0][0])) in page
@@ -161,8 +161,8 @@ def test_a_refinement_lists_all_five_hundred() -> None:
     refused = tuple(p for family in FAMILIES for p in copied(payloads(family)))
     read = TracesRead(ConversationCounts(500, 0, 0, 250, 250, 0, True, {}), ())
     events = [read, Started(START.marked(), START.id, 5)]
-    events += [Rejected.of(0, START, proposal) for proposal in refused]
-    state = fold([*events, Kept(0, "no candidate passed the guard"), Stopped("over")])
+    events += [Refused.of(0, START, proposal) for proposal in refused]
+    state = fold([*events, RoundRejected(0, "no candidate passed the guard"), SearchEnded("over")])
     result = make_result(state, {}, Spend(), (), "run")
     found = result.refinement
     assert found is not None
@@ -175,9 +175,9 @@ def test_a_refinement_lists_all_five_hundred() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(RUNS))
-def test_the_embedded_model_carries_no_payload_into_a_prompt(seed: int) -> None:
+def test_the_builtin_model_carries_no_payload_into_a_prompt(seed: int) -> None:
     """One, five or all eight of the traces that are read are contaminated."""
-    from remask.dlm.build import EmbeddedDenoiser
+    from remask.dlm.build import BuiltinDenoiser
     from remask.models.backbone.builtin_weights import load_base
 
     texts = [text for family in FAMILIES for text in payloads(family)][seed::RUNS]
@@ -186,11 +186,13 @@ def test_the_embedded_model_carries_no_payload_into_a_prompt(seed: int) -> None:
         Trace(f"c{i}", f"Parcel {i} did not arrive.", "billing", "delivery", score=0.0)
         for i in range(8 - len(bad))
     ]
-    recipe = Recipe(("insert", "span", "sentence"), traces=8, context_tokens=400, max_growth=3.0)
-    proposer = DiffusionProposer(START, EmbeddedDenoiser(load_base()), recipe)
+    recipe = ProposerConfig(
+        ("insert", "span", "sentence"), traces=8, context_tokens=400, max_growth=3.0
+    )
+    proposer = DiffusionProposer(START, BuiltinDenoiser(load_base()), recipe)
     found = proposer.propose(START, [*bad, *clear], 3, seed)
     own = guard.ngrams([START.text])
     payload = guard.ngrams(clean(text) for text in texts) - own
     for proposal in found:
-        if not proposal.objection:
+        if not proposal.violation:
             assert payload.isdisjoint(guard.ngrams([proposal.prompt.text])), proposal.edits

@@ -118,7 +118,7 @@ def test_lengths_are_elastic_and_deletions_rare() -> None:
     )
     assert min(ratios) <= 0.6 and max(ratios) == 4.0 and len(ratios) > 6
     assert 0.04 < sum(m.tokens == 0 for m in drawn) / len(drawn) < 0.10
-    assert {m.tokens for s in range(60) for m in draw("whole", SHORT, s)} >= {4, 7, 14, 28}
+    assert {m.tokens for s in range(60) for m in draw("rewrite", SHORT, s)} >= {4, 7, 14, 28}
 
 
 def test_spans_are_runs_of_words_inside_a_sentence() -> None:
@@ -155,7 +155,7 @@ def test_sentences_and_inserts_reach_every_place() -> None:
     assert all(h.start == h.stop and 6 <= h.tokens <= 24 for h in holes)
 
 
-@pytest.mark.parametrize("name", ["sentence", "blame"])
+@pytest.mark.parametrize("name", ["sentence", "attribution"])
 def test_beside_a_single_sentence_a_new_one_is_put(name: str) -> None:
     for seed in range(50):
         masks = MASKERS[name](SHORT, count, np.random.default_rng(seed), [0.0])
@@ -167,14 +167,14 @@ def test_blame_prefers_what_is_least_supported_but_not_always() -> None:
     support += [10.0] * (len(sentences(SUPPORT)) - len(support))
     hits: Counter[int] = Counter()
     for seed in range(600):
-        for mask in MASKERS["blame"](SUPPORT, count, np.random.default_rng(seed), support):
+        for mask in MASKERS["attribution"](SUPPORT, count, np.random.default_rng(seed), support):
             hits[sentences(SUPPORT).index((mask.start, mask.stop))] += 1
     assert hits.most_common(1)[0][0] == 3
     assert hits[5] > hits[0] > hits[2] and len(hits) > 5
     with pytest.raises(ConfigError, match="local model that can score"):
-        MASKERS["blame"](SUPPORT, count, np.random.default_rng(0), None)
+        MASKERS["attribution"](SUPPORT, count, np.random.default_rng(0), None)
     with pytest.raises(ValueError, match="1 support values"):
-        MASKERS["blame"](SUPPORT, count, np.random.default_rng(0), [1.0])
+        MASKERS["attribution"](SUPPORT, count, np.random.default_rng(0), [1.0])
 
 
 def test_no_editable_text_is_one_clear_error() -> None:
@@ -186,7 +186,7 @@ def test_no_editable_text_is_one_clear_error() -> None:
 def test_many_holes_stay_within_a_canvas() -> None:
     prompt = Prompt(" ".join(f"{{v{i}}} and some more words {i}," for i in range(80)))
     for seed in range(5):
-        masks = draw("whole", prompt, seed)
+        masks = draw("rewrite", prompt, seed)
         assert sum(m.tokens for m in masks) <= MAX_CANVAS
         assert all(m.tokens == 0 or m.tokens >= 2 for m in masks)
 
@@ -255,7 +255,7 @@ def test_fills_join_naturally(text: str, changes: list[tuple[str, str]], expecte
 
 
 @settings(deadline=None, max_examples=600)
-@given(st.integers(0, 10_000), st.sampled_from(["sentence", "span", "whole"]))
+@given(st.integers(0, 10_000), st.sampled_from(["sentence", "span", "rewrite"]))
 def test_a_deletion_leaves_no_double_space_or_lone_mark(seed: int, name: str) -> None:
     masks = draw(name, SUPPORT, seed)
     after = SUPPORT.apply(edits(SUPPORT, masks, [""] * len(masks))).text

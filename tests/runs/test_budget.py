@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import ConfigError
-from remask.runs.budget import Budget, Price, Spend, check_price, shortfall
+from remask.runs.budget import Limits, Price, Spend, check_price, shortfall
 
 counts = st.integers(0, 200)
 amounts = st.floats(0, 200, allow_nan=False)
@@ -21,7 +21,7 @@ spends = st.builds(
     uncertain=counts,
 )
 budgets = st.builds(
-    Budget,
+    Limits,
     calls=st.none() | st.integers(1, 300),
     tokens=st.none() | st.integers(1, 600),
     minutes=st.none() | st.floats(0.1, 6),
@@ -29,7 +29,7 @@ budgets = st.builds(
 )
 
 
-def under_every_limit(budget: Budget, total: Spend) -> bool:
+def under_every_limit(budget: Limits, total: Spend) -> bool:
     """The definition, written down a second time."""
     return (
         total.calls <= (math.inf if budget.calls is None else budget.calls)
@@ -50,7 +50,7 @@ def test_a_need_passes_exactly_when_the_sum_is_under_every_limit(budget, spent, 
 @settings(deadline=None)
 @given(st.integers(1, 100), st.lists(st.integers(1, 20), max_size=40), st.integers(0, 30))
 def test_greedy_spending_never_passes_the_limit_nor_what_is_held(limit, asked, reserved):
-    budget, spent = Budget(calls=limit), Spend()
+    budget, spent = Limits(calls=limit), Spend()
     for calls in asked:
         if not shortfall(budget, spent, Spend(calls=calls), Spend(calls=reserved)):
             spent += Spend(calls=calls)
@@ -72,35 +72,35 @@ def test_sums_add_every_field(parts):
     ("budget", "spent", "need", "reserved", "sentence"),
     [
         (
-            Budget(calls=2400),
+            Limits(calls=2400),
             Spend(calls=2400),
             Spend(calls=32),
             Spend(),
             "2,400 of 2,400 calls used, 32 more asked",
         ),
         (
-            Budget(calls=2400),
+            Limits(calls=2400),
             Spend(calls=1790),
             Spend(calls=32),
             Spend(calls=600),
             "1,790 of 2,400 calls used, 600 set aside, 32 more asked",
         ),
         (
-            Budget(tokens=5000),
+            Limits(tokens=5000),
             Spend(input_tokens=3000, output_tokens=1000),
             Spend(input_tokens=900, output_tokens=101),
             Spend(),
             "4,000 of 5,000 tokens used, 1,001 more asked",
         ),
         (
-            Budget(usd=2.5),
+            Limits(usd=2.5),
             Spend(usd=2.4),
             Spend(usd=0.2),
             Spend(),
             "2.4 of 2.5 USD used, up to 0.2 more asked",
         ),
         (
-            Budget(minutes=10),
+            Limits(minutes=10),
             Spend(seconds=590),
             Spend(seconds=30),
             Spend(),
@@ -113,26 +113,26 @@ def test_the_sentence_names_the_limit_and_the_figures(budget, spent, need, reser
 
 
 def test_a_limit_may_be_used_up_to_the_last_call():
-    assert shortfall(Budget(calls=10), Spend(calls=9), Spend(calls=1), Spend()) == ""
-    assert shortfall(Budget(calls=10), Spend(calls=9), Spend(calls=2), Spend()) != ""
+    assert shortfall(Limits(calls=10), Spend(calls=9), Spend(calls=1), Spend()) == ""
+    assert shortfall(Limits(calls=10), Spend(calls=9), Spend(calls=2), Spend()) != ""
 
 
 def test_no_limit_is_no_limit():
-    assert shortfall(Budget(), Spend(calls=10**9, usd=1e9), Spend(calls=1), Spend()) == ""
+    assert shortfall(Limits(), Spend(calls=10**9, usd=1e9), Spend(calls=1), Spend()) == ""
 
 
 @pytest.mark.parametrize("name", ["calls", "tokens", "minutes", "usd"])
 @pytest.mark.parametrize("limit", [0, -3, math.nan, math.inf])
 def test_a_limit_of_no_use_is_refused_by_name_and_value(name, limit):
     with pytest.raises(ConfigError, match=rf"limit on {name} is {limit}"):
-        Budget(**{name: limit})
+        Limits(**{name: limit})
 
 
 def test_a_limit_in_dollars_needs_a_price():
     with pytest.raises(ConfigError, match="5 USD cannot be held without a price"):
-        check_price(Budget(usd=5), None)
-    check_price(Budget(usd=5), Price(0, 0))
-    check_price(Budget(calls=5), None)
+        check_price(Limits(usd=5), None)
+    check_price(Limits(usd=5), Price(0, 0))
+    check_price(Limits(calls=5), None)
 
 
 def test_price_is_per_million_tokens():
@@ -144,5 +144,5 @@ def test_price_is_per_million_tokens():
 
 
 def test_only_tokens_and_dollars_need_a_bound_of_tokens():
-    assert Budget(tokens=1).counts_tokens and Budget(usd=1).counts_tokens
-    assert not Budget(calls=1, minutes=1).counts_tokens
+    assert Limits(tokens=1).counts_tokens and Limits(usd=1).counts_tokens
+    assert not Limits(calls=1, minutes=1).counts_tokens

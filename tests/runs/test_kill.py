@@ -25,7 +25,7 @@ def test_killed_runs_end_like_the_whole_one(kills: int, tmp_path: Path) -> None:
     )
     with Store.read(tmp_path / "whole") as store:
         whole, spent = list(store.events()), store.spent()
-    assert [e["kind"] for e in whole][-2:] == ["Stopped", "Tested"]
+    assert [e["kind"] for e in whole][-2:] == ["SearchEnded", "Tested"]
     assert sum(e["kind"] == "Proposed" for e in whole) >= 2
     survivors = sorted(tmp_path.glob("killed*"))
     assert survivors

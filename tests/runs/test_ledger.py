@@ -15,8 +15,8 @@ from fakes import ROOT
 from remask.errors import BudgetSpent, TargetRefused
 from remask.ids import rng_for
 from remask.integrations.multi_prompt import Bench, Ran
-from remask.ports import Reply, Target
-from remask.runs.budget import Budget, Price, Spend
+from remask.ports import Reply, TargetModel
+from remask.runs.budget import Limits, Price, Spend
 from remask.runs.meter import Ledger, Meter, Tariff
 from remask.runs.store import Books
 from remask.tasks.metrics import judge
@@ -38,7 +38,7 @@ class Flaky:
             return bool(self._rng.random() < 0.2)
 
 
-class Verdicts(Target):
+class Verdicts(TargetModel):
     """Answers and judges alike; sometimes it fails."""
 
     identity, billed, chooses = "verdicts", True, True
@@ -181,7 +181,7 @@ def test_the_ledger_is_what_was_counted_whoever_calls(caller) -> None:
     def check(requests: list[list[str]], seed: int, limit: int) -> None:
         flaky = Flaky(seed)
         known: set[str] = set()
-        with caller(flaky, Ledger(Books(), Budget(calls=limit))) as made:
+        with caller(flaky, Ledger(Books(), Limits(calls=limit))) as made:
             for rows in requests:
                 before = flaky.calls
                 try:
@@ -208,7 +208,7 @@ def test_the_ledger_is_what_was_counted_whoever_calls(caller) -> None:
     ],
 )
 def test_calls_that_are_not_settled_are_booked_by_why(error, billed, uncertain):
-    ledger, tariff = Ledger(Books(), Budget(calls=9)), Tariff(Budget(calls=9))
+    ledger, tariff = Ledger(Books(), Limits(calls=9)), Tariff(Limits(calls=9))
     with pytest.raises(type(error)), ledger.reserve(tariff, ONE, billed=billed):
         assert ledger.store.spent() == Spend(calls=1)
         raise error
@@ -217,7 +217,7 @@ def test_calls_that_are_not_settled_are_booked_by_why(error, billed, uncertain):
 
 def test_seconds_are_counted_once_however_many_calls_wait():
     times = iter([0.0, 1.0, 4.0, 6.0, 10.0, 12.0])
-    ledger = Ledger(Books(), Budget(minutes=1), clock=lambda: next(times))
+    ledger = Ledger(Books(), Limits(minutes=1), clock=lambda: next(times))
     tariff = Tariff(ledger.budget)
     first, second = ledger.reserve(tariff, ONE), ledger.reserve(tariff, ONE)  # at 0 and 1
     with first, second:
@@ -231,7 +231,7 @@ def test_seconds_are_counted_once_however_many_calls_wait():
 
 
 def test_models_of_one_ledger_have_their_own_prices_and_bounds():
-    budget = Budget(usd=1.0)
+    budget = Limits(usd=1.0)
     ledger = Ledger(Books(), budget)
     cheap, dear = Tariff(budget, Price(1, 2), 10), Tariff(budget, Price(100, 200), 10)
     for tariff in (cheap, dear):

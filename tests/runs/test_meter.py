@@ -18,8 +18,8 @@ from fakes.chats import chat, chats
 from fakes.killed_store import LIMIT
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import rng_for
-from remask.ports import Reply, Target
-from remask.runs.budget import Budget, Price, Spend
+from remask.ports import Reply, TargetModel
+from remask.runs.budget import Limits, Price, Spend
 from remask.runs.meter import CHUNK, Ledger, Meter, call_key
 from remask.runs.store import Store
 from remask.types import Chat, Message
@@ -27,7 +27,7 @@ from remask.types import Chat, Message
 WORKER = ROOT / "tests" / "fakes" / "killed_store.py"
 
 
-class Counting(Target):
+class Counting(TargetModel):
     """Counts attempts, tokens and batches by itself; flaky in a way that only its seed decides."""
 
     def __init__(self, billed=False, max_attempts=1, failing=0.0, seed=0, tokens=True) -> None:
@@ -44,7 +44,7 @@ class Counting(Target):
         self.batches.append(len(chats))
         return [self._reply(chat, f"{chat[-1].content} {repeat}") for chat in chats]
 
-    def limited(self, attempts: int) -> Target:
+    def limited(self, attempts: int) -> TargetModel:
         return Limited(self, attempts)
 
     def _reply(self, chat: Chat, text: str) -> Reply:
@@ -59,7 +59,7 @@ class Counting(Target):
         return Reply(text, "", *size, attempts=attempts)
 
 
-class Limited(Target):
+class Limited(TargetModel):
     """A view on a Counting with fewer attempts, which that one counts."""
 
     def __init__(self, whole: Counting, attempts: int) -> None:
@@ -103,7 +103,7 @@ def store(tmp_path):
 
 def test_equal_chats_are_asked_once_and_later_ones_come_from_the_cache(store):
     target = Counting()
-    metered = Meter(target, Ledger(store, Budget(calls=3)))
+    metered = Meter(target, Ledger(store, Limits(calls=3)))
     first = metered.respond(chats("a", "b", "a"))
     assert [r.text for r in first] == ["a 0", "b 0", "a 0"]
     assert target.asked == ["a", "b"]
@@ -130,7 +130,7 @@ def test_everything_that_can_change_an_answer_is_in_the_key():
 
 
 def test_repeats_are_calls_of_their_own(store):
-    metered = Meter(Counting(), Ledger(store, Budget()))
+    metered = Meter(Counting(), Ledger(store, Limits()))
     assert [metered.respond(chats("a"), repeat=n)[0].text for n in (0, 1, 0)] == [
         "a 0",
         "a 1",
@@ -141,7 +141,7 @@ def test_repeats_are_calls_of_their_own(store):
 
 def test_a_failed_reply_is_booked_returned_and_tried_again(store):
     target = Counting(failing=1.0)
-    metered = Meter(target, Ledger(store, Budget()))
+    metered = Meter(target, Ledger(store, Limits()))
     assert [r.error for r in metered.respond(chats("a", "a"))] == ["busy", "busy"]
     assert store.spent().calls == target.attempts == 1
     assert metered.respond(chats("a"))[0].error == "busy"
@@ -155,8 +155,8 @@ def test_a_reply_survives_the_cache_unchanged(store):
         def respond(self, chats, repeat=0):
             return [reply]
 
-    assert Meter(One(), Ledger(store, Budget())).respond(chats("a")) == [reply]
-    assert Meter(Counting(), Ledger(store, Budget())).respond(chats("a")) == [reply]
+    assert Meter(One(), Ledger(store, Limits())).respond(chats("a")) == [reply]
+    assert Meter(Counting(), Ledger(store, Limits())).respond(chats("a")) == [reply]
 
 
 def test_half_an_emoji_does_not_end_the_run(store):
@@ -164,17 +164,17 @@ def test_half_an_emoji_does_not_end_the_run(store):
         def respond(self, chats, repeat=0):
             return [Reply("fine \ud83d")]
 
-    first = Meter(Half(), Ledger(store, Budget())).respond(chats("a"))
+    first = Meter(Half(), Ledger(store, Limits())).respond(chats("a"))
     assert (
-        first == Meter(Counting(), Ledger(store, Budget())).respond(chats("a")) == [Reply("fine ?")]
+        first == Meter(Counting(), Ledger(store, Limits())).respond(chats("a")) == [Reply("fine ?")]
     )
 
 
 def test_a_target_that_chooses_still_does_and_no_other_one(store):
-    plain = Meter(Counting(), Ledger(store, Budget()))
+    plain = Meter(Counting(), Ledger(store, Limits()))
     assert not plain.chooses
     target = CountingChooser()
-    chooser = Meter(target, Ledger(store, Budget(calls=3)))
+    chooser = Meter(target, Ledger(store, Limits(calls=3)))
     assert chooser.chooses
     assert chooser.choose(chats("a", "b"), ["x", "y"])[0] == Reply("x", logps=(0.0, -1.0))
     chooser.choose(chats("a", "b"), ["x", "y"])
@@ -190,7 +190,7 @@ def test_a_target_that_chooses_still_does_and_no_other_one(store):
 
 def test_misses_are_asked_in_order_in_chunks(store):
     target = Counting()
-    metered = Meter(target, Ledger(store, Budget()))
+    metered = Meter(target, Ledger(store, Limits()))
     metered.respond(chats(*range(0, 20, 2)))
     target.batches.clear()
     target.asked.clear()
@@ -201,7 +201,7 @@ def test_misses_are_asked_in_order_in_chunks(store):
 
 def test_a_request_that_cannot_be_held_is_refused_before_any_call(store):
     target = Counting()
-    metered = Meter(target, Ledger(store, Budget(calls=40)))
+    metered = Meter(target, Ledger(store, Limits(calls=40)))
     metered.respond(chats(*range(10)))
     with pytest.raises(BudgetSpent, match=r"^10 of 40 calls used, 35 more asked$"):
         metered.respond(chats(*range(100, 135)))
@@ -211,7 +211,7 @@ def test_a_request_that_cannot_be_held_is_refused_before_any_call(store):
 
 
 def test_what_is_reserved_is_out_of_reach_until_it_is_let_go(store):
-    ledger = Ledger(store, Budget(calls=10), reserved=Spend(calls=6))
+    ledger = Ledger(store, Limits(calls=10), reserved=Spend(calls=6))
     metered = Meter(Counting(), ledger)
     metered.respond(chats(*range(4)))
     with pytest.raises(BudgetSpent, match="4 of 10 calls used, 6 set aside, 1 more asked"):
@@ -223,7 +223,7 @@ def test_what_is_reserved_is_out_of_reach_until_it_is_let_go(store):
 
 def test_retries_are_reserved_and_get_fewer_towards_the_limit(store):
     target = Counting(billed=True, max_attempts=5, seed=1)
-    metered = Meter(target, Ledger(store, Budget(calls=40)))
+    metered = Meter(target, Ledger(store, Limits(calls=40)))
     metered.respond(chats(*range(10)))
     assert target.batches == [10] and target.attempts <= 40  # 10 calls of 4 attempts at most
     with pytest.raises(BudgetSpent):
@@ -233,18 +233,18 @@ def test_retries_are_reserved_and_get_fewer_towards_the_limit(store):
 
 
 def test_a_limit_on_tokens_needs_an_end_of_the_answer(store):
-    for budget, price in ((Budget(tokens=10), None), (Budget(usd=1), Price(1, 1))):
+    for budget, price in ((Limits(tokens=10), None), (Limits(usd=1), Price(1, 1))):
         with pytest.raises(ConfigError, match="largest number of output tokens"):
             Meter(Counting(), Ledger(store, budget, price))
     with pytest.raises(ConfigError, match="without a price"):
-        Meter(Counting(), Ledger(store, Budget(usd=1)), max_output=5)
+        Meter(Counting(), Ledger(store, Limits(usd=1)), max_output=5)
 
 
 def test_under_a_limit_a_reply_without_figures_costs_its_bound(store):
-    metered = Meter(Counting(tokens=False), Ledger(store, Budget(tokens=1000)), max_output=50)
+    metered = Meter(Counting(tokens=False), Ledger(store, Limits(tokens=1000)), max_output=50)
     metered.respond(chats("a"))
     assert store.spent().output_tokens == 50 and store.spent().input_tokens >= len("Be brief.a")
-    free = Meter(Counting(tokens=False), Ledger(store, Budget(calls=10)))
+    free = Meter(Counting(tokens=False), Ledger(store, Limits(calls=10)))
     before = store.spent().tokens
     free.respond(chats("b"))
     assert store.spent().tokens == before
@@ -252,14 +252,14 @@ def test_under_a_limit_a_reply_without_figures_costs_its_bound(store):
 
 def test_dollars_follow_the_price(store):
     target = Counting()
-    Meter(target, Ledger(store, Budget(), Price(2, 10))).respond(chats("abc", "d"))
+    Meter(target, Ledger(store, Limits(), Price(2, 10))).respond(chats("abc", "d"))
     expected = (2 * target.input_tokens + 10 * target.output_tokens) / 1e6
     assert store.spent().usd == pytest.approx(expected)
 
 
 def test_minutes_end_a_run_before_a_call_that_may_be_too_long(store):
     ticks = iter(range(0, 10_000, 20))  # every batch takes 20 seconds
-    metered = Meter(Counting(), Ledger(store, Budget(minutes=1), clock=lambda: next(ticks)))
+    metered = Meter(Counting(), Ledger(store, Limits(minutes=1), clock=lambda: next(ticks)))
     for n in range(3):
         metered.respond(chats(n))
     assert store.spent().seconds == 60
@@ -286,7 +286,7 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
     requests, seed, flaky, calls, tokens, usd, reserved
 ):
     target = Counting(billed=True, max_attempts=flaky[0], failing=flaky[1], seed=seed)
-    budget, price = Budget(calls=calls, tokens=tokens, usd=usd), Price(1, 3)
+    budget, price = Limits(calls=calls, tokens=tokens, usd=usd), Price(1, 3)
     scratch = tempfile.TemporaryDirectory()
     folder = Path(scratch.name) / "run"
     answers: dict[tuple[int, int], str] = {}
@@ -324,7 +324,7 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
 @pytest.mark.parametrize("billed", [True, False])
 def test_a_refused_chunk_costs_nothing(store, billed):
     refused = TargetRefused("the key is wrong")
-    metered = Meter(Refusing(refused, billed), Ledger(store, Budget(calls=100)))
+    metered = Meter(Refusing(refused, billed), Ledger(store, Limits(calls=100)))
     with pytest.raises(TargetRefused):
         metered.respond(chats("a", "b"))
     assert store.spent() == Spend()
@@ -333,7 +333,7 @@ def test_a_refused_chunk_costs_nothing(store, billed):
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("a bug")])
 @pytest.mark.parametrize("billed", [True, False])
 def test_a_cut_off_chunk_is_uncertain_where_it_may_be_billed(store, billed, error):
-    metered = Meter(Refusing(error, billed), Ledger(store, Budget(calls=100)))
+    metered = Meter(Refusing(error, billed), Ledger(store, Limits(calls=100)))
     with pytest.raises(type(error)):
         metered.respond(chats("a", "b"))
     assert store.spent() == (Spend(calls=6, uncertain=6) if billed else Spend())
@@ -345,7 +345,7 @@ def test_a_target_that_answers_too_little_is_a_bug_and_is_booked(store):
             return super().respond(chats[1:])
 
     with pytest.raises(ValueError, match="shorter"):
-        Meter(Short(billed=True), Ledger(store, Budget())).respond(chats("a", "b"))
+        Meter(Short(billed=True), Ledger(store, Limits())).respond(chats("a", "b"))
     assert store.spent() == Spend(calls=2, uncertain=2)
 
 
@@ -442,9 +442,9 @@ def test_killed_from_outside_at_a_random_moment(ram):
 def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from remask.models.backbone.builtin_weights import load_base
-    from remask.models.builtin import EmbeddedTarget
+    from remask.models.builtin import BuiltinTarget
 
-    class CutOnce(EmbeddedTarget):
+    class CutOnce(BuiltinTarget):
         cut_at = 0  # the batch at which Ctrl-C comes
 
         def choose(self, chats, options):
@@ -463,14 +463,14 @@ def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_pa
     options = ["positive", "negative"]
     target = CutOnce(load_base())
     with Store.create(tmp_path / "whole", {}) as store:
-        whole = Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
+        whole = Meter(target, Ledger(store, Limits(calls=10))).choose(asked, options)
         spent = store.spent()
     target.cut_at = 2
     with Store.create(tmp_path / "cut", {}) as store, pytest.raises(KeyboardInterrupt):
-        Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
+        Meter(target, Ledger(store, Limits(calls=10))).choose(asked, options)
     with Store.open(tmp_path / "cut") as store:
         assert store.spent().calls == 6
-        again = Meter(target, Ledger(store, Budget(calls=10))).choose(asked, options)
+        again = Meter(target, Ledger(store, Limits(calls=10))).choose(asked, options)
         assert again == whole  # log-probabilities too, to the last bit
         assert (store.spent().calls, store.spent().tokens) == (spent.calls, spent.tokens)
     assert spent.calls == len(asked) and spent.input_tokens == sum(r.input_tokens for r in whole)
@@ -492,6 +492,6 @@ def test_near_the_limit_calls_get_fewer_retries_and_every_row_its_call(
 ) -> None:
     target = Stubborn(max_attempts=5)
     with Store.create(tmp_path / "run", {}) as store:
-        metered = Meter(target, Ledger(store, Budget(calls=limit)))
+        metered = Meter(target, Ledger(store, Limits(calls=limit)))
         assert len(metered.respond(chats("a", "b", "c", "d"))) == 4
         assert store.spent().calls == target.attempts <= limit

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from fakes.finished_run import START, play, record
 from fakes.worlds import TOP
 from remask.errors import ConfigError
-from remask.events import Proposed, Rejected, Started, advance, fold
+from remask.events import Proposed, Refused, Started, advance, fold
 from remask.runs.report import chart
 from remask.runs.report import summary as words
 from remask.runs.report.html import MAX_ROWS, render
-from remask.runs.report.read_run import REPORT, look, write_report
+from remask.runs.report.read_run import REPORT, view_run, write_report
 from remask.runs.result import RESULT, Result, read_result
 from remask.sanitize import one_line, visible
 from remask.stats import compare
@@ -87,15 +87,15 @@ def test_names_settings_but_no_credentials(page: str) -> None:
 
 
 def test_escapes_what_models_and_users_wrote(finished_run: Path) -> None:
-    seen = look(finished_run)
+    seen = view_run(finished_run)
     assert seen.result is not None
     evil = "<script>alert('x')</script>\x1b[31m\u202eevil & \"quoted\""
     best = replace(seen.result.best, prompt=f"{START} {evil}")
-    edit = replace(seen.result.edits[0], changes=((evil, evil),), because=(evil,))
+    edit = replace(seen.result.edits[0], changes=((evil, evil),), attributions=(evil,))
     result = replace(
         seen.result, best=best, prompt=best.prompt, edits=(edit,), warnings=(evil,), run_dir=evil
     )
-    state = advance(seen.state, Rejected(0, "p", evil, "span", evil))
+    state = advance(seen.state, Refused(0, "p", evil, "span", evil))
     page = render(result, state, words.points(seen.history), {"data": {"path": evil}})
     assert "<script" not in page
     assert "&lt;script&gt;" in page
@@ -107,20 +107,20 @@ def test_escapes_what_models_and_users_wrote(finished_run: Path) -> None:
 @settings(deadline=None, max_examples=30)
 @given(text=st.text())
 def test_any_text_gives_a_page_in_utf8(finished_run: Path, text: str) -> None:
-    result = look(finished_run).result
+    result = view_run(finished_run).result
     assert result is not None
     other = replace(result, best=replace(result.best, prompt=text), warnings=(text,), stopped=text)
-    page = render(other, look(finished_run).state, [], {"target": {"model": text}})
+    page = render(other, view_run(finished_run).state, [], {"target": {"model": text}})
     tags(page.encode().decode())
 
 
 def test_stays_under_a_megabyte_with_thousands_of_long_candidates(finished_run: Path) -> None:
-    seen = look(finished_run)
+    seen = view_run(finished_run)
     assert seen.result is not None
     long = "<" * 16_000
     start = Started("&" * 16_000, "base", 4000)
     many = [
-        Proposed(i, f"c{i}", "base", long, 9, "whole", (), ((0, 16_000, long),), (), 0)
+        Proposed(i, f"c{i}", "base", long, 9, "rewrite", (), ((0, 16_000, long),), (), 0)
         for i in range(4 * MAX_ROWS)
     ]
     page = render(seen.result, fold([start, *many]), [], record())
@@ -148,11 +148,11 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_the_curve_counts_calls_and_never_goes_down(finished_run: Path) -> None:
-    found = words.points(look(finished_run).history)
+    found = words.points(view_run(finished_run).history)
     assert found[0].kind == "baseline"
     assert found[0].calls == 40
     best = [p.validation for p in found if p.kind != "kept"]
-    assert len(best) == 1 + len(look(finished_run).state.accepted)
+    assert len(best) == 1 + len(view_run(finished_run).state.accepted)
     assert best == sorted(best)
     assert [p.calls for p in found] == sorted(p.calls for p in found)
 

@@ -118,9 +118,9 @@ def test_pages_do_not_show(tmp_path, monkeypatch):
 def test_the_wall_clock_is_no_part_of_an_event(tmp_path, monkeypatch):
     with Store.create(tmp_path / "run", CONFIG) as store:
         monkeypatch.setattr("time.time", lambda: 1.0)
-        assert store.append({"kind": "Kept"})
+        assert store.append({"kind": "RoundRejected"})
         monkeypatch.setattr("time.time", lambda: 2.0)
-        assert not store.append({"kind": "Kept"})
+        assert not store.append({"kind": "RoundRejected"})
         assert rows(tmp_path / "run", "SELECT at FROM events") == [(1.0,)]
 
 

@@ -12,26 +12,26 @@ from remask.errors import TargetUnreliable
 from remask.events import (
     Accepted,
     Event,
-    Kept,
     Proposed,
-    Rejected,
+    Refused,
+    RoundRejected,
     Scored,
+    SearchEnded,
     Started,
     State,
-    Stopped,
     decode,
     encode,
     fold,
 )
 from remask.prompt import Prompt
 from remask.search.halving import final_test, search
-from remask.search.plan import Plan, make_plan, round_calls
+from remask.search.plan import SearchPlan, make_plan, round_calls
 
 START = Prompt("Work at level 2.")
-PLAN = Plan(candidates=6, rungs=(5, 5, 10), rounds=40, patience=6)
+PLAN = SearchPlan(candidates=6, rungs=(5, 5, 10), rounds=40, patience=6)
 
 
-def play(task: LevelTask, seed: int = 0, state: State | None = None, plan: Plan = PLAN):
+def play(task: LevelTask, seed: int = 0, state: State | None = None, plan: SearchPlan = PLAN):
     return list(search(state or State(), START, plan, task, LevelProposer(), seed))
 
 
@@ -40,7 +40,7 @@ def test_finds_the_known_optimum() -> None:
     state = fold(events)
     assert level(state.prompt(state.incumbent)) == TOP
     assert isinstance(events[0], Started)
-    assert isinstance(events[-1], Stopped)
+    assert isinstance(events[-1], SearchEnded)
     assert "right already" in state.stopped
 
 
@@ -71,7 +71,7 @@ def test_never_passes_the_budget_and_says_so(limit: int, seed: int) -> None:
     task = LevelTask(limit=limit)
     events = play(task, seed)
     assert task.calls <= limit
-    assert isinstance(events[-1], Stopped)
+    assert isinstance(events[-1], SearchEnded)
 
 
 @settings(deadline=None, max_examples=30)
@@ -102,11 +102,11 @@ def test_forbidden_candidates_cost_no_call() -> None:
 def test_every_round_ends_once_and_test_rows_are_never_seen() -> None:
     task = LevelTask()
     events = play(task)
-    ends = [e.round for e in events if isinstance(e, Accepted | Kept)]
+    ends = [e.round for e in events if isinstance(e, Accepted | RoundRejected)]
     assert ends == sorted(set(ends))
     assert not any(id.startswith("test") for _, id in task.asked)
     assert not any(e.split == "test" for e in events if isinstance(e, Scored))
-    assert any(isinstance(e, Rejected) for e in events)
+    assert any(isinstance(e, Refused) for e in events)
 
 
 def test_stops_when_nothing_improves() -> None:

@@ -1,4 +1,4 @@
-"""A prompt on labelled rows: scripted targets for every rule, the embedded one for real."""
+"""A prompt on labelled rows: scripted targets for every rule, the built-in one for real."""
 
 import math
 
@@ -10,7 +10,7 @@ from remask.data.placeholders import fill
 from remask.errors import BudgetSpent, ConfigError, TargetRefused, TargetUnreliable
 from remask.ports import Reply, Task
 from remask.prompt import Prompt
-from remask.tasks.labelled import SHARPNESS, LabelledTask, chat, never_emitted
+from remask.tasks.labelled import SHARPNESS, LabelledTask, chat, labels_never_predicted
 from remask.tasks.metrics import judge
 from remask.types import Example, Feedback, Message, Outcome, Score, mean_score
 
@@ -79,7 +79,7 @@ def test_a_chooser_is_asked_for_the_most_probable_answer() -> None:
     assert [o.score for o in outcomes] == [1, 1, 0, 1]
     likely = 1 / (1 + math.exp(-SHARPNESS))  # one nat apart
     half = 1 / (1 + math.exp(-0.5 * SHARPNESS))
-    assert [o.soft for o in outcomes] == pytest.approx([half, likely, 1 - half, half])
+    assert [o.ranking_score for o in outcomes] == pytest.approx([half, likely, 1 - half, half])
     assert outcomes[2].trace.response == "It is positive."
     assert outcomes[2].trace.desired == "It is negative."
     assert target.calls == 4
@@ -88,14 +88,14 @@ def test_a_chooser_is_asked_for_the_most_probable_answer() -> None:
 def test_soft_scores_survive_long_answers() -> None:
     target = ScriptedTarget(keyword, lambda chat, options: (-5000.0, -5001.0))
     (outcome,) = LabelledTask(EXAMPLES, target).evaluate(PROMPT, ["1"])
-    assert outcome.soft == pytest.approx(1 / (1 + math.exp(-SHARPNESS)))
+    assert outcome.ranking_score == pytest.approx(1 / (1 + math.exp(-SHARPNESS)))
 
 
 def test_other_metrics_let_a_chooser_answer() -> None:
     target = ScriptedTarget(lambda chat: "negative", lambda chat, options: 1 / 0)
     outcomes = LabelledTask(EXAMPLES, target, "exact").evaluate(PROMPT, IDS)
     assert [o.score for o in outcomes] == [0, 1, 1, 0]
-    assert outcomes[0].soft == 0 and outcomes[1].soft == 1
+    assert outcomes[0].ranking_score == 0 and outcomes[1].ranking_score == 1
     assert outcomes[0].trace.desired == "positive"
 
 
@@ -147,7 +147,7 @@ def test_repeats_are_averaged_and_asked_in_one_call_each() -> None:
     assert target.asked == [(4, 0), (4, 1), (4, 2)]
     assert [o.score for o in outcomes] == pytest.approx([1 / 3] * 4)
     assert outcomes[0].trace.response == "negative"  # the first of the worst
-    assert outcomes[0].trace.score == outcomes[0].soft == pytest.approx(1 / 3)
+    assert outcomes[0].trace.score == outcomes[0].ranking_score == pytest.approx(1 / 3)
     assert all(o.unparsed for o in outcomes)
 
 
@@ -167,7 +167,7 @@ def test_a_users_metric_sees_row_and_response() -> None:
 
     task = LabelledTask(EXAMPLES, ScriptedTarget(lambda chat: "abc"), metric)
     (outcome,) = task.evaluate(PROMPT, ["1"])
-    assert outcome.score == outcome.soft == pytest.approx(0.3)
+    assert outcome.score == outcome.ranking_score == pytest.approx(0.3)
     assert outcome.trace.feedback == (Feedback("comment", "3 letters"),)
     assert task.labels == ()
 
@@ -261,11 +261,11 @@ def test_labels_that_never_come() -> None:
     labels = ("negative", "neutral", "positive")
     task = LabelledTask(EXAMPLES, ScriptedTarget(lambda c: "negative"), labels=labels)
     outcomes = task.evaluate(PROMPT, IDS)
-    assert never_emitted(outcomes, labels) == ("neutral", "positive")
+    assert labels_never_predicted(outcomes, labels) == ("neutral", "positive")
     answer = "Of negative, neutral, positive it is {label}."
     target = ScriptedTarget(keyword, lambda chat, options: (0.0, -1.0, -2.0 + len(user(chat)) % 2))
     outcomes = LabelledTask(EXAMPLES, target, labels=labels, answer=answer).evaluate(PROMPT, IDS)
-    assert never_emitted(outcomes, labels, answer) == ("neutral", "positive")
+    assert labels_never_predicted(outcomes, labels, answer) == ("neutral", "positive")
 
 
 def test_mean_score_tolerates_few_failures() -> None:
@@ -292,20 +292,20 @@ SENTENCES = [
 ]
 
 
-def test_the_embedded_target_for_real() -> None:
+def test_the_builtin_target_for_real() -> None:
     pytest.importorskip("torch")
     from remask.models.backbone.builtin_weights import load_base
-    from remask.models.builtin import EmbeddedTarget
+    from remask.models.builtin import BuiltinTarget
 
     rows = [{"input": text, "label": label, "split": "test"} for text, label in SENTENCES]
     dataset = load(rows, Columns("input", "label", "split"))
     task = LabelledTask(
-        dataset.examples, EmbeddedTarget(load_base()), answer="The sentiment is {label}."
+        dataset.examples, BuiltinTarget(load_base()), answer="The sentiment is {label}."
     )
     outcomes = task.evaluate(Prompt("Classify the sentiment."), task.ids("test"))
     assert mean_score(outcomes) >= 0.6
     assert [o.trace.query for o in outcomes] == [text for text, _ in SENTENCES]
-    assert all((o.soft > 0.5) == (o.score == 1) for o in outcomes)
+    assert all((o.ranking_score > 0.5) == (o.score == 1) for o in outcomes)
     assert {o.trace.response for o in outcomes} <= {
         "The sentiment is positive.",
         "The sentiment is negative.",

@@ -17,7 +17,7 @@ from remask.data.dataset import Columns, load
 from remask.errors import ConfigError, DataError
 from remask.prompt import Prompt
 from remask.tasks.labelled import LabelledTask
-from remask.tasks.metrics import Judge
+from remask.tasks.metrics import JudgeMetric
 from remask.tasks.promptfoo import ASSERT, Assertions, read_tests
 from remask.types import Chat, Example
 
@@ -148,7 +148,7 @@ def test_llm_rubric_asks_the_judge_where_all_else_holds() -> None:
         asked.append(chat)
         return "Reason: because\nScore: 5"
 
-    metric = Assertions(Judge(ScriptedTarget(answer), ""))
+    metric = Assertions(JudgeMetric(ScriptedTarget(answer), ""))
     grades = metric.grade(rows, ["yes."] * 4)
     assert [grade.score for grade in grades] == [0.5, 0.5, 0, 1]
     assert grades[0].feedback == "because"
@@ -293,7 +293,7 @@ def test_settings_from_python_need_only_the_metrics_name(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_config_is_optimised_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the embedded models: rows are answered and scored by their assertions."""
+    """With the built-in models: rows are answered and scored by their assertions."""
     things = ("shop", "parcel", "card", "gift", "store", "order", "price", "shoe")
     rows = "".join(
         f"  - vars: {{thing: {thing}}}\n    assert: [{{type: icontains, value: {thing}}}]\n"

@@ -11,33 +11,33 @@ from urllib.parse import urlsplit
 
 from remask.config import Config, DlmConfig, EndpointConfig, RoleConfig, TargetConfig
 from remask.errors import ConfigError, name_missing_extra
-from remask.ports import Denoiser, Target
-from remask.runs.budget import Budget, Price
+from remask.ports import DenoiserModel, TargetModel
+from remask.runs.budget import Limits, Price
 
 if TYPE_CHECKING:
     import torch
 
     from remask.dlm.sampler import CommitRule
 
-ANSWER_TOKENS = 64  # of the embedded target where max_tokens is none
+ANSWER_TOKENS = 64  # of the built-in target where max_tokens is none
 Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
 APIS = ("mercury", "chat")
 READ = 2048  # tokens that a denoiser reads at once, for its need of memory
 KNOWN = (
-    "embedded, embedded:ADAPTER, local:FOLDER, local:HUB_ID with dlm.revision, mercury, "
-    "chat:MODEL with dlm.base_url, or a Denoiser in Python"
+    "builtin, builtin:ADAPTER, local:FOLDER, local:HUB_ID with denoiser.revision, mercury, "
+    "chat:MODEL with denoiser.base_url, or a Denoiser in Python"
 )
 
 
 @name_missing_extra()
-def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
+def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetModel:
     """The target, not yet metered. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
-    if kind == "embedded":
+    if kind == "builtin":
         from remask.models.backbone.builtin_weights import load_base
-        from remask.models.builtin import EmbeddedTarget
+        from remask.models.builtin import BuiltinTarget
 
-        return EmbeddedTarget(load_base(), max_tokens=config.max_tokens or ANSWER_TOKENS)
+        return BuiltinTarget(load_base(), max_tokens=config.max_tokens or ANSWER_TOKENS)
     if kind == "openai" and name:
         from remask.models.openai import OpenAITarget
 
@@ -63,25 +63,25 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> Target:
             f"the target {config.model} runs tasks of Inspect: remask optimize --task"
         )
     raise ConfigError(
-        f"target {config.model!r} is unknown; use embedded, openai:MODEL (with base_url for other "
+        f"target {config.model!r} is unknown; use builtin, openai:MODEL (with base_url for other "
         "servers), or a callable in Python"
     )
 
 
-def limit_spend(config: Config) -> tuple[Budget, Price | None]:
+def limit_spend(config: Config) -> tuple[Limits, Price | None]:
     """The limits, and the target's price. Raises ConfigError for dollars without prices."""
     limits = config.budget
     paid: dict[str, EndpointConfig | RoleConfig] = {"target": config.target}
     paid |= {f"task.roles.{role}": given for role, given in config.roles().items()}
-    if asks_api(config.dlm):
-        paid["dlm"] = config.dlm
+    if asks_api(config.denoiser):
+        paid["denoiser"] = config.denoiser
     for name, endpoint in paid.items():
         if limits.usd is not None and make_price(endpoint) is None:
             raise ConfigError(
                 f"budget.usd needs {name}.input_price and {name}.output_price (US dollars per "
                 "million tokens): without a price no spend in dollars can be known"
             )
-    budget = Budget(limits.calls, limits.tokens, limits.minutes, limits.usd)
+    budget = Limits(limits.calls, limits.tokens, limits.minutes, limits.usd)
     return budget, make_price(config.target)
 
 
@@ -99,30 +99,30 @@ def endpoint(config: TargetConfig | DlmConfig) -> str:
 
 
 @name_missing_extra()
-def make_denoiser(config: DlmConfig, denoiser: Denoiser | None = None) -> Denoiser:
+def make_denoiser(config: DlmConfig, denoiser: DenoiserModel | None = None) -> DenoiserModel:
     """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
     if kind == "object":
         if denoiser is None:
             raise ConfigError(
                 f"the denoiser {config.model} is a Python object; go on from Python: "
-                "remask.resume(run_dir, dlm=that_object)"
+                "remask.resume(run_dir, denoiser=that_object)"
             )
         return denoiser
     if config.adapter and (kind != "local" or not name):
         raise ConfigError(
-            f"dlm.adapter is for a base from disk (local:PLACE), not for {config.model}; use "
-            "embedded:FILE for an adapter of the embedded model"
+            f"denoiser.adapter is for a base from disk (local:PLACE), not for {config.model}; use "
+            "builtin:FILE for an adapter of the built-in model"
         )
-    if kind == "embedded":
-        return _adapted(config, "embedded", name)
+    if kind == "builtin":
+        return _adapted(config, "builtin", name)
     if kind == "local" and name:
         return _adapted(config, config.model, config.adapter) if config.adapter else _local(config)
     if kind == "mercury":
         return _mercury(config, name)
     if kind == "chat" and name:
         return _chat(config, name)
-    raise ConfigError(f"dlm {config.model!r} is unknown; use {KNOWN}")
+    raise ConfigError(f"denoiser {config.model!r} is unknown; use {KNOWN}")
 
 
 def asks_api(config: DlmConfig) -> bool:
@@ -149,12 +149,12 @@ def memory_of(config: DlmConfig) -> str:
     return f"{config.model}: about {need / 1e9:.1f} GB on {device}"
 
 
-def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
+def _adapted(config: DlmConfig, base: str, adapter: str) -> DenoiserModel:
     from remask.dlm.adapter import SHIPPED, load_adapter
-    from remask.dlm.build import ADAPTED_RULE, EmbeddedDenoiser, find_base
+    from remask.dlm.build import ADAPTED_RULE, BuiltinDenoiser, find_base
 
     found = find_base(base, *_where(config))
-    return EmbeddedDenoiser(
+    return BuiltinDenoiser(
         found.backbone,
         load_adapter(found.backbone, Path(adapter) if adapter else SHIPPED, found.family),
         rule=_rule(config, ADAPTED_RULE),
@@ -163,7 +163,7 @@ def _adapted(config: DlmConfig, base: str, adapter: str) -> Denoiser:
     )
 
 
-def _local(config: DlmConfig) -> Denoiser:
+def _local(config: DlmConfig) -> DenoiserModel:
     from remask.dlm.build import CHECKPOINT_RULE, load_denoiser
 
     return load_denoiser(
@@ -205,7 +205,7 @@ def _rule(config: DlmConfig, base: "CommitRule") -> "CommitRule":
     )
 
 
-def _mercury(config: DlmConfig, name: str) -> Denoiser:
+def _mercury(config: DlmConfig, name: str) -> DenoiserModel:
     from remask.dlm.infill_api import LONGEST, STOP, MercuryDenoiser
     from remask.models.completions import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
 
@@ -222,7 +222,7 @@ def _mercury(config: DlmConfig, name: str) -> Denoiser:
     return MercuryDenoiser(target, LONGEST)
 
 
-def _chat(config: DlmConfig, name: str) -> Denoiser:
+def _chat(config: DlmConfig, name: str) -> DenoiserModel:
     from remask.dlm.chat_denoiser import ChatDenoiser
     from remask.models.openai import OpenAITarget
 

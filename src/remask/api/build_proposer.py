@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from remask.config import MASKERS, Config
 from remask.errors import ConfigError
-from remask.ports import Choose, Denoiser, Proposer, Scorer
+from remask.ports import Choose, DenoiserModel, Proposer, Scorer
 from remask.prompt import Prompt
 from remask.propose.demonstrations import DemoProposer
-from remask.propose.proposer import DiffusionProposer, Recipe
+from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.propose.select_traces import select
 from remask.tasks.labelled import fill_answer
 
@@ -15,11 +15,11 @@ from remask.tasks.labelled import fill_answer
 def make_proposer(
     config: Config,
     start: Prompt,
-    denoiser: Denoiser,
+    denoiser: DenoiserModel,
     labels: Sequence[str] = (),
     choose: Choose = select,
 ) -> DiffusionProposer:
-    """A denoiser that cannot score text (an API) gets neither `blame` nor explanations.
+    """A denoiser that cannot score text (an API) gets neither `attribution` nor explanations.
 
     `labels`: the answers that the task allows; a prompt may name them. `choose`: which traces are
     read.
@@ -29,22 +29,23 @@ def make_proposer(
     check_proposer(config, start, denoiser)
     search = config.search
     scores = isinstance(denoiser, Scorer)
-    maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "blame")
+    maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "attribution")
     answers = tuple(fill_answer(config.metric.answer, label) for label in labels)
     read, growth = (search.traces, search.context_tokens), search.max_growth
-    recipe = Recipe(maskers, *read, growth, answers, choose, search.max_tokens)
+    recipe = ProposerConfig(maskers, *read, growth, answers, choose, search.max_tokens)
     return DiffusionProposer(start, denoiser, recipe)
 
 
-def check_proposer(config: Config, start: Prompt, denoiser: Denoiser) -> None:
-    """Raise ConfigError where `blame` is asked of a denoiser without probabilities, and where the
-    prompt is longer than `search.max_tokens`."""
+def check_proposer(config: Config, start: Prompt, denoiser: DenoiserModel) -> None:
+    """Raise ConfigError where `attribution` is asked of a denoiser without probabilities, and
+    where the prompt is longer than `search.max_tokens`."""
     search = config.search
-    asked = "blame" in search.maskers and search.maskers != MASKERS
+    asked = "attribution" in search.maskers and search.maskers != MASKERS
     if asked and not isinstance(denoiser, Scorer):
         raise ConfigError(
-            f"the masker blame needs a denoiser with probabilities, which {config.dlm.model} does "
-            "not give; leave blame out of search.maskers or use a local model"
+            f"the masker attribution needs a denoiser with probabilities, which "
+            f"{config.denoiser.model} does not give; leave attribution out of "
+            "search.maskers or use a local model"
         )
     tokens = denoiser.count(start.text)
     if search.max_tokens is not None and tokens > search.max_tokens:

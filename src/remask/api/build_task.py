@@ -11,26 +11,26 @@ from typing import TYPE_CHECKING, Any
 from remask.api.build_models import Respond, make_target
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
-from remask.data.dataset import Columns, Dataset, load
+from remask.data.dataset import Columns, LoadedDataset, load
 from remask.data.prompt_traces import gather
 from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
-from remask.ports import Choose, Denoiser, Metric, Target
+from remask.ports import Choose, DenoiserModel, Metric, TargetModel
 from remask.prompt import Prompt
 from remask.propose.demonstrations import block_tokens
 from remask.propose.failure_modes import kinds
 from remask.propose.select_traces import MAX_CLASSES
 from remask.tasks.labelled import LabelledTask
-from remask.tasks.metrics import METRICS, Grader, Judge, judge
+from remask.tasks.metrics import METRICS, Grader, JudgeMetric, judge
 from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, is_config, read_tests, values
 from remask.types import Example
 
 if TYPE_CHECKING:
     from remask.tasks.inspect.task import Suite
 
-ANSWER_ROOM = 128  # tokens of the embedded target's window for roles and the answer
+ANSWER_ROOM = 128  # tokens of the built-in target's window for roles and the answer
 MIN_TEST_ROWS = 12  # below, the verdict can hardly be anything but "no evidence"
-Metered = Callable[[Target, int | None], Target]  # … and the most tokens of one answer
+Metered = Callable[[TargetModel, int | None], TargetModel]  # … and the most tokens of one answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +39,12 @@ class Given:
 
     respond: Respond | None = None
     metric: Metric | None = None
-    denoiser: Denoiser | None = None
+    denoiser: DenoiserModel | None = None
     rows: Iterable[Mapping[str, Any]] | None = None
     suite: "Suite | None" = None  # the task of Inspect, where it was loaded already
 
 
-def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None) -> Dataset:
+def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None) -> LoadedDataset:
     """The rows, checked. Raises DataError and ConfigError."""
     data = config.data
     metric = config.metric.name
@@ -74,7 +74,7 @@ def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None
     return replace(found, warnings=(*found.warnings, note))
 
 
-def make_queried_dataset(config: Config, queries: Sequence[str]) -> Dataset:
+def make_queried_dataset(config: Config, queries: Sequence[str]) -> LoadedDataset:
     """Rows of messages that the target wrote (or, before it has, of as many placeholders)."""
     found = load([{"input": query} for query in queries], Columns(), config.data.fractions)
     wanted, metric = config.data.queries, config.metric.name
@@ -87,7 +87,7 @@ def make_queried_dataset(config: Config, queries: Sequence[str]) -> Dataset:
 
 
 def make_metric(
-    settings: Config, dataset: Dataset, given: Given, metered: Metered
+    settings: Config, dataset: LoadedDataset, given: Given, metered: Metered
 ) -> str | Metric | Grader:
     """What scores an answer: the name of a metric, or the metric itself. Raises ConfigError."""
     config = settings.metric
@@ -104,7 +104,7 @@ def make_metric(
     if config.name == METRIC:
         if config.judge is not None:
             judging = metered(make_target(config.judge), config.judge.max_tokens)
-            return Assertions(Judge(judging, rubric=""))  # each row has its own
+            return Assertions(JudgeMetric(judging, rubric=""))  # each row has its own
         if any(values(example, RUBRIC) for example in dataset.examples):
             raise ConfigError(f"a test has the assertion {RUBRIC}; name a judge: --judge MODEL")
         return Assertions()
@@ -115,7 +115,7 @@ def make_metric(
 
 
 def make_task(
-    config: Config, dataset: Dataset, target: Target, metric: str | Metric | Grader
+    config: Config, dataset: LoadedDataset, target: TargetModel, metric: str | Metric | Grader
 ) -> LabelledTask:
     """The rows with target and metric. Raises ConfigError where they do not fit together."""
     settings = config.metric
@@ -130,7 +130,7 @@ def make_task(
     )
 
 
-def describe_metric(config: Config, target: Target, labels: Sequence[str]) -> str:
+def describe_metric(config: Config, target: TargetModel, labels: Sequence[str]) -> str:
     """How answers of this target are scored, in words."""
     if config.metric.name != "label":
         return f"metric {config.metric.name} on the response"
@@ -139,10 +139,10 @@ def describe_metric(config: Config, target: Target, labels: Sequence[str]) -> st
     return f"the first of {', '.join(labels)} found in the response"
 
 
-def check_context_length(config: Config, start: Prompt, dataset: Dataset) -> None:
+def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) -> None:
     """Raise ConfigError where the prompt, the examples that it may show and the longest message are
-    too long for the embedded target: its calls would all fail, one by one."""
-    if config.target.model != "embedded":
+    too long for the built-in target: its calls would all fail, one by one."""
+    if config.target.model != "builtin":
         return
     from remask.models.backbone.builtin_weights import load_base
 
@@ -154,7 +154,7 @@ def check_context_length(config: Config, start: Prompt, dataset: Dataset) -> Non
         shown = f", examples may have {block} (--demos)" if block else ""
         raise ConfigError(
             f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
-            f"{ANSWER_ROOM} for the answer that is more than the {base.window} that the embedded "
+            f"{ANSWER_ROOM} for the answer that is more than the {base.window} that the built-in "
             "target reads; shorten them, or use another target"
         )
 
@@ -168,7 +168,7 @@ class TraceData:
 
     config: Config  # with the metric that the right answers ask for
     conversations: Conversations
-    dataset: Dataset
+    dataset: LoadedDataset
     choose: Choose  # which traces are read at a time
     event: TracesRead
 
@@ -201,7 +201,7 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         secrets=found.secrets,
     )
     event = TracesRead(counts, tuple(notes), config.metric.name if refine.verify else "")
-    dataset = Dataset(parts.rows, (), labels)
+    dataset = LoadedDataset(parts.rows, (), labels)
     return TraceData(config, parts, dataset, kinds(found.traces).pack, event)
 
 

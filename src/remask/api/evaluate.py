@@ -14,7 +14,7 @@ from remask.ports import Metric
 from remask.runs.budget import Spend
 from remask.runs.store import Store
 from remask.stats import Estimate, estimate
-from remask.tasks.labelled import never_emitted
+from remask.tasks.labelled import labels_never_predicted
 from remask.types import Split
 
 
@@ -25,7 +25,7 @@ class Evaluation:
     score: Estimate
     failed: int  # rows without a score
     unparsed: int  # responses in which no label was found; scored 0
-    silent: tuple[str, ...]  # labels that the target never gave
+    never_predicted: tuple[str, ...]  # labels that the target never gave
     spend: Spend
 
 
@@ -34,7 +34,7 @@ def evaluate(
     data: Data = (),
     *,
     task: str = "",
-    target: str | Respond = "embedded",
+    target: str | Respond = "builtin",
     metric: str | Metric = "label",
     split: Split = "validation",
     input: str = "{input}",
@@ -49,7 +49,7 @@ def evaluate(
         data,
         target,
         metric,
-        "embedded",
+        "builtin",
         {
             "data": {"input": input, "expected": expected},
             "target": {"base_url": base_url},
@@ -76,6 +76,8 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
                 score=estimate([o.score for o in outcomes if o.status == "scored"]),
                 failed=sum(o.status == "failed" for o in outcomes),
                 unparsed=sum(o.unparsed for o in outcomes),
-                silent=never_emitted(outcomes, job.task.labels, config.metric.answer),
+                never_predicted=labels_never_predicted(
+                    outcomes, job.task.labels, config.metric.answer
+                ),
                 spend=store.spent(),
             )

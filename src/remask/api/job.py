@@ -28,17 +28,17 @@ from remask.api.build_models import (
 from remask.api.build_proposer import make_proposer, refuse_demos, with_demos
 from remask.api.build_task import Given, TraceData
 from remask.config import QUERIES, Config, make_config, merged
-from remask.data.dataset import SPLITS, Dataset, require_splits
+from remask.data.dataset import SPLITS, LoadedDataset, require_splits
 from remask.data.placeholders import fill
 from remask.data.synthetic import calls_for
 from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.ids import content_id
-from remask.ports import Denoiser, Metric, Proposer, Remote, Scorer, Target, Task
+from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, TargetModel, Task
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Ledger, Meter, go_on
-from remask.search.plan import FEWEST_VALIDATED, Plan, make_plan
+from remask.search.plan import FEWEST_VALIDATED, SearchPlan, make_plan
 from remask.tasks.metrics import METRICS, Grader
 from remask.types import Split
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 CALLS_PER_CANDIDATE = 2  # of a denoiser behind an API: a second hole, a second try, a second draw
 LOGS = "inspect"  # folder of Inspect's logs in the run directory
 Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
-Watcher = Callable[[Event, State, Spend], None]  # what happened, all so far, what was spent
+OnEvent = Callable[[Event, State, Spend], None]  # what happened, all so far, what was spent
 
 
 def _ignore(event: Event, state: State, spend: Spend) -> None:
@@ -59,11 +59,11 @@ def _ignore(event: Event, state: State, spend: Spend) -> None:
 class Hooks:
     """How a face follows and interrupts a run; neither can change what it does."""
 
-    watch: Watcher = _ignore  # after each event is durable
+    watch: OnEvent = _ignore  # after each event is durable
     checkpoint: Callable[[], None] = go_on  # before each chunk of calls; may raise to stop
 
 
-def followed(hooks: Hooks | None, on_event: Watcher | None) -> Hooks:
+def add_callback(hooks: Hooks | None, on_event: OnEvent | None) -> Hooks:
     """The hooks, with one more watcher, which hears each event first: others may stop the run."""
     hooks = hooks or Hooks()
     if on_event is None:
@@ -146,7 +146,7 @@ class Job:
         return self.given.suite or load(self.config)
 
     @cached_property
-    def dataset(self) -> Dataset:
+    def dataset(self) -> LoadedDataset:
         """The rows, whatever they come from. Of a prompt alone: as many placeholders as messages
         will be asked for, until `write_rows` has put messages in their place."""
         if self.config.task.name:
@@ -156,7 +156,7 @@ class Job:
         return build_task.make_dataset(self.config, self.given.rows)
 
     @cached_property
-    def target(self) -> Target:
+    def target(self) -> TargetModel:
         """The model whose prompt is optimised, metered."""
         config = self.config.target
         return self.metered(make_target(config, self.given.respond), config.max_tokens)
@@ -177,9 +177,9 @@ class Job:
         return build_task.make_task(self.config, self.dataset, self.target, self.metric)
 
     @cached_property
-    def denoiser(self) -> Denoiser:
+    def denoiser(self) -> DenoiserModel:
         """The diffusion language model; where it is an API its calls are metered."""
-        config = self.config.dlm
+        config = self.config.denoiser
         denoiser = make_denoiser(config, self.given.denoiser)
         if not isinstance(denoiser, Remote):
             return denoiser
@@ -197,13 +197,13 @@ class Job:
         return with_demos(self.config, self.start, plain)
 
     @cached_property
-    def plan(self) -> Plan:
+    def plan(self) -> SearchPlan:
         """How the search spends its calls, by what the budget leaves."""
         calls = self.config.budget.calls
         set_aside = self.test_calls + self.asked_calls
         left = None if calls is None else (calls - set_aside) // self.calls_per_row
         plan = self._plan(left)
-        if left is None or not asks_api(self.config.dlm):
+        if left is None or not asks_api(self.config.denoiser):
             return plan
         # What the denoiser asks comes from the same calls.
         rows = plan.round_calls(self.rows("validation"))
@@ -258,13 +258,15 @@ class Job:
         """Calls to score one row; of a sample of Inspect an estimate."""
         return build_task.calls_per_row(self.config)
 
-    def asked_per_round(self, plan: Plan) -> int:
+    def asked_per_round(self, plan: SearchPlan) -> int:
         """Calls of a round that go to the denoiser where it is an API; an estimate."""
-        return CALLS_PER_CANDIDATE * plan.candidates if asks_api(self.config.dlm) else 0
+        return CALLS_PER_CANDIDATE * plan.candidates if asks_api(self.config.denoiser) else 0
 
     # --- what is done with them
 
-    def metered(self, target: Target, max_output: int | None, price: Price | None = None) -> Target:
+    def metered(
+        self, target: TargetModel, max_output: int | None, price: Price | None = None
+    ) -> TargetModel:
         """The target with its calls booked in the ledger, and closed with the job."""
         self._stack.callback(target.close)
         return Meter(target, self.ledger, max_output, price)
@@ -296,11 +298,11 @@ class Job:
 
     def require_scorer(self) -> None:
         """Raise ConfigError where the denoiser gives no probabilities, which rank in `refine`."""
-        config = self.config.dlm
+        config = self.config.denoiser
         if asks_api(config) or not isinstance(self.denoiser, Scorer):
             raise ConfigError(
                 f"refine ranks by log-probabilities, which the denoiser {config.model} does not "
-                "give; use the embedded one or local:PLACE, or give labelled rows to remask "
+                "give; use the built-in one or local:PLACE, or give labelled rows to remask "
                 "optimize"
             )
 
@@ -323,7 +325,7 @@ class Job:
         assert "task" not in vars(self), "a task has been made of placeholders"
         self.dataset = build_task.make_queried_dataset(self.config, queries)
 
-    def _plan(self, rows: int | None) -> Plan:
+    def _plan(self, rows: int | None) -> SearchPlan:
         """A plan for so many rows to score."""
         search = self.config.search
         plan = make_plan(rows, self.rows("train"), self.rows("validation"), search.cautious)
@@ -353,7 +355,7 @@ def settle_arguments(
     data: Data | None,
     target: str | Respond,
     metric: str | Metric,
-    dlm: str | Denoiser,
+    denoiser: str | DenoiserModel,
     values: dict[str, Any],
     settings: Mapping[str, Any] | None,
 ) -> tuple[Config, Given]:
@@ -361,7 +363,7 @@ def settle_arguments(
     values["prompt"] = prompt
     values.setdefault("target", {})["model"] = name_of("function", target)
     values.setdefault("metric", {})["name"] = name_of("function", metric)
-    values["dlm"] = {"model": name_of("object", dlm)}
+    values["denoiser"] = {"model": name_of("object", denoiser)}
     rows = None
     if data is None:
         if not values.get("task", {}).get("name"):
@@ -370,21 +372,21 @@ def settle_arguments(
         values["data"]["path"] = str(Path(data).resolve())
     else:
         rows = tuple(data)
-    given = give(target, metric, dlm, rows)
+    given = give(target, metric, denoiser, rows)
     return make_config(merged(values, settings or {}), "settings"), given
 
 
 def give(
     target: str | Respond | None,
     metric: str | Metric | None,
-    dlm: str | Denoiser,
+    denoiser: str | DenoiserModel,
     rows: tuple[Mapping[str, Any], ...] | None = None,
 ) -> Given:
     """The arguments that are objects; names become settings (`settle_arguments`)."""
     return Given(
         respond=None if isinstance(target, str) else target,
         metric=None if isinstance(metric, str) else metric,
-        denoiser=None if isinstance(dlm, str) else dlm,
+        denoiser=None if isinstance(denoiser, str) else denoiser,
         rows=rows,
     )
 

@@ -15,8 +15,8 @@ from remask.api.job import (
     Data,
     Hooks,
     Job,
-    Watcher,
-    followed,
+    OnEvent,
+    add_callback,
     new_run_dir,
     open_job,
     settle_arguments,
@@ -24,15 +24,15 @@ from remask.api.job import (
 from remask.config import Config, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
-from remask.events import Event, Sourced, State, Tested, advance, decode, encode, fold
-from remask.ports import Approximate, Denoiser, Metric, Scorer
+from remask.events import Event, State, Tested, UnlabelledInputs, advance, decode, encode, fold
+from remask.ports import Approximate, DenoiserModel, Metric, Scorer
 from remask.runs.budget import Spend
 from remask.runs.report.read_run import write_report
 from remask.runs.result import Result, make_result, write_result
 from remask.runs.store import Store
 from remask.search.halving import final_test, rows_of, search
 from remask.search.likelihood import CANDIDATES, Loop, refinements
-from remask.tasks.labelled import never_emitted
+from remask.tasks.labelled import labels_never_predicted
 
 TEST_SLACK = 1.3  # time set aside for the test, over what its calls took on average so far
 MIN_QUERY_TOKENS = 256  # of an answer with messages: answers to users may be shorter
@@ -43,9 +43,9 @@ def optimize(
     data: Data | None = None,
     *,
     task: str = "",
-    target: str | Respond = "embedded",
+    target: str | Respond = "builtin",
     metric: str | Metric = "label",
-    dlm: str | Denoiser = "embedded",
+    denoiser: str | DenoiserModel = "builtin",
     budget: int | Mapping[str, float] | None = 2000,
     seed: int = 0,
     run_dir: str | Path | None = None,
@@ -54,7 +54,7 @@ def optimize(
     answer: str = "{label}",
     base_url: str = "",
     settings: Mapping[str, Any] | None = None,
-    on_event: Watcher | None = None,
+    on_event: OnEvent | None = None,
     hooks: Hooks | None = None,
 ) -> Result:
     """Optimise the text of a system prompt; returns when the sealed test is scored.
@@ -63,7 +63,7 @@ def optimize(
     user message; expected: the column of the right answer. Rows without it are scored by a metric
     that needs none: "judge" or a callable. Without data the target is asked for messages of users
     (settings["data"]["queries"], by default 80). task: in place of data a task of Inspect, with a
-    target "inspect:PROVIDER/MODEL". target: "embedded", "openai:MODEL" or a callable
+    target "inspect:PROVIDER/MODEL". target: "builtin", "openai:MODEL" or a callable
     `messages -> str`. metric: a name or a callable `(example, response) -> float | Score`. budget:
     target calls in all, or limits by name (calls, tokens, minutes, usd). settings: other keys of
     remask.toml, nested as there. on_event: called with each event once it is stored, the state,
@@ -76,7 +76,7 @@ def optimize(
         data,
         target,
         metric,
-        dlm,
+        denoiser,
         {
             "seed": seed,
             "data": {"input": input, "expected": expected},
@@ -87,7 +87,7 @@ def optimize(
         },
         settings,
     )
-    return start_run(config, given, run_dir or new_run_dir(), followed(hooks, on_event))
+    return start_run(config, given, run_dir or new_run_dir(), add_callback(hooks, on_event))
 
 
 def start_run(config: Config, given: Given, run_dir: str | Path, hooks: Hooks) -> Result:
@@ -104,9 +104,9 @@ def resume(
     *,
     target: Respond | None = None,
     metric: Metric | None = None,
-    dlm: Denoiser | None = None,
+    denoiser: DenoiserModel | None = None,
     rows: Iterable[Mapping[str, Any]] | None = None,
-    on_event: Watcher | None = None,
+    on_event: OnEvent | None = None,
     hooks: Hooks | None = None,
 ) -> Result:
     """Go on with a run that was cut. Functions and in-memory rows must be given again.
@@ -119,8 +119,8 @@ def resume(
     named = data.path or data.train or data.queries or config.task.name or config.refine
     if not named and rows is None:
         raise ConfigError(f"{run_dir}: the rows were given in memory; go on from Python with rows=")
-    given = Given(target, metric, dlm, None if rows is None else tuple(rows))
-    with open_job(config, given, followed(hooks, on_event), folder) as job:
+    given = Given(target, metric, denoiser, None if rows is None else tuple(rows))
+    with open_job(config, given, add_callback(hooks, on_event), folder) as job:
         job.require_run()
         with Store.open(folder, job.record) as store:
             return _play(job, store)
@@ -193,11 +193,11 @@ class _Run:
             if self.state.traces_read is None:
                 self.record(job.reading.event)
             return
-        if job.basis != "labels" and self.state.sourced is None:
+        if job.basis != "labels" and self.state.unlabelled_inputs is None:
             queries = self._ask_queries() if job.basis == "prompt" else ()
-            self.record(Sourced(job.basis, job.config.metric.name, queries))
-        if self.state.sourced is not None and self.state.sourced.queries:
-            job.write_rows(self.state.sourced.queries)
+            self.record(UnlabelledInputs(job.basis, job.config.metric.name, queries))
+        if self.state.unlabelled_inputs is not None and self.state.unlabelled_inputs.queries:
+            job.write_rows(self.state.unlabelled_inputs.queries)
 
     def search(self) -> Iterator[Event]:
         """The events from here to the end of the search."""
@@ -231,7 +231,7 @@ class _Run:
             Tested(
                 rows_of(before),
                 rows_of(after),
-                never_emitted(after, job.task.labels, job.config.metric.answer),
+                labels_never_predicted(after, job.task.labels, job.config.metric.answer),
                 sum(o.unparsed for o in after),
                 (drift,) if drift else (),
             )

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from remask.api.build_models import Respond
-from remask.api.job import Hooks, Watcher, followed, give, name_of, new_run_dir
+from remask.api.job import Hooks, OnEvent, add_callback, give, name_of, new_run_dir
 from remask.api.optimize import start_run
 from remask.config import Config, LockName, make_config, merged
 from remask.errors import ConfigError
-from remask.ports import Denoiser, Metric
+from remask.ports import DenoiserModel, Metric
 from remask.runs.result import Result
 from remask.search.likelihood import CANDIDATES
 
 ITERATIONS = 8
-MASKERS = ("blame", "span", "insert", "sentence")  # drawn in turn
+MASKERS = ("attribution", "span", "insert", "sentence")  # drawn in turn
 CONTEXT_TOKENS = 1000  # of conversations that are read at a time: no call is paid for them
 
 
@@ -29,13 +29,13 @@ def refine(
     scales: Sequence[str] = (),
     redact: bool = True,
     lock: LockName = "numbers",
-    dlm: str | Denoiser = "embedded",
+    denoiser: str | DenoiserModel = "builtin",
     target: str | Respond | None = None,
     metric: str | Metric | None = None,
     seed: int = 0,
     run_dir: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
-    on_event: Watcher | None = None,
+    on_event: OnEvent | None = None,
     hooks: Hooks | None = None,
 ) -> Result:
     """Refine a system prompt by the conversations in the files `traces`; no labels are needed.
@@ -57,7 +57,7 @@ def refine(
         "prompt": prompt,
         "seed": seed,
         "search": {"candidates": candidates},
-        "dlm": {"model": name_of("object", dlm)},
+        "denoiser": {"model": name_of("object", denoiser)},
         "refine": {
             "traces": [str(Path(file).resolve()) for file in files],
             "columns": list(columns),
@@ -73,8 +73,8 @@ def refine(
     if metric is not None:
         values["metric"] = {"name": name_of("function", metric)}
     config = make_refine_config(merged(values, settings or {}), "settings")
-    given = give(target, metric, dlm)
-    return start_run(config, given, run_dir or new_run_dir(), followed(hooks, on_event))
+    given = give(target, metric, denoiser)
+    return start_run(config, given, run_dir or new_run_dir(), add_callback(hooks, on_event))
 
 
 def make_refine_config(values: Mapping[str, Any], where: str) -> Config:

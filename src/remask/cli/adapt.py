@@ -18,7 +18,7 @@ import click
     help="The adapter. Its model card, log and checkpoint stand beside it.",
 )  # fmt: skip
 @click.option(
-    "--base", default="embedded", show_default=True, metavar="embedded|local:PLACE",
+    "--base", default="builtin", show_default=True, metavar="builtin|local:PLACE",
     help="The left-to-right model that is adapted: a folder, or a hub id, with a Llama, Qwen2 or "
     "Qwen3.",
 )  # fmt: skip
@@ -49,11 +49,11 @@ import click
 def adapt(out: Path, force: bool, **flags: Any) -> None:
     """Teach a diffusion model your prompts, or make one for prompts of another base.
 
-    The same command again goes on after a cut. Use the result with --dlm embedded:FILE, or where
-    the base is another one with --dlm local:PLACE --adapter FILE.
+    The same command again goes on after a cut. Use the result with --denoiser builtin:FILE, or
+    where the base is another one with --denoiser local:PLACE --adapter FILE.
     """
     from remask.config import placed
-    from remask.dlm.training.held_out import Nats
+    from remask.dlm.training.held_out import HeldOutLoss
     from remask.dlm.training.recipe import TrainOptions
     from remask.dlm.training.recipe import adapt as make
     from remask.dlm.training.train import Progress, TrainPlan
@@ -67,7 +67,7 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
     base = placed(flags["base"], Path.cwd())
     order = TrainOptions(
         flags["data"], out, TrainPlan(**{key: flags[key] for key in keys}), base, flags["revision"],
-        flags["start"] or ("shipped" if base == "embedded" else "fresh"),
+        flags["start"] or ("shipped" if base == "builtin" else "fresh"),
         flags["leave_out"], flags["held_out"], flags["measure_every"],
     )  # fmt: skip
 
@@ -79,7 +79,7 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
                 err=True,
             )
 
-    def measured(step: int, found: tuple[Nats, ...]) -> None:
+    def measured(step: int, found: tuple[HeldOutLoss, ...]) -> None:
         for nats in found:
             click.echo(
                 f"held out at step {step}, {nats.what}: {nats.dlm:.3f} nats per token "

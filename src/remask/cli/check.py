@@ -24,7 +24,7 @@ from remask.sanitize import one_line
 from remask.tasks.inspect.setup import make_models
 
 Kind = Literal["ok", "problem", "note"]
-SECONDS_PER_CALL = 0.08  # of the embedded target on two cores, rough; denoising comes on top
+SECONDS_PER_CALL = 0.08  # of the built-in target on two cores, rough; denoising comes on top
 CHARACTERS_PER_TOKEN = 4  # rough, for English
 ASK_ROOM = 250  # tokens of what a denoiser is told beside traces and prompt
 WRITTEN = 60  # tokens of its answer, rough
@@ -78,11 +78,11 @@ def examine(request: Request) -> Report:
         if not _problems(findings):
             look("plan", job.require_rows)
         look("target", lambda: _target(job))
-        look("dlm", lambda: _dlm(job))
+        look("denoiser", lambda: _dlm(job))
         costs: tuple[Cost, ...] = ()
         if not _problems(findings):
             look("task", lambda: _task(job))
-            look("dlm", job.require_all)
+            look("denoiser", job.require_all)
         if not _problems(findings):
             look("plan", lambda: _plan(job))
             costs = tuple(_costs(job))
@@ -194,18 +194,18 @@ def _models(config: TargetConfig) -> Finding:
 
 
 def _dlm(job: Job) -> Iterator[Finding]:
-    config = job.config.dlm
+    config = job.config.denoiser
     if need := memory_of(config):
-        yield Finding("dlm", "note", need)
+        yield Finding("denoiser", "note", need)
     start = Prompt.parse(job.config.prompt)
     check_proposer(job.config, start, job.denoiser)
     tokens = job.denoiser.count(start.text)
     if asks_api(config):
         text = f"{endpoint(config)}: an API, not called now; its calls count against the budget"
-        yield Finding("dlm", "ok", text)
+        yield Finding("denoiser", "ok", text)
         yield Finding("prompt", "note", f"{tokens} tokens, estimated from its length")
         return
-    yield Finding("dlm", "ok", f"{config.model}: the weights are there")
+    yield Finding("denoiser", "ok", f"{config.model}: the weights are there")
     yield Finding("prompt", "note", f"{tokens} tokens of the diffusion model")
 
 
@@ -247,7 +247,7 @@ def _costs(job: Job) -> Iterator[Cost]:
     read = len(job.start.text) / CHARACTERS_PER_TOKEN + job.config.search.context_tokens + ASK_ROOM
     each = (1 - asked) * (inputs + answer) + asked * (read + WRITTEN)
     yield Cost("tokens", *(n * each for n in calls))
-    price, other = job.ledger.price, make_price(job.config.dlm)
+    price, other = job.ledger.price, make_price(job.config.denoiser)
     if price is None or (asked and other is None):
         yield Cost("USD", None, None, None)
     else:
@@ -255,7 +255,7 @@ def _costs(job: Job) -> Iterator[Cost]:
         if other is not None:
             usd += asked * other.usd(round(1000 * read), 1000 * WRITTEN) / 1000
         yield Cost("USD", *(n * usd for n in calls))
-    if job.config.target.model == "embedded" and not asked:
+    if job.config.target.model == "builtin" and not asked:
         yield Cost("minutes", *(n * SECONDS_PER_CALL / 60 for n in (low, likely, high)))
     else:
         yield Cost("minutes", None, None, None)

@@ -14,7 +14,7 @@ from remask.files import require_free, write
 from remask.integrations import export as formats
 from remask.integrations import promptfoo
 from remask.prompt import Prompt
-from remask.runs.report.read_run import look
+from remask.runs.report.read_run import view_run
 from remask.runs.report.summary import SELECTION, verdict_line
 from remask.sanitize import one_line
 
@@ -42,7 +42,7 @@ class ExportSource:
         """What the sealed test says of the best prompt of a run."""
         if self.place.is_file():
             return ""
-        result = look(self.place).result
+        result = view_run(self.place).result
         return f"; {verdict_line(result)}" if result else "; not tested, the run is not finished"
 
     @property
@@ -119,7 +119,7 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         raise ConfigError(f"{run}: no file holds its rows, so there are no tests to export")
     with open_job(config) as job:
         dataset = job.dataset
-        if job.record["data_id"] != look(run).config["data_id"]:
+        if job.record["data_id"] != view_run(run).config["data_id"]:
             raise ConfigError(f"the data of {run} has changed since; put the old rows back")
     target = config.target
     found = promptfoo.compare(

@@ -19,7 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 from remask import events
-from remask.api.job import Watcher
+from remask.api.job import OnEvent
 from remask.config import Config
 from remask.events import Event, State, encode
 from remask.runs.budget import Spend
@@ -28,7 +28,7 @@ from remask.runs.result import changes
 from remask.sanitize import one_line
 
 
-def display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[Watcher]:
+def display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[OnEvent]:
     """Who tells of a run as it goes on. mode: json, plain or rich."""
     return {"json": _json, "plain": _plain, "rich": _rich}[mode](config, run_dir)
 
@@ -37,7 +37,7 @@ def display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[
 
 
 @contextmanager
-def _json(config: Config, run_dir: Path) -> Iterator[Watcher]:
+def _json(config: Config, run_dir: Path) -> Iterator[OnEvent]:
     """Each event as it is stored, with the spend after it."""
 
     def write(event: Event, state: State, spend: Spend) -> None:
@@ -70,13 +70,13 @@ class PlainLines:
 def sentence(event: Event, state: State) -> str:
     """What an event means for the run; empty for those that only lead to another."""
     match event:
-        case events.Sourced(basis="prompt"):
+        case events.UnlabelledInputs(basis="prompt"):
             example = one_line(event.queries[0], 60)
             return (
                 f"no data: asked the target for messages of users and goes on with "
                 f"{len(event.queries)}, such as {example!r}; the metric {event.metric} scores"
             )
-        case events.Sourced():
+        case events.UnlabelledInputs():
             return f"no right answers: starts from inputs alone, the metric {event.metric} scores"
         case events.TracesRead():
             seen = event.counts
@@ -97,9 +97,9 @@ def sentence(event: Event, state: State) -> str:
             nats, points = f"{event.gain:+.1f} nats", f"{event.gain:+.3f} ({SELECTION})"
             gain = points if state.traces_read is None else nats
             return f"round {event.round + 1}: accepted {gain}: {_edit(event, state)}"
-        case events.Kept():
+        case events.RoundRejected():
             return f"round {event.round + 1}: nothing accepted ({event.reason})"
-        case events.Stopped():
+        case events.SearchEnded():
             tests = state.traces_read is None or (state.traces_read.metric and state.accepted)
             return f"search over: {event.reason}" + ("; now the sealed test" if tests else "")
         case events.Tested():
@@ -117,7 +117,7 @@ def _edit(event: events.Accepted, state: State) -> str:
 
 
 @contextmanager
-def _plain(config: Config, run_dir: Path) -> Iterator[Watcher]:
+def _plain(config: Config, run_dir: Path) -> Iterator[OnEvent]:
     yield PlainLines(run_dir).event
 
 
@@ -168,13 +168,13 @@ def phase(event: Event, state: State) -> str:
             return "loading the diffusion model"
         case _ if state.traces_read is not None:
             return _refinement_phase(event, state)
-        case events.Sourced() | events.Started():
+        case events.UnlabelledInputs() | events.Started():
             return "scoring the baseline on validation rows"
         case events.Scored(split="train") if event.id == state.incumbent:
             return f"round {event.round + 1}: proposing edits"
         case events.Scored(split="train") | events.Proposed():
             return f"round {event.round + 1}: trying candidates on train rows"
-        case events.Stopped():
+        case events.SearchEnded():
             return "sealed test of baseline and best"
         case events.Tested():
             return "writing the result"
@@ -184,11 +184,11 @@ def phase(event: Event, state: State) -> str:
 
 def _refinement_phase(event: Event, state: State) -> str:
     match event:
-        case events.Proposed() | events.Rejected():
+        case events.Proposed() | events.Refused():
             return f"round {event.round + 1}: measuring candidates by held-out conversations"
         case events.Measured() | events.Attributed():
             return f"round {event.round + 1}: what the best candidate rests on"
-        case events.Stopped():
+        case events.SearchEnded():
             return "sealed test of baseline and best, where a target is named"
         case events.Tested():
             return "writing the result"
@@ -201,7 +201,7 @@ def _minutes(seconds: float) -> str:
 
 
 @contextmanager
-def _rich(config: Config, run_dir: Path) -> Iterator[Watcher]:
+def _rich(config: Config, run_dir: Path) -> Iterator[OnEvent]:
     panel = LivePanel(config, run_dir, time.monotonic)
     with Live(panel, console=Console(), refresh_per_second=4, transient=True):
         yield panel.event

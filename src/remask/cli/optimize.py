@@ -14,7 +14,7 @@ import click
 import orjson
 
 from remask.api.evaluate import Evaluation, score_prompt
-from remask.api.job import Hooks, Watcher, followed, new_run_dir
+from remask.api.job import Hooks, OnEvent, add_callback, new_run_dir
 from remask.api.optimize import resume, start_run, stored_config
 from remask.cli.interrupt import Interrupted, Watch
 from remask.cli.live import display
@@ -72,7 +72,7 @@ def _lines(found: Evaluation, split: Split) -> Iterator[str]:
         yield f"warning: {found.failed} rows have no score because the call failed"
     if found.unparsed:
         yield f"warning: no label was found in {found.unparsed} responses; scored 0"
-    for label in found.silent:
+    for label in found.never_predicted:
         yield f"warning: the target never answered {one_line(label)!r}"
     yield f"spent: {spend_line(found.spend)}"
 
@@ -86,7 +86,7 @@ def _play(
                 _tracker(track, config, run_dir) as tracker,
                 display(mode, config, run_dir) as shown,
             ):
-                result = run(followed(_hooks(shown, signals), tracker))
+                result = run(add_callback(_hooks(shown, signals), tracker))
         except (Interrupted, KeyboardInterrupt) as stop:
             how = "stopped" if isinstance(stop, Interrupted) else "stopped at once"
             click.echo(f"{how}; go on with: remask resume {run_dir}", err=True)
@@ -98,7 +98,7 @@ def _play(
     return result
 
 
-def _hooks(shown: Watcher, signals: Watch) -> Hooks:
+def _hooks(shown: OnEvent, signals: Watch) -> Hooks:
     def watch(event: Event, state: State, spend: Spend) -> None:
         shown(event, state, spend)
         if not isinstance(event, Tested):  # nothing is left to do then but to write the result
@@ -108,7 +108,7 @@ def _hooks(shown: Watcher, signals: Watch) -> Hooks:
 
 
 @contextmanager
-def _tracker(track: str, config: Config, run_dir: Path) -> Iterator[Watcher | None]:
+def _tracker(track: str, config: Config, run_dir: Path) -> Iterator[OnEvent | None]:
     """Who else hears the events: `--track`. ConfigError and BackendError."""
     kind, _, uri = track.partition(":")
     if not kind:

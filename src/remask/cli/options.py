@@ -8,12 +8,14 @@ from typing import Any
 import click
 
 Command = Callable[..., Any]
-MASKERS = ("whole", "span", "sentence", "insert", "blame")
+MASKERS = ("rewrite", "span", "sentence", "insert", "attribution")
 
 _RUN = (
-    click.option("--dlm", help="embedded[:ADAPTER], local:PLACE, mercury, or chat:MODEL."),
+    click.option("--denoiser", help="builtin[:ADAPTER], local:PLACE, mercury, or chat:MODEL."),
     click.option("--max-calls", type=int, help="Target calls in all, sealed test included."),
-    click.option("--adapter", help="For --dlm local:PLACE: what remask adapt made for that base."),
+    click.option(
+        "--adapter", help="For --denoiser local:PLACE: what remask adapt made for that base."
+    ),
     click.option("--max-minutes", type=float, help="Minutes of computing and waiting."),
     click.option("--max-usd", type=float, help="US dollars; needs prices in remask.toml."),
     click.option("--max-total-tokens", type=int, help="Input and output tokens in all."),
@@ -28,7 +30,7 @@ _SEARCH = (
     click.option("--demos", type=int, help="Up to so many train rows may be shown as examples."),
 )
 _TARGET = (
-    click.option("--target", help="embedded, openai:MODEL, or inspect:PROVIDER/MODEL."),
+    click.option("--target", help="builtin, openai:MODEL, or inspect:PROVIDER/MODEL."),
     click.option("--base-url", help="Of another OpenAI-compatible server."),
     click.option("--metric", help="label, exact, contains, f1, or judge."),
     click.option("--judge", help="A model that scores the answers, such as openai:MODEL."),

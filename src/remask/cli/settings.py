@@ -186,10 +186,10 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         data["path"] = str(Path(flags["data"]).resolve())
     if flags.get("judge"):
         _judged(values, flags)
-    if flags.get("dlm"):
-        _section(values, "dlm")["model"] = placed(flags["dlm"], Path.cwd())
+    if flags.get("denoiser"):
+        _section(values, "denoiser")["model"] = placed(flags["denoiser"], Path.cwd())
     if flags.get("adapter"):
-        _section(values, "dlm")["adapter"] = str(Path.cwd() / flags["adapter"])
+        _section(values, "denoiser")["adapter"] = str(Path.cwd() / flags["adapter"])
 
 
 def _judged(values: dict[str, Any], flags: Mapping[str, Any]) -> None:

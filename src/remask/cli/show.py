@@ -12,7 +12,7 @@ import orjson
 from remask.errors import ConfigError
 from remask.prompt import Prompt
 from remask.runs.report import summary
-from remask.runs.report.read_run import PAGE, REPORT, Look, look
+from remask.runs.report.read_run import PAGE, REPORT, RunView, view_run
 from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, shortest_within
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import one_line, visible
@@ -28,7 +28,7 @@ CLOSEST = 3  # proposals of a refinement that were not accepted, shown at the en
 
 def run_text(run_dir: Path, mode: str) -> None:
     """`remask show`."""
-    seen = look(run_dir)
+    seen = view_run(run_dir)
     if seen.result is not None:
         result_text(seen.result, mode)
     else:
@@ -41,7 +41,7 @@ def run_text(run_dir: Path, mode: str) -> None:
 
 def run_json(run_dir: Path) -> None:
     """`remask show --json`: one object."""
-    seen = look(run_dir)
+    seen = view_run(run_dir)
     state = seen.state
     value = {
         "kind": "Run",
@@ -63,7 +63,7 @@ def run_json(run_dir: Path) -> None:
 def best_prompt(run_dir: Path, within: float | None = None) -> Prompt:
     """The incumbent of a run, finished or not, with its kept spans; or the shortest prompt that is
     at most `within` points of 100 worse on validation."""
-    state = look(run_dir).state
+    state = view_run(run_dir).state
     if not state.baseline:
         raise ConfigError(f"{run_dir} has no prompt yet; go on with `remask resume {run_dir}`")
     if within is not None and state.traces_read is not None:
@@ -96,11 +96,15 @@ def result_text(result: Result, mode: str) -> None:
         click.echo(summary.selection_line(result))
     for edit in result.edits:
         _edit(f"edit of {summary.edit_title(edit)}", edit)
-    for edit in sorted(found.proposals, key=lambda edit: -edit.gain)[:CLOSEST] if found else ():
+    for edit in (
+        sorted(found.proposals, key=lambda edit: -edit.log_likelihood_gain)[:CLOSEST]
+        if found
+        else ()
+    ):
         _edit(f"not accepted, best of {summary.edit_title(edit)}", edit)
-    if len(result.front) > 1:
+    if len(result.pareto_front) > 1:
         click.echo(f"score and length (validation, {summary.SELECTION}):")
-        for line in summary.front_lines(result.front):
+        for line in summary.front_lines(result.pareto_front):
             click.echo(f"  {line}")
     for line in summary.refinement_lines(result, found) if found else ():
         click.echo(line)
@@ -143,7 +147,7 @@ def _paths(result: Result) -> dict[str, str]:
     }
 
 
-def _unfinished(seen: Look, run_dir: Path, mode: str) -> None:
+def _unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
     state = seen.state
     if not state.baseline:
         click.echo("nothing has happened in this run yet")

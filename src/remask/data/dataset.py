@@ -54,7 +54,7 @@ class Columns:
 
 
 @dataclass(frozen=True, slots=True)
-class Dataset:
+class LoadedDataset:
     """What was loaded. `labels` are the distinct right answers, sorted."""
 
     examples: tuple[Example, ...]
@@ -91,7 +91,7 @@ class _Draft:
 
 def load(
     data: Source, columns: Columns, fractions: Sequence[float] = FRACTIONS, seed: int = 0
-) -> Dataset:
+) -> LoadedDataset:
     """Read `data`: a path, mappings from Python, or a mapping split -> one of these.
 
     The splits come from the mapping, else from `columns.split`, else from `fractions` (train,
@@ -120,7 +120,7 @@ def load(
     examples = tuple(unique.values())
     warnings = _warnings(len(drafts) - len(kept), len(kept) - len(unique), examples)
     labels = tuple(sorted({e.expected for e in examples if e.expected is not None}))
-    return Dataset(examples, warnings, labels)
+    return LoadedDataset(examples, warnings, labels)
 
 
 def question(text: str) -> str:

@@ -34,7 +34,7 @@ def parse(raw: bytes, constants: bool = False) -> Any:
 
 
 def parse_all(whole: bytes, lines: Sequence[bytes], checked: bool) -> list[Any] | None:
-    """The values of `lines`, which `whole` is made of, where all of them are plainly fine; None:
+    """The values of `lines`, which `rewrite` is made of, where all of them are plainly fine; None:
     ask `parse` for each. `checked`: also for keys that stand twice and for depth, which takes as
     long as reading; one look at many lines still costs far less than a look at each."""
     try:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from itertools import cycle
 
 from remask.errors import BudgetSpent, TargetUnreliable
-from remask.ports import Target
+from remask.ports import TargetModel
 from remask.prompt import Prompt
 from remask.sanitize import clean
 from remask.types import Chat, Message
@@ -36,7 +36,7 @@ def calls_for(n: int) -> int:
     return TRIES * -(-n // PER_CALL)
 
 
-def ask_queries(target: Target, prompt: Prompt, n: int) -> tuple[str, ...]:
+def ask_queries(target: TargetModel, prompt: Prompt, n: int) -> tuple[str, ...]:
     """Up to `n` different queries that users of `prompt` might send.
 
     A spent budget and a target that repeats itself end the asking early. Raises TargetUnreliable

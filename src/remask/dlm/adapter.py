@@ -86,7 +86,7 @@ def read_adapter(
         raise BackendError(
             f"{path}: not an adapter of format {FORMAT} for one of {', '.join(FAMILIES)}"
         )
-    # Adapters without a content are older than other bases: they are the embedded model's.
+    # Adapters without a content are older than other bases: they are the built-in model's.
     content = header.get("base_content", base.content)
     if made_for != family.name or content != base.content:
         raise BackendError(

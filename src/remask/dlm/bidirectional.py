@@ -1,4 +1,4 @@
-"""Reading with a model in which every token sees every token.
+"""AttentionMode with a model in which every token sees every token.
 
 There the context's keys and values change as the region fills, so reusing them is an approximation
 (the prefix cache of Fast-dLLM, arXiv 2505.22618, section 3.2): they are read anew every `refresh`
@@ -16,25 +16,25 @@ from torch import Tensor
 
 from remask.dlm.families import Family
 from remask.dlm.reading import (
-    Drift,
+    ApproximationError,
+    DenoisingPass,
     Ids,
-    Session,
     distinct,
     picked,
     predict,
     pseudo_likelihood,
     repeat_rows,
 )
-from remask.dlm.sampler import Canvases
+from remask.dlm.sampler import CanvasBatch
 from remask.dlm.schedule import MINUS_INF
 from remask.errors import ConfigError
-from remask.models.backbone.attention import Memory
+from remask.models.backbone.attention import KVCache
 from remask.models.backbone.transformer import Backbone
 
 REFRESH = 16  # steps; dLLM-Cache (arXiv 2506.06295) reads the prompt anew every 50 to 100
 
 
-class FullReading:
+class Bidirectional:
     """A bidirectional model; `refresh` 1 reads everything at every step and is exact."""
 
     def __init__(self, backbone: Backbone, family: Family, refresh: int = REFRESH) -> None:
@@ -44,31 +44,31 @@ class FullReading:
         self.backbone = backbone
         self.family = family
         self.refresh = refresh
-        self.drift = Drift()
+        self.approximation_error = ApproximationError()
 
     @property
     def identity(self) -> str:
         return f"{self.backbone.identity}/full-{self.refresh}"
 
-    def front(self, length: int) -> int:
+    def reread(self, length: int) -> int:
         return 1
 
-    def begin(self, context: Ids, shared: int, real: Tensor) -> Session:
-        return _FullSession(self, context, real)
+    def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
+        return _BidirectionalPass(self, context, attention_mask)
 
     def score(self, context: Ids, shared: int, ids: Ids, wanted: Sequence[int]) -> list[float]:
         return pseudo_likelihood(self, self.family.mask, context, shared, ids, wanted)
 
 
-class _FullSession:
+class _BidirectionalPass:
     """Regions, and the context's keys and values as they were at the last refresh."""
 
-    def __init__(self, reading: FullReading, context: Ids, real: Tensor) -> None:
+    def __init__(self, reading: Bidirectional, context: Ids, attention_mask: Tensor) -> None:
         self._reading = reading
         self._context = torch.tensor([context], dtype=torch.long)
-        self._real = real
+        self._real = attention_mask
         self._step = 0
-        self._past: Memory | None = None  # one row for all, or one for each of _rows
+        self._past: KVCache | None = None  # one row for all, or one for each of _rows
         self._rows: list[int] = []  # of the batch
 
     def logits(self, ids: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class _FullSession:
         self._measure(quick, exact)
         return exact
 
-    def nats(self, ids: Tensor, canvases: Canvases, logp: Tensor) -> Tensor:
+    def nats(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
         """One exact forward in which every second written token is masked again.
 
         The log-probabilities of committed tokens came from approximate logits. And a model says
@@ -112,18 +112,20 @@ class _FullSession:
 
     def _measure(self, quick: Tensor | None, exact: Tensor) -> None:
         if quick is not None:
-            self._reading.drift = self._reading.drift.measured(quick, exact)
+            self._reading.approximation_error = self._reading.approximation_error.measured(
+                quick, exact
+            )
 
     def _quick(self, ids: Tensor, rows: list[int]) -> Tensor:
         """Logits of `rows` from the regions alone, behind the kept context."""
         assert self._past is not None
-        if len(self._past.real) > 1 and rows != self._rows:
+        if len(self._past.attention_mask) > 1 and rows != self._rows:
             at = torch.tensor([self._rows.index(row) for row in rows])
-            self._past = self._past.select(at.to(self._past.real.device))
+            self._past = self._past.select(at.to(self._past.attention_mask.device))
         self._rows = rows
-        ids, real = ids[rows], self._real[rows]
+        ids, attention_mask = ids[rows], self._real[rows]
         backbone, family = self._reading.backbone, self._reading.family
-        hidden, _ = backbone.read_blocks(ids, real, torch.zeros_like(ids), self._past)
+        hidden, _ = backbone.read_blocks(ids, attention_mask, torch.zeros_like(ids), self._past)
         return predict(backbone, family, hidden, ids == family.mask)
 
     def _whole(self, ids: Tensor, rows: list[int], keep: bool) -> Tensor:
@@ -133,25 +135,29 @@ class _FullSession:
         regions = ids[kinds]
         context = self._context.expand(len(kinds), -1)
         joint = torch.cat([context, regions], 1)
-        real = torch.cat([torch.ones_like(context, dtype=torch.bool), self._real[kinds]], 1)
+        attention_mask = torch.cat(
+            [torch.ones_like(context, dtype=torch.bool), self._real[kinds]], 1
+        )
         backbone, family = self._reading.backbone, self._reading.family
-        hidden, memory = backbone.read_blocks(joint, real, torch.zeros_like(joint), keep=keep)
+        hidden, memory = backbone.read_blocks(
+            joint, attention_mask, torch.zeros_like(joint), keep=keep
+        )
         size = context.shape[1]
         if memory is not None:
             kept = _first_tokens(memory, size)
             if 1 < len(kinds) < len(rows):
-                kept = kept.select(torch.tensor(inverse, device=kept.real.device))
+                kept = kept.select(torch.tensor(inverse, device=kept.attention_mask.device))
             self._past, self._rows = kept, rows
         masked = regions == family.mask
         found = predict(backbone, family, hidden[:, size:], masked)
         return repeat_rows(found, masked, inverse)
 
 
-def _first_tokens(memory: Memory, size: int) -> Memory:
+def _first_tokens(memory: KVCache, size: int) -> KVCache:
     """The memory of the first `size` tokens."""
     return replace(
         memory,
         keys=tuple(k[:, :, :size] for k in memory.keys),
         values=tuple(v[:, :, :size] for v in memory.values),
-        real=memory.real[:, :size],
+        attention_mask=memory.attention_mask[:, :size],
     )

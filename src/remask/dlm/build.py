@@ -1,7 +1,7 @@
 """Denoisers put together: from a checkpoint of any family, or from a base and its adapter.
 
 A checkpoint of LLaDA, Dream, SDAR or Tiny-A2D is what its folder is, the row of its family, and the
-way in which that family reads. An adapter makes a denoiser of the embedded model, or of a base from
+way in which that family reads. An adapter makes a denoiser of the built-in model, or of a base from
 disk: traces are read left to right by the base weights, so their keys and values are computed once
 per context and reused exactly for every step, candidate and later call; only a window of the prompt
 is read again, in both directions, with the adapter. Knows which parts make a denoiser; the work is
@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 
 from remask.dlm.adapter import SHIPPED, Adapted, load_adapter
-from remask.dlm.bidirectional import REFRESH, FullReading
+from remask.dlm.bidirectional import REFRESH, Bidirectional
 from remask.dlm.denoiser import LocalDenoiser
 from remask.dlm.families import EMBEDDED, Family, find_family, fit
-from remask.dlm.reading import BlockReading, Prefixes, Reading, RegionReading
+from remask.dlm.reading import AttentionMode, BlockCausal, PrefixCache, PrefixLM
 from remask.dlm.sampler import CommitRule
 from remask.errors import BackendError, ConfigError
 from remask.models.backbone.builtin_weights import load_base
@@ -26,7 +26,7 @@ from remask.models.backbone.checkpoint import load_checkpoint
 from remask.models.backbone.transformer import Backbone
 
 Cache = Literal["approximate", "exact"]
-NAME = "embedded-dlm"  # of the embedded model in identities
+NAME = "embedded-dlm"  # of the built-in model in identities
 CHECKPOINT_RULE = CommitRule(
     left_bias=0.0, threshold=0.9
 )  # these models were trained in every order
@@ -59,7 +59,7 @@ def load_denoiser(
     if row.attention == "region":
         raise BackendError(
             f"{place}: reads left to right and cannot fill holes by itself; make an adapter with "
-            f"remask adapt --base local:{place} and name it (--adapter, or dlm.adapter)"
+            f"remask adapt --base local:{place} and name it (--adapter, or denoiser.adapter)"
         )
     reading = read_with(backbone, row, cache, refresh)
     return LocalDenoiser(row.name, backbone, row, reading, rule, steps, guidance)
@@ -81,20 +81,20 @@ def load_family(
     return backbone, fit(row, found.name, found.settings, added, backbone.size, spare)
 
 
-def read_with(backbone: Backbone, family: Family, cache: Cache, refresh: int) -> Reading:
+def read_with(backbone: Backbone, family: Family, cache: Cache, refresh: int) -> AttentionMode:
     """The way in which a family without an adapter reads. Raises ConfigError."""
     if cache not in ("approximate", "exact"):
         raise ConfigError(f"cache is {cache!r}; use approximate or exact")
     if family.attention == "blocks":
-        return BlockReading(backbone, family, Prefixes(backbone, family.block))
-    return FullReading(backbone, family, 1 if cache == "exact" else refresh)
+        return BlockCausal(backbone, family, PrefixCache(backbone, family.block))
+    return Bidirectional(backbone, family, 1 if cache == "exact" else refresh)
 
 
 # -- from a base, which reads left to right, and its adapter --------------------------------------
 
 
-class EmbeddedDenoiser(LocalDenoiser):
-    """A Denoiser and Scorer around `backbone`, embedded or not, and an adapter trained for it."""
+class BuiltinDenoiser(LocalDenoiser):
+    """A Denoiser and Scorer around `backbone`, and an adapter trained for it."""
 
     def __init__(
         self,
@@ -110,15 +110,15 @@ class EmbeddedDenoiser(LocalDenoiser):
         prompts written in seven cases, one seed, was -3.55 with one per step and -4.09 with two.
         Raises ConfigError and BackendError.
         """
-        reading = embedded_reading(backbone, adapter)
+        reading = builtin_mode(backbone, adapter)
         name = NAME if reading.family == EMBEDDED else reading.family.name
         super().__init__(name, backbone, reading.family, reading, rule, steps, guidance)
 
 
-def embedded_reading(backbone: Backbone, adapter: Path | Adapted = SHIPPED) -> RegionReading:
-    """How the embedded model reads. Raises BackendError."""
+def builtin_mode(backbone: Backbone, adapter: Path | Adapted = SHIPPED) -> PrefixLM:
+    """How the built-in model reads. Raises BackendError."""
     made = adapter if isinstance(adapter, Adapted) else load_adapter(backbone, adapter)
-    return RegionReading(backbone, made.backbone, made.gates, made.family, Prefixes(backbone, 1))
+    return PrefixLM(backbone, made.backbone, made.gates, made.family, PrefixCache(backbone, 1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,23 +137,23 @@ def find_base(
     device: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Base:
-    """The model called `name`: embedded, or local:PLACE, a folder or a hub id with a pinned
-    `revision`. The embedded model runs on the CPU. Raises ConfigError and BackendError."""
+    """The model called `name`: builtin, or local:PLACE, a folder or a hub id with a pinned
+    `revision`. The built-in model runs on the CPU. Raises ConfigError and BackendError."""
     kind, _, place = name.partition(":")
-    if kind == "embedded" and not place:
+    if kind == "builtin" and not place:
         if revision is not None:
-            raise ConfigError("the embedded base has no revision; leave it out")
+            raise ConfigError("the built-in base has no revision; leave it out")
         return Base(load_base(), EMBEDDED, "SmolLM2-135M-Instruct")
     if kind != "local" or not place:
         raise ConfigError(
-            f"the base {name!r} is unknown; use embedded, local:FOLDER, or local:HUB_ID with a "
+            f"the base {name!r} is unknown; use builtin, local:FOLDER, or local:HUB_ID with a "
             "revision"
         )
     backbone, row = load_family(place, revision, family, device, dtype)
     if row.attention != "region":
         raise BackendError(
-            f"{place}: {row.name} is a diffusion model already; use it with --dlm local:{place} "
-            "and without an adapter"
+            f"{place}: {row.name} is a diffusion model already; use it with --denoiser "
+            f"local:{place} and without an adapter"
         )
     if backbone.window < row.context + row.window:
         raise BackendError(

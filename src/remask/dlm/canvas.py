@@ -252,7 +252,7 @@ DANGLING = frozenset(DANGLING_TEXT.split())
 LOOSE = " \n,;:-–—.!?"
 
 
-def mend_end(text: str) -> str:
+def trim_dangling(text: str) -> str:
     """`text` without a loose end; the text itself where too little would be left.
 
     The last token of a hole that had to be a sentence is a full stop whether or not the sentence
@@ -264,7 +264,7 @@ def mend_end(text: str) -> str:
     body = _without_dangling(text[:-1])
     starts = [match.end() for match in SENTENCE_START.finditer(body)]
     if starts and len(body[starts[-1] :].split()) < FRAGMENT <= len(body[: starts[-1]].split()):
-        return mend_end(body[: starts[-1]].rstrip())
+        return trim_dangling(body[: starts[-1]].rstrip())
     if len(body.split()) < max(2, len(text.split()) // 2):
         return text
     return body + text[-1]

@@ -2,7 +2,8 @@
 
 Ties together layout, canvas, sampler and reading. A long prompt is denoised window by window, and
 what lies outside a window enters the context as text. How the model reads is a value
-(`reading.Reading`). Knows nothing of scores, targets and search. Use it from one thread at a time.
+(`reading.AttentionMode`). Knows nothing of scores, targets and search. Use it from one thread at
+a time.
 """
 
 from collections.abc import Sequence
@@ -16,17 +17,17 @@ from remask.dlm.canvas import (
     Kind,
     Window,
     first_hole,
-    mend_end,
     settle,
     to_row,
+    trim_dangling,
     vocabulary,
     window,
 )
 from remask.dlm.families import Family
 from remask.dlm.guidance import guided
 from remask.dlm.layout import Layout
-from remask.dlm.reading import Drift, Ids, Reading, Session, padded
-from remask.dlm.sampler import Canvases, CommitRule, Logits, denoise
+from remask.dlm.reading import ApproximationError, AttentionMode, DenoisingPass, Ids, padded
+from remask.dlm.sampler import CanvasBatch, CommitRule, Logits, denoise
 from remask.errors import ConfigError
 from remask.ids import content_id, seed_for
 from remask.models.backbone.transformer import Backbone
@@ -64,14 +65,14 @@ class _Piece:
 
 
 class LocalDenoiser:
-    """A Denoiser and Scorer: text and layout around a Reading."""
+    """A Denoiser and Scorer: text and layout around a AttentionMode."""
 
     def __init__(
         self,
         name: str,
         backbone: Backbone,
         family: Family,
-        reading: Reading,
+        reading: AttentionMode,
         rule: CommitRule,
         steps: int | None = None,
         guidance: float = 0.0,
@@ -103,18 +104,18 @@ class LocalDenoiser:
         return f"{self.name}/{self.reading.identity}/{rule}"
 
     @property
-    def drift(self) -> Drift:
+    def approximation_error(self) -> ApproximationError:
         """How far cached context led logits astray, in all calls so far."""
-        return self.reading.drift
+        return self.reading.approximation_error
 
     def approximation(self) -> str:
         """The drift, one sentence; "" where nothing was approximated."""
-        drift = self.drift
-        if not drift.positions:
+        error = self.approximation_error
+        if not error.positions:
             return ""
         return (
-            f"the denoiser reused its context: {drift.agreement:.1%} of {drift.positions} masks "
-            f"checked had the same first choice, logits differed by {drift.largest:.2g} at most"
+            f"the denoiser reused its context: {error.agreement:.1%} of {error.positions} masks "
+            f"checked had the same first choice, logits differed by {error.largest:.2g} at most"
         )
 
     def count(self, text: str) -> int:
@@ -146,7 +147,7 @@ class LocalDenoiser:
         """Log-probability (nats) of each character span of the prompt `text` under `context`: the
         sum over the tokens that overlap the span.
 
-        The reading says how: by the chain rule of the embedded base, else from both sides. Raises
+        The reading says how: by the chain rule of the built-in base, else from both sides. Raises
         ConfigError where prompt and traces do not fit into the model.
         """
         before, shared = self._layout.context(context, "")
@@ -182,7 +183,7 @@ class LocalDenoiser:
 
     def _denoise(self, pieces: Sequence[_Piece], context: Ids, shared: int, seed: int) -> None:
         """Fill the holes of one window of each piece."""
-        canvases, session, front = self._begin(pieces, context, shared)
+        canvases, session, reread = self._begin(pieces, context, shared)
         logits: Logits = session.logits
         if self.guidance:
             logits = guided(logits, self._without_traces(pieces), self.guidance)
@@ -194,32 +195,36 @@ class LocalDenoiser:
         *_, done = denoise(canvases, logits, steps, self.rule, generators)
         nats = session.nats(done.ids, canvases, done.logp).tolist()
         for piece, row, total, tokens in zip(pieces, done.ids.tolist(), nats, masked, strict=True):
-            self._write(piece, row[front:])
+            self._write(piece, row[reread:])
             piece.job.logp += total
             piece.job.tokens += tokens
 
     def _without_traces(self, pieces: Sequence[_Piece]) -> Logits:
         """Logits of the same windows behind a context without traces, from the same ids."""
-        own, session, front = self._begin(pieces, *self._layout.context((), pieces[0].tail))
+        own, session, reread = self._begin(pieces, *self._layout.context((), pieces[0].tail))
 
         def logits(ids: Tensor) -> Tensor:
             # Fronts may differ in length; windows do not.
-            length = own.ids.shape[1] - front
-            return session.logits(torch.cat([own.ids[:, :front], ids[:, -length:]], 1))
+            length = own.ids.shape[1] - reread
+            return session.logits(torch.cat([own.ids[:, :reread], ids[:, -length:]], 1))
 
         return logits
 
     def _begin(
         self, pieces: Sequence[_Piece], context: Ids, shared: int
-    ) -> tuple[Canvases, Session, int]:
+    ) -> tuple[CanvasBatch, DenoisingPass, int]:
         """The windows behind `context` as canvases, a session for them, and how many tokens of the
         context stand at the front of each."""
-        front = self.reading.front(len(context))
-        known = len(context) - front
-        canvases, real = self._batch(pieces, context[known:])
-        return canvases, self.reading.begin(context[:known], min(shared, known), real), front
+        reread = self.reading.reread(len(context))
+        known = len(context) - reread
+        canvases, attention_mask = self._batch(pieces, context[known:])
+        return (
+            canvases,
+            self.reading.begin(context[:known], min(shared, known), attention_mask),
+            reread,
+        )
 
-    def _batch(self, pieces: Sequence[_Piece], front: Ids) -> tuple[Canvases, Tensor]:
+    def _batch(self, pieces: Sequence[_Piece], reread: Ids) -> tuple[CanvasBatch, Tensor]:
         """Canvases behind the front of the context, padded on the right, and what is real.
 
         A window that reaches the end of its prompt ends with the end of the turn, as in training.
@@ -229,10 +234,12 @@ class LocalDenoiser:
         for piece in pieces:
             start, stop = piece.window.start, piece.window.stop
             close = [end] if stop == len(piece.row.ids) else []
-            rows.append([*front, *piece.row.ids[start:stop], *close])
-            kinds.append([*[0] * len(front), *piece.row.kinds[start:stop], *[0] * len(close)])
-        (ids, real), (marks, _) = padded(rows, end), padded(kinds, 0)
-        return Canvases(ids, marks, self._banned, self.family.mask, self._repeatable), real
+            rows.append([*reread, *piece.row.ids[start:stop], *close])
+            kinds.append([*[0] * len(reread), *piece.row.kinds[start:stop], *[0] * len(close)])
+        (ids, attention_mask), (marks, _) = padded(rows, end), padded(kinds, 0)
+        return CanvasBatch(
+            ids, marks, self._banned, self.family.mask, self._repeatable
+        ), attention_mask
 
     def _write(self, piece: _Piece, row: Sequence[int]) -> None:
         """Take the fills of a finished window over into its job. row: without the front."""
@@ -240,7 +247,7 @@ class LocalDenoiser:
         kinds = piece.row.kinds[piece.window.start :]
         for hole, (start, stop) in zip(open_holes, piece.holes, strict=False):
             text = self.backbone.decode(row[start:stop]).strip()
-            piece.job.fills[hole] = mend_end(text) if kinds[stop - 1] & Kind.FINAL else text
+            piece.job.fills[hole] = trim_dangling(text) if kinds[stop - 1] & Kind.FINAL else text
 
 
 def _job(canvas: Canvas) -> _Job:

@@ -94,7 +94,7 @@ TINY_A2D = Family(  # Qwen3-0.6B; both variants have the same config.json
 # What `remask adapt` makes of left-to-right models. Masks are ids that no text and no chat has, so
 # their rows mean nothing: an adapter brings its own embedding of the mask. The delete token is one
 # that the base has learnt but that no text and no frame has, since it is predicted by its own row
-# of the frozen head. Windows and contexts are those that the embedded model is trained with.
+# of the frozen head. Windows and contexts are those that the built-in model is trained with.
 EMBEDDED = Family(
     name="smollm2-135m",
     mask=16,  # <empty_output>, which the base never met in text
@@ -105,7 +105,7 @@ EMBEDDED = Family(
     rest=300,
     delete=4,  # <reponame>: the base hardly met it, but its row is not that of the mask
 )
-SMOLLM2 = replace(  # 135M, 360M and 1.7B from disk: the tokenizer is the embedded one's
+SMOLLM2 = replace(  # 135M, 360M and 1.7B from disk: the tokenizer is the built-in one's
     EMBEDDED,
     name="smollm2",
     mask_token="<empty_output>",

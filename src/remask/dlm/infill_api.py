@@ -17,7 +17,7 @@ from remask.dlm.canvas import settle
 from remask.dlm.render import render
 from remask.errors import TargetUnreliable
 from remask.ids import seed_for
-from remask.ports import Canvas, Context, Fill, Hole, Reply, Target
+from remask.ports import Canvas, Context, Fill, Hole, Reply, TargetModel
 from remask.sanitize import clean
 from remask.types import Chat, Message
 
@@ -48,14 +48,14 @@ class Written:
 class ApiDenoiser:
     """What asks a `target` for the texts. It has no scores."""
 
-    target: Target
+    target: TargetModel
     max_output: int | None = None  # tokens of one answer of the target at most; None: unknown
 
     def count(self, text: str) -> int:
         """Tokens of `text`, estimated."""
         return estimate(text)
 
-    def through(self, target: Target) -> Self:
+    def through(self, target: TargetModel) -> Self:
         """The same denoiser on another target, such as a metered one."""
         return replace(self, target=target)
 
@@ -76,7 +76,7 @@ def open_holes(canvas: Canvas) -> list[Hole]:
     return [part for part in canvas if isinstance(part, Hole) and part.tokens]
 
 
-def ask(target: Target, chats: Sequence[Chat], seed: int) -> list[Reply]:
+def ask(target: TargetModel, chats: Sequence[Chat], seed: int) -> list[Reply]:
     """A reply to each chat, in order; equal chats get other seeds, so that their answers differ."""
     counts: dict[Chat, int] = {}
     turns: list[int] = []

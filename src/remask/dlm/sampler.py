@@ -76,7 +76,7 @@ class CommitRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Canvases:
+class CanvasBatch:
     """A batch to denoise: K rows of L tokens, on the CPU."""
 
     ids: Tensor  # (K, L) long, `mask` where to write
@@ -133,7 +133,7 @@ def plan(masked: Sequence[int], steps: int | None) -> list[int]:
 
 
 def denoise(
-    canvases: Canvases,
+    canvases: CanvasBatch,
     logits: Logits,
     steps: Sequence[int | None],
     rule: CommitRule,
@@ -173,8 +173,8 @@ def denoise(
 
 
 def start_from_draft(
-    canvases: Canvases, drafts: Tensor, level: float, generators: Sequence[torch.Generator]
-) -> Canvases:
+    canvases: CanvasBatch, drafts: Tensor, level: float, generators: Sequence[torch.Generator]
+) -> CanvasBatch:
     """The batch with the tokens of `drafts` (K, L) where it has masks, at noise level t = `level`:
     of the n tokens of a row that come from its draft, round(t · n), at least one, become masks
     again; all choices are equally probable.
@@ -196,7 +196,7 @@ def start_from_draft(
     return replace(canvases, ids=ids)
 
 
-def remask(canvases: Canvases, finished: Step, threshold: float) -> Canvases:
+def remask(canvases: CanvasBatch, finished: Step, threshold: float) -> CanvasBatch:
     """The finished batch with those tokens masked again whose probability was below `threshold`
     when they were committed; what `canvases` did not mask stays.
 
@@ -210,7 +210,7 @@ def remask(canvases: Canvases, finished: Step, threshold: float) -> Canvases:
     return replace(canvases, ids=finished.ids.masked_fill(doubtful, canvases.mask))
 
 
-def allow_delete(canvases: Canvases, places: Tensor, delete: int) -> Canvases:
+def allow_delete(canvases: CanvasBatch, places: Tensor, delete: int) -> CanvasBatch:
     """The batch in which the true `places` (K, L) may be left empty, and no others: the token
     `delete`, which leaves no text, may be drawn there and may stand many times in a row.
 
@@ -264,7 +264,7 @@ def _first_block(masked: Tensor, block: int | None) -> Tensor:
 
 
 def _guess(
-    canvases: Canvases,
+    canvases: CanvasBatch,
     logits: Tensor,
     masked: Tensor,
     places: Tensor,
@@ -352,7 +352,7 @@ def _gumbel(uniform: Tensor) -> Tensor:
 
 
 def _write(
-    ids: Tensor, logp: Tensor, chosen: Tensor, rank: Tensor, draw: _Draw, canvases: Canvases
+    ids: Tensor, logp: Tensor, chosen: Tensor, rank: Tensor, draw: _Draw, canvases: CanvasBatch
 ) -> None:
     """Write the draws of the `chosen` masks into fresh tensors, by rank: each sees those before."""
     rows = ids.tolist()

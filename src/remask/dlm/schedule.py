@@ -80,7 +80,7 @@ def random(guesses: Guesses) -> Tensor:
     return guesses.noise
 
 
-def left(guesses: Guesses) -> Tensor:
+def leftmost(guesses: Guesses) -> Tensor:
     """The first mask of each run, the surest of these first; then the second ones, and so on.
 
     Our own, for models that were trained left to right.
@@ -93,7 +93,7 @@ ORDERS: dict[str, Order] = {
     "entropy": entropy,
     "margin": margin,
     "random": random,
-    "left": left,
+    "leftmost": leftmost,
 }
 
 

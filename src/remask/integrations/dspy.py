@@ -23,7 +23,7 @@ from remask.integrations.multi_prompt import (
     proposers,
 )
 from remask.integrations.records import as_text
-from remask.ports import Denoiser
+from remask.ports import DenoiserModel
 from remask.prompt import Prompt
 from remask.stats import Comparison, compare
 from remask.types import Feedback, Split, Trace
@@ -47,7 +47,8 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
     diffusion model read the feedback. max_metric_calls: runs of the program in all, never passed.
     predictors: names as in `named_predictors()`; by default all of them. perfect_score: what the
     metric gives at best. labels, answer: texts that instructions may name although examples do.
-    dlm, settings: as for `remask.optimize` (sections dlm and search). num_threads: as in DSPy.
+    denoiser, settings: as for `remask.optimize` (sections denoiser and search). num_threads: as in
+    DSPy.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
         perfect_score: float = 1.0,
         labels: Sequence[str] = (),
         answer: str = "{label}",
-        dlm: str | Denoiser = "embedded",
+        denoiser: str | DenoiserModel = "builtin",
         seed: int = 0,
         num_threads: int | None = None,
         settings: Mapping[str, Any] | None = None,
@@ -70,10 +71,10 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
         self.predictors = tuple(predictors)
         self.perfect_score = perfect_score
         self.labels = tuple(labels)
-        self.dlm = dlm
+        self.denoiser = denoiser
         self.seed = seed
         self.num_threads = num_threads
-        self.config = configured(dlm, answer, settings)
+        self.config = configured(denoiser, answer, settings)
         self.improved: Improved | None = None  # of the last compile
 
     def compile(
@@ -99,7 +100,7 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
             raise ConfigError(f"no predictor {unknown[0]!r}; the program has {', '.join(named)}")
         start = {name: Prompt.parse(p.signature.instructions) for name, p in named.items()}
         chosen = {name: start[name] for name in self.predictors or named}
-        makers = proposers(chosen, self.config, self.dlm, self.labels)
+        makers = proposers(chosen, self.config, self.denoiser, self.labels)
         if not makers:
             raise ConfigError("no predictor has editable instructions; write some plain words")
         examples, rows = _rows(trainset, valset, self.seed)
@@ -118,7 +119,7 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
             "max_metric_calls": self.max_metric_calls,
             "predictors": self.predictors,
             "seed": self.seed,
-            "dlm": self.config.dlm.model,
+            "denoiser": self.config.denoiser.model,
         }
 
 

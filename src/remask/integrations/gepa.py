@@ -18,9 +18,9 @@ from remask.errors import BackendError, ConfigError
 from remask.ids import seed_for
 from remask.integrations.multi_prompt import configured
 from remask.integrations.records import Reader, read_record
-from remask.ports import Denoiser, Proposal, Proposer, Remote
+from remask.ports import DenoiserModel, Proposal, Proposer, Remote
 from remask.prompt import Prompt
-from remask.runs.budget import Budget
+from remask.runs.budget import Limits
 from remask.runs.meter import Ledger, Meter
 from remask.runs.store import Books
 from remask.stats import accepts
@@ -53,9 +53,9 @@ class DiffusionReflection:
 
     seed_candidate: the texts that the guard compares with, where [[keep]]…[[/keep]] may mark what
     must stay; give gepa `reflection.seed_candidate`, which is without marks. Without it, the first
-    text seen of each component counts. dlm, settings: as for `remask.optimize`; of the settings
-    only the sections dlm and search are read. labels, answer: texts that a prompt may name although
-    they stand in the records. read: how a record becomes a trace.
+    text seen of each component counts. denoiser, settings: as for `remask.optimize`; of the
+    settings only the sections denoiser and search are read. labels, answer: texts that a prompt may
+    name although they stand in the records. read: how a record becomes a trace.
 
     Deterministic in its arguments and the sequence of calls. Raises ConfigError and BackendError.
     """
@@ -64,16 +64,18 @@ class DiffusionReflection:
         self,
         seed_candidate: Mapping[str, str] | None = None,
         *,
-        dlm: str | Denoiser = "embedded",
+        denoiser: str | DenoiserModel = "builtin",
         seed: int = 0,
         labels: Sequence[str] = (),
         answer: str = "{label}",
         read: Reader = read_record,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
-        self._config = configured(dlm, answer, settings)
-        self._denoiser = make_denoiser(self._config.dlm, None if isinstance(dlm, str) else dlm)
-        self._ledger = Ledger(Books(), Budget(), make_price(self._config.dlm))
+        self._config = configured(denoiser, answer, settings)
+        self._denoiser = make_denoiser(
+            self._config.denoiser, None if isinstance(denoiser, str) else denoiser
+        )
+        self._ledger = Ledger(Books(), Limits(), make_price(self._config.denoiser))
         if isinstance(self._denoiser, Remote):
             target = Meter(self._denoiser.target, self._ledger, self._denoiser.max_output)
             self._denoiser = self._denoiser.through(target)
@@ -97,7 +99,9 @@ class DiffusionReflection:
         rather than never reaching it.
         """
         if isinstance(self._denoiser, Remote) and self._ledger.price is None:
-            raise AttributeError("total_cost: dlm.input_price and dlm.output_price are not given")
+            raise AttributeError(
+                "total_cost: denoiser.input_price and denoiser.output_price are not given"
+            )
         return self._ledger.store.spent().usd
 
     def __call__(
@@ -172,8 +176,8 @@ class DiffusionReflection:
                 break
             seed = seed_for(self._seed, self._calls, name, parent.text, draw)
             for proposal in self._proposers[name].propose(parent, traces, missing, seed):
-                if proposal.objection:
-                    refused.append(proposal.objection)
+                if proposal.violation:
+                    refused.append(proposal.violation)
                 elif proposal.prompt.text not in self._seen[name]:
                     self._seen[name].add(proposal.prompt.text)
                     found.append(proposal)

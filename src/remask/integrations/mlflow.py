@@ -22,7 +22,7 @@ from remask.integrations.multi_prompt import (
     proposers,
 )
 from remask.integrations.records import as_text
-from remask.ports import Denoiser
+from remask.ports import DenoiserModel
 from remask.prompt import Prompt
 from remask.types import Feedback, Trace
 
@@ -47,7 +47,7 @@ class RemaskPromptOptimizer(BasePromptOptimizer):
     that half, which also chose the prompts. max_metric_calls: runs of predict_fn, never passed.
     perfect_score: the best that scorers and aggregation give; by default the number of scorers,
     since MLflow adds them up. roles: of chat prompts, whose messages are edited. labels, answer:
-    texts that a prompt may name although the data do. dlm, settings: as for `remask.optimize`.
+    texts that a prompt may name although the data do. denoiser, settings: as for `remask.optimize`.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RemaskPromptOptimizer(BasePromptOptimizer):
         roles: Sequence[str] = ("system", "developer"),
         labels: Sequence[str] = (),
         answer: str = "{label}",
-        dlm: str | Denoiser = "embedded",
+        denoiser: str | DenoiserModel = "builtin",
         seed: int = 0,
         settings: Mapping[str, Any] | None = None,
     ) -> None:
@@ -66,9 +66,9 @@ class RemaskPromptOptimizer(BasePromptOptimizer):
         self.perfect_score = perfect_score
         self.roles = tuple(roles)
         self.labels = tuple(labels)
-        self.dlm = dlm
+        self.denoiser = denoiser
         self.seed = seed
-        self.config = configured(dlm, answer, settings)
+        self.config = configured(denoiser, answer, settings)
         self.improved: Improved | None = None  # of the last run
 
     def optimize(
@@ -82,7 +82,7 @@ class RemaskPromptOptimizer(BasePromptOptimizer):
         if eval_fn is None or not train_data:
             raise ConfigError("remask compares prompts by scores: give train_data and scorers")
         start = components(target_prompts, self.roles)
-        makers = proposers(start, self.config, self.dlm, self.labels)
+        makers = proposers(start, self.config, self.denoiser, self.labels)
         if not makers:
             raise ConfigError(
                 f"nothing to edit: no prompt has plain text in a message of {', '.join(self.roles)}"

@@ -15,13 +15,13 @@ from remask.config import Config, make_config, merged
 from remask.errors import ConfigError
 from remask.events import State, advance
 from remask.ids import content_id, rng_for, seed_for
-from remask.ports import Denoiser, Proposer
+from remask.ports import DenoiserModel, Proposer
 from remask.prompt import Prompt
-from remask.runs.budget import Budget
+from remask.runs.budget import Limits
 from remask.runs.meter import Ledger
 from remask.runs.store import Books
 from remask.search.halving import search
-from remask.search.plan import Plan, make_plan
+from remask.search.plan import SearchPlan, make_plan
 from remask.types import Outcome, Split, Trace
 
 NO_PARTS: Mapping[str, float] = {}
@@ -64,7 +64,7 @@ class Bench:
     ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(Books(), Budget(calls=self.cap))
+        self.ledger = Ledger(Books(), Limits(calls=self.cap))
 
     @property
     def runs(self) -> int:
@@ -161,7 +161,9 @@ def improve(
     return Improved(texts, before, after, bench.runs, turn, tuple(changed), stopped)
 
 
-def _turn(prompt: Prompt, plan: Plan, task: _Component, proposer: Proposer, seed: int) -> State:
+def _turn(
+    prompt: Prompt, plan: SearchPlan, task: _Component, proposer: Proposer, seed: int
+) -> State:
     """One round of the search; a state of round 0 where it ended before a verdict."""
     state = State()
     for event in search(state, prompt, replace(plan, rounds=1), task, proposer, seed):
@@ -178,11 +180,13 @@ def halves(ids: Sequence[str], seed: int) -> dict[Split, tuple[str, ...]]:
     return {"train": tuple(order[:middle]), "validation": tuple(order[middle:])}
 
 
-def configured(dlm: str | Denoiser, answer: str, settings: Mapping[str, Any] | None) -> Config:
-    """Only the sections dlm, search and metric.answer count. Raises ConfigError."""
+def configured(
+    denoiser: str | DenoiserModel, answer: str, settings: Mapping[str, Any] | None
+) -> Config:
+    """Only the sections denoiser, search and metric.answer count. Raises ConfigError."""
     values = {
         "prompt": "-",
-        "dlm": {"model": dlm if isinstance(dlm, str) else "object:denoiser"},
+        "denoiser": {"model": denoiser if isinstance(denoiser, str) else "object:denoiser"},
         "metric": {"answer": answer},
     }
     config = make_config(merged(values, settings or {}), "settings")
@@ -191,12 +195,15 @@ def configured(dlm: str | Denoiser, answer: str, settings: Mapping[str, Any] | N
 
 
 def proposers(
-    start: Mapping[str, Prompt], config: Config, dlm: str | Denoiser, labels: Sequence[str]
+    start: Mapping[str, Prompt],
+    config: Config,
+    denoiser: str | DenoiserModel,
+    labels: Sequence[str],
 ) -> dict[str, Proposer]:
     """One for each component that has editable text; they share the denoiser."""
-    denoiser = make_denoiser(config.dlm, None if isinstance(dlm, str) else dlm)
+    model = make_denoiser(config.denoiser, None if isinstance(denoiser, str) else denoiser)
     return {
-        name: make_proposer(config, prompt, denoiser, labels)
+        name: make_proposer(config, prompt, model, labels)
         for name, prompt in start.items()
         if prompt.editable
     }

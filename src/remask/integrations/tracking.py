@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 from remask.errors import BackendError
-from remask.events import Accepted, Event, Kept, Scored, State, Stopped, Tested
+from remask.events import Accepted, Event, RoundRejected, Scored, SearchEnded, State, Tested
 from remask.runs.budget import Spend
 from remask.runs.result import compare_rows
 from remask.types import Split
@@ -123,7 +123,7 @@ class MlflowTracker:
                     metric(f"test_{name}", getattr(test, name))
                 client.set_tag(self.run_id, "remask.verdict", test.verdict)
                 self._prompt(client, "best", state, state.incumbent)
-        if isinstance(event, Accepted | Kept | Stopped | Tested):
+        if isinstance(event, Accepted | RoundRejected | SearchEnded | Tested):
             for name, value in asdict(spend).items():
                 metric(f"spent_{name}", value)
         if isinstance(event, Tested):

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from remask.errors import ConfigError, NumericsError
-from remask.models.backbone.attention import Memory
+from remask.models.backbone.attention import KVCache
 from remask.models.backbone.transformer import Backbone
-from remask.ports import Reply, Target
+from remask.ports import Reply, TargetModel
 from remask.types import Chat
 
 _TEMPLATE = "chatml-1"  # in the identity: raise it when the layout of a chat changes
@@ -40,7 +40,7 @@ class _Row:
         return len(self.prefix) + len(self.rest)
 
 
-class EmbeddedTarget(Target):
+class BuiltinTarget(TargetModel):
     """A Target that can choose, around `backbone`. Use it from one thread at a time."""
 
     chooses = True
@@ -49,9 +49,9 @@ class EmbeddedTarget(Target):
         if max_tokens < 1:
             raise ConfigError(f"max_tokens is {max_tokens}; give 1 or more")
         self.max_tokens = max_tokens
-        self.identity = f"embedded:{backbone.identity}:{_TEMPLATE}:max_tokens={max_tokens}"
+        self.identity = f"builtin:{backbone.identity}:{_TEMPLATE}:max_tokens={max_tokens}"
         self._backbone = backbone
-        self._prefixes: OrderedDict[tuple[int, ...], Memory] = OrderedDict()
+        self._prefixes: OrderedDict[tuple[int, ...], KVCache] = OrderedDict()
         self._stops = {backbone.token_id("<|im_end|>"), backbone.token_id("<|endoftext|>")}
 
     @torch.inference_mode()
@@ -127,7 +127,7 @@ class EmbeddedTarget(Target):
             f"in the model's context of {self._backbone.window}; shorten the prompt or the input"
         )
 
-    def _prefix(self, ids: tuple[int, ...]) -> Memory | None:
+    def _prefix(self, ids: tuple[int, ...]) -> KVCache | None:
         """Keys and values of a system turn. Read alone, so they never depend on a batch."""
         if not ids:
             return None
@@ -151,15 +151,15 @@ class EmbeddedTarget(Target):
         """
         past = self._prefix(batch[0].prefix)
         common = answers[0][:shared]
-        ids, real = _pad([row.rest + common for row in batch])
+        ids, attention_mask = _pad([row.rest + common for row in batch])
         tails = [answer[shared:] for answer in answers]
         deep = [column for column, tail in enumerate(tails) if len(tail) > 1]
         if deep:
-            hidden, memory = self._backbone.read(ids, real, past)
+            hidden, memory = self._backbone.read(ids, attention_mask, past)
         else:
-            hidden = self._backbone.read_hidden(ids, real, past)
+            hidden = self._backbone.read_hidden(ids, attention_mask, past)
         rows = torch.arange(len(batch))
-        last = real.sum(1) - 1  # (B,)
+        last = attention_mask.sum(1) - 1  # (B,)
         table = torch.zeros(len(batch), len(answers))
         if shared:
             at = last[:, None] - shared + torch.arange(shared)  # predict the common tokens
@@ -172,19 +172,19 @@ class EmbeddedTarget(Target):
             table[:, deep] += self._score_tails(memory, [tails[column] for column in deep])
         return _finite(table)
 
-    def _score_tails(self, memory: Memory, tails: Sequence[list[int]]) -> Tensor:
+    def _score_tails(self, memory: KVCache, tails: Sequence[list[int]]) -> Tensor:
         """Log-probability of each tail without its first token, for every row: (B, tails)."""
-        ids, real = _pad([tail[:-1] for tail in tails])
+        ids, attention_mask = _pad([tail[:-1] for tail in tails])
         want, _ = _pad([tail[1:] for tail in tails])
-        rows = len(memory.real)
+        rows = len(memory.attention_mask)
         row = torch.arange(rows).repeat_interleave(len(tails))
         tail = torch.arange(len(tails)).repeat(rows)
-        step = max(1, MAX_BATCH_TOKENS // (memory.real.shape[1] + ids.shape[1]))
+        step = max(1, MAX_BATCH_TOKENS // (memory.attention_mask.shape[1] + ids.shape[1]))
         sums = []
         for start in range(0, len(row), step):
             r, t = row[start : start + step], tail[start : start + step]
-            hidden = self._backbone.read_hidden(ids[t], real[t], memory.select(r))
-            logps = self._logps(hidden, want[t]).masked_fill(~real[t], 0.0)
+            hidden = self._backbone.read_hidden(ids[t], attention_mask[t], memory.select(r))
+            logps = self._logps(hidden, want[t]).masked_fill(~attention_mask[t], 0.0)
             sums.append(logps.sum(1))
         return torch.cat(sums).view(rows, len(tails))
 
@@ -205,9 +205,9 @@ class EmbeddedTarget(Target):
     def _generate(self, batch: list[_Row]) -> list[Reply]:
         """Greedy decoding; rows that have ended leave the batch."""
         written: list[list[int]] = [[] for _ in batch]
-        ids, real = _pad([row.rest for row in batch])
-        hidden, memory = self._backbone.read(ids, real, self._prefix(batch[0].prefix))
-        hidden = hidden[torch.arange(len(batch)), real.sum(1) - 1]  # (B, d)
+        ids, attention_mask = _pad([row.rest for row in batch])
+        hidden, memory = self._backbone.read(ids, attention_mask, self._prefix(batch[0].prefix))
+        hidden = hidden[torch.arange(len(batch)), attention_mask.sum(1) - 1]  # (B, d)
         active = list(range(len(batch)))
         while active:
             tokens = _finite(self._backbone.logits(hidden)).argmax(-1)  # (active,)
@@ -253,11 +253,11 @@ def _pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
     """Ids (B, T) padded on the right, and which of them are real."""
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
-    real = torch.arange(width) < torch.tensor([[len(row)] for row in rows])
-    return ids, real
+    attention_mask = torch.arange(width) < torch.tensor([[len(row)] for row in rows])
+    return ids, attention_mask
 
 
 def _finite(numbers: Tensor) -> Tensor:
     if not torch.isfinite(numbers).all():
-        raise NumericsError("the embedded target produced NaN or infinite numbers")
+        raise NumericsError("the built-in target produced NaN or infinite numbers")
     return numbers

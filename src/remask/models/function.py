@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 
 from remask.errors import ConfigError, TargetRefused
 from remask.models.thread_map import ordered_map
-from remask.ports import Reply, Target
+from remask.ports import Reply, TargetModel
 from remask.types import Chat
 
 Function = Callable[[list[dict[str, str]]], str]
@@ -21,7 +21,7 @@ Function = Callable[[list[dict[str, str]]], str]
 _BUGS = (TypeError, NameError, AttributeError)  # what a slip in the user's code raises
 
 
-class FunctionTarget(Target):
+class FunctionTarget(TargetModel):
     """Asks `fn([{"role": …, "content": …}, …])` for the text of the answer.
 
     `identity` holds `name` (default: where the function is defined) and a hash of its source, so

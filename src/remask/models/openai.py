@@ -24,7 +24,7 @@ import numpy as np
 from remask.errors import ConfigError, TargetBusy, TargetError, TargetRefused, name_missing_extra
 from remask.ids import content_id, rng_for
 from remask.models.thread_map import ordered_map
-from remask.ports import Reply, Target
+from remask.ports import Reply, TargetModel
 from remask.sanitize import clip
 from remask.types import Chat
 
@@ -55,7 +55,7 @@ _LONGEST_WAIT = 60.0  # seconds, also for what Retry-After asks
 _SHOWN = 300  # characters of a server's message that are passed on
 
 
-class OpenAITarget(Target):
+class OpenAITarget(TargetModel):
     """Asks `model` at `base_url` for chat completions.
 
     `api_key` defaults to the environment variable `key_env`; a server on this machine needs none.

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from remask.ids import rng_for
-from remask.ports import Drop, Proposal, Proposer
+from remask.ports import Attribution, Proposal, Proposer
 from remask.prompt import MARKER, Prompt
 from remask.propose import guard
 from remask.propose.select_traces import in_turns
@@ -53,7 +53,7 @@ class DemoProposer:
             found.insert(i * every, proposal)
         return found
 
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
         """Of an edit in front of the block; a block names its rows itself."""
         if proposal.masker.startswith("demos "):
             return ()
@@ -94,8 +94,8 @@ class DemoProposer:
             edits=((start, len(parent.text), text),),
             traces=shown_in(new, fit),
             logp=0.0,
-            objection="nothing to change" if same else self._too_long(prompt),
-            shown=tuple(sorted(rows)),
+            violation="nothing to change" if same else self._too_long(prompt),
+            demo_rows=tuple(sorted(rows)),
         )
 
     def _drawn(self, fit: Sequence[Trace], rng: np.random.Generator) -> list[str]:
@@ -115,8 +115,8 @@ class DemoProposer:
         if not block:
             return proposal
         prompt = joined(proposal.prompt, block)
-        objection = proposal.objection or self._too_long(prompt)
-        return replace(proposal, prompt=prompt, objection=objection, shown=shown)
+        violation = proposal.violation or self._too_long(prompt)
+        return replace(proposal, prompt=prompt, violation=violation, demo_rows=shown)
 
     def _too_long(self, prompt: Prompt) -> str:
         return guard.too_long(prompt.text, self.count, self.max_tokens)

@@ -56,7 +56,7 @@ def ngrams(texts: Iterable[str]) -> frozenset[Gram]:
     return frozenset(gram for text in texts for gram in _grams(text))
 
 
-def objection(
+def violation(
     candidate: Prompt,
     baseline: Prompt,
     untrusted: frozenset[Gram],

@@ -32,7 +32,7 @@ _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 # --- maskers: each call draws the masks of one canvas
 
 
-def whole(
+def rewrite(
     prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
 ) -> tuple[Mask, ...]:
     """All editable spans, without their outer spaces and list marks."""
@@ -97,7 +97,7 @@ def insert(
     return (Mask(at, at, int(rng.integers(6, 25))),)
 
 
-def blame(
+def attribution(
     prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
 ) -> tuple[Mask, ...]:
     """One or two sentences that the evidence supports least.
@@ -110,8 +110,8 @@ def blame(
     units = _units(prompt)
     if support is None:
         raise ConfigError(
-            "masker 'blame' needs a local model that can score text; "
-            "use the embedded DLM or leave 'blame' out of the maskers"
+            "masker 'attribution' needs a local model that can score text; "
+            "use the built-in DLM or leave 'attribution' out of the maskers"
         )
     if len(support) != len(units):
         raise ValueError(f"{len(support)} support values for {len(units)} sentences")
@@ -126,11 +126,11 @@ def blame(
 
 
 MASKERS: dict[str, Masker] = {
-    "whole": whole,
+    "rewrite": rewrite,
     "span": span,
     "sentence": sentence,
     "insert": insert,
-    "blame": blame,
+    "attribution": attribution,
 }
 
 

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 
 from remask.data.prompt_traces import brief
 from remask.ids import rng_for, seed_for
-from remask.ports import Canvas, Choose, Context, Denoiser, Drop, Fill, Proposal, Scorer, written
+from remask.ports import (
+    Attribution,
+    Canvas,
+    Choose,
+    Context,
+    DenoiserModel,
+    Fill,
+    Proposal,
+    Scorer,
+    written_spans,
+)
 from remask.prompt import Prompt, sentences
 from remask.propose import guard
 from remask.propose.edits import Mask, canvas, edits
@@ -19,7 +29,7 @@ from remask.types import Trace
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
+class ProposerConfig:
     """What a proposer reads and writes; one row of settings, derived from the configuration."""
 
     maskers: tuple[str, ...]
@@ -32,7 +42,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class Draw:
+class ProposalBatch:
     """What is to be filled: all of a proposal but the denoising itself."""
 
     parent: Prompt
@@ -47,24 +57,24 @@ class DiffusionProposer:
     """Candidates from a denoiser. `baseline` is what the guard compares with."""
 
     baseline: Prompt
-    denoiser: Denoiser
-    recipe: Recipe
+    denoiser: DenoiserModel
+    config: ProposerConfig
 
     def count(self, text: str) -> int:
         return self.denoiser.count(text)
 
     def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
-        drawn = self.draw(parent, traces, n, seed)
-        return self.finish(drawn, self.denoiser.infill(drawn.context, drawn.canvases, drawn.seed))
+        drawn = self.plan(parent, traces, n, seed)
+        return self.collect(drawn, self.denoiser.infill(drawn.context, drawn.canvases, drawn.seed))
 
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
         """Leave one trace out at a time: where the prompt's log-probability drops most, that trace
         speaks for the edit. Only the written text counts, not what stood there before. () where the
         denoiser gives no probabilities."""
         by_id = {t.id: brief(t) for t in traces}
         context = tuple(by_id[id] for id in proposal.traces if id in by_id)
         text = proposal.prompt.text
-        spans = written(proposal)
+        spans = written_spans(proposal)
         if not spans or not isinstance(self.denoiser, Scorer):
             return ()
         whole = self.denoiser.score(context, text, spans)
@@ -72,53 +82,55 @@ class DiffusionProposer:
         for trace in context:
             rest = tuple(t for t in context if t.id != trace.id)
             less = self.denoiser.score(rest, text, spans)
-            drops.append(Drop(trace.id, tuple(a - b for a, b in zip(whole, less, strict=True))))
+            drops.append(
+                Attribution(trace.id, tuple(a - b for a, b in zip(whole, less, strict=True)))
+            )
         drops.sort(key=lambda drop: (-drop.nats, drop.trace))
         return tuple(drop for drop in drops[:3] if drop.nats > 0)
 
-    def draw(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> Draw:
+    def plan(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> ProposalBatch:
         """Traces to read and `n` canvases to fill; deterministic in its arguments."""
         context = self._context(traces, seed)
         support = self._support(parent, context)
-        # `whole` writes one canvas; in place of a longer prompt that would be a fragment of it.
+        # `rewrite` writes one canvas; in place of a longer prompt that would be a fragment of it.
         long = self.count(parent.text) > MAX_CANVAS
         drawn: list[tuple[str, tuple[Mask, ...]]] = []
         for i in range(n):
-            name = self.recipe.maskers[i % len(self.recipe.maskers)]
-            if name == "whole" and long:
+            name = self.config.maskers[i % len(self.config.maskers)]
+            if name == "rewrite" and long:
                 name = "sentence"
             rng = rng_for(seed, "mask", i)
             drawn.append((name, MASKERS[name](parent, self.count, rng, support)))
         canvases = tuple(canvas(parent, masks) for _, masks in drawn)
-        return Draw(parent, context, tuple(drawn), canvases, seed_for(seed, "infill"))
+        return ProposalBatch(parent, context, tuple(drawn), canvases, seed_for(seed, "infill"))
 
-    def finish(self, drawn: Draw, fills: Sequence[Fill]) -> list[Proposal]:
+    def collect(self, drawn: ProposalBatch, fills: Sequence[Fill]) -> list[Proposal]:
         """The candidates that the fills of a draw make, with the guard's objections."""
-        untrusted = _untrusted(drawn.context) - guard.ngrams(self.recipe.answers)
+        untrusted = _untrusted(drawn.context) - guard.ngrams(self.config.answers)
         return [
             self._proposal(drawn.parent, name, masks, fill, drawn.context, untrusted)
             for (name, masks), fill in zip(drawn.masks, fills, strict=True)
         ]
 
     def _objection(self, prompt: Prompt, untrusted: frozenset[guard.Gram], parent: Prompt) -> str:
-        recipe = self.recipe
-        return guard.too_long(prompt.text, self.count, recipe.max_tokens) or guard.objection(
+        config = self.config
+        return guard.too_long(prompt.text, self.count, config.max_tokens) or guard.violation(
             prompt,
             self.baseline,
             untrusted,
             parent,
-            max_growth=recipe.max_growth,
-            answers=recipe.answers,
+            max_growth=config.max_growth,
+            answers=config.answers,
         )
 
     def _context(self, traces: Sequence[Trace], seed: int) -> Context:
         rng = rng_for(seed, "context")
-        recipe = self.recipe
-        return recipe.choose(traces, recipe.context_tokens, self.count, rng, recipe.traces)
+        config = self.config
+        return config.choose(traces, config.context_tokens, self.count, rng, config.traces)
 
     def _support(self, parent: Prompt, context: Context) -> list[float] | None:
-        """Log-probability per token that the traces add to each sentence, for `blame`."""
-        if "blame" not in self.recipe.maskers or not isinstance(self.denoiser, Scorer):
+        """Log-probability per token that the traces add to each sentence, for `attribution`."""
+        if "attribution" not in self.config.maskers or not isinstance(self.denoiser, Scorer):
             return None
         spans = sentences(parent)
         with_traces = self.denoiser.score(context, parent.text, spans)
@@ -146,7 +158,7 @@ class DiffusionProposer:
             edits=tuple((e.start, e.stop, e.text) for e in changes),
             traces=tuple(t.id for t in context),
             logp=fill.logp,
-            objection=self._objection(prompt, untrusted, parent),
+            violation=self._objection(prompt, untrusted, parent),
         )
 
 

@@ -37,7 +37,7 @@ class Spend:
 
 
 @dataclass(frozen=True, slots=True)
-class Budget:
+class Limits:
     """Limits that are never passed; None is no limit. Raises ConfigError for a limit of no use."""
 
     calls: int | None = None
@@ -84,7 +84,7 @@ class Price:
         ) / 1e6
 
 
-def check_price(budget: Budget, price: Price | None) -> None:
+def check_price(budget: Limits, price: Price | None) -> None:
     """Raise ConfigError where a limit in dollars could not be held."""
     if budget.usd is not None and price is None:
         raise ConfigError(
@@ -93,7 +93,7 @@ def check_price(budget: Budget, price: Price | None) -> None:
         )
 
 
-def shortfall(budget: Budget, spent: Spend, need: Spend, reserved: Spend) -> str:
+def shortfall(budget: Limits, spent: Spend, need: Spend, reserved: Spend) -> str:
     """ "" if `need` fits under every limit, else a sentence that says which one it would pass.
 
     `reserved` is set aside for something later (the final test) and counts as if it were spent.

@@ -17,8 +17,8 @@ from typing import Any, Self, TypeVar
 
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import content_id
-from remask.ports import Reply, Target
-from remask.runs.budget import Budget, Price, Spend, check_price, shortfall
+from remask.ports import Reply, TargetModel
+from remask.runs.budget import Limits, Price, Spend, check_price, shortfall
 from remask.runs.store import Books
 from remask.types import Chat
 
@@ -26,7 +26,7 @@ CHUNK = 32
 CHAT_OVERHEAD = 64  # tokens that a chat template may add to a chat, such as a default system prompt
 MESSAGE_OVERHEAD = 16  # … and to each message: its role and separators
 
-Ask = Callable[[Target, list[Chat]], list[Reply]]
+Ask = Callable[[TargetModel, list[Chat]], list[Reply]]
 Tokens = tuple[int, int]  # input and output
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -44,7 +44,7 @@ class Ledger:
     """
 
     books: Books | None
-    budget: Budget
+    budget: Limits
     price: Price | None = None
     reserved: Spend = field(default_factory=Spend)  # set aside for later: counts as spent
     checkpoint: Callable[[], None] = go_on  # called before every call; may raise to stop the run
@@ -147,7 +147,7 @@ class Tariff:
     """
 
     def __init__(
-        self, budget: Budget, price: Price | None = None, max_output: int | None = None
+        self, budget: Limits, price: Price | None = None, max_output: int | None = None
     ) -> None:
         check_price(budget, price)
         if budget.counts_tokens and not max_output:
@@ -177,7 +177,7 @@ class Tariff:
         return Spend(reply.attempts, tokens_in, tokens_out, self._price.usd(tokens_in, tokens_out))
 
 
-class Meter(Target):
+class Meter(TargetModel):
     """`respond` and `choose` of a target, with every call cached, reserved beforehand and booked.
 
     `max_output`: as of a Tariff. Input tokens are bounded by UTF-8 bytes, for no tokenizer makes
@@ -187,7 +187,7 @@ class Meter(Target):
 
     def __init__(
         self,
-        target: Target,
+        target: TargetModel,
         ledger: Ledger,
         max_output: int | None = None,
         price: Price | None = None,

@@ -43,7 +43,7 @@ class AcceptedEdit:
     masker: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
     validation_gain: float  # used for selection
-    because: tuple[str, ...]  # queries of the traces that speak for it most
+    attributions: tuple[str, ...]  # queries of the traces that speak for it most
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Evidence:
     query: str
     said: str  # the right response or the feedback, where there is any
     drop: float  # nats, of all that was written
-    drops: tuple[float, ...]  # … and of each change in order; 0 of a deletion
+    attributions: tuple[float, ...]  # … and of each change in order; 0 of a deletion
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,11 @@ class RefinedEdit:
     masker: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
     places: tuple[int, ...]  # of the changes: characters into the prompt of this iteration
-    gain: float  # nats: of the held-out conversations' log-probability, mean over `gains`
-    gains: tuple[float, ...]
-    because: tuple[Evidence, ...]
+    log_likelihood_gain: (
+        float  # nats: of the held-out conversations' log-probability, mean over `gains`
+    )
+    fold_gains: tuple[float, ...]
+    attributions: tuple[Evidence, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +111,7 @@ class Result:
     rejected: int  # by the guard, at no cost
     warnings: tuple[str, ...]
     run_dir: str
-    front: tuple[PromptScore, ...] = ()  # score against length; see `front`
+    pareto_front: tuple[PromptScore, ...] = ()  # score against length; see `front`
     refinement: Refinement | None = None
 
     def diff(self) -> tuple[Change, ...]:
@@ -162,10 +164,10 @@ def make_result(
         spend=spend,
         stopped=state.stopped,
         candidates=len(ranked) or len(state.measured),
-        rejected=len({r.prompt for r in state.rejections}),
+        rejected=len({r.prompt for r in state.refusals}),
         warnings=(*warnings, *_warnings(state, failed)),
         run_dir=run_dir,
-        front=tuple(_prompt_score(state, id) for id in front(state)),
+        pareto_front=tuple(_prompt_score(state, id) for id in pareto_front(state)),
         refinement=refinement,
     )
 
@@ -195,7 +197,7 @@ def read_result(run_dir: Path) -> Result | None:
         ) from None
 
 
-def front(state: State) -> tuple[str, ...]:
+def pareto_front(state: State) -> tuple[str, ...]:
     """The Pareto front of score and length, shortest first: prompts to which none is preferable
     in both. Only those count that were asked on all validation rows."""
     ids = sorted(_validated(state), key=lambda id: (state.tokens[id], -_validation(state, id)))
@@ -210,7 +212,7 @@ def shortest_within(state: State, points: float) -> str:
     """The shortest prompt whose validation score is at most `points` of 100 below that of the
     best prompt. It was chosen by the rows that score it, and never met the test rows."""
     least = _validation(state, state.incumbent) - points / 100 - 1e-9
-    able = (id for id in front(state) if _validation(state, id) >= least)
+    able = (id for id in pareto_front(state) if _validation(state, id) >= least)
     return next(able, state.incumbent)
 
 
@@ -249,14 +251,16 @@ def _accepted(state: State, event: events.Accepted, sources: Sources) -> Accepte
         masker=proposal.masker,
         changes=changes(state, proposal),
         validation_gain=event.gain,
-        because=tuple(sources[id][0] for id in event.because if id in sources),
+        attributions=tuple(sources[id][0] for id in event.attributions if id in sources),
     )
 
 
 def _refinement(state: State, event: events.TracesRead, sources: Sources) -> Refinement:
     taken = {event.round for event in state.accepted}
     best: dict[int, events.Measured] = {}  # of each round that accepted nothing
-    for one in sorted(state.measured, key=lambda one: (one.round, -one.gain, one.id)):
+    for one in sorted(
+        state.measured, key=lambda one: (one.round, -one.log_likelihood_gain, one.id)
+    ):
         if one.round not in taken:
             best.setdefault(one.round, one)
     return Refinement(
@@ -265,7 +269,7 @@ def _refinement(state: State, event: events.TracesRead, sources: Sources) -> Ref
         proposals=tuple(_refined(state, one, sources) for one in best.values()),
         refused=tuple(
             Refusal(event.round + 1, event.masker, changes(state, event), event.reason)
-            for event in state.rejections
+            for event in state.refusals
         ),
         metric=event.metric,
         marked=state.prompts[state.incumbent],
@@ -283,16 +287,18 @@ def _refined(
         masker=proposal.masker,
         changes=changes(state, proposal),
         places=tuple(start for start, _, _ in proposal.edits),
-        gain=measured.gain,
-        gains=measured.gains,
-        because=tuple(one for event in rests_on for one in _evidence(event, proposal, sources)),
+        log_likelihood_gain=measured.log_likelihood_gain,
+        fold_gains=measured.fold_gains,
+        attributions=tuple(
+            one for event in rests_on for one in _evidence(event, proposal, sources)
+        ),
     )
 
 
 def _evidence(
     event: events.Attributed, proposal: events.Proposed, sources: Sources
 ) -> Iterator[Evidence]:
-    for trace, nats in event.drops:
+    for trace, nats in event.attributions:
         each = iter(nats)
         drops = tuple(next(each) if text else 0.0 for _, _, text in proposal.edits)
         query, said = sources.get(trace, ("", ""))
@@ -300,7 +306,7 @@ def _evidence(
 
 
 def changes(
-    state: State, proposal: events.Proposed | events.Rejected
+    state: State, proposal: events.Proposed | events.Refused
 ) -> tuple[tuple[str, str], ...]:
     """(before, after) of every edit of a candidate."""
     parent = Prompt.parse(state.prompts[proposal.parent]).text
@@ -312,8 +318,8 @@ def _warnings(state: State, failed: int) -> list[str]:
     if tested is None:
         return []
     out = []
-    if tested.silent:
-        labels = ", ".join(repr(label) for label in tested.silent)
+    if tested.never_predicted:
+        labels = ", ".join(repr(label) for label in tested.never_predicted)
         out.append(f"the target never answered {labels} under the best prompt")
     if tested.unparsed:
         out.append(f"no label was found in {tested.unparsed} test responses; scored 0")

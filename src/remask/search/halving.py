@@ -18,18 +18,18 @@ from remask.events import Event, Rows, State, advance
 from remask.ids import rng_for, seed_for
 from remask.ports import Proposal, Proposer, Task
 from remask.prompt import Prompt
-from remask.search.plan import Plan, survivors
+from remask.search.plan import SearchPlan, survivors
 from remask.types import Outcome, Split, Trace, mean_score
 
 DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
 
 
 def search(
-    state: State, start: Prompt, plan: Plan, task: Task, proposer: Proposer, seed: int
+    state: State, start: Prompt, plan: SearchPlan, task: Task, proposer: Proposer, seed: int
 ) -> Iterator[Event]:
-    """Yield the events of a search from `state` on, up to and including events.Stopped.
+    """Yield the events of a search from `state` on, up to and including events.SearchEnded.
 
-    Raises TargetRefused and TargetUnreliable. A spent budget ends it as events.Stopped.
+    Raises TargetRefused and TargetUnreliable. A spent budget ends it as events.SearchEnded.
     """
     if state.stopped:
         return
@@ -37,18 +37,20 @@ def search(
         for event in _opening(state, start, plan, task, proposer, seed):
             yield event
             state = advance(state, event)
-        while state.round < plan.rounds and state.stale < plan.patience:
+        while state.round < plan.rounds and state.rounds_without_gain < plan.patience:
             if _perfect(state):
-                yield events.Stopped("every validation row that was asked is right already")
+                yield events.SearchEnded("every validation row that was asked is right already")
                 return
             for event in _round(state, plan, task, proposer, seed):
                 yield event
                 state = advance(state, event)
     except BudgetSpent as spent:
-        yield events.Stopped(f"budget: {spent}")
+        yield events.SearchEnded(f"budget: {spent}")
         return
-    why = "no better prompt" if state.stale >= plan.patience else "all rounds played"
-    yield events.Stopped(f"{why} in {state.stale} rounds" if state.stale else why)
+    why = "no better prompt" if state.rounds_without_gain >= plan.patience else "all rounds played"
+    yield events.SearchEnded(
+        f"{why} in {state.rounds_without_gain} rounds" if state.rounds_without_gain else why
+    )
 
 
 def final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome], list[Outcome]]:
@@ -65,7 +67,7 @@ def final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome
 
 
 def _opening(
-    state: State, start: Prompt, plan: Plan, task: Task, proposer: Proposer, seed: int
+    state: State, start: Prompt, plan: SearchPlan, task: Task, proposer: Proposer, seed: int
 ) -> Iterator[Event]:
     """The baseline on the validation rows, unless the state has it already."""
     if not state.baseline:
@@ -74,14 +76,16 @@ def _opening(
         yield _score(task, start, "validation", _validation(task, plan, seed), 0)[0]
 
 
-def _validation(task: Task, plan: Plan, seed: int) -> tuple[str, ...]:
+def _validation(task: Task, plan: SearchPlan, seed: int) -> tuple[str, ...]:
     """The validation rows that are asked: the same ones in all of a search."""
     ids = tuple(task.ids("validation"))
     chosen = rng_for(seed, "validation").permutation(len(ids))[: plan.validated(len(ids))]
     return tuple(ids[i] for i in sorted(chosen))
 
 
-def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) -> Iterator[Event]:
+def _round(
+    state: State, plan: SearchPlan, task: Task, proposer: Proposer, seed: int
+) -> Iterator[Event]:
     """One round: traces of the incumbent, candidates, halving, validation, verdict."""
     number, parent = state.round, state.prompt(state.incumbent)
     order = rng_for(seed, number, "rows").permutation(len(task.ids("train")))
@@ -93,16 +97,16 @@ def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) 
 
     alive: list[Proposal] = []
     for proposal in _proposals(state, plan, proposer, parent, traces, seed):
-        if proposal.objection:
-            yield events.Rejected.of(number, parent, proposal)
+        if proposal.violation:
+            yield events.Refused.of(number, parent, proposal)
         else:
             alive.append(proposal)
             yield events.Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
     if not alive:
-        yield events.Kept(number, "no candidate passed the guard")
+        yield events.RoundRejected(number, "no candidate passed the guard")
         return
 
-    soft = {o.example: o.soft for o in outcomes if o.status == "scored"}
+    soft = {o.example: o.ranking_score for o in outcomes if o.status == "scored"}
     ahead = {p.prompt.id: _Lead() for p in alive}
     seen = 0
     for rung, rows in enumerate(plan.rungs):
@@ -111,20 +115,20 @@ def _round(state: State, plan: Plan, task: Task, proposer: Proposer, seed: int) 
         for proposal in alive:
             event, outcomes = _score(task, proposal.prompt, "train", batch, number)
             yield event
-            ahead[proposal.prompt.id].add(outcomes, soft, proposal.shown)
+            ahead[proposal.prompt.id].add(outcomes, soft, proposal.demo_rows)
         alive.sort(key=lambda p: (-ahead[p.prompt.id].mean, p.prompt.id))
         if rung + 1 < len(plan.rungs):
             alive = alive[: survivors(len(alive))]
     winner = alive[0]
     if ahead[winner.prompt.id].mean <= 0:
-        yield events.Kept(number, "no candidate was ahead on the train rows")
+        yield events.RoundRejected(number, "no candidate was ahead on the train rows")
         return
     yield from _verdict(state, plan, task, proposer, parent, winner, heard, seed)
 
 
 def _verdict(
     state: State,
-    plan: Plan,
+    plan: SearchPlan,
     task: Task,
     proposer: Proposer,
     parent: Prompt,
@@ -143,7 +147,7 @@ def _verdict(
     total = sum(gains)
     if not plan.accepts(gains, _leads(event.rows, state.scores[(state.baseline, "validation")])):
         why = f"validation: {total:+.3g} points over {len(gains)} rows"
-        yield events.Kept(state.round, f"{why}, too close to chance" if total > 0 else why)
+        yield events.RoundRejected(state.round, f"{why}, too close to chance" if total > 0 else why)
         return
     rows = {trace.id: row for row, trace in heard.items()}
     drops = proposer.explain(winner, tuple(heard.values()))
@@ -158,7 +162,12 @@ def _leads(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
 
 
 def _proposals(
-    state: State, plan: Plan, proposer: Proposer, parent: Prompt, traces: Sequence[Trace], seed: int
+    state: State,
+    plan: SearchPlan,
+    proposer: Proposer,
+    parent: Prompt,
+    traces: Sequence[Trace],
+    seed: int,
 ) -> Iterator[Proposal]:
     """Up to plan.candidates unseen proposals without objection; and all rejected ones."""
     seen, enough = set(state.seen_before(state.round)), plan.candidates
@@ -167,7 +176,7 @@ def _proposals(
         for proposal in proposer.propose(parent, traces, plan.candidates, drawn_from):
             if proposal.prompt.id not in seen:
                 seen.add(proposal.prompt.id)
-                enough -= not proposal.objection
+                enough -= not proposal.violation
                 yield proposal
             if not enough:
                 return
@@ -184,7 +193,9 @@ def _score(
 
 def rows_of(outcomes: Sequence[Outcome]) -> Rows:
     """The part of outcomes that events keep."""
-    return tuple((o.example, o.score if o.status == "scored" else None, o.soft) for o in outcomes)
+    return tuple(
+        (o.example, o.score if o.status == "scored" else None, o.ranking_score) for o in outcomes
+    )
 
 
 @dataclass(slots=True)
@@ -201,7 +212,7 @@ class _Lead:
         """Rows whose answers stand in one of the two prompts show nothing and are left out."""
         for o in outcomes:
             if o.status == "scored" and o.example in parent and o.example not in shown:
-                self.total += o.soft - parent[o.example]
+                self.total += o.ranking_score - parent[o.example]
                 self.rows += 1
 
     @property

@@ -20,14 +20,14 @@ import numpy as np
 from remask import events
 from remask.events import Event, State, advance
 from remask.ids import rng_for, seed_for
-from remask.ports import Choose, Context, Proposal, Proposer, Scorer, written
+from remask.ports import Choose, Context, Proposal, Proposer, Scorer, written_spans
 from remask.prompt import Prompt, Span
 from remask.stats import accepts
 from remask.types import Trace
 
 NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
 CANDIDATES = 8  # of one iteration, where nothing else is said
-PANELS = 4  # groups of held-out traces on which a candidate is measured
+FOLDS = 4  # groups of held-out traces on which a candidate is measured
 # Conversations about nothing in particular. What any conversation makes more probable says nothing
 # of those at hand: without this measure "The answer:" beat every rule.
 CONTROL: Context = tuple(
@@ -67,7 +67,7 @@ def refinements(
     seed: int,
     choose: Choose,
 ) -> Iterator[Event]:
-    """Yield the events of a refinement from `state` on, up to and including events.Stopped.
+    """Yield the events of a refinement from `state` on, up to and including events.SearchEnded.
 
     `read`: what candidates are written under; `held`: what measures them, so that a text cannot win
     by repeating what was read. `choose`: which of them. Ids of traces are unique. As in `search`,
@@ -85,7 +85,7 @@ def refinements(
         for event in _round(state, read, held, loop, proposer, scorer, seed, choose):
             yield event
             state = advance(state, event)
-    yield events.Stopped(f"all {loop.iterations} iterations played")
+    yield events.SearchEnded(f"all {loop.iterations} iterations played")
 
 
 def _round(
@@ -102,32 +102,37 @@ def _round(
     number, parent = state.round, state.prompt(state.incumbent)
     allowed = []
     for proposal in _unseen(state, parent, read, loop, proposer, seed):
-        if proposal.objection:
-            yield events.Rejected.of(number, parent, proposal)
+        if proposal.violation:
+            yield events.Refused.of(number, parent, proposal)
         else:
             allowed.append(proposal)
             yield events.Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
-    contexts = panels(held, loop, proposer.count, rng_for(seed, number, "panels"), choose)
-    found = gains(scorer, contexts, proposer.count, parent, allowed)
+    contexts = folds(held, loop, proposer.count, rng_for(seed, number, "panels"), choose)
+    found = fold_gains(scorer, contexts, proposer.count, parent, allowed)
     measured = [
         events.Measured(number, p.prompt.id, g) for p, g in zip(allowed, found, strict=True)
     ]
     yield from measured
-    order = sorted(measured, key=lambda one: (-one.gain, one.id))
-    winner = next((one for one in order if accepts(one.gains, margin=1.0)), None)
+    order = sorted(measured, key=lambda one: (-one.log_likelihood_gain, one.id))
+    winner = next((one for one in order if accepts(one.fold_gains, margin=1.0)), None)
     if not order:
-        yield events.Kept(number, "no candidate passed the guard")
+        yield events.RoundRejected(number, "no candidate passed the guard")
         return
     best = winner or order[0]
     drops = proposer.explain(next(p for p in allowed if p.prompt.id == best.id), read)
     yield events.Attributed(number, best.id, tuple((drop.trace, drop.each) for drop in drops))
     if winner:
         yield events.Accepted(
-            number, best.id, parent.id, best.gain, tuple(drop.trace for drop in drops)
+            number,
+            best.id,
+            parent.id,
+            best.log_likelihood_gain,
+            tuple(drop.trace for drop in drops),
         )
     else:
-        yield events.Kept(
-            number, f"the best candidate gains {best.gain:+.1f} nats, too close to chance"
+        yield events.RoundRejected(
+            number,
+            f"the best candidate gains {best.log_likelihood_gain:+.1f} nats, too close to chance",
         )
 
 
@@ -137,7 +142,7 @@ def _unseen(
     """What a round proposes and no earlier one did, refused or not."""
     number = state.round
     seen = set(state.seen_before(number))
-    seen |= {Prompt.parse(r.prompt).id for r in state.rejections if r.round < number}
+    seen |= {Prompt.parse(r.prompt).id for r in state.refusals if r.round < number}
     drawn = proposer.propose(parent, read, loop.candidates, seed_for(seed, number, "propose"))
     fresh = {p.prompt.id: p for p in drawn if p.prompt.id not in seen}
     if loop.free_numbers:
@@ -149,14 +154,14 @@ def _with_its_numbers(parent: Prompt, proposal: Proposal) -> Proposal:
     """The proposal; with an objection where it changes the parent's numbers."""
     before = Counter(n for a, b, _ in proposal.edits for n in NUMBER.findall(parent.text[a:b]))
     after = Counter(n for _, _, text in proposal.edits for n in NUMBER.findall(text))
-    if proposal.objection or before == after:
+    if proposal.violation or before == after:
         return proposal
     gone, new = list((before - after).elements()), list((after - before).elements())
     which = f"new number: {new[0]}" if new else f"a number is gone: {gone[0]}"
-    return replace(proposal, objection=which)
+    return replace(proposal, violation=which)
 
 
-def panels(
+def folds(
     held: Sequence[Trace],
     loop: Loop,
     count: Callable[[str], int],
@@ -164,9 +169,9 @@ def panels(
     choose: Choose,
 ) -> tuple[Context, ...]:
     """Up to PANELS disjoint contexts of held-out traces, each chosen as a denoiser's context is."""
-    size = min(loop.traces, -(-len(held) // PANELS))
+    size = min(loop.traces, -(-len(held) // FOLDS))
     left, found = list(held), []
-    for _ in range(PANELS):
+    for _ in range(FOLDS):
         context = choose(left, loop.context_tokens, count, rng, size)
         if not context:
             break
@@ -176,7 +181,7 @@ def panels(
     return tuple(found)
 
 
-def gains(
+def fold_gains(
     scorer: Scorer,
     contexts: Sequence[Context],
     count: Callable[[str], int],
@@ -192,7 +197,7 @@ def gains(
     a rule is no evidence against it.
     """
     old = [_Windows.of(parent.text, sorted((a, b) for a, b, _ in p.edits)) for p in proposals]
-    new = [_Windows.of(p.prompt.text, written(p)) for p in proposals]
+    new = [_Windows.of(p.prompt.text, written_spans(p)) for p in proposals]
     lifts = _lifts(scorer, contexts, {*old, *new})
     found = []
     for proposal, then, now in zip(proposals, old, new, strict=True):

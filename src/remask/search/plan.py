@@ -16,7 +16,7 @@ FEWEST_VALIDATED = 75  # rows, where there are so many: fewer tell too little of
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SearchPlan:
     """How a search spends its calls; every number is derived from the budget by `make_plan`."""
 
     candidates: int  # per round
@@ -41,7 +41,7 @@ def make_plan(
     validation: int,
     cautious: bool = False,
     fewest: int = FEWEST_VALIDATED,
-) -> Plan:
+) -> SearchPlan:
     """A plan for `calls` target calls (without those of the final test; None: no limit).
 
     One round costs the incumbent on the train rows, the rungs, and the winner on validation. Most
@@ -52,14 +52,14 @@ def make_plan(
     """
     rungs, candidates = _rungs(min(train, TRAINED)), CANDIDATES
     if calls is None:
-        return Plan(candidates, rungs, 30, 6, accepts=_rule(30, cautious))
+        return SearchPlan(candidates, rungs, 30, 6, accepts=_rule(30, cautious))
     validation = min(validation, max(fewest, calls // 8))
     left = calls - validation
     rounds = -(-left // round_calls(candidates, rungs, validation))
     rounds = max(1, min(rounds, left // round_calls(FEWEST, rungs, validation)))
     while candidates > FEWEST and left < rounds * round_calls(candidates, rungs, validation):
         candidates -= 3
-    return Plan(candidates, rungs, 4 * rounds, 6, validation, accepts=_rule(rounds, cautious))
+    return SearchPlan(candidates, rungs, 4 * rounds, 6, validation, accepts=_rule(rounds, cautious))
 
 
 def _rule(rounds: int, cautious: bool) -> Rule:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from remask.data.placeholders import fill
 from remask.errors import ConfigError
-from remask.ports import Metric, Reply, Target
+from remask.ports import Metric, Reply, TargetModel
 from remask.prompt import Prompt
 from remask.tasks.metrics import METRICS, Grade, Grader, canonical, grader, parse_label
 from remask.types import Chat, Example, Feedback, Message, Outcome, Split, Trace
@@ -43,7 +43,7 @@ class LabelledTask:
     def __init__(
         self,
         examples: Sequence[Example],
-        target: Target,
+        target: TargetModel,
         metric: str | Metric | Grader = "label",
         *,
         labels: Sequence[str] = (),
@@ -138,7 +138,7 @@ class LabelledTask:
             example.id,
             "scored",
             score,
-            soft=score,
+            ranking_score=score,
             unparsed=any(t.grade.unparsed for t in tries),
             trace=self._trace(example, worst.response, grade),
         )
@@ -181,7 +181,7 @@ def chat(prompt: Prompt, example: Example, role: Literal["system", "user"] = "sy
     return (Message("system", system), user) if system.strip() else (user,)
 
 
-def never_emitted(
+def labels_never_predicted(
     outcomes: Sequence[Outcome], labels: Sequence[str], answer: str = "{label}"
 ) -> tuple[str, ...]:
     """The labels that no response names: a sign of a wrong label or of a target that cannot."""

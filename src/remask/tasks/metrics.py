@@ -20,7 +20,7 @@ import numpy as np
 from remask.data.messages import as_text
 from remask.errors import BudgetSpent, ConfigError, TargetError, TargetRefused
 from remask.ids import content_id
-from remask.ports import Metric, Reply, Target
+from remask.ports import Metric, Reply, TargetModel
 from remask.types import Chat, Example, Message, Score
 
 # A letter or digit that must not touch a label: "positive" is not in "positively". Scripts that
@@ -193,14 +193,14 @@ def _one_label(label: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge(Grader):
+class JudgeMetric(Grader):
     """A model that grades responses by a rubric, on a scale from `low` to `high`.
 
     The response is untrusted: it stands between fences that it cannot know. A reply without a
     score on the scale gives no score. Make one with `judge`.
     """
 
-    target: Target
+    target: TargetModel
     rubric: str
     low: int = 0
     high: int = 10
@@ -261,13 +261,13 @@ METRICS: dict[str, Callable[[tuple[str, ...]], Grader]] = {  # from the allowed 
 }
 
 
-def judge(target: Target, rubric: str, *, low: int = 0, high: int = 10) -> Judge:
+def judge(target: TargetModel, rubric: str, *, low: int = 0, high: int = 10) -> JudgeMetric:
     """A Judge; raises ConfigError for an empty rubric or scale."""
     if not rubric.strip():
         raise ConfigError("the judge's rubric is empty; say what a good response is")
     if low >= high:
         raise ConfigError(f"the judge's scale {low} to {high} is empty; low must be below high")
-    return Judge(target, rubric.strip(), low, high)
+    return JudgeMetric(target, rubric.strip(), low, high)
 
 
 _NUMBER = r"(-?\d+(?:[.,]\d+)?)(?:\s{0,3}(?:/|out of)\s{0,3}(\d+))?"

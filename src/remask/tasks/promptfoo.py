@@ -15,7 +15,7 @@ from typing import Any
 from remask.data.placeholders import JINJA, LANGFUSE, filled, variables
 from remask.data.rows import read_document, read_rows, rows_of
 from remask.errors import ConfigError, DataError
-from remask.tasks.metrics import Grade, Grader, Judge
+from remask.tasks.metrics import Grade, Grader, JudgeMetric
 from remask.types import Example
 
 METRIC = "promptfoo"  # the name of this metric in settings
@@ -41,7 +41,7 @@ class Assertions(Grader):
     """1 where all assertions of a row hold, else 0. Where the others hold and the row has an
     llm-rubric, the score is that of `judge`."""
 
-    judge: Judge | None = None
+    judge: JudgeMetric | None = None
 
     def grade(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Grade]:
         grades = list(map(_checked, examples, responses))

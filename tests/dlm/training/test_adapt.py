@@ -1,4 +1,4 @@
-"""Training with the real embedded model: what is trained is what is used, and kills do no harm."""
+"""Training with the real built-in model: what is trained is what is used, and kills do no harm."""
 
 import json
 from dataclasses import replace
@@ -13,11 +13,11 @@ from remask.api.build_models import make_denoiser
 from remask.cli import main
 from remask.config import DlmConfig
 from remask.dlm.adapter import load_adapter
-from remask.dlm.build import embedded_reading
+from remask.dlm.build import builtin_mode
 from remask.dlm.families import FAMILIES
 from remask.dlm.layout import Layout
 from remask.dlm.training.batches import Batch, cut, draw_batch
-from remask.dlm.training.corpus import Case, read_cases
+from remask.dlm.training.corpus import TrainingExample, read_cases
 from remask.dlm.training.held_out import at_once, filled, measure
 from remask.dlm.training.masking import CorruptionMask
 from remask.dlm.training.student import Student, fresh
@@ -45,7 +45,7 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cases(data: Path) -> list[Case]:
+def cases(data: Path) -> list[TrainingExample]:
     return read_cases([data])
 
 
@@ -59,7 +59,7 @@ def student(seed: int = 0) -> Student:
     return made
 
 
-def test_what_is_trained_is_what_is_used(cases: list[Case], tmp_path: Path) -> None:
+def test_what_is_trained_is_what_is_used(cases: list[TrainingExample], tmp_path: Path) -> None:
     """Logits of training equal those of the saved adapter, read as a denoiser reads it. In
     float32 and from numbers that a file holds, so that only the order of sums differs."""
     base = load_base(dtype=torch.float32)
@@ -70,9 +70,11 @@ def test_what_is_trained_is_what_is_used(cases: list[Case], tmp_path: Path) -> N
     _, memory = base.read(batch.contexts, batch.contexts_real)
     past = memory.select(torch.tensor([0, 0, 1, 1]))
     with torch.no_grad():
-        trained = made.logits(batch.ids, batch.real, batch.masked, past)
+        trained = made.logits(batch.ids, batch.attention_mask, batch.masked, past)
     adapted = made.adapted()
-    hidden = adapted.backbone.read_region(batch.ids, batch.real, batch.masked, past, adapted.gates)
+    hidden = adapted.backbone.read_region(
+        batch.ids, batch.attention_mask, batch.masked, past, adapted.gates
+    )
     used = adapted.backbone.logits(hidden[:, :-1][batch.masked[:, 1:]])
     torch.testing.assert_close(trained, used, atol=2e-3, rtol=1e-3)
     made.save(tmp_path / "a.safetensors", {})
@@ -84,7 +86,7 @@ def test_what_is_trained_is_what_is_used(cases: list[Case], tmp_path: Path) -> N
     assert loaded.family is FAMILY
 
 
-def test_gradients_reach_every_parameter(cases: list[Case]) -> None:
+def test_gradients_reach_every_parameter(cases: list[TrainingExample]) -> None:
     made = student()
     batch = draw_batch([cases], (1.0,), Layout(made.base, FAMILY), 1, 2, seed=0, step=0)
     entropy, loss = losses(made, batch, PLAN)
@@ -96,7 +98,9 @@ def test_gradients_reach_every_parameter(cases: list[Case]) -> None:
     assert not any(p.requires_grad for p in made.base.model.parameters())
 
 
-def run(cases: list[Case], checkpoint: Path, steps: int) -> tuple[Student, list[Progress]]:
+def run(
+    cases: list[TrainingExample], checkpoint: Path, steps: int
+) -> tuple[Student, list[Progress]]:
     """The first `steps` of the plan, a checkpoint after each; then as if killed."""
     made, seen = student(), []
     for progress in train(made, cases, PLAN, checkpoint, every=0.0):
@@ -106,7 +110,9 @@ def run(cases: list[Case], checkpoint: Path, steps: int) -> tuple[Student, list[
     return made, seen
 
 
-def test_a_killed_training_goes_on_as_if_it_was_not(cases: list[Case], tmp_path: Path) -> None:
+def test_a_killed_training_goes_on_as_if_it_was_not(
+    cases: list[TrainingExample], tmp_path: Path
+) -> None:
     whole, seen = run(cases, tmp_path / "a", PLAN.steps)
     run(cases, tmp_path / "b", 2)
     rest, later = run(cases, tmp_path / "b", PLAN.steps)
@@ -121,7 +127,7 @@ def test_a_killed_training_goes_on_as_if_it_was_not(cases: list[Case], tmp_path:
 
 @pytest.mark.slow
 def test_the_length_of_a_run_may_change_until_its_rate_falls(
-    cases: list[Case], tmp_path: Path
+    cases: list[TrainingExample], tmp_path: Path
 ) -> None:
     """8 steps begin to fall behind step 6, PLAN's 4 behind step 3."""
     whole, seen = run(cases, tmp_path / "a", PLAN.steps)
@@ -144,7 +150,7 @@ def test_the_rate_rises_stays_and_falls() -> None:
 
 
 @pytest.mark.parametrize("what", ["span 4", pytest.param("ratio 0.5", marks=pytest.mark.slow)])
-def test_nats_of_the_shipped_adapter(cases: list[Case], what: str) -> None:
+def test_nats_of_the_shipped_adapter(cases: list[TrainingExample], what: str) -> None:
     """All at once is worse than one by one, and no number is out of range."""
     base = load_base()
     found = measure(base, load_adapter(base), cases[:4], what)
@@ -154,14 +160,14 @@ def test_nats_of_the_shipped_adapter(cases: list[Case], what: str) -> None:
     assert measure(base, load_adapter(base), cases[:1], "span 32") is None, "it is too short"
 
 
-def test_nats_by_hand(cases: list[Case]) -> None:
+def test_nats_by_hand(cases: list[TrainingExample]) -> None:
     """One token hidden: one by one and all at once are the same forward."""
     base = load_base()
     adapted = load_adapter(base)
     layout = Layout(base, FAMILY)
     ids = base.encode(cases[0].prompt)
     piece = cut(cases[0].prompt, 3, 128, layout, ())
-    reading = embedded_reading(base, adapted)
+    reading = builtin_mode(base, adapted)
     (one,), (once,) = filled(reading, piece, [3]), at_once(reading, piece, [3])
     row = torch.tensor(
         [
@@ -173,8 +179,8 @@ def test_nats_by_hand(cases: list[Case]) -> None:
     )
     _, past = base.read(row[:, : len(piece.context)], torch.ones(1, len(piece.context)).bool())
     region = row[:, len(piece.context) :]
-    real, masked = torch.ones_like(region, dtype=torch.bool), region == FAMILY.mask
-    hidden = adapted.backbone.read_region(region, real, masked, past, adapted.gates)
+    attention_mask, masked = torch.ones_like(region, dtype=torch.bool), region == FAMILY.mask
+    hidden = adapted.backbone.read_region(region, attention_mask, masked, past, adapted.gates)
     logp = adapted.backbone.logits(hidden[0, 3]).log_softmax(-1)  # shifted: 4 is told at 3
     assert one == once == pytest.approx(-float(logp[ids[3]]), abs=1e-3)
 
@@ -193,7 +199,7 @@ def test_the_command_makes_an_adapter_that_denoises(data: Path, tmp_path: Path) 
     again = CliRunner().invoke(main, flags)
     assert again.exit_code == 2 and "--force" in again.stderr
 
-    denoiser = make_denoiser(DlmConfig(model=f"embedded:{out}"))
+    denoiser = make_denoiser(DlmConfig(model=f"builtin:{out}"))
     (fill,) = denoiser.infill((), [("Name the ", Hole("team", 2), ".")], 0)
     assert fill.texts[0]
 

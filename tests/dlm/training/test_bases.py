@@ -23,11 +23,11 @@ from remask.cli import main
 from remask.cli.settings import read
 from remask.config import DlmConfig, read_toml
 from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.build import Base, EmbeddedDenoiser, embedded_reading, find_base
+from remask.dlm.build import Base, BuiltinDenoiser, builtin_mode, find_base
 from remask.dlm.families import EMBEDDED
 from remask.dlm.layout import Layout
 from remask.dlm.training.batches import draw_batch
-from remask.dlm.training.corpus import Case, read_cases
+from remask.dlm.training.corpus import TrainingExample, read_cases
 from remask.dlm.training.student import Student, fresh
 from remask.dlm.training.train import Progress, TrainPlan, losses, train
 from remask.errors import BackendError, ConfigError
@@ -55,7 +55,7 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cases(data: Path) -> list[Case]:
+def cases(data: Path) -> list[TrainingExample]:
     return read_cases([data])
 
 
@@ -74,22 +74,25 @@ def student(base: Base, seed: int = 0) -> Student:
 
 @pytest.mark.parametrize("name", BASES)
 def test_what_is_trained_is_what_is_used(
-    load: Callable[[str], Base], cases: list[Case], tmp_path: Path, name: str
+    load: Callable[[str], Base], cases: list[TrainingExample], tmp_path: Path, name: str
 ) -> None:
     """Logits of training equal those of the saved adapter, read as a denoiser reads it."""
     base = load(name)
     made = student(base)
     made.save(tmp_path / "a.safetensors", {})
     loaded = load_adapter(base.backbone, tmp_path / "a.safetensors", base.family)
-    reading = embedded_reading(base.backbone, loaded)
+    reading = builtin_mode(base.backbone, loaded)
     layout = Layout(base.backbone, base.family)
     batch = draw_batch([cases], (1.0,), layout, 1, 4, seed=3, step=0, elastic=True)
     _, memory = base.backbone.read(batch.contexts, batch.contexts_real)
     with torch.no_grad():
         trained = made.logits(
-            batch.ids, batch.real, batch.masked, memory.select(torch.zeros(4, dtype=torch.long))
+            batch.ids,
+            batch.attention_mask,
+            batch.masked,
+            memory.select(torch.zeros(4, dtype=torch.long)),
         )
-    session = reading.begin(tuple(batch.contexts[0].tolist()), 0, batch.real)
+    session = reading.begin(tuple(batch.contexts[0].tolist()), 0, batch.attention_mask)
     torch.testing.assert_close(trained, session.logits(batch.ids), atol=2e-3, rtol=1e-3)
     plain = base.backbone.model.state_dict()
     changed = {
@@ -103,7 +106,7 @@ def test_what_is_trained_is_what_is_used(
 
 @pytest.mark.parametrize("name", ["llama3", "qwen2", "qwen3"])
 def test_gradients_reach_what_is_trained_and_nothing_else(
-    load: Callable[[str], Base], cases: list[Case], name: str
+    load: Callable[[str], Base], cases: list[TrainingExample], name: str
 ) -> None:
     base = load(name)
     made = student(base)
@@ -115,7 +118,9 @@ def test_gradients_reach_what_is_trained_and_nothing_else(
     assert not any(p.requires_grad for p in base.backbone.model.parameters())
 
 
-def run(base: Base, cases: list[Case], file: Path, steps: int) -> tuple[Student, list[Progress]]:
+def run(
+    base: Base, cases: list[TrainingExample], file: Path, steps: int
+) -> tuple[Student, list[Progress]]:
     """The first `steps` of the plan, a checkpoint after each; then as if killed."""
     made, seen = student(base), []
     for progress in train(made, cases, PLAN, file, every=0.0):
@@ -127,7 +132,10 @@ def run(base: Base, cases: list[Case], file: Path, steps: int) -> tuple[Student,
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_killed_training_goes_on_as_if_it_was_not(
-    checkpoint: Callable[[str], Path], cases: list[Case], tmp_path: Path, dtype: torch.dtype
+    checkpoint: Callable[[str], Path],
+    cases: list[TrainingExample],
+    tmp_path: Path,
+    dtype: torch.dtype,
 ) -> None:
     base = find_base(f"local:{checkpoint('qwen2')}", device="cpu", dtype=dtype)
     whole, seen = run(base, cases, tmp_path / "a", PLAN.steps)
@@ -159,16 +167,16 @@ def test_a_base_from_disk_learns_a_corpus_by_heart_and_denoises(
     loss = [line["loss"] for line in lines if "loss" in line]
     # The loss of random weights is that of a guess, log(320) = 5.8, or worse.
     assert sum(loss[-5:]) < 0.6 * sum(loss[:5]), loss
-    (before, after) = (line["held_out"][0]["dlm"] for line in lines if "held_out" in line)
+    (before, after) = (line["held_out"][0]["denoiser"] for line in lines if "held_out" in line)
     assert after < 0.6 * before
     assert "held out at step 25" in told
     card = out.with_suffix(".md").read_text()
-    assert f"--dlm local:{checkpoint(name).name} --adapter mine.safetensors" in card
+    assert f"--denoiser local:{checkpoint(name).name} --adapter mine.safetensors" in card
     assert f"turns {checkpoint(name).name} into" in card
 
     config = DlmConfig(model=f"local:{checkpoint(name)}", adapter=str(out), device="cpu")
     denoiser = make_denoiser(config)
-    assert isinstance(denoiser, EmbeddedDenoiser)
+    assert isinstance(denoiser, BuiltinDenoiser)
     assert denoiser.identity.startswith(f"{name}/")
     context = (Trace("1", "A film 1.", "positive"),)
     fills = denoiser.infill(context, HOLES * 2, 0)
@@ -202,7 +210,7 @@ def test_a_base_from_the_hub(
     done = CliRunner().invoke(main, [*flags, *hub])
     assert done.exit_code == 0, done.output
     card = out.with_suffix(".md").read_text()
-    assert f"--dlm local:Qwen/Qwen3-0.6B --adapter {out.name}" in card and "c" * 40 in card
+    assert f"--denoiser local:Qwen/Qwen3-0.6B --adapter {out.name}" in card and "c" * 40 in card
     make_denoiser(DlmConfig(model=f"local:{checkpoint('qwen3')}", adapter=str(out)))
 
 
@@ -225,23 +233,23 @@ def test_the_adapter_of_another_base_is_refused(
         assert f"{file}: {made_for}{family}/" in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(BackendError, match=r"but the base is smollm2-135m-instruct/"):
-        make_denoiser(DlmConfig(model=f"embedded:{file}"))
+        make_denoiser(DlmConfig(model=f"builtin:{file}"))
     flags = ["adapt", "--base", f"local:{checkpoint('qwen2')}", "--data", str(data), "--out"]
     done = CliRunner().invoke(main, [*flags, str(tmp_path / "o.safetensors"), "--from", "shipped"])
     assert done.exit_code == 2 and "made for SmolLM2-135M-Instruct" in done.stderr
 
 
-def test_an_adapter_without_a_base_is_the_embedded_model_s(
+def test_an_adapter_without_a_base_is_the_builtin_model_s(
     load: Callable[[str], Base], tmp_path: Path
 ) -> None:
     with safe_open(SHIPPED, "pt") as file:
         header = file.metadata()
         older = {key: text for key, text in header.items() if not key.startswith("base")}
         some = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    base = find_base("embedded")
+    base = find_base("builtin")
     assert base.family is EMBEDDED
     save_file(some, tmp_path / "old.safetensors", older)
-    old, new = (EmbeddedDenoiser(base.backbone, p) for p in (tmp_path / "old.safetensors", SHIPPED))
+    old, new = (BuiltinDenoiser(base.backbone, p) for p in (tmp_path / "old.safetensors", SHIPPED))
     assert old.infill((), HOLES, 0) == new.infill((), HOLES, 0)
     save_file(some, tmp_path / "new.safetensors", {**header, "base_content": base.backbone.content})
     load_adapter(base.backbone, tmp_path / "new.safetensors")
@@ -260,15 +268,17 @@ def test_a_left_to_right_model_needs_an_adapter_and_a_diffusion_model_none(
     llada = f"local:{checkpoints.write(ALL['llada'], tmp_path)}"
     with pytest.raises(BackendError, match=r"llada is a diffusion model already; use it with"):
         make_denoiser(DlmConfig(model=llada, adapter="x.safetensors"))
-    for model in ("embedded", "embedded:x.safetensors", "mercury"):
-        with pytest.raises(ConfigError, match=f"dlm.adapter is for a base from .* not for {model}"):
+    for model in ("builtin", "builtin:x.safetensors", "mercury"):
+        with pytest.raises(
+            ConfigError, match=f"denoiser.adapter is for a base from .* not for {model}"
+        ):
             make_denoiser(DlmConfig(model=model, adapter="x.safetensors"))
 
 
 @pytest.mark.parametrize(
     ("base", "words"),
     [
-        ("embedded:x.safetensors", "use embedded, local:FOLDER, or local:HUB_ID"),
+        ("builtin:x.safetensors", "use embedded, local:FOLDER, or local:HUB_ID"),
         ("Qwen/Qwen3-0.6B", "use embedded, local:FOLDER, or local:HUB_ID"),
         ("local:", "use embedded, local:FOLDER, or local:HUB_ID"),
         ("local:Qwen/Qwen3-0.6B", "give the 40 hexadecimal digits of a commit"),
@@ -281,9 +291,9 @@ def test_unknown_bases_are_one_sentence(data: Path, tmp_path: Path, base: str, w
     assert done.stderr.count("\n") == 1
 
 
-def test_the_embedded_base_has_no_revision() -> None:
+def test_the_builtin_base_has_no_revision() -> None:
     with pytest.raises(ConfigError, match="has no revision"):
-        find_base("embedded", "0" * 40)
+        find_base("builtin", "0" * 40)
 
 
 def test_a_base_must_read_far_enough(tmp_path: Path) -> None:
@@ -299,19 +309,19 @@ def test_flag_and_key_name_the_file(
 ) -> None:
     (tmp_path / "p.md").write_text("Name it.")
     (tmp_path / "remask.toml").write_text(
-        'prompt = "p.md"\n[dlm]\nmodel = "local:base"\nadapter = "mine.safetensors"\n'
+        'prompt = "p.md"\n[denoiser]\nmodel = "local:base"\nadapter = "mine.safetensors"\n'
     )
-    assert read_toml(tmp_path / "remask.toml")["dlm"]["adapter"] == str(
+    assert read_toml(tmp_path / "remask.toml")["denoiser"]["adapter"] == str(
         tmp_path / "mine.safetensors"
     )
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("input,label\n" + "a,b\n" * 40)
     flags = {
         "data": "rows.csv",
-        "dlm": f"local:{checkpoint('qwen2')}",
+        "denoiser": f"local:{checkpoint('qwen2')}",
         "adapter": "own.safetensors",
     }
-    config = read(str(tmp_path / "p.md"), flags).config.dlm
+    config = read(str(tmp_path / "p.md"), flags).config.denoiser
     assert config.adapter == str(tmp_path / "own.safetensors")
     alone = config.model_copy(update={"adapter": ""})
     assert memory_of(config).startswith(config.model) and memory_of(alone)
@@ -326,9 +336,9 @@ def test_a_run_with_an_adapted_base(
     result = optimize(
         tmp_path / "run",
         data=rows(120),
-        dlm=f"local:{checkpoint('llama3')}",
+        denoiser=f"local:{checkpoint('llama3')}",
         budget=300,
-        settings={"search": {"candidates": 2}, "dlm": settings},
+        settings={"search": {"candidates": 2}, "denoiser": settings},
     )
     assert result.verdict == "no evidence"  # random weights know no colours
     assert result.candidates > 0

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from remask.models.backbone.attention import Gates, Memory, Scores, common_past
+from remask.models.backbone.attention import Gates, KVCache, Scores, shared_prefix
 from remask.models.backbone.transformer import Backbone
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 
 
 @pytest.fixture(scope="module")
-def past(base: Backbone) -> Memory:
+def past(base: Backbone) -> KVCache:
     ids = torch.tensor([base.encode("You read a review of a film and name its sentiment. ")])
     return base.read(ids, torch.ones_like(ids, dtype=torch.bool))[1]
 
@@ -26,10 +26,13 @@ def gates(base: Backbone) -> Gates:
 def regions(base: Backbone) -> tuple[Tensor, Tensor, Tensor]:
     """Two rows, the second one shorter; three masks in each."""
     ids = torch.tensor([base.encode("Answer with one or two words, please.")[:8]] * 2)
-    real, masked = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
-    real[1, 6:] = False
+    attention_mask, masked = (
+        torch.ones_like(ids, dtype=torch.bool),
+        torch.zeros_like(ids, dtype=torch.bool),
+    )
+    attention_mask[1, 6:] = False
     masked[0, [2, 3, 6]] = masked[1, [0, 3, 4]] = True
-    return ids, real, masked
+    return ids, attention_mask, masked
 
 
 def test_plain_products_equal_the_fused_attention() -> None:
@@ -40,7 +43,7 @@ def test_plain_products_equal_the_fused_attention() -> None:
 
     query, key, value = numbers(3, 6, 5, 4), numbers(3, 2, 5, 4), numbers(3, 2, 5, 4)
     past_key, past_value, mask = numbers(1, 2, 7, 4), numbers(1, 2, 7, 4), numbers(3, 6, 5, 5)
-    common = Memory((past_key,), (past_value,), torch.ones(1, 7, dtype=torch.bool))
+    common = KVCache((past_key,), (past_value,), torch.ones(1, 7, dtype=torch.bool))
     found = Scores(mask, common).attend(query, key, value, 0.5, 0)
     keys = torch.cat([past_key.expand(3, -1, -1, -1), key], 2)
     values = torch.cat([past_value.expand(3, -1, -1, -1), value], 2)
@@ -49,18 +52,18 @@ def test_plain_products_equal_the_fused_attention() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_a_common_past_reads_like_one_for_each_row(base: Backbone, past: Memory) -> None:
-    ids, real, masked = regions(base)
+def test_a_common_past_reads_like_one_for_each_row(base: Backbone, past: KVCache) -> None:
+    ids, attention_mask, masked = regions(base)
     own = past.select(torch.tensor([0, 0]))
-    assert common_past(past) is past
-    assert common_past(own) is None
-    found = base.read_region(ids, real, masked, past, gates(base))
-    expected = base.read_region(ids, real, masked, own, gates(base))
-    torch.testing.assert_close(found[real], expected[real], **CLOSE)
+    assert shared_prefix(past) is past
+    assert shared_prefix(own) is None
+    found = base.read_region(ids, attention_mask, masked, past, gates(base))
+    expected = base.read_region(ids, attention_mask, masked, own, gates(base))
+    torch.testing.assert_close(found[attention_mask], expected[attention_mask], **CLOSE)
 
 
-def test_a_padded_past_is_not_common(past: Memory) -> None:
-    holed = Memory(past.keys, past.values, past.real.clone())
-    holed.real[0, 0] = False
-    assert common_past(holed) is None
-    assert common_past(None) is None
+def test_a_padded_past_is_not_common(past: KVCache) -> None:
+    holed = KVCache(past.keys, past.values, past.attention_mask.clone())
+    holed.attention_mask[0, 0] = False
+    assert shared_prefix(holed) is None
+    assert shared_prefix(None) is None

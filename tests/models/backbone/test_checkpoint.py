@@ -133,14 +133,14 @@ def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
 # -- what we do ---------------------------------------------------------------------------------
 
 
-def blocks_of(family: Family, real: Tensor) -> Tensor:
-    position = (real.long().cumsum(1) - 1).clamp(min=0)
+def blocks_of(family: Family, attention_mask: Tensor) -> Tensor:
+    position = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
     size = {"region": 1, "blocks": family.block, "full": len(position[0])}[family.attention]
     return position // size
 
 
-def predictions(backbone: Backbone, family: Family, ids: Tensor, real: Tensor) -> Tensor:
-    hidden, memory = backbone.read_blocks(ids, real, blocks_of(family, real))
+def predictions(backbone: Backbone, family: Family, ids: Tensor, attention_mask: Tensor) -> Tensor:
+    hidden, memory = backbone.read_blocks(ids, attention_mask, blocks_of(family, attention_mask))
     assert memory is None
     logits = backbone.logits(hidden)
     return torch.cat([logits[:, :1], logits[:, :-1]], 1) if family.shifted else logits
@@ -175,17 +175,17 @@ def test_batch_and_padding_change_nothing(
     rows = [masked_row(backbone, family, text) for text in TEXTS]
     width = max(map(len, rows)) + 3
     ids = torch.full((len(rows), width), 7)
-    real = torch.zeros(len(rows), width, dtype=torch.bool)
+    attention_mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, row in enumerate(rows):
         where = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, where], real[i, where] = torch.tensor(row), True
-    together = predictions(backbone, family, ids, real)
+        ids[i, where], attention_mask[i, where] = torch.tensor(row), True
+    together = predictions(backbone, family, ids, attention_mask)
     assert together.isfinite().all()
     for i, row in enumerate(rows):
         # Left of a row's first token stands padding, so its shifted prediction means nothing.
         first = 1 if family.shifted else 0
         single = alone(backbone, family, row)
-        torch.testing.assert_close(together[i][real[i]][first:], single[first:], **CLOSE)
+        torch.testing.assert_close(together[i][attention_mask[i]][first:], single[first:], **CLOSE)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -194,8 +194,8 @@ def test_who_sees_a_change_of_the_last_token(load: Callable[[str], Loaded], name
     ids = masked_row(backbone, family, TEXTS[0])[:38]
     changed = [*ids[:-1], (ids[-1] + 1) % 256]
     row = torch.tensor([ids, changed])
-    real = torch.ones_like(row, dtype=torch.bool)
-    hidden, _ = backbone.read_blocks(row, real, blocks_of(family, real))
+    attention_mask = torch.ones_like(row, dtype=torch.bool)
+    hidden, _ = backbone.read_blocks(row, attention_mask, blocks_of(family, attention_mask))
     moved = (hidden[0] - hidden[1]).abs().amax(-1) > 1e-3
     first = {"sdar": 36, "tiny-a2d-bd3lm": 32}.get(name, 0)
     assert not moved[:first].any()
@@ -208,13 +208,13 @@ def test_finished_blocks_can_be_remembered_exactly(
 ) -> None:
     backbone, family, _ = load(name)
     row = torch.tensor([masked_row(backbone, family, TEXTS[0])])
-    real = torch.ones_like(row, dtype=torch.bool)
-    blocks = blocks_of(family, real)
-    whole, _ = backbone.read_blocks(row, real, blocks)
+    attention_mask = torch.ones_like(row, dtype=torch.bool)
+    blocks = blocks_of(family, attention_mask)
+    whole, _ = backbone.read_blocks(row, attention_mask, blocks)
     cut = 32
-    before = (row[:, :cut], real[:, :cut], blocks[:, :cut])
+    before = (row[:, :cut], attention_mask[:, :cut], blocks[:, :cut])
     first, memory = backbone.read_blocks(*before, keep=True)
-    rest, _ = backbone.read_blocks(row[:, cut:], real[:, cut:], blocks[:, cut:], memory)
+    rest, _ = backbone.read_blocks(row[:, cut:], attention_mask[:, cut:], blocks[:, cut:], memory)
     torch.testing.assert_close(torch.cat([first, rest], 1), whole, **CLOSE)
 
 
@@ -238,27 +238,29 @@ def test_any_batch_of_any_blocks_reads_as_each_row_alone(
         _, past = backbone.read(before, torch.ones_like(before, dtype=torch.bool))
     width = max(map(len, rows)) + pad
     ids = torch.full((len(rows), width), 7)
-    real = torch.zeros(len(rows), width, dtype=torch.bool)
+    attention_mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, row in enumerate(rows):
         where = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, where], real[i, where] = torch.tensor(row), True
-    blocks = (real.long().cumsum(1) - 1).clamp(min=0) // size
-    together, grown = backbone.read_blocks(ids, real, blocks, past, keep=True)
+        ids[i, where], attention_mask[i, where] = torch.tensor(row), True
+    blocks = (attention_mask.long().cumsum(1) - 1).clamp(min=0) // size
+    together, grown = backbone.read_blocks(ids, attention_mask, blocks, past, keep=True)
     assert grown is not None
-    assert grown.real.sum(1).tolist() == [context + len(row) for row in rows]
+    assert grown.attention_mask.sum(1).tolist() == [context + len(row) for row in rows]
     for i, row in enumerate(rows):
         one = torch.tensor([row])
         here = torch.ones_like(one, dtype=torch.bool)
         single, _ = backbone.read_blocks(one, here, torch.arange(len(row))[None] // size, past)
-        torch.testing.assert_close(together[i][real[i]], single[0], **CLOSE)
+        torch.testing.assert_close(together[i][attention_mask[i]], single[0], **CLOSE)
 
 
 def test_positions_as_blocks_read_left_to_right(load: Callable[[str], Loaded]) -> None:
     backbone, family, _ = load("dream")
     row = torch.tensor([masked_row(backbone, family, TEXTS[0])])
-    real = torch.ones_like(row, dtype=torch.bool)
-    hidden, memory = backbone.read_blocks(row, real, torch.arange(row.shape[1])[None], keep=True)
-    causal, other = backbone.read(row, real)
+    attention_mask = torch.ones_like(row, dtype=torch.bool)
+    hidden, memory = backbone.read_blocks(
+        row, attention_mask, torch.arange(row.shape[1])[None], keep=True
+    )
+    causal, other = backbone.read(row, attention_mask)
     assert torch.equal(hidden, causal)
     assert memory is not None and torch.equal(memory.keys[1], other.keys[1])
 

@@ -15,11 +15,11 @@ CLOSE = {"atol": 1e-4, "rtol": 1e-4}
 def padded(rows: list[list[int]], left: bool) -> tuple[torch.Tensor, torch.Tensor]:
     width = max(map(len, rows)) + 2
     ids = torch.full((len(rows), width), 2)
-    real = torch.zeros(len(rows), width, dtype=torch.bool)
+    attention_mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, row in enumerate(rows):
         where = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, where], real[i, where] = torch.tensor(row), True
-    return ids, real
+        ids[i, where], attention_mask[i, where] = torch.tensor(row), True
+    return ids, attention_mask
 
 
 def alone(base: Backbone, ids: list[int]) -> torch.Tensor:
@@ -30,10 +30,10 @@ def alone(base: Backbone, ids: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("left", [False, True])
 def test_padding_and_batch_change_nothing(base: Backbone, left: bool) -> None:
     rows = [base.encode(text) for text in TEXTS]
-    ids, real = padded(rows, left)
-    hidden = base.read_hidden(ids, real)
+    ids, attention_mask = padded(rows, left)
+    hidden = base.read_hidden(ids, attention_mask)
     for i, row in enumerate(rows):
-        torch.testing.assert_close(hidden[i][real[i]], alone(base, row), **CLOSE)
+        torch.testing.assert_close(hidden[i][attention_mask[i]], alone(base, row), **CLOSE)
 
 
 def test_shared_memory_equals_reading_everything_at_once(base: Backbone) -> None:
@@ -42,11 +42,11 @@ def test_shared_memory_equals_reading_everything_at_once(base: Backbone) -> None
     first = torch.tensor([shared])
     _, memory = base.read(first, torch.ones_like(first, dtype=torch.bool))
     before = [key.clone() for key in memory.keys]
-    ids, real = padded(rows, left=True)
-    hidden, grown = base.read(ids, real, memory)
+    ids, attention_mask = padded(rows, left=True)
+    hidden, grown = base.read(ids, attention_mask, memory)
     for i, row in enumerate(rows):
         whole = alone(base, shared + row)[len(shared) :]
-        torch.testing.assert_close(hidden[i][real[i]], whole, **CLOSE)
+        torch.testing.assert_close(hidden[i][attention_mask[i]], whole, **CLOSE)
     assert all(torch.equal(a, b) for a, b in zip(before, memory.keys, strict=True))
     # One more token per row behind the grown memory, two rows of it in another order.
     picked = grown.select(torch.tensor([2, 0]))
@@ -70,11 +70,11 @@ def region(
 ) -> torch.Tensor:
     first = torch.tensor([base.encode("Some context to read.")])
     _, memory = base.read(first, torch.ones_like(first, dtype=torch.bool))
-    ids, real = padded(rows, left=False)
-    masked = torch.zeros_like(real)
+    ids, attention_mask = padded(rows, left=False)
+    masked = torch.zeros_like(attention_mask)
     for i, places in enumerate(masks):
         masked[i, list(places)] = True
-    return base.read_region(ids, real, masked, memory, gates)
+    return base.read_region(ids, attention_mask, masked, memory, gates)
 
 
 def open_gates(base: Backbone, value: float) -> Gates:

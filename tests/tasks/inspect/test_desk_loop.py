@@ -1,4 +1,4 @@
-"""The whole way on a task of Inspect with the real embedded denoiser: protocol proven here, quality
+"""The whole way on a task of Inspect with the real built-in denoiser: protocol proven here, quality
 unproven (the agent is scripted)."""
 
 from pathlib import Path
@@ -22,7 +22,7 @@ def test_the_embedded_denoiser_finds_what_only_the_reviewer_says(
 ) -> None:
     """Five seeds of five did (benchmarks/results/desk.json)."""
     monkeypatch.setenv("LOOPBACK_API_KEY", "none")
-    row = desk.play(2, "embedded", tmp_path / "run")
+    row = desk.play(2, "builtin", tmp_path / "run")
     assert row["calls"] == row["requests"] <= desk.BUDGET
     assert row["verdict"] == "improved" and row["after"] == 1.0
     assert desk.names_a_paper(row["prompt"]) and not desk.names_a_paper(desk.POLICY)

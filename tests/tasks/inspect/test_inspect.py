@@ -135,7 +135,7 @@ def test_the_system_message_is_found_without_a_model() -> None:
     [
         ({"task": {"name": "inspect_evals/no_such_task"}}, "no_such_task"),
         ({"task": {"args": {"copies": 1, "colour": 2}}}, "no argument 'colour'"),
-        ({"target": {"model": "embedded"}}, "inspect:PROVIDER/MODEL"),
+        ({"target": {"model": "builtin"}}, "inspect:PROVIDER/MODEL"),
         ({"target": {"model": "inspect:nowhere/m"}}, "nowhere"),
         ({"task": {"roles": {"user": "nowhere/m"}}}, "nowhere"),
     ],
@@ -313,7 +313,7 @@ def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
             "target": MODEL,
             "base_url": server.url,
             "budget": 500,
-            "dlm": Receipts(),
+            "denoiser": Receipts(),
             "settings": {
                 "task": {"args": {"copies": 1}, "calls_per_sample": 2},
                 "target": {"concurrency": 1},
@@ -334,7 +334,7 @@ def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
             remask.optimize(
                 POLICY, run_dir=tmp_path / "cut", hooks=Hooks(checkpoint=checkpoint), **arguments
             )
-        again = remask.resume(tmp_path / "cut", dlm=Receipts())
+        again = remask.resume(tmp_path / "cut", denoiser=Receipts())
         assert (again.prompt, again.test, again.spend.calls) == (
             whole.prompt, whole.test, asked
         )  # fmt: skip

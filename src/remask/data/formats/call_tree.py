@@ -65,7 +65,7 @@ class Call:
 def records(
     calls: Sequence[Call], source: Source, whole: Verdict = NOTHING, silent: str = "holds no text"
 ) -> Iterator[Item]:
-    """The records of the operations of one trace, in order; `whole` is said of the trace.
+    """The records of the operations of one trace, in order; `rewrite` is said of the trace.
 
     `silent` is the reason for calls of a model that keep neither question nor answer. Operations
     that are not records are passed over in silence, unless nothing else is there.

@@ -17,7 +17,7 @@ from remask.dlm.canvas import CanvasRow, sentence_starts, window
 from remask.dlm.families import Family
 from remask.dlm.layout import Layout
 from remask.dlm.reading import Ids, padded
-from remask.dlm.training.corpus import Case, shown
+from remask.dlm.training.corpus import TrainingExample, shown
 from remask.dlm.training.masking import CorruptionMask, Masks, corrupt
 from remask.ids import rng_for
 from remask.ports import Context
@@ -78,13 +78,13 @@ class Batch:
     clean: Tensor  # (T, W) long: the regions without masks
     clean_real: Tensor  # (T, W) bool
     ids: Tensor  # (T * R, L) long, masks in place
-    real: Tensor  # (T * R, L) bool
+    attention_mask: Tensor  # (T * R, L) bool
     masked: Tensor  # (T * R, L) bool: where the loss is
     truth: Tensor  # (T * R, L) long: what should stand there
     source: Tensor  # (T * R, L) long: the place of that in `clean`; NOWHERE for deleted places
 
 
-def draw_piece(case: Case, layout: Layout, rng: np.random.Generator) -> Piece:
+def draw_piece(case: TrainingExample, layout: Layout, rng: np.random.Generator) -> Piece:
     """A window of the case's prompt behind a drawn part of its traces."""
     limit = int(math.exp(rng.uniform(math.log(CONTEXTS[0]), math.log(CONTEXTS[1]))))
     longest = layout.family.window
@@ -107,7 +107,7 @@ def cut(prompt: str, anchor: int, longest: int, layout: Layout, traces: Context)
     return Piece(context[:-1], context[-1], tuple(ids[view.start : view.stop]), close)
 
 
-def fitting(case: Case, limit: int, layout: Layout, rng: np.random.Generator) -> Context:
+def fitting(case: TrainingExample, limit: int, layout: Layout, rng: np.random.Generator) -> Context:
     """Some of the case's traces, shortened as in use, of at most `limit` tokens in all."""
     picked, left = [], limit
     for trace in shown(case, rng)[:MOST_TRACES]:
@@ -121,7 +121,7 @@ def fitting(case: Case, limit: int, layout: Layout, rng: np.random.Generator) ->
 
 
 def draw_batch(
-    cases: Sequence[Sequence[Case]],
+    cases: Sequence[Sequence[TrainingExample]],
     shares: Sequence[float],
     layout: Layout,
     tasks: int,
@@ -150,8 +150,10 @@ def collate(pieces: Sequence[Piece], masks: Sequence[Masks], layout: Layout) -> 
     rows = [p.rows(m, family) for p, some in zip(pieces, masks, strict=True) for m in some]
     contexts, contexts_real = padded([p.context for p in pieces], pad, left=True)
     clean, clean_real = padded([p.clean for p in pieces], pad)
-    ids, real = padded([r.ids for r in rows], pad)
+    ids, attention_mask = padded([r.ids for r in rows], pad)
     truth, _ = padded([r.truth for r in rows], pad)
     source, _ = padded([r.source for r in rows], NOWHERE)
     masked = ids == family.mask
-    return Batch(contexts, contexts_real, clean, clean_real, ids, real, masked, truth, source)
+    return Batch(
+        contexts, contexts_real, clean, clean_real, ids, attention_mask, masked, truth, source
+    )

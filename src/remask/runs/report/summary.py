@@ -51,7 +51,7 @@ class Point:
 def candidates(state: State) -> list[Candidate]:
     """All candidates that were evaluated, in the order in which they were proposed."""
     taken = {(event.round, event.id) for event in state.accepted}
-    gains = {(event.round, event.id): event.gain for event in state.measured}
+    gains = {(event.round, event.id): event.log_likelihood_gain for event in state.measured}
     return [
         _candidate(state, p, (p.round, p.id) in taken, gains.get((p.round, p.id)))
         for p in state.proposals
@@ -82,12 +82,12 @@ def mean(scores: list[float]) -> float | None:
     return sum(scores) / len(scores) if scores else None
 
 
-def rejections(state: State) -> list[tuple[str, int]]:
+def refusals(state: State) -> list[tuple[str, int]]:
     """Kinds of reasons of the guard and how many different prompts each stopped, most first.
 
     What a reason quotes is left out: hundreds of prompts would have hundreds of reasons.
     """
-    prompts = {(r.prompt, r.reason.partition(":")[0]) for r in state.rejections}
+    prompts = {(r.prompt, r.reason.partition(":")[0]) for r in state.refusals}
     counts = Counter(reason for _, reason in prompts)
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
@@ -147,16 +147,16 @@ def edit_title(edit: AcceptedEdit | RefinedEdit) -> str:
     if isinstance(edit, AcceptedEdit):
         gain = f"{edit.validation_gain:+.3f} on validation, {SELECTION}"
         return f"round {edit.round + 1} ({edit.masker}, {gain})"
-    return f"iteration {edit.iteration} ({edit.masker}, {edit.gain:+.1f} nats)"
+    return f"iteration {edit.iteration} ({edit.masker}, {edit.log_likelihood_gain:+.1f} nats)"
 
 
 def edit_reasons(edit: AcceptedEdit | RefinedEdit) -> list[str]:
     """The conversations that an edit rests on, one line each."""
     if isinstance(edit, AcceptedEdit):
-        return [f"because of: {one_line(query, 120)}" for query in edit.because]
+        return [f"because of: {one_line(query, 120)}" for query in edit.attributions]
     return [
         f"because of {one_line(one.trace, 40)} ({one.drop:.2f} nats): {one_line(one.query, 120)}"
-        for one in edit.because
+        for one in edit.attributions
     ]
 
 

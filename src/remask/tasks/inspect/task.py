@@ -28,7 +28,7 @@ from inspect_ai.log import EvalSampleSummary, read_eval_log_sample_summaries
 from inspect_ai.scorer import Score, value_to_float
 from inspect_ai.util._display import init_display_type
 
-from remask.data.dataset import Dataset, question, split_by_hash
+from remask.data.dataset import LoadedDataset, question, split_by_hash
 from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
 from remask.prompt import Prompt
@@ -47,7 +47,7 @@ class Suite:
     name: str
     definition: InspectDefinition
     samples: Mapping[str, Sample]
-    dataset: Dataset
+    dataset: LoadedDataset
 
 
 def load_suite(name: str, args: Mapping[str, Any], fractions: Sequence[float]) -> Suite:
@@ -73,7 +73,7 @@ def load_suite(name: str, args: Mapping[str, Any], fractions: Sequence[float]) -
         known[id] = sample
     twice = len(samples) - len(examples)
     warnings = (f"left out {twice} samples that repeat an earlier one exactly",) if twice else ()
-    return Suite(name, definition, known, Dataset(tuple(examples.values()), warnings))
+    return Suite(name, definition, known, LoadedDataset(tuple(examples.values()), warnings))
 
 
 class InspectTask:
