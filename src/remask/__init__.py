@@ -3,35 +3,42 @@
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
-__all__ = [
-    "Evaluation",
-    "Result",
-    "Score",
-    "evaluate",
-    "optimize",
-    "refine",
-    "resume",
-    "system_prompt_of",
-]
 
 if TYPE_CHECKING:
-    from remask.api.evaluate import Evaluation, evaluate
-    from remask.api.optimize import optimize, resume
-    from remask.api.refine import refine
-    from remask.runs.result import Result
-    from remask.tasks.inspect.setup import system_prompt_of
-    from remask.types import Score
+    from remask.api.arguments import Budget as Budget
+    from remask.api.arguments import Dataset as Dataset
+    from remask.api.arguments import Denoiser as Denoiser
+    from remask.api.arguments import InspectTask as InspectTask
+    from remask.api.arguments import Judge as Judge
+    from remask.api.arguments import Label as Label
+    from remask.api.arguments import Search as Search
+    from remask.api.arguments import Target as Target
+    from remask.api.evaluate import Evaluation as Evaluation
+    from remask.api.evaluate import evaluate as evaluate
+    from remask.api.evaluate import evaluate_async as evaluate_async
+    from remask.api.optimize import optimize as optimize
+    from remask.api.optimize import optimize_async as optimize_async
+    from remask.api.optimize import resume as resume
+    from remask.api.optimize import resume_async as resume_async
+    from remask.api.refine import refine as refine
+    from remask.api.refine import refine_async as refine_async
+    from remask.runs.result import Result as Result
+    from remask.tasks.inspect.setup import system_prompt_of as system_prompt_of
+    from remask.types import Score as Score
 
+_ARGUMENTS = (
+    *("Budget", "Dataset", "Denoiser", "InspectTask", "Judge", "Label", "Search", "Target"),
+)
 _HOMES = {
-    "Evaluation": "api.evaluate",
+    **dict.fromkeys(_ARGUMENTS, "api.arguments"),
+    **dict.fromkeys(("Evaluation", "evaluate", "evaluate_async"), "api.evaluate"),
+    **dict.fromkeys(("optimize", "optimize_async", "resume", "resume_async"), "api.optimize"),
+    **dict.fromkeys(("refine", "refine_async"), "api.refine"),
     "Result": "runs.result",
     "Score": "types",
-    "evaluate": "api.evaluate",
-    "optimize": "api.optimize",
-    "refine": "api.refine",
-    "resume": "api.optimize",
     "system_prompt_of": "tasks.inspect.setup",
 }
+__all__ = [*sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
@@ -40,4 +47,11 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'remask' has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(f"remask.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"remask.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """For Tab completion: the public names, loaded or not."""
+    return sorted({*_HOMES, *(name for name in globals() if name.startswith("__"))})

@@ -119,7 +119,7 @@ class MetricConfig(Section):
     rubric: str = ""
 
 
-class DlmConfig(EndpointConfig):
+class DenoiserConfig(EndpointConfig):
     """The diffusion language model that writes the edits; docs/sampling.md explains the keys.
 
     An API reads only those of an endpoint, `temperature`, `max_tokens` and `send_seed`.
@@ -192,7 +192,7 @@ class Config(Section):
     target: TargetConfig = TargetConfig()
     task: TaskConfig = TaskConfig()
     metric: MetricConfig = MetricConfig()
-    denoiser: DlmConfig = DlmConfig()
+    denoiser: DenoiserConfig = DenoiserConfig()
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
     refine: RefineConfig | None = None
@@ -224,8 +224,12 @@ def make_config(values: dict[str, Any], where: str) -> Config:
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(_sentence(e) for e in error.errors(include_url=False))
-        raise ConfigError(f"{where}: {problems}") from None
+        raise ConfigError(f"{where}: {problems(error, Config)}") from None
+
+
+def problems(error: ValidationError, section: type[BaseModel]) -> str:
+    """What is wrong with the values of a section, each in one sentence."""
+    return "; ".join(_sentence(e, section) for e in error.errors(include_url=False))
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -302,18 +306,17 @@ def read_prompt(path: Path) -> str:
     return text.rstrip("\r\n")
 
 
-def _sentence(error: Any) -> str:
+def _sentence(error: Any, section: type[BaseModel]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
-        known = ", ".join(_known(error["loc"][:-1]))
+        known = ", ".join(_known(error["loc"][:-1], section))
         return f"unknown key {key!r}; known here: {known}"
     if error["type"] == "missing":
         return f"{key} is missing"
     return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Input should be ')}"
 
 
-def _known(path: tuple[Any, ...]) -> list[str]:
-    section: type[BaseModel] = Config
+def _known(path: tuple[Any, ...], section: type[BaseModel]) -> list[str]:
     for part in path:
         if str(part) not in section.model_fields:  # a name that the user chose, such as a role's
             continue

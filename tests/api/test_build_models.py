@@ -11,7 +11,7 @@ from fakes.colours import optimize, rows
 from remask.api.build_models import make_denoiser, memory_of
 from remask.cli.check import examine
 from remask.cli.settings import read
-from remask.config import CommitName, DlmConfig, OrderName, make_config, read_toml
+from remask.config import CommitName, DenoiserConfig, OrderName, make_config, read_toml
 from remask.dlm.build import ADAPTED_RULE, BuiltinDenoiser
 from remask.dlm.schedule import COMMITS, ORDERS
 from remask.errors import BackendError, ConfigError
@@ -23,7 +23,7 @@ def test_the_names_of_the_settings_are_those_of_the_sampler() -> None:
 
 
 def test_the_default_settings_are_the_builtin_models_own() -> None:
-    denoiser = make_denoiser(DlmConfig())
+    denoiser = make_denoiser(DenoiserConfig())
     assert isinstance(denoiser, BuiltinDenoiser)
     assert denoiser.rule == ADAPTED_RULE
 
@@ -40,7 +40,7 @@ def test_every_setting_of_the_rule_arrives() -> None:
         "block": 8,
         "top_p": 0.7,
     }
-    denoiser = make_denoiser(DlmConfig(guidance=0.5, steps=5, **values))
+    denoiser = make_denoiser(DenoiserConfig(guidance=0.5, steps=5, **values))
     assert isinstance(denoiser, BuiltinDenoiser)
     assert asdict(denoiser.rule).items() >= values.items()
     assert (denoiser.guidance, denoiser.steps) == (0.5, 5)
@@ -63,7 +63,7 @@ def test_an_unknown_model_is_refused_with_the_known_ones(model: str) -> None:
     with pytest.raises(
         ConfigError, match=r"use embedded, builtin:ADAPTER, local:FOLDER.*chat:MODEL"
     ):
-        make_denoiser(DlmConfig(model=model))
+        make_denoiser(DenoiserConfig(model=model))
 
 
 def test_a_folder_is_looked_for_beside_its_toml(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_a_folder_is_looked_for_beside_its_toml(tmp_path: Path) -> None:
 
 def test_a_hub_id_needs_a_pinned_revision() -> None:
     with pytest.raises(BackendError, match="revision"):
-        make_denoiser(DlmConfig(model="local:GSAI-ML/LLaDA-8B-Instruct"))
+        make_denoiser(DenoiserConfig(model="local:GSAI-ML/LLaDA-8B-Instruct"))
 
 
 def test_a_run_with_a_model_from_a_folder(tmp_path: Path) -> None:

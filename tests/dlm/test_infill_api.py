@@ -13,7 +13,7 @@ from fakes.scripted_target import ScriptedTarget
 from fakes.server import Server, raw, status
 from fakes.writers import World, fills, play
 from remask.api.build_models import make_denoiser
-from remask.config import DlmConfig
+from remask.config import DenoiserConfig
 from remask.dlm.infill_api import (
     CLOSING,
     LONGEST,
@@ -149,9 +149,9 @@ def test_the_key_is_that_of_the_provider_and_no_other(monkeypatch: pytest.Monkey
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-provider")
     monkeypatch.delenv("INCEPTION_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="set the variable INCEPTION_API_KEY"):
-        make_denoiser(DlmConfig(model="mercury"))
+        make_denoiser(DenoiserConfig(model="mercury"))
     monkeypatch.setenv("INCEPTION_API_KEY", "sk-inception")
-    denoiser = make_denoiser(DlmConfig(model="mercury"))
+    denoiser = make_denoiser(DenoiserConfig(model="mercury"))
     assert isinstance(denoiser, MercuryDenoiser)
     identity = denoiser.target.identity
     assert identity.startswith("fim:mercury-edit-2@api.inceptionlabs.ai/v1/fim ")

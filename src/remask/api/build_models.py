@@ -3,13 +3,13 @@
 Heavy rooms are imported only when a model of theirs is asked for.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from remask.config import Config, DlmConfig, EndpointConfig, RoleConfig, TargetConfig
+from remask.config import Config, DenoiserConfig, EndpointConfig, RoleConfig, TargetConfig
 from remask.errors import ConfigError, name_missing_extra
 from remask.ports import DenoiserModel, TargetModel
 from remask.runs.budget import Limits, Price
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from remask.dlm.sampler import CommitRule
 
 ANSWER_TOKENS = 64  # of the built-in target where max_tokens is none
-Respond = Callable[[list[dict[str, str]]], str]  # a user's model: messages -> text
+Respond = Callable[[list[dict[str, str]]], str | Awaitable[str]]  # messages -> text
 APIS = ("mercury", "chat")
 READ = 2048  # tokens that a denoiser reads at once, for its need of memory
 KNOWN = (
@@ -55,9 +55,11 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
                 f"the target {config.model} is a Python function; go on from Python: "
                 "remask.resume(run_dir, target=that_function)"
             )
+        from remask.models.event_loop import is_async
         from remask.models.function import FunctionTarget
 
-        return FunctionTarget(respond)
+        # A function that is not async may not be safe to call from several threads at once.
+        return FunctionTarget(respond, concurrency=config.concurrency if is_async(respond) else 1)
     if kind == "inspect":
         raise ConfigError(
             f"the target {config.model} runs tasks of Inspect: remask optimize --task"
@@ -92,14 +94,14 @@ def make_price(config: EndpointConfig | RoleConfig) -> Price | None:
     return Price(config.input_price, config.output_price)
 
 
-def endpoint(config: TargetConfig | DlmConfig) -> str:
+def endpoint(config: TargetConfig | DenoiserConfig) -> str:
     """A model and its place in words, for plans and reports."""
     host = urlsplit(config.base_url).netloc if config.base_url else ""
     return f"{config.model} at {host}" if host else config.model
 
 
 @name_missing_extra()
-def make_denoiser(config: DlmConfig, denoiser: DenoiserModel | None = None) -> DenoiserModel:
+def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None) -> DenoiserModel:
     """The denoiser by name, or the user's own. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
     if kind == "object":
@@ -125,13 +127,13 @@ def make_denoiser(config: DlmConfig, denoiser: DenoiserModel | None = None) -> D
     raise ConfigError(f"denoiser {config.model!r} is unknown; use {KNOWN}")
 
 
-def asks_api(config: DlmConfig) -> bool:
+def asks_api(config: DenoiserConfig) -> bool:
     """Whether the denoiser is an API, whose calls count like those of the target."""
     return config.model.partition(":")[0] in APIS
 
 
 @name_missing_extra()
-def memory_of(config: DlmConfig) -> str:
+def memory_of(config: DenoiserConfig) -> str:
     """What a local:PLACE needs and where it will run, before its weights are read; else "".
 
     Raises BackendError.
@@ -149,7 +151,7 @@ def memory_of(config: DlmConfig) -> str:
     return f"{config.model}: about {need / 1e9:.1f} GB on {device}"
 
 
-def _adapted(config: DlmConfig, base: str, adapter: str) -> DenoiserModel:
+def _adapted(config: DenoiserConfig, base: str, adapter: str) -> DenoiserModel:
     from remask.dlm.adapter import SHIPPED, load_adapter
     from remask.dlm.build import ADAPTED_RULE, BuiltinDenoiser, find_base
 
@@ -163,7 +165,7 @@ def _adapted(config: DlmConfig, base: str, adapter: str) -> DenoiserModel:
     )
 
 
-def _local(config: DlmConfig) -> DenoiserModel:
+def _local(config: DenoiserConfig) -> DenoiserModel:
     from remask.dlm.build import CHECKPOINT_RULE, load_denoiser
 
     return load_denoiser(
@@ -177,19 +179,21 @@ def _local(config: DlmConfig) -> DenoiserModel:
     )
 
 
-def _where(config: DlmConfig) -> "tuple[str | None, str | None, str | None, torch.dtype | None]":
+def _where(
+    config: DenoiserConfig,
+) -> "tuple[str | None, str | None, str | None, torch.dtype | None]":
     """Revision, family, device and numbers of a local:PLACE."""
     return config.revision or None, config.family or None, config.device or None, _dtype(config)
 
 
-def _dtype(config: DlmConfig) -> "torch.dtype | None":
+def _dtype(config: DenoiserConfig) -> "torch.dtype | None":
     import torch
 
     numbers = {"": None, "bfloat16": torch.bfloat16, "float32": torch.float32}
     return numbers[config.dtype]
 
 
-def _rule(config: DlmConfig, base: "CommitRule") -> "CommitRule":
+def _rule(config: DenoiserConfig, base: "CommitRule") -> "CommitRule":
     """How the model draws and commits tokens unless the settings say otherwise."""
     return replace(
         base,
@@ -205,7 +209,7 @@ def _rule(config: DlmConfig, base: "CommitRule") -> "CommitRule":
     )
 
 
-def _mercury(config: DlmConfig, name: str) -> DenoiserModel:
+def _mercury(config: DenoiserConfig, name: str) -> DenoiserModel:
     from remask.dlm.infill_api import LONGEST, STOP, MercuryDenoiser
     from remask.models.completions import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
 
@@ -222,7 +226,7 @@ def _mercury(config: DlmConfig, name: str) -> DenoiserModel:
     return MercuryDenoiser(target, LONGEST)
 
 
-def _chat(config: DlmConfig, name: str) -> DenoiserModel:
+def _chat(config: DenoiserConfig, name: str) -> DenoiserModel:
     from remask.dlm.chat_denoiser import ChatDenoiser
     from remask.models.openai import OpenAITarget
 

@@ -3,15 +3,15 @@
 Whatever is called, a judge too, goes through a meter that the caller gives.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from remask.api.build_models import Respond, make_target
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
-from remask.data.dataset import Columns, LoadedDataset, load
+from remask.data.dataset import Columns, LoadedDataset, Source, load
 from remask.data.prompt_traces import gather
 from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
@@ -40,11 +40,11 @@ class Given:
     respond: Respond | None = None
     metric: Metric | None = None
     denoiser: DenoiserModel | None = None
-    rows: Iterable[Mapping[str, Any]] | None = None
+    rows: Source | None = None  # in memory: all, or by split
     suite: "Suite | None" = None  # the task of Inspect, where it was loaded already
 
 
-def make_dataset(config: Config, rows: Iterable[Mapping[str, Any]] | None = None) -> LoadedDataset:
+def make_dataset(config: Config, rows: Source | None = None) -> LoadedDataset:
     """The rows, checked. Raises DataError and ConfigError."""
     data = config.data
     metric = config.metric.name

@@ -1,14 +1,24 @@
 """`evaluate` of the public API: one prompt on rows, no search."""
 
 import tempfile
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from remask.api.arguments import (
+    Budget,
+    Data,
+    Dataset,
+    InspectTask,
+    Judge,
+    Label,
+    Target,
+    settle_arguments,
+    settle_rows,
+)  # fmt: skip
+from remask.api.awaitable import make_async
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
-from remask.api.job import Data, Hooks, open_job, settle_arguments
+from remask.api.job import Hooks, open_job
 from remask.config import Config
 from remask.ports import Metric
 from remask.runs.budget import Spend
@@ -30,36 +40,33 @@ class Evaluation:
 
 
 def evaluate(
-    prompt: str,
-    data: Data = (),
+    prompt: str | Path,
+    data: Data | Dataset | None = None,
     *,
-    task: str = "",
-    target: str | Respond = "builtin",
-    metric: str | Metric = "label",
+    target: str | Respond | Target = "builtin",
+    metric: str | Metric | Label | Judge = "label",
     split: Split = "validation",
-    input: str = "{input}",
-    expected: str = "label",
-    answer: str = "{label}",
-    base_url: str = "",
-    settings: Mapping[str, Any] | None = None,
+    task: str | InspectTask = "",
+    budget: Budget | None = None,
 ) -> Evaluation:
-    """Score a prompt on the rows of one split, with interval and cost; no search."""
-    config, given = settle_arguments(
-        prompt,
-        data,
-        target,
-        metric,
-        "builtin",
-        {
-            "data": {"input": input, "expected": expected},
-            "target": {"base_url": base_url},
-            "task": {"name": task},
-            "metric": {"answer": answer},
-            "budget": {"calls": None},
-        },
-        settings,
-    )
-    return score_prompt(config, given, split, Hooks())
+    """Score a prompt on the rows of one split, with a 95 % interval and the cost; no search.
+
+    The arguments are those of `optimize`; without `budget` there is no limit. Raises ConfigError
+    and DataError before a call is spent, BudgetSpent, TargetRefused and TargetUnreliable.
+
+    >>> import remask
+    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(40)]
+    >>> def respond(messages):
+    ...     return str(eval(messages[-1]["content"]))
+    >>> found = remask.evaluate("Add.", rows, target=respond, metric="exact", split="test")
+    >>> found.score.mean, found.score.n
+    (1.0, 20)
+    """
+    values, given = settle_arguments(
+        prompt, data=data, target=target, metric=metric, task=task,
+        budget=budget or Budget(calls=None), more={},
+    )  # fmt: skip
+    return score_prompt(settle_rows(values, given), given, split, Hooks())
 
 
 def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Evaluation:
@@ -81,3 +88,6 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
                 ),
                 spend=store.spent(),
             )
+
+
+evaluate_async = make_async(evaluate)

@@ -6,8 +6,7 @@ other. Nothing here is written to disk: who has a store puts it into
 `job.ledger.books`.
 """
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,17 +16,11 @@ from typing import TYPE_CHECKING, Any
 
 from remask import __version__
 from remask.api import build_task
-from remask.api.build_models import (
-    Respond,
-    asks_api,
-    limit_spend,
-    make_denoiser,
-    make_price,
-    make_target,
-)
+from remask.api.awaitable import raise_if_cancelled
+from remask.api.build_models import asks_api, limit_spend, make_denoiser, make_price, make_target
 from remask.api.build_proposer import make_proposer, refuse_demos, with_demos
 from remask.api.build_task import Given, TraceData
-from remask.config import QUERIES, Config, make_config, merged
+from remask.config import Config
 from remask.data.dataset import SPLITS, LoadedDataset, require_splits
 from remask.data.placeholders import fill
 from remask.data.synthetic import calls_for
@@ -37,7 +30,7 @@ from remask.ids import content_id
 from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, TargetModel, Task
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
-from remask.runs.meter import Ledger, Meter, go_on
+from remask.runs.meter import Ledger, Meter
 from remask.search.plan import FEWEST_VALIDATED, SearchPlan, make_plan
 from remask.tasks.metrics import METRICS, Grader
 from remask.types import Split
@@ -47,7 +40,6 @@ if TYPE_CHECKING:
 
 CALLS_PER_CANDIDATE = 2  # of a denoiser behind an API: a second hole, a second try, a second draw
 LOGS = "inspect"  # folder of Inspect's logs in the run directory
-Data = str | os.PathLike[str] | Iterable[Mapping[str, Any]]
 OnEvent = Callable[[Event, State, Spend], None]  # what happened, all so far, what was spent
 
 
@@ -60,7 +52,7 @@ class Hooks:
     """How a face follows and interrupts a run; neither can change what it does."""
 
     watch: OnEvent = _ignore  # after each event is durable
-    checkpoint: Callable[[], None] = go_on  # before each chunk of calls; may raise to stop
+    checkpoint: Callable[[], None] = raise_if_cancelled  # before each chunk of calls
 
 
 def add_callback(hooks: Hooks | None, on_event: OnEvent | None) -> Hooks:
@@ -350,47 +342,6 @@ class Job:
             )
 
 
-def settle_arguments(
-    prompt: str,
-    data: Data | None,
-    target: str | Respond,
-    metric: str | Metric,
-    denoiser: str | DenoiserModel,
-    values: dict[str, Any],
-    settings: Mapping[str, Any] | None,
-) -> tuple[Config, Given]:
-    """Arguments of the library as a Config, and the objects that came with them."""
-    values["prompt"] = prompt
-    values.setdefault("target", {})["model"] = name_of("function", target)
-    values.setdefault("metric", {})["name"] = name_of("function", metric)
-    values["denoiser"] = {"model": name_of("object", denoiser)}
-    rows = None
-    if data is None:
-        if not values.get("task", {}).get("name"):
-            values["data"]["queries"] = QUERIES
-    elif isinstance(data, str | os.PathLike):
-        values["data"]["path"] = str(Path(data).resolve())
-    else:
-        rows = tuple(data)
-    given = give(target, metric, denoiser, rows)
-    return make_config(merged(values, settings or {}), "settings"), given
-
-
-def give(
-    target: str | Respond | None,
-    metric: str | Metric | None,
-    denoiser: str | DenoiserModel,
-    rows: tuple[Mapping[str, Any], ...] | None = None,
-) -> Given:
-    """The arguments that are objects; names become settings (`settle_arguments`)."""
-    return Given(
-        respond=None if isinstance(target, str) else target,
-        metric=None if isinstance(metric, str) else metric,
-        denoiser=None if isinstance(denoiser, str) else denoiser,
-        rows=rows,
-    )
-
-
 def new_run_dir(parent: str | Path = "runs") -> Path:
     """runs/DATE-TIME, with a number where that exists."""
     stamp = Path(parent) / datetime.now().strftime("%Y%m%d-%H%M%S")
@@ -399,13 +350,6 @@ def new_run_dir(parent: str | Path = "runs") -> Path:
     while path.exists():
         path, number = stamp.with_name(f"{stamp.name}-{number}"), number + 1
     return path
-
-
-def name_of(kind: str, value: Any) -> str:
-    """The name of a model or a metric in the settings; of an object what it is called."""
-    if isinstance(value, str):
-        return value
-    return f"{kind}:{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
 def _check_source(config: Config, start: Prompt) -> None:

@@ -5,22 +5,27 @@ target or a likelihood chooses the edits.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from remask.api.arguments import (
+    Budget,
+    Data,
+    Dataset,
+    Denoiser,
+    InspectTask,
+    Judge,
+    Label,
+    Search,
+    Target,
+    rows_given,
+    settle_arguments,
+    settle_rows,
+)
+from remask.api.awaitable import make_async
 from remask.api.build_models import Respond, make_target
 from remask.api.build_task import Given
-from remask.api.job import (
-    Data,
-    Hooks,
-    Job,
-    OnEvent,
-    add_callback,
-    new_run_dir,
-    open_job,
-    settle_arguments,
-)
+from remask.api.job import Hooks, Job, OnEvent, add_callback, new_run_dir, open_job
 from remask.config import Config, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
@@ -39,55 +44,49 @@ MIN_QUERY_TOKENS = 256  # of an answer with messages: answers to users may be sh
 
 
 def optimize(
-    prompt: str,
-    data: Data | None = None,
+    prompt: str | Path,
+    data: Data | Dataset | None = None,
     *,
-    task: str = "",
-    target: str | Respond = "builtin",
-    metric: str | Metric = "label",
-    denoiser: str | DenoiserModel = "builtin",
-    budget: int | Mapping[str, float] | None = 2000,
+    target: str | Respond | Target = "builtin",
+    metric: str | Metric | Label | Judge = "label",
+    denoiser: str | DenoiserModel | Denoiser = "builtin",
+    max_calls: int | None = None,
+    budget: Budget | None = None,
+    search: Search | None = None,
+    task: str | InspectTask = "",
     seed: int = 0,
     run_dir: str | Path | None = None,
-    input: str = "{input}",
-    expected: str = "label",
-    answer: str = "{label}",
-    base_url: str = "",
-    settings: Mapping[str, Any] | None = None,
     on_event: OnEvent | None = None,
-    hooks: Hooks | None = None,
 ) -> Result:
     """Optimise the text of a system prompt; returns when the sealed test is scored.
 
-    data: a file (JSONL or CSV) or an iterable of row dicts. input: template over its columns, the
-    user message; expected: the column of the right answer. Rows without it are scored by a metric
-    that needs none: "judge" or a callable. Without data the target is asked for messages of users
-    (settings["data"]["queries"], by default 80). task: in place of data a task of Inspect, with a
-    target "inspect:PROVIDER/MODEL". target: "builtin", "openai:MODEL" or a callable
-    `messages -> str`. metric: a name or a callable `(example, response) -> float | Score`. budget:
-    target calls in all, or limits by name (calls, tokens, minutes, usd). settings: other keys of
-    remask.toml, nested as there. on_event: called with each event once it is stored, the state,
-    and what was spent; what it raises ends the run, which can be resumed.
+    prompt: the text, or a Path to its file. data: a path, mappings, pairs, a DataFrame, a dict with
+    the keys train, validation and test, or a `Dataset`; without data the target is asked for
+    messages of users. target: a name, a function `messages -> str`, or a `Target`. metric: "label",
+    "exact", "contains", "f1", a function `(example, response) -> float | Score` from 0 to 1, a
+    `Label` or a `Judge`. denoiser: a name, an object with `count` and `infill`, or a `Denoiser`.
+    Target and metric may be async functions. max_calls: target calls in all, the test included
+    (default 2,000); `budget` has other limits. task: a task of Inspect in place of data. run_dir: a
+    new folder (default runs/DATE-TIME). on_event: called as `on_event(event, state, spend)` once an
+    event is stored; what it raises ends the run, which can be resumed.
 
     Raises ConfigError and DataError before a call is spent, TargetRefused and TargetUnreliable.
+
+    >>> import remask
+    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(40)]
+    >>> def respond(messages):
+    ...     return "I do not know."
+    >>> result = remask.optimize("Add.", rows, target=respond, max_calls=60)
+    >>> result.verdict, result.test.n, result.spend.calls <= 60
+    ('no evidence', 20, True)
     """
-    config, given = settle_arguments(
-        prompt,
-        data,
-        target,
-        metric,
-        denoiser,
-        {
-            "seed": seed,
-            "data": {"input": input, "expected": expected},
-            "target": {"base_url": base_url},
-            "task": {"name": task},
-            "metric": {"answer": answer},
-            "budget": dict(budget) if isinstance(budget, Mapping) else {"calls": budget},
-        },
-        settings,
-    )
-    return start_run(config, given, run_dir or new_run_dir(), add_callback(hooks, on_event))
+    more = {"seed": seed}
+    values, given = settle_arguments(
+        prompt, data=data, target=target, metric=metric, denoiser=denoiser, task=task,
+        max_calls=max_calls, budget=budget, search=search, more=more,
+    )  # fmt: skip
+    hooks = add_callback(Hooks(), on_event)
+    return start_run(settle_rows(values, given), given, run_dir or new_run_dir(), hooks)
 
 
 def start_run(config: Config, given: Given, run_dir: str | Path, hooks: Hooks) -> Result:
@@ -102,25 +101,45 @@ def start_run(config: Config, given: Given, run_dir: str | Path, hooks: Hooks) -
 def resume(
     run_dir: str | Path,
     *,
+    data: Data | Dataset | None = None,
     target: Respond | None = None,
     metric: Metric | None = None,
     denoiser: DenoiserModel | None = None,
-    rows: Iterable[Mapping[str, Any]] | None = None,
     on_event: OnEvent | None = None,
-    hooks: Hooks | None = None,
 ) -> Result:
-    """Go on with a run that was cut. Functions and in-memory rows must be given again.
+    """Continue a run that was cut, or give the result of a finished one.
 
-    Raises ConfigError that names the differing keys where data, code or settings have changed.
+    Functions, a denoiser object and rows in memory must be given again; all else is stored. Raises
+    ConfigError that names the differing keys where data, code or settings have changed.
+
+    >>> import remask
+    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(40)]
+    >>> def respond(messages):
+    ...     return "I do not know."
+    >>> def stop(event, state, spend):
+    ...     raise KeyboardInterrupt
+    >>> arguments = {"data": rows, "target": respond}
+    >>> try:
+    ...     remask.optimize("Add.", max_calls=60, run_dir="cut", on_event=stop, **arguments)
+    ... except KeyboardInterrupt:
+    ...     print(remask.resume("cut", **arguments).verdict)
+    no evidence
     """
+    given = Given(target, metric, denoiser, rows_given(data))
+    return resume_run(run_dir, given, add_callback(Hooks(), on_event))
+
+
+def resume_run(run_dir: str | Path, given: Given, hooks: Hooks) -> Result:
+    """`resume` with the objects that the run needs."""
     folder = Path(run_dir)
     config = stored_config(folder)
     data = config.data
     named = data.path or data.train or data.queries or config.task.name or config.refine
-    if not named and rows is None:
-        raise ConfigError(f"{run_dir}: the rows were given in memory; go on from Python with rows=")
-    given = Given(target, metric, denoiser, None if rows is None else tuple(rows))
-    with open_job(config, given, add_callback(hooks, on_event), folder) as job:
+    if not named and given.rows is None:
+        raise ConfigError(
+            f"{run_dir}: the rows were given in memory; resume from Python with data=…"
+        )
+    with open_job(config, given, hooks, folder) as job:
         job.require_run()
         with Store.open(folder, job.record) as store:
             return _play(job, store)
@@ -276,3 +295,7 @@ def reserve_test(job: Job, store: Store, state: State) -> Spend:
         usd=share * spent.usd,
         seconds=share * store.call_seconds(),
     )
+
+
+optimize_async = make_async(optimize)
+resume_async = make_async(resume)

@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from remask.api.arguments import Budget, Denoiser, Judge, Label, Search, Target, settle_arguments
+from remask.api.awaitable import make_async
 from remask.api.build_models import Respond
-from remask.api.job import Hooks, OnEvent, add_callback, give, name_of, new_run_dir
+from remask.api.job import Hooks, OnEvent, add_callback, new_run_dir
 from remask.api.optimize import start_run
 from remask.config import Config, LockName, make_config, merged
 from remask.errors import ConfigError
@@ -20,44 +22,55 @@ CONTEXT_TOKENS = 1000  # of conversations that are read at a time: no call is pa
 
 
 def refine(
-    prompt: str,
+    prompt: str | Path,
     traces: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
+    target: str | Respond | Target | None = None,
+    metric: str | Metric | Label | Judge | None = None,
+    denoiser: str | DenoiserModel | Denoiser = "builtin",
     iterations: int = ITERATIONS,
-    candidates: int = CANDIDATES,
+    lock: LockName = "numbers",
     columns: Sequence[str] = (),
     scales: Sequence[str] = (),
     redact: bool = True,
-    lock: LockName = "numbers",
-    denoiser: str | DenoiserModel = "builtin",
-    target: str | Respond | None = None,
-    metric: str | Metric | None = None,
+    max_calls: int | None = None,
+    budget: Budget | None = None,
+    search: Search | None = None,
     seed: int = 0,
     run_dir: str | Path | None = None,
-    settings: Mapping[str, Any] | None = None,
     on_event: OnEvent | None = None,
-    hooks: Hooks | None = None,
 ) -> Result:
     """Refine a system prompt by the conversations in the files `traces`; no labels are needed.
 
     Without `target` nothing is verified, and the verdict is "unverified". With it, baseline and
     refined prompt are compared on conversations that the refinement has not seen: `metric` compares
-    the answers with corrections and well-rated responses (by default "judge" where
-    settings["metric"]["judge"] is given, "label" where the right answers are a few labels, else
-    "f1").
-    columns, scales: as `--map` and `--scale`. lock: what of the prompt may not change: "text" (only
-    new sentences are put between), "numbers" or "none". settings: any other keys of remask.toml.
-    on_event: as for `optimize`; a run that was cut goes on with `resume`.
+    the answers with corrections and well-rated responses (default: "label" where the right answers
+    are a few labels, else "f1"). lock: what of the prompt may not change: "text" (only new
+    sentences are added), "numbers" or "none". columns, scales: as --map and --scale of the
+    command line. redact: replace personal data and secrets before anything is read. The
+    other arguments are those of `optimize`; a run that was cut continues with `resume`.
 
     Raises ConfigError and DataError before anything is computed, TargetRefused and
     TargetUnreliable in the verification; result.json is then written all the same, unverified.
+
+    >>> import json, pathlib, remask
+    >>> chat = [
+    ...     {"role": "system", "content": "You help customers of a bicycle shop."},
+    ...     {"role": "user", "content": "When do you open?"},
+    ...     {"role": "assistant", "content": "We open at nine."},
+    ... ]
+    >>> lines = [json.dumps({"id": n, "messages": chat}) for n in range(8)]
+    >>> written = pathlib.Path("chats.jsonl").write_text("\\n".join(lines))
+    >>> result = remask.refine(
+    ...     "You help customers of a bicycle shop.", "chats.jsonl", iterations=1,
+    ...     search=remask.Search(candidates=2),
+    ... )
+    >>> result.verdict
+    'unverified'
     """
     files = [traces] if isinstance(traces, str | os.PathLike) else list(traces)
-    values: dict[str, Any] = {
-        "prompt": prompt,
+    more = {
         "seed": seed,
-        "search": {"candidates": candidates},
-        "denoiser": {"model": name_of("object", denoiser)},
         "refine": {
             "traces": [str(Path(file).resolve()) for file in files],
             "columns": list(columns),
@@ -68,13 +81,12 @@ def refine(
             "verify": target is not None,
         },
     }
-    if target is not None:
-        values["target"] = {"model": name_of("function", target)}
-    if metric is not None:
-        values["metric"] = {"name": name_of("function", metric)}
-    config = make_refine_config(merged(values, settings or {}), "settings")
-    given = give(target, metric, denoiser)
-    return start_run(config, given, run_dir or new_run_dir(), add_callback(hooks, on_event))
+    values, given = settle_arguments(
+        prompt, data=None, target=target, metric=metric, denoiser=denoiser,
+        max_calls=max_calls, budget=budget, search=search, more=more,
+    )  # fmt: skip
+    config = make_refine_config(values, "arguments")
+    return start_run(config, given, run_dir or new_run_dir(), add_callback(Hooks(), on_event))
 
 
 def make_refine_config(values: Mapping[str, Any], where: str) -> Config:
@@ -89,3 +101,6 @@ def make_refine_config(values: Mapping[str, Any], where: str) -> Config:
         )
     kept = config.search.model_copy(update={"maskers": ("insert",)})
     return config.model_copy(update={"search": kept})
+
+
+refine_async = make_async(refine)

@@ -211,8 +211,10 @@ def fields(template: str) -> tuple[str, ...]:
 
 
 def _read_sources(data: Source, columns: Columns) -> list[_Source]:
+    named = fields(columns.input) or (columns.input,)
+    pair = (named[0], columns.expected or "label")  # the columns of (message, right answer)
     if not isinstance(data, Mapping):
-        return [_read_source(data, "data", None)]
+        return [_read_source(data, "data", None, pair)]
     if columns.split is not None:
         raise ConfigError(
             f"the splits come both from separate files and from the column {columns.split!r}; "
@@ -225,16 +227,16 @@ def _read_sources(data: Source, columns: Columns) -> list[_Source]:
             raise ConfigError(f"unknown split {name!r}; known: {', '.join(_SPLIT_NAMES)}")
         if split in sources:
             raise ConfigError(f"the {split} split is given twice; join the two files")
-        sources[split] = _read_source(place, name, split)
+        sources[split] = _read_source(place, name, split, pair)
     if not sources:
         raise ConfigError("the data names no file; give at least one split")
     return list(sources.values())
 
 
-def _read_source(place: Place, name: str, split: Split | None) -> _Source:
+def _read_source(place: Place, name: str, split: Split | None, pair: Sequence[str]) -> _Source:
     if isinstance(place, str | Path):
         return _Source(str(place), split, read_rows(place))
-    rows = rows_of(place, name)
+    rows = rows_of(place, name, pair)
     if not rows:
         raise ConfigError(f"{name} has no rows; give at least one")
     return _Source(name, split, rows)

@@ -8,7 +8,7 @@ all, so that the same table gives the same rows whether it was saved as JSON or 
 
 import json
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -63,9 +63,19 @@ def read_rows(path: str | Path) -> list[DataRow]:
     return rows
 
 
-def rows_of(records: Iterable[Mapping[str, Any]], path: str | Path) -> list[DataRow]:
-    """Rows given from Python. `path` names them in errors; the line is the position from 1."""
-    return [_row(record, path, number) for number, record in enumerate(records, 1)]
+def rows_of(records: Any, path: str | Path, pair: Sequence[str] = ()) -> list[DataRow]:
+    """Rows given from Python: mappings, a DataFrame of pandas or polars, or tuples, whose items
+    are the columns `pair`. `path` names them in errors; the line is the position from 1."""
+    if hasattr(records, "to_dicts"):  # polars
+        records = records.to_dicts()
+    elif hasattr(records, "notna"):  # pandas, where a missing value is NaN
+        records = records.astype(object).where(records.notna(), None).to_dict("records")
+    rows = []
+    for number, record in enumerate(records, 1):
+        if isinstance(record, tuple) and len(record) == len(pair):
+            record = dict(zip(pair, record, strict=True))
+        rows.append(_row(record, path, number))
+    return rows
 
 
 def read_document(path: Path) -> Any:

@@ -10,20 +10,21 @@ from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
 
+from remask.api.arguments import Search
 from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
 from remask.integrations.multi_prompt import (
+    AnyDenoiser,
     Bench,
     Improved,
     Ran,
     Texts,
-    configured,
     halves,
     improve,
     proposers,
+    settle,
 )
 from remask.integrations.records import as_text
-from remask.ports import DenoiserModel
 from remask.prompt import Prompt
 from remask.stats import Comparison, compare
 from remask.types import Feedback, Split, Trace
@@ -47,8 +48,7 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
     diffusion model read the feedback. max_metric_calls: runs of the program in all, never passed.
     predictors: names as in `named_predictors()`; by default all of them. perfect_score: what the
     metric gives at best. labels, answer: texts that instructions may name although examples do.
-    denoiser, settings: as for `remask.optimize` (sections denoiser and search). num_threads: as in
-    DSPy.
+    denoiser, search: as for `remask.optimize`. num_threads: as in DSPy.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
         perfect_score: float = 1.0,
         labels: Sequence[str] = (),
         answer: str = "{label}",
-        denoiser: str | DenoiserModel = "builtin",
+        denoiser: AnyDenoiser = "builtin",
         seed: int = 0,
         num_threads: int | None = None,
-        settings: Mapping[str, Any] | None = None,
+        search: Search | None = None,
     ) -> None:
         super().__init__()
         self.metric = metric
@@ -71,10 +71,9 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
         self.predictors = tuple(predictors)
         self.perfect_score = perfect_score
         self.labels = tuple(labels)
-        self.denoiser = denoiser
         self.seed = seed
         self.num_threads = num_threads
-        self.config = configured(denoiser, answer, settings)
+        self.config, self.denoiser = settle(denoiser, search, answer)
         self.improved: Improved | None = None  # of the last compile
 
     def compile(

@@ -12,13 +12,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from remask.api.arguments import Search
 from remask.api.build_models import make_denoiser, make_price
 from remask.api.build_proposer import make_proposer
 from remask.errors import BackendError, ConfigError
 from remask.ids import seed_for
-from remask.integrations.multi_prompt import configured
+from remask.integrations.multi_prompt import AnyDenoiser, settle
 from remask.integrations.records import Reader, read_record
-from remask.ports import DenoiserModel, Proposal, Proposer, Remote
+from remask.ports import Proposal, Proposer, Remote
 from remask.prompt import Prompt
 from remask.runs.budget import Limits
 from remask.runs.meter import Ledger, Meter
@@ -53,9 +54,9 @@ class DiffusionReflection:
 
     seed_candidate: the texts that the guard compares with, where [[keep]]…[[/keep]] may mark what
     must stay; give gepa `reflection.seed_candidate`, which is without marks. Without it, the first
-    text seen of each component counts. denoiser, settings: as for `remask.optimize`; of the
-    settings only the sections denoiser and search are read. labels, answer: texts that a prompt may
-    name although they stand in the records. read: how a record becomes a trace.
+    text seen of each component counts. denoiser, search: as for `remask.optimize`. labels, answer:
+    texts that a prompt may name although they stand in the records. read: how a record becomes a
+    trace.
 
     Deterministic in its arguments and the sequence of calls. Raises ConfigError and BackendError.
     """
@@ -64,24 +65,22 @@ class DiffusionReflection:
         self,
         seed_candidate: Mapping[str, str] | None = None,
         *,
-        denoiser: str | DenoiserModel = "builtin",
+        denoiser: AnyDenoiser = "builtin",
         seed: int = 0,
         labels: Sequence[str] = (),
         answer: str = "{label}",
         read: Reader = read_record,
-        settings: Mapping[str, Any] | None = None,
+        search: Search | None = None,
     ) -> None:
-        self._config = configured(denoiser, answer, settings)
-        self._denoiser = make_denoiser(
-            self._config.denoiser, None if isinstance(denoiser, str) else denoiser
-        )
+        self._config, given = settle(denoiser, search, answer)
+        self._denoiser = make_denoiser(self._config.denoiser, given)
         self._ledger = Ledger(Books(), Limits(), make_price(self._config.denoiser))
         if isinstance(self._denoiser, Remote):
             target = Meter(self._denoiser.target, self._ledger, self._denoiser.max_output)
             self._denoiser = self._denoiser.through(target)
         self._seed, self._labels, self._read = seed, tuple(labels), read
-        given = seed_candidate or {}
-        self._baselines = {name: Prompt.parse(text) for name, text in given.items()}
+        texts = seed_candidate or {}
+        self._baselines = {name: Prompt.parse(text) for name, text in texts.items()}
         self._proposers: dict[str, Proposer] = {}
         self._seen: defaultdict[str, set[str]] = defaultdict(set)  # texts, by component
         self._calls = 0

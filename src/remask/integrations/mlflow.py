@@ -9,20 +9,21 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from remask.api.arguments import Search
 from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
 from remask.integrations.multi_prompt import (
+    AnyDenoiser,
     Bench,
     Improved,
     Ran,
     Texts,
-    configured,
     halves,
     improve,
     proposers,
+    settle,
 )
 from remask.integrations.records import as_text
-from remask.ports import DenoiserModel
 from remask.prompt import Prompt
 from remask.types import Feedback, Trace
 
@@ -47,7 +48,7 @@ class RemaskPromptOptimizer(BasePromptOptimizer):
     that half, which also chose the prompts. max_metric_calls: runs of predict_fn, never passed.
     perfect_score: the best that scorers and aggregation give; by default the number of scorers,
     since MLflow adds them up. roles: of chat prompts, whose messages are edited. labels, answer:
-    texts that a prompt may name although the data do. denoiser, settings: as for `remask.optimize`.
+    texts that a prompt may name although the data do. denoiser, search: as for `remask.optimize`.
     """
 
     def __init__(
@@ -58,17 +59,16 @@ class RemaskPromptOptimizer(BasePromptOptimizer):
         roles: Sequence[str] = ("system", "developer"),
         labels: Sequence[str] = (),
         answer: str = "{label}",
-        denoiser: str | DenoiserModel = "builtin",
+        denoiser: AnyDenoiser = "builtin",
         seed: int = 0,
-        settings: Mapping[str, Any] | None = None,
+        search: Search | None = None,
     ) -> None:
         self.max_metric_calls = max_metric_calls
         self.perfect_score = perfect_score
         self.roles = tuple(roles)
         self.labels = tuple(labels)
-        self.denoiser = denoiser
         self.seed = seed
-        self.config = configured(denoiser, answer, settings)
+        self.config, self.denoiser = settle(denoiser, search, answer)
         self.improved: Improved | None = None  # of the last run
 
     def optimize(

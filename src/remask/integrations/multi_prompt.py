@@ -7,11 +7,11 @@ the host says. Runs of equal texts on equal rows are free.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
+from remask.api.arguments import Denoiser, Label, Search, settle_arguments
 from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import make_proposer, refuse_demos
-from remask.config import Config, make_config, merged
+from remask.config import Config, make_config
 from remask.errors import ConfigError
 from remask.events import State, advance
 from remask.ids import content_id, rng_for, seed_for
@@ -24,6 +24,7 @@ from remask.search.halving import search
 from remask.search.plan import SearchPlan, make_plan
 from remask.types import Outcome, Split, Trace
 
+AnyDenoiser = str | DenoiserModel | Denoiser
 NO_PARTS: Mapping[str, float] = {}
 
 
@@ -180,30 +181,26 @@ def halves(ids: Sequence[str], seed: int) -> dict[Split, tuple[str, ...]]:
     return {"train": tuple(order[:middle]), "validation": tuple(order[middle:])}
 
 
-def configured(
-    denoiser: str | DenoiserModel, answer: str, settings: Mapping[str, Any] | None
-) -> Config:
-    """Only the sections denoiser, search and metric.answer count. Raises ConfigError."""
-    values = {
-        "prompt": "-",
-        "denoiser": {"model": denoiser if isinstance(denoiser, str) else "object:denoiser"},
-        "metric": {"answer": answer},
-    }
-    config = make_config(merged(values, settings or {}), "settings")
+def settle(
+    denoiser: AnyDenoiser, search: Search | None, answer: str
+) -> tuple[Config, DenoiserModel | None]:
+    """The configuration, and the denoiser where it is the user's own object. ConfigError."""
+    values, given = settle_arguments(
+        "-", data=None, target=None, metric=Label(answer=answer), denoiser=denoiser, search=search,
+        more={},
+    )  # fmt: skip
+    config = make_config(values, "arguments")
     refuse_demos(config, "an integration")
-    return config
+    return config, given.denoiser
 
 
 def proposers(
-    start: Mapping[str, Prompt],
-    config: Config,
-    denoiser: str | DenoiserModel,
-    labels: Sequence[str],
+    start: Mapping[str, Prompt], config: Config, given: DenoiserModel | None, labels: Sequence[str]
 ) -> dict[str, Proposer]:
     """One for each component that has editable text; they share the denoiser."""
-    model = make_denoiser(config.denoiser, None if isinstance(denoiser, str) else denoiser)
+    denoiser = make_denoiser(config.denoiser, given)
     return {
-        name: make_proposer(config, prompt, model, labels)
+        name: make_proposer(config, prompt, denoiser, labels)
         for name, prompt in start.items()
         if prompt.editable
     }

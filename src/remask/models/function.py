@@ -9,20 +9,21 @@ import functools
 import hashlib
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from remask.errors import ConfigError, TargetRefused
+from remask.models.event_loop import result_of
 from remask.models.thread_map import ordered_map
 from remask.ports import Reply, TargetModel
 from remask.types import Chat
 
-Function = Callable[[list[dict[str, str]]], str]
+Function = Callable[[list[dict[str, str]]], str | Awaitable[str]]
 
 _BUGS = (TypeError, NameError, AttributeError)  # what a slip in the user's code raises
 
 
 class FunctionTarget(TargetModel):
-    """Asks `fn([{"role": …, "content": …}, …])` for the text of the answer.
+    """Asks `fn([{"role": …, "content": …}, …])` for the text of the answer. `fn` may be async.
 
     `identity` holds `name` (default: where the function is defined) and a hash of its source, so
     that an edited function does not meet the cached answers of the old one. What the function
@@ -69,7 +70,7 @@ class FunctionTarget(TargetModel):
     def _call(self, chat: Chat, stop: threading.Event) -> Reply | Exception:
         messages = [{"role": message.role, "content": message.content} for message in chat]
         try:
-            text = self._fn(messages)
+            text = result_of(self._fn(messages))
         except TargetRefused:
             raise
         except Exception as error:  # foreign code: whatever it raises is this row's failure

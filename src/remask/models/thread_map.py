@@ -7,6 +7,7 @@ what has not started is cancelled and what runs is told to stop through an event
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextvars import copy_context
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -39,7 +40,7 @@ def ordered_map(
             raise
 
     with ThreadPoolExecutor(min(workers, len(items))) as pool:
-        futures = [pool.submit(unless_stopped, item) for item in items]
+        futures = [pool.submit(copy_context().run, unless_stopped, item) for item in items]
         try:
             for future in as_completed(futures):  # the first failure, not the first in order
                 if not isinstance(future.exception(), _Stopped):

@@ -21,6 +21,7 @@ from remask.files import write
 from remask.prompt import Prompt
 from remask.runs.budget import Spend
 from remask.runs.word_diff import Change, diff
+from remask.sanitize import clip
 from remask.stats import Comparison, Verdict, compare, estimate
 
 RESULT = "result.json"  # in the run directory
@@ -95,7 +96,7 @@ class Refinement:
     marked: str  # the prompt with its [[keep]] marks
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Result:
     """The outcome of `optimize` and `refine`."""
 
@@ -114,6 +115,21 @@ class Result:
     pareto_front: tuple[PromptScore, ...] = ()  # score against length; see `front`
     refinement: Refinement | None = None
 
+    def __repr__(self) -> str:
+        """A few lines; `to_dict` has everything."""
+        prompt = clip(self.prompt, 300)
+        return f"<Result {self._verdict}; prompt={prompt!r}; run_dir={self.run_dir!r}>"
+
+    @property
+    def _verdict(self) -> str:
+        if self.test is None:
+            return self.verdict
+        t = self.test
+        return (
+            f"{self.verdict}: {t.baseline:.3f} → {t.best:.3f} on {t.n} sealed test rows, "
+            f"difference {t.difference:+.3f} (95 % interval {t.low:+.3f} to {t.high:+.3f})"
+        )
+
     def diff(self) -> tuple[Change, ...]:
         """Words of the baseline and of the best prompt side by side."""
         return diff(self.baseline.prompt, self.best.prompt)
@@ -126,15 +142,11 @@ class Result:
         return values
 
     def _repr_html_(self) -> str:
-        head = f"<b>{self.verdict}</b>"
-        if t := self.test:
-            head += f": {t.baseline:.3f} → {t.best:.3f} on {t.n} sealed test rows, difference "
-            head += f"{t.difference:+.3f} (95 % interval {t.low:+.3f} to {t.high:+.3f})"
         tags = {"same": "span", "removed": "del", "added": "ins"}
         body = "".join(
             f"<{tags[c.kind]}>{html.escape(c.text)}</{tags[c.kind]}>" for c in self.diff()
         )
-        return f'<p>{head}</p><pre style="white-space:pre-wrap">{body}</pre>'
+        return f'<p>{self._verdict}</p><pre style="white-space:pre-wrap">{body}</pre>'
 
 
 Sources = Mapping[str, tuple[str, str]]  # id -> (message, right answer or feedback)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from fakes import write_lines
 from remask.api.build_models import make_denoiser
 from remask.cli import main
-from remask.config import DlmConfig
+from remask.config import DenoiserConfig
 from remask.dlm.adapter import load_adapter
 from remask.dlm.build import builtin_mode
 from remask.dlm.families import FAMILIES
@@ -199,7 +199,7 @@ def test_the_command_makes_an_adapter_that_denoises(data: Path, tmp_path: Path) 
     again = CliRunner().invoke(main, flags)
     assert again.exit_code == 2 and "--force" in again.stderr
 
-    denoiser = make_denoiser(DlmConfig(model=f"builtin:{out}"))
+    denoiser = make_denoiser(DenoiserConfig(model=f"builtin:{out}"))
     (fill,) = denoiser.infill((), [("Name the ", Hole("team", 2), ".")], 0)
     assert fill.texts[0]
 

@@ -21,7 +21,7 @@ from fakes.colours import optimize, rows
 from remask.api.build_models import make_denoiser, memory_of
 from remask.cli import main
 from remask.cli.settings import read
-from remask.config import DlmConfig, read_toml
+from remask.config import DenoiserConfig, read_toml
 from remask.dlm.adapter import SHIPPED, load_adapter
 from remask.dlm.build import Base, BuiltinDenoiser, builtin_mode, find_base
 from remask.dlm.families import EMBEDDED
@@ -174,7 +174,7 @@ def test_a_base_from_disk_learns_a_corpus_by_heart_and_denoises(
     assert f"--denoiser local:{checkpoint(name).name} --adapter mine.safetensors" in card
     assert f"turns {checkpoint(name).name} into" in card
 
-    config = DlmConfig(model=f"local:{checkpoint(name)}", adapter=str(out), device="cpu")
+    config = DenoiserConfig(model=f"local:{checkpoint(name)}", adapter=str(out), device="cpu")
     denoiser = make_denoiser(config)
     assert isinstance(denoiser, BuiltinDenoiser)
     assert denoiser.identity.startswith(f"{name}/")
@@ -211,7 +211,7 @@ def test_a_base_from_the_hub(
     assert done.exit_code == 0, done.output
     card = out.with_suffix(".md").read_text()
     assert f"--denoiser local:Qwen/Qwen3-0.6B --adapter {out.name}" in card and "c" * 40 in card
-    make_denoiser(DlmConfig(model=f"local:{checkpoint('qwen3')}", adapter=str(out)))
+    make_denoiser(DenoiserConfig(model=f"local:{checkpoint('qwen3')}", adapter=str(out)))
 
 
 # -- whose adapter it is --------------------------------------------------------------------------
@@ -229,11 +229,11 @@ def test_the_adapter_of_another_base_is_refused(
     made_for = f"made for Qwen2.5-0.5B-Instruct ({qwen2.backbone.content}), but the base is "
     for family, folder in wrong.items():
         with pytest.raises(BackendError) as caught:
-            make_denoiser(DlmConfig(model=f"local:{folder}", adapter=str(file)))
+            make_denoiser(DenoiserConfig(model=f"local:{folder}", adapter=str(file)))
         assert f"{file}: {made_for}{family}/" in str(caught.value)
         assert "\n" not in str(caught.value)
     with pytest.raises(BackendError, match=r"but the base is smollm2-135m-instruct/"):
-        make_denoiser(DlmConfig(model=f"builtin:{file}"))
+        make_denoiser(DenoiserConfig(model=f"builtin:{file}"))
     flags = ["adapt", "--base", f"local:{checkpoint('qwen2')}", "--data", str(data), "--out"]
     done = CliRunner().invoke(main, [*flags, str(tmp_path / "o.safetensors"), "--from", "shipped"])
     assert done.exit_code == 2 and "made for SmolLM2-135M-Instruct" in done.stderr
@@ -264,15 +264,15 @@ def test_a_left_to_right_model_needs_an_adapter_and_a_diffusion_model_none(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     with pytest.raises(BackendError, match=r"remask adapt --base local:.*--adapter, or dlm.adapt"):
-        make_denoiser(DlmConfig(model=f"local:{checkpoint('qwen3')}"))
+        make_denoiser(DenoiserConfig(model=f"local:{checkpoint('qwen3')}"))
     llada = f"local:{checkpoints.write(ALL['llada'], tmp_path)}"
     with pytest.raises(BackendError, match=r"llada is a diffusion model already; use it with"):
-        make_denoiser(DlmConfig(model=llada, adapter="x.safetensors"))
+        make_denoiser(DenoiserConfig(model=llada, adapter="x.safetensors"))
     for model in ("builtin", "builtin:x.safetensors", "mercury"):
         with pytest.raises(
             ConfigError, match=f"denoiser.adapter is for a base from .* not for {model}"
         ):
-            make_denoiser(DlmConfig(model=model, adapter="x.safetensors"))
+            make_denoiser(DenoiserConfig(model=model, adapter="x.safetensors"))
 
 
 @pytest.mark.parametrize(

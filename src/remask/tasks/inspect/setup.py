@@ -19,7 +19,7 @@ from remask.runs.meter import Ledger
 if TYPE_CHECKING:
     from inspect_ai.model import Model
 
-    from remask.tasks.inspect.task import InspectTask, Suite
+    from remask.tasks.inspect.task import SampleTask, Suite
 
 # Providers whose own client retries, unseen: each attempt is to be met, booked and counted.
 RETRYING = ("openai", "openai-api", "anthropic")
@@ -62,10 +62,10 @@ def system_prompt_in(suite: "Suite") -> str:
 
 def make_inspect_task(
     config: Config, suite: "Suite", start: Prompt, ledger: Ledger, logs: Path
-) -> "InspectTask":
+) -> "SampleTask":
     """The task with its models, every call of which is booked in `ledger`."""
     from remask.tasks.inspect.models import InspectModels
-    from remask.tasks.inspect.task import InspectTask
+    from remask.tasks.inspect.task import SampleTask
 
     models = InspectModels(
         lambda: make_models(config),
@@ -76,7 +76,7 @@ def make_inspect_task(
         retries=config.target.retries,
         expected=config.task.calls_per_sample,
     )
-    return InspectTask(
+    return SampleTask(
         suite,
         models,
         epochs=config.metric.repeats,

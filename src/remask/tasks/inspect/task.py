@@ -76,7 +76,7 @@ def load_suite(name: str, args: Mapping[str, Any], fractions: Sequence[float]) -
     return Suite(name, definition, known, LoadedDataset(tuple(examples.values()), warnings))
 
 
-class InspectTask:
+class SampleTask:
     """Implements ports.Task over a suite.
 
     `epochs`: runs of each sample whose scores are averaged. `scorer`: NAME, or NAME/KEY for one
