@@ -40,12 +40,14 @@ class Proposed:
     logp: float
 
     @classmethod
-    def of(cls, round: int, parent: Prompt, proposal: Proposal, tokens: int) -> "Proposed":
+    def from_proposal(
+        cls, round: int, parent: Prompt, proposal: Proposal, tokens: int
+    ) -> "Proposed":
         return cls(
             round=round,
             id=proposal.prompt.id,
             parent=parent.id,
-            prompt=proposal.prompt.marked(),
+            prompt=proposal.prompt.to_source(),
             tokens=tokens,
             masker=proposal.masker,
             masks=proposal.masks,
@@ -67,8 +69,8 @@ class Refused:
     edits: tuple[tuple[int, int, str], ...] = ()  # (start, stop, new text) in the parent's text
 
     @classmethod
-    def of(cls, round: int, parent: Prompt, proposal: Proposal) -> "Refused":
-        prompt = proposal.prompt.marked()
+    def from_proposal(cls, round: int, parent: Prompt, proposal: Proposal) -> "Refused":
+        prompt = proposal.prompt.to_source()
         return cls(round, parent.id, prompt, proposal.masker, proposal.violation, proposal.edits)
 
 
@@ -198,14 +200,14 @@ def encode(event: Event) -> dict[str, Any]:
 
 
 def decode(data: Mapping[str, Any]) -> Event:
-    fields = {k: _frozen(v) for k, v in data.items() if k != "kind"}
+    fields = {k: _freeze(v) for k, v in data.items() if k != "kind"}
     if data["kind"] == TracesRead.__name__:
         fields["counts"] = ConversationCounts(**fields["counts"])
     return KINDS[data["kind"]](**fields)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+def _freeze(value: Any) -> Any:
+    return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
@@ -235,7 +237,7 @@ class State:
     def proposal(self, round: int, id: str) -> Proposed:
         return next(p for p in self.proposals if (p.round, p.id) == (round, id))
 
-    def seen_before(self, round: int) -> frozenset[str]:
+    def earlier_prompts(self, round: int) -> frozenset[str]:
         """Prompts of earlier rounds: never proposed again. (The running round is left out, so that
         a round cut in half by a kill is replayed to the same proposals.)"""
         return frozenset(p.id for p in self.proposals if p.round < round) | {self.baseline}

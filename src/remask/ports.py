@@ -89,7 +89,7 @@ class TargetModel(ABC):
         where `chooses`."""
         raise NotImplementedError(f"{self.identity} cannot choose")
 
-    def limited(self, attempts: int) -> "TargetModel":
+    def limit_attempts(self, attempts: int) -> "TargetModel":
         """The same target with at most this many attempts per call. A target with a larger
         `max_attempts` than 1 has its own."""
         return self
@@ -102,7 +102,7 @@ class TargetModel(ABC):
 class Approximate(Protocol):
     """A denoiser that may reuse what has changed a little."""
 
-    def approximation(self) -> str:
+    def describe_approximation(self) -> str:
         """How far its answers were from exact ones so far, one sentence; "" where they were
         exact."""
         ...
@@ -120,7 +120,7 @@ class Remote(Protocol):
         """Tokens of one answer at most; None: unknown."""
         ...
 
-    def through(self, target: TargetModel) -> DenoiserModel:
+    def with_target(self, target: TargetModel) -> DenoiserModel:
         """The same denoiser, asking `target`."""
         ...
 
@@ -195,7 +195,7 @@ class Proposer(Protocol):
 Choose = Callable[[Sequence[Trace], int, Callable[[str], int], np.random.Generator, int], Context]
 
 
-def written_spans(proposal: Proposal) -> list[tuple[int, int]]:
+def find_written_spans(proposal: Proposal) -> list[tuple[int, int]]:
     """Where the new texts stand in the candidate; a deletion leaves nothing to score."""
     spans, shift = [], 0
     for start, stop, text in sorted(proposal.edits):

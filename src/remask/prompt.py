@@ -70,7 +70,7 @@ class Prompt:
             raise ConfigError(f"prompt line {opened[1]}: [[keep]] is never closed; add [[/keep]]")
         return cls("".join(parts) + source[at:], tuple(kept))
 
-    def marked(self) -> str:
+    def to_source(self) -> str:
         """The text with the marks put back: what a prompt file holds."""
         parts: list[str] = []
         at = 0
@@ -87,12 +87,12 @@ class Prompt:
     @property
     def frozen(self) -> tuple[Span, ...]:
         """What no edit may touch: sorted and disjoint; spans that only touch stay apart."""
-        return _frozen(self)
+        return _find_frozen(self)
 
     @property
     def editable(self) -> tuple[Span, ...]:
         """The parts between frozen spans that hold at least one letter."""
-        return _editable(self)
+        return _find_editable(self)
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -166,7 +166,7 @@ VARIABLE = re.compile(
 
 
 @lru_cache(maxsize=1024)
-def _frozen(prompt: Prompt) -> tuple[Span, ...]:
+def _find_frozen(prompt: Prompt) -> tuple[Span, ...]:
     spans = sorted([*prompt.kept, *(match.span() for match in _CONSTRUCTS.finditer(prompt.text))])
     merged: list[Span] = []
     for start, stop in spans:
@@ -178,13 +178,13 @@ def _frozen(prompt: Prompt) -> tuple[Span, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _editable(prompt: Prompt) -> tuple[Span, ...]:
+def _find_editable(prompt: Prompt) -> tuple[Span, ...]:
     edges = [0, *(edge for span in prompt.frozen for edge in span), len(prompt.text)]
     gaps = zip(edges[::2], edges[1::2], strict=True)
     return tuple((a, b) for a, b in gaps if _has_letter(prompt.text[a:b]))
 
 
-def frozen_texts(prompt: Prompt) -> tuple[str, ...]:
+def find_frozen_texts(prompt: Prompt) -> tuple[str, ...]:
     """The frozen strings themselves, in order: equal before and after a harmless edit."""
     return tuple(prompt.text[start:stop] for start, stop in prompt.frozen)
 
@@ -212,16 +212,16 @@ _UNSURE = "\"'*_-"  # open something where a blank stands before them
 
 
 @lru_cache(maxsize=1024)
-def sentences(prompt: Prompt) -> tuple[Span, ...]:
+def find_sentences(prompt: Prompt) -> tuple[Span, ...]:
     """Sentence-like units inside editable spans, in order, without list marks and outer spaces."""
     found: list[Span] = []
     for start, stop in prompt.editable:
-        for line_start, line_stop in _lines(prompt.text, start, stop):
-            found += _line_sentences(prompt.text, line_start, line_stop)
+        for line_start, line_stop in _split_lines(prompt.text, start, stop):
+            found += _split_line(prompt.text, line_start, line_stop)
     return tuple(found)
 
 
-def _lines(text: str, start: int, stop: int) -> Iterator[Span]:
+def _split_lines(text: str, start: int, stop: int) -> Iterator[Span]:
     while start < stop:
         newline = text.find("\n", start, stop)
         end = stop if newline < 0 else newline
@@ -229,18 +229,18 @@ def _lines(text: str, start: int, stop: int) -> Iterator[Span]:
         start = end + 1
 
 
-def _line_sentences(text: str, start: int, stop: int) -> Iterator[Span]:
+def _split_line(text: str, start: int, stop: int) -> Iterator[Span]:
     if (start == 0 or text[start - 1] == "\n") and (mark := LIST_MARK.match(text, start, stop)):
         start = mark.end()
     for end in _END.finditer(text, start, stop):
         if end[0] == "." and _ABBREVIATION.search(text[max(start, end.end() - 12) : end.end()]):
             continue
-        yield from _trimmed(text, start, end.end())
+        yield from _trim(text, start, end.end())
         start = end.end()
-    yield from _trimmed(text, start, stop)
+    yield from _trim(text, start, stop)
 
 
-def _trimmed(text: str, start: int, stop: int) -> Iterator[Span]:
+def _trim(text: str, start: int, stop: int) -> Iterator[Span]:
     """The span without blanks and without marks that belong to its neighbours; none if empty."""
     if head := _HEAD.match(text, start, stop):
         start = head.end()

@@ -43,7 +43,7 @@ def clean(text: str) -> str:
     return _BLANKS.sub(" ", text).strip()
 
 
-def visible(text: str) -> str:
+def make_visible(text: str) -> str:
     """`text` with control, invisible and direction characters written out as code points."""
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else f"\\u{ord(c):04x}"
@@ -53,7 +53,7 @@ def visible(text: str) -> str:
 
 def one_line(text: str, width: int = 0) -> str:
     """`visible` text without line ends; clipped to `width` characters where that is above 0."""
-    line = " ".join(visible(text).split())
+    line = " ".join(make_visible(text).split())
     return clip(line, width) if width else line
 
 
@@ -73,12 +73,12 @@ def clip_words(text: str, limit: int, mark: str = " …", word_chars: int = 0) -
     return text if kept == text else kept + mark
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words of `text`, case-folded, without punctuation."""
     return _WORD.findall(text.casefold())
 
 
-def spelled_call(name: str, arguments: Mapping[str, Any]) -> str:
+def format_call(name: str, arguments: Mapping[str, Any]) -> str:
     """A call of a tool as people write it: `find(name="Ann", limit=3)`."""
     pairs = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items())
     return f"{name}({', '.join(pairs)})"

@@ -50,7 +50,7 @@ class Trace:
         """Whether the response was wrong, or somebody had something to say against it."""
         if self.score is not None and self.score < 1:
             return True
-        return any(_speaks_against(note, self.score) for note in self.feedback)
+        return any(_is_negative(note, self.score) for note in self.feedback)
 
     @property
     def said(self) -> str:
@@ -58,7 +58,7 @@ class Trace:
         return next((note.text for note in self.feedback if note.text), self.desired or "")
 
 
-def _speaks_against(note: Feedback, score: float | None) -> bool:
+def _is_negative(note: Feedback, score: float | None) -> bool:
     if note.score is not None and note.score < 1:
         return True
     # A comment on a full score is praise or a judge's reasons.

@@ -245,7 +245,9 @@ class _Run:
         job = self.job
         job.ledger.reserved = Spend()
         before, after = final_test(job.task, job.start, self.state.prompt(self.state.incumbent))
-        drift = job.denoiser.approximation() if isinstance(job.denoiser, Approximate) else ""
+        drift = (
+            job.denoiser.describe_approximation() if isinstance(job.denoiser, Approximate) else ""
+        )
         self.record(
             Tested(
                 rows_of(before),
