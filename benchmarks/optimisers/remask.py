@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.search.lab import Lab
 from remask.api.build_models import make_denoiser
-from remask.api.build_proposer import make_proposer, with_demos
+from remask.api.build_proposer import add_demos, make_proposer
 from remask.config import make_config
 from remask.events import Accepted, State, advance
 from remask.ids import rng_for, seed_for
@@ -40,7 +40,7 @@ def remask_again(lab: Lab) -> None:
 def remask_demos(lab: Lab) -> None:
     values = lab.config.model_dump()
     config = make_config({**values, "search": {**values["search"], "demos": SHOWN}}, "benchmark")
-    search_with(lab, with_demos(config, lab.start, shipped(lab)), lab.seed)
+    search_with(lab, add_demos(config, lab.start, shipped(lab)), lab.seed)
 
 
 def random_edits(lab: Lab) -> None:
