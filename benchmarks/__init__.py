@@ -1,4 +1,5 @@
-"""What remask is measured with; docs/benchmarks.md and the pages of results say how and what came.
+"""What remask is measured with; docs/results/benchmarks.md and the pages of results say how and
+what came.
 
 search: task × optimiser × seed, in which only the optimiser varies.  tasks, optimisers: what it is
 played with.  acceptance: what single candidates are worth, and rules that accept them on simulated

@@ -1,4 +1,4 @@
-"""tau-bench's airline policy, refined by the built-in model: the page docs/case-tau-airline.md.
+"""The page docs/results/case-tau-airline.md: tau-bench's airline policy, refined.
 
     python benchmarks/tau_case.py --data FOLDER [--iterations 3] [--candidates 6]
                                   [--locks text none] [--runs FOLDER]
@@ -24,7 +24,7 @@ from remask.prompt import Prompt
 from remask.propose.failure_modes import kinds
 from remask.runs.result import RefinedEdit
 
-PAGE = DOCS / "case-tau-airline.md"
+PAGE = DOCS / "results" / "case-tau-airline.md"
 QUOTE = 9  # words of a customer that are quoted
 
 
@@ -132,12 +132,11 @@ def page(policy: str, data: dict, runs: list[tuple[str, remask.Result, float]]) 
         "was trained on prompts up to 140 tokens and short answers. It reads a few dozen words of "
         "each trajectory, mostly names of tools and identifiers.",
         "- **For a real gain** give a larger denoiser (`--denoiser local:…`, "
-        "[families](families.md)) and a target to verify with. Trajectories of agents are read, "
-        "but not asked again: what a "
-        "customer would have said to another answer is not in the file.",
+        "[families](../reference/families.md)) and a target to verify with. Trajectories of agents "
+        "are read, but not asked again: what a customer would have said to another answer is not "
+        "in the file.",
         "",
-        f"Seed 0, commit {data['commit']}. Figures: "
-        "[benchmarks/results/tau_case.json](../benchmarks/results/tau_case.json).",
+        f"Seed 0, commit {data['commit']}. Figures: `benchmarks/results/tau_case.json`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -16,7 +16,7 @@ PAGES = sorted(
     for path in (
         ROOT / "README.md",
         ROOT / "CHANGELOG.md",
-        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").rglob("*.md"),
         *(ROOT / "src").rglob("*.md"),
     )
@@ -64,7 +64,7 @@ def is_there(dotted: str) -> bool:
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     if not names:
         return True
-    defined = rf'^(?:async def|def|class) {names[0]}\b|^{names[0]}\b.*=|^    "{names[0]}"'
+    defined = rf"^(?:async def|def|class) {names[0]}\b|^{names[0]}\b.*=| import \w+ as {names[0]}$"
     return bool(re.search(defined, file.read_text(encoding="utf-8"), re.MULTILINE))
 
 

@@ -1,9 +1,10 @@
 """Which acceptance rule gains most without doing harm: the real search on simulated candidates.
 
-    python benchmarks/acceptance/run.py measure --data DATA  what real candidates are like
-    python benchmarks/acceptance/run.py rules                every rule, 1,000 runs in each world
-    python benchmarks/acceptance/run.py verdict              false alarms of whole runs, and power
-    python benchmarks/acceptance/run.py page                 writes the tables of docs/acceptance.md
+    python benchmarks/acceptance/run.py measure --data DATA  what real candidates are like python
+    benchmarks/acceptance/run.py rules                every rule, 1,000 runs in each world python
+    benchmarks/acceptance/run.py verdict              false alarms of whole runs, and power python
+    benchmarks/acceptance/run.py page                 writes the tables of
+    docs/background/acceptance.md
 
 Everything but the candidates and the answers is remask's own: `search.search` with its plan, rungs,
 patience and budget, `evidence.improves` with other margins, and `evidence.compare` for the verdict.

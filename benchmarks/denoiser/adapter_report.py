@@ -1,10 +1,10 @@
-"""The page of a trained adapter, docs/adapter.md, with its loss curve.
+"""The page of a trained adapter, docs/results/adapter.md, with its loss curve.
 
     python benchmarks/denoiser/adapter_report.py --gather FOLDER --about COMMIT MACHINE
     python benchmarks/denoiser/adapter_report.py
 
 The first form writes benchmarks/results/adapter.json from what adapter.sh, ablation.py, fills.py,
-domain.py and search/run.py left in FOLDER (docs/adapter.md lists the names), and from
+domain.py and search/run.py left in FOLDER (docs/results/adapter.md lists the names), and from
 benchmarks/results/search.json; the second writes the page and the picture from it.
 """
 
@@ -24,7 +24,8 @@ from benchmarks.record import DOCS, RESULTS, placed, table, write_json, write_sv
 from benchmarks.search.bootstrap import difference
 from benchmarks.search.report import Rows, balanced, tables
 
-ADAPTER, GRID, PAGE = RESULTS / "adapter.json", RESULTS / "search.json", DOCS / "adapter.md"
+ADAPTER, GRID = RESULTS / "adapter.json", RESULTS / "search.json"
+PAGE = DOCS / "results" / "adapter.md"
 SMOOTH = 20  # steps whose mean loss is one point of the curve
 PARTS = {  # of the results: the file that holds it
     "infill": "infill.json",

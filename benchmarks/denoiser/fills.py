@@ -4,8 +4,8 @@
     python benchmarks/denoiser/fills.py nats --data CORPUS --base local:FOLDER --adapter FILE
     python benchmarks/denoiser/fills.py texts --data CORPUS [--adapter FILE] [--tokens 8] [--show 9]
 
-CORPUS: a folder of prompts with examples (docs/adapt.md). Held out are the same prompts that
-`remask adapt --held-out 120` holds out of the same corpus; --leave-out as there.
+CORPUS: a folder of prompts with examples (docs/how-to/domain.md). Held out are the same prompts
+that `remask adapt --held-out 120` holds out of the same corpus; --leave-out as there.
 
 nats: per hidden token, against the base left to right. Lower is better.
 

@@ -2,16 +2,16 @@
 
     python benchmarks/denoiser/speed.py [--json] [--case issue3] [--seeds 8] [--dtype float32]
     python benchmarks/denoiser/speed.py --parts exact share --dtype bfloat16
-    python benchmarks/denoiser/speed.py --scaling docs/scaling.svg
+    python benchmarks/denoiser/speed.py --scaling docs/results/scaling.svg
     python benchmarks/denoiser/speed.py --overhead DATA [--calls 300]
 
 The plain loop is that of the public samplers (`plain_loop.py`): K candidates, a forward over traces
 and prompt at every step, nothing kept. Ours starts with a context that it has not met. Ratios are
 reference seconds over ours, measured one after the other in one run: processor seconds, so that
 other work on the machine does not count. In float32 the tokens of both can be compared; bfloat16 is
-what remask computes in where the processor multiplies it. Each part is printed to stderr when it
-is done. The last form asks what remask itself costs: a run on DATA/sst2 (docs/benchmarks.md) and
-the share of its time outside the models; the goal is 2 %.
+what remask computes in where the processor multiplies it. Each part is printed to stderr when it is
+done. The last form asks what remask itself costs: a run on DATA/sst2 (docs/results/benchmarks.md)
+and the share of its time outside the models; the goal is 2 %.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""How many denoising steps: the study of docs/steps.md on tasks of the search benchmark.
+"""How many denoising steps: the study of docs/results/steps.md on tasks of the search benchmark.
 
     python benchmarks/denoiser/steps.py --data FOLDER [--tasks NAME …] [--rounds 6]
 
 --data as for search/run.py; only train.jsonl and validation.jsonl are opened. Writes
 benchmarks/results/steps.json after each task, in which tasks that are not named keep their figures;
-then docs/steps.svg and the tables between the marks in docs/steps.md. `--tasks` without a name only
-draws these again. Seconds are processor seconds of one thread, so that other work on the machine
-does not count.
+then docs/results/steps.svg and the tables between the marks in docs/results/steps.md. `--tasks`
+without a name only draws these again. Seconds are processor seconds of one thread, so that other
+work on the machine does not count.
 """
 
 import argparse
@@ -108,7 +108,7 @@ def main(words: Sequence[str] | None = None) -> None:
     words = sys.argv[1:] if words is None else words
     args = arguments(words)
     about = made_by(words, args)
-    results, page = ROOT / "benchmarks/results/steps.json", ROOT / "docs/steps.md"
+    results, page = ROOT / "benchmarks/results/steps.json", ROOT / "docs/results/steps.md"
     found = json.loads(results.read_text("utf-8")) if results.exists() else {}
     kept = [name for name in found if name not in args.tasks]
     if differ := [n for n in kept if found[n]["study"]["design"]["steps"] != args.steps]:
@@ -117,7 +117,7 @@ def main(words: Sequence[str] | None = None) -> None:
         found[name] = json.loads(json.dumps(study_task(name, args, about)))
         write_whole(results, json.dumps(found, indent=1))
     studies = {n: TypeAdapter(Study).validate_python(found[n]["study"]) for n in found}
-    write_whole(ROOT / "docs/steps.svg", picture(studies))
+    write_whole(ROOT / "docs/results/steps.svg", picture(studies))
     tables = f"{report(studies)}\n\n![The same as curves](steps.svg)"
     head, _, rest = page.read_text("utf-8").partition(BEGIN)
     write_whole(page, f"{head}{BEGIN}\n{tables}\n{END}{rest.partition(END)[2]}".rstrip("\n"))

@@ -3,8 +3,8 @@
     python benchmarks/search/report.py [--results FILE] [--readme FILE] [--page FILE]
 
 Replaces what stands between <!-- search:begin --> and <!-- search:end --> in the README (unless it
-has no such marks) and in the page, and writes docs/search.svg. Only (task, seed) pairs that every
-compared optimiser has are compared.
+has no such marks) and in the page, and writes docs/results/search.svg. Only (task, seed) pairs that
+every compared optimiser has are compared.
 """
 
 import argparse
@@ -185,13 +185,13 @@ def main() -> None:
     )
     arg.add_argument("--results", type=Path, default=RESULTS / "search.json")
     arg.add_argument("--readme", type=Path, default=ROOT / "README.md")
-    arg.add_argument("--page", type=Path, default=DOCS / "benchmarks.md")
+    arg.add_argument("--page", type=Path, default=DOCS / "results" / "benchmarks.md")
     args = arg.parse_args()
     if not args.results.is_file():
         raise SystemExit(f"{args.results}: no results; run benchmarks/search/run.py first")
     block, curves = report(json.loads(args.results.read_text("utf-8")))
     write_svg(drawn(curves), args.page.parent / "search.svg")
-    for path, place in ((args.readme, "docs/search.svg"), (args.page, "search.svg")):
+    for path, place in ((args.readme, "docs/results/search.svg"), (args.page, "search.svg")):
         text = path.read_text("utf-8")
         if path == args.page or BEGIN in text:
             shown = f"{block}\n\n![Score on withheld rows by target calls]({place})"

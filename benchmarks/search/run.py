@@ -6,8 +6,8 @@
 --data holds the folders sst2, sst5, snli and mrpc, each with train.jsonl, validation.jsonl and
 test.jsonl. --runs keeps every finished stage of a cell: the same command goes on where it was cut.
 After each cell benchmarks/results/search.json is written anew. The protocol is in
-docs/benchmarks.md; the tables come from benchmarks/search/report.py. --no-test is for pilots: it
-leaves the sealed rows unread and writes its rows to the runs folder alone.
+docs/results/benchmarks.md; the tables come from benchmarks/search/report.py. --no-test is for
+pilots: it leaves the sealed rows unread and writes its rows to the runs folder alone.
 """
 
 import argparse

@@ -6,7 +6,7 @@ An agent on the loopback (examples/inspect) closes hard cases wrongly unless its
 paper. The papers are named in the reviewer's words alone, the explanations of the scores. remask
 with the built-in denoiser is compared with random word edits under the same budget. That the agent
 is scripted proves that traces, feedback, guard, budget, search and verdict work together on a real
-task of Inspect over HTTP. It proves nothing about a capable model: see docs/inspect.md.
+task of Inspect over HTTP. It proves nothing about a capable model: see docs/how-to/agents.md.
 """
 
 import argparse
@@ -38,7 +38,7 @@ PAPERS = ("receipt", "warranty", "invoice", "voucher", "serial")
 WORDS_PER_TOKEN = 0.75  # rough, for English
 CANDIDATES, ROUNDS = 12, 3
 BUDGET = 800  # model calls, the 160 of the sealed test among them: about 36 candidates
-GUIDANCE = 1.0  # by traces: what they lack stands in their words here (docs/inspect.md)
+GUIDANCE = 1.0  # by traces: what they lack stands in their words here (docs/how-to/agents.md)
 
 
 def agent(model: str, messages: list[Message]) -> Message:

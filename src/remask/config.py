@@ -97,7 +97,7 @@ class RoleConfig(Section):
 
 
 class TaskConfig(Section):
-    """A task of Inspect in place of rows and metric; docs/inspect.md explains the keys."""
+    """A task of Inspect in place of rows and metric; docs/how-to/agents.md explains the keys."""
 
     name: str = ""  # PACKAGE/TASK or FILE.py@TASK; "": rows of [data]
     args: dict[str, Any] = {}  # of the task itself, as `inspect eval -T`
@@ -120,7 +120,8 @@ class MetricConfig(Section):
 
 
 class DenoiserConfig(EndpointConfig):
-    """The diffusion language model that writes the edits; docs/sampling.md explains the keys.
+    """The diffusion language model that writes the edits; docs/reference/sampling.md explains the
+    keys.
 
     An API reads only those of an endpoint, `temperature`, `max_tokens` and `send_seed`.
     """
@@ -164,7 +165,7 @@ class SearchConfig(Section):
 
 
 class RefineConfig(Section):
-    """Conversations in place of rows: edits by likelihood (docs/refine.md)."""
+    """Conversations in place of rows: edits by likelihood (docs/how-to/conversations.md)."""
 
     traces: Annotated[tuple[str, ...], Field(min_length=1)]  # files of conversations
     columns: tuple[str, ...] = ()  # PLACE=COLUMN, as --map

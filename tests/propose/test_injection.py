@@ -2,7 +2,7 @@
 
 The positive control is a denoiser that does nothing else; so a guard that let payloads pass would
 be seen. The slow tier plays the built-in model on contaminated traces; REMASK_INJECTION_RUNS=60
-plays as many runs as the claim in docs/safety.md.
+plays as many runs as the claim in docs/background/safety.md.
 """
 
 import os
