@@ -18,7 +18,7 @@ from remask.data.ratings import Seen, known_scales
 from remask.data.strict_json import parse
 from remask.data.tables import mapped
 from remask.data.trace_reader import FORMATS, read
-from remask.data.trace_record import Addition, Record, RejectedRecord, Source, Unusable
+from remask.data.trace_record import Annotation, Record, RejectedRecord, Source, UnreadableRecord
 
 READERS = {f.name: f for f in (*FORMATS, mapped({"input": "input.0.a"}))}
 # Keys and words that the readers look for, so that the search gets behind the first door.
@@ -88,15 +88,15 @@ def test_readers_take_any_value(data: Any, folder: Path) -> None:
     """A reader whose sniff is true yields items or raises Unusable; then a trace can be made."""
     value = data.draw(OBJECTS | VALUES)
     for format in READERS.values():
-        if not format.sniff(value):
+        if not format.matches(value):
             continue
         try:
             items = list(format.read(value, Source(format.name, "a.jsonl", 1)))
-        except Unusable as error:
+        except UnreadableRecord as error:
             assert str(error)
             continue
         for item in items:
-            assert isinstance(item, Record | Addition | RejectedRecord)
+            assert isinstance(item, Record | Annotation | RejectedRecord)
             if isinstance(item, Record):
                 seen = {rating.name: Seen() for rating in item.ratings}
                 for rating in item.ratings:
@@ -128,7 +128,7 @@ def test_parse_takes_what_json_takes(data: Any, folder: Path) -> None:
         raw[place : place + removed] = new
     try:
         found = parse(bytes(raw))
-    except Unusable as error:
+    except UnreadableRecord as error:
         assert "\n" not in str(error)
         return
     expected = json.loads(raw)

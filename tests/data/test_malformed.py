@@ -234,7 +234,7 @@ def test_exactly_what_is_usable_is_read(tmp_path: Path, name: str) -> None:
 
 def test_large_lines_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line over the limit is skipped, with its number, wherever it stands; so is an element."""
-    monkeypatch.setattr(stream, "MAX_VALUE", 1 << 20)
+    monkeypatch.setattr(stream, "MAX_VALUE_BYTES", 1 << 20)
     large = GOOD[:-4] + b"a" * (3 << 20) + GOOD[-4:]
     path = tmp_path / "a.jsonl"
     for lines, expected in (
@@ -248,7 +248,7 @@ def test_large_lines_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert [(line, reason and "larger") for line, reason in got] == expected
     path.write_bytes(b"[" + GOOD + b",\n" + large + b"]")
     assert found(path)[-1] == (2, "an element is larger than 1 MiB; split it or leave it out")
-    monkeypatch.setattr(stream, "MAX_DOCUMENT", 1 << 20)
+    monkeypatch.setattr(stream, "MAX_DOCUMENT_BYTES", 1 << 20)
     path.write_bytes(b'{\n"messages":' + b" " * (2 << 20) + b"[]}")
     assert found(path) == [(None, "is larger than 1 MiB; split it or leave it out")]
 

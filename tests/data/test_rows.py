@@ -61,7 +61,7 @@ def test_reads(tmp_path: Path, name: str, data: str | bytes, expected: list) -> 
     assert [(row.line, dict(row.values)) for row in rows] == expected
 
 
-DEEP = "[" * 200_000
+TOO_DEEP = "[" * 200_000
 BAD = [  # name, content, line in the error (None: the whole file), words of the message
     ("empty.jsonl", "", None, "empty"),
     ("blank.jsonl", " \n\r\n", None, "empty"),
@@ -83,7 +83,7 @@ BAD = [  # name, content, line in the error (None: the whole file), words of the
     ("inf.jsonl", '{"x": 1e999}', 1, "the number 1e999 is too large"),
     ("deep_inf.jsonl", '{"x": [1e999]}', 1, "the number 1e999 is too large"),
     ("huge.jsonl", '{"x": ' + "9" * 5000 + "}", 1, "malformed JSON"),
-    ("deep.jsonl", '{"x": ' + DEEP + "}", 1, "nested too deeply"),
+    ("deep.jsonl", '{"x": ' + TOO_DEEP + "}", 1, "nested too deeply"),
     ("twice.jsonl", '{"x": 1, "x": 2}', 1, "'x' appears twice"),
     ("strip.jsonl", '{"x": 1, " x": 2}', 1, "'x' appears twice"),
     ("surrogate.jsonl", '{"x": "\\ud800"}', 1, "surrogate"),

@@ -17,10 +17,10 @@ from fakes import write_lines
 from remask.data import json_stream as stream
 from remask.data import trace_reader as detect
 from remask.data import trace_reader as reading
-from remask.data.json_stream import batches, values
+from remask.data.json_stream import read_line_batches, read_values
 from remask.data.trace_reader import read
 from remask.data.trace_record import (
-    Addition,
+    Annotation,
     Rating,
     Record,
     RejectedRecord,
@@ -76,7 +76,7 @@ def test_a_late_addition_says_how_to_help(tmp_path: Path) -> None:
 def growing(value: Any, source: Source) -> Any:
     """A reader of a chat that repeats its history, with ratings in rows of their own."""
     if "rates" in value:
-        yield Addition(value["rates"], source, ratings=(Rating("r", 1),), desired="right")
+        yield Annotation(value["rates"], source, ratings=(Rating("r", 1),), desired="right")
         return
     turns = tuple(Turn("user" if i % 2 == 0 else "assistant", str(i)) for i in range(value["n"]))
     id = value.get("id", "")
@@ -87,7 +87,7 @@ def test_of_a_growing_chat_the_longest_and_the_rated_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     format = TraceFormat(
-        "growing", lambda value: "n" in value or "rates" in value, growing, joins=True
+        "growing", lambda value: "n" in value or "rates" in value, growing, multi_part=True
     )
     monkeypatch.setattr(reading, "FORMATS", (format,))
     rows = [
@@ -133,7 +133,7 @@ def test_lines_do_not_depend_on_blocks(data: bytes, cuts: list[int], limit: int)
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     blocks = [data[a:b] for a, b in pairwise(edges)]
     found: dict[int, bytes] = {}
-    for number, whole, lines in batches(iter(blocks)):
+    for number, whole, lines in read_line_batches(iter(blocks)):
         assert lines is not None and b"\n".join(lines) == whole
         found.update(enumerate(lines, number))
     assert {n: line for n, line in found.items() if line} == {
@@ -164,11 +164,11 @@ def test_an_array_is_read_as_json_reads_it(
     text = json.dumps(rows, indent=indent, separators=marks)
     path = tmp_path_factory.mktemp("array") / "a.json"
     path.write_text("[" + text + ", 0]")  # the list of lists is one element, and another behind it
-    before, stream.BLOCK = stream.BLOCK, 7
+    before, stream.BLOCK_BYTES = stream.BLOCK_BYTES, 7
     try:
-        found = list(values(path))
+        found = list(read_values(path))
     finally:
-        stream.BLOCK = before
+        stream.BLOCK_BYTES = before
     assert [getattr(value, "data", value) for value in found] == [rows, 0]
 
 

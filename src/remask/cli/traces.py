@@ -74,7 +74,7 @@ def _chat(record: Record, hide: Callable[[str], str]) -> dict[str, Any]:
         for t in record.turns
     ]
     value: dict[str, Any] = {
-        "id": hide(record.id or record.source.place),
+        "id": hide(record.id or record.source.location),
         "messages": [*head, *turns],
     }
     if record.model:

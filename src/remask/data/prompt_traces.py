@@ -56,7 +56,7 @@ def trace_of(record: Record, scales: Mapping[str, Scale]) -> Trace:
     if desired is None and response and score is not None and score >= GOOD:
         desired = response
     notes = tuple(note for rating, value in scores for note in _notes(rating, value))
-    name = record.id or record.source.place
+    name = record.id or record.source.location
     return Trace(name, query, response, desired, notes, score, record.session)
 
 
@@ -265,7 +265,7 @@ def _redacted(record: Record, hide: Hide) -> Record:
     """The record without secrets; its system prompt is not needed any more."""
     return replace(
         record,
-        id=hide(record.id or record.source.place),
+        id=hide(record.id or record.source.location),
         system=None,
         turns=tuple(Turn(t.role, hide(t.text), hide(t.name)) for t in record.turns),
         ratings=tuple(_redacted_rating(rating, hide) for rating in record.ratings),

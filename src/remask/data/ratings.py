@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from remask.data.messages import as_text, text_of
+from remask.data.messages import as_text, flatten_content
 from remask.data.trace_record import Kind, Rating
 from remask.errors import ConfigError
 
@@ -54,7 +54,7 @@ def ratings_of(value: Mapping[str, Any]) -> tuple[tuple[Rating, ...], str | None
 
 def right(value: Mapping[str, Any]) -> str | None:
     """The right response, where a key says it."""
-    return next((text for k in RIGHT if k in value and (text := text_of(value[k]))), None)
+    return next((text for k in RIGHT if k in value and (text := flatten_content(value[k]))), None)
 
 
 def plain(value: object) -> float | bool | str | None:

@@ -17,14 +17,14 @@ from typing import Any, Final
 
 from remask.data import json_stream, tables
 from remask.data.messages import as_text
-from remask.data.strict_json import parse_exact, utf8
-from remask.data.trace_record import RejectedRecord, Unusable, Value
+from remask.data.strict_json import decode_utf8, parse_exact
+from remask.data.trace_record import RejectedRecord, UnreadableRecord, Value
 from remask.errors import DataError, name_missing_extra
 
 READERS: Final[dict[str, Callable[[Iterator[bytes], Path], Iterator[Value | RejectedRecord]]]] = {
-    ".jsonl": partial(json_stream.lines, exact=True),
-    ".ndjson": partial(json_stream.lines, exact=True),
-    ".json": partial(json_stream.array, exact=True),
+    ".jsonl": partial(json_stream.read_lines, exact=True),
+    ".ndjson": partial(json_stream.read_lines, exact=True),
+    ".json": partial(json_stream.read_array, exact=True),
     ".csv": partial(tables.rows, delimiter=","),
     ".tsv": partial(tables.rows, delimiter="\t"),
 }
@@ -46,17 +46,17 @@ def read_rows(path: str | Path) -> list[DataRow]:
     """
     path = Path(path)
     json_stream.check_file(path)
-    reader = READERS.get(json_stream.suffix(path))
+    reader = READERS.get(json_stream.file_suffix(path))
     if reader is None:
         known = ", ".join(READERS)
         raise DataError(f"unknown kind of file {path.suffix!r}; its name must end in {known}", path)
     rows = []
     try:
-        for value in reader(json_stream.blocks(path), path):
+        for value in reader(json_stream.read_text_blocks(path), path):
             if isinstance(value, RejectedRecord):
                 raise DataError(value.reason, path, value.line)
             rows.append(_row(value.data, path, value.line))
-    except Unusable as error:  # of the whole file, or of the rest of it
+    except UnreadableRecord as error:  # of the whole file, or of the rest of it
         raise DataError(str(error), path, error.line) from error
     if not rows:
         raise DataError("the file is empty or has no rows; give it at least one", path)
@@ -81,16 +81,16 @@ def rows_of(records: Any, path: str | Path, pair: Sequence[str] = ()) -> list[Da
 def read_document(path: Path) -> Any:
     """The value in a .json, .yaml or .yml file. What is no list or mapping in YAML is a text, as it
     is written: `yes` is no truth value and 1.0 no number. Raises DataError and BackendError."""
-    kind = json_stream.suffix(path)
+    kind = json_stream.file_suffix(path)
     if kind not in (".json", ".yaml", ".yml"):
         raise DataError(f"unknown kind of file {kind!r}; save it as JSON or YAML", path)
     json_stream.check_file(path)
     try:
-        content = b"".join(json_stream.blocks(path))
+        content = b"".join(json_stream.read_text_blocks(path))
         if kind == ".json":
             return parse_exact(content)
-        text = utf8(content)
-    except Unusable as error:
+        text = decode_utf8(content)
+    except UnreadableRecord as error:
         raise DataError(str(error), path, error.line) from error
     with name_missing_extra():
         import yaml  # type: ignore[import-untyped]

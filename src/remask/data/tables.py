@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import orjson
 
-from remask.data.json_stream import MAX_VALUE, batches, too_large
-from remask.data.messages import conversation, text_of
+from remask.data.json_stream import MAX_VALUE_BYTES, read_line_batches, too_large_reason
+from remask.data.messages import flatten_content, parse_conversation
 from remask.data.ratings import plain, ratings_of
-from remask.data.strict_json import utf8
+from remask.data.strict_json import decode_utf8
 from remask.data.trace_record import (
     Item,
     Rating,
@@ -24,7 +24,7 @@ from remask.data.trace_record import (
     Source,
     TraceFormat,
     Turn,
-    Unusable,
+    UnreadableRecord,
     Value,
 )
 from remask.errors import ConfigError
@@ -61,26 +61,28 @@ def column_map(pairs: Sequence[str]) -> dict[str, str]:
 def mapped(columns: Mapping[str, str]) -> TraceFormat:
     """The format of rows whose columns the user named."""
 
-    def sniff(value: Any) -> bool:
+    def matches(value: Any) -> bool:
         return type(value) is dict
 
     def read(value: Any, source: Source) -> Iterator[Item]:
         row = {field: _at(value, column) for field, column in columns.items()}
         asked = "messages" if "messages" in columns else "input"
         if row[asked] in (None, ""):
-            raise Unusable(f"the column {columns[asked]!r} is empty or missing")
+            raise UnreadableRecord(f"the column {columns[asked]!r} is empty or missing")
         ratings = []
         if (score := plain(row.get("score"))) is not None:
             ratings.append(Rating(columns["score"], score))
-        if comment := text_of(row.get("comment")):
+        if comment := flatten_content(row.get("comment")):
             ratings.append(Rating(columns["comment"], None, comment=comment))
-        desired = text_of(row.get("correction")) or text_of(row.get("expected")) or None
+        desired = (
+            flatten_content(row.get("correction")) or flatten_content(row.get("expected")) or None
+        )
         yield _record(row, tuple(ratings), desired, source)
 
-    return TraceFormat("table (mapped)", sniff, read)
+    return TraceFormat("table (mapped)", matches, read)
 
 
-def sniff_table(value: Any) -> bool:
+def matches_table(value: Any) -> bool:
     if type(value) is not dict:
         return False
     return any(k in value for k in USUAL["input"]) and (
@@ -119,7 +121,7 @@ def rows(content: Iterator[bytes], path: Path, delimiter: str) -> Iterator[Value
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
                 reason = f"the column {twice[:40]!r} appears twice in the header; rename one"
-                raise Unusable(reason, line)
+                raise UnreadableRecord(reason, line)
         elif len(fields) != len(header):
             reason = f"found {len(fields)} fields where the header has {len(header)}"
             yield RejectedRecord(
@@ -140,13 +142,13 @@ def _next(reader: Any) -> list[str] | None:
 
 def _lines(content: Iterator[bytes]) -> Iterator[str]:
     """Lines with their ends, of which \\r alone is one too. Raises Unusable."""
-    for number, whole, lines in batches(content):
+    for number, whole, lines in read_line_batches(content):
         if lines is None:
-            raise Unusable(too_large(MAX_VALUE), number)
+            raise UnreadableRecord(too_large_reason(MAX_VALUE_BYTES), number)
         try:
-            text = utf8(whole)
-        except Unusable as error:
-            raise Unusable(str(error), number + (error.line or 1) - 1) from error
+            text = decode_utf8(whole)
+        except UnreadableRecord as error:
+            raise UnreadableRecord(str(error), number + (error.line or 1) - 1) from error
         yield from io.StringIO(f"{text}\n", newline="")
 
 
@@ -154,15 +156,15 @@ def _record(
     row: Mapping[str, Any], ratings: tuple[Rating, ...], desired: str | None, source: Source
 ) -> Record:
     asked = _unpacked(row.get("messages") or row.get("input"))
-    answer = text_of(_unpacked(row.get("output")))
+    answer = flatten_content(_unpacked(row.get("output")))
     system = row.get("system")
     if isinstance(asked, list) and asked and all(type(message) is dict for message in asked):
-        prompt, turns = conversation(asked, system)
+        prompt, turns = parse_conversation(asked, system)
     else:
-        prompt, turns = text_of(system) or None, (Turn("user", text_of(asked)),)
+        prompt, turns = flatten_content(system) or None, (Turn("user", flatten_content(asked)),)
     if answer:
         turns = (*turns, Turn("assistant", answer))
-    id, model = text_of(row.get("id")), text_of(row.get("model"))
+    id, model = flatten_content(row.get("id")), flatten_content(row.get("model"))
     return Record(id, prompt, turns, ratings, desired, source, model)
 
 
@@ -191,4 +193,4 @@ def _at(value: Mapping[str, Any], column: str) -> Any:
     return found
 
 
-FORMATS = (TraceFormat("table", sniff_table, read_table),)
+FORMATS = (TraceFormat("table", matches_table, read_table),)

@@ -23,19 +23,25 @@ from remask.data.formats.mlflow import MLFLOW
 from remask.data.formats.opik import OPIK
 from remask.data.formats.otlp import OTLP, SPAN
 from remask.data.formats.promptfoo import PROMPTFOO
-from remask.data.json_stream import blocks, check_file, read_blocks, suffix, values
-from remask.data.messages import kind_of
-from remask.data.strict_json import DEEP
+from remask.data.json_stream import (
+    check_file,
+    file_suffix,
+    read_raw_blocks,
+    read_text_blocks,
+    read_values,
+)
+from remask.data.messages import describe_kind
+from remask.data.strict_json import TOO_DEEP
 from remask.data.tables import mapped, rows
 from remask.data.trace_record import (
-    Addition,
+    Annotation,
     Container,
     Item,
     Record,
     RejectedRecord,
     Source,
     TraceFormat,
-    Unusable,
+    UnreadableRecord,
     Value,
 )
 
@@ -77,7 +83,7 @@ class Detector:
             return self._search(value)
         shape = tuple(value)
         known = self._seen.get(shape)
-        if known is not None and known.sniff(value):
+        if known is not None and known.matches(value):
             return known
         found = self._search(value)
         if found is not None and len(self._seen) < MAX_SHAPES:
@@ -85,7 +91,7 @@ class Detector:
         return found
 
     def _search(self, value: Any) -> TraceFormat | None:
-        return next((format for format in self._formats if format.sniff(value)), None)
+        return next((format for format in self._formats if format.matches(value)), None)
 
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -96,7 +102,7 @@ LOOKED_AT = 20  # values of a file that are looked at to see whether it must be 
 class _Joins:
     """What the first of two passes remembers."""
 
-    additions: dict[str, list[Addition]] = field(default_factory=lambda: defaultdict(list))
+    additions: dict[str, list[Annotation]] = field(default_factory=lambda: defaultdict(list))
     longest: dict[str, tuple[int, int]] = field(default_factory=dict)  # thread: (turns, place)
     # Keys that are not a record's own but of what is around it: the last record that bears them.
     bearers: dict[str, int] = field(default_factory=dict)
@@ -148,27 +154,27 @@ def _items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iterator[
             source = Source(format.name, path, value.line, value.entry)
             try:
                 yield from format.read(value.data, source)
-            except Unusable as error:
+            except UnreadableRecord as error:
                 yield source.reject(str(error))
             except RecursionError:
-                yield source.reject(DEEP)
+                yield source.reject(TOO_DEEP)
         if empty:
             yield RejectedRecord(path, None, "holds no records")
 
 
 def _values(path: Path) -> Iterator[Value | RejectedRecord]:
-    head = next(read_blocks(path), b"")
+    head = next(read_raw_blocks(path), b"")
     for container in CONTAINERS:
         if head.startswith(container.magic):
             return container.values(path)
-    delimiter = DELIMITERS.get(suffix(path))
-    return values(path) if delimiter is None else _rows(path, delimiter)
+    delimiter = DELIMITERS.get(file_suffix(path))
+    return read_values(path) if delimiter is None else _rows(path, delimiter)
 
 
 def _rows(path: Path, delimiter: str) -> Iterator[Value | RejectedRecord]:
     try:
-        yield from rows(blocks(path), path, delimiter)
-    except Unusable as error:
+        yield from rows(read_text_blocks(path), path, delimiter)
+    except UnreadableRecord as error:
         yield RejectedRecord(str(path), error.line, str(error))
 
 
@@ -178,20 +184,20 @@ def _unknown(value: Value, path: str) -> RejectedRecord:
         keys = ", ".join(list(data)[:6])[:80]
         reason = f"no known format (its keys: {keys}); name its columns with --map"
     else:
-        reason = f"expected an object, found {kind_of(data)}"
+        reason = f"expected an object, found {describe_kind(data)}"
     return Source("", path, value.line, value.entry).reject(reason)
 
 
 def _joined(path: Path, formats: tuple[TraceFormat, ...]) -> bool:
     detect = Detector(formats)
     found = (detect(v.data) for v in islice(_values(path), LOOKED_AT) if isinstance(v, Value))
-    return any(format.joins for format in found if format is not None)
+    return any(format.multi_part for format in found if format is not None)
 
 
 def _remembered(files: Sequence[Path], formats: tuple[TraceFormat, ...]) -> _Joins:
     joins = _Joins()
     for place, item in enumerate(_items(files, formats)):
-        if isinstance(item, Addition):
+        if isinstance(item, Annotation):
             joins.additions[item.key].append(item)
         elif isinstance(item, Record):
             joins.bearers.update((key, place) for key in item.keys[1:])

@@ -17,15 +17,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from remask.data.dialects import Message
-from remask.data.messages import conversation
+from remask.data.messages import parse_conversation
 from remask.data.trace_record import (
-    Addition,
+    Annotation,
     Item,
     Rating,
     Record,
     RejectedRecord,
     Source,
-    Unusable,
+    UnreadableRecord,
 )
 from remask.ids import content_id
 
@@ -79,7 +79,7 @@ def records(
         place = replace(source, entry=source.entry or call.id)
         try:
             made[number] = _record(call, _above(parents, call.parent), place, silent)
-        except Unusable as reason:
+        except UnreadableRecord as reason:
             failed.append(place.reject(str(reason)))
     verdicts = [  # on steps, which keep no record of their own
         (call.id, call.verdict, [n for n in made if call.id in _above(parents, calls[n].parent)])
@@ -94,7 +94,7 @@ def records(
         if below:
             made[below[-1]] = _rated(made[below[-1]], verdict)
         elif key and not made:
-            stray.append(Addition(key, source, (), verdict.ratings, verdict.desired))
+            stray.append(Annotation(key, source, (), verdict.ratings, verdict.desired))
         else:
             stray.append(source.reject(f"feedback on {key!r}, which no call of a model belongs to"))
     if trace and made and trace not in (last := made[max(made)]).keys:
@@ -144,19 +144,19 @@ def _rated(record: Record, verdict: Verdict) -> Record:
 
 def _record(call: Call, above: Sequence[str], source: Source, silent: str) -> Record:
     if call.error:
-        raise Unusable(f"the call failed: {call.error[:200]}")
+        raise UnreadableRecord(f"the call failed: {call.error[:200]}")
     if not call.asked and not call.answered:
-        raise Unusable(silent)
+        raise UnreadableRecord(silent)
     if not call.answered:
-        raise Unusable("has no answer")
+        raise UnreadableRecord("has no answer")
     asked, answered = call.asked, call.answered
     repeats = answered[: len(asked)] == asked
-    system, turns = conversation(list(answered if repeats else asked + answered))
+    system, turns = parse_conversation(list(answered if repeats else asked + answered))
     if not turns or turns[-1].role != "assistant" or not turns[-1].text.strip():
-        raise Unusable("does not end with an answer of the assistant")
+        raise UnreadableRecord("does not end with an answer of the assistant")
     first = next((turn.text for turn in turns if turn.role == "user"), None)
     if first is None:
-        raise Unusable("holds no question: nobody but the assistant speaks")
+        raise UnreadableRecord("holds no question: nobody but the assistant speaks")
     group = call.session or call.trace
     beginning = f"{call.model_call}\0{system}\0{first}".encode("utf-8", "replace").decode()
     return Record(

@@ -9,23 +9,31 @@ from collections.abc import Iterator
 from typing import Any
 
 from remask.data.messages import (
-    answered,
-    conversation,
-    exchange,
-    kind_of,
-    model_of,
-    name_of,
-    session_of,
-    text_of,
+    describe_kind,
+    find_id,
+    find_model,
+    find_session,
+    flatten_content,
+    parse_conversation,
+    parse_exchange,
+    parse_response,
 )
 from remask.data.ratings import ratings_of
-from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, Turn, Unusable
+from remask.data.trace_record import (
+    Item,
+    Rating,
+    Record,
+    Source,
+    TraceFormat,
+    Turn,
+    UnreadableRecord,
+)
 
 RESPONSES = ("response", "completion", "choices", "output")
 PREFERENCES = (("preferred_output", "non_preferred_output"), ("chosen", "rejected"))
 
 
-def sniff_chat(value: Any) -> bool:
+def matches_chat(value: Any) -> bool:
     if type(value) is dict:
         return type(value.get("messages")) is list
     return _is_messages(value)
@@ -38,7 +46,7 @@ def read_chat(value: Any, source: Source) -> Iterator[Item]:
         value = {"messages": value}
     messages = value["messages"]
     if len(value) == 1 and not any("weight" in m for m in messages if type(m) is dict):
-        system, turns = conversation(messages)
+        system, turns = parse_conversation(messages)
         yield Record("", system, turns, (), None, source)
         return
     ratings, desired = ratings_of(value)
@@ -46,22 +54,22 @@ def read_chat(value: Any, source: Source) -> Iterator[Item]:
     if response is not None and response is value.get("choices"):
         response = value
     kept = _trained(messages)
-    system, turns = conversation(
-        [*(kept or messages), *answered(response)] if response else kept or messages,
+    system, turns = parse_conversation(
+        [*(kept or messages), *parse_response(response)] if response else kept or messages,
         value.get("system"),
     )
     if kept and desired is None:
         desired = _last_answer(turns)
-    model = model_of(value, response)
-    session = session_of(value)
-    yield Record(name_of(value), system, turns, ratings, desired, source, model, session=session)
+    model = find_model(value, response)
+    session = find_session(value)
+    yield Record(find_id(value), system, turns, ratings, desired, source, model, session=session)
 
 
-def sniff_anthropic(value: Any) -> bool:
-    return sniff_chat(value) and type(value) is dict and ("system" in value or _blocks(value))
+def matches_anthropic(value: Any) -> bool:
+    return matches_chat(value) and type(value) is dict and ("system" in value or _blocks(value))
 
 
-def sniff_sharegpt(value: Any) -> bool:
+def matches_sharegpt(value: Any) -> bool:
     if type(value) is not dict:
         return False
     turns = value.get("conversations", value.get("conversation"))
@@ -71,14 +79,14 @@ def sniff_sharegpt(value: Any) -> bool:
 def read_sharegpt(value: Any, source: Source) -> Iterator[Item]:
     ratings, desired = ratings_of(value)
     turns = value.get("conversations", value.get("conversation"))
-    system, spoken = conversation(turns, value.get("system"))
+    system, spoken = parse_conversation(turns, value.get("system"))
     yield Record(
-        name_of(value), system, spoken, ratings, desired, source, model_of(value),
-        session=session_of(value),
+        find_id(value), system, spoken, ratings, desired, source, find_model(value),
+        session=find_session(value),
     )  # fmt: skip
 
 
-def sniff_call(value: Any) -> bool:
+def matches_call_log(value: Any) -> bool:
     return (
         type(value) is dict
         and type(value.get("request")) is dict
@@ -87,19 +95,19 @@ def sniff_call(value: Any) -> bool:
     )
 
 
-def read_call(value: Any, source: Source) -> Iterator[Item]:
+def read_call_log(value: Any, source: Source) -> Iterator[Item]:
     """A logged pair of request and response, each with or without a body of its own."""
     request, response = _body(value["request"]), _body(value["response"])
     if value.get("error"):
-        raise Unusable(f"the call failed: {text_of(value['error'])[:80]}")
+        raise UnreadableRecord(f"the call failed: {flatten_content(value['error'])[:80]}")
     ratings, desired = ratings_of(value)
-    system, turns = exchange(request, response)
-    model = model_of(response, request)
-    session = session_of(value, request)
-    yield Record(name_of(value), system, turns, ratings, desired, source, model, session=session)
+    system, turns = parse_exchange(request, response)
+    model = find_model(response, request)
+    session = find_session(value, request)
+    yield Record(find_id(value), system, turns, ratings, desired, source, model, session=session)
 
 
-def sniff_preference(value: Any) -> bool:
+def matches_preference(value: Any) -> bool:
     return type(value) is dict and any(good in value and bad in value for good, bad in PREFERENCES)
 
 
@@ -111,18 +119,18 @@ def read_preference(value: Any, source: Source) -> Iterator[Item]:
         request = {"messages": []}
     elif not isinstance(request, dict):
         request = {"prompt": request}
-    system, turns = exchange(request, answered(bad))
-    wanted = _last_answer(exchange(request, answered(good))[1])
+    system, turns = parse_exchange(request, parse_response(bad))
+    wanted = _last_answer(parse_exchange(request, parse_response(good))[1])
     if wanted is None:
-        raise Unusable("holds no preferred answer")
+        raise UnreadableRecord("holds no preferred answer")
     rating = Rating("preferred", False, "human")
     yield Record(
-        name_of(value), system, turns, (rating,), wanted, source, model_of(value),
-        session=session_of(value),
+        find_id(value), system, turns, (rating,), wanted, source, find_model(value),
+        session=find_session(value),
     )  # fmt: skip
 
 
-def sniff_pair(value: Any) -> bool:
+def matches_pair(value: Any) -> bool:
     return (
         type(value) is dict and type(value.get("prompt")) in (str, list) and "completion" in value
     )
@@ -130,10 +138,10 @@ def sniff_pair(value: Any) -> bool:
 
 def read_pair(value: Any, source: Source) -> Iterator[Item]:
     ratings, desired = ratings_of(value)
-    system, turns = exchange(value, value["completion"])
+    system, turns = parse_exchange(value, value["completion"])
     yield Record(
-        name_of(value), system, turns, ratings, desired, source, model_of(value),
-        session=session_of(value),
+        find_id(value), system, turns, ratings, desired, source, find_model(value),
+        session=find_session(value),
     )  # fmt: skip
 
 
@@ -157,7 +165,7 @@ def _body(value: object) -> Any:
     inner = value.get("body") if isinstance(value, dict) else None
     body = inner if isinstance(inner, dict) else value
     if not isinstance(body, dict | str):
-        raise Unusable(f"expected a request and a response, found {kind_of(body)}")
+        raise UnreadableRecord(f"expected a request and a response, found {describe_kind(body)}")
     return body
 
 
@@ -168,7 +176,7 @@ def _trained(messages: list[Any]) -> list[Any] | None:
         return None
     learnt = [i for i, m in enumerate(messages) if type(m) is dict and _learnt(m)]
     if not learnt:
-        raise Unusable("every answer has weight 0")
+        raise UnreadableRecord("every answer has weight 0")
     return messages[: learnt[-1] + 1]
 
 
@@ -181,10 +189,10 @@ def _last_answer(turns: tuple[Turn, ...]) -> str | None:
 
 
 FORMATS = (
-    TraceFormat("dpo", sniff_preference, read_preference),
-    TraceFormat("anthropic", sniff_anthropic, read_chat),
-    TraceFormat("sharegpt", sniff_sharegpt, read_sharegpt),
-    TraceFormat("call-log", sniff_call, read_call),
-    TraceFormat("openai-chat", sniff_chat, read_chat),
-    TraceFormat("prompt-completion", sniff_pair, read_pair),
+    TraceFormat("dpo", matches_preference, read_preference),
+    TraceFormat("anthropic", matches_anthropic, read_chat),
+    TraceFormat("sharegpt", matches_sharegpt, read_sharegpt),
+    TraceFormat("call-log", matches_call_log, read_call_log),
+    TraceFormat("openai-chat", matches_chat, read_chat),
+    TraceFormat("prompt-completion", matches_pair, read_pair),
 )

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from remask.data.dialects import Message, fields, messages_of, rows
+from remask.data.dialects import Message, decode_list, decode_object, extract_messages
 from remask.data.formats.call_tree import Call, Verdict, records
-from remask.data.messages import as_text, text_of
+from remask.data.messages import as_text, flatten_content
 from remask.data.strict_json import parse
 from remask.data.trace_record import (
     Container,
@@ -29,7 +29,7 @@ from remask.data.trace_record import (
     RejectedRecord,
     Source,
     TraceFormat,
-    Unusable,
+    UnreadableRecord,
     Value,
 )
 
@@ -46,7 +46,7 @@ _DAMAGE: Final[tuple[type[Exception], ...]] = (
 _CONVERT: Final = "inspect log convert --to json --output-dir DIR LOG"
 
 
-def sniff(value: Any) -> bool:
+def matches(value: Any) -> bool:
     """Whether `value` is a log with its samples, or one sample."""
     if not isinstance(value, dict):
         return False
@@ -59,13 +59,13 @@ def sniff(value: Any) -> bool:
 
 def read(value: Any, source: Source) -> Iterator[Item]:
     """One record per sample."""
-    if not sniff(value):
+    if not matches(value):
         yield source.reject("is neither an Inspect log with samples nor a sample")
     elif "eval" not in value:
         yield from records([_call(value, "")], source)
     else:
         model = as_text(value["eval"].get("model"))
-        samples = rows(value["samples"])
+        samples = decode_list(value["samples"])
         for number, sample in enumerate(samples):
             place = replace(source, entry=f"samples[{number}]")
             yield from records([_call(sample, model)], place)
@@ -102,7 +102,7 @@ def _samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | RejectedR
     for entry in samples:
         try:
             yield Value(parse(_unpacked(archive, entry), constants=True), None, entry.filename)
-        except Unusable as reason:
+        except UnreadableRecord as reason:
             place = f"{entry.filename}:{reason.line}" if reason.line else entry.filename
             yield RejectedRecord(str(path), None, f"{place}: {reason}")
 
@@ -117,11 +117,15 @@ def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
             raw = file.read(limit + 1)
     except NotImplementedError as error:
         hint = f"install remask[inspect], or convert with: {_CONVERT}"
-        raise Unusable(f"is compressed in a way that this Python cannot read; {hint}") from error
+        raise UnreadableRecord(
+            f"is compressed in a way that this Python cannot read; {hint}"
+        ) from error
     except damage as error:
-        raise Unusable(f"is damaged or locked ({error})") from error
+        raise UnreadableRecord(f"is damaged or locked ({error})") from error
     if len(raw) > limit:
-        raise Unusable(f"unpacks to more than {MAX_RATIO} times its size or {MAX_ENTRY >> 20} MiB")
+        raise UnreadableRecord(
+            f"unpacks to more than {MAX_RATIO} times its size or {MAX_ENTRY >> 20} MiB"
+        )
     return raw
 
 
@@ -136,9 +140,9 @@ def _zstd_errors() -> tuple[type[Exception], ...]:
 
 
 def _call(sample: Mapping[str, Any], model: str) -> Call:
-    output = fields(sample.get("output"))
-    attachments = fields(sample.get("attachments"))
-    choices = rows(output.get("choices"))
+    output = decode_object(sample.get("output"))
+    attachments = decode_object(sample.get("attachments"))
+    choices = decode_list(output.get("choices"))
     answer = _messages(choices[0].get("message"), "assistant", attachments) if choices else []
     history = _messages(sample.get("messages"), "user", attachments)
     while history and history[-1].get("role") != "assistant":  # what came after the last answer
@@ -153,15 +157,17 @@ def _call(sample: Mapping[str, Any], model: str) -> Call:
         True,
         () if history else tuple(asked),
         tuple(history or answer),
-        error=(as_text(fields(failed).get("message")) or "no reason given") if failed else "",
-        verdict=_verdict(sample, text_of(answer[-1].get("content")) if answer else ""),
+        error=(as_text(decode_object(failed).get("message")) or "no reason given")
+        if failed
+        else "",
+        verdict=_verdict(sample, flatten_content(answer[-1].get("content")) if answer else ""),
         model=as_text(output.get("model")) or model,
     )
 
 
 def _messages(value: object, role: str, attachments: Mapping[str, Any]) -> list[Message]:
     """Messages with `attachment://…` texts in their place (log/_condense.py)."""
-    return [_attached(message, attachments) for message in messages_of(value, role)]
+    return [_attached(message, attachments) for message in extract_messages(value, role)]
 
 
 def _attached(value: Any, attachments: Mapping[str, Any]) -> Any:
@@ -177,14 +183,14 @@ def _attached(value: Any, attachments: Mapping[str, Any]) -> Any:
 def _verdict(sample: Mapping[str, Any], answer: str) -> Verdict:
     """The scores. The target is the right response, unless only models judged: then it tells them
     what to look for."""
-    scores = fields(sample.get("scores"))
+    scores = decode_object(sample.get("scores"))
     if "score" in sample:  # logs of early versions
         scores = {"score": sample["score"]}
     ratings: list[Rating] = []
     for scorer, score in scores.items():
         kind: Kind = "llm" if scorer.startswith("model_graded") else "code"
-        value = fields(score).get("value")
-        words = as_text(fields(score).get("explanation"))
+        value = decode_object(score).get("value")
+        words = as_text(decode_object(score).get("explanation"))
         words = "" if words.strip() == answer.strip() else words  # many scorers repeat the answer
         parts = value if isinstance(value, dict) else {"": value}
         for part, held in parts.items():
@@ -197,5 +203,5 @@ def _verdict(sample: Mapping[str, Any], answer: str) -> Verdict:
     return Verdict(tuple(ratings), None if judged else first)
 
 
-INSPECT = TraceFormat("inspect", sniff, read)
+INSPECT = TraceFormat("inspect", matches, read)
 ARCHIVE = Container("inspect", b"PK\x03\x04", values)

@@ -9,10 +9,17 @@ scores-v3.yml (2026); "Blob storage export field reference" (langfuse.com, 2026-
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from remask.data.dialects import best_text, cut_off, decoded, fields, messages_of, rows
+from remask.data.dialects import (
+    decode_json,
+    decode_list,
+    decode_object,
+    extract_messages,
+    extract_text,
+    is_truncated,
+)
 from remask.data.formats.call_tree import NOTHING, Call, Verdict, records
 from remask.data.messages import as_text
-from remask.data.trace_record import Addition, Item, Kind, Rating, Source, TraceFormat
+from remask.data.trace_record import Annotation, Item, Kind, Rating, Source, TraceFormat
 
 _TYPES: Final = frozenset({"GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER",
                            "EVALUATOR", "EMBEDDING", "GUARDRAIL"})  # fmt: skip
@@ -20,13 +27,13 @@ _MADE_BY: Final[dict[str, Kind]] = {"ANNOTATION": "human", "EVAL": "llm"}
 _DATA: Final = frozenset({"NUMERIC", "CATEGORICAL", "BOOLEAN", "TEXT", "CORRECTION"})
 
 
-def sniff(value: Any) -> bool:
+def matches(value: Any) -> bool:
     """Whether `value` is a trace with observations, an observation, a score, or a page of them."""
     if not isinstance(value, dict):
         return False
     page = value.get("data")
     if isinstance(page, list) and "meta" in value:
-        return bool(page) and sniff(page[0])
+        return bool(page) and matches(page[0])
     return _is_trace(value) or _is_observation(value) or _is_score(value)
 
 
@@ -50,11 +57,11 @@ def read(value: Any, source: Source) -> Iterator[Item]:
 
 
 def _trace(value: Mapping[str, Any], source: Source) -> Iterator[Item]:
-    trace = fields(value.get("trace")) or value
+    trace = decode_object(value.get("trace")) or value
     id = _text(trace, "id")
-    scores = rows(trace.get("scores"))
+    scores = decode_list(trace.get("scores"))
     if trace is not value:
-        scores += rows(value.get("scores"))
+        scores += decode_list(value.get("scores"))
     verdicts: dict[str, Verdict] = {}  # by observation; "": of the trace
     for score in scores:
         at, new = _text(score, "observation_id"), _verdict(score)
@@ -62,7 +69,7 @@ def _trace(value: Mapping[str, Any], source: Source) -> Iterator[Item]:
         desired = before.desired if new.desired is None else new.desired
         verdicts[at] = Verdict(before.ratings + new.ratings, desired)
     whole = verdicts.pop("", NOTHING)
-    observations = rows(value.get("observations")) or rows(trace.get("observations"))
+    observations = decode_list(value.get("observations")) or decode_list(trace.get("observations"))
     session = _text(trace, "session_id")
     calls = [_call(row, id, session, verdicts) for row in observations]
     calls.append(Call(id, id, "", False, *_messages(trace), session=session))
@@ -74,7 +81,7 @@ def _call(
 ) -> Call:
     id = _text(row, "id")
     failed = _text(row, "level") == "ERROR"
-    cut = any(cut_off(row.get(key)) for key in ("input", "output"))
+    cut = any(is_truncated(row.get(key)) for key in ("input", "output"))
     error = "its input or output is cut off" if cut else ""
     return Call(
         trace,
@@ -92,8 +99,8 @@ def _call(
 def _messages(row: Mapping[str, Any]) -> tuple[Any, Any]:
     """What was asked (JSON inside a text is what the caller passed) and what was answered (JSON
     inside a text may be the answer itself)."""
-    asked = messages_of(decoded(row.get("input")), "user")
-    return tuple(asked), tuple(messages_of(row.get("output"), "assistant"))
+    asked = extract_messages(decode_json(row.get("input")), "user")
+    return tuple(asked), tuple(extract_messages(row.get("output"), "assistant"))
 
 
 def _addition(score: Mapping[str, Any], source: Source) -> Item:
@@ -103,7 +110,7 @@ def _addition(score: Mapping[str, Any], source: Source) -> Item:
         return source.reject("a score of a session or of a run of a dataset, not of a response")
     if not verdict:
         return source.reject("a score without value and comment")
-    return Addition(key, source, (), verdict.ratings, verdict.desired)
+    return Annotation(key, source, (), verdict.ratings, verdict.desired)
 
 
 def _verdict(score: Mapping[str, Any]) -> Verdict:
@@ -115,7 +122,7 @@ def _verdict(score: Mapping[str, Any]) -> Verdict:
     if isinstance(number, str):
         text = text or number
     if kind == "CORRECTION":
-        return Verdict(desired=best_text(text, "assistant") or None)
+        return Verdict(desired=extract_text(text, "assistant") or None)
     if kind == "TEXT":
         words = "\n".join(filter(None, (text, comment)))
         return Verdict((Rating(name, None, judge, words),) if words else ())
@@ -162,4 +169,4 @@ def _text(row: Mapping[str, Any], snake: str) -> str:
     return as_text(value)
 
 
-LANGFUSE = TraceFormat("langfuse", sniff, read, joins=True)
+LANGFUSE = TraceFormat("langfuse", matches, read, multi_part=True)

@@ -16,9 +16,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from remask.data.dialects import Message, cut_off, decoded, messages_of
+from remask.data.dialects import Message, decode_json, extract_messages, is_truncated
 from remask.data.formats.call_tree import NOTHING, Call, Verdict
-from remask.data.messages import as_text, text_of
+from remask.data.messages import as_text, flatten_content
 from remask.data.trace_record import Kind, Rating
 
 SILENT: Final = (
@@ -147,7 +147,7 @@ def call_of(span: Span, verdict: Verdict = NOTHING) -> Call:
 def value_at(attributes: Mapping[str, Any], key: str) -> object:
     """What stands under `key`: the value, its JSON, or a structure spread over `key.0.…`."""
     if key in attributes:
-        return undotted(decoded(attributes[key]))
+        return undotted(decode_json(attributes[key]))
     start = f"{key}."
     spread = {name[len(start) :]: v for name, v in attributes.items() if name.startswith(start)}
     return _tree(spread) if any(name[:1].isdigit() for name in spread) else None
@@ -231,7 +231,7 @@ def _read(
             value = value_at(place, key.name)
             if key.choices and isinstance(value, list):
                 value = value[:1]
-            if value is not None and (found := messages_of(value, role)):
+            if value is not None and (found := extract_messages(value, role)):
                 return found, key.model_call
     return [], False
 
@@ -250,13 +250,13 @@ def _told(events: tuple[Event, ...]) -> tuple[list[Message], list[Message]]:
 
 def _event_messages(event: Event, role: str) -> list[Message]:
     for value in _bodies(event):
-        value = decoded(value)
+        value = decode_json(value)
         if isinstance(value, dict):
             inner = value.get("message")
             value = inner if isinstance(inner, dict) else value
             if "content" in value or "tool_calls" in value:
                 value = {"role": role, **value}
-        if found := messages_of(value, role):
+        if found := extract_messages(value, role):
             return found
     return []
 
@@ -266,7 +266,9 @@ def _bodies(event: Event) -> Iterator[object]:
     for key in ("gen_ai.event.content", "gen_ai.prompt", "gen_ai.completion", "message"):
         yield event.attributes.get(key)
     keys = ("content", "role", "tool_calls", "id")
-    yield {key: decoded(event.attributes[key]) for key in keys if key in event.attributes} or None
+    yield {
+        key: decode_json(event.attributes[key]) for key in keys if key in event.attributes
+    } or None
 
 
 def _results(events: tuple[Event, ...]) -> list[Rating]:
@@ -277,7 +279,7 @@ def _is_model_call(places: list[Mapping[str, Any]], by_key: bool) -> bool:
     """By its declared kind where there is one, else by the keys it has."""
     for place in places:
         for key, kinds in KINDS.items():
-            if isinstance(kind := decoded(place.get(key)), str) and kind:
+            if isinstance(kind := decode_json(place.get(key)), str) and kind:
                 return kind in kinds
     return by_key
 
@@ -285,15 +287,15 @@ def _is_model_call(places: list[Mapping[str, Any]], by_key: bool) -> bool:
 def _cut(places: list[Mapping[str, Any]]) -> str:
     for place in places:
         for key in (*ASKED, *ANSWERED):
-            if cut_off(place.get(key.name)):
+            if is_truncated(place.get(key.name)):
                 return f"{key.name} is cut off by a limit on the length of attributes"
     return ""
 
 
 def _system(value: object) -> str:
-    return text_of(value) if value else ""
+    return flatten_content(value) if value else ""
 
 
 def _first(places: list[Mapping[str, Any]], keys: tuple[str, ...]) -> str:
     values = (place.get(key) for key in keys for place in places)
-    return next((v for value in values if isinstance(v := decoded(value), str) and v), "")
+    return next((v for value in values if isinstance(v := decode_json(value), str) and v), "")

@@ -13,7 +13,7 @@ spec/llm_spans.md.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from remask.data.dialects import fields, rows
+from remask.data.dialects import decode_list, decode_object
 from remask.data.formats.call_tree import Call, Verdict, by_trace, records
 from remask.data.formats.otel_attributes import (
     DETAILS,
@@ -28,7 +28,7 @@ from remask.data.formats.otel_attributes import (
     result,
 )
 from remask.data.messages import as_text
-from remask.data.trace_record import Addition, Item, Rating, Source, TraceFormat
+from remask.data.trace_record import Annotation, Item, Rating, Source, TraceFormat
 
 _SPANS = (("resourceSpans", "resource_spans"), ("scopeSpans", "scope_spans",
           "instrumentationLibrarySpans"), ("spans",))  # fmt: skip
@@ -36,7 +36,7 @@ _LOGS = (("resourceLogs", "resource_logs"), ("scopeLogs", "scope_logs"),
          ("logRecords", "log_records"))  # fmt: skip
 
 
-def sniff(value: Any) -> bool:
+def matches(value: Any) -> bool:
     """Whether `value` is an OTLP object of spans or of log records."""
     if not isinstance(value, dict):
         return False
@@ -56,7 +56,7 @@ def read(value: Any, source: Source) -> Iterator[Item]:
         yield source.reject("holds no spans and no log records")
 
 
-def sniff_span(value: Any) -> bool:
+def matches_span(value: Any) -> bool:
     """Whether `value` is one span as an SDK's console exporter or Phoenix writes it."""
     if not isinstance(value, dict) or not isinstance(value.get("attributes"), dict):
         return False
@@ -67,7 +67,7 @@ def sniff_span(value: Any) -> bool:
 def read_span(value: Any, source: Source) -> Iterator[Item]:
     """The record of one span. Where each span is a value of its own, a step around calls of a model
     cannot know them: it becomes a record where it is the root of its trace."""
-    if not sniff_span(value):
+    if not matches_span(value):
         yield source.reject("is not a span with context and attributes")
         return
     status = value.get("status")
@@ -79,10 +79,10 @@ def read_span(value: Any, source: Source) -> Iterator[Item]:
         id=_id(context["span_id"]),
         parent=_id(value.get("parent_id")),
         attributes=value["attributes"],
-        events=tuple(_plain_event(event) for event in rows(value.get("events"))),
+        events=tuple(_plain_event(event) for event in decode_list(value.get("events"))),
         error=(as_text(text) or "no reason given") if as_text(code).upper() == "ERROR" else "",
-        links=tuple(_id(fields(link.get("context")).get("span_id"))
-                    for link in rows(value.get("links"))),
+        links=tuple(_id(decode_object(link.get("context")).get("span_id"))
+                    for link in decode_list(value.get("links"))),
     )  # fmt: skip
     yield from _of_spans([span], source)
 
@@ -95,7 +95,7 @@ def _of_spans(spans: list[Span], source: Source) -> Iterator[Item]:
         whole.setdefault(span.trace, []).extend(feedback(span.attributes, "trace."))
         if span.links and call.verdict and not call.answered:  # made only to carry ratings
             for link in span.links:
-                yield Addition(link, source, ratings=call.verdict.ratings)
+                yield Annotation(link, source, ratings=call.verdict.ratings)
         else:
             calls.append(call)
     silent = 0
@@ -129,7 +129,7 @@ def _of_logs(logs: list[tuple[str, str, Event]], source: Source) -> Iterator[Ite
         yield from records([call_of(Span(trace, id, "", {}, tuple(events)))], source, silent=SILENT)
     for key, said in ratings:
         if key and said:
-            yield Addition(key, source, ratings=said)
+            yield Annotation(key, source, ratings=said)
         else:
             yield source.reject("a rating names neither a span nor a response")
     if logs and not together and not ratings:
@@ -140,12 +140,12 @@ def _leaves(value: Mapping[str, Any], path: tuple[tuple[str, ...], ...]) -> list
     """The objects at the end of `path`, which names the lists to go through."""
     level: list[Mapping[str, Any]] = [value]
     for names in path:
-        level = [item for outer in level for name in names for item in rows(outer.get(name))]
+        level = [item for outer in level for name in names for item in decode_list(outer.get(name))]
     return [item for item in level if isinstance(item, dict)]
 
 
 def _span(span: Mapping[str, Any]) -> Span:
-    status = fields(span.get("status"))
+    status = decode_object(span.get("status"))
     failed = status.get("code") in (2, "2", "STATUS_CODE_ERROR")
     return Span(
         trace=_id(_either(span, "traceId")),
@@ -154,10 +154,10 @@ def _span(span: Mapping[str, Any]) -> Span:
         attributes=attributes_of(span.get("attributes")),
         events=tuple(
             Event(as_text(event.get("name")), attributes_of(event.get("attributes")))
-            for event in rows(span.get("events"))
+            for event in decode_list(span.get("events"))
         ),
         error=(as_text(status.get("message")) or "no reason given") if failed else "",
-        links=tuple(_id(_either(link, "spanId")) for link in rows(span.get("links"))),
+        links=tuple(_id(_either(link, "spanId")) for link in decode_list(span.get("links"))),
     )
 
 
@@ -171,14 +171,14 @@ def _event(log: Mapping[str, Any]) -> tuple[str, str, Event]:
 
 
 def _plain_event(event: Mapping[str, Any]) -> Event:
-    return Event(as_text(event.get("name")), fields(event.get("attributes")))
+    return Event(as_text(event.get("name")), decode_object(event.get("attributes")))
 
 
 def attributes_of(pairs: object) -> dict[str, Any]:
     """OTLP's list of `{"key", "value": {"stringValue": …}}` as a dictionary."""
     if isinstance(pairs, dict):
         return pairs
-    return {as_text(pair.get("key")): any_value(pair.get("value")) for pair in rows(pairs)}
+    return {as_text(pair.get("key")): any_value(pair.get("value")) for pair in decode_list(pairs)}
 
 
 def any_value(value: object) -> object:
@@ -203,7 +203,7 @@ def _is_number(text: str) -> bool:
 
 
 def _items(value: object) -> list[Any]:
-    items = fields(value).get("values")
+    items = decode_object(value).get("values")
     return items if isinstance(items, list) else []
 
 
@@ -221,5 +221,5 @@ def _id(value: object) -> str:
     return text if text.strip("0") else ""
 
 
-OTLP = TraceFormat("otlp", sniff, read, joins=True)
-SPAN = TraceFormat("span", sniff_span, read_span, joins=True)
+OTLP = TraceFormat("otlp", matches, read, multi_part=True)
+SPAN = TraceFormat("span", matches_span, read_span, multi_part=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from remask.data.dialects import fields, messages_of, rows
+from remask.data.dialects import decode_list, decode_object, extract_messages
 from remask.data.formats.call_tree import Call, Verdict, records
 from remask.data.messages import as_text
 from remask.data.placeholders import JINJA, filled, variables
@@ -20,7 +20,7 @@ _JUDGED: Final = ("llm-rubric", "model-graded", "factuality", "g-eval", "answer-
                   "context-", "conversation-relevance", "search-rubric", "pi")  # fmt: skip
 
 
-def sniff(value: Any) -> bool:
+def matches(value: Any) -> bool:
     """Whether `value` is a file of results or one result."""
     return isinstance(value, dict) and (bool(_results(value)) or _is_result(value))
 
@@ -39,7 +39,7 @@ def read(value: Any, source: Source) -> Iterator[Item]:
 
 def _results(value: Mapping[str, Any]) -> list[dict[str, Any]]:
     inner = value.get("results")
-    found = rows(inner.get("results") if isinstance(inner, dict) else inner)
+    found = decode_list(inner.get("results") if isinstance(inner, dict) else inner)
     return found if found and _is_result(found[0]) else []
 
 
@@ -49,10 +49,10 @@ def _is_result(value: Mapping[str, Any]) -> bool:
 
 
 def _call(result: Mapping[str, Any]) -> Call:
-    prompt = fields(result.get("prompt"))
-    response = fields(result.get("response"))
+    prompt = decode_object(result.get("prompt"))
+    response = decode_object(result.get("response"))
     failed = result.get("failureReason") == 2 or response.get("error")
-    provider = fields(result.get("provider"))
+    provider = decode_object(result.get("provider"))
     error = as_text(response.get("error") or result.get("error")) or "no reason given"
     raw = prompt.get("raw") if prompt else result.get("prompt")
     return Call(
@@ -60,8 +60,8 @@ def _call(result: Mapping[str, Any]) -> Call:
         as_text(result.get("id")),
         "",
         True,
-        tuple(messages_of(raw, "user")),
-        tuple(messages_of(response.get("output"), "assistant")),
+        tuple(extract_messages(raw, "user")),
+        tuple(extract_messages(response.get("output"), "assistant")),
         error=error if failed else "",
         verdict=Verdict(tuple(_ratings(result)), _expected(result)),
         model=as_text(provider.get("id") or provider.get("label")),
@@ -71,9 +71,9 @@ def _call(result: Mapping[str, Any]) -> Call:
 
 def _ratings(result: Mapping[str, Any]) -> Iterator[Rating]:
     """The overall verdict, and what a person set by hand in the web view."""
-    grading = fields(result.get("gradingResult"))
-    parts = rows(grading.get("componentResults"))
-    if any(fields(part.get("metadata")).get("graderError") for part in (grading, *parts)):
+    grading = decode_object(result.get("gradingResult"))
+    parts = decode_list(grading.get("componentResults"))
+    if any(decode_object(part.get("metadata")).get("graderError") for part in (grading, *parts)):
         return  # a judge that did not answer says nothing of the response
     passed = grading.get("pass", result.get("success"))
     kinds = {_kind(part) for part in parts} or {_kind(grading)}
@@ -85,7 +85,7 @@ def _ratings(result: Mapping[str, Any]) -> Iterator[Rating]:
 
 
 def _kind(part: Mapping[str, Any]) -> Kind:
-    name = as_text(fields(part.get("assertion")).get("type")).removeprefix("not-")
+    name = as_text(decode_object(part.get("assertion")).get("type")).removeprefix("not-")
     if name == "human":
         return "human"
     return ("llm" if name.startswith(_JUDGED) else "code") if name else "unknown"
@@ -93,12 +93,12 @@ def _kind(part: Mapping[str, Any]) -> Kind:
 
 def _expected(result: Mapping[str, Any]) -> str | None:
     """The value of an assertion `equals`, its `{{name}}` filled from the variables of the test."""
-    graded = rows(fields(result.get("gradingResult")).get("componentResults"))
-    stated = rows(fields(result.get("testCase")).get("assert"))
-    for assertion in (*stated, *(fields(part.get("assertion")) for part in graded)):
+    graded = decode_list(decode_object(result.get("gradingResult")).get("componentResults"))
+    stated = decode_list(decode_object(result.get("testCase")).get("assert"))
+    for assertion in (*stated, *(decode_object(part.get("assertion")) for part in graded)):
         value = assertion.get("value")
         if assertion.get("type") == "equals" and isinstance(value, str):
-            return _rendered(value, fields(result.get("vars"))) if "{" in value else value
+            return _rendered(value, decode_object(result.get("vars"))) if "{" in value else value
     return None
 
 
@@ -112,4 +112,4 @@ def _rendered(template: str, values: Mapping[str, Any]) -> str | None:
     return filled(pieces, texts) if texts.keys() >= set(variables(pieces)) else None
 
 
-PROMPTFOO = TraceFormat("promptfoo", sniff, read)
+PROMPTFOO = TraceFormat("promptfoo", matches, read)

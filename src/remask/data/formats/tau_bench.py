@@ -9,23 +9,30 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from remask.data.messages import as_text, conversation, kind_of, objects, text_of, tool_call
-from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, Unusable
+from remask.data.messages import (
+    as_text,
+    describe_kind,
+    filter_objects,
+    flatten_content,
+    format_tool_call,
+    parse_conversation,
+)
+from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, UnreadableRecord
 
 NOTHING = "(no call that changes anything)"
 UNIT = (0.0, 1.0)
 
 
-def sniff_tau(value: Any) -> bool:
+def matches_tau(value: Any) -> bool:
     return type(value) is dict and type(value.get("traj")) is list and "reward" in value
 
 
 def read_tau(value: Any, source: Source) -> Iterator[Item]:
     """One trajectory."""
-    system, turns = conversation(value["traj"])
+    system, turns = parse_conversation(value["traj"])
     info = _object(value.get("info"))
     if info.get("error"):
-        raise Unusable(f"the trial failed: {text_of(info['error'])[:80]}")
+        raise UnreadableRecord(f"the trial failed: {flatten_content(info['error'])[:80]}")
     verdict = _object(info.get("reward_info"))
     actions = verdict.get("actions", _object(info.get("task")).get("actions"))
     reward = value["reward"]
@@ -35,7 +42,7 @@ def read_tau(value: Any, source: Source) -> Iterator[Item]:
     yield Record(id, system, turns, (rating,), desired, source)
 
 
-def sniff_tau2(value: Any) -> bool:
+def matches_tau2(value: Any) -> bool:
     return type(value) is dict and type(value.get("simulations")) is list and "tasks" in value
 
 
@@ -43,7 +50,7 @@ def read_tau2(value: Any, source: Source) -> Iterator[Item]:
     """The simulations of a results file. The policy is the system prompt."""
     wanted = {
         as_text(task.get("id")): _object(task.get("evaluation_criteria")).get("actions")
-        for task in objects(value["tasks"])
+        for task in filter_objects(value["tasks"])
     }
     info = _object(value.get("info"))
     policy = _object(info.get("environment_info")).get("policy")
@@ -51,21 +58,23 @@ def read_tau2(value: Any, source: Source) -> Iterator[Item]:
         where = replace(source, entry=f"simulations[{number}]")
         try:
             yield _simulation(simulation, policy, wanted, where)
-        except Unusable as error:
+        except UnreadableRecord as error:
             yield where.reject(str(error))
 
 
 def _simulation(simulation: Any, policy: object, wanted: dict[str, Any], source: Source) -> Record:
     if not isinstance(simulation, dict):
-        raise Unusable(f"expected a simulation, found {kind_of(simulation)}")
+        raise UnreadableRecord(f"expected a simulation, found {describe_kind(simulation)}")
     verdict = _object(simulation.get("reward_info"))
     if "reward" not in verdict:
-        ended = text_of(simulation.get("termination_reason")) or "unknown"
-        raise Unusable(f"holds no reward (it ended with: {ended[:40]})")
-    system, turns = conversation(simulation.get("messages"), simulation.get("policy") or policy)
+        ended = flatten_content(simulation.get("termination_reason")) or "unknown"
+        raise UnreadableRecord(f"holds no reward (it ended with: {ended[:40]})")
+    system, turns = parse_conversation(
+        simulation.get("messages"), simulation.get("policy") or policy
+    )
     missed = [
-        text_of(check.get("nl_assertion"))
-        for check in objects(verdict.get("nl_assertions"))
+        flatten_content(check.get("nl_assertion"))
+        for check in filter_objects(verdict.get("nl_assertions"))
         if check.get("met") is False
     ]
     comment = "not met: " + "; ".join(missed) if missed else ""
@@ -81,8 +90,8 @@ def _calls(actions: object) -> str | None:
     if not isinstance(actions, list):
         return None
     calls = [
-        tool_call(action.get("name"), action.get("kwargs", action.get("arguments")))
-        for action in objects(actions)
+        format_tool_call(action.get("name"), action.get("kwargs", action.get("arguments")))
+        for action in filter_objects(actions)
         if action.get("requestor") != "user"
     ]
     return "\n".join(calls) or NOTHING
@@ -94,11 +103,11 @@ def _object(value: object) -> dict[str, Any]:
 
 def _number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unusable(f"the reward is {kind_of(value)}, not a number")
+        raise UnreadableRecord(f"the reward is {describe_kind(value)}, not a number")
     return float(value)
 
 
 FORMATS = (
-    TraceFormat("tau-bench", sniff_tau, read_tau),
-    TraceFormat("tau2-bench", sniff_tau2, read_tau2),
+    TraceFormat("tau-bench", matches_tau, read_tau),
+    TraceFormat("tau2-bench", matches_tau2, read_tau2),
 )

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from remask.data.json_stream import values
+from remask.data.json_stream import read_values
 from remask.data.messages import as_text
 from remask.data.prompt_traces import trace_of
 from remask.data.ratings import Seen, known_scales
@@ -112,13 +112,13 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _holds_prompts(file: Path) -> bool:
-    first = next(values(file), None)
+    first = next(read_values(file), None)
     row = first.data if isinstance(first, Value) else None
     return isinstance(row, dict) and isinstance(row.get("prompt"), str) and "examples" in row
 
 
 def _rows(file: Path) -> Iterator[TrainingExample]:
-    for value in values(file):
+    for value in read_values(file):
         if isinstance(value, RejectedRecord):
             raise DataError(value.reason, file, value.line)
         row, line = value.data, value.line
