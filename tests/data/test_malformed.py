@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from remask.data import json_stream as stream
-from remask.data.trace_reader import read
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record
 from remask.errors import DataError
 
@@ -211,7 +211,7 @@ CASES = {**placed(), **FILES}
 def found(path: Path) -> Expected:
     return [
         (item.source.line, None) if isinstance(item, Record) else (item.line, item.reason)
-        for item in read([path])
+        for item in read_records([path])
     ]
 
 
@@ -269,7 +269,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         ".": "not a regular file",
     }.items():
         with pytest.raises(DataError, match=words):
-            list(read([tmp_path / "a.jsonl", tmp_path / name]))
+            list(read_records([tmp_path / "a.jsonl", tmp_path / name]))
     assert found(tmp_path / "link.jsonl") == [(1, None)]
 
 
@@ -288,5 +288,5 @@ def test_zip_archives_never_write_or_unpack_without_limit(tmp_path: Path) -> Non
 def test_a_good_file_beside_a_bad_one(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b"<html>")
     (tmp_path / "good.jsonl").write_bytes(GOOD)
-    items = list(read([tmp_path / "bad.jsonl", tmp_path / "good.jsonl"]))
+    items = list(read_records([tmp_path / "bad.jsonl", tmp_path / "good.jsonl"]))
     assert [type(item).__name__ for item in items] == ["RejectedRecord", "Record"]

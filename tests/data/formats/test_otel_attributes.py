@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from fakes.records import items_of, record_of
-from remask.data.formats.otel_attributes import value_at
+from remask.data.formats.otel_attributes import get_value
 from remask.data.formats.otlp import OTLP, SPAN
 from remask.data.trace_record import Annotation, Rating, Record, RejectedRecord, Source, Turn
 
@@ -347,7 +347,7 @@ def test_what_is_not_usable_is_rejected_with_the_reason(value: dict[str, Any], r
 
 def test_indexed_attributes_keep_their_order_and_never_make_long_lists() -> None:
     attributes = {f"k.{n}.content": str(n) for n in (10, 2, 999_999_999)}
-    assert value_at(attributes, "k") == [
+    assert get_value(attributes, "k") == [
         {"content": "2"},
         {"content": "10"},
         {"content": "999999999"},

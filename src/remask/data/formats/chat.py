@@ -18,7 +18,7 @@ from remask.data.messages import (
     parse_exchange,
     parse_response,
 )
-from remask.data.ratings import ratings_of
+from remask.data.ratings import parse_ratings
 from remask.data.trace_record import (
     Item,
     Rating,
@@ -29,8 +29,8 @@ from remask.data.trace_record import (
     UnreadableRecord,
 )
 
-RESPONSES = ("response", "completion", "choices", "output")
-PREFERENCES = (("preferred_output", "non_preferred_output"), ("chosen", "rejected"))
+RESPONSE_KEYS = ("response", "completion", "choices", "output")
+PREFERENCE_KEYS = (("preferred_output", "non_preferred_output"), ("chosen", "rejected"))
 
 
 def matches_chat(value: Any) -> bool:
@@ -49,24 +49,28 @@ def read_chat(value: Any, source: Source) -> Iterator[Item]:
         system, turns = parse_conversation(messages)
         yield Record("", system, turns, (), None, source)
         return
-    ratings, desired = ratings_of(value)
-    response = next((value[key] for key in RESPONSES if value.get(key)), None)
+    ratings, desired = parse_ratings(value)
+    response = next((value[key] for key in RESPONSE_KEYS if value.get(key)), None)
     if response is not None and response is value.get("choices"):
         response = value
-    kept = _trained(messages)
+    kept = _select_trained(messages)
     system, turns = parse_conversation(
         [*(kept or messages), *parse_response(response)] if response else kept or messages,
         value.get("system"),
     )
     if kept and desired is None:
-        desired = _last_answer(turns)
+        desired = _find_last_answer(turns)
     model = find_model(value, response)
     session = find_session(value)
     yield Record(find_id(value), system, turns, ratings, desired, source, model, session=session)
 
 
 def matches_anthropic(value: Any) -> bool:
-    return matches_chat(value) and type(value) is dict and ("system" in value or _blocks(value))
+    return (
+        matches_chat(value)
+        and type(value) is dict
+        and ("system" in value or _has_anthropic_blocks(value))
+    )
 
 
 def matches_sharegpt(value: Any) -> bool:
@@ -77,7 +81,7 @@ def matches_sharegpt(value: Any) -> bool:
 
 
 def read_sharegpt(value: Any, source: Source) -> Iterator[Item]:
-    ratings, desired = ratings_of(value)
+    ratings, desired = parse_ratings(value)
     turns = value.get("conversations", value.get("conversation"))
     system, spoken = parse_conversation(turns, value.get("system"))
     yield Record(
@@ -97,10 +101,10 @@ def matches_call_log(value: Any) -> bool:
 
 def read_call_log(value: Any, source: Source) -> Iterator[Item]:
     """A logged pair of request and response, each with or without a body of its own."""
-    request, response = _body(value["request"]), _body(value["response"])
+    request, response = _get_body(value["request"]), _get_body(value["response"])
     if value.get("error"):
         raise UnreadableRecord(f"the call failed: {flatten_content(value['error'])[:80]}")
-    ratings, desired = ratings_of(value)
+    ratings, desired = parse_ratings(value)
     system, turns = parse_exchange(request, response)
     model = find_model(response, request)
     session = find_session(value, request)
@@ -108,19 +112,21 @@ def read_call_log(value: Any, source: Source) -> Iterator[Item]:
 
 
 def matches_preference(value: Any) -> bool:
-    return type(value) is dict and any(good in value and bad in value for good, bad in PREFERENCES)
+    return type(value) is dict and any(
+        good in value and bad in value for good, bad in PREFERENCE_KEYS
+    )
 
 
 def read_preference(value: Any, source: Source) -> Iterator[Item]:
     """One record whose response is the one that was not preferred; the other one is desired."""
-    good, bad = next((value[g], value[b]) for g, b in PREFERENCES if g in value and b in value)
+    good, bad = next((value[g], value[b]) for g, b in PREFERENCE_KEYS if g in value and b in value)
     request = value.get("input", value.get("prompt"))
     if request is None:  # TRL's implicit prompt: both lists repeat it
         request = {"messages": []}
     elif not isinstance(request, dict):
         request = {"prompt": request}
     system, turns = parse_exchange(request, parse_response(bad))
-    wanted = _last_answer(parse_exchange(request, parse_response(good))[1])
+    wanted = _find_last_answer(parse_exchange(request, parse_response(good))[1])
     if wanted is None:
         raise UnreadableRecord("holds no preferred answer")
     rating = Rating("preferred", False, "human")
@@ -137,7 +143,7 @@ def matches_pair(value: Any) -> bool:
 
 
 def read_pair(value: Any, source: Source) -> Iterator[Item]:
-    ratings, desired = ratings_of(value)
+    ratings, desired = parse_ratings(value)
     system, turns = parse_exchange(value, value["completion"])
     yield Record(
         find_id(value), system, turns, ratings, desired, source, find_model(value),
@@ -151,7 +157,7 @@ def _is_messages(value: Any) -> bool:
     return bool({"role", "from"} & value[0].keys())
 
 
-def _blocks(value: dict[str, Any]) -> bool:
+def _has_anthropic_blocks(value: dict[str, Any]) -> bool:
     """Whether the messages hold blocks that only Anthropic writes."""
     for message in value["messages"][:4]:
         content = message.get("content") if type(message) is dict else None
@@ -161,7 +167,7 @@ def _blocks(value: dict[str, Any]) -> bool:
     return value.get("type") == "message" or "anthropic_version" in value
 
 
-def _body(value: object) -> Any:
+def _get_body(value: object) -> Any:
     inner = value.get("body") if isinstance(value, dict) else None
     body = inner if isinstance(inner, dict) else value
     if not isinstance(body, dict | str):
@@ -169,22 +175,22 @@ def _body(value: object) -> Any:
     return body
 
 
-def _trained(messages: list[Any]) -> list[Any] | None:
+def _select_trained(messages: list[Any]) -> list[Any] | None:
     """The messages up to the last answer that fine-tuning would learn; None without weights."""
     weighed = [i for i, m in enumerate(messages) if type(m) is dict and "weight" in m]
     if not weighed:
         return None
-    learnt = [i for i, m in enumerate(messages) if type(m) is dict and _learnt(m)]
+    learnt = [i for i, m in enumerate(messages) if type(m) is dict and _is_trained(m)]
     if not learnt:
         raise UnreadableRecord("every answer has weight 0")
     return messages[: learnt[-1] + 1]
 
 
-def _learnt(message: dict[str, Any]) -> bool:
+def _is_trained(message: dict[str, Any]) -> bool:
     return message.get("role") == "assistant" and message.get("weight") != 0
 
 
-def _last_answer(turns: tuple[Turn, ...]) -> str | None:
+def _find_last_answer(turns: tuple[Turn, ...]) -> str | None:
     return next((turn.text for turn in reversed(turns) if turn.role == "assistant"), None)
 
 

@@ -18,12 +18,12 @@ from remask.data.dialects import (
     extract_messages,
     extract_text,
 )
-from remask.data.formats.call_tree import Call, Verdict, records
+from remask.data.formats.call_tree import Assessment, Operation, build_records
 from remask.data.messages import as_text
 from remask.data.trace_record import Annotation, Item, Kind, Rating, Source, TraceFormat
 
 _TYPES: Final = frozenset({"llm", "chain", "tool", "retriever", "prompt", "parser", "embedding"})
-_MADE_BY: Final[dict[str, Kind]] = {"app": "human", "model": "llm", "auto_eval": "llm"}
+_KINDS_BY_SOURCE: Final[dict[str, Kind]] = {"app": "human", "model": "llm", "auto_eval": "llm"}
 
 
 def matches(value: Any) -> bool:
@@ -36,29 +36,29 @@ def read(value: Any, source: Source) -> Iterator[Item]:
     if not isinstance(value, dict):
         yield source.reject("is not an object")
     elif _is_run(value):
-        runs = list(_with_children(value))
+        runs = list(_walk_runs(value))
         if len(runs) == 1 and value["run_type"] != "llm" and value.get("parent_run_id"):
             yield source.reject(f"is a {value['run_type']} within a trace, not a call of a model")
         else:
-            yield from records([_call(run) for run in runs], source)
+            yield from build_records([_build_operation(run) for run in runs], source)
     elif _is_feedback(value):
-        verdict = _verdict(value)
+        assessment = _build_assessment(value)
         key = as_text(value.get("run_id") or value.get("trace_id"))
-        if key and verdict:
-            yield Annotation(key, source, (), verdict.ratings, verdict.desired)
+        if key and assessment:
+            yield Annotation(key, source, (), assessment.ratings, assessment.desired)
         else:
             yield source.reject("is feedback that names no run, or says nothing")
     else:
         yield source.reject("is neither a run nor feedback on one")
 
 
-def _with_children(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _walk_runs(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield run
     for child in decode_list(run.get("child_runs")):
-        yield from _with_children({"parent_run_id": _id(run), **child})
+        yield from _walk_runs({"parent_run_id": _get_id(run), **child})
 
 
-def _call(run: Mapping[str, Any]) -> Call:
+def _build_operation(run: Mapping[str, Any]) -> Operation:
     extra = decode_object(run.get("extra"))
     metadata = decode_object(extra.get("metadata"))
     parameters = decode_object(extra.get("invocation_params"))
@@ -67,25 +67,27 @@ def _call(run: Mapping[str, Any]) -> Call:
     around = [step.partition("Z")[2] for step in as_text(run.get("dotted_order")).split(".")]
     failed = as_text(run.get("error")) or (run.get("status") == "error" and "no reason given")
     reference = run.get("reference_outputs")
-    return Call(
+    return Operation(
         as_text(run.get("trace_id")),
-        _id(run),
+        _get_id(run),
         as_text(run.get("parent_run_id")),
         run.get("run_type") == "llm",
         tuple(extract_messages(decode_json(run.get("inputs")), "user")),
         tuple(extract_messages(decode_json(run.get("outputs")), "assistant")),
         error=failed or "",
-        verdict=Verdict(_ratings(run), extract_text(reference, "assistant") if reference else None),
+        assessment=Assessment(
+            _build_ratings(run), extract_text(reference, "assistant") if reference else None
+        ),
         model=as_text(model),
         session=as_text(metadata.get("thread_id") or metadata.get("session_id")),
-        names=tuple(id for id in around if id),
+        aliases=tuple(id for id in around if id),
     )
 
 
-def _ratings(run: Mapping[str, Any]) -> tuple[Rating, ...]:
+def _build_ratings(run: Mapping[str, Any]) -> tuple[Rating, ...]:
     """Single pieces of feedback where they are given, else their averages."""
     if single := decode_list(run.get("feedback")):
-        return tuple(rating for item in single for rating in _verdict(item).ratings)
+        return tuple(rating for item in single for rating in _build_assessment(item).ratings)
     found: list[Rating] = []
     for name, stats in decode_object(run.get("feedback_stats")).items():
         average = decode_object(stats).get("avg")
@@ -97,7 +99,7 @@ def _ratings(run: Mapping[str, Any]) -> tuple[Rating, ...]:
     return tuple(found)
 
 
-def _verdict(feedback: Mapping[str, Any]) -> Verdict:
+def _build_assessment(feedback: Mapping[str, Any]) -> Assessment:
     score, label = feedback.get("score"), feedback.get("value")
     correction = decode_json(feedback.get("correction"))
     desired = None
@@ -110,12 +112,12 @@ def _verdict(feedback: Mapping[str, Any]) -> Verdict:
     maker = as_text(decode_object(feedback.get("feedback_source")).get("type"))
     comment = as_text(feedback.get("comment"))
     if value is None and not comment:
-        return Verdict(desired=desired)
-    kind = _MADE_BY.get(maker, "unknown")
-    return Verdict((Rating(as_text(feedback.get("key")), value, kind, comment),), desired)
+        return Assessment(desired=desired)
+    kind = _KINDS_BY_SOURCE.get(maker, "unknown")
+    return Assessment((Rating(as_text(feedback.get("key")), value, kind, comment),), desired)
 
 
-def _id(run: Mapping[str, Any]) -> str:
+def _get_id(run: Mapping[str, Any]) -> str:
     return as_text(run.get("id") or run.get("run_id"))
 
 

@@ -17,7 +17,7 @@ from remask.data.messages import (
     parse_exchange,
     parse_response,
 )
-from remask.data.ratings import plain, ratings_of, right
+from remask.data.ratings import find_expected, parse_rating_value, parse_ratings
 from remask.data.trace_record import (
     Annotation,
     Item,
@@ -29,7 +29,7 @@ from remask.data.trace_record import (
     UnreadableRecord,
 )
 
-QUESTIONS = ("input", "question", "query", "prompt", "problem", "text")
+QUESTION_KEYS = ("input", "question", "query", "prompt", "problem", "text")
 
 
 def matches_batch(value: Any) -> bool:
@@ -72,7 +72,7 @@ def read_responses(value: Any, source: Source) -> Iterator[Item]:
     """One Response with its input, where the log kept it: the API's object does not hold it."""
     if value.get("error"):
         raise UnreadableRecord(f"the call failed: {flatten_content(value['error'])[:80]}")
-    ratings, desired = ratings_of(value)
+    ratings, desired = parse_ratings(value)
     system, turns = parse_exchange({"input": [], **value}, value["output"])
     yield Record(find_id(value), system, turns, ratings, desired, source, find_model(value))
 
@@ -93,34 +93,34 @@ def read_evals(value: Any, source: Source) -> Iterator[Item]:
     sample = sample if isinstance(sample, dict) else {}
     if isinstance(sample.get("error"), dict) and sample["error"].get("code"):
         raise UnreadableRecord(f"the sample failed: {flatten_content(sample['error'])[:80]}")
-    system, turns = parse_exchange(_question(sample, item), sample or None)
-    ratings, desired = ratings_of(item)
-    ratings += tuple(_result(result) for result in filter_objects(value.get("results")))
+    system, turns = parse_exchange(_find_request(sample, item), sample or None)
+    ratings, desired = parse_ratings(item)
+    ratings += tuple(_build_rating(result) for result in filter_objects(value.get("results")))
     yield Record(
         find_id(value), system, turns, ratings, desired, source, find_model(sample, value),
     )  # fmt: skip
 
 
-def _question(sample: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+def _find_request(sample: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     """The request: what the sample was asked, else the item's own messages or question."""
     if isinstance(sample.get("input"), list) and sample["input"]:
         return {"messages": sample["input"]}
     if isinstance(item.get("messages"), list):
         return item
-    for key in QUESTIONS:
+    for key in QUESTION_KEYS:
         if isinstance(item.get(key), str | list):
             return {**item, "input": item[key]}
     # Which column a template asks for cannot be known: take the first that is not the answer.
-    answer = right(item)
+    answer = find_expected(item)
     texts = (text for text in item.values() if isinstance(text, str) and text != answer)
     return {"input": next(texts, "")}
 
 
-def _result(result: dict[str, Any]) -> Rating:
+def _build_rating(result: dict[str, Any]) -> Rating:
     name = result.get("name")
     kind: Kind = "llm" if "model" in flatten_content(result.get("type")) else "code"
     score = result.get("passed", result.get("score"))
-    return Rating(name if isinstance(name, str) else "grader", plain(score), kind)
+    return Rating(name if isinstance(name, str) else "grader", parse_rating_value(score), kind)
 
 
 FORMATS = (

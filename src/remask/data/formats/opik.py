@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from remask.data.dialects import decode_list, decode_object, extract_messages
-from remask.data.formats.call_tree import Call, Verdict, records
+from remask.data.formats.call_tree import Assessment, Operation, build_records
 from remask.data.messages import as_text
 from remask.data.trace_record import Item, Kind, Rating, Source, TraceFormat
 
-_MADE_BY: Final[dict[str, Kind]] = {"ui": "human", "online_scoring": "llm"}
+_KINDS_BY_SOURCE: Final[dict[str, Kind]] = {"ui": "human", "online_scoring": "llm"}
 
 
 def matches(value: Any) -> bool:
@@ -31,15 +31,17 @@ def read(value: Any, source: Source) -> Iterator[Item]:
         return
     trace = value["trace"]
     id, session = as_text(trace.get("id")), as_text(trace.get("thread_id"))
-    calls = [_call(span, id, session) for span in decode_list(value["spans"])]
-    root = _call({**trace, "id": id, "type": "general"}, id, session, root=True)
-    yield from records([*calls, root], source)
+    calls = [_build_operation(span, id, session) for span in decode_list(value["spans"])]
+    root = _build_operation({**trace, "id": id, "type": "general"}, id, session, root=True)
+    yield from build_records([*calls, root], source)
 
 
-def _call(operation: Mapping[str, Any], trace: str, session: str, root: bool = False) -> Call:
+def _build_operation(
+    operation: Mapping[str, Any], trace: str, session: str, root: bool = False
+) -> Operation:
     failure = operation.get("error_info")
     said = decode_object(failure).get("message") or decode_object(failure).get("exception_type")
-    return Call(
+    return Operation(
         trace,
         as_text(operation.get("id")),
         "" if root else as_text(operation.get("parent_span_id")) or trace,
@@ -47,16 +49,16 @@ def _call(operation: Mapping[str, Any], trace: str, session: str, root: bool = F
         tuple(extract_messages(operation.get("input"), "user")),
         tuple(extract_messages(operation.get("output"), "assistant")),
         error=(as_text(said) or "no reason given") if failure else "",
-        verdict=Verdict(tuple(_ratings(operation))),
+        assessment=Assessment(tuple(_build_ratings(operation))),
         model=as_text(operation.get("model")),
         session=session,
     )
 
 
-def _ratings(operation: Mapping[str, Any]) -> Iterator[Rating]:
+def _build_ratings(operation: Mapping[str, Any]) -> Iterator[Rating]:
     for score in decode_list(operation.get("feedback_scores")):
         name, reason = as_text(score.get("name")), as_text(score.get("reason"))
-        kind = _MADE_BY.get(as_text(score.get("source")), "unknown")
+        kind = _KINDS_BY_SOURCE.get(as_text(score.get("source")), "unknown")
         value = as_text(score.get("category_name")) or score.get("value")
         if isinstance(value, bool | int | float | str) or reason:
             yield Rating(name, value, kind, reason)
