@@ -33,8 +33,8 @@ import numpy as np
 import orjson
 
 from benchmarks.record import RESULTS, made_by, write_json
-from remask.data.redact.redact import Pseudonyms, redact
-from remask.data.trace_reader import read
+from remask.data.redact.redact import Placeholders, redact
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record
 from remask.ids import rng_for
 
@@ -96,14 +96,14 @@ def bare(path: Path) -> int:
 
 
 def parsed(path: Path) -> int:
-    return sum(isinstance(item, Record) for item in read([path]))
+    return sum(isinstance(item, Record) for item in read_records([path]))
 
 
 def redacted(path: Path) -> int:
-    names = Pseudonyms()
+    names = Placeholders()
     hide = lru_cache(64)(lambda text: redact(text, names))  # as `remask traces redact` does
     count = 0
-    for item in read([path]):
+    for item in read_records([path]):
         assert isinstance(item, Record)
         hide(item.system or "")
         for turn in item.turns:

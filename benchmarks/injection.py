@@ -29,7 +29,7 @@ from fakes.payloads import FAMILIES, payloads
 from remask.api.build_proposer import make_proposer
 from remask.api.refine import MASKERS
 from remask.config import make_config
-from remask.data.prompt_traces import gather
+from remask.data.prompt_traces import read_traces
 from remask.dlm.build import BuiltinDenoiser
 from remask.models.backbone.builtin_weights import load_base
 from remask.ports import DenoiserModel
@@ -105,7 +105,7 @@ def play_one(run: int, candidates: int, denoiser: DenoiserModel) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.jsonl"
         log.write_text("\n".join(map(json.dumps, records)))
-        traces = gather(PROMPT, [log]).traces
+        traces = read_traces(PROMPT, [log]).traces
     config = make_config(
         {"prompt": PROMPT, "search": {"maskers": MASKERS, "context_tokens": 400}}, "settings"
     )

@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout
 
 import remask
 from benchmarks.record import DOCS, RESULTS, made_by, write_json
-from remask.data.prompt_traces import gather
+from remask.data.prompt_traces import read_traces
 from remask.prompt import Prompt
 from remask.propose.failure_modes import kinds
 from remask.runs.result import RefinedEdit
@@ -152,7 +152,7 @@ def main() -> None:
     policy = (args.data / "airline-policy.md").read_text(encoding="utf-8").strip()
     log = args.data / "airline_gpt-4o.jsonl"
     kept = args.runs or Path(tempfile.mkdtemp())
-    seen = gather(policy, [log])
+    seen = read_traces(policy, [log])
     grouped = kinds(seen.traces)
     firsts = {grouped.of[t.id]: t for t in reversed(seen.traces) if t.failing}
     often = sorted(grouped.sources, key=lambda kind: (-grouped.sources[kind], kind))[:4]

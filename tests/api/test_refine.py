@@ -18,7 +18,7 @@ from fakes.colours import Phrases
 from fakes.command import remask as command
 from fakes.conversations import Listener, Painter, line, write_log
 from fakes.server import Body, Handler, Server, completion
-from remask.data.prompt_traces import gather
+from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError, TargetRefused
 from remask.events import Event, SearchEnded, Started, State, fold
 from remask.ports import Context, Fill, Hole, Proposal, written
@@ -241,17 +241,17 @@ def test_everything_is_redacted_in_the_order_of_the_files(tmp_path: Path) -> Non
         write_lines(tmp_path / "a.jsonl", secret),
         write_lines(tmp_path / "b.jsonl", secret, line(1)),
     ]
-    found = gather("Name it.", files)
+    found = read_traces("Name it.", files)
     assert SECRET not in repr(found)
     assert repr(found).count("<EMAIL_1>") >= 10 and "<EMAIL_2>" not in repr(found)
     assert found.secrets == {"EMAIL": 1}
-    open_ = gather("Name it.", files, hide=False)
+    open_ = read_traces("Name it.", files, hide=False)
     assert SECRET in repr(open_) and not open_.secrets
 
 
 def test_names_are_made_unique(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", *[line(0, user=f"item {i}") for i in range(3)])
-    found = gather("Name it.", [file, file])
+    found = read_traces("Name it.", [file, file])
     ids = [t.id for t in found.traces]
     assert len(ids) == len(set(ids)) == 6 and ids[:2] == ["call 0", "call 0 (2)"]
     assert set(found.asked) == set(ids)
@@ -265,36 +265,38 @@ def test_of_several_system_prompts_only_like_ones_are_used(tmp_path: Path) -> No
     lines = [line(i, SHOP.format(day)) for i, day in enumerate(("Monday", "Friday"))]
     lines += [line(2, TRIP), line(3)]
     file = write_lines(tmp_path / "a.jsonl", *lines)
-    found = gather(SHOP.format("{day}"), [file])
+    found = read_traces(SHOP.format("{day}"), [file])
     assert [t.id for t in found.traces] == ["call 0", "call 1"]
     assert (found.records, found.elsewhere) == (4, 2)
     assert any("2 system prompts" in note for note in found.notes)
     with pytest.raises(ConfigError, match="none of the 2 system prompts"):
-        gather("Classify the sentiment of a film review as positive or negative.", [file])
+        read_traces("Classify the sentiment of a film review as positive or negative.", [file])
 
 
 def test_of_one_system_prompt_all_are_used_and_it_is_said(tmp_path: Path) -> None:
-    other = gather("Name it.", [write_lines(tmp_path / "a.jsonl", line(0, TRIP), line(1, TRIP))])
+    other = read_traces(
+        "Name it.", [write_lines(tmp_path / "a.jsonl", line(0, TRIP), line(1, TRIP))]
+    )
     assert len(other.traces) == 2 and "another system prompt" in other.notes[0]
-    nobody = gather("Name it.", [write_lines(tmp_path / "b.jsonl", line(0))])
+    nobody = read_traces("Name it.", [write_lines(tmp_path / "b.jsonl", line(0))])
     assert "no conversation names" in nobody.notes[0]
-    same = gather(TRIP, [tmp_path / "a.jsonl"])
+    same = read_traces(TRIP, [tmp_path / "a.jsonl"])
     assert not same.notes
 
 
 def test_ratings_without_a_scale_are_named(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", line(0, stars=5), line(1, stars=2))
-    found = gather("Name it.", [file])
+    found = read_traces("Name it.", [file])
     assert any("--scale 'stars=WORST..BEST'" in note for note in found.notes)
     assert [t.score for t in found.traces] == [None, None]
-    declared = gather("Name it.", [file], scales=["stars=1..5"])
+    declared = read_traces("Name it.", [file], scales=["stars=1..5"])
     assert [t.score for t in declared.traces] == [1.0, 0.25]
 
 
 def test_of_many_sources_none_has_more_than_a_hundredth(tmp_path: Path) -> None:
     def sources(names: Sequence[str]) -> tuple[Counter[str], list[str]]:
         lines = [line(i, session_id=name) for i, name in enumerate(names)]
-        found = gather("Name it.", [write_lines(tmp_path / "a.jsonl", *lines)])
+        found = read_traces("Name it.", [write_lines(tmp_path / "a.jsonl", *lines)])
         return Counter(one.source for one in found.traces), list(found.notes)
 
     many = [f"s{i}" for i in range(200)] + ["loud"] * 100 + [""] * 100
@@ -309,7 +311,7 @@ def test_of_many_sources_none_has_more_than_a_hundredth(tmp_path: Path) -> None:
 def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
     long = line(1)
     long["messages"] += [{"role": "user", "content": "No!"}, {"role": "assistant", "content": "x"}]
-    found = gather("Name it.", [write_lines(tmp_path / "a.jsonl", line(0), long)])
+    found = read_traces("Name it.", [write_lines(tmp_path / "a.jsonl", line(0), long)])
     assert found.asked == {"call 0": "item 0"}
 
 

@@ -12,11 +12,11 @@ from remask.data.dataset import (
     SPLITS,
     Columns,
     LoadedDataset,
-    fields,
+    allocate_counts,
+    find_columns,
     load,
     render,
     require_splits,
-    shares,
     split_by_hash,
 )
 from remask.errors import ConfigError, DataError
@@ -84,7 +84,7 @@ def test_rendering_substitutes_once_and_evaluates_nothing(
     meaning = {"{a}": values["a"], "{ b }": values["b"], "{c d}": values["c d"],
                "{{": "{", "}}": "}"}  # fmt: skip
     assert render(template, values) == "".join(meaning.get(p, p) for p in parts)
-    assert set(fields(template)) <= {"a", "b", "c d"}
+    assert set(find_columns(template)) <= {"a", "b", "c d"}
 
 
 @pytest.mark.parametrize("attack", ["{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{__class__}"])
@@ -199,7 +199,7 @@ def test_splits_ignore_order_and_hit_their_counts(inputs, random, seed) -> None:
     random.shuffle(inputs)
     assert split_by_hash([*inputs, *inputs], seed=seed) == splits
     found = Counter(splits.values())
-    assert tuple(found[s] for s in SPLITS) == shares(len(set(inputs)), (0.25, 0.25, 0.5))
+    assert tuple(found[s] for s in SPLITS) == allocate_counts(len(set(inputs)), (0.25, 0.25, 0.5))
 
 
 @settings(deadline=None)
@@ -207,7 +207,7 @@ def test_splits_ignore_order_and_hit_their_counts(inputs, random, seed) -> None:
 def test_shares_sum_up_and_are_nearly_exact(total: int, a: int, b: int) -> None:
     a, b = sorted((a, b))
     percent = (a, b - a, 100 - b)
-    found = shares(total, tuple(p / 100 for p in percent))
+    found = allocate_counts(total, tuple(p / 100 for p in percent))
     assert sum(found) == total
     assert all(abs(n - Fraction(p * total, 100)) < 1 for n, p in zip(found, percent, strict=True))
 

@@ -16,7 +16,7 @@ from remask import config as sections
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
 from remask.config import QUERIES, Config, make_config, merged, read_prompt
-from remask.data.dataset import Source
+from remask.data.dataset import DataSource
 from remask.errors import ConfigError
 from remask.ports import DenoiserModel, Metric
 
@@ -221,11 +221,11 @@ def name_of(kind: str, value: Any) -> str:
     return f"{kind}:{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
-def rows_given(data: Data | Dataset | None) -> Source | None:
+def rows_given(data: Data | Dataset | None) -> DataSource | None:
     """Rows that were given in memory, as `Given` holds them. Raises ConfigError."""
     if data is None:
         return None
-    rows: Source | None = (data if isinstance(data, Dataset) else Dataset(data))._rows
+    rows: DataSource | None = (data if isinstance(data, Dataset) else Dataset(data))._rows
     return rows
 
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from remask.api.build_models import Respond, make_target
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
-from remask.data.dataset import Columns, LoadedDataset, Source, load
-from remask.data.prompt_traces import gather
+from remask.data.dataset import Columns, DataSource, LoadedDataset, load
+from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
 from remask.ports import Choose, DenoiserModel, Metric, TargetModel
@@ -40,11 +40,11 @@ class Given:
     respond: Respond | None = None
     metric: Metric | None = None
     denoiser: DenoiserModel | None = None
-    rows: Source | None = None  # in memory: all, or by split
+    rows: DataSource | None = None  # in memory: all, or by split
     suite: "Suite | None" = None  # the task of Inspect, where it was loaded already
 
 
-def make_dataset(config: Config, rows: Source | None = None) -> LoadedDataset:
+def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDataset:
     """The rows, checked. Raises DataError and ConfigError."""
     data = config.data
     metric = config.metric.name
@@ -175,7 +175,7 @@ class TraceData:
 
 def read_conversations(config: Config, refine: RefineConfig, given: Given) -> TraceData:
     """Read, redact and split the trace files. Raises ConfigError and DataError."""
-    found = gather(
+    found = read_traces(
         Prompt.parse(config.prompt).text,
         refine.traces,
         refine.columns,

@@ -23,7 +23,7 @@ from remask.api.build_task import Given, TraceData
 from remask.config import Config
 from remask.data.dataset import SPLITS, LoadedDataset, require_splits
 from remask.data.placeholders import fill
-from remask.data.synthetic import calls_for
+from remask.data.synthetic import count_max_calls
 from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.ids import content_id
@@ -226,7 +226,7 @@ class Job:
     @property
     def asked_calls(self) -> int:
         """Calls for messages that the target writes, at most."""
-        return calls_for(self.config.data.queries) if self.config.data.queries else 0
+        return count_max_calls(self.config.data.queries) if self.config.data.queries else 0
 
     @property
     def tests(self) -> bool:

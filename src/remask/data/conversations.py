@@ -11,7 +11,7 @@ from remask.ids import content_id
 from remask.types import Example, Split, Trace
 
 # Half of what can be asked again is sealed, as in `optimize`; the rest is read, or measures.
-TURNS: Mapping[bool, tuple[Split, ...]] = {
+SPLIT_CYCLES: Mapping[bool, tuple[Split, ...]] = {
     False: ("train", "validation"),
     True: ("train", "test", "validation", "test"),
 }
@@ -52,7 +52,7 @@ def split_conversations(
         for trace in traces
         if asked is not None and trace.id in asked and (judged or (trace.desired or "").strip())
     ]
-    splits = _splits(traces, {trace.query for trace, _ in rows})
+    splits = _assign_splits(traces, {trace.query for trace, _ in rows})
     if asked is not None and not rows:
         raise ConfigError(
             "nothing to verify with: no conversation is a single message with a correction, an "
@@ -76,7 +76,7 @@ def split_conversations(
     return Conversations(read, held, sealed, tuple(examples.values()))
 
 
-def _splits(traces: Sequence[Trace], again: set[str]) -> dict[str, Split]:
+def _assign_splits(traces: Sequence[Trace], again: set[str]) -> dict[str, Split]:
     """A split for every query. `again`: the queries that can be asked again."""
     bad = {trace.query for trace in traces if trace.failing}
     order = sorted(
@@ -85,7 +85,7 @@ def _splits(traces: Sequence[Trace], again: set[str]) -> dict[str, Split]:
     )
     splits: dict[str, Split] = {}
     for kind in (False, True):
-        turns = TURNS[kind]
+        turns = SPLIT_CYCLES[kind]
         queries = [query for query in order if (query in again) == kind]
         splits |= {query: turns[i % len(turns)] for i, query in enumerate(queries)}
     return splits

@@ -11,14 +11,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from remask.data.placeholders import MESSAGE, filled, variables
-from remask.data.rows import DataRow, read_rows, rows_of
+from remask.data.placeholders import MESSAGE, list_variables, substitute
+from remask.data.rows import DataRow, read_rows, rows_from_records
 from remask.errors import ConfigError, DataError
 from remask.ids import content_id
 from remask.types import Example, Split
 
-Place = str | Path | Iterable[Mapping[str, Any]]  # a file, or rows from Python
-Source = Place | Mapping[str, Place]  # one place, or one per split
+RowSource = str | Path | Iterable[Mapping[str, Any]]  # a file, or rows from Python
+DataSource = RowSource | Mapping[str, RowSource]  # one place, or one per split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FRACTIONS = (0.25, 0.25, 0.5)  # of SPLITS: half of the rows carry the only claim that is made
@@ -63,7 +63,7 @@ class LoadedDataset:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
+class _LoadedRows:
     """Rows read from one place, and the split that the place stands for, if any."""
 
     name: str  # for errors
@@ -85,12 +85,12 @@ class _Draft:
         return content_id("example", self.input, self.expected)
 
     @property
-    def question(self) -> str:
-        return question(self.input)
+    def normalized_input(self) -> str:
+        return normalize_input(self.input)
 
 
 def load(
-    data: Source, columns: Columns, fractions: Sequence[float] = FRACTIONS, seed: int = 0
+    data: DataSource, columns: Columns, fractions: Sequence[float] = FRACTIONS, seed: int = 0
 ) -> LoadedDataset:
     """Read `data`: a path, mappings from Python, or a mapping split -> one of these.
 
@@ -108,51 +108,53 @@ def load(
     if columns.optional and columns.expected not in known:
         columns = replace(columns, expected=None)
     names = _check_columns(columns, known)
-    drafts = [_draft(row, s, columns, names) for s in sources for row in s.rows]
+    drafts = [_build_draft(row, s, columns, names) for s in sources for row in s.rows]
     if columns.split is None and not isinstance(data, Mapping):
-        splits = split_by_hash((d.question for d in drafts), fractions, seed)
+        splits = split_by_hash((d.normalized_input for d in drafts), fractions, seed)
     else:
-        splits = _most_protected(drafts)
-    kept = [d for d in drafts if d.split in (None, splits[d.question])]
+        splits = _choose_protected_splits(drafts)
+    kept = [d for d in drafts if d.split in (None, splits[d.normalized_input])]
     unique: dict[str, Example] = {}
     for d in kept:
-        unique.setdefault(d.id, Example(d.id, splits[d.question], d.input, d.expected, d.row))
+        unique.setdefault(
+            d.id, Example(d.id, splits[d.normalized_input], d.input, d.expected, d.row)
+        )
     examples = tuple(unique.values())
-    warnings = _warnings(len(drafts) - len(kept), len(kept) - len(unique), examples)
+    warnings = _list_warnings(len(drafts) - len(kept), len(kept) - len(unique), examples)
     labels = tuple(sorted({e.expected for e in examples if e.expected is not None}))
     return LoadedDataset(examples, warnings, labels)
 
 
-def question(text: str) -> str:
+def normalize_input(text: str) -> str:
     """What counts as the same input, so that a change of case or space is no new question."""
     return " ".join(text.split()).casefold()
 
 
-def _most_protected(drafts: Iterable[_Draft]) -> dict[str, Split]:
+def _choose_protected_splits(drafts: Iterable[_Draft]) -> dict[str, Split]:
     """Of the splits in which an input occurs, the one that must not leak: the last of SPLITS."""
     splits: dict[str, Split] = {}
     for draft in drafts:
         assert draft.split is not None  # set by its file or its split column
-        held = splits.get(draft.question, draft.split)
-        splits[draft.question] = max(held, draft.split, key=SPLITS.index)
+        held = splits.get(draft.normalized_input, draft.split)
+        splits[draft.normalized_input] = max(held, draft.split, key=SPLITS.index)
     return splits
 
 
-def _warnings(leaked: int, equal: int, examples: Iterable[Example]) -> tuple[str, ...]:
+def _list_warnings(leaked: int, equal: int, examples: Iterable[Example]) -> tuple[str, ...]:
     torn = sum(n > 1 for n in Counter(e.input for e in examples).values())
     sentences = (
         (
             leaked,
-            f"left out {_rows(leaked)} whose input also stands in a more protected split "
+            f"left out {_format_row_count(leaked)} whose input also stands in a more protected split "
             "(test before validation before train)",
         ),
-        (equal, f"left out {_rows(equal)} that repeat an earlier row exactly"),
+        (equal, f"left out {_format_row_count(equal)} that repeat an earlier row exactly"),
         (torn, f"inputs with different right answers: {torn}; check these rows"),
     )
     return tuple(sentence for count, sentence in sentences if count)
 
 
-def _rows(count: int) -> str:
+def _format_row_count(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
@@ -176,12 +178,12 @@ def split_by_hash(
     Equal inputs share a split, so the counts are exact in distinct inputs (largest remainders).
     """
     order = sorted(set(inputs), key=lambda text: content_id("split", seed, text))
-    splits = [split for split, n in zip(SPLITS, shares(len(order), fractions), strict=True)
+    splits = [split for split, n in zip(SPLITS, allocate_counts(len(order), fractions), strict=True)
               for _ in range(n)]  # fmt: skip
     return dict(zip(order, splits, strict=True))
 
 
-def shares(total: int, fractions: Sequence[float]) -> tuple[int, ...]:
+def allocate_counts(total: int, fractions: Sequence[float]) -> tuple[int, ...]:
     """`total` cut by `fractions`: each share within one of its exact value, in sum `total`."""
     fine = len(fractions) == len(SPLITS) and all(0 <= f <= 1 for f in fractions)
     if not fine or abs(sum(fractions) - 1) > 1e-9:
@@ -202,16 +204,16 @@ def render(template: str, values: Mapping[str, str]) -> str:
 
     Raises KeyError for a column that `values` lacks.
     """
-    return filled(MESSAGE.read(template, None), values)
+    return substitute(MESSAGE.read(template, None), values)
 
 
-def fields(template: str) -> tuple[str, ...]:
+def find_columns(template: str) -> tuple[str, ...]:
     """The columns that a template names, each once, in order."""
-    return tuple(dict.fromkeys(variables(MESSAGE.read(template, None))))
+    return tuple(dict.fromkeys(list_variables(MESSAGE.read(template, None))))
 
 
-def _read_sources(data: Source, columns: Columns) -> list[_Source]:
-    named = fields(columns.input) or (columns.input,)
+def _read_sources(data: DataSource, columns: Columns) -> list[_LoadedRows]:
+    named = find_columns(columns.input) or (columns.input,)
     pair = (named[0], columns.expected or "label")  # the columns of (message, right answer)
     if not isinstance(data, Mapping):
         return [_read_source(data, "data", None, pair)]
@@ -220,7 +222,7 @@ def _read_sources(data: Source, columns: Columns) -> list[_Source]:
             f"the splits come both from separate files and from the column {columns.split!r}; "
             "keep one of them"
         )
-    sources: dict[Split, _Source] = {}
+    sources: dict[Split, _LoadedRows] = {}
     for name, place in data.items():
         split = _SPLIT_NAMES.get(name.strip().lower())
         if split is None:
@@ -233,19 +235,21 @@ def _read_sources(data: Source, columns: Columns) -> list[_Source]:
     return list(sources.values())
 
 
-def _read_source(place: Place, name: str, split: Split | None, pair: Sequence[str]) -> _Source:
+def _read_source(
+    place: RowSource, name: str, split: Split | None, pair: Sequence[str]
+) -> _LoadedRows:
     if isinstance(place, str | Path):
-        return _Source(str(place), split, read_rows(place))
-    rows = rows_of(place, name, pair)
+        return _LoadedRows(str(place), split, read_rows(place))
+    rows = rows_from_records(place, name, pair)
     if not rows:
         raise ConfigError(f"{name} has no rows; give at least one")
-    return _Source(name, split, rows)
+    return _LoadedRows(name, split, rows)
 
 
 def _check_columns(columns: Columns, known: Sequence[str]) -> tuple[str, ...]:
     """The columns that make the input. Raises ConfigError for unknown ones and for leaks."""
     listed = ", ".join(known)
-    names = (columns.input,) if columns.input in known else fields(columns.input)
+    names = (columns.input,) if columns.input in known else find_columns(columns.input)
     if not names:
         raise ConfigError(
             f"input {columns.input!r} is no column and names none in {{braces}}; known: {listed}"
@@ -265,7 +269,9 @@ def _check_columns(columns: Columns, known: Sequence[str]) -> tuple[str, ...]:
     return names
 
 
-def _draft(row: DataRow, source: _Source, columns: Columns, names: Sequence[str]) -> _Draft:
+def _build_draft(
+    row: DataRow, source: _LoadedRows, columns: Columns, names: Sequence[str]
+) -> _Draft:
     path, split = source.name, source.split
 
     def value(name: str) -> str:

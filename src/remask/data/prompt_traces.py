@@ -12,12 +12,12 @@ from functools import lru_cache, partial
 from heapq import nsmallest
 from pathlib import Path
 
-from remask.data.overview import Survey, survey
-from remask.data.prompt_templates import templates
-from remask.data.ratings import Scale, Seen, known_scales, scale_map, score_of
-from remask.data.redact.redact import Pseudonyms, redact
-from remask.data.tables import column_map
-from remask.data.trace_reader import read
+from remask.data.overview import Overview, build_overview
+from remask.data.prompt_templates import find_prompt_templates
+from remask.data.ratings import RatingStats, Scale, find_scales, normalize_score, parse_scales
+from remask.data.redact.redact import Placeholders, redact
+from remask.data.tables import parse_column_map
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Rating, Record, Turn
 from remask.errors import ConfigError
 from remask.ids import content_id
@@ -32,89 +32,95 @@ from remask.types import Feedback, Trace
 # nor files.
 
 
-GOOD = 0.75  # a response rated at least so is its own desired one: four of five stars
-TRUSTED = ("human", "reward", "code", "llm", "unknown")  # whose scores count where several stand
-QUERY_WORDS = 150
-RESPONSE_WORDS = 150
-TASK_WORDS = 40  # of an agent's first and last request
-STEP_WORDS = 50  # of a call, of a tool's answer, of the last words to the user
+MIN_GOOD_SCORE = 0.75  # a response rated at least so is its own desired one: four of five stars
+KINDS_BY_TRUST = (
+    "human",
+    "reward",
+    "code",
+    "llm",
+    "unknown",
+)  # whose scores count where several stand
+MAX_QUERY_WORDS = 150
+MAX_RESPONSE_WORDS = 150
+MAX_REQUEST_WORDS = 40  # of an agent's first and last request
+MAX_STEP_WORDS = 50  # of a call, of a tool's answer, of the last words to the user
 FAILURE_MARKS = ("error", "failed", "failure", "exception", "traceback", "invalid", "not found")
 
 
 def traces(records: Iterable[Record], scales: Mapping[str, Scale]) -> Iterator[Trace]:
     """One trace per record, in order. `scales`: see `scales.known_scales`."""
-    return (trace_of(record, scales) for record in records)
+    return (trace_from_record(record, scales) for record in records)
 
 
-def trace_of(record: Record, scales: Mapping[str, Scale]) -> Trace:
+def trace_from_record(record: Record, scales: Mapping[str, Scale]) -> Trace:
     """The trace of one record. Ratings without a known scale keep their words, not their score."""
-    scores = [(rating, score_of(rating, scales)) for rating in record.ratings]
-    score = _overall(scores)
-    query, response = condensed(record.turns)
+    scores = [(rating, normalize_score(rating, scales)) for rating in record.ratings]
+    score = _average_score(scores)
+    query, response = condense(record.turns)
     correction = next((r.correction for r in record.ratings if r.correction), None)
     desired = correction if correction is not None else record.desired
-    if desired is None and response and score is not None and score >= GOOD:
+    if desired is None and response and score is not None and score >= MIN_GOOD_SCORE:
         desired = response
-    notes = tuple(note for rating, value in scores for note in _notes(rating, value))
-    name = record.id or record.source.place
+    notes = tuple(note for rating, value in scores for note in _list_feedback(rating, value))
+    name = record.id or record.source.location
     return Trace(name, query, response, desired, notes, score, record.session)
 
 
-def condensed(turns: Sequence[Turn]) -> tuple[str, str]:
+def condense(turns: Sequence[Turn]) -> tuple[str, str]:
     """The query and the response that a conversation comes down to, bounded in words."""
-    last = _last(turns, "assistant")
+    last = _find_last(turns, "assistant")
     if last is None:
-        asked = _last(turns, "user")
-        return (clip_words(turns[asked].text, QUERY_WORDS) if asked is not None else ""), ""
+        asked = _find_last(turns, "user")
+        return (clip_words(turns[asked].text, MAX_QUERY_WORDS) if asked is not None else ""), ""
     if any(turn.role == "tool" for turn in turns[:last]):
-        return _agent(turns, last)
+        return _condense_agent(turns, last)
     users = [turn.text for turn in turns[:last] if turn.role == "user"]
-    return clip_words(_query(users, QUERY_WORDS), QUERY_WORDS), clip_words(
-        turns[last].text, RESPONSE_WORDS
+    return clip_words(_join_requests(users, MAX_QUERY_WORDS), MAX_QUERY_WORDS), clip_words(
+        turns[last].text, MAX_RESPONSE_WORDS
     )
 
 
-def _agent(turns: Sequence[Turn], last: int) -> tuple[str, str]:
+def _condense_agent(turns: Sequence[Turn], last: int) -> tuple[str, str]:
     """The decisive step of an agent: the last call that failed, else the last call of all."""
     answers = [i for i in range(1, last) if turns[i].role == "tool"]
-    failed = [i for i in answers if _failed(turns[i].text)]
+    failed = [i for i in answers if _is_failure(turns[i].text)]
     pivot = (failed or answers)[-1]
-    call = _last(turns[:pivot], "assistant")
+    call = _find_last(turns[:pivot], "assistant")
     steps = [] if call is None else [turns[call].text]
     answer = turns[pivot].text
     steps.append(f"{turns[pivot].name or 'tool'} answered: {answer}" if answer else "")
     steps.append(turns[last].text)
     users = [turn.text for turn in turns[:pivot] if turn.role == "user"]
-    response = "\n".join(clip_words(step, STEP_WORDS) for step in steps if step)
-    return _query(users, TASK_WORDS), response
+    response = "\n".join(clip_words(step, MAX_STEP_WORDS) for step in steps if step)
+    return _join_requests(users, MAX_REQUEST_WORDS), response
 
 
-def _query(users: Sequence[str], limit: int) -> str:
+def _join_requests(users: Sequence[str], limit: int) -> str:
     """What the user wanted first, and said last."""
     if len(users) < 2:
         return clip_words(users[0], limit) if users else ""
     return f"{clip_words(users[0], limit)}\n…\n{clip_words(users[-1], limit)}"
 
 
-def _failed(answer: str) -> bool:
+def _is_failure(answer: str) -> bool:
     start = answer[:80].lower()
     return any(mark in start for mark in FAILURE_MARKS)
 
 
-def _last(turns: Sequence[Turn], role: str) -> int | None:
+def _find_last(turns: Sequence[Turn], role: str) -> int | None:
     return next((i for i in range(len(turns) - 1, -1, -1) if turns[i].role == role), None)
 
 
-def _overall(scores: Sequence[tuple[Rating, float | None]]) -> float | None:
+def _average_score(scores: Sequence[tuple[Rating, float | None]]) -> float | None:
     """The mean score of the most trusted kind that has any."""
-    for kind in TRUSTED:
+    for kind in KINDS_BY_TRUST:
         found = [score for rating, score in scores if rating.kind == kind and score is not None]
         if found:
             return sum(found) / len(found)
     return None
 
 
-def _notes(rating: Rating, score: float | None) -> Iterator[Feedback]:
+def _list_feedback(rating: Rating, score: float | None) -> Iterator[Feedback]:
     if rating.correction:
         yield Feedback("correction", rating.correction, score)
     if rating.comment:
@@ -126,16 +132,16 @@ def _notes(rating: Rating, score: float | None) -> Iterator[Feedback]:
             yield Feedback("score", "", score)
 
 
-MANY = 100  # sources, from which on none may have more than …
-SHARE = 0.01  # … this part of the traces (at least one)
-MOST = 5000  # traces that are held; of more, these are drawn by content
-Drawn = tuple[int, tuple[Trace, str]]  # place in the files, trace, message
-Hide = Callable[[str], str]  # redaction, or `str` where it is off
-COMPARED = 4096  # system prompts whose likeness is remembered
+MIN_SOURCES = 100  # sources, from which on none may have more than …
+MAX_SOURCE_SHARE = 0.01  # … this part of the traces (at least one)
+MAX_TRACES = 5000  # traces that are held; of more, these are drawn by content
+IndexedTrace = tuple[int, tuple[Trace, str]]  # place in the files, trace, message
+Redactor = Callable[[str], str]  # redaction, or `str` where it is off
+MAX_COMPARED_PROMPTS = 4096  # system prompts whose likeness is remembered
 
 
 @dataclass(frozen=True, slots=True)
-class Gathered:
+class TraceCollection:
     """The traces of a prompt and what was left out."""
 
     traces: tuple[Trace, ...]  # ids are unique
@@ -147,57 +153,57 @@ class Gathered:
     notes: tuple[str, ...]  # sentences for the user
 
 
-def gather(
+def read_traces(
     prompt: str,
     files: Sequence[str | Path],
     columns: Sequence[str] = (),
     scales: Sequence[str] = (),
     hide: bool = True,
-) -> Gathered:
+) -> TraceCollection:
     """The traces in `files` that belong to the system prompt `prompt` (a clean text).
 
     columns, scales: as for `remask traces inspect`. hide: redact. Raises ConfigError where nothing
     is usable, and DataError where a file cannot be read.
     """
-    mapping, declared = column_map(columns), scale_map(scales)
-    found = survey(read(files, mapping))
+    mapping, declared = parse_column_map(columns), parse_scales(scales)
+    found = build_overview(read_records(files, mapping))
     if not found.records:
-        first = f"; the first: {found.first[0].reason}" if found.first else ""
+        first = f"; the first: {found.first_rejects[0].reason}" if found.first_rejects else ""
         raise ConfigError(
             f"the trace files hold no usable record ({found.rejected} rejected{first}); see what "
             "is in them with remask traces inspect"
         )
-    known = known_scales(found.ratings, declared)
-    belongs, notes = _belonging(prompt, found)
-    names = Pseudonyms()
+    known = find_scales(found.ratings, declared)
+    belongs, notes = _select_records(prompt, found)
+    names = Placeholders()
     hidden = partial(redact, names=names) if hide else str
     elsewhere = used = 0
 
     def heard() -> Iterator[tuple[Trace, str]]:
         nonlocal elsewhere, used
-        for item in read(files, mapping):
+        for item in read_records(files, mapping):
             if isinstance(item, Record) and belongs(item):
                 used += 1
                 yield _heard(item, known, hidden)
             elif isinstance(item, Record):
                 elsewhere += 1
 
-    drawn = nsmallest(MOST, enumerate(heard()), key=_order)
-    drawn, dropped = _spread(drawn)
+    drawn = nsmallest(MAX_TRACES, enumerate(heard()), key=_content_key)
+    drawn, dropped = _limit_sources(drawn)
     if not drawn:
         raise ConfigError(
-            f"none of the {len(found.systems())} system prompts in the trace files is like this "
+            f"none of the {len(found.find_templates())} system prompts in the trace files is like this "
             "prompt; give its own conversations, or the prompt they were held under (see remask "
             "traces inspect)"
         )
-    if used > MOST:
-        notes.append(f"{MOST} of {used} conversations were drawn by content")
+    if used > MAX_TRACES:
+        notes.append(f"{MAX_TRACES} of {used} conversations were drawn by content")
     if dropped:
         notes.append(f"{dropped} conversations of sources with more than 1 % of all were left out")
-    notes += _without_scale(found.ratings, known)
+    notes += _warn_unscaled(found.ratings, known)
     in_order = [pair for _, pair in sorted(drawn, key=lambda item: item[0])]
-    traces = _named([trace for trace, _ in in_order])
-    return Gathered(
+    traces = _make_ids_unique([trace for trace, _ in in_order])
+    return TraceCollection(
         traces=tuple(traces),
         asked={t.id: text for t, (_, text) in zip(traces, in_order, strict=True) if text},
         records=found.records,
@@ -208,26 +214,26 @@ def gather(
     )
 
 
-def _heard(item: Record, scales: Mapping[str, Scale], hide: Hide) -> tuple[Trace, str]:
+def _heard(item: Record, scales: Mapping[str, Scale], hide: Redactor) -> tuple[Trace, str]:
     """The trace of a record, redacted; and what its user said, if that was all."""
-    record = _redacted(item, hide)
-    trace = trace_of(record, scales)
+    record = _redact_record(item, hide)
+    trace = trace_from_record(record, scales)
     # A label is told with the name of its rating, by which its scale was known until here.
     notes = tuple(replace(note, text=hide(note.text)) for note in trace.feedback)
-    return replace(trace, source=hide(trace.source), feedback=notes), _only_message(record)
+    return replace(trace, source=hide(trace.source), feedback=notes), _find_only_message(record)
 
 
-def _order(item: Drawn) -> str:
+def _content_key(item: IndexedTrace) -> str:
     trace = item[1][0]
     return content_id("trace", trace.query, trace.response)
 
 
-def _spread(drawn: Sequence[Drawn]) -> tuple[list[Drawn], int]:
+def _limit_sources(drawn: Sequence[IndexedTrace]) -> tuple[list[IndexedTrace], int]:
     """Where there are many sources, no more of each than its share; and how many are left out."""
     counts = Counter(trace.source for _, (trace, _) in drawn if trace.source)
-    if len(counts) < MANY:
+    if len(counts) < MIN_SOURCES:
         return list(drawn), 0
-    most = max(1, int(SHARE * len(drawn)))
+    most = max(1, int(MAX_SOURCE_SHARE * len(drawn)))
     seen: Counter[str] = Counter()
     kept = []
     for item in drawn:
@@ -238,13 +244,13 @@ def _spread(drawn: Sequence[Drawn]) -> tuple[list[Drawn], int]:
     return kept, len(drawn) - len(kept)
 
 
-def _belonging(prompt: str, found: Survey) -> tuple[Callable[[Record], bool], list[str]]:
+def _select_records(prompt: str, found: Overview) -> tuple[Callable[[Record], bool], list[str]]:
     """Which records are conversations of `prompt`, and what to say of that choice."""
-    systems = found.systems()
+    systems = found.find_templates()
 
-    @lru_cache(maxsize=COMPARED)
+    @lru_cache(maxsize=MAX_COMPARED_PROMPTS)
     def alike(text: str) -> bool:
-        return len(templates({prompt: 1, text: 1})) == 1
+        return len(find_prompt_templates({prompt: 1, text: 1})) == 1
 
     if not systems:
         return (lambda _: True), ["no conversation names its system prompt; all were used"]
@@ -261,19 +267,19 @@ def _belonging(prompt: str, found: Survey) -> tuple[Callable[[Record], bool], li
     return belongs, [f"{note} were used"]
 
 
-def _redacted(record: Record, hide: Hide) -> Record:
+def _redact_record(record: Record, hide: Redactor) -> Record:
     """The record without secrets; its system prompt is not needed any more."""
     return replace(
         record,
-        id=hide(record.id or record.source.place),
+        id=hide(record.id or record.source.location),
         system=None,
         turns=tuple(Turn(t.role, hide(t.text), hide(t.name)) for t in record.turns),
-        ratings=tuple(_redacted_rating(rating, hide) for rating in record.ratings),
+        ratings=tuple(_redact_rating(rating, hide) for rating in record.ratings),
         desired=None if record.desired is None else hide(record.desired),
     )
 
 
-def _redacted_rating(rating: Rating, hide: Hide) -> Rating:
+def _redact_rating(rating: Rating, hide: Redactor) -> Rating:
     """Its name stays: scales are known by it."""
     value = hide(rating.value) if isinstance(rating.value, str) else rating.value
     return replace(
@@ -281,13 +287,13 @@ def _redacted_rating(rating: Rating, hide: Hide) -> Rating:
     )
 
 
-def _only_message(record: Record) -> str:
+def _find_only_message(record: Record) -> str:
     """What the user said, where that was one message and nothing came before; else ""."""
     roles = [turn.role for turn in record.turns]
     return record.turns[0].text if roles in (["user"], ["user", "assistant"]) else ""
 
 
-def _named(traces: Sequence[Trace]) -> list[Trace]:
+def _make_ids_unique(traces: Sequence[Trace]) -> list[Trace]:
     """The traces with unique ids: files may use a name twice."""
     seen: Counter[str] = Counter()
     taken: set[str] = set()
@@ -302,7 +308,7 @@ def _named(traces: Sequence[Trace]) -> list[Trace]:
     return found
 
 
-def _without_scale(ratings: Mapping[str, Seen], known: Mapping[str, Scale]) -> Iterator[str]:
+def _warn_unscaled(ratings: Mapping[str, RatingStats], known: Mapping[str, Scale]) -> Iterator[str]:
     for name, seen in ratings.items():
         if seen.values and name not in known:
             yield (
@@ -311,26 +317,28 @@ def _without_scale(ratings: Mapping[str, Seen], known: Mapping[str, Scale]) -> I
             )
 
 
-BRIEF_QUERY_WORDS = 60
-BRIEF_RESPONSE_WORDS = 40
-BRIEF_FEEDBACK_WORDS = 30
+MAX_BRIEF_QUERY_WORDS = 60
+MAX_BRIEF_RESPONSE_WORDS = 40
+MAX_BRIEF_FEEDBACK_WORDS = 30
 # A "word" of a text without spaces (CJK, base64) may not be longer on average.
-BRIEF_WORD_CHARS = 12
+MAX_BRIEF_WORD_CHARS = 12
 
 
-def brief(trace: Trace) -> Trace:
+def shorten(trace: Trace) -> Trace:
     """The trace cleaned and clipped."""
     return replace(
         trace,
-        query=_brief_text(trace.query, BRIEF_QUERY_WORDS),
-        response=_brief_text(trace.response, BRIEF_RESPONSE_WORDS),
-        desired=None if trace.desired is None else _brief_text(trace.desired, BRIEF_RESPONSE_WORDS),
+        query=_shorten_text(trace.query, MAX_BRIEF_QUERY_WORDS),
+        response=_shorten_text(trace.response, MAX_BRIEF_RESPONSE_WORDS),
+        desired=None
+        if trace.desired is None
+        else _shorten_text(trace.desired, MAX_BRIEF_RESPONSE_WORDS),
         feedback=tuple(
-            Feedback(note.kind, _brief_text(note.text, BRIEF_FEEDBACK_WORDS), note.score)
+            Feedback(note.kind, _shorten_text(note.text, MAX_BRIEF_FEEDBACK_WORDS), note.score)
             for note in trace.feedback
         ),
     )
 
 
-def _brief_text(text: str, limit: int) -> str:
-    return clip_words(clean(text), limit, word_chars=BRIEF_WORD_CHARS)
+def _shorten_text(text: str, limit: int) -> str:
+    return clip_words(clean(text), limit, word_chars=MAX_BRIEF_WORD_CHARS)

@@ -7,7 +7,7 @@ neither. A control (random word edits, an autoregressive rewriter) is another Pr
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from remask.data.prompt_traces import brief
+from remask.data.prompt_traces import shorten
 from remask.ids import rng_for, seed_for
 from remask.ports import (
     Attribution,
@@ -71,7 +71,7 @@ class DiffusionProposer:
         """Leave one trace out at a time: where the prompt's log-probability drops most, that trace
         speaks for the edit. Only the written text counts, not what stood there before. () where the
         denoiser gives no probabilities."""
-        by_id = {t.id: brief(t) for t in traces}
+        by_id = {t.id: shorten(t) for t in traces}
         context = tuple(by_id[id] for id in proposal.traces if id in by_id)
         text = proposal.prompt.text
         spans = written_spans(proposal)

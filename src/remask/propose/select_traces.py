@@ -11,7 +11,7 @@ from itertools import islice, zip_longest
 
 import numpy as np
 
-from remask.data.prompt_traces import brief
+from remask.data.prompt_traces import shorten
 from remask.ports import Context
 from remask.types import Trace
 
@@ -59,7 +59,7 @@ def fitting(
     for trace in islice(_mixed(bad, good, wanted, max_traces), TRIES * max_traces):
         if len(picked) == max_traces:
             break
-        short = brief(trace)
+        short = shorten(trace)
         size = count(_text(short))
         if size <= left and (short.query or short.response):
             picked.append(short)

@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from remask.data.placeholders import JINJA, LANGFUSE, filled, variables
-from remask.data.rows import read_document, read_rows, rows_of
+from remask.data.placeholders import JINJA, LANGFUSE, list_variables, substitute
+from remask.data.rows import read_document, read_rows, rows_from_records
 from remask.errors import ConfigError, DataError
 from remask.tasks.metrics import Grade, Grader, JudgeMetric
 from remask.types import Example
@@ -99,12 +99,12 @@ def read_tests(path: Path) -> list[dict[str, Any]]:
         vars = default.get("vars", {}) | test.get("vars", {})
         for name, value in vars.items():  # lists, files and {{name}} mean something to promptfoo
             plain = not isinstance(value, list | dict) and not str(value).startswith("file://")
-            if not plain or variables(LANGFUSE.read(str(value), None)):
+            if not plain or list_variables(LANGFUSE.read(str(value), None)):
                 raise _refused(path, f"{key}.vars.{name}", value, "write one plain text")
         stated = default.get("assert", []) + test.get("assert", [])
         if not stated:
             raise _refused(path, f"{key}.assert", stated, "write some, or every response is right")
-        (row,) = rows_of([vars], path)
+        (row,) = rows_from_records([vars], path)
         assertions = [_assertion(said, row.values, f"{key}.assert", path) for said in stated]
         records.append({**row.values, ASSERT: assertions})
     return records
@@ -125,7 +125,7 @@ def _assertion(said: Any, row: Mapping[str, str], key: str, path: Path) -> dict[
     if kind not in (*_CHECKS, RUBRIC):
         raise _refused(path, f"{key}.type", kind, f"write one of {', '.join(_CHECKS)}, {RUBRIC}")
     try:
-        text = filled(JINJA.read(value, None), row)
+        text = substitute(JINJA.read(value, None), row)
         usable = bool(text) != (kind == "is-json") and not value.startswith(("file://", "package:"))
         usable &= kind != "regex" or re.compile(text).flags == re.UNICODE  # no flags of its own
     except (ConfigError, KeyError, OverflowError, re.error):
