@@ -17,8 +17,8 @@ from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
 from remask.ports import Choose, DenoiserModel, Metric, TargetModel
 from remask.prompt import Prompt
-from remask.propose.demonstrations import block_tokens
-from remask.propose.failure_modes import kinds
+from remask.propose.demonstrations import count_block_tokens
+from remask.propose.failure_modes import group_failures
 from remask.propose.select_traces import MAX_CLASSES
 from remask.tasks.labelled import LabelledTask
 from remask.tasks.metrics import METRICS, Grader, JudgeMetric, judge
@@ -149,7 +149,7 @@ def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) 
     base = load_base()
     prompt = len(base.encode(start.text))
     longest = max((len(base.encode(e.input)) for e in dataset.examples), default=0)
-    block = block_tokens(config.search.demos)
+    block = count_block_tokens(config.search.demos)
     if prompt + longest + block + ANSWER_ROOM > base.window:
         shown = f", examples may have {block} (--demos)" if block else ""
         raise ConfigError(
@@ -202,7 +202,7 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
     )
     event = TracesRead(counts, tuple(notes), config.metric.name if refine.verify else "")
     dataset = LoadedDataset(parts.rows, (), labels)
-    return TraceData(config, parts, dataset, kinds(found.traces).pack, event)
+    return TraceData(config, parts, dataset, group_failures(found.traces).select, event)
 
 
 def _with_metric(config: Config, rows: Sequence[Example]) -> Config:

@@ -178,7 +178,7 @@ def _finish(job: Job, run: "_Run") -> Result:
         sources = {e.id: (e.input, "") for e in job.dataset.examples}
         warnings = job.dataset.warnings
     else:
-        sources = {t.id: (t.query, t.said) for t in job.reading.conversations.read}
+        sources = {t.id: (t.query, t.explanation) for t in job.reading.conversations.read}
         warnings = ()
     spent = run.store.spent()
     result = make_result(run.state, sources, spent, warnings, str(job.run_dir))
@@ -245,7 +245,9 @@ class _Run:
         job = self.job
         job.ledger.reserved = Spend()
         before, after = final_test(job.task, job.start, self.state.prompt(self.state.incumbent))
-        drift = job.denoiser.approximation() if isinstance(job.denoiser, Approximate) else ""
+        drift = (
+            job.denoiser.describe_approximation() if isinstance(job.denoiser, Approximate) else ""
+        )
         self.record(
             Tested(
                 rows_of(before),

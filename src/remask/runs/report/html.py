@@ -13,7 +13,7 @@ from remask.events import State
 from remask.runs.report import chart
 from remask.runs.report import summary as words
 from remask.runs.result import Result
-from remask.sanitize import one_line, visible
+from remask.sanitize import make_visible, one_line
 
 
 def environment() -> Environment:
@@ -36,7 +36,7 @@ def render(
 ) -> str:
     """The page. `points` as made by `words.points`; `config` is the run's stored configuration."""
     templates = environment()
-    templates.filters["visible"] = visible
+    templates.filters["visible"] = make_visible
     templates.filters["cell"] = lambda text: one_line(text, CELL)
     templates.filters["figure"] = words.figure
     rows = words.candidates(state)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from remask.runs.report.summary import edit_line, refinement_lines, spend_line, verdict_line
 from remask.runs.result import RefinedEdit, Refinement, Result
-from remask.sanitize import one_line, visible
+from remask.sanitize import make_visible, one_line
 
 WIDTH = 200
 
@@ -27,7 +27,7 @@ def render(result: Result, found: Refinement) -> str:
         "",
         "## Prompt",
         "",
-        _fenced(visible(result.prompt)),
+        _fenced(make_visible(result.prompt)),
         "",
         "## Edits",
         "",

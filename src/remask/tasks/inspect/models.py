@@ -34,7 +34,7 @@ from remask.ports import Reply
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Calls, Ledger, Tariff, Tokens
-from remask.sanitize import spelled_call
+from remask.sanitize import format_call
 from remask.types import Chat, Message
 
 REFUSALS = (401, 403, 404)  # of key, permission and model: no further call can succeed
@@ -356,5 +356,5 @@ def _spoken(message: ChatMessage) -> Message:
     parts = [message.text]
     if isinstance(message, ChatMessageAssistant):
         calls = message.tool_calls or ()
-        parts += [spelled_call(call.function, call.arguments) for call in calls]
+        parts += [format_call(call.function, call.arguments) for call in calls]
     return Message(message.role, "\n".join(part for part in parts if part))
