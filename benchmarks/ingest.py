@@ -33,7 +33,7 @@ import numpy as np
 import orjson
 
 from benchmarks.record import RESULTS, made_by, write_json
-from remask.data.redact.redact import Placeholders, redact
+from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record
 from remask.ids import rng_for
@@ -47,7 +47,8 @@ TEXT = (
 WORDS = TEXT.split(" ")
 SYSTEM = "You answer the customers of a shop.\n"
 GATHER = (
-    f"import sys; from remask.data.prompt_traces import gather; gather({SYSTEM!r}, sys.argv[1:])"
+    "import sys; from remask.data.prompt_traces import read_traces; "
+    f"read_traces({SYSTEM!r}, sys.argv[1:])"
 )
 MAIN = "from remask.cli import main; main()"
 
@@ -101,7 +102,7 @@ def parsed(path: Path) -> int:
 
 def redacted(path: Path) -> int:
     names = Placeholders()
-    hide = lru_cache(64)(lambda text: redact(text, names))  # as `remask traces redact` does
+    hide = lru_cache(64)(lambda text: redact_text(text, names))  # as `remask traces redact` does
     count = 0
     for item in read_records([path]):
         assert isinstance(item, Record)

@@ -43,7 +43,7 @@ SEARCHES = {  # whose prompts are compared on withheld rows: what the table call
 SEARCHED = ("sst2", "sst5", "snli", "mrpc")
 
 
-def read_traces(folder: Path, commit: str, machine: str) -> dict[str, Any]:
+def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
     """All figures of one adapter; parts that were not run are missing."""
     log = stages(sorted(folder.glob("run*.log.jsonl")))
     steps = [row for row in log if "loss" in row]
@@ -218,7 +218,7 @@ def main() -> None:
     parser.add_argument("--about", nargs=2, metavar=("COMMIT", "MACHINE"), default=("", ""))
     args = parser.parse_args()
     if args.gather:
-        write_json(ADAPTER, read_traces(args.gather, *args.about))
+        write_json(ADAPTER, gather(args.gather, *args.about))
     found = json.loads(ADAPTER.read_text("utf-8"))
     picture(found)
     PAGE.write_text(placed(PAGE.read_text("utf-8"), "figures", figures(found)), "utf-8")

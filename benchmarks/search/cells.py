@@ -182,7 +182,7 @@ def scored(
     return text
 
 
-def read_traces(runs: Path, out: Path, about: dict[str, str]) -> None:
+def gather(runs: Path, out: Path, about: dict[str, str]) -> None:
     """Write `out` from all cells that have their curve, a row per task, optimiser, seed and calls;
     `commit` names all that searched."""
     rows = [row for path in sorted((runs / "cells").glob("*.json")) for row in _rows(path)]

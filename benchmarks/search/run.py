@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
 from benchmarks.optimisers import NAMES as OPTIMISERS
 from benchmarks.record import RESULTS, made_by
 from benchmarks.search.ceiling import ceiling
-from benchmarks.search.cells import Cell, grid, play, read_traces
+from benchmarks.search.cells import Cell, gather, grid, play
 from benchmarks.search.lab import Protocol, check_rows
 from benchmarks.tasks import NAMES as TASKS
 from benchmarks.tasks import load_task
@@ -53,7 +53,7 @@ def run_grid(
             said = f"failed: {type(error).__name__}: {error}" if error else _times(future.result())
             minutes = (time.perf_counter() - since) / 60
             print(f"{n}/{len(cells)} {cell.name} {said} ({minutes:.1f} min)", flush=True)
-            read_traces(runs, out, about)
+            gather(runs, out, about)
     return failed
 
 

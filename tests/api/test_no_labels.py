@@ -366,4 +366,4 @@ def test_the_builtin_target_is_too_small_to_write_messages(tmp_path: Path) -> No
             settings={"data": {"queries": 24}, "target": {"max_tokens": 16}},
         )
     with Store.read(tmp_path / "run") as store:
-        assert MAX_STALE_CALLS < store.spent().calls < count_max_calls(24)
+        assert MAX_STALE_CALLS < store.get_spend().calls < count_max_calls(24)

@@ -28,11 +28,18 @@ from remask.propose.select_traces import select
 from remask.runs.budget import Spend
 from remask.runs.result import Evidence, RefinedEdit
 from remask.runs.store import Store
-from remask.search.likelihood import CONTROL, FOLDS, Loop, folds, gains, refinements
+from remask.search.likelihood import (
+    CONTROL,
+    MAX_FOLDS,
+    LikelihoodPlan,
+    measure_gains,
+    search_by_likelihood,
+    split_folds,
+)
 from remask.types import Feedback, Trace
 
 START = Prompt(conversations.START)
-LOOP = Loop(iterations=6, candidates=8, traces=4, context_tokens=400)
+LOOP = LikelihoodPlan(iterations=6, candidates=8, traces=4, context_tokens=400)
 SUPPORTED = "Think of colours."
 
 
@@ -45,12 +52,14 @@ def proposer(denoiser: Listener, maskers: tuple[str, ...] = ("insert", "attribut
 
 
 def play(
-    seed: int = 0, held: str = "Colours!", loop: Loop = LOOP
+    seed: int = 0, held: str = "Colours!", loop: LikelihoodPlan = LOOP
 ) -> tuple[list[Event], State, Listener]:
     measuring = Listener()
     read, kept = [trace(i) for i in range(8)], [trace(i, held) for i in range(8, 16)]
     made = proposer(Listener())
-    events = list(refinements(State(), START, read, kept, loop, made, measuring, seed, select))
+    events = list(
+        search_by_likelihood(State(), START, read, kept, loop, made, measuring, seed, select)
+    )
     return events, fold(events), measuring
 
 
@@ -116,7 +125,7 @@ def test_a_loop_that_was_cut_goes_on_with_the_same_events(cut: int) -> None:
     state = fold(events[:cut])
     read, kept = [trace(i) for i in range(8)], [trace(i, "Colours!") for i in range(8, 16)]
     made = proposer(Listener())
-    rest = refinements(state, START, read, kept, LOOP, made, Listener(), 0, select)
+    rest = search_by_likelihood(state, START, read, kept, LOOP, made, Listener(), 0, select)
     whole = [*events[:cut], *(event for event in rest if event not in events[:cut])]
     assert whole == events
 
@@ -148,29 +157,29 @@ HEARD = (trace(1, "Brief colours."),)  # lifts "brief" and "colours" by 1, other
     ],
 )
 def test_gains_by_hand(edit: tuple[int, int, str], gain: float) -> None:
-    ((found,),) = gains(Listener(), [HEARD], Listener().count, START, [proposal(edit)])
+    ((found,),) = measure_gains(Listener(), [HEARD], Listener().count, START, [proposal(edit)])
     assert found == pytest.approx(gain)
 
 
 def test_growth_is_free_where_the_text_around_is_not_supported() -> None:
     nobody = (trace(1, "Colours."),)
     new = proposal((18, 18, " Colours."))
-    assert gains(Listener(), [nobody], Listener().count, START, [new]) == [(1.0,)]
+    assert measure_gains(Listener(), [nobody], Listener().count, START, [new]) == [(1.0,)]
 
 
 def test_every_panel_counts_alone() -> None:
     other = (trace(2, "Nothing."),)
     new = [proposal((5, 7, "colours")), proposal((5, 7, "them"))]
-    found = gains(Listener(), [HEARD, other], Listener().count, START, new)
+    found = measure_gains(Listener(), [HEARD, other], Listener().count, START, new)
     assert found == [(1.0, -0.25), (-0.25, -0.25)]
 
 
 def test_panels_share_no_conversation() -> None:
     held = [trace(i, score=float(i % 2)) for i in range(11)]
-    found = folds(held, LOOP, Listener().count, remask_rng(), select)
+    found = split_folds(held, LOOP, Listener().count, remask_rng(), select)
     ids = [t.id for context in found for t in context]
-    assert len(found) == FOLDS and len(ids) == len(set(ids)) == 11
-    assert len(folds(held[:2], LOOP, Listener().count, remask_rng(), select)) == 2
+    assert len(found) == MAX_FOLDS and len(ids) == len(set(ids)) == 11
+    assert len(split_folds(held[:2], LOOP, Listener().count, remask_rng(), select)) == 2
 
 
 def remask_rng() -> Any:
@@ -191,7 +200,7 @@ def test_a_scorer_reads_every_span_once_and_no_text_twice(cuts: list[int], stret
     edges = [place * 6 * stretch for place in sorted(set(cuts))]
     spans = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False)]
     cut = proposal(*((a, b, "") for a, b in spans), start=Prompt(text))  # nothing new is scored
-    gains(Windows(), [], Listener().count, Prompt(text), [cut])
+    measure_gains(Windows(), [], Listener().count, Prompt(text), [cut])
     read = [(part, inside) for part, inside in windows if inside]
     assert [word for _, inside in read for word in inside] == [text[a:b] for a, b in spans]
     assert sum(len(part) for part, _ in read) <= len(text)
@@ -217,7 +226,9 @@ def test_numbers_stay_unless_they_are_freed() -> None:
         made = DiffusionProposer(start, Liar(), recipe)
         some = [trace(i) for i in range(8)]
         halves = some[:4], some[4:]
-        state = fold(refinements(State(), start, *halves, loop, made, Listener(), 0, select))
+        state = fold(
+            search_by_likelihood(State(), start, *halves, loop, made, Listener(), 0, select)
+        )
         return {rejected.reason for rejected in state.refusals}
 
     assert refused(free=False) == {"new number: 48"}
@@ -245,7 +256,7 @@ def test_everything_is_redacted_in_the_order_of_the_files(tmp_path: Path) -> Non
     assert SECRET not in repr(found)
     assert repr(found).count("<EMAIL_1>") >= 10 and "<EMAIL_2>" not in repr(found)
     assert found.secrets == {"EMAIL": 1}
-    open_ = read_traces("Name it.", files, hide=False)
+    open_ = read_traces("Name it.", files, redact=False)
     assert SECRET in repr(open_) and not open_.secrets
 
 
@@ -254,7 +265,7 @@ def test_names_are_made_unique(tmp_path: Path) -> None:
     found = read_traces("Name it.", [file, file])
     ids = [t.id for t in found.traces]
     assert len(ids) == len(set(ids)) == 6 and ids[:2] == ["call 0", "call 0 (2)"]
-    assert set(found.asked) == set(ids)
+    assert set(found.messages) == set(ids)
 
 
 SHOP = "You help the customers of a shop. Today is {}. Be short and kind to everybody."
@@ -312,7 +323,7 @@ def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
     long = line(1)
     long["messages"] += [{"role": "user", "content": "No!"}, {"role": "assistant", "content": "x"}]
     found = read_traces("Name it.", [write_lines(tmp_path / "a.jsonl", line(0), long)])
-    assert found.asked == {"call 0": "item 0"}
+    assert found.messages == {"call 0": "item 0"}
 
 
 # --- the whole

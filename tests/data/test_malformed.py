@@ -120,21 +120,18 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "array_line.json": (b"[" + GOOD + b"," + GOOD + b"]\n", [(1, None), (1, None)]),
     "array_bom_crlf.json": (codecs.BOM_UTF8 + LIST.replace(b"\n", b"\r\n"), [(1, None), (2, None)]),
     "array_empty.json": (b"[]", [(None, "holds no records")]),
-    "array_open.json": (LIST[:-1], [(1, None), (2, None), (2, "the list has no end")]),
-    "array_cut.json": (LIST[:-9], [(1, None), (2, "malformed"), (2, "the list has no end")]),
-    "array_comma.json": (
-        LIST[:-1] + b",\n]",
-        [(1, None), (2, None), (3, "a comma before the end")],
-    ),
+    "array_open.json": (LIST[:-1], [(1, None), (2, None), (2, "the array has no end")]),
+    "array_cut.json": (LIST[:-9], [(1, None), (2, "malformed"), (2, "the array has no end")]),
+    "array_comma.json": (LIST[:-1] + b",\n]", [(1, None), (2, None), (3, "comma before the end")]),
     "array_commas.json": (
         b"[" + GOOD + b",,\n" + GOOD + b"]",
-        [(1, None), (1, "a comma too many"), (2, None)],
+        [(1, None), (1, "extra comma"), (2, None)],
     ),
     "array_no_comma.json": (
         b"[" + GOOD + b"\n" + GOOD + b"]",
-        [(1, None), (2, "a comma is missing"), (2, None)],
+        [(1, None), (2, "missing comma"), (2, None)],
     ),
-    "array_more.json": (LIST + b"\n]", [(1, None), (2, None), (3, "more text behind the list")]),
+    "array_more.json": (LIST + b"\n]", [(1, None), (2, None), (3, "text after the array")]),
     "array_bad.json": (
         b"[\n" + GOOD + b',\n{"messages": oops},\n' + GOOD + b"\n]",
         [(2, None), (3, "malformed JSON"), (4, None)],

@@ -1,6 +1,6 @@
-"""Records to traces: the score, the desired response, the words, and what is left of an agent."""
+"""Records to traces: score, desired response, feedback, and the short form of an agent's run."""
 
-from remask.data.prompt_traces import condense, trace_from_record, traces
+from remask.data.prompt_traces import condense, trace_from_record, traces_from_records
 from remask.data.trace_record import Rating, Record, Source, Turn
 from remask.types import Feedback
 
@@ -95,8 +95,8 @@ def test_a_record_without_a_response_is_a_question_and_its_answer() -> None:
 
 
 def test_traces_keep_the_order() -> None:
-    found = traces([record(), record(Rating("t", True))], {})
-    assert [trace.score for trace in found] == [None, 1.0]
+    found = traces_from_records([record(), record(Rating("t", True))], {}, str)
+    assert [(trace.score, message) for trace, message in found] == [(None, "q"), (1.0, "q")]
 
 
 def test_a_record_without_a_name_is_called_by_its_place() -> None:

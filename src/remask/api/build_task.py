@@ -183,7 +183,7 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         refine.redact,
     )
     judged = config.metric.judge is not None or given.metric is not None
-    parts = split_conversations(found.traces, found.asked if refine.verify else None, judged)
+    parts = split_conversations(found.traces, found.messages if refine.verify else None, judged)
     notes = list(found.notes)
     if refine.verify:
         config = _with_metric(config, parts.rows)
@@ -195,7 +195,7 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         rejected=found.rejected,
         elsewhere=found.elsewhere,
         read=len(parts.read),
-        held=len(parts.held),
+        held=len(parts.held_out),
         sealed=len(parts.sealed),
         redacted=refine.redact,
         secrets=found.secrets,

@@ -31,7 +31,7 @@ from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, Target
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Ledger, Meter
-from remask.search.plan import FEWEST_VALIDATED, SearchPlan, make_plan
+from remask.search.plan import MIN_VALIDATION_ROWS, SearchPlan, make_plan
 from remask.tasks.metrics import METRICS, Grader
 from remask.types import Split
 
@@ -198,7 +198,7 @@ class Job:
         if left is None or not asks_api(self.config.denoiser):
             return plan
         # What the denoiser asks comes from the same calls.
-        rows = plan.round_calls(self.rows("validation"))
+        rows = plan.count_round_calls(self.rows("validation"))
         share = rows / (rows + self.asked_per_round(plan) / self.calls_per_row)
         return self._plan(int(left * share))
 
@@ -332,7 +332,7 @@ class Job:
 
     def _require_calls(self) -> None:
         calls = self.config.budget.calls
-        validated = min(self.rows("validation"), FEWEST_VALIDATED)
+        validated = min(self.rows("validation"), MIN_VALIDATION_ROWS)
         least = self.asked_calls + self.test_calls + self.calls_per_row * validated
         if calls is not None and calls <= least:
             raise ConfigError(

@@ -12,7 +12,7 @@ from remask.cli.options import MAP, SCALE
 from remask.data.overview import Overview, build_overview
 from remask.data.prompt_templates import PromptTemplate
 from remask.data.ratings import RatingStats, Scale, find_scales, parse_scales
-from remask.data.redact.redact import Placeholders, redact
+from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.tables import parse_column_map
 from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record, RejectedRecord
@@ -47,9 +47,9 @@ def inspect_files(
 
 def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:
     """`remask traces redact`: the records as chats, one a line, without secrets."""
-    names = Placeholders()
+    placeholders = Placeholders()
     # Nearly all records of a file repeat a few system prompts.
-    hide = lru_cache(REPEATED)(lambda text: redact(text, names))
+    hide = lru_cache(REPEATED)(lambda text: redact_text(text, placeholders))
     rejected = written = 0
     require_free(output, force)
     if output.exists() and output.samefile(file):

@@ -1,9 +1,8 @@
-"""Any value in which a tool keeps what was said, as the plain messages that `messages` reads.
+"""Extract plain messages from the inputs and outputs that tracing tools store.
 
-Tracing tools store the arguments and the result of a call as they came: a request or a response of
-a provider, messages serialised by LangChain, OpenInference's nested objects, JSON inside a text, or
-one bare text. Here they become a list of `{"role", "content", "tool_calls", …}`. Knows nothing of
-spans, runs or files, and never raises.
+Such a value can be a request or a response of a provider, messages serialised by LangChain, nested
+objects of OpenInference, JSON inside a string, or a bare string. The result is a list of
+`{"role", "content", "tool_calls", …}`, which `messages.py` reads. No function here raises.
 """
 
 from collections.abc import Mapping, Sequence
@@ -22,32 +21,32 @@ from remask.data.messages import (
 
 Message = dict[str, Any]
 
-# Where a dictionary keeps messages, first match first. Of alternatives (choices, generations,
-# candidates) the first is read: the others were never part of the conversation.
+# Keys of lists of messages; the first match counts. Of alternatives (choices, generations,
+# candidates) only the first is read, since the others were never part of the conversation.
 _LIST_KEYS: Final = ("messages", "input_messages", "output_messages", "choices", "generations",
                  "candidates", "prompts")  # fmt: skip
 
 _ALTERNATIVES: Final = {"choices", "generations", "candidates", "prompts"}
 _WRAPPER_KEYS: Final = ("message", "message_content", "tool_call")
 _SYSTEM_KEYS: Final = ("system", "instructions", "system_prompt", "system_instruction")
-_INPUT_KEYS: Final = ("input", "inputs", "question", "query", "prompt", "user_input", "user_message",
-                 "message", "text", "content", "contents", "request")  # fmt: skip
+_INPUT_KEYS: Final = ("input", "inputs", "question", "query", "prompt", "user_input",
+                      "user_message", "message", "text", "content", "contents",
+                      "request")  # fmt: skip
 
 _OUTPUT_KEYS: Final = ("output", "outputs", "answer", "response", "output_text", "text", "content",
-                    "completion", "result", "final_output", "generated_text", "message",
-                    "return_values")  # fmt: skip
+                       "completion", "result", "final_output", "generated_text", "message",
+                       "return_values")  # fmt: skip
 
-_ROLELESS_TYPES: Final = (
-    CALL_TYPES | RESULT_TYPES | HIDDEN_TYPES
-)  # things that stand in a list of messages without a role
-_MAX_DEPTH: Final = 12  # wrappers inside wrappers; what lies deeper is nobody's message
+# Items without a role that may occur in a list of messages.
+_ROLELESS_TYPES: Final = CALL_TYPES | RESULT_TYPES | HIDDEN_TYPES
+_MAX_DEPTH: Final = 12  # nested wrappers; no known tool nests messages deeper
+_MAX_JSON_DEPTH: Final = 64  # of JSON inside a string; deeper JSON is costly and stays a string
 
 
 def extract_messages(value: object, role: str) -> list[Message]:
-    """The messages in `value`, in order; a bare text is said by `role` (user or assistant).
+    """Return the messages in `value`, in order. A bare string is a message of `role`.
 
-    A text that holds JSON is looked into, and stays a text where the JSON holds no messages: an
-    answer may well be JSON itself.
+    A string with JSON is parsed only if the JSON holds messages, because an answer can be JSON.
     """
     found = _find_messages(value, role, _MAX_DEPTH)
     if found is not None:
@@ -57,20 +56,25 @@ def extract_messages(value: object, role: str) -> list[Message]:
 
 
 def decode_json(value: object) -> object:
-    """`value`, or what it says where it is a text that holds a JSON object, list or text. What is
-    nested more than 64 deep stays a text: nobody can have said it, and it would be costly."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "[", '"'):
-        try:
-            inner = orjson.loads(value)
-        except (orjson.JSONDecodeError, UnicodeEncodeError):
-            return value
-        return inner if value.count("[") + value.count("{") <= 64 or _is_shallow(inner) else value
+    """Parse a string that holds a JSON object, list or string; return anything else unchanged.
+
+    JSON that is nested deeper than _MAX_JSON_DEPTH stays a string.
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
+        return value
+    try:
+        inner = orjson.loads(value)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        return value
+    # Counting brackets is fast and an upper bound of the depth.
+    if value.count("[") + value.count("{") <= _MAX_JSON_DEPTH or _is_shallow(inner):
+        return inner
     return value
 
 
 def _is_shallow(value: object) -> bool:
     level: list[object] = [value]
-    for _ in range(64):
+    for _ in range(_MAX_JSON_DEPTH):
         level = [
             inner
             for outer in level
@@ -81,24 +85,24 @@ def _is_shallow(value: object) -> bool:
 
 
 def is_truncated(value: object) -> bool:
-    """Whether `value` is a text that began as JSON and was cut by a limit on lengths."""
+    """Whether `value` is JSON that was cut off by a limit on length."""
     if not isinstance(value, str):
         return False
-    if "<truncated due to size exceeding limit>" in value:  # the Langfuse SDK's mark
+    if "<truncated due to size exceeding limit>" in value:  # written by the Langfuse SDK
         return True
     start = value.lstrip()
     return start.startswith(('{"', '[{"', '[[{"')) and isinstance(decode_json(value), str)
 
 
 def extract_text(value: object, role: str) -> str:
-    """What `value` says in one text: a correction, or an answer that would have been right."""
+    """Return the messages in `value` as one string."""
     return "\n".join(
         t for m in extract_messages(value, role) if (t := flatten_content(m.get("content")))
     )
 
 
 def _find_messages(value: object, role: str, depth: int) -> list[Message] | None:
-    """The messages in `value`, or None where it has no shape of a conversation."""
+    """Return the messages in `value`, or None if it does not look like a conversation."""
     if depth == 0:
         return None
     if isinstance(value, str):
@@ -112,7 +116,7 @@ def _find_messages(value: object, role: str, depth: int) -> list[Message] | None
 
 
 def _find_messages_in_json(value: object, role: str, depth: int) -> list[Message] | None:
-    """As `_structured`, for JSON found in a text: only what is a message beyond doubt."""
+    """Like `_find_messages`, for JSON inside a string, which must clearly be messages."""
     if (
         isinstance(value, dict)
         and not any(key in value for key in _LIST_KEYS)
@@ -125,7 +129,8 @@ def _find_messages_in_json(value: object, role: str, depth: int) -> list[Message
 
 
 def _read_list(value: Sequence[object], role: str, depth: int) -> list[Message] | None:
-    if value and all(isinstance(item, list) for item in value):  # a batch: its first conversation
+    # A list of lists is a batch of conversations; only the first is read.
+    if value and all(isinstance(item, list) for item in value):
         return _find_messages(value[0], role, depth - 1)
     items = [_unwrap(decode_json(item)) for item in value if item is not None]
     said = [_parse_message(item) if isinstance(item, dict) else None for item in items]
@@ -160,7 +165,8 @@ def _read_object(value: Mapping[str, Any], role: str, depth: int) -> list[Messag
     keys = _INPUT_KEYS if role == "user" else _OUTPUT_KEYS
     place = next((key for key in keys if value.get(key)), "")
     if not place and len(value) == 1 and role == "user":
-        place = next(iter(value))  # the one argument of a function; an answer may be `{"label": …}`
+        # The only argument of a function is the message. An answer such as {"label": …} is not.
+        place = next(iter(value))
     inner = value.get(place)
     found = _find_messages(inner, role, depth - 1)
     if found is None and isinstance(inner, str):
@@ -171,13 +177,13 @@ def _read_object(value: Mapping[str, Any], role: str, depth: int) -> list[Messag
 
 
 def _prepend_system(value: Mapping[str, Any], found: list[Message]) -> list[Message]:
-    """`found` behind the system prompt that stands beside it."""
+    """Put the system prompt of `value`, if there is one, before the messages."""
     system = next((text for key in _SYSTEM_KEYS if (text := flatten_content(value.get(key)))), "")
     return [{"role": "system", "content": system}, *found] if system else found
 
 
 def _unwrap(value: Any) -> Any:
-    """The inside of OpenInference's one-key objects and of a choice."""
+    """Remove the wrappers of OpenInference and of a choice from a message."""
     for _ in range(3):
         if not isinstance(value, dict):
             return value
@@ -189,7 +195,7 @@ def _unwrap(value: Any) -> Any:
 
 
 def _parse_message(value: Mapping[str, Any]) -> Message | None:
-    """`value` as a message, where it is one."""
+    """Return `value` as a plain message, or None if it is not a message."""
     message, role = _parse_langchain(value)
     if role is None:
         said = message.get("role", message.get("from"))
@@ -209,9 +215,11 @@ def _parse_message(value: Mapping[str, Any]) -> Message | None:
 
 
 def _parse_langchain(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
-    """The fields and the role of a message that LangChain wrote, in one of its three spellings:
-    `{"lc", "id": […, "HumanMessage"], "kwargs"}`, `{"type": "human", "data"}` and
-    `{"type": "human", "content"}`. (langchain-core, load/serializable.py and messages/base.py)"""
+    """Return the fields and the role of a message of LangChain; (value, None) for anything else.
+
+    LangChain writes `{"lc", "id": […, "HumanMessage"], "kwargs"}`, `{"type": "human", "data"}` or
+    `{"type": "human", "content"}` (langchain-core, load/serializable.py and messages/base.py).
+    """
     path = value.get("id")
     inner: object = value.get("kwargs")
     if isinstance(inner, dict) and isinstance(path, list) and path:
@@ -242,13 +250,16 @@ def _list_calls(message: Mapping[str, Any]) -> list[Message]:
 
 
 def _normalize_call(call: Mapping[str, Any]) -> Message:
-    """One call as OpenAI writes it: Inspect has the bare name of the tool under `function`."""
+    """Return a call in OpenAI's form. Inspect has only the tool's name under `function`."""
     name = call.get("function")
     return {**call, "name": name} if isinstance(name, str) else dict(call)
 
 
 def _normalize_content(content: object, called: bool) -> object:
-    """A message's content in parts that `messages` knows, less calls that stand beside it too."""
+    """Return the content in parts that `messages.py` reads.
+
+    called: whether the message also has a list of its calls; calls in the content are then dropped.
+    """
     if not isinstance(content, list):
         return content
     parts = [_normalize_part(part) for item in content if (part := _unwrap(item)) is not None]
@@ -258,7 +269,7 @@ def _normalize_content(content: object, called: bool) -> object:
 
 
 def _normalize_part(part: object) -> object:
-    """One part, where it is the Vercel AI SDK's spelling of a call or of a tool's answer."""
+    """Convert a tool call or tool result of the Vercel AI SDK; return other parts unchanged."""
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or kind not in ("tool-call", "tool-result"):
         return part
@@ -272,12 +283,12 @@ def _normalize_part(part: object) -> object:
 
 
 def decode_list(value: object) -> list[dict[str, Any]]:
-    """The objects in a list, which may be JSON inside a text."""
+    """Return the objects in a list, which may be JSON inside a string."""
     value = decode_json(value)
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
 def decode_object(value: object) -> dict[str, Any]:
-    """An object, which may be JSON inside a text."""
+    """Return an object, which may be JSON inside a string; {} for anything else."""
     value = decode_json(value)
     return value if isinstance(value, dict) else {}

@@ -63,8 +63,8 @@ def ask_queries(target: TargetModel, prompt: Prompt, n: int) -> tuple[str, ...]:
             break
     if len(found) < min(n, MIN_QUERIES):
         raise TargetUnreliable(
-            f"the target wrote {len(found)} usable example queries where at least {min(n, MIN_QUERIES)} "
-            f"are needed{why}; give messages of your users with --data"
+            f"the target wrote {len(found)} usable example queries, but at least "
+            f"{min(n, MIN_QUERIES)} are needed{why}; give messages of your users with --data"
         )
     return tuple(found.values())[:n]
 
@@ -85,8 +85,8 @@ def read_queries(text: str) -> list[str]:
 def _build_chat(prompt: Prompt, kind: str, before: Sequence[str]) -> Chat:
     """One request. It differs from the last one even where the target decodes greedily."""
     task = (
-        f"Write a numbered list of {QUERIES_PER_CALL} different messages that users could send to an "
-        f"assistant. The assistant has these instructions:\n{prompt.text}\n\n"
+        f"Write a numbered list of {QUERIES_PER_CALL} different messages that users could send to "
+        f"an assistant. The assistant has these instructions:\n{prompt.text}\n\n"
         f"The messages are {kind}, each in the user's own words."
     )
     if before:

@@ -63,8 +63,8 @@ OUTPUT_KEYS: Final = (
     Key("output.value", model_call=False),
 )
 SYSTEM_KEYS: Final = ("gen_ai.system_instructions",)
-MODEL_KEYS: Final = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "ai.model.id",
-                "mlflow.chat.model")  # fmt: skip
+MODEL_KEYS: Final = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name",
+                     "ai.model.id", "mlflow.chat.model")  # fmt: skip
 TEMPLATE_KEYS: Final = ("llm.prompt_template.template",)
 SESSION_KEYS: Final = ("gen_ai.conversation.id", "session.id", "mlflow.trace.session")
 ALIAS_KEYS: Final = ("gen_ai.response.id",)

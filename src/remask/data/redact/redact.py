@@ -44,7 +44,7 @@ class Placeholders:
         """How many different secrets of each label were named."""
         return dict(self._counts)
 
-    def name(self, label: str, text: str) -> str:
+    def get(self, label: str, text: str) -> str:
         """<LABEL_n>; spellings that differ in gaps (numbers) or capitals (addresses) share one."""
         match label:
             case "PHONE" | "CARD" | "IBAN":
@@ -61,7 +61,7 @@ class Placeholders:
         return self._names[digest]
 
 
-def redact(text: str, names: Placeholders) -> str:
+def redact_text(text: str, placeholders: Placeholders) -> str:
     """`text` with a name in place of every secret. Linear in the length of `text`."""
     lower = text.lower()
     long = len(max(text.split(), key=len, default="")) >= MIN_TOKEN_CHARS
@@ -72,7 +72,7 @@ def redact(text: str, names: Placeholders) -> str:
     ):
         for rule in rules:
             if _may_match(rule, text, lower):
-                text = rule.pattern.sub(partial(_replace_match, rule, names), text)
+                text = rule.pattern.sub(partial(_replace_match, rule, placeholders), text)
     return text
 
 
@@ -94,9 +94,9 @@ def _may_match(rule: SecretRule, text: str, lower: str) -> bool:
     return bool(rule.hint(text))
 
 
-def _replace_match(rule: SecretRule, names: Placeholders, match: Match) -> str:
+def _replace_match(rule: SecretRule, placeholders: Placeholders, match: Match) -> str:
     if not rule.holds(match):
         return match[0]
     it = get_secret(match)
     at = match.start("it") - match.start() if "it" in match.re.groupindex else 0
-    return match[0][:at] + names.name(rule.label, it) + match[0][at + len(it) :]
+    return match[0][:at] + placeholders.get(rule.label, it) + match[0][at + len(it) :]

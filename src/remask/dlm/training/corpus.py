@@ -18,7 +18,7 @@ from remask.data.json_stream import read_values
 from remask.data.messages import as_text
 from remask.data.prompt_traces import trace_from_record
 from remask.data.ratings import RatingStats, find_scales
-from remask.data.redact.redact import Placeholders, redact
+from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record, RejectedRecord, Value
 from remask.errors import ConfigError, DataError
@@ -149,20 +149,20 @@ def _conversations(file: Path) -> Iterator[TrainingExample]:
             records.append(item)
             for rating in item.ratings:
                 seen[rating.name].add(rating)
-    scales, names = find_scales(seen, {}), Placeholders()
+    scales, placeholders = find_scales(seen, {}), Placeholders()
     for record in records:
-        trace = _hidden(trace_from_record(record, scales), names)
-        yield TrainingExample(redact(record.system or "", names).strip(), (trace,))
+        trace = _hidden(trace_from_record(record, scales), placeholders)
+        yield TrainingExample(redact_text(record.system or "", placeholders).strip(), (trace,))
 
 
-def _hidden(trace: Trace, names: Placeholders) -> Trace:
+def _hidden(trace: Trace, placeholders: Placeholders) -> Trace:
     """Without secrets and personal details: what is trained on can come out again."""
     return replace(
         trace,
-        query=redact(trace.query, names),
-        response=redact(trace.response, names),
-        desired=None if trace.desired is None else redact(trace.desired, names),
-        feedback=tuple(replace(f, text=redact(f.text, names)) for f in trace.feedback),
+        query=redact_text(trace.query, placeholders),
+        response=redact_text(trace.response, placeholders),
+        desired=None if trace.desired is None else redact_text(trace.desired, placeholders),
+        feedback=tuple(replace(f, text=redact_text(f.text, placeholders)) for f in trace.feedback),
     )
 
 
