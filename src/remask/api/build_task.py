@@ -21,8 +21,16 @@ from remask.propose.demonstrations import count_block_tokens
 from remask.propose.failure_modes import group_failures
 from remask.propose.select_traces import MAX_CLASSES
 from remask.tasks.labelled import LabelledTask
-from remask.tasks.metrics import METRICS, Grader, JudgeMetric, judge
-from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, is_config, read_tests, values
+from remask.tasks.metrics import METRICS, Grader, JudgeMetric, make_judge
+from remask.tasks.promptfoo import (
+    ASSERT,
+    METRIC,
+    RUBRIC,
+    Assertions,
+    find_values,
+    is_config,
+    read_tests,
+)
 from remask.types import Example
 
 if TYPE_CHECKING:
@@ -100,12 +108,12 @@ def make_metric(
                 "or metric.judge.model and metric.rubric"
             )
         judging = metered(make_target(config.judge), config.judge.max_tokens)
-        return judge(judging, config.rubric)
+        return make_judge(judging, config.rubric)
     if config.name == METRIC:
         if config.judge is not None:
             judging = metered(make_target(config.judge), config.judge.max_tokens)
             return Assertions(JudgeMetric(judging, rubric=""))  # each row has its own
-        if any(values(example, RUBRIC) for example in dataset.examples):
+        if any(find_values(example, RUBRIC) for example in dataset.examples):
             raise ConfigError(f"a test has the assertion {RUBRIC}; name a judge: --judge MODEL")
         return Assertions()
     if config.name not in METRICS:

@@ -37,7 +37,7 @@ from remask.runs.result import Result, make_result, write_result
 from remask.runs.store import Store
 from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
-from remask.tasks.labelled import labels_never_predicted
+from remask.tasks.labelled import find_unpredicted_labels
 
 TEST_SLACK = 1.3  # time set aside for the test, over what its calls took on average so far
 MIN_QUERY_TOKENS = 256  # of an answer with messages: answers to users may be shorter
@@ -252,7 +252,7 @@ class _Run:
             Tested(
                 rows_from_outcomes(before),
                 rows_from_outcomes(after),
-                labels_never_predicted(after, job.task.labels, job.config.metric.answer),
+                find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
                 sum(o.unparsed for o in after),
                 (drift,) if drift else (),
             )

@@ -20,7 +20,7 @@ import numpy as np
 from remask import events
 from remask.events import Event, State, advance
 from remask.ids import rng_for, seed_for
-from remask.ports import Choose, Context, Proposal, Proposer, Scorer
+from remask.ports import Choose, Context, Proposal, Proposer, Scorer, find_written_spans
 from remask.prompt import Prompt, Span
 from remask.stats import accepts
 from remask.types import Trace

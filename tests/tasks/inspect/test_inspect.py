@@ -147,7 +147,7 @@ def test_wrong_settings_show_before_a_call(sections: dict[str, Any], words: str)
 
 def test_a_prompt_that_stands_nowhere_is_refused() -> None:
     config = settings("http://127.0.0.1:9/v1").model_copy(update={"prompt": "Another policy."})
-    with pytest.raises(ConfigError, match="word for word in no system message"):
+    with pytest.raises(ConfigError, match="contains the prompt literally"):
         check(config)
 
 
@@ -282,7 +282,7 @@ def test_values_of_scores(value: Any, wanted: str, number: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "wanted", "words"),
-    [(float("nan"), "", "not between"), (37.5, "", "not between"), ("good", "", "no number"),
+    [(float("nan"), "", "not between"), (37.5, "", "not between"), ("good", "", "not a number"),
      ({"a": 1}, "", r"NAME/KEY"), (1, "other", "no score 'other'")],
 )  # fmt: skip
 def test_what_is_no_score_is_said(value: Any, wanted: str, words: str) -> None:
