@@ -86,7 +86,7 @@ def measure(
         if not hidden:
             continue
         one_by_one = filled(reading, piece, hidden)
-        found["dlm"] += one_by_one
+        found["denoiser"] += one_by_one
         found["first"].append(one_by_one[0])
         found["dlm_parallel"] += at_once(reading, piece, hidden)
         logp = reading.score((*piece.context, piece.front), 0, piece.window, hidden)
