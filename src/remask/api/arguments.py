@@ -262,7 +262,7 @@ def _locate(data: Any) -> tuple[dict[str, str], Any]:
 def _held(rows: Any) -> Any:
     if isinstance(rows, str | os.PathLike):
         return Path(rows).resolve()
-    if hasattr(rows, "to_dicts") or hasattr(rows, "notna"):  # a DataFrame of polars or pandas
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame of pandas or polars
         return rows
     try:
         return tuple(rows)
