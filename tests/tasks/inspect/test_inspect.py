@@ -22,6 +22,7 @@ from inspect_ai.scorer import Score  # noqa: E402
 from loopback import Loopback, Message, call, say  # noqa: E402
 
 import remask  # noqa: E402
+from fakes.checked import optimize_checked  # noqa: E402
 from remask.api.job import Hooks, Job, open_job  # noqa: E402
 from remask.cli import main  # noqa: E402
 from remask.config import Config, make_config  # noqa: E402
@@ -309,16 +310,11 @@ class Receipts:
 def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
     with Loopback(agent) as server:
         arguments: dict[str, Any] = {
-            "task": DESK,
-            "target": MODEL,
-            "base_url": server.url,
-            "budget": 500,
+            "task": remask.InspectTask(DESK, args={"copies": 1}, calls_per_sample=2),
+            "target": remask.Target(MODEL, base_url=server.url, concurrency=1),
             "denoiser": Receipts(),
-            "settings": {
-                "task": {"args": {"copies": 1}, "calls_per_sample": 2},
-                "target": {"concurrency": 1},
-                "search": {"candidates": 3, "maskers": ["insert"]},
-            },
+            "search": remask.Search(candidates=3, maskers=["insert"]),
+            "max_calls": 500,
         }
         whole = remask.optimize(POLICY, run_dir=tmp_path / "whole", **arguments)
         asked = server.requests
@@ -331,9 +327,7 @@ def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
                 raise Cut
 
         with pytest.raises(Cut):
-            remask.optimize(
-                POLICY, run_dir=tmp_path / "cut", hooks=Hooks(checkpoint=checkpoint), **arguments
-            )
+            optimize_checked(POLICY, checkpoint, tmp_path / "cut", **arguments)
         again = remask.resume(tmp_path / "cut", denoiser=Receipts())
         assert (again.prompt, again.test, again.spend.calls) == (
             whole.prompt, whole.test, asked
