@@ -5,6 +5,7 @@ A block of Python is run where it stands in docs/start or in docs/how-to/python.
 an empty folder; phrases of a list stand for what the built-in denoiser writes.
 """
 
+import ast
 import json
 import re
 import shlex
@@ -113,7 +114,7 @@ def test_settings_of_a_page_are_valid(page: Path) -> None:
 @pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
 def test_python_of_a_page_is_python(page: Path) -> None:
     for text, _ in blocks(page, "python"):
-        compile(text, str(page), "exec")
+        compile(text, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)  # of notebooks
 
 
 def is_run(page: Path) -> bool:
