@@ -65,7 +65,7 @@ def name_of(page: object) -> str:
 def commands(text: str) -> Iterator[list[str]]:
     """The words of every command in a block of shell."""
     for line in text.replace("\\\n", " ").splitlines():
-        for part in re.split(r"&&|\|", line):
+        for part in re.split(r"&&|[|>]", line):
             words = shlex.split(part.removeprefix("$ "), comments=True)
             if words and words[0] == "remask":
                 yield words[1:]
