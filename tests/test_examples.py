@@ -5,6 +5,7 @@ A block of Python is run where it stands in docs/start or in docs/how-to/python.
 an empty folder; phrases of a list stand for what the built-in denoiser writes.
 """
 
+import ast
 import json
 import re
 import shlex
@@ -64,7 +65,7 @@ def name_of(page: object) -> str:
 def commands(text: str) -> Iterator[list[str]]:
     """The words of every command in a block of shell."""
     for line in text.replace("\\\n", " ").splitlines():
-        for part in re.split(r"&&|\|", line):
+        for part in re.split(r"&&|[|>]", line):
             words = shlex.split(part.removeprefix("$ "), comments=True)
             if words and words[0] == "remask":
                 yield words[1:]
@@ -113,7 +114,7 @@ def test_settings_of_a_page_are_valid(page: Path) -> None:
 @pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
 def test_python_of_a_page_is_python(page: Path) -> None:
     for text, _ in blocks(page, "python"):
-        compile(text, str(page), "exec")
+        compile(text, str(page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)  # of notebooks
 
 
 def is_run(page: Path) -> bool:

@@ -251,7 +251,7 @@ class SearchConfig(Section):
     """Tokens of traces that the denoiser reads at a time, at most. Default of `remask refine`:
     1000."""
     max_growth: Annotated[float, Field(ge=1)] = 3.0
-    """Length of a candidate at most, in lengths of the seed prompt."""
+    """Words of a candidate at most, in lengths of the seed prompt; 60 words are always allowed."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens of a candidate at most, as the denoiser counts. None: no limit."""
     demos: Annotated[int, Field(ge=0, le=32)] = 0
