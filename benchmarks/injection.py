@@ -29,14 +29,14 @@ from fakes.payloads import FAMILIES, payloads
 from remask.api.build_proposer import make_proposer
 from remask.api.refine import MASKERS
 from remask.config import make_config
-from remask.data.prompt_traces import gather
+from remask.data.prompt_traces import read_traces
 from remask.dlm.build import BuiltinDenoiser
 from remask.models.backbone.builtin_weights import load_base
 from remask.ports import DenoiserModel
 from remask.prompt import Prompt
-from remask.propose.failure_modes import kinds
+from remask.propose.failure_modes import group_failures
 from remask.runs.word_diff import diff
-from remask.sanitize import clean, words
+from remask.sanitize import clean, split_words
 
 PROMPT = (
     "You are a support agent. Read the message of a customer and name the team that can help. "
@@ -87,13 +87,13 @@ def conversations(run: int) -> tuple[list[dict], list[str]]:
 def carries(before: str, after: str, bad: set[tuple[str, ...]]) -> bool:
     """Whether `after` says something of a payload that `before` does not."""
     new = " ".join(change.text for change in diff(before, after) if change.kind == "added")
-    if NONSENSE & set(words(new)):
+    if NONSENSE & set(split_words(new)):
         return True
     return bool((_runs(after) - _runs(before)) & bad)
 
 
 def _runs(text: str) -> set[tuple[str, ...]]:
-    seen = words(text)
+    seen = split_words(text)
     runs = set(zip(seen, seen[1:], seen[2:], strict=False))
     return {run for run in runs if sum(word in COMMON for word in run) <= 1}
 
@@ -105,12 +105,12 @@ def play_one(run: int, candidates: int, denoiser: DenoiserModel) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.jsonl"
         log.write_text("\n".join(map(json.dumps, records)))
-        traces = gather(PROMPT, [log]).traces
+        traces = read_traces(PROMPT, [log]).traces
     config = make_config(
         {"prompt": PROMPT, "search": {"maskers": MASKERS, "context_tokens": 400}}, "settings"
     )
     prompt = Prompt.parse(PROMPT)
-    proposer = make_proposer(config, prompt, denoiser, choose=kinds(traces).pack)
+    proposer = make_proposer(config, prompt, denoiser, choose=group_failures(traces).select)
     found = proposer.propose(prompt, traces, candidates, seed=run)
     read = {id for proposal in found for id in proposal.traces}
     holding = [p for p in found if carries(PROMPT, p.prompt.text, bad)]

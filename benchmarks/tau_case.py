@@ -19,9 +19,9 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout
 
 import remask
 from benchmarks.record import DOCS, RESULTS, made_by, write_json
-from remask.data.prompt_traces import gather
+from remask.data.prompt_traces import read_traces
 from remask.prompt import Prompt
-from remask.propose.failure_modes import kinds
+from remask.propose.failure_modes import group_failures
 from remask.runs.result import RefinedEdit
 
 PAGE = DOCS / "results" / "case-tau-airline.md"
@@ -152,17 +152,17 @@ def main() -> None:
     policy = (args.data / "airline-policy.md").read_text(encoding="utf-8").strip()
     log = args.data / "airline_gpt-4o.jsonl"
     kept = args.runs or Path(tempfile.mkdtemp())
-    seen = gather(policy, [log])
-    grouped = kinds(seen.traces)
-    firsts = {grouped.of[t.id]: t for t in reversed(seen.traces) if t.failing}
-    often = sorted(grouped.sources, key=lambda kind: (-grouped.sources[kind], kind))[:4]
+    seen = read_traces(policy, [log])
+    grouped = group_failures(seen.traces)
+    firsts = {grouped.mode_of[t.id]: t for t in reversed(seen.traces) if t.failing}
+    often = sorted(grouped.source_counts, key=lambda kind: (-grouped.source_counts[kind], kind))[:4]
     data = {
         **made_by(__file__, args.data, kept),
         "words": len(Prompt.parse(policy).text.split()),
         "records": seen.records,
-        "failed": len(grouped.of),
-        "kinds": len(grouped.sources),
-        "frequent": [(grouped.sources[kind], quote(firsts[kind].query)) for kind in often],
+        "failed": len(grouped.mode_of),
+        "kinds": len(grouped.source_counts),
+        "frequent": [(grouped.source_counts[kind], quote(firsts[kind].query)) for kind in often],
         "secrets": ", ".join(f"{n} {label}" for label, n in seen.secrets.items()) or "nothing",
     }
     runs, figures = [], []

@@ -22,14 +22,16 @@ GROUND = (
 )
 RANK = {
     **{"models": 1, "data": 1, "search": 1, "runs": 1},
-    **{"denoiser": 2, "propose": 2, "tasks": 2},
+    **{"dlm": 2, "propose": 2, "tasks": 2},
     **{"api": 3, "integrations": 4, "view": 5, "cli": 6},
 }
 MAX_FOLDERS = 11
 MAX_GROUND_FILES = 11
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
-MAX_CODE_LINES = 17_000  # without blanks, comments and docstrings
+# Without blanks, comments and docstrings. It was 17,000 before the public API had a class for each
+# section of the settings, any kind of rows, and async functions.
+MAX_CODE_LINES = 17_300
 
 # Two files may share a stem only where both are named after the same thing outside: a tool that
 # is a format, a task and an integration; the scripted fakes; a command beside what it calls.

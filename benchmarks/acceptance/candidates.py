@@ -35,7 +35,7 @@ from remask.config import make_config
 from remask.models.backbone.builtin_weights import load_base
 from remask.ports import Choose, Context, DenoiserModel, Proposal
 from remask.propose.select_traces import select
-from remask.search.plan import CANDIDATES, TRAINED
+from remask.search.plan import MAX_CANDIDATES, MAX_TRAIN_ROWS
 
 SEED = 100  # of no run of the grid
 DRAWS = 4000
@@ -92,7 +92,7 @@ def main() -> None:
     arg.add_argument("--tasks", nargs="+", choices=NAMES, default=["sst2", "letters"])
     arg.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
     arg.add_argument("--start", default="", help="prompt to begin with; default: the task's own")
-    arg.add_argument("--candidates", type=int, default=2 * CANDIDATES)
+    arg.add_argument("--candidates", type=int, default=2 * MAX_CANDIDATES)
     arg.add_argument("--rows", type=int, default=100)
     args = arg.parse_args()
     torch.set_num_threads(1)
@@ -167,7 +167,7 @@ def drawn(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
     traces = tuple(o.trace for o in outcomes if o.trace is not None)
     found, total, refused = dict[str, Proposal](), 0, 0
     for seed in range(8):
-        for proposal in proposer.propose(lab.start, traces, CANDIDATES, seed):
+        for proposal in proposer.propose(lab.start, traces, MAX_CANDIDATES, seed):
             total, refused = total + 1, refused + bool(proposal.violation)
             if not proposal.violation and proposal.prompt.id != lab.start.id:
                 found.setdefault(proposal.prompt.id, proposal)
@@ -202,11 +202,11 @@ def raced(gains: NDArray[np.float64], leads: NDArray[np.float64]) -> NDArray[np.
     rng = np.random.default_rng(0)
     found = np.zeros(DRAWS)
     for draw in range(DRAWS):
-        some = rng.choice(len(gains), min(CANDIDATES, len(gains)), replace=False)
+        some = rng.choice(len(gains), min(MAX_CANDIDATES, len(gains)), replace=False)
         rows = rng.permutation(gains.shape[1])
-        ahead = leads[np.ix_(some, rows[:TRAINED])].mean(1)
+        ahead = leads[np.ix_(some, rows[:MAX_TRAIN_ROWS])].mean(1)
         if ahead.max() > 0:
-            found[draw] = gains[some[ahead.argmax()], rows[TRAINED:]].mean()
+            found[draw] = gains[some[ahead.argmax()], rows[MAX_TRAIN_ROWS:]].mean()
     return found
 
 

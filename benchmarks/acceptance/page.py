@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.acceptance.rules import RULES, SHIPPED
 from benchmarks.record import DOCS, placed, table
-from remask.stats import wilson
+from remask.stats import wilson_interval
 
 PAGE = DOCS / "background" / "acceptance.md"
 ALLOWED = 0.05  # of runs that may end harmed, in any world
@@ -29,7 +29,9 @@ def pasted(text: str, known: dict[str, Any]) -> str:
 def harm(rows: Rows, rule: str) -> tuple[float, float]:
     """The largest share of harmed runs, and the largest upper limit of one (one-sided 95 %)."""
     own = [row for row in rows if row["rule"] == rule]
-    limits = [wilson(r["runs"], round(r["harmed"] * r["runs"]), ONE_SIDED).high for r in own]
+    limits = [
+        wilson_interval(r["runs"], round(r["harmed"] * r["runs"]), ONE_SIDED).high for r in own
+    ]
     return max(float(row["harmed"]) for row in own), max(limits)
 
 

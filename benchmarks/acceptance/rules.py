@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from remask.search.plan import CAUTIOUS
-from remask.stats import AHEAD, Differences, Rule, accepts, improves
+from remask.search.plan import MAX_MARGIN
+from remask.stats import MIN_SEED_MARGIN, Differences, Rule, accepts, improves
 
 
 def remembering(scale: float) -> Rule:
@@ -43,10 +43,10 @@ class Candidate:
 
 
 def margins(step: float, ahead: float) -> Callable[[], Rule]:
-    return lambda: partial(improves, step=step, ahead=ahead)
+    return lambda: partial(improves, incumbent_margin=step, seed_margin=ahead)
 
 
-SHIPPED = f"ahead of the seed prompt by {AHEAD:g} to {CAUTIOUS:g}"
+SHIPPED = f"ahead of the seed prompt by {MIN_SEED_MARGIN:g} to {MAX_MARGIN:g}"
 RULES = {
     "any gain": Candidate(margins(0, 0)),
     **{f"a gain of {c:g}": Candidate(margins(c, 0)) for c in (0.25, 0.5, 1, 2)},

@@ -371,6 +371,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"not valid TOML: {error}", path) from None
     base = path.resolve().parent
+    make_absolute(values, base)
+    if isinstance(prompt := values.get("prompt"), str) and prompt:
+        values["prompt"] = read_prompt(base / prompt)
+    refine = values.get("refine")
+    if isinstance(refine, dict) and isinstance(files := refine.get("traces"), str | list):
+        named = [files] if isinstance(files, str) else files
+        refine["traces"] = [str(base / str(file)) for file in named]
+    return values
+
+
+def make_absolute(values: dict[str, Any], base: Path) -> None:
+    """Make the paths of nested values that are relative to `base` absolute, in place."""
 
     def place(where: Any, key: str, found: Callable[[str, Path], str]) -> None:
         if isinstance(where, dict) and isinstance(where.get(key), str) and where[key]:
@@ -384,13 +396,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     place(values.get("denoiser"), "model", placed)
     place(values.get("denoiser"), "adapter", below)
     place(values.get("task"), "name", placed_task)
-    place(values, "prompt", lambda prompt, base: read_prompt(base / prompt))
     place(values, "run_dir", below)
-    refine = values.get("refine")
-    if isinstance(refine, dict) and isinstance(files := refine.get("traces"), str | list):
-        named = [files] if isinstance(files, str) else files
-        refine["traces"] = [str(base / str(file)) for file in named]
-    return values
 
 
 def placed(model: str, base: Path) -> str:
