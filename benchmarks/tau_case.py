@@ -81,7 +81,7 @@ def refine_policy(args: argparse.Namespace, about: dict[str, str]) -> None:
 
 
 def describe_log(policy: str, log: Path) -> dict[str, Any]:
-    """Counts of the conversations, and the most frequent group_failures of failures."""
+    """Counts of the conversations, and the most frequent kinds of failures."""
     seen = read_traces(policy, [log])
     grouped = group_failures(seen.traces)
     firsts = {grouped.mode_of[t.id]: t for t in reversed(seen.traces) if t.failing}
