@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from remask.tasks.inspect.setup import system_prompt_of as system_prompt_of
     from remask.types import Score as Score
 
-_ARGUMENTS = (
-    *("Budget", "Dataset", "Denoiser", "InspectTask", "Judge", "Label", "Search", "Target"),
-)
+_ARGUMENTS = ("Budget", "Dataset", "Denoiser", "InspectTask", "Judge", "Label", "Search", "Target")
 _HOMES = {
     **dict.fromkeys(_ARGUMENTS, "api.arguments"),
     **dict.fromkeys(("Evaluation", "evaluate", "evaluate_async"), "api.evaluate"),

@@ -15,7 +15,6 @@ from fakes import Cut
 from fakes.colours import Phrases
 from fakes.worlds import LevelProposer
 from remask.api.build_proposer import add_demos, refuse_demos
-from remask.api.job import Hooks
 from remask.config import make_config
 from remask.data.dataset import Columns, load
 from remask.errors import ConfigError
@@ -193,11 +192,19 @@ ROWS = [
 ]
 
 
+SPLIT = remask.Dataset(ROWS, split="split")
+
+
+def with_examples(most: int) -> remask.Search:
+    """The settings of a search with one masker and at most so many examples."""
+    return remask.Search(maskers=["insert"], demos=most)
+
+
 def test_a_whole_run_finds_them_and_leaks_no_row_of_validation_or_test(tmp_path: Path) -> None:
-    target, search_settings = Copier(), {"maskers": ["insert"], "demos": 4}
+    target = Copier()
     result = remask.optimize(
-        "Name it.", ROWS, run_dir=tmp_path / "run", target=target, denoiser=Phrases(),
-        settings={"data": {"split": "split"}, "search": search_settings},
+        "Name it.", SPLIT, run_dir=tmp_path / "run", target=target, denoiser=Phrases(),
+        search=with_examples(4),
     )  # fmt: skip
     assert result.verdict == "improved"
     assert "Examples:\n\nitem " in result.prompt
@@ -259,20 +266,18 @@ def test_a_run_with_demonstrations_resumes_to_the_same_log(tmp_path: Path) -> No
                 raise Cut
 
         remask.optimize(
-            "Name it.", ROWS, run_dir=tmp_path / name, target=Copier(),
-            denoiser=Phrases(), budget=700,
-            settings={"data": {"split": "split"}, "search": {"maskers": ["insert"], "demos": 4}},
-            hooks=Hooks(watch=watch),
+            "Name it.", SPLIT, run_dir=tmp_path / name, target=Copier(), denoiser=Phrases(),
+            max_calls=700, search=with_examples(4), on_event=watch,
         )  # fmt: skip
 
-    play("rewrite")
-    with Store.read(tmp_path / "rewrite") as store:
+    play("whole")
+    with Store.read(tmp_path / "whole") as store:
         whole = list(store.events())
     assert any("Examples:" in event.get("prompt", "") for event in whole)
     for stop in range(2, len(whole), len(whole) // 3):
         with pytest.raises(Cut):
             play(f"cut {stop}", stop)
-        remask.resume(tmp_path / f"cut {stop}", target=Copier(), denoiser=Phrases(), rows=ROWS)
+        remask.resume(tmp_path / f"cut {stop}", target=Copier(), denoiser=Phrases(), data=ROWS)
         with Store.read(tmp_path / f"cut {stop}") as store:
             assert list(store.events()) == whole
 
@@ -311,8 +316,7 @@ def test_the_builtin_target_is_asked_with_examples(tmp_path: Path) -> None:
     """The real target behind a scripted denoiser: some ten seconds."""
     result = remask.optimize(
         "Say what it was.", sentences()[::4], run_dir=tmp_path / "run", denoiser=Phrases(),
-        budget=50,
-        settings={"search": {"demos": 2, "maskers": ["insert"]}},
+        max_calls=50, search=with_examples(2),
     )  # fmt: skip
     assert tried_blocks(tmp_path / "run")
     assert result.spend.calls <= 50
@@ -323,7 +327,7 @@ def test_examples_count_where_the_target_reads_so_much(tmp_path: Path) -> None:
     long = [{**row, "input": "word " * 7000 + row["input"]} for row in sentences()[::5]]
     with pytest.raises(ConfigError, match=r"examples up to 1200 \(--demos\)"):
         remask.optimize("Say what it was.", long, run_dir=tmp_path / "run", denoiser=Phrases(),
-                        settings={"search": {"demos": 8}})  # fmt: skip
+                        search=remask.Search(demos=8))  # fmt: skip
     assert (
         count_block_tokens(0)
         == 0
@@ -338,8 +342,8 @@ def test_examples_count_where_the_target_reads_so_much(tmp_path: Path) -> None:
 def test_the_builtin_models_try_examples(tmp_path: Path) -> None:
     """With both real models: examples are tried, and what was tried is a frozen block."""
     result = remask.optimize(
-        "Say what it was.", sentences(), run_dir=tmp_path / "run", budget=220,
-        settings={"search": {"demos": 2, "maskers": ["insert"]}},
+        "Say what it was.", sentences(), run_dir=tmp_path / "run", max_calls=220,
+        search=with_examples(2),
     )  # fmt: skip
     assert tried_blocks(tmp_path / "run")
     assert result.spend.calls <= 220
@@ -359,5 +363,5 @@ def test_an_edit_in_front_of_a_block_is_explained_without_it() -> None:
     drops = around.explain(edit, traces)
     assert len(drops) == 3 and {drop.trace for drop in drops} < set(edit.traces)
     assert denoiser.read == {split_block(edit.prompt, START)[0].text}, "the block is not read"
-    written_spans = "".join(text for _, _, text in edit.edits)
-    assert denoiser.scored and all(said in written_spans for said in denoiser.scored)
+    written = "".join(text for _, _, text in edit.edits)
+    assert denoiser.scored and all(said in written for said in denoiser.scored)

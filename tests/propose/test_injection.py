@@ -2,7 +2,7 @@
 
 The positive control is a denoiser that does nothing else; so a guard that let payloads pass would
 be seen. The slow tier plays the built-in model on contaminated traces; REMASK_INJECTION_RUNS=60
-plays as many runs as the claim in docs/safety.md.
+plays as many runs as the claim in docs/background/safety.md.
 """
 
 import os
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from markupsafe import escape
 
-from fakes.colours import optimize, rows
+import remask
+from fakes.colours import optimize, rows, search
 from fakes.payloads import FAMILIES, payloads
 from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.events import (
@@ -33,7 +34,7 @@ from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.runs.budget import Spend
 from remask.runs.report.markdown import render
 from remask.runs.report.read_run import write_report
-from remask.runs.report.summary import rejections
+from remask.runs.report.summary import refusals
 from remask.runs.result import make_result
 from remask.runs.store import Store
 from remask.sanitize import clean, make_visible, one_line
@@ -144,11 +145,16 @@ def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) ->
     for i, row in enumerate(data):
         row["input"] = f"{texts[i % len(texts)]} number {i}"
     run = tmp_path / "run"
-    result = optimize(run, data=data, denoiser=Parrot(), settings={"search": {"candidates": 6}})
+    result = optimize(
+        run,
+        data=remask.Dataset(data, split="split"),
+        denoiser=Parrot(),
+        search=search(candidates=6),
+    )
     assert result.prompt == "Name it. Be brief."
     with Store.read(run) as store:
         state = fold(decode(event) for event in store.events())
-    shown = rejections(state)
+    shown = refusals(state)
     assert not state.proposals, "no candidate was tried"
     assert {reason for reason, _ in shown} == {r.reason.split(":")[0] for r in state.refusals}
     assert len(shown) >= 2

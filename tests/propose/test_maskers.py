@@ -266,7 +266,7 @@ def test_a_deletion_leaves_no_double_space_or_lone_mark(seed: int, name: str) ->
     assert after == after.strip()
 
 
-def test_the_embedded_tokenizer_counts_for_every_masker() -> None:
+def test_the_builtin_tokenizer_counts_for_every_masker() -> None:
     weights = pytest.importorskip("remask.models.backbone.builtin_weights")
     backbone = weights.load_base()
     support = [0.0] * len(find_sentences(SUPPORT))

@@ -14,8 +14,8 @@ from pydantic import Field, PrivateAttr, ValidationError
 from remask import config as sections
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
-from remask.config import QUERIES, Config, make_config, merged, read_prompt
-from remask.data.dataset import Source
+from remask.config import QUERIES, Config, make_absolute, make_config, merged, read_prompt
+from remask.data.dataset import DataSource
 from remask.errors import ConfigError
 from remask.ports import DenoiserModel, Metric
 
@@ -40,11 +40,11 @@ class Dataset(sections.DataConfig):
 
     _rows: Any = PrivateAttr(None)
 
-    def __init__(self, data: Data | None = None, /, **settings: Any) -> None:
-        splits = {name: settings.pop(name) for name in SPLIT_KEYS if name in settings}
-        if data is not None and splits:
-            raise ConfigError("give the rows only once: all together, or by split")
-        paths, rows = _locate(splits or data)
+    def __init__(self, data: Data | None = None, **settings: Any) -> None:
+        named = {name: settings.pop(name) for name in PLACES if name in settings}
+        if data is not None and named:
+            raise ConfigError("give the rows once: all together, or by split")
+        paths, rows = _locate(named or data)
         _fill(self, settings | paths)
         self._rows = rows
 
@@ -61,8 +61,8 @@ class Target(sections.TargetConfig):
     8
     """
 
-    def __init__(self, model: str | None = None, /, **settings: Any) -> None:
-        _fill(self, _add_name("model", model, settings))
+    def __init__(self, model: str | None = None, **settings: Any) -> None:
+        _fill(self, settings if model is None else settings | {"model": model})
 
 
 class Denoiser(sections.DenoiserConfig):
@@ -76,8 +76,8 @@ class Denoiser(sections.DenoiserConfig):
     8
     """
 
-    def __init__(self, model: str | None = None, /, **settings: Any) -> None:
-        _fill(self, _add_name("model", model, settings))
+    def __init__(self, model: str | None = None, **settings: Any) -> None:
+        _fill(self, settings if model is None else settings | {"model": model})
 
 
 class InspectTask(sections.TaskConfig):
@@ -91,8 +91,8 @@ class InspectTask(sections.TaskConfig):
     'inspect_evals/tau2_airline'
     """
 
-    def __init__(self, name: str | None = None, /, **settings: Any) -> None:
-        _fill(self, _add_name("name", name, settings))
+    def __init__(self, name: str | None = None, **settings: Any) -> None:
+        _fill(self, settings if name is None else settings | {"name": name})
 
 
 class Label(sections.Section):
@@ -128,8 +128,8 @@ class Judge(sections.TargetConfig):
     rubric: str
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
 
-    def __init__(self, model: str, rubric: str, /, **settings: Any) -> None:
-        _fill(self, {"model": model, "rubric": rubric} | settings)
+    def __init__(self, model: str, rubric: str, **settings: Any) -> None:
+        _fill(self, settings | {"model": model, "rubric": rubric})
 
 
 class Search(sections.SearchConfig):
@@ -160,7 +160,7 @@ class Budget(sections.BudgetConfig):
         _fill(self, settings)
 
 
-SPLIT_KEYS = ("train", "validation", "test")
+PLACES = ("path", "train", "validation", "test")  # keys of [data] that name a file
 
 
 def settle_arguments(
@@ -183,7 +183,7 @@ def settle_arguments(
     if isinstance(prompt, Path):
         prompt = read_prompt(prompt)
     if not isinstance(prompt, str):
-        raise ConfigError(f"the prompt must be a text or a Path, not {type(prompt).__name__}")
+        raise ConfigError(f"the prompt is a text or a Path, not {type(prompt).__name__}")
     data = data if isinstance(data, Dataset) or data is None else Dataset(data)
     values: dict[str, Any] = {
         "prompt": prompt,
@@ -201,13 +201,16 @@ def settle_arguments(
         respond=_get_object(target), metric=_get_object(metric), denoiser=_get_object(denoiser),
         rows=None if data is None else data._rows,
     )  # fmt: skip
+    make_absolute(values, Path.cwd())
     return merged(values, more), given
 
 
 def settle_rows(values: dict[str, Any], given: Given) -> Config:
     """Make the configuration of a run on rows. Without rows, the target is asked for messages."""
     data, task = values["data"], values["task"]
-    named = given.rows is not None or any(data.get(key) for key in ("path", *SPLIT_KEYS))
+    named = given.rows is not None or any(data.get(key) for key in PLACES)
+    if named and task.get("name"):
+        raise ConfigError("both rows (data) and a task of Inspect are given; keep one of them")
     if not named and not task.get("name"):
         data.setdefault("queries", QUERIES)
     return make_config(values, "arguments")
@@ -220,11 +223,11 @@ def name_object(kind: str, value: Any) -> str:
     return f"{kind}:{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
-def get_rows(data: Data | Dataset | None) -> Source | None:
+def get_rows(data: Data | Dataset | None) -> DataSource | None:
     """Return rows that were given in memory, for `Given`. Raises ConfigError."""
     if data is None:
         return None
-    rows: Source | None = (data if isinstance(data, Dataset) else Dataset(data))._rows
+    rows: DataSource | None = (data if isinstance(data, Dataset) else Dataset(data))._rows
     return rows
 
 
@@ -238,23 +241,20 @@ def _fill(section: sections.Section, values: Mapping[str, Any]) -> None:
         ) from None
 
 
-def _add_name(key: str, value: str | None, settings: dict[str, Any]) -> dict[str, Any]:
-    """Add the positional argument to the settings, where it was given."""
-    return settings if value is None else {key: value} | settings
-
-
 def _locate(data: Any) -> tuple[dict[str, str], Any]:
     """Return files as keys of [data], or rows in memory, which can be read more than once."""
-    if data is None or (isinstance(data, dict) and not data):
+    if data is None:
         return {}, None
+    if isinstance(data, Mapping) and not data:
+        raise ConfigError("data is an empty dict; give it the keys train, validation and test")
     if isinstance(data, str | os.PathLike):
         return {"path": str(Path(data).resolve())}, None
     if not isinstance(data, Mapping):
         return {}, _hold_rows(data)
     if all(isinstance(place, str | os.PathLike) for place in data.values()) and not (
-        data.keys() - set(SPLIT_KEYS)
+        data.keys() - set(PLACES)
     ):
-        return {split: str(Path(place).resolve()) for split, place in data.items()}, None
+        return {split: str(Path(place).resolve()) for split, place in data.items() if place}, None
     return {}, {str(split): _hold_rows(place) for split, place in data.items()}
 
 
@@ -262,7 +262,7 @@ def _hold_rows(rows: Any) -> Any:
     """Return a path or rows that can be read more than once. Raises ConfigError."""
     if isinstance(rows, str | os.PathLike):
         return Path(rows).resolve()
-    if hasattr(rows, "columns"):  # a DataFrame
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame of pandas or polars
         return rows
     try:
         return tuple(rows)
@@ -301,7 +301,7 @@ def _read_metric(metric: str | Metric | Label | Judge) -> dict[str, Any]:
 def _read_limits(max_calls: int | None, budget: Budget | None) -> dict[str, Any]:
     """Return the keys of [budget]. Raises ConfigError where both arguments are given."""
     if budget is not None and max_calls is not None:
-        raise ConfigError("give either max_calls or budget=remask.Budget(calls=…), not both")
+        raise ConfigError("give max_calls, or budget=remask.Budget(calls=…), not both")
     if budget is not None:
         return _read_section(budget)
     return {"calls": DEFAULT_MAX_CALLS if max_calls is None else max_calls}

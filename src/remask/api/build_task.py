@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from remask.api.build_models import Respond, make_target
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
-from remask.data.dataset import Columns, LoadedDataset, Source, load
-from remask.data.prompt_traces import gather
+from remask.data.dataset import Columns, DataSource, LoadedDataset, load
+from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
 from remask.ports import Choose, DenoiserModel, Metric, TargetModel
@@ -48,11 +48,11 @@ class Given:
     respond: Respond | None = None
     metric: Metric | None = None
     denoiser: DenoiserModel | None = None
-    rows: Source | None = None  # in memory: all rows, or by split
+    rows: DataSource | None = None  # in memory: all rows, or by split
     suite: "Suite | None" = None  # an Inspect task that was loaded already
 
 
-def make_dataset(config: Config, rows: Source | None = None) -> LoadedDataset:
+def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDataset:
     """Load and check the rows. Raises DataError and ConfigError."""
     data = config.data
     metric = config.metric.name
@@ -184,7 +184,7 @@ class TraceData:
 
 def read_conversations(config: Config, refine: RefineConfig, given: Given) -> TraceData:
     """Read, redact and split the trace files. Raises ConfigError and DataError."""
-    found = gather(
+    found = read_traces(
         Prompt.parse(config.prompt).text,
         refine.traces,
         refine.columns,
@@ -192,7 +192,7 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         refine.redact,
     )
     judged = config.metric.judge is not None or given.metric is not None
-    parts = split_conversations(found.traces, found.asked if refine.verify else None, judged)
+    parts = split_conversations(found.traces, found.messages if refine.verify else None, judged)
     notes = list(found.notes)
     if refine.verify:
         config = _choose_metric(config, parts.rows)
@@ -204,7 +204,7 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         rejected=found.rejected,
         elsewhere=found.elsewhere,
         read=len(parts.read),
-        held=len(parts.held),
+        held=len(parts.held_out),
         sealed=len(parts.sealed),
         redacted=refine.redact,
         secrets=found.secrets,

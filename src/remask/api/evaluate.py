@@ -77,7 +77,7 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
     ):
         job.require_rows((split,))
         with Store.create(job.run_dir, job.record) as store:
-            job.ledger.books = store
+            job.ledger.open_store = store
             outcomes = job.task.evaluate(job.start, job.task.ids(split))
             return Evaluation(
                 score=estimate([o.score for o in outcomes if o.status == "scored"]),
@@ -86,7 +86,7 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
                 never_predicted=find_unpredicted_labels(
                     outcomes, job.task.labels, config.metric.answer
                 ),
-                spend=store.spent(),
+                spend=store.get_spend(),
             )
 
 

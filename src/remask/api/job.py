@@ -22,7 +22,7 @@ from remask.api.build_task import Given, TraceData
 from remask.config import Config
 from remask.data.dataset import SPLITS, LoadedDataset, require_splits
 from remask.data.placeholders import fill
-from remask.data.synthetic import calls_for
+from remask.data.synthetic import count_max_calls
 from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.ids import content_id
@@ -30,7 +30,7 @@ from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, Target
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Ledger, Meter
-from remask.search.plan import FEWEST_VALIDATED, SearchPlan, make_plan
+from remask.search.plan import MIN_VALIDATION_ROWS, SearchPlan, make_plan
 from remask.tasks.metrics import METRICS, Grader
 from remask.types import Split
 
@@ -199,7 +199,7 @@ class Job:
         if left is None or not asks_api(self.config.denoiser):
             return plan
         # The calls of the denoiser come from the same budget.
-        rows = plan.round_calls(self.rows("validation"))
+        rows = plan.count_round_calls(self.rows("validation"))
         share = rows / (rows + self.denoiser_calls_per_round(plan) / self.calls_per_row)
         return self._make_plan(int(left * share))
 
@@ -228,7 +228,7 @@ class Job:
     @property
     def query_calls(self) -> int:
         """The maximum number of calls to let the target write messages."""
-        return calls_for(self.config.data.queries) if self.config.data.queries else 0
+        return count_max_calls(self.config.data.queries) if self.config.data.queries else 0
 
     @property
     def has_test(self) -> bool:
@@ -297,9 +297,9 @@ class Job:
         config = self.config.denoiser
         if asks_api(config) or not isinstance(self.denoiser, Scorer):
             raise ConfigError(
-                f"refine ranks by log-probabilities, and the denoiser {config.model} "
-                "gives none; use the built-in denoiser or local:PLACE, or remask optimize with "
-                "labelled rows"
+                f"refine ranks by log-probabilities, which the denoiser {config.model} does not "
+                "give; use the built-in denoiser or local:PLACE, or remask optimize with labelled "
+                "rows"
             )
 
     def require_target(self) -> None:
@@ -336,7 +336,7 @@ class Job:
 
     def _require_calls(self) -> None:
         calls = self.config.budget.calls
-        validated = min(self.rows("validation"), FEWEST_VALIDATED)
+        validated = min(self.rows("validation"), MIN_VALIDATION_ROWS)
         least = self.query_calls + self.test_calls + self.calls_per_row * validated
         if calls is not None and calls <= least:
             raise ConfigError(

@@ -20,7 +20,7 @@ from remask.ports import DenoiserModel, Proposer
 from remask.prompt import Prompt
 from remask.runs.budget import Limits
 from remask.runs.meter import Ledger
-from remask.runs.store import Books
+from remask.runs.store import MemoryStore
 from remask.search.halving import search
 from remask.search.plan import SearchPlan, make_plan
 from remask.types import Outcome, Split, Trace
@@ -66,12 +66,12 @@ class ProgramBench:
     ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(Books(), Limits(calls=self.max_runs))
+        self.ledger = Ledger(MemoryStore(), Limits(calls=self.max_runs))
 
     @property
     def runs(self) -> int:
         """Return the number of runs so far."""
-        return self.ledger.store.spent().calls
+        return self.ledger.store.get_spend().calls
 
     def run_rows(self, texts: Texts, ids: Sequence[str]) -> list[ProgramRun]:
         """Run the program on rows. Returns one run per id, in order. Failed runs are not stored.
@@ -139,7 +139,7 @@ def improve_program(
             f"{size}; allow more runs or give fewer validation rows"
         )
     # The components share the score of a row, so every candidate is scored on all rows.
-    plan = make_plan(bench.max_runs, len(bench.rows["train"]), size, cautious, fewest=size)
+    plan = make_plan(bench.max_runs, len(bench.rows["train"]), size, cautious, min_validation=size)
     best = dict(start)
     texts = {name: prompt.text for name, prompt in best.items()}
     before = after = bench.validate(texts)

@@ -7,7 +7,7 @@ word edits or an autoregressive rewriter, is another implementation of it.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from remask.data.prompt_traces import brief
+from remask.data.prompt_traces import shorten
 from remask.ids import rng_for, seed_for
 from remask.ports import (
     Attribution,
@@ -75,7 +75,7 @@ class DiffusionProposer:
         The traces whose absence lowers the log-probability of the written text most come first.
         Returns () where the denoiser gives no probabilities.
         """
-        by_id = {t.id: brief(t) for t in traces}
+        by_id = {t.id: shorten(t) for t in traces}
         context = tuple(by_id[id] for id in proposal.traces if id in by_id)
         text = proposal.prompt.text
         spans = find_written_spans(proposal)

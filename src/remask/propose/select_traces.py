@@ -10,7 +10,7 @@ from itertools import islice, zip_longest
 
 import numpy as np
 
-from remask.data.prompt_traces import brief
+from remask.data.prompt_traces import shorten
 from remask.ports import Context
 from remask.types import Trace
 
@@ -65,7 +65,7 @@ def fit_into_limit(
     for trace in tried:
         if len(picked) == max_traces:
             break
-        short = brief(trace)
+        short = shorten(trace)
         size = count(_join_texts(short))
         if size <= left and (short.query or short.response):
             picked.append(short)

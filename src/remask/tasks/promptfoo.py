@@ -12,8 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from remask.data.placeholders import JINJA, LANGFUSE, filled, variables
-from remask.data.rows import read_document, read_rows, rows_of
+from remask.data.placeholders import JINJA, LANGFUSE, list_variables, substitute
+from remask.data.rows import read_document, read_rows, rows_from_records
 from remask.errors import ConfigError, DataError
 from remask.tasks.metrics import Grade, Grader, JudgeMetric
 from remask.types import Example
@@ -109,13 +109,13 @@ def read_tests(path: Path) -> list[dict[str, Any]]:
         for name, value in vars.items():
             # promptfoo would expand lists, files and {{name}}.
             plain = not isinstance(value, list | dict) and not str(value).startswith("file://")
-            if not plain or variables(LANGFUSE.read(str(value), None)):
+            if not plain or list_variables(LANGFUSE.read(str(value), None)):
                 raise _make_error(path, f"{key}.vars.{name}", value, "write one plain text")
         entries = default.get("assert", []) + test.get("assert", [])
         if not entries:
             remedy = "write an assertion: without one every response is right"
             raise _make_error(path, f"{key}.assert", entries, remedy)
-        (row,) = rows_of([vars], path)
+        (row,) = rows_from_records([vars], path)
         assertions = [_read_assertion(one, row.values, f"{key}.assert", path) for one in entries]
         records.append({**row.values, ASSERT: assertions})
     return records
@@ -136,7 +136,7 @@ def _read_assertion(entry: Any, row: Mapping[str, str], key: str, path: Path) ->
     if kind not in (*_CHECKS, RUBRIC):
         raise _make_error(path, f"{key}.type", kind, f"write one of {', '.join(_CHECKS)}, {RUBRIC}")
     try:
-        text = filled(JINJA.read(value, None), row)
+        text = substitute(JINJA.read(value, None), row)
         usable = bool(text) != (kind == "is-json") and not value.startswith(("file://", "package:"))
         usable &= kind != "regex" or re.compile(text).flags == re.UNICODE  # no inline flags
     except (ConfigError, KeyError, OverflowError, re.error):

@@ -174,7 +174,7 @@ class InspectModels:
         self._finished += [s.calls for s in self._samples.values() if not s.error]
 
     def load_values(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        return self._ledger.store.cached(keys)
+        return self._ledger.store.find_replies(keys)
 
     def save_value(self, key: str, value: Mapping[str, Any]) -> None:
         store = self._ledger.store
@@ -198,7 +198,7 @@ class InspectModels:
             epoch = active.epoch if (active := sample_active()) else 1
             turn = sample.answered[request]
             key = content_id("inspect call", self.identity, role, request, epoch, turn)
-            if stored := self._ledger.store.cached([key]):
+            if stored := self._ledger.store.find_replies([key]):
                 output = ModelOutput.model_validate(stored[key])
                 self._record_answer(sample, request, messages if inserted else None, output)
                 return output

@@ -27,7 +27,7 @@ from inspect_ai.log import EvalSampleSummary, read_eval_log_sample_summaries
 from inspect_ai.scorer import Score, value_to_float
 from inspect_ai.util._display import init_display_type
 
-from remask.data.dataset import LoadedDataset, question, split_by_hash
+from remask.data.dataset import LoadedDataset, normalize_input, split_by_hash
 from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
 from remask.prompt import Prompt
@@ -61,7 +61,7 @@ def load_suite(name: str, args: Mapping[str, Any], fractions: Sequence[float]) -
     if not samples:
         raise ConfigError(f"the Inspect task {name} has no samples")
     texts = _strip_common_lines([_read_input(sample) for sample in samples])
-    splits = split_by_hash((question(text) for text in texts), fractions)
+    splits = split_by_hash((normalize_input(text) for text in texts), fractions)
     version = f"inspect_ai {inspect_ai.__version__}, version {definition.version}"
     examples: dict[str, Example] = {}
     known: dict[str, Sample] = {}
@@ -70,7 +70,7 @@ def load_suite(name: str, args: Mapping[str, Any], fractions: Sequence[float]) -
         if sample.id is None:
             sample.id = id
         target = sample.target if isinstance(sample.target, str) else "\n".join(sample.target)
-        examples[id] = Example(id, splits[question(text)], text, target or None)
+        examples[id] = Example(id, splits[normalize_input(text)], text, target or None)
         known[id] = sample
     twice = len(samples) - len(examples)
     warnings = (f"left out {twice} samples that repeat an earlier one exactly",) if twice else ()
