@@ -16,7 +16,6 @@ from remask import config as sections
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
 from remask.config import QUERIES, Config, make_absolute, make_config, merged, read_prompt
-from remask.data.dataset import Source
 from remask.errors import ConfigError
 from remask.ports import DenoiserModel, Metric
 
@@ -170,7 +169,7 @@ def settle_arguments(
     data: Data | Dataset | None,
     target: str | Respond | Target | None,
     metric: str | Metric | Label | Judge | None,
-    denoiser: str | DenoiserModel | Denoiser = "builtin",
+    denoiser: str | DenoiserModel | Denoiser | None = "builtin",
     task: str | InspectTask = "",
     max_calls: int | None = None,
     budget: Budget | None = None,
@@ -222,14 +221,6 @@ def name_of(kind: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     return f"{kind}:{getattr(value, '__qualname__', type(value).__qualname__)}"
-
-
-def rows_given(data: Data | Dataset | None) -> Source | None:
-    """Rows that were given in memory, as `Given` holds them. Raises ConfigError."""
-    if data is None:
-        return None
-    rows: Source | None = (data if isinstance(data, Dataset) else Dataset(data))._rows
-    return rows
 
 
 def _fill(section: sections.Section, values: Mapping[str, Any]) -> None:
