@@ -99,15 +99,12 @@ def test_the_house_stays_small() -> None:
 
 def count_code_lines(source: str) -> int:
     """Lines without blanks, comments and docstrings."""
-    tree = ast.parse(source)
     left_out: set[int] = set()
-    for node in ast.walk(tree):
-        documented = isinstance(
-            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        )
-        if documented and ast.get_docstring(node, clean=False) is not None:
-            text = node.body[0]
-            left_out |= set(range(text.lineno, (text.end_lineno or 0) + 1))
+    for node in ast.walk(ast.parse(source)):
+        # A text alone is a statement of its own: the docstring of a module, a class, a function
+        # or an attribute.
+        if isinstance(node, ast.Expr) and isinstance(getattr(node.value, "value", None), str):
+            left_out |= set(range(node.lineno, (node.end_lineno or 0) + 1))
     return sum(
         bool(line.strip()) and not line.strip().startswith("#") and number not in left_out
         for number, line in enumerate(source.splitlines(), 1)

@@ -13,7 +13,7 @@ from fakes.command import remask as command
 from remask.errors import ConfigError
 from remask.events import Proposed, Refused, State, decode
 from remask.prompt import Prompt
-from remask.runs.result import pareto_front, read_result, shortest_within
+from remask.runs.result import find_pareto_front, find_shortest_within, read_result
 from remask.runs.store import Store
 
 
@@ -46,7 +46,7 @@ def test_nothing_beats_what_is_on_the_front(
 ) -> None:
     given = state({str(i): prompt for i, prompt in enumerate(prompts)})
     means = {str(i): sum(s or 0 for s in scores) / 4 for i, (_, scores) in enumerate(prompts)}
-    found = pareto_front(given)
+    found = find_pareto_front(given)
     for id in found:
         for other in means:
             shorter = given.tokens[other] - given.tokens[id]
@@ -54,16 +54,16 @@ def test_nothing_beats_what_is_on_the_front(
             assert not (shorter <= 0 <= better and (shorter or better)), "it is beaten"
     assert max(means.values()) == means[found[-1]]
     assert min(given.tokens.values()) == given.tokens[found[0]]
-    chosen = shortest_within(given, points)
+    chosen = find_shortest_within(given, points)
     able = [id for id in means if means[id] >= max(means.values()) - points / 100 - 1e-9]
     assert given.tokens[chosen] == min(given.tokens[id] for id in able)
 
 
 def test_prompts_that_were_not_asked_everything_do_not_count() -> None:
     given = state({"base": (5, [1.0, 0.0, 1.0]), "half": (1, [1.0, 1.0]), "best": (9, [1.0] * 3)})
-    assert pareto_front(given) == ("base", "best")
-    assert shortest_within(given, 100) == "base"
-    assert shortest_within(given, 1) == "best"
+    assert find_pareto_front(given) == ("base", "best")
+    assert find_shortest_within(given, 100) == "base"
+    assert find_shortest_within(given, 1) == "best"
 
 
 export = partial(command, "export")

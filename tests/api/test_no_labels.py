@@ -17,7 +17,13 @@ from fakes.checked import optimize_checked
 from fakes.colours import Phrases, search
 from fakes.command import remask as run
 from fakes.server import Body, Handler, Server, completion
-from remask.data.synthetic import LEAST, STALE, ask_queries, calls_for, read_queries
+from remask.data.synthetic import (
+    MAX_STALE_CALLS,
+    MIN_QUERIES,
+    ask_queries,
+    count_max_calls,
+    read_queries,
+)
 from remask.errors import ConfigError, TargetUnreliable
 from remask.events import UnlabelledInputs, decode
 from remask.ports import Reply
@@ -121,7 +127,7 @@ def test_what_was_written_is_never_asked_for_again(tmp_path: Path, calls: int) -
 
 def test_the_asking_comes_out_of_the_budget(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="leaves nothing to search with"):
-        optimize(tmp_path, Painter(), max_calls=calls_for(48) + 48 + 12)
+        optimize(tmp_path, Painter(), max_calls=count_max_calls(48) + 48 + 12)
     painter = Painter()
     found = optimize(tmp_path, painter, max_calls=120)
     assert found.spend.calls == len(painter.asked) <= 120
@@ -146,11 +152,11 @@ def test_queries_are_different_and_calls_bounded(answers: list[list[str]], n: in
     target = Lists([Reply("\n".join(lines)) for lines in answers])
     try:
         found = ask_queries(target, Prompt(START), n)  # type: ignore[arg-type]
-        assert min(n, LEAST) <= len(found) <= n
+        assert min(n, MIN_QUERIES) <= len(found) <= n
         assert len({query.casefold() for query in found}) == len(found)
     except TargetUnreliable as error:
         assert "--data" in str(error)
-    assert 1 <= target.asked <= calls_for(n)
+    assert 1 <= target.asked <= count_max_calls(n)
 
 
 def test_failed_calls_are_named() -> None:
@@ -290,7 +296,7 @@ calls = 400
     checked = run("check")
     assert "none: 24 messages, from the target" in checked.output, checked.output
     asked = re.search(r"messages from the target: (\d+) calls at most", checked.output)
-    assert asked and int(asked[1]) == calls_for(24)
+    assert asked and int(asked[1]) == count_max_calls(24)
     assert not server.bodies
     done = run("optimize", "--json")
     kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
@@ -363,4 +369,4 @@ def test_the_builtin_target_is_too_small_to_write_messages(tmp_path: Path) -> No
             run_dir=tmp_path / "run",
         )
     with Store.read(tmp_path / "run") as store:
-        assert STALE < store.spent().calls < calls_for(24)
+        assert MAX_STALE_CALLS < store.get_spend().calls < count_max_calls(24)

@@ -18,7 +18,7 @@ from fakes.colours import Phrases
 from fakes.command import remask as command
 from fakes.conversations import Listener, Painter, line, write_log
 from fakes.server import Body, Handler, Server, completion
-from remask.data.prompt_traces import gather
+from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError, TargetRefused
 from remask.events import Event, SearchEnded, Started, State, fold
 from remask.ports import Context, Fill, Hole, Proposal, written_spans
@@ -28,11 +28,18 @@ from remask.propose.select_traces import select
 from remask.runs.budget import Spend
 from remask.runs.result import Evidence, RefinedEdit
 from remask.runs.store import Store
-from remask.search.likelihood import CONTROL, FOLDS, Loop, fold_gains, folds, refinements
+from remask.search.likelihood import (
+    CONTROL,
+    MAX_FOLDS,
+    LikelihoodPlan,
+    measure_gains,
+    search_by_likelihood,
+    split_folds,
+)
 from remask.types import Feedback, Trace
 
 START = Prompt(conversations.START)
-LOOP = Loop(iterations=6, candidates=8, traces=4, context_tokens=400)
+LOOP = LikelihoodPlan(iterations=6, candidates=8, traces=4, context_tokens=400)
 SUPPORTED = "Think of colours."
 
 
@@ -45,12 +52,14 @@ def proposer(denoiser: Listener, maskers: tuple[str, ...] = ("insert", "attribut
 
 
 def play(
-    seed: int = 0, held: str = "Colours!", loop: Loop = LOOP
+    seed: int = 0, held: str = "Colours!", loop: LikelihoodPlan = LOOP
 ) -> tuple[list[Event], State, Listener]:
     measuring = Listener()
     read, kept = [trace(i) for i in range(8)], [trace(i, held) for i in range(8, 16)]
     made = proposer(Listener())
-    events = list(refinements(State(), START, read, kept, loop, made, measuring, seed, select))
+    events = list(
+        search_by_likelihood(State(), START, read, kept, loop, made, measuring, seed, select)
+    )
     return events, fold(events), measuring
 
 
@@ -116,7 +125,7 @@ def test_a_loop_that_was_cut_goes_on_with_the_same_events(cut: int) -> None:
     state = fold(events[:cut])
     read, kept = [trace(i) for i in range(8)], [trace(i, "Colours!") for i in range(8, 16)]
     made = proposer(Listener())
-    rest = refinements(state, START, read, kept, LOOP, made, Listener(), 0, select)
+    rest = search_by_likelihood(state, START, read, kept, LOOP, made, Listener(), 0, select)
     whole = [*events[:cut], *(event for event in rest if event not in events[:cut])]
     assert whole == events
 
@@ -148,29 +157,29 @@ HEARD = (trace(1, "Brief colours."),)  # lifts "brief" and "colours" by 1, other
     ],
 )
 def test_gains_by_hand(edit: tuple[int, int, str], gain: float) -> None:
-    ((found,),) = fold_gains(Listener(), [HEARD], Listener().count, START, [proposal(edit)])
+    ((found,),) = measure_gains(Listener(), [HEARD], Listener().count, START, [proposal(edit)])
     assert found == pytest.approx(gain)
 
 
 def test_growth_is_free_where_the_text_around_is_not_supported() -> None:
     nobody = (trace(1, "Colours."),)
     new = proposal((18, 18, " Colours."))
-    assert fold_gains(Listener(), [nobody], Listener().count, START, [new]) == [(1.0,)]
+    assert measure_gains(Listener(), [nobody], Listener().count, START, [new]) == [(1.0,)]
 
 
 def test_every_panel_counts_alone() -> None:
     other = (trace(2, "Nothing."),)
     new = [proposal((5, 7, "colours")), proposal((5, 7, "them"))]
-    found = fold_gains(Listener(), [HEARD, other], Listener().count, START, new)
+    found = measure_gains(Listener(), [HEARD, other], Listener().count, START, new)
     assert found == [(1.0, -0.25), (-0.25, -0.25)]
 
 
 def test_panels_share_no_conversation() -> None:
     held = [trace(i, score=float(i % 2)) for i in range(11)]
-    found = folds(held, LOOP, Listener().count, remask_rng(), select)
+    found = split_folds(held, LOOP, Listener().count, remask_rng(), select)
     ids = [t.id for context in found for t in context]
-    assert len(found) == FOLDS and len(ids) == len(set(ids)) == 11
-    assert len(folds(held[:2], LOOP, Listener().count, remask_rng(), select)) == 2
+    assert len(found) == MAX_FOLDS and len(ids) == len(set(ids)) == 11
+    assert len(split_folds(held[:2], LOOP, Listener().count, remask_rng(), select)) == 2
 
 
 def remask_rng() -> Any:
@@ -191,7 +200,7 @@ def test_a_scorer_reads_every_span_once_and_no_text_twice(cuts: list[int], stret
     edges = [place * 6 * stretch for place in sorted(set(cuts))]
     spans = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False)]
     cut = proposal(*((a, b, "") for a, b in spans), start=Prompt(text))  # nothing new is scored
-    fold_gains(Windows(), [], Listener().count, Prompt(text), [cut])
+    measure_gains(Windows(), [], Listener().count, Prompt(text), [cut])
     read = [(part, inside) for part, inside in windows if inside]
     assert [word for _, inside in read for word in inside] == [text[a:b] for a, b in spans]
     assert sum(len(part) for part, _ in read) <= len(text)
@@ -217,7 +226,9 @@ def test_numbers_stay_unless_they_are_freed() -> None:
         made = DiffusionProposer(start, Liar(), recipe)
         some = [trace(i) for i in range(8)]
         halves = some[:4], some[4:]
-        state = fold(refinements(State(), start, *halves, loop, made, Listener(), 0, select))
+        state = fold(
+            search_by_likelihood(State(), start, *halves, loop, made, Listener(), 0, select)
+        )
         return {rejected.reason for rejected in state.refusals}
 
     assert refused(free=False) == {"new number: 48"}
@@ -241,20 +252,20 @@ def test_everything_is_redacted_in_the_order_of_the_files(tmp_path: Path) -> Non
         write_lines(tmp_path / "a.jsonl", secret),
         write_lines(tmp_path / "b.jsonl", secret, line(1)),
     ]
-    found = gather("Name it.", files)
+    found = read_traces("Name it.", files)
     assert SECRET not in repr(found)
     assert repr(found).count("<EMAIL_1>") >= 10 and "<EMAIL_2>" not in repr(found)
     assert found.secrets == {"EMAIL": 1}
-    open_ = gather("Name it.", files, hide=False)
+    open_ = read_traces("Name it.", files, redact=False)
     assert SECRET in repr(open_) and not open_.secrets
 
 
 def test_names_are_made_unique(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", *[line(0, user=f"item {i}") for i in range(3)])
-    found = gather("Name it.", [file, file])
+    found = read_traces("Name it.", [file, file])
     ids = [t.id for t in found.traces]
     assert len(ids) == len(set(ids)) == 6 and ids[:2] == ["call 0", "call 0 (2)"]
-    assert set(found.asked) == set(ids)
+    assert set(found.messages) == set(ids)
 
 
 SHOP = "You help the customers of a shop. Today is {}. Be short and kind to everybody."
@@ -265,36 +276,38 @@ def test_of_several_system_prompts_only_like_ones_are_used(tmp_path: Path) -> No
     lines = [line(i, SHOP.format(day)) for i, day in enumerate(("Monday", "Friday"))]
     lines += [line(2, TRIP), line(3)]
     file = write_lines(tmp_path / "a.jsonl", *lines)
-    found = gather(SHOP.format("{day}"), [file])
+    found = read_traces(SHOP.format("{day}"), [file])
     assert [t.id for t in found.traces] == ["call 0", "call 1"]
     assert (found.records, found.elsewhere) == (4, 2)
     assert any("2 system prompts" in note for note in found.notes)
     with pytest.raises(ConfigError, match="none of the 2 system prompts"):
-        gather("Classify the sentiment of a film review as positive or negative.", [file])
+        read_traces("Classify the sentiment of a film review as positive or negative.", [file])
 
 
 def test_of_one_system_prompt_all_are_used_and_it_is_said(tmp_path: Path) -> None:
-    other = gather("Name it.", [write_lines(tmp_path / "a.jsonl", line(0, TRIP), line(1, TRIP))])
+    other = read_traces(
+        "Name it.", [write_lines(tmp_path / "a.jsonl", line(0, TRIP), line(1, TRIP))]
+    )
     assert len(other.traces) == 2 and "another system prompt" in other.notes[0]
-    nobody = gather("Name it.", [write_lines(tmp_path / "b.jsonl", line(0))])
+    nobody = read_traces("Name it.", [write_lines(tmp_path / "b.jsonl", line(0))])
     assert "no conversation names" in nobody.notes[0]
-    same = gather(TRIP, [tmp_path / "a.jsonl"])
+    same = read_traces(TRIP, [tmp_path / "a.jsonl"])
     assert not same.notes
 
 
 def test_ratings_without_a_scale_are_named(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", line(0, stars=5), line(1, stars=2))
-    found = gather("Name it.", [file])
+    found = read_traces("Name it.", [file])
     assert any("--scale 'stars=WORST..BEST'" in note for note in found.notes)
     assert [t.score for t in found.traces] == [None, None]
-    declared = gather("Name it.", [file], scales=["stars=1..5"])
+    declared = read_traces("Name it.", [file], scales=["stars=1..5"])
     assert [t.score for t in declared.traces] == [1.0, 0.25]
 
 
 def test_of_many_sources_none_has_more_than_a_hundredth(tmp_path: Path) -> None:
     def sources(names: Sequence[str]) -> tuple[Counter[str], list[str]]:
         lines = [line(i, session_id=name) for i, name in enumerate(names)]
-        found = gather("Name it.", [write_lines(tmp_path / "a.jsonl", *lines)])
+        found = read_traces("Name it.", [write_lines(tmp_path / "a.jsonl", *lines)])
         return Counter(one.source for one in found.traces), list(found.notes)
 
     many = [f"s{i}" for i in range(200)] + ["loud"] * 100 + [""] * 100
@@ -309,8 +322,8 @@ def test_of_many_sources_none_has_more_than_a_hundredth(tmp_path: Path) -> None:
 def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
     long = line(1)
     long["messages"] += [{"role": "user", "content": "No!"}, {"role": "assistant", "content": "x"}]
-    found = gather("Name it.", [write_lines(tmp_path / "a.jsonl", line(0), long)])
-    assert found.asked == {"call 0": "item 0"}
+    found = read_traces("Name it.", [write_lines(tmp_path / "a.jsonl", line(0), long)])
+    assert found.messages == {"call 0": "item 0"}
 
 
 # --- the whole

@@ -354,8 +354,8 @@ def test_the_plan_leaves_calls_for_the_denoiser() -> None:
             plans[model] = (job.plan, job.asked_per_round(job.plan), job.rows("validation"))
     (plan, asked, _), (written, writing, rows) = plans["builtin"], plans["chat:writer"]
     assert asked == 0 and writing == 2 * written.candidates
-    assert written.rounds * (written.round_calls(rows) + writing) / 4 <= 200
-    assert plan.rounds * (plan.round_calls(rows) + writing) / 4 > 200
+    assert written.rounds * (written.count_round_calls(rows) + writing) / 4 <= 200
+    assert plan.rounds * (plan.count_round_calls(rows) + writing) / 4 > 200
 
 
 def test_it_is_remote_and_scores_nothing() -> None:

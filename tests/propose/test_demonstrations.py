@@ -22,7 +22,14 @@ from remask.events import Accepted, Proposed, State, decode, fold
 from remask.ids import rng_for
 from remask.ports import Context, Proposal
 from remask.prompt import Prompt
-from remask.propose.demonstrations import DemoProposer, block_tokens, demo, joined, parted, shown_in
+from remask.propose.demonstrations import (
+    DemoProposer,
+    append_block,
+    count_block_tokens,
+    find_shown_rows,
+    format_demo,
+    split_block,
+)
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.runs.store import Store
 from remask.search.halving import search
@@ -69,17 +76,17 @@ def grown(rounds: int, seed: int, most: int = 4) -> list[tuple[Prompt, Proposal]
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_candidates_hold_the_body_and_whole_rows_of_train_alone(seed: int, most: int) -> None:
-    known = {demo(trace(i)) for i in range(40)}
+    known = {format_demo(trace(i)) for i in range(40)}
     for parent, proposal in grown(4, seed, most):
-        body, block = parted(proposal.prompt, START)
-        assert joined(body, block) == proposal.prompt
-        assert Prompt.parse(proposal.prompt.marked()) == proposal.prompt
+        body, block = split_block(proposal.prompt, START)
+        assert append_block(body, block) == proposal.prompt
+        assert Prompt.parse(proposal.prompt.to_source()) == proposal.prompt
         assert "Be brief." in body.text, "what the author keeps stays"
         if block:
             head, *shown = block.split("\n\n")
             assert head == "Examples:"
             assert set(shown) <= known and 1 <= len(set(shown)) == len(shown) <= most
-        before, old = parted(parent, START)
+        before, old = split_block(parent, START)
         if proposal.masker.startswith("demos "):
             assert body == before and block != old
         else:
@@ -144,7 +151,7 @@ class Crammer:
 
     def _outcome(self, prompt: Prompt, id: str) -> Outcome:
         one = Trace(id, f"question {id}", "no", desired=f"answer {id}", score=0.0)
-        score = float(demo(one) in prompt.text)
+        score = float(format_demo(one) in prompt.text)
         return Outcome(id, "scored", score, score, trace=one)
 
 
@@ -282,7 +289,7 @@ def test_where_there_are_no_demonstrations_to_show(tmp_path: Path) -> None:
     user = make_config({"prompt": "Say.", "search": {"demos": 2}, "data": {"role": "user"}}, "test")
     with pytest.raises(ConfigError, match="leave --demos out"):
         with_demos(user, START, LevelProposer())
-    assert shown_in("", [trace(1)]) == ()
+    assert find_shown_rows("", [trace(1)]) == ()
 
 
 def sentences() -> list[dict[str, str]]:
@@ -321,7 +328,14 @@ def test_examples_count_where_the_target_reads_so_much(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"examples may have 1200 \(--demos\)"):
         remask.optimize("Say what it was.", long, run_dir=tmp_path / "run", denoiser=Phrases(),
                         search=remask.Search(demos=8))  # fmt: skip
-    assert block_tokens(0) == 0 < block_tokens(1) < block_tokens(3) < block_tokens(32) == 1200
+    assert (
+        count_block_tokens(0)
+        == 0
+        < count_block_tokens(1)
+        < count_block_tokens(3)
+        < count_block_tokens(32)
+        == 1200
+    )
 
 
 @pytest.mark.slow
@@ -344,10 +358,10 @@ def test_an_edit_in_front_of_a_block_is_explained_without_it() -> None:
     assert around.explain(shown, traces) == (), "a block names its rows itself"
     drawn = around.propose(shown.prompt, traces, 6, 1)
     edit = next(p for p in drawn if not p.masker.startswith("demos ") and p.traces)
-    block = parted(edit.prompt, START)[1]
-    assert block and block == parted(shown.prompt, START)[1]
+    block = split_block(edit.prompt, START)[1]
+    assert block and block == split_block(shown.prompt, START)[1]
     drops = around.explain(edit, traces)
     assert len(drops) == 3 and {drop.trace for drop in drops} < set(edit.traces)
-    assert denoiser.read == {parted(edit.prompt, START)[0].text}, "the block is not read"
+    assert denoiser.read == {split_block(edit.prompt, START)[0].text}, "the block is not read"
     written = "".join(text for _, _, text in edit.edits)
     assert denoiser.scored and all(said in written for said in denoiser.scored)

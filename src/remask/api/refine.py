@@ -14,7 +14,7 @@ from remask.config import Config, LockName, make_config, merged
 from remask.errors import ConfigError
 from remask.ports import DenoiserModel, Metric
 from remask.runs.result import Result
-from remask.search.likelihood import CANDIDATES
+from remask.search.likelihood import DEFAULT_CANDIDATES
 
 ITERATIONS = 8
 MASKERS = ("attribution", "span", "insert", "sentence")  # drawn in turn
@@ -85,7 +85,11 @@ def refine(
 
 def make_refine_config(values: Mapping[str, Any], where: str) -> Config:
     """Settings with the defaults of a refinement, whose maskers obey the lock. ConfigError."""
-    search = {"maskers": MASKERS, "candidates": CANDIDATES, "context_tokens": CONTEXT_TOKENS}
+    search = {
+        "maskers": MASKERS,
+        "candidates": DEFAULT_CANDIDATES,
+        "context_tokens": CONTEXT_TOKENS,
+    }
     config = make_config(merged({"search": search}, values), where)
     if config.refine is None or config.refine.lock != "text":
         return config
