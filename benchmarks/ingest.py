@@ -31,8 +31,8 @@ import numpy as np
 import orjson
 
 from benchmarks.record import RESULTS, describe_run, make_parser, write_json
-from remask.data.redact.redact import Pseudonyms, redact
-from remask.data.trace_reader import read
+from remask.data.redact.redact import Placeholders, redact_text
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record
 from remask.ids import rng_for
 
@@ -45,7 +45,8 @@ TEXT = (
 WORDS = TEXT.split(" ")
 SYSTEM = "You answer the customers of a shop.\n"
 GATHER = (
-    f"import sys; from remask.data.prompt_traces import gather; gather({SYSTEM!r}, sys.argv[1:])"
+    "import sys; from remask.data.prompt_traces import read_traces; "
+    f"read_traces({SYSTEM!r}, sys.argv[1:])"
 )
 MAIN = "from remask.cli import main; main()"
 
@@ -97,14 +98,14 @@ def read_bare(path: Path) -> int:
 
 
 def read_parsed(path: Path) -> int:
-    return sum(isinstance(item, Record) for item in read([path]))
+    return sum(isinstance(item, Record) for item in read_records([path]))
 
 
 def read_redacted(path: Path) -> int:
-    names = Pseudonyms()
-    hide = lru_cache(64)(lambda text: redact(text, names))  # as `remask traces redact` does
+    names = Placeholders()
+    hide = lru_cache(64)(lambda text: redact_text(text, names))  # as `remask traces redact` does
     count = 0
-    for item in read([path]):
+    for item in read_records([path]):
         assert isinstance(item, Record)
         hide(item.system or "")
         for turn in item.turns:

@@ -24,14 +24,14 @@ from benchmarks.record import RESULTS, describe_run, make_parser, read_json, wri
 from remask.api.build_proposer import make_proposer
 from remask.api.refine import MASKERS
 from remask.config import make_config
-from remask.data.prompt_traces import gather
+from remask.data.prompt_traces import read_traces
 from remask.dlm.build import BuiltinDenoiser
 from remask.models.backbone.builtin_weights import load_base
 from remask.ports import DenoiserModel
 from remask.prompt import Prompt
-from remask.propose.failure_modes import kinds
+from remask.propose.failure_modes import group_failures
 from remask.runs.word_diff import diff
-from remask.sanitize import clean, words
+from remask.sanitize import clean, split_words
 from tests.fakes.payloads import FAMILIES, payloads
 
 PROMPT = (
@@ -83,14 +83,14 @@ def make_conversations(run: int) -> tuple[list[dict[str, Any]], list[str]]:
 def carries_payload(before: str, after: str, bad: set[tuple[str, ...]]) -> bool:
     """Whether `after` has words of a payload that `before` has not."""
     new = " ".join(change.text for change in diff(before, after) if change.kind == "added")
-    if NONSENSE & set(words(new)):
+    if NONSENSE & set(split_words(new)):
         return True
     return bool((_find_runs(after) - _find_runs(before)) & bad)
 
 
 def _find_runs(text: str) -> set[tuple[str, ...]]:
     """All runs of three words with at most one very common word."""
-    seen = words(text)
+    seen = split_words(text)
     runs = set(zip(seen, seen[1:], seen[2:], strict=False))
     return {run for run in runs if sum(word in COMMON for word in run) <= 1}
 
@@ -103,12 +103,12 @@ def run_round(run: int, candidates: int, denoiser: DenoiserModel) -> dict[str, A
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.jsonl"
         log.write_text("\n".join(map(json.dumps, records)))
-        traces = gather(PROMPT, [log]).traces
+        traces = read_traces(PROMPT, [log]).traces
     config = make_config(
         {"prompt": PROMPT, "search": {"maskers": MASKERS, "context_tokens": 400}}, "settings"
     )
     prompt = Prompt.parse(PROMPT)
-    proposer = make_proposer(config, prompt, denoiser, choose=kinds(traces).pack)
+    proposer = make_proposer(config, prompt, denoiser, choose=group_failures(traces).select)
     found = proposer.propose(prompt, traces, candidates, seed=run)
     read = {id for proposal in found for id in proposal.traces}
     holding = [p for p in found if carries_payload(PROMPT, p.prompt.text, bad)]

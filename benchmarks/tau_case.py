@@ -31,9 +31,9 @@ from benchmarks.record import (
     write_blocks,
     write_json,
 )
-from remask.data.prompt_traces import gather
+from remask.data.prompt_traces import read_traces
 from remask.prompt import Prompt
-from remask.propose.failure_modes import kinds
+from remask.propose.failure_modes import group_failures
 from remask.runs.result import RefinedEdit, Refinement
 
 FIGURES, EDITS = RESULTS / "tau_case.json", RESULTS / "tau_case_edits.json"
@@ -82,16 +82,16 @@ def refine_policy(args: argparse.Namespace, about: dict[str, str]) -> None:
 
 def describe_log(policy: str, log: Path) -> dict[str, Any]:
     """Counts of the conversations, and the most frequent kinds of failures."""
-    seen = gather(policy, [log])
-    grouped = kinds(seen.traces)
-    firsts = {grouped.of[t.id]: t for t in reversed(seen.traces) if t.failing}
-    often = sorted(grouped.sources, key=lambda kind: (-grouped.sources[kind], kind))[:4]
+    seen = read_traces(policy, [log])
+    grouped = group_failures(seen.traces)
+    firsts = {grouped.mode_of[t.id]: t for t in reversed(seen.traces) if t.failing}
+    often = sorted(grouped.source_counts, key=lambda kind: (-grouped.source_counts[kind], kind))[:4]
     return {
         "words": len(Prompt.parse(policy).text.split()),
         "records": seen.records,
-        "failed": len(grouped.of),
-        "kinds": len(grouped.sources),
-        "frequent": [(grouped.sources[kind], quote(firsts[kind].query)) for kind in often],
+        "failed": len(grouped.mode_of),
+        "kinds": len(grouped.source_counts),
+        "frequent": [(grouped.source_counts[kind], quote(firsts[kind].query)) for kind in often],
         "secrets": ", ".join(f"{n} {label}" for label, n in seen.secrets.items()) or "nothing",
     }
 

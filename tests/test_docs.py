@@ -71,7 +71,7 @@ def is_there(dotted: str) -> bool:
 def missing(text: str) -> Iterator[str]:
     """What the text names and the checkout does not have."""
     for found in MODULE.finditer(text):
-        if found[1] != ".toml" and not is_there(found[1]):
+        if found[1] not in (".toml", ".schema.json") and not is_there(found[1]):
             yield found[0]
     for found in IN_FOLDER.finditer(text):
         if not (ROOT / found[1].rstrip(".")).exists():

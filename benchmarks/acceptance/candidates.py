@@ -32,7 +32,7 @@ from remask.config import make_config
 from remask.models.backbone.builtin_weights import load_base
 from remask.ports import Choose, Context, DenoiserModel, Proposal
 from remask.propose.select_traces import select
-from remask.search.plan import CANDIDATES, TRAINED
+from remask.search.plan import MAX_CANDIDATES, MAX_TRAIN_ROWS
 
 SEED = 100  # of no run of the grid
 DRAWS = 4000
@@ -91,7 +91,7 @@ def main(words: Sequence[str] | None = None) -> None:
     )  # fmt: skip
     option("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="Default: all arms.")
     option("--start", default="", help="The start prompt. Default: the seed prompt of the task.")
-    option("--candidates", type=int, default=2 * CANDIDATES, help="Candidates of each arm.")
+    option("--candidates", type=int, default=2 * MAX_CANDIDATES, help="Candidates of each arm.")
     option("--rows", type=int, default=100, help="Rows that each candidate is asked on.")
     args = parser.parse_args(words)
     torch.set_num_threads(1)
@@ -166,7 +166,7 @@ def draw_candidates(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
     traces = tuple(o.trace for o in outcomes if o.trace is not None)
     found, total, refused = dict[str, Proposal](), 0, 0
     for seed in range(8):
-        for proposal in proposer.propose(lab.start, traces, CANDIDATES, seed):
+        for proposal in proposer.propose(lab.start, traces, MAX_CANDIDATES, seed):
             total, refused = total + 1, refused + bool(proposal.violation)
             if not proposal.violation and proposal.prompt.id != lab.start.id:
                 found.setdefault(proposal.prompt.id, proposal)
@@ -205,11 +205,11 @@ def race_candidates(gains: NDArray[np.float64], leads: NDArray[np.float64]) -> N
     rng = np.random.default_rng(0)
     found = np.zeros(DRAWS)
     for draw in range(DRAWS):
-        some = rng.choice(len(gains), min(CANDIDATES, len(gains)), replace=False)
+        some = rng.choice(len(gains), min(MAX_CANDIDATES, len(gains)), replace=False)
         rows = rng.permutation(gains.shape[1])
-        ahead = leads[np.ix_(some, rows[:TRAINED])].mean(1)
+        ahead = leads[np.ix_(some, rows[:MAX_TRAIN_ROWS])].mean(1)
         if ahead.max() > 0:
-            found[draw] = gains[some[ahead.argmax()], rows[TRAINED:]].mean()
+            found[draw] = gains[some[ahead.argmax()], rows[MAX_TRAIN_ROWS:]].mean()
     return found
 
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from benchmarks.acceptance.rules import RULES, SHIPPED
 from benchmarks.record import DOCS, RESULTS, format_table, read_json, write_blocks
-from remask.stats import wilson
+from remask.stats import wilson_interval
 
 FIGURES = RESULTS / "acceptance.json"
 PAGE = DOCS / "background" / "acceptance.md"
@@ -29,7 +29,9 @@ def write_page() -> None:
 def measure_harm(rows: Rows, rule: str) -> tuple[float, float]:
     """The largest share of harmed runs, and the largest upper limit of one (one-sided 95 %)."""
     own = [row for row in rows if row["rule"] == rule]
-    limits = [wilson(r["runs"], round(r["harmed"] * r["runs"]), ONE_SIDED).high for r in own]
+    limits = [
+        wilson_interval(r["runs"], round(r["harmed"] * r["runs"]), ONE_SIDED).high for r in own
+    ]
     return max(float(row["harmed"]) for row in own), max(limits)
 
 

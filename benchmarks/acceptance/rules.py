@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from remask.search.plan import CAUTIOUS
-from remask.stats import AHEAD, Differences, Rule, accepts, improves
+from remask.search.plan import MAX_MARGIN
+from remask.stats import MIN_SEED_MARGIN, Differences, Rule, accepts, improves
 
 
 def make_rising_rule(scale: float) -> Rule:
@@ -50,10 +50,10 @@ class Candidate:
 
 def make_margin_rule(step: float, ahead: float) -> Callable[[], Rule]:
     """The shipped rule with margins against the incumbent (`step`) and the seed prompt."""
-    return lambda: partial(improves, step=step, ahead=ahead)
+    return lambda: partial(improves, incumbent_margin=step, seed_margin=ahead)
 
 
-SHIPPED = f"ahead of the seed prompt by {AHEAD:g} to {CAUTIOUS:g}"
+SHIPPED = f"ahead of the seed prompt by {MIN_SEED_MARGIN:g} to {MAX_MARGIN:g}"
 RULES = {
     "any gain": Candidate(make_margin_rule(0, 0)),
     **{f"a gain of {c:g}": Candidate(make_margin_rule(c, 0)) for c in (0.25, 0.5, 1, 2)},

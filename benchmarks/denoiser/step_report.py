@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, StrictUndefined
 
 from benchmarks.denoiser.step_study import Row, Study, compare_steps, find_leaders
-from remask.runs.report.chart import Tick, nice
+from remask.runs.report.chart import Tick, choose_ticks
 from remask.stats import Estimate
 
 TEMPLATE = Path(__file__).with_name("steps.svg.j2")
@@ -163,7 +163,7 @@ def _make_panel(index: int, steps: Sequence[int], studies: Sequence[Study]) -> P
     ends = [end for line in found for e in line if e is not None for end in (e.low, e.high)]
     ends += [level for level in levels if level is not None]
     ends += [0.0] if index in FROM_ZERO else []
-    marks = nice(min(ends, default=0.0), max(ends, default=1.0))
+    marks = choose_ticks(min(ends, default=0.0), max(ends, default=1.0))
 
     def x(place: int) -> float:  # steps that double lie equally far apart
         return round(LEFT + 14 + (RIGHT - LEFT - 28) * place / max(1, len(steps) - 1), 1)

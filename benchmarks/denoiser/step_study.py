@@ -16,7 +16,7 @@ from benchmarks.search.lab import Lab
 from remask.api.build_proposer import make_proposer
 from remask.dlm.denoiser import LocalDenoiser
 from remask.ids import rng_for, seed_for
-from remask.ports import Context, Proposal, written_spans
+from remask.ports import Context, Proposal, find_written_spans
 from remask.prompt import Prompt
 from remask.propose.proposer import DiffusionProposer, ProposalBatch
 from remask.stats import Estimate, estimate
@@ -192,7 +192,7 @@ def _measure_nats(
     """
     text = proposal.prompt.text
     # The blank before a word belongs to its token.
-    own = [(a - text[a - 1 : a].isspace(), b) for a, b in written_spans(proposal)]
+    own = [(a - text[a - 1 : a].isspace(), b) for a, b in find_written_spans(proposal)]
     if not own:
         return None, None
     wide = _join_spans([(a, min(len(text), b + RIGHT)) for a, b in own])

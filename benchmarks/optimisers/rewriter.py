@@ -12,7 +12,7 @@ from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
 from remask.ports import Attribution, Proposal
 from remask.prompt import Prompt
-from remask.propose.guard import Gram, ngrams, violation
+from remask.propose.guard import Gram, find_ngrams, find_violation
 from remask.propose.select_traces import select
 from remask.types import Trace
 
@@ -106,8 +106,8 @@ class Rewriter:
         written = self.writer.write(ask, n, seed, begun=BEGUN, ended=lambda text: '"' in text)
         texts = map(extract_instruction, written)
         say = self.lab.bench.answer
-        own = ngrams(say.replace("{label}", label) for label in self.lab.bench.labels)
-        untrusted = ngrams(x for t in context for x in (t.query, t.desired or "")) - own
+        own = find_ngrams(say.replace("{label}", label) for label in self.lab.bench.labels)
+        untrusted = find_ngrams(x for t in context for x in (t.query, t.desired or "")) - own
         return [
             self._proposal(parent, text, untrusted, tuple(t.id for t in context))
             for text in dict.fromkeys(texts)
@@ -129,7 +129,7 @@ class Rewriter:
             edits=((0, whole, text),),
             traces=traces,
             logp=0.0,
-            violation=violation(prompt, self.lab.start, untrusted, parent, max_growth=growth),
+            violation=find_violation(prompt, self.lab.start, untrusted, parent, max_growth=growth),
         )
 
 

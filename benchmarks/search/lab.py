@@ -17,7 +17,7 @@ from remask.ports import Reply, TargetModel
 from remask.prompt import Prompt
 from remask.runs.budget import Limits
 from remask.runs.meter import Ledger
-from remask.runs.store import Books
+from remask.runs.store import MemoryStore
 from remask.tasks.labelled import LabelledTask
 from remask.types import Chat, Example, Split, mean_score
 
@@ -116,13 +116,13 @@ class Counted(TargetModel):
 
     def __init__(self, target: TargetModel, cap: int) -> None:
         self.identity, self.chooses, self.cap = target.identity, target.chooses, cap
-        self._ledger = Ledger(Books(), Limits(calls=cap))
+        self._ledger = Ledger(MemoryStore(), Limits(calls=cap))
         # Only its bound methods: no attribute leads to the target.
         self._choose, self._respond = target.choose, target.respond
 
     @property
     def spent(self) -> int:
-        return self._ledger.store.spent().calls
+        return self._ledger.store.get_spend().calls
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         return self._counted(chats, ("respond", repeat), lambda new: self._respond(new, repeat))

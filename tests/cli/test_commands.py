@@ -48,7 +48,7 @@ run_dir = "run"
 data = {path = "rows.jsonl", input = "{message}", expected = "topic", split = "split"}
 metric = {answer = "This message is about {label}."}
 search = {candidates = 4, maskers = ["span", "insert"], context_tokens = 120}
-dlm = {steps = 2}
+denoiser = {steps = 2}
 budget = {calls = 60}
 """
 

@@ -15,7 +15,7 @@ from remask.integrations import export as formats
 from remask.integrations import promptfoo
 from remask.prompt import Prompt
 from remask.runs.report.read_run import view_run
-from remask.runs.report.summary import SELECTION, verdict_line
+from remask.runs.report.summary import SELECTION, format_verdict
 from remask.sanitize import one_line
 
 
@@ -43,7 +43,7 @@ class ExportSource:
         if self.place.is_file():
             return ""
         result = view_run(self.place).result
-        return f"; {verdict_line(result)}" if result else "; not tested, the run is not finished"
+        return f"; {format_verdict(result)}" if result else "; not tested, the run is not finished"
 
     @property
     def said(self) -> str:

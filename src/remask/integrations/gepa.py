@@ -23,7 +23,7 @@ from remask.ports import Proposal, Proposer, Remote
 from remask.prompt import Prompt
 from remask.runs.budget import Limits
 from remask.runs.meter import Ledger, Meter
-from remask.runs.store import Books
+from remask.runs.store import MemoryStore
 from remask.stats import accepts
 from remask.types import Trace
 
@@ -74,10 +74,10 @@ class DiffusionReflection:
     ) -> None:
         self._config, given = settle(denoiser, search, answer)
         self._denoiser = make_denoiser(self._config.denoiser, given)
-        self._ledger = Ledger(Books(), Limits(), make_price(self._config.denoiser))
+        self._ledger = Ledger(MemoryStore(), Limits(), make_price(self._config.denoiser))
         if isinstance(self._denoiser, Remote):
             target = Meter(self._denoiser.target, self._ledger, self._denoiser.max_output)
-            self._denoiser = self._denoiser.through(target)
+            self._denoiser = self._denoiser.with_target(target)
         self._seed, self._labels, self._read = seed, tuple(labels), read
         texts = seed_candidate or {}
         self._baselines = {name: Prompt.parse(text) for name, text in texts.items()}
@@ -101,7 +101,7 @@ class DiffusionReflection:
             raise AttributeError(
                 "total_cost: denoiser.input_price and denoiser.output_price are not given"
             )
-        return self._ledger.store.spent().usd
+        return self._ledger.store.get_spend().usd
 
     def __call__(
         self,

@@ -19,7 +19,7 @@ from remask.ports import DenoiserModel, Proposer
 from remask.prompt import Prompt
 from remask.runs.budget import Limits
 from remask.runs.meter import Ledger
-from remask.runs.store import Books
+from remask.runs.store import MemoryStore
 from remask.search.halving import search
 from remask.search.plan import SearchPlan, make_plan
 from remask.types import Outcome, Split, Trace
@@ -65,12 +65,12 @@ class Bench:
     ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(Books(), Limits(calls=self.cap))
+        self.ledger = Ledger(MemoryStore(), Limits(calls=self.cap))
 
     @property
     def runs(self) -> int:
         """Of the program so far, of those that the cap allows."""
-        return self.ledger.store.spent().calls
+        return self.ledger.store.get_spend().calls
 
     def ask(self, texts: Texts, ids: Sequence[str]) -> list[Ran]:
         """Raises BudgetSpent before a run that would pass the cap. Failed runs are not stored."""
@@ -132,7 +132,7 @@ def improve(
             f"{size}; raise the cap or give fewer validation rows"
         )
     # All components share the score of all rows.
-    plan = make_plan(bench.cap, len(bench.rows["train"]), size, cautious, fewest=size)
+    plan = make_plan(bench.cap, len(bench.rows["train"]), size, cautious, min_validation=size)
     best = dict(start)
     texts = {name: prompt.text for name, prompt in best.items()}
     before = after = bench.mean(texts)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from remask.data.prompt_traces import brief
+from remask.data.prompt_traces import shorten
 from remask.dlm.canvas import CanvasRow, sentence_starts, window
 from remask.dlm.families import Family
 from remask.dlm.layout import Layout
@@ -111,7 +111,7 @@ def fitting(case: TrainingExample, limit: int, layout: Layout, rng: np.random.Ge
     """Some of the case's traces, shortened as in use, of at most `limit` tokens in all."""
     picked, left = [], limit
     for trace in shown(case, rng)[:MOST_TRACES]:
-        short = brief(trace)
+        short = shorten(trace)
         size = layout.count(f"{short.query} {short.response} {short.desired or ''}")
         if size > left:
             break
