@@ -107,8 +107,11 @@ class Label(sections.Section):
     """
 
     answer: str = "{label}"
+    """How the target would say a label."""
     labels: tuple[str, ...] = ()
+    """Labels that are allowed. Empty: those in the data."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each row is asked; the mean counts."""
 
     def __init__(self, **settings: Any) -> None:
         _fill(self, settings)
@@ -126,7 +129,9 @@ class Judge(sections.TargetConfig):
     """
 
     rubric: str
+    """What a good answer is."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each row is asked; the mean counts."""
 
     def __init__(self, model: str, rubric: str, **settings: Any) -> None:
         _fill(self, settings | {"model": model, "rubric": rubric})
