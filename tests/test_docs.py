@@ -16,7 +16,7 @@ PAGES = sorted(
     for path in (
         ROOT / "README.md",
         ROOT / "CHANGELOG.md",
-        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").rglob("*.md"),
         *(ROOT / "src").rglob("*.md"),
     )
@@ -64,14 +64,14 @@ def is_there(dotted: str) -> bool:
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     if not names:
         return True
-    defined = rf'^(?:async def|def|class) {names[0]}\b|^{names[0]}\b.*=|^    "{names[0]}"'
+    defined = rf"^(?:async def|def|class) {names[0]}\b|^{names[0]}\b.*=| import \w+ as {names[0]}$"
     return bool(re.search(defined, file.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def missing(text: str) -> Iterator[str]:
     """What the text names and the checkout does not have."""
     for found in MODULE.finditer(text):
-        if found[1] != ".toml" and not is_there(found[1]):
+        if found[1] not in (".toml", ".schema.json") and not is_there(found[1]):
             yield found[0]
     for found in IN_FOLDER.finditer(text):
         if not (ROOT / found[1].rstrip(".")).exists():

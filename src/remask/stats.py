@@ -161,7 +161,7 @@ def improves(
 
     It must be ahead of the incumbent by `step`, and of the prompt that the search began with by
     `ahead`, as in `accepts`. So small steps add up, but nothing replaces the seed prompt by a hair.
-    Why these margins: docs/acceptance.md.
+    Why these margins: docs/background/acceptance.md.
     """
     return accepts(on_incumbent, incumbent_margin) and accepts(on_seed, seed_margin)
 

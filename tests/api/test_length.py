@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.colours import Phrases, optimize
+from fakes.colours import Phrases, optimize, search
 from fakes.command import remask as command
 from remask.errors import ConfigError
 from remask.events import Proposed, Refused, State, decode
@@ -90,7 +90,7 @@ def test_show_report_and_export_of_the_front(tmp_path: Path) -> None:
 
 
 def test_no_candidate_above_the_cap_is_asked(tmp_path: Path) -> None:
-    optimize(tmp_path / "run", settings={"search": {"max_tokens": 6}})
+    optimize(tmp_path / "run", search=search(max_tokens=6))
     with Store.read(tmp_path / "run") as store:
         events = [decode(event) for event in store.events()]
     tried = [e.tokens for e in events if isinstance(e, Proposed)]
@@ -101,5 +101,5 @@ def test_no_candidate_above_the_cap_is_asked(tmp_path: Path) -> None:
 
 def test_a_start_above_the_cap_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has 4 tokens already and search\.max_tokens"):
-        optimize(tmp_path / "run", settings={"search": {"max_tokens": 2}})
+        optimize(tmp_path / "run", search=search(max_tokens=2))
     assert not (tmp_path / "run").exists()

@@ -21,7 +21,7 @@ from fakes.server import Body, Handler, Server, completion
 from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError, TargetRefused
 from remask.events import Event, SearchEnded, Started, State, fold
-from remask.ports import Context, Fill, Hole, Proposal, written
+from remask.ports import Context, Fill, Hole, Proposal, written_spans
 from remask.prompt import Prompt
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.propose.select_traces import select
@@ -82,7 +82,7 @@ def test_what_the_conversations_speak_for_is_accepted_and_linked_to_them() -> No
     assert all(r.reason for r in state.refusals)
     for one in state.accepted:
         measured = [m for m in state.measured if m.round == one.round]
-        assert one.gain == next(m.gain for m in measured if m.id == one.id)
+        assert one.gain == next(m.log_likelihood_gain for m in measured if m.id == one.id)
 
 
 def test_the_number_of_iterations_is_fixed_and_they_follow_each_other() -> None:
@@ -209,7 +209,7 @@ def test_a_scorer_reads_every_span_once_and_no_text_twice(cuts: list[int], stret
 def test_where_new_texts_stand() -> None:
     made = proposal((0, 4, "Say"), (8, 12, ""), (18, 18, " Now."))
     text = made.prompt.text
-    assert [text[a:b] for a, b in written(made)] == ["Say", " Now."]
+    assert [text[a:b] for a, b in written_spans(made)] == ["Say", " Now."]
 
 
 def test_numbers_stay_unless_they_are_freed() -> None:
@@ -332,7 +332,7 @@ def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
 def refine(folder: Path, **more: Any) -> remask.Result:
     more.setdefault("denoiser", Listener())
     more.setdefault("run_dir", folder / "run")
-    more.setdefault("settings", {"search": {"maskers": ["insert"], "traces": 4}})
+    more.setdefault("search", remask.Search(maskers=["insert"], traces=4))
     return remask.refine(START.text, more.pop("files", folder / "log.jsonl"), **more)
 
 
@@ -421,7 +421,7 @@ def test_the_report_lets_no_quoted_text_out_of_its_line(tmp_path: Path) -> None:
 
 def test_under_a_lock_on_the_text_sentences_are_only_added(tmp_path: Path) -> None:
     write_log(tmp_path)
-    found = refine(tmp_path, lock="text", settings={"search": {"traces": 4}})
+    found = refine(tmp_path, lock="text", search=remask.Search(traces=4))
     assert found.edits and {edit.masker for edit in found.edits} == {"insert"}
     assert all(not before for edit in found.edits for before, _ in edit.changes)
     assert all(change.kind != "removed" for change in found.diff())
@@ -431,12 +431,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "api": ({"denoiser": "chat:writer"}, "chat:writer does not give"),
     "weak": ({"denoiser": Phrases()}, "ranks by log-probabilities"),
     "iterations": ({"iterations": 0}, r"refine\.iterations = 0"),
-    "candidates": ({"candidates": 0}, "candidates"),
-    "key": ({"settings": {"serach": {}}}, "unknown key"),
     "scale": ({"scales": ["stars"]}, "--scale"),
     "column": ({"columns": ["colour=x"]}, "--map"),
     "lock": ({"lock": "rules"}, r"refine\.lock = 'rules'"),
-    "locked": ({"lock": "text", "settings": {"search": {"maskers": ["span"]}}}, "only the masker"),
+    "locked": ({"lock": "text", "search": remask.Search(maskers=["span"])}, "only the masker"),
     "missing": ({"files": "nowhere.jsonl"}, "no such file"),
     "target": ({"target": "nothing:x"}, "target 'nothing:x' is unknown"),
 }
@@ -531,8 +529,7 @@ def test_a_refused_target_leaves_the_prompt_and_goes_on_at_no_cost(tmp_path: Pat
 def test_the_budget_bounds_the_sealed_rows(tmp_path: Path) -> None:
     write_log(tmp_path)
     painter = Painter()
-    settings = {"search": {"maskers": ["insert"], "traces": 4}, "budget": {"calls": 12}}
-    found = refine(tmp_path, target=painter, settings=settings)
+    found = refine(tmp_path, target=painter, max_calls=12)
     assert len(painter.asked) == 12 and found.test is not None and found.test.n == 6
     assert any("pays for 6 of 20" in w for w in found.warnings)
     assert any("too few for a verdict" in w for w in found.warnings)
@@ -725,9 +722,8 @@ def test_the_builtin_model_refines_by_a_few_conversations(tmp_path: Path) -> Non
         "You answer customers. Be short.",
         tmp_path / "log.jsonl",
         iterations=1,
-        candidates=2,
         run_dir=tmp_path / "run",
-        settings={"search": {"traces": 1}},
+        search=remask.Search(candidates=2, traces=1),
     )
     assert found.refinement is not None
     assert found.refinement.iterations == 1 and found.verdict == "unverified"

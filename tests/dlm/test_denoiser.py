@@ -88,7 +88,7 @@ def test_a_score_hides_the_token_it_scores(load: Load, name: str) -> None:
     ids, ranges = backbone.encode_spans("Answer in one word")
     at = len(ids) // 2
     context, shared = Layout(backbone, family).context(CONTEXT, "")
-    known = len(context) - reading.front(len(context))
+    known = len(context) - reading.reread(len(context))
     row = torch.tensor([[*context[known:], *ids]])
     row[0, len(context) - known + at] = family.mask
     session = reading.begin(context[:known], shared, torch.ones_like(row, dtype=torch.bool))

@@ -18,7 +18,7 @@ ANY = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda t: "keep]]
 
 def test_text_is_the_prompt_as_the_target_reads_it() -> None:
     assert FORMATS["text"](PROMPT, ORDER) == PROMPT.text + "\n"
-    assert FORMATS["marked"](PROMPT, ORDER) == PROMPT.marked() + "\n"
+    assert FORMATS["marked"](PROMPT, ORDER) == PROMPT.to_source() + "\n"
     assert "[[keep]]" in FORMATS["marked"](PROMPT, ORDER)
 
 

@@ -19,7 +19,7 @@ from remask.ports import Reply, TargetModel
 from remask.runs.budget import Limits, Price, Spend
 from remask.runs.meter import Ledger, Meter, Tariff
 from remask.runs.store import MemoryStore
-from remask.tasks.metrics import judge
+from remask.tasks.metrics import make_judge
 from remask.types import Chat, Example, Message
 
 ONE = [(0, 0)]  # the bound of one call without tokens
@@ -87,7 +87,7 @@ def chooser(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
 
 @contextmanager
 def judging(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
-    grader = judge(Meter(Verdicts(flaky), ledger), "Is it kind?")
+    grader = make_judge(Meter(Verdicts(flaky), ledger), "Is it kind?")
 
     def ask(rows: list[str]) -> list[bool]:
         examples = [Example(row, "train", row, None) for row in rows]
@@ -150,7 +150,7 @@ def inspect_models(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
         )
 
         async def generate(rows: list[str]) -> list[bool]:
-            async with models.opened() as (model, _):
+            async with models.open_models() as (model, _):
                 made = [model.generate(row) for row in rows]
                 found = await asyncio.gather(*made, return_exceptions=True)
             return [not isinstance(one, BaseException) for one in found]

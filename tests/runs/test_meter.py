@@ -44,7 +44,7 @@ class Counting(TargetModel):
         self.batches.append(len(chats))
         return [self._reply(chat, f"{chat[-1].content} {repeat}") for chat in chats]
 
-    def limited(self, attempts: int) -> TargetModel:
+    def limit_attempts(self, attempts: int) -> TargetModel:
         return Limited(self, attempts)
 
     def _reply(self, chat: Chat, text: str) -> Reply:

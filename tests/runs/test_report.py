@@ -17,7 +17,7 @@ from remask.runs.report import chart, summary
 from remask.runs.report.html import MAX_ROWS, render
 from remask.runs.report.read_run import REPORT, view_run, write_report
 from remask.runs.result import RESULT, Result, read_result
-from remask.sanitize import one_line, visible
+from remask.sanitize import make_visible, one_line
 from remask.stats import compare
 
 
@@ -198,8 +198,8 @@ def test_round_numbers_enclose_the_range(low: float, width: float) -> None:
 @settings(deadline=None)
 @given(st.text())
 def test_visible_text_hides_and_reorders_nothing(text: str) -> None:
-    shown = visible(text)
+    shown = make_visible(text)
     assert not any(c in shown for c in "\x00\x07\x1b\x9b\u200b\u202e\ufeff")
-    assert visible(shown) == shown
+    assert make_visible(shown) == shown
     assert "\n" not in one_line(text)
     assert len(one_line(text, 20)) <= 20

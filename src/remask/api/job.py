@@ -176,7 +176,7 @@ class Job:
         if not isinstance(denoiser, Remote):
             return denoiser
         price = make_price(config)
-        return denoiser.through(self.metered(denoiser.target, denoiser.max_output, price))
+        return denoiser.with_target(self.metered(denoiser.target, denoiser.max_output, price))
 
     @cached_property
     def proposer(self) -> Proposer:

@@ -37,7 +37,7 @@ from remask.runs.result import Result, make_result, write_result
 from remask.runs.store import Store
 from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
-from remask.tasks.labelled import labels_never_predicted
+from remask.tasks.labelled import find_unpredicted_labels
 
 TEST_SLACK = 1.3  # time set aside for the test, over what its calls took on average so far
 MIN_QUERY_TOKENS = 256  # of an answer with messages: answers to users may be shorter
@@ -178,7 +178,7 @@ def _finish(job: Job, run: "_Run") -> Result:
         sources = {e.id: (e.input, "") for e in job.dataset.examples}
         warnings = job.dataset.warnings
     else:
-        sources = {t.id: (t.query, t.said) for t in job.reading.conversations.read}
+        sources = {t.id: (t.query, t.explanation) for t in job.reading.conversations.read}
         warnings = ()
     spent = run.store.get_spend()
     result = make_result(run.state, sources, spent, warnings, str(job.run_dir))
@@ -245,12 +245,14 @@ class _Run:
         job = self.job
         job.ledger.reserved = Spend()
         before, after = run_final_test(job.task, job.start, self.state.prompt(self.state.incumbent))
-        drift = job.denoiser.approximation() if isinstance(job.denoiser, Approximate) else ""
+        drift = (
+            job.denoiser.describe_approximation() if isinstance(job.denoiser, Approximate) else ""
+        )
         self.record(
             Tested(
                 rows_from_outcomes(before),
                 rows_from_outcomes(after),
-                labels_never_predicted(after, job.task.labels, job.config.metric.answer),
+                find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
                 sum(o.unparsed for o in after),
                 (drift,) if drift else (),
             )

@@ -69,21 +69,15 @@ def refine(
     'unverified'
     """
     files = [traces] if isinstance(traces, str | os.PathLike) else list(traces)
-    more = {
-        "seed": seed,
-        "refine": {
-            "traces": [str(Path(file).resolve()) for file in files],
-            "columns": list(columns),
-            "scales": list(scales),
-            "redact": redact,
-            "lock": lock,
-            "iterations": iterations,
-            "verify": target is not None,
-        },
-    }
+    section = {
+        "traces": [str(Path(file).resolve()) for file in files], "columns": list(columns),
+        "scales": list(scales), "redact": redact, "lock": lock, "iterations": iterations,
+        "verify": target is not None,
+    }  # fmt: skip
     values, given = settle_arguments(
         prompt, data=None, target=target, metric=metric, denoiser=denoiser,
-        max_calls=max_calls, budget=budget, search=search, more=more,
+        max_calls=max_calls, budget=budget, search=search,
+        more={"seed": seed, "refine": section},
     )  # fmt: skip
     config = make_refine_config(values, "arguments")
     return start_run(config, given, run_dir or new_run_dir(), add_callback(Hooks(), on_event))

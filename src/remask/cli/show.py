@@ -15,7 +15,7 @@ from remask.runs.report import summary
 from remask.runs.report.read_run import MARKDOWN_REPORT, REPORT, RunView, view_run
 from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, find_shortest_within
 from remask.runs.word_diff import Change, diff
-from remask.sanitize import one_line, visible
+from remask.sanitize import make_visible, one_line
 
 STYLES = {
     "added": {"fg": "green", "underline": True},
@@ -129,7 +129,7 @@ def diff_text(changes: tuple[Change, ...], colour: bool) -> str:
 
 
 def _piece(change: Change, colour: bool) -> str:
-    text = visible(change.text)
+    text = make_visible(change.text)
     if change.kind == "same":
         return text
     if colour:

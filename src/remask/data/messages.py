@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from remask.data.trace_record import Turn, UnreadableRecord
-from remask.sanitize import spelled_call
+from remask.sanitize import format_call
 from remask.types import Role
 
 ROLES: Final[dict[str, Role]] = {
@@ -105,7 +105,7 @@ def format_tool_call(name: object, arguments: object) -> str:
             return f"{as_text(name)}({arguments})"
     if not isinstance(arguments, dict):
         return f"{as_text(name)}({as_text(arguments)})"
-    return spelled_call(as_text(name), arguments)
+    return format_call(as_text(name), arguments)
 
 
 def filter_objects(value: object) -> list[dict[str, Any]]:

@@ -108,7 +108,7 @@ class LocalDenoiser:
         """How far cached context led logits astray, in all calls so far."""
         return self.reading.approximation_error
 
-    def approximation(self) -> str:
+    def describe_approximation(self) -> str:
         """The drift, one sentence; "" where nothing was approximated."""
         error = self.approximation_error
         if not error.positions:

@@ -55,7 +55,7 @@ class ApiDenoiser:
         """Tokens of `text`, estimated."""
         return estimate(text)
 
-    def through(self, target: TargetModel) -> Self:
+    def with_target(self, target: TargetModel) -> Self:
         """The same denoiser on another target, such as a metered one."""
         return replace(self, target=target)
 

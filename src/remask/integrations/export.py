@@ -49,7 +49,7 @@ def text(prompt: Prompt, order: ExportOptions) -> str:
 
 def marked(prompt: Prompt, order: ExportOptions) -> str:
     """The text with its [[keep]] marks, so that it can be optimised again."""
-    return prompt.marked() + "\n"
+    return prompt.to_source() + "\n"
 
 
 def messages(prompt: Prompt, order: ExportOptions) -> str:

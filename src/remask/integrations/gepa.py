@@ -77,7 +77,7 @@ class DiffusionReflection:
         self._ledger = Ledger(MemoryStore(), Limits(), make_price(self._config.denoiser))
         if isinstance(self._denoiser, Remote):
             target = Meter(self._denoiser.target, self._ledger, self._denoiser.max_output)
-            self._denoiser = self._denoiser.through(target)
+            self._denoiser = self._denoiser.with_target(target)
         self._seed, self._labels, self._read = seed, tuple(labels), read
         texts = seed_candidate or {}
         self._baselines = {name: Prompt.parse(text) for name, text in texts.items()}

@@ -122,7 +122,7 @@ class OpenAITarget(TargetModel):
         """Close the connections."""
         self._client.close()
 
-    def limited(self, attempts: int) -> "OpenAITarget":
+    def limit_attempts(self, attempts: int) -> "OpenAITarget":
         """A view on this target with at most `attempts` per call; shares its connections."""
         view = copy(self)
         view.max_attempts = min(self.max_attempts, attempts)

@@ -262,7 +262,7 @@ class Meter(TargetModel):
     ) -> dict[str, Reply]:
         target = self._target
         if attempts < self.max_attempts:
-            target = target.limited(attempts)
+            target = target.limit_attempts(attempts)
         with self._ledger.reserve(self._tariff, bounds, attempts, self.billed) as calls:
             replies = [
                 _replace_surrogates(reply) for reply in ask(target, [chat for _, chat in part])

@@ -117,8 +117,8 @@ class Result:
 
     def __repr__(self) -> str:
         """A few lines; `to_dict` has everything."""
-        prompt = clip(self.prompt, 300)
-        return f"<Result {self._verdict}; prompt={prompt!r}; run_dir={self.run_dir!r}>"
+        prompt = clip(repr(self.prompt), 300)
+        return f"<Result {self._verdict}; prompt={prompt}; run_dir={self.run_dir!r}>"
 
     @property
     def _verdict(self) -> str:

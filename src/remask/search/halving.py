@@ -73,7 +73,7 @@ def _score_baseline(
 ) -> Iterator[Event]:
     """The baseline on the validation rows, unless the state has it already."""
     if not state.baseline:
-        yield events.Started(start.marked(), start.id, proposer.count(start.text))
+        yield events.Started(start.to_source(), start.id, proposer.count(start.text))
     if (start.id, "validation") not in state.scores:
         yield _evaluate(task, start, "validation", _choose_validation_rows(task, plan, seed), 0)[0]
 
@@ -102,10 +102,12 @@ def _run_round(
     alive: list[Proposal] = []
     for proposal in _draw_proposals(state, plan, proposer, parent, traces, seed):
         if proposal.violation:
-            yield events.Refused.of(number, parent, proposal)
+            yield events.Refused.from_proposal(number, parent, proposal)
         else:
             alive.append(proposal)
-            yield events.Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
+            yield events.Proposed.from_proposal(
+                number, parent, proposal, proposer.count(proposal.prompt.text)
+            )
     if not alive:
         yield events.RoundRejected(number, "no candidate passed the guard")
         return
@@ -176,7 +178,7 @@ def _draw_proposals(
     seed: int,
 ) -> Iterator[Proposal]:
     """Up to plan.candidates unseen proposals without objection; and all rejected ones."""
-    seen, enough = set(state.seen_before(state.round)), plan.candidates
+    seen, enough = set(state.earlier_prompts(state.round)), plan.candidates
     for draw in range(MAX_DRAWS):
         drawn_from = seed_for(seed, state.round, "propose", draw)
         for proposal in proposer.propose(parent, traces, plan.candidates, drawn_from):

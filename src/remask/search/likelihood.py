@@ -20,7 +20,7 @@ import numpy as np
 from remask import events
 from remask.events import Event, State, advance
 from remask.ids import rng_for, seed_for
-from remask.ports import Choose, Context, Proposal, Proposer, Scorer, written_spans
+from remask.ports import Choose, Context, Proposal, Proposer, Scorer, find_written_spans
 from remask.prompt import Prompt, Span
 from remask.stats import accepts
 from remask.types import Trace
@@ -79,7 +79,7 @@ def search_by_likelihood(
     if state.stopped:
         return
     if not state.baseline:
-        yield (first := events.Started(start.marked(), start.id, proposer.count(start.text)))
+        yield (first := events.Started(start.to_source(), start.id, proposer.count(start.text)))
         state = advance(state, first)
     while state.round < plan.iterations:
         for event in _run_round(state, read, held_out, plan, proposer, scorer, seed, choose):
@@ -103,10 +103,12 @@ def _run_round(
     allowed = []
     for proposal in _propose_unseen(state, parent, read, plan, proposer, seed):
         if proposal.violation:
-            yield events.Refused.of(number, parent, proposal)
+            yield events.Refused.from_proposal(number, parent, proposal)
         else:
             allowed.append(proposal)
-            yield events.Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
+            yield events.Proposed.from_proposal(
+                number, parent, proposal, proposer.count(proposal.prompt.text)
+            )
     contexts = split_folds(held_out, plan, proposer.count, rng_for(seed, number, "panels"), choose)
     found = measure_gains(scorer, contexts, proposer.count, parent, allowed)
     measured = [
@@ -146,7 +148,7 @@ def _propose_unseen(
 ) -> list[Proposal]:
     """What a round proposes and no earlier one did, refused or not."""
     number = state.round
-    seen = set(state.seen_before(number))
+    seen = set(state.earlier_prompts(number))
     seen |= {Prompt.parse(r.prompt).id for r in state.refusals if r.round < number}
     drawn = proposer.propose(parent, read, plan.candidates, seed_for(seed, number, "propose"))
     fresh = {p.prompt.id: p for p in drawn if p.prompt.id not in seen}
@@ -202,7 +204,7 @@ def measure_gains(
     a rule is no evidence against it.
     """
     old = [_Windows.of(parent.text, sorted((a, b) for a, b, _ in p.edits)) for p in proposals]
-    new = [_Windows.of(p.prompt.text, written_spans(p)) for p in proposals]
+    new = [_Windows.of(p.prompt.text, find_written_spans(p)) for p in proposals]
     lifts = _measure_lifts(scorer, contexts, {*old, *new})
     found = []
     for proposal, then, now in zip(proposals, old, new, strict=True):

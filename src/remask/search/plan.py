@@ -70,7 +70,8 @@ def make_plan(
 
 def _choose_rule(rounds: int, cautious: bool) -> Rule:
     """What must be ahead by how much: the more rounds a budget pays for, the more winners chance
-    has, so the seed prompt is left by a margin that grows with them (docs/acceptance.md)."""
+    has, so the seed prompt is left by a margin that grows with them
+    (docs/background/acceptance.md)."""
     if cautious:
         return partial(improves, incumbent_margin=MAX_MARGIN, seed_margin=MAX_MARGIN)
     return partial(

@@ -48,7 +48,7 @@ def left(data: bytes, secrets: list[str]) -> list[str]:
 
 @pytest.fixture
 def secrets(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A folder with prompt and log; the embedded denoiser is a Listener."""
+    """A folder with prompt and log; the builtin denoiser is a Listener."""
     cases = planted()
     assert len(cases) > 1000
     rows = [conversation(i, text, PLACES[i % 5]) for i, (_, text, _) in enumerate(cases)]

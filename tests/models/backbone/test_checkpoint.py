@@ -385,7 +385,7 @@ def test_published_sizes_give_the_published_number_of_weights() -> None:
 
 
 def test_adding_a_family_is_adding_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The example of docs/families.md: Tiny-A2D made of Qwen2.
+    # The example of docs/reference/families.md: Tiny-A2D made of Qwen2.
     row = CheckpointFormat("a2d-qwen2", "A2DQwen2LMHeadModel", "a2d-qwen2", Qwen2Config)
     monkeypatch.setitem(FORMATS, row.name, row)
     family = replace(FAMILIES["tiny-a2d-mdlm"], name="tiny-a2d-qwen2", format="a2d-qwen2")

@@ -22,6 +22,7 @@ from inspect_ai.scorer import Score  # noqa: E402
 from loopback import Loopback, Message, call, say  # noqa: E402
 
 import remask  # noqa: E402
+from fakes.checked import optimize_checked  # noqa: E402
 from remask.api.job import Hooks, Job, open_job  # noqa: E402
 from remask.cli import main  # noqa: E402
 from remask.config import Config, make_config  # noqa: E402
@@ -147,7 +148,7 @@ def test_wrong_settings_show_before_a_call(sections: dict[str, Any], words: str)
 
 def test_a_prompt_that_stands_nowhere_is_refused() -> None:
     config = settings("http://127.0.0.1:9/v1").model_copy(update={"prompt": "Another policy."})
-    with pytest.raises(ConfigError, match="word for word in no system message"):
+    with pytest.raises(ConfigError, match="contains the prompt literally"):
         check(config)
 
 
@@ -282,7 +283,7 @@ def test_values_of_scores(value: Any, wanted: str, number: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "wanted", "words"),
-    [(float("nan"), "", "not between"), (37.5, "", "not between"), ("good", "", "no number"),
+    [(float("nan"), "", "not between"), (37.5, "", "not between"), ("good", "", "not a number"),
      ({"a": 1}, "", r"NAME/KEY"), (1, "other", "no score 'other'")],
 )  # fmt: skip
 def test_what_is_no_score_is_said(value: Any, wanted: str, words: str) -> None:
@@ -309,16 +310,11 @@ class Receipts:
 def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
     with Loopback(agent) as server:
         arguments: dict[str, Any] = {
-            "task": DESK,
-            "target": MODEL,
-            "base_url": server.url,
-            "budget": 500,
+            "task": remask.InspectTask(DESK, args={"copies": 1}, calls_per_sample=2),
+            "target": remask.Target(MODEL, base_url=server.url, concurrency=1),
             "denoiser": Receipts(),
-            "settings": {
-                "task": {"args": {"copies": 1}, "calls_per_sample": 2},
-                "target": {"concurrency": 1},
-                "search": {"candidates": 3, "maskers": ["insert"]},
-            },
+            "search": remask.Search(candidates=3, maskers=["insert"]),
+            "max_calls": 500,
         }
         whole = remask.optimize(POLICY, run_dir=tmp_path / "whole", **arguments)
         asked = server.requests
@@ -331,9 +327,7 @@ def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
                 raise Cut
 
         with pytest.raises(Cut):
-            remask.optimize(
-                POLICY, run_dir=tmp_path / "cut", hooks=Hooks(checkpoint=checkpoint), **arguments
-            )
+            optimize_checked(POLICY, checkpoint, tmp_path / "cut", **arguments)
         again = remask.resume(tmp_path / "cut", denoiser=Receipts())
         assert (again.prompt, again.test, again.spend.calls) == (
             whole.prompt, whole.test, asked

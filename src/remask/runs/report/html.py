@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from remask.events import State
 from remask.runs.report import chart, summary
 from remask.runs.result import Result
-from remask.sanitize import one_line, visible
+from remask.sanitize import make_visible, one_line
 
 
 def make_environment() -> Environment:
@@ -35,7 +35,7 @@ def render(
 ) -> str:
     """The page. `points` as made by `words.points`; `config` is the run's stored configuration."""
     templates = make_environment()
-    templates.filters["visible"] = visible
+    templates.filters["make_visible"] = make_visible
     templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
     templates.filters["score"] = summary.format_score
     rows = summary.list_candidates(state)

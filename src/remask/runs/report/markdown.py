@@ -13,7 +13,7 @@ from remask.runs.report.summary import (
     list_refinement_facts,
 )
 from remask.runs.result import RefinedEdit, Refinement, Result
-from remask.sanitize import one_line, visible
+from remask.sanitize import make_visible, one_line
 
 MAX_QUOTE_CHARS = 200
 
@@ -32,7 +32,7 @@ def render(result: Result, found: Refinement) -> str:
         "",
         "## Prompt",
         "",
-        _format_block(visible(result.prompt)),
+        _format_block(make_visible(result.prompt)),
         "",
         "## Edits",
         "",
