@@ -33,9 +33,13 @@ BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 
 def find_documents(folder: Path) -> list[Path]:
-    """The README and all pages and pictures below docs."""
-    below = (path for end in ("md", "svg") for path in (folder / "docs").rglob(f"*.{end}"))
-    return sorted([folder / "README.md", *below])
+    """The README, and the pages and pictures below docs without those of docs/generate.py."""
+    docs = folder / "docs"
+    below = (path for end in ("md", "svg") for path in docs.rglob(f"*.{end}"))
+    return [
+        folder / "README.md",
+        *(p for p in sorted(below) if docs / "reference" not in p.parents),
+    ]
 
 
 @pytest.fixture
