@@ -17,12 +17,12 @@ from statistics import mean
 sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
 
 import torch
-from remask.dlm.training.config import MEASURED
 
 from benchmarks.denoiser.fills import held_out, held_out_options
 from remask.dlm.build import find_base
 from remask.dlm.training.held_out import measure
-from remask.dlm.training.student import Student, fresh
+from remask.dlm.training.recipe import HELD_OUT_PATTERNS
+from remask.dlm.training.student import Student, init_parameters
 from remask.dlm.training.train import TrainPlan, train
 
 BASE = TrainPlan(steps=60, rate=2e-3)
@@ -57,12 +57,12 @@ def main() -> None:
         if name in done:
             continue
         plan = replace(ARMS[name], steps=args.steps, decay=0.0)
-        tensors = fresh(base.backbone, plan.rank, plan.seed)
+        tensors = init_parameters(base.backbone, plan.rank, plan.seed)
         student = Student(base.backbone, base.family, plan.rank, plan.alpha, tensors)
         checkpoint = args.out / f"{name}.checkpoint.safetensors"
         losses = {one.step: one.loss for one in train(student, cases, plan, checkpoint)}
-        adapted = student.adapted()
-        nats = [measure(base.backbone, adapted, held, what) for what in MEASURED]
+        adapted = student.to_adapted_model()
+        nats = [measure(base.backbone, adapted, held, what) for what in HELD_OUT_PATTERNS]
         row = {
             "arm": name,
             "loss": mean(loss for step, loss in losses.items() if step > args.steps - LAST),

@@ -40,6 +40,26 @@ SEARCHES = {  # whose prompts are compared on withheld rows: what the table call
     "remask": "this one",
 }
 SEARCHED = ("sst2", "sst5", "snli", "mrpc")
+# The fields of HeldOutLoss in results that were written before they were renamed.
+OLD_LOSS_FIELDS = {
+    "what": "pattern",
+    "dlm": "left_to_right",
+    "dlm_parallel": "at_once",
+    "base_left": "base",
+    "no_traces": "without_traces",
+    "first": "first_token",
+    "n": "prompts",
+}
+
+
+def rename_old_fields(results: Any) -> Any:
+    """Give the held-out losses in `results` their present field names."""
+    if isinstance(results, list):
+        return [rename_old_fields(item) for item in results]
+    if not isinstance(results, dict):
+        return results
+    names = OLD_LOSS_FIELDS if "dlm_parallel" in results else {}
+    return {names.get(key, key): rename_old_fields(value) for key, value in results.items()}
 
 
 def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
@@ -119,10 +139,10 @@ def picture(found: dict[str, Any]) -> None:
     axes.plot(steps, losses, color="#868e96", label="training, all corruptions")
     for what, colour in (("span 4", "#0b7285"), ("span 8", "#e8590c")):
         points = [
-            (row["step"], nats["denoiser"], nats["base_left"])
+            (row["step"], nats["left_to_right"], nats["base"])
             for row in found["held_out"]
             for nats in row["held_out"]
-            if nats["what"] == what
+            if nats["pattern"] == what
         ]
         at, dlm, base = zip(*points, strict=True)
         axes.plot(at, dlm, color=colour, marker="o", label=f"held out, {what}")
@@ -138,11 +158,11 @@ def nats_table(found: dict[str, Any]) -> str:
     head = "hidden|n|base, left side|first adapter|this one|below the base|no conversations"
     first, rows = found.get("infill_first", {}), []
     for what, one in found["infill"].items():
-        before = f"{first[what]['denoiser']:.2f}" if what in first else ""
-        below = f"{1 - one['denoiser'] / one['base_left']:.0%}"
-        rest = [f"{one[key]:.2f}" for key in ("no_traces", "dlm_parallel")]
-        base, after = f"{one['base_left']:.2f}", f"{one['denoiser']:.2f}"
-        rows.append([what, one["n"], base, before, after, below, *rest])
+        before = f"{first[what]['left_to_right']:.2f}" if what in first else ""
+        below = f"{1 - one['left_to_right'] / one['base']:.0%}"
+        rest = [f"{one[key]:.2f}" for key in ("without_traces", "at_once")]
+        base, after = f"{one['base']:.2f}", f"{one['left_to_right']:.2f}"
+        rows.append([what, one["prompts"], base, before, after, below, *rest])
     return table([*head.split("|"), "one step"], rows)
 
 
@@ -160,8 +180,8 @@ def domain_table(found: dict[str, Any]) -> str:
     for where in ("domain", "general"):
         for what in ("span 4", "span 8"):
             before, after = (domain[f"{where}, {what}, {when}"] for when in ("before", "after"))
-            nats = (before["base_left"], before["denoiser"], after["denoiser"])
-            rows.append([f"{where}, {what}", before["n"], *(f"{n:.2f}" for n in nats)])
+            nats = (before["base"], before["left_to_right"], after["left_to_right"])
+            rows.append([f"{where}, {what}", before["prompts"], *(f"{n:.2f}" for n in nats)])
     words = (
         f"{domain['trained']} prompts of tasks that were left out of training, {domain['steps']} "
         f"steps of `remask adapt`, {domain['minutes']:.0f} minutes. `general`: forgetting.\n\n"
@@ -218,7 +238,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.gather:
         write_json(ADAPTER, gather(args.gather, *args.about))
-    found = json.loads(ADAPTER.read_text("utf-8"))
+    found = rename_old_fields(json.loads(ADAPTER.read_text("utf-8")))
     picture(found)
     PAGE.write_text(placed(PAGE.read_text("utf-8"), "figures", figures(found)), "utf-8")
 

@@ -16,11 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from remask.dlm.training.config import TrainOptions, adapt
 
-from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.training.corpus import TrainingExample, hold_out, read_cases
+from remask.dlm.adapter import SHIPPED_ADAPTER, load_adapter
+from remask.dlm.training.corpus import TrainingExample, hold_out, read_examples
 from remask.dlm.training.held_out import measure
+from remask.dlm.training.recipe import TrainOptions, adapt
 from remask.dlm.training.train import TrainPlan
 from remask.models.backbone.builtin_weights import load_base
 
@@ -32,7 +32,7 @@ def split(
 ) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Prompts to train on and others of the same domain, by their ids."""
     named = re.compile(only, re.IGNORECASE)
-    inside = [c for c in read_cases([data]) if named.search(c.task) or named.search(c.prompt)]
+    inside = [c for c in read_examples([data]) if named.search(c.task) or named.search(c.prompt)]
     found = sorted((case for case in inside if case.traces), key=lambda case: case.id)
     return found[others : others + train], found[:others]
 
@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--only", required=True, metavar="REGEX")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--adapter", type=Path, default=SHIPPED)
+    parser.add_argument("--adapter", type=Path, default=SHIPPED_ADAPTER)
     parser.add_argument("--steps", type=int, default=110, help="about 15 minutes of one core")
     parser.add_argument("--train", type=int, default=150)
     parser.add_argument("--others", type=int, default=50)
@@ -71,7 +71,7 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     train, others = split(args.data, args.only, args.train, args.others)
-    _, held = hold_out(read_cases([args.data], args.only), args.held_out)
+    _, held = hold_out(read_examples([args.data], args.only), args.held_out)
     write_rows(train, args.out / "domain.jsonl")
     out = args.out / "adapted.safetensors"
     start, done = time.monotonic(), out.exists()
@@ -90,8 +90,9 @@ def main() -> None:
                 found[f"{where}, {what}, {when}"] = asdict(nats)
                 if not args.json:
                     print(
-                        f"{where:8} {what} {when:6}: {nats.dlm:.3f} nats ({nats.base_left:.3f} "
-                        f"base, {nats.no_traces:.3f} without conversations; {nats.n} prompts)",
+                        f"{where:8} {what} {when:6}: {nats.left_to_right:.3f} nats "
+                        f"({nats.base:.3f} base, {nats.without_traces:.3f} without conversations; "
+                        f"{nats.prompts} prompts)",
                         flush=True,
                     )
     if args.json:

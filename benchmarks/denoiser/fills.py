@@ -30,13 +30,13 @@ from typing import Any
 import sacrebleu
 import torch
 
-from remask.dlm.adapter import SHIPPED, load_adapter
+from remask.dlm.adapter import SHIPPED_ADAPTER, load_adapter
 from remask.dlm.build import BuiltinDenoiser, find_base
-from remask.dlm.canvas import settle
+from remask.dlm.canvas import apply_fills
 from remask.dlm.layout import Layout
-from remask.dlm.training.batches import fitting
-from remask.dlm.training.corpus import TrainingExample, hold_out, read_cases
-from remask.dlm.training.held_out import CONTEXT_TOKENS, WHATS, measure
+from remask.dlm.training.batches import select_traces
+from remask.dlm.training.corpus import TrainingExample, hold_out, read_examples
+from remask.dlm.training.held_out import CONTEXT_TOKENS, MASK_PATTERNS, measure
 from remask.ids import rng_for, seed_for
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
@@ -73,7 +73,7 @@ def held_out_options(parser: argparse.ArgumentParser) -> None:
 
 def held_out(args: argparse.Namespace) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Prompts to train on, and the first of those held out of training."""
-    cases, held = hold_out(read_cases([args.data], args.leave_out), args.held_out)
+    cases, held = hold_out(read_examples([args.data], args.leave_out), args.held_out)
     return cases, held[: args.prompts]
 
 
@@ -91,9 +91,9 @@ def nats_of(args: argparse.Namespace) -> dict[str, Any]:
         found[what] = asdict(nats)
         if not args.json:
             print(
-                f"{what:10} dlm {nats.dlm:.3f}  in one step {nats.dlm_parallel:.3f}  base "
-                f"{nats.base_left:.3f}  no traces {nats.no_traces:.3f}  first {nats.first:.3f}  "
-                f"n {nats.n}",
+                f"{what:10} dlm {nats.left_to_right:.3f}  in one step {nats.at_once:.3f}  base "
+                f"{nats.base:.3f}  no traces {nats.without_traces:.3f}  "
+                f"first {nats.first_token:.3f}  n {nats.prompts}",
                 flush=True,
             )
     return found
@@ -113,7 +113,7 @@ def gaps(held: Sequence[TrainingExample], tokens: int) -> list[Gap]:
             continue
         first = int(rng.integers(1, len(ids) - tokens - 1))
         start, stop = ranges[first][0], ranges[first + tokens - 1][1]
-        prompt, traces = case.prompt, fitting(case, CONTEXT_TOKENS, layout, rng)
+        prompt, traces = case.prompt, select_traces(case, CONTEXT_TOKENS, layout, rng)
         found.append(
             Gap(prompt[:start], prompt[start:stop], prompt[stop:], tokens, traces, case.id)
         )
@@ -122,7 +122,7 @@ def gaps(held: Sequence[TrainingExample], tokens: int) -> list[Gap]:
 
 def whole(gap: Gap, fill: str) -> tuple[str, tuple[int, int]]:
     """The prompt with the fill, and the characters of the fill with its right side."""
-    text = "".join(settle((gap.left, Hole(gap.text, gap.tokens), gap.right), [fill]))
+    text = "".join(apply_fills((gap.left, Hole(gap.text, gap.tokens), gap.right), [fill]))
     return text, (len(gap.left.rstrip()), len(text))
 
 
@@ -239,10 +239,12 @@ def main() -> None:
     )
     parser.add_argument("part", choices=("nats", "texts"))
     held_out_options(parser)
-    parser.add_argument("--adapter", type=Path, default=SHIPPED)
+    parser.add_argument("--adapter", type=Path, default=SHIPPED_ADAPTER)
     parser.add_argument("--base", default="builtin", help="of nats, as of remask adapt")
     parser.add_argument("--revision", help="of nats, as of remask adapt")
-    parser.add_argument("--what", choices=list(WHATS), nargs="+", default=list(WHATS))
+    parser.add_argument(
+        "--what", choices=list(MASK_PATTERNS), nargs="+", default=list(MASK_PATTERNS)
+    )
     parser.add_argument("--tokens", type=int, default=8, help="of the span of texts")
     parser.add_argument("--show", type=int, default=0, help="print the first so many texts")
     parser.add_argument("--json", action="store_true", help="print one line of JSON")

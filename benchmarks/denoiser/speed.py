@@ -36,10 +36,10 @@ from benchmarks.denoiser.plain_loop import Plain, write_as_llada
 from benchmarks.record import write_svg
 from benchmarks.tasks import load_task
 from remask import optimize
-from remask.dlm.adapter import Adapted, load_adapter
+from remask.dlm.adapter import AdaptedModel, load_adapter
 from remask.dlm.bidirectional import Bidirectional
-from remask.dlm.build import BuiltinDenoiser, builtin_mode, load_family
-from remask.dlm.canvas import settle
+from remask.dlm.build import BuiltinDenoiser, load_family, make_builtin_mode
+from remask.dlm.canvas import apply_fills
 from remask.dlm.denoiser import LocalDenoiser
 from remask.dlm.render import render
 from remask.dlm.sampler import CommitRule
@@ -116,20 +116,20 @@ def timed(
     return time.process_time() - start, fills
 
 
-def embedded(base: Backbone, adapted: Adapted, rule: CommitRule, steps: int) -> LocalDenoiser:
+def embedded(base: Backbone, adapted: AdaptedModel, rule: CommitRule, steps: int) -> LocalDenoiser:
     """The built-in denoiser; it has met no context yet."""
-    reading = builtin_mode(base, adapted)
+    reading = make_builtin_mode(base, adapted)
     return LocalDenoiser("builtin", base, adapted.family, reading, rule, steps)
 
 
 # -- what is measured -----------------------------------------------------------------------------
 
 
-def exact(base: Backbone, adapted: Adapted, case: TrainingExample) -> dict[str, Any]:
+def exact(base: Backbone, adapted: AdaptedModel, case: TrainingExample) -> dict[str, Any]:
     """The built-in model against the plain loop: the same tokens, sooner."""
     ours = embedded(base, adapted, FIXED, case.steps)
     context = traces(ours, case.context)
-    plain = Plain(builtin_mode(base, adapted))
+    plain = Plain(make_builtin_mode(base, adapted))
     slow = LocalDenoiser("plain", base, adapted.family, plain, FIXED, case.steps)
     ours.infill((), [("Warm ", Hole("up", 2))], 0)
     new, fills = timed(ours, context, case)
@@ -147,7 +147,9 @@ def exact(base: Backbone, adapted: Adapted, case: TrainingExample) -> dict[str, 
     }
 
 
-def parallel(base: Backbone, adapted: Adapted, case: TrainingExample, seeds: int) -> dict[str, Any]:
+def parallel(
+    base: Backbone, adapted: AdaptedModel, case: TrainingExample, seeds: int
+) -> dict[str, Any]:
     """Parallel commits: seconds, and what the base says of the texts, against one at a time."""
     quick = embedded(base, adapted, PARALLEL, STEPS)
     slow = embedded(base, adapted, SEQUENTIAL, case.masked)
@@ -183,7 +185,7 @@ def base_nats(denoiser: LocalDenoiser, context: Context, case: TrainingExample, 
 
 def written(shape: Canvas, fill: Fill) -> tuple[str, list[tuple[int, int]]]:
     """The finished prompt, and where the fills stand in it."""
-    text = "".join(p for p in settle(shape, fill.texts) if isinstance(p, str))
+    text = "".join(p for p in apply_fills(shape, fill.texts) if isinstance(p, str))
     spans, at = [], 0
     for words in fill.texts:
         start = text.index(words, at)

@@ -29,7 +29,7 @@ from benchmarks.record import hidden, write_whole
 from benchmarks.search.lab import Lab, embedded_target, open_lab
 from benchmarks.tasks import load_task
 from remask.data.dataset import Columns, load
-from remask.dlm.adapter import SHIPPED, load_adapter
+from remask.dlm.adapter import SHIPPED_ADAPTER, load_adapter
 from remask.dlm.build import ADAPTED_RULE, BuiltinDenoiser
 from remask.models.backbone.builtin_weights import load_base
 
@@ -95,7 +95,9 @@ def arguments(words: Sequence[str]) -> argparse.Namespace:
     arg.add_argument("--rounds", type=int, default=6)
     arg.add_argument("--rows", type=int, default=40, help="validation rows, at most")
     arg.add_argument("--seed", type=int, default=0)
-    arg.add_argument("--adapter", type=Path, default=SHIPPED, help="default: the shipped one")
+    arg.add_argument(
+        "--adapter", type=Path, default=SHIPPED_ADAPTER, help="default: the shipped one"
+    )
     arg.add_argument("--machine", default="", help="said in the results")
     args = arg.parse_args(words)
     args.steps = sorted(set(args.steps))

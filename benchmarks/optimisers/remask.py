@@ -102,7 +102,7 @@ class RandomWords:
 def frequent_words(backbone: Backbone) -> list[str]:
     """Words of one token: the first of the vocabulary, which are the frequent ones, that the model
     itself takes for whole. Pieces such as " dri" would make the control weaker than chance."""
-    texts = backbone.tokenizer.decode_batch([[i] for i in range(backbone.size)])
+    texts = backbone.tokenizer.decode_batch([[i] for i in range(backbone.vocab_size)])
     tokens: dict[str, int] = {}
     for token, text in enumerate(texts):
         word = text.strip()

@@ -52,9 +52,13 @@ class Writer:
         all of them begin; it is not part of what comes back. `ended`: whether an answer says
         enough as it stands, so that no more of it is written."""
         model = self.backbone
-        room = model.window - max_tokens - 64
+        room = model.context_length - max_tokens - 64
         message = model.decode(model.encode(message)[-room:])
-        asked = [*model.turn("user", message), *model.opening("assistant"), *model.encode(begun)]
+        asked = [
+            *model.encode_turn("user", message),
+            *model.encode_opening("assistant"),
+            *model.encode(begun),
+        ]
         ids = torch.tensor([asked])
         hidden, memory = model.read(ids, torch.ones_like(ids, dtype=torch.bool))
         memory, last = memory.select(torch.zeros(n, dtype=torch.long)), hidden[:, -1].expand(n, -1)

@@ -20,7 +20,7 @@ import numpy as np
 from remask.data.messages import as_text
 from remask.errors import BudgetSpent, ConfigError, TargetError, TargetRefused
 from remask.ids import content_id
-from remask.models.event_loop import result_of
+from remask.models.event_loop import wait_for_result
 from remask.ports import Metric, Reply, TargetModel
 from remask.types import Chat, Example, Message, Score
 
@@ -118,7 +118,7 @@ class ByFunction(Grader):
 
     def _one(self, example: Example, response: str) -> Grade:
         try:
-            value: Any = result_of(self.metric(example, response))
+            value: Any = wait_for_result(self.metric(example, response))
         except (BudgetSpent, TargetRefused):
             raise  # of a metered model inside the metric: they end the run, not the row
         except Exception as error:  # the user's code: any error is this row's, and is shown
