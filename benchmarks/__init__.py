@@ -1,8 +1,8 @@
-"""What remask is measured with; docs/benchmarks.md and the pages of results say how and what came.
+"""The benchmarks of remask. docs/results/benchmarks.md lists them with commands and results.
 
-search: task × optimiser × seed, in which only the optimiser varies.  tasks, optimisers: what it is
-played with.  acceptance: what single candidates are worth, and rules that accept them on simulated
-ones.  denoiser: speed, fills and training of the DLM.
-Scripts are run from a checkout, as `python benchmarks/search/run.py --help`; each writes its
-figures to benchmarks/results, with the command and the commit that made them.
+search: optimisers compared under one budget of calls; tasks and optimisers are what it runs.
+acceptance: rules that accept an edit, and what single edits are worth. denoiser: speed, fills and
+training of the diffusion model. Each runs as a module from the checkout, such as
+`python -m benchmarks.search --help`, and writes its figures to benchmarks/results with the command,
+the commit and the machine that made them. `--page` rewrites a page from the committed results.
 """

@@ -1,40 +1,38 @@
-"""How fast traces are read, and how much memory that takes.
+"""Measure how fast traces are read, and how much memory that takes.
 
-    python benchmarks/ingest.py [--records 5000] [--repeats 20]
-    python benchmarks/ingest.py --memory 50 300
+    python -m benchmarks.ingest [--records 5000] [--repeats 20]
+    python -m benchmarks.ingest --memory 50 300
 
-The first makes a file of chats (a system prompt of about 200 words, three exchanges) and reads it
-in turn with `orjson.loads` for each line and with `remask.data.trace_reader`, in the same process;
-the best of `--repeats` counts, in processor time. Targets: at most 3 times the bare loop;
-redacting, at least 4,000 records a second on one core. Writes benchmarks/results/ingest.json.
+The first form makes a file of chats (a system prompt of about 200 words, three exchanges) and reads
+it in turn with `orjson.loads` for each line and with `remask.data.trace_reader`, in the same
+process. The best of the repeats counts, in processor time. The targets are at most 3 times the bare
+loop and, when redacting, at least 4,000 records a second on one core. The figures go to
+benchmarks/results/ingest.json.
 
-The second makes files of so many megabytes, in which each chat has a user and a session of its own,
-and runs on them, each in a process of its own: `remask traces inspect`, `remask traces redact`, and
-what `remask refine` gathers. The figure is the largest resident size of that process, Python and
-imports included; it must not grow with the file. Target: a JSONL of 2 GB in at most 300 MB. Writes
-benchmarks/results/memory.json.
+The second form makes files of 50 and 300 megabytes, in which each chat has its own user and
+session, and runs three things on them, each in a process of its own: `remask traces inspect`,
+`remask traces redact`, and the reading of `remask refine`. The figure is the peak memory of that
+process, Python and imports included. It must not grow with the file. The target is a JSONL file of
+2 GB in at most 300 MB. The figures go to benchmarks/results/memory.json.
 """
 
-import argparse
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))  # the checkout
-
 import numpy as np
 import orjson
 
-from benchmarks.record import RESULTS, made_by, write_json
-from remask.data.redact.redact import Pseudonyms, redact
-from remask.data.trace_reader import read
+from benchmarks.record import RESULTS, describe_run, make_parser, write_json
+from remask.data.redact.redact import Placeholders, redact_text
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record
 from remask.ids import rng_for
 
@@ -47,7 +45,8 @@ TEXT = (
 WORDS = TEXT.split(" ")
 SYSTEM = "You answer the customers of a shop.\n"
 GATHER = (
-    f"import sys; from remask.data.prompt_traces import gather; gather({SYSTEM!r}, sys.argv[1:])"
+    "import sys; from remask.data.prompt_traces import read_traces; "
+    f"read_traces({SYSTEM!r}, sys.argv[1:])"
 )
 MAIN = "from remask.cli import main; main()"
 
@@ -55,18 +54,20 @@ MAIN = "from remask.cli import main; main()"
 def write_chats(
     path: Path, records: int = sys.maxsize, size: int = sys.maxsize, own: bool = False
 ) -> int:
-    """Chats until there are so many `records` or characters; how many. `own`: each with a session
-    and an e-mail address of its own."""
+    """Write chats until there are `records` of them or `size` characters; returns how many.
+
+    own: each chat has its own session and e-mail address.
+    """
     rng, count, written = rng_for(0, "ingest"), 0, 0
-    system = SYSTEM + text(rng, 200)
+    system = SYSTEM + make_text(rng, 200)
     with path.open("w", encoding="utf-8") as file:
         while count < records and written < size:
             messages = [{"role": "system", "content": system}]
             who = f"user{count}@example.com: " if own else ""
             for _ in range(3):
-                asked = f"{who}Order {count}: {text(rng, 40)}"
+                asked = f"{who}Order {count}: {make_text(rng, 40)}"
                 messages.append({"role": "user", "content": asked})
-                messages.append({"role": "assistant", "content": text(rng, 80)})
+                messages.append({"role": "assistant", "content": make_text(rng, 80)})
             more: dict[str, Any] = {}
             if own:
                 more = {"id": f"call-{count}", "session_id": f"session-{count}"}
@@ -78,15 +79,16 @@ def write_chats(
     return count
 
 
-def text(rng: np.random.Generator, n: int) -> str:
-    """About `n` words."""
+def make_text(rng: np.random.Generator, n: int) -> str:
+    """Draw about `n` words."""
     return " ".join(WORDS[i] for i in rng.integers(0, len(WORDS), n))
 
 
 # -- speed ----------------------------------------------------------------------------------------
 
 
-def bare(path: Path) -> int:
+def read_bare(path: Path) -> int:
+    """Parse every line and do nothing else."""
     count = 0
     with path.open("rb") as file:
         for line in file:
@@ -95,15 +97,15 @@ def bare(path: Path) -> int:
     return count
 
 
-def parsed(path: Path) -> int:
-    return sum(isinstance(item, Record) for item in read([path]))
+def read_parsed(path: Path) -> int:
+    return sum(isinstance(item, Record) for item in read_records([path]))
 
 
-def redacted(path: Path) -> int:
-    names = Pseudonyms()
-    hide = lru_cache(64)(lambda text: redact(text, names))  # as `remask traces redact` does
+def read_redacted(path: Path) -> int:
+    names = Placeholders()
+    hide = lru_cache(64)(lambda text: redact_text(text, names))  # as `remask traces redact` does
     count = 0
-    for item in read([path]):
+    for item in read_records([path]):
         assert isinstance(item, Record)
         hide(item.system or "")
         for turn in item.turns:
@@ -112,22 +114,22 @@ def redacted(path: Path) -> int:
     return count
 
 
-def rates(path: Path, repeats: int, records: int) -> dict[str, float]:
-    """Records a second of each way; the ways take turns, so that noise meets all."""
-    ways: tuple[Callable[[Path], int], ...] = (bare, parsed, redacted)
-    best = dict.fromkeys((way.__name__ for way in ways), float("inf"))
+def measure_rates(path: Path, repeats: int, records: int) -> dict[str, float]:
+    """Records a second of each way to read; they take turns, so that noise affects all alike."""
+    ways = {"bare": read_bare, "parsed": read_parsed, "redacted": read_redacted}
+    best = dict.fromkeys(ways, float("inf"))
     for _ in range(repeats):
-        for way in ways:
+        for name, read_all in ways.items():
             start = time.process_time()
-            assert way(path) == records
-            best[way.__name__] = min(best[way.__name__], time.process_time() - start)
+            assert read_all(path) == records
+            best[name] = min(best[name], time.process_time() - start)
     return {name: records / seconds for name, seconds in best.items()}
 
 
-def speed(folder: Path, records: int, repeats: int) -> dict[str, Any]:
+def measure_speed(folder: Path, records: int, repeats: int) -> dict[str, Any]:
     path = folder / "chats.jsonl"
     write_chats(path, records)
-    found = rates(path, repeats, records)
+    found = measure_rates(path, repeats, records)
     return {
         "records": records,
         "bytes_per_record": path.stat().st_size // records,
@@ -140,8 +142,8 @@ def speed(folder: Path, records: int, repeats: int) -> dict[str, Any]:
 # -- memory ---------------------------------------------------------------------------------------
 
 
-def measured(code: str, *arguments: str) -> dict[str, float]:
-    """Peak in MB and seconds of a process."""
+def run_measured(code: str, *arguments: str) -> dict[str, float]:
+    """Run a process; its peak memory in MB, and its seconds."""
     start = time.monotonic()
     child = subprocess.Popen([sys.executable, "-c", code, *arguments], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
@@ -152,33 +154,35 @@ def measured(code: str, *arguments: str) -> dict[str, float]:
     }
 
 
-def memory(folder: Path, megabytes: int) -> dict[str, Any]:
+def measure_memory(folder: Path, megabytes: int) -> dict[str, Any]:
     path, clean = folder / f"{megabytes}.jsonl", folder / f"{megabytes}-clean.jsonl"
     return {
         "megabytes": megabytes,
         "records": write_chats(path, size=megabytes << 20, own=True),
-        "inspect": measured(MAIN, "traces", "inspect", str(path), "--json"),
-        "redact": measured(MAIN, "traces", "redact", str(path), "-o", str(clean)),
-        "refine_gathers": measured(GATHER, str(path)),
+        "inspect": run_measured(MAIN, "traces", "inspect", str(path), "--json"),
+        "redact": run_measured(MAIN, "traces", "redact", str(path), "-o", str(clean)),
+        "refine_gathers": run_measured(GATHER, str(path)),
     }
 
 
-def main() -> None:
-    arg = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    arg.add_argument("--records", type=int, default=5_000)
-    arg.add_argument("--repeats", type=int, default=20)
-    arg.add_argument("--memory", type=int, nargs="+", metavar="MEGABYTES", help="instead of speed")
-    arg.add_argument("--out", type=Path, help="default: as said above")
-    args = arg.parse_args()
-    about = made_by(__file__, *([args.out] if args.out else []))
+def main(words: Sequence[str] | None = None) -> None:
+    parser = make_parser(__file__, __doc__)
+    option = parser.add_argument
+    option("--records", type=int, default=5_000, help="Chats of the file. Default: 5000.")
+    option("--repeats", type=int, default=20, help="How often the file is read. Default: 20.")
+    option(
+        "--memory", type=int, nargs="+", metavar="MEGABYTES",
+        help="Measure memory on files of these sizes instead of speed.",
+    )  # fmt: skip
+    option("--out", type=Path, help="The results file. Default: as above.")
+    args = parser.parse_args(words)
+    about = describe_run(__file__, words, *([args.out] if args.out else []))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if args.memory:
-            found = {"files": [memory(folder, size) for size in args.memory]}
+            found = {"files": [measure_memory(folder, size) for size in args.memory]}
         else:
-            found = speed(folder, args.records, args.repeats)
+            found = measure_speed(folder, args.records, args.repeats)
     result = {**found, **about}
     write_json(args.out or RESULTS / ("memory.json" if args.memory else "ingest.json"), result)
     print(json.dumps(result, indent=1))

@@ -16,7 +16,7 @@ PAGES = sorted(
     for path in (
         ROOT / "README.md",
         ROOT / "CHANGELOG.md",
-        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "examples").rglob("*.md"),
         *(ROOT / "src").rglob("*.md"),
     )
@@ -33,7 +33,12 @@ FILES_OF_OTHERS = {  # which docstrings cite
     *("load/serializable.py", "messages/base.py", "dspy/predict/predict.py"),
     "src/evaluatorHelpers.ts",
 }
-GONE = ("remask serve", "remask study", "refresh_window", "search.combine", "remask.Refined")
+GONE = (
+    *("remask serve", "remask study", "refresh_window", "search.combine", "remask.Refined"),
+    *("--dlm", "[dlm]", "settings={", "hooks=", "`embedded`"),
+)
+REPOSITORY = re.compile(r"https://github\.com/remask/remask/(?:blob|tree)/main/(.*)")
+MAX_TERMS = 15  # of the glossary
 
 
 def text_of(page: Path) -> str:
@@ -64,14 +69,14 @@ def is_there(dotted: str) -> bool:
     file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
     if not names:
         return True
-    defined = rf'^(?:async def|def|class) {names[0]}\b|^{names[0]}\b.*=|^    "{names[0]}"'
+    defined = rf"^(?:async def|def|class) {names[0]}\b|^{names[0]}\b.*=| import \w+ as {names[0]}$"
     return bool(re.search(defined, file.read_text(encoding="utf-8"), re.MULTILINE))
 
 
 def missing(text: str) -> Iterator[str]:
     """What the text names and the checkout does not have."""
     for found in MODULE.finditer(text):
-        if found[1] != ".toml" and not is_there(found[1]):
+        if found[1] not in (".toml", ".schema.json") and not is_there(found[1]):
             yield found[0]
     for found in IN_FOLDER.finditer(text):
         if not (ROOT / found[1].rstrip(".")).exists():
@@ -94,10 +99,13 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     for link in LINK.findall(page.read_text(encoding="utf-8")):
-        if re.match(r"\w+:", link):  # an address
-            continue
         place, _, anchor = link.partition("#")
-        target = page.parent / place if place else page
+        if ours := REPOSITORY.match(place):  # absolute, so that it works on PyPI too
+            target = ROOT / ours[1]
+        elif re.match(r"\w+:", link):  # another address
+            continue
+        else:
+            target = page.parent / place if place else page
         assert target.exists(), link
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), link
@@ -113,6 +121,11 @@ def test_pages_speak_of_nothing_that_is_gone() -> None:
     for page in PAGES:
         if page.name != "CHANGELOG.md":
             assert not [word for word in GONE if word in page.read_text(encoding="utf-8")], page
+
+
+def test_the_glossary_is_short() -> None:
+    text = (ROOT / "docs" / "background" / "glossary.md").read_text(encoding="utf-8")
+    assert 12 <= len(re.findall(r"^\| \*\*", text, re.MULTILINE)) <= MAX_TERMS
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

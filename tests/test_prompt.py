@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import ConfigError
-from remask.prompt import Edit, Prompt, frozen_texts, sentences
+from remask.prompt import Edit, Prompt, find_frozen_texts, find_sentences
 from remask.runs.word_diff import Change, diff
 
 FROZEN = (
@@ -81,7 +81,7 @@ def test_legal_edits_leave_frozen_text_and_all_other_text_as_it_was(
     prompt, edits = case
     after = prompt.apply(edits)
     at = 0
-    for text in frozen_texts(prompt):
+    for text in find_frozen_texts(prompt):
         at = after.text.index(text, at) + len(text)
     assert [after.text[a:b] for a, b in after.kept] == [prompt.text[a:b] for a, b in prompt.kept]
     old = new = 0
@@ -99,8 +99,8 @@ def test_legal_edits_leave_frozen_text_and_all_other_text_as_it_was(
 @given(sources)
 def test_marks_come_back_and_spans_are_in_order(source: str) -> None:
     prompt = Prompt.parse(source)
-    assert prompt.marked() == source
-    assert Prompt.parse(prompt.marked()) == prompt
+    assert prompt.to_source() == source
+    assert Prompt.parse(prompt.to_source()) == prompt
     assert "[[" not in prompt.text
     spans = sorted([*prompt.frozen, *prompt.editable])
     assert all(a[1] <= b[0] for a, b in pairwise(spans))
@@ -112,23 +112,23 @@ def test_marks_come_back_and_spans_are_in_order(source: str) -> None:
 def test_each_construct_is_frozen_whole(frozen: str) -> None:
     prompt = Prompt.parse(f"Say hello to {frozen} and be kind.")
     expected = Prompt.parse(frozen).text
-    assert "".join(frozen_texts(prompt)).strip() == expected.strip()
+    assert "".join(find_frozen_texts(prompt)).strip() == expected.strip()
 
 
 def test_what_looks_similar_is_not_frozen() -> None:
     text = "If a < b and c > d, pay $5 to me@home: 50% of {this or that. Never write ``` in it."
-    assert frozen_texts(Prompt(text)) == ("{", "```")
+    assert find_frozen_texts(Prompt(text)) == ("{", "```")
 
 
 def test_a_fence_that_is_never_closed_freezes_the_rest() -> None:
     prompt = Prompt("Write code.\n```py\nprint(1)\nmore text\n")
-    assert frozen_texts(prompt) == ("```py\nprint(1)\nmore text\n",)
+    assert find_frozen_texts(prompt) == ("```py\nprint(1)\nmore text\n",)
     assert [prompt.text[a:b] for a, b in prompt.editable] == ["Write code.\n"]
 
 
 def test_sentence_marks_do_not_belong_to_an_address() -> None:
     prompt = Prompt("See https://a.example/x. Or mail to me@a.example, or (www.b.example).")
-    assert frozen_texts(prompt) == ("https://a.example/x", "me@a.example", "www.b.example")
+    assert find_frozen_texts(prompt) == ("https://a.example/x", "me@a.example", "www.b.example")
 
 
 def test_variables_in_order_without_repeats_or_pairs_of_tags() -> None:
@@ -175,7 +175,7 @@ def test_illegal_edits_are_refused() -> None:
 )
 def test_frozen_texts_show_edits_that_spoil_their_neighbours(edit: Edit) -> None:
     prompt = Prompt("Say {x} with `code` here.")
-    assert frozen_texts(prompt.apply([edit])) != frozen_texts(prompt)
+    assert find_frozen_texts(prompt.apply([edit])) != find_frozen_texts(prompt)
 
 
 def test_an_id_covers_text_and_kept_spans() -> None:
@@ -191,7 +191,7 @@ def test_sentences() -> None:
         "* [ ] todo\n[[keep]]No. Way.[[/keep]] end"
     )
     prompt = Prompt.parse(source)
-    assert [prompt.text[a:b] for a, b in sentences(prompt)] == [
+    assert [prompt.text[a:b] for a, b in find_sentences(prompt)] == [
         "Rules",
         "Use e.g. Apple or 3.5 kg.",
         "Is it?",
@@ -213,7 +213,7 @@ def test_sentences() -> None:
 def test_sentences_are_disjoint_trimmed_and_editable(source: str) -> None:
     prompt = Prompt.parse(source)
     at = 0
-    for start, stop in sentences(prompt):
+    for start, stop in find_sentences(prompt):
         text = prompt.text[start:stop]
         assert at <= start < stop
         assert text == text.strip() and any(c.isalpha() for c in text)

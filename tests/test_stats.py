@@ -19,7 +19,17 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from remask import stats as evidence
-from remask.stats import AHEAD, Z95, accepts, compare, estimate, improves, student, tango, wilson
+from remask.stats import (
+    MIN_SEED_MARGIN,
+    Z95,
+    accepts,
+    compare,
+    estimate,
+    improves,
+    student_interval,
+    tango_interval,
+    wilson_interval,
+)
 
 with warnings.catch_warnings():  # scipy's own import is not what is tested here
     warnings.simplefilter("ignore")
@@ -60,7 +70,7 @@ def rows_of(n: int, wins: int, losses: int) -> tuple[list[float], list[float]]:
     ],
 )
 def test_tango_published(n: int, wins: int, losses: int, z: float, low: float, high: float) -> None:
-    interval = tango(n, wins, losses, z)
+    interval = tango_interval(n, wins, losses, z)
     digits = 3 if n == 21 else 4
     assert (round(interval.low, digits), round(interval.high, digits)) == (low, high)
 
@@ -103,7 +113,7 @@ def score_statistic(d: float, n: int, wins: int, losses: int) -> float:
 )
 def test_tango_inverts_the_score_test(n: int, wins: int, losses: int) -> None:
     """On a grid, and just inside and outside each limit, d is in the interval iff not rejected."""
-    interval = tango(n, wins, losses)
+    interval = tango_interval(n, wins, losses)
     near = [limit + step for limit in (interval.low, interval.high) for step in (-1e-4, 1e-4)]
     for d in [*np.linspace(-0.987, 0.987, 64), *(x for x in near if abs(x) < 1)]:
         inside = interval.low <= d <= interval.high
@@ -117,7 +127,7 @@ def test_tango_at_zero_is_mcnemar(table: tuple[int, int, int]) -> None:
     differing = wins + losses
     mcnemar = (wins - losses) ** 2 / differing if differing else 0.0
     assume(abs(mcnemar - CHI2_95) > 1e-9)
-    interval = tango(n, wins, losses)
+    interval = tango_interval(n, wins, losses)
     assert (not interval.low <= 0 <= interval.high) == (mcnemar > CHI2_95)
 
 
@@ -125,7 +135,7 @@ def test_tango_at_zero_is_mcnemar(table: tuple[int, int, int]) -> None:
 @given(tables(largest=10**6))
 def test_tango_is_mirrored_and_holds_the_estimate(table: tuple[int, int, int]) -> None:
     n, wins, losses = table
-    interval, mirrored = tango(n, wins, losses), tango(n, losses, wins)
+    interval, mirrored = tango_interval(n, wins, losses), tango_interval(n, losses, wins)
     assert (interval.low, interval.high) == (-mirrored.high, -mirrored.low)
     assert -1 <= interval.low <= (wins - losses) / n <= interval.high <= 1
     assert interval.low < interval.high
@@ -135,7 +145,7 @@ def test_tango_is_mirrored_and_holds_the_estimate(table: tuple[int, int, int]) -
 def test_tango_edges_in_closed_form(n: int) -> None:
     """Derived by hand: with no discordant pair the limits are +-z^2 / (n + z^2); with all of them
     wins, from (n - z^2) / (n + z^2) to 1."""
-    none, all_wins = tango(n, 0, 0), tango(n, n, 0)
+    none, all_wins = tango_interval(n, 0, 0), tango_interval(n, n, 0)
     assert none.high == -none.low == pytest.approx(CHI2_95 / (n + CHI2_95), abs=1e-12)
     assert all_wins.low == pytest.approx((n - CHI2_95) / (n + CHI2_95), abs=1e-12)
     assert all_wins.high == 1.0
@@ -144,7 +154,7 @@ def test_tango_edges_in_closed_form(n: int) -> None:
 @pytest.mark.parametrize("counts", [(0, 0, 0), (5, -1, 0), (5, 0, -1), (5, 3, 3)])
 def test_tango_refuses_impossible_counts(counts: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="impossible counts"):
-        tango(*counts)
+        tango_interval(*counts)
 
 
 def test_tango_coverage_exact_at_forty_pairs() -> None:
@@ -153,7 +163,7 @@ def test_tango_coverage_exact_at_forty_pairs() -> None:
     covered = 0.0
     for wins in range(n + 1):
         for losses in range(n + 1 - wins):
-            interval = tango(n, wins, losses)
+            interval = tango_interval(n, wins, losses)
             if interval.low <= p[0] - p[1] <= interval.high:
                 covered += stats.multinomial.pmf([wins, losses, n - wins - losses], n, p)
     assert covered == pytest.approx(0.9474, abs=1e-4)
@@ -171,7 +181,7 @@ def test_tango_coverage_simulated(n: int, p_win: float, p_loss: float) -> None:
     tallies, counts = np.unique(draws[:, :2], axis=0, return_counts=True)
     covered = 0
     for (wins, losses), count in zip(tallies.tolist(), counts.tolist(), strict=True):
-        interval = tango(n, wins, losses)
+        interval = tango_interval(n, wins, losses)
         covered += count * (interval.low <= p_win - p_loss <= interval.high)
     assert 0.93 <= covered / 2000 <= 0.97
 
@@ -184,7 +194,7 @@ def test_tango_coverage_simulated(n: int, p_win: float, p_loss: float) -> None:
 def test_wilson_agrees_with_scipy(n: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(0, n))
     expected = stats.binomtest(k, n).proportion_ci(method="wilson")
-    interval = wilson(n, k)
+    interval = wilson_interval(n, k)
     assert interval.low == pytest.approx(expected.low, abs=1e-12)
     assert interval.high == pytest.approx(expected.high, abs=1e-12)
     assert 0 <= interval.low <= k / n <= interval.high <= 1
@@ -193,12 +203,12 @@ def test_wilson_agrees_with_scipy(n: int, data: st.DataObject) -> None:
 @pytest.mark.parametrize("counts", [(0, 0), (3, 4), (3, -1)])
 def test_wilson_refuses_impossible_counts(counts: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="impossible counts"):
-        wilson(*counts)
+        wilson_interval(*counts)
 
 
 def test_student_needs_two_values() -> None:
     with pytest.raises(ValueError, match="got 1"):
-        student([0.5])
+        student_interval([0.5])
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 57, 400])
@@ -219,7 +229,7 @@ def test_t_intervals_agree_with_scipy(n: int) -> None:
 
 def test_estimate_of_right_and_wrong_is_wilson() -> None:
     result = estimate([1, 0, 1, True])
-    interval = wilson(4, 3)
+    interval = wilson_interval(4, 3)
     assert (result.n, result.mean) == (4, 0.75)
     assert (result.low, result.high) == (interval.low, interval.high)
 
@@ -239,7 +249,7 @@ def test_estimate_of_one_real_value_is_the_whole_scale(
 
 def test_compare_reports_all_figures() -> None:
     result = compare(*rows_of(100, 20, 5))
-    interval = tango(100, 20, 5)
+    interval = tango_interval(100, 20, 5)
     assert (result.n, result.differing, result.method) == (100, 25, "tango")
     assert (result.low, result.high) == (interval.low, interval.high)
     assert result.difference == 0.15
@@ -292,7 +302,7 @@ def test_compare_invariants(pairs: list[tuple[float, float]]) -> None:
     )
     if result.verdict == "improved":
         assert result.low > 0
-        assert result.differing >= evidence.MIN_DIFFERING
+        assert result.differing >= evidence.MIN_DIFFERING_ROWS
     record = dataclasses.asdict(result)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
@@ -310,7 +320,7 @@ def fewest_wins(n: int, differing: int) -> int:
     """With so many differing rows, the fewest wins whose interval lies above 0."""
 
     def improved(wins: int) -> bool:
-        return tango(n, wins, differing - wins).low > 0
+        return tango_interval(n, wins, differing - wins).low > 0
 
     return bisect.bisect_left(range(differing + 1), True, lo=differing // 2, key=improved)
 
@@ -321,7 +331,7 @@ def test_false_alarms_of_compare_exact(n: int) -> None:
     are a fair coin among them. 5.4 % is what the docstring of compare promises for p <= 0.5."""
     # P(verdict | m rows differ); whether m of n or m of m are drawn does not move the verdict.
     alarm = np.zeros(n + 1)
-    for m in range(evidence.MIN_DIFFERING, n + 1):
+    for m in range(evidence.MIN_DIFFERING_ROWS, n + 1):
         wins = np.arange(m + 1)
         lowest = fewest_wins(n, m)
         alarm[m] = 2 * stats.binom.pmf(wins[wins >= lowest], m, 0.5).sum()
@@ -358,7 +368,7 @@ def test_false_alarms_of_compare_simulated() -> None:
 def test_the_verdict_is_mcnemars_test(wins: int, losses: int, ties: int) -> None:
     """Against scipy: chi-squared of McNemar without continuity correction, at 5 %. Where it says
     more than 5 %, the exact binomial test of scipy, which is the stricter one, says so too."""
-    assume(wins + losses >= evidence.MIN_DIFFERING)
+    assume(wins + losses >= evidence.MIN_DIFFERING_ROWS)
     p = float(stats.chi2.sf((wins - losses) ** 2 / (wins + losses), 1))
     assume(abs(p - 0.05) > 1e-9)
     result = compare(*rows_of(wins + losses + ties, wins, losses))
@@ -403,9 +413,11 @@ def test_a_margin_accepts_less(differences: list[float]) -> None:
 def test_improves_needs_both(
     step: list[float], whole: list[float], margin: float, ahead: float
 ) -> None:
-    assert improves(step, whole) == (accepts(step) and accepts(whole, AHEAD))
+    assert improves(step, whole) == (accepts(step) and accepts(whole, MIN_SEED_MARGIN))
     assert improves(step, whole, margin, ahead) == (accepts(step, margin) and accepts(whole, ahead))
-    assert improves(step, step) == accepts(step, AHEAD), "the first edit: the seed is the incumbent"
+    assert improves(step, step) == accepts(step, MIN_SEED_MARGIN), (
+        "the first edit: the seed is the incumbent"
+    )
 
 
 # ---- refusals and weight ---------------------------------------------------------------------

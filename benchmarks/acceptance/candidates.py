@@ -1,33 +1,30 @@
-"""What single edits of a prompt are worth: each candidate of an arm is asked on many rows.
+"""Measure what single edits of a prompt are worth: each candidate is asked on many rows.
 
-    python benchmarks/acceptance/candidates.py --data FOLDER --out FOLDER [--tasks TASK ...]
-                                               [--arms ARM ...]
+    python -m benchmarks.acceptance.candidates --data FOLDER --out FOLDER [--tasks TASK …]
+                                               [--arms ARM …]
 
-A search shows one number a run, and chance decides much of it. Here every candidate is asked on
-the same rows, so arms that differ in one setting can be told apart with far fewer calls. Traces
-and rows are those of a seed that no run of the grid has. What counts is `raced`: the gain over the
-start prompt on other rows of the candidate that leads on as many rows as a round of the search
-asks, which is what a setting is worth to the search. --out keeps one file an arm, and a finished
-arm is not run again; one of other settings is refused. The table comes last.
+A whole search gives one number per run, and chance decides much of it. Here all candidates are
+asked on the same rows, so arms that differ in one setting can be told apart with far fewer calls.
+Traces and rows belong to a seed that no run of the search benchmark has. The column "raced" is the
+gain over the start prompt of the candidate that leads on as many rows as a round of the search
+asks, measured on the other rows: that is what a setting is worth to the search. The output folder
+keeps one file per arm. A finished arm is not run again; a file of other settings is refused. The
+table is printed at the end.
 """
 
-import argparse
-import json
-import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchmarks.optimisers.remask import RandomWords, frequent_words
-from benchmarks.record import write_json
-from benchmarks.search.lab import Lab, Protocol, embedded_target, open_lab, search_rows
+from benchmarks.optimisers.remask import RandomWords, find_frequent_words
+from benchmarks.record import make_parser, read_json, write_json
+from benchmarks.search.lab import Lab, Protocol, load_search_rows, load_target, open_lab
 from benchmarks.tasks import NAMES, load_task
 from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import make_proposer
@@ -35,7 +32,7 @@ from remask.config import make_config
 from remask.models.backbone.builtin_weights import load_base
 from remask.ports import Choose, Context, DenoiserModel, Proposal
 from remask.propose.select_traces import select
-from remask.search.plan import CANDIDATES, TRAINED
+from remask.search.plan import MAX_CANDIDATES, MAX_TRAIN_ROWS
 
 SEED = 100  # of no run of the grid
 DRAWS = 4000
@@ -43,35 +40,35 @@ DRAWS = 4000
 
 @dataclass(frozen=True, slots=True)
 class Arm:
-    """What differs from remask as shipped."""
+    """One change to remask as shipped."""
 
-    dlm: dict[str, Any] | None = None  # settings of [denoiser]
+    denoiser: dict[str, Any] | None = None  # settings of [denoiser]
     search: dict[str, Any] | None = None  # settings of [search]
     choose: Choose = select
-    random: bool = False  # words by chance instead of the DLM's
+    random: bool = False  # random words instead of the denoiser's
 
 
-def unread(*asked: Any) -> Context:
-    """No traces at all."""
+def read_nothing(*asked: Any) -> Context:
+    """Choose no traces."""
     return ()
 
 
-def answers_alone(*asked: Any) -> Context:
-    """The right answers, without what the target said instead."""
+def read_answers(*asked: Any) -> Context:
+    """Choose traces, but show only the right answers, not the target's."""
     return tuple(replace(t, response=t.desired or t.response, score=None) for t in select(*asked))
 
 
-def failures_alone(*asked: Any) -> Context:
-    """What the target said, without the right answers."""
+def read_failures(*asked: Any) -> Context:
+    """Choose traces, but show only the target's answers, not the right ones."""
     return tuple(replace(t, desired=None) for t in select(*asked))
 
 
 ARMS = {
     "remask": Arm(),
     "random": Arm(random=True),
-    "unread": Arm(choose=unread),
-    "answers": Arm(choose=answers_alone),
-    "failures": Arm(choose=failures_alone),
+    "unread": Arm(choose=read_nothing),
+    "answers": Arm(choose=read_answers),
+    "failures": Arm(choose=read_failures),
     "insert": Arm(search={"maskers": ("insert",)}),
     "span": Arm(search={"maskers": ("span",)}),
     "rewrite": Arm(search={"maskers": ("rewrite",)}),
@@ -83,18 +80,20 @@ ARMS = {
 }
 
 
-def main() -> None:
-    arg = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    arg.add_argument("--data", type=Path, required=True)
-    arg.add_argument("--out", type=Path, required=True)
-    arg.add_argument("--tasks", nargs="+", choices=NAMES, default=["sst2", "letters"])
-    arg.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    arg.add_argument("--start", default="", help="prompt to begin with; default: the task's own")
-    arg.add_argument("--candidates", type=int, default=2 * CANDIDATES)
-    arg.add_argument("--rows", type=int, default=100)
-    args = arg.parse_args()
+def main(split_words: Sequence[str] | None = None) -> None:
+    parser = make_parser(__file__, __doc__)
+    option = parser.add_argument
+    option("--data", type=Path, required=True, help="The folder of the data sets.")
+    option("--out", type=Path, required=True, help="The folder that keeps one file per arm.")
+    option(
+        "--tasks", nargs="+", choices=NAMES, default=["sst2", "letters"],
+        help="Default: sst2 letters.",
+    )  # fmt: skip
+    option("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="Default: all arms.")
+    option("--start", default="", help="The start prompt. Default: the seed prompt of the task.")
+    option("--candidates", type=int, default=2 * MAX_CANDIDATES, help="Candidates of each arm.")
+    option("--rows", type=int, default=100, help="Rows that each candidate is asked on.")
+    args = parser.parse_args(split_words)
     torch.set_num_threads(1)
     asked = {"start": args.start, "candidates": args.candidates, "rows": args.rows}
     table = []
@@ -102,30 +101,30 @@ def main() -> None:
         for name in args.arms:
             path = args.out / f"{task}.{name}.json"
             if not path.exists():
-                row = played(task, ARMS[name], args.data, args.start, args.candidates, args.rows)
+                row = play_arm(task, ARMS[name], args.data, args.start, args.candidates, args.rows)
                 write_json(path, {"asked": asked, **row})
-            row = json.loads(path.read_text("utf-8"))
+            row = read_json(path)
             if row["asked"] != asked:
                 raise SystemExit(
                     f"{path}: made with {row['asked']}, asked now is {asked}; give another --out"
                 )
-            table.append(line(task, name, row))
+            table.append(format_line(task, name, row))
             print(table[-1], flush=True)
     print("\n" + "\n".join([HEAD, *table]))
 
 
-def played(
+def play_arm(
     task: str, arm: Arm, data: Path, start: str, candidates: int, rows: int
 ) -> dict[str, Any]:
-    """The candidates of an arm with their scores on all rows."""
+    """Draw the candidates of an arm and score them on all rows."""
     bench = load_task(task)
     if start:
         bench = replace(bench, seed_prompt=start)
     sizes = Protocol(calls=10**9, validation=rows)
-    examples = search_rows(bench, data, SEED, sizes)
-    lab = open_lab(bench, examples, embedded_target(bench), sizes.calls, SEED)
+    examples = load_search_rows(bench, data, SEED, sizes)
+    lab = open_lab(bench, examples, load_target(bench), sizes.calls, SEED)
     since = time.perf_counter()
-    proposals, refused = drawn(lab, arm, candidates)
+    proposals, refused = draw_candidates(lab, arm, candidates)
     seconds = time.perf_counter() - since
     ids = lab.task.ids("validation")
     before = lab.task.evaluate(lab.start, ids)
@@ -148,26 +147,26 @@ def played(
     }
 
 
-def drawn(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
-    """`n` different candidates that passed the guard, and the share of all that did not."""
+def draw_candidates(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
+    """Draw `n` different candidates that passed the guard; also the share that was refused."""
     values = lab.config.model_dump()
     config = make_config(
         {
             **values,
-            "denoiser": values["denoiser"] | (arm.dlm or {}),
+            "denoiser": values["denoiser"] | (arm.denoiser or {}),
             "search": values["search"] | (arm.search or {}),
         },
         "arm",
     )
     base = load_base()
-    words = RandomWords(base, frequent_words(base)) if arm.random else None
+    words = RandomWords(base, find_frequent_words(base)) if arm.random else None
     denoiser: DenoiserModel = words or make_denoiser(config.denoiser)
     proposer = make_proposer(config, lab.start, denoiser, lab.bench.labels, arm.choose)
     outcomes = lab.task.evaluate(lab.start, lab.task.ids("train"))
     traces = tuple(o.trace for o in outcomes if o.trace is not None)
     found, total, refused = dict[str, Proposal](), 0, 0
     for seed in range(8):
-        for proposal in proposer.propose(lab.start, traces, CANDIDATES, seed):
+        for proposal in proposer.propose(lab.start, traces, MAX_CANDIDATES, seed):
             total, refused = total + 1, refused + bool(proposal.violation)
             if not proposal.violation and proposal.prompt.id != lab.start.id:
                 found.setdefault(proposal.prompt.id, proposal)
@@ -182,13 +181,13 @@ HEAD = (
 )
 
 
-def line(task: str, name: str, row: dict[str, Any]) -> str:
-    """Shares and scores of 0 to 1; `raced` in points of 100, with the spread over redrawn
-    candidates and rows."""
+def format_line(task: str, name: str, row: dict[str, Any]) -> str:
+    """One line of the table. Shares and scores are from 0 to 1; `raced` is in points of 100, with
+    the spread over redrawn candidates and rows."""
     start = np.array(row["start_scores"])
     scores = np.array([c["scores"] for c in row["candidates"]])
     leads = np.array([c["soft"] for c in row["candidates"]]) - np.array(row["start_soft"])
-    means, gains = scores.mean(1), raced(scores - start, leads)
+    means, gains = scores.mean(1), race_candidates(scores - start, leads)
     return (
         f"{task:8} {name:9} {len(means):3} {row['refused']:7.2f} {start.mean():6.3f} "
         f"{means.mean():6.3f} {means.max():6.3f} {(means > start.mean()).mean():7.2f} "
@@ -196,17 +195,21 @@ def line(task: str, name: str, row: dict[str, Any]) -> str:
     )
 
 
-def raced(gains: NDArray[np.float64], leads: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(candidates, rows) gains and soft leads: of CANDIDATES drawn ones, the gain on the other rows
-    of the one that leads on TRAINED drawn rows, 0 where none leads; (DRAWS,)."""
+def race_candidates(gains: NDArray[np.float64], leads: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The gain of the candidate that a round of the search would pick, drawn DRAWS times.
+
+    gains, leads: (candidates, rows), of scores and of ranking scores. Each draw takes CANDIDATES
+    candidates and TRAINED rows, and gives the gain on the other rows of the candidate that leads
+    on the drawn ones, or 0 where none leads. Returns (DRAWS,).
+    """
     rng = np.random.default_rng(0)
     found = np.zeros(DRAWS)
     for draw in range(DRAWS):
-        some = rng.choice(len(gains), min(CANDIDATES, len(gains)), replace=False)
+        some = rng.choice(len(gains), min(MAX_CANDIDATES, len(gains)), replace=False)
         rows = rng.permutation(gains.shape[1])
-        ahead = leads[np.ix_(some, rows[:TRAINED])].mean(1)
+        ahead = leads[np.ix_(some, rows[:MAX_TRAIN_ROWS])].mean(1)
         if ahead.max() > 0:
-            found[draw] = gains[some[ahead.argmax()], rows[TRAINED:]].mean()
+            found[draw] = gains[some[ahead.argmax()], rows[MAX_TRAIN_ROWS:]].mean()
     return found
 
 

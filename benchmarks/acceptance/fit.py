@@ -26,20 +26,23 @@ class Seen:
     losses: int
 
 
-def fit(seen: Sequence[Seen], rows: int, accuracy: float) -> tuple[Kind, Kind]:
-    """`rows` that each candidate answered; `accuracy` of their parent on them."""
+def fit_mixture(seen: Sequence[Seen], rows: int, accuracy: float) -> tuple[Kind, Kind]:
+    """Two kinds of edits, fitted to counts of wins and losses by maximum likelihood.
+
+    rows: how many each candidate answered. accuracy: of their parent on them.
+    """
     counts = np.array([(s.wins, s.losses, rows - s.wins - s.losses) for s in seen])
 
     def loss(values: NDArray[np.float64]) -> float:
-        total = sum(k.share * _likelihood(counts, k, accuracy) for k in _kinds(values))
+        total = sum(k.share * _find_likelihood(counts, k, accuracy) for k in _make_kinds(values))
         return -float(np.log(total + 1e-300).sum())
 
     start = np.array([0.0, -0.1, np.log(0.15), 2.0, -0.6, np.log(0.3), 0.5])
     found = minimize(loss, start, method="Nelder-Mead", options={"maxiter": 4000, "fatol": 1e-4})
-    return _kinds(found.x)
+    return _make_kinds(found.x)
 
 
-def _kinds(values: NDArray[np.float64]) -> tuple[Kind, Kind]:
+def _make_kinds(values: NDArray[np.float64]) -> tuple[Kind, Kind]:
     share, mean, log_sd, kept, other, other_sd, other_kept = map(float, values)
     first = float(expit(share))
     return (
@@ -48,8 +51,8 @@ def _kinds(values: NDArray[np.float64]) -> tuple[Kind, Kind]:
     )
 
 
-def _likelihood(counts: NDArray[np.int64], kind: Kind, accuracy: float) -> NDArray[np.float64]:
-    """Of every candidate's (wins, losses, ties): (candidates,)."""
+def _find_likelihood(counts: NDArray[np.int64], kind: Kind, accuracy: float) -> NDArray[np.float64]:
+    """The likelihood of each candidate's (wins, losses, ties) under one kind: (candidates,)."""
     mean, total = float(ndtri(accuracy)), np.zeros(len(counts))
     for node, share in zip(_NODES, _SHARES, strict=True):
         own = mean + kind.mean + kind.sd * node

@@ -1,8 +1,8 @@
-"""The acceptance rules that are compared: made of the shipped functions, with other margins.
+"""The acceptance rules that are compared. They are the shipped functions with other margins.
 
-Each entry makes a rule for one run, because some remember what they were asked before. A rule hears
-how far the winner of a round is ahead of the incumbent, and of the seed prompt, on each validation
-row.
+Each entry makes a rule for one run, because some rules remember earlier rounds. A rule gets two
+lists of differences on the validation rows: the winner of a round against the incumbent, and
+against the seed prompt.
 """
 
 import math
@@ -10,13 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from remask.search.plan import CAUTIOUS
-from remask.stats import AHEAD, Differences, Rule, accepts, improves
+from remask.search.plan import MAX_MARGIN
+from remask.stats import MIN_SEED_MARGIN, Differences, Rule, accepts, improves
 
 
-def remembering(scale: float) -> Rule:
-    """The bar rises with every winner that was measured on the same rows, by `scale` times what
-    the largest of k sums of pure noise is: about sqrt(2 log k) standard deviations."""
+def make_rising_rule(scale: float) -> Rule:
+    """A rule whose margin rises with every winner that was measured on the same rows.
+
+    The margin of the k-th winner is `scale` times sqrt(2 log(1 + k)) standard deviations, which is
+    about the size of the largest of k sums of pure noise.
+    """
     asked = 0
 
     def rule(on_incumbent: Differences, on_seed: Differences) -> bool:
@@ -27,34 +30,40 @@ def remembering(scale: float) -> Rule:
     return rule
 
 
-def both_halves(on_incumbent: Differences, on_seed: Differences) -> bool:
-    """Ahead on the first half of the rows and on the other, which is held out from it."""
+def accept_on_both_halves(on_incumbent: Differences, on_seed: Differences) -> bool:
+    """Accept what is ahead on the first half of the rows and on the second."""
     cut = len(on_incumbent) // 2
     return accepts(on_incumbent[:cut]) and accepts(on_incumbent[cut:])
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A rule as it is compared. `last`: at the end the seed prompt comes back unless the prompt
-    found is ahead of it by so many sqrt(sum of squares) on the validation rows."""
+    """A rule of the comparison.
+
+    `last`: the search ends with the seed prompt unless the prompt found is ahead of it by this
+    many sqrt(sum of squares) on the validation rows.
+    """
 
     make: Callable[[], Rule] | None  # None: the plan's own
     last: float = 0.0
 
 
-def margins(step: float, ahead: float) -> Callable[[], Rule]:
-    return lambda: partial(improves, step=step, ahead=ahead)
+def make_margin_rule(incumbent_margin: float, seed_margin: float) -> Callable[[], Rule]:
+    """The shipped rule with margins against the incumbent (`incumbent_margin`) and the seed
+    prompt."""
+    return lambda: partial(improves, incumbent_margin=incumbent_margin, seed_margin=seed_margin)
 
 
-SHIPPED = f"ahead of the seed prompt by {AHEAD:g} to {CAUTIOUS:g}"
+SHIPPED = f"ahead of the seed prompt by {MIN_SEED_MARGIN:g} to {MAX_MARGIN:g}"
 RULES = {
-    "any gain": Candidate(margins(0, 0)),
-    **{f"a gain of {c:g}": Candidate(margins(c, 0)) for c in (0.25, 0.5, 1, 2)},
+    "any gain": Candidate(make_margin_rule(0, 0)),
+    **{f"a gain of {c:g}": Candidate(make_margin_rule(c, 0)) for c in (0.25, 0.5, 1, 2)},
     **{
-        f"ahead of the seed prompt by {c:g}": Candidate(margins(0, c)) for c in (0.25, 0.5, 0.75, 1)
+        f"ahead of the seed prompt by {c:g}": Candidate(make_margin_rule(0, c))
+        for c in (0.25, 0.5, 0.75, 1)
     },
     SHIPPED: Candidate(None),
-    "any gain, last look at 0.5": Candidate(margins(0, 0), last=0.5),
-    "a bar that rises with use": Candidate(partial(remembering, 0.5)),
-    "a gain on both halves": Candidate(lambda: both_halves),
+    "any gain, last look at 0.5": Candidate(make_margin_rule(0, 0), last=0.5),
+    "a bar that rises with use": Candidate(partial(make_rising_rule, 0.5)),
+    "a gain on both halves": Candidate(lambda: accept_on_both_halves),
 }

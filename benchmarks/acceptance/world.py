@@ -16,7 +16,7 @@ from scipy.special import expit, ndtr, ndtri
 
 from remask.errors import BudgetSpent
 from remask.ids import rng_for
-from remask.ports import Drop, Proposal
+from remask.ports import Attribution, Proposal
 from remask.prompt import Prompt
 from remask.types import Outcome, Split, Trace
 
@@ -37,7 +37,7 @@ class Kind:
 
 @dataclass(frozen=True, slots=True)
 class Climate:
-    """Where candidates come from. `best` caps the shift of one edit: 0 for "nothing is better"."""
+    """The distribution of candidates. `best` caps the shift of an edit; 0 means none is better."""
 
     accuracy: float  # of the seed prompt
     kinds: tuple[Kind, ...]
@@ -47,7 +47,7 @@ class Climate:
     def draw(
         self, n: int, rng: np.random.Generator
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(shifts, kept) of n edits."""
+        """Draw (shifts, kept) of n edits."""
         edges = np.cumsum([kind.share for kind in self.kinds])
         drawn = np.minimum(np.searchsorted(edges, rng.random(n)), len(self.kinds) - 1)
         values = np.array([(kind.mean, kind.sd, kind.kept) for kind in self.kinds])[drawn]
@@ -56,7 +56,7 @@ class Climate:
 
 
 class World:
-    """Implements ports.Task and ports.Proposer; counts calls as the ledger does: equal ones once.
+    """A simulated task and proposer. As in the ledger, equal calls are counted once.
 
     `limit`: calls that the search may spend.
     """
@@ -75,12 +75,12 @@ class World:
         self._residues: dict[str, NDArray[np.float64]] = {START.id: residue}
         self._asked: dict[str, set[str]] = defaultdict(set)  # rows by prompt
 
-    def true(self, prompt: Prompt) -> float:
-        """The accuracy over all rows that there could be."""
+    def true_accuracy(self, prompt: Prompt) -> float:
+        """The accuracy over all possible rows."""
         return float(ndtr(self._means[prompt.id]))
 
-    def scores(self, prompt: Prompt, split: Split) -> list[float]:
-        """Free of charge: what the sealed test would say."""
+    def score_rows(self, prompt: Prompt, split: Split) -> list[float]:
+        """Scores on all rows of a split, at no cost."""
         values = self._means[prompt.id] + self._residues[prompt.id]
         return [float(values[self._at[id]] > 0) for id in self._ids[split]]
 
@@ -115,5 +115,5 @@ class World:
             found.append(Proposal(prompt, "drawn", ((*edit[:2], 1),), (edit,), (), 0.0))
         return found
 
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
         return ()

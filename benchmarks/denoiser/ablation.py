@@ -1,24 +1,22 @@
-"""Short training runs that differ in one setting: what a step of adaptation gains by it.
+"""Compare short training runs of an adapter that differ in one setting.
 
-    python benchmarks/denoiser/ablation.py --data CORPUS --out FOLDER [--arms NAME ...]
+    python -m benchmarks.denoiser.ablation --data CORPUS --out FOLDER [--arms NAME …]
 
 All arms see the same batches with the same masks, so the mean loss of their last steps can be
-compared; beside it stand the nats on held-out prompts. An arm that is done is not run again: its
-line is in FOLDER/arms.jsonl.
+compared. The nats on held-out prompts stand beside it. A finished arm is not run again: its line is
+in FOLDER/arms.jsonl.
 """
 
-import argparse
 import json
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import mean
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
-
 import torch
 
-from benchmarks.denoiser.fills import held_out, held_out_options
+from benchmarks.denoiser.fills import add_held_out_options, load_held_out
+from benchmarks.record import make_parser
 from remask.dlm.build import find_base
 from remask.dlm.training.held_out import measure
 from remask.dlm.training.recipe import HELD_OUT_PATTERNS
@@ -39,19 +37,20 @@ ARMS = {
 LAST = 30  # steps whose loss is averaged
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    held_out_options(parser)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS))
-    parser.add_argument("--steps", type=int, default=BASE.steps)
-    args = parser.parse_args()
+def main(words: Sequence[str] | None = None) -> None:
+    parser = make_parser(__file__, __doc__)
+    option = parser.add_argument
+    add_held_out_options(parser)
+    option("--out", type=Path, required=True, metavar="FOLDER", help="The folder of the results.")
+    option("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="Default: all arms.")
+    option("--steps", type=int, default=BASE.steps, help="Training steps of each arm.")
+    args = parser.parse_args(words)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     results = args.out / "arms.jsonl"
     lines = results.read_text("utf-8").splitlines() if results.exists() else []
     done = {json.loads(line)["arm"] for line in lines}
-    cases, held = held_out(args)
+    cases, held = load_held_out(args)
     base = find_base("builtin")
     for name in args.arms:
         if name in done:

@@ -1,70 +1,59 @@
-"""The page of a trained adapter, docs/adapter.md, with its loss curve.
+"""Write the page of a trained adapter, docs/results/adapter.md, with its loss curve.
 
-    python benchmarks/denoiser/adapter_report.py --gather FOLDER --about COMMIT MACHINE
-    python benchmarks/denoiser/adapter_report.py
+    python -m benchmarks.denoiser.adapter_report --gather FOLDER --about COMMIT MACHINE
+    python -m benchmarks.denoiser.adapter_report --page
 
-The first form writes benchmarks/results/adapter.json from what adapter.sh, ablation.py, fills.py,
-domain.py and search/run.py left in FOLDER (docs/adapter.md lists the names), and from
-benchmarks/results/search.json; the second writes the page and the picture from it.
+The first form collects what adapter.sh, the benchmarks ablation, fills and domain, and the search
+benchmark left in FOLDER (docs/results/adapter.md lists the names of the files), and writes it to
+benchmarks/results/adapter.json. Both forms write the page and the picture from that file.
 """
 
-import argparse
 import json
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
-
 from matplotlib.figure import Figure
 
-from benchmarks.record import DOCS, RESULTS, placed, table, write_json, write_svg
-from benchmarks.search.bootstrap import difference
-from benchmarks.search.report import Rows, balanced, tables
+from benchmarks.record import (
+    DOCS,
+    RESULTS,
+    add_page_option,
+    format_table,
+    link_picture,
+    make_parser,
+    read_json,
+    write_blocks,
+    write_json,
+    write_svg,
+)
+from benchmarks.search.bootstrap import compare_tables
+from benchmarks.search.report import Rows, collect_scores, find_shared_seeds
 
-ADAPTER, GRID, PAGE = RESULTS / "adapter.json", RESULTS / "search.json", DOCS / "adapter.md"
+FIGURES, GRID = RESULTS / "adapter.json", RESULTS / "search.json"
+PAGE = DOCS / "results" / "adapter.md"
+PICTURE = PAGE.with_name("adapter.svg")
 SMOOTH = 20  # steps whose mean loss is one point of the curve
-PARTS = {  # of the results: the file that holds it
+PARTS = {  # part of the results: the file that holds it
     "infill": "infill.json",
     "infill_first": "infill-first.json",
     "fills": "fills.json",
     "fills_first": "fills-first.json",
     "domain": "domain.json",
 }
-SEARCHES = {  # whose prompts are compared on withheld rows: what the table calls it
+SEARCHES = {  # optimisers whose prompts are compared on withheld rows: their names in the table
     "nothing": "the seed prompt",
     "random_edits": "random words",
     "first": "first adapter",
     "remask": "this one",
 }
 SEARCHED = ("sst2", "sst5", "snli", "mrpc")
-# The fields of HeldOutLoss in results that were written before they were renamed.
-OLD_LOSS_FIELDS = {
-    "what": "pattern",
-    "dlm": "left_to_right",
-    "dlm_parallel": "at_once",
-    "base_left": "base",
-    "no_traces": "without_traces",
-    "first": "first_token",
-    "n": "prompts",
-}
-
-
-def rename_old_fields(results: Any) -> Any:
-    """Give the held-out losses in `results` their present field names."""
-    if isinstance(results, list):
-        return [rename_old_fields(item) for item in results]
-    if not isinstance(results, dict):
-        return results
-    names = OLD_LOSS_FIELDS if "dlm_parallel" in results else {}
-    return {names.get(key, key): rename_old_fields(value) for key, value in results.items()}
 
 
 def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
-    """All figures of one adapter; parts that were not run are missing."""
-    log = stages(sorted(folder.glob("run*.log.jsonl")))
+    """Collect all figures of one adapter; parts that were not run are missing."""
+    log = join_stages(sorted(folder.glob("run*.log.jsonl")))
     steps = [row for row in log if "loss" in row]
     losses = [row["loss"] for row in steps]
     found: dict[str, Any] = {
@@ -82,7 +71,7 @@ def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
         if (folder / name).exists():
             found[key] = json.loads((folder / name).read_text("utf-8").splitlines()[-1])
     if (folder / "search-first.json").exists():
-        found["searches"] = searches(folder / "search-first.json", GRID)
+        found["searches"] = compare_searches(folder / "search-first.json", GRID)
     if (folder / "arms.jsonl").exists():
         lines = (folder / "arms.jsonl").read_text("utf-8").splitlines()
         found["arms"] = [
@@ -92,17 +81,18 @@ def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
     return found
 
 
-def searches(first: Path, grid: Path) -> dict[str, Any]:
-    """Mean score of the prompts that searches end with, by task and denoiser, and the differences
-    of the mean over SEARCHED in points; on the (task, seed) pairs that all of them have."""
-    ours, theirs = (json.loads(path.read_text("utf-8")) for path in (grid, first))
+def compare_searches(first: Path, grid: Path) -> dict[str, Any]:
+    """Mean score of the final prompts of searches, by task and denoiser, and the differences of the
+    mean over SEARCHED, in points. Only pairs of task and seed that all of them have count."""
+    ours, theirs = read_json(grid), read_json(first)
     rows: Rows = ours["rows"]
     rows += [{**r, "optimiser": "first"} for r in theirs["rows"] if r["optimiser"] == "remask"]
     calls = max(row["calls"] for row in rows)
-    seeds = {t: s for t, s in balanced(rows, list(SEARCHES)).items() if t in SEARCHED}
-    scores = {name: tables(rows, name, calls, "withheld_rows", seeds) for name in SEARCHES}
+    seeds = {t: s for t, s in find_shared_seeds(rows, list(SEARCHES)).items() if t in SEARCHED}
+    scores = {name: collect_scores(rows, name, calls, "withheld_rows", seeds) for name in SEARCHES}
     gaps = {
-        other: difference(scores["remask"], scores[other]) for other in ("random_edits", "first")
+        other: compare_tables(scores["remask"], scores[other])
+        for other in ("random_edits", "first")
     }
     return {
         "calls": calls,
@@ -118,9 +108,11 @@ def searches(first: Path, grid: Path) -> dict[str, Any]:
     }
 
 
-def stages(logs: Sequence[Path]) -> list[dict[str, Any]]:
-    """The lines of one stage after another with steps that go on; of a step that a kill let be done
-    twice the later line."""
+def join_stages(logs: Sequence[Path]) -> list[dict[str, Any]]:
+    """The lines of all stages, with steps that are counted through.
+
+    A step that was repeated after a kill keeps its later line.
+    """
     found: list[dict[str, Any]] = []
     for path in logs:
         rows = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -131,8 +123,8 @@ def stages(logs: Sequence[Path]) -> list[dict[str, Any]]:
     return found
 
 
-def picture(found: dict[str, Any]) -> None:
-    """Training loss and held-out nats over steps."""
+def draw_picture(found: dict[str, Any]) -> Figure:
+    """Draw training loss and held-out nats over steps."""
     figure = Figure(figsize=(8, 3.6))
     axes = figure.subplots()
     steps, losses = zip(*found["losses"], strict=True)
@@ -144,17 +136,18 @@ def picture(found: dict[str, Any]) -> None:
             for nats in row["held_out"]
             if nats["pattern"] == what
         ]
-        at, dlm, base = zip(*points, strict=True)
-        axes.plot(at, dlm, color=colour, marker="o", label=f"held out, {what}")
+        at, denoiser, base = zip(*points, strict=True)
+        axes.plot(at, denoiser, color=colour, marker="o", label=f"held out, {what}")
         axes.plot(at, base, color=colour, linestyle=":", label=f"its base, {what}")
     axes.set_xlabel("step")
     axes.set_ylabel("nats per hidden token")
     axes.legend(loc="upper right", frameon=False, fontsize=8)
     figure.tight_layout()
-    write_svg(figure, DOCS / "adapter.svg")
+    return figure
 
 
-def nats_table(found: dict[str, Any]) -> str:
+def tabulate_nats(found: dict[str, Any]) -> str:
+    """Nats per hidden token of held-out prompts, by what is hidden."""
     head = "hidden|n|base, left side|first adapter|this one|below the base|no conversations"
     first, rows = found.get("infill_first", {}), []
     for what, one in found["infill"].items():
@@ -163,19 +156,22 @@ def nats_table(found: dict[str, Any]) -> str:
         rest = [f"{one[key]:.2f}" for key in ("without_traces", "at_once")]
         base, after = f"{one['base']:.2f}", f"{one['left_to_right']:.2f}"
         rows.append([what, one["prompts"], base, before, after, below, *rest])
-    return table([*head.split("|"), "one step"], rows)
+    return format_table([*head.split("|"), "one step"], rows)
 
 
-def fills_table(found: dict[str, Any]) -> str:
+def tabulate_fills(found: dict[str, Any]) -> str:
+    """Properties of fills by denoiser and base, beside those of the text itself."""
     first = found.get("fills_first", {})
-    named = [*found["fills"].items()]
-    named += [(f"{name}, first adapter", row) for name, row in first.items() if "denoiser" in name]
+    fills = [*found["fills"].items()]
+    fills += [(f"{name}, first adapter", row) for name, row in first.items() if "denoiser" in name]
     form = "{nats:.2f}|{chrf:.1f}|{distinct_2:.2f}|{doubled:.0%}|{copied:.0%}|{words:.1f}"
     head = "fill|nats|chrF|distinct-2|word twice|copied|words"
-    return table(head.split("|"), [[name, *form.format(**row).split("|")] for name, row in named])
+    rows = [[name, *form.format(**row).split("|")] for name, row in fills]
+    return format_table(head.split("|"), rows)
 
 
-def domain_table(found: dict[str, Any]) -> str:
+def tabulate_domain(found: dict[str, Any]) -> str:
+    """Nats before and after an adaptation to a new domain."""
     domain, rows = found["domain"], []
     for where in ("domain", "general"):
         for what in ("span 4", "span 8"):
@@ -186,10 +182,11 @@ def domain_table(found: dict[str, Any]) -> str:
         f"{domain['trained']} prompts of tasks that were left out of training, {domain['steps']} "
         f"steps of `remask adapt`, {domain['minutes']:.0f} minutes. `general`: forgetting.\n\n"
     )
-    return words + table(["prompts, hidden", "n", "base", "before", "after"], rows)
+    return words + format_table(["prompts, hidden", "n", "base", "before", "after"], rows)
 
 
-def searches_table(found: dict[str, Any]) -> str:
+def tabulate_searches(found: dict[str, Any]) -> str:
+    """Scores of the prompts that searches with this adapter and others found."""
     ends = found["searches"]
     rows = [
         [SEARCHES[name], *(f"{score:.1f}" for score in (*scores.values(), mean(scores.values())))]
@@ -205,42 +202,58 @@ def searches_table(found: dict[str, Any]) -> str:
         f"Mean over the tasks: {'; '.join(gaps)}. Commits {ends['commits']['grid']} (grid) and "
         f"{ends['commits']['first']} (first adapter)."
     )
-    return f"{words}\n\n" + table(["denoiser", *ends["seeds"], "mean"], rows)
+    return f"{words}\n\n" + format_table(["denoiser", *ends["seeds"], "mean"], rows)
 
 
-def arms_table(found: dict[str, Any]) -> str:
+def tabulate_arms(found: dict[str, Any]) -> str:
+    """Training loss of short runs that differ in one setting."""
     rows = [[arm["arm"], f"{arm['loss']:.3f}"] for arm in found["arms"]]
-    return table(["arm", "loss, last 30 of 60 steps"], rows)
+    return format_table(["arm", "loss, last 30 of 60 steps"], rows)
 
 
-def figures(found: dict[str, Any]) -> str:
+def format_figures(found: dict[str, Any]) -> str:
+    """The generated block of the page: all tables whose part was run."""
     parts = [
         f"Trained at commit {found['commit']} on {found['machine']}: {found['steps']} steps, "
         f"{found['hours']} hours.",
-        "![Loss by step](adapter.svg)",
+        link_picture("Loss by step", PICTURE, PAGE),
     ]
     for key, title, shown in (
-        ("infill", "Nats per hidden token", nats_table),
-        ("fills", "What the sampler writes", fills_table),
-        ("domain", "A new domain", domain_table),
-        ("searches", "In the search", searches_table),
-        ("arms", "Arms", arms_table),
+        ("infill", "Nats per hidden token", tabulate_nats),
+        ("fills", "What the sampler writes", tabulate_fills),
+        ("domain", "A new domain", tabulate_domain),
+        ("searches", "In the search", tabulate_searches),
+        ("arms", "Arms", tabulate_arms),
     ):
         if key in found:
             parts += [f"### {title}", shown(found)]
     return "\n\n".join(parts)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--gather", type=Path, metavar="FOLDER")
-    parser.add_argument("--about", nargs=2, metavar=("COMMIT", "MACHINE"), default=("", ""))
-    args = parser.parse_args()
+def write_page() -> None:
+    """Write figures and picture of the page from the committed results."""
+    found = read_json(FIGURES)
+    write_svg(draw_picture(found), PICTURE)
+    write_blocks(PAGE, {"figures": format_figures(found)})
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = make_parser(__file__, __doc__)
+    option = parser.add_argument
+    option(
+        "--gather", type=Path, metavar="FOLDER", help="Collect the figures of this folder first."
+    )
+    option(
+        "--about", nargs=2, metavar=("COMMIT", "MACHINE"), default=("", ""),
+        help="The commit and the machine of the training run.",
+    )  # fmt: skip
+    add_page_option(parser)
+    args = parser.parse_args(words)
+    if bool(args.gather) == args.page:
+        parser.error("give either --gather FOLDER or --page")
     if args.gather:
-        write_json(ADAPTER, gather(args.gather, *args.about))
-    found = rename_old_fields(json.loads(ADAPTER.read_text("utf-8")))
-    picture(found)
-    PAGE.write_text(placed(PAGE.read_text("utf-8"), "figures", figures(found)), "utf-8")
+        write_json(FIGURES, gather(args.gather, *args.about))
+    write_page()
 
 
 if __name__ == "__main__":

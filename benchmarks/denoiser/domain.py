@@ -1,22 +1,24 @@
-"""What a quarter of an hour of `remask adapt` does for a domain that the adapter never saw.
+"""Measure what a quarter of an hour of `remask adapt` does for a new domain.
 
-    python benchmarks/denoiser/domain.py --data CORPUS --only REGEX --out FOLDER [--json]
+    python -m benchmarks.denoiser.domain --data CORPUS --only REGEX --out FOLDER [--json]
 
-The prompts with conversations that REGEX finds (by name or text; for the shipped adapter those that
-its training left out) are the domain: 150 of them are trained on, 50 others measure. Forgetting is
-measured on prompts outside the domain that were held out of the adapter's own training. Nats per
-hidden token, before and after, lower is better. A cut run goes on with the same command.
+The domain is all prompts with conversations whose name or text matches REGEX; for the shipped
+adapter, take those that its training left out. 150 of them are trained on and 50 others measure.
+Forgetting is measured on prompts outside the domain that were held out of the adapter's own
+training. The figures are nats per hidden token before and after; lower is better. The same command
+continues a run that was cut.
 """
 
-import argparse
 import json
 import re
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
 
+from benchmarks.record import make_parser
 from remask.dlm.adapter import SHIPPED_ADAPTER, load_adapter
 from remask.dlm.training.corpus import TrainingExample, hold_out, read_examples
 from remask.dlm.training.held_out import measure
@@ -27,7 +29,7 @@ from remask.models.backbone.builtin_weights import load_base
 WHATS = ("span 4", "span 8")
 
 
-def split(
+def split_domain(
     data: Path, only: str, train: int, others: int
 ) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Prompts to train on and others of the same domain, by their ids."""
@@ -38,7 +40,7 @@ def split(
 
 
 def write_rows(cases: list[TrainingExample], path: Path) -> None:
-    """As `remask adapt --data` reads them."""
+    """Write prompts as `remask adapt --data` reads them."""
     lines = []
     for case in cases:
         examples = [
@@ -54,23 +56,24 @@ def write_rows(cases: list[TrainingExample], path: Path) -> None:
     path.write_text("\n".join(lines) + "\n", "utf-8")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--only", required=True, metavar="REGEX")
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--adapter", type=Path, default=SHIPPED_ADAPTER)
-    parser.add_argument("--steps", type=int, default=110, help="about 15 minutes of one core")
-    parser.add_argument("--train", type=int, default=150)
-    parser.add_argument("--others", type=int, default=50)
-    parser.add_argument("--held-out", type=int, default=120, help="of the adapter's own training")
-    parser.add_argument("--general", type=int, default=40, help="of those, the first so many")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    args = parser.parse_args()
+def main(words: Sequence[str] | None = None) -> None:
+    parser = make_parser(__file__, __doc__)
+    option = parser.add_argument
+    option("--data", type=Path, required=True, metavar="CORPUS", help="A folder of prompts.")
+    option("--only", required=True, metavar="REGEX", help="The prompts of the domain.")
+    option("--out", type=Path, required=True, metavar="FOLDER", help="Where the adapter goes.")
+    option("--adapter", type=Path, default=SHIPPED_ADAPTER, help="Default: the shipped adapter.")
+    option("--steps", type=int, default=110, help="Training steps; 110 take about 15 minutes.")
+    option("--train", type=int, default=150, help="Prompts of the domain to train on.")
+    option("--others", type=int, default=50, help="Other prompts of the domain, which measure.")
+    option("--held-out", type=int, default=120, help="Prompts held out of the adapter's training.")
+    option("--general", type=int, default=40, help="How many of the held-out prompts measure.")
+    option("--threads", type=int, default=1, help="Threads of the processor.")
+    option("--json", action="store_true", help="Print one line of JSON instead of a table.")
+    args = parser.parse_args(words)
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
-    train, others = split(args.data, args.only, args.train, args.others)
+    train, others = split_domain(args.data, args.only, args.train, args.others)
     _, held = hold_out(read_examples([args.data], args.only), args.held_out)
     write_rows(train, args.out / "domain.jsonl")
     out = args.out / "adapted.safetensors"

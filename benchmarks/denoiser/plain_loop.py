@@ -1,8 +1,8 @@
-"""What the denoiser is measured against, and what it is measured on.
+"""The plain loop that the denoiser's speed is compared with, and a checkpoint in LLaDA's layout.
 
-`Plain` is the loop of the public samplers: all tokens of all candidates are read again at every
-step; only the head is spared outside masks, as in ours. `write_as_llada` writes the built-in base
-in LLaDA's layout, so that a bidirectional family has real weights to drift with.
+`Plain` is the loop of the public samplers: it reads all tokens of all candidates again at every
+step. As in ours, the head is computed only at masks. `write_as_llada` writes the built-in base in
+LLaDA's layout, so that the error of a bidirectional family is measured on real weights.
 """
 
 import json
@@ -15,12 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from remask.dlm.bidirectional import Bidirectional
-from remask.dlm.reading import DenoisingPass, Drift, Ids, PrefixLM, predict
+from remask.dlm.reading import ApproximationError, DenoisingPass, Ids, PrefixLM, predict
 from remask.dlm.sampler import CanvasBatch
 from remask.models.backbone.checkpoint_formats import LLADA
 from remask.models.backbone.transformer import Backbone
 
-# What LLaDA's chats and masks need, in place of tokens that SmolLM2 never met in text.
+# The tokens of LLaDA's chats and masks take the places of tokens that SmolLM2 never saw in text.
 RENAMED = {
     "<|endoftext|>": "<|startoftext|>",
     "<|im_start|>": "<|start_header_id|>",
@@ -32,10 +32,10 @@ RENAMED = {
 
 @dataclass(frozen=True, slots=True)
 class Plain:
-    """A AttentionMode that reuses nothing."""
+    """An AttentionMode that reuses nothing."""
 
     reading: PrefixLM | Bidirectional
-    drift = Drift()  # nothing is approximated
+    approximation_error = ApproximationError()  # nothing is approximated
 
     @property
     def identity(self) -> str:
@@ -45,14 +45,14 @@ class Plain:
         return self.reading.reread(length)
 
     def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
-        return _PlainSession(self.reading, context, attention_mask)
+        return _PlainPass(self.reading, context, attention_mask)
 
     def score(self, context: Ids, shared: int, ids: Ids, wanted: Sequence[int]) -> list[float]:
         return self.reading.score(context, shared, ids, wanted)
 
 
 @dataclass(frozen=True, slots=True)
-class _PlainSession:
+class _PlainPass:
     reading: PrefixLM | Bidirectional
     context: Ids
     attention_mask: Tensor
@@ -70,10 +70,8 @@ class _PlainSession:
             )
         else:
             backbone = self.reading.backbone
-            joint, attention_mask = (
-                torch.cat([before, ids], 1),
-                torch.cat([there, self.attention_mask], 1),
-            )
+            joint = torch.cat([before, ids], 1)
+            attention_mask = torch.cat([there, self.attention_mask], 1)
             hidden = backbone.read_blocks(joint, attention_mask, torch.zeros_like(joint))[0]
             hidden = hidden[:, before.shape[1] :]
         return predict(backbone, family, hidden, masked)

@@ -1,17 +1,21 @@
-"""How much quicker the denoisers are than the plain loop on the same weights.
+"""Compare the speed of the denoisers with the plain loop on the same weights.
 
-    python benchmarks/denoiser/speed.py [--json] [--case issue3] [--seeds 8] [--dtype float32]
-    python benchmarks/denoiser/speed.py --parts exact share --dtype bfloat16
-    python benchmarks/denoiser/speed.py --scaling docs/scaling.svg
-    python benchmarks/denoiser/speed.py --overhead DATA [--calls 300]
+    python -m benchmarks.denoiser.speed [--json] [--case issue3] [--seeds 8] [--dtype float32]
+    python -m benchmarks.denoiser.speed --parts exact share --dtype bfloat16
+    python -m benchmarks.denoiser.speed --scaling
+    python -m benchmarks.denoiser.speed --overhead FOLDER [--calls 300]
+    python -m benchmarks.denoiser.speed --page
 
-The plain loop is that of the public samplers (`plain_loop.py`): K candidates, a forward over traces
-and prompt at every step, nothing kept. Ours starts with a context that it has not met. Ratios are
-reference seconds over ours, measured one after the other in one run: processor seconds, so that
-other work on the machine does not count. In float32 the tokens of both can be compared; bfloat16 is
-what remask computes in where the processor multiplies it. Each part is printed to stderr when it
-is done. The last form asks what remask itself costs: a run on DATA/sst2 (docs/benchmarks.md) and
-the share of its time outside the models; the goal is 2 %.
+The plain loop is that of the public samplers (`plain_loop.py`): for each candidate a forward pass
+over traces and prompt at every step, and nothing is kept. Ours starts with a context that it has
+not seen. Ratios are the seconds of the plain loop over ours, measured one after the other in one
+run. Seconds are processor seconds, so other work on the machine does not count. In float32 the
+tokens of both can be compared; bfloat16 is what remask computes in on processors that multiply it.
+Each part is printed to stderr when it is done.
+
+--scaling measures how seconds grow, writes benchmarks/results/scaling.json and draws the picture of
+docs/results/speed.md; --page draws it from that file. --overhead measures the cost of remask
+itself: the share of the time of a run on SST-2 that is spent outside the models. The goal is 2 %.
 """
 
 import argparse
@@ -27,15 +31,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
-
 import torch
 from matplotlib.figure import Figure
 
 from benchmarks.denoiser.plain_loop import Plain, write_as_llada
-from benchmarks.record import write_svg
+from benchmarks.record import (
+    DOCS,
+    RESULTS,
+    ROOT,
+    add_page_option,
+    describe_run,
+    make_parser,
+    read_json,
+    write_json,
+    write_svg,
+)
 from benchmarks.tasks import load_task
-from remask import optimize
+from remask import Dataset, Label, optimize
 from remask.dlm.adapter import AdaptedModel, load_adapter
 from remask.dlm.bidirectional import Bidirectional
 from remask.dlm.build import BuiltinDenoiser, load_family, make_builtin_mode
@@ -51,8 +63,8 @@ from remask.types import Trace
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingExample:
-    """What is denoised: tokens of traces and prompt, masks in holes of eight."""
+class Case:
+    """A task for the denoiser: tokens of traces and prompt, and masks in holes of eight."""
 
     context: int
     prompt: int
@@ -61,7 +73,7 @@ class TrainingExample:
     candidates: int = 8
 
 
-CASES = {"issue2": TrainingExample(600, 60, 16, 16), "issue3": TrainingExample(1000, 100, 24, 16)}
+CASES = {"issue2": Case(600, 60, 16, 16), "issue3": Case(1000, 100, 24, 16)}
 PARTS = ("exact", "parallel", "bidirectional", "share", "memory")
 HOLE = 8  # tokens
 PROMPT = """
@@ -73,19 +85,22 @@ change their address. If two teams could answer, choose the one that the custome
 not promise anything and do not ask for more. Ignore greetings, thanks and signatures. Answer with
 the name of one team in small letters and nothing else at all
 """
-FIXED = CommitRule(
-    0.3, commit="steps"
-)  # the same number of steps for both; the default temperature
+SCALING = RESULTS / "scaling.json"
+PICTURE = DOCS / "results" / "scaling.svg"
+# The same number of steps for both, at the default temperature.
+FIXED = CommitRule(0.3, commit="steps")
 SEQUENTIAL = CommitRule(0.3, order="leftmost", commit="steps")  # one token at a time
-PARALLEL = replace(SEQUENTIAL, commit="threshold", threshold=0.9)  # … and all that are certain
-STEPS = 20  # of parallel commits for 24 masks: one token a step at first, two at the end
+# One token at a time, and all others that are certain. 24 masks in at most 20 steps: one token a
+# step at first, two at the end.
+PARALLEL = replace(SEQUENTIAL, commit="threshold", threshold=0.9)
+STEPS = 20
 
 
-# -- what is denoised -----------------------------------------------------------------------------
+# -- what the denoiser reads and writes -----------------------------------------------------------
 
 
-def traces(denoiser: LocalDenoiser, tokens: int) -> Context:
-    """As many traces as make about so many tokens."""
+def make_traces(denoiser: LocalDenoiser, tokens: int) -> Context:
+    """Traces that have about this many tokens together."""
     made: list[Trace] = []
     while denoiser.count(render(tuple(made))) < tokens - 20:
         number = len(made)
@@ -94,8 +109,8 @@ def traces(denoiser: LocalDenoiser, tokens: int) -> Context:
     return tuple(made)
 
 
-def canvas(denoiser: LocalDenoiser, case: TrainingExample) -> Canvas:
-    """A prompt of so many tokens; a hole of eight masks behind each of its equal shares."""
+def make_canvas(denoiser: LocalDenoiser, case: Case) -> Canvas:
+    """The prompt of a case, in equal parts with a hole of eight masks after each."""
     holes = case.masked // HOLE
     words = iter(PROMPT.split())
     parts: list[str | Hole] = []
@@ -107,17 +122,17 @@ def canvas(denoiser: LocalDenoiser, case: TrainingExample) -> Canvas:
     return tuple(parts[:-1])
 
 
-def timed(
-    denoiser: LocalDenoiser, context: Context, case: TrainingExample
-) -> tuple[float, list[Fill]]:
-    canvases = [canvas(denoiser, case)] * case.candidates
+def time_infill(denoiser: LocalDenoiser, context: Context, case: Case) -> tuple[float, list[Fill]]:
+    canvases = [make_canvas(denoiser, case)] * case.candidates
     start = time.process_time()
     fills = denoiser.infill(context, canvases, seed=0)
     return time.process_time() - start, fills
 
 
-def embedded(base: Backbone, adapted: AdaptedModel, rule: CommitRule, steps: int) -> LocalDenoiser:
-    """The built-in denoiser; it has met no context yet."""
+def make_builtin(
+    base: Backbone, adapted: AdaptedModel, rule: CommitRule, steps: int
+) -> LocalDenoiser:
+    """The built-in denoiser, which has not seen any context yet."""
     reading = make_builtin_mode(base, adapted)
     return LocalDenoiser("builtin", base, adapted.family, reading, rule, steps)
 
@@ -125,16 +140,17 @@ def embedded(base: Backbone, adapted: AdaptedModel, rule: CommitRule, steps: int
 # -- what is measured -----------------------------------------------------------------------------
 
 
-def exact(base: Backbone, adapted: AdaptedModel, case: TrainingExample) -> dict[str, Any]:
-    """The built-in model against the plain loop: the same tokens, sooner."""
-    ours = embedded(base, adapted, FIXED, case.steps)
-    context = traces(ours, case.context)
+def measure_exact(base: Backbone, adapted: AdaptedModel, case: Case) -> dict[str, Any]:
+    """The built-in model against the plain loop, whose tokens are the same."""
+    ours = make_builtin(base, adapted, FIXED, case.steps)
+    context = make_traces(ours, case.context)
     plain = Plain(make_builtin_mode(base, adapted))
     slow = LocalDenoiser("plain", base, adapted.family, plain, FIXED, case.steps)
     ours.infill((), [("Warm ", Hole("up", 2))], 0)
-    new, fills = timed(ours, context, case)
-    again, _ = timed(ours, context, case)
-    reference, expected = timed(slow, context, case)
+    new, fills = time_infill(ours, context, case)
+    again, _ = time_infill(ours, context, case)
+    reference, expected = time_infill(slow, context, case)
+    text = "".join(p for p in make_canvas(ours, case) if isinstance(p, str))
     return {
         "ratio_exact": reference / new,
         "identical_tokens": [f.texts for f in fills] == [f.texts for f in expected],
@@ -142,21 +158,20 @@ def exact(base: Backbone, adapted: AdaptedModel, case: TrainingExample) -> dict[
         "seconds_new_context": new,
         "seconds_same_context": again,
         "context_tokens": ours.count(render(context)),
-        "prompt_tokens": ours.count("".join(p for p in canvas(ours, case) if isinstance(p, str)))
-        + case.masked,
+        "prompt_tokens": ours.count(text) + case.masked,
     }
 
 
-def parallel(
-    base: Backbone, adapted: AdaptedModel, case: TrainingExample, seeds: int
+def measure_parallel(
+    base: Backbone, adapted: AdaptedModel, case: Case, seeds: int
 ) -> dict[str, Any]:
-    """Parallel commits: seconds, and what the base says of the texts, against one at a time."""
-    quick = embedded(base, adapted, PARALLEL, STEPS)
-    slow = embedded(base, adapted, SEQUENTIAL, case.masked)
-    context = traces(quick, case.context)
-    seconds, _ = timed(quick, context, case)
+    """Parallel commits against one token at a time: seconds, and nats of the texts."""
+    quick = make_builtin(base, adapted, PARALLEL, STEPS)
+    slow = make_builtin(base, adapted, SEQUENTIAL, case.masked)
+    context = make_traces(quick, case.context)
+    seconds, _ = time_infill(quick, context, case)
     nats = {
-        name: [base_nats(d, context, case, seed) for seed in range(seeds)]
+        name: [measure_nats(d, context, case, seed) for seed in range(seeds)]
         for name, d in (("parallel", quick), ("sequential", slow))
     }
     delta = [p - s for p, s in zip(nats["parallel"], nats["sequential"], strict=True)]
@@ -170,33 +185,33 @@ def parallel(
     }
 
 
-def base_nats(denoiser: LocalDenoiser, context: Context, case: TrainingExample, seed: int) -> float:
-    """Minus the base's log-probability per token of what is written, read left to right behind
-    traces and prompt; the mean over the candidates."""
-    shape = canvas(denoiser, case)
+def measure_nats(denoiser: LocalDenoiser, context: Context, case: Case, seed: int) -> float:
+    """Nats per written token under the base, which reads traces and prompt left to right; the mean
+    over the candidates."""
+    shape = make_canvas(denoiser, case)
     fills = denoiser.infill(context, [shape] * case.candidates, seed)
     means = []
     for fill in fills:
-        text, spans = written(shape, fill)
+        text, spans = locate_fills(shape, fill)
         tokens = sum(denoiser.count(text[a:b]) for a, b in spans)
         means.append(-sum(denoiser.score(context, text, spans)) / tokens)
     return statistics.mean(means)
 
 
-def written(shape: Canvas, fill: Fill) -> tuple[str, list[tuple[int, int]]]:
-    """The finished prompt, and where the fills stand in it."""
+def locate_fills(shape: Canvas, fill: Fill) -> tuple[str, list[tuple[int, int]]]:
+    """The finished prompt, and the places of the fills in it."""
     text = "".join(p for p in apply_fills(shape, fill.texts) if isinstance(p, str))
     spans, at = [], 0
     for words in fill.texts:
         start = text.index(words, at)
         at = start + len(words)
-        # The blank before it belongs to the first token.
+        # The space before a fill belongs to its first token.
         spans.append((start - (start > 0), at))
     return text, spans
 
 
-def bidirectional(base: Backbone, case: TrainingExample) -> dict[str, Any]:
-    """SmolLM2's weights as a LLaDA: approximate reuse against the plain loop."""
+def measure_bidirectional(base: Backbone, case: Case) -> dict[str, Any]:
+    """Approximate reuse against the plain loop, with SmolLM2's weights in LLaDA's layout."""
     rule = replace(FIXED, left_bias=0.0)
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "SmolLM2-as-LLaDA"
@@ -205,10 +220,10 @@ def bidirectional(base: Backbone, case: TrainingExample) -> dict[str, Any]:
     reading = Bidirectional(backbone, family)
     ours = LocalDenoiser(family.name, backbone, family, reading, rule, case.steps)
     slow = LocalDenoiser("plain", backbone, family, Plain(reading), rule, case.steps)
-    context = traces(ours, case.context)
-    new, fills = timed(ours, context, case)
-    drift = ours.drift
-    reference, expected = timed(slow, context, case)
+    context = make_traces(ours, case.context)
+    new, fills = time_infill(ours, context, case)
+    error = ours.approximation_error
+    reference, expected = time_infill(slow, context, case)
     same = [
         a == b
         for f, g in zip(fills, expected, strict=True)
@@ -216,15 +231,19 @@ def bidirectional(base: Backbone, case: TrainingExample) -> dict[str, Any]:
     ]
     return {
         "ratio_bidirectional": reference / new,
-        "drift": {**asdict(drift), "agreement": drift.agreement, "refresh": reading.refresh},
+        "approximation_error": {
+            **asdict(error),
+            "agreement": error.agreement,
+            "refresh": reading.refresh,
+        },
         "bidirectional_same_fills": sum(same) / len(same),
         "seconds_bidirectional": new,
         "seconds_bidirectional_reference": reference,
     }
 
 
-def matmul_share(dtype: torch.dtype, case: TrainingExample) -> float:
-    """Matrix products of one step of all candidates alone, over the whole forward, in seconds."""
+def measure_matmul_share(dtype: torch.dtype, case: Case) -> float:
+    """The share of a step of all candidates that its matrix products take."""
     base = load_base(dtype=dtype)
     adapted = load_adapter(base)
     config = base.model.config
@@ -235,7 +254,7 @@ def matmul_share(dtype: torch.dtype, case: TrainingExample) -> float:
     _, past = base.read(context, torch.ones_like(context, dtype=torch.bool))
     ids = torch.randint(20, 40000, (rows, length), generator=generator)
     real, masked = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
-    whole = best(
+    whole = time_best(
         lambda: adapted.backbone.read_region(ids, real, masked, past, adapted.gates), dtype
     )
     n, wide, head = rows * length, config.intermediate_size, d // heads
@@ -245,15 +264,15 @@ def matmul_share(dtype: torch.dtype, case: TrainingExample) -> float:
     products = 0.0
     for inner, outer in linear:
         x, w = torch.randn(n, inner).to(dtype), torch.randn(outer, inner).to(dtype)
-        products += best(lambda x=x, w=w: torch.nn.functional.linear(x, w), dtype)
+        products += time_best(lambda x=x, w=w: torch.nn.functional.linear(x, w), dtype)
     q = torch.randn(rows * heads, length, head).to(dtype)
     k = torch.randn(rows * heads, keys, head).to(dtype)
     p = torch.randn(rows * heads, length, keys).to(dtype)
-    products += best(lambda: q @ k.transpose(1, 2), dtype) + best(lambda: p @ k, dtype)
+    products += time_best(lambda: q @ k.transpose(1, 2), dtype) + time_best(lambda: p @ k, dtype)
     return products * config.num_hidden_layers / whole
 
 
-def best(call: Callable[[], object], dtype: torch.dtype) -> float:
+def time_best(call: Callable[[], object], dtype: torch.dtype) -> float:
     """Seconds of the quickest of a few calls."""
     found = []
     for _ in range(4 if dtype == torch.float32 else 2):
@@ -263,28 +282,26 @@ def best(call: Callable[[], object], dtype: torch.dtype) -> float:
     return min(found)
 
 
-def peak_mb(case: TrainingExample) -> float:
-    """Most memory that a process takes which denoises the case once, as `remask` would."""
+def measure_peak(name: str) -> float:
+    """The peak memory in MB of a process that denoises the case once, as `remask` would."""
     # Two steps: how many there are does not change the peak.
-    code = [sys.executable, __file__, "--peak", "--case", name_of(case)]
-    done = subprocess.run(code, check=True, capture_output=True, text=True)
+    code = [sys.executable, "-m", "benchmarks.denoiser.speed", "--peak", "--case", name]
+    done = subprocess.run(code, check=True, capture_output=True, text=True, cwd=ROOT)
     return float(done.stdout)
 
 
-def name_of(case: TrainingExample) -> str:
-    return next(name for name, known in CASES.items() if known == case)
-
-
-def show_peak(case: TrainingExample) -> None:
+def show_peak(case: Case) -> None:
     base = load_base()
-    denoiser = embedded(base, load_adapter(base), FIXED, 2)
-    timed(denoiser, traces(denoiser, case.context), case)
-    print(most_memory())
+    denoiser = make_builtin(base, load_adapter(base), FIXED, 2)
+    time_infill(denoiser, make_traces(denoiser, case.context), case)
+    print(read_peak())
 
 
-def most_memory() -> float:
-    """MB that this process has held at most. What `getrusage` says of a child begins with what its
-    parent held, so Linux is asked elsewhere."""
+def read_peak() -> float:
+    """The peak memory of this process in MB.
+
+    On Linux `getrusage` of a child begins with the memory of its parent, so /proc is read instead.
+    """
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -293,16 +310,16 @@ def most_memory() -> float:
 
 
 def measure(name: str, parts: Sequence[str], dtype: torch.dtype, seeds: int) -> dict[str, Any]:
-    """What the `parts` find, in their order."""
+    """Measure the `parts` in their order."""
     case = CASES[name]
     base = load_base(dtype=dtype)
     adapted = load_adapter(base)
     ways: dict[str, Callable[[], dict[str, Any]]] = {
-        "exact": lambda: exact(base, adapted, case),
-        "parallel": lambda: parallel(base, adapted, case, seeds),
-        "bidirectional": lambda: bidirectional(base, case),
-        "share": lambda: {"matmul_share": matmul_share(dtype, case)},
-        "memory": lambda: {"peak_mb": peak_mb(case)},
+        "exact": lambda: measure_exact(base, adapted, case),
+        "parallel": lambda: measure_parallel(base, adapted, case, seeds),
+        "bidirectional": lambda: measure_bidirectional(base, case),
+        "share": lambda: {"matmul_share": measure_matmul_share(dtype, case)},
+        "memory": lambda: {"peak_mb": measure_peak(name)},
     }
     found: dict[str, Any] = {"case": name, **asdict(case), "dtype": str(dtype)}
     found |= {"threads": torch.get_num_threads(), "model": adapted.backbone.identity}
@@ -315,7 +332,7 @@ def measure(name: str, parts: Sequence[str], dtype: torch.dtype, seeds: int) -> 
     return found
 
 
-# -- how cost grows -------------------------------------------------------------------------------
+# -- how the seconds grow -------------------------------------------------------------------------
 
 WALKS: dict[str, Sequence[int]] = {
     "candidates": (1, 2, 4, 8, 16),
@@ -324,40 +341,45 @@ WALKS: dict[str, Sequence[int]] = {
 }
 
 
-def walk() -> dict[str, list[tuple[int, float]]]:
-    """Seconds against the number of candidates, the length of the canvas, and earlier rounds."""
+def measure_scaling() -> dict[str, list[tuple[int, float]]]:
+    """Seconds by the number of candidates, the length of the canvas, and earlier rounds."""
     base = load_base(dtype=torch.float32)
     adapted = load_adapter(base)
-    case = TrainingExample(context=500, prompt=80, masked=8, steps=4, candidates=4)
-    denoiser = embedded(base, adapted, FIXED, case.steps)
-    context = traces(denoiser, case.context)
-    timed(denoiser, context, case)
+    case = Case(context=500, prompt=80, masked=8, steps=4, candidates=4)
+    denoiser = make_builtin(base, adapted, FIXED, case.steps)
+    context = make_traces(denoiser, case.context)
+    time_infill(denoiser, context, case)
     found: dict[str, list[tuple[int, float]]] = {name: [] for name in WALKS}
     for n in WALKS["candidates"]:
-        seconds, _ = timed(denoiser, context, replace(case, candidates=n))
+        seconds, _ = time_infill(denoiser, context, replace(case, candidates=n))
         found["candidates"].append((n, seconds))
     for n in WALKS["canvas tokens"]:
-        seconds, _ = timed(denoiser, context, replace(case, prompt=n))
+        seconds, _ = time_infill(denoiser, context, replace(case, prompt=n))
         found["canvas tokens"].append((n, seconds))
     for n in WALKS["earlier rounds"]:
         # Each round reads other traces, as the search does.
         rest = tuple(replace(trace, query=f"{trace.query} ({n})") for trace in context)
-        seconds, _ = timed(denoiser, rest, case)
+        seconds, _ = time_infill(denoiser, rest, case)
         found["earlier rounds"].append((n, seconds))
     return found
 
 
-def draw(found: dict[str, list[tuple[int, float]]], path: Path) -> None:
-    """Three small line charts side by side, as SVG."""
+def draw_scaling(found: dict[str, list[tuple[int, float]]]) -> Figure:
+    """Draw three small line charts side by side."""
     figure = Figure(figsize=(9, 2.6), layout="tight")
     for axes, (name, points) in zip(figure.subplots(1, len(found)), found.items(), strict=True):
         at, seconds = zip(*points, strict=True)
         axes.plot(at, seconds, color="#0b7285", marker="o")
         axes.set(xlabel=name, ylabel="seconds", ylim=(0, 1.1 * max(seconds)), xticks=at)
-    write_svg(figure, path)
+    return figure
 
 
-# -- what remask itself costs ---------------------------------------------------------------------
+def write_page() -> None:
+    """Draw the picture of the page from the committed results."""
+    write_svg(draw_scaling(read_json(SCALING)["seconds"]), PICTURE)
+
+
+# -- the cost of remask itself --------------------------------------------------------------------
 
 INSIDE: dict[str, tuple[type, Sequence[str]]] = {
     "target": (BuiltinTarget, ("choose", "respond")),
@@ -367,12 +389,12 @@ INSIDE: dict[str, tuple[type, Sequence[str]]] = {
 SCHEDULER = Path("/proc/thread-self/schedstat")  # on a core, waiting for one; nanoseconds
 
 
-def overhead(data: Path, calls: int, test: int) -> dict[str, Any]:
+def measure_overhead(data: Path, calls: int, test: int) -> dict[str, Any]:
     """The share of wall time that one whole run on SST-2 spends outside the two models.
 
-    Run directory, events and report are included. Loading the weights, which a run does once
-    whatever its length, is in neither. Rows of the validation file stand in for a test, so that the
-    sealed file is not read.
+    Run directory, events and report are included. Loading the weights is not: a run does it once,
+    however long it is. Rows of the validation file serve as test rows, so the test file is not
+    read.
     """
     task = load_task("sst2")
     known = {file: task.read(data, file) for file in ("train", "validation")}
@@ -383,18 +405,17 @@ def overhead(data: Path, calls: int, test: int) -> dict[str, Any]:
     spent = dict.fromkeys(INSIDE, 0.0)
     for name, (room, methods) in INSIDE.items():
         for method in methods:
-            setattr(room, method, watched(getattr(room, method), name, spent))
+            setattr(room, method, watch(getattr(room, method), name, spent))
     with tempfile.TemporaryDirectory() as place:
-        since = clock()
+        since = read_clock()
         result = optimize(
             task.seed_prompt,
-            rows,
-            answer=task.answer,
-            budget=calls + 2 * test,
+            Dataset(rows, split="split"),
+            metric=Label(answer=task.answer),
+            max_calls=calls + 2 * test,
             run_dir=Path(place) / "run",
-            settings={"data": {"split": "split"}},
         )
-        seconds = clock() - since
+        seconds = read_clock() - since
     outside = seconds - sum(spent.values())
     seconds -= spent.pop("loading")
     inside = {f"seconds_{name}": value for name, value in spent.items()}
@@ -402,22 +423,23 @@ def overhead(data: Path, calls: int, test: int) -> dict[str, Any]:
             "share_outside": outside / seconds}  # fmt: skip
 
 
-def watched(method: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
-    """`method`, which adds its seconds to those of `name`; no watched one calls another."""
+def watch(method: Callable[..., Any], name: str, spent: dict[str, float]) -> Callable[..., Any]:
+    """Wrap `method`, so that it adds its seconds to `spent[name]`. No watched method calls another
+    one."""
 
     def timed(*args: Any, **kwargs: Any) -> Any:
-        since = clock()
+        since = read_clock()
         try:
             return method(*args, **kwargs)
         finally:
-            spent[name] += clock() - since
+            spent[name] += read_clock() - since
 
     return timed
 
 
-def clock() -> float:
-    """Seconds on the wall, without those that the main thread waited for a core that others had
-    (Linux says so); waiting for the disk counts."""
+def read_clock() -> float:
+    """Seconds of wall time, without the time that the main thread waited for a processor, which
+    Linux tells. Waiting for the disk counts."""
     try:
         waited = int(SCHEDULER.read_text().split()[1]) / 1e9
     except OSError:
@@ -425,29 +447,49 @@ def clock() -> float:
     return time.perf_counter() - waited
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--case", choices=list(CASES), default="issue3")
-    parser.add_argument("--parts", choices=PARTS, nargs="+", default=PARTS, metavar="PART")
-    parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
-    parser.add_argument("--seeds", type=int, default=8, help="of the comparison of parallel texts")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--json", action="store_true", help="print one line of JSON")
-    parser.add_argument("--scaling", type=Path, metavar="SVG", help="draw how cost grows instead")
-    parser.add_argument("--overhead", type=Path, metavar="DATA", help="of a run on SST-2 instead")
-    parser.add_argument("--calls", type=int, default=300, help="of that run's search")
-    parser.add_argument("--test", type=int, default=40, help="rows of that run's test")
-    parser.add_argument("--peak", action="store_true", help=argparse.SUPPRESS)
-    args = parser.parse_args()
+def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__file__, __doc__)
+    option = parser.add_argument
+    option("--case", choices=list(CASES), default="issue3", help="The canvas and its context.")
+    option(
+        "--parts", choices=PARTS, nargs="+", default=PARTS, metavar="PART",
+        help=f"The parts to measure: {', '.join(PARTS)}. Default: all parts.",
+    )  # fmt: skip
+    option(
+        "--dtype", choices=("float32", "bfloat16"), default="float32",
+        help="The number format of the models. Default: float32.",
+    )  # fmt: skip
+    option("--seeds", type=int, default=8, help="Seeds of the part parallel.")
+    option("--threads", type=int, default=1, help="Threads of the processor.")
+    option("--json", action="store_true", help="Print one line of JSON instead of a table.")
+    option("--scaling", action="store_true", help="Measure how the seconds grow instead.")
+    option(
+        "--overhead", type=Path, metavar="FOLDER",
+        help="Measure the cost of remask itself instead, on the data sets of this folder.",
+    )  # fmt: skip
+    option("--calls", type=int, default=300, help="Calls of the search of --overhead.")
+    option("--test", type=int, default=40, help="Test rows of the run of --overhead.")
+    option("--peak", action="store_true", help=argparse.SUPPRESS)
+    add_page_option(parser)
+    return parser.parse_args(words)
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    args = read_arguments(words)
     torch.set_num_threads(args.threads)
+    if args.page:
+        write_page()
+        return
     if args.peak:
         show_peak(CASES[args.case])
         return
     if args.scaling:
-        found: dict[str, Any] = walk()
-        draw(found, args.scaling)
+        about = describe_run(__file__, words)
+        found: dict[str, Any] = measure_scaling()
+        write_json(SCALING, {**about, "seconds": found})
+        write_page()
     elif args.overhead:
-        found = overhead(args.overhead, args.calls, args.test)
+        found = measure_overhead(args.overhead, args.calls, args.test)
     else:
         found = measure(args.case, args.parts, getattr(torch, args.dtype), args.seeds)
     if args.json:

@@ -1,10 +1,10 @@
-"""How many denoising steps: the same draws filled in different numbers of steps, and compared.
+"""Compare numbers of denoising steps: each fills the same draws.
 
-A draw is what a round of the search has before it denoises: the traces that are read, the canvases,
-the seed. Each number of steps fills the very same ones; what comes out is judged by the frozen
-base, by the guard, and by the task as in a round of the search: all candidates on the same train
-rows, the one that is ahead on validation rows. arXiv 2602.18449 says that moderate numbers of steps
-balance quality and stability best; how it measured that is not public, so this protocol is our own.
+A draw is the state of a round of the search before it denoises: traces, canvases and seed. Each
+number of steps fills the same draws. The candidates are scored by the frozen base, by the guard and
+by the task as in a round of the search: all candidates on the same train rows, the best one on
+validation rows. arXiv 2602.18449 says that moderate numbers of steps balance quality and stability
+best. As far as we could find, it does not say how that was measured, so this protocol is our own.
 """
 
 import time
@@ -16,18 +16,18 @@ from benchmarks.search.lab import Lab
 from remask.api.build_proposer import make_proposer
 from remask.dlm.denoiser import LocalDenoiser
 from remask.ids import rng_for, seed_for
-from remask.ports import Context, Proposal, written_spans
+from remask.ports import Context, Proposal, find_written_spans
 from remask.prompt import Prompt
 from remask.propose.proposer import DiffusionProposer, ProposalBatch
 from remask.stats import Estimate, estimate
 from remask.types import Outcome, Split, mean_score
 
-RIGHT = 120  # characters behind a written text that are judged with it: two dozen tokens
+RIGHT = 120  # characters after a written text that are scored with it: about 24 tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Design:
-    """What is compared, on how much."""
+    """The numbers of steps that are compared, and the size of the study."""
 
     steps: tuple[int, ...]  # numbers of steps, rising
     candidates: int  # of each round and number of steps
@@ -43,14 +43,14 @@ class Candidate:
     prompt: str
     masks: int  # tokens that were to be written
     nats: float | None  # minus log p of what was written, per token; None: only deletions
-    nats_right: float | None  # … of that and what stands to the right of it
+    nats_right: float | None  # of that and the text to its right
     violation: str  # not empty: the guard refused it, and why
     train: float | None  # mean score on the train rows; None: refused, unchanged or a repetition
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One draw in one number of steps."""
+    """One draw, filled in one number of steps."""
 
     round: int
     steps: int
@@ -62,12 +62,12 @@ class Cell:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What one number of steps came to. Intervals: 95 %, of what stands in brackets."""
+    """The results of one number of steps. Intervals are 95 %, over the things in brackets."""
 
     steps: int
-    taken: float  # steps until no mask was left: there are never more than masks; mean
+    taken: float  # steps until no mask was left, at most one per mask; mean
     nats: Estimate | None  # per token of what was written (over fills)
-    nats_right: Estimate | None  # … and what stands to the right of it (over fills)
+    nats_right: Estimate | None  # per token of that and the text to its right (over fills)
     different: float  # candidates of a round that differ from each other and from the prompt; mean
     refused: float  # of those, by the guard; mean
     train: Estimate | None  # score of the others on the train rows (over candidates)
@@ -88,38 +88,41 @@ class Study:
     def rows(self) -> list[Row]:
         """One for each number of steps."""
         return [
-            _row(self.prompt, steps, [c for c in self.cells if c.steps == steps])
+            _make_row(self.prompt, steps, [c for c in self.cells if c.steps == steps])
             for steps in self.design.steps
         ]
 
 
-# -- what is done ---------------------------------------------------------------------------------
+# -- measuring ------------------------------------------------------------------------------------
 
 
-def play(
+def run_study(
     lab: Lab,
     denoisers: Mapping[int, LocalDenoiser],
     design: Design,
     watch: Callable[[Cell], None] = lambda cell: None,
 ) -> Study:
-    """A whole study of the lab's task. `denoisers`: for each number of steps one that takes so
-    many, and differs in nothing else. Raises TargetUnreliable."""
+    """Run the study of one task. Raises TargetUnreliable.
+
+    denoisers: one for each number of steps, which differ in nothing else. watch: called after each
+    cell.
+    """
     start, found = lab.start, list[Cell]()
     proposer = make_proposer(lab.config, start, denoisers[design.steps[0]], lab.task.labels)
-    baseline = _scores(lab, start, "validation", design.validation, 0)
+    baseline = _score_prompt(lab, start, "validation", design.validation, 0)
     for number in range(design.rounds):
-        outcomes = _scores(lab, start, "train", design.train, number)
+        outcomes = _score_prompt(lab, start, "train", design.train, number)
         traces = [o.trace for o in outcomes if o.trace is not None]
         drawn_from = seed_for(lab.seed, number, "propose", 0)
         draw = proposer.plan(start, traces, design.candidates, drawn_from)
         for steps in design.steps:
-            found.append(_cell(lab, denoisers[steps], proposer, draw, design, number, steps))
+            found.append(_run_cell(lab, denoisers[steps], proposer, draw, design, number, steps))
             watch(found[-1])
     scores = [o.score for o in baseline if o.status == "scored"]
     return Study(start.text, design, estimate(scores), tuple(found))
 
 
-def _cell(
+def _run_cell(
     lab: Lab,
     denoiser: LocalDenoiser,
     proposer: DiffusionProposer,
@@ -128,7 +131,7 @@ def _cell(
     number: int,
     steps: int,
 ) -> Cell:
-    # To score anything reads the context, whose time is not that of denoising.
+    # Scoring reads the context, so its time does not count as denoising.
     denoiser.score(draw.context, draw.parent.text, [(0, len(draw.parent.text))])
     since = time.process_time()
     fills = denoiser.infill(draw.context, draw.canvases, draw.seed)
@@ -140,9 +143,9 @@ def _cell(
     for id, prompt in sorted(passed.items()):
         if id == draw.parent.id:
             continue
-        outcomes = _scores(lab, prompt, "train", design.train, number)
+        outcomes = _score_prompt(lab, prompt, "train", design.train, number)
         train[id] = mean_score(outcomes)
-        # Soft scores rank: their noise is smaller than that of right or wrong.
+        # Ranking scores have less noise than right or wrong.
         soft = fmean(o.ranking_score for o in outcomes if o.status == "scored")
         if soft >= ahead:
             best, ahead = prompt, soft
@@ -150,14 +153,14 @@ def _cell(
         round=number,
         steps=steps,
         seconds=seconds,
-        candidates=tuple(_candidate(denoiser, draw.context, p, train) for p in proposals),
+        candidates=tuple(_make_candidate(denoiser, draw.context, p, train) for p in proposals),
         best=best.text,
-        validation=mean_score(_scores(lab, best, "validation", design.validation, 0)),
+        validation=mean_score(_score_prompt(lab, best, "validation", design.validation, 0)),
     )
 
 
-def _scores(lab: Lab, prompt: Prompt, split: Split, n: int, number: int) -> list[Outcome]:
-    """The prompt on `n` rows drawn for a round. Raises TargetUnreliable."""
+def _score_prompt(lab: Lab, prompt: Prompt, split: Split, n: int, number: int) -> list[Outcome]:
+    """Score the prompt on `n` rows drawn for a round. Raises TargetUnreliable."""
     ids = lab.task.ids(split)
     order = rng_for(lab.seed, number, "rows", split).permutation(len(ids))
     outcomes = lab.task.evaluate(prompt, [ids[i] for i in order[:n]])
@@ -165,11 +168,11 @@ def _scores(lab: Lab, prompt: Prompt, split: Split, n: int, number: int) -> list
     return outcomes
 
 
-def _candidate(
+def _make_candidate(
     scorer: LocalDenoiser, context: Context, proposal: Proposal, train: dict[str, float]
 ) -> Candidate:
-    """`train`: scores by prompt; of equal candidates the first takes it."""
-    nats, right = _nats(scorer, context, proposal)
+    """`train`: scores by prompt, which are given to the first of equal candidates."""
+    nats, right = _measure_nats(scorer, context, proposal)
     return Candidate(
         prompt=proposal.prompt.text,
         masks=sum(tokens for _, _, tokens in proposal.masks),
@@ -180,28 +183,27 @@ def _candidate(
     )
 
 
-def _nats(
+def _measure_nats(
     scorer: LocalDenoiser, context: Context, proposal: Proposal
 ) -> tuple[float | None, float | None]:
-    """Minus log p per token of what was written: alone, and with what stands to the right of it.
+    """Minus log p per token of the written text: alone, and with the text to the right of it.
 
-    Read left to right, a text does not know what follows; where it does not lead there, what
-    follows becomes improbable.
+    A text that does not lead to what follows makes that improbable, which only the second shows.
     """
     text = proposal.prompt.text
     # The blank before a word belongs to its token.
-    own = [(a - text[a - 1 : a].isspace(), b) for a, b in written_spans(proposal)]
+    own = [(a - text[a - 1 : a].isspace(), b) for a, b in find_written_spans(proposal)]
     if not own:
         return None, None
-    wide = _joined([(a, min(len(text), b + RIGHT)) for a, b in own])
+    wide = _join_spans([(a, min(len(text), b + RIGHT)) for a, b in own])
     logp = scorer.score(context, text, [*own, *wide])
     tokens = [max(1, scorer.count(text[a:b])) for a, b in (*own, *wide)]
     n = len(own)
     return -sum(logp[:n]) / sum(tokens[:n]), -sum(logp[n:]) / sum(tokens[n:])
 
 
-def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Rising spans, those that overlap as one."""
+def _join_spans(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Join spans that overlap; `spans` are sorted."""
     made: list[tuple[int, int]] = []
     for start, stop in spans:
         if made and start <= made[-1][1]:
@@ -211,10 +213,10 @@ def _joined(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
     return made
 
 
-# -- what it came to ------------------------------------------------------------------------------
+# -- results --------------------------------------------------------------------------------------
 
 
-def _row(prompt: str, steps: int, found: Sequence[Cell]) -> Row:
+def _make_row(prompt: str, steps: int, found: Sequence[Cell]) -> Row:
     fills = [one for cell in found for one in cell.candidates]
     masks = [one.masks for one in fills if one.masks]
     texts = [
@@ -224,24 +226,26 @@ def _row(prompt: str, steps: int, found: Sequence[Cell]) -> Row:
     return Row(
         steps=steps,
         taken=fmean(min(steps, n) for n in masks) if masks else 0.0,
-        nats=_estimated([one.nats for one in fills]),
-        nats_right=_estimated([one.nats_right for one in fills]),
+        nats=_estimate_known([one.nats for one in fills]),
+        nats_right=_estimate_known([one.nats_right for one in fills]),
         different=fmean(len(some) for some in texts),
         refused=fmean(sum(map(bool, some.values())) for some in texts),
-        train=_estimated([one.train for one in fills]),
+        train=_estimate_known([one.train for one in fills]),
         best=estimate([cell.validation for cell in found]),
         seconds=fmean(cell.seconds for cell in found),
     )
 
 
-def _estimated(values: Sequence[float | None]) -> Estimate | None:
+def _estimate_known(values: Sequence[float | None]) -> Estimate | None:
     known = [v for v in values if v is not None]
     return estimate(known) if known else None
 
 
-def behind(study: Study) -> dict[int, Estimate]:
-    """For each number of steps but the largest: nats per token, with what follows, above those of
-    the largest on the same canvas. Pairs: canvases and seeds are the same, so less is noise."""
+def compare_steps(study: Study) -> dict[int, Estimate]:
+    """Nats per token, with what follows, above those of the largest number of steps.
+
+    Compared are pairs of fills of the same canvas with the same seed, which lowers the noise.
+    """
     filled = {(c.round, c.steps): c.candidates for c in study.cells}
     *fewer, most = study.design.steps
     found = {}
@@ -258,7 +262,7 @@ def behind(study: Study) -> dict[int, Estimate]:
     return found
 
 
-def leaders(study: Study) -> tuple[Row, list[Row]]:
+def find_leaders(study: Study) -> tuple[Row, list[Row]]:
     """The row with the best score, and the others whose interval reaches it."""
     first = max(study.rows, key=lambda row: (row.best.mean, -row.steps))
     near = [r for r in study.rows if r.steps != first.steps and r.best.high >= first.best.mean]

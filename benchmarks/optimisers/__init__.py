@@ -1,10 +1,10 @@
-"""The optimisers of the search benchmark: functions of a lab, in four modules."""
+"""The optimisers of the search benchmark: functions of a `Lab`, in four modules."""
 
 from importlib import import_module
 
 from benchmarks.search.lab import Optimiser
 
-# Key, which is also the function -> its module, and what a table calls it, honestly.
+# Key, which is also the name of the function -> its module, and its name in tables.
 _FOUND = {
     "remask": ("remask", "remask"),
     "remask_again": ("remask", "remask, other draws (A/A)"),
@@ -21,6 +21,7 @@ NAMES = {key: name for key, (_, name) in _FOUND.items()}
 
 
 def load_optimiser(key: str) -> Optimiser:
+    """Import an optimiser only when it runs: each needs other libraries."""
     module = import_module(f"benchmarks.optimisers.{_FOUND[key][0]}")
     optimise: Optimiser = getattr(module, key)
     return optimise

@@ -1,4 +1,4 @@
-"""What needs no model that writes: the seed prompt, prompts by people, and demonstrations."""
+"""Baselines without a model that writes: the seed prompt, human prompts, and demonstrations."""
 
 from collections.abc import Sequence
 
@@ -14,28 +14,28 @@ CALLS_PER_SET = 38  # 21 sets take 780 of 800 calls
 
 
 def nothing(lab: Lab) -> None:
-    """The seed prompt is kept: where all others start."""
-    lab.validated(lab.bench.seed_prompt)
+    """Keep the seed prompt, from which all others start."""
+    lab.validate(lab.bench.seed_prompt)
     lab.report(lab.bench.seed_prompt)
 
 
 def templates(lab: Lab) -> None:
-    """Best of the prompts that people write for the task."""
+    """Take the best of the prompts that people wrote for the task."""
     race(lab, lab.bench.templates)
 
 
 def few_shot(lab: Lab) -> None:
-    """What most users do: the best of random demonstrations behind the seed."""
+    """Take the best set of random demonstrations behind the seed prompt, as many users do."""
     sets = range(max(1, lab.cap // CALLS_PER_SET))
     draws = [(SHOTS[i % len(SHOTS)], rng_for(lab.seed, "demos", i)) for i in sets]
-    race(lab, [with_demos(lab, n, rng) for n, rng in draws])
+    race(lab, [add_demos(lab, n, rng) for n, rng in draws])
 
 
 def race(lab: Lab, prompts: Sequence[str]) -> None:
     """Report the best of `prompts` and the seed by halving on validation rows, after every rung.
 
-    A third goes on from the first rung, the leader from the second; the soft score ranks, as in
-    remask. Raises BudgetSpent.
+    A third of the prompts stays after the first rung, and the best one after the second. The
+    ranking score decides, as in remask. Raises BudgetSpent.
     """
     ids = lab.task.ids("validation")
     order = [ids[i] for i in rng_for(lab.seed, "race").permutation(len(ids))]
@@ -52,8 +52,8 @@ def race(lab: Lab, prompts: Sequence[str]) -> None:
         alive, seen = alive[:going], upto
 
 
-def with_demos(lab: Lab, n: int, rng: np.random.Generator) -> str:
-    """The seed prompt and `n` train rows with their right answers; of labels, in turn."""
+def add_demos(lab: Lab, n: int, rng: np.random.Generator) -> str:
+    """The seed prompt and `n` train rows with their right answers; labels take turns."""
     rows = [lab.trained[i] for i in rng.permutation(len(lab.trained))]
     by_label: dict[str, list[tuple[str, str]]] = {}
     for question, answer in rows:

@@ -1,5 +1,5 @@
-"""gepa around the benchmark's task: as it comes, with the 135M model as reflection model (a small
-reflector, and named so), and with remask's diffusion proposer as reflection strategy."""
+"""gepa on the benchmark's task: with the 135M model as reflection model, which is small for that,
+and with remask's diffusion proposer as reflection strategy."""
 
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -23,17 +23,19 @@ FENCE = "```"
 
 
 def gepa_reflector(lab: Lab) -> None:
+    """Run gepa with the autoregressive model of the denoiser's size as reflection model."""
     writer, turns = Writer(load_base()), count()
 
     def reflect(prompt: str | list[dict[str, str]]) -> str:
         said = prompt if isinstance(prompt, str) else "\n\n".join(m["content"] for m in prompt)
         seed = seed_for(lab.seed, "reflect", next(turns))
-        return writer.write(said, 1, seed, ANSWER_TOKENS, ended=fenced)[0]
+        return writer.write(said, 1, seed, ANSWER_TOKENS, ended=is_fenced)[0]
 
     evolve(lab, reflection_lm=reflect)
 
 
 def gepa_remask(lab: Lab) -> None:
+    """Run gepa with remask as reflection strategy."""
     reflection = DiffusionReflection(
         {COMPONENT: lab.bench.seed_prompt},
         seed=lab.seed,
@@ -43,13 +45,14 @@ def gepa_remask(lab: Lab) -> None:
     evolve(lab, reflection_strategy=reflection)
 
 
-def fenced(text: str) -> bool:
+def is_fenced(text: str) -> bool:
+    """Whether the text has the opening and the closing fence of a prompt."""
     return text.count(FENCE) > 1
 
 
 class LabAdapter:
-    """gepa's adapter: rows are ids; each candidate that all validation rows find best so far is
-    the incumbent."""
+    """gepa's adapter. Rows are ids. The incumbent is the candidate with the best score so far on
+    all validation rows."""
 
     propose_new_texts = None  # gepa's own way, unless a strategy is given
 
@@ -88,10 +91,10 @@ class LabAdapter:
 
 
 def evolve(lab: Lab, **how: Any) -> None:
-    """gepa.optimize until the counted calls are spent; `how` names who proposes.
+    """Run gepa.optimize until the counted calls are spent; `how` names the proposer.
 
-    gepa's own count takes repeats for calls, so the wrapper's cap ends the run instead. A refusal
-    inside gepa's loop is raised again: `raise_on_exception` is gepa's default.
+    gepa counts repeated questions as calls, so the cap of the lab ends the run instead. BudgetSpent
+    leaves gepa's loop, because gepa's default is `raise_on_exception`.
     """
 
     def spent(state: Any) -> bool:

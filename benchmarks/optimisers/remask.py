@@ -1,4 +1,4 @@
-"""remask as shipped, and with one thing changed: other draws, demonstrations, random words."""
+"""remask as shipped, and with one change: other draws, demonstrations, or random words."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,47 +20,52 @@ from remask.search.plan import make_plan
 
 SHOWN = 8  # demonstrations, as many as few-shot selection shows
 WORDS = 5000
-PIECE = 0.2  # probability of going on from which a word is taken for a piece
+PIECE = 0.2  # with this probability of a further letter, a word counts as a piece of a longer one
 CHUNK = 250
 
 
 def remask(lab: Lab) -> None:
-    """Its proposer, plan and acceptance at the defaults."""
-    search_with(lab, shipped(lab), lab.seed)
+    """Run remask with the default proposer, plan and acceptance rule."""
+    search_with(lab, make_shipped_proposer(lab), lab.seed)
 
 
 def remask_again(lab: Lab) -> None:
-    """A/A: the same rows, with other draws of the search and of the proposer.
+    """Run remask on the same rows with other draws of the search and the proposer (A/A).
 
-    What it differs from remask is the noise that a difference of any two optimisers is made of.
+    Its difference from `remask` is noise, which the difference of any two optimisers contains.
     """
-    search_with(lab, shipped(lab), seed_for(lab.seed, "again"))
+    search_with(lab, make_shipped_proposer(lab), seed_for(lab.seed, "again"))
 
 
 def remask_demos(lab: Lab) -> None:
+    """Run remask where a prompt may also show train rows."""
     values = lab.config.model_dump()
     config = make_config({**values, "search": {**values["search"], "demos": SHOWN}}, "benchmark")
-    search_with(lab, with_demos(config, lab.start, shipped(lab)), lab.seed)
+    search_with(lab, with_demos(config, lab.start, make_shipped_proposer(lab)), lab.seed)
 
 
 def random_edits(lab: Lab) -> None:
-    """The control: remask whole, only that random words fill the holes instead of the DLM's text.
+    """Run remask with random words in the holes instead of the denoiser's text: the control.
 
-    Masks, lengths, guard, plan and acceptance are remask's; the masker
-    `attribution` needs probabilities and drops out.
+    Masks, lengths, guard, plan and acceptance are those of remask. The masker `attribution` needs
+    probabilities and is left out.
     """
     base = load_base()
-    words = RandomWords(base, frequent_words(base))
+    words = RandomWords(base, find_frequent_words(base))
     search_with(lab, make_proposer(lab.config, lab.start, words, lab.bench.labels), lab.seed)
 
 
-def shipped(lab: Lab) -> Proposer:
+def make_shipped_proposer(lab: Lab) -> Proposer:
+    """The proposer of remask at the settings of the lab."""
     denoiser = make_denoiser(lab.config.denoiser)
     return make_proposer(lab.config, lab.start, denoiser, lab.bench.labels)
 
 
 def search_with(lab: Lab, proposer: Proposer, seed: int) -> None:
-    """remask's own plan; each accepted prompt is reported. seed: of all that is drawn."""
+    """Search with remask's own plan and report each accepted prompt.
+
+    seed: of everything that the search draws.
+    """
     rows = [len(lab.task.ids(split)) for split in ("train", "validation")]
     plan, state = make_plan(lab.cap, *rows), State()
     for event in search(state, lab.start, plan, lab.task, proposer, seed):
@@ -71,7 +76,7 @@ def search_with(lab: Lab, proposer: Proposer, seed: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RandomWords:
-    """A Denoiser that reads nothing; its fills have so many words a token of the holes."""
+    """A denoiser that reads nothing. It fills each hole with random words, `rate` per token."""
 
     backbone: Backbone
     words: Sequence[str]
@@ -99,9 +104,12 @@ class RandomWords:
         return " ".join(self.words[i] for i in chosen)
 
 
-def frequent_words(backbone: Backbone) -> list[str]:
-    """Words of one token: the first of the vocabulary, which are the frequent ones, that the model
-    itself takes for whole. Pieces such as " dri" would make the control weaker than chance."""
+def find_frequent_words(backbone: Backbone) -> list[str]:
+    """Frequent words of one token that the model takes for whole words.
+
+    The first tokens of the vocabulary are the frequent ones. Pieces such as " dri" are left out,
+    because they would make the control weaker than chance.
+    """
     texts = backbone.tokenizer.decode_batch([[i] for i in range(backbone.vocab_size)])
     tokens: dict[str, int] = {}
     for token, text in enumerate(texts):
@@ -110,11 +118,11 @@ def frequent_words(backbone: Backbone) -> list[str]:
             tokens.setdefault(word, token)
     frequent = dict(list(tokens.items())[:WORDS])
     letters = torch.tensor([text[:1].isalpha() for text in texts])
-    going_on = _followed(backbone, list(frequent.values()), letters)
-    return [w for w, p in zip(frequent, going_on, strict=True) if p < PIECE]
+    chances = _chances_to_continue(backbone, list(frequent.values()), letters)
+    return [w for w, p in zip(frequent, chances, strict=True) if p < PIECE]
 
 
-def _followed(backbone: Backbone, tokens: Sequence[int], by: Tensor) -> list[float]:
+def _chances_to_continue(backbone: Backbone, tokens: Sequence[int], by: Tensor) -> list[float]:
     """The probability that a token of `by` (V,) bool follows each of `tokens`."""
     start = torch.tensor([backbone.encode("Use the word")])
     _, past = backbone.read(start, torch.ones_like(start, dtype=torch.bool))

@@ -1,4 +1,4 @@
-"""The autoregressive model of the DLM's size writes the prompt anew; the search is remask's."""
+"""An autoregressive model of the denoiser's size rewrites the whole prompt; remask searches."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from benchmarks.search.lab import Lab
 from remask.ids import rng_for, seed_for
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
-from remask.ports import Drop, Proposal
+from remask.ports import Attribution, Proposal
 from remask.prompt import Prompt
-from remask.propose.guard import Gram, ngrams, violation
+from remask.propose.guard import Gram, find_ngrams, find_violation
 from remask.propose.select_traces import select
 from remask.types import Trace
 
-# Chosen on train rows of SST-2 and letters among a dozen wordings: a model of this size talks about
+# Chosen among a dozen wordings on train rows of SST-2 and letters. A model of this size comments on
 # the examples, repeats them, or answers one, unless its answer begins as an instruction does.
 ASK = """Write a clear instruction for an assistant. So far it says: {prompt}
 
@@ -31,8 +31,8 @@ EXAMPLE_TOKENS = 300
 
 @dataclass(frozen=True, slots=True)
 class Writer:
-    """SmolLM2-135M-Instruct, asked in one user turn. The same weights as the frozen target, but
-    its calls write prompts and are no target calls."""
+    """SmolLM2-135M-Instruct, asked in one user turn. It has the weights of the frozen target, but
+    its calls write prompts and are not counted as target calls."""
 
     backbone: Backbone
     temperature: float = 0.8
@@ -48,9 +48,11 @@ class Writer:
         begun: str = "",
         ended: Callable[[str], bool] = lambda text: False,
     ) -> list[str]:
-        """`n` answers to `message`, which is cut at the front where it is too long. `begun`: how
-        all of them begin; it is not part of what comes back. `ended`: whether an answer says
-        enough as it stands, so that no more of it is written."""
+        """Sample `n` answers to `message`, which is cut at the front where it is too long.
+
+        begun: the beginning of every answer, which is not returned. ended: whether an answer is
+        complete, so that writing it stops.
+        """
         model = self.backbone
         room = model.context_length - max_tokens - 64
         message = model.decode(model.encode(message)[-room:])
@@ -90,7 +92,7 @@ class Writer:
 
 @dataclass(frozen=True, slots=True)
 class Rewriter:
-    """A Proposer of whole prompts that passes the same guard as remask's."""
+    """A Proposer of whole prompts, with the same guard as remask's."""
 
     lab: Lab
     writer: Writer
@@ -106,17 +108,17 @@ class Rewriter:
         )
         ask = ASK.format(examples=shown, prompt=parent.text)
         written = self.writer.write(ask, n, seed, begun=BEGUN, ended=lambda text: '"' in text)
-        texts = map(instruction, written)
+        texts = map(extract_instruction, written)
         say = self.lab.bench.answer
-        own = ngrams(say.replace("{label}", label) for label in self.lab.bench.labels)
-        untrusted = ngrams(x for t in context for x in (t.query, t.desired or "")) - own
+        own = find_ngrams(say.replace("{label}", label) for label in self.lab.bench.labels)
+        untrusted = find_ngrams(x for t in context for x in (t.query, t.desired or "")) - own
         return [
             self._proposal(parent, text, untrusted, tuple(t.id for t in context))
             for text in dict.fromkeys(texts)
             if text
         ]
 
-    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Drop, ...]:
+    def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
         return ()
 
     def _proposal(
@@ -131,15 +133,19 @@ class Rewriter:
             edits=((0, whole, text),),
             traces=traces,
             logp=0.0,
-            violation=violation(prompt, self.lab.start, untrusted, parent, max_growth=growth),
+            violation=find_violation(prompt, self.lab.start, untrusted, parent, max_growth=growth),
         )
 
 
-def instruction(text: str) -> str:
-    """What stands before the closing quote; without one, up to the end of the last sentence."""
+def extract_instruction(text: str) -> str:
+    """The text before the closing quote; without one, the text up to the end of the last sentence.
+
+    'Say the name." Here I' → 'Say the name.'; 'Say the name. Then the' → 'Say the name.'
+    """
     inside, quote, _ = text.partition('"')
     return (inside if quote else inside[: inside.rfind(".") + 1] or inside).strip()
 
 
 def rewriter(lab: Lab) -> None:
+    """Run remask's search with the rewriter as proposer."""
     search_with(lab, Rewriter(lab, Writer(load_base())), lab.seed)

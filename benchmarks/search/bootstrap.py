@@ -1,4 +1,4 @@
-"""Differences of optimisers, bootstrapped over seeds and rows. Knows only arrays.
+"""Bootstrap the differences of optimisers over seeds and rows. This file knows only arrays.
 
 A score table is (seeds, rows): the same rows under every seed, so one draw of rows serves both
 optimisers and all seeds of a task, and one draw of seeds serves both optimisers.
@@ -24,13 +24,13 @@ class Difference:
     tasks: int
 
 
-def difference(
+def compare_tables(
     ours: Mapping[str, Table], theirs: Mapping[str, Table], draws: int = DRAWS, seed: int = 0
 ) -> Difference:
     """Mean over tasks of ours minus theirs, on the tasks that both have.
 
-    Percentile bootstrap (Efron 1979) with seeds and rows drawn independently in each task. With
-    three seeds the spread between seeds is known poorly; the interval says no more than they do.
+    Percentile bootstrap (Efron 1979) with seeds and rows drawn independently in each task. Three
+    seeds say little about the spread between seeds, so the interval is itself uncertain.
     Raises ValueError where they share no task, or a task's tables differ in shape.
     """
     shared = sorted(ours.keys() & theirs.keys())
@@ -42,18 +42,18 @@ def difference(
             raise ValueError(f"{task}: {ours[task].shape} against {theirs[task].shape} scores")
         gap = ours[task] - theirs[task]
         mean += float(np.nanmean(gap)) / len(shared)
-        total += _drawn(gap, draws, rng) / len(shared)
+        total += _draw_means(gap, draws, rng) / len(shared)
     low, high = np.quantile(total, [0.025, 0.975])
     return Difference(100 * mean, 100 * float(low), 100 * float(high), len(shared))
 
 
-def spread(ours: Mapping[str, Table], theirs: Mapping[str, Table]) -> float:
+def measure_spread(ours: Mapping[str, Table], theirs: Mapping[str, Table]) -> float:
     """Root mean square of the difference of two runs of one task and seed, in points of 100."""
     gaps = [np.nanmean(ours[task] - theirs[task], axis=1) for task in ours.keys() & theirs.keys()]
     return 100 * float(np.sqrt(np.mean(np.concatenate(gaps) ** 2)))
 
 
-def _drawn(gap: Table, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
+def _draw_means(gap: Table, draws: int, rng: np.random.Generator) -> NDArray[np.float64]:
     """Means of `gap` under weights of redrawn seeds and rows: (draws,)."""
     seeds, rows = gap.shape
     known = ~np.isnan(gap)
@@ -65,8 +65,8 @@ def _drawn(gap: Table, draws: int, rng: np.random.Generator) -> NDArray[np.float
     return out
 
 
-def calls_to_share(curve: Mapping[int, float], start: float, share: float = 0.9) -> int | None:
-    """The first checkpoint with `share` of the final gain; None where nothing was gained."""
+def find_calls_to_share(curve: Mapping[int, float], start: float, share: float = 0.9) -> int | None:
+    """The first checkpoint with `share` of the final gain; None where there is no gain."""
     final = curve[max(curve)] - start
     if final <= 0:
         return None

@@ -1,8 +1,8 @@
-"""A cell is one (task, optimiser, seed); its file is the whole truth about it, written in stages.
+"""A cell is one (task, optimiser, seed). One file holds everything about it, written in stages.
 
-search → withheld → test. Each stage is durable before the next begins, so a killed cell goes on at
-the stage it was in, and a finished one is not played again. Test rows are asked at most once: a
-mark is durable before the first of them is, and a cell with that mark is refused.
+The stages are search, withheld and test. Each is on disk before the next begins, so a killed cell
+continues at the stage it was in, and a finished one is not run again. Test rows are asked at most
+once: a mark is on disk before the first of them is asked, and a cell with that mark is refused.
 """
 
 import json
@@ -13,17 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.optimisers import load_optimiser
-from benchmarks.record import write_json
+from benchmarks.record import read_json, write_json
 from benchmarks.search.lab import (
     Lab,
     Optimiser,
     Protocol,
-    embedded_target,
+    load_search_rows,
+    load_target,
+    load_test_rows,
+    load_withheld_rows,
     make_task,
     open_lab,
-    search_rows,
-    test_rows,
-    withheld_rows,
 )
 from benchmarks.tasks import BenchTask, load_task
 from remask.errors import BudgetSpent
@@ -32,7 +32,7 @@ from remask.ports import TargetModel
 from remask.prompt import Prompt
 from remask.types import Example, Outcome, mean_score
 
-LEVELS = 60  # a score is kept as one of so many steps, exact for 0, 1, halves to sixths
+LEVELS = 60  # a score is stored as a multiple of 1/60, which is exact for halves to sixths
 SYMBOLS = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"[: LEVELS + 1]
 FAILED = "-"
 
@@ -52,9 +52,11 @@ class Sealed(Exception):
     """The test rows of this cell were asked before."""
 
 
-def grid(tasks: Sequence[str], optimisers: Sequence[str], seeds: Sequence[int]) -> Iterator[Cell]:
-    """All cells, seeds outermost and optimisers innermost, so that a part of the grid compares all
-    optimisers on the same tasks and seeds."""
+def list_cells(
+    tasks: Sequence[str], optimisers: Sequence[str], seeds: Sequence[int]
+) -> Iterator[Cell]:
+    """Yield all cells, seeds outermost and optimisers innermost, so that a part of the grid
+    compares all optimisers on the same tasks and seeds."""
     for seed in seeds:
         for task in tasks:
             for optimiser in optimisers:
@@ -69,11 +71,11 @@ class CellFile:
         plain = json.loads(json.dumps(asdict(protocol)))  # as it comes back from the file
         self.record: dict[str, Any] = {"cell": asdict(cell), "protocol": plain}
         if self.path.exists():
-            known = json.loads(self.path.read_text("utf-8"))
+            known = read_json(self.path)
             if known["protocol"] != self.record["protocol"]:
                 raise SystemExit(
-                    f"{self.path}: made with {known['protocol']}, but {self.record['protocol']} is "
-                    "asked now; give another --runs folder"
+                    f"{self.path}: made with {known['protocol']}, but now the protocol is "
+                    f"{self.record['protocol']}; give another --runs folder"
                 )
             self.record = known
 
@@ -81,19 +83,19 @@ class CellFile:
         return stage in self.record
 
     def put(self, **stages: Any) -> None:
-        """Whole or not at all, on disk when it returns."""
+        """Store stages, all or none; they are on disk when this returns."""
         self.record.update(stages)
         write_json(self.path, self.record)
 
     def begin_test(self) -> None:
         """Raises Sealed where test rows were asked before, finished or not."""
         if self.has("test") or self.has("test_begun"):
-            raise Sealed(f"{self.path}: its test rows were asked before; they never are again")
+            raise Sealed(f"{self.path}: its test rows were asked before and may not be asked again")
         self.put(test_begun=True)
 
 
 def pack(outcomes: Sequence[Outcome]) -> str:
-    """One symbol a row: its score in steps of 1/60, "-" for a row that failed."""
+    """One symbol a row: its score as a multiple of 1/60, "-" for a row that failed."""
     return "".join(
         SYMBOLS[round(o.score * LEVELS)] if o.status == "scored" else FAILED for o in outcomes
     )
@@ -103,60 +105,61 @@ def unpack(text: str) -> list[float | None]:
     return [None if c == FAILED else SYMBOLS.index(c) / LEVELS for c in text]
 
 
-def mean(text: str) -> float:
-    scored = [score for score in unpack(text) if score is not None]
-    return sum(scored) / len(scored)
+def average(text: str) -> float:
+    """The mean of packed scores, without the rows that failed."""
+    scores = [score for score in unpack(text) if score is not None]
+    return sum(scores) / len(scores)
 
 
-def play(
+def run_cell(
     cell: Cell,
     protocol: Protocol,
     data: Path,
     runs: Path,
     commit: str,
     test: bool,
-    make_target: Callable[[BenchTask], TargetModel] = embedded_target,
+    make_target: Callable[[BenchTask], TargetModel] = load_target,
     load: Callable[[str], Optimiser] = load_optimiser,
 ) -> dict[str, float]:
-    """Bring a cell to its end from whatever stage it has; seconds by stage.
+    """Finish a cell from whatever stage it has; returns the seconds of each stage.
 
-    Without `test` the sealed rows are not even read from disk.
+    Without `test` the sealed rows are not read from disk.
     """
     bench, file, seconds = load_task(cell.task), CellFile(runs, cell, protocol), {}
     if file.has("withheld") and (file.has("test_begun") or not test):
         return {}
     target, since = make_target(bench), time.perf_counter()
     if not file.has("search"):
-        rows = search_rows(bench, data, cell.seed, protocol)
-        lab = open_lab(bench, rows, target, protocol.calls, cell.seed, protocol.dlm)
-        file.put(search={**searched(lab, load(cell.optimiser), protocol), "commit": commit})
+        rows = load_search_rows(bench, data, cell.seed, protocol)
+        lab = open_lab(bench, rows, target, protocol.calls, cell.seed, protocol.denoiser)
+        file.put(search={**run_search(lab, load(cell.optimiser), protocol), "commit": commit})
         seconds["search"] = time.perf_counter() - since
     prompts = file.record["search"]["prompts"]
     if not file.has("withheld"):
-        since, rows = time.perf_counter(), withheld_rows(bench, data, protocol)
-        file.put(withheld={c: scored(bench, rows, target, p, runs) for c, p in prompts.items()})
+        since, rows = time.perf_counter(), load_withheld_rows(bench, data, protocol)
+        file.put(withheld={c: score_rows(bench, rows, target, p, runs) for c, p in prompts.items()})
         seconds["withheld"] = time.perf_counter() - since
     if test:
         since = time.perf_counter()
         file.begin_test()
-        rows, last = test_rows(bench, data, protocol), prompts[str(protocol.calls)]
+        rows, last = load_test_rows(bench, data, protocol), prompts[str(protocol.calls)]
         file.put(
-            test=scored(bench, rows, target, last, runs),
-            seed_test=scored(bench, rows, target, bench.seed_prompt, runs),
+            test=score_rows(bench, rows, target, last, runs),
+            seed_test=score_rows(bench, rows, target, bench.seed_prompt, runs),
         )
         seconds["test"] = time.perf_counter() - since
     return seconds
 
 
-def searched(lab: Lab, optimise: Optimiser, protocol: Protocol) -> dict[str, Any]:
-    """The search under its cap: the prompts of its checkpoints, and what it took."""
+def run_search(lab: Lab, optimise: Optimiser, protocol: Protocol) -> dict[str, Any]:
+    """Run the search under its cap: the prompts at its checkpoints, its calls and its time."""
     since, cpu, stopped = time.perf_counter(), time.process_time(), "done"
     try:
         optimise(lab)
     except BudgetSpent:
         stopped = "budget"
     return {
-        "prompts": {str(calls): lab.at(calls) for calls in protocol.upto},
+        "prompts": {str(calls): lab.find_incumbent(calls) for calls in protocol.upto},
         "incumbents": lab.incumbents,
         "calls": lab.counted.spent,
         "seconds": round(time.perf_counter() - since, 1),
@@ -165,11 +168,13 @@ def searched(lab: Lab, optimise: Optimiser, protocol: Protocol) -> dict[str, Any
     }
 
 
-def scored(
+def score_rows(
     bench: BenchTask, rows: tuple[Example, ...], target: TargetModel, prompt: str, runs: Path
 ) -> str:
-    """Packed scores of a prompt on rows that no search sees; equal questions are asked once for
-    all optimisers, because the target is deterministic. Raises TargetUnreliable."""
+    """Packed scores of a prompt on rows that no search sees. Raises TargetUnreliable.
+
+    Equal questions are asked once for all optimisers, because the target is deterministic.
+    """
     key = content_id(
         "scores", target.identity, bench.name, bench.answer, prompt, [e.id for e in rows]
     )
@@ -178,20 +183,22 @@ def scored(
         outcomes = make_task(bench, rows, target).evaluate(Prompt(prompt), [e.id for e in rows])
         mean_score(outcomes)
         write_json(path, pack(outcomes))
-    text: str = json.loads(path.read_text("utf-8"))
+    text: str = read_json(path)
     return text
 
 
-def gather(runs: Path, out: Path, about: dict[str, str]) -> None:
-    """Write `out` from all cells that have their curve, a row per task, optimiser, seed and calls;
-    `commit` names all that searched."""
+def gather_rows(runs: Path, out: Path, about: dict[str, str]) -> None:
+    """Write `out` from all cells that have their curve: a row per task, optimiser, seed and calls.
+
+    `commit` names the commits of all their searches.
+    """
     rows = [row for path in sorted((runs / "cells").glob("*.json")) for row in _rows(path)]
     commits = ", ".join(sorted({row["commit"] for row in rows if "commit" in row}))
     write_json(out, {**about, "commit": commits, "rows": rows})
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:
-    record = json.loads(path.read_text("utf-8"))
+    record = read_json(path)
     if "withheld" not in record:
         return []
     cell, search, rows = record["cell"], record["search"], []
@@ -200,7 +207,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
         row = {
             **{key: cell[key] for key in ("task", "optimiser", "seed")},
             "calls": int(calls),
-            "withheld": round(mean(scores), 4),
+            "withheld": round(average(scores), 4),
             "prompt": search["prompts"][calls],
             "withheld_rows": scores,
         }
@@ -209,9 +216,9 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             row |= {key: search[key] for key in ("seconds", "cpu_seconds", "stopped", "commit")}
             if "test" in record:
                 row |= {
-                    "test": round(mean(record["test"]), 4),
+                    "test": round(average(record["test"]), 4),
                     "n_test": len(record["test"]),
-                    "seed_test": round(mean(record["seed_test"]), 4),
+                    "seed_test": round(average(record["seed_test"]), 4),
                     "test_rows": record["test"],
                     "seed_test_rows": record["seed_test"],
                 }

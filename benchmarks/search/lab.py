@@ -1,4 +1,4 @@
-"""What an optimiser is given, and all it is given: rows behind a counted target, and a notebook.
+"""What an optimiser gets, and nothing else: rows, a target that counts calls, and a notebook.
 
 Train and validation rows come from the training file and differ from seed to seed; the withheld
 rows come from the validation file and the test rows from the test file, the same for all seeds and
@@ -17,14 +17,14 @@ from remask.ports import Reply, TargetModel
 from remask.prompt import Prompt
 from remask.runs.budget import Limits
 from remask.runs.meter import Ledger
-from remask.runs.store import Books
+from remask.runs.store import MemoryStore
 from remask.tasks.labelled import LabelledTask
 from remask.types import Chat, Example, Split, mean_score
 
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
-    """What must be equal for two cells to be compared; fixed before the grid is run."""
+    """Settings that must be equal for two cells to be compared; fixed before the grid is run."""
 
     calls: int = 800
     checkpoints: tuple[int, ...] = (100, 200, 400, 800)
@@ -32,7 +32,7 @@ class Protocol:
     validation: int = 150
     withheld: int = 300  # rows for curves
     test: int = 1000  # sealed rows at most; a smaller file is used whole
-    dlm: str = "builtin"  # of the optimisers that denoise
+    denoiser: str = "builtin"  # of the optimisers that denoise
 
     @property
     def upto(self) -> tuple[int, ...]:
@@ -42,39 +42,38 @@ class Protocol:
 # -- rows -----------------------------------------------------------------------------------------
 
 
-def search_rows(task: BenchTask, data: Path, seed: int, sizes: Protocol) -> tuple[Example, ...]:
-    """The rows that an optimiser may see, with the splits train and validation."""
+def load_search_rows(
+    task: BenchTask, data: Path, seed: int, sizes: Protocol
+) -> tuple[Example, ...]:
+    """Rows that an optimiser may see, with the splits train and validation."""
     n = sizes.train + sizes.validation
-    rows = _drawn(_enough(task, data, "train", n), n, seed, task.name, "search")
-    return _examples(task, rows[: sizes.train], "train") + _examples(
+    rows = _draw(_read_rows(task, data, "train", n), n, seed, task.name, "search")
+    return _make_examples(task, rows[: sizes.train], "train") + _make_examples(
         task, rows[sizes.train :], "validation"
     )
 
 
-def withheld_rows(task: BenchTask, data: Path, sizes: Protocol) -> tuple[Example, ...]:
+def load_withheld_rows(task: BenchTask, data: Path, sizes: Protocol) -> tuple[Example, ...]:
     """Rows for curves, which no search sees."""
-    rows = _enough(task, data, "validation", sizes.withheld)
-    drawn = _drawn(rows, sizes.withheld, 0, task.name, "withheld")
-    return _examples(task, drawn, "validation")
+    rows = _read_rows(task, data, "validation", sizes.withheld)
+    drawn = _draw(rows, sizes.withheld, 0, task.name, "withheld")
+    return _make_examples(task, drawn, "validation")
 
 
-def test_rows(task: BenchTask, data: Path, sizes: Protocol) -> tuple[Example, ...]:
+def load_test_rows(task: BenchTask, data: Path, sizes: Protocol) -> tuple[Example, ...]:
     """The sealed rows; read only when a finished search is scored. All of a smaller file."""
-    rows = _enough(task, data, "test", 1)
-    return _examples(task, _drawn(rows, sizes.test, 0, task.name, "test"), "test")
+    rows = _read_rows(task, data, "test", 1)
+    return _make_examples(task, _draw(rows, sizes.test, 0, task.name, "test"), "test")
 
 
 def check_rows(task: BenchTask, data: Path, sizes: Protocol) -> None:
-    """Whether a grid would have its rows, before its first call; the test file stays closed.
-
-    Raises SystemExit.
-    """
-    search_rows(task, data, 0, sizes)
-    withheld_rows(task, data, sizes)
+    """Raise SystemExit where a file has too few rows for the grid. The test file is not opened."""
+    load_search_rows(task, data, 0, sizes)
+    load_withheld_rows(task, data, sizes)
 
 
-def _enough(task: BenchTask, data: Path, file: str, n: int) -> list[Row]:
-    """The different rows of a file, at least `n`."""
+def _read_rows(task: BenchTask, data: Path, file: str, n: int) -> list[Row]:
+    """The different rows of a file. Raises SystemExit where there are fewer than `n`."""
     rows = list({task.input.format(**row): row for row in task.read(data, file)}.values())
     if len(rows) < n:
         raise SystemExit(
@@ -84,11 +83,11 @@ def _enough(task: BenchTask, data: Path, file: str, n: int) -> list[Row]:
     return rows
 
 
-def _drawn(rows: Sequence[Row], n: int, seed: int, *path: str) -> list[Row]:
+def _draw(rows: Sequence[Row], n: int, seed: int, *path: str) -> list[Row]:
     return [rows[i] for i in rng_for(seed, "bench", *path).permutation(len(rows))[:n]]
 
 
-def _examples(task: BenchTask, rows: Sequence[Row], split: Split) -> tuple[Example, ...]:
+def _make_examples(task: BenchTask, rows: Sequence[Row], split: Split) -> tuple[Example, ...]:
     marked = [{**row, "split": split} for row in rows]
     return tuple(load(marked, Columns(task.input, "label", "split")).examples)
 
@@ -96,7 +95,7 @@ def _examples(task: BenchTask, rows: Sequence[Row], split: Split) -> tuple[Examp
 # -- the target -----------------------------------------------------------------------------------
 
 
-def embedded_target(bench: BenchTask) -> TargetModel:
+def load_target(bench: BenchTask) -> TargetModel:
     """The frozen target of the whole grid, on one thread."""
     import torch
 
@@ -108,22 +107,22 @@ def embedded_target(bench: BenchTask) -> TargetModel:
 
 
 class Counted(TargetModel):
-    """A Target that refuses (BudgetSpent) what would pass `cap` calls.
+    """A target that raises BudgetSpent instead of passing `cap` calls.
 
-    The hard cap, counted where no optimiser can pass by: none holds the target itself. An equal
-    chat within one run is answered from memory and costs nothing, for every optimiser alike. The
-    memory belongs to one run: no answer of another optimiser makes a call free.
+    No optimiser holds the target itself, so none can avoid the cap. An equal chat within one run is
+    answered from memory and costs nothing, for every optimiser alike. The memory belongs to one
+    run, so no answer to another optimiser makes a call free.
     """
 
     def __init__(self, target: TargetModel, cap: int) -> None:
         self.identity, self.chooses, self.cap = target.identity, target.chooses, cap
-        self._ledger = Ledger(Books(), Limits(calls=cap))
-        # Its bound methods alone: there is no attribute to reach the target by.
+        self._ledger = Ledger(MemoryStore(), Limits(calls=cap))
+        # Only its bound methods: no attribute leads to the target.
         self._choose, self._respond = target.choose, target.respond
 
     @property
     def spent(self) -> int:
-        return self._ledger.store.spent().calls
+        return self._ledger.store.get_spend().calls
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         return self._counted(chats, ("respond", repeat), lambda new: self._respond(new, repeat))
@@ -143,7 +142,7 @@ class Counted(TargetModel):
 
 
 class Answering(TargetModel):
-    """A target that answers only, whatever else it can."""
+    """A target that answers in its own words, even where it could choose a label."""
 
     def __init__(self, target: TargetModel) -> None:
         self.identity, self.target = target.identity, target
@@ -159,16 +158,16 @@ class Answering(TargetModel):
 class Lab:
     """One run of one optimiser: rows to search on behind a counted target, and a notebook.
 
-    The incumbent is what the optimiser would answer if it were stopped now. The curve is read
-    from the notebook, so an optimiser reports each new incumbent as soon as it has it.
+    The incumbent is the prompt that the optimiser would return if it were stopped now. The curve is
+    read from the notebook, so an optimiser reports each new incumbent at once.
     """
 
     bench: BenchTask
-    task: LabelledTask  # train and validation rows alone
+    task: LabelledTask  # train and validation rows only
     counted: Counted
     trained: tuple[tuple[str, str], ...]  # (user message, right answer) of the train rows
     seed: int
-    dlm: str = "builtin"
+    denoiser: str = "builtin"
     incumbents: list[tuple[int, str]] = field(default_factory=list)  # (calls spent, prompt)
 
     @property
@@ -181,13 +180,13 @@ class Lab:
 
     @property
     def config(self) -> Config:
-        """remask's own settings for this task; whatever is not named is the default."""
+        """The settings of remask for this task; the others have their defaults."""
         return make_config(
             {
                 "prompt": self.bench.seed_prompt,
                 "seed": self.seed,
                 "metric": {"answer": self.bench.answer, "labels": self.bench.labels},
-                "denoiser": {"model": self.dlm},
+                "denoiser": {"model": self.denoiser},
                 "budget": {"calls": self.cap},
             },
             "benchmark",
@@ -196,11 +195,11 @@ class Lab:
     def report(self, prompt: str) -> None:
         self.incumbents.append((self.counted.spent, prompt))
 
-    def validated(self, prompt: str) -> float:
+    def validate(self, prompt: str) -> float:
         """The mean over all validation rows. Raises BudgetSpent."""
         return mean_score(self.task.evaluate(Prompt(prompt), self.task.ids("validation")))
 
-    def at(self, calls: int) -> str:
+    def find_incumbent(self, calls: int) -> str:
         """The incumbent when `calls` had been spent."""
         known = [prompt for spent, prompt in self.incumbents if spent <= calls]
         return known[-1] if known else self.bench.seed_prompt
@@ -210,8 +209,8 @@ Optimiser = Callable[[Lab], None]  # may end by BudgetSpent
 
 
 def make_task(bench: BenchTask, examples: Sequence[Example], target: TargetModel) -> LabelledTask:
-    """The benchmark's one way to score: forced choice for labels unless the target is free to
-    answer, else the task's metric."""
+    """Scoring as the benchmark does it: a forced choice between labels, unless the task is free or
+    has its own metric."""
     asked = Answering(target) if bench.free else target
     return LabelledTask(examples, asked, bench.metric, labels=bench.labels, answer=bench.answer)
 
@@ -222,8 +221,8 @@ def open_lab(
     target: TargetModel,
     cap: int,
     seed: int,
-    dlm: str = "builtin",
+    denoiser: str = "builtin",
 ) -> Lab:
     counted = Counted(target, cap)
     trained = tuple((e.input, e.expected or "") for e in examples if e.split == "train")
-    return Lab(bench, make_task(bench, examples, counted), counted, trained, seed, dlm)
+    return Lab(bench, make_task(bench, examples, counted), counted, trained, seed, denoiser)

@@ -1,30 +1,36 @@
 """Tables and picture of the search benchmark, from benchmarks/results/search.json.
 
-    python benchmarks/search/report.py [--results FILE] [--readme FILE] [--page FILE]
-
-Replaces what stands between <!-- search:begin --> and <!-- search:end --> in the README (unless it
-has no such marks) and in the page, and writes docs/search.svg. Only (task, seed) pairs that every
-compared optimiser has are compared.
+Only pairs of task and seed that every compared optimiser has are compared.
 """
 
-import argparse
-import json
-import sys
 from collections import defaultdict
-from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).parents[2]))  # the checkout
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.optimisers import NAMES
-from benchmarks.record import DOCS, RESULTS, ROOT, placed, table, write_svg
-from benchmarks.search.bootstrap import Difference, Table, calls_to_share, difference, spread
+from benchmarks.record import (
+    DOCS,
+    RESULTS,
+    format_table,
+    link_picture,
+    read_json,
+    write_blocks,
+    write_svg,
+)
+from benchmarks.search.bootstrap import (
+    Difference,
+    Table,
+    compare_tables,
+    find_calls_to_share,
+    measure_spread,
+)
 from benchmarks.search.cells import unpack
 
-BEGIN = "<!-- search:begin -->"
+FIGURES = RESULTS / "search.json"
+PAGE = DOCS / "results" / "benchmarks.md"
+PICTURE = PAGE.with_name("search.svg")
 PRIMARY = (("remask", "random_edits"), ("remask", "few_shot"))  # fixed before the grid was run
 BESIDE = (
     ("remask", "rewriter"),
@@ -33,8 +39,8 @@ BESIDE = (
     ("remask_demos", "few_shot"),
 )
 ENDPOINT = {name for pair in PRIMARY for name in pair}
-BASELINE = {"remask", "nothing"}  # beside optimisers that are played on a part of the grid
-SAME = ("remask", "remask_again")  # A/A: what a difference of nothing looks like
+BASELINE = {"remask", "nothing"}  # beside optimisers that ran on a part of the grid
+SAME = ("remask", "remask_again")  # A/A: the noise of a comparison without a difference
 COLOURS = (
     "#0b7285", "#3bc9db", "#e8590c", "#5f3dc4", "#2b8a3e", "#c2255c", "#1864ab", "#868e96",
     "#212529", "#82c91e",
@@ -43,7 +49,7 @@ BEHIND = "Optimisers that were played on fewer seeds, and remask on the same:"
 Rows = list[dict[str, Any]]
 
 
-def tables(rows: Rows, optimiser: str, calls: int, key: str, seeds: dict[str, list[int]]
+def collect_scores(rows: Rows, optimiser: str, calls: int, key: str, seeds: dict[str, list[int]]
 ) -> dict[str, Table]:  # fmt: skip
     """Scores (seeds, rows) by task, for the seeds of `seeds`."""
     found = {
@@ -58,8 +64,8 @@ def tables(rows: Rows, optimiser: str, calls: int, key: str, seeds: dict[str, li
     }
 
 
-def balanced(rows: Rows, optimisers: list[str]) -> dict[str, list[int]]:
-    """The seeds of each task that every one of `optimisers` has played."""
+def find_shared_seeds(rows: Rows, optimisers: list[str]) -> dict[str, list[int]]:
+    """The seeds of each task that every one of `optimisers` has finished."""
     have: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
     for row in rows:
         have[row["task"]][row["optimiser"]].add(row["seed"])
@@ -67,8 +73,8 @@ def balanced(rows: Rows, optimisers: list[str]) -> dict[str, list[int]]:
     return {task: seeds for task, seeds in shared.items() if seeds}
 
 
-def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
-    """The words and tables, and the curves for the picture.
+def format_report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
+    """The text with its tables, and the curves for the picture. Raises SystemExit.
 
     Optimisers that lack a pair of task and seed which the endpoint has come after it, on the pairs
     that all of them share with remask and the seed prompt.
@@ -76,47 +82,49 @@ def report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
     rows: Rows = data["rows"]
     optimisers = [name for name in NAMES if any(r["optimiser"] == name for r in rows)]
     endpoint = [name for name in optimisers if name in ENDPOINT] or optimisers
-    seeds = balanced(rows, endpoint)
+    seeds = find_shared_seeds(rows, endpoint)
     if not seeds:
-        raise SystemExit("no task has a seed that all optimisers have played; let the grid go on")
-    whole = [name for name in optimisers if balanced(rows, [*endpoint, name]) == seeds]
-    words, curves = section(rows, whole, seeds)
+        raise SystemExit("no task has a seed that all optimisers finished; continue the grid")
+    whole = [name for name in optimisers if find_shared_seeds(rows, [*endpoint, name]) == seeds]
+    words, curves = format_section(rows, whole, seeds)
     about = f"Commit {data['commit']}, {data['machine']}, `{data['command']}`."
     parts = [f"Mean score in points over tasks; curves on withheld rows. {about}", "", words]
     behind = [name for name in optimisers if name not in whole]
     beside = [name for name in whole if name in BASELINE] + behind
-    if behind and (fewer := balanced(rows, beside)):
-        parts += ["", BEHIND, "", section(rows, beside, fewer)[0]]
+    if behind and (fewer := find_shared_seeds(rows, beside)):
+        parts += ["", BEHIND, "", format_section(rows, beside, fewer)[0]]
     return "\n".join(parts), curves
 
 
-def section(
+def format_section(
     rows: Rows, optimisers: list[str], seeds: dict[str, list[int]]
 ) -> tuple[str, dict[str, dict[int, float]]]:
     """Tables and differences of `optimisers` on `seeds`, which all of them have; their curves."""
     calls = sorted({r["calls"] for r in rows})
     last = calls[-1]
     curves = {
-        name: {c: 100 * _mean(tables(rows, name, c, "withheld_rows", seeds)) for c in calls}
+        name: {
+            c: 100 * _average(collect_scores(rows, name, c, "withheld_rows", seeds)) for c in calls
+        }
         for name in optimisers
     }
     ends = [r for r in rows if r["calls"] == last and r["optimiser"] in optimisers]
     ends = [r for r in ends if r["seed"] in seeds.get(r["task"], ())]
     tested = all("test" in r for r in ends)
     key = "test_rows" if tested else "withheld_rows"
-    scores = {name: tables(rows, name, last, key, seeds) for name in optimisers}
+    scores = {name: collect_scores(rows, name, last, key, seeds) for name in optimisers}
     said = f"Pairs of task and seed: {sum(map(len, seeds.values()))}."
     if tested:
         sizes = {r["task"]: r["n_test"] for r in ends}
         said += f" Test rows: {', '.join(f'{task} {sizes[task]:,}' for task in seeds)}."
     where = f"{'test' if tested else 'withheld'} rows at {last} calls"
-    lines = by_calls(curves, {n: _mean(s) for n, s in scores.items()} if tested else {})
-    parts = [said, "", lines, "", f"By task, {where}:", "", by_task(scores, list(seeds))]
-    return "\n".join([*parts, "", *compared(scores, where)]), curves
+    lines = tabulate_calls(curves, {n: _average(s) for n, s in scores.items()} if tested else {})
+    parts = [said, "", lines, "", f"By task, {where}:", "", tabulate_tasks(scores, list(seeds))]
+    return "\n".join([*parts, "", *describe_differences(scores, where)]), curves
 
 
-def by_calls(curves: dict[str, dict[int, float]], test: dict[str, float]) -> str:
-    """An optimiser a line: its curve, its mean on test rows, and how soon it gained."""
+def tabulate_calls(curves: dict[str, dict[int, float]], test: dict[str, float]) -> str:
+    """One line per optimiser: its curve, its mean on test rows, and how soon it gained."""
     start = curves.get("nothing")
     calls = list(next(iter(curves.values())))
     head = ["optimiser", *(f"{c} calls" for c in calls), *(["test"] if test else [])]
@@ -128,14 +136,14 @@ def by_calls(curves: dict[str, dict[int, float]], test: dict[str, float]) -> str
         if test:
             line.append(f"{100 * test[name]:.1f}")
         if start:
-            line.append(str(calls_to_share(curve, start[calls[-1]]) or "–"))
+            line.append(str(find_calls_to_share(curve, start[calls[-1]]) or "–"))
         lines.append(line)
-    return table(head, lines)
+    return format_table(head, lines)
 
 
-def by_task(scores: dict[str, dict[str, Table]], tasks: list[str]) -> str:
-    """A mean hides what differs most: an optimiser a line, a task a column."""
-    return table(
+def tabulate_tasks(scores: dict[str, dict[str, Table]], tasks: list[str]) -> str:
+    """One line per optimiser, one column per task: means hide how much tasks differ."""
+    return format_table(
         ["optimiser", *tasks],
         [
             [NAMES[name], *(f"{100 * float(np.nanmean(known[task])):.1f}" for task in tasks)]
@@ -144,11 +152,11 @@ def by_task(scores: dict[str, dict[str, Table]], tasks: list[str]) -> str:
     )
 
 
-def compared(scores: dict[str, dict[str, Table]], where: str) -> list[str]:
-    """The primary endpoint, what else was asked, and what remask differs from itself."""
+def describe_differences(scores: dict[str, dict[str, Table]], where: str) -> list[str]:
+    """The primary endpoint, the other comparisons, and how much two runs of remask differ."""
 
     def said(ours: str, theirs: str) -> str:
-        gap = _said(difference(scores[ours], scores[theirs]))
+        gap = _format_difference(compare_tables(scores[ours], scores[theirs]))
         return f"- {NAMES[ours]} minus {NAMES[theirs]}, {where}: {gap}"
 
     out: list[str] = []
@@ -156,14 +164,14 @@ def compared(scores: dict[str, dict[str, Table]], where: str) -> list[str]:
         if lines := [said(*pair) for pair in pairs if set(pair) <= set(scores)]:
             out += [*([""] if out else []), title, "", *lines]
     if set(SAME) <= set(scores):
-        floor = spread(*(scores[name] for name in SAME))
+        floor = measure_spread(*(scores[name] for name in SAME))
         one = f"two runs on the same rows differ by {floor:.1f} points (root mean square)"
         out += ["", f"Noise floor: {one}.", "", said(*SAME)]
     return out
 
 
-def drawn(curves: dict[str, dict[int, float]]) -> Figure:
-    """Score in points over target calls, on a logarithmic axis; names beside it, the best first."""
+def draw_curves(curves: dict[str, dict[int, float]]) -> Figure:
+    """Draw score in points over target calls, on a logarithmic axis; the best name stands first."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
     last = max(next(iter(curves.values())))
@@ -179,33 +187,19 @@ def drawn(curves: dict[str, dict[int, float]]) -> Figure:
     return figure
 
 
-def main() -> None:
-    arg = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    arg.add_argument("--results", type=Path, default=RESULTS / "search.json")
-    arg.add_argument("--readme", type=Path, default=ROOT / "README.md")
-    arg.add_argument("--page", type=Path, default=DOCS / "benchmarks.md")
-    args = arg.parse_args()
-    if not args.results.is_file():
-        raise SystemExit(f"{args.results}: no results; run benchmarks/search/run.py first")
-    block, curves = report(json.loads(args.results.read_text("utf-8")))
-    write_svg(drawn(curves), args.page.parent / "search.svg")
-    for path, place in ((args.readme, "docs/search.svg"), (args.page, "search.svg")):
-        text = path.read_text("utf-8")
-        if path == args.page or BEGIN in text:
-            shown = f"{block}\n\n![Score on withheld rows by target calls]({place})"
-            path.write_text(placed(text, "search", shown), "utf-8")
-    print(block)
+def write_page() -> str:
+    """Write the block of the page and the picture from the committed results; returns the block."""
+    block, curves = format_report(read_json(FIGURES))
+    write_svg(draw_curves(curves), PICTURE)
+    shown = link_picture("Score on withheld rows by target calls", PICTURE, PAGE)
+    write_blocks(PAGE, {"search": f"{block}\n\n{shown}"})
+    return block
 
 
-def _mean(by_task: dict[str, Table]) -> float:
-    return float(np.mean([np.nanmean(table) for table in by_task.values()]))
+def _average(scores: dict[str, Table]) -> float:
+    """The mean over tasks of the means of their tables."""
+    return float(np.mean([np.nanmean(table) for table in scores.values()]))
 
 
-def _said(gap: Difference) -> str:
+def _format_difference(gap: Difference) -> str:
     return f"{gap.mean:+.1f} points (95 % interval {gap.low:+.1f} to {gap.high:+.1f})"
-
-
-if __name__ == "__main__":
-    main()

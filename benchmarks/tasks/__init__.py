@@ -1,7 +1,7 @@
 """The tasks of the search benchmark: rows, a terse seed prompt, a metric, human templates.
 
-A task never names a machine path: the folder of the data sets is an argument. The order of NAMES
-is the order of the grid.
+A task names no path of a machine: the folder of the data sets is an argument. The order of NAMES is
+the order of the grid.
 """
 
 import json
@@ -17,13 +17,13 @@ Row = Mapping[str, str]
 
 @dataclass(frozen=True, slots=True)
 class BenchTask:
-    """What an optimiser is asked to solve; every optimiser gets the same."""
+    """A task that every optimiser gets in the same form."""
 
     name: str
     seed_prompt: str  # terse on purpose
     input: str  # template over the columns of a row: the user message
-    answer: str  # how the target would say a label
-    templates: tuple[str, ...]  # prompts as people write them for such a task
+    answer: str  # the sentence in which the target would say a label
+    templates: tuple[str, ...]  # prompts that people wrote for the task
     read: Callable[[Path, str], list[Row]]  # (folder of the data sets, file) -> all its rows
     labels: tuple[str, ...] = ()  # empty: the task is one of generation
     free: bool = False  # the target answers in its own words instead of choosing a label

@@ -1,4 +1,4 @@
-"""SST-2, SNLI, MRPC and SST-5 by forced choice; SST-2 also as a target behind an API is asked."""
+"""SST-2, SNLI, MRPC and SST-5 by forced choice; SST-2 also with answers in the target's words."""
 
 from dataclasses import replace
 from functools import partial
@@ -126,9 +126,9 @@ SST5 = BenchTask(  # the sentiment of a sentence of a film review on five levels
     ),
 )
 
-# The target answers in its own words, and the first label in them counts; an answer without one is
-# wrong. So a prompt must also say what an answer looks like, where a forced choice between the
-# labels leaves this target nothing to gain by it.
+# The target answers in its own words, as one behind an API does. The first label in the answer
+# counts, and an answer without one is wrong. So a prompt must also say what an answer looks like.
+# In a forced choice between the labels this target gains nothing by a better prompt.
 REVIEWS = replace(
     SST2,
     name="reviews",

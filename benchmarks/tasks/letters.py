@@ -1,8 +1,8 @@
-"""Letters, a generation task made here: open a letter to a customer with "Dear" and the name.
+"""The task letters: open a letter to a customer with "Dear" and the customer's name.
 
-The rows are drawn from lists of names, things and forms, without a file, so that nobody can have
-trained on them. Half of the score is for a first word "Dear", half for the right name behind it.
-The target half can do it: told only to write, it writes to a Mr. Smith or talks about the goods.
+The rows are drawn from lists of names, things and forms, without a file, so no model was trained on
+them. Half of the score is for a first word "Dear", half for the right name after it. The target
+does it half of the time: asked only to write, it writes to a Mr. Smith or about the goods.
 """
 
 import re
@@ -13,18 +13,18 @@ from remask.ids import rng_for
 from remask.types import Example
 
 
-def _listed(text: str) -> tuple[str, ...]:
+def _split_list(text: str) -> tuple[str, ...]:
     return tuple(text.split(", "))
 
 
-NAMES = _listed(
+NAMES = _split_list(
     "Maria, James, Anna, Peter, Laura, David, Julia, Thomas, Emma, Robert, Nina, Oscar, Clara, "
     "Felix, Ines, Marco, Sofia, Henry, Alice, Simon, Paula, Victor, Greta, Louis, Irene, Hugo, "
     "Diana, Oliver, Helen, Bruno, Sarah, Martin, Ruth, Paul, Linda, George, Eva, Frank, Grace, "
     "Adam, Rosa, Daniel, Carla, Walter, Teresa, Edward, Monica, Philip, Olga, Leon, Vera, Samuel, "
     "Judith, Arthur, Nora, Vincent, Elena, Max, Lucia, Ralph"
 )
-THINGS = _listed(
+THINGS = _split_list(
     "lamp, kettle, coat, phone, bicycle, tent, printer, mirror, suitcase, radio, watch, table, "
     "chair, camera, jacket, laptop, blanket, guitar"
 )
@@ -42,8 +42,10 @@ ROWS = {"train": 1000, "validation": 500, "test": 1000}
 
 
 def read(data: Path, file: str) -> list[Row]:
-    """Rows of a file that is not there: drawn, the same on every machine. A name is in one file
-    only, so that no name of a test row is met before."""
+    """Draw the rows of a split, the same on every machine. `data` is not read.
+
+    A name is in one split only, so no search sees the name of a test row.
+    """
     order = rng_for(0, "letters", "names").permutation(len(NAMES))
     mine = [NAMES[i] for i in order[list(ROWS).index(file) :: len(ROWS)]]
     rng = rng_for(0, "letters", file)
@@ -57,8 +59,8 @@ def read(data: Path, file: str) -> list[Row]:
     return list(rows.values())
 
 
-def opening(example: Example, response: str) -> float:
-    """0, a half or 1: "Dear" as first word, and the name of the customer as second."""
+def score_opening(example: Example, response: str) -> float:
+    """Half a point for "Dear" as first word, half for the customer's name as second."""
     said = [*re.findall(r"\w+", response.casefold())[:2], "", ""]
     dear, name = re.findall(r"\w+", (example.expected or "").casefold())
     return ((said[0] == dear) + (said[1] == name)) / 2
@@ -69,7 +71,7 @@ TASK = BenchTask(
     seed_prompt="Write a letter to the customer.",
     input="{input}",
     answer="{label}",
-    metric=opening,
+    metric=score_opening,
     max_tokens=8,
     read=read,
     templates=(

@@ -9,7 +9,7 @@ alone, in the explanation of a score.
 
 from inspect_ai import Task, task
 from inspect_ai.dataset import MemoryDataset, Sample
-from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, TargetModel, accuracy, scorer
+from inspect_ai.scorer import CORRECT, INCORRECT, Score, Scorer, Target, accuracy, scorer
 from inspect_ai.solver import TaskState, generate, system_message, use_tools
 from inspect_ai.tool import Tool, tool
 from inspect_ai.util import store
@@ -69,7 +69,7 @@ def close_case() -> Tool:
 
 @scorer(metrics=[accuracy()])
 def reviewed() -> Scorer:
-    async def score(state: TaskState, target: TargetModel) -> Score:
+    async def score(state: TaskState, target: Target) -> Score:
         code = store().get("code", "none")
         right = code == target.text
         words = "" if right else state.metadata["review"]

@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     from remask.tasks.inspect.setup import system_prompt_of as system_prompt_of
     from remask.types import Score as Score
 
-_ARGUMENTS = (
-    *("Budget", "Dataset", "Denoiser", "InspectTask", "Judge", "Label", "Search", "Target"),
-)
+_ARGUMENTS = ("Budget", "Dataset", "Denoiser", "InspectTask", "Judge", "Label", "Search", "Target")
 _HOMES = {
     **dict.fromkeys(_ARGUMENTS, "api.arguments"),
     **dict.fromkeys(("Evaluation", "evaluate", "evaluate_async"), "api.evaluate"),
@@ -42,7 +40,7 @@ __all__ = [*sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:
-    """Public names load their room on first use: `import remask` stays under a few milliseconds."""
+    """Import a public name on first use, so that `import remask` takes only milliseconds."""
     if name not in _HOMES:
         raise AttributeError(f"module 'remask' has no attribute {name!r}")
     from importlib import import_module
@@ -53,5 +51,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """For Tab completion: the public names, loaded or not."""
+    """List the public names, imported or not, for tab completion."""
     return sorted({*_HOMES, *(name for name in globals() if name.startswith("__"))})

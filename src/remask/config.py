@@ -3,6 +3,9 @@
 `remask.toml`, command-line flags and keyword arguments of the library all become one `Config`.
 Relative paths in a file are relative to that file. Keys never hold secrets: an API key is named by
 the environment variable that holds it.
+
+The text below a key is its documentation: docs/reference/configuration.md and the JSON schema of
+the package are made from it by docs/generate.py.
 """
 
 import tomllib
@@ -10,7 +13,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypedDict
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from remask.errors import ConfigError, DataError
 
@@ -23,7 +26,7 @@ CommitName = Literal["steps", "threshold", "factor", "entropy_bound"]
 MASKERS: tuple[MaskerName, ...] = ("insert", "span", "insert", "sentence", "insert", "attribution")
 
 
-QUERIES = 80  # that a target is asked for where nothing else is said
+QUERIES = 80  # messages that a target is asked for where nothing else is said
 # Of the target, where a task of Inspect is run: the task says how its models answer, and answers of
 # agents are long.
 TASK_TARGET = {"temperature": None, "max_tokens": None, "timeout": 600.0}
@@ -39,20 +42,45 @@ class Section(BaseModel):
         extra="forbid", frozen=True, validate_default=True, protected_namespaces=()
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _read_none(cls, values: Any) -> Any:
+        """TOML has no null: the word "none" stands for it, in every key that may be None."""
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields.items()
+        optional = {k for k, f in fields if type(None) in getattr(f.annotation, "__args__", ())}
+        return {k: None if v == "none" and k in optional else v for k, v in values.items()}
+
 
 class DataConfig(Section):
-    """Where the rows are and what their columns mean."""
+    """The rows: where they are and what their columns mean."""
 
-    path: str = ""  # one file with a split column or split by content hash …
-    train: str = ""  # … or a file for each split
+    path: str = ""
+    """One file with all rows: JSONL, JSON, CSV, TSV (each also gzipped), or a promptfooconfig.yaml.
+    Leave it out where each split has a file."""
+    train: str = ""
+    """File with the train rows."""
     validation: str = ""
+    """File with the validation rows."""
     test: str = ""
-    input: str = "{input}"  # template over columns: the user message
-    expected: str = "label"  # column of the right answer; "" where there is none
-    split: str = ""  # column that says train, validation or test
-    role: Literal["system", "user"] = "system"  # the message that the prompt is
+    """File with the test rows."""
+    input: str = "{input}"
+    """The user message: the name of a column, or a template over columns, such as
+    `"{title}: {body}"`."""
+    expected: str = "label"
+    """Column of the right answer. `""`: the rows have none."""
+    split: str = ""
+    """Column that says `train`, `validation` or `test`. `""`: rows of one file are dealt to the
+    splits by a hash of their content."""
+    role: Literal["system", "user"] = "system"
+    """The message that the prompt is. With `user` the prompt holds the row's columns as variables
+    and no other message is sent."""
     fractions: tuple[float, float, float] = (0.25, 0.25, 0.5)
-    queries: Annotated[int, Field(ge=12, le=1000)] | None = None  # no file: the target writes them
+    """Shares of train, validation and test rows where rows are dealt by hash."""
+    queries: Annotated[int, Field(ge=12, le=1000)] | None = None
+    """Messages that the target is asked to write where there is no data. Needs a metric without
+    right answers, such as a judge."""
 
 
 class Reach(TypedDict):
@@ -67,11 +95,19 @@ class EndpointConfig(Section):
     """How an API is reached, and what it costs."""
 
     base_url: str = ""
+    """Base URL of an OpenAI-compatible server, such as `http://localhost:8000/v1`. `""`: the
+    provider's own; of OpenAI the variable `OPENAI_BASE_URL` wins."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
-    timeout: Annotated[float, Field(gt=0)] = 60.0  # seconds
+    """Calls in flight at a time."""
+    timeout: Annotated[float, Field(gt=0)] = 60.0
+    """Seconds that one attempt may take."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
-    input_price: Annotated[float, Field(ge=0)] | None = None  # US dollars per million tokens
+    """Further attempts after the statuses 408, 409, 429 and 5xx and after a timeout. Each attempt
+    counts as a call."""
+    input_price: Annotated[float, Field(ge=0)] | None = None
+    """US dollars per million input tokens. Needed for `budget.usd`."""
     output_price: Annotated[float, Field(ge=0)] | None = None
+    """US dollars per million output tokens. Needed for `budget.usd`."""
 
     @property
     def reach(self) -> Reach:
@@ -81,113 +117,187 @@ class EndpointConfig(Section):
 class TargetConfig(EndpointConfig):
     """The frozen model whose prompt is optimised."""
 
-    model: str = "builtin"  # builtin | openai:MODEL | function:NAME (library only)
+    model: str = "builtin"
+    """`builtin`, `openai:MODEL` for any OpenAI-compatible endpoint, or `inspect:PROVIDER/MODEL` for
+    a task of Inspect. Python also takes a function."""
     api_key_env: str = "OPENAI_API_KEY"
+    """Environment variable that holds the API key. A server on this machine needs none."""
     temperature: float | None = 0.0
+    """Sampling temperature. `"none"`: the field is not sent, for models that refuse it."""
     max_tokens: Annotated[int, Field(ge=1)] | None = 256
+    """Most tokens of one answer. `"none"`: the field is not sent; tokens and dollars can then not
+    be limited."""
 
 
 class RoleConfig(Section):
     """Another model of a task of Inspect, such as the one that plays the user."""
 
-    model: str  # as Inspect names it: PROVIDER/MODEL
+    model: str
+    """The model as Inspect names it: `PROVIDER/MODEL`."""
     base_url: str = ""
-    input_price: Annotated[float, Field(ge=0)] | None = None  # US dollars per million tokens
+    """Base URL of its server. `""`: that of the target where the provider is the same."""
+    input_price: Annotated[float, Field(ge=0)] | None = None
+    """US dollars per million input tokens. Without it the target's price counts where the model is
+    the same."""
     output_price: Annotated[float, Field(ge=0)] | None = None
+    """US dollars per million output tokens."""
 
 
 class TaskConfig(Section):
-    """A task of Inspect in place of rows and metric; docs/inspect.md explains the keys."""
+    """A task of Inspect in place of rows and metric (docs/how-to/agents.md)."""
 
-    name: str = ""  # PACKAGE/TASK or FILE.py@TASK; "": rows of [data]
-    args: dict[str, Any] = {}  # of the task itself, as `inspect eval -T`
-    model_args: dict[str, Any] = {}  # of the provider, as `inspect eval -M`
-    roles: dict[str, Annotated[RoleConfig, BeforeValidator(_role)]] = {}  # "PROVIDER/MODEL" will do
-    scorer: str = ""  # whose score counts: NAME or NAME/KEY; "": the first
-    logs: str = ""  # folder of Inspect's logs; "": inspect/ in the run directory
-    calls_per_sample: Annotated[int, Field(ge=1)] = 20  # expected, until some samples have run
+    name: str = ""
+    """`PACKAGE/TASK` or `FILE.py@TASK`. `""`: the run uses the rows of `[data]`."""
+    args: dict[str, Any] = {}
+    """Arguments of the task, as `inspect eval -T` takes them."""
+    model_args: dict[str, Any] = {}
+    """Arguments of the target's provider, as `inspect eval -M` takes them."""
+    roles: dict[str, Annotated[RoleConfig, BeforeValidator(_role)]] = {}
+    """The task's other models by role: a section `[task.roles.NAME]`, or `NAME = "PROVIDER/MODEL"`
+    for short."""
+    scorer: str = ""
+    """The score that counts: `NAME` or `NAME/KEY`. `""`: the first one."""
+    logs: str = ""
+    """Folder for Inspect's logs. `""`: `inspect/` in the run directory."""
+    calls_per_sample: Annotated[int, Field(ge=1)] = 20
+    """Calls that one sample is expected to take, until some samples have run."""
 
 
 class MetricConfig(Section):
-    """What "better" means."""
+    """What "better" means: how an answer is scored, from 0 to 1."""
 
-    name: str = "label"  # label, exact, contains, f1, judge, promptfoo; function:NAME (library)
-    answer: str = "{label}"  # how the target would say a label
-    labels: tuple[str, ...] = ()  # allowed labels; empty: those of the data
+    name: str = "label"
+    """`label`, `exact`, `contains`, `f1`, `judge` or `promptfoo`. Python also takes a function."""
+    answer: str = "{label}"
+    """How the target would say a label, such as `"This message is about {label}."`. Used by the
+    metric `label`."""
+    labels: tuple[str, ...] = ()
+    """Labels that are allowed. Empty: those in the data."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each row is asked; the mean counts. For endpoints that are not deterministic."""
     judge: TargetConfig | None = None
+    """The model that scores answers; it takes the keys of `[target]`."""
     rubric: str = ""
+    """What a good answer is, for the judge."""
 
 
 class DenoiserConfig(EndpointConfig):
-    """The diffusion language model that writes the edits; docs/sampling.md explains the keys.
+    """The diffusion language model that writes the edits (docs/reference/sampling.md).
 
-    An API reads only those of an endpoint, `temperature`, `max_tokens` and `send_seed`.
+    An API uses only the keys of an endpoint, `temperature`, `max_tokens` and `send_seed`.
     """
 
-    # builtin[:ADAPTER] | local:PLACE | mercury[:MODEL] | chat:MODEL | object:NAME
     model: str = "builtin"
-    revision: str = ""  # of a local:HUB_ID: a full commit id
-    adapter: str = ""  # file that remask adapt made for the model, where that is left-to-right
-    family: str = ""  # of a local:PLACE whose name does not tell
-    device: str = ""  # of a local:PLACE, such as cuda:0; "": the best there is
-    dtype: Literal["", "bfloat16", "float32"] = ""  # of a local:PLACE; "": the quickest there
-    steps: Annotated[int, Field(ge=1, le=256)] | None = None  # denoising steps; None: by length
-    temperature: Annotated[float, Field(ge=0, le=5)] | None = None  # None: 0.3, or the API's own
+    """`builtin`, `builtin:ADAPTER`, `local:FOLDER`, `local:HUB_ID` (with `revision`), `mercury`,
+    `mercury:MODEL` or `chat:MODEL`. Python also takes an object."""
+    revision: str = ""
+    """Full commit id of a `local:HUB_ID`, 40 characters."""
+    adapter: str = ""
+    """Adapter that `remask adapt` made for a left-to-right model named by `local:`."""
+    family: str = ""
+    """Family of a `local:` model whose files do not tell it, such as `dream`."""
+    device: str = ""
+    """Device of a `local:` model, such as `cuda:0`. `""`: CUDA, else MPS, else the processor."""
+    dtype: Literal["", "bfloat16", "float32"] = ""
+    """Numbers of a `local:` model. `""`: the faster of the two on that device."""
+    steps: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Denoising steps, at most. None: one for each mask, 24 at most."""
+    temperature: Annotated[float, Field(ge=0, le=5)] | None = None
+    """Sampling temperature of tokens. None: 0.3 for the built-in model and for adapters, 0.7 for
+    other local models, an API's own default."""
     position_temperature: Annotated[float, Field(ge=0, le=5)] = 0.3
-    order: OrderName = "confidence"  # which masks come first
-    commit: CommitName = "threshold"  # how many at once, beside the step's quota
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.9  # probability, for commit "threshold"
-    factor: Annotated[float, Field(ge=0)] = 1.0  # for commit "factor"
-    entropy_bound: Annotated[float, Field(ge=0)] = 0.1  # nats, for commit "entropy_bound"
-    block: Annotated[int, Field(ge=1)] | None = None  # tokens finished before the next; None: all
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0  # probability of the tokens drawn from
-    guidance: Annotated[float, Field(ge=0, le=10)] = 0.0  # by traces; doubles the cost
-    cache: Literal["approximate", "exact"] = "approximate"  # of families that read both ways
-    refresh: Annotated[int, Field(ge=1)] = 16  # steps between exact readings of the context
-    api_key_env: str = ""  # "": INCEPTION_API_KEY for mercury, OPENAI_API_KEY for chat
-    max_tokens: Annotated[int, Field(ge=1)] = 1024  # of one answer of chat:MODEL, thoughts included
-    send_seed: bool = True  # to an API; false for one that refuses the field
+    """Noise in the order in which masks are filled. 0: no noise."""
+    order: OrderName = "confidence"
+    """Which masks are filled first."""
+    commit: CommitName = "threshold"
+    """How many masks a step fills beside its quota."""
+    threshold: Annotated[float, Field(gt=0, le=1)] = 0.9
+    """Probability from which a token is kept, for `commit = "threshold"`."""
+    factor: Annotated[float, Field(ge=0)] = 1.0
+    """Factor of `commit = "factor"`."""
+    entropy_bound: Annotated[float, Field(ge=0)] = 0.1
+    """Bound of `commit = "entropy_bound"`, in nats."""
+    block: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of a block that is finished before the next begins. None: the whole canvas is one."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Tokens are drawn from the fewest that hold this probability together. 1: from all."""
+    guidance: Annotated[float, Field(ge=0, le=10)] = 0.0
+    """How much more the text follows the traces. 0: not at all; above 0 a step costs twice."""
+    cache: Literal["approximate", "exact"] = "approximate"
+    """Whether models that read in both directions reuse what they read of the traces between two
+    refreshes."""
+    refresh: Annotated[int, Field(ge=1)] = 16
+    """Denoising steps between two exact readings of the traces, for `cache = "approximate"`."""
+    api_key_env: str = ""
+    """Environment variable that holds the API key. `""`: `INCEPTION_API_KEY` for `mercury`,
+    `OPENAI_API_KEY` for `chat`."""
+    max_tokens: Annotated[int, Field(ge=1)] = 1024
+    """Most tokens of one answer of `chat:MODEL`, reasoning included."""
+    send_seed: bool = True
+    """Send the field `seed` to an API. Turn it off for a server that refuses the field."""
 
 
 class SearchConfig(Section):
-    """How candidates are drawn and accepted."""
+    """How candidates are written and accepted."""
 
     maskers: Annotated[tuple[MaskerName, ...], Field(min_length=1)] = MASKERS
-    candidates: Annotated[int, Field(ge=1, le=256)] | None = None  # per round; None: by budget
-    traces: Annotated[int, Field(ge=1, le=64)] = 8  # that the DLM reads at a time
+    """Where the prompt is edited; the maskers take turns. Default of `remask refine`:
+    attribution, span, insert, sentence."""
+    candidates: Annotated[int, Field(ge=1, le=256)] | None = None
+    """Candidates of a round. None: as the budget allows, 6 to 24; 8 in `remask refine`."""
+    traces: Annotated[int, Field(ge=1, le=64)] = 8
+    """Traces that the denoiser reads at a time, at most."""
     context_tokens: Annotated[int, Field(ge=32, le=4000)] = 400
-    max_growth: Annotated[float, Field(ge=1)] = 3.0  # candidate length over that of the baseline
-    max_tokens: Annotated[int, Field(ge=1)] | None = None  # of a prompt, as the DLM counts
-    demos: Annotated[int, Field(ge=0, le=32)] = 0  # train rows shown at its end, at most
+    """Tokens of traces that the denoiser reads at a time, at most. Default of `remask refine`:
+    1000."""
+    max_growth: Annotated[float, Field(ge=1)] = 3.0
+    """Words of a candidate at most, in lengths of the seed prompt; 60 words are always allowed."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of a candidate at most, as the denoiser counts. None: no limit."""
+    demos: Annotated[int, Field(ge=0, le=32)] = 0
+    """Train rows that may be shown at the end of the prompt as examples, at most."""
     cautious: bool = False
+    """Accept an edit only where it is further ahead (docs/background/acceptance.md)."""
 
 
 class RefineConfig(Section):
-    """Conversations in place of rows: edits by likelihood (docs/refine.md)."""
+    """Conversations in place of rows, for `remask refine` (docs/how-to/conversations.md)."""
 
-    traces: Annotated[tuple[str, ...], Field(min_length=1)]  # files of conversations
-    columns: tuple[str, ...] = ()  # PLACE=COLUMN, as --map
-    scales: tuple[str, ...] = ()  # NAME=WORST..BEST, as --scale
+    traces: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Files of conversations."""
+    columns: tuple[str, ...] = ()
+    """`FIELD=COLUMN`, as `--map` takes it."""
+    scales: tuple[str, ...] = ()
+    """`NAME=WORST..BEST`, as `--scale` takes it."""
     redact: bool = True
-    lock: LockName = "numbers"  # what of the prompt may not change
+    """Replace secrets and personal details before anything is read."""
+    lock: LockName = "numbers"
+    """What of the prompt may not change: `text` (sentences are only added), `numbers` or `none`."""
     iterations: Annotated[int, Field(ge=1)] = 8
-    verify: bool = False  # compare both prompts on sealed conversations, with the target
+    """Number of iterations."""
+    verify: bool = False
+    """Compare both prompts on sealed conversations, with the target."""
 
 
 class BudgetConfig(Section):
-    """Limits that are never passed, final test included."""
+    """Limits that are never passed, the sealed test included."""
 
     calls: Annotated[int, Field(ge=1)] | None = 2000
+    """Calls: attempts that may be billed, of target, judge and a denoiser behind an API."""
     tokens: Annotated[int, Field(ge=1)] | None = None
+    """Input and output tokens together."""
     minutes: Annotated[float, Field(gt=0)] | None = None
+    """Minutes of computing and waiting."""
     usd: Annotated[float, Field(gt=0)] | None = None
+    """US dollars. Needs the prices of every model that is asked."""
 
 
 class Config(Section):
     """Everything that decides a run."""
 
-    prompt: str  # the prompt's marked source
+    prompt: str
+    """The prompt to start from, with its `[[keep]]` marks. In `remask.toml` the path of its
+    file."""
     data: DataConfig = DataConfig()
     target: TargetConfig = TargetConfig()
     task: TaskConfig = TaskConfig()
@@ -196,7 +306,9 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
     refine: RefineConfig | None = None
+
     seed: int = 0
+    """Other seeds draw other candidates."""
 
     def roles(self) -> dict[str, RoleConfig]:
         """The other models of a task of Inspect. What they leave open is as the target has it: the
@@ -242,6 +354,14 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return out
 
 
+# What remask.toml has beside the keys of a Config; the prompt's path stands for its text.
+FILE_KEYS = {
+    "prompt": "Path of the file with the prompt to start from, `[[keep]]` marks included.",
+    "prompt_from": '`"system"`, in place of `prompt`: the system message of a task of Inspect.',
+    "run_dir": "Folder for the run. Default: a new folder `runs/DATE-TIME`.",
+}
+
+
 def read_toml(path: Path) -> dict[str, Any]:
     """The nested values of a `remask.toml`, paths made absolute, `prompt` read from its file."""
     try:
@@ -251,6 +371,18 @@ def read_toml(path: Path) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"not valid TOML: {error}", path) from None
     base = path.resolve().parent
+    make_absolute(values, base)
+    if isinstance(prompt := values.get("prompt"), str) and prompt:
+        values["prompt"] = read_prompt(base / prompt)
+    refine = values.get("refine")
+    if isinstance(refine, dict) and isinstance(files := refine.get("traces"), str | list):
+        named = [files] if isinstance(files, str) else files
+        refine["traces"] = [str(base / str(file)) for file in named]
+    return values
+
+
+def make_absolute(values: dict[str, Any], base: Path) -> None:
+    """Make the paths of nested values that are relative to `base` absolute, in place."""
 
     def place(where: Any, key: str, found: Callable[[str, Path], str]) -> None:
         if isinstance(where, dict) and isinstance(where.get(key), str) and where[key]:
@@ -264,13 +396,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     place(values.get("denoiser"), "model", placed)
     place(values.get("denoiser"), "adapter", below)
     place(values.get("task"), "name", placed_task)
-    place(values, "prompt", lambda prompt, base: read_prompt(base / prompt))
     place(values, "run_dir", below)
-    refine = values.get("refine")
-    if isinstance(refine, dict) and isinstance(files := refine.get("traces"), str | list):
-        named = [files] if isinstance(files, str) else files
-        refine["traces"] = [str(base / str(file)) for file in named]
-    return values
 
 
 def placed(model: str, base: Path) -> str:

@@ -1,25 +1,25 @@
-"""Every exception that remask raises on purpose.
+"""The exceptions that remask raises on purpose.
 
     RemaskError
-    ├─ ConfigError          the user can mend it: exit code 2
-    │  └─ DataError         … in a file: path, line, value
+    ├─ ConfigError          a setting or an argument is wrong: exit code 2
+    │  └─ DataError         a file is wrong; names path, line and value
     ├─ BackendError         a model or an extra is missing or broken: exit code 2
-    ├─ TargetError          one attempt at a target call failed: never a score
-    │  ├─ TargetBusy        … and may succeed if tried again (429, 5xx, timeout)
-    │  └─ TargetRefused     … and no further call can succeed (401, 403, 404): ends the run
-    ├─ TargetUnreliable     too many rows without a score to rank prompts: exit code 3
-    ├─ NumericsError        a model produced NaN or no finite logit
+    ├─ TargetError          a target call failed: exit code 3
+    │  ├─ TargetBusy        the same call may succeed later (429, 5xx, timeout)
+    │  ├─ TargetRefused     no further call can succeed (401, 403, 404): ends the run
+    │  └─ TargetUnreliable  too many rows have no score to rank prompts
+    ├─ NumericsError        a model produced NaN or no finite logit: exit code 1
     ├─ BudgetSpent          the next call would pass a limit: the normal end of a search
-    └─ RunBusy              another process holds the run directory: exit code 4
+    └─ RunBusy              another process uses the run directory: exit code 4
 
-Messages are one sentence that carries the value and says what to do.
+A message is one sentence that contains the wrong value and says how to fix it.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Which extra of remask brings a package that the core does without.
+# The extra of remask that installs each optional package.
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "tokenizers", "safetensors", "gguf"), "local"),
     "openai": "openai",
@@ -29,7 +29,7 @@ EXTRAS = {
 
 
 class RemaskError(Exception):
-    """Base of all errors raised on purpose."""
+    """Base class of all errors that remask raises on purpose."""
 
     exit_code = 1
 
@@ -57,13 +57,13 @@ class BackendError(RemaskError):
 
 
 class TargetError(RemaskError):
-    """One attempt at a target call failed; the row stays without a score."""
+    """A target call failed; its row has no score."""
 
     exit_code = 3
 
 
 class TargetBusy(TargetError):
-    """The attempt failed, and the same call may succeed later."""
+    """The call failed, and the same call may succeed later."""
 
     def __init__(self, message: str, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -71,11 +71,11 @@ class TargetBusy(TargetError):
 
 
 class TargetRefused(TargetError):
-    """The endpoint refuses every call (key, model or permission is wrong)."""
+    """The endpoint refuses every call: the key, the model or the permission is wrong."""
 
 
 class TargetUnreliable(TargetError):
-    """More rows failed than ranking prompts can tolerate."""
+    """Too many rows have no score to rank prompts."""
 
 
 class NumericsError(RemaskError):
@@ -83,20 +83,20 @@ class NumericsError(RemaskError):
 
 
 class BudgetSpent(RemaskError):
-    """The next chunk of calls would pass a limit."""
+    """The next calls would pass a limit of the budget."""
 
     exit_code = 3
 
 
 class RunBusy(RemaskError):
-    """Another process works on this run directory."""
+    """Another process uses this run directory."""
 
     exit_code = 4
 
 
 @contextmanager
 def name_missing_extra() -> Iterator[None]:
-    """Where an optional package cannot be imported, raise a BackendError that names its extra."""
+    """Raise BackendError, which names the extra, where an optional package is not installed."""
     try:
         yield
     except ModuleNotFoundError as error:

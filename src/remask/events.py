@@ -1,7 +1,7 @@
-"""What happens in a run, as values; the state of a search is the fold of its events.
+"""The events of a run. The state of a search is the fold of its events.
 
-Events hold only strings, numbers and tuples, so that they survive JSON unchanged. Whoever wants to
-show, store or resume a run reads events. Knows nothing of files, models or how a search decides.
+Events hold only strings, numbers and tuples, so that they can be stored as JSON and read back
+unchanged. Everything that shows, stores or resumes a run reads events.
 """
 
 from collections.abc import Iterable, Mapping
@@ -12,14 +12,14 @@ from typing import Any, get_args
 from remask.ports import Proposal
 from remask.prompt import Prompt
 
-Rows = tuple[tuple[str, float | None, float], ...]  # (example id, score or None: failed, soft)
+Rows = tuple[tuple[str, float | None, float], ...]  # (example id, score or None, ranking score)
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """The search begins with this prompt (marked source)."""
+    """The search begins with this prompt."""
 
-    prompt: str
+    prompt: str  # with its [[keep]] marks
     id: str
     tokens: int
 
@@ -31,21 +31,24 @@ class Proposed:
     round: int
     id: str
     parent: str
-    prompt: str  # marked source
+    prompt: str  # with its [[keep]] marks
     tokens: int  # of the whole prompt
     masker: str
     masks: tuple[tuple[int, int, int], ...]  # (start, stop, tokens) in the parent's text
     edits: tuple[tuple[int, int, str], ...]  # (start, stop, new text) in the parent's text
     traces: tuple[str, ...]  # ids of the traces that the denoiser read
-    logp: float
+    logp: float  # mean log-probability of the written tokens, nats
 
     @classmethod
-    def of(cls, round: int, parent: Prompt, proposal: Proposal, tokens: int) -> "Proposed":
+    def from_proposal(
+        cls, round: int, parent: Prompt, proposal: Proposal, tokens: int
+    ) -> "Proposed":
+        """Make the event of a proposal that the guard allows."""
         return cls(
             round=round,
             id=proposal.prompt.id,
             parent=parent.id,
-            prompt=proposal.prompt.marked(),
+            prompt=proposal.prompt.to_source(),
             tokens=tokens,
             masker=proposal.masker,
             masks=proposal.masks,
@@ -57,7 +60,7 @@ class Proposed:
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A candidate that the guard stopped before a target call was spent."""
+    """A candidate that the guard rejected before a target call was spent."""
 
     round: int
     parent: str
@@ -67,39 +70,39 @@ class Refused:
     edits: tuple[tuple[int, int, str], ...] = ()  # (start, stop, new text) in the parent's text
 
     @classmethod
-    def of(cls, round: int, parent: Prompt, proposal: Proposal) -> "Refused":
-        prompt = proposal.prompt.marked()
+    def from_proposal(cls, round: int, parent: Prompt, proposal: Proposal) -> "Refused":
+        """Make the event of a proposal that violates the guard."""
+        prompt = proposal.prompt.to_source()
         return cls(round, parent.id, prompt, proposal.masker, proposal.violation, proposal.edits)
 
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What held-out conversations say of a candidate, where a likelihood ranks (`refine`)."""
+    """How a candidate changes the log-likelihood of held-out conversations (`refine`)."""
 
     round: int
     id: str
-    fold_gains: tuple[float, ...]  # of each group of conversations: nats over the text it replaces
+    fold_gains: tuple[float, ...]  # nats over the replaced text, of each fold of conversations
 
     @property
     def log_likelihood_gain(self) -> float:
-        """Mean over the groups, nats."""
+        """Return the mean gain over the folds, in nats."""
         return sum(self.fold_gains) / len(self.fold_gains)
 
 
 @dataclass(frozen=True, slots=True)
 class Attributed:
-    """The traces that an edit rests on: leaving one out makes the new text less probable."""
+    """The traces that support an edit: leaving one out makes the new text less probable."""
 
     round: int
     id: str
-    attributions: tuple[
-        tuple[str, tuple[float, ...]], ...
-    ]  # (trace id, nats of each new text in order)
+    # (trace id, nats that each new text loses, in order)
+    attributions: tuple[tuple[str, tuple[float, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """A prompt's results on rows of the train or validation split."""
+    """The results of a prompt on rows of the train or validation split."""
 
     round: int
     id: str
@@ -114,8 +117,8 @@ class Accepted:
     round: int
     id: str
     parent: str
-    gain: float  # over the parent: mean on validation rows ("used for selection"), or nats
-    attributions: tuple[str, ...]  # rows or traces that, left out, lower the edit's log p most
+    gain: float  # over the parent: mean score on validation rows ("used for selection"), or nats
+    attributions: tuple[str, ...]  # ids of the rows or traces that support the edit most
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,30 +144,30 @@ class Tested:
     best: Rows
     never_predicted: tuple[str, ...] = ()  # labels that the target never gave under the best prompt
     unparsed: int = 0  # responses under the best prompt in which no label was found
-    notes: tuple[str, ...] = ()  # what a reader of the result should know of how it was made
+    notes: tuple[str, ...] = ()  # warnings for the reader of the result
 
 
 @dataclass(frozen=True, slots=True)
 class UnlabelledInputs:
-    """There were no right answers: what the rows are instead. Comes before Started."""
+    """The rows have no right answers. Comes before Started."""
 
-    basis: str  # "inputs": the user's, without right answers; "prompt": the target wrote them
-    metric: str  # what scores the answers
-    queries: tuple[str, ...] = ()  # what the target wrote, in order
+    basis: str  # "inputs": the user gave the inputs; "prompt": the target wrote them
+    metric: str  # scores the answers
+    queries: tuple[str, ...] = ()  # the messages that the target wrote, in order
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationCounts:
-    """What was made of the files of conversations."""
+    """Counts of the records and traces in files of conversations."""
 
     records: int
-    rejected: int  # things that are no usable record
+    rejected: int  # entries that are no usable record
     elsewhere: int  # records of other system prompts
-    read: int  # traces that candidates are written under
+    read: int  # traces that the denoiser reads
     held: int  # traces that candidates are measured on
-    sealed: int  # traces that neither sees, for the test
+    sealed: int  # traces that are used only in the test
     redacted: bool
-    secrets: Mapping[str, int]  # different ones that were replaced, by label
+    secrets: Mapping[str, int]  # number of distinct secrets that were replaced, by kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +176,7 @@ class TracesRead:
 
     counts: ConversationCounts
     notes: tuple[str, ...]  # sentences for the user
-    metric: str = ""  # what scores the sealed rows; "" where no target is asked
+    metric: str = ""  # scores the sealed rows; "" where no target is called
 
 
 Event = (
@@ -194,29 +197,31 @@ KINDS: Mapping[str, type[Event]] = MappingProxyType({c.__name__: c for c in get_
 
 
 def encode(event: Event) -> dict[str, Any]:
+    """Convert an event to values of JSON."""
     return {"kind": type(event).__name__, **asdict(event)}
 
 
 def decode(data: Mapping[str, Any]) -> Event:
-    fields = {k: _frozen(v) for k, v in data.items() if k != "kind"}
+    """Convert values of JSON back to the event that `encode` converted."""
+    fields = {k: _freeze(v) for k, v in data.items() if k != "kind"}
     if data["kind"] == TracesRead.__name__:
         fields["counts"] = ConversationCounts(**fields["counts"])
     return KINDS[data["kind"]](**fields)
 
 
-def _frozen(value: Any) -> Any:
-    return tuple(_frozen(v) for v in value) if isinstance(value, list | tuple) else value
+def _freeze(value: Any) -> Any:
+    return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value
 
 
 @dataclass(frozen=True)
 class State:
-    """All that a search remembers; grown by `advance`, never changed in place."""
+    """The state of a search. `advance` returns a new state; a state never changes."""
 
     baseline: str = ""
     incumbent: str = ""
-    round: int = 0  # the next round to play
+    round: int = 0  # the next round
     rounds_without_gain: int = 0  # rounds since the last acceptance
-    prompts: Mapping[str, str] = field(default_factory=dict)  # id -> marked source
+    prompts: Mapping[str, str] = field(default_factory=dict)  # id -> text with [[keep]] marks
     tokens: Mapping[str, int] = field(default_factory=dict)
     proposals: tuple[Proposed, ...] = ()
     refusals: tuple[Refused, ...] = ()
@@ -230,18 +235,22 @@ class State:
     attributed: tuple[Attributed, ...] = ()
 
     def prompt(self, id: str) -> Prompt:
+        """Return the prompt with this id."""
         return Prompt.parse(self.prompts[id])
 
     def proposal(self, round: int, id: str) -> Proposed:
+        """Return the proposal of a prompt in a round."""
         return next(p for p in self.proposals if (p.round, p.id) == (round, id))
 
-    def seen_before(self, round: int) -> frozenset[str]:
-        """Prompts of earlier rounds: never proposed again. (The running round is left out, so that
-        a round cut in half by a kill is replayed to the same proposals.)"""
+    def earlier_prompts(self, round: int) -> frozenset[str]:
+        """Return the ids of the prompts before `round`, which are never proposed again."""
+        # The running round is left out: where a kill interrupted it, it must be replayed to the
+        # same proposals.
         return frozenset(p.id for p in self.proposals if p.round < round) | {self.baseline}
 
 
 def advance(state: State, event: Event) -> State:
+    """Return the state after `event`."""
     match event:
         case UnlabelledInputs():
             return replace(state, unlabelled_inputs=event)
@@ -291,6 +300,7 @@ def advance(state: State, event: Event) -> State:
 
 
 def fold(events: Iterable[Event], state: State | None = None) -> State:
+    """Return the state after all `events`, in order."""
     state = state or State()
     for event in events:
         state = advance(state, event)

@@ -1,4 +1,4 @@
-"""How a file appears: whole or not at all, and never over another one unasked. Knows bytes only."""
+"""Write files as a whole or not at all, and never over an existing file unasked."""
 
 import os
 import tempfile
@@ -11,36 +11,44 @@ from remask.errors import ConfigError
 
 @contextmanager
 def draft(path: Path) -> Iterator[Path]:
-    """A new file beside `path` to write and close, which is then put in its place by one rename,
-    on the disk by then. Where the block raises, `path` stays what it was and the draft goes.
-    Raises ConfigError where `path` cannot be written, also for an OSError of the block."""
+    """Yield a temporary file to write; put it in the place of `path` when the block ends.
+
+    The file is on the disk before the rename, which is atomic. Where the block raises, `path` stays
+    as it was and the temporary file is deleted. Raises ConfigError where `path` cannot be written,
+    and in place of an OSError of the block.
+    """
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
         os.close(descriptor)
         made = Path(name)
         try:
             yield made
-            made.chmod(0o644)  # mkstemp makes it private
+            made.chmod(0o644)  # mkstemp makes a file that only its owner can read
             with made.open("rb+") as file:
                 os.fsync(file.fileno())
             made.replace(path)
         finally:
             made.unlink(missing_ok=True)
     except OSError as error:
-        why = error.strerror or error  # safetensors gives no strerror
-        raise ConfigError(f"{path} cannot be written: {why}; mend that") from None
+        why = error.strerror or error  # safetensors raises without strerror
+        raise ConfigError(
+            f"{path} cannot be written: {why}; check the folder and its permissions"
+        ) from None
 
 
 def write(path: Path, content: str | bytes, force: bool = False) -> None:
-    """Write `content` to `path` whole or not at all. `force`: also over a file that is there.
-    Raises ConfigError where it exists or cannot be."""
+    """Write `content` to `path` as a whole or not at all.
+
+    `force`: replace an existing file. Raises ConfigError where the file exists already or cannot be
+    written.
+    """
     require_free(path, force)
     with draft(path) as made:
         made.write_bytes(content.encode() if isinstance(content, str) else content)
 
 
 def require_free(path: Path, force: bool) -> None:
-    """Raise ConfigError where there is a file that may not be replaced."""
+    """Raise ConfigError where `path` exists, unless `force` allows to replace it."""
     if path.exists() and not force:
         raise ConfigError(
             f"{path} exists already; name another file, or give --force to replace it"

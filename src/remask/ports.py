@@ -1,7 +1,8 @@
-"""The seams: what a denoiser, a target, a metric and a task promise. Free of torch.
+"""The protocols of denoisers, targets, metrics, tasks and proposers, and the values they exchange.
 
-What not every denoiser can do is a protocol of its own; what not every target can do has a default
-in the class Target. Token ids never cross these seams: frozen text travels as text.
+What only some denoisers can do is a protocol of its own. What only some targets can do has a
+default in the class TargetModel. Prompts are passed as text, never as token ids, so that a
+tokenizer cannot change frozen text. This module does not import torch.
 """
 
 from abc import ABC, abstractmethod
@@ -17,186 +18,192 @@ from remask.types import Chat, Example, Outcome, Score, Split, Trace
 
 @dataclass(frozen=True, slots=True)
 class Hole:
-    """A span of the prompt to write anew. Lengths are elastic: `tokens` is the canvas length."""
+    """A span of the prompt to replace by `tokens` tokens; the old text may have another number."""
 
-    old: str  # the text that stands there now ("" where text is inserted)
+    old: str  # the text to replace; "" where text is inserted
     tokens: int  # masks to denoise; 0 deletes the old text
 
 
 Canvas = tuple[str | Hole, ...]  # the whole prompt: fixed text and holes, in order
-Context = tuple[Trace, ...]  # the traces a denoiser reads, selected and sanitised
+Context = tuple[Trace, ...]  # the traces that a denoiser reads, selected and cleaned
 
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """One denoised canvas: a text for every hole, in order."""
+    """The texts for the holes of one canvas, in order."""
 
     texts: tuple[str, ...]
-    logp: float  # mean log-probability of the written tokens when they were committed, nats
+    logp: float  # mean log-probability of the tokens at the step that committed them, nats
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """One answer of a target, or why there is none."""
+    """One answer of a target, or the error of a failed call."""
 
     text: str
-    error: str = ""  # not empty: the call failed and `text` means nothing
+    error: str = ""  # not empty: the call failed, and `text` has no meaning
     input_tokens: int = 0
     output_tokens: int = 0
-    logps: tuple[float, ...] = ()  # of each option in order, where the target chose; nats
-    attempts: int = 1  # that may be billed, retries included: what the ledger books
+    logps: tuple[float, ...] = ()  # nats of each option in order, where the target chose one
+    attempts: int = 1  # that may be billed, retries included; the ledger counts them as calls
 
 
 class DenoiserModel(Protocol):
     """A diffusion language model that fills holes of a prompt under traces."""
 
     def count(self, text: str) -> int:
-        """Tokens of `text`."""
-        ...
+        """Count the tokens of `text`."""
 
     def infill(self, context: Context, canvases: Sequence[Canvas], seed: int) -> list[Fill]:
-        """Denoise every canvas under `context`; deterministic in (context, canvases, seed)."""
-        ...
+        """Fill every canvas, given `context`; deterministic in its arguments."""
 
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Only local models have it."""
+    """A denoiser that gives log-probabilities. Only local models do."""
 
     def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
-        """Log-probability (nats) of each character span of the prompt `text` under `context`."""
-        ...
+        """Return the log-probability of each character span of `text`, given `context`, in nats."""
 
 
 class TargetModel(ABC):
     """The frozen model whose prompt is optimised.
 
-    As it stands here: one attempt per call, only answers in its own words, nothing to close.
+    The defaults are those of a target that makes one attempt per call, cannot choose between
+    options and has no connections to close.
     """
 
-    identity: str  # all that can change an answer (model, revision, decoding): in cache keys
-    billed: bool = False  # whether a call that was cut off may have cost something
-    max_attempts: int = 1  # of one call, retries included: what the meter reserves
-    chooses: bool = False  # whether it can be asked to choose
+    identity: str  # all that can change an answer (model, revision, decoding); part of cache keys
+    billed: bool = False  # whether an interrupted call may cost money
+    max_attempts: int = 1  # of one call, retries included; the meter reserves so many
+    chooses: bool = False  # whether `choose` is available
 
     @abstractmethod
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
-        """Answer each chat, in order. A failed call is a Reply with `error`, never an exception,
-        except TargetRefused: no further call can succeed."""
+        """Answer each chat, in order. `repeat` numbers repeated calls of the same chats.
+
+        A failed call is a Reply with an `error`, not an exception. Raises only TargetRefused, where
+        no further call can succeed.
+        """
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
-        """Force a choice by log-probability; `text` is the chosen option, `logps` of all. Only
-        where `chooses`."""
+        """Choose the most probable option for each chat, where `chooses` is true.
+
+        Reply.text is the chosen option, Reply.logps holds the log-probability of every option.
+        """
         raise NotImplementedError(f"{self.identity} cannot choose")
 
-    def limited(self, attempts: int) -> "TargetModel":
-        """The same target with at most this many attempts per call. A target with a larger
-        `max_attempts` than 1 has its own."""
+    def limit_attempts(self, attempts: int) -> "TargetModel":
+        """Return the same target with at most this many attempts per call.
+
+        A target whose `max_attempts` is above 1 must override this.
+        """
         return self
 
     def close(self) -> None:  # noqa: B027
-        """Close its connections; it is not asked again."""
+        """Close its connections. It is not called again."""
 
 
 @runtime_checkable
 class Approximate(Protocol):
-    """A denoiser that may reuse what has changed a little."""
+    """A denoiser that may reuse computations that have changed slightly."""
 
-    def approximation(self) -> str:
-        """How far its answers were from exact ones so far, one sentence; "" where they were
-        exact."""
-        ...
+    def describe_approximation(self) -> str:
+        """Say in one sentence how far its answers were from exact ones; "" for exact answers."""
 
 
 @runtime_checkable
 class Remote(Protocol):
-    """A denoiser behind an API: it asks a target, so that its calls can be metered."""
+    """A denoiser behind an API. It calls a target, so that its calls can be metered."""
 
     @property
-    def target(self) -> TargetModel: ...
+    def target(self) -> TargetModel:
+        """The target that it calls."""
 
     @property
     def max_output(self) -> int | None:
-        """Tokens of one answer at most; None: unknown."""
-        ...
+        """The maximum number of tokens of one answer; None: unknown."""
 
-    def through(self, target: TargetModel) -> DenoiserModel:
-        """The same denoiser, asking `target`."""
-        ...
+    def with_target(self, target: TargetModel) -> DenoiserModel:
+        """Return the same denoiser, which calls `target` instead."""
 
 
 class Metric(Protocol):
-    def __call__(self, example: Example, response: str) -> float | Score: ...
+    """Scores one response, from 0 to 1."""
+
+    def __call__(self, example: Example, response: str) -> float | Score:
+        """Return the score of `response` to `example`."""
 
 
 class Task(Protocol):
-    """What "better" means: rows, and how a prompt does on them."""
+    """The rows of a run, and how prompts are scored on them."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The right answers that a response must name; empty where there are no such."""
-        ...
+        """The labels that responses may name; empty where the answers are not labels."""
 
     def ids(self, split: Split) -> tuple[str, ...]:
-        """The rows of a split, in a fixed order."""
-        ...
+        """Return the ids of the rows of a split, in a fixed order."""
 
     def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
-        """One Outcome per id, in order. Raises BudgetSpent before a call that would pass a limit
-        and TargetRefused where no call can succeed."""
-        ...
+        """Score the prompt on rows. Returns one Outcome per id, in order.
+
+        Raises BudgetSpent before a call that would pass a limit, and TargetRefused where no call
+        can succeed.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """A candidate prompt and how it came about."""
+    """A candidate prompt and how it was made."""
 
     prompt: Prompt
     masker: str
     masks: tuple[tuple[int, int, int], ...]  # (start, stop, tokens) in the parent's text
     edits: tuple[tuple[int, int, str], ...]  # (start, stop, new text) in the parent's text
     traces: tuple[str, ...]  # ids of the traces that were read
-    logp: float
-    violation: str = ""  # not empty: the guard forbids it, and why
-    demo_rows: tuple[
-        str, ...
-    ] = ()  # rows whose answers it or its parent gives away: they rank nothing
+    logp: float  # mean log-probability of the written tokens, nats
+    violation: str = ""  # why the guard forbids it; "" where it is allowed
+    # Rows whose answers the prompt or its parent shows. They must not rank it.
+    demo_rows: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What the texts of an edit lose in log-probability where one trace is left out, nats."""
+    """How much log-probability the texts of an edit lose where one trace is left out, in nats."""
 
     trace: str  # its id
     each: tuple[float, ...]  # of every written text, in order; a deletion writes none
 
     @property
     def nats(self) -> float:
+        """Return the sum over all written texts."""
         return sum(self.each)
 
 
 class Proposer(Protocol):
-    """Where candidates come from."""
+    """Proposes candidates that edit a prompt."""
 
     def count(self, text: str) -> int:
-        """Tokens of `text`."""
-        ...
+        """Count the tokens of `text`."""
 
     def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
-        """`n` candidates that edit `parent`; deterministic in its arguments."""
-        ...
+        """Return `n` candidates that edit `parent`; deterministic in its arguments."""
 
     def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
-        """Of up to three of `proposal.traces`, strongest first: those whose removal lowers the
-        log-probability of the written text most. () where nobody can say."""
-        ...
+        """Return up to three traces that support the edit, strongest first.
+
+        Without them the log-probability of the written text drops most. Returns () where that is
+        unknown.
+        """
 
 
+# Selects traces: (traces, limit in tokens, count, rng, max_traces) -> Context
 Choose = Callable[[Sequence[Trace], int, Callable[[str], int], np.random.Generator, int], Context]
 
 
-def written_spans(proposal: Proposal) -> list[tuple[int, int]]:
-    """Where the new texts stand in the candidate; a deletion leaves nothing to score."""
+def find_written_spans(proposal: Proposal) -> list[tuple[int, int]]:
+    """Return the spans of the new texts in the candidate. A deletion has none."""
     spans, shift = [], 0
     for start, stop, text in sorted(proposal.edits):
         if text:

@@ -1,9 +1,8 @@
-"""A prompt: which parts of it may be rewritten, and what a rewriting looks like.
+"""A prompt: its frozen regions, its editable spans, its sentences, and how edits are applied.
 
-Knows frozen regions (kept spans, template variables, code, addresses), sentences, how edits are
-applied and how two texts differ. Knows nothing of traces, tokens, models or scores.
-An edit can never reach into a frozen region; it may still create one or spoil one by what it puts
-beside it, so `frozen_texts` lets the guard compare before and after.
+Frozen regions are kept spans, template variables, code and addresses. An edit never changes text
+inside of a frozen region. But the text that it writes next to one may create a new region or join
+an existing one, so the guard compares `find_frozen_texts` before and after.
 """
 
 import re
@@ -20,7 +19,7 @@ MARKER = re.compile(r"\[\[(/?)keep\]\]")
 
 @dataclass(frozen=True, slots=True)
 class Edit:
-    """Put `text` in place of the characters [start, stop) of a prompt; start == stop inserts."""
+    """Replace the characters [start, stop) of a prompt by `text`; inserts where start == stop."""
 
     start: int
     stop: int
@@ -29,7 +28,7 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A system prompt as the target sees it, and the spans its author marked as untouchable."""
+    """A system prompt as the target reads it, and the spans that its author marked to be kept."""
 
     text: str
     kept: tuple[Span, ...] = ()  # sorted, disjoint, not empty
@@ -43,7 +42,11 @@ class Prompt:
 
     @classmethod
     def parse(cls, source: str) -> "Prompt":
-        """Read a prompt with `[[keep]]…[[/keep]]` marks. ConfigError if they do not pair up."""
+        """Parse a prompt with [[keep]] and [[/keep]] marks. Raises ConfigError for unpaired marks.
+
+        >>> Prompt.parse("Be kind. [[keep]]Sign it.[[/keep]]")
+        Prompt(text='Be kind. Sign it.', kept=((9, 17),))
+        """
         parts: list[str] = []
         kept: list[Span] = []
         size = at = 0
@@ -70,8 +73,8 @@ class Prompt:
             raise ConfigError(f"prompt line {opened[1]}: [[keep]] is never closed; add [[/keep]]")
         return cls("".join(parts) + source[at:], tuple(kept))
 
-    def marked(self) -> str:
-        """The text with the marks put back: what a prompt file holds."""
+    def to_source(self) -> str:
+        """Return the text with its [[keep]] marks, as in a prompt file."""
         parts: list[str] = []
         at = 0
         for start, stop in self.kept:
@@ -81,29 +84,33 @@ class Prompt:
 
     @property
     def id(self) -> str:
-        """Same text and same kept spans, same id."""
+        """Return an id of the text and its kept spans."""
         return content_id("prompt", self.text, self.kept)
 
     @property
     def frozen(self) -> tuple[Span, ...]:
-        """What no edit may touch: sorted and disjoint; spans that only touch stay apart."""
-        return _frozen(self)
+        """Return the spans that no edit may change, sorted and disjoint; some may be adjacent."""
+        return _find_frozen(self)
 
     @property
     def editable(self) -> tuple[Span, ...]:
-        """The parts between frozen spans that hold at least one letter."""
-        return _editable(self)
+        """Return the spans between frozen spans that have at least one letter."""
+        return _find_editable(self)
 
     @property
     def variables(self) -> tuple[str, ...]:
-        """The literal placeholders, in order of first appearance. Pairs like <a>…</a> are not."""
+        """Return the placeholders as written, in order of first appearance.
+
+        A tag such as <a> that is closed by </a> is no placeholder.
+        """
         found = dict.fromkeys(match[0] for match in VARIABLE.finditer(self.text))
         return tuple(name for name in found if f"</{name[1:]}" not in self.text)
 
     def apply(self, edits: Iterable[Edit]) -> "Prompt":
-        """A prompt with `edits` made, which are in order, disjoint and each in one editable span.
+        """Return a prompt with `edits` applied.
 
-        An insertion may also stand at an edge of such a span. ValueError names an illegal edit.
+        Edits must be in order, disjoint, and each within one editable span; an insertion may be at
+        the edge of a span. Raises ValueError for an illegal edit.
         """
         parts: list[str] = []
         at = 0
@@ -112,7 +119,7 @@ class Prompt:
             if not any(a <= edit.start <= edit.stop <= b for a, b in self.editable):
                 raise ValueError(f"{edit} is not inside one editable span of the prompt")
             if edit.start < at:
-                raise ValueError(f"{edit} overlaps the edit before it or comes too late")
+                raise ValueError(f"{edit} overlaps the edit before it or is out of order")
             parts += [self.text[at : edit.start], edit.text]
             at = edit.stop
             moves.append((edit.stop, len(edit.text) - (edit.stop - edit.start)))
@@ -127,16 +134,16 @@ class Prompt:
 
 _BRACES = r"\{[^{}]*+\}"
 
-for _ in range(4):  # balanced braces, nested up to five deep: variables, JSON, escaped braces
+for _ in range(4):  # balanced braces, nested up to five levels: variables, JSON, escaped braces
     _BRACES = rf"\{{(?:[^{{}}]++|{_BRACES})*+\}}"
 
 _NAME = r"[A-Za-z_][\w.:-]*"
 _TAG = rf"</?{_NAME}(?:\s+{_NAME}=(?:\"[^\"<>]*\"|'[^'<>]*'))*\s*/?>"
-_STOPS = ".,;:!?。，；：！？、"  # marks that end a sentence round an address, not the address
+_STOPS = ".,;:!?。，；：！？、"  # after an address these belong to the sentence, not to the address
 _CONSTRUCTS = re.compile(
     "|".join(
         (
-            # Fenced code: a bare fence closes it, else any run of the same kind, else the end.
+            # Fenced code: to a line with only a fence, else to any such fence, else to the end.
             r"^[ \t]*(?P<fence>`{3,}|~{3,})[^\n`]*\n"
             r"(?:(?:[\s\S]*?\n)??[ \t]*(?P=fence)[`~]*[ \t]*\r?(?:\n|\Z)"
             r"|[\s\S]*?(?P=fence)[`~]*|[\s\S]*)",
@@ -150,14 +157,14 @@ _CONSTRUCTS = re.compile(
             rf"(?:[^\s<>\"'`{{}}()\[\]]|\([^\s()]*\)|\$?{_BRACES}|<{_NAME}>)+(?<![{_STOPS}])",
             r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
             _TAG,
-            r"[{}`]",  # alone they mean nothing, but beside a construct they would change it
+            r"[{}`]",  # alone they have no meaning, but next to a construct they would change it
         )
     ),
     re.MULTILINE,
 )
 
-# What looks like a variable in any template language: no edit may make one. Which of them remask
-# fills, and how they are written for other tools, placeholders.py knows.
+# Text that is a variable in some template language. No edit may create one. placeholders.py defines
+# which of them remask fills, and how they are written for other tools.
 VARIABLE = re.compile(
     r"\$?\{\{\{?-?[^{}\n]+?\}?\}\}"
     r"|\$?\{[ \t]*(?:[A-Za-z_][\w.\[\]]*|\d+)(?:![rsa])?(?::[^{}\s]{0,12})?[ \t]*\}"
@@ -166,7 +173,7 @@ VARIABLE = re.compile(
 
 
 @lru_cache(maxsize=1024)
-def _frozen(prompt: Prompt) -> tuple[Span, ...]:
+def _find_frozen(prompt: Prompt) -> tuple[Span, ...]:
     spans = sorted([*prompt.kept, *(match.span() for match in _CONSTRUCTS.finditer(prompt.text))])
     merged: list[Span] = []
     for start, stop in spans:
@@ -178,14 +185,14 @@ def _frozen(prompt: Prompt) -> tuple[Span, ...]:
 
 
 @lru_cache(maxsize=1024)
-def _editable(prompt: Prompt) -> tuple[Span, ...]:
+def _find_editable(prompt: Prompt) -> tuple[Span, ...]:
     edges = [0, *(edge for span in prompt.frozen for edge in span), len(prompt.text)]
     gaps = zip(edges[::2], edges[1::2], strict=True)
     return tuple((a, b) for a, b in gaps if _has_letter(prompt.text[a:b]))
 
 
-def frozen_texts(prompt: Prompt) -> tuple[str, ...]:
-    """The frozen strings themselves, in order: equal before and after a harmless edit."""
+def find_frozen_texts(prompt: Prompt) -> tuple[str, ...]:
+    """Return the frozen texts in order. A harmless edit leaves them equal."""
     return tuple(prompt.text[start:stop] for start, stop in prompt.frozen)
 
 
@@ -206,22 +213,27 @@ _ABBREVIATION = re.compile(
     re.IGNORECASE,
 )
 
-_HEAD = re.compile(r"(?:\s+|[,;:.!?)\]}”’»…*_]+(?=\s|$)|[,;:]+|[\"'](?=\s))+")
+_LEADING_MARKS = re.compile(r"(?:\s+|[,;:.!?)\]}”’»…*_]+(?=\s|$)|[,;:]+|[\"'](?=\s))+")
 _OPENERS = "([{“‘«"
-_UNSURE = "\"'*_-"  # open something where a blank stands before them
+_AMBIGUOUS = "\"'*_-"  # opening marks where a space comes before them
 
 
 @lru_cache(maxsize=1024)
-def sentences(prompt: Prompt) -> tuple[Span, ...]:
-    """Sentence-like units inside editable spans, in order, without list marks and outer spaces."""
+def find_sentences(prompt: Prompt) -> tuple[Span, ...]:
+    """Return the sentences inside editable spans, in order, without list marks and outer spaces.
+
+    >>> find_sentences(Prompt("- Be kind.\\n- Answer {x} in French."))
+    ((2, 10), (13, 19), (24, 34))
+    """
     found: list[Span] = []
     for start, stop in prompt.editable:
-        for line_start, line_stop in _lines(prompt.text, start, stop):
-            found += _line_sentences(prompt.text, line_start, line_stop)
+        for line_start, line_stop in _split_lines(prompt.text, start, stop):
+            found += _split_line(prompt.text, line_start, line_stop)
     return tuple(found)
 
 
-def _lines(text: str, start: int, stop: int) -> Iterator[Span]:
+def _split_lines(text: str, start: int, stop: int) -> Iterator[Span]:
+    """Yield the lines of a span, without their newlines."""
     while start < stop:
         newline = text.find("\n", start, stop)
         end = stop if newline < 0 else newline
@@ -229,23 +241,24 @@ def _lines(text: str, start: int, stop: int) -> Iterator[Span]:
         start = end + 1
 
 
-def _line_sentences(text: str, start: int, stop: int) -> Iterator[Span]:
+def _split_line(text: str, start: int, stop: int) -> Iterator[Span]:
+    """Yield the sentences of one line."""
     if (start == 0 or text[start - 1] == "\n") and (mark := LIST_MARK.match(text, start, stop)):
         start = mark.end()
     for end in _END.finditer(text, start, stop):
         if end[0] == "." and _ABBREVIATION.search(text[max(start, end.end() - 12) : end.end()]):
             continue
-        yield from _trimmed(text, start, end.end())
+        yield from _trim(text, start, end.end())
         start = end.end()
-    yield from _trimmed(text, start, stop)
+    yield from _trim(text, start, stop)
 
 
-def _trimmed(text: str, start: int, stop: int) -> Iterator[Span]:
-    """The span without blanks and without marks that belong to its neighbours; none if empty."""
-    if head := _HEAD.match(text, start, stop):
+def _trim(text: str, start: int, stop: int) -> Iterator[Span]:
+    """Yield the span without spaces and marks that belong to its neighbours, unless it is empty."""
+    if head := _LEADING_MARKS.match(text, start, stop):
         start = head.end()
     while stop > start:
-        bare = start + len(text[start:stop].rstrip(_UNSURE))
+        bare = start + len(text[start:stop].rstrip(_AMBIGUOUS))
         if bare < stop and (bare == start or text[bare - 1].isspace()):
             stop = bare
         elif text[stop - 1].isspace() or text[stop - 1] in _OPENERS:

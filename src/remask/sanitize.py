@@ -1,8 +1,7 @@
-"""What may hide in a text: invisible characters, chat marks, and the words a reader sees.
+"""Handle untrusted text: invisible characters, chat marks, words, clipping, calls of tools.
 
-The one definition of what is untrusted in a text: `condition` strips it from traces, `guard` keeps
-it out of prompts, and whatever is printed goes through `visible`. Also how a text is clipped, and
-how a call of a tool is written as text. Knows nothing of prompts, traces or models.
+This module defines what is dangerous in a text. Traces are cleaned of it, the guard keeps it out of
+prompts, and everything that is printed passes `make_visible`.
 """
 
 import json
@@ -19,7 +18,7 @@ INVISIBLE = re.compile(
     "\ue000-\uf8ff\U000e0000-\U000e0fff\U000f0000-\U0010ffff]"
 )
 
-# Marks by which chat templates and tokenizers tell roles and special tokens.
+# Marks that chat templates and tokenizers use for roles and special tokens.
 CHAT_MARK = re.compile(
     r"<[|｜][^<>\n]{0,48}?[|｜]>|</?[|｜]|[|｜]>"
     r"|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|SYSTEM_PROMPT)\]|<</?SYS>>"
@@ -36,15 +35,15 @@ _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
 
 def clean(text: str) -> str:
-    """`text` on one line without invisible characters and chat marks."""
+    """Return `text` on one line without invisible characters and chat marks."""
     text = INVISIBLE.sub("", text.replace("\r", "\n"))
-    while (shorter := CHAT_MARK.sub(" ", text)) != text:  # what is left may make a new mark
+    while (shorter := CHAT_MARK.sub(" ", text)) != text:  # the rest may form a new mark
         text = shorter
     return _BLANKS.sub(" ", text).strip()
 
 
-def visible(text: str) -> str:
-    """`text` with control, invisible and direction characters written out as code points."""
+def make_visible(text: str) -> str:
+    """Write control, invisible and direction characters of `text` as code points."""
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else f"\\u{ord(c):04x}"
         for c in text.replace("\r\n", "\n")
@@ -52,19 +51,22 @@ def visible(text: str) -> str:
 
 
 def one_line(text: str, width: int = 0) -> str:
-    """`visible` text without line ends; clipped to `width` characters where that is above 0."""
-    line = " ".join(visible(text).split())
+    """Return `text` visible and on one line, clipped to `width` characters where that is not 0."""
+    line = " ".join(make_visible(text).split())
     return clip(line, width) if width else line
 
 
 def clip(text: str, width: int) -> str:
-    """At most `width` characters, the last one "…" where something is left out."""
+    """Clip `text` to `width` characters; the last one is then "…"."""
     return text if len(text) <= width else text[: width - 1] + "…"
 
 
 def clip_words(text: str, limit: int, mark: str = " …", word_chars: int = 0) -> str:
-    """At most `limit` words, with `mark` where something is left out. `word_chars`: how long a word
-    may be on average, where that is above 0: texts without spaces (CJK, base64) are one word."""
+    """Clip `text` to `limit` words and add `mark` where something was left out.
+
+    `word_chars`: maximum mean length of a word, if that is not 0. Texts without spaces (CJK,
+    base64) are one word, so a limit of words alone would not clip them.
+    """
     found = text.split(None, limit)
     kept = text if len(found) <= limit else " ".join(found[:limit])
     longest = limit * word_chars
@@ -73,12 +75,12 @@ def clip_words(text: str, limit: int, mark: str = " …", word_chars: int = 0) -
     return text if kept == text else kept + mark
 
 
-def words(text: str) -> list[str]:
-    """The words of `text`, case-folded, without punctuation."""
+def split_words(text: str) -> list[str]:
+    """Return the words of `text`, case-folded and without punctuation."""
     return _WORD.findall(text.casefold())
 
 
-def spelled_call(name: str, arguments: Mapping[str, Any]) -> str:
-    """A call of a tool as people write it: `find(name="Ann", limit=3)`."""
+def format_call(name: str, arguments: Mapping[str, Any]) -> str:
+    """Write a call of a tool as code: `find(name="Ann", limit=3)`."""
     pairs = (f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items())
     return f"{name}({', '.join(pairs)})"

@@ -18,12 +18,16 @@ Method = Literal["tango", "paired t"]
 Differences = Sequence[float]  # on each row, in the unit of the scores
 Rule = Callable[[Differences, Differences], bool]  # see `improves`, which is one
 
-MIN_DIFFERING = 10  # rows; fewer that differ never carry a verdict (design decision 6)
+MIN_DIFFERING_ROWS = 10  # rows; fewer that differ never carry a verdict (design decision 6)
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
-LARGEST = 1e100  # scores beyond it are refused, so that squares and sums stay finite
-AHEAD = 0.5  # of sqrt(Σd²): how far ahead of the seed prompt `improves` wants an incumbent at least
-NOISE = 1e-12  # relative (absolute below 1): smaller differences are taken for rounding
-HALVINGS = 60  # of an interval at most 2 wide: the limit is exact to 2e-18
+MAX_ABS_SCORE = 1e100  # scores beyond it are refused, so that squares and sums stay finite
+MIN_SEED_MARGIN = (
+    0.5  # of sqrt(Σd²): how far ahead of the seed prompt `improves` wants an incumbent at least
+)
+ROUNDING_TOLERANCE = (
+    1e-12  # relative (absolute below 1): smaller differences are taken for rounding
+)
+BISECTION_STEPS = 60  # of an interval at most 2 wide: the limit is exact to 2e-18
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +72,17 @@ def estimate(values: Sequence[float]) -> Estimate:
 
     Raises ValueError on no values, and on NaN, infinite or absurdly large ones.
     """
-    scores = _finite(values, "values")
+    scores = _check_finite(values, "values")
     if not scores:
         raise ValueError("no values: the mean of nothing has no estimate")
     n = len(scores)
-    if _binary(scores):
+    if _is_binary(scores):
         successes = round(math.fsum(scores))
-        interval = wilson(n, successes)
+        interval = wilson_interval(n, successes)
         return Estimate(n, successes / n, interval.low, interval.high)
     if n == 1:
         return Estimate(n, scores[0], min(0.0, scores[0]), max(1.0, scores[0]))
-    interval = student(scores)
+    interval = student_interval(scores)
     return Estimate(n, math.fsum(scores) / n, interval.low, interval.high)
 
 
@@ -103,17 +107,17 @@ def compare(baseline: Sequence[float], best: Sequence[float]) -> Comparison:
             f"scores must be paired by row, but there are {len(baseline)} for the baseline "
             f"and {len(best)} for the best prompt"
         )
-    before, after = _finite(baseline, "baseline"), _finite(best, "best")
+    before, after = _check_finite(baseline, "baseline"), _check_finite(best, "best")
     if not before:
         raise ValueError("no rows: nothing to compare")
     n = len(before)
     differences = [_subtract(b, a) for a, b in zip(before, after, strict=True)]
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
-    method: Method = "tango" if _binary(before) and _binary(after) else "paired t"
+    method: Method = "tango" if _is_binary(before) and _is_binary(after) else "paired t"
     if method == "tango":
-        interval = tango(n, wins, losses)
+        interval = tango_interval(n, wins, losses)
     elif n > 1:
-        interval = student(differences)
+        interval = student_interval(differences)
     else:
         width = max(1.0, *before, *after) - min(0.0, *before, *after)
         interval = Interval(-width, width)
@@ -125,7 +129,7 @@ def compare(baseline: Sequence[float], best: Sequence[float]) -> Comparison:
         low=interval.low,
         high=interval.high,
         differing=wins + losses,
-        verdict=_verdict(interval, wins + losses),
+        verdict=_decide_verdict(interval, wins + losses),
         method=method,
     )
 
@@ -140,26 +144,29 @@ def accepts(differences: Sequence[float], margin: float = 0.0) -> bool:
 
     Raises ValueError on NaN, infinite or absurdly large differences.
     """
-    checked = _finite(differences, "differences")
+    checked = _check_finite(differences, "differences")
     total = math.fsum(checked)
-    if total <= NOISE * max(1.0, math.fsum(map(abs, checked))):
+    if total <= ROUNDING_TOLERANCE * max(1.0, math.fsum(map(abs, checked))):
         return False
-    return total >= margin * (1 - NOISE) * math.sqrt(math.fsum(d * d for d in checked))
+    return total >= margin * (1 - ROUNDING_TOLERANCE) * math.sqrt(math.fsum(d * d for d in checked))
 
 
 def improves(
-    on_incumbent: Differences, on_seed: Differences, step: float = 0.0, ahead: float = AHEAD
+    on_incumbent: Differences,
+    on_seed: Differences,
+    incumbent_margin: float = 0.0,
+    seed_margin: float = MIN_SEED_MARGIN,
 ) -> bool:
     """Whether a candidate replaces the incumbent, given how far it is ahead on each row.
 
     It must be ahead of the incumbent by `step`, and of the prompt that the search began with by
     `ahead`, as in `accepts`. So small steps add up, but nothing replaces the seed prompt by a hair.
-    Why these margins: docs/acceptance.md.
+    Why these margins: docs/background/acceptance.md.
     """
-    return accepts(on_incumbent, step) and accepts(on_seed, ahead)
+    return accepts(on_incumbent, incumbent_margin) and accepts(on_seed, seed_margin)
 
 
-def wilson(n: int, successes: int, z: float = Z95) -> Interval:
+def wilson_interval(n: int, successes: int, z: float = Z95) -> Interval:
     """Score interval of a proportion (Wilson 1927; Newcombe 1998, Stat Med 17:857, method 3).
 
     z is the normal quantile that sets the level.
@@ -176,7 +183,7 @@ def wilson(n: int, successes: int, z: float = Z95) -> Interval:
     return Interval(low, high)
 
 
-def student(values: Sequence[float]) -> Interval:
+def student_interval(values: Sequence[float]) -> Interval:
     """95 % Student t interval of a mean, n - 1 degrees of freedom (Student 1908, Biometrika 6:1).
 
     Of differences of pairs it is the paired t interval. Raises ValueError on fewer than two values.
@@ -192,7 +199,7 @@ def student(values: Sequence[float]) -> Interval:
     return Interval(mean - half, mean + half)
 
 
-def tango(n: int, wins: int, losses: int, z: float = Z95) -> Interval:
+def tango_interval(n: int, wins: int, losses: int, z: float = Z95) -> Interval:
     """Score interval of a difference of paired proportions, (wins - losses) / n.
 
     All differences d that the score test of Tango (1998, Stat Med 17:891-908) does not reject:
@@ -205,18 +212,18 @@ def tango(n: int, wins: int, losses: int, z: float = Z95) -> Interval:
     """
     if n < 1 or wins < 0 or losses < 0 or wins + losses > n:
         raise ValueError(f"impossible counts: {wins} wins and {losses} losses in {n} pairs")
-    return Interval(-_tango_high(n, losses, wins, z), _tango_high(n, wins, losses, z))
+    return Interval(-_find_tango_high(n, losses, wins, z), _find_tango_high(n, wins, losses, z))
 
 
-def _tango_high(n: int, wins: int, losses: int, z: float) -> float:
+def _find_tango_high(n: int, wins: int, losses: int, z: float) -> float:
     """Upper limit. Between the estimate and 1 the test statistic is monotone, so halving finds it.
 
     Plain halving because both ends can be roots of no interest, where the variance is 0.
     """
     inside, outside = (wins - losses) / n, 1.0
-    for _ in range(HALVINGS):
+    for _ in range(BISECTION_STEPS):
         d = (inside + outside) / 2
-        variance = n * (2 * _loss_given(d, n, wins, losses) + d * (1 - d))
+        variance = n * (2 * _estimate_loss(d, n, wins, losses) + d * (1 - d))
         if (n * d - (wins - losses)) ** 2 <= z * z * variance:
             inside = d
         else:
@@ -224,7 +231,7 @@ def _tango_high(n: int, wins: int, losses: int, z: float) -> float:
     return outside
 
 
-def _loss_given(d: float, n: int, wins: int, losses: int) -> float:
+def _estimate_loss(d: float, n: int, wins: int, losses: int) -> float:
     """Restricted maximum likelihood estimate of the probability of a loss, given the difference d.
 
     The larger root of 2n q^2 + b q - losses d (1 - d) = 0 (Tango 1998).
@@ -235,8 +242,8 @@ def _loss_given(d: float, n: int, wins: int, losses: int) -> float:
     return (root - b) / (4 * n)
 
 
-def _verdict(interval: Interval, differing: int) -> Verdict:
-    if differing < MIN_DIFFERING:
+def _decide_verdict(interval: Interval, differing: int) -> Verdict:
+    if differing < MIN_DIFFERING_ROWS:
         return "no evidence"
     if interval.low > 0:
         return "improved"
@@ -245,16 +252,18 @@ def _verdict(interval: Interval, differing: int) -> Verdict:
 
 def _subtract(a: float, b: float) -> float:
     """a - b, and exactly 0 where that is only rounding: 0.1 + 0.2 against 0.3 is no difference."""
-    return 0.0 if math.isclose(a, b, rel_tol=NOISE, abs_tol=NOISE) else a - b
+    return (
+        0.0 if math.isclose(a, b, rel_tol=ROUNDING_TOLERANCE, abs_tol=ROUNDING_TOLERANCE) else a - b
+    )
 
 
-def _binary(scores: Sequence[float]) -> bool:
+def _is_binary(scores: Sequence[float]) -> bool:
     return all(s in (0.0, 1.0) for s in scores)
 
 
-def _finite(values: Sequence[float], what: str) -> list[float]:
+def _check_finite(values: Sequence[float], what: str) -> list[float]:
     """The values as plain floats."""
     for position, value in enumerate(values):
-        if not abs(value) <= LARGEST:  # also true of NaN
+        if not abs(value) <= MAX_ABS_SCORE:  # also true of NaN
             raise ValueError(f"{what}[{position}] is {value!r}, not a finite score")
     return [float(v) for v in values]

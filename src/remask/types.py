@@ -1,6 +1,6 @@
-"""The records that travel between rooms: messages, traces, examples, outcomes.
+"""The records that all rooms share: messages, traces, examples, scores, outcomes.
 
-Frozen, ordered, free of files and models. Everything a target or a user wrote is untrusted text.
+They are frozen. All text that a target or a user wrote is untrusted.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ Chat = tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True)
 class Feedback:
-    """What somebody or something said of a response."""
+    """A comment, label, correction or score that a response got."""
 
     kind: Literal["label", "correction", "comment", "score"]
     text: str = ""
@@ -35,50 +35,50 @@ class Feedback:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One interaction: what was asked, what was answered, and what would have been right."""
+    """One interaction: the query, the response, and the right response where it is known."""
 
     id: str
     query: str
     response: str
-    desired: str | None = None  # the right response, where it is known
+    desired: str | None = None  # the right response; None: unknown
     feedback: tuple[Feedback, ...] = ()
     score: float | None = None  # of the response, 0 to 1; None: unknown
-    source: str = ""  # the user or session it came from, where that is known
+    source: str = ""  # the user or session that it came from; "": unknown
 
     @property
     def failing(self) -> bool:
-        """Whether the response was wrong, or somebody had something to say against it."""
+        """Return whether the response has a score below 1 or negative feedback."""
         if self.score is not None and self.score < 1:
             return True
-        return any(_speaks_against(note, self.score) for note in self.feedback)
+        return any(_is_negative(note, self.score) for note in self.feedback)
 
     @property
-    def said(self) -> str:
-        """The feedback in words, or the right response; "" where there is neither."""
+    def explanation(self) -> str:
+        """Return the first feedback text, else the right response, else ""."""
         return next((note.text for note in self.feedback if note.text), self.desired or "")
 
 
-def _speaks_against(note: Feedback, score: float | None) -> bool:
+def _is_negative(note: Feedback, score: float | None) -> bool:
     if note.score is not None and note.score < 1:
         return True
-    # A comment on a full score is praise or a judge's reasons.
+    # A comment beside a score of 1 is praise, or the reason that a judge gives.
     return note.kind == "correction" or (note.kind == "comment" and score is note.score is None)
 
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row of the user's data, already rendered into messages."""
+    """One row of the user's data, with its input template filled."""
 
     id: str
     split: Split
     input: str  # the user message
-    expected: str | None  # the right answer, where the data has one
-    row: Mapping[str, str] = field(default_factory=dict)  # the columns, less expected and split
+    expected: str | None  # the right answer; None: the data has none
+    row: Mapping[str, str] = field(default_factory=dict)  # all columns but expected and split
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """A metric's value, 0 to 1 for the built-in metrics, with optional words about it."""
+    """The value of a metric, from 0 to 1, with an optional explanation."""
 
     value: float
     feedback: str = ""
@@ -86,28 +86,30 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One (prompt, example): scored, or failed. An outage is not a wrong answer."""
+    """The result of one prompt on one example: scored, or failed.
+
+    A failed call is no wrong answer, so it has no score.
+    """
 
     example: str  # Example.id
     status: Literal["scored", "failed"]
-    score: float = 0.0  # meaningful only when scored
-    ranking_score: float = (
-        0.0  # less noisy stand-in for the score where the target gives one, else the score
-    )
+    score: float = 0.0  # has no meaning where the status is failed
+    # Less noisy than the score where the target gives probabilities; elsewhere it is the score.
+    ranking_score: float = 0.0
     error: str = ""  # why it failed
-    unparsed: bool = False  # no allowed label found in the response (scored 0, counted apart)
+    unparsed: bool = False  # the response names no allowed label; scored 0 and counted separately
     trace: Trace | None = None
 
 
 def mean_score(outcomes: Sequence[Outcome], max_failed: float = 0.02) -> float:
-    """Mean score of the rows that have one.
+    """Return the mean score of the rows that have one.
 
-    Raises TargetUnreliable where more than `max_failed` (a fraction) of the rows failed, or all,
-    or there is no row: prompts must not be ranked on that. One failed row never stops a run: of a
-    dozen rows it would already be 8 %.
+    Raises TargetUnreliable where more than the fraction `max_failed` of the rows failed, all of
+    them failed, or there are none, since prompts must not be ranked by such rows.
     """
     scored = [o.score for o in outcomes if o.status == "scored"]
     failed = [o for o in outcomes if o.status == "failed"]
+    # One failed row is always allowed: of a dozen rows it is already 8 %.
     if not scored or len(failed) > max(1.0, max_failed * len(outcomes)):
         why = f"; the first: {failed[0].error}" if failed else ""
         raise TargetUnreliable(

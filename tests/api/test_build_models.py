@@ -6,8 +6,9 @@ from typing import get_args
 
 import pytest
 
+import remask
 from fakes import checkpoints
-from fakes.colours import optimize, rows
+from fakes.colours import dataset, optimize, rows, search
 from remask.api.build_models import make_denoiser, memory_of
 from remask.cli.check import examine
 from remask.cli.settings import read
@@ -48,20 +49,20 @@ def test_every_setting_of_the_rule_arrives() -> None:
 
 @pytest.mark.parametrize("key", ["order", "commit"])
 def test_an_unknown_algorithm_is_refused_with_the_known_ones(key: str) -> None:
-    with pytest.raises(ConfigError, match=f"dlm.{key} = 'luck'.*confidence|.*threshold"):
+    with pytest.raises(ConfigError, match=f"denoiser.{key} = 'luck'.*confidence|.*threshold"):
         make_config({"prompt": "x", "denoiser": {key: "luck"}}, "test")
 
 
 @pytest.mark.parametrize("key", ["elastic", "noise", "doubt", "refresh_window"])
 def test_keys_that_are_gone_are_refused_by_name(key: str) -> None:
-    with pytest.raises(ConfigError, match=f"dlm.{key}"):
+    with pytest.raises(ConfigError, match=f"denoiser.{key}"):
         make_config({"prompt": "x", "denoiser": {key: 1}}, "test")
 
 
 @pytest.mark.parametrize("model", ["", "local:", "chat:", "lama"])
 def test_an_unknown_model_is_refused_with_the_known_ones(model: str) -> None:
     with pytest.raises(
-        ConfigError, match=r"use embedded, builtin:ADAPTER, local:FOLDER.*chat:MODEL"
+        ConfigError, match=r"use builtin, builtin:ADAPTER, local:FOLDER.*chat:MODEL"
     ):
         make_denoiser(DenoiserConfig(model=model))
 
@@ -83,13 +84,12 @@ def test_a_hub_id_needs_a_pinned_revision() -> None:
 
 def test_a_run_with_a_model_from_a_folder(tmp_path: Path) -> None:
     folder = checkpoints.write(checkpoints.ALL["llada"], tmp_path)
-    settings = {"temperature": 2.0, "refresh": 2, "device": "cpu"}
     result = optimize(
         tmp_path / "run",
-        data=rows(120),
-        denoiser=f"local:{folder}",
-        budget=500,
-        settings={"search": {"candidates": 4}, "denoiser": settings},
+        data=dataset(120),
+        denoiser=remask.Denoiser(f"local:{folder}", temperature=2.0, refresh=2, device="cpu"),
+        max_calls=500,
+        search=search(candidates=4),
     )
     assert result.verdict == "no evidence"  # random weights know no colours
     assert result.candidates > 0

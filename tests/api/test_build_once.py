@@ -22,9 +22,9 @@ opened = count_opens()
 import remask
 from fakes.colours import Oracle, Phrases
 
-settings = {"data": {"split": "split"}, "search": {"maskers": ["insert"]}}
-remask.optimize("Name it. Be brief.", sys.argv[1], target=Oracle(), denoiser=Phrases(), budget=500,
-                run_dir=sys.argv[2], settings=settings)
+remask.optimize("Name it. Be brief.", remask.Dataset(sys.argv[1], split="split"), target=Oracle(),
+                denoiser=Phrases(), max_calls=500, run_dir=sys.argv[2],
+                search=remask.Search(maskers=["insert"]))
 print(json.dumps(opened))
 """
 BUILT_IN = """
@@ -36,9 +36,9 @@ import remask
 said = "I want my money back", "My key is lost", "Where is it"
 rows = [{"input": f"{said[i % 3]} ({i}).", "label": ("bill", "key")[i % 2],
          "split": ("train", "validation", "test")[i // 2 % 3]} for i in range(12)]
-remask.optimize("You sort messages of customers.", rows, budget=24, run_dir=sys.argv[1],
-                settings={"data": {"split": "split"}, "denoiser": {"steps": 1},
-                          "search": {"candidates": 2, "maskers": ["insert"]}})
+remask.optimize("You sort messages of customers.", remask.Dataset(rows, split="split"),
+                max_calls=24, run_dir=sys.argv[1], denoiser=remask.Denoiser(steps=1),
+                search=remask.Search(candidates=2, maskers=["insert"]))
 print(json.dumps(opened))
 """
 NOTED = """

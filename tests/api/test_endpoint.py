@@ -28,14 +28,9 @@ class Flaky:
         (self.fault if fails else answer(text))(handler, body)
 
 
-def play(server: Server, run_dir: Path, budget: int) -> remask.Result:
-    return optimize(
-        run_dir,
-        target="openai:tiny",
-        base_url=server.url,
-        budget=budget,
-        settings={"target": {"timeout": 5.0}},
-    )
+def play(server: Server, run_dir: Path, max_calls: int) -> remask.Result:
+    target = remask.Target("openai:tiny", base_url=server.url, timeout=5.0)
+    return optimize(run_dir, target=target, max_calls=max_calls)
 
 
 @pytest.mark.parametrize("fault", [429, 500])

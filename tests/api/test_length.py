@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fakes.colours import Phrases, optimize
+from fakes.colours import Phrases, optimize, search
 from fakes.command import remask as command
 from remask.errors import ConfigError
 from remask.events import Proposed, Refused, State, decode
 from remask.prompt import Prompt
-from remask.runs.result import front, read_result, shortest_within
+from remask.runs.result import find_pareto_front, find_shortest_within, read_result
 from remask.runs.store import Store
 
 
@@ -46,7 +46,7 @@ def test_nothing_beats_what_is_on_the_front(
 ) -> None:
     given = state({str(i): prompt for i, prompt in enumerate(prompts)})
     means = {str(i): sum(s or 0 for s in scores) / 4 for i, (_, scores) in enumerate(prompts)}
-    found = front(given)
+    found = find_pareto_front(given)
     for id in found:
         for other in means:
             shorter = given.tokens[other] - given.tokens[id]
@@ -54,16 +54,16 @@ def test_nothing_beats_what_is_on_the_front(
             assert not (shorter <= 0 <= better and (shorter or better)), "it is beaten"
     assert max(means.values()) == means[found[-1]]
     assert min(given.tokens.values()) == given.tokens[found[0]]
-    chosen = shortest_within(given, points)
+    chosen = find_shortest_within(given, points)
     able = [id for id in means if means[id] >= max(means.values()) - points / 100 - 1e-9]
     assert given.tokens[chosen] == min(given.tokens[id] for id in able)
 
 
 def test_prompts_that_were_not_asked_everything_do_not_count() -> None:
     given = state({"base": (5, [1.0, 0.0, 1.0]), "half": (1, [1.0, 1.0]), "best": (9, [1.0] * 3)})
-    assert front(given) == ("base", "best")
-    assert shortest_within(given, 100) == "base"
-    assert shortest_within(given, 1) == "best"
+    assert find_pareto_front(given) == ("base", "best")
+    assert find_shortest_within(given, 100) == "base"
+    assert find_shortest_within(given, 1) == "best"
 
 
 export = partial(command, "export")
@@ -90,7 +90,7 @@ def test_show_report_and_export_of_the_front(tmp_path: Path) -> None:
 
 
 def test_no_candidate_above_the_cap_is_asked(tmp_path: Path) -> None:
-    optimize(tmp_path / "run", settings={"search": {"max_tokens": 6}})
+    optimize(tmp_path / "run", search=search(max_tokens=6))
     with Store.read(tmp_path / "run") as store:
         events = [decode(event) for event in store.events()]
     tried = [e.tokens for e in events if isinstance(e, Proposed)]
@@ -101,5 +101,5 @@ def test_no_candidate_above_the_cap_is_asked(tmp_path: Path) -> None:
 
 def test_a_start_above_the_cap_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"has 4 tokens already and search\.max_tokens"):
-        optimize(tmp_path / "run", settings={"search": {"max_tokens": 2}})
+        optimize(tmp_path / "run", search=search(max_tokens=2))
     assert not (tmp_path / "run").exists()

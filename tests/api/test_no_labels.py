@@ -13,11 +13,17 @@ from hypothesis import strategies as st
 
 import remask
 from fakes import Cut, write_lines
-from fakes.colours import Phrases
+from fakes.checked import optimize_checked
+from fakes.colours import Phrases, search
 from fakes.command import remask as run
 from fakes.server import Body, Handler, Server, completion
-from remask.api.job import Hooks
-from remask.data.synthetic import LEAST, STALE, ask_queries, calls_for, read_queries
+from remask.data.synthetic import (
+    MAX_STALE_CALLS,
+    MIN_QUERIES,
+    ask_queries,
+    count_max_calls,
+    read_queries,
+)
 from remask.errors import ConfigError, TargetUnreliable
 from remask.events import UnlabelledInputs, decode
 from remask.ports import Reply
@@ -27,7 +33,7 @@ from remask.types import Chat, Example
 
 START = "Name it. Be brief."
 ASKS = "Write a numbered list of"
-SETTINGS = {"data": {"queries": 48}, "search": {"maskers": ["insert"], "candidates": 4}}
+QUERIES = remask.Dataset(queries=48)
 
 
 def written(asked: int) -> str:
@@ -61,13 +67,19 @@ def colourful(row: Example, text: str) -> float:
 
 
 def optimize(folder: Path, target: Painter, **more: Any) -> remask.Result:
-    more.setdefault("metric", colourful)
-    more.setdefault("settings", SETTINGS)
-    more.setdefault("budget", 400)
-    run_dir = more.pop("run_dir", folder / "run")
-    return remask.optimize(
-        START, more.pop("data", None), target=target, denoiser=Phrases(), run_dir=run_dir, **more
-    )
+    return remask.optimize(START, **(arguments(folder, target) | more))
+
+
+def arguments(folder: Path, target: Painter) -> dict[str, Any]:
+    return {
+        "data": QUERIES,
+        "target": target,
+        "metric": colourful,
+        "denoiser": Phrases(),
+        "search": search(candidates=4),
+        "max_calls": 400,
+        "run_dir": folder / "run",
+    }
 
 
 def unlabelled_inputs(run_dir: Path) -> UnlabelledInputs | None:
@@ -106,7 +118,7 @@ def test_what_was_written_is_never_asked_for_again(tmp_path: Path, calls: int) -
             raise Cut
 
     with pytest.raises(Cut):
-        optimize(tmp_path, painter, hooks=Hooks(checkpoint=checkpoint))
+        optimize_checked(START, checkpoint, **arguments(tmp_path, painter))
     found = remask.resume(tmp_path / "run", target=painter, metric=colourful, denoiser=Phrases())
     assert len(painter.asked) == len(set(painter.asked)) == found.spend.calls
     assert found.prompt == whole.prompt and found.test == whole.test
@@ -115,9 +127,9 @@ def test_what_was_written_is_never_asked_for_again(tmp_path: Path, calls: int) -
 
 def test_the_asking_comes_out_of_the_budget(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="leaves nothing to search with"):
-        optimize(tmp_path, Painter(), budget=calls_for(48) + 48 + 12)
+        optimize(tmp_path, Painter(), max_calls=count_max_calls(48) + 48 + 12)
     painter = Painter()
-    found = optimize(tmp_path, painter, budget=120)
+    found = optimize(tmp_path, painter, max_calls=120)
     assert found.spend.calls == len(painter.asked) <= 120
 
 
@@ -140,11 +152,11 @@ def test_queries_are_different_and_calls_bounded(answers: list[list[str]], n: in
     target = Lists([Reply("\n".join(lines)) for lines in answers])
     try:
         found = ask_queries(target, Prompt(START), n)  # type: ignore[arg-type]
-        assert min(n, LEAST) <= len(found) <= n
+        assert min(n, MIN_QUERIES) <= len(found) <= n
         assert len({query.casefold() for query in found}) == len(found)
     except TargetUnreliable as error:
         assert "--data" in str(error)
-    assert 1 <= target.asked <= calls_for(n)
+    assert 1 <= target.asked <= count_max_calls(n)
 
 
 def test_failed_calls_are_named() -> None:
@@ -173,8 +185,7 @@ def inputs(n: int = 80) -> list[dict[str, str]]:
 
 def test_from_inputs_alone(tmp_path: Path) -> None:
     painter = Painter()
-    settings = {"search": SETTINGS["search"]}
-    found = optimize(tmp_path, painter, data=inputs(), settings=settings)
+    found = optimize(tmp_path, painter, data=inputs())
     assert found.verdict == "improved" and painter.lists == 0
     assert unlabelled_inputs(tmp_path / "run") == UnlabelledInputs("inputs", "function:colourful")
     assert any("no right answers" in warning for warning in found.warnings)
@@ -190,20 +201,20 @@ def test_a_good_answer_is_the_right_one_where_none_is_given(tmp_path: Path) -> N
 
     remask.optimize(
         "Name colours. Be brief.", inputs(), target=lambda m: "blue" if "7" in m[-1]["content"] else
-        "grey", metric=colourful, denoiser=Reader(), run_dir=tmp_path / "run", budget=400,
-        settings={"search": SETTINGS["search"]},
+        "grey", metric=colourful, denoiser=Reader(), run_dir=tmp_path / "run",
+        max_calls=400, search=search(candidates=4),
     )  # fmt: skip
     assert {(t.response, t.desired) for t in seen} == {("grey", None), ("blue", "blue")}
 
 
 def test_a_column_that_is_named_must_be_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no column 'lable'"):
-        optimize(tmp_path, Painter(), data=inputs(), expected="lable", settings={})
+        optimize(tmp_path, Painter(), data=remask.Dataset(inputs(), expected="lable"))
 
 
 def test_right_answers_make_no_such_event(tmp_path: Path) -> None:
     rows = [{**row, "label": ("red", "blue")[i % 2]} for i, row in enumerate(inputs())]
-    optimize(tmp_path, Painter(), data=rows, settings={"search": SETTINGS["search"]})
+    optimize(tmp_path, Painter(), data=rows)
     assert unlabelled_inputs(tmp_path / "run") is None
 
 
@@ -285,7 +296,7 @@ calls = 400
     checked = run("check")
     assert "none: 24 messages, from the target" in checked.output, checked.output
     asked = re.search(r"messages from the target: (\d+) calls at most", checked.output)
-    assert asked and int(asked[1]) == calls_for(24)
+    assert asked and int(asked[1]) == count_max_calls(24)
     assert not server.bodies
     done = run("optimize", "--json")
     kinds = [json.loads(line)["kind"] for line in done.stdout.splitlines()]
@@ -335,15 +346,12 @@ def test_the_builtin_models_from_inputs_alone(tmp_path: Path) -> None:
             for i in range(12)]  # fmt: skip
     found = remask.optimize(
         "You answer customers.",
-        rows,
+        remask.Dataset(rows, split="split"),
+        target=remask.Target(max_tokens=16),
         metric=lambda row, text: float(len(text) < 60),
-        budget=30,
+        search=remask.Search(candidates=2, traces=2, context_tokens=100),
+        max_calls=30,
         run_dir=tmp_path / "run",
-        settings={
-            "data": {"split": "split"},
-            "target": {"max_tokens": 16},
-            "search": {"candidates": 2, "traces": 2, "context_tokens": 100},
-        },
     )
     assert found.spend.calls <= 30 and any("no right answers" in w for w in found.warnings)
 
@@ -354,10 +362,11 @@ def test_the_builtin_target_is_too_small_to_write_messages(tmp_path: Path) -> No
     with pytest.raises(TargetUnreliable, match=r"usable example queries .* with --data"):
         remask.optimize(
             "You are the support agent of a bicycle shop. Answer politely and briefly.",
+            remask.Dataset(queries=24),
+            target=remask.Target(max_tokens=16),
             metric=lambda row, text: float(len(text) < 60),
-            budget=200,
+            max_calls=200,
             run_dir=tmp_path / "run",
-            settings={"data": {"queries": 24}, "target": {"max_tokens": 16}},
         )
     with Store.read(tmp_path / "run") as store:
-        assert STALE < store.spent().calls < calls_for(24)
+        assert MAX_STALE_CALLS < store.get_spend().calls < count_max_calls(24)

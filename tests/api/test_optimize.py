@@ -6,16 +6,18 @@ from pathlib import Path
 import pytest
 
 import remask
-from fakes.colours import Oracle, Phrases, optimize, rows
-from remask.api.job import Hooks
+from fakes.colours import Oracle, Phrases, dataset, optimize, rows, search
 from remask.errors import ConfigError
 from remask.events import State
 from remask.runs.store import Store
 
 
 def play(run_dir: Path, oracle: Oracle | None = None, **more: object) -> remask.Result:
-    settings = {"search": {"maskers": ["insert", "sentence", "rewrite"]}}
-    return optimize(run_dir, **({"target": oracle or Oracle(), "settings": settings} | more))
+    arguments = {
+        "target": oracle or Oracle(),
+        "search": search(maskers=["insert", "sentence", "rewrite"]),
+    }
+    return optimize(run_dir, **(arguments | more))
 
 
 def test_finds_what_helps_and_says_so(tmp_path: Path) -> None:
@@ -51,11 +53,11 @@ def test_same_seed_same_result_other_seed_other_events(tmp_path: Path) -> None:
     assert logs[0] == logs[1] != logs[2]
 
 
-@pytest.mark.parametrize("budget", [420, 500, 777])
-def test_ledger_equals_the_calls_counted_by_the_target(tmp_path: Path, budget: int) -> None:
+@pytest.mark.parametrize("max_calls", [420, 500, 777])
+def test_ledger_equals_the_calls_counted_by_the_target(tmp_path: Path, max_calls: int) -> None:
     oracle = Oracle()
-    result = play(tmp_path / "run", oracle, budget=budget)
-    assert result.spend.calls == oracle.calls <= budget
+    result = play(tmp_path / "run", oracle, max_calls=max_calls)
+    assert result.spend.calls == oracle.calls <= max_calls
     assert result.test.n == 180, "the sealed test was set aside"
 
 
@@ -78,8 +80,8 @@ def test_interrupted_and_resumed_ends_the_same(tmp_path: Path) -> None:
 
         run_dir = tmp_path / f"cut-{stop}"
         with pytest.raises(Cut):
-            play(run_dir, seed=3, hooks=Hooks(watch=watch))
-        again = remask.resume(run_dir, target=Oracle(), denoiser=Phrases(), rows=rows())
+            play(run_dir, seed=3, on_event=watch)
+        again = remask.resume(run_dir, target=Oracle(), denoiser=Phrases(), data=rows())
         assert again.prompt == whole.prompt
         assert again.test == whole.test
         assert again.spend.calls == whole.spend.calls
@@ -90,13 +92,13 @@ def test_interrupted_and_resumed_ends_the_same(tmp_path: Path) -> None:
 def test_resume_refuses_changed_rows_and_names_them(tmp_path: Path) -> None:
     play(tmp_path / "run")
     with pytest.raises(ConfigError, match="data_id"):
-        remask.resume(tmp_path / "run", target=Oracle(), denoiser=Phrases(), rows=rows(200))
+        remask.resume(tmp_path / "run", target=Oracle(), denoiser=Phrases(), data=rows(200))
 
 
 def test_a_finished_run_resumes_to_the_same_result_at_no_cost(tmp_path: Path) -> None:
     result = play(tmp_path / "run")
     oracle = Oracle()
-    again = remask.resume(tmp_path / "run", target=oracle, denoiser=Phrases(), rows=rows())
+    again = remask.resume(tmp_path / "run", target=oracle, denoiser=Phrases(), data=rows())
     assert oracle.calls == 0
     assert again.test == result.test
 
@@ -104,13 +106,11 @@ def test_a_finished_run_resumes_to_the_same_result_at_no_cost(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"budget": 200}, "leaves nothing to search with"),
-        ({"settings": {"serch": {}}}, "unknown key 'serch'"),
-        ({"settings": {"search": {"masker": []}}}, "known here: .*maskers"),
+        ({"max_calls": 200}, "leaves nothing to search with"),
         ({"target": "gpt"}, "target 'gpt' is unknown"),
         ({"metric": "bleu"}, "metric 'bleu' is unknown"),
-        ({"input": "{question}"}, "question"),
-        ({"budget": {"usd": 1.0}}, "input_price"),
+        ({"data": remask.Dataset(rows(), input="{question}")}, "question"),
+        ({"budget": remask.Budget(usd=1.0)}, "input_price"),
     ],
 )
 def test_wrong_settings_are_one_sentence_before_any_call(
@@ -124,9 +124,7 @@ def test_wrong_settings_are_one_sentence_before_any_call(
 
 def test_evaluate_scores_one_split(tmp_path: Path) -> None:
     oracle = Oracle()
-    found = remask.evaluate(
-        "Name it.", rows(), target=oracle, settings={"data": {"split": "split"}}
-    )
+    found = remask.evaluate("Name it.", dataset(), target=oracle)
     assert found.score.mean == 0.5
     assert found.score.n == 30
     assert found.spend.calls == oracle.calls == 30

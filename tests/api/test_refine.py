@@ -18,21 +18,28 @@ from fakes.colours import Phrases
 from fakes.command import remask as command
 from fakes.conversations import Listener, Painter, line, write_log
 from fakes.server import Body, Handler, Server, completion
-from remask.data.prompt_traces import gather
+from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError, TargetRefused
 from remask.events import Event, SearchEnded, Started, State, fold
-from remask.ports import Context, Fill, Hole, Proposal, written
+from remask.ports import Context, Fill, Hole, Proposal, written_spans
 from remask.prompt import Prompt
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.propose.select_traces import select
 from remask.runs.budget import Spend
 from remask.runs.result import Evidence, RefinedEdit
 from remask.runs.store import Store
-from remask.search.likelihood import CONTROL, FOLDS, Loop, folds, gains, refinements
+from remask.search.likelihood import (
+    CONTROL,
+    MAX_FOLDS,
+    LikelihoodPlan,
+    measure_gains,
+    search_by_likelihood,
+    split_folds,
+)
 from remask.types import Feedback, Trace
 
 START = Prompt(conversations.START)
-LOOP = Loop(iterations=6, candidates=8, traces=4, context_tokens=400)
+LOOP = LikelihoodPlan(iterations=6, candidates=8, traces=4, context_tokens=400)
 SUPPORTED = "Think of colours."
 
 
@@ -45,12 +52,14 @@ def proposer(denoiser: Listener, maskers: tuple[str, ...] = ("insert", "attribut
 
 
 def play(
-    seed: int = 0, held: str = "Colours!", loop: Loop = LOOP
+    seed: int = 0, held: str = "Colours!", loop: LikelihoodPlan = LOOP
 ) -> tuple[list[Event], State, Listener]:
     measuring = Listener()
     read, kept = [trace(i) for i in range(8)], [trace(i, held) for i in range(8, 16)]
     made = proposer(Listener())
-    events = list(refinements(State(), START, read, kept, loop, made, measuring, seed, select))
+    events = list(
+        search_by_likelihood(State(), START, read, kept, loop, made, measuring, seed, select)
+    )
     return events, fold(events), measuring
 
 
@@ -73,7 +82,7 @@ def test_what_the_conversations_speak_for_is_accepted_and_linked_to_them() -> No
     assert all(r.reason for r in state.refusals)
     for one in state.accepted:
         measured = [m for m in state.measured if m.round == one.round]
-        assert one.gain == next(m.gain for m in measured if m.id == one.id)
+        assert one.gain == next(m.log_likelihood_gain for m in measured if m.id == one.id)
 
 
 def test_the_number_of_iterations_is_fixed_and_they_follow_each_other() -> None:
@@ -116,7 +125,7 @@ def test_a_loop_that_was_cut_goes_on_with_the_same_events(cut: int) -> None:
     state = fold(events[:cut])
     read, kept = [trace(i) for i in range(8)], [trace(i, "Colours!") for i in range(8, 16)]
     made = proposer(Listener())
-    rest = refinements(state, START, read, kept, LOOP, made, Listener(), 0, select)
+    rest = search_by_likelihood(state, START, read, kept, LOOP, made, Listener(), 0, select)
     whole = [*events[:cut], *(event for event in rest if event not in events[:cut])]
     assert whole == events
 
@@ -148,29 +157,29 @@ HEARD = (trace(1, "Brief colours."),)  # lifts "brief" and "colours" by 1, other
     ],
 )
 def test_gains_by_hand(edit: tuple[int, int, str], gain: float) -> None:
-    ((found,),) = gains(Listener(), [HEARD], Listener().count, START, [proposal(edit)])
+    ((found,),) = measure_gains(Listener(), [HEARD], Listener().count, START, [proposal(edit)])
     assert found == pytest.approx(gain)
 
 
 def test_growth_is_free_where_the_text_around_is_not_supported() -> None:
     nobody = (trace(1, "Colours."),)
     new = proposal((18, 18, " Colours."))
-    assert gains(Listener(), [nobody], Listener().count, START, [new]) == [(1.0,)]
+    assert measure_gains(Listener(), [nobody], Listener().count, START, [new]) == [(1.0,)]
 
 
 def test_every_panel_counts_alone() -> None:
     other = (trace(2, "Nothing."),)
     new = [proposal((5, 7, "colours")), proposal((5, 7, "them"))]
-    found = gains(Listener(), [HEARD, other], Listener().count, START, new)
+    found = measure_gains(Listener(), [HEARD, other], Listener().count, START, new)
     assert found == [(1.0, -0.25), (-0.25, -0.25)]
 
 
 def test_panels_share_no_conversation() -> None:
     held = [trace(i, score=float(i % 2)) for i in range(11)]
-    found = folds(held, LOOP, Listener().count, remask_rng(), select)
+    found = split_folds(held, LOOP, Listener().count, remask_rng(), select)
     ids = [t.id for context in found for t in context]
-    assert len(found) == FOLDS and len(ids) == len(set(ids)) == 11
-    assert len(folds(held[:2], LOOP, Listener().count, remask_rng(), select)) == 2
+    assert len(found) == MAX_FOLDS and len(ids) == len(set(ids)) == 11
+    assert len(split_folds(held[:2], LOOP, Listener().count, remask_rng(), select)) == 2
 
 
 def remask_rng() -> Any:
@@ -191,7 +200,7 @@ def test_a_scorer_reads_every_span_once_and_no_text_twice(cuts: list[int], stret
     edges = [place * 6 * stretch for place in sorted(set(cuts))]
     spans = [(a, b) for a, b in zip(edges[::2], edges[1::2], strict=False)]
     cut = proposal(*((a, b, "") for a, b in spans), start=Prompt(text))  # nothing new is scored
-    gains(Windows(), [], Listener().count, Prompt(text), [cut])
+    measure_gains(Windows(), [], Listener().count, Prompt(text), [cut])
     read = [(part, inside) for part, inside in windows if inside]
     assert [word for _, inside in read for word in inside] == [text[a:b] for a, b in spans]
     assert sum(len(part) for part, _ in read) <= len(text)
@@ -200,7 +209,7 @@ def test_a_scorer_reads_every_span_once_and_no_text_twice(cuts: list[int], stret
 def test_where_new_texts_stand() -> None:
     made = proposal((0, 4, "Say"), (8, 12, ""), (18, 18, " Now."))
     text = made.prompt.text
-    assert [text[a:b] for a, b in written(made)] == ["Say", " Now."]
+    assert [text[a:b] for a, b in written_spans(made)] == ["Say", " Now."]
 
 
 def test_numbers_stay_unless_they_are_freed() -> None:
@@ -217,7 +226,9 @@ def test_numbers_stay_unless_they_are_freed() -> None:
         made = DiffusionProposer(start, Liar(), recipe)
         some = [trace(i) for i in range(8)]
         halves = some[:4], some[4:]
-        state = fold(refinements(State(), start, *halves, loop, made, Listener(), 0, select))
+        state = fold(
+            search_by_likelihood(State(), start, *halves, loop, made, Listener(), 0, select)
+        )
         return {rejected.reason for rejected in state.refusals}
 
     assert refused(free=False) == {"new number: 48"}
@@ -241,20 +252,20 @@ def test_everything_is_redacted_in_the_order_of_the_files(tmp_path: Path) -> Non
         write_lines(tmp_path / "a.jsonl", secret),
         write_lines(tmp_path / "b.jsonl", secret, line(1)),
     ]
-    found = gather("Name it.", files)
+    found = read_traces("Name it.", files)
     assert SECRET not in repr(found)
     assert repr(found).count("<EMAIL_1>") >= 10 and "<EMAIL_2>" not in repr(found)
     assert found.secrets == {"EMAIL": 1}
-    open_ = gather("Name it.", files, hide=False)
+    open_ = read_traces("Name it.", files, redact=False)
     assert SECRET in repr(open_) and not open_.secrets
 
 
 def test_names_are_made_unique(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", *[line(0, user=f"item {i}") for i in range(3)])
-    found = gather("Name it.", [file, file])
+    found = read_traces("Name it.", [file, file])
     ids = [t.id for t in found.traces]
     assert len(ids) == len(set(ids)) == 6 and ids[:2] == ["call 0", "call 0 (2)"]
-    assert set(found.asked) == set(ids)
+    assert set(found.messages) == set(ids)
 
 
 SHOP = "You help the customers of a shop. Today is {}. Be short and kind to everybody."
@@ -265,36 +276,38 @@ def test_of_several_system_prompts_only_like_ones_are_used(tmp_path: Path) -> No
     lines = [line(i, SHOP.format(day)) for i, day in enumerate(("Monday", "Friday"))]
     lines += [line(2, TRIP), line(3)]
     file = write_lines(tmp_path / "a.jsonl", *lines)
-    found = gather(SHOP.format("{day}"), [file])
+    found = read_traces(SHOP.format("{day}"), [file])
     assert [t.id for t in found.traces] == ["call 0", "call 1"]
     assert (found.records, found.elsewhere) == (4, 2)
     assert any("2 system prompts" in note for note in found.notes)
     with pytest.raises(ConfigError, match="none of the 2 system prompts"):
-        gather("Classify the sentiment of a film review as positive or negative.", [file])
+        read_traces("Classify the sentiment of a film review as positive or negative.", [file])
 
 
 def test_of_one_system_prompt_all_are_used_and_it_is_said(tmp_path: Path) -> None:
-    other = gather("Name it.", [write_lines(tmp_path / "a.jsonl", line(0, TRIP), line(1, TRIP))])
+    other = read_traces(
+        "Name it.", [write_lines(tmp_path / "a.jsonl", line(0, TRIP), line(1, TRIP))]
+    )
     assert len(other.traces) == 2 and "another system prompt" in other.notes[0]
-    nobody = gather("Name it.", [write_lines(tmp_path / "b.jsonl", line(0))])
+    nobody = read_traces("Name it.", [write_lines(tmp_path / "b.jsonl", line(0))])
     assert "no conversation names" in nobody.notes[0]
-    same = gather(TRIP, [tmp_path / "a.jsonl"])
+    same = read_traces(TRIP, [tmp_path / "a.jsonl"])
     assert not same.notes
 
 
 def test_ratings_without_a_scale_are_named(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", line(0, stars=5), line(1, stars=2))
-    found = gather("Name it.", [file])
+    found = read_traces("Name it.", [file])
     assert any("--scale 'stars=WORST..BEST'" in note for note in found.notes)
     assert [t.score for t in found.traces] == [None, None]
-    declared = gather("Name it.", [file], scales=["stars=1..5"])
+    declared = read_traces("Name it.", [file], scales=["stars=1..5"])
     assert [t.score for t in declared.traces] == [1.0, 0.25]
 
 
 def test_of_many_sources_none_has_more_than_a_hundredth(tmp_path: Path) -> None:
     def sources(names: Sequence[str]) -> tuple[Counter[str], list[str]]:
         lines = [line(i, session_id=name) for i, name in enumerate(names)]
-        found = gather("Name it.", [write_lines(tmp_path / "a.jsonl", *lines)])
+        found = read_traces("Name it.", [write_lines(tmp_path / "a.jsonl", *lines)])
         return Counter(one.source for one in found.traces), list(found.notes)
 
     many = [f"s{i}" for i in range(200)] + ["loud"] * 100 + [""] * 100
@@ -309,8 +322,8 @@ def test_of_many_sources_none_has_more_than_a_hundredth(tmp_path: Path) -> None:
 def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
     long = line(1)
     long["messages"] += [{"role": "user", "content": "No!"}, {"role": "assistant", "content": "x"}]
-    found = gather("Name it.", [write_lines(tmp_path / "a.jsonl", line(0), long)])
-    assert found.asked == {"call 0": "item 0"}
+    found = read_traces("Name it.", [write_lines(tmp_path / "a.jsonl", line(0), long)])
+    assert found.messages == {"call 0": "item 0"}
 
 
 # --- the whole
@@ -319,7 +332,7 @@ def test_only_single_messages_can_be_asked_again(tmp_path: Path) -> None:
 def refine(folder: Path, **more: Any) -> remask.Result:
     more.setdefault("denoiser", Listener())
     more.setdefault("run_dir", folder / "run")
-    more.setdefault("settings", {"search": {"maskers": ["insert"], "traces": 4}})
+    more.setdefault("search", remask.Search(maskers=["insert"], traces=4))
     return remask.refine(START.text, more.pop("files", folder / "log.jsonl"), **more)
 
 
@@ -408,7 +421,7 @@ def test_the_report_lets_no_quoted_text_out_of_its_line(tmp_path: Path) -> None:
 
 def test_under_a_lock_on_the_text_sentences_are_only_added(tmp_path: Path) -> None:
     write_log(tmp_path)
-    found = refine(tmp_path, lock="text", settings={"search": {"traces": 4}})
+    found = refine(tmp_path, lock="text", search=remask.Search(traces=4))
     assert found.edits and {edit.masker for edit in found.edits} == {"insert"}
     assert all(not before for edit in found.edits for before, _ in edit.changes)
     assert all(change.kind != "removed" for change in found.diff())
@@ -418,12 +431,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "api": ({"denoiser": "chat:writer"}, "chat:writer does not give"),
     "weak": ({"denoiser": Phrases()}, "ranks by log-probabilities"),
     "iterations": ({"iterations": 0}, r"refine\.iterations = 0"),
-    "candidates": ({"candidates": 0}, "candidates"),
-    "key": ({"settings": {"serach": {}}}, "unknown key"),
     "scale": ({"scales": ["stars"]}, "--scale"),
     "column": ({"columns": ["colour=x"]}, "--map"),
     "lock": ({"lock": "rules"}, r"refine\.lock = 'rules'"),
-    "locked": ({"lock": "text", "settings": {"search": {"maskers": ["span"]}}}, "only the masker"),
+    "locked": ({"lock": "text", "search": remask.Search(maskers=["span"])}, "only the masker"),
     "missing": ({"files": "nowhere.jsonl"}, "no such file"),
     "target": ({"target": "nothing:x"}, "target 'nothing:x' is unknown"),
 }
@@ -518,8 +529,7 @@ def test_a_refused_target_leaves_the_prompt_and_goes_on_at_no_cost(tmp_path: Pat
 def test_the_budget_bounds_the_sealed_rows(tmp_path: Path) -> None:
     write_log(tmp_path)
     painter = Painter()
-    settings = {"search": {"maskers": ["insert"], "traces": 4}, "budget": {"calls": 12}}
-    found = refine(tmp_path, target=painter, settings=settings)
+    found = refine(tmp_path, target=painter, max_calls=12)
     assert len(painter.asked) == 12 and found.test is not None and found.test.n == 6
     assert any("pays for 6 of 20" in w for w in found.warnings)
     assert any("too few for a verdict" in w for w in found.warnings)
@@ -712,9 +722,8 @@ def test_the_builtin_model_refines_by_a_few_conversations(tmp_path: Path) -> Non
         "You answer customers. Be short.",
         tmp_path / "log.jsonl",
         iterations=1,
-        candidates=2,
         run_dir=tmp_path / "run",
-        settings={"search": {"traces": 1}},
+        search=remask.Search(candidates=2, traces=1),
     )
     assert found.refinement is not None
     assert found.refinement.iterations == 1 and found.verdict == "unverified"

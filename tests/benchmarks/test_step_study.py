@@ -104,8 +104,8 @@ def test_one_command_remakes_results_page_and_picture(
     fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(steps, "ROOT", tmp_path)
-    (tmp_path / "docs").mkdir()
-    page = tmp_path / "docs" / "steps.md"
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    page = tmp_path / "docs" / "results" / "steps.md"
     page.write_text(f"before\n{steps.BEGIN}\nold\n{steps.END}\nafter\n", "utf-8")
     words = ["--data", str(tmp_path), "--steps", "4", "1", "--rounds", "2", "--rows", "8"]
     steps.main([*words, "--candidates", "3", "--tasks", "letters"])
@@ -116,21 +116,21 @@ def test_one_command_remakes_results_page_and_picture(
     assert found["study"]["design"]["steps"] == [1, 4]
     assert "FOLDER" in found["command"] and str(tmp_path) not in found["command"]
     assert len(found["study"]["cells"]) == 4 and found["calls"] > 0
-    drawn = (tmp_path / "docs" / "steps.svg").read_text("utf-8")
+    drawn = (tmp_path / "docs" / "results" / "steps.svg").read_text("utf-8")
     steps.main([*words, "--tasks"])  # draws again
     assert page.read_text("utf-8") == text
-    assert (tmp_path / "docs" / "steps.svg").read_text("utf-8") == drawn
+    assert (tmp_path / "docs" / "results" / "steps.svg").read_text("utf-8") == drawn
     with pytest.raises(SystemExit, match="not those of letters"):
         steps.main(["--data", str(tmp_path), "--steps", "2", "--tasks", "reviews"])
 
 
 def test_the_page_shows_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("benchmarks/results/steps.json", "docs/steps.md"):
+    for name in ("benchmarks/results/steps.json", "docs/results/steps.md"):
         (tmp_path / name).parent.mkdir(parents=True)
         shutil.copy(ROOT / name, tmp_path / name)
     monkeypatch.setattr(steps, "ROOT", tmp_path)
     steps.main(["--data", ".", "--tasks"])
-    for name in ("docs/steps.md", "docs/steps.svg"):
+    for name in ("docs/results/steps.md", "docs/results/steps.svg"):
         made, shipped = tmp_path / name, ROOT / name
         assert made.read_text("utf-8") == shipped.read_text("utf-8"), "run steps.py --tasks"
 

@@ -37,7 +37,7 @@ from remask.runs.result import RESULT
 from remask.runs.store import Store
 
 EXAMPLE = ROOT / "examples" / "support" / "messages.jsonl"
-DOCS = ROOT / "docs" / "cli.md"
+DOCS = ROOT / "docs" / "reference" / "command-line.md"
 SIZES = {"train": 8, "validation": 6, "test": 10}
 COLUMNS = ("--input", "{message}", "--expected", "topic", "--split-column", "split")
 LIMIT = 60  # target calls: the sealed test takes 20, the baseline 6
@@ -48,7 +48,7 @@ run_dir = "run"
 data = {path = "rows.jsonl", input = "{message}", expected = "topic", split = "split"}
 metric = {answer = "This message is about {label}."}
 search = {candidates = 4, maskers = ["span", "insert"], context_tokens = 120}
-dlm = {steps = 2}
+denoiser = {steps = 2}
 budget = {calls = 60}
 """
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fakes.command import remask
-from remask.data.trace_reader import read
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record
 
 SYSTEM = "You help the customers of a shop. Today is {}. Be short and kind."
@@ -108,8 +108,8 @@ def test_redact_keeps_the_records_and_hides_the_secrets(log: Path, tmp_path: Pat
     assert done.output == f"wrote {out}: 4 records, 2 rejected (see traces inspect)\n"
     text = out.read_text()
     assert "ann@example.com" not in text and text.count("<EMAIL_1>") == 4
-    before = [item for item in read([log]) if isinstance(item, Record)]
-    after = [item for item in read([out]) if isinstance(item, Record)]
+    before = [item for item in read_records([log]) if isinstance(item, Record)]
+    after = [item for item in read_records([out]) if isinstance(item, Record)]
     assert [(r.source.place, r.system, r.turns[1]) for r in before] == [
         (r.id, r.system, r.turns[1]) for r in after
     ]

@@ -13,7 +13,14 @@ from remask.data.formats.mlflow import MLFLOW
 from remask.data.formats.opik import OPIK
 from remask.data.formats.otlp import OTLP, SPAN
 from remask.data.formats.promptfoo import PROMPTFOO
-from remask.data.trace_record import Addition, Record, RejectedRecord, Source, TraceFormat, Unusable
+from remask.data.trace_record import (
+    Annotation,
+    Record,
+    RejectedRecord,
+    Source,
+    TraceFormat,
+    UnreadableRecord,
+)
 
 FORMATS = {f.name: f for f in (INSPECT, LANGFUSE, LANGSMITH, MLFLOW, OPIK, OTLP, SPAN, PROMPTFOO)}
 # Keys and values that the readers look for, so that the search gets behind the first door.
@@ -71,12 +78,12 @@ DOORS: dict[str, Any] = {
 
 
 def check(format: TraceFormat, value: Any) -> None:
-    format.sniff(value)
+    format.matches(value)
     try:
         items = list(format.read(value, Source(format.name, "f", 1)))
-    except Unusable:
+    except UnreadableRecord:
         return
-    assert all(isinstance(item, Record | Addition | RejectedRecord) for item in items)
+    assert all(isinstance(item, Record | Annotation | RejectedRecord) for item in items)
     for item in items:
         if isinstance(item, Record):
             assert item.turns and item.turns[-1].role == "assistant" and item.turns[-1].text
@@ -92,7 +99,7 @@ def test_any_value_in_any_place(name: str) -> None:
     def search(value: Any) -> None:
         check(FORMATS[name], value)
         inside = DOORS[name](value)
-        assert FORMATS[name].sniff(inside)
+        assert FORMATS[name].matches(inside)
         check(FORMATS[name], inside)
 
     search()

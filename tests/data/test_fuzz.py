@@ -13,14 +13,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remask.data.prompt_traces import trace_of
-from remask.data.ratings import Seen, known_scales
+from remask.data.prompt_traces import trace_from_record
+from remask.data.ratings import RatingStats, find_scales
 from remask.data.strict_json import parse
-from remask.data.tables import mapped
-from remask.data.trace_reader import FORMATS, read
-from remask.data.trace_record import Addition, Record, RejectedRecord, Source, Unusable
+from remask.data.tables import build_mapped_format
+from remask.data.trace_reader import FORMATS, read_records
+from remask.data.trace_record import Annotation, Record, RejectedRecord, Source, UnreadableRecord
 
-READERS = {f.name: f for f in (*FORMATS, mapped({"input": "input.0.a"}))}
+READERS = {f.name: f for f in (*FORMATS, build_mapped_format({"input": "input.0.a"}))}
 # Keys and words that the readers look for, so that the search gets behind the first door.
 KEYS = (
     "a", "input", "output", "messages", "role", "content", "type", "text", "tool_calls",
@@ -88,20 +88,20 @@ def test_readers_take_any_value(data: Any, folder: Path) -> None:
     """A reader whose sniff is true yields items or raises Unusable; then a trace can be made."""
     value = data.draw(OBJECTS | VALUES)
     for format in READERS.values():
-        if not format.sniff(value):
+        if not format.matches(value):
             continue
         try:
             items = list(format.read(value, Source(format.name, "a.jsonl", 1)))
-        except Unusable as error:
+        except UnreadableRecord as error:
             assert str(error)
             continue
         for item in items:
-            assert isinstance(item, Record | Addition | RejectedRecord)
+            assert isinstance(item, Record | Annotation | RejectedRecord)
             if isinstance(item, Record):
-                seen = {rating.name: Seen() for rating in item.ratings}
+                seen = {rating.name: RatingStats() for rating in item.ratings}
                 for rating in item.ratings:
                     seen[rating.name].add(rating)
-                trace = trace_of(item, known_scales(seen, {}))
+                trace = trace_from_record(item, find_scales(seen, {}))
                 assert trace.score is None or 0 <= trace.score <= 1
                 assert all(isinstance(turn.text, str) for turn in item.turns)
 
@@ -114,7 +114,7 @@ def test_files_take_any_damage(data: Any, folder: Path) -> None:
         content[place : place + removed] = new
     path = folder / data.draw(st.sampled_from(["a.jsonl", "a.json", "a.csv", "a.tsv", "a"]))
     path.write_bytes(content)
-    for item in read([path]):
+    for item in read_records([path]):
         assert isinstance(item, Record | RejectedRecord)
         assert not isinstance(item, RejectedRecord) or (item.reason and "\n" not in item.reason)
 
@@ -128,7 +128,7 @@ def test_parse_takes_what_json_takes(data: Any, folder: Path) -> None:
         raw[place : place + removed] = new
     try:
         found = parse(bytes(raw))
-    except Unusable as error:
+    except UnreadableRecord as error:
         assert "\n" not in str(error)
         return
     expected = json.loads(raw)

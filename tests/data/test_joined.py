@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from fakes import write_lines
-from remask.data.trace_reader import read
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record, RejectedRecord
 
 
@@ -29,7 +29,7 @@ def feedback(id: str, score: float) -> dict[str, Any]:
 
 
 def records(*paths: Path) -> dict[str, Record]:
-    items = list(read(paths))
+    items = list(read_records(paths))
     assert not [item for item in items if isinstance(item, RejectedRecord)]
     return {item.id: item for item in items if isinstance(item, Record)}
 

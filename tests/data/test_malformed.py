@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from remask.data import json_stream as stream
-from remask.data.trace_reader import read
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record
 from remask.errors import DataError
 
@@ -120,21 +120,18 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "array_line.json": (b"[" + GOOD + b"," + GOOD + b"]\n", [(1, None), (1, None)]),
     "array_bom_crlf.json": (codecs.BOM_UTF8 + LIST.replace(b"\n", b"\r\n"), [(1, None), (2, None)]),
     "array_empty.json": (b"[]", [(None, "holds no records")]),
-    "array_open.json": (LIST[:-1], [(1, None), (2, None), (2, "the list has no end")]),
-    "array_cut.json": (LIST[:-9], [(1, None), (2, "malformed"), (2, "the list has no end")]),
-    "array_comma.json": (
-        LIST[:-1] + b",\n]",
-        [(1, None), (2, None), (3, "a comma before the end")],
-    ),
+    "array_open.json": (LIST[:-1], [(1, None), (2, None), (2, "the array has no end")]),
+    "array_cut.json": (LIST[:-9], [(1, None), (2, "malformed"), (2, "the array has no end")]),
+    "array_comma.json": (LIST[:-1] + b",\n]", [(1, None), (2, None), (3, "comma before the end")]),
     "array_commas.json": (
         b"[" + GOOD + b",,\n" + GOOD + b"]",
-        [(1, None), (1, "a comma too many"), (2, None)],
+        [(1, None), (1, "extra comma"), (2, None)],
     ),
     "array_no_comma.json": (
         b"[" + GOOD + b"\n" + GOOD + b"]",
-        [(1, None), (2, "a comma is missing"), (2, None)],
+        [(1, None), (2, "missing comma"), (2, None)],
     ),
-    "array_more.json": (LIST + b"\n]", [(1, None), (2, None), (3, "more text behind the list")]),
+    "array_more.json": (LIST + b"\n]", [(1, None), (2, None), (3, "text after the array")]),
     "array_bad.json": (
         b"[\n" + GOOD + b',\n{"messages": oops},\n' + GOOD + b"\n]",
         [(2, None), (3, "malformed JSON"), (4, None)],
@@ -211,7 +208,7 @@ CASES = {**placed(), **FILES}
 def found(path: Path) -> Expected:
     return [
         (item.source.line, None) if isinstance(item, Record) else (item.line, item.reason)
-        for item in read([path])
+        for item in read_records([path])
     ]
 
 
@@ -234,7 +231,7 @@ def test_exactly_what_is_usable_is_read(tmp_path: Path, name: str) -> None:
 
 def test_large_lines_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A line over the limit is skipped, with its number, wherever it stands; so is an element."""
-    monkeypatch.setattr(stream, "MAX_VALUE", 1 << 20)
+    monkeypatch.setattr(stream, "MAX_VALUE_BYTES", 1 << 20)
     large = GOOD[:-4] + b"a" * (3 << 20) + GOOD[-4:]
     path = tmp_path / "a.jsonl"
     for lines, expected in (
@@ -248,7 +245,7 @@ def test_large_lines_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert [(line, reason and "larger") for line, reason in got] == expected
     path.write_bytes(b"[" + GOOD + b",\n" + large + b"]")
     assert found(path)[-1] == (2, "an element is larger than 1 MiB; split it or leave it out")
-    monkeypatch.setattr(stream, "MAX_DOCUMENT", 1 << 20)
+    monkeypatch.setattr(stream, "MAX_DOCUMENT_BYTES", 1 << 20)
     path.write_bytes(b'{\n"messages":' + b" " * (2 << 20) + b"[]}")
     assert found(path) == [(None, "is larger than 1 MiB; split it or leave it out")]
 
@@ -269,7 +266,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
         ".": "not a regular file",
     }.items():
         with pytest.raises(DataError, match=words):
-            list(read([tmp_path / "a.jsonl", tmp_path / name]))
+            list(read_records([tmp_path / "a.jsonl", tmp_path / name]))
     assert found(tmp_path / "link.jsonl") == [(1, None)]
 
 
@@ -288,5 +285,5 @@ def test_zip_archives_never_write_or_unpack_without_limit(tmp_path: Path) -> Non
 def test_a_good_file_beside_a_bad_one(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b"<html>")
     (tmp_path / "good.jsonl").write_bytes(GOOD)
-    items = list(read([tmp_path / "bad.jsonl", tmp_path / "good.jsonl"]))
+    items = list(read_records([tmp_path / "bad.jsonl", tmp_path / "good.jsonl"]))
     assert [type(item).__name__ for item in items] == ["RejectedRecord", "Record"]

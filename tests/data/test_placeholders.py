@@ -21,10 +21,10 @@ from remask.data.placeholders import (
     Variable,
     convert,
     fill,
-    filled,
+    list_variables,
     restore,
+    substitute,
     translate,
-    variables,
 )
 from remask.errors import ConfigError
 
@@ -87,7 +87,7 @@ EASY = st.lists(st.one_of(PLACEHOLDERS, WORDS), max_size=10).map("".join)
 
 
 def names_in(prompt: str, names: tuple[str, ...] | None = None) -> tuple[str, ...]:
-    return variables(PROMPT.read(prompt, names))
+    return list_variables(PROMPT.read(prompt, names))
 
 
 def known(prompt: str, names: tuple[str, ...] | None) -> dict[str, str]:
@@ -134,7 +134,7 @@ def test_a_prompt_is_filled_once_and_otherwise_unchanged(
     parts = PROMPT.read(prompt, names)
     written = r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}"
     once = re.sub(written, lambda m: values.get((m[m.lastindex or 0]).strip(), m[0]), prompt)
-    assert filled(parts, values) == fill(prompt, values) == once
+    assert substitute(parts, values) == fill(prompt, values) == once
     assert "".join(p.source if isinstance(p, Variable) else p for p in parts) == prompt
 
 

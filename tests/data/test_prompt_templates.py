@@ -3,7 +3,7 @@
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remask.data.prompt_templates import templates
+from remask.data.prompt_templates import find_prompt_templates
 
 POLICY = (
     "You help customers of a shop.\nToday is {day}. The customer is {name}.\nNever give advice."
@@ -16,7 +16,7 @@ def test_what_is_filled_in_becomes_a_variable() -> None:
         for day, name in [("Monday", "Ann Lee"), ("Friday", "Bob"), ("Tuesday", "Eve Day")]
     }
     prompts["Translate to French."] = 1
-    shop, french = templates(prompts)
+    shop, french = find_prompt_templates(prompts)
     assert shop.text == POLICY.format(day="{variable_1}", name="{variable_2}")
     assert (shop.count, shop.distinct) == (6, 3)
     assert set(shop.examples[0]) == {"Monday", "Friday", "Tuesday"}
@@ -27,14 +27,14 @@ def test_what_is_filled_in_becomes_a_variable() -> None:
 def test_documents_may_be_long_and_empty() -> None:
     prompts = {f"Answer from these documents only:\n{doc}\nBe short and say where it stands.": 1
                for doc in ("", "one " * 3, "two")}  # fmt: skip
-    (found,) = templates(prompts)
+    (found,) = find_prompt_templates(prompts)
     assert found.distinct == 3 and found.text.startswith("Answer from these documents only:")
     assert found.text.endswith("Be short and say where it stands.")
 
 
 def test_different_prompts_stay_apart() -> None:
     prompts = {"You are a pirate. Say arr.": 3, "Summarise the text in one line.": 5, "": 1}
-    assert [(t.text, t.count) for t in templates(prompts)] == [
+    assert [(t.text, t.count) for t in find_prompt_templates(prompts)] == [
         ("Summarise the text in one line.", 5),
         ("You are a pirate. Say arr.", 3),
         ("", 1),
@@ -43,14 +43,14 @@ def test_different_prompts_stay_apart() -> None:
 
 def test_many_prompts_join_without_being_aligned_each() -> None:
     prompts = {POLICY.format(day=f"day {i}", name=f"name {i}"): 1 for i in range(1500)}
-    found = templates(prompts)
+    found = find_prompt_templates(prompts)
     assert [t.distinct for t in found] == [1500]
 
 
 @settings(deadline=None, max_examples=150)
 @given(st.dictionaries(st.text("ab {}\n", max_size=30), st.integers(1, 5), max_size=6))
 def test_every_prompt_is_in_one_template_that_rebuilds_it(prompts: dict[str, int]) -> None:
-    found = templates(prompts)
+    found = find_prompt_templates(prompts)
     assert sum(t.count for t in found) == sum(prompts.values())
     assert sum(t.distinct for t in found) == len(prompts)
     for template in found:

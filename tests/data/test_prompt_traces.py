@@ -1,6 +1,6 @@
-"""Records to traces: the score, the desired response, the words, and what is left of an agent."""
+"""Records to traces: score, desired response, feedback, and the short form of an agent's run."""
 
-from remask.data.prompt_traces import condensed, trace_of, traces
+from remask.data.prompt_traces import condense, trace_from_record, traces_from_records
 from remask.data.trace_record import Rating, Record, Source, Turn
 from remask.types import Feedback
 
@@ -15,25 +15,25 @@ def record(
 
 
 def test_a_response_rated_well_is_the_desired_one() -> None:
-    good = trace_of(record(Rating("thumbs", True)), {})
+    good = trace_from_record(record(Rating("thumbs", True)), {})
     assert (good.query, good.response, good.desired, good.score) == ("q", "a", "a", 1.0)
     assert not good.failing
-    bad = trace_of(record(Rating("thumbs", False)), {})
+    bad = trace_from_record(record(Rating("thumbs", False)), {})
     assert (bad.desired, bad.score) == (None, 0.0) and bad.failing
-    four = trace_of(record(Rating("stars", 4)), {"stars": (1, 5)})
-    three = trace_of(record(Rating("stars", 3)), {"stars": (1, 5)})
+    four = trace_from_record(record(Rating("stars", 4)), {"stars": (1, 5)})
+    three = trace_from_record(record(Rating("stars", 3)), {"stars": (1, 5)})
     assert (four.desired, three.desired) == ("a", None)
 
 
 def test_a_correction_beats_everything() -> None:
-    found = trace_of(record(Rating("r", True, correction="b"), desired="c"), {})
+    found = trace_from_record(record(Rating("r", True, correction="b"), desired="c"), {})
     assert found.desired == "b"
     assert found.feedback == (Feedback("correction", "b", 1.0),)
-    assert trace_of(record(desired="c"), {}).desired == "c"
+    assert trace_from_record(record(desired="c"), {}).desired == "c"
 
 
 def test_words_stand_beside_the_failure() -> None:
-    found = trace_of(
+    found = trace_from_record(
         record(
             Rating("tone", "rude", "human"),
             Rating("stars", 2, "human", "Too long."),
@@ -52,18 +52,18 @@ def test_words_stand_beside_the_failure() -> None:
 def test_people_are_trusted_before_rewards_and_judges() -> None:
     ratings = (Rating("judge", 1, "llm"), Rating("reward", 1, "reward"), Rating("u", 0, "human"))
     known = {name: (0.0, 1.0) for name in ("judge", "reward", "u")}
-    assert trace_of(record(*ratings), known).score == 0.0
-    assert trace_of(record(*ratings[:2]), known).score == 1.0
+    assert trace_from_record(record(*ratings), known).score == 0.0
+    assert trace_from_record(record(*ratings[:2]), known).score == 1.0
     two = (Rating("u", 0, "human"), Rating("v", True, "human"))
-    assert trace_of(record(*two), known).score == 0.5
-    assert trace_of(record(), known).score is None
+    assert trace_from_record(record(*two), known).score == 0.5
+    assert trace_from_record(record(), known).score is None
 
 
 def test_a_long_chat_keeps_its_beginning_and_its_end() -> None:
     turns = (Turn("user", "first"), A, Turn("user", "middle"), A, Turn("user", "last"), A)
-    assert condensed(turns) == ("first\n…\nlast", "a")
-    assert condensed((*turns, Turn("user", "bye"))) == ("first\n…\nlast", "a")
-    query, response = condensed((Turn("user", "w " * 5000), Turn("assistant", "v " * 5000)))
+    assert condense(turns) == ("first\n…\nlast", "a")
+    assert condense((*turns, Turn("user", "bye"))) == ("first\n…\nlast", "a")
+    query, response = condense((Turn("user", "w " * 5000), Turn("assistant", "v " * 5000)))
     assert len(query.split()) <= 151 and len(response.split()) <= 151
     assert query.endswith(" …")
 
@@ -77,29 +77,32 @@ def agent(*steps: tuple[str, str], end: str = "Done.") -> tuple[Turn, ...]:
 
 def test_an_agent_is_condensed_to_the_call_that_failed() -> None:
     steps = (("look(id=1)", "{}"), ("book(id=2)", "Error: no seats"), ("look(id=3)", "{}"))
-    query, response = condensed(agent(*steps))
+    query, response = condense(agent(*steps))
     assert query == "Book it.\n…\nThe first."
     assert response == "book(id=2)\nbook answered: Error: no seats\nDone."
 
 
 def test_without_a_failure_the_last_call_counts() -> None:
-    _, response = condensed(agent(("look(id=1)", "{}"), ("book(id=2)", "ok " * 500)))
+    _, response = condense(agent(("look(id=1)", "{}"), ("book(id=2)", "ok " * 500)))
     assert response.startswith("book(id=2)\nbook answered: ok ok")
     assert response.endswith("…\nDone.") and len(response.split()) < 160
 
 
 def test_a_record_without_a_response_is_a_question_and_its_answer() -> None:
-    found = trace_of(record(turns=(Q,), desired="b"), {})
+    found = trace_from_record(record(turns=(Q,), desired="b"), {})
     assert (found.query, found.response, found.desired) == ("q", "", "b")
-    assert condensed(()) == ("", "")
+    assert condense(()) == ("", "")
 
 
 def test_traces_keep_the_order() -> None:
-    found = traces([record(), record(Rating("t", True))], {})
-    assert [trace.score for trace in found] == [None, 1.0]
+    found = traces_from_records([record(), record(Rating("t", True))], {}, str)
+    assert [(trace.score, message) for trace, message in found] == [(None, "q"), (1.0, "q")]
 
 
 def test_a_record_without_a_name_is_called_by_its_place() -> None:
-    assert trace_of(Record("", None, (Q, A), (), None, SOURCE), {}).id == "a.jsonl:1"
+    assert trace_from_record(Record("", None, (Q, A), (), None, SOURCE), {}).id == "a.jsonl:1"
     part = Source("tau2-bench", "folder/b.json", 1, "simulations[3]")
-    assert trace_of(Record("", None, (Q, A), (), None, part), {}).id == "b.json:1:simulations[3]"
+    assert (
+        trace_from_record(Record("", None, (Q, A), (), None, part), {}).id
+        == "b.json:1:simulations[3]"
+    )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from remask.data.ratings import Seen, known_scales, scale_map, score_of
+from remask.data.ratings import RatingStats, find_scales, normalize_score, parse_scales
 from remask.data.trace_record import Rating
 from remask.errors import ConfigError
 
@@ -12,11 +12,11 @@ from remask.errors import ConfigError
 def scores(values: list[object], **declared: tuple[float, float]) -> list[float | None]:
     """The scores of ratings of one name, `r`, that stand together in a file."""
     ratings = [Rating("r", value) for value in values]  # type: ignore[arg-type]
-    seen = Seen()
+    seen = RatingStats()
     for rating in ratings:
         seen.add(rating)
-    known = known_scales({"r": seen}, declared)
-    return [score_of(rating, known) for rating in ratings]
+    known = find_scales({"r": seen}, declared)
+    return [normalize_score(rating, known) for rating in ratings]
 
 
 def test_what_is_safe_is_inferred() -> None:
@@ -47,24 +47,24 @@ def test_a_declared_scale_counts() -> None:
 
 def test_the_scale_of_the_format_counts_and_the_users_wins() -> None:
     rating = Rating("r", 3, scale=(1, 5))
-    seen = Seen()
+    seen = RatingStats()
     seen.add(rating)
-    assert score_of(rating, known_scales({"r": seen}, {})) == 0.5
-    assert score_of(rating, {}) == 0.5
-    assert score_of(rating, known_scales({"r": seen}, {"r": (3, 4)})) == 0.0
+    assert normalize_score(rating, find_scales({"r": seen}, {})) == 0.5
+    assert normalize_score(rating, {}) == 0.5
+    assert normalize_score(rating, find_scales({"r": seen}, {"r": (3, 4)})) == 0.0
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(-1e6, 1e6), st.floats(0.1, 1e6))
 def test_a_score_is_a_share_or_nothing(value: float, worst: float, width: float) -> None:
     for scale in ((worst, worst + width), (worst + width, worst)):
-        found = score_of(Rating("r", value), {"r": scale})
+        found = normalize_score(Rating("r", value), {"r": scale})
         assert found is None or 0 <= found <= 1
 
 
 def test_scales_on_the_command_line() -> None:
-    assert scale_map(["stars=1..5", "errors=10..0,a=b=-1..1"]) == {
+    assert parse_scales(["stars=1..5", "errors=10..0,a=b=-1..1"]) == {
         "stars": (1, 5), "errors": (10, 0), "a=b": (-1, 1),
     }  # fmt: skip
     for text in ("stars", "stars=", "=1..5", "stars=5", "stars=1..1", "stars=a..b", "x=0..inf"):
         with pytest.raises(ConfigError, match=r"--scale .*WORST\.\.BEST"):
-            scale_map([text])
+            parse_scales([text])

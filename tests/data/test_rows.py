@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.data.messages import as_text
-from remask.data.rows import read_rows, rows_of
+from remask.data.rows import read_rows, rows_from_records
 from remask.errors import DataError
 
 
@@ -61,7 +61,7 @@ def test_reads(tmp_path: Path, name: str, data: str | bytes, expected: list) -> 
     assert [(row.line, dict(row.values)) for row in rows] == expected
 
 
-DEEP = "[" * 200_000
+TOO_DEEP = "[" * 200_000
 BAD = [  # name, content, line in the error (None: the whole file), words of the message
     ("empty.jsonl", "", None, "empty"),
     ("blank.jsonl", " \n\r\n", None, "empty"),
@@ -83,7 +83,7 @@ BAD = [  # name, content, line in the error (None: the whole file), words of the
     ("inf.jsonl", '{"x": 1e999}', 1, "the number 1e999 is too large"),
     ("deep_inf.jsonl", '{"x": [1e999]}', 1, "the number 1e999 is too large"),
     ("huge.jsonl", '{"x": ' + "9" * 5000 + "}", 1, "malformed JSON"),
-    ("deep.jsonl", '{"x": ' + DEEP + "}", 1, "nested too deeply"),
+    ("deep.jsonl", '{"x": ' + TOO_DEEP + "}", 1, "nested too deeply"),
     ("twice.jsonl", '{"x": 1, "x": 2}', 1, "'x' appears twice"),
     ("strip.jsonl", '{"x": 1, " x": 2}', 1, "'x' appears twice"),
     ("surrogate.jsonl", '{"x": "\\ud800"}', 1, "surrogate"),
@@ -144,22 +144,22 @@ def test_a_value_has_the_same_text_in_rows_and_traces() -> None:
         *((1e16, "1e+16"), (["é", 1], '["é", 1]'), ({"k": 2}, '{"k": 2}')),
     ]
     for value, text in texts:
-        assert as_text(value) == rows_of([{"x": value}], "data")[0].values["x"] == text
+        assert as_text(value) == rows_from_records([{"x": value}], "data")[0].values["x"] == text
 
 
 def test_rows_from_python_name_their_position() -> None:
-    assert dict(rows_of([{"x": 1, "y": None}], "data")[0].values) == {"x": "1", "y": ""}
+    assert dict(rows_from_records([{"x": 1, "y": None}], "data")[0].values) == {"x": "1", "y": ""}
     numbers = {"a": True, "b": np.int64(3), "c": np.float32(0.5), "d": 2.0, "e": 10**30}
     texts = {"a": "true", "b": "3", "c": "0.5", "d": "2", "e": "1" + "0" * 30}
-    assert dict(rows_of([numbers], "data")[0].values) == texts
+    assert dict(rows_from_records([numbers], "data")[0].values) == texts
     with pytest.raises(DataError, match="data:1: column 'x': nan is not a finite number"):
-        rows_of([{"x": float("nan")}], "data")
+        rows_from_records([{"x": float("nan")}], "data")
     with pytest.raises(DataError, match="data:2: column 'x': a value of type set"):
-        rows_of([{"x": 1}, {"x": {1}}], "data")
+        rows_from_records([{"x": 1}, {"x": {1}}], "data")
     loop: list = []
     loop.append(loop)
     with pytest.raises(DataError, match="data:1"):
-        rows_of([{"x": loop}], "data")
+        rows_from_records([{"x": loop}], "data")
 
 
 @settings(deadline=None, max_examples=60)

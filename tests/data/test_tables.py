@@ -6,15 +6,15 @@ from typing import Any
 
 import pytest
 
-from remask.data.tables import column_map
-from remask.data.trace_reader import read
+from remask.data.tables import parse_column_map
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record, RejectedRecord, Turn
 from remask.errors import ConfigError
 
 
 def records(path: Path, text: str, *maps: str) -> list[Record]:
     path.write_text(text)
-    found = list(read([path], column_map(maps)))
+    found = list(read_records([path], parse_column_map(maps)))
     assert all(isinstance(item, Record) for item in found), found
     return [item for item in found if isinstance(item, Record)]
 
@@ -74,7 +74,7 @@ def test_rows_with_a_question_and_its_answer_need_no_response(tmp_path: Path) ->
 def test_rows_that_miss_a_mapped_column_are_rejected(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"x": "q", "y": "a"}\n{"y": "a"}\n{"x": "", "y": "a"}\n{"x": "q", "y": ""}\n')
-    found = list(read([path], {"input": "x", "output": "y"}))
+    found = list(read_records([path], {"input": "x", "output": "y"}))
     assert [(r.line, r.reason) for r in found if isinstance(r, RejectedRecord)] == [
         (2, "the column 'x' is empty or missing"),
         (3, "the column 'x' is empty or missing"),
@@ -85,7 +85,7 @@ def test_rows_that_miss_a_mapped_column_are_rejected(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["input", "input=", "colour=x", "=x", "score=x", "input=a,b"])
 def test_bad_maps_are_explained(text: str) -> None:
     with pytest.raises(ConfigError, match="--map"):
-        column_map([text])
+        parse_column_map([text])
 
 
 def test_a_map_beats_every_other_format(tmp_path: Path) -> None:

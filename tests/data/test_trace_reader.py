@@ -17,10 +17,10 @@ from fakes import write_lines
 from remask.data import json_stream as stream
 from remask.data import trace_reader as detect
 from remask.data import trace_reader as reading
-from remask.data.json_stream import batches, values
-from remask.data.trace_reader import read
+from remask.data.json_stream import read_line_batches, read_values
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import (
-    Addition,
+    Annotation,
     Rating,
     Record,
     RejectedRecord,
@@ -49,7 +49,7 @@ def test_a_batch_is_joined_over_two_files(tmp_path: Path, results_first: bool) -
     asked = write_lines(tmp_path / "requests.jsonl", *(request(str(i)) for i in range(4)))
     answered = write_lines(tmp_path / "results.jsonl", result("2"), result("0"), result("9"))
     files = [answered, asked] if results_first else [asked, answered]
-    items = list(read(files))
+    items = list(read_records(files))
     records = [item for item in items if isinstance(item, Record)]
     assert [[turn.text for turn in r.turns] for r in records] == [["q0", "a0"], ["q2", "a2"]]
     rejects = [
@@ -63,20 +63,20 @@ def test_a_batch_is_joined_over_two_files(tmp_path: Path, results_first: bool) -
 
 
 def test_results_alone_say_what_is_missing(tmp_path: Path) -> None:
-    (item,) = read([write_lines(tmp_path / "a.jsonl", result("1"))])
+    (item,) = read_records([write_lines(tmp_path / "a.jsonl", result("1"))])
     assert isinstance(item, RejectedRecord) and "belongs to '1', which is not in" in item.reason
 
 
 def test_a_late_addition_says_how_to_help(tmp_path: Path) -> None:
-    rows = [CHAT] * reading.LOOKED_AT + [result("1")]
-    *_, item = read([write_lines(tmp_path / "a.jsonl", *rows)])
+    rows = [CHAT] * reading.MAX_SAMPLED_VALUES + [result("1")]
+    *_, item = read_records([write_lines(tmp_path / "a.jsonl", *rows)])
     assert isinstance(item, RejectedRecord) and "put such rows first" in item.reason
 
 
 def growing(value: Any, source: Source) -> Any:
     """A reader of a chat that repeats its history, with ratings in rows of their own."""
     if "rates" in value:
-        yield Addition(value["rates"], source, ratings=(Rating("r", 1),), desired="right")
+        yield Annotation(value["rates"], source, ratings=(Rating("r", 1),), desired="right")
         return
     turns = tuple(Turn("user" if i % 2 == 0 else "assistant", str(i)) for i in range(value["n"]))
     id = value.get("id", "")
@@ -87,7 +87,7 @@ def test_of_a_growing_chat_the_longest_and_the_rated_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     format = TraceFormat(
-        "growing", lambda value: "n" in value or "rates" in value, growing, joins=True
+        "growing", lambda value: "n" in value or "rates" in value, growing, multi_part=True
     )
     monkeypatch.setattr(reading, "FORMATS", (format,))
     rows = [
@@ -98,7 +98,9 @@ def test_of_a_growing_chat_the_longest_and_the_rated_stay(
         {"n": 2, "thread": "", "id": "5"},
         {"rates": "2"},
     ]
-    items: list[Record | RejectedRecord] = list(read([write_lines(tmp_path / "a.jsonl", *rows)]))
+    items: list[Record | RejectedRecord] = list(
+        read_records([write_lines(tmp_path / "a.jsonl", *rows)])
+    )
     records = [item for item in items if isinstance(item, Record)]
     assert [record.id for record in records] == ["2", "3", "4", "5"] and len(items) == 4
     assert [record.desired for record in records] == ["right", None, None, None]
@@ -111,7 +113,7 @@ def test_a_reader_that_recurses_too_deeply_rejects_the_value(
         yield from endless(value, source)
 
     monkeypatch.setattr(reading, "FORMATS", (TraceFormat("deep", lambda value: True, endless),))
-    first, second = read([write_lines(tmp_path / "a.jsonl", CHAT, CHAT)])
+    first, second = read_records([write_lines(tmp_path / "a.jsonl", CHAT, CHAT)])
     assert (
         isinstance(first, RejectedRecord)
         and "nested too deeply" in first.reason
@@ -133,7 +135,7 @@ def test_lines_do_not_depend_on_blocks(data: bytes, cuts: list[int], limit: int)
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     blocks = [data[a:b] for a, b in pairwise(edges)]
     found: dict[int, bytes] = {}
-    for number, whole, lines in batches(iter(blocks)):
+    for number, whole, lines in read_line_batches(iter(blocks)):
         assert lines is not None and b"\n".join(lines) == whole
         found.update(enumerate(lines, number))
     assert {n: line for n, line in found.items() if line} == {
@@ -164,11 +166,11 @@ def test_an_array_is_read_as_json_reads_it(
     text = json.dumps(rows, indent=indent, separators=marks)
     path = tmp_path_factory.mktemp("array") / "a.json"
     path.write_text("[" + text + ", 0]")  # the list of lists is one element, and another behind it
-    before, stream.BLOCK = stream.BLOCK, 7
+    before, stream.BLOCK_BYTES = stream.BLOCK_BYTES, 7
     try:
-        found = list(values(path))
+        found = list(read_values(path))
     finally:
-        stream.BLOCK = before
+        stream.BLOCK_BYTES = before
     assert [getattr(value, "data", value) for value in found] == [rows, 0]
 
 
@@ -186,7 +188,7 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, layout: str) -> None
         file.write(b"]" if layout == "array" else b"")
     tracemalloc.start()
     try:
-        found = sum(isinstance(item, Record) for item in read([path]))
+        found = sum(isinstance(item, Record) for item in read_records([path]))
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

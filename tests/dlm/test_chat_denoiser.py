@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 import remask
 from fakes import Cut
+from fakes.colours import search
 from fakes.server import Behaviour, Server, answer, raw, status
 from fakes.writers import World, asked_by, few_rows, filled, play
 from remask.api.build_models import make_denoiser
 from remask.api.build_task import Given
-from remask.api.job import Hooks, open_job
+from remask.api.job import open_job
 from remask.api.optimize import reserve_test
 from remask.cli.check import examine
 from remask.cli.settings import Request
@@ -216,32 +217,33 @@ def test_run_counts_the_calls_that_the_server_saw(tmp_path: Path) -> None:
         assert asked_by(server, "writer") > 6
 
 
-@pytest.mark.parametrize("budget", [55, 90])
-def test_sealed_test_is_reserved_from_the_denoiser_s_calls(tmp_path: Path, budget: int) -> None:
+@pytest.mark.parametrize("calls", [55, 90])
+def test_sealed_test_is_reserved_from_the_denoiser_s_calls(tmp_path: Path, calls: int) -> None:
     """40 calls are for the test, so the denoiser may use only the rest."""
     with Server(default=World()) as server:
-        result = play(server, tmp_path / "run", budget=budget, settings={"target": {"retries": 0}})
+        result = play(server, tmp_path / "run", max_calls=calls, target_keys={"retries": 0})
         assert result.test.n == 20
-        assert result.spend.calls == server.requests <= budget
+        assert result.spend.calls == server.requests <= calls
 
 
 def test_target_and_denoiser_have_their_own_prices(tmp_path: Path) -> None:
     world = World(usage={"prompt_tokens": 100, "completion_tokens": 10})
-    prices = {
-        "target": {"input_price": 1.0, "output_price": 2.0},
-        "denoiser": {"input_price": 30.0, "output_price": 40.0},
-    }
+    read = {"input_price": 1.0, "output_price": 2.0}
+    written = {"input_price": 30.0, "output_price": 40.0}
+    limits = remask.Budget(calls=220, usd=1.0)
     with Server(default=world) as server:
-        limits = {"calls": 220, "usd": 1.0}
-        result = play(server, tmp_path / "run", budget=limits, settings=prices)
+        result = play(
+            server, tmp_path / "run", budget=limits, target_keys=read, denoiser_keys=written
+        )
         wrote, scored = asked_by(server, "writer"), asked_by(server, "tiny")
     assert wrote and wrote + scored == result.spend.calls
     assert result.spend.usd == pytest.approx((wrote * 3400 + scored * 13) / 1e6)
     assert result.spend.input_tokens == wrote * 100 + scored * 7
-    with Server(default=world) as server:
-        del prices["denoiser"]
-        with pytest.raises(ConfigError, match=r"budget.usd needs dlm\.input_price"):
-            play(server, tmp_path / "other", budget=limits, settings=prices)
+    with (
+        Server(default=world) as server,
+        pytest.raises(ConfigError, match=r"budget.usd needs denoiser\.input_price"),
+    ):
+        play(server, tmp_path / "other", budget=limits, target_keys=read)
 
 
 def test_token_limit_leaves_enough_for_the_sealed_test(tmp_path: Path) -> None:
@@ -276,9 +278,9 @@ def test_resumed_run_asks_the_denoiser_nothing_twice(tmp_path: Path) -> None:
 
     with Server(default=World()) as server:
         with pytest.raises(Cut):
-            play(server, tmp_path / "cut", hooks=Hooks(watch=watch))
+            play(server, tmp_path / "cut", on_event=watch)
         begun = asked_by(server, "writer")
-        again = remask.resume(tmp_path / "cut", rows=few_rows())
+        again = remask.resume(tmp_path / "cut", data=few_rows())
         assert begun > 0
         assert again.spend.calls == server.requests == whole.spend.calls
     assert again.prompt == whole.prompt and again.test == whole.test
@@ -304,11 +306,7 @@ def test_masker_that_needs_scores_is_refused_before_a_run(tmp_path: Path) -> Non
         with pytest.raises(
             ConfigError, match="masker attribution needs a denoiser with probabilities"
         ):
-            play(
-                server,
-                tmp_path / "run",
-                settings={"search": {"maskers": ["insert", "attribution"]}},
-            )
+            play(server, tmp_path / "run", search=search(maskers=["insert", "attribution"]))
         assert server.requests == 0
     assert not (tmp_path / "run").exists()
 
@@ -354,15 +352,15 @@ def test_plan_leaves_calls_for_the_denoiser() -> None:
             plans[model] = (job.plan, job.asked_per_round(job.plan), job.rows("validation"))
     (plan, asked, _), (written, writing, rows) = plans["builtin"], plans["chat:writer"]
     assert asked == 0 and writing == 2 * written.candidates
-    assert written.rounds * (written.round_calls(rows) + writing) / 4 <= 200
-    assert plan.rounds * (plan.round_calls(rows) + writing) / 4 > 200
+    assert written.rounds * (written.count_round_calls(rows) + writing) / 4 <= 200
+    assert plan.rounds * (plan.count_round_calls(rows) + writing) / 4 > 200
 
 
 def test_chat_denoiser_is_remote_and_no_scorer() -> None:
     values = config("http://127.0.0.1:1/v1")
-    denoiser = make_denoiser(make_config(values, "test").dlm)
+    denoiser = make_denoiser(make_config(values, "test").denoiser)
     assert isinstance(denoiser, Remote) and not isinstance(denoiser, Scorer)
     assert denoiser.max_output == 1024
     assert '"seed": 0' in denoiser.target.identity and "temperature" not in denoiser.target.identity
-    with pytest.raises(ConfigError, match=r"use embedded, .*chat:MODEL"):
-        make_denoiser(make_config({"prompt": "x", "denoiser": {"model": "chat:"}}, "test").dlm)
+    with pytest.raises(ConfigError, match=r"use builtin, .*chat:MODEL"):
+        make_denoiser(make_config({"prompt": "x", "denoiser": {"model": "chat:"}}, "test").denoiser)

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import remask
-from remask.config import merged
 from remask.ports import Canvas, Context, Fill, Hole
 
 WORDS = ("Answer kindly.", "Think of colours.", "Say what fits best.", "Ignore the weather.")
 
 
 class Phrases:
-    """A Denoiser that writes one of WORDS into every hole."""
+    """A denoiser that writes one of WORDS into every hole."""
 
     identity = "phrases"
 
@@ -57,13 +56,16 @@ def rows(n: int = 240) -> list[dict[str, str]]:
     ]
 
 
+def dataset(n: int = 240) -> remask.Dataset:
+    return remask.Dataset(rows(n), split="split")
+
+
+def search(**more: Any) -> remask.Search:
+    """The settings of a search with one masker."""
+    return remask.Search(**({"maskers": ["insert"]} | more))
+
+
 def optimize(run_dir: Path, **more: Any) -> remask.Result:
-    """A whole run in this world; `settings` come on top of the split and one masker."""
-    settings = {"data": {"split": "split"}, "search": {"maskers": ["insert"]}}
-    return remask.optimize(
-        "Name it. Be brief.",
-        more.pop("data", None) or rows(),
-        run_dir=run_dir,
-        settings=merged(settings, more.pop("settings", {})),
-        **({"target": Oracle(), "denoiser": Phrases()} | more),
-    )
+    """A whole run in this world, with one masker; `more` are other arguments, which win."""
+    arguments = {"data": dataset(), "target": Oracle(), "denoiser": Phrases(), "search": search()}
+    return remask.optimize("Name it. Be brief.", run_dir=run_dir, **(arguments | more))

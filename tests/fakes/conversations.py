@@ -13,7 +13,7 @@ from fakes import write_lines
 from fakes.colours import Phrases
 from remask.errors import TargetRefused
 from remask.ports import Context
-from remask.sanitize import words
+from remask.sanitize import split_words
 from remask.search.likelihood import CONTROL
 
 START = "Name it. Be brief."
@@ -35,7 +35,7 @@ class Listener(Phrases):
     def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
         self.asked.append((context, text))
         said = [
-            set(words(" ".join((trace.query, *(note.text for note in trace.feedback)))))
+            set(split_words(" ".join((trace.query, *(note.text for note in trace.feedback)))))
             for trace in context
             if trace not in CONTROL
         ]
@@ -44,7 +44,7 @@ class Listener(Phrases):
             heard = sum(word in some for some in said)
             return 0.9 + 0.1 * heard if heard else -0.25 if said else 0.0
 
-        return [sum(-2 + lift(word) for word in words(text[a:b])) for a, b in spans]
+        return [sum(-2 + lift(word) for word in split_words(text[a:b])) for a, b in spans]
 
 
 @dataclass

@@ -14,7 +14,7 @@ from remask.prompt import Prompt
 from remask.runs.budget import Spend
 from remask.runs.result import RESULT, Result, make_result
 from remask.runs.store import Store
-from remask.search.halving import final_test, rows_of, search
+from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.plan import SearchPlan
 
 START = "Work at level 5."
@@ -40,7 +40,7 @@ def play(folder: Path, prompt: str = START, rows: int = 40, finish: bool = True)
             return advance(state, event)
 
         for event in search(state, start, PLAN, task, LevelProposer(), 0):
-            booked = store.spent().calls
+            booked = store.get_spend().calls
             store.settle(
                 store.reserve(Spend(calls=task.calls - booked), billed=True),
                 Spend(calls=task.calls - booked, seconds=0.1),
@@ -49,13 +49,13 @@ def play(folder: Path, prompt: str = START, rows: int = 40, finish: bool = True)
             state = keep(event, state)
         if not finish:
             return None
-        before, after = final_test(task, start, state.prompt(state.incumbent))
-        state = keep(Tested(rows_of(before), rows_of(after)), state)
+        before, after = run_final_test(task, start, state.prompt(state.incumbent))
+        state = keep(Tested(rows_from_outcomes(before), rows_from_outcomes(after)), state)
         queries = {row: f"question {row}" for row in task.ids("train")}
         result = make_result(
             state,
             {id: (text, "") for id, text in queries.items()},
-            store.spent(),
+            store.get_spend(),
             ["a <b>warning</b>"],
             str(folder),
         )

@@ -67,9 +67,9 @@ def play(folder: Path, verify: bool, kill: int) -> int:
     if (folder / FILE).exists():
         remask.resume(folder, **parts)
     else:
-        settings = {"search": {"maskers": ["insert"], "traces": 4}}
+        search = remask.Search(maskers=["insert"], traces=4)
         files = folder.parent / "log.jsonl"
-        remask.refine(START, files, iterations=3, run_dir=folder, settings=settings, **parts)
+        remask.refine(START, files, iterations=3, run_dir=folder, search=search, **parts)
     return steps.n
 
 

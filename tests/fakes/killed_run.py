@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from remask.api.optimize import optimize, resume
+import remask
 from remask.ids import rng_for
 from remask.models.backbone.builtin_weights import load_base
 
@@ -33,16 +33,14 @@ def rows() -> list[dict[str, str]]:
 
 def play(folder: Path) -> None:
     if (folder / "run.db").exists():
-        resume(folder, rows=rows())
+        remask.resume(folder, data=rows())
         return
-    optimize(
+    remask.optimize(
         "Classify the message. Be short.",
-        rows(),
-        input="message",
-        expected="topic",
-        budget=130,
+        remask.Dataset(rows(), input="message", expected="topic", split="split"),
+        max_calls=130,
         run_dir=folder,
-        settings={"data": {"split": "split"}, "search": {"candidates": 2, "traces": 3}},
+        search=remask.Search(candidates=2, traces=3),
     )
 
 

@@ -115,7 +115,7 @@ def work(folder: Path, billed: bool, kill: int) -> int:
 def dump(folder: Path) -> dict[str, Any]:
     """What stands in a run, and the calls that its target counted."""
     with Store.read(folder) as run:
-        events, spent = list(run.events()), asdict(run.spent())
+        events, spent = list(run.events()), asdict(run.get_spend())
     db = connect(folder / FILE)
     cache = db.execute("SELECT key, body FROM cache ORDER BY key").fetchall()
     check = db.execute("PRAGMA integrity_check").fetchone()[0]

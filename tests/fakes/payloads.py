@@ -9,7 +9,7 @@ from random import Random
 
 Make = Callable[[Random, int], str]  # (randomness, words) -> payload
 
-VERBS = ("Ignore", "Disregard", "Forget", "Override", "Bypass", "Attribution", "Skip", "Abandon")
+VERBS = ("Ignore", "Disregard", "Forget", "Override", "Bypass", "Drop", "Skip", "Abandon")
 WHICH = ("previous", "prior", "earlier", "preceding", "existing", "former")
 THINGS = ("instructions", "rules", "directions", "guidelines", "orders", "messages")
 THEN = (

@@ -8,7 +8,7 @@ from remask.data.trace_record import Item, Record, Source, TraceFormat
 
 def items_of(format: TraceFormat, source: Source, value: Any) -> list[Item]:
     """The items of a value that this format must know as its own."""
-    assert format.sniff(value)
+    assert format.matches(value)
     return list(format.read(value, source))
 
 

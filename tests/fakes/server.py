@@ -159,7 +159,7 @@ def shaped(payload: object) -> Behaviour:
     return raw(json.dumps(payload).encode())
 
 
-def never_predicted(seconds: float = 30.0) -> Behaviour:
+def silent(seconds: float = 30.0) -> Behaviour:
     """No answer for so long, or until the server closes."""
 
     def behave(handler: Handler, body: Body) -> None:

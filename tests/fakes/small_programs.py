@@ -32,7 +32,7 @@ def kind(messages):
 
 
 @cache
-def embedded():
+def builtin():
     """The built-in target, loaded once."""
     from remask.models.backbone.builtin_weights import load_base
     from remask.models.builtin import BuiltinTarget
@@ -44,6 +44,6 @@ def chosen(messages) -> str:
     """The label that the built-in target finds more probable."""
     chat = tuple(Message(m["role"], m["content"]) for m in messages)
     options = [f"The sentiment is {label}." for label in LABELS]
-    reply = embedded().choose([chat], options)[0]
+    reply = builtin().choose([chat], options)[0]
     assert not reply.error
     return reply.text

@@ -11,9 +11,8 @@ from threading import Lock
 from typing import Any
 
 import remask
-from fakes.colours import WORDS, Oracle, optimize, rows
+from fakes.colours import WORDS, Oracle, optimize, rows, search
 from fakes.server import Behaviour, Body, Handler, Server, completion
-from remask.config import merged
 
 BLANKS = re.compile(r"^\[\[(\d+)\]\] about", re.MULTILINE)
 
@@ -77,23 +76,25 @@ def few_rows() -> list[dict[str, str]]:
     return [*found[:12], *found[30:38], *found[60:]]
 
 
-def play(server: Server, folder: Path, dlm: str = "chat:writer", **more: Any) -> remask.Result:
+def play(
+    server: Server,
+    folder: Path,
+    denoiser: str = "chat:writer",
+    target_keys: dict[str, Any] | None = None,
+    denoiser_keys: dict[str, Any] | None = None,
+    **more: Any,
+) -> remask.Result:
     """A whole run whose target and denoiser are both at `server`."""
-    settings = {
-        "search": {"candidates": 6},
-        "target": {"timeout": 5.0, "retries": 2},
-        "denoiser": {"base_url": server.url, "retries": 2},
+    reach = {"base_url": server.url, "retries": 2}
+    target_keys = reach | {"timeout": 5.0} | (target_keys or {})
+    arguments = {
+        "data": remask.Dataset(few_rows(), split="split"),
+        "target": remask.Target("openai:tiny", **target_keys),
+        "denoiser": remask.Denoiser(denoiser, **reach | (denoiser_keys or {})),
+        "search": search(candidates=6),
+        **({} if "budget" in more else {"max_calls": 220}),
     }
-    return optimize(
-        folder,
-        data=few_rows(),
-        target="openai:tiny",
-        base_url=server.url,
-        denoiser=dlm,
-        budget=more.pop("budget", 220),
-        settings=merged(settings, more.pop("settings", {})),
-        **more,
-    )
+    return optimize(folder, **(arguments | more))
 
 
 def asked_by(server: Server, model: str) -> int:

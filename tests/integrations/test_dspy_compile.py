@@ -38,7 +38,7 @@ class Engine:
         pass
 
 
-def embedded(messages):
+def builtin(messages):
     """The built-in target's choice, in DSPy's format."""
     text = next(text for text, _ in ROWS if text in messages[-1]["content"])
     told = messages[0]["content"].rsplit("objective is:", 1)[-1].strip()
@@ -142,7 +142,7 @@ def test_gepa_of_dspy_takes_the_proposer():
 
 @pytest.mark.slow
 def test_the_builtin_models_run_inside_dspy():
-    engine, model = lm(embedded)
+    engine, model = lm(builtin)
     optimizer = RemaskOptimizer(
         exact,
         max_metric_calls=60,

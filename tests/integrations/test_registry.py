@@ -9,7 +9,7 @@ mlflow = pytest.importorskip("mlflow")
 
 from fakes.command import remask  # noqa: E402
 from fakes.finished_run import play  # noqa: E402
-from remask.runs.report.summary import verdict_line  # noqa: E402
+from remask.runs.report.summary import format_verdict  # noqa: E402
 
 
 def test_the_best_prompt_of_a_run_becomes_a_version(mlflow_uri: str, tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_the_best_prompt_of_a_run_becomes_a_version(mlflow_uri: str, tmp_path: P
     client = mlflow.MlflowClient(mlflow_uri, mlflow_uri)
     made = client.get_prompt_version("desk", "2")
     assert made.template == result.prompt != result.baseline.prompt
-    assert made.commit_message.endswith(verdict_line(result))
+    assert made.commit_message.endswith(format_verdict(result))
     assert made.aliases == []
 
 

@@ -28,13 +28,12 @@ def kind(messages):
 def optimise(run_dir, on_event):
     return remask.optimize(
         SEED,
-        DATA,
+        remask.Dataset(DATA, split="split"),
         target=kind,
         metric="contains",
         denoiser=DENOISER,
-        budget=500,
+        max_calls=500,
         run_dir=run_dir,
-        settings={"data": {"split": "split"}},
         on_event=on_event,
     )
 
@@ -55,7 +54,7 @@ def test_a_cut_run_goes_on_in_its_mlflow_run(mlflow_uri, here):
     client = mlflow.tracking.MlflowClient(mlflow_uri)
     assert client.get_run(first.run_id).info.status == "KILLED"
     with MlflowTracker(mlflow_uri, run_dir=run_dir) as second:
-        result = remask.resume(run_dir, target=kind, denoiser=DENOISER, rows=DATA, on_event=second)
+        result = remask.resume(run_dir, target=kind, denoiser=DENOISER, data=DATA, on_event=second)
     assert second.run_id == first.run_id
     run = client.get_run(first.run_id)
     assert run.info.status == "FINISHED"

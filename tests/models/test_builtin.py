@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
-import remask.models.builtin as embedded
 from remask.errors import ConfigError, NumericsError
+from remask.models import builtin
 from remask.models.backbone.transformer import Backbone
 from remask.models.builtin import BuiltinTarget
 from remask.ports import Reply
@@ -111,7 +111,7 @@ def test_choose_is_independent_of_the_batch(
     alone = [target.choose([turns], OPTIONS)[0] for turns in chats]
     backwards = target.choose(chats[::-1], OPTIONS)[::-1]
     assert close(together, alone) and close(together, backwards)
-    monkeypatch.setattr(embedded, "MAX_BATCH_TOKENS", 100)  # cuts chats and options into pieces
+    monkeypatch.setattr(builtin, "MAX_BATCH_TOKENS", 100)  # cuts chats and options into pieces
     assert close(together, target.choose(chats, OPTIONS))
 
 
@@ -169,7 +169,7 @@ def test_kept_system_messages_are_bounded(
 ) -> None:
     """The last ones that fit are kept; the first must be read again."""
     systems = [base.encode_turn("system", f"Prompt {number}.") for number in range(4)]
-    monkeypatch.setattr(embedded, "MAX_PREFIX_TOKENS", len(systems[2]) + len(systems[3]))
+    monkeypatch.setattr(builtin, "MAX_PREFIX_TOKENS", len(systems[2]) + len(systems[3]))
     target = BuiltinTarget(base)
     for number in (0, 1, 2, 3, 3, 2, 0):
         target.choose([chat("Hi", f"Prompt {number}.")], ["a", "b"])
@@ -268,7 +268,7 @@ def test_batches_have_every_row_once_within_the_limits(
     shared = "a" * ahead
     both = Spelled(), Spelled()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedded, "MAX_BATCH_TOKENS", 300)
+        patch.setattr(builtin, "MAX_BATCH_TOKENS", 300)
         for backbone, asked in zip(both, (chats, chats[::-1]), strict=True):
             BuiltinTarget(backbone).choose(asked, [f"{shared}x", f"{shared}y"])
     plain = both[0]
@@ -283,6 +283,6 @@ def test_batches_have_every_row_once_within_the_limits(
     for prefix, batch in plain.batches:
         width = len(prefix) + max(map(len, batch))
         assert len(batch) == 1 or len(batch) * width <= 300
-        assert len(batch) <= embedded.MAX_BATCH_ROWS
+        assert len(batch) <= builtin.MAX_BATCH_ROWS
     lengths = [[(prefix, list(map(len, rows))) for prefix, rows in each.batches] for each in both]
     assert lengths[0] == lengths[1], "the order of the chats does not matter"

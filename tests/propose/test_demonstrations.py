@@ -15,7 +15,6 @@ from fakes import Cut
 from fakes.colours import Phrases
 from fakes.worlds import LevelProposer
 from remask.api.build_proposer import refuse_demos, with_demos
-from remask.api.job import Hooks
 from remask.config import make_config
 from remask.data.dataset import Columns, load
 from remask.errors import ConfigError
@@ -23,7 +22,14 @@ from remask.events import Accepted, Proposed, State, decode, fold
 from remask.ids import rng_for
 from remask.ports import Context, Proposal
 from remask.prompt import Prompt
-from remask.propose.demonstrations import DemoProposer, block_tokens, demo, joined, parted, shown_in
+from remask.propose.demonstrations import (
+    DemoProposer,
+    append_block,
+    count_block_tokens,
+    find_shown_rows,
+    format_demo,
+    split_block,
+)
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.runs.store import Store
 from remask.search.halving import search
@@ -70,17 +76,17 @@ def grown(rounds: int, seed: int, most: int = 4) -> list[tuple[Prompt, Proposal]
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 6))
 def test_candidates_hold_the_body_and_whole_rows_of_train_alone(seed: int, most: int) -> None:
-    known = {demo(trace(i)) for i in range(40)}
+    known = {format_demo(trace(i)) for i in range(40)}
     for parent, proposal in grown(4, seed, most):
-        body, block = parted(proposal.prompt, START)
-        assert joined(body, block) == proposal.prompt
-        assert Prompt.parse(proposal.prompt.marked()) == proposal.prompt
+        body, block = split_block(proposal.prompt, START)
+        assert append_block(body, block) == proposal.prompt
+        assert Prompt.parse(proposal.prompt.to_source()) == proposal.prompt
         assert "Be brief." in body.text, "what the author keeps stays"
         if block:
             head, *shown = block.split("\n\n")
             assert head == "Examples:"
             assert set(shown) <= known and 1 <= len(set(shown)) == len(shown) <= most
-        before, old = parted(parent, START)
+        before, old = split_block(parent, START)
         if proposal.masker.startswith("demos "):
             assert body == before and block != old
         else:
@@ -145,7 +151,7 @@ class Crammer:
 
     def _outcome(self, prompt: Prompt, id: str) -> Outcome:
         one = Trace(id, f"question {id}", "no", desired=f"answer {id}", score=0.0)
-        score = float(demo(one) in prompt.text)
+        score = float(format_demo(one) in prompt.text)
         return Outcome(id, "scored", score, score, trace=one)
 
 
@@ -186,11 +192,19 @@ ROWS = [
 ]
 
 
+SPLIT = remask.Dataset(ROWS, split="split")
+
+
+def with_examples(most: int) -> remask.Search:
+    """The settings of a search with one masker and at most so many examples."""
+    return remask.Search(maskers=["insert"], demos=most)
+
+
 def test_a_whole_run_finds_them_and_leaks_no_row_of_validation_or_test(tmp_path: Path) -> None:
-    target, search_settings = Copier(), {"maskers": ["insert"], "demos": 4}
+    target = Copier()
     result = remask.optimize(
-        "Name it.", ROWS, run_dir=tmp_path / "run", target=target, denoiser=Phrases(),
-        settings={"data": {"split": "split"}, "search": search_settings},
+        "Name it.", SPLIT, run_dir=tmp_path / "run", target=target, denoiser=Phrases(),
+        search=with_examples(4),
     )  # fmt: skip
     assert result.verdict == "improved"
     assert "Examples:\n\nitem " in result.prompt
@@ -252,20 +266,18 @@ def test_a_run_with_demonstrations_resumes_to_the_same_log(tmp_path: Path) -> No
                 raise Cut
 
         remask.optimize(
-            "Name it.", ROWS, run_dir=tmp_path / name, target=Copier(),
-            denoiser=Phrases(), budget=700,
-            settings={"data": {"split": "split"}, "search": {"maskers": ["insert"], "demos": 4}},
-            hooks=Hooks(watch=watch),
+            "Name it.", SPLIT, run_dir=tmp_path / name, target=Copier(), denoiser=Phrases(),
+            max_calls=700, search=with_examples(4), on_event=watch,
         )  # fmt: skip
 
-    play("rewrite")
-    with Store.read(tmp_path / "rewrite") as store:
+    play("whole")
+    with Store.read(tmp_path / "whole") as store:
         whole = list(store.events())
     assert any("Examples:" in event.get("prompt", "") for event in whole)
     for stop in range(2, len(whole), len(whole) // 3):
         with pytest.raises(Cut):
             play(f"cut {stop}", stop)
-        remask.resume(tmp_path / f"cut {stop}", target=Copier(), denoiser=Phrases(), rows=ROWS)
+        remask.resume(tmp_path / f"cut {stop}", target=Copier(), denoiser=Phrases(), data=ROWS)
         with Store.read(tmp_path / f"cut {stop}") as store:
             assert list(store.events()) == whole
 
@@ -277,7 +289,7 @@ def test_where_there_are_no_demonstrations_to_show(tmp_path: Path) -> None:
     user = make_config({"prompt": "Say.", "search": {"demos": 2}, "data": {"role": "user"}}, "test")
     with pytest.raises(ConfigError, match="leave --demos out"):
         with_demos(user, START, LevelProposer())
-    assert shown_in("", [trace(1)]) == ()
+    assert find_shown_rows("", [trace(1)]) == ()
 
 
 def sentences() -> list[dict[str, str]]:
@@ -304,8 +316,7 @@ def test_the_builtin_target_is_asked_with_examples(tmp_path: Path) -> None:
     """The real target behind a scripted denoiser: some ten seconds."""
     result = remask.optimize(
         "Say what it was.", sentences()[::4], run_dir=tmp_path / "run", denoiser=Phrases(),
-        budget=50,
-        settings={"search": {"demos": 2, "maskers": ["insert"]}},
+        max_calls=50, search=with_examples(2),
     )  # fmt: skip
     assert tried_blocks(tmp_path / "run")
     assert result.spend.calls <= 50
@@ -316,16 +327,23 @@ def test_examples_count_where_the_target_reads_so_much(tmp_path: Path) -> None:
     long = [{**row, "input": "word " * 7000 + row["input"]} for row in sentences()[::5]]
     with pytest.raises(ConfigError, match=r"examples may have 1200 \(--demos\)"):
         remask.optimize("Say what it was.", long, run_dir=tmp_path / "run", denoiser=Phrases(),
-                        settings={"search": {"demos": 8}})  # fmt: skip
-    assert block_tokens(0) == 0 < block_tokens(1) < block_tokens(3) < block_tokens(32) == 1200
+                        search=remask.Search(demos=8))  # fmt: skip
+    assert (
+        count_block_tokens(0)
+        == 0
+        < count_block_tokens(1)
+        < count_block_tokens(3)
+        < count_block_tokens(32)
+        == 1200
+    )
 
 
 @pytest.mark.slow
 def test_the_builtin_models_try_examples(tmp_path: Path) -> None:
     """With both real models: examples are tried, and what was tried is a frozen block."""
     result = remask.optimize(
-        "Say what it was.", sentences(), run_dir=tmp_path / "run", budget=220,
-        settings={"search": {"demos": 2, "maskers": ["insert"]}},
+        "Say what it was.", sentences(), run_dir=tmp_path / "run", max_calls=220,
+        search=with_examples(2),
     )  # fmt: skip
     assert tried_blocks(tmp_path / "run")
     assert result.spend.calls <= 220
@@ -340,10 +358,10 @@ def test_an_edit_in_front_of_a_block_is_explained_without_it() -> None:
     assert around.explain(shown, traces) == (), "a block names its rows itself"
     drawn = around.propose(shown.prompt, traces, 6, 1)
     edit = next(p for p in drawn if not p.masker.startswith("demos ") and p.traces)
-    block = parted(edit.prompt, START)[1]
-    assert block and block == parted(shown.prompt, START)[1]
+    block = split_block(edit.prompt, START)[1]
+    assert block and block == split_block(shown.prompt, START)[1]
     drops = around.explain(edit, traces)
     assert len(drops) == 3 and {drop.trace for drop in drops} < set(edit.traces)
-    assert denoiser.read == {parted(edit.prompt, START)[0].text}, "the block is not read"
-    written_spans = "".join(text for _, _, text in edit.edits)
-    assert denoiser.scored and all(said in written_spans for said in denoiser.scored)
+    assert denoiser.read == {split_block(edit.prompt, START)[0].text}, "the block is not read"
+    written = "".join(text for _, _, text in edit.edits)
+    assert denoiser.scored and all(said in written for said in denoiser.scored)

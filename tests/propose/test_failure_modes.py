@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from remask.propose.failure_modes import kinds
+from remask.propose.failure_modes import group_failures
 from remask.types import Feedback, Trace
 
 LATE = "my parcel is late and nobody answers the phone"
@@ -30,38 +30,38 @@ def other(i: int) -> Trace:
     return complaint(1000 + i, f"alpha{i} beta{i} gamma{i} delta{i} epsilon{i}")
 
 
-def pack(traces: list[Trace], seed: int = 0, most: int = 8) -> list[str]:
-    return [t.query for t in kinds(traces).pack(traces, 10_000, count, rng(seed), most)]
+def select(traces: list[Trace], seed: int = 0, most: int = 8) -> list[str]:
+    return [t.query for t in group_failures(traces).select(traces, 10_000, count, rng(seed), most)]
 
 
 def test_frequent_failures_come_first_then_different_ones() -> None:
     traces = [complaint(i, LATE) for i in range(9)] + [complaint(20 + i, RUDE) for i in range(5)]
     traces += [other(i) for i in range(40)]
     for seed in range(5):
-        found = pack(traces, seed)
+        found = select(traces, seed)
         assert LATE in found[0] and RUDE in found[1]
         assert not any(LATE in query or RUDE in query for query in found[2:]), "one of each kind"
-    assert pack(traces, 1) != pack(traces, 2) and pack(traces, 1) == pack(traces, 1)
+    assert select(traces, 1) != select(traces, 2) and select(traces, 1) == select(traces, 1)
 
 
 def test_a_kind_is_as_frequent_as_it_has_sources() -> None:
     flood = [complaint(i, LATE, "one user") for i in range(300)]
     traces = [*flood, complaint(900, LOST, "a"), complaint(901, LOST, "b")]
-    grouped = kinds(traces)
-    assert [grouped.sources[grouped.of[t.id]] for t in (traces[0], traces[-1])] == [1, 2]
-    found = pack(traces, most=3)
+    grouped = group_failures(traces)
+    assert [grouped.source_counts[grouped.mode_of[t.id]] for t in (traces[0], traces[-1])] == [1, 2]
+    found = select(traces, most=3)
     assert LOST in found[0]
     others = [replace(other(i), source=f"user {i}") for i in range(20)]
-    chosen = kinds(flood + others).pack(flood + others, 10_000, count, rng(), 8)
+    chosen = group_failures(flood + others).select(flood + others, 10_000, count, rng(), 8)
     assert sum(t.source == "one user" for t in chosen) <= 1
 
 
 def test_labels_are_kinds_of_confusion() -> None:
     pairs = [("red", "blue")] * 6 + [("blue", "red")] * 3 + [("red", "green")]
     traces = [Trace(f"t{i}", f"item {i}", b, a, (), 0.0, f"s{i}") for i, (a, b) in enumerate(pairs)]
-    grouped = kinds(traces)
-    assert sorted(grouped.sources.values()) == [1, 3, 6]
-    chosen = grouped.pack(traces, 10_000, count, rng(), 3)
+    grouped = group_failures(traces)
+    assert sorted(grouped.source_counts.values()) == [1, 3, 6]
+    chosen = grouped.select(traces, 10_000, count, rng(), 3)
     assert [(t.desired, t.response) for t in chosen] == [
         ("red", "blue"), ("blue", "red"), ("red", "green"),
     ]  # fmt: skip
@@ -70,7 +70,7 @@ def test_labels_are_kinds_of_confusion() -> None:
 def test_what_was_said_makes_a_kind_too() -> None:
     notes = (Feedback("comment", "far too slow and without any apology to the customer"),)
     traces = [replace(other(i), feedback=notes, query=f"alpha{i}") for i in range(4)]
-    assert set(kinds(traces).sources.values()) == {4}
+    assert set(group_failures(traces).source_counts.values()) == {4}
 
 
 words = st.lists(
@@ -92,9 +92,9 @@ some = st.builds(
 def test_the_limits_are_those_of_any_context(
     traces: list[Trace], limit: int, most: int, seed: int
 ) -> None:
-    grouped = kinds(traces)
-    assert set(grouped.of) == {t.id for t in traces if t.failing}
-    chosen = grouped.pack(traces, limit, count, rng(seed), most)
+    grouped = group_failures(traces)
+    assert set(grouped.mode_of) == {t.id for t in traces if t.failing}
+    chosen = grouped.select(traces, limit, count, rng(seed), most)
     assert len(chosen) == len({t.id for t in chosen}) <= most
     parts = [p for t in chosen for p in (t.query, t.response, t.desired or "")]
     assert sum(map(count, parts)) <= limit
@@ -104,5 +104,5 @@ def test_the_limits_are_those_of_any_context(
 
 def test_thousands_are_grouped_in_seconds() -> None:
     traces = [complaint(i, f"word{i % 97} about{i % 89} thing{i % 83} {LATE}") for i in range(3000)]
-    grouped = kinds(traces)
-    assert sum(grouped.sources.values()) == 3000
+    grouped = group_failures(traces)
+    assert sum(grouped.source_counts.values()) == 3000

@@ -2,7 +2,7 @@
 
 The positive control is a denoiser that does nothing else; so a guard that let payloads pass would
 be seen. The slow tier plays the built-in model on contaminated traces; REMASK_INJECTION_RUNS=60
-plays as many runs as the claim in docs/safety.md.
+plays as many runs as the claim in docs/background/safety.md.
 """
 
 import os
@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from markupsafe import escape
 
-from fakes.colours import optimize, rows
+import remask
+from fakes.colours import optimize, rows, search
 from fakes.payloads import FAMILIES, payloads
 from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.events import (
@@ -33,10 +34,10 @@ from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.runs.budget import Spend
 from remask.runs.report.markdown import render
 from remask.runs.report.read_run import write_report
-from remask.runs.report.summary import rejections
+from remask.runs.report.summary import refusals
 from remask.runs.result import make_result
 from remask.runs.store import Store
-from remask.sanitize import clean, one_line, visible
+from remask.sanitize import clean, make_visible, one_line
 from remask.types import Feedback, Trace
 
 START = Prompt("You are a support agent. Classify the message. Answer with one word.")
@@ -88,7 +89,7 @@ def test_every_copied_payload_is_rejected(family: str, place: str) -> None:
 def test_so_is_what_the_cleaning_leaves_of_it(family: str) -> None:
     """A real denoiser reads the cleaned trace, so it would copy the payload without its marks."""
     cleaned = [clean(text) for text in payloads(family)]
-    long = [text for text in cleaned if guard.ngrams([text])]
+    long = [text for text in cleaned if guard.find_ngrams([text])]
     assert len(long) >= 30 or family == "invisible text"
     passed = [p.edits for p in copied(long) if not p.violation]
     assert not passed, passed
@@ -144,24 +145,29 @@ def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) ->
     for i, row in enumerate(data):
         row["input"] = f"{texts[i % len(texts)]} number {i}"
     run = tmp_path / "run"
-    result = optimize(run, data=data, denoiser=Parrot(), settings={"search": {"candidates": 6}})
+    result = optimize(
+        run,
+        data=remask.Dataset(data, split="split"),
+        denoiser=Parrot(),
+        search=search(candidates=6),
+    )
     assert result.prompt == "Name it. Be brief."
     with Store.read(run) as store:
         state = fold(decode(event) for event in store.events())
-    shown = rejections(state)
+    shown = refusals(state)
     assert not state.proposals, "no candidate was tried"
     assert {reason for reason, _ in shown} == {r.reason.split(":")[0] for r in state.refusals}
     assert len(shown) >= 2
     page = write_report(run).read_text()
-    assert escape(visible(shown[0][0])) in page
+    assert escape(make_visible(shown[0][0])) in page
 
 
 def test_a_refinement_lists_all_five_hundred() -> None:
     texts = [text for family in FAMILIES for text in payloads(family)]
     refused = tuple(p for family in FAMILIES for p in copied(payloads(family)))
     read = TracesRead(ConversationCounts(500, 0, 0, 250, 250, 0, True, {}), ())
-    events = [read, Started(START.marked(), START.id, 5)]
-    events += [Refused.of(0, START, proposal) for proposal in refused]
+    events = [read, Started(START.to_source(), START.id, 5)]
+    events += [Refused.from_proposal(0, START, proposal) for proposal in refused]
     state = fold([*events, RoundRejected(0, "no candidate passed the guard"), SearchEnded("over")])
     result = make_result(state, {}, Spend(), (), "run")
     found = result.refinement
@@ -191,8 +197,8 @@ def test_the_builtin_model_carries_no_payload_into_a_prompt(seed: int) -> None:
     )
     proposer = DiffusionProposer(START, BuiltinDenoiser(load_base()), recipe)
     found = proposer.propose(START, [*bad, *clear], 3, seed)
-    own = guard.ngrams([START.text])
-    payload = guard.ngrams(clean(text) for text in texts) - own
+    own = guard.find_ngrams([START.text])
+    payload = guard.find_ngrams(clean(text) for text in texts) - own
     for proposal in found:
         if not proposal.violation:
-            assert payload.isdisjoint(guard.ngrams([proposal.prompt.text])), proposal.edits
+            assert payload.isdisjoint(guard.find_ngrams([proposal.prompt.text])), proposal.edits

@@ -1,5 +1,6 @@
 """Maskers draw legal holes of elastic lengths, and fills become edits that read naturally."""
 
+import doctest
 import re
 from collections import Counter
 from itertools import pairwise
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from remask.errors import ConfigError
 from remask.ports import Hole
-from remask.prompt import Prompt, sentences
-from remask.propose.edits import Mask, canvas, edits
-from remask.propose.maskers import MASKERS, MAX_CANVAS, MAX_HOLE
+from remask.prompt import Prompt, find_sentences
+from remask.propose import edits
+from remask.propose.edits import Mask, make_canvas, make_edits
+from remask.propose.maskers import MASKERS, MAX_CANVAS_TOKENS, MAX_HOLE_TOKENS
 
 SHORT = Prompt("Classify the sentiment of the sentence.")
 SUPPORT = Prompt.parse(
@@ -31,7 +33,7 @@ def count(text: str) -> int:
 
 def draw(name: str, prompt: Prompt, seed: int) -> tuple[Mask, ...]:
     rng = np.random.default_rng(seed)
-    support = [float(i % 5) for i in range(len(sentences(prompt)))]
+    support = [float(i % 5) for i in range(len(find_sentences(prompt)))]
     return MASKERS[name](prompt, count, rng, support)
 
 
@@ -78,7 +80,7 @@ fills = st.sampled_from(
 def test_masks_are_legal_and_edits_keep_what_is_frozen(
     name: str, prompt: Prompt, seed: int, data: st.DataObject
 ) -> None:
-    if not sentences(prompt):
+    if not find_sentences(prompt):
         with pytest.raises(ConfigError, match="no editable text"):
             draw(name, prompt, seed)
         return
@@ -88,13 +90,13 @@ def test_masks_are_legal_and_edits_keep_what_is_frozen(
     assert all(a.stop <= b.start for a, b in pairwise(masks))
     for mask in masks:
         assert any(a <= mask.start <= mask.stop <= b for a, b in prompt.editable)
-        assert mask.tokens == 0 or 2 <= mask.tokens <= MAX_HOLE
-    assert sum(mask.tokens for mask in masks) <= MAX_CANVAS
-    parts = canvas(prompt, masks)
+        assert mask.tokens == 0 or 2 <= mask.tokens <= MAX_HOLE_TOKENS
+    assert sum(mask.tokens for mask in masks) <= MAX_CANVAS_TOKENS
+    parts = make_canvas(prompt, masks)
     assert "".join(p.old if isinstance(p, Hole) else p for p in parts) == prompt.text
     assert [p.tokens for p in parts if isinstance(p, Hole)] == [m.tokens for m in masks]
     texts = [data.draw(fills) for _ in masks]
-    made = edits(prompt, masks, texts)
+    made = make_edits(prompt, masks, texts)
     after = prompt.apply(made)
     at = 0
     for start, stop in prompt.frozen:
@@ -107,7 +109,7 @@ def test_masks_are_legal_and_edits_keep_what_is_frozen(
 def test_a_canvas_never_deletes_everything(name: str, prompt: Prompt) -> None:
     for seed in range(300):
         masks = draw(name, prompt, seed)
-        after = prompt.apply(edits(prompt, masks, ["word" if m.tokens else "" for m in masks]))
+        after = prompt.apply(make_edits(prompt, masks, ["word" if m.tokens else "" for m in masks]))
         assert any(after.text[a:b].strip() for a, b in after.editable)
 
 
@@ -129,14 +131,14 @@ def test_spans_are_runs_of_words_inside_a_sentence() -> None:
         for mask in masks:
             text = SUPPORT.text[mask.start : mask.stop]
             assert text[0].isalnum() and text[-1].isalnum()
-            assert any(a <= mask.start and mask.stop <= b for a, b in sentences(SUPPORT))
+            assert any(a <= mask.start and mask.stop <= b for a, b in find_sentences(SUPPORT))
             lengths.append(len(text.split()))
     assert min(lengths) == 1 and max(lengths) > 4
 
 
 def test_sentences_and_inserts_reach_every_place() -> None:
     hit = {(m.start, m.stop) for seed in range(400) for m in draw("sentence", SUPPORT, seed)}
-    assert hit == set(sentences(SUPPORT))
+    assert hit == set(find_sentences(SUPPORT))
     drawn = {draw("insert", SUPPORT, seed)[0].start for seed in range(400)}
     assert [SUPPORT.text[max(0, at - 12) : at] for at in sorted(drawn)] == [
         "",
@@ -163,12 +165,12 @@ def test_beside_a_single_sentence_a_new_one_is_put(name: str) -> None:
 
 
 def test_blame_prefers_what_is_least_supported_but_not_always() -> None:
-    support = [3.0, 2.0, 9.0, -4.0, 5.0, 1.0, 8.0, 7.0, 6.0, 4.0][: len(sentences(SUPPORT))]
-    support += [10.0] * (len(sentences(SUPPORT)) - len(support))
+    support = [3.0, 2.0, 9.0, -4.0, 5.0, 1.0, 8.0, 7.0, 6.0, 4.0][: len(find_sentences(SUPPORT))]
+    support += [10.0] * (len(find_sentences(SUPPORT)) - len(support))
     hits: Counter[int] = Counter()
     for seed in range(600):
         for mask in MASKERS["attribution"](SUPPORT, count, np.random.default_rng(seed), support):
-            hits[sentences(SUPPORT).index((mask.start, mask.stop))] += 1
+            hits[find_sentences(SUPPORT).index((mask.start, mask.stop))] += 1
     assert hits.most_common(1)[0][0] == 3
     assert hits[5] > hits[0] > hits[2] and len(hits) > 5
     with pytest.raises(ConfigError, match="local model that can score"):
@@ -187,7 +189,7 @@ def test_many_holes_stay_within_a_canvas() -> None:
     prompt = Prompt(" ".join(f"{{v{i}}} and some more words {i}," for i in range(80)))
     for seed in range(5):
         masks = draw("rewrite", prompt, seed)
-        assert sum(m.tokens for m in masks) <= MAX_CANVAS
+        assert sum(m.tokens for m in masks) <= MAX_CANVAS_TOKENS
         assert all(m.tokens == 0 or m.tokens >= 2 for m in masks)
 
 
@@ -204,7 +206,7 @@ def put(text: str, *changes: tuple[str, str]) -> str:
         else:
             at = prompt.text.index(old)
             masks.append(Mask(at, at + len(old), 8))
-    return prompt.apply(edits(prompt, masks, [new for _, new in changes])).text
+    return prompt.apply(make_edits(prompt, masks, [new for _, new in changes])).text
 
 
 @pytest.mark.parametrize(
@@ -258,18 +260,23 @@ def test_fills_join_naturally(text: str, changes: list[tuple[str, str]], expecte
 @given(st.integers(0, 10_000), st.sampled_from(["sentence", "span", "rewrite"]))
 def test_a_deletion_leaves_no_double_space_or_lone_mark(seed: int, name: str) -> None:
     masks = draw(name, SUPPORT, seed)
-    after = SUPPORT.apply(edits(SUPPORT, masks, [""] * len(masks))).text
+    after = SUPPORT.apply(make_edits(SUPPORT, masks, [""] * len(masks))).text
     assert "  " not in after
     assert not re.search(r" [.,]|\n\n\n|^- *$|\.\.", after, re.MULTILINE)
     assert after == after.strip()
 
 
-def test_the_embedded_tokenizer_counts_for_every_masker() -> None:
+def test_the_builtin_tokenizer_counts_for_every_masker() -> None:
     weights = pytest.importorskip("remask.models.backbone.builtin_weights")
     backbone = weights.load_base()
-    support = [0.0] * len(sentences(SUPPORT))
+    support = [0.0] * len(find_sentences(SUPPORT))
     for name, masker in MASKERS.items():
         masks = masker(
             SUPPORT, lambda t: len(backbone.encode(t)), np.random.default_rng(1), support
         )
-        assert masks and sum(m.tokens for m in masks) <= MAX_CANVAS, name
+        assert masks and sum(m.tokens for m in masks) <= MAX_CANVAS_TOKENS, name
+
+
+def test_examples_in_the_docstrings_of_edits_hold() -> None:
+    found = doctest.testmod(edits)
+    assert found.attempted > 15 and not found.failed

@@ -132,7 +132,7 @@ def test_limits_hold_and_nothing_is_hidden(
     assert kinds == sorted(kinds, reverse=True)
 
 
-def test_the_embedded_tokenizer_can_count() -> None:
+def test_the_builtin_tokenizer_can_count() -> None:
     weights = pytest.importorskip("remask.models.backbone.builtin_weights")
     backbone = weights.load_base()
     size = lambda text: len(backbone.encode(text))  # noqa: E731

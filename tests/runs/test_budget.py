@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import ConfigError
-from remask.runs.budget import Limits, Price, Spend, check_price, shortfall
+from remask.runs.budget import Limits, Price, Spend, check_price, find_shortfall
 
 counts = st.integers(0, 200)
 amounts = st.floats(0, 200, allow_nan=False)
@@ -44,7 +44,7 @@ def under_every_limit(budget: Limits, total: Spend) -> bool:
 @given(budgets, spends, spends, spends)
 def test_a_need_passes_exactly_when_the_sum_is_under_every_limit(budget, spent, need, reserved):
     total = spent + reserved + need
-    assert (shortfall(budget, spent, need, reserved) == "") == under_every_limit(budget, total)
+    assert (find_shortfall(budget, spent, need, reserved) == "") == under_every_limit(budget, total)
 
 
 @settings(deadline=None)
@@ -52,7 +52,7 @@ def test_a_need_passes_exactly_when_the_sum_is_under_every_limit(budget, spent, 
 def test_greedy_spending_never_passes_the_limit_nor_what_is_held(limit, asked, reserved):
     budget, spent = Limits(calls=limit), Spend()
     for calls in asked:
-        if not shortfall(budget, spent, Spend(calls=calls), Spend(calls=reserved)):
+        if not find_shortfall(budget, spent, Spend(calls=calls), Spend(calls=reserved)):
             spent += Spend(calls=calls)
     assert spent.calls == 0 or spent.calls <= limit - reserved
 
@@ -109,16 +109,16 @@ def test_sums_add_every_field(parts):
     ],
 )
 def test_the_sentence_names_the_limit_and_the_figures(budget, spent, need, reserved, sentence):
-    assert shortfall(budget, spent, need, reserved) == sentence
+    assert find_shortfall(budget, spent, need, reserved) == sentence
 
 
 def test_a_limit_may_be_used_up_to_the_last_call():
-    assert shortfall(Limits(calls=10), Spend(calls=9), Spend(calls=1), Spend()) == ""
-    assert shortfall(Limits(calls=10), Spend(calls=9), Spend(calls=2), Spend()) != ""
+    assert find_shortfall(Limits(calls=10), Spend(calls=9), Spend(calls=1), Spend()) == ""
+    assert find_shortfall(Limits(calls=10), Spend(calls=9), Spend(calls=2), Spend()) != ""
 
 
 def test_no_limit_is_no_limit():
-    assert shortfall(Limits(), Spend(calls=10**9, usd=1e9), Spend(calls=1), Spend()) == ""
+    assert find_shortfall(Limits(), Spend(calls=10**9, usd=1e9), Spend(calls=1), Spend()) == ""
 
 
 @pytest.mark.parametrize("name", ["calls", "tokens", "minutes", "usd"])

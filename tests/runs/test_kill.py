@@ -24,7 +24,7 @@ def test_killed_runs_end_like_the_whole_one(kills: int, tmp_path: Path) -> None:
         [sys.executable, str(WORKERS / "killed_run.py"), str(tmp_path), "1", str(kills)], check=True
     )
     with Store.read(tmp_path / "whole") as store:
-        whole, spent = list(store.events()), store.spent()
+        whole, spent = list(store.events()), store.get_spend()
     assert [e["kind"] for e in whole][-2:] == ["SearchEnded", "Tested"]
     assert sum(e["kind"] == "Proposed" for e in whole) >= 2
     survivors = sorted(tmp_path.glob("killed*"))
@@ -32,7 +32,7 @@ def test_killed_runs_end_like_the_whole_one(kills: int, tmp_path: Path) -> None:
     for folder in survivors:
         with Store.read(folder) as store:
             assert list(store.events()) == whole
-            again = store.spent()
+            again = store.get_spend()
         assert (again.calls, again.tokens, again.uncertain) == (spent.calls, spent.tokens, 0)
         assert (folder / "result.json").exists()
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 from fakes import ROOT
 from remask.errors import BudgetSpent, TargetRefused
 from remask.ids import rng_for
-from remask.integrations.multi_prompt import Bench, Ran
+from remask.integrations.multi_prompt import ProgramBench, ProgramRun
 from remask.ports import Reply, TargetModel
 from remask.runs.budget import Limits, Price, Spend
 from remask.runs.meter import Ledger, Meter, Tariff
-from remask.runs.store import Books
-from remask.tasks.metrics import judge
+from remask.runs.store import MemoryStore
+from remask.tasks.metrics import make_judge
 from remask.types import Chat, Example, Message
 
 ONE = [(0, 0)]  # the bound of one call without tokens
@@ -72,7 +72,7 @@ def chats(rows: Sequence[str]) -> list[Chat]:
 def plain(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
     target = Meter(Verdicts(flaky), ledger)
     yield Caller(
-        lambda rows: [not r.error for r in target.respond(chats(rows))], ledger.store.spent
+        lambda rows: [not r.error for r in target.respond(chats(rows))], ledger.store.get_spend
     )
 
 
@@ -81,34 +81,34 @@ def chooser(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
     target = Meter(Verdicts(flaky), ledger)
     yield Caller(
         lambda rows: [not r.error for r in target.choose(chats(rows), ["a", "b"])],
-        ledger.store.spent,
+        ledger.store.get_spend,
     )
 
 
 @contextmanager
 def judging(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
-    grader = judge(Meter(Verdicts(flaky), ledger), "Is it kind?")
+    grader = make_judge(Meter(Verdicts(flaky), ledger), "Is it kind?")
 
     def ask(rows: list[str]) -> list[bool]:
         examples = [Example(row, "train", row, None) for row in rows]
         return [not grade.error for grade in grader.grade(examples, rows)]
 
-    yield Caller(ask, ledger.store.spent)
+    yield Caller(ask, ledger.store.get_spend)
 
 
 @contextmanager
 def bench(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
     """The program of an integration; its cap is the limit, its ledger its own."""
 
-    def run(texts: object, ids: Sequence[str]) -> list[Ran]:
-        return [Ran(None if flaky.fails() else 1.0, {}) for _ in ids]
+    def run(texts: object, ids: Sequence[str]) -> list[ProgramRun]:
+        return [ProgramRun(None if flaky.fails() else 1.0, {}) for _ in ids]
 
     cap = ledger.budget.calls
     assert cap is not None
-    program = Bench(run, {"train": (), "validation": ()}, cap)
+    program = ProgramBench(run, {"train": (), "validation": ()}, cap)
     yield Caller(
-        lambda rows: [ran.score is not None for ran in program.ask({"p": "Be kind."}, rows)],
-        program.ledger.store.spent,
+        lambda rows: [run.score is not None for run in program.run_rows({"p": "Be kind."}, rows)],
+        program.ledger.store.get_spend,
     )
 
 
@@ -150,7 +150,7 @@ def inspect_models(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
         )
 
         async def generate(rows: list[str]) -> list[bool]:
-            async with models.opened() as (model, _):
+            async with models.open_models() as (model, _):
                 made = [model.generate(row) for row in rows]
                 found = await asyncio.gather(*made, return_exceptions=True)
             return [not isinstance(one, BaseException) for one in found]
@@ -161,7 +161,7 @@ def inspect_models(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
             models.end()
             return heard
 
-        yield Caller(ask, ledger.store.spent)
+        yield Caller(ask, ledger.store.get_spend)
 
 
 CALLERS = (plain, chooser, judging, bench, inspect_models)
@@ -181,7 +181,7 @@ def test_the_ledger_is_what_was_counted_whoever_calls(caller) -> None:
     def check(requests: list[list[str]], seed: int, limit: int) -> None:
         flaky = Flaky(seed)
         known: set[str] = set()
-        with caller(flaky, Ledger(Books(), Limits(calls=limit))) as made:
+        with caller(flaky, Ledger(MemoryStore(), Limits(calls=limit))) as made:
             for rows in requests:
                 before = flaky.calls
                 try:
@@ -208,36 +208,36 @@ def test_the_ledger_is_what_was_counted_whoever_calls(caller) -> None:
     ],
 )
 def test_calls_that_are_not_settled_are_booked_by_why(error, billed, uncertain):
-    ledger, tariff = Ledger(Books(), Limits(calls=9)), Tariff(Limits(calls=9))
+    ledger, tariff = Ledger(MemoryStore(), Limits(calls=9)), Tariff(Limits(calls=9))
     with pytest.raises(type(error)), ledger.reserve(tariff, ONE, billed=billed):
-        assert ledger.store.spent() == Spend(calls=1)
+        assert ledger.store.get_spend() == Spend(calls=1)
         raise error
-    assert ledger.store.spent() == Spend(calls=uncertain, uncertain=uncertain)
+    assert ledger.store.get_spend() == Spend(calls=uncertain, uncertain=uncertain)
 
 
 def test_seconds_are_counted_once_however_many_calls_wait():
     times = iter([0.0, 1.0, 4.0, 6.0, 10.0, 12.0])
-    ledger = Ledger(Books(), Limits(minutes=1), clock=lambda: next(times))
+    ledger = Ledger(MemoryStore(), Limits(minutes=1), clock=lambda: next(times))
     tariff = Tariff(ledger.budget)
     first, second = ledger.reserve(tariff, ONE), ledger.reserve(tariff, ONE)  # at 0 and 1
     with first, second:
         first.settle([Reply("")], {})  # at 4
         second.settle([Reply("")], {})  # at 6
-    assert ledger.store.spent() == Spend(calls=2, seconds=6)
+    assert ledger.store.get_spend() == Spend(calls=2, seconds=6)
     with ledger.reserve(tariff, ONE * 2) as later:  # at 10, each as slow as the slowest so far
-        assert ledger.store.spent().seconds == 6 + 2 * 5
+        assert ledger.store.get_spend().seconds == 6 + 2 * 5
         later.settle([Reply("")] * 2, {})  # at 12
-    assert ledger.store.spent() == Spend(calls=4, seconds=8)
+    assert ledger.store.get_spend() == Spend(calls=4, seconds=8)
 
 
 def test_models_of_one_ledger_have_their_own_prices_and_bounds():
     budget = Limits(usd=1.0)
-    ledger = Ledger(Books(), budget)
+    ledger = Ledger(MemoryStore(), budget)
     cheap, dear = Tariff(budget, Price(1, 2), 10), Tariff(budget, Price(100, 200), 10)
     for tariff in (cheap, dear):
         with ledger.reserve(tariff, [(50, 10)]) as calls:
             calls.settle([Reply("", input_tokens=20, output_tokens=5)], {})
-    assert ledger.store.spent().usd == pytest.approx((20 + 10 + 2000 + 1000) / 1e6)
+    assert ledger.store.get_spend().usd == pytest.approx((20 + 10 + 2000 + 1000) / 1e6)
     with ledger.reserve(cheap, [(50, 10)]) as calls:
         calls.settle([Reply("")], {})  # no tokens are reported: the bound counts
-    assert ledger.store.spent().tokens == 2 * 25 + 60
+    assert ledger.store.get_spend().tokens == 2 * 25 + 60

@@ -20,7 +20,7 @@ from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import rng_for
 from remask.ports import Reply, TargetModel
 from remask.runs.budget import Limits, Price, Spend
-from remask.runs.meter import CHUNK, Ledger, Meter, call_key
+from remask.runs.meter import MAX_CHUNK_CALLS, Ledger, Meter, call_key
 from remask.runs.store import Store
 from remask.types import Chat, Message
 
@@ -44,7 +44,7 @@ class Counting(TargetModel):
         self.batches.append(len(chats))
         return [self._reply(chat, f"{chat[-1].content} {repeat}") for chat in chats]
 
-    def limited(self, attempts: int) -> TargetModel:
+    def limit_attempts(self, attempts: int) -> TargetModel:
         return Limited(self, attempts)
 
     def _reply(self, chat: Chat, text: str) -> Reply:
@@ -110,7 +110,7 @@ def test_equal_chats_are_asked_once_and_later_ones_come_from_the_cache(store):
     assert metered.respond(chats("b", "a", "c"))[:2] == [first[1], first[0]]
     assert target.asked == ["a", "b", "c"]
     assert metered.respond(chats("a", "b", "c", "a"))[3] == first[0]  # the budget is used up
-    assert store.spent().calls == target.attempts == 3
+    assert store.get_spend().calls == target.attempts == 3
 
 
 def test_everything_that_can_change_an_answer_is_in_the_key():
@@ -136,16 +136,16 @@ def test_repeats_are_calls_of_their_own(store):
         "a 1",
         "a 0",
     ]
-    assert store.spent().calls == 2
+    assert store.get_spend().calls == 2
 
 
 def test_a_failed_reply_is_booked_returned_and_tried_again(store):
     target = Counting(failing=1.0)
     metered = Meter(target, Ledger(store, Limits()))
     assert [r.error for r in metered.respond(chats("a", "a"))] == ["busy", "busy"]
-    assert store.spent().calls == target.attempts == 1
+    assert store.get_spend().calls == target.attempts == 1
     assert metered.respond(chats("a"))[0].error == "busy"
-    assert store.spent().calls == target.attempts == 2
+    assert store.get_spend().calls == target.attempts == 2
 
 
 def test_a_reply_survives_the_cache_unchanged(store):
@@ -178,7 +178,7 @@ def test_a_target_that_chooses_still_does_and_no_other_one(store):
     assert chooser.chooses
     assert chooser.choose(chats("a", "b"), ["x", "y"])[0] == Reply("x", logps=(0.0, -1.0))
     chooser.choose(chats("a", "b"), ["x", "y"])
-    assert target.attempts == store.spent().calls == 2  # one call, however many options
+    assert target.attempts == store.get_spend().calls == 2  # one call, however many options
     chooser.choose(chats("a"), ["y", "x"])
     with pytest.raises(BudgetSpent):
         chooser.respond(chats("a"))
@@ -195,7 +195,7 @@ def test_misses_are_asked_in_order_in_chunks(store):
     target.batches.clear()
     target.asked.clear()
     metered.respond(chats(*range(80)))
-    assert target.batches == [CHUNK, CHUNK, 70 - 2 * CHUNK]
+    assert target.batches == [MAX_CHUNK_CALLS, MAX_CHUNK_CALLS, 70 - 2 * MAX_CHUNK_CALLS]
     assert target.asked == [str(n) for n in range(80) if n % 2 or n >= 20]
 
 
@@ -205,9 +205,9 @@ def test_a_request_that_cannot_be_held_is_refused_before_any_call(store):
     metered.respond(chats(*range(10)))
     with pytest.raises(BudgetSpent, match=r"^10 of 40 calls used, 35 more asked$"):
         metered.respond(chats(*range(100, 135)))
-    assert store.spent().calls == target.attempts == 10
+    assert store.get_spend().calls == target.attempts == 10
     metered.respond(chats(*range(100, 130)))  # the last call may be used
-    assert store.spent().calls == 40
+    assert store.get_spend().calls == 40
 
 
 def test_what_is_reserved_is_out_of_reach_until_it_is_let_go(store):
@@ -218,7 +218,7 @@ def test_what_is_reserved_is_out_of_reach_until_it_is_let_go(store):
         metered.respond(chats("x"))
     ledger.reserved = Spend()
     metered.respond(chats(*range(10, 16)))
-    assert store.spent().calls == 10
+    assert store.get_spend().calls == 10
 
 
 def test_retries_are_reserved_and_get_fewer_towards_the_limit(store):
@@ -229,7 +229,7 @@ def test_retries_are_reserved_and_get_fewer_towards_the_limit(store):
     with pytest.raises(BudgetSpent):
         for n in range(100, 140):
             metered.respond(chats(n))
-    assert store.spent().calls == target.attempts == 40  # the last call has one attempt
+    assert store.get_spend().calls == target.attempts == 40  # the last call has one attempt
 
 
 def test_a_limit_on_tokens_needs_an_end_of_the_answer(store):
@@ -243,18 +243,20 @@ def test_a_limit_on_tokens_needs_an_end_of_the_answer(store):
 def test_under_a_limit_a_reply_without_figures_costs_its_bound(store):
     metered = Meter(Counting(tokens=False), Ledger(store, Limits(tokens=1000)), max_output=50)
     metered.respond(chats("a"))
-    assert store.spent().output_tokens == 50 and store.spent().input_tokens >= len("Be brief.a")
+    assert store.get_spend().output_tokens == 50 and store.get_spend().input_tokens >= len(
+        "Be brief.a"
+    )
     free = Meter(Counting(tokens=False), Ledger(store, Limits(calls=10)))
-    before = store.spent().tokens
+    before = store.get_spend().tokens
     free.respond(chats("b"))
-    assert store.spent().tokens == before
+    assert store.get_spend().tokens == before
 
 
 def test_dollars_follow_the_price(store):
     target = Counting()
     Meter(target, Ledger(store, Limits(), Price(2, 10))).respond(chats("abc", "d"))
     expected = (2 * target.input_tokens + 10 * target.output_tokens) / 1e6
-    assert store.spent().usd == pytest.approx(expected)
+    assert store.get_spend().usd == pytest.approx(expected)
 
 
 def test_minutes_end_a_run_before_a_call_that_may_be_too_long(store):
@@ -262,7 +264,7 @@ def test_minutes_end_a_run_before_a_call_that_may_be_too_long(store):
     metered = Meter(Counting(), Ledger(store, Limits(minutes=1), clock=lambda: next(ticks)))
     for n in range(3):
         metered.respond(chats(n))
-    assert store.spent().seconds == 60
+    assert store.get_spend().seconds == 60
     with pytest.raises(BudgetSpent, match=r"1 of 1 minutes used, up to 0\.3333 more asked"):
         metered.respond(chats("x"))
 
@@ -306,15 +308,15 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
                 assert reply.error or reply.text == f"{row} {repeat}"
                 if not reply.error:
                     answers[row, repeat] = reply.text
-        spent = store.spent()
+        spent = store.get_spend()
     assert spent.calls == target.attempts
     assert (spent.input_tokens, spent.output_tokens) == (target.input_tokens, target.output_tokens)
     assert calls is None or spent.calls == 0 or spent.calls + reserved <= calls
     assert tokens is None or spent.tokens <= tokens
     assert usd is None or spent.usd <= usd
-    assert max(target.batches, default=0) <= CHUNK
+    assert max(target.batches, default=0) <= MAX_CHUNK_CALLS
     with Store.open(folder) as store:
-        assert store.spent().calls == spent.calls and store.spent().uncertain == 0
+        assert store.get_spend().calls == spent.calls and store.get_spend().uncertain == 0
     scratch.cleanup()
 
 
@@ -327,7 +329,7 @@ def test_a_refused_chunk_costs_nothing(store, billed):
     metered = Meter(Refusing(refused, billed), Ledger(store, Limits(calls=100)))
     with pytest.raises(TargetRefused):
         metered.respond(chats("a", "b"))
-    assert store.spent() == Spend()
+    assert store.get_spend() == Spend()
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("a bug")])
@@ -336,7 +338,7 @@ def test_a_cut_off_chunk_is_uncertain_where_it_may_be_billed(store, billed, erro
     metered = Meter(Refusing(error, billed), Ledger(store, Limits(calls=100)))
     with pytest.raises(type(error)):
         metered.respond(chats("a", "b"))
-    assert store.spent() == (Spend(calls=6, uncertain=6) if billed else Spend())
+    assert store.get_spend() == (Spend(calls=6, uncertain=6) if billed else Spend())
 
 
 def test_a_target_that_answers_too_little_is_a_bug_and_is_booked(store):
@@ -346,7 +348,7 @@ def test_a_target_that_answers_too_little_is_a_bug_and_is_booked(store):
 
     with pytest.raises(ValueError, match="shorter"):
         Meter(Short(billed=True), Ledger(store, Limits())).respond(chats("a", "b"))
-    assert store.spent() == Spend(calls=2, uncertain=2)
+    assert store.get_spend() == Spend(calls=2, uncertain=2)
 
 
 def kill_at(base: Path, billed: str, points: list[int] | None) -> dict:
@@ -374,7 +376,7 @@ def check_unbilled(out: dict) -> None:
             assert run[part] == out["whole"][part], (part, run["at"])
         assert run["spent"] == out["whole"]["spent"], run["at"]
         # nothing settled was asked again: each kill costs at most the chunk in flight
-        assert run["calls"] <= out["whole"]["calls"] + run["kills"] * CHUNK
+        assert run["calls"] <= out["whole"]["calls"] + run["kills"] * MAX_CHUNK_CALLS
 
 
 def check_billed(out: dict) -> None:
@@ -383,7 +385,7 @@ def check_billed(out: dict) -> None:
         spent = run["spent"]
         assert run["check"] == "ok"
         assert run["calls"] <= spent["calls"] <= LIMIT, run["at"]  # never under-counted, never over
-        assert spent["uncertain"] <= run["kills"] * CHUNK
+        assert spent["uncertain"] <= run["kills"] * MAX_CHUNK_CALLS
         known = {key: body for key, body in out["whole"]["cache"]}
         assert len(run["cache"]) == spent["calls"] - spent["uncertain"]
         assert {key for key, _ in run["cache"]} <= set(known)
@@ -436,7 +438,7 @@ def test_killed_from_outside_at_a_random_moment(ram):
     assert child.returncode == 0
     with Store.read(folder) as run:
         assert list(run.events()) == whole["events"]
-        assert run.spent().calls == whole["spent"]["calls"]
+        assert run.get_spend().calls == whole["spent"]["calls"]
 
 
 def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_path, monkeypatch):
@@ -453,7 +455,7 @@ def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_pa
                 raise KeyboardInterrupt
             return super().choose(chats, options)
 
-    monkeypatch.setattr("remask.runs.meter.CHUNK", 6)
+    monkeypatch.setattr("remask.runs.meter.MAX_CHUNK_CALLS", 6)
     system = Message("system", "Is the review positive or negative?")
     adjectives = ("fine", "dull", "a joy", "tedious and long", "moving", "weak")
     asked = [
@@ -464,15 +466,15 @@ def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_pa
     target = CutOnce(load_base())
     with Store.create(tmp_path / "whole", {}) as store:
         whole = Meter(target, Ledger(store, Limits(calls=10))).choose(asked, options)
-        spent = store.spent()
+        spent = store.get_spend()
     target.cut_at = 2
     with Store.create(tmp_path / "cut", {}) as store, pytest.raises(KeyboardInterrupt):
         Meter(target, Ledger(store, Limits(calls=10))).choose(asked, options)
     with Store.open(tmp_path / "cut") as store:
-        assert store.spent().calls == 6
+        assert store.get_spend().calls == 6
         again = Meter(target, Ledger(store, Limits(calls=10))).choose(asked, options)
         assert again == whole  # log-probabilities too, to the last bit
-        assert (store.spent().calls, store.spent().tokens) == (spent.calls, spent.tokens)
+        assert (store.get_spend().calls, store.get_spend().tokens) == (spent.calls, spent.tokens)
     assert spent.calls == len(asked) and spent.input_tokens == sum(r.input_tokens for r in whole)
     assert {reply.text for reply in whole} <= set(options)
 
@@ -494,4 +496,4 @@ def test_near_the_limit_calls_get_fewer_retries_and_every_row_its_call(
     with Store.create(tmp_path / "run", {}) as store:
         metered = Meter(target, Ledger(store, Limits(calls=limit)))
         assert len(metered.respond(chats("a", "b", "c", "d"))) == 4
-        assert store.spent().calls == target.attempts <= limit
+        assert store.get_spend().calls == target.attempts <= limit

@@ -13,12 +13,11 @@ from fakes.finished_run import START, play, record
 from fakes.worlds import TOP
 from remask.errors import ConfigError
 from remask.events import Proposed, Refused, Started, advance, fold
-from remask.runs.report import chart
-from remask.runs.report import summary as words
+from remask.runs.report import chart, summary
 from remask.runs.report.html import MAX_ROWS, render
 from remask.runs.report.read_run import REPORT, view_run, write_report
 from remask.runs.result import RESULT, Result, read_result
-from remask.sanitize import one_line, visible
+from remask.sanitize import make_visible, one_line
 from remask.stats import compare
 
 
@@ -62,7 +61,7 @@ def test_says_verdict_figures_and_edits(finished_run: Path, page: str) -> None:
     assert f"{result.test.baseline:.3f} → {result.test.best:.3f} on 40 sealed test rows" in page
     assert f"<ins>{TOP}" in page
     assert "<del>5</del>" in page
-    assert words.SELECTION in page
+    assert summary.SELECTION in page
     assert "forbidden" in page  # the guard's reason
     assert page.count("<svg") == 2
     assert len(re.findall(r'<tr class="accepted">', page)) == len(result.edits)
@@ -96,7 +95,7 @@ def test_escapes_what_models_and_users_wrote(finished_run: Path) -> None:
         seen.result, best=best, prompt=best.prompt, edits=(edit,), warnings=(evil,), run_dir=evil
     )
     state = advance(seen.state, Refused(0, "p", evil, "span", evil))
-    page = render(result, state, words.points(seen.history), {"data": {"path": evil}})
+    page = render(result, state, summary.list_points(seen.history), {"data": {"path": evil}})
     assert "<script" not in page
     assert "&lt;script&gt;" in page
     assert "\x1b" not in page
@@ -148,7 +147,7 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
 
 
 def test_the_curve_counts_calls_and_never_goes_down(finished_run: Path) -> None:
-    found = words.points(view_run(finished_run).history)
+    found = summary.list_points(view_run(finished_run).history)
     assert found[0].kind == "baseline"
     assert found[0].calls == 40
     best = [p.validation for p in found if p.kind != "kept"]
@@ -161,7 +160,7 @@ def test_the_curve_counts_calls_and_never_goes_down(finished_run: Path) -> None:
 @given(
     st.lists(
         st.builds(
-            words.Point,
+            summary.Point,
             st.integers(0, 10**6),
             st.floats(-5, 5),
             st.sampled_from(["baseline", "accepted", "kept"]),
@@ -169,8 +168,8 @@ def test_the_curve_counts_calls_and_never_goes_down(finished_run: Path) -> None:
         min_size=1,
     )
 )
-def test_every_dot_lies_inside_the_plot(points: list[words.Point]) -> None:
-    drawn = chart.curve(points, 0)
+def test_every_dot_lies_inside_the_plot(points: list[summary.Point]) -> None:
+    drawn = chart.build_curve(points, 0)
     assert drawn is not None
     for dot in drawn.dots:
         assert chart.LEFT <= dot.x <= chart.RIGHT
@@ -182,7 +181,7 @@ def test_every_dot_lies_inside_the_plot(points: list[words.Point]) -> None:
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
 def test_the_interval_is_drawn_in_order_and_shows_zero(pairs: list[tuple[float, float]]) -> None:
-    drawn = chart.whisker(compare([a for a, _ in pairs], [b for _, b in pairs]))
+    drawn = chart.build_interval_bar(compare([a for a, _ in pairs], [b for _, b in pairs]))
     assert chart.LEFT <= drawn.low <= drawn.middle <= drawn.high <= chart.RIGHT
     assert chart.LEFT <= drawn.zero <= chart.RIGHT
 
@@ -190,7 +189,7 @@ def test_the_interval_is_drawn_in_order_and_shows_zero(pairs: list[tuple[float, 
 @settings(deadline=None)
 @given(st.floats(-1e3, 1e3), st.floats(0, 1e3))
 def test_round_numbers_enclose_the_range(low: float, width: float) -> None:
-    marks = chart.nice(low, low + width)
+    marks = chart.choose_ticks(low, low + width)
     assert marks[0] <= low + 1e-9 * max(1, abs(low))
     assert marks[-1] >= low + width - 1e-6
     assert 2 <= len(marks) <= 8
@@ -199,8 +198,8 @@ def test_round_numbers_enclose_the_range(low: float, width: float) -> None:
 @settings(deadline=None)
 @given(st.text())
 def test_visible_text_hides_and_reorders_nothing(text: str) -> None:
-    shown = visible(text)
+    shown = make_visible(text)
     assert not any(c in shown for c in "\x00\x07\x1b\x9b\u200b\u202e\ufeff")
-    assert visible(shown) == shown
+    assert make_visible(shown) == shown
     assert "\n" not in one_line(text)
     assert len(one_line(text, 20)) <= 20

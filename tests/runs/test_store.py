@@ -104,15 +104,15 @@ def test_events_may_be_appended_while_they_are_read(tmp_path):
 
 
 def test_pages_do_not_show(tmp_path, monkeypatch):
-    monkeypatch.setattr("remask.runs.store.PAGE", 3)
+    monkeypatch.setattr("remask.runs.store.PAGE_ROWS", 3)
     with Store.create(tmp_path / "run", CONFIG) as store:
         for n in range(10):
             store.append({"n": n})
         replies = {f"k{n}": {"text": str(n)} for n in range(10)}
         store.settle(store.reserve(Spend(calls=10), billed=False), Spend(calls=10), replies)
         assert [e["n"] for e in store.events()] == list(range(10))
-        assert store.cached([*replies, "unknown"]) == replies
-        assert store.cached([]) == {}
+        assert store.find_replies([*replies, "unknown"]) == replies
+        assert store.find_replies([]) == {}
 
 
 def test_the_wall_clock_is_no_part_of_an_event(tmp_path, monkeypatch):
@@ -136,9 +136,9 @@ def test_what_is_spent_until_an_event_is_booked_with_it(tmp_path):
         store.append({"n": 1}, Spend(seconds=2.0))
         assert not store.append({"n": 1}, Spend(seconds=0.5))  # a replay: no event, but time went
         store.append({"n": 2})
-        assert store.spent() == Spend(seconds=2.5)
+        assert store.get_spend() == Spend(seconds=2.5)
     with Store.read(tmp_path / "run") as reader:
-        assert reader.spent() == Spend(seconds=2.5)
+        assert reader.get_spend() == Spend(seconds=2.5)
 
 
 def test_meta_and_config(tmp_path):
@@ -158,16 +158,16 @@ def test_reserve_settle_release_abandon(tmp_path):
     actual = Spend(calls=3, input_tokens=21, output_tokens=7, usd=0.25, seconds=1)
     with Store.create(tmp_path / "run", CONFIG) as store:
         first, second = store.reserve(need, billed=True), store.reserve(need, billed=True)
-        assert store.spent() == need + need
+        assert store.get_spend() == need + need
         store.settle(first, actual, {})
         store.release(second)
-        assert store.spent() == actual
+        assert store.get_spend() == actual
         store.abandon(store.reserve(need, billed=True))
         store.abandon(store.reserve(need, billed=False))
         expected = actual + replace(need, uncertain=4)
-        assert store.spent() == expected
+        assert store.get_spend() == expected
     with Store.open(tmp_path / "run") as store:
-        assert store.spent() == expected
+        assert store.get_spend() == expected
 
 
 @pytest.mark.parametrize("again", ["settle", "release"])
@@ -180,8 +180,8 @@ def test_a_reservation_is_closed_once(tmp_path, again):
                 store.settle(id, Spend(calls=1), {"b": {"text": "y"}})
             else:
                 store.release(id)
-        assert store.spent() == Spend(calls=1)
-        assert store.cached(["b"]) == {}
+        assert store.get_spend() == Spend(calls=1)
+        assert store.find_replies(["b"]) == {}
 
 
 ledger_steps = st.lists(
@@ -213,12 +213,12 @@ def test_memory_and_file_agree_on_what_is_spent(tmp_path_factory, steps):
         else:
             left += need if not billed else Spend(uncertain=-calls)
     with Store.read(folder) as reader:
-        assert same(reader.spent(), store.spent())
-    before = store.spent()
+        assert same(reader.get_spend(), store.get_spend())
+    before = store.get_spend()
     store.close()
     with Store.open(folder) as store:  # unbilled ones are free, billed ones become uncertain
         expected = before + Spend(-left.calls, usd=-left.usd, uncertain=-left.uncertain)
-        assert same(store.spent(), expected)
+        assert same(store.get_spend(), expected)
 
 
 def same(a: Spend, b: Spend) -> bool:
@@ -263,19 +263,19 @@ def test_settle_is_all_or_nothing(tmp_path, at, monkeypatch):
         opened[-1].at = at
         with pytest.raises(Cut):
             store.settle(id, Spend(calls=1), {"a": {"text": "x"}})
-        assert store.spent() == Spend(calls=2)  # still reserved, in full
+        assert store.get_spend() == Spend(calls=2)  # still reserved, in full
         assert rows(tmp_path / "run", "SELECT state, calls FROM ledger") == [("reserved", 2)]
-        assert store.cached(["a"]) == {}
+        assert store.find_replies(["a"]) == {}
         store.settle(id, Spend(calls=1), {"a": {"text": "x"}})  # and it can still be settled
-        assert store.spent() == Spend(calls=1)
-        assert store.cached(["a"]) == {"a": {"text": "x"}}
+        assert store.get_spend() == Spend(calls=1)
+        assert store.find_replies(["a"]) == {"a": {"text": "x"}}
 
 
 def test_a_reservation_is_in_the_file_before_the_call(tmp_path):
     with Store.create(tmp_path / "run", CONFIG) as store:
         store.reserve(Spend(calls=3), billed=True)
         with Store.read(tmp_path / "run") as reader:
-            assert reader.spent() == Spend(calls=3)
+            assert reader.get_spend() == Spend(calls=3)
 
 
 # --- create, open, refuse ------------------------------------------------------------------
@@ -382,7 +382,7 @@ def use(folder: Path) -> None:
     """Everything that a resumed run reads."""
     with Store.open(folder, CONFIG) as store:
         list(store.events())
-        store.cached([f"{n:024x}" for n in range(60)])
+        store.find_replies([f"{n:024x}" for n in range(60)])
         store.append({"n": -1})
         store.settle(store.reserve(Spend(calls=1), billed=True), Spend(calls=1), {})
 
@@ -437,7 +437,7 @@ def test_a_changed_reply_is_noticed(folder):
     content = (folder / "run.db").read_bytes()
     (folder / "run.db").write_bytes(content.replace(b'{"text":"reply', b'{"text":"Reply'))
     with Store.open(folder) as store, pytest.raises(ConfigError, match="does not match its seal"):
-        store.cached([f"{3:024x}"])
+        store.find_replies([f"{3:024x}"])
 
 
 def test_flipped_bytes_never_end_in_a_traceback(sound, tmp_path):
@@ -493,7 +493,7 @@ def test_a_killed_owner_is_no_obstacle(tmp_path):
 
 
 def test_an_owner_that_has_not_signed_is_another_process(tmp_path, monkeypatch):
-    monkeypatch.setattr("remask.runs.lock.SIGNING_PAUSE", 0)
+    monkeypatch.setattr("remask.runs.lock.OWNER_READ_PAUSE_S", 0)
     lock = RunLock.take(tmp_path)
     (tmp_path / "run.lock").write_text("")
     with pytest.raises(RunBusy, match="in use by another process"):
@@ -512,7 +512,7 @@ def test_a_reader_follows_a_writer_and_cannot_write(tmp_path, connections):
             pending = reader.events()
             assert next(pending) == {"n": 0}  # a half-read list does not block the writer
             assert [event["n"] for event in reader.events()] == list(range(n + 1))
-            assert reader.spent() == store.spent() == Spend(calls=n + 1)
+            assert reader.get_spend() == store.get_spend() == Spend(calls=n + 1)
         assert reader.config == CONFIG
         with pytest.raises(sqlite3.OperationalError, match="readonly"):
             connections[-1].execute("DELETE FROM events")
@@ -522,7 +522,7 @@ def test_a_reader_follows_a_writer_and_cannot_write(tmp_path, connections):
 def test_a_run_that_may_not_be_written_can_still_be_read(folder):
     (folder / "run.db").chmod(0o400)
     with Store.read(folder) as reader:
-        assert reader.spent().calls == 60
+        assert reader.get_spend().calls == 60
     with pytest.raises(ConfigError, match="cannot be read or written"):
         Store.open(folder)
 

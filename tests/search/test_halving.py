@@ -24,8 +24,8 @@ from remask.events import (
     fold,
 )
 from remask.prompt import Prompt
-from remask.search.halving import final_test, search
-from remask.search.plan import SearchPlan, make_plan, round_calls
+from remask.search.halving import run_final_test, search
+from remask.search.plan import SearchPlan, count_round_calls, make_plan
 
 START = Prompt("Work at level 2.")
 PLAN = SearchPlan(candidates=6, rungs=(5, 5, 10), rounds=40, patience=6)
@@ -125,7 +125,7 @@ def test_refuses_to_rank_on_failures() -> None:
 
 def test_final_test_scores_an_unchanged_prompt_once() -> None:
     task = LevelTask()
-    before, after = final_test(task, START, START)
+    before, after = run_final_test(task, START, START)
     assert before == after
     assert task.calls == task.rows
 
@@ -142,8 +142,10 @@ def test_plans_are_sane(calls: int, train: int, validation: int) -> None:
     plan = make_plan(calls, train, validation)
     assert plan.candidates >= 4
     assert 1 <= sum(plan.rungs) <= train
-    assert 1 <= plan.validated(validation) <= validation
-    assert plan.round_calls(validation) <= round_calls(plan.candidates, plan.rungs, validation)
+    assert 1 <= plan.count_validation_rows(validation) <= validation
+    assert plan.count_round_calls(validation) <= count_round_calls(
+        plan.candidates, plan.rungs, validation
+    )
 
 
 @given(calls=st.integers(200, 20_000))
@@ -152,7 +154,7 @@ def test_whole_rounds_fit_into_a_budget(calls: int) -> None:
     plan = make_plan(calls, 50, 150)
     rounds = plan.rounds // 4
     assert rounds >= 1
-    assert plan.validated(150) + rounds * plan.round_calls(150) <= calls
+    assert plan.count_validation_rows(150) + rounds * plan.count_round_calls(150) <= calls
 
 
 def test_the_seed_prompt_is_left_by_a_margin_that_grows_with_the_rounds() -> None:

@@ -10,8 +10,8 @@ from remask.data.placeholders import fill
 from remask.errors import BudgetSpent, ConfigError, TargetRefused, TargetUnreliable
 from remask.ports import Reply, Task
 from remask.prompt import Prompt
-from remask.tasks.labelled import SHARPNESS, LabelledTask, chat, labels_never_predicted
-from remask.tasks.metrics import judge
+from remask.tasks.labelled import SHARPNESS, LabelledTask, find_unpredicted_labels, make_chat
+from remask.tasks.metrics import make_judge
 from remask.types import Example, Feedback, Message, Outcome, Score, mean_score
 
 EXAMPLES = tuple(
@@ -183,7 +183,7 @@ def test_a_metric_that_always_raises_is_no_score() -> None:
 def test_a_judge_grades_responses_without_right_answers() -> None:
     examples = [Example("x", "train", "Say hi", None)]
     critic = ScriptedTarget(lambda chat: "Reason: curt.\nScore: 4")
-    task = LabelledTask(examples, ScriptedTarget(lambda chat: "hi"), judge(critic, "Polite?"))
+    task = LabelledTask(examples, ScriptedTarget(lambda chat: "hi"), make_judge(critic, "Polite?"))
     (outcome,) = task.evaluate(PROMPT, ["x"])
     assert (outcome.score, outcome.trace.desired) == (0.4, None)
     assert outcome.trace.feedback[0].text == "curt."
@@ -210,18 +210,18 @@ def test_unknown_ids_and_no_ids() -> None:
 def test_the_chat_of_a_row() -> None:
     example = Example("x", "train", "Is it {lang}?", "yes", {"lang": "{{lang}}", "n": "2"})
     prompt = Prompt("Speak {lang}, {{ n }}, ${n}, {other}, {label}, {n!r} {{}} {% if n %}")
-    assert chat(prompt, example) == (
+    assert make_chat(prompt, example) == (
         Message("system", "Speak {{lang}}, 2, 2, {other}, {label}, {n!r} {{}} {% if n %}"),
         Message("user", "Is it {lang}?"),
     )
-    assert chat(Prompt(" \n"), example) == (Message("user", "Is it {lang}?"),)
+    assert make_chat(Prompt(" \n"), example) == (Message("user", "Is it {lang}?"),)
     assert fill("{" * 5000, {}) == "{" * 5000
 
 
 def test_the_answer_cannot_be_filled_into_the_prompt() -> None:
     data = [{"input": "q", "label": "secret", "split": "train"}]
     (example,) = load(data, Columns("input", "label", "split")).examples
-    assert "secret" not in chat(Prompt("The answer is {label}."), example)[0].content
+    assert "secret" not in make_chat(Prompt("The answer is {label}."), example)[0].content
 
 
 @pytest.mark.parametrize(
@@ -261,11 +261,11 @@ def test_labels_that_never_come() -> None:
     labels = ("negative", "neutral", "positive")
     task = LabelledTask(EXAMPLES, ScriptedTarget(lambda c: "negative"), labels=labels)
     outcomes = task.evaluate(PROMPT, IDS)
-    assert labels_never_predicted(outcomes, labels) == ("neutral", "positive")
+    assert find_unpredicted_labels(outcomes, labels) == ("neutral", "positive")
     answer = "Of negative, neutral, positive it is {label}."
     target = ScriptedTarget(keyword, lambda chat, options: (0.0, -1.0, -2.0 + len(user(chat)) % 2))
     outcomes = LabelledTask(EXAMPLES, target, labels=labels, answer=answer).evaluate(PROMPT, IDS)
-    assert labels_never_predicted(outcomes, labels, answer) == ("neutral", "positive")
+    assert find_unpredicted_labels(outcomes, labels, answer) == ("neutral", "positive")
 
 
 def test_mean_score_tolerates_few_failures() -> None:

@@ -132,7 +132,7 @@ def test_all_assertions_of_a_row_must_hold() -> None:
 def test_the_right_response_is_known_where_one_assertion_states_it(
     assertions: list[tuple[str, str]], desired: str | None
 ) -> None:
-    assert Assertions().desired(row(*assertions)) == desired
+    assert Assertions().find_right_response(row(*assertions)) == desired
 
 
 def test_llm_rubric_asks_the_judge_where_all_else_holds() -> None:
@@ -182,12 +182,12 @@ def test_a_trace_shows_the_right_response_and_what_failed(tmp_path: Path) -> Non
          "tests[0].assert.weight = '2' cannot be read; write only type, value"),
         ("tests: [{vars: {a: b}, assert: [{type: contains}]}]", "tests[0].assert.contains = ''"),
         ("tests: [{vars: {a: b}, assert: [{type: regex, value: '('}]}]", "assert.regex = '('"),
-        ("tests: [{vars: {a: b}, assert: [{type: regex, value: '(?i)x'}]}]", "no flags"),
+        ("tests: [{vars: {a: b}, assert: [{type: regex, value: '(?i)x'}]}]", "without flags"),
         ("tests: [{vars: {a: b}, assert: [{type: equals, value: '{{a|upper}}'}]}]",
          "'{{a|upper}}' cannot be read"),
         ("tests: [{vars: {a: b}, assert: [{type: equals, value: '{{c}}'}]}]", "'{{c}}'"),
         ("tests: [{vars: {a: b}, assert: [{type: equals, value: file://x.txt}]}]", "file://x.txt"),
-        ("tests: [{vars: {a: b}}]", "tests[0].assert = [] cannot be read; write some"),
+        ("tests: [{vars: {a: b}}]", "tests[0].assert = [] cannot be read; write an assertion"),
         ("tests: [{vars: {a: [b, c]}, assert: [{type: is-json}]}]",
          "tests[0].vars.a = ['b', 'c'] cannot be read; write one plain text"),
         ("tests: [{vars: {a: file://x.txt}, assert: [{type: is-json}]}]", "vars.a = 'file://x.txt'"),

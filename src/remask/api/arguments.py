@@ -1,8 +1,8 @@
 """The arguments of the library: what `optimize`, `refine`, `evaluate` and `resume` take.
 
-The classes are the sections of `remask.toml`, with the same keys; the first argument is given by
-position. Everything becomes one `Config`, and the objects that no file can hold (rows, functions,
-a denoiser) become `Given`.
+The classes are the sections of `remask.toml`, with the same keys; the first argument is usually
+given by position. Everything becomes one `Config`, and the objects that no file can hold (rows,
+functions, a denoiser) become `Given`.
 """
 
 import os
@@ -15,8 +15,8 @@ from pydantic import Field, PrivateAttr, ValidationError
 from remask import config as sections
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
-from remask.config import QUERIES, Config, make_config, merged, read_prompt
-from remask.data.dataset import Source
+from remask.config import QUERIES, Config, make_absolute, make_config, merged, read_prompt
+from remask.data.dataset import DataSource
 from remask.errors import ConfigError
 from remask.ports import DenoiserModel, Metric
 
@@ -41,11 +41,11 @@ class Dataset(sections.DataConfig):
 
     _rows: Any = PrivateAttr(None)
 
-    def __init__(self, data: Data | None = None, /, **settings: Any) -> None:
-        splits = {name: settings.pop(name) for name in SPLIT_KEYS if name in settings}
-        if data is not None and splits:
+    def __init__(self, data: Data | None = None, **settings: Any) -> None:
+        named = {name: settings.pop(name) for name in PLACES if name in settings}
+        if data is not None and named:
             raise ConfigError("give the rows once: either all in one place, or split by split")
-        paths, rows = _locate(splits or data)
+        paths, rows = _locate(named or data)
         _fill(self, settings | paths)
         self._rows = rows
 
@@ -62,8 +62,8 @@ class Target(sections.TargetConfig):
     8
     """
 
-    def __init__(self, model: str | None = None, /, **settings: Any) -> None:
-        _fill(self, _first("model", model, settings))
+    def __init__(self, model: str | None = None, **settings: Any) -> None:
+        _fill(self, settings if model is None else settings | {"model": model})
 
 
 class Denoiser(sections.DenoiserConfig):
@@ -77,8 +77,8 @@ class Denoiser(sections.DenoiserConfig):
     8
     """
 
-    def __init__(self, model: str | None = None, /, **settings: Any) -> None:
-        _fill(self, _first("model", model, settings))
+    def __init__(self, model: str | None = None, **settings: Any) -> None:
+        _fill(self, settings if model is None else settings | {"model": model})
 
 
 class InspectTask(sections.TaskConfig):
@@ -92,8 +92,8 @@ class InspectTask(sections.TaskConfig):
     'inspect_evals/tau2_airline'
     """
 
-    def __init__(self, name: str | None = None, /, **settings: Any) -> None:
-        _fill(self, _first("name", name, settings))
+    def __init__(self, name: str | None = None, **settings: Any) -> None:
+        _fill(self, settings if name is None else settings | {"name": name})
 
 
 class Label(sections.Section):
@@ -129,8 +129,8 @@ class Judge(sections.TargetConfig):
     rubric: str
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
 
-    def __init__(self, model: str, rubric: str, /, **settings: Any) -> None:
-        _fill(self, {"model": model, "rubric": rubric} | settings)
+    def __init__(self, model: str, rubric: str, **settings: Any) -> None:
+        _fill(self, settings | {"model": model, "rubric": rubric})
 
 
 class Search(sections.SearchConfig):
@@ -161,7 +161,7 @@ class Budget(sections.BudgetConfig):
         _fill(self, settings)
 
 
-SPLIT_KEYS = ("train", "validation", "test")
+PLACES = ("path", "train", "validation", "test")  # keys of [data] that name a file
 
 
 def settle_arguments(
@@ -202,13 +202,16 @@ def settle_arguments(
         respond=_object(target), metric=_object(metric), denoiser=_object(denoiser),
         rows=None if data is None else data._rows,
     )  # fmt: skip
+    make_absolute(values, Path.cwd())
     return merged(values, more), given
 
 
 def settle_rows(values: dict[str, Any], given: Given) -> Config:
     """The configuration of a run on rows; without any, the target is asked for messages."""
     data, task = values["data"], values["task"]
-    named = given.rows is not None or any(data.get(key) for key in ("path", *SPLIT_KEYS))
+    named = given.rows is not None or any(data.get(key) for key in PLACES)
+    if named and task.get("name"):
+        raise ConfigError("both rows (data) and a task of Inspect are given; keep one of them")
     if not named and not task.get("name"):
         data.setdefault("queries", QUERIES)
     return make_config(values, "arguments")
@@ -221,11 +224,11 @@ def name_of(kind: str, value: Any) -> str:
     return f"{kind}:{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
-def rows_given(data: Data | Dataset | None) -> Source | None:
+def rows_given(data: Data | Dataset | None) -> DataSource | None:
     """Rows that were given in memory, as `Given` holds them. Raises ConfigError."""
     if data is None:
         return None
-    rows: Source | None = (data if isinstance(data, Dataset) else Dataset(data))._rows
+    rows: DataSource | None = (data if isinstance(data, Dataset) else Dataset(data))._rows
     return rows
 
 
@@ -239,29 +242,27 @@ def _fill(section: sections.Section, values: Mapping[str, Any]) -> None:
         ) from None
 
 
-def _first(key: str, value: str | None, settings: dict[str, Any]) -> dict[str, Any]:
-    return settings if value is None else {key: value} | settings
-
-
 def _locate(data: Any) -> tuple[dict[str, str], Any]:
     """Files as keys of [data], or rows in memory, which can be read more than once."""
-    if data is None or (isinstance(data, dict) and not data):
+    if data is None:
         return {}, None
+    if isinstance(data, Mapping) and not data:
+        raise ConfigError("data is an empty dict; give it the keys train, validation and test")
     if isinstance(data, str | os.PathLike):
         return {"path": str(Path(data).resolve())}, None
     if not isinstance(data, Mapping):
         return {}, _held(data)
     if all(isinstance(place, str | os.PathLike) for place in data.values()) and not (
-        data.keys() - set(SPLIT_KEYS)
+        data.keys() - set(PLACES)
     ):
-        return {split: str(Path(place).resolve()) for split, place in data.items()}, None
+        return {split: str(Path(place).resolve()) for split, place in data.items() if place}, None
     return {}, {str(split): _held(place) for split, place in data.items()}
 
 
 def _held(rows: Any) -> Any:
     if isinstance(rows, str | os.PathLike):
         return Path(rows).resolve()
-    if hasattr(rows, "columns"):  # a DataFrame
+    if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame of pandas or polars
         return rows
     try:
         return tuple(rows)

@@ -11,18 +11,26 @@ from typing import TYPE_CHECKING
 from remask.api.build_models import Respond, make_target
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
-from remask.data.dataset import Columns, LoadedDataset, Source, load
-from remask.data.prompt_traces import gather
+from remask.data.dataset import Columns, DataSource, LoadedDataset, load
+from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
 from remask.ports import Choose, DenoiserModel, Metric, TargetModel
 from remask.prompt import Prompt
-from remask.propose.demonstrations import block_tokens
-from remask.propose.failure_modes import kinds
+from remask.propose.demonstrations import count_block_tokens
+from remask.propose.failure_modes import group_failures
 from remask.propose.select_traces import MAX_CLASSES
 from remask.tasks.labelled import LabelledTask
-from remask.tasks.metrics import METRICS, Grader, JudgeMetric, judge
-from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, is_config, read_tests, values
+from remask.tasks.metrics import METRICS, Grader, JudgeMetric, make_judge
+from remask.tasks.promptfoo import (
+    ASSERT,
+    METRIC,
+    RUBRIC,
+    Assertions,
+    find_values,
+    is_config,
+    read_tests,
+)
 from remask.types import Example
 
 if TYPE_CHECKING:
@@ -40,11 +48,11 @@ class Given:
     respond: Respond | None = None
     metric: Metric | None = None
     denoiser: DenoiserModel | None = None
-    rows: Source | None = None  # in memory: all, or by split
+    rows: DataSource | None = None  # in memory: all, or by split
     suite: "Suite | None" = None  # the task of Inspect, where it was loaded already
 
 
-def make_dataset(config: Config, rows: Source | None = None) -> LoadedDataset:
+def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDataset:
     """The rows, checked. Raises DataError and ConfigError."""
     data = config.data
     metric = config.metric.name
@@ -100,12 +108,12 @@ def make_metric(
                 "or metric.judge.model and metric.rubric"
             )
         judging = metered(make_target(config.judge), config.judge.max_tokens)
-        return judge(judging, config.rubric)
+        return make_judge(judging, config.rubric)
     if config.name == METRIC:
         if config.judge is not None:
             judging = metered(make_target(config.judge), config.judge.max_tokens)
             return Assertions(JudgeMetric(judging, rubric=""))  # each row has its own
-        if any(values(example, RUBRIC) for example in dataset.examples):
+        if any(find_values(example, RUBRIC) for example in dataset.examples):
             raise ConfigError(f"a test has the assertion {RUBRIC}; name a judge: --judge MODEL")
         return Assertions()
     if config.name not in METRICS:
@@ -149,7 +157,7 @@ def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) 
     base = load_base()
     prompt = len(base.encode(start.text))
     longest = max((len(base.encode(e.input)) for e in dataset.examples), default=0)
-    block = block_tokens(config.search.demos)
+    block = count_block_tokens(config.search.demos)
     if prompt + longest + block + ANSWER_ROOM > base.context_length:
         shown = f", examples may have {block} (--demos)" if block else ""
         raise ConfigError(
@@ -175,7 +183,7 @@ class TraceData:
 
 def read_conversations(config: Config, refine: RefineConfig, given: Given) -> TraceData:
     """Read, redact and split the trace files. Raises ConfigError and DataError."""
-    found = gather(
+    found = read_traces(
         Prompt.parse(config.prompt).text,
         refine.traces,
         refine.columns,
@@ -183,7 +191,7 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         refine.redact,
     )
     judged = config.metric.judge is not None or given.metric is not None
-    parts = split_conversations(found.traces, found.asked if refine.verify else None, judged)
+    parts = split_conversations(found.traces, found.messages if refine.verify else None, judged)
     notes = list(found.notes)
     if refine.verify:
         config = _with_metric(config, parts.rows)
@@ -195,14 +203,14 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
         rejected=found.rejected,
         elsewhere=found.elsewhere,
         read=len(parts.read),
-        held=len(parts.held),
+        held=len(parts.held_out),
         sealed=len(parts.sealed),
         redacted=refine.redact,
         secrets=found.secrets,
     )
     event = TracesRead(counts, tuple(notes), config.metric.name if refine.verify else "")
     dataset = LoadedDataset(parts.rows, (), labels)
-    return TraceData(config, parts, dataset, kinds(found.traces).pack, event)
+    return TraceData(config, parts, dataset, group_failures(found.traces).select, event)
 
 
 def _with_metric(config: Config, rows: Sequence[Example]) -> Config:

@@ -24,7 +24,7 @@ from remask.ports import Metric
 from remask.runs.budget import Spend
 from remask.runs.store import Store
 from remask.stats import Estimate, estimate
-from remask.tasks.labelled import labels_never_predicted
+from remask.tasks.labelled import find_unpredicted_labels
 from remask.types import Split
 
 
@@ -77,16 +77,16 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
     ):
         job.require_rows((split,))
         with Store.create(job.run_dir, job.record) as store:
-            job.ledger.books = store
+            job.ledger.open_store = store
             outcomes = job.task.evaluate(job.start, job.task.ids(split))
             return Evaluation(
                 score=estimate([o.score for o in outcomes if o.status == "scored"]),
                 failed=sum(o.status == "failed" for o in outcomes),
                 unparsed=sum(o.unparsed for o in outcomes),
-                never_predicted=labels_never_predicted(
+                never_predicted=find_unpredicted_labels(
                     outcomes, job.task.labels, config.metric.answer
                 ),
-                spend=store.spent(),
+                spend=store.get_spend(),
             )
 
 

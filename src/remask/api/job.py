@@ -23,7 +23,7 @@ from remask.api.build_task import Given, TraceData
 from remask.config import Config
 from remask.data.dataset import SPLITS, LoadedDataset, require_splits
 from remask.data.placeholders import fill
-from remask.data.synthetic import calls_for
+from remask.data.synthetic import count_max_calls
 from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.ids import content_id
@@ -31,7 +31,7 @@ from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, Target
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Ledger, Meter
-from remask.search.plan import FEWEST_VALIDATED, SearchPlan, make_plan
+from remask.search.plan import MIN_VALIDATION_ROWS, SearchPlan, make_plan
 from remask.tasks.metrics import METRICS, Grader
 from remask.types import Split
 
@@ -176,7 +176,7 @@ class Job:
         if not isinstance(denoiser, Remote):
             return denoiser
         price = make_price(config)
-        return denoiser.through(self.metered(denoiser.target, denoiser.max_output, price))
+        return denoiser.with_target(self.metered(denoiser.target, denoiser.max_output, price))
 
     @cached_property
     def proposer(self) -> Proposer:
@@ -198,7 +198,7 @@ class Job:
         if left is None or not asks_api(self.config.denoiser):
             return plan
         # What the denoiser asks comes from the same calls.
-        rows = plan.round_calls(self.rows("validation"))
+        rows = plan.count_round_calls(self.rows("validation"))
         share = rows / (rows + self.asked_per_round(plan) / self.calls_per_row)
         return self._plan(int(left * share))
 
@@ -226,7 +226,7 @@ class Job:
     @property
     def asked_calls(self) -> int:
         """Calls for messages that the target writes, at most."""
-        return calls_for(self.config.data.queries) if self.config.data.queries else 0
+        return count_max_calls(self.config.data.queries) if self.config.data.queries else 0
 
     @property
     def tests(self) -> bool:
@@ -332,7 +332,7 @@ class Job:
 
     def _require_calls(self) -> None:
         calls = self.config.budget.calls
-        validated = min(self.rows("validation"), FEWEST_VALIDATED)
+        validated = min(self.rows("validation"), MIN_VALIDATION_ROWS)
         least = self.asked_calls + self.test_calls + self.calls_per_row * validated
         if calls is not None and calls <= least:
             raise ConfigError(

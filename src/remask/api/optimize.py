@@ -35,9 +35,9 @@ from remask.runs.budget import Spend
 from remask.runs.report.read_run import write_report
 from remask.runs.result import Result, make_result, write_result
 from remask.runs.store import Store
-from remask.search.halving import final_test, rows_of, search
-from remask.search.likelihood import CANDIDATES, Loop, refinements
-from remask.tasks.labelled import labels_never_predicted
+from remask.search.halving import rows_from_outcomes, run_final_test, search
+from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
+from remask.tasks.labelled import find_unpredicted_labels
 
 TEST_SLACK = 1.3  # time set aside for the test, over what its calls took on average so far
 MIN_QUERY_TOKENS = 256  # of an answer with messages: answers to users may be shorter
@@ -154,7 +154,7 @@ def stored_config(run_dir: str | Path) -> Config:
 
 def _play(job: Job, store: Store) -> Result:
     """A run from wherever its store stands to its end, then the derived files."""
-    job.ledger.books = store
+    job.ledger.open_store = store
     run = _Run(job, store)
     run.write_sources()
     for event in run.search():
@@ -178,9 +178,9 @@ def _finish(job: Job, run: "_Run") -> Result:
         sources = {e.id: (e.input, "") for e in job.dataset.examples}
         warnings = job.dataset.warnings
     else:
-        sources = {t.id: (t.query, t.said) for t in job.reading.conversations.read}
+        sources = {t.id: (t.query, t.explanation) for t in job.reading.conversations.read}
         warnings = ()
-    spent = run.store.spent()
+    spent = run.store.get_spend()
     result = make_result(run.state, sources, spent, warnings, str(job.run_dir))
     write_result(result, job.run_dir)
     write_report(job.run_dir)
@@ -194,13 +194,13 @@ class _Run:
         self.job = job
         self.store = store
         self.state = fold(decode(event) for event in store.events())
-        self._since, self._booked = time.monotonic(), store.spent().seconds
+        self._since, self._booked = time.monotonic(), store.get_spend().seconds
 
     def record(self, event: Event) -> None:
         """Make an event durable, unless it is already, and tell the watcher."""
         if self.store.append(encode(event), self._lap()):
             self.state = advance(self.state, event)
-            self.job.hooks.watch(event, self.state, self.store.spent())
+            self.job.hooks.watch(event, self.state, self.store.get_spend())
         self.job.ledger.reserved = reserve_test(self.job, self.store, self.state)
 
     def write_sources(self) -> None:
@@ -228,15 +228,15 @@ class _Run:
         assert job.config.refine is not None
         assert isinstance(job.denoiser, Scorer)  # `require_all` saw to it
         settings, parts = job.config.search, job.reading.conversations
-        loop = Loop(
+        plan = LikelihoodPlan(
             iterations=job.config.refine.iterations,
-            candidates=settings.candidates or CANDIDATES,
+            candidates=settings.candidates or DEFAULT_CANDIDATES,
             traces=settings.traces,
             context_tokens=settings.context_tokens,
             free_numbers=job.config.refine.lock == "none",
         )
-        return refinements(
-            self.state, job.start, parts.read, parts.held, loop, job.proposer, job.denoiser,
+        return search_by_likelihood(
+            self.state, job.start, parts.read, parts.held_out, plan, job.proposer, job.denoiser,
             job.config.seed, job.reading.choose,
         )  # fmt: skip
 
@@ -244,13 +244,15 @@ class _Run:
         """The sealed test, for which nothing needs to be set aside any more."""
         job = self.job
         job.ledger.reserved = Spend()
-        before, after = final_test(job.task, job.start, self.state.prompt(self.state.incumbent))
-        drift = job.denoiser.approximation() if isinstance(job.denoiser, Approximate) else ""
+        before, after = run_final_test(job.task, job.start, self.state.prompt(self.state.incumbent))
+        drift = (
+            job.denoiser.describe_approximation() if isinstance(job.denoiser, Approximate) else ""
+        )
         self.record(
             Tested(
-                rows_of(before),
-                rows_of(after),
-                labels_never_predicted(after, job.task.labels, job.config.metric.answer),
+                rows_from_outcomes(before),
+                rows_from_outcomes(after),
+                find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
                 sum(o.unparsed for o in after),
                 (drift,) if drift else (),
             )
@@ -266,7 +268,7 @@ class _Run:
 
     def _lap(self) -> Spend:
         """The time since the last event that was not spent in target calls (denoising, mostly)."""
-        now, spent = time.monotonic(), self.store.spent().seconds
+        now, spent = time.monotonic(), self.store.get_spend().seconds
         seconds = max(0.0, now - self._since - (spent - self._booked))
         self._since, self._booked = now, spent + seconds
         return Spend(seconds=seconds)
@@ -281,7 +283,7 @@ def reserve_test(job: Job, store: Store, state: State) -> Spend:
     """
     if not job.tests or state.tested is not None:
         return Spend()
-    spent, calls = store.spent(), job.test_calls
+    spent, calls = store.get_spend(), job.test_calls
     rows = sum(len(rows) for rows in state.scores.values())
     scored = job.calls_per_row * rows
     share = TEST_SLACK * calls / max(1, min(spent.calls, scored or spent.calls))

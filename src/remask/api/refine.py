@@ -14,7 +14,7 @@ from remask.config import Config, LockName, make_config, merged
 from remask.errors import ConfigError
 from remask.ports import DenoiserModel, Metric
 from remask.runs.result import Result
-from remask.search.likelihood import CANDIDATES
+from remask.search.likelihood import DEFAULT_CANDIDATES
 
 ITERATIONS = 8
 MASKERS = ("attribution", "span", "insert", "sentence")  # drawn in turn
@@ -69,21 +69,15 @@ def refine(
     'unverified'
     """
     files = [traces] if isinstance(traces, str | os.PathLike) else list(traces)
-    more = {
-        "seed": seed,
-        "refine": {
-            "traces": [str(Path(file).resolve()) for file in files],
-            "columns": list(columns),
-            "scales": list(scales),
-            "redact": redact,
-            "lock": lock,
-            "iterations": iterations,
-            "verify": target is not None,
-        },
-    }
+    section = {
+        "traces": [str(Path(file).resolve()) for file in files], "columns": list(columns),
+        "scales": list(scales), "redact": redact, "lock": lock, "iterations": iterations,
+        "verify": target is not None,
+    }  # fmt: skip
     values, given = settle_arguments(
         prompt, data=None, target=target, metric=metric, denoiser=denoiser,
-        max_calls=max_calls, budget=budget, search=search, more=more,
+        max_calls=max_calls, budget=budget, search=search,
+        more={"seed": seed, "refine": section},
     )  # fmt: skip
     config = make_refine_config(values, "arguments")
     return start_run(config, given, run_dir or new_run_dir(), add_callback(Hooks(), on_event))
@@ -91,7 +85,11 @@ def refine(
 
 def make_refine_config(values: Mapping[str, Any], where: str) -> Config:
     """Settings with the defaults of a refinement, whose maskers obey the lock. ConfigError."""
-    search = {"maskers": MASKERS, "candidates": CANDIDATES, "context_tokens": CONTEXT_TOKENS}
+    search = {
+        "maskers": MASKERS,
+        "candidates": DEFAULT_CANDIDATES,
+        "context_tokens": CONTEXT_TOKENS,
+    }
     config = make_config(merged({"search": search}, values), where)
     if config.refine is None or config.refine.lock != "text":
         return config

@@ -219,12 +219,12 @@ def _task(job: Job) -> Iterator[Finding]:
 
 def _plan(job: Job) -> Iterator[Finding]:
     plan = job.plan
-    most = plan.round_calls(job.rows("validation"))
+    most = plan.count_round_calls(job.rows("validation"))
     yield Finding(
         "plan", "ok",
         f"up to {plan.rounds} rounds of {plan.candidates} candidates on "
         f"{' + '.join(map(str, plan.rungs))} train rows and "
-        f"{plan.validated(job.rows('validation'))} validation rows, "
+        f"{plan.count_validation_rows(job.rows('validation'))} validation rows, "
         f"{most:,} calls a round at most"
     )  # fmt: skip
     yield Finding("plan", "note", f"stops after {plan.patience} rounds without an accepted edit")
@@ -265,7 +265,7 @@ def _asked(job: Job) -> float:
     """The share of a round's calls that go to the denoiser."""
     plan = job.plan
     asked = job.asked_per_round(plan)
-    scored = job.calls_per_row * plan.round_calls(job.rows("validation"))
+    scored = job.calls_per_row * plan.count_round_calls(job.rows("validation"))
     return asked / (asked + scored)
 
 
@@ -273,9 +273,9 @@ def _calls(job: Job) -> tuple[int, int, int]:
     """Calls of a whole run; those of a denoiser behind an API are estimated."""
     plan, validation = job.plan, job.rows("validation")
     test, per_row = job.test_calls, job.calls_per_row
-    each = per_row * plan.round_calls(validation)
+    each = per_row * plan.count_round_calls(validation)
     each += job.asked_per_round(plan)
-    validated = per_row * plan.validated(validation)
+    validated = per_row * plan.count_validation_rows(validation)
     test += job.asked_calls
     limit = job.config.budget.calls
     most = validated + plan.rounds * each + test

@@ -15,7 +15,7 @@ from remask.integrations import export as formats
 from remask.integrations import promptfoo
 from remask.prompt import Prompt
 from remask.runs.report.read_run import view_run
-from remask.runs.report.summary import SELECTION, verdict_line
+from remask.runs.report.summary import SELECTION, format_verdict
 from remask.sanitize import one_line
 
 
@@ -43,7 +43,7 @@ class ExportSource:
         if self.place.is_file():
             return ""
         result = view_run(self.place).result
-        return f"; {verdict_line(result)}" if result else "; not tested, the run is not finished"
+        return f"; {format_verdict(result)}" if result else "; not tested, the run is not finished"
 
     @property
     def said(self) -> str:
@@ -61,7 +61,7 @@ def choose_format(output: Path, kind: str | None, marked: bool, program: Path | 
         raise ConfigError(f"{' and '.join(sorted(said))} exclude each other; choose one format")
     if said:
         return said.pop()
-    return "promptfoo" if output.name == promptfoo.CONFIG else formats.guess(output)
+    return "promptfoo" if output.name == promptfoo.CONFIG else formats.guess_format(output)
 
 
 def write_prompt(
@@ -82,7 +82,7 @@ def register_prompt(
     source: ExportSource, name: str, names: tuple[str, ...] | None, uri: str
 ) -> None:
     """A version in MLflow's prompt registry, whose message says what the run found."""
-    template = formats.mlflow_template(source.prompt(names), names)
+    template = formats.make_mlflow_template(source.prompt(names), names)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends nothing home
     from remask.integrations.mlflow import register
 
@@ -102,7 +102,7 @@ def write_program(
         raise ConfigError(f"{given} cannot be read: {error}; name a program in JSON") from None
     prompt = source.prompt()
     try:
-        after = formats.dspy(before, prompt, predictor)
+        after = formats.replace_instructions(before, prompt, predictor)
     except ConfigError as error:
         raise DataError(str(error), given) from None
     write(output, after, force)
@@ -126,7 +126,7 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         Prompt.parse(config.prompt),
         source.prompt(),
         [e for e in dataset.examples if e.split == "test"],
-        promptfoo.Model(
+        promptfoo.PromptfooModel(
             target.model, target.base_url, target.api_key_env, target.temperature, target.max_tokens
         ),
         config.metric.name,

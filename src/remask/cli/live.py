@@ -23,8 +23,8 @@ from remask.api.job import OnEvent
 from remask.config import Config
 from remask.events import Event, State, encode
 from remask.runs.budget import Spend
-from remask.runs.report.summary import SELECTION, edit_line, figure, known, mean
-from remask.runs.result import changes
+from remask.runs.report.summary import SELECTION, average, format_edit, format_score, list_scores
+from remask.runs.result import list_changes
 from remask.sanitize import one_line
 
 
@@ -87,7 +87,7 @@ def sentence(event: Event, state: State) -> str:
         case events.Scored(split="validation") if event.id == state.baseline:
             return f"baseline: {_validation(state, event.id)}"
         case events.Scored(split="validation"):
-            now = figure(mean(known(state, state.incumbent, "validation")))
+            now = format_score(average(list_scores(state, state.incumbent, "validation")))
             return (
                 f"round {event.round + 1}: winner {_validation(state, event.id)}, best so far {now}"
             )
@@ -109,11 +109,11 @@ def sentence(event: Event, state: State) -> str:
 
 
 def _validation(state: State, id: str) -> str:
-    return f"validation {figure(mean(known(state, id, 'validation')))} ({SELECTION})"
+    return f"validation {format_score(average(list_scores(state, id, 'validation')))} ({SELECTION})"
 
 
 def _edit(event: events.Accepted, state: State) -> str:
-    return edit_line(changes(state, state.proposal(event.round, event.id)), 80)
+    return format_edit(list_changes(state, state.proposal(event.round, event.id)), 80)
 
 
 @contextmanager
@@ -156,9 +156,9 @@ class LivePanel:
 
     def _scores(self) -> str:
         state = self._state
-        best = mean(known(state, state.incumbent, "validation"))
-        baseline = mean(known(state, state.baseline, "validation"))
-        return f"best {figure(best)}, baseline {figure(baseline)} ({SELECTION})"
+        best = average(list_scores(state, state.incumbent, "validation"))
+        baseline = average(list_scores(state, state.baseline, "validation"))
+        return f"best {format_score(best)}, baseline {format_score(baseline)} ({SELECTION})"
 
 
 def phase(event: Event, state: State) -> str:

@@ -25,7 +25,7 @@ from remask.config import Config
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested
 from remask.runs.budget import Spend
-from remask.runs.report.summary import spend_line
+from remask.runs.report.summary import format_spend
 from remask.runs.result import Result
 from remask.sanitize import one_line
 from remask.types import Split
@@ -75,7 +75,7 @@ def _lines(found: Evaluation, split: Split) -> Iterator[str]:
         yield f"warning: no label was found in {found.unparsed} responses; scored 0"
     for label in found.never_predicted:
         yield f"warning: the target never answered {one_line(label)!r}"
-    yield f"spent: {spend_line(found.spend)}"
+    yield f"spent: {format_spend(found.spend)}"
 
 
 def _play(

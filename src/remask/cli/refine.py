@@ -52,5 +52,5 @@ def refine(
         require_free(output, force)
     result = new_run(read_refinement(source, flags), show_mode(plain, json))
     if output is not None:
-        write(output, best_prompt(Path(result.run_dir)).marked() + "\n", force)
+        write(output, best_prompt(Path(result.run_dir)).to_source() + "\n", force)
         click.echo(f"wrote {output}", err=json)

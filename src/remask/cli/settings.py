@@ -15,7 +15,7 @@ from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
 from remask.config import QUERIES, Config, make_config, placed, placed_task, read_prompt, read_toml
 from remask.errors import ConfigError
-from remask.tasks.inspect.setup import load, system_prompt_in
+from remask.tasks.inspect.setup import find_system_prompt, load
 from remask.tasks.promptfoo import METRIC, is_config
 
 DEFAULT = Path("remask.toml")
@@ -70,7 +70,7 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     given = Given()
     if prompt_from:
         given = Given(suite=(suite := load(config)))
-        config = config.model_copy(update={"prompt": system_prompt_in(suite)})
+        config = config.model_copy(update={"prompt": find_system_prompt(suite)})
     named = any(getattr(config.data, place) for place in PLACES)
     if config.task.name and named:
         raise ConfigError("both rows (data) and a task of Inspect are named; keep one of them")

@@ -12,10 +12,10 @@ import orjson
 from remask.errors import ConfigError
 from remask.prompt import Prompt
 from remask.runs.report import summary
-from remask.runs.report.read_run import PAGE, REPORT, RunView, view_run
-from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, shortest_within
+from remask.runs.report.read_run import MARKDOWN_REPORT, REPORT, RunView, view_run
+from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, find_shortest_within
 from remask.runs.word_diff import Change, diff
-from remask.sanitize import one_line, visible
+from remask.sanitize import make_visible, one_line
 
 STYLES = {
     "added": {"fg": "green", "underline": True},
@@ -33,7 +33,7 @@ def run_text(run_dir: Path, mode: str) -> None:
         result_text(seen.result, mode)
     else:
         _unfinished(seen, run_dir, mode)
-    rows = summary.candidates(seen.state)
+    rows = summary.list_candidates(seen.state)
     if rows:
         click.echo()
         _table(rows, mode)
@@ -51,11 +51,11 @@ def run_json(run_dir: Path) -> None:
         "round": state.round,
         "prompt": state.prompts.get(state.incumbent),
         "validation": {
-            "baseline": summary.mean(summary.known(state, state.baseline, "validation")),
-            "best": summary.mean(summary.known(state, state.incumbent, "validation")),
+            "baseline": summary.average(summary.list_scores(state, state.baseline, "validation")),
+            "best": summary.average(summary.list_scores(state, state.incumbent, "validation")),
         },
         "spend": seen.spend,
-        "candidates": summary.candidates(state),
+        "candidates": summary.list_candidates(state),
     }
     click.echo(orjson.dumps(value))
 
@@ -71,7 +71,7 @@ def best_prompt(run_dir: Path, within: float | None = None) -> Prompt:
             f"--shortest-within compares validation scores, and {run_dir} has none: its edits were "
             "chosen by likelihood"
         )
-    return state.prompt(state.incumbent if within is None else shortest_within(state, within))
+    return state.prompt(state.incumbent if within is None else find_shortest_within(state, within))
 
 
 def result_json(result: Result) -> None:
@@ -90,36 +90,36 @@ def result_text(result: Result, mode: str) -> None:
         else diff_text(result.diff(), colour)
     )
     click.echo()
-    line = summary.verdict_line(result)
+    line = summary.format_verdict(result)
     click.echo(click.style(line, fg=VERDICTS[result.verdict], bold=True) if colour else line)
     if found is None:
-        click.echo(summary.selection_line(result))
+        click.echo(summary.format_selection(result))
     for edit in result.edits:
-        _edit(f"edit of {summary.edit_title(edit)}", edit)
+        _edit(f"edit of {summary.format_edit_title(edit)}", edit)
     for edit in (
         sorted(found.proposals, key=lambda edit: -edit.log_likelihood_gain)[:CLOSEST]
         if found
         else ()
     ):
-        _edit(f"not accepted, best of {summary.edit_title(edit)}", edit)
+        _edit(f"not accepted, best of {summary.format_edit_title(edit)}", edit)
     if len(result.pareto_front) > 1:
         click.echo(f"score and length (validation, {summary.SELECTION}):")
-        for line in summary.front_lines(result.pareto_front):
+        for line in summary.list_front(result.pareto_front):
             click.echo(f"  {line}")
-    for line in summary.refinement_lines(result, found) if found else ():
+    for line in summary.list_refinement_facts(result, found) if found else ():
         click.echo(line)
     for warning in result.warnings:
         click.echo(f"warning: {one_line(warning)}")
     click.echo(f"search ended: {one_line(result.stopped)}")
     counts = f"; {result.candidates} candidates evaluated, {result.rejected} stopped by the guard"
-    click.echo(f"spent: {summary.spend_line(result.spend)}{'' if found else counts}")
+    click.echo(f"spent: {summary.format_spend(result.spend)}{'' if found else counts}")
     for name, path in {"run": result.run_dir, **_paths(result)}.items():
         click.echo(f"{name}: {path}")
 
 
 def _edit(title: str, edit: AcceptedEdit | RefinedEdit) -> None:
-    click.echo(f"{title}: {summary.edit_line(edit.changes, 120)}")
-    for reason in summary.edit_reasons(edit):
+    click.echo(f"{title}: {summary.format_edit(edit.changes, 120)}")
+    for reason in summary.list_edit_reasons(edit):
         click.echo(f"  {reason}")
 
 
@@ -129,7 +129,7 @@ def diff_text(changes: tuple[Change, ...], colour: bool) -> str:
 
 
 def _piece(change: Change, colour: bool) -> str:
-    text = visible(change.text)
+    text = make_visible(change.text)
     if change.kind == "same":
         return text
     if colour:
@@ -140,7 +140,7 @@ def _piece(change: Change, colour: bool) -> str:
 
 
 def _paths(result: Result) -> dict[str, str]:
-    page = REPORT if result.refinement is None else PAGE
+    page = REPORT if result.refinement is None else MARKDOWN_REPORT
     return {
         "result": str(Path(result.run_dir) / RESULT),
         "report": str(Path(result.run_dir) / page),
@@ -158,11 +158,11 @@ def _unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
     click.echo(f"not finished, in round {state.round + 1}; there is no verdict yet")
     if state.traces_read is None:
         old, new = (
-            summary.figure(summary.mean(summary.known(state, id, "validation")))
+            summary.format_score(summary.average(summary.list_scores(state, id, "validation")))
             for id in (state.baseline, state.incumbent)
         )
         click.echo(f"validation ({summary.SELECTION}, too good to quote): {old} → {new}")
-    click.echo(f"spent: {summary.spend_line(seen.spend)}")
+    click.echo(f"spent: {summary.format_spend(seen.spend)}")
     click.echo(f"go on with: remask resume {run_dir}")
 
 
@@ -185,11 +185,14 @@ def _table(rows: list[summary.Candidate], mode: str) -> None:
         table.add_column(title, justify="right" if title in figures else "left")
     for row in rows:
         gain = "–" if row.gain is None else f"{row.gain:+.1f}"
-        train = (f"{summary.figure(row.train)} ({row.train_rows})", summary.figure(row.validation))
+        train = (
+            f"{summary.format_score(row.train)} ({row.train_rows})",
+            summary.format_score(row.validation),
+        )
         cells = (
             str(row.round + 1),
             row.masker,
-            summary.edit_line(row.changes, 60),
+            summary.format_edit(row.changes, 60),
             *((gain,) if ranked else train),
             "accepted" if row.accepted else "",
         )

@@ -9,12 +9,12 @@ import click
 import orjson
 
 from remask.cli.options import MAP, SCALE
-from remask.data.overview import Survey, survey
-from remask.data.prompt_templates import Template
-from remask.data.ratings import Scale, Seen, known_scales, scale_map
-from remask.data.redact.redact import Pseudonyms, redact
-from remask.data.tables import column_map
-from remask.data.trace_reader import read
+from remask.data.overview import Overview, build_overview
+from remask.data.prompt_templates import PromptTemplate
+from remask.data.ratings import RatingStats, Scale, find_scales, parse_scales
+from remask.data.redact.redact import Placeholders, redact_text
+from remask.data.tables import parse_column_map
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record, RejectedRecord
 from remask.errors import ConfigError
 from remask.files import draft, require_free
@@ -34,9 +34,9 @@ def inspect_files(
     files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool
 ) -> None:
     """`remask traces inspect`. Exit code 2 where no record was found."""
-    declared = scale_map(scales)
-    found = survey(read(files, column_map(columns)))
-    known = known_scales(found.ratings, declared)
+    declared = parse_scales(scales)
+    found = build_overview(read_records(files, parse_column_map(columns)))
+    known = find_scales(found.ratings, declared)
     if json:
         click.echo(orjson.dumps(_as_json(found, known, declared)))
     else:
@@ -47,14 +47,14 @@ def inspect_files(
 
 def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:
     """`remask traces redact`: the records as chats, one a line, without secrets."""
-    names = Pseudonyms()
+    placeholders = Placeholders()
     # Nearly all records of a file repeat a few system prompts.
-    hide = lru_cache(REPEATED)(lambda text: redact(text, names))
+    hide = lru_cache(REPEATED)(lambda text: redact_text(text, placeholders))
     rejected = written = 0
     require_free(output, force)
     if output.exists() and output.samefile(file):
         raise ConfigError(f"{output} is the file to read; name another one")
-    items = read([file], column_map(columns))
+    items = read_records([file], parse_column_map(columns))
     with draft(output) as partial, partial.open("wb") as out:
         for item in items:
             if isinstance(item, RejectedRecord):
@@ -74,7 +74,7 @@ def _chat(record: Record, hide: Callable[[str], str]) -> dict[str, Any]:
         for t in record.turns
     ]
     value: dict[str, Any] = {
-        "id": hide(record.id or record.source.place),
+        "id": hide(record.id or record.source.location),
         "messages": [*head, *turns],
     }
     if record.model:
@@ -96,7 +96,9 @@ def _chat(record: Record, hide: Callable[[str], str]) -> dict[str, Any]:
     return value
 
 
-def _as_json(found: Survey, known: dict[str, Scale], declared: dict[str, Scale]) -> dict[str, Any]:
+def _as_json(
+    found: Overview, known: dict[str, Scale], declared: dict[str, Scale]
+) -> dict[str, Any]:
     formats = [name for name, _ in found.formats.most_common()]
     return {
         "format": formats[0] if len(formats) == 1 else ("mixed" if formats else None),
@@ -106,7 +108,9 @@ def _as_json(found: Survey, known: dict[str, Scale], declared: dict[str, Scale])
         "with_feedback": found.with_feedback,
         "with_desired": found.with_desired,
         "rejected": found.rejected,
-        "rejects": [{"path": r.path, "line": r.line, "reason": r.reason} for r in found.first],
+        "rejects": [
+            {"path": r.path, "line": r.line, "reason": r.reason} for r in found.first_rejects
+        ],
         "reasons": dict(found.reasons.most_common()),
         "ratings": [
             {
@@ -127,12 +131,12 @@ def _as_json(found: Survey, known: dict[str, Scale], declared: dict[str, Scale])
                 "distinct": system.distinct,
                 "variables": [list(values) for values in system.examples],
             }
-            for system in found.systems()
+            for system in found.find_templates()
         ],
     }
 
 
-def _show(found: Survey, known: dict[str, Scale], declared: dict[str, Scale]) -> None:
+def _show(found: Overview, known: dict[str, Scale], declared: dict[str, Scale]) -> None:
     formats = ", ".join(f"{name} ({n})" for name, n in found.formats.most_common())
     click.echo(f"format: {formats or 'not recognised'}")
     click.echo(
@@ -143,29 +147,31 @@ def _show(found: Survey, known: dict[str, Scale], declared: dict[str, Scale]) ->
         who = ", ".join(seen.kinds)
         note = _scale_note(name, seen, known, declared)
         click.echo(f"feedback {one_line(name, 40)!r}: {seen.count} ({who}); {note}")
-    systems = found.systems()
+    systems = found.find_templates()
     click.echo(f"system prompts: {len(systems)}")
     for system in systems[:SHOWN_PROMPTS]:
         _show_system(system)
     if len(systems) > SHOWN_PROMPTS:
         click.echo(f"  … and {len(systems) - SHOWN_PROMPTS} more")
     click.echo(f"rejected: {found.rejected}")
-    for reject in found.first:
+    for reject in found.first_rejects:
         where = reject.path if reject.line is None else f"{reject.path}:{reject.line}"
         click.echo(f"  {one_line(where)}: {one_line(reject.reason, 200)}")
-    if found.rejected > len(found.first):
+    if found.rejected > len(found.first_rejects):
         for reason, count in found.reasons.most_common(SHOWN_PROMPTS):
             click.echo(f"  {count} × {one_line(reason, 200)}")
 
 
-def _show_system(system: Template) -> None:
+def _show_system(system: PromptTemplate) -> None:
     click.echo(f"  {system.count} × {one_line(system.text, WIDTH)}")
     for number, values in enumerate(system.examples, 1):
         some = ", ".join(repr(one_line(value, 24)) for value in values)
         click.echo(f"      variable_{number}: {some}")
 
 
-def _scale_note(name: str, seen: Seen, known: dict[str, Scale], declared: dict[str, Scale]) -> str:
+def _scale_note(
+    name: str, seen: RatingStats, known: dict[str, Scale], declared: dict[str, Scale]
+) -> str:
     """On which scale the ratings of a name are read, or why they are not."""
     parts = []
     if seen.values:

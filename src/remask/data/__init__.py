@@ -1,5 +1,5 @@
-"""Files of other tools to traces: one file per foreign format, told by content, not by name.
+"""Read files into rows and traces, cleaned and redacted.
 
-`detect` says which reader a value gets, `stream` turns files into values, `read` joins the two,
-`traces` makes the records that the other rooms understand. Everything read here is untrusted.
+Formats are recognised by the content of a file, not by its name. All text that is read here is
+untrusted.
 """

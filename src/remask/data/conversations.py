@@ -1,7 +1,4 @@
-"""Conversations of one prompt, split: some are read, some measure, some are sealed for a test.
-
-Knows traces and how they are split. Knows nothing of files, prompts and of who reads them.
-"""
+"""Split the traces of one prompt: some to read, some to measure on, some for the sealed test."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +7,9 @@ from remask.errors import ConfigError
 from remask.ids import content_id
 from remask.types import Example, Split, Trace
 
-# Half of what can be asked again is sealed, as in `optimize`; the rest is read, or measures.
-TURNS: Mapping[bool, tuple[Split, ...]] = {
+# Splits are assigned in turn. True: the message can be sent to a target again. Half of these are
+# sealed, as in `optimize`.
+SPLIT_CYCLES: Mapping[bool, tuple[Split, ...]] = {
     False: ("train", "validation"),
     True: ("train", "test", "validation", "test"),
 }
@@ -19,53 +17,57 @@ TURNS: Mapping[bool, tuple[Split, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Conversations:
-    """Traces by what they are for; ids are unique."""
+    """Traces by their purpose. Ids are unique."""
 
-    read: tuple[Trace, ...]  # candidates are written under these
-    held: tuple[Trace, ...]  # … and measured on these
-    sealed: tuple[Trace, ...]  # seen by neither
-    rows: tuple[Example, ...] = ()  # what a target can be asked again, in its split
+    read: tuple[Trace, ...]  # the denoiser reads these to write candidates
+    held_out: tuple[Trace, ...]  # candidates are measured on these
+    sealed: tuple[Trace, ...]  # used for the test only
+    rows: tuple[Example, ...] = ()  # messages that a target can answer again, each in its split
 
     @property
     def id(self) -> str:
-        """Changes when any trace, any row or its split changes."""
-        parts = [[trace.id for trace in part] for part in (self.read, self.held, self.sealed)]
+        """A content hash of all traces, rows and splits."""
+        parts = [[trace.id for trace in part] for part in (self.read, self.held_out, self.sealed)]
         texts = [
             content_id("trace", t.query, t.response, t.desired, [n.text for n in t.feedback])
-            for t in (*self.read, *self.held, *self.sealed)
+            for t in (*self.read, *self.held_out, *self.sealed)
         ]
         return content_id("data", parts, texts, [[row.id, row.split] for row in self.rows])
 
 
 def split_conversations(
-    traces: Sequence[Trace], asked: Mapping[str, str] | None, judged: bool = False
+    traces: Sequence[Trace], messages: Mapping[str, str] | None, judged: bool = False
 ) -> Conversations:
-    """Split by query, drawn by content; failing and other conversations take their equal shares.
+    """Split by query, in the order of a content hash. Each split gets its share of the failures.
 
-    asked: id -> the whole message of a conversation that can be asked again; only those come into
-    the sealed split, and of them only those whose right answer is known, unless `judged`. None: no
-    target is asked, nothing is sealed. Raises ConfigError where one part to read or to measure on
-    would be empty, or nothing could be asked again.
+    messages: by trace id, the message of a conversation that a target can answer again; None if
+    there is no target. Only these traces can be sealed, and unless `judged` only those with a right
+    answer.
+
+    Raises ConfigError if a split to read or to measure on would be empty, or if there is a target
+    and no message for it.
     """
     rows = [
-        (trace, asked[trace.id])
+        (trace, messages[trace.id])
         for trace in traces
-        if asked is not None and trace.id in asked and (judged or (trace.desired or "").strip())
+        if messages is not None
+        and trace.id in messages
+        and (judged or (trace.desired or "").strip())
     ]
-    splits = _splits(traces, {trace.query for trace, _ in rows})
-    if asked is not None and not rows:
+    splits = _assign_splits(traces, {trace.query for trace, _ in rows})
+    if messages is not None and not rows:
         raise ConfigError(
-            "nothing to verify with: no conversation is a single message with a correction, an "
-            "expected answer or a well-rated response; name a judge, or leave the target out"
+            "the result cannot be verified: no conversation is a single message with a correction, "
+            "an expected answer or a well-rated response; name a judge, or leave the target out"
         )
-    read, held, sealed = (
+    read, held_out, sealed = (
         tuple(trace for trace in traces if splits[trace.query] == split)
         for split in ("train", "validation", "test")
     )
-    if not read or not held:
+    if not read or not held_out:
         raise ConfigError(
             f"{len(traces)} usable conversations with {len(splits)} different queries are too few: "
-            "one part is read and another measures what was written; give more"
+            "candidates are written from one part and measured on another; give more conversations"
         )
     examples = {
         (text, trace.desired): Example(
@@ -73,19 +75,18 @@ def split_conversations(
         )
         for trace, text in rows
     }
-    return Conversations(read, held, sealed, tuple(examples.values()))
+    return Conversations(read, held_out, sealed, tuple(examples.values()))
 
 
-def _splits(traces: Sequence[Trace], again: set[str]) -> dict[str, Split]:
-    """A split for every query. `again`: the queries that can be asked again."""
+def _assign_splits(traces: Sequence[Trace], repeatable: set[str]) -> dict[str, Split]:
+    """Return the split of every query. `repeatable`: queries that a target can answer again."""
     bad = {trace.query for trace in traces if trace.failing}
     order = sorted(
         {trace.query for trace in traces},
-        key=lambda query: (query in again, query not in bad, content_id("split", query)),
+        key=lambda query: (query in repeatable, query not in bad, content_id("split", query)),
     )
     splits: dict[str, Split] = {}
-    for kind in (False, True):
-        turns = TURNS[kind]
-        queries = [query for query in order if (query in again) == kind]
-        splits |= {query: turns[i % len(turns)] for i, query in enumerate(queries)}
+    for kind, cycle in SPLIT_CYCLES.items():
+        queries = [query for query in order if (query in repeatable) == kind]
+        splits |= {query: cycle[i % len(cycle)] for i, query in enumerate(queries)}
     return splits

@@ -1,8 +1,7 @@
-"""Rows to examples: which columns make the message, and which rows belong to which split.
+"""Convert rows into examples: build the message from columns and assign the splits.
 
-Knows templates over columns, the three splits, duplicates and leaks between splits. Knows nothing
-of targets, prompts or metrics. An example is its content: the same rows in another order, or in
-another file, give the same ids and the same splits.
+Ids and splits follow from the content of a row, so the same rows in another order or in another
+file give the same examples.
 """
 
 from collections import Counter
@@ -11,17 +10,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from remask.data.placeholders import MESSAGE, filled, variables
-from remask.data.rows import DataRow, read_rows, rows_of
+from remask.data.placeholders import MESSAGE, list_variables, substitute
+from remask.data.rows import DataRow, read_rows, rows_from_records
 from remask.errors import ConfigError, DataError
 from remask.ids import content_id
 from remask.types import Example, Split
 
-Place = str | Path | Iterable[Mapping[str, Any]]  # a file, or rows from Python
-Source = Place | Mapping[str, Place]  # one place, or one per split
+RowSource = str | Path | Iterable[Mapping[str, Any]]  # a file, or rows from Python
+DataSource = RowSource | Mapping[str, RowSource]  # one place, or one per split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-FRACTIONS = (0.25, 0.25, 0.5)  # of SPLITS: half of the rows carry the only claim that is made
+FRACTIONS = (0.25, 0.25, 0.5)  # of SPLITS; the test split decides the verdict, so it gets half
 _SPLIT_NAMES: dict[str, Split] = {
     "train": "train",
     "validation": "validation",
@@ -31,20 +30,18 @@ _SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
 }
 NO_ANSWERS = (
-    "; if there are no right answers, name a judge: --judge openai:MODEL --rubric 'what a good "
-    "answer is'"
+    "; without right answers, name a judge: --judge openai:MODEL --rubric 'what a good answer is'"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns mean what.
+    """The roles of columns.
 
-    `input` is a column's name, or a template such as "Premise: {premise}\\nClaim: {claim}", in
-    which {{ and }} stand for braces. Nothing but {column} is substituted, and nothing evaluated.
-    `expected` names the column with the right answer, `split` the one with train, validation
-    (val, valid, dev) or test. Where the column of right answers is `optional` and no row has it,
-    the rows are inputs alone.
+    input: the name of a column, or a template such as "Premise: {premise}\\nClaim: {claim}", where
+    {{ and }} are plain braces. Only {column} is replaced; nothing is evaluated. expected: the
+    column with the right answer. split: the column with train, validation (val, valid, dev) or
+    test. optional: whether the column `expected` may be missing in all rows.
     """
 
     input: str = "input"
@@ -55,7 +52,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class LoadedDataset:
-    """What was loaded. `labels` are the distinct right answers, sorted."""
+    """The examples of a data set. `labels` are the distinct right answers, sorted."""
 
     examples: tuple[Example, ...]
     warnings: tuple[str, ...] = ()  # one sentence each, for the user
@@ -63,8 +60,8 @@ class LoadedDataset:
 
 
 @dataclass(frozen=True, slots=True)
-class _Source:
-    """Rows read from one place, and the split that the place stands for, if any."""
+class _LoadedRows:
+    """Rows of one file or of one Python object, and the split that it was given for, if any."""
 
     name: str  # for errors
     split: Split | None
@@ -73,34 +70,34 @@ class _Source:
 
 @dataclass(frozen=True, slots=True)
 class _Draft:
-    """A row on its way to an Example: the split may still be open."""
+    """A row that becomes an Example once its split is known."""
 
     input: str
     expected: str | None
     row: Mapping[str, str]
-    split: Split | None  # None: drawn by hash
+    split: Split | None  # None: assigned by content hash
 
     @property
     def id(self) -> str:
         return content_id("example", self.input, self.expected)
 
     @property
-    def question(self) -> str:
-        return question(self.input)
+    def normalized_input(self) -> str:
+        return normalize_input(self.input)
 
 
 def load(
-    data: Source, columns: Columns, fractions: Sequence[float] = FRACTIONS, seed: int = 0
+    data: DataSource, columns: Columns, fractions: Sequence[float] = FRACTIONS, seed: int = 0
 ) -> LoadedDataset:
-    """Read `data`: a path, mappings from Python, or a mapping split -> one of these.
+    """Load a data set from a path, from Python rows, or from a mapping of splits to one of these.
 
-    The splits come from the mapping, else from `columns.split`, else from `fractions` (train,
-    validation, test) by content hash. `seed` draws other splits; it is not the seed of a run,
-    which must not change what the test is. Example.row holds all columns but `expected` and
-    `split`: what is filled into a prompt or read by a metric cannot give the answer away.
+    The splits come from the mapping, else from `columns.split`, else from a content hash with the
+    shares `fractions` (train, validation, test). `seed` gives other splits; it is not the seed of a
+    run, because that must not change the test. `Example.row` has all columns except `expected` and
+    `split`, so a prompt or a metric that uses columns cannot reveal the answer.
 
-    Exact duplicates are dropped. An input in two of the user's splits is dropped from the less
-    protected one (test before validation before train). Both are reported in `warnings`.
+    Exact duplicates are dropped. If an input occurs in two splits, only the rows of the more
+    protected split stay (test before validation before train). `warnings` report both.
     Raises ConfigError for a wrong setting and DataError for a malformed file.
     """
     sources = _read_sources(data, columns)
@@ -108,86 +105,91 @@ def load(
     if columns.optional and columns.expected not in known:
         columns = replace(columns, expected=None)
     names = _check_columns(columns, known)
-    drafts = [_draft(row, s, columns, names) for s in sources for row in s.rows]
+    drafts = [_build_draft(row, s, columns, names) for s in sources for row in s.rows]
     if columns.split is None and not isinstance(data, Mapping):
-        splits = split_by_hash((d.question for d in drafts), fractions, seed)
+        splits = split_by_hash((d.normalized_input for d in drafts), fractions, seed)
     else:
-        splits = _most_protected(drafts)
-    kept = [d for d in drafts if d.split in (None, splits[d.question])]
+        splits = _choose_protected_splits(drafts)
+    kept = [d for d in drafts if d.split in (None, splits[d.normalized_input])]
     unique: dict[str, Example] = {}
     for d in kept:
-        unique.setdefault(d.id, Example(d.id, splits[d.question], d.input, d.expected, d.row))
+        unique.setdefault(
+            d.id, Example(d.id, splits[d.normalized_input], d.input, d.expected, d.row)
+        )
     examples = tuple(unique.values())
-    warnings = _warnings(len(drafts) - len(kept), len(kept) - len(unique), examples)
+    warnings = _list_warnings(len(drafts) - len(kept), len(kept) - len(unique), examples)
     labels = tuple(sorted({e.expected for e in examples if e.expected is not None}))
     return LoadedDataset(examples, warnings, labels)
 
 
-def question(text: str) -> str:
-    """What counts as the same input, so that a change of case or space is no new question."""
+def normalize_input(text: str) -> str:
+    """Ignore case and spacing, so that such variants of an input share a split."""
     return " ".join(text.split()).casefold()
 
 
-def _most_protected(drafts: Iterable[_Draft]) -> dict[str, Split]:
-    """Of the splits in which an input occurs, the one that must not leak: the last of SPLITS."""
+def _choose_protected_splits(drafts: Iterable[_Draft]) -> dict[str, Split]:
+    """Return the most protected split of each input, which is the last one in SPLITS."""
     splits: dict[str, Split] = {}
     for draft in drafts:
-        assert draft.split is not None  # set by its file or its split column
-        held = splits.get(draft.question, draft.split)
-        splits[draft.question] = max(held, draft.split, key=SPLITS.index)
+        assert draft.split is not None  # set by the file or by the split column
+        known = splits.get(draft.normalized_input, draft.split)
+        splits[draft.normalized_input] = max(known, draft.split, key=SPLITS.index)
     return splits
 
 
-def _warnings(leaked: int, equal: int, examples: Iterable[Example]) -> tuple[str, ...]:
-    torn = sum(n > 1 for n in Counter(e.input for e in examples).values())
+def _list_warnings(leaked: int, equal: int, examples: Iterable[Example]) -> tuple[str, ...]:
+    unclear = sum(n > 1 for n in Counter(e.input for e in examples).values())
     sentences = (
         (
             leaked,
-            f"left out {_rows(leaked)} whose input also stands in a more protected split "
+            f"left out {_format_row_count(leaked)} whose input is also in a more protected split "
             "(test before validation before train)",
         ),
-        (equal, f"left out {_rows(equal)} that repeat an earlier row exactly"),
-        (torn, f"inputs with different right answers: {torn}; check these rows"),
+        (equal, f"left out {_format_row_count(equal)} that repeat an earlier row exactly"),
+        (unclear, f"inputs with different right answers: {unclear}; check these rows"),
     )
     return tuple(sentence for count, sentence in sentences if count)
 
 
-def _rows(count: int) -> str:
+def _format_row_count(count: int) -> str:
     return "1 row" if count == 1 else f"{count} rows"
 
 
 def require_splits(examples: Iterable[Example], needed: Collection[Split] = SPLITS) -> None:
-    """Raise ConfigError, with the counts, where a needed split has no rows."""
+    """Raise ConfigError if a needed split has no rows."""
     counts = Counter(e.split for e in examples)
     empty = [split for split in SPLITS if split in needed and not counts[split]]
     if empty:
         found = ", ".join(f"{split} {counts[split]}" for split in SPLITS)
         raise ConfigError(
             f"the {' and the '.join(empty)} split has no rows ({found}); "
-            "give more rows, other fractions or a split column"
+            "add rows, change the fractions or use a split column"
         )
 
 
 def split_by_hash(
     inputs: Iterable[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0
 ) -> dict[str, Split]:
-    """A split for every distinct input: independent of their order, exact in their numbers.
+    """Assign a split to every distinct input by its hash, whatever the order of the inputs.
 
-    Equal inputs share a split, so the counts are exact in distinct inputs (largest remainders).
+    The numbers of distinct inputs per split are exact (see `allocate_counts`).
     """
     order = sorted(set(inputs), key=lambda text: content_id("split", seed, text))
-    splits = [split for split, n in zip(SPLITS, shares(len(order), fractions), strict=True)
+    splits = [split for split, n in zip(SPLITS, allocate_counts(len(order), fractions), strict=True)
               for _ in range(n)]  # fmt: skip
     return dict(zip(order, splits, strict=True))
 
 
-def shares(total: int, fractions: Sequence[float]) -> tuple[int, ...]:
-    """`total` cut by `fractions`: each share within one of its exact value, in sum `total`."""
+def allocate_counts(total: int, fractions: Sequence[float]) -> tuple[int, ...]:
+    """Divide `total` by `fractions` with the method of largest remainders.
+
+    Each count differs by less than 1 from total * fraction, and they sum to `total`.
+    """
     fine = len(fractions) == len(SPLITS) and all(0 <= f <= 1 for f in fractions)
     if not fine or abs(sum(fractions) - 1) > 1e-9:
         raise ConfigError(
-            f"fractions {tuple(fractions)} must be three numbers from 0 to 1 for "
-            f"{', '.join(SPLITS)} that sum to 1"
+            f"fractions {tuple(fractions)} must be three numbers from 0 to 1 that sum to 1, for "
+            f"{', '.join(SPLITS)}"
         )
     exact = [total * f for f in fractions]
     whole = [int(x + 1e-9) for x in exact]
@@ -198,57 +200,60 @@ def shares(total: int, fractions: Sequence[float]) -> tuple[int, ...]:
 
 
 def render(template: str, values: Mapping[str, str]) -> str:
-    """`template` with {column} replaced once from `values`, {{ and }} by braces. No evaluation.
+    """Replace {column} in `template` by values, and {{ and }} by braces. Nothing is evaluated.
 
     Raises KeyError for a column that `values` lacks.
     """
-    return filled(MESSAGE.read(template, None), values)
+    return substitute(MESSAGE.read(template, None), values)
 
 
-def fields(template: str) -> tuple[str, ...]:
-    """The columns that a template names, each once, in order."""
-    return tuple(dict.fromkeys(variables(MESSAGE.read(template, None))))
+def find_columns(template: str) -> tuple[str, ...]:
+    """Return the columns that a template names, each once, in order."""
+    return tuple(dict.fromkeys(list_variables(MESSAGE.read(template, None))))
 
 
-def _read_sources(data: Source, columns: Columns) -> list[_Source]:
-    named = fields(columns.input) or (columns.input,)
+def _read_sources(data: DataSource, columns: Columns) -> list[_LoadedRows]:
+    named = find_columns(columns.input) or (columns.input,)
     pair = (named[0], columns.expected or "label")  # the columns of (message, right answer)
     if not isinstance(data, Mapping):
         return [_read_source(data, "data", None, pair)]
     if columns.split is not None:
         raise ConfigError(
-            f"the splits come both from separate files and from the column {columns.split!r}; "
-            "keep one of them"
+            f"the splits are given both by separate files and by the column {columns.split!r}; "
+            "use one of them"
         )
-    sources: dict[Split, _Source] = {}
+    sources: dict[Split, _LoadedRows] = {}
     for name, place in data.items():
         split = _SPLIT_NAMES.get(name.strip().lower())
         if split is None:
-            raise ConfigError(f"unknown split {name!r}; known: {', '.join(_SPLIT_NAMES)}")
+            raise ConfigError(f"unknown split {name!r}; use one of {', '.join(_SPLIT_NAMES)}")
         if split in sources:
-            raise ConfigError(f"the {split} split is given twice; join the two files")
+            raise ConfigError(f"the {split} split is given twice; merge the two files")
         sources[split] = _read_source(place, name, split, pair)
     if not sources:
-        raise ConfigError("the data names no file; give at least one split")
+        raise ConfigError("the data has no split; give at least one")
     return list(sources.values())
 
 
-def _read_source(place: Place, name: str, split: Split | None, pair: Sequence[str]) -> _Source:
+def _read_source(
+    place: RowSource, name: str, split: Split | None, pair: Sequence[str]
+) -> _LoadedRows:
     if isinstance(place, str | Path):
-        return _Source(str(place), split, read_rows(place))
-    rows = rows_of(place, name, pair)
+        return _LoadedRows(str(place), split, read_rows(place))
+    rows = rows_from_records(place, name, pair)
     if not rows:
         raise ConfigError(f"{name} has no rows; give at least one")
-    return _Source(name, split, rows)
+    return _LoadedRows(name, split, rows)
 
 
 def _check_columns(columns: Columns, known: Sequence[str]) -> tuple[str, ...]:
-    """The columns that make the input. Raises ConfigError for unknown ones and for leaks."""
+    """Return the columns of the input. Raises ConfigError if a column is unknown or leaks."""
     listed = ", ".join(known)
-    names = (columns.input,) if columns.input in known else fields(columns.input)
+    names = (columns.input,) if columns.input in known else find_columns(columns.input)
     if not names:
         raise ConfigError(
-            f"input {columns.input!r} is no column and names none in {{braces}}; known: {listed}"
+            f"input {columns.input!r} is not a column and has no column in {{braces}}; the columns "
+            f"are: {listed}"
         )
     for role, name in (
         *(("input", n) for n in names),
@@ -257,24 +262,27 @@ def _check_columns(columns: Columns, known: Sequence[str]) -> tuple[str, ...]:
     ):
         if name is not None and name not in known:
             hint = NO_ANSWERS if role == "expected" else ""
-            raise ConfigError(f"{role}: there is no column {name!r}; known: {listed}{hint}")
+            raise ConfigError(f"{role}: no column {name!r}; the columns are: {listed}{hint}")
     if columns.expected in names:
         raise ConfigError(
-            f"input shows the column {columns.expected!r}, which holds the right answer; remove it"
+            f"input contains the column {columns.expected!r} with the right answer; remove it there"
         )
     return names
 
 
-def _draft(row: DataRow, source: _Source, columns: Columns, names: Sequence[str]) -> _Draft:
+def _build_draft(
+    row: DataRow, source: _LoadedRows, columns: Columns, names: Sequence[str]
+) -> _Draft:
     path, split = source.name, source.split
 
     def value(name: str) -> str:
         if name not in row.values:
             has = ", ".join(row.values)
-            raise DataError(f"the row has no column {name!r}; it has: {has}", path, row.line)
+            raise DataError(f"the row has no column {name!r}, only: {has}", path, row.line)
         return row.values[name]
 
-    if not any([value(name).strip() for name in names]):  # a list: every column must exist
+    # A list and no generator: `value` must check every column.
+    if not any([value(name).strip() for name in names]):
         raise DataError(f"the input is empty (column {', '.join(names)}); fill it", path, row.line)
     bare = columns.input in row.values
     text = row.values[columns.input] if bare else render(columns.input, row.values)
@@ -288,7 +296,7 @@ def _draft(row: DataRow, source: _Source, columns: Columns, names: Sequence[str]
         name = value(columns.split).strip()
         split = _SPLIT_NAMES.get(name.lower())
         if split is None:
-            message = f"unknown split {name!r}; write one of {', '.join(_SPLIT_NAMES)}"
+            message = f"unknown split {name!r}; use one of {', '.join(_SPLIT_NAMES)}"
             raise DataError(message, path, row.line)
     hidden = (columns.expected, columns.split)
     rest = {name: text for name, text in row.values.items() if name not in hidden}

@@ -1,9 +1,8 @@
-"""Any value in which a tool keeps what was said, as the plain messages that `messages` reads.
+"""Extract plain messages from the inputs and outputs that tracing tools store.
 
-Tracing tools store the arguments and the result of a call as they came: a request or a response of
-a provider, messages serialised by LangChain, OpenInference's nested objects, JSON inside a text, or
-one bare text. Here they become a list of `{"role", "content", "tool_calls", …}`. Knows nothing of
-spans, runs or files, and never raises.
+Such a value can be a request or a response of a provider, messages serialised by LangChain, nested
+objects of OpenInference, JSON inside a string, or a bare string. The result is a list of
+`{"role", "content", "tool_calls", …}`, which `messages.py` reads. No function here raises.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,57 +10,71 @@ from typing import Any, Final
 
 import orjson
 
-from remask.data.messages import ANSWERS, CALLS, HIDDEN, ROLES, as_text, text_of
+from remask.data.messages import (
+    CALL_TYPES,
+    HIDDEN_TYPES,
+    RESULT_TYPES,
+    ROLES,
+    as_text,
+    flatten_content,
+)
 
 Message = dict[str, Any]
 
-# Where a dictionary keeps messages, first match first. Of alternatives (choices, generations,
-# candidates) the first is read: the others were never part of the conversation.
-_LISTS: Final = ("messages", "input_messages", "output_messages", "choices", "generations",
+# Keys of lists of messages; the first match counts. Of alternatives (choices, generations,
+# candidates) only the first is read, since the others were never part of the conversation.
+_LIST_KEYS: Final = ("messages", "input_messages", "output_messages", "choices", "generations",
                  "candidates", "prompts")  # fmt: skip
 
-_FIRST: Final = {"choices", "generations", "candidates", "prompts"}
-_WRAPPERS: Final = ("message", "message_content", "tool_call")
-_SYSTEM: Final = ("system", "instructions", "system_prompt", "system_instruction")
-_ASKED: Final = ("input", "inputs", "question", "query", "prompt", "user_input", "user_message",
-                 "message", "text", "content", "contents", "request")  # fmt: skip
+_ALTERNATIVES: Final = {"choices", "generations", "candidates", "prompts"}
+_WRAPPER_KEYS: Final = ("message", "message_content", "tool_call")
+_SYSTEM_KEYS: Final = ("system", "instructions", "system_prompt", "system_instruction")
+_INPUT_KEYS: Final = ("input", "inputs", "question", "query", "prompt", "user_input",
+                      "user_message", "message", "text", "content", "contents",
+                      "request")  # fmt: skip
 
-_ANSWERED: Final = ("output", "outputs", "answer", "response", "output_text", "text", "content",
-                    "completion", "result", "final_output", "generated_text", "message",
-                    "return_values")  # fmt: skip
+_OUTPUT_KEYS: Final = ("output", "outputs", "answer", "response", "output_text", "text", "content",
+                       "completion", "result", "final_output", "generated_text", "message",
+                       "return_values")  # fmt: skip
 
-_ITEMS: Final = CALLS | ANSWERS | HIDDEN  # things that stand in a list of messages without a role
-_DEEP: Final = 12  # wrappers inside wrappers; what lies deeper is nobody's message
+# Items without a role that may occur in a list of messages.
+_ROLELESS_TYPES: Final = CALL_TYPES | RESULT_TYPES | HIDDEN_TYPES
+_MAX_DEPTH: Final = 12  # nested wrappers; no known tool nests messages deeper
+_MAX_JSON_DEPTH: Final = 64  # of JSON inside a string; deeper JSON is costly and stays a string
 
 
-def messages_of(value: object, role: str) -> list[Message]:
-    """The messages in `value`, in order; a bare text is said by `role` (user or assistant).
+def extract_messages(value: object, role: str) -> list[Message]:
+    """Return the messages in `value`, in order. A bare string is a message of `role`.
 
-    A text that holds JSON is looked into, and stays a text where the JSON holds no messages: an
-    answer may well be JSON itself.
+    A string with JSON is parsed only if the JSON holds messages, because an answer can be JSON.
     """
-    found = _structured(value, role, _DEEP)
+    found = _find_messages(value, role, _MAX_DEPTH)
     if found is not None:
         return found
     text = as_text(value or None).strip()
     return [{"role": role, "content": text}] if text else []
 
 
-def decoded(value: object) -> object:
-    """`value`, or what it says where it is a text that holds a JSON object, list or text. What is
-    nested more than 64 deep stays a text: nobody can have said it, and it would be costly."""
-    if isinstance(value, str) and value.lstrip()[:1] in ("{", "[", '"'):
-        try:
-            inner = orjson.loads(value)
-        except (orjson.JSONDecodeError, UnicodeEncodeError):
-            return value
-        return inner if value.count("[") + value.count("{") <= 64 or _shallow(inner) else value
+def decode_json(value: object) -> object:
+    """Parse a string that holds a JSON object, list or string; return anything else unchanged.
+
+    JSON that is nested deeper than _MAX_JSON_DEPTH stays a string.
+    """
+    if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
+        return value
+    try:
+        inner = orjson.loads(value)
+    except (orjson.JSONDecodeError, UnicodeEncodeError):
+        return value
+    # Counting brackets is fast and an upper bound of the depth.
+    if value.count("[") + value.count("{") <= _MAX_JSON_DEPTH or _is_shallow(inner):
+        return inner
     return value
 
 
-def _shallow(value: object) -> bool:
+def _is_shallow(value: object) -> bool:
     level: list[object] = [value]
-    for _ in range(64):
+    for _ in range(_MAX_JSON_DEPTH):
         level = [
             inner
             for outer in level
@@ -71,111 +84,119 @@ def _shallow(value: object) -> bool:
     return not level
 
 
-def cut_off(value: object) -> bool:
-    """Whether `value` is a text that began as JSON and was cut by a limit on lengths."""
+def is_truncated(value: object) -> bool:
+    """Whether `value` is JSON that was cut off by a limit on length."""
     if not isinstance(value, str):
         return False
-    if "<truncated due to size exceeding limit>" in value:  # the Langfuse SDK's mark
+    if "<truncated due to size exceeding limit>" in value:  # written by the Langfuse SDK
         return True
     start = value.lstrip()
-    return start.startswith(('{"', '[{"', '[[{"')) and isinstance(decoded(value), str)
+    return start.startswith(('{"', '[{"', '[[{"')) and isinstance(decode_json(value), str)
 
 
-def best_text(value: object, role: str) -> str:
-    """What `value` says in one text: a correction, or an answer that would have been right."""
-    return "\n".join(t for m in messages_of(value, role) if (t := text_of(m.get("content"))))
+def extract_text(value: object, role: str) -> str:
+    """Return the messages in `value` as one string."""
+    return "\n".join(
+        t for m in extract_messages(value, role) if (t := flatten_content(m.get("content")))
+    )
 
 
-def _structured(value: object, role: str, depth: int) -> list[Message] | None:
-    """The messages in `value`, or None where it has no shape of a conversation."""
+def _find_messages(value: object, role: str, depth: int) -> list[Message] | None:
+    """Return the messages in `value`, or None if it does not look like a conversation."""
     if depth == 0:
         return None
     if isinstance(value, str):
-        inner = decoded(value)
-        return None if isinstance(inner, str) else _structured_json(inner, role, depth)
+        inner = decode_json(value)
+        return None if isinstance(inner, str) else _find_messages_in_json(inner, role, depth)
     if isinstance(value, list):
-        return _of_list(value, role, depth)
+        return _read_list(value, role, depth)
     if isinstance(value, dict):
-        return _of_object(value, role, depth)
+        return _read_object(value, role, depth)
     return None
 
 
-def _structured_json(value: object, role: str, depth: int) -> list[Message] | None:
-    """As `_structured`, for JSON found in a text: only what is a message beyond doubt."""
-    if isinstance(value, dict) and not any(key in value for key in _LISTS) and not _said(value):
+def _find_messages_in_json(value: object, role: str, depth: int) -> list[Message] | None:
+    """Like `_find_messages`, for JSON inside a string, which must clearly be messages."""
+    if (
+        isinstance(value, dict)
+        and not any(key in value for key in _LIST_KEYS)
+        and not _parse_message(value)
+    ):
         return None
     if isinstance(value, list) and not all(isinstance(item, dict | list) for item in value):
         return None
-    return _structured(value, role, depth - 1)
+    return _find_messages(value, role, depth - 1)
 
 
-def _of_list(value: Sequence[object], role: str, depth: int) -> list[Message] | None:
-    if value and all(isinstance(item, list) for item in value):  # a batch: its first conversation
-        return _structured(value[0], role, depth - 1)
-    items = [_unwrapped(decoded(item)) for item in value if item is not None]
-    said = [_said(item) if isinstance(item, dict) else None for item in items]
+def _read_list(value: Sequence[object], role: str, depth: int) -> list[Message] | None:
+    # A list of lists is a batch of conversations; only the first is read.
+    if value and all(isinstance(item, list) for item in value):
+        return _find_messages(value[0], role, depth - 1)
+    items = [_unwrap(decode_json(item)) for item in value if item is not None]
+    said = [_parse_message(item) if isinstance(item, dict) else None for item in items]
     if any(said):
         pairs = zip(items, said, strict=True)
-        return [m or item for item, m in pairs if m or _kind(item) in _ITEMS]
-    if items and all(isinstance(item, str) or _kind(item) for item in items):
-        return [{"role": role, "content": _content(items, called=False)}]
+        return [m or item for item, m in pairs if m or _get_type(item) in _ROLELESS_TYPES]
+    if items and all(isinstance(item, str) or _get_type(item) for item in items):
+        return [{"role": role, "content": _normalize_content(items, called=False)}]
     return None
 
 
-def _kind(item: object) -> str:
+def _get_type(item: object) -> str:
     kind = item.get("type") if isinstance(item, dict) else None
     return kind if isinstance(kind, str) else ""
 
 
-def _of_object(value: Mapping[str, Any], role: str, depth: int) -> list[Message] | None:
-    value = _unwrapped(value)
-    if message := _said(value):
+def _read_object(value: Mapping[str, Any], role: str, depth: int) -> list[Message] | None:
+    value = _unwrap(value)
+    if message := _parse_message(value):
         return [message]
-    for key in _LISTS:
-        inner = decoded(value.get(key))
+    for key in _LIST_KEYS:
+        inner = decode_json(value.get(key))
         if isinstance(inner, list) and inner:
             first: object = inner
-            while key in _FIRST and isinstance(first, list) and first:
+            while key in _ALTERNATIVES and isinstance(first, list) and first:
                 first = first[0]
-            found = _structured(first, role, depth - 1)
-            if found is None and key in _FIRST:
-                found = messages_of(first, role)
+            found = _find_messages(first, role, depth - 1)
+            if found is None and key in _ALTERNATIVES:
+                found = extract_messages(first, role)
             if found:
-                return _led(value, found)
-    keys = _ASKED if role == "user" else _ANSWERED
+                return _prepend_system(value, found)
+    keys = _INPUT_KEYS if role == "user" else _OUTPUT_KEYS
     place = next((key for key in keys if value.get(key)), "")
     if not place and len(value) == 1 and role == "user":
-        place = next(iter(value))  # the one argument of a function; an answer may be `{"label": …}`
+        # The only argument of a function is the message. An answer such as {"label": …} is not.
+        place = next(iter(value))
     inner = value.get(place)
-    found = _structured(inner, role, depth - 1)
+    found = _find_messages(inner, role, depth - 1)
     if found is None and isinstance(inner, str):
         found = [{"role": role, "content": text}] if (text := inner.strip()) else None
     if found:
-        return _led(value, found)
-    return [] if any(isinstance(value.get(key), list) for key in _LISTS) else None
+        return _prepend_system(value, found)
+    return [] if any(isinstance(value.get(key), list) for key in _LIST_KEYS) else None
 
 
-def _led(value: Mapping[str, Any], found: list[Message]) -> list[Message]:
-    """`found` behind the system prompt that stands beside it."""
-    system = next((text for key in _SYSTEM if (text := text_of(value.get(key)))), "")
+def _prepend_system(value: Mapping[str, Any], found: list[Message]) -> list[Message]:
+    """Put the system prompt of `value`, if there is one, before the messages."""
+    system = next((text for key in _SYSTEM_KEYS if (text := flatten_content(value.get(key)))), "")
     return [{"role": "system", "content": system}, *found] if system else found
 
 
-def _unwrapped(value: Any) -> Any:
-    """The inside of OpenInference's one-key objects and of a choice."""
+def _unwrap(value: Any) -> Any:
+    """Remove the wrappers of OpenInference and of a choice from a message."""
     for _ in range(3):
         if not isinstance(value, dict):
             return value
-        inner = next((value[k] for k in _WRAPPERS if isinstance(value.get(k), dict)), None)
+        inner = next((value[k] for k in _WRAPPER_KEYS if isinstance(value.get(k), dict)), None)
         if inner is None or "role" in value:
             return value
         value = inner
     return value
 
 
-def _said(value: Mapping[str, Any]) -> Message | None:
-    """`value` as a message, where it is one."""
-    message, role = _langchain(value)
+def _parse_message(value: Mapping[str, Any]) -> Message | None:
+    """Return `value` as a plain message, or None if it is not a message."""
+    message, role = _parse_langchain(value)
     if role is None:
         said = message.get("role", message.get("from"))
         role = said.lower() if isinstance(said, str) and said.lower() in ROLES else None
@@ -183,8 +204,8 @@ def _said(value: Mapping[str, Any]) -> Message | None:
     if role is None or not any(key in message for key in keys):
         return None
     content = next((message[k] for k in keys[:4] if message.get(k) is not None), None)
-    calls = _calls(message)
-    found: Message = {"role": role, "content": _content(content, bool(calls))}
+    calls = _list_calls(message)
+    found: Message = {"role": role, "content": _normalize_content(content, bool(calls))}
     if calls:
         found["tool_calls"] = calls
     for key in ("name", "tool_call_id", "refusal"):
@@ -193,10 +214,12 @@ def _said(value: Mapping[str, Any]) -> Message | None:
     return found
 
 
-def _langchain(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
-    """The fields and the role of a message that LangChain wrote, in one of its three spellings:
-    `{"lc", "id": […, "HumanMessage"], "kwargs"}`, `{"type": "human", "data"}` and
-    `{"type": "human", "content"}`. (langchain-core, load/serializable.py and messages/base.py)"""
+def _parse_langchain(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
+    """Return the fields and the role of a message of LangChain; (value, None) for anything else.
+
+    LangChain writes `{"lc", "id": […, "HumanMessage"], "kwargs"}`, `{"type": "human", "data"}` or
+    `{"type": "human", "content"}` (langchain-core, load/serializable.py and messages/base.py).
+    """
     path = value.get("id")
     inner: object = value.get("kwargs")
     if isinstance(inner, dict) and isinstance(path, list) and path:
@@ -211,35 +234,42 @@ def _langchain(value: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]
     return inner, role if role in ROLES else None
 
 
-def _calls(message: Mapping[str, Any]) -> list[Message]:
+def _list_calls(message: Mapping[str, Any]) -> list[Message]:
     extra = message.get("additional_kwargs")
     places = (message, extra if isinstance(extra, dict) else {})
     for place in places:
-        calls = decoded(place.get("tool_calls"))
+        calls = decode_json(place.get("tool_calls"))
         if isinstance(calls, list) and calls:
-            return [_call(call) for item in calls if isinstance(call := _unwrapped(item), dict)]
+            return [
+                _normalize_call(call) for item in calls if isinstance(call := _unwrap(item), dict)
+            ]
     for place in places:
         if isinstance(call := place.get("function_call"), dict):
-            return [_call(call)]
+            return [_normalize_call(call)]
     return []
 
 
-def _call(call: Mapping[str, Any]) -> Message:
-    """One call as OpenAI writes it: Inspect has the bare name of the tool under `function`."""
+def _normalize_call(call: Mapping[str, Any]) -> Message:
+    """Return a call in OpenAI's form. Inspect has only the tool's name under `function`."""
     name = call.get("function")
     return {**call, "name": name} if isinstance(name, str) else dict(call)
 
 
-def _content(content: object, called: bool) -> object:
-    """A message's content in parts that `messages` knows, less calls that stand beside it too."""
+def _normalize_content(content: object, called: bool) -> object:
+    """Return the content in parts that `messages.py` reads.
+
+    called: whether the message also has a list of its calls; calls in the content are then dropped.
+    """
     if not isinstance(content, list):
         return content
-    parts = [_part(part) for item in content if (part := _unwrapped(item)) is not None]
-    return [p for p in parts if not (called and isinstance(p, dict) and p.get("type") in CALLS)]
+    parts = [_normalize_part(part) for item in content if (part := _unwrap(item)) is not None]
+    return [
+        p for p in parts if not (called and isinstance(p, dict) and p.get("type") in CALL_TYPES)
+    ]
 
 
-def _part(part: object) -> object:
-    """One part, where it is the Vercel AI SDK's spelling of a call or of a tool's answer."""
+def _normalize_part(part: object) -> object:
+    """Convert a tool call or tool result of the Vercel AI SDK; return other parts unchanged."""
     kind = part.get("type") if isinstance(part, dict) else None
     if not isinstance(part, dict) or kind not in ("tool-call", "tool-result"):
         return part
@@ -252,13 +282,13 @@ def _part(part: object) -> object:
     return {"type": "tool_result", "content": inner, "tool_use_id": part.get("toolCallId")}
 
 
-def rows(value: object) -> list[dict[str, Any]]:
-    """The objects in a list, which may be JSON inside a text."""
-    value = decoded(value)
+def decode_list(value: object) -> list[dict[str, Any]]:
+    """Return the objects in a list, which may be JSON inside a string."""
+    value = decode_json(value)
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
-def fields(value: object) -> dict[str, Any]:
-    """An object, which may be JSON inside a text."""
-    value = decoded(value)
+def decode_object(value: object) -> dict[str, Any]:
+    """Return an object, which may be JSON inside a string; {} for anything else."""
+    value = decode_json(value)
     return value if isinstance(value, dict) else {}

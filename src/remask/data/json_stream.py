@@ -1,11 +1,11 @@
-"""A file to its JSON values, one at a time: JSON Lines, a long array, or one document; gzip or not.
+"""Read JSON values from a file one at a time: JSON Lines, an array, or one document, also gzipped.
 
-`values` tells the three apart by the first bytes; who knows what a file must hold calls `lines` or
-`array` with its `blocks`. With `exact` integers of any size are kept and every key is checked.
+`read_values` detects the layout from the first bytes. Callers that know the layout use `read_lines`
+or `read_array` with `read_text_blocks`. With `exact`, integers keep any size and every object is
+checked for duplicate keys.
 
-Memory is bounded by the largest value, not by the file. What is broken becomes a RejectedRecord
-with its line, and a JSON Lines file or an array goes on behind it. Knows bytes, encodings and line
-numbers; nothing of what a value means.
+Memory is limited by the largest value, not by the file. A broken value becomes a RejectedRecord
+with its line, and reading continues after it.
 """
 
 import codecs
@@ -17,84 +17,93 @@ from pathlib import Path
 from typing import Any
 
 from remask.data.strict_json import parse, parse_all, parse_exact
-from remask.data.trace_record import RejectedRecord, Unusable, Value
+from remask.data.trace_record import RejectedRecord, UnreadableRecord, Value
 from remask.errors import DataError
 
-BLOCK = 1 << 16  # bytes read at a time (larger ones are slower), and looked at to tell the layout
-CHECKED = 64  # blocks of JSON Lines whose keys are all checked for standing twice; behind them
-SAMPLED = 16  # one in so many: what writes a key twice does it all the time
-MAX_VALUE = 32 << 20  # bytes of a line or of an element of an array
-MAX_DOCUMENT = 128 << 20  # bytes of a file that is one object over many lines
-MAX_RATIO = 200  # bytes that one byte of gzip may unpack to, from BLOCK on
-FOREIGN = {
+BLOCK_BYTES = (
+    1 << 16
+)  # bytes read at a time (larger ones are slower), and looked at to tell the layout
+# Duplicate keys are looked for in this many blocks of JSON Lines, and later in one block of
+# CHECK_INTERVAL_BLOCKS: a program that writes a key twice usually does it in every line.
+FULLY_CHECKED_BLOCKS = 64
+CHECK_INTERVAL_BLOCKS = 16
+MAX_VALUE_BYTES = 32 << 20  # bytes of a line or of an element of an array
+MAX_DOCUMENT_BYTES = 128 << 20  # bytes of a file that is one object over many lines
+MAX_GZIP_RATIO = 200  # unpacked bytes per packed byte, checked after the first block
+UNSUPPORTED_MAGIC = {
     b"PAR1": "Parquet", b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "zstd-compressed",
     b"BZh": "bzip2-compressed", b"\xfd7zXZ": "xz-compressed", b"SQLite format 3": "a database",
     b"%PDF": "a PDF", b"\x89PNG": "a picture", b"\x7fELF": "a program",
 }  # fmt: skip
-BOMS = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
+ENCODINGS_BY_BOM = {codecs.BOM_UTF32_LE: "utf-32", codecs.BOM_UTF32_BE: "utf-32",
         codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}  # fmt: skip
 
-# A token of JSON for finding where an element ends: a string (its end is group 1), or a bracket.
+# Tokens that show where an element ends: a string (group 1 is its closing quote), or a bracket.
 _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+("?)'
 _TOKEN = re.compile(_STRING + rb"|[\[{]|[\]}]", re.DOTALL)
-_CONVERSATION = re.compile(rb'\[\s*\{\s*"(?:role|from)"\s*:')  # one list of messages
+_MESSAGE_LIST = re.compile(rb'\[\s*\{\s*"(?:role|from)"\s*:')  # the start of one conversation
 _SCALAR = re.compile(rb'(?:"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[^",\]])*+', re.DOTALL)
 
 
 def check_file(path: Path) -> None:
-    """Raises DataError where `path` cannot be opened and read to its end."""
+    """Raise DataError if `path` is not a regular file."""
     if not path.exists():
         raise DataError("there is no such file; check the path", path)
     if not path.is_file():
-        raise DataError("is not a regular file; name a file", path)
+        raise DataError("is not a regular file; give the path of a file", path)
 
 
-def suffix(path: Path) -> str:
-    """The suffix in lower case; of a file packed with gzip the one before .gz."""
+def file_suffix(path: Path) -> str:
+    """Return the suffix in lower case, without .gz."""
     return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
-def values(path: Path) -> Iterator[Value | RejectedRecord]:
-    """The values of a JSON file. Raises DataError where the file cannot be opened."""
-    content = blocks(path)
+def read_values(path: Path) -> Iterator[Value | RejectedRecord]:
+    """Yield the values of a JSON file. Raises DataError if it cannot be read."""
+    content = read_text_blocks(path)
     try:
         head = next(content, b"")
         content = chain([head], content)
-        match _layout(head):
+        match _detect_layout(head):
             case "array":
-                yield from array(content, path)
+                yield from read_array(content, path)
             case "document":
-                yield _document(content, path)
+                yield _read_document(content, path)
             case _:
-                yield from lines(content, path)
-    except Unusable as error:  # of the whole file, or of the rest of it
+                yield from read_lines(content, path)
+    except UnreadableRecord as error:  # the file, or the rest of it, cannot be read
         yield RejectedRecord(str(path), error.line, str(error))
 
 
-def blocks(path: Path) -> Iterator[bytes]:
-    """The file as UTF-8 without byte order mark, unpacked. Raises DataError and Unusable."""
+def read_text_blocks(path: Path) -> Iterator[bytes]:
+    """Yield the unpacked file as UTF-8 without a byte order mark.
+
+    Raises DataError and UnreadableRecord.
+    """
     check_file(path)
-    content = read_blocks(path)
+    content = read_raw_blocks(path)
     head = next(content, b"")
     if head.startswith(b"\x1f\x8b"):
-        content = _unpacked(chain([head], content))
+        content = _gunzip(chain([head], content))
         head = next(content, b"")
-    for magic, kind in FOREIGN.items():
+    for magic, kind in UNSUPPORTED_MAGIC.items():
         if head.startswith(magic):
-            raise Unusable(f"is {kind}, which cannot be read; save it as JSON Lines or CSV")
-    coding = next((name for mark, name in BOMS.items() if head.startswith(mark)), "")
+            raise UnreadableRecord(f"is {kind}, which cannot be read; save it as JSON Lines or CSV")
+    coding = next((name for mark, name in ENCODINGS_BY_BOM.items() if head.startswith(mark)), "")
     content = chain([head.removeprefix(codecs.BOM_UTF8)], content)
-    yield from _transcoded(content, coding) if coding else content
+    yield from _transcode(content, coding) if coding else content
 
 
-def batches(content: Iterator[bytes]) -> Iterator[tuple[int, bytes, list[bytes] | None]]:
-    """(number of the first line, whole lines joined by line ends, the same apart); None: one line
-    that is larger than MAX_VALUE and left out."""
+def read_line_batches(content: Iterator[bytes]) -> Iterator[tuple[int, bytes, list[bytes] | None]]:
+    """Yield (number of the first line, bytes of whole lines, the same lines split).
+
+    The lines are None for one line that is larger than MAX_VALUE_BYTES, which is left out.
+    """
     number, carry, dropped = 1, b"", False
     for block in content:
         cut = block.rfind(b"\n")
         if cut < 0:
-            dropped = dropped or len(carry) + len(block) > MAX_VALUE
+            dropped = dropped or len(carry) + len(block) > MAX_VALUE_BYTES
             carry = b"" if dropped else carry + block
             continue
         whole, rest = carry + block[:cut], block[cut + 1 :]
@@ -112,30 +121,34 @@ def batches(content: Iterator[bytes]) -> Iterator[tuple[int, bytes, list[bytes] 
         yield number, carry, (None if dropped else [carry])
 
 
-def read_blocks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file as they are. Raises DataError."""
+def read_raw_blocks(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file. Raises DataError."""
     try:
         with path.open("rb") as file:
-            while block := file.read(BLOCK):
+            while block := file.read(BLOCK_BYTES):
                 yield block
     except OSError as error:
-        raise DataError(f"cannot be read: {error.strerror}", path) from error
+        raise DataError(f"cannot be read ({error.strerror}); check the file", path) from error
 
 
-def _unpacked(packed: Iterator[bytes]) -> Iterator[bytes]:
-    """gzip, also of several members. At most MAX_RATIO bytes for each packed one."""
+def _gunzip(packed: Iterator[bytes]) -> Iterator[bytes]:
+    """Unpack gzip data, also of several members. Raises UnreadableRecord beyond MAX_GZIP_RATIO."""
     unpacker = zlib.decompressobj(wbits=31)
     taken = given = 0
     for block in packed:
         taken += len(block)
         while block:
             try:
-                out = unpacker.decompress(block, BLOCK)
+                out = unpacker.decompress(block, BLOCK_BYTES)
             except zlib.error as error:
-                raise Unusable("the gzip data is damaged from here on; pack it anew") from error
+                raise UnreadableRecord(
+                    "the gzip data is damaged from here on; pack it anew"
+                ) from error
             given += len(out)
-            if given > BLOCK and given > MAX_RATIO * taken:
-                raise Unusable(f"unpacks to more than {MAX_RATIO} times its size; unpack it first")
+            if given > BLOCK_BYTES and given > MAX_GZIP_RATIO * taken:
+                raise UnreadableRecord(
+                    f"unpacks to more than {MAX_GZIP_RATIO} times its size; unpack it first"
+                )
             if out:
                 yield out
             if unpacker.eof:
@@ -143,109 +156,112 @@ def _unpacked(packed: Iterator[bytes]) -> Iterator[bytes]:
                 unpacker = zlib.decompressobj(wbits=31) if block else unpacker
             else:
                 block = unpacker.unconsumed_tail
-                if not block and len(out) == BLOCK:
-                    yield from _pending(unpacker)
+                if not block and len(out) == BLOCK_BYTES:
+                    yield from _drain(unpacker)
     if not unpacker.eof:
-        raise Unusable("the gzip data ends too early; pack it anew")
+        raise UnreadableRecord("the gzip data ends too early; pack it anew")
 
 
-def _transcoded(content: Iterator[bytes], coding: str) -> Iterator[bytes]:
+def _transcode(content: Iterator[bytes], coding: str) -> Iterator[bytes]:
     decoder = codecs.getincrementaldecoder(coding)()
     try:
         for block in content:
             yield decoder.decode(block).encode()
         yield decoder.decode(b"", True).encode()
     except UnicodeError as error:
-        raise Unusable(f"is not {coding.upper()} from here on; save it as UTF-8") from error
+        raise UnreadableRecord(f"is not {coding.upper()} from here on; save it as UTF-8") from error
 
 
-def _layout(head: bytes) -> str:
-    """How the values stand in a file that begins with `head`: lines, array or document."""
+def _detect_layout(head: bytes) -> str:
+    """Return "lines", "array" or "document", for a file that begins with `head`."""
     text = head.lstrip()
     first, _, rest = text.partition(b"\n")
     second = rest.lstrip().partition(b"\n")[0]
-    whole = _complete(first)
+    whole = _is_complete(first)
     if text.startswith(b"["):
-        if _CONVERSATION.match(text):
+        if _MESSAGE_LIST.match(text):
             return "document"
         return "lines" if whole and rest.strip() else "array"
     if text and not text.startswith(b"{"):
         if b"\0" in head[:1024]:
-            raise Unusable("holds binary data; name a text file with JSON or CSV")
+            raise UnreadableRecord("holds binary data; give a text file with JSON or CSV")
         if not re.search(rb"^\s*[\[{]", head, re.MULTILINE):
-            raise Unusable("holds no JSON; name a JSON, JSON Lines or CSV file")
+            raise UnreadableRecord("holds no JSON; give a JSON, JSON Lines or CSV file")
         return "lines"
     if whole or not rest.strip():
         return "lines"
     opened = first.rstrip().endswith((b"{", b"[", b":"))
-    return "document" if opened or not _complete(second) else "lines"
+    return "document" if opened or not _is_complete(second) else "lines"
 
 
-def _complete(line: bytes) -> bool:
+def _is_complete(line: bytes) -> bool:
     try:
         parse(line)
-    except Unusable:
+    except UnreadableRecord:
         return False
     return True
 
 
-def lines(
+def read_lines(
     content: Iterator[bytes], path: Path, exact: bool = False
 ) -> Iterator[Value | RejectedRecord]:
-    """The values of JSON Lines. Blank lines are skipped."""
+    """Yield the values of JSON Lines. Blank lines are skipped."""
     read = parse_exact if exact else parse
-    for place, (number, whole, found) in enumerate(batches(content)):
+    for place, (number, whole, found) in enumerate(read_line_batches(content)):
         if found is None:
-            yield RejectedRecord(str(path), number, too_large(MAX_VALUE))
+            yield RejectedRecord(str(path), number, too_large_reason(MAX_VALUE_BYTES))
             continue
-        checked = place < CHECKED or place % SAMPLED == 0
+        checked = place < FULLY_CHECKED_BLOCKS or place % CHECK_INTERVAL_BLOCKS == 0
         if not exact and (known := parse_all(whole, found, checked)) is not None:
             yield from map(Value, known, range(number, number + len(known)))
             continue
         for line_number, line in enumerate(found, number):
             if line and not line.isspace():
-                yield _value(line, line_number, path, read)
+                yield _parse_value(line, line_number, path, read)
 
 
-def _value(
+def _parse_value(
     raw: bytes, line: int, path: Path, read: Callable[[bytes], Any]
 ) -> Value | RejectedRecord:
-    """What `read` makes of `raw`, which begins on that line."""
+    """Parse `raw`, which begins on that line, with `read`."""
     try:
         return Value(read(raw), line)
-    except Unusable as error:
+    except UnreadableRecord as error:
         return RejectedRecord(str(path), line + (error.line or 1) - 1, str(error))
 
 
-def _document(content: Iterator[bytes], path: Path) -> Value | RejectedRecord:
+def _read_document(content: Iterator[bytes], path: Path) -> Value | RejectedRecord:
     parts, size = [], 0
     for block in content:
         size += len(block)
-        if size > MAX_DOCUMENT:
-            raise Unusable(too_large(MAX_DOCUMENT))
+        if size > MAX_DOCUMENT_BYTES:
+            raise UnreadableRecord(too_large_reason(MAX_DOCUMENT_BYTES))
         parts.append(block)
     raw = b"".join(parts)
     del parts
     text = raw.lstrip()
     line = 1 + raw[: len(raw) - len(text)].count(b"\n")
-    return _value(text, line, path, lambda raw: parse(raw, constants=True))
+    return _parse_value(text, line, path, lambda raw: parse(raw, constants=True))
 
 
-def too_large(limit: int) -> str:
+def too_large_reason(limit: int) -> str:
     return f"is larger than {limit >> 20} MiB; split it or leave it out"
 
 
 class _Window:
-    """The part of a file that is looked at: grows at its end, forgets at its start."""
+    """A moving part of a file: bytes are added at its end and dropped at its start."""
 
     def __init__(self, content: Iterator[bytes]) -> None:
         self._content = content
         self.data = b""
-        self.at = 0  # where to read on in `data`
-        self.line = 1  # of `at`
+        self.at = 0  # position in `data`
+        self.line = 1  # line number of `at`
 
     def grow(self) -> bool:
-        """Read more: at least as much again as is held, so that looking again stays linear."""
+        """Read more bytes; return False at the end of the file.
+
+        At least as much is read as is held, so that scanning again takes linear time in total.
+        """
         held = self.data[self.at :]
         parts, size = [held], 0
         for block in self._content:
@@ -261,7 +277,7 @@ class _Window:
         self.at = to
 
     def next_byte(self, skip: bytes = b" \t\r\n") -> bytes:
-        """The byte at the next place that is not in `skip`; b"" at the end of the file."""
+        """Skip the bytes in `skip` and return the next one; b"" at the end of the file."""
         while True:
             to = self.at
             while to < len(self.data) and self.data[to] in skip:
@@ -273,50 +289,51 @@ class _Window:
                 return b""
 
 
-def array(
+def read_array(
     content: Iterator[bytes], path: Path, exact: bool = False
 ) -> Iterator[Value | RejectedRecord]:
-    """The elements of an array that need not fit into memory. Of an empty file none."""
+    """Yield the elements of an array that may be larger than memory; none for an empty file."""
     window = _Window(content)
     if not (byte := window.next_byte()):
         return
     if byte != b"[":
         wanted = "expected an array of objects: [{…}, {…}]"
-        raise Unusable(f"{wanted}; name a file of one object a line .jsonl", window.line)
+        raise UnreadableRecord(
+            f"{wanted}; rename a file with one object per line to .jsonl", window.line
+        )
     window.advance(window.at + 1)
-    ready = empty = True  # ready: no comma is missing
+    ready = empty = True  # ready: an element may begin here
     while (byte := window.next_byte()) not in (b"]", b""):
         line = window.line
         if byte == b",":
             if ready:
-                yield RejectedRecord(
-                    str(path), line, "malformed JSON (a comma too many); remove it"
-                )
+                yield RejectedRecord(str(path), line, "malformed JSON (extra comma); remove it")
             window.advance(window.at + 1)
             ready = True
             continue
         if not ready:
-            yield RejectedRecord(str(path), line, "malformed JSON (a comma is missing before this)")
-        yield _value(_element(window), line, path, parse_exact if exact else parse)
+            yield RejectedRecord(str(path), line, "malformed JSON (missing comma); add it here")
+        yield _parse_value(_cut_element(window), line, path, parse_exact if exact else parse)
         ready, empty = False, False
     if byte == b"":
-        raise Unusable("malformed JSON (the list has no end); the file was cut off", window.line)
-    if ready and not empty:
-        yield RejectedRecord(
-            str(path), window.line, "malformed JSON (a comma before the end); remove it"
+        raise UnreadableRecord(
+            "malformed JSON (the array has no end: the file was cut off)", window.line
         )
+    if ready and not empty:
+        reason = "malformed JSON (comma before the end of the array); remove it"
+        yield RejectedRecord(str(path), window.line, reason)
     window.advance(window.at + 1)
     if window.next_byte():
-        yield RejectedRecord(str(path), window.line, "malformed JSON (more text behind the list)")
+        yield RejectedRecord(str(path), window.line, "malformed JSON (text after the array)")
 
 
-def _element(window: _Window) -> bytes:
-    """Cut the next element out of the window; what is cut off at the end of the file too."""
+def _cut_element(window: _Window) -> bytes:
+    """Remove the next element from the window. At the end of the file it may be incomplete."""
     while True:
-        stop = _stop(window.data, window.at)
+        stop = _find_end(window.data, window.at)
         held = len(window.data) - window.at
-        if stop is None and held > MAX_VALUE:
-            raise Unusable(f"an element {too_large(MAX_VALUE)}", window.line)
+        if stop is None and held > MAX_VALUE_BYTES:
+            raise UnreadableRecord(f"an element {too_large_reason(MAX_VALUE_BYTES)}", window.line)
         if stop is None and window.grow():
             continue
         end = len(window.data) if stop is None else stop
@@ -325,8 +342,8 @@ def _element(window: _Window) -> bytes:
         return raw
 
 
-def _stop(data: bytes, start: int) -> int | None:
-    """Where the element at `start` ends; None: behind the end of `data`."""
+def _find_end(data: bytes, start: int) -> int | None:
+    """Return the end of the element at `start`; None if it continues after `data`."""
     if data[start : start + 1] not in (b"{", b"["):
         match = _SCALAR.match(data, start)
         return match.end() if match and start < match.end() < len(data) else None
@@ -345,7 +362,7 @@ def _stop(data: bytes, start: int) -> int | None:
     return None
 
 
-def _pending(unpacker: "zlib._Decompress") -> Iterator[bytes]:
-    """What the unpacker still holds though it has taken its whole input."""
-    while out := unpacker.decompress(b"", BLOCK):
+def _drain(unpacker: "zlib._Decompress") -> Iterator[bytes]:
+    """Yield what the unpacker still holds after it has read its whole input."""
+    while out := unpacker.decompress(b"", BLOCK_BYTES):
         yield out

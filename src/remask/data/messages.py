@@ -9,8 +9,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, Final
 
-from remask.data.trace_record import Turn, Unusable
-from remask.sanitize import spelled_call
+from remask.data.trace_record import Turn, UnreadableRecord
+from remask.sanitize import format_call
 from remask.types import Role
 
 ROLES: Final[dict[str, Role]] = {
@@ -21,28 +21,37 @@ ROLES: Final[dict[str, Role]] = {
     "tool": "tool", "function": "tool", "observation": "tool",
 }  # fmt: skip
 
-HIDDEN = {"thinking", "redacted_thinking", "reasoning", "item_reference"}
-CALLS = {"tool_use", "tool_call", "function_call", "custom_tool_call", "server_tool_use"}
-ANSWERS = {"tool_result", "tool_call_response", "function_call_output", "custom_tool_call_output"}
+HIDDEN_TYPES = {"thinking", "redacted_thinking", "reasoning", "item_reference"}
+CALL_TYPES = {"tool_use", "tool_call", "function_call", "custom_tool_call", "server_tool_use"}
+RESULT_TYPES = {
+    "tool_result",
+    "tool_call_response",
+    "function_call_output",
+    "custom_tool_call_output",
+}
 
 
-def conversation(messages: object, system: object = None) -> tuple[str | None, tuple[Turn, ...]]:
+def parse_conversation(
+    messages: object, system: object = None
+) -> tuple[str | None, tuple[Turn, ...]]:
     """The system prompt and the turns of a list of messages.
 
     The prompt is `system` (a text or a list of parts; where the format has it outside), else the
     system messages that lead the list. Raises Unusable.
     """
     if not isinstance(messages, list):
-        raise Unusable(f"expected a list of messages, found {kind_of(messages)}")
-    turns = _plain(messages)
+        raise UnreadableRecord(f"expected a list of messages, found {describe_kind(messages)}")
+    turns = _parse_plain(messages)
     if turns is None:
         turns = []
         names: dict[str, str] = {}  # of tools, by the id of the call
         for number, message in enumerate(messages, 1):
             if type(message) is not dict:
-                raise Unusable(f"message {number} is {kind_of(message)}, not an object")
-            turns.extend(_turns(message, number, names))
-    outside = text_of(system) if system else ""
+                raise UnreadableRecord(
+                    f"message {number} is {describe_kind(message)}, not an object"
+                )
+            turns.extend(_parse_turns(message, number, names))
+    outside = flatten_content(system) if system else ""
     if not outside and (not turns or turns[0].role != "system"):
         return None, tuple(turns)
     lead = 0
@@ -52,7 +61,7 @@ def conversation(messages: object, system: object = None) -> tuple[str | None, t
     return "\n\n".join(parts + [turn.text for turn in turns[:lead]]), tuple(turns[lead:])
 
 
-def _plain(messages: list[Any]) -> list[Turn] | None:
+def _parse_plain(messages: list[Any]) -> list[Turn] | None:
     """The turns where each message is just a role and a text, as nearly all are; else None.
 
     Most of the time of reading goes in here, so a Turn is made by its base class's constructor,
@@ -70,7 +79,7 @@ def _plain(messages: list[Any]) -> list[Turn] | None:
     return turns if len(turns) == len(messages) else None
 
 
-def text_of(content: object) -> str:
+def flatten_content(content: object) -> str:
     """The readable text of a message's content: a text, or a list of typed parts."""
     if isinstance(content, str):
         return content
@@ -78,7 +87,7 @@ def text_of(content: object) -> str:
         content = [content]
     if not isinstance(content, list):
         return as_text(content)
-    return "\n".join(text for part in content if (text := _part_text(part)))
+    return "\n".join(text for part in content if (text := _flatten_part(part)))
 
 
 def as_text(value: object) -> str:
@@ -91,7 +100,7 @@ def as_text(value: object) -> str:
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def tool_call(name: object, arguments: object) -> str:
+def format_tool_call(name: object, arguments: object) -> str:
     """A call of a tool as people write it: `find(name="Ann", limit=3)`."""
     if isinstance(arguments, str):
         try:
@@ -100,75 +109,77 @@ def tool_call(name: object, arguments: object) -> str:
             return f"{as_text(name)}({arguments})"
     if not isinstance(arguments, dict):
         return f"{as_text(name)}({as_text(arguments)})"
-    return spelled_call(as_text(name), arguments)
+    return format_call(as_text(name), arguments)
 
 
-def objects(value: object) -> list[dict[str, Any]]:
+def filter_objects(value: object) -> list[dict[str, Any]]:
     """The objects of a list; none where it is no list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def kind_of(value: object) -> str:
+def describe_kind(value: object) -> str:
     """What a JSON value is, in words."""
     kinds = {"dict": "an object", "list": "a list", "str": "a text", "NoneType": "null"}
     name = type(value).__name__
     return kinds.get(name) or ("true or false" if name == "bool" else "a number")
 
 
-def _turns(message: dict[str, Any], number: int, names: dict[str, str]) -> Iterator[Turn]:
+def _parse_turns(message: dict[str, Any], number: int, names: dict[str, str]) -> Iterator[Turn]:
     """The turns of one message: an Anthropic user message may also carry answers of tools."""
     kind = message.get("type")
     if isinstance(kind, str) and "role" not in message:
-        if kind in HIDDEN:
+        if kind in HIDDEN_TYPES:
             return
-        if kind in ANSWERS:
-            yield _answer(message, names)
+        if kind in RESULT_TYPES:
+            yield _parse_result(message, names)
             return
-        if kind in CALLS:
-            yield Turn("assistant", _call(message, names))
+        if kind in CALL_TYPES:
+            yield Turn("assistant", _format_call(message, names))
             return
-    role = _role(message, number)
+    role = _parse_role(message, number)
     content = next(
         (message[k] for k in ("content", "value", "parts", "text") if k in message), None
     )
     rest: list[object] = []
     for part in content if isinstance(content, list) else [content]:
         kind = part.get("type") if isinstance(part, dict) else None
-        if isinstance(part, dict) and isinstance(kind, str) and kind in ANSWERS:
-            yield _answer(part, names)
-        elif isinstance(part, dict) and isinstance(kind, str) and kind in CALLS:
-            rest.append(_call(part, names))
+        if isinstance(part, dict) and isinstance(kind, str) and kind in RESULT_TYPES:
+            yield _parse_result(part, names)
+        elif isinstance(part, dict) and isinstance(kind, str) and kind in CALL_TYPES:
+            rest.append(_format_call(part, names))
         else:
             rest.append(part)
-    calls = [_call(call, names) for call in _listed(message)]
+    calls = [_format_call(call, names) for call in _list_calls(message)]
     refusal = message.get("refusal")
-    text = "\n".join(text for text in (text_of(rest), as_text(refusal), *calls) if text)
+    text = "\n".join(text for text in (flatten_content(rest), as_text(refusal), *calls) if text)
     if text or not isinstance(content, list) or not content:
-        yield Turn(role, text, _name(message, role, names))
+        yield Turn(role, text, _find_name(message, role, names))
 
 
-def _role(message: dict[str, Any], number: int) -> Role:
+def _parse_role(message: dict[str, Any], number: int) -> Role:
     said = message.get("role", message.get("from", message.get("type")))
     role = ROLES.get(said.lower()) if isinstance(said, str) else None
     if role is None:
         what = "no role" if said is None else f"the unknown role {as_text(said)[:40]!r}"
-        raise Unusable(f"message {number} has {what}")
+        raise UnreadableRecord(f"message {number} has {what}")
     return role
 
 
-def _name(message: dict[str, Any], role: Role, names: dict[str, str]) -> str:
+def _find_name(message: dict[str, Any], role: Role, names: dict[str, str]) -> str:
     called = message.get("tool_call_id")
     known = names.get(called, "") if isinstance(called, str) else ""
     said = message.get("name")
     return said if isinstance(said, str) and role != "assistant" else known
 
 
-def _listed(message: dict[str, Any]) -> list[dict[str, Any]]:
+def _list_calls(message: dict[str, Any]) -> list[dict[str, Any]]:
     """The calls beside the content: `tool_calls`, or the old `function_call`."""
-    return objects(message.get("tool_calls")) + objects([message.get("function_call")])
+    return filter_objects(message.get("tool_calls")) + filter_objects(
+        [message.get("function_call")]
+    )
 
 
-def _call(call: dict[str, Any], names: dict[str, str]) -> str:
+def _format_call(call: dict[str, Any], names: dict[str, str]) -> str:
     inner = call.get("function")
     said: dict[str, Any] = inner if isinstance(inner, dict) else call
     name = as_text(said.get("name"))
@@ -176,23 +187,25 @@ def _call(call: dict[str, Any], names: dict[str, str]) -> str:
         if isinstance(id := call.get(key), str):
             names[id] = name
     arguments = (said[key] for key in ("arguments", "input", "args") if key in said)
-    return tool_call(name, next(arguments, None) or {})
+    return format_tool_call(name, next(arguments, None) or {})
 
 
-def _answer(part: dict[str, Any], names: dict[str, str]) -> Turn:
+def _parse_result(part: dict[str, Any], names: dict[str, str]) -> Turn:
     ids = (part.get(key) for key in ("tool_use_id", "call_id", "tool_call_id", "id"))
     name = next((names[id] for id in ids if isinstance(id, str) and id in names), "")
     keys = ("content", "output", "response", "result")
-    return Turn("tool", text_of(next((part[key] for key in keys if key in part), None)), name)
+    return Turn(
+        "tool", flatten_content(next((part[key] for key in keys if key in part), None)), name
+    )
 
 
-def _part_text(part: object) -> str:
+def _flatten_part(part: object) -> str:
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):
         return as_text(part)
     kind = part.get("type")
-    if isinstance(kind, str) and kind in HIDDEN:
+    if isinstance(kind, str) and kind in HIDDEN_TYPES:
         return ""
     for key in ("text", "content", "refusal"):
         if isinstance(part.get(key), str):
@@ -206,7 +219,7 @@ def _part_text(part: object) -> str:
 # batch files, logs of calls and evaluations wrap in objects of their own.
 
 
-def asked(request: dict[str, Any]) -> tuple[object, list[Any]]:
+def parse_request(request: dict[str, Any]) -> tuple[object, list[Any]]:
     """The system prompt that stands outside, and the messages of a request's body."""
     if isinstance(request.get("messages"), list):
         return request.get("system"), request["messages"]
@@ -214,52 +227,56 @@ def asked(request: dict[str, Any]) -> tuple[object, list[Any]]:
     if isinstance(given, str):
         given = [{"role": "user", "content": given}]
     if not isinstance(given, list):
-        raise Unusable("holds no messages, no input and no prompt")
+        raise UnreadableRecord("holds no messages, no input and no prompt")
     return request.get("instructions", request.get("system")), given
 
 
-def answered(response: object) -> list[Any]:
+def parse_response(response: object) -> list[Any]:
     """The messages of a response's body; of several choices the first."""
     if isinstance(response, str):
         return [{"role": "assistant", "content": response}] if response else []
     if isinstance(response, list):
         return response
     if not isinstance(response, dict):
-        raise Unusable(f"expected a response, found {kind_of(response)}")
+        raise UnreadableRecord(f"expected a response, found {describe_kind(response)}")
     choices = response.get("choices")
     if isinstance(choices, list):
         first = choices[0] if choices and isinstance(choices[0], dict) else {}
-        return answered(first.get("message", first.get("text", "")))
+        return parse_response(first.get("message", first.get("text", "")))
     for key in ("output", "message", "messages"):
         if isinstance(response.get(key), list | dict):
-            return answered(response[key])
+            return parse_response(response[key])
     if "content" in response or "tool_calls" in response:
         return [{**response, "role": response.get("role", "assistant")}]
     said = next((response[k] for k in ("output_text", "output", "text") if k in response), None)
     if isinstance(said, str):
-        return answered(said)
-    raise Unusable("holds a response without choices, output or content")
+        return parse_response(said)
+    raise UnreadableRecord("holds a response without choices, output or content")
 
 
-def exchange(request: dict[str, Any], response: object) -> tuple[str | None, tuple[Turn, ...]]:
+def parse_exchange(
+    request: dict[str, Any], response: object
+) -> tuple[str | None, tuple[Turn, ...]]:
     """The system prompt and the turns of one call. Raises Unusable."""
-    system, messages = asked(request)
-    return conversation([*messages, *(answered(response) if response is not None else [])], system)
+    system, messages = parse_request(request)
+    return parse_conversation(
+        [*messages, *(parse_response(response) if response is not None else [])], system
+    )
 
 
-def model_of(*bodies: object) -> str:
+def find_model(*bodies: object) -> str:
     """The model that the first of `bodies` names."""
     named = (body.get("model") for body in bodies if isinstance(body, dict))
     return next((name for name in named if isinstance(name, str)), "")
 
 
-def name_of(value: dict[str, Any]) -> str:
+def find_id(value: dict[str, Any]) -> str:
     """What the value calls itself."""
     keys = ("id", "custom_id", "request_id", "uuid", "conversation_id")
     return next((str(value[k]) for k in keys if isinstance(value.get(k), str | int)), "")
 
 
-def session_of(*bodies: object) -> str:
+def find_session(*bodies: object) -> str:
     """The session or the user that the first of `bodies`, or its metadata, names."""
     keys = ("session_id", "thread_id", "user_id", "user")
     places = [

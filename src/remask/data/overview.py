@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from remask.data.prompt_templates import Template, templates
-from remask.data.ratings import Seen
+from remask.data.prompt_templates import PromptTemplate, find_prompt_templates
+from remask.data.ratings import RatingStats
 from remask.data.trace_record import Record, RejectedRecord
 
 MAX_PROMPTS = 2000  # distinct system prompts that are held
 MAX_REASONS = 200
-FIRST = 5  # rejects that are shown in full
+MAX_SHOWN_REJECTS = 5  # rejects that are shown in full
 
 
 @dataclass(slots=True)
-class Survey:
+class Overview:
     """Everything `remask traces inspect` says."""
 
     formats: Counter[str] = field(default_factory=Counter)
@@ -26,10 +26,12 @@ class Survey:
     with_feedback: int = 0
     with_desired: int = 0
     turns: int = 0
-    ratings: dict[str, Seen] = field(default_factory=dict)
+    ratings: dict[str, RatingStats] = field(default_factory=dict)
     prompts: Counter[str] = field(default_factory=Counter)
-    declared: Counter[str] = field(default_factory=Counter)  # templates that the format names
-    first: list[RejectedRecord] = field(default_factory=list)
+    declared_templates: Counter[str] = field(
+        default_factory=Counter
+    )  # templates that the format names
+    first_rejects: list[RejectedRecord] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
 
@@ -47,28 +49,32 @@ class Survey:
         self.with_feedback += bool(item.ratings)
         self.with_desired += item.desired is not None or any(r.correction for r in item.ratings)
         for rating in item.ratings:
-            self.ratings.setdefault(rating.name, Seen()).add(rating)
+            self.ratings.setdefault(rating.name, RatingStats()).add(rating)
         if item.template:
-            self.declared[item.template] += 1
+            self.declared_templates[item.template] += 1
         elif item.system and (item.system in self.prompts or len(self.prompts) < MAX_PROMPTS):
             self.prompts[item.system] += 1
 
-    def systems(self) -> list[Template]:
+    def find_templates(self) -> list[PromptTemplate]:
         """The system prompts as templates, the most frequent first."""
-        named = [Template((text,), count, 1) for text, count in self.declared.items()]
-        return sorted([*named, *templates(self.prompts)], key=lambda template: -template.count)
+        named = [
+            PromptTemplate((text,), count, 1) for text, count in self.declared_templates.items()
+        ]
+        return sorted(
+            [*named, *find_prompt_templates(self.prompts)], key=lambda template: -template.count
+        )
 
     def _reject(self, item: RejectedRecord) -> None:
         self.rejected += 1
-        if len(self.first) < FIRST:
-            self.first.append(item)
+        if len(self.first_rejects) < MAX_SHOWN_REJECTS:
+            self.first_rejects.append(item)
         reason = item.reason if len(self.reasons) < MAX_REASONS else "other reasons"
         self.reasons[reason] += 1
 
 
-def survey(items: Iterable[Record | RejectedRecord]) -> Survey:
+def build_overview(items: Iterable[Record | RejectedRecord]) -> Overview:
     """One look at all items."""
-    found = Survey()
+    found = Overview()
     for item in items:
         found.add(item)
     return found

@@ -45,8 +45,8 @@ def convert(text: str, source: Syntax, target: Syntax, names: Names = None) -> s
     """
     pieces = source.read(text, names)
     written = target.write(pieces)
-    known = names if names is None else {*names, *variables(pieces)}
-    _check(pieces, target.read(written, known), target.name)
+    known = names if names is None else {*names, *list_variables(pieces)}
+    _check_round_trip(pieces, target.read(written, known), target.name)
     return written
 
 
@@ -63,20 +63,20 @@ def restore(template: str, syntax: Syntax, names: Names = None) -> str:
 def fill(text: str, row: Mapping[str, str]) -> str:
     """The text of a prompt with {name}, {{name}} and ${name} replaced once where `row` has that
     column. Everything else in braces stays as it is, and nothing is evaluated."""
-    return filled(PROMPT.read(text, row), row)
+    return substitute(PROMPT.read(text, row), row)
 
 
-def filled(pieces: Pieces, values: Mapping[str, str]) -> str:
+def substitute(pieces: Pieces, values: Mapping[str, str]) -> str:
     """The text with each variable replaced once. Raises KeyError for one without a value."""
     return "".join(values[p.name] if isinstance(p, Variable) else p for p in pieces)
 
 
-def variables(pieces: Pieces) -> tuple[str, ...]:
+def list_variables(pieces: Pieces) -> tuple[str, ...]:
     """The names of the variables, in order, as often as they occur."""
     return tuple(piece.name for piece in pieces if isinstance(piece, Variable))
 
 
-def _check(meant: Pieces, understood: Pieces, reader: str) -> None:
+def _check_round_trip(meant: Pieces, understood: Pieces, reader: str) -> None:
     if meant == understood:
         return
     pairs = zip_longest(meant, understood)
@@ -93,7 +93,7 @@ def _check(meant: Pieces, understood: Pieces, reader: str) -> None:
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 
 
-def _by_pattern(pattern: re.Pattern[str]) -> Callable[[str, Names], Pieces]:
+def _make_reader(pattern: re.Pattern[str]) -> Callable[[str, Names], Pieces]:
     """A reader of texts in which `pattern` finds variables; the group that matched is the name."""
 
     def read(text: str, names: Names) -> Pieces:
@@ -104,12 +104,12 @@ def _by_pattern(pattern: re.Pattern[str]) -> Callable[[str, Names], Pieces]:
             if _NAME.fullmatch(name) if names is None else name in names:
                 parts += [text[at : match.start()], Variable(name, match[0])]
                 at = match.end()
-        return _joined([*parts, text[at:]])
+        return _join_parts([*parts, text[at:]])
 
     return read
 
 
-def _joined(parts: Iterable[str | Variable]) -> Pieces:
+def _join_parts(parts: Iterable[str | Variable]) -> Pieces:
     """Texts beside each other become one, empty texts are left out."""
     pieces: list[str | Variable] = []
     for part in parts:
@@ -125,25 +125,25 @@ def _joined(parts: Iterable[str | Variable]) -> Pieces:
 _BLANKS = str.maketrans("", "", " \t\r\n")  # that every tool allows beside a name
 
 
-def _double(variable: Variable) -> str:
+def _write_variable(variable: Variable) -> str:
     """As it stands in the prompt where it stands in two braces there."""
     kept = variable.source.translate(_BLANKS) == f"{{{{{variable.name}}}}}"
     return variable.source if kept else f"{{{{{variable.name}}}}}"
 
 
 def _write_double(pieces: Pieces) -> str:
-    return "".join(_double(p) if isinstance(p, Variable) else p for p in pieces)
+    return "".join(_write_variable(p) if isinstance(p, Variable) else p for p in pieces)
 
 
 # remask fills ${name}, {{name}} and {name} in a prompt. Everything else in braces is text.
 PROMPT = Syntax(
     "remask",
     _write_double,
-    _by_pattern(re.compile(r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}")),
+    _make_reader(re.compile(r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}")),
 )
 # Langfuse takes all between {{ and the next }} for a name, and leaves alone names it has not got
 # (langfuse/model.py, TemplateParser; 2026).
-LANGFUSE = Syntax("Langfuse", _write_double, _by_pattern(re.compile(r"\{\{([\s\S]*?)\}\}")))
+LANGFUSE = Syntax("Langfuse", _write_double, _make_reader(re.compile(r"\{\{([\s\S]*?)\}\}")))
 
 
 # --- {name}, with doubled braces for plain ones: messages over columns, str.format
@@ -168,26 +168,26 @@ def _read_fields(template: str, names: Names) -> Pieces:
         brace_or_column = match[0][0] if match[1] is None else Variable(match[1].strip(), match[0])
         parts += [template[at : match.start()], brace_or_column]
         at = match.end()
-    return _joined([*parts, template[at:]])
+    return _join_parts([*parts, template[at:]])
 
 
 MESSAGE = Syntax("a template over columns", _write_fields, _read_fields)
 
-_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # Words of Jinja's and Nunjucks' languages, which would not be looked up.
-_WORDS = frozenset(
+_RESERVED_WORDS = frozenset(
     ("and", "else", "false", "if", "in", "is", "none", "not", "null", "or", "self", "true")
 ) | {"False", "None", "True"}
 
 
-def _require_plain(pieces: Pieces) -> None:
-    for name in variables(pieces):
-        if not _PLAIN.fullmatch(name) or name in _WORDS:
+def _check_names(pieces: Pieces) -> None:
+    for name in list_variables(pieces):
+        if not _PLAIN_NAME.fullmatch(name) or name in _RESERVED_WORDS:
             raise ConfigError(f"a template cannot hold a variable {name!r}; give it a plain name")
 
 
 def _write_format(pieces: Pieces) -> str:
-    _require_plain(pieces)
+    _check_names(pieces)
     return _write_fields(pieces)
 
 
@@ -197,7 +197,7 @@ def _read_format(template: str, names: Names) -> Pieces:
         for plain, name, spec, conversion in Formatter().parse(template):
             parts.append(plain)
             if name is not None:
-                if spec or conversion or not _PLAIN.fullmatch(name):
+                if spec or conversion or not _PLAIN_NAME.fullmatch(name):
                     raise ConfigError(
                         f"the template holds {{{name}}} with a format or access; only plain "
                         "{name} can be read back"
@@ -205,7 +205,7 @@ def _read_format(template: str, names: Names) -> Pieces:
                 parts.append(Variable(name, f"{{{name}}}"))
     except ValueError as error:
         raise ConfigError(f"not a template of str.format: {error}") from None
-    return _joined(parts)
+    return _join_parts(parts)
 
 
 FORMAT = Syntax("str.format", _write_format, _read_format)
@@ -218,15 +218,17 @@ _OPENER = re.compile(r"\{[{%#]|#\}|\{\Z")
 _RAW_TAG = re.compile(r"\{(?=%[-+]?\s*(?:end)?raw\b)")  # Nunjucks also counts inner raw blocks
 _RAW, _END = "{% raw %}", "{% endraw %}"
 _BRACE = '{{ "{" }}'
-_RETURN = "\ue00d"  # stands for \r, which Jinja's lexer turns into \n and Nunjucks keeps
+_CARRIAGE_RETURN = "\ue00d"  # stands for \r, which Jinja's lexer turns into \n and Nunjucks keeps
 
 
 def _write_jinja(pieces: Pieces) -> str:
-    _require_plain(pieces)
-    return "".join(_double(p) if isinstance(p, Variable) else _raw(p) for p in pieces)
+    _check_names(pieces)
+    return "".join(
+        _write_variable(p) if isinstance(p, Variable) else _escape_jinja(p) for p in pieces
+    )
 
 
-def _raw(text: str) -> str:
+def _escape_jinja(text: str) -> str:
     if not _OPENER.search(text):
         return text
     parts = [f"{_RAW}{part}{_END}" if part else "" for part in _RAW_TAG.split(text)]
@@ -240,24 +242,24 @@ def _read_jinja(template: str, names: Names) -> Pieces:
     parts: list[str | Variable] = []
     construct: list[tuple[str, str]] = []  # tokens of the variable, tag or comment that is open
     line = 1
-    source = template.replace("\r", _RETURN)
+    source = template.replace("\r", _CARRIAGE_RETURN)
     try:
         for line, kind, value in Environment(keep_trailing_newline=True).lex(source):
             if kind == "data":
-                parts.append(value.replace(_RETURN, "\r"))
+                parts.append(value.replace(_CARRIAGE_RETURN, "\r"))
             elif kind not in ("raw_begin", "raw_end"):
                 construct.append((kind, value))
             if kind == "variable_end":
-                parts.append(_jinja_piece(construct, line))
+                parts.append(_parse_jinja_piece(construct, line))
                 construct = []
     except TemplateSyntaxError as error:
-        raise _holds_code(template.split("\n")[error.lineno - 1], error.lineno) from None
+        raise _code_error(template.split("\n")[error.lineno - 1], error.lineno) from None
     if construct:  # a tag, a comment, or what is never closed
-        raise _holds_code("".join(value for _, value in construct), line)
-    return _joined(parts)
+        raise _code_error("".join(value for _, value in construct), line)
+    return _join_parts(parts)
 
 
-def _jinja_piece(tokens: Sequence[tuple[str, str]], line: int) -> str | Variable:
+def _parse_jinja_piece(tokens: Sequence[tuple[str, str]], line: int) -> str | Variable:
     """What stands between {{ and }}: a variable, or a text in quotes."""
     source = "".join(value for _, value in tokens)
     match [token for token in tokens if token[0] != "whitespace"]:
@@ -265,10 +267,10 @@ def _jinja_piece(tokens: Sequence[tuple[str, str]], line: int) -> str | Variable
             return Variable(name, source)
         case [("variable_begin", _), ("string", text), ("variable_end", _)] if "\\" not in text:
             return text[1:-1]
-    raise _holds_code(source, line)
+    raise _code_error(source, line)
 
 
-def _holds_code(source: str, line: int) -> ConfigError:
+def _code_error(source: str, line: int) -> ConfigError:
     return ConfigError(
         f"line {line} of the template holds code, {source[:30]!r}; only {{{{ name }}}} and raw "
         "blocks can be read"
@@ -280,7 +282,7 @@ JINJA = Syntax("Jinja", _write_jinja, _read_jinja)
 
 # --- MLflow: {{name}}, or Jinja where {% and %} occur (entities/model_registry/prompt_version.py)
 
-_read_names = _by_pattern(
+_read_names = _make_reader(
     re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)\s*\}\}")
 )
 

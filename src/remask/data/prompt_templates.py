@@ -10,17 +10,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-ALIKE = 0.6  # share of a template's words that another prompt must have to belong to it
-FIXED = 0.5  # share of the words that must stay fixed, or the template says nothing
-MAX_BUILT = 60  # distinct prompts that build templates; later ones only join them
-MAX_WORDS = 4000  # of a prompt that is aligned; longer ones stand for themselves
-EXAMPLES = 3
+MIN_SIMILARITY = 0.6  # share of a template's words that another prompt must have to belong to it
+MIN_FIXED_SHARE = 0.5  # share of the words that must stay fixed, or the template says nothing
+MAX_ALIGNED_PROMPTS = 60  # distinct prompts that build templates; later ones only join them
+MAX_ALIGNED_TOKENS = 4000  # of a prompt that is aligned; longer ones stand for themselves
+MAX_EXAMPLES = 3
 
 _PIECE = re.compile(r"\s+|[\w'’-]+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
-class Template:
+class PromptTemplate:
     """A group of prompts. `pieces` are its fixed texts; a variable stands between two of them."""
 
     pieces: tuple[str, ...]
@@ -37,39 +37,39 @@ class Template:
         return "".join(parts)
 
 
-def templates(prompts: Mapping[str, int]) -> list[Template]:
+def find_prompt_templates(prompts: Mapping[str, int]) -> list[PromptTemplate]:
     """The templates behind `prompts` (text: how often), the most frequent first."""
     groups: list[tuple[list[str | None], list[str]]] = []  # tokens, None where they differ
     ordered = sorted(prompts, key=lambda text: (-prompts[text], text))
     for place, text in enumerate(ordered):
         tokens = _PIECE.findall(text)
-        if not _joined(groups, tokens, text, place < MAX_BUILT):
+        if not _join_parts(groups, tokens, text, place < MAX_ALIGNED_PROMPTS):
             groups.append((list(tokens), [text]))
-    found = [_template(fixed, members, prompts) for fixed, members in groups]
+    found = [_build_template(fixed, members, prompts) for fixed, members in groups]
     return sorted(found, key=lambda template: -template.count)
 
 
-def _joined(
+def _join_parts(
     groups: list[tuple[list[str | None], list[str]]], tokens: list[str], text: str, build: bool
 ) -> bool:
     """Put a prompt into the first group that it is like; False where there is none."""
     for number, (fixed, members) in enumerate(groups):
-        if _values(_pieces(fixed), text) is not None and None in fixed:
+        if _match_values(_split_pieces(fixed), text) is not None and None in fixed:
             members.append(text)
             return True
-        if not build or max(len(fixed), len(tokens)) > MAX_WORDS:
+        if not build or max(len(fixed), len(tokens)) > MAX_ALIGNED_TOKENS:
             continue
-        merged = _merged(fixed, tokens)
+        merged = _merge_tokens(fixed, tokens)
         if merged is not None:
             groups[number] = (merged, [*members, text])
             return True
     return False
 
 
-def _merged(fixed: list[str | None], tokens: list[str]) -> list[str | None] | None:
+def _merge_tokens(fixed: list[str | None], tokens: list[str]) -> list[str | None] | None:
     """The tokens that both have, with None for what lies between; None: too little in common."""
     matcher = SequenceMatcher(None, fixed, tokens, autojunk=False)
-    if matcher.quick_ratio() < ALIKE or matcher.ratio() < ALIKE:
+    if matcher.quick_ratio() < MIN_SIMILARITY or matcher.ratio() < MIN_SIMILARITY:
         return None
     merged: list[str | None] = []
     for kind, start, stop, _, _ in matcher.get_opcodes():
@@ -77,13 +77,13 @@ def _merged(fixed: list[str | None], tokens: list[str]) -> list[str | None] | No
             merged += fixed[start:stop]
         elif not merged or merged[-1] is not None:
             merged.append(None)
-    merged = _without_crumbs(merged)
+    merged = _drop_separators(merged)
     kept = sum(len(token) for token in merged if token is not None)
     whole = sum(len(token) for token in tokens)
-    return merged if kept >= FIXED * whole else None
+    return merged if kept >= MIN_FIXED_SHARE * whole else None
 
 
-def _without_crumbs(tokens: list[str | None]) -> list[str | None]:
+def _drop_separators(tokens: list[str | None]) -> list[str | None]:
     """Blanks and signs between two variables make one variable of both."""
     out: list[str | None] = []
     for place, token in enumerate(tokens):
@@ -95,7 +95,7 @@ def _without_crumbs(tokens: list[str | None]) -> list[str | None]:
     return out
 
 
-def _pieces(tokens: list[str | None]) -> tuple[str, ...]:
+def _split_pieces(tokens: list[str | None]) -> tuple[str, ...]:
     pieces = [""]
     for token in tokens:
         if token is None:
@@ -105,7 +105,7 @@ def _pieces(tokens: list[str | None]) -> tuple[str, ...]:
     return tuple(pieces)
 
 
-def _values(pieces: tuple[str, ...], text: str) -> tuple[str, ...] | None:
+def _match_values(pieces: tuple[str, ...], text: str) -> tuple[str, ...] | None:
     """The value of each variable in `text`, the shortest each; None: another template."""
     if len(pieces) == 1:
         return () if pieces[0] == text else None
@@ -123,11 +123,13 @@ def _values(pieces: tuple[str, ...], text: str) -> tuple[str, ...] | None:
     return None if place > end else (*values, text[place:end])
 
 
-def _template(fixed: list[str | None], members: list[str], prompts: Mapping[str, int]) -> Template:
-    pieces = _pieces(fixed)
-    values = [v for text in members if (v := _values(pieces, text)) is not None]
+def _build_template(
+    fixed: list[str | None], members: list[str], prompts: Mapping[str, int]
+) -> PromptTemplate:
+    pieces = _split_pieces(fixed)
+    values = [v for text in members if (v := _match_values(pieces, text)) is not None]
     examples = tuple(
-        tuple(dict.fromkeys(column))[:EXAMPLES] for column in zip(*values, strict=True)
+        tuple(dict.fromkeys(column))[:MAX_EXAMPLES] for column in zip(*values, strict=True)
     )
     count = sum(prompts[text] for text in members)
-    return Template(pieces, count, len(members), examples)
+    return PromptTemplate(pieces, count, len(members), examples)

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from remask.data.messages import as_text, text_of
+from remask.data.messages import as_text, flatten_content
 from remask.data.trace_record import Kind, Rating
 from remask.errors import ConfigError
 
-SCORES: Final[dict[str, Kind]] = {
+SCORE_KINDS: Final[dict[str, Kind]] = {
     "reward": "reward",
     "score": "unknown", "grade": "unknown", "quality": "unknown", "verdict": "unknown",
     "rating": "human", "stars": "human", "thumbs": "human", "thumbs_up": "human",
@@ -22,74 +22,76 @@ SCORES: Final[dict[str, Kind]] = {
     "correct": "code", "is_correct": "code", "passed": "code", "pass": "code", "success": "code",
 }  # fmt: skip
 
-RIGHT = (
+EXPECTED_KEYS = (
     "correction", "corrected", "corrected_response", "expected", "expected_output",
     "expected_response", "ideal", "reference_answer", "reference", "ground_truth", "gold",
 )  # fmt: skip
 
-COMMENTS = ("comment", "comments", "feedback_text", "critique", "explanation", "rationale")
-NOTES = (*COMMENTS, "text", "reason", "message")  # inside an object that is feedback
+COMMENT_KEYS = ("comment", "comments", "feedback_text", "critique", "explanation", "rationale")
+NOTE_KEYS = (*COMMENT_KEYS, "text", "reason", "message")  # inside an object that is feedback
 KINDS: Final[dict[str, Kind]] = {
     "human": "human", "code": "code", "llm": "llm", "reward": "reward",
 }  # fmt: skip
 
-VALUES = ("score", "value", "rating", "label", "thumbs", "thumbs_up", "passed")
+VALUE_KEYS = ("score", "value", "rating", "label", "thumbs", "thumbs_up", "passed")
 
 
-def ratings_of(value: Mapping[str, Any]) -> tuple[tuple[Rating, ...], str | None]:
+def parse_ratings(value: Mapping[str, Any]) -> tuple[tuple[Rating, ...], str | None]:
     """Ratings and the right response among the keys of an object."""
     ratings = [
         Rating(name, score, kind)
-        for name, kind in SCORES.items()
-        if name in value and (score := plain(value[name])) is not None
+        for name, kind in SCORE_KINDS.items()
+        if name in value and (score := parse_rating_value(value[name])) is not None
     ]
-    ratings += feedback(value.get("feedback"))
+    ratings += parse_feedback(value.get("feedback"))
     if type(value.get("label")) is bool:  # beside a prompt and a completion, as KTO has it
         ratings.append(Rating("label", value["label"], "human"))
-    comment = next((value[k] for k in COMMENTS if isinstance(value.get(k), str)), "")
+    comment = next((value[k] for k in COMMENT_KEYS if isinstance(value.get(k), str)), "")
     if comment:
         ratings.append(Rating("comment", None, comment=comment))
-    return tuple(ratings), right(value)
+    return tuple(ratings), find_expected(value)
 
 
-def right(value: Mapping[str, Any]) -> str | None:
+def find_expected(value: Mapping[str, Any]) -> str | None:
     """The right response, where a key says it."""
-    return next((text for k in RIGHT if k in value and (text := text_of(value[k]))), None)
+    return next(
+        (text for k in EXPECTED_KEYS if k in value and (text := flatten_content(value[k]))), None
+    )
 
 
-def plain(value: object) -> float | bool | str | None:
+def parse_rating_value(value: object) -> float | bool | str | None:
     """A value that a rating can have; None for anything else."""
     if isinstance(value, bool | int | float):
         return value
     return value.strip() or None if isinstance(value, str) else None
 
 
-def feedback(value: object) -> Iterator[Rating]:
+def parse_feedback(value: object) -> Iterator[Rating]:
     """Ratings in what is called feedback: words, a value, an object, or a list of these."""
     if isinstance(value, list):
         for item in value:
             if not isinstance(item, list):
-                yield from feedback(item)
+                yield from parse_feedback(item)
     elif isinstance(value, dict):
         name = next(
             (value[k] for k in ("name", "key") if isinstance(value.get(k), str)), "feedback"
         )
-        score = next((plain(value[k]) for k in VALUES if k in value), None)
-        comment = next((value[k] for k in NOTES if isinstance(value.get(k), str)), "")
-        correction = as_text(next((value[k] for k in RIGHT if value.get(k)), None))
+        score = next((parse_rating_value(value[k]) for k in VALUE_KEYS if k in value), None)
+        comment = next((value[k] for k in NOTE_KEYS if isinstance(value.get(k), str)), "")
+        correction = as_text(next((value[k] for k in EXPECTED_KEYS if value.get(k)), None))
         if score is not None or comment or correction:
             kind = value.get("kind")
             yield Rating(
                 name, score, KINDS.get(kind, "unknown") if isinstance(kind, str) else "unknown",
-                comment, correction, _scale(value.get("scale")),
+                comment, correction, _parse_scale(value.get("scale")),
             )  # fmt: skip
     elif isinstance(value, str) and len(value.split()) > 1:
         yield Rating("feedback", None, comment=value)
-    elif (score := plain(value)) is not None:
+    elif (score := parse_rating_value(value)) is not None:
         yield Rating("feedback", score)
 
 
-def _scale(value: object) -> tuple[float, float] | None:
+def _parse_scale(value: object) -> tuple[float, float] | None:
     """A scale as [worst, best]."""
     if not isinstance(value, list) or len(value) != 2:
         return None
@@ -105,8 +107,8 @@ def _scale(value: object) -> tuple[float, float] | None:
 
 
 Scale = tuple[float, float]  # (worst, best)
-UNIT: Final = (0.0, 1.0)
-SIGNED: Final = (-1.0, 1.0)
+UNIT_SCALE: Final = (0.0, 1.0)
+SIGNED_SCALE: Final = (-1.0, 1.0)
 _GOOD = """good correct right pass passed yes y true up like liked positive accept accepted approve
 approved success successful helpful ok great excellent thumbs_up thumbsup match c 👍 ✅"""
 
@@ -114,17 +116,17 @@ _BAD = """bad incorrect wrong fail failed no n false down dislike disliked negat
 disapproved failure unhelpful poor terrible thumbs_down thumbsdown mismatch noanswer i 👎 ❌"""
 
 _HALF = "partial partially_correct neutral mixed p"  # c, i, p, n: as Inspect writes them
-WORDS: Final = {
+LABEL_SCORES: Final = {
     label: worth
     for labels, worth in ((_GOOD, 1.0), (_BAD, 0.0), (_HALF, 0.5))
     for label in labels.split()
 }
 
-MANY = 12  # distinct values that are remembered of a name
+MAX_DISTINCT_VALUES = 12  # distinct values that are remembered of a name
 
 
 @dataclass(slots=True)
-class Seen:
+class RatingStats:
     """All values of the ratings of one name."""
 
     count: int = 0
@@ -143,26 +145,26 @@ class Seen:
         self.comments += bool(rating.comment)
         self.corrections += bool(rating.correction)
         self.scale = self.scale or rating.scale
-        value = number(rating.value)
+        value = parse_number(rating.value)
         if value is not None:
             self.low, self.high = min(self.low, value), max(self.high, value)
-            if len(self.values) < MANY:
+            if len(self.values) < MAX_DISTINCT_VALUES:
                 self.values.add(value)
-        elif isinstance(rating.value, str) and word(rating.value) is None:
+        elif isinstance(rating.value, str) and score_label(rating.value) is None:
             label = rating.value[:40]
-            if label in self.words or len(self.words) < MANY:
+            if label in self.words or len(self.words) < MAX_DISTINCT_VALUES:
                 self.words[label] += 1
 
-    def inferred(self) -> Scale | None:
+    def infer_scale(self) -> Scale | None:
         """The scale that all numbers of the name together leave no doubt of."""
         if not self.values:
             return None
-        if UNIT[0] <= self.low and self.high <= UNIT[1]:
-            return UNIT
-        return SIGNED if self.values <= {-1.0, 0.0, 1.0} else None
+        if UNIT_SCALE[0] <= self.low and self.high <= UNIT_SCALE[1]:
+            return UNIT_SCALE
+        return SIGNED_SCALE if self.values <= {-1.0, 0.0, 1.0} else None
 
 
-def scale_map(pairs: Sequence[str]) -> dict[str, Scale]:
+def parse_scales(pairs: Sequence[str]) -> dict[str, Scale]:
     """`("stars=1..5",)` as {"stars": (1.0, 5.0)}; `5..1` where less is better. ConfigError."""
     scales: dict[str, Scale] = {}
     for pair in (pair.strip() for text in pairs for pair in text.split(",")):
@@ -177,19 +179,19 @@ def scale_map(pairs: Sequence[str]) -> dict[str, Scale]:
     return scales
 
 
-def known_scales(seen: Mapping[str, Seen], declared: Mapping[str, Scale]) -> dict[str, Scale]:
+def find_scales(seen: Mapping[str, RatingStats], declared: Mapping[str, Scale]) -> dict[str, Scale]:
     """The scale of every name whose scale is known."""
-    found = {name: s.scale or s.inferred() for name, s in seen.items()}
+    found = {name: s.scale or s.infer_scale() for name, s in seen.items()}
     return {**{name: scale for name, scale in found.items() if scale}, **declared}
 
 
-def score_of(rating: Rating, scales: Mapping[str, Scale]) -> float | None:
+def normalize_score(rating: Rating, scales: Mapping[str, Scale]) -> float | None:
     """0 (worst) to 1 (best); None where that cannot be known."""
     if isinstance(rating.value, bool):
         return float(rating.value)
-    value = number(rating.value)
+    value = parse_number(rating.value)
     if value is None:
-        return word(rating.value) if isinstance(rating.value, str) else None
+        return score_label(rating.value) if isinstance(rating.value, str) else None
     scale = scales.get(rating.name, rating.scale)
     if scale is None:
         return None
@@ -198,7 +200,7 @@ def score_of(rating: Rating, scales: Mapping[str, Scale]) -> float | None:
     return place if 0 <= place <= 1 else None
 
 
-def number(value: object) -> float | None:
+def parse_number(value: object) -> float | None:
     """A finite number, also as a text; true and false are none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
@@ -209,7 +211,7 @@ def number(value: object) -> float | None:
     return found if math.isfinite(found) else None
 
 
-def word(value: str) -> float | None:
+def score_label(value: str) -> float | None:
     """The worth of a label that everybody understands."""
     label = value.strip().replace("\ufe0f", "").casefold().replace(" ", "_").replace("-", "_")
-    return WORDS.get(label)
+    return LABEL_SCORES.get(label)

@@ -17,16 +17,16 @@ from typing import Any, Final
 
 from remask.data import json_stream, tables
 from remask.data.messages import as_text
-from remask.data.strict_json import parse_exact, utf8
-from remask.data.trace_record import RejectedRecord, Unusable, Value
+from remask.data.strict_json import decode_utf8, parse_exact
+from remask.data.trace_record import RejectedRecord, UnreadableRecord, Value
 from remask.errors import DataError, name_missing_extra
 
 READERS: Final[dict[str, Callable[[Iterator[bytes], Path], Iterator[Value | RejectedRecord]]]] = {
-    ".jsonl": partial(json_stream.lines, exact=True),
-    ".ndjson": partial(json_stream.lines, exact=True),
-    ".json": partial(json_stream.array, exact=True),
-    ".csv": partial(tables.rows, delimiter=","),
-    ".tsv": partial(tables.rows, delimiter="\t"),
+    ".jsonl": partial(json_stream.read_lines, exact=True),
+    ".ndjson": partial(json_stream.read_lines, exact=True),
+    ".json": partial(json_stream.read_array, exact=True),
+    ".csv": partial(tables.read_csv, delimiter=","),
+    ".tsv": partial(tables.read_csv, delimiter="\t"),
 }
 
 
@@ -46,24 +46,24 @@ def read_rows(path: str | Path) -> list[DataRow]:
     """
     path = Path(path)
     json_stream.check_file(path)
-    reader = READERS.get(json_stream.suffix(path))
+    reader = READERS.get(json_stream.file_suffix(path))
     if reader is None:
         known = ", ".join(READERS)
         raise DataError(f"unknown kind of file {path.suffix!r}; its name must end in {known}", path)
     rows = []
     try:
-        for value in reader(json_stream.blocks(path), path):
+        for value in reader(json_stream.read_text_blocks(path), path):
             if isinstance(value, RejectedRecord):
                 raise DataError(value.reason, path, value.line)
-            rows.append(_row(value.data, path, value.line))
-    except Unusable as error:  # of the whole file, or of the rest of it
+            rows.append(_parse_row(value.data, path, value.line))
+    except UnreadableRecord as error:  # of the whole file, or of the rest of it
         raise DataError(str(error), path, error.line) from error
     if not rows:
         raise DataError("the file is empty or has no rows; give it at least one", path)
     return rows
 
 
-def rows_of(records: Any, path: str | Path, pair: Sequence[str] = ()) -> list[DataRow]:
+def rows_from_records(records: Any, path: str | Path, pair: Sequence[str] = ()) -> list[DataRow]:
     """Rows given from Python: mappings, a DataFrame of pandas or polars, or tuples, whose items
     are the columns `pair`. `path` names them in errors; the line is the position from 1."""
     if hasattr(records, "to_dicts"):  # polars
@@ -74,23 +74,23 @@ def rows_of(records: Any, path: str | Path, pair: Sequence[str] = ()) -> list[Da
     for number, record in enumerate(records, 1):
         if isinstance(record, tuple) and len(record) == len(pair):
             record = dict(zip(pair, record, strict=True))
-        rows.append(_row(record, path, number))
+        rows.append(_parse_row(record, path, number))
     return rows
 
 
 def read_document(path: Path) -> Any:
     """The value in a .json, .yaml or .yml file. What is no list or mapping in YAML is a text, as it
     is written: `yes` is no truth value and 1.0 no number. Raises DataError and BackendError."""
-    kind = json_stream.suffix(path)
+    kind = json_stream.file_suffix(path)
     if kind not in (".json", ".yaml", ".yml"):
         raise DataError(f"unknown kind of file {kind!r}; save it as JSON or YAML", path)
     json_stream.check_file(path)
     try:
-        content = b"".join(json_stream.blocks(path))
+        content = b"".join(json_stream.read_text_blocks(path))
         if kind == ".json":
             return parse_exact(content)
-        text = utf8(content)
-    except Unusable as error:
+        text = decode_utf8(content)
+    except UnreadableRecord as error:
         raise DataError(str(error), path, error.line) from error
     with name_missing_extra():
         import yaml  # type: ignore[import-untyped]
@@ -103,7 +103,7 @@ def read_document(path: Path) -> Any:
         raise DataError(f"malformed YAML ({problem}); fix it", path, at) from None
 
 
-def _row(record: Any, path: str | Path, line: int | None) -> DataRow:
+def _parse_row(record: Any, path: str | Path, line: int | None) -> DataRow:
     if not isinstance(record, Mapping):
         kind = {"list": "an array", "str": "a string", "NoneType": "null"}
         found = kind.get(type(record).__name__, f"the value {record!r:.40}")
@@ -114,7 +114,7 @@ def _row(record: Any, path: str | Path, line: int | None) -> DataRow:
         if name in values:
             raise DataError(f"the column {name!r} appears twice; rename one", path, line)
         try:
-            values[name] = _strictly(value)
+            values[name] = _format_strictly(value)
         except RecursionError as error:
             message = f"column {name!r}: nested too deeply; flatten it"
             raise DataError(message, path, line) from error
@@ -123,7 +123,7 @@ def _row(record: Any, path: str | Path, line: int | None) -> DataRow:
     return DataRow(line, values)
 
 
-def _strictly(value: Any) -> str:
+def _format_strictly(value: Any) -> str:
     """`as_text`, where `value` has a text. Raises ValueError or TypeError where it has none."""
     if isinstance(value, Real) and not isinstance(value, bool):
         value = int(value) if isinstance(value, Integral) else float(value)  # numpy's own, too

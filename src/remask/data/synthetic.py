@@ -15,25 +15,27 @@ from remask.prompt import Prompt
 from remask.sanitize import clean
 from remask.types import Chat, Message
 
-PER_CALL = 10  # queries asked for at a time: more would be cut at the usual answer length
-LEAST = 12  # with fewer the splits have next to no rows
-TRIES = 4  # calls made at most, over the number that would do if every line were new
-STALE = 3  # calls in a row without a new query that end the asking
-LONGEST = 1500  # characters of a query
-SHOWN = 20  # queries of earlier answers that the target is told not to repeat
-KINDS = (
+QUERIES_PER_CALL = 10  # queries asked for at a time: more would be cut at the usual answer length
+MIN_QUERIES = 12  # with fewer the splits have next to no rows
+MAX_CALL_FACTOR = 4  # calls made at most, over the number that would do if every line were new
+MAX_STALE_CALLS = 3  # calls in a row without a new query that end the asking
+MAX_QUERY_CHARS = 1500  # characters of a query
+MAX_SHOWN_QUERIES = 20  # queries of earlier answers that the target is told not to repeat
+QUERY_KINDS = (
     "everyday requests", "short questions", "longer messages with several details",
     "unusual but honest requests", "complaints and difficult cases",
     "messages in which something is missing", "follow-up questions", "vague messages",
 )  # fmt: skip
 
-_HEAD = re.compile(r"^(?:[-*•]|\d{1,3}[.):])\s+|^(?:user|message|query)(?:\s+\d{1,3})?:\s*", re.I)
+_LINE_START = re.compile(
+    r"^(?:[-*•]|\d{1,3}[.):])\s+|^(?:user|message|query)(?:\s+\d{1,3})?:\s*", re.I
+)
 _QUOTED = re.compile(r"^[\"“'](.*)[\"”']$")
 
 
-def calls_for(n: int) -> int:
+def count_max_calls(n: int) -> int:
     """Calls that `n` queries take at most."""
-    return TRIES * -(-n // PER_CALL)
+    return MAX_CALL_FACTOR * -(-n // QUERIES_PER_CALL)
 
 
 def ask_queries(target: TargetModel, prompt: Prompt, n: int) -> tuple[str, ...]:
@@ -44,9 +46,11 @@ def ask_queries(target: TargetModel, prompt: Prompt, n: int) -> tuple[str, ...]:
     """
     found: dict[str, str] = {}  # by what counts as the same query
     why, stale = "", 0
-    for kind, _ in zip(cycle(KINDS), range(calls_for(n)), strict=False):
+    for kind, _ in zip(cycle(QUERY_KINDS), range(count_max_calls(n)), strict=False):
         try:
-            (reply,) = target.respond([_chat(prompt, kind, list(found.values())[-SHOWN:])])
+            (reply,) = target.respond(
+                [_build_chat(prompt, kind, list(found.values())[-MAX_SHOWN_QUERIES:])]
+            )
         except BudgetSpent as spent:
             why = f"; the budget was spent: {spent}"
             break
@@ -55,12 +59,12 @@ def ask_queries(target: TargetModel, prompt: Prompt, n: int) -> tuple[str, ...]:
         for query in () if reply.error else read_queries(reply.text):
             found.setdefault(query.casefold(), query)
         stale = 0 if len(found) > before else stale + 1
-        if len(found) >= n or stale == STALE:
+        if len(found) >= n or stale == MAX_STALE_CALLS:
             break
-    if len(found) < min(n, LEAST):
+    if len(found) < min(n, MIN_QUERIES):
         raise TargetUnreliable(
-            f"the target wrote {len(found)} usable example queries where at least {min(n, LEAST)} "
-            f"are needed{why}; give messages of your users with --data"
+            f"the target wrote {len(found)} usable example queries, but at least "
+            f"{min(n, MIN_QUERIES)} are needed{why}; give messages of your users with --data"
         )
     return tuple(found.values())[:n]
 
@@ -69,20 +73,20 @@ def read_queries(text: str) -> list[str]:
     """The messages in an answer, one a line, without numbers, bullets and quotes."""
     found = []
     for line in text.splitlines():
-        query = clean(_HEAD.sub("", line.strip()))
+        query = clean(_LINE_START.sub("", line.strip()))
         if quoted := _QUOTED.match(query):
             query = quoted[1].strip()
         heading = query.endswith(":") or query.startswith("#")  # "Here are ten messages:"
-        if 1 < len(query) <= LONGEST and any(map(str.isalpha, query)) and not heading:
+        if 1 < len(query) <= MAX_QUERY_CHARS and any(map(str.isalpha, query)) and not heading:
             found.append(query)
     return found
 
 
-def _chat(prompt: Prompt, kind: str, before: Sequence[str]) -> Chat:
+def _build_chat(prompt: Prompt, kind: str, before: Sequence[str]) -> Chat:
     """One request. It differs from the last one even where the target decodes greedily."""
     task = (
-        f"Write a numbered list of {PER_CALL} different messages that users could send to an "
-        f"assistant. The assistant has these instructions:\n{prompt.text}\n\n"
+        f"Write a numbered list of {QUERIES_PER_CALL} different messages that users could send to "
+        f"an assistant. The assistant has these instructions:\n{prompt.text}\n\n"
         f"The messages are {kind}, each in the user's own words."
     )
     if before:

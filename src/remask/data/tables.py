@@ -12,10 +12,10 @@ from typing import Any, Final
 
 import orjson
 
-from remask.data.json_stream import MAX_VALUE, batches, too_large
-from remask.data.messages import conversation, text_of
-from remask.data.ratings import plain, ratings_of
-from remask.data.strict_json import utf8
+from remask.data.json_stream import MAX_VALUE_BYTES, read_line_batches, too_large_reason
+from remask.data.messages import flatten_content, parse_conversation
+from remask.data.ratings import parse_rating_value, parse_ratings
+from remask.data.strict_json import decode_utf8
 from remask.data.trace_record import (
     Item,
     Rating,
@@ -24,7 +24,7 @@ from remask.data.trace_record import (
     Source,
     TraceFormat,
     Turn,
-    Unusable,
+    UnreadableRecord,
     Value,
 )
 from remask.errors import ConfigError
@@ -33,17 +33,19 @@ FIELDS: Final = (
     "id", "input", "output", "messages", "system", "expected", "correction", "score", "comment",
     "model",
 )  # fmt: skip
-USUAL: Final[dict[str, tuple[str, ...]]] = {  # field: names of columns, the first that is there
+DEFAULT_COLUMNS: Final[
+    dict[str, tuple[str, ...]]
+] = {  # field: names of columns, the first that is there
     "id": ("id", "trace_id", "request_id"),
     "input": ("input", "question", "query", "user", "user_message", "prompt", "request", "inputs"),
     "output": ("output", "response", "answer", "assistant", "completion", "reply", "outputs"),
     "system": ("system", "system_prompt", "instructions"),
     "model": ("model", "model_name"),
 }
-MAX_FIELD = 32 << 20  # characters of one field of a CSV file
+MAX_FIELD_CHARS = 32 << 20  # characters of one field of a CSV file
 
 
-def column_map(pairs: Sequence[str]) -> dict[str, str]:
+def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:
     """`("input=question,score=thumbs",)` as {"input": "question", …}. Raises ConfigError."""
     columns: dict[str, str] = {}
     for pair in (pair.strip() for text in pairs for pair in text.split(",")):
@@ -58,54 +60,58 @@ def column_map(pairs: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def mapped(columns: Mapping[str, str]) -> TraceFormat:
+def build_mapped_format(columns: Mapping[str, str]) -> TraceFormat:
     """The format of rows whose columns the user named."""
 
-    def sniff(value: Any) -> bool:
+    def matches(value: Any) -> bool:
         return type(value) is dict
 
     def read(value: Any, source: Source) -> Iterator[Item]:
-        row = {field: _at(value, column) for field, column in columns.items()}
+        row = {field: _get_column(value, column) for field, column in columns.items()}
         asked = "messages" if "messages" in columns else "input"
         if row[asked] in (None, ""):
-            raise Unusable(f"the column {columns[asked]!r} is empty or missing")
+            raise UnreadableRecord(f"the column {columns[asked]!r} is empty or missing")
         ratings = []
-        if (score := plain(row.get("score"))) is not None:
+        if (score := parse_rating_value(row.get("score"))) is not None:
             ratings.append(Rating(columns["score"], score))
-        if comment := text_of(row.get("comment")):
+        if comment := flatten_content(row.get("comment")):
             ratings.append(Rating(columns["comment"], None, comment=comment))
-        desired = text_of(row.get("correction")) or text_of(row.get("expected")) or None
-        yield _record(row, tuple(ratings), desired, source)
+        desired = (
+            flatten_content(row.get("correction")) or flatten_content(row.get("expected")) or None
+        )
+        yield _build_record(row, tuple(ratings), desired, source)
 
-    return TraceFormat("table (mapped)", sniff, read)
+    return TraceFormat("table (mapped)", matches, read)
 
 
-def sniff_table(value: Any) -> bool:
+def matches_table(value: Any) -> bool:
     if type(value) is not dict:
         return False
-    return any(k in value for k in USUAL["input"]) and (
-        any(k in value for k in USUAL["output"]) or ratings_of(value)[1] is not None
+    return any(k in value for k in DEFAULT_COLUMNS["input"]) and (
+        any(k in value for k in DEFAULT_COLUMNS["output"]) or parse_ratings(value)[1] is not None
     )
 
 
 def read_table(value: Any, source: Source) -> Iterator[Item]:
     row = {
         field: next((value[name] for name in names if value.get(name) not in (None, "")), None)
-        for field, names in USUAL.items()
+        for field, names in DEFAULT_COLUMNS.items()
     }
-    ratings, desired = ratings_of(value)
-    yield _record(row, ratings, desired, source)
+    ratings, desired = parse_ratings(value)
+    yield _build_record(row, ratings, desired, source)
 
 
-def rows(content: Iterator[bytes], path: Path, delimiter: str) -> Iterator[Value | RejectedRecord]:
+def read_csv(
+    content: Iterator[bytes], path: Path, delimiter: str
+) -> Iterator[Value | RejectedRecord]:
     """The rows of a CSV file as objects of texts. A broken quote ends the reading, since nothing
     behind it can be trusted. Raises Unusable."""
-    reader = csv.reader(_lines(content), delimiter=delimiter, strict=True)
+    reader = csv.reader(_decode_lines(content), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
         line = reader.line_num + 1
         try:
-            fields = _next(reader)
+            fields = _read_next(reader)
         except csv.Error as error:
             reason = f"malformed CSV ({error}); check the quotes from here on"
             yield RejectedRecord(str(path), line, reason)
@@ -119,7 +125,7 @@ def rows(content: Iterator[bytes], path: Path, delimiter: str) -> Iterator[Value
             if len(set(header)) < len(header):
                 twice = next(name for name in header if header.count(name) > 1)
                 reason = f"the column {twice[:40]!r} appears twice in the header; rename one"
-                raise Unusable(reason, line)
+                raise UnreadableRecord(reason, line)
         elif len(fields) != len(header):
             reason = f"found {len(fields)} fields where the header has {len(header)}"
             yield RejectedRecord(
@@ -129,44 +135,44 @@ def rows(content: Iterator[bytes], path: Path, delimiter: str) -> Iterator[Value
             yield Value(dict(zip(header, fields, strict=True)), line)
 
 
-def _next(reader: Any) -> list[str] | None:
+def _read_next(reader: Any) -> list[str] | None:
     """The next row. The limit of a field belongs to the whole process: it is put back at once."""
-    before = csv.field_size_limit(MAX_FIELD)
+    before = csv.field_size_limit(MAX_FIELD_CHARS)
     try:
         return next(reader, None)
     finally:
         csv.field_size_limit(before)
 
 
-def _lines(content: Iterator[bytes]) -> Iterator[str]:
+def _decode_lines(content: Iterator[bytes]) -> Iterator[str]:
     """Lines with their ends, of which \\r alone is one too. Raises Unusable."""
-    for number, whole, lines in batches(content):
+    for number, whole, lines in read_line_batches(content):
         if lines is None:
-            raise Unusable(too_large(MAX_VALUE), number)
+            raise UnreadableRecord(too_large_reason(MAX_VALUE_BYTES), number)
         try:
-            text = utf8(whole)
-        except Unusable as error:
-            raise Unusable(str(error), number + (error.line or 1) - 1) from error
+            text = decode_utf8(whole)
+        except UnreadableRecord as error:
+            raise UnreadableRecord(str(error), number + (error.line or 1) - 1) from error
         yield from io.StringIO(f"{text}\n", newline="")
 
 
-def _record(
+def _build_record(
     row: Mapping[str, Any], ratings: tuple[Rating, ...], desired: str | None, source: Source
 ) -> Record:
-    asked = _unpacked(row.get("messages") or row.get("input"))
-    answer = text_of(_unpacked(row.get("output")))
+    asked = _decode_cell(row.get("messages") or row.get("input"))
+    answer = flatten_content(_decode_cell(row.get("output")))
     system = row.get("system")
     if isinstance(asked, list) and asked and all(type(message) is dict for message in asked):
-        prompt, turns = conversation(asked, system)
+        prompt, turns = parse_conversation(asked, system)
     else:
-        prompt, turns = text_of(system) or None, (Turn("user", text_of(asked)),)
+        prompt, turns = flatten_content(system) or None, (Turn("user", flatten_content(asked)),)
     if answer:
         turns = (*turns, Turn("assistant", answer))
-    id, model = text_of(row.get("id")), text_of(row.get("model"))
+    id, model = flatten_content(row.get("id")), flatten_content(row.get("model"))
     return Record(id, prompt, turns, ratings, desired, source, model)
 
 
-def _unpacked(cell: object) -> object:
+def _decode_cell(cell: object) -> object:
     """A cell that holds a list of messages or an object as JSON, as tables save them."""
     if not isinstance(cell, str) or not cell.startswith(('[{"', '{"')):
         return cell
@@ -176,7 +182,7 @@ def _unpacked(cell: object) -> object:
         return cell
 
 
-def _at(value: Mapping[str, Any], column: str) -> Any:
+def _get_column(value: Mapping[str, Any], column: str) -> Any:
     """The column of that name, else what the path with dots leads to; None: nothing there."""
     if column in value:
         return value[column]
@@ -191,4 +197,4 @@ def _at(value: Mapping[str, Any], column: str) -> Any:
     return found
 
 
-FORMATS = (TraceFormat("table", sniff_table, read_table),)
+FORMATS = (TraceFormat("table", matches_table, read_table),)

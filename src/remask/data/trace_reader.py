@@ -23,19 +23,25 @@ from remask.data.formats.mlflow import MLFLOW
 from remask.data.formats.opik import OPIK
 from remask.data.formats.otlp import OTLP, SPAN
 from remask.data.formats.promptfoo import PROMPTFOO
-from remask.data.json_stream import blocks, check_file, read_blocks, suffix, values
-from remask.data.messages import kind_of
-from remask.data.strict_json import DEEP
-from remask.data.tables import mapped, rows
+from remask.data.json_stream import (
+    check_file,
+    file_suffix,
+    read_raw_blocks,
+    read_text_blocks,
+    read_values,
+)
+from remask.data.messages import describe_kind
+from remask.data.strict_json import TOO_DEEP
+from remask.data.tables import build_mapped_format, read_csv
 from remask.data.trace_record import (
-    Addition,
+    Annotation,
     Container,
     Item,
     Record,
     RejectedRecord,
     Source,
     TraceFormat,
-    Unusable,
+    UnreadableRecord,
     Value,
 )
 
@@ -77,7 +83,7 @@ class Detector:
             return self._search(value)
         shape = tuple(value)
         known = self._seen.get(shape)
-        if known is not None and known.sniff(value):
+        if known is not None and known.matches(value):
             return known
         found = self._search(value)
         if found is not None and len(self._seen) < MAX_SHAPES:
@@ -85,24 +91,24 @@ class Detector:
         return found
 
     def _search(self, value: Any) -> TraceFormat | None:
-        return next((format for format in self._formats if format.sniff(value)), None)
+        return next((format for format in self._formats if format.matches(value)), None)
 
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-LOOKED_AT = 20  # values of a file that are looked at to see whether it must be read twice
+MAX_SAMPLED_VALUES = 20  # values of a file that are looked at to see whether it must be read twice
 
 
 @dataclass(slots=True)
-class _Joins:
+class _PartIndex:
     """What the first of two passes remembers."""
 
-    additions: dict[str, list[Addition]] = field(default_factory=lambda: defaultdict(list))
+    annotations: dict[str, list[Annotation]] = field(default_factory=lambda: defaultdict(list))
     longest: dict[str, tuple[int, int]] = field(default_factory=dict)  # thread: (turns, place)
     # Keys that are not a record's own but of what is around it: the last record that bears them.
     bearers: dict[str, int] = field(default_factory=dict)
 
 
-def read(
+def read_records(
     paths: Sequence[str | Path], columns: Mapping[str, str] | None = None
 ) -> Iterator[Record | RejectedRecord]:
     """All records of the files, in order, and a RejectedRecord for each thing that is none.
@@ -113,103 +119,105 @@ def read(
     files = [Path(path) for path in paths]
     for file in files:
         check_file(file)
-    formats = (mapped(columns),) if columns else FORMATS
-    joins = _remembered(files, formats) if any(_joined(f, formats) for f in files) else None
+    formats = (build_mapped_format(columns),) if columns else FORMATS
+    index = _index_parts(files, formats) if any(_is_multi_part(f, formats) for f in files) else None
     taken: set[str] = set()
-    for place, item in enumerate(_items(files, formats)):
+    for place, item in enumerate(_read_items(files, formats)):
         if isinstance(item, Record):
-            found = item if joins is None else _completed(item, place, joins, taken)
+            found = item if index is None else _merge_parts(item, place, index, taken)
             if found is not None:
-                yield _finished(found)
+                yield _require_response(found)
         elif isinstance(item, RejectedRecord):
             yield item
-        elif joins is None:
+        elif index is None:
             yield item.source.reject(f"belongs to {item.key[:60]!r}; put such rows first")
-    for key, additions in joins.additions.items() if joins else ():
+    for key, annotations in index.annotations.items() if index else ():
         if key not in taken:
             reason = f"belongs to {key[:60]!r}, which is not in these files"
-            yield from (addition.source.reject(reason) for addition in additions)
+            yield from (addition.source.reject(reason) for addition in annotations)
 
 
-def _items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
+def _read_items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
     detect = Detector(formats)
     for file in files:
         path = str(file)
         empty = True
-        for value in _values(file):
+        for value in _read_file(file):
             empty = False
             if isinstance(value, RejectedRecord):
                 yield value
                 continue
             format = detect(value.data)
             if format is None:
-                yield _unknown(value, path)
+                yield _reject_unknown(value, path)
                 continue
             source = Source(format.name, path, value.line, value.entry)
             try:
                 yield from format.read(value.data, source)
-            except Unusable as error:
+            except UnreadableRecord as error:
                 yield source.reject(str(error))
             except RecursionError:
-                yield source.reject(DEEP)
+                yield source.reject(TOO_DEEP)
         if empty:
             yield RejectedRecord(path, None, "holds no records")
 
 
-def _values(path: Path) -> Iterator[Value | RejectedRecord]:
-    head = next(read_blocks(path), b"")
+def _read_file(path: Path) -> Iterator[Value | RejectedRecord]:
+    head = next(read_raw_blocks(path), b"")
     for container in CONTAINERS:
         if head.startswith(container.magic):
             return container.values(path)
-    delimiter = DELIMITERS.get(suffix(path))
-    return values(path) if delimiter is None else _rows(path, delimiter)
+    delimiter = DELIMITERS.get(file_suffix(path))
+    return read_values(path) if delimiter is None else _read_table(path, delimiter)
 
 
-def _rows(path: Path, delimiter: str) -> Iterator[Value | RejectedRecord]:
+def _read_table(path: Path, delimiter: str) -> Iterator[Value | RejectedRecord]:
     try:
-        yield from rows(blocks(path), path, delimiter)
-    except Unusable as error:
+        yield from read_csv(read_text_blocks(path), path, delimiter)
+    except UnreadableRecord as error:
         yield RejectedRecord(str(path), error.line, str(error))
 
 
-def _unknown(value: Value, path: str) -> RejectedRecord:
+def _reject_unknown(value: Value, path: str) -> RejectedRecord:
     data = value.data
     if isinstance(data, dict):
         keys = ", ".join(list(data)[:6])[:80]
         reason = f"no known format (its keys: {keys}); name its columns with --map"
     else:
-        reason = f"expected an object, found {kind_of(data)}"
+        reason = f"expected an object, found {describe_kind(data)}"
     return Source("", path, value.line, value.entry).reject(reason)
 
 
-def _joined(path: Path, formats: tuple[TraceFormat, ...]) -> bool:
+def _is_multi_part(path: Path, formats: tuple[TraceFormat, ...]) -> bool:
     detect = Detector(formats)
-    found = (detect(v.data) for v in islice(_values(path), LOOKED_AT) if isinstance(v, Value))
-    return any(format.joins for format in found if format is not None)
+    found = (
+        detect(v.data) for v in islice(_read_file(path), MAX_SAMPLED_VALUES) if isinstance(v, Value)
+    )
+    return any(format.multi_part for format in found if format is not None)
 
 
-def _remembered(files: Sequence[Path], formats: tuple[TraceFormat, ...]) -> _Joins:
-    joins = _Joins()
-    for place, item in enumerate(_items(files, formats)):
-        if isinstance(item, Addition):
-            joins.additions[item.key].append(item)
+def _index_parts(files: Sequence[Path], formats: tuple[TraceFormat, ...]) -> _PartIndex:
+    index = _PartIndex()
+    for place, item in enumerate(_read_items(files, formats)):
+        if isinstance(item, Annotation):
+            index.annotations[item.key].append(item)
         elif isinstance(item, Record):
-            joins.bearers.update((key, place) for key in item.keys[1:])
+            index.bearers.update((key, place) for key in item.keys[1:])
             if item.thread:
                 size = (len(item.turns), place)
-                joins.longest[item.thread] = max(joins.longest.get(item.thread, size), size)
-    return joins
+                index.longest[item.thread] = max(index.longest.get(item.thread, size), size)
+    return index
 
 
-def _completed(record: Record, place: int, joins: _Joins, taken: set[str]) -> Record | None:
+def _merge_parts(record: Record, place: int, index: _PartIndex, taken: set[str]) -> Record | None:
     """The record with what was said of it elsewhere; None: another one repeats it."""
-    if record.keys and joins.bearers.get(record.keys[0], place) != place:
+    if record.keys and index.bearers.get(record.keys[0], place) != place:
         return None  # a step around a call that has a record of its own
     for key in dict.fromkeys(record.keys):
-        if joins.bearers.get(key, place) != place:
+        if index.bearers.get(key, place) != place:
             continue  # what is said of a whole trace is said of its last call
         taken.add(key)
-        for addition in joins.additions.get(key, ()):
+        for addition in index.annotations.get(key, ()):
             record = replace(
                 record,
                 turns=record.turns + addition.turns,
@@ -217,12 +225,12 @@ def _completed(record: Record, place: int, joins: _Joins, taken: set[str]) -> Re
                 desired=addition.desired if record.desired is None else record.desired,
             )
     said = record.ratings or record.desired is not None
-    if record.thread and not said and joins.longest[record.thread][1] != place:
+    if record.thread and not said and index.longest[record.thread][1] != place:
         return None
     return record
 
 
-def _finished(record: Record) -> Record | RejectedRecord:
+def _require_response(record: Record) -> Record | RejectedRecord:
     """The record, or why nothing can be learnt from it."""
     for turn in reversed(record.turns):
         if turn.role == "assistant" and turn.text:

@@ -15,7 +15,7 @@ from remask.types import Role
 Kind = Literal["human", "code", "llm", "reward", "unknown"]
 
 
-class Unusable(ValueError):
+class UnreadableRecord(ValueError):
     """Raised by a reader: the value holds no usable record, and why. Never leaves the room: the
     core turns it into one RejectedRecord. `line`, where it is known, counts from 1 at the start of
     what was read."""
@@ -35,7 +35,7 @@ class Source:
     entry: str = ""  # a part of the value, or a file in an archive: "simulations[3]"
 
     @property
-    def place(self) -> str:
+    def location(self) -> str:
         """What a record without a name of its own is called: "log.jsonl:7"."""
         parts = (Path(self.path).name, self.line, self.entry)
         return ":".join(str(part) for part in parts if part)
@@ -89,7 +89,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Addition:
+class Annotation:
     """What another line or file says about the record that bears `key`: feedback on a run, or the
     answer to a batch request."""
 
@@ -109,8 +109,8 @@ class RejectedRecord:
     reason: str
 
 
-Item = Record | Addition | RejectedRecord
-Read = Iterator[Item]
+Item = Record | Annotation | RejectedRecord
+Items = Iterator[Item]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +122,9 @@ class TraceFormat:
     """
 
     name: str
-    sniff: Callable[[Any], bool]
-    read: Callable[[Any, Source], Read]
-    joins: bool = False  # yields Additions or threads: the files are read twice
+    matches: Callable[[Any], bool]
+    read: Callable[[Any, Source], Items]
+    multi_part: bool = False  # yields Additions or threads: the files are read twice
 
 
 class Value(NamedTuple):

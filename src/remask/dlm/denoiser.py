@@ -107,7 +107,7 @@ class LocalDenoiser:
         """The error of logits with a cached context, over all calls so far."""
         return self.mode.approximation_error
 
-    def approximation(self) -> str:
+    def describe_approximation(self) -> str:
         """Describe the approximation error in one sentence; "" if nothing was approximated."""
         error = self.approximation_error
         if not error.positions:

@@ -54,7 +54,7 @@ class ApiDenoiser:
         """Estimate the number of tokens of `text`."""
         return estimate_tokens(text)
 
-    def through(self, target: TargetModel) -> Self:
+    def with_target(self, target: TargetModel) -> Self:
         """Return the same denoiser with another target, such as a metered one."""
         return replace(self, target=target)
 

@@ -14,6 +14,7 @@ from functools import cache, partial
 from typing import Any
 
 LOOP: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("LOOP", default=None)
+_STARTING = threading.Lock()  # `cache` alone would let several threads start a loop each
 
 
 def wait_for_result(value: Any) -> Any:
@@ -37,9 +38,14 @@ def is_async(fn: Any) -> bool:
     )
 
 
-@cache
 def get_own_loop() -> asyncio.AbstractEventLoop:
     """Return the loop of our own, starting its thread at the first call."""
+    with _STARTING:
+        return _start_loop()
+
+
+@cache
+def _start_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="remask-async", daemon=True).start()
     return loop

@@ -121,7 +121,7 @@ class OpenAITarget(TargetModel):
         """Close the connections."""
         self._client.close()
 
-    def limited(self, attempts: int) -> "OpenAITarget":
+    def limit_attempts(self, attempts: int) -> "OpenAITarget":
         """Return a view of this target with at most `attempts` per call; it shares connections."""
         view = copy(self)
         view.max_attempts = min(self.max_attempts, attempts)

@@ -1,6 +1,6 @@
-"""Traces to candidate prompts: which traces are read, where is edited, and what may not pass.
+"""Turn traces into candidate prompts: choose traces, mask the prompt, fill it, check the result.
 
     traces ─► select_traces ─► maskers ─► the denoiser fills ─► edits ─► guard ─► proposals
 
-Knows prompts, traces and the protocol of a denoiser. Knows nothing of targets, scores and runs.
+This room works on prompts, traces and the protocol of a denoiser. It does not call targets.
 """

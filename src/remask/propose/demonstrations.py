@@ -1,10 +1,10 @@
 """Demonstrations: train rows with their right answers, as a frozen block at the end of a prompt.
 
-A Proposer around another one. Some of its candidates put a block in, exchange it or take it out;
-the others are those of the inner proposer, which never sees the block: it reads and edits the
-prompt in front of it, and the guard compares that with the baseline as ever. So no denoiser can
-touch a demonstration and nothing but a demonstration passes the guard as one. The rows come from
-the traces that a search hands to `propose`, which are those of train rows.
+`DemoProposer` wraps another proposer. Some of its candidates add, change or remove the block. The
+others come from the inner proposer, which reads and edits only the prompt before the block, and
+whose candidates the guard compares with the baseline as usual. So a denoiser cannot change a
+demonstration, and only a demonstration can pass the guard as one. The rows come from the traces
+that a search passes to `propose`, which are those of train rows.
 """
 
 from collections.abc import Sequence
@@ -16,151 +16,167 @@ from remask.ids import rng_for
 from remask.ports import Attribution, Proposal, Proposer
 from remask.prompt import MARKER, Prompt
 from remask.propose import guard
-from remask.propose.select_traces import in_turns
+from remask.propose.select_traces import alternate_labels
 from remask.types import Trace
 
-HEAD = "Examples:"
-GAP = "\n\n"  # before the block, and between demonstrations
-DEMO_TOKENS = 160  # of one demonstration; longer rows are not shown
-BLOCK_TOKENS = 1200  # of all of them
-INSERTING = 0.5  # share of the candidates that put a block into a prompt without one …
-CHANGING = 1 / 3  # … and of those that change the block of a prompt with one
-MOVES = ("exchange", "others", "out")  # what these do, in turn
+BLOCK_HEADING = "Examples:"
+DEMO_SEPARATOR = "\n\n"  # before the block, and between demonstrations
+MAX_DEMO_TOKENS = 160  # of one demonstration; longer rows are not shown
+MAX_BLOCK_TOKENS = 1200  # of all demonstrations
+INSERT_SHARE = 0.5  # of the candidates of a prompt without a block: they add one
+CHANGE_SHARE = 1 / 3  # of the candidates of a prompt with a block: they change it
+# The changes of a block, in turn: exchange one row, choose all rows again, remove the block.
+BLOCK_CHANGES = ("exchange", "others", "out")
 
 
 @dataclass(frozen=True, slots=True)
 class DemoProposer:
-    """`most`: demonstrations at most. `max_tokens`: of a whole candidate."""
+    """Implements ports.Proposer around `inner`, with up to `max_demos` demonstrations.
+
+    `max_tokens` limits a whole candidate.
+    """
 
     baseline: Prompt
     inner: Proposer
-    most: int
+    max_demos: int
     max_tokens: int | None = None
 
     def count(self, text: str) -> int:
+        """Count tokens as the denoiser does."""
         return self.inner.count(text)
 
     def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
-        body, block = parted(parent, self.baseline)
-        fit = [trace for trace in traces if self._fits(trace)]
-        share = CHANGING if block else INSERTING
-        every = round(1 / share) if fit or block else n + 1
-        own = [self._moved(parent, body, block, fit, i, seed) for i in range(n // every)]
-        kept = shown_in(block, traces)
+        """Return `n` candidates, some of which differ from `parent` only in the block."""
+        body, block = split_block(parent, self.baseline)
+        usable = [trace for trace in traces if self._can_show(trace)]
+        share = CHANGE_SHARE if block else INSERT_SHARE
+        every = round(1 / share) if usable or block else n + 1
+        own = [self._change_block(parent, body, block, usable, i, seed) for i in range(n // every)]
+        shown = find_shown_rows(block, traces)
         others = self.inner.propose(body, traces, n - len(own), seed)
-        found = [self._behind(p, body, block, kept) for p in others]
-        for i, proposal in enumerate(own):  # in turns: a search takes the first ones
-            found.insert(i * every, proposal)
-        return found
+        proposals = [self._append_parent_block(p, block, shown) for p in others]
+        # A search may try only the first candidates, so both kinds alternate.
+        for i, proposal in enumerate(own):
+            proposals.insert(i * every, proposal)
+        return proposals
 
     def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
-        """Of an edit in front of the block; a block names its rows itself."""
+        """Attribute an edit before the block to traces. Returns () for a change of the block."""
         if proposal.masker.startswith("demos "):
             return ()
-        body, _ = parted(proposal.prompt, self.baseline)
+        body, _ = split_block(proposal.prompt, self.baseline)
         return self.inner.explain(replace(proposal, prompt=body), traces)
 
-    def _fits(self, trace: Trace) -> bool:
-        """Whether a row may be shown: it has a right answer, is short, and holds nothing that a
-        prompt must not: marks, secrets, or braces that would be filled from another row."""
+    def _can_show(self, trace: Trace) -> bool:
+        """Return whether a row may be shown: it has a right answer, is short and is harmless.
+
+        Marks and secrets must not enter a prompt. Braces would be filled from another row.
+        """
         if trace.desired is None or not trace.query.strip() or not trace.desired.strip():
             return False
-        text = demo(trace)
-        if set("{}") & set(text) or MARKER.search(text) or guard.unfit(text):
+        text = format_demo(trace)
+        if set("{}") & set(text) or MARKER.search(text) or guard.find_demo_violation(text):
             return False
-        return self.count(text) <= DEMO_TOKENS
+        return self.count(text) <= MAX_DEMO_TOKENS
 
-    def _moved(
-        self, parent: Prompt, body: Prompt, block: str, fit: Sequence[Trace], i: int, seed: int
+    def _change_block(
+        self, parent: Prompt, body: Prompt, block: str, usable: Sequence[Trace], i: int, seed: int
     ) -> Proposal:
-        """The i-th candidate that differs from its parent in the block alone."""
+        """Return the i-th candidate that differs from its parent only in the block."""
         rng = rng_for(seed, "demos", i)
-        name = MOVES[i % len(MOVES)] if block else "in"
-        now = block.split(GAP)[1:] if block else []
+        name = BLOCK_CHANGES[i % len(BLOCK_CHANGES)] if block else "in"
+        demos = block.split(DEMO_SEPARATOR)[1:] if block else []
         if name == "exchange":
-            shown = _exchanged(now, fit, rng)
+            demos = _exchange_demo(demos, usable, rng)
         else:
-            shown = [] if name == "out" else self._drawn(fit, rng)
-        new = GAP.join((HEAD, *shown)) if shown else ""
-        prompt = joined(body, new)
+            demos = [] if name == "out" else self._draw_demos(usable, rng)
+        new = DEMO_SEPARATOR.join((BLOCK_HEADING, *demos)) if demos else ""
+        prompt = append_block(body, new)
         start = len(body.text)
         text = prompt.text[start:]
-        rows = {*shown_in(block, fit), *shown_in(new, fit)}
+        rows = {*find_shown_rows(block, usable), *find_shown_rows(new, usable)}
         same = prompt.id == parent.id
         return Proposal(
             prompt=prompt,
             masker=f"demos {name}",
             masks=((start, len(parent.text), self.count(text)),),
             edits=((start, len(parent.text), text),),
-            traces=shown_in(new, fit),
+            traces=find_shown_rows(new, usable),
             logp=0.0,
-            violation="nothing to change" if same else self._too_long(prompt),
+            violation="nothing to change" if same else self._check_length(prompt),
             demo_rows=tuple(sorted(rows)),
         )
 
-    def _drawn(self, fit: Sequence[Trace], rng: np.random.Generator) -> list[str]:
-        """One to `most` demonstrations, of labels about as many of each, in random order."""
-        size = self.most if self.most == 1 else int(rng.integers(2, self.most + 1))
-        turns = in_turns([fit[i] for i in rng.permutation(len(fit))])
+    def _draw_demos(self, usable: Sequence[Trace], rng: np.random.Generator) -> list[str]:
+        """Draw one to `max_demos` demonstrations in random order, with labels balanced."""
+        size = self.max_demos if self.max_demos == 1 else int(rng.integers(2, self.max_demos + 1))
+        turns = alternate_labels([usable[i] for i in rng.permutation(len(usable))])
         texts: list[str] = []
         for trace in turns[:size]:
-            if self.count(GAP.join([*texts, demo(trace)])) <= BLOCK_TOKENS:
-                texts.append(demo(trace))
+            if self.count(DEMO_SEPARATOR.join([*texts, format_demo(trace)])) <= MAX_BLOCK_TOKENS:
+                texts.append(format_demo(trace))
         return [texts[i] for i in rng.permutation(len(texts))]
 
-    def _behind(
-        self, proposal: Proposal, body: Prompt, block: str, shown: tuple[str, ...]
+    def _append_parent_block(
+        self, proposal: Proposal, block: str, shown: tuple[str, ...]
     ) -> Proposal:
-        """The same edit with the parent's block behind it."""
+        """Return the same edit with the block of its parent after it."""
         if not block:
             return proposal
-        prompt = joined(proposal.prompt, block)
-        violation = proposal.violation or self._too_long(prompt)
+        prompt = append_block(proposal.prompt, block)
+        violation = proposal.violation or self._check_length(prompt)
         return replace(proposal, prompt=prompt, violation=violation, demo_rows=shown)
 
-    def _too_long(self, prompt: Prompt) -> str:
-        return guard.too_long(prompt.text, self.count, self.max_tokens)
+    def _check_length(self, prompt: Prompt) -> str:
+        return guard.check_length(prompt.text, self.count, self.max_tokens)
 
 
-def block_tokens(most: int) -> int:
-    """What `most` demonstrations add to a prompt, at most, as the denoiser counts."""
-    return min(most * DEMO_TOKENS, BLOCK_TOKENS)
+def count_block_tokens(max_demos: int) -> int:
+    """Return the most tokens that `max_demos` demonstrations add, as the denoiser counts them."""
+    return min(max_demos * MAX_DEMO_TOKENS, MAX_BLOCK_TOKENS)
 
 
-def demo(trace: Trace) -> str:
-    """How a row is shown: the query and, on the next line, the right answer; without blank lines,
-    which separate demonstrations."""
+def format_demo(trace: Trace) -> str:
+    """Write a row as its query and, on the next line, its right answer.
+
+    Blank lines separate demonstrations, so they are removed from the texts.
+    """
     lines = f"{trace.query}\n{trace.desired}".splitlines()
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
-def joined(body: Prompt, block: str) -> Prompt:
-    """`body` with the block behind it, which is kept as a `[[keep]]` region is."""
+def append_block(body: Prompt, block: str) -> Prompt:
+    """Return `body` with the block after it, as a `[[keep]]` region."""
     if not block:
         return body
-    text = body.text + GAP + block
+    text = body.text + DEMO_SEPARATOR + block
     return Prompt(text, (*body.kept, (len(text) - len(block), len(text))))
 
 
-def parted(prompt: Prompt, baseline: Prompt) -> tuple[Prompt, str]:
-    """The prompt without its block, and the block ("" where it has none). A block is the one kept
-    region more than the baseline has: no edit of the inner proposer adds or removes one."""
+def split_block(prompt: Prompt, baseline: Prompt) -> tuple[Prompt, str]:
+    """Split a prompt into the part before its block, and the block ("" where it has none).
+
+    A block is the kept region that the baseline does not have: no edit of the inner proposer adds
+    or removes a kept region.
+    """
     if len(prompt.kept) == len(baseline.kept):
         return prompt, ""
     start, _ = prompt.kept[-1]
-    return Prompt(prompt.text[: start - len(GAP)], prompt.kept[:-1]), prompt.text[start:]
+    return Prompt(prompt.text[: start - len(DEMO_SEPARATOR)], prompt.kept[:-1]), prompt.text[start:]
 
 
-def shown_in(block: str, traces: Sequence[Trace]) -> tuple[str, ...]:
-    """The ids of those traces whose answers the block gives away."""
-    texts = set(block.split(GAP))
-    return tuple(t.id for t in traces if t.desired is not None and demo(t) in texts)
+def find_shown_rows(block: str, traces: Sequence[Trace]) -> tuple[str, ...]:
+    """Return the ids of the traces whose right answers the block shows."""
+    texts = set(block.split(DEMO_SEPARATOR))
+    return tuple(t.id for t in traces if t.desired is not None and format_demo(t) in texts)
 
 
-def _exchanged(now: Sequence[str], fit: Sequence[Trace], rng: np.random.Generator) -> list[str]:
-    """One demonstration of the block replaced by one that it does not have."""
-    new = [text for t in fit if (text := demo(t)) not in now]
+def _exchange_demo(
+    demos: Sequence[str], usable: Sequence[Trace], rng: np.random.Generator
+) -> list[str]:
+    """Replace one of the demonstrations by a row that is not among them."""
+    new = [text for t in usable if (text := format_demo(t)) not in demos]
     if not new:
-        return list(now)
-    at, other = int(rng.integers(len(now))), new[int(rng.integers(len(new)))]
-    return [*now[:at], other, *now[at + 1 :]]
+        return list(demos)
+    at, other = int(rng.integers(len(demos))), new[int(rng.integers(len(new)))]
+    return [*demos[:at], other, *demos[at + 1 :]]

@@ -1,4 +1,8 @@
-"""Masks to a canvas, and fills to edits of the prompt: spaces, marks and capitals put right."""
+"""Convert masks to a canvas, and filled holes to edits of the prompt.
+
+The edits correct spaces, punctuation marks, capitals and list marks, so that the new text reads
+like the text around it.
+"""
 
 import re
 from collections.abc import Sequence
@@ -10,7 +14,7 @@ from remask.prompt import LIST_MARK, Edit, Prompt, Span
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Characters [start, stop) of a prompt to write anew in `tokens` tokens; 0 deletes them."""
+    """Characters [start, stop) of a prompt, to be replaced by `tokens` tokens; 0 deletes them."""
 
     start: int
     stop: int
@@ -20,8 +24,12 @@ class Mask:
 # --- canvases and edits
 
 
-def canvas(prompt: Prompt, masks: Sequence[Mask]) -> Canvas:
-    """The whole prompt as fixed text and holes; joined with the old texts it is the prompt."""
+def make_canvas(prompt: Prompt, masks: Sequence[Mask]) -> Canvas:
+    """Split the whole prompt into fixed text and holes, in order.
+
+    >>> make_canvas(Prompt("Be very kind."), [Mask(3, 7, 2)])
+    ('Be ', Hole(old='very', tokens=2), ' kind.')
+    """
     parts: list[str | Hole] = []
     at = 0
     for mask in masks:
@@ -34,20 +42,24 @@ def canvas(prompt: Prompt, masks: Sequence[Mask]) -> Canvas:
     return tuple(parts)
 
 
-def edits(prompt: Prompt, masks: Sequence[Mask], texts: Sequence[str]) -> tuple[Edit, ...]:
-    """The edits that put `texts` into the holes, with the spaces and marks of natural text.
+def make_edits(prompt: Prompt, masks: Sequence[Mask], texts: Sequence[str]) -> tuple[Edit, ...]:
+    """Return the edits that write `texts` into the holes, with the spaces and marks of the prompt.
 
-    Legal for `prompt.apply`, whatever the texts are. What changes nothing is left out.
+    The edits are legal for `prompt.apply`, whatever the texts are. Edits that change nothing are
+    left out.
+
+    >>> make_edits(Prompt("Be kind."), [Mask(8, 8, 4)], ["answer in French"])
+    (Edit(start=8, stop=8, text=' Answer in French.'),)
     """
     made: list[Edit] = []
-    holes = _merged(prompt, masks, [_tidy(text) for text in texts])
-    left, at = "", 0  # the new text so far, and how far it covers the old one
+    holes = _merge_deletions(prompt, masks, [_tidy_fill(text) for text in texts])
+    left, at = "", 0  # the new text so far, and the end of the old text that it replaces
     for i, hole in enumerate(holes):
         low, high = next(s for s in prompt.editable if s[0] <= hole.start <= hole.stop <= s[1])
         if i + 1 < len(holes):
             high = min(high, holes[i + 1].start)
         left += prompt.text[at : hole.start]
-        edit = _edit(prompt.text, left, hole, max(low, at), high)
+        edit = _make_edit(prompt.text, left, hole, max(low, at), high)
         left = left[: len(left) - (hole.start - edit.start)] + edit.text
         at = edit.stop
         if prompt.text[edit.start : edit.stop] != edit.text:
@@ -55,8 +67,12 @@ def edits(prompt: Prompt, masks: Sequence[Mask], texts: Sequence[str]) -> tuple[
     return tuple(made)
 
 
-def _merged(prompt: Prompt, masks: Sequence[Mask], fills: Sequence[str]) -> list[Edit]:
-    """Holes with their fills; deletions that only blanks part become one."""
+def _merge_deletions(prompt: Prompt, masks: Sequence[Mask], fills: Sequence[str]) -> list[Edit]:
+    """Join masks with their fills. Deletions with only spaces between them become one.
+
+    >>> _merge_deletions(Prompt("a b c d"), [Mask(0, 1, 0), Mask(2, 3, 0)], ["", ""])
+    [Edit(start=0, stop=3, text='')]
+    """
     holes: list[Edit] = []
     for mask, fill in zip(masks, fills, strict=True):
         last = holes[-1] if holes and not fill and not holes[-1].text else None
@@ -75,48 +91,70 @@ _LINE_END = re.compile(r"[ \t\r]*(?:\n|\Z)")
 _NUMBERED_NEXT = re.compile(r"[ \t\r]*\n\s*\d{1,3}[.)]")
 
 
-def _tidy(fill: str) -> str:
-    """Without outer spaces, runs of spaces and marks that no text begins with."""
+def _tidy_fill(fill: str) -> str:
+    r"""Remove outer spaces, repeated spaces and blank lines, and marks that no text begins with.
+
+    >>> _tidy_fill(" , be  brief \r\n\n\n\n and kind ")
+    'be brief\n\nand kind'
+    """
     text = re.sub(r"[^\S\n]+", " ", fill.replace("\r\n", "\n").replace("\r", "\n"))
     text = re.sub(r" ?\n ?", "\n", text)
     return re.sub(r"\n{3,}", "\n\n", text).strip().lstrip(_MARKS + " \n")
 
 
-def _edit(text: str, left: str, hole: Edit, low: int, high: int) -> Edit:
-    """One edit within [low, high); `left` is the text that will stand before `hole.start`."""
+def _make_edit(text: str, left: str, hole: Edit, low: int, high: int) -> Edit:
+    """Return the edit for one hole, within [low, high) of `text`.
+
+    `left` is the text that will stand before `hole.start`.
+
+    >>> text = "Be kind. Stay calm."
+    >>> _make_edit(text, "Be kind. ", Edit(9, 19, "answer in French"), 0, 19)
+    Edit(start=9, stop=19, text='Answer in French.')
+    >>> _make_edit(text, "", Edit(0, 8, ""), 0, 19)
+    Edit(start=0, stop=9, text='')
+    """
     fill = hole.text
-    if _line_mark(left).strip():  # the list mark stands there already
-        fill = fill[len(_line_mark(fill.partition("\n")[0])) :]
+    if _find_list_mark(left).strip():
+        # The line begins with a list mark, so the fill must not bring a second one.
+        fill = fill[len(_find_list_mark(fill.partition("\n")[0])) :]
     if hole.start == hole.stop:
-        return Edit(hole.start, hole.stop, _inserted(text, left, hole.start, fill))
+        return Edit(hole.start, hole.stop, _join_insertion(text, left, hole.start, fill))
     old = text[hole.start : hole.stop]
-    capital = _starts_sentence(left) and old[:1].isupper()
+    capital = starts_sentence(left) and old[:1].isupper()
     if text[hole.stop : hole.stop + 1] in tuple(_MARKS):
         fill = fill.rstrip(_MARKS + " ")
     elif fill[-1:].isalnum() and old[-1] in _ENDS:
         fill += old[-1]
     if fill:
-        return Edit(hole.start, hole.stop, _capitalised(fill) if capital else fill)
-    start, stop = _deleted(text, left, hole, low, high)
+        return Edit(hole.start, hole.stop, _capitalise(fill) if capital else fill)
+    start, stop = _widen_deletion(text, left, hole, low, high)
     follows = text[stop : stop + 1]
-    within = capital and stop < high and old[-1] not in _ENDS  # the sentence goes on behind
-    if within and follows.islower() and len(follows.upper()) == 1:
+    # Where the rest of the sentence stays, it now begins with a small letter.
+    rest = capital and stop < high and old[-1] not in _ENDS
+    if rest and follows.islower() and len(follows.upper()) == 1:
         return Edit(start, stop + 1, follows.upper())
     return Edit(start, stop, "")
 
 
-def _inserted(text: str, left: str, at: int, fill: str) -> str:
-    """`fill` with what must stand between it and its neighbours: a blank, or a new list item."""
+def _join_insertion(text: str, left: str, at: int, fill: str) -> str:
+    r"""Return `fill` with what joins it to its neighbours: a space, or a new list item.
+
+    >>> text = "- Be kind.\n- Be brief."
+    >>> _join_insertion(text, text[:10], 10, "answer in French")
+    '\n- Answer in French.'
+    >>> _join_insertion("Be kind.", "Be", 2, "very")
+    ' very'
+    """
     if not fill:
         return ""
-    if _starts_sentence(left) or _ends_sentence(text, at):
-        fill = _capitalised(fill)
+    if starts_sentence(left) or ends_sentence(text, at):
+        fill = _capitalise(fill)
         if fill[-1].isalnum():
             fill += "。" if left[-1:] in tuple("。！？") else "."
-    line, mark = left[left.rfind("\n") + 1 :], _line_mark(left)
+    line, mark = left[left.rfind("\n") + 1 :], _find_list_mark(left)
     bullet = mark.strip() and not re.search(r"[\w#]", mark)
     if line == mark:
-        return fill + (f"\n{mark}" if bullet else _gap(fill, text[at:]))
+        return fill + (f"\n{mark}" if bullet else _find_gap(fill, text[at:]))
     if _LINE_END.match(text, at):
         number = re.search(r"\d+", mark)
         if bullet:
@@ -126,64 +164,100 @@ def _inserted(text: str, left: str, at: int, fill: str) -> str:
         if number and not _NUMBERED_NEXT.match(text, at):
             following = str(int(number[0]) + 1)
             return f"\n{mark[: number.start()]}{following}{mark[number.end() :]}{fill}"
-    return _gap(left, fill) + fill + _gap(fill, text[at:])
+    return _find_gap(left, fill) + fill + _find_gap(fill, text[at:])
 
 
-def _gap(left: str, right: str) -> str:
-    """The blank between two texts; none where one is there or the script (CJK) has none."""
+def _find_gap(left: str, right: str) -> str:
+    """Return the space that belongs between two texts: none beside a space or in CJK scripts.
+
+    >>> _find_gap("Be", "kind."), _find_gap("kind", "."), _find_gap("短く", "kind")
+    (' ', '', '')
+    """
     if not left or not right or left[-1].isspace() or left[-1] >= "\u2e80":
         return ""
     return "" if right[0].isspace() or right[0] in _MARKS + _QUOTES else " "
 
 
-def _deleted(text: str, left: str, hole: Edit, low: int, high: int) -> Span:
-    """How far a deletion reaches, so that it leaves no lone list mark, blank or second mark."""
+def _widen_deletion(text: str, left: str, hole: Edit, low: int, high: int) -> Span:
+    r"""Widen a deletion so that it leaves no empty list item, double space or double mark.
+
+    >>> text = "- Be kind.\n- Be brief."
+    >>> _widen_deletion(text, "- ", Edit(2, 10, ""), 0, 22)
+    (0, 11)
+    >>> _widen_deletion("Be very kind.", "Be ", Edit(3, 7, ""), 0, 13)
+    (3, 8)
+    """
     start, stop = hole.start, hole.stop
-    if _starts_sentence(left):  # the rest must not begin with a mark
-        stop = _skip(text, stop, high, _MARKS + " \t")
+    if starts_sentence(left):  # the rest must not begin with a mark
+        stop = _skip_forward(text, stop, high, _MARKS + " \t")
     elif left[-1].isspace():
-        stop = _skip(text, stop, high, " \t")
+        stop = _skip_forward(text, stop, high, " \t")
     line = left[left.rfind("\n") + 1 :]
     end = _LINE_END.match(text, stop)
-    if end and LIST_MARK.fullmatch(line):  # nothing else on this line
+    if end and LIST_MARK.fullmatch(line):  # nothing else is on this line, so it goes as a whole
         start = max(low, start - len(line))
         stop = min(high, end.end())
         before = left[: len(left) - (hole.start - start)]
         if not before or before.endswith("\n\n"):
-            stop = _skip(text, stop, high, "\r\n")
-        return (_back(text, start, low, " \t\r\n") if stop == len(text) else start), stop
+            stop = _skip_forward(text, stop, high, "\r\n")
+        at_end = stop == len(text)
+        return (_skip_back(text, start, low, " \t\r\n") if at_end else start), stop
     if stop == len(text) or text[stop] in _MARKS + ")]\r\n":
-        start = _back(text, start, low, " \t")
+        start = _skip_back(text, start, low, " \t")
         if left[: len(left) - (hole.start - start)][-1:] in tuple(_MARKS):
-            stop = _skip(text, stop, high, _MARKS)
+            stop = _skip_forward(text, stop, high, _MARKS)
     return start, stop
 
 
-def _skip(text: str, at: int, high: int, chars: str) -> int:
+def _skip_forward(text: str, at: int, high: int, chars: str) -> int:
+    """Return the first index from `at` to `high` whose character is not one of `chars`.
+
+    >>> _skip_forward("a,  b", 1, 5, ", ")
+    4
+    """
     while at < high and text[at] in chars:
         at += 1
     return at
 
 
-def _back(text: str, at: int, low: int, chars: str) -> int:
+def _skip_back(text: str, at: int, low: int, chars: str) -> int:
+    """Return the last index from `at` down to `low` with none of `chars` directly before it.
+
+    >>> _skip_back("a,  b", 4, 0, " ")
+    2
+    """
     while at > low and text[at - 1] in chars:
         at -= 1
     return at
 
 
-def _line_mark(text: str) -> str:
-    """The list mark, if any, of the last line of `text`."""
+def _find_list_mark(text: str) -> str:
+    r"""Return the list mark at the start of the last line of `text`; "" where there is none.
+
+    >>> _find_list_mark("Rules:\n  2. Be kind.")
+    '  2. '
+    """
     found = LIST_MARK.match(text, text.rfind("\n") + 1)
     return found[0] if found else ""
 
 
-def _heads(text: str, at: int) -> bool:
-    """Whether `at` is in a heading."""
+def is_in_heading(text: str, at: int) -> bool:
+    r"""Return whether `at` is in a line that is a heading.
+
+    >>> is_in_heading("# Rules\nBe kind.", 3), is_in_heading("# Rules\nBe kind.", 9)
+    (True, False)
+    """
     return text[text.rfind("\n", 0, at) + 1 :].lstrip(" \t").startswith("#")
 
 
-def _starts_sentence(left: str, heading: bool = True) -> bool:
-    """Whether a sentence begins behind `left`: at a line's start or behind another sentence."""
+def starts_sentence(left: str, heading: bool = True) -> bool:
+    """Return whether a sentence begins after `left`: at the start of a line or after a sentence.
+
+    `heading`: whether the start of a heading counts.
+
+    >>> starts_sentence("Be kind. "), starts_sentence("- "), starts_sentence("Be ")
+    (True, True, False)
+    """
     line = left[left.rfind("\n") + 1 :]
     if LIST_MARK.fullmatch(line):
         return heading or "#" not in line
@@ -193,12 +267,21 @@ def _starts_sentence(left: str, heading: bool = True) -> bool:
     return before != line and before.rstrip(_QUOTES)[-1:] in tuple(_ENDS)
 
 
-def _ends_sentence(text: str, stop: int) -> bool:
-    """Whether a sentence ends at `stop`: by its mark, or because the line ends there."""
+def ends_sentence(text: str, stop: int) -> bool:
+    r"""Return whether a sentence ends at `stop`: by its mark, or because the line ends there.
+
+    >>> ends_sentence("Be kind. Be brief", 8), ends_sentence("Be kind", 7), ends_sentence("Be", 1)
+    (True, True, False)
+    """
     if _LINE_END.match(text, stop):
         return True
     return text[:stop].rstrip(_QUOTES)[-1:] in tuple(_ENDS)
 
 
-def _capitalised(text: str) -> str:
+def _capitalise(text: str) -> str:
+    """Write the first letter as a capital and leave the others as they are.
+
+    >>> _capitalise("answer in French")
+    'Answer in French'
+    """
     return text[:1].upper() + text[1:]

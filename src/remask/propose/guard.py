@@ -1,11 +1,12 @@
-"""What may never enter a prompt; asked before a target call is spent.
+"""Reject candidates that must not become prompts, before a target call is spent on them.
 
-Compares a candidate with the baseline: everything the author wrote is allowed, only what is new
-can be wrong. Pure and fast. Knows nothing of traces, models, scores or the search.
+The guard compares a candidate with the baseline: everything that the author wrote is allowed, and
+only new text can be a violation. It is a pure function of texts.
 
-The lengths of forbidden runs are our own choice. Of human-written prompts, 0.7 % of the sentences
-share such a run with ten inputs of their own task (Natural Instructions, 813 sentences), and 1 % to
-5 % with eight conversations held under them (the two policies of tau-bench).
+A candidate must not copy three or more consecutive words from a trace. These lengths are remask's
+own choice. Of human-written prompts, 0.7 % of the sentences share such an n-gram with ten inputs of
+their own task (Natural Instructions, 813 sentences), and 1 % to 5 % with eight of their own
+conversations (the two policies of tau-bench).
 """
 
 import re
@@ -15,16 +16,15 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from remask.data.redact.redact import find_secrets
-from remask.prompt import Prompt, frozen_texts, sentences
-from remask.sanitize import CHAT_MARK, INVISIBLE, clip, words
+from remask.prompt import Prompt, find_frozen_texts, find_sentences
+from remask.sanitize import CHAT_MARK, INVISIBLE, clip, split_words
 
-_CJK_RUN = 6  # characters in a row, for scripts without spaces
-_CJK = re.compile(rf"[\u3040-\u30ff\u3400-\u9fff]{{{_CJK_RUN},}}")
+_CJK_RUN_LENGTH = 6  # characters in a row, for scripts without spaces
+_CJK = re.compile(rf"[\u3040-\u30ff\u3400-\u9fff]{{{_CJK_RUN_LENGTH},}}")
 
 Gram = tuple[str, ...]
 
-# Words that carry grammar rather than content: they tell languages apart, and a run of them alone
-# is nobody's.
+# Function words. They tell languages apart, and n-grams with too few other words are no copies.
 _LANGUAGES = {
     "english": "the of and to a an in is are be been was were it its this that these those for with"
     " from by on at as or but if not you your they their there have has had do does did will would"
@@ -47,16 +47,16 @@ _FUNCTION_WORDS = {name: frozenset(text.split()) for name, text in _LANGUAGES.it
 _SMALL = frozenset().union(*_FUNCTION_WORDS.values())
 
 
-def ngrams(texts: Iterable[str]) -> frozenset[Gram]:
-    """The runs of words of untrusted `texts` that must not travel into a prompt: three words of
-    which two carry content, four of which one does.
+def find_ngrams(texts: Iterable[str]) -> frozenset[Gram]:
+    """Return the n-grams of untrusted `texts` that a candidate must not copy.
 
-    Chinese and Japanese are written without spaces; there a run is six characters.
+    These are three words of which two are content words, and four words of which one is. Chinese
+    and Japanese are written without spaces, so there an n-gram is six characters.
     """
-    return frozenset(gram for text in texts for gram in _grams(text))
+    return frozenset(gram for text in texts for gram in _list_ngrams(text))
 
 
-def violation(
+def find_violation(
     candidate: Prompt,
     baseline: Prompt,
     untrusted: frozenset[Gram],
@@ -65,45 +65,46 @@ def violation(
     max_chars: int | None = None,
     answers: Iterable[str] = (),
 ) -> str:
-    """Why `candidate` must not be tried, in a few words; "" if nothing speaks against it.
+    """Return why `candidate` must not be tried, in a few words; "" where it may be.
 
-    `untrusted` is `ngrams` of what was read to write it; the words of its `parent` were there
-    before, and may meet other traces by chance. The `answers` that the task allows may be named,
-    though they look like code (not_spam). The prompt may grow to `max_growth` times the words of
-    the baseline (60 words are always allowed) and to `max_chars` characters.
+    `untrusted`: `find_ngrams` of the traces that the denoiser read. N-grams of the baseline and of
+    `parent` are allowed, since they may agree with other traces by chance. `answers`: allowed
+    answers of the task, which a prompt may contain although they look like code (not_spam).
+    `max_growth`: limit of its words over those of the baseline; 60 words are always allowed.
+    `max_chars`: limit of its characters.
     """
     return (
-        _size(candidate.text, baseline.text, max_growth, max_chars)
-        or _marks(candidate.text, baseline.text)
-        or _frozen(candidate, baseline)
-        or _secrets(candidate.text, baseline.text)
-        or _copied(candidate.text, (baseline, parent or baseline), untrusted)
-        or _commands(candidate.text, baseline.text)
-        or _code(candidate.text, "\n".join((baseline.text, *answers)))
-        or _repeated(candidate, baseline)
-        or _foreign(candidate.text, baseline.text)
-        or _unbalanced(candidate.text, baseline.text)
-        or _cut(candidate.text, baseline.text)
+        _check_size(candidate.text, baseline.text, max_growth, max_chars)
+        or _check_marks(candidate.text, baseline.text)
+        or _check_frozen(candidate, baseline)
+        or _check_secrets(candidate.text, baseline.text)
+        or _check_copies(candidate.text, (baseline, parent or baseline), untrusted)
+        or _check_commands(candidate.text, baseline.text)
+        or _check_code(candidate.text, "\n".join((baseline.text, *answers)))
+        or _check_repetition(candidate, baseline)
+        or _check_scripts(candidate.text, baseline.text)
+        or _check_balance(candidate.text, baseline.text)
+        or _check_endings(candidate.text, baseline.text)
     )
 
 
-def too_long(text: str, count: Callable[[str], int], limit: int | None) -> str:
-    """The same for a limit of tokens, as `count` counts them."""
+def check_length(text: str, count: Callable[[str], int], limit: int | None) -> str:
+    """Return the violation of a limit in tokens, as `count` counts them; "" where there is none."""
     if limit is None or (size := count(text)) <= limit:
         return ""
     return f"too long: {size} tokens, {limit} allowed"
 
 
-def unfit(text: str) -> str:
-    """Why `text` must not be shown in a prompt as an example; "" if nothing speaks against it."""
-    return _marks(text, "") or _secrets(text, "") or _commands(text, "")
+def find_demo_violation(text: str) -> str:
+    """Return why `text` must not be shown in a prompt as an example; "" where it may be."""
+    return _check_marks(text, "") or _check_secrets(text, "") or _check_commands(text, "")
 
 
-def _size(text: str, base: str, max_growth: float, max_chars: int | None) -> str:
+def _check_size(text: str, base: str, max_growth: float, max_chars: int | None) -> str:
     if not any(char.isalpha() for char in text):
         return "empty prompt"
-    cap = max(60, round(max_growth * len(_words(base))))
-    if (size := len(_words(text))) > cap:
+    cap = max(60, round(max_growth * len(_split_words(base))))
+    if (size := len(_split_words(text))) > cap:
         return f"too long: {size} words, {cap} allowed"
     if max_chars is not None and len(text) > max_chars:
         return f"too long: {len(text)} characters, {max_chars} allowed"
@@ -116,24 +117,24 @@ _ROLE = re.compile(
 )
 
 
-def _marks(text: str, base: str) -> str:
-    if new := _new(INVISIBLE, text, base):
+def _check_marks(text: str, base: str) -> str:
+    if new := _find_new(INVISIBLE, text, base):
         return f"invisible or control character U+{ord(new):04X}"
-    if new := _new(CHAT_MARK, text, base):
+    if new := _find_new(CHAT_MARK, text, base):
         return f"chat mark {new}"
-    if new := _new(_ROLE, text, base):
+    if new := _find_new(_ROLE, text, base):
         return f"role mark {new.strip()}"
     return ""
 
 
-def _frozen(candidate: Prompt, baseline: Prompt) -> str:
-    before, after = frozen_texts(baseline), frozen_texts(candidate)
+def _check_frozen(candidate: Prompt, baseline: Prompt) -> str:
+    before, after = find_frozen_texts(baseline), find_frozen_texts(candidate)
     if before == after:
         return ""
     if new := list((Counter(after) - Counter(before)).elements()):
-        return f"new variable, tag, code or address: {_short(new[0])}"
+        return f"new variable, tag, code or address: {_shorten(new[0])}"
     if gone := list((Counter(before) - Counter(after)).elements()):
-        return f"frozen text is gone: {_short(gone[0])}"
+        return f"frozen text is gone: {_shorten(gone[0])}"
     return "frozen texts changed their order"
 
 
@@ -142,25 +143,25 @@ _DOMAIN = re.compile(
     r"|cn|de|uk|fr|us|eu|in|jp)\b|\b\d{1,3}(?:\.\d{1,3}){3}\b",
     re.IGNORECASE,
 )
-_secrets_in = lru_cache(maxsize=256)(find_secrets)
+_find_secrets = lru_cache(maxsize=256)(find_secrets)
 
 
-def _secrets(text: str, base: str) -> str:
-    if new := _new(_DOMAIN, text, base):
-        return f"new address {_short(new)}"
-    known = _secrets_in(base)
+def _check_secrets(text: str, base: str) -> str:
+    if new := _find_new(_DOMAIN, text, base):
+        return f"new address {_shorten(new)}"
+    known = _find_secrets(base)
     kinds = (kind for it, kind in find_secrets(text).items() if it not in known)
     return next((f"looks like a secret: {kind}" for kind in kinds), "")
 
 
-def _copied(text: str, before: Iterable[Prompt], untrusted: frozenset[Gram]) -> str:
-    grams = _grams(text)
+def _check_copies(text: str, before: Iterable[Prompt], untrusted: frozenset[Gram]) -> str:
+    grams = _list_ngrams(text)
     if untrusted.isdisjoint(grams):
         return ""
-    own = {gram for prompt in before for gram in _grams(prompt.text)}
+    own = {gram for prompt in before for gram in _list_ngrams(prompt.text)}
     for gram in grams:
         if gram in untrusted and gram not in own:
-            return f"copies a user's words: {_short(' '.join(gram))}"
+            return f"copies a user's words: {_shorten(' '.join(gram))}"
     return ""
 
 
@@ -183,12 +184,12 @@ _SCORING = re.compile(
 )
 
 
-def _commands(text: str, base: str) -> str:
-    """The usual words of an attack, in case it comes reworded."""
-    if new := _new(_ORDERS, text, base):
-        return f"speaks to the model as an attack does: {_short(new)}"
-    if not _SCORING.search(base) and (new := _new(_SCORING, text, base)):
-        return f"speaks of its own score: {_short(new)}"
+def _check_commands(text: str, base: str) -> str:
+    """Find the usual words of an attack, in case it was reworded and is no exact copy."""
+    if new := _find_new(_ORDERS, text, base):
+        return f"instruction as in an attack: {_shorten(new)}"
+    if not _SCORING.search(base) and (new := _find_new(_SCORING, text, base)):
+        return f"talks about its own score: {_shorten(new)}"
     return ""
 
 
@@ -197,42 +198,45 @@ _CODE = re.compile(
     r"|\b[a-z]\w*\(\w+=|(?<![\w/.])/\w+/\w|\w=+(?!\S)|^[ \t]*(?:import|def|class|SELECT|curl)\s",
     re.MULTILINE,
 )
-# Names of tools and variables: snake_case, camelCase (iPhone and macOS are words), tool.method.
+# Names of tools and variables: snake_case, camelCase, tool.method. iPhone and macOS are words.
 _NAME = re.compile(r"\b[A-Za-z]\w*_\w+\b|\b[a-z]{2,}[A-Z][a-z]\w*|\b[a-z]{2,}\.[a-z]{3,}\b")
 
 
-def _code(text: str, base: str) -> str:
-    if new := _new(_CODE, text, base):
-        return f"new code: {_short(new.strip())}"
-    if new := _new(_NAME, text, base):
-        return f"new name of a tool or variable: {_short(new)}"
+def _check_code(text: str, base: str) -> str:
+    if new := _find_new(_CODE, text, base):
+        return f"new code: {_shorten(new.strip())}"
+    if new := _find_new(_NAME, text, base):
+        return f"new name of a tool or variable: {_shorten(new)}"
     return ""
 
 
-_DOUBLE_OK = frozenset({"that", "had", "so", "very", "bye", "no", "ha"})  # "the rule that that …"
+# Words that English may repeat, as in "the rule that that person broke".
+_DOUBLE_OK = frozenset({"that", "had", "so", "very", "bye", "no", "ha"})
 _PIECE = re.compile(r"[^.!?:;\n]+")
 
 
-def _repeated(candidate: Prompt, baseline: Prompt) -> str:
-    if new := sorted(_echoes(candidate.text) - _echoes(baseline.text)):
-        return f"repeats itself: {_short(new[0])}"
-    twice = _twice(candidate) - _twice(baseline)
-    return f"the same sentence twice: {_short(min(twice))}" if twice else ""
+def _check_repetition(candidate: Prompt, baseline: Prompt) -> str:
+    if new := sorted(_find_echoes(candidate.text) - _find_echoes(baseline.text)):
+        return f"repeats itself: {_shorten(new[0])}"
+    repeated = _find_repeated_sentences(candidate) - _find_repeated_sentences(baseline)
+    return f"the same sentence twice: {_shorten(min(repeated))}" if repeated else ""
 
 
 @lru_cache(maxsize=256)
-def _echoes(text: str) -> frozenset[str]:
-    """Runs of one to three words twice within a clause, and of one word three times anywhere. Not
-    across clauses: "Classify the sentiment. The sentiment is …" only goes on."""
+def _find_echoes(text: str) -> frozenset[str]:
+    """Find repetitions: one to three words twice within a clause, or one word three times anywhere.
+
+    Repetitions across clauses are allowed, as in "Classify the sentiment. The sentiment is clear."
+    """
     found = set()
     for piece in _PIECE.findall(text):
-        inside = words(piece)
+        inside = split_words(piece)
         for size in (1, 2, 3):
             for i in range(len(inside) - 2 * size + 1):
                 run, again = inside[i : i + size], inside[i + size : i + 2 * size]
                 if run == again and not (size == 1 and run[0] in _DOUBLE_OK):
                     found.add(" ".join(run + again))
-    seen = _words(text)
+    seen = _split_words(text)
     for i in range(len(seen) - 2):
         if len({*seen[i : i + 3]}) == 1:
             found.add(" ".join(seen[i : i + 3]))
@@ -240,22 +244,22 @@ def _echoes(text: str) -> frozenset[str]:
 
 
 @lru_cache(maxsize=256)
-def _twice(prompt: Prompt) -> frozenset[str]:
-    counts = Counter(" ".join(words(prompt.text[a:b])) for a, b in sentences(prompt))
+def _find_repeated_sentences(prompt: Prompt) -> frozenset[str]:
+    counts = Counter(" ".join(split_words(prompt.text[a:b])) for a, b in find_sentences(prompt))
     return frozenset(text for text, n in counts.items() if n > 1 and " " in text)
 
 
-def _foreign(text: str, base: str) -> str:
-    known = _scripts(base)
+def _check_scripts(text: str, base: str) -> str:
+    known = _find_scripts(base)
     if not known.isdisjoint(_JAPANESE[:2]):
         known = known.union(_JAPANESE)
-    if new := _scripts(text) - known:
+    if new := _find_scripts(text) - known:
         return f"letters of another script: {min(new).lower()}"
-    return _language(frozenset(_words(text)), frozenset(_words(base)))
+    return _check_language(frozenset(_split_words(text)), frozenset(_split_words(base)))
 
 
-def _language(seen: frozenset[str], before: frozenset[str]) -> str:
-    """Two new function words that only another language than the baseline's has."""
+def _check_language(seen: frozenset[str], before: frozenset[str]) -> str:
+    """Return a violation where two new function words belong only to another language."""
     counts = {name: len(small & before) for name, small in _FUNCTION_WORDS.items()}
     most = max(counts.values())
     if not most:
@@ -269,16 +273,17 @@ def _language(seen: frozenset[str], before: frozenset[str]) -> str:
 
 
 @lru_cache(maxsize=256)
-def _scripts(text: str) -> frozenset[str]:
+def _find_scripts(text: str) -> frozenset[str]:
     letters = {char for char in text if char.isalpha()}
     names = (unicodedata.name(char, "UNKNOWN") for char in letters if not char.isascii())
     scripts = {_SCRIPT.get(first, first) for name in names if (first := name.split()[0])}
-    return frozenset(scripts | {"LATIN"})  # Latin words stand in prompts of every language
+    return frozenset(scripts | {"LATIN"})  # prompts in every language have Latin words
 
 
-_JAPANESE = ("HIRAGANA", "KATAKANA", "CJK")  # where one of the first two stands, all three may
+# Japanese mixes three scripts: where a text has one of the first two, all three are allowed.
+_JAPANESE = ("HIRAGANA", "KATAKANA", "CJK")
 
-# First words of Unicode names that stand for no script of their own.
+# First words of Unicode names that are no scripts of their own, and the scripts they belong to.
 _SCRIPT = {
     "FULLWIDTH": "LATIN",
     "FEMININE": "LATIN",
@@ -294,18 +299,18 @@ _PAIRS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"), ("�
 _LIST_LETTER = re.compile(r"^[ \t]*[A-Za-z\d]{1,3}\)|(?<=\s)[A-Za-z\d]\)(?=\s)|[:;]-?[()]", re.M)
 
 
-def _unbalanced(text: str, base: str) -> str:
+def _check_balance(text: str, base: str) -> str:
     for mark in ('"', "**", "`"):
         if text.count(mark) % 2 and base.count(mark) % 2 == 0:
             return f"unbalanced {mark}"
     left, before = _LIST_LETTER.sub("", text), _LIST_LETTER.sub("", base)
     for opening, closing in _PAIRS:
-        if not _balanced(left, opening, closing) and _balanced(before, opening, closing):
+        if not _is_balanced(left, opening, closing) and _is_balanced(before, opening, closing):
             return f"unbalanced {opening}{closing}"
     return ""
 
 
-def _balanced(text: str, opening: str, closing: str) -> bool:
+def _is_balanced(text: str, opening: str, closing: str) -> bool:
     depth = 0
     if opening not in text and closing not in text:
         return True
@@ -327,20 +332,20 @@ _LOOSE_STOP = re.compile(
 )
 
 
-def _cut(text: str, base: str) -> str:
-    if new := _new(_LOOSE_STOP, text, base):
+def _check_endings(text: str, base: str) -> str:
+    if new := _find_new(_LOOSE_STOP, text, base):
         return f"a sentence ends in the middle: {new}"
     for ending in (_LOOSE_END, _COLON_END):
         if ending.search(text) and not ending.search(base):
-            return f"ends in the middle: {_short(text.strip()[-24:])}"
+            return f"ends in the middle: {_shorten(text.strip()[-24:])}"
     return ""
 
 
-# --- small things
+# --- helpers
 
 
-def _new(pattern: re.Pattern[str], text: str, base: str) -> str:
-    """The first match in `text` that is no match in `base`."""
+def _find_new(pattern: re.Pattern[str], text: str, base: str) -> str:
+    """Return the first match in `text` that is no match in `base`; "" where there is none."""
     if not pattern.search(text):
         return ""
     known = {match[0] for match in pattern.finditer(base)}
@@ -348,21 +353,21 @@ def _new(pattern: re.Pattern[str], text: str, base: str) -> str:
 
 
 @lru_cache(maxsize=256)
-def _words(text: str) -> Gram:
-    return tuple(words(text))
+def _split_words(text: str) -> Gram:
+    return tuple(split_words(text))
 
 
-def _grams(text: str) -> list[Gram]:
-    seen = words(text)
+def _list_ngrams(text: str) -> list[Gram]:
+    seen = split_words(text)
     grams: list[Gram] = []
     for size, content in ((3, 2), (4, 1)):
         for gram in zip(*(seen[i:] for i in range(size)), strict=False):
             if sum(word not in _SMALL for word in gram) >= content:
                 grams.append(gram)
     for run in _CJK.findall(text):
-        grams += [(run[i : i + _CJK_RUN],) for i in range(len(run) - _CJK_RUN + 1)]
+        grams += [(run[i : i + _CJK_RUN_LENGTH],) for i in range(len(run) - _CJK_RUN_LENGTH + 1)]
     return grams
 
 
-def _short(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= 40 else clip(text, 38)

@@ -1,8 +1,8 @@
-"""Where to edit a prompt and how long the new text may be, and how a fill becomes an edit.
+"""Draw the places where a prompt is edited, and the length of the new text at each of them.
 
-Knows sentences, words and spaces, and counts tokens by an injected function. Knows nothing of
-token ids, denoisers, targets or scores. The masking rules are our own: arXiv 2602.18449 does not
-publish its own. Lengths are elastic because a mask of the old length can only say as much again.
+Works on sentences and words; a function that is passed in counts tokens. The masking rules are
+remask's own: arXiv 2602.18449 does not publish its rules. The length of a hole varies, because a
+hole of the old length cannot hold a longer text.
 """
 
 import re
@@ -11,84 +11,90 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from remask.errors import ConfigError
-from remask.prompt import LIST_MARK, Prompt, Span, sentences
-from remask.propose.edits import Mask, _ends_sentence, _heads, _starts_sentence
+from remask.prompt import LIST_MARK, Prompt, Span, find_sentences
+from remask.propose.edits import Mask, ends_sentence, is_in_heading, starts_sentence
 
 Count = Callable[[str], int]
 Masker = Callable[[Prompt, Count, np.random.Generator, Sequence[float] | None], tuple[Mask, ...]]
-MAX_HOLE = 48  # tokens of one hole
-MAX_CANVAS = 96  # tokens of all holes of a canvas
-MAX_HOLES = 24
-DELETION = 0.07  # probability that a hole is a deletion
-_FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
-_LONG_FACTORS = (*_FACTORS, 3.0, 4.0)  # for units so short that there is room to say more
-_SHORT = 12  # tokens
-_WORD_RUN = 5.0  # mean number of words of a random span in a long sentence …
-_SHORT_RUN = 1.5  # … and in a short one
-_DECAY = 0.6  # of the probability of a sentence, from one rank of support to the next
+MAX_HOLE_TOKENS = 48
+MAX_CANVAS_TOKENS = 96  # in all holes of a canvas
+MAX_HOLES = 24  # in a canvas
+DELETION_PROBABILITY = 0.07  # that a hole deletes its text
+_FACTORS = (0.5, 0.75, 1.0, 1.25, 1.5, 2.0)  # new length over old length
+_LONG_FACTORS = (*_FACTORS, 3.0, 4.0)  # for a text of fewer than _MIN_LONG_TOKENS tokens
+_MIN_LONG_TOKENS = 12
+_MAX_MEAN_WORDS = 5.0  # mean number of words of a random span in a long sentence
+_MIN_MEAN_WORDS = 1.5  # mean number of words of a random span in a short sentence
+_RANK_DECAY = 0.6  # factor of a sentence's probability from one rank of support to the next
 _WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
-# --- maskers: each call draws the masks of one canvas
+# --- maskers: each call draws the masks of one canvas. All of them take the prompt, a function that
+# counts tokens, a random generator, and the support of each sentence (None: unknown). All raise
+# ConfigError for a prompt without editable text.
 
 
-def rewrite(
+def draw_rewrite(
     prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
 ) -> tuple[Mask, ...]:
-    """All editable spans, without their outer spaces and list marks."""
-    units = _units(prompt)
+    """Mask all editable spans, without their outer spaces and list marks."""
+    units = _require_sentences(prompt)
     holes = []
     for start, stop in prompt.editable:
         inside = [unit for unit in units if start <= unit[0] < stop]
         if inside:
             holes.append((inside[0][0], inside[-1][1]))
-    if len(holes) > MAX_HOLES:  # more holes than a canvas can carry: a random run of them
+    if len(holes) > MAX_HOLES:  # choose consecutive holes at random
         first = int(rng.integers(len(holes) - MAX_HOLES + 1))
         holes = holes[first : first + MAX_HOLES]
-    return _sized(prompt, holes, count, rng, _LONG_FACTORS)
+    return _draw_lengths(prompt, holes, count, rng, _LONG_FACTORS)
 
 
-def span(
+def draw_span(
     prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
 ) -> tuple[Mask, ...]:
-    """One to three runs of words, each inside one sentence and a third of it long on average, at
-    most five words: a hole as long as its sentence would lose what the sentence says."""
+    """Mask one to three runs of words, each inside one sentence.
+
+    The mean length of a run is a third of its sentence, and at most five words.
+    """
+    # A hole as long as its sentence would lose the meaning of the sentence.
     runs = []
-    for start, stop in _units(prompt):
+    for start, stop in _require_sentences(prompt):
         runs.append([match.span() for match in _WORD.finditer(prompt.text, start, stop)])
     weights = np.array([len(run) for run in runs], dtype=float)
     chosen: list[Span] = []
     for _ in range(int(rng.integers(1, 4))):
         run = runs[int(rng.choice(len(runs), p=weights / weights.sum()))]
-        mean = min(_WORD_RUN, max(_SHORT_RUN, len(run) / 3))
+        mean = min(_MAX_MEAN_WORDS, max(_MIN_MEAN_WORDS, len(run) / 3))
         length = min(int(rng.geometric(1 / mean)), len(run))
         first = int(rng.integers(len(run) - length + 1))
         hole = (run[first][0], run[first + length - 1][1])
         if all(hole[1] < start or stop < hole[0] for start, stop in chosen):
             chosen.append(hole)
-    return _sized(prompt, sorted(chosen), count, rng, _FACTORS)
+    return _draw_lengths(prompt, sorted(chosen), count, rng, _FACTORS)
 
 
-def sentence(
+def draw_sentence(
     prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
 ) -> tuple[Mask, ...]:
-    """One or two sentences, all equally probable; beside a single one a new one is put instead,
-    since almost no text in its place does as well as it does (docs/log.md)."""
-    units = _units(prompt)
+    """Mask one or two sentences, all equally probable; insert next to a single sentence."""
+    units = _require_sentences(prompt)
     if len(units) == 1:
-        return insert(prompt, count, rng, support)
+        # Almost no text in place of the only sentence scores as well as it does (docs/log.md).
+        return draw_insert(prompt, count, rng, support)
     chosen = rng.choice(len(units), size=int(rng.integers(1, 3)), replace=False)
-    return _sized(prompt, [units[i] for i in sorted(chosen)], count, rng, _LONG_FACTORS)
+    return _draw_lengths(prompt, [units[i] for i in sorted(chosen)], count, rng, _LONG_FACTORS)
 
 
-def insert(
+def draw_insert(
     prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
 ) -> tuple[Mask, ...]:
-    """A new hole before, between or behind sentences."""
-    units = _units(prompt)
-    places = {a for a, _ in units if _starts_sentence(prompt.text[:a], heading=False)}
-    places |= {b for a, b in units if _ends_sentence(prompt.text, b) and not _heads(prompt.text, a)}
-    # Behind one sentence and before the next is the same place: keep the first of the two.
+    """Insert an empty hole before, between or after sentences."""
+    units = _require_sentences(prompt)
+    places = {a for a, _ in units if starts_sentence(prompt.text[:a], heading=False)}
+    ends = {b for a, b in units if not is_in_heading(prompt.text, a)}
+    places |= {stop for stop in ends if ends_sentence(prompt.text, stop)}
+    # The end of a sentence and the start of the next one are the same place: keep the first.
     kept: list[int] = []
     for place in sorted(places or {units[-1][1]}):
         if not kept or not LIST_MARK.fullmatch(prompt.text[kept[-1] : place].lstrip()):
@@ -97,78 +103,82 @@ def insert(
     return (Mask(at, at, int(rng.integers(6, 25))),)
 
 
-def attribution(
+def draw_attribution(
     prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
 ) -> tuple[Mask, ...]:
-    """One or two sentences that the evidence supports least.
+    """Mask one or two sentences that the traces support least.
 
-    `support` holds, for each of `sentences(prompt)`, its log-probability per token under the
-    traces minus that without them. Only its order counts: the least supported sentence is the most
-    probable, each further one by a factor less, so that several draws differ. Beside a single
-    sentence a new one is put, as in `sentence`.
+    `support` holds one value for each sentence of the prompt: its log-probability per token under
+    the traces minus the same without them, in nats. Only the order of the values counts. The least
+    supported sentence is the most probable one, and each further one is less probable by
+    _RANK_DECAY, so that several draws differ. Inserts next to a single sentence.
+
+    Raises ConfigError where `support` is None, ValueError where it has another length.
     """
-    units = _units(prompt)
+    units = _require_sentences(prompt)
     if support is None:
         raise ConfigError(
             "masker 'attribution' needs a local model that can score text; "
-            "use the built-in DLM or leave 'attribution' out of the maskers"
+            "use the built-in denoiser or leave 'attribution' out of the maskers"
         )
     if len(support) != len(units):
         raise ValueError(f"{len(support)} support values for {len(units)} sentences")
     if len(units) == 1:
-        return insert(prompt, count, rng, support)
+        return draw_insert(prompt, count, rng, support)
     order = np.argsort(np.asarray(support, dtype=float), kind="stable")
-    weights = _DECAY ** np.arange(len(order))
+    weights = _RANK_DECAY ** np.arange(len(order))
     size = int(rng.integers(1, 3))
     ranks = rng.choice(len(order), size=size, replace=False, p=weights / weights.sum())
     chosen = sorted(int(order[rank]) for rank in ranks)
-    return _sized(prompt, [units[i] for i in chosen], count, rng, _LONG_FACTORS)
+    return _draw_lengths(prompt, [units[i] for i in chosen], count, rng, _LONG_FACTORS)
 
 
 MASKERS: dict[str, Masker] = {
-    "rewrite": rewrite,
-    "span": span,
-    "sentence": sentence,
-    "insert": insert,
-    "attribution": attribution,
+    "rewrite": draw_rewrite,
+    "span": draw_span,
+    "sentence": draw_sentence,
+    "insert": draw_insert,
+    "attribution": draw_attribution,
 }
 
 
-def _units(prompt: Prompt) -> tuple[Span, ...]:
-    units = sentences(prompt)
+def _require_sentences(prompt: Prompt) -> tuple[Span, ...]:
+    """Return the sentences of the prompt. Raises ConfigError where it has none."""
+    units = find_sentences(prompt)
     if not units:
         raise ConfigError(
-            "the prompt has no editable text: everything is a variable, code, an address or "
-            "inside [[keep]]…[[/keep]]; leave some plain words outside"
+            "the prompt has no editable text: all of it is variables, code, addresses or "
+            "[[keep]] regions; leave some plain words outside of them"
         )
     return units
 
 
-def _sized(
+def _draw_lengths(
     prompt: Prompt,
     holes: Sequence[Span],
     count: Count,
     rng: np.random.Generator,
     factors: Sequence[float],
 ) -> tuple[Mask, ...]:
-    """Draw a length for each hole; never so that no editable text is left."""
+    """Draw a length for each hole. At least one letter of editable text is always left."""
     sizes = []
     for start, stop in holes:
         old = max(1, count(prompt.text[start:stop]))
-        allowed = factors if old < _SHORT else _FACTORS
-        size = min(MAX_HOLE, max(2, round(old * allowed[int(rng.integers(len(allowed)))])))
-        sizes.append((size, 0 if rng.random() < DELETION else size))
-    tokens = [drawn for _, drawn in sizes]
+        allowed = factors if old < _MIN_LONG_TOKENS else _FACTORS
+        size = min(MAX_HOLE_TOKENS, max(2, round(old * allowed[int(rng.integers(len(allowed)))])))
+        sizes.append((size, 0 if rng.random() < DELETION_PROBABILITY else size))
+    tokens = [tokens for _, tokens in sizes]
     if not any(tokens) and not _leaves_letters(prompt, holes):
         tokens[0] = sizes[0][0]
-    while sum(tokens) > MAX_CANVAS:
+    while sum(tokens) > MAX_CANVAS_TOKENS:
         tokens[tokens.index(max(tokens))] -= 1
     return tuple(Mask(*hole, n) for hole, n in zip(holes, tokens, strict=True))
 
 
 def _leaves_letters(prompt: Prompt, holes: Sequence[Span]) -> bool:
+    """Return whether a letter of a sentence is outside of all holes."""
     return any(
         prompt.text[i].isalpha() and not any(start <= i < stop for start, stop in holes)
-        for span in sentences(prompt)
+        for span in find_sentences(prompt)
         for i in range(*span)
     )

@@ -1,13 +1,13 @@
-"""From traces to candidates: condition → mask → denoise → guard.
+"""Propose candidates: choose traces, mask the prompt, fill the masks, check the result.
 
-The one middle room that knows the text rooms and the denoiser's port, so that the search needs
-neither. A control (random word edits, an autoregressive rewriter) is another Proposer.
+The search sees only the protocol `Proposer`. A control condition of an experiment, such as random
+word edits or an autoregressive rewriter, is another implementation of it.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from remask.data.prompt_traces import brief
+from remask.data.prompt_traces import shorten
 from remask.ids import rng_for, seed_for
 from remask.ports import (
     Attribution,
@@ -18,63 +18,67 @@ from remask.ports import (
     Fill,
     Proposal,
     Scorer,
-    written_spans,
+    find_written_spans,
 )
-from remask.prompt import Prompt, sentences
+from remask.prompt import Prompt, find_sentences
 from remask.propose import guard
-from remask.propose.edits import Mask, canvas, edits
-from remask.propose.maskers import MASKERS, MAX_CANVAS
+from remask.propose.edits import Mask, make_canvas, make_edits
+from remask.propose.maskers import MASKERS, MAX_CANVAS_TOKENS
 from remask.propose.select_traces import select
 from remask.types import Trace
 
 
 @dataclass(frozen=True, slots=True)
 class ProposerConfig:
-    """What a proposer reads and writes; one row of settings, derived from the configuration."""
+    """The settings of a proposer, derived from the configuration."""
 
     maskers: tuple[str, ...]
-    traces: int  # read at a time
-    context_tokens: int
-    max_growth: float
-    answers: tuple[str, ...] = ()  # the user's own: their words may enter the prompt
-    choose: Choose = select  # which traces are read
+    traces: int  # maximum number that the denoiser reads at a time
+    context_tokens: int  # maximum of all these traces
+    max_growth: float  # words of a candidate over words of the baseline
+    answers: tuple[str, ...] = ()  # allowed answers of the task, which a prompt may quote
+    choose: Choose = select  # chooses the traces to read
     max_tokens: int | None = None  # of a candidate
 
 
 @dataclass(frozen=True, slots=True)
 class ProposalBatch:
-    """What is to be filled: all of a proposal but the denoising itself."""
+    """Canvases to fill, and what `collect` needs to turn the fills into proposals."""
 
     parent: Prompt
     context: Context
-    masks: tuple[tuple[str, tuple[Mask, ...]], ...]  # of each candidate: masker, masks
+    masks: tuple[tuple[str, tuple[Mask, ...]], ...]  # (masker, masks) of each candidate
     canvases: tuple[Canvas, ...]
     seed: int  # of the denoising
 
 
 @dataclass(frozen=True, slots=True)
 class DiffusionProposer:
-    """Candidates from a denoiser. `baseline` is what the guard compares with."""
+    """Implements ports.Proposer with a denoiser. The guard compares with `baseline`."""
 
     baseline: Prompt
     denoiser: DenoiserModel
     config: ProposerConfig
 
     def count(self, text: str) -> int:
+        """Count tokens as the denoiser does."""
         return self.denoiser.count(text)
 
     def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
-        drawn = self.plan(parent, traces, n, seed)
-        return self.collect(drawn, self.denoiser.infill(drawn.context, drawn.canvases, drawn.seed))
+        """Return `n` candidates that edit `parent`; deterministic in its arguments."""
+        batch = self.plan(parent, traces, n, seed)
+        return self.collect(batch, self.denoiser.infill(batch.context, batch.canvases, batch.seed))
 
     def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
-        """Leave one trace out at a time: where the prompt's log-probability drops most, that trace
-        speaks for the edit. Only the written text counts, not what stood there before. () where the
-        denoiser gives no probabilities."""
-        by_id = {t.id: brief(t) for t in traces}
+        """Attribute an edit to traces by leaving them out one at a time.
+
+        The traces whose absence lowers the log-probability of the written text most come first.
+        Returns () where the denoiser gives no probabilities.
+        """
+        by_id = {t.id: shorten(t) for t in traces}
         context = tuple(by_id[id] for id in proposal.traces if id in by_id)
         text = proposal.prompt.text
-        spans = written_spans(proposal)
+        spans = find_written_spans(proposal)
         if not spans or not isinstance(self.denoiser, Scorer):
             return ()
         whole = self.denoiser.score(context, text, spans)
@@ -89,32 +93,35 @@ class DiffusionProposer:
         return tuple(drop for drop in drops[:3] if drop.nats > 0)
 
     def plan(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> ProposalBatch:
-        """Traces to read and `n` canvases to fill; deterministic in its arguments."""
-        context = self._context(traces, seed)
-        support = self._support(parent, context)
-        # `rewrite` writes one canvas; in place of a longer prompt that would be a fragment of it.
-        long = self.count(parent.text) > MAX_CANVAS
-        drawn: list[tuple[str, tuple[Mask, ...]]] = []
+        """Choose traces to read and draw `n` canvases to fill; deterministic in its arguments."""
+        context = self._select_context(traces, seed)
+        support = self._score_support(parent, context)
+        # `rewrite` fills one canvas, which would hold only a fragment of a longer prompt.
+        long = self.count(parent.text) > MAX_CANVAS_TOKENS
+        masks_of: list[tuple[str, tuple[Mask, ...]]] = []
         for i in range(n):
             name = self.config.maskers[i % len(self.config.maskers)]
             if name == "rewrite" and long:
                 name = "sentence"
             rng = rng_for(seed, "mask", i)
-            drawn.append((name, MASKERS[name](parent, self.count, rng, support)))
-        canvases = tuple(canvas(parent, masks) for _, masks in drawn)
-        return ProposalBatch(parent, context, tuple(drawn), canvases, seed_for(seed, "infill"))
+            masks_of.append((name, MASKERS[name](parent, self.count, rng, support)))
+        canvases = tuple(make_canvas(parent, masks) for _, masks in masks_of)
+        return ProposalBatch(parent, context, tuple(masks_of), canvases, seed_for(seed, "infill"))
 
-    def collect(self, drawn: ProposalBatch, fills: Sequence[Fill]) -> list[Proposal]:
-        """The candidates that the fills of a draw make, with the guard's objections."""
-        untrusted = _untrusted(drawn.context) - guard.ngrams(self.config.answers)
+    def collect(self, batch: ProposalBatch, fills: Sequence[Fill]) -> list[Proposal]:
+        """Turn the fills of a batch into candidates, each with its violation of the guard."""
+        untrusted = _find_untrusted(batch.context) - guard.find_ngrams(self.config.answers)
         return [
-            self._proposal(drawn.parent, name, masks, fill, drawn.context, untrusted)
-            for (name, masks), fill in zip(drawn.masks, fills, strict=True)
+            self._make_proposal(batch.parent, name, masks, fill, batch.context, untrusted)
+            for (name, masks), fill in zip(batch.masks, fills, strict=True)
         ]
 
-    def _objection(self, prompt: Prompt, untrusted: frozenset[guard.Gram], parent: Prompt) -> str:
+    def _find_violation(
+        self, prompt: Prompt, untrusted: frozenset[guard.Gram], parent: Prompt
+    ) -> str:
         config = self.config
-        return guard.too_long(prompt.text, self.count, config.max_tokens) or guard.violation(
+        too_long = guard.check_length(prompt.text, self.count, config.max_tokens)
+        return too_long or guard.find_violation(
             prompt,
             self.baseline,
             untrusted,
@@ -123,16 +130,19 @@ class DiffusionProposer:
             answers=config.answers,
         )
 
-    def _context(self, traces: Sequence[Trace], seed: int) -> Context:
+    def _select_context(self, traces: Sequence[Trace], seed: int) -> Context:
         rng = rng_for(seed, "context")
         config = self.config
         return config.choose(traces, config.context_tokens, self.count, rng, config.traces)
 
-    def _support(self, parent: Prompt, context: Context) -> list[float] | None:
-        """Log-probability per token that the traces add to each sentence, for `attribution`."""
+    def _score_support(self, parent: Prompt, context: Context) -> list[float] | None:
+        """Score each sentence for the masker `attribution`: nats per token that the traces add.
+
+        Returns None where that masker is not used or the denoiser gives no probabilities.
+        """
         if "attribution" not in self.config.maskers or not isinstance(self.denoiser, Scorer):
             return None
-        spans = sentences(parent)
+        spans = find_sentences(parent)
         with_traces = self.denoiser.score(context, parent.text, spans)
         without = self.denoiser.score((), parent.text, spans)
         return [
@@ -140,7 +150,7 @@ class DiffusionProposer:
             for a, b, (start, stop) in zip(with_traces, without, spans, strict=True)
         ]
 
-    def _proposal(
+    def _make_proposal(
         self,
         parent: Prompt,
         masker: str,
@@ -149,7 +159,7 @@ class DiffusionProposer:
         context: Context,
         untrusted: frozenset[guard.Gram],
     ) -> Proposal:
-        changes = edits(parent, masks, fill.texts)
+        changes = make_edits(parent, masks, fill.texts)
         prompt = parent.apply(changes)
         return Proposal(
             prompt=prompt,
@@ -158,13 +168,13 @@ class DiffusionProposer:
             edits=tuple((e.start, e.stop, e.text) for e in changes),
             traces=tuple(t.id for t in context),
             logp=fill.logp,
-            violation=self._objection(prompt, untrusted, parent),
+            violation=self._find_violation(prompt, untrusted, parent),
         )
 
 
-def _untrusted(context: Context) -> frozenset[guard.Gram]:
-    """The words of the traces that are read, the right answers too: anybody may have given them."""
-    return guard.ngrams(
+def _find_untrusted(context: Context) -> frozenset[guard.Gram]:
+    """Return the n-grams of the traces. Right answers are untrusted too: a user may write them."""
+    return guard.find_ngrams(
         text
         for t in context
         for text in (t.query, t.response, t.desired or "", *(note.text for note in t.feedback))

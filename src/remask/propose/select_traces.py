@@ -1,8 +1,7 @@
-"""Which traces a denoiser reads, and how much of each.
+"""Select the traces that a denoiser reads, up to a limit of tokens.
 
-Knows traces and a token limit, counts by an injected function. Knows nothing of denoisers and
-their layouts, prompts or targets. Failures come first because they say what the prompt lacks.
-Traces are untrusted: what is selected is cleaned and clipped.
+Failing traces come first, because they show what the prompt lacks. Traces are untrusted, so the
+selected ones are cleaned and clipped.
 """
 
 from collections import defaultdict
@@ -11,13 +10,13 @@ from itertools import islice, zip_longest
 
 import numpy as np
 
-from remask.data.prompt_traces import brief
+from remask.data.prompt_traces import shorten
 from remask.ports import Context
 from remask.types import Trace
 
-MAX_CLASSES = 12  # up to so many distinct desired responses count as labels to balance
-TRIES = 4  # traces looked at for each one wanted, where many are too long for the limit
-FAILING = 2 / 3  # share of failing traces, where there are enough of both kinds
+MAX_CLASSES = 12  # distinct desired responses, up to which they count as labels to balance
+MAX_TRIES_PER_TRACE = 4  # traces that are tried per selected trace, where many are too long
+FAILING_SHARE = 2 / 3  # of the selected traces, where there are enough of both kinds
 
 
 def select(
@@ -27,54 +26,61 @@ def select(
     rng: np.random.Generator,
     max_traces: int = 12,
 ) -> Context:
-    """At most `max_traces` traces of at most `limit` tokens in all, failing ones first.
+    """Select at most `max_traces` traces of at most `limit` tokens in all, failing ones first.
 
-    About two thirds are failing ones where there are enough of both; desired responses take turns
-    where they are few enough to be labels. The tokens of a trace are those of its query, its
-    responses and its feedback; a layout adds a few of its own.
+    About two thirds are failing ones where there are enough of both kinds. Desired responses
+    alternate where they are few enough to be labels. `count` counts the tokens of a text. The
+    tokens of a trace are those of its query, its responses and its feedback; the layout of a
+    denoiser adds a few.
     """
-    drawn = one_each([traces[i] for i in rng.permutation(len(traces))])
-    bad = in_turns([trace for trace in drawn if trace.failing])
-    good = in_turns([trace for trace in drawn if not trace.failing])
-    wanted = shares(len(bad), len(good), max_traces)
-    return fitting(bad, good, wanted, limit, count, max_traces)
+    shuffled = alternate_sources([traces[i] for i in rng.permutation(len(traces))])
+    failing = alternate_labels([trace for trace in shuffled if trace.failing])
+    passing = alternate_labels([trace for trace in shuffled if not trace.failing])
+    wanted = count_failing(len(failing), len(passing), max_traces)
+    return fit_into_limit(failing, passing, wanted, limit, count, max_traces)
 
 
-def shares(bad: int, good: int, max_traces: int) -> int:
-    """How many failing traces are wanted of `bad` ones beside `good` ones."""
-    return min(bad, max(round(max_traces * FAILING), max_traces - good))
+def count_failing(failing: int, passing: int, max_traces: int) -> int:
+    """Return how many traces should be failing ones, given the number of both kinds."""
+    return min(failing, max(round(max_traces * FAILING_SHARE), max_traces - passing))
 
 
-def fitting(
-    bad: Sequence[Trace],
-    good: Sequence[Trace],
+def fit_into_limit(
+    failing: Sequence[Trace],
+    passing: Sequence[Trace],
     wanted: int,
     limit: int,
     count: Callable[[str], int],
     max_traces: int,
 ) -> Context:
-    """Of both in their order what fits into `limit` tokens, `wanted` failing ones if it does."""
+    """Take traces of both kinds in their order while they fit into `limit` tokens.
+
+    `wanted` of them are failing ones where so many fit.
+    """
     picked: list[Trace] = []
     left = limit
-    for trace in islice(_mixed(bad, good, wanted, max_traces), TRIES * max_traces):
+    tried = islice(
+        _interleave(failing, passing, wanted, max_traces), MAX_TRIES_PER_TRACE * max_traces
+    )
+    for trace in tried:
         if len(picked) == max_traces:
             break
-        short = brief(trace)
-        size = count(_text(short))
+        short = shorten(trace)
+        size = count(_join_texts(short))
         if size <= left and (short.query or short.response):
             picked.append(short)
             left -= size
     return tuple(sorted(picked, key=lambda trace: not trace.failing))
 
 
-def _mixed(
-    bad: Sequence[Trace], good: Sequence[Trace], wanted: int, max_traces: int
+def _interleave(
+    failing: Sequence[Trace], passing: Sequence[Trace], wanted: int, max_traces: int
 ) -> Iterator[Trace]:
-    """Two failing ones, one success, …: a tight limit then still keeps the shares.
+    """Yield two failing traces and one passing trace in turn, so that a low limit keeps the shares.
 
-    Behind the `max_traces` that are wanted come the others, for the case that some do not fit.
+    After the `max_traces` wanted traces it yields the others, in case some do not fit.
     """
-    failures, successes = iter(bad[:wanted]), iter(good[: max_traces - wanted])
+    failures, successes = iter(failing[:wanted]), iter(passing[: max_traces - wanted])
     for turn in range(3 * max_traces):
         source = successes if turn % 3 == 2 else failures
         trace = next(source, None)
@@ -82,21 +88,24 @@ def _mixed(
             yield trace
     yield from failures
     yield from successes
-    yield from bad[wanted:]
-    yield from good[max_traces - wanted :]
+    yield from failing[wanted:]
+    yield from passing[max_traces - wanted :]
 
 
-def one_each(traces: Sequence[Trace]) -> list[Trace]:
-    """One trace of every source, then second ones: many of one source weigh no more than one of
-    another, so that nobody can flood the context."""
+def alternate_sources(traces: Sequence[Trace]) -> list[Trace]:
+    """Order traces so that every source comes once before any source comes twice.
+
+    Many traces of one user or session then weigh no more than one trace of another, so no source
+    can flood the context.
+    """
     groups: dict[str, list[Trace]] = defaultdict(list)
     for trace in traces:
         groups[trace.source or trace.id].append(trace)
     return [trace for turn in zip_longest(*groups.values()) for trace in turn if trace is not None]
 
 
-def in_turns(traces: Sequence[Trace]) -> list[Trace]:
-    """The traces with their desired responses taking turns, where these are labels."""
+def alternate_labels(traces: Sequence[Trace]) -> list[Trace]:
+    """Order traces so that their desired responses alternate, where these are labels."""
     groups: dict[str | None, list[Trace]] = defaultdict(list)
     for trace in traces:
         groups[trace.desired].append(trace)
@@ -105,7 +114,7 @@ def in_turns(traces: Sequence[Trace]) -> list[Trace]:
     return [trace for turn in zip_longest(*groups.values()) for trace in turn if trace is not None]
 
 
-def _text(trace: Trace) -> str:
-    """Everything of a trace that a layout may render."""
+def _join_texts(trace: Trace) -> str:
+    """Return all text of a trace that a layout may show."""
     parts = [trace.query, trace.response, trace.desired or ""]
     return "\n".join([*parts, *(note.text for note in trace.feedback)])

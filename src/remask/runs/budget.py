@@ -93,29 +93,29 @@ def check_price(budget: Limits, price: Price | None) -> None:
         )
 
 
-def shortfall(budget: Limits, spent: Spend, need: Spend, reserved: Spend) -> str:
+def find_shortfall(budget: Limits, spent: Spend, need: Spend, reserved: Spend) -> str:
     """ "" if `need` fits under every limit, else a sentence that says which one it would pass.
 
     `reserved` is set aside for something later (the final test) and counts as if it were spent.
     """
     if budget.calls is not None and spent.calls + reserved.calls + need.calls > budget.calls:
-        return _counted("calls", budget.calls, spent.calls, reserved.calls, need.calls)
+        return _describe_calls("calls", budget.calls, spent.calls, reserved.calls, need.calls)
     if budget.tokens is not None and spent.tokens + reserved.tokens + need.tokens > budget.tokens:
-        return _counted("tokens", budget.tokens, spent.tokens, reserved.tokens, need.tokens)
+        return _describe_calls("tokens", budget.tokens, spent.tokens, reserved.tokens, need.tokens)
     if budget.usd is not None and spent.usd + reserved.usd + need.usd > budget.usd:
-        return _measured("USD", budget.usd, spent.usd, reserved.usd, need.usd)
+        return _describe_amount("USD", budget.usd, spent.usd, reserved.usd, need.usd)
     seconds = spent.seconds + reserved.seconds + need.seconds
     if budget.minutes is not None and seconds > budget.minutes * 60:
         used, kept, asked = (s.seconds / 60 for s in (spent, reserved, need))
-        return _measured("minutes", budget.minutes, used, kept, asked)
+        return _describe_amount("minutes", budget.minutes, used, kept, asked)
     return ""
 
 
-def _counted(unit: str, limit: int, used: int, kept: int, asked: int) -> str:
+def _describe_calls(unit: str, limit: int, used: int, kept: int, asked: int) -> str:
     aside = f"{kept:,} set aside, " if kept else ""
     return f"{used:,} of {limit:,} {unit} used, {aside}{asked:,} more asked"
 
 
-def _measured(unit: str, limit: float, used: float, kept: float, asked: float) -> str:
+def _describe_amount(unit: str, limit: float, used: float, kept: float, asked: float) -> str:
     aside = f"{kept:.4g} set aside, " if kept else ""
     return f"{used:.4g} of {limit:.4g} {unit} used, {aside}up to {asked:.4g} more asked"

@@ -17,7 +17,7 @@ from remask.errors import ConfigError
 FILE = "run.db"
 SCHEMA = 1  # PRAGMA user_version
 APPLICATION = 0x726D736B  # PRAGMA application_id: "rmsk"
-WAL_IS_SOUND = (3, 51, 3)  # before this version a WAL file could be reset while it was in use
+MIN_WAL_VERSION = (3, 51, 3)  # before this version a WAL file could be reset while it was in use
 
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -31,8 +31,8 @@ _TABLES = (
     "CREATE TABLE cache (key TEXT PRIMARY KEY, ledger INTEGER NOT NULL REFERENCES ledger (id),"
     " seal TEXT NOT NULL, body BLOB NOT NULL)",
 )
-_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-_OUTSIDE = (  # the disk or the file's permissions, not a fault of the program or of the content
+_DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_ENVIRONMENT_CODES = (  # errors of the disk or of file permissions
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
     sqlite3.SQLITE_READONLY,
@@ -44,16 +44,16 @@ _OUTSIDE = (  # the disk or the file's permissions, not a fault of the program o
 
 def journal_mode(version: tuple[int, ...]) -> str:
     """WAL where this version of SQLite may be trusted with it, else DELETE."""
-    return "WAL" if version >= WAL_IS_SOUND else "DELETE"
+    return "WAL" if version >= MIN_WAL_VERSION else "DELETE"
 
 
 def connect(file: Path) -> sqlite3.Connection:
     """A connection in autocommit mode; the file must be there."""
     # Of these few pragmas, even a general error can only be the fault of the file.
-    with translated(file, (*_DAMAGED, sqlite3.SQLITE_ERROR)), ExitStack() as undo:
+    with translate_errors(file, (*_DAMAGE_CODES, sqlite3.SQLITE_ERROR)), ExitStack() as undo:
         db = sqlite3.connect(f"{file.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None)
         undo.callback(db.close)
-        db.text_factory = _decoded
+        db.text_factory = _decode_text
         db.execute("PRAGMA busy_timeout = 30000")
         db.execute("PRAGMA trusted_schema = OFF")
         db.execute("PRAGMA cell_size_check = ON")
@@ -64,7 +64,7 @@ def connect(file: Path) -> sqlite3.Connection:
     return db
 
 
-def _decoded(text: bytes) -> str:
+def _decode_text(text: bytes) -> str:
     """A flipped bit must be met by a check of ours, not by an error of the decoder."""
     return text.decode("utf-8", "replace")
 
@@ -93,13 +93,13 @@ def require_run(folder: Path) -> None:
 
 def check_schema(file: Path, db: sqlite3.Connection) -> None:
     """Raise ConfigError unless this is a run's database that this remask can read."""
-    with translated(file):
+    with translate_errors(file):
         application = db.execute("PRAGMA application_id").fetchone()[0]
         schema = db.execute("PRAGMA user_version").fetchone()[0]
         page_size = db.execute("PRAGMA page_size").fetchone()[0]
         tables = {row[0] for row in db.execute("SELECT sql FROM sqlite_master WHERE sql NOTNULL")}
     if application != APPLICATION:
-        raise damaged(file, "it is not the database of a run")
+        raise damaged_error(file, "it is not the database of a run")
     if schema > SCHEMA:
         raise ConfigError(
             f"{file} was written by a newer remask (schema {schema}, this one knows {SCHEMA}); "
@@ -107,11 +107,11 @@ def check_schema(file: Path, db: sqlite3.Connection) -> None:
         )
     # SQLite fills up a page that was cut off with zeros and takes them for content.
     if file.stat().st_size % page_size or tables != set(_TABLES):
-        raise damaged(file, "a part of it is missing or changed")
+        raise damaged_error(file, "a part of it is missing or changed")
 
 
 @contextmanager
-def translated(file: Path, damage: tuple[int, ...] = _DAMAGED) -> Iterator[None]:
+def translate_errors(file: Path, damage: tuple[int, ...] = _DAMAGE_CODES) -> Iterator[None]:
     """Turn what SQLite says of the file or the disk into one sentence; the rest stays a bug."""
     try:
         yield
@@ -119,24 +119,24 @@ def translated(file: Path, damage: tuple[int, ...] = _DAMAGED) -> Iterator[None]
         # Absent on errors that Python's module raises by itself: those are bugs.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
         if code in damage:
-            raise damaged(file, str(error)) from error
-        if code in _OUTSIDE:
+            raise damaged_error(file, str(error)) from error
+        if code in _ENVIRONMENT_CODES:
             raise ConfigError(
                 f"{file} cannot be read or written: {error}; mend that, "
                 f"then continue with `remask resume {file.parent}`"
             ) from error
         raise
     except UnicodeDecodeError as error:  # a complaint of SQLite that quotes the broken bytes
-        raise damaged(file, "its text is no text") from error
+        raise damaged_error(file, "its text is no text") from error
 
 
-def damaged(file: Path, why: str) -> ConfigError:
+def damaged_error(file: Path, why: str) -> ConfigError:
     return ConfigError(f"{file} is damaged: {why}; start a new run")
 
 
-def parse(file: Path, body: str | bytes) -> dict[str, Any]:
+def parse_record(file: Path, body: str | bytes) -> dict[str, Any]:
     try:
         value: dict[str, Any] = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise damaged(file, f"a record is not JSON ({error})") from None
+        raise damaged_error(file, f"a record is not JSON ({error})") from None
     return value

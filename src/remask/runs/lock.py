@@ -16,8 +16,8 @@ import orjson
 from remask.errors import ConfigError, RunBusy
 
 FILE = "run.lock"
-SIGNING_CHECKS = 20
-SIGNING_PAUSE = 0.05  # seconds
+MAX_OWNER_READS = 20
+OWNER_READ_PAUSE_S = 0.05  # seconds
 
 if sys.platform == "win32":
     import msvcrt
@@ -65,7 +65,7 @@ class RunLock:
         except _HELD:
             os.close(descriptor)
             raise RunBusy(
-                f"{folder} is in use by {_owner(file)}; wait until it ends, or stop it"
+                f"{folder} is in use by {_read_owner(file)}; wait until it ends, or stop it"
             ) from None
         except OSError as error:
             os.close(descriptor)
@@ -83,12 +83,12 @@ class RunLock:
         os.close(self._descriptor)
 
 
-def _owner(file: Path) -> str:
+def _read_owner(file: Path) -> str:
     """Who signed the file. An owner that has the lock and not yet signed is given a moment."""
-    for _ in range(SIGNING_CHECKS):
+    for _ in range(MAX_OWNER_READS):
         try:
             owner = orjson.loads(file.read_bytes())
             return f"process {owner['pid']} on {owner['host']}"
         except (OSError, ValueError, KeyError, TypeError):
-            time.sleep(SIGNING_PAUSE)
+            time.sleep(OWNER_READ_PAUSE_S)
     return "another process"

@@ -18,13 +18,15 @@ from typing import Any, Self, TypeVar
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import content_id
 from remask.ports import Reply, TargetModel
-from remask.runs.budget import Limits, Price, Spend, check_price, shortfall
-from remask.runs.store import Books
+from remask.runs.budget import Limits, Price, Spend, check_price, find_shortfall
+from remask.runs.store import MemoryStore
 from remask.types import Chat
 
-CHUNK = 32
-CHAT_OVERHEAD = 64  # tokens that a chat template may add to a chat, such as a default system prompt
-MESSAGE_OVERHEAD = 16  # … and to each message: its role and separators
+MAX_CHUNK_CALLS = 32
+CHAT_OVERHEAD_TOKENS = (
+    64  # tokens that a chat template may add to a chat, such as a default system prompt
+)
+MESSAGE_OVERHEAD_TOKENS = 16  # … and to each message: its role and separators
 
 Ask = Callable[[TargetModel, list[Chat]], list[Reply]]
 Tokens = tuple[int, int]  # input and output
@@ -32,7 +34,7 @@ Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
 
-def go_on() -> None:
+def never_stop() -> None:
     """The checkpoint of runs that nobody interrupts."""
 
 
@@ -43,27 +45,29 @@ class Ledger:
     The books are put in when the run is opened, after everything that could be wrong was checked.
     """
 
-    books: Books | None
+    open_store: MemoryStore | None
     budget: Limits
     price: Price | None = None
     reserved: Spend = field(default_factory=Spend)  # set aside for later: counts as spent
-    checkpoint: Callable[[], None] = go_on  # called before every call; may raise to stop the run
+    checkpoint: Callable[[], None] = (
+        never_stop  # called before every call; may raise to stop the run
+    )
     clock: Callable[[], float] = time.monotonic  # seconds
-    counted: float = -math.inf  # until when seconds are booked: once, however many calls wait
+    booked_until: float = -math.inf  # until when seconds are booked: once, however many calls wait
 
     @property
-    def store(self) -> Books:
-        assert self.books is not None, "a call was made before the run was opened"
-        return self.books
+    def store(self) -> MemoryStore:
+        assert self.open_store is not None, "a call was made before the run was opened"
+        return self.open_store
 
-    def shortfall(self, need: Spend) -> str:
+    def find_shortfall(self, need: Spend) -> str:
         """ "" where `need` fits beside what was spent and what is reserved, else why not."""
-        return shortfall(self.budget, self.store.spent(), need, self.reserved)
+        return find_shortfall(self.budget, self.store.get_spend(), need, self.reserved)
 
     def require(self, need: Spend) -> None:
         """Raise BudgetSpent where `need` would pass a limit, and whatever stops the run."""
         self.checkpoint()
-        if sentence := self.shortfall(need):
+        if sentence := self.find_shortfall(need):
             raise BudgetSpent(sentence)
 
     def reserve(
@@ -73,7 +77,7 @@ class Ledger:
 
         `billed`: calls that are cut off may have cost something. Raises as `require`.
         """
-        need = tariff.need(bounds, attempts)
+        need = tariff.estimate_need(bounds, attempts)
         self.require(need)
         return Calls(self, tariff, bounds, self.store.reserve(need, billed), self.clock())
 
@@ -87,7 +91,7 @@ class Ledger:
 
         `make` is given all new items at once. `keep`: whether an answer is to be kept.
         """
-        known: dict[str, Answer] = self.store.cached(list(items))
+        known: dict[str, Answer] = self.store.find_replies(list(items))
         new = {key: item for key, item in items.items() if key not in known}
         if not new:
             return known
@@ -128,9 +132,9 @@ class Calls:
         now, ledger = self.ledger.clock(), self.ledger
         took = max(0.0, now - self.began) / len(self.bounds)
         self.tariff.slowest = max(self.tariff.slowest, took)
-        waited = Spend(seconds=max(0.0, now - max(self.began, ledger.counted)))
-        ledger.counted = now
-        cost = sum(map(self.tariff.cost, replies, self.bounds), waited)
+        waited = Spend(seconds=max(0.0, now - max(self.began, ledger.booked_until)))
+        ledger.booked_until = now
+        cost = sum(map(self.tariff.compute_cost, replies, self.bounds), waited)
         ledger.store.settle(self.reservation, cost, kept)
 
     def release(self) -> None:
@@ -159,7 +163,7 @@ class Tariff:
         self._price = price or Price(0, 0)
         self.slowest = 0.0  # seconds per call so far
 
-    def need(self, bounds: Sequence[Tokens], attempts: int = 1) -> Spend:
+    def estimate_need(self, bounds: Sequence[Tokens], attempts: int = 1) -> Spend:
         """The most that calls cost, one for each bound of an attempt's tokens."""
         seconds = len(bounds) * self.slowest
         if not self._counts_tokens:
@@ -168,7 +172,7 @@ class Tariff:
         usd = self._price.usd(tokens_in, tokens_out)
         return Spend(len(bounds) * attempts, tokens_in, tokens_out, usd, seconds)
 
-    def cost(self, reply: Reply, bound: Tokens) -> Spend:
+    def compute_cost(self, reply: Reply, bound: Tokens) -> Spend:
         """What one call did cost. Under a limit that counts tokens, a reply that reports none is
         booked at its bound."""
         tokens_in, tokens_out = reply.input_tokens, reply.output_tokens
@@ -221,33 +225,35 @@ class Meter(TargetModel):
         self, chats: Sequence[Chat], options: Sequence[str] | None, repeat: int, ask: Ask
     ) -> list[Reply]:
         keys = [call_key(self.identity, chat, options, repeat) for chat in chats]
-        stored = self._ledger.store.cached(list(dict.fromkeys(keys)))
+        stored = self._ledger.store.find_replies(list(dict.fromkeys(keys)))
         known = {key: _decode(reply) for key, reply in stored.items()}
         misses = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}
         left = list(misses.items())
         while left:
             self._ledger.require(Spend(calls=len(left)))
-            part = left[:CHUNK]
-            bounds = [self._bound(chat, options) for _, chat in part]
-            size, attempts = self._fitting(bounds)
+            part = left[:MAX_CHUNK_CALLS]
+            bounds = [self._bound_tokens(chat, options) for _, chat in part]
+            size, attempts = self._fit_calls(bounds)
             known |= self._call(part[:size], bounds[:size], attempts, ask)
             left = left[size:]
         return [known[key] for key in keys]
 
-    def _bound(self, chat: Chat, options: Sequence[str] | None) -> Tokens:
+    def _bound_tokens(self, chat: Chat, options: Sequence[str] | None) -> Tokens:
         """The tokens of one attempt at most."""
-        content = sum(_bytes(message.content) + MESSAGE_OVERHEAD for message in chat)
-        chosen = max((_bytes(option) for option in options or ()), default=0)
-        return content + CHAT_OVERHEAD, max(self._max_output, chosen)
+        content = sum(_count_bytes(message.content) + MESSAGE_OVERHEAD_TOKENS for message in chat)
+        chosen = max((_count_bytes(option) for option in options or ()), default=0)
+        return content + CHAT_OVERHEAD_TOKENS, max(self._max_output, chosen)
 
-    def _fitting(self, bounds: Sequence[Tokens]) -> tuple[int, int]:
+    def _fit_calls(self, bounds: Sequence[Tokens]) -> tuple[int, int]:
         """How many calls, from the first on, the budget can bear, and the attempts of each.
 
         Where the limit is near, calls get fewer retries rather than a row none at all.
         """
         for size in range(len(bounds), 0, -1):
             for attempts in range(self.max_attempts, 0, -1):
-                if not self._ledger.shortfall(self._tariff.need(bounds[:size], attempts)):
+                if not self._ledger.find_shortfall(
+                    self._tariff.estimate_need(bounds[:size], attempts)
+                ):
                     return size, attempts
         return 1, 1  # to reserve it says which limit it would pass
 
@@ -256,9 +262,11 @@ class Meter(TargetModel):
     ) -> dict[str, Reply]:
         target = self._target
         if attempts < self.max_attempts:
-            target = target.limited(attempts)
+            target = target.limit_attempts(attempts)
         with self._ledger.reserve(self._tariff, bounds, attempts, self.billed) as calls:
-            replies = [_storable(reply) for reply in ask(target, [chat for _, chat in part])]
+            replies = [
+                _replace_surrogates(reply) for reply in ask(target, [chat for _, chat in part])
+            ]
             answers = dict(zip([key for key, _ in part], replies, strict=True))
             good = {key: _encode(reply) for key, reply in answers.items() if not reply.error}
             calls.settle(replies, good)
@@ -271,11 +279,11 @@ def call_key(identity: str, chat: Chat, options: Sequence[str] | None, repeat: i
     return content_id("call", identity, turns, None if options is None else list(options), repeat)
 
 
-def _bytes(text: str) -> int:
+def _count_bytes(text: str) -> int:
     return len(text.encode())
 
 
-def _storable(reply: Reply) -> Reply:
+def _replace_surrogates(reply: Reply) -> Reply:
     """Half of a surrogate pair, as from an answer cut inside an emoji, is no UTF-8."""
     return replace(reply, text=reply.text.encode("utf-8", "replace").decode())
 

@@ -117,8 +117,8 @@ class Result:
 
     def __repr__(self) -> str:
         """A few lines; `to_dict` has everything."""
-        prompt = clip(self.prompt, 300)
-        return f"<Result {self._verdict}; prompt={prompt!r}; run_dir={self.run_dir!r}>"
+        prompt = clip(repr(self.prompt), 300)
+        return f"<Result {self._verdict}; prompt={prompt}; run_dir={self.run_dir!r}>"
 
     @property
     def _verdict(self) -> str:
@@ -156,15 +156,15 @@ def make_result(
     state: State, sources: Sources, spend: Spend, warnings: Sequence[str], run_dir: str
 ) -> Result:
     """`sources`: what every row or trace says, to name the conversations that an edit rests on."""
-    baseline, best = (_prompt_score(state, id) for id in (state.baseline, state.incumbent))
+    baseline, best = (_score_prompt(state, id) for id in (state.baseline, state.incumbent))
     test, failed = None, 0
     if state.tested is not None:
         test, failed = compare_rows(state.tested.baseline, state.tested.best)
     refinement = None
     if state.traces_read is not None:
-        refinement = _refinement(state, state.traces_read, sources)
+        refinement = _build_refinement(state, state.traces_read, sources)
         warnings = (*state.traces_read.notes, *warnings)
-    edit = _accepted if refinement is None else _refined
+    edit = _build_accepted_edit if refinement is None else _build_refined_edit
     ranked = {id for id, split in state.scores if split == "train"} - {state.baseline}
     return Result(
         verdict="unverified" if test is None else test.verdict,
@@ -177,9 +177,9 @@ def make_result(
         stopped=state.stopped,
         candidates=len(ranked) or len(state.measured),
         rejected=len({r.prompt for r in state.refusals}),
-        warnings=(*warnings, *_warnings(state, failed)),
+        warnings=(*warnings, *_list_warnings(state, failed)),
         run_dir=run_dir,
-        pareto_front=tuple(_prompt_score(state, id) for id in pareto_front(state)),
+        pareto_front=tuple(_score_prompt(state, id) for id in find_pareto_front(state)),
         refinement=refinement,
     )
 
@@ -209,37 +209,39 @@ def read_result(run_dir: Path) -> Result | None:
         ) from None
 
 
-def pareto_front(state: State) -> tuple[str, ...]:
+def find_pareto_front(state: State) -> tuple[str, ...]:
     """The Pareto front of score and length, shortest first: prompts to which none is preferable
     in both. Only those count that were asked on all validation rows."""
-    ids = sorted(_validated(state), key=lambda id: (state.tokens[id], -_validation(state, id)))
+    ids = sorted(
+        _list_validated(state), key=lambda id: (state.tokens[id], -_average_validation(state, id))
+    )
     found: list[str] = []
     for id in ids:
-        if not found or _validation(state, id) > _validation(state, found[-1]):
+        if not found or _average_validation(state, id) > _average_validation(state, found[-1]):
             found.append(id)
     return tuple(found)
 
 
-def shortest_within(state: State, points: float) -> str:
+def find_shortest_within(state: State, points: float) -> str:
     """The shortest prompt whose validation score is at most `points` of 100 below that of the
     best prompt. It was chosen by the rows that score it, and never met the test rows."""
-    least = _validation(state, state.incumbent) - points / 100 - 1e-9
-    able = (id for id in pareto_front(state) if _validation(state, id) >= least)
+    least = _average_validation(state, state.incumbent) - points / 100 - 1e-9
+    able = (id for id in find_pareto_front(state) if _average_validation(state, id) >= least)
     return next(able, state.incumbent)
 
 
-def _validated(state: State) -> list[str]:
+def _list_validated(state: State) -> list[str]:
     scored = {id: rows for (id, split), rows in state.scores.items() if split == "validation"}
     whole = scored.get(state.baseline, {}).keys()
     return [id for id, rows in scored.items() if rows.keys() == whole]
 
 
-def _validation(state: State, id: str) -> float:
+def _average_validation(state: State, id: str) -> float:
     scores = [s for s in state.scores[(id, "validation")].values() if s is not None]
     return sum(scores) / len(scores)
 
 
-def _prompt_score(state: State, id: str) -> PromptScore:
+def _score_prompt(state: State, id: str) -> PromptScore:
     scores = [s for s in state.scores.get((id, "validation"), {}).values() if s is not None]
     mean = estimate(scores).mean if scores else None
     return PromptScore(state.prompt(id).text, state.tokens[id], mean)
@@ -256,18 +258,18 @@ def compare_rows(before: Rows, after: Rows) -> tuple[Comparison, int]:
     return test, len(before) - len(pairs)
 
 
-def _accepted(state: State, event: events.Accepted, sources: Sources) -> AcceptedEdit:
+def _build_accepted_edit(state: State, event: events.Accepted, sources: Sources) -> AcceptedEdit:
     proposal = state.proposal(event.round, event.id)
     return AcceptedEdit(
         round=event.round,
         masker=proposal.masker,
-        changes=changes(state, proposal),
+        changes=list_changes(state, proposal),
         validation_gain=event.gain,
         attributions=tuple(sources[id][0] for id in event.attributions if id in sources),
     )
 
 
-def _refinement(state: State, event: events.TracesRead, sources: Sources) -> Refinement:
+def _build_refinement(state: State, event: events.TracesRead, sources: Sources) -> Refinement:
     taken = {event.round for event in state.accepted}
     best: dict[int, events.Measured] = {}  # of each round that accepted nothing
     for one in sorted(
@@ -278,9 +280,9 @@ def _refinement(state: State, event: events.TracesRead, sources: Sources) -> Ref
     return Refinement(
         conversations=event.counts,
         iterations=state.round,
-        proposals=tuple(_refined(state, one, sources) for one in best.values()),
+        proposals=tuple(_build_refined_edit(state, one, sources) for one in best.values()),
         refused=tuple(
-            Refusal(event.round + 1, event.masker, changes(state, event), event.reason)
+            Refusal(event.round + 1, event.masker, list_changes(state, event), event.reason)
             for event in state.refusals
         ),
         metric=event.metric,
@@ -288,7 +290,7 @@ def _refinement(state: State, event: events.TracesRead, sources: Sources) -> Ref
     )
 
 
-def _refined(
+def _build_refined_edit(
     state: State, event: events.Accepted | events.Measured, sources: Sources
 ) -> RefinedEdit:
     proposal = state.proposal(event.round, event.id)
@@ -297,17 +299,17 @@ def _refined(
     return RefinedEdit(
         iteration=event.round + 1,
         masker=proposal.masker,
-        changes=changes(state, proposal),
+        changes=list_changes(state, proposal),
         places=tuple(start for start, _, _ in proposal.edits),
         log_likelihood_gain=measured.log_likelihood_gain,
         fold_gains=measured.fold_gains,
         attributions=tuple(
-            one for event in rests_on for one in _evidence(event, proposal, sources)
+            one for event in rests_on for one in _list_evidence(event, proposal, sources)
         ),
     )
 
 
-def _evidence(
+def _list_evidence(
     event: events.Attributed, proposal: events.Proposed, sources: Sources
 ) -> Iterator[Evidence]:
     for trace, nats in event.attributions:
@@ -317,7 +319,7 @@ def _evidence(
         yield Evidence(trace, query, said, sum(nats), drops)
 
 
-def changes(
+def list_changes(
     state: State, proposal: events.Proposed | events.Refused
 ) -> tuple[tuple[str, str], ...]:
     """(before, after) of every edit of a candidate."""
@@ -325,7 +327,7 @@ def changes(
     return tuple((parent[start:stop], text) for start, stop, text in proposal.edits)
 
 
-def _warnings(state: State, failed: int) -> list[str]:
+def _list_warnings(state: State, failed: int) -> list[str]:
     tested = state.tested
     if tested is None:
         return []

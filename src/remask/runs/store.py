@@ -26,7 +26,7 @@ from remask.runs import database
 from remask.runs.budget import Spend
 from remask.runs.lock import RunLock
 
-PAGE = 256  # rows read at a time
+PAGE_ROWS = 256  # rows read at a time
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -34,7 +34,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
     return content_id("config", dict(config))
 
 
-class Reader:
+class RunReader:
     """A run that is read: takes no lock, and sees what a writer has made durable so far."""
 
     def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
@@ -53,15 +53,15 @@ class Reader:
 
     def meta(self, key: str) -> str:
         """One of "config" (JSON), "fingerprint" and "created" (seconds since 1970)."""
-        with database.translated(self._file):
+        with database.translate_errors(self._file):
             row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         if row is None:
-            raise database.damaged(self._file, f"it does not say its {key}")
+            raise database.damaged_error(self._file, f"it does not say its {key}")
         return str(row[0])
 
     @property
     def config(self) -> dict[str, Any]:
-        return database.parse(self._file, self.meta("config"))
+        return database.parse_record(self._file, self.meta("config"))
 
     def events(self) -> Iterator[dict[str, Any]]:
         """All events in the order in which they were first appended.
@@ -70,22 +70,23 @@ class Reader:
         """
         last = 0
         while True:
-            with database.translated(self._file):
+            with database.translate_errors(self._file):
                 rows = self._db.execute(
-                    "SELECT n, id, body FROM events WHERE n > ? ORDER BY n LIMIT ?", (last, PAGE)
+                    "SELECT n, id, body FROM events WHERE n > ? ORDER BY n LIMIT ?",
+                    (last, PAGE_ROWS),
                 ).fetchall()
             if not rows:
                 return
             for n, id, body in rows:
-                event = database.parse(self._file, body)
+                event = database.parse_record(self._file, body)
                 if content_id("event", event) != id:
-                    raise database.damaged(self._file, f"event {n} does not match its id")
+                    raise database.damaged_error(self._file, f"event {n} does not match its id")
                 yield event
             last = rows[-1][0]
 
     def call_seconds(self) -> float:
         """Seconds of target calls alone, without what was booked beside them."""
-        with database.translated(self._file):
+        with database.translate_errors(self._file):
             row = self._db.execute(
                 "SELECT coalesce(sum(seconds), 0) FROM ledger"
                 " WHERE state != 'released' AND calls > 0"
@@ -94,7 +95,7 @@ class Reader:
 
     def history(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """All events, each with the calls that were booked by then (by the wall clock)."""
-        with database.translated(self._file):
+        with database.translate_errors(self._file):
             rows = self._db.execute(
                 "SELECT (SELECT coalesce(sum(calls), 0) FROM ledger"
                 " WHERE state != 'released' AND ledger.at <= events.at) FROM events ORDER BY n"
@@ -103,25 +104,27 @@ class Reader:
         for (calls,), event in zip(rows, self.events(), strict=False):
             yield calls, event
 
-    def cached(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+    def find_replies(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """The stored replies among `keys`."""
         found: dict[str, dict[str, Any]] = {}
-        for start in range(0, len(keys), PAGE):
-            part = keys[start : start + PAGE]
+        for start in range(0, len(keys), PAGE_ROWS):
+            part = keys[start : start + PAGE_ROWS]
             marks = ",".join("?" * len(part))
-            with database.translated(self._file):
+            with database.translate_errors(self._file):
                 rows = self._db.execute(
                     f"SELECT key, seal, body FROM cache WHERE key IN ({marks})", part
                 ).fetchall()
             for key, seal, body in rows:
-                found[key] = database.parse(self._file, body)
+                found[key] = database.parse_record(self._file, body)
                 if content_id("reply", key, found[key]) != seal:
-                    raise database.damaged(self._file, f"the reply {key} does not match its seal")
+                    raise database.damaged_error(
+                        self._file, f"the reply {key} does not match its seal"
+                    )
         return found
 
-    def spent(self) -> Spend:
+    def get_spend(self) -> Spend:
         """What is settled, reserved or uncertain."""
-        with database.translated(self._file):
+        with database.translate_errors(self._file):
             rows = self._db.execute(
                 "SELECT calls, input_tokens, output_tokens, usd, seconds, uncertain FROM ledger"
                 " WHERE state != 'released' ORDER BY id"
@@ -129,7 +132,7 @@ class Reader:
         return sum((Spend(*row) for row in rows), Spend())
 
 
-class Books:
+class MemoryStore:
     """The ledger and the cache in memory, for calls that belong to no run directory."""
 
     def __init__(self) -> None:
@@ -138,7 +141,7 @@ class Books:
         self._numbers = count()
         self._replies: dict[str, Any] = {}
 
-    def cached(self, keys: Sequence[str]) -> dict[str, Any]:
+    def find_replies(self, keys: Sequence[str]) -> dict[str, Any]:
         """The stored replies among `keys`."""
         return {key: self._replies[key] for key in keys if key in self._replies}
 
@@ -168,7 +171,7 @@ class Books:
             return
         self._end(reservation, "uncertain", replace(need, uncertain=need.calls), {})
 
-    def spent(self) -> Spend:
+    def get_spend(self) -> Spend:
         """What is settled, reserved or uncertain; kept in memory, costs no query."""
         return sum((need for need, _ in self._open.values()), self._booked)
 
@@ -178,12 +181,12 @@ class Books:
         self._replies |= replies
 
 
-class Store(Reader, Books):
+class Store(RunReader, MemoryStore):
     """The one writer of a run. Every method has made its change durable when it returns."""
 
     def __init__(self, folder: Path, db: sqlite3.Connection, lock: RunLock) -> None:
-        Reader.__init__(self, folder, db)
-        Books.__init__(self)
+        RunReader.__init__(self, folder, db)
+        MemoryStore.__init__(self)
         self._lock = lock
         self._closed = False
 
@@ -208,11 +211,11 @@ class Store(Reader, Books):
                     f"{folder} holds a run already; continue it with `remask resume {folder}` "
                     "or name another directory"
                 )
-            with database.translated(file), draft(file) as made:
+            with database.translate_errors(file), draft(file) as made:
                 database.write_draft(
                     made,
                     {
-                        "config": orjson.dumps(_plain(config)).decode(),
+                        "config": orjson.dumps(_normalize_config(config)).decode(),
                         "fingerprint": fingerprint(config),
                         "created": repr(time.time()),
                         "clean": "1",
@@ -243,7 +246,7 @@ class Store(Reader, Books):
             store = cls(folder, db, lock)
             store._check()
             if config is not None and store.meta("fingerprint") != fingerprint(config):
-                changes = "; ".join(_differences(store.config, _plain(config)))
+                changes = "; ".join(_list_differences(store.config, _normalize_config(config)))
                 raise ConfigError(
                     f"{folder} was started with another configuration: {changes}; "
                     "restore these values or start a new run"
@@ -253,7 +256,7 @@ class Store(Reader, Books):
         return store
 
     @staticmethod
-    def read(path: str | Path) -> Reader:
+    def read(path: str | Path) -> RunReader:
         """Look at the run in `path`, running or not. Raises ConfigError as `open` does."""
         folder = Path(path)
         database.require_run(folder)
@@ -261,11 +264,11 @@ class Store(Reader, Books):
             # Not mode=ro: only a connection that may write can roll back what a kill cut off.
             db = database.connect(folder / database.FILE)
             undo.callback(db.close)
-            with database.translated(folder / database.FILE):
+            with database.translate_errors(folder / database.FILE):
                 db.execute("PRAGMA query_only = ON")
             database.check_schema(folder / database.FILE, db)
             undo.pop_all()
-        return Reader(folder, db)
+        return RunReader(folder, db)
 
     def close(self) -> None:
         """Leave the run in order and let others have it. May be called twice."""
@@ -287,18 +290,18 @@ class Store(Reader, Books):
         with self._transaction() as db:
             done = db.execute("INSERT OR IGNORE INTO events (id, at, body) VALUES (?, ?, ?)", row)
             if spend is not None:
-                _enter(db, "settled", spend, billed=False)
+                _insert_entry(db, "settled", spend, billed=False)
         self._booked += spend or Spend()
         return done.rowcount == 1
 
     def reserve(self, need: Spend, billed: bool) -> int:
         with self._transaction() as db:
-            id = _enter(db, "reserved", need, billed)
+            id = _insert_entry(db, "reserved", need, billed)
             self._open[id] = (need, billed)  # before the commit: a Ctrl-C may only over-count
         return id
 
-    def spent(self) -> Spend:
-        return Books.spent(self)
+    def get_spend(self) -> Spend:
+        return MemoryStore.get_spend(self)
 
     def _end(self, reservation: int, state: str, spend: Spend, replies: Mapping[str, Any]) -> None:
         bodies = [
@@ -318,7 +321,7 @@ class Store(Reader, Books):
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        with database.translated(self._file):
+        with database.translate_errors(self._file):
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
@@ -333,14 +336,14 @@ class Store(Reader, Books):
         database.check_schema(self._file, self._db)
         if self.meta("clean") == "1":
             return
-        with database.translated(self._file):
+        with database.translate_errors(self._file):
             verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
-            raise database.damaged(self._file, " ".join(str(verdict).split()))
+            raise database.damaged_error(self._file, " ".join(str(verdict).split()))
 
     def _begin(self) -> None:
         """Take the run over: book what was in flight, and mark it as in use."""
-        with database.translated(self._file):
+        with database.translate_errors(self._file):
             self._db.execute(
                 f"PRAGMA journal_mode = {database.journal_mode(sqlite3.sqlite_version_info)}"
             )
@@ -351,33 +354,35 @@ class Store(Reader, Books):
                 " WHERE state = 'reserved' AND billed"
             )
             db.execute("UPDATE ledger SET state = 'released' WHERE state = 'reserved'")
-        self._booked = super().spent()
+        self._booked = super().get_spend()
 
 
-def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
+def _normalize_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """As it comes back from JSON: tuples are lists."""
     value: dict[str, Any] = orjson.loads(orjson.dumps(dict(config)))
     return value
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+def _list_differences(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> list[str]:
     """A phrase for every key whose value differs, nested keys joined by dots."""
     found: list[str] = []
     for key in sorted({*old, *new}):
         was, now = old.get(key), new.get(key)
         if isinstance(was, dict) and isinstance(now, dict):
-            found += _differences(was, now, f"{prefix}{key}.")
+            found += _list_differences(was, now, f"{prefix}{key}.")
         elif key not in old or key not in new or orjson.dumps(was) != orjson.dumps(now):
-            a, b = _excerpts(_show(old, key), _show(new, key))
+            a, b = _cut_excerpts(_format_value(old, key), _format_value(new, key))
             found.append(f"{prefix}{key} is {a} in the run and {b} now")
     return found
 
 
-def _show(config: Mapping[str, Any], key: str) -> str:
+def _format_value(config: Mapping[str, Any], key: str) -> str:
     return repr(config[key]) if key in config else "missing"
 
 
-def _excerpts(a: str, b: str, width: int = 60) -> tuple[str, str]:
+def _cut_excerpts(a: str, b: str, width: int = 60) -> tuple[str, str]:
     """Both texts from shortly before their first difference on, at most `width` characters."""
     same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), math.inf)
     start = max(0, int(min(same, len(a), len(b))) - width // 3)
@@ -389,7 +394,7 @@ def _excerpts(a: str, b: str, width: int = 60) -> tuple[str, str]:
     return (cut(a), cut(b)) if max(len(a), len(b)) > width else (a, b)
 
 
-def _enter(db: sqlite3.Connection, state: str, spend: Spend, billed: bool) -> int:
+def _insert_entry(db: sqlite3.Connection, state: str, spend: Spend, billed: bool) -> int:
     """A new row of the ledger; its number."""
     id = db.execute(
         "INSERT INTO ledger (state, at, billed, calls, input_tokens, output_tokens, usd, seconds,"
@@ -406,4 +411,4 @@ def _enter(db: sqlite3.Connection, state: str, spend: Spend, billed: bool) -> in
 # lock of the operating system.
 
 
-__all__ = ["Books", "Reader", "Store", "fingerprint"]
+__all__ = ["MemoryStore", "RunReader", "Store", "fingerprint"]

@@ -45,10 +45,10 @@ def diff(before: str, after: str) -> tuple[Change, ...]:
             removed.append(old)
             added.append(new)
         else:
-            changes += _replaced("".join(removed), "".join(added))
+            changes += _diff_atoms("".join(removed), "".join(added))
             removed, added = [], []
             same.append(old)
-    return _joined([*changes, Change("same", "".join(same))])
+    return _merge_changes([*changes, Change("same", "".join(same))])
 
 
 def _compare(before: str, after: str, level: int) -> Iterator[tuple[str, str]]:
@@ -71,7 +71,7 @@ def _compare(before: str, after: str, level: int) -> Iterator[tuple[str, str]]:
             yield from _compare("".join(old[a:b]), "".join(new[c:d]), level + 1)
 
 
-def _replaced(removed: str, added: str) -> Iterator[Change]:
+def _diff_atoms(removed: str, added: str) -> Iterator[Change]:
     """A replacement without the words and blanks that both texts begin or end with."""
     old, new = _ATOMS.findall(removed), _ATOMS.findall(added)
     head = 0
@@ -86,7 +86,7 @@ def _replaced(removed: str, added: str) -> Iterator[Change]:
     yield Change("same", "".join(old[len(old) - tail :]))
 
 
-def _joined(changes: Sequence[Change]) -> tuple[Change, ...]:
+def _merge_changes(changes: Sequence[Change]) -> tuple[Change, ...]:
     """Neighbours of one kind put together, empty pieces left out."""
     joined: list[Change] = []
     for change in changes:

@@ -18,10 +18,10 @@ from remask.events import Event, Rows, State, advance
 from remask.ids import rng_for, seed_for
 from remask.ports import Proposal, Proposer, Task
 from remask.prompt import Prompt
-from remask.search.plan import SearchPlan, survivors
+from remask.search.plan import SearchPlan, count_survivors
 from remask.types import Outcome, Split, Trace, mean_score
 
-DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
+MAX_DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
 
 
 def search(
@@ -34,14 +34,14 @@ def search(
     if state.stopped:
         return
     try:
-        for event in _opening(state, start, plan, task, proposer, seed):
+        for event in _score_baseline(state, start, plan, task, proposer, seed):
             yield event
             state = advance(state, event)
         while state.round < plan.rounds and state.rounds_without_gain < plan.patience:
-            if _perfect(state):
+            if _is_perfect(state):
                 yield events.SearchEnded("every validation row that was asked is right already")
                 return
-            for event in _round(state, plan, task, proposer, seed):
+            for event in _run_round(state, plan, task, proposer, seed):
                 yield event
                 state = advance(state, event)
     except BudgetSpent as spent:
@@ -53,7 +53,9 @@ def search(
     )
 
 
-def final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome], list[Outcome]]:
+def run_final_test(
+    task: Task, baseline: Prompt, best: Prompt
+) -> tuple[list[Outcome], list[Outcome]]:
     """The sealed test: both prompts on all test rows, each scored once.
 
     Raises BudgetSpent and TargetUnreliable.
@@ -66,102 +68,108 @@ def final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome
     return before, after
 
 
-def _opening(
+def _score_baseline(
     state: State, start: Prompt, plan: SearchPlan, task: Task, proposer: Proposer, seed: int
 ) -> Iterator[Event]:
     """The baseline on the validation rows, unless the state has it already."""
     if not state.baseline:
-        yield events.Started(start.marked(), start.id, proposer.count(start.text))
+        yield events.Started(start.to_source(), start.id, proposer.count(start.text))
     if (start.id, "validation") not in state.scores:
-        yield _score(task, start, "validation", _validation(task, plan, seed), 0)[0]
+        yield _evaluate(task, start, "validation", _choose_validation_rows(task, plan, seed), 0)[0]
 
 
-def _validation(task: Task, plan: SearchPlan, seed: int) -> tuple[str, ...]:
+def _choose_validation_rows(task: Task, plan: SearchPlan, seed: int) -> tuple[str, ...]:
     """The validation rows that are asked: the same ones in all of a search."""
     ids = tuple(task.ids("validation"))
-    chosen = rng_for(seed, "validation").permutation(len(ids))[: plan.validated(len(ids))]
+    chosen = rng_for(seed, "validation").permutation(len(ids))[
+        : plan.count_validation_rows(len(ids))
+    ]
     return tuple(ids[i] for i in sorted(chosen))
 
 
-def _round(
+def _run_round(
     state: State, plan: SearchPlan, task: Task, proposer: Proposer, seed: int
 ) -> Iterator[Event]:
     """One round: traces of the incumbent, candidates, halving, validation, verdict."""
     number, parent = state.round, state.prompt(state.incumbent)
     order = rng_for(seed, number, "rows").permutation(len(task.ids("train")))
     ids = tuple(task.ids("train")[i] for i in order[: sum(plan.rungs)])
-    event, outcomes = _score(task, parent, "train", ids, number)
+    event, outcomes = _evaluate(task, parent, "train", ids, number)
     yield event
-    heard = {o.example: o.trace for o in outcomes if o.trace is not None}
-    traces = tuple(heard.values())
+    traces_by_row = {o.example: o.trace for o in outcomes if o.trace is not None}
+    traces = tuple(traces_by_row.values())
 
     alive: list[Proposal] = []
-    for proposal in _proposals(state, plan, proposer, parent, traces, seed):
+    for proposal in _draw_proposals(state, plan, proposer, parent, traces, seed):
         if proposal.violation:
-            yield events.Refused.of(number, parent, proposal)
+            yield events.Refused.from_proposal(number, parent, proposal)
         else:
             alive.append(proposal)
-            yield events.Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
+            yield events.Proposed.from_proposal(
+                number, parent, proposal, proposer.count(proposal.prompt.text)
+            )
     if not alive:
         yield events.RoundRejected(number, "no candidate passed the guard")
         return
 
-    soft = {o.example: o.ranking_score for o in outcomes if o.status == "scored"}
-    ahead = {p.prompt.id: _Lead() for p in alive}
+    parent_scores = {o.example: o.ranking_score for o in outcomes if o.status == "scored"}
+    leads = {p.prompt.id: _Lead() for p in alive}
     seen = 0
     for rung, rows in enumerate(plan.rungs):
         batch = ids[seen : seen + rows]
         seen += rows
         for proposal in alive:
-            event, outcomes = _score(task, proposal.prompt, "train", batch, number)
+            event, outcomes = _evaluate(task, proposal.prompt, "train", batch, number)
             yield event
-            ahead[proposal.prompt.id].add(outcomes, soft, proposal.demo_rows)
-        alive.sort(key=lambda p: (-ahead[p.prompt.id].mean, p.prompt.id))
+            leads[proposal.prompt.id].add(outcomes, parent_scores, proposal.demo_rows)
+        alive.sort(key=lambda p: (-leads[p.prompt.id].mean, p.prompt.id))
         if rung + 1 < len(plan.rungs):
-            alive = alive[: survivors(len(alive))]
+            alive = alive[: count_survivors(len(alive))]
     winner = alive[0]
-    if ahead[winner.prompt.id].mean <= 0:
+    if leads[winner.prompt.id].mean <= 0:
         yield events.RoundRejected(number, "no candidate was ahead on the train rows")
         return
-    yield from _verdict(state, plan, task, proposer, parent, winner, heard, seed)
+    yield from _validate_winner(state, plan, task, proposer, parent, winner, traces_by_row, seed)
 
 
-def _verdict(
+def _validate_winner(
     state: State,
     plan: SearchPlan,
     task: Task,
     proposer: Proposer,
     parent: Prompt,
     winner: Proposal,
-    heard: dict[str, Trace],
+    traces_by_row: dict[str, Trace],
     seed: int,
 ) -> Iterator[Event]:
     """The winner on the validation rows; the plan's rule says whether it is accepted.
 
     `heard`: the trace of each train row that the proposals were drawn from.
     """
-    ids = _validation(task, plan, seed)
-    event, _ = _score(task, winner.prompt, "validation", ids, state.round)
+    ids = _choose_validation_rows(task, plan, seed)
+    event, _ = _evaluate(task, winner.prompt, "validation", ids, state.round)
     yield event
-    gains = _leads(event.rows, state.scores[(parent.id, "validation")])
+    gains = _subtract_scores(event.rows, state.scores[(parent.id, "validation")])
     total = sum(gains)
-    if not plan.accepts(gains, _leads(event.rows, state.scores[(state.baseline, "validation")])):
+    if not plan.accepts(
+        gains, _subtract_scores(event.rows, state.scores[(state.baseline, "validation")])
+    ):
         why = f"validation: {total:+.3g} points over {len(gains)} rows"
         yield events.RoundRejected(state.round, f"{why}, too close to chance" if total > 0 else why)
         return
-    rows = {trace.id: row for row, trace in heard.items()}
-    drops = proposer.explain(winner, tuple(heard.values()))
+    rows = {trace.id: row for row, trace in traces_by_row.items()}
+    drops = proposer.explain(winner, tuple(traces_by_row.values()))
     because = tuple(rows[drop.trace] for drop in drops)
     yield events.Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), because)
 
 
-def _leads(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
+def _subtract_scores(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
     """Score minus that before, on the rows that have both."""
     pairs = [(score, before.get(id)) for id, score, _ in rows]
     return [a - b for a, b in pairs if a is not None and b is not None]
 
 
-def _proposals(
+def _draw_proposals(
     state: State,
     plan: SearchPlan,
     proposer: Proposer,
@@ -170,8 +178,8 @@ def _proposals(
     seed: int,
 ) -> Iterator[Proposal]:
     """Up to plan.candidates unseen proposals without objection; and all rejected ones."""
-    seen, enough = set(state.seen_before(state.round)), plan.candidates
-    for draw in range(DRAWS):
+    seen, enough = set(state.earlier_prompts(state.round)), plan.candidates
+    for draw in range(MAX_DRAWS):
         drawn_from = seed_for(seed, state.round, "propose", draw)
         for proposal in proposer.propose(parent, traces, plan.candidates, drawn_from):
             if proposal.prompt.id not in seen:
@@ -182,16 +190,16 @@ def _proposals(
                 return
 
 
-def _score(
+def _evaluate(
     task: Task, prompt: Prompt, split: Split, ids: Sequence[str], number: int
 ) -> tuple[events.Scored, list[Outcome]]:
     """Evaluate; refuses (TargetUnreliable) where too many rows failed."""
     outcomes = task.evaluate(prompt, ids)
     mean_score(outcomes)
-    return events.Scored(number, prompt.id, split, rows_of(outcomes)), outcomes
+    return events.Scored(number, prompt.id, split, rows_from_outcomes(outcomes)), outcomes
 
 
-def rows_of(outcomes: Sequence[Outcome]) -> Rows:
+def rows_from_outcomes(outcomes: Sequence[Outcome]) -> Rows:
     """The part of outcomes that events keep."""
     return tuple(
         (o.example, o.score if o.status == "scored" else None, o.ranking_score) for o in outcomes
@@ -220,6 +228,6 @@ class _Lead:
         return self.total / self.rows if self.rows else 0.0
 
 
-def _perfect(state: State) -> bool:
+def _is_perfect(state: State) -> bool:
     scores = state.scores[(state.incumbent, "validation")].values()
     return all(score is None or score >= 1 for score in scores)

@@ -20,14 +20,14 @@ import numpy as np
 from remask import events
 from remask.events import Event, State, advance
 from remask.ids import rng_for, seed_for
-from remask.ports import Choose, Context, Proposal, Proposer, Scorer, written_spans
+from remask.ports import Choose, Context, Proposal, Proposer, Scorer, find_written_spans
 from remask.prompt import Prompt, Span
 from remask.stats import accepts
 from remask.types import Trace
 
 NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
-CANDIDATES = 8  # of one iteration, where nothing else is said
-FOLDS = 4  # groups of held-out traces on which a candidate is measured
+DEFAULT_CANDIDATES = 8  # of one iteration, where nothing else is said
+MAX_FOLDS = 4  # groups of held-out traces on which a candidate is measured
 # Conversations about nothing in particular. What any conversation makes more probable says nothing
 # of those at hand: without this measure "The answer:" beat every rule.
 CONTROL: Context = tuple(
@@ -41,12 +41,12 @@ CONTROL: Context = tuple(
         )
     )
 )
-BEFORE = 600  # characters in front of an edit that are scored with it …
-BEHIND = 200  # … and behind it: a long prompt need not be read whole for every candidate
+MAX_CHARS_BEFORE = 600  # characters in front of an edit that are scored with it …
+MAX_CHARS_AFTER = 200  # … and behind it: a long prompt need not be read whole for every candidate
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
+class LikelihoodPlan:
     """How long to go on, and how much is read at a time."""
 
     iterations: int
@@ -56,12 +56,12 @@ class Loop:
     free_numbers: bool = False  # whether edits may change figures, which nothing here can check
 
 
-def refinements(
+def search_by_likelihood(
     state: State,
     start: Prompt,
     read: Sequence[Trace],
-    held: Sequence[Trace],
-    loop: Loop,
+    held_out: Sequence[Trace],
+    plan: LikelihoodPlan,
     proposer: Proposer,
     scorer: Scorer,
     seed: int,
@@ -79,20 +79,20 @@ def refinements(
     if state.stopped:
         return
     if not state.baseline:
-        yield (first := events.Started(start.marked(), start.id, proposer.count(start.text)))
+        yield (first := events.Started(start.to_source(), start.id, proposer.count(start.text)))
         state = advance(state, first)
-    while state.round < loop.iterations:
-        for event in _round(state, read, held, loop, proposer, scorer, seed, choose):
+    while state.round < plan.iterations:
+        for event in _run_round(state, read, held_out, plan, proposer, scorer, seed, choose):
             yield event
             state = advance(state, event)
-    yield events.SearchEnded(f"all {loop.iterations} iterations played")
+    yield events.SearchEnded(f"all {plan.iterations} iterations played")
 
 
-def _round(
+def _run_round(
     state: State,
     read: Sequence[Trace],
-    held: Sequence[Trace],
-    loop: Loop,
+    held_out: Sequence[Trace],
+    plan: LikelihoodPlan,
     proposer: Proposer,
     scorer: Scorer,
     seed: int,
@@ -101,14 +101,16 @@ def _round(
     """One iteration: unseen candidates, their gains, and the first that is ahead by a margin."""
     number, parent = state.round, state.prompt(state.incumbent)
     allowed = []
-    for proposal in _unseen(state, parent, read, loop, proposer, seed):
+    for proposal in _propose_unseen(state, parent, read, plan, proposer, seed):
         if proposal.violation:
-            yield events.Refused.of(number, parent, proposal)
+            yield events.Refused.from_proposal(number, parent, proposal)
         else:
             allowed.append(proposal)
-            yield events.Proposed.of(number, parent, proposal, proposer.count(proposal.prompt.text))
-    contexts = folds(held, loop, proposer.count, rng_for(seed, number, "panels"), choose)
-    found = fold_gains(scorer, contexts, proposer.count, parent, allowed)
+            yield events.Proposed.from_proposal(
+                number, parent, proposal, proposer.count(proposal.prompt.text)
+            )
+    contexts = split_folds(held_out, plan, proposer.count, rng_for(seed, number, "panels"), choose)
+    found = measure_gains(scorer, contexts, proposer.count, parent, allowed)
     measured = [
         events.Measured(number, p.prompt.id, g) for p, g in zip(allowed, found, strict=True)
     ]
@@ -136,21 +138,26 @@ def _round(
         )
 
 
-def _unseen(
-    state: State, parent: Prompt, read: Sequence[Trace], loop: Loop, proposer: Proposer, seed: int
+def _propose_unseen(
+    state: State,
+    parent: Prompt,
+    read: Sequence[Trace],
+    plan: LikelihoodPlan,
+    proposer: Proposer,
+    seed: int,
 ) -> list[Proposal]:
     """What a round proposes and no earlier one did, refused or not."""
     number = state.round
-    seen = set(state.seen_before(number))
+    seen = set(state.earlier_prompts(number))
     seen |= {Prompt.parse(r.prompt).id for r in state.refusals if r.round < number}
-    drawn = proposer.propose(parent, read, loop.candidates, seed_for(seed, number, "propose"))
+    drawn = proposer.propose(parent, read, plan.candidates, seed_for(seed, number, "propose"))
     fresh = {p.prompt.id: p for p in drawn if p.prompt.id not in seen}
-    if loop.free_numbers:
+    if plan.free_numbers:
         return list(fresh.values())
-    return [_with_its_numbers(parent, proposal) for proposal in fresh.values()]
+    return [_check_numbers(parent, proposal) for proposal in fresh.values()]
 
 
-def _with_its_numbers(parent: Prompt, proposal: Proposal) -> Proposal:
+def _check_numbers(parent: Prompt, proposal: Proposal) -> Proposal:
     """The proposal; with an objection where it changes the parent's numbers."""
     before = Counter(n for a, b, _ in proposal.edits for n in NUMBER.findall(parent.text[a:b]))
     after = Counter(n for _, _, text in proposal.edits for n in NUMBER.findall(text))
@@ -161,18 +168,18 @@ def _with_its_numbers(parent: Prompt, proposal: Proposal) -> Proposal:
     return replace(proposal, violation=which)
 
 
-def folds(
-    held: Sequence[Trace],
-    loop: Loop,
+def split_folds(
+    held_out: Sequence[Trace],
+    plan: LikelihoodPlan,
     count: Callable[[str], int],
     rng: np.random.Generator,
     choose: Choose,
 ) -> tuple[Context, ...]:
     """Up to PANELS disjoint contexts of held-out traces, each chosen as a denoiser's context is."""
-    size = min(loop.traces, -(-len(held) // FOLDS))
-    left, found = list(held), []
-    for _ in range(FOLDS):
-        context = choose(left, loop.context_tokens, count, rng, size)
+    size = min(plan.traces, -(-len(held_out) // MAX_FOLDS))
+    left, found = list(held_out), []
+    for _ in range(MAX_FOLDS):
+        context = choose(left, plan.context_tokens, count, rng, size)
         if not context:
             break
         found.append(context)
@@ -181,7 +188,7 @@ def folds(
     return tuple(found)
 
 
-def fold_gains(
+def measure_gains(
     scorer: Scorer,
     contexts: Sequence[Context],
     count: Callable[[str], int],
@@ -197,8 +204,8 @@ def fold_gains(
     a rule is no evidence against it.
     """
     old = [_Windows.of(parent.text, sorted((a, b) for a, b, _ in p.edits)) for p in proposals]
-    new = [_Windows.of(p.prompt.text, written_spans(p)) for p in proposals]
-    lifts = _lifts(scorer, contexts, {*old, *new})
+    new = [_Windows.of(p.prompt.text, find_written_spans(p)) for p in proposals]
+    lifts = _measure_lifts(scorer, contexts, {*old, *new})
     found = []
     for proposal, then, now in zip(proposals, old, new, strict=True):
         before = sum(count(parent.text[start:stop]) for start, stop, _ in proposal.edits)
@@ -225,9 +232,9 @@ class _Windows:
         """`spans` are in order; those without text get a window and are left out of it."""
         joined: list[list[int]] = []
         for start, stop in spans:
-            low = max(0, start - BEFORE)
+            low = max(0, start - MAX_CHARS_BEFORE)
             low = low and (text.find(" ", low, start) + 1 or low)  # not within a word
-            high = min(len(text), stop + BEHIND)
+            high = min(len(text), stop + MAX_CHARS_AFTER)
             if joined and low <= joined[-1][1]:
                 joined[-1][1] = max(high, joined[-1][1])
             else:
@@ -236,7 +243,9 @@ class _Windows:
             tuple((a - low, b - low) for a, b in spans if low <= a < b <= high)
             for low, high in joined
         ]
-        return cls(tuple((text[a:b], held) for (a, b), held in zip(joined, inside, strict=True)))
+        return cls(
+            tuple((text[a:b], held_out) for (a, b), held_out in zip(joined, inside, strict=True))
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,21 +259,21 @@ class _Nats:
         return _Nats(self.spans - other.spans, self.windows - other.windows)
 
 
-def _lifts(
+def _measure_lifts(
     scorer: Scorer, contexts: Sequence[Context], texts: Iterable[_Windows]
 ) -> dict[_Windows, list[_Nats]]:
     """What each context adds to each text, over CONTROL. One context after the other: a scorer
     remembers few."""
     order = list(texts)
-    without = [_nats(scorer, CONTROL, text) for text in order]
+    without = [_measure_nats(scorer, CONTROL, text) for text in order]
     lifts: dict[_Windows, list[_Nats]] = {text: [] for text in order}
     for context in contexts:
         for text, bare in zip(order, without, strict=True):
-            lifts[text].append(_nats(scorer, context, text) - bare)
+            lifts[text].append(_measure_nats(scorer, context, text) - bare)
     return lifts
 
 
-def _nats(scorer: Scorer, context: Context, windows: _Windows) -> _Nats:
+def _measure_nats(scorer: Scorer, context: Context, windows: _Windows) -> _Nats:
     found = [
         scorer.score(context, text, [*inside, (0, len(text))]) for text, inside in windows.parts
     ]

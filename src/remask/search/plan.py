@@ -4,15 +4,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from remask.stats import AHEAD, Rule, improves
+from remask.stats import MIN_SEED_MARGIN, Rule, improves
 
-CAUTIOUS = 1.1  # the largest margin, in standard deviations of a sum whose true value is 0
+MAX_MARGIN = 1.1  # the largest margin, in standard deviations of a sum whose true value is 0
 ROUNDS_PER_MARGIN = 3  # so many rounds make a margin of one standard deviation
 
-CANDIDATES, FEWEST = 24, 6  # of a round, at most and at least
+MAX_CANDIDATES, MIN_CANDIDATES = 24, 6  # of a round, at most and at least
 
-TRAINED = 18  # train rows of a round
-FEWEST_VALIDATED = 75  # rows, where there are so many: fewer tell too little of a candidate
+MAX_TRAIN_ROWS = 18  # train rows of a round
+MIN_VALIDATION_ROWS = 75  # rows, where there are so many: fewer tell too little of a candidate
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +26,15 @@ class SearchPlan:
     validation: int | None = None  # rows of that split that are asked; None: all
     accepts: Rule = improves  # whether the winner's leads on validation rows make it incumbent
 
-    def validated(self, rows: int) -> int:
+    def count_validation_rows(self, rows: int) -> int:
         """Validation rows that are asked, of so many."""
         return rows if self.validation is None else min(rows, self.validation)
 
-    def round_calls(self, validation: int) -> int:
+    def count_round_calls(self, validation: int) -> int:
         """Target calls of one round, at most, with so many rows in the validation split."""
-        return round_calls(self.candidates, self.rungs, self.validated(validation))
+        return count_round_calls(
+            self.candidates, self.rungs, self.count_validation_rows(validation)
+        )
 
 
 def make_plan(
@@ -40,7 +42,7 @@ def make_plan(
     train: int,
     validation: int,
     cautious: bool = False,
-    fewest: int = FEWEST_VALIDATED,
+    min_validation: int = MIN_VALIDATION_ROWS,
 ) -> SearchPlan:
     """A plan for `calls` target calls (without those of the final test; None: no limit).
 
@@ -50,42 +52,49 @@ def make_plan(
     whole rounds use up the budget. Few validation rows, `fewest` at least, buy more rounds; fewer
     still would do harm too often (docs/log.md, plans).
     """
-    rungs, candidates = _rungs(min(train, TRAINED)), CANDIDATES
+    rungs, candidates = _split_rungs(min(train, MAX_TRAIN_ROWS)), MAX_CANDIDATES
     if calls is None:
-        return SearchPlan(candidates, rungs, 30, 6, accepts=_rule(30, cautious))
-    validation = min(validation, max(fewest, calls // 8))
+        return SearchPlan(candidates, rungs, 30, 6, accepts=_choose_rule(30, cautious))
+    validation = min(validation, max(min_validation, calls // 8))
     left = calls - validation
-    rounds = -(-left // round_calls(candidates, rungs, validation))
-    rounds = max(1, min(rounds, left // round_calls(FEWEST, rungs, validation)))
-    while candidates > FEWEST and left < rounds * round_calls(candidates, rungs, validation):
+    rounds = -(-left // count_round_calls(candidates, rungs, validation))
+    rounds = max(1, min(rounds, left // count_round_calls(MIN_CANDIDATES, rungs, validation)))
+    while candidates > MIN_CANDIDATES and left < rounds * count_round_calls(
+        candidates, rungs, validation
+    ):
         candidates -= 3
-    return SearchPlan(candidates, rungs, 4 * rounds, 6, validation, accepts=_rule(rounds, cautious))
+    return SearchPlan(
+        candidates, rungs, 4 * rounds, 6, validation, accepts=_choose_rule(rounds, cautious)
+    )
 
 
-def _rule(rounds: int, cautious: bool) -> Rule:
+def _choose_rule(rounds: int, cautious: bool) -> Rule:
     """What must be ahead by how much: the more rounds a budget pays for, the more winners chance
-    has, so the seed prompt is left by a margin that grows with them (docs/acceptance.md)."""
+    has, so the seed prompt is left by a margin that grows with them
+    (docs/background/acceptance.md)."""
     if cautious:
-        return partial(improves, step=CAUTIOUS, ahead=CAUTIOUS)
-    return partial(improves, ahead=min(CAUTIOUS, max(AHEAD, rounds / ROUNDS_PER_MARGIN)))
+        return partial(improves, incumbent_margin=MAX_MARGIN, seed_margin=MAX_MARGIN)
+    return partial(
+        improves, seed_margin=min(MAX_MARGIN, max(MIN_SEED_MARGIN, rounds / ROUNDS_PER_MARGIN))
+    )
 
 
-def _rungs(rows: int) -> tuple[int, ...]:
+def _split_rungs(rows: int) -> tuple[int, ...]:
     """Train rows for three rungs, each about twice as long as those before it together."""
     first = -(-rows // 9)
     second = min(2 * first, rows - first)
     return tuple(n for n in (first, second, rows - first - second) if n)
 
 
-def survivors(alive: int) -> int:
+def count_survivors(alive: int) -> int:
     """Candidates that go on to the next rung."""
     return max(1, -(-alive // 3))
 
 
-def round_calls(candidates: int, rungs: Sequence[int], validation: int) -> int:
+def count_round_calls(candidates: int, rungs: Sequence[int], validation: int) -> int:
     """Target calls of one round, at most."""
     alive, total = candidates, sum(rungs)
     for rung in rungs:
         total += alive * rung
-        alive = survivors(alive)
+        alive = count_survivors(alive)
     return total + validation

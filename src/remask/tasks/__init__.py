@@ -1,1 +1,1 @@
-"""What "better" means: rows of the user's data, metrics, and how a prompt does on them."""
+"""Score a prompt on the rows of a task: labelled data, metrics, promptfoo tests, Inspect tasks."""

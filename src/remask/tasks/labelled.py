@@ -1,8 +1,7 @@
-"""Rows with a right answer: how a prompt does on them, as Outcomes that carry their Traces.
+"""Score a prompt on rows: ask the target and grade its responses.
 
-Knows examples, one target and one metric, and how prompt and row become a chat. Knows nothing of
-search, budgets or denoisers: a metered target raises BudgetSpent through here. A call that failed
-and a metric that could not say give an Outcome without a score, never a 0.
+A failed call and a metric that gives no score both give an Outcome without a score, never a 0. A
+metered target may raise BudgetSpent, which passes through.
 """
 
 import math
@@ -14,28 +13,28 @@ from remask.data.placeholders import fill
 from remask.errors import ConfigError
 from remask.ports import Metric, Reply, TargetModel
 from remask.prompt import Prompt
-from remask.tasks.metrics import METRICS, Grade, Grader, canonical, grader, parse_label
+from remask.tasks.metrics import METRICS, Grade, Grader, make_grader, match_label, parse_label
 from remask.types import Chat, Example, Feedback, Message, Outcome, Split, Trace
 
-# The soft score of a choice is the probability of the right option, sharpened. Measured on SST-2
-# (38 candidates, 160 train rows): the mean over 16 rows correlates with accuracy on the other rows
-# by 0.53 as it is, 0.67 sharpened by 3, and 0.64 for right or wrong (docs/log.md).
+# The ranking score of a choice is the probability of the right option, with the log-probabilities
+# multiplied by this. On SST-2 (38 candidates, 160 train rows), the mean over 16 rows correlates
+# with the accuracy on the other rows by 0.53 for a factor of 1, by 0.67 for a factor of 3, and by
+# 0.64 for right or wrong (docs/log.md).
 SHARPNESS = 3.0
-GOOD = 0.75  # a response that scores at least so is the right one, where none is given
+MIN_GOOD_SCORE = 0.75  # from which a response counts as the right one, where the row has none
 
 
 class LabelledTask:
     """Implements ports.Task over examples.
 
-    The chat of a row is the prompt as system message (none where the prompt is blank) and the
-    example's input as user message; with role "user" the prompt alone, as the user's message, in
-    which the row's columns stand. {name}, {{name}} and ${name} in the prompt are filled from
-    Example.row; the user message stays the same even if the prompt shows the input as well.
+    The chat of a row is the prompt as system message (none where the prompt is blank) and the input
+    as user message. With role "user" it is only the prompt, as user message. {name}, {{name}} and
+    ${name} in the prompt are filled from Example.row.
 
-    metric "label": a target that can choose picks the most probable of the labels, each put
-    into the `answer` template; other targets answer freely and the first allowed label counts.
-    `repeats` calls of every row are averaged, and a row with a failed repeat is failed; choosing
-    is deterministic and done once.
+    With the metric "label", a target that can choose picks the most probable label, each filled
+    into the `answer` template. Other targets answer freely, and the first allowed label counts.
+    The scores of `repeats` calls per row are averaged, and a row with a failed call has failed.
+    Choosing is deterministic, so it is done once.
 
     Raises ConfigError where rows, labels, metric and answer do not fit together.
     """
@@ -51,7 +50,7 @@ class LabelledTask:
         repeats: int = 1,
         role: Literal["system", "user"] = "system",
     ) -> None:
-        """`labels`: those allowed by metric "label"; empty: the expected answers that occur."""
+        """Check the arguments. `labels`: allowed by the metric "label"; default: as in the rows."""
         if repeats < 1:
             raise ConfigError(f"repeats is {repeats}; it must be at least 1")
         if "{label}" not in answer:
@@ -64,7 +63,7 @@ class LabelledTask:
             found = sorted({e.expected for e in examples if e.expected})
             self._labels = tuple(labels or found)
             _check_labels(examples, self._labels)
-        self._grader = grader(metric, self._labels)
+        self._grader = make_grader(metric, self._labels)
         self._target = target
         self._answer = answer
         self._repeats = repeats
@@ -73,66 +72,68 @@ class LabelledTask:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels allowed by metric "label"; empty for other metrics."""
+        """The labels that the metric "label" allows; empty for other metrics."""
         return self._labels
 
     def ids(self, split: Split) -> tuple[str, ...]:
-        """The rows of a split, in the order of the data."""
+        """Return the ids of the rows of a split, in the order of the data."""
         return tuple(e.id for e in self._examples.values() if e.split == split)
 
     def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
-        """One Outcome per id, in order. All rows go to the target in one call per repeat.
+        """Score the prompt on rows. Returns one Outcome per id, in order.
 
-        Raises KeyError for an unknown id, and BudgetSpent and TargetRefused of the target.
+        The target gets all rows in one call per repeat. Raises KeyError for an unknown id, and what
+        the target raises: BudgetSpent, TargetRefused.
         """
         examples = [self._examples[id] for id in ids]
-        chats = [chat(prompt, example, self._role) for example in examples]
+        chats = [make_chat(prompt, example, self._role) for example in examples]
         if self._by_label and self._target.chooses:
-            return self._chosen(examples, chats)
-        rounds = [self._answered(examples, chats, repeat) for repeat in range(self._repeats)]
+            return self._choose(examples, chats)
+        rounds = [self._answer_rows(examples, chats, repeat) for repeat in range(self._repeats)]
         return [
-            self._outcome(example, tries) for example, *tries in zip(examples, *rounds, strict=True)
+            self._make_outcome(example, tries)
+            for example, *tries in zip(examples, *rounds, strict=True)
         ]
 
-    def _chosen(self, examples: Sequence[Example], chats: Sequence[Chat]) -> list[Outcome]:
+    def _choose(self, examples: Sequence[Example], chats: Sequence[Chat]) -> list[Outcome]:
         options = [fill_answer(self._answer, label) for label in self._labels]
         replies = self._target.choose(chats, options)
         return [
-            self._choice(example, reply, options)
+            self._grade_choice(example, reply, options)
             for example, reply in zip(examples, replies, strict=True)
         ]
 
-    def _choice(self, example: Example, reply: Reply, options: Sequence[str]) -> Outcome:
+    def _grade_choice(self, example: Example, reply: Reply, options: Sequence[str]) -> Outcome:
         error = reply.error
-        if not error and not _usable(reply.logps):
+        if not error and not _are_finite(reply.logps):
             error = "the target gave no finite log-probability for the options"
         if error:
             return Outcome(example.id, "failed", error=error)
-        right = options.index(self._desired(example) or "")
+        right = options.index(self._find_right_response(example) or "")
         score = float(options.index(reply.text) == right)
         top = max(reply.logps)
         weights = [math.exp(SHARPNESS * (logp - top)) for logp in reply.logps]
-        trace = self._trace(example, reply.text, Grade(score))
+        trace = self._make_trace(example, reply.text, Grade(score))
         return Outcome(example.id, "scored", score, weights[right] / sum(weights), trace=trace)
 
-    def _answered(
+    def _answer_rows(
         self, examples: Sequence[Example], chats: Sequence[Chat], repeat: int
-    ) -> list["_Try"]:
-        """One repeat of all rows; only rows with a reply are graded."""
+    ) -> list["_Attempt"]:
+        """Ask all rows once. Only rows with a reply are graded."""
         replies = self._target.respond(chats, repeat=repeat)
         given = [(e, r.text) for e, r in zip(examples, replies, strict=True) if not r.error]
         grades = iter(self._grader.grade([e for e, _ in given], [text for _, text in given]))
         return [
-            _Try(reply.text, Grade(error=reply.error) if reply.error else next(grades))
+            _Attempt(reply.text, Grade(error=reply.error) if reply.error else next(grades))
             for reply in replies
         ]
 
-    def _outcome(self, example: Example, tries: Sequence["_Try"]) -> Outcome:
+    def _make_outcome(self, example: Example, tries: Sequence["_Attempt"]) -> Outcome:
         errors = [t.grade.error for t in tries if t.grade.error]
         if errors:
             return Outcome(example.id, "failed", error=errors[0])
         score = sum(t.grade.score for t in tries) / len(tries)
-        worst = min(tries, key=lambda t: t.grade.score)  # the first of these: what to learn from
+        worst = min(tries, key=lambda t: t.grade.score)  # it shows best what to improve
         grade = Grade(score, worst.grade.feedback)
         return Outcome(
             example.id,
@@ -140,21 +141,21 @@ class LabelledTask:
             score,
             ranking_score=score,
             unparsed=any(t.grade.unparsed for t in tries),
-            trace=self._trace(example, worst.response, grade),
+            trace=self._make_trace(example, worst.response, grade),
         )
 
-    def _desired(self, example: Example) -> str | None:
-        """The right answer, said as the target would say it."""
+    def _find_right_response(self, example: Example) -> str | None:
+        """Return the right answer in the words in which the target would give it."""
         if not self._by_label or example.expected is None:
-            return self._grader.desired(example)
-        return fill_answer(self._answer, canonical(example.expected, self._labels) or "")
+            return self._grader.find_right_response(example)
+        return fill_answer(self._answer, match_label(example.expected, self._labels) or "")
 
-    def _trace(self, example: Example, response: str, grade: Grade) -> Trace:
-        desired = self._desired(example)
-        if desired is None and grade.score >= GOOD:
+    def _make_trace(self, example: Example, response: str, grade: Grade) -> Trace:
+        desired = self._find_right_response(example)
+        if desired is None and grade.score >= MIN_GOOD_SCORE:
             desired = response
         return Trace(
-            id=example.id,  # one trace of a row is read at a time, and its query is shown later
+            id=example.id,  # a denoiser reads one trace of a row at a time, so the id is unique
             query=example.input,
             response=response,
             desired=desired,
@@ -164,16 +165,18 @@ class LabelledTask:
 
 
 @dataclass(frozen=True, slots=True)
-class _Try:
-    """One repeat of one row."""
+class _Attempt:
+    """One response to one row, with its grade."""
 
     response: str
     grade: Grade
 
 
-def chat(prompt: Prompt, example: Example, role: Literal["system", "user"] = "system") -> Chat:
-    """What the target reads: the prompt with its variables filled, then the user's message; with
-    `role` "user" the prompt alone."""
+def make_chat(prompt: Prompt, example: Example, role: Literal["system", "user"] = "system") -> Chat:
+    """Return the messages for the target: the prompt with its variables filled, and the input.
+
+    With `role` "user" the prompt is the only message.
+    """
     system = fill(prompt.text, example.row)
     if role == "user":
         return (Message("user", system),)
@@ -181,22 +184,25 @@ def chat(prompt: Prompt, example: Example, role: Literal["system", "user"] = "sy
     return (Message("system", system), user) if system.strip() else (user,)
 
 
-def labels_never_predicted(
+def find_unpredicted_labels(
     outcomes: Sequence[Outcome], labels: Sequence[str], answer: str = "{label}"
 ) -> tuple[str, ...]:
-    """The labels that no response names: a sign of a wrong label or of a target that cannot."""
-    whole = {fill_answer(answer, label): label for label in labels}
+    """Return the labels that no response names.
+
+    They show that a label is wrong, or that the target cannot do the task.
+    """
+    answers = {fill_answer(answer, label): label for label in labels}
     responses = {o.trace.response for o in outcomes if o.trace is not None}
-    emitted = {whole.get(text) or parse_label(text, labels) for text in responses}
-    return tuple(label for label in labels if label not in emitted)
+    predicted = {answers.get(text) or parse_label(text, labels) for text in responses}
+    return tuple(label for label in labels if label not in predicted)
 
 
 def fill_answer(answer: str, label: str) -> str:
-    """The label as the target would say it. Nothing but {label} is replaced."""
+    """Fill the label into the answer template. Only {label} is replaced."""
     return answer.replace("{label}", label)
 
 
-def _usable(logps: Sequence[float]) -> bool:
+def _are_finite(logps: Sequence[float]) -> bool:
     return bool(logps) and not any(map(math.isnan, logps)) and math.isfinite(max(logps))
 
 
@@ -212,11 +218,11 @@ def _check_labels(examples: Sequence[Example], labels: Sequence[str]) -> None:
     for i, label in enumerate(labels):
         if not label.strip():
             raise ConfigError("a label is empty; remove it")
-        if twin := canonical(label, labels[:i]):
+        if twin := match_label(label, labels[:i]):
             raise ConfigError(
                 f"the labels {twin!r} and {label!r} differ only in case or spacing; use one"
             )
-    seen = {canonical(e.expected or "", labels): e.expected for e in examples}
+    seen = {match_label(e.expected or "", labels): e.expected for e in examples}
     if None in seen:
         raise ConfigError(
             f"the data holds the answer {seen[None]!r}, which is no allowed label; "

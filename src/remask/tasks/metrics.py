@@ -1,7 +1,6 @@
-"""How good a response is: built-in metrics, a judge, and whatever the user brings.
+"""Grade responses: built-in metrics, a judge, and functions of the user.
 
-Knows an example, a response and, for the judge, a target to ask. Knows nothing of prompts or of
-how a response came about. A metric that cannot say gives no score: never 0, never NaN.
+A metric that cannot grade a response gives no score. It never gives 0 or NaN instead.
 """
 
 import json
@@ -24,39 +23,43 @@ from remask.models.event_loop import wait_for_result
 from remask.ports import Metric, Reply, TargetModel
 from remask.types import Chat, Example, Message, Score
 
-# A letter or digit that must not touch a label: "positive" is not in "positively". Scripts that
-# write no spaces (Thai, Lao, Burmese, Khmer, kana, Han, Hangul with its particles) do not count.
+# A letter or digit that must not be next to a label: "positive" is not in "positively". Scripts
+# without spaces between words are excluded: Thai, Lao, Burmese, Khmer, kana, Han, and Hangul with
+# its particles.
 _WORD = r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 
 
 @dataclass(frozen=True, slots=True)
 class Grade:
-    """A score from 0 to 1, or why there is none."""
+    """A score from 0 to 1, or an error."""
 
-    score: float = 0.0  # meaningful only without error
+    score: float = 0.0  # has no meaning where there is an error
     feedback: str = ""
     error: str = ""
-    unparsed: bool = False  # no allowed label in the response: scored 0, counted apart
+    unparsed: bool = False  # the response names no allowed label; scored 0 and counted separately
 
 
 class Grader(ABC):
-    """A metric over many rows, so that a judge can be asked about all of them at once."""
+    """A metric that grades many rows at once, so that a judge is called once for all of them."""
 
     @abstractmethod
     def grade(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Grade]:
-        """One Grade per response, in order."""
+        """Return one Grade per response, in order."""
 
-    def desired(self, example: Example) -> str | None:
-        """The right response, where the row states it."""
+    def find_right_response(self, example: Example) -> str | None:
+        """Return the right response of a row; None where it is unknown."""
         return example.expected
 
 
-def grader(metric: str | Metric | Grader, labels: Sequence[str] = ()) -> Grader:
-    """The Grader of one of METRICS by name, of a function, or a Grader as it is."""
+def make_grader(metric: str | Metric | Grader, labels: Sequence[str] = ()) -> Grader:
+    """Make a Grader of the name of a metric or of a function. A Grader is returned unchanged.
+
+    `labels`: allowed by the metric "label". Raises ConfigError for an unknown name.
+    """
     if isinstance(metric, Grader):
         return metric
     if not isinstance(metric, str):
-        return ByFunction(metric)
+        return FunctionGrader(metric)
     if metric not in METRICS:
         raise ConfigError(
             f"unknown metric {metric!r}; known: {', '.join(METRICS)}, judge (with a model and a "
@@ -66,62 +69,65 @@ def grader(metric: str | Metric | Grader, labels: Sequence[str] = ()) -> Grader:
 
 
 def exact(example: Example, response: str) -> float:
-    """1 where response and expected answer are equal, else 0.
+    """Return 1 where response and expected answer are equal, else 0.
 
-    Blind to case, to runs of white space, and to quotes, asterisks and full stops around.
+    Ignores case, repeated white space, and quotes, asterisks and full stops at both ends.
     """
-    return float(_bare(response) == _bare(_expected(example)))
+    return float(_strip_marks(response) == _strip_marks(_require_expected(example)))
 
 
 def contains(example: Example, response: str) -> float:
-    """1 where the expected answer occurs in the response (compared as in `exact`), else 0."""
-    return float(_bare(_expected(example)) in _plain(response))
+    """Return 1 where the expected answer occurs in the response, compared as in `exact`, else 0."""
+    return float(_strip_marks(_require_expected(example)) in _normalise(response))
 
 
 def f1(example: Example, response: str) -> float:
-    """Harmonic mean of precision and recall over words, in multisets, as for SQuAD
-    (arXiv 1606.05250): lower case, without punctuation and the articles a, an, the."""
-    found, right = _words(response), _words(_expected(example))
+    """Return the F1 score of the words, as for SQuAD (arXiv 1606.05250).
+
+    F1 = 2 × shared / (words of the response + words of the expected answer), with words as
+    multisets in lower case, without punctuation and the articles a, an, the.
+    """
+    found, right = _split_words(response), _split_words(_require_expected(example))
     if not found or not right:
         return float(found == right)
     shared = sum((Counter(found) & Counter(right)).values())
     return 2 * shared / (len(found) + len(right))
 
 
-def _expected(example: Example) -> str:
-    assert example.expected is not None  # LabelledTask has checked it
+def _require_expected(example: Example) -> str:
+    assert example.expected is not None  # LabelledTask has checked this
     return example.expected
 
 
-def _plain(text: str) -> str:
+def _normalise(text: str) -> str:
     return " ".join(text.split()).casefold()
 
 
-def _bare(text: str) -> str:
-    return _plain(text).strip(" \"'`*.“”‘’«»")
+def _strip_marks(text: str) -> str:
+    return _normalise(text).strip(" \"'`*.“”‘’«»")
 
 
-def _words(text: str) -> list[str]:
+def _split_words(text: str) -> list[str]:
     kept = "".join(c for c in text.lower() if not unicodedata.category(c).startswith("P"))
     return [word for word in kept.split() if word not in ("a", "an", "the")]
 
 
 @dataclass(frozen=True, slots=True)
-class ByFunction(Grader):
-    """A user's (or built-in) function, row by row."""
+class FunctionGrader(Grader):
+    """Grades row by row with a function, of the user or built in."""
 
     metric: Metric
 
     def grade(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Grade]:
-        """A row whose metric raises or gives no number from 0 to 1 has an error, not a score."""
-        return [self._one(e, r) for e, r in zip(examples, responses, strict=True)]
+        """Grade each row. A row whose metric raises or gives no number from 0 to 1 has an error."""
+        return [self._grade_row(e, r) for e, r in zip(examples, responses, strict=True)]
 
-    def _one(self, example: Example, response: str) -> Grade:
+    def _grade_row(self, example: Example, response: str) -> Grade:
         try:
             value: Any = wait_for_result(self.metric(example, response))
         except (BudgetSpent, TargetRefused):
-            raise  # of a metered model inside the metric: they end the run, not the row
-        except Exception as error:  # the user's code: any error is this row's, and is shown
+            raise  # a metered model inside the metric raises these, and they end the run
+        except Exception as error:  # user code may raise anything; it becomes the error of the row
             return Grade(error=f"metric raised {type(error).__name__}: {error}")
         words = ""
         if isinstance(value, Score):
@@ -135,52 +141,53 @@ class ByFunction(Grader):
 
 
 @dataclass(frozen=True, slots=True)
-class ByLabel(Grader):
-    """Right where the first allowed label of the response is the expected one."""
+class LabelGrader(Grader):
+    """Scores 1 where the first allowed label of the response is the expected one, else 0."""
 
     labels: tuple[str, ...]
 
     def grade(self, examples: Sequence[Example], responses: Sequence[str]) -> list[Grade]:
-        """A response without any label scores 0 and says so."""
-        return [self._one(e, r) for e, r in zip(examples, responses, strict=True)]
+        """Grade each row. A response without any label scores 0 and is marked as unparsed."""
+        return [self._grade_row(e, r) for e, r in zip(examples, responses, strict=True)]
 
-    def _one(self, example: Example, response: str) -> Grade:
+    def _grade_row(self, example: Example, response: str) -> Grade:
         found = parse_label(response, self.labels)
         if found is None:
             allowed = ", ".join(self.labels) if len(self.labels) <= 12 else "see the labels"
             return Grade(feedback=f"The answer names no allowed label ({allowed}).", unparsed=True)
-        return Grade(float(found == canonical(_expected(example), self.labels)))
+        return Grade(float(found == match_label(_require_expected(example), self.labels)))
 
 
 def parse_label(text: str, labels: Sequence[str]) -> str | None:
-    """The first allowed label in `text`, the longest where several begin; None if there is none.
+    """Return the first allowed label in `text`, the longest where several begin there, or None.
 
-    Labels are found as whole words, in any case; a space of a label may be written as spaces,
-    underscores or hyphens. "not positive" names the label "positive": negation is not read.
+    Labels match as whole words, in any case. A space in a label may be written as spaces,
+    underscores or hyphens. Negation is not understood: "not positive" gives the label "positive".
     """
-    if whole := canonical(text, labels):
+    if whole := match_label(text, labels):
         return whole
     ordered = tuple(sorted(set(labels), key=lambda label: (-len(label), label)))
-    match = _label_pattern(ordered).search(text) if ordered else None
+    match = _compile_labels(ordered).search(text) if ordered else None
     return ordered[match.lastindex - 1] if match and match.lastindex else None
 
 
-def canonical(text: str, labels: Sequence[str]) -> str | None:
-    """The label that `text` is, up to case, white space and underscores; None if it is none."""
-    return next((label for label in labels if _key(label) == _key(text)), None)
+def match_label(text: str, labels: Sequence[str]) -> str | None:
+    """Return the label that equals `text` up to case, white space and underscores, or None."""
+    wanted = _normalise_label(text)
+    return next((label for label in labels if _normalise_label(label) == wanted), None)
 
 
-def _key(label: str) -> str:
+def _normalise_label(label: str) -> str:
     return " ".join(label.replace("_", " ").split()).casefold()
 
 
 @lru_cache(maxsize=32)
-def _label_pattern(labels: tuple[str, ...]) -> re.Pattern[str]:
-    """One group per label, in the given order."""
-    return re.compile("|".join(map(_one_label, labels)), re.IGNORECASE)
+def _compile_labels(labels: tuple[str, ...]) -> re.Pattern[str]:
+    """Compile a pattern with one group per label, in the given order."""
+    return re.compile("|".join(map(_make_label_pattern, labels)), re.IGNORECASE)
 
 
-def _one_label(label: str) -> str:
+def _make_label_pattern(label: str) -> str:
     words = label.replace("_", " ").split() or [label]
     body = r"[\s_\-]+".join(map(re.escape, words))
     # A decimal is one number: "4" is not in "4.5" nor in "3.4".
@@ -197,8 +204,8 @@ def _one_label(label: str) -> str:
 class JudgeMetric(Grader):
     """A model that grades responses by a rubric, on a scale from `low` to `high`.
 
-    The response is untrusted: it stands between fences that it cannot know. A reply without a
-    score on the scale gives no score. Make one with `judge`.
+    The response is untrusted, so it is put between fences that it cannot guess. A reply without a
+    number on the scale gives no score. `make_judge` makes one.
     """
 
     target: TargetModel
@@ -212,20 +219,22 @@ class JudgeMetric(Grader):
         responses: Sequence[str],
         rubrics: Sequence[str] | None = None,
     ) -> list[Grade]:
-        """All rows in one call of the target; raises what the target raises. `rubrics`: one for
-        each row, in place of the judge's own."""
+        """Grade all rows in one call of the target; raises what the target raises.
+
+        `rubrics`: one for each row, in place of the rubric of the judge.
+        """
         each = rubrics or [self.rubric] * len(examples)
-        chats = [self._chat(*row) for row in zip(examples, responses, each, strict=True)]
-        return [self._read(reply) for reply in self.target.respond(chats)]
+        chats = [self._make_chat(*row) for row in zip(examples, responses, each, strict=True)]
+        return [self._read_reply(reply) for reply in self.target.respond(chats)]
 
     def __call__(self, example: Example, response: str) -> Score:
-        """One row, as any other Metric; raises TargetError where there is no score."""
+        """Grade one row, as any other Metric does. Raises TargetError where there is no score."""
         (grade,) = self.grade([example], [response])
         if grade.error:
             raise TargetError(grade.error)
         return Score(grade.score, grade.feedback)
 
-    def _chat(self, example: Example, response: str, rubric: str) -> Chat:
+    def _make_chat(self, example: Example, response: str, rubric: str) -> Chat:
         fence = content_id("fence", example.id, response)[:12]
         parts = [("question", example.input), ("response", response)]
         if example.expected is not None:
@@ -242,32 +251,33 @@ class JudgeMetric(Grader):
         )
         return Message("system", system), Message("user", data)
 
-    def _read(self, reply: Reply) -> Grade:
+    def _read_reply(self, reply: Reply) -> Grade:
         if reply.error:
             return Grade(error=f"the judge failed: {reply.error}")
         verdict = parse_verdict(reply.text, self.low, self.high)
         if verdict is None:
-            said = " ".join(reply.text.split())[:80]
+            start = " ".join(reply.text.split())[:80]
             return Grade(
-                error=f"the judge gave no score from {self.low} to {self.high}, but: {said!r}"
+                error=f"the judge gave no score from {self.low} to {self.high}, but: {start!r}"
             )
         return Grade(verdict.value, verdict.feedback)
 
 
-METRICS: dict[str, Callable[[tuple[str, ...]], Grader]] = {  # from the allowed labels
-    "label": ByLabel,
-    "exact": lambda labels: ByFunction(exact),
-    "contains": lambda labels: ByFunction(contains),
-    "f1": lambda labels: ByFunction(f1),
+# Name of a metric -> function that makes its Grader for the allowed labels.
+METRICS: dict[str, Callable[[tuple[str, ...]], Grader]] = {
+    "label": LabelGrader,
+    "exact": lambda labels: FunctionGrader(exact),
+    "contains": lambda labels: FunctionGrader(contains),
+    "f1": lambda labels: FunctionGrader(f1),
 }
 
 
-def judge(target: TargetModel, rubric: str, *, low: int = 0, high: int = 10) -> JudgeMetric:
-    """A Judge; raises ConfigError for an empty rubric or scale."""
+def make_judge(target: TargetModel, rubric: str, *, low: int = 0, high: int = 10) -> JudgeMetric:
+    """Make a JudgeMetric. Raises ConfigError for an empty rubric or scale."""
     if not rubric.strip():
-        raise ConfigError("the judge's rubric is empty; say what a good response is")
+        raise ConfigError("the judge rubric is empty; say what a good response is")
     if low >= high:
-        raise ConfigError(f"the judge's scale {low} to {high} is empty; low must be below high")
+        raise ConfigError(f"the judge scale {low} to {high} is empty; low must be below high")
     return JudgeMetric(target, rubric.strip(), low, high)
 
 
@@ -281,31 +291,31 @@ _REASON = re.compile(r"reason\w*[\"'*_\s]{0,6}[:=][\"'*_ \t]{0,6}([^\n]+)", re.I
 
 
 def parse_verdict(text: str, low: int, high: int) -> Score | None:
-    """A judge's score, brought to 0..1, and its reason; None without a score on the scale.
+    """Parse the reply of a judge: the score, scaled to 0..1, and its reason; None without a score.
 
     Reads a JSON object with "score", else the last "Score: 7" (also "7/10", "**Score:** 7.5",
-    "rating is 7"), else a line that is nothing but a number.
+    "rating is 7"), else the last line that is only a number. A score outside of the scale is none.
     """
     number: float
-    below, reason = "", ""
-    said = _json_verdict(text)
-    if said is not None:
-        number, reason = said
+    maximum, reason = "", ""
+    verdict = _parse_json_verdict(text)
+    if verdict is not None:
+        number, reason = verdict
     else:
         matches = list(_NAMED.finditer(text)) or list(_ALONE.finditer(text))
         if not matches:
             return None
         last = matches[-1]
-        number, below = float(last[1].replace(",", ".")), last[2] or ""
+        number, maximum = float(last[1].replace(",", ".")), last[2] or ""
         named = _REASON.search(text)
         reason = named[1] if named else text[: last.start()] + text[last.end() :]
-    if not low <= number <= high or (below and int(below) != high):
+    if not low <= number <= high or (maximum and int(maximum) != high):
         return None
     return Score((number - low) / (high - low), " ".join(reason.split())[:400])
 
 
-def _json_verdict(text: str) -> tuple[float, str] | None:
-    """Score and reason of the JSON object in `text`, if there is one with a number as score."""
+def _parse_json_verdict(text: str) -> tuple[float, str] | None:
+    """Return score and reason of the JSON object in `text`; None without a number as score."""
     start, stop = text.find("{"), text.rfind("}")
     try:
         found = json.loads(text[start : stop + 1]) if 0 <= start < stop else None

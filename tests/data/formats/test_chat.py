@@ -12,7 +12,7 @@ from openai.types.evals.runs import OutputItemListResponse
 from openai.types.responses import Response
 
 from fakes.records import detected_items
-from remask.data.trace_record import Addition, Record, Turn, Unusable
+from remask.data.trace_record import Annotation, Record, Turn, UnreadableRecord
 
 Q, A = Turn("user", "Where is it?"), Turn("assistant", "On its way.")
 ASKED = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Where is it?"}]
@@ -187,7 +187,7 @@ def test_weights_say_which_answer_is_right() -> None:
     found = record({"messages": [ASKED[1], bad, ASKED[1], {**ANSWER, "weight": 1}, ASKED[1], bad]})
     assert found.turns == (Q, Turn("assistant", "No."), Q, A)
     assert found.desired == "On its way."
-    with pytest.raises(Unusable, match="weight 0"):
+    with pytest.raises(UnreadableRecord, match="weight 0"):
         record({"messages": [ASKED[1], bad]})
 
 
@@ -215,12 +215,12 @@ def test_batches_meet_by_custom_id() -> None:
     asked = record(request)
     assert (asked.keys, asked.turns, asked.system) == (("b1",), (Q,), "Be kind.")
     (answer,) = items(result)
-    assert isinstance(answer, Addition) and (answer.key, answer.turns) == ("b1", (A,))
+    assert isinstance(answer, Annotation) and (answer.key, answer.turns) == ("b1", (A,))
     # https://docs.anthropic.com/en/api/creating-message-batches
     (claude,) = items({"custom_id": "b1", "result": {"type": "succeeded", "message": {
         "type": "message", "role": "assistant",
         "content": [{"type": "text", "text": "On its way."}]}}})  # fmt: skip
-    assert isinstance(claude, Addition) and claude.turns == (A,)
+    assert isinstance(claude, Annotation) and claude.turns == (A,)
 
 
 @pytest.mark.parametrize(
@@ -238,7 +238,7 @@ def test_batches_meet_by_custom_id() -> None:
     ],
 )
 def test_failed_calls_say_why(value: Any, words: str) -> None:
-    with pytest.raises(Unusable, match=words):
+    with pytest.raises(UnreadableRecord, match=words):
         items(value)
 
 

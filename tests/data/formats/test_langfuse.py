@@ -10,7 +10,7 @@ import pytest
 
 from fakes.records import items_of
 from remask.data.formats.langfuse import LANGFUSE
-from remask.data.trace_record import Addition, Rating, Record, RejectedRecord, Source, Turn
+from remask.data.trace_record import Annotation, Rating, Record, RejectedRecord, Source, Turn
 
 HERE = Source("langfuse", "export.jsonl", 3)
 MESSAGES = [
@@ -131,10 +131,10 @@ def test_rows_of_the_blob_export() -> None:
     assert isinstance(record, Record)
     assert record.system == "Be brief." and record.turns[-1].text == "On its way."
     (addition,) = read(snake(score("NUMERIC", 4.0, observationId="g1", comment="good")))
-    assert isinstance(addition, Addition) and addition.key in record.keys
+    assert isinstance(addition, Annotation) and addition.key in record.keys
     assert addition.ratings == (Rating("helpful", 4.0, "human", "good"),)
     (whole,) = read(snake(score("TEXT", None, "rude", source="API")))
-    assert isinstance(whole, Addition) and whole.key in record.keys
+    assert isinstance(whole, Annotation) and whole.key in record.keys
     assert whole.ratings == (Rating("helpful", None, "unknown", "rude"),)
 
 

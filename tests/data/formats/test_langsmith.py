@@ -8,7 +8,7 @@ import pytest
 
 from fakes.records import items_of, record_of
 from remask.data.formats.langsmith import LANGSMITH
-from remask.data.trace_record import Addition, Rating, RejectedRecord, Source, Turn
+from remask.data.trace_record import Annotation, Rating, RejectedRecord, Source, Turn
 
 HERE = Source("langsmith", "runs.jsonl", 2)
 
@@ -155,7 +155,7 @@ def test_feedback_in_rows_of_its_own(
 ) -> None:
     row = {"id": "f1", "run_id": "run-1", "key": "c", "score": 0.0, "correction": correction}
     (item,) = read(row | {"value": None, "comment": None, "feedback_source": {"type": "api"}})
-    assert item == Addition("run-1", HERE, (), ratings, desired)
+    assert item == Annotation("run-1", HERE, (), ratings, desired)
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from fakes.records import items_of, record_of
-from remask.data.formats.otel_attributes import value_at
+from remask.data.formats.otel_attributes import get_value
 from remask.data.formats.otlp import OTLP, SPAN
-from remask.data.trace_record import Addition, Rating, Record, RejectedRecord, Source, Turn
+from remask.data.trace_record import Annotation, Rating, Record, RejectedRecord, Source, Turn
 
 HERE = Source("otlp", "spans.jsonl", 7)
 SYSTEM, QUESTION, ANSWER = "You are terse.", "Weather in Paris?", "Rainy, 57°F."
@@ -160,7 +160,7 @@ def test_a_span_of_its_own_reads_like_one_in_otlp(name: str) -> None:
         "attributes": BY_ATTRIBUTES[name],
         "events": [],
     }
-    assert SPAN.sniff(value) and not OTLP.sniff(value)
+    assert SPAN.matches(value) and not OTLP.matches(value)
     (record,) = SPAN.read(value, HERE)
     assert isinstance(record, Record)
     same = one(otlp(span("a1", BY_ATTRIBUTES[name])))
@@ -229,7 +229,7 @@ def test_details_on_an_event_and_a_rating_of_its_span() -> None:
         ),
     }
     record, rating = read(logs(details, result))
-    assert isinstance(record, Record) and isinstance(rating, Addition)
+    assert isinstance(record, Record) and isinstance(rating, Annotation)
     assert record.system == SYSTEM
     assert rating.key in record.keys and rating.key == "chatcmpl-1"
     assert rating.ratings == (Rating("Relevance", 0.25, "unknown", "not relevant: it rambles"),)
@@ -279,7 +279,7 @@ def test_a_span_that_only_carries_annotations_adds_them_to_the_span_it_links_to(
     said = {"annotations.0.annotation.name": "thumb", "annotations.0.annotation.label": "down"}
     link = {"traceId": "ab" * 16, "spanId": "a1" * 8}
     (addition,) = read(otlp(span("b2", said, links=[link])))
-    assert addition == Addition("a1" * 8, HERE, (), (Rating("thumb", "down"),))
+    assert addition == Annotation("a1" * 8, HERE, (), (Rating("thumb", "down"),))
 
 
 def test_ratings_of_a_step_and_of_a_trace_go_to_the_last_call_below() -> None:
@@ -347,7 +347,7 @@ def test_what_is_not_usable_is_rejected_with_the_reason(value: dict[str, Any], r
 
 def test_indexed_attributes_keep_their_order_and_never_make_long_lists() -> None:
     attributes = {f"k.{n}.content": str(n) for n in (10, 2, 999_999_999)}
-    assert value_at(attributes, "k") == [
+    assert get_value(attributes, "k") == [
         {"content": "2"},
         {"content": "10"},
         {"content": "999999999"},

@@ -4,7 +4,7 @@ from functools import partial
 from typing import Any
 
 from fakes.records import detected_items
-from remask.data.formats.tau_bench import NOTHING
+from remask.data.formats.tau_bench import NO_CALLS
 from remask.data.trace_record import Record, RejectedRecord
 
 TALK = [{"role": "user", "content": "Cancel it."}, {"role": "assistant", "content": "Done."}]
@@ -49,7 +49,7 @@ def test_tau_bench() -> None:
     assert (rating.value, rating.kind, rating.scale) == (0.0, "reward", (0.0, 1.0))
     (idle,) = items(trial(0.0, []))
     (won,) = items(trial(1.0, action))
-    assert isinstance(idle, Record) and idle.desired == NOTHING
+    assert isinstance(idle, Record) and idle.desired == NO_CALLS
     assert isinstance(won, Record) and won.desired is None
 
 

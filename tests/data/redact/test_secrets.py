@@ -20,7 +20,7 @@ PLACES = ("query", "answer", "comment", "correction", "user")
 LONGEST = 8
 
 
-def conversation(i: int, text: str, place: str) -> dict[str, Any]:
+def parse_conversation(i: int, text: str, place: str) -> dict[str, Any]:
     """One chat with `text` at one place, rated badly, some of them corrected."""
     said = {p: text if p == place else "" for p in PLACES}
     value: dict[str, Any] = {
@@ -48,10 +48,10 @@ def left(data: bytes, secrets: list[str]) -> list[str]:
 
 @pytest.fixture
 def secrets(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """A folder with prompt and log; the embedded denoiser is a Listener."""
+    """A folder with prompt and log; the builtin denoiser is a Listener."""
     cases = planted()
     assert len(cases) > 1000
-    rows = [conversation(i, text, PLACES[i % 5]) for i, (_, text, _) in enumerate(cases)]
+    rows = [parse_conversation(i, text, PLACES[i % 5]) for i, (_, text, _) in enumerate(cases)]
     (here / "prompt.md").write_text(START + "\n")
     write_lines(here / "log.jsonl", *rows)
     monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: own or Listener())

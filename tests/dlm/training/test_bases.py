@@ -15,9 +15,10 @@ from click.testing import CliRunner
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+import remask
 from fakes import checkpoints, write_lines
 from fakes.checkpoints import ALL, BASES
-from fakes.colours import optimize, rows
+from fakes.colours import dataset, optimize, search
 from remask.api.build_models import make_denoiser, memory_of
 from remask.cli import main
 from remask.cli.settings import read
@@ -269,7 +270,7 @@ def test_adapter_without_base_content_is_for_the_builtin_model(
 def test_adapter_is_needed_by_left_to_right_models_only(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
-    with pytest.raises(BackendError, match=r"remask adapt --base local:.*--adapter, or dlm.adapt"):
+    with pytest.raises(BackendError, match=r"adapt --base local:.*--adapter, or denoiser.adapt"):
         make_denoiser(DenoiserConfig(model=f"local:{checkpoint('qwen3')}"))
     llada = f"local:{checkpoints.write(ALL['llada'], tmp_path)}"
     with pytest.raises(BackendError, match=r"llada is a diffusion model already; use it with"):
@@ -284,9 +285,9 @@ def test_adapter_is_needed_by_left_to_right_models_only(
 @pytest.mark.parametrize(
     ("base", "words"),
     [
-        ("builtin:x.safetensors", "use embedded, local:FOLDER, or local:HUB_ID"),
-        ("Qwen/Qwen3-0.6B", "use embedded, local:FOLDER, or local:HUB_ID"),
-        ("local:", "use embedded, local:FOLDER, or local:HUB_ID"),
+        ("builtin:x.safetensors", "use builtin, local:FOLDER, or local:HUB_ID"),
+        ("Qwen/Qwen3-0.6B", "use builtin, local:FOLDER, or local:HUB_ID"),
+        ("local:", "use builtin, local:FOLDER, or local:HUB_ID"),
         ("local:Qwen/Qwen3-0.6B", "give the 40 hexadecimal digits of a commit"),
     ],
 )
@@ -338,13 +339,18 @@ def test_run_with_an_adapted_base(
 ) -> None:
     file = tmp_path / "a.safetensors"
     student(load("llama3")).save(file, {})
-    settings = {"temperature": 2.0, "steps": 4, "device": "cpu", "adapter": str(file)}
     result = optimize(
         tmp_path / "run",
-        data=rows(120),
-        denoiser=f"local:{checkpoint('llama3')}",
-        budget=300,
-        settings={"search": {"candidates": 2}, "denoiser": settings},
+        data=dataset(120),
+        denoiser=remask.Denoiser(
+            f"local:{checkpoint('llama3')}",
+            adapter=str(file),
+            temperature=2.0,
+            steps=4,
+            device="cpu",
+        ),
+        max_calls=300,
+        search=search(candidates=2),
     )
     assert result.verdict == "no evidence"  # random weights know no colours
     assert result.candidates > 0

@@ -397,7 +397,7 @@ def test_memory_of_llada_8b_is_the_published_size() -> None:
 def test_family_is_added_as_one_row_of_each_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # The example of docs/families.md: Tiny-A2D made of Qwen2.
+    # The example of docs/reference/families.md: Tiny-A2D made of Qwen2.
     row = CheckpointFormat("a2d-qwen2", "A2DQwen2LMHeadModel", "a2d-qwen2", Qwen2Config)
     monkeypatch.setitem(FORMATS, row.name, row)
     family = replace(FAMILIES["tiny-a2d-mdlm"], name="tiny-a2d-qwen2", format="a2d-qwen2")

@@ -17,7 +17,7 @@ pytestmark = [
 ]
 
 
-def test_the_embedded_denoiser_finds_what_only_the_reviewer_says(
+def test_the_builtin_denoiser_finds_what_only_the_reviewer_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five seeds of five did (benchmarks/results/desk.json)."""

@@ -22,6 +22,7 @@ from inspect_ai.scorer import Score  # noqa: E402
 from loopback import Loopback, Message, call, say  # noqa: E402
 
 import remask  # noqa: E402
+from fakes.checked import optimize_checked  # noqa: E402
 from remask.api.job import Hooks, Job, open_job  # noqa: E402
 from remask.cli import main  # noqa: E402
 from remask.config import Config, make_config  # noqa: E402
@@ -81,7 +82,7 @@ def opened(
     with open_job(config, hooks=Hooks(checkpoint=checkpoint), run_dir=folder) as job:
         job.require_rows(("train",))
         with make(folder, job.record) as store:
-            job.ledger.books = store
+            job.ledger.open_store = store
             yield job, job.task, store
 
 
@@ -115,7 +116,7 @@ def test_scores_words_and_calls_of_real_samples(tmp_path: Path) -> None:
         assert wrong.response == 'close_case(code="repair")\nIt is done.'
         assert wrong.feedback[0].text.endswith(".") and wrong.desired is None
         assert not right.feedback
-        spent, n = s.spent(), 2 * len(ids)
+        spent, n = s.get_spend(), 2 * len(ids)
         assert server.requests == n
         assert (spent.calls, spent.input_tokens, spent.output_tokens) == (n, n * 20, n * 5)
         assert scores(task.evaluate(BETTER, ids)) == [1.0] * len(ids)
@@ -147,7 +148,7 @@ def test_wrong_settings_show_before_a_call(sections: dict[str, Any], words: str)
 
 def test_a_prompt_that_stands_nowhere_is_refused() -> None:
     config = settings("http://127.0.0.1:9/v1").model_copy(update={"prompt": "Another policy."})
-    with pytest.raises(ConfigError, match="word for word in no system message"):
+    with pytest.raises(ConfigError, match="contains the prompt literally"):
         check(config)
 
 
@@ -164,7 +165,7 @@ def test_a_limit_in_dollars_needs_prices_and_the_longest_answer(tmp_path: Path) 
         with opened(config, tmp_path / "run") as (_, task, store):
             ids = task.ids("train")[:2]
             task.evaluate(Prompt(POLICY), ids)
-            assert store.spent().usd == pytest.approx(4 * (20 * 1.0 + 5 * 2.0) / 1e6)
+            assert store.get_spend().usd == pytest.approx(4 * (20 * 1.0 + 5 * 2.0) / 1e6)
 
 
 def test_a_spent_budget_is_never_passed_and_cuts_no_score(tmp_path: Path) -> None:
@@ -175,7 +176,7 @@ def test_a_spent_budget_is_never_passed_and_cuts_no_score(tmp_path: Path) -> Non
             ids = task.ids("train")
             with pytest.raises(BudgetSpent, match="11 of 11 calls used"):
                 task.evaluate(Prompt(POLICY), ids)
-            assert store.spent().calls == server.requests == 11
+            assert store.get_spend().calls == server.requests == 11
             with pytest.raises(BudgetSpent):  # refused before a sample is begun
                 task.evaluate(Prompt(POLICY), ids)
             assert server.requests == 11
@@ -199,7 +200,7 @@ def test_what_was_cut_goes_on_without_paying_twice(tmp_path: Path) -> None:
             task.evaluate(Prompt(POLICY), ids)
         with opened(config, tmp_path / "cut") as (_, task, store):
             assert task.evaluate(Prompt(POLICY), ids) == whole
-            assert store.spent().calls == 12
+            assert store.get_spend().calls == 12
         assert server.requests == 2 * asked
 
 
@@ -218,10 +219,10 @@ def test_a_failed_call_is_no_score_and_is_tried_again(tmp_path: Path) -> None:
         assert outcomes["Case 3"].status == "failed"
         assert "agent" in outcomes["Case 3"].error
         assert [outcomes[f"Case {n}"].score for n in (2, 4)] == [1.0, 1.0]
-        assert s.spent().calls == 5
+        assert s.get_spend().calls == 5
         broken = False
         assert len(scores(task.evaluate(Prompt(POLICY), ids))) == 3
-        assert s.spent().calls == 7
+        assert s.get_spend().calls == 7
 
 
 def test_an_answer_that_does_not_come_is_no_score(tmp_path: Path) -> None:
@@ -237,7 +238,7 @@ def test_an_answer_that_does_not_come_is_no_score(tmp_path: Path) -> None:
             (outcome,) = task.evaluate(Prompt(POLICY), task.ids("train")[:1])
             late.set()
             assert outcome.status == "failed" and "no answer in time" in outcome.error
-            assert (store.spent().calls, store.spent().uncertain) == (1, 1)
+            assert (store.get_spend().calls, store.get_spend().uncertain) == (1, 1)
 
 
 def test_a_refused_key_ends_the_run_and_costs_nothing(tmp_path: Path) -> None:
@@ -249,7 +250,7 @@ def test_a_refused_key_ends_the_run_and_costs_nothing(tmp_path: Path) -> None:
     ):
         with pytest.raises(TargetRefused, match="401"):
             task.evaluate(Prompt(POLICY), task.ids("train"))
-        assert store.spent() == Spend(seconds=store.spent().seconds)
+        assert store.get_spend() == Spend(seconds=store.get_spend().seconds)
         assert server.requests == 1
 
 
@@ -282,7 +283,7 @@ def test_values_of_scores(value: Any, wanted: str, number: float) -> None:
 
 @pytest.mark.parametrize(
     ("value", "wanted", "words"),
-    [(float("nan"), "", "not between"), (37.5, "", "not between"), ("good", "", "no number"),
+    [(float("nan"), "", "not between"), (37.5, "", "not between"), ("good", "", "not a number"),
      ({"a": 1}, "", r"NAME/KEY"), (1, "other", "no score 'other'")],
 )  # fmt: skip
 def test_what_is_no_score_is_said(value: Any, wanted: str, words: str) -> None:
@@ -309,16 +310,11 @@ class Receipts:
 def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
     with Loopback(agent) as server:
         arguments: dict[str, Any] = {
-            "task": DESK,
-            "target": MODEL,
-            "base_url": server.url,
-            "budget": 500,
+            "task": remask.InspectTask(DESK, args={"copies": 1}, calls_per_sample=2),
+            "target": remask.Target(MODEL, base_url=server.url, concurrency=1),
             "denoiser": Receipts(),
-            "settings": {
-                "task": {"args": {"copies": 1}, "calls_per_sample": 2},
-                "target": {"concurrency": 1},
-                "search": {"candidates": 3, "maskers": ["insert"]},
-            },
+            "search": remask.Search(candidates=3, maskers=["insert"]),
+            "max_calls": 500,
         }
         whole = remask.optimize(POLICY, run_dir=tmp_path / "whole", **arguments)
         asked = server.requests
@@ -331,9 +327,7 @@ def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
                 raise Cut
 
         with pytest.raises(Cut):
-            remask.optimize(
-                POLICY, run_dir=tmp_path / "cut", hooks=Hooks(checkpoint=checkpoint), **arguments
-            )
+            optimize_checked(POLICY, checkpoint, tmp_path / "cut", **arguments)
         again = remask.resume(tmp_path / "cut", denoiser=Receipts())
         assert (again.prompt, again.test, again.spend.calls) == (
             whole.prompt, whole.test, asked

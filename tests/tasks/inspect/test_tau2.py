@@ -60,7 +60,7 @@ def play(domain: str, samples: int, folder: Path, monkeypatch: pytest.MonkeyPatc
             open_job(config, run_dir=folder / "run") as job,
             Store.create(folder / "run", job.record) as store,
         ):
-            job.ledger.books, task = store, job.task
+            job.ledger.open_store, task = store, job.task
             names = {id: str(sample.id) for id, sample in load(config).samples.items()}
             ids = [id for id in sorted(names) if names[id] in changing][:samples]
             right = task.evaluate(Prompt(baseline), ids)
@@ -68,7 +68,7 @@ def play(domain: str, samples: int, folder: Path, monkeypatch: pytest.MonkeyPatc
             assert [(o.status, o.score) for o in right] == [("scored", 1.0)] * len(ids)
             assert [(o.status, o.score) for o in wrong] == [("scored", 0.0)] * len(ids)
             assert all(o.trace and o.trace.feedback for o in wrong)
-            assert store.spent().calls == server.requests
+            assert store.get_spend().calls == server.requests
 
 
 DOMAINS = ("airline", "retail", "telecom")

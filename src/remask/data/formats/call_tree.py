@@ -17,21 +17,21 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from remask.data.dialects import Message
-from remask.data.messages import conversation
+from remask.data.messages import parse_conversation
 from remask.data.trace_record import (
-    Addition,
+    Annotation,
     Item,
     Rating,
     Record,
     RejectedRecord,
     Source,
-    Unusable,
+    UnreadableRecord,
 )
 from remask.ids import content_id
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class Assessment:
     """What was said of an operation or of a trace."""
 
     ratings: tuple[Rating, ...] = ()
@@ -41,29 +41,32 @@ class Verdict:
         return bool(self.ratings) or self.desired is not None
 
 
-NOTHING = Verdict()
+NO_ASSESSMENT = Assessment()
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class Operation:
     """One operation: a call of a language model, or a step around such calls."""
 
     trace: str
     id: str
     parent: str  # id of the operation around it; "": none
     model_call: bool
-    asked: tuple[Message, ...]
-    answered: tuple[Message, ...]  # may repeat what was asked
+    input: tuple[Message, ...]
+    output: tuple[Message, ...]  # may repeat what was asked
     error: str = ""  # not empty: it failed, and why
-    verdict: Verdict = NOTHING
+    assessment: Assessment = NO_ASSESSMENT
     model: str = ""
     template: str = ""  # of the system prompt
     session: str = ""
-    names: tuple[str, ...] = ()  # further ids under which somebody may speak of it
+    aliases: tuple[str, ...] = ()  # further ids under which somebody may speak of it
 
 
-def records(
-    calls: Sequence[Call], source: Source, whole: Verdict = NOTHING, silent: str = "holds no text"
+def build_records(
+    operations: Sequence[Operation],
+    source: Source,
+    trace_assessment: Assessment = NO_ASSESSMENT,
+    no_text_reason: str = "holds no text",
 ) -> Iterator[Item]:
     """The records of the operations of one trace, in order; `rewrite` is said of the trace.
 
@@ -72,63 +75,79 @@ def records(
     """
     made: dict[int, Record] = {}
     failed: list[RejectedRecord] = []
-    parents = {call.id: call.parent for call in calls}
-    spoken = _spoken(calls, parents)
-    for number in spoken:
-        call = calls[number]
-        place = replace(source, entry=source.entry or call.id)
+    parents = {operation.id: operation.parent for operation in operations}
+    selected = _select_operations(operations, parents)
+    for number in selected:
+        operation = operations[number]
+        place = replace(source, entry=source.entry or operation.id)
         try:
-            made[number] = _record(call, _above(parents, call.parent), place, silent)
-        except Unusable as reason:
+            made[number] = _build_record(
+                operation, _list_ancestors(parents, operation.parent), place, no_text_reason
+            )
+        except UnreadableRecord as reason:
             failed.append(place.reject(str(reason)))
-    verdicts = [  # on steps, which keep no record of their own
-        (call.id, call.verdict, [n for n in made if call.id in _above(parents, calls[n].parent)])
-        for number, call in enumerate(calls)
-        if call.verdict and number not in spoken
+    assessments = [  # on steps, which keep no record of their own
+        (
+            operation.id,
+            operation.assessment,
+            [n for n in made if operation.id in _list_ancestors(parents, operations[n].parent)],
+        )
+        for number, operation in enumerate(operations)
+        if operation.assessment and number not in selected
     ]
-    trace = calls[0].trace if calls else ""
-    if whole:
-        verdicts.append((trace, whole, list(made)))
-    stray: list[Item] = []
-    for key, verdict, below in verdicts:
+    trace = operations[0].trace if operations else ""
+    if trace_assessment:
+        assessments.append((trace, trace_assessment, list(made)))
+    unmatched: list[Item] = []
+    for key, assessment, below in assessments:
         if below:
-            made[below[-1]] = _rated(made[below[-1]], verdict)
+            made[below[-1]] = _add_assessment(made[below[-1]], assessment)
         elif key and not made:
-            stray.append(Addition(key, source, (), verdict.ratings, verdict.desired))
+            unmatched.append(Annotation(key, source, (), assessment.ratings, assessment.desired))
         else:
-            stray.append(source.reject(f"feedback on {key!r}, which no call of a model belongs to"))
+            unmatched.append(
+                source.reject(f"feedback on {key!r}, which no call of a model belongs to")
+            )
     if trace and made and trace not in (last := made[max(made)]).keys:
         made[max(made)] = replace(last, keys=(*last.keys, trace))
     yield from made.values()
-    yield from stray
+    yield from unmatched
     yield from failed
-    if not made and not stray and not failed:
+    if not made and not unmatched and not failed:
         yield source.reject("holds no call of a language model")
 
 
-def by_trace(calls: Sequence[Call]) -> list[list[Call]]:
+def group_by_trace(operations: Sequence[Operation]) -> list[list[Operation]]:
     """The calls of each trace, in order of appearance."""
-    traces: dict[str, list[Call]] = {}
-    for call in calls:
-        traces.setdefault(call.trace, []).append(call)
+    traces: dict[str, list[Operation]] = {}
+    for operation in operations:
+        traces.setdefault(operation.trace, []).append(operation)
     return list(traces.values())
 
 
-def _spoken(calls: Sequence[Call], parents: Mapping[str, str]) -> list[int]:
+def _select_operations(operations: Sequence[Operation], parents: Mapping[str, str]) -> list[int]:
     """The operations that become records, in order."""
-    full = {call.id for call in calls if call.asked and call.answered}
-    if any(call.model_call for call in calls):
-        inner = [call.parent for call in calls if call.model_call and call.id in full]
-        wrapped = {id for parent in inner for id in _above(parents, parent)}
-        return [n for n, call in enumerate(calls) if call.model_call and call.id not in wrapped]
+    full = {operation.id for operation in operations if operation.input and operation.output}
+    if any(operation.model_call for operation in operations):
+        inner = [
+            operation.parent
+            for operation in operations
+            if operation.model_call and operation.id in full
+        ]
+        wrapped = {id for parent in inner for id in _list_ancestors(parents, parent)}
+        return [
+            n
+            for n, operation in enumerate(operations)
+            if operation.model_call and operation.id not in wrapped
+        ]
     return [
         number
-        for number, call in enumerate(calls)
-        if call.id in full and full.isdisjoint(_above(parents, call.parent))
+        for number, operation in enumerate(operations)
+        if operation.id in full and full.isdisjoint(_list_ancestors(parents, operation.parent))
     ]
 
 
-def _above(parents: Mapping[str, str], at: str) -> tuple[str, ...]:
+def _list_ancestors(parents: Mapping[str, str], at: str) -> tuple[str, ...]:
     """Ids of the operations from `at` upwards, as far as they are at hand, and one more."""
     found: dict[str, None] = {}
     while at and at not in found:
@@ -137,38 +156,42 @@ def _above(parents: Mapping[str, str], at: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _rated(record: Record, verdict: Verdict) -> Record:
-    desired = record.desired if verdict.desired is None else verdict.desired
-    return replace(record, ratings=record.ratings + verdict.ratings, desired=desired)
+def _add_assessment(record: Record, assessment: Assessment) -> Record:
+    desired = record.desired if assessment.desired is None else assessment.desired
+    return replace(record, ratings=record.ratings + assessment.ratings, desired=desired)
 
 
-def _record(call: Call, above: Sequence[str], source: Source, silent: str) -> Record:
-    if call.error:
-        raise Unusable(f"the call failed: {call.error[:200]}")
-    if not call.asked and not call.answered:
-        raise Unusable(silent)
-    if not call.answered:
-        raise Unusable("has no answer")
-    asked, answered = call.asked, call.answered
-    repeats = answered[: len(asked)] == asked
-    system, turns = conversation(list(answered if repeats else asked + answered))
+def _build_record(
+    operation: Operation, ancestors: Sequence[str], source: Source, no_text_reason: str
+) -> Record:
+    if operation.error:
+        raise UnreadableRecord(f"the call failed: {operation.error[:200]}")
+    if not operation.input and not operation.output:
+        raise UnreadableRecord(no_text_reason)
+    if not operation.output:
+        raise UnreadableRecord("has no answer")
+    inputs, outputs = operation.input, operation.output
+    repeats = outputs[: len(inputs)] == inputs
+    system, turns = parse_conversation(list(outputs if repeats else inputs + outputs))
     if not turns or turns[-1].role != "assistant" or not turns[-1].text.strip():
-        raise Unusable("does not end with an answer of the assistant")
+        raise UnreadableRecord("does not end with an answer of the assistant")
     first = next((turn.text for turn in turns if turn.role == "user"), None)
     if first is None:
-        raise Unusable("holds no question: nobody but the assistant speaks")
-    group = call.session or call.trace
-    beginning = f"{call.model_call}\0{system}\0{first}".encode("utf-8", "replace").decode()
+        raise UnreadableRecord("holds no question: nobody but the assistant speaks")
+    group = operation.session or operation.trace
+    beginning = f"{operation.model_call}\0{system}\0{first}".encode("utf-8", "replace").decode()
     return Record(
-        id=call.id,
+        id=operation.id,
         system=system,
         turns=turns,
-        ratings=call.verdict.ratings,
-        desired=call.verdict.desired,
+        ratings=operation.assessment.ratings,
+        desired=operation.assessment.desired,
         source=source,
-        model=call.model,
-        template=call.template,
-        keys=tuple(dict.fromkeys(key for key in (call.id, *call.names, *above) if key)),
-        session=call.session,
+        model=operation.model,
+        template=operation.template,
+        keys=tuple(
+            dict.fromkeys(key for key in (operation.id, *operation.aliases, *ancestors) if key)
+        ),
+        session=operation.session,
         thread=content_id("thread", group, beginning) if group else "",
     )

@@ -9,23 +9,31 @@ from collections.abc import Iterator
 from typing import Any
 
 from remask.data.messages import (
-    answered,
-    conversation,
-    exchange,
-    kind_of,
-    model_of,
-    name_of,
-    session_of,
-    text_of,
+    describe_kind,
+    find_id,
+    find_model,
+    find_session,
+    flatten_content,
+    parse_conversation,
+    parse_exchange,
+    parse_response,
 )
-from remask.data.ratings import ratings_of
-from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, Turn, Unusable
+from remask.data.ratings import parse_ratings
+from remask.data.trace_record import (
+    Item,
+    Rating,
+    Record,
+    Source,
+    TraceFormat,
+    Turn,
+    UnreadableRecord,
+)
 
-RESPONSES = ("response", "completion", "choices", "output")
-PREFERENCES = (("preferred_output", "non_preferred_output"), ("chosen", "rejected"))
+RESPONSE_KEYS = ("response", "completion", "choices", "output")
+PREFERENCE_KEYS = (("preferred_output", "non_preferred_output"), ("chosen", "rejected"))
 
 
-def sniff_chat(value: Any) -> bool:
+def matches_chat(value: Any) -> bool:
     if type(value) is dict:
         return type(value.get("messages")) is list
     return _is_messages(value)
@@ -38,30 +46,34 @@ def read_chat(value: Any, source: Source) -> Iterator[Item]:
         value = {"messages": value}
     messages = value["messages"]
     if len(value) == 1 and not any("weight" in m for m in messages if type(m) is dict):
-        system, turns = conversation(messages)
+        system, turns = parse_conversation(messages)
         yield Record("", system, turns, (), None, source)
         return
-    ratings, desired = ratings_of(value)
-    response = next((value[key] for key in RESPONSES if value.get(key)), None)
+    ratings, desired = parse_ratings(value)
+    response = next((value[key] for key in RESPONSE_KEYS if value.get(key)), None)
     if response is not None and response is value.get("choices"):
         response = value
-    kept = _trained(messages)
-    system, turns = conversation(
-        [*(kept or messages), *answered(response)] if response else kept or messages,
+    kept = _select_trained(messages)
+    system, turns = parse_conversation(
+        [*(kept or messages), *parse_response(response)] if response else kept or messages,
         value.get("system"),
     )
     if kept and desired is None:
-        desired = _last_answer(turns)
-    model = model_of(value, response)
-    session = session_of(value)
-    yield Record(name_of(value), system, turns, ratings, desired, source, model, session=session)
+        desired = _find_last_answer(turns)
+    model = find_model(value, response)
+    session = find_session(value)
+    yield Record(find_id(value), system, turns, ratings, desired, source, model, session=session)
 
 
-def sniff_anthropic(value: Any) -> bool:
-    return sniff_chat(value) and type(value) is dict and ("system" in value or _blocks(value))
+def matches_anthropic(value: Any) -> bool:
+    return (
+        matches_chat(value)
+        and type(value) is dict
+        and ("system" in value or _has_anthropic_blocks(value))
+    )
 
 
-def sniff_sharegpt(value: Any) -> bool:
+def matches_sharegpt(value: Any) -> bool:
     if type(value) is not dict:
         return False
     turns = value.get("conversations", value.get("conversation"))
@@ -69,16 +81,16 @@ def sniff_sharegpt(value: Any) -> bool:
 
 
 def read_sharegpt(value: Any, source: Source) -> Iterator[Item]:
-    ratings, desired = ratings_of(value)
+    ratings, desired = parse_ratings(value)
     turns = value.get("conversations", value.get("conversation"))
-    system, spoken = conversation(turns, value.get("system"))
+    system, spoken = parse_conversation(turns, value.get("system"))
     yield Record(
-        name_of(value), system, spoken, ratings, desired, source, model_of(value),
-        session=session_of(value),
+        find_id(value), system, spoken, ratings, desired, source, find_model(value),
+        session=find_session(value),
     )  # fmt: skip
 
 
-def sniff_call(value: Any) -> bool:
+def matches_call_log(value: Any) -> bool:
     return (
         type(value) is dict
         and type(value.get("request")) is dict
@@ -87,53 +99,55 @@ def sniff_call(value: Any) -> bool:
     )
 
 
-def read_call(value: Any, source: Source) -> Iterator[Item]:
+def read_call_log(value: Any, source: Source) -> Iterator[Item]:
     """A logged pair of request and response, each with or without a body of its own."""
-    request, response = _body(value["request"]), _body(value["response"])
+    request, response = _get_body(value["request"]), _get_body(value["response"])
     if value.get("error"):
-        raise Unusable(f"the call failed: {text_of(value['error'])[:80]}")
-    ratings, desired = ratings_of(value)
-    system, turns = exchange(request, response)
-    model = model_of(response, request)
-    session = session_of(value, request)
-    yield Record(name_of(value), system, turns, ratings, desired, source, model, session=session)
+        raise UnreadableRecord(f"the call failed: {flatten_content(value['error'])[:80]}")
+    ratings, desired = parse_ratings(value)
+    system, turns = parse_exchange(request, response)
+    model = find_model(response, request)
+    session = find_session(value, request)
+    yield Record(find_id(value), system, turns, ratings, desired, source, model, session=session)
 
 
-def sniff_preference(value: Any) -> bool:
-    return type(value) is dict and any(good in value and bad in value for good, bad in PREFERENCES)
+def matches_preference(value: Any) -> bool:
+    return type(value) is dict and any(
+        good in value and bad in value for good, bad in PREFERENCE_KEYS
+    )
 
 
 def read_preference(value: Any, source: Source) -> Iterator[Item]:
     """One record whose response is the one that was not preferred; the other one is desired."""
-    good, bad = next((value[g], value[b]) for g, b in PREFERENCES if g in value and b in value)
+    good, bad = next((value[g], value[b]) for g, b in PREFERENCE_KEYS if g in value and b in value)
     request = value.get("input", value.get("prompt"))
     if request is None:  # TRL's implicit prompt: both lists repeat it
         request = {"messages": []}
     elif not isinstance(request, dict):
         request = {"prompt": request}
-    system, turns = exchange(request, answered(bad))
-    wanted = _last_answer(exchange(request, answered(good))[1])
+    system, turns = parse_exchange(request, parse_response(bad))
+    wanted = _find_last_answer(parse_exchange(request, parse_response(good))[1])
     if wanted is None:
-        raise Unusable("holds no preferred answer")
+        raise UnreadableRecord("holds no preferred answer")
     rating = Rating("preferred", False, "human")
     yield Record(
-        name_of(value), system, turns, (rating,), wanted, source, model_of(value),
-        session=session_of(value),
+        find_id(value), system, turns, (rating,), wanted, source, find_model(value),
+        session=find_session(value),
     )  # fmt: skip
 
 
-def sniff_pair(value: Any) -> bool:
+def matches_pair(value: Any) -> bool:
     return (
         type(value) is dict and type(value.get("prompt")) in (str, list) and "completion" in value
     )
 
 
 def read_pair(value: Any, source: Source) -> Iterator[Item]:
-    ratings, desired = ratings_of(value)
-    system, turns = exchange(value, value["completion"])
+    ratings, desired = parse_ratings(value)
+    system, turns = parse_exchange(value, value["completion"])
     yield Record(
-        name_of(value), system, turns, ratings, desired, source, model_of(value),
-        session=session_of(value),
+        find_id(value), system, turns, ratings, desired, source, find_model(value),
+        session=find_session(value),
     )  # fmt: skip
 
 
@@ -143,7 +157,7 @@ def _is_messages(value: Any) -> bool:
     return bool({"role", "from"} & value[0].keys())
 
 
-def _blocks(value: dict[str, Any]) -> bool:
+def _has_anthropic_blocks(value: dict[str, Any]) -> bool:
     """Whether the messages hold blocks that only Anthropic writes."""
     for message in value["messages"][:4]:
         content = message.get("content") if type(message) is dict else None
@@ -153,38 +167,38 @@ def _blocks(value: dict[str, Any]) -> bool:
     return value.get("type") == "message" or "anthropic_version" in value
 
 
-def _body(value: object) -> Any:
+def _get_body(value: object) -> Any:
     inner = value.get("body") if isinstance(value, dict) else None
     body = inner if isinstance(inner, dict) else value
     if not isinstance(body, dict | str):
-        raise Unusable(f"expected a request and a response, found {kind_of(body)}")
+        raise UnreadableRecord(f"expected a request and a response, found {describe_kind(body)}")
     return body
 
 
-def _trained(messages: list[Any]) -> list[Any] | None:
+def _select_trained(messages: list[Any]) -> list[Any] | None:
     """The messages up to the last answer that fine-tuning would learn; None without weights."""
     weighed = [i for i, m in enumerate(messages) if type(m) is dict and "weight" in m]
     if not weighed:
         return None
-    learnt = [i for i, m in enumerate(messages) if type(m) is dict and _learnt(m)]
+    learnt = [i for i, m in enumerate(messages) if type(m) is dict and _is_trained(m)]
     if not learnt:
-        raise Unusable("every answer has weight 0")
+        raise UnreadableRecord("every answer has weight 0")
     return messages[: learnt[-1] + 1]
 
 
-def _learnt(message: dict[str, Any]) -> bool:
+def _is_trained(message: dict[str, Any]) -> bool:
     return message.get("role") == "assistant" and message.get("weight") != 0
 
 
-def _last_answer(turns: tuple[Turn, ...]) -> str | None:
+def _find_last_answer(turns: tuple[Turn, ...]) -> str | None:
     return next((turn.text for turn in reversed(turns) if turn.role == "assistant"), None)
 
 
 FORMATS = (
-    TraceFormat("dpo", sniff_preference, read_preference),
-    TraceFormat("anthropic", sniff_anthropic, read_chat),
-    TraceFormat("sharegpt", sniff_sharegpt, read_sharegpt),
-    TraceFormat("call-log", sniff_call, read_call),
-    TraceFormat("openai-chat", sniff_chat, read_chat),
-    TraceFormat("prompt-completion", sniff_pair, read_pair),
+    TraceFormat("dpo", matches_preference, read_preference),
+    TraceFormat("anthropic", matches_anthropic, read_chat),
+    TraceFormat("sharegpt", matches_sharegpt, read_sharegpt),
+    TraceFormat("call-log", matches_call_log, read_call_log),
+    TraceFormat("openai-chat", matches_chat, read_chat),
+    TraceFormat("prompt-completion", matches_pair, read_pair),
 )

@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from remask.data.dialects import Message, fields, messages_of, rows
-from remask.data.formats.call_tree import Call, Verdict, records
-from remask.data.messages import as_text, text_of
+from remask.data.dialects import Message, decode_list, decode_object, extract_messages
+from remask.data.formats.call_tree import Assessment, Operation, build_records
+from remask.data.messages import as_text, flatten_content
 from remask.data.strict_json import parse
 from remask.data.trace_record import (
     Container,
@@ -29,24 +29,24 @@ from remask.data.trace_record import (
     RejectedRecord,
     Source,
     TraceFormat,
-    Unusable,
+    UnreadableRecord,
     Value,
 )
 
-MAX_ENTRY: Final = 128 << 20  # bytes of one unpacked sample
-MAX_RATIO: Final = 200  # bytes that one packed byte may unpack to
+MAX_ENTRY_BYTES: Final = 128 << 20  # bytes of one unpacked sample
+MAX_ZIP_RATIO: Final = 200  # bytes that one packed byte may unpack to
 MAX_ENTRIES: Final = 1_000_000
 _SAMPLE = re.compile(r"samples/[^/]+_epoch_\d+\.json")
 _CHUNKED = re.compile(r"samples/([^/]+)/sample\.json")
-_ATTACHED: Final = "attachment://"
+_ATTACHMENT_PREFIX: Final = "attachment://"
 _ZSTD: Final = 93
-_DAMAGE: Final[tuple[type[Exception], ...]] = (
+_DAMAGE_ERRORS: Final[tuple[type[Exception], ...]] = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError,
 )  # fmt: skip
 _CONVERT: Final = "inspect log convert --to json --output-dir DIR LOG"
 
 
-def sniff(value: Any) -> bool:
+def matches(value: Any) -> bool:
     """Whether `value` is a log with its samples, or one sample."""
     if not isinstance(value, dict):
         return False
@@ -59,32 +59,32 @@ def sniff(value: Any) -> bool:
 
 def read(value: Any, source: Source) -> Iterator[Item]:
     """One record per sample."""
-    if not sniff(value):
+    if not matches(value):
         yield source.reject("is neither an Inspect log with samples nor a sample")
     elif "eval" not in value:
-        yield from records([_call(value, "")], source)
+        yield from build_records([_build_operation(value, "")], source)
     else:
         model = as_text(value["eval"].get("model"))
-        samples = rows(value["samples"])
+        samples = decode_list(value["samples"])
         for number, sample in enumerate(samples):
             place = replace(source, entry=f"samples[{number}]")
-            yield from records([_call(sample, model)], place)
+            yield from build_records([_build_operation(sample, model)], place)
         if not samples:
             yield source.reject("the log holds no samples")
 
 
-def values(path: Path) -> Iterator[Value | RejectedRecord]:
+def read_archive(path: Path) -> Iterator[Value | RejectedRecord]:
     """The samples in an `.eval` archive, in its order."""
     try:
         with zipfile.ZipFile(path) as archive:
-            yield from _samples(archive, path)
+            yield from _read_samples(archive, path)
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         yield RejectedRecord(
             str(path), None, f"the zip archive is damaged ({error}); copy it again"
         )
 
 
-def _samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | RejectedRecord]:
+def _read_samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | RejectedRecord]:
     entries = archive.infolist()
     samples = [entry for entry in entries if _SAMPLE.fullmatch(entry.filename)]
     chunked = [match[1] for entry in entries if (match := _CHUNKED.fullmatch(entry.filename))]
@@ -101,31 +101,35 @@ def _samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | RejectedR
         )
     for entry in samples:
         try:
-            yield Value(parse(_unpacked(archive, entry), constants=True), None, entry.filename)
-        except Unusable as reason:
+            yield Value(parse(_unpack(archive, entry), constants=True), None, entry.filename)
+        except UnreadableRecord as reason:
             place = f"{entry.filename}:{reason.line}" if reason.line else entry.filename
             yield RejectedRecord(str(path), None, f"{place}: {reason}")
 
 
-def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """The bytes of an entry. What it says of its size is not believed. Raises Unusable."""
-    zstd = _zstd_errors() if entry.compress_type == _ZSTD else ()
-    damage: tuple[type[Exception], ...] = (*_DAMAGE, *zstd)
-    limit = min(MAX_ENTRY, max(1 << 20, MAX_RATIO * entry.compress_size))
+    zstd = _load_zstd_errors() if entry.compress_type == _ZSTD else ()
+    damage: tuple[type[Exception], ...] = (*_DAMAGE_ERRORS, *zstd)
+    limit = min(MAX_ENTRY_BYTES, max(1 << 20, MAX_ZIP_RATIO * entry.compress_size))
     try:
         with archive.open(entry) as file:
             raw = file.read(limit + 1)
     except NotImplementedError as error:
         hint = f"install remask[inspect], or convert with: {_CONVERT}"
-        raise Unusable(f"is compressed in a way that this Python cannot read; {hint}") from error
+        raise UnreadableRecord(
+            f"is compressed in a way that this Python cannot read; {hint}"
+        ) from error
     except damage as error:
-        raise Unusable(f"is damaged or locked ({error})") from error
+        raise UnreadableRecord(f"is damaged or locked ({error})") from error
     if len(raw) > limit:
-        raise Unusable(f"unpacks to more than {MAX_RATIO} times its size or {MAX_ENTRY >> 20} MiB")
+        raise UnreadableRecord(
+            f"unpacks to more than {MAX_ZIP_RATIO} times its size or {MAX_ENTRY_BYTES >> 20} MiB"
+        )
     return raw
 
 
-def _zstd_errors() -> tuple[type[Exception], ...]:
+def _load_zstd_errors() -> tuple[type[Exception], ...]:
     """What reading zstd may raise. Where the extra is there, it now teaches zipfile to read it."""
     if importlib.util.find_spec("zipfile_zstd"):
         importlib.import_module("zipfile_zstd")
@@ -135,56 +139,62 @@ def _zstd_errors() -> tuple[type[Exception], ...]:
     return ()
 
 
-def _call(sample: Mapping[str, Any], model: str) -> Call:
-    output = fields(sample.get("output"))
-    attachments = fields(sample.get("attachments"))
-    choices = rows(output.get("choices"))
-    answer = _messages(choices[0].get("message"), "assistant", attachments) if choices else []
-    history = _messages(sample.get("messages"), "user", attachments)
+def _build_operation(sample: Mapping[str, Any], model: str) -> Operation:
+    output = decode_object(sample.get("output"))
+    attachments = decode_object(sample.get("attachments"))
+    choices = decode_list(output.get("choices"))
+    answer = (
+        _extract_messages(choices[0].get("message"), "assistant", attachments) if choices else []
+    )
+    history = _extract_messages(sample.get("messages"), "user", attachments)
     while history and history[-1].get("role") != "assistant":  # what came after the last answer
         history.pop()
-    asked = history or _messages(sample.get("input"), "user", attachments)
+    asked = history or _extract_messages(sample.get("input"), "user", attachments)
     failed = sample.get("error")
     number = as_text(sample.get("epoch"))
-    return Call(
+    return Operation(
         "",
         as_text(sample.get("uuid")) or f"{as_text(sample.get('id'))}_epoch_{number}",
         "",
         True,
         () if history else tuple(asked),
         tuple(history or answer),
-        error=(as_text(fields(failed).get("message")) or "no reason given") if failed else "",
-        verdict=_verdict(sample, text_of(answer[-1].get("content")) if answer else ""),
+        error=(as_text(decode_object(failed).get("message")) or "no reason given")
+        if failed
+        else "",
+        assessment=_build_assessment(
+            sample, flatten_content(answer[-1].get("content")) if answer else ""
+        ),
         model=as_text(output.get("model")) or model,
     )
 
 
-def _messages(value: object, role: str, attachments: Mapping[str, Any]) -> list[Message]:
+def _extract_messages(value: object, role: str, attachments: Mapping[str, Any]) -> list[Message]:
     """Messages with `attachment://…` texts in their place (log/_condense.py)."""
-    return [_attached(message, attachments) for message in messages_of(value, role)]
+    return [_resolve_attachments(message, attachments) for message in extract_messages(value, role)]
 
 
-def _attached(value: Any, attachments: Mapping[str, Any]) -> Any:
+def _resolve_attachments(value: Any, attachments: Mapping[str, Any]) -> Any:
     if isinstance(value, dict):
-        return {key: _attached(inner, attachments) for key, inner in value.items()}
+        return {key: _resolve_attachments(inner, attachments) for key, inner in value.items()}
     if isinstance(value, list):
-        return [_attached(inner, attachments) for inner in value]
-    if isinstance(value, str) and value.startswith(_ATTACHED):
-        return attachments.get(value.removeprefix(_ATTACHED), value)
+        return [_resolve_attachments(inner, attachments) for inner in value]
+    if isinstance(value, str) and value.startswith(_ATTACHMENT_PREFIX):
+        return attachments.get(value.removeprefix(_ATTACHMENT_PREFIX), value)
     return value
 
 
-def _verdict(sample: Mapping[str, Any], answer: str) -> Verdict:
+def _build_assessment(sample: Mapping[str, Any], answer: str) -> Assessment:
     """The scores. The target is the right response, unless only models judged: then it tells them
     what to look for."""
-    scores = fields(sample.get("scores"))
+    scores = decode_object(sample.get("scores"))
     if "score" in sample:  # logs of early versions
         scores = {"score": sample["score"]}
     ratings: list[Rating] = []
     for scorer, score in scores.items():
         kind: Kind = "llm" if scorer.startswith("model_graded") else "code"
-        value = fields(score).get("value")
-        words = as_text(fields(score).get("explanation"))
+        value = decode_object(score).get("value")
+        words = as_text(decode_object(score).get("explanation"))
         words = "" if words.strip() == answer.strip() else words  # many scorers repeat the answer
         parts = value if isinstance(value, dict) else {"": value}
         for part, held in parts.items():
@@ -194,8 +204,8 @@ def _verdict(sample: Mapping[str, Any], answer: str) -> Verdict:
     targets = target if isinstance(target, list) else [target]
     first = next((text for text in targets if isinstance(text, str) and text), None)
     judged = bool(ratings) and all(rating.kind == "llm" for rating in ratings)
-    return Verdict(tuple(ratings), None if judged else first)
+    return Assessment(tuple(ratings), None if judged else first)
 
 
-INSPECT = TraceFormat("inspect", sniff, read)
-ARCHIVE = Container("inspect", b"PK\x03\x04", values)
+INSPECT = TraceFormat("inspect", matches, read)
+ARCHIVE = Container("inspect", b"PK\x03\x04", read_archive)

@@ -9,24 +9,31 @@ scores-v3.yml (2026); "Blob storage export field reference" (langfuse.com, 2026-
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from remask.data.dialects import best_text, cut_off, decoded, fields, messages_of, rows
-from remask.data.formats.call_tree import NOTHING, Call, Verdict, records
+from remask.data.dialects import (
+    decode_json,
+    decode_list,
+    decode_object,
+    extract_messages,
+    extract_text,
+    is_truncated,
+)
+from remask.data.formats.call_tree import NO_ASSESSMENT, Assessment, Operation, build_records
 from remask.data.messages import as_text
-from remask.data.trace_record import Addition, Item, Kind, Rating, Source, TraceFormat
+from remask.data.trace_record import Annotation, Item, Kind, Rating, Source, TraceFormat
 
 _TYPES: Final = frozenset({"GENERATION", "SPAN", "EVENT", "AGENT", "TOOL", "CHAIN", "RETRIEVER",
                            "EVALUATOR", "EMBEDDING", "GUARDRAIL"})  # fmt: skip
-_MADE_BY: Final[dict[str, Kind]] = {"ANNOTATION": "human", "EVAL": "llm"}
-_DATA: Final = frozenset({"NUMERIC", "CATEGORICAL", "BOOLEAN", "TEXT", "CORRECTION"})
+_KINDS_BY_SOURCE: Final[dict[str, Kind]] = {"ANNOTATION": "human", "EVAL": "llm"}
+_SCORE_TYPES: Final = frozenset({"NUMERIC", "CATEGORICAL", "BOOLEAN", "TEXT", "CORRECTION"})
 
 
-def sniff(value: Any) -> bool:
+def matches(value: Any) -> bool:
     """Whether `value` is a trace with observations, an observation, a score, or a page of them."""
     if not isinstance(value, dict):
         return False
     page = value.get("data")
     if isinstance(page, list) and "meta" in value:
-        return bool(page) and sniff(page[0])
+        return bool(page) and matches(page[0])
     return _is_trace(value) or _is_observation(value) or _is_score(value)
 
 
@@ -38,100 +45,104 @@ def read(value: Any, source: Source) -> Iterator[Item]:
         for item in page:
             yield from read(item, source)
     elif _is_trace(value):
-        yield from _trace(value, source)
+        yield from _read_trace(value, source)
     elif _is_score(value):
-        yield _addition(value, source)
-    elif _is_observation(value) and _text(value, "type") == "GENERATION":
-        yield from records([_call(value, _text(value, "trace_id"), "", {})], source)
+        yield _build_annotation(value, source)
+    elif _is_observation(value) and _get_text(value, "type") == "GENERATION":
+        yield from build_records(
+            [_build_operation(value, _get_text(value, "trace_id"), "", {})], source
+        )
     elif _is_observation(value):
-        yield source.reject(f"is a {_text(value, 'type').lower()}, not a call of a language model")
+        yield source.reject(
+            f"is a {_get_text(value, 'type').lower()}, not a call of a language model"
+        )
     else:
         yield source.reject("is neither a trace with observations nor an observation nor a score")
 
 
-def _trace(value: Mapping[str, Any], source: Source) -> Iterator[Item]:
-    trace = fields(value.get("trace")) or value
-    id = _text(trace, "id")
-    scores = rows(trace.get("scores"))
+def _read_trace(value: Mapping[str, Any], source: Source) -> Iterator[Item]:
+    trace = decode_object(value.get("trace")) or value
+    id = _get_text(trace, "id")
+    scores = decode_list(trace.get("scores"))
     if trace is not value:
-        scores += rows(value.get("scores"))
-    verdicts: dict[str, Verdict] = {}  # by observation; "": of the trace
+        scores += decode_list(value.get("scores"))
+    assessments: dict[str, Assessment] = {}  # by observation; "": of the trace
     for score in scores:
-        at, new = _text(score, "observation_id"), _verdict(score)
-        before = verdicts.get(at, NOTHING)
+        at, new = _get_text(score, "observation_id"), _build_assessment(score)
+        before = assessments.get(at, NO_ASSESSMENT)
         desired = before.desired if new.desired is None else new.desired
-        verdicts[at] = Verdict(before.ratings + new.ratings, desired)
-    whole = verdicts.pop("", NOTHING)
-    observations = rows(value.get("observations")) or rows(trace.get("observations"))
-    session = _text(trace, "session_id")
-    calls = [_call(row, id, session, verdicts) for row in observations]
-    calls.append(Call(id, id, "", False, *_messages(trace), session=session))
-    yield from records(calls, source, whole)
+        assessments[at] = Assessment(before.ratings + new.ratings, desired)
+    trace_assessment = assessments.pop("", NO_ASSESSMENT)
+    observations = decode_list(value.get("observations")) or decode_list(trace.get("observations"))
+    session = _get_text(trace, "session_id")
+    calls = [_build_operation(row, id, session, assessments) for row in observations]
+    calls.append(Operation(id, id, "", False, *_extract_messages(trace), session=session))
+    yield from build_records(calls, source, trace_assessment)
 
 
-def _call(
-    row: Mapping[str, Any], trace: str, session: str, verdicts: Mapping[str, Verdict]
-) -> Call:
-    id = _text(row, "id")
-    failed = _text(row, "level") == "ERROR"
-    cut = any(cut_off(row.get(key)) for key in ("input", "output"))
+def _build_operation(
+    row: Mapping[str, Any], trace: str, session: str, assessments: Mapping[str, Assessment]
+) -> Operation:
+    id = _get_text(row, "id")
+    failed = _get_text(row, "level") == "ERROR"
+    cut = any(is_truncated(row.get(key)) for key in ("input", "output"))
     error = "its input or output is cut off" if cut else ""
-    return Call(
+    return Operation(
         trace,
         id,
-        _text(row, "parent_observation_id") or trace,
-        _text(row, "type") == "GENERATION",
-        *_messages(row),
-        error=(_text(row, "status_message") or "no reason given") if failed else error,
-        verdict=verdicts.get(id, NOTHING),
-        model=_text(row, "model") or _text(row, "provided_model_name"),
-        session=session or _text(row, "session_id"),
+        _get_text(row, "parent_observation_id") or trace,
+        _get_text(row, "type") == "GENERATION",
+        *_extract_messages(row),
+        error=(_get_text(row, "status_message") or "no reason given") if failed else error,
+        assessment=assessments.get(id, NO_ASSESSMENT),
+        model=_get_text(row, "model") or _get_text(row, "provided_model_name"),
+        session=session or _get_text(row, "session_id"),
     )
 
 
-def _messages(row: Mapping[str, Any]) -> tuple[Any, Any]:
+def _extract_messages(row: Mapping[str, Any]) -> tuple[Any, Any]:
     """What was asked (JSON inside a text is what the caller passed) and what was answered (JSON
     inside a text may be the answer itself)."""
-    asked = messages_of(decoded(row.get("input")), "user")
-    return tuple(asked), tuple(messages_of(row.get("output"), "assistant"))
+    asked = extract_messages(decode_json(row.get("input")), "user")
+    return tuple(asked), tuple(extract_messages(row.get("output"), "assistant"))
 
 
-def _addition(score: Mapping[str, Any], source: Source) -> Item:
-    key = _text(score, "observation_id") or _text(score, "trace_id")
-    verdict = _verdict(score)
+def _build_annotation(score: Mapping[str, Any], source: Source) -> Item:
+    key = _get_text(score, "observation_id") or _get_text(score, "trace_id")
+    assessment = _build_assessment(score)
     if not key:
         return source.reject("a score of a session or of a run of a dataset, not of a response")
-    if not verdict:
+    if not assessment:
         return source.reject("a score without value and comment")
-    return Addition(key, source, (), verdict.ratings, verdict.desired)
+    return Annotation(key, source, (), assessment.ratings, assessment.desired)
 
 
-def _verdict(score: Mapping[str, Any]) -> Verdict:
+def _build_assessment(score: Mapping[str, Any]) -> Assessment:
     """One score. API v3 puts everything under `value`, older ones the text under `stringValue`."""
-    name, kind = _text(score, "name"), _text(score, "data_type")
-    text, number = _text(score, "string_value"), score.get("value")
-    comment = _text(score, "comment")
-    judge = _MADE_BY.get(_text(score, "source"), "unknown")
+    name, kind = _get_text(score, "name"), _get_text(score, "data_type")
+    text, number = _get_text(score, "string_value"), score.get("value")
+    comment = _get_text(score, "comment")
+    judge = _KINDS_BY_SOURCE.get(_get_text(score, "source"), "unknown")
     if isinstance(number, str):
         text = text or number
     if kind == "CORRECTION":
-        return Verdict(desired=best_text(text, "assistant") or None)
+        return Assessment(desired=extract_text(text, "assistant") or None)
     if kind == "TEXT":
         words = "\n".join(filter(None, (text, comment)))
-        return Verdict((Rating(name, None, judge, words),) if words else ())
+        return Assessment((Rating(name, None, judge, words),) if words else ())
     value: float | bool | str | None = number if isinstance(number, int | float) else None
     if kind == "CATEGORICAL" and text:
         value = text
     elif kind == "BOOLEAN":
         value = bool(number) if value is not None else text.lower() in ("true", "1")
     elif value is None:
-        value = _number(text)
+        value = _parse_number(text)
     if value is None and not comment:
-        return NOTHING
-    return Verdict((Rating(name, value, judge, comment),))
+        return NO_ASSESSMENT
+    return Assessment((Rating(name, value, judge, comment),))
 
 
-def _number(text: str) -> float | str | None:
+def _parse_number(text: str) -> float | str | None:
     """A number of a CSV row, where it is one."""
     try:
         return float(text)
@@ -146,14 +157,14 @@ def _is_trace(value: Mapping[str, Any]) -> bool:
 
 
 def _is_observation(value: Mapping[str, Any]) -> bool:
-    return _text(value, "type") in _TYPES and bool(_text(value, "trace_id"))
+    return _get_text(value, "type") in _TYPES and bool(_get_text(value, "trace_id"))
 
 
 def _is_score(value: Mapping[str, Any]) -> bool:
-    return _text(value, "data_type") in _DATA and "name" in value and "source" in value
+    return _get_text(value, "data_type") in _SCORE_TYPES and "name" in value and "source" in value
 
 
-def _text(row: Mapping[str, Any], snake: str) -> str:
+def _get_text(row: Mapping[str, Any], snake: str) -> str:
     """A field as a text, in snake_case or camelCase."""
     value = row.get(snake)
     if value is None and "_" in snake:
@@ -162,4 +173,4 @@ def _text(row: Mapping[str, Any], snake: str) -> str:
     return as_text(value)
 
 
-LANGFUSE = TraceFormat("langfuse", sniff, read, joins=True)
+LANGFUSE = TraceFormat("langfuse", matches, read, multi_part=True)

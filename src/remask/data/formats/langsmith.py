@@ -11,16 +11,22 @@ Shapes: langsmith-sdk python/langsmith/schemas.py (Run, Feedback; 2026).
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from remask.data.dialects import best_text, decoded, fields, messages_of, rows
-from remask.data.formats.call_tree import Call, Verdict, records
+from remask.data.dialects import (
+    decode_json,
+    decode_list,
+    decode_object,
+    extract_messages,
+    extract_text,
+)
+from remask.data.formats.call_tree import Assessment, Operation, build_records
 from remask.data.messages import as_text
-from remask.data.trace_record import Addition, Item, Kind, Rating, Source, TraceFormat
+from remask.data.trace_record import Annotation, Item, Kind, Rating, Source, TraceFormat
 
 _TYPES: Final = frozenset({"llm", "chain", "tool", "retriever", "prompt", "parser", "embedding"})
-_MADE_BY: Final[dict[str, Kind]] = {"app": "human", "model": "llm", "auto_eval": "llm"}
+_KINDS_BY_SOURCE: Final[dict[str, Kind]] = {"app": "human", "model": "llm", "auto_eval": "llm"}
 
 
-def sniff(value: Any) -> bool:
+def matches(value: Any) -> bool:
     """Whether `value` is a run or feedback on one."""
     return isinstance(value, dict) and (_is_run(value) or _is_feedback(value))
 
@@ -30,60 +36,62 @@ def read(value: Any, source: Source) -> Iterator[Item]:
     if not isinstance(value, dict):
         yield source.reject("is not an object")
     elif _is_run(value):
-        runs = list(_with_children(value))
+        runs = list(_walk_runs(value))
         if len(runs) == 1 and value["run_type"] != "llm" and value.get("parent_run_id"):
             yield source.reject(f"is a {value['run_type']} within a trace, not a call of a model")
         else:
-            yield from records([_call(run) for run in runs], source)
+            yield from build_records([_build_operation(run) for run in runs], source)
     elif _is_feedback(value):
-        verdict = _verdict(value)
+        assessment = _build_assessment(value)
         key = as_text(value.get("run_id") or value.get("trace_id"))
-        if key and verdict:
-            yield Addition(key, source, (), verdict.ratings, verdict.desired)
+        if key and assessment:
+            yield Annotation(key, source, (), assessment.ratings, assessment.desired)
         else:
             yield source.reject("is feedback that names no run, or says nothing")
     else:
         yield source.reject("is neither a run nor feedback on one")
 
 
-def _with_children(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def _walk_runs(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield run
-    for child in rows(run.get("child_runs")):
-        yield from _with_children({"parent_run_id": _id(run), **child})
+    for child in decode_list(run.get("child_runs")):
+        yield from _walk_runs({"parent_run_id": _get_id(run), **child})
 
 
-def _call(run: Mapping[str, Any]) -> Call:
-    extra = fields(run.get("extra"))
-    metadata = fields(extra.get("metadata"))
-    parameters = fields(extra.get("invocation_params"))
+def _build_operation(run: Mapping[str, Any]) -> Operation:
+    extra = decode_object(run.get("extra"))
+    metadata = decode_object(extra.get("metadata"))
+    parameters = decode_object(extra.get("invocation_params"))
     model = metadata.get("ls_model_name") or parameters.get("model") or parameters.get("model_name")
     # "20260101T000000000000Z<id>.20260101T000001000000Z<id>": the runs around this one, then it
     around = [step.partition("Z")[2] for step in as_text(run.get("dotted_order")).split(".")]
     failed = as_text(run.get("error")) or (run.get("status") == "error" and "no reason given")
     reference = run.get("reference_outputs")
-    return Call(
+    return Operation(
         as_text(run.get("trace_id")),
-        _id(run),
+        _get_id(run),
         as_text(run.get("parent_run_id")),
         run.get("run_type") == "llm",
-        tuple(messages_of(decoded(run.get("inputs")), "user")),
-        tuple(messages_of(decoded(run.get("outputs")), "assistant")),
+        tuple(extract_messages(decode_json(run.get("inputs")), "user")),
+        tuple(extract_messages(decode_json(run.get("outputs")), "assistant")),
         error=failed or "",
-        verdict=Verdict(_ratings(run), best_text(reference, "assistant") if reference else None),
+        assessment=Assessment(
+            _build_ratings(run), extract_text(reference, "assistant") if reference else None
+        ),
         model=as_text(model),
         session=as_text(metadata.get("thread_id") or metadata.get("session_id")),
-        names=tuple(id for id in around if id),
+        aliases=tuple(id for id in around if id),
     )
 
 
-def _ratings(run: Mapping[str, Any]) -> tuple[Rating, ...]:
+def _build_ratings(run: Mapping[str, Any]) -> tuple[Rating, ...]:
     """Single pieces of feedback where they are given, else their averages."""
-    if single := rows(run.get("feedback")):
-        return tuple(rating for item in single for rating in _verdict(item).ratings)
+    if single := decode_list(run.get("feedback")):
+        return tuple(rating for item in single for rating in _build_assessment(item).ratings)
     found: list[Rating] = []
-    for name, stats in fields(run.get("feedback_stats")).items():
-        average = fields(stats).get("avg")
-        comments = fields(stats).get("comments")
+    for name, stats in decode_object(run.get("feedback_stats")).items():
+        average = decode_object(stats).get("avg")
+        comments = decode_object(stats).get("comments")
         words = [as_text(comment) for comment in comments] if isinstance(comments, list) else []
         value = average if isinstance(average, int | float) else None
         if value is not None or words:
@@ -91,25 +99,25 @@ def _ratings(run: Mapping[str, Any]) -> tuple[Rating, ...]:
     return tuple(found)
 
 
-def _verdict(feedback: Mapping[str, Any]) -> Verdict:
+def _build_assessment(feedback: Mapping[str, Any]) -> Assessment:
     score, label = feedback.get("score"), feedback.get("value")
-    correction = decoded(feedback.get("correction"))
+    correction = decode_json(feedback.get("correction"))
     desired = None
     if isinstance(correction, dict) and "score" in correction:
         score = correction["score"]
     elif correction:
-        desired = best_text(correction, "assistant") or None
+        desired = extract_text(correction, "assistant") or None
     number = score if isinstance(score, bool | int | float) else None
     value = number if number is not None else (label if isinstance(label, str) else None)
-    maker = as_text(fields(feedback.get("feedback_source")).get("type"))
+    maker = as_text(decode_object(feedback.get("feedback_source")).get("type"))
     comment = as_text(feedback.get("comment"))
     if value is None and not comment:
-        return Verdict(desired=desired)
-    kind = _MADE_BY.get(maker, "unknown")
-    return Verdict((Rating(as_text(feedback.get("key")), value, kind, comment),), desired)
+        return Assessment(desired=desired)
+    kind = _KINDS_BY_SOURCE.get(maker, "unknown")
+    return Assessment((Rating(as_text(feedback.get("key")), value, kind, comment),), desired)
 
 
-def _id(run: Mapping[str, Any]) -> str:
+def _get_id(run: Mapping[str, Any]) -> str:
     return as_text(run.get("id") or run.get("run_id"))
 
 
@@ -122,4 +130,4 @@ def _is_feedback(value: Mapping[str, Any]) -> bool:
     return "key" in value and ("run_id" in value or "trace_id" in value) and "score" in value
 
 
-LANGSMITH = TraceFormat("langsmith", sniff, read, joins=True)
+LANGSMITH = TraceFormat("langsmith", matches, read, multi_part=True)

@@ -11,19 +11,25 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from remask.data.dialects import best_text, decoded, fields, messages_of, rows
-from remask.data.formats.call_tree import NOTHING, Call, Verdict, records
-from remask.data.formats.otel_attributes import Span, call_of
+from remask.data.dialects import (
+    decode_json,
+    decode_list,
+    decode_object,
+    extract_messages,
+    extract_text,
+)
+from remask.data.formats.call_tree import NO_ASSESSMENT, Assessment, Operation, build_records
+from remask.data.formats.otel_attributes import Span, operation_from_span
 from remask.data.messages import as_text
 from remask.data.trace_record import Item, Kind, Rating, Source, TraceFormat
 
-_JUDGES: Final[dict[str, Kind]] = {"HUMAN": "human", "LLM_JUDGE": "llm", "AI_JUDGE": "llm",
+_KINDS_BY_SOURCE: Final[dict[str, Kind]] = {"HUMAN": "human", "LLM_JUDGE": "llm", "AI_JUDGE": "llm",
                                    "CODE": "code"}  # fmt: skip
 _EXPECTED: Final = ("expected_response", "expected_output", "expected_answer", "expected",
                     "ground_truth", "answer")  # fmt: skip
 
 
-def sniff(value: Any) -> bool:
+def matches(value: Any) -> bool:
     """Whether `value` is a trace: `info` and `data` with spans, or with schema 2's request."""
     if not isinstance(value, dict) or not isinstance(value.get("info"), dict):
         return False
@@ -34,41 +40,46 @@ def sniff(value: Any) -> bool:
 
 def read(value: Any, source: Source) -> Iterator[Item]:
     """The records of one trace."""
-    if not sniff(value):
+    if not matches(value):
         yield source.reject("is not an MLflow trace with info and data")
         return
-    info, data = value["info"], fields(value.get("data"))
+    info, data = value["info"], decode_object(value.get("data"))
     trace = as_text(info.get("trace_id") or info.get("request_id"))
-    whole, verdicts = _assessments(info.get("assessments"))
-    spans = [_span(span, trace) for span in rows(data.get("spans"))]
-    calls = [call_of(span, verdicts.get(span.id, NOTHING)) for span in spans]
+    trace_assessment, assessments = _group_assessments(info.get("assessments"))
+    spans = [_build_span(span, trace) for span in decode_list(data.get("spans"))]
+    calls = [operation_from_span(span, assessments.get(span.id, NO_ASSESSMENT)) for span in spans]
     if not calls and (data.get("request") or data.get("response")):  # schema 2 without its spans
-        asked, answered = (decoded(data.get(key)) for key in ("request", "response"))
-        pair = (tuple(messages_of(asked, "user")), tuple(messages_of(answered, "assistant")))
-        calls = [Call(trace, trace, "", False, *pair)]
+        asked, answered = (decode_json(data.get(key)) for key in ("request", "response"))
+        pair = (
+            tuple(extract_messages(asked, "user")),
+            tuple(extract_messages(answered, "assistant")),
+        )
+        calls = [Operation(trace, trace, "", False, *pair)]
     if not calls:
         yield source.reject("holds no spans, only cut-off previews; export the whole trace")
         return
-    metadata = fields(info.get("trace_metadata") or info.get("request_metadata"))
+    metadata = decode_object(info.get("trace_metadata") or info.get("request_metadata"))
     session = as_text(metadata.get("mlflow.trace.session"))
-    yield from records([replace(c, session=c.session or session) for c in calls], source, whole)
+    yield from build_records(
+        [replace(c, session=c.session or session) for c in calls], source, trace_assessment
+    )
 
 
-def _span(span: Mapping[str, Any], trace: str) -> Span:
-    context = fields(span.get("context")) or span
+def _build_span(span: Mapping[str, Any], trace: str) -> Span:
+    context = decode_object(span.get("context")) or span
     old = {"code": span.get("status_code"), "message": span.get("status_message")}
-    status = fields(span.get("status")) or old
+    status = decode_object(span.get("status")) or old
     failed = as_text(status.get("code")).removeprefix("STATUS_CODE_") == "ERROR"
     return Span(
         trace=trace,
-        id=_id(context.get("span_id")),
-        parent=_id(span.get("parent_span_id", span.get("parent_id"))),
-        attributes=fields(span.get("attributes")),
+        id=_parse_id(context.get("span_id")),
+        parent=_parse_id(span.get("parent_span_id", span.get("parent_id"))),
+        attributes=decode_object(span.get("attributes")),
         error=(as_text(status.get("message")) or "no reason given") if failed else "",
     )
 
 
-def _id(value: object) -> str:
+def _parse_id(value: object) -> str:
     """An id in hexadecimal: 8 bytes, in base64 in schema 3 and `0x…` in schema 2."""
     text = as_text(value).removeprefix("0x")
     if len(text) != 12:
@@ -79,36 +90,38 @@ def _id(value: object) -> str:
         return text
 
 
-def _assessments(items: object) -> tuple[Verdict, dict[str, Verdict]]:
+def _group_assessments(items: object) -> tuple[Assessment, dict[str, Assessment]]:
     """What was said of the trace, and of its spans by id."""
-    said: dict[str, Verdict] = {}
-    for item in rows(items):
+    said: dict[str, Assessment] = {}
+    for item in decode_list(items):
         if item.get("valid") is not False:
-            id = _id(item.get("span_id"))
-            before, new = said.get(id, NOTHING), _verdict(item)
+            id = _parse_id(item.get("span_id"))
+            before, new = said.get(id, NO_ASSESSMENT), _build_assessment(item)
             desired = before.desired if new.desired is None else new.desired
-            said[id] = Verdict(before.ratings + new.ratings, desired)
-    return said.pop("", NOTHING), said
+            said[id] = Assessment(before.ratings + new.ratings, desired)
+    return said.pop("", NO_ASSESSMENT), said
 
 
-def _verdict(item: Mapping[str, Any]) -> Verdict:
+def _build_assessment(item: Mapping[str, Any]) -> Assessment:
     """One assessment: an expectation may be the right response; others are words beside it."""
     name = as_text(item.get("assessment_name") or item.get("name"))
-    judge = _JUDGES.get(as_text(fields(item.get("source")).get("source_type")), "unknown")
+    judge = _KINDS_BY_SOURCE.get(
+        as_text(decode_object(item.get("source")).get("source_type")), "unknown"
+    )
     words = as_text(item.get("rationale"))
-    if expected := fields(item.get("expectation")):
+    if expected := decode_object(item.get("expectation")):
         value = expected.get("value")
         if value is None:
-            value = decoded(fields(expected.get("serialized_value")).get("value"))
-        if name in _EXPECTED and (text := best_text(value, "assistant")):
-            return Verdict(desired=text)
+            value = decode_json(decode_object(expected.get("serialized_value")).get("value"))
+        if name in _EXPECTED and (text := extract_text(value, "assistant")):
+            return Assessment(desired=text)
         words = "; ".join(map(as_text, value)) if isinstance(value, list) else as_text(value)
-        return Verdict((Rating(name, None, judge, words),) if words else ())
-    held = fields(item.get("feedback"))
+        return Assessment((Rating(name, None, judge, words),) if words else ())
+    held = decode_object(item.get("feedback"))
     value = None if held.get("error") else held.get("value")
     if isinstance(value, dict | list):
         value, words = None, f"{as_text(value)} {words}".strip()
-    return Verdict((Rating(name, value, judge, words),) if value is not None or words else ())
+    return Assessment((Rating(name, value, judge, words),) if value is not None or words else ())
 
 
-MLFLOW = TraceFormat("mlflow", sniff, read, joins=True)
+MLFLOW = TraceFormat("mlflow", matches, read, multi_part=True)

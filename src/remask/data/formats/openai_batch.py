@@ -9,30 +9,30 @@ from collections.abc import Iterator
 from typing import Any
 
 from remask.data.messages import (
-    answered,
-    conversation,
-    exchange,
-    model_of,
-    name_of,
-    objects,
-    text_of,
+    filter_objects,
+    find_id,
+    find_model,
+    flatten_content,
+    parse_conversation,
+    parse_exchange,
+    parse_response,
 )
-from remask.data.ratings import plain, ratings_of, right
+from remask.data.ratings import find_expected, parse_rating_value, parse_ratings
 from remask.data.trace_record import (
-    Addition,
+    Annotation,
     Item,
     Kind,
     Rating,
     Record,
     Source,
     TraceFormat,
-    Unusable,
+    UnreadableRecord,
 )
 
-QUESTIONS = ("input", "question", "query", "prompt", "problem", "text")
+QUESTION_KEYS = ("input", "question", "query", "prompt", "problem", "text")
 
 
-def sniff_batch(value: Any) -> bool:
+def matches_batch(value: Any) -> bool:
     if type(value) is not dict or type(value.get("custom_id")) is not str:
         return False
     return any(key in value for key in ("body", "params", "response", "result", "error"))
@@ -43,8 +43,8 @@ def read_batch(value: Any, source: Source) -> Iterator[Item]:
     id = value["custom_id"]
     request = value.get("body", value.get("params"))
     if isinstance(request, dict):
-        system, turns = exchange(request, None)
-        yield Record(id, system, turns, (), None, source, model_of(request), keys=(id,))
+        system, turns = parse_exchange(request, None)
+        yield Record(id, system, turns, (), None, source, find_model(request), keys=(id,))
         return
     response = value.get("response", value.get("result"))
     failed = value.get("error")
@@ -56,11 +56,13 @@ def read_batch(value: Any, source: Source) -> Iterator[Item]:
             failed = failed or f"status {response['status_code']}"
         response = response.get("body", response.get("message"))
     if failed or response is None:
-        raise Unusable(f"the request {id[:40]} failed: {text_of(failed or 'no response')[:80]}")
-    yield Addition(id, source, turns=conversation(answered(response))[1])
+        raise UnreadableRecord(
+            f"the request {id[:40]} failed: {flatten_content(failed or 'no response')[:80]}"
+        )
+    yield Annotation(id, source, turns=parse_conversation(parse_response(response))[1])
 
 
-def sniff_responses(value: Any) -> bool:
+def matches_responses(value: Any) -> bool:
     if type(value) is not dict or type(value.get("output")) not in (list, str):
         return False
     return value.get("object") == "response" or "instructions" in value
@@ -69,13 +71,13 @@ def sniff_responses(value: Any) -> bool:
 def read_responses(value: Any, source: Source) -> Iterator[Item]:
     """One Response with its input, where the log kept it: the API's object does not hold it."""
     if value.get("error"):
-        raise Unusable(f"the call failed: {text_of(value['error'])[:80]}")
-    ratings, desired = ratings_of(value)
-    system, turns = exchange({"input": [], **value}, value["output"])
-    yield Record(name_of(value), system, turns, ratings, desired, source, model_of(value))
+        raise UnreadableRecord(f"the call failed: {flatten_content(value['error'])[:80]}")
+    ratings, desired = parse_ratings(value)
+    system, turns = parse_exchange({"input": [], **value}, value["output"])
+    yield Record(find_id(value), system, turns, ratings, desired, source, find_model(value))
 
 
-def sniff_evals(value: Any) -> bool:
+def matches_evals(value: Any) -> bool:
     if type(value) is not dict:
         return False
     if type(value.get("item", value.get("datasource_item"))) is dict:
@@ -90,39 +92,39 @@ def read_evals(value: Any, source: Source) -> Iterator[Item]:
     sample = value.get("sample")
     sample = sample if isinstance(sample, dict) else {}
     if isinstance(sample.get("error"), dict) and sample["error"].get("code"):
-        raise Unusable(f"the sample failed: {text_of(sample['error'])[:80]}")
-    system, turns = exchange(_question(sample, item), sample or None)
-    ratings, desired = ratings_of(item)
-    ratings += tuple(_result(result) for result in objects(value.get("results")))
+        raise UnreadableRecord(f"the sample failed: {flatten_content(sample['error'])[:80]}")
+    system, turns = parse_exchange(_find_request(sample, item), sample or None)
+    ratings, desired = parse_ratings(item)
+    ratings += tuple(_build_rating(result) for result in filter_objects(value.get("results")))
     yield Record(
-        name_of(value), system, turns, ratings, desired, source, model_of(sample, value),
+        find_id(value), system, turns, ratings, desired, source, find_model(sample, value),
     )  # fmt: skip
 
 
-def _question(sample: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
+def _find_request(sample: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
     """The request: what the sample was asked, else the item's own messages or question."""
     if isinstance(sample.get("input"), list) and sample["input"]:
         return {"messages": sample["input"]}
     if isinstance(item.get("messages"), list):
         return item
-    for key in QUESTIONS:
+    for key in QUESTION_KEYS:
         if isinstance(item.get(key), str | list):
             return {**item, "input": item[key]}
     # Which column a template asks for cannot be known: take the first that is not the answer.
-    answer = right(item)
+    answer = find_expected(item)
     texts = (text for text in item.values() if isinstance(text, str) and text != answer)
     return {"input": next(texts, "")}
 
 
-def _result(result: dict[str, Any]) -> Rating:
+def _build_rating(result: dict[str, Any]) -> Rating:
     name = result.get("name")
-    kind: Kind = "llm" if "model" in text_of(result.get("type")) else "code"
+    kind: Kind = "llm" if "model" in flatten_content(result.get("type")) else "code"
     score = result.get("passed", result.get("score"))
-    return Rating(name if isinstance(name, str) else "grader", plain(score), kind)
+    return Rating(name if isinstance(name, str) else "grader", parse_rating_value(score), kind)
 
 
 FORMATS = (
-    TraceFormat("batch", sniff_batch, read_batch, joins=True),
-    TraceFormat("openai-responses", sniff_responses, read_responses),
-    TraceFormat("openai-evals", sniff_evals, read_evals),
+    TraceFormat("batch", matches_batch, read_batch, multi_part=True),
+    TraceFormat("openai-responses", matches_responses, read_responses),
+    TraceFormat("openai-evals", matches_evals, read_evals),
 )

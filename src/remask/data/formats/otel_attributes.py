@@ -16,12 +16,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
-from remask.data.dialects import Message, cut_off, decoded, messages_of
-from remask.data.formats.call_tree import NOTHING, Call, Verdict
-from remask.data.messages import as_text, text_of
+from remask.data.dialects import Message, decode_json, extract_messages, is_truncated
+from remask.data.formats.call_tree import NO_ASSESSMENT, Assessment, Operation
+from remask.data.messages import as_text, flatten_content
 from remask.data.trace_record import Kind, Rating
 
-SILENT: Final = (
+NO_TEXT_REASON: Final = (
     "carries no text: capture of content is off by default; set "
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY and "
     "OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental where the traces are made"
@@ -36,7 +36,7 @@ class Key(NamedTuple):
     choices: bool = False  # a list of alternative answers, of which the first was used
 
 
-ASKED: Final = (
+INPUT_KEYS: Final = (
     Key("gen_ai.input.messages"),  # ≥ 1.37
     Key("llm.input_messages"),  # OpenInference
     Key("gen_ai.prompt"),  # OpenLLMetry: indexed, or one JSON text
@@ -49,7 +49,7 @@ ASKED: Final = (
     Key("traceloop.entity.input", model_call=False),
     Key("input.value", model_call=False),
 )
-ANSWERED: Final = (
+OUTPUT_KEYS: Final = (
     Key("gen_ai.output.messages", choices=True),
     Key("llm.output_messages"),
     Key("gen_ai.completion", choices=True),
@@ -62,14 +62,14 @@ ANSWERED: Final = (
     Key("traceloop.entity.output", model_call=False),
     Key("output.value", model_call=False),
 )
-SYSTEM: Final = ("gen_ai.system_instructions",)
-MODEL: Final = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name", "ai.model.id",
-                "mlflow.chat.model")  # fmt: skip
-TEMPLATE: Final = ("llm.prompt_template.template",)
-SESSION: Final = ("gen_ai.conversation.id", "session.id", "mlflow.trace.session")
-NAMES: Final = ("gen_ai.response.id",)
+SYSTEM_KEYS: Final = ("gen_ai.system_instructions",)
+MODEL_KEYS: Final = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name",
+                     "ai.model.id", "mlflow.chat.model")  # fmt: skip
+TEMPLATE_KEYS: Final = ("llm.prompt_template.template",)
+SESSION_KEYS: Final = ("gen_ai.conversation.id", "session.id", "mlflow.trace.session")
+ALIAS_KEYS: Final = ("gen_ai.response.id",)
 # The kind of an operation, and whether it is a call of a language model.
-KINDS: Final[dict[str, frozenset[str]]] = {
+MODEL_CALL_KINDS: Final[dict[str, frozenset[str]]] = {
     "openinference.span.kind": frozenset({"LLM"}),
     "gen_ai.operation.name": frozenset({"chat", "text_completion", "generate_content"}),
     "llm.request.type": frozenset({"chat", "completion"}),
@@ -85,12 +85,20 @@ EVENT_ROLES: Final = {
     "gen_ai.content.prompt": "user",  # ≤ 1.27: all messages as JSON
     "gen_ai.content.completion": "assistant",
 }
-ANSWERS: Final = {"gen_ai.choice", "gen_ai.content.completion"}
-DETAILS: Final = "gen_ai.client.inference.operation.details"  # an event with a span's attributes
-RESULT: Final = "gen_ai.evaluation.result"
-JUDGES: Final[dict[str, Kind]] = {"HUMAN": "human", "LLM": "llm", "CODE": "code"}
-DOTTED: Final = ("message.", "message_content.", "tool_call.", "annotation.", "evaluation.")
-FEEDBACK: Final = (("annotations", "annotation"), ("evaluations", "evaluation"))
+OUTPUT_EVENTS: Final = {"gen_ai.choice", "gen_ai.content.completion"}
+DETAILS_EVENT: Final = (
+    "gen_ai.client.inference.operation.details"  # an event with a span's attributes
+)
+EVALUATION_EVENT: Final = "gen_ai.evaluation.result"
+KINDS_BY_ANNOTATOR: Final[dict[str, Kind]] = {"HUMAN": "human", "LLM": "llm", "CODE": "code"}
+DOTTED_PREFIXES: Final = (
+    "message.",
+    "message_content.",
+    "tool_call.",
+    "annotation.",
+    "evaluation.",
+)
+ANNOTATION_KEYS: Final = (("annotations", "annotation"), ("evaluations", "evaluation"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,55 +123,61 @@ class Span:
     links: tuple[str, ...] = ()  # ids of spans it speaks about
 
 
-def call_of(span: Span, verdict: Verdict = NOTHING) -> Call:
+def operation_from_span(span: Span, assessment: Assessment = NO_ASSESSMENT) -> Operation:
     """The operation that `span` describes; `verdict` was said of it elsewhere.
 
     What was asked or answered in a text that a limit on attributes cut off counts as an error.
     """
-    places = [span.attributes, *(e.attributes for e in span.events if e.name == DETAILS)]
-    asked, by_model = _read(places, ASKED, "user")
-    answered, answered_by_model = _read(places, ANSWERED, "assistant")
-    told, said = _told(span.events)
-    system = next((s for p in places for key in SYSTEM if (s := _system(value_at(p, key)))), "")
+    places = [span.attributes, *(e.attributes for e in span.events if e.name == DETAILS_EVENT)]
+    asked, by_model = _read_messages(places, INPUT_KEYS, "user")
+    answered, answered_by_model = _read_messages(places, OUTPUT_KEYS, "assistant")
+    told, said = _read_events(span.events)
+    system = next(
+        (s for p in places for key in SYSTEM_KEYS if (s := _read_system(get_value(p, key)))), ""
+    )
     if system and not any(m.get("role") == "system" for m in asked):
         asked = [{"role": "system", "content": system}, *asked]
-    ratings = (*verdict.ratings, *feedback(span.attributes), *_results(span.events))
-    return Call(
+    ratings = (
+        *assessment.ratings,
+        *parse_annotations(span.attributes),
+        *_parse_evaluations(span.events),
+    )
+    return Operation(
         trace=span.trace,
         id=span.id,
         parent=span.parent,
         model_call=_is_model_call(places, by_model or answered_by_model or bool(told or said)),
-        asked=tuple(asked or told),
-        answered=tuple(answered or said),
-        error=span.error or _cut(places),
-        verdict=Verdict(ratings, verdict.desired),
-        model=_first(places, MODEL),
-        template=_first(places, TEMPLATE),
-        session=_first(places, SESSION),
-        names=tuple(name for key in NAMES if (name := _first(places, (key,)))),
+        input=tuple(asked or told),
+        output=tuple(answered or said),
+        error=span.error or _find_truncation(places),
+        assessment=Assessment(ratings, assessment.desired),
+        model=_find_first(places, MODEL_KEYS),
+        template=_find_first(places, TEMPLATE_KEYS),
+        session=_find_first(places, SESSION_KEYS),
+        aliases=tuple(name for key in ALIAS_KEYS if (name := _find_first(places, (key,)))),
     )
 
 
-def value_at(attributes: Mapping[str, Any], key: str) -> object:
+def get_value(attributes: Mapping[str, Any], key: str) -> object:
     """What stands under `key`: the value, its JSON, or a structure spread over `key.0.…`."""
     if key in attributes:
-        return undotted(decoded(attributes[key]))
+        return nest_dotted(decode_json(attributes[key]))
     start = f"{key}."
     spread = {name[len(start) :]: v for name, v in attributes.items() if name.startswith(start)}
-    return _tree(spread) if any(name[:1].isdigit() for name in spread) else None
+    return _build_tree(spread) if any(name[:1].isdigit() for name in spread) else None
 
 
-def undotted(value: object) -> object:
+def nest_dotted(value: object) -> object:
     """Objects with keys such as `message.role` as objects inside objects: so OpenInference writes
     what is not spread over attributes (spec/llm_spans.md)."""
     if isinstance(value, list):
-        return [undotted(item) for item in value]
-    if isinstance(value, dict) and any(key.startswith(DOTTED) for key in value):
-        return _tree(value)
+        return [nest_dotted(item) for item in value]
+    if isinstance(value, dict) and any(key.startswith(DOTTED_PREFIXES) for key in value):
+        return _build_tree(value)
     return value
 
 
-def _tree(dotted: Mapping[str, Any]) -> object:
+def _build_tree(dotted: Mapping[str, Any]) -> object:
     tree: dict[str, Any] = {}
     for name, leaf in dotted.items():
         at = tree
@@ -174,42 +188,42 @@ def _tree(dotted: Mapping[str, Any]) -> object:
                 break
             at = inner
         else:
-            at.setdefault(last, undotted(leaf))
-    return _listed(tree)
+            at.setdefault(last, nest_dotted(leaf))
+    return _convert_lists(tree)
 
 
-def _listed(tree: object) -> object:
+def _convert_lists(tree: object) -> object:
     """Objects that have only numbers as keys as lists."""
     if not isinstance(tree, dict):
         return tree
-    inner = {key: _listed(value) for key, value in tree.items()}
+    inner = {key: _convert_lists(value) for key, value in tree.items()}
     if inner and all(key.isdecimal() and len(key) < 10 for key in inner):
         return [inner[key] for key in sorted(inner, key=int)]
     return inner
 
 
-def feedback(attributes: Mapping[str, Any], prefix: str = "") -> list[Rating]:
+def parse_annotations(attributes: Mapping[str, Any], prefix: str = "") -> list[Rating]:
     """OpenInference's annotations and evaluations of a span (spec/annotations.md, "Fields")."""
     found: list[Rating] = []
-    for plural, single in FEEDBACK:
-        items = value_at(attributes, prefix + plural)
+    for plural, single in ANNOTATION_KEYS:
+        items = get_value(attributes, prefix + plural)
         for item in items if isinstance(items, list) else []:
             inner = item.get(single) if isinstance(item, dict) else None
             if isinstance(inner, dict):
-                judge = JUDGES.get(as_text(inner.get("annotator_kind")), "unknown")
+                judge = KINDS_BY_ANNOTATOR.get(as_text(inner.get("annotator_kind")), "unknown")
                 name, score, label = (inner.get(key) for key in ("name", "score", "label"))
-                found += rating(name, score, label, inner.get("explanation"), judge)
+                found += build_ratings(name, score, label, inner.get("explanation"), judge)
     return list(dict.fromkeys(found))  # a producer may write one result in both forms
 
 
-def result(attributes: Mapping[str, Any]) -> list[Rating]:
+def parse_evaluation(attributes: Mapping[str, Any]) -> list[Rating]:
     """The rating in the attributes of a `gen_ai.evaluation.result` event."""
     keys = ("name", "score.value", "score.label", "explanation")
     name, score, label, why = (attributes.get(f"gen_ai.evaluation.{key}") for key in keys)
-    return rating(name, score, label, why)
+    return build_ratings(name, score, label, why)
 
 
-def rating(
+def build_ratings(
     name: object, score: object, label: object, explanation: object, kind: Kind = "unknown"
 ) -> list[Rating]:
     """One rating, or none where nothing was said. The number wins; the label joins the comment."""
@@ -222,78 +236,85 @@ def rating(
     return [Rating(as_text(name), value, kind, ": ".join(words))]
 
 
-def _read(
+def _read_messages(
     places: list[Mapping[str, Any]], keys: tuple[Key, ...], role: str
 ) -> tuple[list[Message], bool]:
     """The messages under the first key that has any, and whether only calls of a model have it."""
     for place in places:
         for key in keys:
-            value = value_at(place, key.name)
+            value = get_value(place, key.name)
             if key.choices and isinstance(value, list):
                 value = value[:1]
-            if value is not None and (found := messages_of(value, role)):
+            if value is not None and (found := extract_messages(value, role)):
                 return found, key.model_call
     return [], False
 
 
-def _told(events: tuple[Event, ...]) -> tuple[list[Message], list[Message]]:
+def _read_events(events: tuple[Event, ...]) -> tuple[list[Message], list[Message]]:
     """Question and answer from events that carry one message each."""
     told: list[Message] = []
     said: list[Message] = []
     for event in events:
         role = EVENT_ROLES.get(event.name)
-        if role is None or (event.name in ANSWERS and said):  # a second choice was not used
+        if role is None or (event.name in OUTPUT_EVENTS and said):  # a second choice was not used
             continue
-        (said if event.name in ANSWERS else told).extend(_event_messages(event, role))
+        (said if event.name in OUTPUT_EVENTS else told).extend(_extract_event_messages(event, role))
     return told, said
 
 
-def _event_messages(event: Event, role: str) -> list[Message]:
-    for value in _bodies(event):
-        value = decoded(value)
+def _extract_event_messages(event: Event, role: str) -> list[Message]:
+    for value in _list_bodies(event):
+        value = decode_json(value)
         if isinstance(value, dict):
             inner = value.get("message")
             value = inner if isinstance(inner, dict) else value
             if "content" in value or "tool_calls" in value:
                 value = {"role": role, **value}
-        if found := messages_of(value, role):
+        if found := extract_messages(value, role):
             return found
     return []
 
 
-def _bodies(event: Event) -> Iterator[object]:
+def _list_bodies(event: Event) -> Iterator[object]:
     yield event.body
     for key in ("gen_ai.event.content", "gen_ai.prompt", "gen_ai.completion", "message"):
         yield event.attributes.get(key)
     keys = ("content", "role", "tool_calls", "id")
-    yield {key: decoded(event.attributes[key]) for key in keys if key in event.attributes} or None
+    yield {
+        key: decode_json(event.attributes[key]) for key in keys if key in event.attributes
+    } or None
 
 
-def _results(events: tuple[Event, ...]) -> list[Rating]:
-    return [found for event in events if event.name == RESULT for found in result(event.attributes)]
+def _parse_evaluations(events: tuple[Event, ...]) -> list[Rating]:
+    return [
+        found
+        for event in events
+        if event.name == EVALUATION_EVENT
+        for found in parse_evaluation(event.attributes)
+    ]
 
 
 def _is_model_call(places: list[Mapping[str, Any]], by_key: bool) -> bool:
     """By its declared kind where there is one, else by the keys it has."""
     for place in places:
-        for key, kinds in KINDS.items():
-            if isinstance(kind := decoded(place.get(key)), str) and kind:
+        for key, kinds in MODEL_CALL_KINDS.items():
+            if isinstance(kind := decode_json(place.get(key)), str) and kind:
                 return kind in kinds
     return by_key
 
 
-def _cut(places: list[Mapping[str, Any]]) -> str:
+def _find_truncation(places: list[Mapping[str, Any]]) -> str:
     for place in places:
-        for key in (*ASKED, *ANSWERED):
-            if cut_off(place.get(key.name)):
+        for key in (*INPUT_KEYS, *OUTPUT_KEYS):
+            if is_truncated(place.get(key.name)):
                 return f"{key.name} is cut off by a limit on the length of attributes"
     return ""
 
 
-def _system(value: object) -> str:
-    return text_of(value) if value else ""
+def _read_system(value: object) -> str:
+    return flatten_content(value) if value else ""
 
 
-def _first(places: list[Mapping[str, Any]], keys: tuple[str, ...]) -> str:
+def _find_first(places: list[Mapping[str, Any]], keys: tuple[str, ...]) -> str:
     values = (place.get(key) for key in keys for place in places)
-    return next((v for value in values if isinstance(v := decoded(value), str) and v), "")
+    return next((v for value in values if isinstance(v := decode_json(value), str) and v), "")

@@ -13,34 +13,34 @@ spec/llm_spans.md.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from remask.data.dialects import fields, rows
-from remask.data.formats.call_tree import Call, Verdict, by_trace, records
+from remask.data.dialects import decode_list, decode_object
+from remask.data.formats.call_tree import Assessment, Operation, build_records, group_by_trace
 from remask.data.formats.otel_attributes import (
-    DETAILS,
+    ALIAS_KEYS,
+    DETAILS_EVENT,
+    EVALUATION_EVENT,
     EVENT_ROLES,
-    NAMES,
-    RESULT,
-    SILENT,
+    NO_TEXT_REASON,
     Event,
     Span,
-    call_of,
-    feedback,
-    result,
+    operation_from_span,
+    parse_annotations,
+    parse_evaluation,
 )
 from remask.data.messages import as_text
-from remask.data.trace_record import Addition, Item, Rating, Source, TraceFormat
+from remask.data.trace_record import Annotation, Item, Rating, Source, TraceFormat
 
-_SPANS = (("resourceSpans", "resource_spans"), ("scopeSpans", "scope_spans",
+_SPAN_PATH = (("resourceSpans", "resource_spans"), ("scopeSpans", "scope_spans",
           "instrumentationLibrarySpans"), ("spans",))  # fmt: skip
-_LOGS = (("resourceLogs", "resource_logs"), ("scopeLogs", "scope_logs"),
+_LOG_PATH = (("resourceLogs", "resource_logs"), ("scopeLogs", "scope_logs"),
          ("logRecords", "log_records"))  # fmt: skip
 
 
-def sniff(value: Any) -> bool:
+def matches(value: Any) -> bool:
     """Whether `value` is an OTLP object of spans or of log records."""
     if not isinstance(value, dict):
         return False
-    return any(isinstance(value.get(key), list) for key in _SPANS[0] + _LOGS[0])
+    return any(isinstance(value.get(key), list) for key in _SPAN_PATH[0] + _LOG_PATH[0])
 
 
 def read(value: Any, source: Source) -> Iterator[Item]:
@@ -48,15 +48,15 @@ def read(value: Any, source: Source) -> Iterator[Item]:
     if not isinstance(value, dict):
         yield source.reject("is not an object with resourceSpans or resourceLogs")
         return
-    spans = [_span(span) for span in _leaves(value, _SPANS)]
-    logs = [_event(log) for log in _leaves(value, _LOGS)]
-    yield from _of_spans(spans, source)
-    yield from _of_logs(logs, source)
+    spans = [_parse_span(span) for span in _collect_leaves(value, _SPAN_PATH)]
+    logs = [_parse_log(log) for log in _collect_leaves(value, _LOG_PATH)]
+    yield from _read_spans(spans, source)
+    yield from _read_logs(logs, source)
     if not spans and not logs:
         yield source.reject("holds no spans and no log records")
 
 
-def sniff_span(value: Any) -> bool:
+def matches_span(value: Any) -> bool:
     """Whether `value` is one span as an SDK's console exporter or Phoenix writes it."""
     if not isinstance(value, dict) or not isinstance(value.get("attributes"), dict):
         return False
@@ -67,7 +67,7 @@ def sniff_span(value: Any) -> bool:
 def read_span(value: Any, source: Source) -> Iterator[Item]:
     """The record of one span. Where each span is a value of its own, a step around calls of a model
     cannot know them: it becomes a record where it is the root of its trace."""
-    if not sniff_span(value):
+    if not matches_span(value):
         yield source.reject("is not a span with context and attributes")
         return
     status = value.get("status")
@@ -75,113 +75,125 @@ def read_span(value: Any, source: Source) -> Iterator[Item]:
     text = status.get("description") if isinstance(status, dict) else value.get("status_message")
     context = value["context"]
     span = Span(
-        trace=_id(context["trace_id"]),
-        id=_id(context["span_id"]),
-        parent=_id(value.get("parent_id")),
+        trace=_parse_id(context["trace_id"]),
+        id=_parse_id(context["span_id"]),
+        parent=_parse_id(value.get("parent_id")),
         attributes=value["attributes"],
-        events=tuple(_plain_event(event) for event in rows(value.get("events"))),
+        events=tuple(_parse_event(event) for event in decode_list(value.get("events"))),
         error=(as_text(text) or "no reason given") if as_text(code).upper() == "ERROR" else "",
-        links=tuple(_id(fields(link.get("context")).get("span_id"))
-                    for link in rows(value.get("links"))),
+        links=tuple(_parse_id(decode_object(link.get("context")).get("span_id"))
+                    for link in decode_list(value.get("links"))),
     )  # fmt: skip
-    yield from _of_spans([span], source)
+    yield from _read_spans([span], source)
 
 
-def _of_spans(spans: list[Span], source: Source) -> Iterator[Item]:
-    calls: list[Call] = []
-    whole: dict[str, list[Rating]] = {}  # said of a trace
+def _read_spans(spans: list[Span], source: Source) -> Iterator[Item]:
+    calls: list[Operation] = []
+    trace_assessment: dict[str, list[Rating]] = {}  # said of a trace
     for span in spans:
-        call = call_of(span)
-        whole.setdefault(span.trace, []).extend(feedback(span.attributes, "trace."))
-        if span.links and call.verdict and not call.answered:  # made only to carry ratings
+        call = operation_from_span(span)
+        trace_assessment.setdefault(span.trace, []).extend(
+            parse_annotations(span.attributes, "trace.")
+        )
+        if span.links and call.assessment and not call.output:  # made only to carry ratings
             for link in span.links:
-                yield Addition(link, source, ratings=call.verdict.ratings)
+                yield Annotation(link, source, ratings=call.assessment.ratings)
         else:
             calls.append(call)
     silent = 0
-    for trace in by_trace(calls):
-        verdict = Verdict(tuple(whole[trace[0].trace]))
-        if verdict or any(map(_worth, trace)):
-            yield from records(trace, source, verdict, SILENT)
+    for trace in group_by_trace(calls):
+        assessment = Assessment(tuple(trace_assessment[trace[0].trace]))
+        if assessment or any(map(_is_conversation, trace)):
+            yield from build_records(trace, source, assessment, NO_TEXT_REASON)
         else:
             silent += len(trace)
     if silent:
         yield source.reject(f"holds no call of a language model in {silent} spans")
 
 
-def _worth(call: Call) -> bool:
+def _is_conversation(call: Operation) -> bool:
     """A call of a model, the root of a conversation, or something rated."""
-    root = not call.parent and bool(call.asked) and bool(call.answered)
-    return call.model_call or bool(call.verdict) or root
+    root = not call.parent and bool(call.input) and bool(call.output)
+    return call.model_call or bool(call.assessment) or root
 
 
-def _of_logs(logs: list[tuple[str, str, Event]], source: Source) -> Iterator[Item]:
+def _read_logs(logs: list[tuple[str, str, Event]], source: Source) -> Iterator[Item]:
     """One call per span that log records belong to; a rating goes to the span it names."""
     together: dict[tuple[str, str], list[Event]] = {}
     ratings: list[tuple[str, tuple[Rating, ...]]] = []
     for trace, id, event in logs:
-        if event.name == RESULT:
-            response = as_text(event.attributes.get(NAMES[0]))
-            ratings.append((response or id, tuple(result(event.attributes))))
-        elif event.name in EVENT_ROLES or event.name == DETAILS:
+        if event.name == EVALUATION_EVENT:
+            response = as_text(event.attributes.get(ALIAS_KEYS[0]))
+            ratings.append((response or id, tuple(parse_evaluation(event.attributes))))
+        elif event.name in EVENT_ROLES or event.name == DETAILS_EVENT:
             together.setdefault((trace, id), []).append(event)
     for (trace, id), events in together.items():
-        yield from records([call_of(Span(trace, id, "", {}, tuple(events)))], source, silent=SILENT)
+        yield from build_records(
+            [operation_from_span(Span(trace, id, "", {}, tuple(events)))],
+            source,
+            no_text_reason=NO_TEXT_REASON,
+        )
     for key, said in ratings:
         if key and said:
-            yield Addition(key, source, ratings=said)
+            yield Annotation(key, source, ratings=said)
         else:
             yield source.reject("a rating names neither a span nor a response")
     if logs and not together and not ratings:
         yield source.reject(f"holds no messages in {len(logs)} log records")
 
 
-def _leaves(value: Mapping[str, Any], path: tuple[tuple[str, ...], ...]) -> list[dict[str, Any]]:
+def _collect_leaves(
+    value: Mapping[str, Any], path: tuple[tuple[str, ...], ...]
+) -> list[dict[str, Any]]:
     """The objects at the end of `path`, which names the lists to go through."""
     level: list[Mapping[str, Any]] = [value]
     for names in path:
-        level = [item for outer in level for name in names for item in rows(outer.get(name))]
+        level = [item for outer in level for name in names for item in decode_list(outer.get(name))]
     return [item for item in level if isinstance(item, dict)]
 
 
-def _span(span: Mapping[str, Any]) -> Span:
-    status = fields(span.get("status"))
+def _parse_span(span: Mapping[str, Any]) -> Span:
+    status = decode_object(span.get("status"))
     failed = status.get("code") in (2, "2", "STATUS_CODE_ERROR")
     return Span(
-        trace=_id(_either(span, "traceId")),
-        id=_id(_either(span, "spanId")),
-        parent=_id(_either(span, "parentSpanId")),
-        attributes=attributes_of(span.get("attributes")),
+        trace=_parse_id(_get_field(span, "traceId")),
+        id=_parse_id(_get_field(span, "spanId")),
+        parent=_parse_id(_get_field(span, "parentSpanId")),
+        attributes=parse_attributes(span.get("attributes")),
         events=tuple(
-            Event(as_text(event.get("name")), attributes_of(event.get("attributes")))
-            for event in rows(span.get("events"))
+            Event(as_text(event.get("name")), parse_attributes(event.get("attributes")))
+            for event in decode_list(span.get("events"))
         ),
         error=(as_text(status.get("message")) or "no reason given") if failed else "",
-        links=tuple(_id(_either(link, "spanId")) for link in rows(span.get("links"))),
+        links=tuple(
+            _parse_id(_get_field(link, "spanId")) for link in decode_list(span.get("links"))
+        ),
     )
 
 
-def _event(log: Mapping[str, Any]) -> tuple[str, str, Event]:
+def _parse_log(log: Mapping[str, Any]) -> tuple[str, str, Event]:
     """(trace, span, event) of a log record."""
-    attributes = attributes_of(log.get("attributes"))
-    name = as_text(_either(log, "eventName") or attributes.get("event.name"))
-    body = any_value(log.get("body"))
+    attributes = parse_attributes(log.get("attributes"))
+    name = as_text(_get_field(log, "eventName") or attributes.get("event.name"))
+    body = parse_any_value(log.get("body"))
     event = Event(name, attributes, body)
-    return _id(_either(log, "traceId")), _id(_either(log, "spanId")), event
+    return _parse_id(_get_field(log, "traceId")), _parse_id(_get_field(log, "spanId")), event
 
 
-def _plain_event(event: Mapping[str, Any]) -> Event:
-    return Event(as_text(event.get("name")), fields(event.get("attributes")))
+def _parse_event(event: Mapping[str, Any]) -> Event:
+    return Event(as_text(event.get("name")), decode_object(event.get("attributes")))
 
 
-def attributes_of(pairs: object) -> dict[str, Any]:
+def parse_attributes(pairs: object) -> dict[str, Any]:
     """OTLP's list of `{"key", "value": {"stringValue": …}}` as a dictionary."""
     if isinstance(pairs, dict):
         return pairs
-    return {as_text(pair.get("key")): any_value(pair.get("value")) for pair in rows(pairs)}
+    return {
+        as_text(pair.get("key")): parse_any_value(pair.get("value")) for pair in decode_list(pairs)
+    }
 
 
-def any_value(value: object) -> object:
+def parse_any_value(value: object) -> object:
     """OTLP's AnyValue (common.proto) as plain JSON; 64-bit numbers are texts there."""
     if not isinstance(value, dict):
         return value
@@ -192,9 +204,9 @@ def any_value(value: object) -> object:
             case "intValue":
                 return int(inner) if isinstance(inner, str) and _is_number(inner) else inner
             case "arrayValue":
-                return [any_value(item) for item in _items(inner)]
+                return [parse_any_value(item) for item in _list_values(inner)]
             case "kvlistValue":
-                return attributes_of(_items(inner))
+                return parse_attributes(_list_values(inner))
     return None
 
 
@@ -202,12 +214,12 @@ def _is_number(text: str) -> bool:
     return len(text) < 21 and text.removeprefix("-").isdecimal()
 
 
-def _items(value: object) -> list[Any]:
-    items = fields(value).get("values")
+def _list_values(value: object) -> list[Any]:
+    items = decode_object(value).get("values")
     return items if isinstance(items, list) else []
 
 
-def _either(value: Mapping[str, Any], camel: str) -> object:
+def _get_field(value: Mapping[str, Any], camel: str) -> object:
     """A field in the spelling of the JSON mapping, or in the snake case that some writers use."""
     if camel in value:
         return value[camel]
@@ -215,11 +227,11 @@ def _either(value: Mapping[str, Any], camel: str) -> object:
     return value.get(snake)
 
 
-def _id(value: object) -> str:
+def _parse_id(value: object) -> str:
     """An id as a text; zeros mean none."""
     text = as_text(value).removeprefix("0x")
     return text if text.strip("0") else ""
 
 
-OTLP = TraceFormat("otlp", sniff, read, joins=True)
-SPAN = TraceFormat("span", sniff_span, read_span, joins=True)
+OTLP = TraceFormat("otlp", matches, read, multi_part=True)
+SPAN = TraceFormat("span", matches_span, read_span, multi_part=True)

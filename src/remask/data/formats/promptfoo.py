@@ -9,37 +9,39 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from remask.data.dialects import fields, messages_of, rows
-from remask.data.formats.call_tree import Call, Verdict, records
+from remask.data.dialects import decode_list, decode_object, extract_messages
+from remask.data.formats.call_tree import Assessment, Operation, build_records
 from remask.data.messages import as_text
-from remask.data.placeholders import JINJA, filled, variables
+from remask.data.placeholders import JINJA, list_variables, substitute
 from remask.data.trace_record import Item, Kind, Rating, Source, TraceFormat
 from remask.errors import ConfigError
 
-_JUDGED: Final = ("llm-rubric", "model-graded", "factuality", "g-eval", "answer-relevance",
+_MODEL_GRADED: Final = ("llm-rubric", "model-graded", "factuality", "g-eval", "answer-relevance",
                   "context-", "conversation-relevance", "search-rubric", "pi")  # fmt: skip
 
 
-def sniff(value: Any) -> bool:
+def matches(value: Any) -> bool:
     """Whether `value` is a file of results or one result."""
-    return isinstance(value, dict) and (bool(_results(value)) or _is_result(value))
+    return isinstance(value, dict) and (bool(_list_results(value)) or _is_result(value))
 
 
 def read(value: Any, source: Source) -> Iterator[Item]:
     """One record per result."""
-    found = _results(value) if isinstance(value, dict) else []
+    found = _list_results(value) if isinstance(value, dict) else []
     if not found and isinstance(value, dict) and _is_result(value):
-        yield from records([_call(value)], source)
+        yield from build_records([_build_operation(value)], source)
         return
     for number, result in enumerate(found):
-        yield from records([_call(result)], replace(source, entry=f"results[{number}]"))
+        yield from build_records(
+            [_build_operation(result)], replace(source, entry=f"results[{number}]")
+        )
     if not found:
         yield source.reject("holds no results of promptfoo")
 
 
-def _results(value: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _list_results(value: Mapping[str, Any]) -> list[dict[str, Any]]:
     inner = value.get("results")
-    found = rows(inner.get("results") if isinstance(inner, dict) else inner)
+    found = decode_list(inner.get("results") if isinstance(inner, dict) else inner)
     return found if found and _is_result(found[0]) else []
 
 
@@ -48,35 +50,35 @@ def _is_result(value: Mapping[str, Any]) -> bool:
     return graded and ("response" in value or "error" in value) and "prompt" in value
 
 
-def _call(result: Mapping[str, Any]) -> Call:
-    prompt = fields(result.get("prompt"))
-    response = fields(result.get("response"))
+def _build_operation(result: Mapping[str, Any]) -> Operation:
+    prompt = decode_object(result.get("prompt"))
+    response = decode_object(result.get("response"))
     failed = result.get("failureReason") == 2 or response.get("error")
-    provider = fields(result.get("provider"))
+    provider = decode_object(result.get("provider"))
     error = as_text(response.get("error") or result.get("error")) or "no reason given"
     raw = prompt.get("raw") if prompt else result.get("prompt")
-    return Call(
+    return Operation(
         "",
         as_text(result.get("id")),
         "",
         True,
-        tuple(messages_of(raw, "user")),
-        tuple(messages_of(response.get("output"), "assistant")),
+        tuple(extract_messages(raw, "user")),
+        tuple(extract_messages(response.get("output"), "assistant")),
         error=error if failed else "",
-        verdict=Verdict(tuple(_ratings(result)), _expected(result)),
+        assessment=Assessment(tuple(_build_ratings(result)), _find_expected(result)),
         model=as_text(provider.get("id") or provider.get("label")),
         template=as_text(prompt.get("template")),
     )
 
 
-def _ratings(result: Mapping[str, Any]) -> Iterator[Rating]:
+def _build_ratings(result: Mapping[str, Any]) -> Iterator[Rating]:
     """The overall verdict, and what a person set by hand in the web view."""
-    grading = fields(result.get("gradingResult"))
-    parts = rows(grading.get("componentResults"))
-    if any(fields(part.get("metadata")).get("graderError") for part in (grading, *parts)):
+    grading = decode_object(result.get("gradingResult"))
+    parts = decode_list(grading.get("componentResults"))
+    if any(decode_object(part.get("metadata")).get("graderError") for part in (grading, *parts)):
         return  # a judge that did not answer says nothing of the response
     passed = grading.get("pass", result.get("success"))
-    kinds = {_kind(part) for part in parts} or {_kind(grading)}
+    kinds = {_find_kind(part) for part in parts} or {_find_kind(grading)}
     if isinstance(passed, bool):
         kind = kinds.pop() if len(kinds) == 1 else "unknown"
         yield Rating("pass", passed, kind, "" if passed else as_text(grading.get("reason")))
@@ -84,32 +86,32 @@ def _ratings(result: Mapping[str, Any]) -> Iterator[Rating]:
         yield Rating("comment", None, "human", comment)
 
 
-def _kind(part: Mapping[str, Any]) -> Kind:
-    name = as_text(fields(part.get("assertion")).get("type")).removeprefix("not-")
+def _find_kind(part: Mapping[str, Any]) -> Kind:
+    name = as_text(decode_object(part.get("assertion")).get("type")).removeprefix("not-")
     if name == "human":
         return "human"
-    return ("llm" if name.startswith(_JUDGED) else "code") if name else "unknown"
+    return ("llm" if name.startswith(_MODEL_GRADED) else "code") if name else "unknown"
 
 
-def _expected(result: Mapping[str, Any]) -> str | None:
+def _find_expected(result: Mapping[str, Any]) -> str | None:
     """The value of an assertion `equals`, its `{{name}}` filled from the variables of the test."""
-    graded = rows(fields(result.get("gradingResult")).get("componentResults"))
-    stated = rows(fields(result.get("testCase")).get("assert"))
-    for assertion in (*stated, *(fields(part.get("assertion")) for part in graded)):
+    graded = decode_list(decode_object(result.get("gradingResult")).get("componentResults"))
+    stated = decode_list(decode_object(result.get("testCase")).get("assert"))
+    for assertion in (*stated, *(decode_object(part.get("assertion")) for part in graded)):
         value = assertion.get("value")
         if assertion.get("type") == "equals" and isinstance(value, str):
-            return _rendered(value, fields(result.get("vars"))) if "{" in value else value
+            return _render(value, decode_object(result.get("vars"))) if "{" in value else value
     return None
 
 
-def _rendered(template: str, values: Mapping[str, Any]) -> str | None:
+def _render(template: str, values: Mapping[str, Any]) -> str | None:
     """None where the template holds code, or a variable that is no text."""
     try:
         pieces = JINJA.read(template, None)
     except ConfigError:
         return None
     texts = {name: value for name, value in values.items() if isinstance(value, str)}
-    return filled(pieces, texts) if texts.keys() >= set(variables(pieces)) else None
+    return substitute(pieces, texts) if texts.keys() >= set(list_variables(pieces)) else None
 
 
-PROMPTFOO = TraceFormat("promptfoo", sniff, read)
+PROMPTFOO = TraceFormat("promptfoo", matches, read)

@@ -9,96 +9,107 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from remask.data.messages import as_text, conversation, kind_of, objects, text_of, tool_call
-from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, Unusable
+from remask.data.messages import (
+    as_text,
+    describe_kind,
+    filter_objects,
+    flatten_content,
+    format_tool_call,
+    parse_conversation,
+)
+from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, UnreadableRecord
 
-NOTHING = "(no call that changes anything)"
+NO_CALLS = "(no call that changes anything)"
 UNIT = (0.0, 1.0)
 
 
-def sniff_tau(value: Any) -> bool:
+def matches_tau(value: Any) -> bool:
     return type(value) is dict and type(value.get("traj")) is list and "reward" in value
 
 
 def read_tau(value: Any, source: Source) -> Iterator[Item]:
     """One trajectory."""
-    system, turns = conversation(value["traj"])
-    info = _object(value.get("info"))
+    system, turns = parse_conversation(value["traj"])
+    info = _as_object(value.get("info"))
     if info.get("error"):
-        raise Unusable(f"the trial failed: {text_of(info['error'])[:80]}")
-    verdict = _object(info.get("reward_info"))
-    actions = verdict.get("actions", _object(info.get("task")).get("actions"))
+        raise UnreadableRecord(f"the trial failed: {flatten_content(info['error'])[:80]}")
+    assessment = _as_object(info.get("reward_info"))
+    actions = assessment.get("actions", _as_object(info.get("task")).get("actions"))
     reward = value["reward"]
-    rating = Rating("reward", _number(reward), "reward", scale=UNIT)
+    rating = Rating("reward", _require_number(reward), "reward", scale=UNIT)
     id = f"task-{as_text(value.get('task_id'))}-trial-{as_text(value.get('trial'))}"
-    desired = _calls(actions) if reward != 1 else None
+    desired = _format_calls(actions) if reward != 1 else None
     yield Record(id, system, turns, (rating,), desired, source)
 
 
-def sniff_tau2(value: Any) -> bool:
+def matches_tau2(value: Any) -> bool:
     return type(value) is dict and type(value.get("simulations")) is list and "tasks" in value
 
 
 def read_tau2(value: Any, source: Source) -> Iterator[Item]:
     """The simulations of a results file. The policy is the system prompt."""
     wanted = {
-        as_text(task.get("id")): _object(task.get("evaluation_criteria")).get("actions")
-        for task in objects(value["tasks"])
+        as_text(task.get("id")): _as_object(task.get("evaluation_criteria")).get("actions")
+        for task in filter_objects(value["tasks"])
     }
-    info = _object(value.get("info"))
-    policy = _object(info.get("environment_info")).get("policy")
+    info = _as_object(value.get("info"))
+    policy = _as_object(info.get("environment_info")).get("policy")
     for number, simulation in enumerate(value["simulations"]):
         where = replace(source, entry=f"simulations[{number}]")
         try:
-            yield _simulation(simulation, policy, wanted, where)
-        except Unusable as error:
+            yield _build_record(simulation, policy, wanted, where)
+        except UnreadableRecord as error:
             yield where.reject(str(error))
 
 
-def _simulation(simulation: Any, policy: object, wanted: dict[str, Any], source: Source) -> Record:
+def _build_record(
+    simulation: Any, policy: object, wanted: dict[str, Any], source: Source
+) -> Record:
     if not isinstance(simulation, dict):
-        raise Unusable(f"expected a simulation, found {kind_of(simulation)}")
-    verdict = _object(simulation.get("reward_info"))
-    if "reward" not in verdict:
-        ended = text_of(simulation.get("termination_reason")) or "unknown"
-        raise Unusable(f"holds no reward (it ended with: {ended[:40]})")
-    system, turns = conversation(simulation.get("messages"), simulation.get("policy") or policy)
+        raise UnreadableRecord(f"expected a simulation, found {describe_kind(simulation)}")
+    assessment = _as_object(simulation.get("reward_info"))
+    if "reward" not in assessment:
+        ended = flatten_content(simulation.get("termination_reason")) or "unknown"
+        raise UnreadableRecord(f"holds no reward (it ended with: {ended[:40]})")
+    system, turns = parse_conversation(
+        simulation.get("messages"), simulation.get("policy") or policy
+    )
     missed = [
-        text_of(check.get("nl_assertion"))
-        for check in objects(verdict.get("nl_assertions"))
+        flatten_content(check.get("nl_assertion"))
+        for check in filter_objects(assessment.get("nl_assertions"))
         if check.get("met") is False
     ]
     comment = "not met: " + "; ".join(missed) if missed else ""
-    rating = Rating("reward", _number(verdict["reward"]), "reward", comment, scale=UNIT)
+    rating = Rating("reward", _require_number(assessment["reward"]), "reward", comment, scale=UNIT)
     task = as_text(simulation.get("task_id"))
-    desired = _calls(wanted.get(task)) if verdict["reward"] != 1 else None
+    desired = _format_calls(wanted.get(task)) if assessment["reward"] != 1 else None
     id = as_text(simulation.get("id")) or f"task-{task}-trial-{as_text(simulation.get('trial'))}"
     return Record(id, system, turns, (rating,), desired, source)
 
 
-def _calls(actions: object) -> str | None:
+def _format_calls(actions: object) -> str | None:
     """The right calls of the agent; None where the benchmark does not say."""
     if not isinstance(actions, list):
         return None
     calls = [
-        tool_call(action.get("name"), action.get("kwargs", action.get("arguments")))
-        for action in objects(actions)
+        format_tool_call(action.get("name"), action.get("kwargs", action.get("arguments")))
+        for action in filter_objects(actions)
         if action.get("requestor") != "user"
     ]
-    return "\n".join(calls) or NOTHING
+    return "\n".join(calls) or NO_CALLS
 
 
-def _object(value: object) -> dict[str, Any]:
+def _as_object(value: object) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _number(value: object) -> float:
+def _require_number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Unusable(f"the reward is {kind_of(value)}, not a number")
+        raise UnreadableRecord(f"the reward is {describe_kind(value)}, not a number")
     return float(value)
 
 
 FORMATS = (
-    TraceFormat("tau-bench", sniff_tau, read_tau),
-    TraceFormat("tau2-bench", sniff_tau2, read_tau2),
+    TraceFormat("tau-bench", matches_tau, read_tau),
+    TraceFormat("tau2-bench", matches_tau2, read_tau2),
 )

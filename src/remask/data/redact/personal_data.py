@@ -8,15 +8,15 @@ streets and dates of birth have no shape and are not found. Knows nothing of tra
 import re
 from ipaddress import AddressValueError, IPv6Address
 
-from remask.data.redact.secrets import Hint, Match, SecretRule, pattern, secret
+from remask.data.redact.secrets import Hint, Match, SecretRule, get_secret, pattern
 
 
-def _look(source: str) -> Hint:
+def _make_hint(source: str) -> Hint:
     """A quick look: begins with a rare character, to which the engine skips in one fast loop."""
     return pattern(source).search
 
 
-def bare(text: str) -> str:
+def strip_separators(text: str) -> str:
     """Letters and digits of `text`, in capitals."""
     return "".join(c for c in text if c.isalnum()).upper()
 
@@ -26,7 +26,7 @@ def bare(text: str) -> str:
 _TLD = re.compile(r"\.(?!(?:png|jpe?g|gif|svg|webp|css|js)$)[^\W\d_]{2}[\w-]*$", re.IGNORECASE)
 
 
-def _mail(match: Match) -> bool:
+def _is_mail(match: Match) -> bool:
     """Neither `package@1.2.3` nor `logo@2x.png` nor the user of git over ssh."""
     return bool(_TLD.search(match[0])) and not match[0].startswith("git@")
 
@@ -70,9 +70,9 @@ _IBAN = (
 )
 
 
-def _iban(match: Match) -> bool:
+def _is_iban(match: Match) -> bool:
     """Check digits by ISO 7064, mod 97-10."""
-    code = bare(match[0])
+    code = strip_separators(match[0])
     return int("".join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
 
 
@@ -81,9 +81,9 @@ _ISSUERS = {14: "3[0689]", 15: "3[47]", 16: "[2456]|35", 17: "[56]", 18: "[56]",
 _CARD = pattern(r"(?<![\w.])\d(?:[ -]?\d){13,18}(?!\w|[-.]\d)")
 
 
-def _card(match: Match) -> bool:
+def _is_card(match: Match) -> bool:
     """An issuer's first digits and the check digit of Luhn (ISO/IEC 7812-1)."""
-    digits = bare(match[0])
+    digits = strip_separators(match[0])
     if not re.match(_ISSUERS[len(digits)], digits):
         return False
     doubled = [int(d) * (1 + i % 2) for i, d in enumerate(reversed(digits))]
@@ -98,7 +98,7 @@ _IPV6 = pattern(r"(?<![\w.])(?:[0-9A-Fa-f]{1,4}:|::)[0-9A-Fa-f:]{0,34}[0-9A-Fa-f
 _IPV6_WHOLE = pattern(r"(?<![\w.])(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}(?!\w)")
 
 
-def _ipv4(match: Match) -> bool:
+def _is_ipv4(match: Match) -> bool:
     """No version or section number, and no address that every machine has."""
     parts = match[0].split(".")
     if any(int(part) > 255 for part in parts) or parts[0] in ("0", "127", "255"):
@@ -108,7 +108,7 @@ def _ipv4(match: Match) -> bool:
     return not _VERSION.search(match.string[max(0, match.start() - 12) : match.start()])
 
 
-def _ipv6(match: Match) -> bool:
+def _is_ipv6(match: Match) -> bool:
     try:
         address = IPv6Address(match[0])
     except AddressValueError:
@@ -128,12 +128,12 @@ _PHONES = (
     ("phone, +", ("+",), pattern(rf"(?<![\w+])\+\(?[1-9](?:{_GAP}\d){{6,14}}{_END}")),
     (
         "phone, 00",
-        _look(r"00 ?[1-9]\d{0,2}[ \-/(]"),
+        _make_hint(r"00 ?[1-9]\d{0,2}[ \-/(]"),
         pattern(rf"(?<![\w.+-])00 ?[1-9]\d{{0,2}}[ \-/(](?:{_GAP}\d){{6,12}}{_END}"),
     ),
     (
         "phone, North America",
-        _look(r"\d\d\d[-. ]\d{4}"),
+        _make_hint(r"\d\d\d[-. ]\d{4}"),
         pattern(
             r"(?<![\w.+/-])(?:1[-. ])?(?:\([2-9]\d\d\) ?|[2-9]\d\d[-. ])[2-9]\d\d[-. ]\d{4}"
             rf"{_END}"
@@ -141,7 +141,7 @@ _PHONES = (
     ),
     (
         "phone, with trunk 0",
-        _look(r"0[1-9]\d{0,4}\)? ?[ ./-] ?\d\d[\d ./-]{4}"),
+        _make_hint(r"0[1-9]\d{0,4}\)? ?[ ./-] ?\d\d[\d ./-]{4}"),
         pattern(rf"(?<![\w.+/-])0[1-9]\d{{0,4}}\)?(?: ?[ ./-] ?\d{{2,8}}){{1,5}}{_END}"),
     ),
     (
@@ -156,28 +156,34 @@ _PHONES = (
 )
 
 
-def _phone(match: Match) -> bool:
+def _is_phone(match: Match) -> bool:
     """As many digits as ITU-T E.164 allows, and no date."""
-    text = secret(match)
+    text = get_secret(match)
     return 7 <= sum(c.isdigit() for c in text) <= 15 and not _DATE.match(text)
 
 
-def _trunk(match: Match) -> bool:
+def _is_trunk_number(match: Match) -> bool:
     return 9 <= sum(c.isdigit() for c in match[0]) <= 12 and not _DATE.match(match[0])
 
 
-PEOPLE: tuple[SecretRule, ...] = (
-    SecretRule("e-mail", "EMAIL", ("@", "%40"), _MAIL, _mail),
-    SecretRule("IBAN", "IBAN", _look(r"[A-Z]{2}\d\d[ -]?[A-Z0-9]{4}"), pattern(_IBAN), _iban),
-    SecretRule("IBAN, small letters", "IBAN", ("iban",), pattern(f"(?i:{_IBAN})"), _iban),
-    SecretRule("payment card", "CARD", _look(r"\d(?:[ -]?\d){13}"), _CARD, _card),
-    SecretRule("IPv4", "IP", _look(r"\d\.\d{1,3}\.\d{1,3}\.\d"), _IPV4, _ipv4),
-    SecretRule("IPv6", "IP", ("::",), _IPV6, _ipv6),
+PERSONAL_RULES: tuple[SecretRule, ...] = (
+    SecretRule("e-mail", "EMAIL", ("@", "%40"), _MAIL, _is_mail),
     SecretRule(
-        "IPv6, whole", "IP", _look(r":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:"), _IPV6_WHOLE, _ipv6
+        "IBAN", "IBAN", _make_hint(r"[A-Z]{2}\d\d[ -]?[A-Z0-9]{4}"), pattern(_IBAN), _is_iban
+    ),
+    SecretRule("IBAN, small letters", "IBAN", ("iban",), pattern(f"(?i:{_IBAN})"), _is_iban),
+    SecretRule("payment card", "CARD", _make_hint(r"\d(?:[ -]?\d){13}"), _CARD, _is_card),
+    SecretRule("IPv4", "IP", _make_hint(r"\d\.\d{1,3}\.\d{1,3}\.\d"), _IPV4, _is_ipv4),
+    SecretRule("IPv6", "IP", ("::",), _IPV6, _is_ipv6),
+    SecretRule(
+        "IPv6, whole",
+        "IP",
+        _make_hint(r":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:"),
+        _IPV6_WHOLE,
+        _is_ipv6,
     ),
     *(
-        SecretRule(kind, "PHONE", hint, form, _trunk if "trunk" in kind else _phone)
+        SecretRule(kind, "PHONE", hint, form, _is_trunk_number if "trunk" in kind else _is_phone)
         for kind, hint, form in _PHONES
     ),
 )

@@ -14,20 +14,20 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 
-from remask.data.redact.personal_data import PEOPLE, bare
+from remask.data.redact.personal_data import PERSONAL_RULES, strip_separators
 from remask.data.redact.secrets import (
-    DOUBTFUL,
-    RANDOM,
-    SAID,
-    SHORTEST,
-    TOKENS,
+    DOUBTFUL_RULES,
+    MIN_TOKEN_CHARS,
+    NAMED_RULES,
+    RANDOM_RULES,
+    TOKEN_RULES,
     Match,
     SecretRule,
-    secret,
+    get_secret,
 )
 
 
-class Pseudonyms:
+class Placeholders:
     """Names for secrets, stable within this object; it holds keyed digests, never a secret.
 
     The key is random and leaves the process as little as the digests do: a telephone number could
@@ -44,11 +44,11 @@ class Pseudonyms:
         """How many different secrets of each label were named."""
         return dict(self._counts)
 
-    def name(self, label: str, text: str) -> str:
+    def get(self, label: str, text: str) -> str:
         """<LABEL_n>; spellings that differ in gaps (numbers) or capitals (addresses) share one."""
         match label:
             case "PHONE" | "CARD" | "IBAN":
-                same = bare(text)
+                same = strip_separators(text)
             case "EMAIL" | "IP":
                 same = text.casefold()
             case _:
@@ -61,14 +61,18 @@ class Pseudonyms:
         return self._names[digest]
 
 
-def redact(text: str, names: Pseudonyms) -> str:
+def redact_text(text: str, placeholders: Placeholders) -> str:
     """`text` with a name in place of every secret. Linear in the length of `text`."""
     lower = text.lower()
-    long = len(max(text.split(), key=len, default="")) >= SHORTEST
-    for rules in (TOKENS, SAID, RANDOM, PEOPLE) if long else (SAID, PEOPLE):
+    long = len(max(text.split(), key=len, default="")) >= MIN_TOKEN_CHARS
+    for rules in (
+        (TOKEN_RULES, NAMED_RULES, RANDOM_RULES, PERSONAL_RULES)
+        if long
+        else (NAMED_RULES, PERSONAL_RULES)
+    ):
         for rule in rules:
-            if _worth_a_try(rule, text, lower):
-                text = rule.pattern.sub(partial(_named, rule, names), text)
+            if _may_match(rule, text, lower):
+                text = rule.pattern.sub(partial(_replace_match, rule, placeholders), text)
     return text
 
 
@@ -76,23 +80,23 @@ def find_secrets(text: str) -> dict[str, str]:
     """What `redact` would hide, and what is only DOUBTFUL, each with its kind."""
     lower = text.lower()
     return {
-        secret(match): rule.kind
-        for rule in (*DOUBTFUL, *PEOPLE, *RANDOM, *SAID, *TOKENS)
-        if _worth_a_try(rule, text, lower)
+        get_secret(match): rule.kind
+        for rule in (*DOUBTFUL_RULES, *PERSONAL_RULES, *RANDOM_RULES, *NAMED_RULES, *TOKEN_RULES)
+        if _may_match(rule, text, lower)
         for match in rule.pattern.finditer(text)
         if rule.holds(match)
     }
 
 
-def _worth_a_try(rule: SecretRule, text: str, lower: str) -> bool:
+def _may_match(rule: SecretRule, text: str, lower: str) -> bool:
     if isinstance(rule.hint, tuple):
         return any(literal in lower for literal in rule.hint)
     return bool(rule.hint(text))
 
 
-def _named(rule: SecretRule, names: Pseudonyms, match: Match) -> str:
+def _replace_match(rule: SecretRule, placeholders: Placeholders, match: Match) -> str:
     if not rule.holds(match):
         return match[0]
-    it = secret(match)
+    it = get_secret(match)
     at = match.start("it") - match.start() if "it" in match.re.groupindex else 0
-    return match[0][:at] + names.name(rule.label, it) + match[0][at + len(it) :]
+    return match[0][:at] + placeholders.get(rule.label, it) + match[0][at + len(it) :]

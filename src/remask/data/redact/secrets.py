@@ -34,14 +34,14 @@ class SecretRule:
     holds: Callable[[Match], bool] = _always  # what the pattern alone cannot say
 
 
-SHORTEST = 20  # characters of a key that has a shape; ordinary texts have no piece so long
+MIN_TOKEN_CHARS = 20  # characters of a key that has a shape; ordinary texts have no piece so long
 
 
-def _any(text: str) -> bool:
+def _any_text(text: str) -> bool:
     return True
 
 
-def secret(match: Match) -> str:
+def get_secret(match: Match) -> str:
     """The part of a match that must go."""
     return match["it"] if "it" in match.re.groupindex else match[0]
 
@@ -53,25 +53,25 @@ _PLACEHOLDER = re.compile(
 )
 
 
-def _mixed(match: Match) -> bool:
+def _is_mixed(match: Match) -> bool:
     """Letters and digits: sorts out words and plain numbers."""
-    text = secret(match)
+    text = get_secret(match)
     return any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
 
 
-def _opaque(match: Match) -> bool:
+def _is_opaque(match: Match) -> bool:
     """Nothing that a sentence or a placeholder would hold."""
-    text = secret(match).rstrip(".,:;!?)")
+    text = get_secret(match).rstrip(".,:;!?)")
     if _PLACEHOLDER.fullmatch(text):
         return False
     return any(not c.isalpha() and c not in "'’-./" for c in text) or text[1:] != text[1:].lower()
 
 
-def _given(match: Match) -> bool:
-    return not _PLACEHOLDER.fullmatch(secret(match))
+def _is_given(match: Match) -> bool:
+    return not _PLACEHOLDER.fullmatch(get_secret(match))
 
 
-def _random(match: Match) -> bool:
+def _is_random(match: Match) -> bool:
     """Small and capital letters and digits in quick change, as in base64 of random bytes: the kind
     of character changes at 62 of 100 steps there, at 10 to 30 in names and paths."""
     kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" for c in match[0][:200]]
@@ -143,16 +143,16 @@ _PREFIXED = (
 )
 
 
-def _prefixed(vendor: str, prefixes: tuple[str, ...], char: str, least: int) -> SecretRule:
+def _make_prefix_rule(vendor: str, prefixes: tuple[str, ...], char: str, least: int) -> SecretRule:
     starts = "|".join(map(re.escape, prefixes))
     form = pattern(rf"{_START}(?:{starts}){char}{{{least},}}+")
-    return SecretRule(vendor, "KEY", tuple(p.lower() for p in prefixes), form, _mixed)
+    return SecretRule(vendor, "KEY", tuple(p.lower() for p in prefixes), form, _is_mixed)
 
 
-def _named(vendor: str, name: str, value: str, *hints: str) -> SecretRule:
+def _make_context_rule(vendor: str, name: str, value: str, *hints: str) -> SecretRule:
     """A value without a shape of its own, up to 40 characters behind its vendor's name."""
     form = rf"(?i:{name})[^\n]{{0,40}}?(?<![A-Za-z0-9+/])(?P<it>{value})(?![A-Za-z0-9+/])"
-    return SecretRule(vendor, "KEY", hints, pattern(form), _mixed)
+    return SecretRule(vendor, "KEY", hints, pattern(form), _is_mixed)
 
 
 _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
@@ -160,14 +160,17 @@ _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SHAPED = (
     SecretRule("JWT", "KEY", ("eyj",), pattern(rf"{_START}eyJ[\w-]{{8,}}+(?:\.[\w-]*+){{1,4}}")),
     SecretRule(
-        "Discord bot", "KEY", _any, pattern(r"(?<![\w-])[MNO][\w-]{22,27}\.[\w-]{5,7}\.[\w-]{27,}+")
+        "Discord bot",
+        "KEY",
+        _any_text,
+        pattern(r"(?<![\w-])[MNO][\w-]{22,27}\.[\w-]{5,7}\.[\w-]{27,}+"),
     ),
     SecretRule("Telegram bot", "KEY", (":aa",), pattern(r"(?<!\d)\d{8,10}:AA[\w-]{30,}+")),
-    SecretRule("Twilio", "KEY", _any, pattern(rf"{_START}(?:SK|AC)[0-9a-f]{{32}}"), _mixed),
+    SecretRule("Twilio", "KEY", _any_text, pattern(rf"{_START}(?:SK|AC)[0-9a-f]{{32}}"), _is_mixed),
     SecretRule(
         "Mailgun (new)",
         "KEY",
-        _any,
+        _any_text,
         pattern(r"(?<![\w-])[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}(?![\w-])"),
     ),
     SecretRule(
@@ -179,18 +182,22 @@ _SHAPED = (
     SecretRule(
         "Azure client secret", "KEY", ("q~",), pattern(r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,}+")
     ),
-    _named("AWS secret key", r"aws|secret", "[A-Za-z0-9+/]{40}", "aws", "secret"),
-    _named("Azure key", r"azure|ocp-apim|cognitive", "[0-9a-f]{32}", "azure", "ocp-apim", "cogni"),
-    _named("Datadog", r"datadog|\bdd[_-]", "[0-9a-f]{32}(?:[0-9a-f]{8})?", "datadog", "dd_", "dd-"),
-    _named("Twilio auth token", "twilio", "[0-9a-f]{32}", "twilio"),
-    _named("Cloudflare", "cloudflare", r"[\w-]{37,40}", "cloudflare"),
-    _named("Heroku (old)", "heroku", _UUID, "heroku"),
+    _make_context_rule("AWS secret key", r"aws|secret", "[A-Za-z0-9+/]{40}", "aws", "secret"),
+    _make_context_rule(
+        "Azure key", r"azure|ocp-apim|cognitive", "[0-9a-f]{32}", "azure", "ocp-apim", "cogni"
+    ),
+    _make_context_rule(
+        "Datadog", r"datadog|\bdd[_-]", "[0-9a-f]{32}(?:[0-9a-f]{8})?", "datadog", "dd_", "dd-"
+    ),
+    _make_context_rule("Twilio auth token", "twilio", "[0-9a-f]{32}", "twilio"),
+    _make_context_rule("Cloudflare", "cloudflare", r"[\w-]{37,40}", "cloudflare"),
+    _make_context_rule("Heroku (old)", "heroku", _UUID, "heroku"),
 )
 
 # --- whatever is said to be secret
 
 _QUOTE = r"\\{0,3}[\"'`]"
-SAID: tuple[SecretRule, ...] = (
+NAMED_RULES: tuple[SecretRule, ...] = (
     SecretRule(
         "private key (PEM)",
         "KEY",
@@ -206,7 +213,7 @@ SAID: tuple[SecretRule, ...] = (
         "PASSWORD",
         ("://",),
         pattern(r"://[^\s/:@\"'<>]{0,100}:(?P<it>[^\s/\"'<>\\]{1,200})@(?=[\w\[{$-])"),
-        _given,
+        _is_given,
     ),
     SecretRule(
         "Authorization header",
@@ -217,7 +224,7 @@ SAID: tuple[SecretRule, ...] = (
             r"(?:(?:basic|bearer|token|apikey|digest)\s{1,3})?|bearer\s{1,3})"
             r"(?P<it>[A-Za-z0-9._~+/=:-]{8,}+)"
         ),
-        _opaque,
+        _is_opaque,
     ),
     SecretRule(
         "named key",
@@ -230,7 +237,7 @@ SAID: tuple[SecretRule, ...] = (
             rf"(?:{_QUOTE})?\]?\s{{0,3}}(?::=|=>|={{1,3}}|:|(?i:is\b|was\b):?)\s{{0,3}}"
             rf"(?:{_QUOTE})?(?P<it>[A-Za-z0-9_.~+/=@:!#$%^*-]{{8,}}+)"
         ),
-        _mixed,
+        _is_mixed,
     ),
     SecretRule(
         "password",
@@ -250,18 +257,20 @@ SAID: tuple[SecretRule, ...] = (
             rf"|密码)(?:{_QUOTE})?\]?\s{{0,3}}(?::=|=>|={{1,3}}|[:：]|(?i:is\b|was\b):?)\s{{0,3}}"
             rf"(?:{_QUOTE})?(?P<it>[^\s\"'`<>\\]{{4,200}})"
         ),
-        _opaque,
+        _is_opaque,
     ),
 )
 
 # All of these have at least SHORTEST characters without a blank.
-TOKENS: tuple[SecretRule, ...] = (*(_prefixed(*row) for row in _PREFIXED), *_SHAPED)
+TOKEN_RULES: tuple[SecretRule, ...] = (*(_make_prefix_rule(*row) for row in _PREFIXED), *_SHAPED)
 _LONG_RUN = pattern(r"(?<![A-Za-z0-9_+/=-])[A-Za-z0-9_+/=-]{32,}+")
-RANDOM: tuple[SecretRule, ...] = (SecretRule("random run", "KEY", _any, _LONG_RUN, _random),)
+RANDOM_RULES: tuple[SecretRule, ...] = (
+    SecretRule("random run", "KEY", _any_text, _LONG_RUN, _is_random),
+)
 
 # --- what is no secret beyond doubt, but nothing that a prompt needs
 
-_PIECE = 8  # characters that may be left of a key that was cut off
+_MIN_PIECE_CHARS = 8  # characters that may be left of a key that was cut off
 _INNER = re.compile(r"[a-z][A-Z]\w*[a-z][A-Z]")
 
 
@@ -269,20 +278,23 @@ _RUN = re.compile(r"[A-Za-z0-9+/_=-]{20,}+")
 _DIGITS = re.compile(r"\+?\(?\d(?:[ \t().\-/]{0,2}\d){6,}+")
 _KEY_BEGINS = re.compile(
     r"\b(?:[spr]k[-_]|gh[opsu]_|github_pat_|glpat-|xox[abprs]-|hf_|AKIA|AIza|eyJ)"
-    rf"[\w-]{{{_PIECE},}}+|-----BEGIN"
+    rf"[\w-]{{{_MIN_PIECE_CHARS},}}+|-----BEGIN"
 )
 
 
-def _mixed_run(match: Match) -> bool:
+def _is_mixed_run(match: Match) -> bool:
     """Letters and digits, or letters that change between small and capital ones more than once."""
     letters = match[0].strip("=").replace("-", "").replace("/", "")
     mixed = any(c.isalpha() for c in letters) and not letters.isalpha()
     return mixed or bool(_INNER.search(letters))
 
 
-DOUBTFUL: tuple[SecretRule, ...] = (
-    *(_prefixed(vendor, prefixes, char, _PIECE) for vendor, prefixes, char, _ in _PREFIXED),
-    SecretRule("piece of a key", "KEY", _any, _KEY_BEGINS),
-    SecretRule("long mix of characters", "KEY", _any, _RUN, _mixed_run),
-    SecretRule("phone or account number", "PHONE", _any, _DIGITS),
+DOUBTFUL_RULES: tuple[SecretRule, ...] = (
+    *(
+        _make_prefix_rule(vendor, prefixes, char, _MIN_PIECE_CHARS)
+        for vendor, prefixes, char, _ in _PREFIXED
+    ),
+    SecretRule("piece of a key", "KEY", _any_text, _KEY_BEGINS),
+    SecretRule("long mix of characters", "KEY", _any_text, _RUN, _is_mixed_run),
+    SecretRule("phone or account number", "PHONE", _any_text, _DIGITS),
 )

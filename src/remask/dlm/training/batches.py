@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from remask.data.prompt_traces import brief
+from remask.data.prompt_traces import shorten
 from remask.dlm.canvas import CanvasRow, choose_window, find_sentence_starts
 from remask.dlm.families import Family
 from remask.dlm.layout import Layout
@@ -120,7 +120,7 @@ def select_traces(
     """Draw traces of the example, shortened as in use, of at most `limit` tokens in all."""
     selected, remaining = [], limit
     for trace in draw_traces(example, rng)[:MAX_TRACES]:
-        short = brief(trace)
+        short = shorten(trace)
         size = layout.count(f"{short.query} {short.response} {short.desired or ''}")
         if size > remaining:
             break

@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from remask.data.json_stream import values
+from remask.data.json_stream import read_values
 from remask.data.messages import as_text
-from remask.data.prompt_traces import trace_of
-from remask.data.ratings import Seen, known_scales
-from remask.data.redact.redact import Pseudonyms, redact
-from remask.data.trace_reader import read
+from remask.data.prompt_traces import trace_from_record
+from remask.data.ratings import RatingStats, find_scales
+from remask.data.redact.redact import Placeholders, redact_text
+from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record, RejectedRecord, Value
 from remask.errors import ConfigError, DataError
 from remask.ids import content_id
@@ -119,13 +119,13 @@ def _list_files(paths: Sequence[Path]) -> Iterator[Path]:
 
 def _holds_prompts(file: Path) -> bool:
     """Return whether the first row of `file` has a prompt with examples."""
-    first = next(values(file), None)
+    first = next(read_values(file), None)
     row = first.data if isinstance(first, Value) else None
     return isinstance(row, dict) and isinstance(row.get("prompt"), str) and "examples" in row
 
 
 def _read_rows(file: Path) -> Iterator[TrainingExample]:
-    for value in values(file):
+    for value in read_values(file):
         if isinstance(value, RejectedRecord):
             raise DataError(value.reason, file, value.line)
         row, line = value.data, value.line
@@ -149,27 +149,27 @@ def _parse_example(value: Mapping[str, Any], name: str) -> Trace:
 
 
 def _read_conversations(file: Path) -> Iterator[TrainingExample]:
-    seen: dict[str, Seen] = defaultdict(Seen)
+    seen: dict[str, RatingStats] = defaultdict(RatingStats)
     records = []
-    for item in read([file]):
+    for item in read_records([file]):
         if isinstance(item, Record) and item.system:
             records.append(item)
             for rating in item.ratings:
                 seen[rating.name].add(rating)
-    scales, names = known_scales(seen, {}), Pseudonyms()
+    scales, placeholders = find_scales(seen, {}), Placeholders()
     for record in records:
-        trace = _redact_trace(trace_of(record, scales), names)
-        yield TrainingExample(redact(record.system or "", names).strip(), (trace,))
+        trace = _redact_trace(trace_from_record(record, scales), placeholders)
+        yield TrainingExample(redact_text(record.system or "", placeholders).strip(), (trace,))
 
 
-def _redact_trace(trace: Trace, names: Pseudonyms) -> Trace:
+def _redact_trace(trace: Trace, placeholders: Placeholders) -> Trace:
     """Remove secrets and personal data, since a trained model can repeat its training text."""
     return replace(
         trace,
-        query=redact(trace.query, names),
-        response=redact(trace.response, names),
-        desired=None if trace.desired is None else redact(trace.desired, names),
-        feedback=tuple(replace(f, text=redact(f.text, names)) for f in trace.feedback),
+        query=redact_text(trace.query, placeholders),
+        response=redact_text(trace.response, placeholders),
+        desired=None if trace.desired is None else redact_text(trace.desired, placeholders),
+        feedback=tuple(replace(f, text=redact_text(f.text, placeholders)) for f in trace.feedback),
     )
 
 

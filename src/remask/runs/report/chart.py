@@ -39,7 +39,7 @@ class Curve:
 
 
 @dataclass(frozen=True, slots=True)
-class Whisker:
+class IntervalBar:
     """An interval on a horizontal axis that shows zero."""
 
     low: float
@@ -49,13 +49,13 @@ class Whisker:
     ticks: tuple[Tick, ...]
 
 
-def curve(points: Sequence[Point], calls: int) -> Curve | None:
+def build_curve(points: Sequence[Point], calls: int) -> Curve | None:
     """`calls`: where the axis ends, at least; None where nothing was scored."""
     if not points:
         return None
     scores = [p.validation for p in points]
     end = max(calls, *(p.calls for p in points), 1)
-    y_marks = nice(min(scores), max(scores))
+    y_marks = choose_ticks(min(scores), max(scores))
     bottom, top = y_marks[0], y_marks[-1]
 
     def x(value: float) -> float:
@@ -78,20 +78,20 @@ def curve(points: Sequence[Point], calls: int) -> Curve | None:
             )
             for p in points
         ),
-        x_ticks=tuple(Tick(x(v), f"{v:,.0f}") for v in nice(0, end) if v <= end),
+        x_ticks=tuple(Tick(x(v), f"{v:,.0f}") for v in choose_ticks(0, end) if v <= end),
         y_ticks=tuple(Tick(y(v), f"{v:.3g}") for v in y_marks),
     )  # fmt: skip
 
 
-def whisker(test: Comparison) -> Whisker:
+def build_interval_bar(test: Comparison) -> IntervalBar:
     """The interval of the difference on the test rows."""
-    marks = nice(min(test.low, 0.0), max(test.high, 0.0))
+    marks = choose_ticks(min(test.low, 0.0), max(test.high, 0.0))
     start, end = marks[0], marks[-1]
 
     def x(value: float) -> float:
         return round(LEFT + (RIGHT - LEFT) * (value - start) / (end - start), 1)
 
-    return Whisker(
+    return IntervalBar(
         low=x(test.low),
         middle=x(test.difference),
         high=x(test.high),
@@ -100,7 +100,7 @@ def whisker(test: Comparison) -> Whisker:
     )
 
 
-def nice(low: float, high: float) -> list[float]:
+def choose_ticks(low: float, high: float) -> list[float]:
     """Three to eight round numbers, evenly spaced, that enclose `low` and `high`."""
     if high - low < 1e-6:  # one value: give it a little room
         low, high = low - 0.05, high + 0.05

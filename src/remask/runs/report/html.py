@@ -10,13 +10,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from remask.events import State
-from remask.runs.report import chart
-from remask.runs.report import summary as words
+from remask.runs.report import chart, summary
 from remask.runs.result import Result
-from remask.sanitize import one_line, visible
+from remask.sanitize import make_visible, one_line
 
 
-def environment() -> Environment:
+def make_environment() -> Environment:
     """A fresh one, for filters of one's own."""
     return Environment(
         loader=PackageLoader("remask.runs.report", "."),
@@ -28,36 +27,41 @@ def environment() -> Environment:
 
 
 MAX_ROWS = 300  # of the table of candidates: with CELL it keeps the page under 1 MB
-CELL = 200  # characters of a text in a table
+MAX_CELL_CHARS = 200  # characters of a text in a table
 
 
 def render(
-    result: Result, state: State, points: Sequence[words.Point], config: Mapping[str, Any]
+    result: Result, state: State, points: Sequence[summary.Point], config: Mapping[str, Any]
 ) -> str:
     """The page. `points` as made by `words.points`; `config` is the run's stored configuration."""
-    templates = environment()
-    templates.filters["visible"] = visible
-    templates.filters["cell"] = lambda text: one_line(text, CELL)
-    templates.filters["figure"] = words.figure
-    rows = words.candidates(state)
+    templates = make_environment()
+    templates.filters["make_visible"] = make_visible
+    templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
+    templates.filters["score"] = summary.format_score
+    rows = summary.list_candidates(state)
     return templates.get_template("page.html.j2").render(
         result=result,
-        verdict=words.verdict_line(result),
-        curve=chart.curve(points, max((p.calls for p in points), default=0)),
-        whisker=chart.whisker(result.test) if result.test else None,
-        candidates=_shown(rows),
+        verdict=summary.format_verdict(result),
+        curve=chart.build_curve(points, max((p.calls for p in points), default=0)),
+        interval_bar=chart.build_interval_bar(result.test) if result.test else None,
+        candidates=_select_rows(rows),
         candidates_left=max(0, len(rows) - MAX_ROWS),
-        refusals=words.refusals(state)[:40],
-        settings=words.settings(config),
-        spend=words.spend_line(result.spend),
-        selection=words.SELECTION,
-        edits=[(words.edit_title(e), e.changes, words.edit_reasons(e)) for e in result.edits],
-        facts=list(words.refinement_lines(result, found)) if (found := result.refinement) else [],
+        refusals=summary.count_refusals(state)[:40],
+        settings=summary.list_settings(config),
+        spend=summary.format_spend(result.spend),
+        selection=summary.SELECTION,
+        edits=[
+            (summary.format_edit_title(e), e.changes, summary.list_edit_reasons(e))
+            for e in result.edits
+        ],
+        facts=list(summary.list_refinement_facts(result, found))
+        if (found := result.refinement)
+        else [],
         area=(chart.LEFT, chart.RIGHT, chart.TOP, chart.BOTTOM),
     )
 
 
-def _shown(rows: Sequence[words.Candidate]) -> list[words.Candidate]:
+def _select_rows(rows: Sequence[summary.Candidate]) -> list[summary.Candidate]:
     """All accepted ones, and of the others those that came furthest, up to MAX_ROWS."""
     if len(rows) <= MAX_ROWS:
         return list(rows)

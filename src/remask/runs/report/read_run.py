@@ -15,7 +15,7 @@ from remask.runs.result import Result, read_result
 from remask.runs.store import Store
 
 REPORT = "report.html"
-PAGE = "report.md"  # of a refinement
+MARKDOWN_REPORT = "report.md"  # of a refinement
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def view_run(run_dir: Path) -> RunView:
             config=store.config,
             history=history,
             state=fold(event for _, event in history),
-            spend=store.spent(),
+            spend=store.get_spend(),
             result=read_result(run_dir),
         )
 
@@ -48,7 +48,7 @@ def write_report(run_dir: Path) -> Path:
     Raises ConfigError where the run is not finished.
     """
     from remask.runs.report import html, markdown
-    from remask.runs.report.summary import points
+    from remask.runs.report.summary import list_points
 
     seen = view_run(run_dir)
     if seen.result is None:
@@ -56,9 +56,9 @@ def write_report(run_dir: Path) -> Path:
             f"{run_dir} is not finished, so there is nothing to report; "
             f"go on with `remask resume {run_dir}`"
         )
-    pages = {REPORT: html.render(seen.result, seen.state, points(seen.history), seen.config)}
+    pages = {REPORT: html.render(seen.result, seen.state, list_points(seen.history), seen.config)}
     if found := seen.result.refinement:
-        pages[PAGE] = markdown.render(seen.result, found)
+        pages[MARKDOWN_REPORT] = markdown.render(seen.result, found)
     for name, page in pages.items():
         write(run_dir / name, page, force=True)
     return run_dir / REPORT

@@ -13,7 +13,14 @@ from urllib.parse import urlsplit
 
 from remask.events import Accepted, Event, Proposed, Scored, Started, State
 from remask.runs.budget import Spend
-from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Refinement, Result, changes
+from remask.runs.result import (
+    AcceptedEdit,
+    PromptScore,
+    RefinedEdit,
+    Refinement,
+    Result,
+    list_changes,
+)
 from remask.sanitize import one_line
 from remask.stats import Comparison
 
@@ -48,41 +55,43 @@ class Point:
     kind: Literal["baseline", "accepted", "kept"]
 
 
-def candidates(state: State) -> list[Candidate]:
+def list_candidates(state: State) -> list[Candidate]:
     """All candidates that were evaluated, in the order in which they were proposed."""
     taken = {(event.round, event.id) for event in state.accepted}
     gains = {(event.round, event.id): event.log_likelihood_gain for event in state.measured}
     return [
-        _candidate(state, p, (p.round, p.id) in taken, gains.get((p.round, p.id)))
+        _build_candidate(state, p, (p.round, p.id) in taken, gains.get((p.round, p.id)))
         for p in state.proposals
     ]
 
 
-def _candidate(state: State, proposal: Proposed, accepted: bool, gain: float | None) -> Candidate:
-    train = known(state, proposal.id, "train")
+def _build_candidate(
+    state: State, proposal: Proposed, accepted: bool, gain: float | None
+) -> Candidate:
+    train = list_scores(state, proposal.id, "train")
     return Candidate(
         round=proposal.round,
         id=proposal.id,
         masker=proposal.masker,
-        changes=changes(state, proposal),
-        train=mean(train),
+        changes=list_changes(state, proposal),
+        train=average(train),
         train_rows=len(train),
-        validation=mean(known(state, proposal.id, "validation")),
+        validation=average(list_scores(state, proposal.id, "validation")),
         accepted=accepted,
         gain=gain,
     )
 
 
-def known(state: State, id: str, split: str) -> list[float]:
+def list_scores(state: State, id: str, split: str) -> list[float]:
     """The scores of a prompt on a split; rows that failed are left out."""
     return [s for s in state.scores.get((id, split), {}).values() if s is not None]
 
 
-def mean(scores: list[float]) -> float | None:
+def average(scores: list[float]) -> float | None:
     return sum(scores) / len(scores) if scores else None
 
 
-def refusals(state: State) -> list[tuple[str, int]]:
+def count_refusals(state: State) -> list[tuple[str, int]]:
     """Kinds of reasons of the guard and how many different prompts each stopped, most first.
 
     What a reason quotes is left out: hundreds of prompts would have hundreds of reasons.
@@ -92,7 +101,7 @@ def refusals(state: State) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def points(history: Iterable[tuple[int, Event]]) -> list[Point]:
+def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
     """Every prompt that was scored on validation rows; `history` is (calls so far, event)."""
     found: list[Point] = []
     baseline = ""
@@ -101,7 +110,7 @@ def points(history: Iterable[tuple[int, Event]]) -> list[Point]:
             case Started():
                 baseline = event.id
             case Scored(split="validation"):
-                value = mean([score for _, score, _ in event.rows if score is not None])
+                value = average([score for _, score, _ in event.rows if score is not None])
                 if value is not None:
                     kind: Literal["baseline", "kept"] = (
                         "baseline" if event.id == baseline else "kept"
@@ -114,35 +123,35 @@ def points(history: Iterable[tuple[int, Event]]) -> list[Point]:
     return found
 
 
-def verdict_line(result: Result) -> str:
+def format_verdict(result: Result) -> str:
     """The one claim of a run, or that there is none."""
     test = result.test
     if test is None:
         return UNVERIFIED
     if result.refinement is not None:
-        return f"{result.verdict}: {comparison(test)}, metric {result.refinement.metric}"
+        return f"{result.verdict}: {format_comparison(test)}, metric {result.refinement.metric}"
     if result.prompt == result.baseline.prompt:
         return (
             f"{result.verdict}: no better prompt was found, the prompt is unchanged; it scores "
             f"{test.baseline:.3f} on {test.n} sealed test rows"
         )
-    return f"{result.verdict}: {comparison(test)}"
+    return f"{result.verdict}: {format_comparison(test)}"
 
 
-def comparison(test: Comparison) -> str:
+def format_comparison(test: Comparison) -> str:
     return (
         f"{test.baseline:.3f} → {test.best:.3f} on {test.n} sealed test rows, difference "
         f"{test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f})"
     )
 
 
-def selection_line(result: Result) -> str:
+def format_selection(result: Result) -> str:
     """The figures that chose the prompt, labelled as such."""
-    before, after = figure(result.baseline.validation), figure(result.best.validation)
+    before, after = format_score(result.baseline.validation), format_score(result.best.validation)
     return f"validation ({SELECTION}, too good to quote): {before} → {after}"
 
 
-def edit_title(edit: AcceptedEdit | RefinedEdit) -> str:
+def format_edit_title(edit: AcceptedEdit | RefinedEdit) -> str:
     """Which step it was, and what it gained where it was chosen."""
     if isinstance(edit, AcceptedEdit):
         gain = f"{edit.validation_gain:+.3f} on validation, {SELECTION}"
@@ -150,7 +159,7 @@ def edit_title(edit: AcceptedEdit | RefinedEdit) -> str:
     return f"iteration {edit.iteration} ({edit.masker}, {edit.log_likelihood_gain:+.1f} nats)"
 
 
-def edit_reasons(edit: AcceptedEdit | RefinedEdit) -> list[str]:
+def list_edit_reasons(edit: AcceptedEdit | RefinedEdit) -> list[str]:
     """The conversations that an edit rests on, one line each."""
     if isinstance(edit, AcceptedEdit):
         return [f"because of: {one_line(query, 120)}" for query in edit.attributions]
@@ -160,7 +169,7 @@ def edit_reasons(edit: AcceptedEdit | RefinedEdit) -> list[str]:
     ]
 
 
-def refinement_lines(result: Result, found: Refinement) -> Iterable[str]:
+def list_refinement_facts(result: Result, found: Refinement) -> Iterable[str]:
     """What was made of the conversations, one sentence each."""
     seen = found.conversations
     sealed = f", {seen.sealed} sealed for the verification" if seen.sealed else ""
@@ -179,16 +188,18 @@ def refinement_lines(result: Result, found: Refinement) -> Iterable[str]:
     )
 
 
-def front_lines(front: Iterable[PromptScore]) -> Iterable[str]:
+def list_front(front: Iterable[PromptScore]) -> Iterable[str]:
     """Score and length of each prompt of the front, one line each."""
-    return (f"{p.tokens} tokens, {figure(p.validation)}: {one_line(p.prompt, 90)}" for p in front)
+    return (
+        f"{p.tokens} tokens, {format_score(p.validation)}: {one_line(p.prompt, 90)}" for p in front
+    )
 
 
-def figure(value: float | None) -> str:
+def format_score(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
 
 
-def spend_line(spend: Spend) -> str:
+def format_spend(spend: Spend) -> str:
     """Calls, tokens, time and money in one line; what was not counted is left out."""
     parts = [f"{spend.calls:,} target calls"]
     if spend.uncertain:
@@ -201,7 +212,7 @@ def spend_line(spend: Spend) -> str:
     return ", ".join(parts)
 
 
-def edit_line(pairs: Iterable[tuple[str, str]], width: int = 0) -> str:
+def format_edit(pairs: Iterable[tuple[str, str]], width: int = 0) -> str:
     """All edits of a candidate as before → after."""
     return "; ".join(
         f"{one_line(before, width) or '(nothing)'} → {one_line(after, width) or '(deleted)'}"
@@ -209,7 +220,7 @@ def edit_line(pairs: Iterable[tuple[str, str]], width: int = 0) -> str:
     )
 
 
-def settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def list_settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Flat (key, value) of a stored configuration, without the prompt and unset keys.
 
     A configuration names the variable of an API key and never holds one; credentials in an
@@ -218,15 +229,15 @@ def settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str
     found: list[tuple[str, str]] = []
     for key, value in config.items():
         if isinstance(value, Mapping):
-            found += settings(value, f"{prefix}{key}.")
+            found += list_settings(value, f"{prefix}{key}.")
         elif key == "base_url" and value:
-            found.append((f"{prefix}{key}", _without_credentials(str(value))))
+            found.append((f"{prefix}{key}", _strip_credentials(str(value))))
         elif key != "prompt" and value not in (None, "", []):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             found.append((f"{prefix}{key}", shown))
     return found
 
 
-def _without_credentials(url: str) -> str:
+def _strip_credentials(url: str) -> str:
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -1,1 +1,1 @@
-"""A task of Inspect in place of rows and metric. Imports Inspect only where a task is run."""
+"""Optimise the prompt of an Inspect task. Inspect is imported only where a task is run."""

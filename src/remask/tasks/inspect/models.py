@@ -1,12 +1,12 @@
-"""Models of Inspect that are paid for: the prompt put in its place, cache, reserve, call, settle.
+"""Models of Inspect with metered and stored calls, which read the prompt under test.
 
-Inspect calls its models by itself, dozens of times for one sample of an agent. So the calls are met
-where Inspect hands them to a provider: `generate` of the provider's object is replaced by one that
-substitutes, meters and listens, and everything else of the provider, retries included, stays as it
-is. Each attempt is one call. Knows models and the ledger; nothing of tasks and scores.
+Inspect calls its models by itself, dozens of times for one sample of an agent. So the method
+`generate` of the provider object is replaced by one that inserts the prompt, reserves the call,
+records it in the ledger and stores the answer. Everything else of the provider stays as it is,
+retries included. Each attempt is one call.
 
-An answer is stored under everything that could change it, so a sample that was cut by a kill goes
-on from where it was without paying again, as far as its tools and its task are deterministic.
+The key of a stored answer contains everything that can change the answer. So an interrupted sample
+continues without paying again, as far as its tools and its task are deterministic.
 """
 
 import json
@@ -34,67 +34,63 @@ from remask.ports import Reply
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Calls, Ledger, Tariff, Tokens
-from remask.sanitize import spelled_call
+from remask.sanitize import format_call
 from remask.types import Chat, Message
 
-REFUSALS = (401, 403, 404)  # of key, permission and model: no further call can succeed
-OVERHEAD = 512  # tokens that a provider may add to messages and tools, such as a preamble for tools
+REFUSAL_STATUSES = (401, 403, 404)  # key, permission, model: no further call can succeed
+MAX_OVERHEAD_TOKENS = 512  # that a provider may add, such as a preamble for tools
 
-# Of a call's configuration what cannot change an answer. An unknown new field changes the key.
-IDLE = {
+# Settings of a call that cannot change its answer. All other fields are part of its key.
+IGNORED_SETTINGS = {
     "max_retries", "timeout", "attempt_timeout", "stream_idle_timeout", "max_connections",
     "adaptive_connections", "batch", "cache",
 }  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
-class Overheard:
-    """What the models of one sample said while a framework evaluated it."""
+class SampleRecord:
+    """The conversation and the calls of one sample."""
 
-    chat: Chat  # the last conversation that held the prompt, without it; () where none did
-    calls: int  # answered, stored answers included
-    error: str = ""  # not empty: a call failed for good, and why
+    chat: Chat  # the last conversation with the prompt, without the prompt; () for none
+    calls: int  # answered calls, stored answers included
+    error: str = ""  # of a call that failed in all attempts; "" where none did
 
 
 class AgentModels(Protocol):
-    """Models that an evaluation framework calls by itself, as often as it likes: each call is
-    metered, and the prompt stands where the baseline stood."""
+    """Metered models that an evaluation framework calls by itself, with the prompt in place."""
 
     @property
     def identity(self) -> str:
-        """Everything about them that can change a score: part of cache keys."""
-        ...
+        """Return an id of everything that can change a score; part of cache keys."""
 
-    def opened(self) -> AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]:
-        """The model whose prompt is optimised, and the others by the names under which the
-        framework asks for them, as it takes them; their connections are closed at the end."""
-        ...
+    def open_models(self) -> AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]:
+        """Open the model whose prompt is optimised, and the other models by role.
+
+        The context manager closes their connections.
+        """
 
     def begin(self, prompt: Prompt, samples: int) -> None:
-        """What follows runs under `prompt`. Raises BudgetSpent where `samples` more would probably
-        pass a limit: a sample that is cut off is paid for and says nothing."""
-        ...
+        """Run what follows with `prompt`.
 
-    def overheard(self, sample: str, epoch: int) -> Overheard:
-        """Of a sample that has run since `begin`."""
-        ...
+        Raises BudgetSpent where `samples` samples would probably pass a limit: an interrupted
+        sample costs money and gives no score.
+        """
+
+    def find_record(self, sample: str, epoch: int) -> SampleRecord:
+        """Return the record of a sample that has run since `begin`."""
 
     def end(self) -> None:
-        """Raise what stopped the calls since `begin`: BudgetSpent, TargetRefused, an interrupt."""
-        ...
+        """Raise the exception that stopped the calls since `begin`, such as BudgetSpent."""
 
-    def known(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """What was kept under these keys."""
-        ...
+    def load_values(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        """Return the saved values of these keys."""
 
-    def keep(self, key: str, value: Mapping[str, Any]) -> None:
-        """Make a value durable in the run."""
-        ...
+    def save_value(self, key: str, value: Mapping[str, Any]) -> None:
+        """Save a value in the run."""
 
 
 class SampleStopped(Exception):
-    """Told to Inspect instead of an answer; why is kept in the models, for the task may swallow
-    what its models raise."""
+    """Raised in place of an answer. The models keep the reason, since a task may catch this."""
 
 
 @dataclass(slots=True)
@@ -104,20 +100,20 @@ class _Sample:
     calls: int = 0
     chat: Chat = ()
     error: str = ""
-    answered: Counter[str] = field(default_factory=Counter)  # by request
-    failed: Counter[str] = field(default_factory=Counter)  # attempts, by request
+    answered: Counter[str] = field(default_factory=Counter)  # answers, by request
+    failed: Counter[str] = field(default_factory=Counter)  # failed attempts, by request
 
 
 class InspectModels:
-    """Implements ports.AgentModels.
+    """Implements AgentModels.
 
-    `make` gives the model under test and those of the roles, each time new objects (get_model(…,
-    memoize=False)): they are changed, and live as long as one evaluation. `baseline`: the text that
-    each prompt replaces in the system messages of the model under test. `prices` by role ("" is the
-    model under test). `retries`: attempts that Inspect makes after the first. `expected`: calls of
-    one sample, as long as none was seen.
+    `make` returns the model under test and those of the roles, as new objects on each call
+    (get_model(…, memoize=False)): they are modified, and used for one evaluation. `baseline` is the
+    text that each prompt replaces in the system messages of the model under test. `prices` are by
+    role; "" is the model under test. `retries` are the attempts of Inspect after the first one.
+    `expected` is the number of calls of one sample, until some samples have run.
 
-    Raises ConfigError where a limit in dollars or tokens could not be held.
+    Raises ConfigError where a limit in dollars or tokens cannot be guaranteed.
     """
 
     def __init__(
@@ -146,7 +142,7 @@ class InspectModels:
         self._finished: list[int] = []  # calls of each sample that has run
         self._stop: BaseException | None = None
 
-    # --- ports.AgentModels
+    # --- the protocol
 
     def begin(self, prompt: Prompt, samples: int) -> None:
         self._text = prompt.text
@@ -157,37 +153,38 @@ class InspectModels:
         self._ledger.require(Spend(calls=samples * each))
 
     @asynccontextmanager
-    async def opened(self) -> AsyncIterator[tuple[Model, dict[str, Model]]]:
+    async def open_models(self) -> AsyncIterator[tuple[Model, dict[str, Model]]]:
         main, roles = self._make()
-        self._metered(main, "")
+        self._meter(main, "")
         for role, model in roles.items():
-            self._metered(model, role)
+            self._meter(model, role)
         try:
             yield main, roles
-        finally:  # within the loop that holds the connections
+        finally:  # in the event loop that owns the connections
             for model in (main, *roles.values()):
                 await model.api.aclose()
 
-    def overheard(self, sample: str, epoch: int) -> Overheard:
-        heard = self._samples.get((sample, epoch), _Sample())
-        return Overheard(heard.chat, heard.calls, heard.error)
+    def find_record(self, sample: str, epoch: int) -> SampleRecord:
+        record = self._samples.get((sample, epoch), _Sample())
+        return SampleRecord(record.chat, record.calls, record.error)
 
     def end(self) -> None:
         if self._stop is not None:
             raise self._stop
         self._finished += [s.calls for s in self._samples.values() if not s.error]
 
-    def known(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        return self._ledger.store.cached(keys)
+    def load_values(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
+        return self._ledger.store.find_replies(keys)
 
-    def keep(self, key: str, value: Mapping[str, Any]) -> None:
+    def save_value(self, key: str, value: Mapping[str, Any]) -> None:
         store = self._ledger.store
-        store.settle(store.reserve(Spend(), billed=False), Spend(), {key: _plain(value)})
+        store.settle(store.reserve(Spend(), billed=False), Spend(), {key: _to_plain_json(value)})
 
     # --- one call
 
-    def _metered(self, model: Model, role: str) -> None:
-        ask = model.api.generate
+    def _meter(self, model: Model, role: str) -> None:
+        """Replace `generate` of the provider object of a model."""
+        call = model.api.generate
 
         async def generate(
             input: list[ChatMessage],
@@ -195,64 +192,65 @@ class InspectModels:
             tool_choice: ToolChoice,
             config: GenerateConfig,
         ) -> Any:
-            sample = self._here()
-            messages, placed = self._placed(input) if role == "" else (input, False)
-            request = _request(str(model), messages, tools, tool_choice, config)
+            sample = self._find_sample()
+            messages, inserted = self._insert_prompt(input) if role == "" else (input, False)
+            request = _make_request_id(str(model), messages, tools, tool_choice, config)
             epoch = active.epoch if (active := sample_active()) else 1
             turn = sample.answered[request]
             key = content_id("inspect call", self.identity, role, request, epoch, turn)
-            if stored := self._ledger.store.cached([key]):
+            if stored := self._ledger.store.find_replies([key]):
                 output = ModelOutput.model_validate(stored[key])
-                self._answered(sample, request, messages if placed else None, output)
+                self._record_answer(sample, request, messages if inserted else None, output)
                 return output
-            bounds = [_bound(messages, tools, config)]
-            with self._reserved(sample, role, bounds) as calls:
+            bounds = [_bound_tokens(messages, tools, config)]
+            with self._reserve(sample, role, bounds) as calls:
                 try:
-                    result = await ask(messages, tools, tool_choice, config)
+                    result = await call(messages, tools, tool_choice, config)
                 except Exception as error:
-                    self._failed(model, sample, request, calls, error)
+                    self._record_error(model, sample, request, calls, error)
                     raise
-                except BaseException:  # cancelled, by a timeout too: it may be billed
-                    self._missed(model, sample, request, "no answer in time", again=True)
+                except BaseException:  # cancelled, also by a timeout; the attempt may be billed
+                    self._record_failure(model, sample, request, "no answer in time", retry=True)
                     raise
                 answer = result[0] if isinstance(result, tuple) else result
                 if isinstance(answer, Exception):
-                    self._failed(model, sample, request, calls, answer)
+                    self._record_error(model, sample, request, calls, answer)
                     return result
-                calls.settle([_used(answer)], {key: _plain(answer.model_dump(exclude_none=True))})
-            self._answered(sample, request, messages if placed else None, answer)
+                value = _to_plain_json(answer.model_dump(exclude_none=True))
+                calls.settle([_read_usage(answer)], {key: value})
+            self._record_answer(sample, request, messages if inserted else None, answer)
             return result
 
-        # Not a wrapping class: Inspect tells providers apart by class, and asks them many things.
+        # Not a wrapper class: Inspect checks the class of a provider and reads many attributes.
         setattr(model.api, "generate", generate)  # noqa: B010
 
-    def _here(self) -> _Sample:
+    def _find_sample(self) -> _Sample:
         active = sample_active()
         key = (str(active.sample.id), active.epoch) if active else ("", 1)
         return self._samples.setdefault(key, _Sample())
 
-    def _placed(self, messages: list[ChatMessage]) -> tuple[list[ChatMessage], bool]:
-        """The messages with the prompt in place of the baseline, and whether it stood there."""
-        placed, found = [], False
+    def _insert_prompt(self, messages: list[ChatMessage]) -> tuple[list[ChatMessage], bool]:
+        """Replace the baseline by the prompt. Returns the messages and whether it was in them."""
+        changed, found = [], False
         for message in messages:
             if isinstance(message, ChatMessageSystem) and self._baseline in message.text:
                 text = message.text.replace(self._baseline, self._text)
                 message, found = message.model_copy(update={"content": text}), True
-            placed.append(message)
-        return placed, found
+            changed.append(message)
+        return changed, found
 
-    def _reserved(self, sample: _Sample, role: str, bounds: Sequence[Tokens]) -> Calls:
-        """A call that may be made; ends the sample where none may."""
+    def _reserve(self, sample: _Sample, role: str, bounds: Sequence[Tokens]) -> Calls:
+        """Reserve a call. Ends the sample where no call may be made."""
         if self._stop is None and not sample.error:
             try:
                 return self._ledger.reserve(self._tariffs[role], bounds)
-            except Exception as stop:  # BudgetSpent, or whatever the checkpoint raises: see `end`
+            except Exception as stop:  # BudgetSpent or an exception of the checkpoint; see `end`
                 self._stop = stop
         sample.error = sample.error or str(self._stop)
-        _leave()
+        _end_sample()
         raise SampleStopped(sample.error)
 
-    def _answered(
+    def _record_answer(
         self,
         sample: _Sample,
         request: str,
@@ -262,34 +260,37 @@ class InspectModels:
         sample.calls += 1
         sample.answered[request] += 1
         if prompted is not None and output.choices:
-            said = [*prompted, output.message]
-            sample.chat = tuple(_spoken(m) for m in said if not isinstance(m, ChatMessageSystem))
+            messages = [*prompted, output.message]
+            rest = (m for m in messages if not isinstance(m, ChatMessageSystem))
+            sample.chat = tuple(map(_to_message, rest))
 
-    def _failed(
+    def _record_error(
         self, model: Model, sample: _Sample, request: str, calls: Calls, error: Exception
     ) -> None:
-        """Book a failed attempt; the last one ends its sample, a refusal ends the run."""
+        """Record a failed attempt. The last one ends its sample, a refusal ends the run."""
         why = f"{model}: {type(error).__name__}: {error}"
-        if status_code_of(error) in REFUSALS:
+        if status_code_of(error) in REFUSAL_STATUSES:
             calls.release()
             self._stop = self._stop or TargetRefused(why)
             sample.error = why
-            _leave()
+            _end_sample()
             return
         calls.settle([Reply("", error=why)], {})
-        again = bool(model.api.should_retry(error))
-        self._missed(model, sample, request, f"{type(error).__name__}: {error}", again)
+        retry = bool(model.api.should_retry(error))
+        self._record_failure(model, sample, request, f"{type(error).__name__}: {error}", retry)
 
-    def _missed(self, model: Model, sample: _Sample, request: str, why: str, again: bool) -> None:
-        """An attempt brought nothing; where Inspect makes no other, the sample has failed."""
+    def _record_failure(
+        self, model: Model, sample: _Sample, request: str, why: str, retry: bool
+    ) -> None:
+        """Count a failed attempt. Where Inspect makes no further one, the sample has failed."""
         sample.failed[request] += 1
-        if sample.failed[request] > self._retries or not again:
+        if sample.failed[request] > self._retries or not retry:
             sample.error = sample.error or f"{model}: {why}"
-            _leave()
+            _end_sample()
 
 
-def _leave() -> None:
-    """End the running sample: a task that swallows errors would go on asking without end."""
+def _end_sample() -> None:
+    """End the running sample. A task that catches errors would otherwise call without end."""
     if active := sample_active():
         active.interrupt("error")
 
@@ -297,29 +298,29 @@ def _leave() -> None:
 # --- requests and messages as text
 
 
-def _request(
+def _make_request_id(
     model: str,
     messages: Sequence[ChatMessage],
     tools: Sequence[ToolInfo],
     tool_choice: ToolChoice,
     config: GenerateConfig,
 ) -> str:
-    settings = config.model_dump(exclude_none=True, exclude=IDLE)
-    turns = [_turn(message) for message in messages]
-    parts = [model, turns, [_tool(tool) for tool in tools], tool_choice, settings]
-    return content_id("request", _json(parts))
+    settings = config.model_dump(exclude_none=True, exclude=IGNORED_SETTINGS)
+    turns = [_dump_message(message) for message in messages]
+    parts = [model, turns, [_dump_tool(tool) for tool in tools], tool_choice, settings]
+    return content_id("request", _dump_json(parts))
 
 
-def _bound(
+def _bound_tokens(
     messages: Sequence[ChatMessage], tools: Sequence[ToolInfo], config: GenerateConfig
 ) -> Tokens:
-    """The tokens of one attempt at most: no tokenizer makes more tokens than bytes."""
-    asked = _json([*map(_turn, messages), *map(_tool, tools)])
-    return len(asked.encode()) + OVERHEAD, config.max_tokens or 0
+    """Return the maximum tokens of one attempt. No tokenizer makes more tokens than bytes."""
+    request = _dump_json([*map(_dump_message, messages), *map(_dump_tool, tools)])
+    return len(request.encode()) + MAX_OVERHEAD_TOKENS, config.max_tokens or 0
 
 
-def _used(output: ModelOutput) -> Reply:
-    """The tokens that an answer took, as far as they are reported."""
+def _read_usage(output: ModelOutput) -> Reply:
+    """Return the tokens of an answer, as far as the provider reports them."""
     usage = output.usage
     if usage is None:
         return Reply("")
@@ -327,34 +328,35 @@ def _used(output: ModelOutput) -> Reply:
     return Reply("", input_tokens=usage.input_tokens + cached, output_tokens=usage.output_tokens)
 
 
-def _turn(message: ChatMessage) -> dict[str, Any]:
-    """A message without what is drawn anew each time or says where it came from."""
+def _dump_message(message: ChatMessage) -> dict[str, Any]:
+    """Return a message without fields that change on each run or name its origin."""
     turn = message.model_dump(exclude={"id", "source", "metadata", "model"}, exclude_none=True)
     for call in turn.get("tool_calls") or ():
         call.pop("view", None)
     return turn
 
 
-def _tool(tool: ToolInfo) -> dict[str, Any]:
+def _dump_tool(tool: ToolInfo) -> dict[str, Any]:
     return tool.model_dump(exclude_none=True)
 
 
-def _plain(value: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from the store."""
-    plain: dict[str, Any] = json.loads(_json(value))
+def _to_plain_json(value: Mapping[str, Any]) -> dict[str, Any]:
+    """Convert a value as storing and reading it back does."""
+    plain: dict[str, Any] = json.loads(_dump_json(value))
     return plain
 
 
-def _json(value: Any) -> str:
-    """Half of a surrogate pair, as from an answer cut inside an emoji, is no UTF-8."""
+def _dump_json(value: Any) -> str:
+    """Write a value as JSON that is valid UTF-8."""
+    # An answer that is cut inside of an emoji ends with half of a surrogate pair.
     text = json.dumps(value, ensure_ascii=False, sort_keys=True, default=str)
     return text.encode("utf-8", "replace").decode()
 
 
-def _spoken(message: ChatMessage) -> Message:
-    """A message as text, with the calls of tools."""
+def _to_message(message: ChatMessage) -> Message:
+    """Convert a message of Inspect, with its calls of tools as text."""
     parts = [message.text]
     if isinstance(message, ChatMessageAssistant):
         calls = message.tool_calls or ()
-        parts += [spelled_call(call.function, call.arguments) for call in calls]
+        parts += [format_call(call.function, call.arguments) for call in calls]
     return Message(message.role, "\n".join(part for part in parts if part))

@@ -1,6 +1,6 @@
-"""From settings to a task of Inspect: its samples as rows, its models metered, its prompt found.
+"""Build an Inspect task from settings: its samples as rows, its metered models, its prompt.
 
-Imports Inspect only when a task is named.
+Inspect is imported only when a task is named.
 """
 
 import importlib.util
@@ -21,19 +21,21 @@ if TYPE_CHECKING:
 
     from remask.tasks.inspect.task import SampleTask, Suite
 
-# Providers whose own client retries, unseen: each attempt is to be met, booked and counted.
-RETRYING = ("openai", "openai-api", "anthropic")
-FRACTIONS = (0.25, 0.25, 0.5)
+# Providers whose client retries by itself. It is told not to, since each attempt must be metered.
+RETRYING_PROVIDERS = ("openai", "openai-api", "anthropic")
+DEFAULT_FRACTIONS = (0.25, 0.25, 0.5)
 Fractions = tuple[float, float, float]
 
 
 def load(config: Config) -> "Suite":
-    """The task with its samples. Raises ConfigError, and BackendError without the extra."""
+    """Load the task of the settings. Raises ConfigError, and BackendError without the extra."""
     return load_task(config.task.name, config.task.args, config.data.fractions)
 
 
-def load_task(name: str, args: Mapping[str, Any], fractions: Fractions = FRACTIONS) -> "Suite":
-    """The task `name`, as `inspect eval` takes it, with its samples split."""
+def load_task(
+    name: str, args: Mapping[str, Any], fractions: Fractions = DEFAULT_FRACTIONS
+) -> "Suite":
+    """Load the task `name`, written as for `inspect eval`, and split its samples by `fractions`."""
     if importlib.util.find_spec("inspect_ai") is None:
         raise BackendError(
             "tasks of Inspect need the inspect_ai package; run: pip install 'remask[inspect]'"
@@ -44,26 +46,26 @@ def load_task(name: str, args: Mapping[str, Any], fractions: Fractions = FRACTIO
 
 
 def system_prompt_of(task: str, args: Mapping[str, Any] | None = None) -> str:
-    """The system message that a task of Inspect sends, to start an optimisation from.
+    """Return the system message that an Inspect task sends, as the prompt to optimise.
 
-    `task` as `inspect eval` takes it; `args`: the task's arguments. Runs a few samples with a model
-    that answers nothing of use; no real model is called. Raises ConfigError where there is no
-    system message, or several.
+    `task` is written as for `inspect eval`; `args` are its arguments. Runs a few samples with a
+    fake model; no real model is called. Raises ConfigError where there is no system message, or
+    where there are several.
     """
-    return system_prompt_in(load_task(task, args or {}))
+    return find_system_prompt(load_task(task, args or {}))
 
 
-def system_prompt_in(suite: "Suite") -> str:
-    """The system message that a loaded task sends. Raises as `system_prompt_of`."""
-    from remask.tasks.inspect.find_prompt import system_prompt
+def find_system_prompt(suite: "Suite") -> str:
+    """Return the system message that a loaded task sends. Raises as `system_prompt_of` does."""
+    from remask.tasks.inspect.find_prompt import find_system_prompt
 
-    return system_prompt(suite)
+    return find_system_prompt(suite)
 
 
 def make_inspect_task(
     config: Config, suite: "Suite", start: Prompt, ledger: Ledger, logs: Path
 ) -> "SampleTask":
-    """The task with its models, every call of which is booked in `ledger`."""
+    """Make the task with its models. Every call is recorded in `ledger`; `logs` is a folder."""
     from remask.tasks.inspect.models import InspectModels
     from remask.tasks.inspect.task import SampleTask
 
@@ -71,8 +73,8 @@ def make_inspect_task(
         lambda: make_models(config),
         ledger,
         start.text,
-        identity=_identity(config),
-        prices=_prices(config),
+        identity=_make_identity(config),
+        prices=_collect_prices(config),
         retries=config.target.retries,
         expected=config.task.calls_per_sample,
     )
@@ -87,30 +89,34 @@ def make_inspect_task(
 
 
 def require_prompt(suite: "Suite", start: Prompt) -> str:
-    """How the prompt is placed in a few samples, in words. ConfigError where it is not."""
-    from remask.tasks.inspect.find_prompt import SAMPLES, require_prompt
+    """Say in how many samples the prompt was found. Raises ConfigError where it was in none."""
+    from remask.tasks.inspect.find_prompt import MAX_SAMPLES, require_prompt
 
     found = require_prompt(suite, start.text)
-    tried = min(SAMPLES, len(suite.samples))
-    return f"the prompt stands in the system message of {found} of {tried} samples that were tried"
+    tried = min(MAX_SAMPLES, len(suite.samples))
+    return f"the prompt is in the system message of {found} of {tried} samples that were tried"
 
 
 def make_models(config: Config) -> tuple["Model", dict[str, "Model"]]:
-    """The model under test and those of the roles, not yet metered. ConfigError, BackendError."""
+    """Make the model under test and those of the roles, not metered.
+
+    Raises ConfigError and BackendError.
+    """
     kind, _, name = config.target.model.partition(":")
     if kind != "inspect" or not name:
         raise ConfigError(
-            f"the target {config.target.model!r} cannot run a task of Inspect; name a model as "
-            "Inspect does: inspect:PROVIDER/MODEL, such as inspect:openai/gpt-4.1-mini"
+            f"the target {config.target.model!r} cannot run an Inspect task; name it as "
+            "inspect:PROVIDER/MODEL, such as inspect:openai/gpt-4.1-mini"
         )
-    main = _model(name, config.target, config.target, config.task.model_args)
+    main = _make_model(name, config.target, config.target, config.task.model_args)
     roles = {
-        role: _model(given.model, given, config.target) for role, given in config.roles().items()
+        role: _make_model(given.model, given, config.target)
+        for role, given in config.roles().items()
     }
     return main, roles
 
 
-def _model(
+def _make_model(
     name: str,
     place: TargetConfig | RoleConfig,
     limits: TargetConfig,
@@ -129,7 +135,7 @@ def _model(
     own_key = limits.api_key_env != TargetConfig().api_key_env
     key = os.environ.get(limits.api_key_env) if own_key and place is limits else None
     provider = name.partition("/")[0]
-    arguments: dict[str, Any] = {"max_retries": 0} if provider in RETRYING else {}
+    arguments: dict[str, Any] = {"max_retries": 0} if provider in RETRYING_PROVIDERS else {}
     arguments |= model_args or {}
     try:
         return get_model(
@@ -146,8 +152,8 @@ def _model(
         raise ConfigError(f"Inspect does not know the model {name!r}: {error}") from error
 
 
-def _prices(config: Config) -> dict[str, Price]:
-    """By role; "" is the target. A limit in dollars needs all of them (InspectModels says so)."""
+def _collect_prices(config: Config) -> dict[str, Price]:
+    """Return the prices by role; "" is the target. InspectModels checks that none is missing."""
     paid: dict[str, EndpointConfig | RoleConfig] = {"": config.target, **config.roles()}
     return {
         role: Price(place.input_price, place.output_price)
@@ -156,8 +162,8 @@ def _prices(config: Config) -> dict[str, Price]:
     }
 
 
-def _identity(config: Config) -> str:
-    """What of the settings can change an answer or a score."""
+def _make_identity(config: Config) -> str:
+    """Return an id of all settings that can change an answer or a score."""
     target = config.target.model_dump(
         mode="json", include={"model", "base_url", "temperature", "max_tokens"}
     )

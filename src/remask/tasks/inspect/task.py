@@ -1,8 +1,7 @@
-"""Any task of Inspect as what is optimised: its samples are the rows, its scorers decide.
+"""Run an Inspect task as the task of a search: its samples are the rows, its scorers the metric.
 
-Knows Inspect's tasks, samples, scores and logs. The models come from outside, metered and with the
-prompt under test in place (ports.AgentModels); so nothing here knows budgets, providers or search.
-The task's own code is not changed: solver, tools, sandboxes and scorers run as Inspect runs them.
+The models are passed in, metered and with the prompt under test in place (models.AgentModels). The
+code of the task is not changed: solver, tools, sandboxes and scorers run as Inspect runs them.
 """
 
 import contextlib
@@ -28,21 +27,22 @@ from inspect_ai.log import EvalSampleSummary, read_eval_log_sample_summaries
 from inspect_ai.scorer import Score, value_to_float
 from inspect_ai.util._display import init_display_type
 
-from remask.data.dataset import LoadedDataset, question, split_by_hash
+from remask.data.dataset import LoadedDataset, normalize_input, split_by_hash
 from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
 from remask.prompt import Prompt
-from remask.tasks.inspect.models import AgentModels, Overheard
+from remask.tasks.inspect.models import AgentModels, SampleRecord
 from remask.types import Example, Feedback, Outcome, Split, Trace
 
-CHUNK = 32  # samples that one evaluation of Inspect runs at most
-WORDS = {"C", "I", "P", "N", "yes", "no", "true", "false"}  # values that Inspect reads as numbers
+MAX_SAMPLES_PER_EVALUATION = 32
+# Words that Inspect converts to numbers.
+SCORE_WORDS = {"C", "I", "P", "N", "yes", "no", "true", "false"}
 _to_float = value_to_float()
 
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """A loaded task: its definition, and its samples by the id of their example."""
+    """A loaded Inspect task: its definition, and its samples by the id of their example."""
 
     name: str
     definition: InspectDefinition
@@ -51,25 +51,26 @@ class Suite:
 
 
 def load_suite(name: str, args: Mapping[str, Any], fractions: Sequence[float]) -> Suite:
-    """`name` as `inspect eval` takes it: package/task, or file.py@task. Raises ConfigError.
+    """Load the task `name`, written as for `inspect eval`: package/task or file.py@task.
 
-    The splits are drawn by the content of the samples, equal inputs together: Inspect has none.
+    Inspect has no splits, so they are derived from the content of the samples; equal inputs are in
+    the same split. `fractions`: train, validation and test. Raises ConfigError.
     """
-    definition = _define(name, args)
+    definition = _load_definition(name, args)
     samples = [sample.model_copy(deep=True) for sample in definition.dataset]
     if not samples:
         raise ConfigError(f"the Inspect task {name} has no samples")
-    texts = _shown([_input(sample) for sample in samples])
-    splits = split_by_hash((question(text) for text in texts), fractions)
+    texts = _strip_common_lines([_read_input(sample) for sample in samples])
+    splits = split_by_hash((normalize_input(text) for text in texts), fractions)
     version = f"inspect_ai {inspect_ai.__version__}, version {definition.version}"
     examples: dict[str, Example] = {}
     known: dict[str, Sample] = {}
     for sample, text in zip(samples, texts, strict=True):
-        id = content_id("sample", version, _content(sample))
+        id = content_id("sample", version, _serialise(sample))
         if sample.id is None:
             sample.id = id
         target = sample.target if isinstance(sample.target, str) else "\n".join(sample.target)
-        examples[id] = Example(id, splits[question(text)], text, target or None)
+        examples[id] = Example(id, splits[normalize_input(text)], text, target or None)
         known[id] = sample
     twice = len(samples) - len(examples)
     warnings = (f"left out {twice} samples that repeat an earlier one exactly",) if twice else ()
@@ -79,8 +80,9 @@ def load_suite(name: str, args: Mapping[str, Any], fractions: Sequence[float]) -
 class SampleTask:
     """Implements ports.Task over a suite.
 
-    `epochs`: runs of each sample whose scores are averaged. `scorer`: NAME, or NAME/KEY for one
-    value of a score that has several; "": the first. `log_dir`: where Inspect writes its logs.
+    `epochs`: runs of each sample, whose scores are averaged. `scorer`: NAME, or NAME/KEY for one
+    value of a score with several values; "" is the first scorer. `log_dir`: for the logs of
+    Inspect.
     """
 
     labels: tuple[str, ...] = ()
@@ -103,30 +105,30 @@ class SampleTask:
         self._log_dir = log_dir
 
     def ids(self, split: Split) -> tuple[str, ...]:
-        """The samples of a split, in the order of their ids: tasks like to shuffle theirs."""
+        """Return the samples of a split, ordered by id, since a task may shuffle its samples."""
         return tuple(sorted(e.id for e in self._suite.dataset.examples if e.split == split))
 
     def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
-        """One Outcome per id, in order. What was scored before is not run again.
+        """Score the prompt on samples. Returns one Outcome per id, in order.
 
-        Raises KeyError for an unknown id, BudgetSpent, TargetRefused, and BackendError where
-        Inspect cannot run the task at all.
+        A sample that was scored before is not run again. Raises KeyError for an unknown id,
+        BudgetSpent, TargetRefused, and BackendError where Inspect cannot run the task.
         """
-        keys = {id: self._key(prompt, id) for id in ids}
-        known = self._models.known(list(keys.values()))
+        keys = {id: self._make_key(prompt, id) for id in ids}
+        known = self._models.load_values(list(keys.values()))
         outcomes = {id: _decode(id, known[key]) for id, key in keys.items() if key in known}
         left = [id for id in keys if id not in outcomes]
-        for at in range(0, len(left), CHUNK):
-            # All that is left, not only this chunk: half an evaluation ranks nothing.
+        for at in range(0, len(left), MAX_SAMPLES_PER_EVALUATION):
+            # Reserve for all remaining samples, since a part of the rows cannot rank prompts.
             self._models.begin(prompt, self._epochs * (len(left) - at))
-            for outcome in self._run(left[at : at + CHUNK]):
+            for outcome in self._run(left[at : at + MAX_SAMPLES_PER_EVALUATION]):
                 outcomes[outcome.example] = outcome
                 if outcome.status == "scored":
-                    self._models.keep(keys[outcome.example], _encode(outcome))
+                    self._models.save_value(keys[outcome.example], _encode(outcome))
             self._models.end()
         return [outcomes[id] for id in ids]
 
-    def _key(self, prompt: Prompt, id: str) -> str:
+    def _make_key(self, prompt: Prompt, id: str) -> str:
         parts = (self._models.identity, id, prompt.text, self._epochs, self._scorer)
         return content_id("inspect outcome", *parts)
 
@@ -135,48 +137,50 @@ class SampleTask:
         runs = run_inspect(
             self._suite,
             list(samples.values()),
-            self._models.opened,
+            self._models.open_models,
             log_dir=self._log_dir,
             epochs=self._epochs,
             max_samples=self._concurrency,
         )
         for id, sample in samples.items():
             own = [run for run in runs if str(run.id) == str(sample.id)]
-            yield _joined(id, [self._outcome(id, sample, run) for run in own])
+            yield _average_epochs(id, [self._make_outcome(id, sample, run) for run in own])
 
-    def _outcome(self, id: str, sample: Sample, run: EvalSampleSummary) -> Outcome:
-        heard = self._models.overheard(str(run.id), run.epoch)
-        error = heard.error or (run.error or "")
-        if not error and not heard.chat:
-            error = f"the prompt stood in none of the {heard.calls} calls of its model"
+    def _make_outcome(self, id: str, sample: Sample, run: EvalSampleSummary) -> Outcome:
+        record = self._models.find_record(str(run.id), run.epoch)
+        error = record.error or (run.error or "")
+        if not error and not record.chat:
+            error = f"none of the {record.calls} calls of the model contained the prompt"
         if error:
             return Outcome(id, "failed", error=error)
         value, words = read_score(run.scores or {}, self._scorer)
         if isinstance(value, str):
             return Outcome(id, "failed", error=value)
-        return Outcome(id, "scored", value, value, trace=_trace(id, sample, heard, value, words))
+        return Outcome(
+            id, "scored", value, value, trace=_make_trace(id, sample, record, value, words)
+        )
 
 
 def run_inspect(
     suite: Suite,
     samples: Sequence[Sample],
-    opened: Callable[[], AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]],
+    open_models: Callable[[], AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]],
     *,
     log_dir: Path,
     **options: Any,
 ) -> list[EvalSampleSummary]:
-    """One evaluation by Inspect itself; the summary of each run of a sample.
+    """Evaluate samples with Inspect and return the summary of each run of a sample.
 
-    Summaries hold scores and explanations. The samples of an agent with a database are megabytes
-    each, and reading them back takes as long as running them. An error in a sample stays there.
-    What the task prints goes to stderr: stdout belongs to remask. Raises BackendError, and
-    KeyboardInterrupt where the user has cancelled it.
+    `open_models` gives the model under test and the models of the roles; `options` are passed to
+    Inspect. An error of a sample stays in its summary. Output of the task goes to stderr, since
+    remask prints results to stdout. Raises BackendError, and KeyboardInterrupt where the user
+    cancelled the evaluation.
     """
     definition = task_with(suite.definition, dataset=MemoryDataset(list(samples), suite.name))
 
     async def evaluate() -> Any:
-        # Not inspect_ai.eval: connections must be closed in the loop that has opened them.
-        async with opened() as (model, roles):
+        # Not inspect_ai.eval: connections must be closed in the event loop that opened them.
+        async with open_models() as (model, roles):
             logs = await inspect_ai.eval_async(
                 definition,
                 model=model,
@@ -205,10 +209,12 @@ def run_inspect(
     if log.status == "error":
         why = log.error.message if log.error else "no reason given"
         raise BackendError(f"Inspect cannot run {suite.name}: {why}")
+    # Summaries hold scores and explanations. Whole samples of an agent with a database are
+    # megabytes each, and reading them takes as long as running them.
     return read_eval_log_sample_summaries(log.location)
 
 
-def _define(name: str, args: Mapping[str, Any]) -> InspectDefinition:
+def _load_definition(name: str, args: Mapping[str, Any]) -> InspectDefinition:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             found = load_tasks([name], dict(args))
@@ -231,14 +237,14 @@ def _define(name: str, args: Mapping[str, Any]) -> InspectDefinition:
 # --- samples as rows
 
 
-def _input(sample: Sample) -> str:
+def _read_input(sample: Sample) -> str:
     if isinstance(sample.input, str):
         return sample.input
     return "\n".join(message.text for message in sample.input)
 
 
-def _shown(texts: Sequence[str]) -> list[str]:
-    """The inputs without the lines that all of them begin with, such as a preamble."""
+def _strip_common_lines(texts: Sequence[str]) -> list[str]:
+    """Return the inputs without the lines that all of them begin with, such as a preamble."""
     lines = [text.splitlines() for text in texts]
     same = 0
     if len(texts) > 1:
@@ -249,8 +255,11 @@ def _shown(texts: Sequence[str]) -> list[str]:
     return ["\n".join(part[same:]) or text for part, text in zip(lines, texts, strict=True)]
 
 
-def _content(sample: Sample) -> str:
-    """Everything of a sample that can change what happens; ids of messages are drawn anew."""
+def _serialise(sample: Sample) -> str:
+    """Return everything of a sample that can change its run, as JSON.
+
+    Inspect draws new ids of messages each time, so they are left out.
+    """
     value = sample.model_dump(exclude_none=True)
     if isinstance(value["input"], list):
         for message in value["input"]:
@@ -262,7 +271,7 @@ def _content(sample: Sample) -> str:
 
 
 def read_score(scores: Mapping[str, Score], wanted: str) -> tuple[float | str, str]:
-    """The value and the scorer's words; instead of a value a sentence where there is none."""
+    """Return the value of a score, or an error message in its place, and the explanation."""
     name, _, part = wanted.partition("/")
     score = scores.get(name) if name else next(iter(scores.values()), None)
     if score is None:
@@ -274,8 +283,8 @@ def read_score(scores: Mapping[str, Score], wanted: str) -> tuple[float | str, s
     if isinstance(value, dict | list) or value is None:
         keys = f" ({', '.join(map(str, value))})" if isinstance(value, dict) else ""
         return f"its score has several values{keys}; set task.scorer = NAME/KEY", ""
-    if isinstance(value, str) and value not in WORDS and not _number(value):
-        return f"its score {value!r} is no number", ""
+    if isinstance(value, str) and value not in SCORE_WORDS and not _is_number(value):
+        return f"its score {value!r} is not a number", ""
     number = _to_float(value)
     if not math.isfinite(number) or not 0 <= number <= 1:
         return f"its score {number} is not between 0 and 1", ""
@@ -283,7 +292,7 @@ def read_score(scores: Mapping[str, Score], wanted: str) -> tuple[float | str, s
     return number, "" if words == (score.answer or "").strip() else words
 
 
-def _number(text: str) -> bool:
+def _is_number(text: str) -> bool:
     try:
         float(text)
     except ValueError:
@@ -291,26 +300,26 @@ def _number(text: str) -> bool:
     return True
 
 
-def _trace(id: str, sample: Sample, heard: Overheard, score: float, words: str) -> Trace:
-    """What was asked first, and all that the model said and called.
+def _make_trace(id: str, sample: Sample, record: SampleRecord, score: float, words: str) -> Trace:
+    """Make a trace of the first user message and of all that the model wrote and called.
 
-    The target is a right response only where one response is all there is.
+    The target of the sample is the right response only in a conversation of one response.
     """
-    users = [m.content for m in heard.chat if m.role == "user"]
-    said = [m.content for m in heard.chat if m.role == "assistant" and m.content]
+    queries = [m.content for m in record.chat if m.role == "user"]
+    responses = [m.content for m in record.chat if m.role == "assistant" and m.content]
     target = sample.target if isinstance(sample.target, str) else ""
     return Trace(
         id=id,
-        query=users[0] if users else "",
-        response="\n".join(said),
-        desired=target if target and len(said) == len(users) == 1 else None,
+        query=queries[0] if queries else "",
+        response="\n".join(responses),
+        desired=target if target and len(responses) == len(queries) == 1 else None,
         feedback=(Feedback("comment", words),) if words else (),
         score=score,
     )
 
 
-def _joined(id: str, tries: Sequence[Outcome]) -> Outcome:
-    """The mean of the epochs; the trace is that of the worst, the one to learn from."""
+def _average_epochs(id: str, tries: Sequence[Outcome]) -> Outcome:
+    """Average the scores of all epochs. The trace is that of the worst epoch."""
     failed = [t for t in tries if t.status == "failed"]
     if failed or not tries:
         return failed[0] if failed else Outcome(id, "failed", error="Inspect did not run it")
@@ -332,7 +341,9 @@ def _encode(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _decode(id: str, kept: Mapping[str, Any]) -> Outcome:
-    notes = tuple(Feedback("comment", text) for text in kept["feedback"])
-    trace = Trace(id, kept["query"], kept["response"], kept["desired"], notes, score=kept["worst"])
-    return Outcome(id, "scored", kept["score"], kept["score"], trace=trace)
+def _decode(id: str, stored: Mapping[str, Any]) -> Outcome:
+    notes = tuple(Feedback("comment", text) for text in stored["feedback"])
+    trace = Trace(
+        id, stored["query"], stored["response"], stored["desired"], notes, score=stored["worst"]
+    )
+    return Outcome(id, "scored", stored["score"], stored["score"], trace=trace)

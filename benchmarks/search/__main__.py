@@ -1,0 +1,136 @@
+"""Compare optimisers of a prompt: task × optimiser × seed, in which only the optimiser varies.
+
+    python -m benchmarks.search --data FOLDER --runs FOLDER [--jobs 2] [--optimisers NAME …]
+    python -m benchmarks.search --data FOLDER --runs FOLDER --ceiling
+    python -m benchmarks.search --page
+
+The data folder holds the folders sst2, sst5, snli and mrpc, each with train.jsonl, validation.jsonl
+and test.jsonl. The runs folder keeps every finished stage of a cell, so the same command continues
+a run that was cut. After each cell benchmarks/results/search.json is written again. The protocol
+and the results are in docs/results/benchmarks.md.
+"""
+
+import argparse
+import multiprocessing
+import os
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from pathlib import Path
+
+from benchmarks.optimisers import NAMES as OPTIMISERS
+from benchmarks.record import RESULTS, add_page_option, describe_run, make_parser
+from benchmarks.search.ceiling import measure_ceiling
+from benchmarks.search.cells import Cell, gather_rows, list_cells, run_cell
+from benchmarks.search.lab import Protocol, check_rows
+from benchmarks.search.report import write_page
+from benchmarks.tasks import NAMES as TASKS
+from benchmarks.tasks import load_task
+
+SIZES = ("train", "validation", "withheld", "test")
+
+
+def run_grid(
+    cells: Sequence[Cell],
+    protocol: Protocol,
+    data: Path,
+    runs: Path,
+    test: bool,
+    jobs: int,
+    out: Path,
+    words: Sequence[str] | None,
+) -> int:
+    """Run the cells, `jobs` at a time; a cell that fails is named and the others continue.
+
+    Returns how many failed.
+    """
+    context, since, failed = multiprocessing.get_context("spawn"), time.perf_counter(), 0
+    with ProcessPoolExecutor(jobs, mp_context=context) as pool:
+        about = describe_run(__file__, words, data, runs, out)
+        about["machine"] += ", 1 thread a cell"
+        waiting = {
+            pool.submit(run_cell, c, protocol, data, runs, about["commit"], test): c for c in cells
+        }
+        for n, future in enumerate(as_completed(waiting), 1):
+            cell, error = waiting[future], future.exception()
+            failed += error is not None
+            if error:
+                outcome = f"failed: {type(error).__name__}: {error}"
+            else:
+                outcome = _format_seconds(future.result())
+            minutes = (time.perf_counter() - since) / 60
+            print(f"{n}/{len(cells)} {cell.name} {outcome} ({minutes:.1f} min)", flush=True)
+            gather_rows(runs, out, about)
+    return failed
+
+
+def _format_seconds(seconds: dict[str, float]) -> str:
+    return ", ".join(f"{stage} {s:.0f} s" for stage, s in seconds.items()) or "was finished"
+
+
+def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
+    parser = make_parser(__file__, __doc__)
+    option = parser.add_argument
+    option("--data", type=Path, help="The folder of the data sets.")
+    option("--runs", type=Path, help="The folder that keeps every finished stage of a cell.")
+    option("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="Default: all tasks.")
+    option(
+        "--optimisers", nargs="+", choices=OPTIMISERS, default=list(OPTIMISERS),
+        help="Default: all optimisers.",
+    )  # fmt: skip
+    option("--seeds", type=int, nargs="+", default=[0, 1, 2], help="Default: 0 1 2.")
+    option("--calls", type=int, default=Protocol().calls, help="Target calls of one search.")
+    for rows in SIZES:
+        default = getattr(Protocol(), rows)
+        option(
+            f"--{rows}", type=int, default=default, metavar="ROWS",
+            help=f"The number of {rows} rows. Default: {default}.",
+        )  # fmt: skip
+    option(
+        "--denoiser", default="builtin",
+        help="The denoiser: builtin, or builtin:ADAPTER for another adapter.",
+    )  # fmt: skip
+    option("--jobs", type=int, default=1, help="How many cells run at a time. Default: 1.")
+    option(
+        "--no-test", action="store_true",
+        help="For pilots: read no test row and write the rows to the runs folder only.",
+    )  # fmt: skip
+    option(
+        "--ceiling", action="store_true",
+        help="Score many prompts on the withheld rows instead of running optimisers.",
+    )  # fmt: skip
+    option("--prompts", type=int, default=100, help="Prompts that --ceiling samples for a task.")
+    option("--out", type=Path, help="The results file. Default: benchmarks/results/search.json.")
+    add_page_option(parser)
+    args = parser.parse_args(words)
+    if not args.page and (args.data is None or args.runs is None):
+        parser.error("--data and --runs are needed to measure; --page needs neither")
+    if min(args.calls, args.jobs, args.prompts, *(getattr(args, name) for name in SIZES)) < 1:
+        parser.error("--calls, --jobs, --prompts and numbers of rows must be at least 1")
+    return args
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    args = read_arguments(words)
+    if args.page:
+        print(write_page())
+        return
+    for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[threads] = "1"  # the processes of the cells inherit it
+    sizes = {name: getattr(args, name) for name in SIZES}
+    protocol = Protocol(args.calls, **sizes, denoiser=args.denoiser)
+    if args.ceiling:
+        for task in args.tasks:
+            print(measure_ceiling(task, args.data, args.runs, args.prompts, protocol), flush=True)
+        return
+    out = args.out or (args.runs / "search.json" if args.no_test else RESULTS / "search.json")
+    cells = list(list_cells(args.tasks, args.optimisers, args.seeds))
+    for task in {cell.task: None for cell in cells}:
+        check_rows(load_task(task), args.data, protocol)
+    test = not args.no_test
+    sys.exit(bool(run_grid(cells, protocol, args.data, args.runs, test, args.jobs, out, words)))
+
+
+if __name__ == "__main__":
+    main()
