@@ -28,7 +28,8 @@ def test_a_domain_is_trained_on_and_measured(
     main([*flags.split(), "--held-out", "2"])
     found = json.loads(capsys.readouterr().out)
     assert found["steps"] == 1 and found["trained"] == 6
-    assert found["domain, span 4, before"]["n"] == found["general, span 4, after"]["n"] == 2
+    losses = (found["domain, span 4, before"], found["general, span 4, after"])
+    assert [loss["prompts"] for loss in losses] == [2, 2]
     trained = (out / "domain.jsonl").read_text()
     assert trained.count("parcels") > 0 and "rivers" not in trained
     card = (out / "adapted.md").read_text()

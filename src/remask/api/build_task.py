@@ -158,12 +158,12 @@ def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) 
     prompt = len(base.encode(start.text))
     longest = max((len(base.encode(e.input)) for e in dataset.examples), default=0)
     block = count_block_tokens(config.search.demos)
-    if prompt + longest + block + ANSWER_ROOM > base.window:
+    if prompt + longest + block + ANSWER_ROOM > base.context_length:
         shown = f", examples may have {block} (--demos)" if block else ""
         raise ConfigError(
             f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
-            f"{ANSWER_ROOM} for the answer that is more than the {base.window} that the built-in "
-            "target reads; shorten them, or use another target"
+            f"{ANSWER_ROOM} for the answer that is more than the {base.context_length} that the "
+            "built-in target reads; shorten them, or use another target"
         )
 
 
