@@ -35,7 +35,7 @@ def render(
 ) -> str:
     """The page. `points` as made by `words.points`; `config` is the run's stored configuration."""
     templates = make_environment()
-    templates.filters["make_visible"] = make_visible
+    templates.filters["visible"] = make_visible
     templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
     templates.filters["score"] = summary.format_score
     rows = summary.list_candidates(state)
