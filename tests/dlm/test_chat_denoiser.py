@@ -257,7 +257,7 @@ def test_token_limit_leaves_enough_for_the_sealed_test(tmp_path: Path) -> None:
     ):
         for calls, tokens in ((8, 800), (92, 0)):
             spend = Spend(calls=calls, input_tokens=tokens)
-            store.apply_fills(store.reserve(spend, billed=True), spend, {})
+            store.settle(store.reserve(spend, billed=True), spend, {})
         for state, tokens in ((after, 100), (before, 8)):
             kept = reserve_test(job, store, state)
             assert kept.input_tokens == round(1.3 * job.test_calls * tokens)

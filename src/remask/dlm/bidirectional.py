@@ -32,13 +32,13 @@ from remask.models.backbone.transformer import Backbone
 
 # Steps between two reads of the context. dLLM-Cache (arXiv 2506.06295) reads the prompt again every
 # 50 to 100 steps.
-REFRESH = 16
+REFRESH_STEPS = 16
 
 
 class Bidirectional:
     """The attention mode of a bidirectional model. With `refresh=1` every step is exact."""
 
-    def __init__(self, backbone: Backbone, family: Family, refresh: int = REFRESH) -> None:
+    def __init__(self, backbone: Backbone, family: Family, refresh: int = REFRESH_STEPS) -> None:
         """Raises ConfigError if `refresh` is less than 1."""
         if refresh < 1:
             raise ConfigError(f"refresh is {refresh}; it must be at least 1")

@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from remask.dlm.adapter import SHIPPED_ADAPTER, AdaptedModel, load_adapter
-from remask.dlm.bidirectional import REFRESH, Bidirectional
+from remask.dlm.bidirectional import REFRESH_STEPS, Bidirectional
 from remask.dlm.denoiser import LocalDenoiser
 from remask.dlm.families import BUILTIN, Family, find_family, resolve_family
 from remask.dlm.reading import AttentionMode, BlockCausal, PrefixCache, PrefixLM
@@ -46,7 +46,7 @@ def load_denoiser(
     steps: int | None = None,
     guidance: float = 0.0,
     cache: Cache = "approximate",
-    refresh: int = REFRESH,
+    refresh: int = REFRESH_STEPS,
 ) -> LocalDenoiser:
     """Load the denoiser at `place`, a folder or a hub id with a pinned `revision`.
 

@@ -1,7 +1,7 @@
 """Convert a canvas of text and holes to token ids, cut long rows into windows, and convert back.
 
 The spaces are those of natural text: the space before a hole belongs to the hole's first token.
-This module also decides which tokens may stand at the edges of a hole, and trims the end of a fill.
+This module also decides which tokens are allowed at the edges of a hole, and trims fills.
 It needs only a function that encodes text, and the text of each token.
 """
 
@@ -222,7 +222,7 @@ class VocabularyRules:
     """The tokens that are banned under each combination of constraints."""
 
     banned: NDArray[np.bool_]  # (CONSTRAINT_SETS, V)
-    repeatable: frozenset[int]  # the ids of digits, which may stand twice in a row
+    repeatable: frozenset[int]  # the ids of digits, which may be repeated
 
 
 def make_vocabulary_rules(texts: Sequence[str], special: Sequence[int]) -> VocabularyRules:
@@ -264,7 +264,7 @@ when where while because is are was were be been being has have had can could wi
 should must may might do does not your my its their his her our this these either whether
 you're between about based
 """
-DANGLING = frozenset(DANGLING_TEXT.split())
+DANGLING_WORDS = frozenset(DANGLING_TEXT.split())
 TRAILING_CHARACTERS = " \n,;:-–—.!?"
 
 
@@ -294,6 +294,6 @@ def trim_dangling(text: str) -> str:
 def _strip_dangling(body: str) -> str:
     """Remove punctuation and words that cannot end a sentence from the end of `body`."""
     body = body.rstrip(TRAILING_CHARACTERS)
-    while body and (last := body.split()[-1]).strip("\"'(“‘,").lower() in DANGLING | {""}:
+    while body and (last := body.split()[-1]).strip("\"'(“‘,").lower() in DANGLING_WORDS | {""}:
         body = body[: -len(last)].rstrip(TRAILING_CHARACTERS)
     return body

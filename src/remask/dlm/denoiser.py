@@ -129,7 +129,7 @@ class LocalDenoiser:
         """
         jobs = [_make_job(canvas) for canvas in canvases]
         turn = 0
-        while windows := [w for i, job in enumerate(jobs) if (w := self._next_window(job, i))]:
+        while windows := [w for i, job in enumerate(jobs) if (w := self._cut_next_window(job, i))]:
             for rest in dict.fromkeys(window.rest for window in windows):
                 same_context = [window for window in windows if window.rest == rest]
                 ids, shared = self._layout.encode_context(context, rest)
@@ -165,7 +165,7 @@ class LocalDenoiser:
         logp = dict(zip(positions, nats, strict=True))
         return [sum(logp[i] for i in span) for span in by_span]
 
-    def _next_window(self, job: _CanvasJob, index: int) -> _WindowJob | None:
+    def _cut_next_window(self, job: _CanvasJob, index: int) -> _WindowJob | None:
         """Cut the window around the first open holes; None if all holes are filled."""
         if None not in job.fills:
             return None

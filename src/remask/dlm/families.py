@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from remask.errors import BackendError
 
-UNUSED_ID = -1  # stands for the first id of the model that its tokenizer has no token for
+UNUSED_ID = -1  # placeholder of the first id for which the tokenizer has no token
 
 # region: the context is read left to right, and only the prompt region attends in both directions,
 # to itself and to the whole context. full: every token sees every token. blocks: a token sees its

@@ -97,7 +97,7 @@ class CanvasBatch:
     constraints: Tensor  # (K, L) long, the row of `banned` that applies at a position
     banned: Tensor  # (constraints, V) bool, tokens that may not be drawn
     mask: int
-    repeatable: Collection[int] = ()  # ids that may stand twice in a row, such as digits
+    repeatable: Collection[int] = ()  # ids that may be repeated, such as digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +231,8 @@ def remask(canvases: CanvasBatch, finished: Step, threshold: float) -> CanvasBat
 def allow_delete(canvases: CanvasBatch, positions: Tensor, delete: int) -> CanvasBatch:
     """Allow the token `delete`, which decodes to no text, at the true `positions` (K, L) only.
 
-    It may stand there any number of times in a row. So the length of a hole is the largest length
-    of its fill, as `remask adapt` trains it.
+    It may be repeated any number of times. So the length of a hole is the largest length of its
+    fill, as `remask adapt` trains it.
     """
     count = len(canvases.banned)
     banned = canvases.banned.repeat(2, 1)

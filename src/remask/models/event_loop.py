@@ -14,7 +14,7 @@ from functools import cache, partial
 from typing import Any
 
 LOOP: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("LOOP", default=None)
-_STARTING = threading.Lock()  # `cache` alone would let several threads start a loop each
+_START_LOCK = threading.Lock()  # with `cache` alone, several threads could each start a loop
 
 
 def wait_for_result(value: Any) -> Any:
@@ -40,7 +40,7 @@ def is_async(fn: Any) -> bool:
 
 def get_own_loop() -> asyncio.AbstractEventLoop:
     """Return the loop of our own, starting its thread at the first call."""
-    with _STARTING:
+    with _START_LOCK:
         return _start_loop()
 
 

@@ -38,7 +38,7 @@ _REFUSAL_ADVICE = {
     403: "check what this key may use",
     404: "check the model name and base_url",
 }
-# Codes in the body that apply to every further call, whatever the status is.
+# Codes in the body that apply to every further call, for any status.
 _FINAL_ERROR_CODES = frozenset(
     {
         "insufficient_quota",
@@ -186,7 +186,7 @@ class OpenAITarget(TargetModel):
         # become the context of ours.
         raise failure
 
-    def models(self) -> tuple[int, list[str]]:
+    def list_models(self) -> tuple[int, list[str]]:
         """Return the status and the names of the server's list of models, which is never billed.
 
         There are no names if the server has no list. It makes one request and follows no redirect,

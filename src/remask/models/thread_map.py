@@ -30,7 +30,7 @@ def map_in_order(
     if workers == 1 or len(items) < 2:
         return [answer(item, stop) for item in items]
 
-    def unless_stopped(item: Item) -> Result:
+    def run_unless_stopped(item: Item) -> Result:
         if stop.is_set():
             raise _NotStarted
         try:
@@ -41,7 +41,7 @@ def map_in_order(
             raise
 
     with ThreadPoolExecutor(min(workers, len(items))) as pool:
-        futures = [pool.submit(copy_context().run, unless_stopped, item) for item in items]
+        futures = [pool.submit(copy_context().run, run_unless_stopped, item) for item in items]
         try:
             for future in as_completed(futures):  # finds the failure that happened first
                 if not isinstance(future.exception(), _NotStarted):

@@ -148,7 +148,7 @@ def test_number_of_steps_may_change_until_the_rate_falls(
 
 def test_rate_rises_stays_and_falls() -> None:
     plan = TrainPlan(steps=100, warmup=10, rate=1.0, decay=0.2)
-    rates = [plan.rate_at(step) for step in range(100)]
+    rates = [plan.compute_rate(step) for step in range(100)]
     assert rates[0] == 0.1 and set(rates[9:80]) == {1.0} and rates[-1] == pytest.approx(0.05)
     assert rates[80:] == sorted(rates[80:], reverse=True)
 

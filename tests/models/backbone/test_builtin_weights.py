@@ -9,19 +9,19 @@ import pytest
 import torch
 
 from remask.errors import BackendError
-from remask.models.backbone.builtin_weights import cache_root, load_base
+from remask.models.backbone.builtin_weights import find_cache_root, load_base
 
 
 def test_cache_folder_follows_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("REMASK_CACHE", str(tmp_path))
-    assert cache_root() == tmp_path
+    assert find_cache_root() == tmp_path
     monkeypatch.delenv("REMASK_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_root() == tmp_path / "remask"
+    assert find_cache_root() == tmp_path / "remask"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_root() == Path.home() / ".cache" / "remask"
+    assert find_cache_root() == Path.home() / ".cache" / "remask"
 
 
 def test_model_is_loaded_once_and_named_by_content() -> None:
@@ -45,7 +45,7 @@ def test_missing_wheel_error_has_the_pip_command(
 
 def test_damaged_cache_error_names_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / load_base().content.replace("/", "-")
-    assert (cache_root() / folder.name).is_dir()
+    assert (find_cache_root() / folder.name).is_dir()
     folder.mkdir()
     (folder / "config.json").write_text("{")
     with pytest.raises(BackendError, match=f"{folder.name}.*delete that folder"):

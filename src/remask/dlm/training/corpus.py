@@ -41,7 +41,7 @@ class TrainingExample:
 
     @property
     def id(self) -> str:
-        """A hash of the prompt's text alone, so a prompt is held out from whatever source."""
+        """A hash of the prompt's text only, so a prompt is held out from every source."""
         return content_id("prompt", self.prompt)
 
 

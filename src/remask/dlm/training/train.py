@@ -58,7 +58,7 @@ class TrainPlan:
     alpha: float = 64.0
     seed: int = 0
 
-    def rate_at(self, step: int) -> float:
+    def compute_rate(self, step: int) -> float:
         """Return the learning rate: linear warmup, constant, linear decay (arXiv 2404.06395)."""
         warmup = min(1.0, (step + 1) / max(1, self.warmup))
         decay_steps = self.decay * self.steps
@@ -113,7 +113,7 @@ def train(
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(student.parameters.values()), 1.0)
-        rate = plan.rate_at(step)
+        rate = plan.compute_rate(step)
         for group in optimiser.param_groups:
             group["lr"] = group["rate_factor"] * rate
         optimiser.step()

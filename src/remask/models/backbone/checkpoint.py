@@ -29,8 +29,7 @@ from remask.models.backbone.checkpoint_formats import (
     read_settings,
 )
 from remask.models.backbone.device import choose_device, choose_dtype
-from remask.models.backbone.tokenizer import FILES as TOKENIZER_FILES
-from remask.models.backbone.tokenizer import Frame, load_tokenizer
+from remask.models.backbone.tokenizer import TOKENIZER_FILES, Frame, load_tokenizer
 from remask.models.backbone.transformer import Backbone, Config, build_model, make_skeleton
 
 HEAD, EMBEDDING, LINEAR = "lm_head.weight", "model.embed_tokens.weight", "_proj.weight"

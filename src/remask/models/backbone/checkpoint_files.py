@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from remask.errors import BackendError
-from remask.models.backbone.tokenizer import FILES as TOKENIZER_FILES
+from remask.models.backbone.tokenizer import TOKENIZER_FILES
 
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
