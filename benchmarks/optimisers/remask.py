@@ -110,7 +110,7 @@ def find_frequent_words(backbone: Backbone) -> list[str]:
     The first tokens of the vocabulary are the frequent ones. Pieces such as " dri" are left out,
     because they would make the control weaker than chance.
     """
-    texts = backbone.tokenizer.decode_batch([[i] for i in range(backbone.size)])
+    texts = backbone.tokenizer.decode_batch([[i] for i in range(backbone.vocab_size)])
     tokens: dict[str, int] = {}
     for token, text in enumerate(texts):
         word = text.strip()

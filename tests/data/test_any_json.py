@@ -93,7 +93,7 @@ def check(format: TraceFormat, value: Any) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_any_value_in_any_place(name: str) -> None:
+def test_formats_accept_any_value_in_any_place(name: str) -> None:
     @settings(max_examples=120, deadline=None)
     @given(VALUES)
     def search(value: Any) -> None:
@@ -107,7 +107,7 @@ def test_any_value_in_any_place(name: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FORMATS)
-def test_any_value_in_any_place_for_long(name: str) -> None:
+def test_formats_accept_many_values_in_any_place(name: str) -> None:
     @settings(max_examples=2_000, deadline=None)
     @given(VALUES)
     def search(value: Any) -> None:
@@ -118,7 +118,7 @@ def test_any_value_in_any_place_for_long(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_deep_values_and_deep_texts(name: str) -> None:
+def test_formats_accept_deep_values_and_texts(name: str) -> None:
     """The core lets through what is nested 254 deep; JSON inside a text may be deeper."""
     value: Any = "x"
     for _ in range(240):

@@ -34,7 +34,7 @@ def counts(dataset: LoadedDataset) -> dict[str, int]:
     return {split: found[split] for split in SPLITS}
 
 
-def test_a_template_makes_the_message() -> None:
+def test_load_builds_the_message_from_a_template() -> None:
     data = [{"premise": "It rains.", "hypothesis": "It is wet.", "label": " entailment ", "n": 3}]
     columns = Columns("Premise: {premise}\nHypothesis: { hypothesis } {{x}}", "label")
     (example,) = load(data, columns).examples
@@ -45,7 +45,7 @@ def test_a_template_makes_the_message() -> None:
     assert example.row == {"premise": "It rains.", "hypothesis": "It is wet.", "n": "3"}
 
 
-def test_a_bare_column_name_is_no_template() -> None:
+def test_load_accepts_a_column_name_with_braces() -> None:
     data = [{"a {b}": "yes {c}", "b": "no"}]
     assert load(data, Columns("a {b}")).examples[0].input == "yes {c}"
     assert load(data, Columns("{b}")).examples[0].input == "no"
@@ -66,7 +66,7 @@ def test_a_bare_column_name_is_no_template() -> None:
         (Columns("{input} {label}", "label"), "input contains the column 'label'"),
     ],
 )
-def test_wrong_columns_are_named(columns: Columns, words: str) -> None:
+def test_load_refuses_wrong_columns(columns: Columns, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load(rows(2), columns)
     assert words in str(caught.value)
@@ -77,7 +77,7 @@ def test_wrong_columns_are_named(columns: Columns, words: str) -> None:
     st.dictionaries(st.sampled_from(["a", "b", "c d"]), st.text(), min_size=3),
     st.lists(st.sampled_from(["{a}", "{ b }", "{c d}", "{{", "}}", "x", "$", "\n"])),
 )
-def test_rendering_substitutes_once_and_evaluates_nothing(
+def test_render_replaces_once_and_evaluates_nothing(
     values: dict[str, str], parts: list[str]
 ) -> None:
     template = "".join(parts)
@@ -88,13 +88,13 @@ def test_rendering_substitutes_once_and_evaluates_nothing(
 
 
 @pytest.mark.parametrize("attack", ["{0}", "{a.b}", "{a[0]}", "{a!r}", "{a:>9}", "{__class__}"])
-def test_format_syntax_is_only_an_unknown_column(attack: str) -> None:
+def test_render_reads_format_syntax_as_a_column_name(attack: str) -> None:
     with pytest.raises(KeyError):
         render(attack, {"a": "x"})
     assert render("{a}", {"a": attack}) == attack
 
 
-def test_lines_are_named_in_errors(tmp_path: Path) -> None:
+def test_load_names_the_line_in_errors(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("input,label,split\nx,a,train\n\ny,,test\n")
     with pytest.raises(DataError, match=r"a\.csv:4: the right answer is empty \(column label\)"):
@@ -117,7 +117,7 @@ def test_lines_are_named_in_errors(tmp_path: Path) -> None:
         load(path, LABELLED)
 
 
-def test_split_column_and_its_aliases() -> None:
+def test_load_reads_the_split_column() -> None:
     names = ["train", "VALID", " dev ", "val", "validation", "test"]
     data = [{"input": f"{i}", "split": name} for i, name in enumerate(names)]
     loaded = load(data, Columns("input", split="split"))
@@ -126,7 +126,7 @@ def test_split_column_and_its_aliases() -> None:
     assert "split" not in loaded.examples[0].row
 
 
-def test_one_file_per_split(tmp_path: Path) -> None:
+def test_load_reads_one_file_per_split(tmp_path: Path) -> None:
     for name in ("t", "v"):
         (tmp_path / f"{name}.jsonl").write_text(f'{{"input": "{name}", "label": "{name}"}}')
     files = {"train": tmp_path / "t.jsonl", "dev": str(tmp_path / "v.jsonl")}
@@ -147,7 +147,7 @@ def test_one_file_per_split(tmp_path: Path) -> None:
         load(iter([]), LABELLED)
 
 
-def test_missing_splits_are_counted() -> None:
+def test_require_splits_counts_the_rows() -> None:
     loaded = load(rows(1), LABELLED)
     with pytest.raises(ConfigError) as caught:
         require_splits(loaded.examples)
@@ -156,7 +156,7 @@ def test_missing_splits_are_counted() -> None:
     require_splits(load(rows(3), LABELLED).examples)
 
 
-def test_exact_duplicates_are_dropped_and_counted() -> None:
+def test_load_drops_exact_duplicates() -> None:
     again = [{**row, "note": "again"} for row in rows(4)]
     loaded = load([*rows(10), *again], LABELLED)
     assert len(loaded.examples) == 10
@@ -165,7 +165,7 @@ def test_exact_duplicates_are_dropped_and_counted() -> None:
     assert not any("note" in e.row for e in loaded.examples)  # the first of equal rows stays
 
 
-def test_a_leak_stays_in_the_most_protected_split() -> None:
+def test_load_keeps_a_leak_in_the_most_protected_split() -> None:
     data = [
         {"input": "Same thing", "label": "a", "split": "train"},
         {"input": "same  THING", "label": "a", "split": "test"},
@@ -182,7 +182,7 @@ def test_a_leak_stays_in_the_most_protected_split() -> None:
     assert len(loaded.warnings) == 1 and loaded.warnings[0].startswith("left out 2 rows whose")
 
 
-def test_contradicting_answers_share_a_split_and_are_reported() -> None:
+def test_load_reports_contradicting_answers() -> None:
     data = [*rows(20), {"input": "row 3", "label": "z"}]
     loaded = load(data, LABELLED)
     assert len({e.split for e in loaded.examples if e.input == "row 3"}) == 1
@@ -192,7 +192,7 @@ def test_contradicting_answers_share_a_split_and_are_reported() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.text(), max_size=60), st.randoms(use_true_random=False), st.integers(0, 5))
-def test_splits_ignore_order_and_hit_their_counts(inputs, random, seed) -> None:
+def test_split_by_hash_ignores_order_and_has_exact_counts(inputs, random, seed) -> None:
     splits = split_by_hash(inputs, seed=seed)
     random.shuffle(inputs)
     assert split_by_hash([*inputs, *inputs], seed=seed) == splits
@@ -202,7 +202,7 @@ def test_splits_ignore_order_and_hit_their_counts(inputs, random, seed) -> None:
 
 @settings(deadline=None)
 @given(st.integers(0, 10**6), st.integers(0, 100), st.integers(0, 100))
-def test_shares_sum_up_and_are_nearly_exact(total: int, a: int, b: int) -> None:
+def test_allocate_counts_sums_to_the_total(total: int, a: int, b: int) -> None:
     a, b = sorted((a, b))
     percent = (a, b - a, 100 - b)
     found = allocate_counts(total, tuple(p / 100 for p in percent))
@@ -213,12 +213,12 @@ def test_shares_sum_up_and_are_nearly_exact(total: int, a: int, b: int) -> None:
 @pytest.mark.parametrize(
     "wrong", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.5, -0.5, 0), (float("nan"), 0, 1)]
 )
-def test_wrong_fractions(wrong: tuple[float, ...]) -> None:
+def test_load_refuses_wrong_fractions(wrong: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="sum to 1"):
         load(rows(4), LABELLED, wrong)
 
 
-def test_the_seed_draws_other_splits() -> None:
+def test_load_gives_other_splits_for_another_seed() -> None:
     one, two = load(rows(40), LABELLED), load(rows(40), LABELLED, seed=1)
     assert counts(one) == counts(two) == {"train": 10, "validation": 10, "test": 20}
     assert [e.split for e in one.examples] != [e.split for e in two.examples]

@@ -35,7 +35,7 @@ def rows() -> list[Row]:
     return [json.loads(line) for line in lines]
 
 
-def test_every_line_is_an_object_with_three_strings(rows: list[Row]) -> None:
+def test_lines_are_objects_with_three_strings(rows: list[Row]) -> None:
     assert len(rows) == 450
     for row in rows:
         assert list(row) == ["message", "topic", "split"]
@@ -66,22 +66,22 @@ def test_lengths(rows: list[Row]) -> None:
     assert sum(n >= 40 for n in lengths) >= 15
 
 
-def test_the_label_word_gives_little_away(rows: list[Row]) -> None:
+def test_labels_are_seldom_in_the_message(rows: list[Row]) -> None:
     told = sum(any(topic in row["message"].lower() for topic in TOPICS) for row in rows)
     assert told <= 0.15 * len(rows)
 
 
-def test_no_contact_data(rows: list[Row]) -> None:
+def test_messages_have_no_contact_data(rows: list[Row]) -> None:
     for row in rows:
         assert not re.search(r"\w@\w|https?:|www\.|\+?\d[\d ()/-]{8,}\d", row["message"]), row
 
 
-def test_no_two_messages_begin_alike(rows: list[Row]) -> None:
+def test_messages_begin_differently(rows: list[Row]) -> None:
     begins = Counter(tuple(words(row["message"])[:6]) for row in rows)
     assert begins.most_common(1)[0][1] == 1
 
 
-def test_no_near_duplicates(rows: list[Row]) -> None:
+def test_messages_have_no_near_duplicates(rows: list[Row]) -> None:
     """All pairs, hence all pairs across splits. The largest value in the file is 0.10."""
     grams = [trigrams(row["message"]) for row in rows]
     for (i, a), (j, b) in itertools.combinations(enumerate(grams), 2):
@@ -90,6 +90,6 @@ def test_no_near_duplicates(rows: list[Row]) -> None:
             assert common / len(a | b) < 0.2, (rows[i]["message"], rows[j]["message"])
 
 
-def test_frozen(rows: list[Row]) -> None:
+def test_file_is_unchanged(rows: list[Row]) -> None:
     content = json.dumps(rows, ensure_ascii=True, sort_keys=True, separators=(",", ":"))
     assert hashlib.sha256(content.encode()).hexdigest() == DIGEST

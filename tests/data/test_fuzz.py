@@ -84,7 +84,7 @@ def often(quick: int, many: int) -> Callable[[Callable[..., None]], Any]:
 
 
 @often(150, 5_000)
-def test_readers_take_any_value(data: Any, folder: Path) -> None:
+def test_formats_accept_any_value(data: Any, folder: Path) -> None:
     """A reader whose sniff is true yields items or raises Unusable; then a trace can be made."""
     value = data.draw(OBJECTS | VALUES)
     for format in READERS.values():
@@ -107,7 +107,7 @@ def test_readers_take_any_value(data: Any, folder: Path) -> None:
 
 
 @often(150, 5_000)
-def test_files_take_any_damage(data: Any, folder: Path) -> None:
+def test_read_records_accepts_any_damage(data: Any, folder: Path) -> None:
     """Good files with bytes put in, taken out and written over."""
     content = bytearray(data.draw(st.sampled_from(SEEDS)))
     for place, removed, new in data.draw(EDITS):
@@ -120,7 +120,7 @@ def test_files_take_any_damage(data: Any, folder: Path) -> None:
 
 
 @often(200, 5_000)
-def test_parse_takes_what_json_takes(data: Any, folder: Path) -> None:
+def test_parse_accepts_what_json_accepts(data: Any, folder: Path) -> None:
     """What is read equals what Python reads; nothing is read that Python refuses."""
     text = json.dumps(data.draw(VALUES), ensure_ascii=data.draw(st.booleans()))
     raw = bytearray(text.encode(errors="surrogatepass"))

@@ -34,7 +34,7 @@ def records(*paths: Path) -> dict[str, Record]:
     return {item.id: item for item in items if isinstance(item, Record)}
 
 
-def test_feedback_in_another_file_finds_its_run_and_a_long_chat_stands_once(tmp_path: Path) -> None:
+def test_langsmith_feedback_in_another_file_is_joined(tmp_path: Path) -> None:
     runs = write_lines(
         tmp_path / "runs.jsonl",
         run("a", "hi", "hello"),
@@ -46,7 +46,7 @@ def test_feedback_in_another_file_finds_its_run_and_a_long_chat_stands_once(tmp_
     assert [rating.value for rating in found["a"].ratings] == [0] and not found["c"].ratings
 
 
-def test_an_evaluation_on_a_later_line_of_otlp_finds_its_span(tmp_path: Path) -> None:
+def test_otlp_evaluation_on_a_later_line_is_joined(tmp_path: Path) -> None:
     def pair(key: str, value: Any) -> dict[str, Any]:
         return {"key": key, "value": {"stringValue": json.dumps(value)}}
 
@@ -65,9 +65,7 @@ def test_an_evaluation_on_a_later_line_of_otlp_finds_its_span(tmp_path: Path) ->
     assert [rating.value for rating in record.ratings] == [0.5]
 
 
-def test_what_is_said_of_a_trace_goes_to_its_last_call_and_the_root_is_not_counted_twice(
-    tmp_path: Path,
-) -> None:
+def test_langsmith_feedback_on_a_trace_goes_to_its_last_call(tmp_path: Path) -> None:
     root = run("t", "hi", "hello") | {"run_type": "chain", "parent_run_id": None}
     root |= {"dotted_order": "20260801T100000000000Zt"}
     calls = [run("a", "which tool?", "none"), run("b", "hi", "hello")]

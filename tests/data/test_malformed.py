@@ -1,7 +1,7 @@
-"""Files as they really arrive: what is read, what is rejected, on which line and why.
+"""Malformed files: what is read, and what is rejected on which line and why.
 
-Every fault of a line stands alone, first, in the middle and last among good lines, and with CRLF;
-then faults of whole files. `CASES` counts more than 120 files.
+Each faulty line is tested alone, first, in the middle and last among good lines, and with CRLF.
+Then follow faults of whole files.
 """
 
 import codecs
@@ -21,7 +21,7 @@ from remask.errors import DataError
 GOOD = b'{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":"a"}]}'
 NO = b'{"messages":[{"role":"user","content":"q"},{"role":"assistant","content":'  # and an answer
 
-# What stands on a line, and words of the reason; None: it is fine.
+# The content of a line, and words of the reason; None if the line is fine.
 LINES: dict[str, tuple[bytes, str | None]] = {
     "good": (GOOD, None),
     "spaces_around": (b"  " + GOOD + b" \t", None),
@@ -61,7 +61,7 @@ LINES: dict[str, tuple[bytes, str | None]] = {
     "number": (b"12", "expected an object, found a number"),
     "boolean": (b"true", "expected an object, found true or false"),
     "null": (b"null", "expected an object, found null"),
-    "string": (b'"hello"', "expected an object, found a text"),
+    "string": (b'"hello"', "expected an object, found a string"),
     "list": (b"[1, 2]", "expected an object, found a list"),
     "empty_list": (b"[]", "expected an object, found a list"),
     "empty_object": (b"{}", "no known format"),
@@ -74,10 +74,10 @@ LINES: dict[str, tuple[bytes, str | None]] = {
     "no_role": (b'{"messages":[{"content":"q"}]}', "message 1 has no role"),
     "unknown_role": (b'{"messages":[{"role":"boss","content":"q"}]}', "unknown role 'boss'"),
     "role_number": (b'{"messages":[{"role":7,"content":"q"}]}', "unknown role '7'"),
-    "message_text": (b'{"messages":["q"]}', "message 1 is a text, not an object"),
+    "message_text": (b'{"messages":["q"]}', "message 1 is a string, not an object"),
     "message_null": (b'{"messages":[null]}', "message 1 is null, not an object"),
 }  # fmt: skip
-# Alone on the only line these are told by the file's first bytes, not as a broken line.
+# On the only line of a file, these are detected by the first bytes and not as a broken line.
 SHAPE = {"number", "boolean", "null", "string", "yaml", "list", "empty_list", "deep_open"}
 
 Expected = list[tuple[int | None, str | None]]  # line, and None where the record is read
@@ -138,7 +138,7 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     ),
     "array_mixed.json": (
         b"[\n" + GOOD + b',\n7,\n"a, ]",\nnull,\n' + GOOD + b"\n]",
-        [(2, None), (3, "a number"), (4, "a text"), (5, "null"), (6, None)],
+        [(2, None), (3, "a number"), (4, "a string"), (5, "null"), (6, None)],
     ),
     "array_deep.json": (
         b"[\n" + GOOD + b",\n" + b"[" * 2000 + b"]" * 2000 + b"]",
@@ -212,12 +212,12 @@ def found(path: Path) -> Expected:
     ]
 
 
-def test_there_are_enough_files() -> None:
+def test_cases_are_at_least_120() -> None:
     assert len(CASES) >= 120
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_exactly_what_is_usable_is_read(tmp_path: Path, name: str) -> None:
+def test_read_records_reads_exactly_what_is_usable(tmp_path: Path, name: str) -> None:
     data, expected = CASES[name]
     path = tmp_path / (name if "." in name else "a.jsonl")
     path.write_bytes(data)
@@ -230,7 +230,7 @@ def test_exactly_what_is_usable_is_read(tmp_path: Path, name: str) -> None:
 
 
 def test_large_lines_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A line over the limit is skipped, with its number, wherever it stands; so is an element."""
+    """A line or an element over the limit is skipped and reported with its line number."""
     monkeypatch.setattr(stream, "MAX_VALUE_BYTES", 1 << 20)
     large = GOOD[:-4] + b"a" * (3 << 20) + GOOD[-4:]
     path = tmp_path / "a.jsonl"
@@ -250,7 +250,7 @@ def test_large_lines_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert found(path) == [(None, "is larger than 1 MiB; split it or leave it out")]
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_read_records_refuses_what_is_not_a_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_bytes(GOOD)
     os.mkfifo(tmp_path / "fifo")
     (tmp_path / "broken").symlink_to(tmp_path / "nothing")
@@ -270,7 +270,7 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
     assert found(tmp_path / "link.jsonl") == [(1, None)]
 
 
-def test_zip_archives_never_write_or_unpack_without_limit(tmp_path: Path) -> None:
+def test_read_records_limits_zip_archives(tmp_path: Path) -> None:
     path = tmp_path / "a.eval"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("samples/1_epoch_1.json", b" " * 300_000_000)
@@ -282,7 +282,7 @@ def test_zip_archives_never_write_or_unpack_without_limit(tmp_path: Path) -> Non
     assert all(reason for _, reason in found(path)) and found(path)
 
 
-def test_a_good_file_beside_a_bad_one(tmp_path: Path) -> None:
+def test_read_records_reads_a_good_file_after_a_bad_one(tmp_path: Path) -> None:
     (tmp_path / "bad.jsonl").write_bytes(b"<html>")
     (tmp_path / "good.jsonl").write_bytes(GOOD)
     items = list(read_records([tmp_path / "bad.jsonl", tmp_path / "good.jsonl"]))

@@ -97,20 +97,20 @@ def known(prompt: str, names: tuple[str, ...] | None) -> dict[str, str]:
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
 @settings(max_examples=300, deadline=None)
 @given(PROMPTS, NAMES)
-def test_a_template_means_what_the_prompt_means_there_and_back(
+def test_translate_and_restore_keep_the_meaning(
     syntax: Syntax, prompt: str, names: tuple[str, ...] | None
 ) -> None:
     try:
         template = translate(prompt, syntax, names)
     except ConfigError as error:
-        assert syntax is LANGFUSE or "plain name" in str(error)  # the others can escape anything
+        assert syntax is LANGFUSE or "only letters" in str(error)  # the others can escape any text
         return
     values = known(prompt, names)
     assert RENDER[syntax.name](template, values) == fill(prompt, values)
     try:
         back = restore(template, syntax, names)
     except ConfigError:
-        event("not read back")  # as text beside a variable would become one in remask
+        event("not restored")  # text beside a variable would become a variable in remask
         return
     assert translate(back, syntax, names) == template
     assert sorted(names_in(back, names)) == sorted(names_in(prompt, names))
@@ -120,14 +120,14 @@ def test_a_template_means_what_the_prompt_means_there_and_back(
 @pytest.mark.parametrize("syntax", SYNTAXES, ids=lambda syntax: syntax.name)
 @settings(max_examples=50, deadline=None)
 @given(EASY)
-def test_prompts_without_stray_braces_are_never_refused(syntax: Syntax, prompt: str) -> None:
+def test_translate_accepts_prompts_without_stray_braces(syntax: Syntax, prompt: str) -> None:
     template = translate(prompt, syntax)
     assert names_in(restore(template, syntax)) == names_in(prompt)
 
 
 @settings(max_examples=100, deadline=None)
 @given(PROMPTS, NAMES)
-def test_a_prompt_is_filled_once_and_otherwise_unchanged(
+def test_fill_replaces_once_and_changes_nothing_else(
     prompt: str, names: tuple[str, ...] | None
 ) -> None:
     values = known(prompt, names)
@@ -154,11 +154,11 @@ def test_a_prompt_is_filled_once_and_otherwise_unchanged(
         ("{% if a %} {x}", MLFLOW, "{% raw %}{% if a %} {% endraw %}{{x}}"),
     ],
 )
-def test_how_it_is_written(prompt: str, syntax: Syntax, template: str) -> None:
+def test_translate(prompt: str, syntax: Syntax, template: str) -> None:
     assert translate(prompt, syntax) == template
 
 
-def test_names_say_what_is_a_variable() -> None:
+def test_translate_takes_only_names_as_variables() -> None:
     text = "Answer {x} as {city} with {{city}}"
     assert translate(text, FORMAT, ("x",)) == "Answer {x} as {{city}} with {{{{city}}}}"
     assert translate(text, LANGFUSE, ("x",)) == "Answer {{x}} as {city} with {{city}}"
@@ -175,10 +175,10 @@ def test_names_say_what_is_a_variable() -> None:
         ("{user.name}", FORMAT, None),
     ],
 )
-def test_what_an_engine_cannot_hold_is_refused(
+def test_translate_refuses_what_an_engine_cannot_hold(
     prompt: str, syntax: Syntax, names: tuple[str, ...] | None
 ) -> None:
-    with pytest.raises(ConfigError, match=r"would misread|plain name"):
+    with pytest.raises(ConfigError, match=r"would misread|only letters"):
         translate(prompt, syntax, names)
 
 
@@ -194,7 +194,7 @@ def test_what_an_engine_cannot_hold_is_refused(
         ("Costs {y}, {{y}}", FORMAT),  # {y} is a variable there, the other one would become one
     ],
 )
-def test_code_in_a_template_is_not_read_back(template: str, syntax: Syntax) -> None:
+def test_restore_refuses_code(template: str, syntax: Syntax) -> None:
     with pytest.raises(ConfigError):
         restore(template, syntax)
 
@@ -209,18 +209,18 @@ def test_code_in_a_template_is_not_read_back(template: str, syntax: Syntax) -> N
         ("{{x}} a }} b #} c %} {", "{{x}} a }} b #} c %} {"),
     ],
 )
-def test_jinja_is_read_as_its_lexer_reads_it(template: str, prompt: str) -> None:
+def test_restore_reads_jinja_as_its_lexer_does(template: str, prompt: str) -> None:
     assert restore(template, JINJA, ("x",)) == prompt
 
 
 @pytest.mark.parametrize("template", ["{{ x", "a\n{% raw %} b", "{{ 'a\\n' }}", "{{ (x }}", "{# x"])
-def test_jinja_that_is_never_closed_is_code_with_its_line(template: str) -> None:
+def test_restore_names_the_line_of_unclosed_jinja(template: str) -> None:
     line = template.count("\n") + 1
-    with pytest.raises(ConfigError, match=f"line {line} of the template holds code"):
+    with pytest.raises(ConfigError, match=f"line {line} of the template contains code"):
         restore(template, JINJA)
 
 
-def test_text_that_remask_would_fill_is_not_read_back() -> None:
+def test_restore_refuses_text_that_remask_would_fill() -> None:
     template = "{% raw %}{{y}}{% endraw %} {{x}}"
     assert restore(template, JINJA, ("x",)) == "{{y}} {{x}}"
     with pytest.raises(ConfigError, match=r"remask would misread the prompt at '\{\{y\}\}'"):
@@ -233,13 +233,11 @@ TEXTS = st.text(st.sampled_from("{}a $\n"), min_size=1, max_size=6)
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(TEXTS, COLUMNS), max_size=5))
-def test_a_message_template_holds_any_text_and_any_column(
-    parts: list[tuple[str, Variable]],
-) -> None:
+def test_message_template_accepts_any_text_and_column(parts: list[tuple[str, Variable]]) -> None:
     pieces = tuple(piece for part in parts for piece in part)
     assert MESSAGE.read(MESSAGE.write(pieces), None) == pieces
 
 
-def test_a_jinja_message_becomes_a_template_over_columns() -> None:
+def test_message_template_from_jinja() -> None:
     template = "{x} of {{ thing }}{% raw %}{{7}}{% endraw %}"
     assert convert(template, JINJA, MESSAGE) == "{{x}} of {thing}{{{{7}}}}"

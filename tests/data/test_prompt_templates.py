@@ -10,7 +10,7 @@ POLICY = (
 )
 
 
-def test_what_is_filled_in_becomes_a_variable() -> None:
+def test_templates_have_variables_for_differing_words() -> None:
     prompts = {
         POLICY.format(day=day, name=name): 2
         for day, name in [("Monday", "Ann Lee"), ("Friday", "Bob"), ("Tuesday", "Eve Day")]
@@ -24,7 +24,7 @@ def test_what_is_filled_in_becomes_a_variable() -> None:
     assert (french.text, french.count, french.examples) == ("Translate to French.", 1, ())
 
 
-def test_documents_may_be_long_and_empty() -> None:
+def test_templates_allow_empty_and_long_values() -> None:
     prompts = {f"Answer from these documents only:\n{doc}\nBe short and say where it stands.": 1
                for doc in ("", "one " * 3, "two")}  # fmt: skip
     (found,) = find_prompt_templates(prompts)
@@ -32,7 +32,7 @@ def test_documents_may_be_long_and_empty() -> None:
     assert found.text.endswith("Be short and say where it stands.")
 
 
-def test_different_prompts_stay_apart() -> None:
+def test_templates_of_different_prompts_are_separate() -> None:
     prompts = {"You are a pirate. Say arr.": 3, "Summarise the text in one line.": 5, "": 1}
     assert [(t.text, t.count) for t in find_prompt_templates(prompts)] == [
         ("Summarise the text in one line.", 5),
@@ -41,7 +41,7 @@ def test_different_prompts_stay_apart() -> None:
     ]
 
 
-def test_many_prompts_join_without_being_aligned_each() -> None:
+def test_templates_of_many_prompts_are_found_quickly() -> None:
     prompts = {POLICY.format(day=f"day {i}", name=f"name {i}"): 1 for i in range(1500)}
     found = find_prompt_templates(prompts)
     assert [t.distinct for t in found] == [1500]
@@ -49,7 +49,7 @@ def test_many_prompts_join_without_being_aligned_each() -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(st.dictionaries(st.text("ab {}\n", max_size=30), st.integers(1, 5), max_size=6))
-def test_every_prompt_is_in_one_template_that_rebuilds_it(prompts: dict[str, int]) -> None:
+def test_templates_contain_every_prompt_once(prompts: dict[str, int]) -> None:
     found = find_prompt_templates(prompts)
     assert sum(t.count for t in found) == sum(prompts.values())
     assert sum(t.distinct for t in found) == len(prompts)

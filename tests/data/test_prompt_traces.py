@@ -14,7 +14,7 @@ def record(
     return Record("1", "s", turns, ratings, desired, SOURCE)
 
 
-def test_a_response_rated_well_is_the_desired_one() -> None:
+def test_desired_response_is_a_well_rated_response() -> None:
     good = trace_from_record(record(Rating("thumbs", True)), {})
     assert (good.query, good.response, good.desired, good.score) == ("q", "a", "a", 1.0)
     assert not good.failing
@@ -25,14 +25,14 @@ def test_a_response_rated_well_is_the_desired_one() -> None:
     assert (four.desired, three.desired) == ("a", None)
 
 
-def test_a_correction_beats_everything() -> None:
+def test_desired_response_is_first_of_all_a_correction() -> None:
     found = trace_from_record(record(Rating("r", True, correction="b"), desired="c"), {})
     assert found.desired == "b"
     assert found.feedback == (Feedback("correction", "b", 1.0),)
     assert trace_from_record(record(desired="c"), {}).desired == "c"
 
 
-def test_words_stand_beside_the_failure() -> None:
+def test_feedback_keeps_labels_comments_and_scores() -> None:
     found = trace_from_record(
         record(
             Rating("tone", "rude", "human"),
@@ -49,7 +49,7 @@ def test_words_stand_beside_the_failure() -> None:
     assert found.score == 0.0
 
 
-def test_people_are_trusted_before_rewards_and_judges() -> None:
+def test_score_prefers_ratings_of_people() -> None:
     ratings = (Rating("judge", 1, "llm"), Rating("reward", 1, "reward"), Rating("u", 0, "human"))
     known = {name: (0.0, 1.0) for name in ("judge", "reward", "u")}
     assert trace_from_record(record(*ratings), known).score == 0.0
@@ -59,7 +59,7 @@ def test_people_are_trusted_before_rewards_and_judges() -> None:
     assert trace_from_record(record(), known).score is None
 
 
-def test_a_long_chat_keeps_its_beginning_and_its_end() -> None:
+def test_condense_keeps_the_first_and_the_last_message() -> None:
     turns = (Turn("user", "first"), A, Turn("user", "middle"), A, Turn("user", "last"), A)
     assert condense(turns) == ("first\n…\nlast", "a")
     assert condense((*turns, Turn("user", "bye"))) == ("first\n…\nlast", "a")
@@ -75,31 +75,31 @@ def agent(*steps: tuple[str, str], end: str = "Done.") -> tuple[Turn, ...]:
     return (*turns, Turn("assistant", end), Turn("user", "###STOP###"))
 
 
-def test_an_agent_is_condensed_to_the_call_that_failed() -> None:
+def test_condense_keeps_the_failed_call_of_an_agent() -> None:
     steps = (("look(id=1)", "{}"), ("book(id=2)", "Error: no seats"), ("look(id=3)", "{}"))
     query, response = condense(agent(*steps))
     assert query == "Book it.\n…\nThe first."
     assert response == "book(id=2)\nbook answered: Error: no seats\nDone."
 
 
-def test_without_a_failure_the_last_call_counts() -> None:
+def test_condense_keeps_the_last_call_without_a_failure() -> None:
     _, response = condense(agent(("look(id=1)", "{}"), ("book(id=2)", "ok " * 500)))
     assert response.startswith("book(id=2)\nbook answered: ok ok")
     assert response.endswith("…\nDone.") and len(response.split()) < 160
 
 
-def test_a_record_without_a_response_is_a_question_and_its_answer() -> None:
+def test_trace_from_record_accepts_a_missing_response() -> None:
     found = trace_from_record(record(turns=(Q,), desired="b"), {})
     assert (found.query, found.response, found.desired) == ("q", "", "b")
     assert condense(()) == ("", "")
 
 
-def test_traces_keep_the_order() -> None:
+def test_traces_from_records_keep_the_order() -> None:
     found = traces_from_records([record(), record(Rating("t", True))], {}, str)
     assert [(trace.score, message) for trace, message in found] == [(None, "q"), (1.0, "q")]
 
 
-def test_a_record_without_a_name_is_called_by_its_place() -> None:
+def test_trace_from_record_uses_the_location_as_id() -> None:
     assert trace_from_record(Record("", None, (Q, A), (), None, SOURCE), {}).id == "a.jsonl:1"
     part = Source("tau2-bench", "folder/b.json", 1, "simulations[3]")
     assert (

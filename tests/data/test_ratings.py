@@ -19,7 +19,7 @@ def scores(values: list[object], **declared: tuple[float, float]) -> list[float 
     return [normalize_score(rating, known) for rating in ratings]
 
 
-def test_what_is_safe_is_inferred() -> None:
+def test_scales_that_are_clear_are_inferred() -> None:
     assert scores([True, False]) == [1.0, 0.0]
     assert scores([0, 1, 0.5]) == [0.0, 1.0, 0.5]
     assert scores([-1, 1]) == [0.0, 1.0]
@@ -30,14 +30,14 @@ def test_what_is_safe_is_inferred() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_not_safe_is_not_guessed() -> None:
+def test_scales_that_are_unclear_are_not_guessed() -> None:
     assert scores([1, 4, 5]) == [None] * 3  # five stars: the 1 is the worst, not the best
     assert scores([0.2, 7]) == [None, None]
     assert scores([-0.5, 0.5]) == [None, None]
     assert scores(["billing", "", None, "nan", "inf", float("nan"), 10**400]) == [None] * 7
 
 
-def test_a_declared_scale_counts() -> None:
+def test_scales_that_are_declared_are_used() -> None:
     assert scores([1, 3, 5], r=(1, 5)) == [0.0, 0.5, 1.0]
     assert scores(["4"], r=(1, 5)) == [0.75]
     assert scores([1, 5], r=(5, 1)) == [1.0, 0.0]
@@ -45,7 +45,7 @@ def test_a_declared_scale_counts() -> None:
     assert scores([True], r=(1, 5)) == [1.0]
 
 
-def test_the_scale_of_the_format_counts_and_the_users_wins() -> None:
+def test_scales_of_the_user_override_those_of_the_format() -> None:
     rating = Rating("r", 3, scale=(1, 5))
     seen = RatingStats()
     seen.add(rating)
@@ -55,13 +55,13 @@ def test_the_scale_of_the_format_counts_and_the_users_wins() -> None:
 
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(-1e6, 1e6), st.floats(0.1, 1e6))
-def test_a_score_is_a_share_or_nothing(value: float, worst: float, width: float) -> None:
+def test_normalize_score_is_a_share_or_none(value: float, worst: float, width: float) -> None:
     for scale in ((worst, worst + width), (worst + width, worst)):
         found = normalize_score(Rating("r", value), {"r": scale})
         assert found is None or 0 <= found <= 1
 
 
-def test_scales_on_the_command_line() -> None:
+def test_parse_scales() -> None:
     assert parse_scales(["stars=1..5", "errors=10..0,a=b=-1..1"]) == {
         "stars": (1, 5), "errors": (10, 0), "a=b": (-1, 1),
     }  # fmt: skip

@@ -56,23 +56,23 @@ GOOD = [
 
 
 @pytest.mark.parametrize(("name", "data", "expected"), GOOD, ids=[g[0] for g in GOOD])
-def test_reads(tmp_path: Path, name: str, data: str | bytes, expected: list) -> None:
+def test_read_rows(tmp_path: Path, name: str, data: str | bytes, expected: list) -> None:
     rows = read_rows(write(tmp_path, name, data))
     assert [(row.line, dict(row.values)) for row in rows] == expected
 
 
 TOO_DEEP = "[" * 200_000
 BAD = [  # name, content, line in the error (None: the whole file), words of the message
-    ("empty.jsonl", "", None, "empty"),
-    ("blank.jsonl", " \n\r\n", None, "empty"),
+    ("empty.jsonl", "", None, "no rows"),
+    ("blank.jsonl", " \n\r\n", None, "no rows"),
     ("header.csv", "x,y\n", None, "no rows"),
     ("none.json", "[]", None, "no rows"),
-    ("kind.parquet", "PAR1", None, "unknown kind of file '.parquet'"),
-    ("noend", "{}", None, "unknown kind of file ''"),
+    ("kind.parquet", "PAR1", None, "unknown file type '.parquet'"),
+    ("noend", "{}", None, "unknown file type ''"),
     ("cut.jsonl", '{"x": "1"}\n{"x": "2', 2, "string starting at column 7)"),
     ("comma.jsonl", '{"x": "1",}', 1, "malformed JSON"),
     ("quote.jsonl", "{'x': 1}", 1, "malformed JSON"),
-    ("two.jsonl", '{"x": 1} {"x": 2}', 1, "extra data at column 10); write one value a line"),
+    ("two.jsonl", '{"x": 1} {"x": 2}', 1, "extra data at column 10); write one value per line"),
     ("pretty.jsonl", '{\n"x": 1\n}', 1, "malformed JSON"),
     ("text.jsonl", 'hello\n{"x": 1}', 1, "malformed JSON"),
     ("list.jsonl", '{"x": 1}\n["x"]', 2, "found an array"),
@@ -99,11 +99,11 @@ BAD = [  # name, content, line in the error (None: the whole file), words of the
     ("control.jsonl", '{"x": "a\tb"}', 1, "control character"),
     ("object.json", '\n{"x": 1}', 2, "array of objects"),
     ("lines.json", '{"x": 1}\n{"x": 2}', 1, "array of objects"),
-    ("open.json", '[{"x": 1}', 1, "the list has no end"),
-    ("opened.json", '[{"x": 1},\n', 2, "the list has no end"),
-    ("missing.json", '[{"x": 1}\n{"x": 2}]', 2, "a comma is missing"),
-    ("more.json", '[{"x": 1}]\n\n]', 3, "behind the list"),
-    ("trailing.json", '[{"x": 1},\n]', 2, "a comma before the end"),
+    ("open.json", '[{"x": 1}', 1, "the array has no end"),
+    ("opened.json", '[{"x": 1},\n', 2, "the array has no end"),
+    ("missing.json", '[{"x": 1}\n{"x": 2}]', 2, "missing comma"),
+    ("more.json", '[{"x": 1}]\n\n]', 3, "text after the array"),
+    ("trailing.json", '[{"x": 1},\n]', 2, "comma before the end"),
     ("inner.json", '[{"x": 1},\n {"x":\n oops}]', 3, "malformed JSON"),
     ("element.json", '[{"x": 1},\n 5]', 2, "found the value 5"),
     ("more.csv", "x,y\n1,2\na,b,c\n", 3, "3 fields where the header has 2"),
@@ -120,7 +120,7 @@ BAD = [  # name, content, line in the error (None: the whole file), words of the
 
 
 @pytest.mark.parametrize(("name", "data", "line", "words"), BAD, ids=[b[0] for b in BAD])
-def test_refuses_with_file_and_line(
+def test_read_rows_refuses_with_file_and_line(
     tmp_path: Path, name: str, data: str | bytes, line: int | None, words: str
 ) -> None:
     path = write(tmp_path, name, data)
@@ -131,14 +131,14 @@ def test_refuses_with_file_and_line(
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_refuses_what_is_no_file(tmp_path: Path) -> None:
+def test_read_rows_refuses_what_is_not_a_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_rows(tmp_path / "missing.jsonl")
     with pytest.raises(DataError, match="not a regular file"):
         read_rows(tmp_path)
 
 
-def test_a_value_has_the_same_text_in_rows_and_traces() -> None:
+def test_rows_from_records_gives_the_same_text_as_traces() -> None:
     texts: list[tuple[object, str]] = [
         *(("a", "a"), (None, ""), (True, "true"), (3, "3"), (3.0, "3"), (0.5, "0.5")),
         *((1e16, "1e+16"), (["é", 1], '["é", 1]'), ({"k": 2}, '{"k": 2}')),
@@ -147,14 +147,14 @@ def test_a_value_has_the_same_text_in_rows_and_traces() -> None:
         assert as_text(value) == rows_from_records([{"x": value}], "data")[0].values["x"] == text
 
 
-def test_rows_from_python_name_their_position() -> None:
+def test_rows_from_records_names_the_position() -> None:
     assert dict(rows_from_records([{"x": 1, "y": None}], "data")[0].values) == {"x": "1", "y": ""}
     numbers = {"a": True, "b": np.int64(3), "c": np.float32(0.5), "d": 2.0, "e": 10**30}
     texts = {"a": "true", "b": "3", "c": "0.5", "d": "2", "e": "1" + "0" * 30}
     assert dict(rows_from_records([numbers], "data")[0].values) == texts
     with pytest.raises(DataError, match="data:1: column 'x': nan is not a finite number"):
         rows_from_records([{"x": float("nan")}], "data")
-    with pytest.raises(DataError, match="data:2: column 'x': a value of type set"):
+    with pytest.raises(DataError, match="data:2: column 'x': the type set is not supported"):
         rows_from_records([{"x": 1}, {"x": {1}}], "data")
     loop: list = []
     loop.append(loop)
@@ -164,7 +164,7 @@ def test_rows_from_python_name_their_position() -> None:
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.dictionaries(st.text(min_size=1), st.text()), min_size=1, max_size=5))
-def test_text_survives_json(tmp_path_factory: pytest.TempPathFactory, records: list) -> None:
+def test_read_rows_keeps_text(tmp_path_factory: pytest.TempPathFactory, records: list) -> None:
     """Any JSON objects of strings are either read as they are or refused as a whole."""
     path = tmp_path_factory.mktemp("rows") / "a.jsonl"
     path.write_text("\n".join(json.dumps(r) for r in records), encoding="utf-8", newline="")
@@ -181,7 +181,7 @@ def test_text_survives_json(tmp_path_factory: pytest.TempPathFactory, records: l
 
 @settings(deadline=None, max_examples=150)
 @given(st.binary(max_size=80), st.sampled_from([".jsonl", ".json", ".csv", ".tsv"]))
-def test_random_bytes_never_crash(
+def test_read_rows_never_crashes_on_random_bytes(
     tmp_path_factory: pytest.TempPathFactory, data: bytes, suffix: str
 ) -> None:
     path = write(tmp_path_factory.mktemp("rows"), "a" + suffix, data)

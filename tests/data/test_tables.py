@@ -19,7 +19,7 @@ def records(path: Path, text: str, *maps: str) -> list[Record]:
     return [item for item in found if isinstance(item, Record)]
 
 
-def test_usual_names(tmp_path: Path) -> None:
+def test_table_with_default_columns(tmp_path: Path) -> None:
     (found,) = records(
         tmp_path / "a.csv",
         "id,question,answer,system_prompt,rating,comment,expected\n7,q,a,s,4,too long,b\n",
@@ -32,7 +32,7 @@ def test_usual_names(tmp_path: Path) -> None:
     ]
 
 
-def test_a_map_names_the_columns(tmp_path: Path) -> None:
+def test_column_map_names_the_columns(tmp_path: Path) -> None:
     (found,) = records(
         tmp_path / "a.csv",
         "frage,antwort,daumen,notiz,besser\nq,a,-1,zu lang,b\n",
@@ -47,7 +47,7 @@ def test_a_map_names_the_columns(tmp_path: Path) -> None:
     assert found.desired == "b"
 
 
-def test_a_path_with_dots_reaches_into_objects(tmp_path: Path) -> None:
+def test_column_map_accepts_a_path_with_dots(tmp_path: Path) -> None:
     row = {
         "call": {"in": [{"role": "system", "content": "s"}, {"role": "user", "content": "q"}]},
         "out": {"choices": [{"text": "a"}]},
@@ -59,19 +59,19 @@ def test_a_path_with_dots_reaches_into_objects(tmp_path: Path) -> None:
     assert found.turns == (Turn("user", "q"), Turn("assistant", "a"))
 
 
-def test_messages_as_json_in_a_cell(tmp_path: Path) -> None:
+def test_column_map_reads_messages_as_json_in_a_cell(tmp_path: Path) -> None:
     cell = json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
     quoted = cell.replace('"', '""')
     (found,) = records(tmp_path / "a.csv", f'chat\n"{quoted}"\n', "messages=chat")
     assert found.turns == (Turn("user", "q"), Turn("assistant", "a"))
 
 
-def test_rows_with_a_question_and_its_answer_need_no_response(tmp_path: Path) -> None:
+def test_table_rows_with_a_right_answer_need_no_response(tmp_path: Path) -> None:
     (found,) = records(tmp_path / "a.jsonl", '{"input": "q", "expected": "b"}')
     assert (found.turns, found.desired) == ((Turn("user", "q"),), "b")
 
 
-def test_rows_that_miss_a_mapped_column_are_rejected(tmp_path: Path) -> None:
+def test_column_map_rejects_rows_without_the_column(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text('{"x": "q", "y": "a"}\n{"y": "a"}\n{"x": "", "y": "a"}\n{"x": "q", "y": ""}\n')
     found = list(read_records([path], {"input": "x", "output": "y"}))
@@ -83,12 +83,12 @@ def test_rows_that_miss_a_mapped_column_are_rejected(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["input", "input=", "colour=x", "=x", "score=x", "input=a,b"])
-def test_bad_maps_are_explained(text: str) -> None:
+def test_parse_column_map_refuses_bad_maps(text: str) -> None:
     with pytest.raises(ConfigError, match="--map"):
         parse_column_map([text])
 
 
-def test_a_map_beats_every_other_format(tmp_path: Path) -> None:
+def test_column_map_overrides_other_formats(tmp_path: Path) -> None:
     chat: dict[str, Any] = {
         "messages": [{"role": "user", "content": "no"}, {"role": "assistant", "content": "no"}]
     }

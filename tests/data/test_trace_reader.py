@@ -1,4 +1,4 @@
-"""Files to records: what belongs together is put together, and nothing is held that need not be."""
+"""Files to records: parts of a record are joined, and memory stays limited."""
 
 import gzip
 import json
@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from fakes import write_lines
 from remask.data import json_stream as stream
-from remask.data import trace_reader as detect
 from remask.data import trace_reader as reading
 from remask.data.json_stream import read_line_batches, read_values
 from remask.data.trace_reader import read_records
@@ -45,7 +44,7 @@ def result(id: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("results_first", [False, True])
-def test_a_batch_is_joined_over_two_files(tmp_path: Path, results_first: bool) -> None:
+def test_read_records_joins_a_batch_of_two_files(tmp_path: Path, results_first: bool) -> None:
     asked = write_lines(tmp_path / "requests.jsonl", *(request(str(i)) for i in range(4)))
     answered = write_lines(tmp_path / "results.jsonl", result("2"), result("0"), result("9"))
     files = [answered, asked] if results_first else [asked, answered]
@@ -62,15 +61,15 @@ def test_a_batch_is_joined_over_two_files(tmp_path: Path, results_first: bool) -
     ]
 
 
-def test_results_alone_say_what_is_missing(tmp_path: Path) -> None:
+def test_read_records_rejects_results_without_requests(tmp_path: Path) -> None:
     (item,) = read_records([write_lines(tmp_path / "a.jsonl", result("1"))])
     assert isinstance(item, RejectedRecord) and "belongs to '1', which is not in" in item.reason
 
 
-def test_a_late_addition_says_how_to_help(tmp_path: Path) -> None:
+def test_read_records_rejects_a_late_annotation(tmp_path: Path) -> None:
     rows = [CHAT] * reading.MAX_SAMPLED_VALUES + [result("1")]
     *_, item = read_records([write_lines(tmp_path / "a.jsonl", *rows)])
-    assert isinstance(item, RejectedRecord) and "put such rows first" in item.reason
+    assert isinstance(item, RejectedRecord) and "move such rows to the start" in item.reason
 
 
 def growing(value: Any, source: Source) -> Any:
@@ -83,7 +82,7 @@ def growing(value: Any, source: Source) -> Any:
     yield Record(id, None, turns, (), None, source, keys=(id,), thread=value["thread"])
 
 
-def test_of_a_growing_chat_the_longest_and_the_rated_stay(
+def test_read_records_keeps_the_longest_and_rated_of_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     format = TraceFormat(
@@ -106,7 +105,7 @@ def test_of_a_growing_chat_the_longest_and_the_rated_stay(
     assert [record.desired for record in records] == ["right", None, None, None]
 
 
-def test_a_reader_that_recurses_too_deeply_rejects_the_value(
+def test_read_records_rejects_what_recurses_too_deeply(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def endless(value: Any, source: Source) -> Any:
@@ -122,15 +121,15 @@ def test_a_reader_that_recurses_too_deeply_rejects_the_value(
     assert isinstance(second, RejectedRecord) and second.line == 2
 
 
-def test_every_format_has_its_name_once() -> None:
-    names = [format.name for format in detect.FORMATS]
+def test_format_names_are_unique() -> None:
+    names = [format.name for format in reading.FORMATS]
     assert len(set(names)) == len(names)
 
 
 @settings(deadline=None, max_examples=300)
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=6), st.integers(3, 40))
-def test_lines_do_not_depend_on_blocks(data: bytes, cuts: list[int], limit: int) -> None:
-    """However a file is cut into blocks, the same lines come with the same numbers."""
+def test_line_batches_do_not_depend_on_blocks(data: bytes, cuts: list[int], limit: int) -> None:
+    """However a file is split into blocks, the lines and their numbers are the same."""
     data = data.replace(b"\0", b"\n")
     edges = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
     blocks = [data[a:b] for a, b in pairwise(edges)]
@@ -159,13 +158,13 @@ def test_lines_do_not_depend_on_blocks(data: bytes, cuts: list[int], limit: int)
     st.sampled_from([None, 1]),
     st.sampled_from([(",", ":"), (", ", " : "), (",\n", ":\t")]),
 )
-def test_an_array_is_read_as_json_reads_it(
+def test_read_values_reads_arrays_as_json_does(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Any], indent: int | None, marks: Any
 ) -> None:
     """Any array of any values, in any layout, in blocks of a few bytes."""
     text = json.dumps(rows, indent=indent, separators=marks)
     path = tmp_path_factory.mktemp("array") / "a.json"
-    path.write_text("[" + text + ", 0]")  # the list of lists is one element, and another behind it
+    path.write_text("[" + text + ", 0]")  # two elements: the list of rows, and 0
     before, stream.BLOCK_BYTES = stream.BLOCK_BYTES, 7
     try:
         found = list(read_values(path))
@@ -175,14 +174,14 @@ def test_an_array_is_read_as_json_reads_it(
 
 
 @pytest.mark.parametrize("layout", ["lines", "array", "gzip"])
-def test_memory_does_not_grow_with_the_file(tmp_path: Path, layout: str) -> None:
+def test_read_records_needs_less_than_10_mib(tmp_path: Path, layout: str) -> None:
     """A file of 30 MB is read in less than 10 MiB."""
     line = json.dumps({"messages": [{"role": "user", "content": "q" * 8000}, ANSWER]})
     path = tmp_path / "a.jsonl"
     n = 3_700
     with gzip.open(path, "wb", 1) if layout == "gzip" else path.open("wb") as file:
         for i in range(n):
-            # Numbers keep gzip from looking like a bomb.
+            # Different numbers keep the ratio of gzip below the limit.
             row = line.replace("q" * 20, f"{i:020x}").encode()
             file.write((b"," if i else b"[") + row if layout == "array" else row + b"\n")
         file.write(b"]" if layout == "array" else b"")
@@ -195,11 +194,11 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path, layout: str) -> None
     assert found == n and peak < 10 << 20
 
 
-# Not getrusage: the peak of a child begins there with what its parent held.
+# getrusage is not used, because the peak of a child process includes the memory of its parent.
 MEMORY = """
 import sys
-from remask.data.trace_reader import read
-n = sum(1 for _ in read([sys.argv[1]]))
+from remask.data.trace_reader import read_records
+n = sum(1 for _ in read_records([sys.argv[1]]))
 status = dict(line.split(":", 1) for line in open("/proc/self/status"))
 print(n, int(status["VmHWM"].split()[0]) // 1024)
 """
@@ -207,8 +206,8 @@ print(n, int(status["VmHWM"].split()[0]) // 1024)
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_two_gigabytes_in_less_than_300_mib(tmp_path: Path) -> None:
-    """By the operating system's own count, in a process that only reads."""
+def test_read_records_reads_2_gb_in_less_than_300_mib(tmp_path: Path) -> None:
+    """Measured by the operating system, in a process that only reads."""
     path = tmp_path / "large.jsonl"
     row = json.dumps({"messages": [{"role": "user", "content": "q" * 2000}, ANSWER]})
     block = f"{row}\n" * 1000

@@ -15,7 +15,6 @@ from remask import config as sections
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
 from remask.config import QUERIES, Config, make_absolute, make_config, merged, read_prompt
-from remask.data.dataset import DataSource
 from remask.errors import ConfigError
 from remask.ports import DenoiserModel, Metric
 
@@ -107,8 +106,11 @@ class Label(sections.Section):
     """
 
     answer: str = "{label}"
+    """How the target would say a label."""
     labels: tuple[str, ...] = ()
+    """Labels that are allowed. Empty: those in the data."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each row is asked; the mean counts."""
 
     def __init__(self, **settings: Any) -> None:
         _fill(self, settings)
@@ -126,7 +128,9 @@ class Judge(sections.TargetConfig):
     """
 
     rubric: str
+    """What a good answer is."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each row is asked; the mean counts."""
 
     def __init__(self, model: str, rubric: str, **settings: Any) -> None:
         _fill(self, settings | {"model": model, "rubric": rubric})
@@ -169,7 +173,7 @@ def settle_arguments(
     data: Data | Dataset | None,
     target: str | Respond | Target | None,
     metric: str | Metric | Label | Judge | None,
-    denoiser: str | DenoiserModel | Denoiser = "builtin",
+    denoiser: str | DenoiserModel | Denoiser | None = "builtin",
     task: str | InspectTask = "",
     max_calls: int | None = None,
     budget: Budget | None = None,
@@ -221,14 +225,6 @@ def name_object(kind: str, value: Any) -> str:
     if isinstance(value, str):
         return value
     return f"{kind}:{getattr(value, '__qualname__', type(value).__qualname__)}"
-
-
-def get_rows(data: Data | Dataset | None) -> DataSource | None:
-    """Return rows that were given in memory, for `Given`. Raises ConfigError."""
-    if data is None:
-        return None
-    rows: DataSource | None = (data if isinstance(data, Dataset) else Dataset(data))._rows
-    return rows
 
 
 def _fill(section: sections.Section, values: Mapping[str, Any]) -> None:

@@ -149,24 +149,24 @@ def describe_memory(config: DenoiserConfig) -> str:
     kind, _, place = config.model.partition(":")
     if kind != "local":
         return ""
-    from remask.models.backbone.checkpoint import memory_need, read_config
+    from remask.models.backbone.checkpoint import estimate_memory, read_config
     from remask.models.backbone.device import choose_device, choose_dtype
 
     device = choose_device(config.device or None)
     dtype = _read_dtype(config) or choose_dtype(device)
     settings = read_config(place, config.revision or None)
-    need = memory_need(settings, dtype, MAX_READ_TOKENS, adapted=bool(config.adapter))
+    need = estimate_memory(settings, dtype, MAX_READ_TOKENS, adapted=bool(config.adapter))
     return f"{config.model}: about {need / 1e9:.1f} GB on {device}"
 
 
 def _make_adapted(config: DenoiserConfig, base: str, adapter: str) -> DenoiserModel:
-    from remask.dlm.adapter import SHIPPED, load_adapter
+    from remask.dlm.adapter import SHIPPED_ADAPTER, load_adapter
     from remask.dlm.build import ADAPTED_RULE, BuiltinDenoiser, find_base
 
     found = find_base(base, *_read_options(config))
     return BuiltinDenoiser(
         found.backbone,
-        load_adapter(found.backbone, Path(adapter) if adapter else SHIPPED, found.family),
+        load_adapter(found.backbone, Path(adapter) if adapter else SHIPPED_ADAPTER, found.family),
         rule=_make_rule(config, ADAPTED_RULE),
         steps=config.steps,
         guidance=config.guidance,
@@ -223,20 +223,20 @@ def _make_rule(config: DenoiserConfig, base: "CommitRule") -> "CommitRule":
 
 
 def _make_mercury(config: DenoiserConfig, name: str) -> DenoiserModel:
-    from remask.dlm.infill_api import LONGEST, STOP, MercuryDenoiser
+    from remask.dlm.infill_api import MAX_ANSWER_TOKENS, STOP_SEQUENCES, MercuryDenoiser
     from remask.models.completions import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
 
     target = FimTarget(
         name or MERCURY_MODEL,
         config.base_url or MERCURY_URL,
         key_env=config.api_key_env or MERCURY_KEY,
-        stop=STOP,
+        stop=STOP_SEQUENCES,
         temperature=config.temperature,
-        max_tokens=LONGEST,
+        max_tokens=MAX_ANSWER_TOKENS,
         seed=0 if config.send_seed else None,
         **config.reach,
     )
-    return MercuryDenoiser(target, LONGEST)
+    return MercuryDenoiser(target, MAX_ANSWER_TOKENS)
 
 
 def _make_chat(config: DenoiserConfig, name: str) -> DenoiserModel:

@@ -159,12 +159,12 @@ def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) 
     prompt = len(base.encode(start.text))
     longest = max((len(base.encode(e.input)) for e in dataset.examples), default=0)
     block = count_block_tokens(config.search.demos)
-    if prompt + longest + block + RESERVED_ANSWER_TOKENS > base.window:
+    if prompt + longest + block + RESERVED_ANSWER_TOKENS > base.context_length:
         shown = f", and examples up to {block} (--demos)" if block else ""
         raise ConfigError(
             f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
-            f"{RESERVED_ANSWER_TOKENS} for the answer that is more than the {base.window} tokens "
-            "that the built-in target reads; shorten them or use another target"
+            f"{RESERVED_ANSWER_TOKENS} for the answer that is more than the {base.context_length} "
+            "tokens that the built-in target reads; shorten them or use another target"
         )
 
 

@@ -18,7 +18,6 @@ from remask.api.arguments import (
     Label,
     Search,
     Target,
-    get_rows,
     settle_arguments,
     settle_rows,
 )
@@ -73,17 +72,17 @@ def optimize(
     Raises ConfigError and DataError before the first call, TargetRefused and TargetUnreliable.
 
     >>> import remask
-    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(40)]
+    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(24)]
     >>> def respond(messages):
     ...     return "I do not know."
-    >>> result = remask.optimize("Add.", rows, target=respond, max_calls=60)
-    >>> result.verdict, result.test.n, result.spend.calls <= 60
-    ('no evidence', 20, True)
+    >>> search = remask.Search(candidates=2)
+    >>> result = remask.optimize("Add.", rows, target=respond, max_calls=40, search=search)
+    >>> result.verdict, result.test.n, result.spend.calls <= 40
+    ('no evidence', 12, True)
     """
-    more = {"seed": seed}
     values, given = settle_arguments(
         prompt, data=data, target=target, metric=metric, denoiser=denoiser, task=task,
-        max_calls=max_calls, budget=budget, search=search, more=more,
+        max_calls=max_calls, budget=budget, search=search, more={"seed": seed},
     )  # fmt: skip
     hooks = add_callback(Hooks(), on_event)
     return start_run(settle_rows(values, given), given, run_dir or new_run_dir(), hooks)
@@ -113,19 +112,24 @@ def resume(
     Raises ConfigError, which names the keys, where data, code or settings have changed.
 
     >>> import remask
-    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(40)]
+    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(24)]
     >>> def respond(messages):
     ...     return "I do not know."
     >>> def stop(event, state, spend):
     ...     raise KeyboardInterrupt
-    >>> arguments = {"data": rows, "target": respond}
+    >>> again = {"data": rows, "target": respond}
+    >>> search = remask.Search(candidates=2)
     >>> try:
-    ...     remask.optimize("Add.", max_calls=60, run_dir="cut", on_event=stop, **arguments)
+    ...     remask.optimize(
+    ...         "Add.", max_calls=40, search=search, run_dir="cut", on_event=stop, **again
+    ...     )
     ... except KeyboardInterrupt:
-    ...     print(remask.resume("cut", **arguments).verdict)
+    ...     print(remask.resume("cut", **again).verdict)
     no evidence
     """
-    given = Given(target, metric, denoiser, get_rows(data))
+    _, given = settle_arguments(
+        "-", data=data, target=target, metric=metric, denoiser=denoiser, more={}
+    )
     return resume_run(run_dir, given, add_callback(Hooks(), on_event))
 
 

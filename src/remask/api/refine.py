@@ -54,17 +54,17 @@ def refine(
     TargetRefused and TargetUnreliable; result.json is then written with the verdict "unverified".
 
     >>> import json, pathlib, remask
-    >>> chat = [
-    ...     {"role": "system", "content": "You help customers of a bicycle shop."},
-    ...     {"role": "user", "content": "When do you open?"},
-    ...     {"role": "assistant", "content": "We open at nine."},
+    >>> chats = [
+    ...     [
+    ...         {"role": "user", "content": f"I need a wheel of {n} inches."},
+    ...         {"role": "assistant", "content": "Which bicycle is it for?"},
+    ...     ]
+    ...     for n in range(12, 20)
     ... ]
-    >>> lines = [json.dumps({"id": n, "messages": chat}) for n in range(8)]
+    >>> lines = [json.dumps({"id": n, "messages": chat}) for n, chat in enumerate(chats)]
     >>> written = pathlib.Path("chats.jsonl").write_text("\\n".join(lines))
-    >>> result = remask.refine(
-    ...     "You help customers of a bicycle shop.", "chats.jsonl", iterations=1,
-    ...     search=remask.Search(candidates=2),
-    ... )
+    >>> search = remask.Search(candidates=2)
+    >>> result = remask.refine("Help customers.", "chats.jsonl", iterations=1, search=search)
     >>> result.verdict
     'unverified'
     """

@@ -178,7 +178,7 @@ def _models(config: TargetConfig) -> Finding:
     model, place = config.model.partition(":")[2], config.base_url or None
     try:
         with OpenAITarget(model, place, key_env=config.api_key_env, timeout=TIMEOUT) as target:
-            status, names = target.models()
+            status, names = target.list_models()
     except TargetBusy as error:
         return Finding("target", "problem", one_line(f"{describe_endpoint(config)}: {error}"))
     if status in (401, 403):

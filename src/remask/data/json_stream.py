@@ -141,9 +141,8 @@ def _gunzip(packed: Iterator[bytes]) -> Iterator[bytes]:
             try:
                 out = unpacker.decompress(block, BLOCK_BYTES)
             except zlib.error as error:
-                raise UnreadableRecord(
-                    "the gzip data is damaged from here on; pack it anew"
-                ) from error
+                reason = "the gzip data is damaged from here on; compress the file again"
+                raise UnreadableRecord(reason) from error
             given += len(out)
             if given > BLOCK_BYTES and given > MAX_GZIP_RATIO * taken:
                 raise UnreadableRecord(
@@ -159,7 +158,7 @@ def _gunzip(packed: Iterator[bytes]) -> Iterator[bytes]:
                 if not block and len(out) == BLOCK_BYTES:
                     yield from _drain(unpacker)
     if not unpacker.eof:
-        raise UnreadableRecord("the gzip data ends too early; pack it anew")
+        raise UnreadableRecord("the gzip data ends too early; compress the file again")
 
 
 def _transcode(content: Iterator[bytes], coding: str) -> Iterator[bytes]:

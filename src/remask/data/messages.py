@@ -1,8 +1,7 @@
-"""Lists of messages to turns, whoever wrote them: OpenAI chat and Responses, Anthropic, ShareGPT.
+"""Parse lists of messages into turns: OpenAI chat and Responses, Anthropic, ShareGPT.
 
-Several formats carry the same lists, so every reader calls `conversation`. A call of a tool becomes
-part of the assistant's text, the tool's answer a turn of its own; hidden reasoning is left out,
-pictures and files are named by their kind. Knows nothing of the objects around the list.
+A tool call becomes part of the assistant's text and a tool result becomes a turn. Hidden reasoning
+is left out. Pictures and files are replaced by their type, such as [image_url].
 """
 
 import json
@@ -34,17 +33,17 @@ RESULT_TYPES = {
 def parse_conversation(
     messages: object, system: object = None
 ) -> tuple[str | None, tuple[Turn, ...]]:
-    """The system prompt and the turns of a list of messages.
+    """Return the system prompt and the turns of a list of messages.
 
-    The prompt is `system` (a text or a list of parts; where the format has it outside), else the
-    system messages that lead the list. Raises Unusable.
+    The prompt is `system` (a string or a list of parts) if the format stores it outside of the
+    list, and then the system messages at the start of the list. Raises UnreadableRecord.
     """
     if not isinstance(messages, list):
         raise UnreadableRecord(f"expected a list of messages, found {describe_kind(messages)}")
     turns = _parse_plain(messages)
     if turns is None:
         turns = []
-        names: dict[str, str] = {}  # of tools, by the id of the call
+        names: dict[str, str] = {}  # tool name by id of the call
         for number, message in enumerate(messages, 1):
             if type(message) is not dict:
                 raise UnreadableRecord(
@@ -62,11 +61,8 @@ def parse_conversation(
 
 
 def _parse_plain(messages: list[Any]) -> list[Turn] | None:
-    """The turns where each message is just a role and a text, as nearly all are; else None.
-
-    Most of the time of reading goes in here, so a Turn is made by its base class's constructor,
-    which takes half the time of its own.
-    """
+    """Return the turns if every message is only a role and a string, else None."""
+    # Reading spends most of its time here. tuple.__new__ takes half the time of Turn(...).
     make = tuple.__new__
     try:
         turns = [
@@ -80,7 +76,7 @@ def _parse_plain(messages: list[Any]) -> list[Turn] | None:
 
 
 def flatten_content(content: object) -> str:
-    """The readable text of a message's content: a text, or a list of typed parts."""
+    """Return the text of a message's content, which is a string or a list of typed parts."""
     if isinstance(content, str):
         return content
     if isinstance(content, dict):
@@ -91,17 +87,17 @@ def flatten_content(content: object) -> str:
 
 
 def as_text(value: object) -> str:
-    """A text as it is, nothing for null, 3.0 as 3 (tables with gaps turn integers into floats),
-    anything else as JSON."""
+    """Convert a value to text: a string as it is, None as "", anything else as JSON."""
     if isinstance(value, str):
         return value
+    # A table with missing values turns integers into floats, so 3.0 becomes "3".
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     return "" if value is None else json.dumps(value, ensure_ascii=False, default=str)
 
 
 def format_tool_call(name: object, arguments: object) -> str:
-    """A call of a tool as people write it: `find(name="Ann", limit=3)`."""
+    """Format a tool call like `find(name="Ann", limit=3)`."""
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments)
@@ -113,19 +109,19 @@ def format_tool_call(name: object, arguments: object) -> str:
 
 
 def filter_objects(value: object) -> list[dict[str, Any]]:
-    """The objects of a list; none where it is no list."""
+    """Return the objects of a list; [] if `value` is not a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def describe_kind(value: object) -> str:
-    """What a JSON value is, in words."""
-    kinds = {"dict": "an object", "list": "a list", "str": "a text", "NoneType": "null"}
+    """Name the type of a JSON value for an error message, such as "a list"."""
+    kinds = {"dict": "an object", "list": "a list", "str": "a string", "NoneType": "null"}
     name = type(value).__name__
     return kinds.get(name) or ("true or false" if name == "bool" else "a number")
 
 
 def _parse_turns(message: dict[str, Any], number: int, names: dict[str, str]) -> Iterator[Turn]:
-    """The turns of one message: an Anthropic user message may also carry answers of tools."""
+    """Yield the turns of one message. A user message of Anthropic can also hold tool results."""
     kind = message.get("type")
     if isinstance(kind, str) and "role" not in message:
         if kind in HIDDEN_TYPES:
@@ -173,7 +169,7 @@ def _find_name(message: dict[str, Any], role: Role, names: dict[str, str]) -> st
 
 
 def _list_calls(message: dict[str, Any]) -> list[dict[str, Any]]:
-    """The calls beside the content: `tool_calls`, or the old `function_call`."""
+    """Return the calls beside the content: `tool_calls`, or the older `function_call`."""
     return filter_objects(message.get("tool_calls")) + filter_objects(
         [message.get("function_call")]
     )
@@ -213,14 +209,14 @@ def _flatten_part(part: object) -> str:
     return f"[{kind}]" if isinstance(kind, str) else as_text(part)
 
 
-# --- A request and a response as APIs write them, to one list of messages.
+# --- Requests and responses of APIs
 #
-# OpenAI's chat completions, completions and Responses, and Anthropic's messages: the bodies that
-# batch files, logs of calls and evaluations wrap in objects of their own.
+# The bodies of OpenAI's chat completions, completions and Responses, and of Anthropic's messages.
+# Batch files, call logs and evaluations contain these bodies.
 
 
 def parse_request(request: dict[str, Any]) -> tuple[object, list[Any]]:
-    """The system prompt that stands outside, and the messages of a request's body."""
+    """Return the separate system prompt and the messages of a request's body."""
     if isinstance(request.get("messages"), list):
         return request.get("system"), request["messages"]
     given = request.get("input", request.get("prompt"))
@@ -232,7 +228,7 @@ def parse_request(request: dict[str, Any]) -> tuple[object, list[Any]]:
 
 
 def parse_response(response: object) -> list[Any]:
-    """The messages of a response's body; of several choices the first."""
+    """Return the messages of a response's body; of several choices only the first."""
     if isinstance(response, str):
         return [{"role": "assistant", "content": response}] if response else []
     if isinstance(response, list):
@@ -257,27 +253,26 @@ def parse_response(response: object) -> list[Any]:
 def parse_exchange(
     request: dict[str, Any], response: object
 ) -> tuple[str | None, tuple[Turn, ...]]:
-    """The system prompt and the turns of one call. Raises Unusable."""
+    """Return the system prompt and the turns of one call. Raises UnreadableRecord."""
     system, messages = parse_request(request)
-    return parse_conversation(
-        [*messages, *(parse_response(response) if response is not None else [])], system
-    )
+    answer = parse_response(response) if response is not None else []
+    return parse_conversation([*messages, *answer], system)
 
 
 def find_model(*bodies: object) -> str:
-    """The model that the first of `bodies` names."""
+    """Return the first model named in `bodies`, or ""."""
     named = (body.get("model") for body in bodies if isinstance(body, dict))
     return next((name for name in named if isinstance(name, str)), "")
 
 
 def find_id(value: dict[str, Any]) -> str:
-    """What the value calls itself."""
+    """Return the id of a record, or ""."""
     keys = ("id", "custom_id", "request_id", "uuid", "conversation_id")
     return next((str(value[k]) for k in keys if isinstance(value.get(k), str | int)), "")
 
 
 def find_session(*bodies: object) -> str:
-    """The session or the user that the first of `bodies`, or its metadata, names."""
+    """Return the session or the user named in `bodies` or in their metadata, or ""."""
     keys = ("session_id", "thread_id", "user_id", "user")
     places = [
         place

@@ -1,7 +1,6 @@
-"""What is in the files: counts, ratings and their scales, system prompts, and what was rejected.
+"""Summarise trace files: counts, ratings and their scales, system prompts, rejected values.
 
-Holds counts and a bounded number of texts, however long the files are. Knows records, not how they
-are shown.
+Memory does not grow with the files: only counts and a limited number of texts are kept.
 """
 
 from collections import Counter
@@ -12,14 +11,14 @@ from remask.data.prompt_templates import PromptTemplate, find_prompt_templates
 from remask.data.ratings import RatingStats
 from remask.data.trace_record import Record, RejectedRecord
 
-MAX_PROMPTS = 2000  # distinct system prompts that are held
-MAX_REASONS = 200
-MAX_SHOWN_REJECTS = 5  # rejects that are shown in full
+MAX_PROMPTS = 2000  # distinct system prompts that are kept
+MAX_REASONS = 200  # distinct reasons that are counted
+MAX_SHOWN_REJECTS = 5  # rejected values that are kept in full
 
 
 @dataclass(slots=True)
 class Overview:
-    """Everything `remask traces inspect` says."""
+    """What `remask traces inspect` prints."""
 
     formats: Counter[str] = field(default_factory=Counter)
     with_system: int = 0
@@ -28,9 +27,7 @@ class Overview:
     turns: int = 0
     ratings: dict[str, RatingStats] = field(default_factory=dict)
     prompts: Counter[str] = field(default_factory=Counter)
-    declared_templates: Counter[str] = field(
-        default_factory=Counter
-    )  # templates that the format names
+    templates: Counter[str] = field(default_factory=Counter)  # prompt templates in the records
     first_rejects: list[RejectedRecord] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
@@ -51,18 +48,15 @@ class Overview:
         for rating in item.ratings:
             self.ratings.setdefault(rating.name, RatingStats()).add(rating)
         if item.template:
-            self.declared_templates[item.template] += 1
+            self.templates[item.template] += 1
         elif item.system and (item.system in self.prompts or len(self.prompts) < MAX_PROMPTS):
             self.prompts[item.system] += 1
 
     def find_templates(self) -> list[PromptTemplate]:
-        """The system prompts as templates, the most frequent first."""
-        named = [
-            PromptTemplate((text,), count, 1) for text, count in self.declared_templates.items()
-        ]
-        return sorted(
-            [*named, *find_prompt_templates(self.prompts)], key=lambda template: -template.count
-        )
+        """Return the system prompts as templates, the most frequent first."""
+        named = [PromptTemplate((text,), count, 1) for text, count in self.templates.items()]
+        found = [*named, *find_prompt_templates(self.prompts)]
+        return sorted(found, key=lambda template: -template.count)
 
     def _reject(self, item: RejectedRecord) -> None:
         self.rejected += 1
@@ -73,7 +67,7 @@ class Overview:
 
 
 def build_overview(items: Iterable[Record | RejectedRecord]) -> Overview:
-    """One look at all items."""
+    """Count all items in one pass."""
     found = Overview()
     for item in items:
         found.add(item)

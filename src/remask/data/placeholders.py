@@ -1,9 +1,9 @@
-"""Placeholders: how remask and other tools write a variable, and text that only looks like one.
+"""Read, write and convert the variables of templates: remask, Jinja, str.format, Langfuse, MLflow.
 
-A `Syntax` reads a text into pieces, texts and variables in turn, and writes pieces as a text.
-`convert` takes a text from one syntax to another, reads its own work back by the rules of the
-target, and refuses what would be taken for something else. Nothing is evaluated: a template that
-holds code is refused. Knows texts only: no prompts, no rows, no files.
+A `Syntax` reads a text into pieces (strings and variables) and writes pieces as a text. `convert`
+translates a text from one syntax to another, parses the result again by the rules of the target
+syntax, and raises ConfigError if that gives other pieces. Templates are never evaluated; one that
+contains code is refused.
 """
 
 import re
@@ -14,34 +14,34 @@ from string import Formatter
 
 from remask.errors import ConfigError
 
-Names = Collection[str] | None  # what counts as a variable; None: whatever is named like one
+Names = Collection[str] | None  # names of variables; None: everything that looks like a name
 
 
 @dataclass(frozen=True, slots=True)
 class Variable:
-    """A place in a text that is filled later."""
+    """A variable in a text."""
 
     name: str
-    source: str = field(compare=False)  # as it stands in the text it came from
+    source: str = field(compare=False)  # the characters in the text that was read
 
 
-Pieces = tuple[str | Variable, ...]  # texts and variables in turn; no empty text, no two in a row
+Pieces = tuple[str | Variable, ...]  # no empty string, and no two strings side by side
 
 
 @dataclass(frozen=True, slots=True)
 class Syntax:
-    """How one kind of template is written and read."""
+    """One template syntax."""
 
     name: str
-    write: Callable[[Pieces], str]  # ConfigError where a name cannot be written
-    read: Callable[[str, Names], Pieces]  # ConfigError where the template holds code
+    write: Callable[[Pieces], str]  # raises ConfigError if a name cannot be written
+    read: Callable[[str, Names], Pieces]  # raises ConfigError if the template contains code
 
 
 def convert(text: str, source: Syntax, target: Syntax, names: Names = None) -> str:
-    """A text of one syntax in another, with the same variables.
+    """Convert a text to another syntax, with the same variables.
 
-    Raises ConfigError where `text` holds code, or where `target` would take text for a variable or
-    a variable for text.
+    Raises ConfigError if `text` contains code, or if `target` would read text as a variable or a
+    variable as text.
     """
     pieces = source.read(text, names)
     written = target.write(pieces)
@@ -51,28 +51,30 @@ def convert(text: str, source: Syntax, target: Syntax, names: Names = None) -> s
 
 
 def translate(text: str, syntax: Syntax, names: Names = None) -> str:
-    """The text of a prompt as a template of another syntax. Raises ConfigError as `convert`."""
+    """Convert a prompt to a template of another syntax. Raises ConfigError, see `convert`."""
     return convert(text, PROMPT, syntax, names)
 
 
 def restore(template: str, syntax: Syntax, names: Names = None) -> str:
-    """The text of a prompt whose template this is. Raises ConfigError as `convert`."""
+    """Convert a template of another syntax to a prompt. Raises ConfigError, see `convert`."""
     return convert(template, syntax, PROMPT, names)
 
 
 def fill(text: str, row: Mapping[str, str]) -> str:
-    """The text of a prompt with {name}, {{name}} and ${name} replaced once where `row` has that
-    column. Everything else in braces stays as it is, and nothing is evaluated."""
+    """Replace {name}, {{name}} and ${name} in a prompt by the columns of `row`.
+
+    Values are not searched for variables again. Other text in braces does not change.
+    """
     return substitute(PROMPT.read(text, row), row)
 
 
 def substitute(pieces: Pieces, values: Mapping[str, str]) -> str:
-    """The text with each variable replaced once. Raises KeyError for one without a value."""
+    """Join the pieces with each variable replaced. Raises KeyError if one has no value."""
     return "".join(values[p.name] if isinstance(p, Variable) else p for p in pieces)
 
 
 def list_variables(pieces: Pieces) -> tuple[str, ...]:
-    """The names of the variables, in order, as often as they occur."""
+    """Return the names of the variables in order, with repetitions."""
     return tuple(piece.name for piece in pieces if isinstance(piece, Variable))
 
 
@@ -83,18 +85,18 @@ def _check_round_trip(meant: Pieces, understood: Pieces, reader: str) -> None:
     piece = next(mine or theirs for mine, theirs in pairs if mine != theirs)
     shown = piece.source if isinstance(piece, Variable) else str(piece).strip()[:60]
     raise ConfigError(
-        f"{reader} would misread the prompt at {shown!r}; change the braces there, or say with "
-        "--variable what is a variable"
+        f"{reader} would misread the prompt at {shown!r}; change the braces there, or name the "
+        "variables with --variable"
     )
 
 
-# --- reading by a pattern
+# --- Readers that use a regular expression
 
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*", re.ASCII)
 
 
 def _make_reader(pattern: re.Pattern[str]) -> Callable[[str, Names], Pieces]:
-    """A reader of texts in which `pattern` finds variables; the group that matched is the name."""
+    """Make a reader that finds variables with `pattern`; the group that matched is the name."""
 
     def read(text: str, names: Names) -> Pieces:
         parts: list[str | Variable] = []
@@ -110,7 +112,7 @@ def _make_reader(pattern: re.Pattern[str]) -> Callable[[str, Names], Pieces]:
 
 
 def _join_parts(parts: Iterable[str | Variable]) -> Pieces:
-    """Texts beside each other become one, empty texts are left out."""
+    """Join neighbouring strings and drop empty ones."""
     pieces: list[str | Variable] = []
     for part in parts:
         if isinstance(part, str) and pieces and isinstance(pieces[-1], str):
@@ -120,13 +122,13 @@ def _join_parts(parts: Iterable[str | Variable]) -> Pieces:
     return tuple(pieces)
 
 
-# --- {{name}}, without a way to escape: prompts of remask, Langfuse
+# --- {{name}} without escapes: prompts of remask, Langfuse
 
-_BLANKS = str.maketrans("", "", " \t\r\n")  # that every tool allows beside a name
+_BLANKS = str.maketrans("", "", " \t\r\n")  # blanks that every tool allows beside a name
 
 
 def _write_variable(variable: Variable) -> str:
-    """As it stands in the prompt where it stands in two braces there."""
+    """Write {{name}}; a variable that was read in double braces keeps its blanks."""
     kept = variable.source.translate(_BLANKS) == f"{{{{{variable.name}}}}}"
     return variable.source if kept else f"{{{{{variable.name}}}}}"
 
@@ -135,21 +137,21 @@ def _write_double(pieces: Pieces) -> str:
     return "".join(_write_variable(p) if isinstance(p, Variable) else p for p in pieces)
 
 
-# remask fills ${name}, {{name}} and {name} in a prompt. Everything else in braces is text.
+# remask replaces ${name}, {{name}} and {name} in a prompt. Other text in braces is plain text.
 PROMPT = Syntax(
     "remask",
     _write_double,
     _make_reader(re.compile(r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}")),
 )
-# Langfuse takes all between {{ and the next }} for a name, and leaves alone names it has not got
+# Langfuse reads everything between {{ and the next }} as a name and does not change unknown names
 # (langfuse/model.py, TemplateParser; 2026).
 LANGFUSE = Syntax("Langfuse", _write_double, _make_reader(re.compile(r"\{\{([\s\S]*?)\}\}")))
 
 
-# --- {name}, with doubled braces for plain ones: messages over columns, str.format
+# --- {name}, with {{ and }} for braces: message templates over columns, str.format
 
-# `string.Formatter` does not fit columns, which may have any name: it takes "a.b" or "a!r" for an
-# access or a conversion, and refuses a single brace.
+# `string.Formatter` cannot be used for columns, which may have any name: it reads "a.b" as an
+# attribute and "a!r" as a conversion, and it refuses a single brace.
 _FIELD = re.compile(r"\{\{|\}\}|\{([^{}]*)\}")
 
 
@@ -161,7 +163,7 @@ def _write_fields(pieces: Pieces) -> str:
 
 
 def _read_fields(template: str, names: Names) -> Pieces:
-    """Whatever stands in braces is a column, of any name."""
+    """Read everything in braces as the name of a column."""
     parts: list[str | Variable] = []
     at = 0
     for match in _FIELD.finditer(template):
@@ -174,7 +176,7 @@ def _read_fields(template: str, names: Names) -> Pieces:
 MESSAGE = Syntax("a template over columns", _write_fields, _read_fields)
 
 _PLAIN_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Words of Jinja's and Nunjucks' languages, which would not be looked up.
+# Reserved words of Jinja and Nunjucks, which are not looked up as variables.
 _RESERVED_WORDS = frozenset(
     ("and", "else", "false", "if", "in", "is", "none", "not", "null", "or", "self", "true")
 ) | {"False", "None", "True"}
@@ -183,7 +185,10 @@ _RESERVED_WORDS = frozenset(
 def _check_names(pieces: Pieces) -> None:
     for name in list_variables(pieces):
         if not _PLAIN_NAME.fullmatch(name) or name in _RESERVED_WORDS:
-            raise ConfigError(f"a template cannot hold a variable {name!r}; give it a plain name")
+            raise ConfigError(
+                f"the variable {name!r} cannot be written in this template; use only letters, "
+                "digits and _, and no reserved word"
+            )
 
 
 def _write_format(pieces: Pieces) -> str:
@@ -199,26 +204,27 @@ def _read_format(template: str, names: Names) -> Pieces:
             if name is not None:
                 if spec or conversion or not _PLAIN_NAME.fullmatch(name):
                     raise ConfigError(
-                        f"the template holds {{{name}}} with a format or access; only plain "
-                        "{name} can be read back"
+                        f"the template holds {{{name}}} with a format or an attribute; use only "
+                        "plain {name}"
                     )
                 parts.append(Variable(name, f"{{{name}}}"))
     except ValueError as error:
-        raise ConfigError(f"not a template of str.format: {error}") from None
+        raise ConfigError(f"the template is not valid for str.format ({error}); fix it") from None
     return _join_parts(parts)
 
 
 FORMAT = Syntax("str.format", _write_format, _read_format)
 
 
-# --- {{name}}, with raw blocks: Jinja and Nunjucks
+# --- {{name}} with raw blocks: Jinja and Nunjucks
 
-# Nunjucks also stops at a lone #}; a { at the end would join the braces of a variable.
+# Text that must be escaped. Nunjucks also stops at a lone #}, and a { at the end of a text would
+# join the braces of the variable after it.
 _OPENER = re.compile(r"\{[{%#]|#\}|\{\Z")
-_RAW_TAG = re.compile(r"\{(?=%[-+]?\s*(?:end)?raw\b)")  # Nunjucks also counts inner raw blocks
+_RAW_TAG = re.compile(r"\{(?=%[-+]?\s*(?:end)?raw\b)")  # Nunjucks counts nested raw blocks
 _RAW, _END = "{% raw %}", "{% endraw %}"
 _BRACE = '{{ "{" }}'
-_CARRIAGE_RETURN = "\ue00d"  # stands for \r, which Jinja's lexer turns into \n and Nunjucks keeps
+_CARRIAGE_RETURN = "\ue00d"  # replaces \r, which Jinja's lexer changes to \n and Nunjucks keeps
 
 
 def _write_jinja(pieces: Pieces) -> str:
@@ -236,11 +242,11 @@ def _escape_jinja(text: str) -> str:
 
 
 def _read_jinja(template: str, names: Names) -> Pieces:
-    """By Jinja's own lexer, so that blanks beside {{- and {%- go as they do there."""
-    from jinja2 import Environment, TemplateSyntaxError  # importing it takes time
+    """Read a template with Jinja's own lexer, which also removes the blanks at {{- and {%-."""
+    from jinja2 import Environment, TemplateSyntaxError  # imported here because it is slow
 
     parts: list[str | Variable] = []
-    construct: list[tuple[str, str]] = []  # tokens of the variable, tag or comment that is open
+    construct: list[tuple[str, str]] = []  # tokens of the open variable, tag or comment
     line = 1
     source = template.replace("\r", _CARRIAGE_RETURN)
     try:
@@ -254,13 +260,13 @@ def _read_jinja(template: str, names: Names) -> Pieces:
                 construct = []
     except TemplateSyntaxError as error:
         raise _code_error(template.split("\n")[error.lineno - 1], error.lineno) from None
-    if construct:  # a tag, a comment, or what is never closed
+    if construct:  # a tag, a comment, or a construct without an end
         raise _code_error("".join(value for _, value in construct), line)
     return _join_parts(parts)
 
 
 def _parse_jinja_piece(tokens: Sequence[tuple[str, str]], line: int) -> str | Variable:
-    """What stands between {{ and }}: a variable, or a text in quotes."""
+    """Return the content of {{ }}: a variable, or a quoted string."""
     source = "".join(value for _, value in tokens)
     match [token for token in tokens if token[0] != "whitespace"]:
         case [("variable_begin", _), ("name", name), ("variable_end", _)]:
@@ -272,15 +278,15 @@ def _parse_jinja_piece(tokens: Sequence[tuple[str, str]], line: int) -> str | Va
 
 def _code_error(source: str, line: int) -> ConfigError:
     return ConfigError(
-        f"line {line} of the template holds code, {source[:30]!r}; only {{{{ name }}}} and raw "
-        "blocks can be read"
+        f"line {line} of the template contains code, {source[:30]!r}; use only {{{{ name }}}} and "
+        "raw blocks"
     )
 
 
 JINJA = Syntax("Jinja", _write_jinja, _read_jinja)
 
 
-# --- MLflow: {{name}}, or Jinja where {% and %} occur (entities/model_registry/prompt_version.py)
+# --- MLflow: {{name}}, or Jinja if {% and %} occur (entities/model_registry/prompt_version.py)
 
 _read_names = _make_reader(
     re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)\s*\}\}")
@@ -293,7 +299,7 @@ def _write_mlflow(pieces: Pieces) -> str:
 
 
 def _read_mlflow_names(text: str) -> Pieces | None:
-    """None where MLflow would let Jinja render the text."""
+    """Read {{name}} as MLflow does; None if MLflow would render the text with Jinja."""
     return None if "{%" in text and "%}" in text else _read_names(text, None)
 
 

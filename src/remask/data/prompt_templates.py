@@ -1,8 +1,7 @@
-"""System prompts that differ only in some spans, as one template with variables.
+"""Group system prompts that differ only in some spans into one template with variables.
 
-Applications fill in a name, a date or documents before they send a prompt; what can be optimised is
-the template. Words are aligned by the longest common subsequence of Python's difflib. Knows texts
-only.
+Applications insert a name, a date or documents into a prompt before they send it. The template is
+what can be optimised. Words are aligned with difflib.SequenceMatcher.
 """
 
 import re
@@ -10,27 +9,27 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 
-MIN_SIMILARITY = 0.6  # share of a template's words that another prompt must have to belong to it
-MIN_FIXED_SHARE = 0.5  # share of the words that must stay fixed, or the template says nothing
-MAX_ALIGNED_PROMPTS = 60  # distinct prompts that build templates; later ones only join them
-MAX_ALIGNED_TOKENS = 4000  # of a prompt that is aligned; longer ones stand for themselves
-MAX_EXAMPLES = 3
+MIN_SIMILARITY = 0.6  # SequenceMatcher ratio that a prompt needs to join a template
+MIN_FIXED_SHARE = 0.5  # share of a prompt's characters that must stay fixed in its template
+MAX_ALIGNED_PROMPTS = 60  # distinct prompts that may change a template; later ones must match one
+MAX_ALIGNED_TOKENS = 4000  # longer prompts are not aligned, they are their own template
+MAX_EXAMPLES = 3  # values that are kept of each variable
 
 _PIECE = re.compile(r"\s+|[\w'’-]+|[^\w\s]")
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTemplate:
-    """A group of prompts. `pieces` are its fixed texts; a variable stands between two of them."""
+    """A group of prompts. `pieces` are its fixed texts, with a variable between two of them."""
 
     pieces: tuple[str, ...]
-    count: int  # prompts, repetitions included
+    count: int  # prompts, with repetitions
     distinct: int
-    examples: tuple[tuple[str, ...], ...] = ()  # of each variable, its first values
+    examples: tuple[tuple[str, ...], ...] = ()  # for each variable, its first values
 
     @property
     def text(self) -> str:
-        """The template with `{variable_1}`, … for what differs."""
+        """The template with `{variable_1}`, `{variable_2}`, … as variables."""
         parts = [self.pieces[0]]
         for number, piece in enumerate(self.pieces[1:], 1):
             parts += [f"{{variable_{number}}}", piece]
@@ -38,8 +37,8 @@ class PromptTemplate:
 
 
 def find_prompt_templates(prompts: Mapping[str, int]) -> list[PromptTemplate]:
-    """The templates behind `prompts` (text: how often), the most frequent first."""
-    groups: list[tuple[list[str | None], list[str]]] = []  # tokens, None where they differ
+    """Return the templates of `prompts` (text: count), the most frequent first."""
+    groups: list[tuple[list[str | None], list[str]]] = []  # (tokens, None for a variable; members)
     ordered = sorted(prompts, key=lambda text: (-prompts[text], text))
     for place, text in enumerate(ordered):
         tokens = _PIECE.findall(text)
@@ -52,7 +51,7 @@ def find_prompt_templates(prompts: Mapping[str, int]) -> list[PromptTemplate]:
 def _join_parts(
     groups: list[tuple[list[str | None], list[str]]], tokens: list[str], text: str, build: bool
 ) -> bool:
-    """Put a prompt into the first group that it is like; False where there is none."""
+    """Add a prompt to the first group that it fits; return False if there is none."""
     for number, (fixed, members) in enumerate(groups):
         if _match_values(_split_pieces(fixed), text) is not None and None in fixed:
             members.append(text)
@@ -67,7 +66,7 @@ def _join_parts(
 
 
 def _merge_tokens(fixed: list[str | None], tokens: list[str]) -> list[str | None] | None:
-    """The tokens that both have, with None for what lies between; None: too little in common."""
+    """Return the common tokens, with None between them; None if there are too few."""
     matcher = SequenceMatcher(None, fixed, tokens, autojunk=False)
     if matcher.quick_ratio() < MIN_SIMILARITY or matcher.ratio() < MIN_SIMILARITY:
         return None
@@ -84,7 +83,7 @@ def _merge_tokens(fixed: list[str | None], tokens: list[str]) -> list[str | None
 
 
 def _drop_separators(tokens: list[str | None]) -> list[str | None]:
-    """Blanks and signs between two variables make one variable of both."""
+    """Merge two variables that have only blanks between them."""
     out: list[str | None] = []
     for place, token in enumerate(tokens):
         between = 0 < place < len(tokens) - 1 and tokens[place + 1] is None and bool(out)
@@ -106,7 +105,7 @@ def _split_pieces(tokens: list[str | None]) -> tuple[str, ...]:
 
 
 def _match_values(pieces: tuple[str, ...], text: str) -> tuple[str, ...] | None:
-    """The value of each variable in `text`, the shortest each; None: another template."""
+    """Return the shortest value of each variable in `text`; None if `text` does not match."""
     if len(pieces) == 1:
         return () if pieces[0] == text else None
     if not text.startswith(pieces[0]) or not text.endswith(pieces[-1]):

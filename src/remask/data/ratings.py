@@ -1,7 +1,6 @@
-"""Feedback that stands beside a conversation under a plain name, as home-made logs write it.
+"""Parse ratings under common names, and convert their values to scores from 0 to 1.
 
-A table of the usual names; what is called otherwise is named by a column map (`table`). Scores
-stay on the scale they have: what is good and what is bad is decided by `scales`.
+Other names are declared with a column map (see `tables.py`).
 """
 
 import math
@@ -28,7 +27,7 @@ EXPECTED_KEYS = (
 )  # fmt: skip
 
 COMMENT_KEYS = ("comment", "comments", "feedback_text", "critique", "explanation", "rationale")
-NOTE_KEYS = (*COMMENT_KEYS, "text", "reason", "message")  # inside an object that is feedback
+NOTE_KEYS = (*COMMENT_KEYS, "text", "reason", "message")  # comments inside a feedback object
 KINDS: Final[dict[str, Kind]] = {
     "human": "human", "code": "code", "llm": "llm", "reward": "reward",
 }  # fmt: skip
@@ -37,14 +36,14 @@ VALUE_KEYS = ("score", "value", "rating", "label", "thumbs", "thumbs_up", "passe
 
 
 def parse_ratings(value: Mapping[str, Any]) -> tuple[tuple[Rating, ...], str | None]:
-    """Ratings and the right response among the keys of an object."""
+    """Return the ratings and the right response in the keys of an object."""
     ratings = [
         Rating(name, score, kind)
         for name, kind in SCORE_KINDS.items()
         if name in value and (score := parse_rating_value(value[name])) is not None
     ]
     ratings += parse_feedback(value.get("feedback"))
-    if type(value.get("label")) is bool:  # beside a prompt and a completion, as KTO has it
+    if type(value.get("label")) is bool:  # KTO data: whether the completion is desirable
         ratings.append(Rating("label", value["label"], "human"))
     comment = next((value[k] for k in COMMENT_KEYS if isinstance(value.get(k), str)), "")
     if comment:
@@ -53,21 +52,21 @@ def parse_ratings(value: Mapping[str, Any]) -> tuple[tuple[Rating, ...], str | N
 
 
 def find_expected(value: Mapping[str, Any]) -> str | None:
-    """The right response, where a key says it."""
+    """Return the right response, or None."""
     return next(
         (text for k in EXPECTED_KEYS if k in value and (text := flatten_content(value[k]))), None
     )
 
 
 def parse_rating_value(value: object) -> float | bool | str | None:
-    """A value that a rating can have; None for anything else."""
+    """Return a bool, a number or a non-empty string; None for anything else."""
     if isinstance(value, bool | int | float):
         return value
     return value.strip() or None if isinstance(value, str) else None
 
 
 def parse_feedback(value: object) -> Iterator[Rating]:
-    """Ratings in what is called feedback: words, a value, an object, or a list of these."""
+    """Yield the ratings in a feedback field: a comment, a value, an object, or a list of these."""
     if isinstance(value, list):
         for item in value:
             if not isinstance(item, list):
@@ -92,18 +91,17 @@ def parse_feedback(value: object) -> Iterator[Rating]:
 
 
 def _parse_scale(value: object) -> tuple[float, float] | None:
-    """A scale as [worst, best]."""
+    """Parse a scale written as [worst, best]."""
     if not isinstance(value, list) or len(value) != 2:
         return None
     worst, best = (end if type(end) in (int, float) else None for end in value)
     return None if worst is None or best is None or worst == best else (worst, best)
 
 
-# --- What a rating is worth, 0 to 1: scales that are declared, and those that are safe to infer.
+# --- From values to scores
 #
-# A 1 is the best of thumbs and the worst of five stars, so a number counts only where its scale is
-# known: declared by the user or the format, or told by all values of that name together. What
-# cannot be told is counted and explained, never guessed.
+# A 1 is the best value of thumbs and the worst of five stars. So a number is used only if its scale
+# is known: declared by the user or by the format, or clear from all values with the same name.
 
 
 Scale = tuple[float, float]  # (worst, best)
@@ -115,29 +113,29 @@ approved success successful helpful ok great excellent thumbs_up thumbsup match 
 _BAD = """bad incorrect wrong fail failed no n false down dislike disliked negative reject rejected
 disapproved failure unhelpful poor terrible thumbs_down thumbsdown mismatch noanswer i 👎 ❌"""
 
-_HALF = "partial partially_correct neutral mixed p"  # c, i, p, n: as Inspect writes them
+_HALF = "partial partially_correct neutral mixed p"  # Inspect writes c, i, p and n
 LABEL_SCORES: Final = {
-    label: worth
-    for labels, worth in ((_GOOD, 1.0), (_BAD, 0.0), (_HALF, 0.5))
+    label: score
+    for labels, score in ((_GOOD, 1.0), (_BAD, 0.0), (_HALF, 0.5))
     for label in labels.split()
 }
 
-MAX_DISTINCT_VALUES = 12  # distinct values that are remembered of a name
+MAX_DISTINCT_VALUES = 12  # distinct values that are kept for each name
 
 
 @dataclass(slots=True)
 class RatingStats:
-    """All values of the ratings of one name."""
+    """Statistics of all ratings with the same name."""
 
     count: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     low: float = math.inf
     high: float = -math.inf
-    values: set[float] = field(default_factory=set)  # the first MANY
-    words: Counter[str] = field(default_factory=Counter)  # that WORDS does not know; the first MANY
+    values: set[float] = field(default_factory=set)  # the first MAX_DISTINCT_VALUES
+    words: Counter[str] = field(default_factory=Counter)  # the same for labels without a score
     comments: int = 0
     corrections: int = 0
-    scale: Scale | None = None  # of the format
+    scale: Scale | None = None  # declared by the format
 
     def add(self, rating: Rating) -> None:
         self.count += 1
@@ -156,7 +154,7 @@ class RatingStats:
                 self.words[label] += 1
 
     def infer_scale(self) -> Scale | None:
-        """The scale that all numbers of the name together leave no doubt of."""
+        """Return the scale if the numbers make it clear, else None."""
         if not self.values:
             return None
         if UNIT_SCALE[0] <= self.low and self.high <= UNIT_SCALE[1]:
@@ -165,7 +163,10 @@ class RatingStats:
 
 
 def parse_scales(pairs: Sequence[str]) -> dict[str, Scale]:
-    """`("stars=1..5",)` as {"stars": (1.0, 5.0)}; `5..1` where less is better. ConfigError."""
+    """Parse `("stars=1..5",)` into {"stars": (1.0, 5.0)}; 5..1 means that lower is better.
+
+    Raises ConfigError.
+    """
     scales: dict[str, Scale] = {}
     for pair in (pair.strip() for text in pairs for pair in text.split(",")):
         name, _, ends = pair.rpartition("=")
@@ -174,19 +175,19 @@ def parse_scales(pairs: Sequence[str]) -> dict[str, Scale]:
         except ValueError:
             worst = best = math.nan
         if not name or not math.isfinite(worst - best) or worst == best:
-            raise ConfigError(f"--scale {pair!r}: write NAME=WORST..BEST, as in rating=1..5")
+            raise ConfigError(f"--scale {pair!r}: write NAME=WORST..BEST, such as rating=1..5")
         scales[name.strip()] = (worst, best)
     return scales
 
 
 def find_scales(seen: Mapping[str, RatingStats], declared: Mapping[str, Scale]) -> dict[str, Scale]:
-    """The scale of every name whose scale is known."""
+    """Return the known scales by name: declared, then of the format, then inferred."""
     found = {name: s.scale or s.infer_scale() for name, s in seen.items()}
     return {**{name: scale for name, scale in found.items() if scale}, **declared}
 
 
 def normalize_score(rating: Rating, scales: Mapping[str, Scale]) -> float | None:
-    """0 (worst) to 1 (best); None where that cannot be known."""
+    """Convert a rating to a score from 0 (worst) to 1 (best); None if its scale is unknown."""
     if isinstance(rating.value, bool):
         return float(rating.value)
     value = parse_number(rating.value)
@@ -201,7 +202,7 @@ def normalize_score(rating: Rating, scales: Mapping[str, Scale]) -> float | None
 
 
 def parse_number(value: object) -> float | None:
-    """A finite number, also as a text; true and false are none."""
+    """Return a finite number, also one written as a string; None for anything else."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     try:
@@ -212,6 +213,6 @@ def parse_number(value: object) -> float | None:
 
 
 def score_label(value: str) -> float | None:
-    """The worth of a label that everybody understands."""
+    """Return the score of a common label such as "good"; None for other labels."""
     label = value.strip().replace("\ufe0f", "").casefold().replace(" ", "_").replace("-", "_")
     return LABEL_SCORES.get(label)

@@ -1,9 +1,7 @@
-"""Files to rows of text: JSON Lines, a JSON array, CSV and TSV; and whole values of JSON and YAML.
+"""Read rows from JSON Lines, a JSON array, CSV or TSV, and whole documents from JSON or YAML.
 
-The bytes, encodings and line numbers are those of the trace files (`json_stream`, `tables`), but
-the first broken row ends the reading, and every complaint names file and line and says what to do.
-Knows nothing of splits, templates or what a column means. Values become text here once and for
-all, so that the same table gives the same rows whether it was saved as JSON or as CSV.
+Unlike trace files, the first broken row raises an error with its file and line. All values are
+converted to text, so a table gives the same rows whether it is saved as JSON or as CSV.
 """
 
 import json
@@ -32,43 +30,44 @@ READERS: Final[dict[str, Callable[[Iterator[bytes], Path], Iterator[Value | Reje
 
 @dataclass(frozen=True, slots=True)
 class DataRow:
-    """One record: its columns as text, and the line of the file where it begins (from 1)."""
+    """One row: its columns as text, and the line of the file where it begins (from 1)."""
 
     line: int | None
     values: Mapping[str, str]
 
 
 def read_rows(path: str | Path) -> list[DataRow]:
-    """All rows of a .jsonl, .ndjson, .json (array of objects), .csv or .tsv file, also with .gz.
+    """Read the rows of a .jsonl, .ndjson, .json (array of objects), .csv or .tsv file, also .gz.
 
-    Blank lines are skipped; a byte order mark, UTF-16 with one and CRLF are fine. Opens the file
-    once. Raises DataError.
+    Blank lines are skipped. The text is UTF-8, or UTF-16 with a byte order mark. Raises DataError.
     """
     path = Path(path)
     json_stream.check_file(path)
     reader = READERS.get(json_stream.file_suffix(path))
     if reader is None:
         known = ", ".join(READERS)
-        raise DataError(f"unknown kind of file {path.suffix!r}; its name must end in {known}", path)
+        raise DataError(f"unknown file type {path.suffix!r}; the name must end in {known}", path)
     rows = []
     try:
         for value in reader(json_stream.read_text_blocks(path), path):
             if isinstance(value, RejectedRecord):
                 raise DataError(value.reason, path, value.line)
             rows.append(_parse_row(value.data, path, value.line))
-    except UnreadableRecord as error:  # of the whole file, or of the rest of it
+    except UnreadableRecord as error:  # the file, or the rest of it, cannot be read
         raise DataError(str(error), path, error.line) from error
     if not rows:
-        raise DataError("the file is empty or has no rows; give it at least one", path)
+        raise DataError("the file has no rows; add at least one", path)
     return rows
 
 
 def rows_from_records(records: Any, path: str | Path, pair: Sequence[str] = ()) -> list[DataRow]:
-    """Rows given from Python: mappings, a DataFrame of pandas or polars, or tuples, whose items
-    are the columns `pair`. `path` names them in errors; the line is the position from 1."""
+    """Convert rows from Python: mappings, a DataFrame of pandas or polars, or tuples.
+
+    The items of a tuple are the columns `pair`. Errors show `path` and the position from 1.
+    """
     if hasattr(records, "to_dicts"):  # polars
         records = records.to_dicts()
-    elif hasattr(records, "notna"):  # pandas, where a missing value is NaN
+    elif hasattr(records, "notna"):  # pandas; its missing values are NaN
         records = records.astype(object).where(records.notna(), None).to_dict("records")
     rows = []
     for number, record in enumerate(records, 1):
@@ -79,11 +78,14 @@ def rows_from_records(records: Any, path: str | Path, pair: Sequence[str] = ()) 
 
 
 def read_document(path: Path) -> Any:
-    """The value in a .json, .yaml or .yml file. What is no list or mapping in YAML is a text, as it
-    is written: `yes` is no truth value and 1.0 no number. Raises DataError and BackendError."""
+    """Read the value in a .json, .yaml or .yml file.
+
+    Scalars of YAML stay text as written: `yes` is not a bool and 1.0 is not a number. Raises
+    DataError, and BackendError if PyYAML is missing.
+    """
     kind = json_stream.file_suffix(path)
     if kind not in (".json", ".yaml", ".yml"):
-        raise DataError(f"unknown kind of file {kind!r}; save it as JSON or YAML", path)
+        raise DataError(f"unknown file type {kind!r}; save it as JSON or YAML", path)
     json_stream.check_file(path)
     try:
         content = b"".join(json_stream.read_text_blocks(path))
@@ -124,15 +126,15 @@ def _parse_row(record: Any, path: str | Path, line: int | None) -> DataRow:
 
 
 def _format_strictly(value: Any) -> str:
-    """`as_text`, where `value` has a text. Raises ValueError or TypeError where it has none."""
-    if isinstance(value, Real) and not isinstance(value, bool):
-        value = int(value) if isinstance(value, Integral) else float(value)  # numpy's own, too
+    """Convert a value with `as_text`. Raises ValueError or TypeError if that is not possible."""
+    if isinstance(value, Real) and not isinstance(value, bool):  # numpy's numbers too
+        value = int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError(f"{value} is not a finite number; leave it empty or give a number")
+        raise ValueError(f"{value} is not a finite number; write a number or leave it empty")
     if isinstance(value, list | tuple | dict):
         value = json.dumps(value, ensure_ascii=False, allow_nan=False)
     if not isinstance(value, str | bool | int | float | None):
-        raise TypeError(f"a value of type {type(value).__name__} is no text; turn it into text")
+        raise TypeError(f"the type {type(value).__name__} is not supported; convert it to text")
     text = as_text(value)
     if "\0" in text:
         raise ValueError("holds a NUL character; remove it")

@@ -1,8 +1,8 @@
-"""One JSON value from bytes, strictly, and in words what is wrong with it.
+"""Parse one JSON value strictly, with an explanation of what is wrong.
 
-`parse` reads with orjson, for files of gigabytes. It lets pass a key that stands twice: that is
-found by counting quotes, and only where the counts differ is the value read again by `parse_exact`,
-which is slower. An escaped NUL is text, which is cleaned where it is used. Knows nothing of files.
+`parse` uses orjson, which is fast enough for files of gigabytes but accepts duplicate keys. These
+are found by counting quotation marks, and only if the counts differ the slower `parse_exact` reads
+the value again.
 """
 
 import json
@@ -19,11 +19,13 @@ TOO_DEEP = "malformed JSON (nested too deeply); flatten it"
 
 
 def parse(raw: bytes, constants: bool = False) -> Any:
-    """The value of `raw`. With `constants`, NaN and Infinity are read as null, as tools write them
-    that save whole logs. Raises Unusable."""
+    """Parse `raw`. With `constants`, NaN and Infinity become null, since some tools write them.
+
+    Raises UnreadableRecord.
+    """
     try:
         value = orjson.loads(raw)
-        written = orjson.dumps(value)  # fails where nested deeper than readers may follow
+        written = orjson.dumps(value)  # raises TypeError if the value is nested too deeply
     except orjson.JSONDecodeError:
         return _parse_again(raw, constants)
     except TypeError as error:
@@ -34,9 +36,11 @@ def parse(raw: bytes, constants: bool = False) -> Any:
 
 
 def parse_all(whole: bytes, lines: Sequence[bytes], checked: bool) -> list[Any] | None:
-    """The values of `lines`, which `rewrite` is made of, where all of them are plainly fine; None:
-    ask `parse` for each. `checked`: also for keys that stand twice and for depth, which takes as
-    long as reading; one look at many lines still costs far less than a look at each."""
+    """Parse `lines`, of which `whole` consists; None if `parse` must look at each line.
+
+    checked: also check for duplicate keys and for depth. This takes as long as parsing, but one
+    check of many lines is much faster than a check of each.
+    """
     try:
         values = [orjson.loads(line) for line in lines]
         if checked and _count_quotes(whole) != _count_quotes(orjson.dumps(values)):
@@ -47,13 +51,13 @@ def parse_all(whole: bytes, lines: Sequence[bytes], checked: bool) -> list[Any] 
 
 
 def _count_quotes(raw: bytes) -> int:
-    """Quotation marks in JSON. A value that is written again has as many, unless a key stood twice
-    or a mark was written as a code."""
+    """Count quotation marks. Parsing and writing a value again keeps their number, unless a key
+    occurs twice or a mark is written as an escape code."""
     return int(np.count_nonzero(np.frombuffer(raw, np.uint8) == 0x22))
 
 
 def _parse_again(raw: bytes, constants: bool) -> Any:
-    """The value where only constants were wrong and are allowed; else the reason."""
+    """Return the value if only constants are wrong and allowed, else raise the reason."""
     value = parse_exact(raw, constants)
     try:
         return orjson.loads(orjson.dumps(value))
@@ -66,8 +70,10 @@ def _parse_again(raw: bytes, constants: bool) -> Any:
 
 
 def parse_exact(raw: bytes, constants: bool = False) -> Any:
-    """As `parse`, with integers of any size as they are (orjson makes floats of long ones). What is
-    nested deeply and half of a surrogate pair are left to the caller. Raises Unusable."""
+    """Parse `raw` with exact integers of any size; orjson converts long ones to floats.
+
+    Deep nesting and halves of surrogate pairs are not checked. Raises UnreadableRecord.
+    """
     text = decode_utf8(raw)
     try:
         return json.loads(
@@ -77,20 +83,20 @@ def parse_exact(raw: bytes, constants: bool = False) -> Any:
             parse_float=_parse_float_or_null if constants else _parse_finite,
         )
     except json.JSONDecodeError as error:
-        what = error.msg.removesuffix(" at")  # "Invalid control character at"
+        what = error.msg.removesuffix(" at")  # as in "Invalid control character at"
         reason = f"{what[:1].lower()}{what[1:]} at column {error.colno}"
-        todo = "write one value a line" if error.msg == "Extra data" else "mend it"
+        todo = "write one value per line" if error.msg == "Extra data" else "fix it"
         raise UnreadableRecord(f"malformed JSON ({reason}); {todo}", error.lineno) from error
     except RecursionError as error:
         raise UnreadableRecord(TOO_DEEP) from error
     except UnreadableRecord:
         raise
-    except ValueError as error:  # more digits than Python reads
-        raise UnreadableRecord("malformed JSON (a number is too large); mend it") from error
+    except ValueError as error:  # an integer with more digits than Python reads
+        raise UnreadableRecord("malformed JSON (a number is too large); fix it") from error
 
 
 def decode_utf8(raw: bytes) -> str:
-    """The text of `raw`. Raises Unusable where it is none."""
+    """Decode `raw`. Raises UnreadableRecord if it is not UTF-8 or contains NUL."""
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
@@ -118,7 +124,7 @@ def _reject_constant(name: str) -> NoReturn:
 def _parse_finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise UnreadableRecord(f"malformed JSON (the number {text[:20]} is too large); mend it")
+        raise UnreadableRecord(f"malformed JSON (the number {text[:20]} is too large); fix it")
     return number
 
 

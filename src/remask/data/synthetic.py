@@ -1,8 +1,7 @@
-"""Example queries for a prompt that comes without data: the target itself says what users write.
+"""Ask the target for example queries, for a prompt without data.
 
-Knows a target and a prompt, and how an answer is read line by line. Knows nothing of budgets, of
-stores and of what the queries are for; a metered target keeps what it answered, so that asking
-again after a kill costs nothing. The wording is our own.
+A metered target caches its answers, so a resumed run does not pay for them twice. The wording of
+the request is our own.
 """
 
 import re
@@ -15,36 +14,34 @@ from remask.prompt import Prompt
 from remask.sanitize import clean
 from remask.types import Chat, Message
 
-QUERIES_PER_CALL = 10  # queries asked for at a time: more would be cut at the usual answer length
-MIN_QUERIES = 12  # with fewer the splits have next to no rows
-MAX_CALL_FACTOR = 4  # calls made at most, over the number that would do if every line were new
-MAX_STALE_CALLS = 3  # calls in a row without a new query that end the asking
-MAX_QUERY_CHARS = 1500  # characters of a query
-MAX_SHOWN_QUERIES = 20  # queries of earlier answers that the target is told not to repeat
+QUERIES_PER_CALL = 10  # a longer list would exceed the usual limit on answers
+MIN_QUERIES = 12  # with fewer, the splits would have hardly any rows
+MAX_CALL_FACTOR = 4  # calls at most, as a multiple of the calls needed if every query is new
+MAX_STALE_CALLS = 3  # stop after this many calls in a row without a new query
+MAX_QUERY_CHARS = 1500
+MAX_SHOWN_QUERIES = 20  # earlier queries that the request shows, so that they are not repeated
 QUERY_KINDS = (
     "everyday requests", "short questions", "longer messages with several details",
     "unusual but honest requests", "complaints and difficult cases",
     "messages in which something is missing", "follow-up questions", "vague messages",
 )  # fmt: skip
 
-_LINE_START = re.compile(
-    r"^(?:[-*•]|\d{1,3}[.):])\s+|^(?:user|message|query)(?:\s+\d{1,3})?:\s*", re.I
-)
+_LABEL = re.compile(r"^(?:[-*•]|\d{1,3}[.):])\s+|^(?:user|message|query)(?:\s+\d{1,3})?:\s*", re.I)
 _QUOTED = re.compile(r"^[\"“'](.*)[\"”']$")
 
 
 def count_max_calls(n: int) -> int:
-    """Calls that `n` queries take at most."""
+    """Return the largest number of calls that `n` queries can take."""
     return MAX_CALL_FACTOR * -(-n // QUERIES_PER_CALL)
 
 
 def ask_queries(target: TargetModel, prompt: Prompt, n: int) -> tuple[str, ...]:
-    """Up to `n` different queries that users of `prompt` might send.
+    """Return up to `n` different queries that users of `prompt` might send.
 
-    A spent budget and a target that repeats itself end the asking early. Raises TargetUnreliable
-    where fewer than LEAST came, and TargetRefused of the target.
+    Stops early if the budget is spent or the target repeats itself. Raises TargetUnreliable if
+    there are fewer than MIN_QUERIES, and TargetRefused as the target does.
     """
-    found: dict[str, str] = {}  # by what counts as the same query
+    found: dict[str, str] = {}  # by the case-folded query
     why, stale = "", 0
     for kind, _ in zip(cycle(QUERY_KINDS), range(count_max_calls(n)), strict=False):
         try:
@@ -52,7 +49,7 @@ def ask_queries(target: TargetModel, prompt: Prompt, n: int) -> tuple[str, ...]:
                 [_build_chat(prompt, kind, list(found.values())[-MAX_SHOWN_QUERIES:])]
             )
         except BudgetSpent as spent:
-            why = f"; the budget was spent: {spent}"
+            why = f"; the budget is spent: {spent}"
             break
         before = len(found)
         why = f"; the last call failed: {reply.error}" if reply.error else why
@@ -70,10 +67,10 @@ def ask_queries(target: TargetModel, prompt: Prompt, n: int) -> tuple[str, ...]:
 
 
 def read_queries(text: str) -> list[str]:
-    """The messages in an answer, one a line, without numbers, bullets and quotes."""
+    """Return the queries in an answer, one per line, without numbers, bullets and quotes."""
     found = []
     for line in text.splitlines():
-        query = clean(_LINE_START.sub("", line.strip()))
+        query = clean(_LABEL.sub("", line.strip()))
         if quoted := _QUOTED.match(query):
             query = quoted[1].strip()
         heading = query.endswith(":") or query.startswith("#")  # "Here are ten messages:"
@@ -83,7 +80,7 @@ def read_queries(text: str) -> list[str]:
 
 
 def _build_chat(prompt: Prompt, kind: str, before: Sequence[str]) -> Chat:
-    """One request. It differs from the last one even where the target decodes greedily."""
+    """Build one request. It differs from the last one, so a greedy target gives other answers."""
     task = (
         f"Write a numbered list of {QUERIES_PER_CALL} different messages that users could send to "
         f"an assistant. The assistant has these instructions:\n{prompt.text}\n\n"

@@ -1,7 +1,7 @@
-"""Tables: CSV and TSV to rows, and rows of any file to records by the names of their columns.
+"""Read CSV and TSV, and convert rows of any file to records by the names of their columns.
 
-Which column means what is said by a column map, else told by the usual names. A path with dots
-reaches into objects (`output.message.0.content`), so that any JSON Lines file is a table.
+The user can map columns to fields; otherwise common names are used. A path with dots, such as
+`output.message.0.content`, selects a part of an object, so any JSON Lines file can be mapped.
 """
 
 import csv
@@ -33,9 +33,7 @@ FIELDS: Final = (
     "id", "input", "output", "messages", "system", "expected", "correction", "score", "comment",
     "model",
 )  # fmt: skip
-DEFAULT_COLUMNS: Final[
-    dict[str, tuple[str, ...]]
-] = {  # field: names of columns, the first that is there
+DEFAULT_COLUMNS: Final[dict[str, tuple[str, ...]]] = {  # the first column that exists counts
     "id": ("id", "trace_id", "request_id"),
     "input": ("input", "question", "query", "user", "user_message", "prompt", "request", "inputs"),
     "output": ("output", "response", "answer", "assistant", "completion", "reply", "outputs"),
@@ -46,7 +44,10 @@ MAX_FIELD_CHARS = 32 << 20  # characters of one field of a CSV file
 
 
 def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:
-    """`("input=question,score=thumbs",)` as {"input": "question", …}. Raises ConfigError."""
+    """Parse `("input=question,score=thumbs",)` into {"input": "question", "score": "thumbs"}.
+
+    Raises ConfigError.
+    """
     columns: dict[str, str] = {}
     for pair in (pair.strip() for text in pairs for pair in text.split(",")):
         field, equals, column = (part.strip() for part in pair.partition("="))
@@ -56,21 +57,21 @@ def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:
             )
         columns[field] = column
     if columns and not columns.keys() & {"input", "messages"}:
-        raise ConfigError("--map names neither input nor messages; add input=COLUMN")
+        raise ConfigError("--map has neither input nor messages; add input=COLUMN")
     return columns
 
 
 def build_mapped_format(columns: Mapping[str, str]) -> TraceFormat:
-    """The format of rows whose columns the user named."""
+    """Return the format of rows with the user's column map."""
 
     def matches(value: Any) -> bool:
         return type(value) is dict
 
     def read(value: Any, source: Source) -> Iterator[Item]:
         row = {field: _get_column(value, column) for field, column in columns.items()}
-        asked = "messages" if "messages" in columns else "input"
-        if row[asked] in (None, ""):
-            raise UnreadableRecord(f"the column {columns[asked]!r} is empty or missing")
+        source_field = "messages" if "messages" in columns else "input"
+        if row[source_field] in (None, ""):
+            raise UnreadableRecord(f"the column {columns[source_field]!r} is empty or missing")
         ratings = []
         if (score := parse_rating_value(row.get("score"))) is not None:
             ratings.append(Rating(columns["score"], score))
@@ -104,8 +105,11 @@ def read_table(value: Any, source: Source) -> Iterator[Item]:
 def read_csv(
     content: Iterator[bytes], path: Path, delimiter: str
 ) -> Iterator[Value | RejectedRecord]:
-    """The rows of a CSV file as objects of texts. A broken quote ends the reading, since nothing
-    behind it can be trusted. Raises Unusable."""
+    """Yield the rows of a CSV file as objects of strings.
+
+    Reading stops at a broken quote, because the rows after it may be wrong. Raises
+    UnreadableRecord.
+    """
     reader = csv.reader(_decode_lines(content), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
@@ -136,7 +140,7 @@ def read_csv(
 
 
 def _read_next(reader: Any) -> list[str] | None:
-    """The next row. The limit of a field belongs to the whole process: it is put back at once."""
+    """Return the next row. The size limit of a field is global to the process, so it is reset."""
     before = csv.field_size_limit(MAX_FIELD_CHARS)
     try:
         return next(reader, None)
@@ -145,7 +149,7 @@ def _read_next(reader: Any) -> list[str] | None:
 
 
 def _decode_lines(content: Iterator[bytes]) -> Iterator[str]:
-    """Lines with their ends, of which \\r alone is one too. Raises Unusable."""
+    """Yield lines with their ends; a single \\r also ends a line. Raises UnreadableRecord."""
     for number, whole, lines in read_line_batches(content):
         if lines is None:
             raise UnreadableRecord(too_large_reason(MAX_VALUE_BYTES), number)
@@ -159,13 +163,13 @@ def _decode_lines(content: Iterator[bytes]) -> Iterator[str]:
 def _build_record(
     row: Mapping[str, Any], ratings: tuple[Rating, ...], desired: str | None, source: Source
 ) -> Record:
-    asked = _decode_cell(row.get("messages") or row.get("input"))
+    request = _decode_cell(row.get("messages") or row.get("input"))
     answer = flatten_content(_decode_cell(row.get("output")))
     system = row.get("system")
-    if isinstance(asked, list) and asked and all(type(message) is dict for message in asked):
-        prompt, turns = parse_conversation(asked, system)
+    if isinstance(request, list) and request and all(type(item) is dict for item in request):
+        prompt, turns = parse_conversation(request, system)
     else:
-        prompt, turns = flatten_content(system) or None, (Turn("user", flatten_content(asked)),)
+        prompt, turns = flatten_content(system) or None, (Turn("user", flatten_content(request)),)
     if answer:
         turns = (*turns, Turn("assistant", answer))
     id, model = flatten_content(row.get("id")), flatten_content(row.get("model"))
@@ -173,7 +177,7 @@ def _build_record(
 
 
 def _decode_cell(cell: object) -> object:
-    """A cell that holds a list of messages or an object as JSON, as tables save them."""
+    """Parse a cell that holds a list of messages or an object as JSON."""
     if not isinstance(cell, str) or not cell.startswith(('[{"', '{"')):
         return cell
     try:
@@ -183,7 +187,7 @@ def _decode_cell(cell: object) -> object:
 
 
 def _get_column(value: Mapping[str, Any], column: str) -> Any:
-    """The column of that name, else what the path with dots leads to; None: nothing there."""
+    """Return the value of a column or of a path with dots; None if it does not exist."""
     if column in value:
         return value[column]
     found: Any = value

@@ -1,8 +1,9 @@
-"""Files to records: each value to its reader, and what belongs together put together.
+"""Read trace files into records: detect the format of each value and join records of several parts.
 
-Where a format spreads one record over several lines or files (feedback beside runs, results beside
-requests, calls that repeat a growing chat), the files are read twice: once for what must be
-remembered, once for the records. All else is one pass that holds one value at a time.
+Some formats spread one record over several lines or files: feedback apart from runs, results apart
+from requests, or calls that repeat a growing chat. These files are read twice: the first pass
+indexes the parts, the second yields the records. All other files are read once, one value at a
+time.
 """
 
 from collections import defaultdict
@@ -12,10 +13,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from remask.data import tables as table
-from remask.data.formats import chat
-from remask.data.formats import openai_batch as openai_files
-from remask.data.formats import tau_bench as agents
+from remask.data import tables
+from remask.data.formats import chat, openai_batch, tau_bench
 from remask.data.formats.inspect_log import ARCHIVE, INSPECT
 from remask.data.formats.langfuse import LANGFUSE
 from remask.data.formats.langsmith import LANGSMITH
@@ -45,40 +44,38 @@ from remask.data.trace_record import (
     Value,
 )
 
-# --- Which reader a value gets: the table of all formats, asked in order.
-#
-# What is special comes before what is general: a chat has messages, but so has a span, and nearly
-# everything could be a row of a table. Knows nothing of files.
+# --- Detecting the format of a value
 
-
+# Special formats come before general ones: a span can have messages like a chat, and nearly every
+# object could be a row of a table.
 FORMATS: tuple[TraceFormat, ...] = (
     OTLP,
     MLFLOW,
     SPAN,
-    *agents.FORMATS,
+    *tau_bench.FORMATS,
     INSPECT,
     PROMPTFOO,
     OPIK,
     LANGSMITH,
     LANGFUSE,
-    *openai_files.FORMATS,
+    *openai_batch.FORMATS,
     *chat.FORMATS,
-    *table.FORMATS,
+    *tables.FORMATS,
 )
 
 CONTAINERS: tuple[Container, ...] = (ARCHIVE,)
-MAX_SHAPES = 1000
+MAX_SHAPES = 1000  # sets of keys whose format is cached
 
 
 class Detector:
-    """Finds the format of each value, quickly where it looks like one before."""
+    """Find the format of values; quickly for values with the same keys as an earlier one."""
 
     def __init__(self, formats: tuple[TraceFormat, ...] = FORMATS) -> None:
         self._formats = formats
-        self._seen: dict[tuple[str, ...], TraceFormat] = {}  # by the keys of the object
+        self._seen: dict[tuple[str, ...], TraceFormat] = {}  # by the keys of an object
 
     def __call__(self, value: Any) -> TraceFormat | None:
-        """The format of `value`, or None where no reader knows it."""
+        """Return the format of `value`, or None if no format matches."""
         if type(value) is not dict:
             return self._search(value)
         shape = tuple(value)
@@ -95,26 +92,26 @@ class Detector:
 
 
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
-MAX_SAMPLED_VALUES = 20  # values of a file that are looked at to see whether it must be read twice
+MAX_SAMPLED_VALUES = 20  # values of a file that decide whether the files are read twice
 
 
 @dataclass(slots=True)
 class _PartIndex:
-    """What the first of two passes remembers."""
+    """The result of the first of two passes."""
 
     annotations: dict[str, list[Annotation]] = field(default_factory=lambda: defaultdict(list))
-    longest: dict[str, tuple[int, int]] = field(default_factory=dict)  # thread: (turns, place)
-    # Keys that are not a record's own but of what is around it: the last record that bears them.
-    bearers: dict[str, int] = field(default_factory=dict)
+    longest: dict[str, tuple[int, int]] = field(default_factory=dict)  # thread: (turns, position)
+    # The position of the last record with a key that is not its own id but one of its ancestors'.
+    owners: dict[str, int] = field(default_factory=dict)
 
 
 def read_records(
     paths: Sequence[str | Path], columns: Mapping[str, str] | None = None
 ) -> Iterator[Record | RejectedRecord]:
-    """All records of the files, in order, and a RejectedRecord for each thing that is none.
+    """Yield all records of the files in order, and a RejectedRecord for every other value.
 
-    `columns` (see `table.column_map`) reads every value as a row of a table. Raises DataError
-    where a file cannot be opened, before anything is read.
+    With `columns` (see `parse_column_map`) every value is read as a row of a table. Raises
+    DataError if a file does not exist, before anything is read.
     """
     files = [Path(path) for path in paths]
     for file in files:
@@ -130,11 +127,13 @@ def read_records(
         elif isinstance(item, RejectedRecord):
             yield item
         elif index is None:
-            yield item.source.reject(f"belongs to {item.key[:60]!r}; put such rows first")
+            yield item.source.reject(
+                f"belongs to {item.key[:60]!r}; move such rows to the start of the file"
+            )
     for key, annotations in index.annotations.items() if index else ():
         if key not in taken:
             reason = f"belongs to {key[:60]!r}, which is not in these files"
-            yield from (addition.source.reject(reason) for addition in annotations)
+            yield from (annotation.source.reject(reason) for annotation in annotations)
 
 
 def _read_items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
@@ -202,7 +201,7 @@ def _index_parts(files: Sequence[Path], formats: tuple[TraceFormat, ...]) -> _Pa
         if isinstance(item, Annotation):
             index.annotations[item.key].append(item)
         elif isinstance(item, Record):
-            index.bearers.update((key, place) for key in item.keys[1:])
+            index.owners.update((key, place) for key in item.keys[1:])
             if item.thread:
                 size = (len(item.turns), place)
                 index.longest[item.thread] = max(index.longest.get(item.thread, size), size)
@@ -210,28 +209,28 @@ def _index_parts(files: Sequence[Path], formats: tuple[TraceFormat, ...]) -> _Pa
 
 
 def _merge_parts(record: Record, place: int, index: _PartIndex, taken: set[str]) -> Record | None:
-    """The record with what was said of it elsewhere; None: another one repeats it."""
-    if record.keys and index.bearers.get(record.keys[0], place) != place:
-        return None  # a step around a call that has a record of its own
+    """Add the annotations to a record; None if a longer record repeats it."""
+    if record.keys and index.owners.get(record.keys[0], place) != place:
+        return None  # a step around a call that has its own record
     for key in dict.fromkeys(record.keys):
-        if index.bearers.get(key, place) != place:
-            continue  # what is said of a whole trace is said of its last call
+        if index.owners.get(key, place) != place:
+            continue  # annotations of a whole trace belong to its last call
         taken.add(key)
-        for addition in index.annotations.get(key, ()):
+        for annotation in index.annotations.get(key, ()):
             record = replace(
                 record,
-                turns=record.turns + addition.turns,
-                ratings=record.ratings + addition.ratings,
-                desired=addition.desired if record.desired is None else record.desired,
+                turns=record.turns + annotation.turns,
+                ratings=record.ratings + annotation.ratings,
+                desired=annotation.desired if record.desired is None else record.desired,
             )
-    said = record.ratings or record.desired is not None
-    if record.thread and not said and index.longest[record.thread][1] != place:
+    rated = record.ratings or record.desired is not None
+    if record.thread and not rated and index.longest[record.thread][1] != place:
         return None
     return record
 
 
 def _require_response(record: Record) -> Record | RejectedRecord:
-    """The record, or why nothing can be learnt from it."""
+    """Reject a record that has neither a response nor a right answer."""
     for turn in reversed(record.turns):
         if turn.role == "assistant" and turn.text:
             return record

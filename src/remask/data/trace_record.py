@@ -1,8 +1,7 @@
-"""What a reader of a foreign format makes: records, late additions to them, and rejects.
+"""The types that readers of trace formats produce: records, annotations and rejected records.
 
-The one vocabulary of the readers. A reader is a pure function from one JSON value to items; it
-never opens a file. Knows nothing of where values come from (`stream`), which reader gets them
-(`detect`), or what becomes of a record (`traces`). Everything in a record is untrusted text.
+A reader is a pure function from one JSON value to items and does not open files. All text in a
+record is untrusted.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,9 +15,10 @@ Kind = Literal["human", "code", "llm", "reward", "unknown"]
 
 
 class UnreadableRecord(ValueError):
-    """Raised by a reader: the value holds no usable record, and why. Never leaves the room: the
-    core turns it into one RejectedRecord. `line`, where it is known, counts from 1 at the start of
-    what was read."""
+    """A value holds no usable record. `trace_reader` turns it into a RejectedRecord.
+
+    line: the line within the value, from 1, if it is known.
+    """
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
@@ -27,82 +27,81 @@ class UnreadableRecord(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a record stands."""
+    """Where a record was read."""
 
     format: str
     path: str
-    line: int | None = None  # where its JSON value begins, from 1
-    entry: str = ""  # a part of the value, or a file in an archive: "simulations[3]"
+    line: int | None = None  # the first line of its JSON value, from 1
+    entry: str = ""  # a part of the value or a file in an archive, such as "simulations[3]"
 
     @property
     def location(self) -> str:
-        """What a record without a name of its own is called: "log.jsonl:7"."""
+        """The id of a record that has none, such as "log.jsonl:7"."""
         parts = (Path(self.path).name, self.line, self.entry)
         return ":".join(str(part) for part in parts if part)
 
     def reject(self, reason: str) -> "RejectedRecord":
-        """One reject for what stands here."""
-        return RejectedRecord(
-            self.path, self.line, f"{self.entry}: {reason}" if self.entry else reason
-        )
+        """Return a RejectedRecord for this place."""
+        reason = f"{self.entry}: {reason}" if self.entry else reason
+        return RejectedRecord(self.path, self.line, reason)
 
 
 class Turn(NamedTuple):
-    """One turn. Calls of tools are part of the assistant's text, as `name(key="value")`.
+    """One turn. Tool calls are part of the assistant's text, as `name(key="value")`.
 
-    A tuple, because most of the time of reading plain chats goes into making these.
+    A tuple, because creating turns takes most of the time when plain chats are read.
     """
 
     role: Role
     text: str
-    name: str = ""  # of the tool that answers, or of the speaker
+    name: str = ""  # of the tool or of the speaker
 
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """What somebody or something said of the record's last response, on a scale of its own."""
+    """A rating of a record's last response, on any scale."""
 
     name: str
     value: float | bool | str | None
     kind: Kind = "unknown"
     comment: str = ""
-    correction: str = ""  # the response that would have been right
-    scale: tuple[float, float] | None = None  # (worst, best), only where the format defines it
+    correction: str = ""  # the right response
+    scale: tuple[float, float] | None = None  # (worst, best), if the format defines it
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One conversation. System messages that lead it are in `system`, not in `turns`."""
+    """One conversation. The system messages at its start are in `system`, not in `turns`."""
 
-    id: str  # "" where the format has none: it is then called by its source
+    id: str  # "" if the format has none; then `source.location` is used
     system: str | None
     turns: tuple[Turn, ...]
     ratings: tuple[Rating, ...]
-    desired: str | None  # the right response, where the format says it
+    desired: str | None  # the right response, if the format has one
     source: Source
     model: str = ""
-    template: str = ""  # of the system prompt, with its variables, where the format says it
-    # Names by which an Addition may mean this record: its own id, then those of what is around it.
-    keys: tuple[str, ...] = ()
-    session: str = ""  # the conversation or user that it is part of
-    thread: str = ""  # where records repeat a growing history: only the longest unrated one stays
+    template: str = ""  # the system prompt with its variables, if the format has it
+    keys: tuple[str, ...] = ()  # ids for Annotation.key: its own, then those of its ancestors
+    session: str = ""  # the conversation or the user that it belongs to
+    # Records with the same thread repeat a growing history. Only rated ones and the longest are
+    # kept.
+    thread: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What another line or file says about the record that bears `key`: feedback on a run, or the
-    answer to a batch request."""
+    """What another line or file adds to the record with `key`: feedback, or a batch result."""
 
     key: str
     source: Source
-    turns: tuple[Turn, ...] = ()  # put behind the record's turns
+    turns: tuple[Turn, ...] = ()  # added after the record's turns
     ratings: tuple[Rating, ...] = ()
     desired: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RejectedRecord:
-    """Something that is not a usable record, and why."""
+    """A value that is not a usable record."""
 
     path: str
     line: int | None
@@ -115,20 +114,20 @@ Items = Iterator[Item]
 
 @dataclass(frozen=True, slots=True)
 class TraceFormat:
-    """One foreign format: a row of the table in `detect`.
+    """One trace format.
 
-    `sniff` must be cheap and true only for values that `read` understands; it sees any JSON value
-    (a row of a CSV file is an object of strings). `read` never raises anything but Unusable.
+    `matches` gets any JSON value (a row of a CSV file is an object of strings). It must be fast,
+    and true only for values that `read` can read. `read` raises only UnreadableRecord.
     """
 
     name: str
     matches: Callable[[Any], bool]
     read: Callable[[Any, Source], Items]
-    multi_part: bool = False  # yields Additions or threads: the files are read twice
+    multi_part: bool = False  # `read` yields annotations or threads, so files are read twice
 
 
 class Value(NamedTuple):
-    """One JSON value of a file, and where it begins."""
+    """One JSON value of a file, and the line where it begins."""
 
     data: Any
     line: int | None
@@ -137,9 +136,9 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A binary kind of file that holds JSON values, told by its first bytes.
+    """A binary file type that contains JSON values, recognised by its first bytes.
 
-    `values` caps what it unpacks and yields a RejectedRecord for what it cannot read.
+    `values` limits what it unpacks and yields a RejectedRecord for what it cannot read.
     """
 
     name: str

@@ -131,14 +131,14 @@ SAME: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", SAME)
-def test_the_same_conversation_in_every_dress(name: str) -> None:
+def test_all_formats_give_the_same_conversation(name: str) -> None:
     format, value = SAME[name]
     found = record(value)
     assert found.source.format == format
     assert (found.system, found.turns) == ("Be kind.", (Q, A))
 
 
-def test_calls_of_tools_are_readable_and_answers_bear_their_name() -> None:
+def test_tool_calls_are_readable_and_results_have_names() -> None:
     call = {"id": "k", "type": "function", "function": {"name": "find", "arguments": '{"order":7}'}}
     openai = [
         CHAT[1],
@@ -169,20 +169,20 @@ def test_responses_of_the_sdk() -> None:
     assert (found.system, found.model, found.id) == ("Be kind.", "gpt-x", "r1")
 
 
-def test_several_system_messages_lead_and_later_ones_stay() -> None:
+def test_system_messages_at_the_start_are_the_prompt() -> None:
     later = {"role": "system", "content": "Be brief."}
     found = record({"messages": [ASKED[0], later, ASKED[1], later, ANSWER]})
     assert found.system == "Be kind.\n\nBe brief."
     assert found.turns == (Q, Turn("system", "Be brief."), A)
 
 
-def test_pictures_are_named() -> None:
+def test_pictures_become_their_type() -> None:
     parts = [{"type": "text", "text": "What?"}, {"type": "image_url", "image_url": {"url": "x"}}]
     found = record({"messages": [{"role": "user", "content": parts}, ANSWER]})
     assert found.turns[0].text == "What?\n[image_url]"
 
 
-def test_weights_say_which_answer_is_right() -> None:
+def test_weights_give_the_right_answer() -> None:
     bad = {**ANSWER, "content": "No.", "weight": 0}
     found = record({"messages": [ASKED[1], bad, ASKED[1], {**ANSWER, "weight": 1}, ASKED[1], bad]})
     assert found.turns == (Q, Turn("assistant", "No."), Q, A)
@@ -191,7 +191,7 @@ def test_weights_say_which_answer_is_right() -> None:
         record({"messages": [ASKED[1], bad]})
 
 
-def test_of_two_answers_the_preferred_one_is_desired() -> None:
+def test_preferred_answer_is_the_desired_response() -> None:
     # OpenAI's guide on direct preference optimization; TRL's preference format
     good, bad = [ANSWER], [{"role": "assistant", "content": "No."}]
     for value in (
@@ -207,7 +207,7 @@ def test_of_two_answers_the_preferred_one_is_desired() -> None:
     assert (plain.turns[0], plain.desired) == (Q, "On its way.")
 
 
-def test_batches_meet_by_custom_id() -> None:
+def test_batches_are_joined_by_custom_id() -> None:
     request = {"custom_id": "b1", "method": "POST", "url": "/v1/chat/completions",
                "body": {"model": "gpt-x", "messages": ASKED}}  # fmt: skip
     result = {"id": "x", "custom_id": "b1", "error": None,
@@ -237,7 +237,7 @@ def test_batches_meet_by_custom_id() -> None:
         ({"request": {"prompt": "a"}, "response": 7}, "expected a request and a response"),
     ],
 )
-def test_failed_calls_say_why(value: Any, words: str) -> None:
+def test_failed_calls_are_rejected_with_a_reason(value: Any, words: str) -> None:
     with pytest.raises(UnreadableRecord, match=words):
         items(value)
 
@@ -277,7 +277,7 @@ def test_feedback_under_plain_names(beside: dict[str, Any], rating: tuple[Any, .
     assert found.scale == ((1, 5) if "scale" in str(beside) else None)
 
 
-def test_the_right_response_under_plain_names() -> None:
+def test_right_response_under_plain_names() -> None:
     for name in ("correction", "expected", "reference_answer", "ideal", "ground_truth"):
         assert record({"messages": CHAT, name: "In Rome."}).desired == "In Rome."
     kto = record({"prompt": "Where is it?", "completion": "On its way.", "label": False})  # TRL
@@ -296,7 +296,7 @@ def test_odd_parts_are_left_out() -> None:
     "more",
     [{"user_id": "ann"}, {"metadata": {"session_id": "ann"}}, {"user": "ann", "metadata": None}],
 )
-def test_who_spoke_is_the_session(more: dict[str, Any]) -> None:
+def test_session_is_the_user_or_the_session(more: dict[str, Any]) -> None:
     call = {"request": {"messages": ASKED, **more}, "response": {"output_text": "On its way."}}
     for value in ({"messages": CHAT, **more}, call):
         assert record(value).session == "ann"

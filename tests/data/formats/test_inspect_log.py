@@ -59,7 +59,7 @@ def one(**more: Any) -> Record:
     return record_of(INSPECT, HERE, log(sample(**more)))
 
 
-def test_a_sample_of_a_log() -> None:
+def test_sample_of_a_log() -> None:
     record = one()
     assert (record.id, record.system, record.model) == ("u1", "Count.", "openai/gpt-4o")
     texts = [turn.text for turn in record.turns]
@@ -84,12 +84,12 @@ def test_scores(scores: object, ratings: tuple[Rating, ...], desired: str | None
     assert (record.ratings, record.desired) == (ratings, desired)
 
 
-def test_without_messages_input_and_output_are_the_conversation() -> None:
+def test_sample_without_messages_uses_input_and_output() -> None:
     record = one(messages=[], target=["4", "four"])
     assert [turn.text for turn in record.turns] == ["2+2?", "It is 4."] and record.desired == "4"
 
 
-def test_a_sample_that_stopped_with_an_error_is_rejected() -> None:
+def test_sample_with_an_error_is_rejected() -> None:
     good, bad = read(log(sample(), sample(error={"message": "sandbox died", "traceback": "…"})))
     assert isinstance(good, Record) and isinstance(bad, RejectedRecord)
     assert bad.reason == "samples[1]: the call failed: sandbox died"
@@ -107,7 +107,7 @@ def values(path: Path) -> list[Value | RejectedRecord]:
     return list(ARCHIVE.values(path))
 
 
-def test_an_archive_with_nan_and_a_damaged_sample(tmp_path: Path) -> None:
+def test_archive_with_nan_and_a_damaged_sample(tmp_path: Path) -> None:
     nan = sample(scores={"m": {"value": float("nan")}})
     path = archive(
         tmp_path / "a.eval",
@@ -130,13 +130,13 @@ def test_an_archive_with_nan_and_a_damaged_sample(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path], "nothing was written"
 
 
-def test_a_bomb_is_rejected(tmp_path: Path) -> None:
+def test_archive_with_a_zip_bomb_is_rejected(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.eval", {"samples/1_epoch_1.json": " " * (4 << 20)})
     (item,) = values(path)
     assert isinstance(item, RejectedRecord) and "unpacks to more than 200 times" in item.reason
 
 
-def test_zstd_needs_the_extra(tmp_path: Path) -> None:
+def test_archive_with_zstd_needs_the_extra(tmp_path: Path) -> None:
     """Only the method in the headers is zstd (93): without support it is not even tried."""
     path = archive(tmp_path / "a.eval", {"samples/1_epoch_1.json": json.dumps(sample())})
     data = bytearray(path.read_bytes())
@@ -152,16 +152,16 @@ def test_zstd_needs_the_extra(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "reason"),
     [
-        ({"notes.txt": "hello"}, "no Inspect log"),
+        ({"notes.txt": "hello"}, "not an Inspect log"),
         ({"samples/1_epoch_1/sample.json": "{}"}, "1_epoch_1: is stored in chunks"),
     ],
 )
-def test_other_archives(tmp_path: Path, entries: dict[str, str], reason: str) -> None:
+def test_other_archives_are_rejected(tmp_path: Path, entries: dict[str, str], reason: str) -> None:
     (item,) = values(archive(tmp_path / "a.zip", entries))
     assert isinstance(item, RejectedRecord) and reason in item.reason
 
 
-def test_an_archive_that_was_cut_off(tmp_path: Path) -> None:
+def test_archive_that_is_truncated_is_rejected(tmp_path: Path) -> None:
     path = archive(tmp_path / "a.eval", {"samples/1_epoch_1.json": json.dumps(sample())})
     path.write_bytes(path.read_bytes()[:-30])
     (item,) = values(path)
@@ -170,7 +170,7 @@ def test_an_archive_that_was_cut_off(tmp_path: Path) -> None:
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4))
-def test_damaged_bytes_anywhere_never_raise(hits: list[tuple[int, int]]) -> None:
+def test_archive_with_damaged_bytes_never_raises(hits: list[tuple[int, int]]) -> None:
     with TemporaryDirectory() as folder:
         path = archive(Path(folder) / "a.eval", {"samples/1_epoch_1.json": json.dumps(sample())})
         data = bytearray(path.read_bytes())

@@ -72,7 +72,7 @@ def snake(row: dict[str, Any]) -> dict[str, Any]:
 read = partial(items_of, LANGFUSE, HERE)
 
 
-def test_a_trace_with_everything() -> None:
+def test_trace_with_all_fields() -> None:
     scores = (
         score("BOOLEAN", 1, "True"),
         score("NUMERIC", 0.3, source="EVAL", name="tone", comment="curt"),
@@ -96,7 +96,7 @@ def test_a_trace_with_everything() -> None:
         assert record.keys == ("g1", "a", "t1") and record.thread
 
 
-def test_growing_calls_of_a_session_share_a_thread_across_traces() -> None:
+def test_growing_calls_of_a_session_share_a_thread() -> None:
     later = [*MESSAGES, SAID, {"role": "user", "content": "When?"}]
     one, two = trace(observations=[observation("g1")]), trace(observations=[observation("g2")])
     two |= {"id": "t2", "observations": [observation("g2", traceId="t2", input=later)]}
@@ -105,7 +105,7 @@ def test_growing_calls_of_a_session_share_a_thread_across_traces() -> None:
     assert first.thread == second.thread
 
 
-def test_without_generations_the_trace_itself_is_the_conversation() -> None:
+def test_trace_without_generations_is_the_conversation() -> None:
     (record,) = read(trace(score("NUMERIC", 2), observations=[]))
     assert isinstance(record, Record)
     assert [turn.text for turn in record.turns] == ["Where is my order?", "On its way."]
@@ -120,13 +120,13 @@ def test_without_generations_the_trace_itself_is_the_conversation() -> None:
         score("CORRECTION", 0, json.dumps({"role": "assistant", "content": "It arrives today."})),
     ],
 )
-def test_a_correction_is_the_desired_response(correction: dict[str, Any]) -> None:
+def test_correction_is_the_desired_response(correction: dict[str, Any]) -> None:
     (record,) = read(trace(correction, observations=[observation("g1")]))
     assert isinstance(record, Record)
     assert record.desired == "It arrives today." and not record.ratings
 
 
-def test_rows_of_the_blob_export() -> None:
+def test_blob_export_rows() -> None:
     (record,) = read(snake(observation("g1")))
     assert isinstance(record, Record)
     assert record.system == "Be brief." and record.turns[-1].text == "On its way."
@@ -138,12 +138,12 @@ def test_rows_of_the_blob_export() -> None:
     assert whole.ratings == (Rating("helpful", None, "unknown", "rude"),)
 
 
-def test_an_answer_that_is_json_stays_as_it_was_said() -> None:
+def test_answer_that_is_json_is_not_changed() -> None:
     (record,) = read(snake(observation("g1", output='{"label": "late"}')))
     assert isinstance(record, Record) and record.turns[-1].text == '{"label": "late"}'
 
 
-def test_a_page_of_the_api() -> None:
+def test_page_of_the_api() -> None:
     page = {"data": [observation("g1"), observation("g2")], "meta": {"page": 1}}
     assert [item.id for item in read(page) if isinstance(item, Record)] == ["g1", "g2"]
 
@@ -155,11 +155,11 @@ def test_a_page_of_the_api() -> None:
         (observation("g1", output=None), "no answer"),
         (observation("g1", input=None, output=None), "no text"),
         (observation("g1", "TOOL"), "is a tool"),
-        (snake(observation("g1") | {"input": '[{"role": "user", "content": "Whe'}), "cut off"),
+        (snake(observation("g1") | {"input": '[{"role": "user", "content": "Whe'}), "truncated"),
         (score("NUMERIC", 1, traceId=None), "not of a response"),
         (snake(score("NUMERIC", None)), "without value and comment"),
     ],
 )
-def test_what_is_not_usable_is_rejected_with_the_reason(value: dict[str, Any], reason: str) -> None:
+def test_unusable_value_is_rejected_with_a_reason(value: dict[str, Any], reason: str) -> None:
     (item,) = read(value)
     assert isinstance(item, RejectedRecord) and reason in item.reason and item.line == 3

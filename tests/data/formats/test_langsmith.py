@@ -72,7 +72,7 @@ read = partial(items_of, LANGSMITH, HERE)
 one = partial(record_of, LANGSMITH, HERE)
 
 
-def test_messages_that_langchain_serialised() -> None:
+def test_run_with_serialised_langchain_messages() -> None:
     record = one(run())
     assert (record.system, record.model) == ("Be brief.", "gpt-4o")
     assert record.turns == (
@@ -117,7 +117,7 @@ def test_messages_that_langchain_serialised() -> None:
         ),
     ],
 )  # fmt: skip
-def test_what_clients_pass_and_return(asked: dict[str, Any], said: dict[str, Any]) -> None:
+def test_run_with_values_of_clients(asked: dict[str, Any], said: dict[str, Any]) -> None:
     record = one(run(inputs=asked, outputs=said))
     assert [(turn.role, turn.text) for turn in record.turns] == [
         ("user", "hi"),
@@ -126,7 +126,7 @@ def test_what_clients_pass_and_return(asked: dict[str, Any], said: dict[str, Any
     assert record.system == ("Be kind." if {"system", "instructions"} & set(asked) else None)
 
 
-def test_runs_nested_in_their_root_make_one_record_with_the_feedback_on_the_root() -> None:
+def test_nested_runs_make_one_record_with_the_feedback_on_the_root() -> None:
     said = {"key": "thumb", "score": 0, "comment": "too terse", "feedback_source": {"type": "app"}}
     child = run()
     del child["parent_run_id"]
@@ -135,7 +135,7 @@ def test_runs_nested_in_their_root_make_one_record_with_the_feedback_on_the_root
     assert record.ratings == (Rating("thumb", 0, "human", "too terse"),)
 
 
-def test_a_root_alone_is_a_record_with_the_averages_of_its_feedback() -> None:
+def test_root_alone_has_the_averages_of_its_feedback() -> None:
     record = one(ROOT | {"feedback_stats": {"thumb": {"n": 2, "avg": 0.5, "comments": ["hm"]}}})
     assert [turn.text for turn in record.turns] == ["Where is order 7?", "On its way."]
     assert record.ratings == (Rating("thumb", 0.5, "unknown", "hm"),)
@@ -150,7 +150,7 @@ def test_a_root_alone_is_a_record_with_the_averages_of_its_feedback() -> None:
         (None, (Rating("c", 0.0),), None),
     ],
 )
-def test_feedback_in_rows_of_its_own(
+def test_feedback_row_becomes_an_annotation(
     correction: object, ratings: tuple[Rating, ...], desired: str | None
 ) -> None:
     row = {"id": "f1", "run_id": "run-1", "key": "c", "score": 0.0, "correction": correction}
@@ -166,9 +166,9 @@ def test_feedback_in_rows_of_its_own(
         (run(outputs=None), "no answer"),
         (run("tool"), "is a tool within a trace"),
         (ROOT | {"outputs": None}, "no call of a language model"),
-        ({"run_id": "run-1", "key": "c", "score": None}, "says nothing"),
+        ({"run_id": "run-1", "key": "c", "score": None}, "without a score and a comment"),
     ],
 )
-def test_what_is_not_usable_is_rejected_with_the_reason(value: dict[str, Any], reason: str) -> None:
+def test_unusable_value_is_rejected_with_a_reason(value: dict[str, Any], reason: str) -> None:
     (item,) = read(value)
     assert isinstance(item, RejectedRecord) and reason in item.reason

@@ -61,7 +61,7 @@ def trace(*spans: dict[str, Any], assessments: tuple[dict[str, Any], ...] = ()) 
 read = partial(items_of, MLFLOW, HERE)
 
 
-def test_the_call_of_the_model_is_the_record_and_takes_what_is_said_of_the_trace() -> None:
+def test_model_call_gets_the_feedback_on_the_trace() -> None:
     said = assessment("user_satisfaction", feedback={"value": False}, rationale="too short")
     (record,) = read(trace(ROOT, CHAT, assessments=(said,)))
     assert isinstance(record, Record)
@@ -70,7 +70,7 @@ def test_the_call_of_the_model_is_the_record_and_takes_what_is_said_of_the_trace
     assert record.keys == ("aa" * 8, "bb" * 8, "tr-1") and record.thread
 
 
-def test_a_rating_of_one_span_stays_with_it() -> None:
+def test_rating_of_a_span_stays_with_the_span() -> None:
     other = span("LLM", "cc" * 8, "bb" * 8, "hi again", "hello again")
     said = assessment("ok", feedback={"value": 4.0}, span_id="aa" * 8)
     first, second = read(trace(ROOT, CHAT, other, assessments=(said,)))
@@ -85,12 +85,12 @@ def test_a_rating_of_one_span_stays_with_it() -> None:
         {"serialized_value": {"value": '"Hello there!"', "serialization_format": "JSON_FORMAT"}},
     ],
 )
-def test_an_expected_response_is_the_desired_one(held: dict[str, Any]) -> None:
+def test_expected_response_is_the_desired_response(held: dict[str, Any]) -> None:
     (record,) = read(trace(CHAT, assessments=(assessment("expected_response", expectation=held),)))
     assert isinstance(record, Record) and record.desired == "Hello there!" and not record.ratings
 
 
-def test_other_expectations_are_words_and_overridden_or_failed_feedback_says_nothing() -> None:
+def test_other_expectations_become_comments() -> None:
     said = (
         assessment("expected_facts", expectation={"value": ["says hello", "is kind"]}),
         assessment("old", feedback={"value": 1}, valid=False),
@@ -101,7 +101,7 @@ def test_other_expectations_are_words_and_overridden_or_failed_feedback_says_not
     assert record.ratings == (Rating("expected_facts", None, "human", "says hello; is kind"),)
 
 
-def test_schema_2() -> None:
+def test_trace_of_schema_2() -> None:
     old = {
         "name": "chat",
         "context": {"span_id": "0x" + "aa" * 8, "trace_id": "0x1"},
@@ -119,14 +119,14 @@ def test_schema_2() -> None:
     assert isinstance(bare, Record) and [turn.text for turn in bare.turns] == ["hi", "hello"]
 
 
-def test_previews_are_never_data() -> None:
+def test_previews_are_not_read() -> None:
     value = trace()
     for broken in (value, {"info": value["info"]}):
         (item,) = read(broken)
         assert isinstance(item, RejectedRecord) and "previews" in item.reason
 
 
-def test_a_failed_call_is_rejected() -> None:
+def test_failed_call_is_rejected() -> None:
     failed = CHAT | {"status": {"code": "STATUS_CODE_ERROR", "message": "rate limit"}}
     (item,) = read(trace(failed))
     assert isinstance(item, RejectedRecord) and "rate limit" in item.reason

@@ -39,7 +39,7 @@ def read(trace: dict[str, Any], *spans: dict[str, Any]) -> list[Item]:
     return items_of(OPIK, HERE, value)
 
 
-def test_the_call_of_the_model_takes_what_is_said_of_the_trace() -> None:
+def test_model_call_gets_the_feedback_on_the_trace() -> None:
     (record,) = read(TRACE, SPAN, SPAN | {"id": "s2", "type": "tool", "parent_span_id": "s1"})
     assert isinstance(record, Record)
     assert (record.id, record.system, record.model) == ("s1", "Be kind.", "gpt-4o")
@@ -51,13 +51,13 @@ def test_the_call_of_the_model_takes_what_is_said_of_the_trace() -> None:
     assert record.thread
 
 
-def test_without_a_call_the_trace_is_the_conversation() -> None:
+def test_trace_without_a_call_is_the_conversation() -> None:
     (record,) = read(TRACE)
     assert isinstance(record, Record) and len(record.ratings) == 3
     assert [turn.text for turn in record.turns] == ["hi", "hello"]
 
 
-def test_a_failed_call_is_rejected_and_its_rating_given_to_nobody() -> None:
+def test_failed_call_is_rejected_with_its_rating() -> None:
     failed = SPAN | {"error_info": {"exception_type": "RateLimit"}}
     failed |= {"feedback_scores": [{"name": "thumb", "value": 0.0, "source": "ui"}]}
     items = read(TRACE | {"feedback_scores": [], "comments": []}, failed, SPAN | {"id": "s2"})

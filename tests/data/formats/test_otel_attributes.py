@@ -144,14 +144,14 @@ one = partial(record_of, OTLP, HERE)
 
 
 @pytest.mark.parametrize("name", BY_ATTRIBUTES)
-def test_each_convention_says_the_same_conversation(name: str) -> None:
+def test_conventions_give_the_same_conversation(name: str) -> None:
     record = one(otlp(span("a1", BY_ATTRIBUTES[name])))
     assert record.system == SYSTEM
     assert record.turns == (Turn("user", QUESTION), Turn("assistant", ANSWER))
 
 
 @pytest.mark.parametrize("name", BY_ATTRIBUTES)
-def test_a_span_of_its_own_reads_like_one_in_otlp(name: str) -> None:
+def test_single_span_reads_like_one_in_otlp(name: str) -> None:
     """opentelemetry-sdk ReadableSpan.to_json: plain attributes, ids in `context` with 0x."""
     value = {
         "context": {"trace_id": "0x" + "ab" * 16, "span_id": "0x" + "a1" * 8},
@@ -167,7 +167,7 @@ def test_a_span_of_its_own_reads_like_one_in_otlp(name: str) -> None:
     assert (record.id, record.system, record.turns) == (same.id, same.system, same.turns)
 
 
-def test_events_on_the_span_one_message_each() -> None:
+def test_span_events_with_one_message_each() -> None:
     """v1.36.0: attributes of span events; azure-ai-inference puts JSON in gen_ai.event.content."""
     events = [
         {"name": "gen_ai.system.message", "attributes": pairs({"content": SYSTEM})},
@@ -205,7 +205,7 @@ def test_log_records_one_message_each_with_tool_calls() -> None:
     assert record.turns[1].text == "weather()"
 
 
-def test_details_on_an_event_and_a_rating_of_its_span() -> None:
+def test_details_event_and_rating_of_its_span() -> None:
     details = {
         "traceId": "ab" * 16,
         "spanId": "a1" * 8,
@@ -235,7 +235,7 @@ def test_details_on_an_event_and_a_rating_of_its_span() -> None:
     assert rating.ratings == (Rating("Relevance", 0.25, "unknown", "not relevant: it rambles"),)
 
 
-def test_both_spellings_of_a_tool_answer() -> None:
+def test_tool_result_in_both_spellings() -> None:
     for key in ("response", "result"):  # schema and example table of v1.37 differ
         told = [
             *PARTS,
@@ -248,7 +248,7 @@ def test_both_spellings_of_a_tool_answer() -> None:
         assert turns[1:3] == (Turn("assistant", 'find(city="Paris")'), Turn("tool", "57°F", "find"))
 
 
-def test_annotations_of_a_span_in_both_forms_count_once() -> None:
+def test_annotations_in_both_forms_count_once() -> None:
     said = {
         f"{plural}.0.{single}.{key}": value
         for plural, single in (("annotations", "annotation"), ("evaluations", "evaluation"))
@@ -258,31 +258,29 @@ def test_annotations_of_a_span_in_both_forms_count_once() -> None:
     assert record.ratings == (Rating("correctness", 0, "human"),)
 
 
-def test_an_evaluation_in_an_event_of_the_span() -> None:
+def test_evaluation_in_an_event_of_the_span() -> None:
     said = {"gen_ai.evaluation.name": "ok", "gen_ai.evaluation.score.label": "fail"}
     event = {"name": "gen_ai.evaluation.result", "attributes": pairs(said)}
     record = one(otlp(span("a1", BY_ATTRIBUTES["1.37 structured"], events=[event])))
     assert record.ratings == (Rating("ok", "fail"),)
 
 
-def test_feedback_on_a_step_beside_the_calls_is_given_to_none_of_them() -> None:
+def test_feedback_on_a_step_beside_the_calls_is_rejected() -> None:
     said = {"annotations.0.annotation.name": "relevance", "annotations.0.annotation.score": 0}
     step = span("b2", {"openinference.span.kind": "RETRIEVER"} | said)
     record, rejected = read(otlp(span("a1", BY_ATTRIBUTES["1.37 structured"]), step))
     assert isinstance(record, Record) and not record.ratings
-    assert (
-        isinstance(rejected, RejectedRecord) and "no call of a model belongs to" in rejected.reason
-    )
+    assert isinstance(rejected, RejectedRecord) and "which has no model call" in rejected.reason
 
 
-def test_a_span_that_only_carries_annotations_adds_them_to_the_span_it_links_to() -> None:
+def test_span_with_only_annotations_rates_the_linked_span() -> None:
     said = {"annotations.0.annotation.name": "thumb", "annotations.0.annotation.label": "down"}
     link = {"traceId": "ab" * 16, "spanId": "a1" * 8}
     (addition,) = read(otlp(span("b2", said, links=[link])))
     assert addition == Annotation("a1" * 8, HERE, (), (Rating("thumb", "down"),))
 
 
-def test_ratings_of_a_step_and_of_a_trace_go_to_the_last_call_below() -> None:
+def test_ratings_of_a_step_or_trace_go_to_its_last_call() -> None:
     agent = {"openinference.span.kind": "AGENT", "annotations.0.annotation.name": "good",
              "annotations.0.annotation.score": 1, "trace.annotations.0.annotation.name": "whole",
              "trace.annotations.0.annotation.label": "poor"}  # fmt: skip
@@ -305,7 +303,7 @@ def test_ratings_of_a_step_and_of_a_trace_go_to_the_last_call_below() -> None:
     assert "ab" * 16 in records["d4" * 8].keys, "what is said of the trace later on finds it"
 
 
-def test_calls_that_begin_alike_share_a_thread() -> None:
+def test_calls_with_the_same_beginning_share_a_thread() -> None:
     first = BY_ATTRIBUTES["1.37 structured"]
     second = first | {"gen_ai.input.messages": [*PARTS, *SAID, *PARTS]}
     other = first | {"gen_ai.input.messages": [{"role": "user", "content": "Something else"}]}
@@ -316,7 +314,7 @@ def test_calls_that_begin_alike_share_a_thread() -> None:
     assert elsewhere.thread not in (a.thread, "")
 
 
-def test_without_calls_of_a_model_the_topmost_step_is_the_conversation() -> None:
+def test_topmost_step_is_the_conversation_without_model_calls() -> None:
     step = {"input.value": QUESTION, "output.value": '{"answer": 57}'}
     record = one(otlp(span("a1", step), span("b2", step, parentSpanId="a1" * 8)))
     assert record.id == "a1" * 8
@@ -329,23 +327,23 @@ def test_without_calls_of_a_model_the_topmost_step_is_the_conversation() -> None
         (span("a1", {"gen_ai.operation.name": "chat"}), "CAPTURE_MESSAGE_CONTENT=SPAN_ONLY"),
         (span("a1", BY_ATTRIBUTES["1.37 structured"], status={"code": 2, "message": "429"}), "429"),
         (span("a1", {"gen_ai.input.messages": json.dumps(PARTS)}), "no answer"),
-        (span("a1", {"gen_ai.output.messages": json.dumps(SAID)}), "no question"),
+        (span("a1", {"gen_ai.output.messages": json.dumps(SAID)}), "no message of a user"),
         (
             span(
                 "a1", BY_ATTRIBUTES["1.37 structured"] | {"gen_ai.input.messages": '[{"role": "u'}
             ),
-            "gen_ai.input.messages is cut off",
+            "gen_ai.input.messages is truncated",
         ),
-        (span("a1", {"http.route": "/"}), "no call of a language model in 1 spans"),
+        (span("a1", {"http.route": "/"}), "holds 1 spans without a model call"),
     ],
 )
-def test_what_is_not_usable_is_rejected_with_the_reason(value: dict[str, Any], reason: str) -> None:
+def test_unusable_span_is_rejected_with_a_reason(value: dict[str, Any], reason: str) -> None:
     (item,) = read(otlp(value))
     assert isinstance(item, RejectedRecord)
     assert reason in item.reason and item.line == 7 and item.path == "spans.jsonl"
 
 
-def test_indexed_attributes_keep_their_order_and_never_make_long_lists() -> None:
+def test_indexed_attributes_keep_their_order() -> None:
     attributes = {f"k.{n}.content": str(n) for n in (10, 2, 999_999_999)}
     assert get_value(attributes, "k") == [
         {"content": "2"},
@@ -354,7 +352,7 @@ def test_indexed_attributes_keep_their_order_and_never_make_long_lists() -> None
     ]
 
 
-def test_where_one_instrumentation_wraps_another_the_inner_call_is_kept() -> None:
+def test_inner_call_of_two_instrumentations_is_kept() -> None:
     words = BY_ATTRIBUTES["1.37 structured"]
     record = one(otlp(span("a1", words), span("b2", words, parentSpanId="a1" * 8)))
     assert record.keys == ("b2" * 8, "a1" * 8, "ab" * 16)

@@ -50,7 +50,7 @@ read = partial(items_of, PROMPTFOO, HERE)
 one = partial(record_of, PROMPTFOO, HERE)
 
 
-def test_a_result_in_a_file_and_on_a_line_of_its_own() -> None:
+def test_result_in_a_file_and_on_its_own_line() -> None:
     for value in (summary(result()), {"results": [result()]}, result()):
         record = one(value)
         assert (record.system, record.model) == ("Label it.", "openai:gpt-4o")
@@ -69,11 +69,11 @@ def test_a_result_in_a_file_and_on_a_line_of_its_own() -> None:
         ("{% raw %}{{label}}{% endraw %}", "{{label}}"),
     ],
 )
-def test_an_expected_text_is_rendered_or_unknown(value: str, desired: str | None) -> None:
+def test_expected_text_is_rendered_or_none(value: str, desired: str | None) -> None:
     assert one(result(gradingResult=graded(False, "equals", value))).desired == desired
 
 
-def test_a_prompt_in_plain_text_and_an_output_in_json() -> None:
+def test_prompt_in_plain_text_and_output_in_json() -> None:
     record = one(result(prompt={"raw": "Label: great film"}, response={"output": {"l": 1}}))
     assert [turn.text for turn in record.turns] == ["Label: great film", '{"l": 1}']
 
@@ -91,11 +91,13 @@ def test_a_prompt_in_plain_text_and_an_output_in_json() -> None:
         (None, (Rating("pass", False),)),
     ],
 )
-def test_who_graded_it(grading: dict[str, Any] | None, ratings: tuple[Rating, ...]) -> None:
+def test_ratings_have_the_kind_of_the_grader(
+    grading: dict[str, Any] | None, ratings: tuple[Rating, ...]
+) -> None:
     assert one(result(gradingResult=grading)).ratings == ratings
 
 
-def test_errors_are_rejected_by_their_place_and_the_rest_goes_on() -> None:
+def test_errors_are_rejected_and_other_results_are_read() -> None:
     failed = result(failureReason=2, error="API call error: 429", response=None)
     items = read(summary(failed, result()))
     assert [type(item) for item in items] == [RejectedRecord, Record]

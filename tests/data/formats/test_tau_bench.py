@@ -61,13 +61,13 @@ def test_tau2_bench() -> None:
     assert failed.ratings[0].comment == "not met: It refunds."
     assert won.desired is None
     assert [item.reason for item in broken if isinstance(item, RejectedRecord)] == [
-        "simulations[2]: expected a simulation, found a text",
+        "simulations[2]: expected a simulation, found a string",
         "simulations[3]: expected a list of messages, found a number",
     ]
 
 
-def test_a_simulation_that_broke_off_is_no_failure_of_the_agent() -> None:
+def test_simulation_without_a_reward_is_rejected() -> None:
     value = simulation(reward_info=None, termination_reason="agent_error")
     (found,) = items(results(value))
     assert isinstance(found, RejectedRecord)
-    assert found.reason == "simulations[0]: holds no reward (it ended with: agent_error)"
+    assert found.reason == "simulations[0]: holds no reward (termination reason: agent_error)"

@@ -12,7 +12,7 @@ from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.redact.secrets import NAMED_RULES, RANDOM_RULES, TOKEN_RULES, SecretRule
 
 
-def test_a_thousand_planted_secrets_are_gone() -> None:
+def test_redact_text_replaces_a_thousand_secrets() -> None:
     cases = planted()
     assert len(cases) > 1000
     assert len(KEYS) + len(NAMED) > 50
@@ -64,11 +64,11 @@ phone model 2024.10.12 and mobile app 3.1.4
 
 
 @pytest.mark.parametrize("text", ORDINARY.split("\n"))
-def test_ordinary_texts_stay_untouched(text: str) -> None:
+def test_redact_text_keeps_ordinary_text(text: str) -> None:
     assert redact_text(text, Placeholders()) == text
 
 
-def test_a_name_is_stable_and_tells_secrets_apart() -> None:
+def test_placeholders_are_stable_and_distinct() -> None:
     names = Placeholders()
     assert redact_text("Mail a@b.com or c@d.com!", names) == "Mail <EMAIL_1> or <EMAIL_2>!"
     assert redact_text("ann.lee@x.de and annlee@x.de", Placeholders()) == "<EMAIL_1> and <EMAIL_2>"
@@ -79,7 +79,7 @@ def test_a_name_is_stable_and_tells_secrets_apart() -> None:
     assert names.counts == {"EMAIL": 2, "PHONE": 1, "IP": 1}
 
 
-def test_only_the_secret_goes() -> None:
+def test_redact_text_replaces_only_the_secret() -> None:
     names = Placeholders()
     key = KEYS["GitHub classic"](Rng(1))
     assert redact_text(f'{{"api_key": "{key}", "n": 1}}', names) == '{"api_key": "<KEY_1>", "n": 1}'
@@ -94,7 +94,7 @@ def test_only_the_secret_goes() -> None:
     assert redact_text(cut, names) == "<KEY_3>\nThat was it."
 
 
-def test_the_memory_of_names_holds_no_secret() -> None:
+def test_placeholders_store_no_secret() -> None:
     names = Placeholders()
     redact_text("mail ann.lee@example.com, password: hunter22", names)
     held = repr(vars(names)) + repr(names)
@@ -111,7 +111,7 @@ def test_the_memory_of_names_holds_no_secret() -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.sampled_from([t for _, t, _ in planted()]) | st.text(max_size=20), max_size=4))
-def test_redacting_twice_changes_nothing(texts: list[str]) -> None:
+def test_redact_text_twice_changes_nothing(texts: list[str]) -> None:
     names = Placeholders()
     once = redact_text("\n".join(texts), names)
     assert redact_text(once, names) == once
@@ -120,11 +120,11 @@ def test_redacting_twice_changes_nothing(texts: list[str]) -> None:
 
 @settings(deadline=None, max_examples=150)
 @given(st.text(st.sampled_from("aA0 .:@/+-_=\"'<>{}\\\nsk"), max_size=80))
-def test_any_text_is_taken(text: str) -> None:
+def test_redact_text_accepts_any_text(text: str) -> None:
     redact_text(text, Placeholders())
 
 
-def test_lone_surrogates_are_taken() -> None:
+def test_redact_text_accepts_lone_surrogates() -> None:
     assert (
         redact_text("\ud800 password: \ud800hunter2", Placeholders())
         == "\ud800 password: <PASSWORD_1>"
@@ -148,7 +148,7 @@ def repeats(tree: object) -> list[tuple[str, int]]:
 @pytest.mark.parametrize(
     "rule", (*TOKEN_RULES, *NAMED_RULES, *RANDOM_RULES, *PERSONAL_RULES), ids=lambda rule: rule.kind
 )
-def test_only_possessive_repetitions_are_unbounded(rule: SecretRule) -> None:
+def test_rules_have_no_unbounded_repetition_but_possessive(rule: SecretRule) -> None:
     for kind, most in repeats(re._parser.parse(rule.pattern.pattern)):
         assert kind == "POSSESSIVE_REPEAT" or most <= 200, (rule.kind, kind)
 
@@ -173,7 +173,7 @@ HOSTILE = (
 
 
 @pytest.mark.parametrize("piece", HOSTILE)
-def test_hostile_texts_end(piece: str) -> None:
+def test_redact_text_takes_linear_time(piece: str) -> None:
     """60 kB each; a pattern of quadratic time would take minutes here."""
     for text in (
         piece * (60_000 // len(piece)),

@@ -20,7 +20,7 @@ PLACES = ("query", "answer", "comment", "correction", "user")
 LONGEST = 8
 
 
-def parse_conversation(i: int, text: str, place: str) -> dict[str, Any]:
+def conversation(i: int, text: str, place: str) -> dict[str, Any]:
     """One chat with `text` at one place, rated badly, some of them corrected."""
     said = {p: text if p == place else "" for p in PLACES}
     value: dict[str, Any] = {
@@ -51,7 +51,7 @@ def secrets(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A folder with prompt and log; the builtin denoiser is a Listener."""
     cases = planted()
     assert len(cases) > 1000
-    rows = [parse_conversation(i, text, PLACES[i % 5]) for i, (_, text, _) in enumerate(cases)]
+    rows = [conversation(i, text, PLACES[i % 5]) for i, (_, text, _) in enumerate(cases)]
     (here / "prompt.md").write_text(START + "\n")
     write_lines(here / "log.jsonl", *rows)
     monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: own or Listener())
@@ -82,7 +82,7 @@ def play(server: Server, *more: str) -> tuple[Result, bytes, bytes]:
 
 
 @pytest.mark.parametrize("behave", [reply, refuse])
-def test_no_secret_is_written_sent_or_shown(secrets: list[str], behave: Behaviour) -> None:
+def test_refine_writes_sends_and_shows_no_secret(secrets: list[str], behave: Behaviour) -> None:
     with Server(default=behave) as server:
         done, sent, written = play(server)
     assert (done.exit_code == 0) is (behave is reply), done.output
@@ -95,7 +95,7 @@ def test_no_secret_is_written_sent_or_shown(secrets: list[str], behave: Behaviou
     assert len(written) > 10_000 and not left(written, secrets)
 
 
-def test_without_redaction_they_are_found(secrets: list[str]) -> None:
+def test_refine_without_redaction_keeps_secrets(secrets: list[str]) -> None:
     """The control of the test above; and the report says that redaction was off."""
     with Server(default=reply) as server:
         _, sent, written = play(server, "--redact", "off")

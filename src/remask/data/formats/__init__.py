@@ -1,1 +1,1 @@
-"""Files of other tools, one file a format: which records are theirs, and what they say."""
+"""Readers of the trace formats of other tools, one module per tool."""

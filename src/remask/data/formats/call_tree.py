@@ -1,16 +1,16 @@
-"""The operations of a trace to records, whichever tool wrote them down.
+"""Build records from the operations of a trace, for all tracing tools.
 
-A tracing tool keeps a tree: calls of a language model, and steps around them (agents, chains,
-tools). One record is made per call of a model; where one instrumentation wraps another, of the
-inner one. Where a trace shows no such call, the topmost steps that were asked something and
-answered stand in for the conversation. An agent's calls repeat a growing history: they share
-`Record.thread`, and so do the calls of one session that begin alike, so that only the longest one
-stays, and those that somebody rated.
+A trace is a tree of model calls and of steps around them (agents, chains, tools). Each model call
+becomes a record; if one instrumentation wraps another, only the inner call does. In a trace without
+model calls, the topmost steps with an input and an output become records.
 
-What is said of a step goes to the last call below it, what is said of a whole trace to its last
-call; where that call stands on another line or in another file, it becomes an Addition. So the
-first of a record's keys is its own id; the others name what is around it, and mean the last record
-that bears them. Knows nothing of any tool's names.
+The calls of an agent repeat a growing history, so they get the same `Record.thread`, as do the
+calls of a session with the same beginning. Only the longest of these and the rated ones are kept.
+
+Feedback on a step is added to the last call below it, and feedback on a trace to its last call. If
+that call is on another line or in another file, the feedback becomes an Annotation. For this
+purpose the keys of a record are its own id and then the ids of its ancestors, and a key of an
+ancestor refers to the last record with that key.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ from remask.ids import content_id
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
-    """What was said of an operation or of a trace."""
+    """Ratings and the right response of an operation or of a trace."""
 
     ratings: tuple[Rating, ...] = ()
     desired: str | None = None
@@ -46,20 +46,20 @@ NO_ASSESSMENT = Assessment()
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation: a call of a language model, or a step around such calls."""
+    """A call of a language model, or a step around such calls."""
 
     trace: str
     id: str
-    parent: str  # id of the operation around it; "": none
+    parent: str  # id of the operation around it, or ""
     model_call: bool
     input: tuple[Message, ...]
-    output: tuple[Message, ...]  # may repeat what was asked
-    error: str = ""  # not empty: it failed, and why
+    output: tuple[Message, ...]  # may begin with the input
+    error: str = ""  # why the operation failed, or ""
     assessment: Assessment = NO_ASSESSMENT
     model: str = ""
     template: str = ""  # of the system prompt
     session: str = ""
-    aliases: tuple[str, ...] = ()  # further ids under which somebody may speak of it
+    aliases: tuple[str, ...] = ()  # other ids that feedback may use
 
 
 def build_records(
@@ -68,10 +68,10 @@ def build_records(
     trace_assessment: Assessment = NO_ASSESSMENT,
     no_text_reason: str = "holds no text",
 ) -> Iterator[Item]:
-    """The records of the operations of one trace, in order; `rewrite` is said of the trace.
+    """Yield the records of the operations of one trace, in order.
 
-    `silent` is the reason for calls of a model that keep neither question nor answer. Operations
-    that are not records are passed over in silence, unless nothing else is there.
+    trace_assessment: feedback on the whole trace. no_text_reason: why a model call without input
+    and output is rejected. Other operations are rejected only if the trace has no record at all.
     """
     made: dict[int, Record] = {}
     failed: list[RejectedRecord] = []
@@ -86,7 +86,7 @@ def build_records(
             )
         except UnreadableRecord as reason:
             failed.append(place.reject(str(reason)))
-    assessments = [  # on steps, which keep no record of their own
+    assessments = [  # of steps, which have no record
         (
             operation.id,
             operation.assessment,
@@ -105,9 +105,7 @@ def build_records(
         elif key and not made:
             unmatched.append(Annotation(key, source, (), assessment.ratings, assessment.desired))
         else:
-            unmatched.append(
-                source.reject(f"feedback on {key!r}, which no call of a model belongs to")
-            )
+            unmatched.append(source.reject(f"feedback on {key!r}, which has no model call"))
     if trace and made and trace not in (last := made[max(made)]).keys:
         made[max(made)] = replace(last, keys=(*last.keys, trace))
     yield from made.values()
@@ -118,7 +116,7 @@ def build_records(
 
 
 def group_by_trace(operations: Sequence[Operation]) -> list[list[Operation]]:
-    """The calls of each trace, in order of appearance."""
+    """Return the operations of each trace, in order of appearance."""
     traces: dict[str, list[Operation]] = {}
     for operation in operations:
         traces.setdefault(operation.trace, []).append(operation)
@@ -126,7 +124,7 @@ def group_by_trace(operations: Sequence[Operation]) -> list[list[Operation]]:
 
 
 def _select_operations(operations: Sequence[Operation], parents: Mapping[str, str]) -> list[int]:
-    """The operations that become records, in order."""
+    """Return the positions of the operations that become records, in order."""
     full = {operation.id for operation in operations if operation.input and operation.output}
     if any(operation.model_call for operation in operations):
         inner = [
@@ -148,7 +146,7 @@ def _select_operations(operations: Sequence[Operation], parents: Mapping[str, st
 
 
 def _list_ancestors(parents: Mapping[str, str], at: str) -> tuple[str, ...]:
-    """Ids of the operations from `at` upwards, as far as they are at hand, and one more."""
+    """Return the ids from `at` upwards; the last one may be of an operation that is missing."""
     found: dict[str, None] = {}
     while at and at not in found:
         found[at] = None
@@ -174,10 +172,10 @@ def _build_record(
     repeats = outputs[: len(inputs)] == inputs
     system, turns = parse_conversation(list(outputs if repeats else inputs + outputs))
     if not turns or turns[-1].role != "assistant" or not turns[-1].text.strip():
-        raise UnreadableRecord("does not end with an answer of the assistant")
+        raise UnreadableRecord("does not end with an answer of the model")
     first = next((turn.text for turn in turns if turn.role == "user"), None)
     if first is None:
-        raise UnreadableRecord("holds no question: nobody but the assistant speaks")
+        raise UnreadableRecord("holds no message of a user")
     group = operation.session or operation.trace
     beginning = f"{operation.model_call}\0{system}\0{first}".encode("utf-8", "replace").decode()
     return Record(

@@ -1,8 +1,8 @@
-"""Chats as they are written to files: OpenAI's messages, Anthropic's, ShareGPT, pairs of texts.
+"""Read chats: OpenAI's and Anthropic's messages, ShareGPT, prompt and completion.
 
-Also what lies around the messages: fine-tuning weights, preferences (DPO), the answer of a logged
-call, feedback under plain names. Shapes: OpenAI's fine-tuning and preference guides, the types of
-its SDK, Anthropic's Messages API, and ShareGPT as FastChat and LLaMA-Factory read it.
+Also reads fine-tuning weights, preferences (DPO), logged calls, and feedback under common names.
+Sources: OpenAI's fine-tuning and preference guides, the types of its SDK, Anthropic's Messages API,
+and ShareGPT as FastChat and LLaMA-Factory read it.
 """
 
 from collections.abc import Iterator
@@ -40,8 +40,10 @@ def matches_chat(value: Any) -> bool:
 
 
 def read_chat(value: Any, source: Source) -> Iterator[Item]:
-    """One record. An answer beside the messages is put behind them; `weight` of fine-tuning data
-    says which answer is the right one."""
+    """Yield one record. A separate answer is added after the messages.
+
+    In fine-tuning data with `weight`, the last answer that is trained on is the right one.
+    """
     if type(value) is list:
         value = {"messages": value}
     messages = value["messages"]
@@ -100,7 +102,7 @@ def matches_call_log(value: Any) -> bool:
 
 
 def read_call_log(value: Any, source: Source) -> Iterator[Item]:
-    """A logged pair of request and response, each with or without a body of its own."""
+    """Yield the record of a logged request and response, either of which may be under `body`."""
     request, response = _get_body(value["request"]), _get_body(value["response"])
     if value.get("error"):
         raise UnreadableRecord(f"the call failed: {flatten_content(value['error'])[:80]}")
@@ -118,20 +120,20 @@ def matches_preference(value: Any) -> bool:
 
 
 def read_preference(value: Any, source: Source) -> Iterator[Item]:
-    """One record whose response is the one that was not preferred; the other one is desired."""
+    """Yield one record. Its response is the rejected answer; the preferred answer is desired."""
     good, bad = next((value[g], value[b]) for g, b in PREFERENCE_KEYS if g in value and b in value)
     request = value.get("input", value.get("prompt"))
-    if request is None:  # TRL's implicit prompt: both lists repeat it
+    if request is None:  # TRL's implicit prompt: both answers contain it
         request = {"messages": []}
     elif not isinstance(request, dict):
         request = {"prompt": request}
     system, turns = parse_exchange(request, parse_response(bad))
-    wanted = _find_last_answer(parse_exchange(request, parse_response(good))[1])
-    if wanted is None:
+    desired = _find_last_answer(parse_exchange(request, parse_response(good))[1])
+    if desired is None:
         raise UnreadableRecord("holds no preferred answer")
     rating = Rating("preferred", False, "human")
     yield Record(
-        find_id(value), system, turns, (rating,), wanted, source, find_model(value),
+        find_id(value), system, turns, (rating,), desired, source, find_model(value),
         session=find_session(value),
     )  # fmt: skip
 
@@ -158,7 +160,7 @@ def _is_messages(value: Any) -> bool:
 
 
 def _has_anthropic_blocks(value: dict[str, Any]) -> bool:
-    """Whether the messages hold blocks that only Anthropic writes."""
+    """Whether the messages contain blocks that only Anthropic's API has."""
     for message in value["messages"][:4]:
         content = message.get("content") if type(message) is dict else None
         for part in content if type(content) is list else ():
@@ -176,14 +178,13 @@ def _get_body(value: object) -> Any:
 
 
 def _select_trained(messages: list[Any]) -> list[Any] | None:
-    """The messages up to the last answer that fine-tuning would learn; None without weights."""
-    weighed = [i for i, m in enumerate(messages) if type(m) is dict and "weight" in m]
-    if not weighed:
+    """Return the messages up to the last answer that is trained on; None without weights."""
+    if not any("weight" in m for m in messages if type(m) is dict):
         return None
-    learnt = [i for i, m in enumerate(messages) if type(m) is dict and _is_trained(m)]
-    if not learnt:
+    trained = [i for i, m in enumerate(messages) if type(m) is dict and _is_trained(m)]
+    if not trained:
         raise UnreadableRecord("every answer has weight 0")
-    return messages[: learnt[-1] + 1]
+    return messages[: trained[-1] + 1]
 
 
 def _is_trained(message: dict[str, Any]) -> bool:

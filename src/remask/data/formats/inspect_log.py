@@ -1,9 +1,9 @@
-"""Inspect logs: the `.eval` archive, and the log or a sample of it as JSON.
+"""Read Inspect logs: the `.eval` archive, and a log or one sample as JSON.
 
-An archive is a zip of one JSON file per sample. Entries are read in memory under caps, chosen by
-name, and nothing is written. Newer versions of Inspect compress with zstd, which Python reads from
-3.14 on, or where the extra `inspect` is installed; samples in chunks are told apart and rejected.
-Shapes: inspect_ai 0.3.2xx, src/inspect_ai/log/_log.py (EvalSample), _recorders/eval.py,
+An archive is a zip file with one JSON file per sample. Entries are selected by name and unpacked in
+memory with a size limit; nothing is written to disk. Newer versions of Inspect compress with zstd,
+which needs Python 3.14 or the extra `inspect`. Samples that are stored in chunks are rejected.
+Sources: inspect_ai 0.3.2xx, src/inspect_ai/log/_log.py (EvalSample), _recorders/eval.py,
 _recorders/chunked/format.py, scorer/_metric.py (Score).
 """
 
@@ -34,7 +34,7 @@ from remask.data.trace_record import (
 )
 
 MAX_ENTRY_BYTES: Final = 128 << 20  # bytes of one unpacked sample
-MAX_ZIP_RATIO: Final = 200  # bytes that one packed byte may unpack to
+MAX_ZIP_RATIO: Final = 200  # unpacked bytes per packed byte
 MAX_ENTRIES: Final = 1_000_000
 _SAMPLE = re.compile(r"samples/[^/]+_epoch_\d+\.json")
 _CHUNKED = re.compile(r"samples/([^/]+)/sample\.json")
@@ -58,7 +58,7 @@ def matches(value: Any) -> bool:
 
 
 def read(value: Any, source: Source) -> Iterator[Item]:
-    """One record per sample."""
+    """Yield one record per sample."""
     if not matches(value):
         yield source.reject("is neither an Inspect log with samples nor a sample")
     elif "eval" not in value:
@@ -74,13 +74,13 @@ def read(value: Any, source: Source) -> Iterator[Item]:
 
 
 def read_archive(path: Path) -> Iterator[Value | RejectedRecord]:
-    """The samples in an `.eval` archive, in its order."""
+    """Yield the samples of an `.eval` archive in order."""
     try:
         with zipfile.ZipFile(path) as archive:
             yield from _read_samples(archive, path)
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         yield RejectedRecord(
-            str(path), None, f"the zip archive is damaged ({error}); copy it again"
+            str(path), None, f"the zip archive is damaged ({error}); copy the file again"
         )
 
 
@@ -93,12 +93,10 @@ def _read_samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | Reje
         return
     if not samples and not chunked:
         yield RejectedRecord(
-            str(path), None, "is a zip archive, but no Inspect log; unpack it first"
+            str(path), None, "is a zip archive but not an Inspect log; unpack it first"
         )
     for name in chunked:
-        yield RejectedRecord(
-            str(path), None, f"{name}: is stored in chunks; convert with: {_CONVERT}"
-        )
+        yield RejectedRecord(str(path), None, f"{name}: is stored in chunks; run: {_CONVERT}")
     for entry in samples:
         try:
             yield Value(parse(_unpack(archive, entry), constants=True), None, entry.filename)
@@ -108,7 +106,7 @@ def _read_samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | Reje
 
 
 def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
-    """The bytes of an entry. What it says of its size is not believed. Raises Unusable."""
+    """Return the bytes of an entry. Its declared size is not trusted. Raises UnreadableRecord."""
     zstd = _load_zstd_errors() if entry.compress_type == _ZSTD else ()
     damage: tuple[type[Exception], ...] = (*_DAMAGE_ERRORS, *zstd)
     limit = min(MAX_ENTRY_BYTES, max(1 << 20, MAX_ZIP_RATIO * entry.compress_size))
@@ -116,12 +114,10 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
         with archive.open(entry) as file:
             raw = file.read(limit + 1)
     except NotImplementedError as error:
-        hint = f"install remask[inspect], or convert with: {_CONVERT}"
-        raise UnreadableRecord(
-            f"is compressed in a way that this Python cannot read; {hint}"
-        ) from error
+        reason = "is compressed in a way that this Python cannot read; install remask[inspect], or "
+        raise UnreadableRecord(f"{reason}run: {_CONVERT}") from error
     except damage as error:
-        raise UnreadableRecord(f"is damaged or locked ({error})") from error
+        raise UnreadableRecord(f"is damaged or encrypted ({error})") from error
     if len(raw) > limit:
         raise UnreadableRecord(
             f"unpacks to more than {MAX_ZIP_RATIO} times its size or {MAX_ENTRY_BYTES >> 20} MiB"
@@ -130,8 +126,8 @@ def _unpack(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 
 
 def _load_zstd_errors() -> tuple[type[Exception], ...]:
-    """What reading zstd may raise. Where the extra is there, it now teaches zipfile to read it."""
-    if importlib.util.find_spec("zipfile_zstd"):
+    """Return the errors of reading zstd. Enables zstd in `zipfile` if the extra is installed."""
+    if importlib.util.find_spec("zipfile_zstd"):  # importing it patches zipfile
         importlib.import_module("zipfile_zstd")
         return (importlib.import_module("zstandard").ZstdError,)
     if importlib.util.find_spec("compression"):  # Python 3.14
@@ -147,7 +143,7 @@ def _build_operation(sample: Mapping[str, Any], model: str) -> Operation:
         _extract_messages(choices[0].get("message"), "assistant", attachments) if choices else []
     )
     history = _extract_messages(sample.get("messages"), "user", attachments)
-    while history and history[-1].get("role") != "assistant":  # what came after the last answer
+    while history and history[-1].get("role") != "assistant":  # messages after the last answer
         history.pop()
     asked = history or _extract_messages(sample.get("input"), "user", attachments)
     failed = sample.get("error")
@@ -170,7 +166,7 @@ def _build_operation(sample: Mapping[str, Any], model: str) -> Operation:
 
 
 def _extract_messages(value: object, role: str, attachments: Mapping[str, Any]) -> list[Message]:
-    """Messages with `attachment://…` texts in their place (log/_condense.py)."""
+    """Return the messages with `attachment://…` replaced by its text (log/_condense.py)."""
     return [_resolve_attachments(message, attachments) for message in extract_messages(value, role)]
 
 
@@ -185,8 +181,10 @@ def _resolve_attachments(value: Any, attachments: Mapping[str, Any]) -> Any:
 
 
 def _build_assessment(sample: Mapping[str, Any], answer: str) -> Assessment:
-    """The scores. The target is the right response, unless only models judged: then it tells them
-    what to look for."""
+    """Return the scores and the right response, which is the target of the sample.
+
+    If only models judged, the target is an instruction for them and not a response.
+    """
     scores = decode_object(sample.get("scores"))
     if "score" in sample:  # logs of early versions
         scores = {"score": sample["score"]}
@@ -195,7 +193,8 @@ def _build_assessment(sample: Mapping[str, Any], answer: str) -> Assessment:
         kind: Kind = "llm" if scorer.startswith("model_graded") else "code"
         value = decode_object(score).get("value")
         words = as_text(decode_object(score).get("explanation"))
-        words = "" if words.strip() == answer.strip() else words  # many scorers repeat the answer
+        if words.strip() == answer.strip():  # many scorers repeat the answer
+            words = ""
         parts = value if isinstance(value, dict) else {"": value}
         for part, held in parts.items():
             if isinstance(held, bool | int | float | str):

@@ -1,9 +1,9 @@
-"""Langfuse: a trace as the UI and the API give it, pages of the API, and rows of the blob export.
+"""Read Langfuse: a trace of the UI or the API, pages of the API, and rows of the blob export.
 
-The API writes camelCase, the blob export snake_case with inputs and outputs as text ("": not
-set); both are read by the same names. Scores stand in the trace, or in rows of their own that name
-a trace or an observation. Shapes: langfuse 3–5, fern/apis/server/definition/commons.yml and
-scores-v3.yml (2026); "Blob storage export field reference" (langfuse.com, 2026-10).
+The API has camelCase keys. The blob export has snake_case keys, with inputs and outputs as strings
+("" if not set). Scores are in the trace, or in separate rows that name a trace or an observation.
+Sources: langfuse 3–5, fern/apis/server/definition/commons.yml and scores-v3.yml (2026); "Blob
+storage export field reference" (langfuse.com, 2026-10).
 """
 
 from collections.abc import Iterator, Mapping
@@ -38,7 +38,7 @@ def matches(value: Any) -> bool:
 
 
 def read(value: Any, source: Source) -> Iterator[Item]:
-    """Records of a trace, the record of an observation, or what a score adds to one."""
+    """Yield the records of a trace or of an observation, or the annotation of a score."""
     if not isinstance(value, dict):
         yield source.reject("is not an object")
     elif isinstance(page := value.get("data"), list):
@@ -53,11 +53,9 @@ def read(value: Any, source: Source) -> Iterator[Item]:
             [_build_operation(value, _get_text(value, "trace_id"), "", {})], source
         )
     elif _is_observation(value):
-        yield source.reject(
-            f"is a {_get_text(value, 'type').lower()}, not a call of a language model"
-        )
+        yield source.reject(f"is a {_get_text(value, 'type').lower()}, not a model call")
     else:
-        yield source.reject("is neither a trace with observations nor an observation nor a score")
+        yield source.reject("is not a trace with observations, an observation or a score")
 
 
 def _read_trace(value: Mapping[str, Any], source: Source) -> Iterator[Item]:
@@ -66,7 +64,7 @@ def _read_trace(value: Mapping[str, Any], source: Source) -> Iterator[Item]:
     scores = decode_list(trace.get("scores"))
     if trace is not value:
         scores += decode_list(value.get("scores"))
-    assessments: dict[str, Assessment] = {}  # by observation; "": of the trace
+    assessments: dict[str, Assessment] = {}  # by observation; "" is the trace
     for score in scores:
         at, new = _get_text(score, "observation_id"), _build_assessment(score)
         before = assessments.get(at, NO_ASSESSMENT)
@@ -86,7 +84,7 @@ def _build_operation(
     id = _get_text(row, "id")
     failed = _get_text(row, "level") == "ERROR"
     cut = any(is_truncated(row.get(key)) for key in ("input", "output"))
-    error = "its input or output is cut off" if cut else ""
+    error = "its input or output is truncated" if cut else ""
     return Operation(
         trace,
         id,
@@ -101,8 +99,7 @@ def _build_operation(
 
 
 def _extract_messages(row: Mapping[str, Any]) -> tuple[Any, Any]:
-    """What was asked (JSON inside a text is what the caller passed) and what was answered (JSON
-    inside a text may be the answer itself)."""
+    """Return (input, output). JSON in the input is parsed; in the output it can be the answer."""
     asked = extract_messages(decode_json(row.get("input")), "user")
     return tuple(asked), tuple(extract_messages(row.get("output"), "assistant"))
 
@@ -111,14 +108,14 @@ def _build_annotation(score: Mapping[str, Any], source: Source) -> Item:
     key = _get_text(score, "observation_id") or _get_text(score, "trace_id")
     assessment = _build_assessment(score)
     if not key:
-        return source.reject("a score of a session or of a run of a dataset, not of a response")
+        return source.reject("is a score of a session or of a dataset run, not of a response")
     if not assessment:
-        return source.reject("a score without value and comment")
+        return source.reject("is a score without value and comment")
     return Annotation(key, source, (), assessment.ratings, assessment.desired)
 
 
 def _build_assessment(score: Mapping[str, Any]) -> Assessment:
-    """One score. API v3 puts everything under `value`, older ones the text under `stringValue`."""
+    """Parse a score. Version 3 of the API has only `value`, older ones also `stringValue`."""
     name, kind = _get_text(score, "name"), _get_text(score, "data_type")
     text, number = _get_text(score, "string_value"), score.get("value")
     comment = _get_text(score, "comment")
@@ -143,7 +140,7 @@ def _build_assessment(score: Mapping[str, Any]) -> Assessment:
 
 
 def _parse_number(text: str) -> float | str | None:
-    """A number of a CSV row, where it is one."""
+    """Return a number of a CSV row; the text itself if it is not a number."""
     try:
         return float(text)
     except ValueError:
@@ -165,7 +162,7 @@ def _is_score(value: Mapping[str, Any]) -> bool:
 
 
 def _get_text(row: Mapping[str, Any], snake: str) -> str:
-    """A field as a text, in snake_case or camelCase."""
+    """Return a field as text; its key may be in snake_case or camelCase."""
     value = row.get(snake)
     if value is None and "_" in snake:
         first, *rest = snake.split("_")

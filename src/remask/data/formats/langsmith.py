@@ -1,11 +1,10 @@
-"""LangSmith: runs (one a line, nested in `child_runs`, or in a list) and feedback on them.
+"""Read LangSmith: runs (one per line, nested in `child_runs`, or in a list) and feedback on them.
 
-Runs keep what LangChain or a wrapped client passed: `dialects` reads it. Feedback stands in the
-run (`feedback`, or averages in `feedback_stats`), or in rows of its own that name a run; people
-rate the root of a trace, so a run answers to the ids of all runs around it, which `dotted_order`
-lists. A correction is the right response where it is a text or outputs; `{"score": …}` corrects a
-judge.
-Shapes: langsmith-sdk python/langsmith/schemas.py (Run, Feedback; 2026).
+Runs store what LangChain or a wrapped client passed, which `dialects.py` reads. Feedback is in the
+run (`feedback`, or averages in `feedback_stats`), or in separate rows that name a run. People rate
+the root of a trace, so the aliases of a run are the ids of its ancestors, from `dotted_order`. A
+correction is the right response if it is a string or outputs; `{"score": …}` corrects a judge.
+Source: langsmith-sdk python/langsmith/schemas.py (Run, Feedback; 2026).
 """
 
 from collections.abc import Iterator, Mapping
@@ -32,13 +31,13 @@ def matches(value: Any) -> bool:
 
 
 def read(value: Any, source: Source) -> Iterator[Item]:
-    """The records of a run and the runs in it, or what feedback adds to one."""
+    """Yield the records of a run and its child runs, or the annotation of a feedback row."""
     if not isinstance(value, dict):
         yield source.reject("is not an object")
     elif _is_run(value):
         runs = list(_walk_runs(value))
         if len(runs) == 1 and value["run_type"] != "llm" and value.get("parent_run_id"):
-            yield source.reject(f"is a {value['run_type']} within a trace, not a call of a model")
+            yield source.reject(f"is a {value['run_type']} within a trace, not a model call")
         else:
             yield from build_records([_build_operation(run) for run in runs], source)
     elif _is_feedback(value):
@@ -47,9 +46,9 @@ def read(value: Any, source: Source) -> Iterator[Item]:
         if key and assessment:
             yield Annotation(key, source, (), assessment.ratings, assessment.desired)
         else:
-            yield source.reject("is feedback that names no run, or says nothing")
+            yield source.reject("is feedback without a run, or without a score and a comment")
     else:
-        yield source.reject("is neither a run nor feedback on one")
+        yield source.reject("is neither a run nor feedback on a run")
 
 
 def _walk_runs(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -63,7 +62,7 @@ def _build_operation(run: Mapping[str, Any]) -> Operation:
     metadata = decode_object(extra.get("metadata"))
     parameters = decode_object(extra.get("invocation_params"))
     model = metadata.get("ls_model_name") or parameters.get("model") or parameters.get("model_name")
-    # "20260101T000000000000Z<id>.20260101T000001000000Z<id>": the runs around this one, then it
+    # "20260101T000000000000Z<id>.20260101T000001000000Z<id>": the ancestors and the run itself
     around = [step.partition("Z")[2] for step in as_text(run.get("dotted_order")).split(".")]
     failed = as_text(run.get("error")) or (run.get("status") == "error" and "no reason given")
     reference = run.get("reference_outputs")
@@ -85,7 +84,7 @@ def _build_operation(run: Mapping[str, Any]) -> Operation:
 
 
 def _build_ratings(run: Mapping[str, Any]) -> tuple[Rating, ...]:
-    """Single pieces of feedback where they are given, else their averages."""
+    """Return single ratings if the run has them, else the averages."""
     if single := decode_list(run.get("feedback")):
         return tuple(rating for item in single for rating in _build_assessment(item).ratings)
     found: list[Rating] = []

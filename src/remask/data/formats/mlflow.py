@@ -1,7 +1,7 @@
-"""MLflow traces (schema 3 and 2): spans under MLflow's keys, assessments as feedback.
+"""Read MLflow traces (schema 3 and 2): spans with MLflow's keys, and assessments as feedback.
 
-Every attribute is JSON inside a text. Ids of spans are base64 in the file and hexadecimal in the
-assessments. Previews and the inputs in the metadata are cut off, and never read. Shapes:
+Every attribute is JSON inside a string. Span ids are base64 in spans and hexadecimal in
+assessments. Previews and the inputs in the metadata are truncated, so they are not read. Source:
 mlflow 3.17 (entities/trace.py, entities/span.py `to_dict`, entities/assessment.py).
 """
 
@@ -30,7 +30,7 @@ _EXPECTED: Final = ("expected_response", "expected_output", "expected_answer", "
 
 
 def matches(value: Any) -> bool:
-    """Whether `value` is a trace: `info` and `data` with spans, or with schema 2's request."""
+    """Whether `value` is a trace: `info`, and `data` with spans or with the request of schema 2."""
     if not isinstance(value, dict) or not isinstance(value.get("info"), dict):
         return False
     info, data = value["info"], value.get("data")
@@ -39,7 +39,7 @@ def matches(value: Any) -> bool:
 
 
 def read(value: Any, source: Source) -> Iterator[Item]:
-    """The records of one trace."""
+    """Yield the records of one trace."""
     if not matches(value):
         yield source.reject("is not an MLflow trace with info and data")
         return
@@ -56,7 +56,7 @@ def read(value: Any, source: Source) -> Iterator[Item]:
         )
         calls = [Operation(trace, trace, "", False, *pair)]
     if not calls:
-        yield source.reject("holds no spans, only cut-off previews; export the whole trace")
+        yield source.reject("holds no spans, only truncated previews; export the whole trace")
         return
     metadata = decode_object(info.get("trace_metadata") or info.get("request_metadata"))
     session = as_text(metadata.get("mlflow.trace.session"))
@@ -80,7 +80,7 @@ def _build_span(span: Mapping[str, Any], trace: str) -> Span:
 
 
 def _parse_id(value: object) -> str:
-    """An id in hexadecimal: 8 bytes, in base64 in schema 3 and `0x…` in schema 2."""
+    """Return an id of 8 bytes in hexadecimal. It is base64 in schema 3 and `0x…` in schema 2."""
     text = as_text(value).removeprefix("0x")
     if len(text) != 12:
         return text
@@ -91,19 +91,19 @@ def _parse_id(value: object) -> str:
 
 
 def _group_assessments(items: object) -> tuple[Assessment, dict[str, Assessment]]:
-    """What was said of the trace, and of its spans by id."""
-    said: dict[str, Assessment] = {}
+    """Return the assessment of the trace, and those of its spans by id."""
+    found: dict[str, Assessment] = {}
     for item in decode_list(items):
         if item.get("valid") is not False:
             id = _parse_id(item.get("span_id"))
-            before, new = said.get(id, NO_ASSESSMENT), _build_assessment(item)
+            before, new = found.get(id, NO_ASSESSMENT), _build_assessment(item)
             desired = before.desired if new.desired is None else new.desired
-            said[id] = Assessment(before.ratings + new.ratings, desired)
-    return said.pop("", NO_ASSESSMENT), said
+            found[id] = Assessment(before.ratings + new.ratings, desired)
+    return found.pop("", NO_ASSESSMENT), found
 
 
 def _build_assessment(item: Mapping[str, Any]) -> Assessment:
-    """One assessment: an expectation may be the right response; others are words beside it."""
+    """Parse one assessment. Some expectations are the right response, others become a comment."""
     name = as_text(item.get("assessment_name") or item.get("name"))
     judge = _KINDS_BY_SOURCE.get(
         as_text(decode_object(item.get("source")).get("source_type")), "unknown"

@@ -1,8 +1,8 @@
-"""Files of the APIs: batches, objects of the Responses API, data and results of OpenAI's Evals.
+"""Read API files: batches, objects of the Responses API, data and results of OpenAI's Evals.
 
-A batch is two files, requests and results, which meet by `custom_id`; Anthropic's batches look much
-the same. Shapes: the types of the OpenAI SDK (`types.responses.Response`,
-`types.evals.runs.OutputItemListResponse`) and both vendors' batch guides.
+A batch has a file of requests and a file of results, joined by `custom_id`; Anthropic's batches are
+similar. Sources: the types of the OpenAI SDK (`types.responses.Response`,
+`types.evals.runs.OutputItemListResponse`) and the batch guides of both vendors.
 """
 
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ def matches_batch(value: Any) -> bool:
 
 
 def read_batch(value: Any, source: Source) -> Iterator[Item]:
-    """A request as a record without an answer, a result as the addition that answers it."""
+    """Yield a request as a record without an answer, or a result as the annotation with it."""
     id = value["custom_id"]
     request = value.get("body", value.get("params"))
     if isinstance(request, dict):
@@ -69,7 +69,7 @@ def matches_responses(value: Any) -> bool:
 
 
 def read_responses(value: Any, source: Source) -> Iterator[Item]:
-    """One Response with its input, where the log kept it: the API's object does not hold it."""
+    """Yield one Response with its input, if the log has it; the API's object does not."""
     if value.get("error"):
         raise UnreadableRecord(f"the call failed: {flatten_content(value['error'])[:80]}")
     ratings, desired = parse_ratings(value)
@@ -86,7 +86,7 @@ def matches_evals(value: Any) -> bool:
 
 
 def read_evals(value: Any, source: Source) -> Iterator[Item]:
-    """An item with its sample and its graders' results; also a row of the old openai/evals."""
+    """Yield an item with its sample and the graders' results, or a row of the old openai/evals."""
     item = value.get("item", value.get("datasource_item"))
     item = item if isinstance(item, dict) else value
     sample = value.get("sample")
@@ -102,7 +102,7 @@ def read_evals(value: Any, source: Source) -> Iterator[Item]:
 
 
 def _find_request(sample: dict[str, Any], item: dict[str, Any]) -> dict[str, Any]:
-    """The request: what the sample was asked, else the item's own messages or question."""
+    """Return the request: the sample's input, else the messages or the question of the item."""
     if isinstance(sample.get("input"), list) and sample["input"]:
         return {"messages": sample["input"]}
     if isinstance(item.get("messages"), list):
@@ -110,7 +110,7 @@ def _find_request(sample: dict[str, Any], item: dict[str, Any]) -> dict[str, Any
     for key in QUESTION_KEYS:
         if isinstance(item.get(key), str | list):
             return {**item, "input": item[key]}
-    # Which column a template asks for cannot be known: take the first that is not the answer.
+    # The column that the template uses is unknown, so take the first that is not the answer.
     answer = find_expected(item)
     texts = (text for text in item.values() if isinstance(text, str) and text != answer)
     return {"input": next(texts, "")}

@@ -1,6 +1,6 @@
-"""Opik: a trace with its spans, as `opik export` writes one to a file.
+"""Read Opik: one trace with its spans per file, as `opik export` writes it.
 
-Shapes: opik 1.9–2.2, sdks/python/src/opik/cli/exports/utils.py (`trace`, `spans`),
+Sources: opik 1.9–2.2, sdks/python/src/opik/cli/exports/utils.py (`trace`, `spans`),
 rest_api/types/trace_public.py, span_public.py and feedback_score_public.py (2026).
 """
 
@@ -25,7 +25,7 @@ def matches(value: Any) -> bool:
 
 
 def read(value: Any, source: Source) -> Iterator[Item]:
-    """The records of one trace."""
+    """Yield the records of one trace."""
     if not matches(value):
         yield source.reject("is not an object with trace and spans")
         return

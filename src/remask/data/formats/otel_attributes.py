@@ -1,11 +1,9 @@
-"""Spans to calls: where each generation of conventions keeps what was said and what was thought
-of it.
+"""Convert spans to operations: the attributes in which each convention stores messages and ratings.
 
-Four generations of the OpenTelemetry GenAI conventions are alive at once, beside OpenInference,
-OpenLLMetry, Logfire, the Vercel AI SDK and MLflow; the tables below are all that is known of them.
-A key may hold a structure, JSON in a text, or be spread over indexed attributes
-(`gen_ai.prompt.0.role`); the first row that says something wins, for questions and answers apart.
-Knows nothing of files and of how a span was written down (`otlp`, `mlflow`).
+Supported are four generations of the OpenTelemetry GenAI conventions, OpenInference, OpenLLMetry,
+Logfire, the Vercel AI SDK and MLflow. A key can hold a structure, JSON in a string, or be spread
+over indexed attributes (`gen_ai.prompt.0.role`). For inputs and for outputs, the first key in the
+table that holds messages is used.
 
 Sources: opentelemetry-semantic-conventions 1.36 and 1.37–1.41 (docs/gen-ai/gen-ai-events.md,
 gen-ai-spans.md, non-normative/examples-llm-calls.md); OpenInference spec/semantic_conventions.md,
@@ -22,18 +20,18 @@ from remask.data.messages import as_text, flatten_content
 from remask.data.trace_record import Kind, Rating
 
 NO_TEXT_REASON: Final = (
-    "carries no text: capture of content is off by default; set "
+    "contains no text, because capture of content is off by default; set "
     "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY and "
     "OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental where the traces are made"
 )
 
 
 class Key(NamedTuple):
-    """One place where a convention keeps text."""
+    """An attribute that holds messages."""
 
     name: str
-    model_call: bool = True  # only calls of a language model have it
-    choices: bool = False  # a list of alternative answers, of which the first was used
+    model_call: bool = True  # only model calls have this attribute
+    choices: bool = False  # a list of alternative answers; only the first was used
 
 
 INPUT_KEYS: Final = (
@@ -68,14 +66,14 @@ MODEL_KEYS: Final = ("gen_ai.response.model", "gen_ai.request.model", "llm.model
 TEMPLATE_KEYS: Final = ("llm.prompt_template.template",)
 SESSION_KEYS: Final = ("gen_ai.conversation.id", "session.id", "mlflow.trace.session")
 ALIAS_KEYS: Final = ("gen_ai.response.id",)
-# The kind of an operation, and whether it is a call of a language model.
+# Attributes with the kind of an operation, and the kinds that are model calls.
 MODEL_CALL_KINDS: Final[dict[str, frozenset[str]]] = {
     "openinference.span.kind": frozenset({"LLM"}),
     "gen_ai.operation.name": frozenset({"chat", "text_completion", "generate_content"}),
     "llm.request.type": frozenset({"chat", "completion"}),
     "mlflow.spanType": frozenset({"CHAT_MODEL", "LLM"}),
 }
-# Events that carry one message each (≤ 1.36), and who says it.
+# Events with one message each (≤ 1.36), and the role of the message.
 EVENT_ROLES: Final = {
     "gen_ai.system.message": "system",
     "gen_ai.user.message": "user",
@@ -86,24 +84,17 @@ EVENT_ROLES: Final = {
     "gen_ai.content.completion": "assistant",
 }
 OUTPUT_EVENTS: Final = {"gen_ai.choice", "gen_ai.content.completion"}
-DETAILS_EVENT: Final = (
-    "gen_ai.client.inference.operation.details"  # an event with a span's attributes
-)
+DETAILS_EVENT: Final = "gen_ai.client.inference.operation.details"  # has the span's attributes
 EVALUATION_EVENT: Final = "gen_ai.evaluation.result"
 KINDS_BY_ANNOTATOR: Final[dict[str, Kind]] = {"HUMAN": "human", "LLM": "llm", "CODE": "code"}
-DOTTED_PREFIXES: Final = (
-    "message.",
-    "message_content.",
-    "tool_call.",
-    "annotation.",
-    "evaluation.",
-)
+DOTTED_PREFIXES: Final = ("message.", "message_content.", "tool_call.", "annotation.",
+                          "evaluation.")  # fmt: skip
 ANNOTATION_KEYS: Final = (("annotations", "annotation"), ("evaluations", "evaluation"))
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened within a span, with its attributes and its body (of a log record)."""
+    """An event within a span; `body` is that of a log record."""
 
     name: str
     attributes: Mapping[str, Any]
@@ -112,21 +103,21 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """One operation as OpenTelemetry knows it. Ids are texts; "": none."""
+    """One span. An id is "" if there is none."""
 
     trace: str
     id: str
     parent: str
     attributes: Mapping[str, Any]
     events: tuple[Event, ...] = ()
-    error: str = ""  # not empty: the operation failed, and why
-    links: tuple[str, ...] = ()  # ids of spans it speaks about
+    error: str = ""  # why the operation failed, or ""
+    links: tuple[str, ...] = ()  # ids of linked spans
 
 
 def operation_from_span(span: Span, assessment: Assessment = NO_ASSESSMENT) -> Operation:
-    """The operation that `span` describes; `verdict` was said of it elsewhere.
+    """Convert a span to an operation. `assessment`: feedback that is stored outside of the span.
 
-    What was asked or answered in a text that a limit on attributes cut off counts as an error.
+    A truncated input or output counts as an error.
     """
     places = [span.attributes, *(e.attributes for e in span.events if e.name == DETAILS_EVENT)]
     asked, by_model = _read_messages(places, INPUT_KEYS, "user")
@@ -159,7 +150,7 @@ def operation_from_span(span: Span, assessment: Assessment = NO_ASSESSMENT) -> O
 
 
 def get_value(attributes: Mapping[str, Any], key: str) -> object:
-    """What stands under `key`: the value, its JSON, or a structure spread over `key.0.…`."""
+    """Return the value of `key`, its JSON, or a structure that is spread over `key.0.…`."""
     if key in attributes:
         return nest_dotted(decode_json(attributes[key]))
     start = f"{key}."
@@ -168,8 +159,10 @@ def get_value(attributes: Mapping[str, Any], key: str) -> object:
 
 
 def nest_dotted(value: object) -> object:
-    """Objects with keys such as `message.role` as objects inside objects: so OpenInference writes
-    what is not spread over attributes (spec/llm_spans.md)."""
+    """Convert objects with keys like `message.role` to nested objects.
+
+    OpenInference writes such objects if a value is not spread over attributes (spec/llm_spans.md).
+    """
     if isinstance(value, list):
         return [nest_dotted(item) for item in value]
     if isinstance(value, dict) and any(key.startswith(DOTTED_PREFIXES) for key in value):
@@ -193,7 +186,7 @@ def _build_tree(dotted: Mapping[str, Any]) -> object:
 
 
 def _convert_lists(tree: object) -> object:
-    """Objects that have only numbers as keys as lists."""
+    """Convert objects whose keys are all numbers to lists."""
     if not isinstance(tree, dict):
         return tree
     inner = {key: _convert_lists(value) for key, value in tree.items()}
@@ -203,7 +196,7 @@ def _convert_lists(tree: object) -> object:
 
 
 def parse_annotations(attributes: Mapping[str, Any], prefix: str = "") -> list[Rating]:
-    """OpenInference's annotations and evaluations of a span (spec/annotations.md, "Fields")."""
+    """Return OpenInference's annotations and evaluations of a span (spec/annotations.md)."""
     found: list[Rating] = []
     for plural, single in ANNOTATION_KEYS:
         items = get_value(attributes, prefix + plural)
@@ -213,11 +206,11 @@ def parse_annotations(attributes: Mapping[str, Any], prefix: str = "") -> list[R
                 judge = KINDS_BY_ANNOTATOR.get(as_text(inner.get("annotator_kind")), "unknown")
                 name, score, label = (inner.get(key) for key in ("name", "score", "label"))
                 found += build_ratings(name, score, label, inner.get("explanation"), judge)
-    return list(dict.fromkeys(found))  # a producer may write one result in both forms
+    return list(dict.fromkeys(found))  # some producers write a result in both forms
 
 
 def parse_evaluation(attributes: Mapping[str, Any]) -> list[Rating]:
-    """The rating in the attributes of a `gen_ai.evaluation.result` event."""
+    """Return the rating in the attributes of a `gen_ai.evaluation.result` event."""
     keys = ("name", "score.value", "score.label", "explanation")
     name, score, label, why = (attributes.get(f"gen_ai.evaluation.{key}") for key in keys)
     return build_ratings(name, score, label, why)
@@ -226,7 +219,7 @@ def parse_evaluation(attributes: Mapping[str, Any]) -> list[Rating]:
 def build_ratings(
     name: object, score: object, label: object, explanation: object, kind: Kind = "unknown"
 ) -> list[Rating]:
-    """One rating, or none where nothing was said. The number wins; the label joins the comment."""
+    """Return one rating, or [] if all is empty. With a number, the label is part of the comment."""
     words = [text for text in (as_text(label), as_text(explanation)) if text]
     value: float | str | None = score if isinstance(score, bool | int | float) else None
     if value is None and words and label:
@@ -239,7 +232,7 @@ def build_ratings(
 def _read_messages(
     places: list[Mapping[str, Any]], keys: tuple[Key, ...], role: str
 ) -> tuple[list[Message], bool]:
-    """The messages under the first key that has any, and whether only calls of a model have it."""
+    """Return the messages of the first key that has any, and whether it shows a model call."""
     for place in places:
         for key in keys:
             value = get_value(place, key.name)
@@ -251,15 +244,16 @@ def _read_messages(
 
 
 def _read_events(events: tuple[Event, ...]) -> tuple[list[Message], list[Message]]:
-    """Question and answer from events that carry one message each."""
-    told: list[Message] = []
-    said: list[Message] = []
+    """Return (input, output) from events with one message each."""
+    inputs: list[Message] = []
+    outputs: list[Message] = []
     for event in events:
         role = EVENT_ROLES.get(event.name)
-        if role is None or (event.name in OUTPUT_EVENTS and said):  # a second choice was not used
+        is_output = event.name in OUTPUT_EVENTS
+        if role is None or (is_output and outputs):  # a second choice was not used
             continue
-        (said if event.name in OUTPUT_EVENTS else told).extend(_extract_event_messages(event, role))
-    return told, said
+        (outputs if is_output else inputs).extend(_extract_event_messages(event, role))
+    return inputs, outputs
 
 
 def _extract_event_messages(event: Event, role: str) -> list[Message]:
@@ -295,7 +289,7 @@ def _parse_evaluations(events: tuple[Event, ...]) -> list[Rating]:
 
 
 def _is_model_call(places: list[Mapping[str, Any]], by_key: bool) -> bool:
-    """By its declared kind where there is one, else by the keys it has."""
+    """Decide by the declared kind if there is one, else by the keys of the span."""
     for place in places:
         for key, kinds in MODEL_CALL_KINDS.items():
             if isinstance(kind := decode_json(place.get(key)), str) and kind:
@@ -307,7 +301,7 @@ def _find_truncation(places: list[Mapping[str, Any]]) -> str:
     for place in places:
         for key in (*INPUT_KEYS, *OUTPUT_KEYS):
             if is_truncated(place.get(key.name)):
-                return f"{key.name} is cut off by a limit on the length of attributes"
+                return f"{key.name} is truncated by a limit on the length of attributes"
     return ""
 
 

@@ -1,13 +1,12 @@
-"""OpenTelemetry as people save it: OTLP-JSON of spans and of log records, and spans as the SDKs and
-Phoenix write them one by one.
+"""Read OpenTelemetry: OTLP JSON of spans and log records, and single spans of SDKs and Phoenix.
 
-The Collector's file exporter writes one OTLP object a line. Log records carry the messages where
-content goes to events instead of spans, and ratings; those of one span make one call. An OTLP
-object holds whole traces or parts of them: what cannot be joined in it is left to `Record.keys`.
+The file exporter of the Collector writes one OTLP object per line. Log records contain ratings, and
+the messages if content is stored in events and not in spans; the records of one span make one
+operation. An OTLP object can hold parts of a trace, which are joined by `Record.keys`.
 
-Shapes: opentelemetry-proto 1.x (trace.proto, logs.proto, common.proto, JSON mapping: ids in hex,
-64-bit numbers as texts); opentelemetry-sdk 1.3x `ReadableSpan.to_json`; OpenInference
-spec/llm_spans.md.
+Sources: opentelemetry-proto 1.x (trace.proto, logs.proto, common.proto; in JSON, ids are
+hexadecimal and 64-bit numbers are strings); opentelemetry-sdk 1.3x `ReadableSpan.to_json`;
+OpenInference spec/llm_spans.md.
 """
 
 from collections.abc import Iterator, Mapping
@@ -44,7 +43,7 @@ def matches(value: Any) -> bool:
 
 
 def read(value: Any, source: Source) -> Iterator[Item]:
-    """Records, trace by trace; spans without any call of a model are counted in one reject."""
+    """Yield the records of each trace, and one reject for all spans without a model call."""
     if not isinstance(value, dict):
         yield source.reject("is not an object with resourceSpans or resourceLogs")
         return
@@ -65,8 +64,10 @@ def matches_span(value: Any) -> bool:
 
 
 def read_span(value: Any, source: Source) -> Iterator[Item]:
-    """The record of one span. Where each span is a value of its own, a step around calls of a model
-    cannot know them: it becomes a record where it is the root of its trace."""
+    """Yield the record of one span.
+
+    The calls within a step are on other lines, so a step becomes a record if it is the root.
+    """
     if not matches_span(value):
         yield source.reject("is not a span with context and attributes")
         return
@@ -89,63 +90,63 @@ def read_span(value: Any, source: Source) -> Iterator[Item]:
 
 def _read_spans(spans: list[Span], source: Source) -> Iterator[Item]:
     calls: list[Operation] = []
-    trace_assessment: dict[str, list[Rating]] = {}  # said of a trace
+    trace_assessment: dict[str, list[Rating]] = {}  # ratings of a whole trace
     for span in spans:
         call = operation_from_span(span)
         trace_assessment.setdefault(span.trace, []).extend(
             parse_annotations(span.attributes, "trace.")
         )
-        if span.links and call.assessment and not call.output:  # made only to carry ratings
+        if span.links and call.assessment and not call.output:  # a span that only holds ratings
             for link in span.links:
                 yield Annotation(link, source, ratings=call.assessment.ratings)
         else:
             calls.append(call)
-    silent = 0
+    skipped = 0
     for trace in group_by_trace(calls):
         assessment = Assessment(tuple(trace_assessment[trace[0].trace]))
         if assessment or any(map(_is_conversation, trace)):
             yield from build_records(trace, source, assessment, NO_TEXT_REASON)
         else:
-            silent += len(trace)
-    if silent:
-        yield source.reject(f"holds no call of a language model in {silent} spans")
+            skipped += len(trace)
+    if skipped:
+        yield source.reject(f"holds {skipped} spans without a model call")
 
 
 def _is_conversation(call: Operation) -> bool:
-    """A call of a model, the root of a conversation, or something rated."""
+    """Whether this is a model call, a rated operation, or a root with input and output."""
     root = not call.parent and bool(call.input) and bool(call.output)
     return call.model_call or bool(call.assessment) or root
 
 
 def _read_logs(logs: list[tuple[str, str, Event]], source: Source) -> Iterator[Item]:
-    """One call per span that log records belong to; a rating goes to the span it names."""
-    together: dict[tuple[str, str], list[Event]] = {}
+    """Yield one operation per span of the log records, and ratings for the spans they name."""
+    events_by_span: dict[tuple[str, str], list[Event]] = {}
     ratings: list[tuple[str, tuple[Rating, ...]]] = []
     for trace, id, event in logs:
         if event.name == EVALUATION_EVENT:
             response = as_text(event.attributes.get(ALIAS_KEYS[0]))
             ratings.append((response or id, tuple(parse_evaluation(event.attributes))))
         elif event.name in EVENT_ROLES or event.name == DETAILS_EVENT:
-            together.setdefault((trace, id), []).append(event)
-    for (trace, id), events in together.items():
+            events_by_span.setdefault((trace, id), []).append(event)
+    for (trace, id), events in events_by_span.items():
         yield from build_records(
             [operation_from_span(Span(trace, id, "", {}, tuple(events)))],
             source,
             no_text_reason=NO_TEXT_REASON,
         )
-    for key, said in ratings:
-        if key and said:
-            yield Annotation(key, source, ratings=said)
+    for key, found in ratings:
+        if key and found:
+            yield Annotation(key, source, ratings=found)
         else:
-            yield source.reject("a rating names neither a span nor a response")
-    if logs and not together and not ratings:
-        yield source.reject(f"holds no messages in {len(logs)} log records")
+            yield source.reject("holds a rating without a span and without a response")
+    if logs and not events_by_span and not ratings:
+        yield source.reject(f"holds {len(logs)} log records without messages")
 
 
 def _collect_leaves(
     value: Mapping[str, Any], path: tuple[tuple[str, ...], ...]
 ) -> list[dict[str, Any]]:
-    """The objects at the end of `path`, which names the lists to go through."""
+    """Return the objects in nested lists. `path`: the possible keys of the list at each level."""
     level: list[Mapping[str, Any]] = [value]
     for names in path:
         level = [item for outer in level for name in names for item in decode_list(outer.get(name))]
@@ -172,7 +173,7 @@ def _parse_span(span: Mapping[str, Any]) -> Span:
 
 
 def _parse_log(log: Mapping[str, Any]) -> tuple[str, str, Event]:
-    """(trace, span, event) of a log record."""
+    """Return (trace id, span id, event) of a log record."""
     attributes = parse_attributes(log.get("attributes"))
     name = as_text(_get_field(log, "eventName") or attributes.get("event.name"))
     body = parse_any_value(log.get("body"))
@@ -185,7 +186,7 @@ def _parse_event(event: Mapping[str, Any]) -> Event:
 
 
 def parse_attributes(pairs: object) -> dict[str, Any]:
-    """OTLP's list of `{"key", "value": {"stringValue": …}}` as a dictionary."""
+    """Convert OTLP's list of `{"key", "value": {"stringValue": …}}` to a dictionary."""
     if isinstance(pairs, dict):
         return pairs
     return {
@@ -194,7 +195,7 @@ def parse_attributes(pairs: object) -> dict[str, Any]:
 
 
 def parse_any_value(value: object) -> object:
-    """OTLP's AnyValue (common.proto) as plain JSON; 64-bit numbers are texts there."""
+    """Convert OTLP's AnyValue (common.proto) to plain JSON."""
     if not isinstance(value, dict):
         return value
     for name, inner in value.items():
@@ -220,7 +221,7 @@ def _list_values(value: object) -> list[Any]:
 
 
 def _get_field(value: Mapping[str, Any], camel: str) -> object:
-    """A field in the spelling of the JSON mapping, or in the snake case that some writers use."""
+    """Return a field by its camelCase key, or by the snake_case key that some tools write."""
     if camel in value:
         return value[camel]
     snake = "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in camel)
@@ -228,7 +229,7 @@ def _get_field(value: Mapping[str, Any], camel: str) -> object:
 
 
 def _parse_id(value: object) -> str:
-    """An id as a text; zeros mean none."""
+    """Return an id as text; "" for an id of zeros, which means none."""
     text = as_text(value).removeprefix("0x")
     return text if text.strip("0") else ""
 

@@ -1,8 +1,8 @@
-"""promptfoo: a file of results (schema 2 to 4), or one result a line (`--output results.jsonl`).
+"""Read promptfoo: a file of results (schema 2 to 4), or one result per line (results.jsonl).
 
-A result is one test under one prompt: the rendered prompt (a text, or chat messages as JSON), the
-output, and how it was graded. An assertion `equals` says the right response. Shapes: promptfoo
-src/types/index.ts (EvaluateResult, GradingResult, EvaluateSummaryV3; 2026).
+A result is one test of one prompt: the rendered prompt (a string, or chat messages as JSON), the
+output and its grading. The value of an assertion `equals` is the right response.
+Source: promptfoo src/types/index.ts (EvaluateResult, GradingResult, EvaluateSummaryV3; 2026).
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,7 +26,7 @@ def matches(value: Any) -> bool:
 
 
 def read(value: Any, source: Source) -> Iterator[Item]:
-    """One record per result."""
+    """Yield one record per result."""
     found = _list_results(value) if isinstance(value, dict) else []
     if not found and isinstance(value, dict) and _is_result(value):
         yield from build_records([_build_operation(value)], source)
@@ -72,11 +72,11 @@ def _build_operation(result: Mapping[str, Any]) -> Operation:
 
 
 def _build_ratings(result: Mapping[str, Any]) -> Iterator[Rating]:
-    """The overall verdict, and what a person set by hand in the web view."""
+    """Yield the overall verdict, and the comment of a person in the web view."""
     grading = decode_object(result.get("gradingResult"))
     parts = decode_list(grading.get("componentResults"))
     if any(decode_object(part.get("metadata")).get("graderError") for part in (grading, *parts)):
-        return  # a judge that did not answer says nothing of the response
+        return  # the judge failed, so there is no verdict on the response
     passed = grading.get("pass", result.get("success"))
     kinds = {_find_kind(part) for part in parts} or {_find_kind(grading)}
     if isinstance(passed, bool):
@@ -94,7 +94,7 @@ def _find_kind(part: Mapping[str, Any]) -> Kind:
 
 
 def _find_expected(result: Mapping[str, Any]) -> str | None:
-    """The value of an assertion `equals`, its `{{name}}` filled from the variables of the test."""
+    """Return the value of an assertion `equals`, with the variables of the test filled in."""
     graded = decode_list(decode_object(result.get("gradingResult")).get("componentResults"))
     stated = decode_list(decode_object(result.get("testCase")).get("assert"))
     for assertion in (*stated, *(decode_object(part.get("assertion")) for part in graded)):
@@ -105,7 +105,7 @@ def _find_expected(result: Mapping[str, Any]) -> str | None:
 
 
 def _render(template: str, values: Mapping[str, Any]) -> str | None:
-    """None where the template holds code, or a variable that is no text."""
+    """Fill in a template; None if it contains code or a variable that is not a string."""
     try:
         pieces = JINJA.read(template, None)
     except ConfigError:

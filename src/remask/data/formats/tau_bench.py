@@ -1,7 +1,7 @@
-"""Trajectories of agents on τ-bench and τ²-bench, with their rewards.
+"""Read trajectories of agents on τ-bench and τ²-bench, with their rewards.
 
-The benchmark knows which calls would have been right, so a failed trajectory gets them as its
-desired response. Shapes: tau-bench `tau_bench/types.py` (EnvRunResult), tau2-bench
+The benchmark has the right calls of each task, which are the desired response of a failed
+trajectory. Sources: tau-bench `tau_bench/types.py` (EnvRunResult), tau2-bench
 `src/tau2/data_model/simulation.py` (Results).
 """
 
@@ -28,7 +28,7 @@ def matches_tau(value: Any) -> bool:
 
 
 def read_tau(value: Any, source: Source) -> Iterator[Item]:
-    """One trajectory."""
+    """Yield one trajectory."""
     system, turns = parse_conversation(value["traj"])
     info = _as_object(value.get("info"))
     if info.get("error"):
@@ -47,7 +47,7 @@ def matches_tau2(value: Any) -> bool:
 
 
 def read_tau2(value: Any, source: Source) -> Iterator[Item]:
-    """The simulations of a results file. The policy is the system prompt."""
+    """Yield the simulations of a results file. The policy is the system prompt."""
     wanted = {
         as_text(task.get("id")): _as_object(task.get("evaluation_criteria")).get("actions")
         for task in filter_objects(value["tasks"])
@@ -70,7 +70,7 @@ def _build_record(
     assessment = _as_object(simulation.get("reward_info"))
     if "reward" not in assessment:
         ended = flatten_content(simulation.get("termination_reason")) or "unknown"
-        raise UnreadableRecord(f"holds no reward (it ended with: {ended[:40]})")
+        raise UnreadableRecord(f"holds no reward (termination reason: {ended[:40]})")
     system, turns = parse_conversation(
         simulation.get("messages"), simulation.get("policy") or policy
     )
@@ -88,7 +88,7 @@ def _build_record(
 
 
 def _format_calls(actions: object) -> str | None:
-    """The right calls of the agent; None where the benchmark does not say."""
+    """Return the right calls of the agent; None if the benchmark does not have them."""
     if not isinstance(actions, list):
         return None
     calls = [

@@ -1,1 +1,1 @@
-"""Secrets and personal details: how they look, and how they are replaced."""
+"""Find secrets and personal data in text and replace them by placeholders."""

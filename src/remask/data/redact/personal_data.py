@@ -1,8 +1,8 @@
-"""What people's data looks like: e-mail, accounts, cards, addresses of machines, telephone numbers.
+"""Rules for personal data: e-mail, IBAN, payment cards, IP addresses, telephone numbers.
 
-The second half of the table that begins in `patterns`, tried after the keys. Where numbers alone
-decide, check digits and boundaries keep order numbers, dates, prices and versions out. Names,
-streets and dates of birth have no shape and are not found. Knows nothing of traces or files.
+They are applied after the rules of `secrets.py`. For plain numbers, check digits and boundaries
+exclude order numbers, dates, prices and versions. Names, streets and dates of birth have no fixed
+form and are not found.
 """
 
 import re
@@ -12,12 +12,12 @@ from remask.data.redact.secrets import Hint, Match, SecretRule, get_secret, patt
 
 
 def _make_hint(source: str) -> Hint:
-    """A quick look: begins with a rare character, to which the engine skips in one fast loop."""
+    """Make a fast test whether a rule can match. The regex engine skips to its first character."""
     return pattern(source).search
 
 
 def strip_separators(text: str) -> str:
-    """Letters and digits of `text`, in capitals."""
+    """Return the letters and digits of `text` in upper case."""
     return "".join(c for c in text if c.isalnum()).upper()
 
 
@@ -27,11 +27,11 @@ _TLD = re.compile(r"\.(?!(?:png|jpe?g|gif|svg|webp|css|js)$)[^\W\d_]{2}[\w-]*$",
 
 
 def _is_mail(match: Match) -> bool:
-    """Neither `package@1.2.3` nor `logo@2x.png` nor the user of git over ssh."""
+    """Exclude `package@1.2.3`, `logo@2x.png` and the user of git over ssh."""
     return bool(_TLD.search(match[0])) and not match[0].startswith("git@")
 
 
-# Latin, Greek and Cyrillic letters: in scripts without spaces \w would run on.
+# Latin, Greek and Cyrillic letters. \w would include the next words in scripts without spaces.
 _LETTER = r"A-Za-z0-9\u00c0-\u052f"
 _MAIL = re.compile(
     rf"(?<![{_LETTER}._+'-])[{_LETTER}._+'-]++(?:@|%40)[{_LETTER}-]++(?:\.[{_LETTER}-]++)++"
@@ -39,7 +39,7 @@ _MAIL = re.compile(
 
 # --- accounts and cards
 
-# Characters of an IBAN, and the countries that use so many (ISO 13616 registry).
+# The length of an IBAN, and the countries with that length (ISO 13616 registry).
 _IBAN_LENGTHS = {
     15: "NO",
     16: "BE",
@@ -71,18 +71,18 @@ _IBAN = (
 
 
 def _is_iban(match: Match) -> bool:
-    """Check digits by ISO 7064, mod 97-10."""
+    """Verify the check digits (ISO 7064, mod 97-10)."""
     code = strip_separators(match[0])
     return int("".join(str(int(c, 36)) for c in code[4:] + code[:4])) % 97 == 1
 
 
-# First digits of issuers by number of digits. 13 digits are barcodes nowadays, not cards.
+# The first digits of issuers by number of digits. Numbers of 13 digits are barcodes, not cards.
 _ISSUERS = {14: "3[0689]", 15: "3[47]", 16: "[2456]|35", 17: "[56]", 18: "[56]", 19: "[456]"}
 _CARD = pattern(r"(?<![\w.])\d(?:[ -]?\d){13,18}(?!\w|[-.]\d)")
 
 
 def _is_card(match: Match) -> bool:
-    """An issuer's first digits and the check digit of Luhn (ISO/IEC 7812-1)."""
+    """Verify the issuer's first digits and the Luhn check digit (ISO/IEC 7812-1)."""
     digits = strip_separators(match[0])
     if not re.match(_ISSUERS[len(digits)], digits):
         return False
@@ -90,7 +90,7 @@ def _is_card(match: Match) -> bool:
     return sum(n - 9 * (n > 9) for n in doubled) % 10 == 0
 
 
-# --- addresses of machines
+# --- IP addresses
 
 _VERSION = re.compile(r"(?i:\bv|\bver\.?|version|release|build|section|§)\s*$")
 _IPV4 = pattern(r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?!\w|\.\d)")
@@ -99,7 +99,7 @@ _IPV6_WHOLE = pattern(r"(?<![\w.])(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f]{1,4}(?!\w)
 
 
 def _is_ipv4(match: Match) -> bool:
-    """No version or section number, and no address that every machine has."""
+    """Exclude version and section numbers, and addresses that are not of one machine."""
     parts = match[0].split(".")
     if any(int(part) > 255 for part in parts) or parts[0] in ("0", "127", "255"):
         return False
@@ -157,7 +157,7 @@ _PHONES = (
 
 
 def _is_phone(match: Match) -> bool:
-    """As many digits as ITU-T E.164 allows, and no date."""
+    """Verify the number of digits (ITU-T E.164) and exclude dates."""
     text = get_secret(match)
     return 7 <= sum(c.isdigit() for c in text) <= 15 and not _DATE.match(text)
 

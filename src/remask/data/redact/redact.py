@@ -1,11 +1,11 @@
-"""Secrets and personal details out of a text, before anything is stored or sent.
+"""Replace secrets and personal data in a text, before it is stored or sent.
 
-Each is replaced by a name, <EMAIL_1>, <KEY_2>: the same secret gets the same name within a run, so
-that what a trace says stays readable. What counts as a secret is said by the tables `secrets` and
-`personal_data`. Knows nothing of traces and files.
+Each secret is replaced by a placeholder such as <EMAIL_1> or <KEY_2>. The same secret gets the same
+placeholder within a run, so traces stay readable. The rules are in `secrets.py` and
+`personal_data.py`.
 
-Every pattern passes over the text once, and most are skipped: a pattern runs only where its hint
-stands in the text. Names cannot be mistaken for secrets, so redacting twice changes nothing.
+A pattern is applied only if its hint is in the text, so most patterns are skipped. No pattern
+matches a placeholder, so redacting a text twice does not change it.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ from remask.data.redact.secrets import (
 
 
 class Placeholders:
-    """Names for secrets, stable within this object; it holds keyed digests, never a secret.
+    """The placeholders of secrets. Stores keyed digests, never a secret.
 
-    The key is random and leaves the process as little as the digests do: a telephone number could
-    be guessed from a plain digest.
+    The key is random and never stored, because a telephone number could be guessed from a plain
+    digest.
     """
 
     def __init__(self) -> None:
@@ -41,11 +41,11 @@ class Placeholders:
 
     @property
     def counts(self) -> Mapping[str, int]:
-        """How many different secrets of each label were named."""
+        """The number of distinct secrets by label."""
         return dict(self._counts)
 
     def get(self, label: str, text: str) -> str:
-        """<LABEL_n>; spellings that differ in gaps (numbers) or capitals (addresses) share one."""
+        """Return <LABEL_n>. Spacing of numbers and case of addresses do not matter."""
         match label:
             case "PHONE" | "CARD" | "IBAN":
                 same = strip_separators(text)
@@ -62,22 +62,19 @@ class Placeholders:
 
 
 def redact_text(text: str, placeholders: Placeholders) -> str:
-    """`text` with a name in place of every secret. Linear in the length of `text`."""
+    """Replace every secret in `text` by a placeholder. Takes linear time."""
     lower = text.lower()
-    long = len(max(text.split(), key=len, default="")) >= MIN_TOKEN_CHARS
-    for rules in (
-        (TOKEN_RULES, NAMED_RULES, RANDOM_RULES, PERSONAL_RULES)
-        if long
-        else (NAMED_RULES, PERSONAL_RULES)
-    ):
-        for rule in rules:
-            if _may_match(rule, text, lower):
-                text = rule.pattern.sub(partial(_replace_match, rule, placeholders), text)
+    rules = (*NAMED_RULES, *PERSONAL_RULES)
+    if len(max(text.split(), key=len, default="")) >= MIN_TOKEN_CHARS:
+        rules = (*TOKEN_RULES, *NAMED_RULES, *RANDOM_RULES, *PERSONAL_RULES)
+    for rule in rules:
+        if _may_match(rule, text, lower):
+            text = rule.pattern.sub(partial(_replace_match, rule, placeholders), text)
     return text
 
 
 def find_secrets(text: str) -> dict[str, str]:
-    """What `redact` would hide, and what is only DOUBTFUL, each with its kind."""
+    """Return the secrets in `text` with their kinds, also those of DOUBTFUL_RULES."""
     lower = text.lower()
     return {
         get_secret(match): rule.kind

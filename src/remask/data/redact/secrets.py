@@ -1,13 +1,12 @@
-"""What a secret looks like: a row for every kind of key, token or personal detail.
+"""Rules for secrets: keys, tokens and passwords. Used by redaction and by the guard of prompts.
 
-The one table, for `redact` and for the guard of prompts, in the order in which the rows are tried:
-what has a shape of its own, then whatever is said to be a key or a password, then what looks
-random; `personal_data` holds the rows that follow. DOUBTFUL is for the guard alone. The formats
-are public facts from vendors' documentation and from the rule sets of secret scanners (gitleaks,
-detect-secrets).
+The rules are applied in this order: tokens with a known form, values that the text calls a key or a
+password, random strings, and then the rules of `personal_data.py`. DOUBTFUL_RULES are used only by
+the guard. The forms are from the vendors' documentation and from the rules of the secret scanners
+gitleaks and detect-secrets.
 
-Every pattern takes time linear in the text: it begins behind a boundary, its long runs are
-possessive, all else is bounded. Knows nothing of traces, files or names.
+Every pattern takes linear time: it begins after a boundary, unlimited repetitions are possessive,
+and all other repetitions are bounded.
 """
 
 import re
@@ -25,16 +24,16 @@ def _always(match: Match) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class SecretRule:
-    """One kind of secret. It is looked for only in texts that hold its hint."""
+    """One kind of secret. The pattern is applied only to texts with the hint."""
 
     kind: str
-    label: str  # of the name that takes its place: <LABEL_1>
-    hint: tuple[str, ...] | Hint  # lower-case literals, any of them; or a quick look at the text
-    pattern: re.Pattern[str]  # the secret is its group "it", or the whole match
-    holds: Callable[[Match], bool] = _always  # what the pattern alone cannot say
+    label: str  # of the placeholder <LABEL_1>
+    hint: tuple[str, ...] | Hint  # lower-case strings, one of which must occur; or a fast test
+    pattern: re.Pattern[str]  # the secret is the group "it" if there is one, else the match
+    holds: Callable[[Match], bool] = _always  # a further condition on a match
 
 
-MIN_TOKEN_CHARS = 20  # characters of a key that has a shape; ordinary texts have no piece so long
+MIN_TOKEN_CHARS = 20  # length of a token with a known form; ordinary words are shorter
 
 
 def _any_text(text: str) -> bool:
@@ -42,11 +41,11 @@ def _any_text(text: str) -> bool:
 
 
 def get_secret(match: Match) -> str:
-    """The part of a match that must go."""
+    """Return the part of a match that is the secret."""
     return match["it"] if "it" in match.re.groupindex else match[0]
 
 
-# --- what a value must look like
+# --- conditions on a value
 
 _PLACEHOLDER = re.compile(
     r"\$?\{+[^{}]*\}+|\$\(?(?:[A-Z][A-Z0-9_]*|[a-z_]+)\)?|%[A-Za-z_]+%?|[*•.xX#-]+|\[[A-Za-z_ ]+\]"
@@ -54,13 +53,13 @@ _PLACEHOLDER = re.compile(
 
 
 def _is_mixed(match: Match) -> bool:
-    """Letters and digits: sorts out words and plain numbers."""
+    """Require letters and digits; excludes words and plain numbers."""
     text = get_secret(match)
     return any(c.isdigit() for c in text) and any(c.isalpha() for c in text)
 
 
 def _is_opaque(match: Match) -> bool:
-    """Nothing that a sentence or a placeholder would hold."""
+    """Exclude words of a sentence and placeholders."""
     text = get_secret(match).rstrip(".,:;!?)")
     if _PLACEHOLDER.fullmatch(text):
         return False
@@ -72,8 +71,11 @@ def _is_given(match: Match) -> bool:
 
 
 def _is_random(match: Match) -> bool:
-    """Small and capital letters and digits in quick change, as in base64 of random bytes: the kind
-    of character changes at 62 of 100 steps there, at 10 to 30 in names and paths."""
+    """Require frequent changes between upper case, lower case and digits.
+
+    In base64 of random bytes the kind of character changes at 62 % of the steps, in names and paths
+    at 10 to 30 %.
+    """
     kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" for c in match[0][:200]]
     if kinds.count("d") < 2 or not {"u", "l"} <= set(kinds):
         return False
@@ -85,14 +87,14 @@ def _is_random(match: Match) -> bool:
 
 
 def pattern(source: str) -> re.Pattern[str]:
-    """ASCII: a key ends where Chinese goes on without a blank."""
+    """Compile in ASCII mode, so that a key ends where Chinese text follows without a blank."""
     return re.compile(source, re.ASCII)
 
 
 _START = "(?<![A-Za-z0-9])"
 _WORD, _ALNUM, _HEX = r"[\w-]", "[A-Za-z0-9]", "[0-9a-f]"
 
-# Vendor, literal prefixes, characters behind them, how many at least.
+# Vendor, prefixes, characters after a prefix, their minimum number.
 _PREFIXED = (
     ("Anthropic", ("sk-ant-",), _WORD, 20),
     ("Langfuse", ("sk-lf-", "pk-lf-"), _WORD, 16),
@@ -150,7 +152,7 @@ def _make_prefix_rule(vendor: str, prefixes: tuple[str, ...], char: str, least: 
 
 
 def _make_context_rule(vendor: str, name: str, value: str, *hints: str) -> SecretRule:
-    """A value without a shape of its own, up to 40 characters behind its vendor's name."""
+    """Make a rule for a value without a known form, up to 40 characters after the vendor's name."""
     form = rf"(?i:{name})[^\n]{{0,40}}?(?<![A-Za-z0-9+/])(?P<it>{value})(?![A-Za-z0-9+/])"
     return SecretRule(vendor, "KEY", hints, pattern(form), _is_mixed)
 
@@ -194,7 +196,7 @@ _SHAPED = (
     _make_context_rule("Heroku (old)", "heroku", _UUID, "heroku"),
 )
 
-# --- whatever is said to be secret
+# --- values that the text calls a secret
 
 _QUOTE = r"\\{0,3}[\"'`]"
 NAMED_RULES: tuple[SecretRule, ...] = (
@@ -261,16 +263,16 @@ NAMED_RULES: tuple[SecretRule, ...] = (
     ),
 )
 
-# All of these have at least SHORTEST characters without a blank.
+# All of these have at least MIN_TOKEN_CHARS characters without a blank.
 TOKEN_RULES: tuple[SecretRule, ...] = (*(_make_prefix_rule(*row) for row in _PREFIXED), *_SHAPED)
 _LONG_RUN = pattern(r"(?<![A-Za-z0-9_+/=-])[A-Za-z0-9_+/=-]{32,}+")
 RANDOM_RULES: tuple[SecretRule, ...] = (
     SecretRule("random run", "KEY", _any_text, _LONG_RUN, _is_random),
 )
 
-# --- what is no secret beyond doubt, but nothing that a prompt needs
+# --- strings that may be a secret and that no prompt needs
 
-_MIN_PIECE_CHARS = 8  # characters that may be left of a key that was cut off
+_MIN_PIECE_CHARS = 8  # after the prefix of a truncated key
 _INNER = re.compile(r"[a-z][A-Z]\w*[a-z][A-Z]")
 
 
@@ -283,7 +285,7 @@ _KEY_BEGINS = re.compile(
 
 
 def _is_mixed_run(match: Match) -> bool:
-    """Letters and digits, or letters that change between small and capital ones more than once."""
+    """Require letters and digits, or letters that change their case more than once."""
     letters = match[0].strip("=").replace("-", "").replace("/", "")
     mixed = any(c.isalpha() for c in letters) and not letters.isalpha()
     return mixed or bool(_INNER.search(letters))

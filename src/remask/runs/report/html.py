@@ -1,7 +1,6 @@
-"""The report of a run: one self-contained page of HTML.
+"""The report of a run as one self-contained HTML page.
 
-Knows the template beside it. Does not know the run directory's layout or how a run went on. Every
-text is escaped, the page asks for nothing from anywhere, and its content policy forbids it to.
+All text is escaped. The page loads nothing, and its content security policy forbids loading.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,7 +15,7 @@ from remask.sanitize import make_visible, one_line
 
 
 def make_environment() -> Environment:
-    """A fresh one, for filters of one's own."""
+    """Make a Jinja environment for the templates in this folder."""
     return Environment(
         loader=PackageLoader("remask.runs.report", "."),
         autoescape=True,
@@ -26,14 +25,14 @@ def make_environment() -> Environment:
     )
 
 
-MAX_ROWS = 300  # of the table of candidates: with CELL it keeps the page under 1 MB
-MAX_CELL_CHARS = 200  # characters of a text in a table
+MAX_ROWS = 300  # rows of candidates; with MAX_CELL_CHARS the page stays under 1 MB
+MAX_CELL_CHARS = 200  # of a text in a table
 
 
 def render(
     result: Result, state: State, points: Sequence[summary.Point], config: Mapping[str, Any]
 ) -> str:
-    """The page. `points` as made by `words.points`; `config` is the run's stored configuration."""
+    """Render the page. points: see `list_points`. config: the stored configuration of the run."""
     templates = make_environment()
     templates.filters["visible"] = make_visible
     templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
@@ -62,7 +61,7 @@ def render(
 
 
 def _select_rows(rows: Sequence[summary.Candidate]) -> list[summary.Candidate]:
-    """All accepted ones, and of the others those that came furthest, up to MAX_ROWS."""
+    """Select up to MAX_ROWS candidates: first accepted ones, then those with the most scores."""
     if len(rows) <= MAX_ROWS:
         return list(rows)
     order = sorted(
