@@ -201,9 +201,8 @@ class Store(RunReader, MemoryStore):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ConfigError(
-                    f"the run directory {folder} cannot be created ({error}); use another path"
-                ) from None
+                reason = f"the run directory {folder} cannot be created ({error}); use another path"
+                raise ConfigError(reason) from None
             lock = RunLock.take(folder)
             undo.callback(lock.release)
             if file.exists():
