@@ -158,7 +158,7 @@ def test_tango_refuses_impossible_counts(counts: tuple[int, int, int]) -> None:
 
 
 def test_tango_coverage_exact_at_forty_pairs() -> None:
-    """No chance involved: all 861 tables are enumerated. Calculated 0.9474."""
+    """Exact: all 861 tables are enumerated. Calculated 0.9474."""
     n, p = 40, (0.15, 0.10, 0.75)
     covered = 0.0
     for wins in range(n + 1):
@@ -206,13 +206,13 @@ def test_wilson_refuses_impossible_counts(counts: tuple[int, int]) -> None:
         wilson_interval(*counts)
 
 
-def test_student_needs_two_values() -> None:
-    with pytest.raises(ValueError, match="got 1"):
+def test_student_interval_needs_two_values() -> None:
+    with pytest.raises(ValueError, match="not 1"):
         student_interval([0.5])
 
 
 @pytest.mark.parametrize("n", [2, 3, 10, 57, 400])
-def test_t_intervals_agree_with_scipy(n: int) -> None:
+def test_student_interval_agrees_with_scipy(n: int) -> None:
     rng = np.random.default_rng(n)
     before, after = rng.uniform(size=n).tolist(), rng.uniform(0.1, 1.2, size=n).tolist()
     paired = stats.ttest_rel(after, before).confidence_interval(0.95)
@@ -260,13 +260,13 @@ def test_compare_reports_all_figures() -> None:
 
 
 def test_compare_is_paired() -> None:
-    """The same two columns, matched otherwise, carry different evidence."""
+    """The same two columns in another pairing give another verdict."""
     before, after = [0.1 * i for i in range(12)], [0.1 * i + 0.05 for i in range(12)]
     assert compare(before, after).verdict == "improved"
     assert compare(before, after[::-1]).verdict == "no evidence"
 
 
-def test_fewer_than_ten_differing_rows_are_never_evidence() -> None:
+def test_compare_needs_ten_differing_rows() -> None:
     nine, ten = compare(*rows_of(100, 9, 0)), compare(*rows_of(100, 10, 0))
     assert nine.low > 0  # the interval alone would have said improved
     assert (nine.verdict, ten.verdict) == ("no evidence", "improved")
@@ -275,7 +275,7 @@ def test_fewer_than_ten_differing_rows_are_never_evidence() -> None:
     assert compare([*before, 0.5], [0.75 + 0.01 * i for i in range(10)]).verdict == "improved"
 
 
-def test_rounding_is_no_difference() -> None:
+def test_compare_ignores_rounding() -> None:
     result = compare([0.3] * 20, [0.1 + 0.2] * 20)
     assert (result.differing, result.low, result.high) == (0, 0.0, 0.0)
     assert result.verdict == "no evidence"
@@ -288,8 +288,8 @@ BINARY_ROWS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size
 @MANY
 @given(st.one_of(st.lists(st.tuples(SCORES, SCORES), min_size=1), BINARY_ROWS))
 def test_compare_invariants(pairs: list[tuple[float, float]]) -> None:
-    """Swapping mirrors; the interval holds the difference; the verdict follows the interval;
-    the record survives JSON without NaN or infinity."""
+    """Swapping mirrors the interval, which contains the difference and decides the verdict. The
+    result can be written as JSON without NaN or infinity."""
     before, after = [a for a, _ in pairs], [b for _, b in pairs]
     result, swapped = compare(before, after), compare(after, before)
     assert (result.low, result.high) == (-swapped.high, -swapped.low)
@@ -310,14 +310,14 @@ def test_compare_invariants(pairs: list[tuple[float, float]]) -> None:
 @pytest.mark.parametrize(
     ("before", "after", "width"), [(0.25, 0.5, 1.0), (0.0, 4.0, 4.0), (-1.0, 0.5, 2.0)]
 )
-def test_compare_of_one_real_row_shows_nothing(before: float, after: float, width: float) -> None:
+def test_compare_of_one_real_row_is_wide(before: float, after: float, width: float) -> None:
     result = compare([before], [after])
     assert (result.low, result.high) == (-width, width)
     assert result.verdict == "no evidence"
 
 
 def fewest_wins(n: int, differing: int) -> int:
-    """With so many differing rows, the fewest wins whose interval lies above 0."""
+    """The fewest wins among `differing` rows whose interval is above 0."""
 
     def improved(wins: int) -> bool:
         return tango_interval(n, wins, differing - wins).low > 0
@@ -326,10 +326,10 @@ def fewest_wins(n: int, differing: int) -> int:
 
 
 @pytest.mark.parametrize("n", [50, 100, 200, 300, 400])
-def test_false_alarms_of_compare_exact(n: int) -> None:
-    """No chance involved: under the null the number of differing rows is Binomial(n, p) and wins
-    are a fair coin among them. 5.4 % is what the docstring of compare promises for p <= 0.5."""
-    # P(verdict | m rows differ); whether m of n or m of m are drawn does not move the verdict.
+def test_compare_false_alarms_exact(n: int) -> None:
+    """Exact: under the null the number of differing rows is Binomial(n, p) and half of them are
+    wins. The docstring of `compare` says 5.4 % for p <= 0.5."""
+    # P(verdict | m rows differ). The verdict does not depend on the rows that do not differ.
     alarm = np.zeros(n + 1)
     for m in range(evidence.MIN_DIFFERING_ROWS, n + 1):
         wins = np.arange(m + 1)
@@ -342,7 +342,7 @@ def test_false_alarms_of_compare_exact(n: int) -> None:
     assert float(alarm.max()) <= 0.0784
 
 
-def test_false_alarms_of_compare_simulated() -> None:
+def test_compare_false_alarms_simulated() -> None:
     """2000 nulls with 0/1 scores, 2000 with real ones.
 
     False alarm of this test: below 1e-3. 0.07 lies 4.1 standard deviations (0.0049) above 0.05;
@@ -360,12 +360,12 @@ def test_false_alarms_of_compare_simulated() -> None:
             alarms[result.method] += result.verdict != "no evidence"
     assert alarms["tango"] / 2000 <= 0.07
     assert alarms["paired t"] / 2000 <= 0.07
-    assert min(alarms.values()) / 2000 >= 0.03  # and it does spend the 5 % it is allowed
+    assert min(alarms.values()) / 2000 >= 0.03  # the test is not much more cautious than 5 %
 
 
 @MANY
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(0, 200))
-def test_the_verdict_is_mcnemars_test(wins: int, losses: int, ties: int) -> None:
+def test_compare_verdict_is_mcnemars_test(wins: int, losses: int, ties: int) -> None:
     """Against scipy: chi-squared of McNemar without continuity correction, at 5 %. Where it says
     more than 5 %, the exact binomial test of scipy, which is the stricter one, says so too."""
     assume(wins + losses >= evidence.MIN_DIFFERING_ROWS)
@@ -403,7 +403,7 @@ def test_accepts(differences: list[float], plain: bool, cautious: bool) -> None:
 
 @MANY
 @given(st.lists(st.floats(-1, 1)))
-def test_a_margin_accepts_less(differences: list[float]) -> None:
+def test_accepts_less_with_a_margin(differences: list[float]) -> None:
     assert accepts(differences) or not accepts(differences, margin=1.0)
     assert not (accepts(differences) and accepts([-d for d in differences]))
 
@@ -424,7 +424,7 @@ def test_improves_needs_both(
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 1e101])
-def test_scores_must_be_finite(bad: float) -> None:
+def test_scores_that_are_not_finite_are_refused(bad: float) -> None:
     value = repr(bad).replace("+", r"\+")
     with pytest.raises(ValueError, match=rf"values\[1\] is {value}"):
         estimate([1.0, bad])
@@ -436,12 +436,12 @@ def test_scores_must_be_finite(bad: float) -> None:
         accepts([1.0, 1.0, bad])
 
 
-def test_largest_scores_stay_finite() -> None:
+def test_compare_of_the_largest_scores_is_finite() -> None:
     result = compare([-1e100] * 50 + [1e100], [1e100] * 50 + [0.5])
     assert all(map(math.isfinite, (result.low, result.high, result.difference)))
 
 
-def test_empty_and_unequal_input() -> None:
+def test_scores_that_are_empty_or_unequal_are_refused() -> None:
     with pytest.raises(ValueError, match="no values"):
         estimate([])
     with pytest.raises(ValueError, match="no rows"):

@@ -1,11 +1,9 @@
-"""What a list of scores does and does not show: intervals, and one paired comparison.
+"""Confidence intervals of scores, paired comparison of two prompts, acceptance rules.
 
-Knows only numbers; knows nothing of prompts, tasks, models or files.
-A score is a finite real number (0 and 1 for wrong and right). A call that failed has no score:
-leave such rows out of both lists before you come here.
-All intervals are two-sided at 95 % and in the unit of the scores. Every figure in a result is a
-finite Python float, so it can be written as JSON. numpy is not needed; scipy is imported only
-when a Student t quantile is.
+A score is a finite number (0 and 1 for wrong and right). A failed call has no score; leave such
+rows out of both lists. All intervals are two-sided at 95 % and in the unit of the scores. All
+results are finite Python floats, so they can be written as JSON. numpy is not needed; scipy is
+imported only for quantiles of Student's t.
 """
 
 import math
@@ -15,19 +13,15 @@ from typing import Literal
 
 Verdict = Literal["improved", "no evidence", "worse"]
 Method = Literal["tango", "paired t"]
-Differences = Sequence[float]  # on each row, in the unit of the scores
-Rule = Callable[[Differences, Differences], bool]  # see `improves`, which is one
+Differences = Sequence[float]  # one per row, in the unit of the scores
+Rule = Callable[[Differences, Differences], bool]  # such as `improves`
 
-MIN_DIFFERING_ROWS = 10  # rows; fewer that differ never carry a verdict (design decision 6)
+MIN_DIFFERING_ROWS = 10  # with fewer rows that differ, the verdict is always "no evidence"
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
-MAX_ABS_SCORE = 1e100  # scores beyond it are refused, so that squares and sums stay finite
-MIN_SEED_MARGIN = (
-    0.5  # of sqrt(Σd²): how far ahead of the seed prompt `improves` wants an incumbent at least
-)
-ROUNDING_TOLERANCE = (
-    1e-12  # relative (absolute below 1): smaller differences are taken for rounding
-)
-BISECTION_STEPS = 60  # of an interval at most 2 wide: the limit is exact to 2e-18
+MAX_ABS_SCORE = 1e100  # larger scores are refused, so that sums and squares stay finite
+MIN_SEED_MARGIN = 0.5  # default lead over the seed prompt in `improves`, as a multiple of sqrt(Σd²)
+TOLERANCE = 1e-12  # relative, absolute below 1; smaller differences count as 0
+BISECTION_STEPS = 60  # of an interval of width 2 at most, so the error is below 2e-18
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +34,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """The mean of some scores and its 95 % interval."""
+    """The mean of scores and its 95 % interval."""
 
     n: int  # rows
     mean: float
@@ -50,31 +44,31 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Baseline against best on the same rows. A positive difference means that best scores more."""
+    """Scores of the baseline and the best prompt on the same rows."""
 
-    n: int  # rows, each scored under both prompts
+    n: int  # rows, each scored with both prompts
     baseline: float  # mean score
     best: float  # mean score
     difference: float  # best minus baseline
     low: float  # 95 % interval of the difference
     high: float
-    differing: int  # rows whose two scores are not equal, rounding (NOISE) aside
+    differing: int  # rows whose scores differ by more than ROUNDING_TOLERANCE
     verdict: Verdict
     method: Method
 
 
 def estimate(values: Sequence[float]) -> Estimate:
-    """The mean with its 95 % interval: Wilson where all values are 0 or 1, else Student t.
+    """Return the mean with its 95 % interval: Wilson if all values are 0 or 1, else Student's t.
 
-    The t interval is not clipped, so it may leave the range of the scores. Identical values give
-    an interval of width zero: t knows only the spread it saw. One value that is not 0 or 1 shows
-    no spread at all; its interval is the whole scale from 0 to 1, widened to hold the value.
+    The t interval is not clipped, so it may exceed the range of the scores. Identical values give
+    an interval of width 0. A single value that is not 0 or 1 gives the interval [0, 1], extended to
+    contain the value.
 
-    Raises ValueError on no values, and on NaN, infinite or absurdly large ones.
+    Raises ValueError if there are no values, or one is NaN or larger than MAX_ABS_SCORE.
     """
     scores = _check_finite(values, "values")
     if not scores:
-        raise ValueError("no values: the mean of nothing has no estimate")
+        raise ValueError("there are no values to estimate a mean from")
     n = len(scores)
     if _is_binary(scores):
         successes = round(math.fsum(scores))
@@ -87,20 +81,21 @@ def estimate(values: Sequence[float]) -> Estimate:
 
 
 def compare(baseline: Sequence[float], best: Sequence[float]) -> Comparison:
-    """Compare two prompts whose scores are paired by position.
+    """Compare the scores of two prompts, paired by position.
 
-    Tango's score interval where all scores are 0 or 1, else the paired t interval (not clipped).
-    Verdict: "improved" if the interval lies above 0, "worse" if below, else "no evidence"; with
-    fewer than MIN_DIFFERING rows that differ always "no evidence", whatever the interval says.
+    The interval is Tango's score interval if all scores are 0 or 1, else the paired t interval (not
+    clipped). The verdict is "improved" if the interval is above 0, "worse" if it is below 0, else
+    "no evidence". With fewer than MIN_DIFFERING_ROWS rows that differ it is always "no evidence".
 
     For 0/1 scores the verdict is McNemar's test without continuity correction. Its exact rate of
-    false alarms is at most 5.4 % for 50 to 400 rows of which at most half differ, and much lower
-    where few rows differ; it can reach 7.8 % in the extreme case that every row differs.
+    false alarms is at most 5.4 % for 50 to 400 rows of which at most half differ, and much lower if
+    few rows differ; it can reach 7.8 % if every row differs.
 
-    One pair of scores that are not 0 or 1 shows no spread; its interval is the widest difference
-    that a scale from 0 to 1, widened to hold both scores, allows.
+    A single pair that is not 0 or 1 gives the largest interval of a difference on the scale from 0
+    to 1, extended to contain both scores.
 
-    Raises ValueError on empty input, unequal lengths, and NaN, infinite or absurdly large scores.
+    Raises ValueError if the lists are empty or of unequal length, or if a score is NaN or larger
+    than MAX_ABS_SCORE.
     """
     if len(baseline) != len(best):
         raise ValueError(
@@ -109,7 +104,7 @@ def compare(baseline: Sequence[float], best: Sequence[float]) -> Comparison:
         )
     before, after = _check_finite(baseline, "baseline"), _check_finite(best, "best")
     if not before:
-        raise ValueError("no rows: nothing to compare")
+        raise ValueError("there are no rows to compare")
     n = len(before)
     differences = [_subtract(b, a) for a, b in zip(before, after, strict=True)]
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
@@ -135,20 +130,18 @@ def compare(baseline: Sequence[float], best: Sequence[float]) -> Comparison:
 
 
 def accepts(differences: Sequence[float], margin: float = 0.0) -> bool:
-    """Whether differences, one a row, speak for the later of two prompts.
+    """Whether the differences d, one per row, are a gain: Σd > 0 and Σd >= margin * sqrt(Σd²).
 
-    The sum must be above 0, by more than rounding, and reach `margin` times sqrt(sum of squares),
-    which is about one standard deviation of the sum if the true mean is 0.
-    Not a test, and no claim rests on it: the rows were already used to choose the candidate.
-    No rows: False.
+    sqrt(Σd²) is about one standard deviation of Σd if the true mean is 0. This is not a test,
+    because the rows were already used to choose the candidate. False without rows.
 
-    Raises ValueError on NaN, infinite or absurdly large differences.
+    Raises ValueError if a difference is NaN or larger than MAX_ABS_SCORE.
     """
     checked = _check_finite(differences, "differences")
     total = math.fsum(checked)
-    if total <= ROUNDING_TOLERANCE * max(1.0, math.fsum(map(abs, checked))):
+    if total <= TOLERANCE * max(1.0, math.fsum(map(abs, checked))):
         return False
-    return total >= margin * (1 - ROUNDING_TOLERANCE) * math.sqrt(math.fsum(d * d for d in checked))
+    return total >= margin * (1 - TOLERANCE) * math.sqrt(math.fsum(d * d for d in checked))
 
 
 def improves(
@@ -157,42 +150,42 @@ def improves(
     incumbent_margin: float = 0.0,
     seed_margin: float = MIN_SEED_MARGIN,
 ) -> bool:
-    """Whether a candidate replaces the incumbent, given how far it is ahead on each row.
+    """Whether a candidate replaces the incumbent.
 
-    It must be ahead of the incumbent by `step`, and of the prompt that the search began with by
-    `ahead`, as in `accepts`. So small steps add up, but nothing replaces the seed prompt by a hair.
-    Why these margins: docs/background/acceptance.md.
+    on_incumbent, on_seed: its score minus that of the incumbent and of the seed prompt, per row.
+    Both must be gains by their margin (see `accepts`). So small steps add up, but the seed prompt
+    is not replaced for a tiny gain. The margins are explained in docs/background/acceptance.md.
     """
     return accepts(on_incumbent, incumbent_margin) and accepts(on_seed, seed_margin)
 
 
 def wilson_interval(n: int, successes: int, z: float = Z95) -> Interval:
-    """Score interval of a proportion (Wilson 1927; Newcombe 1998, Stat Med 17:857, method 3).
+    """Return the score interval of a proportion (Wilson 1927; Newcombe 1998, Stat Med 17:857).
 
-    z is the normal quantile that sets the level.
-    Raises ValueError unless n > 0 and 0 <= successes <= n.
+    z: normal quantile of the level. Raises ValueError unless n > 0 and 0 <= successes <= n.
     """
     if n < 1 or not 0 <= successes <= n:
         raise ValueError(f"impossible counts: {successes} successes of {n}")
     p = successes / n
     centre = successes + z * z / 2
     half = z * math.sqrt(successes * (n - successes) / n + z * z / 4)
-    # p lies inside by theory; the outer min and max only remove rounding where p is 0 or 1.
+    # In theory p is inside the interval. The outer min and max remove rounding if p is 0 or 1.
     low = min(p, max(0.0, (centre - half) / (n + z * z)))
     high = max(p, min(1.0, (centre + half) / (n + z * z)))
     return Interval(low, high)
 
 
 def student_interval(values: Sequence[float]) -> Interval:
-    """95 % Student t interval of a mean, n - 1 degrees of freedom (Student 1908, Biometrika 6:1).
+    """Return the 95 % t interval of a mean, n - 1 degrees of freedom (Student 1908, Biometrika
+    6:1).
 
-    Of differences of pairs it is the paired t interval. Raises ValueError on fewer than two values.
+    For differences of pairs it is the paired t interval. Raises ValueError for less than 2 values.
     """
     from scipy.special import stdtrit
 
     n = len(values)
     if n < 2:
-        raise ValueError(f"a t interval needs at least 2 values, got {n}")
+        raise ValueError(f"a t interval needs at least 2 values, not {n}")
     mean = math.fsum(values) / n
     variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
     half = float(stdtrit(n - 1, 0.975)) * math.sqrt(variance / n)
@@ -200,15 +193,16 @@ def student_interval(values: Sequence[float]) -> Interval:
 
 
 def tango_interval(n: int, wins: int, losses: int, z: float = Z95) -> Interval:
-    """Score interval of a difference of paired proportions, (wins - losses) / n.
+    """Return the score interval of a difference of paired proportions, (wins - losses) / n.
 
-    All differences d that the score test of Tango (1998, Stat Med 17:891-908) does not reject:
-    |wins - losses - n d| <= z sqrt(n (2 q + d (1 - d))), where q is the probability of a
-    loss under the likelihood restricted to difference d. At d = 0 it is McNemar's test without
-    continuity correction. Never wider than [-1, 1]. Swapping wins and losses mirrors it exactly.
+    It contains all differences d that the score test of Tango (1998, Stat Med 17:891-908) does not
+    reject: |wins - losses - n d| <= z sqrt(n (2 q + d (1 - d))), where q is the probability of a
+    loss under the likelihood restricted to difference d. At d = 0 this is McNemar's test without
+    continuity correction. The interval is within [-1, 1] and mirrored if wins and losses are
+    swapped.
 
-    n counts all pairs, the tied ones too. z is the normal quantile that sets the level.
-    Raises ValueError on counts that no n pairs can have.
+    n: all pairs, with ties. z: normal quantile of the level. Raises ValueError for impossible
+    counts.
     """
     if n < 1 or wins < 0 or losses < 0 or wins + losses > n:
         raise ValueError(f"impossible counts: {wins} wins and {losses} losses in {n} pairs")
@@ -216,10 +210,8 @@ def tango_interval(n: int, wins: int, losses: int, z: float = Z95) -> Interval:
 
 
 def _find_tango_high(n: int, wins: int, losses: int, z: float) -> float:
-    """Upper limit. Between the estimate and 1 the test statistic is monotone, so halving finds it.
-
-    Plain halving because both ends can be roots of no interest, where the variance is 0.
-    """
+    """Find the upper limit by bisection; the test statistic is monotone from the estimate to 1."""
+    # Other root finders may stop at an end, where the variance and the statistic can be 0.
     inside, outside = (wins - losses) / n, 1.0
     for _ in range(BISECTION_STEPS):
         d = (inside + outside) / 2
@@ -232,9 +224,9 @@ def _find_tango_high(n: int, wins: int, losses: int, z: float) -> float:
 
 
 def _estimate_loss(d: float, n: int, wins: int, losses: int) -> float:
-    """Restricted maximum likelihood estimate of the probability of a loss, given the difference d.
+    """Return the maximum likelihood estimate of the probability of a loss, given the difference d.
 
-    The larger root of 2n q^2 + b q - losses d (1 - d) = 0 (Tango 1998).
+    It is the larger root q of 2n q^2 + b q - losses d (1 - d) = 0 (Tango 1998).
     """
     b = (2 * n - wins + losses) * d - wins - losses
     product = losses * d * (1 - d)
@@ -251,10 +243,8 @@ def _decide_verdict(interval: Interval, differing: int) -> Verdict:
 
 
 def _subtract(a: float, b: float) -> float:
-    """a - b, and exactly 0 where that is only rounding: 0.1 + 0.2 against 0.3 is no difference."""
-    return (
-        0.0 if math.isclose(a, b, rel_tol=ROUNDING_TOLERANCE, abs_tol=ROUNDING_TOLERANCE) else a - b
-    )
+    """Return a - b, or 0 if the difference is only rounding, such as 0.1 + 0.2 and 0.3."""
+    return 0.0 if math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) else a - b
 
 
 def _is_binary(scores: Sequence[float]) -> bool:
@@ -262,7 +252,7 @@ def _is_binary(scores: Sequence[float]) -> bool:
 
 
 def _check_finite(values: Sequence[float], what: str) -> list[float]:
-    """The values as plain floats."""
+    """Return the values as floats. Raises ValueError if one is not finite."""
     for position, value in enumerate(values):
         if not abs(value) <= MAX_ABS_SCORE:  # also true of NaN
             raise ValueError(f"{what}[{position}] is {value!r}, not a finite score")

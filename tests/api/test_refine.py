@@ -414,7 +414,7 @@ def test_the_report_lets_no_quoted_text_out_of_its_line(tmp_path: Path) -> None:
     write_lines(tmp_path / "log.jsonl", *lines)
     refine(tmp_path)
     page = (tmp_path / "run" / "report.md").read_text()
-    assert "because of" in page and "\u202e" not in page
+    assert "evidence: " in page and "\u202e" not in page
     assert not any(row.startswith("# Heading") for row in page.splitlines())
     assert "```` item" in page
 
@@ -611,7 +611,7 @@ def test_the_command_says_what_it_did_and_writes_the_prompt(here: Path) -> None:
     said = done.output.splitlines()
     assert any("round 1: accepted" in text and "nats" in text for text in said)
     assert any(text.startswith("unverified: no target has answered") for text in said)
-    assert any(text.startswith("  because of call ") for text in said)
+    assert any(text.startswith("  evidence: call ") for text in said)
     assert "redaction: on; replaced: nothing" in said
     assert "wrote better.md" in said and "report: run/report.md" in said
     assert SUPPORTED in (here / "better.md").read_text()
@@ -639,7 +639,7 @@ def test_a_toml_names_the_conversations_and_flags_win(here: Path, traces: str) -
     )
     done = run("remask.toml", "--iterations", 1, "--masker", "insert")
     assert done.exit_code == 0, done.output
-    assert "all 1 iterations played" in done.output and (here / "run" / "report.md").exists()
+    assert "all 1 iterations were run" in done.output and (here / "run" / "report.md").exists()
     nothing = run("prompt.md")
     assert nothing.exit_code == 2 and "give --traces FILE" in nothing.output
 

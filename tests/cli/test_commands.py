@@ -272,7 +272,7 @@ def test_show_prints_diff_verdict_and_candidates(finished_run: Path) -> None:
     assert "Work at level [-5-]{+10" in result.stdout
     assert re.search(r"^improved: 0\.\d+ → 1\.000 on 40 sealed test rows", result.stdout, re.M)
     assert "used for selection" in result.stdout
-    assert "because of: question train-" in result.stdout
+    assert "evidence: question train-" in result.stdout
     assert "warning: a <b>warning</b>" in result.stdout
     assert len(re.findall(r"accepted$", result.stdout, re.M)) == len(
         view_run(finished_run).state.accepted
@@ -356,7 +356,7 @@ def test_every_event_of_a_run_can_be_said_and_drawn(finished_run: Path) -> None:
     assert said[0].startswith("start: ")
     assert any(line.startswith("baseline: validation 0.500 (used for selection)") for line in said)
     assert sum("accepted +" in line for line in said) == len(state.accepted)
-    assert any(line.startswith("search over: ") for line in said)
+    assert any(line.startswith("search stopped: ") for line in said)
     out = StringIO()
     Console(file=out, width=100, color_system=None).print(panel)
     assert "best 1.000, baseline 0.500" in out.getvalue()

@@ -63,7 +63,7 @@ def test_load_accepts_a_column_name_with_braces() -> None:
         (Columns("{}"), "no column ''"),
         (Columns("input", "answer"), "expected: no column 'answer'"),
         (Columns("input", "label", "fold"), "split: no column 'fold'"),
-        (Columns("{input} {label}", "label"), "input contains the column 'label'"),
+        (Columns("{input} {label}", "label"), "input contains the right answer, column 'label'"),
     ],
 )
 def test_load_refuses_wrong_columns(columns: Columns, words: str) -> None:

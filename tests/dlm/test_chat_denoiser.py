@@ -304,7 +304,7 @@ def test_run_ends_with_a_refused_key_or_a_dead_denoiser(tmp_path: Path) -> None:
 def test_masker_that_needs_scores_is_refused_before_a_run(tmp_path: Path) -> None:
     with Server() as server:
         with pytest.raises(
-            ConfigError, match="masker attribution needs a denoiser with probabilities"
+            ConfigError, match="masker attribution needs a denoiser that gives probabilities"
         ):
             play(server, tmp_path / "run", search=search(maskers=["insert", "attribution"]))
         assert server.requests == 0
@@ -349,7 +349,11 @@ def test_plan_leaves_calls_for_the_denoiser() -> None:
         values = config("http://127.0.0.1:1/v1", denoiser={"model": model}, budget={"calls": 200})
         settings = make_config(values, "test")
         with open_job(settings, Given(rows=few_rows())) as job:
-            plans[model] = (job.plan, job.asked_per_round(job.plan), job.rows("validation"))
+            plans[model] = (
+                job.plan,
+                job.denoiser_calls_per_round(job.plan),
+                job.rows("validation"),
+            )
     (plan, asked, _), (written, writing, rows) = plans["builtin"], plans["chat:writer"]
     assert asked == 0 and writing == 2 * written.candidates
     assert written.rounds * (written.count_round_calls(rows) + writing) / 4 <= 200

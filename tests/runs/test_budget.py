@@ -1,4 +1,4 @@
-"""Limits are never passed by what `shortfall` lets through."""
+"""Limits: what `find_shortfall` allows never exceeds a limit."""
 
 import math
 
@@ -30,7 +30,7 @@ budgets = st.builds(
 
 
 def under_every_limit(budget: Limits, total: Spend) -> bool:
-    """The definition, written down a second time."""
+    """The definition, written a second time."""
     return (
         total.calls <= (math.inf if budget.calls is None else budget.calls)
         and total.input_tokens + total.output_tokens
@@ -42,14 +42,14 @@ def under_every_limit(budget: Limits, total: Spend) -> bool:
 
 @settings(deadline=None, max_examples=300)
 @given(budgets, spends, spends, spends)
-def test_a_need_passes_exactly_when_the_sum_is_under_every_limit(budget, spent, need, reserved):
+def test_find_shortfall_checks_every_limit(budget, spent, need, reserved):
     total = spent + reserved + need
     assert (find_shortfall(budget, spent, need, reserved) == "") == under_every_limit(budget, total)
 
 
 @settings(deadline=None)
 @given(st.integers(1, 100), st.lists(st.integers(1, 20), max_size=40), st.integers(0, 30))
-def test_greedy_spending_never_passes_the_limit_nor_what_is_held(limit, asked, reserved):
+def test_find_shortfall_keeps_what_is_reserved(limit, asked, reserved):
     budget, spent = Limits(calls=limit), Spend()
     for calls in asked:
         if not find_shortfall(budget, spent, Spend(calls=calls), Spend(calls=reserved)):
@@ -59,7 +59,7 @@ def test_greedy_spending_never_passes_the_limit_nor_what_is_held(limit, asked, r
 
 @settings(deadline=None)
 @given(st.lists(spends, max_size=6))
-def test_sums_add_every_field(parts):
+def test_spend_sums_every_field(parts):
     total = sum(parts, Spend())
     assert total.calls == sum(p.calls for p in parts)
     assert total.tokens == sum(p.input_tokens + p.output_tokens for p in parts)
@@ -76,60 +76,68 @@ def test_sums_add_every_field(parts):
             Spend(calls=2400),
             Spend(calls=32),
             Spend(),
-            "2,400 of 2,400 calls used, 32 more asked",
+            "the next step needs 32 calls and 0 are left (2,400 of 2,400 used)",
         ),
         (
-            Limits(calls=2400),
-            Spend(calls=1790),
-            Spend(calls=32),
-            Spend(calls=600),
-            "1,790 of 2,400 calls used, 600 set aside, 32 more asked",
+            Limits(calls=1200),
+            Spend(calls=888),
+            Spend(calls=6),
+            Spend(calls=310),
+            "the next step needs 6 calls and 2 are left (888 of 1,200 used, 310 reserved for the "
+            "test)",
+        ),
+        (
+            Limits(calls=10),
+            Spend(calls=10),
+            Spend(calls=1),
+            Spend(),
+            "the next step needs 1 call and 0 are left (10 of 10 used)",
         ),
         (
             Limits(tokens=5000),
             Spend(input_tokens=3000, output_tokens=1000),
             Spend(input_tokens=900, output_tokens=101),
             Spend(),
-            "4,000 of 5,000 tokens used, 1,001 more asked",
+            "the next step needs 1,001 tokens and 1,000 are left (4,000 of 5,000 used)",
         ),
         (
             Limits(usd=2.5),
             Spend(usd=2.4),
             Spend(usd=0.2),
             Spend(),
-            "2.4 of 2.5 USD used, up to 0.2 more asked",
+            "the next step needs up to 0.2 USD and 0.1 is left (2.4 of 2.5 used)",
         ),
         (
             Limits(minutes=10),
             Spend(seconds=590),
             Spend(seconds=30),
             Spend(),
-            "9.833 of 10 minutes used, up to 0.5 more asked",
+            "the next step needs up to 0.5 minutes and 0.1667 is left (9.833 of 10 used)",
         ),
     ],
 )
-def test_the_sentence_names_the_limit_and_the_figures(budget, spent, need, reserved, sentence):
+def test_find_shortfall_names_limit_and_sums(budget, spent, need, reserved, sentence):
     assert find_shortfall(budget, spent, need, reserved) == sentence
 
 
-def test_a_limit_may_be_used_up_to_the_last_call():
+def test_find_shortfall_allows_the_last_call():
     assert find_shortfall(Limits(calls=10), Spend(calls=9), Spend(calls=1), Spend()) == ""
     assert find_shortfall(Limits(calls=10), Spend(calls=9), Spend(calls=2), Spend()) != ""
 
 
-def test_no_limit_is_no_limit():
+def test_find_shortfall_without_limits():
     assert find_shortfall(Limits(), Spend(calls=10**9, usd=1e9), Spend(calls=1), Spend()) == ""
 
 
 @pytest.mark.parametrize("name", ["calls", "tokens", "minutes", "usd"])
 @pytest.mark.parametrize("limit", [0, -3, math.nan, math.inf])
-def test_a_limit_of_no_use_is_refused_by_name_and_value(name, limit):
+def test_limits_refuse_useless_values(name, limit):
     with pytest.raises(ConfigError, match=rf"limit on {name} is {limit}"):
         Limits(**{name: limit})
 
 
-def test_a_limit_in_dollars_needs_a_price():
-    with pytest.raises(ConfigError, match="5 USD cannot be held without a price"):
+def test_check_price_needs_a_price_for_dollars():
+    with pytest.raises(ConfigError, match="5 USD needs a price"):
         check_price(Limits(usd=5), None)
     check_price(Limits(usd=5), Price(0, 0))
     check_price(Limits(calls=5), None)
@@ -143,6 +151,6 @@ def test_price_is_per_million_tokens():
         Price(math.nan, 1)
 
 
-def test_only_tokens_and_dollars_need_a_bound_of_tokens():
+def test_limits_on_tokens_and_dollars_count_tokens():
     assert Limits(tokens=1).counts_tokens and Limits(usd=1).counts_tokens
     assert not Limits(calls=1, minutes=1).counts_tokens

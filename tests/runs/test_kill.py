@@ -1,4 +1,4 @@
-"""kill -9 plus resume ends like the run that was left alone, whether rows or conversations lead."""
+"""A run that is killed with -9 and resumed ends like an uninterrupted one."""
 
 import json
 import os
@@ -18,7 +18,7 @@ WORKERS = ROOT / "tests" / "fakes"
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kills", [4, 20])  # CI takes the few (.ci/slow)
-def test_killed_runs_end_like_the_whole_one(kills: int, tmp_path: Path) -> None:
+def test_run_after_kills_ends_like_a_whole_run(kills: int, tmp_path: Path) -> None:
     """The quick tests of store and meter kill a scripted run at every step."""
     subprocess.run(
         [sys.executable, str(WORKERS / "killed_run.py"), str(tmp_path), "1", str(kills)], check=True
@@ -40,8 +40,8 @@ def test_killed_runs_end_like_the_whole_one(kills: int, tmp_path: Path) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 @pytest.mark.parametrize("target", ["alone", "target"])
 @pytest.mark.parametrize("kills", [4, pytest.param(60, marks=pytest.mark.slow)])
-def test_killed_refinements_end_like_the_whole_one(ram: Path, target: str, kills: int) -> None:
-    """At steps from the first to the last; a run with enough left is killed a second time."""
+def test_refinement_after_kills_ends_like_a_whole_one(ram: Path, target: str, kills: int) -> None:
+    """Killed at steps from the first to the last, and a second time if enough steps are left."""
     words = [sys.executable, str(WORKERS / "killed_refine.py"), str(ram), target, str(kills)]
     found = json.loads(subprocess.run(words, env=ENV, capture_output=True, check=True).stdout)
     whole = found["whole"]
@@ -58,7 +58,7 @@ def test_killed_refinements_end_like_the_whole_one(ram: Path, target: str, kills
         assert first <= calls / 2 and second - first <= calls / 2 and last == second, run["at"]
         spend = run["result"]["spend"]
         assert spend["calls"] - spend["uncertain"] == calls
-        assert last <= spend["uncertain"], "what may have been billed twice is on the books"
+        assert last <= spend["uncertain"], "calls that may be billed twice are booked"
 
 
 def untimed(result: dict[str, Any]) -> dict[str, Any]:

@@ -175,7 +175,7 @@ requests = st.lists(
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("caller", CALLERS, ids=lambda one: one.__name__)
-def test_the_ledger_is_what_was_counted_whoever_calls(caller) -> None:
+def test_ledger_books_the_calls_of_every_caller(caller) -> None:
     @settings(deadline=None, max_examples=6 if caller is inspect_models else 40)
     @given(requests, st.integers(0, 10**6), st.integers(1, 25))
     def check(requests: list[list[str]], seed: int, limit: int) -> None:
@@ -207,7 +207,7 @@ def test_the_ledger_is_what_was_counted_whoever_calls(caller) -> None:
         (ValueError("a bug"), True, 1),
     ],
 )
-def test_calls_that_are_not_settled_are_booked_by_why(error, billed, uncertain):
+def test_ledger_books_calls_that_are_not_settled(error, billed, uncertain):
     ledger, tariff = Ledger(MemoryStore(), Limits(calls=9)), Tariff(Limits(calls=9))
     with pytest.raises(type(error)), ledger.reserve(tariff, ONE, billed=billed):
         assert ledger.store.get_spend() == Spend(calls=1)
@@ -215,7 +215,7 @@ def test_calls_that_are_not_settled_are_booked_by_why(error, billed, uncertain):
     assert ledger.store.get_spend() == Spend(calls=uncertain, uncertain=uncertain)
 
 
-def test_seconds_are_counted_once_however_many_calls_wait():
+def test_ledger_books_concurrent_seconds_once():
     times = iter([0.0, 1.0, 4.0, 6.0, 10.0, 12.0])
     ledger = Ledger(MemoryStore(), Limits(minutes=1), clock=lambda: next(times))
     tariff = Tariff(ledger.budget)
@@ -230,7 +230,7 @@ def test_seconds_are_counted_once_however_many_calls_wait():
     assert ledger.store.get_spend() == Spend(calls=4, seconds=8)
 
 
-def test_models_of_one_ledger_have_their_own_prices_and_bounds():
+def test_ledger_allows_a_price_for_each_model():
     budget = Limits(usd=1.0)
     ledger = Ledger(MemoryStore(), budget)
     cheap, dear = Tariff(budget, Price(1, 2), 10), Tariff(budget, Price(100, 200), 10)

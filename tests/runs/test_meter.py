@@ -1,4 +1,4 @@
-"""The meter against a target that counts itself, budgets that end, and kill -9 at every step."""
+"""The meter with a target that counts its own calls, spent budgets, and kill -9 at every step."""
 
 import json
 import os
@@ -28,7 +28,7 @@ WORKER = ROOT / "tests" / "fakes" / "killed_store.py"
 
 
 class Counting(TargetModel):
-    """Counts attempts, tokens and batches by itself; flaky in a way that only its seed decides."""
+    """A target that counts attempts, tokens and batches; its failures depend only on the seed."""
 
     def __init__(self, billed=False, max_attempts=1, failing=0.0, seed=0, tokens=True) -> None:
         self.identity = "counting:1"
@@ -60,7 +60,7 @@ class Counting(TargetModel):
 
 
 class Limited(TargetModel):
-    """A view on a Counting with fewer attempts, which that one counts."""
+    """A Counting with fewer attempts, which the original counts."""
 
     def __init__(self, whole: Counting, attempts: int) -> None:
         self.identity, self.billed = whole.identity, whole.billed
@@ -101,7 +101,7 @@ def store(tmp_path):
 # --- cache ---------------------------------------------------------------------------------
 
 
-def test_equal_chats_are_asked_once_and_later_ones_come_from_the_cache(store):
+def test_meter_asks_equal_chats_once(store):
     target = Counting()
     metered = Meter(target, Ledger(store, Limits(calls=3)))
     first = metered.respond(chats("a", "b", "a"))
@@ -113,7 +113,7 @@ def test_equal_chats_are_asked_once_and_later_ones_come_from_the_cache(store):
     assert store.get_spend().calls == target.attempts == 3
 
 
-def test_everything_that_can_change_an_answer_is_in_the_key():
+def test_call_key_has_all_that_can_change_an_answer():
     base = ("model:1", chat("a"), None, 0)
     others = [
         ("model:2", chat("a"), None, 0),
@@ -129,7 +129,7 @@ def test_everything_that_can_change_an_answer_is_in_the_key():
     assert call_key(*base) == call_key("model:1", chat("a"), None, 0)
 
 
-def test_repeats_are_calls_of_their_own(store):
+def test_meter_makes_a_call_for_each_repeat(store):
     metered = Meter(Counting(), Ledger(store, Limits()))
     assert [metered.respond(chats("a"), repeat=n)[0].text for n in (0, 1, 0)] == [
         "a 0",
@@ -139,7 +139,7 @@ def test_repeats_are_calls_of_their_own(store):
     assert store.get_spend().calls == 2
 
 
-def test_a_failed_reply_is_booked_returned_and_tried_again(store):
+def test_meter_books_and_repeats_failed_replies(store):
     target = Counting(failing=1.0)
     metered = Meter(target, Ledger(store, Limits()))
     assert [r.error for r in metered.respond(chats("a", "a"))] == ["busy", "busy"]
@@ -148,7 +148,7 @@ def test_a_failed_reply_is_booked_returned_and_tried_again(store):
     assert store.get_spend().calls == target.attempts == 2
 
 
-def test_a_reply_survives_the_cache_unchanged(store):
+def test_meter_returns_stored_replies_unchanged(store):
     reply = Reply("ä€🙂\x00\n", "", 7, 9, (-0.1, -1e-300, -float("inf")), attempts=2)
 
     class One(Counting):
@@ -159,7 +159,7 @@ def test_a_reply_survives_the_cache_unchanged(store):
     assert Meter(Counting(), Ledger(store, Limits())).respond(chats("a")) == [reply]
 
 
-def test_half_an_emoji_does_not_end_the_run(store):
+def test_meter_accepts_half_an_emoji(store):
     class Half(Counting):
         def respond(self, chats, repeat=0):
             return [Reply("fine \ud83d")]
@@ -170,7 +170,7 @@ def test_half_an_emoji_does_not_end_the_run(store):
     )
 
 
-def test_a_target_that_chooses_still_does_and_no_other_one(store):
+def test_meter_keeps_whether_a_target_chooses(store):
     plain = Meter(Counting(), Ledger(store, Limits()))
     assert not plain.chooses
     target = CountingChooser()
@@ -188,7 +188,7 @@ def test_a_target_that_chooses_still_does_and_no_other_one(store):
 # --- chunks and budgets --------------------------------------------------------------------
 
 
-def test_misses_are_asked_in_order_in_chunks(store):
+def test_meter_asks_misses_in_order_in_chunks(store):
     target = Counting()
     metered = Meter(target, Ledger(store, Limits()))
     metered.respond(chats(*range(0, 20, 2)))
@@ -199,29 +199,31 @@ def test_misses_are_asked_in_order_in_chunks(store):
     assert target.asked == [str(n) for n in range(80) if n % 2 or n >= 20]
 
 
-def test_a_request_that_cannot_be_held_is_refused_before_any_call(store):
+def test_meter_refuses_too_large_requests_before_a_call(store):
     target = Counting()
     metered = Meter(target, Ledger(store, Limits(calls=40)))
     metered.respond(chats(*range(10)))
-    with pytest.raises(BudgetSpent, match=r"^10 of 40 calls used, 35 more asked$"):
+    with pytest.raises(
+        BudgetSpent, match=r"^the next step needs 35 calls and 30 are left \(10 of 40 used\)$"
+    ):
         metered.respond(chats(*range(100, 135)))
     assert store.get_spend().calls == target.attempts == 10
     metered.respond(chats(*range(100, 130)))  # the last call may be used
     assert store.get_spend().calls == 40
 
 
-def test_what_is_reserved_is_out_of_reach_until_it_is_let_go(store):
+def test_meter_keeps_what_is_reserved(store):
     ledger = Ledger(store, Limits(calls=10), reserved=Spend(calls=6))
     metered = Meter(Counting(), ledger)
     metered.respond(chats(*range(4)))
-    with pytest.raises(BudgetSpent, match="4 of 10 calls used, 6 set aside, 1 more asked"):
+    with pytest.raises(BudgetSpent, match="4 of 10 used, 6 reserved for the test"):
         metered.respond(chats("x"))
     ledger.reserved = Spend()
     metered.respond(chats(*range(10, 16)))
     assert store.get_spend().calls == 10
 
 
-def test_retries_are_reserved_and_get_fewer_towards_the_limit(store):
+def test_meter_reserves_retries_and_reduces_them(store):
     target = Counting(billed=True, max_attempts=5, seed=1)
     metered = Meter(target, Ledger(store, Limits(calls=40)))
     metered.respond(chats(*range(10)))
@@ -232,40 +234,39 @@ def test_retries_are_reserved_and_get_fewer_towards_the_limit(store):
     assert store.get_spend().calls == target.attempts == 40  # the last call has one attempt
 
 
-def test_a_limit_on_tokens_needs_an_end_of_the_answer(store):
+def test_meter_needs_max_output_for_a_limit_on_tokens(store):
     for budget, price in ((Limits(tokens=10), None), (Limits(usd=1), Price(1, 1))):
         with pytest.raises(ConfigError, match="largest number of output tokens"):
             Meter(Counting(), Ledger(store, budget, price))
-    with pytest.raises(ConfigError, match="without a price"):
+    with pytest.raises(ConfigError, match="needs a price"):
         Meter(Counting(), Ledger(store, Limits(usd=1)), max_output=5)
 
 
-def test_under_a_limit_a_reply_without_figures_costs_its_bound(store):
+def test_meter_books_the_bound_without_token_counts(store):
     metered = Meter(Counting(tokens=False), Ledger(store, Limits(tokens=1000)), max_output=50)
     metered.respond(chats("a"))
-    assert store.get_spend().output_tokens == 50 and store.get_spend().input_tokens >= len(
-        "Be brief.a"
-    )
+    spent = store.get_spend()
+    assert spent.output_tokens == 50 and spent.input_tokens >= len("Be brief.a")
     free = Meter(Counting(tokens=False), Ledger(store, Limits(calls=10)))
     before = store.get_spend().tokens
     free.respond(chats("b"))
     assert store.get_spend().tokens == before
 
 
-def test_dollars_follow_the_price(store):
+def test_meter_books_dollars_by_the_price(store):
     target = Counting()
     Meter(target, Ledger(store, Limits(), Price(2, 10))).respond(chats("abc", "d"))
     expected = (2 * target.input_tokens + 10 * target.output_tokens) / 1e6
     assert store.get_spend().usd == pytest.approx(expected)
 
 
-def test_minutes_end_a_run_before_a_call_that_may_be_too_long(store):
+def test_meter_refuses_calls_beyond_the_minutes(store):
     ticks = iter(range(0, 10_000, 20))  # every batch takes 20 seconds
     metered = Meter(Counting(), Ledger(store, Limits(minutes=1), clock=lambda: next(ticks)))
     for n in range(3):
         metered.respond(chats(n))
     assert store.get_spend().seconds == 60
-    with pytest.raises(BudgetSpent, match=r"1 of 1 minutes used, up to 0\.3333 more asked"):
+    with pytest.raises(BudgetSpent, match=r"needs up to 0\.3333 minutes and 0 is left"):
         metered.respond(chats("x"))
 
 
@@ -284,9 +285,7 @@ requests = st.lists(
     st.none() | st.floats(0.0001, 0.05),
     st.integers(0, 20),
 )
-def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
-    requests, seed, flaky, calls, tokens, usd, reserved
-):
+def test_meter_books_what_the_target_counted(requests, seed, flaky, calls, tokens, usd, reserved):
     target = Counting(billed=True, max_attempts=flaky[0], failing=flaky[1], seed=seed)
     budget, price = Limits(calls=calls, tokens=tokens, usd=usd), Price(1, 3)
     scratch = tempfile.TemporaryDirectory()
@@ -324,7 +323,7 @@ def test_the_ledger_is_what_the_target_counted_and_no_limit_is_passed(
 
 
 @pytest.mark.parametrize("billed", [True, False])
-def test_a_refused_chunk_costs_nothing(store, billed):
+def test_meter_books_nothing_for_a_refused_chunk(store, billed):
     refused = TargetRefused("the key is wrong")
     metered = Meter(Refusing(refused, billed), Ledger(store, Limits(calls=100)))
     with pytest.raises(TargetRefused):
@@ -334,14 +333,14 @@ def test_a_refused_chunk_costs_nothing(store, billed):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), TypeError("a bug")])
 @pytest.mark.parametrize("billed", [True, False])
-def test_a_cut_off_chunk_is_uncertain_where_it_may_be_billed(store, billed, error):
+def test_meter_books_an_interrupted_chunk_as_uncertain(store, billed, error):
     metered = Meter(Refusing(error, billed), Ledger(store, Limits(calls=100)))
     with pytest.raises(type(error)):
         metered.respond(chats("a", "b"))
     assert store.get_spend() == (Spend(calls=6, uncertain=6) if billed else Spend())
 
 
-def test_a_target_that_answers_too_little_is_a_bug_and_is_booked(store):
+def test_meter_books_a_target_with_too_few_replies(store):
     class Short(Counting):
         def respond(self, chats, repeat=0):
             return super().respond(chats[1:])
@@ -398,25 +397,26 @@ def check_billed(out: dict) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 @pytest.mark.parametrize("billed", ["unbilled", "billed"])
-def test_kill_and_resume_ends_like_the_uninterrupted_run(ram, billed):
+def test_meter_after_kills_ends_like_a_whole_run(ram, billed):
     out = kill_at(ram, billed, seeded_points(24))
     assert out["whole"]["spent"]["calls"] == out["whole"]["calls"] == 110
     assert out["total"] > 300
-    assert out["whole"]["events"][-1]["reason"] == "110 of 120 calls used, 20 more asked"
+    reason = "the next step needs 20 calls and 10 are left (110 of 120 used)"
+    assert out["whole"]["events"][-1]["reason"] == reason
     (check_billed if billed == "billed" else check_unbilled)(out)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
 @pytest.mark.parametrize("billed", ["unbilled", "billed"])
-def test_kill_at_every_single_step(ram, billed):
+def test_meter_after_a_kill_at_every_step(ram, billed):
     out = kill_at(ram, billed, None)
     assert len(out["killed"]) == out["total"]
     (check_billed if billed == "billed" else check_unbilled)(out)
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_killed_from_outside_at_a_random_moment(ram):
+def test_meter_after_a_kill_at_a_random_moment(ram):
     """As a user's kill -9 comes: at no particular statement."""
     whole = kill_at(ram, "unbilled", [1])["whole"]
     folder = ram / "run"
@@ -441,7 +441,7 @@ def test_killed_from_outside_at_a_random_moment(ram):
         assert run.get_spend().calls == whole["spent"]["calls"]
 
 
-def test_an_interrupted_request_ends_with_the_same_bits_on_the_real_model(tmp_path, monkeypatch):
+def test_meter_repeats_a_request_with_the_same_bits(tmp_path, monkeypatch):
     pytest.importorskip("torch")
     from remask.models.backbone.builtin_weights import load_base
     from remask.models.builtin import BuiltinTarget
@@ -489,9 +489,7 @@ class Stubborn(Counting):
 
 
 @pytest.mark.parametrize("limit", [4, 6, 7, 11, 20, 100])
-def test_near_the_limit_calls_get_fewer_retries_and_every_row_its_call(
-    tmp_path: Path, limit: int
-) -> None:
+def test_meter_reduces_retries_near_the_limit(tmp_path: Path, limit: int) -> None:
     target = Stubborn(max_attempts=5)
     with Store.create(tmp_path / "run", {}) as store:
         metered = Meter(target, Ledger(store, Limits(calls=limit)))

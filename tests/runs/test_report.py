@@ -1,4 +1,4 @@
-"""The report: what it holds, what it must not hold, and that it reads any text harmlessly."""
+"""The report: its content, what it must not contain, and untrusted text."""
 
 import re
 from dataclasses import replace
@@ -54,7 +54,7 @@ def tags(page: str) -> list[tuple[str, dict[str, str | None]]]:
     return parser.found
 
 
-def test_says_verdict_figures_and_edits(finished_run: Path, page: str) -> None:
+def test_report_has_verdict_scores_and_edits(finished_run: Path, page: str) -> None:
     result = read_result(finished_run)
     assert result is not None
     assert result.verdict == "improved"
@@ -67,7 +67,7 @@ def test_says_verdict_figures_and_edits(finished_run: Path, page: str) -> None:
     assert len(re.findall(r'<tr class="accepted">', page)) == len(result.edits)
 
 
-def test_asks_for_nothing_from_anywhere(page: str) -> None:
+def test_report_loads_nothing(page: str) -> None:
     found = tags(page)
     policies = [a["content"] for _, a in found if a.get("http-equiv") == "Content-Security-Policy"]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'"]
@@ -79,13 +79,13 @@ def test_asks_for_nothing_from_anywhere(page: str) -> None:
     assert not re.search(r"url\s*\(|@import", page)
 
 
-def test_names_settings_but_no_credentials(page: str) -> None:
+def test_report_has_settings_but_no_credentials(page: str) -> None:
     assert "http://localhost:1/v1" in page
     assert "secret" not in page
     assert "OPENAI_API_KEY" in page  # the variable's name
 
 
-def test_escapes_what_models_and_users_wrote(finished_run: Path) -> None:
+def test_report_escapes_untrusted_text(finished_run: Path) -> None:
     seen = view_run(finished_run)
     assert seen.result is not None
     evil = "<script>alert('x')</script>\x1b[31m\u202eevil & \"quoted\""
@@ -105,7 +105,7 @@ def test_escapes_what_models_and_users_wrote(finished_run: Path) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(text=st.text())
-def test_any_text_gives_a_page_in_utf8(finished_run: Path, text: str) -> None:
+def test_report_accepts_any_text(finished_run: Path, text: str) -> None:
     result = view_run(finished_run).result
     assert result is not None
     other = replace(result, best=replace(result.best, prompt=text), warnings=(text,), stopped=text)
@@ -113,7 +113,7 @@ def test_any_text_gives_a_page_in_utf8(finished_run: Path, text: str) -> None:
     tags(page.encode().decode())
 
 
-def test_stays_under_a_megabyte_with_thousands_of_long_candidates(finished_run: Path) -> None:
+def test_report_stays_under_a_megabyte(finished_run: Path) -> None:
     seen = view_run(finished_run)
     assert seen.result is not None
     long = "<" * 16_000
@@ -127,14 +127,14 @@ def test_stays_under_a_megabyte_with_thousands_of_long_candidates(finished_run: 
     assert f"{3 * MAX_ROWS} candidates" in page
 
 
-def test_an_unfinished_run_has_no_report(tmp_path: Path) -> None:
+def test_write_report_refuses_an_unfinished_run(tmp_path: Path) -> None:
     play(tmp_path / "run", finish=False)
     with pytest.raises(ConfigError, match=r"not finished.*remask resume"):
         write_report(tmp_path / "run")
     assert not (tmp_path / "run" / REPORT).exists()
 
 
-def test_a_result_survives_its_file(tmp_path: Path) -> None:
+def test_result_is_unchanged_by_its_file(tmp_path: Path) -> None:
     written = play(tmp_path / "run")
     assert isinstance(written, Result)
     assert read_result(tmp_path / "run") == written
@@ -146,7 +146,7 @@ def test_a_result_survives_its_file(tmp_path: Path) -> None:
 # --- the curve and the axis
 
 
-def test_the_curve_counts_calls_and_never_goes_down(finished_run: Path) -> None:
+def test_points_count_calls_and_never_go_down(finished_run: Path) -> None:
     found = summary.list_points(view_run(finished_run).history)
     assert found[0].kind == "baseline"
     assert found[0].calls == 40
@@ -168,7 +168,7 @@ def test_the_curve_counts_calls_and_never_goes_down(finished_run: Path) -> None:
         min_size=1,
     )
 )
-def test_every_dot_lies_inside_the_plot(points: list[summary.Point]) -> None:
+def test_curve_lies_inside_the_plot(points: list[summary.Point]) -> None:
     drawn = chart.build_curve(points, 0)
     assert drawn is not None
     for dot in drawn.dots:
@@ -180,7 +180,7 @@ def test_every_dot_lies_inside_the_plot(points: list[summary.Point]) -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
-def test_the_interval_is_drawn_in_order_and_shows_zero(pairs: list[tuple[float, float]]) -> None:
+def test_interval_bar_is_in_order_and_shows_zero(pairs: list[tuple[float, float]]) -> None:
     drawn = chart.build_interval_bar(compare([a for a, _ in pairs], [b for _, b in pairs]))
     assert chart.LEFT <= drawn.low <= drawn.middle <= drawn.high <= chart.RIGHT
     assert chart.LEFT <= drawn.zero <= chart.RIGHT
@@ -188,7 +188,7 @@ def test_the_interval_is_drawn_in_order_and_shows_zero(pairs: list[tuple[float, 
 
 @settings(deadline=None)
 @given(st.floats(-1e3, 1e3), st.floats(0, 1e3))
-def test_round_numbers_enclose_the_range(low: float, width: float) -> None:
+def test_choose_ticks_encloses_the_range(low: float, width: float) -> None:
     marks = chart.choose_ticks(low, low + width)
     assert marks[0] <= low + 1e-9 * max(1, abs(low))
     assert marks[-1] >= low + width - 1e-6

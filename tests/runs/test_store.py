@@ -1,4 +1,4 @@
-"""What a run directory promises: durable, exclusive, whole, and honest when it is not."""
+"""The store of a run: durability, locking, refusals, and detection of damage."""
 
 import math
 import os
@@ -78,7 +78,7 @@ def change(folder: Path, statement: str) -> None:
 
 @settings(deadline=None, max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(json_events, max_size=8))
-def test_events_come_back_equal_in_order_and_once(tmp_path_factory, events):
+def test_events_are_stored_once_and_in_order(tmp_path_factory, events):
     folder = tmp_path_factory.mktemp("run")
     first: dict[bytes, dict] = {}
     with Store.create(folder, CONFIG) as store:
@@ -103,7 +103,7 @@ def test_events_may_be_appended_while_they_are_read(tmp_path):
         assert seen == [0, 1, 2, 3]
 
 
-def test_pages_do_not_show(tmp_path, monkeypatch):
+def test_events_and_replies_are_read_by_pages(tmp_path, monkeypatch):
     monkeypatch.setattr("remask.runs.store.PAGE_ROWS", 3)
     with Store.create(tmp_path / "run", CONFIG) as store:
         for n in range(10):
@@ -115,7 +115,7 @@ def test_pages_do_not_show(tmp_path, monkeypatch):
         assert store.find_replies([]) == {}
 
 
-def test_the_wall_clock_is_no_part_of_an_event(tmp_path, monkeypatch):
+def test_append_ignores_the_wall_clock(tmp_path, monkeypatch):
     with Store.create(tmp_path / "run", CONFIG) as store:
         monkeypatch.setattr("time.time", lambda: 1.0)
         assert store.append({"kind": "RoundRejected"})
@@ -124,14 +124,14 @@ def test_the_wall_clock_is_no_part_of_an_event(tmp_path, monkeypatch):
         assert rows(tmp_path / "run", "SELECT at FROM events") == [(1.0,)]
 
 
-def test_an_event_is_in_the_file_when_append_returns(tmp_path):
+def test_append_commits_the_event(tmp_path):
     with Store.create(tmp_path / "run", CONFIG) as store:
         store.append({"n": 1})
         with Store.read(tmp_path / "run") as reader:
             assert list(reader.events()) == [{"n": 1}]
 
 
-def test_what_is_spent_until_an_event_is_booked_with_it(tmp_path):
+def test_append_books_the_time(tmp_path):
     with Store.create(tmp_path / "run", CONFIG) as store:
         store.append({"n": 1}, Spend(seconds=2.0))
         assert not store.append({"n": 1}, Spend(seconds=0.5))  # a replay: no event, but time went
@@ -146,7 +146,7 @@ def test_meta_and_config(tmp_path):
         assert store.config == CONFIG
         assert store.meta("fingerprint") == fingerprint(CONFIG)
         assert float(store.meta("created")) > 1.7e9
-        with pytest.raises(ConfigError, match="does not say its nonsense"):
+        with pytest.raises(ConfigError, match="it has no nonsense"):
             store.meta("nonsense")
 
 
@@ -171,7 +171,7 @@ def test_reserve_settle_release_abandon(tmp_path):
 
 
 @pytest.mark.parametrize("again", ["settle", "release"])
-def test_a_reservation_is_closed_once(tmp_path, again):
+def test_settle_refuses_a_closed_reservation(tmp_path, again):
     with Store.create(tmp_path / "run", CONFIG) as store:
         id = store.reserve(Spend(calls=1), billed=True)
         store.settle(id, Spend(calls=1), {"a": {"text": "x"}})
@@ -197,7 +197,7 @@ ledger_steps = st.lists(
 
 @settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(ledger_steps)
-def test_memory_and_file_agree_on_what_is_spent(tmp_path_factory, steps):
+def test_get_spend_is_equal_in_memory_and_file(tmp_path_factory, steps):
     folder = tmp_path_factory.mktemp("run")
     left = Spend()  # what the next process will find in flight
     store = Store.create(folder, CONFIG)
@@ -271,7 +271,7 @@ def test_settle_is_all_or_nothing(tmp_path, at, monkeypatch):
         assert store.find_replies(["a"]) == {"a": {"text": "x"}}
 
 
-def test_a_reservation_is_in_the_file_before_the_call(tmp_path):
+def test_reserve_commits_the_reservation(tmp_path):
     with Store.create(tmp_path / "run", CONFIG) as store:
         store.reserve(Spend(calls=3), billed=True)
         with Store.read(tmp_path / "run") as reader:
@@ -281,27 +281,27 @@ def test_a_reservation_is_in_the_file_before_the_call(tmp_path):
 # --- create, open, refuse ------------------------------------------------------------------
 
 
-def test_a_run_is_not_begun_twice(tmp_path):
+def test_create_refuses_an_existing_run(tmp_path):
     Store.create(tmp_path / "run", CONFIG).close()
-    with pytest.raises(ConfigError, match="holds a run already; continue it with `remask resume"):
+    with pytest.raises(ConfigError, match="already holds a run; continue it with `remask resume"):
         Store.create(tmp_path / "run", CONFIG)
     Store.open(tmp_path / "run", CONFIG).close()  # the refusal did not keep the lock
 
 
 @pytest.mark.parametrize("method", [Store.open, Store.read])
-def test_no_run_is_said_and_nothing_is_made(tmp_path, method):
+def test_open_refuses_a_missing_run(tmp_path, method):
     with pytest.raises(ConfigError, match="holds no run"):
         method(tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_file_in_the_way_is_a_sentence(tmp_path):
+def test_create_refuses_a_file_as_directory(tmp_path):
     (tmp_path / "run").write_text("something else")
-    with pytest.raises(ConfigError, match="cannot be made a run directory"):
+    with pytest.raises(ConfigError, match="cannot be created"):
         Store.create(tmp_path / "run", CONFIG)
 
 
-def test_a_changed_configuration_is_refused_key_by_key(tmp_path):
+def test_open_names_changed_settings(tmp_path):
     folder = tmp_path / "run"
     Store.create(folder, CONFIG).close()
     long = "You sort the mail of a shop. " * 8
@@ -322,7 +322,7 @@ def test_a_changed_configuration_is_refused_key_by_key(tmp_path):
     Store.open(folder, CONFIG).close()
 
 
-def test_the_difference_of_two_long_values_is_shown_where_it_is(tmp_path):
+def test_open_shows_where_long_values_differ(tmp_path):
     long = "You sort the mail of a shop. " * 8
     Store.create(tmp_path / "run", {"prompt": long + "Be kind."}).close()
     with pytest.raises(ConfigError) as caught:
@@ -330,12 +330,12 @@ def test_the_difference_of_two_long_values_is_shown_where_it_is(tmp_path):
     assert "Be kind." in str(caught.value) and "Be brief." in str(caught.value)
 
 
-def test_tuples_and_key_order_are_no_difference(tmp_path):
+def test_open_ignores_tuples_and_key_order(tmp_path):
     Store.create(tmp_path / "run", {"a": [1, 2], "b": {"x": 1, "y": 2}}).close()
     Store.open(tmp_path / "run", {"b": {"y": 2, "x": 1}, "a": (1, 2)}).close()
 
 
-def test_a_newer_schema_is_refused(tmp_path):
+def test_open_refuses_a_newer_schema(tmp_path):
     Store.create(tmp_path / "run", CONFIG).close()
     change(tmp_path / "run", "PRAGMA user_version = 99")
     for method in (Store.open, Store.read):
@@ -343,7 +343,7 @@ def test_a_newer_schema_is_refused(tmp_path):
             method(tmp_path / "run")
 
 
-def test_settings_of_the_file(tmp_path, connections):
+def test_connect_sets_the_pragmas(tmp_path, connections):
     with Store.create(tmp_path / "run", CONFIG):
         get = {
             name: connections[-1].execute(f"PRAGMA {name}").fetchone()[0]
@@ -353,7 +353,7 @@ def test_settings_of_the_file(tmp_path, connections):
     assert (get["synchronous"], get["foreign_keys"], get["trusted_schema"]) == (2, 1, 0)
 
 
-def test_wal_only_where_it_is_sound():
+def test_journal_mode_depends_on_the_version():
     assert journal_mode((3, 40, 1)) == journal_mode((3, 51, 2)) == "DELETE"
     assert journal_mode((3, 51, 3)) == journal_mode((3, 52, 0)) == "WAL"
 
@@ -390,14 +390,14 @@ def use(folder: Path) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"x", b"not a database, but long enough to be taken for one" * 100]
 )
-def test_what_is_no_database_is_called_damaged(folder, content):
+def test_open_refuses_what_is_not_a_database(folder, content):
     (folder / "run.db").write_bytes(content)
     for method in (Store.open, Store.read):
         with pytest.raises(ConfigError, match=r"run\.db is damaged: .*; start a new run"):
             method(folder)
 
 
-def test_the_database_of_another_program_is_refused(tmp_path):
+def test_open_refuses_another_database(tmp_path):
     folder = tmp_path / "run"
     folder.mkdir()
     change(folder, "CREATE TABLE other (a)")
@@ -406,14 +406,14 @@ def test_the_database_of_another_program_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.001, 0.1, 0.5, 0.9, 0.999])
-def test_a_truncated_file_is_called_damaged(folder, share):
+def test_open_refuses_a_truncated_file(folder, share):
     content = (folder / "run.db").read_bytes()
     (folder / "run.db").write_bytes(content[: int(len(content) * share)])
     with pytest.raises(ConfigError, match="is damaged"):
         use(folder)
 
 
-def test_after_an_unclean_end_the_file_is_checked(folder):
+def test_open_checks_the_file_after_an_unclean_end(folder):
     assert rows(folder, "SELECT value FROM meta WHERE key = 'clean'") == [("1",)]
     page = rows(folder, "SELECT rootpage FROM sqlite_master WHERE name = 'cache'")[0][0]
     size = rows(folder, "PRAGMA page_size")[0][0]
@@ -425,7 +425,7 @@ def test_after_an_unclean_end_the_file_is_checked(folder):
         Store.open(folder)
 
 
-def test_a_changed_event_is_noticed(folder):
+def test_events_detects_a_changed_event(folder):
     content = (folder / "run.db").read_bytes()
     assert b'"n":59' in content
     (folder / "run.db").write_bytes(content.replace(b'"n":59', b'"n":58'))
@@ -433,14 +433,14 @@ def test_a_changed_event_is_noticed(folder):
         list(store.events())
 
 
-def test_a_changed_reply_is_noticed(folder):
+def test_find_replies_detects_a_changed_reply(folder):
     content = (folder / "run.db").read_bytes()
     (folder / "run.db").write_bytes(content.replace(b'{"text":"reply', b'{"text":"Reply'))
     with Store.open(folder) as store, pytest.raises(ConfigError, match="does not match its seal"):
         store.find_replies([f"{3:024x}"])
 
 
-def test_flipped_bytes_never_end_in_a_traceback(sound, tmp_path):
+def test_open_reports_flipped_bytes_in_a_sentence(sound, tmp_path):
     content = (sound / "run.db").read_bytes()
     found = 0
     for seed in range(60):
@@ -462,7 +462,7 @@ def test_flipped_bytes_never_end_in_a_traceback(sound, tmp_path):
 # --- two processes -------------------------------------------------------------------------
 
 
-def test_of_two_processes_exactly_one_proceeds(tmp_path):
+def test_lock_allows_one_of_two_processes(tmp_path):
     folder = tmp_path / "run"
     Store.create(folder, CONFIG).close()
     both = [child("hold", folder, n) for n in range(2)]
@@ -478,7 +478,7 @@ def test_of_two_processes_exactly_one_proceeds(tmp_path):
         assert list(store.events()) == [{"by": str(both.index(winner))}]
 
 
-def test_a_killed_owner_is_no_obstacle(tmp_path):
+def test_lock_of_a_killed_owner_is_free(tmp_path):
     folder = tmp_path / "run"
     Store.create(folder, CONFIG).close()
     owner = child("hold", folder, "a")
@@ -492,7 +492,7 @@ def test_a_killed_owner_is_no_obstacle(tmp_path):
         assert list(store.events()) == [{"by": "a"}]
 
 
-def test_an_owner_that_has_not_signed_is_another_process(tmp_path, monkeypatch):
+def test_lock_without_an_owner_names_another_process(tmp_path, monkeypatch):
     monkeypatch.setattr("remask.runs.lock.OWNER_READ_PAUSE_S", 0)
     lock = RunLock.take(tmp_path)
     (tmp_path / "run.lock").write_text("")
@@ -502,7 +502,7 @@ def test_an_owner_that_has_not_signed_is_another_process(tmp_path, monkeypatch):
     RunLock.take(tmp_path).release()
 
 
-def test_a_reader_follows_a_writer_and_cannot_write(tmp_path, connections):
+def test_reader_follows_a_writer_and_cannot_write(tmp_path, connections):
     folder = tmp_path / "run"
     with Store.create(folder, CONFIG) as store, Store.read(folder) as reader:
         for n in range(20):
@@ -519,7 +519,7 @@ def test_a_reader_follows_a_writer_and_cannot_write(tmp_path, connections):
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anything")
-def test_a_run_that_may_not_be_written_can_still_be_read(folder):
+def test_read_accepts_a_read_only_run(folder):
     (folder / "run.db").chmod(0o400)
     with Store.read(folder) as reader:
         assert reader.get_spend().calls == 60
@@ -527,7 +527,7 @@ def test_a_run_that_may_not_be_written_can_still_be_read(folder):
         Store.open(folder)
 
 
-def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path, connections):
+def test_append_reports_a_full_disk(tmp_path, connections):
     with Store.create(tmp_path / "run", CONFIG) as store:
         store.append({"n": 0})
         db = connections[-1]
@@ -540,7 +540,7 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(tmp_path, connections):
         assert list(store.events()) == [{"n": 0}, {"n": 1}]
 
 
-def test_a_kill_while_the_run_is_made_leaves_no_half_run(tmp_path):
+def test_create_leaves_no_half_run_after_a_kill(tmp_path):
     folder = tmp_path / "run"
     for at in (1, 3, 9, 11):
         maker = child("create", folder, at)

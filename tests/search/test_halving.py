@@ -1,4 +1,4 @@
-"""The search on a world with a known answer: invariants of a run."""
+"""The search on a task with a known optimum: invariants of a run."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -35,23 +35,23 @@ def play(task: LevelTask, seed: int = 0, state: State | None = None, plan: Searc
     return list(search(state or State(), START, plan, task, LevelProposer(), seed))
 
 
-def test_finds_the_known_optimum() -> None:
+def test_search_finds_the_known_optimum() -> None:
     events = play(LevelTask())
     state = fold(events)
     assert level(state.prompt(state.incumbent)) == TOP
     assert isinstance(events[0], Started)
     assert isinstance(events[-1], SearchEnded)
-    assert "right already" in state.stopped
+    assert "already right" in state.stopped
 
 
-def test_same_seed_same_events_and_other_seed_others() -> None:
+def test_search_depends_only_on_the_seed() -> None:
     assert play(LevelTask()) == play(LevelTask())
     assert play(LevelTask()) != play(LevelTask(), seed=1)
 
 
 @settings(deadline=None, max_examples=60)
 @given(cut=st.integers(0, 400), limit=st.integers(60, 900), seed=st.integers(0, 3))
-def test_cut_anywhere_and_resumed_gives_the_same_log(cut: int, limit: int, seed: int) -> None:
+def test_search_gives_the_same_events_when_resumed(cut: int, limit: int, seed: int) -> None:
     whole = play(LevelTask(limit=limit), seed)
     task = LevelTask(limit=limit)
     log: list[Event] = []
@@ -67,7 +67,7 @@ def test_cut_anywhere_and_resumed_gives_the_same_log(cut: int, limit: int, seed:
 
 @settings(deadline=None, max_examples=40)
 @given(limit=st.integers(1, 700), seed=st.integers(0, 50))
-def test_never_passes_the_budget_and_says_so(limit: int, seed: int) -> None:
+def test_search_keeps_the_budget(limit: int, seed: int) -> None:
     task = LevelTask(limit=limit)
     events = play(task, seed)
     assert task.calls <= limit
@@ -76,7 +76,7 @@ def test_never_passes_the_budget_and_says_so(limit: int, seed: int) -> None:
 
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 1000))
-def test_lineage_and_memory(seed: int) -> None:
+def test_search_proposes_no_edit_twice(seed: int) -> None:
     events = play(LevelTask(), seed)
     proposed = [e for e in events if isinstance(e, Proposed)]
     known = {START.id} | {p.id for p in proposed}
@@ -93,13 +93,13 @@ def test_lineage_and_memory(seed: int) -> None:
     assert all(e.gain > 0 for e in events if isinstance(e, Accepted))
 
 
-def test_forbidden_candidates_cost_no_call() -> None:
+def test_search_spends_no_call_on_refused_candidates() -> None:
     task = LevelTask()
     list(search(State(), START, PLAN, task, LevelProposer(forbidden=1.0), 0))
     assert {lv for lv, _ in task.asked} == {2}, "only the start prompt was asked"
 
 
-def test_every_round_ends_once_and_test_rows_are_never_seen() -> None:
+def test_search_ends_each_round_once_without_test_rows() -> None:
     task = LevelTask()
     events = play(task)
     ends = [e.round for e in events if isinstance(e, Accepted | RoundRejected)]
@@ -109,21 +109,21 @@ def test_every_round_ends_once_and_test_rows_are_never_seen() -> None:
     assert any(isinstance(e, Refused) for e in events)
 
 
-def test_stops_when_nothing_improves() -> None:
+def test_search_stops_when_nothing_improves() -> None:
     proposer = LevelProposer(steps=(-1, 0))
     events = list(search(State(), START, PLAN, LevelTask(), proposer, 0))
     state = fold(events)
     assert state.incumbent == START.id
-    assert "no better prompt in 6 rounds" in state.stopped
+    assert "no better prompt in the last 6 rounds" in state.stopped
 
 
-def test_refuses_to_rank_on_failures() -> None:
+def test_search_refuses_to_rank_on_failures() -> None:
     task = LevelTask(fails=frozenset({"validation-0", "validation-1"}))
     with pytest.raises(TargetUnreliable, match="2"):
         play(task)
 
 
-def test_final_test_scores_an_unchanged_prompt_once() -> None:
+def test_run_final_test_scores_an_unchanged_prompt_once() -> None:
     task = LevelTask()
     before, after = run_final_test(task, START, START)
     assert before == after
@@ -138,7 +138,7 @@ def test_events_survive_json() -> None:
 
 
 @given(calls=st.integers(1, 20_000), train=st.integers(1, 500), validation=st.integers(1, 500))
-def test_plans_are_sane(calls: int, train: int, validation: int) -> None:
+def test_make_plan_keeps_within_the_splits(calls: int, train: int, validation: int) -> None:
     plan = make_plan(calls, train, validation)
     assert plan.candidates >= 4
     assert 1 <= sum(plan.rungs) <= train
@@ -149,26 +149,25 @@ def test_plans_are_sane(calls: int, train: int, validation: int) -> None:
 
 
 @given(calls=st.integers(200, 20_000))
-def test_whole_rounds_fit_into_a_budget(calls: int) -> None:
-    """With 50 train and 150 validation rows; what pays for a part of a round tells nothing."""
+def test_make_plan_fits_whole_rounds_into_the_budget(calls: int) -> None:
+    """With 50 train and 150 validation rows, the planned rounds use no more than the budget."""
     plan = make_plan(calls, 50, 150)
     rounds = plan.rounds // 4
     assert rounds >= 1
     assert plan.count_validation_rows(150) + rounds * plan.count_round_calls(150) <= calls
 
 
-def test_the_seed_prompt_is_left_by_a_margin_that_grows_with_the_rounds() -> None:
+def test_make_plan_increases_the_margin_with_the_rounds() -> None:
     ahead = [1.0] * 14 + [-1.0] * 9 + [0.0] * 77  # Σd = 5 = 1.04 sqrt(Σd²)
     small, large = make_plan(800, 50, 150), make_plan(2400, 200, 200)
     assert small.accepts(ahead, ahead) and not large.accepts(ahead, ahead)
-    assert not large.accepts(ahead, [0.0] * 100) and not make_plan(None, 50, 150).accepts(
-        ahead, ahead
-    )
+    assert not large.accepts(ahead, [0.0] * 100)
+    assert not make_plan(None, 50, 150).accepts(ahead, ahead)
     assert large.accepts(ahead, [1.0] * 12 + [0.0] * 88)
     assert not make_plan(2400, 200, 200, cautious=True).accepts(ahead, [1.0] * 12 + [0.0] * 88)
 
 
-def test_a_search_of_few_calls_asks_the_same_part_of_the_validation_rows() -> None:
+def test_search_always_uses_the_same_validation_rows() -> None:
     task, plan = LevelTask(), replace(PLAN, validation=20)
     asked = [
         {row for row, _, _ in event.rows}

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from remask.api.job import open_job
-from remask.api.optimize import stored_config
+from remask.api.optimize import load_config
 from remask.cli.show import best_prompt
 from remask.errors import ConfigError, DataError
 from remask.files import require_free, write
@@ -114,7 +114,7 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
     run = source.place
     if output.name != promptfoo.CONFIG:
         raise ConfigError(f"promptfoo reads {promptfoo.CONFIG}; give -o FOLDER/{promptfoo.CONFIG}")
-    config = stored_config(run)
+    config = load_config(run)
     if not (config.data.path or config.data.train):
         raise ConfigError(f"{run}: no file holds its rows, so there are no tests to export")
     with open_job(config) as job:

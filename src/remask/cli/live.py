@@ -101,7 +101,7 @@ def sentence(event: Event, state: State) -> str:
             return f"round {event.round + 1}: nothing accepted ({event.reason})"
         case events.SearchEnded():
             tests = state.traces_read is None or (state.traces_read.metric and state.accepted)
-            return f"search over: {event.reason}" + ("; now the sealed test" if tests else "")
+            return f"search stopped: {event.reason}" + ("; next: the sealed test" if tests else "")
         case events.Tested():
             return "sealed test done"
         case _:

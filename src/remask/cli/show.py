@@ -106,11 +106,11 @@ def result_text(result: Result, mode: str) -> None:
         click.echo(f"score and length (validation, {summary.SELECTION}):")
         for line in summary.list_front(result.pareto_front):
             click.echo(f"  {line}")
-    for line in summary.list_refinement_facts(result, found) if found else ():
+    for line in summary.list_refinement_facts(result):
         click.echo(line)
     for warning in result.warnings:
         click.echo(f"warning: {one_line(warning)}")
-    click.echo(f"search ended: {one_line(result.stopped)}")
+    click.echo(f"Search stopped: {one_line(result.stopped)}.")
     counts = f"; {result.candidates} candidates evaluated, {result.rejected} stopped by the guard"
     click.echo(f"spent: {summary.format_spend(result.spend)}{'' if found else counts}")
     for name, path in {"run": result.run_dir, **_paths(result)}.items():
@@ -161,7 +161,7 @@ def _unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
             summary.format_score(summary.average(summary.list_scores(state, id, "validation")))
             for id in (state.baseline, state.incumbent)
         )
-        click.echo(f"validation ({summary.SELECTION}, too good to quote): {old} → {new}")
+        click.echo(f"validation ({summary.SELECTION}, not a result): {old} → {new}")
     click.echo(f"spent: {summary.format_spend(seen.spend)}")
     click.echo(f"go on with: remask resume {run_dir}")
 

@@ -30,7 +30,7 @@ _SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
 }
 NO_ANSWERS = (
-    "; without right answers, name a judge: --judge openai:MODEL --rubric 'what a good answer is'"
+    "; without right answers, name a judge: --judge openai:MODEL --rubric 'a good answer …'"
 )
 
 
@@ -265,7 +265,7 @@ def _check_columns(columns: Columns, known: Sequence[str]) -> tuple[str, ...]:
             raise ConfigError(f"{role}: no column {name!r}; the columns are: {listed}{hint}")
     if columns.expected in names:
         raise ConfigError(
-            f"input contains the column {columns.expected!r} with the right answer; remove it there"
+            f"input contains the right answer, column {columns.expected!r}; remove it"
         )
     return names
 

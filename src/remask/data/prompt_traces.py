@@ -160,26 +160,19 @@ def read_traces(
     """
     mapping, declared = parse_column_map(columns), parse_scales(scales)
     found = build_overview(read_records(files, mapping))
-    if not found.records:
-        first = f"; the first: {found.first_rejects[0].reason}" if found.first_rejects else ""
-        raise ConfigError(
-            f"the trace files hold no usable record ({found.rejected} rejected{first}); run remask "
-            "traces inspect to see what they hold"
-        )
+    _require_records(found)
     known = find_scales(found.ratings, declared)
     belongs, notes = _select_records(prompt, found)
     placeholders = Placeholders()
     redactor = partial(redact_text, placeholders=placeholders) if redact else str
-    used = elsewhere = 0
+    used = 0
 
     def select() -> Iterator[Record]:
-        nonlocal used, elsewhere
+        nonlocal used
         for item in read_records(files, mapping):
             if isinstance(item, Record) and belongs(item):
                 used += 1
                 yield item
-            elif isinstance(item, Record):
-                elsewhere += 1
 
     pairs = traces_from_records(select(), known, redactor)
     drawn = nsmallest(MAX_TRACES, enumerate(pairs), key=_content_key)
@@ -202,10 +195,19 @@ def read_traces(
         messages={t.id: text for t, (_, text) in zip(traces, in_order, strict=True) if text},
         records=found.records,
         rejected=found.rejected,
-        elsewhere=elsewhere,
+        elsewhere=found.records - used,
         secrets=placeholders.counts,
         notes=tuple(map(redactor, notes)),  # notes contain names of ratings
     )
+
+
+def _require_records(found: Overview) -> None:
+    if not found.records:
+        first = f"; the first: {found.first_rejects[0].reason}" if found.first_rejects else ""
+        raise ConfigError(
+            f"the trace files hold no usable record ({found.rejected} rejected{first}); run remask "
+            "traces inspect to see what they hold"
+        )
 
 
 def traces_from_records(

@@ -1,4 +1,1 @@
-"""A run directory and everything that is derived from it: store, budget, meter, result, report.
-
-Knows how values become durable and what was spent. Knows nothing of how a search decides.
-"""
+"""The run directory and what is derived from it: store, budget, meter, result, report."""

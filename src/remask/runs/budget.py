@@ -1,7 +1,6 @@
-"""Arithmetic of what a run may cost and has cost: calls, tokens, money, minutes.
+"""Limits of a run and what it has spent: calls, tokens, money, minutes.
 
-Knows sums and limits. Does not know who spends, what a call is for, or where the sums are stored.
-A need is always an upper bound, so that a limit is never passed by what is done under it.
+The need of a call is always an upper bound, so no limit is ever exceeded.
 """
 
 import math
@@ -12,14 +11,14 @@ from remask.errors import ConfigError
 
 @dataclass(frozen=True, slots=True)
 class Spend:
-    """What was spent, or what something may cost at most."""
+    """What was spent, or an upper bound of what will be spent."""
 
     calls: int = 0  # attempts that may be billed
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
-    seconds: float = 0.0  # of waiting for the target
-    uncertain: int = 0  # of `calls`: those that were in flight at a kill and may not be billed
+    seconds: float = 0.0  # waiting for the target
+    uncertain: int = 0  # of `calls`: interrupted, and perhaps not billed
 
     def __add__(self, other: "Spend") -> "Spend":
         return Spend(
@@ -38,10 +37,10 @@ class Spend:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits that are never passed; None is no limit. Raises ConfigError for a limit of no use."""
+    """Limits of a run; None means no limit. Raises ConfigError if a limit is not positive."""
 
     calls: int | None = None
-    tokens: int | None = None  # input and output together
+    tokens: int | None = None  # input plus output
     minutes: float | None = None
     usd: float | None = None
 
@@ -55,12 +54,12 @@ class Limits:
         for name, limit in limits:
             if limit is not None and not 0 < limit < math.inf:
                 raise ConfigError(
-                    f"the budget's limit on {name} is {limit}; give a positive number or none"
+                    f"the budget's limit on {name} is {limit}; give a positive number or no limit"
                 )
 
     @property
     def counts_tokens(self) -> bool:
-        """Whether a limit can only be held with an upper bound of tokens."""
+        """Whether a limit needs an upper bound of the tokens of each call."""
         return self.tokens is not None or self.usd is not None
 
 
@@ -85,37 +84,42 @@ class Price:
 
 
 def check_price(budget: Limits, price: Price | None) -> None:
-    """Raise ConfigError where a limit in dollars could not be held."""
+    """Raise ConfigError if there is a limit in dollars but no price."""
     if budget.usd is not None and price is None:
         raise ConfigError(
-            f"a limit of {budget.usd:g} USD cannot be held without a price; give the prices of a "
-            "million input and output tokens, or limit calls or tokens instead"
+            f"a limit of {budget.usd:g} USD needs a price; give the prices of a million input and "
+            "output tokens, or limit calls or tokens instead"
         )
 
 
 def find_shortfall(budget: Limits, spent: Spend, need: Spend, reserved: Spend) -> str:
-    """ "" if `need` fits under every limit, else a sentence that says which one it would pass.
+    """Return which limit `need` would exceed, in a sentence; "" if it fits under every limit.
 
-    `reserved` is set aside for something later (the final test) and counts as if it were spent.
+    reserved: what is kept for the final test; it counts as spent.
     """
     if budget.calls is not None and spent.calls + reserved.calls + need.calls > budget.calls:
-        return _describe_calls("calls", budget.calls, spent.calls, reserved.calls, need.calls)
-    if budget.tokens is not None and spent.tokens + reserved.tokens + need.tokens > budget.tokens:
-        return _describe_calls("tokens", budget.tokens, spent.tokens, reserved.tokens, need.tokens)
+        return _describe_shortfall("calls", budget.calls, spent.calls, reserved.calls, need.calls)
+    tokens = spent.tokens + reserved.tokens + need.tokens
+    if budget.tokens is not None and tokens > budget.tokens:
+        sums = spent.tokens, reserved.tokens, need.tokens
+        return _describe_shortfall("tokens", budget.tokens, *sums)
     if budget.usd is not None and spent.usd + reserved.usd + need.usd > budget.usd:
-        return _describe_amount("USD", budget.usd, spent.usd, reserved.usd, need.usd)
+        return _describe_shortfall("USD", budget.usd, spent.usd, reserved.usd, need.usd)
     seconds = spent.seconds + reserved.seconds + need.seconds
     if budget.minutes is not None and seconds > budget.minutes * 60:
-        used, kept, asked = (s.seconds / 60 for s in (spent, reserved, need))
-        return _describe_amount("minutes", budget.minutes, used, kept, asked)
+        minutes = (sum.seconds / 60 for sum in (spent, reserved, need))
+        return _describe_shortfall("minutes", budget.minutes, *minutes)
     return ""
 
 
-def _describe_calls(unit: str, limit: int, used: int, kept: int, asked: int) -> str:
-    aside = f"{kept:,} set aside, " if kept else ""
-    return f"{used:,} of {limit:,} {unit} used, {aside}{asked:,} more asked"
-
-
-def _describe_amount(unit: str, limit: float, used: float, kept: float, asked: float) -> str:
-    aside = f"{kept:.4g} set aside, " if kept else ""
-    return f"{used:.4g} of {limit:.4g} {unit} used, {aside}up to {asked:.4g} more asked"
+def _describe_shortfall(unit: str, limit: float, used: float, reserved: float, need: float) -> str:
+    left = max(0, limit - used - reserved)
+    counted = unit in ("calls", "tokens")
+    upper, form = ("", ",") if counted else ("up to ", ".4g")
+    unit = unit.removesuffix("s") if need == 1 else unit
+    verb = "are" if counted and left != 1 else "is"
+    kept = f", {reserved:{form}} reserved for the test" if reserved else ""
+    return (
+        f"the next step needs {upper}{need:{form}} {unit} and {left:{form}} {verb} left "
+        f"({used:{form}} of {limit:{form}} used{kept})"
+    )

@@ -1,7 +1,6 @@
-"""The SQLite file of a run: its tables, its settings, and what damage looks like.
+"""The SQLite file of a run: its tables, its settings, and checks for damage.
 
-Knows SQLite. Does not know what the rows mean or who may write. Errors of the file and of the disk
-become ConfigError here, one sentence each; errors of the program stay what they are.
+Errors of the file or of the disk are raised as ConfigError. Errors of the program are not caught.
 """
 
 import sqlite3
@@ -17,11 +16,11 @@ from remask.errors import ConfigError
 FILE = "run.db"
 SCHEMA = 1  # PRAGMA user_version
 APPLICATION = 0x726D736B  # PRAGMA application_id: "rmsk"
-MIN_WAL_VERSION = (3, 51, 3)  # before this version a WAL file could be reset while it was in use
+MIN_WAL_VERSION = (3, 51, 3)  # older versions of SQLite can reset a WAL file that is in use
 
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    # `at` is the wall clock: kept outside of the body, since the body alone is the identity.
+    # `at` is the wall clock. It is not part of the body, because the id is a hash of the body.
     "CREATE TABLE events (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at REAL NOT NULL,"
     " body BLOB NOT NULL)",
     "CREATE TABLE ledger (id INTEGER PRIMARY KEY, at REAL NOT NULL, billed INTEGER NOT NULL,"
@@ -43,13 +42,13 @@ _ENVIRONMENT_CODES = (  # errors of the disk or of file permissions
 
 
 def journal_mode(version: tuple[int, ...]) -> str:
-    """WAL where this version of SQLite may be trusted with it, else DELETE."""
+    """Return "WAL" if this version of SQLite handles it correctly, else "DELETE"."""
     return "WAL" if version >= MIN_WAL_VERSION else "DELETE"
 
 
 def connect(file: Path) -> sqlite3.Connection:
-    """A connection in autocommit mode; the file must be there."""
-    # Of these few pragmas, even a general error can only be the fault of the file.
+    """Connect in autocommit mode to a file that exists."""
+    # Nothing but the file can cause an error in these pragmas, not even a general one.
     with translate_errors(file, (*_DAMAGE_CODES, sqlite3.SQLITE_ERROR)), ExitStack() as undo:
         db = sqlite3.connect(f"{file.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None)
         undo.callback(db.close)
@@ -65,13 +64,12 @@ def connect(file: Path) -> sqlite3.Connection:
 
 
 def _decode_text(text: bytes) -> str:
-    """A flipped bit must be met by a check of ours, not by an error of the decoder."""
+    """Decode without an error, so that our own checks find damaged text."""
     return text.decode("utf-8", "replace")
 
 
 def write_draft(draft: Path, meta: Mapping[str, str]) -> None:
-    """A new database in an empty file, in one transaction; closed again, so that it can be
-    renamed."""
+    """Write a new database to an empty file in one transaction, and close it for renaming."""
     db = connect(draft)
     try:
         db.execute("BEGIN IMMEDIATE")
@@ -86,9 +84,9 @@ def write_draft(draft: Path, meta: Mapping[str, str]) -> None:
 
 
 def require_run(folder: Path) -> None:
-    """Raise ConfigError where no run was ever begun."""
+    """Raise ConfigError if `folder` has no run."""
     if not (folder / FILE).is_file():
-        raise ConfigError(f"{folder} holds no run (there is no {FILE} in it); check the path")
+        raise ConfigError(f"{folder} holds no run (no {FILE}); check the path")
 
 
 def check_schema(file: Path, db: sqlite3.Connection) -> None:
@@ -105,29 +103,29 @@ def check_schema(file: Path, db: sqlite3.Connection) -> None:
             f"{file} was written by a newer remask (schema {schema}, this one knows {SCHEMA}); "
             "upgrade remask"
         )
-    # SQLite fills up a page that was cut off with zeros and takes them for content.
+    # SQLite pads a truncated page with zeros and reads them as content, so check the size.
     if file.stat().st_size % page_size or tables != set(_TABLES):
         raise damaged_error(file, "a part of it is missing or changed")
 
 
 @contextmanager
 def translate_errors(file: Path, damage: tuple[int, ...] = _DAMAGE_CODES) -> Iterator[None]:
-    """Turn what SQLite says of the file or the disk into one sentence; the rest stays a bug."""
+    """Raise errors of SQLite about the file or the disk as ConfigError; others are bugs."""
     try:
         yield
     except sqlite3.DatabaseError as error:
-        # Absent on errors that Python's module raises by itself: those are bugs.
+        # Errors that Python's own module raises have no code; these are bugs.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
         if code in damage:
             raise damaged_error(file, str(error)) from error
         if code in _ENVIRONMENT_CODES:
             raise ConfigError(
-                f"{file} cannot be read or written: {error}; mend that, "
+                f"{file} cannot be read or written ({error}); fix this, "
                 f"then continue with `remask resume {file.parent}`"
             ) from error
         raise
-    except UnicodeDecodeError as error:  # a complaint of SQLite that quotes the broken bytes
-        raise damaged_error(file, "its text is no text") from error
+    except UnicodeDecodeError as error:  # an error message of SQLite that quotes broken bytes
+        raise damaged_error(file, "its text is not UTF-8") from error
 
 
 def damaged_error(file: Path, why: str) -> ConfigError:

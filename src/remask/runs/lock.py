@@ -1,7 +1,7 @@
-"""The lock of a run directory: one process works in it, whoever comes second learns its number.
+"""The lock of a run directory, so that only one process works in it.
 
-Knows the operating system's file locks. Does not know what the directory holds. The system frees
-the lock when its owner ends, however it ends, so the file itself is never removed and says nothing.
+The operating system frees the lock when its owner ends for any reason. So the file is never
+removed, and its existence does not mean that the run is locked.
 """
 
 import os
@@ -17,19 +17,19 @@ from remask.errors import ConfigError, RunBusy
 
 FILE = "run.lock"
 MAX_OWNER_READS = 20
-OWNER_READ_PAUSE_S = 0.05  # seconds
+OWNER_READ_PAUSE_S = 0.05
 
 if sys.platform == "win32":
     import msvcrt
 
-    _BYTE = 1 << 30  # Windows lets nobody read locked bytes: this one is behind the owner's name
+    _BYTE = 1 << 30  # Windows forbids reading locked bytes, so lock one after the owner's name
 
     def _lock(descriptor: int) -> None:
         os.lseek(descriptor, _BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
 
     def _unlock(descriptor: int) -> None:
-        # Closing frees the lock too, but Windows does not promise that it does so at once.
+        # Closing also frees the lock, but on Windows not necessarily at once.
         os.lseek(descriptor, _BYTE, os.SEEK_SET)
         msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
 
@@ -41,50 +41,49 @@ else:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def _unlock(descriptor: int) -> None:
-        """Closing frees it, and only closing leaves a lock alone that a fork shares with us."""
+        """Do nothing: closing frees the lock, and LOCK_UN would free that of a fork, too."""
 
     _HELD = (BlockingIOError,)
 
 
 class RunLock:
-    """Held from `take` to `release` or the end of the process."""
+    """A lock that is held from `take` to `release` or to the end of the process."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
     @classmethod
     def take(cls, folder: Path) -> Self:
-        """Raises RunBusy where another process (or this one) holds `folder`."""
+        """Lock `folder`. Raises RunBusy if this or another process has locked it."""
         file = folder / FILE
         try:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise ConfigError(f"{file} cannot be opened: {error.strerror}; mend that") from None
+            reason = f"{file} cannot be opened ({error.strerror}); check its permissions"
+            raise ConfigError(reason) from None
         try:
             _lock(descriptor)
         except _HELD:
             os.close(descriptor)
-            raise RunBusy(
-                f"{folder} is in use by {_read_owner(file)}; wait until it ends, or stop it"
-            ) from None
+            reason = f"{folder} is in use by {_read_owner(file)}; wait until it ends or stop it"
+            raise RunBusy(reason) from None
         except OSError as error:
             os.close(descriptor)
-            raise ConfigError(
-                f"{file} cannot be locked: {error.strerror}; put the run on a local disk"
-            ) from None
+            reason = f"{file} cannot be locked ({error.strerror}); put the run on a local disk"
+            raise ConfigError(reason) from None
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         os.write(descriptor, orjson.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
         return cls(descriptor)
 
     def release(self) -> None:
-        os.ftruncate(self._descriptor, 0)  # whoever comes next must not be taken for us
+        os.ftruncate(self._descriptor, 0)  # so that the next owner is not reported as this process
         _unlock(self._descriptor)
         os.close(self._descriptor)
 
 
 def _read_owner(file: Path) -> str:
-    """Who signed the file. An owner that has the lock and not yet signed is given a moment."""
+    """Return the process in the file. Waits a moment if the owner has not written it yet."""
     for _ in range(MAX_OWNER_READS):
         try:
             owner = orjson.loads(file.read_bytes())

@@ -1,12 +1,12 @@
-"""The one place where calls are paid for: cache, reserve, call, settle.
+"""Metered calls: look up the cache, reserve the cost, call, book the cost.
 
-A Ledger holds the limits and the books, and whoever makes a call makes it inside `reserve`; a
-Tariff says what the calls of one model cost. Knows neither what is asked nor why.
+A Ledger has the limits and the store of a run, and every call is made inside `Ledger.reserve`. A
+Tariff has the costs of one model. A Meter wraps a target and is a target itself.
 
-A Meter wrapped round any target is a target itself, so nobody else needs to count. Misses are
-asked in chunks of at most CHUNK, in the order of the request. A chunk is settled as a whole or not
-at all, and its size follows from what is durable alone; so a request that was cut off and is asked
-again meets the target in the same batches, and batch-dependent rounding cannot differ.
+Calls that are not cached are made in chunks of at most MAX_CHUNK_CALLS, in the order of the
+request. A chunk is stored completely or not at all, and its size depends only on stored values. So
+a request that is interrupted and repeated has the same batches, and rounding that depends on the
+batch does not change.
 """
 
 import math
@@ -23,10 +23,10 @@ from remask.runs.store import MemoryStore
 from remask.types import Chat
 
 MAX_CHUNK_CALLS = 32
-CHAT_OVERHEAD_TOKENS = (
-    64  # tokens that a chat template may add to a chat, such as a default system prompt
-)
-MESSAGE_OVERHEAD_TOKENS = 16  # … and to each message: its role and separators
+# Tokens that a chat template may add to a chat (a default system prompt) and to each message (its
+# role and separators).
+CHAT_OVERHEAD_TOKENS = 64
+MESSAGE_OVERHEAD_TOKENS = 16
 
 Ask = Callable[[TargetModel, list[Chat]], list[Reply]]
 Tokens = tuple[int, int]  # input and output
@@ -35,25 +35,23 @@ Answer = TypeVar("Answer")
 
 
 def never_stop() -> None:
-    """The checkpoint of runs that nobody interrupts."""
+    """The default checkpoint."""
 
 
 @dataclass(slots=True)
 class Ledger:
-    """What all calls of a run share: the limits, the books, and who may stop them.
+    """What all calls of a run share: the limits, the store and the checkpoint.
 
-    The books are put in when the run is opened, after everything that could be wrong was checked.
+    `open_store` is set when the run directory is opened, after all settings are checked.
     """
 
     open_store: MemoryStore | None
     budget: Limits
     price: Price | None = None
-    reserved: Spend = field(default_factory=Spend)  # set aside for later: counts as spent
-    checkpoint: Callable[[], None] = (
-        never_stop  # called before every call; may raise to stop the run
-    )
+    reserved: Spend = field(default_factory=Spend)  # kept for the test; counts as spent
+    checkpoint: Callable[[], None] = never_stop  # called before a call; raises to stop the run
     clock: Callable[[], float] = time.monotonic  # seconds
-    booked_until: float = -math.inf  # until when seconds are booked: once, however many calls wait
+    booked_until: float = -math.inf  # so that seconds of concurrent calls are booked only once
 
     @property
     def store(self) -> MemoryStore:
@@ -61,11 +59,11 @@ class Ledger:
         return self.open_store
 
     def find_shortfall(self, need: Spend) -> str:
-        """ "" where `need` fits beside what was spent and what is reserved, else why not."""
+        """Return which limit `need` would exceed, in a sentence, or ""."""
         return find_shortfall(self.budget, self.store.get_spend(), need, self.reserved)
 
     def require(self, need: Spend) -> None:
-        """Raise BudgetSpent where `need` would pass a limit, and whatever stops the run."""
+        """Raise BudgetSpent if `need` would exceed a limit, or what the checkpoint raises."""
         self.checkpoint()
         if sentence := self.find_shortfall(need):
             raise BudgetSpent(sentence)
@@ -73,9 +71,9 @@ class Ledger:
     def reserve(
         self, tariff: "Tariff", bounds: Sequence[Tokens], attempts: int = 1, billed: bool = True
     ) -> "Calls":
-        """Calls, one for each bound, to be made inside a `with` of what is returned.
+        """Reserve one call per bound, to be made in a `with` block. Raises as `require`.
 
-        `billed`: calls that are cut off may have cost something. Raises as `require`.
+        billed: whether an interrupted call may have cost something.
         """
         need = tariff.estimate_need(bounds, attempts)
         self.require(need)
@@ -87,9 +85,9 @@ class Ledger:
         make: Callable[[list[Item]], Sequence[Answer]],
         keep: Callable[[Answer], bool] = lambda answer: True,
     ) -> dict[str, Answer]:
-        """The answer to each item by its key; a new one is one call, a kept one is free.
+        """Return the answer to each item by its key. A new answer is one call, a stored one free.
 
-        `make` is given all new items at once. `keep`: whether an answer is to be kept.
+        make: called with all new items at once. keep: whether to store an answer.
         """
         known: dict[str, Answer] = self.store.find_replies(list(items))
         new = {key: item for key, item in items.items() if key not in known}
@@ -104,10 +102,10 @@ class Ledger:
 
 @dataclass(slots=True)
 class Calls:
-    """Calls that are reserved and being made.
+    """Reserved calls.
 
-    When the block is left before `settle`, TargetRefused releases the reservation. Anything else,
-    Ctrl-C included, leaves it as a kill would: uncertain where it is billed, else released.
+    If the block ends before `settle`, TargetRefused releases the reservation. Any other exception,
+    Ctrl-C too, is booked like a kill: as uncertain if the calls are billed, else as released.
     """
 
     ledger: Ledger
@@ -127,8 +125,8 @@ class Calls:
             self.ledger.store.abandon(self.reservation)
 
     def settle(self, replies: Sequence[Reply], kept: Mapping[str, Any]) -> None:
-        """Book what the calls did cost, and the time they took. `kept`: replies to keep, by key."""
-        self.open = False  # first: from here on a Ctrl-C leaves the reservation as a kill would
+        """Book the cost and the time of the calls. kept: replies to store, by key."""
+        self.open = False  # first, so that a Ctrl-C from here on has the effect of a kill
         now, ledger = self.ledger.clock(), self.ledger
         took = max(0.0, now - self.began) / len(self.bounds)
         self.tariff.slowest = max(self.tariff.slowest, took)
@@ -138,16 +136,16 @@ class Calls:
         ledger.store.settle(self.reservation, cost, kept)
 
     def release(self) -> None:
-        """Book nothing: the calls were refused."""
+        """Release the reservation of refused calls."""
         self.open = False
         self.ledger.store.release(self.reservation)
 
 
 class Tariff:
-    """What the calls of one model cost: at most beforehand, and in the end.
+    """The costs of calls of one model: upper bounds before a call, and the cost after it.
 
-    `max_output`: output tokens of one call at most; needed for a limit on tokens or dollars, since
-    what cannot be bounded cannot be reserved. Raises ConfigError where a limit cannot be held.
+    max_output: the largest number of output tokens of a call, which a limit on tokens or dollars
+    needs. Raises ConfigError if it is missing then.
     """
 
     def __init__(
@@ -156,15 +154,15 @@ class Tariff:
         check_price(budget, price)
         if budget.counts_tokens and not max_output:
             raise ConfigError(
-                "a limit on tokens or USD cannot be held while one answer may be endless; "
-                "set max_tokens, the largest number of output tokens of one answer"
+                "a limit on tokens or USD needs a limit on each answer; set max_tokens, the "
+                "largest number of output tokens of an answer"
             )
         self._counts_tokens = budget.counts_tokens
         self._price = price or Price(0, 0)
-        self.slowest = 0.0  # seconds per call so far
+        self.slowest = 0.0  # seconds of the slowest call so far
 
     def estimate_need(self, bounds: Sequence[Tokens], attempts: int = 1) -> Spend:
-        """The most that calls cost, one for each bound of an attempt's tokens."""
+        """Return an upper bound of the cost of calls, given bounds of the tokens of an attempt."""
         seconds = len(bounds) * self.slowest
         if not self._counts_tokens:
             return Spend(len(bounds) * attempts, seconds=seconds)
@@ -173,8 +171,10 @@ class Tariff:
         return Spend(len(bounds) * attempts, tokens_in, tokens_out, usd, seconds)
 
     def compute_cost(self, reply: Reply, bound: Tokens) -> Spend:
-        """What one call did cost. Under a limit that counts tokens, a reply that reports none is
-        booked at its bound."""
+        """Return the cost of one call.
+
+        With a limit on tokens or dollars, a reply that reports no tokens costs its bound.
+        """
         tokens_in, tokens_out = reply.input_tokens, reply.output_tokens
         if self._counts_tokens and not (tokens_in or tokens_out or reply.error):
             tokens_in, tokens_out = bound
@@ -182,11 +182,11 @@ class Tariff:
 
 
 class Meter(TargetModel):
-    """`respond` and `choose` of a target, with every call cached, reserved beforehand and booked.
+    """A target whose calls are cached, reserved and booked.
 
-    `max_output`: as of a Tariff. Input tokens are bounded by UTF-8 bytes, for no tokenizer makes
-    more tokens than bytes, plus an allowance for the chat template. `price`: the target's own,
-    where it is not the ledger's.
+    Input tokens are bounded by the number of UTF-8 bytes, because no tokenizer makes more tokens
+    than bytes, plus an allowance for the chat template. max_output: see Tariff. price: of this
+    target, if it is not that of the ledger.
     """
 
     def __init__(
@@ -204,21 +204,18 @@ class Meter(TargetModel):
         self._max_output = max_output or 0
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
-        """Answer each chat, in order; equal chats and those of earlier requests are asked once.
+        """Answer each chat, in order. Equal chats, also of earlier requests, are asked once.
 
-        A failed reply is returned and its cost booked, but it is not stored: to ask again is to
-        try again. A stored reply comes back with the figures of the call that made it, and costs
-        nothing. Raises BudgetSpent before a call that would pass a limit, and at once where the
-        limit on calls cannot hold the whole request.
+        A failed reply is returned and its cost is booked, but it is not stored, so it is tried
+        again next time. A stored reply has the token counts of its call and costs nothing.
 
-        When the target raises TargetRefused the chunk's reservation is released. Any other
-        exception, Ctrl-C included, leaves it as a kill would: uncertain where the target is
-        billed, released where it is not.
+        Raises BudgetSpent before a call that would exceed a limit, and before the first call if the
+        limit on calls is too low for the whole request. See `Calls` for other exceptions.
         """
         return self._answer(chats, None, repeat, lambda target, part: target.respond(part, repeat))
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
-        """As `respond`; one choice is one call, whatever the number of options."""
+        """Like `respond`. One choice is one call for any number of options."""
         return self._answer(chats, options, 0, lambda target, part: target.choose(part, options))
 
     def _answer(
@@ -239,23 +236,22 @@ class Meter(TargetModel):
         return [known[key] for key in keys]
 
     def _bound_tokens(self, chat: Chat, options: Sequence[str] | None) -> Tokens:
-        """The tokens of one attempt at most."""
+        """Return an upper bound of the tokens of one attempt."""
         content = sum(_count_bytes(message.content) + MESSAGE_OVERHEAD_TOKENS for message in chat)
         chosen = max((_count_bytes(option) for option in options or ()), default=0)
         return content + CHAT_OVERHEAD_TOKENS, max(self._max_output, chosen)
 
     def _fit_calls(self, bounds: Sequence[Tokens]) -> tuple[int, int]:
-        """How many calls, from the first on, the budget can bear, and the attempts of each.
+        """Return how many of the calls the budget allows, and the attempts of each.
 
-        Where the limit is near, calls get fewer retries rather than a row none at all.
+        Near the limit, calls get fewer retries, so that each row gets its call.
         """
         for size in range(len(bounds), 0, -1):
             for attempts in range(self.max_attempts, 0, -1):
-                if not self._ledger.find_shortfall(
-                    self._tariff.estimate_need(bounds[:size], attempts)
-                ):
+                need = self._tariff.estimate_need(bounds[:size], attempts)
+                if not self._ledger.find_shortfall(need):
                     return size, attempts
-        return 1, 1  # to reserve it says which limit it would pass
+        return 1, 1  # reserving this raises BudgetSpent with the limit
 
     def _call(
         self, part: list[tuple[str, Chat]], bounds: Sequence[Tokens], attempts: int, ask: Ask
@@ -264,9 +260,7 @@ class Meter(TargetModel):
         if attempts < self.max_attempts:
             target = target.limit_attempts(attempts)
         with self._ledger.reserve(self._tariff, bounds, attempts, self.billed) as calls:
-            replies = [
-                _replace_surrogates(reply) for reply in ask(target, [chat for _, chat in part])
-            ]
+            replies = [_fix_surrogates(reply) for reply in ask(target, [chat for _, chat in part])]
             answers = dict(zip([key for key, _ in part], replies, strict=True))
             good = {key: _encode(reply) for key, reply in answers.items() if not reply.error}
             calls.settle(replies, good)
@@ -274,7 +268,7 @@ class Meter(TargetModel):
 
 
 def call_key(identity: str, chat: Chat, options: Sequence[str] | None, repeat: int) -> str:
-    """The cache key: everything that can change the answer."""
+    """Return the cache key, a hash of everything that can change the answer."""
     turns = [[message.role, message.content] for message in chat]
     return content_id("call", identity, turns, None if options is None else list(options), repeat)
 
@@ -283,8 +277,8 @@ def _count_bytes(text: str) -> int:
     return len(text.encode())
 
 
-def _replace_surrogates(reply: Reply) -> Reply:
-    """Half of a surrogate pair, as from an answer cut inside an emoji, is no UTF-8."""
+def _fix_surrogates(reply: Reply) -> Reply:
+    """Replace halves of surrogate pairs, which occur if an answer is cut off inside an emoji."""
     return replace(reply, text=reply.text.encode("utf-8", "replace").decode())
 
 
@@ -293,7 +287,7 @@ def _encode(reply: Reply) -> dict[str, Any]:
         "text": reply.text,
         "input_tokens": reply.input_tokens,
         "output_tokens": reply.output_tokens,
-        # JSON has no infinity: it would come back as null.
+        # JSON has no infinity; it would be stored as null.
         "logps": [logp if math.isfinite(logp) else repr(logp) for logp in reply.logps],
         "attempts": reply.attempts,
     }

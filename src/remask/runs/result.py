@@ -1,9 +1,8 @@
-"""What a run ends with, derived from its events: the verdict, the prompt and what it cost.
+"""The result of a run, derived from its events: verdict, prompt and cost.
 
-Test figures come from rows that the search never saw, scored once. Validation figures chose the
-prompt, so they are too good to be quoted; they are kept and labelled "used for selection". Where no
-target answered under the new prompt (`refine` without one) the verdict is "unverified", whatever
-the likelihoods say.
+Test scores come from rows that the search never saw, scored once. Validation scores chose the
+prompt, so they are never reported as results; they are labelled "used for selection". If no target
+answered with the new prompt (`refine` without a target), the verdict is "unverified".
 """
 
 import html
@@ -44,33 +43,30 @@ class AcceptedEdit:
     masker: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
     validation_gain: float  # used for selection
-    attributions: tuple[str, ...]  # queries of the traces that speak for it most
+    attributions: tuple[str, ...]  # queries of the traces that support it most
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """A conversation that an edit rests on: leaving it out lowers the log-probability of what was
-    written."""
+    """A conversation that supports an edit: without it, the new text is less probable."""
 
-    trace: str  # its id
+    trace: str  # id
     query: str
-    said: str  # the right response or the feedback, where there is any
-    drop: float  # nats, of all that was written
-    attributions: tuple[float, ...]  # … and of each change in order; 0 of a deletion
+    said: str  # the right response or the feedback, or ""
+    drop: float  # decrease of the log-probability of all new texts without it, in nats
+    attributions: tuple[float, ...]  # the same for each change in order; 0 for a deletion
 
 
 @dataclass(frozen=True, slots=True)
 class RefinedEdit:
-    """One step that a likelihood chose: accepted, or the best of an iteration without one."""
+    """An edit of `refine`: accepted, or the best of an iteration that accepted none."""
 
     iteration: int  # from 1
     masker: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
     places: tuple[int, ...]  # of the changes: characters into the prompt of this iteration
-    log_likelihood_gain: (
-        float  # nats: of the held-out conversations' log-probability, mean over `gains`
-    )
-    fold_gains: tuple[float, ...]
+    log_likelihood_gain: float  # mean of `fold_gains`, in nats
+    fold_gains: tuple[float, ...]  # gain on each group of held-out conversations, in nats
     attributions: tuple[Evidence, ...]
 
 
@@ -86,13 +82,13 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """What only a run on conversations has."""
+    """The part of a result that only `refine` has."""
 
     conversations: events.ConversationCounts
     iterations: int
-    proposals: tuple[RefinedEdit, ...]  # what came closest where nothing was accepted
+    proposals: tuple[RefinedEdit, ...]  # the best of each iteration that accepted none
     refused: tuple[Refusal, ...]
-    metric: str  # of the sealed rows; "" where no target was named
+    metric: str  # of the sealed rows; "" without a target
     marked: str  # the prompt with its [[keep]] marks
 
 
@@ -104,19 +100,19 @@ class Result:
     prompt: str
     baseline: PromptScore
     best: PromptScore
-    test: Comparison | None  # None: unverified
+    test: Comparison | None  # None if unverified
     edits: tuple[AcceptedEdit | RefinedEdit, ...]
     spend: Spend
     stopped: str
     candidates: int  # evaluated, by a target or by likelihood
-    rejected: int  # by the guard, at no cost
+    rejected: int  # refused by the guard, without a call
     warnings: tuple[str, ...]
     run_dir: str
-    pareto_front: tuple[PromptScore, ...] = ()  # score against length; see `front`
+    pareto_front: tuple[PromptScore, ...] = ()  # of score and length
     refinement: Refinement | None = None
 
     def __repr__(self) -> str:
-        """A few lines; `to_dict` has everything."""
+        """The verdict and the start of the prompt; `to_dict` has everything."""
         prompt = clip(repr(self.prompt), 300)
         return f"<Result {self._verdict}; prompt={prompt}; run_dir={self.run_dir!r}>"
 
@@ -131,11 +127,11 @@ class Result:
         )
 
     def diff(self) -> tuple[Change, ...]:
-        """Words of the baseline and of the best prompt side by side."""
+        """Compare the baseline with the best prompt, word by word."""
         return diff(self.baseline.prompt, self.best.prompt)
 
     def to_dict(self) -> dict[str, Any]:
-        """What `result.json` holds; without `refinement` where the run had rows."""
+        """Return the content of `result.json`; it has `refinement` only for `refine`."""
         values = asdict(self)
         if self.refinement is None:
             del values["refinement"]
@@ -155,7 +151,7 @@ Sources = Mapping[str, tuple[str, str]]  # id -> (message, right answer or feedb
 def make_result(
     state: State, sources: Sources, spend: Spend, warnings: Sequence[str], run_dir: str
 ) -> Result:
-    """`sources`: what every row or trace says, to name the conversations that an edit rests on."""
+    """Build the result. `sources` has the texts of the rows or traces that support an edit."""
     baseline, best = (_score_prompt(state, id) for id in (state.baseline, state.incumbent))
     test, failed = None, 0
     if state.tested is not None:
@@ -185,15 +181,15 @@ def make_result(
 
 
 def write_result(result: Result, run_dir: Path) -> None:
-    """result.json, whole or not at all."""
+    """Write result.json atomically."""
     text = orjson.dumps(result.to_dict(), option=orjson.OPT_INDENT_2)
     write(run_dir / RESULT, text, force=True)
 
 
 def read_result(run_dir: Path) -> Result | None:
-    """What `result.json` of a finished run holds; None where there is none yet.
+    """Read `result.json` of a finished run; None if the run is not finished.
 
-    Raises ConfigError where the file is not one that this remask wrote.
+    Raises ConfigError if the file is not a result of this version.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -205,13 +201,16 @@ def read_result(run_dir: Path) -> Result | None:
     except ValidationError as error:
         raise ConfigError(
             f"{file} is not a result of this version of remask ({error.error_count()} problems); "
-            f"`remask resume {run_dir}` writes it anew"
+            f"run `remask resume {run_dir}` to write it again"
         ) from None
 
 
 def find_pareto_front(state: State) -> tuple[str, ...]:
-    """The Pareto front of score and length, shortest first: prompts to which none is preferable
-    in both. Only those count that were asked on all validation rows."""
+    """Return the ids on the Pareto front of score and length, shortest first.
+
+    No other prompt is better in one and at least as good in the other. Only prompts with a score on
+    all validation rows count.
+    """
     ids = sorted(
         _list_validated(state), key=lambda id: (state.tokens[id], -_average_validation(state, id))
     )
@@ -223,8 +222,11 @@ def find_pareto_front(state: State) -> tuple[str, ...]:
 
 
 def find_shortest_within(state: State, points: float) -> str:
-    """The shortest prompt whose validation score is at most `points` of 100 below that of the
-    best prompt. It was chosen by the rows that score it, and never met the test rows."""
+    """Return the shortest prompt whose validation score is at most `points` (of 100) below the
+    best.
+
+    It was selected by its validation score and was not tested.
+    """
     least = _average_validation(state, state.incumbent) - points / 100 - 1e-9
     able = (id for id in find_pareto_front(state) if _average_validation(state, id) >= least)
     return next(able, state.incumbent)
@@ -248,7 +250,7 @@ def _score_prompt(state: State, id: str) -> PromptScore:
 
 
 def compare_rows(before: Rows, after: Rows) -> tuple[Comparison, int]:
-    """Rows that failed under either prompt have no difference and are left out, and counted."""
+    """Compare two prompts; return the comparison, and how many rows failed and were left out."""
     pairs = [
         (a, b)
         for (_, a, _), (_, b, _) in zip(before, after, strict=True)
@@ -271,7 +273,7 @@ def _build_accepted_edit(state: State, event: events.Accepted, sources: Sources)
 
 def _build_refinement(state: State, event: events.TracesRead, sources: Sources) -> Refinement:
     taken = {event.round for event in state.accepted}
-    best: dict[int, events.Measured] = {}  # of each round that accepted nothing
+    best: dict[int, events.Measured] = {}  # by round, of rounds that accepted nothing
     for one in sorted(
         state.measured, key=lambda one: (one.round, -one.log_likelihood_gain, one.id)
     ):
@@ -322,7 +324,7 @@ def _list_evidence(
 def list_changes(
     state: State, proposal: events.Proposed | events.Refused
 ) -> tuple[tuple[str, str], ...]:
-    """(before, after) of every edit of a candidate."""
+    """Return (before, after) of every edit of a candidate."""
     parent = Prompt.parse(state.prompts[proposal.parent]).text
     return tuple((parent[start:stop], text) for start, stop, text in proposal.edits)
 
@@ -334,9 +336,9 @@ def _list_warnings(state: State, failed: int) -> list[str]:
     out = []
     if tested.never_predicted:
         labels = ", ".join(repr(label) for label in tested.never_predicted)
-        out.append(f"the target never answered {labels} under the best prompt")
+        out.append(f"the target never answered {labels} with the best prompt")
     if tested.unparsed:
-        out.append(f"no label was found in {tested.unparsed} test responses; scored 0")
+        out.append(f"{tested.unparsed} test responses contain no label; they were scored 0")
     if failed:
-        out.append(f"{failed} test rows have no score because the call failed; left out")
+        out.append(f"{failed} test rows have no score because a call failed; they were left out")
     return [*out, *tested.notes]

@@ -1,10 +1,8 @@
-"""A run directory: events, the cache of target replies and the ledger, in one SQLite file.
+"""The store of a run: events, cached replies and the ledger, in one SQLite file.
 
-Knows how to make values durable, who holds the directory, and what a kill leaves behind. Does not
-know what an event means, how a budget is held, or what a target is.
-
-One process writes, under an OS lock; anybody may read. What a call may cost is in the ledger
-before the call is made. What it did cost and what it answered are written in one transaction.
+One process writes, with a lock of the operating system; any number can read. The upper bound of a
+call's cost is stored before the call is made. Its cost and its reply are then stored in one
+transaction.
 """
 
 import math
@@ -30,12 +28,12 @@ PAGE_ROWS = 256  # rows read at a time
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
-    """The id of a resolved configuration; any difference of content changes it."""
+    """Return the hash of a resolved configuration."""
     return content_id("config", dict(config))
 
 
 class RunReader:
-    """A run that is read: takes no lock, and sees what a writer has made durable so far."""
+    """A run that is only read: no lock is needed, and all that is committed can be seen."""
 
     def __init__(self, folder: Path, db: sqlite3.Connection) -> None:
         self.folder = folder
@@ -52,11 +50,11 @@ class RunReader:
         self._db.close()
 
     def meta(self, key: str) -> str:
-        """One of "config" (JSON), "fingerprint" and "created" (seconds since 1970)."""
+        """Return "config" (JSON), "fingerprint" or "created" (seconds since 1970)."""
         with database.translate_errors(self._file):
             row = self._db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
         if row is None:
-            raise database.damaged_error(self._file, f"it does not say its {key}")
+            raise database.damaged_error(self._file, f"it has no {key}")
         return str(row[0])
 
     @property
@@ -64,9 +62,9 @@ class RunReader:
         return database.parse_record(self._file, self.meta("config"))
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """All events in the order in which they were first appended.
+        """Yield all events in the order in which they were added.
 
-        Reads page by page: an open cursor would keep the writer from committing.
+        Reads page by page, because an open cursor would block the commits of the writer.
         """
         last = 0
         while True:
@@ -85,7 +83,7 @@ class RunReader:
             last = rows[-1][0]
 
     def call_seconds(self) -> float:
-        """Seconds of target calls alone, without what was booked beside them."""
+        """Return the seconds of target calls, without other booked time."""
         with database.translate_errors(self._file):
             row = self._db.execute(
                 "SELECT coalesce(sum(seconds), 0) FROM ledger"
@@ -94,18 +92,18 @@ class RunReader:
         return float(row[0])
 
     def history(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """All events, each with the calls that were booked by then (by the wall clock)."""
+        """Yield (calls booked so far, event) for all events, by the wall clock."""
         with database.translate_errors(self._file):
             rows = self._db.execute(
                 "SELECT (SELECT coalesce(sum(calls), 0) FROM ledger"
                 " WHERE state != 'released' AND ledger.at <= events.at) FROM events ORDER BY n"
             ).fetchall()
-        # Events that come after this look are left out: a run may go on meanwhile.
+        # Not strict: a run that continues may have added events since the query.
         for (calls,), event in zip(rows, self.events(), strict=False):
             yield calls, event
 
     def find_replies(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """The stored replies among `keys`."""
+        """Return the stored replies by key."""
         found: dict[str, dict[str, Any]] = {}
         for start in range(0, len(keys), PAGE_ROWS):
             part = keys[start : start + PAGE_ROWS]
@@ -123,7 +121,7 @@ class RunReader:
         return found
 
     def get_spend(self) -> Spend:
-        """What is settled, reserved or uncertain."""
+        """Return the sum of what is settled, reserved or uncertain."""
         with database.translate_errors(self._file):
             rows = self._db.execute(
                 "SELECT calls, input_tokens, output_tokens, usd, seconds, uncertain FROM ledger"
@@ -133,38 +131,38 @@ class RunReader:
 
 
 class MemoryStore:
-    """The ledger and the cache in memory, for calls that belong to no run directory."""
+    """The ledger and the cached replies in memory, for calls without a run directory."""
 
     def __init__(self) -> None:
-        self._open: dict[int, tuple[Spend, bool]] = {}  # reservations: need, billed
+        self._open: dict[int, tuple[Spend, bool]] = {}  # reservations: (need, billed)
         self._booked = Spend()  # settled and uncertain
         self._numbers = count()
         self._replies: dict[str, Any] = {}
 
     def find_replies(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The stored replies among `keys`."""
+        """Return the stored replies by key."""
         return {key: self._replies[key] for key in keys if key in self._replies}
 
     def reserve(self, need: Spend, billed: bool) -> int:
-        """Book the most that a call may cost before it is made; the number of the reservation.
+        """Book the upper bound of a call's cost; return the number of the reservation.
 
-        `billed`: if the process is killed before `settle`, the next `open` counts the reservation
-        in full as uncertain; otherwise the next `open` releases it.
+        If the process is killed before `settle`, the next `open` books the whole reservation as
+        uncertain if it is `billed`, else it releases it.
         """
         number = next(self._numbers)
         self._open[number] = (need, billed)
         return number
 
     def settle(self, reservation: int, actual: Spend, replies: Mapping[str, Any]) -> None:
-        """Book what the calls did cost and store their replies by key, both or neither."""
+        """Book the cost of the calls and store their replies by key, in one transaction."""
         self._end(reservation, "settled", actual, replies)
 
     def release(self, reservation: int) -> None:
-        """Nothing was spent: the calls were not made, or were refused as a whole."""
+        """Book nothing for calls that were not made, or were all refused."""
         self._end(reservation, "released", Spend(), {})
 
     def abandon(self, reservation: int) -> None:
-        """The calls were cut off: book them as after a kill."""
+        """Book interrupted calls like those of a killed process."""
         need, billed = self._open[reservation]
         if not billed:
             self.release(reservation)
@@ -172,7 +170,7 @@ class MemoryStore:
         self._end(reservation, "uncertain", replace(need, uncertain=need.calls), {})
 
     def get_spend(self) -> Spend:
-        """What is settled, reserved or uncertain; kept in memory, costs no query."""
+        """Return the sum of what is settled, reserved or uncertain, without a query."""
         return sum((need for need, _ in self._open.values()), self._booked)
 
     def _end(self, reservation: int, state: str, spend: Spend, replies: Mapping[str, Any]) -> None:
@@ -182,7 +180,7 @@ class MemoryStore:
 
 
 class Store(RunReader, MemoryStore):
-    """The one writer of a run. Every method has made its change durable when it returns."""
+    """The writer of a run. Every method commits its change before it returns."""
 
     def __init__(self, folder: Path, db: sqlite3.Connection, lock: RunLock) -> None:
         RunReader.__init__(self, folder, db)
@@ -192,10 +190,10 @@ class Store(RunReader, MemoryStore):
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> "Store":
-        """Begin a run in the directory `path`, which is made if need be.
+        """Create a run in the directory `path`, which is created if needed.
 
-        Raises ConfigError where there is a run already, and RunBusy where another process is
-        working. The file appears under its name only when it is whole.
+        The database appears only when it is complete. Raises ConfigError if there is a run already,
+        and RunBusy if another process works in the directory.
         """
         folder = Path(path)
         file = folder / database.FILE
@@ -203,13 +201,14 @@ class Store(RunReader, MemoryStore):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ConfigError(f"{folder} cannot be made a run directory: {error}") from None
+                reason = f"the run directory {folder} cannot be created ({error}); use another path"
+                raise ConfigError(reason) from None
             lock = RunLock.take(folder)
             undo.callback(lock.release)
             if file.exists():
                 raise ConfigError(
-                    f"{folder} holds a run already; continue it with `remask resume {folder}` "
-                    "or name another directory"
+                    f"{folder} already holds a run; continue it with `remask resume {folder}` or "
+                    "use another directory"
                 )
             with database.translate_errors(file), draft(file) as made:
                 database.write_draft(
@@ -230,11 +229,10 @@ class Store(RunReader, MemoryStore):
 
     @classmethod
     def open(cls, path: str | Path, config: Mapping[str, Any] | None = None) -> "Store":
-        """Continue the run in `path`; what a killed process left in flight is booked first.
+        """Open the run in `path` to continue it. Interrupted calls of a killed process are booked.
 
-        Raises ConfigError where there is no run, where it is damaged or of a newer remask, and
-        where `config` is given and differs (naming the keys); RunBusy where another process
-        works on it.
+        Raises ConfigError if there is no run, if it is damaged or of a newer version, or if
+        `config` differs (with the keys), and RunBusy if another process works in the directory.
         """
         folder = Path(path)
         database.require_run(folder)
@@ -248,8 +246,8 @@ class Store(RunReader, MemoryStore):
             if config is not None and store.meta("fingerprint") != fingerprint(config):
                 changes = "; ".join(_list_differences(store.config, _normalize_config(config)))
                 raise ConfigError(
-                    f"{folder} was started with another configuration: {changes}; "
-                    "restore these values or start a new run"
+                    f"{folder} was started with other settings: {changes}; restore these values or "
+                    "start a new run"
                 )
             store._begin()
             undo.pop_all()
@@ -257,11 +255,11 @@ class Store(RunReader, MemoryStore):
 
     @staticmethod
     def read(path: str | Path) -> RunReader:
-        """Look at the run in `path`, running or not. Raises ConfigError as `open` does."""
+        """Open the run in `path` for reading, also while it runs. Raises ConfigError as `open`."""
         folder = Path(path)
         database.require_run(folder)
         with ExitStack() as undo:
-            # Not mode=ro: only a connection that may write can roll back what a kill cut off.
+            # Not mode=ro: only a connection that may write can roll back an interrupted change.
             db = database.connect(folder / database.FILE)
             undo.callback(db.close)
             with database.translate_errors(folder / database.FILE):
@@ -271,7 +269,7 @@ class Store(RunReader, MemoryStore):
         return RunReader(folder, db)
 
     def close(self) -> None:
-        """Leave the run in order and let others have it. May be called twice."""
+        """Mark the run as closed cleanly and release the lock. May be called twice."""
         if self._closed:
             return
         self._closed = True
@@ -283,8 +281,10 @@ class Store(RunReader, MemoryStore):
             self._lock.release()
 
     def append(self, event: Mapping[str, Any], spend: Spend | None = None) -> bool:
-        """Add an event unless an equal one is stored; whether it was new. `spend`: of the time up
-        to it; a transaction of its own (`book`) would wait for the disk once more."""
+        """Add an event unless an equal one is stored; return whether it was new.
+
+        spend: booked in the same transaction, which saves one wait for the disk.
+        """
         body = orjson.dumps(dict(event), option=orjson.OPT_SORT_KEYS)
         row = (content_id("event", dict(event)), time.time(), body)
         with self._transaction() as db:
@@ -297,7 +297,7 @@ class Store(RunReader, MemoryStore):
     def reserve(self, need: Spend, billed: bool) -> int:
         with self._transaction() as db:
             id = _insert_entry(db, "reserved", need, billed)
-            self._open[id] = (need, billed)  # before the commit: a Ctrl-C may only over-count
+            self._open[id] = (need, billed)  # before the commit, so a Ctrl-C can only overcount
         return id
 
     def get_spend(self) -> Spend:
@@ -326,13 +326,13 @@ class Store(RunReader, MemoryStore):
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
                 self._db.execute("COMMIT")
-            except BaseException:  # Ctrl-C too: half a change must not stay open
+            except BaseException:  # also for Ctrl-C, so that no transaction stays open
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
 
     def _check(self) -> None:
-        """Raise ConfigError unless the file is whole and this remask can read it."""
+        """Raise ConfigError if the file is damaged or of a newer version."""
         database.check_schema(self._file, self._db)
         if self.meta("clean") == "1":
             return
@@ -342,7 +342,7 @@ class Store(RunReader, MemoryStore):
             raise database.damaged_error(self._file, " ".join(str(verdict).split()))
 
     def _begin(self) -> None:
-        """Take the run over: book what was in flight, and mark it as in use."""
+        """Book the interrupted calls of an earlier process and mark the run as in use."""
         with database.translate_errors(self._file):
             self._db.execute(
                 f"PRAGMA journal_mode = {database.journal_mode(sqlite3.sqlite_version_info)}"
@@ -358,7 +358,7 @@ class Store(RunReader, MemoryStore):
 
 
 def _normalize_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """As it comes back from JSON: tuples are lists."""
+    """Convert the configuration as JSON does: tuples become lists."""
     value: dict[str, Any] = orjson.loads(orjson.dumps(dict(config)))
     return value
 
@@ -366,7 +366,7 @@ def _normalize_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def _list_differences(
     old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
 ) -> list[str]:
-    """A phrase for every key whose value differs, nested keys joined by dots."""
+    """Describe every key with another value; nested keys are joined by dots."""
     found: list[str] = []
     for key in sorted({*old, *new}):
         was, now = old.get(key), new.get(key)
@@ -383,7 +383,7 @@ def _format_value(config: Mapping[str, Any], key: str) -> str:
 
 
 def _cut_excerpts(a: str, b: str, width: int = 60) -> tuple[str, str]:
-    """Both texts from shortly before their first difference on, at most `width` characters."""
+    """Cut both texts to `width` characters around their first difference."""
     same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), math.inf)
     start = max(0, int(min(same, len(a), len(b))) - width // 3)
 
@@ -395,7 +395,7 @@ def _cut_excerpts(a: str, b: str, width: int = 60) -> tuple[str, str]:
 
 
 def _insert_entry(db: sqlite3.Connection, state: str, spend: Spend, billed: bool) -> int:
-    """A new row of the ledger; its number."""
+    """Insert a row into the ledger and return its number."""
     id = db.execute(
         "INSERT INTO ledger (state, at, billed, calls, input_tokens, output_tokens, usd, seconds,"
         " uncertain) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -403,12 +403,6 @@ def _insert_entry(db: sqlite3.Connection, state: str, spend: Spend, billed: bool
     ).lastrowid
     assert id is not None
     return id
-
-
-# --- A run directory, the only state of a run.
-#
-# `store.py` is the door: events, cache, ledger. `database.py` knows the SQLite file, `lock.py` the
-# lock of the operating system.
 
 
 __all__ = ["MemoryStore", "RunReader", "Store", "fingerprint"]

@@ -1,4 +1,4 @@
-"""What differs between two prompts, word by word."""
+"""Compare two prompts word by word."""
 
 import re
 from collections import Counter
@@ -10,14 +10,14 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A piece of a comparison of two texts."""
+    """A piece of text that is in both prompts or in one of them."""
 
     kind: Literal["same", "removed", "added"]
     text: str
 
 
-# Lines first, then sentences in lines that differ, then words in sentences that differ. A word
-# takes its blanks along: on their own they would be most of the matches and mean nothing.
+# Lines are compared first, then sentences in lines that differ, then words in sentences that
+# differ. A word includes the blanks after it, because blanks alone would match everywhere.
 _UNITS = (
     re.compile(r"[^\n]*\n+|[^\n]+"),
     re.compile(r"[\s\S]*?[.!?。！？](?:\s+|$)|[\s\S]+$"),
@@ -25,13 +25,13 @@ _UNITS = (
 )
 
 _ATOMS = re.compile(r"\w+|\s+|[^\w\s]")
-_MAX_PAIRS = 100_000  # equal pairs of units that difflib may look at, about 0.2 s of work
+_MAX_PAIRS = 100_000  # equal pairs of units that difflib compares, about 0.2 s of work
 
 
 def diff(before: str, after: str) -> tuple[Change, ...]:
-    """Word-level comparison: same and removed make up `before`, same and added `after`.
+    """Compare two texts. Same and removed pieces make up `before`, same and added ones `after`.
 
-    Texts of thousands of words on one line that repeat few words differ as wholes, to stay fast.
+    A line of thousands of words with few different words is compared as a whole, to stay fast.
     """
     changes: list[Change] = []
     removed: list[str] = []
@@ -52,12 +52,12 @@ def diff(before: str, after: str) -> tuple[Change, ...]:
 
 
 def _compare(before: str, after: str, level: int) -> Iterator[tuple[str, str]]:
-    """Pieces (old, new) in order, as small as the units allow; equal where nothing changed."""
+    """Yield the smallest pieces (old, new) in order; they are equal where nothing changed."""
     if before == after or not before or not after or level == len(_UNITS):
         yield before, after
         return
     old, new = _UNITS[level].findall(before), _UNITS[level].findall(after)
-    # Units are compared without their blanks; these are settled one by one afterwards.
+    # Units are compared without their blanks, which `_diff_atoms` compares afterwards.
     old_keys, new_keys = [unit.rstrip() for unit in old], [unit.rstrip() for unit in new]
     counts = Counter(new_keys)
     if sum(count * counts[key] for key, count in Counter(old_keys).items()) > _MAX_PAIRS:
@@ -72,7 +72,7 @@ def _compare(before: str, after: str, level: int) -> Iterator[tuple[str, str]]:
 
 
 def _diff_atoms(removed: str, added: str) -> Iterator[Change]:
-    """A replacement without the words and blanks that both texts begin or end with."""
+    """Yield a replacement; the common words and blanks at both ends are the same pieces."""
     old, new = _ATOMS.findall(removed), _ATOMS.findall(added)
     head = 0
     while head < min(len(old), len(new)) and old[head] == new[head]:
@@ -87,7 +87,7 @@ def _diff_atoms(removed: str, added: str) -> Iterator[Change]:
 
 
 def _merge_changes(changes: Sequence[Change]) -> tuple[Change, ...]:
-    """Neighbours of one kind put together, empty pieces left out."""
+    """Join neighbours of the same kind and drop empty pieces."""
     joined: list[Change] = []
     for change in changes:
         if joined and joined[-1].kind == change.kind:

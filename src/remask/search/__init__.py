@@ -1,5 +1,5 @@
-"""Candidates to the better prompt: by a target's scores (halving) or by likelihood.
+"""Search for a better prompt: by the scores of a target (halving) or by likelihood.
 
-Both are generators of events over a State, so that a run that was cut is resumed by folding its
-events and iterating again. Knows nothing of files, models or where candidates come from.
+Both searches are generators of events that depend only on their arguments. An interrupted run is
+resumed by folding its stored events into a State and iterating again.
 """

@@ -1,12 +1,11 @@
-"""The search: halve candidates on paired train rows, validate the winner, keep what is better.
+"""Search by scores: successive halving on paired train rows, then validation of the winner.
 
-A generator of events over a State. What it yields depends only on (state, plan, rooms), so a run
-that was cut anywhere is resumed by folding the stored events and iterating again: the round that
-was cut is replayed, its target calls come from the cache, and the same events follow. Knows
-nothing of files, faces, models or where candidates come from.
+The search is a generator of events that depends only on its arguments. To resume an interrupted
+run, fold its stored events into a State and iterate again: the interrupted round is repeated with
+target calls from the cache, so the same events follow.
 
-Successive halving follows Jamieson and Talwalkar (arXiv 1502.07943); everything else, including
-the acceptance rule, is our own design and not taken from arXiv 2602.18449.
+Successive halving follows Jamieson and Talwalkar (arXiv 1502.07943). Everything else, also the
+acceptance rule, is our own design and not taken from arXiv 2602.18449.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,15 +20,15 @@ from remask.prompt import Prompt
 from remask.search.plan import SearchPlan, count_survivors
 from remask.types import Outcome, Split, Trace, mean_score
 
-MAX_DRAWS = 4  # times a round asks for proposals until it has enough unseen ones
+MAX_DRAWS = 4  # requests for proposals in a round, until there are enough new ones
 
 
 def search(
     state: State, start: Prompt, plan: SearchPlan, task: Task, proposer: Proposer, seed: int
 ) -> Iterator[Event]:
-    """Yield the events of a search from `state` on, up to and including events.SearchEnded.
+    """Yield the events of a search from `state` on, up to events.SearchEnded.
 
-    Raises TargetRefused and TargetUnreliable. A spent budget ends it as events.SearchEnded.
+    A spent budget also ends with SearchEnded. Raises TargetRefused and TargetUnreliable.
     """
     if state.stopped:
         return
@@ -39,26 +38,27 @@ def search(
             state = advance(state, event)
         while state.round < plan.rounds and state.rounds_without_gain < plan.patience:
             if _is_perfect(state):
-                yield events.SearchEnded("every validation row that was asked is right already")
+                yield events.SearchEnded("all validation rows are already right")
                 return
             for event in _run_round(state, plan, task, proposer, seed):
                 yield event
                 state = advance(state, event)
     except BudgetSpent as spent:
-        yield events.SearchEnded(f"budget: {spent}")
+        yield events.SearchEnded(str(spent))
         return
-    why = "no better prompt" if state.rounds_without_gain >= plan.patience else "all rounds played"
-    yield events.SearchEnded(
-        f"{why} in {state.rounds_without_gain} rounds" if state.rounds_without_gain else why
-    )
+    stale = state.rounds_without_gain
+    reason = f"no better prompt in the last {stale} rounds"
+    if stale < plan.patience:
+        reason = f"all {plan.rounds} rounds were run" + (f", {reason}" if stale else "")
+    yield events.SearchEnded(reason)
 
 
 def run_final_test(
     task: Task, baseline: Prompt, best: Prompt
 ) -> tuple[list[Outcome], list[Outcome]]:
-    """The sealed test: both prompts on all test rows, each scored once.
+    """Score both prompts once on all test rows.
 
-    Raises BudgetSpent and TargetUnreliable.
+    An unchanged prompt is scored only once. Raises BudgetSpent and TargetUnreliable.
     """
     ids = task.ids("test")
     before = task.evaluate(baseline, ids)
@@ -71,7 +71,7 @@ def run_final_test(
 def _score_baseline(
     state: State, start: Prompt, plan: SearchPlan, task: Task, proposer: Proposer, seed: int
 ) -> Iterator[Event]:
-    """The baseline on the validation rows, unless the state has it already."""
+    """Score the baseline on the validation rows, unless the state has its scores."""
     if not state.baseline:
         yield events.Started(start.to_source(), start.id, proposer.count(start.text))
     if (start.id, "validation") not in state.scores:
@@ -79,18 +79,16 @@ def _score_baseline(
 
 
 def _choose_validation_rows(task: Task, plan: SearchPlan, seed: int) -> tuple[str, ...]:
-    """The validation rows that are asked: the same ones in all of a search."""
+    """Choose the validation rows of the plan, the same ones in the whole search."""
     ids = tuple(task.ids("validation"))
-    chosen = rng_for(seed, "validation").permutation(len(ids))[
-        : plan.count_validation_rows(len(ids))
-    ]
-    return tuple(ids[i] for i in sorted(chosen))
+    order = rng_for(seed, "validation").permutation(len(ids))
+    return tuple(ids[i] for i in sorted(order[: plan.count_validation_rows(len(ids))]))
 
 
 def _run_round(
     state: State, plan: SearchPlan, task: Task, proposer: Proposer, seed: int
 ) -> Iterator[Event]:
-    """One round: traces of the incumbent, candidates, halving, validation, verdict."""
+    """Run one round: traces of the incumbent, candidates, halving, validation of the winner."""
     number, parent = state.round, state.prompt(state.incumbent)
     order = rng_for(seed, number, "rows").permutation(len(task.ids("train")))
     ids = tuple(task.ids("train")[i] for i in order[: sum(plan.rungs)])
@@ -127,7 +125,7 @@ def _run_round(
             alive = alive[: count_survivors(len(alive))]
     winner = alive[0]
     if leads[winner.prompt.id].mean <= 0:
-        yield events.RoundRejected(number, "no candidate was ahead on the train rows")
+        yield events.RoundRejected(number, "no candidate was better on the train rows")
         return
     yield from _validate_winner(state, plan, task, proposer, parent, winner, traces_by_row, seed)
 
@@ -142,29 +140,30 @@ def _validate_winner(
     traces_by_row: dict[str, Trace],
     seed: int,
 ) -> Iterator[Event]:
-    """The winner on the validation rows; the plan's rule says whether it is accepted.
+    """Score the winner on the validation rows and accept or reject it by the plan's rule.
 
-    `heard`: the trace of each train row that the proposals were drawn from.
+    traces_by_row: the traces that the candidates were written from, by id of the train row.
     """
     ids = _choose_validation_rows(task, plan, seed)
     event, _ = _evaluate(task, winner.prompt, "validation", ids, state.round)
     yield event
-    gains = _subtract_scores(event.rows, state.scores[(parent.id, "validation")])
+    gains = _subtract(event.rows, state.scores[(parent.id, "validation")])
     total = sum(gains)
-    if not plan.accepts(
-        gains, _subtract_scores(event.rows, state.scores[(state.baseline, "validation")])
-    ):
-        why = f"validation: {total:+.3g} points over {len(gains)} rows"
-        yield events.RoundRejected(state.round, f"{why}, too close to chance" if total > 0 else why)
+    over_seed = _subtract(event.rows, state.scores[(state.baseline, "validation")])
+    if not plan.accepts(gains, over_seed):
+        reason = f"validation: {total:+.3g} points over {len(gains)} rows"
+        if total > 0:
+            reason += ", which may be chance"
+        yield events.RoundRejected(state.round, reason)
         return
     rows = {trace.id: row for row, trace in traces_by_row.items()}
     drops = proposer.explain(winner, tuple(traces_by_row.values()))
-    because = tuple(rows[drop.trace] for drop in drops)
-    yield events.Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), because)
+    evidence = tuple(rows[drop.trace] for drop in drops)
+    yield events.Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), evidence)
 
 
-def _subtract_scores(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
-    """Score minus that before, on the rows that have both."""
+def _subtract(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
+    """Return score minus score before, on the rows that have both."""
     pairs = [(score, before.get(id)) for id, score, _ in rows]
     return [a - b for a, b in pairs if a is not None and b is not None]
 
@@ -177,7 +176,7 @@ def _draw_proposals(
     traces: Sequence[Trace],
     seed: int,
 ) -> Iterator[Proposal]:
-    """Up to plan.candidates unseen proposals without objection; and all rejected ones."""
+    """Yield up to plan.candidates new proposals that the guard allows, and all refused ones."""
     seen, enough = set(state.earlier_prompts(state.round)), plan.candidates
     for draw in range(MAX_DRAWS):
         drawn_from = seed_for(seed, state.round, "propose", draw)
@@ -193,14 +192,14 @@ def _draw_proposals(
 def _evaluate(
     task: Task, prompt: Prompt, split: Split, ids: Sequence[str], number: int
 ) -> tuple[events.Scored, list[Outcome]]:
-    """Evaluate; refuses (TargetUnreliable) where too many rows failed."""
+    """Score a prompt on rows. Raises TargetUnreliable if too many of them failed."""
     outcomes = task.evaluate(prompt, ids)
     mean_score(outcomes)
     return events.Scored(number, prompt.id, split, rows_from_outcomes(outcomes)), outcomes
 
 
 def rows_from_outcomes(outcomes: Sequence[Outcome]) -> Rows:
-    """The part of outcomes that events keep."""
+    """Return the part of outcomes that events store."""
     return tuple(
         (o.example, o.score if o.status == "scored" else None, o.ranking_score) for o in outcomes
     )
@@ -208,8 +207,10 @@ def rows_from_outcomes(outcomes: Sequence[Outcome]) -> Rows:
 
 @dataclass(slots=True)
 class _Lead:
-    """How far a candidate is ahead of its parent on train rows so far, in soft scores: their noise
-    is smaller than that of right or wrong, and on few rows that decides who survives."""
+    """The mean lead of a candidate over its parent on train rows so far, in ranking scores.
+
+    Ranking scores have less noise than right or wrong, which matters on few rows.
+    """
 
     total: float = 0.0
     rows: int = 0
@@ -217,7 +218,7 @@ class _Lead:
     def add(
         self, outcomes: Sequence[Outcome], parent: dict[str, float], shown: Sequence[str]
     ) -> None:
-        """Rows whose answers stand in one of the two prompts show nothing and are left out."""
+        """Add rows, except for those whose answers are shown in the prompt as demonstrations."""
         for o in outcomes:
             if o.status == "scored" and o.example in parent and o.example not in shown:
                 self.total += o.ranking_score - parent[o.example]

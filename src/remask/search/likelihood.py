@@ -1,13 +1,15 @@
-"""The loop without a target: edits that conversations speak for, ranked by likelihood.
+"""Search by likelihood, without a target: accept edits that held-out conversations support.
 
-A generator of Rounds that depends only on its arguments: candidates are written under some of the
-conversations and measured on others. Knows nothing of files, targets or faces.
+Candidates are written from some of the conversations and measured on others. The idea (mask,
+denoise with traces as context, a fixed number of iterations) is from arXiv 2602.18449. The measure,
+its penalty for growth and the acceptance rule are our own, because the paper publishes none.
 
-The idea (mask, denoise under traces, a fixed number of iterations) is that of arXiv 2602.18449;
-the figure, its price for growth and the rule of acceptance are our own, since the paper publishes
-none. The figure of a text is log p(text | traces) - log p(text | other conversations): how much
-more these conversations speak for it than conversations of no concern do.
-It says nothing of whether a target does better (docs/log.md: on SST-2 it did not tell).
+The measure of a text is
+
+    log p(text | traces) - log p(text | CONTROL),
+
+where CONTROL is a set of neutral conversations. It does not show whether a target does better
+(docs/log.md: on SST-2 it was no indicator).
 """
 
 import re
@@ -26,10 +28,10 @@ from remask.stats import accepts
 from remask.types import Trace
 
 NUMBER = re.compile(r"\d+(?:[.,:/-]\d+)*")
-DEFAULT_CANDIDATES = 8  # of one iteration, where nothing else is said
+DEFAULT_CANDIDATES = 8  # per iteration
 MAX_FOLDS = 4  # groups of held-out traces on which a candidate is measured
-# Conversations about nothing in particular. What any conversation makes more probable says nothing
-# of those at hand: without this measure "The answer:" beat every rule.
+# Neutral conversations. A text that any conversation makes more probable is not supported by the
+# given ones: without this control "The answer:" was better than every rule.
 CONTROL: Context = tuple(
     Trace(f"control {i}", query, response)
     for i, (query, response) in enumerate(
@@ -41,19 +43,21 @@ CONTROL: Context = tuple(
         )
     )
 )
-MAX_CHARS_BEFORE = 600  # characters in front of an edit that are scored with it …
-MAX_CHARS_AFTER = 200  # … and behind it: a long prompt need not be read whole for every candidate
+# Characters before and after an edit that are scored with it. A long prompt is not read completely
+# for every candidate.
+MAX_CHARS_BEFORE = 600
+MAX_CHARS_AFTER = 200
 
 
 @dataclass(frozen=True, slots=True)
 class LikelihoodPlan:
-    """How long to go on, and how much is read at a time."""
+    """The number of iterations, and how much is read in each."""
 
     iterations: int
-    traces: int  # of one panel, at most
-    context_tokens: int  # of one panel, at most
-    candidates: int  # of one iteration
-    free_numbers: bool = False  # whether edits may change figures, which nothing here can check
+    traces: int  # maximum per context
+    context_tokens: int  # maximum per context
+    candidates: int  # per iteration
+    free_numbers: bool = False  # whether edits may change numbers, which cannot be verified here
 
 
 def search_by_likelihood(
@@ -67,14 +71,13 @@ def search_by_likelihood(
     seed: int,
     choose: Choose,
 ) -> Iterator[Event]:
-    """Yield the events of a refinement from `state` on, up to and including events.SearchEnded.
+    """Yield the events of a refinement from `state` on, up to events.SearchEnded.
 
-    `read`: what candidates are written under; `held`: what measures them, so that a text cannot win
-    by repeating what was read. `choose`: which of them. Ids of traces are unique. As in `search`,
-    what is yielded depends on the arguments alone, so that a run that was cut is resumed by folding
-    its events and iterating again.
+    read: traces from which candidates are written. held_out: traces on which they are measured, so
+    that a text cannot win by repeating what was read. Ids of traces are unique. choose: selects the
+    traces of a context. Events depend only on the arguments, so a run can be resumed, see `search`.
 
-    Raises ConfigError where the prompt does not fit into the scorer.
+    Raises ConfigError if the prompt is too long for the scorer.
     """
     if state.stopped:
         return
@@ -85,7 +88,7 @@ def search_by_likelihood(
         for event in _run_round(state, read, held_out, plan, proposer, scorer, seed, choose):
             yield event
             state = advance(state, event)
-    yield events.SearchEnded(f"all {plan.iterations} iterations played")
+    yield events.SearchEnded(f"all {plan.iterations} iterations were run")
 
 
 def _run_round(
@@ -98,7 +101,7 @@ def _run_round(
     seed: int,
     choose: Choose,
 ) -> Iterator[Event]:
-    """One iteration: unseen candidates, their gains, and the first that is ahead by a margin."""
+    """Run one iteration: measure new candidates and accept the best one above the margin."""
     number, parent = state.round, state.prompt(state.incumbent)
     allowed = []
     for proposal in _propose_unseen(state, parent, read, plan, proposer, seed):
@@ -134,7 +137,7 @@ def _run_round(
     else:
         yield events.RoundRejected(
             number,
-            f"the best candidate gains {best.log_likelihood_gain:+.1f} nats, too close to chance",
+            f"the best candidate gains {best.log_likelihood_gain:+.1f} nats, which may be chance",
         )
 
 
@@ -146,7 +149,7 @@ def _propose_unseen(
     proposer: Proposer,
     seed: int,
 ) -> list[Proposal]:
-    """What a round proposes and no earlier one did, refused or not."""
+    """Return the proposals of a round that no earlier round made, refused ones too."""
     number = state.round
     seen = set(state.earlier_prompts(number))
     seen |= {Prompt.parse(r.prompt).id for r in state.refusals if r.round < number}
@@ -158,14 +161,14 @@ def _propose_unseen(
 
 
 def _check_numbers(parent: Prompt, proposal: Proposal) -> Proposal:
-    """The proposal; with an objection where it changes the parent's numbers."""
+    """Return the proposal, with a violation if it changes the numbers of the parent."""
     before = Counter(n for a, b, _ in proposal.edits for n in NUMBER.findall(parent.text[a:b]))
     after = Counter(n for _, _, text in proposal.edits for n in NUMBER.findall(text))
     if proposal.violation or before == after:
         return proposal
     gone, new = list((before - after).elements()), list((after - before).elements())
-    which = f"new number: {new[0]}" if new else f"a number is gone: {gone[0]}"
-    return replace(proposal, violation=which)
+    violation = f"new number: {new[0]}" if new else f"removed number: {gone[0]}"
+    return replace(proposal, violation=violation)
 
 
 def split_folds(
@@ -175,7 +178,7 @@ def split_folds(
     rng: np.random.Generator,
     choose: Choose,
 ) -> tuple[Context, ...]:
-    """Up to PANELS disjoint contexts of held-out traces, each chosen as a denoiser's context is."""
+    """Split held-out traces into up to MAX_FOLDS contexts, each selected by `choose`."""
     size = min(plan.traces, -(-len(held_out) // MAX_FOLDS))
     left, found = list(held_out), []
     for _ in range(MAX_FOLDS):
@@ -195,13 +198,19 @@ def measure_gains(
     parent: Prompt,
     proposals: Sequence[Proposal],
 ) -> list[tuple[float, ...]]:
-    """For each proposal what each context adds to the log-probability of the new texts, less what
-    it adds to those they replace, in nats.
+    """Return the gain of each proposal in each context, in nats.
 
-    Text drawn under conversations is more probable under any like them, so additions would always
-    win. Hence growth has a price: every token more than before must be supported as well as the
-    parent's text around is on average. Shrinking earns nothing: that conversations do not speak of
-    a rule is no evidence against it.
+    With lift(s) = log p(s | context) - log p(s | CONTROL), the gain is
+
+        lift(new) - max(0, lift(old)) - growth * max(0, lift(window) / tokens(window)),
+
+    where old and new are the replaced and the new texts, growth is by how many tokens the new texts
+    are longer (at least 0), and window is the parent's text around the edits.
+
+    A text that was written from conversations is more probable in similar ones, so additions would
+    always win without the last term: each additional token must be supported as well as the text
+    around it. Deletions have no bonus, because a rule that conversations do not mention may still
+    be needed.
     """
     old = [_Windows.of(parent.text, sorted((a, b) for a, b, _ in p.edits)) for p in proposals]
     new = [_Windows.of(p.prompt.text, find_written_spans(p)) for p in proposals]
@@ -223,17 +232,17 @@ def measure_gains(
 
 @dataclass(frozen=True, slots=True)
 class _Windows:
-    """The surroundings of some spans of a text, each with where the spans stand in it."""
+    """Windows of a text around some spans, each with the positions of its spans."""
 
     parts: tuple[tuple[str, tuple[Span, ...]], ...]
 
     @classmethod
     def of(cls, text: str, spans: Sequence[Span]) -> "_Windows":
-        """`spans` are in order; those without text get a window and are left out of it."""
+        """Build windows for `spans` in order. An empty span has a window, but no position."""
         joined: list[list[int]] = []
         for start, stop in spans:
             low = max(0, start - MAX_CHARS_BEFORE)
-            low = low and (text.find(" ", low, start) + 1 or low)  # not within a word
+            low = low and (text.find(" ", low, start) + 1 or low)  # begin at a word
             high = min(len(text), stop + MAX_CHARS_AFTER)
             if joined and low <= joined[-1][1]:
                 joined[-1][1] = max(high, joined[-1][1])
@@ -243,14 +252,12 @@ class _Windows:
             tuple((a - low, b - low) for a, b in spans if low <= a < b <= high)
             for low, high in joined
         ]
-        return cls(
-            tuple((text[a:b], held_out) for (a, b), held_out in zip(joined, inside, strict=True))
-        )
+        return cls(tuple((text[a:b], at) for (a, b), at in zip(joined, inside, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)
 class _Nats:
-    """Log-probability of some spans, and of the windows in which they stand."""
+    """The log-probability of some spans and of their windows, in nats."""
 
     spans: float
     windows: float
@@ -262,12 +269,11 @@ class _Nats:
 def _measure_lifts(
     scorer: Scorer, contexts: Sequence[Context], texts: Iterable[_Windows]
 ) -> dict[_Windows, list[_Nats]]:
-    """What each context adds to each text, over CONTROL. One context after the other: a scorer
-    remembers few."""
+    """Return the lift of each text in each context: its log-probability minus that with CONTROL."""
     order = list(texts)
     without = [_measure_nats(scorer, CONTROL, text) for text in order]
     lifts: dict[_Windows, list[_Nats]] = {text: [] for text in order}
-    for context in contexts:
+    for context in contexts:  # the outer loop, because a scorer caches few contexts
         for text, bare in zip(order, without, strict=True):
             lifts[text].append(_measure_nats(scorer, context, text) - bare)
     return lifts

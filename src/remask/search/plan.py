@@ -1,4 +1,4 @@
-"""How a search spends its calls: candidates, rungs, rounds and the margin of acceptance."""
+"""Plan how a search spends its calls: candidates, rungs, rounds and the acceptance margin."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,32 +6,30 @@ from functools import partial
 
 from remask.stats import MIN_SEED_MARGIN, Rule, improves
 
-MAX_MARGIN = 1.1  # the largest margin, in standard deviations of a sum whose true value is 0
-ROUNDS_PER_MARGIN = 3  # so many rounds make a margin of one standard deviation
-
-MAX_CANDIDATES, MIN_CANDIDATES = 24, 6  # of a round, at most and at least
-
-MAX_TRAIN_ROWS = 18  # train rows of a round
-MIN_VALIDATION_ROWS = 75  # rows, where there are so many: fewer tell too little of a candidate
+MAX_MARGIN = 1.1  # in standard deviations of a sum whose true value is 0
+ROUNDS_PER_MARGIN = 3  # rounds per standard deviation of the margin
+MAX_CANDIDATES, MIN_CANDIDATES = 24, 6  # per round
+MAX_TRAIN_ROWS = 18  # per round
+MIN_VALIDATION_ROWS = 75  # if the split has as many; with fewer, scores are too uncertain
 
 
 @dataclass(frozen=True, slots=True)
 class SearchPlan:
-    """How a search spends its calls; every number is derived from the budget by `make_plan`."""
+    """How a search spends its calls. `make_plan` derives it from the budget."""
 
     candidates: int  # per round
-    rungs: tuple[int, ...]  # train rows that each rung adds; a third goes on to the next
-    rounds: int  # at most
-    patience: int  # rounds without an acceptance before the search gives up
-    validation: int | None = None  # rows of that split that are asked; None: all
-    accepts: Rule = improves  # whether the winner's leads on validation rows make it incumbent
+    rungs: tuple[int, ...]  # train rows that each rung adds; a third of the candidates continue
+    rounds: int  # maximum
+    patience: int  # the search stops after this many rounds without an accepted edit
+    validation: int | None = None  # validation rows that are used; None for all
+    accepts: Rule = improves  # whether the winner of a round becomes the incumbent
 
     def count_validation_rows(self, rows: int) -> int:
-        """Validation rows that are asked, of so many."""
+        """Return how many of `rows` validation rows are used."""
         return rows if self.validation is None else min(rows, self.validation)
 
     def count_round_calls(self, validation: int) -> int:
-        """Target calls of one round, at most, with so many rows in the validation split."""
+        """Return the largest number of target calls of a round. validation: rows of that split."""
         return count_round_calls(
             self.candidates, self.rungs, self.count_validation_rows(validation)
         )
@@ -44,55 +42,54 @@ def make_plan(
     cautious: bool = False,
     min_validation: int = MIN_VALIDATION_ROWS,
 ) -> SearchPlan:
-    """A plan for `calls` target calls (without those of the final test; None: no limit).
+    """Plan for `calls` target calls, without those of the final test; None means no limit.
 
-    One round costs the incumbent on the train rows, the rungs, and the winner on validation. Most
-    candidates are far worse than their parent, so there are many and two rows are enough to drop
-    most of them. Calls that pay for no whole round are lost, so there are as many candidates as let
-    whole rounds use up the budget. Few validation rows, `fewest` at least, buy more rounds; fewer
-    still would do harm too often (docs/log.md, plans).
+    A round costs the incumbent on the train rows, the rungs, and the winner on the validation rows.
+    Most candidates are much worse than their parent, so there are many of them, and two rows are
+    enough to drop most. The number of candidates is chosen so that whole rounds use up the budget,
+    because the calls of an incomplete round are wasted. Fewer validation rows allow more rounds,
+    but with less than `min_validation` rows worse prompts are accepted too often (docs/log.md).
     """
     rungs, candidates = _split_rungs(min(train, MAX_TRAIN_ROWS)), MAX_CANDIDATES
     if calls is None:
         return SearchPlan(candidates, rungs, 30, 6, accepts=_choose_rule(30, cautious))
     validation = min(validation, max(min_validation, calls // 8))
     left = calls - validation
-    rounds = -(-left // count_round_calls(candidates, rungs, validation))
-    rounds = max(1, min(rounds, left // count_round_calls(MIN_CANDIDATES, rungs, validation)))
-    while candidates > MIN_CANDIDATES and left < rounds * count_round_calls(
-        candidates, rungs, validation
-    ):
+
+    def cost(candidates: int) -> int:
+        return count_round_calls(candidates, rungs, validation)
+
+    rounds = -(-left // cost(candidates))
+    rounds = max(1, min(rounds, left // cost(MIN_CANDIDATES)))
+    while candidates > MIN_CANDIDATES and left < rounds * cost(candidates):
         candidates -= 3
-    return SearchPlan(
-        candidates, rungs, 4 * rounds, 6, validation, accepts=_choose_rule(rounds, cautious)
-    )
+    rule = _choose_rule(rounds, cautious)
+    return SearchPlan(candidates, rungs, 4 * rounds, 6, validation, accepts=rule)
 
 
 def _choose_rule(rounds: int, cautious: bool) -> Rule:
-    """What must be ahead by how much: the more rounds a budget pays for, the more winners chance
-    has, so the seed prompt is left by a margin that grows with them
-    (docs/background/acceptance.md)."""
+    """Return the acceptance rule. With more rounds more winners are chance, so the margin over the
+    seed prompt grows with the number of rounds (docs/background/acceptance.md)."""
     if cautious:
         return partial(improves, incumbent_margin=MAX_MARGIN, seed_margin=MAX_MARGIN)
-    return partial(
-        improves, seed_margin=min(MAX_MARGIN, max(MIN_SEED_MARGIN, rounds / ROUNDS_PER_MARGIN))
-    )
+    margin = min(MAX_MARGIN, max(MIN_SEED_MARGIN, rounds / ROUNDS_PER_MARGIN))
+    return partial(improves, seed_margin=margin)
 
 
 def _split_rungs(rows: int) -> tuple[int, ...]:
-    """Train rows for three rungs, each about twice as long as those before it together."""
+    """Split train rows into three rungs, each about twice as long as all rungs before it."""
     first = -(-rows // 9)
     second = min(2 * first, rows - first)
     return tuple(n for n in (first, second, rows - first - second) if n)
 
 
 def count_survivors(alive: int) -> int:
-    """Candidates that go on to the next rung."""
+    """Return how many candidates continue with the next rung."""
     return max(1, -(-alive // 3))
 
 
 def count_round_calls(candidates: int, rungs: Sequence[int], validation: int) -> int:
-    """Target calls of one round, at most."""
+    """Return the largest number of target calls of a round."""
     alive, total = candidates, sum(rungs)
     for rung in rungs:
         total += alive * rung

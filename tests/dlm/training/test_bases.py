@@ -19,7 +19,7 @@ import remask
 from fakes import checkpoints, write_lines
 from fakes.checkpoints import ALL, BASES
 from fakes.colours import dataset, optimize, search
-from remask.api.build_models import make_denoiser, memory_of
+from remask.api.build_models import describe_memory, make_denoiser
 from remask.cli import main
 from remask.cli.settings import read
 from remask.config import DenoiserConfig, read_toml
@@ -331,7 +331,7 @@ def test_adapter_file_comes_from_the_flag_or_the_key(
     config = read(str(tmp_path / "p.md"), flags).config.denoiser
     assert config.adapter == str(tmp_path / "own.safetensors")
     alone = config.model_copy(update={"adapter": ""})
-    assert memory_of(config).startswith(config.model) and memory_of(alone)
+    assert describe_memory(config).startswith(config.model) and describe_memory(alone)
 
 
 def test_run_with_an_adapted_base(

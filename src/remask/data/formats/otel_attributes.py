@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from remask.data.dialects import Message, decode_json, extract_messages, is_truncated
 from remask.data.formats.call_tree import NO_ASSESSMENT, Assessment, Operation
-from remask.data.messages import as_text, flatten_content
+from remask.data.messages import as_text, join_text
 from remask.data.trace_record import Kind, Rating
 
 NO_TEXT_REASON: Final = (
@@ -306,7 +306,7 @@ def _find_truncation(places: list[Mapping[str, Any]]) -> str:
 
 
 def _read_system(value: object) -> str:
-    return flatten_content(value) if value else ""
+    return join_text(value) if value else ""
 
 
 def _find_first(places: list[Mapping[str, Any]], keys: tuple[str, ...]) -> str:

@@ -1,7 +1,6 @@
-"""Where things lie on a drawing: the score curve and the interval, as numbers for inline SVG.
+"""Coordinates of the score curve and the interval bar for inline SVG.
 
-Knows coordinates. Does not know SVG's syntax (the template has it), colours, or what a score is.
-Coordinates are pixels of the view box, y downwards.
+Units are pixels of the view box, with y downwards. The template has the SVG elements.
 """
 
 import math
@@ -30,9 +29,9 @@ class Dot:
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The validation score of the best prompt so far against target calls."""
+    """The validation score of the best prompt so far, against target calls."""
 
-    path: str  # of a step line, in SVG path commands
+    path: str  # the step line as SVG path commands
     dots: tuple[Dot, ...]
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
@@ -40,7 +39,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class IntervalBar:
-    """An interval on a horizontal axis that shows zero."""
+    """An interval on a horizontal axis that includes zero."""
 
     low: float
     middle: float
@@ -50,7 +49,7 @@ class IntervalBar:
 
 
 def build_curve(points: Sequence[Point], calls: int) -> Curve | None:
-    """`calls`: where the axis ends, at least; None where nothing was scored."""
+    """Build the curve; None without points. `calls`: the axis ends there or later."""
     if not points:
         return None
     scores = [p.validation for p in points]
@@ -84,7 +83,7 @@ def build_curve(points: Sequence[Point], calls: int) -> Curve | None:
 
 
 def build_interval_bar(test: Comparison) -> IntervalBar:
-    """The interval of the difference on the test rows."""
+    """Build the bar of the interval of the difference on the test rows."""
     marks = choose_ticks(min(test.low, 0.0), max(test.high, 0.0))
     start, end = marks[0], marks[-1]
 
@@ -101,8 +100,8 @@ def build_interval_bar(test: Comparison) -> IntervalBar:
 
 
 def choose_ticks(low: float, high: float) -> list[float]:
-    """Three to eight round numbers, evenly spaced, that enclose `low` and `high`."""
-    if high - low < 1e-6:  # one value: give it a little room
+    """Return two to eight evenly spaced round numbers that enclose `low` and `high`."""
+    if high - low < 1e-6:  # a single value needs a range around it
         low, high = low - 0.05, high + 0.05
     rough = (high - low) / 4
     power = 10.0 ** math.floor(math.log10(rough))

@@ -1,7 +1,6 @@
-"""The report of a run: one self-contained page of HTML.
+"""The report of a run as one self-contained HTML page.
 
-Knows the template beside it. Does not know the run directory's layout or how a run went on. Every
-text is escaped, the page asks for nothing from anywhere, and its content policy forbids it to.
+All text is escaped. The page loads nothing, and its content security policy forbids loading.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,12 +10,13 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from remask.events import State
 from remask.runs.report import chart, summary
+from remask.runs.report.summary import format_edit_title, list_edit_reasons
 from remask.runs.result import Result
 from remask.sanitize import make_visible, one_line
 
 
 def make_environment() -> Environment:
-    """A fresh one, for filters of one's own."""
+    """Make a Jinja environment for the templates in this folder."""
     return Environment(
         loader=PackageLoader("remask.runs.report", "."),
         autoescape=True,
@@ -26,14 +26,14 @@ def make_environment() -> Environment:
     )
 
 
-MAX_ROWS = 300  # of the table of candidates: with CELL it keeps the page under 1 MB
-MAX_CELL_CHARS = 200  # characters of a text in a table
+MAX_ROWS = 300  # rows of candidates; with MAX_CELL_CHARS the page stays under 1 MB
+MAX_CELL_CHARS = 200  # of a text in a table
 
 
 def render(
     result: Result, state: State, points: Sequence[summary.Point], config: Mapping[str, Any]
 ) -> str:
-    """The page. `points` as made by `words.points`; `config` is the run's stored configuration."""
+    """Render the page. points: see `list_points`. config: the stored configuration of the run."""
     templates = make_environment()
     templates.filters["visible"] = make_visible
     templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
@@ -50,19 +50,14 @@ def render(
         settings=summary.list_settings(config),
         spend=summary.format_spend(result.spend),
         selection=summary.SELECTION,
-        edits=[
-            (summary.format_edit_title(e), e.changes, summary.list_edit_reasons(e))
-            for e in result.edits
-        ],
-        facts=list(summary.list_refinement_facts(result, found))
-        if (found := result.refinement)
-        else [],
+        edits=[(format_edit_title(e), e.changes, list_edit_reasons(e)) for e in result.edits],
+        facts=list(summary.list_refinement_facts(result)),
         area=(chart.LEFT, chart.RIGHT, chart.TOP, chart.BOTTOM),
     )
 
 
 def _select_rows(rows: Sequence[summary.Candidate]) -> list[summary.Candidate]:
-    """All accepted ones, and of the others those that came furthest, up to MAX_ROWS."""
+    """Select up to MAX_ROWS candidates: first accepted ones, then those with the most scores."""
     if len(rows) <= MAX_ROWS:
         return list(rows)
     order = sorted(

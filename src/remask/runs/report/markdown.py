@@ -1,6 +1,6 @@
-"""A refinement as a page of Markdown: report.md.
+"""The report of a refinement as Markdown (report.md).
 
-Everything quoted is untrusted: it is shown on one line, without hidden characters, as code.
+Quoted text is untrusted, so it is shown as code on one line, without invisible characters.
 """
 
 from collections import Counter
@@ -19,8 +19,8 @@ MAX_QUOTE_CHARS = 200
 
 
 def render(result: Result, found: Refinement) -> str:
-    """The whole page."""
-    facts = [*list_refinement_facts(result, found), f"spent: {format_spend(result.spend)}"]
+    """Render the page."""
+    facts = [*list_refinement_facts(result), f"spent: {format_spend(result.spend)}"]
     facts += [f"warning: {one_line(warning)}" for warning in result.warnings]
     edits = [edit for edit in result.edits if isinstance(edit, RefinedEdit)]
     lines = [
@@ -38,13 +38,13 @@ def render(result: Result, found: Refinement) -> str:
         "",
         *(_format_edits(edits) if edits else ["None: the prompt is unchanged."]),
         "",
-        "## Proposed and not accepted",
+        "## Best edits that were not accepted",
         "",
-        *(_format_edits(found.proposals) if found.proposals else ["Nothing."]),
+        *(_format_edits(found.proposals) if found.proposals else ["None."]),
         "",
         "## Refused by the guard",
         "",
-        *(_format_refusals(found) if found.refused else ["Nothing."]),
+        *(_format_refusals(found) if found.refused else ["None."]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -57,8 +57,8 @@ def _format_edits(edits: Sequence[RefinedEdit]) -> Iterator[str]:
         )
         for one in edit.attributions:
             parts = [one.trace, one.query, *([one.said] if one.said else [])]
-            said = ", ".join(_format_code(one_line(part, MAX_QUOTE_CHARS)) for part in parts)
-            yield f"   - because of {said}: {one.drop:.2f} nats less without it"
+            quoted = ", ".join(_format_code(one_line(part, MAX_QUOTE_CHARS)) for part in parts)
+            yield f"   - evidence: {quoted}; {one.drop:.2f} nats less without it"
 
 
 def _format_refusals(result: Refinement) -> Iterator[str]:
@@ -73,7 +73,7 @@ def _format_refusals(result: Refinement) -> Iterator[str]:
 
 
 def _format_code(text: str) -> str:
-    """`text` as code of one line, whatever backticks it holds."""
+    """Format `text` as inline code; it may contain backticks."""
     longest = max((len(run) for run in _find_backticks(text)), default=0)
     fence = "`" * (longest + 1)
     return f"{fence} {text} {fence}"
@@ -85,5 +85,5 @@ def _format_block(text: str) -> str:
 
 
 def _find_backticks(text: str) -> list[str]:
-    """Runs of backticks."""
+    """Return the runs of backticks in `text`."""
     return [run for run in "".join(c if c == "`" else " " for c in text).split() if run]

@@ -1,7 +1,4 @@
-"""The run directory as the faces read it: events, spend, result, and the report that is put there.
-
-Takes no lock, so a run can be looked at while it goes on. Does not know how things are shown.
-"""
+"""Read a run directory for display, without a lock, and write its reports."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +12,22 @@ from remask.runs.result import Result, read_result
 from remask.runs.store import Store
 
 REPORT = "report.html"
-MARKDOWN_REPORT = "report.md"  # of a refinement
+MARKDOWN_REPORT = "report.md"  # only of a refinement
 
 
 @dataclass(frozen=True, slots=True)
 class RunView:
-    """A run as it stands."""
+    """The current state of a run."""
 
     config: dict[str, Any]  # as stored
-    history: tuple[tuple[int, Event], ...]  # target calls booked by then, event
+    history: tuple[tuple[int, Event], ...]  # (target calls so far, event)
     state: State
     spend: Spend
-    result: Result | None  # None: not finished
+    result: Result | None  # None if not finished
 
 
 def view_run(run_dir: Path) -> RunView:
-    """Raises ConfigError where there is no run, or it is damaged."""
+    """Read a run. Raises ConfigError if there is none or if it is damaged."""
     with Store.read(run_dir) as store:
         history = tuple((calls, decode(event)) for calls, event in store.history())
         return RunView(
@@ -43,9 +40,9 @@ def view_run(run_dir: Path) -> RunView:
 
 
 def write_report(run_dir: Path) -> Path:
-    """report.html of a finished run, whole or not at all; of a refinement report.md too.
+    """Write report.html, and report.md of a refinement; return the path of report.html.
 
-    Raises ConfigError where the run is not finished.
+    Raises ConfigError if the run is not finished.
     """
     from remask.runs.report import html, markdown
     from remask.runs.report.summary import list_points
@@ -53,8 +50,8 @@ def write_report(run_dir: Path) -> Path:
     seen = view_run(run_dir)
     if seen.result is None:
         raise ConfigError(
-            f"{run_dir} is not finished, so there is nothing to report; "
-            f"go on with `remask resume {run_dir}`"
+            f"{run_dir} is not finished and has no report yet; continue it with "
+            f"`remask resume {run_dir}`"
         )
     pages = {REPORT: html.render(seen.result, seen.state, list_points(seen.history), seen.config)}
     if found := seen.result.refinement:

@@ -1,8 +1,7 @@
-"""What a reader is shown of a run: candidates, rejections, the score so far, the verdict.
+"""The content of reports: candidates, refusals, scores, the verdict.
 
-Shared by the command line and the report, so that both say the same. Knows events and results.
-Does not know how they are printed, nor files. Text of targets and users is untrusted:
-`text.visible` makes harmless what could hide or reorder what is read.
+Used by the command line and the reports, so that both show the same text. Text of models and users
+is untrusted: `sanitize.visible` escapes characters that could hide or reorder text.
 """
 
 from collections import Counter
@@ -13,21 +12,14 @@ from urllib.parse import urlsplit
 
 from remask.events import Accepted, Event, Proposed, Scored, Started, State
 from remask.runs.budget import Spend
-from remask.runs.result import (
-    AcceptedEdit,
-    PromptScore,
-    RefinedEdit,
-    Refinement,
-    Result,
-    list_changes,
-)
+from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, list_changes
 from remask.sanitize import one_line
 from remask.stats import Comparison
 
 SELECTION = "used for selection"
 UNVERIFIED = (
-    "unverified: no target has answered under this prompt; a likelihood chose the edits, and it "
-    "does not show that a target does better"
+    "unverified: no target has answered with this prompt; the edits were chosen by likelihood, "
+    "which does not show that a target does better"
 )
 
 
@@ -43,12 +35,12 @@ class Candidate:
     train_rows: int
     validation: float | None  # used for selection
     accepted: bool
-    gain: float | None = None  # nats, where a likelihood ranked
+    gain: float | None = None  # nats, if a likelihood ranked
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A prompt on the validation rows, and the target calls that were spent by then."""
+    """The validation score of a prompt, and the target calls so far."""
 
     calls: int
     validation: float  # used for selection
@@ -56,7 +48,7 @@ class Point:
 
 
 def list_candidates(state: State) -> list[Candidate]:
-    """All candidates that were evaluated, in the order in which they were proposed."""
+    """Return all candidates that were evaluated, in the order of proposal."""
     taken = {(event.round, event.id) for event in state.accepted}
     gains = {(event.round, event.id): event.log_likelihood_gain for event in state.measured}
     return [
@@ -83,7 +75,7 @@ def _build_candidate(
 
 
 def list_scores(state: State, id: str, split: str) -> list[float]:
-    """The scores of a prompt on a split; rows that failed are left out."""
+    """Return the scores of a prompt on a split, without rows that failed."""
     return [s for s in state.scores.get((id, split), {}).values() if s is not None]
 
 
@@ -92,9 +84,9 @@ def average(scores: list[float]) -> float | None:
 
 
 def count_refusals(state: State) -> list[tuple[str, int]]:
-    """Kinds of reasons of the guard and how many different prompts each stopped, most first.
+    """Return (kind of reason, distinct prompts that the guard refused for it), most first.
 
-    What a reason quotes is left out: hundreds of prompts would have hundreds of reasons.
+    The kind is the part before the colon; the quotation after it differs for nearly every prompt.
     """
     prompts = {(r.prompt, r.reason.partition(":")[0]) for r in state.refusals}
     counts = Counter(reason for _, reason in prompts)
@@ -102,7 +94,7 @@ def count_refusals(state: State) -> list[tuple[str, int]]:
 
 
 def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
-    """Every prompt that was scored on validation rows; `history` is (calls so far, event)."""
+    """Return a point for every validation score. history: (calls so far, event)."""
     found: list[Point] = []
     baseline = ""
     for calls, event in history:
@@ -112,10 +104,8 @@ def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
             case Scored(split="validation"):
                 value = average([score for _, score, _ in event.rows if score is not None])
                 if value is not None:
-                    kind: Literal["baseline", "kept"] = (
-                        "baseline" if event.id == baseline else "kept"
-                    )
-                    found.append(Point(calls, value, kind))
+                    first = event.id == baseline
+                    found.append(Point(calls, value, "baseline" if first else "kept"))
             case Accepted() if found:
                 found[-1] = Point(found[-1].calls, found[-1].validation, "accepted")
             case _:
@@ -124,7 +114,7 @@ def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
 
 
 def format_verdict(result: Result) -> str:
-    """The one claim of a run, or that there is none."""
+    """Describe the verdict and the test score in one line."""
     test = result.test
     if test is None:
         return UNVERIFIED
@@ -132,7 +122,7 @@ def format_verdict(result: Result) -> str:
         return f"{result.verdict}: {format_comparison(test)}, metric {result.refinement.metric}"
     if result.prompt == result.baseline.prompt:
         return (
-            f"{result.verdict}: no better prompt was found, the prompt is unchanged; it scores "
+            f"{result.verdict}: no better prompt was found, so the prompt is unchanged; it scores "
             f"{test.baseline:.3f} on {test.n} sealed test rows"
         )
     return f"{result.verdict}: {format_comparison(test)}"
@@ -146,13 +136,13 @@ def format_comparison(test: Comparison) -> str:
 
 
 def format_selection(result: Result) -> str:
-    """The figures that chose the prompt, labelled as such."""
+    """Describe the validation scores and that they chose the prompt."""
     before, after = format_score(result.baseline.validation), format_score(result.best.validation)
-    return f"validation ({SELECTION}, too good to quote): {before} → {after}"
+    return f"validation ({SELECTION}, not a result): {before} → {after}"
 
 
 def format_edit_title(edit: AcceptedEdit | RefinedEdit) -> str:
-    """Which step it was, and what it gained where it was chosen."""
+    """Describe the round, the masker and the gain of an edit."""
     if isinstance(edit, AcceptedEdit):
         gain = f"{edit.validation_gain:+.3f} on validation, {SELECTION}"
         return f"round {edit.round + 1} ({edit.masker}, {gain})"
@@ -160,25 +150,28 @@ def format_edit_title(edit: AcceptedEdit | RefinedEdit) -> str:
 
 
 def list_edit_reasons(edit: AcceptedEdit | RefinedEdit) -> list[str]:
-    """The conversations that an edit rests on, one line each."""
+    """Return the rows or traces that support an edit, one line each."""
     if isinstance(edit, AcceptedEdit):
-        return [f"because of: {one_line(query, 120)}" for query in edit.attributions]
+        return [f"evidence: {one_line(query, 120)}" for query in edit.attributions]
     return [
-        f"because of {one_line(one.trace, 40)} ({one.drop:.2f} nats): {one_line(one.query, 120)}"
+        f"evidence: {one_line(one.trace, 40)} ({one.drop:.2f} nats): {one_line(one.query, 120)}"
         for one in edit.attributions
     ]
 
 
-def list_refinement_facts(result: Result, found: Refinement) -> Iterable[str]:
-    """What was made of the conversations, one sentence each."""
+def list_refinement_facts(result: Result) -> Iterable[str]:
+    """Describe a refinement: the conversations and the candidates; nothing for other runs."""
+    found = result.refinement
+    if found is None:
+        return
     seen = found.conversations
-    sealed = f", {seen.sealed} sealed for the verification" if seen.sealed else ""
+    sealed = f", {seen.sealed} sealed for the test" if seen.sealed else ""
     yield (
         f"conversations: {seen.records} records, {seen.rejected} rejected, {seen.elsewhere} of "
         f"another system prompt; {seen.read} read, {seen.held} held out to measure{sealed}"
     )
     if not seen.redacted:
-        yield "redaction: OFF; secrets and personal details in the conversations were kept"
+        yield "redaction: OFF; secrets and personal data in the conversations were kept"
     else:
         counts = ", ".join(f"{n} {label}" for label, n in seen.secrets.items())
         yield f"redaction: on; replaced: {counts or 'nothing'}"
@@ -189,7 +182,7 @@ def list_refinement_facts(result: Result, found: Refinement) -> Iterable[str]:
 
 
 def list_front(front: Iterable[PromptScore]) -> Iterable[str]:
-    """Score and length of each prompt of the front, one line each."""
+    """Describe length and score of each prompt of the Pareto front, one line each."""
     return (
         f"{p.tokens} tokens, {format_score(p.validation)}: {one_line(p.prompt, 90)}" for p in front
     )
@@ -200,10 +193,10 @@ def format_score(value: float | None) -> str:
 
 
 def format_spend(spend: Spend) -> str:
-    """Calls, tokens, time and money in one line; what was not counted is left out."""
+    """Describe calls, tokens, money and time in one line. Sums of zero are left out."""
     parts = [f"{spend.calls:,} target calls"]
     if spend.uncertain:
-        parts.append(f"{spend.uncertain:,} of them uncertain (cut off, perhaps billed)")
+        parts.append(f"{spend.uncertain:,} of them uncertain (interrupted, perhaps billed)")
     if spend.tokens:
         parts.append(f"{spend.input_tokens:,} + {spend.output_tokens:,} tokens")
     if spend.usd:
@@ -213,7 +206,7 @@ def format_spend(spend: Spend) -> str:
 
 
 def format_edit(pairs: Iterable[tuple[str, str]], width: int = 0) -> str:
-    """All edits of a candidate as before → after."""
+    """Format all edits of a candidate as before → after."""
     return "; ".join(
         f"{one_line(before, width) or '(nothing)'} → {one_line(after, width) or '(deleted)'}"
         for before, after in pairs
@@ -221,10 +214,10 @@ def format_edit(pairs: Iterable[tuple[str, str]], width: int = 0) -> str:
 
 
 def list_settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Flat (key, value) of a stored configuration, without the prompt and unset keys.
+    """Return (key, value) pairs of a stored configuration, without the prompt and unset keys.
 
-    A configuration names the variable of an API key and never holds one; credentials in an
-    address are taken out here.
+    A configuration contains the name of an API key's variable, not the key. Credentials in a URL
+    are removed here.
     """
     found: list[tuple[str, str]] = []
     for key, value in config.items():
