@@ -34,7 +34,7 @@ from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.runs.budget import Spend
 from remask.runs.report.markdown import render
 from remask.runs.report.read_run import write_report
-from remask.runs.report.summary import refusals
+from remask.runs.report.summary import count_refusals
 from remask.runs.result import make_result
 from remask.runs.store import Store
 from remask.sanitize import clean, make_visible, one_line
@@ -154,7 +154,7 @@ def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) ->
     assert result.prompt == "Name it. Be brief."
     with Store.read(run) as store:
         state = fold(decode(event) for event in store.events())
-    shown = refusals(state)
+    shown = count_refusals(state)
     assert not state.proposals, "no candidate was tried"
     assert {reason for reason, _ in shown} == {r.reason.split(":")[0] for r in state.refusals}
     assert len(shown) >= 2
