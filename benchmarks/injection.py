@@ -89,7 +89,7 @@ def carries_payload(before: str, after: str, bad: set[tuple[str, ...]]) -> bool:
 
 
 def _find_runs(text: str) -> set[tuple[str, ...]]:
-    """All runs of three split_words with at most one very common word."""
+    """All runs of three words with at most one very common word."""
     seen = split_words(text)
     runs = set(zip(seen, seen[1:], seen[2:], strict=False))
     return {run for run in runs if sum(word in COMMON for word in run) <= 1}

@@ -22,10 +22,18 @@ RESULTS, DOCS = ROOT / "benchmarks" / "results", ROOT / "docs"
 # Committed results are never edited, and some were written before names changed.
 OLD_KEYS = {
     "dlm": "denoiser",
-    "dlm_parallel": "denoiser_parallel",
     "dlm, best of 8": "denoiser, best of 8",
     "embedded": "builtin",
     "objection": "violation",
+}
+OLD_LOSS_KEYS = {  # the fields of a HeldOutLoss
+    "what": "pattern",
+    "dlm": "left_to_right",
+    "dlm_parallel": "at_once",
+    "base_left": "base",
+    "no_traces": "without_traces",
+    "first": "first_token",
+    "n": "prompts",
 }
 OLD_NAMES = {"blame": "attribution", "whole": "rewrite", "embedded": "builtin"}
 NAMING_KEYS = {"masker", "arm", "target", "denoiser"}  # keys whose values are such names
@@ -108,7 +116,8 @@ def read_json(path: Path) -> Any:
 
 
 def _rename(values: dict[str, Any]) -> dict[str, Any]:
-    renamed = {OLD_KEYS.get(key, key): value for key, value in values.items()}
+    old = OLD_LOSS_KEYS if "dlm_parallel" in values else OLD_KEYS
+    renamed = {old.get(key, key): value for key, value in values.items()}
     for key in NAMING_KEYS & renamed.keys():
         if isinstance(renamed[key], str):
             renamed[key] = OLD_NAMES.get(renamed[key], renamed[key])

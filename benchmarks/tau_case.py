@@ -81,11 +81,11 @@ def refine_policy(args: argparse.Namespace, about: dict[str, str]) -> None:
 
 
 def describe_log(policy: str, log: Path) -> dict[str, Any]:
-    """Counts of the conversations, and the most frequent group_failures of failures."""
+    """Counts of the conversations, and the most frequent kinds of failures."""
     seen = read_traces(policy, [log])
     grouped = group_failures(seen.traces)
-    firsts = {grouped.of[t.id]: t for t in reversed(seen.traces) if t.failing}
-    often = sorted(grouped.sources, key=lambda kind: (-grouped.sources[kind], kind))[:4]
+    firsts = {grouped.mode_of[t.id]: t for t in reversed(seen.traces) if t.failing}
+    often = sorted(grouped.source_counts, key=lambda kind: (-grouped.source_counts[kind], kind))[:4]
     return {
         "words": len(Prompt.parse(policy).text.split()),
         "records": seen.records,

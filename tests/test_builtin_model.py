@@ -14,8 +14,8 @@ from click.testing import CliRunner
 
 from remask.cli import main
 from remask.dlm.build import BuiltinDenoiser
-from remask.dlm.families import EMBEDDED
-from remask.dlm.training.student import Student, fresh
+from remask.dlm.families import BUILTIN
+from remask.dlm.training.student import Student, init_parameters
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
 from remask.models.builtin import BuiltinTarget
@@ -68,7 +68,7 @@ def test_the_denoiser_fills_a_hole(base: Backbone) -> None:
 
 
 def test_gradients_reach_what_is_trained(base: Backbone) -> None:
-    student = Student(base, EMBEDDED, 2, 4.0, fresh(base, 2, 0))
+    student = Student(base, BUILTIN, 2, 4.0, init_parameters(base, 2, 0))
     ids = torch.arange(40, 56).view(2, 8)
     real, masked = torch.ones_like(ids, dtype=torch.bool), ids % 2 == 0
     _, past = base.read(ids, real)

@@ -33,7 +33,12 @@ FILES_OF_OTHERS = {  # which docstrings cite
     *("load/serializable.py", "messages/base.py", "dspy/predict/predict.py"),
     "src/evaluatorHelpers.ts",
 }
-GONE = ("remask serve", "remask study", "refresh_window", "search.combine", "remask.Refined")
+GONE = (
+    *("remask serve", "remask study", "refresh_window", "search.combine", "remask.Refined"),
+    *("--dlm", "[dlm]", "settings={", "hooks=", "`embedded`"),
+)
+REPOSITORY = re.compile(r"https://github\.com/remask/remask/(?:blob|tree)/main/(.*)")
+MAX_TERMS = 15  # of the glossary
 
 
 def text_of(page: Path) -> str:
@@ -94,10 +99,13 @@ def anchors(page: Path) -> set[str]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_links_of_a_page_lead_somewhere(page: Path) -> None:
     for link in LINK.findall(page.read_text(encoding="utf-8")):
-        if re.match(r"\w+:", link):  # an address
-            continue
         place, _, anchor = link.partition("#")
-        target = page.parent / place if place else page
+        if ours := REPOSITORY.match(place):  # absolute, so that it works on PyPI too
+            target = ROOT / ours[1]
+        elif re.match(r"\w+:", link):  # another address
+            continue
+        else:
+            target = page.parent / place if place else page
         assert target.exists(), link
         if anchor and target.suffix == ".md":
             assert anchor in anchors(target), link
@@ -113,6 +121,11 @@ def test_pages_speak_of_nothing_that_is_gone() -> None:
     for page in PAGES:
         if page.name != "CHANGELOG.md":
             assert not [word for word in GONE if word in page.read_text(encoding="utf-8")], page
+
+
+def test_the_glossary_is_short() -> None:
+    text = (ROOT / "docs" / "background" / "glossary.md").read_text(encoding="utf-8")
+    assert 12 <= len(re.findall(r"^\| \*\*", text, re.MULTILINE)) <= MAX_TERMS
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -111,6 +111,19 @@ def test_settings_of_a_page_are_valid(page: Path) -> None:
         make_config({"prompt": "x", **kept}, str(page))
 
 
+def test_the_example_keeps_to_the_schema() -> None:
+    values = tomllib.loads((ROOT / "examples" / "support" / "remask.toml").read_text("utf-8"))
+    jsonschema.validate(values, json.loads(SCHEMA.read_text("utf-8")))
+
+
+@pytest.mark.parametrize(
+    "values", [{"target": {"modle": "builtin"}}, {"budget": {"calls": 0}}, {"data": {"role": "x"}}]
+)
+def test_the_schema_finds_what_is_wrong(values: dict[str, object]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate(values, json.loads(SCHEMA.read_text("utf-8")))
+
+
 @pytest.mark.parametrize("page", pages_with("python"), ids=name_of)
 def test_python_of_a_page_is_python(page: Path) -> None:
     for text, _ in blocks(page, "python"):

@@ -80,7 +80,7 @@ ARMS = {
 }
 
 
-def main(split_words: Sequence[str] | None = None) -> None:
+def main(words: Sequence[str] | None = None) -> None:
     parser = make_parser(__file__, __doc__)
     option = parser.add_argument
     option("--data", type=Path, required=True, help="The folder of the data sets.")
@@ -93,7 +93,7 @@ def main(split_words: Sequence[str] | None = None) -> None:
     option("--start", default="", help="The start prompt. Default: the seed prompt of the task.")
     option("--candidates", type=int, default=2 * MAX_CANDIDATES, help="Candidates of each arm.")
     option("--rows", type=int, default=100, help="Rows that each candidate is asked on.")
-    args = parser.parse_args(split_words)
+    args = parser.parse_args(words)
     torch.set_num_threads(1)
     asked = {"start": args.start, "candidates": args.candidates, "rows": args.rows}
     table = []

@@ -48,10 +48,9 @@ class Candidate:
     last: float = 0.0
 
 
-def make_margin_rule(incumbent_margin: float, seed_margin: float) -> Callable[[], Rule]:
-    """The shipped rule with margins against the incumbent (`incumbent_margin`) and the seed
-    prompt."""
-    return lambda: partial(improves, incumbent_margin=incumbent_margin, seed_margin=seed_margin)
+def make_margin_rule(step: float, ahead: float) -> Callable[[], Rule]:
+    """The shipped rule with margins against the incumbent (`step`) and the seed prompt."""
+    return lambda: partial(improves, incumbent_margin=step, seed_margin=ahead)
 
 
 SHIPPED = f"ahead of the seed prompt by {MIN_SEED_MARGIN:g} to {MAX_MARGIN:g}"

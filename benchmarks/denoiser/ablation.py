@@ -19,8 +19,8 @@ from benchmarks.denoiser.fills import add_held_out_options, load_held_out
 from benchmarks.record import make_parser
 from remask.dlm.build import find_base
 from remask.dlm.training.held_out import measure
-from remask.dlm.training.recipe import MEASURED
-from remask.dlm.training.student import Student, fresh
+from remask.dlm.training.recipe import HELD_OUT_PATTERNS
+from remask.dlm.training.student import Student, init_parameters
 from remask.dlm.training.train import TrainPlan, train
 
 BASE = TrainPlan(steps=60, rate=2e-3)
@@ -56,12 +56,12 @@ def main(words: Sequence[str] | None = None) -> None:
         if name in done:
             continue
         plan = replace(ARMS[name], steps=args.steps, decay=0.0)
-        tensors = fresh(base.backbone, plan.rank, plan.seed)
+        tensors = init_parameters(base.backbone, plan.rank, plan.seed)
         student = Student(base.backbone, base.family, plan.rank, plan.alpha, tensors)
         checkpoint = args.out / f"{name}.checkpoint.safetensors"
         losses = {one.step: one.loss for one in train(student, cases, plan, checkpoint)}
-        adapted = student.adapted()
-        nats = [measure(base.backbone, adapted, held, what) for what in MEASURED]
+        adapted = student.to_adapted_model()
+        nats = [measure(base.backbone, adapted, held, what) for what in HELD_OUT_PATTERNS]
         row = {
             "arm": name,
             "loss": mean(loss for step, loss in losses.items() if step > args.steps - LAST),

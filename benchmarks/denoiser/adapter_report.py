@@ -131,10 +131,10 @@ def draw_picture(found: dict[str, Any]) -> Figure:
     axes.plot(steps, losses, color="#868e96", label="training, all corruptions")
     for what, colour in (("span 4", "#0b7285"), ("span 8", "#e8590c")):
         points = [
-            (row["step"], nats["denoiser"], nats["base_left"])
+            (row["step"], nats["left_to_right"], nats["base"])
             for row in found["held_out"]
             for nats in row["held_out"]
-            if nats["what"] == what
+            if nats["pattern"] == what
         ]
         at, denoiser, base = zip(*points, strict=True)
         axes.plot(at, denoiser, color=colour, marker="o", label=f"held out, {what}")
@@ -151,11 +151,11 @@ def tabulate_nats(found: dict[str, Any]) -> str:
     head = "hidden|n|base, left side|first adapter|this one|below the base|no conversations"
     first, rows = found.get("infill_first", {}), []
     for what, one in found["infill"].items():
-        before = f"{first[what]['denoiser']:.2f}" if what in first else ""
-        below = f"{1 - one['denoiser'] / one['base_left']:.0%}"
-        rest = [f"{one[key]:.2f}" for key in ("no_traces", "denoiser_parallel")]
-        base, after = f"{one['base_left']:.2f}", f"{one['denoiser']:.2f}"
-        rows.append([what, one["n"], base, before, after, below, *rest])
+        before = f"{first[what]['left_to_right']:.2f}" if what in first else ""
+        below = f"{1 - one['left_to_right'] / one['base']:.0%}"
+        rest = [f"{one[key]:.2f}" for key in ("without_traces", "at_once")]
+        base, after = f"{one['base']:.2f}", f"{one['left_to_right']:.2f}"
+        rows.append([what, one["prompts"], base, before, after, below, *rest])
     return format_table([*head.split("|"), "one step"], rows)
 
 
@@ -176,8 +176,8 @@ def tabulate_domain(found: dict[str, Any]) -> str:
     for where in ("domain", "general"):
         for what in ("span 4", "span 8"):
             before, after = (domain[f"{where}, {what}, {when}"] for when in ("before", "after"))
-            nats = (before["base_left"], before["denoiser"], after["denoiser"])
-            rows.append([f"{where}, {what}", before["n"], *(f"{n:.2f}" for n in nats)])
+            nats = (before["base"], before["left_to_right"], after["left_to_right"])
+            rows.append([f"{where}, {what}", before["prompts"], *(f"{n:.2f}" for n in nats)])
     words = (
         f"{domain['trained']} prompts of tasks that were left out of training, {domain['steps']} "
         f"steps of `remask adapt`, {domain['minutes']:.0f} minutes. `general`: forgetting.\n\n"

@@ -19,8 +19,8 @@ from pathlib import Path
 import torch
 
 from benchmarks.record import make_parser
-from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.training.corpus import TrainingExample, hold_out, read_cases
+from remask.dlm.adapter import SHIPPED_ADAPTER, load_adapter
+from remask.dlm.training.corpus import TrainingExample, hold_out, read_examples
 from remask.dlm.training.held_out import measure
 from remask.dlm.training.recipe import TrainOptions, adapt
 from remask.dlm.training.train import TrainPlan
@@ -34,7 +34,7 @@ def split_domain(
 ) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Prompts to train on and others of the same domain, by their ids."""
     named = re.compile(only, re.IGNORECASE)
-    inside = [c for c in read_cases([data]) if named.search(c.task) or named.search(c.prompt)]
+    inside = [c for c in read_examples([data]) if named.search(c.task) or named.search(c.prompt)]
     found = sorted((case for case in inside if case.traces), key=lambda case: case.id)
     return found[others : others + train], found[:others]
 
@@ -62,7 +62,7 @@ def main(words: Sequence[str] | None = None) -> None:
     option("--data", type=Path, required=True, metavar="CORPUS", help="A folder of prompts.")
     option("--only", required=True, metavar="REGEX", help="The prompts of the domain.")
     option("--out", type=Path, required=True, metavar="FOLDER", help="Where the adapter goes.")
-    option("--adapter", type=Path, default=SHIPPED, help="Default: the shipped adapter.")
+    option("--adapter", type=Path, default=SHIPPED_ADAPTER, help="Default: the shipped adapter.")
     option("--steps", type=int, default=110, help="Training steps; 110 take about 15 minutes.")
     option("--train", type=int, default=150, help="Prompts of the domain to train on.")
     option("--others", type=int, default=50, help="Other prompts of the domain, which measure.")
@@ -74,7 +74,7 @@ def main(words: Sequence[str] | None = None) -> None:
     torch.set_num_threads(args.threads)
     args.out.mkdir(parents=True, exist_ok=True)
     train, others = split_domain(args.data, args.only, args.train, args.others)
-    _, held = hold_out(read_cases([args.data], args.only), args.held_out)
+    _, held = hold_out(read_examples([args.data], args.only), args.held_out)
     write_rows(train, args.out / "domain.jsonl")
     out = args.out / "adapted.safetensors"
     start, done = time.monotonic(), out.exists()
@@ -93,8 +93,9 @@ def main(words: Sequence[str] | None = None) -> None:
                 found[f"{where}, {what}, {when}"] = asdict(nats)
                 if not args.json:
                     print(
-                        f"{where:8} {what} {when:6}: {nats.dlm:.3f} nats ({nats.base_left:.3f} "
-                        f"base, {nats.no_traces:.3f} without conversations; {nats.n} prompts)",
+                        f"{where:8} {what} {when:6}: {nats.left_to_right:.3f} nats "
+                        f"({nats.base:.3f} base, {nats.without_traces:.3f} without conversations; "
+                        f"{nats.prompts} prompts)",
                         flush=True,
                     )
     if args.json:

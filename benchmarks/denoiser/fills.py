@@ -32,13 +32,13 @@ import sacrebleu
 import torch
 
 from benchmarks.record import make_parser
-from remask.dlm.adapter import SHIPPED, load_adapter
+from remask.dlm.adapter import SHIPPED_ADAPTER, load_adapter
 from remask.dlm.build import BuiltinDenoiser, find_base
-from remask.dlm.canvas import settle
+from remask.dlm.canvas import apply_fills
 from remask.dlm.layout import Layout
-from remask.dlm.training.batches import fitting
-from remask.dlm.training.corpus import TrainingExample, hold_out, read_cases
-from remask.dlm.training.held_out import CONTEXT_TOKENS, WHATS, measure
+from remask.dlm.training.batches import select_traces
+from remask.dlm.training.corpus import TrainingExample, hold_out, read_examples
+from remask.dlm.training.held_out import CONTEXT_TOKENS, MASK_PATTERNS, measure
 from remask.ids import rng_for, seed_for
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
@@ -76,7 +76,7 @@ def add_held_out_options(parser: argparse.ArgumentParser) -> None:
 
 def load_held_out(args: argparse.Namespace) -> tuple[list[TrainingExample], list[TrainingExample]]:
     """Prompts to train on, and the first prompts of those that are held out of training."""
-    cases, held = hold_out(read_cases([args.data], args.leave_out), args.held_out)
+    cases, held = hold_out(read_examples([args.data], args.leave_out), args.held_out)
     return cases, held[: args.prompts]
 
 
@@ -94,9 +94,9 @@ def measure_nats(args: argparse.Namespace) -> dict[str, Any]:
         found[what] = asdict(nats)
         if not args.json:
             print(
-                f"{what:10} denoiser {nats.dlm:.3f}  in one step {nats.dlm_parallel:.3f}  base "
-                f"{nats.base_left:.3f}  no traces {nats.no_traces:.3f}  first {nats.first:.3f}  "
-                f"n {nats.n}",
+                f"{what:10} denoiser {nats.left_to_right:.3f}  in one step {nats.at_once:.3f}  "
+                f"base {nats.base:.3f}  no traces {nats.without_traces:.3f}  "
+                f"first {nats.first_token:.3f}  n {nats.prompts}",
                 flush=True,
             )
     return found
@@ -116,7 +116,7 @@ def make_gaps(held: Sequence[TrainingExample], tokens: int) -> list[Gap]:
             continue
         first = int(rng.integers(1, len(ids) - tokens - 1))
         start, stop = ranges[first][0], ranges[first + tokens - 1][1]
-        prompt, traces = case.prompt, fitting(case, CONTEXT_TOKENS, layout, rng)
+        prompt, traces = case.prompt, select_traces(case, CONTEXT_TOKENS, layout, rng)
         found.append(
             Gap(prompt[:start], prompt[start:stop], prompt[stop:], tokens, traces, case.id)
         )
@@ -125,7 +125,7 @@ def make_gaps(held: Sequence[TrainingExample], tokens: int) -> list[Gap]:
 
 def join_fill(gap: Gap, fill: str) -> tuple[str, tuple[int, int]]:
     """The prompt with the fill, and the characters of the fill with its right side."""
-    text = "".join(settle((gap.left, Hole(gap.text, gap.tokens), gap.right), [fill]))
+    text = "".join(apply_fills((gap.left, Hole(gap.text, gap.tokens), gap.right), [fill]))
     return text, (len(gap.left.rstrip()), len(text))
 
 
@@ -141,7 +141,7 @@ def score_fill(scorer: BuiltinDenoiser, base: Backbone, gap: Gap, fill: str) -> 
 
 def draw_fills(base: Backbone, layout: Layout, gap: Gap, rows: int) -> list[str]:
     """Continuations of the left side by the base, `gap.tokens` tokens each."""
-    context, _ = layout.context(gap.context, "")
+    context, _ = layout.encode_context(gap.context, "")
     ids = torch.tensor([[*context, *base.encode(gap.left.rstrip())]])
     hidden, memory = base.read(ids, torch.ones_like(ids, dtype=torch.bool))
     memory = memory.select(torch.zeros(rows, dtype=torch.long))
@@ -242,11 +242,11 @@ def main(words: Sequence[str] | None = None) -> None:
     option = parser.add_argument
     option("part", choices=("nats", "texts"), help="The part to run.")
     add_held_out_options(parser)
-    option("--adapter", type=Path, default=SHIPPED, help="Default: the shipped adapter.")
+    option("--adapter", type=Path, default=SHIPPED_ADAPTER, help="Default: the shipped adapter.")
     option("--base", default="builtin", help="The base for nats, as for remask adapt.")
     option("--revision", help="The revision of the base for nats, as for remask adapt.")
     option(
-        "--what", choices=list(WHATS), nargs="+", default=list(WHATS),
+        "--what", choices=list(MASK_PATTERNS), nargs="+", default=list(MASK_PATTERNS),
         help="What is hidden for nats. Default: everything in turn.",
     )  # fmt: skip
     option("--tokens", type=int, default=8, help="The length of the span for texts.")

@@ -76,7 +76,7 @@ class _PlainPass:
             hidden = hidden[:, before.shape[1] :]
         return predict(backbone, family, hidden, masked)
 
-    def nats(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
+    def sum_log_probs(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
         return logp.sum(1)
 
 

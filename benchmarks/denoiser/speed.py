@@ -48,10 +48,10 @@ from benchmarks.record import (
 )
 from benchmarks.tasks import load_task
 from remask import Dataset, Label, optimize
-from remask.dlm.adapter import Adapted, load_adapter
+from remask.dlm.adapter import AdaptedModel, load_adapter
 from remask.dlm.bidirectional import Bidirectional
-from remask.dlm.build import BuiltinDenoiser, builtin_mode, load_family
-from remask.dlm.canvas import settle
+from remask.dlm.build import BuiltinDenoiser, load_family, make_builtin_mode
+from remask.dlm.canvas import apply_fills
 from remask.dlm.denoiser import LocalDenoiser
 from remask.dlm.render import render
 from remask.dlm.sampler import CommitRule
@@ -129,20 +129,22 @@ def time_infill(denoiser: LocalDenoiser, context: Context, case: Case) -> tuple[
     return time.process_time() - start, fills
 
 
-def make_builtin(base: Backbone, adapted: Adapted, rule: CommitRule, steps: int) -> LocalDenoiser:
+def make_builtin(
+    base: Backbone, adapted: AdaptedModel, rule: CommitRule, steps: int
+) -> LocalDenoiser:
     """The built-in denoiser, which has not seen any context yet."""
-    reading = builtin_mode(base, adapted)
+    reading = make_builtin_mode(base, adapted)
     return LocalDenoiser("builtin", base, adapted.family, reading, rule, steps)
 
 
 # -- what is measured -----------------------------------------------------------------------------
 
 
-def measure_exact(base: Backbone, adapted: Adapted, case: Case) -> dict[str, Any]:
+def measure_exact(base: Backbone, adapted: AdaptedModel, case: Case) -> dict[str, Any]:
     """The built-in model against the plain loop, whose tokens are the same."""
     ours = make_builtin(base, adapted, FIXED, case.steps)
     context = make_traces(ours, case.context)
-    plain = Plain(builtin_mode(base, adapted))
+    plain = Plain(make_builtin_mode(base, adapted))
     slow = LocalDenoiser("plain", base, adapted.family, plain, FIXED, case.steps)
     ours.infill((), [("Warm ", Hole("up", 2))], 0)
     new, fills = time_infill(ours, context, case)
@@ -160,7 +162,9 @@ def measure_exact(base: Backbone, adapted: Adapted, case: Case) -> dict[str, Any
     }
 
 
-def measure_parallel(base: Backbone, adapted: Adapted, case: Case, seeds: int) -> dict[str, Any]:
+def measure_parallel(
+    base: Backbone, adapted: AdaptedModel, case: Case, seeds: int
+) -> dict[str, Any]:
     """Parallel commits against one token at a time: seconds, and nats of the texts."""
     quick = make_builtin(base, adapted, PARALLEL, STEPS)
     slow = make_builtin(base, adapted, SEQUENTIAL, case.masked)
@@ -196,7 +200,7 @@ def measure_nats(denoiser: LocalDenoiser, context: Context, case: Case, seed: in
 
 def locate_fills(shape: Canvas, fill: Fill) -> tuple[str, list[tuple[int, int]]]:
     """The finished prompt, and the places of the fills in it."""
-    text = "".join(p for p in settle(shape, fill.texts) if isinstance(p, str))
+    text = "".join(p for p in apply_fills(shape, fill.texts) if isinstance(p, str))
     spans, at = [], 0
     for words in fill.texts:
         start = text.index(words, at)

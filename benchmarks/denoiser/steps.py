@@ -36,7 +36,7 @@ from benchmarks.record import (
 from benchmarks.search.lab import Lab, load_target, open_lab
 from benchmarks.tasks import load_task
 from remask.data.dataset import Columns, load
-from remask.dlm.adapter import SHIPPED, load_adapter
+from remask.dlm.adapter import SHIPPED_ADAPTER, load_adapter
 from remask.dlm.build import ADAPTED_RULE, BuiltinDenoiser
 from remask.models.backbone.builtin_weights import load_base
 
@@ -102,7 +102,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     option("--rounds", type=int, default=6, help="Rounds, each with another draw.")
     option("--rows", type=int, default=40, help="Validation rows, at most.")
     option("--seed", type=int, default=0, help="The seed of everything that is drawn.")
-    option("--adapter", type=Path, default=SHIPPED, help="Default: the shipped adapter.")
+    option("--adapter", type=Path, default=SHIPPED_ADAPTER, help="Default: the shipped adapter.")
     add_page_option(parser)
     args = parser.parse_args(words)
     args.steps = sorted(set(args.steps))

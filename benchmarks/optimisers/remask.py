@@ -8,7 +8,7 @@ from torch import Tensor
 
 from benchmarks.search.lab import Lab
 from remask.api.build_models import make_denoiser
-from remask.api.build_proposer import make_proposer, with_demos
+from remask.api.build_proposer import add_demos, make_proposer
 from remask.config import make_config
 from remask.events import Accepted, State, advance
 from remask.ids import rng_for, seed_for
@@ -41,7 +41,7 @@ def remask_demos(lab: Lab) -> None:
     """Run remask where a prompt may also show train rows."""
     values = lab.config.model_dump()
     config = make_config({**values, "search": {**values["search"], "demos": SHOWN}}, "benchmark")
-    search_with(lab, with_demos(config, lab.start, make_shipped_proposer(lab)), lab.seed)
+    search_with(lab, add_demos(config, lab.start, make_shipped_proposer(lab)), lab.seed)
 
 
 def random_edits(lab: Lab) -> None:
@@ -110,7 +110,7 @@ def find_frequent_words(backbone: Backbone) -> list[str]:
     The first tokens of the vocabulary are the frequent ones. Pieces such as " dri" are left out,
     because they would make the control weaker than chance.
     """
-    texts = backbone.tokenizer.decode_batch([[i] for i in range(backbone.size)])
+    texts = backbone.tokenizer.decode_batch([[i] for i in range(backbone.vocab_size)])
     tokens: dict[str, int] = {}
     for token, text in enumerate(texts):
         word = text.strip()

@@ -54,9 +54,13 @@ class Writer:
         complete, so that writing it stops.
         """
         model = self.backbone
-        room = model.window - max_tokens - 64
+        room = model.context_length - max_tokens - 64
         message = model.decode(model.encode(message)[-room:])
-        asked = [*model.turn("user", message), *model.opening("assistant"), *model.encode(begun)]
+        asked = [
+            *model.encode_turn("user", message),
+            *model.encode_opening("assistant"),
+            *model.encode(begun),
+        ]
         ids = torch.tensor([asked])
         hidden, memory = model.read(ids, torch.ones_like(ids, dtype=torch.bool))
         memory, last = memory.select(torch.zeros(n, dtype=torch.long)), hidden[:, -1].expand(n, -1)

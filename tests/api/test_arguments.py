@@ -38,9 +38,7 @@ PAIRS = [(row["input"], row["label"]) for row in ROWS]
 
 def load(data: Any) -> tuple[Example, ...]:
     """The rows of a run with these data."""
-    values, given = settle_arguments(
-        PROMPT, data=data, target="builtin", metric="label", more={}
-    )  # fmt: skip
+    values, given = settle_arguments(PROMPT, data=data, target="builtin", metric="label", more={})
     return make_dataset(settle_rows(values, given), given.rows).examples
 
 
@@ -98,9 +96,7 @@ def test_splits_may_be_rows_pairs_frames_and_files(tmp_path: Path) -> None:
     paths = {
         split: str(write_lines(tmp_path / f"{split}.jsonl", *part)) for split, part in rows.items()
     }
-    expected = {
-        row["input"]: split for split, part in rows.items() for row in part
-    }  # fmt: skip
+    expected = {row["input"]: split for split, part in rows.items() for row in part}
     for data in (mixed, rows, paths, remask.Dataset(**mixed), remask.Dataset(**paths)):
         assert split_of(data) == expected
 

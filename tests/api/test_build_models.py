@@ -9,7 +9,7 @@ import pytest
 import remask
 from fakes import checkpoints
 from fakes.colours import dataset, optimize, rows, search
-from remask.api.build_models import make_denoiser, memory_of
+from remask.api.build_models import describe_memory, make_denoiser
 from remask.cli.check import examine
 from remask.cli.settings import read
 from remask.config import CommitName, DenoiserConfig, OrderName, make_config, read_toml
@@ -104,7 +104,7 @@ def test_check_says_what_a_folder_needs(tmp_path: Path) -> None:
     )
     flags = {"data": tmp_path / "rows.csv", "split_column": "split", "denoiser": f"local:{folder}"}
     request = read(str(tmp_path / "p.md"), flags)
-    assert memory_of(request.config.denoiser)
+    assert describe_memory(request.config.denoiser)
     about = [f.text for f in examine(request).findings if f.about == "denoiser"]
     assert any("GB on" in text for text in about)
     assert any("the weights are there" in text for text in about)

@@ -100,6 +100,6 @@ def test_no_candidate_above_the_cap_is_asked(tmp_path: Path) -> None:
 
 
 def test_a_start_above_the_cap_is_refused_before_anything_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"has 4 tokens already and search\.max_tokens"):
+    with pytest.raises(ConfigError, match=r"has 4 tokens and search\.max_tokens"):
         optimize(tmp_path / "run", search=search(max_tokens=2))
     assert not (tmp_path / "run").exists()

@@ -319,7 +319,7 @@ calls = 400
         (["optimize", "prompt.md", "--metric", "judge"], "--judge openai:MODEL --rubric TEXT"),
         (["optimize", "prompt.md", "--queries", "20"], "--judge openai:MODEL --rubric"),
         (["optimize", "prompt.md", "--data", "inputs.jsonl", "--queries", "20", *JUDGE],
-         "leave it out, or the data"),
+         "leave out either"),
         (["optimize", "filled.md", *JUDGE], "the variable {question}"),
         (["optimize", "prompt.md", "--queries", "3", *JUDGE], "data.queries = 3"),
     ],

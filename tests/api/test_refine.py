@@ -21,7 +21,7 @@ from fakes.server import Body, Handler, Server, completion
 from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError, TargetRefused
 from remask.events import Event, SearchEnded, Started, State, fold
-from remask.ports import Context, Fill, Hole, Proposal, written_spans
+from remask.ports import Context, Fill, Hole, Proposal, find_written_spans
 from remask.prompt import Prompt
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.propose.select_traces import select
@@ -209,7 +209,7 @@ def test_a_scorer_reads_every_span_once_and_no_text_twice(cuts: list[int], stret
 def test_where_new_texts_stand() -> None:
     made = proposal((0, 4, "Say"), (8, 12, ""), (18, 18, " Now."))
     text = made.prompt.text
-    assert [text[a:b] for a, b in written_spans(made)] == ["Say", " Now."]
+    assert [text[a:b] for a, b in find_written_spans(made)] == ["Say", " Now."]
 
 
 def test_numbers_stay_unless_they_are_freed() -> None:

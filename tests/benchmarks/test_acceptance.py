@@ -1,7 +1,6 @@
-"""The simulated world of benchmarks/acceptance: true values, budgets, rules, the fit; and that
-what is shipped is what its results speak for."""
+"""The simulated world of benchmarks/acceptance: true values, budgets, rules and the fit. The
+shipped rule is the one that the committed results support."""
 
-import json
 from dataclasses import asdict
 
 import numpy as np
@@ -9,11 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.acceptance.fit import Seen, fit
-from benchmarks.acceptance.page import ALLOWED, PAGE, WORTH, pasted, shown_harmless
-from benchmarks.acceptance.rules import RULES, SHIPPED, both_halves, remembering
-from benchmarks.acceptance.run import RESULTS, SIZES, alarms_table, climates, play, power_table
+from benchmarks.acceptance.fit import Seen, fit_mixture
+from benchmarks.acceptance.page import ALLOWED, FIGURES, WORTH, is_shown_harmless
+from benchmarks.acceptance.rules import RULES, SHIPPED, accept_on_both_halves, make_rising_rule
+from benchmarks.acceptance.simulate import (
+    SIZES,
+    make_climates,
+    play_run,
+    tabulate_alarms,
+    tabulate_power,
+)
 from benchmarks.acceptance.world import START, Climate, Kind, World
+from benchmarks.record import read_json
 from remask.errors import BudgetSpent
 from remask.search.plan import make_plan
 from remask.stats import accepts
@@ -26,7 +32,9 @@ def test_scores_are_what_the_true_accuracy_says() -> None:
     """50,000 rows: standard error 0.0018 to 0.0022, so the test fails by chance about 1 in 10^5."""
     world = World(Climate(0.8, KINDS), {"test": 50_000}, 0, 3)
     for prompt in [START, *(p.prompt for p in world.propose(START, (), 3, 0))]:
-        assert np.mean(world.scores(prompt, "test")) == pytest.approx(world.true(prompt), abs=0.01)
+        assert np.mean(world.score_rows(prompt, "test")) == pytest.approx(
+            world.true_accuracy(prompt), abs=0.01
+        )
 
 
 def test_the_budget_holds_and_equal_calls_are_free() -> None:
@@ -40,9 +48,9 @@ def test_the_budget_holds_and_equal_calls_are_free() -> None:
 
 
 def test_whole_runs_in_every_climate() -> None:
-    for name, climate in climates(0.8, KINDS).items():
-        ends = [play(climate, "small", RULES[SHIPPED], seed) for seed in range(5)]
-        assert ends == [play(climate, "small", RULES[SHIPPED], seed) for seed in range(5)]
+    for name, climate in make_climates(0.8, KINDS).items():
+        ends = [play_run(climate, "small", RULES[SHIPPED], seed) for seed in range(5)]
+        assert ends == [play_run(climate, "small", RULES[SHIPPED], seed) for seed in range(5)]
         gains = [end.gain for end in ends]
         assert all(end.gain == 0 for end in ends if not end.changed)
         assert name != "nothing differs" or max(map(abs, gains)) < 1e-12
@@ -52,11 +60,11 @@ def test_whole_runs_in_every_climate() -> None:
 
 
 def test_the_tables_of_the_verdict() -> None:
-    null = climates(0.8, KINDS)["nothing differs"]
-    assert all(row["improved"] <= row["changed"] for row in alarms_table(null, 3))
+    null = make_climates(0.8, KINDS)["nothing differs"]
+    assert all(row["improved"] <= row["changed"] for row in tabulate_alarms(null, 3))
     # 200 draws: +10 points on 1,000 rows is seen always, on 100 rows not; chance plays below 1e-6.
     power = {(r["points"], r["test"]): r["improved"]
-             for r in power_table(Climate(0.8, KINDS), 0.8, 200)}  # fmt: skip
+             for r in tabulate_power(Climate(0.8, KINDS), 0.8, 200)}  # fmt: skip
     assert power[10, 1000] > 0.98 > 0.9 > power[10, 100] > power[5, 100]
 
 
@@ -67,9 +75,9 @@ def test_rules(step: list[float], whole: list[float]) -> None:
         assert not make()([-1.0, -1.0, 0.0, 1.0], [1.0] * 9), name
         assert not make()([], [1.0] * 9), name
         assert make()([1.0] * 40, [1.0] * 40), name
-    if both_halves(step, whole):
+    if accept_on_both_halves(step, whole):
         assert accepts(step)
-    rises = remembering(0.5)
+    rises = make_rising_rule(0.5)
     said = [rises(step, whole) for _ in range(30)]
     assert said == sorted(said, reverse=True), "asked again, it never becomes easier"
 
@@ -77,11 +85,11 @@ def test_rules(step: list[float], whole: list[float]) -> None:
 def test_the_fit_finds_the_mixture_again() -> None:
     """120 simulated candidates on 400 rows; fixed seed, so no chance is involved."""
     world = World(Climate(0.8, KINDS), {"test": 400}, 0, 1)
-    before, seen = np.array(world.scores(START, "test")), []
+    before, seen = np.array(world.score_rows(START, "test")), []
     for proposal in world.propose(START, (), 120, 0):
-        gap = np.array(world.scores(proposal.prompt, "test")) - before
+        gap = np.array(world.score_rows(proposal.prompt, "test")) - before
         seen.append(Seen("drawn", int((gap > 0).sum()), int((gap < 0).sum())))
-    found = sorted(fit(seen, 400, float(before.mean())), key=lambda kind: -kind.mean)
+    found = sorted(fit_mixture(seen, 400, float(before.mean())), key=lambda kind: -kind.mean)
     for kind, true in zip(found, KINDS, strict=True):
         assert kind.share == pytest.approx(true.share, abs=0.12)
         assert kind.mean == pytest.approx(true.mean, abs=0.1)
@@ -90,12 +98,12 @@ def test_the_fit_finds_the_mixture_again() -> None:
 
 # ---- the results that are in the repository --------------------------------------------------
 
-KNOWN = json.loads(RESULTS.read_text("utf-8"))
+KNOWN = read_json(FIGURES)
 
 
 def test_the_mixture_is_that_of_the_real_candidates() -> None:
     real = KNOWN["measured"]
-    kinds = fit([Seen(**s) for s in real["candidates"]], real["rows"], real["accuracy"])
+    kinds = fit_mixture([Seen(**s) for s in real["candidates"]], real["rows"], real["accuracy"])
     for kind, kept in zip(kinds, KNOWN["mixture"], strict=True):
         assert asdict(kind) == pytest.approx(kept, abs=1e-3)
 
@@ -104,8 +112,8 @@ def test_a_run_of_the_results_can_be_played_again() -> None:
     """The shipped rule makes of the first seeds what it made when the table was written: the mean
     of 20 runs lies within 5 standard errors of that of all."""
     kinds = tuple(Kind(**kind) for kind in KNOWN["mixture"])
-    climate = climates(KNOWN["measured"]["accuracy"], kinds)["measured"]
-    gains = [100 * play(climate, "large", RULES[SHIPPED], seed).gain for seed in range(20)]
+    climate = make_climates(KNOWN["measured"]["accuracy"], kinds)["measured"]
+    gains = [100 * play_run(climate, "large", RULES[SHIPPED], seed).gain for seed in range(20)]
     where = {"rule": SHIPPED, "size": "large", "candidates": "measured"}
     row = next(r for r in KNOWN["rules"] if where.items() <= r.items())
     assert row["gain"] == pytest.approx(np.mean(gains), abs=5 * np.std(gains) / 20**0.5)
@@ -114,11 +122,13 @@ def test_a_run_of_the_results_can_be_played_again() -> None:
 def test_the_shipped_rule_gains_most_of_those_shown_harmless() -> None:
     """No other one that is shown to harm at most 5 % gains WORTH more, over both budgets."""
     rows = KNOWN["rules"]
-    assert {row["rule"] for row in rows} == set(RULES), "run acceptance/run.py rules again"
-    assert shown_harmless(rows, SHIPPED)
-    assert not shown_harmless(rows, "any gain"), "or there would be no need of a margin"
+    assert {row["rule"] for row in rows} == set(RULES), (
+        "run `python -m benchmarks.acceptance rules` again"
+    )
+    assert is_shown_harmless(rows, SHIPPED)
+    assert not is_shown_harmless(rows, "any gain"), "or there would be no need of a margin"
     for rule in RULES:
-        if shown_harmless(rows, rule):
+        if is_shown_harmless(rows, rule):
             here = [r for r in rows if r["rule"] == rule and r["candidates"] == "measured"]
             assert np.mean([row["over_shipped"] for row in here]) < WORTH, rule
 
@@ -127,8 +137,3 @@ def test_false_alarms_with_the_search_included() -> None:
     for row in KNOWN["false_alarms"]:
         assert row["runs"] >= 1000
         assert row["improved"] + row["worse"] <= ALLOWED
-
-
-def test_the_page_shows_the_results() -> None:
-    page = PAGE.read_text("utf-8")
-    assert pasted(page, KNOWN) == page, "run benchmarks/acceptance/run.py page"

@@ -1,10 +1,10 @@
-"""benchmarks/denoiser/adapter_report.py: what searches with this adapter and another differ by."""
+"""benchmarks/denoiser/adapter_report.py: searches with this adapter against others."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from benchmarks.denoiser.adapter_report import searches, searches_table
+from benchmarks.denoiser.adapter_report import compare_searches, tabulate_searches
 from benchmarks.search.cells import SYMBOLS
 
 RIGHT, WRONG = SYMBOLS[-1], SYMBOLS[0]
@@ -23,7 +23,7 @@ def test_searches_are_compared_where_all_have_played(tmp_path: Path) -> None:
     first = [cell("sst2", "remask", 0, 5), cell("sst2", "random_edits", 0, 9)]
     for name, rows in (("grid", grid), ("first", first)):
         (tmp_path / name).write_text(json.dumps({"commit": name, "rows": rows}))
-    found = searches(tmp_path / "first", tmp_path / "grid")
+    found = compare_searches(tmp_path / "first", tmp_path / "grid")
     assert found["seeds"] == {"sst2": [0]}
     assert found["scores"] == {
         "nothing": {"sst2": 30.0},
@@ -33,5 +33,5 @@ def test_searches_are_compared_where_all_have_played(tmp_path: Path) -> None:
     }
     gap, low, high = found["differences"]["first"]
     assert gap == 10.0 and low <= gap <= high
-    table = searches_table({"searches": found})
+    table = tabulate_searches({"searches": found})
     assert "| first adapter | 50.0 | 50.0 |" in table and "first adapter +10.0 points" in table

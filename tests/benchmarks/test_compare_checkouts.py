@@ -10,17 +10,8 @@ from benchmarks.compare_checkouts import Comparison, Map, check_map, compare, re
 
 def tree(**more: Any) -> dict[str, Any]:
     """What one run leaves behind, in the words of the old checkout."""
-    event = {
-        "kind": "RoundRejected",
-        "round": 3,
-        "masker": "attribution",
-        "reason": "validation: +2 over 60 rows",
-    }
-    result = {
-        "prompt": "Put no attribution.",
-        "spend": {"calls": 7, "seconds": 1.5},
-        "run_dir": "a",
-    }
+    event = {"kind": "Kept", "round": 3, "masker": "blame", "reason": "validation: +2 over 60 rows"}
+    result = {"prompt": "Put no blame.", "spend": {"calls": 7, "seconds": 1.5}, "run_dir": "a"}
     return {"refine": {"events": [event], "result": {**result, "because": ["Hi"], **more}}}
 
 
@@ -54,7 +45,7 @@ def test_values_that_differ_from_run_to_run_are_left_out() -> None:
     [
         ('"round": 3', '"round": 4', "refine.events[0].round: 3 -> 4"),
         ('"round": 3', '"round": 3.0', "refine.events[0].round: 3 -> 3.0"),
-        ("Put no", "Put a", 'refine.result.prompt: "Put no attribution." -> "Put a attribution."'),
+        ("Put no", "Put a", 'refine.result.prompt: "Put no blame." -> "Put a blame."'),
         ('["Hi"]', '["Hi", "x"]', "refine.result.because: 1 -> 2 entries"),
         ('"calls": 7, ', "", "only in old: refine.result.spend.calls: 7"),
         ('"calls": 7', '"calls": 7, "n": 1', "only in new: refine.result.spend.n: 1"),
@@ -77,14 +68,18 @@ def test_a_renamed_key_is_accepted_and_counted() -> None:
     assert (same.differences, same.renamed) == ([], {"because -> attributions": 1})
 
 
+def test_a_key_may_be_renamed_under_one_outer_key_only() -> None:
+    old = {"because": [{"drops": [1.0], "trace": "a"}], "drops": 2}
+    new = {"attributions": [{"attributions": [1.0], "trace": "a"}], "drops": 2}
+    keys = {"because": "attributions", "because.drops": "attributions"}
+    same = compare(old, new, Map(keys=keys))
+    assert not same.differences and same.compared == 3
+    assert same.renamed == {"because -> attributions": 1, "drops -> attributions": 1}
+
+
 def test_renamed_words_are_accepted_but_not_within_a_prompt() -> None:
-    names = Map(
-        values=(
-            ("masker", "attribution", "attribution"),
-            ("kind", "RoundRejected", "RoundRejected"),
-        )
-    )
-    new = changed('"attribution"', '"attribution"')
+    names = Map(values=(("masker", "blame", "attribution"), ("kind", "Kept", "RoundRejected")))
+    new = changed('"blame"', '"attribution"')
     new["refine"]["events"][0]["kind"] = "RoundRejected"
     same = found(new, names)
     assert not same.differences and set(same.renamed.values()) == {1} and len(same.renamed) == 2
@@ -101,7 +96,7 @@ def test_a_renamed_sentence_keeps_its_numbers() -> None:
 
 def test_a_moved_key_is_compared_and_what_stands_beside_it_is_named() -> None:
     new = tree()
-    new["refine"]["result"]["prompt"] = {"text": "Put no attribution.", "tokens": 3}
+    new["refine"]["result"]["prompt"] = {"text": "Put no blame.", "tokens": 3}
     moved = (("refine.result", "prompt", "prompt.text"),)
     assert found(new, Map(moved=moved)).differences == [
         "only in new: refine.result.prompt.tokens: 3"
@@ -123,7 +118,7 @@ def test_keys_of_one_side_may_be_stated_but_not_differ() -> None:
     ("names", "says"),
     [
         (Map(keys={"n1": "n"}), "no name of a key"),
-        (Map(values=(("prompt", "attribution", "attribution"),)), "not words of remask"),
+        (Map(values=(("prompt", "blame", "attribution"),)), "not words of remask"),
         (Map(values=(("reason", "60 rows", "61 rows"),)), "a number"),
         (Map(moved=(("refine", "result", "result.0"),)), "no name of a key"),
     ],

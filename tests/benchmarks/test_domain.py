@@ -10,7 +10,7 @@ from benchmarks.denoiser.domain import main
 
 @pytest.mark.slow
 def test_a_domain_is_trained_on_and_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers = ("yes", "no")
     rows = [
@@ -25,11 +25,11 @@ def test_a_domain_is_trained_on_and_measured(
     corpus.write_text("\n".join(json.dumps(row) for row in rows))
     out = tmp_path / "out"
     flags = f"--data {corpus} --only parcels --out {out} --steps 1 --train 6 --others 2 --json"
-    monkeypatch.setattr("sys.argv", ["domain.py", *flags.split(), "--held-out", "2"])
-    main()
+    main([*flags.split(), "--held-out", "2"])
     found = json.loads(capsys.readouterr().out)
     assert found["steps"] == 1 and found["trained"] == 6
-    assert found["domain, span 4, before"]["n"] == found["general, span 4, after"]["n"] == 2
+    losses = (found["domain, span 4, before"], found["general, span 4, after"])
+    assert [loss["prompts"] for loss in losses] == [2, 2]
     trained = (out / "domain.jsonl").read_text()
     assert trained.count("parcels") > 0 and "rivers" not in trained
     card = (out / "adapted.md").read_text()

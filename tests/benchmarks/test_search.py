@@ -3,35 +3,43 @@
 import contextlib
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.optimisers import NAMES as OPTIMISERS
-from benchmarks.optimisers.baselines import few_shot, templates, with_demos
-from benchmarks.record import hidden, placed
-from benchmarks.search.bootstrap import calls_to_share, difference, spread
-from benchmarks.search.cells import Cell, CellFile, Sealed, gather, grid, pack, play, unpack
+from benchmarks.optimisers.baselines import add_demos, few_shot, templates
+from benchmarks.record import hide_folders, place_block
+from benchmarks.search.bootstrap import compare_tables, find_calls_to_share, measure_spread
+from benchmarks.search.cells import (
+    Cell,
+    CellFile,
+    Sealed,
+    gather_rows,
+    list_cells,
+    pack,
+    run_cell,
+    unpack,
+)
 from benchmarks.search.lab import (
     Counted,
     Lab,
     Protocol,
     check_rows,
+    load_search_rows,
+    load_test_rows,
+    load_withheld_rows,
     open_lab,
-    search_rows,
-    test_rows,
-    withheld_rows,
 )
-from benchmarks.search.report import BEHIND, balanced, report
+from benchmarks.search.report import BEHIND, find_shared_seeds, format_report
 from benchmarks.tasks import NAMES, load_task
 from remask.errors import BudgetSpent
 from remask.ports import Reply, TargetModel
 from remask.prompt import Prompt
 from remask.types import Chat, Example, Message, Outcome
 
-test_rows.__test__ = False  # type: ignore[attr-defined]  # no test, though its name begins so
 NOWHERE = Path("there-is-no-data")  # the task letters reads no file
 SMALL = Protocol(60, (20, 60), withheld=30, test=50)
 
@@ -60,7 +68,7 @@ def chats(*texts: str) -> list[Chat]:
 
 def lab_of(cap: int, target: Parrot | None = None) -> Lab:
     bench = load_task("letters")
-    return open_lab(bench, search_rows(bench, NOWHERE, 0, SMALL), target or Parrot(), cap, 0)
+    return open_lab(bench, load_search_rows(bench, NOWHERE, 0, SMALL), target or Parrot(), cap, 0)
 
 
 def reports_early(lab: Lab) -> None:
@@ -74,7 +82,7 @@ def reports_early(lab: Lab) -> None:
 def run(
     runs: Path, target: Parrot, test: bool = True, cell: Cell | None = None
 ) -> dict[str, float]:
-    return play(
+    return run_cell(
         cell or Cell(0, "letters", "nothing"), SMALL, NOWHERE, runs,
         commit="c0ffee", test=test,
         make_target=lambda bench: target, load=lambda name: reports_early,
@@ -112,10 +120,10 @@ def test_no_attribute_of_a_lab_leads_to_the_target() -> None:
 def test_splits_are_disjoint_and_sized(seed: int) -> None:
     bench = load_task("letters")
     sizes = Protocol()
-    rows = search_rows(bench, NOWHERE, seed, sizes)
+    rows = load_search_rows(bench, NOWHERE, seed, sizes)
     texts = [{e.input for e in part} for part in (
         [e for e in rows if e.split == "train"], [e for e in rows if e.split == "validation"],
-        withheld_rows(bench, NOWHERE, sizes), test_rows(bench, NOWHERE, sizes),
+        load_withheld_rows(bench, NOWHERE, sizes), load_test_rows(bench, NOWHERE, sizes),
     )]  # fmt: skip
     assert [len(part) for part in texts] == [50, 150, 300, 1000]
     assert len(set.union(*texts)) == 1500
@@ -133,8 +141,8 @@ def data_of(folder: Path, rows: int) -> Path:
 
 def test_a_small_test_file_is_used_whole(tmp_path: Path) -> None:
     bench, data = load_task("sst2"), data_of(tmp_path, 40)
-    assert len(test_rows(bench, data, Protocol())) == 40
-    assert len(test_rows(bench, data, Protocol(test=10))) == 10
+    assert len(load_test_rows(bench, data, Protocol())) == 40
+    assert len(load_test_rows(bench, data, Protocol(test=10))) == 10
 
 
 def test_too_few_rows_are_said_before_the_first_call(tmp_path: Path) -> None:
@@ -155,7 +163,7 @@ def test_a_broken_line_is_named(tmp_path: Path) -> None:
 
 def test_seeds_differ_in_search_rows_alone() -> None:
     bench = load_task("letters")
-    one, other = ({e.input for e in search_rows(bench, NOWHERE, s, SMALL)} for s in (0, 1))
+    one, other = ({e.input for e in load_search_rows(bench, NOWHERE, s, SMALL)} for s in (0, 1))
     assert one != other
 
 
@@ -168,11 +176,11 @@ def test_every_task_has_distinct_human_prompts() -> None:
 
 def test_missing_data_is_one_sentence() -> None:
     with pytest.raises(SystemExit, match="give the folder of the data with --data"):
-        search_rows(load_task("sst2"), NOWHERE, 0, SMALL)
+        load_search_rows(load_task("sst2"), NOWHERE, 0, SMALL)
 
 
 def test_a_part_of_the_grid_is_balanced() -> None:
-    cells = list(grid(["a", "b"], ["x", "y", "z"], [0, 1]))
+    cells = list(list_cells(["a", "b"], ["x", "y", "z"], [0, 1]))
     assert [(c.seed, c.task, c.optimiser) for c in cells[:4]] == [
         (0, "a", "x"), (0, "a", "y"), (0, "a", "z"), (0, "b", "x"),
     ]  # fmt: skip
@@ -211,8 +219,18 @@ def test_test_rows_are_asked_once(tmp_path: Path) -> None:
         run(tmp_path, Parrot(dies_after=60 + 60 + 10))
     assert run(tmp_path, Parrot(dies_after=0)) == {}  # the mark is durable: never again
     file = CellFile(tmp_path, Cell(0, "letters", "nothing"), SMALL)
-    with pytest.raises(Sealed, match="never are again"):
+    with pytest.raises(Sealed, match="may not be asked again"):
         file.begin_test()
+
+
+def test_cells_of_the_old_names_continue(tmp_path: Path) -> None:
+    cell = Cell(0, "letters", "nothing")
+    path = tmp_path / "cells" / "letters.nothing.0.json"
+    path.parent.mkdir()
+    protocol = asdict(SMALL)
+    del protocol["denoiser"]
+    path.write_text(json.dumps({"cell": asdict(cell), "protocol": {**protocol, "dlm": "embedded"}}))
+    assert CellFile(tmp_path, cell, SMALL).record["protocol"]["denoiser"] == "builtin"
 
 
 def test_another_protocol_is_refused(tmp_path: Path) -> None:
@@ -231,36 +249,36 @@ def test_packed_scores_come_back() -> None:
 def test_bootstrap_on_known_data() -> None:
     rng = np.random.default_rng(1)
     base = rng.integers(0, 2, (3, 400)).astype(float)
-    same = difference({"a": base}, {"a": base.copy()}, 500)
+    same = compare_tables({"a": base}, {"a": base.copy()}, 500)
     assert (same.mean, same.low, same.high) == (0, 0, 0)
-    better = difference({"a": base + 0.1, "b": base}, {"a": base, "b": base}, 500)
+    better = compare_tables({"a": base + 0.1, "b": base}, {"a": base, "b": base}, 500)
     assert (better.mean, better.low, better.high) == pytest.approx((5, 5, 5))
 
 
 def test_bootstrap_has_the_width_of_independent_rows() -> None:
     gap = np.tile(np.random.default_rng(2).normal(0, 1, 900), (3, 1))
-    found = difference({"a": gap}, {"a": np.zeros_like(gap)}, 4000)
+    found = compare_tables({"a": gap}, {"a": np.zeros_like(gap)}, 4000)
     width = 2 * 1.96 * gap[0].std() / 30  # the seeds agree, so rows alone are drawn
     assert (found.high - found.low) / 100 == pytest.approx(width, rel=0.1)
 
 
 def test_bootstrap_refuses_what_cannot_be_paired() -> None:
     with pytest.raises(ValueError, match="share no task"):
-        difference({"a": np.zeros((1, 2))}, {"b": np.zeros((1, 2))})
+        compare_tables({"a": np.zeros((1, 2))}, {"b": np.zeros((1, 2))})
     with pytest.raises(ValueError, match="against"):
-        difference({"a": np.zeros((1, 2))}, {"a": np.zeros((1, 3))})
+        compare_tables({"a": np.zeros((1, 2))}, {"a": np.zeros((1, 3))})
 
 
 def test_spread_is_that_of_known_gaps() -> None:
     base = {"a": np.zeros((2, 4)), "b": np.zeros((1, 4))}
     moved = {"a": np.array([[0.03] * 4, [-0.03] * 4]), "b": np.full((1, 4), np.nan)}
     moved["b"][0, 0] = 0.03
-    assert spread(moved, base) == pytest.approx(3)
+    assert measure_spread(moved, base) == pytest.approx(3)
 
 
 def test_calls_to_a_share_of_the_gain() -> None:
-    assert calls_to_share({100: 50, 200: 58.9, 400: 59.1, 800: 60}, 50) == 400
-    assert calls_to_share({100: 50, 200: 49}, 50) is None
+    assert find_calls_to_share({100: 50, 200: 58.9, 400: 59.1, 800: 60}, 50) == 400
+    assert find_calls_to_share({100: 50, 200: 49}, 50) is None
 
 
 def test_report_from_cells(tmp_path: Path) -> None:
@@ -270,11 +288,11 @@ def test_report_from_cells(tmp_path: Path) -> None:
         run(tmp_path, Parrot(), cell=Cell(1, "letters", name))  # a seed that A/A has not
     run(tmp_path, Parrot(), cell=Cell(2, "letters", "remask"))  # a seed that the endpoint has not
     out = tmp_path / "search.json"
-    gather(tmp_path, out, {"commit": "c", "command": "x", "machine": "m"})
+    gather_rows(tmp_path, out, {"commit": "c", "command": "x", "machine": "m"})
     data = json.loads(out.read_text())
-    assert balanced(data["rows"], ["remask", "nothing"]) == {"letters": [0, 1]}
-    assert balanced(data["rows"], ["remask", "remask_again"]) == {"letters": [0]}
-    words, curves = report(data)
+    assert find_shared_seeds(data["rows"], ["remask", "nothing"]) == {"letters": [0, 1]}
+    assert find_shared_seeds(data["rows"], ["remask", "remask_again"]) == {"letters": [0]}
+    words, curves = format_report(data)
     endpoint, behind = words.split(BEHIND)
     assert "Pairs of task and seed: 2. Test rows: letters 50." in endpoint
     assert OPTIMISERS["remask_again"] not in endpoint and "remask_again" not in curves
@@ -290,27 +308,27 @@ def test_report_from_cells(tmp_path: Path) -> None:
 
 def test_what_stands_between_the_marks_is_replaced() -> None:
     page = "# Page\n<!-- x:begin -->\none\n<!-- x:end -->\nmore\n"
-    assert placed(page, "x", "two") == page.replace("one", "two")
+    assert place_block(page, "x", "two") == page.replace("one", "two")
     with pytest.raises(SystemExit, match="<!-- y:begin -->"):
-        placed(page, "y", "two")
+        place_block(page, "y", "two")
 
 
 def test_templates_find_the_prompt_that_works() -> None:
     lab = lab_of(800)
     templates(lab)
-    assert "message" in lab.at(800) and lab.counted.spent <= 800
+    assert "message" in lab.find_incumbent(800) and lab.counted.spent <= 800
 
 
 def test_what_is_taken_from_the_writers_answer() -> None:
-    from benchmarks.optimisers.rewriter import instruction
+    from benchmarks.optimisers.rewriter import extract_instruction
 
-    assert instruction('Say the name." Here I') == "Say the name."
-    assert instruction("Say the name. Then the") == "Say the name."
-    assert instruction("Say the name") == "Say the name"
+    assert extract_instruction('Say the name." Here I') == "Say the name."
+    assert extract_instruction("Say the name. Then the") == "Say the name."
+    assert extract_instruction("Say the name") == "Say the name"
 
 
 def test_command_hides_folders() -> None:
-    said = hidden("search.py --data /a/b --runs /a/b/c", Path("/a/b"), Path("/a/b/c"))
+    said = hide_folders("search.py --data /a/b --runs /a/b/c", Path("/a/b"), Path("/a/b/c"))
     assert said == "search.py --data FOLDER --runs FOLDER"
 
 
@@ -318,11 +336,11 @@ def test_command_hides_folders() -> None:
 def test_builtin_models_play_a_control(tmp_path: Path) -> None:
     """The real target under the real cap, and the writer of the controls."""
     from benchmarks.optimisers.rewriter import Writer
-    from benchmarks.search.lab import embedded_target
+    from benchmarks.search.lab import load_target
     from remask.models.backbone.builtin_weights import load_base
 
     bench = load_task("letters")
-    lab = open_lab(bench, search_rows(bench, NOWHERE, 0, SMALL), embedded_target(bench), 4, 0)
+    lab = open_lab(bench, load_search_rows(bench, NOWHERE, 0, SMALL), load_target(bench), 4, 0)
     outcomes = lab.task.evaluate(lab.start, lab.task.ids("validation")[:4])
     assert all(o.status == "scored" and 0 <= o.score <= 1 for o in outcomes)
     with pytest.raises(BudgetSpent):
@@ -335,11 +353,11 @@ def test_builtin_models_play_a_control(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_random_words_are_whole() -> None:
-    from benchmarks.optimisers.remask import RandomWords, frequent_words
+    from benchmarks.optimisers.remask import RandomWords, find_frequent_words
     from remask.models.backbone.builtin_weights import load_base
     from remask.ports import Hole
 
-    words = RandomWords(load_base(), frequent_words(load_base()))
+    words = RandomWords(load_base(), find_frequent_words(load_base()))
     assert not {"dri", "coff", "fro"} & set(words.words) and "answer" in words.words
     (fill,) = words.infill((), [("Say ", Hole("it", 4), ".", Hole("x", 0))], 1)
     assert len(fill.texts[0].split()) == 4 and fill.texts[1] == ""
@@ -350,22 +368,24 @@ def test_few_shot_spends_its_budget_and_shows_train_rows_alone() -> None:
     few_shot(lab)
     assert 700 < lab.counted.spent <= 800
     rng = np.random.default_rng(0)
-    shown = with_demos(lab, 8, rng)
+    shown = add_demos(lab, 8, rng)
     assert sum(question in shown for question, _ in lab.trained) == 8
-    held = [e.input for e in search_rows(lab.bench, NOWHERE, 0, SMALL) if e.split == "validation"]
+    held = [
+        e.input for e in load_search_rows(lab.bench, NOWHERE, 0, SMALL) if e.split == "validation"
+    ]
     assert not any(question in shown for question in held)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_gepa_ends_by_the_cap_and_reports_what_validates_best() -> None:
     pytest.importorskip("gepa")
-    from benchmarks.optimisers.gepa import evolve, fenced
+    from benchmarks.optimisers.gepa import evolve, is_fenced
 
     lab = lab_of(400)
     with contextlib.suppress(BudgetSpent):
         evolve(lab, reflection_lm=lambda prompt: "```\nCopy the message.\n```")
-    assert lab.at(400) == "Copy the message." and lab.counted.spent <= 400
-    assert fenced("Here:\n```\nSay the name.\n```") and not fenced("```\nSay")
+    assert lab.find_incumbent(400) == "Copy the message." and lab.counted.spent <= 400
+    assert is_fenced("Here:\n```\nSay the name.\n```") and not is_fenced("```\nSay")
 
 
 def test_a_target_that_is_free_answers_in_its_own_words() -> None:
@@ -384,22 +404,19 @@ def test_a_target_that_is_free_answers_in_its_own_words() -> None:
 
 
 def test_a_race_finds_the_one_good_candidate_and_keeps_out_of_a_lost_one() -> None:
-    from benchmarks.acceptance.candidates import raced
+    from benchmarks.acceptance.candidates import race_candidates
 
     gains = np.full((24, 100), -0.5)
-    assert not raced(gains, gains).any()  # nothing leads: the start prompt stays
+    assert not race_candidates(gains, gains).any()  # nothing leads: the start prompt stays
     gains[7] = 0.25
-    assert raced(gains, gains) == pytest.approx(0.25)  # all 24 race in each draw
+    assert race_candidates(gains, gains) == pytest.approx(0.25)  # all 24 race in each draw
 
 
-def test_an_arm_of_other_settings_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_arm_of_other_settings_is_refused(tmp_path: Path) -> None:
     from benchmarks.acceptance import candidates
 
     asked = {"start": "", "candidates": 48, "rows": 80}
     (tmp_path / "letters.remask.json").write_text(json.dumps({"asked": asked}))
     options = ["--data", "x", "--out", str(tmp_path), "--tasks", "letters", "--arms", "remask"]
-    monkeypatch.setattr("sys.argv", ["candidates.py", *options])
     with pytest.raises(SystemExit, match="give another --out"):
-        candidates.main()
+        candidates.main(options)

@@ -1,7 +1,6 @@
 """benchmarks/denoiser/steps.py: the same draws, sealed test rows, tables and picture."""
 
 import json
-import shutil
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -11,11 +10,10 @@ from typing import Any
 import pytest
 
 from benchmarks.denoiser import steps
-from benchmarks.denoiser.step_report import HEAD, picture, remarks, report
-from benchmarks.denoiser.step_study import Candidate, Cell, Design, Study, behind, play
+from benchmarks.denoiser.step_report import HEAD, draw_picture, format_report, list_remarks
+from benchmarks.denoiser.step_study import Candidate, Cell, Design, Study, compare_steps, run_study
 from benchmarks.tasks import BenchTask, letters
 from benchmarks.tasks.letters import read
-from fakes import ROOT
 from fakes.colours import WORDS, Phrases
 from remask.ports import Canvas, Context, Fill, Hole, Reply, TargetModel
 from remask.stats import estimate
@@ -73,13 +71,13 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     def denoisers(adapter: Path, wanted: Sequence[int]) -> dict[int, Paced]:
         return {n: Paced(n) for n in wanted}
 
-    monkeypatch.setattr(steps, "embedded_target", target)
+    monkeypatch.setattr(steps, "load_target", target)
     monkeypatch.setattr(steps, "make_denoisers", denoisers)
 
 
 def test_every_number_of_steps_fills_the_same_draws(fake: None) -> None:
     asked: Asked = []
-    play(steps.make_lab("letters", Path(), 0), paced(asked), DESIGN)
+    run_study(steps.make_lab("letters", Path(), 0), paced(asked), DESIGN)
     assert [steps for steps, *_ in asked] == [1, 2, 4] * 2
     drawn = [rest for _, *rest in asked]
     assert drawn[:3] == [drawn[0]] * 3
@@ -89,7 +87,7 @@ def test_every_number_of_steps_fills_the_same_draws(fake: None) -> None:
 
 
 def test_says_which_number_of_steps_helps(fake: None) -> None:
-    study = play(steps.make_lab("letters", Path(), 0), paced(), DESIGN)
+    study = run_study(steps.make_lab("letters", Path(), 0), paced(), DESIGN)
     few, _, many = study.rows
     assert study.baseline.mean == few.best.mean == 0.0
     assert study.baseline.n == 10
@@ -97,42 +95,31 @@ def test_says_which_number_of_steps_helps(fake: None) -> None:
     assert many.train is not None and many.train.mean > 0.9
     assert many.nats is not None and many.nats.mean == pytest.approx(2.0)
     assert many.taken > few.taken == 1.0
-    assert "best score at 4 steps; the interval of no other" in "\n".join(remarks(study))
+    assert "best score at 4 steps; the interval of no other" in "\n".join(list_remarks(study))
 
 
-def test_one_command_remakes_results_page_and_picture(
+def test_one_command_writes_results_page_and_picture(
     fake: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "ROOT", tmp_path)
-    (tmp_path / "docs" / "results").mkdir(parents=True)
-    page = tmp_path / "docs" / "results" / "steps.md"
-    page.write_text(f"before\n{steps.BEGIN}\nold\n{steps.END}\nafter\n", "utf-8")
+    page, picture, results = (tmp_path / name for name in ("page.md", "steps.svg", "steps.json"))
+    for name, path in (("PAGE", page), ("PICTURE", picture), ("FIGURES", results)):
+        monkeypatch.setattr(steps, name, path)
+    begin, end = "<!-- steps:begin -->", "<!-- steps:end -->"
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n", "utf-8")
     words = ["--data", str(tmp_path), "--steps", "4", "1", "--rounds", "2", "--rows", "8"]
     steps.main([*words, "--candidates", "3", "--tasks", "letters"])
     text = page.read_text("utf-8")
-    assert text.startswith(f"before\n{steps.BEGIN}\n### letters: “{letters.TASK.seed_prompt}”")
-    assert text.endswith(f"{steps.END}\nafter\n") and "| 4 | 3." in text
-    found = json.loads((tmp_path / "benchmarks/results/steps.json").read_text("utf-8"))["letters"]
+    assert text.startswith(f"before\n{begin}\n### letters: “{letters.TASK.seed_prompt}”")
+    assert text.endswith(f"![The same as curves](steps.svg)\n{end}\nafter\n") and "| 4 | 3." in text
+    found = json.loads(results.read_text("utf-8"))["letters"]
     assert found["study"]["design"]["steps"] == [1, 4]
     assert "FOLDER" in found["command"] and str(tmp_path) not in found["command"]
     assert len(found["study"]["cells"]) == 4 and found["calls"] > 0
-    drawn = (tmp_path / "docs" / "results" / "steps.svg").read_text("utf-8")
-    steps.main([*words, "--tasks"])  # draws again
-    assert page.read_text("utf-8") == text
-    assert (tmp_path / "docs" / "results" / "steps.svg").read_text("utf-8") == drawn
+    drawn = picture.read_text("utf-8")
+    steps.main(["--page"])
+    assert page.read_text("utf-8") == text and picture.read_text("utf-8") == drawn
     with pytest.raises(SystemExit, match="not those of letters"):
         steps.main(["--data", str(tmp_path), "--steps", "2", "--tasks", "reviews"])
-
-
-def test_the_page_shows_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("benchmarks/results/steps.json", "docs/results/steps.md"):
-        (tmp_path / name).parent.mkdir(parents=True)
-        shutil.copy(ROOT / name, tmp_path / name)
-    monkeypatch.setattr(steps, "ROOT", tmp_path)
-    steps.main(["--data", ".", "--tasks"])
-    for name in ("docs/results/steps.md", "docs/results/steps.svg"):
-        made, shipped = tmp_path / name, ROOT / name
-        assert made.read_text("utf-8") == shipped.read_text("utf-8"), "run steps.py --tasks"
 
 
 @pytest.mark.parametrize("word", ["--steps", "--rounds", "--rows", "--candidates"])
@@ -145,7 +132,7 @@ def test_nothing_of_a_study_can_be_zero(word: str) -> None:
 def test_the_real_models_in_steps() -> None:
     lab = steps.make_lab("letters", Path(), 0)
     design = Design((1, 2), candidates=2, rounds=1, train=3, validation=3)
-    study = play(lab, steps.make_denoisers(steps.SHIPPED, design.steps), design)
+    study = run_study(lab, steps.make_denoisers(steps.SHIPPED, design.steps), design)
     assert [row.taken for row in study.rows] == [1.0, 2.0]
     assert all(row.nats is not None and row.nats.mean > 0 for row in study.rows)
     assert all(row.seconds > 0 for row in study.rows)
@@ -173,8 +160,10 @@ def study_of(scores: dict[int, list[float]]) -> Study:
         ({1: [0.5], 8: [0.6]}, "one round says nothing"),
     ],
 )
-def test_equal_is_never_sold_as_better(scores: dict[int, list[float]], said: str) -> None:
-    assert said in "\n".join(remarks(study_of(scores)))
+def test_remarks_call_no_equal_number_of_steps_better(
+    scores: dict[int, list[float]], said: str
+) -> None:
+    assert said in "\n".join(list_remarks(study_of(scores)))
 
 
 def test_nats_are_compared_on_the_same_canvas() -> None:
@@ -185,17 +174,17 @@ def test_nats_are_compared_on_the_same_canvas() -> None:
     found = (filled(0, 1, 5.0, None), filled(0, 8, 3.0, 9.0), filled(1, 1, 4.0, 3.0))
     found = (*found, filled(1, 8, 3.0, 3.0))
     study = Study("p", Design((1, 8), 2, 2, 4, 4), estimate([0.0, 1.0]), found)
-    ((few, gap),) = behind(study).items()
+    ((few, gap),) = compare_steps(study).items()
     assert (few, gap.n, gap.mean) == (1, 3, 1.0)
-    assert "on the same 3 canvases (95 % interval): 1: +1.00" in "\n".join(remarks(study))
+    assert "on the same 3 canvases (95 % interval): 1: +1.00" in "\n".join(list_remarks(study))
 
 
 def test_table_and_picture_show_every_number_of_steps() -> None:
     study = study_of({1: [0.1, 0.2], 8: [0.8, 0.9]})
-    table = [line for line in report({"a": study}).splitlines() if line.startswith("|")]
+    table = [line for line in format_report({"a": study}).splitlines() if line.startswith("|")]
     assert [line.split()[1] for line in table] == ["steps", "---:", "1", "8"]
     assert all(line.count("|") == len(HEAD) + 1 for line in table)
-    tree = ET.fromstring(picture({"<a&b>": study, "c": study}))
+    tree = ET.fromstring(draw_picture({"<a&b>": study, "c": study}))
     words: Any = [text.text for text in tree.iter("{http://www.w3.org/2000/svg}text")]
     assert {"<a&b>", "c", "1", "8", "denoising steps"} <= set(words)
     assert len(list(tree.iter("{http://www.w3.org/2000/svg}circle"))) == 2 * 2 * 3  # no nats here

@@ -127,7 +127,7 @@ def test_promptfoo_cannot_ask_the_builtin_target(tmp_path: Path) -> None:
     run_of_texts(tmp_path, "builtin")
     config = tmp_path / "check" / "promptfooconfig.yaml"
     said = complaint(remask("export", tmp_path / "run", "-o", config))
-    assert "cannot ask the target 'builtin'" in said
+    assert "cannot call the target 'builtin'" in said
     assert not config.parent.exists()
 
 

@@ -110,7 +110,7 @@ def test_redact_keeps_the_records_and_hides_the_secrets(log: Path, tmp_path: Pat
     assert "ann@example.com" not in text and text.count("<EMAIL_1>") == 4
     before = [item for item in read_records([log]) if isinstance(item, Record)]
     after = [item for item in read_records([out]) if isinstance(item, Record)]
-    assert [(r.source.place, r.system, r.turns[1]) for r in before] == [
+    assert [(r.source.location, r.system, r.turns[1]) for r in before] == [
         (r.id, r.system, r.turns[1]) for r in after
     ]
     assert [r.ratings for r in before] == [r.ratings for r in after]

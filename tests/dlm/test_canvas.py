@@ -1,4 +1,4 @@
-"""Canvases as rows of tokens: natural spaces, demands at edges of holes, windows, loose ends."""
+"""Canvases as rows of tokens: natural spaces, constraints at the edges of holes, windows, ends."""
 
 import re
 
@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from remask.dlm.canvas import (
     CanvasRow,
-    Kind,
+    TokenConstraint,
+    apply_fills,
+    choose_window,
     clip_middle,
+    encode_canvas,
     join,
-    settle,
-    to_row,
+    make_vocabulary_rules,
     trim_dangling,
-    vocabulary,
-    window,
 )
 from remask.ports import Hole
 
@@ -23,7 +23,7 @@ MASK = -1
 
 
 class Words:
-    """Encodes each word with the space before it, and each space before another space alone."""
+    """Encodes each word with the space before it, and a space before another space separately."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -42,7 +42,7 @@ class Words:
 
 def tokens(*parts: str | Hole) -> list[str]:
     words = Words()
-    return words.decode(list(to_row(settle(parts, [None] * 9), words.encode, MASK).ids))
+    return words.decode(list(encode_canvas(apply_fills(parts, [None] * 9), words.encode, MASK).ids))
 
 
 @pytest.mark.parametrize(
@@ -55,48 +55,48 @@ def tokens(*parts: str | Hole) -> list[str]:
         (("a ", Hole("x", 1), " ", Hole("y", 1), " b"), ["a", "_", "_", " b"]),
     ],
 )
-def test_the_space_before_a_hole_belongs_to_the_hole(
+def test_space_before_a_hole_belongs_to_the_hole(
     canvas: tuple[str | Hole, ...], expected: list[str]
 ) -> None:
     assert tokens(*canvas) == expected
 
 
-def kinds(*parts: str | Hole) -> list[int]:
-    row = to_row(settle(parts, [None] * 9), Words().encode, MASK)
-    return [kind for kind, i in zip(row.kinds, row.ids, strict=True) if i == MASK]
+def constraints(*parts: str | Hole) -> list[int]:
+    row = encode_canvas(apply_fills(parts, [None] * 9), Words().encode, MASK)
+    return [value for value, i in zip(row.constraints, row.ids, strict=True) if i == MASK]
 
 
-def test_demands_at_the_edges_of_a_hole() -> None:
-    solid, spaced, wordy, final, capital = Kind
-    middle = kinds("Classify the ", Hole("sentiment of it", 4), " as positive.")
-    assert middle == [solid | spaced, 0, 0, solid]
-    assert kinds("Answer with ", Hole("a b c", 3), ".")[-1] == solid | wordy
-    sentence = kinds("Be kind. ", Hole("Read it.", 3), " Then answer.")
-    assert sentence == [solid | spaced | capital, 0, solid | final]
-    assert kinds("Be kind. ", Hole("", 3))[-1] == solid | final
-    assert kinds("Be kind. ", Hole("", 2))[-1] == solid
-    assert kinds("Be (", Hole("x", 2), ")") == [solid, solid]
-    assert kinds("- one\n", Hole("two", 2), "\n- three") == [solid, solid]
-    assert kinds(Hole("You.", 1)) == [solid | capital]
+def test_constraints_at_the_edges_of_a_hole() -> None:
+    not_blank, space, no_punctuation, end, no_lower = TokenConstraint
+    middle = constraints("Classify the ", Hole("sentiment of it", 4), " as positive.")
+    assert middle == [not_blank | space, 0, 0, not_blank]
+    assert constraints("Answer with ", Hole("a b c", 3), ".")[-1] == not_blank | no_punctuation
+    sentence = constraints("Be kind. ", Hole("Read it.", 3), " Then answer.")
+    assert sentence == [not_blank | space | no_lower, 0, not_blank | end]
+    assert constraints("Be kind. ", Hole("", 3))[-1] == not_blank | end
+    assert constraints("Be kind. ", Hole("", 2))[-1] == not_blank
+    assert constraints("Be (", Hole("x", 2), ")") == [not_blank, not_blank]
+    assert constraints("- one\n", Hole("two", 2), "\n- three") == [not_blank, not_blank]
+    assert constraints(Hole("You.", 1)) == [not_blank | no_lower]
 
 
-def test_vocabulary_meets_the_demands() -> None:
+def test_vocabulary_rules_ban_by_constraint() -> None:
     texts = ["", " the", "the", " The", ".", " end.", " ", "\ufffd", "7", ","]
-    words = vocabulary(texts, special=[0])
-    solid, spaced, wordy, final, capital = Kind
+    rules = make_vocabulary_rules(texts, special=[0])
+    not_blank, space, no_punctuation, end, no_lower = TokenConstraint
 
-    def allowed(kind: int) -> set[str]:
-        banned = words.banned[kind].tolist()
-        return {text for text, no in zip(texts, banned, strict=True) if not no}
+    def allowed(constraint: int) -> set[str]:
+        banned = rules.banned[constraint].tolist()
+        return {text for text, bad in zip(texts, banned, strict=True) if not bad}
 
     everything = set(texts) - {"", "\ufffd"}
     assert allowed(0) == everything
-    assert allowed(solid) == everything - {" "}
-    assert allowed(solid | spaced) == {" the", " The", " end."}
-    assert allowed(solid | final) == {".", " end."}
-    assert allowed(solid | wordy) == {" the", "the", " The", "7"}
-    assert allowed(solid | capital) == {" The", ".", "7", ","}
-    assert words.repeatable == {8}
+    assert allowed(not_blank) == everything - {" "}
+    assert allowed(not_blank | space) == {" the", " The", " end."}
+    assert allowed(not_blank | end) == {".", " end."}
+    assert allowed(not_blank | no_punctuation) == {" the", "the", " The", "7"}
+    assert allowed(not_blank | no_lower) == {" The", ".", "7", ","}
+    assert rules.repeatable == {8}
 
 
 @pytest.mark.parametrize(
@@ -113,14 +113,14 @@ def test_vocabulary_meets_the_demands() -> None:
         ("b ", "", "b "),
     ],
 )
-def test_joins_have_natural_spaces(left: str, right: str, whole: str) -> None:
+def test_join_has_natural_spaces(left: str, right: str, whole: str) -> None:
     assert join(left, right) == whole
 
 
-def test_filled_holes_become_text() -> None:
+def test_apply_fills_turns_filled_holes_into_text() -> None:
     canvas = ("Say ", Hole("x", 2), " or ", Hole("y", 0), " to ", Hole("z", 3), ".")
-    assert settle(canvas, ["hi", "", None]) == ["Say hi or to ", canvas[5], "."]
-    assert settle(canvas, [None, "", "them"]) == ["Say ", canvas[1], " or to them."]
+    assert apply_fills(canvas, ["hi", "", None]) == ["Say hi or to ", canvas[5], "."]
+    assert apply_fills(canvas, [None, "", "them"]) == ["Say ", canvas[1], " or to them."]
 
 
 SENTENCES = st.lists(
@@ -131,15 +131,15 @@ SENTENCES = st.lists(
 
 
 def row_of(parts: list[str | Hole]) -> CanvasRow:
-    return to_row(settle(tuple(parts), [None] * 99), Words().encode, MASK)
+    return encode_canvas(apply_fills(tuple(parts), [None] * 99), Words().encode, MASK)
 
 
 @given(SENTENCES, st.integers(8, 60))
-def test_windows_hold_whole_holes_within_the_limit(parts: list[str | Hole], limit: int) -> None:
+def test_window_has_whole_holes_within_the_limit(parts: list[str | Hole], limit: int) -> None:
     row = row_of(parts)
     if not row.holes:
         return
-    view = window(row, limit)
+    view = choose_window(row, limit)
     assert 0 <= view.start <= row.holes[0][0]
     assert view.holes >= 1
     assert row.holes[view.holes - 1][1] <= view.stop <= len(row.ids)
@@ -150,34 +150,34 @@ def test_windows_hold_whole_holes_within_the_limit(parts: list[str | Hole], limi
         assert (view.start, view.stop) == (0, len(row.ids))
 
 
-def test_windows_are_cut_at_sentence_ends() -> None:
+def test_window_is_cut_at_sentence_ends() -> None:
     parts: list[str | Hole] = ["A b c d. " * 20, Hole("x.", 5), " E f g h. " * 20]
     row = row_of(parts)
-    view = window(row, 30)
-    assert view.start in row.cuts
-    assert view.stop in row.cuts
+    view = choose_window(row, 30)
+    assert view.start in row.boundaries
+    assert view.stop in row.boundaries
     assert 22 <= view.stop - view.start <= 30
 
 
-def test_a_hole_longer_than_the_window_is_not_cut() -> None:
+def test_hole_longer_than_the_window_is_not_cut() -> None:
     row = row_of(["Before it. ", Hole("x", 50), " After it."])
-    view = window(row, 20)
+    view = choose_window(row, 20)
     assert (view.start, view.stop) == row.holes[0]
 
 
-def test_holes_far_apart_get_windows_of_their_own() -> None:
+def test_holes_far_apart_get_separate_windows() -> None:
     row = row_of([Hole("x", 3), "A b c d. " * 20, Hole("y", 3)])
-    assert window(row, 30).holes == 1
-    assert window(row, 200).holes == 2
+    assert choose_window(row, 30).holes == 1
+    assert choose_window(row, 200).holes == 2
 
 
-def test_long_text_is_clipped_in_the_middle() -> None:
+def test_clip_middle_keeps_both_ends() -> None:
     assert clip_middle("a b\nc d e f", 4) == "a b ... e f"
     assert clip_middle("a b", 4) == "a b"
 
 
 @pytest.mark.parametrize(
-    ("text", "mended"),
+    ("text", "trimmed"),
     [
         ("Read the review in any language, and.", "Read the review in any language."),
         ("You are given a review of a film. You.", "You are given a review of a film."),
@@ -193,16 +193,16 @@ def test_long_text_is_clipped_in_the_middle() -> None:
         ("", ""),
     ],
 )
-def test_loose_ends_are_taken_off(text: str, mended: str) -> None:
-    assert trim_dangling(text) == mended
+def test_trim_dangling_removes_incomplete_ends(text: str, trimmed: str) -> None:
+    assert trim_dangling(text) == trimmed
 
 
 WORDS = st.sampled_from(["the", "and", "film", "Read", "it.", "You", "is,", '"', "now!", "\n", "."])
 
 
 @given(st.lists(WORDS, max_size=12).map(" ".join))
-def test_mending_only_takes_off_and_is_done_at_once(text: str) -> None:
-    mended = trim_dangling(text)
-    assert text.startswith(mended[:-1])
-    assert trim_dangling(mended) == mended
-    assert bool(mended) == bool(text)
+def test_trim_dangling_only_removes_and_is_idempotent(text: str) -> None:
+    trimmed = trim_dangling(text)
+    assert text.startswith(trimmed[:-1])
+    assert trim_dangling(trimmed) == trimmed
+    assert bool(trimmed) == bool(text)

@@ -1,4 +1,4 @@
-"""All blanks of a prompt filled by one chat, on the loopback: what is asked, read and refused."""
+"""All blanks of a prompt filled by one chat on the loopback: requests, answers and refusals."""
 
 import json
 from dataclasses import replace
@@ -20,8 +20,8 @@ from remask.api.optimize import reserve_test
 from remask.cli.check import examine
 from remask.cli.settings import Request
 from remask.config import make_config
-from remask.dlm.chat_denoiser import INSTRUCTION, ChatDenoiser, read_answer, render_task
-from remask.dlm.infill_api import checked
+from remask.dlm.chat_denoiser import INSTRUCTION, ChatDenoiser, parse_answer, render_task
+from remask.dlm.infill_api import check_fill
 from remask.dlm.render import render
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
 from remask.events import State
@@ -53,10 +53,10 @@ def task(server: Server, n: int = -1) -> str:
     return text
 
 
-# --- what is asked
+# -- requests
 
 
-def test_the_request_holds_traces_blanks_and_lengths() -> None:
+def test_request_has_traces_blanks_and_lengths() -> None:
     with Server(default=answer('{"1": "brief", "2": "colours"}')) as server:
         assert infill(server, TWO) == [Fill(("brief", "colours", ""), 0.0)]
     (body,) = server.bodies
@@ -75,13 +75,13 @@ def test_the_request_holds_traces_blanks_and_lengths() -> None:
     assert user["content"].endswith('{"1": "…", "2": "…"}')
 
 
-def test_blanks_look_like_nothing_that_the_prompt_holds() -> None:
+def test_blank_marks_differ_from_the_prompt_s_own_text() -> None:
     canvas: Canvas = ("See [[1]] and [[[2]]]. ", Hole("", 4))
     assert "See [[1]] and [[[2]]]. [[[[1]]]]\n" in render_task((), canvas)
     assert "[[[[1]]]] about 3 words, where nothing stands yet" in render_task((), canvas)
 
 
-def test_equal_canvases_get_other_seeds_and_a_seed_gives_them_again() -> None:
+def test_equal_canvases_get_different_but_repeatable_seeds() -> None:
     logs = []
     for seed in (1, 1, 2):
         with Server(default=lambda h, b: answer(filled(b))(h, b)) as server:
@@ -92,7 +92,7 @@ def test_equal_canvases_get_other_seeds_and_a_seed_gives_them_again() -> None:
     assert logs[0][1] != logs[2][1]
 
 
-# --- what is read
+# -- answers
 
 ONE: Canvas = ("Be ", Hole("kind", 6), ".")
 
@@ -112,8 +112,8 @@ ONE: Canvas = ("Be ", Hole("kind", 6), ".")
         '{"1": "<|im_start|>brief", "2": "colours\\n\\u200b"}',
     ],
 )
-def test_many_ways_of_saying_it_are_understood(text: str) -> None:
-    assert read_answer(text, TWO).texts == ("brief", "colours")
+def test_answer_is_read_in_many_formats(text: str) -> None:
+    assert parse_answer(text, TWO).texts == ("brief", "colours")
 
 
 @pytest.mark.parametrize(
@@ -138,9 +138,9 @@ def test_many_ways_of_saying_it_are_understood(text: str) -> None:
         ('{"1": ' * 3000, "no JSON object"),
     ],
 )
-def test_little_is_accepted(text: str, problem: str) -> None:
-    written = read_answer(text, TWO)
-    assert problem in written.problem and written.texts == ()
+def test_answer_with_a_problem_is_refused(text: str, problem: str) -> None:
+    parsed = parse_answer(text, TWO)
+    assert problem in parsed.problem and parsed.texts == ()
 
 
 PIECES = st.sampled_from(
@@ -149,28 +149,28 @@ PIECES = st.sampled_from(
 
 
 @given(st.lists(PIECES | st.text(max_size=8), max_size=20).map("".join))
-def test_whatever_is_answered_each_accepted_text_fits_its_hole(text: str) -> None:
-    written = read_answer(text, TWO)
-    if not written.problem:
-        assert len(written.texts) == 2
-        for found, hole in zip(written.texts, (TWO[1], TWO[3]), strict=True):
-            assert isinstance(hole, Hole) and checked(found, hole) == (found, "")
+def test_accepted_texts_fit_their_holes_for_any_answer(text: str) -> None:
+    parsed = parse_answer(text, TWO)
+    if not parsed.problem:
+        assert len(parsed.texts) == 2
+        for found, hole in zip(parsed.texts, (TWO[1], TWO[3]), strict=True):
+            assert isinstance(hole, Hole) and check_fill(found, hole) == (found, "")
 
 
 @given(st.lists(st.text("abc .,é", max_size=20).filter(str.strip), min_size=2, max_size=2))
-def test_plain_texts_come_through_unchanged(texts: list[str]) -> None:
+def test_plain_texts_are_unchanged(texts: list[str]) -> None:
     wanted = tuple(" ".join(text.split()) for text in texts)
-    written = read_answer(json.dumps({"1": texts[0], "2": texts[1]}), TWO)
+    parsed = parse_answer(json.dumps({"1": texts[0], "2": texts[1]}), TWO)
     if all(any(c.isalnum() for c in text) for text in wanted):
-        assert written.texts == wanted
+        assert parsed.texts == wanted
     else:
-        assert "is empty" in written.problem
+        assert "is empty" in parsed.problem
 
 
-# --- what becomes of a useless answer
+# -- unusable answers
 
 
-def test_a_useless_answer_is_asked_for_again_with_the_reason() -> None:
+def test_unusable_answer_is_asked_again_with_the_reason() -> None:
     script = [answer('{"1": "brief"}'), answer("no idea"), answer('["brief", "colours"]')]
     with Server(script) as server:
         assert infill(server, TWO)[0].texts == ("brief", "colours", "")
@@ -180,7 +180,7 @@ def test_a_useless_answer_is_asked_for_again_with_the_reason() -> None:
     assert len({body["seed"] for body in server.bodies}) == 3
 
 
-def test_after_three_times_the_old_texts_come_back() -> None:
+def test_old_texts_are_kept_after_three_attempts() -> None:
     def behave(handler, body):
         good = "Go [[1]]" in body["messages"][-1]["content"]
         answer('["ahead"]' if good else "no idea")(handler, body)
@@ -196,18 +196,18 @@ def test_after_three_times_the_old_texts_come_back() -> None:
 @pytest.mark.parametrize(
     ("fault", "requests"), [(status(500, "disk full"), 2), (raw(b"<html>"), 1), (status(400), 1)]
 )
-def test_a_failed_call_is_not_asked_for_again(fault: Behaviour, requests: int) -> None:
-    """The target has retried what may succeed; what is left is no answer, and no empty edit."""
+def test_failed_call_is_not_repeated(fault: Behaviour, requests: int) -> None:
+    """The target has already retried it, so the canvas keeps its old texts."""
     with Server([fault] * requests, answer('["brief"]')) as server:
         failed, good = infill(server, ("A ", Hole("b", 2)), ONE)
         assert failed.texts == ("b",) and good.texts == ("brief",)
         assert server.requests == requests + 1
 
 
-# --- whole runs
+# -- whole runs
 
 
-def test_a_run_books_what_the_server_saw(tmp_path: Path) -> None:
+def test_run_counts_the_calls_that_the_server_saw(tmp_path: Path) -> None:
     with Server(default=World(status(500, headers={"Retry-After": "0"}))) as server:
         result = play(server, tmp_path / "run")
         assert result.verdict == "improved" and "colours" in result.prompt
@@ -218,17 +218,15 @@ def test_a_run_books_what_the_server_saw(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("calls", [55, 90])
-def test_the_sealed_test_is_set_aside_from_the_denoisers_calls_too(
-    tmp_path: Path, calls: int
-) -> None:
-    """40 calls for the test; whatever the denoiser asks must come from the rest."""
+def test_sealed_test_is_reserved_from_the_denoiser_s_calls(tmp_path: Path, calls: int) -> None:
+    """40 calls are for the test, so the denoiser may use only the rest."""
     with Server(default=World()) as server:
         result = play(server, tmp_path / "run", max_calls=calls, target_keys={"retries": 0})
         assert result.test.n == 20
         assert result.spend.calls == server.requests <= calls
 
 
-def test_each_pays_its_own_price(tmp_path: Path) -> None:
+def test_target_and_denoiser_have_their_own_prices(tmp_path: Path) -> None:
     world = World(usage={"prompt_tokens": 100, "completion_tokens": 10})
     read = {"input_price": 1.0, "output_price": 2.0}
     written = {"input_price": 30.0, "output_price": 40.0}
@@ -248,7 +246,7 @@ def test_each_pays_its_own_price(tmp_path: Path) -> None:
         play(server, tmp_path / "other", budget=limits, target_keys=read)
 
 
-def test_a_token_limit_leaves_the_sealed_test_what_it_needs(tmp_path: Path) -> None:
+def test_token_limit_leaves_enough_for_the_sealed_test(tmp_path: Path) -> None:
     """The denoiser's calls are cheap and many: the mean over all calls would keep too little."""
     settings = make_config(config("http://127.0.0.1:1/v1"), "test")
     before = State()
@@ -265,7 +263,7 @@ def test_a_token_limit_leaves_the_sealed_test_what_it_needs(tmp_path: Path) -> N
             assert kept.input_tokens == round(1.3 * job.test_calls * tokens)
 
 
-def test_a_cut_run_asks_the_denoiser_nothing_twice(tmp_path: Path) -> None:
+def test_resumed_run_asks_the_denoiser_nothing_twice(tmp_path: Path) -> None:
     with Server(default=World()) as server:
         whole = play(server, tmp_path / "whole")
     with Store.read(tmp_path / "whole") as store:
@@ -288,7 +286,7 @@ def test_a_cut_run_asks_the_denoiser_nothing_twice(tmp_path: Path) -> None:
     assert again.prompt == whole.prompt and again.test == whole.test
 
 
-def test_a_refused_key_and_a_dead_writer_end_the_run(tmp_path: Path) -> None:
+def test_run_ends_with_a_refused_key_or_a_dead_denoiser(tmp_path: Path) -> None:
     def behave(fault: Behaviour) -> Behaviour:
         world = World()
         return lambda handler, body: (fault if body["model"] == "writer" else world)(handler, body)
@@ -303,10 +301,10 @@ def test_a_refused_key_and_a_dead_writer_end_the_run(tmp_path: Path) -> None:
         assert asked_by(server, "writer") == 18
 
 
-def test_a_masker_that_needs_scores_is_refused_before_a_run(tmp_path: Path) -> None:
+def test_masker_that_needs_scores_is_refused_before_a_run(tmp_path: Path) -> None:
     with Server() as server:
         with pytest.raises(
-            ConfigError, match="masker attribution needs a denoiser with probabilities"
+            ConfigError, match="masker attribution needs a denoiser that gives probabilities"
         ):
             play(server, tmp_path / "run", search=search(maskers=["insert", "attribution"]))
         assert server.requests == 0
@@ -323,7 +321,7 @@ def config(url: str, **more: object) -> object:
     }
 
 
-def test_check_says_that_the_denoiser_costs_and_asks_it_nothing(
+def test_check_reports_the_cost_of_the_denoiser_without_calls(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -345,20 +343,24 @@ def test_check_says_that_the_denoiser_costs_and_asks_it_nothing(
     )
 
 
-def test_the_plan_leaves_calls_for_the_denoiser() -> None:
+def test_plan_leaves_calls_for_the_denoiser() -> None:
     plans = {}  # of each, what it asks the denoiser in a round, and the validation rows
     for model in ("builtin", "chat:writer"):
         values = config("http://127.0.0.1:1/v1", denoiser={"model": model}, budget={"calls": 200})
         settings = make_config(values, "test")
         with open_job(settings, Given(rows=few_rows())) as job:
-            plans[model] = (job.plan, job.asked_per_round(job.plan), job.rows("validation"))
+            plans[model] = (
+                job.plan,
+                job.denoiser_calls_per_round(job.plan),
+                job.rows("validation"),
+            )
     (plan, asked, _), (written, writing, rows) = plans["builtin"], plans["chat:writer"]
     assert asked == 0 and writing == 2 * written.candidates
     assert written.rounds * (written.count_round_calls(rows) + writing) / 4 <= 200
     assert plan.rounds * (plan.count_round_calls(rows) + writing) / 4 > 200
 
 
-def test_it_is_remote_and_scores_nothing() -> None:
+def test_chat_denoiser_is_remote_and_no_scorer() -> None:
     values = config("http://127.0.0.1:1/v1")
     denoiser = make_denoiser(make_config(values, "test").denoiser)
     assert isinstance(denoiser, Remote) and not isinstance(denoiser, Scorer)

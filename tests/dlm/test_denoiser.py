@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from fakes import checkpoints as checkpoints
 from fakes.checkpoints import ALL
-from fakes.denoising import overheard
+from fakes.denoising import record_passes
 from remask.dlm.build import load_denoiser
-from remask.dlm.canvas import CanvasRow, Window, first_hole
+from remask.dlm.canvas import CanvasRow, Window, limit_to_first_hole
 from remask.dlm.denoiser import LocalDenoiser
 from remask.dlm.layout import Layout
 from remask.dlm.sampler import CommitRule
@@ -27,7 +27,7 @@ CONTEXT = (
     Trace("1", "an utterly charming film", "negative", "positive", score=0.0),
     Trace("2", "the plot is a mess", "negative", "negative", score=1.0),
 )
-# Neighbours of holes of which no blank is made or taken away.
+# The spaces next to the holes are kept as they are.
 CANVAS: Canvas = ("Answer in ", Hole("two", 3), " word: positive or ", Hole("bad", 4), " now. End")
 SHORT: Canvas = ("You are ", Hole("x", 2), " careful")
 Load = Callable[[str], LocalDenoiser]
@@ -58,7 +58,7 @@ def test_every_family_denoises_from_its_folder(load: Load, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_canvas_does_not_depend_on_its_batch(load: Load, name: str) -> None:
+def test_canvas_is_independent_of_its_batch(load: Load, name: str) -> None:
     denoiser = load(name)
     together = denoiser.infill(CONTEXT, [SHORT, CANVAS], seed=3)
     alone = denoiser.infill(CONTEXT, [SHORT], seed=3)
@@ -67,7 +67,7 @@ def test_a_canvas_does_not_depend_on_its_batch(load: Load, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_scores_add_up_and_follow_the_traces(load: Load, name: str) -> None:
+def test_scores_add_up_and_depend_on_the_traces(load: Load, name: str) -> None:
     denoiser = load(name)
     text = "Answer in one word: positive or negative."
     cut = text.index(" word")
@@ -81,27 +81,27 @@ def test_scores_add_up_and_follow_the_traces(load: Load, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["llada", "sdar"])
-def test_a_score_hides_the_token_it_scores(load: Load, name: str) -> None:
-    """One wanted token: exactly the model's prediction for a mask in its place."""
+def test_score_masks_the_scored_token(load: Load, name: str) -> None:
+    """The score of one token is the model's prediction for a mask in its place."""
     denoiser = load(name)
-    family, backbone, reading = denoiser.family, denoiser.backbone, denoiser.reading
+    family, backbone, mode = denoiser.family, denoiser.backbone, denoiser.mode
     ids, ranges = backbone.encode_spans("Answer in one word")
     at = len(ids) // 2
-    context, shared = Layout(backbone, family).context(CONTEXT, "")
-    known = len(context) - reading.reread(len(context))
+    context, shared = Layout(backbone, family).encode_context(CONTEXT, "")
+    known = len(context) - mode.reread(len(context))
     row = torch.tensor([[*context[known:], *ids]])
     row[0, len(context) - known + at] = family.mask
-    session = reading.begin(context[:known], shared, torch.ones_like(row, dtype=torch.bool))
-    expected = float(session.logits(row).log_softmax(-1)[0, ids[at]])
+    started = mode.begin(context[:known], shared, torch.ones_like(row, dtype=torch.bool))
+    expected = float(started.logits(row).log_softmax(-1)[0, ids[at]])
     found = denoiser.score(CONTEXT, "Answer in one word", [ranges[at]])
     assert found == [pytest.approx(expected, abs=1e-3)]
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_guidance_leans_on_the_traces(load: Load, name: str) -> None:
-    """Without traces there is nothing to lean on; with traces other words are written."""
+def test_guidance_has_no_effect_without_traces(load: Load, name: str) -> None:
+    """Guidance changes the fills with traces only."""
     plain = load(name)
-    parts = ("guided", plain.backbone, plain.family, plain.reading, plain.rule, None)
+    parts = ("guided", plain.backbone, plain.family, plain.mode, plain.rule, None)
     guided = LocalDenoiser(*parts, guidance=2.0)
     assert guided.identity != LocalDenoiser(*parts).identity
     canvases = [CANVAS, SHORT]
@@ -111,9 +111,9 @@ def test_guidance_leans_on_the_traces(load: Load, name: str) -> None:
     assert bare[0] == bare[1]
 
 
-def test_identities_name_what_changes_a_fill(load: Load) -> None:
+def test_identity_depends_on_what_changes_a_fill(load: Load) -> None:
     llada = load("llada")
-    parts = ("llada", llada.backbone, llada.family, llada.reading)
+    parts = ("llada", llada.backbone, llada.family, llada.mode)
     others = [
         LocalDenoiser(*parts, CommitRule(), 3),
         LocalDenoiser(*parts, CommitRule(order="leftmost")),
@@ -124,33 +124,33 @@ def test_identities_name_what_changes_a_fill(load: Load) -> None:
         LocalDenoiser(*parts, CommitRule(), 0)
 
 
-def test_blocks_are_written_one_after_the_other(load: Load) -> None:
+def test_commit_rule_has_the_block_size_of_the_family(load: Load) -> None:
     assert load("sdar").rule.block == 4
     assert load("tiny-a2d-bd3lm").rule.block == 32
     assert load("llada").rule.block is None
 
 
-def test_what_stands_behind_a_hole_is_told_before_it(load: Load) -> None:
-    """To a model that reads by blocks; the later hole is open and leaves no mark."""
-    told = read_before(load("sdar"), CANVAS)
-    assert len(told) == 2, "each hole has a window of its own"
-    assert "The prompt ends: word: positive or now. End" in told[0]
-    assert "The prompt ends: now. End" in told[1]
+def test_text_after_a_hole_goes_before_it_with_blocks(load: Load) -> None:
+    """A model that reads by blocks gets it as text, in which an open hole leaves nothing."""
+    contexts = read_before(load("sdar"), CANVAS)
+    assert len(contexts) == 2, "each hole has its own window"
+    assert "The prompt ends: word: positive or now. End" in contexts[0]
+    assert "The prompt ends: now. End" in contexts[1]
     (once,) = read_before(load("llada"), CANVAS)
     assert "The prompt ends" not in once
 
 
 def read_before(denoiser: LocalDenoiser, canvas: Canvas) -> list[str]:
     """The contexts of the canvas's windows, each on one line."""
-    heard, reading = overheard(denoiser)
-    heard.infill(CONTEXT, [canvas], 0)
-    return [" ".join(denoiser.backbone.decode(ids).split()) for ids in reading.contexts]
+    recorded, mode = record_passes(denoiser)
+    recorded.infill(CONTEXT, [canvas], 0)
+    return [" ".join(denoiser.backbone.decode(ids).split()) for ids in mode.contexts]
 
 
 @given(st.data())
 @settings(deadline=None, max_examples=100)
-def test_the_window_of_one_hole(data: st.DataObject) -> None:
-    """It holds the first hole and no mask of another, wherever they stand."""
+def test_limit_to_first_hole_has_one_hole(data: st.DataObject) -> None:
+    """The window has the first hole and no mask of another, for any positions."""
     sizes = data.draw(st.lists(st.tuples(st.integers(0, 6), st.integers(1, 6)), min_size=1))
     holes, at = [], 0
     for gap, size in sizes:
@@ -160,7 +160,7 @@ def test_the_window_of_one_hole(data: st.DataObject) -> None:
     row = CanvasRow((0,) * length, (0,) * length, tuple(holes), (0, length))
     block = data.draw(st.integers(1, 9))
     stop = data.draw(st.integers(holes[0][1], length))
-    view = first_hole(row, Window(0, stop, len(holes)), block)
+    view = limit_to_first_hole(row, Window(0, stop, len(holes)), block)
     assert view.holes == 1
     assert holes[0][1] <= view.stop <= min(length, holes[0][1] + block)
     if len(holes) > 1:
@@ -168,14 +168,14 @@ def test_the_window_of_one_hole(data: st.DataObject) -> None:
     assert all(a[1] <= b[0] for a, b in pairwise(holes))
 
 
-def test_long_prompts_go_window_by_window(load: Load) -> None:
+def test_long_prompt_is_read_window_by_window(load: Load) -> None:
     llada = load("llada")
     family = replace(llada.family, window=40, context=200, rest=60)
-    short, reading = overheard(llada, family=family)
+    short, mode = record_passes(llada, family=family)
     filler = "You are a careful assistant. " * 9
     canvas = ("Go. ", Hole("x", 2), " ", filler, Hole("y", 2), " end")
     fill = short.infill(CONTEXT, [canvas], 0)[0]
     assert all(fill.texts)
-    assert len(reading.widths) == 2
-    assert max(reading.widths) <= 42, "with the end of the context before it, of the turn behind it"
-    assert "The prompt ends:" in llada.backbone.decode(reading.contexts[0])
+    assert len(mode.widths) == 2
+    assert max(mode.widths) <= 42, "with the end of the context before it, of the turn after it"
+    assert "The prompt ends:" in llada.backbone.decode(mode.contexts[0])

@@ -1,4 +1,4 @@
-"""Canvases that begin with a draft, are written again in part, or may be left empty in part."""
+"""Canvases that begin with a draft, are remasked in part, or may have deleted positions."""
 
 import math
 from dataclasses import replace
@@ -23,7 +23,7 @@ ROWS = st.integers(1, 12).flatmap(
 
 @settings(deadline=None, max_examples=50)
 @given(ROWS, st.floats(0, 1), st.integers(0, 5))
-def test_the_exact_share_of_a_draft_is_masked(
+def test_draft_has_the_exact_share_masked(
     rows: list[list[tuple[int, int]]], level: float, seed: int
 ) -> None:
     canvases = batch([[token for token, _ in row] for row in rows])
@@ -42,7 +42,7 @@ def test_the_exact_share_of_a_draft_is_masked(
     assert torch.equal(first.ids[0], noisy.ids[0])
 
 
-def test_every_token_of_a_draft_is_masked_equally_often() -> None:
+def test_draft_tokens_are_masked_equally_often() -> None:
     # 1 of 3 in 900 rows: 6 standard errors are 0.094, passed by chance once in 10^8 runs.
     canvases = batch([[MASK, MASK, 6, MASK]] * 900)
     drafts = torch.tensor([[4, 5, 9, 7]]).expand(900, -1)
@@ -52,7 +52,7 @@ def test_every_token_of_a_draft_is_masked_equally_often() -> None:
     assert float((share[[0, 1, 3]] - 1 / 3).abs().max()) < 0.094
 
 
-def test_a_revision_keeps_most_of_the_draft() -> None:
+def test_draft_is_mostly_kept_at_half_noise() -> None:
     canvases = batch([[4, MASK, MASK, MASK, MASK, 9]] * 8)
     drafts = torch.tensor([[4, 5, 6, 7, 8, 9]] * 8)
     noisy = start_from_draft(canvases, drafts, 0.5, generators(8, 2))
@@ -81,21 +81,21 @@ def test_remask_by_hand() -> None:
     assert remask(canvases, finished, 0.0).ids.tolist() == [[7, 5, 8, 9]]
 
 
-def test_a_correction_writes_only_what_was_in_doubt() -> None:
+def test_remask_changes_only_improbable_tokens() -> None:
     canvases = batch([[MASK] * 6] * 4)
     finished = run(canvases, [2] * 4, CommitRule(temperature=2.0), 1)[-1]
-    doubtful = remask(canvases, finished, 0.3)
-    again = run(doubtful, [6] * 4, CommitRule(temperature=0.0), 1)[-1]
-    kept = doubtful.ids != MASK
+    uncertain = remask(canvases, finished, 0.3)
+    again = run(uncertain, [6] * 4, CommitRule(temperature=0.0), 1)[-1]
+    kept = uncertain.ids != MASK
     assert 0 < int(kept.sum()) < kept.numel()
     assert torch.equal(again.ids[kept], finished.ids[kept])
     assert not bool((again.ids == MASK).any())
 
 
-def test_only_the_places_that_may_be_left_empty_are() -> None:
-    """By a model that wants to leave all of them empty."""
+def test_delete_token_is_written_only_where_allowed() -> None:
+    """The model prefers the delete token everywhere."""
     delete = 3
-    places = torch.tensor([[False, False, True, True, True, False]] * 2)
+    positions = torch.tensor([[False, False, True, True, True, False]] * 2)
     canvases = batch([[5, MASK, MASK, MASK, MASK, MASK]] * 2, banned=[delete, 20])
     canvases = replace(canvases, repeatable={7})
 
@@ -104,9 +104,9 @@ def test_only_the_places_that_may_be_left_empty_are() -> None:
         found[:, [delete, 20]] += 1000.0
         return found
 
-    elastic = allow_delete(canvases, places, delete)
+    elastic = allow_delete(canvases, positions, delete)
     ids = run(elastic, [5, 2], CommitRule(), 1, logits)[-1].ids
-    assert torch.equal(ids == delete, places)
+    assert torch.equal(ids == delete, positions)
     assert not bool((ids == 20).any()), "other bans still hold"
     assert set(elastic.repeatable) == {7, delete}
     ids = run(canvases, [5, 2], CommitRule(), 1, logits)[-1].ids

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from remask.dlm.families import EMBEDDED, FAMILIES, find_family, fit
+from remask.dlm.families import BUILTIN, FAMILIES, find_family, resolve_family
 from remask.errors import BackendError
 
 
@@ -15,7 +15,7 @@ def test_families_are_consistent() -> None:
         assert family.mask in family.special or family.delete_token
         assert family.rest < family.context
         assert (family.block > 0) == (family.attention == "blocks")
-        assert (family.format == "") == (family is EMBEDDED)
+        assert (family.format == "") == (family is BUILTIN)
         assert (family.delete >= 0) == (family.attention == "region")
 
 
@@ -32,11 +32,13 @@ def test_families_are_consistent() -> None:
         ("a2d-qwen3", "Qwen3-0.6B-diffusion-bd3lm-v0.1", "tiny-a2d-bd3lm"),
     ],
 )
-def test_a_checkpoint_s_name_tells_its_family(format: str, checkpoint: str, family: str) -> None:
+def test_family_is_found_by_the_checkpoint_s_name(
+    format: str, checkpoint: str, family: str
+) -> None:
     assert find_family(format, checkpoint).name == family
 
 
-def test_the_user_may_name_the_family() -> None:
+def test_family_may_be_named_by_the_user() -> None:
     assert find_family("a2d-qwen3", "mine", "tiny-a2d-bd3lm").block == 32
     assert find_family("sdar", "SDAR-4B-Chat-b16", "sdar").block == 4
     with pytest.raises(BackendError, match="name one of tiny-a2d-mdlm, tiny-a2d-bd3lm"):
@@ -45,21 +47,21 @@ def test_the_user_may_name_the_family() -> None:
         find_family("dream", "Dream", "llada")
 
 
-def test_a_row_takes_what_the_checkpoint_says() -> None:
+def test_family_takes_the_settings_of_the_checkpoint() -> None:
     sdar, a2d = FAMILIES["sdar"], FAMILIES["tiny-a2d-mdlm"]
-    fitted = fit(sdar, "x", {}, {"<|im_end|>": 151645, "<think>": 151667}, 151936)
-    assert (fitted.mask, fitted.block) == (151669, 4)
-    assert fitted.special == (151643, 151644, 151645, 151667, 151669)
-    fitted = fit(sdar, "x", {"mask_token_id": 7, "block_size": 16}, {"<s>": 3}, 10)
-    assert (fitted.mask, fitted.block, fitted.special) == (7, 16, (3, 7))
-    assert fit(a2d, "x", {"block_size": 16}, {"<|mask|>": 5}, 10).block == 0
-    assert fit(a2d, "x", {"mask_token_id": 5}, {"<|mask|>": 5}, 10).mask == 5
+    resolved = resolve_family(sdar, "x", {}, {"<|im_end|>": 151645, "<think>": 151667}, 151936)
+    assert (resolved.mask, resolved.block) == (151669, 4)
+    assert resolved.special == (151643, 151644, 151645, 151667, 151669)
+    resolved = resolve_family(sdar, "x", {"mask_token_id": 7, "block_size": 16}, {"<s>": 3}, 10)
+    assert (resolved.mask, resolved.block, resolved.special) == (7, 16, (3, 7))
+    assert resolve_family(a2d, "x", {"block_size": 16}, {"<|mask|>": 5}, 10).block == 0
+    assert resolve_family(a2d, "x", {"mask_token_id": 5}, {"<|mask|>": 5}, 10).mask == 5
 
 
 @pytest.mark.parametrize(
     ("name", "settings", "added", "words"),
     [
-        ("llada", {}, {}, "its mask is 126336, but it knows only 100 tokens"),
+        ("llada", {}, {}, "its mask is 126336, but the model has only 100 ids"),
         ("llada", {"mask_token_id": -1}, {}, "its mask is -1"),
         ("llada", {"mask_token_id": "5"}, {}, "its mask is 5"),
         ("tiny-a2d-mdlm", {}, {"<|MASK|>": 5}, "no token <|mask|>"),
@@ -74,4 +76,4 @@ def test_contradictions_are_refused(
     name: str, settings: dict[str, Any], added: dict[str, int], words: str
 ) -> None:
     with pytest.raises(BackendError, match=re.sub(r"([|()])", r"\\\1", words)):
-        fit(FAMILIES[name], "x", settings, added, 100)
+        resolve_family(FAMILIES[name], "x", settings, added, 100)

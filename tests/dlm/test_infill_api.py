@@ -1,5 +1,5 @@
-"""Holes filled one at a time through a fill-in-the-middle endpoint on the loopback; and what all
-denoisers behind an API share: seeds of equal chats, cleaning, lengths, useless answers."""
+"""Holes filled one at a time through a fill-in-the-middle endpoint on the loopback, and the parts
+that all denoisers behind an API share: seeds of equal chats, cleaning, lengths, bad answers."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -15,19 +15,19 @@ from fakes.writers import World, fills, play
 from remask.api.build_models import make_denoiser
 from remask.config import DenoiserConfig
 from remask.dlm.infill_api import (
-    CLOSING,
-    LONGEST,
-    OPENING,
-    SEEDS,
-    STOP,
+    MAX_ANSWER_TOKENS,
+    PROMPT_END,
+    PROMPT_START,
+    SEED_RANGE,
+    STOP_SEQUENCES,
+    CanvasAnswer,
     MercuryDenoiser,
-    Written,
-    ask,
-    checked,
-    estimate,
-    most_tokens,
-    open_holes,
-    settled,
+    ask_target,
+    check_fill,
+    estimate_tokens,
+    find_max_tokens,
+    find_open_holes,
+    make_fills,
 )
 from remask.dlm.render import render
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
@@ -43,8 +43,8 @@ def open_target(server: Server) -> FimTarget:
     return FimTarget(
         "mercury-edit-2",
         server.url,
-        stop=STOP,
-        max_tokens=LONGEST,
+        stop=STOP_SEQUENCES,
+        max_tokens=MAX_ANSWER_TOKENS,
         seed=0,
         concurrency=1,
         retries=1,
@@ -57,22 +57,22 @@ def infill(server: Server, *canvases: Canvas, seed: int = 1) -> list[Fill]:
         return MercuryDenoiser(target).infill(CONTEXT, canvases, seed)
 
 
-def test_holes_are_filled_from_left_to_right_and_the_tail_is_the_suffix() -> None:
+def test_holes_are_filled_from_left_to_right() -> None:
     with Server(fills(" brief\n", "colours ")) as server:
         assert infill(server, TWO) == [Fill(("brief", "colours"), 0.0)]
     first, second = server.bodies
     assert server.paths == ["/v1/fim/completions"] * 2
-    assert first["prompt"] == f"{render(CONTEXT)}{OPENING}Be "
-    assert first["suffix"] == f". Say it.{CLOSING}"
-    assert second["prompt"] == f"{render(CONTEXT)}{OPENING}Be brief. Say "
-    assert second["suffix"] == f".{CLOSING}"
-    assert first["stop"] == second["stop"] == list(STOP) and "\n\n" not in STOP
+    assert first["prompt"] == f"{render(CONTEXT)}{PROMPT_START}Be "
+    assert first["suffix"] == f". Say it.{PROMPT_END}"
+    assert second["prompt"] == f"{render(CONTEXT)}{PROMPT_START}Be brief. Say "
+    assert second["suffix"] == f".{PROMPT_END}"
+    assert first["stop"] == second["stop"] == list(STOP_SEQUENCES) and "\n\n" not in STOP_SEQUENCES
     assert (first["max_tokens"], second["max_tokens"]) == (14, 12)
     assert first["model"] == "mercury-edit-2"
     assert first["seed"] != second["seed"]
 
 
-def test_deletions_cost_no_call_and_are_gone_from_the_request() -> None:
+def test_deletions_make_no_call_and_are_not_in_the_request() -> None:
     canvas: Canvas = ("Be kind", Hole(" and gentle", 0), ". ", Hole("", 4))
     with Server(fills("Think.")) as server:
         assert infill(server, canvas, ("Be", Hole(" kind", 0))) == [
@@ -80,11 +80,11 @@ def test_deletions_cost_no_call_and_are_gone_from_the_request() -> None:
             Fill(("",), 0.0),
         ]
     assert server.requests == 1
-    assert server.bodies[0]["prompt"].endswith(f"{OPENING}Be kind. ")
-    assert server.bodies[0]["suffix"] == CLOSING
+    assert server.bodies[0]["prompt"].endswith(f"{PROMPT_START}Be kind. ")
+    assert server.bodies[0]["suffix"] == PROMPT_END
 
 
-def test_equal_canvases_are_asked_with_other_seeds_and_a_seed_gives_them_again() -> None:
+def test_equal_canvases_get_different_but_repeatable_seeds() -> None:
     canvas: Canvas = ("Be ", Hole("kind", 3), ".")
     seeds = []
     for seed in (1, 1, 2):
@@ -100,8 +100,8 @@ def test_equal_canvases_are_asked_with_other_seeds_and_a_seed_gives_them_again()
 
 
 @pytest.mark.parametrize("bad", [fills("")[0], fills("word " * 40)[0], raw(b"<html>"), status(500)])
-def test_a_useless_answer_gives_the_old_texts_back(bad: Callable[..., None]) -> None:
-    """The first canvas fails at its second hole; the other one is filled all the same."""
+def test_unusable_answer_keeps_the_old_texts(bad: Callable[..., None]) -> None:
+    """The first canvas fails at its second hole; the other one is filled."""
     other: Canvas = ("Go ", Hole("on", 2))
     script = [*fills("brief", "ahead"), bad, bad]
     with Server(script) as server:
@@ -110,7 +110,7 @@ def test_a_useless_answer_gives_the_old_texts_back(bad: Callable[..., None]) -> 
     assert second.texts == ("ahead",)
 
 
-def test_where_no_answer_is_usable_that_is_an_error_with_the_reason() -> None:
+def test_no_usable_answer_from_the_server_is_an_error() -> None:
     with (
         Server(default=status(500, "disk full")) as server,
         pytest.raises(TargetUnreliable, match="disk full"),
@@ -127,7 +127,7 @@ def test_where_no_answer_is_usable_that_is_an_error_with_the_reason() -> None:
         max_size=8,
     )
 )
-def test_every_hole_gets_one_text_whatever_the_canvas(parts: list[str | Hole]) -> None:
+def test_every_hole_gets_one_text_for_any_canvas(parts: list[str | Hole]) -> None:
     canvas = tuple(parts)
     target = ScriptedTarget(lambda chat: "new")
     (fill,) = MercuryDenoiser(target).infill((), [canvas], 0)
@@ -135,7 +135,7 @@ def test_every_hole_gets_one_text_whatever_the_canvas(parts: list[str | Hole]) -
     assert fill.texts == tuple("new" if hole.tokens else "" for hole in holes)
 
 
-def test_a_whole_run_books_what_the_server_saw(tmp_path: Path) -> None:
+def test_run_counts_the_calls_that_the_server_saw(tmp_path: Path) -> None:
     with Server(default=World(status(429, headers={"Retry-After": "0"}))) as server:
         result = play(server, tmp_path / "run", "mercury:pen")
         asked = [body for body in server.bodies if body["model"] == "pen"]
@@ -145,7 +145,7 @@ def test_a_whole_run_books_what_the_server_saw(tmp_path: Path) -> None:
         assert asked and {path for path in server.paths if "fim" in path} == {"/v1/fim/completions"}
 
 
-def test_the_key_is_that_of_the_provider_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_of_another_provider_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-provider")
     monkeypatch.delenv("INCEPTION_API_KEY", raising=False)
     with pytest.raises(ConfigError, match="set the variable INCEPTION_API_KEY"):
@@ -158,11 +158,11 @@ def test_the_key_is_that_of_the_provider_and_no_other(monkeypatch: pytest.Monkey
     assert "temperature" not in json.loads(identity.split(" ", 1)[1])
 
 
-# -- what denoisers behind an API share -------------------------------------------------------
+# -- shared by all denoisers behind an API ----------------------------------------------------
 
 
 class Recording:
-    """Answers with its question and the repeat."""
+    """A target that answers with the question and the repeat."""
 
     identity, billed, max_attempts = "recording", False, 1
 
@@ -175,48 +175,55 @@ class Recording:
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=12), st.integers(0, 2**61))
-def test_equal_chats_get_other_seeds_and_all_come_back_in_order(
-    questions: list[str], seed: int
-) -> None:
+def test_equal_chats_get_different_seeds_in_order(questions: list[str], seed: int) -> None:
     chats = [(Message("user", q),) for q in questions]
     target = Recording()
-    replies = ask(target, chats, seed)
+    replies = ask_target(target, chats, seed)
     assert [reply.text[0] for reply in replies] == questions
     assert len(set(target.asked)) == len(chats)
-    assert all(0 <= repeat < SEEDS for _, repeat in target.asked)
-    assert ask(Recording(), chats, seed) == replies
+    assert all(0 <= repeat < SEED_RANGE for _, repeat in target.asked)
+    assert ask_target(Recording(), chats, seed) == replies
 
 
-def test_lengths_are_estimated_from_bytes() -> None:
-    assert [estimate(text) for text in ("", "a", "four", "fives", "颜色颜色")] == [0, 1, 1, 2, 3]
+def test_token_counts_are_estimated_from_bytes() -> None:
+    assert [estimate_tokens(text) for text in ("", "a", "four", "fives", "颜色颜色")] == [
+        0,
+        1,
+        1,
+        2,
+        3,
+    ]
 
 
-def test_an_answer_is_cleaned_and_never_a_deletion() -> None:
+def test_answer_is_cleaned_and_never_a_deletion() -> None:
     hole = Hole("old", 4)
     text = "<|im_start|> Think\u200b of\n\n colours.[/INST]\x07"
-    assert checked(text, hole) == ("Think of colours.", "")
+    assert check_fill(text, hole) == ("Think of colours.", "")
     for empty in ("", "  \n", "<|im_end|>", "…", "\u200b"):
-        assert checked(empty, hole) == ("", "is empty")
-    longest = "abc " * most_tokens(hole)
-    assert checked(longest, hole)[1] == ""
-    assert "at most 16 are allowed" in checked(longest + "abc abc", hole)[1]
+        assert check_fill(empty, hole) == ("", "is empty")
+    longest = "abc " * find_max_tokens(hole)
+    assert check_fill(longest, hole)[1] == ""
+    assert "at most 16 are allowed" in check_fill(longest + "abc abc", hole)[1]
 
 
 CANVAS = ("A ", Hole("b", 2), " c ", Hole("d", 0), " e ", Hole("f", 3))
 
 
-def test_a_canvas_without_an_answer_keeps_its_old_texts() -> None:
-    assert [hole.old for hole in open_holes(CANVAS)] == ["b", "f"]
-    good, bad = Written(("x", "y")), Written(("x",), "is empty")
+def test_canvas_without_an_answer_keeps_its_old_texts() -> None:
+    assert [hole.old for hole in find_open_holes(CANVAS)] == ["b", "f"]
+    good, bad = CanvasAnswer(("x", "y")), CanvasAnswer(("x",), "is empty")
     deletion = ("A", Hole(" b", 0))
-    assert settled([CANVAS, CANVAS, deletion], {0: good, 1: bad}) == [
+    assert make_fills([CANVAS, CANVAS, deletion], {0: good, 1: bad}) == [
         Fill(("x", "", "y"), 0.0),
         Fill(("b", "d", "f"), 0.0),
         Fill(("",), 0.0),
     ]
-    assert settled([deletion], {}) == [Fill(("",), 0.0)]
+    assert make_fills([deletion], {}) == [Fill(("",), 0.0)]
 
 
-def test_where_no_answer_is_usable_that_is_an_error() -> None:
+def test_no_usable_answer_is_an_error() -> None:
     with pytest.raises(TargetUnreliable, match=r"none of the denoiser's 2 answers .*: is empty"):
-        settled([CANVAS, CANVAS], {0: Written(problem="is empty"), 1: Written(problem="is long")})
+        make_fills(
+            [CANVAS, CANVAS],
+            {0: CanvasAnswer(problem="is empty"), 1: CanvasAnswer(problem="is long")},
+        )

@@ -1,4 +1,4 @@
-"""The sampler on toy logits: what must hold for every canvas, rule and seed."""
+"""The sampler on toy logits: properties for every canvas, rule and seed."""
 
 from itertools import pairwise
 from typing import Any
@@ -12,7 +12,14 @@ from torch import Tensor
 
 from fakes import ROOT
 from fakes.denoising import MASK, VOCABULARY, batch, generators, run, toy
-from remask.dlm.sampler import CanvasBatch, CommitRule, denoise, plan, quotas, repeats
+from remask.dlm.sampler import (
+    CanvasBatch,
+    CommitRule,
+    denoise,
+    find_repeats,
+    plan_quotas,
+    split_quotas,
+)
 from remask.dlm.schedule import COMMITS, ORDERS
 from remask.errors import ConfigError, NumericsError
 
@@ -35,7 +42,7 @@ RULES = st.builds(
 
 @given(st.integers(0, 300), st.integers(1, 40))
 def test_quotas_are_positive_even_and_sum_up(masked: int, steps: int) -> None:
-    shares = quotas(masked, steps)
+    shares = split_quotas(masked, steps)
     assert sum(shares) == masked
     assert len(shares) == min(masked, steps)
     assert all(share > 0 for share in shares)
@@ -44,12 +51,12 @@ def test_quotas_are_positive_even_and_sum_up(masked: int, steps: int) -> None:
 
 def test_quotas_need_a_step() -> None:
     with pytest.raises(ValueError, match="steps"):
-        quotas(4, 0)
+        split_quotas(4, 0)
 
 
 @given(st.lists(st.integers(0, 40), max_size=6), st.integers(1, 60))
-def test_a_plan_keeps_blocks_apart(masked: list[int], steps: int) -> None:
-    shares = plan(masked, steps)
+def test_plan_finishes_each_block_at_the_end_of_a_step(masked: list[int], steps: int) -> None:
+    shares = plan_quotas(masked, steps)
     assert all(share > 0 for share in shares)
     blocks = sum(1 for n in masked if n)
     assert len(shares) == min(sum(masked), max(steps, blocks))
@@ -62,18 +69,26 @@ def test_a_plan_keeps_blocks_apart(masked: list[int], steps: int) -> None:
     assert ends <= sums
 
 
-def test_plans_by_hand() -> None:
-    assert plan([8], 3) == quotas(8, 3) == [2, 3, 3]
-    assert plan([3, 0, 5], 4) == [3, 1, 2, 2]  # two spare steps by 2 and 4 remaining masks
-    assert plan([3, 5], 1) == [3, 5]  # a step for each block, though only one was asked
-    assert plan([2, 1], None) == [1, 1, 1]
+def test_plan_quotas_by_hand() -> None:
+    assert plan_quotas([8], 3) == split_quotas(8, 3) == [2, 3, 3]
+    assert plan_quotas([3, 0, 5], 4) == [
+        3,
+        1,
+        2,
+        2,
+    ]  # two more steps, divided by 2 and 4 remaining masks
+    assert plan_quotas([3, 5], 1) == [
+        3,
+        5,
+    ]  # a step for each block, although only one was asked for
+    assert plan_quotas([2, 1], None) == [1, 1, 1]
     with pytest.raises(ValueError, match="steps"):
-        plan([3], 0)
+        plan_quotas([3], 0)
 
 
 @settings(deadline=None)
 @given(ROWS, RULES, st.integers(1, 12), st.integers(0, 5), st.sets(st.integers(1, 20), max_size=19))
-def test_fills_every_mask_and_nothing_else(
+def test_denoise_fills_every_mask_and_nothing_else(
     rows: list[list[int]], rule: CommitRule, steps: int, seed: int, banned: set[int]
 ) -> None:
     canvases = batch(rows, banned)
@@ -98,9 +113,7 @@ def test_fills_every_mask_and_nothing_else(
 
 @settings(deadline=None)
 @given(ROWS, st.integers(1, 12), st.integers(0, 5))
-def test_each_step_commits_the_quota_of_its_row(
-    rows: list[list[int]], steps: int, seed: int
-) -> None:
+def test_step_commits_the_quota_of_its_row(rows: list[list[int]], steps: int, seed: int) -> None:
     canvases = batch(rows)
     left = (canvases.ids == MASK).sum(1)
     counts = [left] + [
@@ -108,13 +121,13 @@ def test_each_step_commits_the_quota_of_its_row(
     ]
     for row in range(len(rows)):
         drops = [int(a[row] - b[row]) for a, b in pairwise(counts)]
-        shares = quotas(int(left[row]), steps)
+        shares = split_quotas(int(left[row]), steps)
         assert drops == shares + [0] * (len(drops) - len(shares))
 
 
 @settings(deadline=None)
 @given(ROWS, RULES, st.integers(1, 6), st.integers(0, 5))
-def test_same_seed_same_tokens(
+def test_equal_seeds_give_equal_tokens(
     rows: list[list[int]], rule: CommitRule, steps: int, seed: int
 ) -> None:
     first = run(batch(rows), [steps] * len(rows), rule, seed)
@@ -124,7 +137,7 @@ def test_same_seed_same_tokens(
 
 @settings(deadline=None)
 @given(ROWS, RULES, st.integers(1, 6))
-def test_a_row_does_not_depend_on_the_others(
+def test_row_is_independent_of_the_others(
     rows: list[list[int]], rule: CommitRule, steps: int
 ) -> None:
     together = run(batch(rows), [steps] * len(rows), rule, 3)
@@ -145,7 +158,7 @@ def test_a_row_does_not_depend_on_the_others(
     steps=st.sampled_from([None, 1, 4]),
     banned=st.sets(st.integers(1, 20), max_size=19),
 )
-def test_every_combination_of_algorithms(
+def test_all_combinations_of_order_and_commit(
     order: str,
     commit: str,
     rows: list[list[int]],
@@ -186,12 +199,12 @@ def test_every_combination_of_algorithms(
 def check_commits(
     rows: list[list[int]], states: list[Tensor], block: int, steps: int | None, commit: str
 ) -> None:
-    """Each row writes only in its first open block, and at least what its plan wants."""
+    """Check that rows write in their first open block only, and at least the quota of the plan."""
     for row, start in enumerate(rows):
         ids = [start, *[state[row].tolist() for state in states]]
         left = [line.count(MASK) for line in ids]
         starts = range(0, len(start), block)
-        shares = plan([start[at : at + block].count(MASK) for at in starts], steps)
+        shares = plan_quotas([start[at : at + block].count(MASK) for at in starts], steps)
         for before, after in pairwise(ids):
             written = [i for i, (a, b) in enumerate(zip(before, after, strict=True)) if a != b]
             assert {i // block for i in written} <= {before.index(MASK) // block if written else 0}
@@ -221,13 +234,13 @@ def test_bad_rules_are_refused(values: dict[str, Any], message: str) -> None:
         CommitRule(**values)
 
 
-def test_the_docs_name_every_algorithm() -> None:
-    page = (ROOT / "docs" / "sampling.md").read_text()
+def test_docs_name_every_algorithm() -> None:
+    page = (ROOT / "docs" / "reference" / "sampling.md").read_text()
     for name in [*ORDERS, *COMMITS]:
         assert f"| `{name}` |" in page
 
 
-def test_a_block_is_finished_before_the_next_begins() -> None:
+def test_block_is_finished_before_the_next_begins() -> None:
     rule = CommitRule(block=4, left_bias=0.0)
     row = [0, 0, 5, 0, 0, 0, 6, 0]
     masks = [[i for i in range(8) if s.ids[0, i] == MASK] for s in run(batch([row]), [4], rule, 1)]
@@ -245,41 +258,42 @@ def test_blocks_read_the_logits_of_their_own_masks() -> None:
 
 
 @pytest.mark.parametrize(("order", "first"), [("confidence", 0), ("margin", 2), ("entropy", 4)])
-def test_orders_judge_the_whole_distribution_after_bans(order: str, first: int) -> None:
+def test_orders_use_the_whole_distribution_after_bans(order: str, first: int) -> None:
     logits = torch.full((5, VOCABULARY), float("-inf"))
     logits[0, 1:4] = torch.tensor([0.53, 0.455, 0.015]).log()  # entropy 0.76
     logits[2, 1:6] = torch.tensor([0.52, 0.12, 0.12, 0.12, 0.12]).log()  # 1.36
-    logits[4, 1:3] = torch.tensor([0.5, 0.5]).log()  # 0.69 …
-    logits[4, 20] = 5.0  # … once this is banned
+    # 0.69, after token 20 is banned.
+    logits[4, 1:3] = torch.tensor([0.5, 0.5]).log()
+    logits[4, 20] = 5.0
     rule = CommitRule(0.0, 0.0, left_bias=0.0, order=order)
     masks = batch([[0, 7, 0, 7, 0]], {20})
     states = run(masks, [3], rule, 1, lambda ids: logits[(ids == MASK)[0]])
     assert (states[0].ids != masks.ids).nonzero().tolist() == [[0, first]]
 
 
-@pytest.mark.parametrize("surer", [0, 1])
-def test_the_surest_draw_is_written_first(surer: int) -> None:
-    # Both masks want token 9; the second to be written must not repeat it.
+@pytest.mark.parametrize("better", [0, 1])
+def test_most_probable_draw_is_written_first(better: int) -> None:
+    # Token 9 is the best for both masks; the second to be written must not repeat it.
     logits = torch.full((2, VOCABULARY), float("-inf"))
     logits[:, 8] = 0.0
     logits[:, 9] = 1.0
-    logits[surer, 9] = 2.0
+    logits[better, 9] = 2.0
     rule = CommitRule(0.0, 0.0, left_bias=0.0)
     ids = run(batch([[0, 0]]), [1], rule, 1, lambda ids: logits)[-1].ids[0].tolist()
-    assert ids[surer] == 9
-    assert ids[1 - surer] == 8
+    assert ids[better] == 9
+    assert ids[1 - better] == 8
 
 
-def test_left_writes_the_first_mask_of_each_run() -> None:
+def test_leftmost_writes_the_first_mask_of_each_run() -> None:
     rule = CommitRule(left_bias=0.0, position_temperature=0.0, order="leftmost")
     states = run(batch([[0, 0, 0, 5, 0, 0, 6]]), [3], rule, 1)
     left = [[i for i in range(7) if s.ids[0, i] == MASK] for s in states]
-    # The surer of the two first masks; then the first mask of both runs that remain.
+    # The more probable of the two first masks, then the first mask of both remaining runs.
     after = {(1, 2, 4, 5): [2, 5], (0, 1, 2, 5): [1, 2]}
     assert left[1:] == [after[tuple(left[0])], []]
 
 
-def test_random_order_starts_anywhere() -> None:
+def test_random_order_starts_at_every_mask_equally_often() -> None:
     # Each of 3 masks first in a third of 900 rows, whatever the confidence: 6 standard errors are
     # 0.094, passed by chance once in 10^8 runs.
     rule = CommitRule(left_bias=0.0, position_temperature=0.0, order="random")
@@ -316,7 +330,7 @@ def test_draws_follow_the_softmax_at_their_temperature(temperature: float) -> No
         (1.0, 1.0, {1, 2, 3, 4}),
     ],
 )
-def test_draws_stay_in_the_nucleus(temperature: float, top_p: float, nucleus: set[int]) -> None:
+def test_draws_are_in_the_nucleus(temperature: float, top_p: float, nucleus: set[int]) -> None:
     # The rarest token of a nucleus is missed in 400 draws with probability below 10^-8.
     logits = torch.full((VOCABULARY,), float("-inf"))
     logits[1:5] = torch.tensor([0.5, 0.3, 0.15, 0.05]).log()
@@ -325,7 +339,7 @@ def test_draws_stay_in_the_nucleus(temperature: float, top_p: float, nucleus: se
     assert set(state.ids.flatten().tolist()) == nucleus
 
 
-def test_a_refused_nucleus_gives_way_to_the_rest() -> None:
+def test_refused_nucleus_falls_back_to_other_tokens() -> None:
     logits = torch.full((VOCABULARY,), float("-inf"))
     logits[1:3] = torch.tensor([0.9, 0.1]).log()
     rule = CommitRule(temperature=1.0, top_p=0.5)
@@ -333,7 +347,7 @@ def test_a_refused_nucleus_gives_way_to_the_rest() -> None:
     assert state.ids.tolist() == [[1, 2]]
 
 
-def test_seeds_differ() -> None:
+def test_different_seeds_give_different_tokens() -> None:
     fills = {
         tuple(run(batch([[0] * 10]), [5], CommitRule(), seed)[-1].ids[0].tolist())
         for seed in range(8)
@@ -363,13 +377,13 @@ def test_samples_follow_the_distribution() -> None:
     assert torch.allclose(state.logp[state.ids == 5].exp(), torch.tensor(0.75).double())
 
 
-def test_threshold_commits_sure_tokens_at_once() -> None:
-    def sure(ids: Tensor) -> Tensor:
+def test_threshold_commits_probable_tokens_at_once() -> None:
+    def certain(ids: Tensor) -> Tensor:
         columns = (ids == MASK).nonzero(as_tuple=True)[1]
         return torch.nn.functional.one_hot(columns + 1, VOCABULARY).float() * 50
 
-    assert len(run(batch([[0] * 8]), [8], CommitRule(), 1, sure)) == 8
-    assert len(run(batch([[0] * 8]), [8], CommitRule(threshold=0.9), 1, sure)) == 1
+    assert len(run(batch([[0] * 8]), [8], CommitRule(), 1, certain)) == 8
+    assert len(run(batch([[0] * 8]), [8], CommitRule(threshold=0.9), 1, certain)) == 1
 
 
 def test_left_bias_writes_from_the_left() -> None:
@@ -393,7 +407,7 @@ def test_impossible_logits_are_a_typed_error(bad: float, everywhere: bool) -> No
 
 @pytest.mark.parametrize("commit", COMMITS)
 @pytest.mark.parametrize("order", ORDERS)
-def test_a_row_of_nan_is_an_error_under_every_rule(order: str, commit: str) -> None:
+def test_row_of_nan_is_an_error_under_every_rule(order: str, commit: str) -> None:
     def broken(ids: Tensor) -> Tensor:
         logits = toy()(ids)
         logits[-1] = float("nan")
@@ -419,13 +433,15 @@ def test_banning_everything_is_an_error_not_a_loop() -> None:
         run(batch([[0, 0]], set(range(VOCABULARY))), [2], CommitRule(), 1)
 
 
-def test_bans_hold_where_their_kind_says() -> None:
+def test_bans_apply_by_constraint() -> None:
     ids = torch.zeros(6, 5, dtype=torch.long)
-    kinds = torch.tensor([[1, 0, 0, 0, 1]]).expand(6, -1)
+    constraints = torch.tensor([[1, 0, 0, 0, 1]]).expand(6, -1)
     banned = torch.zeros(2, VOCABULARY, dtype=torch.bool)
     banned[:, MASK] = True
     banned[1, 1:20] = True
-    state = run(CanvasBatch(ids, kinds, banned, MASK), [5] * 6, CommitRule(temperature=5.0), 1)[-1]
+    state = run(
+        CanvasBatch(ids, constraints, banned, MASK), [5] * 6, CommitRule(temperature=5.0), 1
+    )[-1]
     assert bool((state.ids[:, [0, 4]] >= 20).all())
     assert bool((state.ids[:, 1:4] < 20).any())
 
@@ -443,12 +459,12 @@ def test_bans_hold_where_their_kind_says() -> None:
         ([0], 0, set()),
     ],
 )
-def test_what_would_repeat(ids: list[int], position: int, expected: set[int]) -> None:
-    assert repeats(ids, position, MASK) == expected
+def test_find_repeats_by_hand(ids: list[int], position: int, expected: set[int]) -> None:
+    assert find_repeats(ids, position, MASK) == expected
 
 
 def repeated(ids: list[int], columns: set[int]) -> bool:
-    """Whether a run of 1 to 4 tokens stands twice in a row and touches `columns`."""
+    """Whether a run of 1 to 4 tokens occurs twice in a row and touches `columns`."""
     return any(
         ids[i : i + n] == ids[i + n : i + 2 * n] and columns & set(range(i, i + 2 * n))
         for n in range(1, 5)
@@ -458,7 +474,7 @@ def repeated(ids: list[int], columns: set[int]) -> bool:
 
 @settings(deadline=None)
 @given(st.lists(st.sampled_from([0, 0, 3, 4]), min_size=2, max_size=14), st.integers(0, 5))
-def test_no_fill_repeats_its_neighbourhood(row: list[int], seed: int) -> None:
+def test_fills_do_not_repeat_their_neighbourhood(row: list[int], seed: int) -> None:
     columns = {i for i, token in enumerate(row) if token == MASK}
     states = run(batch([row]), [max(1, len(columns) // 2)], CommitRule(), seed)
     if states:
@@ -473,13 +489,13 @@ def test_repeatable_tokens_may_repeat() -> None:
         return only.expand(int((ids == MASK).sum()), -1)
 
     strict = batch([[0, 0]])
-    loose = CanvasBatch(strict.ids, strict.kinds, strict.banned, MASK, {9})
+    loose = CanvasBatch(strict.ids, strict.constraints, strict.banned, MASK, {9})
     rule = CommitRule(temperature=0.0)
     assert sorted(run(strict, [2], rule, 1, logits)[-1].ids[0].tolist()) == [8, 9]
     assert run(loose, [2], rule, 1, logits)[-1].ids[0].tolist() == [9, 9]
 
 
-def test_a_repeat_is_kept_where_nothing_else_is_possible() -> None:
+def test_repeat_is_kept_if_nothing_else_is_possible() -> None:
     only = torch.full((VOCABULARY,), float("-inf"))
     only[9] = 0.0
     state = run(

@@ -1,6 +1,6 @@
-"""Toy logits and canvases for tests of the denoising loop, and a reading that is listened to.
+"""Toy logits and canvases for tests of the denoising loop, and a recording attention mode.
 
-Known answer: with the same seed a run is the same to the bit, whatever stands beside its rows.
+A run with the same seed is the same to the bit, whatever other rows are in its batch.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -49,26 +49,26 @@ def run(
     return list(denoise(canvases, logits or toy(), steps, rule, generators(len(steps), seed)))
 
 
-class Overheard:
-    """A reading that notes the context and the width of the regions of each of its sessions."""
+class RecordedMode:
+    """An attention mode that records the context and the width of the regions of each pass."""
 
-    def __init__(self, reading: AttentionMode) -> None:
-        self.reading = reading
+    def __init__(self, mode: AttentionMode) -> None:
+        self.mode = mode
         self.contexts: list[Ids] = []
         self.widths: list[int] = []
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.reading, name)
+        return getattr(self.mode, name)
 
     def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
         self.contexts.append(context)
         self.widths.append(attention_mask.shape[1])
-        return self.reading.begin(context, shared, attention_mask)
+        return self.mode.begin(context, shared, attention_mask)
 
 
-def overheard(denoiser: LocalDenoiser, **changed: Any) -> tuple[LocalDenoiser, Overheard]:
-    """The same denoiser but for what is `changed`, and the reading that it uses."""
+def record_passes(denoiser: LocalDenoiser, **changed: Any) -> tuple[LocalDenoiser, RecordedMode]:
+    """The same denoiser with the `changed` arguments, and its attention mode, which records."""
     names = ("name", "backbone", "family", "rule", "steps")
-    reading = Overheard(denoiser.reading)
-    parts = {name: getattr(denoiser, name) for name in names} | {"reading": reading} | changed
-    return LocalDenoiser(**parts), reading
+    mode = RecordedMode(denoiser.mode)
+    parts = {name: getattr(denoiser, name) for name in names} | {"mode": mode} | changed
+    return LocalDenoiser(**parts), mode

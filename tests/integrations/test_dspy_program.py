@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from remask.errors import ConfigError
-from remask.integrations.export import dspy
+from remask.integrations.export import replace_instructions
 from remask.prompt import Prompt
 
 NEW = Prompt("new {x}")
@@ -36,24 +36,26 @@ def program(**predictors: str) -> dict[str, Any]:
 @pytest.mark.parametrize("indent", [None, 2, "\t"])
 def test_only_the_instructions_of_the_predictor_change(indent: int | str | None) -> None:
     source = json.dumps(program(**{"answer.predict": "old"}), indent=indent, ensure_ascii=False)
-    assert dspy(source, NEW) == source.replace('"old"', '"new {x}"')
+    assert replace_instructions(source, NEW) == source.replace('"old"', '"new {x}"')
 
 
 def test_a_predictor_is_named_where_there_are_several() -> None:
     source = json.dumps(program(plan="a", answer="b"))
     with pytest.raises(ConfigError, match=r"--predictor: plan, answer"):
-        dspy(source, NEW)
+        replace_instructions(source, NEW)
     with pytest.raises(ConfigError, match=r"no predictor 'x'; it has plan, answer"):
-        dspy(source, NEW, "x")
-    assert json.loads(dspy(source, NEW, "answer")) == program(plan="a", answer=NEW.text)
+        replace_instructions(source, NEW, "x")
+    assert json.loads(replace_instructions(source, NEW, "answer")) == program(
+        plan="a", answer=NEW.text
+    )
 
 
 def test_a_bare_predict_is_a_program() -> None:
     source = json.dumps({**state("old"), "metadata": {}}, indent=1)
-    assert json.loads(dspy(source, NEW)) == {**state(NEW.text), "metadata": {}}
+    assert json.loads(replace_instructions(source, NEW)) == {**state(NEW.text), "metadata": {}}
 
 
 @pytest.mark.parametrize("source", ["", "[", "[" * 100_000, "[]", "1", "{}", '{"p": {}}'])
 def test_what_is_no_program_is_refused(source: str) -> None:
     with pytest.raises(ConfigError, match=r"malformed JSON|no predictor"):
-        dspy(source, NEW)
+        replace_instructions(source, NEW)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import ConfigError, DataError
-from remask.integrations.export import FORMATS, ExportOptions, guess, parse, read
+from remask.integrations.export import FORMATS, ExportOptions, guess_format, parse, read
 from remask.prompt import Prompt
 
 PROMPT = Prompt.parse("Be brief.\n[[keep]]Never lie.[[/keep]]\nNaïve “quotes” \\ {x}")
@@ -76,13 +76,13 @@ def test_what_was_written_is_read_and_written_again_the_same(kind: str, text: st
     ],
 )
 def test_the_name_of_a_file_tells_its_format(name: str, kind: str) -> None:
-    assert guess(Path(name)) == kind
+    assert guess_format(Path(name)) == kind
 
 
 @pytest.mark.parametrize("name", ["p.md", "p.json", "p.langfuse.json", "p.mlflow.json", "p.j2"])
 def test_a_prompt_file_is_read_again(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
-    path.write_text(FORMATS[guess(path)](PROMPT, ORDER), encoding="utf-8")
+    path.write_text(FORMATS[guess_format(path)](PROMPT, ORDER), encoding="utf-8")
     assert read(path).text.replace("{{x}}", "{x}") == PROMPT.text
 
 
@@ -90,9 +90,9 @@ def test_a_prompt_file_is_read_again(tmp_path: Path, name: str) -> None:
     ("name", "content", "message"),
     [
         ("p.json", "[", "malformed JSON"),
-        ("p.json", "[]", "holds no prompt"),
-        ("p.json", "{}", "holds no prompt"),
-        ("p.json", '{"prompt": 1}', "holds no prompt"),
+        ("p.json", "[]", "has no prompt"),
+        ("p.json", "{}", "has no prompt"),
+        ("p.json", '{"prompt": 1}', "has no prompt"),
         ("p.json", '[{"role": "user", "content": "a"}]', "role 'user'"),
         ("p.j2", "a\n{% if x %}", "line 2"),
         ("p.md", "[[keep]]a", "never closed"),

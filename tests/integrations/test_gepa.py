@@ -94,7 +94,7 @@ def test_kept_text_and_variables_stay(denoiser):
         text = proposal.new_texts.get("p", candidate["p"])
         assert "Never lie." in text and text.count("{mail}") == 1
         candidate = {"p": text}
-    with pytest.raises(ConfigError, match="has lost what"):
+    with pytest.raises(ConfigError, match="has lost its"):
         reflection.reflect({"p": "Something else."}, {"p": [RECORD]}, ["p"])
 
 

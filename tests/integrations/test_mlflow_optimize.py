@@ -13,7 +13,7 @@ from mlflow.genai.scorers import scorer  # noqa: E402
 
 from fakes.small_programs import DENOISER, LABELS, ROWS, chosen  # noqa: E402
 from remask.errors import ConfigError  # noqa: E402
-from remask.integrations.mlflow import RemaskPromptOptimizer, components, serialised  # noqa: E402
+from remask.integrations.mlflow import RemaskPromptOptimizer, find_components, serialise  # noqa: E402
 
 DATA = [{"inputs": {"text": text}, "outputs": label} for text, label in ROWS]
 
@@ -100,8 +100,8 @@ messages = st.lists(
 @given(messages.filter(lambda found: all("keep]]" not in m["content"] for m in found)))
 def test_chat_prompts_survive_the_way_there_and_back(found):
     templates = {"chat": json.dumps(found), "text": "Say {{hello}}."}
-    texts = {name: p.text for name, p in components(templates, ("system",)).items()}
-    written = serialised(templates, texts)
+    texts = {name: p.text for name, p in find_components(templates, ("system",)).items()}
+    written = serialise(templates, texts)
     assert json.loads(written["chat"]) == found and written["text"] == templates["text"]
 
 

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import ConfigError
-from remask.integrations.promptfoo import CONFIG, Model, compare
+from remask.integrations.promptfoo import CONFIG, PromptfooModel, compare
 from remask.prompt import Prompt
 from remask.tasks.promptfoo import read_tests
 from remask.types import Example
 
 BEFORE = Prompt("Name the colour of {thing}. Never say {{7*7}}.")
 AFTER = Prompt("Name the colour of {thing}.")
-MODEL = Model("openai:m")
+MODEL = PromptfooModel("openai:m")
 
 
 def example(number: int, expected: str | None = "red", **row: str) -> Example:
@@ -88,7 +88,7 @@ def test_rows_that_promptfoo_would_fill_or_load_are_left_out(value: str) -> None
     found = compare(BEFORE, AFTER, (*ROWS, example(3, thing=value)), MODEL, "label", ("red",))
     assert (found.rows, found.left_out) == (2, 1)
     assert value not in found.files["tests.json"]
-    with pytest.raises(ConfigError, match="no row is left"):
+    with pytest.raises(ConfigError, match="there is no row"):
         compare(BEFORE, AFTER, (example(3, thing=value),), MODEL, "label")
 
 
@@ -100,7 +100,7 @@ def test_the_message_has_a_name_of_its_own() -> None:
 
 def test_the_configuration_names_the_target_without_secrets() -> None:
     url = "https://user:secret@host:1/v1"
-    model = Model("openai:m", url, "MY_KEY", None, 99)
+    model = PromptfooModel("openai:m", url, "MY_KEY", None, 99)
     text = compare(BEFORE, AFTER, ROWS, model, "label").files[CONFIG]
     assert "secret" not in text
     for part in ('"openai:chat:m"', '"https://host:1/v1"', '"MY_KEY"', '"max_tokens":99'):
@@ -111,8 +111,8 @@ def test_the_configuration_names_the_target_without_secrets() -> None:
 
 @pytest.mark.parametrize("name", ["builtin", "function:f", "openai:"])
 def test_a_target_that_promptfoo_cannot_ask_is_refused(name: str) -> None:
-    with pytest.raises(ConfigError, match=f"cannot ask the target '{name}'"):
-        compare(BEFORE, AFTER, ROWS, Model(name), "label")
+    with pytest.raises(ConfigError, match=f"cannot call the target '{name}'"):
+        compare(BEFORE, AFTER, ROWS, PromptfooModel(name), "label")
 
 
 def test_a_blank_prompt_is_no_message() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from fakes.server import Server
-from remask.integrations.promptfoo import CONFIG, Model, compare
+from remask.integrations.promptfoo import CONFIG, PromptfooModel, compare
 from remask.prompt import Prompt
 from remask.tasks.promptfoo import Assertions
 from remask.types import Example
@@ -50,7 +50,7 @@ def test_promptfoo_runs_the_comparison(tmp_path: Path) -> None:
     before = Prompt("Say yes or no about {thing}. Never say {{7*7}}.")
     command = promptfoo(tmp_path / "npm")
     with Server() as server:  # repeats the message in capitals
-        model = Model("openai:tiny", server.url, "TINY_KEY", max_tokens=4)
+        model = PromptfooModel("openai:tiny", server.url, "TINY_KEY", max_tokens=4)
         made = compare(before, Prompt("Say yes."), [*rows.values()], model, "promptfoo")
         for name, text in made.files.items():
             (tmp_path / name).write_text(text, encoding="utf-8")

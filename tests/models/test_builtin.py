@@ -20,7 +20,7 @@ OPTIONS = ("The sentiment is positive.", "The sentiment is very negative.", "The
 
 @pytest.fixture(scope="module")
 def plain(base: Backbone) -> LlamaForCausalLM:
-    """The same weights under the transformers library's own attention."""
+    """The same weights with the transformers library's own attention."""
     config = LlamaConfig.from_dict(base.model.config.to_dict())
     model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
     model.load_state_dict(base.model.state_dict())
@@ -43,7 +43,7 @@ CHATS = (
 
 
 def frame(base: Backbone, turns: Chat) -> list[int]:
-    """The chat and the opening of the answer, put together by hand."""
+    """The chat and the opening of the answer, encoded by hand."""
     ids: list[int] = []
     for turn in turns:
         ids += [START, *base.encode(f"{turn.role}\n{turn.content}"), END]
@@ -55,8 +55,8 @@ def frame(base: Backbone, turns: Chat) -> list[int]:
 def naive_logp(plain: LlamaForCausalLM, base: Backbone, turns: Chat, option: str) -> float:
     before, answer = frame(base, turns), base.encode(option)
     logits = plain(torch.tensor([before + answer])).logits[0].float().log_softmax(-1)
-    places = range(len(before) - 1, len(before) + len(answer) - 1)
-    return sum(float(logits[at, token]) for at, token in zip(places, answer, strict=True))
+    positions = range(len(before) - 1, len(before) + len(answer) - 1)
+    return sum(float(logits[at, token]) for at, token in zip(positions, answer, strict=True))
 
 
 @torch.inference_mode()
@@ -95,14 +95,14 @@ def test_choose_equals_one_full_forward_of_each_sequence(
 def test_choose_with_other_forms_of_options(
     base: Backbone, plain: LlamaForCausalLM, options: tuple[str, ...]
 ) -> None:
-    """One token each, nothing to choose, nothing shared, equal ones."""
+    """One token each, a single option, no shared tokens, equal options."""
     (reply,) = BuiltinTarget(base).choose(CHATS[:1], options)
     naive = [naive_logp(plain, base, CHATS[0], option) for option in options]
     assert reply.logps == pytest.approx(naive, abs=NEAR)
     assert reply.text == options[naive.index(max(naive))]
 
 
-def test_choose_does_not_depend_on_the_batch(
+def test_choose_is_independent_of_the_batch(
     base: Backbone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     target = BuiltinTarget(base)
@@ -115,7 +115,7 @@ def test_choose_does_not_depend_on_the_batch(
     assert close(together, target.choose(chats, OPTIONS))
 
 
-def test_the_same_list_gives_the_same_bits_with_and_without_kept_prefixes(base: Backbone) -> None:
+def test_kept_prefixes_do_not_change_a_bit(base: Backbone) -> None:
     target = BuiltinTarget(base)
     first = target.choose(CHATS[:3], OPTIONS)
     assert (
@@ -127,7 +127,7 @@ def test_respond_equals_a_loop_without_cache(base: Backbone, plain: LlamaForCaus
     chats = [
         CHATS[1],
         chat("Tell me a long story about a dog, a cat and a green bird.", None),
-        chat("What is the capital of France?", None),  # shorter, so first in its batch
+        chat("What is the capital of France?", None),  # the shortest, so first in its batch
     ]
     target = BuiltinTarget(base, max_tokens=10)
     replies = target.respond(chats)
@@ -137,13 +137,13 @@ def test_respond_equals_a_loop_without_cache(base: Backbone, plain: LlamaForCaus
         assert reply.output_tokens == len(tokens)
         assert reply.input_tokens == len(frame(base, turns))
     lengths = {reply.output_tokens for reply in replies}
-    assert 10 in lengths and min(lengths) < 9  # a row goes on after another has ended
+    assert 10 in lengths and min(lengths) < 9  # a row continues after another has ended
     assert "Paris" in replies[-1].text
 
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
-    """Every row that a backbone reads for its keys and values."""
+    """All rows that a backbone reads for their keys and values."""
     seen: list[list[int]] = []
     read = Backbone.read
 
@@ -155,8 +155,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     return seen
 
 
-def test_a_system_message_is_read_once(base: Backbone, seen: list[list[int]]) -> None:
-    system = base.turn("system", "Classify the sentiment.")
+def test_system_message_is_read_once(base: Backbone, seen: list[list[int]]) -> None:
+    system = base.encode_turn("system", "Classify the sentiment.")
     target = BuiltinTarget(base)
     for _ in range(2):
         target.choose(CHATS[:2], OPTIONS)
@@ -167,8 +167,8 @@ def test_a_system_message_is_read_once(base: Backbone, seen: list[list[int]]) ->
 def test_kept_system_messages_are_bounded(
     base: Backbone, seen: list[list[int]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The last are kept, as many as fit; the first must be read again."""
-    systems = [base.turn("system", f"Prompt {number}.") for number in range(4)]
+    """The last ones that fit are kept; the first must be read again."""
+    systems = [base.encode_turn("system", f"Prompt {number}.") for number in range(4)]
     monkeypatch.setattr(builtin, "MAX_PREFIX_TOKENS", len(systems[2]) + len(systems[3]))
     target = BuiltinTarget(base)
     for number in (0, 1, 2, 3, 3, 2, 0):
@@ -176,7 +176,7 @@ def test_kept_system_messages_are_bounded(
     assert [seen.count(system) for system in systems] == [2, 1, 1, 1]
 
 
-def test_a_chat_beyond_the_context_fails_alone(base: Backbone) -> None:
+def test_chat_beyond_the_context_fails_alone(base: Backbone) -> None:
     long = chat("word " * 8200)
     length = len(frame(base, long))
     target = BuiltinTarget(base, max_tokens=1)
@@ -186,7 +186,7 @@ def test_a_chat_beyond_the_context_fails_alone(base: Backbone) -> None:
         assert replies[1].error == "" and replies[1].text
 
 
-def test_bad_arguments(base: Backbone) -> None:
+def test_bad_arguments_are_refused(base: Backbone) -> None:
     with pytest.raises(ConfigError, match="max_tokens is 0"):
         BuiltinTarget(base, max_tokens=0)
     for options in ([], ["yes", ""]):
@@ -194,7 +194,7 @@ def test_bad_arguments(base: Backbone) -> None:
             BuiltinTarget(base).choose(CHATS[:1], options)
 
 
-def test_broken_weights_are_an_error_and_not_a_choice(base: Backbone) -> None:
+def test_broken_weights_are_an_error(base: Backbone) -> None:
     nan = torch.full_like(base.model.state_dict()["model.norm.weight"], float("nan"))
     target = BuiltinTarget(base.with_weights({"model.norm.weight": nan}, "broken"))
     with pytest.raises(NumericsError):
@@ -203,12 +203,12 @@ def test_broken_weights_are_an_error_and_not_a_choice(base: Backbone) -> None:
         target.respond(CHATS[:1])
 
 
-def test_no_chats(base: Backbone) -> None:
+def test_empty_list_of_chats_gives_no_replies(base: Backbone) -> None:
     target = BuiltinTarget(base)
     assert target.choose([], OPTIONS) == [] == target.respond([])
 
 
-def test_identity_and_what_the_meter_needs(base: Backbone) -> None:
+def test_attributes_that_the_meter_uses(base: Backbone) -> None:
     target = BuiltinTarget(base)
     assert target.chooses
     assert not target.billed and target.max_attempts == 1
@@ -217,10 +217,12 @@ def test_identity_and_what_the_meter_needs(base: Backbone) -> None:
 
 
 class Spelled:
-    """A backbone with a token for each character and no weights; it remembers what it reads: the
-    system turn, and the rows behind it."""
+    """A backbone with a token for each character and no weights.
 
-    identity, window = "spelled", 10**6
+    It records the batches that it reads: the system turn, and the rows after it.
+    """
+
+    identity, context_length = "spelled", 10**6
 
     def __init__(self) -> None:
         self.batches: list[tuple[tuple[int, ...], list[list[int]]]] = []
@@ -231,10 +233,10 @@ class Spelled:
     def token_id(self, text: str) -> int:
         return 0
 
-    def turn(self, role: str, content: str) -> list[int]:
+    def encode_turn(self, role: str, content: str) -> list[int]:
         return self.encode(f"{role}: {content}")
 
-    def opening(self, role: str) -> list[int]:
+    def encode_opening(self, role: str) -> list[int]:
         return self.encode(f"{role}: ")
 
     def read(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[None, tuple[int, ...]]:
@@ -259,7 +261,7 @@ shapes = st.lists(
 
 @settings(deadline=None)
 @given(shapes=shapes, ahead=st.integers(0, 9))
-def test_batches_hold_every_row_once_within_the_limits(
+def test_batches_have_every_row_once_within_the_limits(
     shapes: list[tuple[str | None, int]], ahead: int
 ) -> None:
     chats = [chat(str(i).ljust(length), start) for i, (start, length) in enumerate(shapes)]
@@ -273,8 +275,8 @@ def test_batches_hold_every_row_once_within_the_limits(
     read = [(prefix, row) for prefix, batch in plain.batches for row in batch]
     assert sorted(read) == sorted(
         (
-            tuple(plain.turn("system", turns[0].content)) if len(turns) == 2 else (),
-            plain.turn("user", turns[-1].content) + plain.encode(f"assistant: {shared}"),
+            tuple(plain.encode_turn("system", turns[0].content)) if len(turns) == 2 else (),
+            plain.encode_turn("user", turns[-1].content) + plain.encode(f"assistant: {shared}"),
         )
         for turns in chats
     )

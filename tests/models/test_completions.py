@@ -21,7 +21,7 @@ def open_target(server: Server, **settings: object) -> FimTarget:
     return FimTarget("mercury-edit-2", server.url, KEY, **{**plain, **settings})
 
 
-def test_the_request_and_the_answer() -> None:
+def test_request_and_reply() -> None:
     with Server(fills("kindly")) as server, open_target(server, seed=5, temperature=0.7) as target:
         assert target.respond([chat()], repeat=2) == [
             Reply("kindly", input_tokens=24, output_tokens=14)
@@ -41,7 +41,7 @@ def test_the_request_and_the_answer() -> None:
     ]
 
 
-def test_undocumented_fields_are_left_out_and_the_length_is_capped() -> None:
+def test_undocumented_fields_are_left_out_and_length_is_limited() -> None:
     with Server(fills("x")) as server, open_target(server) as target:
         target.respond([chat(tokens=500)])
     assert set(server.bodies[0]) == {"model", "prompt", "suffix", "max_tokens", "stop"}
@@ -52,7 +52,7 @@ def test_undocumented_fields_are_left_out_and_the_length_is_capped() -> None:
     ("behaviour", "words"),
     [
         (raw(b"<html>"), "no JSON"),
-        (shaped({"choices": "none"}), "is no fill-in-the-middle completion"),
+        (shaped({"choices": "none"}), "is not a fill-in-the-middle completion"),
         (shaped({"choices": []}), "no choices"),
         (shaped({"choices": [None]}), "a choice without a text"),
         (shaped({"choices": [{"message": {"content": "chat"}}]}), "has no text"),
@@ -62,14 +62,14 @@ def test_undocumented_fields_are_left_out_and_the_length_is_capped() -> None:
         (status(500, "disk full"), "gave up after 3 attempts"),
     ],
 )
-def test_what_is_no_answer_becomes_an_error(behaviour: Behaviour, words: str) -> None:
+def test_invalid_reply_becomes_an_error(behaviour: Behaviour, words: str) -> None:
     with Server(default=behaviour) as server, open_target(server, retries=2) as target:
         (reply,) = target.respond([chat()])
     assert words in reply.error and reply.text == ""
     assert reply.attempts == server.requests
 
 
-def test_a_busy_server_is_asked_again() -> None:
+def test_busy_server_is_asked_again() -> None:
     with Server([status(429), *fills("late")]) as server, open_target(server) as target:
         (reply,) = target.respond([chat()])
     assert reply.text == "late" and reply.attempts == 2 == server.requests
@@ -78,14 +78,14 @@ def test_a_busy_server_is_asked_again() -> None:
 @pytest.mark.parametrize(
     ("code", "todo"), [(401, "check the API key"), (402, "check the billing"), (404, "model name")]
 )
-def test_a_refusal_is_final(code: int, todo: str) -> None:
+def test_refusal_is_final(code: int, todo: str) -> None:
     with Server(default=status(code)) as server, open_target(server) as target:
         with pytest.raises(TargetRefused, match=todo):
             target.respond([chat()])
         assert server.requests == 1
 
 
-def test_no_other_providers_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_of_another_provider_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-provider")
     with pytest.raises(ConfigError, match="INCEPTION_API_KEY"):
         FimTarget("m", "https://api.inceptionlabs.ai/v1", stop=("x",), max_tokens=9)
@@ -97,7 +97,7 @@ def test_no_other_providers_key_is_sent(monkeypatch: pytest.MonkeyPatch) -> None
     assert server.keys == ["Bearer none"]
 
 
-def test_identity_holds_what_changes_an_answer() -> None:
+def test_identity_has_what_changes_an_answer() -> None:
     with Server() as server:
         identities = []
         for change in ({}, {"seed": 1}, {"temperature": 0.1}, {"stop": ("y",)}, {"max_tokens": 9}):

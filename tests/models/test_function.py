@@ -18,7 +18,7 @@ def shout(messages: Messages) -> str:
     return messages[-1]["content"].upper()
 
 
-def test_the_function_sees_roles_and_texts_and_its_answers_keep_their_order() -> None:
+def test_function_gets_messages_and_answers_keep_their_order() -> None:
     seen: list[Messages] = []
 
     def keep(messages: Messages) -> str:
@@ -38,7 +38,7 @@ def test_order_is_kept_under_concurrency() -> None:
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_an_exception_fails_its_row_alone(concurrency: int) -> None:
+def test_exception_fails_its_row_alone(concurrency: int) -> None:
     def fails(messages: Messages) -> str:
         if messages[-1]["content"] == "busy":
             raise TargetBusy("try later")
@@ -51,7 +51,7 @@ def test_an_exception_fails_its_row_alone(concurrency: int) -> None:
     assert [reply.error for reply in replies] == ["", "TargetBusy: try later", "KeyError: 'answer'"]
 
 
-def test_the_same_bug_in_all_rows_is_the_users_to_mend() -> None:
+def test_same_bug_in_all_rows_is_a_config_error() -> None:
     def broken(messages: Messages) -> str:
         return messages[-1].text  # type: ignore[attr-defined]
 
@@ -60,7 +60,7 @@ def test_the_same_bug_in_all_rows_is_the_users_to_mend() -> None:
     assert isinstance(caught.value.__cause__, AttributeError)
 
 
-def test_a_bug_in_some_rows_and_an_outage_in_all_rows_stay_failed_rows() -> None:
+def test_bug_in_some_rows_or_an_outage_are_failed_rows() -> None:
     def some(messages: Messages) -> str:
         if messages[-1]["content"] == "a":
             raise TypeError("bad")
@@ -77,7 +77,7 @@ def test_a_bug_in_some_rows_and_an_outage_in_all_rows_stay_failed_rows() -> None
 
 
 @pytest.mark.parametrize("concurrency", [1, 4])
-def test_a_refusal_ends_the_run(concurrency: int) -> None:
+def test_refusal_ends_the_run(concurrency: int) -> None:
     def refuses(messages: Messages) -> str:
         raise TargetRefused("the key is wrong")
 
@@ -86,12 +86,12 @@ def test_a_refusal_ends_the_run(concurrency: int) -> None:
 
 
 @pytest.mark.parametrize("result", [None, 3, b"text", {"text": "x"}])
-def test_a_result_that_is_no_text_is_named(result: object) -> None:
+def test_result_that_is_not_text_is_refused(result: object) -> None:
     with pytest.raises(ConfigError, match=f"returned {type(result).__name__}; return"):
         FunctionTarget(lambda messages: result).respond(chats("a"))  # type: ignore[arg-type]
 
 
-def test_bad_arguments() -> None:
+def test_bad_arguments_are_refused() -> None:
     with pytest.raises(ConfigError, match="not str"):
         FunctionTarget("openai:gpt")  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="concurrency is 0"):
@@ -107,7 +107,7 @@ def load(path: Path, source: str) -> Callable[[Messages], str]:
     return module.answer  # type: ignore[no-any-return]
 
 
-def test_an_edited_function_has_another_identity(tmp_path: Path) -> None:
+def test_edited_function_has_another_identity(tmp_path: Path) -> None:
     source = "def answer(messages):\n    return 'yes'\n"
     first = FunctionTarget(load(tmp_path / "a.py", source)).identity
     again = FunctionTarget(load(tmp_path / "b.py", source)).identity
@@ -121,7 +121,7 @@ class Model:
         return "object"
 
 
-def test_every_kind_of_callable_has_a_stable_identity() -> None:
+def test_identity_is_stable_for_every_kind_of_callable() -> None:
     assert FunctionTarget(Model()).identity == FunctionTarget(Model()).identity
     assert "Model" in FunctionTarget(Model()).identity
     assert FunctionTarget(print).identity.endswith(":nosource")  # type: ignore[arg-type]
@@ -130,7 +130,7 @@ def test_every_kind_of_callable_has_a_stable_identity() -> None:
     assert FunctionTarget(shout, name="mine").identity.startswith("function:mine:")
 
 
-def test_the_scripted_target_counts_its_calls() -> None:
+def test_scripted_target_counts_its_calls() -> None:
     target = ScriptedTarget(
         lambda chat: chat[-1].content.upper(),
         fail=lambda chat: "down" if chat[-1].content == "bad" else "",
@@ -141,7 +141,7 @@ def test_the_scripted_target_counts_its_calls() -> None:
     assert target.calls == 2 and not target.chooses
 
 
-def test_the_scripted_chooser_takes_the_option_it_prefers() -> None:
+def test_scripted_target_chooses_the_most_probable_option() -> None:
     target = ScriptedTarget(
         lambda chat: "free text",
         lambda chat, options: [-float(len(option)) for option in options],

@@ -26,7 +26,7 @@ from fakes.server import (
     status,
 )
 from remask.errors import BackendError, ConfigError, TargetRefused
-from remask.models.openai import OpenAITarget, retry_after_seconds, wait_seconds
+from remask.models.openai import OpenAITarget, compute_wait, parse_retry_after
 from remask.ports import Reply
 
 KEY = "sk-very-secret-0123456789"
@@ -36,7 +36,7 @@ KEY = "sk-very-secret-0123456789"
 def ask(
     server: Server, retries: int = 4, timeout: float = 10.0, concurrency: int = 1
 ) -> Iterator[tuple[OpenAITarget, list[float]]]:
-    """A target at `server`, and the waits that it asked for."""
+    """A target at `server`, and the list of its waits."""
     waits: list[float] = []
     with OpenAITarget(
         "m",
@@ -53,7 +53,7 @@ def ask(
 def one(
     *script: Behaviour, retries: int = 4, timeout: float = 10.0
 ) -> tuple[Reply, Server, list[float]]:
-    """The reply to one chat under `script`, whose last behaviour goes on for ever."""
+    """The reply to one chat under `script`, whose last behaviour is repeated."""
     with Server(script, script[-1]) as server, ask(server, retries, timeout) as (target, waits):
         (reply,) = target.respond([chat()])
     assert reply.attempts == server.requests
@@ -62,7 +62,7 @@ def one(
     return reply, server, waits
 
 
-def test_a_normal_answer_and_the_request_behind_it() -> None:
+def test_request_and_reply() -> None:
     reply, server, waits = one(answer())
     assert reply == Reply("HELLO", input_tokens=7, output_tokens=3)
     assert waits == []
@@ -80,7 +80,7 @@ def test_a_normal_answer_and_the_request_behind_it() -> None:
     ]
 
 
-def test_none_leaves_a_field_out_and_the_repeat_moves_the_seed() -> None:
+def test_none_leaves_a_field_out_and_repeat_changes_the_seed() -> None:
     with (
         Server() as server,
         OpenAITarget("m", server.url, temperature=None, max_tokens=None, seed=5) as target,
@@ -101,7 +101,7 @@ def test_none_leaves_a_field_out_and_the_repeat_moves_the_seed() -> None:
         (400, "unsupported_parameter", "change the settings"),
     ],
 )
-def test_a_refusal_ends_the_run_at_once(code: int, reason: str | None, todo: str) -> None:
+def test_refusal_ends_the_run_at_once(code: int, reason: str | None, todo: str) -> None:
     with (
         Server(default=status(code, "because", reason)) as server,
         ask(server) as (target, waits),
@@ -114,7 +114,7 @@ def test_a_refusal_ends_the_run_at_once(code: int, reason: str | None, todo: str
     assert "'m'" in message and "\n" not in message
 
 
-def test_a_refusal_under_concurrency_cancels_what_has_not_started() -> None:
+def test_refusal_cancels_calls_that_have_not_started() -> None:
     with (
         Server(default=status(401)) as server,
         ask(server, concurrency=2) as (target, _),
@@ -124,7 +124,7 @@ def test_a_refusal_under_concurrency_cancels_what_has_not_started() -> None:
     assert server.requests < 200
 
 
-def test_a_refusal_ends_the_waits_of_the_other_calls() -> None:
+def test_refusal_ends_the_waits_of_other_calls() -> None:
     """The first call waits a minute for its retry; the refusal of the second wakes it."""
 
     def behave(handler, body):
@@ -142,7 +142,7 @@ def test_a_refusal_ends_the_waits_of_the_other_calls() -> None:
 
 
 @pytest.mark.parametrize("code", [401, 429, 400])
-def test_a_server_that_quotes_the_key_does_not_make_us_show_it(code: int) -> None:
+def test_key_is_hidden_if_the_server_quotes_it(code: int) -> None:
     with Server(default=quote_key(code)) as server, ask(server, retries=1) as (target, _):
         try:
             shown = repr(target.respond([chat()]))
@@ -152,14 +152,14 @@ def test_a_server_that_quotes_the_key_does_not_make_us_show_it(code: int) -> Non
 
 
 @pytest.mark.parametrize("code", [408, 409, 429, 500, 503])
-def test_a_busy_server_is_asked_again(code: int) -> None:
+def test_busy_server_is_asked_again(code: int) -> None:
     reply, server, waits = one(status(code), status(code), answer())
     assert reply.text == "HELLO" and reply.error == "" and reply.attempts == 3
     assert server.requests == 3
     assert 0.25 <= waits[0] <= 0.5 <= waits[1] <= 1.0
 
 
-def test_retry_after_is_obeyed_in_seconds_and_as_a_date() -> None:
+def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
     date = formatdate(time.time() + 30, usegmt=True)
     _, _, waits = one(
         status(429, headers={"Retry-After": "2"}),
@@ -171,10 +171,10 @@ def test_retry_after_is_obeyed_in_seconds_and_as_a_date() -> None:
     assert waits[0] == 2.0
     assert 25 < waits[1] <= 30
     assert waits[2] == 60.0
-    assert waits[3] <= 4.0  # not understood: our own wait
+    assert waits[3] <= 4.0  # invalid, so our own wait applies
 
 
-def test_a_server_that_stays_broken_gives_an_error_and_never_a_text() -> None:
+def test_broken_server_gives_an_error() -> None:
     reply, server, waits = one(status(500, "disk full"), retries=2)
     assert reply.text == "" and reply.attempts == 3 == server.requests and len(waits) == 2
     assert "500" in reply.error and "disk full" in reply.error and "3 attempts" in reply.error
@@ -185,21 +185,21 @@ def test_no_retries_means_one_attempt() -> None:
     assert server.requests == 1 and "gave up after 1 attempt" in reply.error
 
 
-def test_a_timeout_is_tried_again_and_named() -> None:
+def test_timeout_is_retried_and_named() -> None:
     reply, server, _ = one(silent(), silent(), answer(), timeout=0.3)
     assert reply.text == "HELLO" and server.requests == 3
     reply, server, _ = one(silent(), timeout=0.3, retries=1)
     assert "no answer within 0.3 s" in reply.error and server.requests == 2
 
 
-def test_a_connection_that_breaks_in_the_body_is_tried_again() -> None:
+def test_connection_that_breaks_in_the_body_is_retried() -> None:
     reply, _, _ = one(reset, answer())
     assert reply.text == "HELLO" and reply.attempts == 2
     reply, _, _ = one(reset, retries=1)
     assert "no connection" in reply.error and reply.attempts == 2 and reply.text == ""
 
 
-def test_nobody_listens() -> None:
+def test_unreachable_server_is_an_error() -> None:
     with Server() as server:
         url = server.url
     with OpenAITarget("m", url, retries=1, sleep=lambda _: None) as target:
@@ -214,9 +214,9 @@ def test_nobody_listens() -> None:
         (raw(b"<html><body>Sign in</body></html>", "text/html"), "no JSON but '<html>"),
         (raw(b"\xff\xfe\x00"), "no JSON"),
         (raw(b""), "no JSON"),
-        (shaped([1, 2]), "no chat completion"),
-        (shaped({"object": "list", "data": []}), "no chat completion"),
-        (shaped({"choices": "none"}), "no chat completion"),
+        (shaped([1, 2]), "not a chat completion"),
+        (shaped({"object": "list", "data": []}), "not a chat completion"),
+        (shaped({"choices": "none"}), "not a chat completion"),
         (shaped({"choices": []}), "no choices"),
         (shaped({"choices": [{"text": "old style"}]}), "without a message"),
         (shaped({"choices": [None]}), "without a message"),
@@ -229,21 +229,19 @@ def test_nobody_listens() -> None:
         (status(422, "unprocessable"), "422"),
     ],
 )
-def test_what_is_no_answer_becomes_an_error_and_is_not_tried_again(
-    behaviour: Behaviour, words: str
-) -> None:
+def test_invalid_reply_is_an_error_without_a_retry(behaviour: Behaviour, words: str) -> None:
     reply, server, waits = one(behaviour)
     assert words in reply.error and "\n" not in reply.error
     assert reply.text == "" and server.requests == 1 and waits == []
 
 
-def test_an_inner_error_with_a_busy_code_is_tried_again() -> None:
+def test_error_in_the_body_with_a_busy_code_is_retried() -> None:
     busy = shaped({"error": {"message": "upstream is busy", "code": 502}})
     reply, _, _ = one(busy, answer())
     assert reply.text == "HELLO" and reply.attempts == 2
 
 
-def test_an_empty_answer_that_ended_by_itself_is_an_answer() -> None:
+def test_empty_answer_that_ended_normally_is_an_answer() -> None:
     reply, _, _ = one(answer(""))
     assert reply.text == "" and reply.error == ""
 
@@ -273,7 +271,7 @@ def test_order_is_kept_when_answers_overtake_each_other() -> None:
     assert server.requests == 12
 
 
-def test_one_bad_row_does_not_spoil_its_neighbours() -> None:
+def test_failed_row_does_not_affect_its_neighbours() -> None:
     def behave(handler, body):
         bad = body["messages"][-1]["content"] == "bad"
         (status(500) if bad else answer())(handler, body)
@@ -290,7 +288,7 @@ def test_one_bad_row_does_not_spoil_its_neighbours() -> None:
     attempt=st.integers(1, 10_000), asked=st.none() | st.floats(0, 1e9), seed=st.integers(0, 2**32)
 )
 def test_waits_are_bounded_and_repeatable(attempt: int, asked: float | None, seed: int) -> None:
-    first, again = (wait_seconds(attempt, asked, np.random.default_rng(seed)) for _ in "12")
+    first, again = (compute_wait(attempt, asked, np.random.default_rng(seed)) for _ in "12")
     assert first == again
     assert 0 <= first <= 60
     if asked is not None:
@@ -301,17 +299,17 @@ def test_waits_are_bounded_and_repeatable(attempt: int, asked: float | None, see
 
 @settings(deadline=None)
 @given(value=st.text(max_size=40), now=st.floats(0, 4e9))
-def test_any_retry_after_is_a_wait_or_nothing(value: str, now: float) -> None:
-    seconds = retry_after_seconds({"retry-after": value}, now)
+def test_retry_after_is_a_wait_or_none_for_any_value(value: str, now: float) -> None:
+    seconds = parse_retry_after({"retry-after": value}, now)
     assert seconds is None or (seconds >= 0 and np.isfinite(seconds))
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-3", "", "Wed, 99 Foo 2020"])
-def test_a_useless_retry_after(value: str) -> None:
-    assert retry_after_seconds({"retry-after": value}, 0.0) is None
+def test_retry_after_without_a_valid_value_is_none(value: str) -> None:
+    assert parse_retry_after({"retry-after": value}, 0.0) is None
 
 
-def test_identity_holds_what_changes_an_answer_and_nothing_else() -> None:
+def test_identity_has_only_what_changes_an_answer() -> None:
     def identity(**other: object) -> str:
         plain = {"model": "m", "base_url": "http://127.0.0.1:1/v1", "api_key": KEY}
         with OpenAITarget(**{**plain, **other}) as target:
@@ -347,7 +345,7 @@ def test_identity_holds_what_changes_an_answer_and_nothing_else() -> None:
         ({"retries": -1}, "retries is -1"),
     ],
 )
-def test_bad_settings_are_found_before_a_call(other: dict[str, object], words: str) -> None:
+def test_bad_settings_are_refused_before_a_call(other: dict[str, object], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         OpenAITarget(**{"model": "m", "base_url": "http://127.0.0.1:1/v1", **other})
 
@@ -361,7 +359,7 @@ def test_key_and_address_come_from_the_environment(monkeypatch: pytest.MonkeyPat
     assert server.keys == [f"Bearer {KEY}"]
 
 
-def test_without_the_sdk_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_sdk_error_has_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
     class Finder:
         def find_spec(self, name: str, *_: object) -> None:
             if name == "openai":
@@ -374,7 +372,7 @@ def test_without_the_sdk_the_error_says_what_to_install(monkeypatch: pytest.Monk
         OpenAITarget("m", "http://127.0.0.1:1/v1")
 
 
-def test_the_module_loads_no_sdk() -> None:
+def test_module_does_not_load_the_sdk() -> None:
     code = (
         "import sys, remask.models.openai, remask.models.function\n"
         "heavy = {'openai', 'torch', 'transformers', 'scipy'} & set(sys.modules)\n"
@@ -383,7 +381,7 @@ def test_the_module_loads_no_sdk() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_it_declares_what_the_meter_needs() -> None:
+def test_attributes_that_the_meter_uses() -> None:
     with OpenAITarget("m", "http://127.0.0.1:1/v1", retries=3) as target:
         assert target.billed and target.max_attempts == 4 and target.max_tokens == 256
         assert not target.chooses

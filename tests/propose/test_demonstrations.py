@@ -14,7 +14,7 @@ import remask
 from fakes import Cut
 from fakes.colours import Phrases
 from fakes.worlds import LevelProposer
-from remask.api.build_proposer import refuse_demos, with_demos
+from remask.api.build_proposer import add_demos, refuse_demos
 from remask.config import make_config
 from remask.data.dataset import Columns, load
 from remask.errors import ConfigError
@@ -284,11 +284,11 @@ def test_a_run_with_demonstrations_resumes_to_the_same_log(tmp_path: Path) -> No
 
 def test_where_there_are_no_demonstrations_to_show(tmp_path: Path) -> None:
     config = make_config({"prompt": "Say.", "search": {"demos": 2}}, "test")
-    with pytest.raises(ConfigError, match="remask refine shows no examples"):
+    with pytest.raises(ConfigError, match="remask refine cannot add examples"):
         refuse_demos(config, "remask refine")
     user = make_config({"prompt": "Say.", "search": {"demos": 2}, "data": {"role": "user"}}, "test")
     with pytest.raises(ConfigError, match="leave --demos out"):
-        with_demos(user, START, LevelProposer())
+        add_demos(user, START, LevelProposer())
     assert find_shown_rows("", [trace(1)]) == ()
 
 
@@ -325,7 +325,7 @@ def test_the_builtin_target_is_asked_with_examples(tmp_path: Path) -> None:
 def test_examples_count_where_the_target_reads_so_much(tmp_path: Path) -> None:
     """The built-in target has a window of 8,192 tokens; a run that could pass it does not begin."""
     long = [{**row, "input": "word " * 7000 + row["input"]} for row in sentences()[::5]]
-    with pytest.raises(ConfigError, match=r"examples may have 1200 \(--demos\)"):
+    with pytest.raises(ConfigError, match=r"examples up to 1200 \(--demos\)"):
         remask.optimize("Say what it was.", long, run_dir=tmp_path / "run", denoiser=Phrases(),
                         search=remask.Search(demos=8))  # fmt: skip
     assert (

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from fakes import ROOT
 from remask.errors import BudgetSpent, TargetRefused
 from remask.ids import rng_for
-from remask.integrations.multi_prompt import Bench, Ran
+from remask.integrations.multi_prompt import ProgramBench, ProgramRun
 from remask.ports import Reply, TargetModel
 from remask.runs.budget import Limits, Price, Spend
 from remask.runs.meter import Ledger, Meter, Tariff
@@ -100,14 +100,14 @@ def judging(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
 def bench(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
     """The program of an integration, which has its own ledger and limit."""
 
-    def run(texts: object, ids: Sequence[str]) -> list[Ran]:
-        return [Ran(None if flaky.fails() else 1.0, {}) for _ in ids]
+    def run(texts: object, ids: Sequence[str]) -> list[ProgramRun]:
+        return [ProgramRun(None if flaky.fails() else 1.0, {}) for _ in ids]
 
     cap = ledger.budget.calls
     assert cap is not None
-    program = Bench(run, {"train": (), "validation": ()}, cap)
+    program = ProgramBench(run, {"train": (), "validation": ()}, cap)
     yield Caller(
-        lambda rows: [ran.score is not None for ran in program.ask({"p": "Be kind."}, rows)],
+        lambda rows: [run.score is not None for run in program.run_rows({"p": "Be kind."}, rows)],
         program.ledger.store.get_spend,
     )
 

@@ -1,5 +1,5 @@
-"""The composition root: the only room that imports rooms, and where everything is built once.
+"""The public functions, and the only room that builds objects of all other rooms.
 
-`job.py` builds what a run needs, `optimize.py` plays a run, `refine.py` and `evaluate.py` are the
-other two things that a user asks for.
+`job.py` builds everything that a run needs, each thing once. `optimize.py` runs it, `refine.py` and
+`evaluate.py` are the other two public functions.
 """

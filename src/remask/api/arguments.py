@@ -1,8 +1,7 @@
-"""The arguments of the library: what `optimize`, `refine`, `evaluate` and `resume` take.
+"""The arguments of `optimize`, `refine`, `evaluate` and `resume`.
 
-The classes are the sections of `remask.toml`, with the same keys; the first argument is usually
-given by position. Everything becomes one `Config`, and the objects that no file can hold (rows,
-functions, a denoiser) become `Given`.
+The classes are the sections of `remask.toml`, with the same keys. All settings become one `Config`.
+The objects that no file can contain (rows, functions, a denoiser) become `Given`.
 """
 
 import os
@@ -16,23 +15,22 @@ from remask import config as sections
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
 from remask.config import QUERIES, Config, make_absolute, make_config, merged, read_prompt
-from remask.data.dataset import DataSource
 from remask.errors import ConfigError
 from remask.ports import DenoiserModel, Metric
 
-CALLS = 2000  # of a run where neither max_calls nor a budget is given
+DEFAULT_MAX_CALLS = 2000  # where neither max_calls nor a budget is given
 
 Rows = str | os.PathLike[str] | Iterable[Any]  # a file, a DataFrame, mappings, or pairs
 Data = Rows | Mapping[str, Rows]  # all rows, or those of train, validation and test
 
 
 class Dataset(sections.DataConfig):
-    """Where the rows are and what their columns mean: `Dataset("rows.csv", expected="topic")`.
+    """The rows and the meaning of their columns: `Dataset("rows.csv", expected="topic")`.
 
-    The rows: a path (JSONL, JSON, CSV, TSV), mappings, a DataFrame, pairs (message, right answer),
-    or a dict with the keys train, validation and test. `input` is a template over the columns, such
-    as "{question}"; `expected` is the column of the right answer, `split` the one that names the
-    split of a row. Raises ConfigError for an unknown key or a wrong value.
+    The rows are a path (JSONL, JSON, CSV, TSV), mappings, a DataFrame, pairs (message, right
+    answer), or a dict with the keys train, validation and test. `input` is a template over the
+    columns, such as "{question}". `expected` is the column of the right answer, and `split` is the
+    column with train, validation or test. Raises ConfigError for an unknown key or a wrong value.
 
     >>> import remask
     >>> remask.Dataset([("2 + 2", "4"), ("3 + 3", "6")], input="{input} =").input
@@ -44,7 +42,7 @@ class Dataset(sections.DataConfig):
     def __init__(self, data: Data | None = None, **settings: Any) -> None:
         named = {name: settings.pop(name) for name in PLACES if name in settings}
         if data is not None and named:
-            raise ConfigError("give the rows once: either all in one place, or split by split")
+            raise ConfigError("give the rows once: all together, or by split")
         paths, rows = _locate(named or data)
         _fill(self, settings | paths)
         self._rows = rows
@@ -53,8 +51,8 @@ class Dataset(sections.DataConfig):
 class Target(sections.TargetConfig):
     """The frozen model whose prompt is optimised: `Target("openai:gpt-4.1-mini", temperature=0)`.
 
-    Names: "builtin", "openai:MODEL" (with `base_url` for any compatible server), and for tasks of
-    Inspect "inspect:PROVIDER/MODEL". `timeout` is in seconds, prices are US dollars per million
+    Names are "builtin", "openai:MODEL" (with `base_url` for any compatible server), and for Inspect
+    tasks "inspect:PROVIDER/MODEL". `timeout` is in seconds. Prices are in US dollars per million
     tokens. Raises ConfigError for an unknown key or a wrong value.
 
     >>> import remask
@@ -69,7 +67,7 @@ class Target(sections.TargetConfig):
 class Denoiser(sections.DenoiserConfig):
     """The diffusion language model that writes the edits: `Denoiser("local:FOLDER", steps=8)`.
 
-    Names: "builtin", "builtin:ADAPTER", "local:FOLDER", "local:HUB_ID" (with `revision`),
+    Names are "builtin", "builtin:ADAPTER", "local:FOLDER", "local:HUB_ID" (with `revision`),
     "mercury" and "chat:MODEL". Raises ConfigError for an unknown key or a wrong value.
 
     >>> import remask
@@ -82,10 +80,10 @@ class Denoiser(sections.DenoiserConfig):
 
 
 class InspectTask(sections.TaskConfig):
-    """A task of Inspect in place of rows: `InspectTask("inspect_evals/tau2_airline")`.
+    """An Inspect task in place of rows: `InspectTask("inspect_evals/tau2_airline")`.
 
-    `args` are the task's own, `roles` its other models, such as {"user": "PROVIDER/MODEL"}. Raises
-    ConfigError for an unknown key or a wrong value.
+    `args` are the arguments of the task, and `roles` are its other models, such as
+    {"user": "PROVIDER/MODEL"}. Raises ConfigError for an unknown key or a wrong value.
 
     >>> import remask
     >>> remask.InspectTask("inspect_evals/tau2_airline", args={"message_limit": 40}).name
@@ -97,10 +95,10 @@ class InspectTask(sections.TaskConfig):
 
 
 class Label(sections.Section):
-    """The metric "label": the first allowed label in the response counts.
+    """The metric "label": the first allowed label in a response is its answer.
 
-    `answer` is how the target would say a label, `labels` are those allowed (empty: those of the
-    data), `repeats` is how often each row is asked. Raises ConfigError for a wrong value.
+    `answer` is the text of an answer with {label}. `labels` are the allowed labels (empty: those of
+    the data). `repeats` is the number of calls per row. Raises ConfigError for a wrong value.
 
     >>> import remask
     >>> remask.Label(answer="This is about {label}.").repeats
@@ -108,18 +106,21 @@ class Label(sections.Section):
     """
 
     answer: str = "{label}"
+    """How the target would say a label."""
     labels: tuple[str, ...] = ()
+    """Labels that are allowed. Empty: those in the data."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each row is asked; the mean counts."""
 
     def __init__(self, **settings: Any) -> None:
         _fill(self, settings)
 
 
 class Judge(sections.TargetConfig):
-    """The metric "judge": a model reads the answer and says how good it is, from 0 to 1.
+    """The metric "judge": a model reads a response and scores it from 0 to 1.
 
-    Beside `rubric` (what a good answer is) it takes the keys of a Target. Raises ConfigError for an
-    unknown key or a wrong value.
+    `rubric` says what a good response is. The other keys are those of a Target. Raises ConfigError
+    for an unknown key or a wrong value.
 
     >>> import remask
     >>> remask.Judge("openai:my-model", "The answer is polite and at most three sentences.").repeats
@@ -127,14 +128,16 @@ class Judge(sections.TargetConfig):
     """
 
     rubric: str
+    """What a good answer is."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """How often each row is asked; the mean counts."""
 
     def __init__(self, model: str, rubric: str, **settings: Any) -> None:
         _fill(self, settings | {"model": model, "rubric": rubric})
 
 
 class Search(sections.SearchConfig):
-    """How candidates are written and accepted: `Search(candidates=12, demos=4)`.
+    """How candidates are proposed and accepted: `Search(candidates=12, demos=4)`.
 
     Raises ConfigError for an unknown key or a wrong value.
 
@@ -148,7 +151,7 @@ class Search(sections.SearchConfig):
 
 
 class Budget(sections.BudgetConfig):
-    """Limits that are never passed, the sealed test included: calls, tokens, minutes, usd.
+    """Hard limits of a run, the sealed test included: calls, tokens, minutes, usd.
 
     None means no limit. Raises ConfigError for an unknown key or a wrong value.
 
@@ -170,16 +173,16 @@ def settle_arguments(
     data: Data | Dataset | None,
     target: str | Respond | Target | None,
     metric: str | Metric | Label | Judge | None,
-    denoiser: str | DenoiserModel | Denoiser = "builtin",
+    denoiser: str | DenoiserModel | Denoiser | None = "builtin",
     task: str | InspectTask = "",
     max_calls: int | None = None,
     budget: Budget | None = None,
     search: Search | None = None,
     more: Mapping[str, Any],
 ) -> tuple[dict[str, Any], Given]:
-    """The arguments as the nested values of `remask.toml`, and the objects that came with them.
+    """Convert the arguments to the nested values of `remask.toml`, and the objects among them.
 
-    `more` are other keys, which win. Raises ConfigError.
+    `more` are further keys, which override the others. Raises ConfigError.
     """
     if isinstance(prompt, Path):
         prompt = read_prompt(prompt)
@@ -188,18 +191,18 @@ def settle_arguments(
     data = data if isinstance(data, Dataset) or data is None else Dataset(data)
     values: dict[str, Any] = {
         "prompt": prompt,
-        "data": _values(data),
-        "task": _values(task, "name") if task else {},
-        "search": _values(search),
-        "denoiser": _values(denoiser, "model", "object"),
-        "budget": _limits(max_calls, budget),
+        "data": _read_section(data),
+        "task": _read_section(task, "name") if task else {},
+        "search": _read_section(search),
+        "denoiser": _read_section(denoiser, "model", "object"),
+        "budget": _read_limits(max_calls, budget),
     }
     if target is not None:
-        values["target"] = _values(target, "model", "function")
+        values["target"] = _read_section(target, "model", "function")
     if metric is not None:
-        values["metric"] = _metric(metric)
+        values["metric"] = _read_metric(metric)
     given = Given(
-        respond=_object(target), metric=_object(metric), denoiser=_object(denoiser),
+        respond=_get_object(target), metric=_get_object(metric), denoiser=_get_object(denoiser),
         rows=None if data is None else data._rows,
     )  # fmt: skip
     make_absolute(values, Path.cwd())
@@ -207,7 +210,7 @@ def settle_arguments(
 
 
 def settle_rows(values: dict[str, Any], given: Given) -> Config:
-    """The configuration of a run on rows; without any, the target is asked for messages."""
+    """Make the configuration of a run on rows. Without rows, the target is asked for messages."""
     data, task = values["data"], values["task"]
     named = given.rows is not None or any(data.get(key) for key in PLACES)
     if named and task.get("name"):
@@ -217,23 +220,15 @@ def settle_rows(values: dict[str, Any], given: Given) -> Config:
     return make_config(values, "arguments")
 
 
-def name_of(kind: str, value: Any) -> str:
-    """The name of a model or a metric in the settings; of an object what it is called."""
+def name_object(kind: str, value: Any) -> str:
+    """Return the name of a model or metric in the settings; for an object, kind and Python name."""
     if isinstance(value, str):
         return value
     return f"{kind}:{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
-def rows_given(data: Data | Dataset | None) -> DataSource | None:
-    """Rows that were given in memory, as `Given` holds them. Raises ConfigError."""
-    if data is None:
-        return None
-    rows: DataSource | None = (data if isinstance(data, Dataset) else Dataset(data))._rows
-    return rows
-
-
 def _fill(section: sections.Section, values: Mapping[str, Any]) -> None:
-    """Validate `values` into a new section; what is wrong is one sentence."""
+    """Validate `values` into a new section. Raises ConfigError with one sentence."""
     try:
         sections.Section.__init__(section, **values)
     except ValidationError as error:
@@ -243,7 +238,7 @@ def _fill(section: sections.Section, values: Mapping[str, Any]) -> None:
 
 
 def _locate(data: Any) -> tuple[dict[str, str], Any]:
-    """Files as keys of [data], or rows in memory, which can be read more than once."""
+    """Return files as keys of [data], or rows in memory, which can be read more than once."""
     if data is None:
         return {}, None
     if isinstance(data, Mapping) and not data:
@@ -251,15 +246,16 @@ def _locate(data: Any) -> tuple[dict[str, str], Any]:
     if isinstance(data, str | os.PathLike):
         return {"path": str(Path(data).resolve())}, None
     if not isinstance(data, Mapping):
-        return {}, _held(data)
+        return {}, _hold_rows(data)
     if all(isinstance(place, str | os.PathLike) for place in data.values()) and not (
         data.keys() - set(PLACES)
     ):
         return {split: str(Path(place).resolve()) for split, place in data.items() if place}, None
-    return {}, {str(split): _held(place) for split, place in data.items()}
+    return {}, {str(split): _hold_rows(place) for split, place in data.items()}
 
 
-def _held(rows: Any) -> Any:
+def _hold_rows(rows: Any) -> Any:
+    """Return a path or rows that can be read more than once. Raises ConfigError."""
     if isinstance(rows, str | os.PathLike):
         return Path(rows).resolve()
     if hasattr(rows, "to_dict") and hasattr(rows, "columns"):  # a DataFrame of pandas or polars
@@ -273,33 +269,35 @@ def _held(rows: Any) -> Any:
         ) from None
 
 
-def _values(section: Any, key: str = "", kind: str = "") -> dict[str, Any]:
-    """A section's own keys, as far as they were set; a name or an object alone is its `key`."""
+def _read_section(section: Any, key: str = "", kind: str = "") -> dict[str, Any]:
+    """Return the keys that were set in a section. A name or an object is the value of `key`."""
     if section is None:
         return {}
     if isinstance(section, sections.Section):
         return section.model_dump(exclude_unset=True)
-    return {key: name_of(kind, section)}
+    return {key: name_object(kind, section)}
 
 
-def _object(value: Any) -> Any:
-    """An argument that is an object of the user's, and no name or section."""
+def _get_object(value: Any) -> Any:
+    """Return an argument that is an object of the user; None for a name or a section."""
     return None if value is None or isinstance(value, str | sections.Section) else value
 
 
-def _metric(metric: str | Metric | Label | Judge) -> dict[str, Any]:
+def _read_metric(metric: str | Metric | Label | Judge) -> dict[str, Any]:
+    """Return the keys of [metric]."""
     if isinstance(metric, Label):
         return {"name": "label", **metric.model_dump(exclude_unset=True)}
     if not isinstance(metric, Judge):
-        return {"name": name_of("function", metric)}
+        return {"name": name_object("function", metric)}
     judge = metric.model_dump(exclude_unset=True)
     own: dict[str, Any] = {k: judge.pop(k) for k in ("rubric", "repeats") if k in judge}
     return {"name": "judge", "judge": judge, **own}
 
 
-def _limits(max_calls: int | None, budget: Budget | None) -> dict[str, Any]:
+def _read_limits(max_calls: int | None, budget: Budget | None) -> dict[str, Any]:
+    """Return the keys of [budget]. Raises ConfigError where both arguments are given."""
     if budget is not None and max_calls is not None:
         raise ConfigError("give max_calls, or budget=remask.Budget(calls=…), not both")
     if budget is not None:
-        return _values(budget)
-    return {"calls": CALLS if max_calls is None else max_calls}
+        return _read_section(budget)
+    return {"calls": DEFAULT_MAX_CALLS if max_calls is None else max_calls}

@@ -1,8 +1,8 @@
 """The public functions for programs with an event loop: `await remask.optimize_async(…)`.
 
-The work runs in a thread, so the loop stays free; async functions that the user gives as target or
-metric are awaited on that loop. A cancelled task stops before the next chunk of calls; the run can
-then be resumed.
+The work runs in a thread, so the loop stays free. Async functions that the user gives as target or
+metric are awaited on that loop. A cancelled task stops before the next calls, and its run can be
+resumed.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ CANCELLED: ContextVar[threading.Event | None] = ContextVar("CANCELLED", default=
 
 
 def make_async(function: Callable[Arguments, Answer]) -> Callable[Arguments, Awaitable[Answer]]:
-    """The same function as a coroutine function, with the same arguments and errors."""
+    """Return the function as a coroutine function, with the same arguments and errors."""
 
     @wraps(function)
     async def call(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Answer:
@@ -33,7 +33,7 @@ def make_async(function: Callable[Arguments, Answer]) -> Callable[Arguments, Awa
             return await asyncio.shield(work)
         except asyncio.CancelledError:
             cancelled.set()
-            with suppress(BaseException):  # the run has let go of its folder when this returns
+            with suppress(BaseException):  # wait until the run has released its folder
                 await work
             raise
 

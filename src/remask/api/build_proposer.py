@@ -1,4 +1,4 @@
-"""From settings to a proposer: which traces are read, where is edited, what a candidate may be."""
+"""Build a proposer from settings: which traces it reads, where it edits, what the guard allows."""
 
 from collections.abc import Sequence
 
@@ -19,11 +19,10 @@ def make_proposer(
     labels: Sequence[str] = (),
     choose: Choose = select,
 ) -> DiffusionProposer:
-    """A denoiser that cannot score text (an API) gets neither `attribution` nor explanations.
+    """Make a proposer with the denoiser.
 
-    `labels`: the answers that the task allows; a prompt may name them. `choose`: which traces are
-    read.
-
+    `labels`: the labels of the task, which a prompt may contain. `choose`: selects the traces to
+    read. With a denoiser that cannot score text (an API), the masker `attribution` is left out.
     Raises ConfigError as `check_proposer` does.
     """
     check_proposer(config, start, denoiser)
@@ -37,44 +36,47 @@ def make_proposer(
 
 
 def check_proposer(config: Config, start: Prompt, denoiser: DenoiserModel) -> None:
-    """Raise ConfigError where `attribution` is asked of a denoiser without probabilities, and
-    where the prompt is longer than `search.max_tokens`."""
+    """Raise ConfigError for settings that do not fit the denoiser or the prompt.
+
+    These are the masker `attribution` with a denoiser without probabilities, and a prompt longer
+    than `search.max_tokens`.
+    """
     search = config.search
     asked = "attribution" in search.maskers and search.maskers != MASKERS
     if asked and not isinstance(denoiser, Scorer):
         raise ConfigError(
-            f"the masker attribution needs a denoiser with probabilities, which "
-            f"{config.denoiser.model} does not give; leave attribution out of "
-            "search.maskers or use a local model"
+            "the masker attribution needs a denoiser that gives probabilities, and "
+            f"{config.denoiser.model} does not; leave attribution out of search.maskers or use a "
+            "local model"
         )
     tokens = denoiser.count(start.text)
     if search.max_tokens is not None and tokens > search.max_tokens:
         raise ConfigError(
-            f"the prompt has {tokens} tokens already and search.max_tokens (--max-tokens) allows "
-            f"{search.max_tokens}; raise the limit or begin with a shorter prompt"
+            f"the prompt has {tokens} tokens and search.max_tokens (--max-tokens) allows "
+            f"{search.max_tokens}; raise the limit or start with a shorter prompt"
         )
 
 
-def with_demos(config: Config, start: Prompt, proposer: Proposer) -> Proposer:
-    """The proposer, which may also show train rows where `search.demos` allows some.
+def add_demos(config: Config, start: Prompt, proposer: Proposer) -> Proposer:
+    """Wrap the proposer so that it may show train rows, where `search.demos` allows some.
 
-    Raises ConfigError where the prompt is no system message.
+    Raises ConfigError where the prompt is not a system message.
     """
     search = config.search
     if not search.demos:
         return proposer
     if config.data.role == "user":
         raise ConfigError(
-            f"search.demos = {search.demos}: examples stand at the end of a system message, and "
-            "this prompt is the user's (data.role); leave --demos out"
+            f"search.demos = {search.demos}: examples are added to a system message, and this "
+            "prompt is a user message (data.role); leave --demos out"
         )
     return DemoProposer(start, proposer, search.demos, search.max_tokens)
 
 
 def refuse_demos(config: Config, where: str) -> None:
-    """Raise ConfigError where demonstrations are asked for and there are no train rows."""
+    """Raise ConfigError where `search.demos` is set and there are no train rows."""
     if config.search.demos:
         raise ConfigError(
-            f"search.demos = {config.search.demos}: {where} shows no examples, only remask "
-            "optimize does; leave it out"
+            f"search.demos = {config.search.demos}: {where} cannot add examples, only remask "
+            "optimize can; leave search.demos out"
         )

@@ -1,6 +1,6 @@
-"""From settings to a task: the rows, the metric, and for `refine` the conversations.
+"""Build the task from settings: the rows, the metric, and for `refine` the conversations.
 
-Whatever is called, a judge too, goes through a meter that the caller gives.
+All calls of targets and judges go through a meter that the caller passes.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,27 +36,27 @@ from remask.types import Example
 if TYPE_CHECKING:
     from remask.tasks.inspect.task import Suite
 
-ANSWER_ROOM = 128  # tokens of the built-in target's window for roles and the answer
-MIN_TEST_ROWS = 12  # below, the verdict can hardly be anything but "no evidence"
-Metered = Callable[[TargetModel, int | None], TargetModel]  # … and the most tokens of one answer
+RESERVED_ANSWER_TOKENS = 128  # of the window of the built-in target, for chat marks and answer
+MIN_TEST_ROWS = 12  # below which the verdict is nearly always "no evidence"
+MeterTarget = Callable[[TargetModel, int | None], TargetModel]  # (target, max tokens of an answer)
 
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """What the user brings as objects rather than as settings."""
+    """The objects that a user passes from Python, which settings cannot contain."""
 
     respond: Respond | None = None
     metric: Metric | None = None
     denoiser: DenoiserModel | None = None
-    rows: DataSource | None = None  # in memory: all, or by split
-    suite: "Suite | None" = None  # the task of Inspect, where it was loaded already
+    rows: DataSource | None = None  # in memory: all rows, or by split
+    suite: "Suite | None" = None  # an Inspect task that was loaded already
 
 
 def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDataset:
-    """The rows, checked. Raises DataError and ConfigError."""
+    """Load and check the rows. Raises DataError and ConfigError."""
     data = config.data
     metric = config.metric.name
-    # Who names a column wants it: only the usual name may be missing.
+    # A column that the user names must exist. Only the default name may be absent.
     optional = metric not in METRICS and data.expected == DataConfig().expected
     expected = ASSERT if metric == METRIC else data.expected or None
     columns = Columns(data.input, expected, data.split or None, optional)
@@ -64,54 +64,55 @@ def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDatase
     if data.queries:
         if rows is not None or data.path or files:
             raise ConfigError(
-                "data.queries asks the target for messages where there is no data; leave it out, "
-                "or the data"
+                "data.queries asks the target for messages in place of data; leave out either "
+                "data.queries or the data"
             )
         return make_queried_dataset(config, [f"{number}" for number in range(data.queries)])
     if rows is None and bool(data.path) == bool(files):
         raise ConfigError(
-            "name the data either as one file (path) or as train, validation and test files"
+            "name the data either as one file (data.path) or as data.train, data.validation and "
+            "data.test"
         )
     if metric == METRIC and not is_config(data.path):
-        raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data; name one")
+        raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data.path")
     place = read_tests(Path(data.path)) if is_config(data.path) else data.path
     found = load(rows if rows is not None else files or place, columns, data.fractions)
     if found.labels:
         return found
-    note = f"the data has no right answers: the metric {metric} alone says what is better"
+    note = f"the data has no right answers, so only the metric {metric} compares prompts"
     return replace(found, warnings=(*found.warnings, note))
 
 
 def make_queried_dataset(config: Config, queries: Sequence[str]) -> LoadedDataset:
-    """Rows of messages that the target wrote (or, before it has, of as many placeholders)."""
+    """Make rows of messages that the target wrote, or of placeholders before it has done so."""
     found = load([{"input": query} for query in queries], Columns(), config.data.fractions)
     wanted, metric = config.data.queries, config.metric.name
     note = (
         f"no data was given: the {len(found.examples)} rows are messages that the target wrote "
-        f"when asked for {wanted}, and the metric {metric} alone says what is better; real "
-        "messages may differ"
+        f"(it was asked for {wanted}), and only the metric {metric} compares prompts; messages of "
+        "real users may differ"
     )
     return replace(found, warnings=(*found.warnings, note))
 
 
 def make_metric(
-    settings: Config, dataset: LoadedDataset, given: Given, metered: Metered
+    settings: Config, dataset: LoadedDataset, given: Given, meter: MeterTarget
 ) -> str | Metric | Grader:
-    """What scores an answer: the name of a metric, or the metric itself. Raises ConfigError."""
+    """Return the name of a built-in metric, or the metric itself. Raises ConfigError."""
     config = settings.metric
     if given.metric is not None:
         return given.metric
     if config.name == "judge":
         if config.judge is None or not config.rubric:
             raise ConfigError(
-                "the metric judge needs a model and a rubric: --judge openai:MODEL --rubric TEXT, "
-                "or metric.judge.model and metric.rubric"
+                "the metric judge needs a model and a rubric; give --judge openai:MODEL --rubric "
+                "TEXT, or metric.judge.model and metric.rubric"
             )
-        judging = metered(make_target(config.judge), config.judge.max_tokens)
+        judging = meter(make_target(config.judge), config.judge.max_tokens)
         return make_judge(judging, config.rubric)
     if config.name == METRIC:
         if config.judge is not None:
-            judging = metered(make_target(config.judge), config.judge.max_tokens)
+            judging = meter(make_target(config.judge), config.judge.max_tokens)
             return Assertions(JudgeMetric(judging, rubric=""))  # each row has its own
         if any(find_values(example, RUBRIC) for example in dataset.examples):
             raise ConfigError(f"a test has the assertion {RUBRIC}; name a judge: --judge MODEL")
@@ -125,7 +126,7 @@ def make_metric(
 def make_task(
     config: Config, dataset: LoadedDataset, target: TargetModel, metric: str | Metric | Grader
 ) -> LabelledTask:
-    """The rows with target and metric. Raises ConfigError where they do not fit together."""
+    """Make the task of rows, target and metric. Raises ConfigError where they do not fit."""
     settings = config.metric
     return LabelledTask(
         dataset.examples,
@@ -139,17 +140,17 @@ def make_task(
 
 
 def describe_metric(config: Config, target: TargetModel, labels: Sequence[str]) -> str:
-    """How answers of this target are scored, in words."""
+    """Say how answers of this target are scored."""
     if config.metric.name != "label":
         return f"metric {config.metric.name} on the response"
     if target.chooses:
         return f"forced choice among {', '.join(labels)} as {config.metric.answer!r}"
-    return f"the first of {', '.join(labels)} found in the response"
+    return f"the first of {', '.join(labels)} in the response"
 
 
 def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) -> None:
-    """Raise ConfigError where the prompt, the examples that it may show and the longest message are
-    too long for the built-in target: its calls would all fail, one by one."""
+    """Raise ConfigError where prompt, demonstrations and message do not fit the built-in target."""
+    # Otherwise all calls would fail one by one.
     if config.target.model != "builtin":
         return
     from remask.models.backbone.builtin_weights import load_base
@@ -158,12 +159,12 @@ def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) 
     prompt = len(base.encode(start.text))
     longest = max((len(base.encode(e.input)) for e in dataset.examples), default=0)
     block = count_block_tokens(config.search.demos)
-    if prompt + longest + block + ANSWER_ROOM > base.window:
-        shown = f", examples may have {block} (--demos)" if block else ""
+    if prompt + longest + block + RESERVED_ANSWER_TOKENS > base.context_length:
+        shown = f", and examples up to {block} (--demos)" if block else ""
         raise ConfigError(
             f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
-            f"{ANSWER_ROOM} for the answer that is more than the {base.window} that the built-in "
-            "target reads; shorten them, or use another target"
+            f"{RESERVED_ANSWER_TOKENS} for the answer that is more than the {base.context_length} "
+            "tokens that the built-in target reads; shorten them or use another target"
         )
 
 
@@ -172,12 +173,12 @@ def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) 
 
 @dataclass(frozen=True, slots=True)
 class TraceData:
-    """Trace files as a job uses them."""
+    """The conversations of `refine`, split, and what a job needs of them."""
 
-    config: Config  # with the metric that the right answers ask for
+    config: Config  # with the metric that fits the right answers
     conversations: Conversations
     dataset: LoadedDataset
-    choose: Choose  # which traces are read at a time
+    choose: Choose  # selects the traces to read
     event: TracesRead
 
 
@@ -194,8 +195,8 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
     parts = split_conversations(found.traces, found.messages if refine.verify else None, judged)
     notes = list(found.notes)
     if refine.verify:
-        config = _with_metric(config, parts.rows)
-        parts, more = _affordable(config, parts)
+        config = _choose_metric(config, parts.rows)
+        parts, more = _limit_test_rows(config, parts)
         notes += more
     labels = tuple(sorted({e.expected for e in parts.rows if e.expected is not None}))
     counts = ConversationCounts(
@@ -213,8 +214,8 @@ def read_conversations(config: Config, refine: RefineConfig, given: Given) -> Tr
     return TraceData(config, parts, dataset, group_failures(found.traces).select, event)
 
 
-def _with_metric(config: Config, rows: Sequence[Example]) -> Config:
-    """The settings with a metric: the user's, or the one that the right answers ask for."""
+def _choose_metric(config: Config, rows: Sequence[Example]) -> Config:
+    """Return the settings with a metric: that of the user, or the one that fits the answers."""
     metric = config.metric
     if "name" in metric.model_fields_set:
         return config
@@ -224,15 +225,15 @@ def _with_metric(config: Config, rows: Sequence[Example]) -> Config:
     return config.model_copy(update={"metric": metric.model_copy(update={"name": name})})
 
 
-def _affordable(config: Config, parts: Conversations) -> tuple[Conversations, list[str]]:
-    """The conversations with as many sealed rows as the budget pays for, and what to say of it."""
+def _limit_test_rows(config: Config, parts: Conversations) -> tuple[Conversations, list[str]]:
+    """Reduce the sealed rows to those that the budget pays for. Returns notes for the user too."""
     calls, notes = config.budget.calls, []
     test = [row for row in parts.rows if row.split == "test"]
-    each = 2 * calls_per_row(config)
+    each = 2 * count_calls_per_row(config)
     if calls is not None and each * len(test) > calls:
         kept = test[: calls // each]
         if not kept:
-            raise ConfigError(f"budget.calls = {calls} does not pay for one test row; raise it")
+            raise ConfigError(f"budget.calls = {calls} is too low for one test row; raise it")
         notes.append(f"budget.calls = {calls} pays for {len(kept)} of {len(test)} sealed rows")
         rest = tuple(row for row in parts.rows if row.split != "test" or row in kept)
         parts, test = replace(parts, rows=rest), kept
@@ -241,9 +242,8 @@ def _affordable(config: Config, parts: Conversations) -> tuple[Conversations, li
     return parts, notes
 
 
-def calls_per_row(config: Config) -> int:
-    """Calls to score one row: repeats, and a judge reads every response; of a sample of Inspect an
-    estimate."""
+def count_calls_per_row(config: Config) -> int:
+    """Return the calls to score one row, judge included; an estimate for Inspect tasks."""
     if config.task.name:
         return config.metric.repeats * config.task.calls_per_sample
     metric = config.metric

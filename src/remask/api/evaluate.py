@@ -1,4 +1,4 @@
-"""`evaluate` of the public API: one prompt on rows, no search."""
+"""`evaluate` of the public API: score one prompt on rows, without a search."""
 
 import tempfile
 from dataclasses import dataclass
@@ -30,11 +30,11 @@ from remask.types import Split
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """The outcome of `evaluate`: one prompt on rows, no search."""
+    """The result of `evaluate`."""
 
     score: Estimate
     failed: int  # rows without a score
-    unparsed: int  # responses in which no label was found; scored 0
+    unparsed: int  # responses without a label; scored 0
     never_predicted: tuple[str, ...]  # labels that the target never gave
     spend: Spend
 
@@ -49,10 +49,10 @@ def evaluate(
     task: str | InspectTask = "",
     budget: Budget | None = None,
 ) -> Evaluation:
-    """Score a prompt on the rows of one split, with a 95 % interval and the cost; no search.
+    """Score a prompt on the rows of one split, with a 95 % interval and the cost, without a search.
 
     The arguments are those of `optimize`; without `budget` there is no limit. Raises ConfigError
-    and DataError before a call is spent, BudgetSpent, TargetRefused and TargetUnreliable.
+    and DataError before the first call, BudgetSpent, TargetRefused and TargetUnreliable.
 
     >>> import remask
     >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(40)]
@@ -70,7 +70,7 @@ def evaluate(
 
 
 def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Evaluation:
-    """`evaluate` of a resolved configuration."""
+    """Score the prompt of a configuration on the rows of one split."""
     with (
         tempfile.TemporaryDirectory() as parent,
         open_job(config, given, hooks, Path(parent) / "run") as job,

@@ -1,9 +1,8 @@
 """A job: the settings of a run and everything that is built from them, each thing once.
 
-`open_job` is the one way in. What a job holds is built when it is first asked for and closed with
-the job, so that a command builds what it needs and `remask check` can look at one part after the
-other. Nothing here is written to disk: who has a store puts it into
-`job.ledger.books`.
+`open_job` makes a job. Each part is built on first use and closed with the job, so that a command
+builds only what it needs, and `remask check` can check the parts one by one. A job writes nothing
+to disk: a caller with a store assigns it to `job.ledger.books`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +17,7 @@ from remask import __version__
 from remask.api import build_task
 from remask.api.awaitable import raise_if_cancelled
 from remask.api.build_models import asks_api, limit_spend, make_denoiser, make_price, make_target
-from remask.api.build_proposer import make_proposer, refuse_demos, with_demos
+from remask.api.build_proposer import add_demos, make_proposer, refuse_demos
 from remask.api.build_task import Given, TraceData
 from remask.config import Config
 from remask.data.dataset import SPLITS, LoadedDataset, require_splits
@@ -38,25 +37,26 @@ from remask.types import Split
 if TYPE_CHECKING:
     from remask.tasks.inspect.task import Suite
 
-CALLS_PER_CANDIDATE = 2  # of a denoiser behind an API: a second hole, a second try, a second draw
-LOGS = "inspect"  # folder of Inspect's logs in the run directory
-OnEvent = Callable[[Event, State, Spend], None]  # what happened, all so far, what was spent
+# Of a denoiser behind an API, estimated: a candidate may have a second hole or need a second try.
+CALLS_PER_CANDIDATE = 2
+LOG_FOLDER = "inspect"  # in the run directory, for the logs of Inspect
+OnEvent = Callable[[Event, State, Spend], None]  # (event, state after it, spend so far)
 
 
 def _ignore(event: Event, state: State, spend: Spend) -> None:
-    """The watcher of runs that nobody watches."""
+    """Ignore an event: the default of Hooks.watch."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """How a face follows and interrupts a run; neither can change what it does."""
+    """Functions that follow and interrupt a run. They cannot change its result."""
 
-    watch: OnEvent = _ignore  # after each event is durable
-    checkpoint: Callable[[], None] = raise_if_cancelled  # before each chunk of calls
+    watch: OnEvent = _ignore  # called after each event was stored
+    checkpoint: Callable[[], None] = raise_if_cancelled  # called before each chunk of calls
 
 
 def add_callback(hooks: Hooks | None, on_event: OnEvent | None) -> Hooks:
-    """The hooks, with one more watcher, which hears each event first: others may stop the run."""
+    """Return hooks that call `on_event` first for each event, since other hooks may end the run."""
     hooks = hooks or Hooks()
     if on_event is None:
         return hooks
@@ -76,9 +76,9 @@ def open_job(
     hooks: Hooks | None = None,
     run_dir: Path | None = None,
 ) -> Iterator["Job"]:
-    """The job of these settings; its targets' connections are closed at the end.
+    """Open the job of these settings, and close the connections of its targets at the end.
 
-    Reads the trace files of `refine` at once, since the metric may follow from them. Raises
+    The trace files of `refine` are read at once, since the metric may depend on them. Raises
     ConfigError and DataError.
     """
     given = given or Given()
@@ -91,8 +91,10 @@ def open_job(
 
 
 class Job:
-    """What a run is made of. Every part is built on first use; ConfigError, DataError and
-    BackendError say what is wrong with it."""
+    """The parts of a run. Each part is built on first use.
+
+    Building a part may raise ConfigError, DataError and BackendError.
+    """
 
     def __init__(
         self,
@@ -107,40 +109,39 @@ class Job:
         self.given = given
         self.hooks = hooks
         self.run_dir = run_dir
-        self.reading = reading  # the trace files of `refine`; None: there are rows
+        self.reading = reading  # the trace files of `refine`; None for a run on rows
         self._stack = stack
 
     # --- the parts, in the order in which they depend on each other
 
     @cached_property
     def ledger(self) -> Ledger:
-        """The limits, and the books that all calls of this job share."""
+        """The ledger of all calls of this job, with their limits."""
         budget, price = limit_spend(self.config)
         return Ledger(None, budget, price, checkpoint=self.hooks.checkpoint)
 
     @cached_property
     def start(self) -> Prompt:
-        """The prompt to start from, which must have editable text."""
+        """The prompt to start from. Raises ConfigError where it has no editable text."""
         start = Prompt.parse(self.config.prompt)
         if not start.editable:
             raise ConfigError(
                 "the prompt has no editable text: all of it is variables, code, links or [[keep]] "
                 "regions; leave some plain words outside"
             )
-        _check_source(self.config, start)
+        _check_queries(self.config, start)
         return start
 
     @cached_property
     def suite(self) -> "Suite":
-        """The task of Inspect that is named."""
+        """The Inspect task of the settings."""
         from remask.tasks.inspect.setup import load
 
         return self.given.suite or load(self.config)
 
     @cached_property
     def dataset(self) -> LoadedDataset:
-        """The rows, whatever they come from. Of a prompt alone: as many placeholders as messages
-        will be asked for, until `write_rows` has put messages in their place."""
+        """The rows. Where the target will write them: placeholders until `write_rows`."""
         if self.config.task.name:
             return self.suite.dataset
         if self.reading is not None:
@@ -151,120 +152,123 @@ class Job:
     def target(self) -> TargetModel:
         """The model whose prompt is optimised, metered."""
         config = self.config.target
-        return self.metered(make_target(config, self.given.respond), config.max_tokens)
+        return self.meter(make_target(config, self.given.respond), config.max_tokens)
 
     @cached_property
     def metric(self) -> str | Metric | Grader:
-        """What scores an answer. A judge's calls are metered like the target's."""
-        return build_task.make_metric(self.config, self.dataset, self.given, self.metered)
+        """The metric. The calls of a judge are metered like those of the target."""
+        return build_task.make_metric(self.config, self.dataset, self.given, self.meter)
 
     @cached_property
     def task(self) -> Task:
-        """The rows with target and metric: how a prompt does on them."""
+        """The task, which scores prompts: rows, target and metric."""
         if self.config.task.name:
             from remask.tasks.inspect.setup import make_inspect_task
 
-            logs = Path(self.config.task.logs or self.run_dir / LOGS)
+            logs = Path(self.config.task.logs or self.run_dir / LOG_FOLDER)
             return make_inspect_task(self.config, self.suite, self.start, self.ledger, logs)
         return build_task.make_task(self.config, self.dataset, self.target, self.metric)
 
     @cached_property
     def denoiser(self) -> DenoiserModel:
-        """The diffusion language model; where it is an API its calls are metered."""
+        """The diffusion language model. The calls of an API are metered."""
         config = self.config.denoiser
         denoiser = make_denoiser(config, self.given.denoiser)
         if not isinstance(denoiser, Remote):
             return denoiser
         price = make_price(config)
-        return denoiser.with_target(self.metered(denoiser.target, denoiser.max_output, price))
+        return denoiser.with_target(self.meter(denoiser.target, denoiser.max_output, price))
 
     @cached_property
     def proposer(self) -> Proposer:
-        """What writes candidates. It knows the task's labels, which a prompt may name."""
+        """The proposer of candidates, which allows prompts to contain the labels of the task."""
         if self.reading is not None:
             choose = self.reading.choose
             return make_proposer(self.config, self.start, self.denoiser, choose=choose)
         labels = () if self.config.data.queries else self.task.labels
         plain = make_proposer(self.config, self.start, self.denoiser, labels)
-        return with_demos(self.config, self.start, plain)
+        return add_demos(self.config, self.start, plain)
 
     @cached_property
     def plan(self) -> SearchPlan:
-        """How the search spends its calls, by what the budget leaves."""
+        """The plan of the search for the calls that are left beside those of the test."""
         calls = self.config.budget.calls
-        set_aside = self.test_calls + self.asked_calls
-        left = None if calls is None else (calls - set_aside) // self.calls_per_row
-        plan = self._plan(left)
+        reserved = self.test_calls + self.query_calls
+        left = None if calls is None else (calls - reserved) // self.calls_per_row
+        plan = self._make_plan(left)
         if left is None or not asks_api(self.config.denoiser):
             return plan
-        # What the denoiser asks comes from the same calls.
+        # The calls of the denoiser come from the same budget.
         rows = plan.count_round_calls(self.rows("validation"))
-        share = rows / (rows + self.asked_per_round(plan) / self.calls_per_row)
-        return self._plan(int(left * share))
+        share = rows / (rows + self.denoiser_calls_per_round(plan) / self.calls_per_row)
+        return self._make_plan(int(left * share))
 
     @property
     def record(self) -> dict[str, Any]:
-        """What identifies the run: configuration, data, version."""
+        """The configuration, the id of the data and the version, which identify the run."""
         return {
             **self.config.model_dump(mode="json"),
             "data_id": self._data_id,
             "version": __version__,
         }
 
-    # --- numbers that follow from them
+    # --- numbers that follow from the parts
 
     def rows(self, split: str) -> int:
+        """Return the number of rows of a split."""
         return sum(1 for e in self.dataset.examples if e.split == split)
 
     @property
     def basis(self) -> str:
-        """What the run starts from: labels, inputs alone, or the prompt alone."""
+        """The basis of the run: "labels", "inputs" (no right answers) or "prompt" (no rows)."""
         if self.config.data.queries:
             return "prompt"
         return "labels" if self.dataset.labels else "inputs"
 
     @property
-    def asked_calls(self) -> int:
-        """Calls for messages that the target writes, at most."""
+    def query_calls(self) -> int:
+        """The maximum number of calls to let the target write messages."""
         return count_max_calls(self.config.data.queries) if self.config.data.queries else 0
 
     @property
-    def tests(self) -> bool:
+    def has_test(self) -> bool:
         """Whether the run ends with a sealed test."""
         return self.config.refine is None or self.config.refine.verify
 
     @property
     def test_calls(self) -> int:
-        """What the sealed test costs at most; set aside before the search may spend anything.
-        Of a task of Inspect this is what it is expected to cost, until some samples have run."""
-        return 2 * self.rows("test") * self.calls_per_row if self.tests else 0
+        """The maximum number of calls of the sealed test, which are reserved before the search.
+
+        For an Inspect task it is an estimate, until some samples have run.
+        """
+        return 2 * self.rows("test") * self.calls_per_row if self.has_test else 0
 
     @property
     def retries(self) -> bool:
-        """Whether a call may take more than one attempt."""
+        """Whether a call of the target may take more than one attempt."""
         remote = self.config.target.model.startswith(("openai:", "inspect:"))
         return remote and self.config.target.retries > 0
 
     @property
     def calls_per_row(self) -> int:
-        """Calls to score one row; of a sample of Inspect an estimate."""
-        return build_task.calls_per_row(self.config)
+        """The calls to score one row; an estimate for an Inspect task."""
+        return build_task.count_calls_per_row(self.config)
 
-    def asked_per_round(self, plan: SearchPlan) -> int:
-        """Calls of a round that go to the denoiser where it is an API; an estimate."""
+    def denoiser_calls_per_round(self, plan: SearchPlan) -> int:
+        """Return the estimated calls of a round to a denoiser that is an API; else 0."""
         return CALLS_PER_CANDIDATE * plan.candidates if asks_api(self.config.denoiser) else 0
 
-    # --- what is done with them
+    # --- actions
 
-    def metered(
+    def meter(
         self, target: TargetModel, max_output: int | None, price: Price | None = None
     ) -> TargetModel:
-        """The target with its calls booked in the ledger, and closed with the job."""
+        """Return the target with metered calls; it is closed with the job."""
         self._stack.callback(target.close)
         return Meter(target, self.ledger, max_output, price)
 
     def require_rows(self, splits: Sequence[Split] = SPLITS) -> None:
-        """Raise where prompt, rows or budget would not do; nothing is called or loaded."""
+        """Raise where prompt, rows or budget are wrong. Calls and loads nothing."""
         _ = self.start
         require_splits(self.dataset.examples, splits)
         _ = self.ledger
@@ -272,7 +276,7 @@ class Job:
             self._require_calls()
 
     def require_run(self) -> None:
-        """Raise where the settings make no run; nothing is called or loaded."""
+        """Raise where the settings are wrong for a run. Calls and loads nothing."""
         if self.reading is None:
             self.require_rows()
             return
@@ -280,52 +284,52 @@ class Job:
         refuse_demos(self.config, "remask refine")
 
     def require_all(self) -> None:
-        """Raise whatever is wrong with the job, as far as it shows without a call."""
+        """Raise where anything is wrong with the job that can be found without a call."""
         self.require_run()
-        if self.tests:
+        if self.has_test:
             self.require_target()
         if self.reading is not None:
             self.require_scorer()
         _ = self.proposer
 
     def require_scorer(self) -> None:
-        """Raise ConfigError where the denoiser gives no probabilities, which rank in `refine`."""
+        """Raise ConfigError where the denoiser gives no probabilities, which `refine` needs."""
         config = self.config.denoiser
         if asks_api(config) or not isinstance(self.denoiser, Scorer):
             raise ConfigError(
                 f"refine ranks by log-probabilities, which the denoiser {config.model} does not "
-                "give; use the built-in one or local:PLACE, or give labelled rows to remask "
-                "optimize"
+                "give; use the built-in denoiser or local:PLACE, or remask optimize with labelled "
+                "rows"
             )
 
     def require_target(self) -> None:
-        """Raise what is wrong with target, metric and task."""
-        written = not self.config.data.queries  # the target has not written its rows yet
-        _ = self.task if written else (self.target, self.metric)
+        """Raise where target, metric or task are wrong."""
+        # With data.queries the target has not written the rows of the task yet.
+        _ = (self.target, self.metric) if self.config.data.queries else self.task
         if self.config.task.name:
             self.place_prompt()
         build_task.check_context_length(self.config, self.start, self.dataset)
 
     def place_prompt(self) -> str:
-        """How the task of Inspect places the prompt, in words; ConfigError where it does not."""
+        """Say where the Inspect task sends the prompt. Raises ConfigError where it does not."""
         from remask.tasks.inspect.setup import require_prompt
 
         return require_prompt(self.suite, self.start)
 
     def write_rows(self, queries: Sequence[str]) -> None:
-        """Put messages that the target wrote in the place of the placeholders."""
-        assert "task" not in vars(self), "a task has been made of placeholders"
+        """Replace the placeholders by messages that the target wrote."""
+        assert "task" not in vars(self), "the task was built from placeholders"
         self.dataset = build_task.make_queried_dataset(self.config, queries)
 
-    def _plan(self, rows: int | None) -> SearchPlan:
-        """A plan for so many rows to score."""
+    def _make_plan(self, rows: int | None) -> SearchPlan:
+        """Make a plan for a number of rows to score; None: no limit."""
         search = self.config.search
         plan = make_plan(rows, self.rows("train"), self.rows("validation"), search.cautious)
         return replace(plan, candidates=search.candidates or plan.candidates)
 
     @cached_property
     def _data_id(self) -> str:
-        """Changes when any row or its split changes."""
+        """An id that changes where any row or its split changes."""
         if self.reading is not None:
             return self.reading.conversations.id
         return content_id("data", sorted([e.id, e.split] for e in self.dataset.examples))
@@ -333,17 +337,17 @@ class Job:
     def _require_calls(self) -> None:
         calls = self.config.budget.calls
         validated = min(self.rows("validation"), MIN_VALIDATION_ROWS)
-        least = self.asked_calls + self.test_calls + self.calls_per_row * validated
+        least = self.query_calls + self.test_calls + self.calls_per_row * validated
         if calls is not None and calls <= least:
             raise ConfigError(
                 f"budget.calls = {calls} leaves nothing to search with: the sealed test takes "
-                f"{self.test_calls} calls and what comes before the search "
+                f"{self.test_calls} calls and the steps before the search "
                 f"{least - self.test_calls}; raise the budget or use fewer test rows"
             )
 
 
 def new_run_dir(parent: str | Path = "runs") -> Path:
-    """runs/DATE-TIME, with a number where that exists."""
+    """Return a new path runs/DATE-TIME, with a number after it where that exists."""
     stamp = Path(parent) / datetime.now().strftime("%Y%m%d-%H%M%S")
     number = 2
     path = stamp
@@ -352,8 +356,8 @@ def new_run_dir(parent: str | Path = "runs") -> Path:
     return path
 
 
-def _check_source(config: Config, start: Prompt) -> None:
-    """Raise ConfigError where the target shall write the rows and they could not be used."""
+def _check_queries(config: Config, start: Prompt) -> None:
+    """Raise ConfigError where the target would write rows that the run cannot use."""
     if not config.data.queries:
         return
     if config.metric.name in METRICS:
@@ -361,10 +365,10 @@ def _check_source(config: Config, start: Prompt) -> None:
             f"the metric {config.metric.name} needs right answers and no data is given; give "
             "--data FILE, or name a judge: --judge openai:MODEL --rubric 'what a good answer is'"
         )
-    row = {"input": ""}  # what a row would fill; <tags> are filled by none
+    row = {"input": ""}  # the only column of such rows; <tags> are never filled
     columns = [v for v in start.variables if not v.startswith("<") and fill(v, row)]
     if columns:
         raise ConfigError(
-            f"the prompt has the variable {columns[0]}, which only rows of data can fill; give "
+            f"the prompt has the variable {columns[0]}, which only a column of data can fill; give "
             "--data FILE"
         )

@@ -1,7 +1,7 @@
-"""Playing a run: search, sealed test, result. `optimize` and `resume` of the public API.
+"""`optimize` and `resume` of the public API: search, sealed test, result.
 
-A run directory is the whole state: a run is started, cut and resumed by the same lines, whether a
-target or a likelihood chooses the edits.
+A run directory contains the whole state of a run, so starting and resuming use the same code. This
+is also the code of `refine`, where a likelihood chooses the edits.
 """
 
 import time
@@ -18,7 +18,6 @@ from remask.api.arguments import (
     Label,
     Search,
     Target,
-    rows_given,
     settle_arguments,
     settle_rows,
 )
@@ -39,8 +38,8 @@ from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
 from remask.tasks.labelled import find_unpredicted_labels
 
-TEST_SLACK = 1.3  # time set aside for the test, over what its calls took on average so far
-MIN_QUERY_TOKENS = 256  # of an answer with messages: answers to users may be shorter
+TEST_SLACK = 1.3  # reserved cost of the test, over its expected cost by the mean of past calls
+MIN_QUERY_TOKENS = 256  # of an answer with messages; answers to users may have a lower limit
 
 
 def optimize(
@@ -58,7 +57,7 @@ def optimize(
     run_dir: str | Path | None = None,
     on_event: OnEvent | None = None,
 ) -> Result:
-    """Optimise the text of a system prompt; returns when the sealed test is scored.
+    """Optimise the text of a system prompt, and compare both prompts on the sealed test rows.
 
     prompt: the text, or a Path to its file. data: a path, mappings, pairs, a DataFrame, a dict with
     the keys train, validation and test, or a `Dataset`; without data the target is asked for
@@ -66,36 +65,36 @@ def optimize(
     "exact", "contains", "f1", a function `(example, response) -> float | Score` from 0 to 1, a
     `Label` or a `Judge`. denoiser: a name, an object with `count` and `infill`, or a `Denoiser`.
     Target and metric may be async functions. max_calls: target calls in all, the test included
-    (default 2,000); `budget` has other limits. task: a task of Inspect in place of data. run_dir: a
-    new folder (default runs/DATE-TIME). on_event: called as `on_event(event, state, spend)` once an
-    event is stored; what it raises ends the run, which can be resumed.
+    (default: 2,000); `budget` has other limits. task: an Inspect task in place of data. run_dir: a
+    new folder (default: runs/DATE-TIME). on_event: called as `on_event(event, state, spend)` after
+    an event was stored; an exception that it raises ends the run, which can then be resumed.
 
-    Raises ConfigError and DataError before a call is spent, TargetRefused and TargetUnreliable.
+    Raises ConfigError and DataError before the first call, TargetRefused and TargetUnreliable.
 
     >>> import remask
-    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(40)]
+    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(24)]
     >>> def respond(messages):
     ...     return "I do not know."
-    >>> result = remask.optimize("Add.", rows, target=respond, max_calls=60)
-    >>> result.verdict, result.test.n, result.spend.calls <= 60
-    ('no evidence', 20, True)
+    >>> search = remask.Search(candidates=2)
+    >>> result = remask.optimize("Add.", rows, target=respond, max_calls=40, search=search)
+    >>> result.verdict, result.test.n, result.spend.calls <= 40
+    ('no evidence', 12, True)
     """
-    more = {"seed": seed}
     values, given = settle_arguments(
         prompt, data=data, target=target, metric=metric, denoiser=denoiser, task=task,
-        max_calls=max_calls, budget=budget, search=search, more=more,
+        max_calls=max_calls, budget=budget, search=search, more={"seed": seed},
     )  # fmt: skip
     hooks = add_callback(Hooks(), on_event)
     return start_run(settle_rows(values, given), given, run_dir or new_run_dir(), hooks)
 
 
 def start_run(config: Config, given: Given, run_dir: str | Path, hooks: Hooks) -> Result:
-    """A new run of a resolved configuration. Nothing is written where something is wrong."""
+    """Start a run of a configuration. Nothing is written where anything is wrong with it."""
     folder = Path(run_dir)
     with open_job(config, given, hooks, folder) as job:
         job.require_all()
         with Store.create(folder, job.record) as store:
-            return _play(job, store)
+            return _complete_run(job, store)
 
 
 def resume(
@@ -107,32 +106,37 @@ def resume(
     denoiser: DenoiserModel | None = None,
     on_event: OnEvent | None = None,
 ) -> Result:
-    """Continue a run that was cut, or give the result of a finished one.
+    """Continue an interrupted run, or return the result of a finished one.
 
-    Functions, a denoiser object and rows in memory must be given again; all else is stored. Raises
-    ConfigError that names the differing keys where data, code or settings have changed.
+    Functions, a denoiser object and rows in memory must be passed again; everything else is stored.
+    Raises ConfigError, which names the keys, where data, code or settings have changed.
 
     >>> import remask
-    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(40)]
+    >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(24)]
     >>> def respond(messages):
     ...     return "I do not know."
     >>> def stop(event, state, spend):
     ...     raise KeyboardInterrupt
-    >>> arguments = {"data": rows, "target": respond}
+    >>> again = {"data": rows, "target": respond}
+    >>> search = remask.Search(candidates=2)
     >>> try:
-    ...     remask.optimize("Add.", max_calls=60, run_dir="cut", on_event=stop, **arguments)
+    ...     remask.optimize(
+    ...         "Add.", max_calls=40, search=search, run_dir="cut", on_event=stop, **again
+    ...     )
     ... except KeyboardInterrupt:
-    ...     print(remask.resume("cut", **arguments).verdict)
+    ...     print(remask.resume("cut", **again).verdict)
     no evidence
     """
-    given = Given(target, metric, denoiser, rows_given(data))
+    _, given = settle_arguments(
+        "-", data=data, target=target, metric=metric, denoiser=denoiser, more={}
+    )
     return resume_run(run_dir, given, add_callback(Hooks(), on_event))
 
 
 def resume_run(run_dir: str | Path, given: Given, hooks: Hooks) -> Result:
-    """`resume` with the objects that the run needs."""
+    """Continue a run with the objects that it needs."""
     folder = Path(run_dir)
-    config = stored_config(folder)
+    config = load_config(folder)
     data = config.data
     named = data.path or data.train or data.queries or config.task.name or config.refine
     if not named and given.rows is None:
@@ -142,38 +146,37 @@ def resume_run(run_dir: str | Path, given: Given, hooks: Hooks) -> Result:
     with open_job(config, given, hooks, folder) as job:
         job.require_run()
         with Store.open(folder, job.record) as store:
-            return _play(job, store)
+            return _complete_run(job, store)
 
 
-def stored_config(run_dir: str | Path) -> Config:
-    """The configuration that a run directory was made with."""
+def load_config(run_dir: str | Path) -> Config:
+    """Load the configuration of a run directory."""
     with Store.read(Path(run_dir)) as store:
         record = {k: v for k, v in store.config.items() if k not in ("data_id", "version")}
     return make_config(record, str(run_dir))
 
 
-def _play(job: Job, store: Store) -> Result:
-    """A run from wherever its store stands to its end, then the derived files."""
+def _complete_run(job: Job, store: Store) -> Result:
+    """Continue a run from the last stored event to its end, and write the derived files."""
     job.ledger.open_store = store
     run = _Run(job, store)
     run.write_sources()
     for event in run.search():
         run.record(event)
-    # A refinement without an edit is no claim; a search that found nothing still says how the
-    # prompt does.
-    claims = job.reading is None or run.state.accepted
-    if job.tests and claims and run.state.tested is None:
+    # A refinement without an edit needs no test. A search without one still reports the score.
+    needs_test = job.has_test and (job.reading is None or run.state.accepted)
+    if needs_test and run.state.tested is None:
         try:
             run.test()
         except (TargetRefused, TargetUnreliable):
-            if job.reading is not None:  # what a likelihood found outlives a target that fails
+            if job.reading is not None:  # the refined prompt is a result without the test, too
                 _finish(job, run)
             raise
     return _finish(job, run)
 
 
 def _finish(job: Job, run: "_Run") -> Result:
-    """The result and the files that are derived from it."""
+    """Make the result and write result.json and the report."""
     if job.reading is None:
         sources = {e.id: (e.input, "") for e in job.dataset.examples}
         warnings = job.dataset.warnings
@@ -188,7 +191,7 @@ def _finish(job: Job, run: "_Run") -> Result:
 
 
 class _Run:
-    """A job with its store: where it stands, and how it goes on."""
+    """A job with its store and the state of the search."""
 
     def __init__(self, job: Job, store: Store) -> None:
         self.job = job
@@ -197,16 +200,16 @@ class _Run:
         self._since, self._booked = time.monotonic(), store.get_spend().seconds
 
     def record(self, event: Event) -> None:
-        """Make an event durable, unless it is already, and tell the watcher."""
-        if self.store.append(encode(event), self._lap()):
+        """Store an event, unless it is stored already, and pass it to the hooks."""
+        if self.store.append(encode(event), self._measure_time()):
             self.state = advance(self.state, event)
             self.job.hooks.watch(event, self.state, self.store.get_spend())
         self.job.ledger.reserved = reserve_test(self.job, self.store, self.state)
 
     def write_sources(self) -> None:
-        """Say what the run starts from, where that is not rows with right answers. What a target
-        wrote is an event before a row is made of it, so that a run that goes on never asks twice.
-        """
+        """Record the sources of the rows, where these are not rows with right answers."""
+        # The messages of a target are stored before they become rows, so that a resumed run does
+        # not ask for them again.
         job = self.job
         if job.reading is not None:
             if self.state.traces_read is None:
@@ -219,14 +222,14 @@ class _Run:
             job.write_rows(self.state.unlabelled_inputs.queries)
 
     def search(self) -> Iterator[Event]:
-        """The events from here to the end of the search."""
+        """Yield the events from the current state to the end of the search."""
         job = self.job
         self.job.ledger.reserved = reserve_test(self.job, self.store, self.state)
         if job.reading is None:
             task, seed = job.task, job.config.seed
             return search(self.state, job.start, job.plan, task, job.proposer, seed)
         assert job.config.refine is not None
-        assert isinstance(job.denoiser, Scorer)  # `require_all` saw to it
+        assert isinstance(job.denoiser, Scorer)  # `require_all` has checked this
         settings, parts = job.config.search, job.reading.conversations
         plan = LikelihoodPlan(
             iterations=job.config.refine.iterations,
@@ -241,33 +244,32 @@ class _Run:
         )  # fmt: skip
 
     def test(self) -> None:
-        """The sealed test, for which nothing needs to be set aside any more."""
+        """Run the sealed test with the calls that were reserved for it."""
         job = self.job
         job.ledger.reserved = Spend()
         before, after = run_final_test(job.task, job.start, self.state.prompt(self.state.incumbent))
-        drift = (
-            job.denoiser.describe_approximation() if isinstance(job.denoiser, Approximate) else ""
-        )
+        denoiser = job.denoiser
+        note = denoiser.describe_approximation() if isinstance(denoiser, Approximate) else ""
         self.record(
             Tested(
                 rows_from_outcomes(before),
                 rows_from_outcomes(after),
                 find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
                 sum(o.unparsed for o in after),
-                (drift,) if drift else (),
+                (note,) if note else (),
             )
         )
 
     def _ask_queries(self) -> tuple[str, ...]:
-        """What the target writes, within what the sealed test leaves of the budget."""
+        """Ask the target for messages, with the calls that are not reserved for the test."""
         job, config = self.job, self.job.config.target
         limit = config.max_tokens and max(config.max_tokens, MIN_QUERY_TOKENS)
         job.ledger.reserved = Spend(calls=job.test_calls)
         target = make_target(config.model_copy(update={"max_tokens": limit}), job.given.respond)
-        return ask_queries(job.metered(target, limit), job.start, job.config.data.queries or 0)
+        return ask_queries(job.meter(target, limit), job.start, job.config.data.queries or 0)
 
-    def _lap(self) -> Spend:
-        """The time since the last event that was not spent in target calls (denoising, mostly)."""
+    def _measure_time(self) -> Spend:
+        """Return the time since the last event without that of target calls: mostly denoising."""
         now, spent = time.monotonic(), self.store.get_spend().seconds
         seconds = max(0.0, now - self._since - (spent - self._booked))
         self._since, self._booked = now, spent + seconds
@@ -275,19 +277,19 @@ class _Run:
 
 
 def reserve_test(job: Job, store: Store, state: State) -> Spend:
-    """What the sealed test will need: calls exactly, the rest as scored rows cost so far. A target
-    that retries needs some calls more; what they do not use is left over.
+    """Return what to reserve for the sealed test: exact calls, and tokens, dollars and seconds.
 
-    What a denoiser behind an API cost counts as cost of the rows: so too much is kept rather than
-    too little, whatever its calls cost beside the target's.
+    The latter are estimated by the cost of past rows. A target that retries gets some more calls.
     """
-    if not job.tests or state.tested is not None:
+    # The cost of a denoiser behind an API counts as cost of the rows, so the estimate is too high
+    # rather than too low.
+    if not job.has_test or state.tested is not None:
         return Spend()
     spent, calls = store.get_spend(), job.test_calls
     rows = sum(len(rows) for rows in state.scores.values())
     scored = job.calls_per_row * rows
     share = TEST_SLACK * calls / max(1, min(spent.calls, scored or spent.calls))
-    if job.config.task.name and rows:  # how many calls a sample takes is not known beforehand
+    if job.config.task.name and rows:  # the calls of a sample are not known in advance
         share = TEST_SLACK * 2 * job.rows("test") / rows
         calls = round(share * spent.calls)
     return Spend(

@@ -1,4 +1,4 @@
-"""`refine` of the public API: conversations to a better prompt, and with a target to a verdict."""
+"""`refine` of the public API: refine a prompt by conversations, and with a target compare both."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +17,8 @@ from remask.runs.result import Result
 from remask.search.likelihood import DEFAULT_CANDIDATES
 
 ITERATIONS = 8
-MASKERS = ("attribution", "span", "insert", "sentence")  # drawn in turn
-CONTEXT_TOKENS = 1000  # of conversations that are read at a time: no call is paid for them
+MASKERS = ("attribution", "span", "insert", "sentence")  # used in turn
+CONTEXT_TOKENS = 1000  # of the conversations that the denoiser reads; they cost no target calls
 
 
 def refine(
@@ -40,31 +40,31 @@ def refine(
     run_dir: str | Path | None = None,
     on_event: OnEvent | None = None,
 ) -> Result:
-    """Refine a system prompt by the conversations in the files `traces`; no labels are needed.
+    """Refine a system prompt by the conversations in the files `traces`, without labels.
 
-    Without `target` nothing is verified, and the verdict is "unverified". With it, baseline and
-    refined prompt are compared on conversations that the refinement has not seen: `metric` compares
-    the answers with corrections and well-rated responses (default: "label" where the right answers
-    are a few labels, else "f1"). lock: what of the prompt may not change: "text" (only new
-    sentences are added), "numbers" or "none". columns, scales: as --map and --scale of the
-    command line. redact: replace personal data and secrets before anything is read. The
-    other arguments are those of `optimize`; a run that was cut continues with `resume`.
+    Without `target` nothing is verified, and the verdict is "unverified". With it, both prompts
+    answer conversations that the refinement has not seen, and `metric` compares the answers with
+    corrections and well-rated responses (default: "label" where the right answers are a few labels,
+    else "f1"). lock: the part of the prompt that may not change: "text" (sentences are only added),
+    "numbers" or "none". columns, scales: as --map and --scale of the command line. redact: replace
+    personal data and secrets before anything is read. The other arguments are those of `optimize`.
+    An interrupted run continues with `resume`.
 
-    Raises ConfigError and DataError before anything is computed, TargetRefused and
-    TargetUnreliable in the verification; result.json is then written all the same, unverified.
+    Raises ConfigError and DataError before anything is computed. The verification may raise
+    TargetRefused and TargetUnreliable; result.json is then written with the verdict "unverified".
 
     >>> import json, pathlib, remask
-    >>> chat = [
-    ...     {"role": "system", "content": "You help customers of a bicycle shop."},
-    ...     {"role": "user", "content": "When do you open?"},
-    ...     {"role": "assistant", "content": "We open at nine."},
+    >>> chats = [
+    ...     [
+    ...         {"role": "user", "content": f"I need a wheel of {n} inches."},
+    ...         {"role": "assistant", "content": "Which bicycle is it for?"},
+    ...     ]
+    ...     for n in range(12, 20)
     ... ]
-    >>> lines = [json.dumps({"id": n, "messages": chat}) for n in range(8)]
+    >>> lines = [json.dumps({"id": n, "messages": chat}) for n, chat in enumerate(chats)]
     >>> written = pathlib.Path("chats.jsonl").write_text("\\n".join(lines))
-    >>> result = remask.refine(
-    ...     "You help customers of a bicycle shop.", "chats.jsonl", iterations=1,
-    ...     search=remask.Search(candidates=2),
-    ... )
+    >>> search = remask.Search(candidates=2)
+    >>> result = remask.refine("Help customers.", "chats.jsonl", iterations=1, search=search)
     >>> result.verdict
     'unverified'
     """
@@ -84,7 +84,10 @@ def refine(
 
 
 def make_refine_config(values: Mapping[str, Any], where: str) -> Config:
-    """Settings with the defaults of a refinement, whose maskers obey the lock. ConfigError."""
+    """Make a configuration with the defaults of `refine`, and maskers that respect the lock.
+
+    Raises ConfigError; `where` names the source of the values.
+    """
     search = {
         "maskers": MASKERS,
         "candidates": DEFAULT_CANDIDATES,
@@ -95,7 +98,7 @@ def make_refine_config(values: Mapping[str, Any], where: str) -> Config:
         return config
     if config.search.maskers not in (MASKERS, ("insert",)):
         raise ConfigError(
-            "the lock on the text leaves only the masker insert; leave out --masker, or the lock"
+            "with --lock text only the masker insert can be used; leave out --masker or the lock"
         )
     kept = config.search.model_copy(update={"maskers": ("insert",)})
     return config.model_copy(update={"search": kept})

@@ -82,9 +82,9 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
     def measured(step: int, found: tuple[HeldOutLoss, ...]) -> None:
         for nats in found:
             click.echo(
-                f"held out at step {step}, {nats.what}: {nats.dlm:.3f} nats per token "
-                f"({nats.base_left:.3f} base, {nats.no_traces:.3f} without conversations, "
-                f"{nats.dlm_parallel:.3f} in one step; {nats.n} prompts)",
+                f"held out at step {step}, {nats.pattern}: {nats.left_to_right:.3f} nats per token "
+                f"({nats.base:.3f} base, {nats.without_traces:.3f} without conversations, "
+                f"{nats.at_once:.3f} in one step; {nats.prompts} prompts)",
                 err=True,
             )
 

@@ -11,7 +11,7 @@ from typing import Literal
 import click
 import orjson
 
-from remask.api.build_models import asks_api, endpoint, make_price, memory_of
+from remask.api.build_models import asks_api, describe_endpoint, describe_memory, make_price
 from remask.api.build_proposer import check_proposer
 from remask.api.build_task import describe_metric
 from remask.api.job import Job, open_job
@@ -165,9 +165,9 @@ def _target(job: Job) -> Iterator[Finding]:
         return
     _ = job.target
     if not config.model.startswith("openai:"):
-        yield Finding("target", "ok", f"{endpoint(config)}: the weights are there")
+        yield Finding("target", "ok", f"{describe_endpoint(config)}: the weights are there")
         return
-    yield Finding("target", "ok", f"{endpoint(config)}: the openai package is there")
+    yield Finding("target", "ok", f"{describe_endpoint(config)}: the openai package is there")
     yield _models(config)
 
 
@@ -178,11 +178,11 @@ def _models(config: TargetConfig) -> Finding:
     model, place = config.model.partition(":")[2], config.base_url or None
     try:
         with OpenAITarget(model, place, key_env=config.api_key_env, timeout=TIMEOUT) as target:
-            status, names = target.models()
+            status, names = target.list_models()
     except TargetBusy as error:
-        return Finding("target", "problem", one_line(f"{endpoint(config)}: {error}"))
+        return Finding("target", "problem", one_line(f"{describe_endpoint(config)}: {error}"))
     if status in (401, 403):
-        refusal = f"{endpoint(config)} refuses the key in {config.api_key_env} ({status})"
+        refusal = f"{describe_endpoint(config)} refuses the key in {config.api_key_env} ({status})"
         return Finding("target", "problem", refusal)
     if status != 200:
         return Finding("target", "ok", f"the server answers, with no list ({status})")
@@ -195,14 +195,14 @@ def _models(config: TargetConfig) -> Finding:
 
 def _dlm(job: Job) -> Iterator[Finding]:
     config = job.config.denoiser
-    if need := memory_of(config):
+    if need := describe_memory(config):
         yield Finding("denoiser", "note", need)
     start = Prompt.parse(job.config.prompt)
     check_proposer(job.config, start, job.denoiser)
     tokens = job.denoiser.count(start.text)
     if asks_api(config):
-        text = f"{endpoint(config)}: an API, not called now; its calls count against the budget"
-        yield Finding("denoiser", "ok", text)
+        text = "an API, which this command does not call; its calls count against the budget"
+        yield Finding("denoiser", "ok", f"{describe_endpoint(config)}: {text}")
         yield Finding("prompt", "note", f"{tokens} tokens, estimated from its length")
         return
     yield Finding("denoiser", "ok", f"{config.model}: the weights are there")
@@ -229,9 +229,9 @@ def _plan(job: Job) -> Iterator[Finding]:
     )  # fmt: skip
     yield Finding("plan", "note", f"stops after {plan.patience} rounds without an accepted edit")
     yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, set aside first")
-    if asked := job.asked_calls:
+    if asked := job.query_calls:
         yield Finding("plan", "note", f"messages from the target: {asked} calls at most")
-    if asked := job.asked_per_round(plan):
+    if asked := job.denoiser_calls_per_round(plan):
         yield Finding("plan", "note", f"denoiser: about {asked} calls a round more, an estimate")
 
 
@@ -264,7 +264,7 @@ def _costs(job: Job) -> Iterator[Cost]:
 def _asked(job: Job) -> float:
     """The share of a round's calls that go to the denoiser."""
     plan = job.plan
-    asked = job.asked_per_round(plan)
+    asked = job.denoiser_calls_per_round(plan)
     scored = job.calls_per_row * plan.count_round_calls(job.rows("validation"))
     return asked / (asked + scored)
 
@@ -274,9 +274,9 @@ def _calls(job: Job) -> tuple[int, int, int]:
     plan, validation = job.plan, job.rows("validation")
     test, per_row = job.test_calls, job.calls_per_row
     each = per_row * plan.count_round_calls(validation)
-    each += job.asked_per_round(plan)
+    each += job.denoiser_calls_per_round(plan)
     validated = per_row * plan.count_validation_rows(validation)
-    test += job.asked_calls
+    test += job.query_calls
     limit = job.config.budget.calls
     most = validated + plan.rounds * each + test
     high = most if limit is None else min(limit, most)

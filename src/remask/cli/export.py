@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from remask.api.job import open_job
-from remask.api.optimize import stored_config
+from remask.api.optimize import load_config
 from remask.cli.show import best_prompt
 from remask.errors import ConfigError, DataError
 from remask.files import require_free, write
@@ -61,7 +61,7 @@ def choose_format(output: Path, kind: str | None, marked: bool, program: Path | 
         raise ConfigError(f"{' and '.join(sorted(said))} exclude each other; choose one format")
     if said:
         return said.pop()
-    return "promptfoo" if output.name == promptfoo.CONFIG else formats.guess(output)
+    return "promptfoo" if output.name == promptfoo.CONFIG else formats.guess_format(output)
 
 
 def write_prompt(
@@ -82,7 +82,7 @@ def register_prompt(
     source: ExportSource, name: str, names: tuple[str, ...] | None, uri: str
 ) -> None:
     """A version in MLflow's prompt registry, whose message says what the run found."""
-    template = formats.mlflow_template(source.prompt(names), names)
+    template = formats.make_mlflow_template(source.prompt(names), names)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends nothing home
     from remask.integrations.mlflow import register
 
@@ -102,7 +102,7 @@ def write_program(
         raise ConfigError(f"{given} cannot be read: {error}; name a program in JSON") from None
     prompt = source.prompt()
     try:
-        after = formats.dspy(before, prompt, predictor)
+        after = formats.replace_instructions(before, prompt, predictor)
     except ConfigError as error:
         raise DataError(str(error), given) from None
     write(output, after, force)
@@ -114,7 +114,7 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
     run = source.place
     if output.name != promptfoo.CONFIG:
         raise ConfigError(f"promptfoo reads {promptfoo.CONFIG}; give -o FOLDER/{promptfoo.CONFIG}")
-    config = stored_config(run)
+    config = load_config(run)
     if not (config.data.path or config.data.train):
         raise ConfigError(f"{run}: no file holds its rows, so there are no tests to export")
     with open_job(config) as job:
@@ -126,7 +126,7 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         Prompt.parse(config.prompt),
         source.prompt(),
         [e for e in dataset.examples if e.split == "test"],
-        promptfoo.Model(
+        promptfoo.PromptfooModel(
             target.model, target.base_url, target.api_key_env, target.temperature, target.max_tokens
         ),
         config.metric.name,

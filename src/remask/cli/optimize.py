@@ -16,7 +16,7 @@ import orjson
 from remask.api.build_task import Given
 from remask.api.evaluate import Evaluation, score_prompt
 from remask.api.job import Hooks, OnEvent, add_callback, new_run_dir
-from remask.api.optimize import resume_run, start_run, stored_config
+from remask.api.optimize import load_config, resume_run, start_run
 from remask.cli.interrupt import Interrupted, Watch
 from remask.cli.live import display
 from remask.cli.settings import Request
@@ -42,7 +42,7 @@ def new_run(request: Request, mode: str, track: str = "") -> Result:
 
 def continue_run(run_dir: Path, mode: str, track: str = "") -> None:
     """`remask resume`."""
-    config = stored_config(run_dir)
+    config = load_config(run_dir)
     _play(lambda hooks: resume_run(run_dir, Given(), hooks), config, run_dir, mode, track)
 
 

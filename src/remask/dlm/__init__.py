@@ -1,5 +1,6 @@
-"""Denoisers: diffusion language models that fill holes of a prompt under traces.
+"""Diffusion language models that fill the holes of a prompt, given traces of its use.
 
-Import the adapter that is wanted (`checkpoint`, `scripted`); this file loads nothing, so that the
-room stays light. Token ids never leave it. Knows nothing of scores, targets and search.
+Import the module that you need, such as `build`, `infill_api` or `chat_denoiser`. This file imports
+nothing, so that torch loads only where it is used. Token ids stay inside this package. It does not
+use scores, targets or the search.
 """

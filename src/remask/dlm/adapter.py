@@ -1,10 +1,9 @@
-"""Loading an adapter and merging it into a base model.
+"""Load an adapter and merge it into the weights of a base model.
 
-An adapter is one safetensors file: for each linear layer NAME two low-rank factors NAME.a (r, in)
-and NAME.b (out, r), the attention gates, and the embedding of the mask; its header names family,
-rank, alpha, layout, whether the delete token was taught, and the base by name and content. Merging
-is LoRA's W + alpha / r · B A (arXiv 2106.09685). Knows weights; knows nothing of prompts and
-sampling.
+An adapter is one safetensors file. It holds two low-rank factors, NAME.a (r, in) and NAME.b
+(out, r), for each linear layer NAME, the attention gates, and the embedding of the mask. Its header
+states family, rank, alpha, layout, whether the delete token was trained, and the base by name and
+content. A merged weight is LoRA's W + alpha / r · B A (arXiv 2106.09685).
 """
 
 import hashlib
@@ -18,64 +17,74 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import Tensor
 
-from remask.dlm.families import EMBEDDED, FAMILIES, Family
+from remask.dlm.families import BUILTIN, FAMILIES, Family
 from remask.errors import BackendError
 from remask.models.backbone.attention import Gates
 from remask.models.backbone.transformer import Backbone
 
 FORMAT = "remask-adapter/1"
-SHIPPED = Path(__file__).parent / "data" / "smollm2-135m-prompt.safetensors"
+SHIPPED_ADAPTER = Path(__file__).parent / "data" / "smollm2-135m-prompt.safetensors"
 
 
 @dataclass(frozen=True, slots=True)
-class Adapted:
-    """A base model turned into a denoiser."""
+class AdaptedModel:
+    """A base model with the parameters that turn it into a denoiser."""
 
-    backbone: Backbone  # the merged weights; shares all others with the base
+    backbone: Backbone  # has the merged weights and shares all others with the base
     gates: Gates
     family: Family
 
 
-def load_adapter(base: Backbone, path: Path = SHIPPED, family: Family = EMBEDDED) -> Adapted:
-    """Merge the adapter at `path` into a copy of the linear weights of the base, a model of
-    `family`.
+def load_adapter(
+    base: Backbone, path: Path = SHIPPED_ADAPTER, family: Family = BUILTIN
+) -> AdaptedModel:
+    """Load the adapter at `path` and merge it into a copy of the linear weights of `base`.
 
-    Raises BackendError where the file is missing, damaged, or made for another model or layout.
+    `family` is the family of the base. Raises BackendError if the file is missing, damaged, or
+    made for another model or layout.
     """
     header, tensors, digest = read_adapter(path, base, family)
     scale = float(header["alpha"]) / float(header["rank"])
-    return merge(base, family, tensors, scale, digest, str(path))
+    return merge_adapter(base, family, tensors, scale, digest, str(path))
 
 
-def merge(
+def merge_adapter(
     base: Backbone,
     family: Family,
     tensors: Mapping[str, Tensor],
     scale: float,
     digest: str,
-    place: str,
-) -> Adapted:
-    """The base with the factors of `tensors` times `scale` in its linear weights. `digest` names
-    them in the identity, `place` in errors. Raises BackendError where they do not fit."""
+    source: str,
+) -> AdaptedModel:
+    """Add the products of the factors in `tensors`, times `scale`, to the linear weights of `base`.
+
+    `digest` becomes part of the identity; `source` names the factors in errors. Raises BackendError
+    if their shapes do not fit the base.
+    """
     state = base.model.state_dict()
     tensors = {name: tensor.to(base.device) for name, tensor in tensors.items()}
     names = sorted(name.removesuffix(".a") for name in tensors if name.endswith(".a"))
-    merged = {f"{name}.weight": _merge(state, tensors, name, scale, place) for name in names}
+    merged = {
+        f"{name}.weight": _merge_weight(state, tensors, name, scale, source) for name in names
+    }
     gates = Gates(tensors["gates.right"], tensors["gates.masked"], tensors["mask_embedding"])
-    return Adapted(base.with_weights(merged, f"{base.identity}+{digest}"), gates, family)
+    return AdaptedModel(base.with_weights(merged, f"{base.identity}+{digest}"), gates, family)
 
 
 def read_adapter(
     path: Path, base: Backbone, family: Family
 ) -> tuple[dict[str, str], dict[str, Tensor], str]:
-    """Header, tensors by name, and a digest of the file. Raises BackendError where it is missing,
-    damaged, or made for another base or layout."""
+    """Read the header, the tensors by name, and a digest of the file.
+
+    Raises BackendError if the file is missing, damaged, or made for another base or layout.
+    """
     try:
         raw = path.read_bytes()
         tensors = load(raw)
-        # The header is JSON behind its length, 8 bytes, little-endian; `load` has checked it.
-        told = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
-        header, digest = told.get("__metadata__", {}), hashlib.sha256(raw).hexdigest()[:16]
+        # The file begins with the length of the JSON header, 8 bytes, little-endian. `load` has
+        # checked both.
+        description = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
+        header, digest = description.get("__metadata__", {}), hashlib.sha256(raw).hexdigest()[:16]
     except (OSError, SafetensorError) as error:
         raise BackendError(
             f"{path}: the denoiser's adapter cannot be read ({error}); reinstall remask "
@@ -86,7 +95,7 @@ def read_adapter(
         raise BackendError(
             f"{path}: not an adapter of format {FORMAT} for one of {', '.join(FAMILIES)}"
         )
-    # Adapters without a content are older than other bases: they are the built-in model's.
+    # An adapter without base_content was made when the built-in model was the only base.
     content = header.get("base_content", base.content)
     if made_for != family.name or content != base.content:
         raise BackendError(
@@ -102,11 +111,12 @@ def read_adapter(
     return header, tensors, digest
 
 
-def _merge(
-    state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str, scale: float, place: str
+def _merge_weight(
+    state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str, scale: float, source: str
 ) -> Tensor:
+    """Return the merged weight of the linear layer `name`. Raises BackendError."""
     weight = state.get(f"{name}.weight")
     down, up = tensors[f"{name}.a"].float(), tensors[f"{name}.b"].float()
     if weight is None or weight.shape != (up.shape[0], down.shape[1]):
-        raise BackendError(f"{place}: {name} does not fit the base model; use its own adapter")
+        raise BackendError(f"{source}: {name} does not fit the base model; use its own adapter")
     return torch.addmm(weight.float(), up, down, alpha=scale).to(weight.dtype)

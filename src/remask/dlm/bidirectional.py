@@ -1,11 +1,10 @@
-"""AttentionMode with a model in which every token sees every token.
+"""The attention mode of models in which every token sees every other token.
 
-There the context's keys and values change as the region fills, so reusing them is an approximation
-(the prefix cache of Fast-dLLM, arXiv 2505.22618, section 3.2): they are read anew every `refresh`
-steps, the error is measured each time, and finished regions are scored by one exact forward.
-Ours: steps that read everything are shared by rows with equal canvases, as all candidates of one
-canvas have at the first step. Knows token ids, a backbone and a row of `families`. Knows nothing of
-text, traces and sampling.
+In such a model the keys and values of the context change while the region is filled, so reusing
+them is an approximation (prefix cache of Fast-dLLM, arXiv 2505.22618, section 3.2). They are
+computed again every `refresh` steps, and the error of the reuse is measured each time. Finished
+regions are scored by one exact forward. Beyond the paper, a step that reads context and region
+reads rows with equal canvases once; all candidates of one canvas are equal at the first step.
 """
 
 from collections.abc import Sequence
@@ -19,11 +18,11 @@ from remask.dlm.reading import (
     ApproximationError,
     DenoisingPass,
     Ids,
-    distinct,
-    picked,
+    find_distinct_rows,
+    pick_log_probs,
     predict,
-    pseudo_likelihood,
     repeat_rows,
+    score_pseudo_likelihood,
 )
 from remask.dlm.sampler import CanvasBatch
 from remask.dlm.schedule import MINUS_INF
@@ -31,14 +30,16 @@ from remask.errors import ConfigError
 from remask.models.backbone.attention import KVCache
 from remask.models.backbone.transformer import Backbone
 
-REFRESH = 16  # steps; dLLM-Cache (arXiv 2506.06295) reads the prompt anew every 50 to 100
+# Steps between two reads of the context. dLLM-Cache (arXiv 2506.06295) reads the prompt again every
+# 50 to 100 steps.
+REFRESH_STEPS = 16
 
 
 class Bidirectional:
-    """A bidirectional model; `refresh` 1 reads everything at every step and is exact."""
+    """The attention mode of a bidirectional model. With `refresh=1` every step is exact."""
 
-    def __init__(self, backbone: Backbone, family: Family, refresh: int = REFRESH) -> None:
-        """Raises ConfigError."""
+    def __init__(self, backbone: Backbone, family: Family, refresh: int = REFRESH_STEPS) -> None:
+        """Raises ConfigError if `refresh` is less than 1."""
         if refresh < 1:
             raise ConfigError(f"refresh is {refresh}; it must be at least 1")
         self.backbone = backbone
@@ -56,108 +57,111 @@ class Bidirectional:
     def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
         return _BidirectionalPass(self, context, attention_mask)
 
-    def score(self, context: Ids, shared: int, ids: Ids, wanted: Sequence[int]) -> list[float]:
-        return pseudo_likelihood(self, self.family.mask, context, shared, ids, wanted)
+    def score(self, context: Ids, shared: int, ids: Ids, positions: Sequence[int]) -> list[float]:
+        return score_pseudo_likelihood(self, self.family.mask, context, shared, ids, positions)
 
 
 class _BidirectionalPass:
-    """Regions, and the context's keys and values as they were at the last refresh."""
+    """A batch of regions, and the keys and values of the context as of the last refresh."""
 
-    def __init__(self, reading: Bidirectional, context: Ids, attention_mask: Tensor) -> None:
-        self._reading = reading
+    def __init__(self, mode: Bidirectional, context: Ids, attention_mask: Tensor) -> None:
+        self._mode = mode
         self._context = torch.tensor([context], dtype=torch.long)
-        self._real = attention_mask
+        self._attention_mask = attention_mask
         self._step = 0
-        self._past: KVCache | None = None  # one row for all, or one for each of _rows
-        self._rows: list[int] = []  # of the batch
+        self._past: KVCache | None = None  # one row for all rows, or one for each of _rows
+        self._rows: list[int] = []  # indices of batch rows
 
     def logits(self, ids: Tensor) -> Tensor:
         step, self._step = self._step, self._step + 1
-        if step % self._reading.refresh:
-            return self._quick(ids, self._open(ids))
-        rows = self._open(ids)
-        quick = self._quick(ids, rows) if self._past is not None else None
-        self._past = None  # so that old and new are not held at once
-        exact = self._whole(ids, rows, keep=self._reading.refresh > 1)
-        self._measure(quick, exact)
+        rows = self._find_open_rows(ids)
+        if step % self._mode.refresh:
+            return self._read_regions(ids, rows)
+        approximate = self._read_regions(ids, rows) if self._past is not None else None
+        self._past = None  # frees the old cache before the new one is computed
+        exact = self._read_all(ids, rows, keep=self._mode.refresh > 1)
+        self._record_error(approximate, exact)
         return exact
 
-    def nats(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
-        """One exact forward in which every second written token is masked again.
+    def sum_log_probs(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
+        """Score finished regions by one exact forward in which every second written token is
+        masked again.
 
-        The log-probabilities of committed tokens came from approximate logits. And a model says
-        nothing about a token that it sees. The mean over these tokens stands for all.
+        The log-probabilities of committed tokens came from approximate logits, and a model's logits
+        at a token that it can see say nothing about that token. The sum over all written tokens is
+        estimated as their number times the mean over the masked ones.
         """
-        again = ids.clone()
-        for row, canvas in zip(again, canvases.ids, strict=True):
+        masked_ids = ids.clone()
+        for row, canvas in zip(masked_ids, canvases.ids, strict=True):
             row[(canvas == canvases.mask).nonzero()[::2, 0]] = canvases.mask
-        rows = self._open(again)
-        found = self._whole(again, rows, keep=False)
-        masked = again == canvases.mask
+        rows = self._find_open_rows(masked_ids)
+        logits = self._read_all(masked_ids, rows, keep=False)
+        masked = masked_ids == canvases.mask
         if self._past is not None:
-            known = [row for row in self._rows if row in rows]
+            cached = [row for row in self._rows if row in rows]
             counts = masked[rows].sum(1).tolist()
-            parts = dict(zip(rows, torch.split(found, counts), strict=True))
-            self._measure(self._quick(again, known), torch.cat([parts[row] for row in known]))
-        banned = canvases.banned[canvases.kinds[masked]].to(found.device)
-        found = found.masked_fill(banned, MINUS_INF)
+            by_row = dict(zip(rows, torch.split(logits, counts), strict=True))
+            approximate = self._read_regions(masked_ids, cached)
+            self._record_error(approximate, torch.cat([by_row[row] for row in cached]))
+        banned = canvases.banned[canvases.constraints[masked]].to(logits.device)
+        logits = logits.masked_fill(banned, MINUS_INF)
         scored = torch.zeros(ids.shape, dtype=torch.float64)
-        scored[masked] = torch.tensor(picked(found, ids[masked]), dtype=torch.float64)
+        scored[masked] = torch.tensor(pick_log_probs(logits, ids[masked]), dtype=torch.float64)
         written = (canvases.ids == canvases.mask).sum(1)
         return scored.sum(1) / masked.sum(1).clamp(min=1) * written
 
-    def _open(self, ids: Tensor) -> list[int]:
-        rows: list[int] = (ids == self._reading.family.mask).any(1).nonzero()[:, 0].tolist()
+    def _find_open_rows(self, ids: Tensor) -> list[int]:
+        """Return the indices of the rows that contain a mask."""
+        rows: list[int] = (ids == self._mode.family.mask).any(1).nonzero()[:, 0].tolist()
         return rows
 
-    def _measure(self, quick: Tensor | None, exact: Tensor) -> None:
-        if quick is not None:
-            self._reading.approximation_error = self._reading.approximation_error.measured(
-                quick, exact
-            )
+    def _record_error(self, approximate: Tensor | None, exact: Tensor) -> None:
+        if approximate is not None:
+            error = self._mode.approximation_error
+            self._mode.approximation_error = error.add_comparison(approximate, exact)
 
-    def _quick(self, ids: Tensor, rows: list[int]) -> Tensor:
-        """Logits of `rows` from the regions alone, behind the kept context."""
+    def _read_regions(self, ids: Tensor, rows: list[int]) -> Tensor:
+        """Return the logits of `rows`, reading the regions only, after the cached context."""
         assert self._past is not None
         if len(self._past.attention_mask) > 1 and rows != self._rows:
-            at = torch.tensor([self._rows.index(row) for row in rows])
-            self._past = self._past.select(at.to(self._past.attention_mask.device))
+            indices = torch.tensor([self._rows.index(row) for row in rows])
+            self._past = self._past.select(indices.to(self._past.attention_mask.device))
         self._rows = rows
-        ids, attention_mask = ids[rows], self._real[rows]
-        backbone, family = self._reading.backbone, self._reading.family
+        ids, attention_mask = ids[rows], self._attention_mask[rows]
+        backbone, family = self._mode.backbone, self._mode.family
         hidden, _ = backbone.read_blocks(ids, attention_mask, torch.zeros_like(ids), self._past)
         return predict(backbone, family, hidden, ids == family.mask)
 
-    def _whole(self, ids: Tensor, rows: list[int], keep: bool) -> Tensor:
-        """Logits of `rows` from context and regions; with `keep` the context is kept."""
-        first, inverse = distinct(ids[rows], self._real[rows])
-        kinds = [rows[i] for i in first]
-        regions = ids[kinds]
-        context = self._context.expand(len(kinds), -1)
+    def _read_all(self, ids: Tensor, rows: list[int], keep: bool) -> Tensor:
+        """Return the logits of `rows`, reading context and regions; `keep` caches the context."""
+        first, inverse = find_distinct_rows(ids[rows], self._attention_mask[rows])
+        distinct = [rows[i] for i in first]
+        regions = ids[distinct]
+        context = self._context.expand(len(distinct), -1)
         joint = torch.cat([context, regions], 1)
         attention_mask = torch.cat(
-            [torch.ones_like(context, dtype=torch.bool), self._real[kinds]], 1
+            [torch.ones_like(context, dtype=torch.bool), self._attention_mask[distinct]], 1
         )
-        backbone, family = self._reading.backbone, self._reading.family
-        hidden, memory = backbone.read_blocks(
+        backbone, family = self._mode.backbone, self._mode.family
+        hidden, cache = backbone.read_blocks(
             joint, attention_mask, torch.zeros_like(joint), keep=keep
         )
         size = context.shape[1]
-        if memory is not None:
-            kept = _first_tokens(memory, size)
-            if 1 < len(kinds) < len(rows):
+        if cache is not None:
+            kept = _cut_cache(cache, size)
+            if 1 < len(distinct) < len(rows):
                 kept = kept.select(torch.tensor(inverse, device=kept.attention_mask.device))
             self._past, self._rows = kept, rows
         masked = regions == family.mask
-        found = predict(backbone, family, hidden[:, size:], masked)
-        return repeat_rows(found, masked, inverse)
+        logits = predict(backbone, family, hidden[:, size:], masked)
+        return repeat_rows(logits, masked, inverse)
 
 
-def _first_tokens(memory: KVCache, size: int) -> KVCache:
-    """The memory of the first `size` tokens."""
+def _cut_cache(cache: KVCache, size: int) -> KVCache:
+    """Keep the keys and values of the first `size` tokens."""
     return replace(
-        memory,
-        keys=tuple(k[:, :, :size] for k in memory.keys),
-        values=tuple(v[:, :, :size] for v in memory.values),
-        attention_mask=memory.attention_mask[:, :size],
+        cache,
+        keys=tuple(k[:, :, :size] for k in cache.keys),
+        values=tuple(v[:, :, :size] for v in cache.values),
+        attention_mask=cache.attention_mask[:, :size],
     )

@@ -1,11 +1,10 @@
-"""Denoisers put together: from a checkpoint of any family, or from a base and its adapter.
+"""Build denoisers: from a diffusion checkpoint, or from a base model and its adapter.
 
-A checkpoint of LLaDA, Dream, SDAR or Tiny-A2D is what its folder is, the row of its family, and the
-way in which that family reads. An adapter makes a denoiser of the built-in model, or of a base from
-disk: traces are read left to right by the base weights, so their keys and values are computed once
-per context and reused exactly for every step, candidate and later call; only a window of the prompt
-is read again, in both directions, with the adapter. Knows which parts make a denoiser; the work is
-done in `denoiser.py` and `reading.py`.
+A checkpoint of LLaDA, Dream, SDAR or Tiny-A2D is loaded with the row of its family and the
+attention mode of that family. An adapter makes a denoiser of the built-in model or of a base from
+disk. There the base weights read the traces left to right, so the keys and values of the traces are
+computed once per context and reused exactly by every step, candidate and later call. Only a window
+of the prompt is read at each step, in both directions, with the adapter.
 """
 
 from dataclasses import dataclass
@@ -14,10 +13,10 @@ from typing import Literal
 
 import torch
 
-from remask.dlm.adapter import SHIPPED, Adapted, load_adapter
-from remask.dlm.bidirectional import REFRESH, Bidirectional
+from remask.dlm.adapter import SHIPPED_ADAPTER, AdaptedModel, load_adapter
+from remask.dlm.bidirectional import REFRESH_STEPS, Bidirectional
 from remask.dlm.denoiser import LocalDenoiser
-from remask.dlm.families import EMBEDDED, Family, find_family, fit
+from remask.dlm.families import BUILTIN, Family, find_family, resolve_family
 from remask.dlm.reading import AttentionMode, BlockCausal, PrefixCache, PrefixLM
 from remask.dlm.sampler import CommitRule
 from remask.errors import BackendError, ConfigError
@@ -26,11 +25,11 @@ from remask.models.backbone.checkpoint import load_checkpoint
 from remask.models.backbone.transformer import Backbone
 
 Cache = Literal["approximate", "exact"]
-NAME = "embedded-dlm"  # of the built-in model in identities
-CHECKPOINT_RULE = CommitRule(
-    left_bias=0.0, threshold=0.9
-)  # these models were trained in every order
-# Why so cool: docs/log.md, token temperature of the denoiser.
+# The name of the built-in model in identities. Changing it would invalidate cached answers.
+BUILTIN_NAME = "embedded-dlm"
+# Diffusion checkpoints were trained on masks in every order, so they need no left bias.
+CHECKPOINT_RULE = CommitRule(left_bias=0.0, threshold=0.9)
+# docs/log.md (token temperature of the denoiser) explains the low temperature.
 ADAPTED_RULE = CommitRule(temperature=0.3, position_temperature=0.3, left_bias=4.0, threshold=0.9)
 
 # -- from a checkpoint ----------------------------------------------------------------------------
@@ -47,13 +46,14 @@ def load_denoiser(
     steps: int | None = None,
     guidance: float = 0.0,
     cache: Cache = "approximate",
-    refresh: int = REFRESH,
+    refresh: int = REFRESH_STEPS,
 ) -> LocalDenoiser:
-    """The denoiser at `place`, a folder or a hub id with a pinned `revision`.
+    """Load the denoiser at `place`, a folder or a hub id with a pinned `revision`.
 
-    family: a name of FAMILIES where the checkpoint's own name does not tell. cache and refresh
-    matter only to families whose tokens all see each other: the context is read anew every
-    `refresh` steps, with "exact" at every step. Raises BackendError and ConfigError.
+    `family` is a name of FAMILIES, needed if the checkpoint's own name does not identify it.
+    `cache` and `refresh` matter only for families in which all tokens see each other: the context
+    is read again every `refresh` steps, or at every step with `cache="exact"`. Raises BackendError
+    and ConfigError.
     """
     backbone, row = load_family(place, revision, family, device, dtype)
     if row.attention == "region":
@@ -61,8 +61,8 @@ def load_denoiser(
             f"{place}: reads left to right and cannot fill holes by itself; make an adapter with "
             f"remask adapt --base local:{place} and name it (--adapter, or denoiser.adapter)"
         )
-    reading = read_with(backbone, row, cache, refresh)
-    return LocalDenoiser(row.name, backbone, row, reading, rule, steps, guidance)
+    mode = make_attention_mode(backbone, row, cache, refresh)
+    return LocalDenoiser(row.name, backbone, row, mode, rule, steps, guidance)
 
 
 def load_family(
@@ -72,17 +72,19 @@ def load_family(
     device: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> tuple[Backbone, Family]:
-    """The model at `place` and the row that fits it. Raises BackendError."""
+    """Load the model at `place` and find its family. Raises BackendError."""
     found = load_checkpoint(place, revision, device, dtype)
     backbone = found.backbone
-    added = backbone.added_tokens()
+    added = backbone.list_added_tokens()
     row = find_family(found.format, found.name, family, added)
-    spare = backbone.spare_id()
-    return backbone, fit(row, found.name, found.settings, added, backbone.size, spare)
+    size, unused_id = backbone.vocab_size, backbone.find_unused_id()
+    return backbone, resolve_family(row, found.name, found.settings, added, size, unused_id)
 
 
-def read_with(backbone: Backbone, family: Family, cache: Cache, refresh: int) -> AttentionMode:
-    """The way in which a family without an adapter reads. Raises ConfigError."""
+def make_attention_mode(
+    backbone: Backbone, family: Family, cache: Cache, refresh: int
+) -> AttentionMode:
+    """Make the attention mode of a family without an adapter. Raises ConfigError."""
     if cache not in ("approximate", "exact"):
         raise ConfigError(f"cache is {cache!r}; use approximate or exact")
     if family.attention == "blocks":
@@ -90,40 +92,44 @@ def read_with(backbone: Backbone, family: Family, cache: Cache, refresh: int) ->
     return Bidirectional(backbone, family, 1 if cache == "exact" else refresh)
 
 
-# -- from a base, which reads left to right, and its adapter --------------------------------------
+# -- from a left-to-right base and its adapter ----------------------------------------------------
 
 
 class BuiltinDenoiser(LocalDenoiser):
-    """A Denoiser and Scorer around `backbone`, and an adapter trained for it."""
+    """A denoiser and scorer made of `backbone` and an adapter trained for it."""
 
     def __init__(
         self,
         backbone: Backbone,
-        adapter: Path | Adapted = SHIPPED,
+        adapter: Path | AdaptedModel = SHIPPED_ADAPTER,
         steps: int | None = None,
         rule: CommitRule = ADAPTED_RULE,
         guidance: float = 0.0,
     ) -> None:
-        """`steps` per window: without it one for every mask, at most 24.
+        """`steps` is the number of denoising steps per window; by default one for every mask, at
+        most 24. Raises ConfigError and BackendError.
 
-        Two tokens written at once seldom fit each other: the base's mean log-probability of the
-        prompts written in seven cases, one seed, was -3.55 with one per step and -4.09 with two.
-        Raises ConfigError and BackendError.
+        Two tokens committed in one step seldom fit each other: in seven examples with one seed, the
+        base's mean log-probability of the written prompts was -3.55 with one token per step and
+        -4.09 with two.
         """
-        reading = builtin_mode(backbone, adapter)
-        name = NAME if reading.family == EMBEDDED else reading.family.name
-        super().__init__(name, backbone, reading.family, reading, rule, steps, guidance)
+        mode = make_builtin_mode(backbone, adapter)
+        name = BUILTIN_NAME if mode.family == BUILTIN else mode.family.name
+        super().__init__(name, backbone, mode.family, mode, rule, steps, guidance)
 
 
-def builtin_mode(backbone: Backbone, adapter: Path | Adapted = SHIPPED) -> PrefixLM:
-    """How the built-in model reads. Raises BackendError."""
-    made = adapter if isinstance(adapter, Adapted) else load_adapter(backbone, adapter)
-    return PrefixLM(backbone, made.backbone, made.gates, made.family, PrefixCache(backbone, 1))
+def make_builtin_mode(
+    backbone: Backbone, adapter: Path | AdaptedModel = SHIPPED_ADAPTER
+) -> PrefixLM:
+    """Make the attention mode of a base with an adapter. Raises BackendError."""
+    loaded = adapter if isinstance(adapter, AdaptedModel) else load_adapter(backbone, adapter)
+    cache = PrefixCache(backbone, 1)
+    return PrefixLM(backbone, loaded.backbone, loaded.gates, loaded.family, cache)
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A model before it is adapted."""
+    """A left-to-right model that can be adapted."""
 
     backbone: Backbone
     family: Family
@@ -137,13 +143,16 @@ def find_base(
     device: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Base:
-    """The model called `name`: builtin, or local:PLACE, a folder or a hub id with a pinned
-    `revision`. The built-in model runs on the CPU. Raises ConfigError and BackendError."""
+    """Load the base called `name`: "builtin", or "local:PLACE" with a folder or a hub id as PLACE.
+
+    A hub id needs a pinned `revision`. The built-in model runs on the CPU. Raises ConfigError and
+    BackendError.
+    """
     kind, _, place = name.partition(":")
     if kind == "builtin" and not place:
         if revision is not None:
             raise ConfigError("the built-in base has no revision; leave it out")
-        return Base(load_base(), EMBEDDED, "SmolLM2-135M-Instruct")
+        return Base(load_base(), BUILTIN, "SmolLM2-135M-Instruct")
     if kind != "local" or not place:
         raise ConfigError(
             f"the base {name!r} is unknown; use builtin, local:FOLDER, or local:HUB_ID with a "
@@ -155,9 +164,9 @@ def find_base(
             f"{place}: {row.name} is a diffusion model already; use it with --denoiser "
             f"local:{place} and without an adapter"
         )
-    if backbone.window < row.context + row.window:
+    if backbone.context_length < row.context + row.window:
         raise BackendError(
-            f"{place}: reads {backbone.window} tokens at once, but traces and prompts take up to "
-            f"{row.context + row.window}"
+            f"{place}: reads {backbone.context_length} tokens at once, but traces and prompts take "
+            f"up to {row.context + row.window}"
         )
     return Base(backbone, row, place.rstrip("/").rpartition("/")[2])

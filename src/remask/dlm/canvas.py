@@ -1,9 +1,8 @@
-"""From a canvas of text and holes to rows of token ids, windows of long rows, and back to text.
+"""Convert a canvas of text and holes to token ids, cut long rows into windows, and convert back.
 
-Keeps the spaces of natural text: the space before a hole belongs to the hole's first token. Says
-what a token at the edge of a hole must be like, which tokens of a vocabulary are, and how the end
-of a fill is mended. Knows a function that encodes text, and the texts of single tokens. Knows
-nothing of models, torch, traces or sampling.
+The spaces are those of natural text: the space before a hole belongs to the hole's first token.
+This module also decides which tokens are allowed at the edges of a hole, and trims fills.
+It needs only a function that encodes text, and the text of each token.
 """
 
 import re
@@ -19,35 +18,35 @@ from remask.ports import Canvas, Hole
 Encode = Callable[[str], tuple[list[int], list[tuple[int, int]]]]  # ids and character ranges
 
 SENTENCE_START = re.compile(r"(?<=[.!?])\s+(?=\S)|\n+")
-BROKEN = "\ufffd"  # part of a character: a fill would not be valid text
+REPLACEMENT_CHARACTER = "\ufffd"  # what a part of a character decodes to
 OPENING = "([{\"'“‘`/-"  # no space follows these
-CLOSING = ".,;:!?)]}\"'”’`/-"  # no space stands before these
+CLOSING = ".,;:!?)]}\"'”’`/-"  # no space precedes these
 PUNCTUATION = ".,;:!?"
-FINAL = ".!?"  # ends a sentence
-SHORTEST_SENTENCE = 3  # tokens; a shorter hole need not be one
+SENTENCE_ENDS = ".!?"
+MIN_SENTENCE_TOKENS = 3  # a shorter hole need not hold a whole sentence
 
 
-class Kind(IntFlag):
-    """What a token at the edge of a hole must be like."""
+class TokenConstraint(IntFlag):
+    """A constraint on a token at the edge of a hole."""
 
-    SOLID = 1  # more than white space
-    SPACED = 2  # begins with white space
-    WORDY = 4  # does not end with punctuation, because punctuation follows
-    FINAL = 8  # ends a sentence
-    CAPITAL = 16  # begins no word in lower case
+    NOT_BLANK = 1  # more than white space
+    LEADING_SPACE = 2
+    NO_PUNCTUATION = 4  # at its end, because punctuation follows
+    SENTENCE_END = 8
+    NO_LOWER_CASE = 16  # does not begin with a lower-case letter
 
 
-KINDS = 32  # combinations
+CONSTRAINT_SETS = 32  # combinations of constraints
 
 
 @dataclass(frozen=True, slots=True)
 class CanvasRow:
-    """A whole canvas in tokens."""
+    """A whole canvas as tokens."""
 
-    ids: tuple[int, ...]  # inside holes the mask's id
-    kinds: tuple[int, ...]  # Kind at the edges of holes, else 0
+    ids: tuple[int, ...]  # the mask's id inside holes
+    constraints: tuple[int, ...]  # TokenConstraint at the edges of holes, 0 elsewhere
     holes: tuple[tuple[int, int], ...]  # [start, stop) of each hole
-    cuts: tuple[int, ...]  # positions where a sentence begins, with 0 and the length
+    boundaries: tuple[int, ...]  # positions where a sentence begins, 0, and the length
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,106 +58,113 @@ class Window:
     holes: int
 
 
-def settle(canvas: Canvas, fills: Sequence[str | None]) -> list[str | Hole]:
-    """The canvas with filled holes turned into text; a hole of None stays a hole."""
+def apply_fills(canvas: Canvas, fills: Sequence[str | None]) -> list[str | Hole]:
+    """Replace holes by their fills and join the texts; a hole whose fill is None stays a hole."""
     parts: list[str | Hole] = []
-    waiting = iter(fills)
-    joint = False  # whether the last text ends with a fill
+    remaining = iter(fills)
+    after_fill = False  # whether the last text ends with a fill
     for part in canvas:
-        fill = None if isinstance(part, str) else next(waiting)
+        fill = None if isinstance(part, str) else next(remaining)
         if isinstance(part, Hole) and fill is None:
             parts.append(part)
-            joint = False
+            after_fill = False
             continue
         text = part if isinstance(part, str) else fill or ""
         last = parts[-1] if parts else None
         if isinstance(last, str):
-            smooth = joint or isinstance(part, Hole)
-            parts[-1] = join(last, text) if smooth else last + text
+            next_to_fill = after_fill or isinstance(part, Hole)
+            parts[-1] = join(last, text) if next_to_fill else last + text
         else:
             parts.append(text)
-        joint = isinstance(part, Hole)
+        after_fill = isinstance(part, Hole)
     return parts
 
 
 def join(left: str, right: str) -> str:
-    """Two texts with the space between them that natural text has."""
+    """Join two texts with the space between them that natural text has."""
     if not left or not right:
         return left + right
     if right[0].isspace() or right[0] in PUNCTUATION:
         return left.rstrip(" ") + right
-    return left + right if _touches(left, right) else f"{left} {right}"
+    return left + right if _needs_no_space(left, right) else f"{left} {right}"
 
 
-def _touches(left: str, right: str) -> bool:
+def _needs_no_space(left: str, right: str) -> bool:
     return left[-1].isspace() or left[-1] in OPENING or right[0].isspace() or right[0] in CLOSING
 
 
-def to_row(parts: Sequence[str | Hole], encode: Encode, mask: int) -> CanvasRow:
-    """Encode the parts of a settled canvas."""
+def encode_canvas(parts: Sequence[str | Hole], encode: Encode, mask: int) -> CanvasRow:
+    """Encode the parts of a canvas (see `apply_fills`), with `mask` for each token of a hole."""
     ids: list[int] = []
-    kinds: list[int] = []
+    constraints: list[int] = []
     holes: list[tuple[int, int]] = []
-    cuts = [0]
+    boundaries = [0]
     for i, part in enumerate(parts):
         left = parts[i - 1] if i else ""
         right = parts[i + 1] if i + 1 < len(parts) else ""
         if isinstance(part, Hole):
             holes.append((len(ids), len(ids) + part.tokens))
-            kinds += _kinds(left, part, right)
+            constraints += _find_constraints(left, part, right)
             ids += [mask] * part.tokens
             continue
         text = part.rstrip(" ") if isinstance(right, Hole) else part
         if isinstance(left, Hole) and text and not (text[0].isspace() or text[0] in CLOSING):
             text = " " + text
         tokens, ranges = encode(text)
-        cuts += [len(ids) + start for start in sentence_starts(text, ranges)]
+        boundaries += [len(ids) + start for start in find_sentence_starts(text, ranges)]
         ids += tokens
-        kinds += [0] * len(tokens)
-    return CanvasRow(tuple(ids), tuple(kinds), tuple(holes), tuple(sorted({*cuts, len(ids)})))
+        constraints += [0] * len(tokens)
+    ends = tuple(sorted({*boundaries, len(ids)}))
+    return CanvasRow(tuple(ids), tuple(constraints), tuple(holes), ends)
 
 
-def sentence_starts(text: str, ranges: Sequence[tuple[int, int]]) -> list[int]:
-    """The tokens, by their character `ranges`, at which a sentence of `text` begins."""
-    return [_token_at(ranges, match.start()) for match in SENTENCE_START.finditer(text)]
+def find_sentence_starts(text: str, ranges: Sequence[tuple[int, int]]) -> list[int]:
+    """Return the indices of tokens at which a sentence of `text` begins.
+
+    `ranges` are the character ranges of the tokens.
+    """
+    return [_find_token(ranges, match.start()) for match in SENTENCE_START.finditer(text)]
 
 
-def _token_at(ranges: Sequence[tuple[int, int]], character: int) -> int:
+def _find_token(ranges: Sequence[tuple[int, int]], character: int) -> int:
+    """Return the index of the first token that begins at `character` or later."""
     return next((i for i, (start, _) in enumerate(ranges) if start >= character), len(ranges))
 
 
-def _kinds(left: str | Hole, hole: Hole, right: str | Hole) -> list[int]:
-    """The demands on each token of a hole between its neighbours."""
+def _find_constraints(left: str | Hole, hole: Hole, right: str | Hole) -> list[int]:
+    """Return the constraints on each token of a hole between its neighbours."""
     before = left if isinstance(left, str) else "word "
     after = right if isinstance(right, str) else " word"
-    kinds = [0] * hole.tokens
+    constraints = [0] * hole.tokens
     text = before.rstrip(" ")
-    opens = not text or text[-1] == "\n" or text[-1] in FINAL
-    kinds[0] = Kind.SOLID
+    starts_sentence = not text or text[-1] == "\n" or text[-1] in SENTENCE_ENDS
+    constraints[0] = TokenConstraint.NOT_BLANK
     if text and (before[-1] == " " or not (text[-1].isspace() or text[-1] in OPENING)):
-        kinds[0] |= Kind.SPACED
-    if opens and (not hole.old or hole.old.lstrip()[:1].isupper()):
-        kinds[0] |= Kind.CAPITAL
-    kinds[-1] |= Kind.SOLID
+        constraints[0] |= TokenConstraint.LEADING_SPACE
+    if starts_sentence and (not hole.old or hole.old.lstrip()[:1].isupper()):
+        constraints[0] |= TokenConstraint.NO_LOWER_CASE
+    constraints[-1] |= TokenConstraint.NOT_BLANK
     if after[:1] and after[0] in PUNCTUATION:
-        kinds[-1] |= Kind.WORDY
-    elif hole.tokens >= SHORTEST_SENTENCE and _ends_sentence(opens, hole.old, after):
-        kinds[-1] |= Kind.FINAL
-    return kinds
+        constraints[-1] |= TokenConstraint.NO_PUNCTUATION
+    elif hole.tokens >= MIN_SENTENCE_TOKENS and _ends_sentence(starts_sentence, hole.old, after):
+        constraints[-1] |= TokenConstraint.SENTENCE_END
+    return constraints
 
 
-def _ends_sentence(opens: bool, old: str, after: str) -> bool:
-    """Whether the text to come ends like a sentence: as the old one did, or on its own."""
+def _ends_sentence(starts_sentence: bool, old: str, after: str) -> bool:
+    """Return whether a fill must end a sentence: if the old text did, or if it is one by itself."""
     if old.strip():
-        return old.rstrip()[-1] in FINAL
-    return opens and (not after.strip() or after.lstrip()[0].isupper() or after[0] == "\n")
+        return old.rstrip()[-1] in SENTENCE_ENDS
+    return starts_sentence and (
+        not after.strip() or after.lstrip()[0].isupper() or after[0] == "\n"
+    )
 
 
-def window(row: CanvasRow, limit: int) -> Window:
-    """The window of at most `limit` tokens round the first hole and as many of the next as fit.
+def choose_window(row: CanvasRow, limit: int) -> Window:
+    """Return a window of at most `limit` tokens around the first hole and the next ones that fit.
 
-    It grows sentence by sentence to both sides. A hole is never cut, even a longer one; a sentence
-    that does not fit is cut where it stands, so that a hole always has neighbours.
+    The window grows sentence by sentence to both sides. A hole is never cut, even if it is longer
+    than `limit`. A sentence that does not fit is cut, so that a hole always has neighbours.
     """
     start, stop = row.holes[0]
     count = 1
@@ -170,8 +176,8 @@ def window(row: CanvasRow, limit: int) -> Window:
     growing = True
     while growing:
         growing = False
-        left = max((cut for cut in row.cuts if cut < start), default=start)
-        right = min((cut for cut in row.cuts if cut > stop), default=stop)
+        left = max((cut for cut in row.boundaries if cut < start), default=start)
+        right = min((cut for cut in row.boundaries if cut > stop), default=stop)
         sides = [(left, stop), (start, min(right, end))]
         if inner[0] - start > stop - inner[1]:
             sides.reverse()
@@ -179,28 +185,28 @@ def window(row: CanvasRow, limit: int) -> Window:
             if new != (start, stop) and new[1] - new[0] <= limit:
                 (start, stop), growing = new, True
                 break
-    spare = max(0, limit - (stop - start))
+    remaining = max(0, limit - (stop - start))
     if start == inner[0]:
-        start -= min(start, spare // 2)
+        start -= min(start, remaining // 2)
     if stop == inner[1]:
-        stop += min(end - stop, spare // 2)
+        stop += min(end - stop, remaining // 2)
     return Window(start, stop, count)
 
 
-def first_hole(row: CanvasRow, view: Window, block: int) -> Window:
-    """The window of a model that reads by blocks: up to its first hole, and not behind it.
+def limit_to_first_hole(row: CanvasRow, window: Window, block: int) -> Window:
+    """Shrink `window` for a model that reads by blocks: it ends with the block of its first hole.
 
-    A hole sees nothing of what stands in later blocks. To write the prompt anew up to its end
-    would not keep frozen text; so the text behind the hole is told before it, as the rest of the
-    prompt, and only what may share its last block stands in its place as well.
+    A hole cannot see the tokens of later blocks, and writing the prompt from the hole to its end
+    would not keep frozen text. So the text after the hole is put before it, as the rest of the
+    prompt. The tokens that may share the last block of the hole stay in the window as well.
     """
     stop = row.holes[0][1]
     next_hole = row.holes[1][0] if len(row.holes) > 1 else len(row.ids)
-    return Window(view.start, min(view.stop, stop + block - 1, next_hole), 1)
+    return Window(window.start, min(window.stop, stop + block - 1, next_hole), 1)
 
 
 def clip_middle(text: str, words: int) -> str:
-    """The first and the last words of `text`, at most `words` in all."""
+    """Keep the first and the last words of `text`, at most `words` in all."""
     found = text.split()
     if len(found) <= words:
         return " ".join(found)
@@ -208,71 +214,86 @@ def clip_middle(text: str, words: int) -> str:
     return " ".join([*found[:half], "...", *found[len(found) - half :]])
 
 
-# -- which tokens may stand where -----------------------------------------------------------------
+# -- which tokens are allowed where ---------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class Vocabulary:
-    """Forbidden ids for each combination of demands."""
+class VocabularyRules:
+    """The tokens that are banned under each combination of constraints."""
 
-    banned: NDArray[np.bool_]  # (KINDS, V)
-    repeatable: frozenset[int]  # digits, each of which is a token of its own
+    banned: NDArray[np.bool_]  # (CONSTRAINT_SETS, V)
+    repeatable: frozenset[int]  # the ids of digits, which may be repeated
 
 
-def vocabulary(texts: Sequence[str], special: Sequence[int]) -> Vocabulary:
-    """texts: the text of each token alone, by id. special: ids that no fill may contain."""
-    never = np.array([not text or BROKEN in text for text in texts])
+def make_vocabulary_rules(texts: Sequence[str], special: Sequence[int]) -> VocabularyRules:
+    """Apply the constraints to a vocabulary.
+
+    `texts` holds the text of each token by id; `special` the ids that no fill may contain.
+    """
+    never = np.array([not text or REPLACEMENT_CHARACTER in text for text in texts])
     never[list(special)] = True
     fails = {
-        Kind.SOLID: np.array([not text.strip() for text in texts]),
-        Kind.SPACED: np.array([not text[:1].isspace() for text in texts]),
-        Kind.WORDY: np.array([text.rstrip()[-1:] in PUNCTUATION for text in texts]),
-        Kind.FINAL: np.array([text.rstrip()[-1:] not in FINAL for text in texts]),
-        Kind.CAPITAL: np.array([text.lstrip()[:1].islower() for text in texts]),
+        TokenConstraint.NOT_BLANK: np.array([not text.strip() for text in texts]),
+        TokenConstraint.LEADING_SPACE: np.array([not text[:1].isspace() for text in texts]),
+        TokenConstraint.NO_PUNCTUATION: np.array(
+            [text.rstrip()[-1:] in PUNCTUATION for text in texts]
+        ),
+        TokenConstraint.SENTENCE_END: np.array(
+            [text.rstrip()[-1:] not in SENTENCE_ENDS for text in texts]
+        ),
+        TokenConstraint.NO_LOWER_CASE: np.array([text.lstrip()[:1].islower() for text in texts]),
     }
-    # "" is in every string: a blank token fails WORDY and passes FINAL; SOLID goes with both.
+    # The empty string is in every string, so a blank token fails NO_PUNCTUATION and passes
+    # SENTENCE_END. NOT_BLANK is always set together with either of them.
     banned = [
-        np.any([never, *(fails[kind] for kind in Kind if kind & i)], axis=0) for i in range(KINDS)
+        np.any([never, *(fails[constraint] for constraint in TokenConstraint if constraint & i)], 0)
+        for i in range(CONSTRAINT_SETS)
     ]
-    return Vocabulary(
+    return VocabularyRules(
         np.stack(banned), frozenset(i for i, text in enumerate(texts) if text.isdigit())
     )
 
 
-# -- loose ends of fills --------------------------------------------------------------------------
+# -- incomplete ends of fills ---------------------------------------------------------------------
 
-FRAGMENT = 3  # words: a shorter last sentence behind a complete one is taken for cut off
+# A last sentence of fewer words that follows a complete sentence counts as cut off.
+MIN_SENTENCE_WORDS = 3
 DANGLING_TEXT = """
 a an the and or but nor of to in on at by for from with into as than that which who whose if
 when where while because is are was were be been being has have had can could will would
 should must may might do does not your my its their his her our this these either whether
 you're between about based
 """
-DANGLING = frozenset(DANGLING_TEXT.split())
-LOOSE = " \n,;:-–—.!?"
+DANGLING_WORDS = frozenset(DANGLING_TEXT.split())
+TRAILING_CHARACTERS = " \n,;:-–—.!?"
 
 
 def trim_dangling(text: str) -> str:
-    """`text` without a loose end; the text itself where too little would be left.
+    """Remove an incomplete end of `text`, or return `text` itself if too little would be left.
 
-    The last token of a hole that had to be a sentence is a full stop whether or not the sentence
-    is complete. So a short fragment behind a complete sentence is dropped, and words that cannot
-    end an English sentence are taken off. Our own rules, found by reading fills.
+    The last token of a hole that must end a sentence is a full stop even if the sentence is not
+    complete. So a short fragment after a complete sentence is dropped, and words that cannot end an
+    English sentence are removed. The rules are our own, found by reading fills. Examples:
+
+        "Read the review in any language, and." -> "Read the review in any language."
+        "You are given a review of a film. You." -> "You are given a review of a film."
     """
-    if text[-1:] not in FINAL:
+    if text[-1:] not in SENTENCE_ENDS:
         return text
-    body = _without_dangling(text[:-1])
+    body = _strip_dangling(text[:-1])
     starts = [match.end() for match in SENTENCE_START.finditer(body)]
-    if starts and len(body[starts[-1] :].split()) < FRAGMENT <= len(body[: starts[-1]].split()):
-        return trim_dangling(body[: starts[-1]].rstrip())
+    if starts:
+        complete, fragment = body[: starts[-1]], body[starts[-1] :]
+        if len(fragment.split()) < MIN_SENTENCE_WORDS <= len(complete.split()):
+            return trim_dangling(complete.rstrip())
     if len(body.split()) < max(2, len(text.split()) // 2):
         return text
     return body + text[-1]
 
 
-def _without_dangling(body: str) -> str:
-    """Take off loose punctuation and words that end no sentence, until a good word is last."""
-    body = body.rstrip(LOOSE)
-    while body and (last := body.split()[-1]).strip("\"'(“‘,").lower() in DANGLING | {""}:
-        body = body[: -len(last)].rstrip(LOOSE)
+def _strip_dangling(body: str) -> str:
+    """Remove punctuation and words that cannot end a sentence from the end of `body`."""
+    body = body.rstrip(TRAILING_CHARACTERS)
+    while body and (last := body.split()[-1]).strip("\"'(“‘,").lower() in DANGLING_WORDS | {""}:
+        body = body[: -len(last)].rstrip(TRAILING_CHARACTERS)
     return body

@@ -1,7 +1,7 @@
-"""Conventions of diffusion language models: a table.
+"""The conventions of each family of diffusion language models, as a table.
 
-A family is data: mask id, forbidden ids, shift, attention, sizes, how its checkpoints are
-recognised, and which layout of traces it reads (`render.py`). Knows no text, no model and no torch.
+A family is data: the mask's id, the ids that a fill may not contain, the shift of predictions, the
+attention, sizes, how its checkpoints are recognised, and its layout of traces (`render.py`).
 """
 
 from collections.abc import Collection, Mapping
@@ -10,37 +10,37 @@ from typing import Any, Literal
 
 from remask.errors import BackendError
 
-SPARE = -1  # in place of a mask: the first id of the model that its tokenizer has no token for
+UNUSED_ID = -1  # placeholder of the first id for which the tokenizer has no token
 
-# Who sees whom. region: the context is read left to right, and only the prompt region attends in
-# both directions, to itself and to all of the context. full: every token sees every token.
-# blocks: a token sees its own block and those before it.
+# region: the context is read left to right, and only the prompt region attends in both directions,
+# to itself and to the whole context. full: every token sees every token. blocks: a token sees its
+# own block and the blocks before it.
 Attention = Literal["region", "full", "blocks"]
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """What a sampler must know of a model.
+    """The conventions of one family of models.
 
-    The numbers of a row are those of the published checkpoints; `fit` puts in what a checkpoint
-    says of itself.
+    The numbers are those of the published checkpoints; `resolve_family` replaces them by what a
+    checkpoint states.
     """
 
     name: str
     mask: int  # token id, or SPARE
-    special: tuple[int, ...]  # ids that no fill may contain; `fit` adds all added tokens
+    special: tuple[int, ...]  # ids that no fill may contain; added tokens are always among them
     shifted: bool  # position i is predicted by the logits of i - 1
-    window: int  # tokens of prompt denoised at once; longer ones were rare in training
-    context: int  # tokens of traces and of the rest of the prompt
+    window: int  # prompt tokens denoised at once; longer windows were rare in training
+    context: int  # tokens for the traces and the rest of the prompt
     rest: int  # of those, tokens for the rest of the prompt
-    layout: int = 1  # version of `render.render`; an adapter names the one it was trained on
+    layout: int = 1  # version of `render.render`; an adapter states the one it was trained on
     attention: Attention = "region"
-    delete: int = -1  # token id that an adapter is taught to fill places too many with; -1: none
-    block: int = 0  # tokens of a block, where attention goes by blocks
-    mask_token: str = ""  # its name, where the id may differ between checkpoints
-    delete_token: str = ""  # … of the delete token
-    format: str = ""  # row of backbone.formats; "": not loaded as a checkpoint
-    marker: str = ""  # part of the checkpoint's name that tells it from others of its format
+    delete: int = -1  # token id that an adapter writes at superfluous positions; -1: none
+    block: int = 0  # tokens of a block, if attention is by blocks
+    mask_token: str = ""  # name of the mask, if its id may differ between checkpoints
+    delete_token: str = ""  # name of the delete token, likewise
+    format: str = ""  # a name of checkpoint_formats.FORMATS; "": not loaded as a checkpoint
+    marker: str = ""  # part of a checkpoint's name that distinguishes families of one format
 
 
 LLADA = Family(  # 8B Base and Instruct, and LLaDA 1.5
@@ -77,7 +77,7 @@ SDAR = Family(  # 1.7B, 4B and 8B; not the mixture of experts
     block=4,
     format="sdar",
 )
-TINY_A2D = Family(  # Qwen3-0.6B; both variants have the same config.json
+TINY_A2D = Family(  # made of Qwen3-0.6B; both variants have the same config.json
     name="tiny-a2d-mdlm",
     mask=151669,
     special=(151643, 151644, 151645, 151669),
@@ -91,32 +91,34 @@ TINY_A2D = Family(  # Qwen3-0.6B; both variants have the same config.json
     marker="mdlm",
 )
 
-# What `remask adapt` makes of left-to-right models. Masks are ids that no text and no chat has, so
-# their rows mean nothing: an adapter brings its own embedding of the mask. The delete token is one
-# that the base has learnt but that no text and no frame has, since it is predicted by its own row
-# of the frozen head. Windows and contexts are those that the built-in model is trained with.
-EMBEDDED = Family(
+# The families that `remask adapt` makes of left-to-right models. The id of a mask occurs in no text
+# and no chat, so its embedding has no meaning and an adapter replaces it. The delete token is
+# predicted by its own row of the frozen head, so it must be a token that the base has learnt, but
+# that occurs in no text and no chat frame. Windows and contexts are those that the built-in model
+# is trained with.
+BUILTIN = Family(
     name="smollm2-135m",
-    mask=16,  # <empty_output>, which the base never met in text
+    mask=16,  # <empty_output>, which was not in the base's training text
     special=tuple(range(17)),
     shifted=True,
     window=128,
     context=1500,
     rest=300,
-    delete=4,  # <reponame>: the base hardly met it, but its row is not that of the mask
+    delete=4,  # <reponame>: rare in the base's training text, and its row differs from the mask's
 )
-SMOLLM2 = replace(  # 135M, 360M and 1.7B from disk: the tokenizer is the built-in one's
-    EMBEDDED,
+SMOLLM2 = replace(  # 135M, 360M and 1.7B from disk; the tokenizer is that of the built-in model
+    BUILTIN,
     name="smollm2",
     mask_token="<empty_output>",
     delete_token="<reponame>",
-    special=(),  # `fit` puts in what the tokenizer names
+    special=(),  # `resolve_family` adds those of the tokenizer
     format="llama",
 )
 LLAMA3 = replace(  # 3 to 3.2
     SMOLLM2,
     name="llama3",
-    mask=128002,  # rows of reserved tokens are untrained, near zero: meta-llama/llama3 issue 77
+    # Embeddings of reserved tokens are untrained and near zero: meta-llama/llama3 issue 77.
+    mask=128002,
     mask_token="<|reserved_special_token_0|>",
     delete=128001,
     delete_token="<|end_of_text|>",
@@ -124,12 +126,12 @@ LLAMA3 = replace(  # 3 to 3.2
 QWEN2 = replace(  # Qwen2 and Qwen2.5
     SMOLLM2,
     name="qwen2",
-    # Qwen2 has no reserved token, but a vocabulary padded to 151,936 or 152,064 ids, of which those
-    # from 151,646 on (Qwen2.5: 151,665; Qwen3: 151,669) never stood in training: QwenLM/Qwen3
+    # Qwen2 has no reserved token, but its vocabulary is padded to 151,936 or 152,064 ids. Those
+    # from 151,646 on (Qwen2.5: 151,665; Qwen3: 151,669) were not used in training: QwenLM/Qwen3
     # issues 29 and 885.
-    mask=SPARE,
+    mask=UNUSED_ID,
     mask_token="",
-    delete=151643,  # ends a document; a chat's turns end with <|im_end|>
+    delete=151643,  # ends a document; turns of a chat end with <|im_end|>
     delete_token="<|endoftext|>",
     format="qwen2",
 )
@@ -137,7 +139,7 @@ QWEN2 = replace(  # Qwen2 and Qwen2.5
 FAMILIES = {
     row.name: row
     for row in (
-        EMBEDDED,
+        BUILTIN,
         SMOLLM2,
         LLAMA3,
         QWEN2,
@@ -145,7 +147,7 @@ FAMILIES = {
         LLADA,
         DREAM,
         SDAR,
-        # Chat models trained on longer blocks say so in their names, such as SDAR-4B-Chat-b16.
+        # The names of chat models trained on longer blocks end like SDAR-4B-Chat-b16.
         *(
             replace(SDAR, name=f"sdar-b{size}", block=size, marker=f"-b{size}")
             for size in (8, 16, 32, 64)
@@ -167,10 +169,10 @@ FAMILIES = {
 def find_family(
     format: str, checkpoint: str, name: str | None = None, tokens: Collection[str] = ()
 ) -> Family:
-    """The row for a checkpoint of this format and name, or the one that the user names.
+    """Find the family of a checkpoint by its format and its name, or by the `name` the user gives.
 
-    Of several rows one whose mask is among the added `tokens` is meant, and of those the one with
-    the longest marker in the checkpoint's name. Raises BackendError where none is.
+    Families whose mask is one of the added `tokens` go first, then those with the longest marker in
+    the checkpoint's name. Raises BackendError if no family fits.
     """
     rows = [row for row in FAMILIES.values() if row.format == format]
     names = ", ".join(row.name for row in rows)
@@ -182,39 +184,39 @@ def find_family(
         chosen = sorted(
             marked, key=lambda row: (row.mask_token in tokens, len(row.marker)), reverse=True
         )
-        wrong = f"its name does not tell which family it is; name one of {names}"
+        wrong = f"its name does not identify its family; name one of {names}"
     if not chosen:
         raise BackendError(f"{checkpoint}: {wrong}")
     return chosen[0]
 
 
-def fit(
+def resolve_family(
     family: Family,
     checkpoint: str,
     settings: Mapping[str, Any],
     added: Mapping[str, int],
     size: int,
-    spare: int = -1,
+    unused_id: int = -1,
 ) -> Family:
-    """The row with what a checkpoint says: mask, delete token, block size, and its added tokens as
-    special.
+    """Fill in what a checkpoint states: mask, delete token, block size, and its added tokens as
+    special ids.
 
-    settings: config.json. added: names and ids of the tokenizer's added tokens. size: how many
-    ids the model knows. spare: the first that the tokenizer has no token for. Raises BackendError
-    where they contradict each other.
+    `settings` is its config.json, `added` the names and ids of the tokenizer's added tokens, `size`
+    the number of ids of the model, and `unused_id` the first id that the tokenizer has no token
+    for. Raises BackendError if they contradict each other.
     """
-    if family.mask == SPARE and not 0 <= spare < size:
+    if family.mask == UNUSED_ID and not 0 <= unused_id < size:
         raise BackendError(
-            f"{checkpoint}: its tokenizer has a token for each of the model's {size} ids, so that "
-            "none is left to mask with"
+            f"{checkpoint}: its tokenizer has a token for each of the model's {size} ids, so none "
+            "is left for the mask"
         )
-    ids = {**added, "": spare if family.mask == SPARE else family.mask}
+    ids = {**added, "": unused_id if family.mask == UNUSED_ID else family.mask}
     named = ids.get(family.mask_token)
     delete = added.get(family.delete_token) if family.delete_token else family.delete
     if named is None or delete is None:
         lacks = family.mask_token if named is None else family.delete_token
         raise BackendError(f"{checkpoint}: its tokenizer has no token {lacks} ({family.name})")
-    # A left-to-right model does not know of masks, whatever its settings say.
+    # A left-to-right model was not trained with masks, so its settings cannot name one.
     mask = None if family.attention == "region" else settings.get("mask_token_id")
     mask = named if mask is None else mask
     if family.mask_token and mask != named:
@@ -223,7 +225,7 @@ def fit(
             f"{family.mask_token} is {named}"
         )
     if type(mask) is not int or not 0 <= mask < size:
-        raise BackendError(f"{checkpoint}: its mask is {mask}, but it knows only {size} tokens")
+        raise BackendError(f"{checkpoint}: its mask is {mask}, but the model has only {size} ids")
     block = family.block
     if family.attention == "blocks":
         block = settings.get("block_size") or family.block

@@ -1,7 +1,4 @@
-"""Classifier-free guidance by traces: two functions from canvases to logits become one.
-
-Knows functions and logits; knows nothing of ids, traces and models.
-"""
+"""Classifier-free guidance by traces: combine two logits functions into one."""
 
 from torch import Tensor
 
@@ -10,14 +7,17 @@ from remask.dlm.schedule import MINUS_INF
 from remask.errors import ConfigError
 
 
-def guided(with_traces: Logits, without: Logits, scale: float) -> Logits:
-    """Logits that lean towards what only the traces say: with + scale · (with - without).
+def apply_guidance(with_traces: Logits, without_traces: Logits, scale: float) -> Logits:
+    """Return a function that computes, with w = `scale`:
 
-    Ho and Salimans (arXiv 2207.12598, section 3.2); for masked diffusion without a classifier Nie
-    et al. (arXiv 2410.18514) and the public sampler of LLaDA. Scale 0 is no guidance and never
-    calls `without`; else each step costs both. A token impossible with traces stays impossible; one
-    impossible only without them gives +inf, which `denoise` refuses unless the token is banned.
-    Raises ConfigError for a negative scale.
+        logits_guided = (1 + w) · logits(traces) - w · logits(none)
+
+    Sources: Ho and Salimans (arXiv 2207.12598, section 3.2); for masked diffusion without a
+    classifier Nie et al. (arXiv 2410.18514) and the public sampler of LLaDA. Each call costs one
+    call of both functions; a scale of 0 returns `with_traces` and never calls the other. A token
+    that is impossible with traces stays impossible. One that is impossible only without them gets
+    +inf, which `denoise` refuses unless the token is banned. Raises ConfigError if `scale` is
+    negative.
     """
     if not scale >= 0:
         raise ConfigError(f"guidance is {scale}; it must not be negative (0 is no guidance)")
@@ -25,8 +25,8 @@ def guided(with_traces: Logits, without: Logits, scale: float) -> Logits:
         return with_traces
 
     def logits(ids: Tensor) -> Tensor:
-        known = with_traces(ids).float()
-        lean = known + scale * (known - without(ids).float())
-        return lean.where(known != MINUS_INF, known)
+        conditional = with_traces(ids).float()
+        guided = conditional + scale * (conditional - without_traces(ids).float())
+        return guided.where(conditional != MINUS_INF, conditional)
 
     return logits

@@ -1,7 +1,6 @@
-"""How a context and the rest of a prompt become tokens, for use and for training alike.
+"""How the traces and the rest of a prompt are encoded as tokens, for use and for training.
 
-An adapter understands only the layout that it was trained on, so both sides call this. Knows a
-backbone's tokens and chat frame, and a family's limits. Knows nothing of canvases and sampling.
+An adapter understands only the layout that it was trained on, so both call this module.
 """
 
 from dataclasses import dataclass
@@ -22,40 +21,40 @@ class Layout:
     family: Family
 
     def count(self, text: str) -> int:
-        """Tokens of `text`."""
+        """Count the tokens of `text`."""
         return len(self.backbone.encode(text))
 
-    def rest(self, before: str, after: str) -> str:
-        """What is told of the prompt outside a window, in the tokens that it may take."""
+    def render_rest(self, before: str, after: str) -> str:
+        """Render the prompt outside a window, clipped to `family.rest` tokens."""
         return render_rest(self._clip(before), self._clip(after))
 
-    def context(self, traces: Context, rest: str) -> tuple[Ids, int]:
-        """All ids before the prompt, and how many of them do not depend on `rest`.
+    def encode_context(self, traces: Context, rest: str) -> tuple[Ids, int]:
+        """Encode all that precedes the prompt, and count the ids that do not depend on `rest`.
 
-        Traces that pass the family's limit are dropped from the end.
+        Traces that exceed the family's limit are dropped from the end.
         """
         limit = self.family.context - (self.family.rest if rest else 0)
         backbone = self.backbone
-        while len(ids := self._turn(render(traces))) > limit and traces:
+        while len(ids := self._encode_open_turn(render(traces))) > limit and traces:
             traces = traces[:-1]
         tail = [*backbone.encode(rest), self.end, *backbone.encode(backbone.frame.after)]
-        return (*ids, *tail, *backbone.opening("assistant")), len(ids)
+        return (*ids, *tail, *backbone.encode_opening("assistant")), len(ids)
 
     @property
     def end(self) -> int:
-        """The id that ends a turn, and with it a prompt."""
+        """The id that ends a turn, and so the prompt."""
         return self.backbone.token_id(self.backbone.frame.end)
 
     def _clip(self, text: str) -> str:
-        """At most half of the tokens that the rest of a prompt may take, from both its ends."""
+        """Keep both ends of `text`, in at most half of the tokens for the rest of a prompt."""
         limit = self.family.rest // 2
         words = limit
         while self.count(clipped := clip_middle(text, words)) > limit and words > 1:
             words = words * 3 // 4
         return clipped
 
-    def _turn(self, text: str) -> Ids:
-        """A user's turn that is not yet closed."""
-        turn = self.backbone.turn("user", text)
+    def _encode_open_turn(self, text: str) -> Ids:
+        """Encode a user's turn without its closing tokens."""
+        turn = self.backbone.encode_turn("user", text)
         closing = 1 + len(self.backbone.encode(self.backbone.frame.after))
-        return (*self.backbone.beginning(), *turn[: len(turn) - closing])
+        return (*self.backbone.encode_start(), *turn[: len(turn) - closing])

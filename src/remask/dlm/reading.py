@@ -1,10 +1,9 @@
-"""How a model reads regions of a prompt behind a context: two ways that reuse the context exactly.
+"""How a model reads regions of a prompt after a context: two modes that reuse the context exactly.
 
-A reading turns ids into logits at masks. Where the context cannot see the region (read left to
-right, or in blocks of which the region begins a new one), its keys and values are computed once and
-serve every step, candidate and later call; `bidirectional.py` has the way for models in which
-all tokens see each other. Knows token ids, backbones and rows of `families`. Knows nothing of text,
-traces, sampling or scores.
+An attention mode turns ids into logits at masks. If the context cannot see the region, because it
+is read left to right or in blocks and the region begins a new block, its keys and values are
+computed once and reused by every step, candidate and later call. `bidirectional.py` has the mode of
+models in which all tokens see each other.
 """
 
 from collections import OrderedDict
@@ -20,29 +19,32 @@ from remask.dlm.sampler import CanvasBatch
 from remask.models.backbone.attention import Gates, KVCache
 from remask.models.backbone.transformer import Backbone
 
-MEMORIES = 8  # contexts kept: at most 70 MB each for SmolLM2-135M in float32
-CHUNK = 256  # positions whose logits are held at once
+MAX_CACHED_CONTEXTS = 8  # each takes up to 70 MB for SmolLM2-135M in float32
+MAX_SCORED_POSITIONS = 256  # whose logits are in memory at once
 
 Ids = tuple[int, ...]
-Read = Callable[[Tensor, Tensor, Tensor], Tensor]  # ids, real, masked (N, L) -> hidden (N, L, d)
+# (ids, attention_mask, masked), each (N, L) -> hidden states (N, L, d)
+ReadRegions = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True, slots=True)
 class ApproximationError:
-    """How far approximate logits are from exact ones: what was seen where both were computed.
-    Nothing compared: nothing was approximated, or it was never checked. It adds up."""
+    """The differences between approximate and exact logits where both were computed.
+
+    With no positions compared, nothing was approximated or nothing was checked.
+    """
 
     positions: int = 0  # masked positions compared
     same: int = 0  # of those, with the same most probable token
-    largest: float = 0.0  # |difference| of any two logits
+    largest: float = 0.0  # largest |difference| of two logits
 
     @property
     def agreement(self) -> float:
-        """Share of positions with the same most probable token; 1 where nothing was compared."""
+        """Share of positions with the same most probable token; 1 if nothing was compared."""
         return self.same / self.positions if self.positions else 1.0
 
-    def measured(self, approximate: Tensor, exact: Tensor) -> "ApproximationError":
-        """With a further comparison of logits (N, V)."""
+    def add_comparison(self, approximate: Tensor, exact: Tensor) -> "ApproximationError":
+        """Return the error that includes a further comparison of logits (N, V)."""
         if not len(exact):
             return self
         same = int((approximate.argmax(-1) == exact.argmax(-1)).sum())
@@ -53,59 +55,63 @@ class ApproximationError:
 
 
 class DenoisingPass(Protocol):
-    """One batch of K regions on its way through the sampler."""
+    """The denoising of one batch of K regions."""
 
     def logits(self, ids: Tensor) -> Tensor:
-        """(K, L) ids -> (masks, V), one row for each mask in reading order; exact at the first
-        call of a session."""
+        """Map (K, L) ids to (masks, V) logits, one row for each mask in reading order.
+
+        The logits of the first call are exact.
+        """
         ...
 
-    def nats(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
-        """(K,) float64: the summed log-probability of what was written.
+    def sum_log_probs(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
+        """Return (K,) float64, the summed log-probability of the written tokens in nats.
 
-        ids: (K, L), finished. logp: (K, L), each token's when it was committed.
+        `ids` (K, L) are finished; `logp` (K, L) is that of each token when it was committed.
         """
         ...
 
 
 class AttentionMode(Protocol):
-    """A way of reading, for one model."""
+    """How one model reads a context and regions."""
 
     @property
     def identity(self) -> str:
-        """Everything that can change a logit."""
+        """A name that contains everything that can change a logit."""
         ...
 
     @property
     def approximation_error(self) -> ApproximationError:
-        """How far approximate logits were from exact ones, in all sessions so far."""
+        """The error of approximate logits, over all passes so far."""
         ...
 
     def reread(self, length: int) -> int:
-        """How many last tokens of a context of `length` are read with the region: at least one,
-        since in a shifted family its logits predict the prompt's first token."""
-        ...
+        """Return how many of the last tokens of a context of `length` are read with the region.
 
-    def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
-        """A session behind `context`, whose first `shared` tokens many contexts have in common.
-
-        The front of the context belongs to the regions. real: (K, L) bool, False at padding on
-        the right.
+        At least one is, since in a shifted family its logits predict the prompt's first token.
         """
         ...
 
-    def score(self, context: Ids, shared: int, ids: Ids, wanted: Sequence[int]) -> list[float]:
-        """Log-probability (nats) of the `wanted` positions of the prompt `ids`. `context` is
-        whole."""
+    def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
+        """Begin a pass after `context`, whose first `shared` tokens many contexts have in common.
+
+        `context` is without the tokens that `reread` counts; they are part of the regions.
+        `attention_mask` is (K, L) bool, False at padding on the right.
+        """
+        ...
+
+    def score(self, context: Ids, shared: int, ids: Ids, positions: Sequence[int]) -> list[float]:
+        """Return the log-probability (nats) at `positions` of the prompt `ids` after the whole
+        `context`."""
         ...
 
 
-# -- the two exact ways ---------------------------------------------------------------------------
+# -- the two exact modes --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixLM:
-    """The context left to right by the base; the region in both directions by the adapted model."""
+    """The base reads the context left to right, the adapted model the region in both directions."""
 
     base: Backbone
     adapted: Backbone
@@ -122,32 +128,35 @@ class PrefixLM:
         return 1
 
     def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
-        past = self.prefix_cache.memory(context, shared)
-        assert past is not None, "a chat turn stands before every prompt"
+        past = self.prefix_cache.get_cache(context, shared)
+        assert past is not None, "a chat turn precedes every prompt"
 
         def read(ids: Tensor, attention_mask: Tensor, masked: Tensor) -> Tensor:
             return self.adapted.read_region(ids, attention_mask, masked, past, self.gates)
 
         return _ExactPass(self.adapted, self.family, attention_mask, read)
 
-    def score(self, context: Ids, shared: int, ids: Ids, wanted: Sequence[int]) -> list[float]:
-        """The chain rule of the frozen base, read left to right in one forward. (The adapted
-        model's pseudo-likelihood would take many.)"""
-        past = self.prefix_cache.memory(context[:-1], shared)
+    def score(self, context: Ids, shared: int, ids: Ids, positions: Sequence[int]) -> list[float]:
+        """Score by the chain rule with the frozen base, in one left-to-right forward pass.
+
+        The adapted model's pseudo-likelihood would take many forward passes.
+        """
+        past = self.prefix_cache.get_cache(context[:-1], shared)
         row = torch.tensor([[context[-1], *ids[:-1]]])
         hidden = self.base.read_hidden(row, torch.ones_like(row, dtype=torch.bool), past)[0]
         nats: list[float] = []
-        for begin in range(0, len(wanted), CHUNK):
-            at = list(wanted[begin : begin + CHUNK])
-            nats += picked(self.base.logits(hidden[at]), torch.tensor([ids[i] for i in at]))
+        for begin in range(0, len(positions), MAX_SCORED_POSITIONS):
+            chunk = list(positions[begin : begin + MAX_SCORED_POSITIONS])
+            tokens = torch.tensor([ids[i] for i in chunk])
+            nats += pick_log_probs(self.base.logits(hidden[chunk]), tokens)
         return nats
 
 
 @dataclass(frozen=True, slots=True)
 class BlockCausal:
-    """Blocks of tokens that see themselves and what stands before them (arXiv 2503.09573).
+    """Each block of tokens sees itself and all blocks before it (arXiv 2503.09573).
 
-    The region begins where a block begins; context tokens of that block are read with it.
+    The region begins at the start of a block; the context tokens of that block are read with it.
     """
 
     backbone: Backbone
@@ -163,7 +172,7 @@ class BlockCausal:
         return (length - 1) % self.family.block + 1
 
     def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
-        past = self.prefix_cache.memory(context, shared)
+        past = self.prefix_cache.get_cache(context, shared)
 
         def read(ids: Tensor, attention_mask: Tensor, masked: Tensor) -> Tensor:
             blocks = torch.arange(ids.shape[1]).expand(len(ids), -1) // self.family.block
@@ -171,134 +180,144 @@ class BlockCausal:
 
         return _ExactPass(self.backbone, self.family, attention_mask, read)
 
-    def score(self, context: Ids, shared: int, ids: Ids, wanted: Sequence[int]) -> list[float]:
-        return pseudo_likelihood(self, self.family.mask, context, shared, ids, wanted)
+    def score(self, context: Ids, shared: int, ids: Ids, positions: Sequence[int]) -> list[float]:
+        return score_pseudo_likelihood(self, self.family.mask, context, shared, ids, positions)
 
 
 class PrefixCache:
-    """Memories of the contexts that were read last, each under its ids."""
+    """The keys and values of the contexts that were read last, by their ids."""
 
     def __init__(self, backbone: Backbone, block: int) -> None:
-        """`block`: tokens that see each other; 1 is left to right."""
+        """`block` is the number of tokens that see each other; 1 is left to right."""
         self._backbone = backbone
         self._block = block
         self._kept: OrderedDict[Ids, KVCache] = OrderedDict()
 
-    def memory(self, ids: Ids, shared: int = 0) -> KVCache | None:
-        """The memory of `ids`, whole blocks; that of its first `shared` tokens is kept as well."""
+    def get_cache(self, ids: Ids, shared: int = 0) -> KVCache | None:
+        """Return the cache of `ids`, a whole number of blocks, reading them if needed.
+
+        The cache of the first `shared` tokens, rounded down to whole blocks, is kept as well. None
+        if there are no ids.
+        """
         if not ids:
             return None
-        memory = self._kept.get(ids)
-        if memory is None:
+        cache = self._kept.get(ids)
+        if cache is None:
             shared -= shared % self._block
-            past = self.memory(ids[:shared]) if shared < len(ids) else None
+            past = self.get_cache(ids[:shared]) if shared < len(ids) else None
             new = torch.tensor([ids[shared:] if past else ids])
             blocks = torch.arange(new.shape[1])[None] // self._block
             attention_mask = torch.ones_like(new, dtype=torch.bool)
-            _, memory = self._backbone.read_blocks(new, attention_mask, blocks, past, keep=True)
-            assert memory is not None
-            self._kept[ids] = memory
+            _, cache = self._backbone.read_blocks(new, attention_mask, blocks, past, keep=True)
+            assert cache is not None
+            self._kept[ids] = cache
         self._kept.move_to_end(ids)
-        while len(self._kept) > MEMORIES:
+        while len(self._kept) > MAX_CACHED_CONTEXTS:
             self._kept.popitem(last=False)
-        return memory
+        return cache
 
 
 class _ExactPass:
-    """Regions behind a context that does not change."""
+    """A batch of regions after a context that does not change."""
 
     def __init__(
-        self, backbone: Backbone, family: Family, attention_mask: Tensor, read: Read
+        self, backbone: Backbone, family: Family, attention_mask: Tensor, read: ReadRegions
     ) -> None:
         self._backbone = backbone
         self._family = family
-        self._real = attention_mask
+        self._attention_mask = attention_mask
         self._read = read
 
     def logits(self, ids: Tensor) -> Tensor:
-        """Rows without masks are not read, and equal rows are read once: so the first step of
-        many candidates for the same canvas costs as much as one."""
+        """Rows without masks are not read, and equal rows are read once, so the first step of many
+        candidates for the same canvas costs as much as one."""
         rows = (ids == self._family.mask).any(1)
-        ids, attention_mask = ids[rows], self._real[rows]
-        first, inverse = distinct(ids, attention_mask)
+        ids, attention_mask = ids[rows], self._attention_mask[rows]
+        first, inverse = find_distinct_rows(ids, attention_mask)
         ids, attention_mask = ids[first], attention_mask[first]
         masked = ids == self._family.mask
-        found = predict(
-            self._backbone, self._family, self._read(ids, attention_mask, masked), masked
-        )
-        return repeat_rows(found, masked, inverse)
+        hidden = self._read(ids, attention_mask, masked)
+        return repeat_rows(predict(self._backbone, self._family, hidden, masked), masked, inverse)
 
-    def nats(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
+    def sum_log_probs(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
         return logp.sum(1)
 
 
-# -- what all ways share --------------------------------------------------------------------------
+# -- shared by all modes --------------------------------------------------------------------------
 
 
-def distinct(ids: Tensor, attention_mask: Tensor) -> tuple[list[int], list[int]]:
-    """Of (N, L) rows the first one of each kind, and for every row the number of its kind."""
+def find_distinct_rows(ids: Tensor, attention_mask: Tensor) -> tuple[list[int], list[int]]:
+    """Return the index of the first of each set of equal (N, L) rows, and for each of the N rows
+    the number of its set."""
     seen: dict[Ids, int] = {}
     rows = torch.cat([ids, attention_mask.long()], 1).tolist()
     inverse = [seen.setdefault(tuple(row), len(seen)) for row in rows]
-    return [inverse.index(kind) for kind in range(len(seen))], inverse
+    return [inverse.index(number) for number in range(len(seen))], inverse
 
 
 def predict(backbone: Backbone, family: Family, hidden: Tensor, masked: Tensor) -> Tensor:
-    """(masks, V) logits of the true places of `masked` (N, L), in reading order."""
-    return backbone.logits(at_masks(family, hidden, masked.to(hidden.device)))
+    """Return (masks, V) logits for the true positions of `masked` (N, L), in reading order."""
+    return backbone.logits(select_at_masks(family, hidden, masked.to(hidden.device)))
 
 
-def at_masks(family: Family, hidden: Tensor, masked: Tensor) -> Tensor:
-    """(masks, d): the hidden states (N, L, d) that predict the true places of `masked` (N, L)."""
+def select_at_masks(family: Family, hidden: Tensor, masked: Tensor) -> Tensor:
+    """Return (masks, d), the hidden states of (N, L, d) that predict the true positions of `masked`
+    (N, L)."""
     return hidden[:, :-1][masked[:, 1:]] if family.shifted else hidden[masked]
 
 
 def repeat_rows(logits: Tensor, masked: Tensor, inverse: Sequence[int]) -> Tensor:
-    """The logits of rows of the kinds `inverse`, from those of one row per kind (`masked`)."""
+    """Repeat the logits of distinct rows, whose masks are `masked`, for all rows (see
+    `find_distinct_rows`)."""
     if len(inverse) == len(masked):
         return logits
     parts = torch.split(logits, masked.sum(1).tolist())
-    return torch.cat([parts[kind] for kind in inverse])
+    return torch.cat([parts[number] for number in inverse])
 
 
-def padded(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Rows of unequal length as ids (N, L), and what of them is real; padded on the right, or on
-    the `left`."""
+def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Pad rows of unequal length to ids (N, L) and an attention mask (N, L).
+
+    Padding goes on the right, or with `left` on the left.
+    """
     width = max(map(len, rows))
     ids = torch.full((len(rows), width), pad)
     attention_mask = torch.zeros((len(rows), width), dtype=torch.bool)
     for i, row in enumerate(rows):
-        place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, place], attention_mask[i, place] = torch.tensor(row), True
+        columns = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, columns], attention_mask[i, columns] = torch.tensor(row), True
     return ids, attention_mask
 
 
-def picked(logits: Tensor, tokens: Tensor) -> list[float]:
-    """The log-probability of one token in each row of logits."""
+def pick_log_probs(logits: Tensor, tokens: Tensor) -> list[float]:
+    """Return the log-probability (nats) of one token in each row of logits (N, V)."""
     logp = logits.log_softmax(-1).gather(1, tokens.to(logits.device)[:, None])[:, 0]
     nats: list[float] = logp.double().tolist()
     return nats
 
 
-def pseudo_likelihood(
-    reading: AttentionMode, mask: int, context: Ids, shared: int, ids: Ids, wanted: Sequence[int]
+def score_pseudo_likelihood(
+    mode: AttentionMode, mask: int, context: Ids, shared: int, ids: Ids, positions: Sequence[int]
 ) -> list[float]:
-    """Log-probability of each wanted token when it and every second one of its chunk are masked.
+    """Return the log-probability of the token at each position, with it and every second position
+    of its chunk masked.
 
-    A bidirectional model has no chain rule, and at a token that it can see its logits mean
-    nothing. Two rows hide the tokens in turn, so that each is predicted from its neighbours.
+    A bidirectional model has no chain rule, and its logits at a token that it can see say nothing
+    about that token. So two rows mask the positions alternately, and each token is predicted from
+    its neighbours.
     """
-    reread = reading.reread(len(context))
+    reread = mode.reread(len(context))
     row = torch.tensor([*context[len(context) - reread :], *ids])
     attention_mask = torch.ones((2, len(row)), dtype=torch.bool)
     nats: dict[int, float] = {}
-    for begin in range(0, len(wanted), CHUNK):
-        chunk = list(wanted[begin : begin + CHUNK])
-        turns = [chunk[::2], chunk[1::2]]
+    for begin in range(0, len(positions), MAX_SCORED_POSITIONS):
+        chunk = list(positions[begin : begin + MAX_SCORED_POSITIONS])
+        halves = [chunk[::2], chunk[1::2]]
         rows = row.repeat(2, 1)
-        for i, turn in enumerate(turns):
-            rows[i, [reread + at for at in turn]] = mask
-        session = reading.begin(context[: len(context) - reread], shared, attention_mask)
-        tokens = torch.tensor([ids[at] for turn in turns for at in turn])
-        nats |= zip([*turns[0], *turns[1]], picked(session.logits(rows), tokens), strict=True)
-    return [nats[at] for at in wanted]
+        for i, half in enumerate(halves):
+            rows[i, [reread + position for position in half]] = mask
+        denoising_pass = mode.begin(context[: len(context) - reread], shared, attention_mask)
+        tokens = torch.tensor([ids[position] for half in halves for position in half])
+        logp = pick_log_probs(denoising_pass.logits(rows), tokens)
+        nats |= zip([*halves[0], *halves[1]], logp, strict=True)
+    return [nats[position] for position in positions]

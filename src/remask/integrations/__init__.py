@@ -1,2 +1,1 @@
-"""remask inside other optimisers: gepa, DSPy, MLflow; remask itself imports none of them. `place`
-changes one string inside a file of another tool."""
+"""Use remask in other tools: gepa, DSPy, MLflow and promptfoo. remask itself needs none of them."""

@@ -1,7 +1,7 @@
-"""remask inside DSPy: an optimizer of its own, and an instruction proposer for `dspy.GEPA`.
+"""Use remask in DSPy 3.4: an optimizer, and an instruction proposer for `dspy.GEPA`.
 
-`RemaskOptimizer` edits the instructions of predictors and nothing else: signature fields, demos and
-the program's code stay. `instruction_proposer` lets dspy.GEPA keep its loop. DSPy 3.4 is meant.
+`RemaskOptimizer` edits only the instructions of predictors. Signature fields, demos and the code of
+the program stay as they are. `instruction_proposer` is for users of dspy.GEPA.
 """
 
 import inspect
@@ -15,16 +15,16 @@ from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
 from remask.integrations.multi_prompt import (
     AnyDenoiser,
-    Bench,
-    Improved,
-    Ran,
+    ImprovedProgram,
+    ProgramBench,
+    ProgramRun,
     Texts,
-    halves,
-    improve,
-    proposers,
-    settle,
+    improve_program,
+    make_proposers,
+    resolve_settings,
+    split_in_half,
 )
-from remask.integrations.records import as_text
+from remask.integrations.records import to_text
 from remask.prompt import Prompt
 from remask.stats import Comparison, compare
 from remask.types import Feedback, Split, Trace
@@ -38,16 +38,16 @@ except ImportError as error:
         f"remask inside DSPy needs dspy ({error}); install with pip install 'remask[dspy,local]'"
     ) from None
 
-Metric = Callable[..., Any]  # (example, prediction, trace=None, …) -> number or Prediction
+Metric = Callable[..., Any]  # (example, prediction, and up to three more) -> number or Prediction
 
 
 class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
-    """Improves the instructions of a program's predictors, one round each in turn.
+    """Improves the instructions of the predictors of a program, one round each in turn.
 
-    metric: as for other optimizers of DSPy; a `dspy.Prediction(score=…, feedback=…)` lets the
-    diffusion model read the feedback. max_metric_calls: runs of the program in all, never passed.
-    predictors: names as in `named_predictors()`; by default all of them. perfect_score: what the
-    metric gives at best. labels, answer: texts that instructions may name although examples do.
+    metric: as for other optimizers of DSPy. Where it returns dspy.Prediction(score=…, feedback=…),
+    the diffusion model reads the feedback. max_metric_calls: runs of the program in all, a hard
+    limit. predictors: names as in `named_predictors()` (default: all). perfect_score: the highest
+    score of the metric. labels, answer: texts that instructions may contain although examples do.
     denoiser, search: as for `remask.optimize`. num_threads: as in DSPy.
     """
 
@@ -73,8 +73,8 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
         self.labels = tuple(labels)
         self.seed = seed
         self.num_threads = num_threads
-        self.config, self.denoiser = settle(denoiser, search, answer)
-        self.improved: Improved | None = None  # of the last compile
+        self.config, self.denoiser = resolve_settings(denoiser, search, answer)
+        self.improved: ImprovedProgram | None = None  # result of the last compile
 
     def compile(
         self,
@@ -85,10 +85,10 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
         valset: list[Any] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """A copy of `student` with better instructions; the student stays as it is.
+        """Return a copy of `student` with improved instructions; the student stays as it is.
 
-        Without `valset` half of the trainset validates. What is reported of a compile chose the
-        instructions; `compare_programs` on a test set of your own says whether they are better.
+        Without `valset`, half of the trainset is used for validation. The reported scores chose the
+        instructions, so use `compare_programs` on a test set to find out whether they are better.
         Raises ConfigError and TargetUnreliable.
         """
         if teacher is not None or kwargs:
@@ -99,21 +99,26 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
             raise ConfigError(f"no predictor {unknown[0]!r}; the program has {', '.join(named)}")
         start = {name: Prompt.parse(p.signature.instructions) for name, p in named.items()}
         chosen = {name: start[name] for name in self.predictors or named}
-        makers = proposers(chosen, self.config, self.denoiser, self.labels)
+        makers = make_proposers(chosen, self.config, self.denoiser, self.labels)
         if not makers:
-            raise ConfigError("no predictor has editable instructions; write some plain words")
-        examples, rows = _rows(trainset, valset, self.seed)
+            raise ConfigError(
+                "no predictor has editable instructions; write some plain words into one of them"
+            )
+        examples, rows = _split_rows(trainset, valset, self.seed)
 
-        def run(texts: Texts, ids: Sequence[str]) -> list[Ran]:
-            program = with_instructions(student, texts)
+        def run(texts: Texts, ids: Sequence[str]) -> list[ProgramRun]:
+            program = copy_with_instructions(student, texts)
             batch = [examples[id] for id in ids]
-            return _run(program, batch, self.metric, self.perfect_score, self.num_threads)
+            return _run_program(program, batch, self.metric, self.perfect_score, self.num_threads)
 
-        bench = Bench(run, rows, self.max_metric_calls)
-        self.improved = improve(start, bench, makers, self.seed, self.config.search.cautious)
-        return with_instructions(student, self.improved.texts)
+        bench = ProgramBench(run, rows, self.max_metric_calls)
+        self.improved = improve_program(
+            start, bench, makers, self.seed, self.config.search.cautious
+        )
+        return copy_with_instructions(student, self.improved.texts)
 
     def get_params(self) -> dict[str, Any]:
+        """Return the settings, as DSPy shows them."""
         return {
             "max_metric_calls": self.max_metric_calls,
             "predictors": self.predictors,
@@ -123,7 +128,7 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
 
 
 def instruction_proposer(**options: Any) -> Any:
-    """For `dspy.GEPA(instruction_proposer=…)`; options as of `DiffusionReflection`."""
+    """Make an instruction proposer for `dspy.GEPA`. Takes the options of DiffusionReflection."""
     from remask.integrations.gepa import DiffusionReflection
 
     return DiffusionReflection(**options)
@@ -132,24 +137,25 @@ def instruction_proposer(**options: Any) -> Any:
 def compare_programs(
     before: Any, after: Any, testset: Sequence[Any], metric: Metric, num_threads: int | None = None
 ) -> Comparison:
-    """Both programs once on test examples that neither has seen: the verdict of remask.
+    """Run both programs once on test examples that neither has seen, and compare the scores.
 
-    A row on which either run failed has no score and is left out. Raises ConfigError where no row
-    has two scores.
+    Rows on which a run failed are left out. Raises ConfigError where no row has two scores.
     """
-    found = [_run(program, testset, metric, 1.0, num_threads) for program in (before, after)]
+    found = [
+        _run_program(program, testset, metric, 1.0, num_threads) for program in (before, after)
+    ]
     pairs = [
         (a.score, b.score)
         for a, b in zip(*found, strict=True)
         if a.score is not None and b.score is not None
     ]
     if not pairs:
-        raise ConfigError("no test row has a score under both programs; look at the model's errors")
+        raise ConfigError("no test row has a score for both programs; look at the model's errors")
     return compare([a for a, _ in pairs], [b for _, b in pairs])
 
 
-def with_instructions(student: Any, texts: Texts) -> Any:
-    """A deep copy of the program with these instructions."""
+def copy_with_instructions(student: Any, texts: Texts) -> Any:
+    """Return a deep copy of the program with these instructions."""
     program = student.deepcopy()
     for name, predictor in program.named_predictors():
         if name in texts:
@@ -157,7 +163,7 @@ def with_instructions(student: Any, texts: Texts) -> Any:
     return program
 
 
-def _rows(
+def _split_rows(
     trainset: Sequence[Any], valset: Sequence[Any] | None, seed: int
 ) -> tuple[dict[str, Any], dict[Split, tuple[str, ...]]]:
     train = {f"train-{i}": example for i, example in enumerate(trainset)}
@@ -165,41 +171,42 @@ def _rows(
     if not train or (valset is not None and not validation):
         raise ConfigError("trainset and valset must hold at least one example")
     if not validation:
-        return train, halves(tuple(train), seed)
+        return train, split_in_half(tuple(train), seed)
     return {**train, **validation}, {"train": tuple(train), "validation": tuple(validation)}
 
 
-def _run(
+def _run_program(
     program: Any, examples: Sequence[Any], metric: Metric, perfect: float, threads: int | None
-) -> list[Ran]:
+) -> list[ProgramRun]:
+    """Run the program on examples in parallel, and score each run."""
     names = {id(predictor): name for name, predictor in program.named_predictors()}
     workers = threads or dspy.settings.num_threads or 1
 
-    def one(example: Any) -> Ran:
+    def run(example: Any) -> ProgramRun:
         with dspy.context(trace=[]):
             try:
                 prediction = program(**example.inputs())
             except AdapterParseError:
-                return Ran(0.0, {})  # an answer that does not keep to the format is a wrong one
-            except Exception as error:  # of the model behind it: whatever its client raises
-                return Ran(None, {}, f"{type(error).__name__}: {error}")
+                return ProgramRun(0.0, {})  # an answer in a wrong format is a wrong answer
+            except Exception as error:  # the client of the model may raise anything
+                return ProgramRun(None, {}, f"{type(error).__name__}: {error}")
             steps = list(dspy.settings.trace)
-        score, feedback = _scored(metric, example, prediction)
+        score, feedback = _score(metric, example, prediction)
         score /= perfect
         traces = {
-            names[id(step)]: _trace(step, given, made, example, score, feedback)
+            names[id(step)]: _make_trace(step, given, made, example, score, feedback)
             for step, given, made in steps
             if id(step) in names
         }
-        return Ran(score, traces)
+        return ProgramRun(score, traces)
 
     with ThreadPoolExecutor(workers) as pool:
-        waiting = [pool.submit(copy_context().run, one, example) for example in examples]
-        return [ran.result() for ran in waiting]
+        futures = [pool.submit(copy_context().run, run, example) for example in examples]
+        return [future.result() for future in futures]
 
 
-def _scored(metric: Metric, example: Any, prediction: Any) -> tuple[float, str]:
-    """Score and feedback. Arguments that a metric insists on beyond two are None, as DSPy does."""
+def _score(metric: Metric, example: Any, prediction: Any) -> tuple[float, str]:
+    """Return score and feedback. Further required arguments of a metric are None, as in DSPy."""
     parameters = inspect.signature(metric).parameters.values()
     needed = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
     found = metric(example, prediction, *[None] * (len(needed) - 2))
@@ -208,19 +215,19 @@ def _scored(metric: Metric, example: Any, prediction: Any) -> tuple[float, str]:
     return float(found), ""
 
 
-def _trace(
+def _make_trace(
     step: Any, given: Mapping[str, Any], made: Any, example: Any, score: float, feedback: str
 ) -> Trace:
-    """What a predictor was asked and answered; right answers by the example's own fields."""
+    """Make the trace of one predictor. Its right answers are fields of the example."""
     outputs = {name: made.get(name) for name in step.signature.output_fields}
     known = {name: example[name] for name in outputs if name in example}
-    response = as_text({name: outputs[name] for name in known} or outputs)
-    query = as_text({name: given[name] for name in step.signature.input_fields if name in given})
+    response = to_text({name: outputs[name] for name in known} or outputs)
+    query = to_text({name: given[name] for name in step.signature.input_fields if name in given})
     return Trace(
         id=content_id("dspy", query, response, feedback),
         query=query,
         response=response,
-        desired=as_text(known) if known else None,
+        desired=to_text(known) if known else None,
         feedback=(Feedback("comment", feedback),) if feedback else (),
         score=score,
     )

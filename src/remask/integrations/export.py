@@ -1,9 +1,9 @@
-"""A prompt as one file for another tool, and back: texts, messages, Langfuse, MLflow, DSPy.
+"""Write a prompt as a file for another tool, and read such a file.
 
-Shapes: Langfuse's POST /api/public/v2/prompts (fern/apis/server, prompts.yml; 2026); the arguments
-of `mlflow.genai.register_prompt` (MLflow 3); programs of DSPy, saved as JSON
-(dspy/predict/predict.py, `dump_state`; 2026). No file carries a label that would put the prompt
-into production. Knows prompts and how placeholders are written; no runs and no models.
+Besides text, chat messages and templates these are the body of POST /api/public/v2/prompts of
+Langfuse (fern/apis/server, prompts.yml; 2026), the arguments of `mlflow.genai.register_prompt`
+(MLflow 3), and programs of DSPy that are saved as JSON (dspy/predict/predict.py, `dump_state`;
+2026). No file has a label that would put the prompt into production.
 """
 
 from collections.abc import Callable
@@ -33,37 +33,37 @@ NOTE = f"optimised with remask {__version__}"
 
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
-    """What to write beside the prompt itself."""
+    """What a file needs besides the prompt."""
 
     name: str  # of the prompt in the other tool
-    names: Names = None  # what counts as a variable; None: whatever is named like one
+    names: Names = None  # of the variables; None: every plain {name}
 
 
 Format = Callable[[Prompt, ExportOptions], str]
 
 
-def text(prompt: Prompt, order: ExportOptions) -> str:
-    """The text as the target reads it, byte for byte, and a final newline."""
+def format_text(prompt: Prompt, options: ExportOptions) -> str:
+    """Write the text as the target reads it, and a final newline."""
     return prompt.text + "\n"
 
 
-def marked(prompt: Prompt, order: ExportOptions) -> str:
-    """The text with its [[keep]] marks, so that it can be optimised again."""
+def format_marked(prompt: Prompt, options: ExportOptions) -> str:
+    """Write the text with its [[keep]] marks, so that it can be optimised again."""
     return prompt.to_source() + "\n"
 
 
-def messages(prompt: Prompt, order: ExportOptions) -> str:
-    """A list of chat messages, as OpenAI-compatible code takes it. No engine, nothing escaped."""
-    return as_json([{"role": "system", "content": prompt.text}])
+def format_messages(prompt: Prompt, options: ExportOptions) -> str:
+    """Write a list of chat messages for OpenAI-compatible code. Nothing is escaped."""
+    return to_json([{"role": "system", "content": prompt.text}])
 
 
-def langfuse(prompt: Prompt, order: ExportOptions) -> str:
-    """The body that creates a prompt, or a new version of it, without a label."""
-    return as_json(
+def format_langfuse(prompt: Prompt, options: ExportOptions) -> str:
+    """Write the body of the request that creates a prompt or a new version, without a label."""
+    return to_json(
         {
             "type": "text",
-            "name": order.name,
-            "prompt": translate(prompt.text, LANGFUSE, order.names),
+            "name": options.name,
+            "prompt": translate(prompt.text, LANGFUSE, options.names),
             "config": {},
             "labels": [],
             "tags": [],
@@ -72,37 +72,40 @@ def langfuse(prompt: Prompt, order: ExportOptions) -> str:
     )
 
 
-def mlflow(prompt: Prompt, order: ExportOptions) -> str:
-    """The arguments of `mlflow.genai.register_prompt`."""
-    return as_json(
+def format_mlflow(prompt: Prompt, options: ExportOptions) -> str:
+    """Write the arguments of `mlflow.genai.register_prompt`."""
+    return to_json(
         {
-            "name": order.name,
-            "template": mlflow_template(prompt, order.names),
+            "name": options.name,
+            "template": make_mlflow_template(prompt, options.names),
             "commit_message": NOTE,
             "tags": {},
         }
     )
 
 
-def mlflow_template(prompt: Prompt, names: Names = None) -> str:
-    """Raises ConfigError where MLflow would misread it."""
+def make_mlflow_template(prompt: Prompt, names: Names = None) -> str:
+    """Write the prompt as a template of MLflow; ConfigError where MLflow would misread it."""
     return translate(prompt.text, MLFLOW, names)
 
 
-def dspy(program: str, prompt: Prompt, predictor: str = "") -> str:
-    """A saved program with the prompt as instructions of `predictor` ("": the only one). Nothing
-    else in it changes. Raises ConfigError where it holds no such program or predictor.
+def replace_instructions(program: str, prompt: Prompt, predictor: str = "") -> str:
+    """Return a saved DSPy program with the prompt as instructions of `predictor`.
 
-    A program maps each predictor to its state; a bare `Predict` is that state itself. DSPy puts
-    instructions into the system message as they are, so nothing is escaped.
+    `predictor`: "" where there is only one. Nothing else in the program changes. Nothing is
+    escaped, since DSPy puts instructions into the system message as they are. Raises ConfigError
+    where there is no program or no such predictor.
     """
+    # A program maps each predictor to its state; a saved `Predict` is only its own state.
     value = place.parse(program)
     keys = ["signature", "instructions"]
     if not _has_instructions(value):
         states = value.items() if isinstance(value, dict) else ()
         names = [name for name, state in states if _has_instructions(state)]
         if not names:
-            raise ConfigError("holds no predictor with instructions; is it a DSPy program?")
+            raise ConfigError(
+                "has no predictor with instructions; name a DSPy program that was saved as JSON"
+            )
         known = ", ".join(names)
         if not predictor and len(names) > 1:
             raise ConfigError(f"has several predictors; name one with --predictor: {known}")
@@ -117,19 +120,19 @@ def _has_instructions(state: Any) -> bool:
     return isinstance(signature, dict) and isinstance(signature.get("instructions"), str)
 
 
-def template(syntax: Syntax) -> Format:
-    """The bare template, and a final newline (which Jinja takes away again)."""
-    return lambda prompt, order: translate(prompt.text, syntax, order.names) + "\n"
+def make_template_format(syntax: Syntax) -> Format:
+    """Make a format that writes the prompt as a template, and a final newline."""
+    return lambda prompt, options: translate(prompt.text, syntax, options.names) + "\n"
 
 
 FORMATS: dict[str, Format] = {
-    "text": text,
-    "marked": marked,
-    "messages": messages,
-    "langfuse": langfuse,
-    "mlflow": mlflow,
-    "f-string": template(FORMAT),  # of str.format, LangChain and LangSmith
-    "jinja": template(JINJA),
+    "text": format_text,
+    "marked": format_marked,
+    "messages": format_messages,
+    "langfuse": format_langfuse,
+    "mlflow": format_mlflow,
+    "f-string": make_template_format(FORMAT),  # of str.format, LangChain and LangSmith
+    "jinja": make_template_format(JINJA),
 }
 _SUFFIXES = {
     ".langfuse.json": "langfuse",
@@ -142,19 +145,19 @@ _SUFFIXES = {
 }
 
 
-def guess(path: Path) -> str:
-    """The name of the format that a file's name stands for."""
+def guess_format(path: Path) -> str:
+    """Return the format that the name of a file implies."""
     name = path.name.lower()
     return next((kind for suffix, kind in _SUFFIXES.items() if name.endswith(suffix)), "text")
 
 
-# --- and back
+# --- reading
 
 
 def read(path: Path, names: Names = None) -> Prompt:
-    """The prompt in a file: a text, or JSON of one of the shapes above.
+    """Read the prompt of a file: text, or JSON of one of the formats above.
 
-    Raises DataError where the file holds no prompt, or one of more than a system message.
+    Raises DataError where the file has no prompt, or more messages than one system message.
     """
     try:
         content = path.read_bytes().decode("utf-8-sig")
@@ -163,7 +166,7 @@ def read(path: Path, names: Names = None) -> Prompt:
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}; save the file as UTF-8", path) from None
     try:
-        return Prompt.parse(parse(content, guess(path), names))
+        return Prompt.parse(parse(content, guess_format(path), names))
     except DataError:
         raise
     except ConfigError as error:
@@ -171,9 +174,10 @@ def read(path: Path, names: Names = None) -> Prompt:
 
 
 def parse(content: str, kind: str, names: Names = None) -> str:
-    """The text of the prompt in a file of a format; JSON says by itself which shape it has.
+    """Return the text of the prompt in the content of a file.
 
-    Raises ConfigError where there is none.
+    `kind`: the format by the name of the file. The keys of JSON show which format it has. Raises
+    ConfigError where there is no prompt.
     """
     syntax = {"f-string": FORMAT, "jinja": JINJA}.get(kind)
     if syntax is not None:
@@ -185,23 +189,23 @@ def parse(content: str, kind: str, names: Names = None) -> str:
     except orjson.JSONDecodeError as error:
         raise ConfigError(f"malformed JSON ({error})") from None
     if isinstance(value, dict) and "template" in value:
-        return restore(_single(value["template"]), MLFLOW, names)
+        return restore(_extract_text(value["template"]), MLFLOW, names)
     if isinstance(value, dict) and "prompt" in value:
-        return restore(_single(value["prompt"]), LANGFUSE, names)
-    return _single(value)
+        return restore(_extract_text(value["prompt"]), LANGFUSE, names)
+    return _extract_text(value)
 
 
-def _single(value: Any) -> str:
-    """A text, or that of a list which holds one system message."""
+def _extract_text(value: Any) -> str:
+    """Return a text, or the text of a list of one system message. Raises ConfigError."""
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
         role, value = value[0].get("role"), value[0].get("content")
         if role not in ("system", "developer"):
             raise ConfigError(f"the message has the role {role!r}; one system message is needed")
     if not isinstance(value, str):
-        raise ConfigError("holds no prompt; one text, or a list of one system message, is needed")
+        raise ConfigError("has no prompt; one text or a list of one system message is needed")
     return value
 
 
-def as_json(value: Any) -> str:
-    """Indented, with a final newline."""
+def to_json(value: Any) -> str:
+    """Write a value as indented JSON, with a final newline."""
     return orjson.dumps(value, option=orjson.OPT_INDENT_2).decode() + "\n"

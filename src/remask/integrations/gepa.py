@@ -1,9 +1,9 @@
-"""remask inside gepa: reflections from a diffusion model, a paired acceptance, a hard budget.
+"""Use remask in gepa 0.1.4: reflections by a diffusion model, paired acceptance, a hard budget.
 
-gepa (0.1.4) asks a reflection model for a whole new text. `DiffusionReflection` masks spans of the
-parent and denoises them instead, for all jobs of an iteration at once. The same object is a
-`reflection_strategy`, a `custom_candidate_proposer` and an `instruction_proposer` of DSPy.
-Evaluation, selection and the Pareto front stay gepa's; nothing here calls the target.
+gepa asks a reflection model for a whole new text. `DiffusionReflection` masks spans of the parent
+and denoises them instead, for all jobs of an iteration at once. The same object is a
+`reflection_strategy`, a `custom_candidate_proposer` and an `instruction_proposer` of DSPy. gepa
+itself evaluates and selects candidates; this module does not call the target.
 """
 
 import re
@@ -17,7 +17,7 @@ from remask.api.build_models import make_denoiser, make_price
 from remask.api.build_proposer import make_proposer
 from remask.errors import BackendError, ConfigError
 from remask.ids import seed_for
-from remask.integrations.multi_prompt import AnyDenoiser, settle
+from remask.integrations.multi_prompt import AnyDenoiser, resolve_settings
 from remask.integrations.records import Reader, read_record
 from remask.ports import Proposal, Proposer, Remote
 from remask.prompt import Prompt
@@ -39,23 +39,23 @@ if TYPE_CHECKING:
     from gepa.core.state import GEPAState
     from gepa.proposer.base import CandidateProposal
 
-Records = Mapping[str, Sequence[Mapping[str, Any]]]  # of each component
+Records = Mapping[str, Sequence[Mapping[str, Any]]]  # component -> its records
 Job = tuple[dict[str, str], Records, list[str]]  # candidate, its records, components to update
 
-DRAWS = 4  # times a batch is drawn until every job has an unseen text that the guard lets through
+MAX_DRAWS = 4  # of a batch, until every job has a new text that the guard allows
 
 
 class DiffusionReflection:
-    """Proposes texts of components by masked denoising under gepa's reflective records.
+    """Proposes texts of components by masked denoising, given the reflective records of gepa.
 
-    All jobs of an iteration share what their parents' records say: the jobs of one component with
-    the same parent are one batch of the diffusion model. A job whose candidates the guard forbids,
-    or that were proposed before, comes back empty, and gepa then spends no target call on it.
+    The jobs of one component with the same parent are one batch of the diffusion model, and share
+    their records. A job gets no new text where the guard forbids all its candidates or all were
+    proposed before; gepa then spends no target call on it.
 
-    seed_candidate: the texts that the guard compares with, where [[keep]]…[[/keep]] may mark what
-    must stay; give gepa `reflection.seed_candidate`, which is without marks. Without it, the first
-    text seen of each component counts. denoiser, search: as for `remask.optimize`. labels, answer:
-    texts that a prompt may name although they stand in the records. read: how a record becomes a
+    seed_candidate: the texts that the guard compares with, in which [[keep]] and [[/keep]] may mark
+    what must stay; pass `reflection.seed_candidate`, which has no marks, to gepa. Without it, the
+    first text of each component is used. denoiser, search: as for `remask.optimize`. labels,
+    answer: texts that a prompt may contain although the records do. read: converts a record to a
     trace.
 
     Deterministic in its arguments and the sequence of calls. Raises ConfigError and BackendError.
@@ -72,7 +72,7 @@ class DiffusionReflection:
         read: Reader = read_record,
         search: Search | None = None,
     ) -> None:
-        self._config, given = settle(denoiser, search, answer)
+        self._config, given = resolve_settings(denoiser, search, answer)
         self._denoiser = make_denoiser(self._config.denoiser, given)
         self._ledger = Ledger(MemoryStore(), Limits(), make_price(self._config.denoiser))
         if isinstance(self._denoiser, Remote):
@@ -87,15 +87,15 @@ class DiffusionReflection:
 
     @property
     def seed_candidate(self) -> dict[str, str]:
-        """The texts to start from, without marks."""
+        """Return the texts to start from, without marks."""
         return {name: prompt.text for name, prompt in self._baselines.items()}
 
     @property
     def total_cost(self) -> float:
-        """US dollars spent on a denoiser behind an API so far; 0 for local models.
+        """Return the US dollars spent on a denoiser behind an API so far; 0 for local models.
 
-        AttributeError where its prices are not given: gepa then refuses `max_reflection_cost`
-        rather than never reaching it.
+        Raises AttributeError where its prices are not given, so that gepa rejects
+        `max_reflection_cost`, which it could otherwise never reach.
         """
         if isinstance(self._denoiser, Remote) and self._ledger.price is None:
             raise AttributeError(
@@ -109,8 +109,7 @@ class DiffusionReflection:
         reflective_dataset: Records,
         components_to_update: list[str],
     ) -> dict[str, str]:
-        """New texts of the components: gepa's `custom_candidate_proposer`, and DSPy's
-        `instruction_proposer`."""
+        """Return new texts of the components, as gepa and DSPy call it."""
         return self.reflect(candidate, reflective_dataset, components_to_update)[0].new_texts
 
     def reflect(
@@ -119,19 +118,22 @@ class DiffusionReflection:
         reflective_dataset: Records,
         components_to_update: list[str],
     ) -> "tuple[ReflectionProposal, DiffusionReflection]":
-        """One job of `reflect_many`."""
+        """Return the proposal for one job."""
         return self.reflect_many([(candidate, reflective_dataset, components_to_update)])[0]
 
     def reflect_many(
         self, jobs: list[Job]
     ) -> "list[tuple[ReflectionProposal, DiffusionReflection]]":
-        """A proposal for each job, in order. Its metadata say what was masked, and why texts were
-        refused."""
+        """Return a proposal for each job, in order.
+
+        Its metadata contain the masker, the edits and the reasons of refused texts.
+        """
         self._calls += 1
         made = [ReflectionProposal(new_texts={}) for _ in jobs]
-        for name, parent, members in self._batches(jobs):
-            heard = {t.id: t for i in members for t in map(self._read, jobs[i][1][name])}
-            found, refused = self._draw(name, parent, tuple(heard.values()), len(members))
+        for name, parent, members in self._group_jobs(jobs):
+            traces = {t.id: t for i in members for t in map(self._read, jobs[i][1][name])}
+            wanted = len(members)
+            found, refused = self._draw_candidates(name, parent, tuple(traces.values()), wanted)
             for i in members:
                 made[i].metadata[f"remask:refused:{name}"] = refused
             for i, proposal in zip(members, found, strict=False):
@@ -143,8 +145,8 @@ class DiffusionReflection:
                 }
         return [(proposal, self) for proposal in made]
 
-    def _batches(self, jobs: list[Job]) -> list[tuple[str, Prompt, list[int]]]:
-        """Component, parent, and the jobs that ask for it; without those that say nothing."""
+    def _group_jobs(self, jobs: list[Job]) -> list[tuple[str, Prompt, list[int]]]:
+        """Group jobs by component and parent. Jobs without records are left out."""
         members: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
         for i, (candidate, records, names) in enumerate(jobs):
             for name in names:
@@ -154,22 +156,22 @@ class DiffusionReflection:
         for (name, text), indices in members.items():
             baseline = self._baselines.setdefault(name, Prompt(text))
             self._seen[name] |= {text, baseline.text}
-            parent = with_kept(text, baseline, name)
+            parent = restore_kept(text, baseline, name)
             if parent.editable:
                 batches.append((name, parent, indices))
         return batches
 
-    def _draw(
+    def _draw_candidates(
         self, name: str, parent: Prompt, traces: Sequence[Trace], wanted: int
     ) -> tuple[list[Proposal], list[str]]:
-        """Up to `wanted` unseen candidates, and why others were refused."""
+        """Return up to `wanted` new candidates, and the reasons why others were refused."""
         if name not in self._proposers:
             self._proposers[name] = make_proposer(
                 self._config, self._baselines[name], self._denoiser, self._labels
             )
         found: list[Proposal] = []
         refused: list[str] = []
-        for draw in range(DRAWS):
+        for draw in range(MAX_DRAWS):
             missing = wanted - len(found)
             if not missing:
                 break
@@ -183,10 +185,10 @@ class DiffusionReflection:
         return found, refused
 
 
-def with_kept(text: str, baseline: Prompt, name: str) -> Prompt:
-    """`text` with the kept spans of the baseline, found again one after the other.
+def restore_kept(text: str, baseline: Prompt, name: str) -> Prompt:
+    """Return `text` with the kept spans of the baseline, which are found in their order.
 
-    Raises ConfigError where one is gone: that text did not come from here.
+    Raises ConfigError where one is missing, since then another tool has changed the text.
     """
     kept, at = [], 0
     for start, stop in baseline.kept:
@@ -194,8 +196,8 @@ def with_kept(text: str, baseline: Prompt, name: str) -> Prompt:
         found = re.compile(re.escape(wanted)).search(text, at)
         if found is None:
             raise ConfigError(
-                f"the text of {name!r} has lost what [[keep]] marks: {wanted[:60]!r}; leave that "
-                "component to remask alone"
+                f"the text of {name!r} has lost its [[keep]] region {wanted[:60]!r}; let only "
+                "remask edit that component"
             )
         kept.append(found.span())
         at = found.end()
@@ -204,39 +206,40 @@ def with_kept(text: str, baseline: Prompt, name: str) -> Prompt:
 
 @dataclass(frozen=True, slots=True)
 class PairedAcceptance:
-    """gepa's `acceptance_criterion`: the summed paired difference on the minibatch is above 0.
+    """An `acceptance_criterion` for gepa: the sum of paired differences d must be above 0.
 
-    cautious: it must also reach sqrt(Σd²), about one standard deviation of the sum where the true
-    difference is 0. Rounding is no improvement. No test, and no claim rests on it.
+    cautious: it must also be at least sqrt(Σd²), about one standard deviation of the sum where the
+    true difference is 0. A rounding error is no improvement. This is a rule of the search, not a
+    statistical test.
     """
 
     cautious: bool = False
 
     def should_accept(self, proposal: "CandidateProposal[Any]", state: "GEPAState[Any, Any]"
     ) -> bool:  # fmt: skip
-        return accepts(_differences(proposal), margin=float(self.cautious))
+        return accepts(_pair_differences(proposal), margin=float(self.cautious))
 
     def reject_reason(self, proposal: "CandidateProposal[Any]", state: "GEPAState[Any, Any]"
     ) -> str:  # fmt: skip
-        found = _differences(proposal)
-        how = "cautiously " if self.cautious else ""
+        found = _pair_differences(proposal)
+        how = "clearly " if self.cautious else ""
         return f"not {how}better: {sum(found):+.3g} points over {len(found)} rows"
 
 
-def _differences(proposal: "CandidateProposal[Any]") -> list[float]:
+def _pair_differences(proposal: "CandidateProposal[Any]") -> list[float]:
     before = proposal.subsample_scores_before or []
     after = proposal.subsample_scores_after or []
     return [b - a for a, b in zip(before, after, strict=True)]
 
 
 class HardBudget:
-    """A stopper of gepa: no iteration begins that could pass `max_metric_calls`.
+    """A stopper for gepa: no iteration begins that could pass `max_metric_calls`.
 
-    gepa's own limit is checked when it has been passed. This one reserves what an iteration costs
-    at most: each of `proposals` parents and children on a minibatch, and `accepted` children (by
-    default all) on the validation rows, whose number it reads from gepa; `merge` for use_merge.
-    Say what you gave gepa. An iteration that cost more than that is reserved for from then on. The
-    seed's own validation comes before any stopper is asked.
+    gepa checks its own limit only after passing it. This stopper reserves the maximum cost of an
+    iteration: `proposals` parents and children on a minibatch each, and `accepted` children
+    (default: all) on the validation rows, whose number it reads from gepa. `merge`: as use_merge of
+    gepa. Pass the same values as to gepa. Where an iteration costs more, that cost is reserved from
+    then on. gepa validates the seed candidate before it asks any stopper.
     """
 
     def __init__(
@@ -255,17 +258,17 @@ class HardBudget:
         self._validated = proposals if accepted is None else min(accepted, proposals)
         self._merged = MERGE_ROWS if merge else 0
         self._last: int | None = None
-        self._dearest = 0
+        self._max_iteration_calls = 0
 
     def __call__(self, gepa_state: "GEPAState[Any, Any]") -> bool:
         used = gepa_state.total_num_evals
         if self._last is not None:
-            self._dearest = max(self._dearest, used - self._last)
+            self._max_iteration_calls = max(self._max_iteration_calls, used - self._last)
         self._last = used
         validation = len(gepa_state.prog_candidate_val_subscores[0])
         mutation = self._rows + self._validated * validation
         merge = self._merged + validation if self._merged else 0
-        return used + max(mutation, merge, self._dearest) > self.max_metric_calls
+        return used + max(mutation, merge, self._max_iteration_calls) > self.max_metric_calls
 
 
-MERGE_ROWS = 5  # validation rows on which gepa compares a merge with its parents
+MERGE_ROWS = 5  # validation rows on which gepa compares a merged candidate with its parents

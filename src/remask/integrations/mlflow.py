@@ -1,8 +1,7 @@
-"""remask inside MLflow: an optimizer for `mlflow.genai.optimize_prompts`, and the prompt registry.
+"""Use remask in MLflow 3.17: an optimizer for `mlflow.genai.optimize_prompts`, and the registry.
 
-MLflow (3.17) hands over templates by name, chat prompts as JSON in a string. Only the text of
-messages is edited; roles, order and {{variables}} stay. Registering, tracking and linking stay
-MLflow's.
+MLflow passes templates by name, and chat prompts as JSON in a string. Only the text of messages is
+edited; roles, order and {{variables}} stay as they are. MLflow itself registers, tracks and links.
 """
 
 import json
@@ -14,16 +13,16 @@ from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
 from remask.integrations.multi_prompt import (
     AnyDenoiser,
-    Bench,
-    Improved,
-    Ran,
+    ImprovedProgram,
+    ProgramBench,
+    ProgramRun,
     Texts,
-    halves,
-    improve,
-    proposers,
-    settle,
+    improve_program,
+    make_proposers,
+    resolve_settings,
+    split_in_half,
 )
-from remask.integrations.records import as_text
+from remask.integrations.records import to_text
 from remask.prompt import Prompt
 from remask.types import Feedback, Trace
 
@@ -38,17 +37,18 @@ except ImportError as error:
     ) from None
 
 Evaluate = Callable[[dict[str, str], list[dict[str, Any]]], list[EvaluationResultRecord]]
-_FAILED = "Failed to invoke the predict_fn with"  # how MLflow hands over an exception
+_FAILURE_PREFIX = "Failed to invoke the predict_fn with"  # of an exception that MLflow passes on
 
 
 class RemaskPromptOptimizer(BasePromptOptimizer):
     """Improves prompts of the registry by masked denoising, one round each in turn.
 
-    Half of the train data is read, the other half validates; the scores that MLflow shows are of
-    that half, which also chose the prompts. max_metric_calls: runs of predict_fn, never passed.
-    perfect_score: the best that scorers and aggregation give; by default the number of scorers,
-    since MLflow adds them up. roles: of chat prompts, whose messages are edited. labels, answer:
-    texts that a prompt may name although the data do. denoiser, search: as for `remask.optimize`.
+    Half of the train data is used for training and half for validation. MLflow shows the scores of
+    the validation half, which also chose the prompts. max_metric_calls: runs of predict_fn, a hard
+    limit. perfect_score: the highest score that scorers and aggregation give (default: the number
+    of scorers, since MLflow adds their scores). roles: roles of the messages to edit. labels,
+    answer: texts that a prompt may contain although the data do. denoiser, search: as for
+    `remask.optimize`.
     """
 
     def __init__(
@@ -68,8 +68,8 @@ class RemaskPromptOptimizer(BasePromptOptimizer):
         self.roles = tuple(roles)
         self.labels = tuple(labels)
         self.seed = seed
-        self.config, self.denoiser = settle(denoiser, search, answer)
-        self.improved: Improved | None = None  # of the last run
+        self.config, self.denoiser = resolve_settings(denoiser, search, answer)
+        self.improved: ImprovedProgram | None = None  # result of the last optimization
 
     def optimize(
         self,
@@ -78,78 +78,83 @@ class RemaskPromptOptimizer(BasePromptOptimizer):
         target_prompts: dict[str, str],
         enable_tracking: bool = True,
     ) -> PromptOptimizerOutput:
-        """Called by MLflow. Raises ConfigError and TargetUnreliable."""
+        """Optimise the prompts; MLflow calls this. Raises ConfigError and TargetUnreliable."""
         if eval_fn is None or not train_data:
-            raise ConfigError("remask compares prompts by scores: give train_data and scorers")
-        start = components(target_prompts, self.roles)
-        makers = proposers(start, self.config, self.denoiser, self.labels)
+            raise ConfigError("remask compares prompts by scores; give train_data and scorers")
+        start = find_components(target_prompts, self.roles)
+        makers = make_proposers(start, self.config, self.denoiser, self.labels)
         if not makers:
             raise ConfigError(
-                f"nothing to edit: no prompt has plain text in a message of {', '.join(self.roles)}"
+                f"no prompt has editable text in a message of the roles {', '.join(self.roles)}; "
+                "write some plain words into one of them"
             )
         records = {f"row-{i}": record for i, record in enumerate(train_data)}
 
-        def run(texts: Texts, ids: Sequence[str]) -> list[Ran]:
-            written = serialised(target_prompts, texts)
+        def run(texts: Texts, ids: Sequence[str]) -> list[ProgramRun]:
+            written = serialise(target_prompts, texts)
             found = eval_fn(written, [records[id] for id in ids])
-            return [self._ran(record, texts) for record in found]
+            return [self._make_run(record, texts) for record in found]
 
-        def tell(runs: int, score: float) -> None:
+        def log_score(runs: int, score: float) -> None:
             if enable_tracking and mlflow.active_run() is not None:
                 mlflow.log_metric("remask/validation", score, step=runs)
 
-        bench = Bench(run, halves(tuple(records), self.seed), self.max_metric_calls)
-        found = improve(start, bench, makers, self.seed, self.config.search.cautious, tell)
+        bench = ProgramBench(run, split_in_half(tuple(records), self.seed), self.max_metric_calls)
+        found = improve_program(
+            start, bench, makers, self.seed, self.config.search.cautious, log_score
+        )
         self.improved = found
         first = {name: prompt.text for name, prompt in start.items()}
-        before, after = (_shown(bench, texts) for texts in (first, found.texts))
+        before, after = (_mean_scores(bench, texts) for texts in (first, found.texts))
         return PromptOptimizerOutput(
-            optimized_prompts=serialised(target_prompts, found.texts),
+            optimized_prompts=serialise(target_prompts, found.texts),
             initial_eval_score=before.pop("", None),
             final_eval_score=after.pop("", None),
             initial_eval_score_per_scorer=before,
             final_eval_score_per_scorer=after,
         )
 
-    def _ran(self, record: EvaluationResultRecord, texts: Texts) -> Ran:
-        response = as_text(record.outputs)
-        if response.startswith(_FAILED):
-            return Ran(None, {}, response)
+    def _make_run(self, record: EvaluationResultRecord, texts: Texts) -> ProgramRun:
+        response = to_text(record.outputs)
+        if response.startswith(_FAILURE_PREFIX):
+            return ProgramRun(None, {}, response)
         if record.score is None:
-            return Ran(None, {}, "the scorers gave no score")
+            return ProgramRun(None, {}, "the scorers gave no score")
         scores = {**record.individual_scores, "": float(record.score)}
         score = record.score / (self.perfect_score or len(record.individual_scores) or 1)
-        query = as_text(record.inputs)
+        query = to_text(record.inputs)
         notes = [f"{name}: {text}" for name, text in record.rationales.items() if text]
         expected = record.expectations
         trace = Trace(
             id=content_id("mlflow", query, response, notes),
             query=query,
             response=response,
-            desired=as_text(expected) if _says_something(expected) else None,
+            desired=to_text(expected) if _has_value(expected) else None,
             feedback=tuple(Feedback("comment", note) for note in notes),
             score=score,
         )
-        return Ran(score, dict.fromkeys(texts, trace), parts=scores)
+        return ProgramRun(score, dict.fromkeys(texts, trace), parts=scores)
 
 
-def _says_something(expected: Any) -> bool:
+def _has_value(expected: Any) -> bool:
+    """Return whether the expectations of a record are more than empty values."""
     values = expected.values() if isinstance(expected, Mapping) else [expected]
     return any(value not in (None, "") for value in values)
 
 
-def _shown(bench: Bench, texts: Texts) -> dict[str, float]:
-    """Mean scores on the validation rows in MLflow's own unit: "" the aggregate, then scorers."""
-    ran = [one for one in bench.ask(texts, bench.rows["validation"]) if one.score is not None]
-    names = dict.fromkeys(name for one in ran for name in one.parts)
-    return {name: sum(one.parts.get(name, 0.0) for one in ran) / len(ran) for name in names}
+def _mean_scores(bench: ProgramBench, texts: Texts) -> dict[str, float]:
+    """Return mean scores on the validation rows in the unit of MLflow: "" the sum, then scorers."""
+    runs = bench.run_rows(texts, bench.rows["validation"])
+    scored = [run for run in runs if run.score is not None]
+    names = dict.fromkeys(name for run in scored for name in run.parts)
+    return {name: sum(run.parts.get(name, 0.0) for run in scored) / len(scored) for name in names}
 
 
-def components(templates: Mapping[str, str], roles: Sequence[str]) -> dict[str, Prompt]:
-    """The texts that may be edited: a text prompt by its name, a message as NAME/NUMBER."""
+def find_components(templates: Mapping[str, str], roles: Sequence[str]) -> dict[str, Prompt]:
+    """Return the texts that may be edited: a text prompt by its name, a message as NAME/NUMBER."""
     found = {}
     for name, template in templates.items():
-        messages = _messages(template)
+        messages = _parse_messages(template)
         if messages is None:
             found[name] = Prompt.parse(template)
             continue
@@ -159,11 +164,11 @@ def components(templates: Mapping[str, str], roles: Sequence[str]) -> dict[str, 
     return found
 
 
-def serialised(templates: Mapping[str, str], texts: Texts) -> dict[str, str]:
-    """The templates with these texts, in the form in which MLflow gave them."""
+def serialise(templates: Mapping[str, str], texts: Texts) -> dict[str, str]:
+    """Write these texts into the templates, in the form in which MLflow gave them."""
     written = {}
     for name, template in templates.items():
-        messages = _messages(template)
+        messages = _parse_messages(template)
         if messages is None:
             written[name] = texts[name]
             continue
@@ -175,8 +180,8 @@ def serialised(templates: Mapping[str, str], texts: Texts) -> dict[str, str]:
     return written
 
 
-def _messages(template: str) -> list[dict[str, Any]] | None:
-    """The messages of a chat prompt; None for a text prompt."""
+def _parse_messages(template: str) -> list[dict[str, Any]] | None:
+    """Return the messages of a chat prompt; None for a text prompt."""
     try:
         value = json.loads(template)
     except ValueError:
@@ -187,9 +192,7 @@ def _messages(template: str) -> list[dict[str, Any]] | None:
     return value if chat else None
 
 
-# --- A prompt as a new version in MLflow's prompt registry.
-#
-# No alias is set, so that nothing which serves prompts takes the version up by itself.
+# --- the prompt registry
 
 
 try:
@@ -202,15 +205,16 @@ except ImportError as error:
 
 
 def register(name: str, template: str, commit_message: str, uri: str = "") -> str:
-    """The URI of the version, as prompts:/NAME/3.
+    """Register a template as a new version of the prompt `name`. Returns its URI: prompts:/NAME/3.
 
-    uri: of MLflow's server or store; "": as MLflow is set up. Raises ConfigError where it cannot
-    be reached, or refuses the prompt.
+    No alias is set, so that no service uses the version by itself. uri: of the server or store of
+    MLflow; "": as MLflow is configured. Raises ConfigError where it cannot be reached or refuses
+    the prompt.
     """
     try:
         client = MlflowClient(uri or None, uri or None)
         made: str = client.register_prompt(name, template, commit_message).uri
-    except Exception as error:  # of MLflow, its database or its network
+    except Exception as error:  # MLflow, its database and its network may raise anything
         raise ConfigError(
             f"MLflow{f' at {uri}' if uri else ''} did not register the prompt {name!r}: {error}"
         ) from None

@@ -1,8 +1,9 @@
-"""Several prompts of one program, improved in turns under one hard cap on runs of the program.
+"""Improve several prompts of one program in turn, with a hard limit on runs of the program.
 
-Each turn is one round of the search on one component while the others stay as they are. A
-change is kept where the program does better on the validation rows. What runs, and what a row is,
-the host says. Runs of equal texts on equal rows are free.
+Each prompt is a component of the program. A turn is one round of the search on one component, while
+the others stay as they are. A change is kept where it raises the score on the validation rows. The
+host (DSPy, MLflow) runs the program and defines the rows. A run is never repeated: equal texts on
+the same row give the stored result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,51 +30,54 @@ NO_PARTS: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
-class Ran:
+class ProgramRun:
     """One run of the program on one row."""
 
-    score: float | None  # 1 is perfect; None: the run failed, which is no score
-    traces: Mapping[str, Trace]  # of each component that took part
+    score: float | None  # 1 is perfect; None: the run failed
+    traces: Mapping[str, Trace]  # by component, of those that took part
     error: str = ""  # why it failed
-    parts: Mapping[str, float] = field(default_factory=lambda: NO_PARTS)  # scores by name
+    parts: Mapping[str, float] = field(default_factory=lambda: NO_PARTS)  # scores by scorer
 
 
-Texts = Mapping[str, str]  # of each component
-Run = Callable[[Texts, Sequence[str]], list[Ran]]  # texts and row ids: one Ran per id, in order
+Texts = Mapping[str, str]  # component -> text
+Run = Callable[[Texts, Sequence[str]], list[ProgramRun]]  # (texts, row ids) -> one run per id
 
 
 @dataclass(frozen=True, slots=True)
-class Improved:
-    """What became of the components; scores are means on rows that chose them."""
+class ImprovedProgram:
+    """The improved texts. Scores are means on the validation rows, which chose the texts."""
 
     texts: dict[str, str]
-    before: float  # on the validation rows
-    after: float
-    runs: int  # of the program, of those that the cap allows
+    before: float  # validation score of the first texts
+    after: float  # validation score of `texts`
+    runs: int  # of the program, of the allowed ones
     turns: int
     changed: tuple[str, ...]  # components, in the order in which changes were accepted
-    stopped: str
+    stopped: str  # why the search stopped
 
 
 @dataclass(slots=True)
-class Bench:
-    """The program with its rows, its cap and what it has answered already."""
+class ProgramBench:
+    """A program with its rows, its maximum number of runs and the results of earlier runs."""
 
     run: Run
     rows: Mapping[Split, tuple[str, ...]]
-    cap: int
+    max_runs: int
     ledger: Ledger = field(init=False)
 
     def __post_init__(self) -> None:
-        self.ledger = Ledger(MemoryStore(), Limits(calls=self.cap))
+        self.ledger = Ledger(MemoryStore(), Limits(calls=self.max_runs))
 
     @property
     def runs(self) -> int:
-        """Of the program so far, of those that the cap allows."""
+        """Return the number of runs so far."""
         return self.ledger.store.get_spend().calls
 
-    def ask(self, texts: Texts, ids: Sequence[str]) -> list[Ran]:
-        """Raises BudgetSpent before a run that would pass the cap. Failed runs are not stored."""
+    def run_rows(self, texts: Texts, ids: Sequence[str]) -> list[ProgramRun]:
+        """Run the program on rows. Returns one run per id, in order. Failed runs are not stored.
+
+        Raises BudgetSpent before a run that would pass `max_runs`.
+        """
         keys = [content_id("run", sorted(texts.items()), id) for id in ids]
         known = self.ledger.ask(
             dict(zip(keys, ids, strict=True)),
@@ -82,109 +86,114 @@ class Bench:
         )
         return [known[key] for key in keys]
 
-    def mean(self, texts: Texts) -> float:
-        """On the validation rows, as far as they have a score."""
-        ran = self.ask(texts, self.rows["validation"])
-        scores = [one.score for one in ran if one.score is not None]
+    def validate(self, texts: Texts) -> float:
+        """Return the mean score on the validation rows that have a score; 0 where none has."""
+        runs = self.run_rows(texts, self.rows["validation"])
+        scores = [run.score for run in runs if run.score is not None]
         return sum(scores) / len(scores) if scores else 0.0
 
 
 @dataclass(frozen=True, slots=True)
-class _Component:
-    """The program as a Task of one of its prompts."""
+class _ComponentTask:
+    """Implements ports.Task for one component of the program."""
 
-    bench: Bench
+    bench: ProgramBench
     name: str
     others: Texts
     labels: tuple[str, ...] = ()
 
     def ids(self, split: Split) -> tuple[str, ...]:
+        """Return the ids of the rows of a split."""
         return self.bench.rows[split]
 
     def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
-        ran = self.bench.ask({**self.others, self.name: prompt.text}, ids)
+        """Run the program with this text of the component. Returns one Outcome per id, in order."""
+        runs = self.bench.run_rows({**self.others, self.name: prompt.text}, ids)
         return [
-            Outcome(id, "failed", error=one.error)
-            if one.score is None
-            else Outcome(id, "scored", one.score, one.score, trace=one.traces.get(self.name))
-            for id, one in zip(ids, ran, strict=True)
+            Outcome(id, "failed", error=run.error)
+            if run.score is None
+            else Outcome(id, "scored", run.score, run.score, trace=run.traces.get(self.name))
+            for id, run in zip(ids, runs, strict=True)
         ]
 
 
-def improve(
+def improve_program(
     start: Mapping[str, Prompt],
-    bench: Bench,
+    bench: ProgramBench,
     proposers: Mapping[str, Proposer],
     seed: int,
     cautious: bool = False,
-    tell: Callable[[int, float], None] = lambda runs, score: None,
-) -> Improved:
+    on_improvement: Callable[[int, float], None] = lambda runs, score: None,
+) -> ImprovedProgram:
     """Improve the components that have a proposer, one round each in turn.
 
-    `tell` hears runs and validation score whenever a change is kept. Raises TargetUnreliable, and
-    ConfigError where the cap cannot pay for the validation rows.
+    `on_improvement` is called with the runs so far and the validation score, first for the texts of
+    `start` and then for each change that is kept. Raises TargetUnreliable, and ConfigError where
+    the allowed runs do not suffice for the validation rows.
     """
     names = tuple(proposers)
     size = len(bench.rows["validation"])
-    if bench.cap <= size:
+    if bench.max_runs <= size:
         raise ConfigError(
-            f"{bench.cap} runs leave nothing to search with: the {size} validation rows alone take "
-            f"{size}; raise the cap or give fewer validation rows"
+            f"{bench.max_runs} runs are too few to search: the {size} validation rows alone take "
+            f"{size}; allow more runs or give fewer validation rows"
         )
-    # All components share the score of all rows.
-    plan = make_plan(bench.cap, len(bench.rows["train"]), size, cautious, min_validation=size)
+    # The components share the score of a row, so every candidate is scored on all rows.
+    plan = make_plan(bench.max_runs, len(bench.rows["train"]), size, cautious, min_validation=size)
     best = dict(start)
     texts = {name: prompt.text for name, prompt in best.items()}
-    before = after = bench.mean(texts)
-    tell(bench.runs, before)
-    turn = stale = 0
+    before = after = bench.validate(texts)
+    on_improvement(bench.runs, before)
+    turn = turns_without_gain = 0
     changed: list[str] = []
     stopped = "all rounds played"
     while turn < plan.rounds * len(names):
         name = names[turn % len(names)]
-        state = _turn(best[name], plan, _Component(bench, name, texts), proposers[name],
+        state = _play_round(best[name], plan, _ComponentTask(bench, name, texts), proposers[name],
                       seed_for(seed, "turn", turn))  # fmt: skip
         turn += 1
         if state.accepted:
             best[name] = state.prompt(state.incumbent)
             texts = {**texts, name: best[name].text}
             changed.append(name)
-            stale, after = 0, bench.mean(texts)
-            tell(bench.runs, after)
+            turns_without_gain, after = 0, bench.validate(texts)
+            on_improvement(bench.runs, after)
         elif state.round:
-            stale += 1
+            turns_without_gain += 1
         else:
             stopped = state.stopped
             break
-        if stale >= plan.patience * len(names):
-            stopped = f"no better prompt in {stale} rounds"
+        if turns_without_gain >= plan.patience * len(names):
+            stopped = f"no better prompt in {turns_without_gain} rounds"
             break
-    return Improved(texts, before, after, bench.runs, turn, tuple(changed), stopped)
+    return ImprovedProgram(texts, before, after, bench.runs, turn, tuple(changed), stopped)
 
 
-def _turn(
-    prompt: Prompt, plan: SearchPlan, task: _Component, proposer: Proposer, seed: int
+def _play_round(
+    prompt: Prompt, plan: SearchPlan, task: _ComponentTask, proposer: Proposer, seed: int
 ) -> State:
-    """One round of the search; a state of round 0 where it ended before a verdict."""
+    """Play one round of the search. The state has round 0 where the budget ended it before."""
     state = State()
     for event in search(state, prompt, replace(plan, rounds=1), task, proposer, seed):
         state = advance(state, event)
     return state
 
 
-def halves(ids: Sequence[str], seed: int) -> dict[Split, tuple[str, ...]]:
-    """Train and validation halves, drawn by the seed, where the host has only one list."""
+def split_in_half(ids: Sequence[str], seed: int) -> dict[Split, tuple[str, ...]]:
+    """Split rows into a train and a validation half at random, where the host has only one list."""
     order = [ids[i] for i in rng_for(seed, "halves").permutation(len(ids))]
     middle = len(order) // 2
     if not middle:
-        raise ConfigError(f"{len(ids)} rows are too few: one half is read, the other validates")
+        raise ConfigError(
+            f"{len(ids)} rows are too few: they are split into train and validation rows"
+        )
     return {"train": tuple(order[:middle]), "validation": tuple(order[middle:])}
 
 
-def settle(
+def resolve_settings(
     denoiser: AnyDenoiser, search: Search | None, answer: str
 ) -> tuple[Config, DenoiserModel | None]:
-    """The configuration, and the denoiser where it is the user's own object. ConfigError."""
+    """Return the configuration, and the denoiser where it is an object. Raises ConfigError."""
     values, given = settle_arguments(
         "-", data=None, target=None, metric=Label(answer=answer), denoiser=denoiser, search=search,
         more={},
@@ -194,10 +203,10 @@ def settle(
     return config, given.denoiser
 
 
-def proposers(
+def make_proposers(
     start: Mapping[str, Prompt], config: Config, given: DenoiserModel | None, labels: Sequence[str]
 ) -> dict[str, Proposer]:
-    """One for each component that has editable text; they share the denoiser."""
+    """Make a proposer for each component with editable text. They share the denoiser."""
     denoiser = make_denoiser(config.denoiser, given)
     return {
         name: make_proposer(config, prompt, denoiser, labels)

@@ -1,8 +1,8 @@
-"""Records of other optimisers become traces: whatever they call query, answer and feedback.
+"""Convert records of other optimisers to traces.
 
-gepa and DSPy hand over dicts with "Inputs", "Generated Outputs" and "Feedback"; MLflow has inputs,
-outputs, expectations and rationales; gepa's optimize_anything lets users choose the keys. What has
-no place of its own is feedback. Everything in a record is untrusted, as in every trace.
+gepa and DSPy pass dicts with "Inputs", "Generated Outputs" and "Feedback". MLflow passes inputs,
+outputs, expectations and rationales. With optimize_anything of gepa, users choose the keys. Unknown
+keys become feedback. Everything in a record is untrusted, as in every trace.
 """
 
 import re
@@ -18,7 +18,8 @@ QUERY = ("inputs", "input", "context", "question", "query", "prompt")
 RESPONSE = ("generated outputs", "outputs", "output", "response", "generated output")
 DESIRED = ("expectations", "expected", "expected_response", "answer", "label")
 SCORE = ("score", "scores", "scores (higher is better)")
-_GRADED = re.compile(  # gepa's ContainsAnswerEvaluator (0.1.4) says so where no evaluator is given
+# The feedback of ContainsAnswerEvaluator, the default evaluator of gepa 0.1.4.
+_GRADE_SENTENCE = re.compile(
     r"The generated response is (?P<how>correct|incorrect)\."
     r".*?the correct answer (?:is )?'(?P<answer>.*?)'(?:\.|$)",
     re.DOTALL | re.IGNORECASE,
@@ -26,17 +27,17 @@ _GRADED = re.compile(  # gepa's ContainsAnswerEvaluator (0.1.4) says so where no
 
 
 def read_record(record: Mapping[str, Any]) -> Trace:
-    """The trace in a record. Keys are taken case-insensitively; empty values say nothing."""
+    """Convert a record to a trace. Ignores the case of keys, and empty values."""
     left = {str(key): value for key, value in record.items() if value not in (None, "", {}, [])}
-    query = _taken(left, QUERY)
-    response = _taken(left, RESPONSE)
-    desired = _taken(left, DESIRED)
-    scores = _taken(left, SCORE, number)
-    comments = [as_text(value) if key.lower() == "feedback" else f"{key}: {as_text(value)}"
+    query = _take(left, QUERY)
+    response = _take(left, RESPONSE)
+    desired = _take(left, DESIRED)
+    scores = _take(left, SCORE, mean_number)
+    comments = [to_text(value) if key.lower() == "feedback" else f"{key}: {to_text(value)}"
                 for key, value in left.items()]  # fmt: skip
     score = scores[0] if scores else None
     feedback = " ".join(comments)
-    if (graded := _GRADED.search(feedback)) and not desired:
+    if (graded := _GRADE_SENTENCE.search(feedback)) and not desired:
         desired, comments = [graded["answer"]], [feedback[graded.end() :].strip()]
         score = float(graded["how"].lower() == "correct") if score is None else score
     return Trace(
@@ -49,29 +50,29 @@ def read_record(record: Mapping[str, Any]) -> Trace:
     )
 
 
-def as_text(value: Any) -> str:
-    """A value as a person would write it: one field alone by its value, several by name."""
+def to_text(value: Any) -> str:
+    """Write a value as text: a single field as its value, several fields with their names."""
     if isinstance(value, Mapping):
         if len(value) == 1:
-            return as_text(next(iter(value.values())))
-        return "\n".join(f"{key}: {as_text(part)}" for key, part in value.items())
+            return to_text(next(iter(value.values())))
+        return "\n".join(f"{key}: {to_text(part)}" for key, part in value.items())
     if isinstance(value, list | tuple):
-        return "\n".join(as_text(part) for part in value)
+        return "\n".join(to_text(part) for part in value)
     return str(value)
 
 
-def number(value: Any) -> float | None:
-    """The mean of the numbers in a value; None where it holds none."""
+def mean_number(value: Any) -> float | None:
+    """Return the mean of the numbers in a value; None where it has none."""
     if isinstance(value, Mapping):
-        found = [n for part in value.values() if (n := number(part)) is not None]
+        found = [n for part in value.values() if (n := mean_number(part)) is not None]
         return sum(found) / len(found) if found else None
     return float(value) if isinstance(value, int | float) else None
 
 
-def _taken(
-    left: dict[str, Any], names: tuple[str, ...], read: Callable[[Any], Any] = as_text
+def _take(
+    left: dict[str, Any], names: tuple[str, ...], read: Callable[[Any], Any] = to_text
 ) -> list[Any]:
-    """The values of these keys, which are then no longer left."""
+    """Remove the keys `names` from `left` and return their values."""
     keys = [key for name in names for key in left if key.lower() == name]
     values = [read(left.pop(key)) for key in dict.fromkeys(keys)]
     return [value for value in values if value is not None]

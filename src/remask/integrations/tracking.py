@@ -1,7 +1,7 @@
-"""A run of remask as a run of MLflow: settings, scores, spend, and the prompts as artifacts.
+"""Log a run of remask to MLflow: settings, scores, spend, and the prompts as artifacts.
 
-`MlflowTracker` is an `on_event` function. A run that is resumed goes on in its MLflow run, found
-by a tag. MLflow's own failures never stop a run of remask: they are logged once, and tracking ends.
+`MlflowTracker` is an `on_event` function. A resumed run continues its MLflow run, which a tag
+identifies. A failure of MLflow never stops a run of remask: it is logged once, and tracking ends.
 """
 
 import logging
@@ -33,11 +33,11 @@ VALIDATION: Split = "validation"
 
 
 class MlflowTracker:
-    """Logs what happens in a run to MLflow; give it as `on_event`.
+    """Logs the events of a run to MLflow; pass it as `on_event`.
 
-    uri: of the tracking server or store; "": as MLflow is set up. run_dir: that of the run, by
-    which a resumed run finds its MLflow run. settings: logged as parameters, nested keys joined by
-    dots. The MLflow run ends with the sealed test; close() or a `with` block ends it earlier.
+    uri: of the tracking server or store; "": as MLflow is configured. run_dir: of the run; a
+    resumed run finds its MLflow run by it. settings: logged as parameters, with nested keys joined
+    by dots. The MLflow run ends with the sealed test. `close` or a `with` block ends it earlier.
     """
 
     def __init__(
@@ -50,10 +50,10 @@ class MlflowTracker:
     ) -> None:
         self._uri, self._experiment = uri, experiment
         self._run_dir = str(Path(run_dir).resolve()) if run_dir else ""
-        self._settings = dict(_flat(settings or {}))
+        self._settings = dict(_flatten(settings or {}))
         self._client: MlflowClient | None = None
         self._broken = False
-        self.run_id = ""  # of MLflow, once something has happened
+        self.run_id = ""  # of the MLflow run; "" before the first event
 
     def __enter__(self) -> "MlflowTracker":
         return self
@@ -65,28 +65,29 @@ class MlflowTracker:
         self.close()
 
     def __call__(self, event: Event, state: State, spend: Spend) -> None:
+        """Log one event."""
         if self._broken:
             return
-        with self._tolerant():
-            self._log(self._client or self._start(), event, state, spend)
+        with self._catch_failures():
+            self._log(self._client or self._start_run(), event, state, spend)
 
     def close(self) -> None:
-        """End an MLflow run whose sealed test did not come: as killed, to be resumed."""
+        """End an MLflow run that had no sealed test yet, with the status KILLED."""
         if self._client is not None and not self._broken:
-            with self._tolerant():
+            with self._catch_failures():
                 self._client.set_terminated(self.run_id, "KILLED")
             self._client = None
 
     @contextmanager
-    def _tolerant(self) -> Iterator[None]:
-        """What MLflow, its database or its network raise ends the tracking and nothing else."""
+    def _catch_failures(self) -> Iterator[None]:
+        """End only the tracking where MLflow, its database or its network raise."""
         try:
             yield
         except Exception as error:
             self._broken = True
             LOG.warning("MLflow tracking ended, the run goes on: %s", error)
 
-    def _start(self) -> MlflowClient:
+    def _start_run(self) -> MlflowClient:
         client = MlflowClient(self._uri or mlflow.get_tracking_uri())
         found = client.get_experiment_by_name(self._experiment)
         id = found.experiment_id if found else client.create_experiment(self._experiment)
@@ -110,39 +111,39 @@ class MlflowTracker:
 
         match event:
             case Scored(id=id, split="validation"):
-                metric("validation", _mean(state, id))
+                metric("validation", _mean_score(state, id))
                 if id == state.baseline:
-                    metric("best_validation", _mean(state, id))
-                    self._prompt(client, "000-baseline", state, id)
+                    metric("best_validation", _mean_score(state, id))
+                    self._log_prompt(client, "000-baseline", state, id)
             case Accepted(id=id):
-                metric("best_validation", _mean(state, id))
-                self._prompt(client, f"{len(state.accepted):03}-round-{event.round}", state, id)
+                metric("best_validation", _mean_score(state, id))
+                self._log_prompt(client, f"{len(state.accepted):03}-round-{event.round}", state, id)
             case Tested():
                 test, _ = compare_rows(event.baseline, event.best)
                 for name in ("baseline", "best", "difference", "low", "high"):
                     metric(f"test_{name}", getattr(test, name))
                 client.set_tag(self.run_id, "remask.verdict", test.verdict)
-                self._prompt(client, "best", state, state.incumbent)
+                self._log_prompt(client, "best", state, state.incumbent)
         if isinstance(event, Accepted | RoundRejected | SearchEnded | Tested):
             for name, value in asdict(spend).items():
                 metric(f"spent_{name}", value)
         if isinstance(event, Tested):
             client.set_terminated(self.run_id)
-            self._client, self._broken = None, True  # nothing comes after the test
+            self._client, self._broken = None, True  # there are no events after the test
 
-    def _prompt(self, client: MlflowClient, name: str, state: State, id: str) -> None:
+    def _log_prompt(self, client: MlflowClient, name: str, state: State, id: str) -> None:
         client.log_text(self.run_id, state.prompts[id] + "\n", f"prompts/{name}.md")
 
 
-def _mean(state: State, id: str) -> float:
+def _mean_score(state: State, id: str) -> float:
     scores = [s for s in state.scores[id, VALIDATION].values() if s is not None]
     return sum(scores) / len(scores)
 
 
-def _flat(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested keys joined by dots; what is not set says nothing."""
+def _flatten(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield settings with nested keys joined by dots, without those that are not set."""
     for key, value in settings.items():
         if isinstance(value, Mapping):
-            yield from _flat(value, f"{above}{key}.")
+            yield from _flatten(value, f"{above}{key}.")
         elif value not in (None, "", (), []):
             yield f"{above}{key}", value

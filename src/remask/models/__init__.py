@@ -1,6 +1,6 @@
-"""Frozen models behind the port Target, one file per kind.
+"""Frozen language models that implement TargetModel, one file per kind.
 
-Each module knows how to ask one kind of model and how its failures look. None knows what a prompt
-means, what a score is, or that a search exists. Import the file you need: this package imports
-nothing, so that torch and the openai SDK load only where they are used.
+Each module asks one kind of model and reports its failures. Prompts, scores and the search are
+outside of this package. Import the module that you need: this file imports nothing, so that torch
+and the openai SDK load only where they are used.
 """

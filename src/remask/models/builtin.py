@@ -1,9 +1,8 @@
-"""SmolLM2-135M-Instruct as a frozen chat model on this machine: it answers, and it chooses.
+"""SmolLM2-135M-Instruct as a frozen chat model on this machine, for answers and for choices.
 
-Knows the backbone, ChatML and padding. The keys and values of a system message are computed once
-and shared by all chats that have it; the rest is read in batches. What a batch holds is fixed by
-the list of chats alone, so the same list gives the same bits. Knows nothing of what a prompt
-means, of search, caches and budgets. Needs torch: import it only where torch may be loaded.
+The keys and values of a system message are computed once and shared by all chats that have it; the
+rest is read in batches. The batches depend only on the list of chats, so the same list gives the
+same bits. This module loads torch, so import it only where that is acceptable.
 """
 
 from collections import OrderedDict
@@ -20,19 +19,19 @@ from remask.models.backbone.transformer import Backbone
 from remask.ports import Reply, TargetModel
 from remask.types import Chat
 
-_TEMPLATE = "chatml-1"  # in the identity: raise it when the layout of a chat changes
-# Limits of memory. One token's keys and values take 23 kB in bf16, so 16,384 take 0.4 GB.
-MAX_BATCH_TOKENS = 16_384  # read at once, the shared system message counted for every row
-MAX_PREFIX_TOKENS = 16_384  # of system messages kept for later calls
-MAX_BATCH_ROWS = 16  # sorted by length, smaller batches waste less on padding
+_TEMPLATE = "chatml-1"  # part of the identity; change it if the layout of a chat changes
+# Limits of memory. The keys and values of one token take 23 kB in bf16, so 16,384 take 0.4 GB.
+MAX_BATCH_TOKENS = 16_384  # read at once, with the shared system message counted for every row
+MAX_PREFIX_TOKENS = 16_384  # of system messages that are kept for later calls
+MAX_BATCH_ROWS = 16  # rows are sorted by length, so smaller batches have less padding
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One chat as token ids: what is shared, and what is its own."""
+class _ChatRow:
+    """One chat as token ids: the shared prefix, and the rest."""
 
     index: int  # in the caller's list
-    prefix: tuple[int, ...]  # the system turn; empty where the chat has none
+    prefix: tuple[int, ...]  # the system turn, or empty
     rest: list[int]  # the other turns and the opening of the answer
 
     @property
@@ -41,11 +40,12 @@ class _Row:
 
 
 class BuiltinTarget(TargetModel):
-    """A Target that can choose, around `backbone`. Use it from one thread at a time."""
+    """A target around `backbone` that can also choose. Use it from one thread at a time."""
 
     chooses = True
 
     def __init__(self, backbone: Backbone, max_tokens: int = 64) -> None:
+        """Raises ConfigError if `max_tokens` is less than 1."""
         if max_tokens < 1:
             raise ConfigError(f"max_tokens is {max_tokens}; give 1 or more")
         self.max_tokens = max_tokens
@@ -56,19 +56,20 @@ class BuiltinTarget(TargetModel):
 
     @torch.inference_mode()
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
-        """Greedy answers of at most `max_tokens` tokens, in order; `repeat` changes nothing.
+        """Answer each chat greedily with at most `max_tokens` tokens, in order.
 
-        A chat that does not fit the model's window becomes a Reply with `error`.
+        `repeat` is ignored. A chat that exceeds the model's context becomes a Reply with `error`.
+        Raises NumericsError if logits are NaN or infinite.
         """
-        return self._in_batches(chats, self.max_tokens, 0, self._generate)
+        return self._run_in_batches(chats, self.max_tokens, 0, self._generate)
 
     @torch.inference_mode()
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
-        """The most probable of `options`, each the full text of an answer, for every chat.
+        """Choose for every chat the most probable of `options`, each the full text of an answer.
 
-        `logps` holds the log-probability (nats) of all tokens of each option behind the opening
-        of the answer; the end of the turn is not part of it. The first of equals wins. Raises
-        ConfigError where an option is empty.
+        `logps` has the log-probability (nats) of all tokens of each option after the opening of the
+        answer, without the end of the turn. The first of equal options wins. Raises ConfigError if
+        there are no options or one is empty, NumericsError if logits are NaN or infinite.
         """
         answers = [self._backbone.encode(option) for option in options]
         if not answers or not all(answers):
@@ -76,7 +77,7 @@ class BuiltinTarget(TargetModel):
         columns = zip(*answers, strict=False)  # up to the end of the shortest
         shared = sum(1 for _ in takewhile(lambda column: len(set(column)) == 1, columns))
 
-        def decide(batch: list[_Row]) -> list[Reply]:
+        def decide(batch: list[_ChatRow]) -> list[Reply]:
             table = self._score(batch, answers, shared)  # (B, options)
             best = table.argmax(1).tolist()
             return [
@@ -89,141 +90,152 @@ class BuiltinTarget(TargetModel):
                 for row, choice, logps in zip(batch, best, table.tolist(), strict=True)
             ]
 
-        return self._in_batches(chats, max(map(len, answers)), shared, decide)
+        return self._run_in_batches(chats, max(map(len, answers)), shared, decide)
 
     # -- batches ------------------------------------------------------------------------------
 
-    def _in_batches(
+    def _run_in_batches(
         self,
         chats: Sequence[Chat],
         answer_tokens: int,
         read_ahead: int,
-        work: Callable[[list[_Row]], list[Reply]],
+        work: Callable[[list[_ChatRow]], list[Reply]],
     ) -> list[Reply]:
-        """One reply per chat, in order. `read_ahead`: tokens of the answer read with the chat."""
+        """Return one reply per chat, in order. `work` makes the replies of one batch.
+
+        `read_ahead` is the number of answer tokens that are read with the chat.
+        """
         replies: dict[int, Reply] = {}
         rows = []
         for index, chat in enumerate(chats):
-            row = self._row(index, chat)
-            if row.length + answer_tokens > self._backbone.window:
-                replies[index] = Reply("", error=self._too_long(row.length, answer_tokens))
+            row = self._encode_chat(index, chat)
+            if row.length + answer_tokens > self._backbone.context_length:
+                replies[index] = Reply("", error=self._describe_overflow(row.length, answer_tokens))
             else:
                 rows.append(row)
-        for batch in _batches(rows, read_ahead):
+        for batch in _make_batches(rows, read_ahead):
             for row, reply in zip(batch, work(batch), strict=True):
                 replies[row.index] = reply
         return [replies[index] for index in range(len(chats))]
 
-    def _row(self, index: int, chat: Chat) -> _Row:
-        turns = [self._backbone.turn(message.role, message.content) for message in chat]
+    def _encode_chat(self, index: int, chat: Chat) -> _ChatRow:
+        turns = [self._backbone.encode_turn(message.role, message.content) for message in chat]
         has_system = bool(chat) and chat[0].role == "system"
         prefix = tuple(turns.pop(0)) if has_system else ()
         rest = [token for turn in turns for token in turn]
-        return _Row(index, prefix, rest + self._backbone.opening("assistant"))
+        return _ChatRow(index, prefix, rest + self._backbone.encode_opening("assistant"))
 
-    def _too_long(self, length: int, answer_tokens: int) -> str:
+    def _describe_overflow(self, length: int, answer_tokens: int) -> str:
         return (
             f"the chat has {length} tokens, which leaves no room for an answer of {answer_tokens} "
-            f"in the model's context of {self._backbone.window}; shorten the prompt or the input"
+            f"in the model's context of {self._backbone.context_length}; shorten the prompt or the "
+            "input"
         )
 
-    def _prefix(self, ids: tuple[int, ...]) -> KVCache | None:
-        """Keys and values of a system turn. Read alone, so they never depend on a batch."""
+    def _read_prefix(self, ids: tuple[int, ...]) -> KVCache | None:
+        """Return the keys and values of a system turn.
+
+        It is read alone, so they do not depend on a batch.
+        """
         if not ids:
             return None
         if ids in self._prefixes:
             self._prefixes.move_to_end(ids)
             return self._prefixes[ids]
         tokens = torch.tensor([ids])
-        _, memory = self._backbone.read(tokens, torch.ones_like(tokens, dtype=torch.bool))
-        self._prefixes[ids] = memory
+        _, cache = self._backbone.read(tokens, torch.ones_like(tokens, dtype=torch.bool))
+        self._prefixes[ids] = cache
         while len(self._prefixes) > 1 and sum(map(len, self._prefixes)) > MAX_PREFIX_TOKENS:
             self._prefixes.popitem(last=False)
-        return memory
+        return cache
 
     # -- choosing -----------------------------------------------------------------------------
 
-    def _score(self, batch: list[_Row], answers: Sequence[list[int]], shared: int) -> Tensor:
-        """Log-probability of every answer for every row: (B, answers).
+    def _score(self, batch: list[_ChatRow], answers: Sequence[list[int]], shared: int) -> Tensor:
+        """Return (B, answers), the log-probability of every answer for every row.
 
-        The `shared` first tokens of all answers are read with the chat. What an answer has
-        behind its first own token is read in a second pass, over the keys and values of the first.
+        The `shared` first tokens of all answers are read with the chat. The tokens after the first
+        own token of an answer are read in a second pass, after the keys and values of the first.
         """
-        past = self._prefix(batch[0].prefix)
+        past = self._read_prefix(batch[0].prefix)
         common = answers[0][:shared]
-        ids, attention_mask = _pad([row.rest + common for row in batch])
+        ids, attention_mask = _pad_rows([row.rest + common for row in batch])
         tails = [answer[shared:] for answer in answers]
-        deep = [column for column, tail in enumerate(tails) if len(tail) > 1]
-        if deep:
-            hidden, memory = self._backbone.read(ids, attention_mask, past)
+        long = [column for column, tail in enumerate(tails) if len(tail) > 1]
+        if long:
+            hidden, cache = self._backbone.read(ids, attention_mask, past)
         else:
             hidden = self._backbone.read_hidden(ids, attention_mask, past)
         rows = torch.arange(len(batch))
         last = attention_mask.sum(1) - 1  # (B,)
         table = torch.zeros(len(batch), len(answers))
         if shared:
-            at = last[:, None] - shared + torch.arange(shared)  # predict the common tokens
-            want = torch.tensor(common).expand(len(batch), -1)
-            table += self._logps(hidden[rows[:, None], at], want).sum(1, keepdim=True)
+            # The positions that predict the common tokens.
+            positions = last[:, None] - shared + torch.arange(shared)
+            tokens = torch.tensor(common).expand(len(batch), -1)
+            logps = self._compute_logps(hidden[rows[:, None], positions], tokens)
+            table += logps.sum(1, keepdim=True)
         own = [column for column, tail in enumerate(tails) if tail]
         first = self._backbone.logits(hidden[rows, last]).log_softmax(-1)  # (B, V)
         table[:, own] += first[:, [tails[column][0] for column in own]]
-        if deep:
-            table[:, deep] += self._score_tails(memory, [tails[column] for column in deep])
-        return _finite(table)
+        if long:
+            table[:, long] += self._score_tails(cache, [tails[column] for column in long])
+        return _check_finite(table)
 
-    def _score_tails(self, memory: KVCache, tails: Sequence[list[int]]) -> Tensor:
-        """Log-probability of each tail without its first token, for every row: (B, tails)."""
-        ids, attention_mask = _pad([tail[:-1] for tail in tails])
-        want, _ = _pad([tail[1:] for tail in tails])
-        rows = len(memory.attention_mask)
+    def _score_tails(self, cache: KVCache, tails: Sequence[list[int]]) -> Tensor:
+        """Return (B, tails), the log-probability of each tail without its first token."""
+        ids, attention_mask = _pad_rows([tail[:-1] for tail in tails])
+        tokens, _ = _pad_rows([tail[1:] for tail in tails])
+        rows = len(cache.attention_mask)
         row = torch.arange(rows).repeat_interleave(len(tails))
         tail = torch.arange(len(tails)).repeat(rows)
-        step = max(1, MAX_BATCH_TOKENS // (memory.attention_mask.shape[1] + ids.shape[1]))
+        step = max(1, MAX_BATCH_TOKENS // (cache.attention_mask.shape[1] + ids.shape[1]))
         sums = []
         for start in range(0, len(row), step):
             r, t = row[start : start + step], tail[start : start + step]
-            hidden = self._backbone.read_hidden(ids[t], attention_mask[t], memory.select(r))
-            logps = self._logps(hidden, want[t]).masked_fill(~attention_mask[t], 0.0)
+            hidden = self._backbone.read_hidden(ids[t], attention_mask[t], cache.select(r))
+            logps = self._compute_logps(hidden, tokens[t]).masked_fill(~attention_mask[t], 0.0)
             sums.append(logps.sum(1))
         return torch.cat(sums).view(rows, len(tails))
 
-    def _logps(self, hidden: Tensor, want: Tensor) -> Tensor:
-        """Log-probability of the token `want` (N, L) behind each hidden state (N, L, d): (N, L).
+    def _compute_logps(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Return (N, L), the log-probability of `tokens` (N, L) after hidden states (N, L, d).
 
-        One position at a time, because the logits of all of them would fill the memory.
+        Positions are computed one by one, since the logits of all of them would need too much
+        memory.
         """
         columns = []
-        for position in range(want.shape[1]):
+        for position in range(tokens.shape[1]):
             logits = self._backbone.logits(hidden[:, position])  # (N, V)
-            chosen = logits.gather(1, want[:, position, None])[:, 0]
+            chosen = logits.gather(1, tokens[:, position, None])[:, 0]
             columns.append(chosen - logits.logsumexp(-1))
         return torch.stack(columns, 1)
 
     # -- answering ----------------------------------------------------------------------------
 
-    def _generate(self, batch: list[_Row]) -> list[Reply]:
-        """Greedy decoding; rows that have ended leave the batch."""
+    def _generate(self, batch: list[_ChatRow]) -> list[Reply]:
+        """Decode greedily; rows that have ended leave the batch."""
         written: list[list[int]] = [[] for _ in batch]
-        ids, attention_mask = _pad([row.rest for row in batch])
-        hidden, memory = self._backbone.read(ids, attention_mask, self._prefix(batch[0].prefix))
+        ids, attention_mask = _pad_rows([row.rest for row in batch])
+        past = self._read_prefix(batch[0].prefix)
+        hidden, cache = self._backbone.read(ids, attention_mask, past)
         hidden = hidden[torch.arange(len(batch)), attention_mask.sum(1) - 1]  # (B, d)
         active = list(range(len(batch)))
         while active:
-            tokens = _finite(self._backbone.logits(hidden)).argmax(-1)  # (active,)
-            going = []
-            for place, (row, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
+            tokens = _check_finite(self._backbone.logits(hidden)).argmax(-1)  # (active,)
+            unfinished = []
+            for index, (row, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
                 if token in self._stops:
                     continue
                 written[row].append(token)
                 if len(written[row]) < self.max_tokens:
-                    going.append(place)
-            if going and len(going) < len(active):
-                memory = memory.select(torch.tensor(going))
-            active = [active[place] for place in going]
+                    unfinished.append(index)
+            if unfinished and len(unfinished) < len(active):
+                cache = cache.select(torch.tensor(unfinished))
+            active = [active[index] for index in unfinished]
             if active:
                 one = torch.ones(len(active), 1, dtype=torch.bool)
-                states, memory = self._backbone.read(tokens[going][:, None], one, memory)
+                states, cache = self._backbone.read(tokens[unfinished][:, None], one, cache)
                 hidden = states[:, 0]
         return [
             Reply(
@@ -235,13 +247,14 @@ class BuiltinTarget(TargetModel):
         ]
 
 
-def _batches(rows: Sequence[_Row], read_ahead: int) -> Iterator[list[_Row]]:
-    """Rows with the same prefix and similar length together, within the limits of memory."""
+def _make_batches(rows: Sequence[_ChatRow], read_ahead: int) -> Iterator[list[_ChatRow]]:
+    """Group rows with the same prefix and similar length, within the limits of memory."""
     in_order = sorted(rows, key=lambda row: (row.prefix, len(row.rest), row.index))
     for _, group in groupby(in_order, key=lambda row: row.prefix):
-        batch: list[_Row] = []
+        batch: list[_ChatRow] = []
         for row in group:
-            tokens = (len(batch) + 1) * (row.length + read_ahead)  # the longest comes last
+            # Rows are sorted by length, so this row is the longest of the batch.
+            tokens = (len(batch) + 1) * (row.length + read_ahead)
             if batch and (len(batch) == MAX_BATCH_ROWS or tokens > MAX_BATCH_TOKENS):
                 yield batch
                 batch = []
@@ -249,15 +262,15 @@ def _batches(rows: Sequence[_Row], read_ahead: int) -> Iterator[list[_Row]]:
         yield batch
 
 
-def _pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Ids (B, T) padded on the right, and which of them are real."""
+def _pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Pad rows on the right to ids (B, T) and an attention mask (B, T)."""
     width = max(map(len, rows))
     ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
     attention_mask = torch.arange(width) < torch.tensor([[len(row)] for row in rows])
     return ids, attention_mask
 
 
-def _finite(numbers: Tensor) -> Tensor:
+def _check_finite(numbers: Tensor) -> Tensor:
     if not torch.isfinite(numbers).all():
         raise NumericsError("the built-in target produced NaN or infinite numbers")
     return numbers

@@ -1,10 +1,9 @@
 """Fill-in-the-middle endpoints (`/fim/completions`) as a target: Mercury of Inception Labs.
 
-A call is a chat of three messages: the text before the gap, the text after it, and the most tokens
-to write, as digits. So the meter caches, reserves and books it like any other call. Failures,
-retries and keys are those of openai.py. The fields are those of the OpenAPI description of
-api.inceptionlabs.ai (version 1.0.0); nothing here was run against that service. Knows nothing of
-prompts and traces.
+A call is a chat of three messages: the text before the gap, the text after it, and the largest
+number of tokens to write, as digits. So the meter can cache, reserve and count it like any other
+call. Failures, retries and keys are handled as in openai.py. The fields are those of the OpenAPI
+description of api.inceptionlabs.ai (version 1.0.0); nothing here was run against that service.
 """
 
 from collections.abc import Callable
@@ -21,10 +20,10 @@ MERCURY_KEY = "INCEPTION_API_KEY"
 class FimTarget(OpenAITarget):
     """Asks `model` at `base_url` for the text of a gap.
 
-    `stop` always replaces the server's own stop sequences: Mercury's are meant for code and end a
-    fill at the first empty line. `max_tokens` caps what a call may ask for. `temperature=None`
-    leaves the field out: the description does not name it, nor `seed`, which `seed=None` leaves
-    out. Everything else is as in OpenAITarget.
+    `stop` always replaces the server's own stop sequences, since Mercury's are meant for code and
+    end a fill at the first empty line. `max_tokens` is the largest number of tokens of any call.
+    The API description has neither `temperature` nor `seed`; None leaves the field out. All other
+    arguments are those of OpenAITarget.
     """
 
     kind = "fim"
@@ -62,10 +61,10 @@ class FimTarget(OpenAITarget):
             retries=retries,
             sleep=sleep,
         )
-        self._most = max_tokens
+        self._max_tokens = max_tokens
 
     def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
         before, after, tokens = (message.content for message in chat)
-        settings = {**settings, "max_tokens": min(int(tokens), self._most)}
+        settings = {**settings, "max_tokens": min(int(tokens), self._max_tokens)}
         create = self._client.completions.with_raw_response.create
         return create(prompt=before, suffix=after, **settings).http_response.content

@@ -1,8 +1,8 @@
-"""Coroutines of the user, awaited from code that is not async.
+"""Wait in synchronous code for coroutines of the user's async functions.
 
-A target or a metric may be an async function. Its coroutines run on the event loop of the caller
-where that called `optimize_async` (so an HTTP client made there keeps working), else on one loop of
-our own, in a thread of its own.
+A target or a metric may be an async function. Its coroutines run on the event loop of the caller if
+that called `optimize_async`, so an HTTP client that was created there keeps working. Otherwise they
+run on one loop of our own, in its own thread.
 """
 
 import asyncio
@@ -14,13 +14,14 @@ from functools import cache, partial
 from typing import Any
 
 LOOP: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("LOOP", default=None)
+_START_LOCK = threading.Lock()  # with `cache` alone, several threads could each start a loop
 
 
-def result_of(value: Any) -> Any:
-    """`value`, or what it gives where it is awaitable. Never call it on the loop's own thread."""
+def wait_for_result(value: Any) -> Any:
+    """Return `value`, or its result if it is awaitable. Never call it on the thread of the loop."""
     if not inspect.isawaitable(value):
         return value
-    future = asyncio.run_coroutine_threadsafe(_await(value), LOOP.get() or own_loop())
+    future = asyncio.run_coroutine_threadsafe(_await(value), LOOP.get() or get_own_loop())
     try:
         return future.result()
     except BaseException:
@@ -29,7 +30,7 @@ def result_of(value: Any) -> Any:
 
 
 def is_async(fn: Any) -> bool:
-    """Whether a call of `fn` gives a coroutine, as far as it shows without a call."""
+    """Return whether a call of `fn` gives a coroutine, as far as its definition shows."""
     while isinstance(fn, partial):
         fn = fn.func
     return inspect.iscoroutinefunction(fn) or inspect.iscoroutinefunction(
@@ -37,8 +38,14 @@ def is_async(fn: Any) -> bool:
     )
 
 
+def get_own_loop() -> asyncio.AbstractEventLoop:
+    """Return the loop of our own, starting its thread at the first call."""
+    with _START_LOCK:
+        return _start_loop()
+
+
 @cache
-def own_loop() -> asyncio.AbstractEventLoop:
+def _start_loop() -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
     threading.Thread(target=loop.run_forever, name="remask-async", daemon=True).start()
     return loop

@@ -1,7 +1,7 @@
-"""One ordered, synchronous map over a few threads.
+"""A synchronous map over a few threads that keeps the order of its items.
 
-Knows nothing of targets. One worker runs inline, so that a debugger works. When one item raises,
-what has not started is cancelled and what runs is told to stop through an event.
+A single worker runs in the calling thread, so that a debugger works. If one item raises, items that
+have not started are cancelled, and running ones are asked to stop through an event.
 """
 
 import threading
@@ -14,36 +14,37 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class _Stopped(Exception):
-    """An item that was not begun, because another one had raised."""
+class _NotStarted(Exception):
+    """Raised instead of starting an item after another one has raised."""
 
 
-def ordered_map(
+def map_in_order(
     answer: Callable[[Item, threading.Event], Result], items: Sequence[Item], workers: int
 ) -> list[Result]:
-    """`answer(item, stop)` of every item, in order.
+    """Return `answer(item, stop)` of every item, in order.
 
-    `stop` is set once another item has raised or the user has pressed Ctrl-C: an item that waits
-    for a retry then gives up instead of delaying the end.
+    `stop` is set when another item has raised or the user has pressed Ctrl-C. An item that waits
+    for a retry should then give up instead of delaying the end. Raises the first exception.
     """
     stop = threading.Event()
     if workers == 1 or len(items) < 2:
         return [answer(item, stop) for item in items]
 
-    def unless_stopped(item: Item) -> Result:
+    def run_unless_stopped(item: Item) -> Result:
         if stop.is_set():
-            raise _Stopped
+            raise _NotStarted
         try:
             return answer(item, stop)
         except BaseException:
-            stop.set()  # here, not in the main thread: that may wake up some calls too late
+            # The main thread may wake up some calls later, so it would set the event too late.
+            stop.set()
             raise
 
     with ThreadPoolExecutor(min(workers, len(items))) as pool:
-        futures = [pool.submit(copy_context().run, unless_stopped, item) for item in items]
+        futures = [pool.submit(copy_context().run, run_unless_stopped, item) for item in items]
         try:
-            for future in as_completed(futures):  # the first failure, not the first in order
-                if not isinstance(future.exception(), _Stopped):
+            for future in as_completed(futures):  # finds the failure that happened first
+                if not isinstance(future.exception(), _NotStarted):
                     future.result()
         except BaseException:
             stop.set()

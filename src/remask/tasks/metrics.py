@@ -19,7 +19,7 @@ import numpy as np
 from remask.data.messages import as_text
 from remask.errors import BudgetSpent, ConfigError, TargetError, TargetRefused
 from remask.ids import content_id
-from remask.models.event_loop import result_of
+from remask.models.event_loop import wait_for_result
 from remask.ports import Metric, Reply, TargetModel
 from remask.types import Chat, Example, Message, Score
 
@@ -124,7 +124,7 @@ class FunctionGrader(Grader):
 
     def _grade_row(self, example: Example, response: str) -> Grade:
         try:
-            value: Any = result_of(self.metric(example, response))
+            value: Any = wait_for_result(self.metric(example, response))
         except (BudgetSpent, TargetRefused):
             raise  # a metered model inside the metric raises these, and they end the run
         except Exception as error:  # user code may raise anything; it becomes the error of the row

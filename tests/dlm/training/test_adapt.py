@@ -1,4 +1,4 @@
-"""Training with the real built-in model: what is trained is what is used, and kills do no harm."""
+"""Training with the real built-in model: equal logits in training and use, and interruptions."""
 
 import json
 from dataclasses import replace
@@ -13,15 +13,15 @@ from remask.api.build_models import make_denoiser
 from remask.cli import main
 from remask.config import DenoiserConfig
 from remask.dlm.adapter import load_adapter
-from remask.dlm.build import builtin_mode
+from remask.dlm.build import make_builtin_mode
 from remask.dlm.families import FAMILIES
 from remask.dlm.layout import Layout
-from remask.dlm.training.batches import Batch, cut, draw_batch
-from remask.dlm.training.corpus import TrainingExample, read_cases
-from remask.dlm.training.held_out import at_once, filled, measure
+from remask.dlm.training.batches import Batch, cut_window, draw_batch
+from remask.dlm.training.corpus import TrainingExample, read_examples
+from remask.dlm.training.held_out import measure, score_at_once, score_left_to_right
 from remask.dlm.training.masking import CorruptionMask
-from remask.dlm.training.student import Student, fresh
-from remask.dlm.training.train import Progress, TrainPlan, losses, token_weights, train
+from remask.dlm.training.student import Student, init_parameters
+from remask.dlm.training.train import Progress, TrainPlan, compute_losses, train, weigh_tokens
 from remask.errors import ConfigError
 from remask.models.backbone.builtin_weights import load_base
 from remask.ports import Hole
@@ -45,33 +45,37 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def cases(data: Path) -> list[TrainingExample]:
-    return read_cases([data])
+def examples(data: Path) -> list[TrainingExample]:
+    return read_examples([data])
 
 
 def student(seed: int = 0) -> Student:
     base = load_base()
-    made = Student(base, FAMILY, PLAN.rank, PLAN.alpha, fresh(base, PLAN.rank, seed))
+    made = Student(base, FAMILY, PLAN.rank, PLAN.alpha, init_parameters(base, PLAN.rank, seed))
     generator = torch.Generator().manual_seed(seed)
-    for name, p in made.parameters.items():  # as after some training: nothing is zero
+    for name, p in made.parameters.items():  # as after some training, so that nothing is zero
         if name.endswith(".b"):
             p.data = torch.randn(p.shape, generator=generator) * 0.02
     return made
 
 
-def test_what_is_trained_is_what_is_used(cases: list[TrainingExample], tmp_path: Path) -> None:
-    """Logits of training equal those of the saved adapter, read as a denoiser reads it. In
-    float32 and from numbers that a file holds, so that only the order of sums differs."""
+def test_training_and_use_have_equal_logits(
+    examples: list[TrainingExample], tmp_path: Path
+) -> None:
+    """The logits of training equal those of the saved adapter in a denoiser.
+
+    In float32 and with parameters that a file can store, only the order of summation differs.
+    """
     base = load_base(dtype=torch.float32)
-    held = {n: p.data.to(torch.bfloat16) for n, p in student().parameters.items()}
-    made = Student(base, FAMILY, 4, 8.0, held)
+    stored = {n: p.data.to(torch.bfloat16) for n, p in student().parameters.items()}
+    made = Student(base, FAMILY, 4, 8.0, stored)
     layout = Layout(base, FAMILY)
-    batch = draw_batch([cases], (1.0,), layout, 2, 2, seed=3, step=0)
-    _, memory = base.read(batch.contexts, batch.contexts_real)
+    batch = draw_batch([examples], (1.0,), layout, 2, 2, seed=3, step=0)
+    _, memory = base.read(batch.contexts, batch.contexts_mask)
     past = memory.select(torch.tensor([0, 0, 1, 1]))
     with torch.no_grad():
         trained = made.logits(batch.ids, batch.attention_mask, batch.masked, past)
-    adapted = made.adapted()
+    adapted = made.to_adapted_model()
     hidden = adapted.backbone.read_region(
         batch.ids, batch.attention_mask, batch.masked, past, adapted.gates
     )
@@ -82,14 +86,14 @@ def test_what_is_trained_is_what_is_used(cases: list[TrainingExample], tmp_path:
     torch.testing.assert_close(loaded.gates.right, adapted.gates.right)
     weights = loaded.backbone.model.state_dict()
     for name, weight in adapted.backbone.model.state_dict().items():
-        assert torch.equal(weight, weights[name]), "what is measured is what is written"
+        assert torch.equal(weight, weights[name]), "the measured weights are those of the file"
     assert loaded.family is FAMILY
 
 
-def test_gradients_reach_every_parameter(cases: list[TrainingExample]) -> None:
+def test_gradients_reach_every_parameter(examples: list[TrainingExample]) -> None:
     made = student()
-    batch = draw_batch([cases], (1.0,), Layout(made.base, FAMILY), 1, 2, seed=0, step=0)
-    entropy, loss = losses(made, batch, PLAN)
+    batch = draw_batch([examples], (1.0,), Layout(made.base, FAMILY), 1, 2, seed=0, step=0)
+    entropy, loss = compute_losses(made, batch, PLAN)
     loss.backward()
     assert entropy > 0
     for name, p in made.parameters.items():
@@ -99,81 +103,83 @@ def test_gradients_reach_every_parameter(cases: list[TrainingExample]) -> None:
 
 
 def run(
-    cases: list[TrainingExample], checkpoint: Path, steps: int
+    examples: list[TrainingExample], checkpoint: Path, steps: int
 ) -> tuple[Student, list[Progress]]:
-    """The first `steps` of the plan, a checkpoint after each; then as if killed."""
+    """Run the first `steps` of the plan with a checkpoint after each, then stop as if killed."""
     made, seen = student(), []
-    for progress in train(made, cases, PLAN, checkpoint, every=0.0):
+    for progress in train(made, examples, PLAN, checkpoint, every=0.0):
         seen.append(progress)
         if progress.step == steps:
             break
     return made, seen
 
 
-def test_a_killed_training_goes_on_as_if_it_was_not(
-    cases: list[TrainingExample], tmp_path: Path
+def test_killed_training_continues_as_if_uninterrupted(
+    examples: list[TrainingExample], tmp_path: Path
 ) -> None:
-    whole, seen = run(cases, tmp_path / "a", PLAN.steps)
-    run(cases, tmp_path / "b", 2)
-    rest, later = run(cases, tmp_path / "b", PLAN.steps)
+    whole, seen = run(examples, tmp_path / "a", PLAN.steps)
+    run(examples, tmp_path / "b", 2)
+    rest, later = run(examples, tmp_path / "b", PLAN.steps)
     assert [p.step for p in later] == [3, 4]
     assert [p.loss for p in later] == [p.loss for p in seen[2:]]
     for name, p in whole.parameters.items():
         assert torch.equal(p, rest.parameters[name]), name
-    for other, known in ((student(), cases[:6]), (student(seed=1), cases)):
+    for other, known in ((student(), examples[:6]), (student(seed=1), examples)):
         with pytest.raises(ConfigError, match="another output"):
             next(train(other, known, PLAN, tmp_path / "b"))
 
 
 @pytest.mark.slow
-def test_the_length_of_a_run_may_change_until_its_rate_falls(
-    cases: list[TrainingExample], tmp_path: Path
+def test_number_of_steps_may_change_until_the_rate_falls(
+    examples: list[TrainingExample], tmp_path: Path
 ) -> None:
-    """8 steps begin to fall behind step 6, PLAN's 4 behind step 3."""
-    whole, seen = run(cases, tmp_path / "a", PLAN.steps)
+    """With 8 steps the rate falls after step 6, with the 4 of PLAN after step 3."""
+    whole, seen = run(examples, tmp_path / "a", PLAN.steps)
     longer = replace(PLAN, steps=8)
-    for progress in train(student(), cases, longer, tmp_path / "b", every=0.0):
+    for progress in train(student(), examples, longer, tmp_path / "b", every=0.0):
         if progress.step == 3:
             break
-    rest, later = run(cases, tmp_path / "b", PLAN.steps)
+    rest, later = run(examples, tmp_path / "b", PLAN.steps)
     assert [p.loss for p in later] == [p.loss for p in seen[3:]]
     assert all(torch.equal(p, rest.parameters[name]) for name, p in whole.parameters.items())
-    with pytest.raises(ConfigError, match=r"4 of 4 steps.*go on with 4 steps"):
-        next(train(student(), cases, longer, tmp_path / "b"))
+    with pytest.raises(ConfigError, match=r"4 of 4 steps.*continue with 4 steps"):
+        next(train(student(), examples, longer, tmp_path / "b"))
 
 
-def test_the_rate_rises_stays_and_falls() -> None:
+def test_rate_rises_stays_and_falls() -> None:
     plan = TrainPlan(steps=100, warmup=10, rate=1.0, decay=0.2)
-    rates = [plan.rate_at(step) for step in range(100)]
+    rates = [plan.compute_rate(step) for step in range(100)]
     assert rates[0] == 0.1 and set(rates[9:80]) == {1.0} and rates[-1] == pytest.approx(0.05)
     assert rates[80:] == sorted(rates[80:], reverse=True)
 
 
 @pytest.mark.parametrize("what", ["span 4", pytest.param("ratio 0.5", marks=pytest.mark.slow)])
-def test_nats_of_the_shipped_adapter(cases: list[TrainingExample], what: str) -> None:
-    """All at once is worse than one by one, and no number is out of range."""
+def test_held_out_loss_of_the_shipped_adapter(examples: list[TrainingExample], what: str) -> None:
+    """The loss in one step is larger than left to right, and no loss is out of range."""
     base = load_base()
-    found = measure(base, load_adapter(base), cases[:4], what)
-    assert found is not None and found.n == 4
-    assert 0 < found.dlm < found.dlm_parallel < 15
-    assert 0 < found.base_left < 15 and 0 < found.no_traces < 15
-    assert measure(base, load_adapter(base), cases[:1], "span 32") is None, "it is too short"
+    found = measure(base, load_adapter(base), examples[:4], what)
+    assert found is not None and found.prompts == 4
+    assert 0 < found.left_to_right < found.at_once < 15
+    assert 0 < found.base < 15 and 0 < found.without_traces < 15
+    assert measure(base, load_adapter(base), examples[:1], "span 32") is None, (
+        "the prompt is too short"
+    )
 
 
-def test_nats_by_hand(cases: list[TrainingExample]) -> None:
-    """One token hidden: one by one and all at once are the same forward."""
+def test_held_out_loss_by_hand(examples: list[TrainingExample]) -> None:
+    """With one masked token, left to right and at once are the same forward pass."""
     base = load_base()
     adapted = load_adapter(base)
     layout = Layout(base, FAMILY)
-    ids = base.encode(cases[0].prompt)
-    piece = cut(cases[0].prompt, 3, 128, layout, ())
-    reading = builtin_mode(base, adapted)
-    (one,), (once,) = filled(reading, piece, [3]), at_once(reading, piece, [3])
+    ids = base.encode(examples[0].prompt)
+    piece = cut_window(examples[0].prompt, 3, 128, layout, ())
+    reading = make_builtin_mode(base, adapted)
+    (one,), (once,) = score_left_to_right(reading, piece, [3]), score_at_once(reading, piece, [3])
     row = torch.tensor(
         [
             [
                 *piece.context,
-                *piece.rows(CorruptionMask([i == 3 for i in range(len(ids))]), FAMILY).ids,
+                *piece.mask_row(CorruptionMask([i == 3 for i in range(len(ids))]), FAMILY).ids,
             ]
         ]
     )
@@ -181,11 +187,13 @@ def test_nats_by_hand(cases: list[TrainingExample]) -> None:
     region = row[:, len(piece.context) :]
     attention_mask, masked = torch.ones_like(region, dtype=torch.bool), region == FAMILY.mask
     hidden = adapted.backbone.read_region(region, attention_mask, masked, past, adapted.gates)
-    logp = adapted.backbone.logits(hidden[0, 3]).log_softmax(-1)  # shifted: 4 is told at 3
+    logp = adapted.backbone.logits(hidden[0, 3]).log_softmax(
+        -1
+    )  # shifted: position 4 is predicted at 3
     assert one == once == pytest.approx(-float(logp[ids[3]]), abs=1e-3)
 
 
-def test_the_command_makes_an_adapter_that_denoises(data: Path, tmp_path: Path) -> None:
+def test_adapt_command_makes_an_adapter_that_denoises(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine" / "team.safetensors"
     flags = ["adapt", "--data", str(data), "--out", str(out), "--steps", "1", "--held-out", "1"]
     done = CliRunner().invoke(main, flags)
@@ -204,19 +212,19 @@ def test_the_command_makes_an_adapter_that_denoises(data: Path, tmp_path: Path) 
     assert fill.texts[0]
 
 
-def test_a_missing_adapter_is_one_sentence(tmp_path: Path) -> None:
+def test_adapt_command_refuses_a_wrong_file_name(tmp_path: Path) -> None:
     done = CliRunner().invoke(
         main, ["adapt", "--data", str(tmp_path), "--out", str(tmp_path / "a.txt")]
     )
     assert done.exit_code == 2 and "ends with .safetensors" in done.stderr
 
 
-def test_weights_of_rows_and_of_the_inside_of_runs() -> None:
-    """A row of n masks weighs sqrt(n); tokens behind a mask by `interior` more than others."""
+def test_token_weights_by_row_and_by_neighbour() -> None:
+    """A row of n masks has the weight sqrt(n); tokens after a mask have `interior` times more."""
     masked = torch.tensor([[False, True, True, True, True], [False, True, False, False, False]])
     batch = Batch(*[torch.zeros(0)] * 6, masked, *[torch.zeros(0)] * 2)
-    even = token_weights(batch, PLAN)
+    even = weigh_tokens(batch, PLAN)
     assert even.sum().item() == pytest.approx(1)
     assert (even[:4].sum() / even[4]).item() == pytest.approx(2)
-    inner = token_weights(batch, replace(PLAN, balance=0.0, interior=3.0))
+    inner = weigh_tokens(batch, replace(PLAN, balance=0.0, interior=3.0))
     assert (inner / inner[0]).tolist() == pytest.approx([1, 3, 3, 3, 1])

@@ -1,6 +1,6 @@
 """Other bases: tiny Llama, Qwen2 and Qwen3 checkpoints, adapted and used.
 
-The weights are random, so nothing sensible is written; what is learnt, refused and equal is real.
+The weights are random, so the fills are not sensible; training, refusals and equality are real.
 """
 
 import json
@@ -19,18 +19,18 @@ import remask
 from fakes import checkpoints, write_lines
 from fakes.checkpoints import ALL, BASES
 from fakes.colours import dataset, optimize, search
-from remask.api.build_models import make_denoiser, memory_of
+from remask.api.build_models import describe_memory, make_denoiser
 from remask.cli import main
 from remask.cli.settings import read
 from remask.config import DenoiserConfig, read_toml
-from remask.dlm.adapter import SHIPPED, load_adapter
-from remask.dlm.build import Base, BuiltinDenoiser, builtin_mode, find_base
-from remask.dlm.families import EMBEDDED
+from remask.dlm.adapter import SHIPPED_ADAPTER, load_adapter
+from remask.dlm.build import Base, BuiltinDenoiser, find_base, make_builtin_mode
+from remask.dlm.families import BUILTIN
 from remask.dlm.layout import Layout
 from remask.dlm.training.batches import draw_batch
-from remask.dlm.training.corpus import TrainingExample, read_cases
-from remask.dlm.training.student import Student, fresh
-from remask.dlm.training.train import Progress, TrainPlan, losses, train
+from remask.dlm.training.corpus import TrainingExample, read_examples
+from remask.dlm.training.student import Student, init_parameters
+from remask.dlm.training.train import Progress, TrainPlan, compute_losses, train
 from remask.errors import BackendError, ConfigError
 from remask.ports import Hole
 from remask.types import Trace
@@ -49,21 +49,25 @@ def load(checkpoint: Callable[[str], Path]) -> Callable[[str], Base]:
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:
-    """The same prompt but for a number, so that it can be known by heart."""
+    """Prompts that differ in a number only, so that the model can memorise them."""
     examples = [{"input": f"A film {i}.", "output": "positive"} for i in range(3)]
     rows = [{"prompt": f"{PROMPT} {n}", "examples": examples} for n in range(12)]
     return write_lines(tmp_path / "rows.jsonl", *rows)
 
 
 @pytest.fixture
-def cases(data: Path) -> list[TrainingExample]:
-    return read_cases([data])
+def examples(data: Path) -> list[TrainingExample]:
+    return read_examples([data])
 
 
 def student(base: Base, seed: int = 0) -> Student:
-    """As after some training: nothing is zero, and all is what a file can hold."""
+    """As after some training: nothing is zero, and a file can store the parameters exactly."""
     made = Student(
-        base.backbone, base.family, PLAN.rank, PLAN.alpha, fresh(base.backbone, PLAN.rank, seed)
+        base.backbone,
+        base.family,
+        PLAN.rank,
+        PLAN.alpha,
+        init_parameters(base.backbone, PLAN.rank, seed),
     )
     generator = torch.Generator().manual_seed(seed)
     for name, p in made.parameters.items():
@@ -74,18 +78,18 @@ def student(base: Base, seed: int = 0) -> Student:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_what_is_trained_is_what_is_used(
-    load: Callable[[str], Base], cases: list[TrainingExample], tmp_path: Path, name: str
+def test_training_and_use_have_equal_logits(
+    load: Callable[[str], Base], examples: list[TrainingExample], tmp_path: Path, name: str
 ) -> None:
-    """Logits of training equal those of the saved adapter, read as a denoiser reads it."""
+    """The logits of training equal those of the saved adapter in a denoiser."""
     base = load(name)
     made = student(base)
     made.save(tmp_path / "a.safetensors", {})
     loaded = load_adapter(base.backbone, tmp_path / "a.safetensors", base.family)
-    reading = builtin_mode(base.backbone, loaded)
+    mode = make_builtin_mode(base.backbone, loaded)
     layout = Layout(base.backbone, base.family)
-    batch = draw_batch([cases], (1.0,), layout, 1, 4, seed=3, step=0, elastic=True)
-    _, memory = base.backbone.read(batch.contexts, batch.contexts_real)
+    batch = draw_batch([examples], (1.0,), layout, 1, 4, seed=3, step=0, elastic=True)
+    _, memory = base.backbone.read(batch.contexts, batch.contexts_mask)
     with torch.no_grad():
         trained = made.logits(
             batch.ids,
@@ -93,8 +97,8 @@ def test_what_is_trained_is_what_is_used(
             batch.masked,
             memory.select(torch.zeros(4, dtype=torch.long)),
         )
-    session = reading.begin(tuple(batch.contexts[0].tolist()), 0, batch.attention_mask)
-    torch.testing.assert_close(trained, session.logits(batch.ids), atol=2e-3, rtol=1e-3)
+    started = mode.begin(tuple(batch.contexts[0].tolist()), 0, batch.attention_mask)
+    torch.testing.assert_close(trained, started.logits(batch.ids), atol=2e-3, rtol=1e-3)
     plain = base.backbone.model.state_dict()
     changed = {
         key
@@ -102,29 +106,29 @@ def test_what_is_trained_is_what_is_used(
         if not torch.equal(weight, plain[key])
     }
     assert changed == {key for key in plain if key.endswith("_proj.weight")}
-    assert reading.family.name == name
+    assert mode.family.name == name
 
 
 @pytest.mark.parametrize("name", ["llama3", "qwen2", "qwen3"])
-def test_gradients_reach_what_is_trained_and_nothing_else(
-    load: Callable[[str], Base], cases: list[TrainingExample], name: str
+def test_gradients_reach_the_trained_parameters_only(
+    load: Callable[[str], Base], examples: list[TrainingExample], name: str
 ) -> None:
     base = load(name)
     made = student(base)
     layout = Layout(base.backbone, base.family)
-    batch = draw_batch([cases], (1.0,), layout, PLAN.tasks, PLAN.rows, seed=0, step=0)
-    _, loss = losses(made, batch, PLAN)
+    batch = draw_batch([examples], (1.0,), layout, PLAN.tasks, PLAN.rows, seed=0, step=0)
+    _, loss = compute_losses(made, batch, PLAN)
     loss.backward()
     assert all(p.grad is not None and bool(p.grad.any()) for p in made.parameters.values())
     assert not any(p.requires_grad for p in base.backbone.model.parameters())
 
 
 def run(
-    base: Base, cases: list[TrainingExample], file: Path, steps: int
+    base: Base, examples: list[TrainingExample], file: Path, steps: int
 ) -> tuple[Student, list[Progress]]:
-    """The first `steps` of the plan, a checkpoint after each; then as if killed."""
+    """Run the first `steps` of the plan with a checkpoint after each, then stop as if killed."""
     made, seen = student(base), []
-    for progress in train(made, cases, PLAN, file, every=0.0):
+    for progress in train(made, examples, PLAN, file, every=0.0):
         seen.append(progress)
         if progress.step == steps:
             break
@@ -132,22 +136,22 @@ def run(
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_killed_training_goes_on_as_if_it_was_not(
+def test_killed_training_continues_as_if_uninterrupted(
     checkpoint: Callable[[str], Path],
-    cases: list[TrainingExample],
+    examples: list[TrainingExample],
     tmp_path: Path,
     dtype: torch.dtype,
 ) -> None:
     base = find_base(f"local:{checkpoint('qwen2')}", device="cpu", dtype=dtype)
-    whole, seen = run(base, cases, tmp_path / "a", PLAN.steps)
-    run(base, cases, tmp_path / "b", 2)
-    rest, later = run(base, cases, tmp_path / "b", PLAN.steps)
+    whole, seen = run(base, examples, tmp_path / "a", PLAN.steps)
+    run(base, examples, tmp_path / "b", 2)
+    rest, later = run(base, examples, tmp_path / "b", PLAN.steps)
     assert [p.loss for p in later] == [p.loss for p in seen[2:]]
     for key, p in whole.parameters.items():
         assert torch.equal(p, rest.parameters[key]), key
     other = find_base(f"local:{checkpoint('qwen3')}", device="cpu", dtype=dtype)
     with pytest.raises(ConfigError, match="another output"):
-        next(train(student(other), cases, PLAN, tmp_path / "b"))
+        next(train(student(other), examples, PLAN, tmp_path / "b"))
 
 
 def adapt(folder: Path, data: Path, out: Path, *more: str) -> str:
@@ -159,18 +163,18 @@ def adapt(folder: Path, data: Path, out: Path, *more: str) -> str:
 
 
 @pytest.mark.parametrize("name", BASES)
-def test_a_base_from_disk_learns_a_corpus_by_heart_and_denoises(
+def test_base_from_disk_learns_a_corpus_and_denoises(
     checkpoint: Callable[[str], Path], data: Path, tmp_path: Path, name: str
 ) -> None:
     out = tmp_path / "mine.safetensors"
-    told = adapt(checkpoint(name), data, out, "--steps", "25", "--rate", "1e-2")
+    output = adapt(checkpoint(name), data, out, "--steps", "25", "--rate", "1e-2")
     lines = [json.loads(line) for line in out.with_suffix(".log.jsonl").read_text().splitlines()]
     loss = [line["loss"] for line in lines if "loss" in line]
     # The loss of random weights is that of a guess, log(320) = 5.8, or worse.
     assert sum(loss[-5:]) < 0.6 * sum(loss[:5]), loss
-    (before, after) = (line["held_out"][0]["denoiser"] for line in lines if "held_out" in line)
+    (before, after) = (line["held_out"][0]["left_to_right"] for line in lines if "held_out" in line)
     assert after < 0.6 * before
-    assert "held out at step 25" in told
+    assert "held out at step 25" in output
     card = out.with_suffix(".md").read_text()
     assert f"--denoiser local:{checkpoint(name).name} --adapter mine.safetensors" in card
     assert f"turns {checkpoint(name).name} into" in card
@@ -186,7 +190,7 @@ def test_a_base_from_disk_learns_a_corpus_by_heart_and_denoises(
     assert denoiser.score(context, PROMPT, [(0, 7)])[0] < 0
 
 
-def test_an_adapter_is_continued(
+def test_adapter_is_continued(
     checkpoint: Callable[[str], Path], data: Path, tmp_path: Path
 ) -> None:
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
@@ -198,10 +202,10 @@ def test_an_adapter_is_continued(
         assert b.metadata()["base"] == "Qwen3-0.6B"
 
 
-def test_a_base_from_the_hub(
+def test_base_from_the_hub_gives_an_adapter_for_its_folder(
     checkpoint: Callable[[str], Path], data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its adapter is that of the same files in a folder."""
+    """Its adapter can be used with the same files in a folder."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     checkpoints.in_hub_cache(checkpoint("qwen3"), tmp_path, "Qwen/Qwen3-0.6B", "c" * 40)
@@ -218,7 +222,7 @@ def test_a_base_from_the_hub(
 # -- whose adapter it is --------------------------------------------------------------------------
 
 
-def test_the_adapter_of_another_base_is_refused(
+def test_adapter_of_another_base_is_refused(
     load: Callable[[str], Base], checkpoint: Callable[[str], Path], data: Path, tmp_path: Path
 ) -> None:
     file = tmp_path / "qwen2.safetensors"
@@ -240,17 +244,19 @@ def test_the_adapter_of_another_base_is_refused(
     assert done.exit_code == 2 and "made for SmolLM2-135M-Instruct" in done.stderr
 
 
-def test_an_adapter_without_a_base_is_the_builtin_model_s(
+def test_adapter_without_base_content_is_for_the_builtin_model(
     load: Callable[[str], Base], tmp_path: Path
 ) -> None:
-    with safe_open(SHIPPED, "pt") as file:
+    with safe_open(SHIPPED_ADAPTER, "pt") as file:
         header = file.metadata()
         older = {key: text for key, text in header.items() if not key.startswith("base")}
         some = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     base = find_base("builtin")
-    assert base.family is EMBEDDED
+    assert base.family is BUILTIN
     save_file(some, tmp_path / "old.safetensors", older)
-    old, new = (BuiltinDenoiser(base.backbone, p) for p in (tmp_path / "old.safetensors", SHIPPED))
+    old, new = (
+        BuiltinDenoiser(base.backbone, p) for p in (tmp_path / "old.safetensors", SHIPPED_ADAPTER)
+    )
     assert old.infill((), HOLES, 0) == new.infill((), HOLES, 0)
     save_file(some, tmp_path / "new.safetensors", {**header, "base_content": base.backbone.content})
     load_adapter(base.backbone, tmp_path / "new.safetensors")
@@ -261,7 +267,7 @@ def test_an_adapter_without_a_base_is_the_builtin_model_s(
 # -- names and settings ---------------------------------------------------------------------------
 
 
-def test_a_left_to_right_model_needs_an_adapter_and_a_diffusion_model_none(
+def test_adapter_is_needed_by_left_to_right_models_only(
     checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     with pytest.raises(BackendError, match=r"adapt --base local:.*--adapter, or denoiser.adapt"):
@@ -285,19 +291,19 @@ def test_a_left_to_right_model_needs_an_adapter_and_a_diffusion_model_none(
         ("local:Qwen/Qwen3-0.6B", "give the 40 hexadecimal digits of a commit"),
     ],
 )
-def test_unknown_bases_are_one_sentence(data: Path, tmp_path: Path, base: str, words: str) -> None:
+def test_unknown_base_is_one_sentence(data: Path, tmp_path: Path, base: str, words: str) -> None:
     out = str(tmp_path / "o.safetensors")
     done = CliRunner().invoke(main, ["adapt", "--base", base, "--data", str(data), "--out", out])
     assert done.exit_code == 2 and words in done.stderr
     assert done.stderr.count("\n") == 1
 
 
-def test_the_builtin_base_has_no_revision() -> None:
+def test_builtin_base_has_no_revision() -> None:
     with pytest.raises(ConfigError, match="has no revision"):
         find_base("builtin", "0" * 40)
 
 
-def test_a_base_must_read_far_enough(tmp_path: Path) -> None:
+def test_base_with_a_short_context_is_refused(tmp_path: Path) -> None:
     tiny = BASES["qwen3"]
     short = replace(tiny, settings={**tiny.settings, "max_position_embeddings": 1024})
     folder = checkpoints.write(short, tmp_path)
@@ -305,7 +311,7 @@ def test_a_base_must_read_far_enough(tmp_path: Path) -> None:
         find_base(f"local:{folder}")
 
 
-def test_flag_and_key_name_the_file(
+def test_adapter_file_comes_from_the_flag_or_the_key(
     checkpoint: Callable[[str], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "p.md").write_text("Name it.")
@@ -325,10 +331,10 @@ def test_flag_and_key_name_the_file(
     config = read(str(tmp_path / "p.md"), flags).config.denoiser
     assert config.adapter == str(tmp_path / "own.safetensors")
     alone = config.model_copy(update={"adapter": ""})
-    assert memory_of(config).startswith(config.model) and memory_of(alone)
+    assert describe_memory(config).startswith(config.model) and describe_memory(alone)
 
 
-def test_a_run_with_an_adapted_base(
+def test_run_with_an_adapted_base(
     load: Callable[[str], Base], checkpoint: Callable[[str], Path], tmp_path: Path
 ) -> None:
     file = tmp_path / "a.safetensors"

@@ -1,10 +1,10 @@
-"""Attention to a common past."""
+"""Attention to a past that all rows share."""
 
 import pytest
 import torch
 from torch import Tensor
 
-from remask.models.backbone.attention import Gates, KVCache, Scores, shared_prefix
+from remask.models.backbone.attention import Gates, KVCache, Scores, find_shared_prefix
 from remask.models.backbone.transformer import Backbone
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
@@ -35,7 +35,7 @@ def regions(base: Backbone) -> tuple[Tensor, Tensor, Tensor]:
     return ids, attention_mask, masked
 
 
-def test_plain_products_equal_the_fused_attention() -> None:
+def test_shared_prefix_attention_equals_fused_attention() -> None:
     generator = torch.Generator().manual_seed(1)
 
     def numbers(*shape: int) -> Tensor:
@@ -43,8 +43,8 @@ def test_plain_products_equal_the_fused_attention() -> None:
 
     query, key, value = numbers(3, 6, 5, 4), numbers(3, 2, 5, 4), numbers(3, 2, 5, 4)
     past_key, past_value, mask = numbers(1, 2, 7, 4), numbers(1, 2, 7, 4), numbers(3, 6, 5, 5)
-    common = KVCache((past_key,), (past_value,), torch.ones(1, 7, dtype=torch.bool))
-    found = Scores(mask, common).attend(query, key, value, 0.5, 0)
+    shared = KVCache((past_key,), (past_value,), torch.ones(1, 7, dtype=torch.bool))
+    found = Scores(mask, shared).attend(query, key, value, 0.5, 0)
     keys = torch.cat([past_key.expand(3, -1, -1, -1), key], 2)
     values = torch.cat([past_value.expand(3, -1, -1, -1), value], 2)
     scores = torch.cat([torch.zeros(3, 6, 5, 7), mask], 3)
@@ -52,18 +52,18 @@ def test_plain_products_equal_the_fused_attention() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_a_common_past_reads_like_one_for_each_row(base: Backbone, past: KVCache) -> None:
+def test_shared_prefix_equals_one_prefix_per_row(base: Backbone, past: KVCache) -> None:
     ids, attention_mask, masked = regions(base)
     own = past.select(torch.tensor([0, 0]))
-    assert shared_prefix(past) is past
-    assert shared_prefix(own) is None
+    assert find_shared_prefix(past) is past
+    assert find_shared_prefix(own) is None
     found = base.read_region(ids, attention_mask, masked, past, gates(base))
     expected = base.read_region(ids, attention_mask, masked, own, gates(base))
     torch.testing.assert_close(found[attention_mask], expected[attention_mask], **CLOSE)
 
 
-def test_a_padded_past_is_not_common(past: KVCache) -> None:
+def test_padded_past_is_not_shared(past: KVCache) -> None:
     holed = KVCache(past.keys, past.values, past.attention_mask.clone())
     holed.attention_mask[0, 0] = False
-    assert shared_prefix(holed) is None
-    assert shared_prefix(None) is None
+    assert find_shared_prefix(holed) is None
+    assert find_shared_prefix(None) is None

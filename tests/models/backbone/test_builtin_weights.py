@@ -1,4 +1,4 @@
-"""Loading the base model: cache, races, errors."""
+"""Loading the base model: cache, concurrent processes, errors."""
 
 import subprocess
 import sys
@@ -9,22 +9,22 @@ import pytest
 import torch
 
 from remask.errors import BackendError
-from remask.models.backbone.builtin_weights import cache_root, load_base
+from remask.models.backbone.builtin_weights import find_cache_root, load_base
 
 
 def test_cache_folder_follows_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("REMASK_CACHE", str(tmp_path))
-    assert cache_root() == tmp_path
+    assert find_cache_root() == tmp_path
     monkeypatch.delenv("REMASK_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert cache_root() == tmp_path / "remask"
+    assert find_cache_root() == tmp_path / "remask"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert cache_root() == Path.home() / ".cache" / "remask"
+    assert find_cache_root() == Path.home() / ".cache" / "remask"
 
 
-def test_the_same_model_is_loaded_once_and_named_by_content() -> None:
+def test_model_is_loaded_once_and_named_by_content() -> None:
     base, exact = load_base(dtype=torch.bfloat16), load_base(dtype=torch.float32)
     assert load_base(dtype=torch.bfloat16) is base
     assert load_base() in (base, exact)
@@ -35,7 +35,7 @@ def test_the_same_model_is_loaded_once_and_named_by_content() -> None:
     assert torch.equal(ours.float(), exact.model.state_dict()["model.norm.weight"])
 
 
-def test_missing_wheel_says_the_pip_command(
+def test_missing_wheel_error_has_the_pip_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
@@ -43,9 +43,9 @@ def test_missing_wheel_says_the_pip_command(
         load_base(tmp_path)
 
 
-def test_damaged_cache_names_the_folder(tmp_path: Path) -> None:
+def test_damaged_cache_error_names_the_folder(tmp_path: Path) -> None:
     folder = tmp_path / load_base().content.replace("/", "-")
-    assert (cache_root() / folder.name).is_dir()
+    assert (find_cache_root() / folder.name).is_dir()
     folder.mkdir()
     (folder / "config.json").write_text("{")
     with pytest.raises(BackendError, match=f"{folder.name}.*delete that folder"):
@@ -53,7 +53,7 @@ def test_damaged_cache_names_the_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_may_dequantise_at_once_and_say_nothing(tmp_path: Path) -> None:
+def test_two_processes_may_dequantise_at_once_silently(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; "
         "from remask.models.backbone.builtin_weights import load_base; "

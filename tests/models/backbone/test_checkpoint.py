@@ -1,7 +1,7 @@
-"""Every family from disk: logits equal a forward written here, whatever the batch and padding.
+"""Every family from disk: logits equal a forward pass written here, for any batch and padding.
 
-The forward uses none of the transformers library: RMSNorm, rotary embedding, grouped queries,
-biases, norms of queries and keys, SwiGLU, and who sees whom, position by position.
+That forward pass does not use the transformers library. It has RMSNorm, rotary embedding, grouped
+queries, biases, norms of queries and keys, SwiGLU, and the attention mask of each family.
 """
 
 import itertools
@@ -25,7 +25,7 @@ from fakes.checkpoints import ALL, BASES, Tiny
 from remask.dlm import build as checkpoint
 from remask.dlm.families import FAMILIES, Family
 from remask.errors import BackendError
-from remask.models.backbone.checkpoint import load_checkpoint, memory_need, read_config
+from remask.models.backbone.checkpoint import estimate_memory, load_checkpoint, read_config
 from remask.models.backbone.checkpoint_formats import FORMATS, CheckpointFormat, read_settings
 from remask.models.backbone.device import choose_device
 from remask.models.backbone.transformer import Backbone
@@ -50,7 +50,7 @@ def load_family(folder: Path) -> tuple[Backbone, Family]:
     return checkpoint.load_family(str(folder), device="cpu", dtype=torch.float32)
 
 
-# -- the forward, plainly -----------------------------------------------------------------------
+# -- an independent forward pass ----------------------------------------------------------------
 
 
 def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -58,9 +58,11 @@ def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def speeds(theta: float, half: int, scaling: dict[str, float] | None) -> Tensor:
-    """theta^-(i / half). Llama 3.1 slows what turns less often than low_freq_factor times in the
-    trained length by `factor`, leaves alone what turns more often than high_freq_factor times, and
-    blends in between."""
+    """The rotary frequencies theta^-(i / half), with the scaling of Llama 3.1.
+
+    It divides frequencies of fewer than low_freq_factor turns in the trained length by `factor`,
+    keeps those of more than high_freq_factor turns, and interpolates in between.
+    """
     speed = theta ** -(torch.arange(half) / half)
     if scaling is None:
         return speed
@@ -71,7 +73,7 @@ def speeds(theta: float, half: int, scaling: dict[str, float] | None) -> Tensor:
 
 
 def rotate(x: Tensor, speed: Tensor) -> Tensor:
-    """Turn each pair (i, i + half) of (T, H, h) by position times its speed."""
+    """Rotate each pair (i, i + half) of (T, H, h) by position times its speed."""
     half = x.shape[-1] // 2
     angle = torch.arange(len(x))[:, None, None] * speed
     a, b = x[..., :half], x[..., half:]
@@ -79,7 +81,7 @@ def rotate(x: Tensor, speed: Tensor) -> Tensor:
 
 
 def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
-    """Logits (T, V) that predict the token at each position, by the family's conventions."""
+    """The logits (T, V) that predict the token at each position, with the family's shift."""
     state: dict[str, Tensor] = {}
     for file in sorted(folder.glob("*.safetensors")):
         state |= {name: tensor.float() for name, tensor in load_file(file).items()}
@@ -130,7 +132,7 @@ def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
     return logits
 
 
-# -- what we do ---------------------------------------------------------------------------------
+# -- the backbone -------------------------------------------------------------------------------
 
 
 def blocks_of(family: Family, attention_mask: Tensor) -> Tensor:
@@ -140,8 +142,8 @@ def blocks_of(family: Family, attention_mask: Tensor) -> Tensor:
 
 
 def predictions(backbone: Backbone, family: Family, ids: Tensor, attention_mask: Tensor) -> Tensor:
-    hidden, memory = backbone.read_blocks(ids, attention_mask, blocks_of(family, attention_mask))
-    assert memory is None
+    hidden, kv_cache = backbone.read_blocks(ids, attention_mask, blocks_of(family, attention_mask))
+    assert kv_cache is None
     logits = backbone.logits(hidden)
     return torch.cat([logits[:, :1], logits[:, :-1]], 1) if family.shifted else logits
 
@@ -182,14 +184,16 @@ def test_batch_and_padding_change_nothing(
     together = predictions(backbone, family, ids, attention_mask)
     assert together.isfinite().all()
     for i, row in enumerate(rows):
-        # Left of a row's first token stands padding, so its shifted prediction means nothing.
+        # With left padding, the shifted prediction of a row's first token is undefined.
         first = 1 if family.shifted else 0
         single = alone(backbone, family, row)
         torch.testing.assert_close(together[i][attention_mask[i]][first:], single[first:], **CLOSE)
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_who_sees_a_change_of_the_last_token(load: Callable[[str], Loaded], name: str) -> None:
+def test_last_token_is_seen_by_the_tokens_of_its_block_only(
+    load: Callable[[str], Loaded], name: str
+) -> None:
     backbone, family, _ = load(name)
     ids = masked_row(backbone, family, TEXTS[0])[:38]
     changed = [*ids[:-1], (ids[-1] + 1) % 256]
@@ -199,13 +203,13 @@ def test_who_sees_a_change_of_the_last_token(load: Callable[[str], Loaded], name
     moved = (hidden[0] - hidden[1]).abs().amax(-1) > 1e-3
     first = {"sdar": 36, "tiny-a2d-bd3lm": 32}.get(name, 0)
     assert not moved[:first].any()
-    assert moved[first:].sum() > (len(ids) - first) / 2  # saturated attention hides some
+    assert (
+        moved[first:].sum() > (len(ids) - first) / 2
+    )  # saturated attention hides some of the changes
 
 
 @pytest.mark.parametrize("name", BLOCK)
-def test_finished_blocks_can_be_remembered_exactly(
-    load: Callable[[str], Loaded], name: str
-) -> None:
+def test_cache_of_finished_blocks_is_exact(load: Callable[[str], Loaded], name: str) -> None:
     backbone, family, _ = load(name)
     row = torch.tensor([masked_row(backbone, family, TEXTS[0])])
     attention_mask = torch.ones_like(row, dtype=torch.bool)
@@ -213,8 +217,8 @@ def test_finished_blocks_can_be_remembered_exactly(
     whole, _ = backbone.read_blocks(row, attention_mask, blocks)
     cut = 32
     before = (row[:, :cut], attention_mask[:, :cut], blocks[:, :cut])
-    first, memory = backbone.read_blocks(*before, keep=True)
-    rest, _ = backbone.read_blocks(row[:, cut:], attention_mask[:, cut:], blocks[:, cut:], memory)
+    first, kv_cache = backbone.read_blocks(*before, keep=True)
+    rest, _ = backbone.read_blocks(row[:, cut:], attention_mask[:, cut:], blocks[:, cut:], kv_cache)
     torch.testing.assert_close(torch.cat([first, rest], 1), whole, **CLOSE)
 
 
@@ -223,7 +227,7 @@ ROWS = st.lists(st.lists(st.integers(0, 289), min_size=1, max_size=12), min_size
 
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(ROWS, st.integers(1, 7), st.integers(0, 3), st.booleans(), st.integers(0, 12))
-def test_any_batch_of_any_blocks_reads_as_each_row_alone(
+def test_batch_of_any_blocks_equals_each_row_alone(
     load: Callable[[str], Loaded],
     rows: list[list[int]],
     size: int,
@@ -243,9 +247,9 @@ def test_any_batch_of_any_blocks_reads_as_each_row_alone(
         where = slice(width - len(row), width) if left else slice(0, len(row))
         ids[i, where], attention_mask[i, where] = torch.tensor(row), True
     blocks = (attention_mask.long().cumsum(1) - 1).clamp(min=0) // size
-    together, grown = backbone.read_blocks(ids, attention_mask, blocks, past, keep=True)
-    assert grown is not None
-    assert grown.attention_mask.sum(1).tolist() == [context + len(row) for row in rows]
+    together, extended = backbone.read_blocks(ids, attention_mask, blocks, past, keep=True)
+    assert extended is not None
+    assert extended.attention_mask.sum(1).tolist() == [context + len(row) for row in rows]
     for i, row in enumerate(rows):
         one = torch.tensor([row])
         here = torch.ones_like(one, dtype=torch.bool)
@@ -253,32 +257,32 @@ def test_any_batch_of_any_blocks_reads_as_each_row_alone(
         torch.testing.assert_close(together[i][attention_mask[i]], single[0], **CLOSE)
 
 
-def test_positions_as_blocks_read_left_to_right(load: Callable[[str], Loaded]) -> None:
+def test_blocks_equal_to_positions_read_left_to_right(load: Callable[[str], Loaded]) -> None:
     backbone, family, _ = load("dream")
     row = torch.tensor([masked_row(backbone, family, TEXTS[0])])
     attention_mask = torch.ones_like(row, dtype=torch.bool)
-    hidden, memory = backbone.read_blocks(
+    hidden, kv_cache = backbone.read_blocks(
         row, attention_mask, torch.arange(row.shape[1])[None], keep=True
     )
     causal, other = backbone.read(row, attention_mask)
     assert torch.equal(hidden, causal)
-    assert memory is not None and torch.equal(memory.keys[1], other.keys[1])
+    assert kv_cache is not None and torch.equal(kv_cache.keys[1], other.keys[1])
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_the_row_is_found_and_fitted(load: Callable[[str], Loaded], name: str) -> None:
+def test_family_is_found_and_resolved(load: Callable[[str], Loaded], name: str) -> None:
     backbone, family, _ = load(name)
     tiny = ALL[name]
     masks = {"<|mdm_mask|>", "<|mask|>", "<|MASK|>"} & set(tiny.added)
     assert family.name == name
     assert family.mask == backbone.token_id(masks.pop())
     assert family.special == tuple(range(290, 290 + len(tiny.added)))
-    assert backbone.size == checkpoints.SIZE
+    assert backbone.vocab_size == checkpoints.SIZE
     assert family.block == BLOCK.get(name, 0)
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_no_text_becomes_an_added_token(load: Callable[[str], Loaded], name: str) -> None:
+def test_text_never_encodes_to_an_added_token(load: Callable[[str], Loaded], name: str) -> None:
     backbone, _, _ = load(name)
     added = EVERY[name].added
     text = "You " + " are ".join(added) + "<think>é</think>\n"
@@ -288,9 +292,13 @@ def test_no_text_becomes_an_added_token(load: Callable[[str], Loaded], name: str
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_a_turn_in_the_family_s_frame(load: Callable[[str], Loaded], name: str) -> None:
+def test_turn_has_the_frame_of_the_family(load: Callable[[str], Loaded], name: str) -> None:
     backbone, _, _ = load(name)
-    ids = [*backbone.beginning(), *backbone.turn("user", "Hi<|im_end|>"), *backbone.opening("a")]
+    ids = [
+        *backbone.encode_start(),
+        *backbone.encode_turn("user", "Hi<|im_end|>"),
+        *backbone.encode_opening("a"),
+    ]
     text = backbone.tokenizer.decode(ids, skip_special_tokens=False)
     headed = name in ("llada", "llama3")
     if headed:
@@ -311,25 +319,25 @@ def test_a_turn_in_the_family_s_frame(load: Callable[[str], Loaded], name: str) 
         ("qwen3", None, "<|endoftext|>"),
     ],
 )
-def test_masks_and_deletions_of_bases_are_ids_that_no_text_and_no_chat_has(
+def test_masks_and_delete_tokens_of_bases_are_in_no_text(
     load: Callable[[str], Loaded], name: str, mask: str | None, delete: str
 ) -> None:
     backbone, family, _ = load(name)
-    behind = checkpoints.ORDINARY + len(BASES[name].added)
+    unused = checkpoints.ORDINARY + len(BASES[name].added)
     assert family.name == name and family.attention == "region" and family.shifted
-    assert family.mask == (behind if mask is None else backbone.token_id(mask))
+    assert family.mask == (unused if mask is None else backbone.token_id(mask))
     assert family.delete == backbone.token_id(delete)
-    assert {family.mask, family.delete, *range(290, behind)} == set(family.special)
-    said = [
-        *backbone.beginning(),
-        *backbone.turn("user", f"{mask}{delete}"),
-        *backbone.opening("a"),
+    assert {family.mask, family.delete, *range(290, unused)} == set(family.special)
+    ids = [
+        *backbone.encode_start(),
+        *backbone.encode_turn("user", f"{mask}{delete}"),
+        *backbone.encode_opening("a"),
     ]
-    assert not {family.mask, family.delete} & set(said)
+    assert not {family.mask, family.delete} & set(ids)
     assert backbone.decode([family.mask, family.delete]) == ""
 
 
-def test_the_two_tokenizer_formats_agree(tmp_path: Path) -> None:
+def test_tokenizer_formats_agree(tmp_path: Path) -> None:
     merges = checkpoints.write(ALL["dream"], tmp_path / "a")
     whole = checkpoints.write(replace(ALL["dream"], merges_only=False), tmp_path / "b")
     a, b = (load_checkpoint(str(folder), device="cpu").backbone for folder in (merges, whole))
@@ -351,24 +359,26 @@ def test_identity_names_content_format_and_dtype(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", EVERY)
-def test_memory_is_known_before_loading(load: Callable[[str], Loaded], name: str) -> None:
+def test_memory_is_estimated_before_loading(load: Callable[[str], Loaded], name: str) -> None:
     backbone, _, folder = load(name)
     config = read_config(str(folder))
     stored = {tensor.data_ptr(): tensor for tensor in backbone.model.state_dict().values()}
     weights = sum(tensor.numel() for tensor in stored.values())
-    assert memory_need(config, torch.float32) == 4 * weights
+    assert estimate_memory(config, torch.float32) == 4 * weights
     row = torch.tensor([[1, 2, 3]])
-    _, memory = backbone.read(row, torch.ones_like(row, dtype=torch.bool))
-    held = sum(tensor.nbytes for tensor in (*memory.keys, *memory.values))
-    assert memory_need(config, torch.float32, tokens=3) == 4 * weights + held
+    _, kv_cache = backbone.read(row, torch.ones_like(row, dtype=torch.bool))
+    cached = sum(tensor.nbytes for tensor in (*kv_cache.keys, *kv_cache.values))
+    assert estimate_memory(config, torch.float32, tokens=3) == 4 * weights + cached
     linear = [w for n, w in backbone.model.state_dict().items() if n.endswith("_proj.weight")]
-    merged = backbone.with_weights({}, "x").model.state_dict()  # all shared but what is replaced
+    merged = backbone.with_weights(
+        {}, "x"
+    ).model.state_dict()  # all weights are shared except replaced ones
     assert all(w.data_ptr() in stored for w in merged.values())
     twice = sum(tensor.numel() for tensor in linear)
-    assert memory_need(config, torch.float32, adapted=True) == 4 * (weights + twice)
+    assert estimate_memory(config, torch.float32, adapted=True) == 4 * (weights + twice)
 
 
-def test_published_sizes_give_the_published_number_of_weights() -> None:
+def test_memory_of_llada_8b_is_the_published_size() -> None:
     # total_size in LLaDA-8B-Instruct's index is 16,031,162,368 bytes of bf16.
     published = {
         **ALL["llada"].settings,
@@ -381,10 +391,12 @@ def test_published_sizes_give_the_published_number_of_weights() -> None:
         "max_sequence_length": 4096,
     }
     config = read_settings(FORMATS["llada"], published, "LLaDA")
-    assert memory_need(config) == 16_031_162_368
+    assert estimate_memory(config) == 16_031_162_368
 
 
-def test_adding_a_family_is_adding_a_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_family_is_added_as_one_row_of_each_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     # The example of docs/reference/families.md: Tiny-A2D made of Qwen2.
     row = CheckpointFormat("a2d-qwen2", "A2DQwen2LMHeadModel", "a2d-qwen2", Qwen2Config)
     monkeypatch.setitem(FORMATS, row.name, row)
@@ -410,7 +422,7 @@ def test_adding_a_family_is_adding_a_row(tmp_path: Path, monkeypatch: pytest.Mon
     torch.testing.assert_close(alone(backbone, found, ids), reference(tiny, folder, ids), **CLOSE)
 
 
-def test_an_unusable_device_is_refused_and_a_good_one_is_chosen() -> None:
+def test_device_is_chosen_and_an_unusable_one_refused() -> None:
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_device().type in {"cpu", "cuda", "mps"}
     for name in ("cuda:99", "toaster"):

@@ -1,4 +1,4 @@
-"""What is refused when a checkpoint is loaded: one sentence each, and never any code that runs."""
+"""Checkpoints that are refused: with one sentence each, and without running their code."""
 
 import hashlib
 import inspect
@@ -17,7 +17,7 @@ from fakes import checkpoints
 from fakes.checkpoints import ALL, BASES
 from remask.errors import BackendError
 from remask.models.backbone.checkpoint import load_checkpoint, read_config
-from remask.models.backbone.checkpoint_formats import FORMATS, our_name, recognise
+from remask.models.backbone.checkpoint_formats import FORMATS, find_format, map_weight_name
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = "GSAI-ML/LLaDA-8B-Instruct"
@@ -45,7 +45,7 @@ def edit(folder: Path, **settings: Any) -> None:
 
 
 def repack(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> None:
-    """Write the weights again as one file, changed."""
+    """Write the weights as one file after `change`."""
     state: dict[str, torch.Tensor] = {}
     for path in sorted(folder.glob("*.safetensors")):
         state |= load_file(path)
@@ -58,27 +58,27 @@ def repack(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> No
 # -- places -------------------------------------------------------------------------------------
 
 
-def test_a_place_is_a_folder_or_a_hub_id(folder: Path) -> None:
+def test_place_is_a_folder_or_a_hub_id(folder: Path) -> None:
     refused(folder.parent / "nowhere", "no such folder")
     refused("SmolLM", "no such folder, and no hub id such as")
     refused(folder, f"which has no revision {COMMIT}; leave the revision out", COMMIT)
 
 
 @pytest.mark.parametrize("revision", [None, "main", COMMIT[:12], COMMIT.upper(), f"{COMMIT}\n"])
-def test_a_revision_that_can_move_is_refused(revision: str | None) -> None:
+def test_revision_that_can_move_is_refused(revision: str | None) -> None:
     words = "give the 40 hexadecimal digits of a commit"
     message = refused(HUB, words, revision)
     assert ("no revision is given" if revision is None else f"{revision!r} can move") in message
 
 
 def cached(folder: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The same checkpoint as the hub's library keeps it, and the library without a network."""
+    """Put the checkpoint into the cache of the hub's library, and set the library offline."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(cache))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     return checkpoints.in_hub_cache(folder, cache, HUB, COMMIT)
 
 
-def test_the_hub_s_cache_is_read_and_its_hashes_checked(
+def test_hub_cache_is_read_and_its_hashes_are_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     local = checkpoints.write(ALL["llada"], tmp_path)
@@ -94,14 +94,14 @@ def test_the_hub_s_cache_is_read_and_its_hashes_checked(
         blob.write_bytes(content)
 
 
-def test_what_cannot_be_fetched_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_download_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     message = refused(HUB, "cannot be fetched", COMMIT)
     assert message.startswith(f"{HUB} at {COMMIT}") and "name a local folder" in message
 
 
-def test_only_json_tokenizers_and_safetensors_are_asked_for(
+def test_download_asks_for_json_tokenizers_and_safetensors(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     signature = inspect.signature(huggingface_hub.snapshot_download)
@@ -124,7 +124,7 @@ def test_only_json_tokenizers_and_safetensors_are_asked_for(
 
 
 def test_code_of_a_known_architecture_is_ignored(folder: Path) -> None:
-    assert list(folder.glob("modeling_*.py"))  # it would raise SystemExit
+    assert list(folder.glob("modeling_*.py"))  # it would raise SystemExit if it ran
     assert "auto_map" in json.loads((folder / "config.json").read_text())
     load_checkpoint(str(folder), device="cpu")
 
@@ -133,14 +133,14 @@ def test_code_of_a_known_architecture_is_ignored(folder: Path) -> None:
 def test_unknown_architectures_are_refused(folder: Path, architectures: list[str] | None) -> None:
     edit(folder, architectures=architectures, model_type="odd")
     message = refused(folder, "is not one of LLaDAModelLM, DreamModel")
-    assert "the code it brings (auto_map) is never run" in message
+    assert "the code in the folder (auto_map) is never run" in message
     assert f"architecture {architectures[0] if architectures else 'odd'} is" in message
 
 
 def test_without_an_architecture_the_model_type_decides() -> None:
     for row in FORMATS.values():
-        assert recognise({"model_type": row.model_type}, "here") is row
-        assert recognise({"architectures": [row.architecture]}, "here") is row
+        assert find_format({"model_type": row.model_type}, "here") is row
+        assert find_format({"architectures": [row.architecture]}, "here") is row
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_without_an_architecture_the_model_type_decides() -> None:
         ("use_mrope", True),
     ],
 )
-def test_settings_that_are_not_read_are_refused(folder: Path, key: str, value: object) -> None:
+def test_unsupported_settings_are_refused(folder: Path, key: str, value: object) -> None:
     edit(folder, **{key: value})
     refused(folder, f"config.json sets {key} to {value!r}")
 
@@ -178,7 +178,7 @@ def test_settings_that_are_not_read_are_refused(folder: Path, key: str, value: o
         ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "'sliding_attention'"),
     ],
 )
-def test_what_a_base_does_not_do_is_refused(
+def test_unsupported_settings_of_bases_are_refused(
     tmp_path: Path, name: str, settings: dict[str, object], words: str
 ) -> None:
     folder = checkpoints.write(BASES[name], tmp_path)
@@ -186,26 +186,26 @@ def test_what_a_base_does_not_do_is_refused(
     refused(folder, words)
 
 
-def test_a_llama_without_a_known_frame_is_refused(tmp_path: Path) -> None:
+def test_llama_without_a_known_frame_is_refused(tmp_path: Path) -> None:
     tiny = replace(BASES["smollm2"], added=("<s>", "</s>"))
     folder = checkpoints.write(tiny, tmp_path)
     refused(folder, "no token <|im_start|> nor <|begin_of_text|>, which chats of llama need")
 
 
-@pytest.mark.parametrize("key", FORMATS["llada"].granted)
-def test_every_variant_of_llada_s_blocks_is_refused(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize("key", FORMATS["llada"].assumed)
+def test_llada_with_other_blocks_is_refused(tmp_path: Path, key: str) -> None:
     folder = checkpoints.write(ALL["llada"], tmp_path)
     edit(folder, **{key: "other"})
     refused(folder, f"config.json sets {key} to 'other'")
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, 2.0, "32", True])
-def test_sizes_must_be_counts(folder: Path, value: object) -> None:
+def test_sizes_must_be_positive_whole_numbers(folder: Path, value: object) -> None:
     edit(folder, hidden_size=value)
     refused(folder, f"hidden_size = {value!r}; it must be a positive whole number")
 
 
-def test_sizes_are_called_as_in_the_folder(tmp_path: Path) -> None:
+def test_size_errors_use_the_names_of_the_folder(tmp_path: Path) -> None:
     folder = checkpoints.write(ALL["llada"], tmp_path)
     edit(folder, d_model=None)
     refused(folder, "config.json has d_model = None")
@@ -218,7 +218,7 @@ def test_numbers_must_be_positive(folder: Path, key: str, value: object) -> None
     refused(folder, f"config.json has {key} = {value!r}; it must be a positive number")
 
 
-def test_rope_may_stand_among_parameters_of_the_default_kind(folder: Path) -> None:
+def test_rope_parameters_of_the_default_type_are_read(folder: Path) -> None:
     before = load_checkpoint(str(folder), device="cpu").backbone
     kind = {"rope_type": "default", "rope_theta": 1e6}
     edit(folder, rope_theta=None, rope_parameters=kind)
@@ -235,7 +235,7 @@ def test_heads_must_be_shared_evenly(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "\ufeff"])
-def test_a_damaged_config_is_refused(folder: Path, text: str) -> None:
+def test_damaged_config_is_refused(folder: Path, text: str) -> None:
     (folder / "config.json").write_text(text)
     refused(folder, "config.json: ")
     (folder / "config.json").unlink()
@@ -258,31 +258,31 @@ def test_shards_need_their_index(folder: Path) -> None:
     refused(folder, f"2 safetensors files, but no {INDEX}")
 
 
-def test_a_shard_must_be_there(folder: Path) -> None:
+def test_missing_shard_is_refused(folder: Path) -> None:
     (folder / FIRST).unlink()
     refused(folder, f"{FIRST}, which {INDEX} names, is missing")
 
 
 @pytest.mark.parametrize("name", ["../x.safetensors", "/x.safetensors", "x.bin", "..", ""])
-def test_an_index_cannot_lead_elsewhere(folder: Path, name: str) -> None:
+def test_index_with_a_path_outside_the_folder_is_refused(folder: Path, name: str) -> None:
     (folder / INDEX).write_text(json.dumps({"weight_map": {"a": name}}))
-    refused(folder, f"{name!r} is no safetensors file of this folder")
+    refused(folder, f"{name!r} is not a safetensors file of this folder")
 
 
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": []}', '{"weight_map": {}}'])
-def test_an_index_must_map_weights(folder: Path, content: str) -> None:
+def test_index_without_a_weight_map_is_refused(folder: Path, content: str) -> None:
     (folder / INDEX).write_text(content)
     refused(folder, "there is no weight_map")
 
 
-def test_an_index_must_keep_its_promises(folder: Path) -> None:
+def test_index_with_a_missing_weight_is_refused(folder: Path) -> None:
     index = json.loads((folder / INDEX).read_text())
     index["weight_map"]["model.extra"] = FIRST
     (folder / INDEX).write_text(json.dumps(index))
     refused(folder, f"{INDEX} promises model.extra, which is not in this file")
 
 
-def test_a_damaged_shard_is_refused(folder: Path) -> None:
+def test_damaged_shard_is_refused(folder: Path) -> None:
     (folder / FIRST).write_bytes((folder / FIRST).read_bytes()[:-7])
     refused(folder, "the weights cannot be read")
 
@@ -306,23 +306,23 @@ def test_missing_unexpected_and_misshaped_weights_are_refused(folder: Path) -> N
     with_weights({**whole, name: whole[name].to(torch.int8)}, f"{name} is int8; quantised weights")
 
 
-def test_weights_that_llada_does_not_have_are_refused(tmp_path: Path) -> None:
+def test_unknown_weights_of_llada_are_refused(tmp_path: Path) -> None:
     folder = checkpoints.write(ALL["llada"], tmp_path)
     extra = "model.transformer.blocks.0.q_norm.weight"
     repack(folder, lambda state: state.update({extra: torch.ones(8)}))
     refused(folder, f"unexpected weight {extra} for llada")
 
 
-def test_names_of_llada_s_weights() -> None:
+def test_weight_names_of_llada_are_mapped() -> None:
     row = FORMATS["llada"]
-    assert our_name(row, "model.transformer.ff_out.weight") == "lm_head.weight"
+    assert map_weight_name(row, "model.transformer.ff_out.weight") == "lm_head.weight"
     name = "model.transformer.blocks.31.ff_out.weight"
-    assert our_name(row, name) == "model.layers.31.mlp.down_proj.weight"
-    assert our_name(row, "model.layers.0.mlp.down_proj.weight") is None
-    assert our_name(row, "model.transformer.blocks.0.1.ff_out.weight") is None
+    assert map_weight_name(row, name) == "model.layers.31.mlp.down_proj.weight"
+    assert map_weight_name(row, "model.layers.0.mlp.down_proj.weight") is None
+    assert map_weight_name(row, "model.transformer.blocks.0.1.ff_out.weight") is None
 
 
-def test_a_tied_head_may_be_written_but_not_differ(folder: Path) -> None:
+def test_tied_head_may_be_in_the_file_but_not_differ(folder: Path) -> None:
     head, embedding = "lm_head.weight", "model.embed_tokens.weight"
     repack(folder, lambda state: state.update({head: state[embedding].clone()}))
     load_checkpoint(str(folder), device="cpu")
@@ -339,7 +339,7 @@ def test_a_tied_head_may_be_written_but_not_differ(folder: Path) -> None:
 # -- hashes -------------------------------------------------------------------------------------
 
 
-def test_hashes_in_a_sums_file_are_held(folder: Path) -> None:
+def test_hashes_of_a_sums_file_are_checked(folder: Path) -> None:
     load_checkpoint(str(folder), device="cpu")
     sums = folder / "SHA256SUMS"
     lines = {
@@ -356,10 +356,10 @@ def test_hashes_in_a_sums_file_are_held(folder: Path) -> None:
     right = lines[FIRST]
     lines[FIRST] = "0" * 64
     announce()
-    refused(folder, f"{FIRST}: its SHA-256 is {right}, but SHA256SUMS says {'0' * 64}")
+    refused(folder, f"{FIRST}: its SHA-256 is {right}, but SHA256SUMS has {'0' * 64}")
     del lines[FIRST]
     announce()
-    refused(folder, f"{FIRST}: its SHA-256 is {right}, but SHA256SUMS says nothing of it")
+    refused(folder, f"{FIRST}: its SHA-256 is {right}, but SHA256SUMS has no hash for it")
     sums.write_text("deadbeef  config.json\n")
     refused(folder, "SHA256SUMS:1: 'deadbeef  config.json' is not a line of sha256sum")
 
@@ -367,7 +367,7 @@ def test_hashes_in_a_sums_file_are_held(folder: Path) -> None:
 # -- tokenizers ---------------------------------------------------------------------------------
 
 
-def test_a_tokenizer_must_be_there_and_whole(folder: Path) -> None:
+def test_missing_or_damaged_tokenizer_is_refused(folder: Path) -> None:
     (folder / "tokenizer.json").write_text("{}")
     refused(folder, "its tokenizer cannot be read")
     (folder / "tokenizer.json").unlink()
@@ -383,7 +383,7 @@ def test_added_tokens_must_get_their_ids(folder: Path) -> None:
     assert max(backbone.encode("<|extra|>")) < checkpoints.ORDINARY
 
 
-def test_a_tokenizer_must_fit_the_model_and_its_chats(folder: Path) -> None:
+def test_tokenizer_must_fit_the_model_and_its_chats(folder: Path) -> None:
     texts = {}
     for file in ("tokenizer.json", "tokenizer_config.json"):
         path = folder / file

@@ -1,6 +1,7 @@
-"""Turning an autoregressive model into a diffusion model for prompts: `remask adapt`.
+"""Train an adapter that turns an autoregressive model into a diffusion model for prompts.
 
-`corpus` reads prompts and their conversations, `masking` masks them, `batches` lays them out as the
-denoiser will read them, `student` holds what is trained, `train` trains it and can be killed,
-`held_out` says how well held-out prompts are filled, `recipe` is the whole of it.
+This is the work of `remask adapt`. `corpus` reads prompts with their conversations, `masking` draws
+the masks, `batches` builds the same input that a denoiser reads, `student` holds the trained
+parameters, `train` has the training loop, `held_out` measures the loss on held-out prompts, and
+`recipe` runs all of them.
 """

@@ -1,8 +1,8 @@
-"""A case to what the denoiser reads: context, window, and rows of masks.
+"""Convert training examples to batches: context, window of the prompt, and masked rows.
 
-The same layout as in use (`dlm.layout`, `dlm.canvas.window`): traces of 64 to 1,000 tokens before
-windows of at most the family's length, the rest of a longer prompt told as text. A context is read
-once for all corruptions of its window.
+The layout is that of a denoiser (`dlm.layout`, `dlm.canvas.choose_window`): 64 to 1,000 tokens of
+traces, then a window of at most the family's length; the rest of a longer prompt is text of the
+context. All masks of one window share one read of the context.
 """
 
 import math
@@ -13,115 +13,124 @@ import numpy as np
 from torch import Tensor
 
 from remask.data.prompt_traces import shorten
-from remask.dlm.canvas import CanvasRow, sentence_starts, window
+from remask.dlm.canvas import CanvasRow, choose_window, find_sentence_starts
 from remask.dlm.families import Family
 from remask.dlm.layout import Layout
-from remask.dlm.reading import Ids, padded
-from remask.dlm.training.corpus import TrainingExample, shown
-from remask.dlm.training.masking import CorruptionMask, Masks, corrupt
+from remask.dlm.reading import Ids, pad_rows
+from remask.dlm.training.corpus import TrainingExample, draw_traces
+from remask.dlm.training.masking import CorruptionMask, Masks, apply_corruption
 from remask.ids import rng_for
 from remask.ports import Context
 
-CONTEXTS = (64, 1000)  # tokens of traces, drawn on a logarithmic scale
-MOST_TRACES = 12
-SHORTEST_WINDOW = 16
-NOWHERE = -1
+TRACE_TOKENS = (64, 1000)  # smallest and largest limit, drawn on a logarithmic scale
+MAX_TRACES = 12
+MIN_WINDOW_TOKENS = 16
+NO_SOURCE = -1
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A window of a prompt behind its context."""
+class TrainingWindow:
+    """A window of a prompt and the context before it."""
 
-    context: Ids  # without the front, the last token, which is read with the region
-    front: int
+    context: Ids  # without its last token, which is read with the region
+    last_context_id: int
     window: Ids
-    close: Ids  # the end of the turn where the window reaches the prompt's end
+    close: Ids  # the end of the turn if the window reaches the end of the prompt, else empty
 
     @property
     def clean(self) -> list[int]:
-        return [self.front, *self.window, *self.close]
+        """The ids of the region without masks."""
+        return [self.last_context_id, *self.window, *self.close]
 
-    def rows(self, mask: CorruptionMask, family: Family) -> "Rows":
-        """The region as `mask` hides it, what it should become, and where that stands."""
-        rows = Rows([self.front], [self.front], [0])
+    def mask_row(self, mask: CorruptionMask, family: Family) -> "CorruptedRow":
+        """Apply `mask` to the region."""
+        row = CorruptedRow([self.last_context_id], [self.last_context_id], [0])
         for i, token in enumerate(self.window):
-            for hides in mask.spare.get(i, ()):
-                rows.add(family.delete, hides, NOWHERE, family)
-            rows.add(token, mask.hidden[i], i + 1, family)
-        for hides in mask.spare.get(len(self.window), ()):
-            rows.add(family.delete, hides, NOWHERE, family)
+            for hidden in mask.extra.get(i, ()):
+                row.add(family.delete, hidden, NO_SOURCE, family)
+            row.add(token, mask.hidden[i], i + 1, family)
+        for hidden in mask.extra.get(len(self.window), ()):
+            row.add(family.delete, hidden, NO_SOURCE, family)
         for i, token in enumerate(self.close, 1 + len(self.window)):
-            rows.add(token, False, i, family)
-        return rows
+            row.add(token, False, i, family)
+        return row
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """One region in three readings, of equal length."""
+class CorruptedRow:
+    """A region with masks, and its targets. The lists have equal length."""
 
     ids: list[int]  # with masks
-    truth: list[int]  # without
-    source: list[int]  # the place in `Piece.clean`; NOWHERE for a deleted place
+    truth: list[int]  # without masks
+    source: list[int]  # the index in `TrainingWindow.clean`; NO_SOURCE for a delete token
 
-    def add(self, token: int, hides: bool, source: int, family: Family) -> None:
-        self.ids.append(family.mask if hides else token)
+    def add(self, token: int, hidden: bool, source: int, family: Family) -> None:
+        """Append one position."""
+        self.ids.append(family.mask if hidden else token)
         self.truth.append(token)
         self.source.append(source)
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """T contexts with R corruptions each; padded on the left and on the right."""
+    """T contexts with R masked rows each. Contexts are padded on the left, all else right."""
 
     contexts: Tensor  # (T, C) long
-    contexts_real: Tensor  # (T, C) bool
-    clean: Tensor  # (T, W) long: the regions without masks
-    clean_real: Tensor  # (T, W) bool
-    ids: Tensor  # (T * R, L) long, masks in place
+    contexts_mask: Tensor  # (T, C) bool, the attention mask of `contexts`
+    clean: Tensor  # (T, W) long, the regions without masks
+    clean_mask: Tensor  # (T, W) bool, the attention mask of `clean`
+    ids: Tensor  # (T * R, L) long, with masks
     attention_mask: Tensor  # (T * R, L) bool
-    masked: Tensor  # (T * R, L) bool: where the loss is
-    truth: Tensor  # (T * R, L) long: what should stand there
-    source: Tensor  # (T * R, L) long: the place of that in `clean`; NOWHERE for deleted places
+    masked: Tensor  # (T * R, L) bool, the positions of the loss
+    truth: Tensor  # (T * R, L) long, the target tokens
+    source: Tensor  # (T * R, L) long, the index of the target in `clean`, or NO_SOURCE
 
 
-def draw_piece(case: TrainingExample, layout: Layout, rng: np.random.Generator) -> Piece:
-    """A window of the case's prompt behind a drawn part of its traces."""
-    limit = int(math.exp(rng.uniform(math.log(CONTEXTS[0]), math.log(CONTEXTS[1]))))
-    longest = layout.family.window
+def draw_window(
+    example: TrainingExample, layout: Layout, rng: np.random.Generator
+) -> TrainingWindow:
+    """Draw a window of the example's prompt and a part of its traces."""
+    limit = int(math.exp(rng.uniform(math.log(TRACE_TOKENS[0]), math.log(TRACE_TOKENS[1]))))
+    length = layout.family.window
     if rng.random() < 0.3:
-        longest = int(rng.integers(SHORTEST_WINDOW, longest + 1))
-    anchor = int(rng.integers(layout.count(case.prompt)))
-    return cut(case.prompt, anchor, longest, layout, fitting(case, limit, layout, rng))
+        length = int(rng.integers(MIN_WINDOW_TOKENS, length + 1))
+    anchor = int(rng.integers(layout.count(example.prompt)))
+    traces = select_traces(example, limit, layout, rng)
+    return cut_window(example.prompt, anchor, length, layout, traces)
 
 
-def cut(prompt: str, anchor: int, longest: int, layout: Layout, traces: Context) -> Piece:
-    """The window of at most `longest` tokens round the token `anchor`, as in use."""
+def cut_window(
+    prompt: str, anchor: int, length: int, layout: Layout, traces: Context
+) -> TrainingWindow:
+    """Cut the window of at most `length` tokens around the token `anchor`, as a denoiser does."""
     ids, ranges = layout.backbone.encode_spans(prompt)
-    cuts = sorted({0, len(ids), *sentence_starts(prompt, ranges)})
-    row = CanvasRow(tuple(ids), (0,) * len(ids), ((anchor, anchor + 1),), tuple(cuts))
-    view = window(row, longest)
+    boundaries = sorted({0, len(ids), *find_sentence_starts(prompt, ranges)})
+    row = CanvasRow(tuple(ids), (0,) * len(ids), ((anchor, anchor + 1),), tuple(boundaries))
+    window = choose_window(row, length)
     decode = layout.backbone.decode
-    rest = layout.rest(decode(ids[: view.start]), decode(ids[view.stop :]))
-    context, _ = layout.context(traces, rest)
-    close = (layout.end,) if view.stop == len(ids) else ()
-    return Piece(context[:-1], context[-1], tuple(ids[view.start : view.stop]), close)
+    rest = layout.render_rest(decode(ids[: window.start]), decode(ids[window.stop :]))
+    context, _ = layout.encode_context(traces, rest)
+    close = (layout.end,) if window.stop == len(ids) else ()
+    return TrainingWindow(context[:-1], context[-1], tuple(ids[window.start : window.stop]), close)
 
 
-def fitting(case: TrainingExample, limit: int, layout: Layout, rng: np.random.Generator) -> Context:
-    """Some of the case's traces, shortened as in use, of at most `limit` tokens in all."""
-    picked, left = [], limit
-    for trace in shown(case, rng)[:MOST_TRACES]:
+def select_traces(
+    example: TrainingExample, limit: int, layout: Layout, rng: np.random.Generator
+) -> Context:
+    """Draw traces of the example, shortened as in use, of at most `limit` tokens in all."""
+    selected, remaining = [], limit
+    for trace in draw_traces(example, rng)[:MAX_TRACES]:
         short = shorten(trace)
         size = layout.count(f"{short.query} {short.response} {short.desired or ''}")
-        if size > left:
+        if size > remaining:
             break
-        picked.append(short)
-        left -= size
-    return tuple(picked)
+        selected.append(short)
+        remaining -= size
+    return tuple(selected)
 
 
 def draw_batch(
-    cases: Sequence[Sequence[TrainingExample]],
+    groups: Sequence[Sequence[TrainingExample]],
     shares: Sequence[float],
     layout: Layout,
     tasks: int,
@@ -130,30 +139,31 @@ def draw_batch(
     step: int,
     elastic: bool = False,
 ) -> Batch:
-    """The batch of one step; it depends on nothing but its arguments, so a killed run goes on.
+    """Draw the batch of one step: `tasks` contexts with `rows` masked rows each.
 
-    cases: groups, of which a task is drawn by `shares`.
+    Each task is drawn from one of `groups`, with the probabilities `shares`. The batch depends on
+    the arguments only, so an interrupted run continues with the same batches.
     """
     rng = rng_for(seed, "batch", step)
-    pieces, masks = [], []
+    windows, masks = [], []
     for _ in range(tasks):
-        group = cases[int(rng.choice(len(cases), p=shares))]
-        piece = draw_piece(group[int(rng.integers(len(group)))], layout, rng)
-        pieces.append(piece)
-        masks.append(corrupt(len(piece.window), rows, rng, elastic))
-    return collate(pieces, masks, layout)
+        group = groups[int(rng.choice(len(groups), p=shares))]
+        window = draw_window(group[int(rng.integers(len(group)))], layout, rng)
+        windows.append(window)
+        masks.append(apply_corruption(len(window.window), rows, rng, elastic))
+    return collate(windows, masks, layout)
 
 
-def collate(pieces: Sequence[Piece], masks: Sequence[Masks], layout: Layout) -> Batch:
-    """Pieces and the masks of their windows as tensors."""
+def collate(windows: Sequence[TrainingWindow], masks: Sequence[Masks], layout: Layout) -> Batch:
+    """Convert windows and the masks of each to tensors."""
     pad, family = layout.end, layout.family
-    rows = [p.rows(m, family) for p, some in zip(pieces, masks, strict=True) for m in some]
-    contexts, contexts_real = padded([p.context for p in pieces], pad, left=True)
-    clean, clean_real = padded([p.clean for p in pieces], pad)
-    ids, attention_mask = padded([r.ids for r in rows], pad)
-    truth, _ = padded([r.truth for r in rows], pad)
-    source, _ = padded([r.source for r in rows], NOWHERE)
+    rows = [w.mask_row(m, family) for w, some in zip(windows, masks, strict=True) for m in some]
+    contexts, contexts_mask = pad_rows([w.context for w in windows], pad, left=True)
+    clean, clean_mask = pad_rows([w.clean for w in windows], pad)
+    ids, attention_mask = pad_rows([r.ids for r in rows], pad)
+    truth, _ = pad_rows([r.truth for r in rows], pad)
+    source, _ = pad_rows([r.source for r in rows], NO_SOURCE)
     masked = ids == family.mask
     return Batch(
-        contexts, contexts_real, clean, clean_real, ids, attention_mask, masked, truth, source
+        contexts, contexts_mask, clean, clean_mask, ids, attention_mask, masked, truth, source
     )

@@ -1,8 +1,8 @@
-"""Prompts to train on, each with the conversations that it produced.
+"""Read the prompts to train on, each with the conversations that it produced.
 
-Two sources: rows of prompts with examples (`prompt`, `examples` of `input`, `output`, `feedback`,
-`correct`), and conversations in any form that `remask traces inspect` reads, put together by
-their system prompt. Knows files and traces; knows no tokens.
+There are two sources: rows of prompts with examples (`prompt`, `examples` of `input`, `output`,
+`feedback`, `correct`), and conversations in any form that `remask traces inspect` reads, joined by
+their system prompt.
 """
 
 import re
@@ -25,80 +25,86 @@ from remask.errors import ConfigError, DataError
 from remask.ids import content_id
 from remask.types import Feedback, Trace
 
-SHORTEST = 8  # words of a prompt
-WRONG = 0.5  # share of examples that are shown with a wrong answer, where another one is known
+MIN_PROMPT_WORDS = 8
+# Share of right answers that are replaced by a wrong one, if another example's answer is known.
+WRONG_ANSWER_SHARE = 0.5
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingExample:
-    """One prompt and what is known of the conversations under it."""
+    """One prompt and the conversations under it."""
 
     prompt: str
     traces: tuple[Trace, ...]
     licence: str = ""
-    task: str = ""  # what the source calls it
+    task: str = ""  # the name of the prompt in its source
 
     @property
     def id(self) -> str:
-        """Of the prompt's text alone, so that a prompt is held out wherever it stands."""
+        """A hash of the prompt's text only, so a prompt is held out from every source."""
         return content_id("prompt", self.prompt)
 
 
-def read_cases(paths: Sequence[Path], leave_out: str = "") -> list[TrainingExample]:
-    """The prompts of files, or of the JSONL files of folders; equal prompts are one case.
+def read_examples(paths: Sequence[Path], leave_out: str = "") -> list[TrainingExample]:
+    """Read the prompts of files, or of JSONL files in folders; equal prompts become one example.
 
-    leave_out: a regular expression; what it finds in a task's name or a prompt's text is left out.
-    Raises DataError where nothing is left, ConfigError where `leave_out` is no expression.
+    `leave_out` is a regular expression. Prompts are left out if it matches their task's name or
+    their text. Raises DataError if no prompt is left, ConfigError if `leave_out` is invalid.
     """
     try:
-        never = re.compile(leave_out, re.IGNORECASE) if leave_out else None
+        excluded = re.compile(leave_out, re.IGNORECASE) if leave_out else None
     except re.error as error:
         raise ConfigError(f"{leave_out!r} is not a regular expression: {error}") from None
-    joined: dict[str, list[TrainingExample]] = defaultdict(list)
-    for file in _files(paths):
-        for case in _rows(file) if _holds_prompts(file) else _conversations(file):
-            known = never is not None and (never.search(case.task) or never.search(case.prompt))
-            if len(case.prompt.split()) >= SHORTEST and not known:
-                joined[case.prompt].append(case)
-    if not joined:
+    by_prompt: dict[str, list[TrainingExample]] = defaultdict(list)
+    for file in _list_files(paths):
+        for example in _read_rows(file) if _holds_prompts(file) else _read_conversations(file):
+            texts = (example.task, example.prompt)
+            drop = excluded is not None and any(excluded.search(text) for text in texts)
+            if len(example.prompt.split()) >= MIN_PROMPT_WORDS and not drop:
+                by_prompt[example.prompt].append(example)
+    if not by_prompt:
         raise DataError(
-            f"no prompt of {SHORTEST} words or more is in there; expected rows with prompt and "
-            "examples, or conversations with a system prompt",
+            f"there is no prompt of {MIN_PROMPT_WORDS} words or more; expected rows with prompt "
+            "and examples, or conversations with a system prompt",
             paths[0],
         )
-    return [_one(prompt, cases) for prompt, cases in joined.items()]
+    return [_merge_examples(prompt, examples) for prompt, examples in by_prompt.items()]
 
 
 def hold_out(
-    cases: Iterable[TrainingExample], n: int
+    examples: Iterable[TrainingExample], n: int
 ) -> tuple[list[TrainingExample], list[TrainingExample]]:
-    """(kept, held out): of the cases with conversations those `n` whose ids come first, so that
-    the same prompts are held out whatever else is in the corpus."""
-    ranked = sorted((case for case in cases if case.traces), key=lambda case: case.id)
-    held = ranked[:n]
-    ids = {case.id for case in held}
-    return [case for case in cases if case.id not in ids], held
+    """Split examples into (kept, held out).
 
-
-def shown(case: TrainingExample, rng: np.random.Generator) -> list[Trace]:
-    """The case's traces in a drawn order; some right answers with a wrong one in their place.
-
-    In use the context is mostly failures: the target's answer, quoted as wrong, and the right
-    one. So another example's answer plays the target's.
+    Held out are the `n` examples with conversations whose ids sort first, so the same prompts are
+    held out from any corpus that contains them.
     """
-    answers = sorted({trace.desired for trace in case.traces if trace.desired})
-    made = []
-    for i in rng.permutation(len(case.traces)):
-        trace = case.traces[i]
+    ranked = sorted((example for example in examples if example.traces), key=lambda e: e.id)
+    held = ranked[:n]
+    ids = {example.id for example in held}
+    return [example for example in examples if example.id not in ids], held
+
+
+def draw_traces(example: TrainingExample, rng: np.random.Generator) -> list[Trace]:
+    """Return the example's traces in a drawn order, with a wrong response in some of them.
+
+    In use most traces of the context are failures: the target's answer, quoted as wrong, and the
+    right one. So the answer of another trace takes the place of the target's.
+    """
+    answers = sorted({trace.desired for trace in example.traces if trace.desired})
+    traces = []
+    for i in rng.permutation(len(example.traces)):
+        trace = example.traces[i]
         others = [text for text in answers if text != trace.desired]
-        if trace.desired and trace.response == trace.desired and others and rng.random() < WRONG:
+        is_right = trace.desired and trace.response == trace.desired
+        if is_right and others and rng.random() < WRONG_ANSWER_SHARE:
             other = others[int(rng.integers(len(others)))]
             trace = Trace(trace.id, trace.query, other, trace.desired, trace.feedback, 0.0)
-        made.append(trace)
-    return made
+        traces.append(trace)
+    return traces
 
 
-def _files(paths: Sequence[Path]) -> Iterator[Path]:
+def _list_files(paths: Sequence[Path]) -> Iterator[Path]:
     for path in paths:
         if path.is_dir():
             found = sorted(path.glob("*.jsonl"))
@@ -112,36 +118,37 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
 
 
 def _holds_prompts(file: Path) -> bool:
+    """Return whether the first row of `file` has a prompt with examples."""
     first = next(read_values(file), None)
     row = first.data if isinstance(first, Value) else None
     return isinstance(row, dict) and isinstance(row.get("prompt"), str) and "examples" in row
 
 
-def _rows(file: Path) -> Iterator[TrainingExample]:
+def _read_rows(file: Path) -> Iterator[TrainingExample]:
     for value in read_values(file):
         if isinstance(value, RejectedRecord):
             raise DataError(value.reason, file, value.line)
         row, line = value.data, value.line
         try:
-            prompt, examples = row["prompt"].strip(), row.get("examples") or []
-            traces = tuple(_example(e, f"{line}.{i}") for i, e in enumerate(examples))
+            prompt, items = row["prompt"].strip(), row.get("examples") or []
+            traces = tuple(_parse_example(item, f"{line}.{i}") for i, item in enumerate(items))
         except (KeyError, TypeError, AttributeError) as error:
             reason = f"not a row of prompt and examples with input and output ({error})"
             raise DataError(reason, file, line) from error
         yield TrainingExample(prompt, traces, as_text(row.get("license")), as_text(row.get("task")))
 
 
-def _example(value: Mapping[str, Any], name: str) -> Trace:
-    """A right answer is the desired one; a wrong one stands with what was said of it."""
+def _parse_example(value: Mapping[str, Any], name: str) -> Trace:
+    """Make a trace; the output is the desired answer unless it is marked as wrong."""
     query, answer = as_text(value["input"]), as_text(value["output"])
-    words = as_text(value.get("feedback") or None)
-    notes = (Feedback("comment", words),) if words else ()
+    comment = as_text(value.get("feedback") or None)
+    feedback = (Feedback("comment", comment),) if comment else ()
     if value.get("correct") is False:
-        return Trace(name, query, answer, None, notes, 0.0)
-    return Trace(name, query, answer, answer, notes, 1.0)
+        return Trace(name, query, answer, None, feedback, 0.0)
+    return Trace(name, query, answer, answer, feedback, 1.0)
 
 
-def _conversations(file: Path) -> Iterator[TrainingExample]:
+def _read_conversations(file: Path) -> Iterator[TrainingExample]:
     seen: dict[str, RatingStats] = defaultdict(RatingStats)
     records = []
     for item in read_records([file]):
@@ -151,12 +158,12 @@ def _conversations(file: Path) -> Iterator[TrainingExample]:
                 seen[rating.name].add(rating)
     scales, placeholders = find_scales(seen, {}), Placeholders()
     for record in records:
-        trace = _hidden(trace_from_record(record, scales), placeholders)
+        trace = _redact_trace(trace_from_record(record, scales), placeholders)
         yield TrainingExample(redact_text(record.system or "", placeholders).strip(), (trace,))
 
 
-def _hidden(trace: Trace, placeholders: Placeholders) -> Trace:
-    """Without secrets and personal details: what is trained on can come out again."""
+def _redact_trace(trace: Trace, placeholders: Placeholders) -> Trace:
+    """Remove secrets and personal data, since a trained model can repeat its training text."""
     return replace(
         trace,
         query=redact_text(trace.query, placeholders),
@@ -166,7 +173,7 @@ def _hidden(trace: Trace, placeholders: Placeholders) -> Trace:
     )
 
 
-def _one(prompt: str, cases: Sequence[TrainingExample]) -> TrainingExample:
-    traces = {(t.query, t.response): t for case in cases for t in case.traces}
-    licences = sorted({case.licence for case in cases if case.licence})
-    return TrainingExample(prompt, tuple(traces.values()), ", ".join(licences), cases[0].task)
+def _merge_examples(prompt: str, examples: Sequence[TrainingExample]) -> TrainingExample:
+    traces = {(t.query, t.response): t for example in examples for t in example.traces}
+    licences = sorted({example.licence for example in examples if example.licence})
+    return TrainingExample(prompt, tuple(traces.values()), ", ".join(licences), examples[0].task)

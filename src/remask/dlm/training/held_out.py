@@ -1,8 +1,8 @@
-"""How well a denoiser fills spans of held-out prompts, in nats per token.
+"""Measure how well a denoiser fills spans of held-out prompts, in nats per token.
 
-Some tokens of each prompt are hidden, everything around them is visible: filled from the left with
-one token a step (the chain rule, both sides visible), all at once in one step, and by the base left
-to right, which sees the left side only. Knows readings and pieces; knows no training.
+Some tokens of each prompt are masked and everything else is visible. They are filled in three ways:
+from left to right with one token a step (the chain rule, with both sides visible), all at once in
+one step, and by the base, which sees the left side only.
 """
 
 from collections import defaultdict
@@ -15,36 +15,37 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from remask.dlm.adapter import Adapted
-from remask.dlm.build import builtin_mode
+from remask.dlm.adapter import AdaptedModel
+from remask.dlm.build import make_builtin_mode
 from remask.dlm.layout import Layout
 from remask.dlm.reading import PrefixLM
-from remask.dlm.training.batches import Piece, cut, fitting
+from remask.dlm.training.batches import TrainingWindow, cut_window, select_traces
 from remask.dlm.training.corpus import TrainingExample
 from remask.dlm.training.masking import CorruptionMask
 from remask.ids import rng_for
 from remask.models.backbone.transformer import Backbone
 
-CONTEXT_TOKENS = 400  # of traces: what the search reads by default
-MASKS = 2000  # whose logits are held at once
-Choose = Callable[[int, np.random.Generator], list[int]]  # of n tokens those that are hidden
+CONTEXT_TOKENS = 400  # of traces, the default of the search
+MAX_LOGIT_ROWS = 2000  # masks whose logits are in memory at once
+# Chooses which of n tokens are masked.
+ChoosePositions = Callable[[int, np.random.Generator], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutLoss:
-    """Per hidden token, mean over all of them; lower is better."""
+    """Nats per masked token, the mean over all of them; lower is better."""
 
-    what: str  # "span 8", "ratio 0.2"
-    dlm: float  # from the left, one token a step
-    dlm_parallel: float  # all in one step
-    base_left: float  # the frozen base, left context only
-    no_traces: float  # as `dlm`, without conversations
-    first: float  # the first hidden token of each prompt alone, as `dlm`
-    n: int  # prompts
+    pattern: str  # a name of MASK_PATTERNS
+    left_to_right: float  # one token a step
+    at_once: float  # all tokens in one step
+    base: float  # the frozen base, with the left context only
+    without_traces: float  # as left_to_right, without conversations
+    first_token: float  # as left_to_right, for the first masked token of each prompt
+    prompts: int  # number of prompts
 
 
-def span(length: int) -> Choose:
-    """A contiguous span of `length` tokens; none where the window is not two tokens longer."""
+def choose_span(length: int) -> ChoosePositions:
+    """Choose a contiguous span of `length` tokens; none if the window has fewer than length + 2."""
 
     def choose(n: int, rng: np.random.Generator) -> list[int]:
         if n < length + 2:
@@ -55,77 +56,89 @@ def span(length: int) -> Choose:
     return choose
 
 
-def ratio(share: float) -> Choose:
-    """Each token by itself with probability `share`; all for 1."""
+def choose_ratio(share: float) -> ChoosePositions:
+    """Choose each token independently with probability `share`."""
     return lambda n, rng: [i for i in range(n) if rng.random() < share]
 
 
-WHATS: dict[str, Choose] = {
-    **{f"span {n}": span(n) for n in (4, 8, 16, 32)},
-    **{f"ratio {share}": ratio(share) for share in (0.2, 0.5, 1.0)},
+MASK_PATTERNS: dict[str, ChoosePositions] = {
+    **{f"span {n}": choose_span(n) for n in (4, 8, 16, 32)},
+    **{f"ratio {share}": choose_ratio(share) for share in (0.2, 0.5, 1.0)},
 }
 
 
 def measure(
-    base: Backbone, adapted: Adapted, cases: Sequence[TrainingExample], what: str, seed: int = 0
+    base: Backbone,
+    adapted: AdaptedModel,
+    examples: Sequence[TrainingExample],
+    pattern: str,
+    seed: int = 0,
 ) -> HeldOutLoss | None:
-    """The nats of a row of WHATS on those cases that are long enough; None where none is.
+    """Measure the loss under a mask pattern on the examples that are long enough for it.
 
-    What is hidden depends on `seed`, the prompt and `what` alone.
+    Which tokens are masked depends only on `seed`, the prompt and `pattern`. Returns None if no
+    example is long enough.
     """
-    reading = builtin_mode(base, adapted)
+    mode = make_builtin_mode(base, adapted)
     layout = Layout(base, adapted.family)
-    longest = layout.family.window
-    found: dict[str, list[float]] = defaultdict(list)
-    for case in cases:
-        rng = rng_for(seed, "measure", case.id, what)
-        anchor = int(rng.integers(layout.count(case.prompt)))
-        traces = fitting(case, CONTEXT_TOKENS, layout, rng)
-        piece = cut(case.prompt, anchor, longest, layout, traces)
-        hidden = WHATS[what](len(piece.window), rng)
-        if not hidden:
+    length = layout.family.window
+    losses: dict[str, list[float]] = defaultdict(list)
+    for example in examples:
+        rng = rng_for(seed, "measure", example.id, pattern)
+        anchor = int(rng.integers(layout.count(example.prompt)))
+        traces = select_traces(example, CONTEXT_TOKENS, layout, rng)
+        window = cut_window(example.prompt, anchor, length, layout, traces)
+        masked = MASK_PATTERNS[pattern](len(window.window), rng)
+        if not masked:
             continue
-        one_by_one = filled(reading, piece, hidden)
-        found["denoiser"] += one_by_one
-        found["first"].append(one_by_one[0])
-        found["dlm_parallel"] += at_once(reading, piece, hidden)
-        logp = reading.score((*piece.context, piece.front), 0, piece.window, hidden)
-        found["base_left"] += [-nats for nats in logp]
-        alone = cut(case.prompt, anchor, longest, layout, ())
-        found["no_traces"] += filled(reading, alone, hidden)
-    if not found:
+        left_to_right = score_left_to_right(mode, window, masked)
+        losses["left_to_right"] += left_to_right
+        losses["first_token"].append(left_to_right[0])
+        losses["at_once"] += score_at_once(mode, window, masked)
+        context = (*window.context, window.last_context_id)
+        losses["base"] += [-logp for logp in mode.score(context, 0, window.window, masked)]
+        without_traces = cut_window(example.prompt, anchor, length, layout, ())
+        losses["without_traces"] += score_left_to_right(mode, without_traces, masked)
+    if not losses:
         return None
-    means = {name: mean(nats) for name, nats in found.items()}
-    return HeldOutLoss(what, n=len(found["first"]), **means)
+    means = {name: mean(nats) for name, nats in losses.items()}
+    return HeldOutLoss(pattern, prompts=len(losses["first_token"]), **means)
 
 
-def filled(reading: PrefixLM, piece: Piece, hidden: Sequence[int]) -> list[float]:
-    """Nats of each hidden token, those before it written and those behind it still masked."""
+def score_left_to_right(
+    mode: PrefixLM, window: TrainingWindow, masked: Sequence[int]
+) -> list[float]:
+    """Return the nats of each masked token, with earlier ones written and later ones masked."""
     nats: list[float] = []
-    rows = [hidden[k:] for k in range(len(hidden))]
-    most = max(1, MASKS // len(hidden))
-    for begin in range(0, len(rows), most):
-        some = rows[begin : begin + most]
-        logp = _logp(reading, piece, some)
-        # The first mask of each row is the token to fill.
-        at = [0, *accumulate(map(len, some[:-1]))]
-        nats += [-float(logp[i, piece.window[row[0]]]) for i, row in zip(at, some, strict=True)]
+    rows = [masked[k:] for k in range(len(masked))]
+    chunk_size = max(1, MAX_LOGIT_ROWS // len(masked))
+    for begin in range(0, len(rows), chunk_size):
+        chunk = rows[begin : begin + chunk_size]
+        logp = _compute_log_probs(mode, window, chunk)
+        # The first mask of each row is the token to score.
+        firsts = [0, *accumulate(map(len, chunk[:-1]))]
+        scored = zip(firsts, chunk, strict=True)
+        nats += [-float(logp[i, window.window[row[0]]]) for i, row in scored]
     return nats
 
 
-def at_once(reading: PrefixLM, piece: Piece, hidden: Sequence[int]) -> list[float]:
-    """Nats of each hidden token while all of them are masked."""
-    logp = _logp(reading, piece, [hidden])
-    return [-float(logp[k, piece.window[i]]) for k, i in enumerate(hidden)]
+def score_at_once(mode: PrefixLM, window: TrainingWindow, masked: Sequence[int]) -> list[float]:
+    """Return the nats of each masked token with all of them masked."""
+    logp = _compute_log_probs(mode, window, [masked])
+    return [-float(logp[k, window.window[i]]) for k, i in enumerate(masked)]
 
 
-def _logp(reading: PrefixLM, piece: Piece, rows: Sequence[Sequence[int]]) -> Tensor:
-    """(masks, V) log-probabilities at all masks, in reading order, where each of `rows` hides these
-    tokens of the window: of the tokens that a fill of fixed length may contain."""
-    family = reading.family
-    masks = [CorruptionMask([i in row for i in range(len(piece.window))]) for row in map(set, rows)]
-    ids = torch.tensor([piece.rows(mask, family).ids for mask in masks])
-    session = reading.begin(piece.context, 0, torch.ones_like(ids, dtype=torch.bool))
-    logits = session.logits(ids)
+def _compute_log_probs(
+    mode: PrefixLM, window: TrainingWindow, rows: Sequence[Sequence[int]]
+) -> Tensor:
+    """Return (masks, V) log-probabilities at all masks, in reading order.
+
+    Each of `rows` masks these tokens of the window. Tokens that a fill cannot contain are excluded.
+    """
+    family, length = mode.family, len(window.window)
+    masks = [CorruptionMask([i in row for i in range(length)]) for row in map(set, rows)]
+    ids = torch.tensor([window.mask_row(mask, family).ids for mask in masks])
+    attention_mask = torch.ones_like(ids, dtype=torch.bool)
+    logits = mode.begin(window.context, 0, attention_mask).logits(ids)
     logits[:, list(family.special)] = float("-inf")
     return logits.log_softmax(-1)

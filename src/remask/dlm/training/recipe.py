@@ -1,4 +1,4 @@
-"""One adaptation from files to an adapter with its model card: the work behind `remask adapt`."""
+"""Train an adapter from files and write it with its model card: the work of `remask adapt`."""
 
 import json
 import time
@@ -7,23 +7,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from remask.dlm.adapter import SHIPPED, read_adapter
+from remask.dlm.adapter import SHIPPED_ADAPTER, read_adapter
 from remask.dlm.build import Base, find_base
-from remask.dlm.training.corpus import TrainingExample, hold_out, read_cases
+from remask.dlm.training.corpus import TrainingExample, hold_out, read_examples
 from remask.dlm.training.held_out import HeldOutLoss, measure
-from remask.dlm.training.student import Student, fresh
+from remask.dlm.training.student import Student, init_parameters
 from remask.dlm.training.train import Progress, TrainPlan, train
 from remask.errors import ConfigError
 from remask.files import write
 
-MEASURED = ("span 4", "span 8")  # on held-out prompts
-LOOKED = 40  # held-out prompts at most that are measured; benchmarks/denoiser/fills.py has more
-LEAST = 4  # prompts to train on
+HELD_OUT_PATTERNS = ("span 4", "span 8")  # measured on held-out prompts
+MAX_MEASURED_PROMPTS = 40  # benchmarks/denoiser/fills.py measures more
+MIN_TRAINING_PROMPTS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class TrainOptions:
-    """What is to be made of what."""
+    """The options of one adaptation."""
 
     data: tuple[Path, ...]
     out: Path
@@ -31,8 +31,8 @@ class TrainOptions:
     base: str = "builtin"  # or local:PLACE
     revision: str | None = None  # of a local:HUB_ID
     start: str = "shipped"  # shipped, fresh, or the path of an adapter of that base
-    leave_out: str = ""  # regular expression over names and prompts
-    held_out: int = 20  # prompts, at most a tenth
+    leave_out: str = ""  # regular expression for names and prompts
+    held_out: int = 20  # prompts, at most a tenth of all
     measure_every: int = 200  # steps; 0: only before and after
 
     @property
@@ -41,7 +41,10 @@ class TrainOptions:
 
     @property
     def log(self) -> Path:
-        """One JSON object a line: steps and measurements. Appended, so a resumed run goes on."""
+        """The log, one JSON object a line for each step and measurement.
+
+        A resumed run appends to it.
+        """
         return self.out.with_suffix(".log.jsonl")
 
     @property
@@ -50,72 +53,72 @@ class TrainOptions:
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """What came out."""
+class AdaptResult:
+    """The result of one adaptation."""
 
     out: Path
-    trained: int  # prompts
-    before: tuple[HeldOutLoss, ...]  # on held-out prompts
+    trained: int  # number of training prompts
+    before: tuple[HeldOutLoss, ...]
     after: tuple[HeldOutLoss, ...]
 
 
 def adapt(
-    order: TrainOptions,
-    tell: Callable[[Progress], None] = lambda progress: None,
-    measured: Callable[[int, tuple[HeldOutLoss, ...]], None] = lambda step, nats: None,
-) -> Made:
-    """Train, measure and write; the same call again goes on after a kill. Raises ConfigError,
-    DataError, BackendError and NumericsError."""
-    cases = read_cases(order.data, order.leave_out)
-    kept, held = hold_out(cases, min(order.held_out, len(cases) // 10))
-    if len(kept) < LEAST:
+    options: TrainOptions,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_measured: Callable[[int, tuple[HeldOutLoss, ...]], None] = lambda step, losses: None,
+) -> AdaptResult:
+    """Train an adapter, measure it and write it with its card.
+
+    The same call continues an interrupted run. Raises ConfigError, DataError, BackendError and
+    NumericsError.
+    """
+    examples = read_examples(options.data, options.leave_out)
+    kept, held = hold_out(examples, min(options.held_out, len(examples) // 10))
+    if len(kept) < MIN_TRAINING_PROMPTS:
         raise ConfigError(
-            f"{len(kept)} prompts are too few to train on; give at least {LEAST}, each with its "
-            "conversations"
+            f"{len(kept)} prompts are too few to train on; give at least {MIN_TRAINING_PROMPTS}, "
+            "each with its conversations"
         )
-    base = find_base(order.base, order.revision, device="cpu")
-    student, plan = begin(order, base)
-    order.out.parent.mkdir(parents=True, exist_ok=True)
+    base = find_base(options.base, options.revision, device="cpu")
+    student, plan = make_student(options, base)
+    options.out.parent.mkdir(parents=True, exist_ok=True)
 
-    def look(step: int) -> tuple[HeldOutLoss, ...]:
-        adapted = student.adapted()
-        found = tuple(
-            n
-            for n in (measure(base.backbone, adapted, held[:LOOKED], what) for what in MEASURED)
-            if n is not None
-        )
-        _note(order.log, {"step": step, "held_out": [asdict(n) for n in found]})
-        measured(step, found)
-        return found
+    def measure_all(step: int) -> tuple[HeldOutLoss, ...]:
+        adapted, measured = student.to_adapted_model(), held[:MAX_MEASURED_PROMPTS]
+        found = [measure(base.backbone, adapted, measured, name) for name in HELD_OUT_PATTERNS]
+        losses = tuple(loss for loss in found if loss is not None)
+        _append_log(options.log, {"step": step, "held_out": [asdict(loss) for loss in losses]})
+        on_measured(step, losses)
+        return losses
 
-    before = look(0)
-    for progress in train(student, kept, plan, order.checkpoint):
-        _note(order.log, asdict(progress))
-        tell(progress)
-        due = order.measure_every and progress.step % order.measure_every == 0
+    before = measure_all(0)
+    for progress in train(student, kept, plan, options.checkpoint):
+        _append_log(options.log, asdict(progress))
+        on_progress(progress)
+        due = options.measure_every and progress.step % options.measure_every == 0
         if due and progress.step < plan.steps:
-            look(progress.step)
-    after = look(plan.steps)
+            measure_all(progress.step)
+    after = measure_all(plan.steps)
     notes = {
         "base": base.name,
         "steps": str(plan.steps),
-        "start": Path(order.start).name,  # without its folder: adapters and cards are passed on
+        "start": Path(options.start).name,  # no folder, since adapters are passed on to others
         "elastic": str(plan.elastic).lower(),
-        "license": _licences(kept),
+        "license": _list_licences(kept),
     }
-    student.save(order.out, notes)
-    write(order.card, card(order, base, plan, kept, before, after), force=True)
-    order.checkpoint.unlink(missing_ok=True)
-    return Made(order.out, len(kept), before, after)
+    student.save(options.out, notes)
+    write(options.card, render_card(options, base, plan, kept, before, after), force=True)
+    options.checkpoint.unlink(missing_ok=True)
+    return AdaptResult(options.out, len(kept), before, after)
 
 
-def begin(order: TrainOptions, base: Base) -> tuple[Student, TrainPlan]:
-    """The student, and the plan with the rank and lengths of the adapter that is continued."""
-    plan, backbone = order.plan, base.backbone
-    if order.start == "fresh":
-        tensors = fresh(backbone, plan.rank, plan.seed)
+def make_student(options: TrainOptions, base: Base) -> tuple[Student, TrainPlan]:
+    """Make the student, and the plan with the settings of the adapter that is continued, if any."""
+    plan, backbone = options.plan, base.backbone
+    if options.start == "fresh":
+        tensors = init_parameters(backbone, plan.rank, plan.seed)
         return Student(backbone, base.family, plan.rank, plan.alpha, tensors), plan
-    path = SHIPPED if order.start == "shipped" else Path(order.start)
+    path = SHIPPED_ADAPTER if options.start == "shipped" else Path(options.start)
     header, tensors, _ = read_adapter(path, backbone, base.family)
     plan = replace(
         plan,
@@ -126,49 +129,50 @@ def begin(order: TrainOptions, base: Base) -> tuple[Student, TrainPlan]:
     return Student(backbone, base.family, plan.rank, plan.alpha, tensors), plan
 
 
-def card(
-    order: TrainOptions,
+def render_card(
+    options: TrainOptions,
     base: Base,
     plan: TrainPlan,
     kept: Sequence[TrainingExample],
     before: Sequence[HeldOutLoss],
     after: Sequence[HeldOutLoss],
 ) -> str:
-    """The model card, Markdown."""
-    table = "\n".join(
-        f"| {b.what} | {b.n} | {b.base_left:.2f} | {b.dlm:.2f} | {a.dlm:.2f} | {a.first:.2f} | "
-        f"{a.no_traces:.2f} | {a.dlm_parallel:.2f} |"
-        for b, a in zip(before, after, strict=True)
-    )
-    told = sum(bool(case.traces) for case in kept)
-    used = f"--denoiser builtin:{order.out.name}"
-    if order.base != "builtin":  # a folder by its name alone: cards are passed on
-        place = order.base.partition(":")[2] if order.revision else base.name
-        used = f"--denoiser local:{place} --adapter {order.out.name}"
-    commit = f" at {order.revision}" if order.revision else ""
+    """Render the model card as Markdown."""
+    rows = []
+    for b, a in zip(before, after, strict=True):
+        losses = (b.base, b.left_to_right, a.left_to_right, a.first_token, a.without_traces)
+        cells = [f"{loss:.2f}" for loss in (*losses, a.at_once)]
+        rows.append(f"| {' | '.join([b.pattern, str(b.prompts), *cells])} |")
+    table = "\n".join(rows)
+    with_traces = sum(bool(example.traces) for example in kept)
+    flags = f"--denoiser builtin:{options.out.name}"
+    if options.base != "builtin":  # the folder's name without its path: cards are passed on
+        place = options.base.partition(":")[2] if options.revision else base.name
+        flags = f"--denoiser local:{place} --adapter {options.out.name}"
+    commit = f" at {options.revision}" if options.revision else ""
     settings = ", ".join(f"{key} {value}" for key, value in asdict(plan).items())
-    return f"""# Model card: {order.out.stem}
+    return f"""# Model card: {options.out.stem}
 
 An adapter that turns {base.name} into a masked diffusion model for system prompts, written by
-`remask adapt`. Use it with `{used}`.
+`remask adapt`. Use it with `{flags}`.
 
-- Base: {base.name}{commit}, by content `{base.backbone.content}`. Its licence holds here as well.
-- Started from: {Path(order.start).name}. Settings: {settings}.
-- Data: {len(kept)} prompts, {told} of them with conversations. Left out by name or text:
-  `{order.leave_out or "nothing"}`. Licences as the data names them: {_licences(kept)}.
+- Base: {base.name}{commit}, by content `{base.backbone.content}`. Its licence applies here as well.
+- Started from: {Path(options.start).name}. Settings: {settings}.
+- Data: {len(kept)} prompts, {with_traces} of them with conversations. Left out by name or text:
+  `{options.leave_out or "nothing"}`. Licences as the data names them: {_list_licences(kept)}.
 - Written {time.strftime("%Y-%m-%d")}. On held-out prompts, nats per token, lower is better:
 
-| hidden | n | base, left to right | before | after | first token | no traces | one step |
+| masked | n | base, left to right | before | after | first token | no traces | one step |
 |---|---:|---:|---:|---:|---:|---:|---:|
 {table}
 """
 
 
-def _licences(cases: Sequence[TrainingExample]) -> str:
-    named = Counter(case.licence or "not named" for case in cases)
+def _list_licences(examples: Sequence[TrainingExample]) -> str:
+    named = Counter(example.licence or "not named" for example in examples)
     return "; ".join(f"{name} ({n})" for name, n in named.most_common())
 
 
-def _note(log: Path, value: dict[str, object]) -> None:
+def _append_log(log: Path, value: dict[str, object]) -> None:
     with log.open("a", encoding="utf-8") as file:
         file.write(json.dumps(value) + "\n")

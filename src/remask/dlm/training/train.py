@@ -1,11 +1,12 @@
-"""The training loop: deterministic by seed, and after kill -9 it goes on where it was.
+"""The training loop. It is deterministic in its seed, and continues after being killed.
 
 The loss at masked tokens is a mean of cross-entropy and of distillation from the frozen base, which
-reads the clean window left to right: an unbiased target of lower variance for what the left side
-says, while only the truth teaches the right side. A row of n masked tokens weighs sqrt(n): between
-equal tokens, where whole windows drown the short spans of use, and equal rows, which is the bound
-on the likelihood (1/t; arXiv 2502.09992, equation 3) but trembles with small batches. The batch of
-a step depends on seed and step alone, so a checkpoint is parameters, optimiser and step.
+reads the clean window left to right. Distillation is an unbiased target of lower variance for what
+the left side predicts; only the true token teaches the right side. A row of n masked tokens has the
+weight sqrt(n). That is between equal weights of tokens, where whole windows outweigh the short
+spans of use, and equal weights of rows, which give the bound on the likelihood (1/t; arXiv
+2502.09992, equation 3) but a high variance in small batches. The batch of a step depends only on
+seed and step, so a checkpoint holds parameters, optimiser and step.
 """
 
 import math
@@ -20,53 +21,56 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from remask.dlm.families import EMBEDDED
+from remask.dlm.families import BUILTIN
 from remask.dlm.layout import Layout
-from remask.dlm.training.batches import NOWHERE, Batch, draw_batch
+from remask.dlm.training.batches import NO_SOURCE, Batch, draw_batch
 from remask.dlm.training.corpus import TrainingExample
 from remask.dlm.training.student import EMBEDDING, MASKED, RIGHT, Student
 from remask.errors import ConfigError, NumericsError
 from remask.files import draft
 from remask.ids import content_id
 
-SLOWEST = 0.02  # share of the rate that is left at the end
+MIN_RATE_SHARE = 0.02  # of the learning rate, at the end
 
 
 @dataclass(frozen=True, slots=True)
 class TrainPlan:
-    """Everything that decides a training run, beside base and data."""
+    """Everything that determines a training run, besides base and data.
+
+    The names of the fields are part of a checkpoint's identity.
+    """
 
     steps: int
-    tasks: int = 4  # contexts of a step
-    rows: int = 4  # corruptions of each
-    rate: float = 1e-3
+    tasks: int = 4  # contexts per step
+    rows: int = 4  # masked rows per context
+    rate: float = 1e-3  # learning rate of the factors
     warmup: int = 30  # steps in which the rate rises
-    decay: float = 0.25  # last share of the steps, in which the rate falls
-    distil: float = 0.3  # share of the loss
-    elastic: bool = True  # whether the delete token is taught
-    balance: float = 0.5  # a token of a row with n weighs n ** -balance
-    interior: float = 1.0  # weight of masked tokens whose left neighbour is masked, over others
-    # Learning rates over that of the factors: gates are few and must move far. 0: not trained.
+    decay: float = 0.25  # share of the steps, at the end, in which the rate falls
+    distil: float = 0.3  # share of distillation in the loss
+    elastic: bool = True  # whether the delete token is trained
+    balance: float = 0.5  # a token of a row with n masked tokens has the weight n ** -balance
+    interior: float = 1.0  # factor on the weight of masked tokens whose left neighbour is masked
+    # Factors on the learning rate; 0: not trained. Gates are few and must change a lot.
     gates: float = 20.0
     embedding: float = 2.0  # of the mask
-    with_traces: float = 0.7  # of the tasks, where prompts without conversations are known as well
+    with_traces: float = 0.7  # share of tasks with conversations, if there are prompts without any
     rank: int = 32
     alpha: float = 64.0
     seed: int = 0
 
-    def rate_at(self, step: int) -> float:
-        """Rising, constant, falling in a straight line (warmup-stable-decay, arXiv 2404.06395)."""
-        rising = min(1.0, (step + 1) / max(1, self.warmup))
-        last = self.decay * self.steps
-        left = (self.steps - step) / last if last else 1.0
-        return self.rate * rising * max(SLOWEST, min(1.0, left))
+    def compute_rate(self, step: int) -> float:
+        """Return the learning rate: linear warmup, constant, linear decay (arXiv 2404.06395)."""
+        warmup = min(1.0, (step + 1) / max(1, self.warmup))
+        decay_steps = self.decay * self.steps
+        remaining = (self.steps - step) / decay_steps if decay_steps else 1.0
+        return self.rate * warmup * max(MIN_RATE_SHARE, min(1.0, remaining))
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
     """One finished step."""
 
-    step: int  # steps done
+    step: int  # number of finished steps
     loss: float  # cross-entropy, nats per masked token
     rate: float
     seconds: float  # of this step
@@ -74,118 +78,127 @@ class Progress:
 
 def train(
     student: Student,
-    cases: Sequence[TrainingExample],
+    examples: Sequence[TrainingExample],
     plan: TrainPlan,
     checkpoint: Path,
     every: float = 180.0,
 ) -> Iterator[Progress]:
-    """Train from where `checkpoint` stands, written every so many seconds and at the end.
+    """Train and yield each step, starting from `checkpoint` if it exists.
 
-    A checkpoint belongs to plan, cases, base and the parameters that the student begins with. The
-    number of steps may still change while the rate does not fall: both runs are then the same.
-    Raises ConfigError where it is of another run, NumericsError where the loss is not a number.
+    The checkpoint is written after every `every` seconds and at the end. It is valid for one plan,
+    list of examples, base, and initial parameters. The number of steps may change as long as the
+    learning rate is not falling yet, since both runs are the same until then. Raises ConfigError if
+    the checkpoint is of another run, NumericsError if the loss is not a number.
     """
     layout = Layout(student.base, student.family)
-    groups, shares = _groups(cases, plan.with_traces)
-    began = [float(p.detach().double().sum()) for p in student.parameters.values()]
-    # The built-in base is not named, so that checkpoints of older versions stay good.
-    base = [] if student.family == EMBEDDED else [student.base.content]
+    groups, shares = _split_by_traces(examples, plan.with_traces)
+    initial = [float(p.detach().double().sum()) for p in student.parameters.values()]
+    # The id leaves out the built-in base, so that checkpoints of older versions stay valid.
+    base = [] if student.family == BUILTIN else [student.base.content]
     settings = {key: value for key, value in asdict(plan).items() if key != "steps"}
-    name = content_id("plan", settings, sorted(case.id for case in cases), began, *base)
-    optimiser = _optimiser(student, plan)
-    done = _restore(checkpoint, student, optimiser, name, plan)
+    run_id = content_id(
+        "plan", settings, sorted(example.id for example in examples), initial, *base
+    )
+    optimiser = _make_optimiser(student, plan)
+    done = _restore_checkpoint(checkpoint, student, optimiser, run_id, plan)
     saved = time.monotonic()
     for step in range(done, plan.steps):
         start = time.monotonic()
         batch = draw_batch(
             groups, shares, layout, plan.tasks, plan.rows, plan.seed, step, plan.elastic
         )
-        entropy, loss = losses(student, batch, plan)
+        entropy, loss = compute_losses(student, batch, plan)
         if not math.isfinite(loss.item()):
             raise NumericsError(f"the loss of step {step + 1} is not a number; lower the rate")
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(list(student.parameters.values()), 1.0)
-        rate = plan.rate_at(step)
+        rate = plan.compute_rate(step)
         for group in optimiser.param_groups:
-            group["lr"] = group["faster"] * rate
+            group["lr"] = group["rate_factor"] * rate
         optimiser.step()
         if step + 1 == plan.steps or time.monotonic() - saved > every:
-            header = {"plan": name, "steps": str(plan.steps), "step": str(step + 1)}
-            _save(checkpoint, student, optimiser, header)
+            header = {"plan": run_id, "steps": str(plan.steps), "step": str(step + 1)}
+            _save_checkpoint(checkpoint, student, optimiser, header)
             saved = time.monotonic()
         yield Progress(step + 1, entropy, rate, time.monotonic() - start)
 
 
-def losses(student: Student, batch: Batch, plan: TrainPlan) -> tuple[float, Tensor]:
-    """Cross-entropy (nats per masked token), and the loss to be minimised."""
+def compute_losses(student: Student, batch: Batch, plan: TrainPlan) -> tuple[float, Tensor]:
+    """Compute the cross-entropy (nats per masked token) and the loss to minimise."""
     base, rows = student.base, torch.arange(len(batch.contexts)).repeat_interleave(plan.rows)
-    _, memory = base.read(batch.contexts, batch.contexts_real)
-    past = memory.select(rows)
-    logits = student.logits(batch.ids, batch.attention_mask, batch.masked, past)
-    each = F.cross_entropy(logits, batch.truth[batch.masked], reduction="none")
-    entropy, weight = each.mean().item(), token_weights(batch, plan)
-    loss = (each * weight).sum()
+    _, cache = base.read(batch.contexts, batch.contexts_mask)
+    logits = student.logits(batch.ids, batch.attention_mask, batch.masked, cache.select(rows))
+    hard = F.cross_entropy(logits, batch.truth[batch.masked], reduction="none")
+    entropy, weight = hard.mean().item(), weigh_tokens(batch, plan)
+    loss = (hard * weight).sum()
     if not plan.distil:
         return entropy, loss
-    hidden = base.read_hidden(batch.clean, batch.clean_real, memory)
+    hidden = base.read_hidden(batch.clean, batch.clean_mask, cache)
     source = batch.source[batch.masked]
     task = rows[:, None].expand_as(batch.ids)[batch.masked]
-    # The left-to-right reader knows nothing of deleted places: there the truth teaches alone.
-    taught = base.logits(hidden[task, (source - 1).clamp(min=0)]).softmax(-1)
-    soft = F.cross_entropy(logits, taught, reduction="none").where(source != NOWHERE, each)
+    teacher = base.logits(hidden[task, (source - 1).clamp(min=0)]).softmax(-1)
+    # The base cannot predict the delete token, so those positions are trained on the truth only.
+    soft = F.cross_entropy(logits, teacher, reduction="none").where(source != NO_SOURCE, hard)
     return entropy, (1 - plan.distil) * loss + plan.distil * (soft * weight).sum()
 
 
-def token_weights(batch: Batch, plan: TrainPlan) -> Tensor:
-    """(masks,) that sum to 1: by the masks of the row, and whether the left neighbour is one."""
+def weigh_tokens(batch: Batch, plan: TrainPlan) -> Tensor:
+    """Return the weights (masks,) of the masked tokens, which sum to 1.
+
+    They depend on the number of masks in the row and on whether the left neighbour is masked.
+    """
     masked = batch.masked
-    inside = masked.roll(1, 1)[masked]  # the front of a row is never masked
+    interior = masked.roll(1, 1)[masked]  # the first token of a row is never masked
     count = masked.sum(1, keepdim=True).expand_as(masked)[masked].float()
-    weights = torch.where(inside, plan.interior, 1.0) * count**-plan.balance
+    weights = torch.where(interior, plan.interior, 1.0) * count**-plan.balance
     return weights / weights.sum()
 
 
-def _groups(
-    cases: Sequence[TrainingExample], with_traces: float
+def _split_by_traces(
+    examples: Sequence[TrainingExample], with_traces: float
 ) -> tuple[list[Sequence[TrainingExample]], tuple[float, ...]]:
-    told = [case for case in cases if case.traces]
-    bare = [case for case in cases if not case.traces]
-    if not told or not bare:
-        return [told or bare], (1.0,)
-    return [told, bare], (with_traces, 1 - with_traces)
+    """Split into examples with and without traces, with the share of each in the tasks."""
+    with_any = [example for example in examples if example.traces]
+    without = [example for example in examples if not example.traces]
+    if not with_any or not without:
+        return [with_any or without], (1.0,)
+    return [with_any, without], (with_traces, 1 - with_traces)
 
 
-def _optimiser(student: Student, plan: TrainPlan) -> torch.optim.AdamW:
-    faster = {RIGHT: plan.gates, MASKED: plan.gates, EMBEDDING: plan.embedding}
+def _make_optimiser(student: Student, plan: TrainPlan) -> torch.optim.AdamW:
+    factors = {RIGHT: plan.gates, MASKED: plan.gates, EMBEDDING: plan.embedding}
     groups = [
         {
             "params": [p],
-            "faster": faster.get(name, 1.0),
-            "weight_decay": 0.0 if name in faster else 0.01,
+            "rate_factor": factors.get(name, 1.0),
+            "weight_decay": 0.0 if name in factors else 0.01,
         }
         for name, p in student.parameters.items()
     ]
     return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.98))
 
 
-def _save(
+def _save_checkpoint(
     path: Path, student: Student, optimiser: torch.optim.AdamW, header: Mapping[str, str]
 ) -> None:
-    """One file that appears by one rename: a kill leaves the old one or the new one."""
+    """Write the checkpoint in one atomic step, so a kill leaves the old file or the new one."""
     tensors: dict[str, Tensor] = {}
     for key, p in student.parameters.items():
         tensors[f"value/{key}"] = p.detach()
         for moment in ("exp_avg", "exp_avg_sq"):
             tensors[f"{moment}/{key}"] = optimiser.state[p][moment]
-    with draft(path) as made:
-        save_file(tensors, made, dict(header))
+    with draft(path) as temporary:
+        save_file(tensors, temporary, dict(header))
 
 
-def _restore(
-    path: Path, student: Student, optimiser: torch.optim.AdamW, name: str, plan: TrainPlan
+def _restore_checkpoint(
+    path: Path, student: Student, optimiser: torch.optim.AdamW, run_id: str, plan: TrainPlan
 ) -> int:
-    """Steps that were done; 0 where there is no checkpoint."""
+    """Load the checkpoint and return its number of finished steps; 0 if there is none.
+
+    Raises ConfigError if it cannot be read or is of another run.
+    """
     if not path.exists():
         return 0
     try:
@@ -194,7 +207,7 @@ def _restore(
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ConfigError(f"{path}: the checkpoint cannot be read ({error}); delete it") from error
-    if header.get("plan") != name:
+    if header.get("plan") != run_id:
         raise ConfigError(
             f"{path} is the checkpoint of a run with other settings or data; delete it, or name "
             "another output"
@@ -202,8 +215,8 @@ def _restore(
     step, steps = int(header["step"]), int(header["steps"])
     if steps != plan.steps and step > (1 - plan.decay) * min(steps, plan.steps):
         raise ConfigError(
-            f"{path} is the checkpoint of {step} of {steps} steps, and at {plan.steps} steps its "
-            f"rate would have been another; go on with {steps} steps, or name another output"
+            f"{path} is the checkpoint of {step} of {steps} steps, and with {plan.steps} steps its "
+            f"learning rate would differ; continue with {steps} steps, or name another output"
         )
     for key, p in student.parameters.items():
         with torch.no_grad():

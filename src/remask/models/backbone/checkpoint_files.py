@@ -1,10 +1,9 @@
-"""Where the files of a checkpoint lie, and that they are the right ones.
+"""Find the files of a checkpoint and check their hashes.
 
-A place is a local folder or a hub id with a pinned revision. Only JSON, tokenizer files and
-safetensors are ever fetched or read. Every file that is read is hashed, and the hash is held
-against what a file SHA256SUMS in the folder says (the format of sha256sum) and, in the hub's
-cache, against the name of the blob, which is the hash that the hub announced. Knows nothing of
-what stands in the files but the index of shards.
+A place is a local folder, or a hub id with a pinned revision. Only JSON, tokenizer files and
+safetensors are downloaded or read. Every file that is read is hashed. The hash is compared with a
+file SHA256SUMS in the folder (the format of sha256sum) and, in the hub's cache, with the name of
+the blob, which is the hash that the hub announced.
 """
 
 import hashlib
@@ -17,29 +16,31 @@ from pathlib import Path
 from typing import Any
 
 from remask.errors import BackendError
-from remask.models.backbone.tokenizer import FILES as TOKENIZER_FILES
+from remask.models.backbone.tokenizer import TOKENIZER_FILES
 
-CONFIG = "config.json"
-INDEX = "model.safetensors.index.json"
-SUMS = "SHA256SUMS"
-FETCHED = (CONFIG, *TOKENIZER_FILES, "*.safetensors", INDEX, SUMS)
-PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+CONFIG_FILE = "config.json"
+INDEX_FILE = "model.safetensors.index.json"
+SUMS_FILE = "SHA256SUMS"
+DOWNLOADED_FILES = (CONFIG_FILE, *TOKENIZER_FILES, "*.safetensors", INDEX_FILE, SUMS_FILE)
+PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 REVISION = re.compile(r"[0-9a-f]{40}")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A safetensors file, and the weights that the index wants from it (None: all it has)."""
+    """A safetensors file and the names of its weights in the index (None: all of the file)."""
 
     path: Path
     names: frozenset[str] | None
 
 
-def find_folder(place: str, revision: str | None, files: Collection[str] = FETCHED) -> Path:
-    """The folder of a place; from the hub, the wanted `files` are fetched or found in its cache.
+def find_folder(
+    place: str, revision: str | None, files: Collection[str] = DOWNLOADED_FILES
+) -> Path:
+    """Return the folder of a place; for a hub id, `files` are downloaded or found in the cache.
 
-    revision: the 40 digits of a commit for a hub id, None for a folder. Raises BackendError.
+    `revision` is the 40 digits of a commit for a hub id, None for a folder. Raises BackendError.
     """
     folder = Path(place).expanduser()
     if folder.is_dir():
@@ -58,11 +59,11 @@ def find_folder(place: str, revision: str | None, files: Collection[str] = FETCH
             f"{place}: {given}; give the 40 hexadecimal digits of a commit, which the hub shows "
             "under Files and versions, History"
         )
-    return _fetch(place, revision, files)
+    return _download(place, revision, files)
 
 
-def _fetch(hub_id: str, revision: str, files: Collection[str]) -> Path:
-    import huggingface_hub  # slow to import, and needed for hub ids alone
+def _download(hub_id: str, revision: str, files: Collection[str]) -> Path:
+    import huggingface_hub  # imported here because it is slow and only hub ids need it
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's own
 
     try:
@@ -79,7 +80,7 @@ def _fetch(hub_id: str, revision: str, files: Collection[str]) -> Path:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file. Raises BackendError."""
+    """Read the object in a JSON file. Raises BackendError."""
     try:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
@@ -87,20 +88,20 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise BackendError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(found, dict):
-        raise BackendError(f"{path}: holds no JSON object")
+        raise BackendError(f"{path}: does not contain a JSON object")
     return found
 
 
 def find_shards(folder: Path) -> list[Shard]:
-    """The safetensors files of a checkpoint, in the order of their names. Raises BackendError."""
-    if (folder / INDEX).is_file():
-        return _indexed(folder)
+    """Return the safetensors files of a checkpoint, sorted by name. Raises BackendError."""
+    if (folder / INDEX_FILE).is_file():
+        return _read_index(folder)
     single = sorted(folder.glob("*.safetensors"))
     if len(single) == 1:
         return [Shard(single[0], None)]
     if single:
-        raise BackendError(f"{folder}: {len(single)} safetensors files, but no {INDEX}")
-    pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLED)
+        raise BackendError(f"{folder}: {len(single)} safetensors files, but no {INDEX_FILE}")
+    pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_SUFFIXES)
     if pickled:
         raise BackendError(
             f"{folder}: the weights are pickled ({pickled[0]}), which runs code when it is read; "
@@ -109,44 +110,46 @@ def find_shards(folder: Path) -> list[Shard]:
     raise BackendError(f"{folder}: no safetensors weights, and no other kind is read")
 
 
-def _indexed(folder: Path) -> list[Shard]:
-    wanted = read_json(folder / INDEX).get("weight_map")
+def _read_index(folder: Path) -> list[Shard]:
+    wanted = read_json(folder / INDEX_FILE).get("weight_map")
     if not isinstance(wanted, dict) or not wanted:
-        raise BackendError(f"{folder / INDEX}: there is no weight_map")
+        raise BackendError(f"{folder / INDEX_FILE}: there is no weight_map")
     shards = []
     for name in sorted({str(file) for file in wanted.values()}):
         path = folder / name
         if Path(name).name != name or path.suffix != ".safetensors":
-            raise BackendError(f"{folder / INDEX}: {name!r} is no safetensors file of this folder")
+            raise BackendError(
+                f"{folder / INDEX_FILE}: {name!r} is not a safetensors file of this folder"
+            )
         if not path.is_file():
-            raise BackendError(f"{folder}: {name}, which {INDEX} names, is missing")
+            raise BackendError(f"{folder}: {name}, which {INDEX_FILE} names, is missing")
         shards.append(Shard(path, frozenset(w for w, file in wanted.items() if file == name)))
     return shards
 
 
-def digest(folder: Path, paths: Iterable[Path]) -> str:
-    """A 16-digit hexadecimal name of the files' content; every file is read once.
+def hash_files(folder: Path, paths: Iterable[Path]) -> str:
+    """Return a 16-digit hexadecimal hash of the names and contents of the files that exist.
 
-    Raises BackendError where a hash is not what SHA256SUMS or the hub's cache says.
+    Raises BackendError if the hash of a file differs from that in SHA256SUMS or the hub's cache.
     """
     files = sorted(path for path in paths if path.is_file())
-    announced = _announced(folder / SUMS)
+    announced = _read_sums(folder / SUMS_FILE)
     try:
         with ThreadPoolExecutor() as pool:
-            found = list(pool.map(_sha256, files))
+            found = list(pool.map(_hash_file, files))
     except OSError as error:
         raise BackendError(f"{folder}: a file cannot be read ({error})") from error
     for path, sha256 in zip(files, found, strict=True):
         if announced is not None and announced.get(path.name) != sha256:
-            says = announced.get(path.name, "nothing of it")
-            raise BackendError(f"{path}: its SHA-256 is {sha256}, but {SUMS} says {says}")
+            expected = announced.get(path.name, "no hash for it")
+            raise BackendError(f"{path}: its SHA-256 is {sha256}, but {SUMS_FILE} has {expected}")
         _check_blob(path, sha256)
     together = "".join(f"{p.name} {sha256}\n" for p, sha256 in zip(files, found, strict=True))
     return hashlib.sha256(together.encode()).hexdigest()[:16]
 
 
-def _announced(path: Path) -> dict[str, str] | None:
-    """File names and hashes of a file written by sha256sum; None where there is none."""
+def _read_sums(path: Path) -> dict[str, str] | None:
+    """Read file names and hashes from a file written by sha256sum; None if it does not exist."""
     if not path.is_file():
         return None
     listed = {}
@@ -158,15 +161,16 @@ def _announced(path: Path) -> dict[str, str] | None:
     return listed
 
 
-def _sha256(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_blob(path: Path, sha256: str) -> None:
-    """In the hub's cache a file links to a blob named by its ETag, the hash the hub announced.
+    """Compare a file in the hub's cache with the hash that the hub announced.
 
-    That is SHA-256 for large files and git's SHA-1 of a blob for small ones.
+    Such a file links to a blob that is named by its ETag: the SHA-256 of a large file, or git's
+    SHA-1 of a blob for a small one. Raises BackendError.
     """
     blob = path.resolve()
     if blob.parent.name != "blobs" or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):

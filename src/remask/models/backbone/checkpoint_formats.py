@@ -1,12 +1,11 @@
-"""How the checkpoints of each family are written: a table.
+"""The formats in which the checkpoints of each family are written, as a table.
 
-A format says how a folder is recognised, which of the transformers library's models its numbers
-fit, what its settings and weights are called there, and how its chats are framed. Everything that
-a row does not read must have the value that the model takes for granted, else the folder is
-refused. Knows config.json and names of weights; reads no file, loads no weight, runs no code of a
-checkpoint. The names of LLaDA, SDAR and Tiny-A2D were checked against copies of their config.json,
-index and model code, those of Llama, Qwen2 and Qwen3 are the transformers library's; no weights of
-billions of numbers were loaded.
+A format says how a folder is recognised, which model of the transformers library its weights fit,
+the names of its settings and weights, and its chat frames. A setting that a format does not read
+must have the value that the model assumes, else the folder is refused. This module reads no file
+and runs no code of a checkpoint. The names of LLaDA, SDAR and Tiny-A2D were compared with copies of
+their config.json, index and model code; those of Llama, Qwen2 and Qwen3 are from the transformers
+library. No weights of models with billions of parameters were loaded.
 """
 
 import math
@@ -23,7 +22,7 @@ from remask.models.backbone.transformer import Config
 
 Settings = Mapping[str, Any]  # a parsed config.json
 
-COUNTS = (
+SIZE_SETTINGS = (
     "vocab_size",
     "hidden_size",
     "intermediate_size",
@@ -32,7 +31,7 @@ COUNTS = (
     "num_key_value_heads",
     "max_position_embeddings",
 )
-PLAIN = {  # what every format takes for granted
+ASSUMED_SETTINGS = {  # the values that every format assumes
     "hidden_act": ("silu",),
     "use_sliding_window": (False,),
     "use_mrope": (False,),
@@ -42,17 +41,17 @@ PLAIN = {  # what every format takes for granted
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFormat:
-    """One way of writing a checkpoint. Maps that are empty mean: the same names as ours."""
+    """One format of checkpoints. An empty mapping of names means that they equal ours."""
 
     name: str
-    architecture: str  # config.json's
-    model_type: str  # config.json's, where it names no architecture
+    architecture: str  # in config.json
+    model_type: str  # in config.json, used if it names no architecture
     config: type[Config]
-    frames: tuple[Frame, ...] = (CHATML,)  # the first whose tokens the tokenizer knows
+    frames: tuple[Frame, ...] = (CHATML,)  # the first whose tokens the tokenizer has is used
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # ours → theirs, first found
     weights: Mapping[str, str] = field(default_factory=dict)  # theirs → ours; {} is the layer
-    granted: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # beside PLAIN
-    # Ways to stretch rotary positions that the model's layers know, and the numbers of each.
+    assumed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # + ASSUMED_SETTINGS
+    # Types of scaled rotary positions that the model supports, and the parameters of each.
     ropes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
@@ -91,7 +90,7 @@ LLADA = CheckpointFormat(
             }.items()
         },
     },
-    granted={
+    assumed={
         "block_type": ("llama",),
         "block_group_size": (1,),
         "activation_type": ("silu",),
@@ -114,10 +113,10 @@ LLAMA = CheckpointFormat(  # Llama 3 to 3.2, SmolLM2
     model_type="llama",
     config=LlamaConfig,
     frames=(CHATML, LLAMA3),
-    granted={
+    assumed={
         "mlp_bias": (False,),
-        "pretraining_tp": (1,),  # other values sum in another order
-        "rope_interleaved": (False,),  # SmolLM2's files say so
+        "pretraining_tp": (1,),  # other values change the order of summation
+        "rope_interleaved": (False,),  # is set in SmolLM2's files
     },
     ropes={  # Llama 3.1 and 3.2
         "llama3": (
@@ -145,8 +144,8 @@ FORMATS = {
 }
 
 
-def recognise(settings: Settings, place: str) -> CheckpointFormat:
-    """The format of a folder with this config.json. Raises BackendError where there is none."""
+def find_format(settings: Settings, place: str) -> CheckpointFormat:
+    """Find the format of a folder with this config.json. Raises BackendError if it is unknown."""
     named = settings.get("architectures") or []
     architecture = named[0] if isinstance(named, list) and named else None
     for row in FORMATS.values():
@@ -156,13 +155,16 @@ def recognise(settings: Settings, place: str) -> CheckpointFormat:
             return row
     known = ", ".join(row.architecture for row in FORMATS.values())
     what = architecture or settings.get("model_type") or "unnamed"
-    code = ", and the code it brings (auto_map) is never run" if "auto_map" in settings else ""
+    code = ", and the code in the folder (auto_map) is never run" if "auto_map" in settings else ""
     raise BackendError(f"{place}: the architecture {what} is not one of {known}{code}")
 
 
 def read_settings(row: CheckpointFormat, settings: Settings, place: str) -> Config:
-    """The transformers library's configuration. Raises BackendError on anything we do not read."""
-    for key, allowed in {**PLAIN, **row.granted}.items():
+    """Convert config.json to a configuration of the transformers library.
+
+    Raises BackendError if a setting has a value that is not supported.
+    """
+    for key, allowed in {**ASSUMED_SETTINGS, **row.assumed}.items():
         value = settings.get(key)
         if value is not None and value not in allowed:
             raise BackendError(
@@ -173,7 +175,7 @@ def read_settings(row: CheckpointFormat, settings: Settings, place: str) -> Conf
         raise BackendError(
             f"{place}: config.json has layers of type {min(sliding)!r}, which remask does not read"
         )
-    values: dict[str, Any] = {key: _count(row, settings, key, place) for key in COUNTS}
+    values: dict[str, Any] = {key: _read_count(row, settings, key, place) for key in SIZE_SETTINGS}
     heads = values["num_attention_heads"]
     if heads % values["num_key_value_heads"]:
         raise BackendError(
@@ -182,16 +184,16 @@ def read_settings(row: CheckpointFormat, settings: Settings, place: str) -> Conf
         )
     values["head_dim"] = values["hidden_size"] // heads
     if settings.get("head_dim") is not None:
-        values["head_dim"] = _count(row, settings, "head_dim", place)
-    values["rms_norm_eps"] = _positive(settings.get("rms_norm_eps"), "rms_norm_eps", place)
-    values["rope_parameters"] = _rope(row, settings, place)
-    values["tie_word_embeddings"] = bool(_found(row, settings, "tie_word_embeddings")[1])
+        values["head_dim"] = _read_count(row, settings, "head_dim", place)
+    values["rms_norm_eps"] = _read_positive(settings.get("rms_norm_eps"), "rms_norm_eps", place)
+    values["rope_parameters"] = _read_rope(row, settings, place)
+    values["tie_word_embeddings"] = bool(_find_setting(row, settings, "tie_word_embeddings")[1])
     values["attention_bias"] = bool(settings.get("attention_bias"))
     return row.config(**values)
 
 
-def our_name(row: CheckpointFormat, name: str) -> str | None:
-    """What we call the weight that the checkpoint calls `name`; None: a weight we do not know."""
+def map_weight_name(row: CheckpointFormat, name: str) -> str | None:
+    """Return our name of the checkpoint's weight `name`, or None if the weight is unknown."""
     if not row.weights:
         return name
     number = re.search(r"\.(\d+)\.", name)
@@ -200,8 +202,8 @@ def our_name(row: CheckpointFormat, name: str) -> str | None:
     return ours and ours.format(layer)
 
 
-def _found(row: CheckpointFormat, settings: Settings, key: str) -> tuple[str, Any]:
-    """The checkpoint's name of a setting, and its value (None: not there)."""
+def _find_setting(row: CheckpointFormat, settings: Settings, key: str) -> tuple[str, Any]:
+    """Return the checkpoint's name of a setting, and its value (None if it is missing)."""
     names = row.keys.get(key, (key,))
     return next(
         ((name, settings[name]) for name in names if settings.get(name) is not None),
@@ -209,8 +211,8 @@ def _found(row: CheckpointFormat, settings: Settings, key: str) -> tuple[str, An
     )
 
 
-def _count(row: CheckpointFormat, settings: Settings, key: str, place: str) -> int:
-    name, value = _found(row, settings, key)
+def _read_count(row: CheckpointFormat, settings: Settings, key: str, place: str) -> int:
+    name, value = _find_setting(row, settings, key)
     if type(value) is not int or value < 1:
         raise BackendError(
             f"{place}: config.json has {name} = {value!r}; it must be a positive whole number"
@@ -218,7 +220,7 @@ def _count(row: CheckpointFormat, settings: Settings, key: str, place: str) -> i
     return value
 
 
-def _positive(value: Any, name: str, place: str) -> float:
+def _read_positive(value: Any, name: str, place: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and 0 < value < math.inf):
         raise BackendError(
@@ -227,9 +229,9 @@ def _positive(value: Any, name: str, place: str) -> float:
     return float(value)
 
 
-def _rope(row: CheckpointFormat, settings: Settings, place: str) -> dict[str, Any]:
-    """Older files name theta alone and stretch it in rope_scaling; newer ones say all of it in
-    rope_parameters."""
+def _read_rope(row: CheckpointFormat, settings: Settings, place: str) -> dict[str, Any]:
+    """Read the rotary parameters: from rope_theta and rope_scaling in older files, from
+    rope_parameters in newer ones. Raises BackendError."""
     key = "rope_parameters" if settings.get("rope_scaling") is None else "rope_scaling"
     given = settings.get(key) or {}
     kind = given.get("rope_type", given.get("type", "default")) if isinstance(given, dict) else ""
@@ -241,6 +243,6 @@ def _rope(row: CheckpointFormat, settings: Settings, place: str) -> dict[str, An
         )
     theta = given.get("rope_theta", settings.get("rope_theta"))
     for name in names:
-        _positive(given.get(name), name, place)
-    stretch = {name: given[name] for name in names}
-    return {"rope_type": kind, "rope_theta": _positive(theta, "rope_theta", place), **stretch}
+        _read_positive(given.get(name), name, place)
+    scaling = {name: given[name] for name in names}
+    return {"rope_type": kind, "rope_theta": _read_positive(theta, "rope_theta", place), **scaling}

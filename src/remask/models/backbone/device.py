@@ -1,7 +1,4 @@
-"""Where a model is computed and in which numbers, if nobody says so.
-
-Knows what PyTorch tells of this machine. Knows no models.
-"""
+"""Choose the device and the dtype of a model."""
 
 import torch
 
@@ -9,7 +6,7 @@ from remask.errors import BackendError
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """The device called `name`, or the quickest there is. Raises BackendError."""
+    """Return the device `name`, by default CUDA, else MPS, else the CPU. Raises BackendError."""
     if name is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
@@ -24,14 +21,14 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def choose_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the device multiplies it, else float32.
+    """Return bf16 if the device has instructions for it, else float32.
 
-    A CPU without instructions for bf16 (AVX-512 BF16, AMX) emulates it: on one with AVX2 alone a
-    matrix product took seven times as long as in float32.
+    A CPU without them (AVX-512 BF16, AMX) emulates bf16: with AVX2 only, a matrix product took
+    seven times as long as in float32.
     """
     if device.type != "cpu":
         return torch.bfloat16
-    # Private names: the public ones are younger than the oldest PyTorch that we allow.
+    # The public names of these checks are newer than the oldest supported PyTorch.
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     native = any(getattr(torch.cpu, check, lambda: False)() for check in checks)
     return torch.bfloat16 if native else torch.float32

@@ -1,10 +1,9 @@
-"""The tokenizer of a checkpoint, safe for untrusted text, and the frames of turns around such text.
+"""The tokenizer of a checkpoint, safe for untrusted text, and the frames of chat turns.
 
-Reads tokenizer.json, or where a checkpoint has none (Dream), vocab.json and merges.txt, cut up as
-Qwen2 does. Tokens that only tokenizer_config.json or added_tokens.json names are added. No added
-token, special or not, ever comes out of text. Frames are data: names of special tokens, which only
-the frame itself may hold, and the ordinary text between them. Knows no model and no conversation;
-runs no code of a checkpoint.
+It reads tokenizer.json, or for a checkpoint without one (Dream) vocab.json and merges.txt with the
+pre-tokenizer of Qwen2. Tokens that only tokenizer_config.json or added_tokens.json lists are added.
+Text never encodes to an added token, special or not. A frame consists of special tokens, which only
+the frame itself may contain, and of the ordinary text between them. No code of a checkpoint is run.
 """
 
 import json
@@ -16,9 +15,15 @@ from tokenizers.models import BPE
 
 from remask.errors import BackendError
 
-FILES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "vocab.json", "merges.txt")
-# How Qwen2 cuts text before byte-pair merges (transformers, tokenization_qwen2.py).
-QWEN2_PIECES = (
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+)
+# The pre-tokenizer of Qwen2 (transformers, tokenization_qwen2.py).
+QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
     r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -28,24 +33,24 @@ QWEN2_PIECES = (
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer in `folder`. Raises BackendError where there is none or it is damaged."""
+    """Load the tokenizer in `folder`. Raises BackendError if it is missing or damaged."""
     try:
-        tokenizer = _read(folder)
-        _add_missing(tokenizer, _named_tokens(folder), folder)
+        tokenizer = _read_tokenizer(folder)
+        _add_missing(tokenizer, _read_added_tokens(folder), folder)
     except BackendError:
         raise
     except Exception as error:  # the tokenizers library raises Exception itself
         raise BackendError(f"{folder}: its tokenizer cannot be read ({error})") from error
     tokenizer.no_padding()
     tokenizer.no_truncation()
-    # Qwen3 has tokens such as <think> that are added but not special, so that text could name them.
+    # Qwen3 has tokens such as <think> that are added but not special, so text could encode to them.
     added = tokenizer.get_added_tokens_decoder().values()
-    tokenizer.add_special_tokens([_special(token.content) for token in added])
+    tokenizer.add_special_tokens([_make_special_token(token.content) for token in added])
     tokenizer.encode_special_tokens = True
     return tokenizer
 
 
-def _read(folder: Path) -> Tokenizer:
+def _read_tokenizer(folder: Path) -> Tokenizer:
     if (folder / "tokenizer.json").is_file():
         return Tokenizer.from_file(str(folder / "tokenizer.json"))
     vocabulary, merges = folder / "vocab.json", folder / "merges.txt"
@@ -55,7 +60,7 @@ def _read(folder: Path) -> Tokenizer:
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(QWEN2_PIECES), behavior="isolated"),
+            pre_tokenizers.Split(Regex(QWEN2_PATTERN), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -63,8 +68,8 @@ def _read(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _named_tokens(folder: Path) -> dict[str, int]:
-    """Added tokens and their ids, as the files beside the tokenizer name them."""
+def _read_added_tokens(folder: Path) -> dict[str, int]:
+    """Read the added tokens and their ids from the files next to the tokenizer."""
     named: dict[str, int] = {}
     if (path := folder / "added_tokens.json").is_file():
         named |= json.loads(path.read_text("utf-8"))
@@ -75,9 +80,11 @@ def _named_tokens(folder: Path) -> dict[str, int]:
 
 
 def _add_missing(tokenizer: Tokenizer, named: dict[str, int], folder: Path) -> None:
-    """Add tokens in the order of their ids, and see to it that each gets its own id."""
+    """Add tokens in the order of their ids. Raises BackendError if one gets another id."""
     missing = [name for name in named if tokenizer.token_to_id(name) is None]
-    tokenizer.add_tokens([_special(name) for name in sorted(missing, key=named.__getitem__)])
+    tokenizer.add_tokens(
+        [_make_special_token(name) for name in sorted(missing, key=named.__getitem__)]
+    )
     for name, wanted in named.items():
         if (got := tokenizer.token_to_id(name)) != wanted:
             raise BackendError(
@@ -86,7 +93,7 @@ def _add_missing(tokenizer: Tokenizer, named: dict[str, int], folder: Path) -> N
             )
 
 
-def _special(name: str) -> AddedToken:
+def _make_special_token(name: str) -> AddedToken:
     return AddedToken(name, special=True, normalized=False)
 
 
@@ -95,22 +102,22 @@ def _special(name: str) -> AddedToken:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """How a turn is written around untrusted text: start, role, middle, gap, text, end, after."""
+    """The parts of a chat turn: start, role, middle, gap, untrusted text, end, after."""
 
     start: str  # special token
-    middle: str  # special token behind the role; "": none
+    middle: str  # special token after the role; "": none
     gap: str  # ordinary text between role and text
     end: str  # special token
-    after: str  # ordinary text behind a turn
+    after: str  # ordinary text after a turn
     first: str = ""  # special token before the first turn of a chat; "": none
 
     @property
     def tokens(self) -> tuple[str, ...]:
-        """The special tokens that a tokenizer must know."""
+        """The special tokens that a tokenizer must have."""
         return tuple(name for name in (self.first, self.start, self.middle, self.end) if name)
 
 
-# SmolLM2, Qwen and what was made of Qwen: Dream, SDAR, Tiny-A2D; many fine-tuned Llamas.
+# SmolLM2, Qwen, the models made of Qwen (Dream, SDAR, Tiny-A2D), and many fine-tuned Llamas.
 CHATML = Frame(start="<|im_start|>", middle="", gap="\n", end="<|im_end|>", after="\n")
 
 # The chat template in LLaDA-8B-Instruct's tokenizer_config.json, which also trims the text.

@@ -1,12 +1,11 @@
 """A Llama or Qwen model that reads tokens under explicit attention masks.
 
-Knows token ids, padding, keys and values, and the ways of reading: by blocks (`read_blocks`, of
-which left to right and both directions are the ends), left to right (`read`), and a gated region
-that attends in both directions behind a left-to-right context (`read_region`). The layers are
-those of the transformers library; only the attention call is ours. Memories are values: they are
-never written to, so that one can be shared by many rows and calls. Token ids, `real` and `blocks`
-may lie on any device; results lie on the model's. Knows nothing of prompts, traces, sampling or
-scores, and holds no state between calls.
+There are three ways to read: by blocks (`read_blocks`, which includes left to right and both
+directions), left to right (`read`), and a gated region that attends in both directions after a
+left-to-right context (`read_region`). The layers are those of the transformers library; only the
+attention function is ours. A KVCache is never modified, so many rows and calls can share it. Token
+ids, `attention_mask` and `blocks` may be on any device; results are on the model's device. There is
+no state between calls.
 """
 
 import inspect
@@ -36,25 +35,26 @@ from remask.models.backbone.attention import (
     KeyValueStore,
     KVCache,
     Scores,
-    additive,
     attend,
-    grown,
-    shared_prefix,
+    extend_cache,
+    find_shared_prefix,
+    to_additive_mask,
 )
 from remask.models.backbone.tokenizer import CHATML, Frame
 
 Config = LlamaConfig | Qwen2Config | Qwen3Config
 Model = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
 
-# Their layers take the same arguments and differ in biases and norms of queries and keys.
+# The layers of these models take the same arguments. They differ in biases, and in norms of queries
+# and keys.
 MODELS: dict[type[Config], Callable[[Any], Model]] = {
     LlamaConfig: LlamaForCausalLM,
     Qwen2Config: Qwen2ForCausalLM,
     Qwen3Config: Qwen3ForCausalLM,
 }
 
-# Under which name a layer takes its store. transformers 5.24 renamed `past_key_values`; the old
-# name warns from then on and is announced to go in 5.40.
+# The name of the cache argument of a layer. transformers 5.24 renamed `past_key_values`; the old
+# name is deprecated since then and will be removed in 5.40.
 _LAYER_ARGUMENTS = inspect.signature(LlamaDecoderLayer.forward).parameters
 STORE_ARGUMENT = "cache" if "cache" in _LAYER_ARGUMENTS else "past_key_values"
 
@@ -63,8 +63,8 @@ STORE_ARGUMENT = "cache" if "cache" in _LAYER_ARGUMENTS else "past_key_values"
 class Backbone:
     """Weights, tokenizer and chat frame of one frozen model.
 
-    `identity` names them by content, with the numbers and the device in which they are computed;
-    `content` without those. A model made of another one has its `content`.
+    `identity` contains a hash of their content, and the dtype and device of the computation;
+    `content` leaves these two out. A model made by `with_weights` keeps its `content`.
     """
 
     model: Model = field(repr=False)
@@ -76,41 +76,45 @@ class Backbone:
     # -- text ---------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of untrusted text: "<|im_end|>" in it stays five ordinary tokens."""
+        """Encode untrusted text: "<|im_end|>" in it becomes five ordinary tokens."""
         ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
     def encode_spans(self, text: str) -> tuple[list[int], list[tuple[int, int]]]:
-        """Token ids and the half-open character range of each in `text`."""
+        """Encode untrusted text; also return the character range [start, stop) of each token."""
         encoding = self.tokenizer.encode(text, add_special_tokens=False)
         return encoding.ids, encoding.offsets
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of `ids`; special tokens leave no trace."""
+        """Decode `ids` to text, without special tokens."""
         text: str = self.tokenizer.decode(list(ids), skip_special_tokens=True)
         return text
 
     def token_id(self, name: str) -> int:
-        """The id of a special token such as "<|im_end|>"."""
+        """Return the id of a special token such as "<|im_end|>". Raises KeyError."""
         found = self.tokenizer.token_to_id(name)
         if found is None:
             raise KeyError(name)
         return int(found)
 
-    def turn(self, role: str, text: str) -> list[int]:
-        """One complete chat turn. Only its frame holds special tokens."""
+    def encode_turn(self, role: str, text: str) -> list[int]:
+        """Encode one complete chat turn. Only its frame contains special tokens."""
         frame = self.frame
-        return [*self._head(role, text), self.token_id(frame.end), *self.encode(frame.after)]
+        return [
+            *self._encode_turn_start(role, text),
+            self.token_id(frame.end),
+            *self.encode(frame.after),
+        ]
 
-    def opening(self, role: str) -> list[int]:
-        """The beginning of a turn that the model is to write."""
-        return self._head(role, "")
+    def encode_opening(self, role: str) -> list[int]:
+        """Encode the beginning of a turn that the model continues."""
+        return self._encode_turn_start(role, "")
 
-    def beginning(self) -> list[int]:
-        """What stands before the first turn of a chat; nothing in ChatML."""
+    def encode_start(self) -> list[int]:
+        """Encode the token before the first turn of a chat; nothing in ChatML."""
         return [self.token_id(self.frame.first)] if self.frame.first else []
 
-    def _head(self, role: str, text: str) -> list[int]:
+    def _encode_turn_start(self, role: str, text: str) -> list[int]:
         frame = self.frame
         start = self.token_id(frame.start)
         if not frame.middle:
@@ -118,13 +122,13 @@ class Backbone:
         middle = self.token_id(frame.middle)
         return [start, *self.encode(role), middle, *self.encode(f"{frame.gap}{text}")]
 
-    def added_tokens(self) -> dict[str, int]:
-        """Names and ids of all tokens beside the ordinary vocabulary."""
+    def list_added_tokens(self) -> dict[str, int]:
+        """Return the names and ids of all tokens that were added to the ordinary vocabulary."""
         added = self.tokenizer.get_added_tokens_decoder()
         return {token.content: int(i) for i, token in added.items()}
 
-    def spare_id(self) -> int:
-        """The first id behind those of all tokens; `size` or more where the model has no such."""
+    def find_unused_id(self) -> int:
+        """Return the first id after those of all tokens; `vocab_size` or more if there is none."""
         return max(self.tokenizer.get_vocab().values()) + 1
 
     # -- numbers ------------------------------------------------------------------------------
@@ -140,42 +144,46 @@ class Backbone:
         return device
 
     @property
-    def size(self) -> int:
-        """Tokens that get a logit; often more than the tokenizer knows."""
+    def vocab_size(self) -> int:
+        """Number of logits; often larger than the number of the tokenizer's tokens."""
         return int(self.model.config.vocab_size)
 
     @property
-    def window(self) -> int:
-        """Most tokens that the model can read at once."""
+    def context_length(self) -> int:
+        """Largest number of tokens that the model can read at once."""
         return int(self.model.config.max_position_embeddings)
 
     def with_weights(self, updates: Mapping[str, Tensor], identity: str) -> "Backbone":
-        """A model that shares all weights with this one except `updates` (by state name)."""
+        """Make a model that shares all weights with this one except `updates` (by state name).
+
+        Raises KeyError for unknown names.
+        """
         state = dict(self.model.state_dict())
         if unknown := sorted(set(updates) - set(state)):
             raise KeyError(f"not weights of this model: {unknown[:3]}")
         config = type(self.model.config).from_dict(self.model.config.to_dict())
-        return replace(self, model=build(config, {**state, **updates}), identity=identity)
+        return replace(self, model=build_model(config, {**state, **updates}), identity=identity)
 
     @torch.no_grad()
     def read(
         self, ids: Tensor, attention_mask: Tensor, past: KVCache | None = None
     ) -> tuple[Tensor, KVCache]:
-        """Read left to right behind `past`.
+        """Read left to right after `past`.
 
-        ids: (B, T) long. real: (B, T) bool, False at padding on either side. A past of one row
-        is shared by all B rows. Positions of a row continue after its past's real length.
-        Returns the hidden states (B, T, d), meaningless at padding, and the grown memory.
+        `ids` is (B, T) long; `attention_mask` (B, T) bool, False at padding on either side. A past
+        of one row is shared by all B rows. The positions of a row continue after the unpadded
+        length of its past. Returns the hidden states (B, T, d), undefined at padding, and the cache
+        of past and ids.
         """
-        hidden, memory = self.read_blocks(ids, attention_mask, None, past, keep=True)
-        assert memory is not None
-        return hidden, memory
+        hidden, cache = self.read_blocks(ids, attention_mask, None, past, keep=True)
+        assert cache is not None
+        return hidden, cache
 
     @torch.no_grad()
     def read_hidden(
         self, ids: Tensor, attention_mask: Tensor, past: KVCache | None = None
     ) -> Tensor:
-        """The hidden states of `read`, without the memory to keep its keys and values."""
+        """Return the hidden states of `read` without keeping keys and values."""
         return self.read_blocks(ids, attention_mask, None, past)[0]
 
     @torch.no_grad()
@@ -187,77 +195,76 @@ class Backbone:
         past: KVCache | None = None,
         keep: bool = False,
     ) -> tuple[Tensor, KVCache | None]:
-        """Read tokens that see their own block and those before it, and all of `past`.
+        """Read tokens that see their own block, the blocks before it, and all of `past`.
 
-        ids, blocks: (B, T) long; a query sees a key where blocks[key] <= blocks[query]. So
-        position = left to right (as None), all 0 = both directions, position // size =
-        block-causal.
-        real: (B, T) bool, False at padding on either side; positions of a row count its real
-        tokens and continue after its past's. A past of one row is shared by all B rows.
-        Returns the hidden states (B, T, d), meaningless at padding, and with `keep` the grown
-        memory. Keys and values of tokens that later ones would change are the caller's care.
+        `ids` and `blocks` are (B, T) long. A query sees a key if blocks[key] <= blocks[query]:
+
+            blocks = position (or None)    left to right
+            blocks = 0                     both directions
+            blocks = position // size      block-causal
+
+        `attention_mask` is (B, T) bool, False at padding on either side. Positions of a row count
+        its unpadded tokens and continue after those of its past. A past of one row is shared by all
+        B rows. Returns the hidden states (B, T, d), undefined at padding, and with `keep` the cache
+        of past and ids. A cached token must not depend on tokens that are read later; the caller
+        must make sure of that.
         """
-        ids, attention_mask, store = (
-            ids.to(self.device),
-            attention_mask.to(self.device),
-            KeyValueStore(past, keep),
-        )
+        ids, attention_mask = ids.to(self.device), attention_mask.to(self.device)
+        store = KeyValueStore(past, keep)
         position = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
-        seen = position if blocks is None else blocks.to(self.device)
-        scores = self._scores(attention_mask, seen, past)
+        number = position if blocks is None else blocks.to(self.device)
+        scores = self._make_scores(attention_mask, number, past)
         if past is not None:
             position = position + past.attention_mask.sum(1, keepdim=True)
-        hidden = self.layers(self.model.model.embed_tokens(ids), position, scores, store)
-        return hidden, grown(store, attention_mask) if keep else None
+        hidden = self.run_layers(self.model.model.embed_tokens(ids), position, scores, store)
+        return hidden, extend_cache(store, attention_mask) if keep else None
 
     @torch.no_grad()
     def read_region(
         self, ids: Tensor, attention_mask: Tensor, masked: Tensor, past: KVCache, gates: Gates
     ) -> Tensor:
-        """Read regions that attend in both directions inside and to all of their context.
+        """Read regions that attend in both directions inside, and to their whole context.
 
-        ids: (B, L) long. real, masked: (B, L) bool; padding on the right. `past` has one row or
-        B rows. Returns the hidden states (B, L, d).
+        `ids` is (B, L) long, padded on the right; `attention_mask` and `masked` are (B, L) bool.
+        `past` has one row or B rows. Returns the hidden states (B, L, d).
         """
-        ids, attention_mask, masked = (
-            tensor.to(self.device) for tensor in (ids, attention_mask, masked)
-        )
-        scores = GatedScores(
-            self._scores(attention_mask, torch.zeros_like(ids), past), masked, gates
-        )
+        tensors = (ids, attention_mask, masked)
+        ids, attention_mask, masked = (tensor.to(self.device) for tensor in tensors)
+        plain = self._make_scores(attention_mask, torch.zeros_like(ids), past)
+        scores = GatedScores(plain, masked, gates)
         embedded, position = self.embed_region(ids, masked, past, gates)
-        return self.layers(embedded, position, scores, KeyValueStore(past, keep=False))
+        return self.run_layers(embedded, position, scores, KeyValueStore(past, keep=False))
 
     @torch.no_grad()
     def logits(self, hidden: Tensor) -> Tensor:
-        """Next-token logits (…, V) in float32 for hidden states (…, d)."""
+        """Return next-token logits (…, V) in float32 for hidden states (…, d)."""
         logits: Tensor = self.model.lm_head(hidden)
         return logits.float()
 
     def embed_region(
         self, ids: Tensor, masked: Tensor, past: KVCache, gates: Gates
     ) -> tuple[Tensor, Tensor]:
-        """The embeddings (B, L, d) of regions, that of `gates` at masks, and the positions (B, L)
-        behind `past`. Gradients flow to the gates."""
+        """Return the embeddings (B, L, d) of regions, with that of `gates` at masks, and the
+        positions (B, L) after `past`. Gradients flow to the gates."""
         start = past.attention_mask.sum(1, keepdim=True)
         position = (start + torch.arange(ids.shape[1], device=self.device)).expand(len(ids), -1)
         embedded = self.model.model.embed_tokens(ids)
         embedded = torch.where(masked[..., None], gates.embedding.to(embedded.dtype), embedded)
         return embedded, position
 
-    def _scores(self, attention_mask: Tensor, blocks: Tensor, past: KVCache | None) -> Scores:
-        """0 where a key may be seen, else minus infinity."""
+    def _make_scores(self, attention_mask: Tensor, blocks: Tensor, past: KVCache | None) -> Scores:
+        """Return scores that are 0 if a query sees a key, else -inf."""
         rows, length = attention_mask.shape
         seen = attention_mask[:, None, :] & (blocks[:, None, :] <= blocks[:, :, None])
-        # A padded query sees itself: a row without any key would be NaN and spread.
+        # A padded query sees itself, since a query without any key would be NaN and spread.
         seen = seen | torch.eye(length, dtype=torch.bool, device=attention_mask.device)
-        common = shared_prefix(past)
-        if past is not None and common is None:
+        shared = find_shared_prefix(past)
+        if past is not None and shared is None:
             before = past.attention_mask[:, None, :].expand(rows, length, -1)
             seen = torch.cat([before, seen], 2)
-        return Scores(additive(seen, self.dtype)[:, None], common)
+        return Scores(to_additive_mask(seen, self.dtype)[:, None], shared)
 
-    def layers(
+    def run_layers(
         self,
         embedded: Tensor,
         position: Tensor,
@@ -265,10 +272,12 @@ class Backbone:
         store: KeyValueStore,
         weights: Mapping[str, Tensor] | None = None,
     ) -> Tensor:
-        """The hidden states (B, T, d) for embeddings (B, T, d). `weights`: of the layers, by state
-        name, in place of the model's own; gradients flow to them."""
+        """Return the hidden states (B, T, d) for embeddings (B, T, d).
+
+        `weights` replace those of the layers, by state name; gradients flow to them.
+        """
         inner, hidden = self.model.model, embedded
-        given = {
+        arguments = {
             "attention_mask": None,
             "position_embeddings": inner.rotary_emb(embedded, position_ids=position),
             STORE_ARGUMENT: store,
@@ -281,31 +290,32 @@ class Backbone:
                 for n, w in (weights or {}).items()
                 if n.startswith(prefix)
             }
-            hidden = (
-                functional_call(layer, own, (hidden,), given) if own else layer(hidden, **given)
-            )
+            if own:
+                hidden = functional_call(layer, own, (hidden,), arguments)
+            else:
+                hidden = layer(hidden, **arguments)
         out: Tensor = inner.norm(hidden)
         return out
 
 
-def skeleton(config: Config) -> Model:
-    """A model without numbers: names and shapes of its weights."""
+def make_skeleton(config: Config) -> Model:
+    """Make a model on the meta device, with the names and shapes of its weights but no values."""
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
     config._attn_implementation = ATTENTION
     with torch.device("meta"):
         return MODELS[type(config)](config)
 
 
-def build(config: Config, state: Mapping[str, Tensor]) -> Model:
-    """A frozen model around the tensors of `state`, which it does not copy.
+def build_model(config: Config, state: Mapping[str, Tensor]) -> Model:
+    """Build a frozen model around the tensors of `state`, without copying them.
 
-    `state` may leave out "lm_head.weight" where it is tied to the embedding.
+    `state` may leave out "lm_head.weight" if it is tied to the embedding.
     """
-    model = skeleton(config)
+    model = make_skeleton(config)
     embedding = state["model.embed_tokens.weight"]
     full: dict[str, Any] = {"lm_head.weight": embedding, **state}
     model.load_state_dict(full, assign=True)
-    # Its buffer is not part of a state.
+    # The buffer of the rotary embedding is not part of a state, so it is created here.
     model.model.rotary_emb = type(model.model.rotary_emb)(config).to(embedding.device)
     model.requires_grad_(False)
     model.train(False)

@@ -1,0 +1,35 @@
+"""Settings: what remask.toml can say, and what is said of it."""
+
+import pytest
+
+from docs.generate import all_sections, attribute_docs, section_of_key
+from remask.config import Config, make_config
+from remask.errors import ConfigError
+
+
+def test_the_word_none_stands_for_null() -> None:
+    config = make_config(
+        {
+            "prompt": "x",
+            "target": {"model": "openai:m", "temperature": "none", "max_tokens": "none"},
+            "budget": {"calls": "none"},
+            "refine": {"traces": ["log.jsonl"], "lock": "none"},  # a lock of that name
+        },
+        "remask.toml",
+    )
+    assert config.target.temperature is config.target.max_tokens is config.budget.calls is None
+    assert config.refine is not None and config.refine.lock == "none"
+
+
+def test_the_word_none_is_refused_where_a_value_is_needed() -> None:
+    with pytest.raises(ConfigError, match=r"target\.concurrency = 'none'"):
+        make_config({"prompt": "x", "target": {"concurrency": "none"}}, "remask.toml")
+
+
+def test_every_key_says_what_it_means() -> None:
+    for section in all_sections(Config):
+        texts = attribute_docs(section)
+        for key in section.model_fields:
+            if section is not Config or section_of_key(section, key) is None:
+                text = texts[key]
+                assert text.endswith(".") and (text[0] == "`" or text[0].isupper()), (key, text)
