@@ -41,7 +41,7 @@ def test_load_builds_the_message_from_a_template() -> None:
     assert example.input == "Premise: It rains.\nHypothesis: It is wet. {x}"
     assert example.expected == "entailment"
     assert example.id == content_id("example", example.input, "entailment")
-    # The answer is not among what may be filled into a prompt.
+    # The right answer is not in the columns that a prompt can use.
     assert example.row == {"premise": "It rains.", "hypothesis": "It is wet.", "n": "3"}
 
 

@@ -170,7 +170,7 @@ def require_splits(examples: Iterable[Example], needed: Collection[Split] = SPLI
 def split_by_hash(
     inputs: Iterable[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0
 ) -> dict[str, Split]:
-    """Assign a split to every distinct input by its hash, whatever the order of the inputs.
+    """Assign a split to every distinct input by its hash; the order of the inputs does not matter.
 
     The numbers of distinct inputs per split are exact (see `allocate_counts`).
     """

@@ -146,8 +146,8 @@ class MemoryStore:
     def reserve(self, need: Spend, billed: bool) -> int:
         """Book the upper bound of a call's cost; return the number of the reservation.
 
-        If the process is killed before `settle`, the next `open` books the whole reservation as
-        uncertain if it is `billed`, else it releases it.
+        If the process is killed before `settle`, the next `open` marks a `billed` reservation as
+        uncertain and releases another one.
         """
         number = next(self._numbers)
         self._open[number] = (need, billed)
