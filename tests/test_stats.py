@@ -1,6 +1,6 @@
-"""Evidence against independent implementations, published numbers and exact probabilities.
+"""Statistics compared with independent implementations, published numbers and exact probabilities.
 
-Simulations use fixed seeds; each docstring states with which probability a fresh seed would fail.
+Simulations use fixed seeds. Each docstring states the probability that another seed would fail.
 """
 
 import bisect
@@ -18,7 +18,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from remask import stats as evidence
+from remask import stats as remask_stats
 from remask.stats import (
     MIN_SEED_MARGIN,
     Z95,
@@ -31,7 +31,7 @@ from remask.stats import (
     wilson_interval,
 )
 
-with warnings.catch_warnings():  # scipy's own import is not what is tested here
+with warnings.catch_warnings():  # ignore warnings of importing scipy
     warnings.simplefilter("ignore")
     from scipy import stats
     from scipy.optimize import minimize_scalar
@@ -76,8 +76,8 @@ def test_tango_published(n: int, wins: int, losses: int, z: float, low: float, h
 
 
 def score_statistic(d: float, n: int, wins: int, losses: int) -> float:
-    """Rao's statistic by another road: Pearson's chi-squared at the restricted maximum likelihood
-    fit, which is found by numerical search instead of Tango's closed form."""
+    """Rao's statistic in another way: Pearson's chi-squared at the restricted maximum likelihood
+    fit, which is found numerically instead of by Tango's closed form."""
     observed = np.array([wins, losses, n - wins - losses])
 
     def cells(q: float) -> np.ndarray:
@@ -143,8 +143,8 @@ def test_tango_is_mirrored_and_holds_the_estimate(table: tuple[int, int, int]) -
 
 @pytest.mark.parametrize("n", [1, 2, 10, 1000])
 def test_tango_edges_in_closed_form(n: int) -> None:
-    """Derived by hand: with no discordant pair the limits are +-z^2 / (n + z^2); with all of them
-    wins, from (n - z^2) / (n + z^2) to 1."""
+    """Derived by hand: without a discordant pair the limits are +-z^2 / (n + z^2); if all pairs are
+    wins, they are (n - z^2) / (n + z^2) and 1."""
     none, all_wins = tango_interval(n, 0, 0), tango_interval(n, n, 0)
     assert none.high == -none.low == pytest.approx(CHI2_95 / (n + CHI2_95), abs=1e-12)
     assert all_wins.low == pytest.approx((n - CHI2_95) / (n + CHI2_95), abs=1e-12)
@@ -302,7 +302,7 @@ def test_compare_invariants(pairs: list[tuple[float, float]]) -> None:
     )
     if result.verdict == "improved":
         assert result.low > 0
-        assert result.differing >= evidence.MIN_DIFFERING_ROWS
+        assert result.differing >= remask_stats.MIN_DIFFERING_ROWS
     record = dataclasses.asdict(result)
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
@@ -327,11 +327,11 @@ def fewest_wins(n: int, differing: int) -> int:
 
 @pytest.mark.parametrize("n", [50, 100, 200, 300, 400])
 def test_compare_false_alarms_exact(n: int) -> None:
-    """Exact: under the null the number of differing rows is Binomial(n, p) and half of them are
-    wins. The docstring of `compare` says 5.4 % for p <= 0.5."""
+    """Exact: under the null the number of differing rows is Binomial(n, p), and each is a win with
+    probability 1/2. The docstring of `compare` says 5.4 % for p <= 0.5."""
     # P(verdict | m rows differ). The verdict does not depend on the rows that do not differ.
     alarm = np.zeros(n + 1)
-    for m in range(evidence.MIN_DIFFERING_ROWS, n + 1):
+    for m in range(remask_stats.MIN_DIFFERING_ROWS, n + 1):
         wins = np.arange(m + 1)
         lowest = fewest_wins(n, m)
         alarm[m] = 2 * stats.binom.pmf(wins[wins >= lowest], m, 0.5).sum()
@@ -366,9 +366,9 @@ def test_compare_false_alarms_simulated() -> None:
 @MANY
 @given(st.integers(0, 400), st.integers(0, 400), st.integers(0, 200))
 def test_compare_verdict_is_mcnemars_test(wins: int, losses: int, ties: int) -> None:
-    """Against scipy: chi-squared of McNemar without continuity correction, at 5 %. Where it says
-    more than 5 %, the exact binomial test of scipy, which is the stricter one, says so too."""
-    assume(wins + losses >= evidence.MIN_DIFFERING_ROWS)
+    """Compared with scipy: McNemar's chi-squared without continuity correction, at 5 %. If its p is
+    above 5 %, so is that of scipy's exact binomial test, which is more conservative."""
+    assume(wins + losses >= remask_stats.MIN_DIFFERING_ROWS)
     p = float(stats.chi2.sf((wins - losses) ** 2 / (wins + losses), 1))
     assume(abs(p - 0.05) > 1e-9)
     result = compare(*rows_of(wins + losses + ties, wins, losses))
@@ -455,7 +455,7 @@ def test_import_loads_neither_numpy_nor_scipy() -> None:
         "import sys, remask; before = set(sys.modules); import remask.stats;"
         "assert not {'numpy', 'scipy'} & (set(sys.modules) - before)"
     )
-    source = Path(evidence.__file__).parents[1]
+    source = Path(remask_stats.__file__).parents[1]
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(source)}
     )

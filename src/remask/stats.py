@@ -20,7 +20,7 @@ MIN_DIFFERING_ROWS = 10  # with fewer rows that differ, the verdict is always "n
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 MAX_ABS_SCORE = 1e100  # larger scores are refused, so that sums and squares stay finite
 MIN_SEED_MARGIN = 0.5  # default lead over the seed prompt in `improves`, as a multiple of sqrt(Σd²)
-ROUNDING_TOLERANCE = 1e-12  # relative, absolute below 1; smaller differences count as 0
+TOLERANCE = 1e-12  # relative, absolute below 1; smaller differences count as 0
 BISECTION_STEPS = 60  # of an interval of width 2 at most, so the error is below 2e-18
 
 
@@ -139,9 +139,9 @@ def accepts(differences: Sequence[float], margin: float = 0.0) -> bool:
     """
     checked = _check_finite(differences, "differences")
     total = math.fsum(checked)
-    if total <= ROUNDING_TOLERANCE * max(1.0, math.fsum(map(abs, checked))):
+    if total <= TOLERANCE * max(1.0, math.fsum(map(abs, checked))):
         return False
-    return total >= margin * (1 - ROUNDING_TOLERANCE) * math.sqrt(math.fsum(d * d for d in checked))
+    return total >= margin * (1 - TOLERANCE) * math.sqrt(math.fsum(d * d for d in checked))
 
 
 def improves(
@@ -244,9 +244,7 @@ def _decide_verdict(interval: Interval, differing: int) -> Verdict:
 
 def _subtract(a: float, b: float) -> float:
     """Return a - b, or 0 if the difference is only rounding, such as 0.1 + 0.2 and 0.3."""
-    return (
-        0.0 if math.isclose(a, b, rel_tol=ROUNDING_TOLERANCE, abs_tol=ROUNDING_TOLERANCE) else a - b
-    )
+    return 0.0 if math.isclose(a, b, rel_tol=TOLERANCE, abs_tol=TOLERANCE) else a - b
 
 
 def _is_binary(scores: Sequence[float]) -> bool:

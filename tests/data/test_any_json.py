@@ -1,4 +1,4 @@
-"""No JSON value makes a reader of foreign traces raise: whatever comes, it yields items."""
+"""No JSON value makes a reader raise: it always yields items."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from remask.data.trace_record import (
 )
 
 FORMATS = {f.name: f for f in (INSPECT, LANGFUSE, LANGSMITH, MLFLOW, OPIK, OTLP, SPAN, PROMPTFOO)}
-# Keys and values that the readers look for, so that the search gets behind the first door.
+# Keys and values that the readers look for, so that the values pass their first checks.
 KEYS = (
     "annotations.0.annotation.name", "arguments", "assert", "assessments", "attachments",
     "attributes", "avg", "body", "child_runs", "choices", "comment", "componentResults",
@@ -55,7 +55,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
     ),
     max_leaves=25,
 )
-# An object that passes each reader's sniff, so that what is inside it is read.
+# An object that each reader matches, so that its content is read.
 DOORS: dict[str, Any] = {
     "inspect": lambda v: {"eval": {}, "samples": [{"epoch": 1, "target": v, "messages": v,
                                                    "input": v, "output": v, "scores": v}]},
@@ -119,7 +119,7 @@ def test_formats_accept_many_values_in_any_place(name: str) -> None:
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_formats_accept_deep_values_and_texts(name: str) -> None:
-    """The core lets through what is nested 254 deep; JSON inside a text may be deeper."""
+    """Files allow a depth of 254; JSON inside a string may be deeper."""
     value: Any = "x"
     for _ in range(240):
         value = {"messages": [value]} if isinstance(value, dict) else {"input": value}

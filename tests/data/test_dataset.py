@@ -41,7 +41,7 @@ def test_load_builds_the_message_from_a_template() -> None:
     assert example.input == "Premise: It rains.\nHypothesis: It is wet. {x}"
     assert example.expected == "entailment"
     assert example.id == content_id("example", example.input, "entailment")
-    # The answer is not among what may be filled into a prompt.
+    # The right answer is not in the columns that a prompt can use.
     assert example.row == {"premise": "It rains.", "hypothesis": "It is wet.", "n": "3"}
 
 
@@ -63,7 +63,7 @@ def test_load_accepts_a_column_name_with_braces() -> None:
         (Columns("{}"), "no column ''"),
         (Columns("input", "answer"), "expected: no column 'answer'"),
         (Columns("input", "label", "fold"), "split: no column 'fold'"),
-        (Columns("{input} {label}", "label"), "input contains the column 'label'"),
+        (Columns("{input} {label}", "label"), "input contains the right answer, column 'label'"),
     ],
 )
 def test_load_refuses_wrong_columns(columns: Columns, words: str) -> None:

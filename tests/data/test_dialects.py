@@ -1,5 +1,4 @@
-"""Values of many tools to plain messages; what must not be touched. (Whole envelopes: see
-test_langsmith.)"""
+"""Values of many tools to plain messages, and values that must not change."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The example data in examples/support: shape, balance, no near-duplicates, nothing changed."""
+"""The example data in examples/support: form, balance, no near-duplicates, unchanged."""
 
 import hashlib
 import itertools
@@ -67,8 +67,8 @@ def test_lengths(rows: list[Row]) -> None:
 
 
 def test_labels_are_seldom_in_the_message(rows: list[Row]) -> None:
-    told = sum(any(topic in row["message"].lower() for topic in TOPICS) for row in rows)
-    assert told <= 0.15 * len(rows)
+    named = sum(any(topic in row["message"].lower() for topic in TOPICS) for row in rows)
+    assert named <= 0.15 * len(rows)
 
 
 def test_messages_have_no_contact_data(rows: list[Row]) -> None:

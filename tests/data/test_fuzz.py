@@ -1,6 +1,6 @@
-"""Whatever stands in a file: items come out, never an exception, and strictness is JSON's own.
+"""Any content of a file gives items and no exception, and `parse` is as strict as JSON.
 
-A few examples always run; the slow tier runs many of the same.
+A few examples always run; the slow tier runs many.
 """
 
 import gzip
@@ -21,7 +21,7 @@ from remask.data.trace_reader import FORMATS, read_records
 from remask.data.trace_record import Annotation, Record, RejectedRecord, Source, UnreadableRecord
 
 READERS = {f.name: f for f in (*FORMATS, build_mapped_format({"input": "input.0.a"}))}
-# Keys and words that the readers look for, so that the search gets behind the first door.
+# Keys and words that the readers look for, so that the values pass their first checks.
 KEYS = (
     "a", "input", "output", "messages", "role", "content", "type", "text", "tool_calls",
     "function", "name", "arguments", "id", "call_id", "custom_id", "body", "params", "response",
@@ -64,7 +64,7 @@ EDITS = st.lists(
 
 
 def often(quick: int, many: int) -> Callable[[Callable[..., None]], Any]:
-    """The same property with few examples, and in the slow tier with many."""
+    """Test a property with few examples, and with many in the slow tier."""
 
     def both(check: Callable[..., None]) -> Any:
         calm = [HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -85,7 +85,7 @@ def often(quick: int, many: int) -> Callable[[Callable[..., None]], Any]:
 
 @often(150, 5_000)
 def test_formats_accept_any_value(data: Any, folder: Path) -> None:
-    """A reader whose sniff is true yields items or raises Unusable; then a trace can be made."""
+    """A matching reader yields items or raises UnreadableRecord; each record becomes a trace."""
     value = data.draw(OBJECTS | VALUES)
     for format in READERS.values():
         if not format.matches(value):
@@ -108,7 +108,7 @@ def test_formats_accept_any_value(data: Any, folder: Path) -> None:
 
 @often(150, 5_000)
 def test_read_records_accepts_any_damage(data: Any, folder: Path) -> None:
-    """Good files with bytes put in, taken out and written over."""
+    """Good files with bytes inserted, removed and replaced."""
     content = bytearray(data.draw(st.sampled_from(SEEDS)))
     for place, removed, new in data.draw(EDITS):
         content[place : place + removed] = new
@@ -121,7 +121,7 @@ def test_read_records_accepts_any_damage(data: Any, folder: Path) -> None:
 
 @often(200, 5_000)
 def test_parse_accepts_what_json_accepts(data: Any, folder: Path) -> None:
-    """What is read equals what Python reads; nothing is read that Python refuses."""
+    """`parse` reads the same values as Python's json and refuses what it refuses."""
     text = json.dumps(data.draw(VALUES), ensure_ascii=data.draw(st.booleans()))
     raw = bytearray(text.encode(errors="surrogatepass"))
     for place, removed, new in data.draw(EDITS)[:2]:

@@ -1,4 +1,4 @@
-"""What tracing tools spread over lines and files comes together, and repeats fall away."""
+"""Records whose parts are on several lines or in several files are joined, repeats are dropped."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from remask.data.trace_record import Record, RejectedRecord
 
 
 def run(id: str, *history: str) -> dict[str, Any]:
-    """A LangSmith run of a model: the turns of `history` in turn, the last one is the answer."""
+    """A LangSmith run of a model; `history` alternates between user and assistant."""
     roles = ["user", "assistant"] * len(history)
     messages = [{"role": r, "content": t} for r, t in zip(roles, history, strict=False)]
     return {
@@ -42,7 +42,7 @@ def test_langsmith_feedback_in_another_file_is_joined(tmp_path: Path) -> None:
         run("c", "hi", "hello", "how?", "so", "why?", "thus"),
     )
     found = records(runs, write_lines(tmp_path / "feedback.jsonl", feedback("a", 0)))
-    assert list(found) == ["a", "c"], "b is part of c, and nobody rated it; a was rated"
+    assert list(found) == ["a", "c"], "b is a part of c and not rated; a is rated"
     assert [rating.value for rating in found["a"].ratings] == [0] and not found["c"].ratings
 
 

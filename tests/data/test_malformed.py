@@ -80,11 +80,11 @@ LINES: dict[str, tuple[bytes, str | None]] = {
 # On the only line of a file, these are detected by the first bytes and not as a broken line.
 SHAPE = {"number", "boolean", "null", "string", "yaml", "list", "empty_list", "deep_open"}
 
-Expected = list[tuple[int | None, str | None]]  # line, and None where the record is read
+Expected = list[tuple[int | None, str | None]]  # line; reason, or None if it is a record
 
 
 def placed() -> dict[str, tuple[bytes, Expected]]:
-    """Each line alone, and in each place among good ones."""
+    """Each line alone, and at each position among good ones."""
     cases: dict[str, tuple[bytes, Expected]] = {}
     for name, (line, reason) in LINES.items():
         if name not in SHAPE:

@@ -1,5 +1,5 @@
-"""Prompts as templates of other tools: rendered by the real engine they give what remask fills
-in, placeholders survive one by one, there and back is a fixed point, and nothing is evaluated."""
+"""Prompts as templates of other tools: the real engines render what remask fills in, variables are
+kept, converting back gives the same prompt, and nothing is evaluated."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ def jinja(template: str, values: Mapping[str, str]) -> str:
 
 
 def langfuse(template: str, values: Mapping[str, str]) -> str:
-    """As Langfuse's SDKs compile: all between {{ and the next }} is a name; unknown ones stay."""
+    """Compile like Langfuse: text between {{ and the next }} is a name; unknown names stay."""
     out, rest = "", template
     while (start := rest.find("{{")) >= 0 and (stop := rest.find("}}", start)) >= 0:
         whole = rest[start : stop + 2]
@@ -53,7 +53,7 @@ def langfuse(template: str, values: Mapping[str, str]) -> str:
 
 
 def mlflow(template: str, values: Mapping[str, str]) -> str:
-    """As MLflow's PromptVersion.format: Jinja where {% and %} occur, else known names."""
+    """Format as MLflow's PromptVersion.format does: Jinja if {% and %} occur, else known names."""
     if "{%" in template and "%}" in template:
         return jinja(template, values)
     parts = PROMPT.read(template, values)
@@ -162,7 +162,7 @@ def test_translate_takes_only_names_as_variables() -> None:
     text = "Answer {x} as {city} with {{city}}"
     assert translate(text, FORMAT, ("x",)) == "Answer {x} as {{city}} with {{{{city}}}}"
     assert translate(text, LANGFUSE, ("x",)) == "Answer {{x}} as {city} with {{city}}"
-    # MLflow insists on a value for every {{name}}, so that one must stand in a raw block.
+    # MLflow needs a value for every {{name}}, so the other one must be in a raw block.
     assert "{% raw %} as {city} with {{city}}{% endraw %}" in translate(text, MLFLOW, ("x",))
 
 
@@ -202,7 +202,7 @@ def test_restore_refuses_code(template: str, syntax: Syntax) -> None:
 @pytest.mark.parametrize(
     ("template", "prompt"),
     [
-        ("Say {{-x-}} .", "Say{{x}}."),  # blanks go, as Jinja renders it
+        ("Say {{-x-}} .", "Say{{x}}."),  # Jinja removes the blanks
         ("{%- raw -%} {{y}} {%- endraw %}{{x}}", "{{y}}{{x}}"),
         ("{{ '}' }}{{x}}", "}{{x}}"),
         ("one\r\ntwo {{x}}\r", "one\r\ntwo {{x}}\r"),

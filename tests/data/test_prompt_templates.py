@@ -1,4 +1,4 @@
-"""System prompts as templates: what is filled in is found, what differs stays apart."""
+"""System prompts as templates: variables are found, different prompts are separate."""
 
 from hypothesis import given, settings
 from hypothesis import strategies as st

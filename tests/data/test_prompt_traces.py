@@ -43,7 +43,7 @@ def test_feedback_keeps_labels_comments_and_scores() -> None:
     )
     assert found.feedback == (
         Feedback("label", "tone: rude", None),
-        Feedback("comment", "Too long.", None),  # two stars of how many? the words stay
+        Feedback("comment", "Too long.", None),  # unknown scale: the comment stays, without a score
         Feedback("score", "", 0.0),
     )
     assert found.score == 0.0

@@ -1,4 +1,4 @@
-"""What a rating is worth: known scales count, unknown ones are explained and never guessed."""
+"""From ratings to scores: only known scales are used."""
 
 import pytest
 from hypothesis import given
@@ -10,7 +10,7 @@ from remask.errors import ConfigError
 
 
 def scores(values: list[object], **declared: tuple[float, float]) -> list[float | None]:
-    """The scores of ratings of one name, `r`, that stand together in a file."""
+    """The scores of ratings with the same name, `r`."""
     ratings = [Rating("r", value) for value in values]  # type: ignore[arg-type]
     seen = RatingStats()
     for rating in ratings:

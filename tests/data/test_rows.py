@@ -1,4 +1,4 @@
-"""Files to rows: what is read, and every complaint with its line."""
+"""Files to rows: what is read, and every error with its line."""
 
 import gzip
 import json
@@ -165,7 +165,7 @@ def test_rows_from_records_names_the_position() -> None:
 @settings(deadline=None, max_examples=60)
 @given(st.lists(st.dictionaries(st.text(min_size=1), st.text()), min_size=1, max_size=5))
 def test_read_rows_keeps_text(tmp_path_factory: pytest.TempPathFactory, records: list) -> None:
-    """Any JSON objects of strings are either read as they are or refused as a whole."""
+    """Any JSON objects of strings are read unchanged or refused."""
     path = tmp_path_factory.mktemp("rows") / "a.jsonl"
     path.write_text("\n".join(json.dumps(r) for r in records), encoding="utf-8", newline="")
     try:

@@ -1,4 +1,4 @@
-"""Rows of tables: by their usual names, and by a map."""
+"""Rows of tables, with default columns and with a column map."""
 
 import json
 from pathlib import Path

@@ -73,7 +73,7 @@ def test_read_records_rejects_a_late_annotation(tmp_path: Path) -> None:
 
 
 def growing(value: Any, source: Source) -> Any:
-    """A reader of a chat that repeats its history, with ratings in rows of their own."""
+    """A reader of a chat that repeats its history, with ratings in separate rows."""
     if "rates" in value:
         yield Annotation(value["rates"], source, ratings=(Rating("r", 1),), desired="right")
         return

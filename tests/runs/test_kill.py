@@ -17,9 +17,9 @@ WORKERS = ROOT / "tests" / "fakes"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kills", [4, 20])  # CI takes the few (.ci/slow)
+@pytest.mark.parametrize("kills", [4, 20])  # CI runs the first (.ci/slow)
 def test_run_after_kills_ends_like_a_whole_run(kills: int, tmp_path: Path) -> None:
-    """The quick tests of store and meter kill a scripted run at every step."""
+    """Other tests of store and meter kill a scripted run at every step."""
     subprocess.run(
         [sys.executable, str(WORKERS / "killed_run.py"), str(tmp_path), "1", str(kills)], check=True
     )

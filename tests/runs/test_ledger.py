@@ -1,4 +1,4 @@
-"""One ledger for every kind of caller, against callees that count for themselves."""
+"""The ledger with every kind of caller; the called models count their own calls."""
 
 import asyncio
 import sys
@@ -26,7 +26,7 @@ ONE = [(0, 0)]  # the bound of one call without tokens
 
 
 class Flaky:
-    """Whether a row fails this time, and how often it was asked; only the seed decides."""
+    """Decides by a seed whether a call fails, and counts the calls."""
 
     def __init__(self, seed: int) -> None:
         self.calls = 0
@@ -39,7 +39,7 @@ class Flaky:
 
 
 class Verdicts(TargetModel):
-    """Answers and judges alike; sometimes it fails."""
+    """A target that answers, judges and sometimes fails."""
 
     identity, billed, chooses = "verdicts", True, True
 
@@ -58,7 +58,7 @@ class Verdicts(TargetModel):
 
 @dataclass(frozen=True)
 class Caller:
-    """A way to ask and what its ledger says."""
+    """A way to make calls, and the spend of its ledger."""
 
     ask: Callable[[list[str]], list[bool]]  # whether each row got an answer
     spent: Callable[[], Spend]
@@ -98,7 +98,7 @@ def judging(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
 
 @contextmanager
 def bench(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
-    """The program of an integration; its cap is the limit, its ledger its own."""
+    """The program of an integration, which has its own ledger and limit."""
 
     def run(texts: object, ids: Sequence[str]) -> list[ProgramRun]:
         return [ProgramRun(None if flaky.fails() else 1.0, {}) for _ in ids]
@@ -156,10 +156,10 @@ def inspect_models(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
             return [not isinstance(one, BaseException) for one in found]
 
         def ask(rows: list[str]) -> list[bool]:
-            models.begin(Prompt("Be kind."), 0)  # so that the limit is met amid the rows
-            heard = asyncio.run(generate(rows))
+            models.begin(Prompt("Be kind."), 0)  # so that the limit is reached between rows
+            answers = asyncio.run(generate(rows))
             models.end()
-            return heard
+            return answers
 
         yield Caller(ask, ledger.store.get_spend)
 
@@ -185,14 +185,14 @@ def test_ledger_books_the_calls_of_every_caller(caller) -> None:
             for rows in requests:
                 before = flaky.calls
                 try:
-                    heard = made.ask(rows)
+                    answers = made.ask(rows)
                 except BudgetSpent:
-                    assert before + len(set(rows) - known) > limit  # not before it must be
+                    assert before + len(set(rows) - known) > limit  # not too early
                     assert made.spent().calls == flaky.calls <= limit
                     continue
-                assert flaky.calls - before <= len(set(rows) - known)  # what is known is free
-                assert all(ok for row, ok in zip(rows, heard, strict=True) if row in known)
-                known |= {row for row, ok in zip(rows, heard, strict=True) if ok}
+                assert flaky.calls - before <= len(set(rows) - known)  # stored answers are free
+                assert all(ok for row, ok in zip(rows, answers, strict=True) if row in known)
+                known |= {row for row, ok in zip(rows, answers, strict=True) if ok}
                 assert made.spent().calls == flaky.calls <= limit
 
     check()

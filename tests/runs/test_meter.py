@@ -364,7 +364,7 @@ def kill_at(base: Path, billed: str, points: list[int] | None) -> dict:
 
 
 def seeded_points(count: int) -> list[int]:
-    """Over the steps of the workload, of which there are about 310."""
+    """Random steps of the workload, which has about 310."""
     return sorted(int(n) for n in rng_for(0, "kills").choice(300, count, replace=False) + 1)
 
 
@@ -374,7 +374,7 @@ def check_unbilled(out: dict) -> None:
         for part in ("events", "cache", "check"):
             assert run[part] == out["whole"][part], (part, run["at"])
         assert run["spent"] == out["whole"]["spent"], run["at"]
-        # nothing settled was asked again: each kill costs at most the chunk in flight
+        # settled calls are not repeated: each kill costs at most the current chunk
         assert run["calls"] <= out["whole"]["calls"] + run["kills"] * MAX_CHUNK_CALLS
 
 
@@ -417,7 +417,7 @@ def test_meter_after_a_kill_at_every_step(ram, billed):
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
 def test_meter_after_a_kill_at_a_random_moment(ram):
-    """As a user's kill -9 comes: at no particular statement."""
+    """A kill -9 from outside, at any statement."""
     whole = kill_at(ram, "unbilled", [1])["whole"]
     folder = ram / "run"
     draw = rng_for(1, "moments")
@@ -447,7 +447,7 @@ def test_meter_repeats_a_request_with_the_same_bits(tmp_path, monkeypatch):
     from remask.models.builtin import BuiltinTarget
 
     class CutOnce(BuiltinTarget):
-        cut_at = 0  # the batch at which Ctrl-C comes
+        cut_at = 0  # the batch that Ctrl-C interrupts
 
         def choose(self, chats, options):
             self.cut_at -= 1
@@ -480,7 +480,7 @@ def test_meter_repeats_a_request_with_the_same_bits(tmp_path, monkeypatch):
 
 
 class Stubborn(Counting):
-    """Needs all attempts it is given, like an endpoint that answers 500 for ever."""
+    """A target that needs all its attempts, like an endpoint that always answers 500."""
 
     def _reply(self, chat: Chat, text: str) -> Reply:
         self.asked.append(chat[-1].content)

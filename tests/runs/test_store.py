@@ -59,7 +59,7 @@ def rows(folder: Path, query: str) -> list[tuple]:
 
 @pytest.fixture
 def connections(monkeypatch) -> list[sqlite3.Connection]:
-    """The connections of the stores and readers that are opened, the latest last."""
+    """The connections of all opened stores and readers, the latest last."""
     opened = []
     monkeypatch.setattr(
         "remask.runs.database.connect", lambda file: opened.append(connect(file)) or opened[-1]
@@ -134,7 +134,8 @@ def test_append_commits_the_event(tmp_path):
 def test_append_books_the_time(tmp_path):
     with Store.create(tmp_path / "run", CONFIG) as store:
         store.append({"n": 1}, Spend(seconds=2.0))
-        assert not store.append({"n": 1}, Spend(seconds=0.5))  # a replay: no event, but time went
+        # A repeated event is not stored, but its time is booked.
+        assert not store.append({"n": 1}, Spend(seconds=0.5))
         store.append({"n": 2})
         assert store.get_spend() == Spend(seconds=2.5)
     with Store.read(tmp_path / "run") as reader:
@@ -199,7 +200,7 @@ ledger_steps = st.lists(
 @given(ledger_steps)
 def test_get_spend_is_equal_in_memory_and_file(tmp_path_factory, steps):
     folder = tmp_path_factory.mktemp("run")
-    left = Spend()  # what the next process will find in flight
+    left = Spend()  # open reservations that the next process finds
     store = Store.create(folder, CONFIG)
     for end, billed, calls, usd in steps:
         need = Spend(calls=calls, usd=usd)
@@ -229,7 +230,7 @@ def same(a: Spend, b: Spend) -> bool:
 
 
 class CutAt:
-    """Stands in for a connection and fails at the n-th statement once `at` is set to n."""
+    """A connection that fails at the n-th statement after `at` is set to n."""
 
     def __init__(self, file: Path) -> None:
         self._db, self.at = connect(file), 0
@@ -374,12 +375,12 @@ def sound(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def folder(sound, tmp_path) -> Path:
-    """A run of its own for a test to damage."""
+    """A copy of the run, which a test may damage."""
     return Path(shutil.copytree(sound, tmp_path / "run"))
 
 
 def use(folder: Path) -> None:
-    """Everything that a resumed run reads."""
+    """Read everything that a resumed run reads."""
     with Store.open(folder, CONFIG) as store:
         list(store.events())
         store.find_replies([f"{n:024x}" for n in range(60)])
@@ -456,7 +457,7 @@ def test_open_reports_flipped_bytes_in_a_sentence(sound, tmp_path):
         except RemaskError as error:
             assert "\n" not in str(error)
             found += 1
-    assert found >= 20  # most of the flips that hit something were seen
+    assert found >= 20  # most of the flips in used bytes were detected
 
 
 # --- two processes -------------------------------------------------------------------------

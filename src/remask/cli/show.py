@@ -106,7 +106,7 @@ def result_text(result: Result, mode: str) -> None:
         click.echo(f"score and length (validation, {summary.SELECTION}):")
         for line in summary.list_front(result.pareto_front):
             click.echo(f"  {line}")
-    for line in summary.list_refinement_facts(result, found) if found else ():
+    for line in summary.list_refinement_facts(result):
         click.echo(line)
     for warning in result.warnings:
         click.echo(f"warning: {one_line(warning)}")

@@ -7,7 +7,7 @@ from remask.errors import ConfigError
 from remask.ids import content_id
 from remask.types import Example, Split, Trace
 
-# Splits are assigned in turn. True: the message can be sent to a target again. Half of these are
+# Queries get these splits in turn. True: a target can answer the message again. Half of these are
 # sealed, as in `optimize`.
 SPLIT_CYCLES: Mapping[bool, tuple[Split, ...]] = {
     False: ("train", "validation"),

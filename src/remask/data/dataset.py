@@ -30,7 +30,7 @@ _SPLIT_NAMES: dict[str, Split] = {
     "test": "test",
 }
 NO_ANSWERS = (
-    "; without right answers, name a judge: --judge openai:MODEL --rubric 'what a good answer is'"
+    "; without right answers, name a judge: --judge openai:MODEL --rubric 'a good answer …'"
 )
 
 
@@ -170,7 +170,7 @@ def require_splits(examples: Iterable[Example], needed: Collection[Split] = SPLI
 def split_by_hash(
     inputs: Iterable[str], fractions: Sequence[float] = FRACTIONS, seed: int = 0
 ) -> dict[str, Split]:
-    """Assign a split to every distinct input by its hash, whatever the order of the inputs.
+    """Assign a split to every distinct input by its hash; the order of the inputs does not matter.
 
     The numbers of distinct inputs per split are exact (see `allocate_counts`).
     """
@@ -265,7 +265,7 @@ def _check_columns(columns: Columns, known: Sequence[str]) -> tuple[str, ...]:
             raise ConfigError(f"{role}: no column {name!r}; the columns are: {listed}{hint}")
     if columns.expected in names:
         raise ConfigError(
-            f"input contains the column {columns.expected!r} with the right answer; remove it there"
+            f"input contains the right answer, column {columns.expected!r}; remove it"
         )
     return names
 

@@ -10,14 +10,7 @@ from typing import Any, Final
 
 import orjson
 
-from remask.data.messages import (
-    CALL_TYPES,
-    HIDDEN_TYPES,
-    RESULT_TYPES,
-    ROLES,
-    as_text,
-    flatten_content,
-)
+from remask.data.messages import CALL_TYPES, HIDDEN_TYPES, RESULT_TYPES, ROLES, as_text, join_text
 
 Message = dict[str, Any]
 
@@ -96,9 +89,7 @@ def is_truncated(value: object) -> bool:
 
 def extract_text(value: object, role: str) -> str:
     """Return the messages in `value` as one string."""
-    return "\n".join(
-        t for m in extract_messages(value, role) if (t := flatten_content(m.get("content")))
-    )
+    return "\n".join(t for m in extract_messages(value, role) if (t := join_text(m.get("content"))))
 
 
 def _find_messages(value: object, role: str, depth: int) -> list[Message] | None:
@@ -178,7 +169,7 @@ def _read_object(value: Mapping[str, Any], role: str, depth: int) -> list[Messag
 
 def _prepend_system(value: Mapping[str, Any], found: list[Message]) -> list[Message]:
     """Put the system prompt of `value`, if there is one, before the messages."""
-    system = next((text for key in _SYSTEM_KEYS if (text := flatten_content(value.get(key)))), "")
+    system = next((text for key in _SYSTEM_KEYS if (text := join_text(value.get(key)))), "")
     return [{"role": "system", "content": system}, *found] if system else found
 
 
@@ -282,13 +273,13 @@ def _normalize_part(part: object) -> object:
     return {"type": "tool_result", "content": inner, "tool_use_id": part.get("toolCallId")}
 
 
-def decode_list(value: object) -> list[dict[str, Any]]:
+def as_list(value: object) -> list[dict[str, Any]]:
     """Return the objects in a list, which may be JSON inside a string."""
     value = decode_json(value)
     return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
 
 
-def decode_object(value: object) -> dict[str, Any]:
+def as_object(value: object) -> dict[str, Any]:
     """Return an object, which may be JSON inside a string; {} for anything else."""
     value = decode_json(value)
     return value if isinstance(value, dict) else {}

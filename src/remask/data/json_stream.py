@@ -20,9 +20,7 @@ from remask.data.strict_json import parse, parse_all, parse_exact
 from remask.data.trace_record import RejectedRecord, UnreadableRecord, Value
 from remask.errors import DataError
 
-BLOCK_BYTES = (
-    1 << 16
-)  # bytes read at a time (larger ones are slower), and looked at to tell the layout
+BLOCK_BYTES = 1 << 16  # read at a time (larger blocks are slower), and used to detect the layout
 # Duplicate keys are looked for in this many blocks of JSON Lines, and later in one block of
 # CHECK_INTERVAL_BLOCKS: a program that writes a key twice usually does it in every line.
 FULLY_CHECKED_BLOCKS = 64
@@ -145,9 +143,8 @@ def _gunzip(packed: Iterator[bytes]) -> Iterator[bytes]:
                 raise UnreadableRecord(reason) from error
             given += len(out)
             if given > BLOCK_BYTES and given > MAX_GZIP_RATIO * taken:
-                raise UnreadableRecord(
-                    f"unpacks to more than {MAX_GZIP_RATIO} times its size; unpack it first"
-                )
+                reason = f"unpacks to more than {MAX_GZIP_RATIO} times its size; unpack it first"
+                raise UnreadableRecord(reason)
             if out:
                 yield out
             if unpacker.eof:
@@ -296,10 +293,8 @@ def read_array(
     if not (byte := window.next_byte()):
         return
     if byte != b"[":
-        wanted = "expected an array of objects: [{…}, {…}]"
-        raise UnreadableRecord(
-            f"{wanted}; rename a file with one object per line to .jsonl", window.line
-        )
+        reason = "expected an array of objects: [{…}, {…}]; name a file of objects per line .jsonl"
+        raise UnreadableRecord(reason, window.line)
     window.advance(window.at + 1)
     ready = empty = True  # ready: an element may begin here
     while (byte := window.next_byte()) not in (b"]", b""):
@@ -315,9 +310,7 @@ def read_array(
         yield _parse_value(_cut_element(window), line, path, parse_exact if exact else parse)
         ready, empty = False, False
     if byte == b"":
-        raise UnreadableRecord(
-            "malformed JSON (the array has no end: the file was cut off)", window.line
-        )
+        raise UnreadableRecord("malformed JSON (the array has no end: truncated file)", window.line)
     if ready and not empty:
         reason = "malformed JSON (comma before the end of the array); remove it"
         yield RejectedRecord(str(path), window.line, reason)

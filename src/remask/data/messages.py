@@ -22,35 +22,28 @@ ROLES: Final[dict[str, Role]] = {
 
 HIDDEN_TYPES = {"thinking", "redacted_thinking", "reasoning", "item_reference"}
 CALL_TYPES = {"tool_use", "tool_call", "function_call", "custom_tool_call", "server_tool_use"}
-RESULT_TYPES = {
-    "tool_result",
-    "tool_call_response",
-    "function_call_output",
-    "custom_tool_call_output",
-}
+RESULT_TYPES = {"tool_result", "tool_call_response", "function_call_output",
+                "custom_tool_call_output"}  # fmt: skip
+Conversation = tuple[str | None, tuple[Turn, ...]]  # system prompt, turns
 
 
-def parse_conversation(
-    messages: object, system: object = None
-) -> tuple[str | None, tuple[Turn, ...]]:
+def parse_conversation(messages: object, system: object = None) -> Conversation:
     """Return the system prompt and the turns of a list of messages.
 
     The prompt is `system` (a string or a list of parts) if the format stores it outside of the
     list, and then the system messages at the start of the list. Raises UnreadableRecord.
     """
     if not isinstance(messages, list):
-        raise UnreadableRecord(f"expected a list of messages, found {describe_kind(messages)}")
+        raise UnreadableRecord(f"expected a list of messages, found {name_kind(messages)}")
     turns = _parse_plain(messages)
     if turns is None:
         turns = []
         names: dict[str, str] = {}  # tool name by id of the call
         for number, message in enumerate(messages, 1):
             if type(message) is not dict:
-                raise UnreadableRecord(
-                    f"message {number} is {describe_kind(message)}, not an object"
-                )
+                raise UnreadableRecord(f"message {number} is {name_kind(message)}, not an object")
             turns.extend(_parse_turns(message, number, names))
-    outside = flatten_content(system) if system else ""
+    outside = join_text(system) if system else ""
     if not outside and (not turns or turns[0].role != "system"):
         return None, tuple(turns)
     lead = 0
@@ -75,7 +68,7 @@ def _parse_plain(messages: list[Any]) -> list[Turn] | None:
     return turns if len(turns) == len(messages) else None
 
 
-def flatten_content(content: object) -> str:
+def join_text(content: object) -> str:
     """Return the text of a message's content, which is a string or a list of typed parts."""
     if isinstance(content, str):
         return content
@@ -83,7 +76,7 @@ def flatten_content(content: object) -> str:
         content = [content]
     if not isinstance(content, list):
         return as_text(content)
-    return "\n".join(text for part in content if (text := _flatten_part(part)))
+    return "\n".join(text for part in content if (text := _read_part(part)))
 
 
 def as_text(value: object) -> str:
@@ -108,12 +101,12 @@ def format_tool_call(name: object, arguments: object) -> str:
     return format_call(as_text(name), arguments)
 
 
-def filter_objects(value: object) -> list[dict[str, Any]]:
+def keep_objects(value: object) -> list[dict[str, Any]]:
     """Return the objects of a list; [] if `value` is not a list."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
-def describe_kind(value: object) -> str:
+def name_kind(value: object) -> str:
     """Name the type of a JSON value for an error message, such as "a list"."""
     kinds = {"dict": "an object", "list": "a list", "str": "a string", "NoneType": "null"}
     name = type(value).__name__
@@ -147,7 +140,7 @@ def _parse_turns(message: dict[str, Any], number: int, names: dict[str, str]) ->
             rest.append(part)
     calls = [_format_call(call, names) for call in _list_calls(message)]
     refusal = message.get("refusal")
-    text = "\n".join(text for text in (flatten_content(rest), as_text(refusal), *calls) if text)
+    text = "\n".join(text for text in (join_text(rest), as_text(refusal), *calls) if text)
     if text or not isinstance(content, list) or not content:
         yield Turn(role, text, _find_name(message, role, names))
 
@@ -170,9 +163,7 @@ def _find_name(message: dict[str, Any], role: Role, names: dict[str, str]) -> st
 
 def _list_calls(message: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the calls beside the content: `tool_calls`, or the older `function_call`."""
-    return filter_objects(message.get("tool_calls")) + filter_objects(
-        [message.get("function_call")]
-    )
+    return keep_objects(message.get("tool_calls")) + keep_objects([message.get("function_call")])
 
 
 def _format_call(call: dict[str, Any], names: dict[str, str]) -> str:
@@ -190,12 +181,10 @@ def _parse_result(part: dict[str, Any], names: dict[str, str]) -> Turn:
     ids = (part.get(key) for key in ("tool_use_id", "call_id", "tool_call_id", "id"))
     name = next((names[id] for id in ids if isinstance(id, str) and id in names), "")
     keys = ("content", "output", "response", "result")
-    return Turn(
-        "tool", flatten_content(next((part[key] for key in keys if key in part), None)), name
-    )
+    return Turn("tool", join_text(next((part[key] for key in keys if key in part), None)), name)
 
 
-def _flatten_part(part: object) -> str:
+def _read_part(part: object) -> str:
     if isinstance(part, str):
         return part
     if not isinstance(part, dict):
@@ -234,7 +223,7 @@ def parse_response(response: object) -> list[Any]:
     if isinstance(response, list):
         return response
     if not isinstance(response, dict):
-        raise UnreadableRecord(f"expected a response, found {describe_kind(response)}")
+        raise UnreadableRecord(f"expected a response, found {name_kind(response)}")
     choices = response.get("choices")
     if isinstance(choices, list):
         first = choices[0] if choices and isinstance(choices[0], dict) else {}
@@ -250,9 +239,7 @@ def parse_response(response: object) -> list[Any]:
     raise UnreadableRecord("holds a response without choices, output or content")
 
 
-def parse_exchange(
-    request: dict[str, Any], response: object
-) -> tuple[str | None, tuple[Turn, ...]]:
+def parse_exchange(request: dict[str, Any], response: object) -> Conversation:
     """Return the system prompt and the turns of one call. Raises UnreadableRecord."""
     system, messages = parse_request(request)
     answer = parse_response(response) if response is not None else []

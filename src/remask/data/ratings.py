@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from remask.data.messages import as_text, flatten_content
+from remask.data.messages import as_text, join_text
 from remask.data.trace_record import Kind, Rating
 from remask.errors import ConfigError
 
@@ -53,9 +53,7 @@ def parse_ratings(value: Mapping[str, Any]) -> tuple[tuple[Rating, ...], str | N
 
 def find_expected(value: Mapping[str, Any]) -> str | None:
     """Return the right response, or None."""
-    return next(
-        (text for k in EXPECTED_KEYS if k in value and (text := flatten_content(value[k]))), None
-    )
+    return next((text for k in EXPECTED_KEYS if k in value and (text := join_text(value[k]))), None)
 
 
 def parse_rating_value(value: object) -> float | bool | str | None:

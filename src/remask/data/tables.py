@@ -13,7 +13,7 @@ from typing import Any, Final
 import orjson
 
 from remask.data.json_stream import MAX_VALUE_BYTES, read_line_batches, too_large_reason
-from remask.data.messages import flatten_content, parse_conversation
+from remask.data.messages import join_text, parse_conversation
 from remask.data.ratings import parse_rating_value, parse_ratings
 from remask.data.strict_json import decode_utf8
 from remask.data.trace_record import (
@@ -52,9 +52,7 @@ def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:
     for pair in (pair.strip() for text in pairs for pair in text.split(",")):
         field, equals, column = (part.strip() for part in pair.partition("="))
         if not equals or not column or field not in FIELDS:
-            raise ConfigError(
-                f"--map {pair!r}: write FIELD=COLUMN, with one of {', '.join(FIELDS)} as FIELD"
-            )
+            raise ConfigError(f"--map {pair!r}: write FIELD=COLUMN; FIELD: {', '.join(FIELDS)}")
         columns[field] = column
     if columns and not columns.keys() & {"input", "messages"}:
         raise ConfigError("--map has neither input nor messages; add input=COLUMN")
@@ -75,11 +73,9 @@ def build_mapped_format(columns: Mapping[str, str]) -> TraceFormat:
         ratings = []
         if (score := parse_rating_value(row.get("score"))) is not None:
             ratings.append(Rating(columns["score"], score))
-        if comment := flatten_content(row.get("comment")):
+        if comment := join_text(row.get("comment")):
             ratings.append(Rating(columns["comment"], None, comment=comment))
-        desired = (
-            flatten_content(row.get("correction")) or flatten_content(row.get("expected")) or None
-        )
+        desired = join_text(row.get("correction")) or join_text(row.get("expected")) or None
         yield _build_record(row, tuple(ratings), desired, source)
 
     return TraceFormat("table (mapped)", matches, read)
@@ -132,9 +128,8 @@ def read_csv(
                 raise UnreadableRecord(reason, line)
         elif len(fields) != len(header):
             reason = f"found {len(fields)} fields where the header has {len(header)}"
-            yield RejectedRecord(
-                str(path), line, f"{reason}; put fields with {delimiter!r} in quotes"
-            )
+            reason += f"; put fields with {delimiter!r} in quotes"
+            yield RejectedRecord(str(path), line, reason)
         else:
             yield Value(dict(zip(header, fields, strict=True)), line)
 
@@ -164,15 +159,15 @@ def _build_record(
     row: Mapping[str, Any], ratings: tuple[Rating, ...], desired: str | None, source: Source
 ) -> Record:
     request = _decode_cell(row.get("messages") or row.get("input"))
-    answer = flatten_content(_decode_cell(row.get("output")))
+    answer = join_text(_decode_cell(row.get("output")))
     system = row.get("system")
     if isinstance(request, list) and request and all(type(item) is dict for item in request):
         prompt, turns = parse_conversation(request, system)
     else:
-        prompt, turns = flatten_content(system) or None, (Turn("user", flatten_content(request)),)
+        prompt, turns = join_text(system) or None, (Turn("user", join_text(request)),)
     if answer:
         turns = (*turns, Turn("assistant", answer))
-    id, model = flatten_content(row.get("id")), flatten_content(row.get("model"))
+    id, model = join_text(row.get("id")), join_text(row.get("model"))
     return Record(id, prompt, turns, ratings, desired, source, model)
 
 

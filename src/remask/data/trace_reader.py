@@ -29,7 +29,7 @@ from remask.data.json_stream import (
     read_text_blocks,
     read_values,
 )
-from remask.data.messages import describe_kind
+from remask.data.messages import name_kind
 from remask.data.strict_json import TOO_DEEP
 from remask.data.tables import build_mapped_format, read_csv
 from remask.data.trace_record import (
@@ -127,9 +127,7 @@ def read_records(
         elif isinstance(item, RejectedRecord):
             yield item
         elif index is None:
-            yield item.source.reject(
-                f"belongs to {item.key[:60]!r}; move such rows to the start of the file"
-            )
+            yield item.source.reject(f"belongs to {item.key[:60]!r}; move such rows to the start")
     for key, annotations in index.annotations.items() if index else ():
         if key not in taken:
             reason = f"belongs to {key[:60]!r}, which is not in these files"
@@ -183,15 +181,14 @@ def _reject_unknown(value: Value, path: str) -> RejectedRecord:
         keys = ", ".join(list(data)[:6])[:80]
         reason = f"no known format (its keys: {keys}); name its columns with --map"
     else:
-        reason = f"expected an object, found {describe_kind(data)}"
+        reason = f"expected an object, found {name_kind(data)}"
     return Source("", path, value.line, value.entry).reject(reason)
 
 
 def _is_multi_part(path: Path, formats: tuple[TraceFormat, ...]) -> bool:
     detect = Detector(formats)
-    found = (
-        detect(v.data) for v in islice(_read_file(path), MAX_SAMPLED_VALUES) if isinstance(v, Value)
-    )
+    sample = islice(_read_file(path), MAX_SAMPLED_VALUES)
+    found = (detect(value.data) for value in sample if isinstance(value, Value))
     return any(format.multi_part for format in found if format is not None)
 
 

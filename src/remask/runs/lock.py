@@ -59,21 +59,18 @@ class RunLock:
         try:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise ConfigError(
-                f"{file} cannot be opened ({error.strerror}); check the permissions of the folder"
-            ) from None
+            reason = f"{file} cannot be opened ({error.strerror}); check its permissions"
+            raise ConfigError(reason) from None
         try:
             _lock(descriptor)
         except _HELD:
             os.close(descriptor)
-            raise RunBusy(
-                f"{folder} is in use by {_read_owner(file)}; wait until it ends or stop it"
-            ) from None
+            reason = f"{folder} is in use by {_read_owner(file)}; wait until it ends or stop it"
+            raise RunBusy(reason) from None
         except OSError as error:
             os.close(descriptor)
-            raise ConfigError(
-                f"{file} cannot be locked ({error.strerror}); put the run on a local disk"
-            ) from None
+            reason = f"{file} cannot be locked ({error.strerror}); put the run on a local disk"
+            raise ConfigError(reason) from None
         os.ftruncate(descriptor, 0)
         os.lseek(descriptor, 0, os.SEEK_SET)
         os.write(descriptor, orjson.dumps({"pid": os.getpid(), "host": socket.gethostname()}))

@@ -248,9 +248,8 @@ class Meter(TargetModel):
         """
         for size in range(len(bounds), 0, -1):
             for attempts in range(self.max_attempts, 0, -1):
-                if not self._ledger.find_shortfall(
-                    self._tariff.estimate_need(bounds[:size], attempts)
-                ):
+                need = self._tariff.estimate_need(bounds[:size], attempts)
+                if not self._ledger.find_shortfall(need):
                     return size, attempts
         return 1, 1  # reserving this raises BudgetSpent with the limit
 
@@ -261,9 +260,7 @@ class Meter(TargetModel):
         if attempts < self.max_attempts:
             target = target.limit_attempts(attempts)
         with self._ledger.reserve(self._tariff, bounds, attempts, self.billed) as calls:
-            replies = [
-                _replace_surrogates(reply) for reply in ask(target, [chat for _, chat in part])
-            ]
+            replies = [_fix_surrogates(reply) for reply in ask(target, [chat for _, chat in part])]
             answers = dict(zip([key for key, _ in part], replies, strict=True))
             good = {key: _encode(reply) for key, reply in answers.items() if not reply.error}
             calls.settle(replies, good)
@@ -280,7 +277,7 @@ def _count_bytes(text: str) -> int:
     return len(text.encode())
 
 
-def _replace_surrogates(reply: Reply) -> Reply:
+def _fix_surrogates(reply: Reply) -> Reply:
     """Replace halves of surrogate pairs, which occur if an answer is cut off inside an emoji."""
     return replace(reply, text=reply.text.encode("utf-8", "replace").decode())
 

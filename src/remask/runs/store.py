@@ -146,8 +146,8 @@ class MemoryStore:
     def reserve(self, need: Spend, billed: bool) -> int:
         """Book the upper bound of a call's cost; return the number of the reservation.
 
-        If the process is killed before `settle`, the next `open` books the whole reservation as
-        uncertain if it is `billed`, else it releases it.
+        If the process is killed before `settle`, the next `open` marks a `billed` reservation as
+        uncertain and releases another one.
         """
         number = next(self._numbers)
         self._open[number] = (need, billed)
@@ -201,9 +201,8 @@ class Store(RunReader, MemoryStore):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise ConfigError(
-                    f"the run directory {folder} cannot be created ({error}); use another path"
-                ) from None
+                reason = f"the run directory {folder} cannot be created ({error}); use another path"
+                raise ConfigError(reason) from None
             lock = RunLock.take(folder)
             undo.callback(lock.release)
             if file.exists():

@@ -81,10 +81,8 @@ def _score_baseline(
 def _choose_validation_rows(task: Task, plan: SearchPlan, seed: int) -> tuple[str, ...]:
     """Choose the validation rows of the plan, the same ones in the whole search."""
     ids = tuple(task.ids("validation"))
-    chosen = rng_for(seed, "validation").permutation(len(ids))[
-        : plan.count_validation_rows(len(ids))
-    ]
-    return tuple(ids[i] for i in sorted(chosen))
+    order = rng_for(seed, "validation").permutation(len(ids))
+    return tuple(ids[i] for i in sorted(order[: plan.count_validation_rows(len(ids))]))
 
 
 def _run_round(
@@ -149,11 +147,10 @@ def _validate_winner(
     ids = _choose_validation_rows(task, plan, seed)
     event, _ = _evaluate(task, winner.prompt, "validation", ids, state.round)
     yield event
-    gains = _subtract_scores(event.rows, state.scores[(parent.id, "validation")])
+    gains = _subtract(event.rows, state.scores[(parent.id, "validation")])
     total = sum(gains)
-    if not plan.accepts(
-        gains, _subtract_scores(event.rows, state.scores[(state.baseline, "validation")])
-    ):
+    over_seed = _subtract(event.rows, state.scores[(state.baseline, "validation")])
+    if not plan.accepts(gains, over_seed):
         reason = f"validation: {total:+.3g} points over {len(gains)} rows"
         if total > 0:
             reason += ", which may be chance"
@@ -165,7 +162,7 @@ def _validate_winner(
     yield events.Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), evidence)
 
 
-def _subtract_scores(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
+def _subtract(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
     """Return score minus score before, on the rows that have both."""
     pairs = [(score, before.get(id)) for id, score, _ in rows]
     return [a - b for a, b in pairs if a is not None and b is not None]

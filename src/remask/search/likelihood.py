@@ -252,9 +252,7 @@ class _Windows:
             tuple((a - low, b - low) for a, b in spans if low <= a < b <= high)
             for low, high in joined
         ]
-        return cls(
-            tuple((text[a:b], held_out) for (a, b), held_out in zip(joined, inside, strict=True))
-        )
+        return cls(tuple((text[a:b], at) for (a, b), at in zip(joined, inside, strict=True)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,15 +55,16 @@ def make_plan(
         return SearchPlan(candidates, rungs, 30, 6, accepts=_choose_rule(30, cautious))
     validation = min(validation, max(min_validation, calls // 8))
     left = calls - validation
-    rounds = -(-left // count_round_calls(candidates, rungs, validation))
-    rounds = max(1, min(rounds, left // count_round_calls(MIN_CANDIDATES, rungs, validation)))
-    while candidates > MIN_CANDIDATES and left < rounds * count_round_calls(
-        candidates, rungs, validation
-    ):
+
+    def cost(candidates: int) -> int:
+        return count_round_calls(candidates, rungs, validation)
+
+    rounds = -(-left // cost(candidates))
+    rounds = max(1, min(rounds, left // cost(MIN_CANDIDATES)))
+    while candidates > MIN_CANDIDATES and left < rounds * cost(candidates):
         candidates -= 3
-    return SearchPlan(
-        candidates, rungs, 4 * rounds, 6, validation, accepts=_choose_rule(rounds, cautious)
-    )
+    rule = _choose_rule(rounds, cautious)
+    return SearchPlan(candidates, rungs, 4 * rounds, 6, validation, accepts=rule)
 
 
 def _choose_rule(rounds: int, cautious: bool) -> Rule:

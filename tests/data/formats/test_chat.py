@@ -1,7 +1,5 @@
-"""Chats in every dress.
-
-Shapes come from the OpenAI SDK's own types where it has them, else from the documents that each
-builder names."""
+"""Chats in all formats. Values are built with the types of the OpenAI SDK if it has them, else as
+in the documents that each builder names."""
 
 from functools import partial
 from typing import Any
@@ -85,7 +83,7 @@ def eval_item() -> dict[str, Any]:
     return found.model_dump(mode="json")
 
 
-# One question, one answer, one system prompt, in each dress.
+# The same system prompt, question and answer in each format.
 SAME: dict[str, tuple[str, Any]] = {
     "chat": ("openai-chat", {"messages": CHAT}),
     "bare_list": ("openai-chat", CHAT),
@@ -285,7 +283,7 @@ def test_right_response_under_plain_names() -> None:
 
 
 def test_odd_parts_are_left_out() -> None:
-    """Found by fuzzing: what should be a list need not be one."""
+    """Found by fuzzing: a field that should be a list may have another type."""
     found = record({"item": {"question": "q"}, "sample": {"output_text": "a"}, "results": True})
     assert found.ratings == () and found.turns == (Turn("user", "q"), Turn("assistant", "a"))
     odd = {"role": "assistant", "content": "a", "tool_calls": 7, "function_call": "x"}

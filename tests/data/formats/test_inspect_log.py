@@ -137,7 +137,7 @@ def test_archive_with_a_zip_bomb_is_rejected(tmp_path: Path) -> None:
 
 
 def test_archive_with_zstd_needs_the_extra(tmp_path: Path) -> None:
-    """Only the method in the headers is zstd (93): without support it is not even tried."""
+    """Only the method in the headers is zstd (93); without support no data is read."""
     path = archive(tmp_path / "a.eval", {"samples/1_epoch_1.json": json.dumps(sample())})
     data = bytearray(path.read_bytes())
     for magic, at in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):

@@ -45,7 +45,7 @@ BY_ATTRIBUTES: dict[str, dict[str, Any]] = {
         "gen_ai.prompt.1.content": QUESTION,
         "gen_ai.completion.0.role": "assistant",
         "gen_ai.completion.0.content": ANSWER,
-        "gen_ai.completion.1.content": "a second choice that nobody saw",
+        "gen_ai.completion.1.content": "a second choice that was not used",
     },
     "one JSON text": {
         "gen_ai.prompt": json.dumps(
@@ -237,13 +237,13 @@ def test_details_event_and_rating_of_its_span() -> None:
 
 def test_tool_result_in_both_spellings() -> None:
     for key in ("response", "result"):  # schema and example table of v1.37 differ
-        told = [
+        history = [
             *PARTS,
             {"role": "assistant", "parts": [{"type": "tool_call", "id": "1", "name": "find",
                                              "arguments": {"city": "Paris"}}]},
             {"role": "tool", "parts": [{"type": "tool_call_response", "id": "1", key: "57°F"}]},
         ]  # fmt: skip
-        attributes = {"gen_ai.input.messages": told, "gen_ai.output.messages": SAID}
+        attributes = {"gen_ai.input.messages": history, "gen_ai.output.messages": SAID}
         turns = one(otlp(span("a1", attributes))).turns
         assert turns[1:3] == (Turn("assistant", 'find(city="Paris")'), Turn("tool", "57°F", "find"))
 

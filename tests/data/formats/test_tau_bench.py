@@ -1,4 +1,4 @@
-"""Trajectories of agents: rewards, and the calls that would have been right."""
+"""Trajectories of agents: rewards and right calls."""
 
 from functools import partial
 from typing import Any

@@ -1,4 +1,4 @@
-"""Redaction: a thousand planted secrets of forty kinds are gone, ordinary texts stay untouched."""
+"""Redaction: a thousand secrets of forty kinds are replaced, ordinary texts do not change."""
 
 import re
 
@@ -135,7 +135,7 @@ def test_redact_text_accepts_lone_surrogates() -> None:
 
 
 def repeats(tree: object) -> list[tuple[str, int]]:
-    """Every repetition of a parsed pattern: its kind and how often at most."""
+    """Every repetition of a parsed pattern: (kind, maximum)."""
     found: list[tuple[str, int]] = []
     if isinstance(tree, tuple) and len(tree) == 2 and "REPEAT" in str(tree[0]):
         found.append((str(tree[0]), int(tree[1][1])))

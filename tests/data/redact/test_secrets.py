@@ -1,4 +1,4 @@
-"""A thousand secrets planted in conversations: none in a written byte, a request or a traceback."""
+"""No secret of a thousand in conversations gets into a file, a request or a traceback."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from fakes.server import Behaviour, Body, Handler, Server, completion
 from remask.cli import main
 
 PLACES = ("query", "answer", "comment", "correction", "user")
-# Of a secret in brackets or quotes only its own characters are looked for.
+# Shorter secrets are not looked for, because their characters may occur by chance.
 LONGEST = 8
 
 
@@ -40,7 +40,7 @@ def conversation(i: int, text: str, place: str) -> dict[str, Any]:
 
 
 def left(data: bytes, secrets: list[str]) -> list[str]:
-    """The secrets of which a part stands in `data`, as it is or as JSON writes it."""
+    """The secrets of which a part is in `data`, plain or with JSON escapes."""
     text = data.decode("utf-8", "replace")
     texts = text + re.sub(r"\\u([0-9a-f]{4})", lambda found: chr(int(found[1], 16)), text)
     return [it for it in secrets if any(piece in texts for piece in pieces(it))]
@@ -69,7 +69,7 @@ def refuse(handler: Handler, body: Body) -> None:
 
 
 def play(server: Server, *more: str) -> tuple[Result, bytes, bytes]:
-    """What the command said, what it sent, and what it wrote."""
+    """The output of the command, the bytes it sent, and the bytes it wrote."""
     flags = [
         *("refine", "prompt.md", "--traces", "log.jsonl", "--run-dir", "run", "--plain"),
         *("--masker", "insert", "--iterations", "2", "--target", "openai:tiny"),
@@ -88,7 +88,7 @@ def test_refine_writes_sends_and_shows_no_secret(secrets: list[str], behave: Beh
     assert (done.exit_code == 0) is (behave is reply), done.output
     assert sent != b"[]", "the target was asked"
     if behave is reply:
-        assert re.search(rb"<[A-Z]+_\d+>", sent), "what was hidden has another name there"
+        assert re.search(rb"<[A-Z]+_\d+>", sent), "placeholders are sent in place of secrets"
     shown = done.output + "".join(traceback.format_exception(done.exception))
     assert not left(sent, secrets)
     assert not left(shown.encode(), secrets)
@@ -96,7 +96,7 @@ def test_refine_writes_sends_and_shows_no_secret(secrets: list[str], behave: Beh
 
 
 def test_refine_without_redaction_keeps_secrets(secrets: list[str]) -> None:
-    """The control of the test above; and the report says that redaction was off."""
+    """The control of the test above. The report says that redaction was off."""
     with Server(default=reply) as server:
         _, sent, written = play(server, "--redact", "off")
     assert left(sent, secrets) and left(written, secrets)

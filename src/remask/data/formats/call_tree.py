@@ -65,8 +65,8 @@ class Operation:
 def build_records(
     operations: Sequence[Operation],
     source: Source,
-    trace_assessment: Assessment = NO_ASSESSMENT,
-    no_text_reason: str = "holds no text",
+    overall: Assessment = NO_ASSESSMENT,
+    no_text: str = "holds no text",
 ) -> Iterator[Item]:
     """Yield the records of the operations of one trace, in order.
 
@@ -75,29 +75,24 @@ def build_records(
     """
     made: dict[int, Record] = {}
     failed: list[RejectedRecord] = []
-    parents = {operation.id: operation.parent for operation in operations}
+    parents = {op.id: op.parent for op in operations}
     selected = _select_operations(operations, parents)
+    ancestors = {n: _walk_up(parents, operations[n].parent) for n in selected}
     for number in selected:
-        operation = operations[number]
-        place = replace(source, entry=source.entry or operation.id)
+        op = operations[number]
+        place = replace(source, entry=source.entry or op.id)
         try:
-            made[number] = _build_record(
-                operation, _list_ancestors(parents, operation.parent), place, no_text_reason
-            )
+            made[number] = _build_record(op, ancestors[number], place, no_text)
         except UnreadableRecord as reason:
             failed.append(place.reject(str(reason)))
     assessments = [  # of steps, which have no record
-        (
-            operation.id,
-            operation.assessment,
-            [n for n in made if operation.id in _list_ancestors(parents, operations[n].parent)],
-        )
-        for number, operation in enumerate(operations)
-        if operation.assessment and number not in selected
+        (op.id, op.assessment, [n for n in made if op.id in ancestors[n]])
+        for number, op in enumerate(operations)
+        if op.assessment and number not in selected
     ]
     trace = operations[0].trace if operations else ""
-    if trace_assessment:
-        assessments.append((trace, trace_assessment, list(made)))
+    if overall:
+        assessments.append((trace, overall, list(made)))
     unmatched: list[Item] = []
     for key, assessment, below in assessments:
         if below:
@@ -118,34 +113,26 @@ def build_records(
 def group_by_trace(operations: Sequence[Operation]) -> list[list[Operation]]:
     """Return the operations of each trace, in order of appearance."""
     traces: dict[str, list[Operation]] = {}
-    for operation in operations:
-        traces.setdefault(operation.trace, []).append(operation)
+    for op in operations:
+        traces.setdefault(op.trace, []).append(op)
     return list(traces.values())
 
 
 def _select_operations(operations: Sequence[Operation], parents: Mapping[str, str]) -> list[int]:
     """Return the positions of the operations that become records, in order."""
-    full = {operation.id for operation in operations if operation.input and operation.output}
-    if any(operation.model_call for operation in operations):
-        inner = [
-            operation.parent
-            for operation in operations
-            if operation.model_call and operation.id in full
-        ]
-        wrapped = {id for parent in inner for id in _list_ancestors(parents, parent)}
-        return [
-            n
-            for n, operation in enumerate(operations)
-            if operation.model_call and operation.id not in wrapped
-        ]
+    full = {op.id for op in operations if op.input and op.output}
+    if any(op.model_call for op in operations):
+        inner = [op.parent for op in operations if op.model_call and op.id in full]
+        wrapped = {id for parent in inner for id in _walk_up(parents, parent)}
+        return [n for n, op in enumerate(operations) if op.model_call and op.id not in wrapped]
     return [
         number
-        for number, operation in enumerate(operations)
-        if operation.id in full and full.isdisjoint(_list_ancestors(parents, operation.parent))
+        for number, op in enumerate(operations)
+        if op.id in full and full.isdisjoint(_walk_up(parents, op.parent))
     ]
 
 
-def _list_ancestors(parents: Mapping[str, str], at: str) -> tuple[str, ...]:
+def _walk_up(parents: Mapping[str, str], at: str) -> tuple[str, ...]:
     """Return the ids from `at` upwards; the last one may be of an operation that is missing."""
     found: dict[str, None] = {}
     while at and at not in found:
@@ -159,16 +146,14 @@ def _add_assessment(record: Record, assessment: Assessment) -> Record:
     return replace(record, ratings=record.ratings + assessment.ratings, desired=desired)
 
 
-def _build_record(
-    operation: Operation, ancestors: Sequence[str], source: Source, no_text_reason: str
-) -> Record:
-    if operation.error:
-        raise UnreadableRecord(f"the call failed: {operation.error[:200]}")
-    if not operation.input and not operation.output:
-        raise UnreadableRecord(no_text_reason)
-    if not operation.output:
+def _build_record(op: Operation, ancestors: Sequence[str], source: Source, no_text: str) -> Record:
+    if op.error:
+        raise UnreadableRecord(f"the call failed: {op.error[:200]}")
+    if not op.input and not op.output:
+        raise UnreadableRecord(no_text)
+    if not op.output:
         raise UnreadableRecord("has no answer")
-    inputs, outputs = operation.input, operation.output
+    inputs, outputs = op.input, op.output
     repeats = outputs[: len(inputs)] == inputs
     system, turns = parse_conversation(list(outputs if repeats else inputs + outputs))
     if not turns or turns[-1].role != "assistant" or not turns[-1].text.strip():
@@ -176,20 +161,18 @@ def _build_record(
     first = next((turn.text for turn in turns if turn.role == "user"), None)
     if first is None:
         raise UnreadableRecord("holds no message of a user")
-    group = operation.session or operation.trace
-    beginning = f"{operation.model_call}\0{system}\0{first}".encode("utf-8", "replace").decode()
+    group = op.session or op.trace
+    beginning = f"{op.model_call}\0{system}\0{first}".encode("utf-8", "replace").decode()
     return Record(
-        id=operation.id,
+        id=op.id,
         system=system,
         turns=turns,
-        ratings=operation.assessment.ratings,
-        desired=operation.assessment.desired,
+        ratings=op.assessment.ratings,
+        desired=op.assessment.desired,
         source=source,
-        model=operation.model,
-        template=operation.template,
-        keys=tuple(
-            dict.fromkeys(key for key in (operation.id, *operation.aliases, *ancestors) if key)
-        ),
-        session=operation.session,
+        model=op.model,
+        template=op.template,
+        keys=tuple(dict.fromkeys(key for key in (op.id, *op.aliases, *ancestors) if key)),
+        session=op.session,
         thread=content_id("thread", group, beginning) if group else "",
     )

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from remask.data.messages import (
-    describe_kind,
     find_id,
     find_model,
     find_session,
-    flatten_content,
+    join_text,
+    name_kind,
     parse_conversation,
     parse_exchange,
     parse_response,
@@ -68,11 +68,9 @@ def read_chat(value: Any, source: Source) -> Iterator[Item]:
 
 
 def matches_anthropic(value: Any) -> bool:
-    return (
-        matches_chat(value)
-        and type(value) is dict
-        and ("system" in value or _has_anthropic_blocks(value))
-    )
+    if type(value) is not dict or not matches_chat(value):
+        return False
+    return "system" in value or _has_anthropic_blocks(value)
 
 
 def matches_sharegpt(value: Any) -> bool:
@@ -105,7 +103,7 @@ def read_call_log(value: Any, source: Source) -> Iterator[Item]:
     """Yield the record of a logged request and response, either of which may be under `body`."""
     request, response = _get_body(value["request"]), _get_body(value["response"])
     if value.get("error"):
-        raise UnreadableRecord(f"the call failed: {flatten_content(value['error'])[:80]}")
+        raise UnreadableRecord(f"the call failed: {join_text(value['error'])[:80]}")
     ratings, desired = parse_ratings(value)
     system, turns = parse_exchange(request, response)
     model = find_model(response, request)
@@ -173,7 +171,7 @@ def _get_body(value: object) -> Any:
     inner = value.get("body") if isinstance(value, dict) else None
     body = inner if isinstance(inner, dict) else value
     if not isinstance(body, dict | str):
-        raise UnreadableRecord(f"expected a request and a response, found {describe_kind(body)}")
+        raise UnreadableRecord(f"expected a request and a response, found {name_kind(body)}")
     return body
 
 

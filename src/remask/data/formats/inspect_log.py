@@ -17,9 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
-from remask.data.dialects import Message, decode_list, decode_object, extract_messages
+from remask.data.dialects import Message, as_list, as_object, extract_messages
 from remask.data.formats.call_tree import Assessment, Operation, build_records
-from remask.data.messages import as_text, flatten_content
+from remask.data.messages import as_text, join_text
 from remask.data.strict_json import parse
 from remask.data.trace_record import (
     Container,
@@ -65,7 +65,7 @@ def read(value: Any, source: Source) -> Iterator[Item]:
         yield from build_records([_build_operation(value, "")], source)
     else:
         model = as_text(value["eval"].get("model"))
-        samples = decode_list(value["samples"])
+        samples = as_list(value["samples"])
         for number, sample in enumerate(samples):
             place = replace(source, entry=f"samples[{number}]")
             yield from build_records([_build_operation(sample, model)], place)
@@ -80,7 +80,7 @@ def read_archive(path: Path) -> Iterator[Value | RejectedRecord]:
             yield from _read_samples(archive, path)
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         yield RejectedRecord(
-            str(path), None, f"the zip archive is damaged ({error}); copy the file again"
+            str(path), None, f"the zip archive is damaged ({error}); copy it again"
         )
 
 
@@ -92,9 +92,8 @@ def _read_samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | Reje
         yield RejectedRecord(str(path), None, f"holds more than {MAX_ENTRIES:,} files; split it")
         return
     if not samples and not chunked:
-        yield RejectedRecord(
-            str(path), None, "is a zip archive but not an Inspect log; unpack it first"
-        )
+        reason = "is a zip archive but not an Inspect log; unpack it first"
+        yield RejectedRecord(str(path), None, reason)
     for name in chunked:
         yield RejectedRecord(str(path), None, f"{name}: is stored in chunks; run: {_CONVERT}")
     for entry in samples:
@@ -136,9 +135,9 @@ def _load_zstd_errors() -> tuple[type[Exception], ...]:
 
 
 def _build_operation(sample: Mapping[str, Any], model: str) -> Operation:
-    output = decode_object(sample.get("output"))
-    attachments = decode_object(sample.get("attachments"))
-    choices = decode_list(output.get("choices"))
+    output = as_object(sample.get("output"))
+    attachments = as_object(sample.get("attachments"))
+    choices = as_list(output.get("choices"))
     answer = (
         _extract_messages(choices[0].get("message"), "assistant", attachments) if choices else []
     )
@@ -155,12 +154,8 @@ def _build_operation(sample: Mapping[str, Any], model: str) -> Operation:
         True,
         () if history else tuple(asked),
         tuple(history or answer),
-        error=(as_text(decode_object(failed).get("message")) or "no reason given")
-        if failed
-        else "",
-        assessment=_build_assessment(
-            sample, flatten_content(answer[-1].get("content")) if answer else ""
-        ),
+        error=(as_text(as_object(failed).get("message")) or "no reason given") if failed else "",
+        assessment=_assess(sample, join_text(answer[-1].get("content")) if answer else ""),
         model=as_text(output.get("model")) or model,
     )
 
@@ -180,19 +175,19 @@ def _resolve_attachments(value: Any, attachments: Mapping[str, Any]) -> Any:
     return value
 
 
-def _build_assessment(sample: Mapping[str, Any], answer: str) -> Assessment:
+def _assess(sample: Mapping[str, Any], answer: str) -> Assessment:
     """Return the scores and the right response, which is the target of the sample.
 
     If only models judged, the target is an instruction for them and not a response.
     """
-    scores = decode_object(sample.get("scores"))
+    scores = as_object(sample.get("scores"))
     if "score" in sample:  # logs of early versions
         scores = {"score": sample["score"]}
     ratings: list[Rating] = []
     for scorer, score in scores.items():
         kind: Kind = "llm" if scorer.startswith("model_graded") else "code"
-        value = decode_object(score).get("value")
-        words = as_text(decode_object(score).get("explanation"))
+        value = as_object(score).get("value")
+        words = as_text(as_object(score).get("explanation"))
         if words.strip() == answer.strip():  # many scorers repeat the answer
             words = ""
         parts = value if isinstance(value, dict) else {"": value}

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from remask.data.dialects import (
+    as_list,
+    as_object,
     decode_json,
-    decode_list,
-    decode_object,
     extract_messages,
     extract_text,
     is_truncated,
@@ -59,23 +59,23 @@ def read(value: Any, source: Source) -> Iterator[Item]:
 
 
 def _read_trace(value: Mapping[str, Any], source: Source) -> Iterator[Item]:
-    trace = decode_object(value.get("trace")) or value
+    trace = as_object(value.get("trace")) or value
     id = _get_text(trace, "id")
-    scores = decode_list(trace.get("scores"))
+    scores = as_list(trace.get("scores"))
     if trace is not value:
-        scores += decode_list(value.get("scores"))
+        scores += as_list(value.get("scores"))
     assessments: dict[str, Assessment] = {}  # by observation; "" is the trace
     for score in scores:
-        at, new = _get_text(score, "observation_id"), _build_assessment(score)
+        at, new = _get_text(score, "observation_id"), _assess(score)
         before = assessments.get(at, NO_ASSESSMENT)
         desired = before.desired if new.desired is None else new.desired
         assessments[at] = Assessment(before.ratings + new.ratings, desired)
-    trace_assessment = assessments.pop("", NO_ASSESSMENT)
-    observations = decode_list(value.get("observations")) or decode_list(trace.get("observations"))
+    overall = assessments.pop("", NO_ASSESSMENT)
+    observations = as_list(value.get("observations")) or as_list(trace.get("observations"))
     session = _get_text(trace, "session_id")
     calls = [_build_operation(row, id, session, assessments) for row in observations]
     calls.append(Operation(id, id, "", False, *_extract_messages(trace), session=session))
-    yield from build_records(calls, source, trace_assessment)
+    yield from build_records(calls, source, overall)
 
 
 def _build_operation(
@@ -106,7 +106,7 @@ def _extract_messages(row: Mapping[str, Any]) -> tuple[Any, Any]:
 
 def _build_annotation(score: Mapping[str, Any], source: Source) -> Item:
     key = _get_text(score, "observation_id") or _get_text(score, "trace_id")
-    assessment = _build_assessment(score)
+    assessment = _assess(score)
     if not key:
         return source.reject("is a score of a session or of a dataset run, not of a response")
     if not assessment:
@@ -114,7 +114,7 @@ def _build_annotation(score: Mapping[str, Any], source: Source) -> Item:
     return Annotation(key, source, (), assessment.ratings, assessment.desired)
 
 
-def _build_assessment(score: Mapping[str, Any]) -> Assessment:
+def _assess(score: Mapping[str, Any]) -> Assessment:
     """Parse a score. Version 3 of the API has only `value`, older ones also `stringValue`."""
     name, kind = _get_text(score, "name"), _get_text(score, "data_type")
     text, number = _get_text(score, "string_value"), score.get("value")

@@ -10,13 +10,7 @@ Source: langsmith-sdk python/langsmith/schemas.py (Run, Feedback; 2026).
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from remask.data.dialects import (
-    decode_json,
-    decode_list,
-    decode_object,
-    extract_messages,
-    extract_text,
-)
+from remask.data.dialects import as_list, as_object, decode_json, extract_messages, extract_text
 from remask.data.formats.call_tree import Assessment, Operation, build_records
 from remask.data.messages import as_text
 from remask.data.trace_record import Annotation, Item, Kind, Rating, Source, TraceFormat
@@ -41,7 +35,7 @@ def read(value: Any, source: Source) -> Iterator[Item]:
         else:
             yield from build_records([_build_operation(run) for run in runs], source)
     elif _is_feedback(value):
-        assessment = _build_assessment(value)
+        assessment = _assess(value)
         key = as_text(value.get("run_id") or value.get("trace_id"))
         if key and assessment:
             yield Annotation(key, source, (), assessment.ratings, assessment.desired)
@@ -53,14 +47,14 @@ def read(value: Any, source: Source) -> Iterator[Item]:
 
 def _walk_runs(run: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield run
-    for child in decode_list(run.get("child_runs")):
+    for child in as_list(run.get("child_runs")):
         yield from _walk_runs({"parent_run_id": _get_id(run), **child})
 
 
 def _build_operation(run: Mapping[str, Any]) -> Operation:
-    extra = decode_object(run.get("extra"))
-    metadata = decode_object(extra.get("metadata"))
-    parameters = decode_object(extra.get("invocation_params"))
+    extra = as_object(run.get("extra"))
+    metadata = as_object(extra.get("metadata"))
+    parameters = as_object(extra.get("invocation_params"))
     model = metadata.get("ls_model_name") or parameters.get("model") or parameters.get("model_name")
     # "20260101T000000000000Z<id>.20260101T000001000000Z<id>": the ancestors and the run itself
     around = [step.partition("Z")[2] for step in as_text(run.get("dotted_order")).split(".")]
@@ -85,12 +79,12 @@ def _build_operation(run: Mapping[str, Any]) -> Operation:
 
 def _build_ratings(run: Mapping[str, Any]) -> tuple[Rating, ...]:
     """Return single ratings if the run has them, else the averages."""
-    if single := decode_list(run.get("feedback")):
-        return tuple(rating for item in single for rating in _build_assessment(item).ratings)
+    if single := as_list(run.get("feedback")):
+        return tuple(rating for item in single for rating in _assess(item).ratings)
     found: list[Rating] = []
-    for name, stats in decode_object(run.get("feedback_stats")).items():
-        average = decode_object(stats).get("avg")
-        comments = decode_object(stats).get("comments")
+    for name, stats in as_object(run.get("feedback_stats")).items():
+        average = as_object(stats).get("avg")
+        comments = as_object(stats).get("comments")
         words = [as_text(comment) for comment in comments] if isinstance(comments, list) else []
         value = average if isinstance(average, int | float) else None
         if value is not None or words:
@@ -98,7 +92,7 @@ def _build_ratings(run: Mapping[str, Any]) -> tuple[Rating, ...]:
     return tuple(found)
 
 
-def _build_assessment(feedback: Mapping[str, Any]) -> Assessment:
+def _assess(feedback: Mapping[str, Any]) -> Assessment:
     score, label = feedback.get("score"), feedback.get("value")
     correction = decode_json(feedback.get("correction"))
     desired = None
@@ -108,7 +102,7 @@ def _build_assessment(feedback: Mapping[str, Any]) -> Assessment:
         desired = extract_text(correction, "assistant") or None
     number = score if isinstance(score, bool | int | float) else None
     value = number if number is not None else (label if isinstance(label, str) else None)
-    maker = as_text(decode_object(feedback.get("feedback_source")).get("type"))
+    maker = as_text(as_object(feedback.get("feedback_source")).get("type"))
     comment = as_text(feedback.get("comment"))
     if value is None and not comment:
         return Assessment(desired=desired)

@@ -11,13 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from remask.data.dialects import (
-    decode_json,
-    decode_list,
-    decode_object,
-    extract_messages,
-    extract_text,
-)
+from remask.data.dialects import as_list, as_object, decode_json, extract_messages, extract_text
 from remask.data.formats.call_tree import NO_ASSESSMENT, Assessment, Operation, build_records
 from remask.data.formats.otel_attributes import Span, operation_from_span
 from remask.data.messages import as_text
@@ -43,38 +37,35 @@ def read(value: Any, source: Source) -> Iterator[Item]:
     if not matches(value):
         yield source.reject("is not an MLflow trace with info and data")
         return
-    info, data = value["info"], decode_object(value.get("data"))
+    info, data = value["info"], as_object(value.get("data"))
     trace = as_text(info.get("trace_id") or info.get("request_id"))
-    trace_assessment, assessments = _group_assessments(info.get("assessments"))
-    spans = [_build_span(span, trace) for span in decode_list(data.get("spans"))]
+    overall, assessments = _group_assessments(info.get("assessments"))
+    spans = [_build_span(span, trace) for span in as_list(data.get("spans"))]
     calls = [operation_from_span(span, assessments.get(span.id, NO_ASSESSMENT)) for span in spans]
     if not calls and (data.get("request") or data.get("response")):  # schema 2 without its spans
         asked, answered = (decode_json(data.get(key)) for key in ("request", "response"))
-        pair = (
-            tuple(extract_messages(asked, "user")),
-            tuple(extract_messages(answered, "assistant")),
-        )
-        calls = [Operation(trace, trace, "", False, *pair)]
+        inputs = tuple(extract_messages(asked, "user"))
+        outputs = tuple(extract_messages(answered, "assistant"))
+        calls = [Operation(trace, trace, "", False, inputs, outputs)]
     if not calls:
         yield source.reject("holds no spans, only truncated previews; export the whole trace")
         return
-    metadata = decode_object(info.get("trace_metadata") or info.get("request_metadata"))
+    metadata = as_object(info.get("trace_metadata") or info.get("request_metadata"))
     session = as_text(metadata.get("mlflow.trace.session"))
-    yield from build_records(
-        [replace(c, session=c.session or session) for c in calls], source, trace_assessment
-    )
+    calls = [replace(call, session=call.session or session) for call in calls]
+    yield from build_records(calls, source, overall)
 
 
 def _build_span(span: Mapping[str, Any], trace: str) -> Span:
-    context = decode_object(span.get("context")) or span
+    context = as_object(span.get("context")) or span
     old = {"code": span.get("status_code"), "message": span.get("status_message")}
-    status = decode_object(span.get("status")) or old
+    status = as_object(span.get("status")) or old
     failed = as_text(status.get("code")).removeprefix("STATUS_CODE_") == "ERROR"
     return Span(
         trace=trace,
         id=_parse_id(context.get("span_id")),
         parent=_parse_id(span.get("parent_span_id", span.get("parent_id"))),
-        attributes=decode_object(span.get("attributes")),
+        attributes=as_object(span.get("attributes")),
         error=(as_text(status.get("message")) or "no reason given") if failed else "",
     )
 
@@ -93,31 +84,30 @@ def _parse_id(value: object) -> str:
 def _group_assessments(items: object) -> tuple[Assessment, dict[str, Assessment]]:
     """Return the assessment of the trace, and those of its spans by id."""
     found: dict[str, Assessment] = {}
-    for item in decode_list(items):
+    for item in as_list(items):
         if item.get("valid") is not False:
             id = _parse_id(item.get("span_id"))
-            before, new = found.get(id, NO_ASSESSMENT), _build_assessment(item)
+            before, new = found.get(id, NO_ASSESSMENT), _assess(item)
             desired = before.desired if new.desired is None else new.desired
             found[id] = Assessment(before.ratings + new.ratings, desired)
     return found.pop("", NO_ASSESSMENT), found
 
 
-def _build_assessment(item: Mapping[str, Any]) -> Assessment:
+def _assess(item: Mapping[str, Any]) -> Assessment:
     """Parse one assessment. Some expectations are the right response, others become a comment."""
     name = as_text(item.get("assessment_name") or item.get("name"))
-    judge = _KINDS_BY_SOURCE.get(
-        as_text(decode_object(item.get("source")).get("source_type")), "unknown"
-    )
+    maker = as_text(as_object(item.get("source")).get("source_type"))
+    judge = _KINDS_BY_SOURCE.get(maker, "unknown")
     words = as_text(item.get("rationale"))
-    if expected := decode_object(item.get("expectation")):
+    if expected := as_object(item.get("expectation")):
         value = expected.get("value")
         if value is None:
-            value = decode_json(decode_object(expected.get("serialized_value")).get("value"))
+            value = decode_json(as_object(expected.get("serialized_value")).get("value"))
         if name in _EXPECTED and (text := extract_text(value, "assistant")):
             return Assessment(desired=text)
         words = "; ".join(map(as_text, value)) if isinstance(value, list) else as_text(value)
         return Assessment((Rating(name, None, judge, words),) if words else ())
-    held = decode_object(item.get("feedback"))
+    held = as_object(item.get("feedback"))
     value = None if held.get("error") else held.get("value")
     if isinstance(value, dict | list):
         value, words = None, f"{as_text(value)} {words}".strip()

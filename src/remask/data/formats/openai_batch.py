@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from remask.data.messages import (
-    filter_objects,
     find_id,
     find_model,
-    flatten_content,
+    join_text,
+    keep_objects,
     parse_conversation,
     parse_exchange,
     parse_response,
@@ -57,7 +57,7 @@ def read_batch(value: Any, source: Source) -> Iterator[Item]:
         response = response.get("body", response.get("message"))
     if failed or response is None:
         raise UnreadableRecord(
-            f"the request {id[:40]} failed: {flatten_content(failed or 'no response')[:80]}"
+            f"the request {id[:40]} failed: {join_text(failed or 'no response')[:80]}"
         )
     yield Annotation(id, source, turns=parse_conversation(parse_response(response))[1])
 
@@ -71,7 +71,7 @@ def matches_responses(value: Any) -> bool:
 def read_responses(value: Any, source: Source) -> Iterator[Item]:
     """Yield one Response with its input, if the log has it; the API's object does not."""
     if value.get("error"):
-        raise UnreadableRecord(f"the call failed: {flatten_content(value['error'])[:80]}")
+        raise UnreadableRecord(f"the call failed: {join_text(value['error'])[:80]}")
     ratings, desired = parse_ratings(value)
     system, turns = parse_exchange({"input": [], **value}, value["output"])
     yield Record(find_id(value), system, turns, ratings, desired, source, find_model(value))
@@ -92,10 +92,10 @@ def read_evals(value: Any, source: Source) -> Iterator[Item]:
     sample = value.get("sample")
     sample = sample if isinstance(sample, dict) else {}
     if isinstance(sample.get("error"), dict) and sample["error"].get("code"):
-        raise UnreadableRecord(f"the sample failed: {flatten_content(sample['error'])[:80]}")
+        raise UnreadableRecord(f"the sample failed: {join_text(sample['error'])[:80]}")
     system, turns = parse_exchange(_find_request(sample, item), sample or None)
     ratings, desired = parse_ratings(item)
-    ratings += tuple(_build_rating(result) for result in filter_objects(value.get("results")))
+    ratings += tuple(_build_rating(result) for result in keep_objects(value.get("results")))
     yield Record(
         find_id(value), system, turns, ratings, desired, source, find_model(sample, value),
     )  # fmt: skip
@@ -118,7 +118,7 @@ def _find_request(sample: dict[str, Any], item: dict[str, Any]) -> dict[str, Any
 
 def _build_rating(result: dict[str, Any]) -> Rating:
     name = result.get("name")
-    kind: Kind = "llm" if "model" in flatten_content(result.get("type")) else "code"
+    kind: Kind = "llm" if "model" in join_text(result.get("type")) else "code"
     score = result.get("passed", result.get("score"))
     return Rating(name if isinstance(name, str) else "grader", parse_rating_value(score), kind)
 

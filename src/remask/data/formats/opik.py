@@ -7,7 +7,7 @@ rest_api/types/trace_public.py, span_public.py and feedback_score_public.py (202
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from remask.data.dialects import decode_list, decode_object, extract_messages
+from remask.data.dialects import as_list, as_object, extract_messages
 from remask.data.formats.call_tree import Assessment, Operation, build_records
 from remask.data.messages import as_text
 from remask.data.trace_record import Item, Kind, Rating, Source, TraceFormat
@@ -31,7 +31,7 @@ def read(value: Any, source: Source) -> Iterator[Item]:
         return
     trace = value["trace"]
     id, session = as_text(trace.get("id")), as_text(trace.get("thread_id"))
-    calls = [_build_operation(span, id, session) for span in decode_list(value["spans"])]
+    calls = [_build_operation(span, id, session) for span in as_list(value["spans"])]
     root = _build_operation({**trace, "id": id, "type": "general"}, id, session, root=True)
     yield from build_records([*calls, root], source)
 
@@ -40,7 +40,7 @@ def _build_operation(
     operation: Mapping[str, Any], trace: str, session: str, root: bool = False
 ) -> Operation:
     failure = operation.get("error_info")
-    said = decode_object(failure).get("message") or decode_object(failure).get("exception_type")
+    said = as_object(failure).get("message") or as_object(failure).get("exception_type")
     return Operation(
         trace,
         as_text(operation.get("id")),
@@ -56,13 +56,13 @@ def _build_operation(
 
 
 def _build_ratings(operation: Mapping[str, Any]) -> Iterator[Rating]:
-    for score in decode_list(operation.get("feedback_scores")):
+    for score in as_list(operation.get("feedback_scores")):
         name, reason = as_text(score.get("name")), as_text(score.get("reason"))
         kind = _KINDS_BY_SOURCE.get(as_text(score.get("source")), "unknown")
         value = as_text(score.get("category_name")) or score.get("value")
         if isinstance(value, bool | int | float | str) or reason:
             yield Rating(name, value, kind, reason)
-    for comment in decode_list(operation.get("comments")):
+    for comment in as_list(operation.get("comments")):
         if text := as_text(comment.get("text")):
             yield Rating("comment", None, "human", text)
 

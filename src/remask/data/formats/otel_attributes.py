@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 from remask.data.dialects import Message, decode_json, extract_messages, is_truncated
 from remask.data.formats.call_tree import NO_ASSESSMENT, Assessment, Operation
-from remask.data.messages import as_text, flatten_content
+from remask.data.messages import as_text, join_text
 from remask.data.trace_record import Kind, Rating
 
 NO_TEXT_REASON: Final = (
@@ -120,28 +120,24 @@ def operation_from_span(span: Span, assessment: Assessment = NO_ASSESSMENT) -> O
     A truncated input or output counts as an error.
     """
     places = [span.attributes, *(e.attributes for e in span.events if e.name == DETAILS_EVENT)]
-    asked, by_model = _read_messages(places, INPUT_KEYS, "user")
-    answered, answered_by_model = _read_messages(places, OUTPUT_KEYS, "assistant")
-    told, said = _read_events(span.events)
-    system = next(
-        (s for p in places for key in SYSTEM_KEYS if (s := _read_system(get_value(p, key)))), ""
-    )
-    if system and not any(m.get("role") == "system" for m in asked):
-        asked = [{"role": "system", "content": system}, *asked]
-    ratings = (
-        *assessment.ratings,
-        *parse_annotations(span.attributes),
-        *_parse_evaluations(span.events),
-    )
+    inputs, input_shows_call = _read_messages(places, INPUT_KEYS, "user")
+    outputs, output_shows_call = _read_messages(places, OUTPUT_KEYS, "assistant")
+    event_inputs, event_outputs = _read_events(span.events)
+    has_messages = input_shows_call or output_shows_call or bool(event_inputs or event_outputs)
+    systems = (_read_system(get_value(place, key)) for place in places for key in SYSTEM_KEYS)
+    system = next(filter(None, systems), "")
+    if system and not any(m.get("role") == "system" for m in inputs):
+        inputs = [{"role": "system", "content": system}, *inputs]
+    ratings = (*parse_annotations(span.attributes), *_parse_evaluations(span.events))
     return Operation(
         trace=span.trace,
         id=span.id,
         parent=span.parent,
-        model_call=_is_model_call(places, by_model or answered_by_model or bool(told or said)),
-        input=tuple(asked or told),
-        output=tuple(answered or said),
+        model_call=_is_model_call(places, has_messages),
+        input=tuple(inputs or event_inputs),
+        output=tuple(outputs or event_outputs),
         error=span.error or _find_truncation(places),
-        assessment=Assessment(ratings, assessment.desired),
+        assessment=Assessment(assessment.ratings + ratings, assessment.desired),
         model=_find_first(places, MODEL_KEYS),
         template=_find_first(places, TEMPLATE_KEYS),
         session=_find_first(places, SESSION_KEYS),
@@ -306,7 +302,7 @@ def _find_truncation(places: list[Mapping[str, Any]]) -> str:
 
 
 def _read_system(value: object) -> str:
-    return flatten_content(value) if value else ""
+    return join_text(value) if value else ""
 
 
 def _find_first(places: list[Mapping[str, Any]], keys: tuple[str, ...]) -> str:

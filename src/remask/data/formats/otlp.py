@@ -12,7 +12,7 @@ OpenInference spec/llm_spans.md.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from remask.data.dialects import decode_list, decode_object
+from remask.data.dialects import as_list, as_object
 from remask.data.formats.call_tree import Assessment, Operation, build_records, group_by_trace
 from remask.data.formats.otel_attributes import (
     ALIAS_KEYS,
@@ -80,22 +80,20 @@ def read_span(value: Any, source: Source) -> Iterator[Item]:
         id=_parse_id(context["span_id"]),
         parent=_parse_id(value.get("parent_id")),
         attributes=value["attributes"],
-        events=tuple(_parse_event(event) for event in decode_list(value.get("events"))),
+        events=tuple(_parse_event(event) for event in as_list(value.get("events"))),
         error=(as_text(text) or "no reason given") if as_text(code).upper() == "ERROR" else "",
-        links=tuple(_parse_id(decode_object(link.get("context")).get("span_id"))
-                    for link in decode_list(value.get("links"))),
+        links=tuple(_parse_id(as_object(link.get("context")).get("span_id"))
+                    for link in as_list(value.get("links"))),
     )  # fmt: skip
     yield from _read_spans([span], source)
 
 
 def _read_spans(spans: list[Span], source: Source) -> Iterator[Item]:
     calls: list[Operation] = []
-    trace_assessment: dict[str, list[Rating]] = {}  # ratings of a whole trace
+    overall: dict[str, list[Rating]] = {}  # ratings of a whole trace
     for span in spans:
         call = operation_from_span(span)
-        trace_assessment.setdefault(span.trace, []).extend(
-            parse_annotations(span.attributes, "trace.")
-        )
+        overall.setdefault(span.trace, []).extend(parse_annotations(span.attributes, "trace."))
         if span.links and call.assessment and not call.output:  # a span that only holds ratings
             for link in span.links:
                 yield Annotation(link, source, ratings=call.assessment.ratings)
@@ -103,7 +101,7 @@ def _read_spans(spans: list[Span], source: Source) -> Iterator[Item]:
             calls.append(call)
     skipped = 0
     for trace in group_by_trace(calls):
-        assessment = Assessment(tuple(trace_assessment[trace[0].trace]))
+        assessment = Assessment(tuple(overall[trace[0].trace]))
         if assessment or any(map(_is_conversation, trace)):
             yield from build_records(trace, source, assessment, NO_TEXT_REASON)
         else:
@@ -132,7 +130,7 @@ def _read_logs(logs: list[tuple[str, str, Event]], source: Source) -> Iterator[I
         yield from build_records(
             [operation_from_span(Span(trace, id, "", {}, tuple(events)))],
             source,
-            no_text_reason=NO_TEXT_REASON,
+            no_text=NO_TEXT_REASON,
         )
     for key, found in ratings:
         if key and found:
@@ -149,12 +147,12 @@ def _collect_leaves(
     """Return the objects in nested lists. `path`: the possible keys of the list at each level."""
     level: list[Mapping[str, Any]] = [value]
     for names in path:
-        level = [item for outer in level for name in names for item in decode_list(outer.get(name))]
+        level = [item for outer in level for name in names for item in as_list(outer.get(name))]
     return [item for item in level if isinstance(item, dict)]
 
 
 def _parse_span(span: Mapping[str, Any]) -> Span:
-    status = decode_object(span.get("status"))
+    status = as_object(span.get("status"))
     failed = status.get("code") in (2, "2", "STATUS_CODE_ERROR")
     return Span(
         trace=_parse_id(_get_field(span, "traceId")),
@@ -163,12 +161,10 @@ def _parse_span(span: Mapping[str, Any]) -> Span:
         attributes=parse_attributes(span.get("attributes")),
         events=tuple(
             Event(as_text(event.get("name")), parse_attributes(event.get("attributes")))
-            for event in decode_list(span.get("events"))
+            for event in as_list(span.get("events"))
         ),
         error=(as_text(status.get("message")) or "no reason given") if failed else "",
-        links=tuple(
-            _parse_id(_get_field(link, "spanId")) for link in decode_list(span.get("links"))
-        ),
+        links=tuple(_parse_id(_get_field(link, "spanId")) for link in as_list(span.get("links"))),
     )
 
 
@@ -182,16 +178,14 @@ def _parse_log(log: Mapping[str, Any]) -> tuple[str, str, Event]:
 
 
 def _parse_event(event: Mapping[str, Any]) -> Event:
-    return Event(as_text(event.get("name")), decode_object(event.get("attributes")))
+    return Event(as_text(event.get("name")), as_object(event.get("attributes")))
 
 
 def parse_attributes(pairs: object) -> dict[str, Any]:
     """Convert OTLP's list of `{"key", "value": {"stringValue": …}}` to a dictionary."""
     if isinstance(pairs, dict):
         return pairs
-    return {
-        as_text(pair.get("key")): parse_any_value(pair.get("value")) for pair in decode_list(pairs)
-    }
+    return {as_text(pair.get("key")): parse_any_value(pair.get("value")) for pair in as_list(pairs)}
 
 
 def parse_any_value(value: object) -> object:
@@ -216,7 +210,7 @@ def _is_number(text: str) -> bool:
 
 
 def _list_values(value: object) -> list[Any]:
-    items = decode_object(value).get("values")
+    items = as_object(value).get("values")
     return items if isinstance(items, list) else []
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
-from remask.data.dialects import decode_list, decode_object, extract_messages
+from remask.data.dialects import as_list, as_object, extract_messages
 from remask.data.formats.call_tree import Assessment, Operation, build_records
 from remask.data.messages import as_text
 from remask.data.placeholders import JINJA, list_variables, substitute
@@ -41,7 +41,7 @@ def read(value: Any, source: Source) -> Iterator[Item]:
 
 def _list_results(value: Mapping[str, Any]) -> list[dict[str, Any]]:
     inner = value.get("results")
-    found = decode_list(inner.get("results") if isinstance(inner, dict) else inner)
+    found = as_list(inner.get("results") if isinstance(inner, dict) else inner)
     return found if found and _is_result(found[0]) else []
 
 
@@ -51,10 +51,10 @@ def _is_result(value: Mapping[str, Any]) -> bool:
 
 
 def _build_operation(result: Mapping[str, Any]) -> Operation:
-    prompt = decode_object(result.get("prompt"))
-    response = decode_object(result.get("response"))
+    prompt = as_object(result.get("prompt"))
+    response = as_object(result.get("response"))
     failed = result.get("failureReason") == 2 or response.get("error")
-    provider = decode_object(result.get("provider"))
+    provider = as_object(result.get("provider"))
     error = as_text(response.get("error") or result.get("error")) or "no reason given"
     raw = prompt.get("raw") if prompt else result.get("prompt")
     return Operation(
@@ -73,9 +73,9 @@ def _build_operation(result: Mapping[str, Any]) -> Operation:
 
 def _build_ratings(result: Mapping[str, Any]) -> Iterator[Rating]:
     """Yield the overall verdict, and the comment of a person in the web view."""
-    grading = decode_object(result.get("gradingResult"))
-    parts = decode_list(grading.get("componentResults"))
-    if any(decode_object(part.get("metadata")).get("graderError") for part in (grading, *parts)):
+    grading = as_object(result.get("gradingResult"))
+    parts = as_list(grading.get("componentResults"))
+    if any(as_object(part.get("metadata")).get("graderError") for part in (grading, *parts)):
         return  # the judge failed, so there is no verdict on the response
     passed = grading.get("pass", result.get("success"))
     kinds = {_find_kind(part) for part in parts} or {_find_kind(grading)}
@@ -87,7 +87,7 @@ def _build_ratings(result: Mapping[str, Any]) -> Iterator[Rating]:
 
 
 def _find_kind(part: Mapping[str, Any]) -> Kind:
-    name = as_text(decode_object(part.get("assertion")).get("type")).removeprefix("not-")
+    name = as_text(as_object(part.get("assertion")).get("type")).removeprefix("not-")
     if name == "human":
         return "human"
     return ("llm" if name.startswith(_MODEL_GRADED) else "code") if name else "unknown"
@@ -95,12 +95,12 @@ def _find_kind(part: Mapping[str, Any]) -> Kind:
 
 def _find_expected(result: Mapping[str, Any]) -> str | None:
     """Return the value of an assertion `equals`, with the variables of the test filled in."""
-    graded = decode_list(decode_object(result.get("gradingResult")).get("componentResults"))
-    stated = decode_list(decode_object(result.get("testCase")).get("assert"))
-    for assertion in (*stated, *(decode_object(part.get("assertion")) for part in graded)):
+    graded = as_list(as_object(result.get("gradingResult")).get("componentResults"))
+    stated = as_list(as_object(result.get("testCase")).get("assert"))
+    for assertion in (*stated, *(as_object(part.get("assertion")) for part in graded)):
         value = assertion.get("value")
         if assertion.get("type") == "equals" and isinstance(value, str):
-            return _render(value, decode_object(result.get("vars"))) if "{" in value else value
+            return _render(value, as_object(result.get("vars"))) if "{" in value else value
     return None
 
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from remask.data.messages import (
     as_text,
-    describe_kind,
-    filter_objects,
-    flatten_content,
     format_tool_call,
+    join_text,
+    keep_objects,
+    name_kind,
     parse_conversation,
 )
 from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, UnreadableRecord
@@ -32,7 +32,7 @@ def read_tau(value: Any, source: Source) -> Iterator[Item]:
     system, turns = parse_conversation(value["traj"])
     info = _as_object(value.get("info"))
     if info.get("error"):
-        raise UnreadableRecord(f"the trial failed: {flatten_content(info['error'])[:80]}")
+        raise UnreadableRecord(f"the trial failed: {join_text(info['error'])[:80]}")
     assessment = _as_object(info.get("reward_info"))
     actions = assessment.get("actions", _as_object(info.get("task")).get("actions"))
     reward = value["reward"]
@@ -50,7 +50,7 @@ def read_tau2(value: Any, source: Source) -> Iterator[Item]:
     """Yield the simulations of a results file. The policy is the system prompt."""
     wanted = {
         as_text(task.get("id")): _as_object(task.get("evaluation_criteria")).get("actions")
-        for task in filter_objects(value["tasks"])
+        for task in keep_objects(value["tasks"])
     }
     info = _as_object(value.get("info"))
     policy = _as_object(info.get("environment_info")).get("policy")
@@ -66,17 +66,16 @@ def _build_record(
     simulation: Any, policy: object, wanted: dict[str, Any], source: Source
 ) -> Record:
     if not isinstance(simulation, dict):
-        raise UnreadableRecord(f"expected a simulation, found {describe_kind(simulation)}")
+        raise UnreadableRecord(f"expected a simulation, found {name_kind(simulation)}")
     assessment = _as_object(simulation.get("reward_info"))
     if "reward" not in assessment:
-        ended = flatten_content(simulation.get("termination_reason")) or "unknown"
+        ended = join_text(simulation.get("termination_reason")) or "unknown"
         raise UnreadableRecord(f"holds no reward (termination reason: {ended[:40]})")
-    system, turns = parse_conversation(
-        simulation.get("messages"), simulation.get("policy") or policy
-    )
+    policy = simulation.get("policy") or policy
+    system, turns = parse_conversation(simulation.get("messages"), policy)
     missed = [
-        flatten_content(check.get("nl_assertion"))
-        for check in filter_objects(assessment.get("nl_assertions"))
+        join_text(check.get("nl_assertion"))
+        for check in keep_objects(assessment.get("nl_assertions"))
         if check.get("met") is False
     ]
     comment = "not met: " + "; ".join(missed) if missed else ""
@@ -93,7 +92,7 @@ def _format_calls(actions: object) -> str | None:
         return None
     calls = [
         format_tool_call(action.get("name"), action.get("kwargs", action.get("arguments")))
-        for action in filter_objects(actions)
+        for action in keep_objects(actions)
         if action.get("requestor") != "user"
     ]
     return "\n".join(calls) or NO_CALLS
@@ -105,7 +104,7 @@ def _as_object(value: object) -> dict[str, Any]:
 
 def _require_number(value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise UnreadableRecord(f"the reward is {describe_kind(value)}, not a number")
+        raise UnreadableRecord(f"the reward is {name_kind(value)}, not a number")
     return float(value)
 
 

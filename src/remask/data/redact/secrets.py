@@ -266,9 +266,7 @@ NAMED_RULES: tuple[SecretRule, ...] = (
 # All of these have at least MIN_TOKEN_CHARS characters without a blank.
 TOKEN_RULES: tuple[SecretRule, ...] = (*(_make_prefix_rule(*row) for row in _PREFIXED), *_SHAPED)
 _LONG_RUN = pattern(r"(?<![A-Za-z0-9_+/=-])[A-Za-z0-9_+/=-]{32,}+")
-RANDOM_RULES: tuple[SecretRule, ...] = (
-    SecretRule("random run", "KEY", _any_text, _LONG_RUN, _is_random),
-)
+RANDOM_RULES = (SecretRule("random run", "KEY", _any_text, _LONG_RUN, _is_random),)
 
 # --- strings that may be a secret and that no prompt needs
 

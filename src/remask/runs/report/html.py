@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from remask.events import State
 from remask.runs.report import chart, summary
+from remask.runs.report.summary import format_edit_title, list_edit_reasons
 from remask.runs.result import Result
 from remask.sanitize import make_visible, one_line
 
@@ -49,13 +50,8 @@ def render(
         settings=summary.list_settings(config),
         spend=summary.format_spend(result.spend),
         selection=summary.SELECTION,
-        edits=[
-            (summary.format_edit_title(e), e.changes, summary.list_edit_reasons(e))
-            for e in result.edits
-        ],
-        facts=list(summary.list_refinement_facts(result, found))
-        if (found := result.refinement)
-        else [],
+        edits=[(format_edit_title(e), e.changes, list_edit_reasons(e)) for e in result.edits],
+        facts=list(summary.list_refinement_facts(result)),
         area=(chart.LEFT, chart.RIGHT, chart.TOP, chart.BOTTOM),
     )
 

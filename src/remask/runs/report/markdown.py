@@ -20,7 +20,7 @@ MAX_QUOTE_CHARS = 200
 
 def render(result: Result, found: Refinement) -> str:
     """Render the page."""
-    facts = [*list_refinement_facts(result, found), f"spent: {format_spend(result.spend)}"]
+    facts = [*list_refinement_facts(result), f"spent: {format_spend(result.spend)}"]
     facts += [f"warning: {one_line(warning)}" for warning in result.warnings]
     edits = [edit for edit in result.edits if isinstance(edit, RefinedEdit)]
     lines = [

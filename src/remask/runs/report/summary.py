@@ -12,14 +12,7 @@ from urllib.parse import urlsplit
 
 from remask.events import Accepted, Event, Proposed, Scored, Started, State
 from remask.runs.budget import Spend
-from remask.runs.result import (
-    AcceptedEdit,
-    PromptScore,
-    RefinedEdit,
-    Refinement,
-    Result,
-    list_changes,
-)
+from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, list_changes
 from remask.sanitize import one_line
 from remask.stats import Comparison
 
@@ -111,10 +104,8 @@ def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
             case Scored(split="validation"):
                 value = average([score for _, score, _ in event.rows if score is not None])
                 if value is not None:
-                    kind: Literal["baseline", "kept"] = (
-                        "baseline" if event.id == baseline else "kept"
-                    )
-                    found.append(Point(calls, value, kind))
+                    first = event.id == baseline
+                    found.append(Point(calls, value, "baseline" if first else "kept"))
             case Accepted() if found:
                 found[-1] = Point(found[-1].calls, found[-1].validation, "accepted")
             case _:
@@ -168,8 +159,11 @@ def list_edit_reasons(edit: AcceptedEdit | RefinedEdit) -> list[str]:
     ]
 
 
-def list_refinement_facts(result: Result, found: Refinement) -> Iterable[str]:
-    """Describe how the conversations were used and what was refused, one line each."""
+def list_refinement_facts(result: Result) -> Iterable[str]:
+    """Describe a refinement: the conversations and the candidates; nothing for other runs."""
+    found = result.refinement
+    if found is None:
+        return
     seen = found.conversations
     sealed = f", {seen.sealed} sealed for the test" if seen.sealed else ""
     yield (
