@@ -290,7 +290,7 @@ def test_of_one_system_prompt_all_are_used_and_it_is_said(tmp_path: Path) -> Non
     )
     assert len(other.traces) == 2 and "another system prompt" in other.notes[0]
     nobody = read_traces("Name it.", [write_lines(tmp_path / "b.jsonl", line(0))])
-    assert "no conversation names" in nobody.notes[0]
+    assert "no conversation has a system prompt" in nobody.notes[0]
     same = read_traces(TRIP, [tmp_path / "a.jsonl"])
     assert not same.notes
 
@@ -462,7 +462,7 @@ def test_too_little_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 def test_a_result_is_not_overwritten(tmp_path: Path) -> None:
     write_log(tmp_path)
     refine(tmp_path)
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already holds a run"):
         refine(tmp_path, seed=1)
 
 
@@ -522,7 +522,7 @@ def test_a_refused_target_leaves_the_prompt_and_goes_on_at_no_cost(tmp_path: Pat
     found = remask.resume(tmp_path / "run", target=again, denoiser=Listener())
     assert found.verdict == "improved" and not again.asked
     write_log(tmp_path, n=30)
-    with pytest.raises(ConfigError, match="another configuration: data_id"):
+    with pytest.raises(ConfigError, match="other settings: data_id"):
         remask.resume(tmp_path / "run", target=Painter(), denoiser=Listener())
 
 
@@ -548,7 +548,7 @@ def test_what_cannot_be_verified_is_said_before_the_loop(tmp_path: Path) -> None
     lines = [line(i, feedback=[{"name": "u", "value": False}]) for i in range(8)]
     write_lines(tmp_path / "log.jsonl", *lines)
     denoiser = Listener()
-    with pytest.raises(ConfigError, match="nothing to verify with"):
+    with pytest.raises(ConfigError, match="cannot be verified"):
         refine(tmp_path, target=Painter(), denoiser=denoiser)
     assert not denoiser.contexts and not (tmp_path / "run").exists()
 
@@ -647,7 +647,7 @@ def test_a_toml_names_the_conversations_and_flags_win(here: Path, traces: str) -
 def test_an_unchanged_prompt_is_said_and_not_printed(here: Path) -> None:
     write_lines(here / "log.jsonl", *[line(i) for i in range(8)])
     done = run("prompt.md", "--traces", "log.jsonl")
-    assert "the prompt is unchanged: no edit was supported" in done.output.splitlines()
+    assert "the prompt is unchanged: no edit was accepted" in done.output.splitlines()
     assert START.text not in done.output
 
 
@@ -693,7 +693,7 @@ def test_ctrl_c_stops_between_events_and_resume_ends_like_the_uncut_run(
         done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run")
     assert done.exit_code == 130 and "remask resume run" in done.stderr
     shown = command("show", "run")
-    assert shown.exit_code == 0 and "not finished" in shown.output
+    assert shown.exit_code == 0 and "no verdict yet" in shown.output
     rest = command("resume", "run")
     assert rest.exit_code == 0, rest.output
     with Store.read(here / "run") as cut, Store.read(here / "whole") as uncut:
