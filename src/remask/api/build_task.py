@@ -79,9 +79,8 @@ def make_queried_dataset(config: Config, queries: Sequence[str]) -> LoadedDatase
     found = load([{"input": query} for query in queries], Columns(), config.data.fractions)
     wanted, metric = config.data.queries, config.metric.name
     note = (
-        f"no data was given: the {len(found.examples)} rows are messages that the target wrote "
-        f"(it was asked for {wanted}), and only the metric {metric} compares prompts; messages of "
-        "real users may differ"
+        f"no data was given: the {len(found.examples)} rows are messages that the target wrote (it was asked "
+        f"for {wanted}), and only the metric {metric} compares prompts; messages of real users may differ"
     )
     return replace(found, warnings=(*found.warnings, note))
 

@@ -288,9 +288,8 @@ class Job:
         config = self.config.denoiser
         if asks_api(config) or not isinstance(self.denoiser, Scorer):
             raise ConfigError(
-                f"refine ranks by log-probabilities, which the denoiser {config.model} does not "
-                "give; use the built-in denoiser or local:PLACE, or remask optimize with labelled "
-                "rows"
+                f"refine ranks by log-probabilities, which the denoiser {config.model} does not give; use "
+                "the built-in denoiser or local:PLACE, or remask optimize with labelled rows"
             )
 
     def require_target(self) -> None:

@@ -20,29 +20,23 @@ from remask.tasks.promptfoo import METRIC, is_config
 
 DEFAULT = Path("remask.toml")
 PLACES = ("path", "train", "validation", "test")  # of [data]
-KEYS = {
+SAME_NAMES = {  # options that are called like their key
+    "target": ("base_url",),
+    "metric": ("answer", "rubric"),
+    "data": ("input", "expected", "queries"),
+    "search": ("max_tokens", "demos", "candidates"),
+    "refine": ("columns", "scales", "iterations", "lock"),
+}
+KEYS = {name: (section, name) for section, names in SAME_NAMES.items() for name in names} | {
     "target": ("target", "model"),
-    "base_url": ("target", "base_url"),
     "metric": ("metric", "name"),
-    "answer": ("metric", "answer"),
     "label": ("metric", "labels"),
-    "input": ("data", "input"),
-    "expected": ("data", "expected"),
     "split_column": ("data", "split"),
-    "queries": ("data", "queries"),
-    "rubric": ("metric", "rubric"),
     "max_calls": ("budget", "calls"),
     "max_minutes": ("budget", "minutes"),
     "max_usd": ("budget", "usd"),
     "max_total_tokens": ("budget", "tokens"),
     "masker": ("search", "maskers"),
-    "max_tokens": ("search", "max_tokens"),
-    "demos": ("search", "demos"),
-    "candidates": ("search", "candidates"),
-    "columns": ("refine", "columns"),
-    "scales": ("refine", "scales"),
-    "iterations": ("refine", "iterations"),
-    "lock": ("refine", "lock"),
 }
 
 

@@ -86,9 +86,8 @@ def read_adapter(path: Path, base: Backbone, family: Family) -> tuple[dict[str, 
     content = header.get("base_content", base.content)
     if made_for != family.name or content != base.content:
         raise BackendError(
-            f"{path}: made for {header.get('base', made_for)} "
-            f"({header.get('base_content', made_for)}), but the base is {base.content}; use its "
-            "own adapter"
+            f"{path}: made for {header.get('base', made_for)} ({header.get('base_content', made_for)}), but "
+            f"the base is {base.content}; use its own adapter"
         )
     if header.get("layout") != str(family.layout):
         raise BackendError(

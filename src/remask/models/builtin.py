@@ -127,9 +127,8 @@ class BuiltinTarget(TargetModel):
 
     def _describe_overflow(self, length: int, answer_tokens: int) -> str:
         return (
-            f"the chat has {length} tokens, which leaves no room for an answer of {answer_tokens} "
-            f"in the model's context of {self._backbone.context_length}; shorten the prompt or the "
-            "input"
+            f"the chat has {length} tokens, which leaves no room for an answer of {answer_tokens} in the "
+            f"model's context of {self._backbone.context_length}; shorten the prompt or the input"
         )
 
     def _read_prefix(self, ids: tuple[int, ...]) -> KVCache | None:

@@ -75,10 +75,7 @@ class FailureModes:
         )
         queue = [firsts[mode] for mode in frequent[: -(-wanted // 2)]]
         while left:
-            if queue:
-                trace = queue.pop(0)
-            else:
-                trace = self._find_least_similar(left, mode_counts, chosen, sources)
+            trace = queue.pop(0) if queue else self._find_least_similar(left, mode_counts, chosen, sources)
             del left[trace.id]
             mode_counts[self.mode_of[trace.id]] += 1
             chosen.append(self.words[trace.id])

@@ -394,6 +394,3 @@ def _insert_entry(db: sqlite3.Connection, state: str, spend: Spend, billed: bool
     ).lastrowid
     assert id is not None
     return id
-
-
-__all__ = ["MemoryStore", "RunReader", "Store", "fingerprint"]

@@ -278,10 +278,7 @@ class Backbone:
         for i, layer in enumerate(inner.layers):
             prefix = f"model.layers.{i}."
             own = {n.removeprefix(prefix): w for n, w in (weights or {}).items() if n.startswith(prefix)}
-            if own:
-                hidden = functional_call(layer, own, (hidden,), arguments)
-            else:
-                hidden = layer(hidden, **arguments)
+            hidden = functional_call(layer, own, (hidden,), arguments) if own else layer(hidden, **arguments)
         out: Tensor = inner.norm(hidden)
         return out
 
