@@ -75,7 +75,7 @@ def test_spend_sums_every_field(parts):
             Spend(calls=2400),
             Spend(calls=32),
             Spend(),
-            "the next step needs 32 calls and 0 are left (2,400 of 2,400 used)",
+            "no calls are left (2,400 of 2,400 used)",
         ),
         (
             Limits(calls=1200),
@@ -85,11 +85,11 @@ def test_spend_sums_every_field(parts):
             "the next step needs 6 calls and 2 are left (888 of 1,200 used, 310 reserved for the test)",
         ),
         (
-            Limits(calls=10),
-            Spend(calls=10),
-            Spend(calls=1),
-            Spend(),
-            "the next step needs 1 call and 0 are left (10 of 10 used)",
+            Limits(usd=1.5),
+            Spend(usd=1.25),
+            Spend(usd=0.01),
+            Spend(usd=0.5),
+            "no USD is left (1.25 of 1.5 used, 0.5 reserved for the test)",
         ),
         (
             Limits(tokens=5000),

@@ -260,7 +260,7 @@ def test_meter_refuses_calls_beyond_the_minutes(store):
     for n in range(3):
         metered.respond(chats(n))
     assert store.get_spend().seconds == 60
-    with pytest.raises(BudgetSpent, match=r"needs up to 0\.3333 minutes and 0 is left"):
+    with pytest.raises(BudgetSpent, match=r"no minutes are left \(1 of 1 used\)"):
         metered.respond(chats("x"))
 
 
