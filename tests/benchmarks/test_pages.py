@@ -28,7 +28,7 @@ OTHERS = (
     *(f"benchmarks.denoiser.{name}" for name in ("ablation", "domain", "fills")),
     *("benchmarks.ingest", "benchmarks.injection", "benchmarks.tasks.desk"),
 )
-INTERVAL = re.compile(r"interval [-+.\d]+ to [-+.\d]+")
+INTERVAL = re.compile(r"[-+][.\d]+ to [-+][.\d]+")
 BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 
