@@ -33,10 +33,11 @@ BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 
 def find_documents(folder: Path) -> list[Path]:
-    """The README, and the pages and pictures below docs without those of docs/generate.py."""
+    """The README, and the pages and pictures below docs that benchmarks write."""
     docs = folder / "docs"
     below = (path for end in ("md", "svg") for path in docs.rglob(f"*.{end}"))
-    return [folder / "README.md", *(p for p in sorted(below) if docs / "reference" not in p.parents)]
+    others = {docs / "reference", docs / "assets"}
+    return [folder / "README.md", *(p for p in sorted(below) if others.isdisjoint(p.parents))]
 
 
 @pytest.fixture
