@@ -35,7 +35,7 @@ def render(
 ) -> str:
     """Render the page. points: see `list_points`. config: the stored configuration of the run."""
     templates = make_environment()
-    templates.filters["visible"] = make_visible
+    templates.filters["make_visible"] = make_visible
     templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
     templates.filters["score"] = summary.format_score
     rows = summary.list_candidates(state)
