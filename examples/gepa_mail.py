@@ -42,9 +42,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=60, help="Test rows of the last comparison.")
     options = parser.parse_args()
 
-    reflection = DiffusionReflection(
-        {"system_prompt": "Classify the message."}, labels=TOPICS, answer=ANSWER
-    )
+    reflection = DiffusionReflection({"system_prompt": "Classify the message."}, labels=TOPICS, answer=ANSWER)
     result = gepa.optimize(
         seed_candidate=reflection.seed_candidate,
         trainset=make_batch("train", 50),

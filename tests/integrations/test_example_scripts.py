@@ -47,9 +47,7 @@ def test_the_names_of_the_reference_are_found() -> None:
     assert {"remask.optimize", "remask.stats.compare"} <= DOCUMENTED
 
 
-def test_the_stand_in_knows_the_topics_that_its_instructions_mention(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_stand_in_knows_the_topics_that_its_instructions_mention(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import mail
 

@@ -123,16 +123,10 @@ def operation_from_span(span: Span, assessment: Assessment = NO_ASSESSMENT) -> O
     asked, by_model = _read_messages(places, INPUT_KEYS, "user")
     answered, answered_by_model = _read_messages(places, OUTPUT_KEYS, "assistant")
     told, said = _read_events(span.events)
-    system = next(
-        (s for p in places for key in SYSTEM_KEYS if (s := _read_system(get_value(p, key)))), ""
-    )
+    system = next((s for p in places for key in SYSTEM_KEYS if (s := _read_system(get_value(p, key)))), "")
     if system and not any(m.get("role") == "system" for m in asked):
         asked = [{"role": "system", "content": system}, *asked]
-    ratings = (
-        *assessment.ratings,
-        *parse_annotations(span.attributes),
-        *_parse_evaluations(span.events),
-    )
+    ratings = (*assessment.ratings, *parse_annotations(span.attributes), *_parse_evaluations(span.events))
     return Operation(
         trace=span.trace,
         id=span.id,
@@ -274,9 +268,7 @@ def _list_bodies(event: Event) -> Iterator[object]:
     for key in ("gen_ai.event.content", "gen_ai.prompt", "gen_ai.completion", "message"):
         yield event.attributes.get(key)
     keys = ("content", "role", "tool_calls", "id")
-    yield {
-        key: decode_json(event.attributes[key]) for key in keys if key in event.attributes
-    } or None
+    yield {key: decode_json(event.attributes[key]) for key in keys if key in event.attributes} or None
 
 
 def _parse_evaluations(events: tuple[Event, ...]) -> list[Rating]:
