@@ -15,7 +15,7 @@ from fakes.colours import Oracle, Phrases, dataset, optimize, rows, search
 from fakes.conversations import START, Listener, Painter, write_log
 from fakes.server import Server, replying
 from remask.errors import ConfigError, TargetRefused
-from remask.runs.meter import CHUNK
+from remask.runs.meter import MAX_CHUNK_CALLS
 from remask.runs.store import Store
 from remask.types import Example
 
@@ -157,7 +157,7 @@ def test_a_cancelled_run_stops_and_is_resumed_to_the_same_result(tmp_path: Path,
         task = asyncio.ensure_future(remask.optimize_async(**given))
         with pytest.raises(asyncio.CancelledError):
             await task
-        assert stop <= cut.calls < stop + CHUNK, "only what was in flight"
+        assert stop <= cut.calls < stop + MAX_CHUNK_CALLS, "only what was in flight"
         assert not (tmp_path / "run" / "result.json").exists()
         again = {"target": rest, "metric": right, "denoiser": Phrases(), "data": rows(120)}
         return cut.calls, await remask.resume_async(tmp_path / "run", **again)

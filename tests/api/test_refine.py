@@ -290,7 +290,7 @@ def test_of_one_system_prompt_all_are_used_and_it_is_said(tmp_path: Path) -> Non
     )
     assert len(other.traces) == 2 and "another system prompt" in other.notes[0]
     nobody = read_traces("Name it.", [write_lines(tmp_path / "b.jsonl", line(0))])
-    assert "no conversation names" in nobody.notes[0]
+    assert "no conversation has a system prompt" in nobody.notes[0]
     same = read_traces(TRIP, [tmp_path / "a.jsonl"])
     assert not same.notes
 
@@ -314,7 +314,7 @@ def test_of_many_sources_none_has_more_than_a_hundredth(tmp_path: Path) -> None:
     counts, notes = sources(many)
     assert counts["loud"] == 4 == 400 // 100 and counts[""] == 100, "an unknown source is no source"
     assert len(counts) == 202 and counts.total() == 304
-    assert any(note.startswith("96 conversations of sources") for note in notes)
+    assert any(note.startswith("left out 96 conversations of sources") for note in notes)
     few = many[150:]
     assert sources(few)[0] == Counter(few), "of few sources all are read"
 
@@ -462,7 +462,7 @@ def test_too_little_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
 def test_a_result_is_not_overwritten(tmp_path: Path) -> None:
     write_log(tmp_path)
     refine(tmp_path)
-    with pytest.raises(ConfigError, match="holds a run already"):
+    with pytest.raises(ConfigError, match="already holds a run"):
         refine(tmp_path, seed=1)
 
 
@@ -522,7 +522,7 @@ def test_a_refused_target_leaves_the_prompt_and_goes_on_at_no_cost(tmp_path: Pat
     found = remask.resume(tmp_path / "run", target=again, denoiser=Listener())
     assert found.verdict == "improved" and not again.asked
     write_log(tmp_path, n=30)
-    with pytest.raises(ConfigError, match="another configuration: data_id"):
+    with pytest.raises(ConfigError, match="other settings: data_id"):
         remask.resume(tmp_path / "run", target=Painter(), denoiser=Listener())
 
 
@@ -548,7 +548,7 @@ def test_what_cannot_be_verified_is_said_before_the_loop(tmp_path: Path) -> None
     lines = [line(i, feedback=[{"name": "u", "value": False}]) for i in range(8)]
     write_lines(tmp_path / "log.jsonl", *lines)
     denoiser = Listener()
-    with pytest.raises(ConfigError, match="nothing to verify with"):
+    with pytest.raises(ConfigError, match="cannot be verified"):
         refine(tmp_path, target=Painter(), denoiser=denoiser)
     assert not denoiser.contexts and not (tmp_path / "run").exists()
 

@@ -114,7 +114,7 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "no toml": ({}, ("other.toml",), r"other\.toml.*no such file"),
     "no data": ({}, ("prompt.md",), r"--data FILE"),
     "missing data": ({}, ("prompt.md", "--data", "no.jsonl"), r"no\.jsonl"),
-    "empty data": ({"e.jsonl": ""}, ("prompt.md", "--data", "e.jsonl"), r"e\.jsonl.*empty"),
+    "empty data": ({"e.jsonl": ""}, ("prompt.md", "--data", "e.jsonl"), r"e\.jsonl.*no rows"),
     "malformed row": (
         {"m.jsonl": '{"message": "a"}\n{"message": \n'},
         ("prompt.md", "--data", "m.jsonl"),
@@ -204,7 +204,7 @@ def test_a_run_directory_is_not_used_twice(here: Path) -> None:
     play(here / "run")
     before = (here / "run" / "run.db").read_bytes()
     args = ("prompt.md", "--data", "rows.jsonl", *SMALL, "--run-dir", "run")
-    assert "holds a run already" in complaint(remask("optimize", *args))
+    assert "already holds a run" in complaint(remask("optimize", *args))
     assert (here / "run" / "run.db").read_bytes() == before
     checked = remask("check", *args)
     assert checked.exit_code == 2
