@@ -37,10 +37,7 @@ class Embedded:
         # The instructions stand at the end of DSPy's system message, the field in the last one.
         system = (request.system or "").rsplit("objective is:", 1)[-1].strip()
         asked = request.messages[-1].text.split("[[ ## message ## ]]", 1)[-1]
-        chat = (
-            Message("system", system),
-            Message("user", asked.split("\n\nRespond", 1)[0].strip()),
-        )
+        chat = (Message("system", system), Message("user", asked.split("\n\nRespond", 1)[0].strip()))
         said = self.target.choose([chat], [ANSWER.format(label=label) for label in self.labels])
         topic = next(label for label in self.labels if label in said[0].text)
         return Response(
@@ -69,10 +66,7 @@ def main() -> None:
 
     def part(split: str, n: int) -> list[dspy.Example]:
         found = [r for r in rows if r["split"] == split][:n]
-        return [
-            dspy.Example(message=r["message"], topic=r["topic"]).with_inputs("message")
-            for r in found
-        ]
+        return [dspy.Example(message=r["message"], topic=r["topic"]).with_inputs("message") for r in found]
 
     dspy.configure(lm=dspy.LM("local/embedded", engine=Embedded(labels), cache=False))
     program = dspy.Predict(dspy.Signature("message -> topic", "Classify the message."))

@@ -49,9 +49,7 @@ def main() -> None:
         chat = tuple(Message(m["role"], m["content"]) for m in messages)
         return target.choose([chat], options_said)[0].text
 
-    reflection = DiffusionReflection(
-        {"system_prompt": "Classify the message."}, labels=labels, answer=ANSWER
-    )
+    reflection = DiffusionReflection({"system_prompt": "Classify the message."}, labels=labels, answer=ANSWER)
     result = gepa.optimize(
         seed_candidate=reflection.seed_candidate,
         trainset=parts["train"],
@@ -70,12 +68,7 @@ def main() -> None:
         return [
             float(
                 row["answer"]
-                in task_lm(
-                    [
-                        {"role": "system", "content": prompt},
-                        {"role": "user", "content": row["input"]},
-                    ]
-                )
+                in task_lm([{"role": "system", "content": prompt}, {"role": "user", "content": row["input"]}])
             )
             for row in parts["test"][: options.test]
         ]

@@ -16,10 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # The files on the ground, each of which may import those before it, and the rooms above them by
 # rank: a room imports the ground and rooms of a lower rank. `view` is not built yet.
-GROUND = (
-    *("errors", "ids", "sanitize", "stats", "types", "files", "prompt", "ports", "events"),
-    "config",
-)
+GROUND = (*("errors", "ids", "sanitize", "stats", "types", "files", "prompt", "ports", "events"), "config")
 RANK = {
     **{"models": 1, "data": 1, "search": 1, "runs": 1},
     **{"dlm": 2, "propose": 2, "tasks": 2},

@@ -10,22 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.optimisers import NAMES
-from benchmarks.record import (
-    DOCS,
-    RESULTS,
-    format_table,
-    link_picture,
-    read_json,
-    write_blocks,
-    write_svg,
-)
-from benchmarks.search.bootstrap import (
-    Difference,
-    Table,
-    compare_tables,
-    find_calls_to_share,
-    measure_spread,
-)
+from benchmarks.record import DOCS, RESULTS, format_table, link_picture, read_json, write_blocks, write_svg
+from benchmarks.search.bootstrap import Difference, Table, compare_tables, find_calls_to_share, measure_spread
 from benchmarks.search.cells import unpack
 
 FIGURES = RESULTS / "search.json"
@@ -103,9 +89,7 @@ def format_section(
     calls = sorted({r["calls"] for r in rows})
     last = calls[-1]
     curves = {
-        name: {
-            c: 100 * _average(collect_scores(rows, name, c, "withheld_rows", seeds)) for c in calls
-        }
+        name: {c: 100 * _average(collect_scores(rows, name, c, "withheld_rows", seeds)) for c in calls}
         for name in optimisers
     }
     ends = [r for r in rows if r["calls"] == last and r["optimiser"] in optimisers]

@@ -36,10 +36,7 @@ def find_documents(folder: Path) -> list[Path]:
     """The README, and the pages and pictures below docs without those of docs/generate.py."""
     docs = folder / "docs"
     below = (path for end in ("md", "svg") for path in docs.rglob(f"*.{end}"))
-    return [
-        folder / "README.md",
-        *(p for p in sorted(below) if docs / "reference" not in p.parents),
-    ]
+    return [folder / "README.md", *(p for p in sorted(below) if docs / "reference" not in p.parents)]
 
 
 @pytest.fixture

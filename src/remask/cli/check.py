@@ -136,9 +136,7 @@ def _data(job: Job) -> Iterator[Finding]:
     if config.data.queries:
         yield Finding("data", "ok", f"none: {config.data.queries} messages, from the target")
         return
-    counts = {
-        s: sum(e.split == s for e in dataset.examples) for s in ("train", "validation", "test")
-    }
+    counts = {s: sum(e.split == s for e in dataset.examples) for s in ("train", "validation", "test")}
     rows = ", ".join(f"{split} {count}" for split, count in counts.items())
     yield Finding("data", "ok", f"{len(dataset.examples)} rows: {rows}")
     yield Finding("data", "note", f"first message: {one_line(dataset.examples[0].input, 70)!r}")

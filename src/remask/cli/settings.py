@@ -94,8 +94,7 @@ def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
     refine["verify"] = bool(flags["target"]) or bool(refine.get("verify"))
     if not refine.get("traces"):
         raise ConfigError(
-            "no conversations are named; give --traces FILE, or a section [refine] with traces in "
-            "remask.toml"
+            "no conversations are named; give --traces FILE, or a section [refine] with traces in remask.toml"
         )
     return Request(make_refine_config(values, str(path)), run_dir)
 
@@ -115,9 +114,7 @@ def _take_prompt_from(values: dict[str, Any]) -> bool:
     if not wanted:
         return False
     if wanted != "system" or values.get("prompt"):
-        raise ConfigError(
-            f'prompt_from = {wanted!r}: it can only be "system", and in place of a prompt'
-        )
+        raise ConfigError(f'prompt_from = {wanted!r}: it can only be "system", and in place of a prompt')
     task = values.get("task")
     if not isinstance(task, dict) or not task.get("name"):
         raise ConfigError("prompt_from needs a task of Inspect: name one with --task")

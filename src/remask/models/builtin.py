@@ -238,11 +238,7 @@ class BuiltinTarget(TargetModel):
                 states, cache = self._backbone.read(tokens[unfinished][:, None], one, cache)
                 hidden = states[:, 0]
         return [
-            Reply(
-                self._backbone.decode(tokens_out),
-                input_tokens=row.length,
-                output_tokens=len(tokens_out),
-            )
+            Reply(self._backbone.decode(tokens_out), input_tokens=row.length, output_tokens=len(tokens_out))
             for row, tokens_out in zip(batch, written, strict=True)
         ]
 

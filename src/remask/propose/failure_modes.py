@@ -86,11 +86,7 @@ class FailureModes:
             yield trace
 
     def _find_least_similar(
-        self,
-        left: Mapping[str, Trace],
-        mode_counts: Counter[int],
-        chosen: Sequence[Words],
-        sources: set[str],
+        self, left: Mapping[str, Trace], mode_counts: Counter[int], chosen: Sequence[Words], sources: set[str]
     ) -> Trace:
         """Return the trace of a new source, a rare mode and other words than the chosen ones."""
 
@@ -130,10 +126,7 @@ def _find_distinctive_words(failing: Sequence[Trace]) -> dict[str, Words]:
         words_of[trace.id] = frozenset(split_words(" ".join(texts)))
     counts = Counter(word for words in words_of.values() for word in words)
     limit = max(MIN_COMMON_COUNT, MAX_WORD_SHARE * len(failing))
-    return {
-        id: frozenset(word for word in words if counts[word] <= limit)
-        for id, words in words_of.items()
-    }
+    return {id: frozenset(word for word in words if counts[word] <= limit) for id, words in words_of.items()}
 
 
 def _group_by_words(words_of: Mapping[str, Words]) -> dict[str, int]:
@@ -144,8 +137,7 @@ def _group_by_words(words_of: Mapping[str, Words]) -> dict[str, int]:
     for id, words in words_of.items():
         candidates = sorted({group for word in words for group in groups_with[word]})
         group = next(
-            (g for g in candidates if _compute_overlap(words, firsts[g]) >= MIN_WORD_OVERLAP),
-            len(firsts),
+            (g for g in candidates if _compute_overlap(words, firsts[g]) >= MIN_WORD_OVERLAP), len(firsts)
         )
         if group == len(firsts):
             firsts.append(words)
