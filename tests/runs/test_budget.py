@@ -33,8 +33,7 @@ def under_every_limit(budget: Limits, total: Spend) -> bool:
     """The definition, written a second time."""
     return (
         total.calls <= (math.inf if budget.calls is None else budget.calls)
-        and total.input_tokens + total.output_tokens
-        <= (math.inf if budget.tokens is None else budget.tokens)
+        and total.input_tokens + total.output_tokens <= (math.inf if budget.tokens is None else budget.tokens)
         and total.usd <= (math.inf if budget.usd is None else budget.usd)
         and total.seconds <= (math.inf if budget.minutes is None else budget.minutes * 60)
     )
@@ -76,22 +75,21 @@ def test_spend_sums_every_field(parts):
             Spend(calls=2400),
             Spend(calls=32),
             Spend(),
-            "the next step needs 32 calls and 0 are left (2,400 of 2,400 used)",
+            "no calls are left (2,400 of 2,400 used)",
         ),
         (
             Limits(calls=1200),
             Spend(calls=888),
             Spend(calls=6),
             Spend(calls=310),
-            "the next step needs 6 calls and 2 are left (888 of 1,200 used, 310 reserved for the "
-            "test)",
+            "the next step needs 6 calls and 2 are left (888 of 1,200 used, 310 reserved for the test)",
         ),
         (
-            Limits(calls=10),
-            Spend(calls=10),
-            Spend(calls=1),
-            Spend(),
-            "the next step needs 1 call and 0 are left (10 of 10 used)",
+            Limits(usd=1.5),
+            Spend(usd=1.25),
+            Spend(usd=0.01),
+            Spend(usd=0.5),
+            "no USD is left (1.25 of 1.5 used, 0.5 reserved for the test)",
         ),
         (
             Limits(tokens=5000),

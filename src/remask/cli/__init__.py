@@ -41,10 +41,7 @@ LATER = {
     "adapt": "Train the diffusion model on your own prompts.",
 }
 # The order of `remask --help`: that in which most users meet the commands.
-ORDER = (
-    *("check", "optimize", "resume", "show", "report", "eval", "export"),
-    *("traces", "refine", "adapt"),
-)
+ORDER = (*("check", "optimize", "resume", "show", "report", "eval", "export"), *("traces", "refine", "adapt"))
 # click prints the help for a group without a command by raising this, from version 8.2 on.
 _NoArgsIsHelp: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 

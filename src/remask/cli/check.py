@@ -144,9 +144,7 @@ def _check_data(job: Job) -> Iterator[Finding]:
         text = f"no data: the target will write {config.data.queries} messages"
         yield Finding("data", "ok", text)
         return
-    counts = {
-        s: sum(e.split == s for e in dataset.examples) for s in ("train", "validation", "test")
-    }
+    counts = {s: sum(e.split == s for e in dataset.examples) for s in ("train", "validation", "test")}
     rows = ", ".join(f"{split} {count}" for split, count in counts.items())
     yield Finding("data", "ok", f"{len(dataset.examples)} rows: {rows}")
     yield Finding("data", "note", f"first message: {one_line(dataset.examples[0].input, 70)!r}")
@@ -185,9 +183,7 @@ def _check_model_list(config: TargetConfig) -> Finding:
 
     model, place = config.model.partition(":")[2], config.base_url or None
     try:
-        with OpenAITarget(
-            model, place, key_env=config.api_key_env, timeout=MODEL_LIST_TIMEOUT
-        ) as target:
+        with OpenAITarget(model, place, key_env=config.api_key_env, timeout=MODEL_LIST_TIMEOUT) as target:
             status, names = target.list_models()
     except TargetBusy as error:
         return Finding("target", "problem", one_line(f"{describe_endpoint(config)}: {error}"))

@@ -86,9 +86,7 @@ def write_prompt(
     click.echo(f"wrote {output} ({kind}){source.note}")
 
 
-def register_prompt(
-    source: ExportSource, name: str, names: tuple[str, ...] | None, uri: str
-) -> None:
+def register_prompt(source: ExportSource, name: str, names: tuple[str, ...] | None, uri: str) -> None:
     """Register the prompt in MLflow as a new version, whose message contains the verdict."""
     template = formats.make_mlflow_template(source.read_prompt(names), names)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends no usage data
@@ -107,9 +105,7 @@ def write_program(
     try:
         before = given.read_bytes().decode()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"{given} cannot be read: {error}; name a program that was saved as JSON"
-        ) from None
+        raise ConfigError(f"{given} cannot be read: {error}; name a program that was saved as JSON") from None
     prompt = source.read_prompt()
     try:
         after = formats.replace_instructions(before, prompt, predictor)
@@ -150,9 +146,7 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         require_free(output.with_name(name), force)
     for name, content in found.files.items():
         write(output.with_name(name), content, force)
-    click.echo(
-        f"wrote {', '.join(found.files)} in {output.parent} ({found.rows} test rows){source.note}"
-    )
+    click.echo(f"wrote {', '.join(found.files)} in {output.parent} ({found.rows} test rows){source.note}")
     if found.left_out:
         click.echo(f"left out: {found.left_out} rows that promptfoo would read as templates")
     if not found.graded:
@@ -162,10 +156,7 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         )
 
 
-FORMATS = (
-    *("text", "marked", "messages", "f-string", "jinja"),
-    *("langfuse", "mlflow", "dspy", "promptfoo"),
-)
+FORMATS = (*("text", "marked", "messages", "f-string", "jinja"), *("langfuse", "mlflow", "dspy", "promptfoo"))
 
 
 @click.command(cls=GroupedCommand)

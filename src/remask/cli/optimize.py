@@ -47,9 +47,7 @@ def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
     """Score a prompt and print the score: `remask eval`."""
     with InterruptHandler() as signals:
         try:
-            found = score_prompt(
-                request.config, request.given, split, Hooks(checkpoint=signals.checkpoint)
-            )
+            found = score_prompt(request.config, request.given, split, Hooks(checkpoint=signals.checkpoint))
         except Interrupted as stop:
             click.echo("stopped", err=True)
             sys.exit(stop.exit_code)
@@ -62,10 +60,7 @@ def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
 
 def _describe_evaluation(found: Evaluation, split: Split) -> Iterator[str]:
     score = found.score
-    yield (
-        f"{split}: {score.mean:.3f} on {score.n} rows "
-        f"(95 % interval {score.low:.3f} to {score.high:.3f})"
-    )
+    yield (f"{split}: {score.mean:.3f} on {score.n} rows (95 % interval {score.low:.3f} to {score.high:.3f})")
     if found.failed:
         yield f"warning: {found.failed} rows have no score because their calls failed"
     if found.unparsed:

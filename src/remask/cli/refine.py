@@ -45,9 +45,7 @@ from remask.cli.options import option
 )  # fmt: skip
 @option("Output", "--force", is_flag=True, help="Replace that file if it exists.")
 @options.progress_options
-def refine(
-    source: str, output: Path | None, force: bool, plain: bool, json: bool, **flags: Any
-) -> None:
+def refine(source: str, output: Path | None, force: bool, plain: bool, json: bool, **flags: Any) -> None:
     """Refine a prompt by conversations, without labels or target calls.
 
     Edits are chosen by likelihood, and the result is not verified. With --target it is: both

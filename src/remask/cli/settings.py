@@ -20,29 +20,23 @@ from remask.tasks.promptfoo import METRIC, is_config
 
 DEFAULT = Path("remask.toml")
 PLACES = ("path", "train", "validation", "test")  # of [data]
-KEYS = {
+SAME_NAMES = {  # options that are called like their key
+    "target": ("base_url",),
+    "metric": ("answer", "rubric"),
+    "data": ("input", "expected", "queries"),
+    "search": ("max_tokens", "demos", "candidates"),
+    "refine": ("columns", "scales", "iterations", "lock"),
+}
+KEYS = {name: (section, name) for section, names in SAME_NAMES.items() for name in names} | {
     "target": ("target", "model"),
-    "base_url": ("target", "base_url"),
     "metric": ("metric", "name"),
-    "answer": ("metric", "answer"),
     "label": ("metric", "labels"),
-    "input": ("data", "input"),
-    "expected": ("data", "expected"),
     "split_column": ("data", "split"),
-    "queries": ("data", "queries"),
-    "rubric": ("metric", "rubric"),
     "max_calls": ("budget", "calls"),
     "max_minutes": ("budget", "minutes"),
     "max_usd": ("budget", "usd"),
     "max_total_tokens": ("budget", "tokens"),
     "masker": ("search", "maskers"),
-    "max_tokens": ("search", "max_tokens"),
-    "demos": ("search", "demos"),
-    "candidates": ("search", "candidates"),
-    "columns": ("refine", "columns"),
-    "scales": ("refine", "scales"),
-    "iterations": ("refine", "iterations"),
-    "lock": ("refine", "lock"),
 }
 
 
@@ -122,9 +116,7 @@ def _take_prompt_from(values: dict[str, Any]) -> bool:
     if not wanted:
         return False
     if wanted != "system" or values.get("prompt"):
-        raise ConfigError(
-            f'prompt_from = {wanted!r}: the only value is "system", and no prompt may be given'
-        )
+        raise ConfigError(f'prompt_from = {wanted!r}: the only value is "system", and no prompt may be given')
     task = values.get("task")
     if not isinstance(task, dict) or not task.get("name"):
         raise ConfigError("prompt_from needs an Inspect task; name one with --task")
@@ -141,8 +133,7 @@ def _read_values(source: str | None, flags: Mapping[str, Any]) -> tuple[dict[str
         if flags.get("task"):
             return {}, Path("flags")
         raise ConfigError(
-            "there is no remask.toml in this folder; name a prompt file (with --data) or another "
-            "toml file"
+            "there is no remask.toml in this folder; name a prompt file (with --data) or another toml file"
         )
     path = DEFAULT if source is None else Path(source)
     values = read_toml(path) if path.suffix.lower() == ".toml" else {"prompt": read_prompt(path)}
@@ -158,8 +149,7 @@ def _ask_for_messages(config: Config, flags: Mapping[str, Any]) -> Config:
     """
     if "queries" not in flags:
         raise ConfigError(
-            "no data is given; give --data FILE, or data.path in remask.toml, or --task for an "
-            "Inspect task"
+            "no data is given; give --data FILE, or data.path in remask.toml, or --task for an Inspect task"
         )
     if config.metric.name != "judge":
         raise ConfigError(

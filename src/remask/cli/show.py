@@ -17,17 +17,9 @@ from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, find_s
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import make_visible, one_line
 
-STYLES = {
-    "added": {"fg": "green", "underline": True},
-    "removed": {"fg": "red", "strikethrough": True},
-}
+STYLES = {"added": {"fg": "green", "underline": True}, "removed": {"fg": "red", "strikethrough": True}}
 MARKS = {"added": ("{+", "+}"), "removed": ("[-", "-]")}
-VERDICT_COLOURS = {
-    "improved": "green",
-    "no evidence": "yellow",
-    "unverified": "yellow",
-    "worse": "red",
-}
+VERDICT_COLOURS = {"improved": "green", "no evidence": "yellow", "unverified": "yellow", "worse": "red"}
 MAX_REJECTED_EDITS = 3  # of a refinement, shown after the accepted ones
 
 
@@ -73,9 +65,7 @@ def find_best_prompt(run_dir: Path, within: float | None = None) -> Prompt:
     """
     state = view_run(run_dir).state
     if not state.baseline:
-        raise ConfigError(
-            f"{run_dir} has no prompt yet; continue the run with: remask resume {run_dir}"
-        )
+        raise ConfigError(f"{run_dir} has no prompt yet; continue the run with: remask resume {run_dir}")
     if within is not None and state.traces_read is not None:
         raise ConfigError(
             f"--shortest-within needs validation scores, and {run_dir} has none, since its edits "
@@ -146,10 +136,7 @@ def _format_change(change: Change, colour: bool) -> str:
 
 def _list_files(result: Result) -> dict[str, str]:
     page = REPORT if result.refinement is None else MARKDOWN_REPORT
-    return {
-        "result": str(Path(result.run_dir) / RESULT),
-        "report": str(Path(result.run_dir) / page),
-    }
+    return {"result": str(Path(result.run_dir) / RESULT), "report": str(Path(result.run_dir) / page)}
 
 
 def _print_unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
@@ -207,6 +194,4 @@ def _print_candidates(rows: list[summary.Candidate], mode: str) -> None:
     if by_likelihood:
         click.echo("gain: in log-probability of held-out conversations; no target was called")
     else:
-        click.echo(
-            f"train: mean over a few rows, used to rank candidates; validation: {summary.SELECTION}"
-        )
+        click.echo(f"train: mean over a few rows, used to rank candidates; validation: {summary.SELECTION}")

@@ -71,10 +71,7 @@ def _record_to_chat(record: Record, redact: Callable[[str], str]) -> dict[str, A
         {"role": t.role, "content": redact(t.text), **({"name": redact(t.name)} if t.name else {})}
         for t in record.turns
     ]
-    value: dict[str, Any] = {
-        "id": redact(record.id or record.source.location),
-        "messages": [*head, *turns],
-    }
+    value: dict[str, Any] = {"id": redact(record.id or record.source.location), "messages": [*head, *turns]}
     if record.model:
         value["model"] = redact(record.model)
     if record.desired is not None:
@@ -94,9 +91,7 @@ def _record_to_chat(record: Record, redact: Callable[[str], str]) -> dict[str, A
     return value
 
 
-def _overview_to_dict(
-    found: Overview, known: dict[str, Scale], declared: dict[str, Scale]
-) -> dict[str, Any]:
+def _overview_to_dict(found: Overview, known: dict[str, Scale], declared: dict[str, Scale]) -> dict[str, Any]:
     formats = [name for name, _ in found.formats.most_common()]
     return {
         "format": formats[0] if len(formats) == 1 else ("mixed" if formats else None),
@@ -106,9 +101,7 @@ def _overview_to_dict(
         "with_feedback": found.with_feedback,
         "with_desired": found.with_desired,
         "rejected": found.rejected,
-        "rejects": [
-            {"path": r.path, "line": r.line, "reason": r.reason} for r in found.first_rejects
-        ],
+        "rejects": [{"path": r.path, "line": r.line, "reason": r.reason} for r in found.first_rejects],
         "reasons": dict(found.reasons.most_common()),
         "ratings": [
             {
@@ -167,9 +160,7 @@ def _print_template(system: PromptTemplate) -> None:
         click.echo(f"      variable_{number}: {some}")
 
 
-def _describe_scale(
-    name: str, seen: RatingStats, known: dict[str, Scale], declared: dict[str, Scale]
-) -> str:
+def _describe_scale(name: str, seen: RatingStats, known: dict[str, Scale], declared: dict[str, Scale]) -> str:
     """Say on which scale the ratings of a name are read, or why they are not used as scores."""
     parts = []
     if seen.values:
@@ -209,9 +200,7 @@ def traces() -> None:
 @map_option
 @scale_option
 @json_option
-def inspect(
-    files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool
-) -> None:
+def inspect(files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool) -> None:
     """Print which records were found in FILES, and why others were rejected.
 
     \b

@@ -78,9 +78,7 @@ class Price:
                 )
 
     def usd(self, input_tokens: int, output_tokens: int) -> float:
-        return (
-            input_tokens * self.input_per_million + output_tokens * self.output_per_million
-        ) / 1e6
+        return (input_tokens * self.input_per_million + output_tokens * self.output_per_million) / 1e6
 
 
 def check_price(budget: Limits, price: Price | None) -> None:
@@ -113,13 +111,12 @@ def find_shortfall(budget: Limits, spent: Spend, need: Spend, reserved: Spend) -
 
 
 def _describe_shortfall(unit: str, limit: float, used: float, reserved: float, need: float) -> str:
-    left = max(0, limit - used - reserved)
+    left = limit - used - reserved
     counted = unit in ("calls", "tokens")
     upper, form = ("", ",") if counted else ("up to ", ".4g")
-    unit = unit.removesuffix("s") if need == 1 else unit
-    verb = "are" if counted and left != 1 else "is"
     kept = f", {reserved:{form}} reserved for the test" if reserved else ""
-    return (
-        f"the next step needs {upper}{need:{form}} {unit} and {left:{form}} {verb} left "
-        f"({used:{form}} of {limit:{form}} used{kept})"
-    )
+    sums = f"({used:{form}} of {limit:{form}} used{kept})"
+    if left <= 0:
+        return f"no {unit} {'is' if unit == 'USD' else 'are'} left {sums}"
+    verb = "are" if counted and left != 1 else "is"
+    return f"the next step needs {upper}{need:{form}} {unit} and {left:{form}} {verb} left {sums}"
