@@ -1,4 +1,4 @@
-"""Write files as a whole or not at all, and never over an existing file unasked."""
+"""Write files as a whole or not at all, and replace an existing file only on request."""
 
 import os
 import tempfile

@@ -157,7 +157,7 @@ _CONSTRUCTS = re.compile(
             rf"(?:[^\s<>\"'`{{}}()\[\]]|\([^\s()]*\)|\$?{_BRACES}|<{_NAME}>)+(?<![{_STOPS}])",
             r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
             _TAG,
-            r"[{}`]",  # alone they have no meaning, but next to a construct they would change it
+            r"[{}`]",  # a single one has no meaning, but next to a construct it would change it
         )
     ),
     re.MULTILINE,

@@ -63,7 +63,7 @@ def clip_words(text: str, limit: int, mark: str = " …", word_chars: int = 0) -
     """Clip `text` to `limit` words and add `mark` where something was left out.
 
     `word_chars`: maximum mean length of a word, if that is not 0. Texts without spaces (CJK,
-    base64) are one word, so a limit of words alone would not clip them.
+    base64) are one word, so a limit of words would not clip them.
     """
     found = text.split(None, limit)
     kept = text if len(found) <= limit else " ".join(found[:limit])

@@ -61,7 +61,7 @@ class Trace:
 def _is_negative(note: Feedback, score: float | None) -> bool:
     if note.score is not None and note.score < 1:
         return True
-    # A comment beside a score of 1 is praise, or the reason that a judge gives.
+    # A comment on a score of 1 is praise, or the reason that a judge gives.
     return note.kind == "correction" or (note.kind == "comment" and score is note.score is None)
 
 

@@ -80,7 +80,7 @@ def test_tracker_failure_never_stops_a_run(tmp_path, monkeypatch, store):
     result = optimise(tmp_path / "run", both)
     assert result.verdict == "improved" and type(heard[-1]).__name__ == "Tested"
     (line,) = warned
-    assert line.startswith("MLflow tracking ended, the run goes on: ")
+    assert line.startswith("MLflow tracking ended, the run continues: ")
 
 
 def test_track_refuses_unknown_trackers(here):

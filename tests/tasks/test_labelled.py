@@ -222,7 +222,7 @@ def test_make_chat_never_fills_in_the_right_answer() -> None:
         ({"answer": "It is."}, "must contain {label}"),
         ({"repeats": 0}, "repeats is 0"),
         ({"metric": "bleu"}, "unknown metric 'bleu'"),
-        ({"labels": ("positive", "neutral")}, "'negative', which is no allowed label"),
+        ({"labels": ("positive", "neutral")}, "'negative', which is not an allowed label"),
         ({"labels": ("positive", "Positive", "negative")}, "differ only in case"),
         ({"labels": ("positive", " ", "negative")}, "a label is empty"),
         ({"examples": EXAMPLES[:1] + EXAMPLES[3:]}, "all 2 rows have the same right answer"),

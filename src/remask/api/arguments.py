@@ -106,11 +106,11 @@ class Label(sections.Section):
     """
 
     answer: str = "{label}"
-    """How the target would say a label."""
+    """Text of an answer, with {label}."""
     labels: tuple[str, ...] = ()
     """Labels that are allowed. Empty: those in the data."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
-    """How often each row is asked; the mean counts."""
+    """Number of calls per row; their scores are averaged."""
 
     def __init__(self, **settings: Any) -> None:
         _fill(self, settings)
@@ -130,7 +130,7 @@ class Judge(sections.TargetConfig):
     rubric: str
     """What a good answer is."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
-    """How often each row is asked; the mean counts."""
+    """Number of calls per row; their scores are averaged."""
 
     def __init__(self, model: str, rubric: str, **settings: Any) -> None:
         _fill(self, settings | {"model": model, "rubric": rubric})

@@ -188,7 +188,7 @@ class Job:
 
     @cached_property
     def plan(self) -> SearchPlan:
-        """The plan of the search for the calls that are left beside those of the test."""
+        """The plan of the search for the calls that are not reserved for the test."""
         calls = self.config.budget.calls
         reserved = self.test_calls + self.query_calls
         left = None if calls is None else (calls - reserved) // self.calls_per_row

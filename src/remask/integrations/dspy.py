@@ -163,7 +163,7 @@ def _split_rows(
     train = {f"train-{i}": example for i, example in enumerate(trainset)}
     validation = {f"validation-{i}": example for i, example in enumerate(valset or ())}
     if not train or (valset is not None and not validation):
-        raise ConfigError("trainset and valset must hold at least one example")
+        raise ConfigError("trainset and valset must have at least one example")
     if not validation:
         return train, split_in_half(tuple(train), seed)
     return {**train, **validation}, {"train": tuple(train), "validation": tuple(validation)}

@@ -85,7 +85,7 @@ class MlflowTracker:
             yield
         except Exception as error:
             self._broken = True
-            LOG.warning("MLflow tracking ended, the run goes on: %s", error)
+            LOG.warning("MLflow tracking ended, the run continues: %s", error)
 
     def _start_run(self) -> MlflowClient:
         client = MlflowClient(self._uri or mlflow.get_tracking_uri())

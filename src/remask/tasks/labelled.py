@@ -218,7 +218,7 @@ def _check_labels(examples: Sequence[Example], labels: Sequence[str]) -> None:
     seen = {match_label(e.expected or "", labels): e.expected for e in examples}
     if None in seen:
         raise ConfigError(
-            f"the data holds the answer {seen[None]!r}, which is no allowed label; "
+            f"the data has the answer {seen[None]!r}, which is not an allowed label; "
             f"allowed: {', '.join(labels)}"
         )
     if len(seen) < 2:

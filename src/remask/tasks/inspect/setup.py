@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from remask.tasks.inspect.task import SampleTask, Suite
 
-# Providers whose client retries by itself. It is told not to, since each attempt must be metered.
+# Providers whose client retries by itself. This is switched off: each attempt must be metered.
 RETRYING_PROVIDERS = ("openai", "openai-api", "anthropic")
 DEFAULT_FRACTIONS = (0.25, 0.25, 0.5)
 Fractions = tuple[float, float, float]
