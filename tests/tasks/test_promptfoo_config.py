@@ -199,7 +199,7 @@ def test_a_trace_shows_the_right_response_and_what_failed(tmp_path: Path) -> Non
          "read; write a mapping"),
         ("scenarios: [x]\ntests: []", "config.scenarios = ['x'] cannot be read; write only tests"),
         ("tests: [more.csv]", "tests[0] = 'more.csv' cannot be read"),
-        ("tests: file://tests.py", "unknown kind of file '.py'; save it as JSON or YAML"),
+        ("tests: file://tests.py", "unknown file type '.py'; save it as JSON or YAML"),
         ("tests: none.csv", "no such file"),
         ("- a", "config = ['a'] cannot be read"),
         ("tests:\n - [a\n", "promptfooconfig.yaml:3: malformed YAML"),
