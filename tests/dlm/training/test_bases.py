@@ -162,7 +162,7 @@ def test_base_from_disk_learns_a_corpus_and_denoises(
     assert sum(loss[-5:]) < 0.6 * sum(loss[:5]), loss
     (before, after) = (line["held_out"][0]["left_to_right"] for line in lines if "held_out" in line)
     assert after < 0.6 * before
-    assert "held out at step 25" in output
+    assert "held-out loss at step 25" in output
     card = out.with_suffix(".md").read_text()
     assert f"--denoiser local:{checkpoint(name).name} --adapter mine.safetensors" in card
     assert f"turns {checkpoint(name).name} into" in card
