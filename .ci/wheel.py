@@ -21,9 +21,7 @@ DEVELOPMENT = ROOT / ".venv" / "bin" / "python"  # made by the Makefile; has the
 # Of files that may be in the package.
 SUFFIXES = {".py", ".j2", ".typed", ".safetensors", ".md", ".json"}
 ABOUT_THE_WHEEL = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
-ABOUT_THE_SDIST = {
-    *("PKG-INFO", "pyproject.toml", ".gitignore", "README.md", "LICENSE", "CHANGELOG.md")
-}
+ABOUT_THE_SDIST = {*("PKG-INFO", "pyproject.toml", ".gitignore", "README.md", "LICENSE", "CHANGELOG.md")}
 
 ROWS = "\n".join(
     f'{{"input": "message {n}", "label": "{"ham" if n % 2 else "spam"}", "split": "{split}"}}'
@@ -107,9 +105,7 @@ def require_content(wheel: Path, sdist: Path) -> None:
 
 def require_same(what: str, held: set[str], wanted: set[str]) -> None:
     if held != wanted:
-        sys.exit(
-            f"{what} lacks {sorted(wanted - held)} and should not hold {sorted(held - wanted)}"
-        )
+        sys.exit(f"{what} lacks {sorted(wanted - held)} and should not hold {sorted(held - wanted)}")
 
 
 def try_core(python: Path, scratch: Path) -> None:

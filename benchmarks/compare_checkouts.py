@@ -103,10 +103,7 @@ WORD_KEYS = {"kind", "masker", "verdict", "basis", "metric", "stopped", "reason"
 VOLATILE = {"seconds", "run_dir", "created", "fingerprint", "version"}
 WRITTEN = "written.json"  # what the process of a checkout hands over
 VERSION = re.compile(r"\bremask \d+\.\d+[\w.]*")
-FORMATS = (
-    *("text", "marked", "messages", "f-string", "jinja", "langfuse", "mlflow", "dspy"),
-    "promptfoo",
-)
+FORMATS = (*("text", "marked", "messages", "f-string", "jinja", "langfuse", "mlflow", "dspy"), "promptfoo")
 
 # --- a scripted world: the target knows the kind of a letter once its prompt names the thing in it
 

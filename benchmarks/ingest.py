@@ -45,15 +45,12 @@ TEXT = (
 WORDS = TEXT.split(" ")
 SYSTEM = "You answer the customers of a shop.\n"
 GATHER = (
-    "import sys; from remask.data.prompt_traces import read_traces; "
-    f"read_traces({SYSTEM!r}, sys.argv[1:])"
+    f"import sys; from remask.data.prompt_traces import read_traces; read_traces({SYSTEM!r}, sys.argv[1:])"
 )
 MAIN = "from remask.cli import main; main()"
 
 
-def write_chats(
-    path: Path, records: int = sys.maxsize, size: int = sys.maxsize, own: bool = False
-) -> int:
+def write_chats(path: Path, records: int = sys.maxsize, size: int = sys.maxsize, own: bool = False) -> int:
     """Write chats until there are `records` of them or `size` characters; returns how many.
 
     own: each chat has its own session and e-mail address.

@@ -55,9 +55,7 @@ def command_of(file: str) -> str:
 def make_parser(file: str, description: str | None) -> argparse.ArgumentParser:
     """A parser that says how the module `file` is called; `description` is its docstring."""
     return argparse.ArgumentParser(
-        prog=command_of(file),
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog=command_of(file), description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
 
 

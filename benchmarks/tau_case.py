@@ -147,8 +147,7 @@ def write_page() -> None:
     measured = sum(run["candidates"] for run in data["runs"])
     accepted = sum(len(run["accepted"]) for run in data["runs"])
     sections = [
-        format_section(figures, found)
-        for figures, found in zip(data["runs"], edits["runs"], strict=True)
+        format_section(figures, found) for figures, found in zip(data["runs"], edits["runs"], strict=True)
     ]
     blocks = {
         "policy": (
@@ -198,9 +197,7 @@ def format_edit(edit: dict[str, Any]) -> Iterator[str]:
         "yes" if edit["accepted"] else "no",
         evidence or "none",
     ]
-    for number, (where, (before, after)) in enumerate(
-        zip(edit["where"], edit["changes"], strict=True)
-    ):
+    for number, (where, (before, after)) in enumerate(zip(edit["where"], edit["changes"], strict=True)):
         first = number == 0
         cells = [str(edit["iteration"]) if first else "", where, show_text(before)]
         cells += [show_text(after), *(common if first else ("", "", ""))]

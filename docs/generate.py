@@ -295,10 +295,7 @@ def schema() -> dict[str, Any]:
     own["prompt_from"]["enum"] = ["system"]
     found["properties"] = own | {k: v for k, v in found["properties"].items() if k not in own}
     del found["required"]  # a prompt may be named on the command line
-    return {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": "remask.toml",
-    } | found
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "remask.toml"} | found
 
 
 def name_none(value: dict[str, Any]) -> None:
@@ -349,9 +346,7 @@ def events_and_result() -> str:
         *(result.Result, result.PromptScore, Comparison, result.AcceptedEdit, Spend),
         *(result.Refinement, result.RefinedEdit, result.Evidence, result.Refusal),
     )
-    return "\n\n".join(
-        ["## Events", *map(class_part, kinds), "## result.json", *map(class_part, results)]
-    )
+    return "\n\n".join(["## Events", *map(class_part, kinds), "## result.json", *map(class_part, results)])
 
 
 def class_part(cls: type) -> str:

@@ -16,10 +16,7 @@ FILES = sorted(ROOT.rglob("*.py"))
 
 # The files on the ground, each of which may import those before it, and the rooms above them by
 # rank: a room imports the ground and rooms of a lower rank. `view` is not built yet.
-GROUND = (
-    *("errors", "ids", "sanitize", "stats", "types", "files", "prompt", "ports", "events"),
-    "config",
-)
+GROUND = (*("errors", "ids", "sanitize", "stats", "types", "files", "prompt", "ports", "events"), "config")
 RANK = {
     **{"models": 1, "data": 1, "search": 1, "runs": 1},
     **{"dlm": 2, "propose": 2, "tasks": 2},
@@ -29,9 +26,7 @@ MAX_FOLDERS = 11
 MAX_GROUND_FILES = 11
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
-# Without blanks, comments and docstrings. It was 17,000 before the public API had a class for each
-# section of the settings, any kind of rows, and async functions.
-MAX_CODE_LINES = 17_300
+MAX_CODE_LINES = 17_000  # without blanks, comments and docstrings
 
 # Two files may share a stem only where both are named after the same thing outside: a tool that
 # is a format, a task and an integration; the scripted fakes; a command beside what it calls.

@@ -26,25 +26,14 @@ from remask.config import FILE_KEYS, make_config
 
 PAGES = sorted(
     path
-    for path in (
-        ROOT / "README.md",
-        *(ROOT / "docs").rglob("*.md"),
-        *(ROOT / "examples").rglob("*.md"),
-    )
+    for path in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md"))
     if path.name != "log.md"  # history: it shows what there was
 )
 BLOCK = re.compile(
-    r"^(?:<!-- (?P<note>[^\n]+) -->\n+)?```(?P<kind>\w+)[^\n]*\n(?P<text>.*?)^```$",
-    re.MULTILINE | re.DOTALL,
+    r"^(?:<!-- (?P<note>[^\n]+) -->\n+)?```(?P<kind>\w+)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
 )
 NOT_RUN = "not run: "
-PHRASES = (
-    "Answer with one number.",
-    "Be brief.",
-    "Think first.",
-    "Name the topic.",
-    "Do not guess.",
-)
+PHRASES = ("Answer with one number.", "Be brief.", "Think first.", "Name the topic.", "Do not guess.")
 
 
 def blocks(page: Path, *kinds: str) -> Iterator[tuple[str, str]]:

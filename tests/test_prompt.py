@@ -75,9 +75,7 @@ def edited(draw: st.DrawFn) -> tuple[Prompt, list[Edit]]:
 
 @settings(deadline=None, max_examples=1100)
 @given(edited())
-def test_legal_edits_leave_frozen_text_and_all_other_text_as_it_was(
-    case: tuple[Prompt, list[Edit]],
-) -> None:
+def test_legal_edits_leave_frozen_text_and_all_other_text_as_it_was(case: tuple[Prompt, list[Edit]]) -> None:
     prompt, edits = case
     after = prompt.apply(edits)
     at = 0
@@ -147,13 +145,7 @@ def test_marks_that_do_not_pair_up_name_their_line(source: str, line: int) -> No
 
 def test_illegal_edits_are_refused() -> None:
     prompt = Prompt("Say {x} now. Bye.")
-    for edit in (
-        Edit(0, 6, "a"),
-        Edit(4, 7, ""),
-        Edit(5, 5, "a"),
-        Edit(2, 99, ""),
-        Edit(-1, 2, ""),
-    ):
+    for edit in (Edit(0, 6, "a"), Edit(4, 7, ""), Edit(5, 5, "a"), Edit(2, 99, ""), Edit(-1, 2, "")):
         with pytest.raises(ValueError, match="Edit"):
             prompt.apply([edit])
     with pytest.raises(ValueError, match="overlaps"):
@@ -164,14 +156,7 @@ def test_illegal_edits_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "edit",
-    [
-        Edit(4, 4, "{"),
-        Edit(7, 7, "}"),
-        Edit(7, 7, " ` "),
-        Edit(0, 3, "```\nSay"),
-        Edit(0, 0, "{y}"),
-    ],
+    "edit", [Edit(4, 4, "{"), Edit(7, 7, "}"), Edit(7, 7, " ` "), Edit(0, 3, "```\nSay"), Edit(0, 0, "{y}")]
 )
 def test_frozen_texts_show_edits_that_spoil_their_neighbours(edit: Edit) -> None:
     prompt = Prompt("Say {x} with `code` here.")
@@ -228,9 +213,7 @@ def sides(changes: tuple[Change, ...]) -> tuple[str, str]:
     return before, after
 
 
-words = st.lists(
-    st.sampled_from(["a", "b", "the", " ", "\n", ". ", ", ", "x. y", "é"]), max_size=30
-)
+words = st.lists(st.sampled_from(["a", "b", "the", " ", "\n", ". ", ", ", "x. y", "é"]), max_size=30)
 
 
 @settings(deadline=None, max_examples=400)

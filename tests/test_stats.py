@@ -88,10 +88,7 @@ def score_statistic(d: float, n: int, wins: int, losses: int) -> float:
         return math.inf if (p <= 0).any() else -float(observed[observed > 0] @ np.log(p))
 
     fit = minimize_scalar(
-        minus_log_likelihood,
-        bounds=(max(0.0, -d), (1 - d) / 2),
-        method="bounded",
-        options={"xatol": 1e-12},
+        minus_log_likelihood, bounds=(max(0.0, -d), (1 - d) / 2), method="bounded", options={"xatol": 1e-12}
     )
     expected = n * cells(fit.x)
     keep = expected > 1e-7 * n  # a cell fitted as 0 is observed as 0 too
@@ -100,16 +97,7 @@ def score_statistic(d: float, n: int, wins: int, losses: int) -> float:
 
 @pytest.mark.parametrize(
     ("n", "wins", "losses"),
-    [
-        (21, 1, 7),
-        (161, 16, 6),
-        (100, 10, 10),
-        (12, 3, 8),
-        (50, 0, 4),
-        (7, 7, 0),
-        (9, 0, 9),
-        (5, 0, 0),
-    ],
+    [(21, 1, 7), (161, 16, 6), (100, 10, 10), (12, 3, 8), (50, 0, 4), (7, 7, 0), (9, 0, 9), (5, 0, 0)],
 )
 def test_tango_inverts_the_score_test(n: int, wins: int, losses: int) -> None:
     """On a grid, and just inside and outside each limit, d is in the interval iff not rejected."""
@@ -170,8 +158,7 @@ def test_tango_coverage_exact_at_forty_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("n", "p_win", "p_loss"),
-    [(100, 0.15, 0.10), (100, 0.25, 0.05), (300, 0.10, 0.05), (300, 0.05, 0.05)],
+    ("n", "p_win", "p_loss"), [(100, 0.15, 0.10), (100, 0.25, 0.05), (300, 0.10, 0.05), (300, 0.05, 0.05)]
 )
 def test_tango_coverage_simulated(n: int, p_win: float, p_loss: float) -> None:
     """False alarm: 3e-5, 4e-5, 4e-5 and 2e-4 (3e-4 together), from the exact coverage 0.9520,
@@ -234,12 +221,8 @@ def test_estimate_of_right_and_wrong_is_wilson() -> None:
     assert (result.low, result.high) == (interval.low, interval.high)
 
 
-@pytest.mark.parametrize(
-    ("value", "low", "high"), [(0.4, 0.0, 1.0), (3.0, 0.0, 3.0), (-2.0, -2.0, 1.0)]
-)
-def test_estimate_of_one_real_value_is_the_whole_scale(
-    value: float, low: float, high: float
-) -> None:
+@pytest.mark.parametrize(("value", "low", "high"), [(0.4, 0.0, 1.0), (3.0, 0.0, 3.0), (-2.0, -2.0, 1.0)])
+def test_estimate_of_one_real_value_is_the_whole_scale(value: float, low: float, high: float) -> None:
     result = estimate([value])
     assert (result.n, result.mean, result.low, result.high) == (1, value, low, high)
 
@@ -297,9 +280,7 @@ def test_compare_invariants(pairs: list[tuple[float, float]]) -> None:
     assert result.low <= result.difference <= result.high
     opposite = {"improved": "worse", "worse": "improved", "no evidence": "no evidence"}
     assert swapped.verdict == opposite[result.verdict]
-    assert result.differing == sum(
-        not math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-12) for a, b in pairs
-    )
+    assert result.differing == sum(not math.isclose(a, b, rel_tol=1e-12, abs_tol=1e-12) for a, b in pairs)
     if result.verdict == "improved":
         assert result.low > 0
         assert result.differing >= remask_stats.MIN_DIFFERING_ROWS
@@ -307,9 +288,7 @@ def test_compare_invariants(pairs: list[tuple[float, float]]) -> None:
     assert json.loads(json.dumps(record, allow_nan=False)) == record
 
 
-@pytest.mark.parametrize(
-    ("before", "after", "width"), [(0.25, 0.5, 1.0), (0.0, 4.0, 4.0), (-1.0, 0.5, 2.0)]
-)
+@pytest.mark.parametrize(("before", "after", "width"), [(0.25, 0.5, 1.0), (0.0, 4.0, 4.0), (-1.0, 0.5, 2.0)])
 def test_compare_of_one_real_row_is_wide(before: float, after: float, width: float) -> None:
     result = compare([before], [after])
     assert (result.low, result.high) == (-width, width)
@@ -335,9 +314,7 @@ def test_compare_false_alarms_exact(n: int) -> None:
         wins = np.arange(m + 1)
         lowest = fewest_wins(n, m)
         alarm[m] = 2 * stats.binom.pmf(wins[wins >= lowest], m, 0.5).sum()
-    rates = [
-        float(stats.binom.pmf(np.arange(n + 1), n, p) @ alarm) for p in np.linspace(0.01, 0.5, 50)
-    ]
+    rates = [float(stats.binom.pmf(np.arange(n + 1), n, p) @ alarm) for p in np.linspace(0.01, 0.5, 50)]
     assert max(rates) <= 0.054
     assert float(alarm.max()) <= 0.0784
 
@@ -410,14 +387,10 @@ def test_accepts_less_with_a_margin(differences: list[float]) -> None:
 
 @MANY
 @given(st.lists(st.floats(-1, 1)), st.lists(st.floats(-1, 1)), st.floats(0, 2), st.floats(0, 2))
-def test_improves_needs_both(
-    step: list[float], whole: list[float], margin: float, ahead: float
-) -> None:
+def test_improves_needs_both(step: list[float], whole: list[float], margin: float, ahead: float) -> None:
     assert improves(step, whole) == (accepts(step) and accepts(whole, MIN_SEED_MARGIN))
     assert improves(step, whole, margin, ahead) == (accepts(step, margin) and accepts(whole, ahead))
-    assert improves(step, step) == accepts(step, MIN_SEED_MARGIN), (
-        "the first edit: the seed is the incumbent"
-    )
+    assert improves(step, step) == accepts(step, MIN_SEED_MARGIN), "the first edit: the seed is the incumbent"
 
 
 # ---- refusals and weight ---------------------------------------------------------------------
@@ -456,6 +429,4 @@ def test_import_loads_neither_numpy_nor_scipy() -> None:
         "assert not {'numpy', 'scipy'} & (set(sys.modules) - before)"
     )
     source = Path(remask_stats.__file__).parents[1]
-    subprocess.run(
-        [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(source)}
-    )
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(source)})

@@ -113,9 +113,7 @@ def main(words: Sequence[str] | None = None) -> None:
     print("\n" + "\n".join([HEAD, *table]))
 
 
-def play_arm(
-    task: str, arm: Arm, data: Path, start: str, candidates: int, rows: int
-) -> dict[str, Any]:
+def play_arm(task: str, arm: Arm, data: Path, start: str, candidates: int, rows: int) -> dict[str, Any]:
     """Draw the candidates of an arm and score them on all rows."""
     bench = load_task(task)
     if start:

@@ -29,9 +29,7 @@ def write_page() -> None:
 def measure_harm(rows: Rows, rule: str) -> tuple[float, float]:
     """The largest share of harmed runs, and the largest upper limit of one (one-sided 95 %)."""
     own = [row for row in rows if row["rule"] == rule]
-    limits = [
-        wilson_interval(r["runs"], round(r["harmed"] * r["runs"]), ONE_SIDED).high for r in own
-    ]
+    limits = [wilson_interval(r["runs"], round(r["harmed"] * r["runs"]), ONE_SIDED).high for r in own]
     return max(float(row["harmed"]) for row in own), max(limits)
 
 
@@ -55,14 +53,7 @@ def tabulate_rules(rows: Rows) -> str:
         share, limit = measure_harm(rows, rule)
         cells.append(f"{format_percent(share)} (≤ {format_percent(limit)})")
         lines.append(cells)
-    head = (
-        "rule",
-        "gain, small",
-        "gain, large",
-        "null changed, small",
-        "… large",
-        "harmed, at most",
-    )
+    head = ("rule", "gain, small", "gain, large", "null changed, small", "… large", "harmed, at most")
     return format_table(head, lines)
 
 

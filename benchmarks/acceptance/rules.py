@@ -57,10 +57,7 @@ SHIPPED = f"ahead of the seed prompt by {MIN_SEED_MARGIN:g} to {MAX_MARGIN:g}"
 RULES = {
     "any gain": Candidate(make_margin_rule(0, 0)),
     **{f"a gain of {c:g}": Candidate(make_margin_rule(c, 0)) for c in (0.25, 0.5, 1, 2)},
-    **{
-        f"ahead of the seed prompt by {c:g}": Candidate(make_margin_rule(0, c))
-        for c in (0.25, 0.5, 0.75, 1)
-    },
+    **{f"ahead of the seed prompt by {c:g}": Candidate(make_margin_rule(0, c)) for c in (0.25, 0.5, 0.75, 1)},
     SHIPPED: Candidate(None),
     "any gain, last look at 0.5": Candidate(make_margin_rule(0, 0), last=0.5),
     "a bar that rises with use": Candidate(partial(make_rising_rule, 0.5)),

@@ -55,9 +55,7 @@ def play_run(climate: Climate, size: str, rule: Candidate, seed: int) -> End:
         best = START
     before, after = world.score_rows(START, "test"), world.score_rows(best, "test")
     verdicts = tuple(compare(before[:n], after[:n]).verdict for n in TESTS)
-    return End(
-        world.true_accuracy(best) - world.true_accuracy(START), best.id != START.id, verdicts
-    )
+    return End(world.true_accuracy(best) - world.true_accuracy(START), best.id != START.id, verdicts)
 
 
 def measure_candidates(data: Path, n: int) -> tuple[float, list[Seen]]:
@@ -90,14 +88,10 @@ def tabulate_rules(places: dict[str, Climate], runs: int) -> Iterator[dict[str, 
         for place, climate in places.items():
             shipped = measure_gains(climate, size, SHIPPED, range(runs))[0]
             for name in RULES:
-                yield {"size": size, "candidates": place} | measure_rule(
-                    climate, size, name, shipped
-                )
+                yield {"size": size, "candidates": place} | measure_rule(climate, size, name, shipped)
 
 
-def measure_rule(
-    climate: Climate, size: str, name: str, shipped: NDArray[np.float64]
-) -> dict[str, Any]:
+def measure_rule(climate: Climate, size: str, name: str, shipped: NDArray[np.float64]) -> dict[str, Any]:
     """One rule in one world; it runs AGAIN times as often where harm is near the allowed share."""
     runs = len(shipped)
     gains, changed = measure_gains(climate, size, name, range(runs))
@@ -148,9 +142,7 @@ def tabulate_power(climate: Climate, kept: float, runs: int) -> Iterator[dict[st
     that differs from the seed prompt on as many rows as a real edit."""
     for points in (5, 10):
         for test in TESTS:
-            said = [
-                _draw_verdict(climate.accuracy, points / 100, kept, test, s) for s in range(runs)
-            ]
+            said = [_draw_verdict(climate.accuracy, points / 100, kept, test, s) for s in range(runs)]
             improved = round_mean([verdict == "improved" for verdict in said])
             yield {"points": points, "test": test, "runs": runs, "improved": improved}
 

@@ -44,9 +44,7 @@ class Climate:
     best: float = np.inf
     flat: bool = False  # every edit shifts by nothing: the null
 
-    def draw(
-        self, n: int, rng: np.random.Generator
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def draw(self, n: int, rng: np.random.Generator) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Draw (shifts, kept) of n edits."""
         edges = np.cumsum([kind.share for kind in self.kinds])
         drawn = np.minimum(np.searchsorted(edges, rng.random(n)), len(self.kinds) - 1)

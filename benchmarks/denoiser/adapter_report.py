@@ -75,8 +75,7 @@ def gather(folder: Path, commit: str, machine: str) -> dict[str, Any]:
     if (folder / "arms.jsonl").exists():
         lines = (folder / "arms.jsonl").read_text("utf-8").splitlines()
         found["arms"] = [
-            {key: value for key, value in json.loads(line).items() if key != "losses"}
-            for line in lines
+            {key: value for key, value in json.loads(line).items() if key != "losses"} for line in lines
         ]
     return found
 
@@ -90,10 +89,7 @@ def compare_searches(first: Path, grid: Path) -> dict[str, Any]:
     calls = max(row["calls"] for row in rows)
     seeds = {t: s for t, s in find_shared_seeds(rows, list(SEARCHES)).items() if t in SEARCHED}
     scores = {name: collect_scores(rows, name, calls, "withheld_rows", seeds) for name in SEARCHES}
-    gaps = {
-        other: compare_tables(scores["remask"], scores[other])
-        for other in ("random_edits", "first")
-    }
+    gaps = {other: compare_tables(scores["remask"], scores[other]) for other in ("random_edits", "first")}
     return {
         "calls": calls,
         "seeds": seeds,
@@ -101,9 +97,7 @@ def compare_searches(first: Path, grid: Path) -> dict[str, Any]:
             name: {task: round(100 * float(table.mean()), 1) for task, table in by_task.items()}
             for name, by_task in scores.items()
         },
-        "differences": {
-            o: [round(g.mean, 1), round(g.low, 1), round(g.high, 1)] for o, g in gaps.items()
-        },
+        "differences": {o: [round(g.mean, 1), round(g.low, 1), round(g.high, 1)] for o, g in gaps.items()},
         "commits": {"grid": ours["commit"], "first": theirs["commit"]},
     }
 
@@ -240,9 +234,7 @@ def write_page() -> None:
 def main(words: Sequence[str] | None = None) -> None:
     parser = make_parser(__file__, __doc__)
     option = parser.add_argument
-    option(
-        "--gather", type=Path, metavar="FOLDER", help="Collect the figures of this folder first."
-    )
+    option("--gather", type=Path, metavar="FOLDER", help="Collect the figures of this folder first.")
     option(
         "--about", nargs=2, metavar=("COMMIT", "MACHINE"), default=("", ""),
         help="The commit and the machine of the training run.",

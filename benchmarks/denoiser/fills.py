@@ -117,9 +117,7 @@ def make_gaps(held: Sequence[TrainingExample], tokens: int) -> list[Gap]:
         first = int(rng.integers(1, len(ids) - tokens - 1))
         start, stop = ranges[first][0], ranges[first + tokens - 1][1]
         prompt, traces = case.prompt, select_traces(case, CONTEXT_TOKENS, layout, rng)
-        found.append(
-            Gap(prompt[:start], prompt[start:stop], prompt[stop:], tokens, traces, case.id)
-        )
+        found.append(Gap(prompt[:start], prompt[start:stop], prompt[stop:], tokens, traces, case.id))
     return found
 
 
@@ -202,18 +200,14 @@ def collect_pairs(context: Context) -> set[tuple[str, str]]:
     return {pair for text in texts for pair in pair_words(text)}
 
 
-def describe_fills(
-    cases: Sequence[Gap], fills: Sequence[str], scores: Iterable[float]
-) -> dict[str, float]:
+def describe_fills(cases: Sequence[Gap], fills: Sequence[str], scores: Iterable[float]) -> dict[str, float]:
     chrf = sacrebleu.CHRF()
     all_pairs = [pair for fill in fills for pair in pair_words(fill)]
     copied = [pair in collect_pairs(g.context) for g, fill in zip(cases, fills, strict=True)
               for pair in pair_words(fill)]  # fmt: skip
     return {
         "nats": mean(scores),
-        "chrf": mean(
-            chrf.sentence_score(fill, [g.text]).score for g, fill in zip(cases, fills, strict=True)
-        ),
+        "chrf": mean(chrf.sentence_score(fill, [g.text]).score for g, fill in zip(cases, fills, strict=True)),
         "distinct_2": len(set(all_pairs)) / max(1, len(all_pairs)),
         "doubled": mean(has_doubled_word(g, fill) for g, fill in zip(cases, fills, strict=True)),
         "copied": mean(copied) if copied else 0.0,

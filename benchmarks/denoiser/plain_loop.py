@@ -65,9 +65,7 @@ class _PlainPass:
         if isinstance(self.reading, PrefixLM):
             _, past = self.reading.base.read(before, there)
             backbone = self.reading.adapted
-            hidden = backbone.read_region(
-                ids, self.attention_mask, masked, past, self.reading.gates
-            )
+            hidden = backbone.read_region(ids, self.attention_mask, masked, past, self.reading.gates)
         else:
             backbone = self.reading.backbone
             joint = torch.cat([before, ids], 1)

@@ -129,9 +129,7 @@ def time_infill(denoiser: LocalDenoiser, context: Context, case: Case) -> tuple[
     return time.process_time() - start, fills
 
 
-def make_builtin(
-    base: Backbone, adapted: AdaptedModel, rule: CommitRule, steps: int
-) -> LocalDenoiser:
+def make_builtin(base: Backbone, adapted: AdaptedModel, rule: CommitRule, steps: int) -> LocalDenoiser:
     """The built-in denoiser, which has not seen any context yet."""
     reading = make_builtin_mode(base, adapted)
     return LocalDenoiser("builtin", base, adapted.family, reading, rule, steps)
@@ -162,9 +160,7 @@ def measure_exact(base: Backbone, adapted: AdaptedModel, case: Case) -> dict[str
     }
 
 
-def measure_parallel(
-    base: Backbone, adapted: AdaptedModel, case: Case, seeds: int
-) -> dict[str, Any]:
+def measure_parallel(base: Backbone, adapted: AdaptedModel, case: Case, seeds: int) -> dict[str, Any]:
     """Parallel commits against one token at a time: seconds, and nats of the texts."""
     quick = make_builtin(base, adapted, PARALLEL, STEPS)
     slow = make_builtin(base, adapted, SEQUENTIAL, case.masked)
@@ -225,17 +221,11 @@ def measure_bidirectional(base: Backbone, case: Case) -> dict[str, Any]:
     error = ours.approximation_error
     reference, expected = time_infill(slow, context, case)
     same = [
-        a == b
-        for f, g in zip(fills, expected, strict=True)
-        for a, b in zip(f.texts, g.texts, strict=True)
+        a == b for f, g in zip(fills, expected, strict=True) for a, b in zip(f.texts, g.texts, strict=True)
     ]
     return {
         "ratio_bidirectional": reference / new,
-        "approximation_error": {
-            **asdict(error),
-            "agreement": error.agreement,
-            "refresh": reading.refresh,
-        },
+        "approximation_error": {**asdict(error), "agreement": error.agreement, "refresh": reading.refresh},
         "bidirectional_same_fills": sum(same) / len(same),
         "seconds_bidirectional": new,
         "seconds_bidirectional_reference": reference,
@@ -254,9 +244,7 @@ def measure_matmul_share(dtype: torch.dtype, case: Case) -> float:
     _, past = base.read(context, torch.ones_like(context, dtype=torch.bool))
     ids = torch.randint(20, 40000, (rows, length), generator=generator)
     real, masked = torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool)
-    whole = time_best(
-        lambda: adapted.backbone.read_region(ids, real, masked, past, adapted.gates), dtype
-    )
+    whole = time_best(lambda: adapted.backbone.read_region(ids, real, masked, past, adapted.gates), dtype)
     n, wide, head = rows * length, config.intermediate_size, d // heads
     keys = case.context + length
     linear = [(d, d), (d, shared * head), (d, shared * head), (d, d)]

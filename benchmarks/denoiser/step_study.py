@@ -219,10 +219,7 @@ def _join_spans(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 def _make_row(prompt: str, steps: int, found: Sequence[Cell]) -> Row:
     fills = [one for cell in found for one in cell.candidates]
     masks = [one.masks for one in fills if one.masks]
-    texts = [
-        {one.prompt: one.violation for one in cell.candidates if one.prompt != prompt}
-        for cell in found
-    ]
+    texts = [{one.prompt: one.violation for one in cell.candidates if one.prompt != prompt} for cell in found]
     return Row(
         steps=steps,
         taken=fmean(min(steps, n) for n in masks) if masks else 0.0,

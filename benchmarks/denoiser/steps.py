@@ -59,9 +59,7 @@ def make_denoisers(adapter: Path, steps: Sequence[int]) -> dict[int, BuiltinDeno
 def make_lab(name: str, data: Path, seed: int) -> Lab:
     """The task with its terse seed prompt and all its rows except those of the test."""
     task = load_task(name)
-    rows = [
-        {**r, "split": split} for split in ("train", "validation") for r in task.read(data, split)
-    ]
+    rows = [{**r, "split": split} for split in ("train", "validation") for r in task.read(data, split)]
     examples = load(rows, Columns(task.input, "label", "split")).examples
     return open_lab(task, examples, load_target(task), ENDLESS, seed)
 

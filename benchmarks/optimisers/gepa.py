@@ -37,10 +37,7 @@ def gepa_reflector(lab: Lab) -> None:
 def gepa_remask(lab: Lab) -> None:
     """Run gepa with remask as reflection strategy."""
     reflection = DiffusionReflection(
-        {COMPONENT: lab.bench.seed_prompt},
-        seed=lab.seed,
-        labels=lab.bench.labels,
-        answer=lab.bench.answer,
+        {COMPONENT: lab.bench.seed_prompt}, seed=lab.seed, labels=lab.bench.labels, answer=lab.bench.answer
     )
     evolve(lab, reflection_strategy=reflection)
 

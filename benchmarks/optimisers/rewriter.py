@@ -103,9 +103,7 @@ class Rewriter:
     def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
         rng = rng_for(seed, "context")
         context = select(traces, EXAMPLE_TOKENS, self.count, rng, EXAMPLES)
-        shown = "\n".join(
-            f"{' '.join(t.query.split())} => {t.desired or t.response}" for t in context
-        )
+        shown = "\n".join(f"{' '.join(t.query.split())} => {t.desired or t.response}" for t in context)
         ask = ASK.format(examples=shown, prompt=parent.text)
         written = self.writer.write(ask, n, seed, begun=BEGUN, ended=lambda text: '"' in text)
         texts = map(extract_instruction, written)

@@ -49,9 +49,7 @@ def run_grid(
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         about = describe_run(__file__, words, data, runs, out)
         about["machine"] += ", 1 thread a cell"
-        waiting = {
-            pool.submit(run_cell, c, protocol, data, runs, about["commit"], test): c for c in cells
-        }
+        waiting = {pool.submit(run_cell, c, protocol, data, runs, about["commit"], test): c for c in cells}
         for n, future in enumerate(as_completed(waiting), 1):
             cell, error = waiting[future], future.exception()
             failed += error is not None

@@ -52,9 +52,7 @@ class Sealed(Exception):
     """The test rows of this cell were asked before."""
 
 
-def list_cells(
-    tasks: Sequence[str], optimisers: Sequence[str], seeds: Sequence[int]
-) -> Iterator[Cell]:
+def list_cells(tasks: Sequence[str], optimisers: Sequence[str], seeds: Sequence[int]) -> Iterator[Cell]:
     """Yield all cells, seeds outermost and optimisers innermost, so that a part of the grid
     compares all optimisers on the same tasks and seeds."""
     for seed in seeds:
@@ -96,9 +94,7 @@ class CellFile:
 
 def pack(outcomes: Sequence[Outcome]) -> str:
     """One symbol a row: its score as a multiple of 1/60, "-" for a row that failed."""
-    return "".join(
-        SYMBOLS[round(o.score * LEVELS)] if o.status == "scored" else FAILED for o in outcomes
-    )
+    return "".join(SYMBOLS[round(o.score * LEVELS)] if o.status == "scored" else FAILED for o in outcomes)
 
 
 def unpack(text: str) -> list[float | None]:
@@ -175,9 +171,7 @@ def score_rows(
 
     Equal questions are asked once for all optimisers, because the target is deterministic.
     """
-    key = content_id(
-        "scores", target.identity, bench.name, bench.answer, prompt, [e.id for e in rows]
-    )
+    key = content_id("scores", target.identity, bench.name, bench.answer, prompt, [e.id for e in rows])
     path = runs / "scores" / f"{key}.json"
     if not path.exists():
         outcomes = make_task(bench, rows, target).evaluate(Prompt(prompt), [e.id for e in rows])

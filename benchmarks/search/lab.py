@@ -42,9 +42,7 @@ class Protocol:
 # -- rows -----------------------------------------------------------------------------------------
 
 
-def load_search_rows(
-    task: BenchTask, data: Path, seed: int, sizes: Protocol
-) -> tuple[Example, ...]:
+def load_search_rows(task: BenchTask, data: Path, seed: int, sizes: Protocol) -> tuple[Example, ...]:
     """Rows that an optimiser may see, with the splits train and validation."""
     n = sizes.train + sizes.validation
     rows = _draw(_read_rows(task, data, "train", n), n, seed, task.name, "search")
@@ -131,10 +129,7 @@ class Counted(TargetModel):
         return self._counted(chats, ("choose", *options), lambda new: self._choose(new, options))
 
     def _counted(
-        self,
-        chats: Sequence[Chat],
-        kind: tuple[str | int, ...],
-        ask: Callable[[list[Chat]], list[Reply]],
+        self, chats: Sequence[Chat], kind: tuple[str | int, ...], ask: Callable[[list[Chat]], list[Reply]]
     ) -> list[Reply]:
         keys = [content_id("call", *kind, [[m.role, m.content] for m in chat]) for chat in chats]
         replies = self._ledger.ask(dict(zip(keys, chats, strict=True)), ask)

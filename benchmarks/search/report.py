@@ -10,26 +10,13 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.optimisers import NAMES
-from benchmarks.record import (
-    DOCS,
-    RESULTS,
-    format_table,
-    link_picture,
-    read_json,
-    write_blocks,
-    write_svg,
-)
-from benchmarks.search.bootstrap import (
-    Difference,
-    Table,
-    compare_tables,
-    find_calls_to_share,
-    measure_spread,
-)
+from benchmarks.record import DOCS, RESULTS, format_table, link_picture, read_json, write_blocks, write_svg
+from benchmarks.search.bootstrap import Difference, Table, compare_tables, find_calls_to_share, measure_spread
 from benchmarks.search.cells import unpack
 
 FIGURES = RESULTS / "search.json"
 PAGE = DOCS / "results" / "benchmarks.md"
+README = DOCS.parent / "README.md"
 PICTURE = PAGE.with_name("search.svg")
 PRIMARY = (("remask", "random_edits"), ("remask", "few_shot"))  # fixed before the grid was run
 BESIDE = (
@@ -40,6 +27,7 @@ BESIDE = (
 )
 ENDPOINT = {name for pair in PRIMARY for name in pair}
 BASELINE = {"remask", "nothing"}  # beside optimisers that ran on a part of the grid
+SUMMARY = ("nothing", "random_edits", "gepa_reflector", "rewriter", "few_shot")  # of the README
 SAME = ("remask", "remask_again")  # A/A: the noise of a comparison without a difference
 COLOURS = (
     "#0b7285", "#3bc9db", "#e8590c", "#5f3dc4", "#2b8a3e", "#c2255c", "#1864ab", "#868e96",
@@ -103,9 +91,7 @@ def format_section(
     calls = sorted({r["calls"] for r in rows})
     last = calls[-1]
     curves = {
-        name: {
-            c: 100 * _average(collect_scores(rows, name, c, "withheld_rows", seeds)) for c in calls
-        }
+        name: {c: 100 * _average(collect_scores(rows, name, c, "withheld_rows", seeds)) for c in calls}
         for name in optimisers
     }
     ends = [r for r in rows if r["calls"] == last and r["optimiser"] in optimisers]
@@ -187,9 +173,22 @@ def draw_curves(curves: dict[str, dict[int, float]]) -> Figure:
     return figure
 
 
+def summarize(data: dict[str, Any]) -> str:
+    """The table of the README: remask minus others on the sealed test rows."""
+    rows: Rows = data["rows"]
+    seeds = find_shared_seeds(rows, ["remask", *SUMMARY])
+    calls = max(r["calls"] for r in rows)
+    ours = collect_scores(rows, "remask", calls, "test_rows", seeds)
+    theirs = {name: collect_scores(rows, name, calls, "test_rows", seeds) for name in SUMMARY}
+    gaps = {NAMES[name]: compare_tables(ours, scores) for name, scores in theirs.items()}
+    lines = [[name, f"{g.mean:+.1f}", f"{g.low:+.1f} to {g.high:+.1f}"] for name, g in gaps.items()]
+    return format_table(["remask minus …", "points", "95 % interval"], lines)
+
+
 def write_page() -> str:
-    """Write the block of the page and the picture from the committed results; returns the block."""
+    """Write the blocks of page and README and the picture from the committed results; returns the block."""
     block, curves = format_report(read_json(FIGURES))
+    write_blocks(README, {"results": summarize(read_json(FIGURES))})
     write_svg(draw_curves(curves), PICTURE)
     shown = link_picture("Score on withheld rows by target calls", PICTURE, PAGE)
     write_blocks(PAGE, {"search": f"{block}\n\n{shown}"})

@@ -17,8 +17,7 @@ SST2 = BenchTask(  # is a sentence of a film review positive or negative
         "You are a sentiment classifier. Decide whether the text is positive or negative.",
         "Read the sentence from a film review and say if the writer liked the film. "
         "Answer positive or negative.",
-        "Determine the overall sentiment of the following review. Possible answers: "
-        "positive, negative.",
+        "Determine the overall sentiment of the following review. Possible answers: positive, negative.",
         "You are an expert film critic. For each sentence, judge whether the opinion it "
         "expresses is favourable (positive) or unfavourable (negative).",
         'Label the sentiment of the user\'s text as "positive" or "negative". Do not explain.',
@@ -85,10 +84,8 @@ MRPC = BenchTask(  # do two sentences of the news say the same
         "differs, answer not_equivalent.",
         "Read both sentences from the news and judge if a reader would learn the same from each.",
         "Could one sentence replace the other in an article without changing what it says?",
-        "Two sentences are equivalent if they express the same main idea, even if small "
-        "details differ.",
-        "You will get two sentences. Label the pair as equivalent or not_equivalent and "
-        "do not explain.",
+        "Two sentences are equivalent if they express the same main idea, even if small details differ.",
+        "You will get two sentences. Label the pair as equivalent or not_equivalent and do not explain.",
         "Determine whether sentence 2 is a rewording of sentence 1.",
         "Most pairs share many words. Look at what is actually claimed, then decide "
         "whether the claims are equivalent.",
@@ -120,8 +117,7 @@ SST5 = BenchTask(  # the sentiment of a sentence of a film review on five levels
         "snippet on a scale of five.",
         "Pay attention to irony, negation and strong words. Most reviews are plainly "
         "positive or negative; few are extreme.",
-        "Decide first whether the review is good, bad or mixed. Then decide whether the "
-        "feeling is strong.",
+        "Decide first whether the review is good, bad or mixed. Then decide whether the feeling is strong.",
         "Label the user's text with its sentiment. Do not explain.",
     ),
 )

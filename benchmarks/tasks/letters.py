@@ -51,9 +51,7 @@ def read(data: Path, file: str) -> list[Row]:
     rng = rng_for(0, "letters", file)
     rows: dict[str, Row] = {}
     while len(rows) < ROWS[file]:
-        name, thing, form = (
-            str(options[rng.integers(len(options))]) for options in (mine, THINGS, FORMS)
-        )
+        name, thing, form = (str(options[rng.integers(len(options))]) for options in (mine, THINGS, FORMS))
         text = f"{form.format(thing=thing)}\n{name}"
         rows[text] = {"input": text, "label": f"Dear {name},"}
     return list(rows.values())

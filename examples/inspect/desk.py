@@ -82,10 +82,6 @@ def reviewed() -> Scorer:
 def desk(copies: int = 2) -> Task:
     return Task(
         dataset=MemoryDataset(cases(copies)),
-        solver=[
-            system_message(TEMPLATE.replace("{policy}", POLICY)),
-            use_tools(close_case()),
-            generate(),
-        ],
+        solver=[system_message(TEMPLATE.replace("{policy}", POLICY)), use_tools(close_case()), generate()],
         scorer=reviewed(),
     )

@@ -38,9 +38,7 @@ def _role(value: Any) -> Any:
 
 class Section(BaseModel):
     # No namespace is protected: pydantic before 2.10 warns of every field called model_….
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, validate_default=True, protected_namespaces=()
-    )
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
 
     @model_validator(mode="before")
     @classmethod
@@ -314,9 +312,7 @@ class Config(Section):
         """The other models of a task of Inspect. What they leave open is as the target has it: the
         place where the provider is the same, the prices where the model is."""
         name = self.target.model.partition(":")[2]
-        return {
-            role: _completed(given, name, self.target) for role, given in self.task.roles.items()
-        }
+        return {role: _completed(given, name, self.target) for role, given in self.task.roles.items()}
 
 
 def _completed(role: RoleConfig, name: str, target: TargetConfig) -> RoleConfig:
@@ -424,9 +420,7 @@ def read_prompt(path: Path) -> str:
     except IsADirectoryError:
         raise DataError("this is a folder; name the prompt file in it", path) from None
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path
-        ) from None
+        raise DataError(f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path) from None
     if not text.strip():
         raise DataError("the prompt file is empty; write the prompt to start from", path)
     return text.rstrip("\r\n")

@@ -40,9 +40,7 @@ class Proposed:
     logp: float  # mean log-probability of the written tokens, nats
 
     @classmethod
-    def from_proposal(
-        cls, round: int, parent: Prompt, proposal: Proposal, tokens: int
-    ) -> "Proposed":
+    def from_proposal(cls, round: int, parent: Prompt, proposal: Proposal, tokens: int) -> "Proposed":
         """Make the event of a proposal that the guard allows."""
         return cls(
             round=round,
@@ -290,9 +288,7 @@ def advance(state: State, event: Event) -> State:
                 rounds_without_gain=0,
             )
         case RoundRejected():
-            return replace(
-                state, round=event.round + 1, rounds_without_gain=state.rounds_without_gain + 1
-            )
+            return replace(state, round=event.round + 1, rounds_without_gain=state.rounds_without_gain + 1)
         case SearchEnded():
             return replace(state, stopped=event.reason)
         case Tested():

@@ -31,9 +31,7 @@ def draft(path: Path) -> Iterator[Path]:
             made.unlink(missing_ok=True)
     except OSError as error:
         why = error.strerror or error  # safetensors raises without strerror
-        raise ConfigError(
-            f"{path} cannot be written: {why}; check the folder and its permissions"
-        ) from None
+        raise ConfigError(f"{path} cannot be written: {why}; check the folder and its permissions") from None
 
 
 def write(path: Path, content: str | bytes, force: bool = False) -> None:
@@ -50,6 +48,4 @@ def write(path: Path, content: str | bytes, force: bool = False) -> None:
 def require_free(path: Path, force: bool) -> None:
     """Raise ConfigError where `path` exists, unless `force` allows to replace it."""
     if path.exists() and not force:
-        raise ConfigError(
-            f"{path} exists already; name another file, or give --force to replace it"
-        )
+        raise ConfigError(f"{path} exists already; name another file, or give --force to replace it")

@@ -202,9 +202,7 @@ def _has_letter(text: str) -> bool:
 
 # --- sentences
 
-LIST_MARK = re.compile(
-    r"[ \t]*(?:(?:[-*+•‣◦–—]|\d{1,3}[.)]|\(?[A-Za-z\d][.)]|\#{1,6}|>|\[[ xX]\])[ \t]+)*"
-)
+LIST_MARK = re.compile(r"[ \t]*(?:(?:[-*+•‣◦–—]|\d{1,3}[.)]|\(?[A-Za-z\d][.)]|\#{1,6}|>|\[[ xX]\])[ \t]+)*")
 
 _END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]*_]*+(?=\s)|[。！？]+[”’」』）]*")
 _ABBREVIATION = re.compile(

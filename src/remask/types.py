@@ -113,7 +113,6 @@ def mean_score(outcomes: Sequence[Outcome], max_failed: float = 0.02) -> float:
     if not scored or len(failed) > max(1.0, max_failed * len(outcomes)):
         why = f"; the first: {failed[0].error}" if failed else ""
         raise TargetUnreliable(
-            f"{len(failed)} of {len(outcomes)} rows have no score, which is too many to rank "
-            f"prompts{why}"
+            f"{len(failed)} of {len(outcomes)} rows have no score, which is too many to rank prompts{why}"
         )
     return sum(scored) / len(scored)

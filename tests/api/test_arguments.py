@@ -93,9 +93,7 @@ def test_splits_may_be_rows_pairs_frames_and_files(tmp_path: Path) -> None:
     validation = write_lines(tmp_path / "v.jsonl", *ROWS[8:16])
     mixed = {"train": frames, "validation": validation, "test": PAIRS[16:]}
     rows = {"train": ROWS[:8], "validation": ROWS[8:16], "test": ROWS[16:]}
-    paths = {
-        split: str(write_lines(tmp_path / f"{split}.jsonl", *part)) for split, part in rows.items()
-    }
+    paths = {split: str(write_lines(tmp_path / f"{split}.jsonl", *part)) for split, part in rows.items()}
     expected = {row["input"]: split for split, part in rows.items() for row in part}
     for data in (mixed, rows, paths, remask.Dataset(**mixed), remask.Dataset(**paths)):
         assert split_of(data) == expected
@@ -287,9 +285,7 @@ NAMES = ["label", "exact", "contains", "f1", "promptfoo"]
 
 def some(values: dict[str, list[Any]]) -> st.SearchStrategy[dict[str, Any]]:
     """Some of the keys, each with one of its values."""
-    return st.fixed_dictionaries(
-        {}, optional={key: st.sampled_from(found) for key, found in values.items()}
-    )
+    return st.fixed_dictionaries({}, optional={key: st.sampled_from(found) for key, found in values.items()})
 
 
 places = st.sampled_from(
@@ -397,9 +393,7 @@ REFINE = {
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    some(REFINE), sections, st.one_of(st.just({}), metrics), st.booleans(), st.integers(0, 2**31)
-)
+@given(some(REFINE), sections, st.one_of(st.just({}), metrics), st.booleans(), st.integers(0, 2**31))
 def test_python_and_a_file_mean_the_same_in_refine(
     folder: Path, refine: dict[str, Any], words: Words, metric: Any, verify: bool, seed: int
 ) -> None:
@@ -425,16 +419,12 @@ FLAGS: dict[str, Callable[[], dict[str, Any]]] = {
     },
     "--data rows.csv --split part": lambda: {"data": remask.Dataset("rows.csv", split="part")},
     "--queries 40": lambda: {"data": remask.Dataset(queries=40)},
-    f"--target openai:m --base-url {URL}": lambda: {
-        "target": remask.Target("openai:m", base_url=URL)
-    },
+    f"--target openai:m --base-url {URL}": lambda: {"target": remask.Target("openai:m", base_url=URL)},
     "--metric exact": lambda: {"metric": "exact"},
     "--answer 'It is {label}.' --label red --label blue": lambda: {
         "metric": remask.Label(answer="It is {label}.", labels=["red", "blue"])
     },
-    "--judge openai:m --rubric 'Be kind.'": lambda: {
-        "metric": remask.Judge("openai:m", "Be kind.")
-    },
+    "--judge openai:m --rubric 'Be kind.'": lambda: {"metric": remask.Judge("openai:m", "Be kind.")},
     "--task desk.py@desk -T copies=2 -T name=x --role user=openai/m": lambda: {
         "task": remask.InspectTask(
             "desk.py@desk", args={"copies": 2, "name": "x"}, roles={"user": "openai/m"}

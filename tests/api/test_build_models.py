@@ -61,9 +61,7 @@ def test_keys_that_are_gone_are_refused_by_name(key: str) -> None:
 
 @pytest.mark.parametrize("model", ["", "local:", "chat:", "lama"])
 def test_an_unknown_model_is_refused_with_the_known_ones(model: str) -> None:
-    with pytest.raises(
-        ConfigError, match=r"use builtin, builtin:ADAPTER, local:FOLDER.*chat:MODEL"
-    ):
+    with pytest.raises(ConfigError, match=r"use builtin, builtin:ADAPTER, local:FOLDER.*chat:MODEL"):
         make_denoiser(DenoiserConfig(model=model))
 
 

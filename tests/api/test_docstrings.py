@@ -19,9 +19,7 @@ def examples(name: str) -> Iterator[doctest.DocTest]:
         yield found
 
 
-@pytest.mark.parametrize(
-    "test", [t for name in NAMES for t in examples(name)], ids=lambda t: t.name
-)
+@pytest.mark.parametrize("test", [t for name in NAMES for t in examples(name)], ids=lambda t: t.name)
 def test_the_example_of_a_docstring_runs(here: Path, test: doctest.DocTest) -> None:
     said: list[str] = []
     doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(test, out=said.append)

@@ -17,13 +17,7 @@ from fakes.checked import optimize_checked
 from fakes.colours import Phrases, search
 from fakes.command import remask as run
 from fakes.server import Body, Handler, Server, completion
-from remask.data.synthetic import (
-    MAX_STALE_CALLS,
-    MIN_QUERIES,
-    ask_queries,
-    count_max_calls,
-    read_queries,
-)
+from remask.data.synthetic import MAX_STALE_CALLS, MIN_QUERIES, ask_queries, count_max_calls, read_queries
 from remask.errors import ConfigError, TargetUnreliable
 from remask.events import UnlabelledInputs, decode
 from remask.ports import Reply
@@ -39,9 +33,7 @@ QUERIES = remask.Dataset(queries=48)
 def written(asked: int) -> str:
     """An answer with ten messages, two of which the answer before had too."""
     first = 8 * asked
-    return "Here you are:\n" + "\n".join(
-        f'{i - first + 1}. "item {i}"' for i in range(first, first + 10)
-    )
+    return "Here you are:\n" + "\n".join(f'{i - first + 1}. "item {i}"' for i in range(first, first + 10))
 
 
 @dataclass
@@ -84,9 +76,7 @@ def arguments(folder: Path, target: Painter) -> dict[str, Any]:
 
 def unlabelled_inputs(run_dir: Path) -> UnlabelledInputs | None:
     with Store.read(run_dir) as store:
-        return next(
-            (e for e in map(decode, store.events()) if isinstance(e, UnlabelledInputs)), None
-        )
+        return next((e for e in map(decode, store.events()) if isinstance(e, UnlabelledInputs)), None)
 
 
 # --- from the prompt alone
@@ -145,8 +135,7 @@ class Lists:
 
 
 @given(
-    st.lists(st.lists(st.text("ab ", max_size=6), max_size=12), min_size=1, max_size=6),
-    st.integers(1, 60),
+    st.lists(st.lists(st.text("ab ", max_size=6), max_size=12), min_size=1, max_size=6), st.integers(1, 60)
 )
 def test_queries_are_different_and_calls_bounded(answers: list[list[str]], n: int) -> None:
     target = Lists([Reply("\n".join(lines)) for lines in answers])
@@ -261,9 +250,7 @@ def test_a_judge_is_enough(here: Path, server: Server, data: tuple[str, ...]) ->
                "--masker", "insert", "--run-dir", "run", "--plain")  # fmt: skip
     assert done.exit_code == 0, done.output
     says = (
-        "no right answers"
-        if data
-        else "no data: asked the target for messages of users and goes on with 32"
+        "no right answers" if data else "no data: asked the target for messages of users and goes on with 32"
     )
     assert says in done.stdout.splitlines()[1]
     found = json.loads((here / "run" / "result.json").read_text())

@@ -13,10 +13,7 @@ from remask.runs.store import Store
 
 
 def play(run_dir: Path, oracle: Oracle | None = None, **more: object) -> remask.Result:
-    arguments = {
-        "target": oracle or Oracle(),
-        "search": search(maskers=["insert", "sentence", "rewrite"]),
-    }
+    arguments = {"target": oracle or Oracle(), "search": search(maskers=["insert", "sentence", "rewrite"])}
     return optimize(run_dir, **(arguments | more))
 
 

@@ -57,9 +57,7 @@ def play(
     measuring = Listener()
     read, kept = [trace(i) for i in range(8)], [trace(i, held) for i in range(8, 16)]
     made = proposer(Listener())
-    events = list(
-        search_by_likelihood(State(), START, read, kept, loop, made, measuring, seed, select)
-    )
+    events = list(search_by_likelihood(State(), START, read, kept, loop, made, measuring, seed, select))
     return events, fold(events), measuring
 
 
@@ -73,9 +71,7 @@ def test_what_the_conversations_speak_for_is_accepted_and_linked_to_them() -> No
     proposed = state.proposal(first.round, first.id)
     assert first.attributions and set(first.attributions) <= set(proposed.traces)
     assert set(first.attributions) <= {f"t{i}" for i in range(8)}
-    (drops,) = (
-        a.attributions for a in state.attributed if (a.round, a.id) == (first.round, first.id)
-    )
+    (drops,) = (a.attributions for a in state.attributed if (a.round, a.id) == (first.round, first.id))
     assert tuple(id for id, _ in drops) == first.attributions
     written = [text for _, _, text in proposed.edits if text]
     assert all(len(each) == len(written) and sum(each) > 0 for _, each in drops)
@@ -226,9 +222,7 @@ def test_numbers_stay_unless_they_are_freed() -> None:
         made = DiffusionProposer(start, Liar(), recipe)
         some = [trace(i) for i in range(8)]
         halves = some[:4], some[4:]
-        state = fold(
-            search_by_likelihood(State(), start, *halves, loop, made, Listener(), 0, select)
-        )
+        state = fold(search_by_likelihood(State(), start, *halves, loop, made, Listener(), 0, select))
         return {rejected.reason for rejected in state.refusals}
 
     assert refused(free=False) == {"new number: 48"}
@@ -248,10 +242,7 @@ def test_everything_is_redacted_in_the_order_of_the_files(tmp_path: Path) -> Non
         {"name": f"by {SECRET}", "value": f"{SECRET}!", "kind": "human"},
         {"name": "words", "value": None, "comment": f"Write to {SECRET}", "kind": "human"},
     ]
-    files = [
-        write_lines(tmp_path / "a.jsonl", secret),
-        write_lines(tmp_path / "b.jsonl", secret, line(1)),
-    ]
+    files = [write_lines(tmp_path / "a.jsonl", secret), write_lines(tmp_path / "b.jsonl", secret, line(1))]
     found = read_traces("Name it.", files)
     assert SECRET not in repr(found)
     assert repr(found).count("<EMAIL_1>") >= 10 and "<EMAIL_2>" not in repr(found)
@@ -285,9 +276,7 @@ def test_of_several_system_prompts_only_like_ones_are_used(tmp_path: Path) -> No
 
 
 def test_of_one_system_prompt_all_are_used_and_it_is_said(tmp_path: Path) -> None:
-    other = read_traces(
-        "Name it.", [write_lines(tmp_path / "a.jsonl", line(0, TRIP), line(1, TRIP))]
-    )
+    other = read_traces("Name it.", [write_lines(tmp_path / "a.jsonl", line(0, TRIP), line(1, TRIP))])
     assert len(other.traces) == 2 and "another system prompt" in other.notes[0]
     nobody = read_traces("Name it.", [write_lines(tmp_path / "b.jsonl", line(0))])
     assert "no conversation has a system prompt" in nobody.notes[0]
@@ -367,8 +356,7 @@ def test_without_a_target_nothing_is_verified_and_that_is_said(tmp_path: Path) -
 def test_the_same_seed_gives_the_same_result(tmp_path: Path) -> None:
     write_log(tmp_path)
     one, two, other = (
-        refine(tmp_path, run_dir=tmp_path / name, seed=seed)
-        for name, seed in (("a", 1), ("b", 1), ("c", 2))
+        refine(tmp_path, run_dir=tmp_path / name, seed=seed) for name, seed in (("a", 1), ("b", 1), ("c", 2))
     )
     assert untimed(one) == untimed(two)
     assert untimed(one) != untimed(other)
@@ -498,13 +486,7 @@ def test_the_sealed_rows_do_not_depend_on_seed_or_order(tmp_path: Path) -> None:
     rows = []
     for name, file, seed in (("a", "log", 0), ("b", "turned", 5)):
         painter = Painter()
-        refine(
-            tmp_path,
-            files=tmp_path / f"{file}.jsonl",
-            target=painter,
-            run_dir=tmp_path / name,
-            seed=seed,
-        )
+        refine(tmp_path, files=tmp_path / f"{file}.jsonl", target=painter, run_dir=tmp_path / name, seed=seed)
         rows.append({user for _, user in painter.asked})
     assert rows[0] == rows[1] and len(rows[0]) == 20
 
@@ -620,15 +602,11 @@ def test_the_command_says_what_it_did_and_writes_the_prompt(here: Path) -> None:
 
 
 def test_json_is_one_object_a_line_and_the_result_last(here: Path) -> None:
-    done = run(
-        "prompt.md", "--traces", "log.jsonl", "--run-dir", "run", "--json", "--candidates", 2
-    )
+    done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run", "--json", "--candidates", 2)
     found = [json.loads(text) for text in done.stdout.splitlines()]
     assert [value["kind"] for value in found[:2]] == ["TracesRead", "Started"]
     assert found[-1]["kind"] == "Result" and found[-1]["verdict"] == "unverified"
-    candidates = Counter(
-        value["round"] for value in found if value["kind"] in ("Proposed", "Refused")
-    )
+    candidates = Counter(value["round"] for value in found if value["kind"] in ("Proposed", "Refused"))
     assert max(candidates.values()) <= 2
 
 
@@ -662,10 +640,7 @@ def test_redaction_is_switched_off_in_so_many_words(here: Path) -> None:
         (["--denoiser", "chat:x"], "does not give"),
         (["--judge", "openai:m"], "give --target too"),
         (["--judge", "openai:m", "--target", "openai:t"], "--rubric"),
-        (
-            ["--judge", "m", "--target", "t", "--metric", "f1", "--rubric", "r"],
-            "exclude each other",
-        ),
+        (["--judge", "m", "--target", "t", "--metric", "f1", "--rubric", "r"], "exclude each other"),
         (["--scale", "x"], "--scale"),
     ],
 )

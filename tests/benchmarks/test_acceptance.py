@@ -11,13 +11,7 @@ from hypothesis import strategies as st
 from benchmarks.acceptance.fit import Seen, fit_mixture
 from benchmarks.acceptance.page import ALLOWED, FIGURES, WORTH, is_shown_harmless
 from benchmarks.acceptance.rules import RULES, SHIPPED, accept_on_both_halves, make_rising_rule
-from benchmarks.acceptance.simulate import (
-    SIZES,
-    make_climates,
-    play_run,
-    tabulate_alarms,
-    tabulate_power,
-)
+from benchmarks.acceptance.simulate import SIZES, make_climates, play_run, tabulate_alarms, tabulate_power
 from benchmarks.acceptance.world import START, Climate, Kind, World
 from benchmarks.record import read_json
 from remask.errors import BudgetSpent
@@ -122,9 +116,7 @@ def test_a_run_of_the_results_can_be_played_again() -> None:
 def test_the_shipped_rule_gains_most_of_those_shown_harmless() -> None:
     """No other one that is shown to harm at most 5 % gains WORTH more, over both budgets."""
     rows = KNOWN["rules"]
-    assert {row["rule"] for row in rows} == set(RULES), (
-        "run `python -m benchmarks.acceptance rules` again"
-    )
+    assert {row["rule"] for row in rows} == set(RULES), "run `python -m benchmarks.acceptance rules` again"
     assert is_shown_harmless(rows, SHIPPED)
     assert not is_shown_harmless(rows, "any gain"), "or there would be no need of a margin"
     for rule in RULES:

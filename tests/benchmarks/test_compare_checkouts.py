@@ -98,9 +98,7 @@ def test_a_moved_key_is_compared_and_what_stands_beside_it_is_named() -> None:
     new = tree()
     new["refine"]["result"]["prompt"] = {"text": "Put no blame.", "tokens": 3}
     moved = (("refine.result", "prompt", "prompt.text"),)
-    assert found(new, Map(moved=moved)).differences == [
-        "only in new: refine.result.prompt.tokens: 3"
-    ]
+    assert found(new, Map(moved=moved)).differences == ["only in new: refine.result.prompt.tokens: 3"]
     same = found(new, Map(moved=moved, added=("refine.result.prompt.tokens",)))
     assert not same.differences and same.stated == ["only in new: refine.result.prompt.tokens"]
 

@@ -9,9 +9,7 @@ from benchmarks.denoiser.domain import main
 
 
 @pytest.mark.slow
-def test_a_domain_is_trained_on_and_measured(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_domain_is_trained_on_and_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     answers = ("yes", "no")
     rows = [
         {

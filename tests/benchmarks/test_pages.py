@@ -28,18 +28,16 @@ OTHERS = (
     *(f"benchmarks.denoiser.{name}" for name in ("ablation", "domain", "fills")),
     *("benchmarks.ingest", "benchmarks.injection", "benchmarks.tasks.desk"),
 )
-INTERVAL = re.compile(r"interval [-+.\d]+ to [-+.\d]+")
+INTERVAL = re.compile(r"[-+][.\d]+ to [-+][.\d]+")
 BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 
 def find_documents(folder: Path) -> list[Path]:
-    """The README, and the pages and pictures below docs without those of docs/generate.py."""
+    """The README, and the pages and pictures below docs that benchmarks write."""
     docs = folder / "docs"
     below = (path for end in ("md", "svg") for path in docs.rglob(f"*.{end}"))
-    return [
-        folder / "README.md",
-        *(p for p in sorted(below) if docs / "reference" not in p.parents),
-    ]
+    others = {docs / "reference", docs / "assets"}
+    return [folder / "README.md", *(p for p in sorted(below) if others.isdisjoint(p.parents))]
 
 
 @pytest.fixture

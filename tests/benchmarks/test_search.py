@@ -13,16 +13,7 @@ from benchmarks.optimisers import NAMES as OPTIMISERS
 from benchmarks.optimisers.baselines import add_demos, few_shot, templates
 from benchmarks.record import hide_folders, place_block
 from benchmarks.search.bootstrap import compare_tables, find_calls_to_share, measure_spread
-from benchmarks.search.cells import (
-    Cell,
-    CellFile,
-    Sealed,
-    gather_rows,
-    list_cells,
-    pack,
-    run_cell,
-    unpack,
-)
+from benchmarks.search.cells import Cell, CellFile, Sealed, gather_rows, list_cells, pack, run_cell, unpack
 from benchmarks.search.lab import (
     Counted,
     Lab,
@@ -79,9 +70,7 @@ def reports_early(lab: Lab) -> None:
     lab.task.evaluate(Prompt("Read it."), ids)  # passes the cap
 
 
-def run(
-    runs: Path, target: Parrot, test: bool = True, cell: Cell | None = None
-) -> dict[str, float]:
+def run(runs: Path, target: Parrot, test: bool = True, cell: Cell | None = None) -> dict[str, float]:
     return run_cell(
         cell or Cell(0, "letters", "nothing"), SMALL, NOWHERE, runs,
         commit="c0ffee", test=test,
@@ -370,9 +359,7 @@ def test_few_shot_spends_its_budget_and_shows_train_rows_alone() -> None:
     rng = np.random.default_rng(0)
     shown = add_demos(lab, 8, rng)
     assert sum(question in shown for question, _ in lab.trained) == 8
-    held = [
-        e.input for e in load_search_rows(lab.bench, NOWHERE, 0, SMALL) if e.split == "validation"
-    ]
+    held = [e.input for e in load_search_rows(lab.bench, NOWHERE, 0, SMALL) if e.split == "validation"]
     assert not any(question in shown for question in held)
 
 

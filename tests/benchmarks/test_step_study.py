@@ -160,9 +160,7 @@ def study_of(scores: dict[int, list[float]]) -> Study:
         ({1: [0.5], 8: [0.6]}, "one round says nothing"),
     ],
 )
-def test_remarks_call_no_equal_number_of_steps_better(
-    scores: dict[int, list[float]], said: str
-) -> None:
+def test_remarks_call_no_equal_number_of_steps_better(scores: dict[int, list[float]], said: str) -> None:
     assert said in "\n".join(list_remarks(study_of(scores)))
 
 

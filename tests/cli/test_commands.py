@@ -274,9 +274,7 @@ def test_show_prints_diff_verdict_and_candidates(finished_run: Path) -> None:
     assert "used for selection" in result.stdout
     assert "evidence: question train-" in result.stdout
     assert "warning: a <b>warning</b>" in result.stdout
-    assert len(re.findall(r"accepted$", result.stdout, re.M)) == len(
-        view_run(finished_run).state.accepted
-    )
+    assert len(re.findall(r"accepted$", result.stdout, re.M)) == len(view_run(finished_run).state.accepted)
     assert "\x1b" not in result.stdout
 
 
@@ -310,9 +308,7 @@ def test_export_and_report_of_a_run(finished_run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("variable", ["NO_COLOR", ""])
-def test_a_terminal_gets_colours_unless_they_are_unwanted(
-    finished_run: Path, variable: str
-) -> None:
+def test_a_terminal_gets_colours_unless_they_are_unwanted(finished_run: Path, variable: str) -> None:
     import pty
 
     ours, theirs = pty.openpty()
@@ -511,9 +507,7 @@ def lines(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.removesuffix("\n").split("\n")]
 
 
-def test_a_run_is_interrupted_resumed_shown_and_exported(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_interrupted_resumed_shown_and_exported(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
 
         def interrupt(event: Event) -> dict[str, Any]:
@@ -563,13 +557,9 @@ def test_eval_scores_a_prompt(here: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signals", "said"),
-    [(1, "stopped; go on"), (2, "stopped at once; go on")],
-    ids=["once", "twice"],
+    ("signals", "said"), [(1, "stopped; go on"), (2, "stopped at once; go on")], ids=["once", "twice"]
 )
-def test_a_process_is_interrupted_and_its_run_completed(
-    here: Path, signals: int, said: str
-) -> None:
+def test_a_process_is_interrupted_and_its_run_completed(here: Path, signals: int, said: str) -> None:
     command = [sys.executable, "-c", "from remask.cli import main; main()"]
     (here / "remask.toml").write_text(TOML)
     child = subprocess.Popen(

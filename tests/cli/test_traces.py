@@ -42,10 +42,7 @@ def test_inspect_as_json(log: Path) -> None:
     assert found["format"] == "openai-chat" and found["formats"] == {"openai-chat": 4}
     assert [found[key] for key in ("records", "with_system", "with_feedback")] == [4, 4, 3]
     assert found["rejected"] == 2
-    assert [(reject["line"], reject["path"]) for reject in found["rejects"]] == [
-        (5, str(log)),
-        (6, str(log)),
-    ]
+    assert [(reject["line"], reject["path"]) for reject in found["rejects"]] == [(5, str(log)), (6, str(log))]
     ratings = {rating["name"]: rating for rating in found["ratings"]}
     assert ratings["stars"]["scale"] is None and ratings["stars"]["range"] == [2.0, 5.0]
     assert "--scale 'stars=WORST..BEST'" in ratings["stars"]["note"]
@@ -61,9 +58,7 @@ def test_inspect_in_words(log: Path) -> None:
     assert done.exit_code == 0
     lines = done.output.splitlines()
     assert lines[0] == "format: openai-chat (4)"
-    assert lines[1] == (
-        "records: 4, 4 with a system prompt, 3 with feedback, 0 with a right response"
-    )
+    assert lines[1] == ("records: 4, 4 with a system prompt, 3 with feedback, 0 with a right response")
     assert "feedback 'stars': 2 (human); scale 1 (bad) to 5 (good), declared" in lines
     assert any("variable_1: 'Friday', 'Monday'" in line for line in lines)
     assert "rejected: 2" in lines

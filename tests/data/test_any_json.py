@@ -13,14 +13,7 @@ from remask.data.formats.mlflow import MLFLOW
 from remask.data.formats.opik import OPIK
 from remask.data.formats.otlp import OTLP, SPAN
 from remask.data.formats.promptfoo import PROMPTFOO
-from remask.data.trace_record import (
-    Annotation,
-    Record,
-    RejectedRecord,
-    Source,
-    TraceFormat,
-    UnreadableRecord,
-)
+from remask.data.trace_record import Annotation, Record, RejectedRecord, Source, TraceFormat, UnreadableRecord
 
 FORMATS = {f.name: f for f in (INSPECT, LANGFUSE, LANGSMITH, MLFLOW, OPIK, OTLP, SPAN, PROMPTFOO)}
 # Keys and values that the readers look for, so that the values pass their first checks.
@@ -44,9 +37,7 @@ WORDS = ("llm", "chain", "user", "assistant", "system", "tool", "GENERATION", "N
          "CORRECTION", "ERROR", "gen_ai.choice", "gen_ai.user.message", "attachment://x", "true",
          "gen_ai.evaluation.result", "HumanMessage", "tool-call", "tool_use", "equals", "text",
          '[{"role": "user", "content": "hi"}]', '{"messages": []}', '[[', '{"a', "0x1")  # fmt: skip
-LEAVES = (
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
-)
+LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5)
 VALUES: st.SearchStrategy[Any] = st.recursive(
     LEAVES | st.sampled_from(WORDS),
     lambda inner: (

@@ -77,9 +77,7 @@ def test_load_refuses_wrong_columns(columns: Columns, words: str) -> None:
     st.dictionaries(st.sampled_from(["a", "b", "c d"]), st.text(), min_size=3),
     st.lists(st.sampled_from(["{a}", "{ b }", "{c d}", "{{", "}}", "x", "$", "\n"])),
 )
-def test_render_replaces_once_and_evaluates_nothing(
-    values: dict[str, str], parts: list[str]
-) -> None:
+def test_render_replaces_once_and_evaluates_nothing(values: dict[str, str], parts: list[str]) -> None:
     template = "".join(parts)
     meaning = {"{a}": values["a"], "{ b }": values["b"], "{c d}": values["c d"],
                "{{": "{", "}}": "}"}  # fmt: skip
@@ -210,9 +208,7 @@ def test_allocate_counts_sums_to_the_total(total: int, a: int, b: int) -> None:
     assert all(abs(n - Fraction(p * total, 100)) < 1 for n, p in zip(found, percent, strict=True))
 
 
-@pytest.mark.parametrize(
-    "wrong", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.5, -0.5, 0), (float("nan"), 0, 1)]
-)
+@pytest.mark.parametrize("wrong", [(0.5, 0.5), (0.5, 0.5, 0.5), (1.5, -0.5, 0), (float("nan"), 0, 1)])
 def test_load_refuses_wrong_fractions(wrong: tuple[float, ...]) -> None:
     with pytest.raises(ConfigError, match="sum to 1"):
         load(rows(4), LABELLED, wrong)

@@ -6,8 +6,7 @@ from remask.data.dialects import decode_json, extract_messages, extract_text, is
 
 
 @pytest.mark.parametrize(
-    "answer",
-    ['{"label": "late"}', '["a", "b"]', "[1, 2]", '"quoted"', "{not json", "[INST] hi", "12"],
+    "answer", ['{"label": "late"}', '["a", "b"]', "[1, 2]", '"quoted"', "{not json", "[INST] hi", "12"]
 )
 def test_extract_messages_keeps_an_answer_that_looks_like_json(answer: str) -> None:
     assert extract_messages(answer, "assistant") == [{"role": "assistant", "content": answer}]

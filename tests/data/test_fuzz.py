@@ -41,9 +41,7 @@ WORDS = ("user", "assistant", "system", "tool", "text", "tool_use", "tool_result
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS)
 VALUES = st.recursive(
     LEAVES | st.text(max_size=4),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6)
-    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=6),
     max_leaves=25,
 )
 OBJECTS = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8)

@@ -89,10 +89,7 @@ def placed() -> dict[str, tuple[bytes, Expected]]:
     for name, (line, reason) in LINES.items():
         if name not in SHAPE:
             cases[f"{name}-alone"] = (line + b"\n", [(1, reason)])
-            cases[f"{name}-first"] = (
-                line + b"\n" + GOOD + b"\n" + GOOD,
-                [(1, reason), (2, None), (3, None)],
-            )
+            cases[f"{name}-first"] = (line + b"\n" + GOOD + b"\n" + GOOD, [(1, reason), (2, None), (3, None)])
         cases[f"{name}-middle"] = (
             GOOD + b"\n\n" + line + b"\n" + GOOD + b"\n",
             [(1, None), (3, reason), (4, None)],
@@ -123,14 +120,8 @@ FILES: dict[str, tuple[bytes, Expected]] = {
     "array_open.json": (LIST[:-1], [(1, None), (2, None), (2, "the array has no end")]),
     "array_cut.json": (LIST[:-9], [(1, None), (2, "malformed"), (2, "the array has no end")]),
     "array_comma.json": (LIST[:-1] + b",\n]", [(1, None), (2, None), (3, "comma before the end")]),
-    "array_commas.json": (
-        b"[" + GOOD + b",,\n" + GOOD + b"]",
-        [(1, None), (1, "extra comma"), (2, None)],
-    ),
-    "array_no_comma.json": (
-        b"[" + GOOD + b"\n" + GOOD + b"]",
-        [(1, None), (2, "missing comma"), (2, None)],
-    ),
+    "array_commas.json": (b"[" + GOOD + b",,\n" + GOOD + b"]", [(1, None), (1, "extra comma"), (2, None)]),
+    "array_no_comma.json": (b"[" + GOOD + b"\n" + GOOD + b"]", [(1, None), (2, "missing comma"), (2, None)]),
     "array_more.json": (LIST + b"\n]", [(1, None), (2, None), (3, "text after the array")]),
     "array_bad.json": (
         b"[\n" + GOOD + b',\n{"messages": oops},\n' + GOOD + b"\n]",

@@ -127,9 +127,7 @@ def test_translate_accepts_prompts_without_stray_braces(syntax: Syntax, prompt: 
 
 @settings(max_examples=100, deadline=None)
 @given(PROMPTS, NAMES)
-def test_fill_replaces_once_and_changes_nothing_else(
-    prompt: str, names: tuple[str, ...] | None
-) -> None:
+def test_fill_replaces_once_and_changes_nothing_else(prompt: str, names: tuple[str, ...] | None) -> None:
     values = known(prompt, names)
     parts = PROMPT.read(prompt, names)
     written = r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}"

@@ -5,9 +5,7 @@ from hypothesis import strategies as st
 
 from remask.data.prompt_templates import find_prompt_templates
 
-POLICY = (
-    "You help customers of a shop.\nToday is {day}. The customer is {name}.\nNever give advice."
-)
+POLICY = "You help customers of a shop.\nToday is {day}. The customer is {name}.\nNever give advice."
 
 
 def test_templates_have_variables_for_differing_words() -> None:
@@ -56,6 +54,5 @@ def test_templates_contain_every_prompt_once(prompts: dict[str, int]) -> None:
     for template in found:
         assert len(template.examples) == len(template.pieces) - 1
         assert any(
-            text.startswith(template.pieces[0]) and text.endswith(template.pieces[-1])
-            for text in prompts
+            text.startswith(template.pieces[0]) and text.endswith(template.pieces[-1]) for text in prompts
         )

@@ -8,9 +8,7 @@ SOURCE = Source("openai-chat", "a.jsonl", 1)
 Q, A = Turn("user", "q"), Turn("assistant", "a")
 
 
-def record(
-    *ratings: Rating, turns: tuple[Turn, ...] = (Q, A), desired: str | None = None
-) -> Record:
+def record(*ratings: Rating, turns: tuple[Turn, ...] = (Q, A), desired: str | None = None) -> Record:
     return Record("1", "s", turns, ratings, desired, SOURCE)
 
 
@@ -35,9 +33,7 @@ def test_desired_response_is_first_of_all_a_correction() -> None:
 def test_feedback_keeps_labels_comments_and_scores() -> None:
     found = trace_from_record(
         record(
-            Rating("tone", "rude", "human"),
-            Rating("stars", 2, "human", "Too long."),
-            Rating("thumbs", False),
+            Rating("tone", "rude", "human"), Rating("stars", 2, "human", "Too long."), Rating("thumbs", False)
         ),
         {},
     )
@@ -102,7 +98,4 @@ def test_traces_from_records_keep_the_order() -> None:
 def test_trace_from_record_uses_the_location_as_id() -> None:
     assert trace_from_record(Record("", None, (Q, A), (), None, SOURCE), {}).id == "a.jsonl:1"
     part = Source("tau2-bench", "folder/b.json", 1, "simulations[3]")
-    assert (
-        trace_from_record(Record("", None, (Q, A), (), None, part), {}).id
-        == "b.json:1:simulations[3]"
-    )
+    assert trace_from_record(Record("", None, (Q, A), (), None, part), {}).id == "b.json:1:simulations[3]"

@@ -21,8 +21,7 @@ def records(path: Path, text: str, *maps: str) -> list[Record]:
 
 def test_table_with_default_columns(tmp_path: Path) -> None:
     (found,) = records(
-        tmp_path / "a.csv",
-        "id,question,answer,system_prompt,rating,comment,expected\n7,q,a,s,4,too long,b\n",
+        tmp_path / "a.csv", "id,question,answer,system_prompt,rating,comment,expected\n7,q,a,s,4,too long,b\n"
     )
     assert (found.id, found.system, found.desired) == ("7", "s", "b")
     assert found.turns == (Turn("user", "q"), Turn("assistant", "a"))

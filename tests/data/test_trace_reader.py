@@ -18,15 +18,7 @@ from remask.data import json_stream as stream
 from remask.data import trace_reader as reading
 from remask.data.json_stream import read_line_batches, read_values
 from remask.data.trace_reader import read_records
-from remask.data.trace_record import (
-    Annotation,
-    Rating,
-    Record,
-    RejectedRecord,
-    Source,
-    TraceFormat,
-    Turn,
-)
+from remask.data.trace_record import Annotation, Rating, Record, RejectedRecord, Source, TraceFormat, Turn
 
 ANSWER = {"role": "assistant", "content": "a"}
 CHAT = {"messages": [{"role": "user", "content": "q"}, ANSWER]}
@@ -51,9 +43,7 @@ def test_read_records_joins_a_batch_of_two_files(tmp_path: Path, results_first: 
     items = list(read_records(files))
     records = [item for item in items if isinstance(item, Record)]
     assert [[turn.text for turn in r.turns] for r in records] == [["q0", "a0"], ["q2", "a2"]]
-    rejects = [
-        (item.path, item.line, item.reason) for item in items if isinstance(item, RejectedRecord)
-    ]
+    rejects = [(item.path, item.line, item.reason) for item in items if isinstance(item, RejectedRecord)]
     assert sorted(rejects) == [
         (str(asked), 2, "holds no response of the model and no right answer"),
         (str(asked), 4, "holds no response of the model and no right answer"),
@@ -85,9 +75,7 @@ def growing(value: Any, source: Source) -> Any:
 def test_read_records_keeps_the_longest_and_rated_of_a_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    format = TraceFormat(
-        "growing", lambda value: "n" in value or "rates" in value, growing, multi_part=True
-    )
+    format = TraceFormat("growing", lambda value: "n" in value or "rates" in value, growing, multi_part=True)
     monkeypatch.setattr(reading, "FORMATS", (format,))
     rows = [
         {"n": 2, "thread": "x", "id": "1"},
@@ -97,9 +85,7 @@ def test_read_records_keeps_the_longest_and_rated_of_a_thread(
         {"n": 2, "thread": "", "id": "5"},
         {"rates": "2"},
     ]
-    items: list[Record | RejectedRecord] = list(
-        read_records([write_lines(tmp_path / "a.jsonl", *rows)])
-    )
+    items: list[Record | RejectedRecord] = list(read_records([write_lines(tmp_path / "a.jsonl", *rows)]))
     records = [item for item in items if isinstance(item, Record)]
     assert [record.id for record in records] == ["2", "3", "4", "5"] and len(items) == 4
     assert [record.desired for record in records] == ["right", None, None, None]
@@ -113,11 +99,7 @@ def test_read_records_rejects_what_recurses_too_deeply(
 
     monkeypatch.setattr(reading, "FORMATS", (TraceFormat("deep", lambda value: True, endless),))
     first, second = read_records([write_lines(tmp_path / "a.jsonl", CHAT, CHAT)])
-    assert (
-        isinstance(first, RejectedRecord)
-        and "nested too deeply" in first.reason
-        and first.line == 1
-    )
+    assert isinstance(first, RejectedRecord) and "nested too deeply" in first.reason and first.line == 1
     assert isinstance(second, RejectedRecord) and second.line == 2
 
 
@@ -148,8 +130,7 @@ def test_line_batches_do_not_depend_on_blocks(data: bytes, cuts: list[int], limi
         st.recursive(
             st.none() | st.booleans() | st.integers(-9, 9) | st.text(max_size=6),
             lambda inner: (
-                st.lists(inner, max_size=3)
-                | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+                st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
             ),
             max_leaves=8,
         ),

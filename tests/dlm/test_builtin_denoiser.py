@@ -159,9 +159,7 @@ def test_cached_traces_give_the_tokens_of_an_uncached_forward(base: Backbone) ->
     adapted = load_adapter(base)
     cached = BuiltinDenoiser(base, adapted, steps=4)
     merged = adapted.backbone
-    uncached = Uncached(
-        merged.model, merged.tokenizer, merged.identity, base, context_ids(base), content="x"
-    )
+    uncached = Uncached(merged.model, merged.tokenizer, merged.identity, base, context_ids(base), content="x")
     plain = BuiltinDenoiser(base, replace(adapted, backbone=uncached), steps=4)
     canvases = [CANVAS, SHORT]
     first, second = cached.infill(CONTEXT, canvases, 5), plain.infill(CONTEXT, canvases, 5)
@@ -320,9 +318,6 @@ def test_commit_steps_takes_the_given_number_of_steps(
     monkeypatch.setattr(local, "denoise", counted)
     canvases = [SHORT, LONG]  # four and six masks
     adapted, rule = load_adapter(base, SHIPPED_ADAPTER), replace(ADAPTED_RULE, commit="steps")
-    fills = {
-        n: BuiltinDenoiser(base, adapted, n, rule).infill(CONTEXT, canvases, 1)
-        for n in (1, 3, 6, 32)
-    }
+    fills = {n: BuiltinDenoiser(base, adapted, n, rule).infill(CONTEXT, canvases, 1) for n in (1, 3, 6, 32)}
     assert taken == [1, 3, 6, 6], "no rule ends the pass with fewer steps"
     assert fills[6] == fills[32] != fills[1]

@@ -55,9 +55,7 @@ def tokens(*parts: str | Hole) -> list[str]:
         (("a ", Hole("x", 1), " ", Hole("y", 1), " b"), ["a", "_", "_", " b"]),
     ],
 )
-def test_space_before_a_hole_belongs_to_the_hole(
-    canvas: tuple[str | Hole, ...], expected: list[str]
-) -> None:
+def test_space_before_a_hole_belongs_to_the_hole(canvas: tuple[str | Hole, ...], expected: list[str]) -> None:
     assert tokens(*canvas) == expected
 
 

@@ -37,13 +37,7 @@ TWO: Canvas = ("Be ", Hole("kind", 3), ". Say ", Hole("it", 4), ".", Hole(" Go."
 
 def infill(server: Server, *canvases: Canvas, seed: int = 1) -> list[Fill]:
     with OpenAITarget(
-        "writer",
-        server.url,
-        temperature=0.8,
-        seed=0,
-        concurrency=1,
-        retries=1,
-        sleep=lambda _: None,
+        "writer", server.url, temperature=0.8, seed=0, concurrency=1, retries=1, sleep=lambda _: None
     ) as target:
         return ChatDenoiser(target).infill(CONTEXT, canvases, seed)
 
@@ -143,9 +137,7 @@ def test_answer_with_a_problem_is_refused(text: str, problem: str) -> None:
     assert problem in parsed.problem and parsed.texts == ()
 
 
-PIECES = st.sampled_from(
-    ['{"1": "', '"2": "x"', '"}', "[[1]] a", "\n", "2. ", '["', "</think>", "{"]
-)
+PIECES = st.sampled_from(['{"1": "', '"2": "x"', '"}', "[[1]] a", "\n", "2. ", '["', "</think>", "{"])
 
 
 @given(st.lists(PIECES | st.text(max_size=8), max_size=20).map("".join))
@@ -232,9 +224,7 @@ def test_target_and_denoiser_have_their_own_prices(tmp_path: Path) -> None:
     written = {"input_price": 30.0, "output_price": 40.0}
     limits = remask.Budget(calls=220, usd=1.0)
     with Server(default=world) as server:
-        result = play(
-            server, tmp_path / "run", budget=limits, target_keys=read, denoiser_keys=written
-        )
+        result = play(server, tmp_path / "run", budget=limits, target_keys=read, denoiser_keys=written)
         wrote, scored = asked_by(server, "writer"), asked_by(server, "tiny")
     assert wrote and wrote + scored == result.spend.calls
     assert result.spend.usd == pytest.approx((wrote * 3400 + scored * 13) / 1e6)
@@ -303,9 +293,7 @@ def test_run_ends_with_a_refused_key_or_a_dead_denoiser(tmp_path: Path) -> None:
 
 def test_masker_that_needs_scores_is_refused_before_a_run(tmp_path: Path) -> None:
     with Server() as server:
-        with pytest.raises(
-            ConfigError, match="masker attribution needs a denoiser that gives probabilities"
-        ):
+        with pytest.raises(ConfigError, match="masker attribution needs a denoiser that gives probabilities"):
             play(server, tmp_path / "run", search=search(maskers=["insert", "attribution"]))
         assert server.requests == 0
     assert not (tmp_path / "run").exists()
@@ -334,13 +322,9 @@ def test_check_reports_the_cost_of_the_denoiser_without_calls(
     assert any("chat:writer at 127.0.0.1" in text and "count against" in text for text in said)
     assert any("estimated from its length" in text for text in said)
     assert any(text.startswith("denoiser: about") for text in said)
-    attribution = make_config(
-        config("http://127.0.0.1:1/v1", search={"maskers": ["attribution"]}), "test"
-    )
+    attribution = make_config(config("http://127.0.0.1:1/v1", search={"maskers": ["attribution"]}), "test")
     found = examine(Request(attribution, None)).findings
-    assert any(
-        f.about == "denoiser" and f.kind == "problem" and "attribution" in f.text for f in found
-    )
+    assert any(f.about == "denoiser" and f.kind == "problem" and "attribution" in f.text for f in found)
 
 
 def test_plan_leaves_calls_for_the_denoiser() -> None:
@@ -349,11 +333,7 @@ def test_plan_leaves_calls_for_the_denoiser() -> None:
         values = config("http://127.0.0.1:1/v1", denoiser={"model": model}, budget={"calls": 200})
         settings = make_config(values, "test")
         with open_job(settings, Given(rows=few_rows())) as job:
-            plans[model] = (
-                job.plan,
-                job.denoiser_calls_per_round(job.plan),
-                job.rows("validation"),
-            )
+            plans[model] = (job.plan, job.denoiser_calls_per_round(job.plan), job.rows("validation"))
     (plan, asked, _), (written, writing, rows) = plans["builtin"], plans["chat:writer"]
     assert asked == 0 and writing == 2 * written.candidates
     assert written.rounds * (written.count_round_calls(rows) + writing) / 4 <= 200

@@ -35,9 +35,7 @@ Load = Callable[[str], LocalDenoiser]
 
 @pytest.fixture(scope="module")
 def load(checkpoint: Callable[[str], Path]) -> Load:
-    return cache(
-        lambda name: load_denoiser(str(checkpoint(name)), device="cpu", dtype=torch.float32)
-    )
+    return cache(lambda name: load_denoiser(str(checkpoint(name)), device="cpu", dtype=torch.float32))
 
 
 @pytest.mark.parametrize("name", ALL)

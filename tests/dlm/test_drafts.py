@@ -15,17 +15,13 @@ from remask.errors import ConfigError
 
 CELLS = st.tuples(st.integers(0, VOCABULARY - 1), st.integers(0, VOCABULARY - 1))
 ROWS = st.integers(1, 12).flatmap(
-    lambda length: st.lists(
-        st.lists(CELLS, min_size=length, max_size=length), min_size=1, max_size=4
-    )
+    lambda length: st.lists(st.lists(CELLS, min_size=length, max_size=length), min_size=1, max_size=4)
 )
 
 
 @settings(deadline=None, max_examples=50)
 @given(ROWS, st.floats(0, 1), st.integers(0, 5))
-def test_draft_has_the_exact_share_masked(
-    rows: list[list[tuple[int, int]]], level: float, seed: int
-) -> None:
+def test_draft_has_the_exact_share_masked(rows: list[list[tuple[int, int]]], level: float, seed: int) -> None:
     canvases = batch([[token for token, _ in row] for row in rows])
     before = canvases.ids.clone()
     drafts = torch.tensor([[draft for _, draft in row] for row in rows])

@@ -32,9 +32,7 @@ def test_families_are_consistent() -> None:
         ("a2d-qwen3", "Qwen3-0.6B-diffusion-bd3lm-v0.1", "tiny-a2d-bd3lm"),
     ],
 )
-def test_family_is_found_by_the_checkpoint_s_name(
-    format: str, checkpoint: str, family: str
-) -> None:
+def test_family_is_found_by_the_checkpoint_s_name(format: str, checkpoint: str, family: str) -> None:
     assert find_family(format, checkpoint).name == family
 
 

@@ -122,8 +122,7 @@ def test_no_usable_answer_from_the_server_is_an_error() -> None:
 
 @given(
     st.lists(
-        st.text("ab .", max_size=6)
-        | st.builds(Hole, st.text("cd ", max_size=6), st.integers(0, 5)),
+        st.text("ab .", max_size=6) | st.builds(Hole, st.text("cd ", max_size=6), st.integers(0, 5)),
         max_size=8,
     )
 )
@@ -186,13 +185,7 @@ def test_equal_chats_get_different_seeds_in_order(questions: list[str], seed: in
 
 
 def test_token_counts_are_estimated_from_bytes() -> None:
-    assert [estimate_tokens(text) for text in ("", "a", "four", "fives", "颜色颜色")] == [
-        0,
-        1,
-        1,
-        2,
-        3,
-    ]
+    assert [estimate_tokens(text) for text in ("", "a", "four", "fives", "颜色颜色")] == [0, 1, 1, 2, 3]
 
 
 def test_answer_is_cleaned_and_never_a_deletion() -> None:
@@ -224,6 +217,5 @@ def test_canvas_without_an_answer_keeps_its_old_texts() -> None:
 def test_no_usable_answer_is_an_error() -> None:
     with pytest.raises(TargetUnreliable, match=r"none of the denoiser's 2 answers .*: is empty"):
         make_fills(
-            [CANVAS, CANVAS],
-            {0: CanvasAnswer(problem="is empty"), 1: CanvasAnswer(problem="is long")},
+            [CANVAS, CANVAS], {0: CanvasAnswer(problem="is empty"), 1: CanvasAnswer(problem="is long")}
         )

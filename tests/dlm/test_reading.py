@@ -123,22 +123,16 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int, bool]
 
 @pytest.mark.parametrize("name", ALL)
 @pytest.mark.parametrize("shared", [0, 5, 30])
-def test_first_logits_of_a_pass_are_exact(
-    load: Callable[[str], Model], name: str, shared: int
-) -> None:
+def test_first_logits_of_a_pass_are_exact(load: Callable[[str], Model], name: str, shared: int) -> None:
     model = load(name)
     mode = make_attention_mode(*model, "approximate", 16)
     ids, attention_mask, context = started(mode, model[1])
     started_pass = mode.begin(context, shared, attention_mask)
-    torch.testing.assert_close(
-        started_pass.logits(ids), whole(model, context, ids, attention_mask), **CLOSE
-    )
+    torch.testing.assert_close(started_pass.logits(ids), whole(model, context, ids, attention_mask), **CLOSE)
 
 
 @pytest.mark.parametrize("name", BLOCKS)
-def test_block_causal_writes_the_tokens_of_the_plain_loop(
-    load: Callable[[str], Model], name: str
-) -> None:
+def test_block_causal_writes_the_tokens_of_the_plain_loop(load: Callable[[str], Model], name: str) -> None:
     model = load(name)
     mode = make_attention_mode(*model, "approximate", 16)
     ids, attention_mask, context = started(mode, model[1])
@@ -177,9 +171,7 @@ def test_prefix_cache_reads_a_prefix_once(
     reads = counted_reads(monkeypatch)
     assert prefixes.get_cache((), 0) is None
     first = prefixes.get_cache(CONTEXT[:64], 30)
-    assert [length for _, length, _ in reads] == [28, 36], (
-        "whole blocks of the shared tokens, then the rest"
-    )
+    assert [length for _, length, _ in reads] == [28, 36], "whole blocks of the shared tokens, then the rest"
     assert first is prefixes.get_cache(CONTEXT[:64], 0)
     assert prefixes.get_cache(CONTEXT[:28]) is not None
     assert len(reads) == 2
@@ -196,9 +188,7 @@ def test_prefix_cache_reads_a_prefix_once(
 
 
 @pytest.mark.parametrize("name", FULL)
-def test_steps_between_refreshes_have_a_recorded_error(
-    load: Callable[[str], Model], name: str
-) -> None:
+def test_steps_between_refreshes_have_a_recorded_error(load: Callable[[str], Model], name: str) -> None:
     """The first and every `refresh`-th step are exact and the others are not. The recorded error
     is the difference between the two ways to compute a refreshed step."""
     model = load(name)
@@ -237,9 +227,7 @@ def test_refresh_of_1_has_no_error(load: Callable[[str], Model], name: str) -> N
 
 
 @pytest.mark.parametrize("refresh", [1, 2, 16])
-def test_finished_regions_are_scored_by_an_exact_forward(
-    load: Callable[[str], Model], refresh: int
-) -> None:
+def test_finished_regions_are_scored_by_an_exact_forward(load: Callable[[str], Model], refresh: int) -> None:
     """Compared with a forward pass per row, with every second written token masked again."""
     model = load("llada")
     backbone, family = model
@@ -294,9 +282,7 @@ def test_row_is_independent_of_its_batch(load: Callable[[str], Model], refresh: 
     canvases = canvases_of(model[1], model[0], ids)
     nats = together.sum_log_probs(done, canvases, logp)
     for i in range(3):
-        started_pass = Bidirectional(*model, refresh=refresh).begin(
-            context, 0, attention_mask[i : i + 1]
-        )
+        started_pass = Bidirectional(*model, refresh=refresh).begin(context, 0, attention_mask[i : i + 1])
         generators = [torch.Generator().manual_seed(i)]
         rule = CommitRule(temperature=1.0, left_bias=0.0)
         one = canvases_of(model[1], model[0], ids[i : i + 1])

@@ -41,6 +41,4 @@ def test_long_wrong_answer_is_clipped() -> None:
 def test_render_without_traces_and_of_the_rest_of_a_prompt() -> None:
     assert render(()) == HEADING
     assert render_rest("", "") == ""
-    assert (
-        render_rest("You are", "Bye.") == "\nThe prompt begins: You are\n\nThe prompt ends: Bye.\n"
-    )
+    assert render_rest("You are", "Bye.") == "\nThe prompt begins: You are\n\nThe prompt ends: Bye.\n"

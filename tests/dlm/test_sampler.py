@@ -12,22 +12,13 @@ from torch import Tensor
 
 from fakes import ROOT
 from fakes.denoising import MASK, VOCABULARY, batch, generators, run, toy
-from remask.dlm.sampler import (
-    CanvasBatch,
-    CommitRule,
-    denoise,
-    find_repeats,
-    plan_quotas,
-    split_quotas,
-)
+from remask.dlm.sampler import CanvasBatch, CommitRule, denoise, find_repeats, plan_quotas, split_quotas
 from remask.dlm.schedule import COMMITS, ORDERS
 from remask.errors import ConfigError, NumericsError
 
 ROWS = st.integers(1, 10).flatmap(
     lambda length: st.lists(
-        st.lists(st.integers(0, VOCABULARY - 1), min_size=length, max_size=length),
-        min_size=1,
-        max_size=4,
+        st.lists(st.integers(0, VOCABULARY - 1), min_size=length, max_size=length), min_size=1, max_size=4
     )
 )
 RULES = st.builds(
@@ -71,16 +62,8 @@ def test_plan_finishes_each_block_at_the_end_of_a_step(masked: list[int], steps:
 
 def test_plan_quotas_by_hand() -> None:
     assert plan_quotas([8], 3) == split_quotas(8, 3) == [2, 3, 3]
-    assert plan_quotas([3, 0, 5], 4) == [
-        3,
-        1,
-        2,
-        2,
-    ]  # two more steps, divided by 2 and 4 remaining masks
-    assert plan_quotas([3, 5], 1) == [
-        3,
-        5,
-    ]  # a step for each block, although only one was asked for
+    assert plan_quotas([3, 0, 5], 4) == [3, 1, 2, 2]  # two more steps, divided by 2 and 4 remaining masks
+    assert plan_quotas([3, 5], 1) == [3, 5]  # a step for each block, although only one was asked for
     assert plan_quotas([2, 1], None) == [1, 1, 1]
     with pytest.raises(ValueError, match="steps"):
         plan_quotas([3], 0)
@@ -116,9 +99,7 @@ def test_denoise_fills_every_mask_and_nothing_else(
 def test_step_commits_the_quota_of_its_row(rows: list[list[int]], steps: int, seed: int) -> None:
     canvases = batch(rows)
     left = (canvases.ids == MASK).sum(1)
-    counts = [left] + [
-        (s.ids == MASK).sum(1) for s in run(canvases, [steps] * len(rows), CommitRule(), seed)
-    ]
+    counts = [left] + [(s.ids == MASK).sum(1) for s in run(canvases, [steps] * len(rows), CommitRule(), seed)]
     for row in range(len(rows)):
         drops = [int(a[row] - b[row]) for a, b in pairwise(counts)]
         shares = split_quotas(int(left[row]), steps)
@@ -137,9 +118,7 @@ def test_equal_seeds_give_equal_tokens(
 
 @settings(deadline=None)
 @given(ROWS, RULES, st.integers(1, 6))
-def test_row_is_independent_of_the_others(
-    rows: list[list[int]], rule: CommitRule, steps: int
-) -> None:
+def test_row_is_independent_of_the_others(rows: list[list[int]], rule: CommitRule, steps: int) -> None:
     together = run(batch(rows), [steps] * len(rows), rule, 3)
     alone = run(batch(rows[:1]), [steps], rule, 3)
     if alone:
@@ -348,10 +327,7 @@ def test_refused_nucleus_falls_back_to_other_tokens() -> None:
 
 
 def test_different_seeds_give_different_tokens() -> None:
-    fills = {
-        tuple(run(batch([[0] * 10]), [5], CommitRule(), seed)[-1].ids[0].tolist())
-        for seed in range(8)
-    }
+    fills = {tuple(run(batch([[0] * 10]), [5], CommitRule(), seed)[-1].ids[0].tolist()) for seed in range(8)}
     assert len(fills) > 4
 
 
@@ -439,9 +415,7 @@ def test_bans_apply_by_constraint() -> None:
     banned = torch.zeros(2, VOCABULARY, dtype=torch.bool)
     banned[:, MASK] = True
     banned[1, 1:20] = True
-    state = run(
-        CanvasBatch(ids, constraints, banned, MASK), [5] * 6, CommitRule(temperature=5.0), 1
-    )[-1]
+    state = run(CanvasBatch(ids, constraints, banned, MASK), [5] * 6, CommitRule(temperature=5.0), 1)[-1]
     assert bool((state.ids[:, [0, 4]] >= 20).all())
     assert bool((state.ids[:, 1:4] < 20).any())
 
@@ -498,7 +472,5 @@ def test_repeatable_tokens_may_repeat() -> None:
 def test_repeat_is_kept_if_nothing_else_is_possible() -> None:
     only = torch.full((VOCABULARY,), float("-inf"))
     only[9] = 0.0
-    state = run(
-        batch([[0, 0]]), [2], CommitRule(), 1, lambda ids: only.expand(int((ids == 0).sum()), -1)
-    )
+    state = run(batch([[0, 0]]), [2], CommitRule(), 1, lambda ids: only.expand(int((ids == 0).sum()), -1))
     assert state[-1].ids[0].tolist() == [9, 9]

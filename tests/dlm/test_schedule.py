@@ -51,9 +51,7 @@ def test_order_scores_by_hand(name: str, scores: list[float]) -> None:
 
 
 def test_orders_differ() -> None:
-    ways = {
-        n: ORDERS[n](make_predictions())[OPEN].argsort(descending=True).tolist() for n in ORDERS
-    }
+    ways = {n: ORDERS[n](make_predictions())[OPEN].argsort(descending=True).tolist() for n in ORDERS}
     assert ways == {
         "confidence": [0, 1, 2],
         "entropy": [2, 0, 1],
@@ -64,9 +62,7 @@ def test_orders_differ() -> None:
 
 
 def test_margin_of_a_tie_is_finite() -> None:
-    tied = Predictions(
-        OPEN, LOG_PROBS, OPEN.double(), torch.zeros(1, 4).double(), OPEN.long(), OPEN.double()
-    )
+    tied = Predictions(OPEN, LOG_PROBS, OPEN.double(), torch.zeros(1, 4).double(), OPEN.long(), OPEN.double())
     assert bool(ORDERS["margin"](tied).isfinite().all())
 
 
@@ -93,9 +89,7 @@ def drawn_with(probabilities: list[float], table: list[list[float]] | None = Non
     )
 
 
-def chosen(
-    name: str, given: Predictions, bound: float, score: list[float] | None = None
-) -> list[int]:
+def chosen(name: str, given: Predictions, bound: float, score: list[float] | None = None) -> list[int]:
     """Columns that the rule commits, in the order of `score` (by default the confidence)."""
     order = given.confidence if score is None else torch.tensor([score])
     found = COMMITS[name](given, rank_positions(order, given.open), bound)

@@ -236,12 +236,7 @@ LLAMA3 = Tiny(
 SMOLLM2 = Tiny(
     folder="SmolLM2-360M-Instruct",
     family="smollm2",
-    settings={
-        **LLAMA_SETTINGS,
-        "is_llama_config": True,
-        "rope_interleaved": False,
-        "rope_theta": 100000,
-    },
+    settings={**LLAMA_SETTINGS, "is_llama_config": True, "rope_interleaved": False, "rope_theta": 100000},
     added=(*QWEN, "<repo_name>", "<reponame>", "<file_sep>", "<empty_output>"),
     layer=QWEN_LAYER,
     tied=True,
@@ -370,8 +365,7 @@ def write_tokenizer(tiny: Tiny, folder: Path) -> None:
     )
     assert tokenizer.get_vocab_size() == ORDINARY
     tokens = {
-        name: AddedToken(name, special=name not in tiny.ordinary, normalized=False)
-        for name in tiny.added
+        name: AddedToken(name, special=name not in tiny.ordinary, normalized=False) for name in tiny.added
     }
     listed = {
         str(ORDINARY + i): {"content": name, "special": token.special}

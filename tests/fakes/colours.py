@@ -26,8 +26,7 @@ class Phrases:
         for k, canvas in enumerate(canvases):
             holes = [part for part in canvas if isinstance(part, Hole)]
             texts = tuple(
-                WORDS[(seed + k + i) % len(WORDS)] if hole.tokens else ""
-                for i, hole in enumerate(holes)
+                WORDS[(seed + k + i) % len(WORDS)] if hole.tokens else "" for i, hole in enumerate(holes)
             )
             fills.append(Fill(texts, -1.0))
         return fills
@@ -50,10 +49,7 @@ class Oracle:
 
 def rows(n: int = 240) -> list[dict[str, str]]:
     splits = ["train"] * 30 + ["validation"] * 30 + ["test"] * (n - 60)
-    return [
-        {"input": f"item {i}", "label": "red" if i % 2 else "blue", "split": splits[i]}
-        for i in range(n)
-    ]
+    return [{"input": f"item {i}", "label": "red" if i % 2 else "blue", "split": splits[i]} for i in range(n)]
 
 
 def dataset(n: int = 240) -> remask.Dataset:

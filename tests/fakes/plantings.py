@@ -53,9 +53,7 @@ def pem(rng: Rng) -> str:
     kind = rng.choice(["RSA ", "EC ", "OPENSSH ", ""])
     body = base64.b64encode(rng.randbytes(600)).decode()
     lines = [body[i : i + 64] for i in range(0, len(body), 64)]
-    return "\n".join(
-        [f"-----BEGIN {kind}PRIVATE KEY-----", *lines, f"-----END {kind}PRIVATE KEY-----"]
-    )
+    return "\n".join([f"-----BEGIN {kind}PRIVATE KEY-----", *lines, f"-----END {kind}PRIVATE KEY-----"])
 
 
 def uuid(rng: Rng) -> str:
@@ -109,10 +107,7 @@ KEYS: Mapping[str, Make] = {
 # What only its surroundings give away; {} is the secret.
 NAMED: Mapping[str, tuple[str, Make]] = {
     "AWS secret key": ("aws_secret_access_key = {}", some(B64, 40)),
-    "Azure storage": (
-        "DefaultEndpointsProtocol=https;AccountName=a;AccountKey={}==",
-        some(B64, 86),
-    ),
+    "Azure storage": ("DefaultEndpointsProtocol=https;AccountName=a;AccountKey={}==", some(B64, 86)),
     "Azure subscription key": ("Ocp-Apim-Subscription-Key: {}", some(HEX, 32)),
     "Datadog": ("DD_API_KEY={}", some(HEX, 32)),
     "Datadog app": ("datadog application key is {}", some(HEX, 40)),
@@ -166,11 +161,7 @@ def phone(rng: Rng) -> str:
 
 def iban(rng: Rng) -> str:
     country, body = rng.choice(
-        [
-            ("DE", digits(rng, 18)),
-            ("NL", "ABNA" + digits(rng, 10)),
-            ("GB", "WEST" + digits(rng, 14)),
-        ]
+        [("DE", digits(rng, 18)), ("NL", "ABNA" + digits(rng, 10)), ("GB", "WEST" + digits(rng, 14))]
     )
     number = int("".join(str(int(c, 36)) for c in f"{body}{country}00"))
     text = f"{country}{98 - number % 97:02d}{body}"
@@ -184,9 +175,7 @@ def card(rng: Rng) -> str:
     total = sum((int(d) * 2 - 9 * (int(d) > 4)) if i % 2 == 0 else int(d)
                 for i, d in enumerate(reversed(body)))  # fmt: skip
     text = body + str(-total % 10)
-    groups = (
-        [text[:4], text[4:10], text[10:]] if n == 15 else [text[i : i + 4] for i in (0, 4, 8, 12)]
-    )
+    groups = [text[:4], text[4:10], text[10:]] if n == 15 else [text[i : i + 4] for i in (0, 4, 8, 12)]
     return rng.choice([text, " ".join(groups), "-".join(groups)])
 
 

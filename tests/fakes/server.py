@@ -83,10 +83,7 @@ class Server:
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.closing.set()
         self._http.shutdown()
@@ -100,9 +97,7 @@ def completion(text: object, finish: str = "stop") -> Body:
         "object": "chat.completion",
         "created": 0,
         "model": "m",
-        "choices": [
-            {"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}
-        ],
+        "choices": [{"index": 0, "finish_reason": finish, "message": {"role": "assistant", "content": text}}],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
     }
 
@@ -131,10 +126,7 @@ def answer(text: str | None = None, finish: str = "stop") -> Behaviour:
 
 
 def status(
-    code: int,
-    message: str = "no",
-    reason: str | None = None,
-    headers: Mapping[str, str] | None = None,
+    code: int, message: str = "no", reason: str | None = None, headers: Mapping[str, str] | None = None
 ) -> Behaviour:
     """An error in the words of the OpenAI API; `reason` is its code."""
     content = json.dumps({"error": {"message": message, "code": reason}}).encode()

@@ -63,10 +63,7 @@ class World:
     def reply(self, body: Body) -> Body:
         if body["model"] == "tiny":
             return completion(self.oracle(body["messages"]))
-        if "prompt" in body:
-            reply = gap(WORDS[body["seed"] % len(WORDS)])
-        else:
-            reply = completion(filled(body))
+        reply = gap(WORDS[body["seed"] % len(WORDS)]) if "prompt" in body else completion(filled(body))
         return {**reply, "usage": self.usage or reply["usage"]}
 
 

@@ -34,8 +34,7 @@ def test_gepa_asks_by_litellm_and_remask_reflects():
             trainset=rows,
             valset=rows,
             adapter=DefaultAdapter(
-                "openai/tiny",
-                litellm_batch_completion_kwargs={"api_base": server.url, "api_key": "none"},
+                "openai/tiny", litellm_batch_completion_kwargs={"api_base": server.url, "api_key": "none"}
             ),
             reflection_strategy=reflection,
             acceptance_criterion=PairedAcceptance(),
@@ -64,9 +63,7 @@ def test_dspy_asks_by_its_own_client_and_remask_compiles():
         )
         with dspy.context(lm=lm):
             better = optimizer.compile(
-                dspy.Predict(dspy.Signature("text -> label", SEED)),
-                trainset=examples,
-                valset=examples,
+                dspy.Predict(dspy.Signature("text -> label", SEED)), trainset=examples, valset=examples
             )
     assert "kind" in better.signature.instructions.lower()
     assert server.requests == optimizer.improved.runs <= 200

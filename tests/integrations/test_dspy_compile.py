@@ -127,9 +127,7 @@ def test_gepa_of_dspy_takes_the_proposer():
     engine, model = lm(kind)
     with dspy.context(lm=model):
         better = dspy.GEPA(
-            metric=lambda gold, pred, trace=None, pred_name=None, pred_trace=None: exact(
-                gold, pred
-            ),
+            metric=lambda gold, pred, trace=None, pred_name=None, pred_trace=None: exact(gold, pred),
             instruction_proposer=instruction_proposer(denoiser=DENOISER),
             max_metric_calls=200,
             num_threads=1,

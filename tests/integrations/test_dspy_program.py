@@ -20,10 +20,7 @@ def state(text: str) -> dict[str, Any]:
         "traces": [],
         "train": [],
         "demos": [{"signature": {"instructions": "decoy"}, "q": "é {x}"}],
-        "signature": {
-            "instructions": text,
-            "fields": [{"prefix": "Q:", "description": "${question}"}],
-        },
+        "signature": {"instructions": text, "fields": [{"prefix": "Q:", "description": "${question}"}]},
         "lm": None,
     }
 
@@ -45,9 +42,7 @@ def test_a_predictor_is_named_where_there_are_several() -> None:
         replace_instructions(source, NEW)
     with pytest.raises(ConfigError, match=r"no predictor 'x'; it has plan, answer"):
         replace_instructions(source, NEW, "x")
-    assert json.loads(replace_instructions(source, NEW, "answer")) == program(
-        plan="a", answer=NEW.text
-    )
+    assert json.loads(replace_instructions(source, NEW, "answer")) == program(plan="a", answer=NEW.text)
 
 
 def test_a_bare_predict_is_a_program() -> None:

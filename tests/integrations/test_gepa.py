@@ -71,9 +71,7 @@ def hash_of(text: str) -> int:
 def test_all_jobs_of_one_parent_are_one_batch(denoiser):
     reflection = DiffusionReflection({"system": "Sort the mail. Be quick."}, denoiser=denoiser)
     candidate = reflection.seed_candidate
-    jobs = [
-        (candidate, {"system": [{**RECORD, "Inputs": f"query {i}"}]}, ["system"]) for i in range(4)
-    ]
+    jobs = [(candidate, {"system": [{**RECORD, "Inputs": f"query {i}"}]}, ["system"]) for i in range(4)]
     made = reflection.reflect_many(jobs)
     context, canvases = Watched.asked[0]
     assert len(canvases) == 4
@@ -149,9 +147,7 @@ def test_words_of_records_are_refused():
     ],
 )
 @pytest.mark.parametrize("limit", [30, 61, 100])
-def test_gepa_never_passes_the_hard_budget(
-    denoiser, sampling, selection, proposals, accepted, limit
-):
+def test_gepa_never_passes_the_hard_budget(denoiser, sampling, selection, proposals, accepted, limit):
     calls = []
 
     def counted(messages):
@@ -176,9 +172,7 @@ def test_gepa_accepts_what_is_better(denoiser):
         return right if "kind" in messages[0]["content"].lower() else "neither"
 
     result = run(
-        likes_kindness,
-        DiffusionReflection({"system_prompt": SEED}, denoiser=denoiser),
-        HardBudget(400),
+        likes_kindness, DiffusionReflection({"system_prompt": SEED}, denoiser=denoiser), HardBudget(400)
     )
     assert "kind" in result.best_candidate["system_prompt"].lower()
     assert max(result.val_aggregate_scores) == 1

@@ -7,8 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("module", "library"),
-    [("gepa", "gepa"), ("dspy", "dspy"), ("mlflow", "mlflow"), ("tracking", "mlflow")],
+    ("module", "library"), [("gepa", "gepa"), ("dspy", "dspy"), ("mlflow", "mlflow"), ("tracking", "mlflow")]
 )
 def test_a_missing_library_is_named(module: str, library: str) -> None:
     code = (

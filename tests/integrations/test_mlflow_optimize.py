@@ -31,11 +31,7 @@ def registry(mlflow_uri):
 
 def optimise(prompt, predict, optimizer):
     return mlflow.genai.optimize_prompts(
-        predict_fn=predict,
-        train_data=DATA,
-        prompt_uris=[prompt.uri],
-        optimizer=optimizer,
-        scorers=[exact],
+        predict_fn=predict, train_data=DATA, prompt_uris=[prompt.uri], optimizer=optimizer, scorers=[exact]
     )
 
 
@@ -89,9 +85,7 @@ def test_without_scores_there_is_nothing_to_compare():
 
 
 messages = st.lists(
-    st.fixed_dictionaries(
-        {"role": st.sampled_from(["system", "user", "assistant"]), "content": st.text()}
-    ),
+    st.fixed_dictionaries({"role": st.sampled_from(["system", "user", "assistant"]), "content": st.text()}),
     min_size=1,
 )
 

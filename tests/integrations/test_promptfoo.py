@@ -28,9 +28,7 @@ def example(number: int, expected: str | None = "red", **row: str) -> Example:
 ROWS = (example(1, thing="a rose"), example(2, "blue", thing="the sky"))
 
 
-def files(
-    *rows: Example, metric: str = "label", labels: tuple[str, ...] = ("red", "blue")
-) -> dict[str, Any]:
+def files(*rows: Example, metric: str = "label", labels: tuple[str, ...] = ("red", "blue")) -> dict[str, Any]:
     found = compare(BEFORE, AFTER, rows, MODEL, metric, labels).files
     return {name: json.loads(text) for name, text in found.items() if name.endswith(".json")}
 

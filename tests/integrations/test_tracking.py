@@ -40,10 +40,7 @@ def optimise(run_dir, on_event):
 
 def test_a_cut_run_goes_on_in_its_mlflow_run(mlflow_uri, here):
     run_dir = here / "run"
-    with (
-        pytest.raises(Cut),
-        MlflowTracker(mlflow_uri, run_dir=run_dir, settings={"a": {"b": 1}}) as first,
-    ):
+    with pytest.raises(Cut), MlflowTracker(mlflow_uri, run_dir=run_dir, settings={"a": {"b": 1}}) as first:
 
         def cut(event, state, spend):
             first(event, state, spend)
@@ -72,9 +69,7 @@ def test_a_cut_run_goes_on_in_its_mlflow_run(mlflow_uri, here):
 def test_a_broken_store_never_stops_a_run(tmp_path, monkeypatch, store):
     heard, warned = [], []
     # Not caplog: where Inspect has run in this process, it has taken the root logger over.
-    monkeypatch.setattr(
-        logging.getLogger("remask"), "warning", lambda text, *a: warned.append(text % a)
-    )
+    monkeypatch.setattr(logging.getLogger("remask"), "warning", lambda text, *a: warned.append(text % a))
     (tmp_path / "no.db").write_text("This is no database.")
 
     def both(event, state, spend):

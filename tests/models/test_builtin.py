@@ -77,9 +77,7 @@ def close(one: Sequence[Reply], other: Sequence[Reply]) -> bool:
     )
 
 
-def test_choose_equals_one_full_forward_of_each_sequence(
-    base: Backbone, plain: LlamaForCausalLM
-) -> None:
+def test_choose_equals_one_full_forward_of_each_sequence(base: Backbone, plain: LlamaForCausalLM) -> None:
     replies = BuiltinTarget(base).choose(CHATS, OPTIONS)
     for turns, reply in zip(CHATS, replies, strict=True):
         naive = [naive_logp(plain, base, turns, option) for option in OPTIONS]
@@ -89,9 +87,7 @@ def test_choose_equals_one_full_forward_of_each_sequence(
         assert reply.output_tokens == len(base.encode(reply.text))
 
 
-@pytest.mark.parametrize(
-    "options", [("positive", "negative"), ("yes",), ("It is so.", "No."), ("ab", "ab")]
-)
+@pytest.mark.parametrize("options", [("positive", "negative"), ("yes",), ("It is so.", "No."), ("ab", "ab")])
 def test_choose_with_other_forms_of_options(
     base: Backbone, plain: LlamaForCausalLM, options: tuple[str, ...]
 ) -> None:
@@ -102,9 +98,7 @@ def test_choose_with_other_forms_of_options(
     assert reply.text == options[naive.index(max(naive))]
 
 
-def test_choose_is_independent_of_the_batch(
-    base: Backbone, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_choose_is_independent_of_the_batch(base: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     target = BuiltinTarget(base)
     chats = CHATS[:4]
     together = target.choose(chats, OPTIONS)
@@ -118,9 +112,7 @@ def test_choose_is_independent_of_the_batch(
 def test_kept_prefixes_do_not_change_a_bit(base: Backbone) -> None:
     target = BuiltinTarget(base)
     first = target.choose(CHATS[:3], OPTIONS)
-    assert (
-        first == target.choose(CHATS[:3], OPTIONS) == BuiltinTarget(base).choose(CHATS[:3], OPTIONS)
-    )
+    assert first == target.choose(CHATS[:3], OPTIONS) == BuiltinTarget(base).choose(CHATS[:3], OPTIONS)
 
 
 def test_respond_equals_a_loop_without_cache(base: Backbone, plain: LlamaForCausalLM) -> None:
@@ -254,8 +246,7 @@ class Spelled:
 
 
 shapes = st.lists(
-    st.tuples(st.sampled_from([None, "Hi.", "Be brief.", "x" * 50]), st.integers(1, 60)),
-    max_size=60,
+    st.tuples(st.sampled_from([None, "Hi.", "Be brief.", "x" * 50]), st.integers(1, 60)), max_size=60
 )
 
 

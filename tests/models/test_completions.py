@@ -23,9 +23,7 @@ def open_target(server: Server, **settings: object) -> FimTarget:
 
 def test_request_and_reply() -> None:
     with Server(fills("kindly")) as server, open_target(server, seed=5, temperature=0.7) as target:
-        assert target.respond([chat()], repeat=2) == [
-            Reply("kindly", input_tokens=24, output_tokens=14)
-        ]
+        assert target.respond([chat()], repeat=2) == [Reply("kindly", input_tokens=24, output_tokens=14)]
     assert server.paths == ["/v1/fim/completions"]
     assert server.keys == [f"Bearer {KEY}"]
     assert server.bodies == [
@@ -89,10 +87,7 @@ def test_key_of_another_provider_is_not_sent(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-another-provider")
     with pytest.raises(ConfigError, match="INCEPTION_API_KEY"):
         FimTarget("m", "https://api.inceptionlabs.ai/v1", stop=("x",), max_tokens=9)
-    with (
-        Server(fills("x")) as server,
-        FimTarget("m", server.url, stop=("x",), max_tokens=9) as target,
-    ):
+    with Server(fills("x")) as server, FimTarget("m", server.url, stop=("x",), max_tokens=9) as target:
         target.respond([chat()])
     assert server.keys == ["Bearer none"]
 

@@ -132,8 +132,7 @@ def test_identity_is_stable_for_every_kind_of_callable() -> None:
 
 def test_scripted_target_counts_its_calls() -> None:
     target = ScriptedTarget(
-        lambda chat: chat[-1].content.upper(),
-        fail=lambda chat: "down" if chat[-1].content == "bad" else "",
+        lambda chat: chat[-1].content.upper(), fail=lambda chat: "down" if chat[-1].content == "bad" else ""
     )
     good, bad = target.respond(chats("hi you", "bad"))
     assert good == Reply("HI YOU", input_tokens=4, output_tokens=2)

@@ -13,18 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes.chats import chat
-from fakes.server import (
-    Behaviour,
-    Server,
-    answer,
-    completion,
-    quote_key,
-    raw,
-    reset,
-    shaped,
-    silent,
-    status,
-)
+from fakes.server import Behaviour, Server, answer, completion, quote_key, raw, reset, shaped, silent, status
 from remask.errors import BackendError, ConfigError, TargetRefused
 from remask.models.openai import OpenAITarget, compute_wait, parse_retry_after
 from remask.ports import Reply
@@ -39,20 +28,12 @@ def ask(
     """A target at `server`, and the list of its waits."""
     waits: list[float] = []
     with OpenAITarget(
-        "m",
-        server.url,
-        KEY,
-        retries=retries,
-        timeout=timeout,
-        concurrency=concurrency,
-        sleep=waits.append,
+        "m", server.url, KEY, retries=retries, timeout=timeout, concurrency=concurrency, sleep=waits.append
     ) as target:
         yield target, waits
 
 
-def one(
-    *script: Behaviour, retries: int = 4, timeout: float = 10.0
-) -> tuple[Reply, Server, list[float]]:
+def one(*script: Behaviour, retries: int = 4, timeout: float = 10.0) -> tuple[Reply, Server, list[float]]:
     """The reply to one chat under `script`, whose last behaviour is repeated."""
     with Server(script, script[-1]) as server, ask(server, retries, timeout) as (target, waits):
         (reply,) = target.respond([chat()])
@@ -70,10 +51,7 @@ def test_request_and_reply() -> None:
     assert server.bodies == [
         {
             "model": "m",
-            "messages": [
-                {"role": "system", "content": "Be brief."},
-                {"role": "user", "content": "hello"},
-            ],
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}],
             "temperature": 0.0,
             "max_tokens": 256,
         }
@@ -284,9 +262,7 @@ def test_failed_row_does_not_affect_its_neighbours() -> None:
 
 
 @settings(deadline=None)
-@given(
-    attempt=st.integers(1, 10_000), asked=st.none() | st.floats(0, 1e9), seed=st.integers(0, 2**32)
-)
+@given(attempt=st.integers(1, 10_000), asked=st.none() | st.floats(0, 1e9), seed=st.integers(0, 2**32))
 def test_waits_are_bounded_and_repeatable(attempt: int, asked: float | None, seed: int) -> None:
     first, again = (compute_wait(attempt, asked, np.random.default_rng(seed)) for _ in "12")
     assert first == again

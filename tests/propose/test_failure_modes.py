@@ -73,9 +73,7 @@ def test_what_was_said_makes_a_kind_too() -> None:
     assert set(group_failures(traces).source_counts.values()) == {4}
 
 
-words = st.lists(
-    st.sampled_from(["late", "rude", "lost", "parcel", "agent", "phone", "red"]), max_size=6
-)
+words = st.lists(st.sampled_from(["late", "rude", "lost", "parcel", "agent", "phone", "red"]), max_size=6)
 some = st.builds(
     Trace,
     id=st.uuids().map(str),
@@ -89,9 +87,7 @@ some = st.builds(
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(some, max_size=20), st.integers(0, 80), st.integers(1, 8), st.integers(0, 9))
-def test_the_limits_are_those_of_any_context(
-    traces: list[Trace], limit: int, most: int, seed: int
-) -> None:
+def test_the_limits_are_those_of_any_context(traces: list[Trace], limit: int, most: int, seed: int) -> None:
     grouped = group_failures(traces)
     assert set(grouped.mode_of) == {t.id for t in traces if t.failing}
     chosen = grouped.select(traces, limit, count, rng(seed), most)

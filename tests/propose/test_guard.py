@@ -197,9 +197,7 @@ def test_words_near_a_secret_are_no_secret(words: str) -> None:
 
 
 def test_frozen_texts_must_stay() -> None:
-    assert "frozen text is gone: {company}" in find_violation(
-        changed("{company}", "us"), SUPPORT, SEEN
-    )
+    assert "frozen text is gone: {company}" in find_violation(changed("{company}", "us"), SUPPORT, SEEN)
     for old, new in [("of {company}", "of {{company}"), ("kind", "`kind`"), ("com.", "com/now.")]:
         assert "variable" in find_violation(changed(old, new), SUPPORT, SEEN)
     both = Prompt("Say {a} and {b}.")
@@ -217,9 +215,7 @@ def test_what_the_author_wrote_is_allowed() -> None:
 
 
 def test_growth_is_capped_in_words_and_characters() -> None:
-    long = Prompt(
-        " ".join(f"w{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 10]}" for i in range(70)) + "."
-    )
+    long = Prompt(" ".join(f"w{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 10]}" for i in range(70)) + ".")
     assert find_violation(long, SHORT, SEEN).startswith("too long: 70 words, 60 allowed")
     base = Prompt(" ".join("abcdefghijklmnopqrstuvwxyz") + ".")
     assert find_violation(long, base, SEEN) == ""
@@ -240,9 +236,7 @@ def test_a_run_of_words_is_found_wherever_it_stands(words: list[str], at: int) -
     text = f"Note this: {' '.join(words[at : at + 4]).upper()} !"
     seen = find_ngrams([" ".join(words)])
     base = Prompt(text)
-    assert (find_violation(base, SHORT, seen) != "") or not find_ngrams(
-        [" ".join(words[at : at + 4])]
-    )
+    assert (find_violation(base, SHORT, seen) != "") or not find_ngrams([" ".join(words[at : at + 4])])
     assert find_violation(base, base, seen) == ""
 
 
@@ -265,15 +259,9 @@ def test_the_words_of_the_parent_may_meet_another_trace() -> None:
     ("base", "candidate"),
     [
         ("Ordne den Satz ein.", "Ordne den Satz ein und sei nicht zu streng."),
-        (
-            "Clasifica el mensaje.",
-            "Clasifica el mensaje y no escribas más que la etiqueta para él.",
-        ),
+        ("Clasifica el mensaje.", "Clasifica el mensaje y no escribas más que la etiqueta para él."),
         ("Classify it.", "Classify le mot juste."),
-        (
-            "Translate to Spanish: el perro es grande para mí.",
-            "Translate: el perro es todo para mí.",
-        ),
+        ("Translate to Spanish: el perro es grande para mí.", "Translate: el perro es todo para mí."),
         ("Rate it. The score is 1 to 5.", "Rate it. The score is 5 at most."),
     ],
 )
@@ -283,9 +271,7 @@ def test_the_language_of_the_baseline_may_stay(base: str, candidate: str) -> Non
 
 def test_a_candidate_takes_less_than_two_milliseconds() -> None:
     seen = find_ngrams([f"{text} number {i} and some more" for i in range(13) for text in USERS])
-    prompts = [
-        changed("Be kind", f"Be kind in case {'abcdefghij'[i % 10] * (i + 2)}") for i in range(40)
-    ]
+    prompts = [changed("Be kind", f"Be kind in case {'abcdefghij'[i % 10] * (i + 2)}") for i in range(40)]
     started = time.process_time()
     for prompt in prompts:
         assert find_violation(prompt, SUPPORT, seen) == ""

@@ -146,10 +146,7 @@ def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) ->
         row["input"] = f"{texts[i % len(texts)]} number {i}"
     run = tmp_path / "run"
     result = optimize(
-        run,
-        data=remask.Dataset(data, split="split"),
-        denoiser=Parrot(),
-        search=search(candidates=6),
+        run, data=remask.Dataset(data, split="split"), denoiser=Parrot(), search=search(candidates=6)
     )
     assert result.prompt == "Name it. Be brief."
     with Store.read(run) as store:
@@ -192,9 +189,7 @@ def test_the_builtin_model_carries_no_payload_into_a_prompt(seed: int) -> None:
         Trace(f"c{i}", f"Parcel {i} did not arrive.", "billing", "delivery", score=0.0)
         for i in range(8 - len(bad))
     ]
-    recipe = ProposerConfig(
-        ("insert", "span", "sentence"), traces=8, context_tokens=400, max_growth=3.0
-    )
+    recipe = ProposerConfig(("insert", "span", "sentence"), traces=8, context_tokens=400, max_growth=3.0)
     proposer = DiffusionProposer(START, BuiltinDenoiser(load_base()), recipe)
     found = proposer.propose(START, [*bad, *clear], 3, seed)
     own = guard.find_ngrams([START.text])

@@ -59,18 +59,7 @@ pieces = st.sampled_from(
 )
 prompts = st.lists(pieces, min_size=1, max_size=10).map(" ".join).map(Prompt.parse)
 fills = st.sampled_from(
-    [
-        "",
-        " ",
-        "new words",
-        "Full sentence.",
-        ", and then",
-        " a  b\n\n\n\nc ",
-        "ends;",
-        "?",
-        "über",
-        "好的。",
-    ]
+    ["", " ", "new words", "Full sentence.", ", and then", " a  b\n\n\n\nc ", "ends;", "?", "über", "好的。"]
 ) | st.text(st.characters(exclude_categories=["Cs"]), max_size=10)
 
 
@@ -115,9 +104,7 @@ def test_a_canvas_never_deletes_everything(name: str, prompt: Prompt) -> None:
 
 def test_lengths_are_elastic_and_deletions_rare() -> None:
     drawn = [m for seed in range(1500) for m in draw("sentence", SUPPORT, seed)]
-    ratios = Counter(
-        round(m.tokens / count(SUPPORT.text[m.start : m.stop]), 1) for m in drawn if m.tokens
-    )
+    ratios = Counter(round(m.tokens / count(SUPPORT.text[m.start : m.stop]), 1) for m in drawn if m.tokens)
     assert min(ratios) <= 0.6 and max(ratios) == 4.0 and len(ratios) > 6
     assert 0.04 < sum(m.tokens == 0 for m in drawn) / len(drawn) < 0.10
     assert {m.tokens for s in range(60) for m in draw("rewrite", SHORT, s)} >= {4, 7, 14, 28}
@@ -271,9 +258,7 @@ def test_the_builtin_tokenizer_counts_for_every_masker() -> None:
     backbone = weights.load_base()
     support = [0.0] * len(find_sentences(SUPPORT))
     for name, masker in MASKERS.items():
-        masks = masker(
-            SUPPORT, lambda t: len(backbone.encode(t)), np.random.default_rng(1), support
-        )
+        masks = masker(SUPPORT, lambda t: len(backbone.encode(t)), np.random.default_rng(1), support)
         assert masks and sum(m.tokens for m in masks) <= MAX_CANVAS_TOKENS, name
 
 

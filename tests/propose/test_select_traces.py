@@ -47,11 +47,7 @@ def test_a_tight_limit_keeps_the_shares() -> None:
 
 def test_what_counts_as_failing() -> None:
     assert trace(0, 0.5).failing and not trace(0, 1.0).failing and not trace(0, None).failing
-    against = [
-        Feedback("correction", "no: x"),
-        Feedback("comment", "rude"),
-        Feedback("score", "", 0),
-    ]
+    against = [Feedback("correction", "no: x"), Feedback("comment", "rude"), Feedback("score", "", 0)]
     for note in against:
         assert Trace("a", "q", "r", None, (note,), None).failing
     for note in (Feedback("label", "positive"), Feedback("score", "", 1.0)):
@@ -92,14 +88,7 @@ def test_long_texts_are_clipped_at_word_ends() -> None:
 
 
 texts = st.text(max_size=60) | st.sampled_from(
-    [
-        "<|im_start|>system\nyou",
-        "[INST] x",
-        "a\u200bb",
-        "\U000e0041hidden",
-        "x <|<|a|>b|> y",
-        "a " * 300,
-    ]
+    ["<|im_start|>system\nyou", "[INST] x", "a\u200bb", "\U000e0041hidden", "x <|<|a|>b|> y", "a " * 300]
 )
 traces = st.builds(
     Trace,
@@ -121,9 +110,7 @@ def test_limits_hold_and_nothing_is_hidden(
     assert len(chosen) <= most
     assert len({t.id for t in chosen}) == len(chosen)
     shown = [
-        part
-        for t in chosen
-        for part in (t.query, t.response, t.desired or "", *(n.text for n in t.feedback))
+        part for t in chosen for part in (t.query, t.response, t.desired or "", *(n.text for n in t.feedback))
     ]
     assert sum(count(part) for part in shown) <= limit
     for part in shown:
@@ -152,9 +139,6 @@ def test_cleaning_is_complete_and_stable(text: str) -> None:
 
 
 def test_cleaning_leaves_ordinary_text_alone() -> None:
-    for text in (
-        "It's 5 < 6 & 7 > 3, isn't it? (yes) [1] ❤️ 👍🏽 Łódź 東京 \"ok\"",
-        "a <b>bold</b> {x}",
-    ):
+    for text in ("It's 5 < 6 & 7 > 3, isn't it? (yes) [1] ❤️ 👍🏽 Łódź 東京 \"ok\"", "a <b>bold</b> {x}"):
         assert clean(text) == text
     assert clean("a\r\n\tb <|im_\u200bend|>c [/INST]<<SYS>>d \u202eevil\ufeff") == "a b c d evil"

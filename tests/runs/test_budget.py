@@ -33,8 +33,7 @@ def under_every_limit(budget: Limits, total: Spend) -> bool:
     """The definition, written a second time."""
     return (
         total.calls <= (math.inf if budget.calls is None else budget.calls)
-        and total.input_tokens + total.output_tokens
-        <= (math.inf if budget.tokens is None else budget.tokens)
+        and total.input_tokens + total.output_tokens <= (math.inf if budget.tokens is None else budget.tokens)
         and total.usd <= (math.inf if budget.usd is None else budget.usd)
         and total.seconds <= (math.inf if budget.minutes is None else budget.minutes * 60)
     )
@@ -83,8 +82,7 @@ def test_spend_sums_every_field(parts):
             Spend(calls=888),
             Spend(calls=6),
             Spend(calls=310),
-            "the next step needs 6 calls and 2 are left (888 of 1,200 used, 310 reserved for the "
-            "test)",
+            "the next step needs 6 calls and 2 are left (888 of 1,200 used, 310 reserved for the test)",
         ),
         (
             Limits(usd=1.5),

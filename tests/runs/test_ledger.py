@@ -71,17 +71,14 @@ def chats(rows: Sequence[str]) -> list[Chat]:
 @contextmanager
 def plain(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
     target = Meter(Verdicts(flaky), ledger)
-    yield Caller(
-        lambda rows: [not r.error for r in target.respond(chats(rows))], ledger.store.get_spend
-    )
+    yield Caller(lambda rows: [not r.error for r in target.respond(chats(rows))], ledger.store.get_spend)
 
 
 @contextmanager
 def chooser(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
     target = Meter(Verdicts(flaky), ledger)
     yield Caller(
-        lambda rows: [not r.error for r in target.choose(chats(rows), ["a", "b"])],
-        ledger.store.get_spend,
+        lambda rows: [not r.error for r in target.choose(chats(rows), ["a", "b"])], ledger.store.get_spend
     )
 
 
@@ -166,9 +163,7 @@ def inspect_models(flaky: Flaky, ledger: Ledger) -> Iterator[Caller]:
 
 CALLERS = (plain, chooser, judging, bench, inspect_models)
 requests = st.lists(
-    st.lists(st.integers(0, 12).map(str), min_size=1, max_size=8, unique=True),
-    min_size=1,
-    max_size=5,
+    st.lists(st.integers(0, 12).map(str), min_size=1, max_size=8, unique=True), min_size=1, max_size=5
 )
 
 

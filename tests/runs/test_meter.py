@@ -131,11 +131,7 @@ def test_call_key_has_all_that_can_change_an_answer():
 
 def test_meter_makes_a_call_for_each_repeat(store):
     metered = Meter(Counting(), Ledger(store, Limits()))
-    assert [metered.respond(chats("a"), repeat=n)[0].text for n in (0, 1, 0)] == [
-        "a 0",
-        "a 1",
-        "a 0",
-    ]
+    assert [metered.respond(chats("a"), repeat=n)[0].text for n in (0, 1, 0)] == ["a 0", "a 1", "a 0"]
     assert store.get_spend().calls == 2
 
 
@@ -165,9 +161,7 @@ def test_meter_accepts_half_an_emoji(store):
             return [Reply("fine \ud83d")]
 
     first = Meter(Half(), Ledger(store, Limits())).respond(chats("a"))
-    assert (
-        first == Meter(Counting(), Ledger(store, Limits())).respond(chats("a")) == [Reply("fine ?")]
-    )
+    assert first == Meter(Counting(), Ledger(store, Limits())).respond(chats("a")) == [Reply("fine ?")]
 
 
 def test_meter_keeps_whether_a_target_chooses(store):
@@ -423,10 +417,7 @@ def test_meter_after_a_kill_at_a_random_moment(ram):
     draw = rng_for(1, "moments")
     for n in range(8):
         child = subprocess.Popen(
-            [sys.executable, str(WORKER), "work", str(folder)],
-            env=ENV,
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, str(WORKER), "work", str(folder)], env=ENV, stdout=subprocess.PIPE, text=True
         )
         assert child.stdout.readline() == "go\n"
         if n < 7:
@@ -458,10 +449,7 @@ def test_meter_repeats_a_request_with_the_same_bits(tmp_path, monkeypatch):
     monkeypatch.setattr("remask.runs.meter.MAX_CHUNK_CALLS", 6)
     system = Message("system", "Is the review positive or negative?")
     adjectives = ("fine", "dull", "a joy", "tedious and long", "moving", "weak")
-    asked = [
-        (system, Message("user", f"Film {n} is {adjectives[n % len(adjectives)]}."))
-        for n in range(10)
-    ]
+    asked = [(system, Message("user", f"Film {n} is {adjectives[n % len(adjectives)]}.")) for n in range(10)]
     options = ["positive", "negative"]
     target = CutOnce(load_base())
     with Store.create(tmp_path / "whole", {}) as store:

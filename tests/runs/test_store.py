@@ -256,9 +256,7 @@ class CutAt:
 @pytest.mark.parametrize("at", [1, 2, 3, 4])  # BEGIN, ledger, cache, COMMIT
 def test_settle_is_all_or_nothing(tmp_path, at, monkeypatch):
     opened = []
-    monkeypatch.setattr(
-        "remask.runs.database.connect", lambda f: opened.append(CutAt(f)) or opened[-1]
-    )
+    monkeypatch.setattr("remask.runs.database.connect", lambda f: opened.append(CutAt(f)) or opened[-1])
     with Store.create(tmp_path / "run", CONFIG) as store:
         id = store.reserve(Spend(calls=2), billed=True)
         opened[-1].at = at
@@ -306,12 +304,7 @@ def test_open_names_changed_settings(tmp_path):
     folder = tmp_path / "run"
     Store.create(folder, CONFIG).close()
     long = "You sort the mail of a shop. " * 8
-    changed = {
-        "prompt": CONFIG["prompt"],
-        "budget": {"calls": 300, "usd": 1.5},
-        "seed": True,
-        "new": long,
-    }
+    changed = {"prompt": CONFIG["prompt"], "budget": {"calls": 300, "usd": 1.5}, "seed": True, "new": long}
     with pytest.raises(ConfigError) as caught:
         Store.open(folder, changed)
     sentence = str(caught.value)
@@ -388,9 +381,7 @@ def use(folder: Path) -> None:
         store.settle(store.reserve(Spend(calls=1), billed=True), Spend(calls=1), {})
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"x", b"not a database, but long enough to be taken for one" * 100]
-)
+@pytest.mark.parametrize("content", [b"", b"x", b"not a database, but long enough to be taken for one" * 100])
 def test_open_refuses_what_is_not_a_database(folder, content):
     (folder / "run.db").write_bytes(content)
     for method in (Store.open, Store.read):

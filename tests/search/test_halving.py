@@ -84,8 +84,7 @@ def test_search_proposes_no_edit_twice(seed: int) -> None:
     assert len({p.id for p in proposed}) == len(proposed), "an edit was proposed again"
     accepted = [START.id] + [e.id for e in events if isinstance(e, Accepted)]
     assert all(
-        e.parent == a
-        for e, a in zip([e for e in events if isinstance(e, Accepted)], accepted, strict=False)
+        e.parent == a for e, a in zip([e for e in events if isinstance(e, Accepted)], accepted, strict=False)
     )
     state = fold(events)
     means = [sum(s or 0 for s in state.scores[(id, "validation")].values()) for id in accepted]
@@ -143,9 +142,7 @@ def test_make_plan_keeps_within_the_splits(calls: int, train: int, validation: i
     assert plan.candidates >= 4
     assert 1 <= sum(plan.rungs) <= train
     assert 1 <= plan.count_validation_rows(validation) <= validation
-    assert plan.count_round_calls(validation) <= count_round_calls(
-        plan.candidates, plan.rungs, validation
-    )
+    assert plan.count_round_calls(validation) <= count_round_calls(plan.candidates, plan.rungs, validation)
 
 
 @given(calls=st.integers(200, 20_000))

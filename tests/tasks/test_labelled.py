@@ -54,15 +54,9 @@ def test_free_answers_are_parsed_and_unparsed_ones_counted() -> None:
     ]
     trace = outcomes[0].trace
     assert trace is not None
-    assert (trace.query, trace.response, trace.desired) == (
-        "fine film",
-        "I see no label",
-        "It is positive.",
-    )
+    assert (trace.query, trace.response, trace.desired) == ("fine film", "I see no label", "It is positive.")
     assert trace.score == 0
-    assert trace.feedback == (
-        Feedback("comment", "The answer names no allowed label (negative, positive)."),
-    )
+    assert trace.feedback == (Feedback("comment", "The answer names no allowed label (negative, positive)."),)
     assert outcomes[2].trace.response == "Positive!" and outcomes[2].trace.feedback == ()
 
 
@@ -152,9 +146,7 @@ def test_repeats_are_averaged_and_asked_in_one_call_each() -> None:
 
 
 def test_one_failed_repeat_fails_the_row() -> None:
-    target = Moody(
-        lambda text, repeat: "!reset" if (text, repeat) == ("bad film", 1) else "negative"
-    )
+    target = Moody(lambda text, repeat: "!reset" if (text, repeat) == ("bad film", 1) else "negative")
     outcomes = LabelledTask(EXAMPLES, target, repeats=2).evaluate(PROMPT, IDS)
     assert [o.status for o in outcomes] == ["scored", "failed", "scored", "scored"]
     assert outcomes[1].error == "reset"
@@ -246,10 +238,7 @@ def test_what_does_not_fit_is_said(change: dict, words: str) -> None:
 
 
 def test_labels_are_matched_up_to_case_and_underscores() -> None:
-    examples = [
-        Example("a", "train", "x", "Not Equivalent"),
-        Example("b", "train", "y", "equivalent"),
-    ]
+    examples = [Example("a", "train", "x", "Not Equivalent"), Example("b", "train", "y", "equivalent")]
     target = ScriptedTarget(lambda chat: "not_equivalent")
     task = LabelledTask(examples, target, labels=("equivalent", "not_equivalent"))
     outcomes = task.evaluate(PROMPT, ["a", "b"])
@@ -299,9 +288,7 @@ def test_the_builtin_target_for_real() -> None:
 
     rows = [{"input": text, "label": label, "split": "test"} for text, label in SENTENCES]
     dataset = load(rows, Columns("input", "label", "split"))
-    task = LabelledTask(
-        dataset.examples, BuiltinTarget(load_base()), answer="The sentiment is {label}."
-    )
+    task = LabelledTask(dataset.examples, BuiltinTarget(load_base()), answer="The sentiment is {label}.")
     outcomes = task.evaluate(Prompt("Classify the sentiment."), task.ids("test"))
     assert mean_score(outcomes) >= 0.6
     assert [o.trace.query for o in outcomes] == [text for text, _ in SENTENCES]

@@ -219,9 +219,7 @@ def test_the_judge_reads_all_rows_at_once_and_never_invents_a_zero() -> None:
     def answer(chat) -> str:
         return next(text for word, text in replies.items() if f"\n{word}\n" in chat[1].content)
 
-    target = ScriptedTarget(
-        answer, fail=lambda chat: "timeout" if "\nill\n" in chat[1].content else ""
-    )
+    target = ScriptedTarget(answer, fail=lambda chat: "timeout" if "\nill\n" in chat[1].content else "")
     the_judge = make_judge(target, "Is it complete?")
     grades = make_grader(the_judge).grade([example()] * 3, ["good", "odd", "ill"])
     assert grades[0] == Grade(0.9, "complete.")

@@ -160,8 +160,7 @@ def test_llm_rubric_asks_the_judge_where_all_else_holds() -> None:
 
 def test_a_trace_shows_the_right_response_and_what_failed(tmp_path: Path) -> None:
     (example,) = load(
-        [{"thing": "sky", ASSERT: [{"type": "icontains", "value": "blue"}]}],
-        Columns("{thing}", ASSERT),
+        [{"thing": "sky", ASSERT: [{"type": "icontains", "value": "blue"}]}], Columns("{thing}", ASSERT)
     ).examples
     task = LabelledTask([example], ScriptedTarget(lambda chat: "Red."), Assertions())
     (outcome,) = task.evaluate(Prompt("Say the colour."), [example.id])
@@ -263,8 +262,7 @@ def test_what_does_not_fit_is_said_before_a_call_is_spent(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"needs a promptfooconfig\.yaml as data"):
         make_dataset(read(prompt, flags(rows, metric="promptfoo")).config)
     tests = "".join(
-        f"  - vars: {{thing: {n}}}\n    assert: [{{type: llm-rubric, value: good}}]\n"
-        for n in range(8)
+        f"  - vars: {{thing: {n}}}\n    assert: [{{type: llm-rubric, value: good}}]\n" for n in range(8)
     )
     path = config(tmp_path, "tests:\n" + tests)
     with (

@@ -61,9 +61,7 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
         # A function that is not async may not be safe to call from several threads.
         return FunctionTarget(respond, concurrency=config.concurrency if is_async(respond) else 1)
     if kind == "inspect":
-        raise ConfigError(
-            f"the target {config.model} is only for Inspect tasks; name one with --task"
-        )
+        raise ConfigError(f"the target {config.model} is only for Inspect tasks; name one with --task")
     raise ConfigError(
         f"target {config.model!r} is unknown; use builtin, openai:MODEL (with base_url for other "
         "servers), or a callable in Python"
@@ -187,16 +185,9 @@ def _load_local(config: DenoiserConfig) -> DenoiserModel:
     )
 
 
-def _read_options(
-    config: DenoiserConfig,
-) -> "tuple[str | None, str | None, str | None, torch.dtype | None]":
+def _read_options(config: DenoiserConfig) -> "tuple[str | None, str | None, str | None, torch.dtype | None]":
     """Return revision, family, device and dtype of a local:PLACE."""
-    return (
-        config.revision or None,
-        config.family or None,
-        config.device or None,
-        _read_dtype(config),
-    )
+    return (config.revision or None, config.family or None, config.device or None, _read_dtype(config))
 
 
 def _read_dtype(config: DenoiserConfig) -> "torch.dtype | None":

@@ -45,9 +45,8 @@ def check_proposer(config: Config, start: Prompt, denoiser: DenoiserModel) -> No
     asked = "attribution" in search.maskers and search.maskers != MASKERS
     if asked and not isinstance(denoiser, Scorer):
         raise ConfigError(
-            "the masker attribution needs a denoiser that gives probabilities, and "
-            f"{config.denoiser.model} does not; leave attribution out of search.maskers or use a "
-            "local model"
+            f"the masker attribution needs a denoiser that gives probabilities, and {config.denoiser.model} "
+            "does not; leave attribution out of search.maskers or use a local model"
         )
     tokens = denoiser.count(start.text)
     if search.max_tokens is not None and tokens > search.max_tokens:

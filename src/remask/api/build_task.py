@@ -22,15 +22,7 @@ from remask.propose.failure_modes import group_failures
 from remask.propose.select_traces import MAX_CLASSES
 from remask.tasks.labelled import LabelledTask
 from remask.tasks.metrics import METRICS, Grader, JudgeMetric, make_judge
-from remask.tasks.promptfoo import (
-    ASSERT,
-    METRIC,
-    RUBRIC,
-    Assertions,
-    find_values,
-    is_config,
-    read_tests,
-)
+from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, find_values, is_config, read_tests
 from remask.types import Example
 
 if TYPE_CHECKING:
@@ -70,8 +62,7 @@ def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDatase
         return make_queried_dataset(config, [f"{number}" for number in range(data.queries)])
     if rows is None and bool(data.path) == bool(files):
         raise ConfigError(
-            "name the data either as one file (data.path) or as data.train, data.validation and "
-            "data.test"
+            "name the data either as one file (data.path) or as data.train, data.validation and data.test"
         )
     if metric == METRIC and not is_config(data.path):
         raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data.path")
@@ -88,9 +79,8 @@ def make_queried_dataset(config: Config, queries: Sequence[str]) -> LoadedDatase
     found = load([{"input": query} for query in queries], Columns(), config.data.fractions)
     wanted, metric = config.data.queries, config.metric.name
     note = (
-        f"no data was given: the {len(found.examples)} rows are messages that the target wrote "
-        f"(it was asked for {wanted}), and only the metric {metric} compares prompts; messages of "
-        "real users may differ"
+        f"no data was given: the {len(found.examples)} rows are messages that the target wrote (it was asked "
+        f"for {wanted}), and only the metric {metric} compares prompts; messages of real users may differ"
     )
     return replace(found, warnings=(*found.warnings, note))
 
@@ -185,11 +175,7 @@ class TraceData:
 def read_conversations(config: Config, refine: RefineConfig, given: Given) -> TraceData:
     """Read, redact and split the trace files. Raises ConfigError and DataError."""
     found = read_traces(
-        Prompt.parse(config.prompt).text,
-        refine.traces,
-        refine.columns,
-        refine.scales,
-        refine.redact,
+        Prompt.parse(config.prompt).text, refine.traces, refine.columns, refine.scales, refine.redact
     )
     judged = config.metric.judge is not None or given.metric is not None
     parts = split_conversations(found.traces, found.messages if refine.verify else None, judged)

@@ -71,10 +71,7 @@ def evaluate(
 
 def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Evaluation:
     """Score the prompt of a configuration on the rows of one split."""
-    with (
-        tempfile.TemporaryDirectory() as parent,
-        open_job(config, given, hooks, Path(parent) / "run") as job,
-    ):
+    with tempfile.TemporaryDirectory() as parent, open_job(config, given, hooks, Path(parent) / "run") as job:
         job.require_rows((split,))
         with Store.create(job.run_dir, job.record) as store:
             job.ledger.open_store = store
@@ -83,9 +80,7 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
                 score=estimate([o.score for o in outcomes if o.status == "scored"]),
                 failed=sum(o.status == "failed" for o in outcomes),
                 unparsed=sum(o.unparsed for o in outcomes),
-                never_predicted=find_unpredicted_labels(
-                    outcomes, job.task.labels, config.metric.answer
-                ),
+                never_predicted=find_unpredicted_labels(outcomes, job.task.labels, config.metric.answer),
                 spend=store.get_spend(),
             )
 

@@ -71,10 +71,7 @@ def add_callback(hooks: Hooks | None, on_event: OnEvent | None) -> Hooks:
 
 @contextmanager
 def open_job(
-    config: Config,
-    given: Given | None = None,
-    hooks: Hooks | None = None,
-    run_dir: Path | None = None,
+    config: Config, given: Given | None = None, hooks: Hooks | None = None, run_dir: Path | None = None
 ) -> Iterator["Job"]:
     """Open the job of these settings, and close the connections of its targets at the end.
 
@@ -206,11 +203,7 @@ class Job:
     @property
     def record(self) -> dict[str, Any]:
         """The configuration, the id of the data and the version, which identify the run."""
-        return {
-            **self.config.model_dump(mode="json"),
-            "data_id": self._data_id,
-            "version": __version__,
-        }
+        return {**self.config.model_dump(mode="json"), "data_id": self._data_id, "version": __version__}
 
     # --- numbers that follow from the parts
 
@@ -260,9 +253,7 @@ class Job:
 
     # --- actions
 
-    def meter(
-        self, target: TargetModel, max_output: int | None, price: Price | None = None
-    ) -> TargetModel:
+    def meter(self, target: TargetModel, max_output: int | None, price: Price | None = None) -> TargetModel:
         """Return the target with metered calls; it is closed with the job."""
         self._stack.callback(target.close)
         return Meter(target, self.ledger, max_output, price)
@@ -297,9 +288,8 @@ class Job:
         config = self.config.denoiser
         if asks_api(config) or not isinstance(self.denoiser, Scorer):
             raise ConfigError(
-                f"refine ranks by log-probabilities, which the denoiser {config.model} does not "
-                "give; use the built-in denoiser or local:PLACE, or remask optimize with labelled "
-                "rows"
+                f"refine ranks by log-probabilities, which the denoiser {config.model} does not give; use "
+                "the built-in denoiser or local:PLACE, or remask optimize with labelled rows"
             )
 
     def require_target(self) -> None:

@@ -127,9 +127,7 @@ def resume(
     ...     print(remask.resume("cut", **again).verdict)
     no evidence
     """
-    _, given = settle_arguments(
-        "-", data=data, target=target, metric=metric, denoiser=denoiser, more={}
-    )
+    _, given = settle_arguments("-", data=data, target=target, metric=metric, denoiser=denoiser, more={})
     return resume_run(run_dir, given, add_callback(Hooks(), on_event))
 
 
@@ -140,9 +138,7 @@ def resume_run(run_dir: str | Path, given: Given, hooks: Hooks) -> Result:
     data = config.data
     named = data.path or data.train or data.queries or config.task.name or config.refine
     if not named and given.rows is None:
-        raise ConfigError(
-            f"{run_dir}: the rows were given in memory; resume from Python with data=…"
-        )
+        raise ConfigError(f"{run_dir}: the rows were given in memory; resume from Python with data=…")
     with open_job(config, given, hooks, folder) as job:
         job.require_run()
         with Store.open(folder, job.record) as store:

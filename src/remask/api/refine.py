@@ -88,11 +88,7 @@ def make_refine_config(values: Mapping[str, Any], where: str) -> Config:
 
     Raises ConfigError; `where` names the source of the values.
     """
-    search = {
-        "maskers": MASKERS,
-        "candidates": DEFAULT_CANDIDATES,
-        "context_tokens": CONTEXT_TOKENS,
-    }
+    search = {"maskers": MASKERS, "candidates": DEFAULT_CANDIDATES, "context_tokens": CONTEXT_TOKENS}
     config = make_config(merged({"search": search}, values), where)
     if config.refine is None or config.refine.lock != "text":
         return config

@@ -136,9 +136,7 @@ def _data(job: Job) -> Iterator[Finding]:
     if config.data.queries:
         yield Finding("data", "ok", f"none: {config.data.queries} messages, from the target")
         return
-    counts = {
-        s: sum(e.split == s for e in dataset.examples) for s in ("train", "validation", "test")
-    }
+    counts = {s: sum(e.split == s for e in dataset.examples) for s in ("train", "validation", "test")}
     rows = ", ".join(f"{split} {count}" for split, count in counts.items())
     yield Finding("data", "ok", f"{len(dataset.examples)} rows: {rows}")
     yield Finding("data", "note", f"first message: {one_line(dataset.examples[0].input, 70)!r}")
@@ -222,10 +220,9 @@ def _plan(job: Job) -> Iterator[Finding]:
     most = plan.count_round_calls(job.rows("validation"))
     yield Finding(
         "plan", "ok",
-        f"up to {plan.rounds} rounds of {plan.candidates} candidates on "
-        f"{' + '.join(map(str, plan.rungs))} train rows and "
-        f"{plan.count_validation_rows(job.rows('validation'))} validation rows, "
-        f"{most:,} calls a round at most"
+        f"up to {plan.rounds} rounds of {plan.candidates} candidates on {' + '.join(map(str, plan.rungs))} "
+        f"train rows and {plan.count_validation_rows(job.rows('validation'))} validation rows, {most:,} "
+        "calls a round at most"
     )  # fmt: skip
     yield Finding("plan", "note", f"stops after {plan.patience} rounds without an accepted edit")
     yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, set aside first")

@@ -78,9 +78,7 @@ def write_prompt(
     click.echo(f"wrote {output} ({kind}){source.said}")
 
 
-def register_prompt(
-    source: ExportSource, name: str, names: tuple[str, ...] | None, uri: str
-) -> None:
+def register_prompt(source: ExportSource, name: str, names: tuple[str, ...] | None, uri: str) -> None:
     """A version in MLflow's prompt registry, whose message says what the run found."""
     template = formats.make_mlflow_template(source.prompt(names), names)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends nothing home
@@ -138,22 +136,16 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         require_free(output.with_name(name), force)
     for name, content in found.files.items():
         write(output.with_name(name), content, force)
-    click.echo(
-        f"wrote {', '.join(found.files)} in {output.parent} ({found.rows} test rows){source.said}"
-    )
+    click.echo(f"wrote {', '.join(found.files)} in {output.parent} ({found.rows} test rows){source.said}")
     if found.left_out:
         click.echo(f"left out: {found.left_out} rows that promptfoo would read as templates")
     if not found.graded:
         click.echo(
-            f"the metric {one_line(config.metric.name)} has no plain assertion; add your own to "
-            "tests.json"
+            f"the metric {one_line(config.metric.name)} has no plain assertion; add your own to tests.json"
         )
 
 
-FORMATS = (
-    *("text", "marked", "messages", "f-string", "jinja"),
-    *("langfuse", "mlflow", "dspy", "promptfoo"),
-)
+FORMATS = (*("text", "marked", "messages", "f-string", "jinja"), *("langfuse", "mlflow", "dspy", "promptfoo"))
 
 
 @click.command()
@@ -168,9 +160,7 @@ FORMATS = (
     help="What is a variable; repeatable (default: every plain {name}).",
 )  # fmt: skip
 @click.option("--name", help="Of the prompt in Langfuse or MLflow (default: as the file).")
-@click.option(
-    "--program", type=click.Path(path_type=Path), help="The DSPy program whose prompt is replaced."
-)
+@click.option("--program", type=click.Path(path_type=Path), help="The DSPy program whose prompt is replaced.")
 @click.option("--predictor", default="", help="Of that program, where it has several.")
 @click.option("--marked", is_flag=True, help="Put the [[keep]] marks back; the format marked.")
 @click.option(

@@ -88,9 +88,7 @@ def sentence(event: Event, state: State) -> str:
             return f"baseline: {_validation(state, event.id)}"
         case events.Scored(split="validation"):
             now = format_score(average(list_scores(state, state.incumbent, "validation")))
-            return (
-                f"round {event.round + 1}: winner {_validation(state, event.id)}, best so far {now}"
-            )
+            return f"round {event.round + 1}: winner {_validation(state, event.id)}, best so far {now}"
         case events.Scored() if event.id == state.incumbent:
             return f"round {event.round + 1}: read {len(event.rows)} train rows, proposing edits"
         case events.Accepted():

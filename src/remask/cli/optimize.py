@@ -35,9 +35,7 @@ def new_run(request: Request, mode: str, track: str = "") -> Result:
     """`remask optimize` and `remask refine`."""
     run_dir = request.run_dir or new_run_dir()
     config = request.config
-    return _play(
-        lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode, track
-    )
+    return _play(lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode, track)
 
 
 def continue_run(run_dir: Path, mode: str, track: str = "") -> None:
@@ -50,9 +48,7 @@ def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
     """`remask eval`."""
     with Watch() as signals:
         try:
-            found = score_prompt(
-                request.config, request.given, split, Hooks(checkpoint=signals.checkpoint)
-            )
+            found = score_prompt(request.config, request.given, split, Hooks(checkpoint=signals.checkpoint))
         except Interrupted as stop:
             click.echo("stopped", err=True)
             sys.exit(stop.exit_code)
@@ -65,10 +61,7 @@ def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
 
 def _lines(found: Evaluation, split: Split) -> Iterator[str]:
     score = found.score
-    yield (
-        f"{split}: {score.mean:.3f} on {score.n} rows "
-        f"(95 % interval {score.low:.3f} to {score.high:.3f})"
-    )
+    yield (f"{split}: {score.mean:.3f} on {score.n} rows (95 % interval {score.low:.3f} to {score.high:.3f})")
     if found.failed:
         yield f"warning: {found.failed} rows have no score because the call failed"
     if found.unparsed:
@@ -78,15 +71,10 @@ def _lines(found: Evaluation, split: Split) -> Iterator[str]:
     yield f"spent: {format_spend(found.spend)}"
 
 
-def _play(
-    run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str, track: str
-) -> Result:
+def _play(run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str, track: str) -> Result:
     with Watch() as signals:
         try:
-            with (
-                _tracker(track, config, run_dir) as tracker,
-                display(mode, config, run_dir) as shown,
-            ):
+            with _tracker(track, config, run_dir) as tracker, display(mode, config, run_dir) as shown:
                 result = run(add_callback(_hooks(shown, signals), tracker))
         except (Interrupted, KeyboardInterrupt) as stop:
             how = "stopped" if isinstance(stop, Interrupted) else "stopped at once"

@@ -13,16 +13,12 @@ MASKERS = ("rewrite", "span", "sentence", "insert", "attribution")
 _RUN = (
     click.option("--denoiser", help="builtin[:ADAPTER], local:PLACE, mercury, or chat:MODEL."),
     click.option("--max-calls", type=int, help="Target calls in all, sealed test included."),
-    click.option(
-        "--adapter", help="For --denoiser local:PLACE: what remask adapt made for that base."
-    ),
+    click.option("--adapter", help="For --denoiser local:PLACE: what remask adapt made for that base."),
     click.option("--max-minutes", type=float, help="Minutes of computing and waiting."),
     click.option("--max-usd", type=float, help="US dollars; needs prices in remask.toml."),
     click.option("--max-total-tokens", type=int, help="Input and output tokens in all."),
     click.option("--seed", type=int, help="Other seeds draw other candidates."),
-    click.option(
-        "--masker", multiple=True, type=click.Choice(MASKERS), help="Where to edit; repeatable."
-    ),
+    click.option("--masker", multiple=True, type=click.Choice(MASKERS), help="Where to edit; repeatable."),
     click.option("--run-dir", help="Folder for the run (default: runs/DATE-TIME)."),
 )
 _SEARCH = (
@@ -43,9 +39,7 @@ _TASK = (
     click.option("--task-arg", "-T", multiple=True, metavar="KEY=VALUE", help="For that task."),
     click.option("--role", multiple=True, metavar="ROLE=MODEL", help="Its other models, as user=…"),
     click.option("--prompt", "prompt_file", help="The prompt file, as the argument does."),
-    click.option(
-        "--prompt-from", type=click.Choice(["system"]), help="The task's own system message."
-    ),
+    click.option("--prompt-from", type=click.Choice(["system"]), help="The task's own system message."),
 )
 _DATA = (
     click.option("--data", help="JSONL or CSV file with the rows."),
@@ -89,9 +83,7 @@ show_flags = _group(*_SHOW)
 data_flags = _group(
     *_DATA,
     click.option("--split-column", "--split", "split_column", help=_SPLIT_HELP),
-    click.option(
-        "--queries", type=int, help="Without data: messages to ask the target for.  [default: 80]"
-    ),
+    click.option("--queries", type=int, help="Without data: messages to ask the target for.  [default: 80]"),
 )
 
 

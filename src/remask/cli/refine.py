@@ -34,9 +34,7 @@ from remask.cli.options import MAP, SCALE, run_flags, show_flags, show_mode, tar
 @run_flags
 @target_flags
 @show_flags
-def refine(
-    source: str, output: Path | None, force: bool, plain: bool, json: bool, **flags: Any
-) -> None:
+def refine(source: str, output: Path | None, force: bool, plain: bool, json: bool, **flags: Any) -> None:
     """Refine a prompt by conversations alone: no labels, no target calls.
 
     Edits are chosen by likelihood and are not verified. With --target they are: both prompts answer

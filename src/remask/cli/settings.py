@@ -20,29 +20,23 @@ from remask.tasks.promptfoo import METRIC, is_config
 
 DEFAULT = Path("remask.toml")
 PLACES = ("path", "train", "validation", "test")  # of [data]
-KEYS = {
+SAME_NAMES = {  # options that are called like their key
+    "target": ("base_url",),
+    "metric": ("answer", "rubric"),
+    "data": ("input", "expected", "queries"),
+    "search": ("max_tokens", "demos", "candidates"),
+    "refine": ("columns", "scales", "iterations", "lock"),
+}
+KEYS = {name: (section, name) for section, names in SAME_NAMES.items() for name in names} | {
     "target": ("target", "model"),
-    "base_url": ("target", "base_url"),
     "metric": ("metric", "name"),
-    "answer": ("metric", "answer"),
     "label": ("metric", "labels"),
-    "input": ("data", "input"),
-    "expected": ("data", "expected"),
     "split_column": ("data", "split"),
-    "queries": ("data", "queries"),
-    "rubric": ("metric", "rubric"),
     "max_calls": ("budget", "calls"),
     "max_minutes": ("budget", "minutes"),
     "max_usd": ("budget", "usd"),
     "max_total_tokens": ("budget", "tokens"),
     "masker": ("search", "maskers"),
-    "max_tokens": ("search", "max_tokens"),
-    "demos": ("search", "demos"),
-    "candidates": ("search", "candidates"),
-    "columns": ("refine", "columns"),
-    "scales": ("refine", "scales"),
-    "iterations": ("refine", "iterations"),
-    "lock": ("refine", "lock"),
 }
 
 
@@ -94,8 +88,7 @@ def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
     refine["verify"] = bool(flags["target"]) or bool(refine.get("verify"))
     if not refine.get("traces"):
         raise ConfigError(
-            "no conversations are named; give --traces FILE, or a section [refine] with traces in "
-            "remask.toml"
+            "no conversations are named; give --traces FILE, or a section [refine] with traces in remask.toml"
         )
     return Request(make_refine_config(values, str(path)), run_dir)
 
@@ -115,9 +108,7 @@ def _take_prompt_from(values: dict[str, Any]) -> bool:
     if not wanted:
         return False
     if wanted != "system" or values.get("prompt"):
-        raise ConfigError(
-            f'prompt_from = {wanted!r}: it can only be "system", and in place of a prompt'
-        )
+        raise ConfigError(f'prompt_from = {wanted!r}: it can only be "system", and in place of a prompt')
     task = values.get("task")
     if not isinstance(task, dict) or not task.get("name"):
         raise ConfigError("prompt_from needs a task of Inspect: name one with --task")

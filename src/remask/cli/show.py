@@ -17,10 +17,7 @@ from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, find_s
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import make_visible, one_line
 
-STYLES = {
-    "added": {"fg": "green", "underline": True},
-    "removed": {"fg": "red", "strikethrough": True},
-}
+STYLES = {"added": {"fg": "green", "underline": True}, "removed": {"fg": "red", "strikethrough": True}}
 MARKS = {"added": ("{+", "+}"), "removed": ("[-", "-]")}
 VERDICTS = {"improved": "green", "no evidence": "yellow", "unverified": "yellow", "worse": "red"}
 CLOSEST = 3  # proposals of a refinement that were not accepted, shown at the end
@@ -85,9 +82,7 @@ def result_text(result: Result, mode: str) -> None:
     found = result.refinement
     unchanged = found is not None and result.prompt == result.baseline.prompt
     click.echo(
-        "the prompt is unchanged: no edit was supported"
-        if unchanged
-        else diff_text(result.diff(), colour)
+        "the prompt is unchanged: no edit was supported" if unchanged else diff_text(result.diff(), colour)
     )
     click.echo()
     line = summary.format_verdict(result)
@@ -97,9 +92,7 @@ def result_text(result: Result, mode: str) -> None:
     for edit in result.edits:
         _edit(f"edit of {summary.format_edit_title(edit)}", edit)
     for edit in (
-        sorted(found.proposals, key=lambda edit: -edit.log_likelihood_gain)[:CLOSEST]
-        if found
-        else ()
+        sorted(found.proposals, key=lambda edit: -edit.log_likelihood_gain)[:CLOSEST] if found else ()
     ):
         _edit(f"not accepted, best of {summary.format_edit_title(edit)}", edit)
     if len(result.pareto_front) > 1:
@@ -141,10 +134,7 @@ def _piece(change: Change, colour: bool) -> str:
 
 def _paths(result: Result) -> dict[str, str]:
     page = REPORT if result.refinement is None else MARKDOWN_REPORT
-    return {
-        "result": str(Path(result.run_dir) / RESULT),
-        "report": str(Path(result.run_dir) / page),
-    }
+    return {"result": str(Path(result.run_dir) / RESULT), "report": str(Path(result.run_dir) / page)}
 
 
 def _unfinished(seen: RunView, run_dir: Path, mode: str) -> None:

@@ -73,10 +73,7 @@ def _chat(record: Record, hide: Callable[[str], str]) -> dict[str, Any]:
         {"role": t.role, "content": hide(t.text), **({"name": hide(t.name)} if t.name else {})}
         for t in record.turns
     ]
-    value: dict[str, Any] = {
-        "id": hide(record.id or record.source.location),
-        "messages": [*head, *turns],
-    }
+    value: dict[str, Any] = {"id": hide(record.id or record.source.location), "messages": [*head, *turns]}
     if record.model:
         value["model"] = hide(record.model)
     if record.desired is not None:
@@ -96,9 +93,7 @@ def _chat(record: Record, hide: Callable[[str], str]) -> dict[str, Any]:
     return value
 
 
-def _as_json(
-    found: Overview, known: dict[str, Scale], declared: dict[str, Scale]
-) -> dict[str, Any]:
+def _as_json(found: Overview, known: dict[str, Scale], declared: dict[str, Scale]) -> dict[str, Any]:
     formats = [name for name, _ in found.formats.most_common()]
     return {
         "format": formats[0] if len(formats) == 1 else ("mixed" if formats else None),
@@ -108,9 +103,7 @@ def _as_json(
         "with_feedback": found.with_feedback,
         "with_desired": found.with_desired,
         "rejected": found.rejected,
-        "rejects": [
-            {"path": r.path, "line": r.line, "reason": r.reason} for r in found.first_rejects
-        ],
+        "rejects": [{"path": r.path, "line": r.line, "reason": r.reason} for r in found.first_rejects],
         "reasons": dict(found.reasons.most_common()),
         "ratings": [
             {
@@ -169,9 +162,7 @@ def _show_system(system: PromptTemplate) -> None:
         click.echo(f"      variable_{number}: {some}")
 
 
-def _scale_note(
-    name: str, seen: RatingStats, known: dict[str, Scale], declared: dict[str, Scale]
-) -> str:
+def _scale_note(name: str, seen: RatingStats, known: dict[str, Scale], declared: dict[str, Scale]) -> str:
     """On which scale the ratings of a name are read, or why they are not."""
     parts = []
     if seen.values:
@@ -206,18 +197,14 @@ def traces() -> None:
 @MAP
 @SCALE
 @click.option("--json", is_flag=True, help="One JSON object instead of lines.")
-def inspect(
-    files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool
-) -> None:
+def inspect(files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool) -> None:
     """Say what was recognised in FILES, and what was rejected and why."""
     inspect_files(files, columns, scales, json)
 
 
 @traces.command("redact")
 @click.argument("file", type=click.Path())
-@click.option(
-    "--output", "-o", required=True, type=click.Path(path_type=Path), help="The file to write."
-)
+@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The file to write.")
 @MAP
 @click.option("--force", is_flag=True, help="Replace the file where it exists.")
 def redact_command(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:

@@ -50,9 +50,7 @@ def split_conversations(
     rows = [
         (trace, messages[trace.id])
         for trace in traces
-        if messages is not None
-        and trace.id in messages
-        and (judged or (trace.desired or "").strip())
+        if messages is not None and trace.id in messages and (judged or (trace.desired or "").strip())
     ]
     splits = _assign_splits(traces, {trace.query for trace, _ in rows})
     if messages is not None and not rows:

@@ -29,9 +29,7 @@ _SPLIT_NAMES: dict[str, Split] = {
     "dev": "validation",
     "test": "test",
 }
-NO_ANSWERS = (
-    "; without right answers, name a judge: --judge openai:MODEL --rubric 'a good answer …'"
-)
+NO_ANSWERS = "; without right answers, name a judge: --judge openai:MODEL --rubric 'a good answer …'"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,9 +111,7 @@ def load(
     kept = [d for d in drafts if d.split in (None, splits[d.normalized_input])]
     unique: dict[str, Example] = {}
     for d in kept:
-        unique.setdefault(
-            d.id, Example(d.id, splits[d.normalized_input], d.input, d.expected, d.row)
-        )
+        unique.setdefault(d.id, Example(d.id, splits[d.normalized_input], d.input, d.expected, d.row))
     examples = tuple(unique.values())
     warnings = _list_warnings(len(drafts) - len(kept), len(kept) - len(unique), examples)
     labels = tuple(sorted({e.expected for e in examples if e.expected is not None}))
@@ -235,9 +231,7 @@ def _read_sources(data: DataSource, columns: Columns) -> list[_LoadedRows]:
     return list(sources.values())
 
 
-def _read_source(
-    place: RowSource, name: str, split: Split | None, pair: Sequence[str]
-) -> _LoadedRows:
+def _read_source(place: RowSource, name: str, split: Split | None, pair: Sequence[str]) -> _LoadedRows:
     if isinstance(place, str | Path):
         return _LoadedRows(str(place), split, read_rows(place))
     rows = rows_from_records(place, name, pair)
@@ -264,15 +258,11 @@ def _check_columns(columns: Columns, known: Sequence[str]) -> tuple[str, ...]:
             hint = NO_ANSWERS if role == "expected" else ""
             raise ConfigError(f"{role}: no column {name!r}; the columns are: {listed}{hint}")
     if columns.expected in names:
-        raise ConfigError(
-            f"input contains the right answer, column {columns.expected!r}; remove it"
-        )
+        raise ConfigError(f"input contains the right answer, column {columns.expected!r}; remove it")
     return names
 
 
-def _build_draft(
-    row: DataRow, source: _LoadedRows, columns: Columns, names: Sequence[str]
-) -> _Draft:
+def _build_draft(row: DataRow, source: _LoadedRows, columns: Columns, names: Sequence[str]) -> _Draft:
     path, split = source.name, source.split
 
     def value(name: str) -> str:

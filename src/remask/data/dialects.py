@@ -108,11 +108,7 @@ def _find_messages(value: object, role: str, depth: int) -> list[Message] | None
 
 def _find_messages_in_json(value: object, role: str, depth: int) -> list[Message] | None:
     """Like `_find_messages`, for JSON inside a string, which must clearly be messages."""
-    if (
-        isinstance(value, dict)
-        and not any(key in value for key in _LIST_KEYS)
-        and not _parse_message(value)
-    ):
+    if isinstance(value, dict) and not any(key in value for key in _LIST_KEYS) and not _parse_message(value):
         return None
     if isinstance(value, list) and not all(isinstance(item, dict | list) for item in value):
         return None
@@ -231,9 +227,7 @@ def _list_calls(message: Mapping[str, Any]) -> list[Message]:
     for place in places:
         calls = decode_json(place.get("tool_calls"))
         if isinstance(calls, list) and calls:
-            return [
-                _normalize_call(call) for item in calls if isinstance(call := _unwrap(item), dict)
-            ]
+            return [_normalize_call(call) for item in calls if isinstance(call := _unwrap(item), dict)]
     for place in places:
         if isinstance(call := place.get("function_call"), dict):
             return [_normalize_call(call)]
@@ -254,9 +248,7 @@ def _normalize_content(content: object, called: bool) -> object:
     if not isinstance(content, list):
         return content
     parts = [_normalize_part(part) for item in content if (part := _unwrap(item)) is not None]
-    return [
-        p for p in parts if not (called and isinstance(p, dict) and p.get("type") in CALL_TYPES)
-    ]
+    return [p for p in parts if not (called and isinstance(p, dict) and p.get("type") in CALL_TYPES)]
 
 
 def _normalize_part(part: object) -> object:

@@ -198,9 +198,7 @@ def _is_complete(line: bytes) -> bool:
     return True
 
 
-def read_lines(
-    content: Iterator[bytes], path: Path, exact: bool = False
-) -> Iterator[Value | RejectedRecord]:
+def read_lines(content: Iterator[bytes], path: Path, exact: bool = False) -> Iterator[Value | RejectedRecord]:
     """Yield the values of JSON Lines. Blank lines are skipped."""
     read = parse_exact if exact else parse
     for place, (number, whole, found) in enumerate(read_line_batches(content)):
@@ -216,9 +214,7 @@ def read_lines(
                 yield _parse_value(line, line_number, path, read)
 
 
-def _parse_value(
-    raw: bytes, line: int, path: Path, read: Callable[[bytes], Any]
-) -> Value | RejectedRecord:
+def _parse_value(raw: bytes, line: int, path: Path, read: Callable[[bytes], Any]) -> Value | RejectedRecord:
     """Parse `raw`, which begins on that line, with `read`."""
     try:
         return Value(read(raw), line)
@@ -285,9 +281,7 @@ class _Window:
                 return b""
 
 
-def read_array(
-    content: Iterator[bytes], path: Path, exact: bool = False
-) -> Iterator[Value | RejectedRecord]:
+def read_array(content: Iterator[bytes], path: Path, exact: bool = False) -> Iterator[Value | RejectedRecord]:
     """Yield the elements of an array that may be larger than memory; none for an empty file."""
     window = _Window(content)
     if not (byte := window.next_byte()):

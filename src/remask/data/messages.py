@@ -126,9 +126,7 @@ def _parse_turns(message: dict[str, Any], number: int, names: dict[str, str]) ->
             yield Turn("assistant", _format_call(message, names))
             return
     role = _parse_role(message, number)
-    content = next(
-        (message[k] for k in ("content", "value", "parts", "text") if k in message), None
-    )
+    content = next((message[k] for k in ("content", "value", "parts", "text") if k in message), None)
     rest: list[object] = []
     for part in content if isinstance(content, list) else [content]:
         kind = part.get("type") if isinstance(part, dict) else None

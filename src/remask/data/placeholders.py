@@ -139,9 +139,7 @@ def _write_double(pieces: Pieces) -> str:
 
 # remask replaces ${name}, {{name}} and {name} in a prompt. Other text in braces is plain text.
 PROMPT = Syntax(
-    "remask",
-    _write_double,
-    _make_reader(re.compile(r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}")),
+    "remask", _write_double, _make_reader(re.compile(r"\$\{([^{}]*)\}|\{\{([^{}]*)\}\}|\{([^{}]*)\}"))
 )
 # Langfuse reads everything between {{ and the next }} as a name and does not change unknown names
 # (langfuse/model.py, TemplateParser; 2026).
@@ -229,9 +227,7 @@ _CARRIAGE_RETURN = "\ue00d"  # replaces \r, which Jinja's lexer changes to \n an
 
 def _write_jinja(pieces: Pieces) -> str:
     _check_names(pieces)
-    return "".join(
-        _write_variable(p) if isinstance(p, Variable) else _escape_jinja(p) for p in pieces
-    )
+    return "".join(_write_variable(p) if isinstance(p, Variable) else _escape_jinja(p) for p in pieces)
 
 
 def _escape_jinja(text: str) -> str:
@@ -278,8 +274,7 @@ def _parse_jinja_piece(tokens: Sequence[tuple[str, str]], line: int) -> str | Va
 
 def _code_error(source: str, line: int) -> ConfigError:
     return ConfigError(
-        f"line {line} of the template contains code, {source[:30]!r}; use only {{{{ name }}}} and "
-        "raw blocks"
+        f"line {line} of the template contains code, {source[:30]!r}; use only {{{{ name }}}} and raw blocks"
     )
 
 
@@ -288,9 +283,7 @@ JINJA = Syntax("Jinja", _write_jinja, _read_jinja)
 
 # --- MLflow: {{name}}, or Jinja if {% and %} occur (entities/model_registry/prompt_version.py)
 
-_read_names = _make_reader(
-    re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)\s*\}\}")
-)
+_read_names = _make_reader(re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*(?:\.[A-Za-z_][A-Za-z0-9_]*)*)\s*\}\}"))
 
 
 def _write_mlflow(pieces: Pieces) -> str:

@@ -127,8 +127,6 @@ def _build_template(
 ) -> PromptTemplate:
     pieces = _split_pieces(fixed)
     values = [v for text in members if (v := _match_values(pieces, text)) is not None]
-    examples = tuple(
-        tuple(dict.fromkeys(column))[:MAX_EXAMPLES] for column in zip(*values, strict=True)
-    )
+    examples = tuple(tuple(dict.fromkeys(column))[:MAX_EXAMPLES] for column in zip(*values, strict=True))
     count = sum(prompts[text] for text in members)
     return PromptTemplate(pieces, count, len(members), examples)

@@ -70,9 +70,7 @@ def parse_feedback(value: object) -> Iterator[Rating]:
             if not isinstance(item, list):
                 yield from parse_feedback(item)
     elif isinstance(value, dict):
-        name = next(
-            (value[k] for k in ("name", "key") if isinstance(value.get(k), str)), "feedback"
-        )
+        name = next((value[k] for k in ("name", "key") if isinstance(value.get(k), str)), "feedback")
         score = next((parse_rating_value(value[k]) for k in VALUE_KEYS if k in value), None)
         comment = next((value[k] for k in NOTE_KEYS if isinstance(value.get(k), str)), "")
         correction = as_text(next((value[k] for k in EXPECTED_KEYS if value.get(k)), None))
@@ -113,9 +111,7 @@ disapproved failure unhelpful poor terrible thumbs_down thumbsdown mismatch noan
 
 _HALF = "partial partially_correct neutral mixed p"  # Inspect writes c, i, p and n
 LABEL_SCORES: Final = {
-    label: score
-    for labels, score in ((_GOOD, 1.0), (_BAD, 0.0), (_HALF, 0.5))
-    for label in labels.split()
+    label: score for labels, score in ((_GOOD, 1.0), (_BAD, 0.0), (_HALF, 0.5)) for label in labels.split()
 }
 
 MAX_DISTINCT_VALUES = 12  # distinct values that are kept for each name

@@ -64,9 +64,7 @@ def _parse_again(raw: bytes, constants: bool) -> Any:
     except TypeError as error:
         if "recursion" in str(error).lower():
             raise UnreadableRecord(TOO_DEEP) from error
-        raise UnreadableRecord(
-            "holds half of a surrogate pair; save it as proper Unicode"
-        ) from error
+        raise UnreadableRecord("holds half of a surrogate pair; save it as proper Unicode") from error
 
 
 def parse_exact(raw: bytes, constants: bool = False) -> Any:

@@ -45,9 +45,7 @@ def ask_queries(target: TargetModel, prompt: Prompt, n: int) -> tuple[str, ...]:
     why, stale = "", 0
     for kind, _ in zip(cycle(QUERY_KINDS), range(count_max_calls(n)), strict=False):
         try:
-            (reply,) = target.respond(
-                [_build_chat(prompt, kind, list(found.values())[-MAX_SHOWN_QUERIES:])]
-            )
+            (reply,) = target.respond([_build_chat(prompt, kind, list(found.values())[-MAX_SHOWN_QUERIES:])])
         except BudgetSpent as spent:
             why = f"; the budget is spent: {spent}"
             break

@@ -98,9 +98,7 @@ def read_table(value: Any, source: Source) -> Iterator[Item]:
     yield _build_record(row, ratings, desired, source)
 
 
-def read_csv(
-    content: Iterator[bytes], path: Path, delimiter: str
-) -> Iterator[Value | RejectedRecord]:
+def read_csv(content: Iterator[bytes], path: Path, delimiter: str) -> Iterator[Value | RejectedRecord]:
     """Yield the rows of a CSV file as objects of strings.
 
     Reading stops at a broken quote, because the rows after it may be wrong. Raises

@@ -22,13 +22,7 @@ from remask.data.formats.mlflow import MLFLOW
 from remask.data.formats.opik import OPIK
 from remask.data.formats.otlp import OTLP, SPAN
 from remask.data.formats.promptfoo import PROMPTFOO
-from remask.data.json_stream import (
-    check_file,
-    file_suffix,
-    read_raw_blocks,
-    read_text_blocks,
-    read_values,
-)
+from remask.data.json_stream import check_file, file_suffix, read_raw_blocks, read_text_blocks, read_values
 from remask.data.messages import name_kind
 from remask.data.strict_json import TOO_DEEP
 from remask.data.tables import build_mapped_format, read_csv

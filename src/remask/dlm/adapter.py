@@ -35,9 +35,7 @@ class AdaptedModel:
     family: Family
 
 
-def load_adapter(
-    base: Backbone, path: Path = SHIPPED_ADAPTER, family: Family = BUILTIN
-) -> AdaptedModel:
+def load_adapter(base: Backbone, path: Path = SHIPPED_ADAPTER, family: Family = BUILTIN) -> AdaptedModel:
     """Load the adapter at `path` and merge it into a copy of the linear weights of `base`.
 
     `family` is the family of the base. Raises BackendError if the file is missing, damaged, or
@@ -49,12 +47,7 @@ def load_adapter(
 
 
 def merge_adapter(
-    base: Backbone,
-    family: Family,
-    tensors: Mapping[str, Tensor],
-    scale: float,
-    digest: str,
-    source: str,
+    base: Backbone, family: Family, tensors: Mapping[str, Tensor], scale: float, digest: str, source: str
 ) -> AdaptedModel:
     """Add the products of the factors in `tensors`, times `scale`, to the linear weights of `base`.
 
@@ -64,16 +57,12 @@ def merge_adapter(
     state = base.model.state_dict()
     tensors = {name: tensor.to(base.device) for name, tensor in tensors.items()}
     names = sorted(name.removesuffix(".a") for name in tensors if name.endswith(".a"))
-    merged = {
-        f"{name}.weight": _merge_weight(state, tensors, name, scale, source) for name in names
-    }
+    merged = {f"{name}.weight": _merge_weight(state, tensors, name, scale, source) for name in names}
     gates = Gates(tensors["gates.right"], tensors["gates.masked"], tensors["mask_embedding"])
     return AdaptedModel(base.with_weights(merged, f"{base.identity}+{digest}"), gates, family)
 
 
-def read_adapter(
-    path: Path, base: Backbone, family: Family
-) -> tuple[dict[str, str], dict[str, Tensor], str]:
+def read_adapter(path: Path, base: Backbone, family: Family) -> tuple[dict[str, str], dict[str, Tensor], str]:
     """Read the header, the tensors by name, and a digest of the file.
 
     Raises BackendError if the file is missing, damaged, or made for another base or layout.
@@ -92,16 +81,13 @@ def read_adapter(
         ) from error
     made_for = header.get("family", "")
     if header.get("format") != FORMAT or made_for not in FAMILIES:
-        raise BackendError(
-            f"{path}: not an adapter of format {FORMAT} for one of {', '.join(FAMILIES)}"
-        )
+        raise BackendError(f"{path}: not an adapter of format {FORMAT} for one of {', '.join(FAMILIES)}")
     # An adapter without base_content was made when the built-in model was the only base.
     content = header.get("base_content", base.content)
     if made_for != family.name or content != base.content:
         raise BackendError(
-            f"{path}: made for {header.get('base', made_for)} "
-            f"({header.get('base_content', made_for)}), but the base is {base.content}; use its "
-            "own adapter"
+            f"{path}: made for {header.get('base', made_for)} ({header.get('base_content', made_for)}), but "
+            f"the base is {base.content}; use its own adapter"
         )
     if header.get("layout") != str(family.layout):
         raise BackendError(

@@ -143,9 +143,7 @@ class _BidirectionalPass:
             [torch.ones_like(context, dtype=torch.bool), self._attention_mask[distinct]], 1
         )
         backbone, family = self._mode.backbone, self._mode.family
-        hidden, cache = backbone.read_blocks(
-            joint, attention_mask, torch.zeros_like(joint), keep=keep
-        )
+        hidden, cache = backbone.read_blocks(joint, attention_mask, torch.zeros_like(joint), keep=keep)
         size = context.shape[1]
         if cache is not None:
             kept = _cut_cache(cache, size)

@@ -81,9 +81,7 @@ def load_family(
     return backbone, resolve_family(row, found.name, found.settings, added, size, unused_id)
 
 
-def make_attention_mode(
-    backbone: Backbone, family: Family, cache: Cache, refresh: int
-) -> AttentionMode:
+def make_attention_mode(backbone: Backbone, family: Family, cache: Cache, refresh: int) -> AttentionMode:
     """Make the attention mode of a family without an adapter. Raises ConfigError."""
     if cache not in ("approximate", "exact"):
         raise ConfigError(f"cache is {cache!r}; use approximate or exact")
@@ -118,9 +116,7 @@ class BuiltinDenoiser(LocalDenoiser):
         super().__init__(name, backbone, mode.family, mode, rule, steps, guidance)
 
 
-def make_builtin_mode(
-    backbone: Backbone, adapter: Path | AdaptedModel = SHIPPED_ADAPTER
-) -> PrefixLM:
+def make_builtin_mode(backbone: Backbone, adapter: Path | AdaptedModel = SHIPPED_ADAPTER) -> PrefixLM:
     """Make the attention mode of a base with an adapter. Raises BackendError."""
     loaded = adapter if isinstance(adapter, AdaptedModel) else load_adapter(backbone, adapter)
     cache = PrefixCache(backbone, 1)
@@ -155,8 +151,7 @@ def find_base(
         return Base(load_base(), BUILTIN, "SmolLM2-135M-Instruct")
     if kind != "local" or not place:
         raise ConfigError(
-            f"the base {name!r} is unknown; use builtin, local:FOLDER, or local:HUB_ID with a "
-            "revision"
+            f"the base {name!r} is unknown; use builtin, local:FOLDER, or local:HUB_ID with a revision"
         )
     backbone, row = load_family(place, revision, family, device, dtype)
     if row.attention != "region":

@@ -155,9 +155,7 @@ def _ends_sentence(starts_sentence: bool, old: str, after: str) -> bool:
     """Return whether a fill must end a sentence: if the old text did, or if it is one by itself."""
     if old.strip():
         return old.rstrip()[-1] in SENTENCE_ENDS
-    return starts_sentence and (
-        not after.strip() or after.lstrip()[0].isupper() or after[0] == "\n"
-    )
+    return starts_sentence and (not after.strip() or after.lstrip()[0].isupper() or after[0] == "\n")
 
 
 def choose_window(row: CanvasRow, limit: int) -> Window:
@@ -235,12 +233,8 @@ def make_vocabulary_rules(texts: Sequence[str], special: Sequence[int]) -> Vocab
     fails = {
         TokenConstraint.NOT_BLANK: np.array([not text.strip() for text in texts]),
         TokenConstraint.LEADING_SPACE: np.array([not text[:1].isspace() for text in texts]),
-        TokenConstraint.NO_PUNCTUATION: np.array(
-            [text.rstrip()[-1:] in PUNCTUATION for text in texts]
-        ),
-        TokenConstraint.SENTENCE_END: np.array(
-            [text.rstrip()[-1:] not in SENTENCE_ENDS for text in texts]
-        ),
+        TokenConstraint.NO_PUNCTUATION: np.array([text.rstrip()[-1:] in PUNCTUATION for text in texts]),
+        TokenConstraint.SENTENCE_END: np.array([text.rstrip()[-1:] not in SENTENCE_ENDS for text in texts]),
         TokenConstraint.NO_LOWER_CASE: np.array([text.lstrip()[:1].islower() for text in texts]),
     }
     # The empty string is in every string, so a blank token fails NO_PUNCTUATION and passes
@@ -249,9 +243,7 @@ def make_vocabulary_rules(texts: Sequence[str], special: Sequence[int]) -> Vocab
         np.any([never, *(fails[constraint] for constraint in TokenConstraint if constraint & i)], 0)
         for i in range(CONSTRAINT_SETS)
     ]
-    return VocabularyRules(
-        np.stack(banned), frozenset(i for i, text in enumerate(texts) if text.isdigit())
-    )
+    return VocabularyRules(np.stack(banned), frozenset(i for i, text in enumerate(texts) if text.isdigit()))
 
 
 # -- incomplete ends of fills ---------------------------------------------------------------------

@@ -137,10 +137,7 @@ class LocalDenoiser:
                     batch = same_context[begin : begin + MAX_BATCH_CANVASES]
                     self._denoise_windows(batch, ids, shared, seed_for(seed, "infill", turn))
             turn += 1
-        return [
-            Fill(tuple(text or "" for text in job.fills), job.logp / max(1, job.tokens))
-            for job in jobs
-        ]
+        return [Fill(tuple(text or "" for text in job.fills), job.logp / max(1, job.tokens)) for job in jobs]
 
     def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
         """Return the log-probability (nats) of each character span of the prompt `text` under
@@ -156,10 +153,7 @@ class LocalDenoiser:
                 f"the prompt has {len(ids)} tokens and its traces {len(before)}, but the model "
                 f"{self.name} reads {self.backbone.context_length} in all; shorten the prompt"
             )
-        by_span = [
-            [i for i, (start, stop) in enumerate(ranges) if start < b and stop > a]
-            for a, b in spans
-        ]
+        by_span = [[i for i, (start, stop) in enumerate(ranges) if start < b and stop > a] for a, b in spans]
         positions = sorted({i for span in by_span for i in span})
         nats = self.mode.score(before, shared, tuple(ids), positions)
         logp = dict(zip(positions, nats, strict=True))
@@ -180,9 +174,7 @@ class LocalDenoiser:
         after = self.backbone.decode(row.ids[seen:])
         return _WindowJob(job, index, row, window, self._layout.render_rest(before, after))
 
-    def _denoise_windows(
-        self, windows: Sequence[_WindowJob], context: Ids, shared: int, seed: int
-    ) -> None:
+    def _denoise_windows(self, windows: Sequence[_WindowJob], context: Ids, shared: int, seed: int) -> None:
         """Fill the holes of `windows`, which have the same context."""
         canvases, denoising_pass, reread = self._begin_pass(windows, context, shared)
         logits: Logits = denoising_pass.logits

@@ -148,10 +148,7 @@ FAMILIES = {
         DREAM,
         SDAR,
         # The names of chat models trained on longer blocks end like SDAR-4B-Chat-b16.
-        *(
-            replace(SDAR, name=f"sdar-b{size}", block=size, marker=f"-b{size}")
-            for size in (8, 16, 32, 64)
-        ),
+        *(replace(SDAR, name=f"sdar-b{size}", block=size, marker=f"-b{size}") for size in (8, 16, 32, 64)),
         TINY_A2D,
         replace(
             TINY_A2D,
@@ -181,9 +178,7 @@ def find_family(
         wrong = f"the family {name!r} does not fit its format {format}; name one of {names}"
     else:
         marked = [row for row in rows if row.marker.lower() in checkpoint.lower()]
-        chosen = sorted(
-            marked, key=lambda row: (row.mask_token in tokens, len(row.marker)), reverse=True
-        )
+        chosen = sorted(marked, key=lambda row: (row.mask_token in tokens, len(row.marker)), reverse=True)
         wrong = f"its name does not identify its family; name one of {names}"
     if not chosen:
         raise BackendError(f"{checkpoint}: {wrong}")
@@ -231,8 +226,7 @@ def resolve_family(
         block = settings.get("block_size") or family.block
         if type(block) is not int or block < 1:
             raise BackendError(
-                f"{checkpoint}: config.json has block_size {block!r}; it must be a positive whole "
-                "number"
+                f"{checkpoint}: config.json has block_size {block!r}; it must be a positive whole number"
             )
     special = {mask, *added.values(), *(i for i in family.special if i < size)}
     return replace(family, mask=mask, delete=delete, block=block, special=tuple(sorted(special)))

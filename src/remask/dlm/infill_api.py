@@ -145,9 +145,7 @@ class MercuryDenoiser(ApiDenoiser):
         A canvas with one unusable answer keeps its old texts. Raises TargetUnreliable if every
         canvas has one, and what the target raises (BudgetSpent, TargetRefused).
         """
-        answers = {
-            k: CanvasAnswer() for k, canvas in enumerate(canvases) if find_open_holes(canvas)
-        }
+        answers = {k: CanvasAnswer() for k, canvas in enumerate(canvases) if find_open_holes(canvas)}
         turn = 0
         while waiting := [k for k, answer in answers.items() if not _is_done(answer, canvases[k])]:
             chats = [_make_chat(context, canvases[k], answers[k].texts) for k in waiting]

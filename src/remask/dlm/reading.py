@@ -49,9 +49,7 @@ class ApproximationError:
             return self
         same = int((approximate.argmax(-1) == exact.argmax(-1)).sum())
         largest = float((approximate - exact).abs().amax())
-        return ApproximationError(
-            self.positions + len(exact), self.same + same, max(self.largest, largest)
-        )
+        return ApproximationError(self.positions + len(exact), self.same + same, max(self.largest, largest))
 
 
 class DenoisingPass(Protocol):
@@ -220,9 +218,7 @@ class PrefixCache:
 class _ExactPass:
     """A batch of regions after a context that does not change."""
 
-    def __init__(
-        self, backbone: Backbone, family: Family, attention_mask: Tensor, read: ReadRegions
-    ) -> None:
+    def __init__(self, backbone: Backbone, family: Family, attention_mask: Tensor, read: ReadRegions) -> None:
         self._backbone = backbone
         self._family = family
         self._attention_mask = attention_mask

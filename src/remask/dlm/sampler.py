@@ -67,11 +67,7 @@ class CommitRule:
             ("entropy_bound", self.entropy_bound >= 0, positive),
             ("candidates", self.candidates >= 1, "must be at least 1"),
             ("block", self.block is None or self.block >= 1, "must be at least 1 token"),
-            (
-                "threshold",
-                self.threshold is None or 0 <= self.threshold <= 1,
-                "must be between 0 and 1",
-            ),
+            ("threshold", self.threshold is None or 0 <= self.threshold <= 1, "must be between 0 and 1"),
             ("top_p", 0 < self.top_p <= 1, "must be above 0 and at most 1"),
         ):
             if not holds:
@@ -170,9 +166,7 @@ def denoise(
         if not bool(masked.any()):  # the commit rule needed fewer steps than planned
             return
         positions = _select_first_block(masked, rule.block)
-        draws, predictions = _draw_tokens(
-            canvases, logits(ids), masked, positions, rule, generators
-        )
+        draws, predictions = _draw_tokens(canvases, logits(ids), masked, positions, rule, generators)
         score = order(predictions) + rule.position_temperature * predictions.noise
         score = score - rule.left_bias * (predictions.masks_to_left > 0).double()
         rank = rank_positions(score, positions)
@@ -372,12 +366,7 @@ def _to_gumbel(uniform: Tensor) -> Tensor:
 
 
 def _write_tokens(
-    ids: Tensor,
-    logp: Tensor,
-    chosen: Tensor,
-    rank: Tensor,
-    draws: _TokenDraws,
-    canvases: CanvasBatch,
+    ids: Tensor, logp: Tensor, chosen: Tensor, rank: Tensor, draws: _TokenDraws, canvases: CanvasBatch
 ) -> None:
     """Write the tokens of the `chosen` masks into `ids` and `logp`, in place.
 

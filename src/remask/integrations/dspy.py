@@ -112,9 +112,7 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
             return _run_program(program, batch, self.metric, self.perfect_score, self.num_threads)
 
         bench = ProgramBench(run, rows, self.max_metric_calls)
-        self.improved = improve_program(
-            start, bench, makers, self.seed, self.config.search.cautious
-        )
+        self.improved = improve_program(start, bench, makers, self.seed, self.config.search.cautious)
         return copy_with_instructions(student, self.improved.texts)
 
     def get_params(self) -> dict[str, Any]:
@@ -141,13 +139,9 @@ def compare_programs(
 
     Rows on which a run failed are left out. Raises ConfigError where no row has two scores.
     """
-    found = [
-        _run_program(program, testset, metric, 1.0, num_threads) for program in (before, after)
-    ]
+    found = [_run_program(program, testset, metric, 1.0, num_threads) for program in (before, after)]
     pairs = [
-        (a.score, b.score)
-        for a, b in zip(*found, strict=True)
-        if a.score is not None and b.score is not None
+        (a.score, b.score) for a, b in zip(*found, strict=True) if a.score is not None and b.score is not None
     ]
     if not pairs:
         raise ConfigError("no test row has a score for both programs; look at the model's errors")

@@ -14,16 +14,7 @@ from typing import Any
 import orjson
 
 from remask import __version__
-from remask.data.placeholders import (
-    FORMAT,
-    JINJA,
-    LANGFUSE,
-    MLFLOW,
-    Names,
-    Syntax,
-    restore,
-    translate,
-)
+from remask.data.placeholders import FORMAT, JINJA, LANGFUSE, MLFLOW, Names, Syntax, restore, translate
 from remask.errors import ConfigError, DataError
 from remask.integrations import place
 from remask.prompt import Prompt

@@ -98,32 +98,22 @@ class DiffusionReflection:
         `max_reflection_cost`, which it could otherwise never reach.
         """
         if isinstance(self._denoiser, Remote) and self._ledger.price is None:
-            raise AttributeError(
-                "total_cost: denoiser.input_price and denoiser.output_price are not given"
-            )
+            raise AttributeError("total_cost: denoiser.input_price and denoiser.output_price are not given")
         return self._ledger.store.get_spend().usd
 
     def __call__(
-        self,
-        candidate: dict[str, str],
-        reflective_dataset: Records,
-        components_to_update: list[str],
+        self, candidate: dict[str, str], reflective_dataset: Records, components_to_update: list[str]
     ) -> dict[str, str]:
         """Return new texts of the components, as gepa and DSPy call it."""
         return self.reflect(candidate, reflective_dataset, components_to_update)[0].new_texts
 
     def reflect(
-        self,
-        candidate: dict[str, str],
-        reflective_dataset: Records,
-        components_to_update: list[str],
+        self, candidate: dict[str, str], reflective_dataset: Records, components_to_update: list[str]
     ) -> "tuple[ReflectionProposal, DiffusionReflection]":
         """Return the proposal for one job."""
         return self.reflect_many([(candidate, reflective_dataset, components_to_update)])[0]
 
-    def reflect_many(
-        self, jobs: list[Job]
-    ) -> "list[tuple[ReflectionProposal, DiffusionReflection]]":
+    def reflect_many(self, jobs: list[Job]) -> "list[tuple[ReflectionProposal, DiffusionReflection]]":
         """Return a proposal for each job, in order.
 
         Its metadata contain the masker, the edits and the reasons of refused texts.

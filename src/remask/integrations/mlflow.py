@@ -100,9 +100,7 @@ class RemaskPromptOptimizer(BasePromptOptimizer):
                 mlflow.log_metric("remask/validation", score, step=runs)
 
         bench = ProgramBench(run, split_in_half(tuple(records), self.seed), self.max_metric_calls)
-        found = improve_program(
-            start, bench, makers, self.seed, self.config.search.cautious, log_score
-        )
+        found = improve_program(start, bench, makers, self.seed, self.config.search.cautious, log_score)
         self.improved = found
         first = {name: prompt.text for name, prompt in start.items()}
         before, after = (_mean_scores(bench, texts) for texts in (first, found.texts))
@@ -199,8 +197,7 @@ try:
     from mlflow.tracking import MlflowClient
 except ImportError as error:
     raise BackendError(
-        f"the prompt registry needs mlflow 3.5 or newer ({error}); install with "
-        "pip install 'remask[mlflow]'"
+        f"the prompt registry needs mlflow 3.5 or newer ({error}); install with pip install 'remask[mlflow]'"
     ) from None
 
 

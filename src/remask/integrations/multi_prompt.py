@@ -184,9 +184,7 @@ def split_in_half(ids: Sequence[str], seed: int) -> dict[Split, tuple[str, ...]]
     order = [ids[i] for i in rng_for(seed, "halves").permutation(len(ids))]
     middle = len(order) // 2
     if not middle:
-        raise ConfigError(
-            f"{len(ids)} rows are too few: they are split into train and validation rows"
-        )
+        raise ConfigError(f"{len(ids)} rows are too few: they are split into train and validation rows")
     return {"train": tuple(order[:middle]), "validation": tuple(order[middle:])}
 
 

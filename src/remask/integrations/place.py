@@ -43,11 +43,7 @@ def find_string(document: str, keys: Keys) -> tuple[int, int]:
         raise ConfigError(f"{_format_keys(keys)} is {value!r:.40}; name a string")
     at = _skip_blanks(document, 0)
     for key in keys:
-        at = (
-            _find_item(document, at, key)
-            if isinstance(key, int)
-            else _find_member(document, at, key)
-        )
+        at = _find_item(document, at, key) if isinstance(key, int) else _find_member(document, at, key)
     return at, _find_end(document, at)
 
 

@@ -64,9 +64,7 @@ def compare(
     """
     usable = [e for e in examples if not any(map(_RENDERED.search, _variable_texts(e, role)))]
     if not usable:
-        raise ConfigError(
-            "there is no row to compare on: promptfoo would read all of them as templates"
-        )
+        raise ConfigError("there is no row to compare on: promptfoo would read all of them as templates")
     columns = set.intersection(*(set(example.row) for example in usable))
     message = _choose_message_name(usable)
     tests: list[dict[str, Any]] = [
@@ -142,8 +140,7 @@ def _format_config(model: PromptfooModel) -> str:
     kind, _, name = model.name.partition(":")
     if kind != "openai" or not name:
         raise ConfigError(
-            f"promptfoo cannot call the target {model.name!r}; export a run whose target is "
-            "openai:MODEL"
+            f"promptfoo cannot call the target {model.name!r}; export a run whose target is openai:MODEL"
         )
     settings = {
         "apiKeyEnvar": model.key_env,

@@ -69,9 +69,7 @@ def mean_number(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _take(
-    left: dict[str, Any], names: tuple[str, ...], read: Callable[[Any], Any] = to_text
-) -> list[Any]:
+def _take(left: dict[str, Any], names: tuple[str, ...], read: Callable[[Any], Any] = to_text) -> list[Any]:
     """Remove the keys `names` from `left` and return their values."""
     keys = [key for name in names for key in left if key.lower() == name]
     values = [read(left.pop(key)) for key in dict.fromkeys(keys)]

@@ -127,9 +127,8 @@ class BuiltinTarget(TargetModel):
 
     def _describe_overflow(self, length: int, answer_tokens: int) -> str:
         return (
-            f"the chat has {length} tokens, which leaves no room for an answer of {answer_tokens} "
-            f"in the model's context of {self._backbone.context_length}; shorten the prompt or the "
-            "input"
+            f"the chat has {length} tokens, which leaves no room for an answer of {answer_tokens} in the "
+            f"model's context of {self._backbone.context_length}; shorten the prompt or the input"
         )
 
     def _read_prefix(self, ids: tuple[int, ...]) -> KVCache | None:
@@ -238,11 +237,7 @@ class BuiltinTarget(TargetModel):
                 states, cache = self._backbone.read(tokens[unfinished][:, None], one, cache)
                 hidden = states[:, 0]
         return [
-            Reply(
-                self._backbone.decode(tokens_out),
-                input_tokens=row.length,
-                output_tokens=len(tokens_out),
-            )
+            Reply(self._backbone.decode(tokens_out), input_tokens=row.length, output_tokens=len(tokens_out))
             for row, tokens_out in zip(batch, written, strict=True)
         ]
 

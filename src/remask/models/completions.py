@@ -6,7 +6,6 @@ call. Failures, retries and keys are handled as in openai.py. The fields are tho
 description of api.inceptionlabs.ai (version 1.0.0); nothing here was run against that service.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from remask.models.openai import OpenAITarget
@@ -31,36 +30,13 @@ class FimTarget(OpenAITarget):
     field = ("text",)
 
     def __init__(
-        self,
-        model: str,
-        base_url: str,
-        api_key: str | None = None,
-        *,
-        stop: tuple[str, ...],
-        max_tokens: int,
-        key_env: str = MERCURY_KEY,
-        temperature: float | None = None,
-        seed: int | None = None,
-        concurrency: int = 8,
-        timeout: float = 60.0,
-        retries: int = 4,
-        sleep: Callable[[float], None] | None = None,
-    ) -> None:
+        self, model: str, base_url: str, api_key: str | None = None, *, stop: tuple[str, ...],
+        max_tokens: int, key_env: str = MERCURY_KEY, temperature: float | None = None, **options: Any,
+    ) -> None:  # fmt: skip
         """Raises ConfigError for a bad setting or a missing key, BackendError without the SDK."""
-        super().__init__(
-            model,
-            f"{base_url.rstrip('/')}/fim",  # the SDK adds /completions
-            api_key,
-            key_env=key_env,
-            temperature=temperature,
-            max_tokens=max_tokens,
-            seed=seed,
-            stop=stop,
-            concurrency=concurrency,
-            timeout=timeout,
-            retries=retries,
-            sleep=sleep,
-        )
+        options |= {"key_env": key_env, "temperature": temperature, "max_tokens": max_tokens, "stop": stop}
+        # The SDK adds /completions.
+        super().__init__(model, f"{base_url.rstrip('/')}/fim", api_key, **options)
         self._max_tokens = max_tokens
 
     def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:

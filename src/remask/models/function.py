@@ -35,9 +35,7 @@ class FunctionTarget(TargetModel):
     def __init__(self, fn: Function, name: str | None = None, concurrency: int = 1) -> None:
         """Raises ConfigError for a bad argument."""
         if not callable(fn):
-            raise ConfigError(
-                f"the target must be a function of a list of messages, not {type(fn).__name__}"
-            )
+            raise ConfigError(f"the target must be a function of a list of messages, not {type(fn).__name__}")
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency}; give 1 or more")
         self.identity = f"function:{name or _make_address(fn)}:{_hash_source(fn)}"
@@ -53,11 +51,7 @@ class FunctionTarget(TargetModel):
         raise the same TypeError, NameError or AttributeError, which is a bug and not an outage.
         """
         results = map_in_order(self._call, chats, self._concurrency)
-        bugs = {
-            (type(result), str(result)): result
-            for result in results
-            if isinstance(result, _BUG_TYPES)
-        }
+        bugs = {(type(result), str(result)): result for result in results if isinstance(result, _BUG_TYPES)}
         if len(bugs) == 1 and all(isinstance(result, _BUG_TYPES) for result in results):
             bug = next(iter(bugs.values()))
             raise ConfigError(
@@ -79,8 +73,7 @@ class FunctionTarget(TargetModel):
             return error
         if not isinstance(text, str):
             raise ConfigError(
-                f"the target function {self._label} returned {type(text).__name__}; "
-                "return the answer as str"
+                f"the target function {self._label} returned {type(text).__name__}; return the answer as str"
             )
         return Reply(text)
 

@@ -220,8 +220,7 @@ class OpenAITarget(TargetModel):
         if status in _REFUSAL_ADVICE or error.code in _FINAL_ERROR_CODES:
             advice = _REFUSAL_ADVICE.get(status, "change the settings of the target")
             return TargetRefused(
-                f"{self._host} refuses calls to {self._model!r} with status {status} ({reason}); "
-                f"{advice}"
+                f"{self._host} refuses calls to {self._model!r} with status {status} ({reason}); {advice}"
             )
         message = f"{self._host} answered {status} ({reason})"
         if status in _RETRY_STATUSES or status >= 500:

@@ -117,9 +117,7 @@ class DemoProposer:
                 texts.append(format_demo(trace))
         return [texts[i] for i in rng.permutation(len(texts))]
 
-    def _append_parent_block(
-        self, proposal: Proposal, block: str, shown: tuple[str, ...]
-    ) -> Proposal:
+    def _append_parent_block(self, proposal: Proposal, block: str, shown: tuple[str, ...]) -> Proposal:
         """Return the same edit with the block of its parent after it."""
         if not block:
             return proposal
@@ -171,9 +169,7 @@ def find_shown_rows(block: str, traces: Sequence[Trace]) -> tuple[str, ...]:
     return tuple(t.id for t in traces if t.desired is not None and format_demo(t) in texts)
 
 
-def _exchange_demo(
-    demos: Sequence[str], usable: Sequence[Trace], rng: np.random.Generator
-) -> list[str]:
+def _exchange_demo(demos: Sequence[str], usable: Sequence[Trace], rng: np.random.Generator) -> list[str]:
     """Replace one of the demonstrations by a row that is not among them."""
     new = [text for t in usable if (text := format_demo(t)) not in demos]
     if not new:

@@ -75,10 +75,7 @@ class FailureModes:
         )
         queue = [firsts[mode] for mode in frequent[: -(-wanted // 2)]]
         while left:
-            if queue:
-                trace = queue.pop(0)
-            else:
-                trace = self._find_least_similar(left, mode_counts, chosen, sources)
+            trace = queue.pop(0) if queue else self._find_least_similar(left, mode_counts, chosen, sources)
             del left[trace.id]
             mode_counts[self.mode_of[trace.id]] += 1
             chosen.append(self.words[trace.id])
@@ -86,11 +83,7 @@ class FailureModes:
             yield trace
 
     def _find_least_similar(
-        self,
-        left: Mapping[str, Trace],
-        mode_counts: Counter[int],
-        chosen: Sequence[Words],
-        sources: set[str],
+        self, left: Mapping[str, Trace], mode_counts: Counter[int], chosen: Sequence[Words], sources: set[str]
     ) -> Trace:
         """Return the trace of a new source, a rare mode and other words than the chosen ones."""
 
@@ -130,10 +123,7 @@ def _find_distinctive_words(failing: Sequence[Trace]) -> dict[str, Words]:
         words_of[trace.id] = frozenset(split_words(" ".join(texts)))
     counts = Counter(word for words in words_of.values() for word in words)
     limit = max(MIN_COMMON_COUNT, MAX_WORD_SHARE * len(failing))
-    return {
-        id: frozenset(word for word in words if counts[word] <= limit)
-        for id, words in words_of.items()
-    }
+    return {id: frozenset(word for word in words if counts[word] <= limit) for id, words in words_of.items()}
 
 
 def _group_by_words(words_of: Mapping[str, Words]) -> dict[str, int]:
@@ -144,8 +134,7 @@ def _group_by_words(words_of: Mapping[str, Words]) -> dict[str, int]:
     for id, words in words_of.items():
         candidates = sorted({group for word in words for group in groups_with[word]})
         group = next(
-            (g for g in candidates if _compute_overlap(words, firsts[g]) >= MIN_WORD_OVERLAP),
-            len(firsts),
+            (g for g in candidates if _compute_overlap(words, firsts[g]) >= MIN_WORD_OVERLAP), len(firsts)
         )
         if group == len(firsts):
             firsts.append(words)

@@ -154,11 +154,7 @@ def _require_sentences(prompt: Prompt) -> tuple[Span, ...]:
 
 
 def _draw_lengths(
-    prompt: Prompt,
-    holes: Sequence[Span],
-    count: Count,
-    rng: np.random.Generator,
-    factors: Sequence[float],
+    prompt: Prompt, holes: Sequence[Span], count: Count, rng: np.random.Generator, factors: Sequence[float]
 ) -> tuple[Mask, ...]:
     """Draw a length for each hole. At least one letter of editable text is always left."""
     sizes = []

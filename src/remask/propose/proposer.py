@@ -86,9 +86,7 @@ class DiffusionProposer:
         for trace in context:
             rest = tuple(t for t in context if t.id != trace.id)
             less = self.denoiser.score(rest, text, spans)
-            drops.append(
-                Attribution(trace.id, tuple(a - b for a, b in zip(whole, less, strict=True)))
-            )
+            drops.append(Attribution(trace.id, tuple(a - b for a, b in zip(whole, less, strict=True))))
         drops.sort(key=lambda drop: (-drop.nats, drop.trace))
         return tuple(drop for drop in drops[:3] if drop.nats > 0)
 
@@ -116,18 +114,11 @@ class DiffusionProposer:
             for (name, masks), fill in zip(batch.masks, fills, strict=True)
         ]
 
-    def _find_violation(
-        self, prompt: Prompt, untrusted: frozenset[guard.Gram], parent: Prompt
-    ) -> str:
+    def _find_violation(self, prompt: Prompt, untrusted: frozenset[guard.Gram], parent: Prompt) -> str:
         config = self.config
         too_long = guard.check_length(prompt.text, self.count, config.max_tokens)
         return too_long or guard.find_violation(
-            prompt,
-            self.baseline,
-            untrusted,
-            parent,
-            max_growth=config.max_growth,
-            answers=config.answers,
+            prompt, self.baseline, untrusted, parent, max_growth=config.max_growth, answers=config.answers
         )
 
     def _select_context(self, traces: Sequence[Trace], seed: int) -> Context:

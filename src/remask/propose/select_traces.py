@@ -59,9 +59,7 @@ def fit_into_limit(
     """
     picked: list[Trace] = []
     left = limit
-    tried = islice(
-        _interleave(failing, passing, wanted, max_traces), MAX_TRIES_PER_TRACE * max_traces
-    )
+    tried = islice(_interleave(failing, passing, wanted, max_traces), MAX_TRIES_PER_TRACE * max_traces)
     for trace in tried:
         if len(picked) == max_traces:
             break

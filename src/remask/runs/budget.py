@@ -78,9 +78,7 @@ class Price:
                 )
 
     def usd(self, input_tokens: int, output_tokens: int) -> float:
-        return (
-            input_tokens * self.input_per_million + output_tokens * self.output_per_million
-        ) / 1e6
+        return (input_tokens * self.input_per_million + output_tokens * self.output_per_million) / 1e6
 
 
 def check_price(budget: Limits, price: Price | None) -> None:

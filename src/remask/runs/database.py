@@ -100,8 +100,7 @@ def check_schema(file: Path, db: sqlite3.Connection) -> None:
         raise damaged_error(file, "it is not the database of a run")
     if schema > SCHEMA:
         raise ConfigError(
-            f"{file} was written by a newer remask (schema {schema}, this one knows {SCHEMA}); "
-            "upgrade remask"
+            f"{file} was written by a newer remask (schema {schema}, this one knows {SCHEMA}); upgrade remask"
         )
     # SQLite pads a truncated page with zeros and reads them as content, so check the size.
     if file.stat().st_size % page_size or tables != set(_TABLES):

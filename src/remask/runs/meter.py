@@ -148,9 +148,7 @@ class Tariff:
     needs. Raises ConfigError if it is missing then.
     """
 
-    def __init__(
-        self, budget: Limits, price: Price | None = None, max_output: int | None = None
-    ) -> None:
+    def __init__(self, budget: Limits, price: Price | None = None, max_output: int | None = None) -> None:
         check_price(budget, price)
         if budget.counts_tokens and not max_output:
             raise ConfigError(
@@ -190,11 +188,7 @@ class Meter(TargetModel):
     """
 
     def __init__(
-        self,
-        target: TargetModel,
-        ledger: Ledger,
-        max_output: int | None = None,
-        price: Price | None = None,
+        self, target: TargetModel, ledger: Ledger, max_output: int | None = None, price: Price | None = None
     ) -> None:
         self.identity, self.chooses = target.identity, target.chooses
         self.billed, self.max_attempts = target.billed, target.max_attempts

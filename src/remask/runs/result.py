@@ -139,9 +139,7 @@ class Result:
 
     def _repr_html_(self) -> str:
         tags = {"same": "span", "removed": "del", "added": "ins"}
-        body = "".join(
-            f"<{tags[c.kind]}>{html.escape(c.text)}</{tags[c.kind]}>" for c in self.diff()
-        )
+        body = "".join(f"<{tags[c.kind]}>{html.escape(c.text)}</{tags[c.kind]}>" for c in self.diff())
         return f'<p>{self._verdict}</p><pre style="white-space:pre-wrap">{body}</pre>'
 
 
@@ -211,9 +209,7 @@ def find_pareto_front(state: State) -> tuple[str, ...]:
     No other prompt is better in one and at least as good in the other. Only prompts with a score on
     all validation rows count.
     """
-    ids = sorted(
-        _list_validated(state), key=lambda id: (state.tokens[id], -_average_validation(state, id))
-    )
+    ids = sorted(_list_validated(state), key=lambda id: (state.tokens[id], -_average_validation(state, id)))
     found: list[str] = []
     for id in ids:
         if not found or _average_validation(state, id) > _average_validation(state, found[-1]):
@@ -252,9 +248,7 @@ def _score_prompt(state: State, id: str) -> PromptScore:
 def compare_rows(before: Rows, after: Rows) -> tuple[Comparison, int]:
     """Compare two prompts; return the comparison, and how many rows failed and were left out."""
     pairs = [
-        (a, b)
-        for (_, a, _), (_, b, _) in zip(before, after, strict=True)
-        if a is not None and b is not None
+        (a, b) for (_, a, _), (_, b, _) in zip(before, after, strict=True) if a is not None and b is not None
     ]
     test = compare([a for a, _ in pairs], [b for _, b in pairs])
     return test, len(before) - len(pairs)
@@ -274,9 +268,7 @@ def _build_accepted_edit(state: State, event: events.Accepted, sources: Sources)
 def _build_refinement(state: State, event: events.TracesRead, sources: Sources) -> Refinement:
     taken = {event.round for event in state.accepted}
     best: dict[int, events.Measured] = {}  # by round, of rounds that accepted nothing
-    for one in sorted(
-        state.measured, key=lambda one: (one.round, -one.log_likelihood_gain, one.id)
-    ):
+    for one in sorted(state.measured, key=lambda one: (one.round, -one.log_likelihood_gain, one.id)):
         if one.round not in taken:
             best.setdefault(one.round, one)
     return Refinement(
@@ -305,9 +297,7 @@ def _build_refined_edit(
         places=tuple(start for start, _, _ in proposal.edits),
         log_likelihood_gain=measured.log_likelihood_gain,
         fold_gains=measured.fold_gains,
-        attributions=tuple(
-            one for event in rests_on for one in _list_evidence(event, proposal, sources)
-        ),
+        attributions=tuple(one for event in rests_on for one in _list_evidence(event, proposal, sources)),
     )
 
 
@@ -321,9 +311,7 @@ def _list_evidence(
         yield Evidence(trace, query, said, sum(nats), drops)
 
 
-def list_changes(
-    state: State, proposal: events.Proposed | events.Refused
-) -> tuple[tuple[str, str], ...]:
+def list_changes(state: State, proposal: events.Proposed | events.Refused) -> tuple[tuple[str, str], ...]:
     """Return (before, after) of every edit of a candidate."""
     parent = Prompt.parse(state.prompts[proposal.parent]).text
     return tuple((parent[start:stop], text) for start, stop, text in proposal.edits)

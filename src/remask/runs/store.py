@@ -70,8 +70,7 @@ class RunReader:
         while True:
             with database.translate_errors(self._file):
                 rows = self._db.execute(
-                    "SELECT n, id, body FROM events WHERE n > ? ORDER BY n LIMIT ?",
-                    (last, PAGE_ROWS),
+                    "SELECT n, id, body FROM events WHERE n > ? ORDER BY n LIMIT ?", (last, PAGE_ROWS)
                 ).fetchall()
             if not rows:
                 return
@@ -86,8 +85,7 @@ class RunReader:
         """Return the seconds of target calls, without other booked time."""
         with database.translate_errors(self._file):
             row = self._db.execute(
-                "SELECT coalesce(sum(seconds), 0) FROM ledger"
-                " WHERE state != 'released' AND calls > 0"
+                "SELECT coalesce(sum(seconds), 0) FROM ledger WHERE state != 'released' AND calls > 0"
             ).fetchone()
         return float(row[0])
 
@@ -115,9 +113,7 @@ class RunReader:
             for key, seal, body in rows:
                 found[key] = database.parse_record(self._file, body)
                 if content_id("reply", key, found[key]) != seal:
-                    raise database.damaged_error(
-                        self._file, f"the reply {key} does not match its seal"
-                    )
+                    raise database.damaged_error(self._file, f"the reply {key} does not match its seal")
         return found
 
     def get_spend(self) -> Spend:
@@ -344,14 +340,11 @@ class Store(RunReader, MemoryStore):
     def _begin(self) -> None:
         """Book the interrupted calls of an earlier process and mark the run as in use."""
         with database.translate_errors(self._file):
-            self._db.execute(
-                f"PRAGMA journal_mode = {database.journal_mode(sqlite3.sqlite_version_info)}"
-            )
+            self._db.execute(f"PRAGMA journal_mode = {database.journal_mode(sqlite3.sqlite_version_info)}")
         with self._transaction() as db:
             db.execute("UPDATE meta SET value = '0' WHERE key = 'clean'")
             db.execute(
-                "UPDATE ledger SET state = 'uncertain', uncertain = calls"
-                " WHERE state = 'reserved' AND billed"
+                "UPDATE ledger SET state = 'uncertain', uncertain = calls WHERE state = 'reserved' AND billed"
             )
             db.execute("UPDATE ledger SET state = 'released' WHERE state = 'reserved'")
         self._booked = super().get_spend()
@@ -363,9 +356,7 @@ def _normalize_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return value
 
 
-def _list_differences(
-    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
-) -> list[str]:
+def _list_differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Describe every key with another value; nested keys are joined by dots."""
     found: list[str] = []
     for key in sorted({*old, *new}):
@@ -403,6 +394,3 @@ def _insert_entry(db: sqlite3.Connection, state: str, spend: Spend, billed: bool
     ).lastrowid
     assert id is not None
     return id
-
-
-__all__ = ["MemoryStore", "RunReader", "Store", "fingerprint"]

@@ -53,9 +53,7 @@ def search(
     yield events.SearchEnded(reason)
 
 
-def run_final_test(
-    task: Task, baseline: Prompt, best: Prompt
-) -> tuple[list[Outcome], list[Outcome]]:
+def run_final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome], list[Outcome]]:
     """Score both prompts once on all test rows.
 
     An unchanged prompt is scored only once. Raises BudgetSpent and TargetUnreliable.
@@ -85,9 +83,7 @@ def _choose_validation_rows(task: Task, plan: SearchPlan, seed: int) -> tuple[st
     return tuple(ids[i] for i in sorted(order[: plan.count_validation_rows(len(ids))]))
 
 
-def _run_round(
-    state: State, plan: SearchPlan, task: Task, proposer: Proposer, seed: int
-) -> Iterator[Event]:
+def _run_round(state: State, plan: SearchPlan, task: Task, proposer: Proposer, seed: int) -> Iterator[Event]:
     """Run one round: traces of the incumbent, candidates, halving, validation of the winner."""
     number, parent = state.round, state.prompt(state.incumbent)
     order = rng_for(seed, number, "rows").permutation(len(task.ids("train")))
@@ -169,12 +165,7 @@ def _subtract(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
 
 
 def _draw_proposals(
-    state: State,
-    plan: SearchPlan,
-    proposer: Proposer,
-    parent: Prompt,
-    traces: Sequence[Trace],
-    seed: int,
+    state: State, plan: SearchPlan, proposer: Proposer, parent: Prompt, traces: Sequence[Trace], seed: int
 ) -> Iterator[Proposal]:
     """Yield up to plan.candidates new proposals that the guard allows, and all refused ones."""
     seen, enough = set(state.earlier_prompts(state.round)), plan.candidates
@@ -200,9 +191,7 @@ def _evaluate(
 
 def rows_from_outcomes(outcomes: Sequence[Outcome]) -> Rows:
     """Return the part of outcomes that events store."""
-    return tuple(
-        (o.example, o.score if o.status == "scored" else None, o.ranking_score) for o in outcomes
-    )
+    return tuple((o.example, o.score if o.status == "scored" else None, o.ranking_score) for o in outcomes)
 
 
 @dataclass(slots=True)
@@ -215,9 +204,7 @@ class _Lead:
     total: float = 0.0
     rows: int = 0
 
-    def add(
-        self, outcomes: Sequence[Outcome], parent: dict[str, float], shown: Sequence[str]
-    ) -> None:
+    def add(self, outcomes: Sequence[Outcome], parent: dict[str, float], shown: Sequence[str]) -> None:
         """Add rows, except for those whose answers are shown in the prompt as demonstrations."""
         for o in outcomes:
             if o.status == "scored" and o.example in parent and o.example not in shown:

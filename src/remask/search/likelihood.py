@@ -114,9 +114,7 @@ def _run_round(
             )
     contexts = split_folds(held_out, plan, proposer.count, rng_for(seed, number, "panels"), choose)
     found = measure_gains(scorer, contexts, proposer.count, parent, allowed)
-    measured = [
-        events.Measured(number, p.prompt.id, g) for p, g in zip(allowed, found, strict=True)
-    ]
+    measured = [events.Measured(number, p.prompt.id, g) for p, g in zip(allowed, found, strict=True)]
     yield from measured
     order = sorted(measured, key=lambda one: (-one.log_likelihood_gain, one.id))
     winner = next((one for one in order if accepts(one.fold_gains, margin=1.0)), None)
@@ -128,26 +126,16 @@ def _run_round(
     yield events.Attributed(number, best.id, tuple((drop.trace, drop.each) for drop in drops))
     if winner:
         yield events.Accepted(
-            number,
-            best.id,
-            parent.id,
-            best.log_likelihood_gain,
-            tuple(drop.trace for drop in drops),
+            number, best.id, parent.id, best.log_likelihood_gain, tuple(drop.trace for drop in drops)
         )
     else:
         yield events.RoundRejected(
-            number,
-            f"the best candidate gains {best.log_likelihood_gain:+.1f} nats, which may be chance",
+            number, f"the best candidate gains {best.log_likelihood_gain:+.1f} nats, which may be chance"
         )
 
 
 def _propose_unseen(
-    state: State,
-    parent: Prompt,
-    read: Sequence[Trace],
-    plan: LikelihoodPlan,
-    proposer: Proposer,
-    seed: int,
+    state: State, parent: Prompt, read: Sequence[Trace], plan: LikelihoodPlan, proposer: Proposer, seed: int
 ) -> list[Proposal]:
     """Return the proposals of a round that no earlier round made, refused ones too."""
     number = state.round
@@ -222,10 +210,7 @@ def measure_gains(
         around = max(1, sum(count(text) for text, _ in then.parts))
         pairs = zip(lifts[then], lifts[now], strict=True)
         found.append(
-            tuple(
-                b.spans - max(0.0, a.spans) - growth * max(0.0, a.windows / around)
-                for a, b in pairs
-            )
+            tuple(b.spans - max(0.0, a.spans) - growth * max(0.0, a.windows / around) for a, b in pairs)
         )
     return found
 
@@ -248,10 +233,7 @@ class _Windows:
                 joined[-1][1] = max(high, joined[-1][1])
             else:
                 joined.append([low, high])
-        inside = [
-            tuple((a - low, b - low) for a, b in spans if low <= a < b <= high)
-            for low, high in joined
-        ]
+        inside = [tuple((a - low, b - low) for a, b in spans if low <= a < b <= high) for low, high in joined]
         return cls(tuple((text[a:b], at) for (a, b), at in zip(joined, inside, strict=True)))
 
 
@@ -280,7 +262,5 @@ def _measure_lifts(
 
 
 def _measure_nats(scorer: Scorer, context: Context, windows: _Windows) -> _Nats:
-    found = [
-        scorer.score(context, text, [*inside, (0, len(text))]) for text, inside in windows.parts
-    ]
+    found = [scorer.score(context, text, [*inside, (0, len(text))]) for text, inside in windows.parts]
     return _Nats(sum(sum(nats[:-1]) for nats in found), sum(nats[-1] for nats in found))

@@ -30,9 +30,7 @@ class SearchPlan:
 
     def count_round_calls(self, validation: int) -> int:
         """Return the largest number of target calls of a round. validation: rows of that split."""
-        return count_round_calls(
-            self.candidates, self.rungs, self.count_validation_rows(validation)
-        )
+        return count_round_calls(self.candidates, self.rungs, self.count_validation_rows(validation))
 
 
 def make_plan(

@@ -90,10 +90,7 @@ class LabelledTask:
         if self._by_label and self._target.chooses:
             return self._choose(examples, chats)
         rounds = [self._answer_rows(examples, chats, repeat) for repeat in range(self._repeats)]
-        return [
-            self._make_outcome(example, tries)
-            for example, *tries in zip(examples, *rounds, strict=True)
-        ]
+        return [self._make_outcome(example, tries) for example, *tries in zip(examples, *rounds, strict=True)]
 
     def _choose(self, examples: Sequence[Example], chats: Sequence[Chat]) -> list[Outcome]:
         options = [fill_answer(self._answer, label) for label in self._labels]
@@ -209,9 +206,7 @@ def _are_finite(logps: Sequence[float]) -> bool:
 def _check_expected(examples: Sequence[Example], metric: str) -> None:
     for example in examples:
         if example.expected is None:
-            raise ConfigError(
-                f"metric {metric!r} needs the right answers; name their column with `expected`"
-            )
+            raise ConfigError(f"metric {metric!r} needs the right answers; name their column with `expected`")
 
 
 def _check_labels(examples: Sequence[Example], labels: Sequence[str]) -> None:
@@ -219,9 +214,7 @@ def _check_labels(examples: Sequence[Example], labels: Sequence[str]) -> None:
         if not label.strip():
             raise ConfigError("a label is empty; remove it")
         if twin := match_label(label, labels[:i]):
-            raise ConfigError(
-                f"the labels {twin!r} and {label!r} differ only in case or spacing; use one"
-            )
+            raise ConfigError(f"the labels {twin!r} and {label!r} differ only in case or spacing; use one")
     seen = {match_label(e.expected or "", labels): e.expected for e in examples}
     if None in seen:
         raise ConfigError(

@@ -291,8 +291,7 @@ def test_odd_parts_are_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "more",
-    [{"user_id": "ann"}, {"metadata": {"session_id": "ann"}}, {"user": "ann", "metadata": None}],
+    "more", [{"user_id": "ann"}, {"metadata": {"session_id": "ann"}}, {"user": "ann", "metadata": None}]
 )
 def test_session_is_the_user_or_the_session(more: dict[str, Any]) -> None:
     call = {"request": {"messages": ASKED, **more}, "response": {"output_text": "On its way."}}

@@ -124,9 +124,7 @@ def test_archive_with_nan_and_a_damaged_sample(tmp_path: Path) -> None:
     assert isinstance(good, Value) and good.entry == "samples/1_epoch_1.json"
     (record,) = INSPECT.read(good.data, HERE)
     assert isinstance(record, Record) and not record.ratings
-    assert isinstance(bad, RejectedRecord) and bad.reason.startswith(
-        "samples/2_epoch_1.json:1: malformed"
-    )
+    assert isinstance(bad, RejectedRecord) and bad.reason.startswith("samples/2_epoch_1.json:1: malformed")
     assert list(tmp_path.iterdir()) == [path], "nothing was written"
 
 

@@ -13,10 +13,7 @@ from remask.data.formats.langfuse import LANGFUSE
 from remask.data.trace_record import Annotation, Rating, Record, RejectedRecord, Source, Turn
 
 HERE = Source("langfuse", "export.jsonl", 3)
-MESSAGES = [
-    {"role": "system", "content": "Be brief."},
-    {"role": "user", "content": "Where is my order?"},
-]
+MESSAGES = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Where is my order?"}]
 SAID = {"role": "assistant", "content": "On its way."}
 
 
@@ -84,10 +81,7 @@ def test_trace_with_all_fields() -> None:
         (record,) = read(form)
         assert isinstance(record, Record)
         assert record.system == "Be brief." and record.model == "gpt-4o"
-        assert record.turns == (
-            Turn("user", "Where is my order?"),
-            Turn("assistant", "On its way."),
-        )
+        assert record.turns == (Turn("user", "Where is my order?"), Turn("assistant", "On its way."))
         assert set(record.ratings) == {
             Rating("helpful", True, "human"),
             Rating("tone", 0.3, "llm", "curt"),

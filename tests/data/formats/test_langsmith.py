@@ -119,10 +119,7 @@ def test_run_with_serialised_langchain_messages() -> None:
 )  # fmt: skip
 def test_run_with_values_of_clients(asked: dict[str, Any], said: dict[str, Any]) -> None:
     record = one(run(inputs=asked, outputs=said))
-    assert [(turn.role, turn.text) for turn in record.turns] == [
-        ("user", "hi"),
-        ("assistant", "hello"),
-    ]
+    assert [(turn.role, turn.text) for turn in record.turns] == [("user", "hi"), ("assistant", "hello")]
     assert record.system == ("Be kind." if {"system", "instructions"} & set(asked) else None)
 
 

@@ -14,9 +14,7 @@ SPAN: dict[str, Any] = {
     "parent_span_id": None,
     "type": "llm",
     "model": "gpt-4o",
-    "input": {
-        "messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]
-    },
+    "input": {"messages": [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "hi"}]},
     "output": {"choices": [{"message": {"role": "assistant", "content": "hello"}}]},
     "error_info": None,
 }
@@ -63,6 +61,4 @@ def test_failed_call_is_rejected_with_its_rating() -> None:
     items = read(TRACE | {"feedback_scores": [], "comments": []}, failed, SPAN | {"id": "s2"})
     assert [type(item) for item in items] == [Record, RejectedRecord]
     assert isinstance(items[0], Record) and not items[0].ratings
-    assert (
-        isinstance(items[1], RejectedRecord) and items[1].reason == "s1: the call failed: RateLimit"
-    )
+    assert isinstance(items[1], RejectedRecord) and items[1].reason == "s1: the call failed: RateLimit"

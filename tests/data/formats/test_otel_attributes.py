@@ -21,9 +21,7 @@ from remask.data.trace_record import Annotation, Rating, Record, RejectedRecord,
 HERE = Source("otlp", "spans.jsonl", 7)
 SYSTEM, QUESTION, ANSWER = "You are terse.", "Weather in Paris?", "Rainy, 57°F."
 PARTS = [{"role": "user", "parts": [{"type": "text", "content": QUESTION}]}]
-SAID = [
-    {"role": "assistant", "parts": [{"type": "text", "content": ANSWER}], "finish_reason": "stop"}
-]
+SAID = [{"role": "assistant", "parts": [{"type": "text", "content": ANSWER}], "finish_reason": "stop"}]
 INSTRUCTIONS = [{"type": "text", "content": SYSTEM}]
 
 BY_ATTRIBUTES: dict[str, dict[str, Any]] = {
@@ -91,12 +89,8 @@ BY_ATTRIBUTES: dict[str, dict[str, Any]] = {
     },
     "input.value and output.value": {
         "openinference.span.kind": "LLM",
-        "input.value": json.dumps(
-            {"system": SYSTEM, "messages": [{"role": "user", "content": QUESTION}]}
-        ),
-        "output.value": json.dumps(
-            {"choices": [{"message": {"role": "assistant", "content": ANSWER}}]}
-        ),
+        "input.value": json.dumps({"system": SYSTEM, "messages": [{"role": "user", "content": QUESTION}]}),
+        "output.value": json.dumps({"choices": [{"message": {"role": "assistant", "content": ANSWER}}]}),
     },
 }
 
@@ -120,19 +114,12 @@ def pairs(attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def span(id: str, attributes: Mapping[str, Any], **more: Any) -> dict[str, Any]:
-    known = {
-        "traceId": "ab" * 16,
-        "spanId": id * 8,
-        "name": "chat",
-        "attributes": pairs(attributes),
-    }
+    known = {"traceId": "ab" * 16, "spanId": id * 8, "name": "chat", "attributes": pairs(attributes)}
     return known | more
 
 
 def otlp(*spans: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "resourceSpans": [{"resource": {}, "scopeSpans": [{"scope": {}, "spans": list(spans)}]}]
-    }
+    return {"resourceSpans": [{"resource": {}, "scopeSpans": [{"scope": {}, "spans": list(spans)}]}]}
 
 
 def logs(*records: dict[str, Any]) -> dict[str, Any]:
@@ -173,9 +160,7 @@ def test_span_events_with_one_message_each() -> None:
         {"name": "gen_ai.system.message", "attributes": pairs({"content": SYSTEM})},
         {
             "name": "gen_ai.user.message",
-            "attributes": pairs(
-                {"gen_ai.event.content": json.dumps({"role": "user", "content": QUESTION})}
-            ),
+            "attributes": pairs({"gen_ai.event.content": json.dumps({"role": "user", "content": QUESTION})}),
         },
         {
             "name": "gen_ai.choice",
@@ -210,9 +195,7 @@ def test_details_event_and_rating_of_its_span() -> None:
         "traceId": "ab" * 16,
         "spanId": "a1" * 8,
         "eventName": "gen_ai.client.inference.operation.details",
-        "attributes": pairs(
-            BY_ATTRIBUTES["1.37 structured"] | {"gen_ai.response.id": "chatcmpl-1"}
-        ),
+        "attributes": pairs(BY_ATTRIBUTES["1.37 structured"] | {"gen_ai.response.id": "chatcmpl-1"}),
     }
     result = {
         "traceId": "ab" * 16,
@@ -329,9 +312,7 @@ def test_topmost_step_is_the_conversation_without_model_calls() -> None:
         (span("a1", {"gen_ai.input.messages": json.dumps(PARTS)}), "no answer"),
         (span("a1", {"gen_ai.output.messages": json.dumps(SAID)}), "no message of a user"),
         (
-            span(
-                "a1", BY_ATTRIBUTES["1.37 structured"] | {"gen_ai.input.messages": '[{"role": "u'}
-            ),
+            span("a1", BY_ATTRIBUTES["1.37 structured"] | {"gen_ai.input.messages": '[{"role": "u'}),
             "gen_ai.input.messages is truncated",
         ),
         (span("a1", {"http.route": "/"}), "holds 1 spans without a model call"),
@@ -345,11 +326,7 @@ def test_unusable_span_is_rejected_with_a_reason(value: dict[str, Any], reason: 
 
 def test_indexed_attributes_keep_their_order() -> None:
     attributes = {f"k.{n}.content": str(n) for n in (10, 2, 999_999_999)}
-    assert get_value(attributes, "k") == [
-        {"content": "2"},
-        {"content": "10"},
-        {"content": "999999999"},
-    ]
+    assert get_value(attributes, "k") == [{"content": "2"}, {"content": "10"}, {"content": "999999999"}]
 
 
 def test_inner_call_of_two_instrumentations_is_kept() -> None:
@@ -358,6 +335,4 @@ def test_inner_call_of_two_instrumentations_is_kept() -> None:
     assert record.keys == ("b2" * 8, "a1" * 8, "ab" * 16)
     silent = span("b2", {"gen_ai.operation.name": "chat"}, parentSpanId="a1" * 8)
     outer, rejected = read(otlp(span("a1", words), silent))
-    assert (
-        isinstance(outer, Record) and outer.id == "a1" * 8 and isinstance(rejected, RejectedRecord)
-    )
+    assert isinstance(outer, Record) and outer.id == "a1" * 8 and isinstance(rejected, RejectedRecord)

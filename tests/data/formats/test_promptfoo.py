@@ -12,9 +12,7 @@ from remask.data.formats.promptfoo import PROMPTFOO
 from remask.data.trace_record import Rating, Record, RejectedRecord, Source
 
 HERE = Source("promptfoo", "results.json", 1)
-CHAT = json.dumps(
-    [{"role": "system", "content": "Label it."}, {"role": "user", "content": "great film"}]
-)
+CHAT = json.dumps([{"role": "system", "content": "Label it."}, {"role": "user", "content": "great film"}])
 
 
 def graded(passed: bool, kind: str, value: object = None, reason: str = "") -> dict[str, Any]:

@@ -59,9 +59,7 @@ def student(seed: int = 0) -> Student:
     return made
 
 
-def test_training_and_use_have_equal_logits(
-    examples: list[TrainingExample], tmp_path: Path
-) -> None:
+def test_training_and_use_have_equal_logits(examples: list[TrainingExample], tmp_path: Path) -> None:
     """The logits of training equal those of the saved adapter in a denoiser.
 
     In float32 and with parameters that a file can store, only the order of summation differs.
@@ -76,9 +74,7 @@ def test_training_and_use_have_equal_logits(
     with torch.no_grad():
         trained = made.logits(batch.ids, batch.attention_mask, batch.masked, past)
     adapted = made.to_adapted_model()
-    hidden = adapted.backbone.read_region(
-        batch.ids, batch.attention_mask, batch.masked, past, adapted.gates
-    )
+    hidden = adapted.backbone.read_region(batch.ids, batch.attention_mask, batch.masked, past, adapted.gates)
     used = adapted.backbone.logits(hidden[:, :-1][batch.masked[:, 1:]])
     torch.testing.assert_close(trained, used, atol=2e-3, rtol=1e-3)
     made.save(tmp_path / "a.safetensors", {})
@@ -102,9 +98,7 @@ def test_gradients_reach_every_parameter(examples: list[TrainingExample]) -> Non
     assert not any(p.requires_grad for p in made.base.model.parameters())
 
 
-def run(
-    examples: list[TrainingExample], checkpoint: Path, steps: int
-) -> tuple[Student, list[Progress]]:
+def run(examples: list[TrainingExample], checkpoint: Path, steps: int) -> tuple[Student, list[Progress]]:
     """Run the first `steps` of the plan with a checkpoint after each, then stop as if killed."""
     made, seen = student(), []
     for progress in train(made, examples, PLAN, checkpoint, every=0.0):
@@ -161,9 +155,7 @@ def test_held_out_loss_of_the_shipped_adapter(examples: list[TrainingExample], w
     assert found is not None and found.prompts == 4
     assert 0 < found.left_to_right < found.at_once < 15
     assert 0 < found.base < 15 and 0 < found.without_traces < 15
-    assert measure(base, load_adapter(base), examples[:1], "span 32") is None, (
-        "the prompt is too short"
-    )
+    assert measure(base, load_adapter(base), examples[:1], "span 32") is None, "the prompt is too short"
 
 
 def test_held_out_loss_by_hand(examples: list[TrainingExample]) -> None:
@@ -176,20 +168,13 @@ def test_held_out_loss_by_hand(examples: list[TrainingExample]) -> None:
     reading = make_builtin_mode(base, adapted)
     (one,), (once,) = score_left_to_right(reading, piece, [3]), score_at_once(reading, piece, [3])
     row = torch.tensor(
-        [
-            [
-                *piece.context,
-                *piece.mask_row(CorruptionMask([i == 3 for i in range(len(ids))]), FAMILY).ids,
-            ]
-        ]
+        [[*piece.context, *piece.mask_row(CorruptionMask([i == 3 for i in range(len(ids))]), FAMILY).ids]]
     )
     _, past = base.read(row[:, : len(piece.context)], torch.ones(1, len(piece.context)).bool())
     region = row[:, len(piece.context) :]
     attention_mask, masked = torch.ones_like(region, dtype=torch.bool), region == FAMILY.mask
     hidden = adapted.backbone.read_region(region, attention_mask, masked, past, adapted.gates)
-    logp = adapted.backbone.logits(hidden[0, 3]).log_softmax(
-        -1
-    )  # shifted: position 4 is predicted at 3
+    logp = adapted.backbone.logits(hidden[0, 3]).log_softmax(-1)  # shifted: position 4 is predicted at 3
     assert one == once == pytest.approx(-float(logp[ids[3]]), abs=1e-3)
 
 
@@ -213,9 +198,7 @@ def test_adapt_command_makes_an_adapter_that_denoises(data: Path, tmp_path: Path
 
 
 def test_adapt_command_refuses_a_wrong_file_name(tmp_path: Path) -> None:
-    done = CliRunner().invoke(
-        main, ["adapt", "--data", str(tmp_path), "--out", str(tmp_path / "a.txt")]
-    )
+    done = CliRunner().invoke(main, ["adapt", "--data", str(tmp_path), "--out", str(tmp_path / "a.txt")])
     assert done.exit_code == 2 and "ends with .safetensors" in done.stderr
 
 

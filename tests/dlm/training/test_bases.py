@@ -42,9 +42,7 @@ HOLES = [("You are a ", Hole("careful", 6), " assistant.")]
 
 @pytest.fixture(scope="module")
 def load(checkpoint: Callable[[str], Path]) -> Callable[[str], Base]:
-    return cache(
-        lambda name: find_base(f"local:{checkpoint(name)}", device="cpu", dtype=torch.float32)
-    )
+    return cache(lambda name: find_base(f"local:{checkpoint(name)}", device="cpu", dtype=torch.float32))
 
 
 @pytest.fixture
@@ -63,11 +61,7 @@ def examples(data: Path) -> list[TrainingExample]:
 def student(base: Base, seed: int = 0) -> Student:
     """As after some training: nothing is zero, and a file can store the parameters exactly."""
     made = Student(
-        base.backbone,
-        base.family,
-        PLAN.rank,
-        PLAN.alpha,
-        init_parameters(base.backbone, PLAN.rank, seed),
+        base.backbone, base.family, PLAN.rank, PLAN.alpha, init_parameters(base.backbone, PLAN.rank, seed)
     )
     generator = torch.Generator().manual_seed(seed)
     for name, p in made.parameters.items():
@@ -92,10 +86,7 @@ def test_training_and_use_have_equal_logits(
     _, memory = base.backbone.read(batch.contexts, batch.contexts_mask)
     with torch.no_grad():
         trained = made.logits(
-            batch.ids,
-            batch.attention_mask,
-            batch.masked,
-            memory.select(torch.zeros(4, dtype=torch.long)),
+            batch.ids, batch.attention_mask, batch.masked, memory.select(torch.zeros(4, dtype=torch.long))
         )
     started = mode.begin(tuple(batch.contexts[0].tolist()), 0, batch.attention_mask)
     torch.testing.assert_close(trained, started.logits(batch.ids), atol=2e-3, rtol=1e-3)
@@ -137,10 +128,7 @@ def run(
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_killed_training_continues_as_if_uninterrupted(
-    checkpoint: Callable[[str], Path],
-    examples: list[TrainingExample],
-    tmp_path: Path,
-    dtype: torch.dtype,
+    checkpoint: Callable[[str], Path], examples: list[TrainingExample], tmp_path: Path, dtype: torch.dtype
 ) -> None:
     base = find_base(f"local:{checkpoint('qwen2')}", device="cpu", dtype=dtype)
     whole, seen = run(base, examples, tmp_path / "a", PLAN.steps)
@@ -190,9 +178,7 @@ def test_base_from_disk_learns_a_corpus_and_denoises(
     assert denoiser.score(context, PROMPT, [(0, 7)])[0] < 0
 
 
-def test_adapter_is_continued(
-    checkpoint: Callable[[str], Path], data: Path, tmp_path: Path
-) -> None:
+def test_adapter_is_continued(checkpoint: Callable[[str], Path], data: Path, tmp_path: Path) -> None:
     first, second = tmp_path / "a.safetensors", tmp_path / "b.safetensors"
     adapt(checkpoint("qwen3"), data, first, "--steps", "2")
     adapt(checkpoint("qwen3"), data, second, "--steps", "2", "--from", str(first), "--rank", "3")
@@ -254,9 +240,7 @@ def test_adapter_without_base_content_is_for_the_builtin_model(
     base = find_base("builtin")
     assert base.family is BUILTIN
     save_file(some, tmp_path / "old.safetensors", older)
-    old, new = (
-        BuiltinDenoiser(base.backbone, p) for p in (tmp_path / "old.safetensors", SHIPPED_ADAPTER)
-    )
+    old, new = (BuiltinDenoiser(base.backbone, p) for p in (tmp_path / "old.safetensors", SHIPPED_ADAPTER))
     assert old.infill((), HOLES, 0) == new.infill((), HOLES, 0)
     save_file(some, tmp_path / "new.safetensors", {**header, "base_content": base.backbone.content})
     load_adapter(base.backbone, tmp_path / "new.safetensors")
@@ -276,9 +260,7 @@ def test_adapter_is_needed_by_left_to_right_models_only(
     with pytest.raises(BackendError, match=r"llada is a diffusion model already; use it with"):
         make_denoiser(DenoiserConfig(model=llada, adapter="x.safetensors"))
     for model in ("builtin", "builtin:x.safetensors", "mercury"):
-        with pytest.raises(
-            ConfigError, match=f"denoiser.adapter is for a base from .* not for {model}"
-        ):
+        with pytest.raises(ConfigError, match=f"denoiser.adapter is for a base from .* not for {model}"):
             make_denoiser(DenoiserConfig(model=model, adapter="x.safetensors"))
 
 
@@ -318,16 +300,10 @@ def test_adapter_file_comes_from_the_flag_or_the_key(
     (tmp_path / "remask.toml").write_text(
         'prompt = "p.md"\n[denoiser]\nmodel = "local:base"\nadapter = "mine.safetensors"\n'
     )
-    assert read_toml(tmp_path / "remask.toml")["denoiser"]["adapter"] == str(
-        tmp_path / "mine.safetensors"
-    )
+    assert read_toml(tmp_path / "remask.toml")["denoiser"]["adapter"] == str(tmp_path / "mine.safetensors")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.csv").write_text("input,label\n" + "a,b\n" * 40)
-    flags = {
-        "data": "rows.csv",
-        "denoiser": f"local:{checkpoint('qwen2')}",
-        "adapter": "own.safetensors",
-    }
+    flags = {"data": "rows.csv", "denoiser": f"local:{checkpoint('qwen2')}", "adapter": "own.safetensors"}
     config = read(str(tmp_path / "p.md"), flags).config.denoiser
     assert config.adapter == str(tmp_path / "own.safetensors")
     alone = config.model_copy(update={"adapter": ""})
@@ -343,11 +319,7 @@ def test_run_with_an_adapted_base(
         tmp_path / "run",
         data=dataset(120),
         denoiser=remask.Denoiser(
-            f"local:{checkpoint('llama3')}",
-            adapter=str(file),
-            temperature=2.0,
-            steps=4,
-            device="cpu",
+            f"local:{checkpoint('llama3')}", adapter=str(file), temperature=2.0, steps=4, device="cpu"
         ),
         max_calls=300,
         search=search(candidates=2),

@@ -49,9 +49,7 @@ def test_conversations_are_joined_by_their_system_prompt(tmp_path: Path) -> None
 
 def test_leave_out_matches_names_and_prompts(tmp_path: Path) -> None:
     other = f"{PROMPT} Say the sentiment."
-    file = write_lines(
-        tmp_path / "a.jsonl", row(), row(other), row(PROMPT + " x", task="t_sentiment")
-    )
+    file = write_lines(tmp_path / "a.jsonl", row(), row(other), row(PROMPT + " x", task="t_sentiment"))
     assert [example.prompt for example in read_examples([file], "SENTIMENT")] == [PROMPT]
 
 

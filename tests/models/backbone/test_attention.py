@@ -26,10 +26,7 @@ def gates(base: Backbone) -> Gates:
 def regions(base: Backbone) -> tuple[Tensor, Tensor, Tensor]:
     """Two rows, the second one shorter; three masks in each."""
     ids = torch.tensor([base.encode("Answer with one or two words, please.")[:8]] * 2)
-    attention_mask, masked = (
-        torch.ones_like(ids, dtype=torch.bool),
-        torch.zeros_like(ids, dtype=torch.bool),
-    )
+    attention_mask, masked = (torch.ones_like(ids, dtype=torch.bool), torch.zeros_like(ids, dtype=torch.bool))
     attention_mask[1, 6:] = False
     masked[0, [2, 3, 6]] = masked[1, [0, 3, 4]] = True
     return ids, attention_mask, masked

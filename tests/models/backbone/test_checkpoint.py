@@ -170,9 +170,7 @@ def test_logits_equal_an_independent_forward(load: Callable[[str], Loaded], name
 
 @pytest.mark.parametrize("name", EVERY)
 @pytest.mark.parametrize("left", [False, True])
-def test_batch_and_padding_change_nothing(
-    load: Callable[[str], Loaded], name: str, left: bool
-) -> None:
+def test_batch_and_padding_change_nothing(load: Callable[[str], Loaded], name: str, left: bool) -> None:
     backbone, family, _ = load(name)
     rows = [masked_row(backbone, family, text) for text in TEXTS]
     width = max(map(len, rows)) + 3
@@ -191,9 +189,7 @@ def test_batch_and_padding_change_nothing(
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_last_token_is_seen_by_the_tokens_of_its_block_only(
-    load: Callable[[str], Loaded], name: str
-) -> None:
+def test_last_token_is_seen_by_the_tokens_of_its_block_only(load: Callable[[str], Loaded], name: str) -> None:
     backbone, family, _ = load(name)
     ids = masked_row(backbone, family, TEXTS[0])[:38]
     changed = [*ids[:-1], (ids[-1] + 1) % 256]
@@ -203,9 +199,7 @@ def test_last_token_is_seen_by_the_tokens_of_its_block_only(
     moved = (hidden[0] - hidden[1]).abs().amax(-1) > 1e-3
     first = {"sdar": 36, "tiny-a2d-bd3lm": 32}.get(name, 0)
     assert not moved[:first].any()
-    assert (
-        moved[first:].sum() > (len(ids) - first) / 2
-    )  # saturated attention hides some of the changes
+    assert moved[first:].sum() > (len(ids) - first) / 2  # saturated attention hides some of the changes
 
 
 @pytest.mark.parametrize("name", BLOCK)
@@ -228,12 +222,7 @@ ROWS = st.lists(st.lists(st.integers(0, 289), min_size=1, max_size=12), min_size
 @settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(ROWS, st.integers(1, 7), st.integers(0, 3), st.booleans(), st.integers(0, 12))
 def test_batch_of_any_blocks_equals_each_row_alone(
-    load: Callable[[str], Loaded],
-    rows: list[list[int]],
-    size: int,
-    pad: int,
-    left: bool,
-    context: int,
+    load: Callable[[str], Loaded], rows: list[list[int]], size: int, pad: int, left: bool, context: int
 ) -> None:
     backbone, _, _ = load("sdar")
     past = None
@@ -261,9 +250,7 @@ def test_blocks_equal_to_positions_read_left_to_right(load: Callable[[str], Load
     backbone, family, _ = load("dream")
     row = torch.tensor([masked_row(backbone, family, TEXTS[0])])
     attention_mask = torch.ones_like(row, dtype=torch.bool)
-    hidden, kv_cache = backbone.read_blocks(
-        row, attention_mask, torch.arange(row.shape[1])[None], keep=True
-    )
+    hidden, kv_cache = backbone.read_blocks(row, attention_mask, torch.arange(row.shape[1])[None], keep=True)
     causal, other = backbone.read(row, attention_mask)
     assert torch.equal(hidden, causal)
     assert kv_cache is not None and torch.equal(kv_cache.keys[1], other.keys[1])
@@ -370,9 +357,7 @@ def test_memory_is_estimated_before_loading(load: Callable[[str], Loaded], name:
     cached = sum(tensor.nbytes for tensor in (*kv_cache.keys, *kv_cache.values))
     assert estimate_memory(config, torch.float32, tokens=3) == 4 * weights + cached
     linear = [w for n, w in backbone.model.state_dict().items() if n.endswith("_proj.weight")]
-    merged = backbone.with_weights(
-        {}, "x"
-    ).model.state_dict()  # all weights are shared except replaced ones
+    merged = backbone.with_weights({}, "x").model.state_dict()  # all weights are shared except replaced ones
     assert all(w.data_ptr() in stored for w in merged.values())
     twice = sum(tensor.numel() for tensor in linear)
     assert estimate_memory(config, torch.float32, adapted=True) == 4 * (weights + twice)
@@ -394,9 +379,7 @@ def test_memory_of_llada_8b_is_the_published_size() -> None:
     assert estimate_memory(config) == 16_031_162_368
 
 
-def test_family_is_added_as_one_row_of_each_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_family_is_added_as_one_row_of_each_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # The example of docs/reference/families.md: Tiny-A2D made of Qwen2.
     row = CheckpointFormat("a2d-qwen2", "A2DQwen2LMHeadModel", "a2d-qwen2", Qwen2Config)
     monkeypatch.setitem(FORMATS, row.name, row)

@@ -163,16 +163,8 @@ def test_unsupported_settings_are_refused(folder: Path, key: str, value: object)
     [
         ("llama3", {"pretraining_tp": 2}, "sets pretraining_tp to 2"),
         ("llama3", {"mlp_bias": True}, "sets mlp_bias to True"),
-        (
-            "llama3",
-            {"rope_scaling": {"rope_type": "llama3", "factor": 8}},
-            "low_freq_factor = None",
-        ),
-        (
-            "llama3",
-            {"rope_scaling": {"type": "linear", "factor": 2}},
-            "sets rope_scaling to {'type'",
-        ),
+        ("llama3", {"rope_scaling": {"rope_type": "llama3", "factor": 8}}, "low_freq_factor = None"),
+        ("llama3", {"rope_scaling": {"type": "linear", "factor": 2}}, "sets rope_scaling to {'type'"),
         ("llama3", {"rope_scaling": "llama3"}, "sets rope_scaling to 'llama3'"),
         ("qwen2", {"rope_scaling": {"rope_type": "llama3"}}, "does not read for Qwen2ForCausalLM"),
         ("qwen3", {"layer_types": ["full_attention", "sliding_attention"]}, "'sliding_attention'"),
@@ -296,9 +288,7 @@ def test_missing_unexpected_and_misshaped_weights_are_refused(folder: Path) -> N
         save_file(state, folder / "model.safetensors")
         refused(folder, words)
 
-    with_weights(
-        {n: t for n, t in whole.items() if n != name}, f"1 weights are missing, first {name}"
-    )
+    with_weights({n: t for n, t in whole.items() if n != name}, f"1 weights are missing, first {name}")
     odd = {"model.layers.2.mlp.up_proj.weight": whole[name].clone()}
     with_weights({**whole, **odd}, f"1 weights are unexpected, first {next(iter(odd))}")
     turned = {name: whole[name].T.contiguous()}

@@ -65,9 +65,7 @@ def test_token_does_not_see_later_tokens(base: Backbone) -> None:
     assert (a[-1] - b[-1]).abs().max() > 0.1
 
 
-def region(
-    base: Backbone, rows: list[list[int]], gates: Gates, masks: list[set[int]]
-) -> torch.Tensor:
+def region(base: Backbone, rows: list[list[int]], gates: Gates, masks: list[set[int]]) -> torch.Tensor:
     first = torch.tensor([base.encode("Some context to read.")])
     _, cache = base.read(first, torch.ones_like(first, dtype=torch.bool))
     ids, attention_mask = pad_rows(rows, left=False)

@@ -75,8 +75,7 @@ DOMAINS = ("airline", "retail", "telecom")
 
 
 @pytest.mark.parametrize(
-    "domain",
-    ["telecom", *(pytest.param(name, marks=pytest.mark.slow) for name in ("airline", "retail"))],
+    "domain", ["telecom", *(pytest.param(name, marks=pytest.mark.slow) for name in ("airline", "retail"))]
 )
 def test_reference_actions_are_right_and_corrupted_ones_wrong(
     domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -95,7 +94,5 @@ def test_the_system_message_holds_the_policy(domain: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_more_reference_actions(
-    domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_reference_actions(domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     play(domain, 8, tmp_path, monkeypatch)

@@ -19,15 +19,7 @@ from remask.data.messages import (
     parse_response,
 )
 from remask.data.ratings import parse_ratings
-from remask.data.trace_record import (
-    Item,
-    Rating,
-    Record,
-    Source,
-    TraceFormat,
-    Turn,
-    UnreadableRecord,
-)
+from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, Turn, UnreadableRecord
 
 RESPONSE_KEYS = ("response", "completion", "choices", "output")
 PREFERENCE_KEYS = (("preferred_output", "non_preferred_output"), ("chosen", "rejected"))
@@ -112,9 +104,7 @@ def read_call_log(value: Any, source: Source) -> Iterator[Item]:
 
 
 def matches_preference(value: Any) -> bool:
-    return type(value) is dict and any(
-        good in value and bad in value for good, bad in PREFERENCE_KEYS
-    )
+    return type(value) is dict and any(good in value and bad in value for good, bad in PREFERENCE_KEYS)
 
 
 def read_preference(value: Any, source: Source) -> Iterator[Item]:
@@ -137,9 +127,7 @@ def read_preference(value: Any, source: Source) -> Iterator[Item]:
 
 
 def matches_pair(value: Any) -> bool:
-    return (
-        type(value) is dict and type(value.get("prompt")) in (str, list) and "completion" in value
-    )
+    return type(value) is dict and type(value.get("prompt")) in (str, list) and "completion" in value
 
 
 def read_pair(value: Any, source: Source) -> Iterator[Item]:

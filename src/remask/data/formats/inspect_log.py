@@ -79,9 +79,7 @@ def read_archive(path: Path) -> Iterator[Value | RejectedRecord]:
         with zipfile.ZipFile(path) as archive:
             yield from _read_samples(archive, path)
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        yield RejectedRecord(
-            str(path), None, f"the zip archive is damaged ({error}); copy it again"
-        )
+        yield RejectedRecord(str(path), None, f"the zip archive is damaged ({error}); copy it again")
 
 
 def _read_samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | RejectedRecord]:
@@ -138,9 +136,7 @@ def _build_operation(sample: Mapping[str, Any], model: str) -> Operation:
     output = as_object(sample.get("output"))
     attachments = as_object(sample.get("attachments"))
     choices = as_list(output.get("choices"))
-    answer = (
-        _extract_messages(choices[0].get("message"), "assistant", attachments) if choices else []
-    )
+    answer = _extract_messages(choices[0].get("message"), "assistant", attachments) if choices else []
     history = _extract_messages(sample.get("messages"), "user", attachments)
     while history and history[-1].get("role") != "assistant":  # messages after the last answer
         history.pop()

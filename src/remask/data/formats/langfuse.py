@@ -9,14 +9,7 @@ storage export field reference" (langfuse.com, 2026-10).
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from remask.data.dialects import (
-    as_list,
-    as_object,
-    decode_json,
-    extract_messages,
-    extract_text,
-    is_truncated,
-)
+from remask.data.dialects import as_list, as_object, decode_json, extract_messages, extract_text, is_truncated
 from remask.data.formats.call_tree import NO_ASSESSMENT, Assessment, Operation, build_records
 from remask.data.messages import as_text
 from remask.data.trace_record import Annotation, Item, Kind, Rating, Source, TraceFormat
@@ -49,9 +42,7 @@ def read(value: Any, source: Source) -> Iterator[Item]:
     elif _is_score(value):
         yield _build_annotation(value, source)
     elif _is_observation(value) and _get_text(value, "type") == "GENERATION":
-        yield from build_records(
-            [_build_operation(value, _get_text(value, "trace_id"), "", {})], source
-        )
+        yield from build_records([_build_operation(value, _get_text(value, "trace_id"), "", {})], source)
     elif _is_observation(value):
         yield source.reject(f"is a {_get_text(value, 'type').lower()}, not a model call")
     else:

@@ -56,9 +56,7 @@ def read_batch(value: Any, source: Source) -> Iterator[Item]:
             failed = failed or f"status {response['status_code']}"
         response = response.get("body", response.get("message"))
     if failed or response is None:
-        raise UnreadableRecord(
-            f"the request {id[:40]} failed: {join_text(failed or 'no response')[:80]}"
-        )
+        raise UnreadableRecord(f"the request {id[:40]} failed: {join_text(failed or 'no response')[:80]}")
     yield Annotation(id, source, turns=parse_conversation(parse_response(response))[1])
 
 

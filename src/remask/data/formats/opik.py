@@ -36,9 +36,7 @@ def read(value: Any, source: Source) -> Iterator[Item]:
     yield from build_records([*calls, root], source)
 
 
-def _build_operation(
-    operation: Mapping[str, Any], trace: str, session: str, root: bool = False
-) -> Operation:
+def _build_operation(operation: Mapping[str, Any], trace: str, session: str, root: bool = False) -> Operation:
     failure = operation.get("error_info")
     said = as_object(failure).get("message") or as_object(failure).get("exception_type")
     return Operation(

@@ -270,9 +270,7 @@ def _list_bodies(event: Event) -> Iterator[object]:
     for key in ("gen_ai.event.content", "gen_ai.prompt", "gen_ai.completion", "message"):
         yield event.attributes.get(key)
     keys = ("content", "role", "tool_calls", "id")
-    yield {
-        key: decode_json(event.attributes[key]) for key in keys if key in event.attributes
-    } or None
+    yield {key: decode_json(event.attributes[key]) for key in keys if key in event.attributes} or None
 
 
 def _parse_evaluations(events: tuple[Event, ...]) -> list[Rating]:

@@ -128,9 +128,7 @@ def _read_logs(logs: list[tuple[str, str, Event]], source: Source) -> Iterator[I
             events_by_span.setdefault((trace, id), []).append(event)
     for (trace, id), events in events_by_span.items():
         yield from build_records(
-            [operation_from_span(Span(trace, id, "", {}, tuple(events)))],
-            source,
-            no_text=NO_TEXT_REASON,
+            [operation_from_span(Span(trace, id, "", {}, tuple(events)))], source, no_text=NO_TEXT_REASON
         )
     for key, found in ratings:
         if key and found:
@@ -141,9 +139,7 @@ def _read_logs(logs: list[tuple[str, str, Event]], source: Source) -> Iterator[I
         yield source.reject(f"holds {len(logs)} log records without messages")
 
 
-def _collect_leaves(
-    value: Mapping[str, Any], path: tuple[tuple[str, ...], ...]
-) -> list[dict[str, Any]]:
+def _collect_leaves(value: Mapping[str, Any], path: tuple[tuple[str, ...], ...]) -> list[dict[str, Any]]:
     """Return the objects in nested lists. `path`: the possible keys of the list at each level."""
     level: list[Mapping[str, Any]] = [value]
     for names in path:

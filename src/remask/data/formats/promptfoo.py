@@ -32,9 +32,7 @@ def read(value: Any, source: Source) -> Iterator[Item]:
         yield from build_records([_build_operation(value)], source)
         return
     for number, result in enumerate(found):
-        yield from build_records(
-            [_build_operation(result)], replace(source, entry=f"results[{number}]")
-        )
+        yield from build_records([_build_operation(result)], replace(source, entry=f"results[{number}]"))
     if not found:
         yield source.reject("holds no results of promptfoo")
 

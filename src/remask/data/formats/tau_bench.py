@@ -62,9 +62,7 @@ def read_tau2(value: Any, source: Source) -> Iterator[Item]:
             yield where.reject(str(error))
 
 
-def _build_record(
-    simulation: Any, policy: object, wanted: dict[str, Any], source: Source
-) -> Record:
+def _build_record(simulation: Any, policy: object, wanted: dict[str, Any], source: Source) -> Record:
     if not isinstance(simulation, dict):
         raise UnreadableRecord(f"expected a simulation, found {name_kind(simulation)}")
     assessment = _as_object(simulation.get("reward_info"))

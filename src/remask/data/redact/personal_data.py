@@ -33,9 +33,7 @@ def _is_mail(match: Match) -> bool:
 
 # Latin, Greek and Cyrillic letters. \w would include the next words in scripts without spaces.
 _LETTER = r"A-Za-z0-9\u00c0-\u052f"
-_MAIL = re.compile(
-    rf"(?<![{_LETTER}._+'-])[{_LETTER}._+'-]++(?:@|%40)[{_LETTER}-]++(?:\.[{_LETTER}-]++)++"
-)
+_MAIL = re.compile(rf"(?<![{_LETTER}._+'-])[{_LETTER}._+'-]++(?:@|%40)[{_LETTER}-]++(?:\.[{_LETTER}-]++)++")
 
 # --- accounts and cards
 
@@ -168,19 +166,13 @@ def _is_trunk_number(match: Match) -> bool:
 
 PERSONAL_RULES: tuple[SecretRule, ...] = (
     SecretRule("e-mail", "EMAIL", ("@", "%40"), _MAIL, _is_mail),
-    SecretRule(
-        "IBAN", "IBAN", _make_hint(r"[A-Z]{2}\d\d[ -]?[A-Z0-9]{4}"), pattern(_IBAN), _is_iban
-    ),
+    SecretRule("IBAN", "IBAN", _make_hint(r"[A-Z]{2}\d\d[ -]?[A-Z0-9]{4}"), pattern(_IBAN), _is_iban),
     SecretRule("IBAN, small letters", "IBAN", ("iban",), pattern(f"(?i:{_IBAN})"), _is_iban),
     SecretRule("payment card", "CARD", _make_hint(r"\d(?:[ -]?\d){13}"), _CARD, _is_card),
     SecretRule("IPv4", "IP", _make_hint(r"\d\.\d{1,3}\.\d{1,3}\.\d"), _IPV4, _is_ipv4),
     SecretRule("IPv6", "IP", ("::",), _IPV6, _is_ipv6),
     SecretRule(
-        "IPv6, whole",
-        "IP",
-        _make_hint(r":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:"),
-        _IPV6_WHOLE,
-        _is_ipv6,
+        "IPv6, whole", "IP", _make_hint(r":[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{1,4}:"), _IPV6_WHOLE, _is_ipv6
     ),
     *(
         SecretRule(kind, "PHONE", hint, form, _is_trunk_number if "trunk" in kind else _is_phone)

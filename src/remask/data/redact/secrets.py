@@ -112,12 +112,7 @@ _PREFIXED = (
     ("GitLab", ("glpat-", "gldt-", "glrt-", "glcbt-", "glptt-", "gloas-"), r"[\w.-]", 16),
     ("Slack token", (*(f"xox{c}-" for c in "abceoprsd"), "xapp-"), _WORD, 10),
     ("Slack webhook", ("hooks.slack.com/services/", "hooks.slack.com/workflows/"), r"[\w/-]", 16),
-    (
-        "Discord webhook",
-        ("discord.com/api/webhooks/", "discordapp.com/api/webhooks/"),
-        r"[\w/-]",
-        16,
-    ),
+    ("Discord webhook", ("discord.com/api/webhooks/", "discordapp.com/api/webhooks/"), r"[\w/-]", 16),
     ("SendGrid", ("SG.",), r"[\w.-]", 40),
     ("Mailgun", ("key-", "pubkey-"), _HEX, 32),
     ("Hugging Face", ("hf_", "api_org_"), _ALNUM, 25),
@@ -162,18 +157,12 @@ _UUID = r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}"
 _SHAPED = (
     SecretRule("JWT", "KEY", ("eyj",), pattern(rf"{_START}eyJ[\w-]{{8,}}+(?:\.[\w-]*+){{1,4}}")),
     SecretRule(
-        "Discord bot",
-        "KEY",
-        _any_text,
-        pattern(r"(?<![\w-])[MNO][\w-]{22,27}\.[\w-]{5,7}\.[\w-]{27,}+"),
+        "Discord bot", "KEY", _any_text, pattern(r"(?<![\w-])[MNO][\w-]{22,27}\.[\w-]{5,7}\.[\w-]{27,}+")
     ),
     SecretRule("Telegram bot", "KEY", (":aa",), pattern(r"(?<!\d)\d{8,10}:AA[\w-]{30,}+")),
     SecretRule("Twilio", "KEY", _any_text, pattern(rf"{_START}(?:SK|AC)[0-9a-f]{{32}}"), _is_mixed),
     SecretRule(
-        "Mailgun (new)",
-        "KEY",
-        _any_text,
-        pattern(r"(?<![\w-])[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}(?![\w-])"),
+        "Mailgun (new)", "KEY", _any_text, pattern(r"(?<![\w-])[0-9a-f]{32}-[0-9a-f]{8}-[0-9a-f]{8}(?![\w-])")
     ),
     SecretRule(
         "Azure account key",
@@ -181,9 +170,7 @@ _SHAPED = (
         ("accountkey=", "sharedaccesskey=", "sig="),
         pattern(r"(?i:AccountKey=|SharedAccessKey=|[?&;]sig=)(?P<it>[A-Za-z0-9+/%]{20,}+={0,2})"),
     ),
-    SecretRule(
-        "Azure client secret", "KEY", ("q~",), pattern(r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,}+")
-    ),
+    SecretRule("Azure client secret", "KEY", ("q~",), pattern(r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,}+")),
     _make_context_rule("AWS secret key", r"aws|secret", "[A-Za-z0-9+/]{40}", "aws", "secret"),
     _make_context_rule(
         "Azure key", r"azure|ocp-apim|cognitive", "[0-9a-f]{32}", "azure", "ocp-apim", "cogni"
@@ -244,16 +231,7 @@ NAMED_RULES: tuple[SecretRule, ...] = (
     SecretRule(
         "password",
         "PASSWORD",
-        (
-            "passw",
-            "passphrase",
-            "passcode",
-            "pwd",
-            "kennwort",
-            "contraseña",
-            "mot de passe",
-            "密码",
-        ),
+        ("passw", "passphrase", "passcode", "pwd", "kennwort", "contraseña", "mot de passe", "密码"),
         pattern(
             r"(?i:passw(?:or[dt])?|passwd|passphrase|passcode|pwd|kennwort|contraseña|mot de passe"
             rf"|密码)(?:{_QUOTE})?\]?\s{{0,3}}(?::=|=>|={{1,3}}|[:：]|(?i:is\b|was\b):?)\s{{0,3}}"
@@ -290,10 +268,7 @@ def _is_mixed_run(match: Match) -> bool:
 
 
 DOUBTFUL_RULES: tuple[SecretRule, ...] = (
-    *(
-        _make_prefix_rule(vendor, prefixes, char, _MIN_PIECE_CHARS)
-        for vendor, prefixes, char, _ in _PREFIXED
-    ),
+    *(_make_prefix_rule(vendor, prefixes, char, _MIN_PIECE_CHARS) for vendor, prefixes, char, _ in _PREFIXED),
     SecretRule("piece of a key", "KEY", _any_text, _KEY_BEGINS),
     SecretRule("long mix of characters", "KEY", _any_text, _RUN, _is_mixed_run),
     SecretRule("phone or account number", "PHONE", _any_text, _DIGITS),

@@ -86,9 +86,7 @@ class Batch:
     source: Tensor  # (T * R, L) long, the index of the target in `clean`, or NO_SOURCE
 
 
-def draw_window(
-    example: TrainingExample, layout: Layout, rng: np.random.Generator
-) -> TrainingWindow:
+def draw_window(example: TrainingExample, layout: Layout, rng: np.random.Generator) -> TrainingWindow:
     """Draw a window of the example's prompt and a part of its traces."""
     limit = int(math.exp(rng.uniform(math.log(TRACE_TOKENS[0]), math.log(TRACE_TOKENS[1]))))
     length = layout.family.window
@@ -99,9 +97,7 @@ def draw_window(
     return cut_window(example.prompt, anchor, length, layout, traces)
 
 
-def cut_window(
-    prompt: str, anchor: int, length: int, layout: Layout, traces: Context
-) -> TrainingWindow:
+def cut_window(prompt: str, anchor: int, length: int, layout: Layout, traces: Context) -> TrainingWindow:
     """Cut the window of at most `length` tokens around the token `anchor`, as a denoiser does."""
     ids, ranges = layout.backbone.encode_spans(prompt)
     boundaries = sorted({0, len(ids), *find_sentence_starts(prompt, ranges)})
@@ -114,9 +110,7 @@ def cut_window(
     return TrainingWindow(context[:-1], context[-1], tuple(ids[window.start : window.stop]), close)
 
 
-def select_traces(
-    example: TrainingExample, limit: int, layout: Layout, rng: np.random.Generator
-) -> Context:
+def select_traces(example: TrainingExample, limit: int, layout: Layout, rng: np.random.Generator) -> Context:
     """Draw traces of the example, shortened as in use, of at most `limit` tokens in all."""
     selected, remaining = [], limit
     for trace in draw_traces(example, rng)[:MAX_TRACES]:
@@ -164,6 +158,4 @@ def collate(windows: Sequence[TrainingWindow], masks: Sequence[Masks], layout: L
     truth, _ = pad_rows([r.truth for r in rows], pad)
     source, _ = pad_rows([r.source for r in rows], NO_SOURCE)
     masked = ids == family.mask
-    return Batch(
-        contexts, contexts_mask, clean, clean_mask, ids, attention_mask, masked, truth, source
-    )
+    return Batch(contexts, contexts_mask, clean, clean_mask, ids, attention_mask, masked, truth, source)

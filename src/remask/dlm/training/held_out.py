@@ -68,11 +68,7 @@ MASK_PATTERNS: dict[str, ChoosePositions] = {
 
 
 def measure(
-    base: Backbone,
-    adapted: AdaptedModel,
-    examples: Sequence[TrainingExample],
-    pattern: str,
-    seed: int = 0,
+    base: Backbone, adapted: AdaptedModel, examples: Sequence[TrainingExample], pattern: str, seed: int = 0
 ) -> HeldOutLoss | None:
     """Measure the loss under a mask pattern on the examples that are long enough for it.
 
@@ -105,9 +101,7 @@ def measure(
     return HeldOutLoss(pattern, prompts=len(losses["first_token"]), **means)
 
 
-def score_left_to_right(
-    mode: PrefixLM, window: TrainingWindow, masked: Sequence[int]
-) -> list[float]:
+def score_left_to_right(mode: PrefixLM, window: TrainingWindow, masked: Sequence[int]) -> list[float]:
     """Return the nats of each masked token, with earlier ones written and later ones masked."""
     nats: list[float] = []
     rows = [masked[k:] for k in range(len(masked))]
@@ -128,9 +122,7 @@ def score_at_once(mode: PrefixLM, window: TrainingWindow, masked: Sequence[int])
     return [-float(logp[k, window.window[i]]) for k, i in enumerate(masked)]
 
 
-def _compute_log_probs(
-    mode: PrefixLM, window: TrainingWindow, rows: Sequence[Sequence[int]]
-) -> Tensor:
+def _compute_log_probs(mode: PrefixLM, window: TrainingWindow, rows: Sequence[Sequence[int]]) -> Tensor:
     """Return (masks, V) log-probabilities at all masks, in reading order.
 
     Each of `rows` masks these tokens of the window. Tokens that a fill cannot contain are excluded.

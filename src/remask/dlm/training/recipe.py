@@ -121,10 +121,7 @@ def make_student(options: TrainOptions, base: Base) -> tuple[Student, TrainPlan]
     path = SHIPPED_ADAPTER if options.start == "shipped" else Path(options.start)
     header, tensors, _ = read_adapter(path, backbone, base.family)
     plan = replace(
-        plan,
-        rank=int(header["rank"]),
-        alpha=float(header["alpha"]),
-        elastic=header.get("elastic") == "true",
+        plan, rank=int(header["rank"]), alpha=float(header["alpha"]), elastic=header.get("elastic") == "true"
     )
     return Student(backbone, base.family, plan.rank, plan.alpha, tensors), plan
 

@@ -70,8 +70,7 @@ class Student:
         self.rank = rank
         self.alpha = alpha
         self.parameters = {
-            name: torch.nn.Parameter(tensor.detach().float().clone())
-            for name, tensor in tensors.items()
+            name: torch.nn.Parameter(tensor.detach().float().clone()) for name, tensor in tensors.items()
         }
         names = (name for name in self.parameters if name.endswith(".a"))
         self._linear = sorted(name.removesuffix(".a") for name in names)

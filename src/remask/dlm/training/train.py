@@ -96,17 +96,13 @@ def train(
     # The id leaves out the built-in base, so that checkpoints of older versions stay valid.
     base = [] if student.family == BUILTIN else [student.base.content]
     settings = {key: value for key, value in asdict(plan).items() if key != "steps"}
-    run_id = content_id(
-        "plan", settings, sorted(example.id for example in examples), initial, *base
-    )
+    run_id = content_id("plan", settings, sorted(example.id for example in examples), initial, *base)
     optimiser = _make_optimiser(student, plan)
     done = _restore_checkpoint(checkpoint, student, optimiser, run_id, plan)
     saved = time.monotonic()
     for step in range(done, plan.steps):
         start = time.monotonic()
-        batch = draw_batch(
-            groups, shares, layout, plan.tasks, plan.rows, plan.seed, step, plan.elastic
-        )
+        batch = draw_batch(groups, shares, layout, plan.tasks, plan.rows, plan.seed, step, plan.elastic)
         entropy, loss = compute_losses(student, batch, plan)
         if not math.isfinite(loss.item()):
             raise NumericsError(f"the loss of step {step + 1} is not a number; lower the rate")

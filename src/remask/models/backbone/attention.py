@@ -25,9 +25,7 @@ class KVCache:
     def select(self, rows: Tensor) -> "KVCache":
         """Return the cache of the given rows ((N,) indices, repeats allowed)."""
         return KVCache(
-            tuple(k[rows] for k in self.keys),
-            tuple(v[rows] for v in self.values),
-            self.attention_mask[rows],
+            tuple(k[rows] for k in self.keys), tuple(v[rows] for v in self.values), self.attention_mask[rows]
         )
 
 

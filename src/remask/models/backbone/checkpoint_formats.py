@@ -119,12 +119,7 @@ LLAMA = CheckpointFormat(  # Llama 3 to 3.2, SmolLM2
         "rope_interleaved": (False,),  # is set in SmolLM2's files
     },
     ropes={  # Llama 3.1 and 3.2
-        "llama3": (
-            "factor",
-            "low_freq_factor",
-            "high_freq_factor",
-            "original_max_position_embeddings",
-        )
+        "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     },
 )
 
@@ -137,9 +132,7 @@ FORMATS = {
         CheckpointFormat("a2d-qwen3", "A2DQwen3LMHeadModel", "a2d-qwen3", Qwen3Config),
         LLAMA,
         CheckpointFormat("qwen2", "Qwen2ForCausalLM", "qwen2", Qwen2Config),  # and Qwen2.5
-        CheckpointFormat(
-            "qwen3", "Qwen3ForCausalLM", "qwen3", Qwen3Config
-        ),  # not the mixture of experts
+        CheckpointFormat("qwen3", "Qwen3ForCausalLM", "qwen3", Qwen3Config),  # not the mixture of experts
     )
 }
 
@@ -206,26 +199,21 @@ def _find_setting(row: CheckpointFormat, settings: Settings, key: str) -> tuple[
     """Return the checkpoint's name of a setting, and its value (None if it is missing)."""
     names = row.keys.get(key, (key,))
     return next(
-        ((name, settings[name]) for name in names if settings.get(name) is not None),
-        (names[0], None),
+        ((name, settings[name]) for name in names if settings.get(name) is not None), (names[0], None)
     )
 
 
 def _read_count(row: CheckpointFormat, settings: Settings, key: str, place: str) -> int:
     name, value = _find_setting(row, settings, key)
     if type(value) is not int or value < 1:
-        raise BackendError(
-            f"{place}: config.json has {name} = {value!r}; it must be a positive whole number"
-        )
+        raise BackendError(f"{place}: config.json has {name} = {value!r}; it must be a positive whole number")
     return value
 
 
 def _read_positive(value: Any, name: str, place: str) -> float:
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not (number and 0 < value < math.inf):
-        raise BackendError(
-            f"{place}: config.json has {name} = {value!r}; it must be a positive number"
-        )
+        raise BackendError(f"{place}: config.json has {name} = {value!r}; it must be a positive number")
     return float(value)
 
 
@@ -238,8 +226,7 @@ def _read_rope(row: CheckpointFormat, settings: Settings, place: str) -> dict[st
     names = {"default": (), **row.ropes}.get(str(kind))
     if names is None:
         raise BackendError(
-            f"{place}: config.json sets {key} to {given!r}, which remask does not read for "
-            f"{row.architecture}"
+            f"{place}: config.json sets {key} to {given!r}, which remask does not read for {row.architecture}"
         )
     theta = given.get("rope_theta", settings.get("rope_theta"))
     for name in names:

@@ -15,13 +15,7 @@ from tokenizers.models import BPE
 
 from remask.errors import BackendError
 
-TOKENIZER_FILES = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
-)
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "added_tokens.json", "vocab.json", "merges.txt")
 # The pre-tokenizer of Qwen2 (transformers, tokenization_qwen2.py).
 QWEN2_PATTERN = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}|"
@@ -82,9 +76,7 @@ def _read_added_tokens(folder: Path) -> dict[str, int]:
 def _add_missing(tokenizer: Tokenizer, named: dict[str, int], folder: Path) -> None:
     """Add tokens in the order of their ids. Raises BackendError if one gets another id."""
     missing = [name for name in named if tokenizer.token_to_id(name) is None]
-    tokenizer.add_tokens(
-        [_make_special_token(name) for name in sorted(missing, key=named.__getitem__)]
-    )
+    tokenizer.add_tokens([_make_special_token(name) for name in sorted(missing, key=named.__getitem__)])
     for name, wanted in named.items():
         if (got := tokenizer.token_to_id(name)) != wanted:
             raise BackendError(

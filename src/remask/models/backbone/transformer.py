@@ -100,11 +100,7 @@ class Backbone:
     def encode_turn(self, role: str, text: str) -> list[int]:
         """Encode one complete chat turn. Only its frame contains special tokens."""
         frame = self.frame
-        return [
-            *self._encode_turn_start(role, text),
-            self.token_id(frame.end),
-            *self.encode(frame.after),
-        ]
+        return [*self._encode_turn_start(role, text), self.token_id(frame.end), *self.encode(frame.after)]
 
     def encode_opening(self, role: str) -> list[int]:
         """Encode the beginning of a turn that the model continues."""
@@ -180,9 +176,7 @@ class Backbone:
         return hidden, cache
 
     @torch.no_grad()
-    def read_hidden(
-        self, ids: Tensor, attention_mask: Tensor, past: KVCache | None = None
-    ) -> Tensor:
+    def read_hidden(self, ids: Tensor, attention_mask: Tensor, past: KVCache | None = None) -> Tensor:
         """Return the hidden states of `read` without keeping keys and values."""
         return self.read_blocks(ids, attention_mask, None, past)[0]
 
@@ -241,9 +235,7 @@ class Backbone:
         logits: Tensor = self.model.lm_head(hidden)
         return logits.float()
 
-    def embed_region(
-        self, ids: Tensor, masked: Tensor, past: KVCache, gates: Gates
-    ) -> tuple[Tensor, Tensor]:
+    def embed_region(self, ids: Tensor, masked: Tensor, past: KVCache, gates: Gates) -> tuple[Tensor, Tensor]:
         """Return the embeddings (B, L, d) of regions, with that of `gates` at masks, and the
         positions (B, L) after `past`. Gradients flow to the gates."""
         start = past.attention_mask.sum(1, keepdim=True)
@@ -285,15 +277,8 @@ class Backbone:
         }
         for i, layer in enumerate(inner.layers):
             prefix = f"model.layers.{i}."
-            own = {
-                n.removeprefix(prefix): w
-                for n, w in (weights or {}).items()
-                if n.startswith(prefix)
-            }
-            if own:
-                hidden = functional_call(layer, own, (hidden,), arguments)
-            else:
-                hidden = layer(hidden, **arguments)
+            own = {n.removeprefix(prefix): w for n, w in (weights or {}).items() if n.startswith(prefix)}
+            hidden = functional_call(layer, own, (hidden,), arguments) if own else layer(hidden, **arguments)
         out: Tensor = inner.norm(hidden)
         return out
 

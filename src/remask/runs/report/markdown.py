@@ -6,12 +6,7 @@ Quoted text is untrusted, so it is shown as code on one line, without invisible 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
-from remask.runs.report.summary import (
-    format_edit,
-    format_spend,
-    format_verdict,
-    list_refinement_facts,
-)
+from remask.runs.report.summary import format_edit, format_spend, format_verdict, list_refinement_facts
 from remask.runs.result import RefinedEdit, Refinement, Result
 from remask.sanitize import make_visible, one_line
 

@@ -50,8 +50,7 @@ def write_report(run_dir: Path) -> Path:
     seen = view_run(run_dir)
     if seen.result is None:
         raise ConfigError(
-            f"{run_dir} is not finished and has no report yet; continue it with "
-            f"`remask resume {run_dir}`"
+            f"{run_dir} is not finished and has no report yet; continue it with `remask resume {run_dir}`"
         )
     pages = {REPORT: html.render(seen.result, seen.state, list_points(seen.history), seen.config)}
     if found := seen.result.refinement:

@@ -57,9 +57,7 @@ def list_candidates(state: State) -> list[Candidate]:
     ]
 
 
-def _build_candidate(
-    state: State, proposal: Proposed, accepted: bool, gain: float | None
-) -> Candidate:
+def _build_candidate(state: State, proposal: Proposed, accepted: bool, gain: float | None) -> Candidate:
     train = list_scores(state, proposal.id, "train")
     return Candidate(
         round=proposal.round,
@@ -183,9 +181,7 @@ def list_refinement_facts(result: Result) -> Iterable[str]:
 
 def list_front(front: Iterable[PromptScore]) -> Iterable[str]:
     """Describe length and score of each prompt of the Pareto front, one line each."""
-    return (
-        f"{p.tokens} tokens, {format_score(p.validation)}: {one_line(p.prompt, 90)}" for p in front
-    )
+    return (f"{p.tokens} tokens, {format_score(p.validation)}: {one_line(p.prompt, 90)}" for p in front)
 
 
 def format_score(value: float | None) -> str:

@@ -187,10 +187,7 @@ class InspectModels:
         call = model.api.generate
 
         async def generate(
-            input: list[ChatMessage],
-            tools: list[ToolInfo],
-            tool_choice: ToolChoice,
-            config: GenerateConfig,
+            input: list[ChatMessage], tools: list[ToolInfo], tool_choice: ToolChoice, config: GenerateConfig
         ) -> Any:
             sample = self._find_sample()
             messages, inserted = self._insert_prompt(input) if role == "" else (input, False)
@@ -251,11 +248,7 @@ class InspectModels:
         raise SampleStopped(sample.error)
 
     def _record_answer(
-        self,
-        sample: _Sample,
-        request: str,
-        prompted: Sequence[ChatMessage] | None,
-        output: ModelOutput,
+        self, sample: _Sample, request: str, prompted: Sequence[ChatMessage] | None, output: ModelOutput
     ) -> None:
         sample.calls += 1
         sample.answered[request] += 1
@@ -279,9 +272,7 @@ class InspectModels:
         retry = bool(model.api.should_retry(error))
         self._record_failure(model, sample, request, f"{type(error).__name__}: {error}", retry)
 
-    def _record_failure(
-        self, model: Model, sample: _Sample, request: str, why: str, retry: bool
-    ) -> None:
+    def _record_failure(self, model: Model, sample: _Sample, request: str, why: str, retry: bool) -> None:
         """Count a failed attempt. Where Inspect makes no further one, the sample has failed."""
         sample.failed[request] += 1
         if sample.failed[request] > self._retries or not retry:

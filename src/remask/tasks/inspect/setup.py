@@ -32,14 +32,10 @@ def load(config: Config) -> "Suite":
     return load_task(config.task.name, config.task.args, config.data.fractions)
 
 
-def load_task(
-    name: str, args: Mapping[str, Any], fractions: Fractions = DEFAULT_FRACTIONS
-) -> "Suite":
+def load_task(name: str, args: Mapping[str, Any], fractions: Fractions = DEFAULT_FRACTIONS) -> "Suite":
     """Load the task `name`, written as for `inspect eval`, and split its samples by `fractions`."""
     if importlib.util.find_spec("inspect_ai") is None:
-        raise BackendError(
-            "tasks of Inspect need the inspect_ai package; run: pip install 'remask[inspect]'"
-        )
+        raise BackendError("tasks of Inspect need the inspect_ai package; run: pip install 'remask[inspect]'")
     from remask.tasks.inspect.task import load_suite
 
     return load_suite(name, args, fractions)
@@ -109,10 +105,7 @@ def make_models(config: Config) -> tuple["Model", dict[str, "Model"]]:
             "inspect:PROVIDER/MODEL, such as inspect:openai/gpt-4.1-mini"
         )
     main = _make_model(name, config.target, config.target, config.task.model_args)
-    roles = {
-        role: _make_model(given.model, given, config.target)
-        for role, given in config.roles().items()
-    }
+    roles = {role: _make_model(given.model, given, config.target) for role, given in config.roles().items()}
     return main, roles
 
 
@@ -139,12 +132,7 @@ def _make_model(
     arguments |= model_args or {}
     try:
         return get_model(
-            name,
-            base_url=place.base_url or None,
-            config=generate,
-            api_key=key,
-            memoize=False,
-            **arguments,
+            name, base_url=place.base_url or None, config=generate, api_key=key, memoize=False, **arguments
         )
     except PrerequisiteError as error:
         raise BackendError(f"the model {name}: {error.message}") from error
@@ -164,9 +152,7 @@ def _collect_prices(config: Config) -> dict[str, Price]:
 
 def _make_identity(config: Config) -> str:
     """Return an id of all settings that can change an answer or a score."""
-    target = config.target.model_dump(
-        mode="json", include={"model", "base_url", "temperature", "max_tokens"}
-    )
+    target = config.target.model_dump(mode="json", include={"model", "base_url", "temperature", "max_tokens"})
     task: TaskConfig = config.task
     roles = {role: [given.model, given.base_url] for role, given in config.roles().items()}
     return content_id("inspect", task.name, task.args, task.model_args, target, roles)

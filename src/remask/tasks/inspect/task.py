@@ -88,14 +88,7 @@ class SampleTask:
     labels: tuple[str, ...] = ()
 
     def __init__(
-        self,
-        suite: Suite,
-        models: AgentModels,
-        *,
-        epochs: int,
-        scorer: str,
-        concurrency: int,
-        log_dir: Path,
+        self, suite: Suite, models: AgentModels, *, epochs: int, scorer: str, concurrency: int, log_dir: Path
     ) -> None:
         self._suite = suite
         self._models = models
@@ -156,9 +149,7 @@ class SampleTask:
         value, words = read_score(run.scores or {}, self._scorer)
         if isinstance(value, str):
             return Outcome(id, "failed", error=value)
-        return Outcome(
-            id, "scored", value, value, trace=_make_trace(id, sample, record, value, words)
-        )
+        return Outcome(id, "scored", value, value, trace=_make_trace(id, sample, record, value, words))
 
 
 def run_inspect(
@@ -225,8 +216,7 @@ def _load_definition(name: str, args: Mapping[str, Any]) -> InspectDefinition:
     if len(found) != 1:
         what = f"{len(found)} tasks" if found else "no task of Inspect"
         raise ConfigError(
-            f"{name!r} is {what}; give PACKAGE/TASK, such as inspect_evals/tau2_airline, or "
-            "FILE.py@TASK"
+            f"{name!r} is {what}; give PACKAGE/TASK, such as inspect_evals/tau2_airline, or FILE.py@TASK"
         )
     taken = registry_params(found[0])
     if unknown := sorted(set(args) - set(taken)):
@@ -343,7 +333,5 @@ def _encode(outcome: Outcome) -> dict[str, Any]:
 
 def _decode(id: str, stored: Mapping[str, Any]) -> Outcome:
     notes = tuple(Feedback("comment", text) for text in stored["feedback"])
-    trace = Trace(
-        id, stored["query"], stored["response"], stored["desired"], notes, score=stored["worst"]
-    )
+    trace = Trace(id, stored["query"], stored["response"], stored["desired"], notes, score=stored["worst"])
     return Outcome(id, "scored", stored["score"], stored["score"], trace=trace)
