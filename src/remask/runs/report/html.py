@@ -33,7 +33,7 @@ MAX_CELL_CHARS = 200  # of a text in a table
 def render(result: Result, state: State, points: Sequence[summary.Point], config: Mapping[str, Any]) -> str:
     """Render the page. points: see `list_points`. config: the stored configuration of the run."""
     templates = make_environment()
-    templates.filters["visible"] = make_visible
+    templates.filters["make_visible"] = make_visible
     templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
     templates.filters["score"] = summary.format_score
     rows = summary.list_candidates(state)
