@@ -25,7 +25,7 @@ from remask.cli.options import GroupedCommand, option
         help="Adapter of the base model to continue; fresh trains a new one. Default: shipped for the "
         "built-in base, else fresh.")  # fmt: skip
 @option("Training", "--steps", type=click.IntRange(1), default=120,
-        help="Training steps of 16 masked windows; each takes some seconds on one core. Default: 120.")  # fmt: skip
+        help="Steps of 16 masked windows; each takes some seconds on one core. Default: 120.")  # fmt: skip
 @option("Training", "--rate", type=click.FloatRange(0, min_open=True), default=3e-4,
         help="Learning rate. Default: 0.0003.")  # fmt: skip
 @option("Training", "--distil", type=click.FloatRange(0, 1), default=0.3,
@@ -33,7 +33,7 @@ from remask.cli.options import GroupedCommand, option
 @option("Training", "--rank", type=click.IntRange(1, 256), default=32,
         help="Rank of a fresh adapter. Default: 32.")  # fmt: skip
 @option("Training", "--measure-every", type=click.IntRange(0), default=200,
-        help="Steps between measurements on held-out prompts; 0: only at the ends. Default: 200.")  # fmt: skip
+        help="Steps between measurements on held-out prompts; 0: at the ends. Default: 200.")  # fmt: skip
 @option("Training", "--seed", type=int, default=0, help="Seed of all random choices. Default: 0.")
 @option("Output", "--out", "-o", required=True, type=click.Path(path_type=Path),
         metavar="FILE.safetensors",
