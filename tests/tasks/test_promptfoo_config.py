@@ -255,7 +255,7 @@ def test_an_own_metric_may_read_the_same_rows(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_said_before_a_call_is_spent(tmp_path: Path) -> None:
     (tmp_path / "prompt.md").write_text("Say it.")
     prompt = str(tmp_path / "prompt.md")
-    with pytest.raises(ConfigError, match=r"holds tests; name a prompt: PROMPT\.md --data "):
+    with pytest.raises(ConfigError, match=r"contains tests; name a prompt file and give --data "):
         read(str(config(tmp_path, TESTS)), {})
     rows = tmp_path / "rows.jsonl"
     rows.write_text('{"thing": "a", "assert": []}\n')
