@@ -105,4 +105,4 @@ def test_check_says_what_a_folder_needs(tmp_path: Path) -> None:
     assert describe_memory(request.config.denoiser)
     about = [f.text for f in examine(request).findings if f.about == "denoiser"]
     assert any("GB on" in text for text in about)
-    assert any("the weights are there" in text for text in about)
+    assert any("the weights were found" in text for text in about)

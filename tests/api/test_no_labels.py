@@ -249,9 +249,7 @@ def test_a_judge_is_enough(here: Path, server: Server, data: tuple[str, ...]) ->
     done = run("optimize", "prompt.md", *data, *target, *less, "--max-calls", 900,
                "--masker", "insert", "--run-dir", "run", "--plain")  # fmt: skip
     assert done.exit_code == 0, done.output
-    says = (
-        "no right answers" if data else "no data: asked the target for messages of users and goes on with 32"
-    )
+    says = "no right answers" if data else "no data: the target wrote 32 messages of users"
     assert says in done.stdout.splitlines()[1]
     found = json.loads((here / "run" / "result.json").read_text())
     assert found["verdict"] == "improved" and found["spend"]["calls"] == len(server.bodies) <= 900
@@ -281,7 +279,7 @@ calls = 400
 """
     )
     checked = run("check")
-    assert "none: 24 messages, from the target" in checked.output, checked.output
+    assert "no data: the target will write 24 messages" in checked.output, checked.output
     asked = re.search(r"messages from the target: (\d+) calls at most", checked.output)
     assert asked and int(asked[1]) == count_max_calls(24)
     assert not server.bodies
@@ -296,9 +294,9 @@ calls = 400
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["optimize", "prompt.md"], "no data is named; give --data FILE .* --judge .* --rubric"),
+        (["optimize", "prompt.md"], "no data is given; give --data FILE .* --judge .* --rubric"),
         (["check", "prompt.md"], "--judge .* --rubric"),
-        (["eval", "prompt.md"], "no data is named; give --data FILE, or a section"),
+        (["eval", "prompt.md"], "no data is given; give --data FILE, or data.path"),
         (["optimize", "prompt.md", "--data", "inputs.jsonl"],
          "no column 'label'; .*--judge openai:MODEL --rubric"),
         (["optimize", "prompt.md", "--judge", "openai:x"], "--judge needs --rubric"),

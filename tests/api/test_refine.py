@@ -625,7 +625,7 @@ def test_a_toml_names_the_conversations_and_flags_win(here: Path, traces: str) -
 def test_an_unchanged_prompt_is_said_and_not_printed(here: Path) -> None:
     write_lines(here / "log.jsonl", *[line(i) for i in range(8)])
     done = run("prompt.md", "--traces", "log.jsonl")
-    assert "the prompt is unchanged: no edit was supported" in done.output.splitlines()
+    assert "the prompt is unchanged: no edit was accepted" in done.output.splitlines()
     assert START.text not in done.output
 
 
@@ -668,7 +668,7 @@ def test_ctrl_c_stops_between_events_and_resume_ends_like_the_uncut_run(
         done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run")
     assert done.exit_code == 130 and "remask resume run" in done.stderr
     shown = command("show", "run")
-    assert shown.exit_code == 0 and "not finished" in shown.output
+    assert shown.exit_code == 0 and "no verdict yet" in shown.output
     rest = command("resume", "run")
     assert rest.exit_code == 0, rest.output
     with Store.read(here / "run") as cut, Store.read(here / "whole") as uncut:

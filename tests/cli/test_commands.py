@@ -27,8 +27,8 @@ from fakes.command import complaint, remask
 from fakes.finished_run import play, record
 from remask.api.job import open_job
 from remask.cli import main
-from remask.cli.interrupt import Interrupted, Watch
-from remask.cli.live import LivePanel, sentence
+from remask.cli.interrupt import Interrupted, InterruptHandler
+from remask.cli.live import LivePanel, describe_event
 from remask.config import make_config
 from remask.events import Event, RoundRejected, State, advance, encode
 from remask.runs.budget import Spend
@@ -208,7 +208,7 @@ def test_a_run_directory_is_not_used_twice(here: Path) -> None:
     assert (here / "run" / "run.db").read_bytes() == before
     checked = remask("check", *args)
     assert checked.exit_code == 2
-    assert re.search(r"^run +PROBLEM +run holds a run", checked.stdout, re.MULTILINE)
+    assert re.search(r"^run +PROBLEM +run already holds a run", checked.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["resume", "show", "report"])
@@ -243,23 +243,23 @@ def test_a_run_that_another_process_holds_gives_4_and_changed_data_2(here: Path)
 
 def test_first_signal_stops_at_the_gate_and_second_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)
-    with Watch() as watch:
-        watch.checkpoint()
+    with InterruptHandler() as handler:
+        handler.checkpoint()
         os.kill(os.getpid(), signal.SIGINT)
         with pytest.raises(Interrupted) as stopped:
-            watch.checkpoint()
+            handler.checkpoint()
         assert stopped.value.exit_code == 130
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
-            watch.checkpoint()
+            handler.checkpoint()
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_terminate_is_like_one_interrupt() -> None:
-    with Watch() as watch:
+    with InterruptHandler() as handler:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted) as stopped:
-            watch.checkpoint()
+            handler.checkpoint()
     assert stopped.value.exit_code == 143
 
 
@@ -346,7 +346,7 @@ def test_every_event_of_a_run_can_be_said_and_drawn(finished_run: Path) -> None:
     state, lines = State(), []
     for calls, event in view_run(finished_run).history:
         state = advance(state, event)
-        lines.append(sentence(event, state))
+        lines.append(describe_event(event, state))
         panel.event(event, state, Spend(calls=calls))
     said = [line for line in lines if line]
     assert said[0].startswith("start: ")
@@ -428,7 +428,7 @@ def test_check_finds_all_well_and_makes_no_call(here: Path, server: Endpoint) ->
     assert "24 rows: train 8, validation 6, test 10" in result.stdout
     assert re.search(rf"^calls +\d+ +\d+ +{LIMIT}$", result.stdout, re.M)
     assert re.search(r"^USD +unknown", result.stdout, re.M)
-    assert result.stdout.endswith("ready\n")
+    assert result.stdout.endswith("Ready.\n")
     assert not (here / "runs").exists()
 
 
@@ -436,9 +436,9 @@ def test_check_finds_all_well_and_makes_no_call(here: Path, server: Endpoint) ->
     ("status", "code", "said"),
     [
         (401, 2, "refuses the key"),
-        (404, 0, "no list"),
-        (302, 0, "no list"),
-        (500, 0, "no list"),
+        (404, 0, "gives no model list"),
+        (302, 0, "gives no model list"),
+        (500, 0, "gives no model list"),
         (200, 0, "the server does not list 'tiny'; it has other"),
     ],
 )
@@ -470,7 +470,7 @@ def test_check_follows_no_redirect_with_the_key(
         result = checked(server.url)
         http.shutdown()
         thread.join()
-    assert result.exit_code == 0 and "with no list (307)" in result.stdout
+    assert result.exit_code == 0 and "gives no model list (307)" in result.stdout
     assert server.handler.keys == ["Bearer sk-secret"] and other.paths == []
 
 
@@ -519,7 +519,7 @@ def test_a_run_is_interrupted_resumed_shown_and_exported(here: Path, monkeypatch
         (here / "remask.toml").write_text(TOML)
         cut = remask("optimize", "--json")
     assert cut.exit_code == 130, cut.output
-    assert f"go on with: remask resume {here / 'run'}" in cut.stderr
+    assert f"continue with: remask resume {here / 'run'}" in cut.stderr
     assert [line["kind"] for line in lines(cut)][-1] == "Proposed"
     assert not (here / "run" / RESULT).exists()
 
@@ -557,7 +557,7 @@ def test_eval_scores_a_prompt(here: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("signals", "said"), [(1, "stopped; go on"), (2, "stopped at once; go on")], ids=["once", "twice"]
+    ("signals", "said"), [(1, "stopped; continue"), (2, "stopped at once; continue")], ids=["once", "twice"]
 )
 def test_a_process_is_interrupted_and_its_run_completed(here: Path, signals: int, said: str) -> None:
     command = [sys.executable, "-c", "from remask.cli import main; main()"]

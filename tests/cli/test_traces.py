@@ -71,7 +71,7 @@ def test_inspect_with_a_map_and_values_outside_the_scale(tmp_path: Path) -> None
     done = run("inspect", path, "--map", "input=frage,output=antwort,score=note",
                "--scale", "note=1..5")  # fmt: skip
     assert "format: table (mapped) (2)" in done.output
-    assert "values from 2 to 7: some are outside" in done.output
+    assert "values from 2 to 7: are outside of it" in done.output
     assert run("inspect", path, "--map", "colour=x").exit_code == 2
 
 

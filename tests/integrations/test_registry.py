@@ -48,8 +48,8 @@ def test_a_prompt_file_and_an_unfinished_run(mlflow_uri: str, tmp_path: Path) ->
         (("--register", "a", "--tracking-uri", "sqlite:///p.md"), "did not register"),
         (("--register", "a", "--tracking-uri", "sqlite:///p.md/x.db"), "did not register"),
         (("--tracking-uri", "{uri}"), "--register NAME; give both"),
-        (("--register", "a", "--marked"), "no file is named"),
-        ((), "no file is named"),
+        (("--register", "a", "--marked"), "no output is given"),
+        ((), "no output is given"),
     ],
 )
 def test_what_cannot_be_registered_is_one_sentence(

@@ -88,5 +88,5 @@ def test_the_command_line_refuses_what_it_does_not_know(here):
     write_lines(here / "rows.jsonl", *DATA)
     flags = ("--data", "rows.jsonl", "--split", "split", "--track", "wandb")
     refused = command("optimize", "prompt.md", *flags)
-    assert refused.exit_code == 2 and "only mlflow and mlflow:URI are known" in refused.output
+    assert refused.exit_code == 2 and "is unknown; give mlflow or mlflow:URI" in refused.output
     assert not (here / "runs").exists()

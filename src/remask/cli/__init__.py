@@ -1,20 +1,21 @@
-"""The command line: what each command is called, what it takes, and how it ends.
+"""The command line: the commands with their options, and how errors end them.
 
-Imports click and the tree of errors, nothing else, so that `--help` answers at once; every command
-imports its room when it runs. Exit codes are part of the interface: see EPILOG.
+Imports only click and the exceptions, so that `--help` answers at once. Each command imports what
+it needs when it runs. The exit codes are part of the interface: see EPILOG.
 """
 
 import os
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from remask import __version__
 from remask.cli import options
 from remask.errors import RemaskError, name_missing_extra
+from remask.sanitize import one_line
 
 if TYPE_CHECKING:
     from remask.types import Split
@@ -23,39 +24,44 @@ EPILOG = """\b
 Exit codes:
   0    finished, whatever the verdict
   1    internal error
-  2    wrong input or set-up
+  2    wrong input or setup
   3    the target failed, or too many of its calls did
-  4    another process has the run
-  130  interrupted by Ctrl-C (143: by SIGTERM); go on with remask resume
+  4    another process uses the run
+  130  interrupted by Ctrl-C (143: by SIGTERM); continue with remask resume
 
-REMASK_DEBUG=1 shows where an error came from. NO_COLOR=1 gives plain lines.
+REMASK_DEBUG=1 prints where an error came from. NO_COLOR=1 prints plain lines.
 """
 
-
-# Commands whose file imports rooms: they are imported when they are called, and the first line of
-# their help stands here for `remask --help`.
+# Commands whose modules import other rooms. They are imported when they are called, so the first
+# sentence of their help is repeated here for `remask --help`.
 LATER = {
-    "adapt": "Teach a diffusion model your prompts, or make one for prompts of another base.",
     "export": "Write the best prompt of a run to a file, for people or for another tool.",
-    "refine": "Refine a prompt by conversations alone: no labels, no target calls.",
-    "traces": "Look at files of conversations, and make a copy without secrets.",
+    "traces": "Inspect files of conversations, or copy them without secrets.",
+    "refine": "Refine a prompt by conversations, without labels or target calls.",
+    "adapt": "Train the diffusion model on your own prompts.",
 }
+# The order of `remask --help`: that in which most users meet the commands.
+ORDER = (*("check", "optimize", "resume", "show", "report", "eval", "export"), *("traces", "refine", "adapt"))
+# click prints the help for a group without a command by raising this, from version 8.2 on.
+_NoArgsIsHelp: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
 
 class Commands(click.Group):
-    """Imports a command when it is called, and turns errors that a user can mend into one line and
-    an exit code."""
+    """Imports commands when they are called, and prints errors of users as one line."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *LATER})
+        """Return the names of all commands, in the order of `remask --help`."""
+        return list(ORDER)
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """Return a command, which is imported where it is in LATER."""
         if name not in LATER:
             return super().get_command(ctx, name)
         command: click.Command = getattr(import_module(f"remask.cli.{name}"), name)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their first sentences, without importing those in LATER."""
         rows = []
         for name in self.list_commands(ctx):
             here = super().get_command(ctx, name)
@@ -63,15 +69,23 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        """Parse the options of `remask` itself."""
+        try:
+            return super().make_context(*args, **settings)
+        except click.UsageError as error:
+            _fail(error)
+
     def invoke(self, ctx: click.Context) -> Any:
+        """Run a command, and print an error of the user as one line."""
         try:
             with name_missing_extra():
                 return super().invoke(ctx)
+        except click.UsageError as error:
+            _fail(error)
         except RemaskError as error:
             if os.environ.get("REMASK_DEBUG"):
                 raise
-            from remask.sanitize import one_line
-
             click.echo(f"error: {one_line(str(error))}", err=True)
             ctx.exit(error.exit_code)
         except KeyboardInterrupt:
@@ -79,96 +93,136 @@ class Commands(click.Group):
             ctx.exit(130)
 
 
+def _fail(error: click.UsageError) -> NoReturn:
+    """Print a wrong command line as one line, and exit with code 2."""
+    if isinstance(error, _NoArgsIsHelp):
+        raise error
+    message = one_line(error.format_message()).rstrip(".")
+    command = error.ctx.command_path if error.ctx else "remask"
+    text = f"error: {message[:1].lower()}{message[1:]}; see {command} --help"
+    click.echo(text, err=True)
+    raise click.exceptions.Exit(2)
+
+
 @click.group(cls=Commands, epilog=EPILOG, context_settings={"max_content_width": 100})
 @click.version_option(__version__, prog_name="remask", message="%(prog)s %(version)s")
 def main() -> None:
     """Optimise the system prompt of a frozen language model with a diffusion language model.
 
-    Start with: remask check PROMPT.md --data rows.jsonl, then remask optimize with the same words.
+    \b
+    Example:
+      remask check prompt.md --data rows.jsonl
+      remask optimize prompt.md --data rows.jsonl
     """
 
 
-@main.command()
+@main.command(cls=options.GroupedCommand)
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
-@options.job_flags
-@options.track_flag
-@options.show_flags
+@options.job_options
+@options.track_option
+@options.progress_options
 def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: Any) -> None:
-    """Search for a better prompt, then compare it once with yours on the sealed test rows.
+    """Search for a better prompt, then compare it with yours on the sealed test rows.
 
-    Takes a remask.toml (the default, where the current folder has one) or a prompt file. Flags win
-    over the file.
+    Takes a remask.toml (the default, if the current folder has one) or a prompt file. An option
+    overrides the same key of the file.
+
+    \b
+    Example:
+      remask optimize prompt.md --data rows.jsonl --input "{question}" --expected answer
     """
     from remask.cli.optimize import new_run
     from remask.cli.settings import read
 
-    new_run(read(source, flags), options.show_mode(plain, json), track)
+    new_run(read(source, flags), options.choose_mode(plain, json), track)
 
 
-@main.command()
+@main.command(cls=options.GroupedCommand)
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
-@options.job_flags
-@click.option("--json", is_flag=True, help="One JSON object instead of a table.")
+@options.job_options
+@options.json_option
 def check(source: str | None, json: bool, **flags: Any) -> None:
-    """Find what is wrong before a call is spent, and say what the run may cost."""
-    from remask.cli.check import examine, show
+    """Check settings, data and models before the first call, and estimate the cost of a run.
+
+    Takes the arguments of remask optimize. Exit code 2 where a problem was found.
+
+    \b
+    Example:
+      remask check prompt.md --data rows.jsonl --input "{question}" --expected answer
+    """
+    from remask.cli.check import examine, print_report
     from remask.cli.settings import read
 
     report = examine(read(source, flags))
-    show(report, json)
+    print_report(report, json)
     sys.exit(0 if report.ok else 2)
 
 
-@main.command()
+@main.command(cls=options.GroupedCommand)
 @click.argument("run", type=click.Path(path_type=Path))
-@options.track_flag
-@options.show_flags
+@options.track_option
+@options.progress_options
 def resume(run: Path, plain: bool, json: bool, track: str) -> None:
-    """Go on with a run that was cut."""
+    """Continue an interrupted run.
+
+    \b
+    Example:
+      remask resume runs/20260101-120000
+    """
     from remask.cli.optimize import continue_run
 
-    continue_run(run, options.show_mode(plain, json), track)
+    continue_run(run, options.choose_mode(plain, json), track)
 
 
-@main.command("eval")
+@main.command("eval", cls=options.GroupedCommand)
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
-@click.option(
-    "--split",
-    "rows",
-    type=click.Choice(["train", "validation", "test"]),
-    default="validation",
-    show_default=True,
-    help="The rows to score on.",
-)
-@options.target_flags
-@options.task_flags
-@options.eval_data_flags
-@click.option("--json", is_flag=True, help="One JSON object instead of lines.")
+@options.option(
+    "Data", "--split", "rows", type=click.Choice(["train", "validation", "test"]),
+    default="validation", help="Rows to score. Default: validation.",
+)  # fmt: skip
+@options.eval_options
+@options.json_option
 def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> None:
-    """Score one prompt, with interval and cost; no search."""
+    """Score one prompt on rows, with a 95 % interval, without a search.
+
+    \b
+    Example:
+      remask eval prompt.md --data rows.jsonl --split test
+    """
     from remask.cli.optimize import evaluate_prompt
     from remask.cli.settings import read
 
     evaluate_prompt(read(source, flags), rows, json)
 
 
-@main.command()
+@main.command(cls=options.GroupedCommand)
 @click.argument("run", type=click.Path(path_type=Path))
-@options.show_flags
+@options.plain_option
+@options.json_option
 def show(run: Path, plain: bool, json: bool) -> None:
-    """Show a run, finished or not: result, word diff, table of candidates."""
-    from remask.cli.show import run_json, run_text
+    """Show a run, finished or not: its result, the word diff and a table of the candidates.
+
+    \b
+    Example:
+      remask show runs/20260101-120000
+    """
+    from remask.cli.show import print_run, print_run_json
 
     if json:
-        run_json(run)
+        print_run_json(run)
     else:
-        run_text(run, options.show_mode(plain, False))
+        print_run(run, options.choose_mode(plain, False))
 
 
 @main.command()
 @click.argument("run", type=click.Path(path_type=Path))
 def report(run: Path) -> None:
-    """Build the report.html of a finished run anew."""
+    """Write the report of a finished run again.
+
+    \b
+    Example:
+      remask report runs/20260101-120000
+    """
     from remask.runs.report.read_run import write_report
 
     click.echo(f"wrote {write_report(run)}")

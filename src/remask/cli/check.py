@@ -1,7 +1,7 @@
-"""`remask check`: everything that can be found wrong before a call is spent, and what a run costs.
+"""`remask check`: find problems before the first call, and estimate the cost of a run.
 
-Asks every room in turn and goes on after a problem, so that one look shows them all. Makes no call
-that is billed: of a remote endpoint it only asks for the list of models.
+Checks one part after the other and continues after a problem, so that it reports all of them. Makes
+no call that costs money: it asks a remote endpoint only for its list of models.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -24,96 +24,103 @@ from remask.sanitize import one_line
 from remask.tasks.inspect.setup import make_models
 
 Kind = Literal["ok", "problem", "note"]
-SECONDS_PER_CALL = 0.08  # of the built-in target on two cores, rough; denoising comes on top
-CHARACTERS_PER_TOKEN = 4  # rough, for English
-ASK_ROOM = 250  # tokens of what a denoiser is told beside traces and prompt
-WRITTEN = 60  # tokens of its answer, rough
-SHOWN = 6  # regions of the prompt that are listed
-TIMEOUT = 5.0  # seconds to wait for the list of models
+SECONDS_PER_CALL = 0.08  # of the built-in target on two cores, without denoising; rough
+CHARACTERS_PER_TOKEN = 4  # in English; rough
+DENOISER_INPUT_TOKENS = 250  # of a request to a denoiser, without traces and prompt
+DENOISER_OUTPUT_TOKENS = 60  # of its answer; rough
+MAX_SHOWN_REGIONS = 6  # of the prompt
+MODEL_LIST_TIMEOUT = 5.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    about: str
+    """One line of the report."""
+
+    about: str  # the part that was checked
     kind: Kind
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Low: no round finds anything. Likely: the search is over early. High: all is spent."""
+    """The estimated cost of a run in one unit. None: unknown."""
 
     unit: str
-    low: float | None  # None: unknown
-    likely: float | None
-    high: float | None
+    low: float | None  # no round finds a better prompt
+    likely: float | None  # the search stops early
+    high: float | None  # the whole budget is spent
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
+    """All findings, and the estimated cost of a run without problems."""
+
     findings: tuple[Finding, ...]
     costs: tuple[Cost, ...]
-    note: str = "calls are exact bounds; tokens and minutes are rough, denoising not included"
+    note: str = "Calls are exact limits. Tokens and minutes are rough, and without denoising."
 
     @property
     def ok(self) -> bool:
-        return all(f.kind != "problem" for f in self.findings)
+        """Whether no problem was found."""
+        return not _has_problem(self.findings)
 
 
 def examine(request: Request) -> Report:
-    """Look at everything; problems become findings, not exceptions."""
+    """Check everything. Problems become findings, not exceptions."""
     config = request.config
     with open_job(config, request.given, run_dir=request.run_dir) as job:
         findings: list[Finding] = []
 
-        def look(about: str, find: Callable[[], Iterator[Finding] | None]) -> None:
+        def add(about: str, check: Callable[[], Iterator[Finding] | None]) -> None:
             known = {finding.text for finding in findings}
-            # A broken part shows in every part that needs it; it is said once.
-            findings.extend(f for f in _tried(about, find) if f.text not in known)
+            # A wrong part is a problem of each part that needs it, too. It is reported once.
+            findings.extend(f for f in _collect(about, check) if f.text not in known)
 
-        look("run", lambda: _run_dir(request))
-        look("prompt", lambda: _prompt(job))
-        look("data", lambda: _data(job))
-        look("budget", lambda: _budget(job))
-        if not _problems(findings):
-            look("plan", job.require_rows)
-        look("target", lambda: _target(job))
-        look("denoiser", lambda: _dlm(job))
+        add("run", lambda: _check_run_dir(request))
+        add("prompt", lambda: _check_prompt(job))
+        add("data", lambda: _check_data(job))
+        add("budget", lambda: _check_budget(job))
+        if not _has_problem(findings):
+            add("plan", job.require_rows)
+        add("target", lambda: _check_target(job))
+        add("denoiser", lambda: _check_denoiser(job))
         costs: tuple[Cost, ...] = ()
-        if not _problems(findings):
-            look("task", lambda: _task(job))
-            look("denoiser", job.require_all)
-        if not _problems(findings):
-            look("plan", lambda: _plan(job))
-            costs = tuple(_costs(job))
-    note = f"with {config.task.calls_per_sample} calls a sample (task.calls_per_sample): all rough"
+        if not _has_problem(findings):
+            add("task", lambda: _check_task(job))
+            add("denoiser", job.require_all)
+        if not _has_problem(findings):
+            add("plan", lambda: _describe_plan(job))
+            costs = tuple(_estimate_costs(job))
+    calls = config.task.calls_per_sample
+    note = f"All figures are rough: they assume {calls} calls per sample (task.calls_per_sample)."
     return Report(tuple(findings), costs, *([note] if config.task.name else []))
 
 
-def _problems(findings: Sequence[Finding]) -> bool:
+def _has_problem(findings: Sequence[Finding]) -> bool:
     return any(finding.kind == "problem" for finding in findings)
 
 
-def _tried(about: str, look: Callable[[], Iterator[Finding] | None]) -> list[Finding]:
+def _collect(about: str, check: Callable[[], Iterator[Finding] | None]) -> list[Finding]:
+    """Return the findings of a check. An exception of remask is a problem."""
     found: list[Finding] = []
     try:
-        found.extend(look() or ())
+        found.extend(check() or ())
     except RemaskError as error:
         found.append(Finding(about, "problem", one_line(str(error))))
     return found
 
 
-def _run_dir(request: Request) -> Iterator[Finding]:
+def _check_run_dir(request: Request) -> Iterator[Finding]:
     folder = request.run_dir
     if folder is None:
-        yield Finding("run", "ok", "a new folder under runs/")
+        yield Finding("run", "ok", "a new folder in runs/")
     elif (folder / FILE).exists():
-        yield Finding("run", "problem", f"{folder} holds a run already; name another --run-dir")
+        yield Finding("run", "problem", f"{folder} already holds a run; name another --run-dir")
     else:
         yield Finding("run", "ok", f"{folder} is free")
 
 
-def _prompt(job: Job) -> Iterator[Finding]:
+def _check_prompt(job: Job) -> Iterator[Finding]:
     prompt = Prompt.parse(job.config.prompt)
     frozen = prompt.frozen
     yield Finding(
@@ -123,18 +130,19 @@ def _prompt(job: Job) -> Iterator[Finding]:
         "regions" + ("" if prompt.editable else "; leave some plain words outside frozen ones"),
     )
     for name, spans in (("editable", prompt.editable), ("frozen", frozen)):
-        for start, stop in spans[:SHOWN]:
+        for start, stop in spans[:MAX_SHOWN_REGIONS]:
             yield Finding("prompt", "note", f"{name}: {one_line(prompt.text[start:stop], 70)!r}")
-        if len(spans) > SHOWN:
-            yield Finding("prompt", "note", f"{name}: {len(spans) - SHOWN} more")
+        if len(spans) > MAX_SHOWN_REGIONS:
+            yield Finding("prompt", "note", f"{name}: {len(spans) - MAX_SHOWN_REGIONS} more")
     if prompt.editable:
-        _ = job.start  # says what else is wrong with it
+        _ = job.start  # raises where anything else is wrong with the prompt
 
 
-def _data(job: Job) -> Iterator[Finding]:
+def _check_data(job: Job) -> Iterator[Finding]:
     config, dataset = job.config, job.dataset
     if config.data.queries:
-        yield Finding("data", "ok", f"none: {config.data.queries} messages, from the target")
+        text = f"no data: the target will write {config.data.queries} messages"
+        yield Finding("data", "ok", text)
         return
     counts = {s: sum(e.split == s for e in dataset.examples) for s in ("train", "validation", "test")}
     rows = ", ".join(f"{split} {count}" for split, count in counts.items())
@@ -147,35 +155,35 @@ def _data(job: Job) -> Iterator[Finding]:
         yield Finding("data", "note", f"warning: {one_line(warning)}")
 
 
-def _budget(job: Job) -> Iterator[Finding]:
+def _check_budget(job: Job) -> Iterator[Finding]:
     _ = job.ledger
     limits = {k: v for k, v in job.config.budget.model_dump().items() if v is not None}
     text = ", ".join(f"{value:,} {name}" for name, value in limits.items()) or "no limit"
     yield Finding("budget", "ok", text)
 
 
-def _target(job: Job) -> Iterator[Finding]:
+def _check_target(job: Job) -> Iterator[Finding]:
     config = job.config.target
     if job.config.task.name:
         main, roles = make_models(job.config)
         named = ", ".join([str(main), *(f"{role}: {model}" for role, model in roles.items())])
-        yield Finding("target", "ok", f"{named}: the provider's package and a key are there")
+        yield Finding("target", "ok", f"{named}: the package of the provider and a key were found")
         return
     _ = job.target
     if not config.model.startswith("openai:"):
-        yield Finding("target", "ok", f"{describe_endpoint(config)}: the weights are there")
+        yield Finding("target", "ok", f"{describe_endpoint(config)}: the weights were found")
         return
-    yield Finding("target", "ok", f"{describe_endpoint(config)}: the openai package is there")
-    yield _models(config)
+    yield Finding("target", "ok", f"{describe_endpoint(config)}: the openai package was found")
+    yield _check_model_list(config)
 
 
-def _models(config: TargetConfig) -> Finding:
-    """Ask the endpoint for its models, which no provider bills."""
+def _check_model_list(config: TargetConfig) -> Finding:
+    """Ask the endpoint for its models. No provider bills this request."""
     from remask.models.openai import OpenAITarget  # loads the SDK
 
     model, place = config.model.partition(":")[2], config.base_url or None
     try:
-        with OpenAITarget(model, place, key_env=config.api_key_env, timeout=TIMEOUT) as target:
+        with OpenAITarget(model, place, key_env=config.api_key_env, timeout=MODEL_LIST_TIMEOUT) as target:
             status, names = target.list_models()
     except TargetBusy as error:
         return Finding("target", "problem", one_line(f"{describe_endpoint(config)}: {error}"))
@@ -183,7 +191,7 @@ def _models(config: TargetConfig) -> Finding:
         refusal = f"{describe_endpoint(config)} refuses the key in {config.api_key_env} ({status})"
         return Finding("target", "problem", refusal)
     if status != 200:
-        return Finding("target", "ok", f"the server answers, with no list ({status})")
+        return Finding("target", "ok", f"the server answers, but gives no model list ({status})")
     if names and model not in names:
         some = ", ".join(one_line(name, 40) for name in names[:5])
         text = f"warning: the server does not list {model!r}; it has {some}"
@@ -191,7 +199,7 @@ def _models(config: TargetConfig) -> Finding:
     return Finding("target", "ok", "the server answers" + (" and lists the model" if names else ""))
 
 
-def _dlm(job: Job) -> Iterator[Finding]:
+def _check_denoiser(job: Job) -> Iterator[Finding]:
     config = job.config.denoiser
     if need := describe_memory(config):
         yield Finding("denoiser", "note", need)
@@ -203,11 +211,11 @@ def _dlm(job: Job) -> Iterator[Finding]:
         yield Finding("denoiser", "ok", f"{describe_endpoint(config)}: {text}")
         yield Finding("prompt", "note", f"{tokens} tokens, estimated from its length")
         return
-    yield Finding("denoiser", "ok", f"{config.model}: the weights are there")
-    yield Finding("prompt", "note", f"{tokens} tokens of the diffusion model")
+    yield Finding("denoiser", "ok", f"{config.model}: the weights were found")
+    yield Finding("prompt", "note", f"{tokens} tokens, as the denoiser counts")
 
 
-def _task(job: Job) -> Iterator[Finding]:
+def _check_task(job: Job) -> Iterator[Finding]:
     if job.config.task.name:
         yield Finding("task", "ok", job.place_prompt())
         return
@@ -215,59 +223,61 @@ def _task(job: Job) -> Iterator[Finding]:
     yield Finding("task", "ok", one_line(describe_metric(job.config, job.target, labels)))
 
 
-def _plan(job: Job) -> Iterator[Finding]:
+def _describe_plan(job: Job) -> Iterator[Finding]:
     plan = job.plan
     most = plan.count_round_calls(job.rows("validation"))
     yield Finding(
         "plan", "ok",
-        f"up to {plan.rounds} rounds of {plan.candidates} candidates on {' + '.join(map(str, plan.rungs))} "
-        f"train rows and {plan.count_validation_rows(job.rows('validation'))} validation rows, {most:,} "
-        "calls a round at most"
+        f"up to {plan.rounds} rounds of {plan.candidates} candidates on "
+        f"{' + '.join(map(str, plan.rungs))} train rows and "
+        f"{plan.count_validation_rows(job.rows('validation'))} validation rows, "
+        f"at most {most:,} calls per round"
     )  # fmt: skip
     yield Finding("plan", "note", f"stops after {plan.patience} rounds without an accepted edit")
-    yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, set aside first")
-    if asked := job.query_calls:
-        yield Finding("plan", "note", f"messages from the target: {asked} calls at most")
-    if asked := job.denoiser_calls_per_round(plan):
-        yield Finding("plan", "note", f"denoiser: about {asked} calls a round more, an estimate")
+    yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, reserved first")
+    if calls := job.query_calls:
+        yield Finding("plan", "note", f"messages of the target: at most {calls} calls")
+    if calls := job.denoiser_calls_per_round(plan):
+        yield Finding("plan", "note", f"denoiser: about {calls} further calls per round")
 
 
-def _costs(job: Job) -> Iterator[Cost]:
-    low, likely, high = calls = _calls(job)
+def _estimate_costs(job: Job) -> Iterator[Cost]:
+    low, likely, high = calls = _estimate_calls(job)
     yield Cost("calls", *calls)
     rows = job.dataset.examples
     text = len(job.start.text) + sum(len(e.input) for e in rows) / len(rows)
     labelled = job.config.metric.name == "label" and not job.config.task.name
     answer = 8 if labelled else job.config.target.max_tokens or 256
     inputs = text / CHARACTERS_PER_TOKEN + 20
-    asked = _asked(job)
-    read = len(job.start.text) / CHARACTERS_PER_TOKEN + job.config.search.context_tokens + ASK_ROOM
-    each = (1 - asked) * (inputs + answer) + asked * (read + WRITTEN)
+    share = _estimate_denoiser_share(job)
+    prompt = len(job.start.text) / CHARACTERS_PER_TOKEN
+    read = prompt + job.config.search.context_tokens + DENOISER_INPUT_TOKENS
+    each = (1 - share) * (inputs + answer) + share * (read + DENOISER_OUTPUT_TOKENS)
     yield Cost("tokens", *(n * each for n in calls))
     price, other = job.ledger.price, make_price(job.config.denoiser)
-    if price is None or (asked and other is None):
+    if price is None or (share and other is None):
         yield Cost("USD", None, None, None)
     else:
-        usd = (1 - asked) * price.usd(round(1000 * inputs), round(1000 * answer)) / 1000
+        usd = (1 - share) * price.usd(round(1000 * inputs), round(1000 * answer)) / 1000
         if other is not None:
-            usd += asked * other.usd(round(1000 * read), 1000 * WRITTEN) / 1000
+            usd += share * other.usd(round(1000 * read), 1000 * DENOISER_OUTPUT_TOKENS) / 1000
         yield Cost("USD", *(n * usd for n in calls))
-    if job.config.target.model == "builtin" and not asked:
+    if job.config.target.model == "builtin" and not share:
         yield Cost("minutes", *(n * SECONDS_PER_CALL / 60 for n in (low, likely, high)))
     else:
         yield Cost("minutes", None, None, None)
 
 
-def _asked(job: Job) -> float:
-    """The share of a round's calls that go to the denoiser."""
+def _estimate_denoiser_share(job: Job) -> float:
+    """Return the share of the calls of a round that go to the denoiser."""
     plan = job.plan
-    asked = job.denoiser_calls_per_round(plan)
+    calls = job.denoiser_calls_per_round(plan)
     scored = job.calls_per_row * plan.count_round_calls(job.rows("validation"))
-    return asked / (asked + scored)
+    return calls / (calls + scored)
 
 
-def _calls(job: Job) -> tuple[int, int, int]:
-    """Calls of a whole run; those of a denoiser behind an API are estimated."""
+def _estimate_calls(job: Job) -> tuple[int, int, int]:
+    """Return the lowest, likely and highest number of calls of a run."""
     plan, validation = job.plan, job.rows("validation")
     test, per_row = job.test_calls, job.calls_per_row
     each = per_row * plan.count_round_calls(validation)
@@ -282,8 +292,8 @@ def _calls(job: Job) -> tuple[int, int, int]:
     return low, likely, high
 
 
-def show(report: Report, json: bool) -> None:
-    """Print the report; never with control characters of what was read."""
+def print_report(report: Report, json: bool) -> None:
+    """Print the report. Findings contain no control characters."""
     if json:
         click.echo(orjson.dumps({"kind": "Check", "ok": report.ok, "findings": report.findings,
                                  "costs": report.costs}))  # fmt: skip
@@ -294,14 +304,14 @@ def show(report: Report, json: bool) -> None:
     for i, cost in enumerate(report.costs):
         if not i:
             click.echo(f"\n{'estimate':<10}{'low':>12}{'likely':>12}{'high':>12}")
-        figures = "".join(f"{_amount(v):>12}" for v in (cost.low, cost.likely, cost.high))
-        click.echo(f"{cost.unit:<10}{figures}")
+        amounts = "".join(f"{_format_amount(v):>12}" for v in (cost.low, cost.likely, cost.high))
+        click.echo(f"{cost.unit:<10}{amounts}")
     if report.costs:
         click.echo(report.note)
-    click.echo("ready" if report.ok else "not ready: mend what is marked PROBLEM")
+    click.echo("Ready." if report.ok else "Not ready. Fix the items marked PROBLEM.")
 
 
-def _amount(value: float | None) -> str:
+def _format_amount(value: float | None) -> str:
     if value is None:
         return "unknown"
     return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"

@@ -1,7 +1,7 @@
-"""How a run is followed while it goes on: a panel on a terminal, plain lines, or JSON lines.
+"""Print the events of a run while it is running: a panel on a terminal, plain lines, or JSON lines.
 
-Knows events and how to say them. Does not know where they come from; the result comes after, from
-show.py. Everything a model or a user wrote is made visible and carries no markup.
+show.py prints the result after the run. Text of models and users is printed without control
+characters and without markup.
 """
 
 import sys
@@ -28,17 +28,18 @@ from remask.runs.result import list_changes
 from remask.sanitize import one_line
 
 
-def display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[OnEvent]:
-    """Who tells of a run as it goes on. mode: json, plain or rich."""
-    return {"json": _json, "plain": _plain, "rich": _rich}[mode](config, run_dir)
+def open_display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[OnEvent]:
+    """Open the display of a mode: json, plain or rich."""
+    displays = {"json": _open_json, "plain": _open_plain, "rich": _open_panel}
+    return displays[mode](config, run_dir)
 
 
 # --- JSON
 
 
 @contextmanager
-def _json(config: Config, run_dir: Path) -> Iterator[OnEvent]:
-    """Each event as it is stored, with the spend after it."""
+def _open_json(config: Config, run_dir: Path) -> Iterator[OnEvent]:
+    """Print each event as one JSON object, with the spend after it."""
 
     def write(event: Event, state: State, spend: Spend) -> None:
         sys.stdout.write(orjson.dumps({**encode(event), "spend": spend}).decode() + "\n")
@@ -51,71 +52,75 @@ def _json(config: Config, run_dir: Path) -> Iterator[OnEvent]:
 
 
 class PlainLines:
-    """One line for every event that says something by itself.
+    """Prints one line for each event that matters to the user.
 
-    Nothing is said before the first event: until then wrong input may still come to light.
+    Prints nothing before the first event, since an error of the input may still follow.
     """
 
     def __init__(self, run_dir: Path) -> None:
         self._header = f"run: {run_dir}"
 
     def event(self, event: Event, state: State, spend: Spend) -> None:
+        """Print the line of an event, if it has one."""
         if self._header:
             click.echo(self._header)
             self._header = ""
-        if line := sentence(event, state):
+        if line := describe_event(event, state):
             click.echo(f"[{spend.calls:,} calls] {line}")
 
 
-def sentence(event: Event, state: State) -> str:
-    """What an event means for the run; empty for those that only lead to another."""
+def describe_event(event: Event, state: State) -> str:
+    """Describe an event in one line; "" for events that matter only together with a later one."""
     match event:
         case events.UnlabelledInputs(basis="prompt"):
             example = one_line(event.queries[0], 60)
             return (
-                f"no data: asked the target for messages of users and goes on with "
-                f"{len(event.queries)}, such as {example!r}; the metric {event.metric} scores"
+                f"no data: the target wrote {len(event.queries)} messages of users, such as "
+                f"{example!r}; metric: {event.metric}"
             )
         case events.UnlabelledInputs():
-            return f"no right answers: starts from inputs alone, the metric {event.metric} scores"
+            return f"the data has no right answers; metric: {event.metric}"
         case events.TracesRead():
             seen = event.counts
-            read = f"{seen.records} records, {seen.rejected} rejected; {seen.read} read"
-            return f"conversations: {read}, {seen.held} held out to measure"
+            return (
+                f"conversations: {seen.records} records, {seen.rejected} rejected; {seen.read} for "
+                f"the denoiser to read, {seen.held} held out to measure candidates"
+            )
         case events.Started():
-            return f"start: a prompt of {event.tokens} tokens"
+            return f"start: the prompt has {event.tokens} tokens"
         case events.Scored(split="validation") if event.id == state.baseline:
-            return f"baseline: {_validation(state, event.id)}"
+            return f"baseline: {_format_validation(state, event.id)}"
         case events.Scored(split="validation"):
-            now = format_score(average(list_scores(state, state.incumbent, "validation")))
-            return f"round {event.round + 1}: winner {_validation(state, event.id)}, best so far {now}"
+            best = format_score(average(list_scores(state, state.incumbent, "validation")))
+            score = _format_validation(state, event.id)
+            return f"round {event.round + 1}: best candidate: {score}; best prompt so far: {best}"
         case events.Scored() if event.id == state.incumbent:
-            return f"round {event.round + 1}: read {len(event.rows)} train rows, proposing edits"
+            return f"round {event.round + 1}: scored {len(event.rows)} train rows, proposing edits"
         case events.Accepted():
             nats, points = f"{event.gain:+.1f} nats", f"{event.gain:+.3f} ({SELECTION})"
             gain = points if state.traces_read is None else nats
-            return f"round {event.round + 1}: accepted {gain}: {_edit(event, state)}"
+            return f"round {event.round + 1}: accepted {gain}: {_format_edit(event, state)}"
         case events.RoundRejected():
-            return f"round {event.round + 1}: nothing accepted ({event.reason})"
+            return f"round {event.round + 1}: no candidate accepted ({event.reason})"
         case events.SearchEnded():
             tests = state.traces_read is None or (state.traces_read.metric and state.accepted)
             return f"search stopped: {event.reason}" + ("; next: the sealed test" if tests else "")
         case events.Tested():
-            return "sealed test done"
+            return "sealed test finished"
         case _:
             return ""
 
 
-def _validation(state: State, id: str) -> str:
+def _format_validation(state: State, id: str) -> str:
     return f"validation {format_score(average(list_scores(state, id, 'validation')))} ({SELECTION})"
 
 
-def _edit(event: events.Accepted, state: State) -> str:
+def _format_edit(event: events.Accepted, state: State) -> str:
     return format_edit(list_changes(state, state.proposal(event.round, event.id)), 80)
 
 
 @contextmanager
-def _plain(config: Config, run_dir: Path) -> Iterator[OnEvent]:
+def _open_plain(config: Config, run_dir: Path) -> Iterator[OnEvent]:
     yield PlainLines(run_dir).event
 
 
@@ -123,7 +128,7 @@ def _plain(config: Config, run_dir: Path) -> Iterator[OnEvent]:
 
 
 class LivePanel:
-    """A compact panel that is drawn anew; what was accepted stays above it."""
+    """A panel that shows the state of the run; it is redrawn after each event."""
 
     def __init__(self, config: Config, run_dir: Path, clock: Callable[[], float]) -> None:
         self._limit = config.budget.calls
@@ -135,71 +140,72 @@ class LivePanel:
         self._spend = Spend()
 
     def event(self, event: Event, state: State, spend: Spend) -> None:
+        """Update the panel."""
         self._state, self._spend = state, spend
-        self._phase = phase(event, state)
+        self._phase = describe_phase(event, state)
 
     def __rich__(self) -> Panel:
         state, spend = self._state, self._spend
         grid = Table.grid(padding=(0, 2))
         for name, value in (
             ("phase", self._phase),
-            *([("validation", self._scores())] if state.traces_read is None else []),
+            *([("validation", self._format_scores())] if state.traces_read is None else []),
             ("accepted", f"{len(state.accepted)} of {len(state.proposals)} candidates"),
-            ("last edit", _edit(state.accepted[-1], state) if state.accepted else "none yet"),
+            ("last edit", _format_edit(state.accepted[-1], state) if state.accepted else "none"),
             ("calls", f"{spend.calls:,}" + (f" of {self._limit:,}" if self._limit else "")),
-            ("elapsed", _minutes(self._clock() - self._began)),
+            ("elapsed", _format_minutes(self._clock() - self._began)),
         ):
             grid.add_row(Text(name, style="dim"), Text(value))
         return Panel(grid, title=Text("remask"), subtitle=Text(str(self._run_dir)), expand=False)
 
-    def _scores(self) -> str:
+    def _format_scores(self) -> str:
         state = self._state
         best = average(list_scores(state, state.incumbent, "validation"))
         baseline = average(list_scores(state, state.baseline, "validation"))
         return f"best {format_score(best)}, baseline {format_score(baseline)} ({SELECTION})"
 
 
-def phase(event: Event, state: State) -> str:
-    """What the run does next, as far as `event` tells."""
+def describe_phase(event: Event, state: State) -> str:
+    """Describe what the run does after an event."""
     match event:
         case events.TracesRead():
             return "loading the diffusion model"
         case _ if state.traces_read is not None:
-            return _refinement_phase(event, state)
+            return _describe_refinement_phase(event, state)
         case events.UnlabelledInputs() | events.Started():
             return "scoring the baseline on validation rows"
         case events.Scored(split="train") if event.id == state.incumbent:
             return f"round {event.round + 1}: proposing edits"
         case events.Scored(split="train") | events.Proposed():
-            return f"round {event.round + 1}: trying candidates on train rows"
+            return f"round {event.round + 1}: scoring candidates on train rows"
         case events.SearchEnded():
-            return "sealed test of baseline and best"
+            return "sealed test of baseline and best prompt"
         case events.Tested():
             return "writing the result"
         case _:
-            return f"round {state.round + 1}: reading train rows"
+            return f"round {state.round + 1}: scoring train rows"
 
 
-def _refinement_phase(event: Event, state: State) -> str:
+def _describe_refinement_phase(event: Event, state: State) -> str:
     match event:
         case events.Proposed() | events.Refused():
-            return f"round {event.round + 1}: measuring candidates by held-out conversations"
+            return f"round {event.round + 1}: measuring candidates on held-out conversations"
         case events.Measured() | events.Attributed():
-            return f"round {event.round + 1}: what the best candidate rests on"
+            return f"round {event.round + 1}: finding the evidence for the best candidate"
         case events.SearchEnded():
-            return "sealed test of baseline and best, where a target is named"
+            return "sealed test of both prompts, if there is a target"
         case events.Tested():
             return "writing the result"
         case _:
             return f"round {state.round + 1}: proposing edits"
 
 
-def _minutes(seconds: float) -> str:
+def _format_minutes(seconds: float) -> str:
     return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
 
 
 @contextmanager
-def _rich(config: Config, run_dir: Path) -> Iterator[OnEvent]:
+def _open_panel(config: Config, run_dir: Path) -> Iterator[OnEvent]:
     panel = LivePanel(config, run_dir, time.monotonic)
     with Live(panel, console=Console(), refresh_per_second=4, transient=True):
         yield panel.event

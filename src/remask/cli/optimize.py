@@ -1,7 +1,4 @@
-"""Playing a run from the command line: begin, go on, score; and how each of them ends.
-
-Ties the hooks of a run to a display and to the signals. Knows neither search nor models.
-"""
+"""Run `remask optimize`, `refine`, `resume` and `eval`, with a display and signal handlers."""
 
 import os
 import sys
@@ -17,10 +14,10 @@ from remask.api.build_task import Given
 from remask.api.evaluate import Evaluation, score_prompt
 from remask.api.job import Hooks, OnEvent, add_callback, new_run_dir
 from remask.api.optimize import load_config, resume_run, start_run
-from remask.cli.interrupt import Interrupted, Watch
-from remask.cli.live import display
+from remask.cli.interrupt import Interrupted, InterruptHandler
+from remask.cli.live import open_display
 from remask.cli.settings import Request
-from remask.cli.show import result_json, result_text
+from remask.cli.show import print_result, print_result_json
 from remask.config import Config
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested
@@ -32,21 +29,23 @@ from remask.types import Split
 
 
 def new_run(request: Request, mode: str, track: str = "") -> Result:
-    """`remask optimize` and `remask refine`."""
+    """Start a run and print its result: `remask optimize` and `remask refine`."""
     run_dir = request.run_dir or new_run_dir()
     config = request.config
-    return _play(lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode, track)
+    return _complete_run(
+        lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode, track
+    )
 
 
 def continue_run(run_dir: Path, mode: str, track: str = "") -> None:
-    """`remask resume`."""
+    """Continue a run and print its result: `remask resume`."""
     config = load_config(run_dir)
-    _play(lambda hooks: resume_run(run_dir, Given(), hooks), config, run_dir, mode, track)
+    _complete_run(lambda hooks: resume_run(run_dir, Given(), hooks), config, run_dir, mode, track)
 
 
 def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
-    """`remask eval`."""
-    with Watch() as signals:
+    """Score a prompt and print the score: `remask eval`."""
+    with InterruptHandler() as signals:
         try:
             found = score_prompt(request.config, request.given, split, Hooks(checkpoint=signals.checkpoint))
         except Interrupted as stop:
@@ -55,57 +54,63 @@ def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
     if json:
         click.echo(orjson.dumps({"kind": "Evaluation", "split": split, **asdict(found)}))
     else:
-        for line in _lines(found, split):
+        for line in _describe_evaluation(found, split):
             click.echo(line)
 
 
-def _lines(found: Evaluation, split: Split) -> Iterator[str]:
+def _describe_evaluation(found: Evaluation, split: Split) -> Iterator[str]:
     score = found.score
     yield (f"{split}: {score.mean:.3f} on {score.n} rows (95 % interval {score.low:.3f} to {score.high:.3f})")
     if found.failed:
-        yield f"warning: {found.failed} rows have no score because the call failed"
+        yield f"warning: {found.failed} rows have no score because their calls failed"
     if found.unparsed:
-        yield f"warning: no label was found in {found.unparsed} responses; scored 0"
+        yield f"warning: {found.unparsed} responses contain no label and were scored 0"
     for label in found.never_predicted:
         yield f"warning: the target never answered {one_line(label)!r}"
     yield f"spent: {format_spend(found.spend)}"
 
 
-def _play(run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str, track: str) -> Result:
-    with Watch() as signals:
+def _complete_run(
+    run: Callable[[Hooks], Result], config: Config, run_dir: Path, mode: str, track: str
+) -> Result:
+    """Run to the end and print the result. Exits where the user interrupts the run."""
+    with InterruptHandler() as signals:
         try:
-            with _tracker(track, config, run_dir) as tracker, display(mode, config, run_dir) as shown:
-                result = run(add_callback(_hooks(shown, signals), tracker))
+            with (
+                _open_tracker(track, config, run_dir) as tracker,
+                open_display(mode, config, run_dir) as display,
+            ):
+                result = run(add_callback(_make_hooks(display, signals), tracker))
         except (Interrupted, KeyboardInterrupt) as stop:
             how = "stopped" if isinstance(stop, Interrupted) else "stopped at once"
-            click.echo(f"{how}; go on with: remask resume {run_dir}", err=True)
+            click.echo(f"{how}; continue with: remask resume {run_dir}", err=True)
             sys.exit(getattr(stop, "exit_code", 130))
     if mode == "json":
-        result_json(result)
+        print_result_json(result)
     else:
-        result_text(result, mode)
+        print_result(result, mode)
     return result
 
 
-def _hooks(shown: OnEvent, signals: Watch) -> Hooks:
+def _make_hooks(display: OnEvent, signals: InterruptHandler) -> Hooks:
     def watch(event: Event, state: State, spend: Spend) -> None:
-        shown(event, state, spend)
-        if not isinstance(event, Tested):  # nothing is left to do then but to write the result
+        display(event, state, spend)
+        if not isinstance(event, Tested):  # after the test only the result must be written
             signals.checkpoint()
 
     return Hooks(watch, signals.checkpoint)
 
 
 @contextmanager
-def _tracker(track: str, config: Config, run_dir: Path) -> Iterator[OnEvent | None]:
-    """Who else hears the events: `--track`. ConfigError and BackendError."""
+def _open_tracker(track: str, config: Config, run_dir: Path) -> Iterator[OnEvent | None]:
+    """Open the tracker of `--track`, if there is one. Raises ConfigError and BackendError."""
     kind, _, uri = track.partition(":")
     if not kind:
         yield None
         return
     if kind != "mlflow":
-        raise ConfigError(f"--track {track}: only mlflow and mlflow:URI are known")
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends nothing home
+        raise ConfigError(f"--track {track} is unknown; give mlflow or mlflow:URI")
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends no usage data
     from remask.integrations.tracking import MlflowTracker
 
     settings = config.model_dump(mode="json", exclude={"prompt"})

@@ -1,4 +1,7 @@
-"""The flags that several commands share. Knows click only; what they mean is in settings.py."""
+"""The options that several commands share, in groups, and the commands that print these groups.
+
+Imports only click, so that `--help` answers at once. settings.py defines what the options set.
+"""
 
 import os
 import sys
@@ -7,101 +10,168 @@ from typing import Any
 
 import click
 
-Command = Callable[..., Any]
+Decorator = Callable[[Any], Any]
 MASKERS = ("rewrite", "span", "sentence", "insert", "attribution")
 
-_RUN = (
-    click.option("--denoiser", help="builtin[:ADAPTER], local:PLACE, mercury, or chat:MODEL."),
-    click.option("--max-calls", type=int, help="Target calls in all, sealed test included."),
-    click.option("--adapter", help="For --denoiser local:PLACE: what remask adapt made for that base."),
-    click.option("--max-minutes", type=float, help="Minutes of computing and waiting."),
-    click.option("--max-usd", type=float, help="US dollars; needs prices in remask.toml."),
-    click.option("--max-total-tokens", type=int, help="Input and output tokens in all."),
-    click.option("--seed", type=int, help="Other seeds draw other candidates."),
-    click.option("--masker", multiple=True, type=click.Choice(MASKERS), help="Where to edit; repeatable."),
-    click.option("--run-dir", help="Folder for the run (default: runs/DATE-TIME)."),
-)
-_SEARCH = (
-    click.option("--max-tokens", type=int, help="Of the prompt; longer candidates are not tried."),
-    click.option("--demos", type=int, help="Up to so many train rows may be shown as examples."),
-)
-_TARGET = (
-    click.option("--target", help="builtin, openai:MODEL, or inspect:PROVIDER/MODEL."),
-    click.option("--base-url", help="Of another OpenAI-compatible server."),
-    click.option("--metric", help="label, exact, contains, f1, or judge."),
-    click.option("--judge", help="A model that scores the answers, such as openai:MODEL."),
-    click.option("--rubric", help="What a good answer is, for the judge."),
-    click.option("--answer", help="How the target says a label: a template with {label}."),
-    click.option("--label", multiple=True, help="An allowed label; repeatable (default: as data)."),
-)
-_TASK = (
-    click.option("--task", help="A task of Inspect in place of rows: PACKAGE/TASK, FILE.py@TASK."),
-    click.option("--task-arg", "-T", multiple=True, metavar="KEY=VALUE", help="For that task."),
-    click.option("--role", multiple=True, metavar="ROLE=MODEL", help="Its other models, as user=…"),
-    click.option("--prompt", "prompt_file", help="The prompt file, as the argument does."),
-    click.option("--prompt-from", type=click.Choice(["system"]), help="The task's own system message."),
-)
-_DATA = (
-    click.option("--data", help="JSONL or CSV file with the rows."),
-    click.option("--input", help="User message: a column, or a template with {columns}."),
-    click.option("--expected", help="Column of the right answer."),
-)
-_SPLIT_HELP = "Column that says train, validation or test."
-_SHOW = (
-    click.option("--plain", is_flag=True, help="Plain lines, as where the output is no terminal."),
-    click.option("--json", is_flag=True, help="One JSON object a line, the result last."),
-)
+
+class GroupedOption(click.Option):
+    """An option that `--help` prints under the heading `group`."""
+
+    def __init__(self, *args: Any, group: str, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.group = group
 
 
-MAP = click.option(
-    "--map", "columns", multiple=True, metavar="FIELD=COLUMN,…",
-    help="Which column of a table is what: input, output, expected, score, comment, …",
-)  # fmt: skip
+class GroupedCommand(click.Command):
+    """A command that prints its options in groups."""
 
-SCALE = click.option(
-    "--scale", "scales", multiple=True, metavar="NAME=WORST..BEST",
-    help="The scale of a rating, as in stars=1..5.",
-)  # fmt: skip
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each group of options under its heading. --help comes last."""
+        groups: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx) if isinstance(parameter, click.Option) else None
+            if row is not None:
+                groups.setdefault(getattr(parameter, "group", "Options"), []).append(row)
+        for heading in sorted(groups, key=lambda heading: heading == "Options"):
+            with formatter.section(heading):
+                formatter.write_dl(groups[heading])
 
 
-def _group(*options: Any) -> Callable[[Command], Command]:
-    """A decorator that gives a command these options, in this order."""
+def option(group: str, *names: str, **settings: Any) -> Decorator:
+    """Make an option of a group, as `click.option` does."""
+    return click.option(*names, cls=GroupedOption, group=group, **settings)
 
-    def decorate(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
+
+def combine(*options: Decorator) -> Decorator:
+    """Make a decorator that gives a command these options, in this order."""
+
+    def decorate(command: Any) -> Any:
+        for one in reversed(options):
+            command = one(command)
         return command
 
     return decorate
 
 
-run_flags = _group(*_RUN)
-search_flags = _group(*_SEARCH)
-target_flags = _group(*_TARGET)
-task_flags = _group(*_TASK)
-show_flags = _group(*_SHOW)
-data_flags = _group(
-    *_DATA,
-    click.option("--split-column", "--split", "split_column", help=_SPLIT_HELP),
-    click.option("--queries", type=int, help="Without data: messages to ask the target for.  [default: 80]"),
+def _make_target_options(target_default: str, metric_default: str) -> Decorator:
+    """Make the options of target and metric, which have other defaults in `remask refine`."""
+    return combine(
+        option("Target", "--target", metavar="MODEL",
+               help="Target model: builtin, openai:MODEL, or inspect:PROVIDER/MODEL for an Inspect "
+               f"task. Default: {target_default}."),
+        option("Target", "--base-url", metavar="URL",
+               help="Base URL of the OpenAI-compatible server. Default: OpenAI."),
+        option("Metric", "--metric", metavar="NAME",
+               help="Metric: label, exact, contains, f1, judge or promptfoo. "
+               f"Default: {metric_default}."),
+        option("Metric", "--judge", metavar="MODEL",
+               help="Model that scores the answers, such as openai:MODEL. Needs --rubric."),
+        option("Metric", "--rubric", metavar="TEXT", help="Description of a good answer, for the judge."),
+        option("Metric", "--answer", metavar="TEMPLATE",
+               help="Text of an answer, with {label}. Default: {label}."),
+        option("Metric", "--label", metavar="TEXT", multiple=True,
+               help="Allowed label. May be repeated. Default: the labels of the data."),
+    )  # fmt: skip
+
+
+_data_options = (
+    option("Data", "--data", metavar="FILE",
+           help="File with the rows: JSONL, JSON, CSV, TSV, or a promptfooconfig.yaml."),
+    option("Data", "--input", metavar="TEMPLATE",
+           help='User message: a column, or a template such as "{question}". Default: {input}.'),
+    option("Data", "--expected", metavar="COLUMN", help="Column of the right answer. Default: label."),
+)  # fmt: skip
+_SPLIT_HELP = "Column with train, validation or test. Default: rows are split by their content."
+_task_options = combine(
+    option("Data", "--task", metavar="NAME",
+           help="Inspect task in place of rows: PACKAGE/TASK or FILE.py@TASK."),
+    option("Data", "--task-arg", "-T", metavar="KEY=VALUE", multiple=True,
+           help="Argument of the Inspect task. May be repeated."),
+    option("Data", "--role", metavar="ROLE=MODEL", multiple=True,
+           help="Another model of the Inspect task, such as user=PROVIDER/MODEL. May be repeated."),
+    option("Data", "--prompt", "prompt_file", metavar="FILE",
+           help="Prompt file, in place of that of remask.toml or as the argument."),
+    option("Data", "--prompt-from", type=click.Choice(["system"]),
+           help="Optimise the system message of the Inspect task."),
+)  # fmt: skip
+target_options = _make_target_options("builtin", "label")
+refine_target_options = _make_target_options(
+    "none, so the result is not verified", "label or f1, depending on the right answers"
+)
+denoiser_options = combine(
+    option("Denoiser", "--denoiser", metavar="MODEL",
+           help="Diffusion language model: builtin[:ADAPTER], local:PLACE, mercury or chat:MODEL. "
+           "Default: builtin."),
+    option("Denoiser", "--adapter", metavar="FILE",
+           help="Adapter of remask adapt for the base model of --denoiser local:PLACE."),
+)  # fmt: skip
+_masker_option = option(
+    "Search", "--masker", type=click.Choice(MASKERS), multiple=True,
+    help="Kind of edit. May be repeated. Default: all but rewrite.",
+)  # fmt: skip
+_seed_option = option("Search", "--seed", type=int, help="Seed of all random choices. Default: 0.")
+search_options = combine(_masker_option, _seed_option)
+budget_options = combine(
+    option("Budget", "--max-calls", type=int,
+           help="Maximum number of target calls, the sealed test included. Default: 2000."),
+    option("Budget", "--max-minutes", type=float, help="Maximum time in minutes."),
+    option("Budget", "--max-usd", type=float,
+           help="Maximum cost in US dollars. Needs prices in remask.toml."),
+    option("Budget", "--max-total-tokens", type=int, help="Maximum number of input and output tokens."),
+)  # fmt: skip
+run_dir_option = option(
+    "Output", "--run-dir", metavar="FOLDER", help="Folder of the run. Default: runs/DATE-TIME."
+)
+track_option = option(
+    "Output", "--track", default="", metavar="mlflow[:URI]",
+    help="Log the run to MLflow: to its default store, or to a server or store.",
+)  # fmt: skip
+plain_option = option(
+    "Output", "--plain", is_flag=True,
+    help="Print plain lines, as where the output is not a terminal.",
+)  # fmt: skip
+json_option = option("Output", "--json", is_flag=True, help="Print one JSON object.")
+progress_options = combine(
+    plain_option,
+    option("Output", "--json", is_flag=True,
+           help="Print one JSON object per line, the result in the last one."),
+)  # fmt: skip
+map_option = option(
+    "Data", "--map", "columns", multiple=True, metavar="FIELD=COLUMN,…",
+    help="Column of a field: input, output, expected, score, comment and others.",
+)  # fmt: skip
+scale_option = option(
+    "Data", "--scale", "scales", multiple=True, metavar="NAME=WORST..BEST",
+    help="Scale of a rating, such as stars=1..5. May be repeated.",
+)  # fmt: skip
+# All options that say what is optimised, and how.
+job_options = combine(
+    *_data_options,
+    option("Data", "--split-column", "--split", "split_column", metavar="COLUMN", help=_SPLIT_HELP),
+    option("Data", "--queries", type=int,
+           help="Messages to ask the target for where there is no data. Default: 80."),
+    _task_options,
+    target_options,
+    denoiser_options,
+    search_options,
+    option("Search", "--max-tokens", type=int,
+           help="Maximum length of the prompt in tokens. Longer candidates are not tried."),
+    option("Search", "--demos", type=int,
+           help="Maximum number of train rows to add to the prompt as examples. Default: 0."),
+    budget_options,
+    run_dir_option,
+)  # fmt: skip
+# As `job_options`, where --split chooses the rows to score.
+eval_options = combine(
+    *_data_options,
+    option("Data", "--split-column", metavar="COLUMN", help=_SPLIT_HELP),
+    _task_options,
+    target_options,
 )
 
 
-def job_flags(command: Command) -> Command:
-    """All that says what is optimised, and how."""
-    return run_flags(search_flags(target_flags(task_flags(data_flags(command)))))
-
-
-# As `data_flags`, where --split says which rows are scored.
-eval_data_flags = _group(*_DATA, click.option("--split-column", help=_SPLIT_HELP))
-track_flag = click.option(
-    "--track", default="", metavar="mlflow[:URI]",
-    help="Log the run to MLflow: its default place, or a server or store.",
-)  # fmt: skip
-
-
-def show_mode(plain: bool, json: bool) -> str:
-    """How a command speaks: json, plain or rich."""
+def choose_mode(plain: bool, json: bool) -> str:
+    """Return how a command prints: json, plain or rich."""
     if json:
         return "json"
     dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"

@@ -1,54 +1,56 @@
-"""`remask refine`: what it is called and takes. Imports click only; the rest when it runs."""
+"""`remask refine`. Imports only click; the command imports the rest when it runs."""
 
 from pathlib import Path
 from typing import Any
 
 import click
 
-from remask.cli.options import MAP, SCALE, run_flags, show_flags, show_mode, target_flags
+from remask.cli import options
+from remask.cli.options import option
 
 
-@click.command()
+@click.command(cls=options.GroupedCommand)
 @click.argument("source", metavar="PROMPT.MD | REMASK.TOML")
-@click.option(
-    "--traces", "files", multiple=True, metavar="FILE",
-    help="Conversations, in any form that remask traces inspect reads; repeatable.",
-)  # fmt: skip
-@MAP
-@SCALE
-@click.option(
-    "--redact", type=click.Choice(["on", "off"]),
-    help="Replace secrets and personal details; off is stamped on the result.  [default: on]",
-)  # fmt: skip
-@click.option(
-    "--lock", type=click.Choice(["text", "numbers", "none"]),
-    help="What of the prompt may not change; text: sentences are only added.  [default: numbers]",
-)  # fmt: skip
-@click.option("--iterations", type=click.IntRange(1), help="At most.  [default: 8]")
-@click.option("--candidates", type=click.IntRange(1), help="Of each iteration.  [default: 8]")
-@click.option(
-    "--output", "-o", type=click.Path(path_type=Path),
-    help="The file for the refined prompt, [[keep]] marks included.",
-)  # fmt: skip
-@click.option("--force", is_flag=True, help="Replace that file where it exists.")
-@run_flags
-@target_flags
-@show_flags
+@option("Data", "--traces", "files", multiple=True, metavar="FILE",
+        help="File of conversations, that remask traces inspect can read. May be repeated.")  # fmt: skip
+@options.map_option
+@options.scale_option
+@option("Data", "--redact", type=click.Choice(["on", "off"]),
+        help="Replace secrets and personal data. The result says so if it is off. Default: on.")  # fmt: skip
+@options.refine_target_options
+@options.denoiser_options
+@option("Search", "--lock", type=click.Choice(["text", "numbers", "none"]),
+        help="Part of the prompt that may not change. With text, sentences are only added. "
+        "Default: numbers.")  # fmt: skip
+@option("Search", "--iterations", type=click.IntRange(1), help="Maximum number of iterations. Default: 8.")
+@option("Search", "--candidates", type=click.IntRange(1),
+        help="Number of candidates in each iteration. Default: 8.")  # fmt: skip
+@options.search_options
+@options.budget_options
+@options.run_dir_option
+@option("Output", "--output", "-o", type=click.Path(path_type=Path), metavar="FILE",
+        help="File for the refined prompt, with its [[keep]] marks.")  # fmt: skip
+@option("Output", "--force", is_flag=True, help="Replace that file if it exists.")
+@options.progress_options
 def refine(source: str, output: Path | None, force: bool, plain: bool, json: bool, **flags: Any) -> None:
-    """Refine a prompt by conversations alone: no labels, no target calls.
+    """Refine a prompt by conversations, without labels or target calls.
 
-    Edits are chosen by likelihood and are not verified. With --target they are: both prompts answer
-    conversations that the refinement has not seen, and are compared with their corrections and
-    well-rated responses, or by a judge.
+    Edits are chosen by likelihood, and the result is not verified. With --target it is: both
+    prompts answer conversations that the refinement has not seen. Corrections, well-rated
+    responses or a judge score the answers.
+
+    \b
+    Example:
+      remask refine prompt.md --traces conversations.jsonl -o refined.md
     """
     from remask.cli.optimize import new_run
     from remask.cli.settings import read_refinement
-    from remask.cli.show import best_prompt
+    from remask.cli.show import find_best_prompt
     from remask.files import require_free, write
 
     if output is not None:
         require_free(output, force)
-    result = new_run(read_refinement(source, flags), show_mode(plain, json))
+    result = new_run(read_refinement(source, flags), options.choose_mode(plain, json))
     if output is not None:
-        write(output, best_prompt(Path(result.run_dir)).to_source() + "\n", force)
+        write(output, find_best_prompt(Path(result.run_dir)).to_source() + "\n", force)
         click.echo(f"wrote {output}", err=json)

@@ -1,6 +1,6 @@
-"""Printing a run: its result, the word diff, the table of candidates; for people and as JSON.
+"""Print a run as text or JSON: its result, the word diff and the table of candidates.
 
-Reads the run directory without locking it, so a run can be looked at while it goes on.
+Reads the run directory without a lock, so that a running run can be shown.
 """
 
 from pathlib import Path
@@ -19,25 +19,25 @@ from remask.sanitize import make_visible, one_line
 
 STYLES = {"added": {"fg": "green", "underline": True}, "removed": {"fg": "red", "strikethrough": True}}
 MARKS = {"added": ("{+", "+}"), "removed": ("[-", "-]")}
-VERDICTS = {"improved": "green", "no evidence": "yellow", "unverified": "yellow", "worse": "red"}
-CLOSEST = 3  # proposals of a refinement that were not accepted, shown at the end
+VERDICT_COLOURS = {"improved": "green", "no evidence": "yellow", "unverified": "yellow", "worse": "red"}
+MAX_REJECTED_EDITS = 3  # of a refinement, shown after the accepted ones
 
 
-def run_text(run_dir: Path, mode: str) -> None:
-    """`remask show`."""
+def print_run(run_dir: Path, mode: str) -> None:
+    """Print a run, finished or not, with its candidates: `remask show`."""
     seen = view_run(run_dir)
     if seen.result is not None:
-        result_text(seen.result, mode)
+        print_result(seen.result, mode)
     else:
-        _unfinished(seen, run_dir, mode)
+        _print_unfinished(seen, run_dir, mode)
     rows = summary.list_candidates(seen.state)
     if rows:
         click.echo()
-        _table(rows, mode)
+        _print_candidates(rows, mode)
 
 
-def run_json(run_dir: Path) -> None:
-    """`remask show --json`: one object."""
+def print_run_json(run_dir: Path) -> None:
+    """Print a run as one JSON object: `remask show --json`."""
     seen = view_run(run_dir)
     state = seen.state
     value = {
@@ -57,44 +57,46 @@ def run_json(run_dir: Path) -> None:
     click.echo(orjson.dumps(value))
 
 
-def best_prompt(run_dir: Path, within: float | None = None) -> Prompt:
-    """The incumbent of a run, finished or not, with its kept spans; or the shortest prompt that is
-    at most `within` points of 100 worse on validation."""
+def find_best_prompt(run_dir: Path, within: float | None = None) -> Prompt:
+    """Return the best prompt of a run, finished or not.
+
+    `within`: return the shortest prompt that is at most so many points of 100 worse on validation.
+    Raises ConfigError where the run has no prompt or no validation scores.
+    """
     state = view_run(run_dir).state
     if not state.baseline:
-        raise ConfigError(f"{run_dir} has no prompt yet; go on with `remask resume {run_dir}`")
+        raise ConfigError(f"{run_dir} has no prompt yet; continue the run with: remask resume {run_dir}")
     if within is not None and state.traces_read is not None:
         raise ConfigError(
-            f"--shortest-within compares validation scores, and {run_dir} has none: its edits were "
-            "chosen by likelihood"
+            f"--shortest-within needs validation scores, and {run_dir} has none, since its edits "
+            "were chosen by likelihood; leave the option out"
         )
     return state.prompt(state.incumbent if within is None else find_shortest_within(state, within))
 
 
-def result_json(result: Result) -> None:
-    """The last line of `--json`."""
-    click.echo(orjson.dumps({"kind": "Result", **result.to_dict(), **_paths(result)}))
+def print_result_json(result: Result) -> None:
+    """Print a result as the last line of `--json`."""
+    click.echo(orjson.dumps({"kind": "Result", **result.to_dict(), **_list_files(result)}))
 
 
-def result_text(result: Result, mode: str) -> None:
-    """What `remask optimize` ends with."""
+def print_result(result: Result, mode: str) -> None:
+    """Print the result of a finished run."""
     colour = mode == "rich"
     found = result.refinement
-    unchanged = found is not None and result.prompt == result.baseline.prompt
-    click.echo(
-        "the prompt is unchanged: no edit was supported" if unchanged else diff_text(result.diff(), colour)
-    )
+    if found is not None and result.prompt == result.baseline.prompt:
+        click.echo("the prompt is unchanged: no edit was accepted")
+    else:
+        click.echo(format_diff(result.diff(), colour))
     click.echo()
     line = summary.format_verdict(result)
-    click.echo(click.style(line, fg=VERDICTS[result.verdict], bold=True) if colour else line)
+    click.echo(click.style(line, fg=VERDICT_COLOURS[result.verdict], bold=True) if colour else line)
     if found is None:
         click.echo(summary.format_selection(result))
     for edit in result.edits:
-        _edit(f"edit of {summary.format_edit_title(edit)}", edit)
-    for edit in (
-        sorted(found.proposals, key=lambda edit: -edit.log_likelihood_gain)[:CLOSEST] if found else ()
-    ):
-        _edit(f"not accepted, best of {summary.format_edit_title(edit)}", edit)
+        _print_edit(f"edit of {summary.format_edit_title(edit)}", edit)
+    rejected = sorted(found.proposals, key=lambda e: -e.log_likelihood_gain) if found else []
+    for edit in rejected[:MAX_REJECTED_EDITS]:
+        _print_edit(f"not accepted: best edit of {summary.format_edit_title(edit)}", edit)
     if len(result.pareto_front) > 1:
         click.echo(f"score and length (validation, {summary.SELECTION}):")
         for line in summary.list_front(result.pareto_front):
@@ -104,24 +106,24 @@ def result_text(result: Result, mode: str) -> None:
     for warning in result.warnings:
         click.echo(f"warning: {one_line(warning)}")
     click.echo(f"Search stopped: {one_line(result.stopped)}.")
-    counts = f"; {result.candidates} candidates evaluated, {result.rejected} stopped by the guard"
+    counts = f"; {result.candidates} candidates evaluated, {result.rejected} refused by the guard"
     click.echo(f"spent: {summary.format_spend(result.spend)}{'' if found else counts}")
-    for name, path in {"run": result.run_dir, **_paths(result)}.items():
+    for name, path in {"run": result.run_dir, **_list_files(result)}.items():
         click.echo(f"{name}: {path}")
 
 
-def _edit(title: str, edit: AcceptedEdit | RefinedEdit) -> None:
+def _print_edit(title: str, edit: AcceptedEdit | RefinedEdit) -> None:
     click.echo(f"{title}: {summary.format_edit(edit.changes, 120)}")
     for reason in summary.list_edit_reasons(edit):
         click.echo(f"  {reason}")
 
 
-def diff_text(changes: tuple[Change, ...], colour: bool) -> str:
-    """Words added and removed: green and red on a terminal, {+…+} and [-…-] elsewhere."""
-    return "".join(_piece(change, colour) for change in changes)
+def format_diff(changes: tuple[Change, ...], colour: bool) -> str:
+    """Mark added and removed words: green and red with `colour`, else {+added+} and [-removed-]."""
+    return "".join(_format_change(change, colour) for change in changes)
 
 
-def _piece(change: Change, colour: bool) -> str:
+def _format_change(change: Change, colour: bool) -> str:
     text = make_visible(change.text)
     if change.kind == "same":
         return text
@@ -132,20 +134,20 @@ def _piece(change: Change, colour: bool) -> str:
     return f"{before}{text}{after}"
 
 
-def _paths(result: Result) -> dict[str, str]:
+def _list_files(result: Result) -> dict[str, str]:
     page = REPORT if result.refinement is None else MARKDOWN_REPORT
     return {"result": str(Path(result.run_dir) / RESULT), "report": str(Path(result.run_dir) / page)}
 
 
-def _unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
+def _print_unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
     state = seen.state
     if not state.baseline:
-        click.echo("nothing has happened in this run yet")
+        click.echo("the run has no events yet")
         return
     before, after = state.prompt(state.baseline).text, state.prompt(state.incumbent).text
-    click.echo(diff_text(diff(before, after), mode == "rich"))
+    click.echo(format_diff(diff(before, after), mode == "rich"))
     click.echo()
-    click.echo(f"not finished, in round {state.round + 1}; there is no verdict yet")
+    click.echo(f"the run is in round {state.round + 1}; there is no verdict yet")
     if state.traces_read is None:
         old, new = (
             summary.format_score(summary.average(summary.list_scores(state, id, "validation")))
@@ -153,10 +155,11 @@ def _unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
         )
         click.echo(f"validation ({summary.SELECTION}, not a result): {old} → {new}")
     click.echo(f"spent: {summary.format_spend(seen.spend)}")
-    click.echo(f"go on with: remask resume {run_dir}")
+    click.echo(f"continue with: remask resume {run_dir}")
 
 
-def _table(rows: list[summary.Candidate], mode: str) -> None:
+def _print_candidates(rows: list[summary.Candidate], mode: str) -> None:
+    """Print the candidates as a table."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -169,10 +172,10 @@ def _table(rows: list[summary.Candidate], mode: str) -> None:
         width=None if terminal else 140,
     )
     table = Table(box=box.SIMPLE if terminal else None, pad_edge=False)
-    ranked = any(row.gain is not None for row in rows)  # by likelihood
-    figures = ("gain in nats",) if ranked else ("train (rows)", "validation")
-    for title in ("round", "masker", "edit", *figures, ""):
-        table.add_column(title, justify="right" if title in figures else "left")
+    by_likelihood = any(row.gain is not None for row in rows)
+    numbers = ("gain in nats",) if by_likelihood else ("train (rows)", "validation")
+    for title in ("round", "masker", "edit", *numbers, ""):
+        table.add_column(title, justify="right" if title in numbers else "left")
     for row in rows:
         gain = "–" if row.gain is None else f"{row.gain:+.1f}"
         train = (
@@ -183,12 +186,12 @@ def _table(rows: list[summary.Candidate], mode: str) -> None:
             str(row.round + 1),
             row.masker,
             summary.format_edit(row.changes, 60),
-            *((gain,) if ranked else train),
+            *((gain,) if by_likelihood else train),
             "accepted" if row.accepted else "",
         )
         table.add_row(*map(Text, cells), style="green" if row.accepted and terminal else None)
     console.print(table)
-    if ranked:
-        click.echo("gain: of the log-probability of held-out conversations; no target was asked")
+    if by_likelihood:
+        click.echo("gain: in log-probability of held-out conversations; no target was called")
     else:
-        click.echo(f"train: means over few rows, they only rank; validation: {summary.SELECTION}")
+        click.echo(f"train: mean over a few rows, used to rank candidates; validation: {summary.SELECTION}")

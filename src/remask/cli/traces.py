@@ -1,4 +1,7 @@
-"""The commands on traces: what they are called and take. Imports click only; see `survey`."""
+"""`remask traces`: inspect files of conversations, or copy them without secrets.
+
+Texts of users are printed without control and invisible characters.
+"""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -8,7 +11,7 @@ from typing import Any
 import click
 import orjson
 
-from remask.cli.options import MAP, SCALE
+from remask.cli.options import GroupedCommand, json_option, map_option, option, scale_option
 from remask.data.overview import Overview, build_overview
 from remask.data.prompt_templates import PromptTemplate
 from remask.data.ratings import RatingStats, Scale, find_scales, parse_scales
@@ -20,72 +23,67 @@ from remask.errors import ConfigError
 from remask.files import draft, require_free
 from remask.sanitize import one_line
 
-# --- `remask traces`: what is in files of other tools, and a copy without secrets.
-#
-# Prints what `ingest` found. Texts of users are shown with everything invisible written out.
-
-
-SHOWN_PROMPTS = 10
-REPEATED = 64  # texts whose redacted form is remembered
-WIDTH = 100
+MAX_SHOWN_PROMPTS = 10
+REDACTION_CACHE_SIZE = 64  # texts
+MAX_PROMPT_CHARACTERS = 100  # of a system prompt, as printed
 
 
 def inspect_files(
     files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool
 ) -> None:
-    """`remask traces inspect`. Exit code 2 where no record was found."""
+    """Print an overview of files. Raises ConfigError where there is no usable record."""
     declared = parse_scales(scales)
     found = build_overview(read_records(files, parse_column_map(columns)))
     known = find_scales(found.ratings, declared)
     if json:
-        click.echo(orjson.dumps(_as_json(found, known, declared)))
+        click.echo(orjson.dumps(_overview_to_dict(found, known, declared)))
     else:
-        _show(found, known, declared)
+        _print_overview(found, known, declared)
     if not found.records:
         raise ConfigError("no usable record was found; see the reasons above, or try --map")
 
 
 def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:
-    """`remask traces redact`: the records as chats, one a line, without secrets."""
+    """Write the records of a file as chats, one per line, without secrets and personal data."""
     placeholders = Placeholders()
-    # Nearly all records of a file repeat a few system prompts.
-    hide = lru_cache(REPEATED)(lambda text: redact_text(text, placeholders))
+    # Nearly all records of a file have one of a few system prompts, so a cache saves most work.
+    redact = lru_cache(REDACTION_CACHE_SIZE)(lambda text: redact_text(text, placeholders))
     rejected = written = 0
     require_free(output, force)
     if output.exists() and output.samefile(file):
-        raise ConfigError(f"{output} is the file to read; name another one")
+        raise ConfigError(f"{output} is the file to read; name another output")
     items = read_records([file], parse_column_map(columns))
     with draft(output) as partial, partial.open("wb") as out:
         for item in items:
             if isinstance(item, RejectedRecord):
                 rejected += 1
                 continue
-            value = _chat(item, hide)
+            value = _record_to_chat(item, redact)
             out.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
             written += 1
     click.echo(f"wrote {output}: {written} records, {rejected} rejected (see traces inspect)")
 
 
-def _chat(record: Record, hide: Callable[[str], str]) -> dict[str, Any]:
-    """A record as a line of plain chat, which `chat` reads again."""
-    head = [] if record.system is None else [{"role": "system", "content": hide(record.system)}]
+def _record_to_chat(record: Record, redact: Callable[[str], str]) -> dict[str, Any]:
+    """Convert a record to a chat, in the format that data/formats/chat.py reads."""
+    head = [] if record.system is None else [{"role": "system", "content": redact(record.system)}]
     turns = [
-        {"role": t.role, "content": hide(t.text), **({"name": hide(t.name)} if t.name else {})}
+        {"role": t.role, "content": redact(t.text), **({"name": redact(t.name)} if t.name else {})}
         for t in record.turns
     ]
-    value: dict[str, Any] = {"id": hide(record.id or record.source.location), "messages": [*head, *turns]}
+    value: dict[str, Any] = {"id": redact(record.id or record.source.location), "messages": [*head, *turns]}
     if record.model:
-        value["model"] = hide(record.model)
+        value["model"] = redact(record.model)
     if record.desired is not None:
-        value["expected"] = hide(record.desired)
+        value["expected"] = redact(record.desired)
     if record.ratings:
         value["feedback"] = [
             {
-                "name": hide(r.name),
-                "value": hide(r.value) if isinstance(r.value, str) else r.value,
+                "name": redact(r.name),
+                "value": redact(r.value) if isinstance(r.value, str) else r.value,
                 "kind": r.kind,
-                "comment": hide(r.comment),
-                "correction": hide(r.correction),
+                "comment": redact(r.comment),
+                "correction": redact(r.correction),
                 "scale": r.scale,
             }
             for r in record.ratings
@@ -93,7 +91,7 @@ def _chat(record: Record, hide: Callable[[str], str]) -> dict[str, Any]:
     return value
 
 
-def _as_json(found: Overview, known: dict[str, Scale], declared: dict[str, Scale]) -> dict[str, Any]:
+def _overview_to_dict(found: Overview, known: dict[str, Scale], declared: dict[str, Scale]) -> dict[str, Any]:
     formats = [name for name, _ in found.formats.most_common()]
     return {
         "format": formats[0] if len(formats) == 1 else ("mixed" if formats else None),
@@ -113,7 +111,7 @@ def _as_json(found: Overview, known: dict[str, Scale], declared: dict[str, Scale
                 "range": [seen.low, seen.high] if seen.values else None,
                 "labels": list(seen.words),
                 "scale": known.get(name),
-                "note": _scale_note(name, seen, known, declared),
+                "note": _describe_scale(name, seen, known, declared),
             }
             for name, seen in found.ratings.items()
         ],
@@ -129,7 +127,7 @@ def _as_json(found: Overview, known: dict[str, Scale], declared: dict[str, Scale
     }
 
 
-def _show(found: Overview, known: dict[str, Scale], declared: dict[str, Scale]) -> None:
+def _print_overview(found: Overview, known: dict[str, Scale], declared: dict[str, Scale]) -> None:
     formats = ", ".join(f"{name} ({n})" for name, n in found.formats.most_common())
     click.echo(f"format: {formats or 'not recognised'}")
     click.echo(
@@ -138,32 +136,32 @@ def _show(found: Overview, known: dict[str, Scale], declared: dict[str, Scale]) 
     )
     for name, seen in found.ratings.items():
         who = ", ".join(seen.kinds)
-        note = _scale_note(name, seen, known, declared)
+        note = _describe_scale(name, seen, known, declared)
         click.echo(f"feedback {one_line(name, 40)!r}: {seen.count} ({who}); {note}")
     systems = found.find_templates()
     click.echo(f"system prompts: {len(systems)}")
-    for system in systems[:SHOWN_PROMPTS]:
-        _show_system(system)
-    if len(systems) > SHOWN_PROMPTS:
-        click.echo(f"  … and {len(systems) - SHOWN_PROMPTS} more")
+    for system in systems[:MAX_SHOWN_PROMPTS]:
+        _print_template(system)
+    if len(systems) > MAX_SHOWN_PROMPTS:
+        click.echo(f"  … and {len(systems) - MAX_SHOWN_PROMPTS} more")
     click.echo(f"rejected: {found.rejected}")
     for reject in found.first_rejects:
         where = reject.path if reject.line is None else f"{reject.path}:{reject.line}"
         click.echo(f"  {one_line(where)}: {one_line(reject.reason, 200)}")
     if found.rejected > len(found.first_rejects):
-        for reason, count in found.reasons.most_common(SHOWN_PROMPTS):
+        for reason, count in found.reasons.most_common(MAX_SHOWN_PROMPTS):
             click.echo(f"  {count} × {one_line(reason, 200)}")
 
 
-def _show_system(system: PromptTemplate) -> None:
-    click.echo(f"  {system.count} × {one_line(system.text, WIDTH)}")
+def _print_template(system: PromptTemplate) -> None:
+    click.echo(f"  {system.count} × {one_line(system.text, MAX_PROMPT_CHARACTERS)}")
     for number, values in enumerate(system.examples, 1):
         some = ", ".join(repr(one_line(value, 24)) for value in values)
         click.echo(f"      variable_{number}: {some}")
 
 
-def _scale_note(name: str, seen: RatingStats, known: dict[str, Scale], declared: dict[str, Scale]) -> str:
-    """On which scale the ratings of a name are read, or why they are not."""
+def _describe_scale(name: str, seen: RatingStats, known: dict[str, Scale], declared: dict[str, Scale]) -> str:
+    """Say on which scale the ratings of a name are read, or why they are not used as scores."""
     parts = []
     if seen.values:
         scale = known.get(name)
@@ -176,37 +174,53 @@ def _scale_note(name: str, seen: RatingStats, known: dict[str, Scale], declared:
             how = "declared" if name in declared else "of the format" if seen.scale else "inferred"
             parts.append(f"scale {scale[0]:g} (bad) to {scale[1]:g} (good), {how}")
             if min(scale) > seen.low or seen.high > max(scale):
-                parts.append(f"values from {seen.low:g} to {seen.high:g}: some are outside")
+                parts.append(f"some values ({seen.low:g} to {seen.high:g}) are outside of it")
     if seen.words:
         labels = ", ".join(one_line(label, 24) for label in list(seen.words)[:4])
-        parts.append(f"labels kept as words, not as scores: {labels}")
+        parts.append(f"unknown labels, not used as scores: {labels}")
     if seen.comments:
         parts.append(f"{seen.comments} comments")
     if seen.corrections:
         parts.append(f"{seen.corrections} corrections")
-    return "; ".join(parts) or "true or false, or labels that are understood"
+    return "; ".join(parts) or "true or false, or known labels"
 
 
 @click.group()
 def traces() -> None:
-    """Look at files of conversations, and make a copy without secrets."""
+    """Inspect files of conversations, or copy them without secrets.
+
+    \b
+    Example:
+      remask traces inspect conversations.jsonl
+    """
 
 
-@traces.command()
+@traces.command(cls=GroupedCommand)
 @click.argument("files", nargs=-1, required=True, type=click.Path())
-@MAP
-@SCALE
-@click.option("--json", is_flag=True, help="One JSON object instead of lines.")
+@map_option
+@scale_option
+@json_option
 def inspect(files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool) -> None:
-    """Say what was recognised in FILES, and what was rejected and why."""
+    """Print which records were found in FILES, and why others were rejected.
+
+    \b
+    Example:
+      remask traces inspect conversations.csv --map input=question,output=answer
+    """
     inspect_files(files, columns, scales, json)
 
 
-@traces.command("redact")
+@traces.command("redact", cls=GroupedCommand)
 @click.argument("file", type=click.Path())
-@click.option("--output", "-o", required=True, type=click.Path(path_type=Path), help="The file to write.")
-@MAP
-@click.option("--force", is_flag=True, help="Replace the file where it exists.")
+@map_option
+@option("Output", "--output", "-o", required=True, type=click.Path(path_type=Path), metavar="FILE",
+        help="File to write.")  # fmt: skip
+@option("Output", "--force", is_flag=True, help="Replace the file if it exists.")
 def redact_command(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:
-    """Write the records of FILE as plain chats, with secrets and personal details replaced."""
+    """Write the records of FILE as chats, with secrets and personal data replaced.
+
+    \b
+    Example:
+      remask traces redact conversations.jsonl -o redacted.jsonl
+    """
     redact_file(file, output, columns, force)

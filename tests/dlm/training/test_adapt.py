@@ -183,7 +183,7 @@ def test_adapt_command_makes_an_adapter_that_denoises(data: Path, tmp_path: Path
     flags = ["adapt", "--data", str(data), "--out", str(out), "--steps", "1", "--held-out", "1"]
     done = CliRunner().invoke(main, flags)
     assert done.exit_code == 0, done.output
-    assert f"wrote {out}" in done.stdout and "held out at step 1" in done.stderr
+    assert f"wrote {out}" in done.stdout and "held-out loss at step 1" in done.stderr
     card = (tmp_path / "mine" / "team.md").read_text()
     assert "11 prompts, 11 of them with conversations" in card and "shipped" in card
     lines = (tmp_path / "mine" / "team.log.jsonl").read_text().splitlines()

@@ -162,7 +162,7 @@ def test_base_from_disk_learns_a_corpus_and_denoises(
     assert sum(loss[-5:]) < 0.6 * sum(loss[:5]), loss
     (before, after) = (line["held_out"][0]["left_to_right"] for line in lines if "held_out" in line)
     assert after < 0.6 * before
-    assert "held out at step 25" in output
+    assert "held-out loss at step 25" in output
     card = out.with_suffix(".md").read_text()
     assert f"--denoiser local:{checkpoint(name).name} --adapter mine.safetensors" in card
     assert f"turns {checkpoint(name).name} into" in card
@@ -260,7 +260,9 @@ def test_adapter_is_needed_by_left_to_right_models_only(
     with pytest.raises(BackendError, match=r"llada is a diffusion model already; use it with"):
         make_denoiser(DenoiserConfig(model=llada, adapter="x.safetensors"))
     for model in ("builtin", "builtin:x.safetensors", "mercury"):
-        with pytest.raises(ConfigError, match=f"denoiser.adapter is for a local base .*, not for {model}"):
+        with pytest.raises(
+            ConfigError, match=f"denoiser.adapter is for a local base model .*, not for {model}"
+        ):
             make_denoiser(DenoiserConfig(model=model, adapter="x.safetensors"))
 
 
