@@ -280,7 +280,7 @@ calls = 400
     )
     checked = run("check")
     assert "no data: the target will write 24 messages" in checked.output, checked.output
-    asked = re.search(r"messages from the target: (\d+) calls at most", checked.output)
+    asked = re.search(r"messages of the target: at most (\d+) calls", checked.output)
     assert asked and int(asked[1]) == count_max_calls(24)
     assert not server.bodies
     done = run("optimize", "--json")

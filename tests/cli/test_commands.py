@@ -74,7 +74,7 @@ def fill(folder: Path) -> None:
 # --- help
 
 
-def test_help_loads_nothing_that_takes_time() -> None:
+def test_help_imports_no_slow_package() -> None:
     heavy = "{'torch', 'transformers', 'scipy', 'openai', 'jinja2', 'numpy', 'pydantic', 'rich'}"
     code = (
         "import sys\nfrom remask.cli import main\n"
@@ -85,14 +85,14 @@ def test_help_loads_nothing_that_takes_time() -> None:
 
 
 @pytest.mark.parametrize("command", ["", *main.commands])
-def test_the_documentation_shows_the_help_as_it_is(command: str) -> None:
+def test_documentation_contains_the_current_help(command: str) -> None:
     words = [command, "--help"] if command else ["--help"]
     result = CliRunner().invoke(main, words, prog_name="remask", terminal_width=100)
     assert result.exit_code == 0
     assert f"```text\n{result.stdout}```" in DOCS.read_text(encoding="utf-8")
 
 
-def test_the_documentation_names_every_exit_code() -> None:
+def test_documentation_names_every_exit_code() -> None:
     text = DOCS.read_text(encoding="utf-8")
     codes = re.findall(r"^ +(\d+) +", remask("--help").stdout, re.MULTILINE)
     assert codes == ["0", "1", "2", "3", "4", "130"]
@@ -190,7 +190,7 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
 
 
 @pytest.mark.parametrize("name", BAD)
-def test_wrong_input_is_one_sentence_and_leaves_nothing(here: Path, name: str) -> None:
+def test_optimize_with_wrong_input_prints_one_sentence_and_writes_nothing(here: Path, name: str) -> None:
     files, args, expected = BAD[name]
     for file, text in files.items():
         (here / file).write_text(text, encoding="utf-8")
@@ -200,7 +200,7 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing(here: Path, name: str) -
     assert sorted(here.rglob("*")) == before
 
 
-def test_a_run_directory_is_not_used_twice(here: Path) -> None:
+def test_optimize_uses_no_run_directory_twice(here: Path) -> None:
     play(here / "run")
     before = (here / "run" / "run.db").read_bytes()
     args = ("prompt.md", "--data", "rows.jsonl", *SMALL, "--run-dir", "run")
@@ -212,21 +212,21 @@ def test_a_run_directory_is_not_used_twice(here: Path) -> None:
 
 
 @pytest.mark.parametrize("command", ["resume", "show", "report"])
-def test_a_folder_without_a_run_is_named(here: Path, command: str) -> None:
+def test_commands_on_a_folder_without_a_run_name_the_folder(here: Path, command: str) -> None:
     assert re.search(r"nowhere.*no run", complaint(remask(command, "nowhere")))
 
 
-def test_an_error_shows_no_control_characters(here: Path) -> None:
+def test_errors_contain_no_control_characters(here: Path) -> None:
     result = remask("optimize", "prompt.md", "--data", "a\x1b[31m\nb.jsonl")
     assert "\x1b" not in complaint(result)
 
 
-def test_debug_shows_where_an_error_came_from(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_raises_the_error_itself(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REMASK_DEBUG", "1")
     assert remask("show", "nowhere").exception is not None
 
 
-def test_a_run_that_another_process_holds_gives_4_and_changed_data_2(here: Path) -> None:
+def test_resume_exits_with_4_for_a_busy_run_and_2_for_changed_data(here: Path) -> None:
     data = {"path": str(here / "rows.jsonl"), "input": "{message}", "expected": "topic"}
     config = make_config({"prompt": "Classify the message.", "data": data}, "test")
     with open_job(config) as job, Store.create(here / "run", job.record):
@@ -241,7 +241,7 @@ def test_a_run_that_another_process_holds_gives_4_and_changed_data_2(here: Path)
 # --- signals
 
 
-def test_first_signal_stops_at_the_gate_and_second_at_once() -> None:
+def test_interrupt_handler_stops_at_a_checkpoint_and_then_at_once() -> None:
     before = signal.getsignal(signal.SIGINT)
     with InterruptHandler() as handler:
         handler.checkpoint()
@@ -255,7 +255,7 @@ def test_first_signal_stops_at_the_gate_and_second_at_once() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_terminate_is_like_one_interrupt() -> None:
+def test_interrupt_handler_treats_sigterm_like_ctrl_c() -> None:
     with InterruptHandler() as handler:
         os.kill(os.getpid(), signal.SIGTERM)
         with pytest.raises(Interrupted) as stopped:
@@ -286,7 +286,7 @@ def test_show_json_is_one_object(finished_run: Path) -> None:
     assert value["spend"]["calls"] > 0
 
 
-def test_show_of_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
+def test_show_of_an_unfinished_run_says_how_to_continue(tmp_path: Path) -> None:
     play(tmp_path / "run", finish=False)
     result = remask("show", tmp_path / "run")
     assert result.exit_code == 0
@@ -296,7 +296,7 @@ def test_show_of_an_unfinished_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert "not finished" in complaint(remask("report", tmp_path / "run"))
 
 
-def test_export_and_report_of_a_run(finished_run: Path, tmp_path: Path) -> None:
+def test_export_and_report_write_the_files_of_a_run(finished_run: Path, tmp_path: Path) -> None:
     file = tmp_path / "best.md"
     assert remask("export", finished_run, "-o", file).exit_code == 0
     assert file.read_text() == view_run(finished_run).result.prompt + "\n"  # type: ignore[union-attr]
@@ -308,7 +308,7 @@ def test_export_and_report_of_a_run(finished_run: Path, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
 @pytest.mark.parametrize("variable", ["NO_COLOR", ""])
-def test_a_terminal_gets_colours_unless_they_are_unwanted(finished_run: Path, variable: str) -> None:
+def test_show_prints_colours_on_a_terminal_without_no_color(finished_run: Path, variable: str) -> None:
     import pty
 
     ours, theirs = pty.openpty()
@@ -341,7 +341,7 @@ def _read(terminal: int) -> bytes:
 # --- following a run
 
 
-def test_every_event_of_a_run_can_be_said_and_drawn(finished_run: Path) -> None:
+def test_live_output_handles_every_event_of_a_run(finished_run: Path) -> None:
     panel = LivePanel(make_config(record(), "test"), finished_run, lambda: 61.0)
     state, lines = State(), []
     for calls, event in view_run(finished_run).history:
@@ -359,7 +359,7 @@ def test_every_event_of_a_run_can_be_said_and_drawn(finished_run: Path) -> None:
     assert "of 2,000" in out.getvalue()
 
 
-def test_the_panel_takes_no_markup_from_a_run(finished_run: Path) -> None:
+def test_live_panel_prints_markup_as_text(finished_run: Path) -> None:
     panel = LivePanel(make_config(record(), "test"), Path("[red]x[/red]\x1b"), lambda: 0.0)
     panel.event(RoundRejected(0, "[bold]"), State(), Spend())
     out = StringIO()
@@ -418,7 +418,7 @@ def checked(url: str, *more: str) -> Result:
     return remask("check", "prompt.md", "--data", "rows.jsonl", *SMALL, *target, *more)
 
 
-def test_check_finds_all_well_and_makes_no_call(here: Path, server: Endpoint) -> None:
+def test_check_without_problems_makes_no_billed_call(here: Path, server: Endpoint) -> None:
     (here / "prompt.md").write_text("Classify {x}. [[keep]]Never guess.[[/keep]]")
     result = checked(server.url)
     assert result.exit_code == 0, result.output
@@ -442,7 +442,7 @@ def test_check_finds_all_well_and_makes_no_call(here: Path, server: Endpoint) ->
         (200, 0, "the server does not list 'tiny'; it has other"),
     ],
 )
-def test_check_says_what_the_server_answers(
+def test_check_reports_the_answer_of_the_server(
     here: Path, server: Endpoint, status: int, code: int, said: str
 ) -> None:
     server.handler.answer = (status, b'{"data": [{"id": "other"}]}')
@@ -474,14 +474,14 @@ def test_check_follows_no_redirect_with_the_key(
     assert server.handler.keys == ["Bearer sk-secret"] and other.paths == []
 
 
-def test_check_says_that_nobody_answers(here: Path) -> None:
+def test_check_reports_a_server_that_does_not_answer(here: Path) -> None:
     result = checked("http://127.0.0.1:9/v1")
     assert result.exit_code == 2
     said = r"^target +PROBLEM +openai:tiny at 127\.0\.0\.1:9: no connection to 127\.0\.0\.1 \("
     assert re.search(said, result.stdout, re.M)
 
 
-def test_a_target_that_refuses_gives_3(here: Path, server: Endpoint) -> None:
+def test_eval_exits_with_3_where_the_target_refuses(here: Path, server: Endpoint) -> None:
     target = ("--target", "openai:tiny", "--base-url", server.url)
     result = remask("eval", "prompt.md", "--data", "rows.jsonl", *COLUMNS, *target)
     assert result.exit_code == 3, result.output
@@ -489,7 +489,7 @@ def test_a_target_that_refuses_gives_3(here: Path, server: Endpoint) -> None:
     assert re.fullmatch(r"error: .*401.*\n", result.stderr)
 
 
-def test_check_shows_every_problem_at_once(here: Path) -> None:
+def test_check_reports_all_problems(here: Path) -> None:
     (here / "prompt.md").write_text("{x}")
     result = remask(
         "check", "prompt.md", "--data", "no.jsonl", "--target", "openai:tiny",
@@ -507,7 +507,9 @@ def lines(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.removesuffix("\n").split("\n")]
 
 
-def test_a_run_is_interrupted_resumed_shown_and_exported(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_optimize_can_be_interrupted_resumed_shown_and_exported(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
 
         def interrupt(event: Event) -> dict[str, Any]:
@@ -559,7 +561,9 @@ def test_eval_scores_a_prompt(here: Path) -> None:
 @pytest.mark.parametrize(
     ("signals", "said"), [(1, "stopped; continue"), (2, "stopped at once; continue")], ids=["once", "twice"]
 )
-def test_a_process_is_interrupted_and_its_run_completed(here: Path, signals: int, said: str) -> None:
+def test_optimize_process_can_be_interrupted_and_its_run_completed(
+    here: Path, signals: int, said: str
+) -> None:
     command = [sys.executable, "-c", "from remask.cli import main; main()"]
     (here / "remask.toml").write_text(TOML)
     child = subprocess.Popen(

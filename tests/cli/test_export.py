@@ -44,7 +44,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("p.json", ("--format", "langfuse"), '"name": "p"'),
     ],
 )
-def test_the_best_prompt_of_a_run_in_any_format(
+def test_export_writes_the_best_prompt_in_any_format(
     run: Path, tmp_path: Path, name: str, flags: tuple[str, ...], expected: str
 ) -> None:
     result = remask("export", run, "-o", tmp_path / name, *flags)
@@ -53,7 +53,7 @@ def test_the_best_prompt_of_a_run_in_any_format(
     assert "Be brief. " in (tmp_path / name).read_text()
 
 
-def test_a_prompt_file_goes_from_tool_to_tool_and_back(tmp_path: Path) -> None:
+def test_export_converts_prompt_files_between_tools(tmp_path: Path) -> None:
     names = ["a.md", "a.langfuse.json", "a.mlflow.json", "a.j2", "a.json", "b.md"]
     (tmp_path / "a.md").write_text('Give {"k": 1} for {{x}}.\n')
     for before, after in pairwise(names):
@@ -61,7 +61,7 @@ def test_a_prompt_file_goes_from_tool_to_tool_and_back(tmp_path: Path) -> None:
     assert (tmp_path / "b.md").read_text() == (tmp_path / "a.md").read_text()
 
 
-def test_a_dspy_program_is_changed_in_place(run: Path, tmp_path: Path) -> None:
+def test_export_changes_a_dspy_program_in_place(run: Path, tmp_path: Path) -> None:
     program = tmp_path / "program.json"
     source = {"p": {"demos": [1.0], "signature": {"instructions": "old", "fields": []}}}
     program.write_text(json.dumps(source, indent=3))
@@ -83,7 +83,7 @@ def test_a_dspy_program_is_changed_in_place(run: Path, tmp_path: Path) -> None:
         (("--format", "promptfoo"), "promptfooconfig.yaml"),
     ],
 )
-def test_what_does_not_fit_together_is_refused(
+def test_export_refuses_options_that_exclude_each_other(
     run: Path, tmp_path: Path, flags: tuple[str, ...], message: str
 ) -> None:
     assert message in complaint(remask("export", run, "-o", tmp_path / "p.md", *flags))
@@ -109,7 +109,7 @@ def run_of_texts(folder: Path, target: str) -> Path:
     return data
 
 
-def test_a_promptfoo_folder_holds_the_test_rows(tmp_path: Path) -> None:
+def test_export_writes_the_test_rows_to_a_promptfoo_folder(tmp_path: Path) -> None:
     data = run_of_texts(tmp_path, "openai:tiny")
     config = tmp_path / "check" / "promptfooconfig.yaml"
     args = ("export", tmp_path / "run", "-o", config)
@@ -123,7 +123,7 @@ def test_a_promptfoo_folder_holds_the_test_rows(tmp_path: Path) -> None:
     assert "has changed since" in complaint(remask(*args, "--force"))
 
 
-def test_promptfoo_cannot_ask_the_builtin_target(tmp_path: Path) -> None:
+def test_export_to_promptfoo_refuses_the_builtin_target(tmp_path: Path) -> None:
     run_of_texts(tmp_path, "builtin")
     config = tmp_path / "check" / "promptfooconfig.yaml"
     said = complaint(remask("export", tmp_path / "run", "-o", config))
@@ -142,7 +142,7 @@ TESTS = """tests:
 
 
 @pytest.mark.parametrize("role", ["system", "user"])
-def test_a_promptfoo_run_comes_back_with_its_own_assertions(tmp_path: Path, role: str) -> None:
+def test_export_to_promptfoo_keeps_the_assertions_of_the_run(tmp_path: Path, role: str) -> None:
     source = tmp_path / "promptfooconfig.yaml"
     source.write_text(TESTS)
     prompt = tmp_path / "prompt.md"

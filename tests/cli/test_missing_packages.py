@@ -39,7 +39,9 @@ ENDPOINT = "--target openai:m --base-url http://127.0.0.1:9/v1"
         ("yaml", "promptfoo", "optimize prompt.md --data tests.yaml"),
     ],
 )
-def test_a_missing_package_is_one_sentence(package: str, extra: str, command: str, tmp_path: Path) -> None:
+def test_command_without_a_package_names_the_extra(
+    package: str, extra: str, command: str, tmp_path: Path
+) -> None:
     (tmp_path / "prompt.md").write_text("Name the kind of the message.")
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
     (tmp_path / "chats.jsonl").write_text("\n".join(map(json.dumps, CHATS)))

@@ -35,7 +35,7 @@ def log(tmp_path: Path) -> Path:
 run = partial(remask, "traces")
 
 
-def test_inspect_as_json(log: Path) -> None:
+def test_traces_inspect_prints_json(log: Path) -> None:
     done = run("inspect", log, "--json")
     assert done.exit_code == 0, done.output
     found = json.loads(done.output)
@@ -53,7 +53,7 @@ def test_inspect_as_json(log: Path) -> None:
     assert sorted(system["variables"][0]) == ["Friday", "Monday"]
 
 
-def test_inspect_in_words(log: Path) -> None:
+def test_traces_inspect_prints_an_overview(log: Path) -> None:
     done = run("inspect", log, "--scale", "stars=1..5")
     assert done.exit_code == 0
     lines = done.output.splitlines()
@@ -65,7 +65,7 @@ def test_inspect_in_words(log: Path) -> None:
     assert f"  {log}:6: no known format (its keys: foo); name its columns with --map" in lines
 
 
-def test_inspect_with_a_map_and_values_outside_the_scale(tmp_path: Path) -> None:
+def test_traces_inspect_maps_columns_and_names_values_outside_the_scale(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("frage,antwort,note\nq,a,7\nq,b,2\n")
     done = run("inspect", path, "--map", "input=frage,output=antwort,score=note",
@@ -75,7 +75,7 @@ def test_inspect_with_a_map_and_values_outside_the_scale(tmp_path: Path) -> None
     assert run("inspect", path, "--map", "colour=x").exit_code == 2
 
 
-def test_nothing_usable_is_an_error_that_still_shows_why(tmp_path: Path) -> None:
+def test_traces_inspect_without_records_prints_the_reasons(tmp_path: Path) -> None:
     path = tmp_path / "page.html"
     path.write_text("<html>")
     done = run("inspect", path)
@@ -86,7 +86,7 @@ def test_nothing_usable_is_an_error_that_still_shows_why(tmp_path: Path) -> None
     assert missing.exit_code == 2 and "there is no such file" in missing.output
 
 
-def test_invisible_text_is_written_out(tmp_path: Path) -> None:
+def test_traces_inspect_prints_invisible_characters_as_code_points(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     row = chat(0)
     row["messages"][0]["content"] = "safe\u202eevil\x1b[31m"
@@ -96,7 +96,7 @@ def test_invisible_text_is_written_out(tmp_path: Path) -> None:
     assert "\u202e" not in done.output and "\x1b" not in done.output
 
 
-def test_redact_keeps_the_records_and_hides_the_secrets(log: Path, tmp_path: Path) -> None:
+def test_traces_redact_keeps_records_and_replaces_secrets(log: Path, tmp_path: Path) -> None:
     out = tmp_path / "clean.jsonl"
     done = run("redact", log, "-o", out)
     assert done.exit_code == 0, done.output
@@ -112,7 +112,7 @@ def test_redact_keeps_the_records_and_hides_the_secrets(log: Path, tmp_path: Pat
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_redact_overwrites_nothing_by_accident(log: Path, tmp_path: Path) -> None:
+def test_traces_redact_replaces_no_file_without_force(log: Path, tmp_path: Path) -> None:
     before = log.read_text()
     out = tmp_path / "clean.jsonl"
     out.write_text("mine")

@@ -79,7 +79,7 @@ class Chain(dspy.Module):
         return self.second(text=text)
 
 
-def test_compile_finds_what_is_better_and_changes_nothing_else():
+def test_compile_improves_only_the_instructions():
     student = program()
     engine, model = lm(kind)
     optimizer = RemaskOptimizer(exact, max_metric_calls=400, denoiser=DENOISER, num_threads=1)
@@ -97,7 +97,7 @@ def test_compile_finds_what_is_better_and_changes_nothing_else():
 
 
 @pytest.mark.parametrize("cap", [9, 20, 50])
-def test_the_cap_on_runs_is_hard(cap):
+def test_max_metric_calls_is_a_hard_limit(cap):
     engine, model = lm(lambda messages: "neither")
     with dspy.context(lm=model):
         RemaskOptimizer(exact, max_metric_calls=cap, denoiser=DENOISER, num_threads=1).compile(
@@ -106,7 +106,7 @@ def test_the_cap_on_runs_is_hard(cap):
     assert 8 <= engine.calls <= cap
 
 
-def test_several_predictors_take_turns_or_are_named():
+def test_predictors_alternate_or_are_named():
     _, model = lm(lambda messages: "neither")
     options = {"max_metric_calls": 300, "denoiser": DENOISER, "num_threads": 1}
     with dspy.context(lm=model):
@@ -123,7 +123,7 @@ def test_several_predictors_take_turns_or_are_named():
         RemaskOptimizer(exact, predictors=["third"]).compile(Chain(), trainset=examples())
 
 
-def test_gepa_of_dspy_takes_the_proposer():
+def test_instruction_proposer_works_in_dspy_gepa():
     engine, model = lm(kind)
     with dspy.context(lm=model):
         better = dspy.GEPA(
@@ -139,7 +139,7 @@ def test_gepa_of_dspy_takes_the_proposer():
 
 
 @pytest.mark.slow
-def test_the_builtin_models_run_inside_dspy():
+def test_builtin_models_run_in_dspy():
     engine, model = lm(builtin)
     optimizer = RemaskOptimizer(
         exact,

@@ -31,12 +31,12 @@ def program(**predictors: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("indent", [None, 2, "\t"])
-def test_only_the_instructions_of_the_predictor_change(indent: int | str | None) -> None:
+def test_replace_instructions_changes_nothing_else(indent: int | str | None) -> None:
     source = json.dumps(program(**{"answer.predict": "old"}), indent=indent, ensure_ascii=False)
     assert replace_instructions(source, NEW) == source.replace('"old"', '"new {x}"')
 
 
-def test_a_predictor_is_named_where_there_are_several() -> None:
+def test_replace_instructions_needs_the_predictor_of_several() -> None:
     source = json.dumps(program(plan="a", answer="b"))
     with pytest.raises(ConfigError, match=r"--predictor: plan, answer"):
         replace_instructions(source, NEW)
@@ -45,12 +45,12 @@ def test_a_predictor_is_named_where_there_are_several() -> None:
     assert json.loads(replace_instructions(source, NEW, "answer")) == program(plan="a", answer=NEW.text)
 
 
-def test_a_bare_predict_is_a_program() -> None:
+def test_replace_instructions_accepts_a_saved_predict() -> None:
     source = json.dumps({**state("old"), "metadata": {}}, indent=1)
     assert json.loads(replace_instructions(source, NEW)) == {**state(NEW.text), "metadata": {}}
 
 
 @pytest.mark.parametrize("source", ["", "[", "[" * 100_000, "[]", "1", "{}", '{"p": {}}'])
-def test_what_is_no_program_is_refused(source: str) -> None:
+def test_replace_instructions_refuses_other_files(source: str) -> None:
     with pytest.raises(ConfigError, match=r"malformed JSON|no predictor"):
         replace_instructions(source, NEW)

@@ -32,7 +32,7 @@ def imported_names(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", sorted(EXAMPLES.rglob("*.py")), ids=lambda path: path.name)
-def test_an_example_uses_public_names_only(path: Path) -> None:
+def test_examples_use_only_public_names(path: Path) -> None:
     """Public are the names of the package, of its reference, and of the integrations."""
     public = DOCUMENTED | {f"remask.{name}" for name in remask.__all__}
     private = [
@@ -43,11 +43,11 @@ def test_an_example_uses_public_names_only(path: Path) -> None:
     assert not private
 
 
-def test_the_names_of_the_reference_are_found() -> None:
+def test_public_names_of_the_reference_are_found() -> None:
     assert {"remask.optimize", "remask.stats.compare"} <= DOCUMENTED
 
 
-def test_the_stand_in_knows_the_topics_that_its_instructions_mention(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stand_in_target_knows_the_topics_of_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import mail
 
@@ -64,14 +64,14 @@ def test_the_stand_in_knows_the_topics_that_its_instructions_mention(monkeypatch
     assert count_right("Is it about billing?") < count_right("account, billing, bug or delivery?")
 
 
-def test_the_settings_of_the_shipped_example_are_ready() -> None:
+def test_shipped_example_passes_check() -> None:
     done = CliRunner().invoke(main, ["check", str(SUPPORT / "remask.toml")])
     assert done.exit_code == 0, done.output
     assert "2,600" in done.output and "PROBLEM" not in done.output
 
 
 @pytest.mark.slow
-def test_the_shipped_example_runs_with_few_calls(tmp_path: Path) -> None:
+def test_shipped_example_runs_with_few_calls(tmp_path: Path) -> None:
     """`make demo` on a part of the rows, with few calls, candidates and denoising steps."""
     for name in ("prompt.md", "messages.jsonl"):
         (tmp_path / name).write_text((SUPPORT / name).read_text("utf-8"), "utf-8")
@@ -91,7 +91,7 @@ def test_the_shipped_example_runs_with_few_calls(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_an_example_runs_to_its_comparison(name: str, tmp_path: Path) -> None:
+def test_examples_run_to_their_comparison(name: str, tmp_path: Path) -> None:
     pytest.importorskip(name.removesuffix("_mail.py"))
     calls = str(PROGRAMS[name])
     command = [sys.executable, str(EXAMPLES / name), "--calls", calls, "--test", "12"]

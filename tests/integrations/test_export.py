@@ -16,24 +16,24 @@ ORDER = ExportOptions("support")
 ANY = st.text(st.characters(exclude_categories=["Cs"])).filter(lambda t: "keep]]" not in t)
 
 
-def test_text_is_the_prompt_as_the_target_reads_it() -> None:
+def test_format_text_is_the_text_of_the_target() -> None:
     assert FORMATS["text"](PROMPT, ORDER) == PROMPT.text + "\n"
     assert FORMATS["marked"](PROMPT, ORDER) == PROMPT.to_source() + "\n"
     assert "[[keep]]" in FORMATS["marked"](PROMPT, ORDER)
 
 
-def test_messages_are_a_list_of_one_system_message() -> None:
+def test_format_messages_is_one_system_message() -> None:
     content = FORMATS["messages"](PROMPT, ORDER)
     assert json.loads(content) == [{"role": "system", "content": PROMPT.text}]
 
 
-def test_langfuse_gets_a_prompt_without_a_label() -> None:
+def test_format_langfuse_has_no_label() -> None:
     value = json.loads(FORMATS["langfuse"](PROMPT, ORDER))
     assert value["prompt"] == PROMPT.text.replace("{x}", "{{x}}")
     assert (value["type"], value["name"], value["labels"]) == ("text", "support", [])
 
 
-def test_mlflow_gets_the_arguments_of_register_prompt() -> None:
+def test_format_mlflow_has_the_arguments_of_register_prompt() -> None:
     value = json.loads(FORMATS["mlflow"](PROMPT, ORDER))
     assert set(value) == {"name", "template", "commit_message", "tags"}
     assert value["template"] == PROMPT.text.replace("{x}", "{{x}}")
@@ -41,7 +41,7 @@ def test_mlflow_gets_the_arguments_of_register_prompt() -> None:
 
 @settings(deadline=None)
 @given(ANY)
-def test_marked_text_parses_back_to_the_same_prompt(text: str) -> None:
+def test_format_marked_parses_back_to_the_same_prompt(text: str) -> None:
     kept = ((0, len(text) // 2),) if len(text) > 1 else ()
     prompt = Prompt(text, kept)
     source = FORMATS["marked"](prompt, ORDER)
@@ -53,7 +53,7 @@ def test_marked_text_parses_back_to_the_same_prompt(text: str) -> None:
 @pytest.mark.parametrize("kind", FORMATS)
 @settings(max_examples=300, deadline=None)
 @given(ANY.map(lambda text: text.rstrip("\r\n")))
-def test_what_was_written_is_read_and_written_again_the_same(kind: str, text: str) -> None:
+def test_formats_can_be_read_and_written_again(kind: str, text: str) -> None:
     try:
         content = FORMATS[kind](Prompt(text), ORDER)
         back = parse(content, kind)
@@ -75,12 +75,12 @@ def test_what_was_written_is_read_and_written_again_the_same(kind: str, text: st
         ("p.njk", "jinja"),
     ],
 )
-def test_the_name_of_a_file_tells_its_format(name: str, kind: str) -> None:
+def test_guess_format_by_the_name_of_a_file(name: str, kind: str) -> None:
     assert guess_format(Path(name)) == kind
 
 
 @pytest.mark.parametrize("name", ["p.md", "p.json", "p.langfuse.json", "p.mlflow.json", "p.j2"])
-def test_a_prompt_file_is_read_again(tmp_path: Path, name: str) -> None:
+def test_read_returns_the_written_prompt(tmp_path: Path, name: str) -> None:
     path = tmp_path / name
     path.write_text(FORMATS[guess_format(path)](PROMPT, ORDER), encoding="utf-8")
     assert read(path).text.replace("{{x}}", "{x}") == PROMPT.text
@@ -100,7 +100,7 @@ def test_a_prompt_file_is_read_again(tmp_path: Path, name: str) -> None:
         (".", None, "cannot be read"),
     ],
 )
-def test_what_is_no_prompt_is_refused_by_name(
+def test_read_names_files_without_a_prompt(
     tmp_path: Path, name: str, content: str | None, message: str
 ) -> None:
     path = tmp_path / name

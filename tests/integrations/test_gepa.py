@@ -68,7 +68,7 @@ def hash_of(text: str) -> int:
     return sum(ord(char) * (i + 1) for i, char in enumerate(text))
 
 
-def test_all_jobs_of_one_parent_are_one_batch(denoiser):
+def test_reflect_many_denoises_jobs_of_one_parent_together(denoiser):
     reflection = DiffusionReflection({"system": "Sort the mail. Be quick."}, denoiser=denoiser)
     candidate = reflection.seed_candidate
     jobs = [(candidate, {"system": [{**RECORD, "Inputs": f"query {i}"}]}, ["system"]) for i in range(4)]
@@ -81,7 +81,7 @@ def test_all_jobs_of_one_parent_are_one_batch(denoiser):
     assert all(next is reflection for _, next in made)
 
 
-def test_kept_text_and_variables_stay(denoiser):
+def test_reflect_keeps_kept_text_and_variables(denoiser):
     reflection = DiffusionReflection(
         {"p": "Sort {mail} now. [[keep]]Never lie.[[/keep]] Be quick about it."}, denoiser=denoiser
     )
@@ -96,7 +96,7 @@ def test_kept_text_and_variables_stay(denoiser):
         reflection.reflect({"p": "Something else."}, {"p": [RECORD]}, ["p"])
 
 
-def test_nothing_is_proposed_twice_and_nothing_without_records(denoiser):
+def test_reflect_proposes_no_text_twice_and_none_without_records(denoiser):
     reflection = DiffusionReflection(denoiser=denoiser)
     candidate = {"a": "Sort the mail. Be quick.", "b": "{only} {variables}"}
     seen = set()
@@ -113,7 +113,7 @@ def test_nothing_is_proposed_twice_and_nothing_without_records(denoiser):
     assert reflection.total_cost == 0
 
 
-def test_the_total_cost_is_that_of_the_calls_that_an_api_counted():
+def test_total_cost_counts_the_calls_of_an_api():
     prices = {"input_price": 1.0, "output_price": 2.0}
     candidate = {"p": "Sort the mail. Be quick."}
     writer = replying(lambda messages: filled({"messages": messages}))
@@ -130,7 +130,7 @@ def test_the_total_cost_is_that_of_the_calls_that_an_api_counted():
         assert not hasattr(DiffusionReflection(candidate, denoiser=unpriced), "total_cost")
 
 
-def test_words_of_records_are_refused():
+def test_reflect_refuses_words_of_records():
     denoiser = ScriptedDenoiser(("the secret parcel number nine",))
     reflection = DiffusionReflection(denoiser=denoiser)
     record = {**RECORD, "Inputs": "where is the secret parcel number nine"}
@@ -147,7 +147,7 @@ def test_words_of_records_are_refused():
     ],
 )
 @pytest.mark.parametrize("limit", [30, 61, 100])
-def test_gepa_never_passes_the_hard_budget(denoiser, sampling, selection, proposals, accepted, limit):
+def test_hard_budget_is_never_passed_by_gepa(denoiser, sampling, selection, proposals, accepted, limit):
     calls = []
 
     def counted(messages):
@@ -166,7 +166,7 @@ def test_gepa_never_passes_the_hard_budget(denoiser, sampling, selection, propos
     assert len(calls) > limit - worst  # and stops only where the next iteration might not fit
 
 
-def test_gepa_accepts_what_is_better(denoiser):
+def test_paired_acceptance_accepts_improvements_in_gepa(denoiser):
     def likes_kindness(messages):
         right = dict(ROWS)[messages[1]["content"]]
         return right if "kind" in messages[0]["content"].lower() else "neither"
@@ -182,7 +182,7 @@ def test_gepa_accepts_what_is_better(denoiser):
 
 @given(st.lists(st.sampled_from([0.0, 0.1, 0.2, 0.3, 1.0]), min_size=1, max_size=5), st.data())
 @settings(deadline=None)
-def test_equal_scores_are_never_accepted(scores, drawn):
+def test_paired_acceptance_rejects_equal_scores(scores, drawn):
     order = drawn.draw(st.permutations(scores))
     same = CandidateProposal({}, [0], None, list(scores), list(order))
     better = CandidateProposal({}, [0], None, list(scores), [s + 1 for s in scores])
@@ -208,7 +208,7 @@ def test_equal_scores_are_never_accepted(scores, drawn):
           "correct. The response include the correct answer 'a'"}, "a", 1.0),
     ],
 )  # fmt: skip
-def test_records_of_every_host_are_read(record, desired, score):
+def test_read_record_reads_records_of_every_host(record, desired, score):
     trace = read_record(record)
     assert (trace.query, trace.response) == ("q", "a")
     assert (trace.desired, trace.score) == (desired, score)
@@ -216,7 +216,7 @@ def test_records_of_every_host_are_read(record, desired, score):
 
 
 @pytest.mark.slow
-def test_the_builtin_models_run_inside_gepa():
+def test_builtin_models_run_in_gepa():
     reflection = DiffusionReflection(
         {"system_prompt": SEED}, labels=LABELS, answer="The sentiment is {label}."
     )

@@ -9,7 +9,7 @@ import pytest
 @pytest.mark.parametrize(
     ("module", "library"), [("gepa", "gepa"), ("dspy", "dspy"), ("mlflow", "mlflow"), ("tracking", "mlflow")]
 )
-def test_a_missing_library_is_named(module: str, library: str) -> None:
+def test_import_without_a_library_names_the_extra(module: str, library: str) -> None:
     code = (
         f"import sys; sys.modules[{library!r}] = None\n"
         "from remask.errors import BackendError\n"

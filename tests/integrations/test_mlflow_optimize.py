@@ -35,7 +35,7 @@ def optimise(prompt, predict, optimizer):
     )
 
 
-def test_a_chat_prompt_keeps_roles_and_variables(registry):
+def test_optimizer_keeps_roles_and_variables_of_a_chat_prompt(registry):
     prompt = mlflow.genai.register_prompt(
         name="mood",
         template=[
@@ -64,7 +64,7 @@ def test_a_chat_prompt_keeps_roles_and_variables(registry):
     assert runs["metrics.remask/validation"].max() == 1
 
 
-def test_failed_runs_are_no_scores(registry):
+def test_optimizer_counts_failed_runs_as_no_scores(registry):
     prompt = mlflow.genai.register_prompt(name="down", template="Classify {{text}}.")
     state = {"calls": 0}
 
@@ -79,7 +79,7 @@ def test_failed_runs_are_no_scores(registry):
         optimise(prompt, predict, RemaskPromptOptimizer(max_metric_calls=50, denoiser=DENOISER))
 
 
-def test_without_scores_there_is_nothing_to_compare():
+def test_optimizer_needs_scores():
     with pytest.raises(ConfigError, match="scorers"):
         RemaskPromptOptimizer(denoiser=DENOISER).optimize(None, [], {"p": "Say hello."})
 
@@ -92,7 +92,7 @@ messages = st.lists(
 
 @settings(max_examples=30, deadline=None)
 @given(messages.filter(lambda found: all("keep]]" not in m["content"] for m in found)))
-def test_chat_prompts_survive_the_way_there_and_back(found):
+def test_serialise_restores_chat_prompts(found):
     templates = {"chat": json.dumps(found), "text": "Say {{hello}}."}
     texts = {name: p.text for name, p in find_components(templates, ("system",)).items()}
     written = serialise(templates, texts)
@@ -100,7 +100,7 @@ def test_chat_prompts_survive_the_way_there_and_back(found):
 
 
 @pytest.mark.slow
-def test_the_builtin_models_run_inside_mlflow(registry):
+def test_builtin_models_run_in_mlflow(registry):
     prompt = mlflow.genai.register_prompt(name="tiny", template="Classify the sentiment.")
 
     def predict(text):

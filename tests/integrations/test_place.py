@@ -45,7 +45,7 @@ def changed(value: Any, keys: Keys, text: str) -> Any:
 @pytest.mark.parametrize("ascii", [True, False])
 @settings(max_examples=100, deadline=None)
 @given(VALUES, TEXT, st.data(), st.text(" \t\r\n", max_size=2))
-def test_only_the_string_changes(
+def test_replace_string_changes_only_the_string(
     indent: int | str | None, ascii: bool, value: Any, text: str, data: st.DataObject, blanks: str
 ) -> None:
     places = list(strings(value))
@@ -73,7 +73,7 @@ def test_only_the_string_changes(
         ('{"1": "x", "n": 1e400}', ("1",), '{"1": "new", "n": 1e400}'),
     ],
 )
-def test_where_it_stands(document: str, keys: Keys, made: str) -> None:
+def test_find_string_returns_its_span(document: str, keys: Keys, made: str) -> None:
     assert replace_string(document, keys, "new") == made
 
 
@@ -91,7 +91,7 @@ def test_where_it_stands(document: str, keys: Keys, made: str) -> None:
         ("1", (), "the document is 1; name a string"),
     ],
 )
-def test_what_is_not_there_is_refused(document: str, keys: Keys, words: str) -> None:
+def test_find_string_refuses_missing_keys(document: str, keys: Keys, words: str) -> None:
     with pytest.raises(ConfigError) as caught:
         replace_string(document, keys, "new")
     assert words in str(caught.value)

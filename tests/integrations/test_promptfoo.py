@@ -33,7 +33,7 @@ def files(*rows: Example, metric: str = "label", labels: tuple[str, ...] = ("red
     return {name: json.loads(text) for name, text in found.items() if name.endswith(".json")}
 
 
-def test_prompts_are_chats_in_which_only_columns_are_variables() -> None:
+def test_compare_writes_chats_with_columns_as_variables() -> None:
     found = files(*ROWS)
     assert found["before.json"] == [
         {
@@ -45,7 +45,7 @@ def test_prompts_are_chats_in_which_only_columns_are_variables() -> None:
     assert found["after.json"][0]["content"] == "Name the colour of {{thing}}."
 
 
-def test_rows_are_tests() -> None:
+def test_compare_writes_rows_as_tests() -> None:
     first = files(*ROWS)["tests.json"][0]
     assert first["vars"] == {"thing": "a rose", "user_message": "message 1"}
     assert first["assert"] == [
@@ -54,7 +54,7 @@ def test_rows_are_tests() -> None:
     ]
 
 
-def test_a_label_inside_the_right_one_is_not_forbidden() -> None:
+def test_compare_does_not_forbid_a_label_inside_the_right_one() -> None:
     (test,) = files(example(1, "not red"), labels=("red", "not red", "blue"))["tests.json"]
     assert [a["value"] for a in test["assert"]] == ["not red", "blue"]
 
@@ -62,7 +62,7 @@ def test_a_label_inside_the_right_one_is_not_forbidden() -> None:
 @pytest.mark.parametrize(
     ("metric", "kinds"), [("exact", ["equals"]), ("contains", ["icontains"]), ("f1", [])]
 )
-def test_metrics_become_plain_assertions_or_none(metric: str, kinds: list[str]) -> None:
+def test_compare_converts_metrics_to_assertions(metric: str, kinds: list[str]) -> None:
     test = files(*ROWS, metric=metric)["tests.json"][0]
     assert [assertion["type"] for assertion in test["assert"]] == kinds
     assert compare(BEFORE, AFTER, ROWS, MODEL, metric).graded == bool(kinds)
@@ -76,13 +76,13 @@ def test_metrics_become_plain_assertions_or_none(metric: str, kinds: list[str]) 
         ("package:x", "{% raw %}p{% endraw %}ackage:x"),
     ],
 )
-def test_expected_answers_are_no_templates_and_no_files(expected: str, value: str) -> None:
+def test_compare_escapes_expected_answers(expected: str, value: str) -> None:
     (test,) = files(example(1, expected, thing="x"), metric="exact")["tests.json"]
     assert test["assert"][0]["value"] == value
 
 
 @pytest.mark.parametrize("value", ["see {{ user_message }}", "file:///etc/passwd", "package:x:y"])
-def test_rows_that_promptfoo_would_fill_or_load_are_left_out(value: str) -> None:
+def test_compare_leaves_out_rows_with_templates_or_file_references(value: str) -> None:
     found = compare(BEFORE, AFTER, (*ROWS, example(3, thing=value)), MODEL, "label", ("red",))
     assert (found.rows, found.left_out) == (2, 1)
     assert value not in found.files["tests.json"]
@@ -90,13 +90,13 @@ def test_rows_that_promptfoo_would_fill_or_load_are_left_out(value: str) -> None
         compare(BEFORE, AFTER, (example(3, thing=value),), MODEL, "label")
 
 
-def test_the_message_has_a_name_of_its_own() -> None:
+def test_compare_gives_the_message_an_unused_name() -> None:
     (test,) = files(example(1, thing="x", user_message="a column"))["tests.json"]
     assert test["vars"]["user_message"] == "a column"
     assert test["vars"]["user_message_"] == "message 1"
 
 
-def test_the_configuration_names_the_target_without_secrets() -> None:
+def test_compare_writes_the_target_without_secrets() -> None:
     url = "https://user:secret@host:1/v1"
     model = PromptfooModel("openai:m", url, "MY_KEY", None, 99)
     text = compare(BEFORE, AFTER, ROWS, model, "label").files[CONFIG]
@@ -108,17 +108,17 @@ def test_the_configuration_names_the_target_without_secrets() -> None:
 
 
 @pytest.mark.parametrize("name", ["builtin", "function:f", "openai:"])
-def test_a_target_that_promptfoo_cannot_ask_is_refused(name: str) -> None:
+def test_compare_refuses_targets_that_promptfoo_cannot_call(name: str) -> None:
     with pytest.raises(ConfigError, match=f"cannot call the target '{name}'"):
         compare(BEFORE, AFTER, ROWS, PromptfooModel(name), "label")
 
 
-def test_a_blank_prompt_is_no_message() -> None:
+def test_compare_writes_no_message_for_a_blank_prompt() -> None:
     found = compare(Prompt(" "), AFTER, ROWS, MODEL, "label").files
     assert [message["role"] for message in json.loads(found["before.json"])] == ["user"]
 
 
-def test_a_prompt_that_is_the_users_message_stands_alone() -> None:
+def test_compare_writes_a_user_prompt_as_the_only_message() -> None:
     rows = [Example("1", "test", "file: a rose", None, {"file": "a rose"})]
     found = compare(Prompt("Name {file}."), Prompt("Say {file}."), rows, MODEL, "label",
                     role="user")  # fmt: skip
@@ -132,7 +132,7 @@ def stated(*assertions: dict[str, str]) -> str:
     return json.dumps(assertions)
 
 
-def test_assertions_of_the_rows_are_kept() -> None:
+def test_compare_keeps_the_assertions_of_the_rows() -> None:
     own = stated(
         {"type": "contains", "value": "{{ x }}"},
         {"type": "is-json", "value": ""},
@@ -178,7 +178,7 @@ ASSERTIONS = st.lists(
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(ASSERTIONS, min_size=1, max_size=3), st.sampled_from(["system", "user"]))
-def test_what_was_exported_is_read_back_as_the_same_rows(
+def test_compare_writes_rows_that_read_back_the_same(
     rows: list[list[dict[str, str]]], role: Literal["system", "user"]
 ) -> None:
     start = Prompt("Name the colour of {thing}. {%")

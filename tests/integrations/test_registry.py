@@ -12,7 +12,7 @@ from fakes.finished_run import play  # noqa: E402
 from remask.runs.report.summary import format_verdict  # noqa: E402
 
 
-def test_the_best_prompt_of_a_run_becomes_a_version(mlflow_uri: str, tmp_path: Path) -> None:
+def test_export_registers_the_best_prompt_as_a_version(mlflow_uri: str, tmp_path: Path) -> None:
     result = play(tmp_path / "run")
     assert result is not None
     flags = ("--register", "desk", "--tracking-uri", mlflow_uri)
@@ -26,7 +26,7 @@ def test_the_best_prompt_of_a_run_becomes_a_version(mlflow_uri: str, tmp_path: P
     assert made.aliases == []
 
 
-def test_a_prompt_file_and_an_unfinished_run(mlflow_uri: str, tmp_path: Path) -> None:
+def test_export_registers_prompt_files_and_unfinished_runs(mlflow_uri: str, tmp_path: Path) -> None:
     (tmp_path / "p.md").write_text("Be kind to {x}, {y}. {%\n")
     flags = ("--register", "kind", "--tracking-uri", mlflow_uri)
     output = tmp_path / "p.j2"
@@ -52,7 +52,7 @@ def test_a_prompt_file_and_an_unfinished_run(mlflow_uri: str, tmp_path: Path) ->
         ((), "no output is given"),
     ],
 )
-def test_what_cannot_be_registered_is_one_sentence(
+def test_export_names_what_cannot_be_registered(
     mlflow_uri: str, here: Path, flags: tuple[str, ...], words: str
 ) -> None:
     (here / "p.md").write_text("Be kind.\n")

@@ -38,7 +38,7 @@ def optimise(run_dir, on_event):
     )
 
 
-def test_a_cut_run_goes_on_in_its_mlflow_run(mlflow_uri, here):
+def test_tracker_continues_the_mlflow_run_of_a_resumed_run(mlflow_uri, here):
     run_dir = here / "run"
     with pytest.raises(Cut), MlflowTracker(mlflow_uri, run_dir=run_dir, settings={"a": {"b": 1}}) as first:
 
@@ -66,7 +66,7 @@ def test_a_cut_run_goes_on_in_its_mlflow_run(mlflow_uri, here):
 
 
 @pytest.mark.parametrize("store", ["nonsense://nowhere", "sqlite:///{}/no.db"])
-def test_a_broken_store_never_stops_a_run(tmp_path, monkeypatch, store):
+def test_tracker_failure_never_stops_a_run(tmp_path, monkeypatch, store):
     heard, warned = [], []
     # Not caplog: where Inspect has run in this process, it has taken the root logger over.
     monkeypatch.setattr(logging.getLogger("remask"), "warning", lambda text, *a: warned.append(text % a))
@@ -83,7 +83,7 @@ def test_a_broken_store_never_stops_a_run(tmp_path, monkeypatch, store):
     assert line.startswith("MLflow tracking ended, the run goes on: ")
 
 
-def test_the_command_line_refuses_what_it_does_not_know(here):
+def test_track_refuses_unknown_trackers(here):
     (here / "prompt.md").write_text(SEED)
     write_lines(here / "rows.jsonl", *DATA)
     flags = ("--data", "rows.jsonl", "--split", "split", "--track", "wandb")

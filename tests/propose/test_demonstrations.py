@@ -75,7 +75,7 @@ def grown(rounds: int, seed: int, most: int = 4) -> list[tuple[Prompt, Proposal]
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10_000), st.integers(1, 6))
-def test_candidates_hold_the_body_and_whole_rows_of_train_alone(seed: int, most: int) -> None:
+def test_proposals_contain_the_body_and_whole_train_rows(seed: int, most: int) -> None:
     known = {format_demo(trace(i)) for i in range(40)}
     for parent, proposal in grown(4, seed, most):
         body, block = split_block(proposal.prompt, START)
@@ -97,7 +97,7 @@ def test_candidates_hold_the_body_and_whole_rows_of_train_alone(seed: int, most:
         assert "".join(after) == proposal.prompt.text
 
 
-def test_a_block_comes_in_is_exchanged_and_goes_out() -> None:
+def test_proposals_add_exchange_and_remove_a_block() -> None:
     names = {proposal.masker for _, proposal in grown(30, 1)}
     assert {"demos in", "demos exchange", "demos others", "demos out"} <= names
     assert names & {"insert", "span", "sentence"}
@@ -118,20 +118,20 @@ def test_a_block_comes_in_is_exchanged_and_goes_out() -> None:
         " ",
     ],
 )
-def test_what_no_prompt_may_hold_is_never_shown(query: str) -> None:
+def test_proposals_show_no_row_that_a_prompt_must_not_contain(query: str) -> None:
     drawn = proposer().propose(START, [trace(0, "blue", query), trace(1), trace(2)], 30, 0)
     shown = {id for p in drawn if p.masker == "demos in" for id in p.traces}
     assert shown == {"1", "2"}
 
 
-def test_without_right_answers_nothing_is_shown() -> None:
+def test_proposals_show_no_row_without_a_right_answer() -> None:
     silent = [Trace(str(i), f"item {i}", "?") for i in range(9)]
     drawn = proposer().propose(START, silent, 12, 0)
     assert len(drawn) == 12
     assert not any(p.masker.startswith("demos") for p in drawn)
 
 
-def test_the_cap_on_tokens_counts_the_block() -> None:
+def test_max_tokens_includes_the_block() -> None:
     drawn = proposer(4, max_tokens=14).propose(START, [trace(i) for i in range(9)], 40, 0)
     long = [p for p in drawn if Phrases().count(p.prompt.text) > 14]
     assert long and all("14 allowed" in p.violation for p in long)
@@ -155,7 +155,7 @@ class Crammer:
         return Outcome(id, "scored", score, score, trace=one)
 
 
-def test_rows_that_are_shown_rank_nothing() -> None:
+def test_search_ranks_no_prompt_by_rows_that_it_shows() -> None:
     start = Prompt("Work at level 2.")
     around = DemoProposer(start, LevelProposer(forbidden=0.0), 4)
     plan = SearchPlan(candidates=8, rungs=(8, 12), rounds=4, patience=4)
@@ -200,7 +200,7 @@ def with_examples(most: int) -> remask.Search:
     return remask.Search(maskers=["insert"], demos=most)
 
 
-def test_a_whole_run_finds_them_and_leaks_no_row_of_validation_or_test(tmp_path: Path) -> None:
+def test_run_finds_demonstrations_and_shows_no_validation_or_test_row(tmp_path: Path) -> None:
     target = Copier()
     result = remask.optimize(
         "Name it.", SPLIT, run_dir=tmp_path / "run", target=target, denoiser=Phrases(),
@@ -238,7 +238,7 @@ class Sealed(Crammer):
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 1000))
-def test_a_search_shows_nobody_a_row_that_is_not_of_train(seed: int) -> None:
+def test_search_passes_only_train_rows_to_proposers(seed: int) -> None:
     around = Listening(START, proposer().inner, 3)
     plan = SearchPlan(candidates=6, rungs=(4, 6), rounds=3, patience=3)
     found = fold(search(fold(()), START, plan, Sealed(), around, seed)).proposals
@@ -247,7 +247,7 @@ def test_a_search_shows_nobody_a_row_that_is_not_of_train(seed: int) -> None:
     assert answers <= {"train"}
 
 
-def test_an_input_of_two_splits_is_shown_to_nobody() -> None:
+def test_dataset_leaves_out_inputs_of_two_splits() -> None:
     rows = [{"input": "twice", "label": "red", "split": split} for split in ("test", "train")]
     rows += [{"input": f"item {i}", "label": "blue", "split": s}
              for i, s in enumerate(("train", "validation", "test"))]  # fmt: skip
@@ -255,7 +255,7 @@ def test_an_input_of_two_splits_is_shown_to_nobody() -> None:
     assert [e.split for e in found.examples if e.input == "twice"] == ["test"]
 
 
-def test_a_run_with_demonstrations_resumes_to_the_same_log(tmp_path: Path) -> None:
+def test_run_with_demonstrations_resumes_to_the_same_events(tmp_path: Path) -> None:
     def play(name: str, stop: int | None = None) -> None:
         seen = 0
 
@@ -282,7 +282,7 @@ def test_a_run_with_demonstrations_resumes_to_the_same_log(tmp_path: Path) -> No
             assert list(store.events()) == whole
 
 
-def test_where_there_are_no_demonstrations_to_show(tmp_path: Path) -> None:
+def test_demos_are_refused_without_train_rows_or_a_system_message(tmp_path: Path) -> None:
     config = make_config({"prompt": "Say.", "search": {"demos": 2}}, "test")
     with pytest.raises(ConfigError, match="remask refine cannot add examples"):
         refuse_demos(config, "remask refine")
@@ -312,7 +312,7 @@ def tried_blocks(run_dir: Path) -> list[str]:
     return blocks
 
 
-def test_the_builtin_target_is_asked_with_examples(tmp_path: Path) -> None:
+def test_builtin_target_reads_examples(tmp_path: Path) -> None:
     """The real target behind a scripted denoiser: some ten seconds."""
     result = remask.optimize(
         "Say what it was.", sentences()[::4], run_dir=tmp_path / "run", denoiser=Phrases(),
@@ -322,7 +322,7 @@ def test_the_builtin_target_is_asked_with_examples(tmp_path: Path) -> None:
     assert result.spend.calls <= 50
 
 
-def test_examples_count_where_the_target_reads_so_much(tmp_path: Path) -> None:
+def test_examples_count_for_the_context_length_of_the_target(tmp_path: Path) -> None:
     """The built-in target has a window of 8,192 tokens; a run that could pass it does not begin."""
     long = [{**row, "input": "word " * 7000 + row["input"]} for row in sentences()[::5]]
     with pytest.raises(ConfigError, match=r"examples up to 1200 \(--demos\)"):
@@ -339,7 +339,7 @@ def test_examples_count_where_the_target_reads_so_much(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_builtin_models_try_examples(tmp_path: Path) -> None:
+def test_builtin_models_try_examples(tmp_path: Path) -> None:
     """With both real models: examples are tried, and what was tried is a frozen block."""
     result = remask.optimize(
         "Say what it was.", sentences(), run_dir=tmp_path / "run", max_calls=220,
@@ -349,7 +349,7 @@ def test_the_builtin_models_try_examples(tmp_path: Path) -> None:
     assert result.spend.calls <= 220
 
 
-def test_an_edit_in_front_of_a_block_is_explained_without_it() -> None:
+def test_explain_leaves_out_the_block() -> None:
     denoiser = Scoring()
     recipe = ProposerConfig(("insert",), 4, 400, 3.0)
     around = DemoProposer(START, DiffusionProposer(START, denoiser, recipe), 2)

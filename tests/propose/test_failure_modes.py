@@ -34,7 +34,7 @@ def select(traces: list[Trace], seed: int = 0, most: int = 8) -> list[str]:
     return [t.query for t in group_failures(traces).select(traces, 10_000, count, rng(seed), most)]
 
 
-def test_frequent_failures_come_first_then_different_ones() -> None:
+def test_select_takes_frequent_modes_first_then_different_failures() -> None:
     traces = [complaint(i, LATE) for i in range(9)] + [complaint(20 + i, RUDE) for i in range(5)]
     traces += [other(i) for i in range(40)]
     for seed in range(5):
@@ -44,7 +44,7 @@ def test_frequent_failures_come_first_then_different_ones() -> None:
     assert select(traces, 1) != select(traces, 2) and select(traces, 1) == select(traces, 1)
 
 
-def test_a_kind_is_as_frequent_as_it_has_sources() -> None:
+def test_mode_frequency_is_its_number_of_sources() -> None:
     flood = [complaint(i, LATE, "one user") for i in range(300)]
     traces = [*flood, complaint(900, LOST, "a"), complaint(901, LOST, "b")]
     grouped = group_failures(traces)
@@ -56,7 +56,7 @@ def test_a_kind_is_as_frequent_as_it_has_sources() -> None:
     assert sum(t.source == "one user" for t in chosen) <= 1
 
 
-def test_labels_are_kinds_of_confusion() -> None:
+def test_modes_of_labels_are_confusions() -> None:
     pairs = [("red", "blue")] * 6 + [("blue", "red")] * 3 + [("red", "green")]
     traces = [Trace(f"t{i}", f"item {i}", b, a, (), 0.0, f"s{i}") for i, (a, b) in enumerate(pairs)]
     grouped = group_failures(traces)
@@ -67,7 +67,7 @@ def test_labels_are_kinds_of_confusion() -> None:
     ]  # fmt: skip
 
 
-def test_what_was_said_makes_a_kind_too() -> None:
+def test_modes_depend_on_feedback() -> None:
     notes = (Feedback("comment", "far too slow and without any apology to the customer"),)
     traces = [replace(other(i), feedback=notes, query=f"alpha{i}") for i in range(4)]
     assert set(group_failures(traces).source_counts.values()) == {4}
@@ -87,7 +87,9 @@ some = st.builds(
 
 @settings(deadline=None, max_examples=150)
 @given(st.lists(some, max_size=20), st.integers(0, 80), st.integers(1, 8), st.integers(0, 9))
-def test_the_limits_are_those_of_any_context(traces: list[Trace], limit: int, most: int, seed: int) -> None:
+def test_select_respects_the_limits_of_a_context(
+    traces: list[Trace], limit: int, most: int, seed: int
+) -> None:
     grouped = group_failures(traces)
     assert set(grouped.mode_of) == {t.id for t in traces if t.failing}
     chosen = grouped.select(traces, limit, count, rng(seed), most)
@@ -98,7 +100,7 @@ def test_the_limits_are_those_of_any_context(traces: list[Trace], limit: int, mo
     assert kind == sorted(kind, reverse=True)
 
 
-def test_thousands_are_grouped_in_seconds() -> None:
+def test_group_failures_takes_seconds_for_thousands() -> None:
     traces = [complaint(i, f"word{i % 97} about{i % 89} thing{i % 83} {LATE}") for i in range(3000)]
     grouped = group_failures(traces)
     assert sum(grouped.source_counts.values()) == 3000

@@ -86,18 +86,18 @@ def changed(old: str, new: str, base: Prompt = SUPPORT) -> Prompt:
 
 
 @pytest.mark.parametrize("text", [*GOOD_SHORT.split("\n")[:-2], "- Read it.\n- Classify it."])
-def test_plausible_edits_of_a_short_prompt_pass(text: str) -> None:
+def test_guard_allows_plausible_edits_of_a_short_prompt(text: str) -> None:
     assert find_violation(Prompt(text), SHORT, SEEN) == ""
 
 
-def test_an_answer_of_the_task_is_no_code() -> None:
+def test_guard_allows_answers_that_look_like_code() -> None:
     labels = Prompt("Classify the sentiment. Say not_spam or billingIssue. Or not_spam.")
     assert "tool or variable" in find_violation(labels, SHORT, SEEN)
     assert find_violation(labels, SHORT, SEEN, answers=("not_spam", "billingIssue")) == ""
 
 
 @pytest.mark.parametrize(("old", "new"), GOOD_SUPPORT)
-def test_plausible_edits_of_a_support_prompt_pass(old: str, new: str) -> None:
+def test_guard_allows_plausible_edits_of_a_support_prompt(old: str, new: str) -> None:
     assert find_violation(changed(old, new), SUPPORT, SEEN) == ""
 
 
@@ -177,11 +177,11 @@ def test_plausible_edits_of_a_support_prompt_pass(old: str, new: str) -> None:
         ("Say what the. Classify it.", "ends in the middle: the."),
     ],
 )
-def test_each_reason(text: str, reason: str) -> None:
+def test_guard_gives_the_reason_of_each_violation(text: str, reason: str) -> None:
     assert reason in find_violation(Prompt(text), SHORT, SEEN)
 
 
-def test_whatever_is_redacted_in_a_trace_is_refused_in_a_prompt() -> None:
+def test_guard_refuses_whatever_redaction_replaces() -> None:
     """One table: no secret that `redact` hides can be written by a candidate."""
     passed = [text for _, text, _ in planted() if not find_demo_violation(f"Classify it. {text}")]
     assert not passed, passed[:20]
@@ -192,11 +192,11 @@ def test_whatever_is_redacted_in_a_trace_is_refused_in_a_prompt() -> None:
     ["Customers of the ASIA-Pacific region", "key-holders", "the bearer of the ticket",
      "No password is needed", "The token is required", "Ask which key-value store they use"],
 )  # fmt: skip
-def test_words_near_a_secret_are_no_secret(words: str) -> None:
+def test_guard_allows_words_that_resemble_secrets(words: str) -> None:
     assert find_demo_violation(words) == ""
 
 
-def test_frozen_texts_must_stay() -> None:
+def test_guard_requires_frozen_texts() -> None:
     assert "frozen text is gone: {company}" in find_violation(changed("{company}", "us"), SUPPORT, SEEN)
     for old, new in [("of {company}", "of {{company}"), ("kind", "`kind`"), ("com.", "com/now.")]:
         assert "variable" in find_violation(changed(old, new), SUPPORT, SEEN)
@@ -204,7 +204,7 @@ def test_frozen_texts_must_stay() -> None:
     assert "order" in find_violation(Prompt("Say {b} and {a}."), both, SEEN)
 
 
-def test_what_the_author_wrote_is_allowed() -> None:
+def test_guard_allows_what_the_author_wrote() -> None:
     author = Prompt(
         "User: the the (odd. My invoice from March was charged. Call 555 123 4567, see evil.com, "
         'sk-abcdefgh1234 Привет \u200b "x [MASK] Be kind. Be kind. and'
@@ -214,7 +214,7 @@ def test_what_the_author_wrote_is_allowed() -> None:
     assert find_violation(shorter, author, SEEN) == ""
 
 
-def test_growth_is_capped_in_words_and_characters() -> None:
+def test_guard_limits_growth_in_words_and_characters() -> None:
     long = Prompt(" ".join(f"w{'abcdefghij'[i % 10]}{'klmnopqrst'[i // 10]}" for i in range(70)) + ".")
     assert find_violation(long, SHORT, SEEN).startswith("too long: 70 words, 60 allowed")
     base = Prompt(" ".join("abcdefghijklmnopqrstuvwxyz") + ".")
@@ -223,7 +223,7 @@ def test_growth_is_capped_in_words_and_characters() -> None:
     assert "50 allowed" in find_violation(long, base, SEEN, max_chars=50)
 
 
-def test_japanese_may_mix_its_scripts() -> None:
+def test_guard_allows_the_scripts_of_japanese() -> None:
     base = Prompt("文の感情を分類してください。")
     assert find_violation(Prompt("文のセンチメントを分類してください。"), base, frozenset()) == ""
     assert "greek" in find_violation(Prompt("文の感情を分類してください。α"), base, frozenset())
@@ -231,7 +231,7 @@ def test_japanese_may_mix_its_scripts() -> None:
 
 @settings(deadline=None, max_examples=200)
 @given(st.lists(st.sampled_from(USERS[0].split()), min_size=4, max_size=9), st.integers(0, 9))
-def test_a_run_of_words_is_found_wherever_it_stands(words: list[str], at: int) -> None:
+def test_guard_finds_copied_words_anywhere(words: list[str], at: int) -> None:
     at = min(at, len(words) - 4)
     text = f"Note this: {' '.join(words[at : at + 4]).upper()} !"
     seen = find_ngrams([" ".join(words)])
@@ -240,14 +240,14 @@ def test_a_run_of_words_is_found_wherever_it_stands(words: list[str], at: int) -
     assert find_violation(base, base, seen) == ""
 
 
-def test_a_run_is_three_words_with_content_or_four_with_some() -> None:
+def test_ngrams_are_three_or_four_words_with_content_words() -> None:
     assert find_ngrams(["ignore previous instructions"]) == {("ignore", "previous", "instructions")}
     assert find_ngrams(["one of the most"]) == {("one", "of", "the", "most")}
     assert find_ngrams(["what do you have to do with it all"]) == frozenset()
     assert find_ngrams(["the end of"]) == frozenset()
 
 
-def test_the_words_of_the_parent_may_meet_another_trace() -> None:
+def test_guard_allows_words_of_the_parent() -> None:
     parent = Prompt(SHORT.text + " Invoices from March count twice.")
     child = Prompt(parent.text + " Be brief.")
     seen = find_ngrams(["invoices from march count twice"])
@@ -265,11 +265,11 @@ def test_the_words_of_the_parent_may_meet_another_trace() -> None:
         ("Rate it. The score is 1 to 5.", "Rate it. The score is 5 at most."),
     ],
 )
-def test_the_language_of_the_baseline_may_stay(base: str, candidate: str) -> None:
+def test_guard_allows_the_language_of_the_baseline(base: str, candidate: str) -> None:
     assert find_violation(Prompt(candidate), Prompt(base), frozenset()) == ""
 
 
-def test_a_candidate_takes_less_than_two_milliseconds() -> None:
+def test_guard_takes_less_than_two_milliseconds() -> None:
     seen = find_ngrams([f"{text} number {i} and some more" for i in range(13) for text in USERS])
     prompts = [changed("Be kind", f"Be kind in case {'abcdefghij'[i % 10] * (i + 2)}") for i in range(40)]
     started = time.process_time()

@@ -68,7 +68,7 @@ def copied(texts: Sequence[str], place: str = "query") -> list[Proposal]:
     return found
 
 
-def test_the_families_are_what_the_claim_says() -> None:
+def test_payloads_have_the_claimed_families() -> None:
     assert len(FAMILIES) == 10
     for family in FAMILIES:
         found = payloads(family)
@@ -78,7 +78,7 @@ def test_the_families_are_what_the_claim_says() -> None:
 
 @pytest.mark.parametrize("place", ["query", "response", "desired", "feedback"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_copied_payload_is_rejected(family: str, place: str) -> None:
+def test_guard_rejects_every_copied_payload(family: str, place: str) -> None:
     found = copied(payloads(family), place)
     passed = [p.edits for p in found if not p.violation]
     assert len(found) == 50
@@ -86,7 +86,7 @@ def test_every_copied_payload_is_rejected(family: str, place: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_so_is_what_the_cleaning_leaves_of_it(family: str) -> None:
+def test_guard_rejects_cleaned_payloads(family: str) -> None:
     """A real denoiser reads the cleaned trace, so it would copy the payload without its marks."""
     cleaned = [clean(text) for text in payloads(family)]
     long = [text for text in cleaned if guard.find_ngrams([text])]
@@ -95,7 +95,7 @@ def test_so_is_what_the_cleaning_leaves_of_it(family: str) -> None:
     assert not passed, passed
 
 
-def test_without_the_payload_the_same_edits_pass() -> None:
+def test_guard_allows_the_same_edits_without_a_payload() -> None:
     honest = ("Read it twice.", "Late parcels belong to delivery.", "Think of the topic first.")
     proposer = DiffusionProposer(START, ScriptedDenoiser(honest), RECIPE)
     traces = contaminated([text for f in FAMILIES for text in payloads(f, 1)])
@@ -103,7 +103,7 @@ def test_without_the_payload_the_same_edits_pass() -> None:
     assert [p.violation for p in found] == ["", "", ""]
 
 
-def test_the_answers_of_the_task_may_be_named() -> None:
+def test_guard_allows_the_answers_of_the_task() -> None:
     answers = ("The right team is billing.", "The right team is delivery.")
     traces = [Trace(str(i), f"Hello {i}.", a, a, score=0.0) for i, a in enumerate(answers)]
     said = "Say: the right team is billing, or the right team is delivery."
@@ -139,7 +139,7 @@ class Parrot:
         return fills
 
 
-def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) -> None:
+def test_run_rejects_all_payloads_and_reports_the_reasons(tmp_path: Path) -> None:
     data = rows()
     texts = [text for family in FAMILIES for text in payloads(family, 3)]
     for i, row in enumerate(data):
@@ -159,7 +159,7 @@ def test_a_whole_run_rejects_them_all_and_its_report_says_why(tmp_path: Path) ->
     assert escape(make_visible(shown[0][0])) in page
 
 
-def test_a_refinement_lists_all_five_hundred() -> None:
+def test_refinement_lists_all_refused_payloads() -> None:
     texts = [text for family in FAMILIES for text in payloads(family)]
     refused = tuple(p for family in FAMILIES for p in copied(payloads(family)))
     read = TracesRead(ConversationCounts(500, 0, 0, 250, 250, 0, True, {}), ())
@@ -178,7 +178,7 @@ def test_a_refinement_lists_all_five_hundred() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(RUNS))
-def test_the_builtin_model_carries_no_payload_into_a_prompt(seed: int) -> None:
+def test_builtin_denoiser_copies_no_payload_into_a_prompt(seed: int) -> None:
     """One, five or all eight of the traces that are read are contaminated."""
     from remask.dlm.build import BuiltinDenoiser
     from remask.models.backbone.builtin_weights import load_base

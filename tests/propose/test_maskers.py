@@ -66,7 +66,7 @@ fills = st.sampled_from(
 @pytest.mark.parametrize("name", MASKERS)
 @settings(deadline=None, max_examples=120)
 @given(prompt=prompts, seed=st.integers(0, 10_000), data=st.data())
-def test_masks_are_legal_and_edits_keep_what_is_frozen(
+def test_maskers_draw_legal_masks_and_edits_keep_frozen_text(
     name: str, prompt: Prompt, seed: int, data: st.DataObject
 ) -> None:
     if not find_sentences(prompt):
@@ -95,14 +95,14 @@ def test_masks_are_legal_and_edits_keep_what_is_frozen(
 
 @pytest.mark.parametrize("name", MASKERS)
 @pytest.mark.parametrize("prompt", [SHORT, SUPPORT])
-def test_a_canvas_never_deletes_everything(name: str, prompt: Prompt) -> None:
+def test_maskers_never_delete_everything(name: str, prompt: Prompt) -> None:
     for seed in range(300):
         masks = draw(name, prompt, seed)
         after = prompt.apply(make_edits(prompt, masks, ["word" if m.tokens else "" for m in masks]))
         assert any(after.text[a:b].strip() for a, b in after.editable)
 
 
-def test_lengths_are_elastic_and_deletions_rare() -> None:
+def test_masker_lengths_vary_and_deletions_are_rare() -> None:
     drawn = [m for seed in range(1500) for m in draw("sentence", SUPPORT, seed)]
     ratios = Counter(round(m.tokens / count(SUPPORT.text[m.start : m.stop]), 1) for m in drawn if m.tokens)
     assert min(ratios) <= 0.6 and max(ratios) == 4.0 and len(ratios) > 6
@@ -110,7 +110,7 @@ def test_lengths_are_elastic_and_deletions_rare() -> None:
     assert {m.tokens for s in range(60) for m in draw("rewrite", SHORT, s)} >= {4, 7, 14, 28}
 
 
-def test_spans_are_runs_of_words_inside_a_sentence() -> None:
+def test_masker_span_stays_inside_a_sentence() -> None:
     lengths = []
     for seed in range(400):
         masks = draw("span", SUPPORT, seed)
@@ -123,7 +123,7 @@ def test_spans_are_runs_of_words_inside_a_sentence() -> None:
     assert min(lengths) == 1 and max(lengths) > 4
 
 
-def test_sentences_and_inserts_reach_every_place() -> None:
+def test_maskers_sentence_and_insert_reach_every_place() -> None:
     hit = {(m.start, m.stop) for seed in range(400) for m in draw("sentence", SUPPORT, seed)}
     assert hit == set(find_sentences(SUPPORT))
     drawn = {draw("insert", SUPPORT, seed)[0].start for seed in range(400)}
@@ -145,13 +145,13 @@ def test_sentences_and_inserts_reach_every_place() -> None:
 
 
 @pytest.mark.parametrize("name", ["sentence", "attribution"])
-def test_beside_a_single_sentence_a_new_one_is_put(name: str) -> None:
+def test_maskers_insert_next_to_a_single_sentence(name: str) -> None:
     for seed in range(50):
         masks = MASKERS[name](SHORT, count, np.random.default_rng(seed), [0.0])
         assert masks == draw("insert", SHORT, seed)
 
 
-def test_blame_prefers_what_is_least_supported_but_not_always() -> None:
+def test_masker_attribution_prefers_the_least_supported_sentence() -> None:
     support = [3.0, 2.0, 9.0, -4.0, 5.0, 1.0, 8.0, 7.0, 6.0, 4.0][: len(find_sentences(SUPPORT))]
     support += [10.0] * (len(find_sentences(SUPPORT)) - len(support))
     hits: Counter[int] = Counter()
@@ -166,13 +166,13 @@ def test_blame_prefers_what_is_least_supported_but_not_always() -> None:
         MASKERS["attribution"](SUPPORT, count, np.random.default_rng(0), [1.0])
 
 
-def test_no_editable_text_is_one_clear_error() -> None:
+def test_maskers_need_editable_text() -> None:
     for name in MASKERS:
         with pytest.raises(ConfigError, match="the prompt has no editable text"):
             draw(name, Prompt.parse("{x} `code` -- [[keep]]Keep me.[[/keep]]"), 0)
 
 
-def test_many_holes_stay_within_a_canvas() -> None:
+def test_masker_rewrite_limits_the_holes_of_a_canvas() -> None:
     prompt = Prompt(" ".join(f"{{v{i}}} and some more words {i}," for i in range(80)))
     for seed in range(5):
         masks = draw("rewrite", prompt, seed)
@@ -239,13 +239,15 @@ def put(text: str, *changes: tuple[str, str]) -> str:
         ("你好。再见。", [("你好。|", "谢谢")], "你好。谢谢。再见。"),
     ],
 )
-def test_fills_join_naturally(text: str, changes: list[tuple[str, str]], expected: str) -> None:
+def test_make_edits_joins_fills_with_the_text(
+    text: str, changes: list[tuple[str, str]], expected: str
+) -> None:
     assert put(text, *changes) == expected
 
 
 @settings(deadline=None, max_examples=600)
 @given(st.integers(0, 10_000), st.sampled_from(["sentence", "span", "rewrite"]))
-def test_a_deletion_leaves_no_double_space_or_lone_mark(seed: int, name: str) -> None:
+def test_make_edits_leaves_no_double_space_or_empty_list_item(seed: int, name: str) -> None:
     masks = draw(name, SUPPORT, seed)
     after = SUPPORT.apply(make_edits(SUPPORT, masks, [""] * len(masks))).text
     assert "  " not in after
@@ -253,7 +255,7 @@ def test_a_deletion_leaves_no_double_space_or_lone_mark(seed: int, name: str) ->
     assert after == after.strip()
 
 
-def test_the_builtin_tokenizer_counts_for_every_masker() -> None:
+def test_maskers_work_with_the_builtin_tokenizer() -> None:
     weights = pytest.importorskip("remask.models.backbone.builtin_weights")
     backbone = weights.load_base()
     support = [0.0] * len(find_sentences(SUPPORT))
@@ -262,6 +264,6 @@ def test_the_builtin_tokenizer_counts_for_every_masker() -> None:
         assert masks and sum(m.tokens for m in masks) <= MAX_CANVAS_TOKENS, name
 
 
-def test_examples_in_the_docstrings_of_edits_hold() -> None:
+def test_edits_examples_in_docstrings_hold() -> None:
     found = doctest.testmod(edits)
     assert found.attempted > 15 and not found.failed

@@ -37,13 +37,13 @@ def keyword(chat) -> str:
     return {"good film": "Positive!", "fine film": "I see no label"}.get(user(chat), "negative")
 
 
-def test_ids_keep_the_order_of_the_data() -> None:
+def test_task_ids_keep_the_order_of_the_data() -> None:
     task: Task = LabelledTask(EXAMPLES, ScriptedTarget(keyword))
     assert task.ids("train") == ("0", "2")
     assert task.ids("test") == ("1",)
 
 
-def test_free_answers_are_parsed_and_unparsed_ones_counted() -> None:
+def test_task_parses_free_answers_and_marks_unparsed_ones() -> None:
     outcomes = LabelledTask(EXAMPLES, ScriptedTarget(keyword), answer="It is {label}.").evaluate(
         PROMPT, ["3", "2", "0"]
     )
@@ -60,7 +60,7 @@ def test_free_answers_are_parsed_and_unparsed_ones_counted() -> None:
     assert outcomes[2].trace.response == "Positive!" and outcomes[2].trace.feedback == ()
 
 
-def test_a_chooser_is_asked_for_the_most_probable_answer() -> None:
+def test_task_asks_a_target_that_can_choose_for_a_choice() -> None:
     asked = []
 
     def prefer(chat, options):
@@ -79,13 +79,13 @@ def test_a_chooser_is_asked_for_the_most_probable_answer() -> None:
     assert target.calls == 4
 
 
-def test_soft_scores_survive_long_answers() -> None:
+def test_ranking_scores_of_long_answers_are_finite() -> None:
     target = ScriptedTarget(keyword, lambda chat, options: (-5000.0, -5001.0))
     (outcome,) = LabelledTask(EXAMPLES, target).evaluate(PROMPT, ["1"])
     assert outcome.ranking_score == pytest.approx(1 / (1 + math.exp(-SHARPNESS)))
 
 
-def test_other_metrics_let_a_chooser_answer() -> None:
+def test_task_with_another_metric_asks_for_free_answers() -> None:
     target = ScriptedTarget(lambda chat: "negative", lambda chat, options: 1 / 0)
     outcomes = LabelledTask(EXAMPLES, target, "exact").evaluate(PROMPT, IDS)
     assert [o.score for o in outcomes] == [0, 1, 1, 0]
@@ -94,7 +94,7 @@ def test_other_metrics_let_a_chooser_answer() -> None:
 
 
 @pytest.mark.parametrize("logps", [(), (math.nan, -1.0), (-math.inf, -math.inf)])
-def test_a_choice_without_probabilities_is_a_failure(logps) -> None:
+def test_choice_without_probabilities_has_failed(logps) -> None:
     class Broken(ScriptedTarget):
         def choose(self, chats, options):
             return [Reply(options[0], logps=logps) for _ in chats]
@@ -104,7 +104,7 @@ def test_a_choice_without_probabilities_is_a_failure(logps) -> None:
 
 
 @pytest.mark.parametrize("kind", ["choose", "respond"])
-def test_a_failed_call_is_no_score(kind: str) -> None:
+def test_failed_call_has_no_score(kind: str) -> None:
     def fail(chat) -> str:
         return "timeout" if user(chat) == "bad film" else ""
 
@@ -135,7 +135,7 @@ class Moody(ScriptedTarget):
         return [Reply("", error=text[1:]) if text.startswith("!") else Reply(text) for text in said]
 
 
-def test_repeats_are_averaged_and_asked_in_one_call_each() -> None:
+def test_repeats_are_averaged_with_one_call_for_all_rows() -> None:
     target = Moody(lambda text, repeat: ["positive", "negative", "none"][repeat])
     outcomes = LabelledTask(EXAMPLES, target, repeats=3).evaluate(PROMPT, IDS)
     assert target.asked == [(4, 0), (4, 1), (4, 2)]
@@ -145,14 +145,14 @@ def test_repeats_are_averaged_and_asked_in_one_call_each() -> None:
     assert all(o.unparsed for o in outcomes)
 
 
-def test_one_failed_repeat_fails_the_row() -> None:
+def test_repeat_that_failed_fails_its_row() -> None:
     target = Moody(lambda text, repeat: "!reset" if (text, repeat) == ("bad film", 1) else "negative")
     outcomes = LabelledTask(EXAMPLES, target, repeats=2).evaluate(PROMPT, IDS)
     assert [o.status for o in outcomes] == ["scored", "failed", "scored", "scored"]
     assert outcomes[1].error == "reset"
 
 
-def test_a_users_metric_sees_row_and_response() -> None:
+def test_metric_function_gets_row_and_response() -> None:
     def metric(example: Example, response: str) -> Score:
         assert example.row["tone"] == example.input.upper()
         return Score(len(response) / 10, f"{len(response)} letters")
@@ -164,7 +164,7 @@ def test_a_users_metric_sees_row_and_response() -> None:
     assert task.labels == ()
 
 
-def test_a_metric_that_always_raises_is_no_score() -> None:
+def test_metric_that_always_raises_gives_no_score() -> None:
     task = LabelledTask(EXAMPLES, ScriptedTarget(keyword), lambda example, response: response + 1)
     outcomes = task.evaluate(PROMPT, IDS)
     assert {o.status for o in outcomes} == {"failed"}
@@ -172,7 +172,7 @@ def test_a_metric_that_always_raises_is_no_score() -> None:
         mean_score(outcomes)
 
 
-def test_a_judge_grades_responses_without_right_answers() -> None:
+def test_judge_grades_responses_without_right_answers() -> None:
     examples = [Example("x", "train", "Say hi", None)]
     critic = ScriptedTarget(lambda chat: "Reason: curt.\nScore: 4")
     task = LabelledTask(examples, ScriptedTarget(lambda chat: "hi"), make_judge(critic, "Polite?"))
@@ -182,7 +182,7 @@ def test_a_judge_grades_responses_without_right_answers() -> None:
 
 
 @pytest.mark.parametrize("end", [BudgetSpent("spent"), TargetRefused("key")])
-def test_what_ends_a_run_passes(end: Exception) -> None:
+def test_task_raises_what_ends_a_run(end: Exception) -> None:
     class Ending(ScriptedTarget):
         def respond(self, chats, repeat=0):
             raise end
@@ -191,7 +191,7 @@ def test_what_ends_a_run_passes(end: Exception) -> None:
         LabelledTask(EXAMPLES, Ending(keyword)).evaluate(PROMPT, IDS)
 
 
-def test_unknown_ids_and_no_ids() -> None:
+def test_task_handles_unknown_ids_and_no_ids() -> None:
     target = ScriptedTarget(keyword)
     task = LabelledTask(EXAMPLES, target)
     with pytest.raises(KeyError):
@@ -199,7 +199,7 @@ def test_unknown_ids_and_no_ids() -> None:
     assert task.evaluate(PROMPT, []) == [] and target.calls == 0
 
 
-def test_the_chat_of_a_row() -> None:
+def test_make_chat_fills_the_prompt_and_adds_the_input() -> None:
     example = Example("x", "train", "Is it {lang}?", "yes", {"lang": "{{lang}}", "n": "2"})
     prompt = Prompt("Speak {lang}, {{ n }}, ${n}, {other}, {label}, {n!r} {{}} {% if n %}")
     assert make_chat(prompt, example) == (
@@ -210,7 +210,7 @@ def test_the_chat_of_a_row() -> None:
     assert fill("{" * 5000, {}) == "{" * 5000
 
 
-def test_the_answer_cannot_be_filled_into_the_prompt() -> None:
+def test_make_chat_never_fills_in_the_right_answer() -> None:
     data = [{"input": "q", "label": "secret", "split": "train"}]
     (example,) = load(data, Columns("input", "label", "split")).examples
     assert "secret" not in make_chat(Prompt("The answer is {label}."), example)[0].content
@@ -230,14 +230,14 @@ def test_the_answer_cannot_be_filled_into_the_prompt() -> None:
         ({"examples": [Example("x", "train", "hi", None)], "metric": "f1"}, "'f1' needs the right"),
     ],
 )
-def test_what_does_not_fit_is_said(change: dict, words: str) -> None:
+def test_task_names_what_does_not_fit(change: dict, words: str) -> None:
     given = {"examples": EXAMPLES, "target": ScriptedTarget(keyword), **change}
     with pytest.raises(ConfigError) as caught:
         LabelledTask(**given)
     assert words in str(caught.value)
 
 
-def test_labels_are_matched_up_to_case_and_underscores() -> None:
+def test_labels_match_up_to_case_and_underscores() -> None:
     examples = [Example("a", "train", "x", "Not Equivalent"), Example("b", "train", "y", "equivalent")]
     target = ScriptedTarget(lambda chat: "not_equivalent")
     task = LabelledTask(examples, target, labels=("equivalent", "not_equivalent"))
@@ -246,7 +246,7 @@ def test_labels_are_matched_up_to_case_and_underscores() -> None:
     assert outcomes[0].trace.desired == "not_equivalent"
 
 
-def test_labels_that_never_come() -> None:
+def test_find_unpredicted_labels_finds_labels_of_no_response() -> None:
     labels = ("negative", "neutral", "positive")
     task = LabelledTask(EXAMPLES, ScriptedTarget(lambda c: "negative"), labels=labels)
     outcomes = task.evaluate(PROMPT, IDS)
@@ -281,7 +281,7 @@ SENTENCES = [
 ]
 
 
-def test_the_builtin_target_for_real() -> None:
+def test_task_works_with_the_builtin_target() -> None:
     pytest.importorskip("torch")
     from remask.models.backbone.builtin_weights import load_base
     from remask.models.builtin import BuiltinTarget

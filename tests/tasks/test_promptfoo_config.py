@@ -49,7 +49,7 @@ def score(response: str, *assertions: tuple[str, str]) -> float:
     return grade.score
 
 
-def test_tests_become_records_with_defaults_and_values_as_they_are_written(tmp_path: Path) -> None:
+def test_read_tests_applies_defaults_and_keeps_values_as_written(tmp_path: Path) -> None:
     assert read_tests(config(tmp_path, TESTS)) == [
         {
             "thing": "yes",
@@ -78,7 +78,7 @@ JSON = json.dumps(
 
 
 @pytest.mark.parametrize(("name", "text"), [("t.csv", CSV), ("t.json", JSON), ("t.yaml", JSON)])
-def test_tests_in_a_file_of_their_own(tmp_path: Path, name: str, text: str) -> None:
+def test_read_tests_reads_a_separate_file(tmp_path: Path, name: str, text: str) -> None:
     (tmp_path / name).write_text(text)
     for said in (name, f"file://{name}"):
         found = read_tests(config(tmp_path, f"tests: {said}"))
@@ -90,7 +90,7 @@ def test_tests_in_a_file_of_their_own(tmp_path: Path, name: str, text: str) -> N
         ]
 
 
-def test_values_of_json_become_text_as_in_any_row(tmp_path: Path) -> None:
+def test_read_tests_converts_json_values_to_text(tmp_path: Path) -> None:
     (tmp_path / "t.json").write_text(
         '[{"vars": {"a": 3, "b": true, "c": null}, "assert": [{"type":"equals","value":"{{a}}"}]}]'
     )
@@ -109,13 +109,13 @@ def test_values_of_json_become_text_as_in_any_row(tmp_path: Path) -> None:
         ("is-json", "", "[1]", "NaN"),
     ],
 )
-def test_each_assertion_holds_or_fails(kind: str, value: str, good: str, bad: str) -> None:
+def test_assertions_grade_each_type(kind: str, value: str, good: str, bad: str) -> None:
     assert score(good, (kind, value)) == 1
     (grade,) = Assertions().grade([row((kind, value))], [bad])
     assert (grade.score, grade.feedback) == (0, f"the response fails {kind} {value}".rstrip())
 
 
-def test_all_assertions_of_a_row_must_hold() -> None:
+def test_assertions_of_a_row_must_all_hold() -> None:
     assert score("ab", ("contains", "a"), ("contains", "b")) == 1
     assert score("a", ("contains", "a"), ("contains", "b")) == 0
 
@@ -129,13 +129,13 @@ def test_all_assertions_of_a_row_must_hold() -> None:
         ([("regex", "red")], None),
     ],
 )
-def test_the_right_response_is_known_where_one_assertion_states_it(
+def test_assertions_give_the_right_response_if_one_states_it(
     assertions: list[tuple[str, str]], desired: str | None
 ) -> None:
     assert Assertions().find_right_response(row(*assertions)) == desired
 
 
-def test_llm_rubric_asks_the_judge_where_all_else_holds() -> None:
+def test_assertions_call_the_judge_after_all_others_hold() -> None:
     rows = [
         row(("llm-rubric", "is polite"), ("llm-rubric", "is short")),
         row(("icontains", "yes"), ("llm-rubric", "is true")),
@@ -158,7 +158,7 @@ def test_llm_rubric_asks_the_judge_where_all_else_holds() -> None:
     assert "reference answer:" in reference
 
 
-def test_a_trace_shows_the_right_response_and_what_failed(tmp_path: Path) -> None:
+def test_assertions_explain_failures_in_the_trace(tmp_path: Path) -> None:
     (example,) = load(
         [{"thing": "sky", ASSERT: [{"type": "icontains", "value": "blue"}]}], Columns("{thing}", ASSERT)
     ).examples
@@ -205,7 +205,7 @@ def test_a_trace_shows_the_right_response_and_what_failed(tmp_path: Path) -> Non
         ("tests:\n - [a\n", "promptfooconfig.yaml:3: malformed YAML"),
     ],
 )  # fmt: skip
-def test_everything_else_is_refused_by_its_name(tmp_path: Path, text: str, words: str) -> None:
+def test_read_tests_names_unsupported_keys_and_values(tmp_path: Path, text: str, words: str) -> None:
     with pytest.raises(DataError) as caught:
         read_tests(config(tmp_path, text))
     assert words in str(caught.value) and str(tmp_path) in str(caught.value)
@@ -221,7 +221,7 @@ def test_everything_else_is_refused_by_its_name(tmp_path: Path, text: str, words
         ("thing,__expected\nrose\n", "t.csv:2: "),
     ],
 )
-def test_a_csv_file_is_refused_by_its_name_too(tmp_path: Path, text: str, words: str) -> None:
+def test_read_tests_names_unsupported_columns_of_a_csv_file(tmp_path: Path, text: str, words: str) -> None:
     (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError) as caught:
         read_tests(config(tmp_path, "tests: t.csv"))
@@ -232,7 +232,7 @@ def flags(path: Path, **more: Any) -> dict[str, Any]:
     return {"data": str(path), "input": "{thing}", **more}
 
 
-def test_a_config_is_data_with_a_metric_of_its_own(tmp_path: Path) -> None:
+def test_promptfoo_config_sets_the_metric(tmp_path: Path) -> None:
     (tmp_path / "prompt.md").write_text("Say the colour of {{thing}}.")
     path = config(tmp_path, TESTS)
     made = read(str(tmp_path / "prompt.md"), flags(path)).config
@@ -245,14 +245,14 @@ def test_a_config_is_data_with_a_metric_of_its_own(tmp_path: Path) -> None:
     assert dataset.warnings == ()
 
 
-def test_an_own_metric_may_read_the_same_rows(tmp_path: Path) -> None:
+def test_promptfoo_config_works_with_another_metric(tmp_path: Path) -> None:
     (tmp_path / "prompt.md").write_text("Say it.")
     words = flags(config(tmp_path, TESTS), metric="exact", expected="size")
     made = read(str(tmp_path / "prompt.md"), words).config
     assert {example.expected for example in make_dataset(made).examples} == {"1.0", "~"}
 
 
-def test_what_does_not_fit_is_said_before_a_call_is_spent(tmp_path: Path) -> None:
+def test_promptfoo_config_errors_are_raised_before_the_first_call(tmp_path: Path) -> None:
     (tmp_path / "prompt.md").write_text("Say it.")
     prompt = str(tmp_path / "prompt.md")
     with pytest.raises(ConfigError, match=r"contains tests; name a prompt file and give --data "):
@@ -280,7 +280,7 @@ def test_what_does_not_fit_is_said_before_a_call_is_spent(tmp_path: Path) -> Non
     assert own.metric.name == "judge" and own.metric.rubric == "is kind"
 
 
-def test_settings_from_python_need_only_the_metrics_name(tmp_path: Path) -> None:
+def test_promptfoo_metric_can_be_set_from_python(tmp_path: Path) -> None:
     values = {
         "prompt": "Say it.",
         "data": {"path": str(config(tmp_path, TESTS)), "input": "thing"},
@@ -290,7 +290,7 @@ def test_settings_from_python_need_only_the_metrics_name(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-def test_a_config_is_optimised_to_the_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_promptfoo_config_can_be_optimised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the built-in models: rows are answered and scored by their assertions."""
     things = ("shop", "parcel", "card", "gift", "store", "order", "price", "shoe")
     rows = "".join(

@@ -18,7 +18,7 @@ pytestmark = [
 ]
 
 
-def test_the_builtin_denoiser_finds_what_only_the_reviewer_says(
+def test_builtin_denoiser_finds_words_of_the_reviewer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Five seeds of five did (benchmarks/results/desk.json)."""
@@ -29,7 +29,7 @@ def test_the_builtin_denoiser_finds_what_only_the_reviewer_says(
     assert desk.names_a_paper(row["prompt"]) and not desk.names_a_paper(desk.POLICY)
 
 
-def test_random_word_edits_hardly_ever_find_it() -> None:
+def test_random_word_edits_rarely_find_words_of_the_reviewer() -> None:
     """At most one seed in ten. Measured 0.07 of 300; were it 0.07, more than 0.1 of 300 would be
     seen with a probability of 3 %."""
     assert desk.measure_chance(300) <= 0.1

@@ -97,7 +97,7 @@ def scores(outcomes: list[Outcome]) -> list[float]:
     return [o.score for o in outcomes]
 
 
-def test_scores_words_and_calls_of_real_samples(tmp_path: Path) -> None:
+def test_sample_task_gives_scores_explanations_and_calls(tmp_path: Path) -> None:
     seen: list[str] = []
 
     def answer(model: str, messages: list[Message]) -> Message:
@@ -127,7 +127,7 @@ def test_scores_words_and_calls_of_real_samples(tmp_path: Path) -> None:
         assert list((tmp_path / "run" / "inspect").glob("*.eval"))  # Inspect's own logs
 
 
-def test_the_system_message_is_found_without_a_model() -> None:
+def test_system_prompt_is_found_without_a_model() -> None:
     assert remask.system_prompt_of(DESK) == TEMPLATE.replace("{policy}", POLICY)
 
 
@@ -141,18 +141,18 @@ def test_the_system_message_is_found_without_a_model() -> None:
         ({"task": {"roles": {"user": "nowhere/m"}}}, "nowhere"),
     ],
 )
-def test_wrong_settings_show_before_a_call(sections: dict[str, Any], words: str) -> None:
+def test_wrong_settings_are_named_before_the_first_call(sections: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         check(settings("http://127.0.0.1:9/v1", **sections))
 
 
-def test_a_prompt_that_stands_nowhere_is_refused() -> None:
+def test_prompt_in_no_system_message_is_refused() -> None:
     config = settings("http://127.0.0.1:9/v1").model_copy(update={"prompt": "Another policy."})
     with pytest.raises(ConfigError, match="contains the prompt literally"):
         check(config)
 
 
-def test_a_limit_in_dollars_needs_prices_and_the_longest_answer(tmp_path: Path) -> None:
+def test_limit_in_dollars_needs_prices_and_max_tokens(tmp_path: Path) -> None:
     priced = {"input_price": 1.0, "output_price": 2.0}
     with pytest.raises(ConfigError, match=r"task\.roles\.user\.input_price"):
         check(settings("", budget={"usd": 1.0}, target=priced, task={"roles": {"user": "a/b"}}))
@@ -168,7 +168,7 @@ def test_a_limit_in_dollars_needs_prices_and_the_longest_answer(tmp_path: Path) 
             assert store.get_spend().usd == pytest.approx(4 * (20 * 1.0 + 5 * 2.0) / 1e6)
 
 
-def test_a_spent_budget_is_never_passed_and_cuts_no_score(tmp_path: Path) -> None:
+def test_spent_budget_is_not_passed_and_loses_no_score(tmp_path: Path) -> None:
     """Samples are expected to take one call and take two, so the limit falls within samples."""
     with Loopback(agent) as server:
         config = settings(server.url, budget={"calls": 11}, task={"calls_per_sample": 1})
@@ -184,7 +184,7 @@ def test_a_spent_budget_is_never_passed_and_cuts_no_score(tmp_path: Path) -> Non
             assert len(scores(kept)) == 5  # those that had finished are not lost
 
 
-def test_what_was_cut_goes_on_without_paying_twice(tmp_path: Path) -> None:
+def test_interrupted_sample_continues_without_paying_twice(tmp_path: Path) -> None:
     with Loopback(agent) as server:
         config = settings(server.url)
         with opened(config, tmp_path / "whole") as (_, task, _):
@@ -204,7 +204,7 @@ def test_what_was_cut_goes_on_without_paying_twice(tmp_path: Path) -> None:
         assert server.requests == 2 * asked
 
 
-def test_a_failed_call_is_no_score_and_is_tried_again(tmp_path: Path) -> None:
+def test_failed_call_gives_no_score_and_is_repeated(tmp_path: Path) -> None:
     broken = True
 
     def answer(model: str, messages: list[Message]) -> Message:
@@ -225,7 +225,7 @@ def test_a_failed_call_is_no_score_and_is_tried_again(tmp_path: Path) -> None:
         assert s.get_spend().calls == 7
 
 
-def test_an_answer_that_does_not_come_is_no_score(tmp_path: Path) -> None:
+def test_missing_answer_gives_no_score(tmp_path: Path) -> None:
     late = threading.Event()
 
     def answer(model: str, messages: list[Message]) -> Message:
@@ -241,7 +241,7 @@ def test_an_answer_that_does_not_come_is_no_score(tmp_path: Path) -> None:
             assert (store.get_spend().calls, store.get_spend().uncertain) == (1, 1)
 
 
-def test_a_refused_key_ends_the_run_and_costs_nothing(tmp_path: Path) -> None:
+def test_refused_key_ends_the_run_at_no_cost(tmp_path: Path) -> None:
     from fakes.server import Server, status
 
     with (
@@ -254,7 +254,7 @@ def test_a_refused_key_ends_the_run_and_costs_nothing(tmp_path: Path) -> None:
         assert server.requests == 1
 
 
-def test_a_role_that_is_not_named_plays_the_target_and_keeps_its_own_words(tmp_path: Path) -> None:
+def test_role_without_a_model_uses_the_target_with_its_own_prompt(tmp_path: Path) -> None:
     """Only the system message that holds the baseline is changed."""
     with Loopback(agent) as server:
         config = settings(server.url, task={"roles": {"user": "openai-api/loopback/user"}})
@@ -263,7 +263,7 @@ def test_a_role_that_is_not_named_plays_the_target_and_keeps_its_own_words(tmp_p
             assert scores(task.evaluate(Prompt(POLICY), task.ids("train")[:1]))
 
 
-def test_splits_follow_from_content_and_nothing_else() -> None:
+def test_splits_depend_only_on_content() -> None:
     first, second = (load_suite(DESK, {"copies": 2}, (0.25, 0.25, 0.5)) for _ in range(2))
     splits = {e.id: e.split for e in first.dataset.examples}
     assert splits == {e.id: e.split for e in second.dataset.examples}
@@ -277,7 +277,7 @@ def test_splits_follow_from_content_and_nothing_else() -> None:
     [("C", "", 1.0), ("I", "", 0.0), ("P", "", 0.5), (True, "", 1.0), (0.25, "", 0.25),
      ("yes", "", 1.0), ({"a": 1, "b": 0}, "main/b", 0.0)],
 )  # fmt: skip
-def test_values_of_scores(value: Any, wanted: str, number: float) -> None:
+def test_read_score_converts_values(value: Any, wanted: str, number: float) -> None:
     assert read_score({"main": Score(value=value, explanation="Why.")}, wanted) == (number, "Why.")
 
 
@@ -286,7 +286,7 @@ def test_values_of_scores(value: Any, wanted: str, number: float) -> None:
     [(float("nan"), "", "not between"), (37.5, "", "not between"), ("good", "", "not a number"),
      ({"a": 1}, "", r"NAME/KEY"), (1, "other", "no score 'other'")],
 )  # fmt: skip
-def test_what_is_no_score_is_said(value: Any, wanted: str, words: str) -> None:
+def test_read_score_explains_values_that_are_no_scores(value: Any, wanted: str, words: str) -> None:
     found, _ = read_score({"main": Score(value=value)}, wanted)
     assert isinstance(found, str) and words in found
 
@@ -307,7 +307,7 @@ class Receipts:
 
 
 @pytest.mark.slow
-def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
+def test_interrupted_run_ends_like_a_whole_one(tmp_path: Path) -> None:
     with Loopback(agent) as server:
         arguments: dict[str, Any] = {
             "task": remask.InspectTask(DESK, args={"copies": 1}, calls_per_sample=2),
@@ -339,7 +339,7 @@ def test_a_cut_run_ends_like_the_whole_one(tmp_path: Path) -> None:
         assert any(e["kind"] == Accepted.__name__ for e in events)
 
 
-def test_the_command_line_checks_and_scores_a_task(tmp_path: Path) -> None:
+def test_command_line_checks_and_scores_a_task(tmp_path: Path) -> None:
     file = tmp_path / "policy.md"
     file.write_text(POLICY + "\n")
     with Loopback(agent) as server:

@@ -77,7 +77,7 @@ DOMAINS = ("airline", "retail", "telecom")
 @pytest.mark.parametrize(
     "domain", ["telecom", *(pytest.param(name, marks=pytest.mark.slow) for name in ("airline", "retail"))]
 )
-def test_reference_actions_are_right_and_corrupted_ones_wrong(
+def test_tau2_scores_reference_actions_1_and_corrupted_ones_0(
     domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     play(domain, 1, tmp_path, monkeypatch)
@@ -85,7 +85,7 @@ def test_reference_actions_are_right_and_corrupted_ones_wrong(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_the_system_message_holds_the_policy(domain: str) -> None:
+def test_tau2_system_message_contains_the_policy(domain: str) -> None:
     """Of the agent's messages and the customer's, the one that is the same in all samples."""
     message = system_prompt_of(f"inspect_evals/tau2_{domain}")
     assert message.startswith("<instructions>\n    You are a customer service agent")
@@ -94,5 +94,7 @@ def test_the_system_message_holds_the_policy(domain: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("domain", DOMAINS)
-def test_more_reference_actions(domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tau2_scores_more_reference_actions(
+    domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     play(domain, 8, tmp_path, monkeypatch)
