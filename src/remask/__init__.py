@@ -5,38 +5,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from remask.api.arguments import Budget as Budget
-    from remask.api.arguments import Dataset as Dataset
-    from remask.api.arguments import Denoiser as Denoiser
-    from remask.api.arguments import InspectTask as InspectTask
-    from remask.api.arguments import Judge as Judge
-    from remask.api.arguments import Label as Label
-    from remask.api.arguments import Search as Search
-    from remask.api.arguments import Target as Target
-    from remask.api.evaluate import Evaluation as Evaluation
-    from remask.api.evaluate import evaluate as evaluate
-    from remask.api.evaluate import evaluate_async as evaluate_async
-    from remask.api.optimize import optimize as optimize
-    from remask.api.optimize import optimize_async as optimize_async
-    from remask.api.optimize import resume as resume
-    from remask.api.optimize import resume_async as resume_async
-    from remask.api.refine import refine as refine
-    from remask.api.refine import refine_async as refine_async
-    from remask.runs.result import Result as Result
-    from remask.tasks.inspect.setup import system_prompt_of as system_prompt_of
-    from remask.types import Score as Score
+    from remask.api.arguments import Budget, Dataset, Denoiser, InspectTask, Judge, Label, Search, Target
+    from remask.api.evaluate import Evaluation, evaluate, evaluate_async
+    from remask.api.optimize import optimize, optimize_async, resume, resume_async
+    from remask.api.refine import refine, refine_async
+    from remask.runs.result import Result
+    from remask.tasks.inspect.setup import system_prompt_of
+    from remask.types import Score
 
-_ARGUMENTS = ("Budget", "Dataset", "Denoiser", "InspectTask", "Judge", "Label", "Search", "Target")
+__all__ = [
+    "Budget", "Dataset", "Denoiser", "Evaluation", "InspectTask", "Judge", "Label", "Result", "Score",
+    "Search", "Target", "evaluate", "evaluate_async", "optimize", "optimize_async", "refine", "refine_async",
+    "resume", "resume_async", "system_prompt_of",
+]  # fmt: skip
 _HOMES = {
-    **dict.fromkeys(_ARGUMENTS, "api.arguments"),
+    **dict.fromkeys(__all__, "api.arguments"),
     **dict.fromkeys(("Evaluation", "evaluate", "evaluate_async"), "api.evaluate"),
     **dict.fromkeys(("optimize", "optimize_async", "resume", "resume_async"), "api.optimize"),
     **dict.fromkeys(("refine", "refine_async"), "api.refine"),
-    "Result": "runs.result",
-    "Score": "types",
-    "system_prompt_of": "tasks.inspect.setup",
+    **{"Result": "runs.result", "Score": "types", "system_prompt_of": "tasks.inspect.setup"},
 }
-__all__ = [*sorted(_HOMES)]
 
 
 def __getattr__(name: str) -> Any:

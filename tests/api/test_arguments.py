@@ -149,7 +149,32 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "rows and a task": (
         lambda: remask.optimize(PROMPT, ROWS, task="a/b"), "both rows .* and a task"
     ),
-    "no prompt": (lambda: remask.optimize(3, ROWS), "the prompt is a text or a Path, not int"),
+    "no prompt": (lambda: remask.optimize(3, ROWS), "prompt must be a text or a Path, not int"),
+    "a target of a number": (
+        lambda: remask.optimize(PROMPT, ROWS, target=5),
+        "target must be a name, a function or a remask.Target, not int",
+    ),
+    "a target of another class": (
+        lambda: remask.optimize(PROMPT, ROWS, target=remask.Denoiser()),
+        "target must be .*, not Denoiser",
+    ),
+    "a metric of a class": (
+        lambda: remask.optimize(PROMPT, ROWS, metric=remask.Judge),
+        "metric must be a name, a function or a remask.Label or Judge, not ",
+    ),
+    "a denoiser that writes nothing": (
+        lambda: remask.optimize(PROMPT, ROWS, denoiser=Oracle()),
+        "denoiser must be a name, an object with infill or a remask.Denoiser, not Oracle",
+    ),
+    "a task of a number": (lambda: remask.optimize(PROMPT, task=5), "task must be a name or"),
+    "a search of a dict": (
+        lambda: remask.optimize(PROMPT, ROWS, search={"candidates": 2}),
+        "search must be a remask.Search, not dict",
+    ),
+    "a budget of a number": (
+        lambda: remask.optimize(PROMPT, ROWS, budget=60),
+        "budget must be a remask.Budget, not int",
+    ),
     "no prompt file": (lambda: remask.optimize(Path("p.md"), ROWS), r"p\.md.*no such prompt file"),
 }  # fmt: skip
 

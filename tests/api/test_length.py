@@ -83,7 +83,7 @@ def test_show_report_and_export_of_the_front(tmp_path: Path) -> None:
     export(tmp_path / "run", "-o", short, "--force")
     assert short.read_text().strip() == result.best.prompt
     refused = export(short, "-o", tmp_path / "x.md", "--shortest-within", "1")
-    assert refused.exit_code == 2 and "is a file; name a run's folder" in refused.stderr
+    assert refused.exit_code == 2 and "is a file; name the folder of a run" in refused.stderr
     built = command("report", tmp_path / "run")
     assert built.exit_code == 0
     assert "<h2>Score and length</h2>" in (tmp_path / "run" / "report.html").read_text()

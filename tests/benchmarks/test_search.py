@@ -82,7 +82,7 @@ def test_counted_refuses_before_the_cap_is_passed() -> None:
     inner = Parrot()
     counted = Counted(inner, 3)
     counted.respond(chats("a", "b"))
-    with pytest.raises(BudgetSpent, match="2 of 3 calls used, 2 more asked"):
+    with pytest.raises(BudgetSpent, match="needs 2 calls and 1 is left"):
         counted.respond(chats("c", "d"))
     counted.respond(chats("c"))
     assert (counted.spent, inner.calls) == (3, 3)

@@ -15,6 +15,7 @@ from benchmarks.denoiser.step_study import Candidate, Cell, Design, Study, compa
 from benchmarks.tasks import BenchTask, letters
 from benchmarks.tasks.letters import read
 from fakes.colours import WORDS, Phrases
+from remask.dlm.adapter import SHIPPED_ADAPTER
 from remask.ports import Canvas, Context, Fill, Hole, Reply, TargetModel
 from remask.stats import estimate
 from remask.types import Chat
@@ -132,7 +133,7 @@ def test_nothing_of_a_study_can_be_zero(word: str) -> None:
 def test_the_real_models_in_steps() -> None:
     lab = steps.make_lab("letters", Path(), 0)
     design = Design((1, 2), candidates=2, rounds=1, train=3, validation=3)
-    study = run_study(lab, steps.make_denoisers(steps.SHIPPED, design.steps), design)
+    study = run_study(lab, steps.make_denoisers(SHIPPED_ADAPTER, design.steps), design)
     assert [row.taken for row in study.rows] == [1.0, 2.0]
     assert all(row.nats is not None and row.nats.mean > 0 for row in study.rows)
     assert all(row.seconds > 0 for row in study.rows)

@@ -231,7 +231,7 @@ def test_target_and_denoiser_have_their_own_prices(tmp_path: Path) -> None:
     assert result.spend.input_tokens == wrote * 100 + scored * 7
     with (
         Server(default=world) as server,
-        pytest.raises(ConfigError, match=r"budget.usd needs denoiser\.input_price"),
+        pytest.raises(ConfigError, match=r"budget.usd needs the prices denoiser\.input_price"),
     ):
         play(server, tmp_path / "other", budget=limits, target_keys=read)
 

@@ -38,7 +38,7 @@ class LevelTask:
     def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
         new = {(level(prompt), id) for id in ids} - self.asked
         if self.limit is not None and self.calls + len(new) > self.limit:
-            raise BudgetSpent(f"{self.calls} of {self.limit} calls used, {len(new)} more asked")
+            raise BudgetSpent(f"no calls are left ({self.calls} of {self.limit} used)")
         self.calls += len(new)
         self.asked |= new
         return [self._outcome(prompt, id) for id in ids]

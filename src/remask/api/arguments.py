@@ -24,7 +24,18 @@ Rows = str | os.PathLike[str] | Iterable[Any]  # a file, a DataFrame, mappings, 
 Data = Rows | Mapping[str, Rows]  # all rows, or those of train, validation and test
 
 
-class Dataset(sections.DataConfig):
+class _Checked(sections.Section):
+    """A section of the settings that is made in Python: a wrong key or value is a ConfigError."""
+
+    def __init__(self, **settings: Any) -> None:
+        try:
+            super().__init__(**settings)
+        except ValidationError as error:
+            problems = sections.problems(error, type(self))
+            raise ConfigError(f"remask.{type(self).__name__}: {problems}") from None
+
+
+class Dataset(_Checked, sections.DataConfig):
     """The rows and the meaning of their columns: `Dataset("rows.csv", expected="topic")`.
 
     The rows are a path (JSONL, JSON, CSV, TSV), mappings, a DataFrame, pairs (message, right
@@ -44,11 +55,11 @@ class Dataset(sections.DataConfig):
         if data is not None and named:
             raise ConfigError("give the rows once: all together, or by split")
         paths, rows = _locate(named or data)
-        _fill(self, settings | paths)
+        super().__init__(**settings | paths)
         self._rows = rows
 
 
-class Target(sections.TargetConfig):
+class Target(_Checked, sections.TargetConfig):
     """The frozen model whose prompt is optimised: `Target("openai:gpt-4.1-mini", temperature=0)`.
 
     Names are "builtin", "openai:MODEL" (with `base_url` for any compatible server), and for Inspect
@@ -61,10 +72,10 @@ class Target(sections.TargetConfig):
     """
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
-        _fill(self, settings if model is None else settings | {"model": model})
+        super().__init__(**settings if model is None else settings | {"model": model})
 
 
-class Denoiser(sections.DenoiserConfig):
+class Denoiser(_Checked, sections.DenoiserConfig):
     """The diffusion language model that writes the edits: `Denoiser("local:FOLDER", steps=8)`.
 
     Names are "builtin", "builtin:ADAPTER", "local:FOLDER", "local:HUB_ID" (with `revision`),
@@ -76,10 +87,10 @@ class Denoiser(sections.DenoiserConfig):
     """
 
     def __init__(self, model: str | None = None, **settings: Any) -> None:
-        _fill(self, settings if model is None else settings | {"model": model})
+        super().__init__(**settings if model is None else settings | {"model": model})
 
 
-class InspectTask(sections.TaskConfig):
+class InspectTask(_Checked, sections.TaskConfig):
     """An Inspect task in place of rows: `InspectTask("inspect_evals/tau2_airline")`.
 
     `args` are the arguments of the task, and `roles` are its other models, such as
@@ -91,10 +102,10 @@ class InspectTask(sections.TaskConfig):
     """
 
     def __init__(self, name: str | None = None, **settings: Any) -> None:
-        _fill(self, settings if name is None else settings | {"name": name})
+        super().__init__(**settings if name is None else settings | {"name": name})
 
 
-class Label(sections.Section):
+class Label(_Checked):
     """The metric "label": the first allowed label in a response is its answer.
 
     `answer` is the text of an answer with {label}. `labels` are the allowed labels (empty: those of
@@ -112,11 +123,8 @@ class Label(sections.Section):
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
     """Number of calls per row; their scores are averaged."""
 
-    def __init__(self, **settings: Any) -> None:
-        _fill(self, settings)
 
-
-class Judge(sections.TargetConfig):
+class Judge(_Checked, sections.TargetConfig):
     """The metric "judge": a model reads a response and scores it from 0 to 1.
 
     `rubric` says what a good response is. The other keys are those of a Target. Raises ConfigError
@@ -133,10 +141,10 @@ class Judge(sections.TargetConfig):
     """Number of calls per row; their scores are averaged."""
 
     def __init__(self, model: str, rubric: str, **settings: Any) -> None:
-        _fill(self, settings | {"model": model, "rubric": rubric})
+        super().__init__(model=model, rubric=rubric, **settings)
 
 
-class Search(sections.SearchConfig):
+class Search(_Checked, sections.SearchConfig):
     """How candidates are proposed and accepted: `Search(candidates=12, demos=4)`.
 
     Raises ConfigError for an unknown key or a wrong value.
@@ -146,11 +154,8 @@ class Search(sections.SearchConfig):
     8
     """
 
-    def __init__(self, **settings: Any) -> None:
-        _fill(self, settings)
 
-
-class Budget(sections.BudgetConfig):
+class Budget(_Checked, sections.BudgetConfig):
     """Hard limits of a run, the sealed test included: calls, tokens, minutes, usd.
 
     None means no limit. Raises ConfigError for an unknown key or a wrong value.
@@ -160,11 +165,18 @@ class Budget(sections.BudgetConfig):
     2000
     """
 
-    def __init__(self, **settings: Any) -> None:
-        _fill(self, settings)
-
 
 PLACES = ("path", "train", "validation", "test")  # keys of [data] that name a file
+# What each argument may be: its types, what an object of the user has, and all of it in words.
+_ALLOWED: dict[str, tuple[Any, str, str]] = {
+    "prompt": (str | Path, "", "a text or a Path"),
+    "target": (str | Target | None, "__call__", "a name, a function or a remask.Target"),
+    "metric": (str | Label | Judge | None, "__call__", "a name, a function or a remask.Label or Judge"),
+    "denoiser": (str | Denoiser | None, "infill", "a name, an object with infill or a remask.Denoiser"),
+    "task": (str | InspectTask, "", "a name or a remask.InspectTask"),
+    "search": (Search | None, "", "a remask.Search"),
+    "budget": (Budget | None, "", "a remask.Budget"),
+}
 
 
 def settle_arguments(
@@ -184,13 +196,11 @@ def settle_arguments(
 
     `more` are further keys, which override the others. Raises ConfigError.
     """
-    if isinstance(prompt, Path):
-        prompt = read_prompt(prompt)
-    if not isinstance(prompt, str):
-        raise ConfigError(f"the prompt is a text or a Path, not {type(prompt).__name__}")
+    _require_types(prompt=prompt, target=target, metric=metric, denoiser=denoiser)
+    _require_types(task=task, search=search, budget=budget)
     data = data if isinstance(data, Dataset) or data is None else Dataset(data)
     values: dict[str, Any] = {
-        "prompt": prompt,
+        "prompt": read_prompt(prompt) if isinstance(prompt, Path) else prompt,
         "data": _read_section(data),
         "task": _read_section(task, "name") if task else {},
         "search": _read_section(search),
@@ -227,14 +237,13 @@ def name_object(kind: str, value: Any) -> str:
     return f"{kind}:{getattr(value, '__qualname__', type(value).__qualname__)}"
 
 
-def _fill(section: sections.Section, values: Mapping[str, Any]) -> None:
-    """Validate `values` into a new section. Raises ConfigError with one sentence."""
-    try:
-        sections.Section.__init__(section, **values)
-    except ValidationError as error:
-        raise ConfigError(
-            f"remask.{type(section).__name__}: {sections.problems(error, type(section))}"
-        ) from None
+def _require_types(**arguments: Any) -> None:
+    """Raise ConfigError for an argument of a wrong type."""
+    for name, value in arguments.items():
+        types, able, words = _ALLOWED[name]
+        own = able and hasattr(value, able) and not isinstance(value, type)
+        if not isinstance(value, types) and not own:
+            raise ConfigError(f"{name} must be {words}, not {type(value).__name__}")
 
 
 def _locate(data: Any) -> tuple[dict[str, str], Any]:

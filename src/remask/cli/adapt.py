@@ -10,56 +10,34 @@ from remask.cli.options import GroupedCommand, option
 
 
 @click.command(cls=GroupedCommand)
-@option(
-    "Data", "--data", multiple=True, required=True, type=click.Path(path_type=Path), metavar="PATH",
-    help="Prompts with examples (JSONL), or conversations with a system prompt in a format that "
-    "remask traces inspect reads. A file, or a folder of .jsonl files. May be repeated.",
-)  # fmt: skip
-@option(
-    "Data", "--leave-out", default="", metavar="REGEX",
-    help="Leave out prompts whose name or text matches this regular expression.",
-)  # fmt: skip
-@option(
-    "Data", "--held-out", type=click.IntRange(0), default=20,
-    help="Prompts to hold out for measurements; at most a tenth of all. Default: 20.",
-)  # fmt: skip
-@option(
-    "Model", "--base", default="builtin", metavar="builtin|local:PLACE",
-    help="Left-to-right base model: builtin, or a Llama, Qwen2 or Qwen3 in a folder or on the "
-    "Hugging Face hub. Default: builtin.",
-)  # fmt: skip
+@option("Data", "--data", multiple=True, required=True, type=click.Path(path_type=Path), metavar="PATH",
+        help="Prompts with examples (JSONL), or conversations with a system prompt in a format that "
+        "remask traces inspect reads. A file, or a folder of .jsonl files. May be repeated.")  # fmt: skip
+@option("Data", "--leave-out", default="", metavar="REGEX",
+        help="Leave out prompts whose name or text matches this regular expression.")  # fmt: skip
+@option("Data", "--held-out", type=click.IntRange(0), default=20,
+        help="Prompts to hold out for measurements; at most a tenth of all. Default: 20.")  # fmt: skip
+@option("Model", "--base", default="builtin", metavar="builtin|local:PLACE",
+        help="Left-to-right base model: builtin, or a Llama, Qwen2 or Qwen3 in a folder or on the "
+        "Hugging Face hub. Default: builtin.")  # fmt: skip
 @option("Model", "--revision", metavar="COMMIT", help="Full commit id of a base model on the hub.")
-@option(
-    "Model", "--from", "start", metavar="shipped|fresh|FILE",
-    help="Adapter of the base model to continue; fresh trains a new one. Default: shipped for the "
-    "built-in base, else fresh.",
-)  # fmt: skip
-@option(
-    "Training", "--steps", type=click.IntRange(1), default=120,
-    help="Training steps of 16 masked windows; each takes some seconds on one core. Default: 120.",
-)  # fmt: skip
-@option(
-    "Training", "--rate", type=click.FloatRange(0, min_open=True), default=3e-4,
-    help="Learning rate. Default: 0.0003.",
-)  # fmt: skip
-@option(
-    "Training", "--distil", type=click.FloatRange(0, 1), default=0.3,
-    help="Share of the distillation from the base model in the loss. Default: 0.3.",
-)  # fmt: skip
-@option(
-    "Training", "--rank", type=click.IntRange(1, 256), default=32,
-    help="Rank of a fresh adapter. Default: 32.",
-)  # fmt: skip
-@option(
-    "Training", "--measure-every", type=click.IntRange(0), default=200,
-    help="Steps between measurements on held-out prompts; 0: only before and after. Default: 200.",
-)  # fmt: skip
+@option("Model", "--from", "start", metavar="shipped|fresh|FILE",
+        help="Adapter of the base model to continue; fresh trains a new one. Default: shipped for the "
+        "built-in base, else fresh.")  # fmt: skip
+@option("Training", "--steps", type=click.IntRange(1), default=120,
+        help="Steps of 16 masked windows; each takes some seconds on one core. Default: 120.")  # fmt: skip
+@option("Training", "--rate", type=click.FloatRange(0, min_open=True), default=3e-4,
+        help="Learning rate. Default: 0.0003.")  # fmt: skip
+@option("Training", "--distil", type=click.FloatRange(0, 1), default=0.3,
+        help="Share of the distillation from the base model in the loss. Default: 0.3.")  # fmt: skip
+@option("Training", "--rank", type=click.IntRange(1, 256), default=32,
+        help="Rank of a fresh adapter. Default: 32.")  # fmt: skip
+@option("Training", "--measure-every", type=click.IntRange(0), default=200,
+        help="Steps between measurements on held-out prompts; 0: at the ends. Default: 200.")  # fmt: skip
 @option("Training", "--seed", type=int, default=0, help="Seed of all random choices. Default: 0.")
-@option(
-    "Output", "--out", "-o", required=True, type=click.Path(path_type=Path),
-    metavar="FILE.safetensors",
-    help="File for the adapter. Its model card, log and checkpoint are written next to it.",
-)  # fmt: skip
+@option("Output", "--out", "-o", required=True, type=click.Path(path_type=Path),
+        metavar="FILE.safetensors",
+        help="File for the adapter. Its model card, log and checkpoint are written next to it.")  # fmt: skip
 @option("Output", "--force", is_flag=True, help="Replace the adapter if it exists.")
 def adapt(out: Path, force: bool, **flags: Any) -> None:
     """Train the diffusion model on your own prompts.

@@ -161,44 +161,25 @@ FORMATS = (*("text", "marked", "messages", "f-string", "jinja"), *("langfuse", "
 
 @click.command(cls=GroupedCommand)
 @click.argument("place", metavar="RUN | PROMPT.MD", type=click.Path(path_type=Path))
-@option(
-    "Prompt", "--shortest-within", "within", type=click.FloatRange(0, 100), metavar="POINTS",
-    help="Export the shortest prompt of the run that is at most so many points of 100 worse on "
-    "validation.",
-)  # fmt: skip
-@option(
-    "Format", "--format", "kind", type=click.Choice(FORMATS),
-    help="Format of the file. Default: by its name, else text.",
-)  # fmt: skip
+@option("Prompt", "--shortest-within", "within", type=click.FloatRange(0, 100), metavar="POINTS",
+        help="Export the shortest prompt of the run that is at most so many points of 100 worse on "
+        "validation.")  # fmt: skip
+@option("Format", "--format", "kind", type=click.Choice(FORMATS),
+        help="Format of the file. Default: by its name, else text.")  # fmt: skip
 @option("Format", "--marked", is_flag=True, help="Write the [[keep]] marks: the format marked.")
-@option(
-    "Format", "--variable", "variables", multiple=True, metavar="NAME",
-    help="Name of a variable. May be repeated. Default: every plain {name}.",
-)  # fmt: skip
-@option(
-    "Format", "--name", metavar="NAME",
-    help="Name of the prompt in Langfuse or MLflow. Default: the name of the file.",
-)  # fmt: skip
-@option(
-    "Format", "--program", type=click.Path(path_type=Path), metavar="FILE",
-    help="Saved DSPy program in which to replace the prompt.",
-)  # fmt: skip
-@option(
-    "Format", "--predictor", default="", metavar="NAME",
-    help="Predictor of that program, if it has several.",
-)  # fmt: skip
-@option(
-    "Output", "--output", "-o", type=click.Path(path_type=Path), metavar="FILE",
-    help="File to write.",
-)  # fmt: skip
-@option(
-    "Output", "--register", "registered", metavar="NAME",
-    help="Register the prompt in MLflow as a new version of this name.",
-)  # fmt: skip
-@option(
-    "Output", "--tracking-uri", metavar="URI",
-    help="Server or database of MLflow. Default: as MLflow is configured.",
-)  # fmt: skip
+@option("Format", "--variable", "variables", multiple=True, metavar="NAME",
+        help="Name of a variable. May be repeated. Default: every plain {name}.")  # fmt: skip
+@option("Format", "--name", metavar="NAME",
+        help="Name of the prompt in Langfuse or MLflow. Default: the name of the file.")  # fmt: skip
+@option("Format", "--program", type=click.Path(path_type=Path), metavar="FILE",
+        help="Saved DSPy program in which to replace the prompt.")  # fmt: skip
+@option("Format", "--predictor", default="", metavar="NAME",
+        help="Predictor of that program, if it has several.")  # fmt: skip
+@option("Output", "--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="File to write.")
+@option("Output", "--register", "registered", metavar="NAME",
+        help="Register the prompt in MLflow as a new version of this name.")  # fmt: skip
+@option("Output", "--tracking-uri", metavar="URI",
+        help="Server or database of MLflow. Default: as MLflow is configured.")  # fmt: skip
 @option("Output", "--force", is_flag=True, help="Replace the file if it exists.")
 def export(
     place: Path,

@@ -56,90 +56,54 @@ def combine(*options: Decorator) -> Decorator:
 def _make_target_options(target_default: str, metric_default: str) -> Decorator:
     """Make the options of target and metric, which have other defaults in `remask refine`."""
     return combine(
-        option(
-            "Target", "--target", metavar="MODEL",
-            help="Target model: builtin, openai:MODEL, or inspect:PROVIDER/MODEL for an Inspect "
-            f"task. Default: {target_default}.",
-        ),
-        option(
-            "Target", "--base-url", metavar="URL",
-            help="Base URL of the OpenAI-compatible server. Default: OpenAI.",
-        ),
-        option(
-            "Metric", "--metric", metavar="NAME",
-            help="Metric: label, exact, contains, f1, judge or promptfoo. "
-            f"Default: {metric_default}.",
-        ),
-        option(
-            "Metric", "--judge", metavar="MODEL",
-            help="Model that scores the answers, such as openai:MODEL. Needs --rubric.",
-        ),
-        option(
-            "Metric", "--rubric", metavar="TEXT",
-            help="Description of a good answer, for the judge.",
-        ),
-        option(
-            "Metric", "--answer", metavar="TEMPLATE",
-            help="Text of an answer, with {label}. Default: {label}.",
-        ),
-        option(
-            "Metric", "--label", metavar="TEXT", multiple=True,
-            help="Allowed label. May be repeated. Default: the labels of the data.",
-        ),
+        option("Target", "--target", metavar="MODEL",
+               help="Target model: builtin, openai:MODEL, or inspect:PROVIDER/MODEL for an Inspect "
+               f"task. Default: {target_default}."),
+        option("Target", "--base-url", metavar="URL",
+               help="Base URL of the OpenAI-compatible server. Default: OpenAI."),
+        option("Metric", "--metric", metavar="NAME",
+               help="Metric: label, exact, contains, f1, judge or promptfoo. "
+               f"Default: {metric_default}."),
+        option("Metric", "--judge", metavar="MODEL",
+               help="Model that scores the answers, such as openai:MODEL. Needs --rubric."),
+        option("Metric", "--rubric", metavar="TEXT", help="Description of a good answer, for the judge."),
+        option("Metric", "--answer", metavar="TEMPLATE",
+               help="Text of an answer, with {label}. Default: {label}."),
+        option("Metric", "--label", metavar="TEXT", multiple=True,
+               help="Allowed label. May be repeated. Default: the labels of the data."),
     )  # fmt: skip
 
 
 _data_options = (
-    option(
-        "Data", "--data", metavar="FILE",
-        help="File with the rows: JSONL, JSON, CSV, TSV, or a promptfooconfig.yaml.",
-    ),
-    option(
-        "Data", "--input", metavar="TEMPLATE",
-        help='User message: a column, or a template such as "{question}". Default: {input}.',
-    ),
-    option(
-        "Data", "--expected", metavar="COLUMN",
-        help="Column of the right answer. Default: label.",
-    ),
+    option("Data", "--data", metavar="FILE",
+           help="File with the rows: JSONL, JSON, CSV, TSV, or a promptfooconfig.yaml."),
+    option("Data", "--input", metavar="TEMPLATE",
+           help='User message: a column, or a template such as "{question}". Default: {input}.'),
+    option("Data", "--expected", metavar="COLUMN", help="Column of the right answer. Default: label."),
 )  # fmt: skip
 _SPLIT_HELP = "Column with train, validation or test. Default: rows are split by their content."
 _task_options = combine(
-    option(
-        "Data", "--task", metavar="NAME",
-        help="Inspect task in place of rows: PACKAGE/TASK or FILE.py@TASK.",
-    ),
-    option(
-        "Data", "--task-arg", "-T", metavar="KEY=VALUE", multiple=True,
-        help="Argument of the Inspect task. May be repeated.",
-    ),
-    option(
-        "Data", "--role", metavar="ROLE=MODEL", multiple=True,
-        help="Another model of the Inspect task, such as user=PROVIDER/MODEL. May be repeated.",
-    ),
-    option(
-        "Data", "--prompt", "prompt_file", metavar="FILE",
-        help="Prompt file, in place of that of remask.toml or as the argument.",
-    ),
-    option(
-        "Data", "--prompt-from", type=click.Choice(["system"]),
-        help="Optimise the system message of the Inspect task.",
-    ),
+    option("Data", "--task", metavar="NAME",
+           help="Inspect task in place of rows: PACKAGE/TASK or FILE.py@TASK."),
+    option("Data", "--task-arg", "-T", metavar="KEY=VALUE", multiple=True,
+           help="Argument of the Inspect task. May be repeated."),
+    option("Data", "--role", metavar="ROLE=MODEL", multiple=True,
+           help="Another model of the Inspect task, such as user=PROVIDER/MODEL. May be repeated."),
+    option("Data", "--prompt", "prompt_file", metavar="FILE",
+           help="Prompt file, in place of that of remask.toml or as the argument."),
+    option("Data", "--prompt-from", type=click.Choice(["system"]),
+           help="Optimise the system message of the Inspect task."),
 )  # fmt: skip
 target_options = _make_target_options("builtin", "label")
 refine_target_options = _make_target_options(
     "none, so the result is not verified", "label or f1, depending on the right answers"
 )
 denoiser_options = combine(
-    option(
-        "Denoiser", "--denoiser", metavar="MODEL",
-        help="Diffusion language model: builtin[:ADAPTER], local:PLACE, mercury or chat:MODEL. "
-        "Default: builtin.",
-    ),
-    option(
-        "Denoiser", "--adapter", metavar="FILE",
-        help="Adapter of remask adapt for the base model of --denoiser local:PLACE.",
-    ),
+    option("Denoiser", "--denoiser", metavar="MODEL",
+           help="Diffusion language model: builtin[:ADAPTER], local:PLACE, mercury or chat:MODEL. "
+           "Default: builtin."),
+    option("Denoiser", "--adapter", metavar="FILE",
+           help="Adapter of remask adapt for the base model of --denoiser local:PLACE."),
 )  # fmt: skip
 _masker_option = option(
     "Search", "--masker", type=click.Choice(MASKERS), multiple=True,
@@ -148,19 +112,12 @@ _masker_option = option(
 _seed_option = option("Search", "--seed", type=int, help="Seed of all random choices. Default: 0.")
 search_options = combine(_masker_option, _seed_option)
 budget_options = combine(
-    option(
-        "Budget", "--max-calls", type=int,
-        help="Maximum number of target calls, the sealed test included. Default: 2000.",
-    ),
+    option("Budget", "--max-calls", type=int,
+           help="Maximum number of target calls, the sealed test included. Default: 2000."),
     option("Budget", "--max-minutes", type=float, help="Maximum time in minutes."),
-    option(
-        "Budget", "--max-usd", type=float,
-        help="Maximum cost in US dollars. Needs prices in remask.toml.",
-    ),
-    option(
-        "Budget", "--max-total-tokens", type=int,
-        help="Maximum number of input and output tokens.",
-    ),
+    option("Budget", "--max-usd", type=float,
+           help="Maximum cost in US dollars. Needs prices in remask.toml."),
+    option("Budget", "--max-total-tokens", type=int, help="Maximum number of input and output tokens."),
 )  # fmt: skip
 run_dir_option = option(
     "Output", "--run-dir", metavar="FOLDER", help="Folder of the run. Default: runs/DATE-TIME."
@@ -176,10 +133,8 @@ plain_option = option(
 json_option = option("Output", "--json", is_flag=True, help="Print one JSON object.")
 progress_options = combine(
     plain_option,
-    option(
-        "Output", "--json", is_flag=True,
-        help="Print one JSON object per line, the result in the last one.",
-    ),
+    option("Output", "--json", is_flag=True,
+           help="Print one JSON object per line, the result in the last one."),
 )  # fmt: skip
 map_option = option(
     "Data", "--map", "columns", multiple=True, metavar="FIELD=COLUMN,…",
@@ -193,22 +148,16 @@ scale_option = option(
 job_options = combine(
     *_data_options,
     option("Data", "--split-column", "--split", "split_column", metavar="COLUMN", help=_SPLIT_HELP),
-    option(
-        "Data", "--queries", type=int,
-        help="Messages to ask the target for where there is no data. Default: 80.",
-    ),
+    option("Data", "--queries", type=int,
+           help="Messages to ask the target for where there is no data. Default: 80."),
     _task_options,
     target_options,
     denoiser_options,
     search_options,
-    option(
-        "Search", "--max-tokens", type=int,
-        help="Maximum length of the prompt in tokens. Longer candidates are not tried.",
-    ),
-    option(
-        "Search", "--demos", type=int,
-        help="Maximum number of train rows to add to the prompt as examples. Default: 0.",
-    ),
+    option("Search", "--max-tokens", type=int,
+           help="Maximum length of the prompt in tokens. Longer candidates are not tried."),
+    option("Search", "--demos", type=int,
+           help="Maximum number of train rows to add to the prompt as examples. Default: 0."),
     budget_options,
     run_dir_option,
 )  # fmt: skip

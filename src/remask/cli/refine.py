@@ -11,38 +11,25 @@ from remask.cli.options import option
 
 @click.command(cls=options.GroupedCommand)
 @click.argument("source", metavar="PROMPT.MD | REMASK.TOML")
-@option(
-    "Data", "--traces", "files", multiple=True, metavar="FILE",
-    help="File of conversations, in a format that remask traces inspect reads. May be repeated.",
-)  # fmt: skip
+@option("Data", "--traces", "files", multiple=True, metavar="FILE",
+        help="File of conversations, that remask traces inspect can read. May be repeated.")  # fmt: skip
 @options.map_option
 @options.scale_option
-@option(
-    "Data", "--redact", type=click.Choice(["on", "off"]),
-    help="Replace secrets and personal data. The result says so if it is off. Default: on.",
-)  # fmt: skip
+@option("Data", "--redact", type=click.Choice(["on", "off"]),
+        help="Replace secrets and personal data. The result says so if it is off. Default: on.")  # fmt: skip
 @options.refine_target_options
 @options.denoiser_options
-@option(
-    "Search", "--lock", type=click.Choice(["text", "numbers", "none"]),
-    help="Part of the prompt that may not change. With text, sentences are only added. "
-    "Default: numbers.",
-)  # fmt: skip
-@option(
-    "Search", "--iterations", type=click.IntRange(1),
-    help="Maximum number of iterations. Default: 8.",
-)  # fmt: skip
-@option(
-    "Search", "--candidates", type=click.IntRange(1),
-    help="Number of candidates in each iteration. Default: 8.",
-)  # fmt: skip
+@option("Search", "--lock", type=click.Choice(["text", "numbers", "none"]),
+        help="Part of the prompt that may not change. With text, sentences are only added. "
+        "Default: numbers.")  # fmt: skip
+@option("Search", "--iterations", type=click.IntRange(1), help="Maximum number of iterations. Default: 8.")
+@option("Search", "--candidates", type=click.IntRange(1),
+        help="Number of candidates in each iteration. Default: 8.")  # fmt: skip
 @options.search_options
 @options.budget_options
 @options.run_dir_option
-@option(
-    "Output", "--output", "-o", type=click.Path(path_type=Path), metavar="FILE",
-    help="File for the refined prompt, with its [[keep]] marks.",
-)  # fmt: skip
+@option("Output", "--output", "-o", type=click.Path(path_type=Path), metavar="FILE",
+        help="File for the refined prompt, with its [[keep]] marks.")  # fmt: skip
 @option("Output", "--force", is_flag=True, help="Replace that file if it exists.")
 @options.progress_options
 def refine(source: str, output: Path | None, force: bool, plain: bool, json: bool, **flags: Any) -> None:

@@ -213,10 +213,8 @@ def inspect(files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str,
 @traces.command("redact", cls=GroupedCommand)
 @click.argument("file", type=click.Path())
 @map_option
-@option(
-    "Output", "--output", "-o", required=True, type=click.Path(path_type=Path), metavar="FILE",
-    help="File to write.",
-)  # fmt: skip
+@option("Output", "--output", "-o", required=True, type=click.Path(path_type=Path), metavar="FILE",
+        help="File to write.")  # fmt: skip
 @option("Output", "--force", is_flag=True, help="Replace the file if it exists.")
 def redact_command(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:
     """Write the records of FILE as chats, with secrets and personal data replaced.

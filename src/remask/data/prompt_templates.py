@@ -42,13 +42,13 @@ def find_prompt_templates(prompts: Mapping[str, int]) -> list[PromptTemplate]:
     ordered = sorted(prompts, key=lambda text: (-prompts[text], text))
     for place, text in enumerate(ordered):
         tokens = _PIECE.findall(text)
-        if not _join_parts(groups, tokens, text, place < MAX_ALIGNED_PROMPTS):
+        if not _join_group(groups, tokens, text, place < MAX_ALIGNED_PROMPTS):
             groups.append((list(tokens), [text]))
     found = [_build_template(fixed, members, prompts) for fixed, members in groups]
     return sorted(found, key=lambda template: -template.count)
 
 
-def _join_parts(
+def _join_group(
     groups: list[tuple[list[str | None], list[str]]], tokens: list[str], text: str, build: bool
 ) -> bool:
     """Add a prompt to the first group that it fits; return False if there is none."""

@@ -199,7 +199,7 @@ def test_adapt_command_makes_an_adapter_that_denoises(data: Path, tmp_path: Path
 
 def test_adapt_command_refuses_a_wrong_file_name(tmp_path: Path) -> None:
     done = CliRunner().invoke(main, ["adapt", "--data", str(tmp_path), "--out", str(tmp_path / "a.txt")])
-    assert done.exit_code == 2 and "ends with .safetensors" in done.stderr
+    assert done.exit_code == 2 and "must end with .safetensors" in done.stderr
 
 
 def test_token_weights_by_row_and_by_neighbour() -> None:

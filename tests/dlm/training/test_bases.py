@@ -260,7 +260,9 @@ def test_adapter_is_needed_by_left_to_right_models_only(
     with pytest.raises(BackendError, match=r"llada is a diffusion model already; use it with"):
         make_denoiser(DenoiserConfig(model=llada, adapter="x.safetensors"))
     for model in ("builtin", "builtin:x.safetensors", "mercury"):
-        with pytest.raises(ConfigError, match=f"denoiser.adapter is for a base from .* not for {model}"):
+        with pytest.raises(
+            ConfigError, match=f"denoiser.adapter is for a local base model .*, not for {model}"
+        ):
             make_denoiser(DenoiserConfig(model=model, adapter="x.safetensors"))
 
 

@@ -7,6 +7,7 @@ import pytest
 
 pytest.importorskip("inspect_ai")
 
+import remask
 from benchmarks.tasks import desk
 
 pytestmark = [
@@ -22,7 +23,7 @@ def test_builtin_denoiser_finds_words_of_the_reviewer(
 ) -> None:
     """Five seeds of five did (benchmarks/results/desk.json)."""
     monkeypatch.setenv("LOOPBACK_API_KEY", "none")
-    row = desk.play(2, "builtin", tmp_path / "run")
+    row = desk.run_once(2, remask.Denoiser(guidance=desk.GUIDANCE), tmp_path / "run")
     assert row["calls"] == row["requests"] <= desk.BUDGET
     assert row["verdict"] == "improved" and row["after"] == 1.0
     assert desk.names_a_paper(row["prompt"]) and not desk.names_a_paper(desk.POLICY)
@@ -31,4 +32,4 @@ def test_builtin_denoiser_finds_words_of_the_reviewer(
 def test_random_word_edits_rarely_find_words_of_the_reviewer() -> None:
     """At most one seed in ten. Measured 0.07 of 300; were it 0.07, more than 0.1 of 300 would be
     seen with a probability of 3 %."""
-    assert desk.chance(300) <= 0.1
+    assert desk.measure_chance(300) <= 0.1

@@ -20,7 +20,7 @@ from remask.data.messages import (
 from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, UnreadableRecord
 
 NO_CALLS = "(no call that changes anything)"
-UNIT = (0.0, 1.0)
+UNIT_SCALE = (0.0, 1.0)
 
 
 def matches_tau(value: Any) -> bool:
@@ -36,7 +36,7 @@ def read_tau(value: Any, source: Source) -> Iterator[Item]:
     assessment = _as_object(info.get("reward_info"))
     actions = assessment.get("actions", _as_object(info.get("task")).get("actions"))
     reward = value["reward"]
-    rating = Rating("reward", _require_number(reward), "reward", scale=UNIT)
+    rating = Rating("reward", _require_number(reward), "reward", scale=UNIT_SCALE)
     id = f"task-{as_text(value.get('task_id'))}-trial-{as_text(value.get('trial'))}"
     desired = _format_calls(actions) if reward != 1 else None
     yield Record(id, system, turns, (rating,), desired, source)
@@ -77,7 +77,7 @@ def _build_record(simulation: Any, policy: object, wanted: dict[str, Any], sourc
         if check.get("met") is False
     ]
     comment = "not met: " + "; ".join(missed) if missed else ""
-    rating = Rating("reward", _require_number(assessment["reward"]), "reward", comment, scale=UNIT)
+    rating = Rating("reward", _require_number(assessment["reward"]), "reward", comment, scale=UNIT_SCALE)
     task = as_text(simulation.get("task_id"))
     desired = _format_calls(wanted.get(task)) if assessment["reward"] != 1 else None
     id = as_text(simulation.get("id")) or f"task-{task}-trial-{as_text(simulation.get('trial'))}"
