@@ -198,6 +198,8 @@ def settle_arguments(
     """
     _require_types(prompt=prompt, target=target, metric=metric, denoiser=denoiser)
     _require_types(task=task, search=search, budget=budget)
+    if isinstance(prompt, str) and len(prompt) < 200 and "\n" not in prompt and Path(prompt).is_file():
+        raise ConfigError(f"the prompt {prompt!r} is the name of a file; give Path({prompt!r}) to read it")
     data = data if isinstance(data, Dataset) or data is None else Dataset(data)
     values: dict[str, Any] = {
         "prompt": read_prompt(prompt) if isinstance(prompt, Path) else prompt,

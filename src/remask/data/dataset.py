@@ -256,7 +256,9 @@ def _check_columns(columns: Columns, known: Sequence[str]) -> tuple[str, ...]:
     ):
         if name is not None and name not in known:
             hint = NO_ANSWERS if role == "expected" else ""
-            raise ConfigError(f"{role}: no column {name!r}; the columns are: {listed}{hint}")
+            raise ConfigError(
+                f"{role}: no column {name!r}; the columns are: {listed}; name one with --{role}{hint}"
+            )
     if columns.expected in names:
         raise ConfigError(f"input contains the right answer, column {columns.expected!r}; remove it")
     return names

@@ -151,7 +151,8 @@ class LocalDenoiser:
         if len(before) + len(ids) > self.backbone.context_length:
             raise ConfigError(
                 f"the prompt has {len(ids)} tokens and its traces {len(before)}, but the model "
-                f"{self.name} reads {self.backbone.context_length} in all; shorten the prompt"
+                f"{self.name} reads {self.backbone.context_length} in all; shorten the prompt, or lower "
+                "search.context_tokens"
             )
         by_span = [[i for i, (start, stop) in enumerate(ranges) if start < b and stop > a] for a, b in spans]
         positions = sorted({i for span in by_span for i in span})

@@ -121,6 +121,8 @@ class Result:
         if self.test is None:
             return self.verdict
         t = self.test
+        if self.best.prompt == self.baseline.prompt:
+            return f"{self.verdict}: the prompt is unchanged, {t.best:.3f} on {t.n} sealed test rows"
         return (
             f"{self.verdict}: {t.baseline:.3f} → {t.best:.3f} on {t.n} sealed test rows, "
             f"difference {t.difference:+.3f} (95 % interval {t.low:+.3f} to {t.high:+.3f})"
