@@ -30,6 +30,10 @@ os.environ |= {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # One thread a process. Two processes with two threads each wait for one another's matrix
+    # products on two cores, and take four times as long.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
