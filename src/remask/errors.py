@@ -60,18 +60,22 @@ class TargetError(RemaskError):
     """A target call failed; its row has no score."""
 
     exit_code = 3
+    billed = True  # whether the failed attempt may cost something
 
 
 class TargetBusy(TargetError):
     """The call failed, and the same call may succeed later."""
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    def __init__(self, message: str, retry_after: float | None = None, billed: bool = True) -> None:
         super().__init__(message)
         self.retry_after = retry_after  # seconds
+        self.billed = billed
 
 
 class TargetRefused(TargetError):
     """The endpoint refuses every call: the key, the model or the permission is wrong."""
+
+    billed = False
 
 
 class TargetUnreliable(TargetError):

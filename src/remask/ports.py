@@ -7,6 +7,7 @@ tokenizer cannot change frozen text. This module does not import torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -66,6 +67,36 @@ class Scorer(Protocol):
         """Return the log-probability of each character span of `text`, given `context`, in nats."""
 
 
+class CallBook:
+    """Where single attempts of calls are booked. This one books nothing.
+
+    All methods are called on the thread that called `respond`.
+    """
+
+    def group(self) -> AbstractContextManager[object]:
+        """Return a block whose bookings are committed at once, at its end."""
+        return nullcontext()
+
+    def limit_flight(self, concurrency: int, left: int) -> int:
+        """Return how many attempts may be in flight, where `left` calls have not been sent yet."""
+        return concurrency
+
+    def check(self) -> None:
+        """Raise to stop: no further attempt is started."""
+
+    def start(self, call: int, left: int) -> None:
+        """Book one attempt before it is sent; `left` calls have not been sent yet.
+
+        Raises BudgetSpent where it would pass a limit.
+        """
+
+    def finish(self, call: int, reply: Reply) -> None:
+        """Book what a finished attempt cost, an error included, and keep its answer."""
+
+    def drop(self, call: int) -> None:
+        """Take an attempt back that is known to cost nothing."""
+
+
 class TargetModel(ABC):
     """The frozen model whose prompt is optimised.
 
@@ -77,6 +108,7 @@ class TargetModel(ABC):
     billed: bool = False  # whether an interrupted call may cost money
     max_attempts: int = 1  # of one call, retries included; the meter reserves so many
     chooses: bool = False  # whether `choose` is available
+    books_attempts: bool = False  # whether `respond` takes a CallBook
 
     @abstractmethod
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:

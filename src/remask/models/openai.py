@@ -5,16 +5,15 @@ read from the raw JSON, because the SDK builds its objects without validating th
 never appears in messages.
 """
 
+import asyncio
 import email.utils
 import ipaddress
 import json
 import math
 import os
-import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -22,8 +21,9 @@ import numpy as np
 
 from remask.errors import ConfigError, TargetBusy, TargetError, TargetRefused, name_missing_extra
 from remask.ids import content_id, rng_for
-from remask.models.thread_map import map_in_order
-from remask.ports import Reply, TargetModel
+from remask.models.event_loop import get_own_loop
+from remask.models.requests import run_calls
+from remask.ports import CallBook, Reply, TargetModel
 from remask.sanitize import clip
 from remask.types import Chat
 
@@ -49,6 +49,9 @@ _FINAL_ERROR_CODES = frozenset(
     }
 )
 _PLACEHOLDER_KEY = "none"  # the SDK requires a key even if the server does not
+_UNBILLED_STATUSES = frozenset({429, 503})  # refused before any work
+_MAX_BODY_BYTES = 32 << 20
+_MAX_TOKENS = 1 << 40  # of one answer; a larger number is none
 _FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubles with each retry
 _MAX_WAIT_SECONDS = 60.0  # also limits Retry-After
 _MAX_MESSAGE_CHARACTERS = 300  # of a server's message
@@ -60,11 +63,12 @@ class OpenAITarget(TargetModel):
     `api_key` defaults to the environment variable `key_env`; a server on this machine needs none.
     `base_url` defaults to OPENAI_BASE_URL, then to OpenAI. `max_tokens=None`, `temperature=None`
     and `stop=None` leave the field out; newer reasoning models refuse the first two. With a `seed`,
-    repeat r sends seed + r. `timeout` is in seconds, per attempt. `sleep` replaces waiting in
-    tests. Use it from one thread at a time; close it, or use it in a with statement.
+    repeat r sends seed + r. `timeout` is in seconds, for an attempt as a whole. Use it from one
+    thread at a time; close it, or use it in a with statement.
     """
 
     billed = True
+    books_attempts = True
     kind = "openai"  # first part of the identity
     shape = "chat completion"  # name of a reply in errors
     field: tuple[str, ...] = ("message", "content")  # path of the text in a choice
@@ -83,7 +87,7 @@ class OpenAITarget(TargetModel):
         concurrency: int = 8,
         timeout: float = 60.0,
         retries: int = 4,
-        sleep: Callable[[float], None] | None = None,
+        first_wait: float = _FIRST_WAIT_SECONDS,
     ) -> None:
         """Raises ConfigError for a bad setting or a missing key, BackendError without the SDK."""
         _check_positive(concurrency=concurrency, timeout=timeout, max_tokens=max_tokens)
@@ -97,7 +101,7 @@ class OpenAITarget(TargetModel):
         self._client = _make_client(url, self._key, timeout)
         self._model, self._host = model, host
         self._seed, self._concurrency, self._timeout = seed, concurrency, timeout
-        self._sleep = sleep
+        self._first_wait = first_wait
         self.max_attempts = 1 + retries
         self.max_tokens = max_tokens
         self._decoding: dict[str, Any] = {}
@@ -119,65 +123,55 @@ class OpenAITarget(TargetModel):
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        asyncio.run_coroutine_threadsafe(self._client.close(), get_own_loop()).result()
 
-    def limit_attempts(self, attempts: int) -> "OpenAITarget":
-        """Return a view of this target with at most `attempts` per call; it shares connections."""
-        view = copy(self)
-        view.max_attempts = min(self.max_attempts, attempts)
-        return view
-
-    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+    def respond(self, chats: Sequence[Chat], repeat: int = 0, book: CallBook | None = None) -> list[Reply]:
         """Answer each chat, in order, `concurrency` at a time.
 
-        A failed call is a Reply with `error`; `attempts` is the number of requests for it. Raises
-        TargetRefused if no further call can succeed; attempts for the other chats of the list may
-        have been billed by then.
+        A failed call is a Reply with `error`; `attempts` counts those that may be billed. Raises
+        TargetRefused if no further call can succeed, after the calls in flight have ended.
         """
-        return map_in_order(
-            lambda chat, stop: self._ask_with_retries(chat, repeat, stop), chats, self._concurrency
+
+        def wait(call: int, tried: int, busy: TargetBusy) -> float:
+            turns = [[message.role, message.content] for message in chats[call]]
+            content = content_id("chat", turns)
+            rng = rng_for(self._seed or 0, "retry", content, repeat, tried)
+            return compute_wait(tried, busy.retry_after, rng, self._first_wait)
+
+        def attempt(call: int) -> "Future[Reply]":
+            return asyncio.run_coroutine_threadsafe(self._ask_once(chats[call], repeat), get_own_loop())
+
+        return run_calls(
+            attempt,
+            len(chats),
+            concurrency=self._concurrency,
+            max_attempts=self.max_attempts,
+            wait=wait,
+            book=book or CallBook(),
         )
 
-    def _ask_with_retries(self, chat: Chat, repeat: int, stop: threading.Event) -> Reply:
-        """Make one call with its retries."""
-        turns = [[message.role, message.content] for message in chat]
-        rng = rng_for(self._seed or 0, "retry", content_id("chat", turns), repeat)
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return replace(self._ask_once(chat, repeat), attempts=attempt)
-            except TargetRefused:
-                raise
-            except TargetBusy as busy:
-                if attempt == self.max_attempts or stop.is_set():
-                    times = f"{attempt} attempt{'s' if attempt > 1 else ''}"
-                    return Reply("", error=f"{busy}; gave up after {times}", attempts=attempt)
-                wait = compute_wait(attempt, busy.retry_after, rng)
-            except TargetError as error:
-                return Reply("", error=str(error), attempts=attempt)
-            if self._sleep is None:
-                stop.wait(wait)
-            else:
-                self._sleep(wait)
-
-    def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
+    async def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
         """Return the body of the reply to one request. Raises what the SDK raises."""
         messages: Any = [{"role": message.role, "content": message.content} for message in chat]
-        create = self._client.chat.completions.with_raw_response.create
-        return create(messages=messages, **settings).http_response.content
+        create = self._client.chat.completions.with_streaming_response.create
+        async with create(messages=messages, **settings) as response:
+            return await read_body(response)
 
-    def _ask_once(self, chat: Chat, repeat: int) -> Reply:
-        """Make one request. Raises TargetBusy, TargetRefused or TargetError."""
+    async def _ask_once(self, chat: Chat, repeat: int) -> Reply:
+        """Make one attempt. Raises TargetBusy, TargetRefused or TargetError."""
         import openai
 
         settings: dict[str, Any] = {"model": self._model, **self._decoding}
         if self._seed is not None:
             settings["seed"] = self._seed + repeat
+        failure: TargetError
         try:
-            body = self._send(chat, settings)
+            # The SDK's timeout is one of each read: a server that sends a byte a second never ends.
+            body = await asyncio.wait_for(self._send(chat, settings), self._timeout)
+        except TimeoutError:
+            failure = self._make_timeout_error()
         except openai.APIStatusError as error:
-            failure: TargetError = self._make_status_error(error)
+            failure = self._make_status_error(error)
         except openai.APIConnectionError as error:
             failure = self._make_connection_error(error)
         else:
@@ -194,25 +188,36 @@ class OpenAITarget(TargetModel):
         """
         import openai
 
-        with openai.DefaultHttpxClient(follow_redirects=False) as direct:
-            client = self._client.with_options(http_client=direct)
-            try:
-                reply = client.models.with_raw_response.list().http_response
-            except openai.APIStatusError as error:
-                return error.status_code, []
-            except openai.APIConnectionError as error:
-                failure = self._make_connection_error(error)
-            else:
-                return reply.status_code, _read_model_names(reply.content)
+        async def send() -> bytes:
+            async with self._client.models.with_streaming_response.list() as response:
+                return await read_body(response)
+
+        listing = asyncio.wait_for(send(), self._timeout)
+        try:
+            body = asyncio.run_coroutine_threadsafe(listing, get_own_loop()).result()
+        except TimeoutError:
+            failure = self._make_timeout_error()
+        except openai.APIStatusError as error:
+            return error.status_code, []
+        except openai.APIConnectionError as error:
+            failure = self._make_connection_error(error)
+        else:
+            return 200, _read_model_names(body)
         raise failure  # outside of the handlers, as in _ask_once
 
     def _make_connection_error(self, error: "openai.APIConnectionError") -> TargetError:
         import openai
 
-        if isinstance(error, openai.APITimeoutError):
-            return TargetBusy(f"{self._host} gave no answer within {self._timeout:g} s")
         cause = error.__cause__ or error
-        return TargetBusy(self._clean(f"no connection to {self._host} ({cause})"))
+        # Only where no connection was made is it known that nothing was computed.
+        sent = type(cause).__name__ not in ("ConnectError", "ConnectTimeout", "PoolTimeout")
+        if isinstance(error, openai.APITimeoutError):
+            return self._make_timeout_error(sent)
+        message = self._clean(f"no connection to {self._host} ({cause})")
+        return TargetBusy(message, billed=sent)
+
+    def _make_timeout_error(self, sent: bool = True) -> TargetError:
+        return TargetBusy(f"{self._host} gave no answer within {self._timeout:g} s", billed=sent)
 
     def _make_status_error(self, error: "openai.APIStatusError") -> TargetError:
         status = error.status_code
@@ -222,16 +227,23 @@ class OpenAITarget(TargetModel):
             return TargetRefused(
                 f"{self._host} refuses calls to {self._model!r} with status {status} ({reason}); {advice}"
             )
+        if 300 <= status < 400:  # not followed: the prompts would go to a place nobody named
+            place = self._clean(error.response.headers.get("location", "nowhere"))
+            return TargetRefused(
+                f"{self._host} redirects to {place}; remask does not follow, set base_url to the "
+                "address that answers"
+            )
         message = f"{self._host} answered {status} ({reason})"
         if status in _RETRY_STATUSES or status >= 500:
-            return TargetBusy(message, parse_retry_after(error.response.headers, time.time()))
+            wait = parse_retry_after(error.response.headers, time.time())
+            return TargetBusy(message, wait, billed=status not in _UNBILLED_STATUSES)
         return TargetError(message)
 
     def _read_reply(self, body: bytes) -> Reply:
         """Read the answer in the body of a 200. Raises TargetBusy or TargetError without one."""
         try:
             payload = json.loads(body)
-        except ValueError:  # truncated, HTML, or not UTF-8
+        except (ValueError, RecursionError):  # truncated, HTML, not UTF-8, or nested too deeply
             text = self._clean(body.decode("utf-8", "replace"))[:60]
             raise TargetError(f"{self._host} sent no JSON but {text!r}; check base_url") from None
         if isinstance(payload, dict) and payload.get("error"):  # some routers do this with a 200
@@ -268,15 +280,17 @@ class OpenAITarget(TargetModel):
         return clip(line, _MAX_MESSAGE_CHARACTERS)
 
 
-def compute_wait(attempt: int, retry_after: float | None, rng: np.random.Generator) -> float:
+def compute_wait(
+    attempt: int, retry_after: float | None, rng: np.random.Generator, first: float = 0.5
+) -> float:
     """Return the seconds to wait after failed attempt number `attempt` (from 1).
 
-    It is what the server asked for, else 0.5 s doubled with each attempt; at most 60 s. Half of our
-    own wait is random, so that the calls of a batch are not repeated all at once.
+    It is what the server asked for, else `first` doubled with each attempt; at most 60 s. Half of
+    our own wait is random, so that the calls of a batch are not repeated all at once.
     """
     if retry_after is not None:
         return min(retry_after, _MAX_WAIT_SECONDS)
-    ceiling = min(_FIRST_WAIT_SECONDS * 2.0 ** min(attempt - 1, 16), _MAX_WAIT_SECONDS)
+    ceiling = min(first * 2.0 ** min(attempt - 1, 16), _MAX_WAIT_SECONDS)
     return float(ceiling * (0.5 + 0.5 * rng.random()))
 
 
@@ -341,10 +355,28 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _make_client(url: str, key: str, timeout: float) -> "openai.OpenAI":
+def _make_client(url: str, key: str, timeout: float) -> "openai.AsyncOpenAI":
+    """No redirect is followed: prompts and key go to the host that the user named, and no other."""
     with name_missing_extra():
         import openai
-    return openai.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
+    direct = openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout)
+    return openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout, http_client=direct)
+
+
+async def read_body(response: Any) -> bytes:
+    """Raises TargetError where the body is larger than any answer, TargetBusy where it breaks off."""
+    body = bytearray()
+    try:
+        async for part in response.iter_bytes():
+            body += part
+            if len(body) > _MAX_BODY_BYTES:
+                raise TargetError(f"the server sent more than {_MAX_BODY_BYTES >> 20} MiB")
+    except TargetError:
+        raise
+    except Exception as error:  # of the HTTP library, which the SDK does not translate here
+        reason = str(error) or type(error).__name__
+        raise TargetBusy(f"no connection to the end of the answer ({reason})") from None
+    return bytes(body)
 
 
 def _read_model_names(body: bytes) -> list[str]:
@@ -389,4 +421,4 @@ def _get_nested(value: Any, field: Sequence[str]) -> Any:
 
 def _read_count(usage: object, name: str) -> int:
     value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and value >= 0 else 0
+    return value if isinstance(value, int) and 0 <= value < _MAX_TOKENS else 0
