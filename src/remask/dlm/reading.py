@@ -284,20 +284,6 @@ def repeat_rows(logits: Tensor, masked: Tensor, inverse: Sequence[int]) -> Tenso
     return torch.cat([parts[number] for number in inverse])
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Pad rows of unequal length to ids (N, L) and an attention mask (N, L).
-
-    Padding goes on the right, or with `left` on the left.
-    """
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad)
-    attention_mask = torch.zeros((len(rows), width), dtype=torch.bool)
-    for i, row in enumerate(rows):
-        columns = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, columns], attention_mask[i, columns] = torch.tensor(row), True
-    return ids, attention_mask
-
-
 def pick_log_probs(logits: Tensor, tokens: Tensor) -> list[float]:
     """Return the log-probability (nats) of one token in each row of logits (N, V)."""
     logp = logits.log_softmax(-1).gather(1, tokens.to(logits.device)[:, None])[:, 0]
