@@ -6,8 +6,9 @@ tokenizer cannot change frozen text. This module does not import torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -47,6 +48,25 @@ class Reply:
     output_tokens: int = 0
     logps: tuple[float, ...] = ()  # nats of each option in order, where the target chose one
     attempts: int = 1  # that may be billed, retries included; the ledger counts them as calls
+
+
+OnStep = Callable[[str, int, int], None]  # (what a step is, steps done, steps in all)
+_STEP_HOOK: ContextVar[OnStep] = ContextVar("STEP_HOOK", default=lambda what, done, total: None)
+
+
+def report_step(what: str, done: int, total: int) -> None:
+    """Say that a step of long work is done. Raises what the hook raises to stop the work."""
+    _STEP_HOOK.get()(what, done, total)
+
+
+@contextmanager
+def watch_steps(hook: OnStep) -> Iterator[None]:
+    """Call `hook` between the steps of long work in the block; it may raise to stop the work."""
+    token = _STEP_HOOK.set(hook)
+    try:
+        yield
+    finally:
+        _STEP_HOOK.reset(token)
 
 
 class DenoiserModel(Protocol):

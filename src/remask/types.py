@@ -112,7 +112,6 @@ def mean_score(outcomes: Sequence[Outcome], max_failed: float = 0.02) -> float:
     # One failed row is always allowed: of a dozen rows it is already 8 %.
     if not scored or len(failed) > max(1.0, max_failed * len(outcomes)):
         why = f"; the first: {failed[0].error}" if failed else ""
-        raise TargetUnreliable(
-            f"{len(failed)} of {len(outcomes)} rows have no score, which is too many to rank prompts{why}"
-        )
+        many = f"{len(failed)} of {len(outcomes)} rows have no score, which is too many to rank prompts"
+        raise TargetUnreliable((many if scored else f"none of {len(outcomes)} rows has a score") + why)
     return sum(scored) / len(scored)

@@ -296,6 +296,17 @@ class Store(RunReader, MemoryStore):
         self._booked += spend or Spend()
         return done.rowcount == 1
 
+    def book(self, spend: Spend) -> None:
+        """Book what was spent without a call: time."""
+        with self._transaction() as db:
+            _insert_entry(db, "settled", spend, billed=False)
+        self._booked += spend
+
+    def count_replies(self) -> int:
+        """Return the number of stored replies."""
+        with database.translate_errors(self._file):
+            return int(self._db.execute("SELECT count(*) FROM cache").fetchone()[0])
+
     def reserve(self, need: Spend, billed: bool) -> int:
         with self._transaction() as db:
             id = _insert_entry(db, "reserved", need, billed)
