@@ -64,18 +64,22 @@ class TargetError(RemaskError):
 
 
 class TargetBusy(TargetError):
-    """The call failed, and the same call may succeed later."""
+    """The call failed, and the same call may succeed later.
 
-    def __init__(self, message: str, retry_after: float | None = None, billed: bool = True) -> None:
+    changed: the target has changed its request since, so asking again is no retry.
+    """
+
+    def __init__(
+        self, message: str, retry_after: float | None = None, billed: bool = True, changed: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after  # seconds
         self.billed = billed
+        self.changed = changed
 
 
 class TargetRefused(TargetError):
     """The endpoint refuses every call: the key, the model or the permission is wrong."""
-
-    billed = False
 
 
 class TargetUnreliable(TargetError):

@@ -47,6 +47,7 @@ class Reply:
     input_tokens: int = 0
     output_tokens: int = 0
     logps: tuple[float, ...] = ()  # nats of each option in order, where the target chose one
+    cut: bool = False  # the answer ends where the limit of tokens cut it off
     attempts: int = 1  # that may be billed, retries included; the ledger counts them as calls
 
 
@@ -129,6 +130,11 @@ class TargetModel(ABC):
     max_attempts: int = 1  # of one call, retries included; the meter reserves so many
     chooses: bool = False  # whether `choose` is available
     books_attempts: bool = False  # whether `respond` takes a CallBook
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user on how the model was asked."""
+        return ()
 
     @abstractmethod
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:

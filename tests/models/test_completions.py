@@ -55,7 +55,7 @@ def test_undocumented_fields_are_left_out_and_length_is_limited() -> None:
         (shaped({"choices": [None]}), "a choice without a text"),
         (shaped({"choices": [{"message": {"content": "chat"}}]}), "has no text"),
         (shaped({"choices": [{"text": 3}]}), "has text of type int"),
-        (shaped(gap("", "length")), "max_tokens is 64"),
+        (shaped(gap("", "length")), "cut off at max_tokens = 64"),
         (status(400, "context length"), "context length"),
         (status(500, "disk full"), "gave up after 3 attempts"),
     ],

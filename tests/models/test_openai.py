@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from fakes.chats import chat
 from fakes.server import Behaviour, Server, answer, completion, quote_key, raw, reset, shaped, silent, status
 from remask.errors import BackendError, ConfigError, TargetRefused
-from remask.models.openai import OpenAITarget, compute_wait, parse_retry_after
+from remask.models.openai import OpenAITarget
+from remask.models.requests import compute_wait, parse_retry_after
 from remask.ports import Reply
 
 KEY = "sk-very-secret-0123456789"
@@ -210,7 +211,7 @@ def test_unreachable_server_is_an_error() -> None:
         (shaped({"choices": [None]}), "without a message"),
         (shaped(completion(None)), "no content"),
         (shaped(completion(["a"])), "of type list"),
-        (answer("", finish="length"), "max_tokens is 256"),
+        (answer("", finish="length"), "cut off at max_tokens = 256"),
         (answer("", finish="content_filter"), "content_filter"),
         (shaped({"error": {"message": "no such route", "code": 400}}), "no such route"),
         (status(400, "maximum context length is 8 tokens"), "maximum context length"),

@@ -25,7 +25,7 @@ from remask.runs.budget import Spend
 from remask.runs.store import Store
 from remask.stats import Estimate, estimate
 from remask.tasks.labelled import find_unpredicted_labels
-from remask.types import Split, mean_score
+from remask.types import Split, describe_cut, mean_score
 
 MAX_ERRORS = 3
 
@@ -39,6 +39,7 @@ class Evaluation:
     unparsed: int  # responses without a label; scored 0
     never_predicted: tuple[str, ...]  # labels that the target never gave
     spend: Spend
+    notes: tuple[str, ...] = ()  # on how the models were asked
     errors: tuple[str, ...] = ()  # the first few different reasons why rows have no score
 
 
@@ -89,6 +90,7 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
                 unparsed=sum(o.unparsed for o in outcomes),
                 never_predicted=find_unpredicted_labels(outcomes, job.task.labels, config.metric.answer),
                 spend=store.get_spend(),
+                notes=(*job.notes, *describe_cut(outcomes)),
             )
 
 

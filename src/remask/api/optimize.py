@@ -39,6 +39,7 @@ from remask.runs.store import Store
 from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
 from remask.tasks.labelled import find_unpredicted_labels
+from remask.types import describe_cut
 
 TEST_SLACK = 1.3  # reserved cost of the test, over its expected cost by the mean of past calls
 MAX_UNBOOKED_SECONDS = 10.0  # of denoising; a kill loses at most these
@@ -283,13 +284,14 @@ class _Run:
             )
         denoiser = job.denoiser
         note = denoiser.describe_approximation() if isinstance(denoiser, Approximate) else ""
+        notes = [*job.notes, *describe_cut(after), *([note] if note else [])]
         self.record(
             Tested(
                 rows_from_outcomes(before),
                 rows_from_outcomes(after),
                 find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
                 sum(o.unparsed for o in after),
-                (note,) if note else (),
+                tuple(notes),
             )
         )
 

@@ -15,6 +15,7 @@ from remask.errors import ConfigError, TargetError, TargetRefused
 from remask.models.event_loop import LOOP, get_own_loop, is_async, wait_for_result
 from remask.models.requests import run_calls
 from remask.ports import CallBook, Reply, TargetModel
+from remask.sanitize import remove_thoughts
 from remask.types import Chat
 
 Function = Callable[[list[dict[str, str]]], str | Awaitable[str]]
@@ -98,7 +99,10 @@ class _NoText(TypeError):
 def _make_reply(text: object) -> Reply:
     if not isinstance(text, str):
         raise _NoText(f"returned {type(text).__name__} instead of the answer as str")
-    return Reply(text)
+    answer = remove_thoughts(text)
+    if text.strip() and not answer.strip():
+        raise ValueError("the answer holds only thoughts; raise the limit of tokens")
+    return Reply(answer)
 
 
 def _translate(error: Exception, bugs: list[Exception]) -> TargetError:

@@ -6,23 +6,21 @@ never appears in messages.
 """
 
 import asyncio
-import email.utils
 import ipaddress
 import json
-import math
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from remask.errors import ConfigError, TargetBusy, TargetError, TargetRefused, name_missing_extra
 from remask.ids import content_id, rng_for
 from remask.models.event_loop import get_own_loop
-from remask.models.requests import run_calls
+from remask.models.reply_body import RETRY_STATUSES, read_reply
+from remask.models.requests import compute_wait, parse_retry_after, run_calls
 from remask.ports import CallBook, Reply, TargetModel
 from remask.sanitize import clip
 from remask.types import Chat
@@ -31,14 +29,14 @@ if TYPE_CHECKING:
     import openai
 
 _DEFAULT_URL = "https://api.openai.com/v1"
-_RETRY_STATUSES = frozenset({408, 409, 429})  # and every 5xx
 _REFUSAL_ADVICE = {
     401: "check the API key",
     402: "check the billing of this account",
     403: "check what this key may use",
     404: "check the model name and base_url",
 }
-# Codes in the body that apply to every further call, for any status.
+# Statuses and codes in the body that apply to every further call.
+_FINAL_STATUSES = frozenset({401, 402})
 _FINAL_ERROR_CODES = frozenset(
     {
         "insufficient_quota",
@@ -48,12 +46,22 @@ _FINAL_ERROR_CODES = frozenset(
         "unsupported_value",
     }
 )
+MAX_REFUSALS = 3  # of the first calls; later, a refusal is of one row, such as by a content filter
+# Fields that a server may not know, and what is sent in their place.
+_OPTIONAL_FIELDS = {
+    "temperature": None,
+    "seed": None,
+    "max_tokens": "max_completion_tokens",
+    "max_completion_tokens": None,
+}
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|invalid",
+    re.IGNORECASE,
+)
 _PLACEHOLDER_KEY = "none"  # the SDK requires a key even if the server does not
 _UNBILLED_STATUSES = frozenset({429, 503})  # refused before any work
-_MAX_BODY_BYTES = 32 << 20
-_MAX_TOKENS = 1 << 40  # of one answer; a larger number is none
+MAX_BODY_BYTES = 32 << 20
 _FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubles with each retry
-_MAX_WAIT_SECONDS = 60.0  # also limits Retry-After
 _MAX_MESSAGE_CHARACTERS = 300  # of a server's message
 
 
@@ -62,9 +70,13 @@ class OpenAITarget(TargetModel):
 
     `api_key` defaults to the environment variable `key_env`; a server on this machine needs none.
     `base_url` defaults to OPENAI_BASE_URL, then to OpenAI. `max_tokens=None`, `temperature=None`
-    and `stop=None` leave the field out; newer reasoning models refuse the first two. With a `seed`,
-    repeat r sends seed + r. `timeout` is in seconds, for an attempt as a whole. Use it from one
-    thread at a time; close it, or use it in a with statement.
+    and `stop=None` leave the field out. With a `seed`, repeat r sends seed + r. `extra`: further
+    fields of each request; `headers`: further headers, and `$NAME` stands for the value of an
+    environment variable. `timeout` is in seconds, for an attempt as a whole. Use it from one thread
+    at a time; close it, or use it in a with statement.
+
+    Where a server refuses temperature, seed or max_tokens by name, as reasoning models do, the
+    field is left out from then on, or sent as max_completion_tokens; `notes` says so.
     """
 
     billed = True
@@ -84,6 +96,8 @@ class OpenAITarget(TargetModel):
         max_tokens: int | None = 256,
         seed: int | None = None,
         stop: Sequence[str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         concurrency: int = 8,
         timeout: float = 60.0,
         retries: int = 4,
@@ -98,7 +112,7 @@ class OpenAITarget(TargetModel):
         url = base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
         address, host = _split_url(url)
         self._key = _pick_key(api_key, key_env, host)
-        self._client = _make_client(url, self._key, timeout)
+        self._client = _make_client(url, self._key, timeout, _fill_headers(headers or {}))
         self._model, self._host = model, host
         self._seed, self._concurrency, self._timeout = seed, concurrency, timeout
         self._first_wait = first_wait
@@ -111,7 +125,11 @@ class OpenAITarget(TargetModel):
             self._decoding["max_tokens"] = max_tokens
         if stop is not None:
             self._decoding["stop"] = list(stop)
-        # Key, retries and timeout are left out, since they do not change an answer.
+        self._extra = dict(extra or {})
+        self._decoding |= self._extra
+        self._left_out: dict[str, str] = {}  # field that the server refuses -> what is sent in its place
+        self._answered, self._refusals, self._patience = False, 0, MAX_REFUSALS
+        # Key, retries, headers and timeout are left out, since they do not change an answer.
         decoding = json.dumps({**self._decoding, "seed": seed}, sort_keys=True)
         self.identity = f"{self.kind}:{model}@{address} {decoding}"
 
@@ -129,8 +147,11 @@ class OpenAITarget(TargetModel):
         """Answer each chat, in order, `concurrency` at a time.
 
         A failed call is a Reply with `error`; `attempts` counts those that may be billed. Raises
-        TargetRefused if no further call can succeed, after the calls in flight have ended.
+        TargetRefused if no further call can succeed, after the calls in flight have ended. A
+        refusal that may be of one row, such as by a content filter, fails that row, unless the
+        first calls of all are refused.
         """
+        self._patience = min(MAX_REFUSALS, len(chats))
 
         def wait(call: int, tried: int, busy: TargetBusy) -> float:
             turns = [[message.role, message.content] for message in chats[call]]
@@ -161,9 +182,7 @@ class OpenAITarget(TargetModel):
         """Make one attempt. Raises TargetBusy, TargetRefused or TargetError."""
         import openai
 
-        settings: dict[str, Any] = {"model": self._model, **self._decoding}
-        if self._seed is not None:
-            settings["seed"] = self._seed + repeat
+        settings = self._make_settings(repeat)
         failure: TargetError
         try:
             # The SDK's timeout is one of each read: a server that sends a byte a second never ends.
@@ -171,14 +190,50 @@ class OpenAITarget(TargetModel):
         except TimeoutError:
             failure = self._make_timeout_error()
         except openai.APIStatusError as error:
-            failure = self._make_status_error(error)
+            failure = self._leave_out(settings, error) or self._make_status_error(error)
         except openai.APIConnectionError as error:
             failure = self._make_connection_error(error)
         else:
-            return self._read_reply(body)
+            reply = read_reply(body, self.shape, self.field, self.max_tokens, self._host, self._clean)
+            self._answered, self._refusals = True, 0
+            return reply
         # Raised outside of the handlers, since the SDK's exception may contain the key and must not
         # become the context of ours.
         raise failure
+
+    def _make_settings(self, repeat: int) -> dict[str, Any]:
+        """Return the fields of a request, without those that the server has refused."""
+        settings: dict[str, Any] = {"model": self._model, **self._decoding}
+        if self._seed is not None:
+            settings["seed"] = self._seed + repeat
+        for name, instead in self._left_out.items():
+            value = settings.pop(name, None)
+            if instead and value is not None:
+                settings[instead] = value
+        own = {name: settings.pop(name) for name in self._extra if name in settings}
+        return {**settings, "extra_body": own} if own else settings
+
+    def _leave_out(self, settings: Mapping[str, Any], error: "openai.APIStatusError") -> TargetBusy | None:
+        """Leave a field out that the server names as unsupported; None if it names none of them."""
+        if error.status_code not in (400, 422):
+            return None
+        said, named = _find_server_message(error), getattr(error, "param", None)
+        if error.code not in ("unsupported_parameter", "unsupported_value") and not _UNSUPPORTED.search(said):
+            return None
+        for name, instead in _OPTIONAL_FIELDS.items():
+            known = name in settings and name not in self._extra
+            if known and (named == name or (not named and re.search(rf"\b{name}\b", said))):
+                self._left_out.setdefault(name, instead or "")
+                return TargetBusy(self._clean(f"{self._host} refuses {name} ({said})"), 0.0, changed=True)
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the server was asked."""
+        return tuple(
+            f"{self._host} refuses {name} for {self._model}; remask sends {instead or 'nothing'} in its place"
+            for name, instead in self._left_out.items()
+        )
 
     def list_models(self) -> tuple[int, list[str]]:
         """Return the status and the names of the server's list of models, which is never billed.
@@ -223,10 +278,15 @@ class OpenAITarget(TargetModel):
         status = error.status_code
         reason = self._clean(_find_server_message(error))
         if status in _REFUSAL_ADVICE or error.code in _FINAL_ERROR_CODES:
+            self._refusals += 1
             advice = _REFUSAL_ADVICE.get(status, "change the settings of the target")
-            return TargetRefused(
+            message = (
                 f"{self._host} refuses calls to {self._model!r} with status {status} ({reason}); {advice}"
             )
+            final = status in _FINAL_STATUSES or error.code in _FINAL_ERROR_CODES
+            if final or (not self._answered and self._refusals >= self._patience):
+                return TargetRefused(message)
+            return TargetError(message)
         if 300 <= status < 400:  # not followed: the prompts would go to a place nobody named
             place = self._clean(error.response.headers.get("location", "nowhere"))
             return TargetRefused(
@@ -234,43 +294,9 @@ class OpenAITarget(TargetModel):
                 "address that answers"
             )
         message = f"{self._host} answered {status} ({reason})"
-        if status in _RETRY_STATUSES or status >= 500:
+        if status in RETRY_STATUSES or status >= 500:
             wait = parse_retry_after(error.response.headers, time.time())
             return TargetBusy(message, wait, billed=status not in _UNBILLED_STATUSES)
-        return TargetError(message)
-
-    def _read_reply(self, body: bytes) -> Reply:
-        """Read the answer in the body of a 200. Raises TargetBusy or TargetError without one."""
-        try:
-            payload = json.loads(body)
-        except (ValueError, RecursionError):  # truncated, HTML, not UTF-8, or nested too deeply
-            text = self._clean(body.decode("utf-8", "replace"))[:60]
-            raise TargetError(f"{self._host} sent no JSON but {text!r}; check base_url") from None
-        if isinstance(payload, dict) and payload.get("error"):  # some routers do this with a 200
-            raise self._make_body_error(payload["error"])
-        problem = _find_shape_problem(payload, self.shape, self.field)
-        if problem:
-            raise TargetError(f"{self._host} sent a reply that {problem}")
-        choice = payload["choices"][0]
-        text = _get_nested(choice, self.field)
-        if not text and choice.get("finish_reason") in ("length", "content_filter"):
-            raise TargetError(
-                f"{self._host} sent no text, finish_reason is {choice['finish_reason']!r} "
-                f"(max_tokens is {self.max_tokens})"
-            )
-        usage = payload.get("usage")
-        return Reply(
-            text,
-            input_tokens=_read_count(usage, "prompt_tokens"),
-            output_tokens=_read_count(usage, "completion_tokens"),
-        )
-
-    def _make_body_error(self, error: object) -> TargetError:
-        code = error.get("code") if isinstance(error, dict) else None
-        reason = error.get("message") if isinstance(error, dict) else error
-        message = self._clean(f"{self._host} sent an error instead of an answer ({reason})")
-        if isinstance(code, int) and (code in _RETRY_STATUSES or code >= 500):
-            return TargetBusy(message)
         return TargetError(message)
 
     def _clean(self, text: str) -> str:
@@ -278,40 +304,6 @@ class OpenAITarget(TargetModel):
         secret = self._key != _PLACEHOLDER_KEY
         line = " ".join((text.replace(self._key, "[key]") if secret else text).split())
         return clip(line, _MAX_MESSAGE_CHARACTERS)
-
-
-def compute_wait(
-    attempt: int, retry_after: float | None, rng: np.random.Generator, first: float = 0.5
-) -> float:
-    """Return the seconds to wait after failed attempt number `attempt` (from 1).
-
-    It is what the server asked for, else `first` doubled with each attempt; at most 60 s. Half of
-    our own wait is random, so that the calls of a batch are not repeated all at once.
-    """
-    if retry_after is not None:
-        return min(retry_after, _MAX_WAIT_SECONDS)
-    ceiling = min(first * 2.0 ** min(attempt - 1, 16), _MAX_WAIT_SECONDS)
-    return float(ceiling * (0.5 + 0.5 * rng.random()))
-
-
-def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the wait that Retry-After asks for in seconds, or None if it has no valid value.
-
-    It may be a number of seconds or a date (RFC 9110, section 10.2.3). `now` is in seconds since
-    1970.
-    """
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, OverflowError):
-            return None
-        return max(0.0, seconds)
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _check_positive(**settings: float | None) -> None:
@@ -355,12 +347,27 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _make_client(url: str, key: str, timeout: float) -> "openai.AsyncOpenAI":
+def _fill_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers with `$NAME` replaced by the variable NAME. Raises ConfigError."""
+    filled = {}
+    for name, value in headers.items():
+        if value.startswith("$"):
+            variable = value[1:]
+            if variable not in os.environ:
+                raise ConfigError(f"the header {name} needs the variable {variable}, which is not set")
+            value = os.environ[variable]
+        filled[name] = value
+    return filled
+
+
+def _make_client(url: str, key: str, timeout: float, headers: Mapping[str, str]) -> "openai.AsyncOpenAI":
     """No redirect is followed: prompts and key go to the host that the user named, and no other."""
     with name_missing_extra():
         import openai
     direct = openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout)
-    return openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout, http_client=direct)
+    return openai.AsyncOpenAI(
+        api_key=key, base_url=url, max_retries=0, timeout=timeout, http_client=direct, default_headers=headers
+    )
 
 
 async def read_body(response: Any) -> bytes:
@@ -369,8 +376,8 @@ async def read_body(response: Any) -> bytes:
     try:
         async for part in response.iter_bytes():
             body += part
-            if len(body) > _MAX_BODY_BYTES:
-                raise TargetError(f"the server sent more than {_MAX_BODY_BYTES >> 20} MiB")
+            if len(body) > MAX_BODY_BYTES:
+                raise TargetError(f"the server sent more than {MAX_BODY_BYTES >> 20} MiB")
     except TargetError:
         raise
     except Exception as error:  # of the HTTP library, which the SDK does not translate here
@@ -393,32 +400,3 @@ def _find_server_message(error: "openai.APIStatusError") -> str:
     if isinstance(message, str) and message:
         return message
     return error.response.reason_phrase or "no reason"
-
-
-def _find_shape_problem(payload: object, shape: str, field: Sequence[str]) -> str:
-    """Return why `payload` is not a completion with its text at `field`; "" if it is one."""
-    if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
-        return f"is not a {shape} (it has no list 'choices')"
-    if not payload["choices"]:
-        return "has no choices"
-    choice = payload["choices"][0]
-    if not isinstance(_get_nested(choice, field[:-1]), dict):
-        return f"has a choice without a {field[0]}"
-    content = _get_nested(choice, field)
-    if content is None:
-        return f"has no {field[-1]} (finish_reason is {choice.get('finish_reason')!r})"
-    if not isinstance(content, str):
-        return f"has {field[-1]} of type {type(content).__name__} instead of text"
-    return ""
-
-
-def _get_nested(value: Any, field: Sequence[str]) -> Any:
-    """Return the value in nested objects under these names, or None if there is none."""
-    for name in field:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _read_count(usage: object, name: str) -> int:
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and 0 <= value < _MAX_TOKENS else 0

@@ -5,14 +5,18 @@ event loop of another thread. So a signal, a limit or a refusal is seen within a
 also while every call waits for a server, and an attempt can be cut off.
 """
 
+import email.utils
 import heapq
+import math
 import time
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from queue import Empty, SimpleQueue
+
+import numpy as np
 
 from remask.errors import BudgetSpent, TargetBusy, TargetError, TargetRefused
 from remask.ports import CallBook, Reply
@@ -21,6 +25,7 @@ Attempt = Callable[[int], "Future[Reply]"]  # starts an attempt of the call with
 Wait = Callable[[int, int, TargetBusy], float]  # (call, attempts so far, why it failed) -> seconds
 POLL_SECONDS = 0.1  # between two looks at signals and limits
 GRACE_SECONDS = 1.5  # for calls in flight after the user has asked to stop
+MAX_WAIT_SECONDS = 60.0  # also limits Retry-After
 FAILURES_AT_FIRST = 8  # so many failures and no answer: the endpoint is not asked for the rest
 FAILURES_IN_A_ROW = 16  # of a busy server: an outage
 
@@ -150,6 +155,8 @@ class _Calls:
         elif isinstance(error, TargetError):
             self._billed[call] += 1
             self._book.finish(call, Reply("", error=str(error)))
+        if isinstance(error, TargetBusy) and error.changed:
+            self._tried[call] -= 1
         if isinstance(error, TargetRefused) or not isinstance(error, TargetError):
             self._stop(error)
         elif (
@@ -185,3 +192,37 @@ class _Calls:
             self.stopped = error
             if not isinstance(error, BudgetSpent | TargetRefused):
                 self._deadline = time.monotonic() + GRACE_SECONDS
+
+
+def compute_wait(
+    attempt: int, retry_after: float | None, rng: np.random.Generator, first: float = 0.5
+) -> float:
+    """Return the seconds to wait after failed attempt number `attempt` (from 1).
+
+    It is what the server asked for, else `first` doubled with each attempt; at most 60 s. Half of
+    our own wait is random, so that the calls of a batch are not repeated all at once.
+    """
+    if retry_after is not None:
+        return min(retry_after, MAX_WAIT_SECONDS)
+    ceiling = min(first * 2.0 ** min(attempt - 1, 16), MAX_WAIT_SECONDS)
+    return float(ceiling * (0.5 + 0.5 * rng.random()))
+
+
+def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the wait that Retry-After asks for in seconds, or None if it has no valid value.
+
+    It may be a number of seconds or a date (RFC 9110, section 10.2.3). `now` is in seconds since
+    1970.
+    """
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+        return max(0.0, seconds)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None

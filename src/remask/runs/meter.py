@@ -202,6 +202,10 @@ class Meter(TargetModel):
         self._tariff = Tariff(ledger.budget, price or ledger.price, max_output)
         self._max_output = max_output or 0
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._target.notes
+
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         """Answer each chat, in order. Equal chats, also of earlier requests, are asked once.
 
@@ -344,6 +348,7 @@ def _encode(reply: Reply) -> dict[str, Any]:
         # JSON has no infinity; it would be stored as null.
         "logps": [logp if math.isfinite(logp) else repr(logp) for logp in reply.logps],
         "attempts": reply.attempts,
+        **({"cut": True} if reply.cut else {}),
     }
 
 
@@ -354,4 +359,5 @@ def _decode(stored: dict[str, Any]) -> Reply:
         output_tokens=stored["output_tokens"],
         logps=tuple(float(logp) for logp in stored["logps"]),
         attempts=stored["attempts"],
+        cut=stored.get("cut", False),
     )
