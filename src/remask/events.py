@@ -135,6 +135,16 @@ class SearchEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class TestPostponed:
+    """Too many rows of the sealed test failed. A resumed run asks them once more."""
+
+    __test__ = False  # pytest: this is no test
+
+    failed: int  # rows without scores of both prompts
+    reason: str  # of the first failure
+
+
+@dataclass(frozen=True, slots=True)
 class Tested:
     """The sealed test: baseline and best prompt on the same rows, scored once."""
 
@@ -189,6 +199,7 @@ Event = (
     | Accepted
     | RoundRejected
     | SearchEnded
+    | TestPostponed
     | Tested
 )
 KINDS: Mapping[str, type[Event]] = MappingProxyType({c.__name__: c for c in get_args(Event)})
@@ -226,6 +237,7 @@ class State:
     accepted: tuple[Accepted, ...] = ()
     scores: Mapping[tuple[str, str], Mapping[str, float | None]] = field(default_factory=dict)
     stopped: str = ""
+    postponed: TestPostponed | None = None
     tested: Tested | None = None
     unlabelled_inputs: UnlabelledInputs | None = None
     traces_read: TracesRead | None = None
@@ -291,6 +303,8 @@ def advance(state: State, event: Event) -> State:
             return replace(state, round=event.round + 1, rounds_without_gain=state.rounds_without_gain + 1)
         case SearchEnded():
             return replace(state, stopped=event.reason)
+        case TestPostponed():
+            return replace(state, postponed=event)
         case Tested():
             return replace(state, tested=event)
 

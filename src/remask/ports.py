@@ -6,7 +6,9 @@ tokenizer cannot change frozen text. This module does not import torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -45,7 +47,27 @@ class Reply:
     input_tokens: int = 0
     output_tokens: int = 0
     logps: tuple[float, ...] = ()  # nats of each option in order, where the target chose one
+    cut: bool = False  # the answer ends where the limit of tokens cut it off
     attempts: int = 1  # that may be billed, retries included; the ledger counts them as calls
+
+
+OnStep = Callable[[str, int, int], None]  # (what a step is, steps done, steps in all)
+_STEP_HOOK: ContextVar[OnStep] = ContextVar("STEP_HOOK", default=lambda what, done, total: None)
+
+
+def report_step(what: str, done: int, total: int) -> None:
+    """Say that a step of long work is done. Raises what the hook raises to stop the work."""
+    _STEP_HOOK.get()(what, done, total)
+
+
+@contextmanager
+def watch_steps(hook: OnStep) -> Iterator[None]:
+    """Call `hook` between the steps of long work in the block; it may raise to stop the work."""
+    token = _STEP_HOOK.set(hook)
+    try:
+        yield
+    finally:
+        _STEP_HOOK.reset(token)
 
 
 class DenoiserModel(Protocol):
@@ -66,6 +88,36 @@ class Scorer(Protocol):
         """Return the log-probability of each character span of `text`, given `context`, in nats."""
 
 
+class CallBook:
+    """Where single attempts of calls are booked. This one books nothing.
+
+    All methods are called on the thread that called `respond`.
+    """
+
+    def group(self) -> AbstractContextManager[object]:
+        """Return a block whose bookings are committed at once, at its end."""
+        return nullcontext()
+
+    def limit_flight(self, concurrency: int, left: int) -> int:
+        """Return how many attempts may be in flight, where `left` calls have not been sent yet."""
+        return concurrency
+
+    def check(self) -> None:
+        """Raise to stop: no further attempt is started."""
+
+    def start(self, call: int, left: int) -> None:
+        """Book one attempt before it is sent; `left` calls have not been sent yet.
+
+        Raises BudgetSpent where it would pass a limit.
+        """
+
+    def finish(self, call: int, reply: Reply) -> None:
+        """Book what a finished attempt cost, an error included, and keep its answer."""
+
+    def drop(self, call: int) -> None:
+        """Take an attempt back that is known to cost nothing."""
+
+
 class TargetModel(ABC):
     """The frozen model whose prompt is optimised.
 
@@ -77,6 +129,12 @@ class TargetModel(ABC):
     billed: bool = False  # whether an interrupted call may cost money
     max_attempts: int = 1  # of one call, retries included; the meter reserves so many
     chooses: bool = False  # whether `choose` is available
+    books_attempts: bool = False  # whether `respond` takes a CallBook
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the user on how the model was asked."""
+        return ()
 
     @abstractmethod
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:

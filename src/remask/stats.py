@@ -159,6 +159,13 @@ def improves(
     return accepts(on_incumbent, incumbent_margin) and accepts(on_seed, seed_margin)
 
 
+def sign_test(wins: int, losses: int) -> float:
+    """Return the two-sided p-value of the exact sign test: that of a fair coin, or one more uneven."""
+    n, fewer = wins + losses, min(wins, losses)
+    tail = sum(math.comb(n, k) for k in range(fewer + 1))
+    return min(1.0, 2 * tail / 2.0**n)
+
+
 def wilson_interval(n: int, successes: int, z: float = Z95) -> Interval:
     """Return the score interval of a proportion (Wilson 1927; Newcombe 1998, Stat Med 17:857).
 

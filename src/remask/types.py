@@ -99,6 +99,14 @@ class Outcome:
     error: str = ""  # why it failed
     unparsed: bool = False  # the response names no allowed label; scored 0 and counted separately
     trace: Trace | None = None
+    cut: bool = False  # the answer was cut off at the limit of tokens
+
+
+def describe_cut(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Say how many answers were cut off, where any was."""
+    cut = sum(o.cut for o in outcomes)
+    said = f"{cut} of {len(outcomes)} answers were cut off at the limit of tokens; raise max_tokens"
+    return (said,) if cut else ()
 
 
 def mean_score(outcomes: Sequence[Outcome], max_failed: float = 0.02) -> float:
@@ -112,7 +120,6 @@ def mean_score(outcomes: Sequence[Outcome], max_failed: float = 0.02) -> float:
     # One failed row is always allowed: of a dozen rows it is already 8 %.
     if not scored or len(failed) > max(1.0, max_failed * len(outcomes)):
         why = f"; the first: {failed[0].error}" if failed else ""
-        raise TargetUnreliable(
-            f"{len(failed)} of {len(outcomes)} rows have no score, which is too many to rank prompts{why}"
-        )
+        many = f"{len(failed)} of {len(outcomes)} rows have no score"
+        raise TargetUnreliable(many + (", which is too many to rank prompts" if scored else "") + why)
     return sum(scored) / len(scored)

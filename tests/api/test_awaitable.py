@@ -36,7 +36,7 @@ class AsyncOracle(Oracle):
         self.loops.add(asyncio.get_running_loop())
         self.waiting += 1
         self.most = max(self.most, self.waiting)
-        await asyncio.sleep(0.001)
+        await asyncio.sleep(0.03)  # longer than it takes to book a call
         self.waiting -= 1
         answer = super().__call__(messages)
         self.then(self.calls)

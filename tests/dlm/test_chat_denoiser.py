@@ -37,7 +37,7 @@ TWO: Canvas = ("Be ", Hole("kind", 3), ". Say ", Hole("it", 4), ".", Hole(" Go."
 
 def infill(server: Server, *canvases: Canvas, seed: int = 1) -> list[Fill]:
     with OpenAITarget(
-        "writer", server.url, temperature=0.8, seed=0, concurrency=1, retries=1, sleep=lambda _: None
+        "writer", server.url, temperature=0.8, seed=0, concurrency=1, retries=1, first_wait=0.0
     ) as target:
         return ChatDenoiser(target).infill(CONTEXT, canvases, seed)
 

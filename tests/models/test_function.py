@@ -87,7 +87,7 @@ def test_refusal_ends_the_run(concurrency: int) -> None:
 
 @pytest.mark.parametrize("result", [None, 3, b"text", {"text": "x"}])
 def test_result_that_is_not_text_is_refused(result: object) -> None:
-    with pytest.raises(ConfigError, match=f"returned {type(result).__name__}; return"):
+    with pytest.raises(ConfigError, match=f"returned {type(result).__name__} instead of the answer as str"):
         FunctionTarget(lambda messages: result).respond(chats("a"))  # type: ignore[arg-type]
 
 

@@ -20,12 +20,14 @@ from remask.api.build_models import Respond
 from remask.api.build_task import Given
 from remask.api.job import Hooks, open_job
 from remask.config import Config
-from remask.ports import Metric
+from remask.ports import Metric, watch_steps
 from remask.runs.budget import Spend
 from remask.runs.store import Store
 from remask.stats import Estimate, estimate
 from remask.tasks.labelled import find_unpredicted_labels
-from remask.types import Split
+from remask.types import Split, describe_cut, mean_score
+
+MAX_ERRORS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Evaluation:
     unparsed: int  # responses without a label; scored 0
     never_predicted: tuple[str, ...]  # labels that the target never gave
     spend: Spend
+    notes: tuple[str, ...] = ()  # on how the models were asked
+    errors: tuple[str, ...] = ()  # the first few different reasons why rows have no score
 
 
 def evaluate(
@@ -75,13 +79,18 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
         job.require_rows((split,))
         with Store.create(job.run_dir, job.record) as store:
             job.ledger.open_store = store
-            outcomes = job.task.evaluate(job.start, job.task.ids(split))
+            with watch_steps(lambda what, done, total: hooks.checkpoint()):
+                outcomes = job.task.evaluate(job.start, job.task.ids(split))
+            mean_score(outcomes, max_failed=1.0)  # raises where no row has a score
+            errors = [o.error for o in outcomes if o.status == "failed"]
             return Evaluation(
                 score=estimate([o.score for o in outcomes if o.status == "scored"]),
-                failed=sum(o.status == "failed" for o in outcomes),
+                failed=len(errors),
+                errors=tuple(dict.fromkeys(errors))[:MAX_ERRORS],
                 unparsed=sum(o.unparsed for o in outcomes),
                 never_predicted=find_unpredicted_labels(outcomes, job.task.labels, config.metric.answer),
                 spend=store.get_spend(),
+                notes=(*job.notes, *describe_cut(outcomes)),
             )
 
 

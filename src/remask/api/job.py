@@ -108,6 +108,7 @@ class Job:
         self.run_dir = run_dir
         self.reading = reading  # the trace files of `refine`; None for a run on rows
         self._stack = stack
+        self._targets: list[TargetModel] = []  # all that were metered
 
     # --- the parts, in the order in which they depend on each other
 
@@ -247,6 +248,11 @@ class Job:
         """The calls to score one row; an estimate for an Inspect task."""
         return build_task.count_calls_per_row(self.config)
 
+    @property
+    def notes(self) -> list[str]:
+        """Sentences of the targets for the user, each once."""
+        return list(dict.fromkeys(note for target in self._targets for note in target.notes))
+
     def denoiser_calls_per_round(self, plan: SearchPlan) -> int:
         """Return the estimated calls of a round to a denoiser that is an API; else 0."""
         return CALLS_PER_CANDIDATE * plan.candidates if asks_api(self.config.denoiser) else 0
@@ -256,6 +262,7 @@ class Job:
     def meter(self, target: TargetModel, max_output: int | None, price: Price | None = None) -> TargetModel:
         """Return the target with metered calls; it is closed with the job."""
         self._stack.callback(target.close)
+        self._targets.append(target)
         return Meter(target, self.ledger, max_output, price)
 
     def require_rows(self, splits: Sequence[Split] = SPLITS) -> None:

@@ -6,6 +6,8 @@ is also the code of `refine`, where a likelihood chooses the edits.
 
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import ceil
 from pathlib import Path
 
 from remask.api.arguments import (
@@ -28,17 +30,19 @@ from remask.api.job import Hooks, Job, OnEvent, add_callback, new_run_dir, open_
 from remask.config import Config, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
-from remask.events import Event, State, Tested, UnlabelledInputs, advance, decode, encode, fold
-from remask.ports import Approximate, DenoiserModel, Metric, Scorer
+from remask.events import Event, State, Tested, TestPostponed, UnlabelledInputs, advance, decode, encode, fold
+from remask.ports import Approximate, DenoiserModel, Metric, Scorer, watch_steps
 from remask.runs.budget import Spend
 from remask.runs.report.read_run import write_report
-from remask.runs.result import Result, make_result, write_result
+from remask.runs.result import MIN_TESTED, Result, make_result, write_result
 from remask.runs.store import Store
 from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
 from remask.tasks.labelled import find_unpredicted_labels
+from remask.types import describe_cut
 
 TEST_SLACK = 1.3  # reserved cost of the test, over its expected cost by the mean of past calls
+MAX_UNBOOKED_SECONDS = 10.0  # of denoising; a kill loses at most these
 MIN_QUERY_TOKENS = 256  # of an answer with messages; answers to users may have a lower limit
 
 
@@ -156,18 +160,19 @@ def _complete_run(job: Job, store: Store) -> Result:
     """Continue a run from the last stored event to its end, and write the derived files."""
     job.ledger.open_store = store
     run = _Run(job, store)
-    run.write_sources()
-    for event in run.search():
-        run.record(event)
-    # A refinement without an edit needs no test. A search without one still reports the score.
-    needs_test = job.has_test and (job.reading is None or run.state.accepted)
-    if needs_test and run.state.tested is None:
-        try:
-            run.test()
-        except (TargetRefused, TargetUnreliable):
-            if job.reading is not None:  # the refined prompt is a result without the test, too
-                _finish(job, run)
-            raise
+    with run.check_steps():
+        run.write_sources()
+        for event in run.search():
+            run.record(event)
+        # A refinement without an edit needs no test. A search without one still reports the score.
+        needs_test = job.has_test and (job.reading is None or run.state.accepted)
+        if needs_test and run.state.tested is None:
+            try:
+                run.test()
+            except (TargetRefused, TargetUnreliable):
+                if job.reading is not None:  # the refined prompt is a result without the test, too
+                    _finish(job, run)
+                raise
     return _finish(job, run)
 
 
@@ -239,20 +244,54 @@ class _Run:
             job.config.seed, job.reading.choose,
         )  # fmt: skip
 
+    @contextmanager
+    def check_steps(self) -> Iterator[None]:
+        """Between the steps of denoising and of local answers, look at signals and the time limit."""
+        try:
+            with watch_steps(self._check_step):
+                yield
+        finally:
+            with suppress(ConfigError):  # the disk; the error that ends the run says it
+                self.store.book(self._measure_time())
+
+    def _check_step(self, what: str, done: int, total: int) -> None:
+        time_spent = self._measure_time(peek=True)
+        if time_spent.seconds > MAX_UNBOOKED_SECONDS:
+            self.store.book(self._measure_time())
+            time_spent = Spend()
+        self.job.ledger.require(time_spent)
+
     def test(self) -> None:
-        """Run the sealed test with the calls that were reserved for it."""
+        """Run the sealed test with the calls that were reserved for it.
+
+        Raises TargetUnreliable where more rows failed than a verdict allows, and asking them again
+        may help. Where that has been done, the verdict is given without them.
+        """
         job = self.job
-        job.ledger.reserved = Spend()
+        job.ledger.reserved, job.ledger.testing = Spend(), True
         before, after = run_final_test(job.task, job.start, self.state.prompt(self.state.incumbent))
+        failed = [a if a.error else b for a, b in zip(before, after, strict=True) if a.error or b.error]
+        again = Spend(calls=len(failed) * job.calls_per_row)
+        if len(failed) == len(before) or (
+            len(failed) > (1 - MIN_TESTED) * len(before)
+            and self.state.postponed is None
+            and not job.ledger.find_shortfall(again)
+        ):
+            self.record(TestPostponed(len(failed), failed[0].error))
+            raise TargetUnreliable(
+                f"{len(failed)} of {len(before)} rows of the sealed test have no score; the first: "
+                f"{failed[0].error}; nothing is lost, `remask resume {job.run_dir}` asks these rows again"
+            )
         denoiser = job.denoiser
         note = denoiser.describe_approximation() if isinstance(denoiser, Approximate) else ""
+        notes = [*job.notes, *describe_cut(after), *([note] if note else [])]
         self.record(
             Tested(
                 rows_from_outcomes(before),
                 rows_from_outcomes(after),
                 find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
                 sum(o.unparsed for o in after),
-                (note,) if note else (),
+                tuple(notes),
             )
         )
 
@@ -264,18 +303,23 @@ class _Run:
         target = make_target(config.model_copy(update={"max_tokens": limit}), job.given.respond)
         return ask_queries(job.meter(target, limit), job.start, job.config.data.queries or 0)
 
-    def _measure_time(self) -> Spend:
-        """Return the time since the last event without that of target calls: mostly denoising."""
+    def _measure_time(self, peek: bool = False) -> Spend:
+        """Return the time since the last booking without that of target calls: mostly denoising.
+
+        It must be booked, unless it is only a `peek`.
+        """
         now, spent = time.monotonic(), self.store.get_spend().seconds
         seconds = max(0.0, now - self._since - (spent - self._booked))
-        self._since, self._booked = now, spent + seconds
+        if not peek:
+            self._since, self._booked = now, spent + seconds
         return Spend(seconds=seconds)
 
 
 def reserve_test(job: Job, store: Store, state: State) -> Spend:
-    """Return what to reserve for the sealed test: exact calls, and tokens, dollars and seconds.
+    """Return what to reserve for the sealed test: calls, tokens, dollars and seconds.
 
-    The latter are estimated by the cost of past rows. A target that retries gets some more calls.
+    All but the calls are estimated by the cost of past rows. A target that retries gets as many
+    attempts for an answer as the search needed, and some more for attempts that are cut off.
     """
     # The cost of a denoiser behind an API counts as cost of the rows, so the estimate is too high
     # rather than too low.
@@ -288,8 +332,11 @@ def reserve_test(job: Job, store: Store, state: State) -> Spend:
     if job.config.task.name and rows:  # the calls of a sample are not known in advance
         share = TEST_SLACK * 2 * job.rows("test") / rows
         calls = round(share * spent.calls)
+    if job.retries:
+        tries = min(1 + job.config.target.retries, spent.calls / max(1, store.count_replies()))
+        calls = ceil(calls * max(1, tries)) + calls // 50 + 4 + job.config.target.concurrency
     return Spend(
-        calls=calls + (calls // 50 + 4 if job.retries else 0),
+        calls=calls,
         input_tokens=round(share * spent.input_tokens),
         output_tokens=round(share * spent.output_tokens),
         usd=share * spent.usd,

@@ -1,15 +1,18 @@
-"""Handle Ctrl-C and SIGTERM: the first signal stops a run at a safe point, the second one at once.
+"""Handle Ctrl-C, SIGTERM and SIGHUP: the first signal stops a run at a safe point, the second at once.
 
 Only the command line installs these handlers, never the library, and it restores the old ones. A
-signal sets a flag, which the run checks before each chunk of target calls and after each event.
+signal sets a flag, which the run checks between denoising steps, before each call and ten times a
+second while it waits for answers.
 """
 
 import os
 import signal
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
-ADVICE = b"\nstopping after the running calls; press Ctrl-C again to stop at once\n"
+ADVICE = b"\nstopping: what is finished within two seconds is kept; press Ctrl-C again to stop at once\n"
+SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 class Interrupted(Exception):
@@ -17,6 +20,14 @@ class Interrupted(Exception):
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+class StoppedAtOnce(KeyboardInterrupt):
+    """The user asked a second time to stop."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
         self.exit_code = 128 + number
 
 
@@ -28,7 +39,7 @@ class InterruptHandler:
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
         return self
 
@@ -43,6 +54,7 @@ class InterruptHandler:
 
     def _handle(self, number: int, _: FrameType | None) -> None:
         if self._seen:
-            raise KeyboardInterrupt
+            raise StoppedAtOnce(number)
         self._seen = number
-        os.write(2, ADVICE)  # not print: the signal may have interrupted a print
+        with suppress(OSError):  # the terminal may be gone
+            os.write(2, ADVICE)  # not print: the signal may have interrupted a print

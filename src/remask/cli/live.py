@@ -105,6 +105,8 @@ def describe_event(event: Event, state: State) -> str:
         case events.SearchEnded():
             tests = state.traces_read is None or (state.traces_read.metric and state.accepted)
             return f"search stopped: {event.reason}" + ("; next: the sealed test" if tests else "")
+        case events.TestPostponed():
+            return f"sealed test stopped: {event.failed} rows have no score ({event.reason})"
         case events.Tested():
             return "sealed test finished"
         case _:

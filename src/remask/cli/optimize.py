@@ -3,9 +3,10 @@
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import orjson
@@ -48,9 +49,8 @@ def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
     with InterruptHandler() as signals:
         try:
             found = score_prompt(request.config, request.given, split, Hooks(checkpoint=signals.checkpoint))
-        except Interrupted as stop:
-            click.echo("stopped", err=True)
-            sys.exit(stop.exit_code)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            _exit("stopped", stop)
     if json:
         click.echo(orjson.dumps({"kind": "Evaluation", "split": split, **asdict(found)}))
     else:
@@ -62,9 +62,10 @@ def _describe_evaluation(found: Evaluation, split: Split) -> Iterator[str]:
     score = found.score
     yield (f"{split}: {score.mean:.3f} on {score.n} rows (95 % interval {score.low:.3f} to {score.high:.3f})")
     if found.failed:
-        yield f"warning: {found.failed} rows have no score because their calls failed"
+        yield f"warning: {found.failed} rows have no score, because: {one_line('; '.join(found.errors))}"
     if found.unparsed:
         yield f"warning: {found.unparsed} responses contain no label and were scored 0"
+    yield from (f"note: {one_line(note)}" for note in found.notes)
     for label in found.never_predicted:
         yield f"warning: the target never answered {one_line(label)!r}"
     yield f"spent: {format_spend(found.spend)}"
@@ -83,13 +84,18 @@ def _complete_run(
                 result = run(add_callback(_make_hooks(display, signals), tracker))
         except (Interrupted, KeyboardInterrupt) as stop:
             how = "stopped" if isinstance(stop, Interrupted) else "stopped at once"
-            click.echo(f"{how}; continue with: remask resume {run_dir}", err=True)
-            sys.exit(getattr(stop, "exit_code", 130))
+            _exit(f"{how}; continue with: remask resume {run_dir}", stop)
     if mode == "json":
         print_result_json(result)
     else:
         print_result(result, mode)
     return result
+
+
+def _exit(message: str, stop: BaseException) -> NoReturn:
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(message, err=True)
+    sys.exit(getattr(stop, "exit_code", 130))
 
 
 def _make_hooks(display: OnEvent, signals: InterruptHandler) -> Hooks:

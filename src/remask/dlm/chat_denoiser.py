@@ -24,6 +24,7 @@ from remask.dlm.infill_api import (
 from remask.dlm.render import render
 from remask.ids import seed_for
 from remask.ports import Canvas, Context, Fill, Hole
+from remask.sanitize import remove_thoughts
 from remask.types import Chat, Message
 
 MAX_ATTEMPTS = 3  # for one canvas, until its answer can be used
@@ -52,7 +53,6 @@ _LINE = re.compile(
 )
 _OBJECT_START = re.compile(r"\{\s*\"")
 _LIST_START = re.compile(r"\[\s*\"")
-_THOUGHT = re.compile(r"^.*</think>", re.DOTALL)
 _QUOTED = re.compile(r"\"(.*)\"|“(.*)”")
 
 
@@ -64,7 +64,7 @@ def parse_answer(text: str, canvas: Canvas) -> CanvasAnswer:
     result has the first problem.
     """
     holes, problem = find_open_holes(canvas), ""
-    rest = _THOUGHT.sub("", text)
+    rest = remove_thoughts(text)
     for parse in (_parse_objects, _parse_lists, _parse_lines):
         for pairs in parse(rest):
             answer = _collect_texts(pairs, holes)

@@ -29,7 +29,7 @@ from remask.dlm.sampler import CanvasBatch, CommitRule, Logits, denoise
 from remask.errors import ConfigError
 from remask.ids import content_id, seed_for
 from remask.models.backbone.transformer import Backbone, pad_rows
-from remask.ports import Canvas, Context, Fill, Hole
+from remask.ports import Canvas, Context, Fill, Hole, report_step
 
 MAX_BATCH_CANVASES = 16  # in one forward pass
 MAX_STEPS = 24  # per window, unless the caller gives a number
@@ -186,7 +186,8 @@ class LocalDenoiser:
         ]
         masked = (canvases.ids == canvases.mask).sum(1).tolist()
         steps = [self.steps or min(MAX_STEPS, n) for n in masked]
-        *_, done = denoise(canvases, logits, steps, self.rule, generators)
+        for number, done in enumerate(denoise(canvases, logits, steps, self.rule, generators), 1):  # noqa: B007
+            report_step("denoising step", number, max(steps))
         nats = denoising_pass.sum_log_probs(done.ids, canvases, done.logp).tolist()
         finished = zip(windows, done.ids.tolist(), nats, masked, strict=True)
         for window, row, total, tokens in finished:

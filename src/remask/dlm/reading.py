@@ -19,6 +19,7 @@ from remask.dlm.families import Family
 from remask.dlm.sampler import CanvasBatch
 from remask.models.backbone.attention import Gates, KVCache
 from remask.models.backbone.transformer import Backbone
+from remask.ports import report_step
 
 MAX_CACHED_CONTEXTS = 8  # each takes up to 70 MB for SmolLM2-135M in float32
 MAX_SCORED_POSITIONS = 256  # whose logits are in memory at once
@@ -122,6 +123,7 @@ class AttentionMode(ABC):
             tokens = torch.tensor([ids[position] for half in halves for position in half])
             logp = pick_log_probs(denoising_pass.logits(rows), tokens)
             nats |= zip([*halves[0], *halves[1]], logp, strict=True)
+            report_step("token scored", len(nats), len(positions))
         return [nats[position] for position in positions]
 
 
@@ -164,6 +166,7 @@ class PrefixLM(AttentionMode):
             chunk = list(positions[begin : begin + MAX_SCORED_POSITIONS])
             tokens = torch.tensor([ids[i] for i in chunk])
             nats += pick_log_probs(self.base.logits(hidden[chunk]), tokens)
+            report_step("token scored", len(nats), len(positions))
         return nats
 
 

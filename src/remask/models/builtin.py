@@ -16,7 +16,7 @@ from torch import Tensor
 from remask.errors import ConfigError, NumericsError
 from remask.models.backbone.attention import KVCache
 from remask.models.backbone.transformer import Backbone, pad_rows
-from remask.ports import Reply, TargetModel
+from remask.ports import Reply, TargetModel, report_step
 from remask.types import Chat
 
 _TEMPLATE = "chatml-1"  # part of the identity; change it if the layout of a chat changes
@@ -116,6 +116,7 @@ class BuiltinTarget(TargetModel):
         for batch in _make_batches(rows, read_ahead):
             for row, reply in zip(batch, work(batch), strict=True):
                 replies[row.index] = reply
+            report_step("answer", len(replies), len(chats))
         return [replies[index] for index in range(len(chats))]
 
     def _encode_chat(self, index: int, chat: Chat) -> _ChatRow:
@@ -221,6 +222,7 @@ class BuiltinTarget(TargetModel):
         hidden = hidden[torch.arange(len(batch)), attention_mask.sum(1) - 1]  # (B, d)
         active = list(range(len(batch)))
         while active:
+            report_step("token", max(map(len, written)), self.max_tokens)
             tokens = _check_finite(self._backbone.logits(hidden)).argmax(-1)  # (active,)
             unfinished = []
             for index, (row, token) in enumerate(zip(active, tokens.tolist(), strict=True)):

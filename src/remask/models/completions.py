@@ -8,7 +8,7 @@ description of api.inceptionlabs.ai (version 1.0.0); nothing here was run agains
 
 from typing import Any
 
-from remask.models.openai import OpenAITarget
+from remask.models.openai import OpenAITarget, read_body
 from remask.types import Chat
 
 MERCURY_URL = "https://api.inceptionlabs.ai/v1"
@@ -39,8 +39,9 @@ class FimTarget(OpenAITarget):
         super().__init__(model, f"{base_url.rstrip('/')}/fim", api_key, **options)
         self._max_tokens = max_tokens
 
-    def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
+    async def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
         before, after, tokens = (message.content for message in chat)
         settings = {**settings, "max_tokens": min(int(tokens), self._max_tokens)}
-        create = self._client.completions.with_raw_response.create
-        return create(prompt=before, suffix=after, **settings).http_response.content
+        create = self._client.completions.with_streaming_response.create
+        async with create(prompt=before, suffix=after, **settings) as response:
+            return await read_body(response)

@@ -4,16 +4,18 @@ It distinguishes an outage, in which some rows fail, from a bug, in which all ro
 way. Such a callable usually wraps a paid API, so its calls count as billed.
 """
 
+import asyncio
 import functools
 import hashlib
 import inspect
-import threading
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import Future
 
-from remask.errors import ConfigError, TargetRefused
-from remask.models.event_loop import wait_for_result
-from remask.models.thread_map import map_in_order
-from remask.ports import Reply, TargetModel
+from remask.errors import ConfigError, TargetError, TargetRefused
+from remask.models.event_loop import LOOP, get_own_loop, is_async, wait_for_result
+from remask.models.requests import run_calls
+from remask.ports import CallBook, Reply, TargetModel
+from remask.sanitize import remove_thoughts
 from remask.types import Chat
 
 Function = Callable[[list[dict[str, str]]], str | Awaitable[str]]
@@ -30,6 +32,7 @@ class FunctionTarget(TargetModel):
     """
 
     billed = True
+    books_attempts = True
     max_attempts = 1  # remask cannot count attempts inside the function
 
     def __init__(self, fn: Function, name: str | None = None, concurrency: int = 1) -> None:
@@ -43,39 +46,72 @@ class FunctionTarget(TargetModel):
         self._label = name or _make_address(fn)
         self._concurrency = concurrency
 
-    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+    def respond(self, chats: Sequence[Chat], repeat: int = 0, book: CallBook | None = None) -> list[Reply]:
         """Answer each chat, in order.
 
-        If the function raises an exception, only that row fails. Raises TargetRefused if the
-        function does. Raises ConfigError if the function does not return a str, or if all rows
-        raise the same TypeError, NameError or AttributeError, which is a bug and not an outage.
+        If the function raises an exception or gives no text, only that row fails. Raises
+        TargetRefused if the function does. Raises ConfigError if all rows fail by the same mistake
+        in the function, which is a bug and not an outage: a TypeError, NameError or AttributeError,
+        or an answer that is no str.
         """
-        results = map_in_order(self._call, chats, self._concurrency)
-        bugs = {(type(result), str(result)): result for result in results if isinstance(result, _BUG_TYPES)}
-        if len(bugs) == 1 and all(isinstance(result, _BUG_TYPES) for result in results):
-            bug = next(iter(bugs.values()))
+        bugs: list[Exception] = []
+        replies = run_calls(
+            lambda call: self._start(chats[call], bugs),
+            len(chats),
+            concurrency=self._concurrency,
+            max_attempts=1,
+            wait=lambda call, tried, busy: 0.0,
+            book=book or CallBook(),
+        )
+        if bugs and len(bugs) == len(chats) and len({(type(bug), str(bug)) for bug in bugs}) == 1:
+            said = str(bugs[0]) if isinstance(bugs[0], _NoText) else f"raised {_describe_error(bugs[0])}"
             raise ConfigError(
-                f"the target function {self._label} raised {_describe_error(bug)} for all "
-                f"{len(results)} calls; fix the function"
-            ) from bug
-        return [
-            result if isinstance(result, Reply) else Reply("", error=_describe_error(result))
-            for result in results
-        ]
+                f"the target function {self._label} {said} for all {len(bugs)} calls; fix the function"
+            ) from bugs[0]
+        return replies
 
-    def _call(self, chat: Chat, stop: threading.Event) -> Reply | Exception:
+    def _start(self, chat: Chat, bugs: list[Exception]) -> "Future[Reply]":
+        """Start a call. A function that is not async runs on this thread, so a debugger works."""
         messages = [{"role": message.role, "content": message.content} for message in chat]
+        if self._concurrency > 1:
+            coroutine = self._wait_for_reply(messages, bugs)
+            return asyncio.run_coroutine_threadsafe(coroutine, LOOP.get() or get_own_loop())
+        future: Future[Reply] = Future()
         try:
-            text = wait_for_result(self._fn(messages))
-        except TargetRefused:
-            raise
-        except Exception as error:  # the user's code may raise anything; only this row fails
-            return error
-        if not isinstance(text, str):
-            raise ConfigError(
-                f"the target function {self._label} returned {type(text).__name__}; return the answer as str"
-            )
-        return Reply(text)
+            future.set_result(_make_reply(wait_for_result(self._fn(messages))))
+        except Exception as error:
+            future.set_exception(_translate(error, bugs))
+        return future
+
+    async def _wait_for_reply(self, messages: list[dict[str, str]], bugs: list[Exception]) -> Reply:
+        try:
+            if is_async(self._fn):
+                return _make_reply(await self._fn(messages))  # type: ignore[misc]
+            return _make_reply(await asyncio.to_thread(self._fn, messages))
+        except Exception as error:
+            raise _translate(error, bugs) from error
+
+
+class _NoText(TypeError):
+    """The function returned something else than text."""
+
+
+def _make_reply(text: object) -> Reply:
+    if not isinstance(text, str):
+        raise _NoText(f"returned {type(text).__name__} instead of the answer as str")
+    answer = remove_thoughts(text)
+    if text.strip() and not answer.strip():
+        raise ValueError("the answer holds only thoughts; raise the limit of tokens")
+    return Reply(answer)
+
+
+def _translate(error: Exception, bugs: list[Exception]) -> TargetError:
+    """Return the error of one row. The user's code may raise anything, and only this row fails."""
+    if isinstance(error, TargetRefused):
+        return error
+    if isinstance(error, _BUG_TYPES):
+        bugs.append(error)
+    return TargetError(str(error) if isinstance(error, _NoText) else _describe_error(error))
 
 
 def _describe_error(error: Exception) -> str:

@@ -5,25 +5,23 @@ read from the raw JSON, because the SDK builds its objects without validating th
 never appears in messages.
 """
 
-import email.utils
+import asyncio
 import ipaddress
 import json
-import math
 import os
-import threading
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
-from copy import copy
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-import numpy as np
-
 from remask.errors import ConfigError, TargetBusy, TargetError, TargetRefused, name_missing_extra
 from remask.ids import content_id, rng_for
-from remask.models.thread_map import map_in_order
-from remask.ports import Reply, TargetModel
+from remask.models.event_loop import get_own_loop
+from remask.models.reply_body import RETRY_STATUSES, read_reply
+from remask.models.requests import compute_wait, parse_retry_after, run_calls
+from remask.ports import CallBook, Reply, TargetModel
 from remask.sanitize import clip
 from remask.types import Chat
 
@@ -31,14 +29,14 @@ if TYPE_CHECKING:
     import openai
 
 _DEFAULT_URL = "https://api.openai.com/v1"
-_RETRY_STATUSES = frozenset({408, 409, 429})  # and every 5xx
 _REFUSAL_ADVICE = {
     401: "check the API key",
     402: "check the billing of this account",
     403: "check what this key may use",
     404: "check the model name and base_url",
 }
-# Codes in the body that apply to every further call, for any status.
+# Statuses and codes in the body that apply to every further call.
+_FINAL_STATUSES = frozenset({401, 402})
 _FINAL_ERROR_CODES = frozenset(
     {
         "insufficient_quota",
@@ -48,9 +46,22 @@ _FINAL_ERROR_CODES = frozenset(
         "unsupported_value",
     }
 )
+MAX_REFUSALS = 3  # of the first calls; later, a refusal is of one row, such as by a content filter
+# Fields that a server may not know, and what is sent in their place.
+_OPTIONAL_FIELDS = {
+    "temperature": None,
+    "seed": None,
+    "max_tokens": "max_completion_tokens",
+    "max_completion_tokens": None,
+}
+_UNSUPPORTED = re.compile(
+    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|invalid",
+    re.IGNORECASE,
+)
 _PLACEHOLDER_KEY = "none"  # the SDK requires a key even if the server does not
+_UNBILLED_STATUSES = frozenset({429, 503})  # refused before any work
+MAX_BODY_BYTES = 32 << 20
 _FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubles with each retry
-_MAX_WAIT_SECONDS = 60.0  # also limits Retry-After
 _MAX_MESSAGE_CHARACTERS = 300  # of a server's message
 
 
@@ -59,12 +70,17 @@ class OpenAITarget(TargetModel):
 
     `api_key` defaults to the environment variable `key_env`; a server on this machine needs none.
     `base_url` defaults to OPENAI_BASE_URL, then to OpenAI. `max_tokens=None`, `temperature=None`
-    and `stop=None` leave the field out; newer reasoning models refuse the first two. With a `seed`,
-    repeat r sends seed + r. `timeout` is in seconds, per attempt. `sleep` replaces waiting in
-    tests. Use it from one thread at a time; close it, or use it in a with statement.
+    and `stop=None` leave the field out. With a `seed`, repeat r sends seed + r. `extra`: further
+    fields of each request; `headers`: further headers, and `$NAME` stands for the value of an
+    environment variable. `timeout` is in seconds, for an attempt as a whole. Use it from one thread
+    at a time; close it, or use it in a with statement.
+
+    Where a server refuses temperature, seed or max_tokens by name, as reasoning models do, the
+    field is left out from then on, or sent as max_completion_tokens; `notes` says so.
     """
 
     billed = True
+    books_attempts = True
     kind = "openai"  # first part of the identity
     shape = "chat completion"  # name of a reply in errors
     field: tuple[str, ...] = ("message", "content")  # path of the text in a choice
@@ -80,10 +96,12 @@ class OpenAITarget(TargetModel):
         max_tokens: int | None = 256,
         seed: int | None = None,
         stop: Sequence[str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
         concurrency: int = 8,
         timeout: float = 60.0,
         retries: int = 4,
-        sleep: Callable[[float], None] | None = None,
+        first_wait: float = _FIRST_WAIT_SECONDS,
     ) -> None:
         """Raises ConfigError for a bad setting or a missing key, BackendError without the SDK."""
         _check_positive(concurrency=concurrency, timeout=timeout, max_tokens=max_tokens)
@@ -94,10 +112,10 @@ class OpenAITarget(TargetModel):
         url = base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
         address, host = _split_url(url)
         self._key = _pick_key(api_key, key_env, host)
-        self._client = _make_client(url, self._key, timeout)
+        self._client = _make_client(url, self._key, timeout, _fill_headers(headers or {}))
         self._model, self._host = model, host
         self._seed, self._concurrency, self._timeout = seed, concurrency, timeout
-        self._sleep = sleep
+        self._first_wait = first_wait
         self.max_attempts = 1 + retries
         self.max_tokens = max_tokens
         self._decoding: dict[str, Any] = {}
@@ -107,7 +125,11 @@ class OpenAITarget(TargetModel):
             self._decoding["max_tokens"] = max_tokens
         if stop is not None:
             self._decoding["stop"] = list(stop)
-        # Key, retries and timeout are left out, since they do not change an answer.
+        self._extra = dict(extra or {})
+        self._decoding |= self._extra
+        self._left_out: dict[str, str] = {}  # field that the server refuses -> what is sent in its place
+        self._answered, self._refusals, self._patience = False, 0, MAX_REFUSALS
+        # Key, retries, headers and timeout are left out, since they do not change an answer.
         decoding = json.dumps({**self._decoding, "seed": seed}, sort_keys=True)
         self.identity = f"{self.kind}:{model}@{address} {decoding}"
 
@@ -119,72 +141,99 @@ class OpenAITarget(TargetModel):
 
     def close(self) -> None:
         """Close the connections."""
-        self._client.close()
+        asyncio.run_coroutine_threadsafe(self._client.close(), get_own_loop()).result()
 
-    def limit_attempts(self, attempts: int) -> "OpenAITarget":
-        """Return a view of this target with at most `attempts` per call; it shares connections."""
-        view = copy(self)
-        view.max_attempts = min(self.max_attempts, attempts)
-        return view
-
-    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+    def respond(self, chats: Sequence[Chat], repeat: int = 0, book: CallBook | None = None) -> list[Reply]:
         """Answer each chat, in order, `concurrency` at a time.
 
-        A failed call is a Reply with `error`; `attempts` is the number of requests for it. Raises
-        TargetRefused if no further call can succeed; attempts for the other chats of the list may
-        have been billed by then.
+        A failed call is a Reply with `error`; `attempts` counts those that may be billed. Raises
+        TargetRefused if no further call can succeed, after the calls in flight have ended. A
+        refusal that may be of one row, such as by a content filter, fails that row, unless the
+        first calls of all are refused.
         """
-        return map_in_order(
-            lambda chat, stop: self._ask_with_retries(chat, repeat, stop), chats, self._concurrency
+        self._patience = min(MAX_REFUSALS, len(chats))
+
+        def wait(call: int, tried: int, busy: TargetBusy) -> float:
+            turns = [[message.role, message.content] for message in chats[call]]
+            content = content_id("chat", turns)
+            rng = rng_for(self._seed or 0, "retry", content, repeat, tried)
+            return compute_wait(tried, busy.retry_after, rng, self._first_wait)
+
+        def attempt(call: int) -> "Future[Reply]":
+            return asyncio.run_coroutine_threadsafe(self._ask_once(chats[call], repeat), get_own_loop())
+
+        return run_calls(
+            attempt,
+            len(chats),
+            concurrency=self._concurrency,
+            max_attempts=self.max_attempts,
+            wait=wait,
+            book=book or CallBook(),
         )
 
-    def _ask_with_retries(self, chat: Chat, repeat: int, stop: threading.Event) -> Reply:
-        """Make one call with its retries."""
-        turns = [[message.role, message.content] for message in chat]
-        rng = rng_for(self._seed or 0, "retry", content_id("chat", turns), repeat)
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                return replace(self._ask_once(chat, repeat), attempts=attempt)
-            except TargetRefused:
-                raise
-            except TargetBusy as busy:
-                if attempt == self.max_attempts or stop.is_set():
-                    times = f"{attempt} attempt{'s' if attempt > 1 else ''}"
-                    return Reply("", error=f"{busy}; gave up after {times}", attempts=attempt)
-                wait = compute_wait(attempt, busy.retry_after, rng)
-            except TargetError as error:
-                return Reply("", error=str(error), attempts=attempt)
-            if self._sleep is None:
-                stop.wait(wait)
-            else:
-                self._sleep(wait)
-
-    def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
+    async def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
         """Return the body of the reply to one request. Raises what the SDK raises."""
         messages: Any = [{"role": message.role, "content": message.content} for message in chat]
-        create = self._client.chat.completions.with_raw_response.create
-        return create(messages=messages, **settings).http_response.content
+        create = self._client.chat.completions.with_streaming_response.create
+        async with create(messages=messages, **settings) as response:
+            return await read_body(response)
 
-    def _ask_once(self, chat: Chat, repeat: int) -> Reply:
-        """Make one request. Raises TargetBusy, TargetRefused or TargetError."""
+    async def _ask_once(self, chat: Chat, repeat: int) -> Reply:
+        """Make one attempt. Raises TargetBusy, TargetRefused or TargetError."""
         import openai
 
-        settings: dict[str, Any] = {"model": self._model, **self._decoding}
-        if self._seed is not None:
-            settings["seed"] = self._seed + repeat
+        settings = self._make_settings(repeat)
+        failure: TargetError
         try:
-            body = self._send(chat, settings)
+            # The SDK's timeout is one of each read: a server that sends a byte a second never ends.
+            body = await asyncio.wait_for(self._send(chat, settings), self._timeout)
+        except TimeoutError:
+            failure = self._make_timeout_error()
         except openai.APIStatusError as error:
-            failure: TargetError = self._make_status_error(error)
+            failure = self._leave_out(settings, error) or self._make_status_error(error)
         except openai.APIConnectionError as error:
             failure = self._make_connection_error(error)
         else:
-            return self._read_reply(body)
+            reply = read_reply(body, self.shape, self.field, self.max_tokens, self._host, self._clean)
+            self._answered, self._refusals = True, 0
+            return reply
         # Raised outside of the handlers, since the SDK's exception may contain the key and must not
         # become the context of ours.
         raise failure
+
+    def _make_settings(self, repeat: int) -> dict[str, Any]:
+        """Return the fields of a request, without those that the server has refused."""
+        settings: dict[str, Any] = {"model": self._model, **self._decoding}
+        if self._seed is not None:
+            settings["seed"] = self._seed + repeat
+        for name, instead in self._left_out.items():
+            value = settings.pop(name, None)
+            if instead and value is not None:
+                settings[instead] = value
+        own = {name: settings.pop(name) for name in self._extra if name in settings}
+        return {**settings, "extra_body": own} if own else settings
+
+    def _leave_out(self, settings: Mapping[str, Any], error: "openai.APIStatusError") -> TargetBusy | None:
+        """Leave a field out that the server names as unsupported; None if it names none of them."""
+        if error.status_code not in (400, 422):
+            return None
+        said, named = _find_server_message(error), getattr(error, "param", None)
+        if error.code not in ("unsupported_parameter", "unsupported_value") and not _UNSUPPORTED.search(said):
+            return None
+        for name, instead in _OPTIONAL_FIELDS.items():
+            known = name in settings and name not in self._extra
+            if known and (named == name or (not named and re.search(rf"\b{name}\b", said))):
+                self._left_out.setdefault(name, instead or "")
+                return TargetBusy(self._clean(f"{self._host} refuses {name} ({said})"), 0.0, changed=True)
+        return None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know of how the server was asked."""
+        return tuple(
+            f"{self._host} refuses {name} for {self._model}; remask sends {instead or 'nothing'} in its place"
+            for name, instead in self._left_out.items()
+        )
 
     def list_models(self) -> tuple[int, list[str]]:
         """Return the status and the names of the server's list of models, which is never billed.
@@ -194,71 +243,60 @@ class OpenAITarget(TargetModel):
         """
         import openai
 
-        with openai.DefaultHttpxClient(follow_redirects=False) as direct:
-            client = self._client.with_options(http_client=direct)
-            try:
-                reply = client.models.with_raw_response.list().http_response
-            except openai.APIStatusError as error:
-                return error.status_code, []
-            except openai.APIConnectionError as error:
-                failure = self._make_connection_error(error)
-            else:
-                return reply.status_code, _read_model_names(reply.content)
+        async def send() -> bytes:
+            async with self._client.models.with_streaming_response.list() as response:
+                return await read_body(response)
+
+        listing = asyncio.wait_for(send(), self._timeout)
+        try:
+            body = asyncio.run_coroutine_threadsafe(listing, get_own_loop()).result()
+        except TimeoutError:
+            failure = self._make_timeout_error()
+        except openai.APIStatusError as error:
+            return error.status_code, []
+        except openai.APIConnectionError as error:
+            failure = self._make_connection_error(error)
+        else:
+            return 200, _read_model_names(body)
         raise failure  # outside of the handlers, as in _ask_once
 
     def _make_connection_error(self, error: "openai.APIConnectionError") -> TargetError:
         import openai
 
-        if isinstance(error, openai.APITimeoutError):
-            return TargetBusy(f"{self._host} gave no answer within {self._timeout:g} s")
         cause = error.__cause__ or error
-        return TargetBusy(self._clean(f"no connection to {self._host} ({cause})"))
+        # Only where no connection was made is it known that nothing was computed.
+        sent = type(cause).__name__ not in ("ConnectError", "ConnectTimeout", "PoolTimeout")
+        if isinstance(error, openai.APITimeoutError):
+            return self._make_timeout_error(sent)
+        message = self._clean(f"no connection to {self._host} ({cause})")
+        return TargetBusy(message, billed=sent)
+
+    def _make_timeout_error(self, sent: bool = True) -> TargetError:
+        return TargetBusy(f"{self._host} gave no answer within {self._timeout:g} s", billed=sent)
 
     def _make_status_error(self, error: "openai.APIStatusError") -> TargetError:
         status = error.status_code
         reason = self._clean(_find_server_message(error))
         if status in _REFUSAL_ADVICE or error.code in _FINAL_ERROR_CODES:
+            self._refusals += 1
             advice = _REFUSAL_ADVICE.get(status, "change the settings of the target")
-            return TargetRefused(
+            message = (
                 f"{self._host} refuses calls to {self._model!r} with status {status} ({reason}); {advice}"
             )
-        message = f"{self._host} answered {status} ({reason})"
-        if status in _RETRY_STATUSES or status >= 500:
-            return TargetBusy(message, parse_retry_after(error.response.headers, time.time()))
-        return TargetError(message)
-
-    def _read_reply(self, body: bytes) -> Reply:
-        """Read the answer in the body of a 200. Raises TargetBusy or TargetError without one."""
-        try:
-            payload = json.loads(body)
-        except ValueError:  # truncated, HTML, or not UTF-8
-            text = self._clean(body.decode("utf-8", "replace"))[:60]
-            raise TargetError(f"{self._host} sent no JSON but {text!r}; check base_url") from None
-        if isinstance(payload, dict) and payload.get("error"):  # some routers do this with a 200
-            raise self._make_body_error(payload["error"])
-        problem = _find_shape_problem(payload, self.shape, self.field)
-        if problem:
-            raise TargetError(f"{self._host} sent a reply that {problem}")
-        choice = payload["choices"][0]
-        text = _get_nested(choice, self.field)
-        if not text and choice.get("finish_reason") in ("length", "content_filter"):
-            raise TargetError(
-                f"{self._host} sent no text, finish_reason is {choice['finish_reason']!r} "
-                f"(max_tokens is {self.max_tokens})"
+            final = status in _FINAL_STATUSES or error.code in _FINAL_ERROR_CODES
+            if final or (not self._answered and self._refusals >= self._patience):
+                return TargetRefused(message)
+            return TargetError(message)
+        if 300 <= status < 400:  # not followed: the prompts would go to a place nobody named
+            place = self._clean(error.response.headers.get("location", "nowhere"))
+            return TargetRefused(
+                f"{self._host} redirects to {place}; remask does not follow, set base_url to the "
+                "address that answers"
             )
-        usage = payload.get("usage")
-        return Reply(
-            text,
-            input_tokens=_read_count(usage, "prompt_tokens"),
-            output_tokens=_read_count(usage, "completion_tokens"),
-        )
-
-    def _make_body_error(self, error: object) -> TargetError:
-        code = error.get("code") if isinstance(error, dict) else None
-        reason = error.get("message") if isinstance(error, dict) else error
-        message = self._clean(f"{self._host} sent an error instead of an answer ({reason})")
-        if isinstance(code, int) and (code in _RETRY_STATUSES or code >= 500):
-            return TargetBusy(message)
+        message = f"{self._host} answered {status} ({reason})"
+        if status in RETRY_STATUSES or status >= 500:
+            wait = parse_retry_after(error.response.headers, time.time())
+            return TargetBusy(message, wait, billed=status not in _UNBILLED_STATUSES)
         return TargetError(message)
 
     def _clean(self, text: str) -> str:
@@ -266,38 +304,6 @@ class OpenAITarget(TargetModel):
         secret = self._key != _PLACEHOLDER_KEY
         line = " ".join((text.replace(self._key, "[key]") if secret else text).split())
         return clip(line, _MAX_MESSAGE_CHARACTERS)
-
-
-def compute_wait(attempt: int, retry_after: float | None, rng: np.random.Generator) -> float:
-    """Return the seconds to wait after failed attempt number `attempt` (from 1).
-
-    It is what the server asked for, else 0.5 s doubled with each attempt; at most 60 s. Half of our
-    own wait is random, so that the calls of a batch are not repeated all at once.
-    """
-    if retry_after is not None:
-        return min(retry_after, _MAX_WAIT_SECONDS)
-    ceiling = min(_FIRST_WAIT_SECONDS * 2.0 ** min(attempt - 1, 16), _MAX_WAIT_SECONDS)
-    return float(ceiling * (0.5 + 0.5 * rng.random()))
-
-
-def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the wait that Retry-After asks for in seconds, or None if it has no valid value.
-
-    It may be a number of seconds or a date (RFC 9110, section 10.2.3). `now` is in seconds since
-    1970.
-    """
-    value = headers.get("retry-after")
-    if value is None:
-        return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, OverflowError):
-            return None
-        return max(0.0, seconds)
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None
 
 
 def _check_positive(**settings: float | None) -> None:
@@ -341,10 +347,43 @@ def _is_loopback(host: str) -> bool:
         return False
 
 
-def _make_client(url: str, key: str, timeout: float) -> "openai.OpenAI":
+def _fill_headers(headers: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers with `$NAME` replaced by the variable NAME. Raises ConfigError."""
+    filled = {}
+    for name, value in headers.items():
+        if value.startswith("$"):
+            variable = value[1:]
+            if variable not in os.environ:
+                raise ConfigError(f"the header {name} needs the variable {variable}, which is not set")
+            value = os.environ[variable]
+        filled[name] = value
+    return filled
+
+
+def _make_client(url: str, key: str, timeout: float, headers: Mapping[str, str]) -> "openai.AsyncOpenAI":
+    """No redirect is followed: prompts and key go to the host that the user named, and no other."""
     with name_missing_extra():
         import openai
-    return openai.OpenAI(api_key=key, base_url=url, max_retries=0, timeout=timeout)
+    direct = openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout)
+    return openai.AsyncOpenAI(
+        api_key=key, base_url=url, max_retries=0, timeout=timeout, http_client=direct, default_headers=headers
+    )
+
+
+async def read_body(response: Any) -> bytes:
+    """Raises TargetError where the body is larger than any answer, TargetBusy where it breaks off."""
+    body = bytearray()
+    try:
+        async for part in response.iter_bytes():
+            body += part
+            if len(body) > MAX_BODY_BYTES:
+                raise TargetError(f"the server sent more than {MAX_BODY_BYTES >> 20} MiB")
+    except TargetError:
+        raise
+    except Exception as error:  # of the HTTP library, which the SDK does not translate here
+        reason = str(error) or type(error).__name__
+        raise TargetBusy(f"no connection to the end of the answer ({reason})") from None
+    return bytes(body)
 
 
 def _read_model_names(body: bytes) -> list[str]:
@@ -361,32 +400,3 @@ def _find_server_message(error: "openai.APIStatusError") -> str:
     if isinstance(message, str) and message:
         return message
     return error.response.reason_phrase or "no reason"
-
-
-def _find_shape_problem(payload: object, shape: str, field: Sequence[str]) -> str:
-    """Return why `payload` is not a completion with its text at `field`; "" if it is one."""
-    if not isinstance(payload, dict) or not isinstance(payload.get("choices"), list):
-        return f"is not a {shape} (it has no list 'choices')"
-    if not payload["choices"]:
-        return "has no choices"
-    choice = payload["choices"][0]
-    if not isinstance(_get_nested(choice, field[:-1]), dict):
-        return f"has a choice without a {field[0]}"
-    content = _get_nested(choice, field)
-    if content is None:
-        return f"has no {field[-1]} (finish_reason is {choice.get('finish_reason')!r})"
-    if not isinstance(content, str):
-        return f"has {field[-1]} of type {type(content).__name__} instead of text"
-    return ""
-
-
-def _get_nested(value: Any, field: Sequence[str]) -> Any:
-    """Return the value in nested objects under these names, or None if there is none."""
-    for name in field:
-        value = value.get(name) if isinstance(value, dict) else None
-    return value
-
-
-def _read_count(usage: object, name: str) -> int:
-    value = usage.get(name) if isinstance(usage, dict) else None
-    return value if isinstance(value, int) and value >= 0 else 0

@@ -12,12 +12,13 @@ batch does not change.
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypeVar
 
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import content_id
-from remask.ports import Reply, TargetModel
+from remask.ports import CallBook, Reply, TargetModel
 from remask.runs.budget import Limits, Price, Spend, check_price, find_shortfall
 from remask.runs.store import MemoryStore
 from remask.types import Chat
@@ -49,6 +50,7 @@ class Ledger:
     budget: Limits
     price: Price | None = None
     reserved: Spend = field(default_factory=Spend)  # kept for the test; counts as spent
+    testing: bool = False  # whether the sealed test runs
     checkpoint: Callable[[], None] = never_stop  # called before a call; raises to stop the run
     clock: Callable[[], float] = time.monotonic  # seconds
     booked_until: float = -math.inf  # so that seconds of concurrent calls are booked only once
@@ -157,6 +159,7 @@ class Tariff:
             )
         self._counts_tokens = budget.counts_tokens
         self._price = price or Price(0, 0)
+        self._tokens_count = budget.counts_tokens or price is not None
         self.slowest = 0.0  # seconds of the slowest call so far
 
     def estimate_need(self, bounds: Sequence[Tokens], attempts: int = 1) -> Spend:
@@ -171,11 +174,13 @@ class Tariff:
     def compute_cost(self, reply: Reply, bound: Tokens) -> Spend:
         """Return the cost of one call.
 
-        With a limit on tokens or dollars, a reply that reports no tokens costs its bound.
+        Where tokens cost money or are limited, an attempt that reports none costs its bound: a
+        failed one may be billed, too.
         """
         tokens_in, tokens_out = reply.input_tokens, reply.output_tokens
-        if self._counts_tokens and not (tokens_in or tokens_out or reply.error):
-            tokens_in, tokens_out = bound
+        if self._tokens_count:
+            unreported = reply.attempts - bool(tokens_in or tokens_out)
+            tokens_in, tokens_out = tokens_in + unreported * bound[0], tokens_out + unreported * bound[1]
         return Spend(reply.attempts, tokens_in, tokens_out, self._price.usd(tokens_in, tokens_out))
 
 
@@ -196,6 +201,10 @@ class Meter(TargetModel):
         self._ledger = ledger
         self._tariff = Tariff(ledger.budget, price or ledger.price, max_output)
         self._max_output = max_output or 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return self._target.notes
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         """Answer each chat, in order. Equal chats, also of earlier requests, are asked once.
@@ -220,6 +229,10 @@ class Meter(TargetModel):
         known = {key: _decode(reply) for key, reply in stored.items()}
         misses = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}
         left = list(misses.items())
+        if left and self._target.books_attempts:
+            self._ledger.require(Spend(calls=len(left)))
+            known |= self._book_attempts(left, repeat)
+            left = []
         while left:
             self._ledger.require(Spend(calls=len(left)))
             part = left[:MAX_CHUNK_CALLS]
@@ -228,6 +241,14 @@ class Meter(TargetModel):
             known |= self._call(part[:size], bounds[:size], attempts, ask)
             left = left[size:]
         return [known[key] for key in keys]
+
+    def _book_attempts(self, calls: list[tuple[str, Chat]], repeat: int) -> dict[str, Reply]:
+        """Make calls that are booked attempt by attempt, each answer stored when it comes."""
+        keys, chats = zip(*calls, strict=True)
+        bounds = [self._bound_tokens(chat, None) for chat in chats]
+        with _AttemptBook(self._ledger, self._tariff, keys, bounds) as book:
+            replies = self._target.respond(chats, repeat, book)  # type: ignore[call-arg]
+        return dict(zip(keys, map(_fix_surrogates, replies), strict=True))
 
     def _bound_tokens(self, chat: Chat, options: Sequence[str] | None) -> Tokens:
         """Return an upper bound of the tokens of one attempt."""
@@ -261,6 +282,49 @@ class Meter(TargetModel):
         return answers
 
 
+class _AttemptBook(CallBook):
+    """Books each attempt in the ledger before it is sent, and stores each answer when it comes.
+
+    An attempt that is cut off, by Ctrl-C as by a kill, stays booked as uncertain: one call.
+    """
+
+    def __init__(self, ledger: Ledger, tariff: Tariff, keys: Sequence[str], bounds: Sequence[Tokens]) -> None:
+        self._ledger, self._tariff, self._keys, self._bounds = ledger, tariff, keys, bounds
+        self._open: dict[int, Calls] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for attempt in self._open.values():
+            attempt.__exit__(None)
+
+    def group(self) -> AbstractContextManager[None]:
+        return self._ledger.store.group()
+
+    def limit_flight(self, concurrency: int, left: int) -> int:
+        """In the sealed test, half of the spare calls at most: a cut may lose those in flight."""
+        limit, ledger = self._ledger.budget.calls, self._ledger
+        if limit is None or not ledger.testing:
+            return concurrency
+        spare = limit - ledger.store.get_spend().calls + len(self._open) - left
+        return max(1, min(concurrency, spare // 2))
+
+    def check(self) -> None:
+        self._ledger.require(Spend())
+
+    def start(self, call: int, left: int) -> None:
+        self._ledger.require(self._tariff.estimate_need([self._bounds[call]]) + Spend(left))
+        self._open[call] = self._ledger.reserve(self._tariff, [self._bounds[call]])
+
+    def finish(self, call: int, reply: Reply) -> None:
+        kept = {} if reply.error else {self._keys[call]: _encode(_fix_surrogates(reply))}
+        self._open.pop(call).settle([reply], kept)
+
+    def drop(self, call: int) -> None:
+        self._open.pop(call).release()
+
+
 def call_key(identity: str, chat: Chat, options: Sequence[str] | None, repeat: int) -> str:
     """Return the cache key, a hash of everything that can change the answer."""
     turns = [[message.role, message.content] for message in chat]
@@ -284,6 +348,7 @@ def _encode(reply: Reply) -> dict[str, Any]:
         # JSON has no infinity; it would be stored as null.
         "logps": [logp if math.isfinite(logp) else repr(logp) for logp in reply.logps],
         "attempts": reply.attempts,
+        **({"cut": True} if reply.cut else {}),
     }
 
 
@@ -294,4 +359,5 @@ def _decode(stored: dict[str, Any]) -> Reply:
         output_tokens=stored["output_tokens"],
         logps=tuple(float(logp) for logp in stored["logps"]),
         attempts=stored["attempts"],
+        cut=stored.get("cut", False),
     )

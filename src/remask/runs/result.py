@@ -7,7 +7,7 @@ answered with the new prompt (`refine` without a target), the verdict is "unveri
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,9 +21,10 @@ from remask.prompt import Prompt
 from remask.runs.budget import Spend
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import clip
-from remask.stats import Comparison, Verdict, compare, estimate
+from remask.stats import Comparison, Verdict, compare, estimate, sign_test
 
 RESULT = "result.json"  # in the run directory
+MIN_TESTED = 0.95  # of the test rows must have scores of both prompts
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +154,10 @@ def make_result(
 ) -> Result:
     """Build the result. `sources` has the texts of the rows or traces that support an edit."""
     baseline, best = (_score_prompt(state, id) for id in (state.baseline, state.incumbent))
-    test, failed = None, 0
+    test: Comparison | None = None
+    doubts: tuple[str, ...] = ()
     if state.tested is not None:
-        test, failed = compare_rows(state.tested.baseline, state.tested.best)
+        test, doubts = compare_rows(state.tested.baseline, state.tested.best)
     refinement = None
     if state.traces_read is not None:
         refinement = _build_refinement(state, state.traces_read, sources)
@@ -173,7 +175,7 @@ def make_result(
         stopped=state.stopped,
         candidates=len(ranked) or len(state.measured),
         rejected=len({r.prompt for r in state.refusals}),
-        warnings=(*warnings, *_list_warnings(state, failed)),
+        warnings=(*warnings, *_list_warnings(state, doubts)),
         run_dir=run_dir,
         pareto_front=tuple(_score_prompt(state, id) for id in find_pareto_front(state)),
         refinement=refinement,
@@ -247,13 +249,33 @@ def _score_prompt(state: State, id: str) -> PromptScore:
     return PromptScore(state.prompt(id).text, state.tokens[id], mean)
 
 
-def compare_rows(before: Rows, after: Rows) -> tuple[Comparison, int]:
-    """Compare two prompts; return the comparison, and how many rows failed and were left out."""
-    pairs = [
-        (a, b) for (_, a, _), (_, b, _) in zip(before, after, strict=True) if a is not None and b is not None
-    ]
+def compare_rows(before: Rows, after: Rows) -> tuple[Comparison, tuple[str, ...]]:
+    """Compare two prompts on the rows that both have a score for; return also what makes it doubtful.
+
+    The verdict is "no evidence" where fewer than MIN_TESTED of the rows have both scores, or where
+    the failures of the two prompts differ by more than chance (a sign test at 5 %): then the rows
+    that are left may be the easy ones of one prompt.
+    """
+    scores = [(a, b) for (_, a, _), (_, b, _) in zip(before, after, strict=True)]
+    pairs = [(a, b) for a, b in scores if a is not None and b is not None]
     test = compare([a for a, _ in pairs], [b for _, b in pairs])
-    return test, len(before) - len(pairs)
+    missing = len(scores) - len(pairs)
+    if not missing:
+        return test, ()
+    doubts = [
+        f"{missing} of {len(scores)} test rows have no score because a call failed or the budget was spent; "
+        "they were left out"
+    ]
+    if len(pairs) < MIN_TESTED * len(scores):
+        doubts.append(f"fewer than {MIN_TESTED:.0%} of the test rows have a score, so there is no evidence")
+    only_before = sum(a is None and b is not None for a, b in scores)
+    only_after = sum(b is None and a is not None for a, b in scores)
+    if sign_test(only_before, only_after) < 0.05:
+        doubts.append(
+            f"{only_before} test rows failed only with the baseline and {only_after} only with the best "
+            "prompt, which is more than chance, so there is no evidence"
+        )
+    return (replace(test, verdict="no evidence") if len(doubts) > 1 else test), tuple(doubts)
 
 
 def _build_accepted_edit(state: State, event: events.Accepted, sources: Sources) -> AcceptedEdit:
@@ -319,7 +341,7 @@ def list_changes(state: State, proposal: events.Proposed | events.Refused) -> tu
     return tuple((parent[start:stop], text) for start, stop, text in proposal.edits)
 
 
-def _list_warnings(state: State, failed: int) -> list[str]:
+def _list_warnings(state: State, doubts: Sequence[str]) -> list[str]:
     tested = state.tested
     if tested is None:
         return []
@@ -329,6 +351,4 @@ def _list_warnings(state: State, failed: int) -> list[str]:
         out.append(f"the target never answered {labels} with the best prompt")
     if tested.unparsed:
         out.append(f"{tested.unparsed} test responses contain no label; they were scored 0")
-    if failed:
-        out.append(f"{failed} test rows have no score because a call failed; they were left out")
-    return [*out, *tested.notes]
+    return [*out, *doubts, *tested.notes]

@@ -9,7 +9,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import astuple, replace
 from itertools import count
 from pathlib import Path
@@ -139,6 +139,10 @@ class MemoryStore:
         """Return the stored replies by key."""
         return {key: self._replies[key] for key in keys if key in self._replies}
 
+    def group(self) -> AbstractContextManager[None]:
+        """Return a block whose changes belong together."""
+        return nullcontext()
+
     def reserve(self, need: Spend, billed: bool) -> int:
         """Book the upper bound of a call's cost; return the number of the reservation.
 
@@ -159,6 +163,8 @@ class MemoryStore:
 
     def abandon(self, reservation: int) -> None:
         """Book interrupted calls like those of a killed process."""
+        if reservation not in self._open:
+            return  # its group was rolled back
         need, billed = self._open[reservation]
         if not billed:
             self.release(reservation)
@@ -290,6 +296,17 @@ class Store(RunReader, MemoryStore):
         self._booked += spend or Spend()
         return done.rowcount == 1
 
+    def book(self, spend: Spend) -> None:
+        """Book what was spent without a call: time."""
+        with self._transaction() as db:
+            _insert_entry(db, "settled", spend, billed=False)
+        self._booked += spend
+
+    def count_replies(self) -> int:
+        """Return the number of stored replies."""
+        with database.translate_errors(self._file):
+            return int(self._db.execute("SELECT count(*) FROM cache").fetchone()[0])
+
     def reserve(self, need: Spend, billed: bool) -> int:
         with self._transaction() as db:
             id = _insert_entry(db, "reserved", need, billed)
@@ -316,7 +333,21 @@ class Store(RunReader, MemoryStore):
         super()._end(reservation, state, spend, {})
 
     @contextmanager
+    def group(self) -> Iterator[None]:
+        """Commit all changes of the block at once, at its end, or none where it raises."""
+        before = dict(self._open), self._booked
+        try:
+            with self._transaction():
+                yield
+        except BaseException:
+            self._open, self._booked = before
+            raise
+
+    @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        if self._db.in_transaction:  # inside of a group
+            yield self._db
+            return
         with database.translate_errors(self._file):
             try:
                 self._db.execute("BEGIN IMMEDIATE")

@@ -20,6 +20,7 @@ from remask.prompt import Prompt
 from remask.search.plan import SearchPlan, count_survivors
 from remask.types import Outcome, Split, Trace, mean_score
 
+TEST_PART_ROWS = 128  # a multiple of the meter's chunks, so that batches stay the same
 MAX_DRAWS = 4  # requests for proposals in a round, until there are enough new ones
 
 
@@ -56,13 +57,25 @@ def search(
 def run_final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome], list[Outcome]]:
     """Score both prompts once on all test rows.
 
-    An unchanged prompt is scored only once. Raises BudgetSpent and TargetUnreliable.
+    An unchanged prompt is scored only once. The rows are scored in parts with both prompts each, so
+    that a budget that ends too early leaves rows with both scores; the others have failed.
     """
     ids = task.ids("test")
-    before = task.evaluate(baseline, ids)
-    after = before if best.text == baseline.text else task.evaluate(best, ids)
-    mean_score(before)
-    mean_score(after)
+    prompts = [baseline] if best.text == baseline.text else [baseline, best]
+    before: list[Outcome] = []
+    after: list[Outcome] = []
+    size = TEST_PART_ROWS
+    while len(before) < len(ids):
+        part = ids[len(before) : len(before) + size]
+        try:
+            scored = [task.evaluate(prompt, part) for prompt in prompts]
+        except BudgetSpent as spent:
+            if size > 1:
+                size = 1  # rows that were paid before the budget ended are stored, and cost nothing
+                continue
+            scored = [[Outcome(part[0], "failed", error=str(spent))]]
+        before += scored[0]
+        after += scored[-1]
     return before, after
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from remask import events
+from remask.errors import BudgetSpent
 from remask.events import Event, State, advance
 from remask.ids import rng_for, seed_for
 from remask.ports import Choose, Context, Proposal, Proposer, Scorer, find_written_spans
@@ -88,10 +89,14 @@ def search_by_likelihood(
     if not state.baseline:
         yield (first := events.Started(start.to_source(), start.id, proposer.count(start.text)))
         state = advance(state, first)
-    while state.round < plan.iterations:
-        for event in _run_round(state, read, held_out, plan, proposer, scorer, seed, choose):
-            yield event
-            state = advance(state, event)
+    try:
+        while state.round < plan.iterations:
+            for event in _run_round(state, read, held_out, plan, proposer, scorer, seed, choose):
+                yield event
+                state = advance(state, event)
+    except BudgetSpent as spent:  # the time limit
+        yield events.SearchEnded(str(spent))
+        return
     yield events.SearchEnded(f"all {plan.iterations} iterations were run")
 
 

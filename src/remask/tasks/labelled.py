@@ -121,7 +121,7 @@ class LabelledTask:
         given = [(e, r.text) for e, r in zip(examples, replies, strict=True) if not r.error]
         grades = iter(self._grader.grade([e for e, _ in given], [text for _, text in given]))
         return [
-            _Attempt(reply.text, Grade(error=reply.error) if reply.error else next(grades))
+            _Attempt(reply.text, Grade(error=reply.error) if reply.error else next(grades), reply.cut)
             for reply in replies
         ]
 
@@ -139,6 +139,7 @@ class LabelledTask:
             ranking_score=score,
             unparsed=any(t.grade.unparsed for t in tries),
             trace=self._make_trace(example, worst.response, grade),
+            cut=any(t.cut for t in tries),
         )
 
     def _find_right_response(self, example: Example) -> str | None:
@@ -167,6 +168,7 @@ class _Attempt:
 
     response: str
     grade: Grade
+    cut: bool
 
 
 def make_chat(prompt: Prompt, example: Example, role: Literal["system", "user"] = "system") -> Chat:

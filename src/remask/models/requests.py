@@ -1,0 +1,228 @@
+"""Calls to a remote model: several at a time, with retries, each attempt booked before it is sent.
+
+One thread books the attempts and reads what comes back, while the attempts themselves wait on an
+event loop of another thread. So a signal, a limit or a refusal is seen within a tenth of a second,
+also while every call waits for a server, and an attempt can be cut off.
+"""
+
+import email.utils
+import heapq
+import math
+import time
+from asyncio import CancelledError
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import replace
+from queue import Empty, SimpleQueue
+
+import numpy as np
+
+from remask.errors import BudgetSpent, TargetBusy, TargetError, TargetRefused
+from remask.ports import CallBook, Reply
+
+Attempt = Callable[[int], "Future[Reply]"]  # starts an attempt of the call with this number
+Wait = Callable[[int, int, TargetBusy], float]  # (call, attempts so far, why it failed) -> seconds
+POLL_SECONDS = 0.1  # between two looks at signals and limits
+GRACE_SECONDS = 1.5  # for calls in flight after the user has asked to stop
+MAX_WAIT_SECONDS = 60.0  # also limits Retry-After
+FAILURES_AT_FIRST = 8  # so many failures and no answer: the endpoint is not asked for the rest
+FAILURES_IN_A_ROW = 16  # of a busy server: an outage
+
+
+def run_calls(
+    attempt: Attempt, count: int, *, concurrency: int, max_attempts: int, wait: Wait, book: CallBook
+) -> list[Reply]:
+    """Make `count` calls, at most `concurrency` at a time. Returns their replies, in order.
+
+    A call that fails is a Reply with an `error`; `attempts` counts those that may be billed. In an
+    outage the rest of the calls fail without being sent. An exception of `book` (a limit, or the
+    user's wish to stop) and TargetRefused start no further attempt; those in flight may end, and
+    what they answer is booked, before the exception is raised. After a wish to stop they have
+    GRACE_SECONDS, and what is still in flight then is cut off.
+    """
+    calls = _Calls(attempt, count, concurrency, max_attempts, wait, book)
+    try:
+        while calls.unfinished:
+            calls.go_on()
+    finally:
+        calls.cancel()
+    if calls.stopped is not None:
+        raise calls.stopped
+    return calls.replies
+
+
+class _Calls:
+    """The calls of one request, between not started and finished."""
+
+    def __init__(
+        self, attempt: Attempt, count: int, concurrency: int, max_attempts: int, wait: Wait, book: CallBook
+    ) -> None:
+        self.replies = [Reply("", error="not asked", attempts=0)] * count
+        self.stopped: BaseException | None = None
+        self._attempt, self._concurrency, self._max_attempts = attempt, concurrency, max_attempts
+        self._wait, self._book = wait, book
+        self._fresh = deque(range(count))
+        self._waiting: list[tuple[float, int]] = []  # a heap of (time of the retry, call)
+        self._flying: dict[int, Future[Reply]] = {}
+        self._ended: SimpleQueue[int] = SimpleQueue()
+        self._tried = [0] * count  # attempts of each call
+        self._billed = [0] * count  # of these, attempts that may be billed
+        self._answered = self._failed = self._busy_in_a_row = 0  # calls
+        self._deadline = float("inf")
+
+    @property
+    def unfinished(self) -> bool:
+        if self.stopped is not None:
+            return bool(self._flying) and time.monotonic() < self._deadline
+        return bool(self._flying or self._fresh or self._waiting)
+
+    def go_on(self) -> None:
+        """Take the attempts that have ended, and start what may start now.
+
+        All of it is booked in one commit, and nothing is sent before that commit.
+        """
+        ended = self._wait_for_ended()
+        due: list[int] = []
+        with self._book.group():
+            for call in ended:
+                self._finish(call, self._flying.pop(call))
+            try:
+                self._book.check()
+                self._book_due(due)
+            except (Exception, CancelledError) as error:
+                self._stop(error)
+        for call in due:
+            self._send(call)
+
+    def cancel(self) -> None:
+        """Cut off what is in flight; it stays booked as uncertain."""
+        for future in self._flying.values():
+            future.cancel()
+
+    def _wait_for_ended(self) -> list[int]:
+        """Return the calls with an attempt that has ended; waits for one if nothing can start."""
+        ended: list[int] = []
+        timeout = POLL_SECONDS
+        if self._waiting:
+            timeout = min(timeout, max(0.0, self._waiting[0][0] - time.monotonic()))
+        if self.stopped is None and self._fresh and len(self._flying) < self._count_allowed():
+            timeout = 0.0
+        try:
+            ended.append(self._ended.get(timeout=timeout) if timeout else self._ended.get_nowait())
+            while True:
+                ended.append(self._ended.get_nowait())
+        except Empty:
+            return ended
+
+    def _count_allowed(self) -> int:
+        """Return how many attempts may be in flight."""
+        return self._book.limit_flight(self._concurrency, len(self._fresh))
+
+    def _book_due(self, due: list[int]) -> None:
+        """Book what may start now, and add it to `due`: calls whose wait is over, then new ones."""
+        while self.stopped is None and len(self._flying) + len(due) < self._count_allowed():
+            if self._waiting and self._waiting[0][0] <= time.monotonic():
+                call = heapq.heappop(self._waiting)[1]
+                try:
+                    self._book.start(call, len(self._fresh))
+                except BudgetSpent:  # a row must not lose its only attempt to the retry of another
+                    self._fail(call, "no calls are left for a retry")
+                    continue
+            elif self._fresh:
+                self._book.start(self._fresh[0], len(self._fresh) - 1)
+                call = self._fresh.popleft()
+            else:
+                return
+            due.append(call)
+
+    def _send(self, call: int) -> None:
+        self._tried[call] += 1
+        future = self._attempt(call)
+        self._flying[call] = future
+        future.add_done_callback(lambda _: self._ended.put(call))
+
+    def _finish(self, call: int, future: "Future[Reply]") -> None:
+        error = future.exception()
+        if error is None:
+            self._answered, self._busy_in_a_row = self._answered + 1, 0
+            self._billed[call] += 1
+            self.replies[call] = replace(future.result(), attempts=self._billed[call])
+            self._book.finish(call, future.result())
+            return
+        if isinstance(error, TargetError) and not error.billed:
+            self._book.drop(call)
+        elif isinstance(error, TargetError):
+            self._billed[call] += 1
+            self._book.finish(call, Reply("", error=str(error)))
+        if isinstance(error, TargetBusy) and error.changed:
+            self._tried[call] -= 1
+        if isinstance(error, TargetRefused) or not isinstance(error, TargetError):
+            self._stop(error)
+        elif (
+            not isinstance(error, TargetBusy)
+            or self._tried[call] >= self._max_attempts
+            or self.stopped is not None
+        ):
+            busy, tried = isinstance(error, TargetBusy), self._tried[call]
+            words = f"; gave up after {tried} attempt{'s' if tried > 1 else ''}" if busy else ""
+            self._fail(call, f"{error}{words}")
+            self._give_up_in_an_outage(busy)
+        else:
+            due = time.monotonic() + self._wait(call, self._tried[call], error)
+            heapq.heappush(self._waiting, (due, call))
+
+    def _fail(self, call: int, error: str) -> None:
+        self.replies[call] = Reply("", error=error, attempts=self._billed[call])
+
+    def _give_up_in_an_outage(self, busy: bool) -> None:
+        """Fail the calls that were not sent where those before them show an outage."""
+        self._failed += 1
+        self._busy_in_a_row = self._busy_in_a_row + 1 if busy else 0
+        none_answered = not self._answered and self._failed >= FAILURES_AT_FIRST
+        if none_answered or self._busy_in_a_row >= FAILURES_IN_A_ROW:
+            left = [*self._fresh, *(call for _, call in self._waiting)]
+            self._fresh.clear()
+            self._waiting.clear()
+            for call in left:
+                self._fail(call, "the calls before it failed, so this one was given up")
+
+    def _stop(self, error: BaseException) -> None:
+        if self.stopped is None:
+            self.stopped = error
+            if not isinstance(error, BudgetSpent | TargetRefused):
+                self._deadline = time.monotonic() + GRACE_SECONDS
+
+
+def compute_wait(
+    attempt: int, retry_after: float | None, rng: np.random.Generator, first: float = 0.5
+) -> float:
+    """Return the seconds to wait after failed attempt number `attempt` (from 1).
+
+    It is what the server asked for, else `first` doubled with each attempt; at most 60 s. Half of
+    our own wait is random, so that the calls of a batch are not repeated all at once.
+    """
+    if retry_after is not None:
+        return min(retry_after, MAX_WAIT_SECONDS)
+    ceiling = min(first * 2.0 ** min(attempt - 1, 16), MAX_WAIT_SECONDS)
+    return float(ceiling * (0.5 + 0.5 * rng.random()))
+
+
+def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the wait that Retry-After asks for in seconds, or None if it has no valid value.
+
+    It may be a number of seconds or a date (RFC 9110, section 10.2.3). `now` is in seconds since
+    1970.
+    """
+    value = headers.get("retry-after")
+    if value is None:
+        return None
+    try:
+        seconds = float(value)
+    except ValueError:
+        try:
+            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
+        except (ValueError, OverflowError):
+            return None
+        return max(0.0, seconds)
+    return seconds if math.isfinite(seconds) and seconds >= 0 else None
