@@ -71,6 +71,9 @@ class DataConfig(Section):
     split: str = ""
     """Column that says `train`, `validation` or `test`. `""`: rows of one file are dealt to the
     splits by a hash of their content."""
+    redact: bool = True
+    """Replace secrets and personal details in what the denoiser reads and in what is stored. The
+    target and the metric get the rows as they are."""
     role: Literal["system", "user"] = "system"
     """The message that the prompt is. With `user` the prompt holds the row's columns as variables
     and no other message is sent."""

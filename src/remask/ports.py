@@ -6,11 +6,11 @@ tokenizer cannot change frozen text. This module does not import torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -49,6 +49,8 @@ class Reply:
     logps: tuple[float, ...] = ()  # nats of each option in order, where the target chose one
     cut: bool = False  # the answer ends where the limit of tokens cut it off
     attempts: int = 1  # that may be billed, retries included; the ledger counts them as calls
+    key: str = field(default="", compare=False)  # of the answer in the store of a run
+    grade: Mapping[str, Any] | None = None  # stored with an answer that is stored without its secrets
 
 
 OnStep = Callable[[str, int, int], None]  # (what a step is, steps done, steps in all)
@@ -150,6 +152,9 @@ class TargetModel(ABC):
         Reply.text is the chosen option, Reply.logps holds the log-probability of every option.
         """
         raise NotImplementedError(f"{self.identity} cannot choose")
+
+    def keep_grades(self, grades: Sequence[tuple[Reply, Mapping[str, Any]]]) -> None:  # noqa: B027
+        """Store the grades of answers that must not be stored as they are. Others are left out."""
 
     def limit_attempts(self, attempts: int) -> "TargetModel":
         """Return the same target with at most this many attempts per call.

@@ -237,11 +237,14 @@ VALUES: dict[str, dict[str, list[Any]]] = {
         "input": ["{question}", "question"],
         "expected": ["topic", ""],
         "split": ["part"],
+        "redact": [False],
         "role": ["user"],
         "fractions": [[0.25, 0.5, 0.25]],
         "queries": [12, 40],
     },
     "target": {
+        "extra": [{"reasoning_effort": "low"}],
+        "headers": [{"X-Team": "$TEAM"}],
         "model": ["openai:m", "inspect:openai/m"],
         "base_url": ["http://127.0.0.1:1/v1"],
         "concurrency": [1, 20],
@@ -262,6 +265,8 @@ VALUES: dict[str, dict[str, list[Any]]] = {
         "calls_per_sample": [3],
     },
     "denoiser": {
+        "extra": [{"reasoning_effort": "low"}],
+        "headers": [{"X-Team": "$TEAM"}],
         "model": ["builtin:own.safetensors", "local:model", "local:a/b", "mercury", "chat:m"],
         "base_url": ["http://127.0.0.1:1/v1"],
         "concurrency": [2],

@@ -22,14 +22,18 @@ from remask.api.build_task import Given, TraceData
 from remask.config import Config
 from remask.data.dataset import SPLITS, LoadedDataset, require_splits
 from remask.data.placeholders import fill
+from remask.data.redact.redact import Redactor
 from remask.data.synthetic import count_max_calls
 from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.ids import content_id
+from remask.models.function import hash_source
 from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, TargetModel, Task
 from remask.prompt import Prompt
+from remask.propose.redacting import RedactingProposer
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Ledger, Meter
+from remask.runs.store import strip_credentials
 from remask.search.plan import MIN_VALIDATION_ROWS, SearchPlan, make_plan
 from remask.tasks.metrics import METRICS, Grader
 from remask.types import Split
@@ -116,7 +120,17 @@ class Job:
     def ledger(self) -> Ledger:
         """The ledger of all calls of this job, with their limits."""
         budget, price = limit_spend(self.config)
-        return Ledger(None, budget, price, checkpoint=self.hooks.checkpoint)
+        redact = self.redactor.redact
+        return Ledger(None, budget, price, checkpoint=self.hooks.checkpoint, redact=redact)
+
+    @cached_property
+    def redactor(self) -> Redactor:
+        """Removes secrets from what is stored and from what the denoiser reads."""
+        config = self.config
+        enabled = config.data.redact if config.refine is None else config.refine.redact
+        # Rows that the target will write are redacted when they come.
+        examples = () if config.data.queries else self.dataset.examples
+        return Redactor((text for e in examples for text in (e.input, e.expected or "")), enabled)
 
     @cached_property
     def start(self) -> Prompt:
@@ -150,7 +164,7 @@ class Job:
     def target(self) -> TargetModel:
         """The model whose prompt is optimised, metered."""
         config = self.config.target
-        return self.meter(make_target(config, self.given.respond), config.max_tokens)
+        return self.meter(make_target(config, self.given.respond), config.max_tokens, raw=True)
 
     @cached_property
     def metric(self) -> str | Metric | Grader:
@@ -185,7 +199,7 @@ class Job:
             return make_proposer(self.config, self.start, self.denoiser, choose=choose)
         labels = () if self.config.data.queries else self.task.labels
         plain = make_proposer(self.config, self.start, self.denoiser, labels)
-        return add_demos(self.config, self.start, plain)
+        return RedactingProposer(add_demos(self.config, self.start, plain), self.redactor.redact)
 
     @cached_property
     def plan(self) -> SearchPlan:
@@ -204,7 +218,10 @@ class Job:
     @property
     def record(self) -> dict[str, Any]:
         """The configuration, the id of the data and the version, which identify the run."""
-        return {**self.config.model_dump(mode="json"), "data_id": self._data_id, "version": __version__}
+        parts = {"data_id": self._data_id, "version": __version__}
+        if self.given.metric is not None:
+            parts["metric_code"] = hash_source(self.given.metric)
+        return {**strip_credentials(self.config.model_dump(mode="json")), **parts}
 
     # --- numbers that follow from the parts
 
@@ -259,11 +276,13 @@ class Job:
 
     # --- actions
 
-    def meter(self, target: TargetModel, max_output: int | None, price: Price | None = None) -> TargetModel:
-        """Return the target with metered calls; it is closed with the job."""
+    def meter(
+        self, target: TargetModel, max_output: int | None, price: Price | None = None, raw: bool = False
+    ) -> TargetModel:
+        """Return the target with metered calls, see Meter; it is closed with the job."""
         self._stack.callback(target.close)
         self._targets.append(target)
-        return Meter(target, self.ledger, max_output, price)
+        return Meter(target, self.ledger, max_output, price, raw)
 
     def require_rows(self, splits: Sequence[Split] = SPLITS) -> None:
         """Raise where prompt, rows or budget are wrong. Calls and loads nothing."""

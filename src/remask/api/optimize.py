@@ -152,7 +152,7 @@ def resume_run(run_dir: str | Path, given: Given, hooks: Hooks) -> Result:
 def load_config(run_dir: str | Path) -> Config:
     """Load the configuration of a run directory."""
     with Store.read(Path(run_dir)) as store:
-        record = {k: v for k, v in store.config.items() if k not in ("data_id", "version")}
+        record = {k: v for k, v in store.config.items() if k not in ("data_id", "version", "metric_code")}
     return make_config(record, str(run_dir))
 
 
@@ -179,7 +179,7 @@ def _complete_run(job: Job, store: Store) -> Result:
 def _finish(job: Job, run: "_Run") -> Result:
     """Make the result and write result.json and the report."""
     if job.reading is None:
-        sources = {e.id: (e.input, "") for e in job.dataset.examples}
+        sources = {e.id: (job.redactor.redact(e.input), "") for e in job.dataset.examples}
         warnings = job.dataset.warnings
     else:
         sources = {t.id: (t.query, t.explanation) for t in job.reading.conversations.read}
@@ -277,7 +277,7 @@ class _Run:
             and self.state.postponed is None
             and not job.ledger.find_shortfall(again)
         ):
-            self.record(TestPostponed(len(failed), failed[0].error))
+            self.record(TestPostponed(len(failed), job.redactor.redact(failed[0].error)))
             raise TargetUnreliable(
                 f"{len(failed)} of {len(before)} rows of the sealed test have no score; the first: "
                 f"{failed[0].error}; nothing is lost, `remask resume {job.run_dir}` asks these rows again"

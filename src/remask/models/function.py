@@ -10,6 +10,7 @@ import hashlib
 import inspect
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from typing import Any
 
 from remask.errors import ConfigError, TargetError, TargetRefused
 from remask.models.event_loop import LOOP, get_own_loop, is_async, wait_for_result
@@ -41,7 +42,7 @@ class FunctionTarget(TargetModel):
             raise ConfigError(f"the target must be a function of a list of messages, not {type(fn).__name__}")
         if concurrency < 1:
             raise ConfigError(f"concurrency is {concurrency}; give 1 or more")
-        self.identity = f"function:{name or _make_address(fn)}:{_hash_source(fn)}"
+        self.identity = f"function:{name or _make_address(fn)}:{hash_source(fn)}"
         self._fn = fn
         self._label = name or _make_address(fn)
         self._concurrency = concurrency
@@ -118,7 +119,7 @@ def _describe_error(error: Exception) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
 
 
-def _find_definition(fn: Function) -> object:
+def _find_definition(fn: Any) -> object:
     """Find the object with name and source: the function, or the class of a callable object."""
     while isinstance(fn, functools.partial):
         fn = fn.func
@@ -130,7 +131,7 @@ def _make_address(fn: Function) -> str:
     return f"{getattr(definition, '__module__', '?')}.{getattr(definition, '__qualname__', '?')}"
 
 
-def _hash_source(fn: Function) -> str:
+def hash_source(fn: Any) -> str:
     """Return a hash of twelve digits of the source; "nosource" if Python does not have it."""
     try:
         source = inspect.getsource(_find_definition(fn))  # type: ignore[arg-type]

@@ -109,8 +109,11 @@ class OpenAITarget(TargetModel):
             raise ConfigError("the target's model name is empty; write openai:MODEL")
         if retries < 0:
             raise ConfigError(f"retries is {retries}; give 0 or more")
-        url = base_url or os.environ.get("OPENAI_BASE_URL") or _DEFAULT_URL
+        from_outside = os.environ.get("OPENAI_BASE_URL")
+        url = base_url or from_outside or _DEFAULT_URL
         address, host = _split_url(url)
+        if from_outside and _split_url(from_outside)[0] == address:
+            url = from_outside  # a run stores no password of a URL, so a resumed one finds it here
         self._key = _pick_key(api_key, key_env, host)
         self._client = _make_client(url, self._key, timeout, _fill_headers(headers or {}))
         self._model, self._host = model, host

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from remask.data.redact.redact import PLACEHOLDER
 from remask.ids import rng_for
 from remask.ports import Attribution, Proposal, Proposer
 from remask.prompt import MARKER, Prompt
@@ -70,12 +71,18 @@ class DemoProposer:
     def _can_show(self, trace: Trace) -> bool:
         """Return whether a row may be shown: it has a right answer, is short and is harmless.
 
-        Marks and secrets must not enter a prompt. Braces would be filled from another row.
+        Marks and secrets must not enter a prompt, and without a secret a row makes no sense. Braces
+        would be filled from another row.
         """
         if trace.desired is None or not trace.query.strip() or not trace.desired.strip():
             return False
         text = format_demo(trace)
-        if set("{}") & set(text) or MARKER.search(text) or guard.find_demo_violation(text):
+        if (
+            PLACEHOLDER.search(text)
+            or set("{}") & set(text)
+            or MARKER.search(text)
+            or guard.find_demo_violation(text)
+        ):
             return False
         return self.count(text) <= MAX_DEMO_TOKENS
 

@@ -53,6 +53,7 @@ class Ledger:
     testing: bool = False  # whether the sealed test runs
     checkpoint: Callable[[], None] = never_stop  # called before a call; raises to stop the run
     clock: Callable[[], float] = time.monotonic  # seconds
+    redact: Callable[[str], str] = str  # removes secrets from what is stored
     booked_until: float = -math.inf  # so that seconds of concurrent calls are booked only once
 
     @property
@@ -190,10 +191,18 @@ class Meter(TargetModel):
     Input tokens are bounded by the number of UTF-8 bytes, because no tokenizer makes more tokens
     than bytes, plus an allowance for the chat template. max_output: see Tariff. price: of this
     target, if it is not that of the ledger.
+
+    Answers are redacted, unless `raw`: then the caller gets them as they are, to grade them, and an
+    answer with a secret is stored with its grade (`keep_grades`), without the secret.
     """
 
     def __init__(
-        self, target: TargetModel, ledger: Ledger, max_output: int | None = None, price: Price | None = None
+        self,
+        target: TargetModel,
+        ledger: Ledger,
+        max_output: int | None = None,
+        price: Price | None = None,
+        raw: bool = False,
     ) -> None:
         self.identity, self.chooses = target.identity, target.chooses
         self.billed, self.max_attempts = target.billed, target.max_attempts
@@ -201,6 +210,8 @@ class Meter(TargetModel):
         self._ledger = ledger
         self._tariff = Tariff(ledger.budget, price or ledger.price, max_output)
         self._max_output = max_output or 0
+        self._raw = raw
+        self._with_secrets: dict[str, Reply] = {}  # answers that are not stored yet, by key
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -226,7 +237,7 @@ class Meter(TargetModel):
     ) -> list[Reply]:
         keys = [call_key(self.identity, chat, options, repeat) for chat in chats]
         stored = self._ledger.store.find_replies(list(dict.fromkeys(keys)))
-        known = {key: _decode(reply) for key, reply in stored.items()}
+        known = {key: _decode(key, reply) for key, reply in stored.items()}
         misses = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}
         left = list(misses.items())
         if left and self._target.books_attempts:
@@ -246,9 +257,40 @@ class Meter(TargetModel):
         """Make calls that are booked attempt by attempt, each answer stored when it comes."""
         keys, chats = zip(*calls, strict=True)
         bounds = [self._bound_tokens(chat, None) for chat in chats]
-        with _AttemptBook(self._ledger, self._tariff, keys, bounds) as book:
+
+        def keep(call: int, reply: Reply) -> dict[str, Any]:
+            return self._list_kept(keys[call], self._prepare(keys[call], reply))
+
+        with _AttemptBook(self._ledger, self._tariff, keep, bounds) as book:
             replies = self._target.respond(chats, repeat, book)  # type: ignore[call-arg]
-        return dict(zip(keys, map(_fix_surrogates, replies), strict=True))
+        return {key: self._prepare(key, reply) for key, reply in zip(keys, replies, strict=True)}
+
+    def keep_grades(self, grades: Sequence[tuple[Reply, Mapping[str, Any]]]) -> None:
+        """Store answers with secrets, redacted, with the grades of the answers as they were."""
+        kept = {}
+        for reply, grade in grades:
+            if self._with_secrets.pop(reply.key, None) is not None:
+                safe = replace(reply, text=self._ledger.redact(reply.text), grade=grade)
+                kept[reply.key] = _encode(safe)
+        if kept:
+            store = self._ledger.store
+            store.settle(store.reserve(Spend(), False), Spend(), kept)
+
+    def _prepare(self, key: str, reply: Reply) -> Reply:
+        """Return an answer as it is given to the caller."""
+        text = reply.text.encode("utf-8", "replace").decode()  # an answer may be cut inside an emoji
+        if not self._raw:
+            text = self._ledger.redact(text)
+        return replace(reply, text=text, key=key)
+
+    def _list_kept(self, key: str, reply: Reply) -> dict[str, Any]:
+        """Return what to store of a prepared answer: nothing where it failed or holds a secret."""
+        if reply.error:
+            return {}
+        if self._raw and not reply.logps and self._ledger.redact(reply.text) != reply.text:
+            self._with_secrets[key] = reply
+            return {}
+        return {key: _encode(reply)}
 
     def _bound_tokens(self, chat: Chat, options: Sequence[str] | None) -> Tokens:
         """Return an upper bound of the tokens of one attempt."""
@@ -275,9 +317,9 @@ class Meter(TargetModel):
         if attempts < self.max_attempts:
             target = target.limit_attempts(attempts)
         with self._ledger.reserve(self._tariff, bounds, attempts, self.billed) as calls:
-            replies = [_fix_surrogates(reply) for reply in ask(target, [chat for _, chat in part])]
-            answers = dict(zip([key for key, _ in part], replies, strict=True))
-            good = {key: _encode(reply) for key, reply in answers.items() if not reply.error}
+            replies = ask(target, [chat for _, chat in part])
+            answers = {key: self._prepare(key, reply) for (key, _), reply in zip(part, replies, strict=True)}
+            good = {key: value for each in answers.items() for key, value in self._list_kept(*each).items()}
             calls.settle(replies, good)
         return answers
 
@@ -288,8 +330,14 @@ class _AttemptBook(CallBook):
     An attempt that is cut off, by Ctrl-C as by a kill, stays booked as uncertain: one call.
     """
 
-    def __init__(self, ledger: Ledger, tariff: Tariff, keys: Sequence[str], bounds: Sequence[Tokens]) -> None:
-        self._ledger, self._tariff, self._keys, self._bounds = ledger, tariff, keys, bounds
+    def __init__(
+        self,
+        ledger: Ledger,
+        tariff: Tariff,
+        keep: Callable[[int, Reply], dict[str, Any]],
+        bounds: Sequence[Tokens],
+    ) -> None:
+        self._ledger, self._tariff, self._keep, self._bounds = ledger, tariff, keep, bounds
         self._open: dict[int, Calls] = {}
 
     def __enter__(self) -> Self:
@@ -318,8 +366,7 @@ class _AttemptBook(CallBook):
         self._open[call] = self._ledger.reserve(self._tariff, [self._bounds[call]])
 
     def finish(self, call: int, reply: Reply) -> None:
-        kept = {} if reply.error else {self._keys[call]: _encode(_fix_surrogates(reply))}
-        self._open.pop(call).settle([reply], kept)
+        self._open.pop(call).settle([reply], self._keep(call, reply))
 
     def drop(self, call: int) -> None:
         self._open.pop(call).release()
@@ -335,11 +382,6 @@ def _count_bytes(text: str) -> int:
     return len(text.encode())
 
 
-def _fix_surrogates(reply: Reply) -> Reply:
-    """Replace halves of surrogate pairs, which occur if an answer is cut off inside an emoji."""
-    return replace(reply, text=reply.text.encode("utf-8", "replace").decode())
-
-
 def _encode(reply: Reply) -> dict[str, Any]:
     return {
         "text": reply.text,
@@ -349,10 +391,11 @@ def _encode(reply: Reply) -> dict[str, Any]:
         "logps": [logp if math.isfinite(logp) else repr(logp) for logp in reply.logps],
         "attempts": reply.attempts,
         **({"cut": True} if reply.cut else {}),
+        **({"grade": dict(reply.grade)} if reply.grade is not None else {}),
     }
 
 
-def _decode(stored: dict[str, Any]) -> Reply:
+def _decode(key: str, stored: dict[str, Any]) -> Reply:
     return Reply(
         text=stored["text"],
         input_tokens=stored["input_tokens"],
@@ -360,4 +403,6 @@ def _decode(stored: dict[str, Any]) -> Reply:
         logps=tuple(float(logp) for logp in stored["logps"]),
         attempts=stored["attempts"],
         cut=stored.get("cut", False),
+        key=key,
+        grade=stored.get("grade"),
     )

@@ -14,6 +14,7 @@ from dataclasses import astuple, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 
@@ -25,6 +26,20 @@ from remask.runs.budget import Spend
 from remask.runs.lock import RunLock
 
 PAGE_ROWS = 256  # rows read at a time
+
+
+def strip_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration without the names and passwords in its URLs, which are never stored."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found[key] = strip_credentials(value)
+        elif key == "base_url" and value:
+            parts = urlsplit(value)
+            found[key] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+        else:
+            found[key] = value
+    return found
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:

@@ -6,7 +6,7 @@ metered target may raise BudgetSpent, which passes through.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Literal
 
 from remask.data.placeholders import fill
@@ -118,12 +118,13 @@ class LabelledTask:
     ) -> list["_Attempt"]:
         """Ask all rows once. Only rows with a reply are graded."""
         replies = self._target.respond(chats, repeat=repeat)
-        given = [(e, r.text) for e, r in zip(examples, replies, strict=True) if not r.error]
-        grades = iter(self._grader.grade([e for e, _ in given], [text for _, text in given]))
-        return [
-            _Attempt(reply.text, Grade(error=reply.error) if reply.error else next(grades), reply.cut)
-            for reply in replies
-        ]
+        given = [(e, r) for e, r in zip(examples, replies, strict=True) if not r.error and r.grade is None]
+        new = self._grader.grade([e for e, _ in given], [r.text for _, r in given])
+        self._target.keep_grades(
+            [(r, asdict(grade)) for (_, r), grade in zip(given, new, strict=True) if not grade.error]
+        )
+        grades = iter(new)
+        return [_Attempt(reply.text, _read_grade(reply) or next(grades), reply.cut) for reply in replies]
 
     def _make_outcome(self, example: Example, tries: Sequence["_Attempt"]) -> Outcome:
         errors = [t.grade.error for t in tries if t.grade.error]
@@ -169,6 +170,13 @@ class _Attempt:
     response: str
     grade: Grade
     cut: bool
+
+
+def _read_grade(reply: Reply) -> Grade | None:
+    """Return the grade that a reply has before it is graded: of a failed call, or a stored one."""
+    if reply.error:
+        return Grade(error=reply.error)
+    return None if reply.grade is None else Grade(**reply.grade)
 
 
 def make_chat(prompt: Prompt, example: Example, role: Literal["system", "user"] = "system") -> Chat:

@@ -9,9 +9,10 @@ matches a placeholder, so redacting a text twice does not change it.
 """
 
 import hashlib
+import re
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 
 from remask.data.redact.personal_data import PERSONAL_RULES, strip_separators
@@ -25,6 +26,8 @@ from remask.data.redact.secrets import (
     SecretRule,
     get_secret,
 )
+
+PLACEHOLDER = re.compile(r"<[A-Z][A-Z_]*_\d+>")
 
 
 class Placeholders:
@@ -44,6 +47,12 @@ class Placeholders:
         """The number of distinct secrets by label."""
         return dict(self._counts)
 
+    def fork(self) -> "Placeholders":
+        """Return placeholders that know the same secrets, and do not tell what they learn."""
+        fork = Placeholders()
+        fork._key, fork._names, fork._counts = self._key, dict(self._names), Counter(self._counts)
+        return fork
+
     def get(self, label: str, text: str) -> str:
         """Return <LABEL_n>. Spacing of numbers and case of addresses do not matter."""
         match label:
@@ -59,6 +68,23 @@ class Placeholders:
             self._counts[label] += 1
             self._names[digest] = f"<{label}_{self._counts[label]}>"
         return self._names[digest]
+
+
+class Redactor:
+    """Redacts the texts of a run. What it returns depends only on `rows` and on the text.
+
+    So a resumed run, which meets the texts in another order, gets the same placeholders: those of
+    secrets in the rows are counted in the order of the rows, and others anew in each text.
+    """
+
+    def __init__(self, rows: Iterable[str] = (), enabled: bool = True) -> None:
+        self._enabled, self._known = enabled, Placeholders()
+        for text in rows if enabled else ():
+            redact_text(text, self._known)
+
+    def redact(self, text: str) -> str:
+        """Return the text without secrets and personal data."""
+        return redact_text(text, self._known.fork()) if self._enabled else text
 
 
 def redact_text(text: str, placeholders: Placeholders) -> str:
