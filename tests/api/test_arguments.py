@@ -138,10 +138,20 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "rows and a file": (lambda: remask.Dataset(ROWS, path="rows.csv"), "give the rows once"),
     "an unknown key": (lambda: remask.Target("openai:m", modle="m"), r"key 'modle'.*known here"),
     "another key": (lambda: remask.Search(masker=["span"]), "key 'masker'; known here: .*maskers"),
-    "a wrong type": (lambda: remask.Target(3), "remask.Target: model = 3"),
-    "a wrong value": (lambda: remask.Judge("openai:m", "Good.", repeats=0), "repeats = 0"),
-    "a wrong text": (lambda: remask.Denoiser(order="luck"), "order = 'luck'.*confidence"),
-    "one label": (lambda: remask.Label(labels="red"), "remask.Label: labels = 'red'"),
+    "a wrong type": (lambda: remask.Target(3), "remask.Target: model is 3, but must be a text"),
+    "a wrong value": (
+        lambda: remask.Judge("openai:m", "Good.", repeats=0), "repeats is 0, but must be at least 1"
+    ),
+    "a wrong text": (lambda: remask.Denoiser(order="luck"), "order is 'luck', but must be 'confidence', "),
+    "one label": (lambda: remask.Label(labels="red"), "remask.Label: labels is 'red', but must be a list"),
+    "a negative limit": (
+        lambda: remask.optimize(PROMPT, ROWS, max_calls=-5), "^max_calls is -5, but must be at least 1$"
+    ),
+    "no time": (lambda: remask.Budget(minutes=0), "minutes is 0, but must be more than 0$"),
+    "endless time": (lambda: remask.Budget(usd=math.inf), "usd is inf, but must be a finite number$"),
+    "no masker": (
+        lambda: remask.Search(maskers=["luck"]), "Search: maskers.0 is 'luck', but must be [^;]*$"
+    ),
     "two limits": (
         lambda: remask.optimize(PROMPT, ROWS, max_calls=5, budget=remask.Budget(calls=5)),
         "give max_calls, or budget",

@@ -164,7 +164,7 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "negative budget": (
         {},
         ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--max-calls", "-3"),
-        r"budget\.calls = -3",
+        r"error: --max-calls \(budget\.calls\) is -3, but must be at least 1$",
     ),
     "dollars without a price": (
         {},
@@ -187,6 +187,29 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
         r"tokens.*built-in target reads",
     ),
 }
+
+
+@pytest.mark.parametrize("command", ["optimize", "check", "refine"])
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--max-calls", "0", "--max-calls (budget.calls) is 0, but must be at least 1"),
+        ("--max-total-tokens", "-1", "--max-total-tokens (budget.tokens) is -1, but must be at least 1"),
+        ("--max-minutes", "0", "--max-minutes (budget.minutes) is 0.0, but must be more than 0"),
+        ("--max-minutes", "nan", "--max-minutes (budget.minutes) is nan, but must be a finite number"),
+        ("--max-usd", "-0.5", "--max-usd (budget.usd) is -0.5, but must be more than 0"),
+    ],
+)
+def test_a_wrong_limit_names_option_key_and_what_it_must_be(
+    here: Path, command: str, option: str, value: str, said: str
+) -> None:
+    files = ("--traces", "rows.jsonl") if command == "refine" else ("--data", "rows.jsonl")
+    assert complaint(remask(command, "prompt.md", *files, option, value)) == f"error: {said}"
+
+
+def test_a_wrong_key_of_a_file_names_the_file(here: Path) -> None:
+    (here / "r.toml").write_text('prompt = "prompt.md"\n[budget]\ncalls = 0\n')
+    assert complaint(remask("check", "r.toml")) == "error: r.toml: budget.calls is 0, but must be at least 1"
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -83,13 +83,15 @@ def refine(
     return start_run(config, given, run_dir or new_run_dir(), add_callback(Hooks(), on_event))
 
 
-def make_refine_config(values: Mapping[str, Any], where: str) -> Config:
+def make_refine_config(
+    values: Mapping[str, Any], where: str, options: Mapping[str, str] | None = None
+) -> Config:
     """Make a configuration with the defaults of `refine`, and maskers that respect the lock.
 
-    Raises ConfigError; `where` names the source of the values.
+    Raises ConfigError; `where` and `options` are those of `make_config`.
     """
     search = {"maskers": MASKERS, "candidates": DEFAULT_CANDIDATES, "context_tokens": CONTEXT_TOKENS}
-    config = make_config(merged({"search": search}, values), where)
+    config = make_config(merged({"search": search}, values), where, options)
     if config.refine is None or config.refine.lock != "text":
         return config
     if config.search.maskers not in (MASKERS, ("insert",)):

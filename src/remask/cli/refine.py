@@ -22,8 +22,8 @@ from remask.cli.options import option
 @option("Search", "--lock", type=click.Choice(["text", "numbers", "none"]),
         help="Part of the prompt that may not change. With text, sentences are only added. "
         "Default: numbers.")  # fmt: skip
-@option("Search", "--iterations", type=click.IntRange(1), help="Maximum number of iterations. Default: 8.")
-@option("Search", "--candidates", type=click.IntRange(1),
+@option("Search", "--iterations", type=int, help="Maximum number of iterations. Default: 8.")
+@option("Search", "--candidates", type=int,
         help="Number of candidates in each iteration. Default: 8.")  # fmt: skip
 @options.search_options
 @options.budget_options

@@ -54,7 +54,7 @@ class Limits:
         for name, limit in limits:
             if limit is not None and not 0 < limit < math.inf:
                 raise ConfigError(
-                    f"the budget's limit on {name} is {limit}; give a positive number or no limit"
+                    f"the limit on {name} is {limit}, but must be more than 0; None means no limit"
                 )
 
     @property
