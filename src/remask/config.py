@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from remask.errors import ConfigError, DataError
+from remask.files import require_prompt
 
 MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
@@ -340,10 +341,7 @@ def make_config(values: dict[str, Any], where: str, options: Mapping[str, str] |
 
 
 def problems(
-    error: ValidationError,
-    section: type[BaseModel],
-    where: str,
-    options: Mapping[str, str] | None = None,
+    error: ValidationError, section: type[BaseModel], where: str, options: Mapping[str, str] | None = None
 ) -> str:
     """What is wrong with the values of a section, each in one sentence, the source first."""
     found = error.errors(include_url=False)
@@ -428,11 +426,14 @@ def placed_task(name: str, base: Path) -> str:
 def read_prompt(path: Path) -> str:
     """The text of a prompt file; a final newline is not part of the prompt."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError("there is no such prompt file", path) from None
     except IsADirectoryError:
         raise DataError("this is a folder; name the prompt file in it", path) from None
+    require_prompt(path, content)
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path) from None
     if not text.strip():

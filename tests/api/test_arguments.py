@@ -454,7 +454,7 @@ FLAGS: dict[str, Callable[[], dict[str, Any]]] = {
     "--data rows.csv --input '{q}' --expected topic --split-column part": lambda: {
         "data": remask.Dataset("rows.csv", input="{q}", expected="topic", split="part")
     },
-    "--data rows.csv --split part": lambda: {"data": remask.Dataset("rows.csv", split="part")},
+    "--data rows.csv --split-column part": lambda: {"data": remask.Dataset("rows.csv", split="part")},
     "--queries 40": lambda: {"data": remask.Dataset(queries=40)},
     f"--target openai:m --base-url {URL}": lambda: {"target": remask.Target("openai:m", base_url=URL)},
     "--metric exact": lambda: {"metric": "exact"},

@@ -49,7 +49,7 @@ def test_every_setting_of_the_rule_arrives() -> None:
 
 @pytest.mark.parametrize("key", ["order", "commit"])
 def test_an_unknown_algorithm_is_refused_with_the_known_ones(key: str) -> None:
-    with pytest.raises(ConfigError, match=f"denoiser.{key} = 'luck'.*confidence|.*threshold"):
+    with pytest.raises(ConfigError, match=f"denoiser.{key} is 'luck', but must be .*confidence|.*threshold"):
         make_config({"prompt": "x", "denoiser": {key: "luck"}}, "test")
 
 

@@ -110,6 +110,17 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "no prompt": ({}, ("nope.md", "--data", "rows.jsonl"), r"nope\.md.*no such prompt file"),
     "a folder": ({}, (".", "--data", "rows.jsonl"), r"folder"),
     "empty prompt": ({"e.md": " \n"}, ("e.md", "--data", "rows.jsonl"), r"e\.md.*empty"),
+    "rows as the prompt": ({}, ("rows.jsonl", "--data", "rows.jsonl"), r"rows\.jsonl: .*rows, not a prompt"),
+    "a table as the prompt": (
+        {"r.CSV": "input,label\na,b\n"},
+        ("r.CSV", "--data", "rows.jsonl"),
+        r"r\.CSV: .*rows, not a prompt",
+    ),
+    "the split column under its old name": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", "--split", "split"),
+        r"'--split'.*'--split-column'",
+    ),
     "no source": ({}, (), r"name a prompt file"),
     "no toml": ({}, ("other.toml",), r"other\.toml.*no such file"),
     "no data": ({}, ("prompt.md",), r"--data FILE"),

@@ -121,3 +121,8 @@ def test_traces_redact_replaces_no_file_without_force(log: Path, tmp_path: Path)
         assert run("redact", log, "-o", path, "--force").exit_code == 2
     assert log.read_text() == before
     assert run("redact", log, "-o", out, "--force").exit_code == 0
+
+
+def test_help_of_traces_prints_whole_sentences() -> None:
+    words = " ".join(run("--help").stdout.split())
+    assert "and why others were rejected." in words and "personal data replaced." in words

@@ -117,8 +117,8 @@ def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None)
         return denoiser
     if config.adapter and (kind != "local" or not name):
         raise ConfigError(
-            f"denoiser.adapter is for a local base model (local:PLACE), not for {config.model}; "
-            "use builtin:FILE for an adapter of the built-in model"
+            f"denoiser.adapter is for a base model that is local:FOLDER or local:HUB_ID, not for "
+            f"{config.model}; use builtin:FILE for an adapter of the built-in model"
         )
     if kind == "builtin":
         return _make_adapted(config, "builtin", name)
@@ -140,7 +140,7 @@ def asks_api(config: DenoiserConfig) -> bool:
 
 @name_missing_extra()
 def describe_memory(config: DenoiserConfig) -> str:
-    """Return memory and device that a local:PLACE needs, before its weights are read; else "".
+    """Return memory and device that a local: model needs, before its weights are read; else "".
 
     Raises BackendError.
     """
@@ -186,7 +186,7 @@ def _load_local(config: DenoiserConfig) -> DenoiserModel:
 
 
 def _read_options(config: DenoiserConfig) -> "tuple[str | None, str | None, str | None, torch.dtype | None]":
-    """Return revision, family, device and dtype of a local:PLACE."""
+    """Return revision, family, device and dtype of a local: model."""
     return (config.revision or None, config.family or None, config.device or None, _read_dtype(config))
 
 

@@ -289,7 +289,7 @@ class Job:
         if asks_api(config) or not isinstance(self.denoiser, Scorer):
             raise ConfigError(
                 f"refine ranks by log-probabilities, which the denoiser {config.model} does not give; use "
-                "the built-in denoiser or local:PLACE, or remask optimize with labelled rows"
+                "the built-in denoiser, local:FOLDER or local:HUB_ID, or remask optimize with labelled rows"
             )
 
     def require_target(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 import orjson
 
-from remask.cli.options import GroupedCommand, json_option, map_option, option, scale_option
+from remask.cli.options import FullHelpGroup, GroupedCommand, json_option, map_option, option, scale_option
 from remask.data.overview import Overview, build_overview
 from remask.data.prompt_templates import PromptTemplate
 from remask.data.ratings import RatingStats, Scale, find_scales, parse_scales
@@ -185,7 +185,7 @@ def _describe_scale(name: str, seen: RatingStats, known: dict[str, Scale], decla
     return "; ".join(parts) or "true or false, or known labels"
 
 
-@click.group()
+@click.group(cls=FullHelpGroup)
 def traces() -> None:
     """Inspect files of conversations, or copy them without secrets.
 
