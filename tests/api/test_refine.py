@@ -418,10 +418,10 @@ def test_under_a_lock_on_the_text_sentences_are_only_added(tmp_path: Path) -> No
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "api": ({"denoiser": "chat:writer"}, "chat:writer does not give"),
     "weak": ({"denoiser": Phrases()}, "ranks by log-probabilities"),
-    "iterations": ({"iterations": 0}, r"refine\.iterations = 0"),
+    "iterations": ({"iterations": 0}, r"refine\.iterations is 0, but must be at least 1"),
     "scale": ({"scales": ["stars"]}, "--scale"),
     "column": ({"columns": ["colour=x"]}, "--map"),
-    "lock": ({"lock": "rules"}, r"refine\.lock = 'rules'"),
+    "lock": ({"lock": "rules"}, r"refine\.lock is 'rules', but must be"),
     "locked": ({"lock": "text", "search": remask.Search(maskers=["span"])}, "only the masker"),
     "missing": ({"files": "nowhere.jsonl"}, "no such file"),
     "target": ({"target": "nothing:x"}, "target 'nothing:x' is unknown"),

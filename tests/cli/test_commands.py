@@ -170,7 +170,7 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "too small a budget": (
         {},
         ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--max-calls", "26"),
-        r"26 leaves nothing",
+        r"--max-calls\) is 26, but a run needs 55 calls or more: 20 for .* set it to 55 or more",
     ),
     "negative budget": (
         {},

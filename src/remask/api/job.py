@@ -19,6 +19,7 @@ from remask.api.awaitable import raise_if_cancelled
 from remask.api.build_models import asks_api, limit_spend, make_denoiser, make_price, make_target
 from remask.api.build_proposer import add_demos, make_proposer, refuse_demos
 from remask.api.build_task import Given, TraceData
+from remask.api.least_budget import require_least_budget
 from remask.config import Config
 from remask.data.dataset import SPLITS, LoadedDataset, require_splits
 from remask.data.placeholders import fill
@@ -30,7 +31,7 @@ from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, Target
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Ledger, Meter
-from remask.search.plan import MIN_VALIDATION_ROWS, SearchPlan, make_plan
+from remask.search.plan import SearchPlan, make_plan
 from remask.tasks.metrics import METRICS, Grader
 from remask.types import Split
 
@@ -236,6 +237,10 @@ class Job:
         """
         return 2 * self.rows("test") * self.calls_per_row if self.has_test else 0
 
+    def add_retries(self, calls: int) -> int:
+        """Return the calls to set aside for so many calls: some more for a target that retries."""
+        return calls + (calls // 50 + 4 if self.retries else 0)
+
     @property
     def retries(self) -> bool:
         """Whether a call of the target may take more than one attempt."""
@@ -263,8 +268,6 @@ class Job:
         _ = self.start
         require_splits(self.dataset.examples, splits)
         _ = self.ledger
-        if splits == SPLITS:
-            self._require_calls()
 
     def require_run(self) -> None:
         """Raise where the settings are wrong for a run. Calls and loads nothing."""
@@ -277,6 +280,7 @@ class Job:
     def require_all(self) -> None:
         """Raise where anything is wrong with the job that can be found without a call."""
         self.require_run()
+        require_least_budget(self)
         if self.has_test:
             self.require_target()
         if self.reading is not None:
@@ -323,17 +327,6 @@ class Job:
         if self.reading is not None:
             return self.reading.conversations.id
         return content_id("data", sorted([e.id, e.split] for e in self.dataset.examples))
-
-    def _require_calls(self) -> None:
-        calls = self.config.budget.calls
-        validated = min(self.rows("validation"), MIN_VALIDATION_ROWS)
-        least = self.query_calls + self.test_calls + self.calls_per_row * validated
-        if calls is not None and calls <= least:
-            raise ConfigError(
-                f"budget.calls = {calls} leaves nothing to search with: the sealed test takes "
-                f"{self.test_calls} calls and the steps before the search "
-                f"{least - self.test_calls}; raise the budget or use fewer test rows"
-            )
 
 
 def new_run_dir(parent: str | Path = "runs") -> Path:

@@ -76,8 +76,8 @@ def optimize(
     >>> def respond(messages):
     ...     return "I do not know."
     >>> search = remask.Search(candidates=2)
-    >>> result = remask.optimize("Add.", rows, target=respond, max_calls=40, search=search)
-    >>> result.verdict, result.test.n, result.spend.calls <= 40
+    >>> result = remask.optimize("Add.", rows, target=respond, max_calls=60, search=search)
+    >>> result.verdict, result.test.n, result.spend.calls <= 60
     ('no evidence', 12, True)
     """
     values, given = settle_arguments(
@@ -121,7 +121,7 @@ def resume(
     >>> search = remask.Search(candidates=2)
     >>> try:
     ...     remask.optimize(
-    ...         "Add.", max_calls=40, search=search, run_dir="cut", on_event=stop, **again
+    ...         "Add.", max_calls=60, search=search, run_dir="cut", on_event=stop, **again
     ...     )
     ... except KeyboardInterrupt:
     ...     print(remask.resume("cut", **again).verdict)
@@ -289,7 +289,7 @@ def reserve_test(job: Job, store: Store, state: State) -> Spend:
         share = TEST_SLACK * 2 * job.rows("test") / rows
         calls = round(share * spent.calls)
     return Spend(
-        calls=calls + (calls // 50 + 4 if job.retries else 0),
+        calls=job.add_retries(calls),
         input_tokens=round(share * spent.input_tokens),
         output_tokens=round(share * spent.output_tokens),
         usd=share * spent.usd,

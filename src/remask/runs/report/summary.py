@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from remask.events import Accepted, Event, Proposed, Scored, Started, State
-from remask.runs.budget import Spend
+from remask.runs.budget import Spend, format_usd
 from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, list_changes
 from remask.sanitize import one_line
 from remask.stats import Comparison
@@ -196,7 +196,7 @@ def format_spend(spend: Spend) -> str:
     if spend.tokens:
         parts.append(f"{spend.input_tokens:,} + {spend.output_tokens:,} tokens")
     if spend.usd:
-        parts.append(f"{spend.usd:.4f} USD")
+        parts.append(format_usd(spend.usd))
     parts.append(f"{spend.seconds / 60:.1f} minutes")
     return ", ".join(parts)
 
