@@ -263,7 +263,7 @@ class RefineConfig(Section):
     """Conversations in place of rows, for `remask refine` (docs/how-to/conversations.md)."""
 
     traces: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Files of conversations."""
+    """Files of conversations; also folders of such files, and patterns such as `logs/*.jsonl`."""
     columns: tuple[str, ...] = ()
     """`FIELD=COLUMN`, as `--map` takes it."""
     scales: tuple[str, ...] = ()

@@ -617,7 +617,7 @@ def test_a_toml_names_the_conversations_and_flags_win(here: Path, traces: str) -
     )
     done = run("remask.toml", "--iterations", 1, "--masker", "insert")
     assert done.exit_code == 0, done.output
-    assert "all 1 iterations were run" in done.output and (here / "run" / "report.md").exists()
+    assert "the iteration was run" in done.output and (here / "run" / "report.md").exists()
     nothing = run("prompt.md")
     assert nothing.exit_code == 2 and "give --traces FILE" in nothing.output
 
@@ -625,7 +625,7 @@ def test_a_toml_names_the_conversations_and_flags_win(here: Path, traces: str) -
 def test_an_unchanged_prompt_is_said_and_not_printed(here: Path) -> None:
     write_lines(here / "log.jsonl", *[line(i) for i in range(8)])
     done = run("prompt.md", "--traces", "log.jsonl")
-    assert "the prompt is unchanged: no edit was accepted" in done.output.splitlines()
+    assert "the prompt is unchanged, because no edit was accepted" in done.output.splitlines()
     assert START.text not in done.output
 
 

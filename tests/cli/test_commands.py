@@ -247,7 +247,7 @@ def test_optimize_uses_no_run_directory_twice(here: Path) -> None:
 
 @pytest.mark.parametrize("command", ["resume", "show", "report"])
 def test_commands_on_a_folder_without_a_run_name_the_folder(here: Path, command: str) -> None:
-    assert re.search(r"nowhere.*no run", complaint(remask(command, "nowhere")))
+    assert re.search(r"nowhere is not the folder of a run", complaint(remask(command, "nowhere")))
 
 
 def test_errors_contain_no_control_characters(here: Path) -> None:

@@ -154,7 +154,8 @@ def describe_memory(config: DenoiserConfig) -> str:
     dtype = _read_dtype(config) or choose_dtype(device)
     settings = read_config(place, config.revision or None)
     need = estimate_memory(settings, dtype, MAX_READ_TOKENS, adapted=bool(config.adapter))
-    return f"{config.model}: about {need / 1e9:.1f} GB on {device}"
+    size = f"{need / 1e9:.1f} GB" if need >= 1e9 else f"{max(1, round(need / 1e6))} MB"
+    return f"{config.model}: about {size} on {device}"
 
 
 def _make_adapted(config: DenoiserConfig, base: str, adapter: str) -> DenoiserModel:

@@ -163,7 +163,8 @@ job_options = combine(
     *_data_options,
     option("Data", "--split-column", metavar="COLUMN", help=_SPLIT_HELP),
     option("Data", "--queries", type=int,
-           help="Messages to ask the target for where there is no data. Default: 80."),
+           help="Number of user messages that the target writes as rows where there is no --data; a "
+           "judge scores the answers (--judge, --rubric). Default: 80."),
     _task_options,
     target_options,
     denoiser_options,

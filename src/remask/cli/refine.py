@@ -11,8 +11,9 @@ from remask.cli.options import option
 
 @click.command(cls=options.GroupedCommand)
 @click.argument("source", metavar="PROMPT.MD | REMASK.TOML")
-@option("Data", "--traces", "files", multiple=True, metavar="FILE",
-        help="File of conversations, that remask traces inspect can read. May be repeated.")  # fmt: skip
+@option("Data", "--traces", "files", multiple=True, metavar="PATH",
+        help="File of conversations that remask traces inspect can read, a folder of such files, or a "
+        "pattern in quotes. May be repeated.")  # fmt: skip
 @options.map_option
 @options.scale_option
 @option("Data", "--redact", type=click.Choice(["on", "off"]),

@@ -88,7 +88,9 @@ def search_by_likelihood(
         for event in _run_round(state, read, held_out, plan, proposer, scorer, seed, choose):
             yield event
             state = advance(state, event)
-    yield events.SearchEnded(f"all {plan.iterations} iterations were run")
+    yield events.SearchEnded(
+        f"all {plan.iterations} iterations were run" if plan.iterations > 1 else "the iteration was run"
+    )
 
 
 def _run_round(

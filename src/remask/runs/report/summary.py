@@ -21,6 +21,10 @@ UNVERIFIED = (
     "unverified: no target has answered with this prompt; the edits were chosen by likelihood, "
     "which does not show that a target does better"
 )
+UNCHANGED = (
+    "unverified: no edit made the held-out conversations clearly more probable, so there is nothing "
+    "to verify; give more conversations, or more --iterations or --candidates"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,7 @@ def format_verdict(result: Result) -> str:
     """Describe the verdict and the test score in one line."""
     test = result.test
     if test is None:
-        return UNVERIFIED
+        return UNCHANGED if result.prompt == result.baseline.prompt else UNVERIFIED
     if result.refinement is not None:
         return f"{result.verdict}: {format_comparison(test)}, metric {result.refinement.metric}"
     if result.prompt == result.baseline.prompt:
