@@ -6,7 +6,7 @@ to disk: a caller with a store assigns it to `job.ledger.books`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -329,14 +329,39 @@ class Job:
         return content_id("data", sorted([e.id, e.split] for e in self.dataset.examples))
 
 
-def new_run_dir(parent: str | Path = "runs") -> Path:
-    """Return a new path runs/DATE-TIME, with a number after it where that exists."""
-    stamp = Path(parent) / datetime.now().strftime("%Y%m%d-%H%M%S")
-    number = 2
-    path = stamp
-    while path.exists():
-        path, number = stamp.with_name(f"{stamp.name}-{number}"), number + 1
-    return path
+@contextmanager
+def choose_run_dir(given: str | Path | None) -> Iterator[Path]:
+    """Yield the folder for a run: the given one, or a new folder runs/DATE-TIME.
+
+    A new folder is made at once, so that runs which begin in the same second get different ones.
+    It is removed where no run was begun in it. Raises ConfigError where it cannot be made.
+    """
+    if given:
+        yield Path(given)
+        return
+    path = _make_run_dir(Path("runs"))
+    try:
+        yield path
+    finally:
+        for folder in (path, path.parent):
+            with suppress(OSError):  # a folder that is not empty
+                folder.rmdir()
+
+
+def _make_run_dir(parent: Path) -> Path:
+    """Make runs/DATE-TIME, with a number after it where that exists. Raises ConfigError."""
+    stamp = parent / datetime.now().strftime("%Y%m%d-%H%M%S")
+    number, path = 2, stamp
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            path, number = stamp.with_name(f"{stamp.name}-{number}"), number + 1
+        except OSError as error:
+            raise ConfigError(
+                f"the folder {path} cannot be made ({error.strerror}); give --run-dir"
+            ) from None
 
 
 def _check_queries(config: Config, start: Prompt) -> None:

@@ -24,7 +24,7 @@ from remask.api.arguments import (
 from remask.api.awaitable import make_async
 from remask.api.build_models import Respond, make_target
 from remask.api.build_task import Given
-from remask.api.job import Hooks, Job, OnEvent, add_callback, new_run_dir, open_job
+from remask.api.job import Hooks, Job, OnEvent, add_callback, choose_run_dir, open_job
 from remask.config import Config, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
@@ -85,7 +85,9 @@ def optimize(
         max_calls=max_calls, budget=budget, search=search, more={"seed": seed},
     )  # fmt: skip
     hooks = add_callback(Hooks(), on_event)
-    return start_run(settle_rows(values, given), given, run_dir or new_run_dir(), hooks)
+    config = settle_rows(values, given)
+    with choose_run_dir(run_dir) as folder:
+        return start_run(config, given, folder, hooks)
 
 
 def start_run(config: Config, given: Given, run_dir: str | Path, hooks: Hooks) -> Result:

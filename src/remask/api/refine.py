@@ -8,7 +8,7 @@ from typing import Any
 from remask.api.arguments import Budget, Denoiser, Judge, Label, Search, Target, settle_arguments
 from remask.api.awaitable import make_async
 from remask.api.build_models import Respond
-from remask.api.job import Hooks, OnEvent, add_callback, new_run_dir
+from remask.api.job import Hooks, OnEvent, add_callback, choose_run_dir
 from remask.api.optimize import start_run
 from remask.config import Config, LockName, make_config, merged
 from remask.errors import ConfigError
@@ -80,7 +80,8 @@ def refine(
         more={"seed": seed, "refine": section},
     )  # fmt: skip
     config = make_refine_config(values, "arguments")
-    return start_run(config, given, run_dir or new_run_dir(), add_callback(Hooks(), on_event))
+    with choose_run_dir(run_dir) as folder:
+        return start_run(config, given, folder, add_callback(Hooks(), on_event))
 
 
 def make_refine_config(
