@@ -38,6 +38,6 @@ def test_a_given_folder_is_kept_where_the_run_is_refused(here: Path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(here: Path) -> None:
     (here / "runs").write_text("a file")
-    with pytest.raises(ConfigError, match=r"^the folder runs.* cannot be made .*; give --run-dir$"):
-        with choose_run_dir(None):
-            pass
+    said = r"^the folder runs.* cannot be made .*; give --run-dir$"
+    with pytest.raises(ConfigError, match=said), choose_run_dir(None):
+        pass
