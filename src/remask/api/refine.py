@@ -68,7 +68,7 @@ def refine(
     >>> result.verdict
     'unverified'
     """
-    files = [traces] if isinstance(traces, str | os.PathLike) else list(traces)
+    files = [traces] if isinstance(traces, str | os.PathLike) else traces
     section = {
         "traces": [str(Path(file).resolve()) for file in files], "columns": list(columns),
         "scales": list(scales), "redact": redact, "lock": lock, "iterations": iterations,
@@ -79,9 +79,9 @@ def refine(
         max_calls=max_calls, budget=budget, search=search,
         more={"seed": seed, "refine": section},
     )  # fmt: skip
-    config = make_refine_config(values, "arguments")
+    config, hooks = make_refine_config(values, "arguments"), add_callback(Hooks(), on_event)
     with choose_run_dir(run_dir) as folder:
-        return start_run(config, given, folder, add_callback(Hooks(), on_event))
+        return start_run(config, given, folder, hooks)
 
 
 def make_refine_config(
