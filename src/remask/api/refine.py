@@ -70,9 +70,8 @@ def refine(
     """
     files = [traces] if isinstance(traces, str | os.PathLike) else traces
     section = {
-        "traces": [str(Path(file).resolve()) for file in files], "columns": list(columns),
-        "scales": list(scales), "redact": redact, "lock": lock, "iterations": iterations,
-        "verify": target is not None,
+        "traces": [str(Path(file).resolve()) for file in files], "columns": list(columns), "redact": redact,
+        "scales": list(scales), "lock": lock, "iterations": iterations, "verify": target is not None,
     }  # fmt: skip
     values, given = settle_arguments(
         prompt, data=None, target=target, metric=metric, denoiser=denoiser,
