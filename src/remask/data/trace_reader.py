@@ -155,7 +155,7 @@ def find_files(places: Iterable[str | Path]) -> list[Path]:
         if not files:
             raise DataError("there is no file in this folder or of this pattern; check the path", place)
         found += files
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _read_items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
