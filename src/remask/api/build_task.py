@@ -77,7 +77,8 @@ def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDatase
         # Of a difference whose standard deviation per row is 0.5.
         width = 1.96 * 0.5 / test**0.5
         notes.append(
-            f"only {test} test row{'s' if test > 1 else ''}: the test can show only very large gains (its 95 % interval is "
+            f"only {test} test row{'s' if test > 1 else ''}: the test can show only very large "
+            "gains (its 95 % interval is "
             f"about ±{width:.2f} wide); give more rows"
         )
     return replace(found, warnings=tuple(notes))
