@@ -195,3 +195,9 @@ def test_the_public_names_exist() -> None:
 
     for name in remask.__all__:
         assert getattr(remask, name) is not None
+
+
+@pytest.mark.parametrize("name", ["errors.DataError", "events.Accepted", "ports.Hole", "types.Trace"])
+def test_modules_with_public_names_need_no_import_of_their_own(name: str) -> None:
+    code = f"import sys, remask; remask.{name}; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -22,7 +22,7 @@ def test_the_word_none_stands_for_null() -> None:
 
 
 def test_the_word_none_is_refused_where_a_value_is_needed() -> None:
-    with pytest.raises(ConfigError, match=r"target\.concurrency = 'none'"):
+    with pytest.raises(ConfigError, match=r"target\.concurrency is 'none', but must be a whole number"):
         make_config({"prompt": "x", "target": {"concurrency": "none"}}, "remask.toml")
 
 

@@ -5,6 +5,10 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from remask import errors as errors
+    from remask import events as events
+    from remask import ports as ports
+    from remask import types as types
     from remask.api.arguments import Budget, Dataset, Denoiser, InspectTask, Judge, Label, Search, Target
     from remask.api.evaluate import Evaluation, evaluate, evaluate_async
     from remask.api.load_target import load_target
@@ -19,6 +23,7 @@ __all__ = [
     "Search", "Target", "evaluate", "evaluate_async", "load_target", "optimize", "optimize_async", "refine",
     "refine_async", "resume", "resume_async", "system_prompt_of",
 ]  # fmt: skip
+_MODULES = ("errors", "events", "ports", "types")  # whose names users write, as remask.errors.DataError
 _HOMES = {
     **dict.fromkeys(__all__, "api.arguments"),
     **dict.fromkeys(("Evaluation", "evaluate", "evaluate_async"), "api.evaluate"),
@@ -31,10 +36,12 @@ _HOMES = {
 
 def __getattr__(name: str) -> Any:
     """Import a public name on first use, so that `import remask` takes only milliseconds."""
-    if name not in _HOMES:
+    if name not in (*_HOMES, *_MODULES):
         raise AttributeError(f"module 'remask' has no attribute {name!r}")
     from importlib import import_module
 
+    if name in _MODULES:
+        return import_module(f"remask.{name}")
     value = getattr(import_module(f"remask.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
@@ -42,4 +49,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """List the public names, imported or not, for tab completion."""
-    return sorted({*_HOMES, *(name for name in globals() if name.startswith("__"))})
+    return sorted({*_HOMES, *_MODULES, *(name for name in globals() if name.startswith("__"))})

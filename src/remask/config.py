@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypedDict
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from remask.errors import ConfigError, DataError
+from remask.files import require_prompt
 
 MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
@@ -278,7 +279,7 @@ class RefineConfig(Section):
     """Conversations in place of rows, for `remask refine` (docs/how-to/conversations.md)."""
 
     traces: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Files of conversations."""
+    """Files of conversations; also folders of such files, and patterns such as `logs/*.jsonl`."""
     columns: tuple[str, ...] = ()
     """`FIELD=COLUMN`, as `--map` takes it."""
     scales: tuple[str, ...] = ()
@@ -300,9 +301,9 @@ class BudgetConfig(Section):
     """Calls: attempts that may be billed, of target, judge and a denoiser behind an API."""
     tokens: Annotated[int, Field(ge=1)] | None = None
     """Input and output tokens together."""
-    minutes: Annotated[float, Field(gt=0)] | None = None
+    minutes: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """Minutes of computing and waiting."""
-    usd: Annotated[float, Field(gt=0)] | None = None
+    usd: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     """US dollars. Needs the prices of every model that is asked."""
 
 
@@ -340,20 +341,31 @@ def _completed(role: RoleConfig, name: str, target: TargetConfig) -> RoleConfig:
     return role.model_copy(update=found)
 
 
-def make_config(values: dict[str, Any], where: str) -> Config:
-    """Validate; every problem is one ConfigError sentence that names key, value and remedy."""
+def make_config(values: dict[str, Any], where: str, options: Mapping[str, str] | None = None) -> Config:
+    """Validate; every problem is one ConfigError sentence that names key, value and remedy.
+
+    `where` names the source of the values. `options` are those of the command line by their key,
+    such as {"budget.calls": "--max-calls"}, for values that come from there.
+    """
     task, target = values.get("task"), values.get("target", {})
     if isinstance(task, dict) and task.get("name") and isinstance(target, dict):
         values = {**values, "target": {**TASK_TARGET, **target}}
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(f"{where}: {problems(error, Config)}") from None
+        raise ConfigError(problems(error, Config, where, options)) from None
 
 
-def problems(error: ValidationError, section: type[BaseModel]) -> str:
-    """What is wrong with the values of a section, each in one sentence."""
-    return "; ".join(_sentence(e, section) for e in error.errors(include_url=False))
+def problems(
+    error: ValidationError, section: type[BaseModel], where: str, options: Mapping[str, str] | None = None
+) -> str:
+    """What is wrong with the values of a section, each in one sentence, the source first."""
+    found = error.errors(include_url=False)
+    # A list with a wrong item is reported a second time, as a list without that item.
+    known = [e for e in found if not (e["type"] == "too_short" and e["input"])]
+    from_options = options and all(_find_option(e, options) for e in known)
+    text = "; ".join(_sentence(e, section, options or {}) for e in known)
+    return text if from_options else f"{where}: {text}"
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -430,11 +442,14 @@ def placed_task(name: str, base: Path) -> str:
 def read_prompt(path: Path) -> str:
     """The text of a prompt file; a final newline is not part of the prompt."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        content = path.read_bytes()
     except FileNotFoundError:
         raise DataError("there is no such prompt file", path) from None
     except IsADirectoryError:
         raise DataError("this is a folder; name the prompt file in it", path) from None
+    require_prompt(path, content)
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path) from None
     if not text.strip():
@@ -442,14 +457,40 @@ def read_prompt(path: Path) -> str:
     return text.rstrip("\r\n")
 
 
-def _sentence(error: Any, section: type[BaseModel]) -> str:
+# What a value must be, by the kind of error that pydantic reports.
+_MUST_BE = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "too_short": "a list with at least {min_length} item",
+    "finite_number": "a finite number",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("model_type", "dict_type"), "a section with keys"),
+    "string_type": "a text",
+}
+
+
+def _sentence(error: Any, section: type[BaseModel], options: Mapping[str, str]) -> str:
     key = ".".join(str(part) for part in error["loc"])
     if error["type"] == "extra_forbidden":
         known = ", ".join(_known(error["loc"][:-1], section))
         return f"unknown key {key!r}; known here: {known}"
     if error["type"] == "missing":
         return f"{key} is missing"
-    return f"{key} = {error['input']!r}: {error['msg'].removeprefix('Input should be ')}"
+    if error["type"] not in _MUST_BE:
+        return f"{key} = {error['input']!r}: {error['msg']}"
+    must = _MUST_BE[error["type"]].format(**error.get("ctx", {}))
+    option = _find_option(error, options)
+    return f"{f'{option} ({key})' if option else key} is {error['input']!r}, but must be {must}"
+
+
+def _find_option(error: Any, options: Mapping[str, str]) -> str:
+    """The option of the command line that gave the wrong value; "" where there is none."""
+    return options.get(".".join(map(str, error["loc"][:2])), "")
 
 
 def _known(path: tuple[Any, ...], section: type[BaseModel]) -> list[str]:

@@ -15,6 +15,7 @@
 A message is one sentence that contains the wrong value and says how to fix it.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -104,7 +105,7 @@ class RunBusy(RemaskError):
 
 @contextmanager
 def name_missing_extra() -> Iterator[None]:
-    """Raise BackendError, which names the extra, where an optional package is not installed."""
+    """Raise BackendError, which says what to install, where an optional package is missing."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -114,4 +115,13 @@ def name_missing_extra() -> Iterator[None]:
         raise BackendError(
             f"this needs the package {package}, which is not installed; "
             f"run: pip install 'remask[{EXTRAS[package]}]'"
+        ) from None
+    except ImportError as error:
+        if "socksio" not in str(error):
+            raise
+        named = [name for name, value in os.environ.items() if value.lower().startswith("socks")]
+        variables = " and ".join(sorted(named)) or "the settings of the system"
+        raise BackendError(
+            f"{variables} name a SOCKS proxy, which needs a package that is not installed; run: "
+            f"pip install 'httpx[socks]' socksio, or unset {variables}"
         ) from None

@@ -1,4 +1,7 @@
-"""Write files as a whole or not at all, and replace an existing file only on request."""
+"""Write files as a whole or not at all, and replace an existing file only on request.
+
+`require_prompt` refuses a file of rows where a prompt file is expected.
+"""
 
 import os
 import tempfile
@@ -6,7 +9,33 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from remask.errors import ConfigError
+import orjson
+
+from remask.errors import ConfigError, DataError
+
+# Of files that hold rows. A text in one of them is no prompt, even where it could be read as one.
+ROW_SUFFIXES = frozenset(
+    {".csv", ".tsv", ".jsonl", ".ndjson", ".gz", ".xlsx", ".xls", ".ods", ".parquet", ".db", ".sqlite"}
+)
+
+
+def require_prompt(path: Path, content: bytes) -> None:
+    """Raise DataError where the file at `path` holds rows in place of a prompt."""
+    if path.suffix.lower() in ROW_SUFFIXES or _holds_json_rows(content):
+        raise DataError("this file holds rows, not a prompt; name a text file such as prompt.md", path)
+
+
+def _holds_json_rows(content: bytes) -> bool:
+    """Whether the content is an array of objects without the roles of chat messages, or JSON Lines."""
+    text = content.removeprefix(b"\xef\xbb\xbf").strip()
+    if text[:1] not in (b"[", b"{"):
+        return False
+    try:
+        found = orjson.loads(text if text.startswith(b"[") else b"[" + b",".join(text.splitlines()) + b"]")
+    except orjson.JSONDecodeError:
+        return False
+    rows = [row for row in found if isinstance(row, dict) and "role" not in row]
+    return len(rows) == len(found) > 1
 
 
 @contextmanager

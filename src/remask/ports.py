@@ -176,6 +176,18 @@ class Approximate(Protocol):
 
 
 @runtime_checkable
+class Limited(Protocol):
+    """A denoiser that reads only so many tokens at once."""
+
+    @property
+    def context_length(self) -> int:
+        """The tokens that it reads at once, at most."""
+
+    def count_context(self, tokens: int, traces: int) -> int:
+        """Return how many tokens may precede a prompt, with traces of so many tokens in all."""
+
+
+@runtime_checkable
 class Remote(Protocol):
     """A denoiser behind an API. It calls a target, so that its calls can be metered."""
 

@@ -138,10 +138,20 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "rows and a file": (lambda: remask.Dataset(ROWS, path="rows.csv"), "give the rows once"),
     "an unknown key": (lambda: remask.Target("openai:m", modle="m"), r"key 'modle'.*known here"),
     "another key": (lambda: remask.Search(masker=["span"]), "key 'masker'; known here: .*maskers"),
-    "a wrong type": (lambda: remask.Target(3), "remask.Target: model = 3"),
-    "a wrong value": (lambda: remask.Judge("openai:m", "Good.", repeats=0), "repeats = 0"),
-    "a wrong text": (lambda: remask.Denoiser(order="luck"), "order = 'luck'.*confidence"),
-    "one label": (lambda: remask.Label(labels="red"), "remask.Label: labels = 'red'"),
+    "a wrong type": (lambda: remask.Target(3), "remask.Target: model is 3, but must be a text"),
+    "a wrong value": (
+        lambda: remask.Judge("openai:m", "Good.", repeats=0), "repeats is 0, but must be at least 1"
+    ),
+    "a wrong text": (lambda: remask.Denoiser(order="luck"), "order is 'luck', but must be 'confidence', "),
+    "one label": (lambda: remask.Label(labels="red"), "remask.Label: labels is 'red', but must be a list"),
+    "a negative limit": (
+        lambda: remask.optimize(PROMPT, ROWS, max_calls=-5), "^max_calls is -5, but must be at least 1$"
+    ),
+    "no time": (lambda: remask.Budget(minutes=0), "minutes is 0, but must be more than 0$"),
+    "endless time": (lambda: remask.Budget(usd=math.inf), "usd is inf, but must be a finite number$"),
+    "no masker": (
+        lambda: remask.Search(maskers=["luck"]), "Search: maskers.0 is 'luck', but must be [^;]*$"
+    ),
     "two limits": (
         lambda: remask.optimize(PROMPT, ROWS, max_calls=5, budget=remask.Budget(calls=5)),
         "give max_calls, or budget",
@@ -222,7 +232,9 @@ def test_tab_completion_shows_every_key(name: str) -> None:
 def test_the_public_names_are_those_that_dir_lists() -> None:
     importlib.import_module("remask.api.optimize")  # which leaves its room in the namespace
     names = [name for name in dir(remask) if not name.startswith("__")]
-    assert names == sorted(remask.__all__) and "optimize" in names and "api" not in names
+    modules = ["errors", "events", "ports", "types"]
+    assert names == sorted([*remask.__all__, *modules])
+    assert "optimize" in names and "api" not in names
     for name in names:
         assert inspect.getdoc(getattr(remask, name)), name
 
@@ -447,7 +459,7 @@ FLAGS: dict[str, Callable[[], dict[str, Any]]] = {
     "--data rows.csv --input '{q}' --expected topic --split-column part": lambda: {
         "data": remask.Dataset("rows.csv", input="{q}", expected="topic", split="part")
     },
-    "--data rows.csv --split part": lambda: {"data": remask.Dataset("rows.csv", split="part")},
+    "--data rows.csv --split-column part": lambda: {"data": remask.Dataset("rows.csv", split="part")},
     "--queries 40": lambda: {"data": remask.Dataset(queries=40)},
     f"--target openai:m --base-url {URL}": lambda: {"target": remask.Target("openai:m", base_url=URL)},
     "--metric exact": lambda: {"metric": "exact"},

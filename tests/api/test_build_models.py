@@ -1,5 +1,6 @@
 """From settings to a denoiser: names, rules, and a whole run with a model from a folder."""
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import get_args
@@ -8,7 +9,7 @@ import pytest
 
 import remask
 from fakes import checkpoints
-from fakes.colours import dataset, optimize, rows, search
+from fakes.colours import Oracle, dataset, optimize, rows, search
 from remask.api.build_models import describe_memory, make_denoiser
 from remask.cli.check import examine
 from remask.cli.settings import read
@@ -49,7 +50,7 @@ def test_every_setting_of_the_rule_arrives() -> None:
 
 @pytest.mark.parametrize("key", ["order", "commit"])
 def test_an_unknown_algorithm_is_refused_with_the_known_ones(key: str) -> None:
-    with pytest.raises(ConfigError, match=f"denoiser.{key} = 'luck'.*confidence|.*threshold"):
+    with pytest.raises(ConfigError, match=f"denoiser.{key} is 'luck', but must be .*confidence|.*threshold"):
         make_config({"prompt": "x", "denoiser": {key: "luck"}}, "test")
 
 
@@ -87,11 +88,23 @@ def test_a_run_with_a_model_from_a_folder(tmp_path: Path) -> None:
         data=dataset(120),
         denoiser=remask.Denoiser(f"local:{folder}", temperature=2.0, refresh=2, device="cpu"),
         max_calls=500,
-        search=search(candidates=4),
+        search=search(candidates=4, context_tokens=200),
     )
     assert result.verdict == "no evidence"  # random weights know no colours
     assert result.candidates > 0
-    assert any("the denoiser reused its context" in warning for warning in result.warnings)
+    assert any("the denoiser works with an approximation" in warning for warning in result.warnings)
+
+
+def test_a_denoiser_that_is_too_small_for_its_traces_is_refused_before_a_call(tmp_path: Path) -> None:
+    folder = checkpoints.write(checkpoints.ALL["llada"], tmp_path)
+    target = Oracle()
+    said = r"reads 512 tokens at once, .* set search\.context_tokens to \d+ or less, or use another"
+    with pytest.raises(ConfigError, match=said):
+        optimize(
+            tmp_path / "run", data=dataset(120), target=target, max_calls=500,
+            denoiser=remask.Denoiser(f"local:{folder}", device="cpu"),
+        )  # fmt: skip
+    assert not target.calls and not (tmp_path / "run").exists()
 
 
 def test_check_says_what_a_folder_needs(tmp_path: Path) -> None:
@@ -101,8 +114,9 @@ def test_check_says_what_a_folder_needs(tmp_path: Path) -> None:
         "input,label,split\n" + "".join(f"{r['input']},{r['label']},{r['split']}\n" for r in rows())
     )
     flags = {"data": tmp_path / "rows.csv", "split_column": "split", "denoiser": f"local:{folder}"}
-    request = read(str(tmp_path / "p.md"), flags)
+    (tmp_path / "r.toml").write_text('prompt = "p.md"\n[search]\ncontext_tokens = 200\n')
+    request = read(str(tmp_path / "r.toml"), flags)
     assert describe_memory(request.config.denoiser)
     about = [f.text for f in examine(request).findings if f.about == "denoiser"]
-    assert any("GB on" in text for text in about)
+    assert any(re.search(r"about [1-9]\d* MB on|[1-9]\.\d GB on", text) for text in about)
     assert any("the weights were found" in text for text in about)

@@ -37,7 +37,7 @@ said = "I want my money back", "My key is lost", "Where is it"
 rows = [{"input": f"{said[i % 3]} ({i}).", "label": ("bill", "key")[i % 2],
          "split": ("train", "validation", "test")[i // 2 % 3]} for i in range(12)]
 remask.optimize("You sort messages of customers.", remask.Dataset(rows, split="split"),
-                max_calls=24, run_dir=sys.argv[1], denoiser=remask.Denoiser(steps=1),
+                max_calls=30, run_dir=sys.argv[1], denoiser=remask.Denoiser(steps=1),
                 search=remask.Search(candidates=2, maskers=["insert"]))
 print(json.dumps(opened))
 """
@@ -109,7 +109,7 @@ def test_a_task_of_inspect_is_loaded_once(tmp_path: Path, monkeypatch: pytest.Mo
     with Loopback(answer) as server:
         words = ["--task", f"{file}@desk", "-T", "copies=1", "--prompt-from", "system"]
         place = ["--target", "inspect:openai-api/loopback/agent", "--base-url", server.url]
-        limits = ["--max-calls", "150", "--run-dir", str(tmp_path / "run"), "--json"]
+        limits = ["--max-calls", "200", "--run-dir", str(tmp_path / "run"), "--json"]
         ran: Any = CliRunner().invoke(main, ["optimize", str(settings), *words, *place, *limits])
     assert ran.exit_code == 0, ran.output
     assert (tmp_path / "desk.py.log").read_text().split() == ["executed", "read"]

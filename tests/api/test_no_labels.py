@@ -116,11 +116,11 @@ def test_what_was_written_is_never_asked_for_again(tmp_path: Path, calls: int) -
 
 
 def test_the_asking_comes_out_of_the_budget(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="leaves nothing to search with"):
+    with pytest.raises(ConfigError, match=r"to write messages, .* for the sealed test"):
         optimize(tmp_path, Painter(), max_calls=count_max_calls(48) + 48 + 12)
     painter = Painter()
-    found = optimize(tmp_path, painter, max_calls=120)
-    assert found.spend.calls == len(painter.asked) <= 120
+    found = optimize(tmp_path, painter, max_calls=130)
+    assert found.spend.calls == len(painter.asked) <= 130
 
 
 class Lists:
@@ -306,7 +306,8 @@ calls = 400
         (["optimize", "prompt.md", "--data", "inputs.jsonl", "--queries", "20", *JUDGE],
          "leave out either"),
         (["optimize", "filled.md", *JUDGE], "the variable {question}"),
-        (["optimize", "prompt.md", "--queries", "3", *JUDGE], "data.queries = 3"),
+        (["optimize", "prompt.md", "--queries", "3", *JUDGE],
+         r"--queries \(data.queries\) is 3, but must be at least 12"),
     ],
 )  # fmt: skip
 def test_wrong_input_is_one_sentence_that_names_the_flags(

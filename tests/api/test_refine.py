@@ -418,10 +418,10 @@ def test_under_a_lock_on_the_text_sentences_are_only_added(tmp_path: Path) -> No
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "api": ({"denoiser": "chat:writer"}, "chat:writer does not give"),
     "weak": ({"denoiser": Phrases()}, "ranks by log-probabilities"),
-    "iterations": ({"iterations": 0}, r"refine\.iterations = 0"),
+    "iterations": ({"iterations": 0}, r"refine\.iterations is 0, but must be at least 1"),
     "scale": ({"scales": ["stars"]}, "--scale"),
     "column": ({"columns": ["colour=x"]}, "--map"),
-    "lock": ({"lock": "rules"}, r"refine\.lock = 'rules'"),
+    "lock": ({"lock": "rules"}, r"refine\.lock is 'rules', but must be"),
     "locked": ({"lock": "text", "search": remask.Search(maskers=["span"])}, "only the masker"),
     "missing": ({"files": "nowhere.jsonl"}, "no such file"),
     "target": ({"target": "nothing:x"}, "target 'nothing:x' is unknown"),
@@ -617,7 +617,7 @@ def test_a_toml_names_the_conversations_and_flags_win(here: Path, traces: str) -
     )
     done = run("remask.toml", "--iterations", 1, "--masker", "insert")
     assert done.exit_code == 0, done.output
-    assert "all 1 iterations were run" in done.output and (here / "run" / "report.md").exists()
+    assert "the iteration was run" in done.output and (here / "run" / "report.md").exists()
     nothing = run("prompt.md")
     assert nothing.exit_code == 2 and "give --traces FILE" in nothing.output
 
@@ -625,7 +625,7 @@ def test_a_toml_names_the_conversations_and_flags_win(here: Path, traces: str) -
 def test_an_unchanged_prompt_is_said_and_not_printed(here: Path) -> None:
     write_lines(here / "log.jsonl", *[line(i) for i in range(8)])
     done = run("prompt.md", "--traces", "log.jsonl")
-    assert "the prompt is unchanged: no edit was accepted" in done.output.splitlines()
+    assert "the prompt is unchanged, because no edit was accepted" in done.output.splitlines()
     assert START.text not in done.output
 
 

@@ -110,6 +110,17 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "no prompt": ({}, ("nope.md", "--data", "rows.jsonl"), r"nope\.md.*no such prompt file"),
     "a folder": ({}, (".", "--data", "rows.jsonl"), r"folder"),
     "empty prompt": ({"e.md": " \n"}, ("e.md", "--data", "rows.jsonl"), r"e\.md.*empty"),
+    "rows as the prompt": ({}, ("rows.jsonl", "--data", "rows.jsonl"), r"rows\.jsonl: .*rows, not a prompt"),
+    "a table as the prompt": (
+        {"r.CSV": "input,label\na,b\n"},
+        ("r.CSV", "--data", "rows.jsonl"),
+        r"r\.CSV: .*rows, not a prompt",
+    ),
+    "the split column under its old name": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", "--split", "split"),
+        r"'--split'.*'--split-column'",
+    ),
     "no source": ({}, (), r"name a prompt file"),
     "no toml": ({}, ("other.toml",), r"other\.toml.*no such file"),
     "no data": ({}, ("prompt.md",), r"--data FILE"),
@@ -159,12 +170,12 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "too small a budget": (
         {},
         ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--max-calls", "26"),
-        r"26 leaves nothing",
+        r"--max-calls\) is 26, but a run needs 55 calls or more: 20 for .* set it to 55 or more",
     ),
     "negative budget": (
         {},
         ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--max-calls", "-3"),
-        r"budget\.calls = -3",
+        r"error: --max-calls \(budget\.calls\) is -3, but must be at least 1$",
     ),
     "dollars without a price": (
         {},
@@ -187,6 +198,29 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
         r"tokens.*built-in target reads",
     ),
 }
+
+
+@pytest.mark.parametrize("command", ["optimize", "check", "refine"])
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--max-calls", "0", "--max-calls (budget.calls) is 0, but must be at least 1"),
+        ("--max-total-tokens", "-1", "--max-total-tokens (budget.tokens) is -1, but must be at least 1"),
+        ("--max-minutes", "0", "--max-minutes (budget.minutes) is 0.0, but must be more than 0"),
+        ("--max-minutes", "nan", "--max-minutes (budget.minutes) is nan, but must be a finite number"),
+        ("--max-usd", "-0.5", "--max-usd (budget.usd) is -0.5, but must be more than 0"),
+    ],
+)
+def test_a_wrong_limit_names_option_key_and_what_it_must_be(
+    here: Path, command: str, option: str, value: str, said: str
+) -> None:
+    files = ("--traces", "rows.jsonl") if command == "refine" else ("--data", "rows.jsonl")
+    assert complaint(remask(command, "prompt.md", *files, option, value)) == f"error: {said}"
+
+
+def test_a_wrong_key_of_a_file_names_the_file(here: Path) -> None:
+    (here / "r.toml").write_text('prompt = "prompt.md"\n[budget]\ncalls = 0\n')
+    assert complaint(remask("check", "r.toml")) == "error: r.toml: budget.calls is 0, but must be at least 1"
 
 
 @pytest.mark.parametrize("name", BAD)
@@ -213,7 +247,7 @@ def test_optimize_uses_no_run_directory_twice(here: Path) -> None:
 
 @pytest.mark.parametrize("command", ["resume", "show", "report"])
 def test_commands_on_a_folder_without_a_run_name_the_folder(here: Path, command: str) -> None:
-    assert re.search(r"nowhere.*no run", complaint(remask(command, "nowhere")))
+    assert re.search(r"nowhere is not the folder of a run", complaint(remask(command, "nowhere")))
 
 
 def test_errors_contain_no_control_characters(here: Path) -> None:
@@ -351,6 +385,9 @@ def test_live_output_handles_every_event_of_a_run(finished_run: Path) -> None:
     said = [line for line in lines if line]
     assert said[0].startswith("start: ")
     assert any(line.startswith("baseline: validation 0.500 (used for selection)") for line in said)
+    written = [line for line in said if re.search(r"round \d+: \d+ candidates written; scoring", line)]
+    rounds = {proposal.round for proposal in view_run(finished_run).state.proposals}
+    assert len(written) == len(rounds)
     assert sum("accepted +" in line for line in said) == len(state.accepted)
     assert any(line.startswith("search stopped: ") for line in said)
     out = StringIO()

@@ -162,3 +162,19 @@ def test_export_to_promptfoo_keeps_the_assertions_of_the_run(tmp_path: Path, rol
         {"type": "icontains", "value": "white"},
         {"type": "contains", "value": "{% raw %}{%{% endraw %}"},
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("rows.csv", "input,label\na,b\n"),
+        ("rows.jsonl", '{"input": "a", "label": "b"}\n'),
+        ("rows.txt", '{"input": "a"}\n{"input": "b"}\n'),
+        ("rows.md", '[{"input": "a"}, {"input": "b"}]'),
+    ],
+)
+def test_export_refuses_a_file_of_rows(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
+    said = complaint(remask("export", tmp_path / name, "-o", tmp_path / "p.md"))
+    assert said.endswith(f"{name}: this file holds rows, not a prompt; name a text file such as prompt.md")
+    assert not (tmp_path / "p.md").exists()

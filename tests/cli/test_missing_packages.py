@@ -1,6 +1,7 @@
 """Without an optional package a command says in one sentence which extra brings it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -36,6 +37,14 @@ ENDPOINT = "--target openai:m --base-url http://127.0.0.1:9/v1"
         ("torch", "local", "adapt --data rows.jsonl -o a.safetensors"),
         ("transformers", "local", f"eval {DATA}"),
         ("openai", "openai", f"eval {DATA} {ENDPOINT}"),
+        ("openai", "openai", f"check {DATA} {ENDPOINT}"),
+        ("torch", "local", f"check {DATA}"),
+        ("torch", "local", f"eval {DATA}"),
+        ("inspect_ai", "inspect", "check --task a/b --prompt-from system --target inspect:openai/m"),
+        ("inspect_ai", "inspect", "optimize prompt.md --task a/b --target inspect:openai/m"),
+        ("inspect_ai", "inspect", "eval prompt.md --task a/b --target inspect:openai/m"),
+        ("mlflow", "mlflow", f"optimize {DATA} --max-calls 200 --track mlflow"),
+        ("mlflow", "mlflow", "export prompt.md --register p"),
         ("yaml", "promptfoo", "optimize prompt.md --data tests.yaml"),
     ],
 )
@@ -56,3 +65,16 @@ def test_command_without_a_package_names_the_extra(
     assert len(said) == 1
     assert f"remask[{extra}" in said[0]
     assert "Traceback" not in done.stderr
+
+
+def test_a_socks_proxy_without_its_package_names_the_variable(tmp_path: Path) -> None:
+    (tmp_path / "prompt.md").write_text("Name the kind of the message.")
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, ROWS)))
+    code = "import sys; sys.modules['socksio'] = None; from remask.cli import main; main()"
+    kept = {k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *f"eval {DATA} {ENDPOINT}".split()],
+        capture_output=True, text=True, cwd=tmp_path, env={**kept, "ALL_PROXY": "socks5://127.0.0.1:9"},
+    )  # fmt: skip
+    assert done.returncode == 2 and done.stderr.startswith("error: ALL_PROXY name"), done.stderr
+    assert done.stderr.count("\n") == 1 and "unset ALL_PROXY" in done.stderr

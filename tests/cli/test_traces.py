@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from fakes.command import remask
+from fakes.command import complaint, remask
 from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record
 
@@ -121,3 +121,77 @@ def test_traces_redact_replaces_no_file_without_force(log: Path, tmp_path: Path)
         assert run("redact", log, "-o", path, "--force").exit_code == 2
     assert log.read_text() == before
     assert run("redact", log, "-o", out, "--force").exit_code == 0
+
+
+def test_help_of_traces_prints_whole_sentences() -> None:
+    words = " ".join(run("--help").stdout.split())
+    assert "and why others were rejected." in words and "personal data replaced." in words
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Two files of conversations, a hidden file and a folder."""
+    path = tmp_path / "logs"
+    (path / "old").mkdir(parents=True)
+    (path / ".DS_Store").write_bytes(b"\0")
+    for name in ("b.jsonl", "a.jsonl"):
+        rows = [{"question": f"{name} {i}", "answer": "Yes.", "stars": 5 - i} for i in range(3)]
+        (path / name).write_text("\n".join(map(json.dumps, rows)))
+    return path
+
+
+@pytest.mark.parametrize("pattern", ["", "*.jsonl", "?.jsonl"])
+def test_traces_inspect_reads_all_files_of_a_folder_or_a_pattern(folder: Path, pattern: str) -> None:
+    done = run("inspect", folder / pattern if pattern else folder)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"files: 2, from {folder / 'a.jsonl'} to {folder / 'b.jsonl'}"
+    assert lines[2].startswith("records: 6")
+    assert json.loads(run("inspect", folder / pattern if pattern else folder, "--json").stdout)["files"] == 2
+
+
+def test_rejects_of_a_folder_name_the_file(folder: Path) -> None:
+    (folder / "c.jsonl").write_text('{"foo": 1}')
+    assert f"{folder / 'c.jsonl'}:1: no known format" in run("inspect", folder).stdout
+
+
+def test_traces_redact_reads_a_folder_but_not_its_own_output(folder: Path, tmp_path: Path) -> None:
+    done = run("redact", folder, "-o", tmp_path / "out.jsonl")
+    assert "6 records" in done.stdout
+    said = complaint(run("redact", folder, "-o", folder / "a.jsonl", "--force"))
+    assert said.endswith("is a file to read; name another output")
+
+
+@pytest.mark.parametrize("place", ["empty", "*.nothing", "nowhere"])
+def test_traces_inspect_of_a_place_without_files_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert complaint(run("inspect", place)).startswith(f"error: {place}: there is no ")
+
+
+@pytest.mark.parametrize("command", ["inspect", "redact"])
+def test_a_column_that_no_record_has_is_refused(folder: Path, tmp_path: Path, command: str) -> None:
+    more = ("-o", tmp_path / "out.jsonl") if command == "redact" else ()
+    said = complaint(run(command, folder, "--map", "input=question,output=anser", *more))
+    assert said == (
+        "error: --map names 'anser', a column that no record has; the columns are question, answer, stars"
+    )
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_a_scale_of_a_rating_that_no_record_has_is_refused(folder: Path, log: Path) -> None:
+    said = complaint(run("inspect", folder, "--scale", "star=1..5"))
+    assert said == "error: --scale names 'star', a rating that no record has; the ratings are 'stars'"
+    prompt = log.parent / "prompt.md"
+    prompt.write_text(SYSTEM)
+    refined = complaint(remask("refine", prompt, "--traces", log, "--scale", "star=1..5"))
+    assert refined.startswith("error: --scale names 'star', a rating that no record has")
+
+
+def test_a_value_that_is_nearly_of_langfuse_says_what_is_expected(tmp_path: Path) -> None:
+    file = tmp_path / "export.json"
+    file.write_text('[{"traceId": "t", "name": "chat", "sessionId": "s", "body": {"text": "Hello"}}]')
+    done = run("inspect", file)
+    assert done.exit_code == 2 and "looks like Langfuse (its keys: traceId, name" in done.stdout

@@ -209,7 +209,7 @@ def test_run_counts_the_calls_that_the_server_saw(tmp_path: Path) -> None:
         assert asked_by(server, "writer") > 6
 
 
-@pytest.mark.parametrize("calls", [55, 90])
+@pytest.mark.parametrize("calls", [100, 130])
 def test_sealed_test_is_reserved_from_the_denoiser_s_calls(tmp_path: Path, calls: int) -> None:
     """40 calls are for the test, so the denoiser may use only the rest."""
     with Server(default=World()) as server:

@@ -87,7 +87,7 @@ def test_tracker_failure_never_stops_a_run(tmp_path, monkeypatch, store):
 def test_track_refuses_unknown_trackers(here):
     (here / "prompt.md").write_text(SEED)
     write_lines(here / "rows.jsonl", *DATA)
-    flags = ("--data", "rows.jsonl", "--split", "split", "--track", "wandb")
+    flags = ("--data", "rows.jsonl", "--split-column", "split", "--track", "wandb")
     refused = command("optimize", "prompt.md", *flags)
     assert refused.exit_code == 2 and "is unknown; give mlflow or mlflow:URI" in refused.output
     assert not (here / "runs").exists()

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import ConfigError
-from remask.runs.budget import Limits, Price, Spend, check_price, find_shortfall
+from remask.runs.budget import Limits, Price, Spend, check_price, find_shortfall, format_usd
 
 counts = st.integers(0, 200)
 amounts = st.floats(0, 200, allow_nan=False)
@@ -75,42 +75,42 @@ def test_spend_sums_every_field(parts):
             Spend(calls=2400),
             Spend(calls=32),
             Spend(),
-            "no calls are left (2,400 of 2,400 used)",
+            "no calls are left (2,400 of 2,400 calls used)",
         ),
         (
             Limits(calls=1200),
             Spend(calls=888),
             Spend(calls=6),
             Spend(calls=310),
-            "the next step needs 6 calls and 2 are left (888 of 1,200 used, 310 reserved for the test)",
+            "the next step needs 6 calls and 2 are left (888 of 1,200 calls used, 310 reserved for the test)",
         ),
         (
             Limits(usd=1.5),
             Spend(usd=1.25),
             Spend(usd=0.01),
             Spend(usd=0.5),
-            "no USD is left (1.25 of 1.5 used, 0.5 reserved for the test)",
+            "the money is used up ($1.25 of $1.50 used, $0.50 reserved for the test)",
         ),
         (
             Limits(tokens=5000),
             Spend(input_tokens=3000, output_tokens=1000),
             Spend(input_tokens=900, output_tokens=101),
             Spend(),
-            "the next step needs 1,001 tokens and 1,000 are left (4,000 of 5,000 used)",
+            "the next step needs 1,001 tokens and 1,000 are left (4,000 of 5,000 tokens used)",
         ),
         (
             Limits(usd=2.5),
             Spend(usd=2.4),
             Spend(usd=0.2),
             Spend(),
-            "the next step needs up to 0.2 USD and 0.1 is left (2.4 of 2.5 used)",
+            "the next step needs up to $0.20 and $0.10 is left ($2.40 of $2.50 used)",
         ),
         (
             Limits(minutes=10),
             Spend(seconds=590),
             Spend(seconds=30),
             Spend(),
-            "the next step needs up to 0.5 minutes and 0.1667 is left (9.833 of 10 used)",
+            "the next step needs up to 0.5 minutes and 0.167 is left (9.83 of 10 minutes used)",
         ),
     ],
 )
@@ -135,7 +135,7 @@ def test_limits_refuse_useless_values(name, limit):
 
 
 def test_check_price_needs_a_price_for_dollars():
-    with pytest.raises(ConfigError, match="5 USD needs a price"):
+    with pytest.raises(ConfigError, match=r"\$5\.00 needs a price"):
         check_price(Limits(usd=5), None)
     check_price(Limits(usd=5), Price(0, 0))
     check_price(Limits(calls=5), None)
@@ -147,6 +147,17 @@ def test_price_is_per_million_tokens():
         Price(1, -1)
     with pytest.raises(ConfigError, match="million input tokens is nan"):
         Price(math.nan, 1)
+
+
+@pytest.mark.parametrize(
+    ("amount", "text"),
+    [
+        (0, "$0.00"), (1e-06, "$0.000001"), (0.00123456, "$0.00123"), (0.05, "$0.05"), (0.1, "$0.10"),
+        (0.9999, "$1.00"), (1, "$1.00"), (12.5, "$12.50"), (1234.567, "$1,234.57"),
+    ],
+)  # fmt: skip
+def test_dollars_are_never_written_with_an_exponent(amount: float, text: str) -> None:
+    assert format_usd(amount) == text
 
 
 def test_limits_on_tokens_and_dollars_count_tokens():

@@ -216,7 +216,7 @@ def test_meter_refuses_too_large_requests_before_a_call(store):
     metered = Meter(target, Ledger(store, Limits(calls=40)))
     metered.respond(chats(*range(10)))
     with pytest.raises(
-        BudgetSpent, match=r"^the next step needs 35 calls and 30 are left \(10 of 40 used\)$"
+        BudgetSpent, match=r"^the next step needs 35 calls and 30 are left \(10 of 40 calls used\)$"
     ):
         metered.respond(chats(*range(100, 135)))
     assert store.get_spend().calls == target.attempts == 10
@@ -228,7 +228,7 @@ def test_meter_keeps_what_is_reserved(store):
     ledger = Ledger(store, Limits(calls=10), reserved=Spend(calls=6))
     metered = Meter(Counting(), ledger)
     metered.respond(chats(*range(4)))
-    with pytest.raises(BudgetSpent, match="4 of 10 used, 6 reserved for the test"):
+    with pytest.raises(BudgetSpent, match="4 of 10 calls used, 6 reserved for the test"):
         metered.respond(chats("x"))
     ledger.reserved = Spend()
     metered.respond(chats(*range(10, 16)))
@@ -278,7 +278,7 @@ def test_meter_refuses_calls_beyond_the_minutes(store):
     for n in range(3):
         metered.respond(chats(n))
     assert store.get_spend().seconds == 60
-    with pytest.raises(BudgetSpent, match=r"no minutes are left \(1 of 1 used\)"):
+    with pytest.raises(BudgetSpent, match=r"the time is used up \(1 of 1 minute used\)"):
         metered.respond(chats("x"))
 
 
@@ -414,7 +414,7 @@ def test_meter_after_kills_ends_like_a_whole_run(ram, billed):
     out = kill_at(ram, billed, seeded_points(24))
     assert out["whole"]["spent"]["calls"] == out["whole"]["calls"] == 110
     assert out["total"] > 300
-    reason = "the next step needs 20 calls and 10 are left (110 of 120 used)"
+    reason = "the next step needs 20 calls and 10 are left (110 of 120 calls used)"
     assert out["whole"]["events"][-1]["reason"] == reason
     (check_billed if billed == "billed" else check_unbilled)(out)
 

@@ -289,7 +289,7 @@ def test_create_refuses_an_existing_run(tmp_path):
 
 @pytest.mark.parametrize("method", [Store.open, Store.read])
 def test_open_refuses_a_missing_run(tmp_path, method):
-    with pytest.raises(ConfigError, match="holds no run"):
+    with pytest.raises(ConfigError, match="is not the folder of a run"):
         method(tmp_path / "nowhere")
     assert list(tmp_path.iterdir()) == []
 
@@ -538,7 +538,7 @@ def test_create_leaves_no_half_run_after_a_kill(tmp_path):
         maker = child("create", folder, at)
         maker.communicate()
         assert maker.returncode == -signal.SIGKILL
-        with pytest.raises(ConfigError, match="holds no run"):
+        with pytest.raises(ConfigError, match="is not the folder of a run"):
             Store.open(folder)
     with Store.create(folder, CONFIG) as store:
         assert store.append({"n": 1})

@@ -242,7 +242,7 @@ def test_promptfoo_config_sets_the_metric(tmp_path: Path) -> None:
     assert set(by) == {"yes", "no"}
     assert by["no"].row == {"thing": "no", "size": "~"}, "assertions are not filled into prompts"
     assert by["no"].expected == '[{"type": "icontains", "value": "no"}]'
-    assert dataset.warnings == ()
+    assert [note.partition(":")[0] for note in dataset.warnings] == ["only 1 test row"]
 
 
 def test_promptfoo_config_works_with_another_metric(tmp_path: Path) -> None:

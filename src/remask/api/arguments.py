@@ -31,8 +31,8 @@ class _Checked(sections.Section):
         try:
             super().__init__(**settings)
         except ValidationError as error:
-            problems = sections.problems(error, type(self))
-            raise ConfigError(f"remask.{type(self).__name__}: {problems}") from None
+            where = f"remask.{type(self).__name__}"
+            raise ConfigError(sections.problems(error, type(self), where)) from None
 
 
 class Dataset(_Checked, sections.DataConfig):
@@ -306,9 +306,11 @@ def _read_metric(metric: str | Metric | Label | Judge) -> dict[str, Any]:
 
 
 def _read_limits(max_calls: int | None, budget: Budget | None) -> dict[str, Any]:
-    """Return the keys of [budget]. Raises ConfigError where both arguments are given."""
+    """Return the keys of [budget]. Raises ConfigError for a wrong limit, or for both arguments."""
     if budget is not None and max_calls is not None:
         raise ConfigError("give max_calls, or budget=remask.Budget(calls=…), not both")
     if budget is not None:
         return _read_section(budget)
+    if isinstance(max_calls, int) and max_calls < 1:
+        raise ConfigError(f"max_calls is {max_calls}, but must be at least 1")
     return {"calls": DEFAULT_MAX_CALLS if max_calls is None else max_calls}

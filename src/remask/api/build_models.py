@@ -97,7 +97,7 @@ def make_price(config: EndpointConfig | RoleConfig) -> Price | None:
 
 def describe_endpoint(config: TargetConfig | DenoiserConfig) -> str:
     """Return the name of a model and its host, for messages."""
-    host = urlsplit(config.base_url).netloc if config.base_url else ""
+    host = urlsplit(config.base_url).netloc.rpartition("@")[2] if config.base_url else ""
     return f"{config.model} at {host}" if host else config.model
 
 
@@ -117,8 +117,8 @@ def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None)
         return denoiser
     if config.adapter and (kind != "local" or not name):
         raise ConfigError(
-            f"denoiser.adapter is for a local base model (local:PLACE), not for {config.model}; "
-            "use builtin:FILE for an adapter of the built-in model"
+            f"denoiser.adapter is for a base model that is local:FOLDER or local:HUB_ID, not for "
+            f"{config.model}; use builtin:FILE for an adapter of the built-in model"
         )
     if kind == "builtin":
         return _make_adapted(config, "builtin", name)
@@ -140,7 +140,7 @@ def asks_api(config: DenoiserConfig) -> bool:
 
 @name_missing_extra()
 def describe_memory(config: DenoiserConfig) -> str:
-    """Return memory and device that a local:PLACE needs, before its weights are read; else "".
+    """Return memory and device that a local: model needs, before its weights are read; else "".
 
     Raises BackendError.
     """
@@ -154,7 +154,8 @@ def describe_memory(config: DenoiserConfig) -> str:
     dtype = _read_dtype(config) or choose_dtype(device)
     settings = read_config(place, config.revision or None)
     need = estimate_memory(settings, dtype, MAX_READ_TOKENS, adapted=bool(config.adapter))
-    return f"{config.model}: about {need / 1e9:.1f} GB on {device}"
+    size = f"{need / 1e9:.1f} GB" if need >= 1e9 else f"{max(1, round(need / 1e6))} MB"
+    return f"{config.model}: about {size} on {device}"
 
 
 def _make_adapted(config: DenoiserConfig, base: str, adapter: str) -> DenoiserModel:
@@ -186,7 +187,7 @@ def _load_local(config: DenoiserConfig) -> DenoiserModel:
 
 
 def _read_options(config: DenoiserConfig) -> "tuple[str | None, str | None, str | None, torch.dtype | None]":
-    """Return revision, family, device and dtype of a local:PLACE."""
+    """Return revision, family, device and dtype of a local: model."""
     return (config.revision or None, config.family or None, config.device or None, _read_dtype(config))
 
 

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 
 from remask.config import MASKERS, Config
 from remask.errors import ConfigError
-from remask.ports import Choose, DenoiserModel, Proposer, Scorer
+from remask.ports import Choose, DenoiserModel, Limited, Proposer, Scorer
 from remask.prompt import Prompt
 from remask.propose.demonstrations import DemoProposer
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.propose.select_traces import select
 from remask.tasks.labelled import fill_answer
+
+GROWTH_TOKENS = 64  # by which a prompt may grow in a run, at least, before it fills the denoiser
 
 
 def make_proposer(
@@ -38,8 +40,8 @@ def make_proposer(
 def check_proposer(config: Config, start: Prompt, denoiser: DenoiserModel) -> None:
     """Raise ConfigError for settings that do not fit the denoiser or the prompt.
 
-    These are the masker `attribution` with a denoiser without probabilities, and a prompt longer
-    than `search.max_tokens`.
+    These are the masker `attribution` with a denoiser without probabilities, a prompt longer than
+    `search.max_tokens`, and prompt and traces that do not fit into the denoiser.
     """
     search = config.search
     asked = "attribution" in search.maskers and search.maskers != MASKERS
@@ -54,6 +56,24 @@ def check_proposer(config: Config, start: Prompt, denoiser: DenoiserModel) -> No
             f"the prompt has {tokens} tokens and search.max_tokens (--max-tokens) allows "
             f"{search.max_tokens}; raise the limit or start with a shorter prompt"
         )
+    if isinstance(denoiser, Limited):
+        _require_room(config, tokens, denoiser)
+
+
+def _require_room(config: Config, tokens: int, denoiser: Limited) -> None:
+    """Raise ConfigError where a prompt of so many tokens and its traces do not fit the denoiser."""
+    search = config.search
+    whole, before = denoiser.context_length, denoiser.count_context(search.context_tokens, search.traces)
+    if tokens + GROWTH_TOKENS + before <= whole:
+        return
+    over = tokens + GROWTH_TOKENS + before - whole
+    smaller = before - over - denoiser.count_context(0, search.traces)
+    remedy = f"set search.context_tokens to {smaller} or less" if smaller >= 32 else "shorten the prompt"
+    raise ConfigError(
+        f"the denoiser {config.denoiser.model} reads {whole:,} tokens at once, but the prompt has "
+        f"{tokens:,}, may grow by {GROWTH_TOKENS}, and its traces take up to {before:,} "
+        f"(search.context_tokens = {search.context_tokens}); {remedy}, or use another denoiser"
+    )
 
 
 def add_demos(config: Config, start: Prompt, proposer: Proposer) -> Proposer:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 RESERVED_ANSWER_TOKENS = 128  # of the window of the built-in target, for chat marks and answer
 MIN_TEST_ROWS = 12  # below which the verdict is nearly always "no evidence"
+FEW_TEST_ROWS = 20  # below which the sealed test shows only very large gains
 MeterTarget = Callable[[TargetModel, int | None], TargetModel]  # (target, max tokens of an answer)
 
 
@@ -68,10 +69,19 @@ def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDatase
         raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data.path")
     place = read_tests(Path(data.path)) if is_config(data.path) else data.path
     found = load(rows if rows is not None else files or place, columns, data.fractions)
-    if found.labels:
-        return found
-    note = f"the data has no right answers, so only the metric {metric} compares prompts"
-    return replace(found, warnings=(*found.warnings, note))
+    notes = list(found.warnings)
+    if not found.labels:
+        notes.append(f"the data has no right answers, so only the metric {metric} compares prompts")
+    test = sum(example.split == "test" for example in found.examples)
+    if 0 < test < FEW_TEST_ROWS:
+        # Of a difference whose standard deviation per row is 0.5.
+        width = 1.96 * 0.5 / test**0.5
+        notes.append(
+            f"only {test} test row{'s' if test > 1 else ''}: the test can show only very large "
+            "gains (its 95 % interval is "
+            f"about ±{width:.2f} wide); give more rows"
+        )
+    return replace(found, warnings=tuple(notes))
 
 
 def make_queried_dataset(config: Config, queries: Sequence[str]) -> LoadedDataset:

@@ -6,7 +6,7 @@ to disk: a caller with a store assigns it to `job.ledger.books`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -19,6 +19,7 @@ from remask.api.awaitable import raise_if_cancelled
 from remask.api.build_models import asks_api, limit_spend, make_denoiser, make_price, make_target
 from remask.api.build_proposer import add_demos, make_proposer, refuse_demos
 from remask.api.build_task import Given, TraceData
+from remask.api.least_budget import require_least_budget
 from remask.config import Config
 from remask.data.dataset import SPLITS, LoadedDataset, require_splits
 from remask.data.placeholders import fill
@@ -34,7 +35,7 @@ from remask.propose.redacting import RedactingProposer
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Ledger, Meter
 from remask.runs.store import strip_credentials
-from remask.search.plan import MIN_VALIDATION_ROWS, SearchPlan, make_plan
+from remask.search.plan import SearchPlan, make_plan
 from remask.tasks.metrics import METRICS, Grader
 from remask.types import Split
 
@@ -254,6 +255,13 @@ class Job:
         """
         return 2 * self.rows("test") * self.calls_per_row if self.has_test else 0
 
+    def add_retries(self, calls: int) -> int:
+        """Return the calls to set aside for so many calls.
+
+        A target that retries gets some more, also for calls in flight that are cut off.
+        """
+        return calls + (calls // 50 + 4 + self.config.target.concurrency if self.retries else 0)
+
     @property
     def retries(self) -> bool:
         """Whether a call of the target may take more than one attempt."""
@@ -289,8 +297,6 @@ class Job:
         _ = self.start
         require_splits(self.dataset.examples, splits)
         _ = self.ledger
-        if splits == SPLITS:
-            self._require_calls()
 
     def require_run(self) -> None:
         """Raise where the settings are wrong for a run. Calls and loads nothing."""
@@ -303,6 +309,7 @@ class Job:
     def require_all(self) -> None:
         """Raise where anything is wrong with the job that can be found without a call."""
         self.require_run()
+        require_least_budget(self)
         if self.has_test:
             self.require_target()
         if self.reading is not None:
@@ -315,7 +322,7 @@ class Job:
         if asks_api(config) or not isinstance(self.denoiser, Scorer):
             raise ConfigError(
                 f"refine ranks by log-probabilities, which the denoiser {config.model} does not give; use "
-                "the built-in denoiser or local:PLACE, or remask optimize with labelled rows"
+                "the built-in denoiser, local:FOLDER or local:HUB_ID, or remask optimize with labelled rows"
             )
 
     def require_target(self) -> None:
@@ -350,26 +357,40 @@ class Job:
             return self.reading.conversations.id
         return content_id("data", sorted([e.id, e.split] for e in self.dataset.examples))
 
-    def _require_calls(self) -> None:
-        calls = self.config.budget.calls
-        validated = min(self.rows("validation"), MIN_VALIDATION_ROWS)
-        least = self.query_calls + self.test_calls + self.calls_per_row * validated
-        if calls is not None and calls <= least:
+
+@contextmanager
+def choose_run_dir(given: str | Path | None) -> Iterator[Path]:
+    """Yield the folder for a run: the given one, or a new folder runs/DATE-TIME.
+
+    A new folder is made at once, so that runs which begin in the same second get different ones.
+    It is removed where no run was begun in it. Raises ConfigError where it cannot be made.
+    """
+    if given:
+        yield Path(given)
+        return
+    path = _make_run_dir(Path("runs"))
+    try:
+        yield path
+    finally:
+        for folder in (path, path.parent):
+            with suppress(OSError):  # a folder that is not empty
+                folder.rmdir()
+
+
+def _make_run_dir(parent: Path) -> Path:
+    """Make runs/DATE-TIME, with a number after it where that exists. Raises ConfigError."""
+    stamp = parent / datetime.now().strftime("%Y%m%d-%H%M%S")
+    number, path = 2, stamp
+    while True:
+        try:
+            path.mkdir(parents=True)
+            return path
+        except FileExistsError:
+            path, number = stamp.with_name(f"{stamp.name}-{number}"), number + 1
+        except OSError as error:
             raise ConfigError(
-                f"budget.calls = {calls} leaves nothing to search with: the sealed test takes "
-                f"{self.test_calls} calls and the steps before the search "
-                f"{least - self.test_calls}; raise the budget or use fewer test rows"
-            )
-
-
-def new_run_dir(parent: str | Path = "runs") -> Path:
-    """Return a new path runs/DATE-TIME, with a number after it where that exists."""
-    stamp = Path(parent) / datetime.now().strftime("%Y%m%d-%H%M%S")
-    number = 2
-    path = stamp
-    while path.exists():
-        path, number = stamp.with_name(f"{stamp.name}-{number}"), number + 1
-    return path
+                f"the folder {path} cannot be made ({error.strerror}); give --run-dir"
+            ) from None
 
 
 def _check_queries(config: Config, start: Prompt) -> None:

@@ -26,7 +26,7 @@ from remask.api.arguments import (
 from remask.api.awaitable import make_async
 from remask.api.build_models import Respond, make_target
 from remask.api.build_task import Given
-from remask.api.job import Hooks, Job, OnEvent, add_callback, new_run_dir, open_job
+from remask.api.job import Hooks, Job, OnEvent, add_callback, choose_run_dir, open_job
 from remask.config import Config, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
@@ -80,8 +80,8 @@ def optimize(
     >>> def respond(messages):
     ...     return "I do not know."
     >>> search = remask.Search(candidates=2)
-    >>> result = remask.optimize("Add.", rows, target=respond, max_calls=40, search=search)
-    >>> result.verdict, result.test.n, result.spend.calls <= 40
+    >>> result = remask.optimize("Add.", rows, target=respond, max_calls=60, search=search)
+    >>> result.verdict, result.test.n, result.spend.calls <= 60
     ('no evidence', 12, True)
     """
     values, given = settle_arguments(
@@ -89,7 +89,9 @@ def optimize(
         max_calls=max_calls, budget=budget, search=search, more={"seed": seed},
     )  # fmt: skip
     hooks = add_callback(Hooks(), on_event)
-    return start_run(settle_rows(values, given), given, run_dir or new_run_dir(), hooks)
+    config = settle_rows(values, given)
+    with choose_run_dir(run_dir) as folder:
+        return start_run(config, given, folder, hooks)
 
 
 def start_run(config: Config, given: Given, run_dir: str | Path, hooks: Hooks) -> Result:
@@ -125,7 +127,7 @@ def resume(
     >>> search = remask.Search(candidates=2)
     >>> try:
     ...     remask.optimize(
-    ...         "Add.", max_calls=40, search=search, run_dir="cut", on_event=stop, **again
+    ...         "Add.", max_calls=60, search=search, run_dir="cut", on_event=stop, **again
     ...     )
     ... except KeyboardInterrupt:
     ...     print(remask.resume("cut", **again).verdict)
@@ -334,9 +336,9 @@ def reserve_test(job: Job, store: Store, state: State) -> Spend:
         calls = round(share * spent.calls)
     if job.retries:
         tries = min(1 + job.config.target.retries, spent.calls / max(1, store.count_replies()))
-        calls = ceil(calls * max(1, tries)) + calls // 50 + 4 + job.config.target.concurrency
+        calls = ceil(calls * max(1, tries))
     return Spend(
-        calls=calls,
+        calls=job.add_retries(calls),
         input_tokens=round(share * spent.input_tokens),
         output_tokens=round(share * spent.output_tokens),
         usd=share * spent.usd,

@@ -8,7 +8,7 @@ from typing import Any
 from remask.api.arguments import Budget, Denoiser, Judge, Label, Search, Target, settle_arguments
 from remask.api.awaitable import make_async
 from remask.api.build_models import Respond
-from remask.api.job import Hooks, OnEvent, add_callback, new_run_dir
+from remask.api.job import Hooks, OnEvent, add_callback, choose_run_dir
 from remask.api.optimize import start_run
 from remask.config import Config, LockName, make_config, merged
 from remask.errors import ConfigError
@@ -68,28 +68,30 @@ def refine(
     >>> result.verdict
     'unverified'
     """
-    files = [traces] if isinstance(traces, str | os.PathLike) else list(traces)
+    files = [traces] if isinstance(traces, str | os.PathLike) else traces
     section = {
-        "traces": [str(Path(file).resolve()) for file in files], "columns": list(columns),
-        "scales": list(scales), "redact": redact, "lock": lock, "iterations": iterations,
-        "verify": target is not None,
+        "traces": [str(Path(file).resolve()) for file in files], "columns": list(columns), "redact": redact,
+        "scales": list(scales), "lock": lock, "iterations": iterations, "verify": target is not None,
     }  # fmt: skip
     values, given = settle_arguments(
         prompt, data=None, target=target, metric=metric, denoiser=denoiser,
         max_calls=max_calls, budget=budget, search=search,
         more={"seed": seed, "refine": section},
     )  # fmt: skip
-    config = make_refine_config(values, "arguments")
-    return start_run(config, given, run_dir or new_run_dir(), add_callback(Hooks(), on_event))
+    config, hooks = make_refine_config(values, "arguments"), add_callback(Hooks(), on_event)
+    with choose_run_dir(run_dir) as folder:
+        return start_run(config, given, folder, hooks)
 
 
-def make_refine_config(values: Mapping[str, Any], where: str) -> Config:
+def make_refine_config(
+    values: Mapping[str, Any], where: str, options: Mapping[str, str] | None = None
+) -> Config:
     """Make a configuration with the defaults of `refine`, and maskers that respect the lock.
 
-    Raises ConfigError; `where` names the source of the values.
+    Raises ConfigError; `where` and `options` are those of `make_config`.
     """
     search = {"maskers": MASKERS, "candidates": DEFAULT_CANDIDATES, "context_tokens": CONTEXT_TOKENS}
-    config = make_config(merged({"search": search}, values), where)
+    config = make_config(merged({"search": search}, values), where, options)
     if config.refine is None or config.refine.lock != "text":
         return config
     if config.search.maskers not in (MASKERS, ("insert",)):

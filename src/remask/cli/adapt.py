@@ -17,9 +17,9 @@ from remask.cli.options import GroupedCommand, option
         help="Leave out prompts whose name or text matches this regular expression.")  # fmt: skip
 @option("Data", "--held-out", type=click.IntRange(0), default=20,
         help="Prompts to hold out for measurements; at most a tenth of all. Default: 20.")  # fmt: skip
-@option("Model", "--base", default="builtin", metavar="builtin|local:PLACE",
-        help="Left-to-right base model: builtin, or a Llama, Qwen2 or Qwen3 in a folder or on the "
-        "Hugging Face hub. Default: builtin.")  # fmt: skip
+@option("Model", "--base", default="builtin", metavar="MODEL",
+        help="Left-to-right base model: builtin, or a Llama, Qwen2 or Qwen3 as local:FOLDER or as "
+        "local:HUB_ID (downloaded once; needs --revision). Default: builtin.")  # fmt: skip
 @option("Model", "--revision", metavar="COMMIT", help="Full commit id of a base model on the hub.")
 @option("Model", "--from", "start", metavar="shipped|fresh|FILE",
         help="Adapter of the base model to continue; fresh trains a new one. Default: shipped for the "
@@ -43,7 +43,7 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
     """Train the diffusion model on your own prompts.
 
     Run the same command again to continue an interrupted training. Use the adapter with
-    --denoiser builtin:FILE, or for another base model with --denoiser local:PLACE --adapter FILE.
+    --denoiser builtin:FILE, or for another base model with --denoiser local:FOLDER --adapter FILE.
 
     \b
     Example:

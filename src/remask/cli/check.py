@@ -15,10 +15,12 @@ from remask.api.build_models import asks_api, describe_endpoint, describe_memory
 from remask.api.build_proposer import check_proposer
 from remask.api.build_task import describe_metric
 from remask.api.job import Job, open_job
+from remask.api.least_budget import require_least_budget
 from remask.cli.settings import Request
 from remask.config import TargetConfig
 from remask.errors import RemaskError, TargetBusy
 from remask.prompt import Prompt
+from remask.runs.budget import format_amount, format_usd
 from remask.runs.database import FILE
 from remask.sanitize import one_line
 from remask.tasks.inspect.setup import make_models
@@ -82,6 +84,7 @@ def examine(request: Request) -> Report:
         add("budget", lambda: _check_budget(job))
         if not _has_problem(findings):
             add("plan", job.require_rows)
+            add("budget", lambda: require_least_budget(job))
         add("target", lambda: _check_target(job))
         add("denoiser", lambda: _check_denoiser(job))
         costs: tuple[Cost, ...] = ()
@@ -91,6 +94,7 @@ def examine(request: Request) -> Report:
         if not _has_problem(findings):
             add("plan", lambda: _describe_plan(job))
             costs = tuple(_estimate_costs(job))
+            add("budget", lambda: _compare_with_limits(job, costs))
     calls = config.task.calls_per_sample
     note = f"All figures are rough: they assume {calls} calls per sample (task.calls_per_sample)."
     return Report(tuple(findings), costs, *([note] if config.task.name else []))
@@ -158,7 +162,7 @@ def _check_data(job: Job) -> Iterator[Finding]:
 def _check_budget(job: Job) -> Iterator[Finding]:
     _ = job.ledger
     limits = {k: v for k, v in job.config.budget.model_dump().items() if v is not None}
-    text = ", ".join(f"{value:,} {name}" for name, value in limits.items()) or "no limit"
+    text = ", ".join(format_amount(name, value) for name, value in limits.items()) or "no limit"
     yield Finding("budget", "ok", text)
 
 
@@ -268,6 +272,19 @@ def _estimate_costs(job: Job) -> Iterator[Cost]:
         yield Cost("minutes", None, None, None)
 
 
+def _compare_with_limits(job: Job, costs: Sequence[Cost]) -> Iterator[Finding]:
+    """Warn of limits below the likely cost. A limit that cannot pay a run is a problem before."""
+    limits = job.config.budget.model_dump()
+    for cost in costs:
+        name = cost.unit.lower()
+        limit = limits[name]
+        if limit is not None and cost.likely is not None and limit < cost.likely:
+            yield Finding(
+                "budget", "note", f"warning: a run is likely to take {format_amount(name, cost.likely)}; "
+                f"with {format_amount(name, limit)} the search may end early"
+            )  # fmt: skip
+
+
 def _estimate_denoiser_share(job: Job) -> float:
     """Return the share of the calls of a round that go to the denoiser."""
     plan = job.plan
@@ -304,14 +321,16 @@ def print_report(report: Report, json: bool) -> None:
     for i, cost in enumerate(report.costs):
         if not i:
             click.echo(f"\n{'estimate':<10}{'low':>12}{'likely':>12}{'high':>12}")
-        amounts = "".join(f"{_format_amount(v):>12}" for v in (cost.low, cost.likely, cost.high))
+        amounts = "".join(f"{_format_cost(cost.unit, v):>12}" for v in (cost.low, cost.likely, cost.high))
         click.echo(f"{cost.unit:<10}{amounts}")
     if report.costs:
         click.echo(report.note)
     click.echo("Ready." if report.ok else "Not ready. Fix the items marked PROBLEM.")
 
 
-def _format_amount(value: float | None) -> str:
+def _format_cost(unit: str, value: float | None) -> str:
     if value is None:
         return "unknown"
+    if unit == "USD":
+        return format_usd(value)
     return f"{value:,.0f}" if value >= 100 else f"{value:,.3g}"

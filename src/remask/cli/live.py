@@ -95,7 +95,11 @@ def describe_event(event: Event, state: State) -> str:
             score = _format_validation(state, event.id)
             return f"round {event.round + 1}: best candidate: {score}; best prompt so far: {best}"
         case events.Scored() if event.id == state.incumbent:
-            return f"round {event.round + 1}: scored {len(event.rows)} train rows, proposing edits"
+            done = f"round {event.round + 1}: scored {len(event.rows)} train rows"
+            return f"{done}; the denoiser writes candidates"
+        case events.Scored() if _is_first_candidate(event, state):
+            written = sum(proposal.round == event.round for proposal in state.proposals)
+            return f"round {event.round + 1}: {written} candidates written; scoring them on train rows"
         case events.Accepted():
             nats, points = f"{event.gain:+.1f} nats", f"{event.gain:+.3f} ({SELECTION})"
             gain = points if state.traces_read is None else nats
@@ -111,6 +115,13 @@ def describe_event(event: Event, state: State) -> str:
             return "sealed test finished"
         case _:
             return ""
+
+
+def _is_first_candidate(event: events.Scored, state: State) -> bool:
+    """Whether the event is the first score of a candidate in its round."""
+    ids = {proposal.id for proposal in state.proposals if proposal.round == event.round}
+    scored = [rows for (id, split), rows in state.scores.items() if split == "train" and id in ids]
+    return len(scored) == 1 and len(scored[0]) == len(event.rows)
 
 
 def _format_validation(state: State, id: str) -> str:
@@ -177,7 +188,7 @@ def describe_phase(event: Event, state: State) -> str:
         case events.UnlabelledInputs() | events.Started():
             return "scoring the baseline on validation rows"
         case events.Scored(split="train") if event.id == state.incumbent:
-            return f"round {event.round + 1}: proposing edits"
+            return f"round {event.round + 1}: the denoiser writes candidates"
         case events.Scored(split="train") | events.Proposed():
             return f"round {event.round + 1}: scoring candidates on train rows"
         case events.SearchEnded():

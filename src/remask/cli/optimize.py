@@ -13,7 +13,7 @@ import orjson
 
 from remask.api.build_task import Given
 from remask.api.evaluate import Evaluation, score_prompt
-from remask.api.job import Hooks, OnEvent, add_callback, new_run_dir
+from remask.api.job import Hooks, OnEvent, add_callback, choose_run_dir
 from remask.api.optimize import load_config, resume_run, start_run
 from remask.cli.interrupt import Interrupted, InterruptHandler
 from remask.cli.live import open_display
@@ -31,11 +31,11 @@ from remask.types import Split
 
 def new_run(request: Request, mode: str, track: str = "") -> Result:
     """Start a run and print its result: `remask optimize` and `remask refine`."""
-    run_dir = request.run_dir or new_run_dir()
     config = request.config
-    return _complete_run(
-        lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode, track
-    )
+    with choose_run_dir(request.run_dir) as run_dir:
+        return _complete_run(
+            lambda hooks: start_run(config, request.given, run_dir, hooks), config, run_dir, mode, track
+        )
 
 
 def continue_run(run_dir: Path, mode: str, track: str = "") -> None:

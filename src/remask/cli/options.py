@@ -37,6 +37,20 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(groups[heading])
 
 
+class FullHelpGroup(click.Group):
+    """A group of commands that prints their first sentences whole, where click cuts them off."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each command with its first sentence."""
+        rows = [
+            (name, command.get_short_help_str(1000))
+            for name in self.list_commands(ctx)
+            if (command := self.get_command(ctx, name)) is not None
+        ]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+
 def option(group: str, *names: str, **settings: Any) -> Decorator:
     """Make an option of a group, as `click.option` does."""
     return click.option(*names, cls=GroupedOption, group=group, **settings)
@@ -100,10 +114,10 @@ refine_target_options = _make_target_options(
 )
 denoiser_options = combine(
     option("Denoiser", "--denoiser", metavar="MODEL",
-           help="Diffusion language model: builtin[:ADAPTER], local:PLACE, mercury or chat:MODEL. "
-           "Default: builtin."),
+           help="Diffusion language model: builtin[:ADAPTER], local:FOLDER, local:HUB_ID (downloaded "
+           "once; needs denoiser.revision), mercury or chat:MODEL. Default: builtin."),
     option("Denoiser", "--adapter", metavar="FILE",
-           help="Adapter of remask adapt for the base model of --denoiser local:PLACE."),
+           help="Adapter of remask adapt for the base model of --denoiser local:FOLDER or local:HUB_ID."),
 )  # fmt: skip
 _masker_option = option(
     "Search", "--masker", type=click.Choice(MASKERS), multiple=True,
@@ -147,9 +161,10 @@ scale_option = option(
 # All options that say what is optimised, and how.
 job_options = combine(
     *_data_options,
-    option("Data", "--split-column", "--split", "split_column", metavar="COLUMN", help=_SPLIT_HELP),
+    option("Data", "--split-column", metavar="COLUMN", help=_SPLIT_HELP),
     option("Data", "--queries", type=int,
-           help="Messages to ask the target for where there is no data. Default: 80."),
+           help="Number of user messages that the target writes as rows where there is no --data; a "
+           "judge scores the answers (--judge, --rubric). Default: 80."),
     _task_options,
     target_options,
     denoiser_options,

@@ -11,8 +11,9 @@ from remask.cli.options import option
 
 @click.command(cls=options.GroupedCommand)
 @click.argument("source", metavar="PROMPT.MD | REMASK.TOML")
-@option("Data", "--traces", "files", multiple=True, metavar="FILE",
-        help="File of conversations, that remask traces inspect can read. May be repeated.")  # fmt: skip
+@option("Data", "--traces", "files", multiple=True, metavar="PATH",
+        help="File of conversations that remask traces inspect can read, a folder of such files, or a "
+        "pattern in quotes. May be repeated.")  # fmt: skip
 @options.map_option
 @options.scale_option
 @option("Data", "--redact", type=click.Choice(["on", "off"]),
@@ -22,8 +23,8 @@ from remask.cli.options import option
 @option("Search", "--lock", type=click.Choice(["text", "numbers", "none"]),
         help="Part of the prompt that may not change. With text, sentences are only added. "
         "Default: numbers.")  # fmt: skip
-@option("Search", "--iterations", type=click.IntRange(1), help="Maximum number of iterations. Default: 8.")
-@option("Search", "--candidates", type=click.IntRange(1),
+@option("Search", "--iterations", type=int, help="Maximum number of iterations. Default: 8.")
+@option("Search", "--candidates", type=int,
         help="Number of candidates in each iteration. Default: 8.")  # fmt: skip
 @options.search_options
 @options.budget_options

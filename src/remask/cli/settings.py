@@ -64,7 +64,7 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     if is_config(_get_section(values, "data").get("path", "")):
         _get_section(values, "metric").setdefault("name", METRIC)
     values.pop("refine", None)  # for `remask refine`, which may use the same file
-    config = make_config(values, str(path))
+    config = make_config(values, str(path), _name_options(flags))
     given = Given()
     if prompt_from:
         given = Given(suite=(suite := load(config)))
@@ -98,7 +98,7 @@ def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
             "no conversations are given; give --traces FILE, or a section [refine] with the key "
             "traces in remask.toml"
         )
-    return Request(make_refine_config(values, str(path)), run_dir)
+    return Request(make_refine_config(values, str(path), _name_options(flags)), run_dir)
 
 
 def _take_run_dir(values: dict[str, Any], flags: Mapping[str, Any], path: Path) -> Path | None:
@@ -189,6 +189,17 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         _get_section(values, "denoiser")["model"] = placed(flags["denoiser"], Path.cwd())
     if flags.get("adapter"):
         _get_section(values, "denoiser")["adapter"] = str(Path.cwd() / flags["adapter"])
+
+
+def _name_options(flags: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options that were given by the key that they set, for error messages."""
+    named = {"columns": "map", "scales": "scale", "files": "traces"}
+    keys = {**KEYS, "files": ("refine", "traces")}
+    return {
+        ".".join(key): f"--{named.get(flag, flag).replace('_', '-')}"
+        for flag, key in keys.items()
+        if flags.get(flag) not in (None, ())
+    }
 
 
 def _set_judge(values: dict[str, Any], flags: Mapping[str, Any]) -> None:

@@ -84,7 +84,7 @@ def print_result(result: Result, mode: str) -> None:
     colour = mode == "rich"
     found = result.refinement
     if found is not None and result.prompt == result.baseline.prompt:
-        click.echo("the prompt is unchanged: no edit was accepted")
+        click.echo("the prompt is unchanged, because no edit was accepted")
     else:
         click.echo(format_diff(result.diff(), colour))
     click.echo()

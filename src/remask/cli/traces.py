@@ -11,13 +11,13 @@ from typing import Any
 import click
 import orjson
 
-from remask.cli.options import GroupedCommand, json_option, map_option, option, scale_option
+from remask.cli.options import FullHelpGroup, GroupedCommand, json_option, map_option, option, scale_option
 from remask.data.overview import Overview, build_overview
 from remask.data.prompt_templates import PromptTemplate
-from remask.data.ratings import RatingStats, Scale, find_scales, parse_scales
+from remask.data.ratings import RatingStats, Scale, find_scales, parse_scales, require_scales
 from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.tables import parse_column_map
-from remask.data.trace_reader import read_records
+from remask.data.trace_reader import find_files, read_records
 from remask.data.trace_record import Record, RejectedRecord
 from remask.errors import ConfigError
 from remask.files import draft, require_free
@@ -33,11 +33,16 @@ def inspect_files(
 ) -> None:
     """Print an overview of files. Raises ConfigError where there is no usable record."""
     declared = parse_scales(scales)
-    found = build_overview(read_records(files, parse_column_map(columns)))
+    paths = find_files(files)
+    found = build_overview(read_records(paths, parse_column_map(columns)))
+    if found.records:
+        require_scales(declared, found.ratings)
     known = find_scales(found.ratings, declared)
     if json:
-        click.echo(orjson.dumps(_overview_to_dict(found, known, declared)))
+        click.echo(orjson.dumps({"files": len(paths), **_overview_to_dict(found, known, declared)}))
     else:
+        if len(paths) > 1:
+            click.echo(f"files: {len(paths)}, from {one_line(str(paths[0]))} to {one_line(str(paths[-1]))}")
         _print_overview(found, known, declared)
     if not found.records:
         raise ConfigError("no usable record was found; see the reasons above, or try --map")
@@ -50,9 +55,10 @@ def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) 
     redact = lru_cache(REDACTION_CACHE_SIZE)(lambda text: redact_text(text, placeholders))
     rejected = written = 0
     require_free(output, force)
-    if output.exists() and output.samefile(file):
-        raise ConfigError(f"{output} is the file to read; name another output")
-    items = read_records([file], parse_column_map(columns))
+    paths = find_files([file])
+    if output.exists() and any(output.samefile(path) for path in paths):
+        raise ConfigError(f"{output} is a file to read; name another output")
+    items = read_records(paths, parse_column_map(columns))
     with draft(output) as partial, partial.open("wb") as out:
         for item in items:
             if isinstance(item, RejectedRecord):
@@ -185,7 +191,7 @@ def _describe_scale(name: str, seen: RatingStats, known: dict[str, Scale], decla
     return "; ".join(parts) or "true or false, or known labels"
 
 
-@click.group()
+@click.group(cls=FullHelpGroup)
 def traces() -> None:
     """Inspect files of conversations, or copy them without secrets.
 
@@ -203,6 +209,8 @@ def traces() -> None:
 def inspect(files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool) -> None:
     """Print which records were found in FILES, and why others were rejected.
 
+    A folder stands for all files in it.
+
     \b
     Example:
       remask traces inspect conversations.csv --map input=question,output=answer
@@ -218,6 +226,8 @@ def inspect(files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str,
 @option("Output", "--force", is_flag=True, help="Replace the file if it exists.")
 def redact_command(file: str, output: Path, columns: tuple[str, ...], force: bool) -> None:
     """Write the records of FILE as chats, with secrets and personal data replaced.
+
+    A folder stands for all files in it.
 
     \b
     Example:

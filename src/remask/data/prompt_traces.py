@@ -13,7 +13,7 @@ from pathlib import Path
 
 from remask.data.overview import Overview, build_overview
 from remask.data.prompt_templates import find_prompt_templates
-from remask.data.ratings import RatingStats, Scale, find_scales, normalize_score, parse_scales
+from remask.data.ratings import RatingStats, Scale, find_scales, normalize_score, parse_scales, require_scales
 from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.tables import parse_column_map
 from remask.data.trace_reader import read_records
@@ -161,6 +161,7 @@ def read_traces(
     mapping, declared = parse_column_map(columns), parse_scales(scales)
     found = build_overview(read_records(files, mapping))
     _require_records(found)
+    require_scales(declared, found.ratings)
     known = find_scales(found.ratings, declared)
     belongs, notes = _select_records(prompt, found)
     placeholders = Placeholders()

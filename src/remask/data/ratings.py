@@ -174,6 +174,14 @@ def parse_scales(pairs: Sequence[str]) -> dict[str, Scale]:
     return scales
 
 
+def require_scales(declared: Mapping[str, Scale], seen: Mapping[str, RatingStats]) -> None:
+    """Raise ConfigError where a scale is declared for a rating that no record has."""
+    unknown = next((name for name in declared if name not in seen), None)
+    if unknown is not None:
+        known = f"the ratings are {', '.join(map(repr, seen))}" if seen else "no record has a rating"
+        raise ConfigError(f"--scale names {unknown!r}, a rating that no record has; {known}")
+
+
 def find_scales(seen: Mapping[str, RatingStats], declared: Mapping[str, Scale]) -> dict[str, Scale]:
     """Return the known scales by name: declared, then of the format, then inferred."""
     found = {name: s.scale or s.infer_scale() for name, s in seen.items()}

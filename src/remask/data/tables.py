@@ -7,6 +7,7 @@ The user can map columns to fields; otherwise common names are used. A path with
 import csv
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -59,13 +60,38 @@ def parse_column_map(pairs: Sequence[str]) -> dict[str, str]:
     return columns
 
 
-def build_mapped_format(columns: Mapping[str, str]) -> TraceFormat:
-    """Return the format of rows with the user's column map."""
+@dataclass(slots=True)
+class ColumnUse:
+    """Which mapped columns were found in the records that were read."""
+
+    missing: set[str]
+    first_keys: tuple[str, ...] = ()  # of the first record
+
+    def add(self, value: Mapping[str, Any]) -> None:
+        """Count the columns of a record."""
+        self.first_keys = self.first_keys or tuple(value)
+        for column in tuple(self.missing):
+            if column in value or _get_column(value, column) is not None:
+                self.missing.discard(column)
+
+    def require_all(self) -> None:
+        """Raise ConfigError where a mapped column is in no record."""
+        if self.missing and self.first_keys:
+            keys = ", ".join(self.first_keys)[:200]
+            raise ConfigError(
+                f"--map names {min(self.missing)!r}, a column that no record has; the columns are {keys}"
+            )
+
+
+def build_mapped_format(columns: Mapping[str, str], use: ColumnUse | None = None) -> TraceFormat:
+    """Return the format of rows with the user's column map, which records the columns in `use`."""
 
     def matches(value: Any) -> bool:
         return type(value) is dict
 
     def read(value: Any, source: Source) -> Iterator[Item]:
+        if use is not None:
+            use.add(value)
         row = {field: _get_column(value, column) for field, column in columns.items()}
         source_field = "messages" if "messages" in columns else "input"
         if row[source_field] in (None, ""):

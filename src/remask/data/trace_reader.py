@@ -9,6 +9,7 @@ time.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from glob import glob
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from remask.data.formats.promptfoo import PROMPTFOO
 from remask.data.json_stream import check_file, file_suffix, read_raw_blocks, read_text_blocks, read_values
 from remask.data.messages import name_kind
 from remask.data.strict_json import TOO_DEEP
-from remask.data.tables import build_mapped_format, read_csv
+from remask.data.tables import ColumnUse, build_mapped_format, read_csv
 from remask.data.trace_record import (
     Annotation,
     Container,
@@ -37,6 +38,7 @@ from remask.data.trace_record import (
     UnreadableRecord,
     Value,
 )
+from remask.errors import DataError
 
 # --- Detecting the format of a value
 
@@ -58,6 +60,11 @@ FORMATS: tuple[TraceFormat, ...] = (
 )
 
 CONTAINERS: tuple[Container, ...] = (ARCHIVE,)
+# Keys of which a value of Langfuse has at least two, also where it is not in a form that is read.
+LANGFUSE_KEYS = frozenset(
+    {"traceId", "trace_id", "observations", "observationId", "observation_id", "parentObservationId"}
+    | {"parent_observation_id", "projectId", "project_id", "sessionId", "session_id", "scores", "htmlPath"}
+)
 MAX_SHAPES = 1000  # sets of keys whose format is cached
 
 
@@ -104,13 +111,16 @@ def read_records(
 ) -> Iterator[Record | RejectedRecord]:
     """Yield all records of the files in order, and a RejectedRecord for every other value.
 
+    A folder stands for its files, and so does a pattern such as `logs/*.jsonl` (see `find_files`).
     With `columns` (see `parse_column_map`) every value is read as a row of a table. Raises
-    DataError if a file does not exist, before anything is read.
+    DataError if a file does not exist, before anything is read, and ConfigError at the end for a
+    mapped column that no record has.
     """
-    files = [Path(path) for path in paths]
+    files = find_files(paths)
     for file in files:
         check_file(file)
-    formats = (build_mapped_format(columns),) if columns else FORMATS
+    use = ColumnUse(set((columns or {}).values()))
+    formats = (build_mapped_format(columns, use),) if columns else FORMATS
     index = _index_parts(files, formats) if any(_is_multi_part(f, formats) for f in files) else None
     taken: set[str] = set()
     for place, item in enumerate(_read_items(files, formats)):
@@ -126,6 +136,26 @@ def read_records(
         if key not in taken:
             reason = f"belongs to {key[:60]!r}, which is not in these files"
             yield from (annotation.source.reject(reason) for annotation in annotations)
+    use.require_all()
+
+
+def find_files(places: Iterable[str | Path]) -> list[Path]:
+    """Return the files of each place: a file, a folder (its files) or a pattern, sorted by name.
+
+    Hidden files and folders in a folder are left out. Raises DataError for a place without a file.
+    """
+    found: list[Path] = []
+    for place in map(Path, places):
+        if place.is_dir():
+            files = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
+        elif any(mark in str(place) for mark in "*?[") and not place.exists():
+            files = sorted(Path(name) for name in glob(str(place), recursive=True) if Path(name).is_file())
+        else:
+            files = [place]
+        if not files:
+            raise DataError("there is no file in this folder or of this pattern; check the path", place)
+        found += files
+    return found
 
 
 def _read_items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
@@ -173,7 +203,14 @@ def _reject_unknown(value: Value, path: str) -> RejectedRecord:
     data = value.data
     if isinstance(data, dict):
         keys = ", ".join(list(data)[:6])[:80]
+        near = LANGFUSE_KEYS & data.keys()
         reason = f"no known format (its keys: {keys}); name its columns with --map"
+        if len(near) > 1:
+            reason = (
+                f"looks like Langfuse (its keys: {keys}), but is neither a trace (id, observations as a "
+                "list), nor an observation (traceId, type), nor a score (name, source, dataType); "
+                "export whole traces, or name its columns with --map"
+            )
     else:
         reason = f"expected an object, found {name_kind(data)}"
     return Source("", path, value.line, value.entry).reject(reason)

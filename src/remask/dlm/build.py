@@ -139,7 +139,7 @@ def find_base(
     device: str | None = None,
     dtype: torch.dtype | None = None,
 ) -> Base:
-    """Load the base called `name`: "builtin", or "local:PLACE" with a folder or a hub id as PLACE.
+    """Load the base called `name`: "builtin", "local:FOLDER" or "local:HUB_ID".
 
     A hub id needs a pinned `revision`. The built-in model runs on the CPU. Raises ConfigError and
     BackendError.

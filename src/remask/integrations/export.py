@@ -16,6 +16,7 @@ import orjson
 from remask import __version__
 from remask.data.placeholders import FORMAT, JINJA, LANGFUSE, MLFLOW, Names, Syntax, restore, translate
 from remask.errors import ConfigError, DataError
+from remask.files import require_prompt
 from remask.integrations import place
 from remask.prompt import Prompt
 
@@ -148,9 +149,12 @@ def read(path: Path, names: Names = None) -> Prompt:
     Raises DataError where the file has no prompt, or more messages than one system message.
     """
     try:
-        content = path.read_bytes().decode("utf-8-sig")
+        raw = path.read_bytes()
     except OSError as error:
         raise DataError(f"cannot be read: {error.strerror}", path) from None
+    require_prompt(path, raw)
+    try:
+        content = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}; save the file as UTF-8", path) from None
     try:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from remask.errors import ConfigError
 
+LIMITED = {"usd": "money", "minutes": "time"}  # what a limit that is not a count limits
+
 
 @dataclass(frozen=True, slots=True)
 class Spend:
@@ -54,7 +56,7 @@ class Limits:
         for name, limit in limits:
             if limit is not None and not 0 < limit < math.inf:
                 raise ConfigError(
-                    f"the budget's limit on {name} is {limit}; give a positive number or no limit"
+                    f"the limit on {name} is {limit}, but must be more than 0; None means no limit"
                 )
 
     @property
@@ -85,7 +87,7 @@ def check_price(budget: Limits, price: Price | None) -> None:
     """Raise ConfigError if there is a limit in dollars but no price."""
     if budget.usd is not None and price is None:
         raise ConfigError(
-            f"a limit of {budget.usd:g} USD needs a price; give the prices of a million input and "
+            f"a limit of {format_usd(budget.usd)} needs a price; give the prices of a million input and "
             "output tokens, or limit calls or tokens instead"
         )
 
@@ -102,7 +104,7 @@ def find_shortfall(budget: Limits, spent: Spend, need: Spend, reserved: Spend) -
         sums = spent.tokens, reserved.tokens, need.tokens
         return _describe_shortfall("tokens", budget.tokens, *sums)
     if budget.usd is not None and spent.usd + reserved.usd + need.usd > budget.usd:
-        return _describe_shortfall("USD", budget.usd, spent.usd, reserved.usd, need.usd)
+        return _describe_shortfall("usd", budget.usd, spent.usd, reserved.usd, need.usd)
     seconds = spent.seconds + reserved.seconds + need.seconds
     if budget.minutes is not None and seconds > budget.minutes * 60:
         minutes = (sum.seconds / 60 for sum in (spent, reserved, need))
@@ -110,13 +112,36 @@ def find_shortfall(budget: Limits, spent: Spend, need: Spend, reserved: Spend) -
     return ""
 
 
+def format_amount(unit: str, amount: float) -> str:
+    """Format an amount of a limit with its unit: "1,200 calls", "$0.05", "2.5 minutes"."""
+    number = _format_number(unit, amount)
+    return number if unit == "usd" else f"{number} {unit[:-1] if number == '1' else unit}"
+
+
+def _format_number(unit: str, amount: float) -> str:
+    if unit == "usd":
+        return format_usd(amount)
+    return f"{amount:,.3g}" if unit == "minutes" and amount < 1000 else f"{amount:,.0f}"
+
+
+def format_usd(amount: float) -> str:
+    """Format US dollars with two decimals, and small ones with three digits: $12.50, $0.00123."""
+    if not 0 < abs(amount) < 1:
+        return f"${amount:,.2f}"
+    decimals = 2 - math.floor(math.log10(abs(amount)))
+    whole, _, cents = f"{amount:.{decimals}f}".partition(".")
+    return f"${whole}.{cents.rstrip('0').ljust(2, '0')}"
+
+
 def _describe_shortfall(unit: str, limit: float, used: float, reserved: float, need: float) -> str:
     left = limit - used - reserved
+    kept = f", {_format_number(unit, reserved)} reserved for the test" if reserved else ""
+    sums = f"({_format_number(unit, used)} of {format_amount(unit, limit)} used{kept})"
     counted = unit in ("calls", "tokens")
-    upper, form = ("", ",") if counted else ("up to ", ".4g")
-    kept = f", {reserved:{form}} reserved for the test" if reserved else ""
-    sums = f"({used:{form}} of {limit:{form}} used{kept})"
     if left <= 0:
-        return f"no {unit} {'is' if unit == 'USD' else 'are'} left {sums}"
-    verb = "are" if counted and left != 1 else "is"
-    return f"the next step needs {upper}{need:{form}} {unit} and {left:{form}} {verb} left {sums}"
+        return f"no {unit} are left {sums}" if counted else f"the {LIMITED[unit]} is used up {sums}"
+    upper, verb = "" if counted else "up to ", "are" if counted and left != 1 else "is"
+    return (
+        f"the next step needs {upper}{format_amount(unit, need)} and {_format_number(unit, left)} "
+        f"{verb} left {sums}"
+    )

@@ -86,7 +86,7 @@ def write_draft(draft: Path, meta: Mapping[str, str]) -> None:
 def require_run(folder: Path) -> None:
     """Raise ConfigError if `folder` has no run."""
     if not (folder / FILE).is_file():
-        raise ConfigError(f"{folder} holds no run (no {FILE}); check the path")
+        raise ConfigError(f"{folder} is not the folder of a run (it has no {FILE}); check the path")
 
 
 def check_schema(file: Path, db: sqlite3.Connection) -> None:

@@ -97,7 +97,9 @@ def search_by_likelihood(
     except BudgetSpent as spent:  # the time limit
         yield events.SearchEnded(str(spent))
         return
-    yield events.SearchEnded(f"all {plan.iterations} iterations were run")
+    yield events.SearchEnded(
+        f"all {plan.iterations} iterations were run" if plan.iterations > 1 else "the iteration was run"
+    )
 
 
 def _run_round(

@@ -261,7 +261,7 @@ def test_adapter_is_needed_by_left_to_right_models_only(
         make_denoiser(DenoiserConfig(model=llada, adapter="x.safetensors"))
     for model in ("builtin", "builtin:x.safetensors", "mercury"):
         with pytest.raises(
-            ConfigError, match=f"denoiser.adapter is for a local base model .*, not for {model}"
+            ConfigError, match=f"denoiser.adapter is for a base model that is local:.*, not for {model}"
         ):
             make_denoiser(DenoiserConfig(model=model, adapter="x.safetensors"))
 

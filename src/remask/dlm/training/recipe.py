@@ -28,7 +28,7 @@ class TrainOptions:
     data: tuple[Path, ...]
     out: Path
     plan: TrainPlan
-    base: str = "builtin"  # or local:PLACE
+    base: str = "builtin"  # or local:FOLDER, or local:HUB_ID
     revision: str | None = None  # of a local:HUB_ID
     start: str = "shipped"  # shipped, fresh, or the path of an adapter of that base
     leave_out: str = ""  # regular expression for names and prompts

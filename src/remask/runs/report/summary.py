@@ -11,7 +11,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from remask.events import Accepted, Event, Scored, Started, State
-from remask.runs.budget import Spend
+from remask.runs.budget import Spend, format_usd
 from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, list_changes
 from remask.sanitize import one_line
 from remask.stats import Comparison
@@ -20,6 +20,10 @@ SELECTION = "used for selection"
 UNVERIFIED = (
     "unverified: no target has answered with this prompt; the edits were chosen by likelihood, "
     "which does not show that a target does better"
+)
+UNCHANGED = (
+    "unverified: no edit made the held-out conversations clearly more probable, so there is nothing "
+    "to verify; give more conversations, or more --iterations or --candidates"
 )
 
 
@@ -110,7 +114,7 @@ def format_verdict(result: Result) -> str:
     """Describe the verdict and the test score in one line."""
     test = result.test
     if test is None:
-        return UNVERIFIED
+        return UNCHANGED if result.prompt == result.baseline.prompt else UNVERIFIED
     if result.refinement is not None:
         return f"{result.verdict}: {format_comparison(test)}, metric {result.refinement.metric}"
     if result.prompt == result.baseline.prompt:
@@ -191,7 +195,7 @@ def format_spend(spend: Spend) -> str:
     if spend.tokens:
         parts.append(f"{spend.input_tokens:,} + {spend.output_tokens:,} tokens")
     if spend.usd:
-        parts.append(f"{spend.usd:.4f} USD")
+        parts.append(format_usd(spend.usd))
     parts.append(f"{spend.seconds / 60:.1f} minutes")
     return ", ".join(parts)
 
