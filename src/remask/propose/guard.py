@@ -17,6 +17,7 @@ from functools import lru_cache
 
 from remask.data.redact.redact import find_secrets
 from remask.prompt import Prompt, find_frozen_texts, find_sentences
+from remask.propose.structure import hold_like
 from remask.sanitize import CHAT_MARK, INVISIBLE, clip, split_words
 
 _CJK_RUN_LENGTH = 6  # characters in a row, for scripts without spaces
@@ -128,7 +129,8 @@ def _check_marks(text: str, base: str) -> str:
 
 
 def _check_frozen(candidate: Prompt, baseline: Prompt) -> str:
-    before, after = find_frozen_texts(baseline), find_frozen_texts(candidate)
+    held = candidate if len(candidate.held) == len(baseline.held) else hold_like(candidate, baseline)
+    before, after = find_frozen_texts(baseline), find_frozen_texts(held or candidate)
     if before == after:
         return ""
     if new := list((Counter(after) - Counter(before)).elements()):
