@@ -19,6 +19,7 @@ from remask.cli.settings import Request
 from remask.config import TargetConfig
 from remask.errors import RemaskError, TargetBusy
 from remask.prompt import Prompt
+from remask.propose.languages import name_languages
 from remask.propose.structure import hold_structure
 from remask.runs.database import FILE
 from remask.sanitize import one_line
@@ -226,6 +227,11 @@ def _check_denoiser(job: Job) -> Iterator[Finding]:
         yield Finding("prompt", "note", f"{tokens} tokens, estimated from its length")
         return
     yield Finding("denoiser", "ok", f"{config.model}: the weights were found")
+    languages = name_languages(start)
+    if config.model == "builtin" and languages and "english" not in languages:
+        known = f"looks {languages[0]}" if len(languages) == 1 else "is in another language"
+        text = f"warning: the built-in denoiser writes English, which is refused: the prompt {known}"
+        yield Finding("denoiser", "note", text)
     yield Finding("prompt", "note", f"{tokens} tokens, as the denoiser counts")
 
 
