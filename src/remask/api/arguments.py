@@ -106,7 +106,7 @@ class InspectTask(_Checked, sections.TaskConfig):
 
 
 class Label(_Checked):
-    """The metric "label": the first allowed label in a response is its answer.
+    """The metric "label": the allowed label that a response names is its answer.
 
     `answer` is the text of an answer with {label}. `labels` are the allowed labels (empty: those of
     the data). `repeats` is the number of calls per row. Raises ConfigError for a wrong value.

@@ -135,7 +135,7 @@ def describe_metric(config: Config, target: TargetModel, labels: Sequence[str]) 
         return f"metric {config.metric.name} on the response"
     if target.chooses:
         return f"forced choice among {', '.join(labels)} as {config.metric.answer!r}"
-    return f"the first of {', '.join(labels)} in the response"
+    return f"the label that the response names: {', '.join(labels)}"
 
 
 def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) -> None:

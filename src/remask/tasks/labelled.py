@@ -13,7 +13,8 @@ from remask.data.placeholders import fill
 from remask.errors import ConfigError
 from remask.ports import Metric, Reply, TargetModel
 from remask.prompt import Prompt
-from remask.tasks.metrics import METRICS, Grade, Grader, make_grader, match_label, parse_label
+from remask.tasks.metrics import METRICS, Grade, Grader, make_grader
+from remask.tasks.parse_label import match_label, normalise_label, parse_label
 from remask.types import Chat, Example, Feedback, Message, Outcome, Split, Trace
 
 # The ranking score of a choice is the probability of the right option, with the log-probabilities
@@ -32,7 +33,7 @@ class LabelledTask:
     ${name} in the prompt are filled from Example.row.
 
     With the metric "label", a target that can choose picks the most probable label, each filled
-    into the `answer` template. Other targets answer freely, and the first allowed label counts.
+    into the `answer` template. Other targets answer freely, and the label that they name counts.
     The scores of `repeats` calls per row are averaged, and a row with a failed call has failed.
     Choosing is deterministic, so it is done once.
 
@@ -213,7 +214,7 @@ def _check_labels(examples: Sequence[Example], labels: Sequence[str]) -> None:
     for i, label in enumerate(labels):
         if not label.strip():
             raise ConfigError("a label is empty; remove it")
-        if twin := match_label(label, labels[:i]):
+        if twin := next((t for t in labels[:i] if normalise_label(t) == normalise_label(label)), ""):
             raise ConfigError(f"the labels {twin!r} and {label!r} differ only in case or spacing; use one")
     seen = {match_label(e.expected or "", labels): e.expected for e in examples}
     if None in seen:

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from numbers import Real
 from typing import Any
 
@@ -21,12 +20,9 @@ from remask.errors import BudgetSpent, ConfigError, TargetError, TargetRefused
 from remask.ids import content_id
 from remask.models.event_loop import wait_for_result
 from remask.ports import Metric, Reply, TargetModel
+from remask.sanitize import normalise
+from remask.tasks.parse_label import equals_label, match_label, parse_label
 from remask.types import Chat, Example, Message, Score
-
-# A letter or digit that must not be next to a label: "positive" is not in "positively". Scripts
-# without spaces between words are excluded: Thai, Lao, Burmese, Khmer, kana, Han, and Hangul with
-# its particles.
-_WORD = r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +96,7 @@ def _require_expected(example: Example) -> str:
 
 
 def _normalise(text: str) -> str:
-    return " ".join(text.split()).casefold()
+    return " ".join(normalise(text).split()).casefold()
 
 
 def _strip_marks(text: str) -> str:
@@ -108,7 +104,7 @@ def _strip_marks(text: str) -> str:
 
 
 def _split_words(text: str) -> list[str]:
-    kept = "".join(c for c in text.lower() if not unicodedata.category(c).startswith("P"))
+    kept = "".join(c for c in normalise(text).lower() if not unicodedata.category(c).startswith("P"))
     return [word for word in kept.split() if word not in ("a", "an", "the")]
 
 
@@ -142,7 +138,7 @@ class FunctionGrader(Grader):
 
 @dataclass(frozen=True, slots=True)
 class LabelGrader(Grader):
-    """Scores 1 where the first allowed label of the response is the expected one, else 0."""
+    """Scores 1 where the label of the response (parse_label.py) is the expected one, else 0."""
 
     labels: tuple[str, ...]
 
@@ -155,49 +151,7 @@ class LabelGrader(Grader):
         if found is None:
             allowed = ", ".join(self.labels) if len(self.labels) <= 12 else "see the labels"
             return Grade(feedback=f"The answer names no allowed label ({allowed}).", unparsed=True)
-        return Grade(float(found == match_label(_require_expected(example), self.labels)))
-
-
-def parse_label(text: str, labels: Sequence[str]) -> str | None:
-    """Return the first allowed label in `text`, the longest where several begin there, or None.
-
-    Labels match as whole words, in any case. A space in a label may be written as spaces,
-    underscores or hyphens. Negation is not understood: "not positive" gives the label "positive".
-    """
-    if whole := match_label(text, labels):
-        return whole
-    ordered = tuple(sorted(set(labels), key=lambda label: (-len(label), label)))
-    match = _compile_labels(ordered).search(text) if ordered else None
-    return ordered[match.lastindex - 1] if match and match.lastindex else None
-
-
-def match_label(text: str, labels: Sequence[str]) -> str | None:
-    """Return the label that equals `text` up to case, white space and underscores, or None."""
-    wanted = _normalise_label(text)
-    return next((label for label in labels if _normalise_label(label) == wanted), None)
-
-
-def _normalise_label(label: str) -> str:
-    return " ".join(label.replace("_", " ").split()).casefold()
-
-
-@lru_cache(maxsize=32)
-def _compile_labels(labels: tuple[str, ...]) -> re.Pattern[str]:
-    """Compile a pattern with one group per label, in the given order."""
-    return re.compile("|".join(map(_make_label_pattern, labels)), re.IGNORECASE)
-
-
-def _make_label_pattern(label: str) -> str:
-    words = label.replace("_", " ").split() or [label]
-    body = r"[\s_\-]+".join(map(re.escape, words))
-    # A decimal is one number: "4" is not in "4.5" nor in "3.4".
-    before = r"(?<!\d[.,])" if words[0][0].isdigit() else ""
-    after = r"(?![.,]\d)" if words[-1][-1].isdigit() else ""
-    if re.match(_WORD, words[0][0]):
-        before += f"(?<!{_WORD})"
-    if re.match(_WORD, words[-1][-1]):
-        after += f"(?!{_WORD})"
-    return f"{before}({body}){after}"
+        return Grade(float(equals_label(found, match_label(_require_expected(example), self.labels))))
 
 
 @dataclass(frozen=True, slots=True)
