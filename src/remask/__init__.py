@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from remask.api.arguments import Budget, Dataset, Denoiser, InspectTask, Judge, Label, Search, Target
+    from remask.api.arguments import (
+        Budget,
+        Dataset,
+        Denoiser,
+        Function,
+        InspectTask,
+        Judge,
+        Label,
+        Search,
+        Target,
+    )
     from remask.api.evaluate import Evaluation, evaluate, evaluate_async
     from remask.api.optimize import optimize, optimize_async, resume, resume_async
     from remask.api.refine import refine, refine_async
@@ -14,9 +24,9 @@ if TYPE_CHECKING:
     from remask.types import Score
 
 __all__ = [
-    "Budget", "Dataset", "Denoiser", "Evaluation", "InspectTask", "Judge", "Label", "Result", "Score",
-    "Search", "Target", "evaluate", "evaluate_async", "optimize", "optimize_async", "refine", "refine_async",
-    "resume", "resume_async", "system_prompt_of",
+    "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Result",
+    "Score", "Search", "Target", "evaluate", "evaluate_async", "optimize", "optimize_async", "refine",
+    "refine_async", "resume", "resume_async", "system_prompt_of",
 ]  # fmt: skip
 _HOMES = {
     **dict.fromkeys(__all__, "api.arguments"),

@@ -8,6 +8,7 @@ from remask.api.arguments import (
     Budget,
     Data,
     Dataset,
+    Function,
     InspectTask,
     Judge,
     Label,
@@ -37,6 +38,7 @@ class Evaluation:
     unparsed: int  # responses without a label; scored 0
     never_predicted: tuple[str, ...]  # labels that the target never gave
     spend: Spend
+    warnings: tuple[str, ...] = ()
 
 
 def evaluate(
@@ -44,7 +46,7 @@ def evaluate(
     data: Data | Dataset | None = None,
     *,
     target: str | Respond | Target = "builtin",
-    metric: str | Metric | Label | Judge = "label",
+    metric: str | Metric | Label | Judge | Function = "label",
     split: Split = "validation",
     task: str | InspectTask = "",
     budget: Budget | None = None,
@@ -82,6 +84,7 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
                 unparsed=sum(o.unparsed for o in outcomes),
                 never_predicted=find_unpredicted_labels(outcomes, job.task.labels, config.metric.answer),
                 spend=store.get_spend(),
+                warnings=getattr(job.task, "warnings", ()),
             )
 
 

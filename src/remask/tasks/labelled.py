@@ -15,6 +15,7 @@ from remask.ports import Metric, Reply, TargetModel
 from remask.prompt import Prompt
 from remask.tasks.metrics import METRICS, Grade, Grader, make_grader
 from remask.tasks.parse_label import match_label, normalise_label, parse_label
+from remask.tasks.run_metric import METRIC_TIMEOUT
 from remask.types import Chat, Example, Feedback, Message, Outcome, Split, Trace
 
 # The ranking score of a choice is the probability of the right option, with the log-probabilities
@@ -50,8 +51,12 @@ class LabelledTask:
         answer: str = "{label}",
         repeats: int = 1,
         role: Literal["system", "user"] = "system",
+        timeout: float | None = METRIC_TIMEOUT,
     ) -> None:
-        """Check the arguments. `labels`: allowed by the metric "label"; default: as in the rows."""
+        """Check the arguments. `labels`: allowed by the metric "label"; default: as in the rows.
+
+        `timeout`: seconds that a function as metric may take for a row; None: no limit.
+        """
         if repeats < 1:
             raise ConfigError(f"repeats is {repeats}; it must be at least 1")
         if "{label}" not in answer:
@@ -64,7 +69,7 @@ class LabelledTask:
             found = sorted({e.expected for e in examples if e.expected})
             self._labels = tuple(labels or found)
             _check_labels(examples, self._labels)
-        self._grader = make_grader(metric, self._labels)
+        self._grader = make_grader(metric, self._labels, timeout)
         self._target = target
         self._answer = answer
         self._repeats = repeats
@@ -75,6 +80,11 @@ class LabelledTask:
     def labels(self) -> tuple[str, ...]:
         """The labels that the metric "label" allows; empty for other metrics."""
         return self._labels
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the grades so far."""
+        return tuple(filter(None, (self._grader.warning,)))
 
     def ids(self, split: Split) -> tuple[str, ...]:
         """Return the ids of the rows of a split, in the order of the data."""
