@@ -9,7 +9,17 @@ if TYPE_CHECKING:
     from remask import events as events
     from remask import ports as ports
     from remask import types as types
-    from remask.api.arguments import Budget, Dataset, Denoiser, InspectTask, Judge, Label, Search, Target
+    from remask.api.arguments import (
+        Budget,
+        Dataset,
+        Denoiser,
+        Function,
+        InspectTask,
+        Judge,
+        Label,
+        Search,
+        Target,
+    )
     from remask.api.evaluate import Evaluation, evaluate, evaluate_async
     from remask.api.load_target import load_target
     from remask.api.optimize import optimize, optimize_async, resume, resume_async
@@ -19,8 +29,9 @@ if TYPE_CHECKING:
     from remask.types import Score
 
 __all__ = [
-    "Budget", "Dataset", "Denoiser", "Evaluation", "InspectTask", "Judge", "Label", "Result", "Score",
-    "Search", "Target", "evaluate", "evaluate_async", "load_target", "optimize", "optimize_async", "refine",
+    "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Result",
+    "Score", "Search", "Target", "evaluate", "evaluate_async", "load_target", "optimize", "optimize_async",
+    "refine",
     "refine_async", "resume", "resume_async", "system_prompt_of",
 ]  # fmt: skip
 _MODULES = ("errors", "events", "ports", "types")  # whose names users write, as remask.errors.DataError

@@ -182,7 +182,8 @@ class MetricConfig(Section):
     """What "better" means: how an answer is scored, from 0 to 1."""
 
     name: str = "label"
-    """`label`, `exact`, `contains`, `f1`, `judge` or `promptfoo`. Python also takes a function."""
+    """`label`, `exact`, `contains`, `f1`, `judge`, `promptfoo`, or `FILE.py:FUNCTION` for a function
+    `(example, response) -> number from 0 to 1`. Python also takes a function."""
     answer: str = "{label}"
     """How the target would say a label, such as `"This message is about {label}."`. Used by the
     metric `label`."""
@@ -190,10 +191,15 @@ class MetricConfig(Section):
     """Labels that are allowed. Empty: those in the data."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
     """How often each row is asked; the mean counts. For endpoints that are not deterministic."""
+    timeout: Annotated[float, Field(gt=0)] | None = 120.0
+    """Seconds that a function may take for one row. A row that takes longer has no score. `"none"`:
+    no limit, and the function runs in the thread of the search."""
     judge: TargetConfig | None = None
     """The model that scores answers; it takes the keys of `[target]`."""
     rubric: str = ""
     """What a good answer is, for the judge."""
+    scale: tuple[float, float] = (0, 10)
+    """The judge's worst and best score. A rubric that speaks of 0 to 1 needs `[0, 1]`."""
 
 
 class DenoiserConfig(EndpointConfig):
@@ -420,6 +426,7 @@ def make_absolute(values: dict[str, Any], base: Path) -> None:
     place(values.get("denoiser"), "model", placed)
     place(values.get("denoiser"), "adapter", below)
     place(values.get("task"), "name", placed_task)
+    place(values.get("metric"), "name", placed_metric)
     place(values, "run_dir", below)
 
 
@@ -437,6 +444,12 @@ def placed_task(name: str, base: Path) -> str:
     file, at, task = name.partition("@")
     path = base / file
     return f"{path.resolve()}{at}{task}" if path.is_file() else name
+
+
+def placed_metric(name: str, base: Path) -> str:
+    """FILE.py:FUNCTION with the whole path of the file; other names of metrics as they are."""
+    file, colon, function = name.rpartition(":")
+    return f"{(base / file).resolve()}:{function}" if colon and file.endswith(".py") else name
 
 
 def read_prompt(path: Path) -> str:

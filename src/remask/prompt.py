@@ -1,14 +1,17 @@
 """A prompt: its frozen regions, its editable spans, its sentences, and how edits are applied.
 
-Frozen regions are kept spans, template variables, code and addresses. An edit never changes text
-inside of a frozen region. But the text that it writes next to one may create a new region or join
-an existing one, so the guard compares `find_frozen_texts` before and after.
+Frozen regions are kept spans, held spans, template variables, code and addresses. An edit never
+changes text inside of a frozen region. But the text that it writes next to one may create a new
+region or join an existing one, so the guard compares `find_frozen_texts` before and after.
 """
 
+import json
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
+
+import regex
 
 from remask.errors import ConfigError
 from remask.ids import content_id
@@ -28,17 +31,24 @@ class Edit:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A system prompt as the target reads it, and the spans that its author marked to be kept."""
+    """A system prompt as the target reads it, and the spans that its author marked to be kept.
+
+    `held` spans are frozen too: the structure that the baseline of a search has, such as its
+    tables and examples (propose/structure.py). They follow from the baseline, so they are neither
+    part of the id nor of the source.
+    """
 
     text: str
     kept: tuple[Span, ...] = ()  # sorted, disjoint, not empty
+    held: tuple[Span, ...] = field(default=(), repr=False)  # likewise
 
     def __post_init__(self) -> None:
-        end = 0
-        for start, stop in self.kept:
-            if not end <= start < stop <= len(self.text):
-                raise ValueError(f"kept span {(start, stop)} is empty, out of order or outside")
-            end = stop
+        for name, spans in (("kept", self.kept), ("held", self.held)):
+            end = 0
+            for start, stop in spans:
+                if not end <= start < stop <= len(self.text):
+                    raise ValueError(f"{name} span {(start, stop)} is empty, out of order or outside")
+                end = stop
 
     @classmethod
     def parse(cls, source: str) -> "Prompt":
@@ -94,7 +104,10 @@ class Prompt:
 
     @property
     def editable(self) -> tuple[Span, ...]:
-        """Return the spans between frozen spans that have at least one letter."""
+        """Return the spans between frozen spans that have at least one letter.
+
+        A blank prompt, and one whose words are all structure, can be extended at its start.
+        """
         return _find_editable(self)
 
     @property
@@ -123,18 +136,19 @@ class Prompt:
             parts += [self.text[at : edit.start], edit.text]
             at = edit.stop
             moves.append((edit.stop, len(edit.text) - (edit.stop - edit.start)))
-        kept = []
-        for start, stop in self.kept:
-            by = sum(delta for offset, delta in moves if offset <= start)
-            kept.append((start + by, stop + by))
-        return Prompt("".join(parts) + self.text[at:], tuple(kept))
+
+        def move(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+            by = [sum(delta for offset, delta in moves if offset <= start) for start, _ in spans]
+            return tuple((a + n, b + n) for (a, b), n in zip(spans, by, strict=True))
+
+        return Prompt("".join(parts) + self.text[at:], move(self.kept), move(self.held))
 
 
 # --- frozen regions
 
 _BRACES = r"\{[^{}]*+\}"
 
-for _ in range(4):  # balanced braces, nested up to five levels: variables, JSON, escaped braces
+for _ in range(2):  # in an address, balanced braces nested up to three levels
     _BRACES = rf"\{{(?:[^{{}}]++|{_BRACES})*+\}}"
 
 _NAME = r"[A-Za-z_][\w.:-]*"
@@ -152,12 +166,12 @@ _CONSTRUCTS = re.compile(
             r"`{3,}|^[ \t]*~{3,}",
             r"\{%(?:(?!\{%)[\s\S])*?%\}",
             r"\{\#(?:(?!\{\#)[\s\S])*?\#\}",
-            rf"\$?{_BRACES}",
+            r"(?P<brace>\$?\{)",  # `_find_constructs` finds where it closes
             rf"(?:\b(?:https?|ftp)://|\bmailto:|\bwww\.)"
             rf"(?:[^\s<>\"'`{{}}()\[\]]|\([^\s()]*\)|\$?{_BRACES}|<{_NAME}>)+(?<![{_STOPS}])",
             r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)+",
             _TAG,
-            r"[{}`]",  # a single one has no meaning, but next to a construct it would change it
+            r"[}`]",  # a single one has no meaning, but next to a construct it would change it
         )
     ),
     re.MULTILINE,
@@ -174,7 +188,7 @@ VARIABLE = re.compile(
 
 @lru_cache(maxsize=1024)
 def _find_frozen(prompt: Prompt) -> tuple[Span, ...]:
-    spans = sorted([*prompt.kept, *(match.span() for match in _CONSTRUCTS.finditer(prompt.text))])
+    spans = sorted([*prompt.kept, *prompt.held, *_find_constructs(prompt.text)])
     merged: list[Span] = []
     for start, stop in spans:
         if merged and start < merged[-1][1]:
@@ -184,11 +198,51 @@ def _find_frozen(prompt: Prompt) -> tuple[Span, ...]:
     return tuple(merged)
 
 
+def _find_constructs(text: str) -> Iterator[Span]:
+    """Yield variables, code, addresses and tags, in order."""
+    closing: dict[int, int] | None = None
+    at = 0
+    while match := _CONSTRUCTS.search(text, at):
+        start, at = match.span()
+        if match["brace"]:
+            if closing is None:
+                closing = _pair_braces(text)
+            # A single brace has no meaning, but next to a construct it would change it. The $
+            # before it is then no part of it.
+            stop = find_json_end(text, at - 1) or closing.get(at - 1)
+            start, at = (start, stop) if stop else (at - 1, at)
+        yield start, at
+
+
+def _pair_braces(text: str) -> dict[int, int]:
+    """Return the end of each balanced brace, at any depth, by its place."""
+    pairs, opened = {}, []
+    for match in re.finditer(r"[{}]", text):
+        if match[0] == "{":
+            opened.append(match.start())
+        elif opened:
+            pairs[opened.pop()] = match.end()
+    return pairs
+
+
+def find_json_end(text: str, at: int) -> int:
+    """Return where the JSON object or list at `at` ends; 0 where there is none."""
+    try:
+        return json.JSONDecoder().raw_decode(text, at)[1]
+    except (ValueError, RecursionError):
+        return 0
+
+
 @lru_cache(maxsize=1024)
 def _find_editable(prompt: Prompt) -> tuple[Span, ...]:
-    edges = [0, *(edge for span in prompt.frozen for edge in span), len(prompt.text)]
+    text = prompt.text
+    edges = [0, *(edge for span in prompt.frozen for edge in span), len(text)]
     gaps = zip(edges[::2], edges[1::2], strict=True)
-    return tuple((a, b) for a, b in gaps if _has_letter(prompt.text[a:b]))
+    snapped = ((snap(text, a, 1), snap(text, b, -1)) for a, b in gaps)
+    found = tuple((a, b) for a, b in snapped if _has_letter(text[a:b]))
+    if not found and (prompt.held or not text.strip()):
+        return ((0, 0),)
+    return found
 
 
 def find_frozen_texts(prompt: Prompt) -> tuple[str, ...]:
@@ -200,11 +254,45 @@ def _has_letter(text: str) -> bool:
     return any(char.isalpha() for char in text)
 
 
+# --- letters
+
+_CLUSTER = regex.compile(r"\X")
+_MAX_CLUSTER_CHARS = 64  # in one letter; longer ones are no text
+
+
+def is_boundary(text: str, at: int) -> bool:
+    r"""Return whether a letter with its combining marks ends at `at`: a grapheme cluster (UAX 29).
+
+    >>> is_boundary("e\u0301t", 1), is_boundary("e\u0301t", 2)
+    (False, True)
+    """
+    if at <= 0 or at >= len(text):
+        return True
+    before, after = text[at - 1], text[at]
+    if before.isascii() and after.isascii():
+        return (before, after) != ("\r", "\n")
+    # Clusters are found from the last plain character on, because flags are counted in pairs.
+    start = at - 1
+    while start > max(0, at - _MAX_CLUSTER_CHARS) and not text[start].isascii():
+        start -= 1
+    return any(match.end() == at for match in _CLUSTER.finditer(text, start, min(len(text), at + 1)))
+
+
+def snap(text: str, at: int, step: int) -> int:
+    """Return the first boundary of a letter from `at` on, forwards (step 1) or backwards (-1)."""
+    while not is_boundary(text, at):
+        at += step
+    return at
+
+
 # --- sentences
 
 LIST_MARK = re.compile(r"[ \t]*(?:(?:[-*+•‣◦–—]|\d{1,3}[.)]|\(?[A-Za-z\d][.)]|\#{1,6}|>|\[[ xX]\])[ \t]+)*")
 
-_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’)\]*_]*+(?=\s)|[。！？]+[”’」』）]*")
+# Marks that end a sentence without a space after them: Chinese, Japanese, Hindi, Arabic, Urdu,
+# Amharic, Burmese, Khmer.
+STOPS = "。！？｡।॥؟۔።။។"
+_END = re.compile(rf"(?<![.!?…])[.!?…]++[\"'”’)\]*_]*+(?=\s)|[{STOPS}]+[”’」』）]*")
 _ABBREVIATION = re.compile(
     r"(?:^|[\s(\"“])"
     r"(?:e\.g|i\.e|vs|cf|approx|incl|resp|fig|vol|pp|mr|mrs|ms|dr|prof|z\.b|d\.h|bzw)\.$",
@@ -263,5 +351,6 @@ def _trim(text: str, start: int, stop: int) -> Iterator[Span]:
             stop -= 1
         else:
             break
+    start, stop = snap(text, start, 1), snap(text, stop, -1)
     if _has_letter(text[start:stop]):
         yield start, stop

@@ -63,6 +63,7 @@ _ANSWER_MARK = re.compile(
     r"<\|/?(?:(?:START|END)_(?:RESPONSE|TEXT)|(?:begin|end)_of_solution)\|>", re.IGNORECASE
 )
 
+_DIGIT_FORMS = re.compile(r"([ªº²³¹¼-¾⁰-₎ₐ-ₜ⅐-⅟↉])")
 _BLANKS = re.compile(r"\s+")
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -161,6 +162,17 @@ def clip_words(text: str, limit: int, mark: str = " …", word_chars: int = 0) -
     if longest and len(kept) > longest:
         kept = kept[:longest].rsplit(" ", 1)[0]
     return text if kept == text else kept + mark
+
+
+def normalise(text: str) -> str:
+    """Return `text` in Unicode's compatibility form NFKC, in which full-width letters are letters.
+
+    Exponents, indices and fractions stay as they are: x² is not x2, and 7½ is not 71/2.
+    """
+    if text.isascii():
+        return text
+    parts = _DIGIT_FORMS.split(text)
+    return "".join(p if i % 2 else unicodedata.normalize("NFKC", p) for i, p in enumerate(parts))
 
 
 def split_words(text: str) -> list[str]:

@@ -170,7 +170,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     ),
     "a metric of a class": (
         lambda: remask.optimize(PROMPT, ROWS, metric=remask.Judge),
-        "metric must be a name, a function or a remask.Label or Judge, not ",
+        "metric must be a name, a function or a remask.Label, Judge or Function, not ",
     ),
     "a denoiser that writes nothing": (
         lambda: remask.optimize(PROMPT, ROWS, denoiser=Oracle()),
@@ -227,6 +227,21 @@ def test_tab_completion_shows_every_key(name: str) -> None:
     assert set(keys) - {"data"} == set(cls.model_fields)
     first = {"Dataset": "data", "InspectTask": "name", "Target": "model", "Denoiser": "model"}
     assert keys[0] == first.get(name, keys[0])
+
+
+def test_a_function_as_metric_has_settings() -> None:
+    def grade(example: Any, response: str) -> float:
+        return 1.0
+
+    config = config_of(
+        remask.optimize, PROMPT, "rows.csv", metric=remask.Function(grade, timeout=5, repeats=2)
+    )
+    name = f"function:{grade.__qualname__}"
+    assert (config.metric.name, config.metric.timeout, config.metric.repeats) == (name, 5, 2)
+    _, given = settle_arguments("x", data="rows.csv", target=None, metric=remask.Function(grade), more={})
+    assert given.metric is grade
+    with pytest.raises(ConfigError, match="needs a function, not str"):
+        remask.Function("grade")  # type: ignore[arg-type]
 
 
 def test_the_public_names_are_those_that_dir_lists() -> None:
@@ -322,7 +337,7 @@ VALUES: dict[str, dict[str, list[Any]]] = {
 }
 PATHS = {"path", "train", "validation", "test"}
 LABEL = {"answer": ["It is {label}."], "labels": [["red", "blue"]], "repeats": [2]}
-NAMES = ["label", "exact", "contains", "f1", "promptfoo"]
+NAMES = ["label", "exact", "contains", "f1", "promptfoo", "score.py:grade"]
 
 
 def some(values: dict[str, list[Any]]) -> st.SearchStrategy[dict[str, Any]]:
@@ -345,7 +360,7 @@ metrics = st.one_of(
     st.builds(
         lambda judge, more: {"name": "judge", "judge": judge, "rubric": "Good.", **more},
         judges,
-        some({"repeats": [3]}),
+        some({"repeats": [3], "scale": [[0.0, 1.0]]}),
     ),
 )
 sections = st.fixed_dictionaries({name: some(keys) for name, keys in VALUES.items()})
@@ -401,6 +416,7 @@ def folder() -> Iterator[Path]:
         folder = Path(place).resolve()
         (folder / "prompt.md").write_text(PROMPT + "\n")
         (folder / "desk.py").write_text("")
+        (folder / "score.py").write_text("def grade(example, response): return 1")
         (folder / "model").mkdir()
         yield folder
 
@@ -408,7 +424,7 @@ def folder() -> Iterator[Path]:
 def test_the_values_below_name_every_key() -> None:
     for name, section in CLASSES.items():
         assert set(VALUES[name]) | PATHS | {"name"} >= set(section.model_fields), name
-    assert {"name", "judge", "rubric", *LABEL} == set(MetricConfig.model_fields)
+    assert {"name", "judge", "rubric", "scale", "timeout", *LABEL} == set(MetricConfig.model_fields)
     assert set(Config.model_fields) == {"prompt", "seed", "refine", "metric", *CLASSES}
 
 
@@ -465,6 +481,10 @@ FLAGS: dict[str, Callable[[], dict[str, Any]]] = {
     "--metric exact": lambda: {"metric": "exact"},
     "--answer 'It is {label}.' --label red --label blue": lambda: {
         "metric": remask.Label(answer="It is {label}.", labels=["red", "blue"])
+    },
+    "--metric score.py:grade": lambda: {"metric": "score.py:grade"},
+    "--judge openai:m --rubric 'x' --judge-scale 0..1": lambda: {
+        "metric": remask.Judge("openai:m", "x", scale=(0, 1))
     },
     "--judge openai:m --rubric 'Be kind.'": lambda: {"metric": remask.Judge("openai:m", "Be kind.")},
     "--task desk.py@desk -T copies=2 -T name=x --role user=openai/m": lambda: {

@@ -106,7 +106,7 @@ class InspectTask(_Checked, sections.TaskConfig):
 
 
 class Label(_Checked):
-    """The metric "label": the first allowed label in a response is its answer.
+    """The metric "label": the allowed label that a response names is its answer.
 
     `answer` is the text of an answer with {label}. `labels` are the allowed labels (empty: those of
     the data). `repeats` is the number of calls per row. Raises ConfigError for a wrong value.
@@ -127,8 +127,8 @@ class Label(_Checked):
 class Judge(_Checked, sections.TargetConfig):
     """The metric "judge": a model reads a response and scores it from 0 to 1.
 
-    `rubric` says what a good response is. The other keys are those of a Target. Raises ConfigError
-    for an unknown key or a wrong value.
+    `rubric` says what a good response is, and `scale` the worst and the best score. The other keys
+    are those of a Target. Raises ConfigError for an unknown key or a wrong value.
 
     >>> import remask
     >>> remask.Judge("openai:my-model", "The answer is polite and at most three sentences.").repeats
@@ -139,9 +139,36 @@ class Judge(_Checked, sections.TargetConfig):
     """What a good answer is."""
     repeats: Annotated[int, Field(ge=1, le=100)] = 1
     """Number of calls per row; their scores are averaged."""
+    scale: tuple[float, float] = (0, 10)
+    """The worst and the best score that it gives."""
 
     def __init__(self, model: str, rubric: str, **settings: Any) -> None:
         super().__init__(model=model, rubric=rubric, **settings)
+
+
+class Function(_Checked):
+    """A function as metric, with settings: `Function(grade, timeout=600)`.
+
+    The function takes an example and a response, and returns a number from 0 to 1 or a
+    `remask.Score`. `timeout` is the limit in seconds for one row (None: no limit, and it runs in
+    the thread of the search); `repeats` is the number of calls per row.
+
+    >>> import remask
+    >>> remask.Function(lambda example, response: len(response) < 80, timeout=5).repeats
+    1
+    """
+
+    timeout: Annotated[float, Field(gt=0)] | None = sections.MetricConfig().timeout
+    """Seconds that the function may take for one row."""
+    repeats: Annotated[int, Field(ge=1, le=100)] = 1
+    """Number of calls per row; their scores are averaged."""
+    _function: Any = PrivateAttr(None)
+
+    def __init__(self, function: Metric, **settings: Any) -> None:
+        super().__init__(**settings)
+        if not callable(function):
+            raise ConfigError(f"remask.Function needs a function, not {type(function).__name__}")
+        self._function = function
 
 
 class Search(_Checked, sections.SearchConfig):
@@ -171,7 +198,10 @@ PLACES = ("path", "train", "validation", "test")  # keys of [data] that name a f
 _ALLOWED: dict[str, tuple[Any, str, str]] = {
     "prompt": (str | Path, "", "a text or a Path"),
     "target": (str | Target | None, "__call__", "a name, a function or a remask.Target"),
-    "metric": (str | Label | Judge | None, "__call__", "a name, a function or a remask.Label or Judge"),
+    "metric": (
+        *(str | Label | Judge | Function | None, "__call__"),
+        "a name, a function or a remask.Label, Judge or Function",
+    ),
     "denoiser": (str | Denoiser | None, "infill", "a name, an object with infill or a remask.Denoiser"),
     "task": (str | InspectTask, "", "a name or a remask.InspectTask"),
     "search": (Search | None, "", "a remask.Search"),
@@ -184,7 +214,7 @@ def settle_arguments(
     *,
     data: Data | Dataset | None,
     target: str | Respond | Target | None,
-    metric: str | Metric | Label | Judge | None,
+    metric: str | Metric | Label | Judge | Function | None,
     denoiser: str | DenoiserModel | Denoiser | None = "builtin",
     task: str | InspectTask = "",
     max_calls: int | None = None,
@@ -291,17 +321,22 @@ def _read_section(section: Any, key: str = "", kind: str = "") -> dict[str, Any]
 
 def _get_object(value: Any) -> Any:
     """Return an argument that is an object of the user; None for a name or a section."""
+    if isinstance(value, Function):
+        return value._function
     return None if value is None or isinstance(value, str | sections.Section) else value
 
 
-def _read_metric(metric: str | Metric | Label | Judge) -> dict[str, Any]:
+def _read_metric(metric: str | Metric | Label | Judge | Function) -> dict[str, Any]:
     """Return the keys of [metric]."""
+    if isinstance(metric, Function):
+        name = name_object("function", metric._function)
+        return {"name": name, **metric.model_dump(exclude_unset=True)}
     if isinstance(metric, Label):
         return {"name": "label", **metric.model_dump(exclude_unset=True)}
     if not isinstance(metric, Judge):
         return {"name": name_object("function", metric)}
     judge = metric.model_dump(exclude_unset=True)
-    own: dict[str, Any] = {k: judge.pop(k) for k in ("rubric", "repeats") if k in judge}
+    own: dict[str, Any] = {k: judge.pop(k) for k in ("rubric", "repeats", "scale") if k in judge}
     return {"name": "judge", "judge": judge, **own}
 
 

@@ -33,7 +33,7 @@ def make_proposer(
     maskers = search.maskers if scores else tuple(m for m in search.maskers if m != "attribution")
     answers = tuple(fill_answer(config.metric.answer, label) for label in labels)
     read, growth = (search.traces, search.context_tokens), search.max_growth
-    recipe = ProposerConfig(maskers, *read, growth, answers, choose, search.max_tokens)
+    recipe = ProposerConfig(maskers, *read, growth, answers, tuple(labels), choose, search.max_tokens)
     return DiffusionProposer(start, denoiser, recipe)
 
 

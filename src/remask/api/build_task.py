@@ -23,6 +23,7 @@ from remask.propose.select_traces import MAX_CLASSES
 from remask.tasks.labelled import LabelledTask
 from remask.tasks.metrics import METRICS, Grader, JudgeMetric, make_judge
 from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, find_values, is_config, read_tests
+from remask.tasks.run_metric import is_metric_file, load_metric
 from remask.types import Example
 
 if TYPE_CHECKING:
@@ -109,17 +110,21 @@ def make_metric(
                 "TEXT, or metric.judge.model and metric.rubric"
             )
         judging = meter(make_target(config.judge), config.judge.max_tokens)
-        return make_judge(judging, config.rubric)
+        return make_judge(judging, config.rubric, low=config.scale[0], high=config.scale[1])
     if config.name == METRIC:
         if config.judge is not None:
             judging = meter(make_target(config.judge), config.judge.max_tokens)
-            return Assertions(JudgeMetric(judging, rubric=""))  # each row has its own
+            return Assertions(JudgeMetric(judging, "", *config.scale))  # each row has its own
         if any(find_values(example, RUBRIC) for example in dataset.examples):
             raise ConfigError(f"a test has the assertion {RUBRIC}; name a judge: --judge MODEL")
         return Assertions()
+    if is_metric_file(config.name):
+        return load_metric(config.name)
     if config.name not in METRICS:
         known = ", ".join(sorted(METRICS))
-        raise ConfigError(f"metric {config.name!r} is unknown; known: {known}, judge, promptfoo")
+        raise ConfigError(
+            f"metric {config.name!r} is unknown; known: {known}, judge, promptfoo, or FILE.py:FUNCTION"
+        )
     return config.name
 
 
@@ -136,6 +141,7 @@ def make_task(
         answer=settings.answer,
         repeats=settings.repeats,
         role=config.data.role,
+        timeout=settings.timeout,
     )
 
 
@@ -145,7 +151,7 @@ def describe_metric(config: Config, target: TargetModel, labels: Sequence[str]) 
         return f"metric {config.metric.name} on the response"
     if target.chooses:
         return f"forced choice among {', '.join(labels)} as {config.metric.answer!r}"
-    return f"the first of {', '.join(labels)} in the response"
+    return f"the label that the response names: {', '.join(labels)}"
 
 
 def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) -> None:

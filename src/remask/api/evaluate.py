@@ -8,6 +8,7 @@ from remask.api.arguments import (
     Budget,
     Data,
     Dataset,
+    Function,
     InspectTask,
     Judge,
     Label,
@@ -39,7 +40,7 @@ class Evaluation:
     unparsed: int  # responses without a label; scored 0
     never_predicted: tuple[str, ...]  # labels that the target never gave
     spend: Spend
-    notes: tuple[str, ...] = ()  # on how the models were asked
+    warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()  # the first few different reasons why rows have no score
 
 
@@ -48,7 +49,7 @@ def evaluate(
     data: Data | Dataset | None = None,
     *,
     target: str | Respond | Target = "builtin",
-    metric: str | Metric | Label | Judge = "label",
+    metric: str | Metric | Label | Judge | Function = "label",
     split: Split = "validation",
     task: str | InspectTask = "",
     budget: Budget | None = None,
@@ -90,7 +91,7 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
                 unparsed=sum(o.unparsed for o in outcomes),
                 never_predicted=find_unpredicted_labels(outcomes, job.task.labels, config.metric.answer),
                 spend=store.get_spend(),
-                notes=(*job.notes, *describe_cut(outcomes)),
+                warnings=(*job.notes, *describe_cut(outcomes), *getattr(job.task, "warnings", ())),
             )
 
 

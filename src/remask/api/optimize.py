@@ -15,6 +15,7 @@ from remask.api.arguments import (
     Data,
     Dataset,
     Denoiser,
+    Function,
     InspectTask,
     Judge,
     Label,
@@ -51,7 +52,7 @@ def optimize(
     data: Data | Dataset | None = None,
     *,
     target: str | Respond | Target = "builtin",
-    metric: str | Metric | Label | Judge = "label",
+    metric: str | Metric | Label | Judge | Function = "label",
     denoiser: str | DenoiserModel | Denoiser = "builtin",
     max_calls: int | None = None,
     budget: Budget | None = None,
@@ -186,6 +187,7 @@ def _finish(job: Job, run: "_Run") -> Result:
     else:
         sources = {t.id: (t.query, t.explanation) for t in job.reading.conversations.read}
         warnings = ()
+    warnings = (*warnings, *getattr(job.__dict__.get("task"), "warnings", ()))  # where it was built
     spent = run.store.get_spend()
     result = make_result(run.state, sources, spent, warnings, str(job.run_dir))
     write_result(result, job.run_dir)

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from remask.api.arguments import Budget, Denoiser, Judge, Label, Search, Target, settle_arguments
+from remask.api.arguments import Budget, Denoiser, Function, Judge, Label, Search, Target, settle_arguments
 from remask.api.awaitable import make_async
 from remask.api.build_models import Respond
 from remask.api.job import Hooks, OnEvent, add_callback, choose_run_dir
@@ -26,7 +26,7 @@ def refine(
     traces: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
     *,
     target: str | Respond | Target | None = None,
-    metric: str | Metric | Label | Judge | None = None,
+    metric: str | Metric | Label | Judge | Function | None = None,
     denoiser: str | DenoiserModel | Denoiser = "builtin",
     iterations: int = ITERATIONS,
     lock: LockName = "numbers",

@@ -20,6 +20,8 @@ from remask.cli.settings import Request
 from remask.config import TargetConfig
 from remask.errors import RemaskError, TargetBusy
 from remask.prompt import Prompt
+from remask.propose.languages import name_languages
+from remask.propose.structure import hold_structure
 from remask.runs.budget import format_amount, format_usd
 from remask.runs.database import FILE
 from remask.sanitize import one_line
@@ -125,7 +127,7 @@ def _check_run_dir(request: Request) -> Iterator[Finding]:
 
 
 def _check_prompt(job: Job) -> Iterator[Finding]:
-    prompt = Prompt.parse(job.config.prompt)
+    prompt = hold_structure(Prompt.parse(job.config.prompt), _find_labels(job))
     frozen = prompt.frozen
     yield Finding(
         "prompt",
@@ -135,11 +137,24 @@ def _check_prompt(job: Job) -> Iterator[Finding]:
     )
     for name, spans in (("editable", prompt.editable), ("frozen", frozen)):
         for start, stop in spans[:MAX_SHOWN_REGIONS]:
-            yield Finding("prompt", "note", f"{name}: {one_line(prompt.text[start:stop], 70)!r}")
+            shown = one_line(prompt.text[start:stop], 70)
+            at = "at its start" if start == stop else repr(shown)
+            yield Finding("prompt", "note", f"{name}: {at}")
         if len(spans) > MAX_SHOWN_REGIONS:
             yield Finding("prompt", "note", f"{name}: {len(spans) - MAX_SHOWN_REGIONS} more")
     if prompt.editable:
         _ = job.start  # raises where anything else is wrong with the prompt
+
+
+def _find_labels(job: Job) -> tuple[str, ...]:
+    """Return the labels of the task, which are frozen in the prompt; none where that is unknown."""
+    config = job.config
+    if config.metric.name != "label" or config.task.name or config.data.queries or job.reading:
+        return ()
+    try:
+        return config.metric.labels or job.dataset.labels
+    except RemaskError:  # reported as a problem of the data
+        return ()
 
 
 def _check_data(job: Job) -> Iterator[Finding]:
@@ -216,6 +231,11 @@ def _check_denoiser(job: Job) -> Iterator[Finding]:
         yield Finding("prompt", "note", f"{tokens} tokens, estimated from its length")
         return
     yield Finding("denoiser", "ok", f"{config.model}: the weights were found")
+    languages = name_languages(start)
+    if config.model == "builtin" and languages and "english" not in languages:
+        known = f"looks {languages[0]}" if len(languages) == 1 else "is in another language"
+        text = f"warning: the built-in denoiser writes English, which is refused: the prompt {known}"
+        yield Finding("denoiser", "note", text)
     yield Finding("prompt", "note", f"{tokens} tokens, as the denoiser counts")
 
 

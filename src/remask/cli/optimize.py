@@ -65,7 +65,8 @@ def _describe_evaluation(found: Evaluation, split: Split) -> Iterator[str]:
         yield f"warning: {found.failed} rows have no score, because: {one_line('; '.join(found.errors))}"
     if found.unparsed:
         yield f"warning: {found.unparsed} responses contain no label and were scored 0"
-    yield from (f"note: {one_line(note)}" for note in found.notes)
+    for warning in found.warnings:
+        yield f"warning: {one_line(warning)}"
     for label in found.never_predicted:
         yield f"warning: the target never answered {one_line(label)!r}"
     yield f"spent: {format_spend(found.spend)}"

@@ -76,11 +76,13 @@ def _make_target_options(target_default: str, metric_default: str) -> Decorator:
         option("Target", "--base-url", metavar="URL",
                help="Base URL of the OpenAI-compatible server. Default: OpenAI."),
         option("Metric", "--metric", metavar="NAME",
-               help="Metric: label, exact, contains, f1, judge or promptfoo. "
+               help="Metric: label, exact, contains, f1, judge, promptfoo, or FILE.py:FUNCTION. "
                f"Default: {metric_default}."),
         option("Metric", "--judge", metavar="MODEL",
                help="Model that scores the answers, such as openai:MODEL. Needs --rubric."),
         option("Metric", "--rubric", metavar="TEXT", help="Description of a good answer, for the judge."),
+        option("Metric", "--judge-scale", metavar="LOW..HIGH",
+               help="Worst and best score of the judge. Default: 0..10."),
         option("Metric", "--answer", metavar="TEMPLATE",
                help="Text of an answer, with {label}. Default: {label}."),
         option("Metric", "--label", metavar="TEXT", multiple=True,

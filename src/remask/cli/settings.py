@@ -4,6 +4,7 @@ This module defines which option sets which key of remask.toml. config.py checks
 api/job.py checks whether they fit the data.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
@@ -13,7 +14,16 @@ from typing import Any
 
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
-from remask.config import QUERIES, Config, make_config, placed, placed_task, read_prompt, read_toml
+from remask.config import (
+    QUERIES,
+    Config,
+    make_config,
+    placed,
+    placed_metric,
+    placed_task,
+    read_prompt,
+    read_toml,
+)
 from remask.errors import ConfigError
 from remask.tasks.inspect.setup import find_system_prompt, load
 from remask.tasks.promptfoo import METRIC, is_config
@@ -166,6 +176,13 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
     for flag, (section, key) in KEYS.items():
         if flags.get(flag) not in (None, ()):
             _get_section(values, section)[key] = flags[flag]
+    if flags.get("metric"):
+        _get_section(values, "metric")["name"] = placed_metric(flags["metric"], Path.cwd())
+    if scale := flags.get("judge_scale"):
+        ends = re.fullmatch(r"(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)", scale.strip())
+        if ends is None:
+            raise ConfigError(f"--judge-scale {scale!r}: write LOW..HIGH, such as 0..1")
+        _get_section(values, "metric")["scale"] = [float(ends[1]), float(ends[2])]
     if flags.get("task"):
         _get_section(values, "task")["name"] = placed_task(flags["task"], Path.cwd())
     for flag, key in (("task_arg", "args"), ("role", "roles")):

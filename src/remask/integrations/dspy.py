@@ -5,6 +5,7 @@ the program stay as they are. `instruction_proposer` is for users of dspy.GEPA.
 """
 
 import inspect
+import math
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
@@ -25,9 +26,12 @@ from remask.integrations.multi_prompt import (
     split_in_half,
 )
 from remask.integrations.records import to_text
+from remask.models.event_loop import wait_for_result
 from remask.prompt import Prompt
+from remask.sanitize import one_line
 from remask.stats import Comparison, compare
-from remask.types import Feedback, Split, Trace
+from remask.tasks.run_metric import MAX_FEEDBACK_CHARS, name_metric
+from remask.types import Feedback, Score, Split, Trace
 
 try:
     import dspy
@@ -184,8 +188,10 @@ def _run_program(
             except Exception as error:  # the client of the model may raise anything
                 return ProgramRun(None, {}, f"{type(error).__name__}: {error}")
             steps = list(dspy.settings.trace)
-        score, feedback = _score(metric, example, prediction)
-        score /= perfect
+        graded = _score(metric, example, prediction, perfect)
+        if isinstance(graded, str):
+            return ProgramRun(None, {}, graded)
+        score, feedback = graded.value, graded.feedback
         traces = {
             names[id(step)]: _make_trace(step, given, made, example, score, feedback)
             for step, given, made in steps
@@ -198,14 +204,24 @@ def _run_program(
         return [future.result() for future in futures]
 
 
-def _score(metric: Metric, example: Any, prediction: Any) -> tuple[float, str]:
-    """Return score and feedback. Further required arguments of a metric are None, as in DSPy."""
+def _score(metric: Metric, example: Any, prediction: Any, perfect: float) -> Score | str:
+    """Return score and feedback, or why there is no score. Scores are divided by `perfect`.
+
+    Further required arguments of a metric are None, as in DSPy. Async metrics are awaited.
+    """
     parameters = inspect.signature(metric).parameters.values()
     needed = [p for p in parameters if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD]
-    found = metric(example, prediction, *[None] * (len(needed) - 2))
-    if isinstance(found, dspy.Prediction):
-        return float(found.score), str(found.get("feedback") or "")
-    return float(found), ""
+    name, feedback = name_metric(metric), ""
+    try:
+        found = wait_for_result(metric(example, prediction, *[None] * (len(needed) - 2)))
+        if isinstance(found, dspy.Prediction):
+            found, feedback = found.get("score"), str(found.get("feedback") or "")
+        value = None if found is None else float(found)
+    except Exception as error:  # user code may raise anything
+        return f"metric {name} raised {type(error).__name__}: {one_line(str(error), 200)}"
+    if value is None or not math.isfinite(value):
+        return f"metric {name} returned {value}; return a number"
+    return Score(value / perfect, feedback[:MAX_FEEDBACK_CHARS])
 
 
 def _make_trace(

@@ -5,11 +5,14 @@ like the text around it.
 """
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import regex
+
 from remask.ports import Canvas, Hole
-from remask.prompt import LIST_MARK, Edit, Prompt, Span
+from remask.prompt import LIST_MARK, STOPS, Edit, Prompt, Span, is_boundary
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,7 @@ def make_edits(prompt: Prompt, masks: Sequence[Mask], texts: Sequence[str]) -> t
     """
     made: list[Edit] = []
     holes = _merge_deletions(prompt, masks, [_tidy_fill(text) for text in texts])
+    newline = "\r\n" if 2 * prompt.text.count("\r\n") > prompt.text.count("\n") else "\n"
     left, at = "", 0  # the new text so far, and the end of the old text that it replaces
     for i, hole in enumerate(holes):
         low, high = next(s for s in prompt.editable if s[0] <= hole.start <= hole.stop <= s[1])
@@ -60,11 +64,26 @@ def make_edits(prompt: Prompt, masks: Sequence[Mask], texts: Sequence[str]) -> t
             high = min(high, holes[i + 1].start)
         left += prompt.text[at : hole.start]
         edit = _make_edit(prompt.text, left, hole, max(low, at), high)
+        written = edit.text
+        if written and prompt.editable == ((0, 0),) and prompt.text:  # above a prompt of structure
+            written = written.rstrip(" ") + "\n"
+        edit = Edit(edit.start, edit.stop, re.sub(r"(?<!\r)\n", newline, written))
+        if _cuts_letter(prompt.text, left, hole, edit):
+            edit = Edit(hole.start, hole.stop, prompt.text[hole.start : hole.stop])
         left = left[: len(left) - (hole.start - edit.start)] + edit.text
         at = edit.stop
         if prompt.text[edit.start : edit.stop] != edit.text:
             made.append(edit)
     return tuple(made)
+
+
+def _cuts_letter(text: str, left: str, hole: Edit, edit: Edit) -> bool:
+    """Return whether an edit would take a part of a letter, or join its ends with the neighbours."""
+    before = left[: len(left) - (hole.start - edit.start)]
+    new = before + edit.text + text[edit.stop :]
+    ends = (len(before), len(before) + len(edit.text))
+    whole = is_boundary(text, edit.start) and is_boundary(text, edit.stop)
+    return not (whole and all(is_boundary(new, end) for end in ends))
 
 
 def _merge_deletions(prompt: Prompt, masks: Sequence[Mask], fills: Sequence[str]) -> list[Edit]:
@@ -84,22 +103,31 @@ def _merge_deletions(prompt: Prompt, masks: Sequence[Mask], fills: Sequence[str]
     return holes
 
 
-_ENDS = ".!?…。！？"
-_MARKS = ".,;:!?"
+_ENDS = ".!?…" + STOPS
+_MARKS = ".,;:!?…，、；：،؛" + STOPS
+# What a text must not begin with: a combining mark, a joiner, a variation selector.
+_BARE_MARK = regex.compile(r"(?:(?<=\s)|\A)[\p{M}\p{Emoji_Modifier}\u200c\u200d\ufe00-\ufe0f]+")
+# Two stops of which one is of another script, or two full stops that are no ellipsis.
+_DOUBLE_STOP = re.compile(
+    rf"[.!?]\s?(?=[{STOPS}])|(?<=[{STOPS}])\s?\.|(?<!\.)\.(?=\.(?!\.))|([。｡।۔።။។])(?=\1)"
+)
 _QUOTES = "\"'”’)]*_"
 _LINE_END = re.compile(r"[ \t\r]*(?:\n|\Z)")
+_MARK_NEXT = re.compile(rf"[”’」』）)\]]*[{re.escape(_MARKS)}]")
 _NUMBERED_NEXT = re.compile(r"[ \t\r]*\n\s*\d{1,3}[.)]")
 
 
 def _tidy_fill(fill: str) -> str:
-    r"""Remove outer spaces, repeated spaces and blank lines, and marks that no text begins with.
+    r"""Remove outer and repeated spaces, blank lines, double stops, and marks that no text begins with.
 
-    >>> _tidy_fill(" , be  brief \r\n\n\n\n and kind ")
-    'be brief\n\nand kind'
+    >>> _tidy_fill(" , be  brief.。 \r\n\n\n\n and kind ")
+    'be brief。\n\nand kind'
     """
     text = re.sub(r"[^\S\n]+", " ", fill.replace("\r\n", "\n").replace("\r", "\n"))
     text = re.sub(r" ?\n ?", "\n", text)
-    return re.sub(r"\n{3,}", "\n\n", text).strip().lstrip(_MARKS + " \n")
+    text = _DOUBLE_STOP.sub("", re.sub(r"\n{3,}", "\n\n", text))
+    text = _BARE_MARK.sub("", text).strip().lstrip(_MARKS + " \n")
+    return str(_BARE_MARK.sub("", text))
 
 
 def _make_edit(text: str, left: str, hole: Edit, low: int, high: int) -> Edit:
@@ -121,9 +149,9 @@ def _make_edit(text: str, left: str, hole: Edit, low: int, high: int) -> Edit:
         return Edit(hole.start, hole.stop, _join_insertion(text, left, hole.start, fill))
     old = text[hole.start : hole.stop]
     capital = starts_sentence(left) and old[:1].isupper()
-    if text[hole.stop : hole.stop + 1] in tuple(_MARKS):
+    if _MARK_NEXT.match(text, hole.stop):
         fill = fill.rstrip(_MARKS + " ")
-    elif fill[-1:].isalnum() and old[-1] in _ENDS:
+    elif _ends_in_word(fill) and old[-1] in _ENDS:
         fill += old[-1]
     if fill:
         return Edit(hole.start, hole.stop, _capitalise(fill) if capital else fill)
@@ -149,8 +177,8 @@ def _join_insertion(text: str, left: str, at: int, fill: str) -> str:
         return ""
     if starts_sentence(left) or ends_sentence(text, at):
         fill = _capitalise(fill)
-        if fill[-1].isalnum():
-            fill += "。" if left[-1:] in tuple("。！？") else "."
+        if _ends_in_word(fill):
+            fill += _choose_stop(text, left, fill)
     line, mark = left[left.rfind("\n") + 1 :], _find_list_mark(left)
     bullet = mark.strip() and not re.search(r"[\w#]", mark)
     if line == mark:
@@ -165,6 +193,23 @@ def _join_insertion(text: str, left: str, at: int, fill: str) -> str:
             following = str(int(number[0]) + 1)
             return f"\n{mark[: number.start()]}{following}{mark[number.end() :]}{fill}"
     return _find_gap(left, fill) + fill + _find_gap(fill, text[at:])
+
+
+def _ends_in_word(text: str) -> bool:
+    """Return whether the last character is a letter, a digit or a combining mark."""
+    return bool(text) and unicodedata.category(text[-1])[0] in "LNM"
+
+
+def _choose_stop(text: str, left: str, fill: str) -> str:
+    """Return the full stop that ends `fill`, as the text before it or the whole prompt has it.
+
+    >>> _choose_stop("你好！", "你好！", "谢谢"), _choose_stop("Hi.", "", "be kind")
+    ('。', '.')
+    """
+    found = left[-1:] if left[-1:] in tuple(STOPS) else ""
+    if not found and not unicodedata.name(fill[-1], "").startswith(("LATIN", "DIGIT")):
+        found = next((char for char in text if char in STOPS), "")
+    return {"！": "。", "？": "。", "؟": ".", "": "."}.get(found, found)
 
 
 def _find_gap(left: str, right: str) -> str:
@@ -198,7 +243,7 @@ def _widen_deletion(text: str, left: str, hole: Edit, low: int, high: int) -> Sp
         start = max(low, start - len(line))
         stop = min(high, end.end())
         before = left[: len(left) - (hole.start - start)]
-        if not before or before.endswith("\n\n"):
+        if not before or before.endswith(("\n\n", "\n\r\n")):
             stop = _skip_forward(text, stop, high, "\r\n")
         at_end = stop == len(text)
         return (_skip_back(text, start, low, " \t\r\n") if at_end else start), stop
@@ -262,7 +307,7 @@ def starts_sentence(left: str, heading: bool = True) -> bool:
     if LIST_MARK.fullmatch(line):
         return heading or "#" not in line
     before = line.rstrip()
-    if before[-1:] in tuple("。！？"):
+    if before[-1:] in tuple(STOPS):
         return True
     return before != line and before.rstrip(_QUOTES)[-1:] in tuple(_ENDS)
 

@@ -10,41 +10,20 @@ conversations (the two policies of tau-bench).
 """
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from remask.data.redact.redact import find_secrets
-from remask.prompt import Prompt, find_frozen_texts, find_sentences
+from remask.prompt import STOPS, Prompt, find_frozen_texts, find_sentences
+from remask.propose.languages import SMALL_WORDS, find_drift
+from remask.propose.structure import hold_like
 from remask.sanitize import CHAT_MARK, INVISIBLE, clip, split_words
 
 _CJK_RUN_LENGTH = 6  # characters in a row, for scripts without spaces
 _CJK = re.compile(rf"[\u3040-\u30ff\u3400-\u9fff]{{{_CJK_RUN_LENGTH},}}")
 
 Gram = tuple[str, ...]
-
-# Function words. They tell languages apart, and n-grams with too few other words are no copies.
-_LANGUAGES = {
-    "english": "the of and to a an in is are be been was were it its this that these those for with"
-    " from by on at as or but if not you your they their there have has had do does did will would"
-    " can could should may must what which who how when where so than then all any some i me my we"
-    " our us he she his her no up out about into over only also just more most very",
-    "german": "der das dem des und nicht ist sie mit ein eine einen einer für auf zu zum zur von"
-    " im sich werden wird sind oder aber wenn dass ich du wir ihr ihre alle nur noch auch nach aus",
-    "french": "le la les des du une et est pas que qui pour dans vous avec sur ce cette ces ou"
-    " mais si il elle ils nous votre vos toutes tous sont être ne aux par",
-    "spanish": "el la los las una de en es no que para por del al su sus lo se como más pero si"
-    " está son todas todos este esta estas usted",
-    "italian": "il la lo gli le una è non che di con del della delle dei al alla sono"
-    " più ma se tutte tutti questo questa nel",
-    "portuguese": "os um uma é não que de para com por do da dos das ao seu sua como mais mas"
-    " são todas todos este esta você",
-    "dutch": "de het een en niet is zijn voor op te dat deze aan als ook maar worden je"
-    " jij uw alle bij naar om",
-}
-_FUNCTION_WORDS = {name: frozenset(text.split()) for name, text in _LANGUAGES.items()}
-_SMALL = frozenset().union(*_FUNCTION_WORDS.values())
 
 
 def find_ngrams(texts: Iterable[str]) -> frozenset[Gram]:
@@ -73,6 +52,7 @@ def find_violation(
     `max_growth`: limit of its words over those of the baseline; 60 words are always allowed.
     `max_chars`: limit of its characters.
     """
+    answers = tuple(answers)
     return (
         _check_size(candidate.text, baseline.text, max_growth, max_chars)
         or _check_marks(candidate.text, baseline.text)
@@ -82,7 +62,7 @@ def find_violation(
         or _check_commands(candidate.text, baseline.text)
         or _check_code(candidate.text, "\n".join((baseline.text, *answers)))
         or _check_repetition(candidate, baseline)
-        or _check_scripts(candidate.text, baseline.text)
+        or find_drift(candidate, baseline, answers)
         or _check_balance(candidate.text, baseline.text)
         or _check_endings(candidate.text, baseline.text)
     )
@@ -128,7 +108,8 @@ def _check_marks(text: str, base: str) -> str:
 
 
 def _check_frozen(candidate: Prompt, baseline: Prompt) -> str:
-    before, after = find_frozen_texts(baseline), find_frozen_texts(candidate)
+    held = candidate if len(candidate.held) == len(baseline.held) else hold_like(candidate, baseline)
+    before, after = find_frozen_texts(baseline), find_frozen_texts(held or candidate)
     if before == after:
         return ""
     if new := list((Counter(after) - Counter(before)).elements()):
@@ -249,52 +230,6 @@ def _find_repeated_sentences(prompt: Prompt) -> frozenset[str]:
     return frozenset(text for text, n in counts.items() if n > 1 and " " in text)
 
 
-def _check_scripts(text: str, base: str) -> str:
-    known = _find_scripts(base)
-    if not known.isdisjoint(_JAPANESE[:2]):
-        known = known.union(_JAPANESE)
-    if new := _find_scripts(text) - known:
-        return f"letters of another script: {min(new).lower()}"
-    return _check_language(frozenset(_split_words(text)), frozenset(_split_words(base)))
-
-
-def _check_language(seen: frozenset[str], before: frozenset[str]) -> str:
-    """Return a violation where two new function words belong only to another language."""
-    counts = {name: len(small & before) for name, small in _FUNCTION_WORDS.items()}
-    most = max(counts.values())
-    if not most:
-        return ""
-    own = {name for name, count in counts.items() if count == most}
-    known = before.union(*(_FUNCTION_WORDS[name] for name in own))
-    for name, small in _FUNCTION_WORDS.items():
-        if name not in own and len(new := (small & seen) - known) > 1:
-            return f"another language: {name} ({', '.join(sorted(new)[:3])})"
-    return ""
-
-
-@lru_cache(maxsize=256)
-def _find_scripts(text: str) -> frozenset[str]:
-    letters = {char for char in text if char.isalpha()}
-    names = (unicodedata.name(char, "UNKNOWN") for char in letters if not char.isascii())
-    scripts = {_SCRIPT.get(first, first) for name in names if (first := name.split()[0])}
-    return frozenset(scripts | {"LATIN"})  # prompts in every language have Latin words
-
-
-# Japanese mixes three scripts: where a text has one of the first two, all three are allowed.
-_JAPANESE = ("HIRAGANA", "KATAKANA", "CJK")
-
-# First words of Unicode names that are no scripts of their own, and the scripts they belong to.
-_SCRIPT = {
-    "FULLWIDTH": "LATIN",
-    "FEMININE": "LATIN",
-    "MASCULINE": "LATIN",
-    "MICRO": "LATIN",
-    "KATAKANA-HIRAGANA": "KATAKANA",
-    "HALFWIDTH": "KATAKANA",
-    "IDEOGRAPHIC": "CJK",
-    "MODIFIER": "LATIN",
-}
-
 _PAIRS = (("(", ")"), ("[", "]"), ("{", "}"), ("“", "”"), ("«", "»"), ("「", "」"), ("（", "）"))
 _LIST_LETTER = re.compile(r"^[ \t]*[A-Za-z\d]{1,3}\)|(?<=\s)[A-Za-z\d]\)(?=\s)|[:;]-?[()]", re.M)
 
@@ -332,7 +267,12 @@ _LOOSE_STOP = re.compile(
 )
 
 
+_DOUBLE_STOP = re.compile(rf"[.!?]\s?[{STOPS}]|[{STOPS}]\s?\.|([。｡।۔።။។])\s?\1|(?<!\.)\.\.(?!\.)")
+
+
 def _check_endings(text: str, base: str) -> str:
+    if new := _find_new(_DOUBLE_STOP, text, base):
+        return f"two full stops: {new}"
     if new := _find_new(_LOOSE_STOP, text, base):
         return f"a sentence ends in the middle: {new}"
     for ending in (_LOOSE_END, _COLON_END):
@@ -362,7 +302,7 @@ def _list_ngrams(text: str) -> list[Gram]:
     grams: list[Gram] = []
     for size, content in ((3, 2), (4, 1)):
         for gram in zip(*(seen[i:] for i in range(size)), strict=False):
-            if sum(word not in _SMALL for word in gram) >= content:
+            if sum(word not in SMALL_WORDS for word in gram) >= content:
                 grams.append(gram)
     for run in _CJK.findall(text):
         grams += [(run[i : i + _CJK_RUN_LENGTH],) for i in range(len(run) - _CJK_RUN_LENGTH + 1)]

@@ -5,13 +5,13 @@ remask's own: arXiv 2602.18449 does not publish its rules. The length of a hole 
 hole of the old length cannot hold a longer text.
 """
 
-import re
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import regex
 
 from remask.errors import ConfigError
-from remask.prompt import LIST_MARK, Prompt, Span, find_sentences
+from remask.prompt import LIST_MARK, Prompt, Span, find_sentences, snap
 from remask.propose.edits import Mask, ends_sentence, is_in_heading, starts_sentence
 
 Count = Callable[[str], int]
@@ -26,12 +26,14 @@ _MIN_LONG_TOKENS = 12
 _MAX_MEAN_WORDS = 5.0  # mean number of words of a random span in a long sentence
 _MIN_MEAN_WORDS = 1.5  # mean number of words of a random span in a short sentence
 _RANK_DECAY = 0.6  # factor of a sentence's probability from one rank of support to the next
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+# Letters with their combining marks and joiners: in many scripts \w alone cuts a letter in two.
+_WORD = regex.compile(r"\w[\w\p{M}\u200c\u200d]*(?:['’-]\w[\w\p{M}\u200c\u200d]*)*")
 
 
 # --- maskers: each call draws the masks of one canvas. All of them take the prompt, a function that
 # counts tokens, a random generator, and the support of each sentence (None: unknown). All raise
-# ConfigError for a prompt without editable text.
+# ConfigError for a prompt without editable text. Where a prompt can only be extended, because it is
+# empty or all of it is structure, all of them insert.
 
 
 def draw_rewrite(
@@ -39,6 +41,8 @@ def draw_rewrite(
 ) -> tuple[Mask, ...]:
     """Mask all editable spans, without their outer spaces and list marks."""
     units = _require_sentences(prompt)
+    if not units:
+        return draw_insert(prompt, count, rng, support)
     holes = []
     for start, stop in prompt.editable:
         inside = [unit for unit in units if start <= unit[0] < stop]
@@ -58,9 +62,9 @@ def draw_span(
     The mean length of a run is a third of its sentence, and at most five words.
     """
     # A hole as long as its sentence would lose the meaning of the sentence.
-    runs = []
-    for start, stop in _require_sentences(prompt):
-        runs.append([match.span() for match in _WORD.finditer(prompt.text, start, stop)])
+    runs = [_find_words(prompt.text, *unit) for unit in _require_sentences(prompt)]
+    if not runs:
+        return draw_insert(prompt, count, rng, support)
     weights = np.array([len(run) for run in runs], dtype=float)
     chosen: list[Span] = []
     for _ in range(int(rng.integers(1, 4))):
@@ -79,7 +83,7 @@ def draw_sentence(
 ) -> tuple[Mask, ...]:
     """Mask one or two sentences, all equally probable; insert next to a single sentence."""
     units = _require_sentences(prompt)
-    if len(units) == 1:
+    if len(units) < 2:
         # Almost no text in place of the only sentence scores as well as it does (docs/log.md).
         return draw_insert(prompt, count, rng, support)
     chosen = rng.choice(len(units), size=int(rng.integers(1, 3)), replace=False)
@@ -91,6 +95,8 @@ def draw_insert(
 ) -> tuple[Mask, ...]:
     """Insert an empty hole before, between or after sentences."""
     units = _require_sentences(prompt)
+    if not units:
+        return (Mask(*prompt.editable[-1], int(rng.integers(6, 25))),)
     places = {a for a, _ in units if starts_sentence(prompt.text[:a], heading=False)}
     ends = {b for a, b in units if not is_in_heading(prompt.text, a)}
     places |= {stop for stop in ends if ends_sentence(prompt.text, stop)}
@@ -123,7 +129,7 @@ def draw_attribution(
         )
     if len(support) != len(units):
         raise ValueError(f"{len(support)} support values for {len(units)} sentences")
-    if len(units) == 1:
+    if len(units) < 2:
         return draw_insert(prompt, count, rng, support)
     order = np.argsort(np.asarray(support, dtype=float), kind="stable")
     weights = _RANK_DECAY ** np.arange(len(order))
@@ -143,14 +149,20 @@ MASKERS: dict[str, Masker] = {
 
 
 def _require_sentences(prompt: Prompt) -> tuple[Span, ...]:
-    """Return the sentences of the prompt. Raises ConfigError where it has none."""
+    """Return its sentences; none where it can only be extended. ConfigError where it cannot."""
     units = find_sentences(prompt)
-    if not units:
+    if not prompt.editable:
         raise ConfigError(
             "the prompt has no editable text: all of it is variables, code, addresses or "
             "[[keep]] regions; leave some plain words outside of them"
         )
     return units
+
+
+def _find_words(text: str, start: int, stop: int) -> list[Span]:
+    """Return the words of a sentence. No edge is inside of a letter, such as an emoji keycap."""
+    found = [match.span() for match in _WORD.finditer(text, start, stop)]
+    return [(snap(text, a, -1), snap(text, b, 1)) for a, b in found]
 
 
 def _draw_lengths(

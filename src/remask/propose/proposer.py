@@ -25,6 +25,7 @@ from remask.propose import guard
 from remask.propose.edits import Mask, make_canvas, make_edits
 from remask.propose.maskers import MASKERS, MAX_CANVAS_TOKENS
 from remask.propose.select_traces import select
+from remask.propose.structure import hold_like, hold_structure
 from remask.types import Trace
 
 
@@ -37,6 +38,7 @@ class ProposerConfig:
     context_tokens: int  # maximum of all these traces
     max_growth: float  # words of a candidate over words of the baseline
     answers: tuple[str, ...] = ()  # allowed answers of the task, which a prompt may quote
+    labels: tuple[str, ...] = ()  # of the task; frozen where the baseline names them
     choose: Choose = select  # chooses the traces to read
     max_tokens: int | None = None  # of a candidate
 
@@ -54,7 +56,10 @@ class ProposalBatch:
 
 @dataclass(frozen=True, slots=True)
 class DiffusionProposer:
-    """Implements ports.Proposer with a denoiser. The guard compares with `baseline`."""
+    """Implements ports.Proposer with a denoiser. The guard compares with `baseline`.
+
+    The structure of the baseline is frozen in every parent (structure.py).
+    """
 
     baseline: Prompt
     denoiser: DenoiserModel
@@ -92,6 +97,7 @@ class DiffusionProposer:
 
     def plan(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> ProposalBatch:
         """Choose traces to read and draw `n` canvases to fill; deterministic in its arguments."""
+        parent = self._hold(parent)
         context = self._select_context(traces, seed)
         support = self._score_support(parent, context)
         # `rewrite` fills one canvas, which would hold only a fragment of a longer prompt.
@@ -114,11 +120,27 @@ class DiffusionProposer:
             for (name, masks), fill in zip(batch.masks, fills, strict=True)
         ]
 
+    def _hold(self, parent: Prompt) -> Prompt:
+        """Return the parent with the structure of the baseline held.
+
+        A parent that another tool has changed may have lost some of it. Then its own is held.
+        """
+        return hold_like(parent, self._held_baseline) or hold_structure(parent, self.config.labels)
+
+    @property
+    def _held_baseline(self) -> Prompt:
+        return hold_structure(self.baseline, self.config.labels)
+
     def _find_violation(self, prompt: Prompt, untrusted: frozenset[guard.Gram], parent: Prompt) -> str:
         config = self.config
         too_long = guard.check_length(prompt.text, self.count, config.max_tokens)
         return too_long or guard.find_violation(
-            prompt, self.baseline, untrusted, parent, max_growth=config.max_growth, answers=config.answers
+            prompt,
+            self._held_baseline,
+            untrusted,
+            parent,
+            max_growth=config.max_growth,
+            answers=config.answers,
         )
 
     def _select_context(self, traces: Sequence[Trace], seed: int) -> Context:

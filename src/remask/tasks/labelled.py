@@ -13,7 +13,9 @@ from remask.data.placeholders import fill
 from remask.errors import ConfigError
 from remask.ports import Metric, Reply, TargetModel
 from remask.prompt import Prompt
-from remask.tasks.metrics import METRICS, Grade, Grader, make_grader, match_label, parse_label
+from remask.tasks.metrics import METRICS, Grade, Grader, make_grader
+from remask.tasks.parse_label import match_label, normalise_label, parse_label
+from remask.tasks.run_metric import METRIC_TIMEOUT
 from remask.types import Chat, Example, Feedback, Message, Outcome, Split, Trace
 
 # The ranking score of a choice is the probability of the right option, with the log-probabilities
@@ -32,7 +34,7 @@ class LabelledTask:
     ${name} in the prompt are filled from Example.row.
 
     With the metric "label", a target that can choose picks the most probable label, each filled
-    into the `answer` template. Other targets answer freely, and the first allowed label counts.
+    into the `answer` template. Other targets answer freely, and the label that they name counts.
     The scores of `repeats` calls per row are averaged, and a row with a failed call has failed.
     Choosing is deterministic, so it is done once.
 
@@ -49,8 +51,12 @@ class LabelledTask:
         answer: str = "{label}",
         repeats: int = 1,
         role: Literal["system", "user"] = "system",
+        timeout: float | None = METRIC_TIMEOUT,
     ) -> None:
-        """Check the arguments. `labels`: allowed by the metric "label"; default: as in the rows."""
+        """Check the arguments. `labels`: allowed by the metric "label"; default: as in the rows.
+
+        `timeout`: seconds that a function as metric may take for a row; None: no limit.
+        """
         if repeats < 1:
             raise ConfigError(f"repeats is {repeats}; it must be at least 1")
         if "{label}" not in answer:
@@ -63,7 +69,7 @@ class LabelledTask:
             found = sorted({e.expected for e in examples if e.expected})
             self._labels = tuple(labels or found)
             _check_labels(examples, self._labels)
-        self._grader = make_grader(metric, self._labels)
+        self._grader = make_grader(metric, self._labels, timeout)
         self._target = target
         self._answer = answer
         self._repeats = repeats
@@ -74,6 +80,11 @@ class LabelledTask:
     def labels(self) -> tuple[str, ...]:
         """The labels that the metric "label" allows; empty for other metrics."""
         return self._labels
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the grades so far."""
+        return tuple(filter(None, (self._grader.warning,)))
 
     def ids(self, split: Split) -> tuple[str, ...]:
         """Return the ids of the rows of a split, in the order of the data."""
@@ -223,7 +234,7 @@ def _check_labels(examples: Sequence[Example], labels: Sequence[str]) -> None:
     for i, label in enumerate(labels):
         if not label.strip():
             raise ConfigError("a label is empty; remove it")
-        if twin := match_label(label, labels[:i]):
+        if twin := next((t for t in labels[:i] if normalise_label(t) == normalise_label(label)), ""):
             raise ConfigError(f"the labels {twin!r} and {label!r} differ only in case or spacing; use one")
     seen = {match_label(e.expected or "", labels): e.expected for e in examples}
     if None in seen:

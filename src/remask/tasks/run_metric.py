@@ -1,0 +1,208 @@
+"""Run the user's metric on one row: with a time limit, and with a reason where it gives no score.
+
+A Python function cannot be stopped from outside. So it runs in a daemon thread, which is given up
+when the time is over; the thread ends with the process.
+"""
+
+import importlib.util
+import math
+import sys
+import threading
+from collections.abc import Callable
+from contextvars import copy_context
+from dataclasses import dataclass, field
+from functools import partial
+from numbers import Real
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+
+from remask.errors import BudgetSpent, ConfigError, TargetRefused
+from remask.models.event_loop import wait_for_result
+from remask.ports import Metric
+from remask.sanitize import clip, one_line
+from remask.types import Score
+
+METRIC_TIMEOUT = 120.0  # seconds for one row
+MAX_HANGS = 3  # in one batch of rows; the others then fail at once
+TOLERANCE = 1e-6  # of rounding beyond 0 and 1
+MAX_FEEDBACK_CHARS = 20_000  # of one row; what a denoiser reads of it is much shorter
+MAX_ERROR_CHARS = 200
+# Errors of functions that only work in the thread that made their objects.
+_THREAD_ERRORS = ("main thread", "same thread", "no current event loop in thread")
+
+
+class _Hung(Exception):
+    """A function took too long, or others did before it."""
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call in another thread, and its result once it is done."""
+
+    run: Callable[[], Any]
+    value: Any = None
+    error: BaseException | None = None
+    done: threading.Event = field(default_factory=threading.Event)
+
+
+class MetricRunner:
+    """Runs functions one after another. Used as a context manager."""
+
+    def __init__(self, timeout: float | None) -> None:
+        self._timeout = timeout  # seconds; None: no limit, and the thread of the caller
+        self._inbox: SimpleQueue[_Call | None] | None = None
+        self._hangs = 0
+
+    def __enter__(self) -> "MetricRunner":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._inbox is not None:
+            self._inbox.put(None)
+
+    def run(self, function: Callable[[], Any]) -> Any:
+        """Return what the function returns; raises what it raises, and _Hung."""
+        if self._timeout is None:
+            return function()
+        if self._hangs >= MAX_HANGS:
+            raise _Hung(f"was not run, because it hung on {self._hangs} rows before")
+        if self._inbox is None:
+            self._inbox = SimpleQueue()
+            threading.Thread(target=_work, args=(self._inbox,), name="remask-metric", daemon=True).start()
+        call = _Call(partial(copy_context().run, function))
+        self._inbox.put(call)
+        if not call.done.wait(self._timeout):
+            self._inbox = None  # the next call gets a new thread
+            self._hangs += 1
+            raise _Hung(f"took over {self._timeout:g} s (metric.timeout)")
+        if call.error is None:
+            return call.value
+        if isinstance(call.error, Exception) and any(w in _say(call.error) for w in _THREAD_ERRORS):
+            self._timeout = None
+            return function()
+        raise call.error
+
+
+def _work(inbox: "SimpleQueue[_Call | None]") -> None:
+    while (call := inbox.get()) is not None:
+        try:
+            call.value = call.run()
+        except BaseException as error:  # handed to the thread that waits
+            call.error = error
+        call.done.set()
+
+
+def run_metric(runner: MetricRunner, metric: Metric, *args: Any) -> Score | str:
+    """Return the score of a row, or the reason why it has none. Awaits async functions.
+
+    Raises what ends a run: BudgetSpent, TargetRefused, KeyboardInterrupt.
+    """
+    name = name_metric(metric)
+    try:
+        value = runner.run(lambda: wait_for_result(metric(*args)))
+    except (BudgetSpent, TargetRefused, KeyboardInterrupt):
+        raise  # of a metered model inside the metric, or of the user
+    except _Hung as error:
+        return f"metric {name} {error}"
+    except BaseException as error:  # user code may raise anything, SystemExit too
+        return f"metric {name} raised {type(error).__name__}: {_say(error)}"
+    return read_score(value, name)
+
+
+def read_score(value: Any, name: str) -> Score | str:
+    """Return a score of 0 to 1 from what a metric returned, or what is wrong with it."""
+    feedback: Any = ""
+    if isinstance(value, Score):
+        value, feedback = value.value, value.feedback
+    wrong = f"metric {name} returned {_show(value)}; return a number from 0 to 1"
+    if not isinstance(value, Real | np.bool_):
+        return wrong
+    try:
+        number = float(value)
+    except Exception:  # too large, or an object of the user that cannot be converted
+        return wrong
+    if math.isnan(number) or not -TOLERANCE <= number <= 1 + TOLERANCE:
+        return wrong
+    return Score(min(1.0, max(0.0, number)), _clean_feedback(feedback))
+
+
+def name_metric(metric: Any) -> str:
+    """Return the name of a metric for messages: that of its function or class."""
+    while isinstance(metric, partial):
+        metric = metric.func
+    name = getattr(metric, "__name__", None) or type(metric).__name__
+    return one_line(str(name), 60)
+
+
+def _clean_feedback(feedback: Any) -> str:
+    """Return feedback as a text of limited length without lone surrogates."""
+    if feedback is None:
+        return ""
+    try:
+        text = clip(feedback if isinstance(feedback, str) else str(feedback), MAX_FEEDBACK_CHARS)
+    except Exception:  # an object of the user that cannot be shown
+        return ""
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _say(error: BaseException) -> str:
+    try:
+        return one_line(str(error), MAX_ERROR_CHARS)
+    except Exception:  # an exception of the user that cannot be shown
+        return "(its text cannot be shown)"
+
+
+def _show(value: Any) -> str:
+    try:
+        return one_line(repr(value), 60)
+    except Exception:  # a number of over 4300 digits, or an object of the user
+        return f"a {type(value).__name__} that cannot be shown"
+
+
+# --- a metric in a file
+
+
+def is_metric_file(name: str) -> bool:
+    """Return whether the name of a metric is FILE.py:FUNCTION."""
+    path, colon, function = name.rpartition(":")
+    return bool(colon) and path.endswith(".py") and function.isidentifier()
+
+
+def load_metric(name: str) -> Metric:
+    """Load the function of FILE.py:FUNCTION. Raises ConfigError.
+
+    While the file is run, files of its folder can be imported.
+    """
+    path, _, function = name.rpartition(":")
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise ConfigError(f"metric {name}: there is no file {file}")
+    spec = importlib.util.spec_from_file_location(f"remask_metric_{file.stem}", file)
+    assert spec is not None and spec.loader is not None  # given a file that ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file is code of the user
+        raise ConfigError(
+            f"metric {name}: {file.name} raised {type(error).__name__}: {_say(error)}"
+        ) from None
+    except SystemExit:
+        raise ConfigError(f"metric {name}: {file.name} ends the program when it is imported") from None
+    finally:
+        sys.path.remove(str(file.parent))
+    found: Any = getattr(module, function, None)
+    if not callable(found):
+        known = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        raise ConfigError(
+            f"metric {name}: {file.name} has no function {function}; it has {', '.join(known) or 'none'}"
+        )
+    if isinstance(found, type):
+        raise ConfigError(
+            f"metric {name}: {function} is a class; name a function (example, response) -> float"
+        )
+    return found  # type: ignore[no-any-return]
