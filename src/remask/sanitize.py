@@ -28,6 +28,41 @@ CHAT_MARK = re.compile(
 
 HIDDEN = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})  # Unicode categories
 
+# How models mark thoughts: XML-like tags (DeepSeek, Qwen, EXAONE, Seed, Open WebUI), Mistral's
+# brackets, Kimi's triangles, and the special tokens of Cohere, OpenThinker and Apertus.
+_TAG = (
+    r"(?:[\w.-]{1,20}[:_])?"
+    "(?:think|thinking|thought|thoughts|reasoning|reflection|scratchpad|inner_monologue)"
+)
+_THOUGHT_MARKS = (
+    (rf"<{_TAG}(?:\s[^<>]{{0,200}})?>", rf"</{_TAG}\s{{0,9}}>"),
+    (r"<details\s[^<>]{0,80}type=[\"']?reasoning[^<>]{0,200}>", r"</details>"),
+    (r"(?-i:\[THINK\])", r"(?-i:\[/THINK\])"),
+    (r"◁think▷", r"◁/think▷"),
+    (r"<\|(?:think|thinking|thought)\|>", r"<\|/(?:think|thinking|thought)\|>"),
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),
+    (r"<\|begin_of_(?:thought|thinking)\|>", r"<\|end_of_(?:thought|thinking)\|>"),
+    (r"<\|inner_prefix\|>", r"<\|inner_suffix\|>"),
+    (r"<unused94>(?:thought)?", r"<unused95>"),
+)  # fmt: skip
+_THOUGHTS = tuple(
+    (
+        re.compile(rf"(?<![`\"'])(?:{start})", re.IGNORECASE),
+        re.compile(rf"(?:{end})(?![`\"'])", re.IGNORECASE),
+    )
+    for start, end in _THOUGHT_MARKS
+)
+# OpenAI's Harmony and Gemma 4 write each part of a response into a named channel.
+_CHANNEL = re.compile(
+    r"<\|channel\|?>\s{0,2}(\w+)(?:[^<\n]|<\|constrain\|>){0,80}?(?:<\|message\|>|\n)", re.IGNORECASE
+)
+_CHANNEL_END = re.compile(r"<\|(?:end|return|call)\|>|<\|start\|>|<channel\|>", re.IGNORECASE)
+_HIDDEN_CHANNELS = frozenset({"analysis", "thought", "thinking"})
+# What wraps the answer where the thoughts are wrapped too.
+_ANSWER_MARK = re.compile(
+    r"<\|/?(?:(?:START|END)_(?:RESPONSE|TEXT)|(?:begin|end)_of_solution)\|>", re.IGNORECASE
+)
+
 _BLANKS = re.compile(r"\s+")
 _WORD = re.compile(r"\w+(?:['’]\w+)*")
 
@@ -38,6 +73,61 @@ def clean(text: str) -> str:
     while (shorter := CHAT_MARK.sub(" ", text)) != text:  # the rest may form a new mark
         text = shorter
     return _BLANKS.sub(" ", text).strip()
+
+
+def remove_thoughts(text: str) -> str:
+    """Return the answer in a response of a model: its text without the thoughts that it marks.
+
+    A closing mark without an opening one ends thoughts that begin with the response, because some
+    chat templates write the opening mark into the request. An opening mark without a closing one
+    begins thoughts that were cut off, where it stands at the start of the response. A mark in quotes
+    or in backticks is a part of the answer.
+    """
+    if not any(mark in text for mark in "<[◁"):
+        return text
+    found = _select_channels(text)
+    for start, end in _THOUGHTS:
+        found = _remove_blocks(found, start, end)
+    if found == text:
+        return text
+    return _ANSWER_MARK.sub("", found).strip()
+
+
+def _remove_blocks(text: str, start: re.Pattern[str], end: re.Pattern[str]) -> str:
+    """Remove everything between an opening and its closing mark; blocks can be nested."""
+    kept, at, depth, closed = [], 0, 0, False
+    marks = [(m, True) for m in start.finditer(text)] + [(m, False) for m in end.finditer(text)]
+    for mark, opens in sorted(marks, key=lambda pair: pair[0].start()):
+        if opens:
+            if depth == 0:
+                kept.append(text[at : mark.start()])
+                at = mark.start()
+            depth += 1
+        elif depth <= 1:
+            if depth == 0:
+                kept = []  # everything up to here was thought
+            at, depth, closed = mark.end(), 0, True
+        else:
+            depth -= 1
+    if depth and not closed and "".join(kept).strip():
+        return "".join(kept) + text[at:]  # an opening mark behind an answer is a part of it
+    return "".join(kept) + ("" if depth else text[at:])
+
+
+def _select_channels(text: str) -> str:
+    """Return the text of the channels that are not thoughts; `text` itself where there are none."""
+    channels = list(_CHANNEL.finditer(text))
+    if not channels:
+        return text
+    kept = [text[: channels[0].start()]]
+    for number, channel in enumerate(channels):
+        stop = channels[number + 1].start() if number + 1 < len(channels) else len(text)
+        ended = _CHANNEL_END.search(text, channel.end(), stop)
+        if channel[1].lower() not in _HIDDEN_CHANNELS:
+            kept.append(text[channel.end() : ended.start() if ended else stop])
+        if ended and ended[0].lower() == "<channel|>":
+            kept.append(text[ended.end() : stop])  # Gemma 4 writes the answer behind the channel
+    return re.sub(r"<\|start\|>\s{0,2}assistant|<\|(?:end|return)\|>", "", "\n".join(kept)).strip()
 
 
 def make_visible(text: str) -> str:
