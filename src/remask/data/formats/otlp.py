@@ -22,6 +22,7 @@ from remask.data.formats.otel_attributes import (
     NO_TEXT_REASON,
     Event,
     Span,
+    describe_failure,
     operation_from_span,
     parse_annotations,
     parse_evaluation,
@@ -75,13 +76,14 @@ def read_span(value: Any, source: Source) -> Iterator[Item]:
     code = status.get("status_code") if isinstance(status, dict) else value.get("status_code")
     text = status.get("description") if isinstance(status, dict) else value.get("status_message")
     context = value["context"]
+    events = tuple(_parse_event(event) for event in as_list(value.get("events")))
     span = Span(
         trace=_parse_id(context["trace_id"]),
         id=_parse_id(context["span_id"]),
         parent=_parse_id(value.get("parent_id")),
         attributes=value["attributes"],
-        events=tuple(_parse_event(event) for event in as_list(value.get("events"))),
-        error=(as_text(text) or "no reason given") if as_text(code).upper() == "ERROR" else "",
+        events=events,
+        error=describe_failure(as_text(code).upper() == "ERROR", text, events),
         links=tuple(_parse_id(as_object(link.get("context")).get("span_id"))
                     for link in as_list(value.get("links"))),
     )  # fmt: skip
@@ -150,16 +152,17 @@ def _collect_leaves(value: Mapping[str, Any], path: tuple[tuple[str, ...], ...])
 def _parse_span(span: Mapping[str, Any]) -> Span:
     status = as_object(span.get("status"))
     failed = status.get("code") in (2, "2", "STATUS_CODE_ERROR")
+    events = tuple(
+        Event(as_text(event.get("name")), parse_attributes(event.get("attributes")))
+        for event in as_list(span.get("events"))
+    )
     return Span(
         trace=_parse_id(_get_field(span, "traceId")),
         id=_parse_id(_get_field(span, "spanId")),
         parent=_parse_id(_get_field(span, "parentSpanId")),
         attributes=parse_attributes(span.get("attributes")),
-        events=tuple(
-            Event(as_text(event.get("name")), parse_attributes(event.get("attributes")))
-            for event in as_list(span.get("events"))
-        ),
-        error=(as_text(status.get("message")) or "no reason given") if failed else "",
+        events=events,
+        error=describe_failure(failed, status.get("message"), events),
         links=tuple(_parse_id(_get_field(link, "spanId")) for link in as_list(span.get("links"))),
     )
 
