@@ -74,6 +74,8 @@ class DataConfig(Section):
     role: Literal["system", "user"] = "system"
     """The message that the prompt is. With `user` the prompt holds the row's columns as variables
     and no other message is sent."""
+    skip_invalid: bool = False
+    """Whether rows that cannot be used are left out. They are counted in a warning."""
     fractions: tuple[float, float, float] = (0.25, 0.25, 0.5)
     """Shares of train, validation and test rows where rows are dealt by hash."""
     queries: Annotated[int, Field(ge=12, le=1000)] | None = None

@@ -80,6 +80,8 @@ _data_options = (
     option("Data", "--input", metavar="TEMPLATE",
            help='User message: a column, or a template such as "{question}". Default: {input}.'),
     option("Data", "--expected", metavar="COLUMN", help="Column of the right answer. Default: label."),
+    option("Data", "--skip-invalid", is_flag=True, default=None,
+           help="Leave out rows that cannot be used, in place of an error that lists them."),
 )  # fmt: skip
 _SPLIT_HELP = "Column with train, validation or test. Default: rows are split by their content."
 _task_options = combine(
