@@ -26,8 +26,8 @@ MAX_FOLDERS = 11
 MAX_GROUND_FILES = 11
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
-# Without blanks, comments and docstrings. It was 17,100 before users' own exports were read.
-MAX_CODE_LINES = 17_950
+# Without blanks, comments and docstrings.
+MAX_CODE_LINES = 17_900
 
 # Two files may share a stem only where both are named after the same thing outside: a tool that
 # is a format, a task and an integration; the scripted fakes; a command beside what it calls.

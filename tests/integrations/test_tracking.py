@@ -40,7 +40,8 @@ def optimise(run_dir, on_event):
 
 def test_tracker_continues_the_mlflow_run_of_a_resumed_run(mlflow_uri, here):
     run_dir = here / "run"
-    with pytest.raises(Cut), MlflowTracker(mlflow_uri, run_dir=run_dir, settings={"a": {"b": 1}}) as first:
+    settings = {"a": {"b": 1, "base_url": "http://me:secret@host/v1"}}
+    with pytest.raises(Cut), MlflowTracker(mlflow_uri, run_dir=run_dir, settings=settings) as first:
 
         def cut(event, state, spend):
             first(event, state, spend)
@@ -55,7 +56,7 @@ def test_tracker_continues_the_mlflow_run_of_a_resumed_run(mlflow_uri, here):
     assert second.run_id == first.run_id
     run = client.get_run(first.run_id)
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"a.b": "1"}
+    assert run.data.params == {"a.b": "1", "a.base_url": "http://host/v1"}
     assert run.data.tags["remask.verdict"] == result.verdict == "improved"
     assert run.data.metrics["test_best"] == run.data.metrics["best_validation"] == 1
     assert run.data.metrics["spent_calls"] == result.spend.calls

@@ -7,7 +7,6 @@ regions are scored by one exact forward. Beyond the paper, a step that reads con
 reads rows with equal canvases once; all candidates of one canvas are equal at the first step.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -15,14 +14,13 @@ from torch import Tensor
 
 from remask.dlm.families import Family
 from remask.dlm.reading import (
-    ApproximationError,
+    AttentionMode,
     DenoisingPass,
     Ids,
     find_distinct_rows,
     pick_log_probs,
     predict,
     repeat_rows,
-    score_pseudo_likelihood,
 )
 from remask.dlm.sampler import CanvasBatch
 from remask.dlm.schedule import MINUS_INF
@@ -35,7 +33,7 @@ from remask.models.backbone.transformer import Backbone
 REFRESH_STEPS = 16
 
 
-class Bidirectional:
+class Bidirectional(AttentionMode):
     """The attention mode of a bidirectional model. With `refresh=1` every step is exact."""
 
     def __init__(self, backbone: Backbone, family: Family, refresh: int = REFRESH_STEPS) -> None:
@@ -45,20 +43,13 @@ class Bidirectional:
         self.backbone = backbone
         self.family = family
         self.refresh = refresh
-        self.approximation_error = ApproximationError()
 
     @property
     def identity(self) -> str:
         return f"{self.backbone.identity}/full-{self.refresh}"
 
-    def reread(self, length: int) -> int:
-        return 1
-
     def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
         return _BidirectionalPass(self, context, attention_mask)
-
-    def score(self, context: Ids, shared: int, ids: Ids, positions: Sequence[int]) -> list[float]:
-        return score_pseudo_likelihood(self, self.family.mask, context, shared, ids, positions)
 
 
 class _BidirectionalPass:

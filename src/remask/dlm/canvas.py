@@ -171,18 +171,16 @@ def choose_window(row: CanvasRow, limit: int) -> Window:
         count += 1
     end = row.holes[count][0] if count < len(row.holes) else len(row.ids)
     inner = (start, stop)
-    growing = True
-    while growing:
-        growing = False
+    while True:
         left = max((cut for cut in row.boundaries if cut < start), default=start)
         right = min((cut for cut in row.boundaries if cut > stop), default=stop)
         sides = [(left, stop), (start, min(right, end))]
         if inner[0] - start > stop - inner[1]:
             sides.reverse()
-        for new in sides:
-            if new != (start, stop) and new[1] - new[0] <= limit:
-                (start, stop), growing = new, True
-                break
+        fitting = [side for side in sides if side != (start, stop) and side[1] - side[0] <= limit]
+        if not fitting:
+            break
+        start, stop = fitting[0]
     remaining = max(0, limit - (stop - start))
     if start == inner[0]:
         start -= min(start, remaining // 2)

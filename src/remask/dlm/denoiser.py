@@ -24,11 +24,11 @@ from remask.dlm.canvas import (
 from remask.dlm.families import Family
 from remask.dlm.guidance import apply_guidance
 from remask.dlm.layout import Layout
-from remask.dlm.reading import ApproximationError, AttentionMode, DenoisingPass, Ids, pad_rows
+from remask.dlm.reading import ApproximationError, AttentionMode, DenoisingPass, Ids
 from remask.dlm.sampler import CanvasBatch, CommitRule, Logits, denoise
 from remask.errors import ConfigError
 from remask.ids import content_id, seed_for
-from remask.models.backbone.transformer import Backbone
+from remask.models.backbone.transformer import Backbone, pad_rows
 from remask.ports import Canvas, Context, Fill, Hole
 
 MAX_BATCH_CANVASES = 16  # in one forward pass

@@ -8,6 +8,7 @@ not filled yet appear with their old texts. The target makes the HTTP requests (
 `models/completions.py`), and it may be wrapped to cache and count them.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -79,14 +80,12 @@ def find_open_holes(canvas: Canvas) -> list[Hole]:
 
 def ask_target(target: TargetModel, chats: Sequence[Chat], seed: int) -> list[Reply]:
     """Ask for one reply to each chat, in order; equal chats get different seeds."""
-    counts: dict[Chat, int] = {}
-    turns: list[int] = []
-    for chat in chats:
-        turns.append(counts.get(chat, 0))
-        counts[chat] = turns[-1] + 1
+    places: defaultdict[Chat, list[int]] = defaultdict(list)
+    for i, chat in enumerate(chats):
+        places[chat].append(i)
     replies: dict[int, Reply] = {}
-    for turn in range(max(turns, default=-1) + 1):
-        indices = [i for i, own in enumerate(turns) if own == turn]
+    for turn in range(max(map(len, places.values()), default=0)):
+        indices = sorted(own[turn] for own in places.values() if turn < len(own))
         repeat = seed_for(seed, "ask", turn) % SEED_RANGE
         answers = target.respond([chats[i] for i in indices], repeat=repeat)
         replies |= dict(zip(indices, answers, strict=True))

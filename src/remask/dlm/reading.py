@@ -6,6 +6,7 @@ computed once and reused by every step, candidate and later call. `bidirectional
 models in which all tokens see each other.
 """
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -60,55 +61,75 @@ class DenoisingPass(Protocol):
 
         The logits of the first call are exact.
         """
-        ...
 
     def sum_log_probs(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
         """Return (K,) float64, the summed log-probability of the written tokens in nats.
 
         `ids` (K, L) are finished; `logp` (K, L) is that of each token when it was committed.
         """
-        ...
 
 
-class AttentionMode(Protocol):
-    """How one model reads a context and regions."""
+class AttentionMode(ABC):
+    """How one model reads a context and regions.
+
+    The defaults are those of a mode that approximates nothing, of a model that has no chain rule.
+    """
+
+    family: Family
+    # The error of approximate logits, over all passes so far.
+    approximation_error = ApproximationError()
 
     @property
+    @abstractmethod
     def identity(self) -> str:
         """A name that contains everything that can change a logit."""
-        ...
-
-    @property
-    def approximation_error(self) -> ApproximationError:
-        """The error of approximate logits, over all passes so far."""
-        ...
 
     def reread(self, length: int) -> int:
         """Return how many of the last tokens of a context of `length` are read with the region.
 
         At least one is, since in a shifted family its logits predict the prompt's first token.
         """
-        ...
+        return 1
 
+    @abstractmethod
     def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
         """Begin a pass after `context`, whose first `shared` tokens many contexts have in common.
 
         `context` is without the tokens that `reread` counts; they are part of the regions.
         `attention_mask` is (K, L) bool, False at padding on the right.
         """
-        ...
 
     def score(self, context: Ids, shared: int, ids: Ids, positions: Sequence[int]) -> list[float]:
         """Return the log-probability (nats) at `positions` of the prompt `ids` after the whole
-        `context`."""
-        ...
+        `context`: by default of the token at each position, with it and every second position of
+        its chunk masked.
+
+        A bidirectional model has no chain rule, and its logits at a token that it can see say
+        nothing about that token. So two rows mask the positions alternately, and each token is
+        predicted from its neighbours.
+        """
+        reread = self.reread(len(context))
+        row = torch.tensor([*context[len(context) - reread :], *ids])
+        attention_mask = torch.ones((2, len(row)), dtype=torch.bool)
+        nats: dict[int, float] = {}
+        for begin in range(0, len(positions), MAX_SCORED_POSITIONS):
+            chunk = list(positions[begin : begin + MAX_SCORED_POSITIONS])
+            halves = [chunk[::2], chunk[1::2]]
+            rows = row.repeat(2, 1)
+            for i, half in enumerate(halves):
+                rows[i, [reread + position for position in half]] = self.family.mask
+            denoising_pass = self.begin(context[: len(context) - reread], shared, attention_mask)
+            tokens = torch.tensor([ids[position] for half in halves for position in half])
+            logp = pick_log_probs(denoising_pass.logits(rows), tokens)
+            nats |= zip([*halves[0], *halves[1]], logp, strict=True)
+        return [nats[position] for position in positions]
 
 
 # -- the two exact modes --------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
-class PrefixLM:
+class PrefixLM(AttentionMode):
     """The base reads the context left to right, the adapted model the region in both directions."""
 
     base: Backbone
@@ -116,14 +137,10 @@ class PrefixLM:
     gates: Gates
     family: Family
     prefix_cache: "PrefixCache"
-    approximation_error = ApproximationError()  # nothing is approximated
 
     @property
     def identity(self) -> str:
         return self.adapted.identity
-
-    def reread(self, length: int) -> int:
-        return 1
 
     def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
         past = self.prefix_cache.get_cache(context, shared)
@@ -151,7 +168,7 @@ class PrefixLM:
 
 
 @dataclass(frozen=True, slots=True)
-class BlockCausal:
+class BlockCausal(AttentionMode):
     """Each block of tokens sees itself and all blocks before it (arXiv 2503.09573).
 
     The region begins at the start of a block; the context tokens of that block are read with it.
@@ -160,7 +177,6 @@ class BlockCausal:
     backbone: Backbone
     family: Family
     prefix_cache: "PrefixCache"
-    approximation_error = ApproximationError()  # nothing is approximated
 
     @property
     def identity(self) -> str:
@@ -177,9 +193,6 @@ class BlockCausal:
             return self.backbone.read_blocks(ids, attention_mask, blocks, past)[0]
 
         return _ExactPass(self.backbone, self.family, attention_mask, read)
-
-    def score(self, context: Ids, shared: int, ids: Ids, positions: Sequence[int]) -> list[float]:
-        return score_pseudo_likelihood(self, self.family.mask, context, shared, ids, positions)
 
 
 class PrefixCache:
@@ -271,49 +284,8 @@ def repeat_rows(logits: Tensor, masked: Tensor, inverse: Sequence[int]) -> Tenso
     return torch.cat([parts[number] for number in inverse])
 
 
-def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
-    """Pad rows of unequal length to ids (N, L) and an attention mask (N, L).
-
-    Padding goes on the right, or with `left` on the left.
-    """
-    width = max(map(len, rows))
-    ids = torch.full((len(rows), width), pad)
-    attention_mask = torch.zeros((len(rows), width), dtype=torch.bool)
-    for i, row in enumerate(rows):
-        columns = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[i, columns], attention_mask[i, columns] = torch.tensor(row), True
-    return ids, attention_mask
-
-
 def pick_log_probs(logits: Tensor, tokens: Tensor) -> list[float]:
     """Return the log-probability (nats) of one token in each row of logits (N, V)."""
     logp = logits.log_softmax(-1).gather(1, tokens.to(logits.device)[:, None])[:, 0]
     nats: list[float] = logp.double().tolist()
     return nats
-
-
-def score_pseudo_likelihood(
-    mode: AttentionMode, mask: int, context: Ids, shared: int, ids: Ids, positions: Sequence[int]
-) -> list[float]:
-    """Return the log-probability of the token at each position, with it and every second position
-    of its chunk masked.
-
-    A bidirectional model has no chain rule, and its logits at a token that it can see say nothing
-    about that token. So two rows mask the positions alternately, and each token is predicted from
-    its neighbours.
-    """
-    reread = mode.reread(len(context))
-    row = torch.tensor([*context[len(context) - reread :], *ids])
-    attention_mask = torch.ones((2, len(row)), dtype=torch.bool)
-    nats: dict[int, float] = {}
-    for begin in range(0, len(positions), MAX_SCORED_POSITIONS):
-        chunk = list(positions[begin : begin + MAX_SCORED_POSITIONS])
-        halves = [chunk[::2], chunk[1::2]]
-        rows = row.repeat(2, 1)
-        for i, half in enumerate(halves):
-            rows[i, [reread + position for position in half]] = mask
-        denoising_pass = mode.begin(context[: len(context) - reread], shared, attention_mask)
-        tokens = torch.tensor([ids[position] for half in halves for position in half])
-        logp = pick_log_probs(denoising_pass.logits(rows), tokens)
-        nats |= zip([*halves[0], *halves[1]], logp, strict=True)
-    return [nats[position] for position in positions]

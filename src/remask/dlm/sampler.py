@@ -75,14 +75,9 @@ class CommitRule:
 
     @property
     def bound(self) -> float:
-        """The setting that belongs to `commit`."""
-        never = float("inf")
-        numbers = {
-            "threshold": never if self.threshold is None else self.threshold,
-            "factor": self.factor,
-            "entropy_bound": self.entropy_bound,
-        }
-        return numbers.get(self.commit, never)
+        """The setting that belongs to `commit` and has its name; infinite if there is none."""
+        bound = getattr(self, self.commit, None)
+        return float("inf") if bound is None else bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,10 +381,8 @@ def _write_tokens(
 
 def _pick_allowed(tokens: Sequence[int], logp: Sequence[float], refused: set[int]) -> int:
     """Return the index of the first possible candidate that is not refused; 0 if there is none."""
-    for index, (token, nats) in enumerate(zip(tokens, logp, strict=True)):
-        if token not in refused and nats != MINUS_INF:
-            return index
-    return 0
+    draws = enumerate(zip(tokens, logp, strict=True))
+    return next((i for i, (token, nats) in draws if token not in refused and nats != MINUS_INF), 0)
 
 
 def find_repeats(ids: Sequence[int], position: int, mask: int) -> set[int]:

@@ -94,8 +94,7 @@ class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
         if teacher is not None or kwargs:
             raise ConfigError(f"compile takes student, trainset and valset, not {sorted(kwargs)!r}")
         named = dict(student.named_predictors())
-        unknown = [name for name in self.predictors if name not in named]
-        if unknown:
+        if unknown := [name for name in self.predictors if name not in named]:
             raise ConfigError(f"no predictor {unknown[0]!r}; the program has {', '.join(named)}")
         start = {name: Prompt.parse(p.signature.instructions) for name, p in named.items()}
         chosen = {name: start[name] for name in self.predictors or named}

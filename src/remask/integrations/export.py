@@ -129,10 +129,7 @@ _SUFFIXES = {
     ".langfuse.json": "langfuse",
     ".mlflow.json": "mlflow",
     ".json": "messages",
-    ".j2": "jinja",
-    ".jinja": "jinja",
-    ".jinja2": "jinja",
-    ".njk": "jinja",
+    **dict.fromkeys((".j2", ".jinja", ".jinja2", ".njk"), "jinja"),
 }
 
 

@@ -6,7 +6,6 @@ and denoises them instead, for all jobs of an iteration at once. The same object
 itself evaluates and selects candidates; this module does not call the target.
 """
 
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -122,8 +121,7 @@ class DiffusionReflection:
         made = [ReflectionProposal(new_texts={}) for _ in jobs]
         for name, parent, members in self._group_jobs(jobs):
             traces = {t.id: t for i in members for t in map(self._read, jobs[i][1][name])}
-            wanted = len(members)
-            found, refused = self._draw_candidates(name, parent, tuple(traces.values()), wanted)
+            found, refused = self._draw_candidates(name, parent, tuple(traces.values()), len(members))
             for i in members:
                 made[i].metadata[f"remask:refused:{name}"] = refused
             for i, proposal in zip(members, found, strict=False):
@@ -183,14 +181,14 @@ def restore_kept(text: str, baseline: Prompt, name: str) -> Prompt:
     kept, at = [], 0
     for start, stop in baseline.kept:
         wanted = baseline.text[start:stop]
-        found = re.compile(re.escape(wanted)).search(text, at)
-        if found is None:
+        found = text.find(wanted, at)
+        if found < 0:
             raise ConfigError(
                 f"the text of {name!r} has lost its [[keep]] region {wanted[:60]!r}; let only "
                 "remask edit that component"
             )
-        kept.append(found.span())
-        at = found.end()
+        at = found + len(wanted)
+        kept.append((found, at))
     return Prompt(text, tuple(kept))
 
 

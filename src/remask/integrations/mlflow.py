@@ -30,6 +30,7 @@ try:
     import mlflow
     from mlflow.genai.optimize.optimizers import BasePromptOptimizer
     from mlflow.genai.optimize.types import EvaluationResultRecord, PromptOptimizerOutput
+    from mlflow.tracking import MlflowClient
 except ImportError as error:
     raise BackendError(
         f"remask inside MLflow needs mlflow 3.5 or newer ({error}); install with "
@@ -193,14 +194,6 @@ def _parse_messages(template: str) -> list[dict[str, Any]] | None:
 # --- the prompt registry
 
 
-try:
-    from mlflow.tracking import MlflowClient
-except ImportError as error:
-    raise BackendError(
-        f"the prompt registry needs mlflow 3.5 or newer ({error}); install with pip install 'remask[mlflow]'"
-    ) from None
-
-
 def register(name: str, template: str, commit_message: str, uri: str = "") -> str:
     """Register a template as a new version of the prompt `name`. Returns its URI: prompts:/NAME/3.
 
@@ -210,9 +203,8 @@ def register(name: str, template: str, commit_message: str, uri: str = "") -> st
     """
     try:
         client = MlflowClient(uri or None, uri or None)
-        made: str = client.register_prompt(name, template, commit_message).uri
+        return str(client.register_prompt(name, template, commit_message).uri)
     except Exception as error:  # MLflow, its database and its network may raise anything
         raise ConfigError(
             f"MLflow{f' at {uri}' if uri else ''} did not register the prompt {name!r}: {error}"
         ) from None
-    return made

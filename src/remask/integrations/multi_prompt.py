@@ -14,7 +14,7 @@ from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import make_proposer, refuse_demos
 from remask.config import Config, make_config
 from remask.errors import ConfigError
-from remask.events import State, advance
+from remask.events import State, fold
 from remask.ids import content_id, rng_for, seed_for
 from remask.ports import DenoiserModel, Proposer
 from remask.prompt import Prompt
@@ -26,7 +26,6 @@ from remask.search.plan import SearchPlan, make_plan
 from remask.types import Outcome, Split, Trace
 
 AnyDenoiser = str | DenoiserModel | Denoiser
-NO_PARTS: Mapping[str, float] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class ProgramRun:
     score: float | None  # 1 is perfect; None: the run failed
     traces: Mapping[str, Trace]  # by component, of those that took part
     error: str = ""  # why it failed
-    parts: Mapping[str, float] = field(default_factory=lambda: NO_PARTS)  # scores by scorer
+    parts: Mapping[str, float] = field(default_factory=dict)  # scores by scorer
 
 
 Texts = Mapping[str, str]  # component -> text
@@ -173,10 +172,7 @@ def _play_round(
     prompt: Prompt, plan: SearchPlan, task: _ComponentTask, proposer: Proposer, seed: int
 ) -> State:
     """Play one round of the search. The state has round 0 where the budget ended it before."""
-    state = State()
-    for event in search(state, prompt, replace(plan, rounds=1), task, proposer, seed):
-        state = advance(state, event)
-    return state
+    return fold(search(State(), prompt, replace(plan, rounds=1), task, proposer, seed))
 
 
 def split_in_half(ids: Sequence[str], seed: int) -> dict[Split, tuple[str, ...]]:

@@ -9,14 +9,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from remask.errors import BackendError
 from remask.events import Accepted, Event, RoundRejected, Scored, SearchEnded, State, Tested
 from remask.runs.budget import Spend
+from remask.runs.report.summary import average, list_scores, list_settings
 from remask.runs.result import compare_rows
-from remask.types import Split
 
 try:
     import mlflow
@@ -29,7 +28,6 @@ except ImportError as error:
 
 LOG = logging.getLogger("remask")
 RUN_TAG = "remask.run_dir"
-VALIDATION: Split = "validation"
 
 
 class MlflowTracker:
@@ -37,7 +35,8 @@ class MlflowTracker:
 
     uri: of the tracking server or store; "": as MLflow is configured. run_dir: of the run; a
     resumed run finds its MLflow run by it. settings: logged as parameters, with nested keys joined
-    by dots. The MLflow run ends with the sealed test. `close` or a `with` block ends it earlier.
+    by dots and URLs without credentials. The MLflow run ends with the sealed test. `close` or a
+    `with` block ends it earlier.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class MlflowTracker:
     ) -> None:
         self._uri, self._experiment = uri, experiment
         self._run_dir = str(Path(run_dir).resolve()) if run_dir else ""
-        self._settings = dict(_flatten(settings or {}))
+        self._settings = list_settings(settings or {})
         self._client: MlflowClient | None = None
         self._broken = False
         self.run_id = ""  # of the MLflow run; "" before the first event
@@ -58,10 +57,7 @@ class MlflowTracker:
     def __enter__(self) -> "MlflowTracker":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:  # fmt: skip
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def __call__(self, event: Event, state: State, spend: Spend) -> None:
@@ -100,23 +96,25 @@ class MlflowTracker:
             client.update_run(self.run_id, status="RUNNING")
         else:
             self.run_id = client.create_run(id, tags={RUN_TAG: self._run_dir}).info.run_id
-            for key, value in self._settings.items():
+            for key, value in self._settings:
                 client.log_param(self.run_id, key, value)
         self._client = client
         return client
 
     def _log(self, client: MlflowClient, event: Event, state: State, spend: Spend) -> None:
-        def metric(name: str, value: float) -> None:
-            client.log_metric(self.run_id, name, value, step=spend.calls)
+        def metric(name: str, value: float | None) -> None:
+            if value is not None:
+                client.log_metric(self.run_id, name, value, step=spend.calls)
 
         match event:
             case Scored(id=id, split="validation"):
-                metric("validation", _mean_score(state, id))
+                score = average(list_scores(state, id, "validation"))
+                metric("validation", score)
                 if id == state.baseline:
-                    metric("best_validation", _mean_score(state, id))
+                    metric("best_validation", score)
                     self._log_prompt(client, "000-baseline", state, id)
             case Accepted(id=id):
-                metric("best_validation", _mean_score(state, id))
+                metric("best_validation", average(list_scores(state, id, "validation")))
                 self._log_prompt(client, f"{len(state.accepted):03}-round-{event.round}", state, id)
             case Tested():
                 test, _ = compare_rows(event.baseline, event.best)
@@ -133,17 +131,3 @@ class MlflowTracker:
 
     def _log_prompt(self, client: MlflowClient, name: str, state: State, id: str) -> None:
         client.log_text(self.run_id, state.prompts[id] + "\n", f"prompts/{name}.md")
-
-
-def _mean_score(state: State, id: str) -> float:
-    scores = [s for s in state.scores[id, VALIDATION].values() if s is not None]
-    return sum(scores) / len(scores)
-
-
-def _flatten(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield settings with nested keys joined by dots, without those that are not set."""
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{above}{key}.")
-        elif value not in (None, "", (), []):
-            yield f"{above}{key}", value

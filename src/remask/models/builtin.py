@@ -15,7 +15,7 @@ from torch import Tensor
 
 from remask.errors import ConfigError, NumericsError
 from remask.models.backbone.attention import KVCache
-from remask.models.backbone.transformer import Backbone
+from remask.models.backbone.transformer import Backbone, pad_rows
 from remask.ports import Reply, TargetModel
 from remask.types import Chat
 
@@ -158,7 +158,7 @@ class BuiltinTarget(TargetModel):
         """
         past = self._read_prefix(batch[0].prefix)
         common = answers[0][:shared]
-        ids, attention_mask = _pad_rows([row.rest + common for row in batch])
+        ids, attention_mask = pad_rows([row.rest + common for row in batch], 0)
         tails = [answer[shared:] for answer in answers]
         long = [column for column, tail in enumerate(tails) if len(tail) > 1]
         if long:
@@ -183,8 +183,8 @@ class BuiltinTarget(TargetModel):
 
     def _score_tails(self, cache: KVCache, tails: Sequence[list[int]]) -> Tensor:
         """Return (B, tails), the log-probability of each tail without its first token."""
-        ids, attention_mask = _pad_rows([tail[:-1] for tail in tails])
-        tokens, _ = _pad_rows([tail[1:] for tail in tails])
+        ids, attention_mask = pad_rows([tail[:-1] for tail in tails], 0)
+        tokens, _ = pad_rows([tail[1:] for tail in tails], 0)
         rows = len(cache.attention_mask)
         row = torch.arange(rows).repeat_interleave(len(tails))
         tail = torch.arange(len(tails)).repeat(rows)
@@ -215,7 +215,7 @@ class BuiltinTarget(TargetModel):
     def _generate(self, batch: list[_ChatRow]) -> list[Reply]:
         """Decode greedily; rows that have ended leave the batch."""
         written: list[list[int]] = [[] for _ in batch]
-        ids, attention_mask = _pad_rows([row.rest for row in batch])
+        ids, attention_mask = pad_rows([row.rest for row in batch], 0)
         past = self._read_prefix(batch[0].prefix)
         hidden, cache = self._backbone.read(ids, attention_mask, past)
         hidden = hidden[torch.arange(len(batch)), attention_mask.sum(1) - 1]  # (B, d)
@@ -255,14 +255,6 @@ def _make_batches(rows: Sequence[_ChatRow], read_ahead: int) -> Iterator[list[_C
                 batch = []
             batch.append(row)
         yield batch
-
-
-def _pad_rows(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-    """Pad rows on the right to ids (B, T) and an attention mask (B, T)."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[*row, *[0] * (width - len(row))] for row in rows])
-    attention_mask = torch.arange(width) < torch.tensor([[len(row)] for row in rows])
-    return ids, attention_mask
 
 
 def _check_finite(numbers: Tensor) -> Tensor:

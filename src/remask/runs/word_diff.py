@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from itertools import groupby
 from typing import Literal
 
 
@@ -36,19 +37,15 @@ def diff(before: str, after: str) -> tuple[Change, ...]:
     changes: list[Change] = []
     removed: list[str] = []
     added: list[str] = []
-    same: list[str] = []
     for old, new in [*_compare(before, after, 0), ("", "")]:
         if old != new:
-            if same:
-                changes.append(Change("same", "".join(same)))
-                same = []
             removed.append(old)
             added.append(new)
         else:
             changes += _diff_atoms("".join(removed), "".join(added))
             removed, added = [], []
-            same.append(old)
-    return _merge_changes([*changes, Change("same", "".join(same))])
+            changes.append(Change("same", old))
+    return _merge_changes(changes)
 
 
 def _compare(before: str, after: str, level: int) -> Iterator[tuple[str, str]]:
@@ -88,10 +85,6 @@ def _diff_atoms(removed: str, added: str) -> Iterator[Change]:
 
 def _merge_changes(changes: Sequence[Change]) -> tuple[Change, ...]:
     """Join neighbours of the same kind and drop empty pieces."""
-    joined: list[Change] = []
-    for change in changes:
-        if joined and joined[-1].kind == change.kind:
-            joined[-1] = Change(change.kind, joined[-1].text + change.text)
-        elif change.text:
-            joined.append(change)
-    return tuple(joined)
+    pieces = (change for change in changes if change.text)
+    groups = groupby(pieces, key=lambda change: change.kind)
+    return tuple(Change(kind, "".join(change.text for change in group)) for kind, group in groups)

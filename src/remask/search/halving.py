@@ -95,13 +95,9 @@ def _run_round(state: State, plan: SearchPlan, task: Task, proposer: Proposer, s
 
     alive: list[Proposal] = []
     for proposal in _draw_proposals(state, plan, proposer, parent, traces, seed):
-        if proposal.violation:
-            yield events.Refused.from_proposal(number, parent, proposal)
-        else:
+        yield record_proposal(number, parent, proposal, proposer)
+        if not proposal.violation:
             alive.append(proposal)
-            yield events.Proposed.from_proposal(
-                number, parent, proposal, proposer.count(proposal.prompt.text)
-            )
     if not alive:
         yield events.RoundRejected(number, "no candidate passed the guard")
         return
@@ -178,6 +174,14 @@ def _draw_proposals(
                 yield proposal
             if not enough:
                 return
+
+
+def record_proposal(number: int, parent: Prompt, proposal: Proposal, proposer: Proposer) -> Event:
+    """Return the event of a proposal of round `number`, refused by the guard or not."""
+    if proposal.violation:
+        return events.Refused.from_proposal(number, parent, proposal)
+    tokens = proposer.count(proposal.prompt.text)
+    return events.Proposed.from_proposal(number, parent, proposal, tokens)
 
 
 def _evaluate(

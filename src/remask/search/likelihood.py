@@ -24,6 +24,7 @@ from remask.events import Event, State, advance
 from remask.ids import rng_for, seed_for
 from remask.ports import Choose, Context, Proposal, Proposer, Scorer, find_written_spans
 from remask.prompt import Prompt, Span
+from remask.search.halving import record_proposal
 from remask.stats import accepts
 from remask.types import Trace
 
@@ -47,6 +48,9 @@ CONTROL: Context = tuple(
 # for every candidate.
 MAX_CHARS_BEFORE = 600
 MAX_CHARS_AFTER = 200
+
+# Windows of a text around some spans, each with the positions of its spans.
+_Windows = tuple[tuple[str, tuple[Span, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +107,9 @@ def _run_round(
 ) -> Iterator[Event]:
     """Run one iteration: measure new candidates and accept the best one above the margin."""
     number, parent = state.round, state.prompt(state.incumbent)
-    allowed = []
-    for proposal in _propose_unseen(state, parent, read, plan, proposer, seed):
-        if proposal.violation:
-            yield events.Refused.from_proposal(number, parent, proposal)
-        else:
-            allowed.append(proposal)
-            yield events.Proposed.from_proposal(
-                number, parent, proposal, proposer.count(proposal.prompt.text)
-            )
+    proposals = _propose_unseen(state, parent, read, plan, proposer, seed)
+    yield from (record_proposal(number, parent, proposal, proposer) for proposal in proposals)
+    allowed = [proposal for proposal in proposals if not proposal.violation]
     contexts = split_folds(held_out, plan, proposer.count, rng_for(seed, number, "panels"), choose)
     found = measure_gains(scorer, contexts, proposer.count, parent, allowed)
     measured = [events.Measured(number, p.prompt.id, g) for p, g in zip(allowed, found, strict=True)]
@@ -200,14 +198,14 @@ def measure_gains(
     around it. Deletions have no bonus, because a rule that conversations do not mention may still
     be needed.
     """
-    old = [_Windows.of(parent.text, sorted((a, b) for a, b, _ in p.edits)) for p in proposals]
-    new = [_Windows.of(p.prompt.text, find_written_spans(p)) for p in proposals]
+    old = [_cut_windows(parent.text, sorted((a, b) for a, b, _ in p.edits)) for p in proposals]
+    new = [_cut_windows(p.prompt.text, find_written_spans(p)) for p in proposals]
     lifts = _measure_lifts(scorer, contexts, {*old, *new})
     found = []
     for proposal, then, now in zip(proposals, old, new, strict=True):
         before = sum(count(parent.text[start:stop]) for start, stop, _ in proposal.edits)
         growth = max(0, sum(count(text) for _, _, text in proposal.edits) - before)
-        around = max(1, sum(count(text) for text, _ in then.parts))
+        around = max(1, sum(count(text) for text, _ in then))
         pairs = zip(lifts[then], lifts[now], strict=True)
         found.append(
             tuple(b.spans - max(0.0, a.spans) - growth * max(0.0, a.windows / around) for a, b in pairs)
@@ -215,26 +213,22 @@ def measure_gains(
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Windows:
-    """Windows of a text around some spans, each with the positions of its spans."""
+def _cut_windows(text: str, spans: Sequence[Span]) -> _Windows:
+    """Cut windows of a text around `spans`, which are in order.
 
-    parts: tuple[tuple[str, tuple[Span, ...]], ...]
-
-    @classmethod
-    def of(cls, text: str, spans: Sequence[Span]) -> "_Windows":
-        """Build windows for `spans` in order. An empty span has a window, but no position."""
-        joined: list[list[int]] = []
-        for start, stop in spans:
-            low = max(0, start - MAX_CHARS_BEFORE)
-            low = low and (text.find(" ", low, start) + 1 or low)  # begin at a word
-            high = min(len(text), stop + MAX_CHARS_AFTER)
-            if joined and low <= joined[-1][1]:
-                joined[-1][1] = max(high, joined[-1][1])
-            else:
-                joined.append([low, high])
-        inside = [tuple((a - low, b - low) for a, b in spans if low <= a < b <= high) for low, high in joined]
-        return cls(tuple((text[a:b], at) for (a, b), at in zip(joined, inside, strict=True)))
+    An empty span has a window, but no position.
+    """
+    joined: list[list[int]] = []
+    for start, stop in spans:
+        low = max(0, start - MAX_CHARS_BEFORE)
+        low = low and (text.find(" ", low, start) + 1 or low)  # begin at a word
+        high = min(len(text), stop + MAX_CHARS_AFTER)
+        if joined and low <= joined[-1][1]:
+            joined[-1][1] = max(high, joined[-1][1])
+        else:
+            joined.append([low, high])
+    inside = [tuple((a - low, b - low) for a, b in spans if low <= a < b <= high) for low, high in joined]
+    return tuple((text[a:b], at) for (a, b), at in zip(joined, inside, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,5 +256,5 @@ def _measure_lifts(
 
 
 def _measure_nats(scorer: Scorer, context: Context, windows: _Windows) -> _Nats:
-    found = [scorer.score(context, text, [*inside, (0, len(text))]) for text, inside in windows.parts]
+    found = [scorer.score(context, text, [*inside, (0, len(text))]) for text, inside in windows]
     return _Nats(sum(sum(nats[:-1]) for nats in found), sum(nats[-1] for nats in found))

@@ -16,10 +16,11 @@ from remask.data.prompt_traces import shorten
 from remask.dlm.canvas import CanvasRow, choose_window, find_sentence_starts
 from remask.dlm.families import Family
 from remask.dlm.layout import Layout
-from remask.dlm.reading import Ids, pad_rows
+from remask.dlm.reading import Ids
 from remask.dlm.training.corpus import TrainingExample, draw_traces
 from remask.dlm.training.masking import CorruptionMask, Masks, apply_corruption
 from remask.ids import rng_for
+from remask.models.backbone.transformer import pad_rows
 from remask.ports import Context
 
 TRACE_TOKENS = (64, 1000)  # smallest and largest limit, drawn on a logarithmic scale
@@ -45,12 +46,11 @@ class TrainingWindow:
     def mask_row(self, mask: CorruptionMask, family: Family) -> "CorruptedRow":
         """Apply `mask` to the region."""
         row = CorruptedRow([self.last_context_id], [self.last_context_id], [0])
-        for i, token in enumerate(self.window):
+        for i in range(len(self.window) + 1):
             for hidden in mask.extra.get(i, ()):
                 row.add(family.delete, hidden, NO_SOURCE, family)
-            row.add(token, mask.hidden[i], i + 1, family)
-        for hidden in mask.extra.get(len(self.window), ()):
-            row.add(family.delete, hidden, NO_SOURCE, family)
+            if i < len(self.window):
+                row.add(self.window[i], mask.hidden[i], i + 1, family)
         for i, token in enumerate(self.close, 1 + len(self.window)):
             row.add(token, False, i, family)
         return row

@@ -48,7 +48,8 @@ def mask_tokens(n: int, rows: int, rng: Rng, elastic: bool) -> Masks:
 
 def mask_all(n: int, rows: int, rng: Rng, elastic: bool) -> Masks:
     """Mask all tokens of the first row, and of the others all from a drawn position on."""
-    return [CorruptionMask([i >= start for i in range(n)]) for start in _draw_starts(n, rows, rng)]
+    starts = [0 if row == 0 else int(rng.integers(n)) for row in range(rows)]
+    return [CorruptionMask([i >= start for i in range(n)]) for start in starts]
 
 
 Corruption = Callable[[int, int, Rng, bool], Masks]
@@ -114,7 +115,3 @@ def _make_pairs(rows: int, draw: Callable[[], list[bool]]) -> Masks:
         hidden = draw()
         masks += [CorruptionMask(hidden), CorruptionMask([not masked for masked in hidden])]
     return masks[:rows]
-
-
-def _draw_starts(n: int, rows: int, rng: Rng) -> list[int]:
-    return [0 if i == 0 else int(rng.integers(n)) for i in range(rows)]

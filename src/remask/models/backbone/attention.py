@@ -75,14 +75,12 @@ class GatedScores(Scores):
 
     def __init__(self, plain: Scores, masked: Tensor, gates: Gates) -> None:
         """`masked` is (B, L) bool."""
-        length = masked.shape[1]
+        length, device = masked.shape[1], plain.mask.device
         heads = gates.right.shape[1]
-        mask = plain.mask
-        right = torch.ones(length, length, device=mask.device).triu(1)
-        others = 1 - torch.eye(length, device=mask.device)
-        super().__init__(mask.expand(-1, heads, -1, -1).contiguous(), plain.shared)
-        self.inside = mask[..., -length:].float()  # (B, 1, L, L)
-        self.right = right
+        super().__init__(plain.mask.expand(-1, heads, -1, -1).contiguous(), plain.shared)
+        self.inside = plain.mask[..., -length:].float()  # (B, 1, L, L)
+        self.right = torch.ones(length, length, device=device).triu(1)
+        others = 1 - torch.eye(length, device=device)
         self.masked = masked[:, None, None, :] * others
         self.gates = gates
 

@@ -95,8 +95,7 @@ def find_shards(folder: Path) -> list[Shard]:
         return [Shard(single[0], None)]
     if single:
         raise BackendError(f"{folder}: {len(single)} safetensors files, but no {INDEX_FILE}")
-    pickled = sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_SUFFIXES)
-    if pickled:
+    if pickled := sorted(p.name for p in folder.iterdir() if p.suffix in PICKLE_SUFFIXES):
         raise BackendError(
             f"{folder}: the weights are pickled ({pickled[0]}), which runs code when it is read; "
             "convert them to safetensors"

@@ -100,23 +100,20 @@ class Backbone:
     def encode_turn(self, role: str, text: str) -> list[int]:
         """Encode one complete chat turn. Only its frame contains special tokens."""
         frame = self.frame
-        return [*self._encode_turn_start(role, text), self.token_id(frame.end), *self.encode(frame.after)]
+        return [*self.encode_opening(role, text), self.token_id(frame.end), *self.encode(frame.after)]
 
-    def encode_opening(self, role: str) -> list[int]:
+    def encode_opening(self, role: str, text: str = "") -> list[int]:
         """Encode the beginning of a turn that the model continues."""
-        return self._encode_turn_start(role, "")
-
-    def encode_start(self) -> list[int]:
-        """Encode the token before the first turn of a chat; nothing in ChatML."""
-        return [self.token_id(self.frame.first)] if self.frame.first else []
-
-    def _encode_turn_start(self, role: str, text: str) -> list[int]:
         frame = self.frame
         start = self.token_id(frame.start)
         if not frame.middle:
             return [start, *self.encode(f"{role}{frame.gap}{text}")]
         middle = self.token_id(frame.middle)
         return [start, *self.encode(role), middle, *self.encode(f"{frame.gap}{text}")]
+
+    def encode_start(self) -> list[int]:
+        """Encode the token before the first turn of a chat; nothing in ChatML."""
+        return [self.token_id(self.frame.first)] if self.frame.first else []
 
     def list_added_tokens(self) -> dict[str, int]:
         """Return the names and ids of all tokens that were added to the ordinary vocabulary."""
@@ -281,6 +278,20 @@ class Backbone:
             hidden = functional_call(layer, own, (hidden,), arguments) if own else layer(hidden, **arguments)
         out: Tensor = inner.norm(hidden)
         return out
+
+
+def pad_rows(rows: Sequence[Sequence[int]], pad: int, left: bool = False) -> tuple[Tensor, Tensor]:
+    """Pad rows of unequal length to ids (N, L) and an attention mask (N, L).
+
+    Padding goes on the right, or with `left` on the left.
+    """
+    width = max(map(len, rows))
+    ids = torch.full((len(rows), width), pad)
+    attention_mask = torch.zeros((len(rows), width), dtype=torch.bool)
+    for i, row in enumerate(rows):
+        columns = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[i, columns], attention_mask[i, columns] = torch.tensor(row), True
+    return ids, attention_mask
 
 
 def make_skeleton(config: Config) -> Model:

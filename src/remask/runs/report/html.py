@@ -10,21 +10,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from remask.events import State
 from remask.runs.report import chart, summary
-from remask.runs.report.summary import format_edit_title, list_edit_reasons
 from remask.runs.result import Result
 from remask.sanitize import make_visible, one_line
-
-
-def make_environment() -> Environment:
-    """Make a Jinja environment for the templates in this folder."""
-    return Environment(
-        loader=PackageLoader("remask.runs.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
 
 MAX_ROWS = 300  # rows of candidates; with MAX_CELL_CHARS the page stays under 1 MB
 MAX_CELL_CHARS = 200  # of a text in a table
@@ -32,7 +19,13 @@ MAX_CELL_CHARS = 200  # of a text in a table
 
 def render(result: Result, state: State, points: Sequence[summary.Point], config: Mapping[str, Any]) -> str:
     """Render the page. points: see `list_points`. config: the stored configuration of the run."""
-    templates = make_environment()
+    templates = Environment(
+        loader=PackageLoader("remask.runs.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     templates.filters["make_visible"] = make_visible
     templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
     templates.filters["score"] = summary.format_score
@@ -48,7 +41,7 @@ def render(result: Result, state: State, points: Sequence[summary.Point], config
         settings=summary.list_settings(config),
         spend=summary.format_spend(result.spend),
         selection=summary.SELECTION,
-        edits=[(format_edit_title(e), e.changes, list_edit_reasons(e)) for e in result.edits],
+        edits=[(summary.format_edit_title(e), e.changes, summary.list_edit_reasons(e)) for e in result.edits],
         facts=list(summary.list_refinement_facts(result)),
         area=(chart.LEFT, chart.RIGHT, chart.TOP, chart.BOTTOM),
     )
@@ -56,8 +49,6 @@ def render(result: Result, state: State, points: Sequence[summary.Point], config
 
 def _select_rows(rows: Sequence[summary.Candidate]) -> list[summary.Candidate]:
     """Select up to MAX_ROWS candidates: first accepted ones, then those with the most scores."""
-    if len(rows) <= MAX_ROWS:
-        return list(rows)
     order = sorted(
         range(len(rows)),
         key=lambda i: (not rows[i].accepted, rows[i].validation is None, -rows[i].train_rows, i),

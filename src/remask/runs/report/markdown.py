@@ -3,6 +3,7 @@
 Quoted text is untrusted, so it is shown as code on one line, without invisible characters.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 
@@ -18,30 +19,14 @@ def render(result: Result, found: Refinement) -> str:
     facts = [*list_refinement_facts(result), f"spent: {format_spend(result.spend)}"]
     facts += [f"warning: {one_line(warning)}" for warning in result.warnings]
     edits = [edit for edit in result.edits if isinstance(edit, RefinedEdit)]
-    lines = [
-        "# Refined prompt",
-        "",
-        f"**{format_verdict(result)}**",
-        "",
-        *(f"- {line}" for line in facts),
-        "",
-        "## Prompt",
-        "",
-        _format_block(make_visible(result.prompt)),
-        "",
-        "## Edits",
-        "",
-        *(_format_edits(edits) if edits else ["None: the prompt is unchanged."]),
-        "",
-        "## Best edits that were not accepted",
-        "",
-        *(_format_edits(found.proposals) if found.proposals else ["None."]),
-        "",
-        "## Refused by the guard",
-        "",
-        *(_format_refusals(found) if found.refused else ["None."]),
-    ]
-    return "\n".join(lines) + "\n"
+    sections = {
+        "# Refined prompt": [f"**{format_verdict(result)}**", "", *(f"- {fact}" for fact in facts)],
+        "## Prompt": [_format_block(make_visible(result.prompt))],
+        "## Edits": list(_format_edits(edits)) or ["None: the prompt is unchanged."],
+        "## Best edits that were not accepted": list(_format_edits(found.proposals)) or ["None."],
+        "## Refused by the guard": _format_refusals(found) if found.refused else ["None."],
+    }
+    return "\n\n".join("\n".join([title, "", *lines]) for title, lines in sections.items()) + "\n"
 
 
 def _format_edits(edits: Sequence[RefinedEdit]) -> Iterator[str]:
@@ -69,16 +54,15 @@ def _format_refusals(result: Refinement) -> Iterator[str]:
 
 def _format_code(text: str) -> str:
     """Format `text` as inline code; it may contain backticks."""
-    longest = max((len(run) for run in _find_backticks(text)), default=0)
-    fence = "`" * (longest + 1)
+    fence = "`" * (_count_backticks(text) + 1)
     return f"{fence} {text} {fence}"
 
 
 def _format_block(text: str) -> str:
-    fence = "`" * max(3, 1 + max((len(run) for run in _find_backticks(text)), default=0))
+    fence = "`" * max(3, _count_backticks(text) + 1)
     return f"{fence}text\n{text}\n{fence}"
 
 
-def _find_backticks(text: str) -> list[str]:
-    """Return the runs of backticks in `text`."""
-    return [run for run in "".join(c if c == "`" else " " for c in text).split() if run]
+def _count_backticks(text: str) -> int:
+    """Return the length of the longest run of backticks in `text`."""
+    return max(map(len, re.findall("`+", text)), default=0)

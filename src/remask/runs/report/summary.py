@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from remask.events import Accepted, Event, Proposed, Scored, Started, State
+from remask.events import Accepted, Event, Scored, Started, State
 from remask.runs.budget import Spend
 from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, list_changes
 from remask.sanitize import one_line
@@ -51,25 +51,22 @@ def list_candidates(state: State) -> list[Candidate]:
     """Return all candidates that were evaluated, in the order of proposal."""
     taken = {(event.round, event.id) for event in state.accepted}
     gains = {(event.round, event.id): event.log_likelihood_gain for event in state.measured}
-    return [
-        _build_candidate(state, p, (p.round, p.id) in taken, gains.get((p.round, p.id)))
-        for p in state.proposals
-    ]
-
-
-def _build_candidate(state: State, proposal: Proposed, accepted: bool, gain: float | None) -> Candidate:
-    train = list_scores(state, proposal.id, "train")
-    return Candidate(
-        round=proposal.round,
-        id=proposal.id,
-        masker=proposal.masker,
-        changes=list_changes(state, proposal),
-        train=average(train),
-        train_rows=len(train),
-        validation=average(list_scores(state, proposal.id, "validation")),
-        accepted=accepted,
-        gain=gain,
-    )
+    found = []
+    for proposal in state.proposals:
+        train = list_scores(state, proposal.id, "train")
+        candidate = Candidate(
+            round=proposal.round,
+            id=proposal.id,
+            masker=proposal.masker,
+            changes=list_changes(state, proposal),
+            train=average(train),
+            train_rows=len(train),
+            validation=average(list_scores(state, proposal.id, "validation")),
+            accepted=(proposal.round, proposal.id) in taken,
+            gain=gains.get((proposal.round, proposal.id)),
+        )
+        found.append(candidate)
+    return found
 
 
 def list_scores(state: State, id: str, split: str) -> list[float]:
@@ -106,8 +103,6 @@ def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
                     found.append(Point(calls, value, "baseline" if first else "kept"))
             case Accepted() if found:
                 found[-1] = Point(found[-1].calls, found[-1].validation, "accepted")
-            case _:
-                pass
     return found
 
 
@@ -221,7 +216,7 @@ def list_settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str
             found += list_settings(value, f"{prefix}{key}.")
         elif key == "base_url" and value:
             found.append((f"{prefix}{key}", _strip_credentials(str(value))))
-        elif key != "prompt" and value not in (None, "", []):
+        elif key != "prompt" and value not in (None, "", (), []):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             found.append((f"{prefix}{key}", shown))
     return found

@@ -12,9 +12,9 @@ continues without paying again, as far as its tools and its task are determinist
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from inspect_ai._util.http import status_code_of
 from inspect_ai.log._samples import sample_active
@@ -56,39 +56,6 @@ class SampleRecord:
     error: str = ""  # of a call that failed in all attempts; "" where none did
 
 
-class AgentModels(Protocol):
-    """Metered models that an evaluation framework calls by itself, with the prompt in place."""
-
-    @property
-    def identity(self) -> str:
-        """Return an id of everything that can change a score; part of cache keys."""
-
-    def open_models(self) -> AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]:
-        """Open the model whose prompt is optimised, and the other models by role.
-
-        The context manager closes their connections.
-        """
-
-    def begin(self, prompt: Prompt, samples: int) -> None:
-        """Run what follows with `prompt`.
-
-        Raises BudgetSpent where `samples` samples would probably pass a limit: an interrupted
-        sample costs money and gives no score.
-        """
-
-    def find_record(self, sample: str, epoch: int) -> SampleRecord:
-        """Return the record of a sample that has run since `begin`."""
-
-    def end(self) -> None:
-        """Raise the exception that stopped the calls since `begin`, such as BudgetSpent."""
-
-    def load_values(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        """Return the saved values of these keys."""
-
-    def save_value(self, key: str, value: Mapping[str, Any]) -> None:
-        """Save a value in the run."""
-
-
 class SampleStopped(Exception):
     """Raised in place of an answer. The models keep the reason, since a task may catch this."""
 
@@ -104,57 +71,63 @@ class _Sample:
     failed: Counter[str] = field(default_factory=Counter)  # failed attempts, by request
 
 
+@dataclass(slots=True)
 class InspectModels:
-    """Implements AgentModels.
+    """Metered models that Inspect calls by itself, with the prompt in place.
 
     `make` returns the model under test and those of the roles, as new objects on each call
     (get_model(…, memoize=False)): they are modified, and used for one evaluation. `baseline` is the
     text that each prompt replaces in the system messages of the model under test. `prices` are by
     role; "" is the model under test. `retries` are the attempts of Inspect after the first one.
-    `expected` is the number of calls of one sample, until some samples have run.
+    `expected` is the number of calls of one sample, until some samples have run. `identity` is an
+    id of everything that can change a score; part of cache keys.
 
     Raises ConfigError where a limit in dollars or tokens cannot be guaranteed.
     """
 
-    def __init__(
-        self,
-        make: Callable[[], tuple[Model, dict[str, Model]]],
-        ledger: Ledger,
-        baseline: str,
-        *,
-        identity: str,
-        prices: Mapping[str, Price],
-        retries: int,
-        expected: int,
-    ) -> None:
-        main, roles = make()
+    make: Callable[[], tuple[Model, dict[str, Model]]]
+    ledger: Ledger
+    baseline: str
+    identity: str
+    prices: Mapping[str, Price]
+    retries: int
+    expected: int
+    _tariffs: dict[str, Tariff] = field(init=False)
+    _text: str = field(init=False)
+    _samples: dict[tuple[str, int], _Sample] = field(init=False, default_factory=dict)
+    _finished: list[int] = field(init=False, default_factory=list)  # calls of each sample that has run
+    _stop: BaseException | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self._text = self.baseline
+        main, roles = self.make()
         self._tariffs = {
-            role: Tariff(ledger.budget, prices.get(role), model.config.max_tokens)
+            role: Tariff(self.ledger.budget, self.prices.get(role), model.config.max_tokens)
             for role, model in {"": main, **roles}.items()
         }
-        self.identity = identity
-        self._make = make
-        self._ledger = ledger
-        self._baseline = self._text = baseline
-        self._retries = retries
-        self._expected = expected
-        self._samples: dict[tuple[str, int], _Sample] = {}
-        self._finished: list[int] = []  # calls of each sample that has run
-        self._stop: BaseException | None = None
 
-    # --- the protocol
+    # --- one evaluation
 
     def begin(self, prompt: Prompt, samples: int) -> None:
+        """Run what follows with `prompt`.
+
+        Raises BudgetSpent where `samples` samples would probably pass a limit: an interrupted
+        sample costs money and gives no score.
+        """
         self._text = prompt.text
         self._samples = {}
         self._stop = None
         seen = self._finished
-        each = -(-sum(seen) // len(seen)) if seen else self._expected
-        self._ledger.require(Spend(calls=samples * each))
+        each = -(-sum(seen) // len(seen)) if seen else self.expected
+        self.ledger.require(Spend(calls=samples * each))
 
     @asynccontextmanager
     async def open_models(self) -> AsyncIterator[tuple[Model, dict[str, Model]]]:
-        main, roles = self._make()
+        """Open the model whose prompt is optimised, and the other models by role.
+
+        The context manager closes their connections.
+        """
+        main, roles = self.make()
         self._meter(main, "")
         for role, model in roles.items():
             self._meter(model, role)
@@ -165,19 +138,23 @@ class InspectModels:
                 await model.api.aclose()
 
     def find_record(self, sample: str, epoch: int) -> SampleRecord:
+        """Return the record of a sample that has run since `begin`."""
         record = self._samples.get((sample, epoch), _Sample())
         return SampleRecord(record.chat, record.calls, record.error)
 
     def end(self) -> None:
+        """Raise the exception that stopped the calls since `begin`, such as BudgetSpent."""
         if self._stop is not None:
             raise self._stop
         self._finished += [s.calls for s in self._samples.values() if not s.error]
 
     def load_values(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
-        return self._ledger.store.find_replies(keys)
+        """Return the saved values of these keys."""
+        return self.ledger.store.find_replies(keys)
 
     def save_value(self, key: str, value: Mapping[str, Any]) -> None:
-        store = self._ledger.store
+        """Save a value in the run."""
+        store = self.ledger.store
         store.settle(store.reserve(Spend(), billed=False), Spend(), {key: _to_plain_json(value)})
 
     # --- one call
@@ -195,7 +172,7 @@ class InspectModels:
             epoch = active.epoch if (active := sample_active()) else 1
             turn = sample.answered[request]
             key = content_id("inspect call", self.identity, role, request, epoch, turn)
-            if stored := self._ledger.store.find_replies([key]):
+            if stored := self.ledger.store.find_replies([key]):
                 output = ModelOutput.model_validate(stored[key])
                 self._record_answer(sample, request, messages if inserted else None, output)
                 return output
@@ -230,8 +207,8 @@ class InspectModels:
         """Replace the baseline by the prompt. Returns the messages and whether it was in them."""
         changed, found = [], False
         for message in messages:
-            if isinstance(message, ChatMessageSystem) and self._baseline in message.text:
-                text = message.text.replace(self._baseline, self._text)
+            if isinstance(message, ChatMessageSystem) and self.baseline in message.text:
+                text = message.text.replace(self.baseline, self._text)
                 message, found = message.model_copy(update={"content": text}), True
             changed.append(message)
         return changed, found
@@ -240,7 +217,7 @@ class InspectModels:
         """Reserve a call. Ends the sample where no call may be made."""
         if self._stop is None and not sample.error:
             try:
-                return self._ledger.reserve(self._tariffs[role], bounds)
+                return self.ledger.reserve(self._tariffs[role], bounds)
             except Exception as stop:  # BudgetSpent or an exception of the checkpoint; see `end`
                 self._stop = stop
         sample.error = sample.error or str(self._stop)
@@ -275,7 +252,7 @@ class InspectModels:
     def _record_failure(self, model: Model, sample: _Sample, request: str, why: str, retry: bool) -> None:
         """Count a failed attempt. Where Inspect makes no further one, the sample has failed."""
         sample.failed[request] += 1
-        if sample.failed[request] > self._retries or not retry:
+        if sample.failed[request] > self.retries or not retry:
             sample.error = sample.error or f"{model}: {why}"
             _end_sample()
 

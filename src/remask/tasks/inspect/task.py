@@ -1,6 +1,6 @@
 """Run an Inspect task as the task of a search: its samples are the rows, its scorers the metric.
 
-The models are passed in, metered and with the prompt under test in place (models.AgentModels). The
+The models are passed in, metered and with the prompt under test in place (models.InspectModels). The
 code of the task is not changed: solver, tools, sandboxes and scorers run as Inspect runs them.
 """
 
@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from remask.data.dataset import LoadedDataset, normalize_input, split_by_hash
 from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
 from remask.prompt import Prompt
-from remask.tasks.inspect.models import AgentModels, SampleRecord
+from remask.tasks.inspect.models import InspectModels, SampleRecord
 from remask.types import Example, Feedback, Outcome, Split, Trace
 
 MAX_SAMPLES_PER_EVALUATION = 32
@@ -77,6 +78,7 @@ def load_suite(name: str, args: Mapping[str, Any], fractions: Sequence[float]) -
     return Suite(name, definition, known, LoadedDataset(tuple(examples.values()), warnings))
 
 
+@dataclass(frozen=True, slots=True)
 class SampleTask:
     """Implements ports.Task over a suite.
 
@@ -85,21 +87,17 @@ class SampleTask:
     Inspect.
     """
 
+    suite: Suite
+    models: InspectModels
+    epochs: int
+    scorer: str
+    concurrency: int
+    log_dir: Path
     labels: tuple[str, ...] = ()
-
-    def __init__(
-        self, suite: Suite, models: AgentModels, *, epochs: int, scorer: str, concurrency: int, log_dir: Path
-    ) -> None:
-        self._suite = suite
-        self._models = models
-        self._epochs = epochs
-        self._scorer = scorer
-        self._concurrency = concurrency
-        self._log_dir = log_dir
 
     def ids(self, split: Split) -> tuple[str, ...]:
         """Return the samples of a split, ordered by id, since a task may shuffle its samples."""
-        return tuple(sorted(e.id for e in self._suite.dataset.examples if e.split == split))
+        return tuple(sorted(e.id for e in self.suite.dataset.examples if e.split == split))
 
     def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
         """Score the prompt on samples. Returns one Outcome per id, in order.
@@ -108,45 +106,45 @@ class SampleTask:
         BudgetSpent, TargetRefused, and BackendError where Inspect cannot run the task.
         """
         keys = {id: self._make_key(prompt, id) for id in ids}
-        known = self._models.load_values(list(keys.values()))
+        known = self.models.load_values(list(keys.values()))
         outcomes = {id: _decode(id, known[key]) for id, key in keys.items() if key in known}
         left = [id for id in keys if id not in outcomes]
         for at in range(0, len(left), MAX_SAMPLES_PER_EVALUATION):
             # Reserve for all remaining samples, since a part of the rows cannot rank prompts.
-            self._models.begin(prompt, self._epochs * (len(left) - at))
+            self.models.begin(prompt, self.epochs * (len(left) - at))
             for outcome in self._run(left[at : at + MAX_SAMPLES_PER_EVALUATION]):
                 outcomes[outcome.example] = outcome
                 if outcome.status == "scored":
-                    self._models.save_value(keys[outcome.example], _encode(outcome))
-            self._models.end()
+                    self.models.save_value(keys[outcome.example], _encode(outcome))
+            self.models.end()
         return [outcomes[id] for id in ids]
 
     def _make_key(self, prompt: Prompt, id: str) -> str:
-        parts = (self._models.identity, id, prompt.text, self._epochs, self._scorer)
+        parts = (self.models.identity, id, prompt.text, self.epochs, self.scorer)
         return content_id("inspect outcome", *parts)
 
     def _run(self, ids: Sequence[str]) -> Iterator[Outcome]:
-        samples = {id: self._suite.samples[id].model_copy(deep=True) for id in ids}
+        samples = {id: self.suite.samples[id].model_copy(deep=True) for id in ids}
         runs = run_inspect(
-            self._suite,
+            self.suite,
             list(samples.values()),
-            self._models.open_models,
-            log_dir=self._log_dir,
-            epochs=self._epochs,
-            max_samples=self._concurrency,
+            self.models.open_models,
+            log_dir=self.log_dir,
+            epochs=self.epochs,
+            max_samples=self.concurrency,
         )
         for id, sample in samples.items():
             own = [run for run in runs if str(run.id) == str(sample.id)]
             yield _average_epochs(id, [self._make_outcome(id, sample, run) for run in own])
 
     def _make_outcome(self, id: str, sample: Sample, run: EvalSampleSummary) -> Outcome:
-        record = self._models.find_record(str(run.id), run.epoch)
+        record = self.models.find_record(str(run.id), run.epoch)
         error = record.error or (run.error or "")
         if not error and not record.chat:
             error = f"none of the {record.calls} calls of the model contained the prompt"
         if error:
             return Outcome(id, "failed", error=error)
-        value, words = read_score(run.scores or {}, self._scorer)
+        value, words = read_score(run.scores or {}, self.scorer)
         if isinstance(value, str):
             return Outcome(id, "failed", error=value)
         return Outcome(id, "scored", value, value, trace=_make_trace(id, sample, record, value, words))
@@ -236,12 +234,8 @@ def _read_input(sample: Sample) -> str:
 def _strip_common_lines(texts: Sequence[str]) -> list[str]:
     """Return the inputs without the lines that all of them begin with, such as a preamble."""
     lines = [text.splitlines() for text in texts]
-    same = 0
-    if len(texts) > 1:
-        for row in zip(*lines, strict=False):
-            if len(set(row)) > 1:
-                break
-            same += 1
+    common = takewhile(lambda row: len(set(row)) == 1, zip(*lines, strict=False))
+    same = sum(1 for _ in common) if len(texts) > 1 else 0
     return ["\n".join(part[same:]) or text for part, text in zip(lines, texts, strict=True)]
 
 
