@@ -167,7 +167,8 @@ class MetricConfig(Section):
     """What "better" means: how an answer is scored, from 0 to 1."""
 
     name: str = "label"
-    """`label`, `exact`, `contains`, `f1`, `judge` or `promptfoo`. Python also takes a function."""
+    """`label`, `exact`, `contains`, `f1`, `json`, `number`, `judge` or `promptfoo`. Python also
+    takes a function."""
     answer: str = "{label}"
     """How the target would say a label, such as `"This message is about {label}."`. Used by the
     metric `label`."""

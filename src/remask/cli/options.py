@@ -62,7 +62,7 @@ def _make_target_options(target_default: str, metric_default: str) -> Decorator:
         option("Target", "--base-url", metavar="URL",
                help="Base URL of the OpenAI-compatible server. Default: OpenAI."),
         option("Metric", "--metric", metavar="NAME",
-               help="Metric: label, exact, contains, f1, judge or promptfoo. "
+               help="Metric: label, exact, contains, f1, json, number, judge or promptfoo. "
                f"Default: {metric_default}."),
         option("Metric", "--judge", metavar="MODEL",
                help="Model that scores the answers, such as openai:MODEL. Needs --rubric."),
