@@ -176,3 +176,15 @@ def test_a_span_whose_text_lies_in_log_records_is_no_reject(order: int, tmp_path
 def test_a_span_without_text_names_the_variable_that_switches_capture_on(tmp_path: Path) -> None:
     _, (reject,) = read(write_lines(tmp_path / "a.jsonl", span_and_logs()[0]))
     assert "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY" in reject.reason
+
+
+def test_a_row_of_the_table_of_phoenix_is_a_span(tmp_path: Path) -> None:
+    row = {
+        "name": "ChatCompletion", "span_kind": "LLM", "parent_id": None, "status_code": "OK",
+        "context.span_id": "s", "context.trace_id": "t", "attributes.openinference.span.kind": "LLM",
+        "attributes.llm.model_name": "m", "attributes.session.id": None,
+        "attributes.llm.input_messages": [{"message.role": "user", "message.content": "q"}],
+        "attributes.llm.output_messages": [{"message.role": "assistant", "message.content": "a"}],
+    }  # fmt: skip
+    (record,), _ = read(write_lines(tmp_path / "a.jsonl", row))
+    assert (record.model, [turn.text for turn in record.turns]) == ("m", ["q", "a"])

@@ -77,8 +77,8 @@ def _find_difference(right: Any, found: Any, path: str) -> str:
         if len(right) != len(found):
             return f"At {path} there are {len(found)} items in place of {len(right)}."
         pairs = zip(right, found, strict=True)
-        words = (_find_difference(r, f, f"{path}[{i}]") for i, (r, f) in enumerate(pairs))
-        return next(filter(None, words), "")
+        found_words = (_find_difference(r, f, f"{path}[{i}]") for i, (r, f) in enumerate(pairs))
+        return next(filter(None, found_words), "")
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (right, found))
     if numbers or type(right) is type(found):
         equal = _are_close(right, found) if numbers else right == found

@@ -58,7 +58,11 @@ def read(value: Any, source: Source) -> Iterator[Item]:
 
 def matches_span(value: Any) -> bool:
     """Whether `value` is one span as an SDK's console exporter or Phoenix writes it."""
-    if not isinstance(value, dict) or not isinstance(value.get("attributes"), dict):
+    if not isinstance(value, dict):
+        return False
+    if "context.span_id" in value and "context.trace_id" in value:
+        return True  # a row of the table of Phoenix
+    if not isinstance(value.get("attributes"), dict):
         return False
     context = value.get("context")
     return isinstance(context, dict) and "span_id" in context and "trace_id" in context
@@ -72,6 +76,8 @@ def read_span(value: Any, source: Source) -> Iterator[Item]:
     if not matches_span(value):
         yield source.reject("is not a span with context and attributes")
         return
+    if "context.span_id" in value:
+        value = _nest_columns(value)
     status = value.get("status")
     code = status.get("status_code") if isinstance(status, dict) else value.get("status_code")
     text = status.get("description") if isinstance(status, dict) else value.get("status_message")
@@ -88,6 +94,16 @@ def read_span(value: Any, source: Source) -> Iterator[Item]:
                     for link in as_list(value.get("links"))),
     )  # fmt: skip
     yield from _read_spans([span], source)
+
+
+def _nest_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the span of a row with columns such as `context.span_id` and `attributes.input.value`."""
+    found: dict[str, Any] = {**row, "context": {}, "attributes": {}}
+    for name, value in row.items():
+        group, _, key = name.partition(".")
+        if group in ("context", "attributes") and key and value is not None:
+            found[group][key] = value
+    return found
 
 
 def _read_spans(spans: list[Span], source: Source) -> Iterator[Item]:
