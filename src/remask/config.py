@@ -78,6 +78,8 @@ class DataConfig(Section):
     role: Literal["system", "user"] = "system"
     """The message that the prompt is. With `user` the prompt holds the row's columns as variables
     and no other message is sent."""
+    skip_invalid: bool = False
+    """Whether rows that cannot be used are left out. They are counted in a warning."""
     fractions: tuple[float, float, float] = (0.25, 0.25, 0.5)
     """Shares of train, validation and test rows where rows are dealt by hash."""
     queries: Annotated[int, Field(ge=12, le=1000)] | None = None
@@ -182,8 +184,9 @@ class MetricConfig(Section):
     """What "better" means: how an answer is scored, from 0 to 1."""
 
     name: str = "label"
-    """`label`, `exact`, `contains`, `f1`, `judge`, `promptfoo`, or `FILE.py:FUNCTION` for a function
-    `(example, response) -> number from 0 to 1`. Python also takes a function."""
+    """`label`, `exact`, `contains`, `f1`, `json`, `number`, `judge`, `promptfoo`, or
+    `FILE.py:FUNCTION` for a function `(example, response) -> number from 0 to 1`. Python also takes
+    a function."""
     answer: str = "{label}"
     """How the target would say a label, such as `"This message is about {label}."`. Used by the
     metric `label`."""

@@ -58,6 +58,9 @@ _CHANNEL = re.compile(
 )
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call)\|>|<\|start\|>|<channel\|>", re.IGNORECASE)
 _HIDDEN_CHANNELS = frozenset({"analysis", "thought", "thinking"})
+_THOUGHT_WORD = re.compile(
+    r"(?i)think|thought|reasoning|reflection|scratchpad|monologue|channel|inner_prefix|unused94"
+)
 # What wraps the answer where the thoughts are wrapped too.
 _ANSWER_MARK = re.compile(
     r"<\|/?(?:(?:START|END)_(?:RESPONSE|TEXT)|(?:begin|end)_of_solution)\|>", re.IGNORECASE
@@ -84,7 +87,7 @@ def remove_thoughts(text: str) -> str:
     begins thoughts that were cut off, where it stands at the start of the response. A mark in quotes
     or in backticks is a part of the answer.
     """
-    if not any(mark in text for mark in "<[◁"):
+    if not _THOUGHT_WORD.search(text):  # nearly all texts, so the marks are not looked for
         return text
     found = _select_channels(text)
     for start, end in _THOUGHTS:

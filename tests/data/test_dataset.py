@@ -1,6 +1,8 @@
 """Columns, templates, splits, duplicates and leaks."""
 
+import json
 from collections import Counter
+from datetime import date
 from fractions import Fraction
 from pathlib import Path
 
@@ -219,3 +221,93 @@ def test_load_gives_other_splits_for_another_seed() -> None:
     assert counts(one) == counts(two) == {"train": 10, "validation": 10, "test": 20}
     assert [e.split for e in one.examples] != [e.split for e in two.examples]
     assert load(rows(40)[::-1], LABELLED).examples == one.examples[::-1]
+
+
+def test_all_problems_of_a_file_are_listed_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    lines = ["input,label", *(f"row {i}," for i in range(13)), "one,two,three", "good,a"]
+    path.write_text("\n".join(lines))
+    with pytest.raises(DataError) as caught:
+        load(path, LABELLED)
+    first, *listed = str(caught.value).splitlines()
+    assert first == (
+        f"{path}: 14 rows cannot be used; to leave such rows out, set data.skip_invalid (--skip-invalid):"
+    )
+    assert len(listed) == 11
+    assert listed[0] == "  line 15: found 3 fields where the header has 2; put fields with ',' in quotes"
+    assert listed[1] == "  line 2: the right answer is empty (column label); fill it"
+    assert listed[-1] == "  … and 4 more"
+
+
+def test_rows_that_cannot_be_used_are_left_out_on_request(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"input": "x", "label": "a"}\n{"input": "y"}\n{broken\n{"input": "z", "label": NaN}\n')
+    found = load(path, LABELLED, skip_invalid=True)
+    assert [e.input for e in found.examples] == ["x"]
+    assert found.warnings == (
+        "left out 3 rows of a.jsonl that cannot be used; the first is line 3: malformed JSON (expecting "
+        "property name enclosed in double quotes at column 2); fix it",
+    )
+    path.write_text('{"input": "y", "label": ""}')
+    with pytest.raises(DataError, match=r"a\.jsonl:1: the right answer is empty"):  # nothing would be left
+        load(path, LABELLED, skip_invalid=True)
+
+
+def test_a_problem_of_rows_from_python_names_their_position() -> None:
+    data = [{"input": "x", "label": "a"}, {"input": "y", "label": float("nan")}]
+    with pytest.raises(DataError, match="data:2: column 'label': nan is not a finite number"):
+        load(data, LABELLED)
+
+
+def test_a_column_that_is_not_used_is_not_judged() -> None:
+    data = [{"input": f"{i}", "label": "a", "price": float("nan"), "seen": {1}, "day": date(2025, 1, 2)}
+            for i in range(4)]  # fmt: skip
+    found = load(data, LABELLED)
+    assert len(found.examples) == 4
+    assert found.examples[0].row == {"input": found.examples[0].input, "day": "2025-01-02"}
+
+
+def test_parts_of_columns_are_input_and_right_answer() -> None:
+    data = [{"inputs": {"question": "q"}, "outputs": {"answer": "a", "why": "b"}, "id": 1}]
+    (example,) = load(data, Columns("{inputs.question}", "outputs.answer")).examples
+    assert (example.input, example.expected) == ("q", "a")
+    assert example.row == {"inputs": '{"question": "q"}', "id": "1"}  # outputs would show the answer
+    with pytest.raises(ConfigError, match="input contains the right answer"):
+        load(data, Columns("{outputs}", "outputs.answer"))
+    with pytest.raises(ConfigError, match=r"the columns are: id, inputs\.question, outputs\.answer"):
+        load(data, Columns("{inputs.text}", "outputs.answer"))
+
+
+def test_rows_of_chats_have_an_input_and_an_answer() -> None:
+    data = [{"messages": [{"role": "user", "content": f"q{i}"}, {"role": "assistant", "content": "ab"[i]}]}
+            for i in range(2)]  # fmt: skip
+    found = load(data, Columns("{input}", "label"))
+    assert {(e.input, e.expected) for e in found.examples} == {("q0", "a"), ("q1", "b")}
+    assert all(e.row == {} for e in found.examples)  # a chat shows its answer
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Train", "dev", "TEST")])
+def test_a_json_file_may_hold_the_rows_by_split(names: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    splits = {name: [{"input": f"{name} {i}", "label": "a"} for i in range(2)] for name in names}
+    for indent in (None, 1):
+        path.write_text(json.dumps(splits, indent=indent))
+        assert counts(load(path, LABELLED)) == {"train": 2, "validation": 2, "test": 2}
+
+
+def test_rows_may_be_lists_by_column() -> None:
+    found = load({"input": ["x", "y"], "label": ["a", "b"]}, LABELLED)
+    assert {(e.input, e.expected) for e in found.examples} == {("x", "a"), ("y", "b")}
+
+
+CASES = [("semicolon.csv", "input", "label"), ("empty_columns.csv", "input", "label"),
+         ("empty_last_rows.csv", "input", "label"), ("nan_unused.jsonl", "input", "label"),
+         ("nested.jsonl", "{inputs.question}", "outputs.answer")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "text", "expected"), CASES)
+def test_files_of_users_are_read(name: str, text: str, expected: str) -> None:
+    found = load(Path(__file__).parent / "files" / name, Columns(text, expected))
+    assert len(found.examples) == 40 and not found.warnings
+    assert found.labels == ("negative", "positive")
+    assert all(e.input.startswith("The lamp number") for e in found.examples)

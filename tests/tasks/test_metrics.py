@@ -293,7 +293,7 @@ def test_function_grader_raises_what_ends_a_run(end: BaseException) -> None:
 
 
 def test_make_grader_finds_metrics_by_name() -> None:
-    assert set(METRICS) == {"label", "exact", "contains", "f1"}
+    assert set(METRICS) == {"label", "exact", "contains", "f1", "json", "number"}
     (grade,) = make_grader("exact").grade([example()], ["paris"])
     assert grade.score == 1
     (grade,) = make_grader("label", ["Paris", "Rome"]).grade([example("paris")], ["It is PARIS"])

@@ -69,7 +69,8 @@ def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDatase
     if metric == METRIC and not is_config(data.path):
         raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data.path")
     place = read_tests(Path(data.path)) if is_config(data.path) else data.path
-    found = load(rows if rows is not None else files or place, columns, data.fractions)
+    source = rows if rows is not None else files or place
+    found = load(source, columns, data.fractions, skip_invalid=data.skip_invalid)
     notes = list(found.warnings)
     if not found.labels:
         notes.append(f"the data has no right answers, so only the metric {metric} compares prompts")

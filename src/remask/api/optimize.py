@@ -67,9 +67,9 @@ def optimize(
     prompt: the text, or a Path to its file. data: a path, mappings, pairs, a DataFrame, a dict with
     the keys train, validation and test, or a `Dataset`; without data the target is asked for
     messages of users. target: a name, a function `messages -> str`, or a `Target`. metric: "label",
-    "exact", "contains", "f1", a function `(example, response) -> float | Score` from 0 to 1, a
-    `Label` or a `Judge`. denoiser: a name, an object with `count` and `infill`, or a `Denoiser`.
-    Target and metric may be async functions. max_calls: target calls in all, the test included
+    "exact", "contains", "f1", "json", "number", a function `(example, response) -> float | Score`
+    from 0 to 1, a `Label` or a `Judge`. denoiser: a name, an object with `count` and `infill`, or a
+    `Denoiser`. Target and metric may be async functions. max_calls: target calls in all, the test included
     (default: 2,000); `budget` has other limits. task: an Inspect task in place of data. run_dir: a
     new folder (default: runs/DATE-TIME). on_event: called as `on_event(event, state, spend)` after
     an event was stored; an exception that it raises ends the run, which can then be resumed.

@@ -76,7 +76,8 @@ def _make_target_options(target_default: str, metric_default: str) -> Decorator:
         option("Target", "--base-url", metavar="URL",
                help="Base URL of the OpenAI-compatible server. Default: OpenAI."),
         option("Metric", "--metric", metavar="NAME",
-               help="Metric: label, exact, contains, f1, judge, promptfoo, or FILE.py:FUNCTION. "
+               help="Metric: label, exact, contains, f1, json, number, judge, promptfoo, or "
+                    "FILE.py:FUNCTION. "
                f"Default: {metric_default}."),
         option("Metric", "--judge", metavar="MODEL",
                help="Model that scores the answers, such as openai:MODEL. Needs --rubric."),
@@ -96,6 +97,8 @@ _data_options = (
     option("Data", "--input", metavar="TEMPLATE",
            help='User message: a column, or a template such as "{question}". Default: {input}.'),
     option("Data", "--expected", metavar="COLUMN", help="Column of the right answer. Default: label."),
+    option("Data", "--skip-invalid", is_flag=True, default=None,
+           help="Leave out rows that cannot be used, in place of an error that lists them."),
 )  # fmt: skip
 _SPLIT_HELP = "Column with train, validation or test. Default: rows are split by their content."
 _task_options = combine(

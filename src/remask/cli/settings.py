@@ -33,7 +33,7 @@ PLACES = ("path", "train", "validation", "test")  # of [data]
 SAME_NAMES = {  # options that are called like their key
     "target": ("base_url",),
     "metric": ("answer", "rubric"),
-    "data": ("input", "expected", "queries"),
+    "data": ("input", "expected", "queries", "skip_invalid"),
     "search": ("max_tokens", "demos", "candidates"),
     "refine": ("columns", "scales", "iterations", "lock"),
 }

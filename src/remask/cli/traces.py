@@ -109,6 +109,7 @@ def _overview_to_dict(found: Overview, known: dict[str, Scale], declared: dict[s
         "rejected": found.rejected,
         "rejects": [{"path": r.path, "line": r.line, "reason": r.reason} for r in found.first_rejects],
         "reasons": dict(found.reasons.most_common()),
+        "unused": dict(found.unused.most_common()),
         "ratings": [
             {
                 "name": name,
@@ -150,6 +151,8 @@ def _print_overview(found: Overview, known: dict[str, Scale], declared: dict[str
         _print_template(system)
     if len(systems) > MAX_SHOWN_PROMPTS:
         click.echo(f"  … and {len(systems) - MAX_SHOWN_PROMPTS} more")
+    if unused := found.describe_unused():
+        click.echo(f"columns that were not used: {unused}")
     click.echo(f"rejected: {found.rejected}")
     for reject in found.first_rejects:
         where = reject.path if reject.line is None else f"{reject.path}:{reject.line}"

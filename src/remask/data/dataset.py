@@ -5,14 +5,15 @@ file give the same examples.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from remask.data.placeholders import MESSAGE, list_variables, substitute
-from remask.data.rows import DataRow, read_rows, rows_from_records
-from remask.errors import ConfigError, DataError
+from remask.data.rows import SPLIT_NAMES, DataRow, RowProblems, list_column_rows, read_rows, rows_from_records
+from remask.data.trace_record import UnreadableRecord
+from remask.errors import ConfigError
 from remask.ids import content_id
 from remask.types import Example, Split
 
@@ -21,14 +22,6 @@ DataSource = RowSource | Mapping[str, RowSource]  # one place, or one per split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FRACTIONS = (0.25, 0.25, 0.5)  # of SPLITS; the test split decides the verdict, so it gets half
-_SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "validation": "validation",
-    "val": "validation",
-    "valid": "validation",
-    "dev": "validation",
-    "test": "test",
-}
 NO_ANSWERS = "; without right answers, name a judge: --judge openai:MODEL --rubric 'a good answer …'"
 
 
@@ -64,6 +57,7 @@ class _LoadedRows:
     name: str  # for errors
     split: Split | None
     rows: Sequence[DataRow]
+    problems: RowProblems
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +79,11 @@ class _Draft:
 
 
 def load(
-    data: DataSource, columns: Columns, fractions: Sequence[float] = FRACTIONS, seed: int = 0
+    data: DataSource,
+    columns: Columns,
+    fractions: Sequence[float] = FRACTIONS,
+    seed: int = 0,
+    skip_invalid: bool = False,
 ) -> LoadedDataset:
     """Load a data set from a path, from Python rows, or from a mapping of splits to one of these.
 
@@ -96,15 +94,20 @@ def load(
 
     Exact duplicates are dropped. If an input occurs in two splits, only the rows of the more
     protected split stay (test before validation before train). `warnings` report both.
+    With `skip_invalid`, rows that cannot be used are left out, and a warning says how many.
     Raises ConfigError for a wrong setting and DataError for a malformed file.
     """
     sources = _read_sources(data, columns)
-    known = sorted({name for source in sources for row in source.rows for name in row.values})
-    if columns.optional and columns.expected not in known:
+    rows = [row for source in sources for row in source.rows]
+    if columns.optional and columns.expected and not any(row.has(columns.expected) for row in rows):
         columns = replace(columns, expected=None)
-    names = _check_columns(columns, known)
-    drafts = [_build_draft(row, s, columns, names) for s in sources for row in s.rows]
-    if columns.split is None and not isinstance(data, Mapping):
+    if rows:
+        names = _check_columns(columns, rows)
+        drafts = [draft for source in sources for draft in _build_drafts(source, columns, names)]
+    problems = [source.problems for source in sources if source.problems.count]
+    if problems and not (skip_invalid and drafts):
+        raise problems[0].make_error()
+    if all(draft.split is None for draft in drafts):
         splits = split_by_hash((d.normalized_input for d in drafts), fractions, seed)
     else:
         splits = _choose_protected_splits(drafts)
@@ -114,6 +117,7 @@ def load(
         unique.setdefault(d.id, Example(d.id, splits[d.normalized_input], d.input, d.expected, d.row))
     examples = tuple(unique.values())
     warnings = _list_warnings(len(drafts) - len(kept), len(kept) - len(unique), examples)
+    warnings = (*(found.describe() for found in problems), *warnings)
     labels = tuple(sorted({e.expected for e in examples if e.expected is not None}))
     return LoadedDataset(examples, warnings, labels)
 
@@ -213,6 +217,10 @@ def _read_sources(data: DataSource, columns: Columns) -> list[_LoadedRows]:
     pair = (named[0], columns.expected or "label")  # the columns of (message, right answer)
     if not isinstance(data, Mapping):
         return [_read_source(data, "data", None, pair)]
+    if not any(str(name).strip().lower() in SPLIT_NAMES for name in data):
+        by_column = list_column_rows(data)
+        if by_column is not None:
+            return [_read_source([row for _, row in by_column], "data", None, pair)]
     if columns.split is not None:
         raise ConfigError(
             f"the splits are given both by separate files and by the column {columns.split!r}; "
@@ -220,9 +228,9 @@ def _read_sources(data: DataSource, columns: Columns) -> list[_LoadedRows]:
         )
     sources: dict[Split, _LoadedRows] = {}
     for name, place in data.items():
-        split = _SPLIT_NAMES.get(name.strip().lower())
+        split = SPLIT_NAMES.get(name.strip().lower())
         if split is None:
-            raise ConfigError(f"unknown split {name!r}; use one of {', '.join(_SPLIT_NAMES)}")
+            raise ConfigError(f"unknown split {name!r}; use one of {', '.join(SPLIT_NAMES)}")
         if split in sources:
             raise ConfigError(f"the {split} split is given twice; merge the two files")
         sources[split] = _read_source(place, name, split, pair)
@@ -233,63 +241,77 @@ def _read_sources(data: DataSource, columns: Columns) -> list[_LoadedRows]:
 
 def _read_source(place: RowSource, name: str, split: Split | None, pair: Sequence[str]) -> _LoadedRows:
     if isinstance(place, str | Path):
-        return _LoadedRows(str(place), split, read_rows(place))
-    rows = rows_from_records(place, name, pair)
-    if not rows:
+        problems = RowProblems(place)
+        return _LoadedRows(str(place), split, read_rows(place, problems), problems)
+    problems = RowProblems(name)
+    rows = rows_from_records(place, name, pair, problems)
+    if not rows and not problems.count:
         raise ConfigError(f"{name} has no rows; give at least one")
-    return _LoadedRows(name, split, rows)
+    return _LoadedRows(name, split, rows, problems)
 
 
-def _check_columns(columns: Columns, known: Sequence[str]) -> tuple[str, ...]:
+def _check_columns(columns: Columns, rows: Sequence[DataRow]) -> tuple[str, ...]:
     """Return the columns of the input. Raises ConfigError if a column is unknown or leaks."""
-    listed = ", ".join(known)
-    names = (columns.input,) if columns.input in known else find_columns(columns.input)
+
+    def known(name: str) -> bool:
+        return any(row.has(name) for row in rows)
+
+    def listed() -> str:
+        return ", ".join(sorted({name for row in rows for name in row.list_columns()}))
+
+    names = (columns.input,) if known(columns.input) else find_columns(columns.input)
     if not names:
         raise ConfigError(
             f"input {columns.input!r} is not a column and has no column in {{braces}}; the columns "
-            f"are: {listed}"
+            f"are: {listed()}"
         )
     for role, name in (
         *(("input", n) for n in names),
         ("expected", columns.expected),
         ("split", columns.split),
     ):
-        if name is not None and name not in known:
+        if name is not None and not known(name):
             hint = NO_ANSWERS if role == "expected" else ""
             raise ConfigError(
-                f"{role}: no column {name!r}; the columns are: {listed}; name one with --{role}{hint}"
+                f"{role}: no column {name!r}; the columns are: {listed()}; name one with --{role}{hint}"
             )
-    if columns.expected in names:
+    holders = [n for n in names if columns.expected == n or f"{columns.expected}".startswith(f"{n}.")]
+    if holders and not (columns.expected in names and rows[0].is_chat(holders[0])):
         raise ConfigError(f"input contains the right answer, column {columns.expected!r}; remove it")
     return names
 
 
-def _build_draft(row: DataRow, source: _LoadedRows, columns: Columns, names: Sequence[str]) -> _Draft:
-    path, split = source.name, source.split
+def _build_drafts(source: _LoadedRows, columns: Columns, names: Sequence[str]) -> Iterator[_Draft]:
+    """Yield the drafts of the rows that can be used; the others are added to the problems."""
+    for row in source.rows:
+        try:
+            yield _build_draft(row, source.split, columns, names)
+        except UnreadableRecord as error:
+            source.problems.add(row.line, str(error))
 
-    def value(name: str) -> str:
-        if name not in row.values:
-            has = ", ".join(row.values)
-            raise DataError(f"the row has no column {name!r}, only: {has}", path, row.line)
-        return row.values[name]
 
-    # A list and no generator: `value` must check every column.
-    if not any([value(name).strip() for name in names]):
-        raise DataError(f"the input is empty (column {', '.join(names)}); fill it", path, row.line)
-    bare = columns.input in row.values
-    text = row.values[columns.input] if bare else render(columns.input, row.values)
+def _build_draft(row: DataRow, split: Split | None, columns: Columns, names: Sequence[str]) -> _Draft:
+    """Build a draft. Raises UnreadableRecord if the row cannot be used."""
+    texts = {name: row.read(name) for name in names}
+    if not any(text.strip() for text in texts.values()):
+        raise UnreadableRecord(f"the input is empty (column {', '.join(names)}); fill it")
+    text = texts[columns.input] if columns.input in texts else render(columns.input, texts)
     expected = None
     if columns.expected is not None:
-        expected = value(columns.expected).strip()
+        expected = row.read(columns.expected, "assistant").strip()
         if not expected:
-            message = f"the right answer is empty (column {columns.expected}); fill it"
-            raise DataError(message, path, row.line)
-    if columns.split is not None:
-        name = value(columns.split).strip()
-        split = _SPLIT_NAMES.get(name.lower())
+            raise UnreadableRecord(f"the right answer is empty (column {columns.expected}); fill it")
+    if columns.split is not None or row.split:
+        name = row.read(columns.split).strip() if columns.split is not None else row.split.strip()
+        split = SPLIT_NAMES.get(name.lower())
         if split is None:
-            message = f"unknown split {name!r}; use one of {', '.join(_SPLIT_NAMES)}"
-            raise DataError(message, path, row.line)
-    hidden = (columns.expected, columns.split)
-    rest = {name: text for name, text in row.values.items() if name not in hidden}
+            raise UnreadableRecord(f"unknown split {name!r}; use one of {', '.join(SPLIT_NAMES)}")
+    # A prompt can use the other columns, so what holds the right answer is left out: its column, a
+    # column of which it is a part, and chats, which end with it.
+    hidden = tuple(name for name in (columns.expected, columns.split) if name is not None)
+    rest = {
+        name: value
+        for name, value in row.values.items()
+        if not any(n == name or n.startswith(f"{name}.") for n in hidden) and not row.is_chat(name)
+    }
     return _Draft(text, expected, rest, split)

@@ -11,27 +11,30 @@ from typing import Any, Final
 import orjson
 
 from remask.data.messages import CALL_TYPES, HIDDEN_TYPES, RESULT_TYPES, ROLES, as_text, join_text
+from remask.data.streams import join_chunks, parse_events
 
 Message = dict[str, Any]
 
 # Keys of lists of messages; the first match counts. Of alternatives (choices, generations,
 # candidates) only the first is read, since the others were never part of the conversation.
 _LIST_KEYS: Final = ("messages", "input_messages", "output_messages", "choices", "generations",
-                 "candidates", "prompts")  # fmt: skip
+                 "candidates", "prompts", "contents")  # fmt: skip
 
 _ALTERNATIVES: Final = {"choices", "generations", "candidates", "prompts"}
 _WRAPPER_KEYS: Final = ("message", "message_content", "tool_call")
-_SYSTEM_KEYS: Final = ("system", "instructions", "system_prompt", "system_instruction")
+_SYSTEM_KEYS: Final = ("system", "instructions", "system_prompt", "system_instruction", "systemInstruction")
 _INPUT_KEYS: Final = ("input", "inputs", "question", "query", "prompt", "user_input",
                       "user_message", "message", "text", "content", "contents",
-                      "request")  # fmt: skip
+                      "request", "parts")  # fmt: skip
 
 _OUTPUT_KEYS: Final = ("output", "outputs", "answer", "response", "output_text", "text", "content",
                        "completion", "result", "final_output", "generated_text", "message",
-                       "return_values")  # fmt: skip
+                       "return_values", "completions", "outputText", "parts")  # fmt: skip
 
 # Items without a role that may occur in a list of messages.
 _ROLELESS_TYPES: Final = CALL_TYPES | RESULT_TYPES | HIDDEN_TYPES
+# Keys of parts without a type, of Gemini and of Bedrock's Converse.
+_PART_KEYS: Final = {"text", "functionCall", "functionResponse", "toolUse", "toolResult", "reasoningContent"}
 _MAX_DEPTH: Final = 12  # nested wrappers; no known tool nests messages deeper
 _MAX_JSON_DEPTH: Final = 64  # of JSON inside a string; deeper JSON is costly and stays a string
 
@@ -41,11 +44,16 @@ def extract_messages(value: object, role: str) -> list[Message]:
 
     A string with JSON is parsed only if the JSON holds messages, because an answer can be JSON.
     """
-    found = _find_messages(value, role, _MAX_DEPTH)
+    found = find_messages(value, role)
     if found is not None:
         return found
     text = as_text(value or None).strip()
     return [{"role": role, "content": text}] if text else []
+
+
+def find_messages(value: object, role: str) -> list[Message] | None:
+    """Return the messages in `value`; None for a bare string and for JSON that holds no messages."""
+    return _find_messages(value, role, _MAX_DEPTH)
 
 
 def decode_json(value: object) -> object:
@@ -97,10 +105,12 @@ def _find_messages(value: object, role: str, depth: int) -> list[Message] | None
     if depth == 0:
         return None
     if isinstance(value, str):
+        if events := parse_events(value):
+            return _find_messages(events, role, depth - 1)
         inner = decode_json(value)
         return None if isinstance(inner, str) else _find_messages_in_json(inner, role, depth)
     if isinstance(value, list):
-        return _read_list(value, role, depth)
+        return join_chunks(value) or _read_list(value, role, depth)
     if isinstance(value, dict):
         return _read_object(value, role, depth)
     return None
@@ -124,7 +134,7 @@ def _read_list(value: Sequence[object], role: str, depth: int) -> list[Message] 
     if any(said):
         pairs = zip(items, said, strict=True)
         return [m or item for item, m in pairs if m or _get_type(item) in _ROLELESS_TYPES]
-    if items and all(isinstance(item, str) or _get_type(item) for item in items):
+    if items and all(isinstance(item, str) or _get_type(item) or _is_part(item) for item in items):
         return [{"role": role, "content": _normalize_content(items, called=False)}]
     return None
 
@@ -132,6 +142,11 @@ def _read_list(value: Sequence[object], role: str, depth: int) -> list[Message] 
 def _get_type(item: object) -> str:
     kind = item.get("type") if isinstance(item, dict) else None
     return kind if isinstance(kind, str) else ""
+
+
+def _is_part(item: object) -> bool:
+    """Whether `item` is a part of Gemini or Bedrock, which have no type."""
+    return isinstance(item, dict) and bool(item.keys() & _PART_KEYS)
 
 
 def _read_object(value: Mapping[str, Any], role: str, depth: int) -> list[Message] | None:
@@ -165,7 +180,9 @@ def _read_object(value: Mapping[str, Any], role: str, depth: int) -> list[Messag
 
 def _prepend_system(value: Mapping[str, Any], found: list[Message]) -> list[Message]:
     """Put the system prompt of `value`, if there is one, before the messages."""
-    system = next((text for key in _SYSTEM_KEYS if (text := join_text(value.get(key)))), "")
+    parts = (held["parts"] if isinstance(held, dict) and "parts" in held else held
+             for key in _SYSTEM_KEYS if (held := value.get(key)))  # fmt: skip
+    system = next((text for part in parts if (text := join_text(part))), "")
     return [{"role": "system", "content": system}, *found] if system else found
 
 
@@ -252,8 +269,10 @@ def _normalize_content(content: object, called: bool) -> object:
 
 
 def _normalize_part(part: object) -> object:
-    """Convert a tool call or tool result of the Vercel AI SDK; return other parts unchanged."""
+    """Convert a call or a result of the Vercel AI SDK, Gemini or Bedrock; return other parts unchanged."""
     kind = part.get("type") if isinstance(part, dict) else None
+    if isinstance(part, dict) and kind is None:
+        return _normalize_untyped_part(part)
     if not isinstance(part, dict) or kind not in ("tool-call", "tool-result"):
         return part
     if kind == "tool-call":
@@ -263,6 +282,19 @@ def _normalize_part(part: object) -> object:
     output = part.get("output", part.get("result"))
     inner = output.get("value", output) if isinstance(output, dict) else output
     return {"type": "tool_result", "content": inner, "tool_use_id": part.get("toolCallId")}
+
+
+def _normalize_untyped_part(part: Mapping[str, Any]) -> object:
+    for key in ("functionCall", "function_call", "toolUse"):
+        if isinstance(call := part.get(key), dict):
+            arguments, id = call.get("args", call.get("input")), call.get("toolUseId", call.get("id"))
+            return {"type": "tool_call", "name": call.get("name"), "arguments": arguments, "id": id}
+    for key in ("functionResponse", "function_response", "toolResult"):
+        if isinstance(result := part.get(key), dict):
+            id = result.get("toolUseId", result.get("id"))
+            inner = result.get("response", result.get("content"))
+            return {"type": "tool_result", "content": inner, "tool_use_id": id}
+    return part
 
 
 def as_list(value: object) -> list[dict[str, Any]]:

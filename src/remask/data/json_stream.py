@@ -1,4 +1,4 @@
-"""Read JSON values from a file one at a time: JSON Lines, an array, or one document, also gzipped.
+"""Read JSON values from a file one at a time: JSON Lines, an array, or documents, also gzipped.
 
 `read_values` detects the layout from the first bytes. Callers that know the layout use `read_lines`
 or `read_array` with `read_text_blocks`. With `exact`, integers keep any size and every object is
@@ -26,7 +26,7 @@ BLOCK_BYTES = 1 << 16  # read at a time (larger blocks are slower), and used to 
 FULLY_CHECKED_BLOCKS = 64
 CHECK_INTERVAL_BLOCKS = 16
 MAX_VALUE_BYTES = 32 << 20  # bytes of a line or of an element of an array
-MAX_DOCUMENT_BYTES = 128 << 20  # bytes of a file that is one object over many lines
+MAX_DOCUMENT_BYTES = 128 << 20  # bytes of an object over many lines
 MAX_GZIP_RATIO = 200  # unpacked bytes per packed byte, checked after the first block
 UNSUPPORTED_MAGIC = {
     b"PAR1": "Parquet", b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "zstd-compressed",
@@ -62,11 +62,11 @@ def read_values(path: Path) -> Iterator[Value | RejectedRecord]:
     try:
         head = next(content, b"")
         content = chain([head], content)
-        match _detect_layout(head):
+        match detect_layout(head):
             case "array":
                 yield from read_array(content, path)
             case "document":
-                yield _read_document(content, path)
+                yield from read_documents(content, path)
             case _:
                 yield from read_lines(content, path)
     except UnreadableRecord as error:  # the file, or the rest of it, cannot be read
@@ -88,8 +88,19 @@ def read_text_blocks(path: Path) -> Iterator[bytes]:
         if head.startswith(magic):
             raise UnreadableRecord(f"is {kind}, which cannot be read; save it as JSON Lines or CSV")
     coding = next((name for mark, name in ENCODINGS_BY_BOM.items() if head.startswith(mark)), "")
+    coding = coding or _detect_utf16(head[:512])
     content = chain([head.removeprefix(codecs.BOM_UTF8)], content)
     yield from _transcode(content, coding) if coding else content
+
+
+def _detect_utf16(head: bytes) -> str:
+    """Return the encoding of UTF-16 without a mark, of which every other byte is mostly zero; else ""."""
+    first, second = head[::2], head[1::2]
+    if len(head) < 8 or b"\0\0" in head:
+        return ""
+    if not first.count(0) and second.count(0) > len(second) // 2:
+        return "utf-16-le"
+    return "utf-16-be" if not second.count(0) and first.count(0) > len(first) // 2 else ""
 
 
 def read_line_batches(content: Iterator[bytes]) -> Iterator[tuple[int, bytes, list[bytes] | None]]:
@@ -168,7 +179,7 @@ def _transcode(content: Iterator[bytes], coding: str) -> Iterator[bytes]:
         raise UnreadableRecord(f"is not {coding.upper()} from here on; save it as UTF-8") from error
 
 
-def _detect_layout(head: bytes) -> str:
+def detect_layout(head: bytes) -> str:
     """Return "lines", "array" or "document", for a file that begins with `head`."""
     text = head.lstrip()
     first, _, rest = text.partition(b"\n")
@@ -183,7 +194,8 @@ def _detect_layout(head: bytes) -> str:
             raise UnreadableRecord("holds binary data; give a text file with JSON or CSV")
         if not re.search(rb"^\s*[\[{]", head, re.MULTILINE):
             raise UnreadableRecord("holds no JSON; give a JSON, JSON Lines or CSV file")
-        return "lines"
+        start = re.search(rb"^\{[ \t\r]*\n", head, re.MULTILINE)  # of an object over many lines
+        return "document" if start else "lines"
     if whole or not rest.strip():
         return "lines"
     opened = first.rstrip().endswith((b"{", b"[", b":"))
@@ -198,9 +210,14 @@ def _is_complete(line: bytes) -> bool:
     return True
 
 
+def parse_row(raw: bytes) -> Any:
+    """Parse a row of a data set. NaN stays, since the column may not be used."""
+    return parse_exact(raw, float)
+
+
 def read_lines(content: Iterator[bytes], path: Path, exact: bool = False) -> Iterator[Value | RejectedRecord]:
     """Yield the values of JSON Lines. Blank lines are skipped."""
-    read = parse_exact if exact else parse
+    read = parse_row if exact else parse
     for place, (number, whole, found) in enumerate(read_line_batches(content)):
         if found is None:
             yield RejectedRecord(str(path), number, too_large_reason(MAX_VALUE_BYTES))
@@ -220,20 +237,6 @@ def _parse_value(raw: bytes, line: int, path: Path, read: Callable[[bytes], Any]
         return Value(read(raw), line)
     except UnreadableRecord as error:
         return RejectedRecord(str(path), line + (error.line or 1) - 1, str(error))
-
-
-def _read_document(content: Iterator[bytes], path: Path) -> Value | RejectedRecord:
-    parts, size = [], 0
-    for block in content:
-        size += len(block)
-        if size > MAX_DOCUMENT_BYTES:
-            raise UnreadableRecord(too_large_reason(MAX_DOCUMENT_BYTES))
-        parts.append(block)
-    raw = b"".join(parts)
-    del parts
-    text = raw.lstrip()
-    line = 1 + raw[: len(raw) - len(text)].count(b"\n")
-    return _parse_value(text, line, path, lambda raw: parse(raw, constants=True))
 
 
 def too_large_reason(limit: int) -> str:
@@ -301,7 +304,7 @@ def read_array(content: Iterator[bytes], path: Path, exact: bool = False) -> Ite
             continue
         if not ready:
             yield RejectedRecord(str(path), line, "malformed JSON (missing comma); add it here")
-        yield _parse_value(_cut_element(window), line, path, parse_exact if exact else parse)
+        yield _parse_value(_cut_element(window, MAX_VALUE_BYTES), line, path, parse_row if exact else parse)
         ready, empty = False, False
     if byte == b"":
         raise UnreadableRecord("malformed JSON (the array has no end: truncated file)", window.line)
@@ -313,13 +316,43 @@ def read_array(content: Iterator[bytes], path: Path, exact: bool = False) -> Ite
         yield RejectedRecord(str(path), window.line, "malformed JSON (text after the array)")
 
 
-def _cut_element(window: _Window) -> bytes:
+def read_documents(
+    content: Iterator[bytes], path: Path, exact: bool = False
+) -> Iterator[Value | RejectedRecord]:
+    """Yield values over many lines, one after another, as OpenTelemetry's console exporter writes them.
+
+    Other output of the program may stand between them; it is rejected.
+    """
+    window = _Window(content)
+    while byte := window.next_byte():
+        line = window.line
+        if byte in b"[{":
+            raw = _cut_element(window, MAX_DOCUMENT_BYTES)
+            yield _parse_value(raw, line, path, parse_row if exact else parse)
+            continue
+        while window.next_byte() not in (b"{", b"["):
+            if not _skip_line(window):
+                break
+        yield RejectedRecord(str(path), line, "holds text that is no JSON; it was left out")
+
+
+def _skip_line(window: _Window) -> bool:
+    """Advance to the next line; return False at the end of the file."""
+    while (end := window.data.find(b"\n", window.at)) < 0:
+        window.advance(len(window.data))
+        if not window.grow():
+            return False
+    window.advance(end + 1)
+    return True
+
+
+def _cut_element(window: _Window, limit: int) -> bytes:
     """Remove the next element from the window. At the end of the file it may be incomplete."""
     while True:
         stop = _find_end(window.data, window.at)
         held = len(window.data) - window.at
-        if stop is None and held > MAX_VALUE_BYTES:
-            raise UnreadableRecord(f"an element {too_large_reason(MAX_VALUE_BYTES)}", window.line)
+        if stop is None and held > limit:
+            raise UnreadableRecord(f"an element {too_large_reason(limit)}", window.line)
         if stop is None and window.grow():
             continue
         end = len(window.data) if stop is None else stop

@@ -1,7 +1,8 @@
 """Parse lists of messages into turns: OpenAI chat and Responses, Anthropic, ShareGPT.
 
-A tool call becomes part of the assistant's text and a tool result becomes a turn. Hidden reasoning
-is left out. Pictures and files are replaced by their type, such as [image_url].
+A tool call becomes part of the assistant's text and a tool result becomes a turn. Reasoning is left
+out, whether a part, a channel or a mark within the text says that it is reasoning. Pictures and
+files are replaced by their type, such as [image_url].
 """
 
 import json
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from remask.data.trace_record import Turn, UnreadableRecord
-from remask.sanitize import format_call
+from remask.sanitize import format_call, remove_thoughts
 from remask.types import Role
 
 ROLES: Final[dict[str, Role]] = {
@@ -20,7 +21,10 @@ ROLES: Final[dict[str, Role]] = {
     "tool": "tool", "function": "tool", "observation": "tool",
 }  # fmt: skip
 
-HIDDEN_TYPES = {"thinking", "redacted_thinking", "reasoning", "item_reference"}
+HIDDEN_TYPES = {"thinking", "redacted_thinking", "reasoning", "reasoning_content", "thought", "analysis",
+                "item_reference", "step-start", "source-url", "source-document"}  # fmt: skip
+HIDDEN_CHANNELS = {"analysis", "thought", "thinking"}  # of Harmony, as the key `channel` of a message
+TEXT_TYPES = {"text", "input_text", "output_text"}
 CALL_TYPES = {"tool_use", "tool_call", "function_call", "custom_tool_call", "server_tool_use"}
 RESULT_TYPES = {"tool_result", "tool_call_response", "function_call_output",
                 "custom_tool_call_output"}  # fmt: skip
@@ -65,7 +69,12 @@ def _parse_plain(messages: list[Any]) -> list[Turn] | None:
         ]
     except (KeyError, TypeError):
         return None
-    return turns if len(turns) == len(messages) else None
+    if len(turns) < len(messages):
+        return None
+    for number, (role, text, _) in enumerate(turns):
+        if role == "assistant" and (answer := remove_thoughts(text)) is not text:
+            turns[number] = Turn(role, answer)
+    return turns
 
 
 def join_text(content: object) -> str:
@@ -116,6 +125,8 @@ def name_kind(value: object) -> str:
 def _parse_turns(message: dict[str, Any], number: int, names: dict[str, str]) -> Iterator[Turn]:
     """Yield the turns of one message. A user message of Anthropic can also hold tool results."""
     kind = message.get("type")
+    if as_text(message.get("channel")) in HIDDEN_CHANNELS or as_text(message.get("role")) in HIDDEN_TYPES:
+        return
     if isinstance(kind, str) and "role" not in message:
         if kind in HIDDEN_TYPES:
             return
@@ -138,9 +149,25 @@ def _parse_turns(message: dict[str, Any], number: int, names: dict[str, str]) ->
             rest.append(part)
     calls = [_format_call(call, names) for call in _list_calls(message)]
     refusal = message.get("refusal")
-    text = "\n".join(text for text in (join_text(rest), as_text(refusal), *calls) if text)
+    said = remove_thoughts(_join_parts(rest)) if role == "assistant" else join_text(rest)
+    text = "\n".join(text for text in (said, as_text(refusal), *calls) if text)
     if text or not isinstance(content, list) or not content:
         yield Turn(role, text, _find_name(message, role, names))
+
+
+def _join_parts(parts: list[object]) -> str:
+    """Join the parts of a response. Its texts follow each other without a break, as vendors join them."""
+    lines: list[str] = []
+    within = False  # whether the part before was text
+    for part in parts:
+        text = _read_part(part)
+        is_text = isinstance(part, dict) and as_text(part.get("type", "text")) in TEXT_TYPES
+        if text and within and is_text:
+            lines[-1] += text
+        elif text:
+            lines.append(text)
+        within = is_text and bool(lines)
+    return "\n".join(lines)
 
 
 def _parse_role(message: dict[str, Any], number: int) -> Role:
@@ -188,7 +215,10 @@ def _read_part(part: object) -> str:
     if not isinstance(part, dict):
         return as_text(part)
     kind = part.get("type")
-    if isinstance(kind, str) and kind in HIDDEN_TYPES:
+    # Gemini marks a part with `thought`, and Bedrock's Converse has `reasoningContent`.
+    if (isinstance(kind, str) and kind in HIDDEN_TYPES) or part.get("thought") is True:
+        return ""
+    if "reasoningContent" in part or "reasoning_content" in part:
         return ""
     for key in ("text", "content", "refusal"):
         if isinstance(part.get(key), str):
@@ -250,15 +280,19 @@ def find_model(*bodies: object) -> str:
     return next((name for name in named if isinstance(name, str)), "")
 
 
+ID_KEYS: Final = ("id", "custom_id", "request_id", "uuid", "conversation_id")
+
+
 def find_id(value: dict[str, Any]) -> str:
     """Return the id of a record, or ""."""
-    keys = ("id", "custom_id", "request_id", "uuid", "conversation_id")
-    return next((str(value[k]) for k in keys if isinstance(value.get(k), str | int)), "")
+    return next((str(value[k]) for k in ID_KEYS if isinstance(value.get(k), str | int)), "")
+
+
+SESSION_KEYS: Final = ("session_id", "sessionId", "thread_id", "user_id", "userId", "user")
 
 
 def find_session(*bodies: object) -> str:
     """Return the session or the user named in `bodies` or in their metadata, or ""."""
-    keys = ("session_id", "thread_id", "user_id", "user")
     places = [
         place
         for body in bodies
@@ -266,5 +300,5 @@ def find_session(*bodies: object) -> str:
         for place in (body, body.get("metadata"))
         if isinstance(place, dict)
     ]
-    named = (place[key] for key in keys for place in places if key in place)
+    named = (place[key] for key in SESSION_KEYS for place in places if key in place)
     return next((str(name) for name in named if isinstance(name, str | int) and name != ""), "")

@@ -10,9 +10,12 @@ from dataclasses import dataclass, field
 from remask.data.prompt_templates import PromptTemplate, find_prompt_templates
 from remask.data.ratings import RatingStats
 from remask.data.trace_record import Record, RejectedRecord
+from remask.sanitize import one_line
 
 MAX_PROMPTS = 2000  # distinct system prompts that are kept
 MAX_REASONS = 200  # distinct reasons that are counted
+MAX_SHOWN_UNUSED = 20
+MAX_UNUSED = 200  # distinct unused columns that are counted
 MAX_SHOWN_REJECTS = 5  # rejected values that are kept in full
 
 
@@ -28,6 +31,7 @@ class Overview:
     ratings: dict[str, RatingStats] = field(default_factory=dict)
     prompts: Counter[str] = field(default_factory=Counter)
     templates: Counter[str] = field(default_factory=Counter)  # prompt templates in the records
+    unused: Counter[str] = field(default_factory=Counter)  # columns that were not used
     first_rejects: list[RejectedRecord] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
@@ -45,6 +49,9 @@ class Overview:
         self.with_system += item.system is not None
         self.with_feedback += bool(item.ratings)
         self.with_desired += item.desired is not None or any(r.correction for r in item.ratings)
+        for name in item.unused:
+            if name in self.unused or len(self.unused) < MAX_UNUSED:
+                self.unused[name] += 1
         for rating in item.ratings:
             self.ratings.setdefault(rating.name, RatingStats()).add(rating)
         if item.template:
@@ -57,6 +64,12 @@ class Overview:
         named = [PromptTemplate((text,), count, 1) for text, count in self.templates.items()]
         found = [*named, *find_prompt_templates(self.prompts)]
         return sorted(found, key=lambda template: -template.count)
+
+    def describe_unused(self) -> str:
+        """Return the unused columns and how many records have content in each; "" if there are none."""
+        return ", ".join(
+            f"{one_line(name, 40)} ({n})" for name, n in self.unused.most_common(MAX_SHOWN_UNUSED)
+        )
 
     def _reject(self, item: RejectedRecord) -> None:
         self.rejected += 1

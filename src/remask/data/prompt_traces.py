@@ -189,6 +189,8 @@ def read_traces(
     if dropped:
         notes.append(f"left out {dropped} conversations of sources with more than 1 % of them")
     notes += _warn_unscaled(found.ratings, known)
+    if unused := found.describe_unused():
+        notes.append(f"columns that were not used, with their numbers of records: {unused}")
     in_order = [pair for _, pair in sorted(drawn, key=lambda item: item[0])]
     traces = _make_ids_unique([trace for trace, _ in in_order])
     return TraceCollection(

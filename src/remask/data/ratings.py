@@ -5,13 +5,15 @@ Other names are declared with a column map (see `tables.py`).
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from remask.data.messages import as_text, join_text
+from remask.data.dialects import decode_json, find_messages
+from remask.data.messages import ID_KEYS, SESSION_KEYS, as_text, join_text
 from remask.data.trace_record import Kind, Rating
 from remask.errors import ConfigError
+from remask.sanitize import remove_thoughts
 
 SCORE_KINDS: Final[dict[str, Kind]] = {
     "reward": "reward",
@@ -22,9 +24,11 @@ SCORE_KINDS: Final[dict[str, Kind]] = {
 }  # fmt: skip
 
 EXPECTED_KEYS = (
-    "correction", "corrected", "corrected_response", "expected", "expected_output",
-    "expected_response", "ideal", "reference_answer", "reference", "ground_truth", "gold",
+    "correction", "corrected", "corrected_response", "expected", "expected_output", "expectedOutput",
+    "expected_outputs", "expected_response", "expected_answer", "ideal", "reference_answer",
+    "reference_output", "reference_outputs", "reference", "ground_truth", "gold",
 )  # fmt: skip
+NAMED_SCORES = ("scores", "feedback_scores")  # objects of scores by name, or lists of feedback
 
 COMMENT_KEYS = ("comment", "comments", "feedback_text", "critique", "explanation", "rationale")
 NOTE_KEYS = (*COMMENT_KEYS, "text", "reason", "message")  # comments inside a feedback object
@@ -32,6 +36,7 @@ KINDS: Final[dict[str, Kind]] = {
     "human": "human", "code": "code", "llm": "llm", "reward": "reward",
 }  # fmt: skip
 
+EMPTY: Final[tuple[object, ...]] = (None, "", [], {}, "[]", "{}", "null")  # what an empty field or cell holds
 VALUE_KEYS = ("score", "value", "rating", "label", "thumbs", "thumbs_up", "passed")
 
 
@@ -40,20 +45,79 @@ def parse_ratings(value: Mapping[str, Any]) -> tuple[tuple[Rating, ...], str | N
     ratings = [
         Rating(name, score, kind)
         for name, kind in SCORE_KINDS.items()
-        if name in value and (score := parse_rating_value(value[name])) is not None
+        if name in value
+        for score in list_rating_values(value[name])
     ]
     ratings += parse_feedback(value.get("feedback"))
+    for key in NAMED_SCORES:
+        ratings += _parse_named_scores(decode_json(value.get(key)))
     if type(value.get("label")) is bool:  # KTO data: whether the completion is desirable
         ratings.append(Rating("label", value["label"], "human"))
-    comment = next((value[k] for k in COMMENT_KEYS if isinstance(value.get(k), str)), "")
-    if comment:
+    comments = (text for k in COMMENT_KEYS if k in value for text in list_comments(value[k]))
+    if comment := next(comments, ""):
         ratings.append(Rating("comment", None, comment=comment))
     return tuple(ratings), find_expected(value)
 
 
+def list_unused(value: Mapping[str, Any], used: Iterable[str]) -> tuple[str, ...]:
+    """Return the keys of `value` with content that neither `used` nor `parse_ratings` has read."""
+    known = {*used, *SCORE_KINDS, *EXPECTED_KEYS, *COMMENT_KEYS, *NAMED_SCORES, *SESSION_KEYS, *ID_KEYS}
+    known |= {"feedback", "expectations", "model"} | (
+        {"label"} if type(value.get("label")) is bool else set()
+    )
+    return tuple(key for key in list_filled(value) if key not in known)
+
+
+def list_filled(value: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the keys of `value` that have content."""
+    return (key for key, held in value.items() if held not in EMPTY)
+
+
+def list_rating_values(value: object) -> list[float | bool | str]:
+    """Return the values in a field or a cell, which may hold a list of them, also as JSON."""
+    value = decode_json(value)
+    found = map(parse_rating_value, value if isinstance(value, list) else [value])
+    return [item for item in found if item is not None]
+
+
+def list_comments(value: object) -> list[str]:
+    """Return the comments in a field or a cell: a text, or a list of texts or of objects."""
+    value = decode_json(value)
+    if isinstance(value, str):
+        return [value] if value else []
+    items = value if isinstance(value, list) else []
+    texts = (item.get("content", item.get("text")) if isinstance(item, dict) else item for item in items)
+    return [text for text in texts if isinstance(text, str) and text]
+
+
+def _parse_named_scores(value: object) -> Iterator[Rating]:
+    if not isinstance(value, dict):
+        yield from parse_feedback(value if isinstance(value, list) else None)
+        return
+    for name, held in value.items():
+        if isinstance(held, dict):
+            yield from parse_feedback({"name": name, **held})
+        else:
+            yield from (Rating(name, score) for score in list_rating_values(held))
+
+
 def find_expected(value: Mapping[str, Any]) -> str | None:
     """Return the right response, or None."""
-    return next((text for k in EXPECTED_KEYS if k in value and (text := join_text(value[k]))), None)
+    found = (_read_expected(value[k]) for k in EXPECTED_KEYS if k in value)
+    if text := next(filter(None, found), None):
+        return text
+    inner = value.get("expectations")  # of MLflow's data sets
+    return find_expected(inner) if isinstance(inner, dict) else None
+
+
+def _read_expected(value: object) -> str:
+    if isinstance(value, str) and value[:1] not in ("{", "["):
+        return remove_thoughts(value)
+    messages = find_messages(decode_json(value), "assistant")
+    if messages is None and isinstance(value, dict) and len(value) == 1:
+        value = next(iter(value.values()))  # an answer under any name
+    texts = map(join_text, [value] if messages is None else [m.get("content") for m in messages])
+    return remove_thoughts("\n".join(filter(None, texts)))
 
 
 def parse_rating_value(value: object) -> float | bool | str | None:

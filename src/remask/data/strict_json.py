@@ -7,7 +7,7 @@ the value again.
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -18,8 +18,8 @@ from remask.data.trace_record import UnreadableRecord
 TOO_DEEP = "malformed JSON (nested too deeply); flatten it"
 
 
-def parse(raw: bytes, constants: bool = False) -> Any:
-    """Parse `raw`. With `constants`, NaN and Infinity become null, since some tools write them.
+def parse(raw: bytes) -> Any:
+    """Parse `raw`. NaN and Infinity become null, since some tools write them.
 
     Raises UnreadableRecord.
     """
@@ -27,11 +27,11 @@ def parse(raw: bytes, constants: bool = False) -> Any:
         value = orjson.loads(raw)
         written = orjson.dumps(value)  # raises TypeError if the value is nested too deeply
     except orjson.JSONDecodeError:
-        return _parse_again(raw, constants)
+        return _parse_again(raw)
     except TypeError as error:
         raise UnreadableRecord(TOO_DEEP) from error
     if _count_quotes(raw) != _count_quotes(written):
-        parse_exact(raw, constants)
+        parse_exact(raw, _ignore_constant)
     return value
 
 
@@ -56,9 +56,9 @@ def _count_quotes(raw: bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(raw, np.uint8) == 0x22))
 
 
-def _parse_again(raw: bytes, constants: bool) -> Any:
-    """Return the value if only constants are wrong and allowed, else raise the reason."""
-    value = parse_exact(raw, constants)
+def _parse_again(raw: bytes) -> Any:
+    """Return the value if only constants are wrong, else raise the reason."""
+    value = parse_exact(raw, _ignore_constant)
     try:
         return orjson.loads(orjson.dumps(value))
     except TypeError as error:
@@ -67,18 +67,20 @@ def _parse_again(raw: bytes, constants: bool) -> Any:
         raise UnreadableRecord("holds half of a surrogate pair; save it as proper Unicode") from error
 
 
-def parse_exact(raw: bytes, constants: bool = False) -> Any:
+def parse_exact(raw: bytes, constants: Callable[[str], Any] | None = None) -> Any:
     """Parse `raw` with exact integers of any size; orjson converts long ones to floats.
 
-    Deep nesting and halves of surrogate pairs are not checked. Raises UnreadableRecord.
+    constants: converts NaN and Infinity; None: they are errors. With `float`, numbers that are too
+    large become infinite, so that the caller can judge only the values that it uses. Deep nesting
+    and halves of surrogate pairs are not checked. Raises UnreadableRecord.
     """
     text = decode_utf8(raw)
     try:
         return json.loads(
             text,
             object_pairs_hook=_build_object,
-            parse_constant=_ignore_constant if constants else _reject_constant,
-            parse_float=_parse_float_or_null if constants else _parse_finite,
+            parse_constant=constants or _reject_constant,
+            parse_float=float if constants is float else _parse_finite,
         )
     except json.JSONDecodeError as error:
         what = error.msg.removesuffix(" at")  # as in "Invalid control character at"
@@ -128,8 +130,3 @@ def _parse_finite(text: str) -> float:
 
 def _ignore_constant(_: str) -> None:
     return None
-
-
-def _parse_float_or_null(text: str) -> float | None:
-    number = float(text)
-    return number if math.isfinite(number) else None

@@ -6,16 +6,18 @@ The user can map columns to fields; otherwise common names are used. A path with
 
 import csv
 import io
+import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Final
 
-import orjson
-
+from remask.data.dialects import Message, as_object, decode_json, find_messages
 from remask.data.json_stream import MAX_VALUE_BYTES, read_line_batches, too_large_reason
-from remask.data.messages import join_text, parse_conversation
-from remask.data.ratings import parse_rating_value, parse_ratings
+from remask.data.messages import as_text, find_session, join_text, parse_conversation
+from remask.data.ratings import find_expected, list_filled, list_unused, parse_rating_value, parse_ratings
 from remask.data.strict_json import decode_utf8
 from remask.data.trace_record import (
     Item,
@@ -24,7 +26,6 @@ from remask.data.trace_record import (
     RejectedRecord,
     Source,
     TraceFormat,
-    Turn,
     UnreadableRecord,
     Value,
 )
@@ -41,6 +42,8 @@ DEFAULT_COLUMNS: Final[dict[str, tuple[str, ...]]] = {  # the first column that 
     "system": ("system", "system_prompt", "instructions"),
     "model": ("model", "model_name"),
 }
+DELIMITERS: Final = (",", ";", "\t", "|")
+SAMPLED_LINES = 50  # of a table, to find its delimiter
 MAX_FIELD_CHARS = 32 << 20  # characters of one field of a CSV file
 
 
@@ -102,7 +105,9 @@ def build_mapped_format(columns: Mapping[str, str], use: ColumnUse | None = None
         if comment := join_text(row.get("comment")):
             ratings.append(Rating(columns["comment"], None, comment=comment))
         desired = join_text(row.get("correction")) or join_text(row.get("expected")) or None
-        yield _build_record(row, tuple(ratings), desired, source)
+        record = _build_record(row, tuple(ratings), desired, source, columns)
+        used = {part for name in columns.values() for part in (name, name.split(".")[0])}
+        yield replace(record, unused=tuple(key for key in list_filled(value) if key not in used))
 
     return TraceFormat("table (mapped)", matches, read)
 
@@ -116,46 +121,111 @@ def matches_table(value: Any) -> bool:
 
 
 def read_table(value: Any, source: Source) -> Iterator[Item]:
-    row = {
-        field: next((value[name] for name in names if value.get(name) not in (None, "")), None)
+    chosen = {
+        field: next((name for name in names if value.get(name) not in (None, "")), "")
         for field, names in DEFAULT_COLUMNS.items()
     }
+    row = {field: value.get(name) for field, name in chosen.items()}
+    if chosen["output"] == "outputs":  # results of a program by name, and not the text of an answer
+        row["output"] = decode_json(row["output"])
     ratings, desired = parse_ratings(value)
-    yield _build_record(row, ratings, desired, source)
+    if _is_dataset_row(value) and desired is None:
+        # The outputs of an example of a data set are the right answer, and no model has answered.
+        desired, row["output"] = find_expected({"expected": row["output"]}), None
+    record = _build_record(row, ratings, desired, source)
+    session = find_session({**value, chosen["input"]: None})  # a column "user" can be the message
+    yield replace(record, session=session, unused=list_unused(value, chosen.values()))
+
+
+def _is_dataset_row(value: Mapping[str, Any]) -> bool:
+    """Whether a row is an example of a LangSmith data set."""
+    metadata = as_object(value.get("metadata"))
+    return "outputs" in value and ("dataset_id" in value or "dataset_split" in metadata)
 
 
 def read_csv(content: Iterator[bytes], path: Path, delimiter: str) -> Iterator[Value | RejectedRecord]:
-    """Yield the rows of a CSV file as objects of strings.
+    """Yield the rows of a CSV file as objects of strings, without rows that are empty.
 
-    Reading stops at a broken quote, because the rows after it may be wrong. Raises
+    The delimiter is found in the first lines; `delimiter` is the one that the name of the file
+    suggests. Reading stops at a broken quote, because the rows after it may be wrong. Raises
     UnreadableRecord.
     """
-    reader = csv.reader(_decode_lines(content), delimiter=delimiter, strict=True)
+    head = next(content, b"")
+    delimiter, skipped = find_delimiter(head.decode("utf-8", "replace"), delimiter)
+    reader = csv.reader(_decode_lines(chain([head], content)), delimiter=delimiter, strict=True)
     header: list[str] = []
     while True:
         line = reader.line_num + 1
         try:
             fields = _read_next(reader)
         except csv.Error as error:
-            reason = f"malformed CSV ({error}); check the quotes from here on"
-            yield RejectedRecord(str(path), line, reason)
-            return
+            raise UnreadableRecord(f"malformed CSV ({error}); check the quotes from here on", line) from error
         if fields is None:
             return
-        if not "".join(fields).strip() and len(fields) <= 1:
+        if not "".join(fields).strip() or line <= skipped:
             continue
         if not header:
-            header = [name.strip() for name in fields]
-            if len(set(header)) < len(header):
-                twice = next(name for name in header if header.count(name) > 1)
-                reason = f"the column {twice[:40]!r} appears twice in the header; rename one"
-                raise UnreadableRecord(reason, line)
-        elif len(fields) != len(header):
+            header = _name_columns(fields)
+            continue
+        while len(fields) > len(header) and not fields[-1].strip():
+            fields.pop()
+        if len(fields) != len(header):
             reason = f"found {len(fields)} fields where the header has {len(header)}"
             reason += f"; put fields with {delimiter!r} in quotes"
             yield RejectedRecord(str(path), line, reason)
         else:
-            yield Value(dict(zip(header, fields, strict=True)), line)
+            cells = zip(header, fields, strict=True)
+            named = ((name or f"column {n}", name, text) for n, (name, text) in enumerate(cells, 1))
+            yield Value({key: text for key, name, text in named if name or text}, line)
+
+
+def find_delimiter(head: str, usual: str) -> tuple[str, int]:
+    """Return the delimiter of a table that begins with `head`, and how many lines precede the header.
+
+    The delimiter is the one that gives the rows the same number of fields as the header, at least
+    two; of several, the usual one. Excel can name it in a first line such as "sep=;".
+    """
+    named = re.match(r"\ufeff?[\"']?sep=(.)[\"']?\r?\n", head, re.IGNORECASE)
+    if named:
+        return named[1], 1
+    best, found = (0.0, 0, False), usual
+    for delimiter in DELIMITERS:
+        widths = _count_fields(head, delimiter)
+        if not widths or widths[0] < 2:
+            continue
+        share = sum(width == widths[0] for width in widths) / len(widths)
+        rank = (share, int(delimiter == usual), widths[0] > 1)
+        if rank > best:
+            best, found = rank, delimiter
+    return found, 0
+
+
+def _count_fields(head: str, delimiter: str) -> list[int]:
+    """Return the number of fields of the first rows that are complete and not empty."""
+    lines = head.splitlines(keepends=True)
+    if len(lines) > 1 and not head.endswith(("\n", "\r")):
+        lines.pop()
+    widths: list[int] = []
+    try:
+        for fields in csv.reader(lines[:SAMPLED_LINES], delimiter=delimiter):
+            if "".join(fields).strip():
+                widths.append(len(fields))
+    except csv.Error:
+        pass
+    return widths
+
+
+def _name_columns(header: list[str]) -> list[str]:
+    """Return the names of the columns; "" for one without a name. A name that occurs twice is numbered."""
+    names = [name.strip() for name in header]
+    seen: Counter[str] = Counter()
+    for number, name in enumerate(names):
+        if name and names.count(name) > 1:
+            seen[name] += 1
+            header[number] = f"{name} ({seen[name]})"
+        else:
+            header[number] = name
+    return header
 
 
 def _read_next(reader: Any) -> list[str] | None:
@@ -180,29 +250,39 @@ def _decode_lines(content: Iterator[bytes]) -> Iterator[str]:
 
 
 def _build_record(
-    row: Mapping[str, Any], ratings: tuple[Rating, ...], desired: str | None, source: Source
+    row: Mapping[str, Any],
+    ratings: tuple[Rating, ...],
+    desired: str | None,
+    source: Source,
+    named: Mapping[str, str] | None = None,
 ) -> Record:
-    request = _decode_cell(row.get("messages") or row.get("input"))
-    answer = join_text(_decode_cell(row.get("output")))
-    system = row.get("system")
-    if isinstance(request, list) and request and all(type(item) is dict for item in request):
-        prompt, turns = parse_conversation(request, system)
-    else:
-        prompt, turns = join_text(system) or None, (Turn("user", join_text(request)),)
-    if answer:
-        turns = (*turns, Turn("assistant", answer))
+    """Build the record of a row. `named`: the user's columns; JSON in them is a text if it must be."""
+    request = decode_json(row.get("messages") or row.get("input"))
+    asked = _read_cell(request, "user", "input", bool(named))
+    answer = row.get("output")
+    if isinstance(answer, str) and isinstance(inner := decode_json(answer), dict) and len(inner) == 1:
+        answer = inner
+    answered = [] if answer in (None, "", [], {}) else _read_cell(answer, "assistant", "output", bool(named))
+    prompt, turns = parse_conversation([*asked, *answered], row.get("system"))
     id, model = join_text(row.get("id")), join_text(row.get("model"))
     return Record(id, prompt, turns, ratings, desired, source, model)
 
 
-def _decode_cell(cell: object) -> object:
-    """Parse a cell that holds a list of messages or an object as JSON."""
-    if not isinstance(cell, str) or not cell.startswith(('[{"', '{"')):
-        return cell
-    try:
-        return orjson.loads(cell)
-    except orjson.JSONDecodeError:
-        return cell
+def _read_cell(cell: object, role: str, field: str, named: bool) -> list[Message]:
+    """Return the messages in a cell: a text, messages, or an object that holds one of these.
+
+    Raises UnreadableRecord for an object without a known key, unless the user named the column.
+    """
+    found = find_messages(cell, role)
+    if found is not None:
+        return found
+    if isinstance(cell, dict) and len(cell) == 1 and isinstance(only := next(iter(cell.values())), str):
+        return [{"role": role, "content": only}]  # a question or an answer under any name
+    if isinstance(cell, dict | list) and cell and not named:
+        keys = ", ".join(cell)[:80] if isinstance(cell, dict) else ""
+        which = f"only JSON (its keys: {keys})" if keys else "a list without messages"
+        raise UnreadableRecord(f"the {field} is {which}; name its part with --map {field}=COLUMN.KEY")
+    return [{"role": role, "content": as_text(cell)}]
 
 
 def _get_column(value: Mapping[str, Any], column: str) -> Any:

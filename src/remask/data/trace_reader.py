@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from remask.data import tables
-from remask.data.formats import chat, openai_batch, tau_bench
+from remask.data.formats import chat, openai_batch, tau_bench, vendor_rows
 from remask.data.formats.inspect_log import ARCHIVE, INSPECT
 from remask.data.formats.langfuse import LANGFUSE
 from remask.data.formats.langsmith import LANGSMITH
@@ -54,6 +54,7 @@ FORMATS: tuple[TraceFormat, ...] = (
     OPIK,
     LANGSMITH,
     LANGFUSE,
+    *vendor_rows.FORMATS,
     *openai_batch.FORMATS,
     *chat.FORMATS,
     *tables.FORMATS,
@@ -92,7 +93,7 @@ class Detector:
         return next((format for format in self._formats if format.matches(value)), None)
 
 
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
+DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 MAX_SAMPLED_VALUES = 20  # values of a file that decide whether the files are read twice
 
 
@@ -104,6 +105,7 @@ class _PartIndex:
     longest: dict[str, tuple[int, int]] = field(default_factory=dict)  # thread: (turns, position)
     # The position of the last record with a key that is not its own id but one of its ancestors'.
     owners: dict[str, int] = field(default_factory=dict)
+    ids: set[str] = field(default_factory=set)  # records that are wanted by a reject with a key
 
 
 def read_records(
@@ -129,7 +131,8 @@ def read_records(
             if found is not None:
                 yield _require_response(found)
         elif isinstance(item, RejectedRecord):
-            yield item
+            if index is None or not item.key or item.key not in index.ids:
+                yield item
         elif index is None:
             yield item.source.reject(f"belongs to {item.key[:60]!r}; move such rows to the start")
     for key, annotations in index.annotations.items() if index else ():
@@ -225,14 +228,19 @@ def _is_multi_part(path: Path, formats: tuple[TraceFormat, ...]) -> bool:
 
 def _index_parts(files: Sequence[Path], formats: tuple[TraceFormat, ...]) -> _PartIndex:
     index = _PartIndex()
+    without_text: set[str] = set()
     for place, item in enumerate(_read_items(files, formats)):
         if isinstance(item, Annotation):
             index.annotations[item.key].append(item)
+        elif isinstance(item, RejectedRecord):
+            without_text |= {item.key} - {""}
         elif isinstance(item, Record):
+            index.ids |= set(item.keys[:1])
             index.owners.update((key, place) for key in item.keys[1:])
             if item.thread:
                 size = (len(item.turns), place)
                 index.longest[item.thread] = max(index.longest.get(item.thread, size), size)
+    index.ids &= without_text
     return index
 
 
@@ -259,9 +267,9 @@ def _merge_parts(record: Record, place: int, index: _PartIndex, taken: set[str])
 
 def _require_response(record: Record) -> Record | RejectedRecord:
     """Reject a record that has neither a response nor a right answer."""
-    for turn in reversed(record.turns):
-        if turn.role == "assistant" and turn.text:
-            return record
-    if record.desired is not None:
+    answers = [turn.text for turn in record.turns if turn.role == "assistant"]
+    if any(answers) or record.desired is not None:
         return record
+    if answers:
+        return record.source.reject("holds no response of the model (it is empty or holds only thoughts)")
     return record.source.reject("holds no response of the model and no right answer")

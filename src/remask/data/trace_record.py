@@ -40,10 +40,10 @@ class Source:
         parts = (Path(self.path).name, self.line, self.entry)
         return ":".join(str(part) for part in parts if part)
 
-    def reject(self, reason: str) -> "RejectedRecord":
+    def reject(self, reason: str, key: str = "") -> "RejectedRecord":
         """Return a RejectedRecord for this place."""
         reason = f"{self.entry}: {reason}" if self.entry else reason
-        return RejectedRecord(self.path, self.line, reason)
+        return RejectedRecord(self.path, self.line, reason, key)
 
 
 class Turn(NamedTuple):
@@ -86,6 +86,7 @@ class Record:
     # Records with the same thread repeat a growing history. Only rated ones and the longest are
     # kept.
     thread: str = ""
+    unused: tuple[str, ...] = ()  # columns with content that the reader did not use
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class RejectedRecord:
     path: str
     line: int | None
     reason: str
+    key: str = ""  # of a record; if the files hold it elsewhere, nothing is missing
 
 
 Item = Record | Annotation | RejectedRecord

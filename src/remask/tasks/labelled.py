@@ -13,6 +13,7 @@ from remask.data.placeholders import fill
 from remask.errors import ConfigError
 from remask.ports import Metric, Reply, TargetModel
 from remask.prompt import Prompt
+from remask.tasks.compare_answers import collect_labels
 from remask.tasks.metrics import METRICS, Grade, Grader, make_grader
 from remask.tasks.parse_label import match_label, normalise_label, parse_label
 from remask.tasks.run_metric import METRIC_TIMEOUT
@@ -69,7 +70,8 @@ class LabelledTask:
             found = sorted({e.expected for e in examples if e.expected})
             self._labels = tuple(labels or found)
             _check_labels(examples, self._labels)
-        self._grader = make_grader(metric, self._labels, timeout)
+        named = self._labels or collect_labels(e.expected for e in examples)
+        self._grader = make_grader(metric, named, timeout)
         self._target = target
         self._answer = answer
         self._repeats = repeats

@@ -8,11 +8,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from remask.errors import ConfigError, TargetError
 from remask.ids import content_id
 from remask.ports import Metric, Reply, TargetModel
 from remask.sanitize import normalise
+from remask.tasks.compare_answers import compare_json, compare_labels, compare_numbers, parse_list
 from remask.tasks.parse_label import equals_label, match_label, parse_label
 from remask.tasks.parse_verdict import parse_verdict
 from remask.tasks.run_metric import METRIC_TIMEOUT, MetricRunner, run_metric
@@ -93,6 +95,22 @@ def f1(example: Example, response: str) -> float:
         return float(found == right)
     shared = sum((Counter(found) & Counter(right)).values())
     return 2 * shared / (len(found) + len(right))
+
+
+def score_words_or_labels(example: Example, response: str, labels: Sequence[str] = ()) -> Score:
+    """Return the F1 score of the labels where the right answer is a list of labels, else of the words."""
+    right = parse_list(_require_expected(example))
+    return Score(f1(example, response)) if right is None else Score(*compare_labels(right, response, labels))
+
+
+def score_json(example: Example, response: str) -> Score:
+    """Return 1 where the response holds the JSON of the right answer, else 0 and the first difference."""
+    return Score(*compare_json(_require_expected(example), response))
+
+
+def score_number(example: Example, response: str) -> Score:
+    """Return 1 where the final number of the response is that of the right answer, else 0."""
+    return Score(*compare_numbers(_require_expected(example), response))
 
 
 def _require_expected(example: Example) -> str:
@@ -228,7 +246,9 @@ METRICS: dict[str, Callable[[tuple[str, ...]], Grader]] = {
     "label": LabelGrader,
     "exact": lambda labels: FunctionGrader(exact),
     "contains": lambda labels: FunctionGrader(contains),
-    "f1": lambda labels: FunctionGrader(f1),
+    "f1": lambda labels: FunctionGrader(partial(score_words_or_labels, labels=labels)),
+    "json": lambda labels: FunctionGrader(score_json),
+    "number": lambda labels: FunctionGrader(score_number),
 }
 
 

@@ -176,3 +176,15 @@ def test_archive_with_damaged_bytes_never_raises(hits: list[tuple[int, int]]) ->
             data[at % len(data)] = byte
         path.write_bytes(data)
         assert all(isinstance(item, Value | RejectedRecord) for item in ARCHIVE.values(path))
+
+
+def test_archive_that_is_still_being_written_says_so(tmp_path: Path) -> None:
+    """The header is written last. Until then the samples that are complete can be read."""
+    entries = {"_journal/start.json": "{}", "samples/1_epoch_1.json": json.dumps(sample())}
+    path = archive(tmp_path / "a.eval", entries)
+    found = values(path)
+    assert [type(item) for item in found] == [RejectedRecord, Value]
+    assert isinstance(found[0], RejectedRecord) and "still being written" in found[0].reason
+    path.write_bytes(path.read_bytes()[:-40])  # without the directory at its end
+    (reject,) = values(path)
+    assert isinstance(reject, RejectedRecord) and "still being written" in reject.reason

@@ -373,6 +373,18 @@ def test_added_tokens_must_get_their_ids(folder: Path) -> None:
     assert max(backbone.encode("<|extra|>")) < checkpoints.ORDINARY
 
 
+@pytest.mark.parametrize("tiny", [checkpoints.SDAR, checkpoints.DREAM], ids=["tokenizer.json", "merges.txt"])
+def test_a_stale_name_in_added_tokens_is_ignored(tiny: checkpoints.Tiny, tmp_path: Path) -> None:
+    """SDAR's own folder has an added_tokens.json with an older name for the id of its mask token."""
+    folder = checkpoints.write(tiny, tmp_path)
+    mask = tiny.added[-1]
+    id = checkpoints.ORDINARY + len(tiny.added) - 1
+    (folder / "added_tokens.json").write_text(json.dumps({"<older>": id}))
+    backbone = load_checkpoint(str(folder), device="cpu").backbone
+    assert backbone.token_id(mask) == id
+    assert "<older>" not in backbone.list_added_tokens()
+
+
 def test_tokenizer_must_fit_the_model_and_its_chats(folder: Path) -> None:
     texts = {}
     for file in ("tokenizer.json", "tokenizer_config.json"):

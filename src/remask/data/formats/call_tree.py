@@ -84,7 +84,8 @@ def build_records(
         try:
             made[number] = _build_record(op, ancestors[number], place, no_text)
         except UnreadableRecord as reason:
-            failed.append(place.reject(str(reason)))
+            # The text of a call can be in log records, which make a record with the same key.
+            failed.append(place.reject(str(reason), "" if op.input or op.output or op.error else op.id))
     assessments = [  # of steps, which have no record
         (op.id, op.assessment, [n for n in made if op.id in ancestors[n]])
         for number, op in enumerate(operations)
@@ -121,7 +122,10 @@ def group_by_trace(operations: Sequence[Operation]) -> list[list[Operation]]:
 def _select_operations(operations: Sequence[Operation], parents: Mapping[str, str]) -> list[int]:
     """Return the positions of the operations that become records, in order."""
     full = {op.id for op in operations if op.input and op.output}
-    if any(op.model_call for op in operations):
+    calls = [op for op in operations if op.model_call]
+    # Some exports have the text only in the trace, beside calls without any.
+    only_around = bool(full) and not any(op.input or op.output or op.error for op in calls)
+    if calls and not only_around:
         inner = [op.parent for op in operations if op.model_call and op.id in full]
         wrapped = {id for parent in inner for id in _walk_up(parents, parent)}
         return [n for n, op in enumerate(operations) if op.model_call and op.id not in wrapped]

@@ -18,7 +18,8 @@ from remask.data.messages import (
     parse_exchange,
     parse_response,
 )
-from remask.data.ratings import parse_ratings
+from remask.data.ratings import list_unused, parse_ratings
+from remask.data.streams import join_chunks, parse_events
 from remask.data.trace_record import Item, Rating, Record, Source, TraceFormat, Turn, UnreadableRecord
 
 RESPONSE_KEYS = ("response", "completion", "choices", "output")
@@ -56,7 +57,11 @@ def read_chat(value: Any, source: Source) -> Iterator[Item]:
         desired = _find_last_answer(turns)
     model = find_model(value, response)
     session = find_session(value)
-    yield Record(find_id(value), system, turns, ratings, desired, source, model, session=session)
+    used = ("messages", "system", *RESPONSE_KEYS)
+    yield Record(
+        find_id(value), system, turns, ratings, desired, source, model, session=session,
+        unused=list_unused(value, used),
+    )  # fmt: skip
 
 
 def matches_anthropic(value: Any) -> bool:
@@ -78,7 +83,7 @@ def read_sharegpt(value: Any, source: Source) -> Iterator[Item]:
     system, spoken = parse_conversation(turns, value.get("system"))
     yield Record(
         find_id(value), system, spoken, ratings, desired, source, find_model(value),
-        session=find_session(value),
+        session=find_session(value), unused=list_unused(value, ("conversations", "conversation", "system")),
     )  # fmt: skip
 
 
@@ -97,10 +102,17 @@ def read_call_log(value: Any, source: Source) -> Iterator[Item]:
     if value.get("error"):
         raise UnreadableRecord(f"the call failed: {join_text(value['error'])[:80]}")
     ratings, desired = parse_ratings(value)
+    if events := parse_events(response) if isinstance(response, str) else None:
+        response = join_chunks(events)
+    elif isinstance(response, list):
+        response = join_chunks(response) or response
     system, turns = parse_exchange(request, response)
     model = find_model(response, request)
     session = find_session(value, request)
-    yield Record(find_id(value), system, turns, ratings, desired, source, model, session=session)
+    yield Record(
+        find_id(value), system, turns, ratings, desired, source, model, session=session,
+        unused=list_unused(value, ("request", "response", "error")),
+    )  # fmt: skip
 
 
 def matches_preference(value: Any) -> bool:
@@ -120,9 +132,10 @@ def read_preference(value: Any, source: Source) -> Iterator[Item]:
     if desired is None:
         raise UnreadableRecord("holds no preferred answer")
     rating = Rating("preferred", False, "human")
+    used = ("input", "prompt", *(key for pair in PREFERENCE_KEYS for key in pair))
     yield Record(
         find_id(value), system, turns, (rating,), desired, source, find_model(value),
-        session=find_session(value),
+        session=find_session(value), unused=list_unused(value, used),
     )  # fmt: skip
 
 
@@ -133,9 +146,10 @@ def matches_pair(value: Any) -> bool:
 def read_pair(value: Any, source: Source) -> Iterator[Item]:
     ratings, desired = parse_ratings(value)
     system, turns = parse_exchange(value, value["completion"])
+    used = ("prompt", "completion", "system", "instructions")
     yield Record(
         find_id(value), system, turns, ratings, desired, source, find_model(value),
-        session=find_session(value),
+        session=find_session(value), unused=list_unused(value, used),
     )  # fmt: skip
 
 
@@ -158,7 +172,7 @@ def _has_anthropic_blocks(value: dict[str, Any]) -> bool:
 def _get_body(value: object) -> Any:
     inner = value.get("body") if isinstance(value, dict) else None
     body = inner if isinstance(inner, dict) else value
-    if not isinstance(body, dict | str):
+    if not isinstance(body, dict | str | list):
         raise UnreadableRecord(f"expected a request and a response, found {name_kind(body)}")
     return body
 

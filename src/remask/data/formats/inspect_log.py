@@ -19,6 +19,7 @@ from typing import Any, Final
 
 from remask.data.dialects import Message, as_list, as_object, extract_messages
 from remask.data.formats.call_tree import Assessment, Operation, build_records
+from remask.data.json_stream import read_raw_blocks
 from remask.data.messages import as_text, join_text
 from remask.data.strict_json import parse
 from remask.data.trace_record import (
@@ -40,6 +41,11 @@ _SAMPLE = re.compile(r"samples/[^/]+_epoch_\d+\.json")
 _CHUNKED = re.compile(r"samples/([^/]+)/sample\.json")
 _ATTACHMENT_PREFIX: Final = "attachment://"
 _ZSTD: Final = 93
+_START: Final = "_journal/start.json"
+_UNFINISHED: Final = (
+    "is an Inspect log that is still being written, or whose run was cut off; read it again when the run "
+    "has ended"
+)
 _DAMAGE_ERRORS: Final[tuple[type[Exception], ...]] = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError,
 )  # fmt: skip
@@ -79,7 +85,9 @@ def read_archive(path: Path) -> Iterator[Value | RejectedRecord]:
         with zipfile.ZipFile(path) as archive:
             yield from _read_samples(archive, path)
     except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-        yield RejectedRecord(str(path), None, f"the zip archive is damaged ({error}); copy it again")
+        begun = _START.encode() in next(read_raw_blocks(path), b"")
+        reason = _UNFINISHED if begun else f"the zip archive is damaged ({error}); copy it again"
+        yield RejectedRecord(str(path), None, reason)
 
 
 def _read_samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | RejectedRecord]:
@@ -89,14 +97,17 @@ def _read_samples(archive: zipfile.ZipFile, path: Path) -> Iterator[Value | Reje
     if len(entries) > MAX_ENTRIES:
         yield RejectedRecord(str(path), None, f"holds more than {MAX_ENTRIES:,} files; split it")
         return
-    if not samples and not chunked:
+    names = {entry.filename for entry in entries}
+    if _START in names and "header.json" not in names:  # the header is written when the run has ended
+        yield RejectedRecord(str(path), None, _UNFINISHED)
+    elif not samples and not chunked:
         reason = "is a zip archive but not an Inspect log; unpack it first"
         yield RejectedRecord(str(path), None, reason)
     for name in chunked:
         yield RejectedRecord(str(path), None, f"{name}: is stored in chunks; run: {_CONVERT}")
     for entry in samples:
         try:
-            yield Value(parse(_unpack(archive, entry), constants=True), None, entry.filename)
+            yield Value(parse(_unpack(archive, entry)), None, entry.filename)
         except UnreadableRecord as reason:
             place = f"{entry.filename}:{reason.line}" if reason.line else entry.filename
             yield RejectedRecord(str(path), None, f"{place}: {reason}")

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from remask.data.dialects import as_list, as_object, decode_json, extract_messages, extract_text
 from remask.data.formats.call_tree import NO_ASSESSMENT, Assessment, Operation, build_records
-from remask.data.formats.otel_attributes import Span, operation_from_span
+from remask.data.formats.otel_attributes import Event, Span, describe_failure, operation_from_span
 from remask.data.messages import as_text
 from remask.data.trace_record import Item, Kind, Rating, Source, TraceFormat
 
@@ -21,11 +21,19 @@ _KINDS_BY_SOURCE: Final[dict[str, Kind]] = {"HUMAN": "human", "LLM_JUDGE": "llm"
                                    "CODE": "code"}  # fmt: skip
 _EXPECTED: Final = ("expected_response", "expected_output", "expected_answer", "expected",
                     "ground_truth", "answer")  # fmt: skip
+_INFO_COLUMNS: Final = ("trace_id", "request_id", "trace_metadata", "request_metadata", "assessments")
 
 
 def matches(value: Any) -> bool:
-    """Whether `value` is a trace: `info`, and `data` with spans or with the request of schema 2."""
-    if not isinstance(value, dict) or not isinstance(value.get("info"), dict):
+    """Whether `value` is a trace: `info`, and `data` with spans or with the request of schema 2.
+
+    A row of the table that `mlflow.search_traces` returns is one, too.
+    """
+    if not isinstance(value, dict):
+        return False
+    if _is_row(value):
+        return True
+    if not isinstance(value.get("info"), dict):
         return False
     info, data = value["info"], value.get("data")
     known = "trace_id" in info or "request_id" in info
@@ -37,6 +45,13 @@ def read(value: Any, source: Source) -> Iterator[Item]:
     if not matches(value):
         yield source.reject("is not an MLflow trace with info and data")
         return
+    if _is_row(value):
+        value = _trace_from_row(value)
+        if value is None:
+            yield source.reject(
+                "holds Python text in place of JSON; save the table with to_json(orient='records')"
+            )
+            return
     info, data = value["info"], as_object(value.get("data"))
     trace = as_text(info.get("trace_id") or info.get("request_id"))
     overall, assessments = _group_assessments(info.get("assessments"))
@@ -56,17 +71,39 @@ def read(value: Any, source: Source) -> Iterator[Item]:
     yield from build_records(calls, source, overall)
 
 
+def _is_row(value: Mapping[str, Any]) -> bool:
+    named = "trace_id" in value or "request_id" in value
+    return named and "spans" in value and ("trace_metadata" in value or "request_metadata" in value)
+
+
+def _trace_from_row(row: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return the trace of a row: the column `trace`, or its parts; None if neither is JSON."""
+    # The columns with parts are newer than the trace, which has no feedback that was given later.
+    if not isinstance(spans := decode_json(row["spans"]), list):
+        return None
+    whole = as_object(row.get("trace"))
+    info = {**as_object(whole.get("info")), **{key: row[key] for key in _INFO_COLUMNS if key in row}}
+    if row.get("assessments") is not None and not isinstance(decode_json(row["assessments"]), list):
+        return None
+    return {"info": info, "data": {**as_object(whole.get("data")), "spans": spans}}
+
+
 def _build_span(span: Mapping[str, Any], trace: str) -> Span:
     context = as_object(span.get("context")) or span
     old = {"code": span.get("status_code"), "message": span.get("status_message")}
     status = as_object(span.get("status")) or old
     failed = as_text(status.get("code")).removeprefix("STATUS_CODE_") == "ERROR"
+    events = tuple(
+        Event(as_text(event.get("name")), as_object(event.get("attributes")))
+        for event in as_list(span.get("events"))
+    )
     return Span(
         trace=trace,
         id=_parse_id(context.get("span_id")),
         parent=_parse_id(span.get("parent_span_id", span.get("parent_id"))),
         attributes=as_object(span.get("attributes")),
-        error=(as_text(status.get("message")) or "no reason given") if failed else "",
+        events=events,
+        error=describe_failure(failed, status.get("message"), events),
     )
 
 

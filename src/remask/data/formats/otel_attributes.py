@@ -10,7 +10,7 @@ gen-ai-spans.md, non-normative/examples-llm-calls.md); OpenInference spec/semant
 llm_spans.md and annotations.md (2026); OpenLLMetry 0.4x SpanAttributes; Vercel AI SDK 5 telemetry.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -19,11 +19,14 @@ from remask.data.formats.call_tree import NO_ASSESSMENT, Assessment, Operation
 from remask.data.messages import as_text, join_text
 from remask.data.trace_record import Kind, Rating
 
+# opentelemetry-util-genai 1.x reads only the first variable, and 0.x also the second. Before that,
+# opentelemetry-instrumentation-openai-v2 took "true". OpenLLMetry reads the last one.
 NO_TEXT_REASON: Final = (
-    "contains no text, because capture of content is off by default; set "
-    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY and "
-    "OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental where the traces are made"
+    "contains no text, because capture of content is off by default; where the traces are made, set "
+    "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT=SPAN_ONLY (releases before 1.0 also need "
+    "OTEL_SEMCONV_STABILITY_OPT_IN=gen_ai_latest_experimental, and OpenLLMetry TRACELOOP_TRACE_CONTENT=true)"
 )
+EXCEPTION_EVENT: Final = "exception"
 
 
 class Key(NamedTuple):
@@ -40,6 +43,9 @@ INPUT_KEYS: Final = (
     Key("gen_ai.prompt"),  # OpenLLMetry: indexed, or one JSON text
     Key("llm.prompts"),
     Key("ai.prompt.messages"),  # Vercel AI SDK
+    Key("langfuse.observation.input", model_call=False),
+    Key("braintrust.input_json", model_call=False),
+    Key("braintrust.input", model_call=False),
     Key("ai.prompt", model_call=False),
     Key("all_messages_events", model_call=False),  # Logfire and Pydantic AI
     Key("pydantic_ai.all_messages", model_call=False),
@@ -52,6 +58,9 @@ OUTPUT_KEYS: Final = (
     Key("llm.output_messages"),
     Key("gen_ai.completion", choices=True),
     Key("llm.completions", choices=True),
+    Key("langfuse.observation.output", model_call=False),
+    Key("braintrust.output_json", model_call=False),
+    Key("braintrust.output", model_call=False),
     Key("ai.response.text", model_call=False),
     Key("ai.response.toolCalls", model_call=False),
     Key("all_messages_events", model_call=False),
@@ -62,9 +71,10 @@ OUTPUT_KEYS: Final = (
 )
 SYSTEM_KEYS: Final = ("gen_ai.system_instructions",)
 MODEL_KEYS: Final = ("gen_ai.response.model", "gen_ai.request.model", "llm.model_name",
-                     "ai.model.id", "mlflow.chat.model")  # fmt: skip
+                     "ai.model.id", "mlflow.chat.model", "langfuse.observation.model.name")  # fmt: skip
 TEMPLATE_KEYS: Final = ("llm.prompt_template.template",)
-SESSION_KEYS: Final = ("gen_ai.conversation.id", "session.id", "mlflow.trace.session")
+SESSION_KEYS: Final = ("gen_ai.conversation.id", "session.id", "langfuse.session.id",
+                       "mlflow.trace.session")  # fmt: skip
 ALIAS_KEYS: Final = ("gen_ai.response.id",)
 # Attributes with the kind of an operation, and the kinds that are model calls.
 MODEL_CALL_KINDS: Final[dict[str, frozenset[str]]] = {
@@ -72,6 +82,7 @@ MODEL_CALL_KINDS: Final[dict[str, frozenset[str]]] = {
     "gen_ai.operation.name": frozenset({"chat", "text_completion", "generate_content"}),
     "llm.request.type": frozenset({"chat", "completion"}),
     "mlflow.spanType": frozenset({"CHAT_MODEL", "LLM"}),
+    "langfuse.observation.type": frozenset({"generation"}),
 }
 # Events with one message each (≤ 1.36), and the role of the message.
 EVENT_ROLES: Final = {
@@ -143,6 +154,15 @@ def operation_from_span(span: Span, assessment: Assessment = NO_ASSESSMENT) -> O
         session=_find_first(places, SESSION_KEYS),
         aliases=tuple(name for key in ALIAS_KEYS if (name := _find_first(places, (key,)))),
     )
+
+
+def describe_failure(failed: bool, message: object, events: Iterable[Event]) -> str:
+    """Return why a span failed, which only its exception may say; "" if it did not fail."""
+    if not failed or as_text(message):
+        return as_text(message) if failed else ""
+    raised = next((e.attributes for e in events if e.name == EXCEPTION_EVENT), {})
+    words = (as_text(raised.get(f"exception.{key}")) for key in ("type", "message"))
+    return ": ".join(filter(None, words)) or "no reason given"
 
 
 def get_value(attributes: Mapping[str, Any], key: str) -> object:

@@ -22,6 +22,7 @@ from remask.data.formats.otel_attributes import (
     NO_TEXT_REASON,
     Event,
     Span,
+    describe_failure,
     operation_from_span,
     parse_annotations,
     parse_evaluation,
@@ -57,7 +58,11 @@ def read(value: Any, source: Source) -> Iterator[Item]:
 
 def matches_span(value: Any) -> bool:
     """Whether `value` is one span as an SDK's console exporter or Phoenix writes it."""
-    if not isinstance(value, dict) or not isinstance(value.get("attributes"), dict):
+    if not isinstance(value, dict):
+        return False
+    if "context.span_id" in value and "context.trace_id" in value:
+        return True  # a row of the table of Phoenix
+    if not isinstance(value.get("attributes"), dict):
         return False
     context = value.get("context")
     return isinstance(context, dict) and "span_id" in context and "trace_id" in context
@@ -71,21 +76,34 @@ def read_span(value: Any, source: Source) -> Iterator[Item]:
     if not matches_span(value):
         yield source.reject("is not a span with context and attributes")
         return
+    if "context.span_id" in value:
+        value = _nest_columns(value)
     status = value.get("status")
     code = status.get("status_code") if isinstance(status, dict) else value.get("status_code")
     text = status.get("description") if isinstance(status, dict) else value.get("status_message")
     context = value["context"]
+    events = tuple(_parse_event(event) for event in as_list(value.get("events")))
     span = Span(
         trace=_parse_id(context["trace_id"]),
         id=_parse_id(context["span_id"]),
         parent=_parse_id(value.get("parent_id")),
         attributes=value["attributes"],
-        events=tuple(_parse_event(event) for event in as_list(value.get("events"))),
-        error=(as_text(text) or "no reason given") if as_text(code).upper() == "ERROR" else "",
+        events=events,
+        error=describe_failure(as_text(code).upper() == "ERROR", text, events),
         links=tuple(_parse_id(as_object(link.get("context")).get("span_id"))
                     for link in as_list(value.get("links"))),
     )  # fmt: skip
     yield from _read_spans([span], source)
+
+
+def _nest_columns(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the span of a row with columns such as `context.span_id` and `attributes.input.value`."""
+    found: dict[str, Any] = {**row, "context": {}, "attributes": {}}
+    for name, value in row.items():
+        group, _, key = name.partition(".")
+        if group in ("context", "attributes") and key and value is not None:
+            found[group][key] = value
+    return found
 
 
 def _read_spans(spans: list[Span], source: Source) -> Iterator[Item]:
@@ -150,16 +168,17 @@ def _collect_leaves(value: Mapping[str, Any], path: tuple[tuple[str, ...], ...])
 def _parse_span(span: Mapping[str, Any]) -> Span:
     status = as_object(span.get("status"))
     failed = status.get("code") in (2, "2", "STATUS_CODE_ERROR")
+    events = tuple(
+        Event(as_text(event.get("name")), parse_attributes(event.get("attributes")))
+        for event in as_list(span.get("events"))
+    )
     return Span(
         trace=_parse_id(_get_field(span, "traceId")),
         id=_parse_id(_get_field(span, "spanId")),
         parent=_parse_id(_get_field(span, "parentSpanId")),
         attributes=parse_attributes(span.get("attributes")),
-        events=tuple(
-            Event(as_text(event.get("name")), parse_attributes(event.get("attributes")))
-            for event in as_list(span.get("events"))
-        ),
-        error=(as_text(status.get("message")) or "no reason given") if failed else "",
+        events=events,
+        error=describe_failure(failed, status.get("message"), events),
         links=tuple(_parse_id(_get_field(link, "spanId")) for link in as_list(span.get("links"))),
     )
 

@@ -30,7 +30,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     """Load the tokenizer in `folder`. Raises BackendError if it is missing or damaged."""
     try:
         tokenizer = _read_tokenizer(folder)
-        _add_missing(tokenizer, _read_added_tokens(folder), folder)
+        _add_missing(tokenizer, _read_added_tokens(folder, tokenizer), folder)
     except BackendError:
         raise
     except Exception as error:  # the tokenizers library raises Exception itself
@@ -62,15 +62,23 @@ def _read_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _read_added_tokens(folder: Path) -> dict[str, int]:
-    """Read the added tokens and their ids from the files next to the tokenizer."""
-    named: dict[str, int] = {}
-    if (path := folder / "added_tokens.json").is_file():
-        named |= json.loads(path.read_text("utf-8"))
+def _read_added_tokens(folder: Path, tokenizer: Tokenizer) -> dict[str, int]:
+    """Read the added tokens and their ids from the files next to the tokenizer.
+
+    added_tokens.json can be stale (as that of SDAR-4B-Chat): transformers reads it only where no
+    other file names a token. So a name in it is dropped if another file has a name for its id.
+    """
+    listed: dict[str, int] = {}
     if (path := folder / "tokenizer_config.json").is_file():
-        listed = json.loads(path.read_text("utf-8")).get("added_tokens_decoder", {})
-        named |= {token["content"]: int(i) for i, token in listed.items()}
-    return named
+        decoder = json.loads(path.read_text("utf-8")).get("added_tokens_decoder", {})
+        listed = {token["content"]: int(i) for i, token in decoder.items()}
+    taken = set(listed.values())
+    if (folder / "tokenizer.json").is_file():
+        taken |= set(tokenizer.get_vocab().values())
+    older: dict[str, int] = {}
+    if (path := folder / "added_tokens.json").is_file():
+        older = json.loads(path.read_text("utf-8"))
+    return {name: id for name, id in older.items() if id not in taken} | listed
 
 
 def _add_missing(tokenizer: Tokenizer, named: dict[str, int], folder: Path) -> None:
