@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MAX_CHARACTERS_PER_TOKEN = 5  # of usual text; rough, and high, as a lower bound of the tokens needs
 MIN_CHAT_TOKENS = 4  # that a chat template adds to a call
 MIN_SECONDS_PER_CALL = {"builtin": 0.02, "openai": 0.002}  # of fast machines, by kind of target
+MIN_DENOISING_SECONDS = 2.0  # of a round with the built-in denoiser, on a fast machine
 OPTIONS = {
     "calls": "--max-calls",
     "tokens": "--max-total-tokens",
@@ -98,9 +99,11 @@ def _estimate_needs(job: "Job", calls: int, budget: BudgetConfig) -> list[tuple[
     usd = 0.0 if price is None else price.usd(round(calls * tokens), calls)
     target = job.config.target
     each = MIN_SECONDS_PER_CALL.get(target.model.partition(":")[0], 0.0)
+    builtin = job.reading is None and job.config.denoiser.model.startswith("builtin")
+    denoising = MIN_DENOISING_SECONDS if builtin else 0.0
     found = [
         ("tokens", budget.tokens, calls * (tokens + 1)),
         ("usd", budget.usd, usd),
-        ("minutes", budget.minutes, calls * each / 60),
+        ("minutes", budget.minutes, (calls * each + denoising) / 60),
     ]
     return [(name, limit, need) for name, limit, need in found if limit is not None]
