@@ -1,4 +1,5 @@
 # make demo: the main job on the shipped example.  make test: the tests.  make check: style and types.
+# make faults: the whole fault matrix, about an hour, into benchmarks/results/faults.json and its page.
 # make docs: the site, into site/.  make reference: the pages and the schema that are made from the code.
 # A CPU-only torch on Linux (saves about 3 GB):
 #   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"
@@ -6,13 +7,17 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 BIN := .venv/bin
 
-.PHONY: demo test test-slow check format docs reference wheel clean
+.PHONY: demo test test-slow faults check format docs reference wheel clean
 
 demo: .venv/.installed
 	$(BIN)/remask optimize examples/support/remask.toml
 
 test: .venv/.installed-dev
 	$(BIN)/pytest
+
+faults: .venv/.installed-dev
+	$(BIN)/python -m benchmarks.faults
+	$(BIN)/python -m benchmarks.faults --page
 
 test-slow: .venv/.installed-dev
 	$(BIN)/pytest -m slow

@@ -20,6 +20,7 @@ PAGES = {
     "benchmarks.denoiser.steps": "benchmarks.denoiser.steps",
     "benchmarks.denoiser.adapter_report": "benchmarks.denoiser.adapter_report",
     "benchmarks.denoiser.speed": "benchmarks.denoiser.speed",
+    "benchmarks.faults": "benchmarks.faults",
     "benchmarks.tau_case": "benchmarks.tau_case",
 }
 OTHERS = (

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 # Of a denoiser behind an API, estimated: a candidate may have a second hole or need a second try.
 CALLS_PER_CANDIDATE = 2
+TEST_SPARE_CALLS = 12
 LOG_FOLDER = "inspect"  # in the run directory, for the logs of Inspect
 OnEvent = Callable[[Event, State, Spend], None]  # (event, state after it, spend so far)
 
@@ -258,9 +259,10 @@ class Job:
     def add_retries(self, calls: int) -> int:
         """Return the calls to set aside for so many calls.
 
-        A target that retries gets some more, also for calls in flight that are cut off.
+        A target that retries gets some more, also for calls in flight that are cut off. How many
+        there are does not matter, so the number of calls in flight does not change a result.
         """
-        return calls + (calls // 50 + 4 + self.config.target.concurrency if self.retries else 0)
+        return calls + (calls // 50 + TEST_SPARE_CALLS if self.retries else 0)
 
     @property
     def retries(self) -> bool:
