@@ -11,11 +11,11 @@ the package are made from it by docs/generate.py.
 import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypedDict
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from remask.errors import ConfigError, DataError
+from remask.errors import ConfigError, DataError, describe_problems
 from remask.files import require_prompt
 
 MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution"]
@@ -87,16 +87,6 @@ class DataConfig(Section):
     right answers, such as a judge."""
 
 
-class Reach(TypedDict):
-    """How often and how long an API is asked, as the targets' constructors take it."""
-
-    concurrency: int
-    timeout: float
-    retries: int
-    extra: dict[str, Any]
-    headers: dict[str, str]
-
-
 class EndpointConfig(Section):
     """How an API is reached, and what it costs."""
 
@@ -121,14 +111,9 @@ class EndpointConfig(Section):
     """US dollars per million output tokens. Needed for `budget.usd`."""
 
     @property
-    def reach(self) -> Reach:
-        return Reach(
-            concurrency=self.concurrency,
-            timeout=self.timeout,
-            retries=self.retries,
-            extra=self.extra,
-            headers=self.headers,
-        )
+    def reach(self) -> dict[str, Any]:
+        """How often and how long an API is asked, as the targets' constructors take it."""
+        return self.model_dump(include={"concurrency", "timeout", "retries", "extra", "headers"})
 
 
 class TargetConfig(EndpointConfig):
@@ -362,19 +347,7 @@ def make_config(values: dict[str, Any], where: str, options: Mapping[str, str] |
     try:
         return Config.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(problems(error, Config, where, options)) from None
-
-
-def problems(
-    error: ValidationError, section: type[BaseModel], where: str, options: Mapping[str, str] | None = None
-) -> str:
-    """What is wrong with the values of a section, each in one sentence, the source first."""
-    found = error.errors(include_url=False)
-    # A list with a wrong item is reported a second time, as a list without that item.
-    known = [e for e in found if not (e["type"] == "too_short" and e["input"])]
-    from_options = options and all(_find_option(e, options) for e in known)
-    text = "; ".join(_sentence(e, section, options or {}) for e in known)
-    return text if from_options else f"{where}: {text}"
+        raise ConfigError(describe_problems(error, Config, where, options)) from None
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -468,52 +441,4 @@ def read_prompt(path: Path) -> str:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path) from None
-    if not text.strip():
-        raise DataError("the prompt file is empty; write the prompt to start from", path)
     return text.rstrip("\r\n")
-
-
-# What a value must be, by the kind of error that pydantic reports.
-_MUST_BE = {
-    "greater_than_equal": "at least {ge}",
-    "greater_than": "more than {gt:g}",
-    "less_than_equal": "at most {le}",
-    "literal_error": "{expected}",
-    "too_short": "a list with at least {min_length} item",
-    "finite_number": "a finite number",
-    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
-    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
-    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
-    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
-    **dict.fromkeys(("model_type", "dict_type"), "a section with keys"),
-    "string_type": "a text",
-}
-
-
-def _sentence(error: Any, section: type[BaseModel], options: Mapping[str, str]) -> str:
-    key = ".".join(str(part) for part in error["loc"])
-    if error["type"] == "extra_forbidden":
-        known = ", ".join(_known(error["loc"][:-1], section))
-        return f"unknown key {key!r}; known here: {known}"
-    if error["type"] == "missing":
-        return f"{key} is missing"
-    if error["type"] not in _MUST_BE:
-        return f"{key} = {error['input']!r}: {error['msg']}"
-    must = _MUST_BE[error["type"]].format(**error.get("ctx", {}))
-    option = _find_option(error, options)
-    return f"{f'{option} ({key})' if option else key} is {error['input']!r}, but must be {must}"
-
-
-def _find_option(error: Any, options: Mapping[str, str]) -> str:
-    """The option of the command line that gave the wrong value; "" where there is none."""
-    return options.get(".".join(map(str, error["loc"][:2])), "")
-
-
-def _known(path: tuple[Any, ...], section: type[BaseModel]) -> list[str]:
-    for part in path:
-        if str(part) not in section.model_fields:  # a name that the user chose, such as a role's
-            continue
-        annotation = section.model_fields[str(part)].annotation
-        options = getattr(annotation, "__args__", (annotation,))
-        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
-    return sorted(section.model_fields)

@@ -16,9 +16,13 @@ A message is one sentence that contains the wrong value and says how to fix it.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel, ValidationError
 
 # The extra of remask that installs each optional package.
 EXTRAS = {
@@ -125,3 +129,65 @@ def name_missing_extra() -> Iterator[None]:
             f"{variables} name a SOCKS proxy, which needs a package that is not installed; run: "
             f"pip install 'httpx[socks]' socksio, or unset {variables}"
         ) from None
+
+
+# --- wrong settings
+
+# What a value must be, by the kind of error that pydantic reports.
+_MUST_BE = {
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt:g}",
+    "less_than_equal": "at most {le}",
+    "literal_error": "{expected}",
+    "too_short": "a list with at least {min_length} item",
+    "finite_number": "a finite number",
+    **dict.fromkeys(("int_type", "int_parsing", "int_from_float"), "a whole number"),
+    **dict.fromkeys(("float_type", "float_parsing"), "a number"),
+    **dict.fromkeys(("bool_type", "bool_parsing"), "true or false"),
+    **dict.fromkeys(("list_type", "tuple_type"), "a list"),
+    **dict.fromkeys(("model_type", "dict_type"), "a section with keys"),
+    "string_type": "a text",
+}
+
+
+def _sentence(error: Any, section: "type[BaseModel]", options: Mapping[str, str]) -> str:
+    key = ".".join(str(part) for part in error["loc"])
+    if error["type"] == "extra_forbidden":
+        known = ", ".join(_known(error["loc"][:-1], section))
+        return f"unknown key {key!r}; known here: {known}"
+    if error["type"] == "missing":
+        return f"{key} is missing"
+    if error["type"] not in _MUST_BE:
+        return f"{key} = {error['input']!r}: {error['msg']}"
+    must = _MUST_BE[error["type"]].format(**error.get("ctx", {}))
+    option = _find_option(error, options)
+    return f"{f'{option} ({key})' if option else key} is {error['input']!r}, but must be {must}"
+
+
+def _find_option(error: Any, options: Mapping[str, str]) -> str:
+    """The option of the command line that gave the wrong value; "" where there is none."""
+    return options.get(".".join(map(str, error["loc"][:2])), "")
+
+
+def _known(path: tuple[Any, ...], section: "type[BaseModel]") -> list[str]:
+    from pydantic import BaseModel  # `remask --help` does not need it
+
+    for part in path:
+        if str(part) not in section.model_fields:  # a name that the user chose, such as a role's
+            continue
+        annotation = section.model_fields[str(part)].annotation
+        options = getattr(annotation, "__args__", (annotation,))
+        section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
+    return sorted(section.model_fields)
+
+
+def describe_problems(
+    error: "ValidationError", section: "type[BaseModel]", where: str, options: Mapping[str, str] | None = None
+) -> str:
+    """What is wrong with the values of a section, each in one sentence, the source first."""
+    found = error.errors(include_url=False)
+    # A list with a wrong item is reported a second time, as a list without that item.
+    known = [e for e in found if not (e["type"] == "too_short" and e["input"])]
+    from_options = options and all(_find_option(e, options) for e in known)
+    text = "; ".join(_sentence(e, section, options or {}) for e in known)
+    return text if from_options else f"{where}: {text}"

@@ -372,3 +372,15 @@ def test_attributes_that_the_meter_uses() -> None:
     with OpenAITarget("m", "http://127.0.0.1:1/v1", retries=3) as target:
         assert target.billed and target.max_attempts == 4 and target.max_tokens == 256
         assert not target.chooses
+
+
+def test_a_proxy_that_is_dead_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Server() as server:
+        dead = server.url.removesuffix("/v1")
+    monkeypatch.setenv("HTTP_PROXY", dead)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with OpenAITarget("m", "http://models.example/v1", KEY, retries=0) as target:
+        (reply,) = target.respond([chat()])
+    assert "through the proxy 127.0.0.1" in reply.error and "HTTP_PROXY" in reply.error
+    assert "models.example to NO_PROXY" in reply.error and reply.attempts == 0

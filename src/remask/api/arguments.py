@@ -15,7 +15,7 @@ from remask import config as sections
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
 from remask.config import QUERIES, Config, make_absolute, make_config, merged, read_prompt
-from remask.errors import ConfigError
+from remask.errors import ConfigError, describe_problems
 from remask.ports import DenoiserModel, Metric
 
 DEFAULT_MAX_CALLS = 2000  # where neither max_calls nor a budget is given
@@ -32,7 +32,7 @@ class _Checked(sections.Section):
             super().__init__(**settings)
         except ValidationError as error:
             where = f"remask.{type(self).__name__}"
-            raise ConfigError(sections.problems(error, type(self), where)) from None
+            raise ConfigError(describe_problems(error, type(self), where)) from None
 
 
 class Dataset(_Checked, sections.DataConfig):

@@ -11,6 +11,7 @@ import json
 import os
 import re
 import time
+import urllib.request
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any
@@ -112,6 +113,7 @@ class OpenAITarget(TargetModel):
         from_outside = os.environ.get("OPENAI_BASE_URL")
         url = base_url or from_outside or _DEFAULT_URL
         address, host = _split_url(url)
+        self._url = url
         if from_outside and _split_url(from_outside)[0] == address:
             url = from_outside  # a run stores no password of a URL, so a resumed one finds it here
         self._key = _pick_key(api_key, key_env, host)
@@ -271,7 +273,7 @@ class OpenAITarget(TargetModel):
         sent = type(cause).__name__ not in ("ConnectError", "ConnectTimeout", "PoolTimeout")
         if isinstance(error, openai.APITimeoutError):
             return self._make_timeout_error(sent)
-        message = self._clean(f"no connection to {self._host} ({cause})")
+        message = self._clean(f"no connection to {self._host}{find_proxy(self._url)} ({cause})")
         return TargetBusy(message, billed=sent)
 
     def _make_timeout_error(self, sent: bool = True) -> TargetError:
@@ -367,10 +369,28 @@ def _make_client(url: str, key: str, timeout: float, headers: Mapping[str, str])
     """No redirect is followed: prompts and key go to the host that the user named, and no other."""
     with name_missing_extra():
         import openai
-    direct = openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout)
+
+        direct = openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout)
     return openai.AsyncOpenAI(
         api_key=key, base_url=url, max_retries=0, timeout=timeout, http_client=direct, default_headers=headers
     )
+
+
+def find_proxy(url: str) -> str:
+    """Say which proxy the environment names for this URL; "" where there is none.
+
+    With HTTP_PROXY=http://10.0.0.1:3128, "http://127.0.0.1:8000/v1" →
+    " through the proxy 10.0.0.1:3128 of HTTP_PROXY; unset it, or add 127.0.0.1 to NO_PROXY"
+    """
+    parts = urlsplit(url)
+    host, scheme = parts.hostname or "", parts.scheme
+    proxies = urllib.request.getproxies()
+    kind = next((kind for kind in (scheme, "all") if proxies.get(kind)), "")
+    if not kind or urllib.request.proxy_bypass(host):
+        return ""
+    place = urlsplit(proxies[kind]).netloc.rpartition("@")[2] or proxies[kind]
+    variable = f"{kind.upper()}_PROXY"
+    return f" through the proxy {place} of {variable}; unset it, or add {host} to NO_PROXY"
 
 
 async def read_body(response: Any) -> bytes:
