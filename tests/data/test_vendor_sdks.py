@@ -143,8 +143,8 @@ from inspect_ai.scorer import match
 from inspect_ai.solver import generate, system_message
 samples = [Sample(input=text, target=text.upper()) for text in ("paris", "rome", "boom")]
 task = Task(dataset=samples, solver=[system_message({SYSTEM!r}), generate()], scorer=match())
-options = {{"model_args": {{"responses_api": False}}, "max_retries": 0, "fail_on_error": False, "display": "none"}}
-(log,) = eval(task, model="openai/m", log_dir=sys.argv[1] + ".logs", **options)
+options = {{"model_args": {{"responses_api": False}}, "max_retries": 0, "fail_on_error": False}}
+(log,) = eval(task, model="openai/m", display="none", log_dir=sys.argv[1] + ".logs", **options)
 Path(log.location.removeprefix("file://")).rename(sys.argv[1])
 """,
         "inspect",
