@@ -65,11 +65,11 @@ ask()
         "span",
     ),
     "opentelemetry": Vendor(
-        ("openai", "opentelemetry-sdk", "opentelemetry-instrumentation-openai-v2"),
+        ("openai", "opentelemetry-sdk", "opentelemetry-instrumentation-genai-openai"),
         CALLS
         + CONSOLE
         + """
-from opentelemetry.instrumentation.openai_v2 import OpenAIInstrumentor
+from opentelemetry.instrumentation.genai.openai import OpenAIInstrumentor
 OpenAIInstrumentor().instrument(tracer_provider=provider)
 ask()
 """,
@@ -97,6 +97,7 @@ import mlflow
 mlflow.set_tracking_uri("sqlite:///" + out + ".db")
 mlflow.openai.autolog()
 ask()
+mlflow.flush_trace_async_logging()
 traces = mlflow.search_traces(return_type="list")
 good = [trace.info.trace_id for trace in traces if trace.info.state.value == "OK"]
 source = mlflow.entities.AssessmentSource("HUMAN", "a")
@@ -142,7 +143,8 @@ from inspect_ai.scorer import match
 from inspect_ai.solver import generate, system_message
 samples = [Sample(input=text, target=text.upper()) for text in ("paris", "rome", "boom")]
 task = Task(dataset=samples, solver=[system_message({SYSTEM!r}), generate()], scorer=match())
-(log,) = eval(task, model="openai/m", fail_on_error=False, display="none", log_dir=sys.argv[1] + ".logs")
+options = {{"model_args": {{"responses_api": False}}, "max_retries": 0, "fail_on_error": False}}
+(log,) = eval(task, model="openai/m", display="none", log_dir=sys.argv[1] + ".logs", **options)
 Path(log.location.removeprefix("file://")).rename(sys.argv[1])
 """,
         "inspect",
@@ -163,7 +165,7 @@ def test_what_the_sdk_of_a_vendor_writes_is_read_whole(name: str, tmp_path: Path
     vendor = VENDORS[name]
     python = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
     venv.create(tmp_path / "env", with_pip=True)
-    install = [str(python), "-m", "pip", "install", "--quiet", "--pre", *vendor.packages]
+    install = [str(python), "-m", "pip", "install", "--quiet", *vendor.packages]
     installed = subprocess.run(install, capture_output=True, text=True, check=False)
     if installed.returncode:
         pytest.skip(f"{name} cannot be installed: {installed.stderr.strip()[-200:]}")

@@ -150,9 +150,15 @@ def _add_assessment(record: Record, assessment: Assessment) -> Record:
     return replace(record, ratings=record.ratings + assessment.ratings, desired=desired)
 
 
+def _shorten_reason(text: str) -> str:
+    """Keep the start and the end of a reason: some tools put the request before what went wrong."""
+    text = " ".join(text.split())
+    return text if len(text) <= 200 else f"{text[:60]} … {text[-137:]}"
+
+
 def _build_record(op: Operation, ancestors: Sequence[str], source: Source, no_text: str) -> Record:
     if op.error:
-        raise UnreadableRecord(f"the call failed: {op.error[:200]}")
+        raise UnreadableRecord(f"the call failed: {_shorten_reason(op.error)}")
     if not op.input and not op.output:
         raise UnreadableRecord(no_text)
     if not op.output:
