@@ -27,7 +27,7 @@ MAX_GROUND_FILES = 11
 MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 # Without blanks, comments and docstrings. It was 17,100 before the structure of prompts was frozen.
-MAX_CODE_LINES = 18_400
+MAX_CODE_LINES = 18_500
 
 # Two files may share a stem only where both are named after the same thing outside: a tool that
 # is a format, a task and an integration; the scripted fakes; a command beside what it calls.
