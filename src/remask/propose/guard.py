@@ -10,6 +10,7 @@ conversations (the two policies of tau-bench).
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -18,7 +19,7 @@ from remask.data.redact.redact import find_secrets
 from remask.prompt import STOPS, Prompt, find_frozen_texts, find_sentences
 from remask.propose.languages import SMALL_WORDS, find_drift
 from remask.propose.structure import hold_like
-from remask.sanitize import CHAT_MARK, INVISIBLE, clip, split_words
+from remask.sanitize import CHAT_MARK, INVISIBLE, clip, normalise, split_words
 
 _CJK_RUN_LENGTH = 6  # characters in a row, for scripts without spaces
 _CJK = re.compile(rf"[\u3040-\u30ff\u3400-\u9fff]{{{_CJK_RUN_LENGTH},}}")
@@ -53,14 +54,17 @@ def find_violation(
     `max_chars`: limit of its characters.
     """
     answers = tuple(answers)
+    # Full-width and accented letters must not hide what the patterns look for.
+    text, base = fold(candidate.text), fold(baseline.text)
     return (
         _check_size(candidate.text, baseline.text, max_growth, max_chars)
         or _check_marks(candidate.text, baseline.text)
         or _check_frozen(candidate, baseline)
-        or _check_secrets(candidate.text, baseline.text)
-        or _check_copies(candidate.text, (baseline, parent or baseline), untrusted)
-        or _check_commands(candidate.text, baseline.text)
-        or _check_code(candidate.text, "\n".join((baseline.text, *answers)))
+        or _check_marks(text, base)
+        or _check_secrets(text, base)
+        or _check_copies(text, (baseline, parent or baseline), untrusted)
+        or _check_commands(text, base)
+        or _check_code(text, "\n".join((base, *answers)))
         or _check_repetition(candidate, baseline)
         or find_drift(candidate, baseline, answers)
         or _check_balance(candidate.text, baseline.text)
@@ -77,7 +81,13 @@ def check_length(text: str, count: Callable[[str], int], limit: int | None) -> s
 
 def find_demo_violation(text: str) -> str:
     """Return why `text` must not be shown in a prompt as an example; "" where it may be."""
-    return _check_marks(text, "") or _check_secrets(text, "") or _check_commands(text, "")
+    plain = fold(text)
+    return (
+        _check_marks(text, "")
+        or _check_marks(plain, "")
+        or _check_secrets(plain, "")
+        or _check_commands(plain, "")
+    )
 
 
 def _check_size(text: str, base: str, max_growth: float, max_chars: int | None) -> str:
@@ -297,12 +307,25 @@ def _split_words(text: str) -> Gram:
     return tuple(split_words(text))
 
 
+@lru_cache(maxsize=1024)
+def fold(text: str) -> str:
+    """Return `text` in compatibility form without accents and other combining marks."""
+    if text.isascii():
+        return text
+    parts = unicodedata.normalize("NFKD", normalise(text))
+    return unicodedata.normalize("NFC", "".join(c for c in parts if unicodedata.category(c) != "Mn"))
+
+
+_SMALL = SMALL_WORDS.union(map(fold, SMALL_WORDS)) - {"fur"}  # für
+
+
 def _list_ngrams(text: str) -> list[Gram]:
+    text = fold(text)
     seen = split_words(text)
     grams: list[Gram] = []
     for size, content in ((3, 2), (4, 1)):
         for gram in zip(*(seen[i:] for i in range(size)), strict=False):
-            if sum(word not in SMALL_WORDS for word in gram) >= content:
+            if sum(word not in _SMALL for word in gram) >= content:
                 grams.append(gram)
     for run in _CJK.findall(text):
         grams += [(run[i : i + _CJK_RUN_LENGTH],) for i in range(len(run) - _CJK_RUN_LENGTH + 1)]

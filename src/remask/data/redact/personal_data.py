@@ -28,12 +28,23 @@ _TLD = re.compile(r"\.(?!(?:png|jpe?g|gif|svg|webp|css|js)$)[^\W\d_]{2}[\w-]*$",
 
 def _is_mail(match: Match) -> bool:
     """Exclude `package@1.2.3`, `logo@2x.png` and the user of git over ssh."""
-    return bool(_TLD.search(match[0])) and not match[0].startswith("git@")
+    return bool(_TLD.search(re.sub(_DOT, ".", match[0]))) and not match[0].startswith("git@")
 
 
 # Latin, Greek and Cyrillic letters. \w would include the next words in scripts without spaces.
 _LETTER = r"A-Za-z0-9\u00c0-\u052f"
-_MAIL = re.compile(rf"(?<![{_LETTER}._+'-])[{_LETTER}._+'-]++(?:@|%40)[{_LETTER}-]++(?:\.[{_LETTER}-]++)++")
+_AT = r"(?:@|%40|&\#64;|&\#x40;| ?[\[({<](?i:at)[\])}>] ?)"
+_DOT = r"(?:\.| ?[\[({<](?i:dot)[\])}>] ?)"
+_MAIL = re.compile(
+    rf"(?:(?<![{_LETTER}._+'-])[{_LETTER}._+'-]++|\"[^\"\n@]{{1,64}}\"){_AT}[{_LETTER}-]++(?:{_DOT}[{_LETTER}-]++)++"
+)
+_SPOKEN_MAIL = re.compile(
+    rf"(?<![{_LETTER}._+-])[{_LETTER}._+-]{{1,64}}+ (?:at|AT) [{_LETTER}-]{{1,64}}+"
+    rf"(?: (?:dot|DOT) [{_LETTER}-]{{2,64}}){{0,4}}"
+    r" (?:dot|DOT) (?i:com|org|net|edu|gov|info|io|co|ai|dev|app|[d-z]{2})\b"
+)
+_SSN = pattern(r"(?<![\w-])(?!000|666|9)\d{3}-(?!00)\d\d-(?!0000)\d{4}(?![\w-])")
+_SAID_SSN = pattern(r"(?i:\bSSN\b|social security)[^\n\d]{0,24}(?P<it>\d{3}[- ]?\d\d[- ]?\d{4})(?!\d)")
 
 # --- accounts and cards
 
@@ -138,6 +149,11 @@ _PHONES = (
         ),
     ),
     (
+        "phone, Brazil",
+        _make_hint(r"\(\d\d\) ?9?\d{4}-\d{4}"),
+        pattern(rf"(?<![\w+])\(\d\d\) ?9?\d{{4}}-\d{{4}}{_END}"),
+    ),
+    (
         "phone, with trunk 0",
         _make_hint(r"0[1-9]\d{0,4}\)? ?[ ./-] ?\d\d[\d ./-]{4}"),
         pattern(rf"(?<![\w.+/-])0[1-9]\d{{0,4}}\)?(?: ?[ ./-] ?\d{{2,8}}){{1,5}}{_END}"),
@@ -165,9 +181,20 @@ def _is_trunk_number(match: Match) -> bool:
 
 
 PERSONAL_RULES: tuple[SecretRule, ...] = (
-    SecretRule("e-mail", "EMAIL", ("@", "%40"), _MAIL, _is_mail),
+    SecretRule(
+        "e-mail", "EMAIL", ("@", "%40", "&#64;", "&#x40;", "at)", "at]", "at}", "at>"), _MAIL, _is_mail
+    ),
+    SecretRule("e-mail, spoken", "EMAIL", (" dot ",), _SPOKEN_MAIL),
+    SecretRule("US social security, said to be one", "SSN", ("ssn", "social security"), _SAID_SSN),
+    SecretRule("US social security", "SSN", _make_hint(r"\d{3}-\d\d-\d{4}"), _SSN),
     SecretRule("IBAN", "IBAN", _make_hint(r"[A-Z]{2}\d\d[ -]?[A-Z0-9]{4}"), pattern(_IBAN), _is_iban),
-    SecretRule("IBAN, small letters", "IBAN", ("iban",), pattern(f"(?i:{_IBAN})"), _is_iban),
+    SecretRule(
+        "IBAN, small letters",
+        "IBAN",
+        _make_hint(r"(?i:[a-z]{2}\d\d[ -]?[a-z0-9]{4})"),
+        pattern(f"(?i:{_IBAN})"),
+        _is_iban,
+    ),
     SecretRule("payment card", "CARD", _make_hint(r"\d(?:[ -]?\d){13}"), _CARD, _is_card),
     SecretRule("IPv4", "IP", _make_hint(r"\d\.\d{1,3}\.\d{1,3}\.\d"), _IPV4, _is_ipv4),
     SecretRule("IPv6", "IP", ("::",), _IPV6, _is_ipv6),

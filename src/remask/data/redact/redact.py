@@ -11,9 +11,10 @@ matches a placeholder, so redacting a text twice does not change it.
 import hashlib
 import re
 import secrets
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from functools import partial
+from functools import lru_cache, partial
 
 from remask.data.redact.personal_data import PERSONAL_RULES, strip_separators
 from remask.data.redact.secrets import (
@@ -88,19 +89,103 @@ class Redactor:
 
 
 def redact_text(text: str, placeholders: Placeholders) -> str:
-    """Replace every secret in `text` by a placeholder. Takes linear time."""
-    lower = text.lower()
-    rules = (*NAMED_RULES, *PERSONAL_RULES)
-    if len(max(text.split(), key=len, default="")) >= MIN_TOKEN_CHARS:
-        rules = (*TOKEN_RULES, *NAMED_RULES, *RANDOM_RULES, *PERSONAL_RULES)
-    for rule in rules:
+    """Replace every secret in `text` by a placeholder. Takes linear time.
+
+    The patterns read a plain view of the text, so that a zero-width character inside of a key, or
+    a full-width @, hides nothing.
+    """
+    view, places = make_plain_view(text)
+    lower = view.lower()
+    if places is not None:
+        return _redact_view(text, view, places, lower, placeholders)
+    for rule in _choose_rules(text):
         if _may_match(rule, text, lower):
             text = rule.pattern.sub(partial(_replace_match, rule, placeholders), text)
     return text
 
 
+def _choose_rules(text: str) -> tuple[SecretRule, ...]:
+    """Return the rules in their order, without those for tokens longer than all of the text's."""
+    rules = (*NAMED_RULES, *PERSONAL_RULES)
+    if len(max(text.split(), key=len, default="")) >= MIN_TOKEN_CHARS:
+        rules = (*TOKEN_RULES, *NAMED_RULES, *RANDOM_RULES, *PERSONAL_RULES)
+    return rules
+
+
+def _redact_view(text: str, view: str, places: list[int], lower: str, placeholders: Placeholders) -> str:
+    """Redact `text` where its plain view has a secret. `places`: of each character of the view."""
+    for rule in _choose_rules(view):
+        if not _may_match(rule, view, lower):
+            continue
+        texts, views, kept, at, size = [], [], [], 0, 0  # the new text so far, and its size
+        for match in rule.pattern.finditer(view):
+            start, stop = match.span("it" if "it" in match.re.groupindex else 0)
+            if start == stop or not rule.holds(match):
+                continue
+            name = placeholders.get(rule.label, view[start:stop])
+            begin = places[at - 1] + 1 if at else 0  # in the text; at is in the view
+            texts += [text[begin : places[start]], name]
+            views += [view[at:start], name]
+            kept += [size + place - begin for place in places[at:start]]
+            size += places[start] - begin
+            kept += range(size, size + len(name))
+            size, at = size + len(name), stop
+        if at:
+            begin = places[at - 1] + 1
+            kept += [size + place - begin for place in places[at:]]
+            text = "".join(texts) + text[begin:]
+            view, places = "".join(views) + view[at:], kept
+    return text
+
+
+_DASHES = dict.fromkeys("‐‑‒–—―−﹘﹣－", "-")
+
+
+def make_plain_view(text: str) -> tuple[str, list[int] | None]:
+    """Return `text` with plain letters, digits and dashes, without invisible characters.
+
+    Also returns the place of each of its characters in `text`; None where nothing differs.
+    """
+    odd = "".join(char for char in sorted(set(text)) if _plain_char(char) != char)
+    if not odd:
+        return text, None
+    view: list[str] = []
+    places: list[int] = []
+    at = 0
+    for match in re.finditer(f"[{re.escape(odd)}]", text):
+        place = match.start()
+        plain = _plain_char(match[0])
+        view += [text[at:place], plain]
+        places += range(at, place + len(plain))
+        at = place + 1
+    places += range(at, len(text))
+    return "".join(view) + text[at:], places
+
+
+@lru_cache(maxsize=4096)
+def _plain_char(char: str) -> str:
+    """Return the ASCII form of a full-width or styled character, a digit or a dash, else itself.
+
+    A control or format character, such as a zero-width space, gives "".
+    """
+    if " " <= char <= "~":
+        return char
+    if char in "\t\r\n" or char in _DASHES:
+        return _DASHES.get(char, char)
+    if unicodedata.category(char) in ("Cc", "Cf") or char in _FILLERS:
+        return ""
+    digit = unicodedata.decimal(char, None)
+    form = unicodedata.normalize("NFKC", char) if digit is None else str(digit)
+    return form if len(form) == 1 and form.isascii() and char not in _EXPONENTS else char
+
+
+_FILLERS = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u3164\uffa0\ufe0e\ufe0f")
+_EXPONENTS = frozenset("ªº²³¹⁰ⁱ⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿ₀₁₂₃₄₅₆₇₈₉")
+
+
 def find_secrets(text: str) -> dict[str, str]:
-    """Return the secrets in `text` with their kinds, also those of DOUBTFUL_RULES."""
+    """Return the secrets in the plain view of `text` with their kinds, also doubtful ones."""
+    text, _ = make_plain_view(text)
     lower = text.lower()
     return {
         get_secret(match): rule.kind

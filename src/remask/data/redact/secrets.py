@@ -137,6 +137,34 @@ _PREFIXED = (
     ("Sentry", ("sntrys_", "sntryu_"), r"[\w+/=]", 30),
     ("Figma", ("figd_",), _WORD, 30),
     ("Supabase", ("sbp_", "sb_secret_"), _WORD, 20),
+    ("Fireworks", ("fw_",), _ALNUM, 20),
+    ("Pinecone", ("pcsk_",), _WORD, 30),
+    ("Together", ("tgp_v1_",), _WORD, 20),
+    ("NVIDIA", ("nvapi-",), _WORD, 30),
+    ("Cerebras", ("csk-",), _ALNUM, 30),
+    ("Tavily", ("tvly-",), _WORD, 20),
+    ("Jina", ("jina_",), _WORD, 30),
+    ("Anyscale", ("esecret_",), _ALNUM, 20),
+    ("Modal", ("ak-", "as-"), _ALNUM, 20),
+    ("PostHog", ("phc_", "phx_"), _ALNUM, 30),
+    ("Vercel", ("vercel_blob_rw_", "vcp_"), _WORD, 20),
+    ("Doppler", tuple(f"dp.{k}." for k in ("st", "pt", "ct", "sa", "scim", "audit")), r"[\w.-]", 30),
+    ("PlanetScale", ("pscale_tkn_", "pscale_pw_", "pscale_oauth_"), r"[\w.=-]", 20),
+    ("Docker", ("dckr_pat_", "dckr_oat_"), _WORD, 20),
+    ("Terraform", ("atlasv1.",), _WORD, 40),
+    ("Pulumi", ("pul-",), _HEX, 40),
+    ("Bitbucket", ("ATBB",), _ALNUM, 24),
+    ("CircleCI", ("CCIPAT_",), _WORD, 20),
+    ("SonarQube", ("sqp_", "squ_", "sqa_"), _HEX, 40),
+    ("Netlify", ("nfp_",), _ALNUM, 30),
+    ("Render", ("rnd_",), _ALNUM, 24),
+    ("Brevo", ("xkeysib-", "xsmtpsib-"), r"[\w-]", 40),
+    ("Contentful", ("CFPAT-",), _WORD, 30),
+    ("RubyGems", ("rubygems_",), _HEX, 40),
+    ("Alibaba", ("LTAI",), _ALNUM, 16),
+    ("Tencent", ("AKID",), _ALNUM, 30),
+    ("Razorpay", ("rzp_live_", "rzp_test_"), _ALNUM, 14),
+    ("age", ("AGE-SECRET-KEY-1",), "[A-Z0-9]", 50),
 )
 
 
@@ -170,6 +198,10 @@ _SHAPED = (
         ("accountkey=", "sharedaccesskey=", "sig="),
         pattern(r"(?i:AccountKey=|SharedAccessKey=|[?&;]sig=)(?P<it>[A-Za-z0-9+/%]{20,}+={0,2})"),
     ),
+    SecretRule("Airtable", "KEY", ("pat",), pattern(rf"{_START}pat[A-Za-z0-9]{{14}}\.[0-9a-f]{{40,}}+")),
+    SecretRule("Resend", "KEY", ("re_",), pattern(rf"{_START}re_[A-Za-z0-9]{{8}}_[A-Za-z0-9]{{20,}}+")),
+    SecretRule("HubSpot", "KEY", ("pat-",), pattern(rf"{_START}pat-[a-z]{{2}}\d-{_UUID}")),
+    SecretRule("Mailchimp", "KEY", ("-us",), pattern(rf"{_START}[0-9a-f]{{32}}-us\d{{1,2}}(?!\w)")),
     SecretRule("Azure client secret", "KEY", ("q~",), pattern(r"(?<![\w~.-])[\w~.-]{3}\dQ~[\w~.-]{30,}+")),
     _make_context_rule("AWS secret key", r"aws|secret", "[A-Za-z0-9+/]{40}", "aws", "secret"),
     _make_context_rule(
@@ -186,6 +218,25 @@ _SHAPED = (
 # --- values that the text calls a secret
 
 _QUOTE = r"\\{0,3}[\"'`]"
+# How a password is called, beside "password" and "Passwort" and what begins like them.
+_PASSWORDS = (
+    *(
+        "passw",
+        "passphrase",
+        "passcode",
+        "passkey",
+        "pwd",
+        "kennwort",
+        "losungswort",
+        "contraseña",
+        "contrasena",
+    ),
+    *("mot de passe", "mdp", "senha", "palavra-passe", "parola d'ordine", "parola", "wachtwoord", "hasło"),
+    *("heslo", "jelszó", "şifre", "sifre", "lösenord", "adgangskode", "passord", "salasana", "kata sandi"),
+    *("mật khẩu", "пароль", "пароля", "密码", "密碼", "口令", "パスワード", "暗証番号", "비밀번호", "암호"),
+    *("पासवर्ड", "كلمة المرور", "كلمة السر", "รหัสผ่าน", "סיסמה", "κωδικός"),
+)
+_IS = r"is\b|was\b|ist\b|lautet\b|war\b|es\b|est\b|é\b|è\b|jest\b|to\b|är\b|er\b|olarak\b|adalah\b|là\b|है|هي"
 NAMED_RULES: tuple[SecretRule, ...] = (
     SecretRule(
         "private key (PEM)",
@@ -231,13 +282,85 @@ NAMED_RULES: tuple[SecretRule, ...] = (
     SecretRule(
         "password",
         "PASSWORD",
-        ("passw", "passphrase", "passcode", "pwd", "kennwort", "contraseña", "mot de passe", "密码"),
-        pattern(
-            r"(?i:passw(?:or[dt])?|passwd|passphrase|passcode|pwd|kennwort|contraseña|mot de passe"
-            rf"|密码)(?:{_QUOTE})?\]?\s{{0,3}}(?::=|=>|={{1,3}}|[:：]|(?i:is\b|was\b):?)\s{{0,3}}"
+        _PASSWORDS,
+        # Unicode's rules of case, for the words of other scripts.
+        re.compile(
+            rf"(?i:passw(?:or[dt])?|{'|'.join(map(re.escape, _PASSWORDS))})(?:{_QUOTE})?\]?\s{{0,3}}"
+            rf"(?::=|=>|={{1,3}}|[:：]|(?i:{_IS}):?|[はが是为為은는이])\s{{0,3}}"
             rf"(?:{_QUOTE})?(?P<it>[^\s\"'`<>\\]{{4,200}})"
         ),
         _is_opaque,
+    ),
+    SecretRule(
+        "key after its name",
+        "KEY",
+        ("key", "secret", "token"),
+        pattern(r"(?i:\b(?:(?:api|access|private)[_ -]?key|secret|token)s?\b)[ \t]{1,3}(?P<it>\w{20,}+)"),
+        _is_mixed,
+    ),
+    SecretRule(
+        "password of netrc",
+        "PASSWORD",
+        ("login", "machine", "user"),
+        pattern(
+            r"(?i:\b(?:login|user(?:name)?)\s{1,20}\S{1,100}\s{1,20}(?:password|passwd|pass)\s{1,20})"
+            r"(?P<it>[^\s\"']{4,200})"
+        ),
+        _is_opaque,
+    ),
+    SecretRule(
+        "password of a command",
+        "PASSWORD",
+        (
+            "curl",
+            "wget",
+            "http",
+            "mysql",
+            "mariadb",
+            "sshpass",
+            "docker",
+            "redis",
+            "ldap",
+            "wifi:",
+            "smbclient",
+        ),
+        pattern(
+            r"(?:\b(?:curl|wget|https?)\b[^\n]{0,200}?\s(?:-u|-U|--user|--proxy-user|-a)(?:\s{1,3}|=|(?=\S))[\"']?[^\s:\"']{1,100}:"
+            r"|\b(?:mysql\w{0,20}|mariadb\w{0,20})\b[^\n]{0,200}?\s-p[\"']?"
+            r"|\b(?:sshpass|docker\s{1,3}login|ldap\w{1,20})\b[^\n]{0,200}?\s-[pw]\s{0,3}[\"']?|\bredis-cli\b[^\n]{0,200}?\s-a\s{1,3}[\"']?"
+            r"|\bsmbclient\b[^\n]{0,200}?\s-U\s{0,3}[^\s%]{1,100}%"
+            r"|(?i:\bWIFI:)[^\n]{0,200}?P:)(?P<it>[^\s\"';-][^\s\"';]{3,200})"
+        ),
+        _is_given,
+    ),
+    SecretRule(
+        "cookie",
+        "KEY",
+        ("cookie",),
+        pattern(
+            rf"(?i:\b(?:set-)?cookie2?)(?:{_QUOTE})?\s{{0,3}}[:=]\s{{0,3}}(?:{_QUOTE})?[\w!#$%&*+.^|~-]{{1,100}}="
+            r"(?P<it>[^\s;,\"'\\]{8,}+)"
+        ),
+        _is_opaque,
+    ),
+    SecretRule(
+        "session",
+        "KEY",
+        ("sess", "sid=", "csrf", "xsrf", "auth", "remember"),
+        pattern(
+            r"(?i:(?<![A-Za-z0-9])[\w.-]{0,40}(?:sess(?:ion)?[\w.-]{0,20}|sid|csrf[\w.-]{0,20}|xsrf[\w.-]{0,20}"
+            r"|auth(?:_?(?:token|key|id))?|remember[\w.-]{0,20}))=(?P<it>[A-Za-z0-9%._~+/=-]{12,}+)"
+        ),
+        _is_mixed,
+    ),
+    SecretRule(
+        "PIN or security code",
+        "PASSWORD",
+        ("pin", "cvv", "cvc", "security code"),
+        pattern(
+            r"(?i:\b(?:cvv2?|cvc2?|security code|pin(?:[ -]?(?:code|number))?)\b)[ \t]{0,3}"
+            r"(?:[:=#]|(?i:is|was|ist|lautet|es|est)\b)?[ \t]{0,3}(?P<it>\d{3,8})(?![\w.,:]?\d)"
+        ),
     ),
 )
 
