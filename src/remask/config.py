@@ -425,7 +425,8 @@ def placed_metric(name: str, base: Path) -> str:
 
 
 def read_prompt(path: Path) -> str:
-    """The text of a prompt file; a final newline is not part of the prompt."""
+    """The text of a prompt file; a final newline is not part of the prompt. It may be
+    empty: the search then writes the first words."""
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -434,8 +435,6 @@ def read_prompt(path: Path) -> str:
         raise DataError("this is a folder; name the prompt file in it", path) from None
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path) from None
-    if not text.strip():
-        raise DataError("the prompt file is empty; write the prompt to start from", path)
     return text.rstrip("\r\n")
 
 

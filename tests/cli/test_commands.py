@@ -109,7 +109,6 @@ MANY = "\n".join(
 BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "no prompt": ({}, ("nope.md", "--data", "rows.jsonl"), r"nope\.md.*no such prompt file"),
     "a folder": ({}, (".", "--data", "rows.jsonl"), r"folder"),
-    "empty prompt": ({"e.md": " \n"}, ("e.md", "--data", "rows.jsonl"), r"e\.md.*empty"),
     "no source": ({}, (), r"name a prompt file"),
     "no toml": ({}, ("other.toml",), r"other\.toml.*no such file"),
     "no data": ({}, ("prompt.md",), r"--data FILE"),
@@ -150,6 +149,16 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
         {"f.md": "[[keep]]All of it.[[/keep]]\n`{x}`"},
         ("f.md", "--data", "rows.jsonl", *COLUMNS),
         r"no editable text",
+    ),
+    "metric file": (
+        {"score.py": "x = 1"},
+        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--metric", "score.py:grade"),
+        r"score\.py has no function grade",
+    ),
+    "judge scale": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--judge-scale", "ten"),
+        r"--judge-scale 'ten': write LOW\.\.HIGH",
     ),
     "open keep": (
         {"f.md": "Do it.\n[[keep]]All of it."},
