@@ -1,9 +1,11 @@
 """Settings: what remask.toml can say, and what is said of it."""
 
+from pathlib import Path
+
 import pytest
 
 from docs.generate import all_sections, attribute_docs, section_of_key
-from remask.config import Config, make_config
+from remask.config import Config, make_config, read_prompt
 from remask.errors import ConfigError
 
 
@@ -33,3 +35,8 @@ def test_every_key_says_what_it_means() -> None:
             if section is not Config or section_of_key(section, key) is None:
                 text = texts[key]
                 assert text.endswith(".") and (text[0] == "`" or text[0].isupper()), (key, text)
+
+
+def test_a_prompt_file_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "empty.md").write_bytes(b"\xef\xbb\xbf\r\n")
+    assert read_prompt(tmp_path / "empty.md") == ""

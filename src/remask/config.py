@@ -429,7 +429,8 @@ def placed_metric(name: str, base: Path) -> str:
 
 
 def read_prompt(path: Path) -> str:
-    """The text of a prompt file; a final newline is not part of the prompt."""
+    """The text of a prompt file; a final newline is not part of the prompt. It may be
+    empty: the search then writes the first words."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:

@@ -109,7 +109,6 @@ MANY = "\n".join(
 BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "no prompt": ({}, ("nope.md", "--data", "rows.jsonl"), r"nope\.md.*no such prompt file"),
     "a folder": ({}, (".", "--data", "rows.jsonl"), r"folder"),
-    "empty prompt": ({"e.md": " \n"}, ("e.md", "--data", "rows.jsonl"), r"e\.md.*empty"),
     "rows as the prompt": ({}, ("rows.jsonl", "--data", "rows.jsonl"), r"rows\.jsonl: .*rows, not a prompt"),
     "a table as the prompt": (
         {"r.CSV": "input,label\na,b\n"},
@@ -161,6 +160,16 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
         {"f.md": "[[keep]]All of it.[[/keep]]\n`{x}`"},
         ("f.md", "--data", "rows.jsonl", *COLUMNS),
         r"no editable text",
+    ),
+    "metric file": (
+        {"score.py": "x = 1"},
+        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--metric", "score.py:grade"),
+        r"score\.py has no function grade",
+    ),
+    "judge scale": (
+        {},
+        ("prompt.md", "--data", "rows.jsonl", *COLUMNS, "--judge-scale", "ten"),
+        r"--judge-scale 'ten': write LOW\.\.HIGH",
     ),
     "open keep": (
         {"f.md": "Do it.\n[[keep]]All of it."},

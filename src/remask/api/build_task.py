@@ -191,6 +191,8 @@ class TraceData:
 
 def read_conversations(config: Config, refine: RefineConfig, given: Given) -> TraceData:
     """Read, redact and split the trace files. Raises ConfigError and DataError."""
+    if not config.prompt.strip():
+        raise ConfigError("refine edits a prompt, and this one is empty; write some plain words into it")
     found = read_traces(
         Prompt.parse(config.prompt).text, refine.traces, refine.columns, refine.scales, refine.redact
     )
