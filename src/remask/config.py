@@ -44,12 +44,12 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _read_none(cls, values: Any) -> Any:
-        """TOML has no null: the word "none" stands for it, in every key that may be None."""
+        """TOML has no null: "none" or "omit" stands for it, in every key that may be None."""
         if not isinstance(values, dict):
             return values
         fields = cls.model_fields.items()
         optional = {k for k, f in fields if type(None) in getattr(f.annotation, "__args__", ())}
-        return {k: None if v == "none" and k in optional else v for k, v in values.items()}
+        return {k: None if v in ("none", "omit") and k in optional else v for k, v in values.items()}
 
 
 class DataConfig(Section):
@@ -125,9 +125,9 @@ class TargetConfig(EndpointConfig):
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the API key. A server on this machine needs none."""
     temperature: float | None = 0.0
-    """Sampling temperature. `"none"`: the field is not sent, for models that refuse it."""
+    """Sampling temperature. `"omit"`: the field is not sent."""
     max_tokens: Annotated[int, Field(ge=1)] | None = 256
-    """Most tokens of one answer. `"none"`: the field is not sent; tokens and dollars can then not
+    """Most tokens of one answer. `"omit"`: the field is not sent; tokens and dollars can then not
     be limited."""
 
 

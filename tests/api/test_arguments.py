@@ -480,6 +480,11 @@ FLAGS: dict[str, Callable[[], dict[str, Any]]] = {
     "--data rows.csv --skip-invalid": lambda: {"data": remask.Dataset("rows.csv", skip_invalid=True)},
     "--queries 40": lambda: {"data": remask.Dataset(queries=40)},
     f"--target openai:m --base-url {URL}": lambda: {"target": remask.Target("openai:m", base_url=URL)},
+    "--target openai:m --temperature omit --answer-tokens 4000 --extra reasoning_effort=low": lambda: {
+        "target": remask.Target(
+            "openai:m", temperature="omit", max_tokens=4000, extra={"reasoning_effort": "low"}
+        )
+    },
     "--metric exact": lambda: {"metric": "exact"},
     "--answer 'It is {label}.' --label red --label blue": lambda: {
         "metric": remask.Label(answer="It is {label}.", labels=["red", "blue"])

@@ -27,7 +27,7 @@ Exit codes:
   2    wrong input or setup
   3    the target failed, or too many of its calls did
   4    another process uses the run
-  130  interrupted by Ctrl-C (143: by SIGTERM); continue with remask resume
+  130  interrupted by Ctrl-C (143: by SIGTERM, 129: by SIGHUP); continue with remask resume
 
 REMASK_DEBUG=1 prints where an error came from. NO_COLOR=1 prints plain lines.
 """
@@ -88,9 +88,9 @@ class Commands(click.Group):
                 raise
             click.echo(f"error: {one_line(str(error))}", err=True)
             ctx.exit(error.exit_code)
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as stop:
             click.echo("stopped at once", err=True)
-            ctx.exit(130)
+            ctx.exit(getattr(stop, "exit_code", 130))
 
 
 def _fail(error: click.UsageError) -> NoReturn:

@@ -75,6 +75,12 @@ def _make_target_options(target_default: str, metric_default: str) -> Decorator:
                f"task. Default: {target_default}."),
         option("Target", "--base-url", metavar="URL",
                help="Base URL of the OpenAI-compatible server. Default: OpenAI."),
+        option("Target", "--temperature", metavar="NUMBER|omit",
+               help="Sampling temperature; omit does not send the field. Default: 0."),
+        option("Target", "--answer-tokens", metavar="NUMBER|omit",
+               help="Most tokens of one answer, thoughts included. Default: 256."),
+        option("Target", "--extra", metavar="KEY=VALUE", multiple=True,
+               help="Further field of each request, such as reasoning_effort=low. May be repeated."),
         option("Metric", "--metric", metavar="NAME",
                help="Metric: label, exact, contains, f1, json, number, judge, promptfoo, or "
                     "FILE.py:FUNCTION. "

@@ -39,6 +39,8 @@ SAME_NAMES = {  # options that are called like their key
 }
 KEYS = {name: (section, name) for section, names in SAME_NAMES.items() for name in names} | {
     "target": ("target", "model"),
+    "temperature": ("target", "temperature"),
+    "answer_tokens": ("target", "max_tokens"),
     "metric": ("metric", "name"),
     "label": ("metric", "labels"),
     "split_column": ("data", "split"),
@@ -189,6 +191,9 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         for word in flags.get(flag) or ():
             name, value = _parse_pair(word, flag)
             _get_section(_get_section(values, "task"), key)[name] = value
+    for word in flags.get("extra") or ():
+        name, value = _parse_pair(word, "extra")
+        _get_section(_get_section(values, "target"), "extra")[name] = value
     if flags.get("prompt_from"):
         values["prompt_from"] = flags["prompt_from"]
         if not flags.get("prompt_file"):
@@ -238,7 +243,7 @@ def _parse_pair(word: str, flag: str) -> tuple[str, Any]:
     name, equals, value = word.partition("=")
     if not equals or not name.strip():
         raise ConfigError(f"--{flag.replace('_', '-')} {word!r}: write NAME=VALUE")
-    if flag == "task_arg":
+    if flag in ("task_arg", "extra"):
         with suppress(tomllib.TOMLDecodeError):
             return name.strip(), tomllib.loads(f"value = {value}")["value"]
     return name.strip(), value
