@@ -154,7 +154,7 @@ def test_builtin_models_run_in_dspy():
 
 
 def test_metric_without_a_number_fails_its_row_with_a_reason():
-    from remask.integrations.dspy import _score
+    from remask.integrations.dspy import score_prediction
 
     async def later(example, prediction):
         return 0.5
@@ -163,9 +163,11 @@ def test_metric_without_a_number_fails_its_row_with_a_reason():
         raise ValueError("no")
 
     prediction, example = dspy.Prediction(label="a"), dspy.Example(label="a")
-    assert _score(lambda e, p: None, example, prediction, 1.0).endswith("returned None; return a number")
-    assert "returned nan" in _score(lambda e, p, trace=None: float("nan"), example, prediction, 1.0)
-    assert _score(broken, example, prediction, 1.0) == "metric broken raised ValueError: no"
-    assert _score(later, example, prediction, 1.0).value == 0.5
-    found = _score(lambda e, p: dspy.Prediction(score=50, feedback="so"), example, prediction, 100)
+    assert score_prediction(lambda e, p: None, example, prediction, 1.0).endswith(
+        "returned None; return a number"
+    )
+    assert "returned nan" in score_prediction(lambda e, p, trace=None: float("nan"), example, prediction, 1.0)
+    assert score_prediction(broken, example, prediction, 1.0) == "metric broken raised ValueError: no"
+    assert score_prediction(later, example, prediction, 1.0).value == 0.5
+    found = score_prediction(lambda e, p: dspy.Prediction(score=50, feedback="so"), example, prediction, 100)
     assert (found.value, found.feedback) == (0.5, "so")

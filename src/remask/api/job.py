@@ -122,7 +122,10 @@ class Job:
     def ledger(self) -> Ledger:
         """The ledger of all calls of this job, with their limits."""
         budget, price = limit_spend(self.config)
-        redact = self.redactor.redact
+
+        def redact(text: str) -> str:  # the rows are read when the first answer comes
+            return self.redactor.redact(text)
+
         return Ledger(None, budget, price, checkpoint=self.hooks.checkpoint, redact=redact)
 
     @cached_property

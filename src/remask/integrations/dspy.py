@@ -188,7 +188,7 @@ def _run_program(
             except Exception as error:  # the client of the model may raise anything
                 return ProgramRun(None, {}, f"{type(error).__name__}: {error}")
             steps = list(dspy.settings.trace)
-        graded = _score(metric, example, prediction, perfect)
+        graded = score_prediction(metric, example, prediction, perfect)
         if isinstance(graded, str):
             return ProgramRun(None, {}, graded)
         score, feedback = graded.value, graded.feedback
@@ -204,7 +204,7 @@ def _run_program(
         return [future.result() for future in futures]
 
 
-def _score(metric: Metric, example: Any, prediction: Any, perfect: float) -> Score | str:
+def score_prediction(metric: Metric, example: Any, prediction: Any, perfect: float) -> Score | str:
     """Return score and feedback, or why there is no score. Scores are divided by `perfect`.
 
     Further required arguments of a metric are None, as in DSPy. Async metrics are awaited.
