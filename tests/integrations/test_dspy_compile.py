@@ -163,7 +163,8 @@ def test_metric_without_a_number_fails_its_row_with_a_reason():
         raise ValueError("no")
 
     prediction, example = dspy.Prediction(label="a"), dspy.Example(label="a")
-    assert score_prediction(lambda e, p: None, example, prediction, 1.0).endswith(
+    none = score_prediction(lambda e, p: None, example, prediction, 1.0)
+    assert none.endswith("returned None; return a number")
         "returned None; return a number"
     )
     assert "returned nan" in score_prediction(lambda e, p, trace=None: float("nan"), example, prediction, 1.0)
