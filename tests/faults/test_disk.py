@@ -84,14 +84,67 @@ def require_sentence(found: dict[str, Any]) -> None:
     assert "run" in text, "no path is named"
 
 
-def list_left(folder: Path, for_ever: bool) -> set[str]:
-    """Names in the run directory, without drafts where the disk let none be deleted."""
-    return {p.name for p in (folder / "run").iterdir() if not (for_ever and p.name.startswith("."))}
+def list_left(folder: Path, failed: str, for_ever: bool) -> set[str]:
+    """Names in the run directory, without drafts where the disk let one not be deleted."""
+    names = {path.name for path in (folder / "run").iterdir()}
+    undeletable = for_ever or failed.startswith("unlink")
+    return {name for name in names if not (undeletable and name.startswith("."))}
 
 
 def outcome(folder: Path) -> tuple[Any, ...]:
     result = read_result(folder)
     return tuple(result[key] for key in ("verdict", "prompt", "baseline", "best", "test", "edits"))
+
+
+def play_on_failing_disk(disk: Disk, folder: Path, whole: Path, at: int, for_ever: bool) -> None:
+    """Play the small run from Python with one failure, and then to its end."""
+    folder.mkdir()
+    failed = disk.play(folder, at=at, code=CODES[at % 3], for_ever=for_ever)
+    require_sentence(failed)
+    if (folder / "run" / "run.db").exists():
+        view_run(folder / "run")
+    again = disk.play(folder)
+    assert again["code"] == 0, (failed["failed"], again["stderr"])
+    assert outcome(folder) == outcome(whole), failed["failed"]
+    read_ledger(folder)
+    assert list_left(folder, failed["failed"], for_ever) <= KEPT, failed["failed"]
+
+
+def play_command_on_failing_disk(disk: Disk, folder: Path, whole: Path, at: int, for_ever: bool) -> None:
+    """Play `optimize` with one failure, then `show` and `resume`; the server counts."""
+    world = World()
+    with Server(default=world) as server:
+        write_small_job(folder, server)
+        failed = disk.play(folder, "optimize", "--plain", at=at, code=CODES[at % 3], for_ever=for_ever)
+        require_sentence(failed)
+        words = ("optimize",)
+        if (folder / "run" / "run.db").exists():
+            assert disk.play(folder, "show", "run")["code"] == 0
+            words = ("resume", "run")
+        again = disk.play(folder, *words, "--plain")
+    assert again["code"] == 0, (failed["failed"], again["stderr"])
+    spend = read_result(folder)["spend"]
+    assert outcome(folder) == outcome(whole), failed["failed"]
+    assert world.requests <= spend["calls"], failed["failed"]
+    assert spend["uncertain"] <= CONCURRENCY, failed["failed"]
+    assert list_left(folder, failed["failed"], for_ever) <= KEPT, failed["failed"]
+
+
+def write_small_job(folder: Path, server: Server) -> None:
+    write_job(folder, server, calls=1000, rows=(2, 2, 4), candidates=1, concurrency=CONCURRENCY)
+
+
+def require_all(play: Any, disk: Disk, folder: Path, whole: Path, cases: list[tuple[int, bool]]) -> None:
+    """Play each case; at the end, report all that went wrong."""
+    problems: dict[str, tuple[int, str]] = {}
+    for at, for_ever in cases:
+        try:
+            play(disk, folder, whole, at, for_ever)
+        except AssertionError as error:
+            text = str(error)
+            problems.setdefault(text[-120:], (at, text[-1500:]))
+        shutil.rmtree(folder)
+    assert not problems, f"{len(cases)} cases; of each kind the first problem: {list(problems.values())}"
 
 
 @pytest.mark.parametrize("for_ever", [False, True], ids=["once", "for ever"])
@@ -104,57 +157,25 @@ def test_run_on_a_failing_disk_ends_in_a_sentence_and_can_be_resumed(
     found = disk.play(whole)
     assert found["code"] == 0, found
     numbers = choose(found["changes"], 12, slow)[:: 5 if for_ever and slow else 1]
-    for n in numbers:
-        folder = tmp_path / "cut"
-        folder.mkdir()
-        require_sentence(disk.play(folder, at=n, code=CODES[n % 3], for_ever=for_ever))
-        if (folder / "run" / "run.db").exists():
-            view_run(folder / "run")
-        again = disk.play(folder)
-        assert again["code"] == 0, (n, again)
-        assert outcome(folder) == outcome(whole), n
-        read_ledger(folder)
-        assert list_left(folder, for_ever) <= KEPT, n
-        shutil.rmtree(folder)
+    cases = [(n, for_ever) for n in numbers]
     record_property("row", "R2")
-    record_property("runs", len(numbers))
+    record_property("runs", len(cases))
+    require_all(play_on_failing_disk, disk, tmp_path / "cut", whole, cases)
 
 
 @pytest.mark.parametrize("slow", [False, pytest.param(True, id="many", marks=pytest.mark.slow)])
 def test_command_line_on_a_failing_disk_books_all_that_was_sent(
     tmp_path: Path, disk: Disk, slow: bool, record_property: Any
 ) -> None:
-    def job(name: str, server: Server) -> Path:
-        folder = tmp_path / name
-        write_job(folder, server, calls=1000, rows=(2, 2, 4), candidates=1, concurrency=CONCURRENCY)
-        return folder
-
-    world = World()
-    with Server(default=world) as server:
-        whole = job("whole", server)
+    whole = tmp_path / "whole"
+    with Server(default=World()) as server:
+        write_small_job(whole, server)
         found = disk.play(whole, "optimize", "--plain")
         assert found["code"] == 0, found
-    numbers = choose(found["changes"], 150 if slow else 3, False)
-    for n in numbers:
-        world = World()
-        with Server(default=world) as server:
-            folder = job("cut", server)
-            code = CODES[n % 3]
-            require_sentence(disk.play(folder, "optimize", "--plain", at=n, code=code, for_ever=n % 2 == 0))
-            words = ("optimize",)
-            if (folder / "run" / "run.db").exists():
-                assert disk.play(folder, "show", "run")["code"] == 0
-                words = ("resume", "run")
-            again = disk.play(folder, *words, "--plain")
-            assert again["code"] == 0, (n, again)
-            spend = read_result(folder)["spend"]
-            assert outcome(folder) == outcome(whole), n
-            assert world.requests <= spend["calls"]
-            assert spend["uncertain"] <= CONCURRENCY
-            assert list_left(folder, n % 2 == 0) <= KEPT, n
-            shutil.rmtree(folder)
+    cases = [(n, n % 2 == 0) for n in choose(found["changes"], 150 if slow else 3, False)]
     record_property("row", "R2")
-    record_property("runs", len(numbers))
+    record_property("runs", len(cases))
+    require_all(play_command_on_failing_disk, disk, tmp_path / "cut", whole, cases)
 
 
 COMMANDS = (("show", "run"), ("show", "run", "--json"), ("report", "run"), ("resume", "run", "--plain"))
