@@ -6,13 +6,22 @@ unchanged. Everything that shows, stores or resumes a run reads events.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from types import MappingProxyType
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
+import orjson
+
+from remask.errors import ConfigError
 from remask.ports import Proposal
 from remask.prompt import Prompt
+from remask.sanitize import one_line
 
-Rows = tuple[tuple[str, float | None, float], ...]  # (example id, score or None, ranking score)
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+# (example id, score or None, ranking score). JSON has no infinity and no NaN: read back, these are None.
+Rows = tuple[tuple[str, float | None, float | None], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +46,7 @@ class Proposed:
     masks: tuple[tuple[int, int, int], ...]  # (start, stop, tokens) in the parent's text
     edits: tuple[tuple[int, int, str], ...]  # (start, stop, new text) in the parent's text
     traces: tuple[str, ...]  # ids of the traces that the denoiser read
-    logp: float  # mean log-probability of the written tokens, nats
+    logp: float | None  # mean log-probability of the written tokens, nats; None where it is not finite
 
     @classmethod
     def from_proposal(cls, round: int, parent: Prompt, proposal: Proposal, tokens: int) -> "Proposed":
@@ -211,15 +220,28 @@ def encode(event: Event) -> dict[str, Any]:
 
 
 def decode(data: Mapping[str, Any]) -> Event:
-    """Convert values of JSON back to the event that `encode` converted."""
-    fields = {k: _freeze(v) for k, v in data.items() if k != "kind"}
-    if data["kind"] == TracesRead.__name__:
-        fields["counts"] = ConversationCounts(**fields["counts"])
-    return KINDS[data["kind"]](**fields)
+    """Convert values of JSON back to the event that `encode` converted.
+
+    Raises ValueError, whose message goes on after the word "event", where it is no event.
+    """
+    kind = data.get("kind")
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise ValueError(f"is of the unknown kind {one_line(repr(kind), 40)}")
+    fields = {name: value for name, value in data.items() if name != "kind"}
+    if fields.keys() - KINDS[kind].__dataclass_fields__.keys():
+        raise ValueError(f"is no {kind}: it has an unknown value")
+    try:
+        event: Event = _find_adapter(kind).validate_json(orjson.dumps(fields), strict=True)
+    except ValueError:  # of pydantic
+        raise ValueError(f"is no {kind}: a value is missing or of a wrong type") from None
+    return event
 
 
-def _freeze(value: Any) -> Any:
-    return tuple(_freeze(v) for v in value) if isinstance(value, list | tuple) else value
+@cache
+def _find_adapter(kind: str) -> "TypeAdapter[Any]":
+    from pydantic import TypeAdapter  # imported here because it is slow
+
+    return TypeAdapter(KINDS[kind])
 
 
 @dataclass(frozen=True)
@@ -307,6 +329,44 @@ def advance(state: State, event: Event) -> State:
             return replace(state, postponed=event)
         case Tested():
             return replace(state, tested=event)
+
+
+def check_event(state: State, event: Event) -> None:
+    """Raise ValueError where `event` cannot follow on `state`; the message is as that of `decode`."""
+    if getattr(event, "round", 0) < 0:
+        raise ValueError("has a negative round")
+    if isinstance(event, Started | Proposed):
+        try:
+            same = Prompt.parse(event.prompt).id == event.id
+        except ConfigError:
+            same = False
+        if not same or event.tokens < 0:
+            raise ValueError("has a prompt that does not match its id")
+    if isinstance(event, Proposed | Refused | Accepted) and event.parent not in state.prompts:
+        raise ValueError("has an unknown parent")
+    if isinstance(event, Proposed | Refused) and not _is_in_order(
+        event.edits, state.prompt(event.parent).text
+    ):
+        raise ValueError("has an edit outside of its prompt")
+    if isinstance(event, Scored) and (
+        event.id not in state.prompts or event.split not in ("train", "validation")
+    ):
+        raise ValueError("scores an unknown prompt or split")
+    if isinstance(event, Accepted | Measured | Attributed) and not any(
+        (p.round, p.id) == (event.round, event.id) for p in state.proposals
+    ):
+        raise ValueError("is of a prompt that was not proposed")
+    if isinstance(event, Tested) and [r[0] for r in event.baseline] != [r[0] for r in event.best]:
+        raise ValueError("has other rows for the two prompts")
+
+
+def _is_in_order(edits: Iterable[tuple[int, int, str]], text: str) -> bool:
+    end = 0
+    for start, stop, _ in edits:
+        if not end <= start <= stop <= len(text):
+            return False
+        end = stop
+    return True
 
 
 def fold(events: Iterable[Event], state: State | None = None) -> State:

@@ -110,6 +110,7 @@ def write_job(
     rows: tuple[int, int, int] = (12, 12, 20),
     target: str = "",
     budget: str = "",
+    candidates: int = 4,
 ) -> None:
     """Write prompt, rows and remask.toml of a small run. `target`, `budget`: more lines of these."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +142,7 @@ base_url = "{server.url}"
 concurrency = {concurrency}
 [search]
 maskers = ["insert"]
-candidates = 4
+candidates = {candidates}
 [budget]
 {limit}{budget}
 """

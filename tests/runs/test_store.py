@@ -405,11 +405,9 @@ def test_open_refuses_a_truncated_file(folder, share):
         use(folder)
 
 
-def test_open_checks_the_file_after_an_unclean_end(folder):
-    assert rows(folder, "SELECT value FROM meta WHERE key = 'clean'") == [("1",)]
+def test_open_checks_the_whole_file(folder):
     page = rows(folder, "SELECT rootpage FROM sqlite_master WHERE name = 'cache'")[0][0]
     size = rows(folder, "PRAGMA page_size")[0][0]
-    change(folder, "UPDATE meta SET value = '0' WHERE key = 'clean'")
     content = bytearray((folder / "run.db").read_bytes())
     content[(page - 1) * size : page * size] = bytes(size)
     (folder / "run.db").write_bytes(content)

@@ -31,7 +31,7 @@ from remask.api.job import Hooks, Job, OnEvent, add_callback, choose_run_dir, op
 from remask.config import Config, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
-from remask.events import Event, State, Tested, TestPostponed, UnlabelledInputs, advance, decode, encode, fold
+from remask.events import Event, State, Tested, TestPostponed, UnlabelledInputs, advance, encode
 from remask.ports import Approximate, DenoiserModel, Metric, Scorer, watch_steps
 from remask.runs.budget import Spend
 from remask.runs.report.read_run import write_report
@@ -201,7 +201,9 @@ class _Run:
     def __init__(self, job: Job, store: Store) -> None:
         self.job = job
         self.store = store
-        self.state = fold(decode(event) for event in store.events())
+        self.state = State()
+        for _, state in store.replay():
+            self.state = state
         self._since, self._booked = time.monotonic(), store.get_spend().seconds
 
     def record(self, event: Event) -> None:

@@ -89,8 +89,8 @@ def require_run(folder: Path) -> None:
         raise ConfigError(f"{folder} is not the folder of a run (it has no {FILE}); check the path")
 
 
-def check_schema(file: Path, db: sqlite3.Connection) -> None:
-    """Raise ConfigError unless this is a run's database that this remask can read."""
+def require_sound(file: Path, db: sqlite3.Connection) -> None:
+    """Raise ConfigError unless this is an undamaged run's database that this remask can read."""
     with translate_errors(file):
         application = db.execute("PRAGMA application_id").fetchone()[0]
         schema = db.execute("PRAGMA user_version").fetchone()[0]
@@ -105,6 +105,10 @@ def check_schema(file: Path, db: sqlite3.Connection) -> None:
     # SQLite pads a truncated page with zeros and reads them as content, so check the size.
     if file.stat().st_size % page_size or tables != set(_TABLES):
         raise damaged_error(file, "a part of it is missing or changed")
+    with translate_errors(file):
+        verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
+    if verdict != "ok":
+        raise damaged_error(file, " ".join(verdict.split()))
 
 
 @contextmanager
@@ -131,9 +135,11 @@ def damaged_error(file: Path, why: str) -> ConfigError:
     return ConfigError(f"{file} is damaged: {why}; start a new run")
 
 
-def parse_record(file: Path, body: str | bytes) -> dict[str, Any]:
+def parse_record(file: Path, body: Any) -> dict[str, Any]:
     try:
-        value: dict[str, Any] = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
+        value = orjson.loads(body)
+    except (orjson.JSONDecodeError, TypeError) as error:  # TypeError: the column holds a number
         raise damaged_error(file, f"a record is not JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise damaged_error(file, "a record is no JSON object")
     return value

@@ -8,6 +8,7 @@ import os
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -71,13 +72,19 @@ class RunLock:
             os.close(descriptor)
             reason = f"{file} cannot be locked ({error.strerror}); put the run on a local disk"
             raise ConfigError(reason) from None
-        os.ftruncate(descriptor, 0)
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        os.write(descriptor, orjson.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        try:
+            os.ftruncate(descriptor, 0)
+            os.lseek(descriptor, 0, os.SEEK_SET)
+            os.write(descriptor, orjson.dumps({"pid": os.getpid(), "host": socket.gethostname()}))
+        except OSError as error:
+            os.close(descriptor)
+            reason = f"{file} cannot be written ({error.strerror}); check the disk and its permissions"
+            raise ConfigError(reason) from None
         return cls(descriptor)
 
     def release(self) -> None:
-        os.ftruncate(self._descriptor, 0)  # so that the next owner is not reported as this process
+        with suppress(OSError):  # a full disk; then only a stale name stays
+            os.ftruncate(self._descriptor, 0)  # so that the next owner is not reported as this process
         _unlock(self._descriptor)
         os.close(self._descriptor)
 

@@ -196,10 +196,14 @@ def read_result(run_dir: Path) -> Result | None:
     from pydantic import TypeAdapter, ValidationError
 
     file = run_dir / RESULT
+    if not file.exists():
+        return None
+    if not file.is_file():  # reading a pipe or a device might never end
+        raise ConfigError(f"{file} is not a file; remove it")
     try:
         return TypeAdapter(Result).validate_json(file.read_bytes())
-    except FileNotFoundError:
-        return None
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read ({error.strerror}); check it and its permissions") from None
     except ValidationError as error:
         raise ConfigError(
             f"{file} is not a result of this version of remask ({error.error_count()} problems); "

@@ -19,13 +19,16 @@ from urllib.parse import urlsplit, urlunsplit
 import orjson
 
 from remask.errors import ConfigError
+from remask.events import Event, State, advance, check_event, decode
 from remask.files import draft
 from remask.ids import content_id
 from remask.runs import database
 from remask.runs.budget import Spend
 from remask.runs.lock import RunLock
+from remask.sanitize import one_line
 
 PAGE_ROWS = 256  # rows read at a time
+MAX_COUNT = 1 << 53  # of calls and tokens; larger numbers are no counts
 
 
 def strip_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -74,7 +77,10 @@ class RunReader:
 
     @property
     def config(self) -> dict[str, Any]:
-        return database.parse_record(self._file, self.meta("config"))
+        config = database.parse_record(self._file, self.meta("config"))
+        if fingerprint(config) != self.meta("fingerprint"):
+            raise database.damaged_error(self._file, "its settings do not match their fingerprint")
+        return config
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield all events in the order in which they were added.
@@ -90,11 +96,25 @@ class RunReader:
             if not rows:
                 return
             for n, id, body in rows:
+                if n != last + 1:
+                    raise database.damaged_error(self._file, f"event {last + 1} is missing")
                 event = database.parse_record(self._file, body)
                 if content_id("event", event) != id:
                     raise database.damaged_error(self._file, f"event {n} does not match its id")
                 yield event
-            last = rows[-1][0]
+                last = n
+
+    def replay(self) -> Iterator[tuple[Event, State]]:
+        """Yield all events as values, each with the state after it."""
+        state = State()
+        for n, stored in enumerate(self.events(), 1):
+            try:
+                event = decode(stored)
+                check_event(state, event)
+            except ValueError as error:
+                raise database.damaged_error(self._file, f"event {n} {error}") from None
+            state = advance(state, event)
+            yield event, state
 
     def call_seconds(self) -> float:
         """Return the seconds of target calls, without other booked time."""
@@ -104,16 +124,16 @@ class RunReader:
             ).fetchone()
         return float(row[0])
 
-    def history(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield (calls booked so far, event) for all events, by the wall clock."""
+    def history(self) -> Iterator[tuple[int, Event, State]]:
+        """Yield (calls booked so far, event, state after it) for all events, by the wall clock."""
         with database.translate_errors(self._file):
             rows = self._db.execute(
                 "SELECT (SELECT coalesce(sum(calls), 0) FROM ledger"
                 " WHERE state != 'released' AND ledger.at <= events.at) FROM events ORDER BY n"
             ).fetchall()
         # Not strict: a run that continues may have added events since the query.
-        for (calls,), event in zip(rows, self.events(), strict=False):
-            yield calls, event
+        for (calls,), (event, state) in zip(rows, self.replay(), strict=False):
+            yield calls, event, state
 
     def find_replies(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the stored replies by key."""
@@ -138,6 +158,11 @@ class RunReader:
                 "SELECT calls, input_tokens, output_tokens, usd, seconds, uncertain FROM ledger"
                 " WHERE state != 'released' ORDER BY id"
             ).fetchall()
+        for row in rows:
+            if not _is_spend(row):
+                raise database.damaged_error(
+                    self._file, f"its ledger has the entry {one_line(repr(row), 80)}"
+                )
         return sum((Spend(*row) for row in rows), Spend())
 
 
@@ -204,6 +229,7 @@ class Store(RunReader, MemoryStore):
         MemoryStore.__init__(self)
         self._lock = lock
         self._closed = False
+        self._failure: ConfigError | None = None  # of a change inside a group
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> "Store":
@@ -234,7 +260,6 @@ class Store(RunReader, MemoryStore):
                         "config": orjson.dumps(_normalize_config(config)).decode(),
                         "fingerprint": fingerprint(config),
                         "created": repr(time.time()),
-                        "clean": "1",
                     },
                 )
             db = database.connect(file)
@@ -259,7 +284,7 @@ class Store(RunReader, MemoryStore):
             db = database.connect(folder / database.FILE)
             undo.callback(db.close)
             store = cls(folder, db, lock)
-            store._check()
+            database.require_sound(folder / database.FILE, db)
             if config is not None and store.meta("fingerprint") != fingerprint(config):
                 changes = "; ".join(_list_differences(store.config, _normalize_config(config)))
                 raise ConfigError(
@@ -281,21 +306,17 @@ class Store(RunReader, MemoryStore):
             undo.callback(db.close)
             with database.translate_errors(folder / database.FILE):
                 db.execute("PRAGMA query_only = ON")
-            database.check_schema(folder / database.FILE, db)
+            database.require_sound(folder / database.FILE, db)
             undo.pop_all()
         return RunReader(folder, db)
 
     def close(self) -> None:
-        """Mark the run as closed cleanly and release the lock. May be called twice."""
+        """Close the database and release the lock. May be called twice."""
         if self._closed:
             return
         self._closed = True
-        try:
-            with self._transaction() as db:
-                db.execute("UPDATE meta SET value = '1' WHERE key = 'clean'")
-        finally:
-            self._db.close()
-            self._lock.release()
+        self._db.close()
+        self._lock.release()
 
     def append(self, event: Mapping[str, Any], spend: Spend | None = None) -> bool:
         """Add an event unless an equal one is stored; return whether it was new.
@@ -361,34 +382,32 @@ class Store(RunReader, MemoryStore):
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         if self._db.in_transaction:  # inside of a group
-            yield self._db
+            try:
+                with database.translate_errors(self._file):
+                    yield self._db
+            except ConfigError as error:
+                self._failure = error
+                raise
             return
         with database.translate_errors(self._file):
             try:
                 self._db.execute("BEGIN IMMEDIATE")
                 yield self._db
+                # After some errors of the disk, SQLite has rolled back the whole group. The block
+                # may have caught the error, to book what else had ended.
+                if self._failure is not None and not self._db.in_transaction:
+                    raise self._failure
                 self._db.execute("COMMIT")
             except BaseException:  # also for Ctrl-C, so that no transaction stays open
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
 
-    def _check(self) -> None:
-        """Raise ConfigError if the file is damaged or of a newer version."""
-        database.check_schema(self._file, self._db)
-        if self.meta("clean") == "1":
-            return
-        with database.translate_errors(self._file):
-            verdict = self._db.execute("PRAGMA quick_check(1)").fetchone()[0]
-        if verdict != "ok":
-            raise database.damaged_error(self._file, " ".join(str(verdict).split()))
-
     def _begin(self) -> None:
-        """Book the interrupted calls of an earlier process and mark the run as in use."""
+        """Book the interrupted calls of an earlier process."""
         with database.translate_errors(self._file):
             self._db.execute(f"PRAGMA journal_mode = {database.journal_mode(sqlite3.sqlite_version_info)}")
         with self._transaction() as db:
-            db.execute("UPDATE meta SET value = '0' WHERE key = 'clean'")
             db.execute(
                 "UPDATE ledger SET state = 'uncertain', uncertain = calls WHERE state = 'reserved' AND billed"
             )
@@ -429,6 +448,14 @@ def _cut_excerpts(a: str, b: str, width: int = 60) -> tuple[str, str]:
         return ("…" if start else "") + tail + ("…" if start + width < len(text) else "")
 
     return (cut(a), cut(b)) if max(len(a), len(b)) > width else (a, b)
+
+
+def _is_spend(row: Sequence[object]) -> bool:
+    """Return whether a row of the ledger holds whole numbers and amounts that a run can spend."""
+    *counts, usd, seconds, uncertain = row
+    whole = all(type(n) is int and 0 <= n < MAX_COUNT for n in (*counts, uncertain))
+    amounts = all(type(x) is float and 0 <= x < math.inf for x in (usd, seconds))
+    return whole and amounts and uncertain <= counts[0]  # type: ignore[operator]
 
 
 def _insert_entry(db: sqlite3.Connection, state: str, spend: Spend, billed: bool) -> int:

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from remask.errors import ConfigError
-from remask.events import Event, State, decode, fold
+from remask.events import Event, State
 from remask.files import write
 from remask.runs.budget import Spend
-from remask.runs.result import Result, read_result
+from remask.runs.result import RESULT, Result, compare_rows, read_result
 from remask.runs.store import Store
 
 REPORT = "report.html"
@@ -29,14 +29,28 @@ class RunView:
 def view_run(run_dir: Path) -> RunView:
     """Read a run. Raises ConfigError if there is none or if it is damaged."""
     with Store.read(run_dir) as store:
-        history = tuple((calls, decode(event)) for calls, event in store.history())
+        history = tuple(store.history())
+        state = history[-1][2] if history else State()
+        result = read_result(run_dir)
+        if result is not None and not _matches(result, state):
+            raise ConfigError(
+                f"{run_dir / RESULT} does not match the events of its run; "
+                f"run `remask resume {run_dir}` to write it again"
+            )
         return RunView(
             config=store.config,
-            history=history,
-            state=fold(event for _, event in history),
+            history=tuple((calls, event) for calls, event, _ in history),
+            state=state,
             spend=store.get_spend(),
-            result=read_result(run_dir),
+            result=result,
         )
+
+
+def _matches(result: Result, state: State) -> bool:
+    """Return whether a result has the prompt and the test scores of the events."""
+    if not state.baseline or result.prompt != state.prompt(state.incumbent).text:
+        return False
+    return result.test == (state.tested and compare_rows(state.tested.baseline, state.tested.best)[0])
 
 
 def write_report(run_dir: Path) -> Path:
