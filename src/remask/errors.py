@@ -126,7 +126,7 @@ def name_missing_extra() -> Iterator[None]:
         named = [name for name, value in os.environ.items() if value.lower().startswith("socks")]
         variables = " and ".join(sorted(named)) or "the settings of the system"
         raise BackendError(
-            f"{variables} name a SOCKS proxy, which needs a package that is not installed; run: "
+            f"the SOCKS proxy of {variables} needs a package that is not installed; run: "
             f"pip install 'httpx[socks]' socksio, or unset {variables}"
         ) from None
 

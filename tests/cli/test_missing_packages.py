@@ -76,5 +76,7 @@ def test_a_socks_proxy_without_its_package_names_the_variable(tmp_path: Path) ->
         [sys.executable, "-c", code, *f"eval {DATA} {ENDPOINT}".split()],
         capture_output=True, text=True, cwd=tmp_path, env={**kept, "ALL_PROXY": "socks5://127.0.0.1:9"},
     )  # fmt: skip
-    assert done.returncode == 2 and done.stderr.startswith("error: ALL_PROXY name"), done.stderr
+    assert done.returncode == 2 and done.stderr.startswith("error: the SOCKS proxy of ALL_PROXY needs"), (
+        done.stderr
+    )
     assert done.stderr.count("\n") == 1 and "unset ALL_PROXY" in done.stderr

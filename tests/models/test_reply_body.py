@@ -1,6 +1,7 @@
 """What an endpoint sends as an answer: thoughts, parts of text, cut answers, hostile bodies."""
 
 import json
+import time
 
 import pytest
 
@@ -188,6 +189,34 @@ def test_a_refusal_of_one_row_fails_that_row() -> None:
         assert [reply.text for reply in replies] == ["", "A", "", "", ""]
         assert "flagged by moderation" in replies[0].error
         assert target.respond([chat("bad 5")])[0].error  # the endpoint has answered before
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_the_first_calls_may_be_refused_where_others_are_answered(concurrency: int) -> None:
+    """The first three of ten rows are moderated, and their refusals come before any answer."""
+
+    def moderated(handler: Handler, body: Body) -> None:
+        bad = "bad" in body["messages"][-1]["content"]
+        if not bad:
+            time.sleep(0.1)
+        (status(403, "flagged by moderation") if bad else answer())(handler, body)
+
+    rows = [*("bad 1", "bad 2", "bad 3"), *map(str, range(7))]
+    with (
+        Server(default=moderated) as server,
+        OpenAITarget("m", server.url, concurrency=concurrency) as target,
+    ):
+        replies = target.respond([chat(row) for row in rows])
+    assert [bool(reply.error) for reply in replies] == [True] * 3 + [False] * 7
+
+
+def test_rows_that_wait_for_a_retry_in_an_outage_keep_their_reason() -> None:
+    with (
+        Server(default=status(502, "bad gateway")) as server,
+        OpenAITarget("m", server.url, concurrency=8, first_wait=0.01) as target,
+    ):
+        replies = target.respond([chat(str(i)) for i in range(10)])
+    assert all("bad gateway" in reply.error for reply in replies if reply.attempts)
 
 
 def test_an_endpoint_that_fails_from_the_start_is_given_up_after_a_few_rows() -> None:

@@ -47,7 +47,7 @@ _FINAL_ERROR_CODES = frozenset(
         "unsupported_value",
     }
 )
-MAX_REFUSALS = 3  # of the first calls; later, a refusal is of one row, such as by a content filter
+MAX_REFUSALS = 8  # of the first calls; later, a refusal is of one row, such as by a content filter
 # Fields that a server may not know, and what is sent in their place.
 _OPTIONAL_FIELDS = {
     "temperature": None,

@@ -63,7 +63,7 @@ class _Calls:
         self._attempt, self._concurrency, self._max_attempts = attempt, concurrency, max_attempts
         self._wait, self._book = wait, book
         self._fresh = deque(range(count))
-        self._waiting: list[tuple[float, int]] = []  # a heap of (time of the retry, call)
+        self._waiting: list[tuple[float, int, str]] = []  # a heap of (time of the retry, call, why it failed)
         self._flying: dict[int, Future[Reply]] = {}
         self._ended: SimpleQueue[int] = SimpleQueue()
         self._tried = [0] * count  # attempts of each call
@@ -123,11 +123,11 @@ class _Calls:
         """Book what may start now, and add it to `due`: calls whose wait is over, then new ones."""
         while self.stopped is None and len(self._flying) + len(due) < self._count_allowed():
             if self._waiting and self._waiting[0][0] <= time.monotonic():
-                call = heapq.heappop(self._waiting)[1]
+                _, call, why = heapq.heappop(self._waiting)
                 try:
                     self._book.start(call, len(self._fresh))
                 except BudgetSpent:  # a row must not lose its only attempt to the retry of another
-                    self._fail(call, "no calls are left for a retry")
+                    self._fail(call, f"{why}; no calls are left for a retry")
                     continue
             elif self._fresh:
                 self._book.start(self._fresh[0], len(self._fresh) - 1)
@@ -164,13 +164,16 @@ class _Calls:
             or self._tried[call] >= self._max_attempts
             or self.stopped is not None
         ):
-            busy, tried = isinstance(error, TargetBusy), self._tried[call]
-            words = f"; gave up after {tried} attempt{'s' if tried > 1 else ''}" if busy else ""
-            self._fail(call, f"{error}{words}")
+            busy = isinstance(error, TargetBusy)
+            self._fail(call, self._add_attempts(call, error) if busy else str(error))
             self._give_up_in_an_outage(busy)
         else:
             due = time.monotonic() + self._wait(call, self._tried[call], error)
-            heapq.heappush(self._waiting, (due, call))
+            heapq.heappush(self._waiting, (due, call, str(error)))
+
+    def _add_attempts(self, call: int, why: object) -> str:
+        tried = self._tried[call]
+        return f"{why}; gave up after {tried} attempt{'s' if tried > 1 else ''}"
 
     def _fail(self, call: int, error: str) -> None:
         self.replies[call] = Reply("", error=error, attempts=self._billed[call])
@@ -181,11 +184,12 @@ class _Calls:
         self._busy_in_a_row = self._busy_in_a_row + 1 if busy else 0
         none_answered = not self._answered and self._failed >= FAILURES_AT_FIRST
         if none_answered or self._busy_in_a_row >= FAILURES_IN_A_ROW:
-            left = [*self._fresh, *(call for _, call in self._waiting)]
+            for call in self._fresh:
+                self._fail(call, "the calls before it failed, so this one was given up")
+            for _, call, why in self._waiting:
+                self._fail(call, self._add_attempts(call, why))
             self._fresh.clear()
             self._waiting.clear()
-            for call in left:
-                self._fail(call, "the calls before it failed, so this one was given up")
 
     def _stop(self, error: BaseException) -> None:
         if self.stopped is None:
