@@ -165,8 +165,6 @@ def test_metric_without_a_number_fails_its_row_with_a_reason():
     prediction, example = dspy.Prediction(label="a"), dspy.Example(label="a")
     none = score_prediction(lambda e, p: None, example, prediction, 1.0)
     assert none.endswith("returned None; return a number")
-        "returned None; return a number"
-    )
     assert "returned nan" in score_prediction(lambda e, p, trace=None: float("nan"), example, prediction, 1.0)
     assert score_prediction(broken, example, prediction, 1.0) == "metric broken raised ValueError: no"
     assert score_prediction(later, example, prediction, 1.0).value == 0.5
