@@ -8,6 +8,7 @@ content. A merged weight is LoRA's W + alpha / r · B A (arXiv 2106.09685).
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,8 @@ def load_adapter(base: Backbone, path: Path = SHIPPED_ADAPTER, family: Family = 
     made for another model or layout.
     """
     header, tensors, digest = read_adapter(path, base, family)
-    scale = float(header["alpha"]) / float(header["rank"])
+    scale = _read_scale(header, path)
+    _require_shapes(base, tensors, path)
     return merge_adapter(base, family, tensors, scale, digest, str(path))
 
 
@@ -68,13 +70,15 @@ def read_adapter(path: Path, base: Backbone, family: Family) -> tuple[dict[str, 
     Raises BackendError if the file is missing, damaged, or made for another base or layout.
     """
     try:
+        if not path.is_file():  # reading a pipe or a device might never end
+            raise OSError("there is no such file")
         raw = path.read_bytes()
         tensors = load(raw)
         # The file begins with the length of the JSON header, 8 bytes, little-endian. `load` has
         # checked both.
         description = json.loads(raw[8 : 8 + int.from_bytes(raw[:8], "little")])
         header, digest = description.get("__metadata__", {}), hashlib.sha256(raw).hexdigest()[:16]
-    except (OSError, SafetensorError) as error:
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise BackendError(
             f"{path}: the denoiser's adapter cannot be read ({error}); reinstall remask "
             "or name another adapter"
@@ -97,12 +101,40 @@ def read_adapter(path: Path, base: Backbone, family: Family) -> tuple[dict[str, 
     return header, tensors, digest
 
 
+def _read_scale(header: Mapping[str, str], path: Path) -> float:
+    """Return alpha / r. Raises BackendError."""
+    try:
+        alpha, rank = float(header["alpha"]), float(header["rank"])
+    except (KeyError, ValueError):
+        alpha, rank = math.nan, math.nan
+    if not (math.isfinite(alpha) and 0 < rank < math.inf):
+        raise BackendError(
+            f"{path}: has alpha {header.get('alpha')!r} and rank {header.get('rank')!r}; it is damaged"
+        )
+    return alpha / rank
+
+
+def _require_shapes(base: Backbone, tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Raise BackendError unless gates and mask fit the base, and every factor has its other half."""
+    config = base.model.config
+    gates = (config.num_hidden_layers, config.num_attention_heads)
+    needed = {"gates.right": gates, "gates.masked": gates, "mask_embedding": (config.hidden_size,)}
+    for name, shape in needed.items():
+        if name not in tensors or tuple(tensors[name].shape) != shape:
+            raise BackendError(f"{path}: {name} does not fit the base model; use its own adapter")
+    factors = tensors.keys() - needed.keys()
+    for name in sorted(factors):
+        half = name[:-1] + {"a": "b", "b": "a"}.get(name[-1], "")
+        if half not in factors or tensors[name].ndim != 2:
+            raise BackendError(f"{path}: {name} is not one of two factors of a layer; it is damaged")
+
+
 def _merge_weight(
     state: Mapping[str, Tensor], tensors: Mapping[str, Tensor], name: str, scale: float, source: str
 ) -> Tensor:
     """Return the merged weight of the linear layer `name`. Raises BackendError."""
     weight = state.get(f"{name}.weight")
     down, up = tensors[f"{name}.a"].float(), tensors[f"{name}.b"].float()
-    if weight is None or weight.shape != (up.shape[0], down.shape[1]):
+    if weight is None or weight.shape != (up.shape[0], down.shape[1]) or up.shape[1] != down.shape[0]:
         raise BackendError(f"{source}: {name} does not fit the base model; use its own adapter")
     return torch.addmm(weight.float(), up, down, alpha=scale).to(weight.dtype)

@@ -8,6 +8,7 @@ the blob, which is the hash that the hub announced.
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Collection, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -24,6 +25,8 @@ SUMS_FILE = "SHA256SUMS"
 DOWNLOADED_FILES = (CONFIG_FILE, *TOKENIZER_FILES, "*.safetensors", INDEX_FILE, SUMS_FILE)
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 REVISION = re.compile(r"[0-9a-f]{40}")
+BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # the name of a file in the hub's cache: its hash
+MAX_JSON_BYTES = 64 << 20  # of each file but the weights; the largest tokenizers have half of it
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
@@ -73,13 +76,36 @@ def _download(hub_id: str, revision: str, files: Collection[str]) -> Path:
     return Path(path)
 
 
+def require_plain(path: Path, max_bytes: int | None = None) -> None:
+    """Raise BackendError unless `path` is a file of its folder, and of at most `max_bytes`.
+
+    Reading a pipe or a device might never end. A link may lead to a blob of the hub's cache, but
+    to no other place outside of the folder.
+    """
+    try:
+        target = path.resolve(strict=True)
+        size = target.stat().st_size
+    except (OSError, RuntimeError) as error:  # RuntimeError: a link to itself, before Python 3.13
+        raise BackendError(f"{path}: cannot be read ({error})") from error
+    if not target.is_file():
+        raise BackendError(f"{path}: is not a file")
+    blob = target.parent.name == "blobs" and BLOB.fullmatch(target.name)
+    if not blob and not target.is_relative_to(path.parent.resolve()):
+        raise BackendError(
+            f"{path}: is a link to a file outside of its folder; copy the file into the folder"
+        )
+    if max_bytes is not None and size > max_bytes:
+        raise BackendError(f"{path}: has {size} bytes, more than the {max_bytes} that are read")
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file. Raises BackendError."""
+    if not os.path.lexists(path):
+        raise BackendError(f"{path.parent}: there is no {path.name}")
+    require_plain(path, MAX_JSON_BYTES)
     try:
         found = json.loads(path.read_text("utf-8"))
-    except FileNotFoundError as error:
-        raise BackendError(f"{path.parent}: there is no {path.name}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BackendError(f"{path}: cannot be read as JSON ({error})") from error
     if not isinstance(found, dict):
         raise BackendError(f"{path}: does not contain a JSON object")
@@ -88,7 +114,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def find_shards(folder: Path) -> list[Shard]:
     """Return the safetensors files of a checkpoint, sorted by name. Raises BackendError."""
-    if (folder / INDEX_FILE).is_file():
+    if os.path.lexists(folder / INDEX_FILE):
         return _read_index(folder)
     single = sorted(folder.glob("*.safetensors"))
     if len(single) == 1:
@@ -112,7 +138,7 @@ def _read_index(folder: Path) -> list[Shard]:
         path = folder / name
         if Path(name).name != name or path.suffix != ".safetensors":
             raise BackendError(f"{folder / INDEX_FILE}: {name!r} is not a safetensors file of this folder")
-        if not path.is_file():
+        if not os.path.lexists(path):
             raise BackendError(f"{folder}: {name}, which {INDEX_FILE} names, is missing")
         shards.append(Shard(path, frozenset(w for w, file in wanted.items() if file == name)))
     return shards
@@ -123,7 +149,9 @@ def hash_files(folder: Path, paths: Iterable[Path]) -> str:
 
     Raises BackendError if the hash of a file differs from that in SHA256SUMS or the hub's cache.
     """
-    files = sorted(path for path in paths if path.is_file())
+    files = sorted(path for path in paths if os.path.lexists(path))
+    for path in files:
+        require_plain(path, None if path.suffix == ".safetensors" else MAX_JSON_BYTES)
     announced = _read_sums(folder / SUMS_FILE)
     try:
         with ThreadPoolExecutor() as pool:
@@ -141,8 +169,9 @@ def hash_files(folder: Path, paths: Iterable[Path]) -> str:
 
 def _read_sums(path: Path) -> dict[str, str] | None:
     """Read file names and hashes from a file written by sha256sum; None if it does not exist."""
-    if not path.is_file():
+    if not os.path.lexists(path):
         return None
+    require_plain(path, MAX_JSON_BYTES)
     listed = {}
     for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1):
         match = re.fullmatch(r"([0-9a-fA-F]{64}) [ *](?:\./)?(.+)", line)
@@ -164,7 +193,7 @@ def _check_blob(path: Path, sha256: str) -> None:
     SHA-1 of a blob for a small one. Raises BackendError.
     """
     blob = path.resolve()
-    if blob.parent.name != "blobs" or not re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", blob.name):
+    if blob.parent.name != "blobs" or not BLOB.fullmatch(blob.name):
         return
     found = sha256
     if len(blob.name) == 40:

@@ -31,6 +31,9 @@ SIZE_SETTINGS = (
     "num_key_value_heads",
     "max_position_embeddings",
 )
+# Larger numbers would take hours or overflow before the weights are compared with them.
+MAX_SIZE = 1 << 22
+MAX_SIZES = {"num_hidden_layers": 1000, "max_position_embeddings": 1 << 30}
 ASSUMED_SETTINGS = {  # the values that every format assumes
     "hidden_act": ("silu",),
     "use_sliding_window": (False,),
@@ -164,9 +167,11 @@ def read_settings(row: CheckpointFormat, settings: Settings, place: str) -> Conf
                 f"{place}: config.json sets {key} to {value!r}, which remask does not read for "
                 f"{row.architecture}"
             )
-    if sliding := set(settings.get("layer_types") or ()) - {"full_attention"}:
+    types = settings.get("layer_types") or []
+    other = [kind for kind in (types if isinstance(types, list) else [types]) if kind != "full_attention"]
+    if other:
         raise BackendError(
-            f"{place}: config.json has layers of type {min(sliding)!r}, which remask does not read"
+            f"{place}: config.json has layers of type {other[0]!r}, which remask does not read"
         )
     values: dict[str, Any] = {key: _read_count(row, settings, key, place) for key in SIZE_SETTINGS}
     heads = values["num_attention_heads"]
@@ -178,6 +183,10 @@ def read_settings(row: CheckpointFormat, settings: Settings, place: str) -> Conf
     values["head_dim"] = values["hidden_size"] // heads
     if settings.get("head_dim") is not None:
         values["head_dim"] = _read_count(row, settings, "head_dim", place)
+    if values["head_dim"] % 2 or not values["head_dim"]:  # rotary positions turn pairs of numbers
+        raise BackendError(
+            f"{place}: config.json makes heads of {values['head_dim']} numbers; it must be even"
+        )
     values["rms_norm_eps"] = _read_positive(settings.get("rms_norm_eps"), "rms_norm_eps", place)
     values["rope_parameters"] = _read_rope(row, settings, place)
     values["tie_word_embeddings"] = bool(_find_setting(row, settings, "tie_word_embeddings")[1])
@@ -207,6 +216,8 @@ def _read_count(row: CheckpointFormat, settings: Settings, key: str, place: str)
     name, value = _find_setting(row, settings, key)
     if type(value) is not int or value < 1:
         raise BackendError(f"{place}: config.json has {name} = {value!r}; it must be a positive whole number")
+    if value > MAX_SIZES.get(key, MAX_SIZE):
+        raise BackendError(f"{place}: config.json has {name} = {value}, more than any model has")
     return value
 
 
