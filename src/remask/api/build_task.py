@@ -151,7 +151,7 @@ def describe_metric(config: Config, target: TargetModel, labels: Sequence[str]) 
     if config.metric.name != "label":
         return f"metric {config.metric.name} on the response"
     if target.chooses:
-        return f"forced choice among {', '.join(labels)} as {config.metric.answer!r}"
+        return f"the target chooses among {', '.join(labels)}, each put into {config.metric.answer!r}"
     return f"the label that the response names: {', '.join(labels)}"
 
 

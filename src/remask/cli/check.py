@@ -132,8 +132,8 @@ def _check_prompt(job: Job) -> Iterator[Finding]:
     yield Finding(
         "prompt",
         "ok" if prompt.editable else "problem",
-        f"{len(prompt.text)} characters, {len(prompt.editable)} editable and {len(frozen)} frozen "
-        "regions" + ("" if prompt.editable else "; leave some plain words outside frozen ones"),
+        f"{len(prompt.text)} characters; editable parts: {len(prompt.editable)}, frozen parts: {len(frozen)}"
+        + ("" if prompt.editable else "; leave some plain words outside frozen ones"),
     )
     for name, spans in (("editable", prompt.editable), ("frozen", frozen)):
         for start, stop in spans[:MAX_SHOWN_REGIONS]:
@@ -258,7 +258,9 @@ def _describe_plan(job: Job) -> Iterator[Finding]:
         f"at most {most:,} calls per round"
     )  # fmt: skip
     yield Finding("plan", "note", f"stops after {plan.patience} rounds without an accepted edit")
-    yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, reserved first")
+    spare = job.add_retries(job.test_calls) - job.test_calls
+    more = f", with {spare} more for retries" if spare and job.test_calls else ""
+    yield Finding("plan", "note", f"sealed test: {job.test_calls:,} calls, reserved first{more}")
     if calls := job.query_calls:
         yield Finding("plan", "note", f"messages of the target: at most {calls} calls")
     if calls := job.denoiser_calls_per_round(plan):

@@ -126,7 +126,7 @@ refine_target_options = _make_target_options(
 denoiser_options = combine(
     option("Denoiser", "--denoiser", metavar="MODEL",
            help="Diffusion language model: builtin[:ADAPTER], local:FOLDER, local:HUB_ID (downloaded "
-           "once; needs denoiser.revision), mercury or chat:MODEL. Default: builtin."),
+           "once; needs denoiser.revision), mercury or chat:MODEL (not for refine). Default: builtin."),
     option("Denoiser", "--adapter", metavar="FILE",
            help="Adapter of remask adapt for the base model of --denoiser local:FOLDER or local:HUB_ID."),
 )  # fmt: skip

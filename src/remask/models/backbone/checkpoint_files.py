@@ -55,8 +55,9 @@ def find_folder(place: str, revision: str | None, files: Collection[str] = DOWNL
     if revision is None or not REVISION.fullmatch(revision):
         given = "no revision is given" if revision is None else f"the revision {revision!r} can move"
         raise BackendError(
-            f"{place}: {given}; give the 40 hexadecimal digits of a commit, which the hub shows "
-            "under Files and versions, History"
+            f"{place}: there is no such folder, and for a model of the Hugging Face hub {given}; give the "
+            "40 hexadecimal digits of a commit as revision (denoiser.revision in remask.toml); the hub "
+            "shows them under Files and versions, History"
         )
     return _download(place, revision, files)
 

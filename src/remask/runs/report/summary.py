@@ -173,7 +173,7 @@ def list_refinement_facts(result: Result) -> Iterable[str]:
         counts = ", ".join(f"{n} {label}" for label, n in seen.secrets.items())
         yield f"redaction: on; replaced: {counts or 'nothing'}"
     yield (
-        f"{found.iterations} iterations, {result.candidates} candidates measured, "
+        f"iterations: {found.iterations}; candidates: {result.candidates} measured, "
         f"{len(found.refused)} refused by the guard"
     )
 
