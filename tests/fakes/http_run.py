@@ -109,10 +109,11 @@ def write_job(
     concurrency: int = 8,
     rows: tuple[int, int, int] = (12, 12, 20),
     target: str = "",
+    denoiser: str = "",
     budget: str = "",
     candidates: int = 4,
 ) -> None:
-    """Write prompt, rows and remask.toml of a small run. `target`, `budget`: more lines of these."""
+    """Write prompt, rows and remask.toml of a small run. `target`, …: more lines of these sections."""
     folder.mkdir(parents=True, exist_ok=True)
     splits = [s for s, n in zip(("train", "validation", "test"), rows, strict=True) for _ in range(n)]
     (folder / "rows.jsonl").write_text(
@@ -140,6 +141,7 @@ concurrency = {concurrency}
 model = "chat:denoiser"
 base_url = "{server.url}"
 concurrency = {concurrency}
+{denoiser}
 [search]
 maskers = ["insert"]
 candidates = {candidates}
