@@ -71,6 +71,7 @@ class World:
     usage: tuple[int, int] | None = (20, 5)  # tokens of each answer; None: the server does not say
     asked: Counter[str] = field(default_factory=Counter)  # requests by content
     answered: int = 0
+    failed: int = 0  # requests that the fault answered
     lock: Any = field(default_factory=Lock)
 
     @property
@@ -89,6 +90,8 @@ class World:
         if self.delay:
             handler.server.owner.closing.wait(self.delay)
         if self.fault is not None and self.fails(number, body):
+            with self.lock:
+                self.failed += 1
             self.fault(handler, body)
             return
         content = completion(respond(body))
