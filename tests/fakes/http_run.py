@@ -71,6 +71,7 @@ class World:
     usage: tuple[int, int] | None = (20, 5)  # tokens of each answer; None: the server does not say
     asked: Counter[str] = field(default_factory=Counter)  # requests by content
     answered: int = 0
+    failed: int = 0  # requests that the fault answered
     lock: Any = field(default_factory=Lock)
 
     @property
@@ -89,6 +90,8 @@ class World:
         if self.delay:
             handler.server.owner.closing.wait(self.delay)
         if self.fault is not None and self.fails(number, body):
+            with self.lock:
+                self.failed += 1
             self.fault(handler, body)
             return
         content = completion(respond(body))
@@ -109,10 +112,11 @@ def write_job(
     concurrency: int = 8,
     rows: tuple[int, int, int] = (12, 12, 20),
     target: str = "",
+    denoiser: str = "",
     budget: str = "",
     candidates: int = 4,
 ) -> None:
-    """Write prompt, rows and remask.toml of a small run. `target`, `budget`: more lines of these."""
+    """Write prompt, rows and remask.toml of a small run. `target`, …: more lines of these sections."""
     folder.mkdir(parents=True, exist_ok=True)
     splits = [s for s, n in zip(("train", "validation", "test"), rows, strict=True) for _ in range(n)]
     (folder / "rows.jsonl").write_text(
@@ -140,6 +144,7 @@ concurrency = {concurrency}
 model = "chat:denoiser"
 base_url = "{server.url}"
 concurrency = {concurrency}
+{denoiser}
 [search]
 maskers = ["insert"]
 candidates = {candidates}
