@@ -1,12 +1,13 @@
 """Settings: what remask.toml can say, and what is said of it."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from docs.generate import all_sections, attribute_docs, section_of_key
-from remask.config import Config, make_config, read_prompt
-from remask.errors import ConfigError
+from remask.config import Config, make_config, read_prompt, read_toml
+from remask.errors import ConfigError, DataError
 
 
 def test_the_word_none_stands_for_null() -> None:
@@ -26,6 +27,28 @@ def test_the_word_none_stands_for_null() -> None:
 def test_the_word_none_is_refused_where_a_value_is_needed() -> None:
     with pytest.raises(ConfigError, match=r"target\.concurrency is 'none', but must be a whole number"):
         make_config({"prompt": "x", "target": {"concurrency": "none"}}, "remask.toml")
+
+
+def test_a_file_of_settings_or_a_prompt_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
+    (tmp_path / "folder.toml").mkdir()
+    os.mkfifo(tmp_path / "pipe")  # which would block for ever
+    for name, words in (
+        ("deep.toml", "nested too deep"),
+        ("folder.toml", "this is a folder"),
+        ("pipe", "not a regular file"),
+        ("none.toml", "there is no such file"),
+        ("nul\0", "cannot be read"),
+    ):
+        with pytest.raises(DataError, match=words):
+            read_toml(tmp_path / name)
+    with pytest.raises(DataError, match="not a regular file"):
+        read_prompt(tmp_path / "pipe")
+
+
+def test_a_byte_order_mark_before_the_settings_is_skipped(tmp_path: Path) -> None:
+    (tmp_path / "remask.toml").write_bytes(b"\xef\xbb\xbfseed = 5\r\n")
+    assert read_toml(tmp_path / "remask.toml")["seed"] == 5
 
 
 def test_every_key_says_what_it_means() -> None:

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from remask.errors import ConfigError, DataError, describe_problems
-from remask.files import require_prompt
+from remask.files import read_file, require_prompt
 
 MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
@@ -371,11 +371,12 @@ FILE_KEYS = {
 def read_toml(path: Path) -> dict[str, Any]:
     """The nested values of a `remask.toml`, paths made absolute, `prompt` read from its file."""
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError("there is no such file; write one or use flags", path) from None
+        content = read_file(path, "there is no such file; write one or use flags")
+        values = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows write the mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"not valid TOML: {error}", path) from None
+    except RecursionError:
+        raise DataError("not valid TOML: it is nested too deep", path) from None
     base = path.resolve().parent
     make_absolute(values, base)
     if isinstance(prompt := values.get("prompt"), str) and prompt:
@@ -429,14 +430,8 @@ def placed_metric(name: str, base: Path) -> str:
 
 
 def read_prompt(path: Path) -> str:
-    """The text of a prompt file; a final newline is not part of the prompt. It may be
-    empty: the search then writes the first words."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError("there is no such prompt file", path) from None
-    except IsADirectoryError:
-        raise DataError("this is a folder; name the prompt file in it", path) from None
+    """The text of a prompt file; a final newline is not part of the prompt. It may be empty."""
+    content = read_file(path, "there is no such prompt file")
     require_prompt(path, content)
     try:
         text = content.decode("utf-8-sig")

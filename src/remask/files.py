@@ -1,4 +1,4 @@
-"""Write files as a whole or not at all, and replace an existing file only on request.
+"""Read small files; write files as a whole or not at all, and replace one only on request.
 
 `require_prompt` refuses a file of rows where a prompt file is expected.
 """
@@ -17,6 +17,24 @@ from remask.errors import ConfigError, DataError
 ROW_SUFFIXES = frozenset(
     {".csv", ".tsv", ".jsonl", ".ndjson", ".gz", ".xlsx", ".xls", ".ods", ".parquet", ".db", ".sqlite"}
 )
+
+
+def read_file(path: Path, missing: str) -> bytes:
+    """Return the content of a file. `missing`: what is said where there is none.
+
+    Raises DataError for a folder too, a file that cannot be read, and a pipe or device, which may
+    never end.
+    """
+    try:
+        if path.is_dir():
+            raise DataError("this is a folder; name a file in it", path)
+        if path.exists() and not path.is_file():
+            raise DataError("is not a regular file; give the path of a file", path)
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(missing, path) from None
+    except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
+        raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}", path) from None
 
 
 def require_prompt(path: Path, content: bytes) -> None:

@@ -6,10 +6,12 @@ import sqlite3
 import threading
 import time
 from contextvars import ContextVar
+from decimal import Decimal
 from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -114,7 +116,13 @@ def test_parse_label_returns_only_labels_in_the_text(text: str) -> None:
         assert found.split()[0] in text.lower()
 
 
-@pytest.mark.parametrize("value", [0, 1, True, 0.5, np.float32(0.5), np.int64(1), np.bool_(True)])
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0, 1, True, 0.5, Decimal("0.5"), np.float32(0.5), np.int64(1), np.bool_(True)),
+        *(np.array(0.5), torch.tensor(0.5)),
+    ],
+)
 def test_function_grader_accepts_numbers(value: object) -> None:
     (grade,) = FunctionGrader(lambda e, r: value).grade([example()], ["x"])
     assert grade == Grade(float(value))

@@ -166,7 +166,9 @@ def _check_data(job: Job) -> Iterator[Finding]:
     counts = {s: sum(e.split == s for e in dataset.examples) for s in ("train", "validation", "test")}
     rows = ", ".join(f"{split} {count}" for split, count in counts.items())
     yield Finding("data", "ok", f"{len(dataset.examples)} rows: {rows}")
-    yield Finding("data", "note", f"first message: {one_line(dataset.examples[0].input, 70)!r}")
+    yield Finding(
+        "data", "note", f"first message: {one_line(job.redactor.redact(dataset.examples[0].input), 70)!r}"
+    )
     if config.metric.name == "label" and not config.task.name:
         labels = config.metric.labels or dataset.labels
         yield Finding("data", "note", f"labels: {', '.join(map(one_line, labels))}")

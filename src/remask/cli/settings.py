@@ -244,7 +244,7 @@ def _parse_pair(word: str, flag: str) -> tuple[str, Any]:
     if not equals or not name.strip():
         raise ConfigError(f"--{flag.replace('_', '-')} {word!r}: write NAME=VALUE")
     if flag in ("task_arg", "extra"):
-        with suppress(tomllib.TOMLDecodeError):
+        with suppress(tomllib.TOMLDecodeError, RecursionError):
             return name.strip(), tomllib.loads(f"value = {value}")["value"]
     return name.strip(), value
 

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import partial
 from numbers import Real
 from pathlib import Path
@@ -118,9 +119,11 @@ def read_score(value: Any, name: str) -> Score | str:
     if isinstance(value, Score):
         value, feedback = value.value, value.feedback
     wrong = f"metric {name} returned {_show(value)}; return a number from 0 to 1"
-    if not isinstance(value, Real | np.bool_):
-        return wrong
     try:
+        if getattr(value, "shape", None) == ():  # an array or a tensor that holds one number
+            value = value.item()
+        if not isinstance(value, Real | Decimal | np.bool_):
+            return wrong
         number = float(value)
     except Exception:  # too large, or an object of the user that cannot be converted
         return wrong
