@@ -64,7 +64,7 @@ def play(folder: Path, payloads: list[str]) -> Path:
         {"input": f"{payloads[i % len(payloads)]} item {i}", "label": labels[i % 2], "split": split}
         for i, split in enumerate(splits)
     ]
-    name = "run " + "".join(c for c in payloads[0] if c not in "/\0")[:40]
+    name = "run " + "".join(c for c in "".join(payloads[:2]) if c not in "/\0")[:60]
     remask.optimize(
         f"Name it. Be brief. {' '.join(payloads)}",
         remask.Dataset(rows, split="split"),
@@ -114,7 +114,7 @@ def test_no_control_character_reaches_the_terminal(tmp_path: Path, record_proper
         ["show", run],
         ["show", run, "--plain"],
         ["report", run],
-        ["export", run, "-o", tmp_path / "out.md"],
+        ["export", run, "-o", tmp_path / f"{CONTROLS[1]} out.md"],
     ):
         done = command(*words)
         assert done.exit_code == 0, done.output

@@ -15,7 +15,7 @@ import click
 from remask import __version__
 from remask.cli import options
 from remask.errors import RemaskError, name_missing_extra
-from remask.sanitize import one_line
+from remask.sanitize import make_visible, one_line
 
 if TYPE_CHECKING:
     from remask.types import Split
@@ -225,4 +225,4 @@ def report(run: Path) -> None:
     """
     from remask.runs.report.read_run import write_report
 
-    click.echo(f"wrote {write_report(run)}")
+    click.echo(f"wrote {make_visible(str(write_report(run)))}")

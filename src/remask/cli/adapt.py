@@ -55,6 +55,7 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
     from remask.dlm.training.recipe import adapt as train_adapter
     from remask.dlm.training.train import Progress, TrainPlan
     from remask.errors import ConfigError
+    from remask.sanitize import make_visible
 
     if out.suffix != ".safetensors":
         raise ConfigError(f"--out {out}: the name of an adapter must end with .safetensors")
@@ -86,5 +87,5 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
             )
 
     made = train_adapter(options, print_step, print_losses)
-    click.echo(f"wrote {made.out} and {options.card} from {made.trained} prompts")
+    click.echo(make_visible(f"wrote {made.out} and {options.card} from {made.trained} prompts"))
     sys.exit(0)

@@ -17,7 +17,7 @@ from remask.integrations import promptfoo
 from remask.prompt import Prompt
 from remask.runs.report.read_run import view_run
 from remask.runs.report.summary import SELECTION, format_verdict
-from remask.sanitize import one_line
+from remask.sanitize import make_visible, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def write_prompt(
     """Write the prompt as one file."""
     options = formats.ExportOptions(name or output.name.partition(".")[0], names)
     write(output, formats.FORMATS[kind](source.read_prompt(names), options), force)
-    click.echo(f"wrote {output} ({kind}){source.note}")
+    click.echo(f"wrote {make_visible(str(output))} ({kind}){source.note}")
 
 
 def register_prompt(source: ExportSource, name: str, names: tuple[str, ...] | None, uri: str) -> None:
@@ -112,7 +112,7 @@ def write_program(
     except ConfigError as error:
         raise DataError(str(error), given) from None
     write(output, after, force)
-    click.echo(f"wrote {output} (dspy){source.note}")
+    click.echo(f"wrote {make_visible(str(output))} (dspy){source.note}")
 
 
 def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
@@ -146,7 +146,8 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         require_free(output.with_name(name), force)
     for name, content in found.files.items():
         write(output.with_name(name), content, force)
-    click.echo(f"wrote {', '.join(found.files)} in {output.parent} ({found.rows} test rows){source.note}")
+    place = make_visible(str(output.parent))
+    click.echo(f"wrote {', '.join(found.files)} in {place} ({found.rows} test rows){source.note}")
     if found.left_out:
         click.echo(f"left out: {found.left_out} rows that promptfoo would read as templates")
     if not found.graded:

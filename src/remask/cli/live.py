@@ -25,7 +25,7 @@ from remask.events import Event, State, encode
 from remask.runs.budget import Spend
 from remask.runs.report.summary import SELECTION, average, format_edit, format_score, list_scores
 from remask.runs.result import list_changes
-from remask.sanitize import one_line
+from remask.sanitize import make_visible, one_line
 
 
 def open_display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[OnEvent]:
@@ -58,7 +58,7 @@ class PlainLines:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        self._header = f"run: {run_dir}"
+        self._header = f"run: {make_visible(str(run_dir))}"
 
     def event(self, event: Event, state: State, spend: Spend) -> None:
         """Print the line of an event, if it has one."""
@@ -145,7 +145,7 @@ class LivePanel:
 
     def __init__(self, config: Config, run_dir: Path, clock: Callable[[], float]) -> None:
         self._limit = config.budget.calls
-        self._run_dir = run_dir
+        self._place = make_visible(str(run_dir))
         self._clock = clock
         self._began = clock()
         self._phase = "loading models"
@@ -169,7 +169,7 @@ class LivePanel:
             ("elapsed", _format_minutes(self._clock() - self._began)),
         ):
             grid.add_row(Text(name, style="dim"), Text(value))
-        return Panel(grid, title=Text("remask"), subtitle=Text(str(self._run_dir)), expand=False)
+        return Panel(grid, title=Text("remask"), subtitle=Text(self._place), expand=False)
 
     def _format_scores(self) -> str:
         state = self._state

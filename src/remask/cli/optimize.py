@@ -25,7 +25,7 @@ from remask.events import Event, State, Tested
 from remask.runs.budget import Spend
 from remask.runs.report.summary import format_spend
 from remask.runs.result import Result
-from remask.sanitize import one_line
+from remask.sanitize import make_visible, one_line
 from remask.types import Split
 
 
@@ -85,7 +85,7 @@ def _complete_run(
                 result = run(add_callback(_make_hooks(display, signals), tracker))
         except (Interrupted, KeyboardInterrupt) as stop:
             how = "stopped" if isinstance(stop, Interrupted) else "stopped at once"
-            _exit(f"{how}; continue with: remask resume {run_dir}", stop)
+            _exit(f"{how}; continue with: remask resume {make_visible(str(run_dir))}", stop)
     if mode == "json":
         print_result_json(result)
     else:

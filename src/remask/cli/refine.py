@@ -48,10 +48,11 @@ def refine(source: str, output: Path | None, force: bool, plain: bool, json: boo
     from remask.cli.settings import read_refinement
     from remask.cli.show import find_best_prompt
     from remask.files import require_free, write
+    from remask.sanitize import make_visible
 
     if output is not None:
         require_free(output, force)
     result = new_run(read_refinement(source, flags), options.choose_mode(plain, json))
     if output is not None:
         write(output, find_best_prompt(Path(result.run_dir)).to_source() + "\n", force)
-        click.echo(f"wrote {output}", err=json)
+        click.echo(f"wrote {make_visible(str(output))}", err=json)

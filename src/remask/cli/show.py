@@ -109,7 +109,7 @@ def print_result(result: Result, mode: str) -> None:
     counts = f"; {result.candidates} candidates evaluated, {result.rejected} refused by the guard"
     click.echo(f"spent: {summary.format_spend(result.spend)}{'' if found else counts}")
     for name, path in {"run": result.run_dir, **_list_files(result)}.items():
-        click.echo(f"{name}: {path}")
+        click.echo(f"{name}: {make_visible(str(path))}")
 
 
 def _print_edit(title: str, edit: AcceptedEdit | RefinedEdit) -> None:
@@ -155,7 +155,7 @@ def _print_unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
         )
         click.echo(f"validation ({summary.SELECTION}, not a result): {old} → {new}")
     click.echo(f"spent: {summary.format_spend(seen.spend)}")
-    click.echo(f"continue with: remask resume {run_dir}")
+    click.echo(f"continue with: remask resume {make_visible(str(run_dir))}")
 
 
 def _print_candidates(rows: list[summary.Candidate], mode: str) -> None:

@@ -21,7 +21,7 @@ from remask.data.trace_reader import find_files, read_records
 from remask.data.trace_record import Record, RejectedRecord
 from remask.errors import ConfigError
 from remask.files import draft, require_free
-from remask.sanitize import one_line
+from remask.sanitize import make_visible, one_line
 
 MAX_SHOWN_PROMPTS = 10
 REDACTION_CACHE_SIZE = 64  # texts
@@ -67,7 +67,9 @@ def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) 
             value = _record_to_chat(item, redact)
             out.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
             written += 1
-    click.echo(f"wrote {output}: {written} records, {rejected} rejected (see traces inspect)")
+    click.echo(
+        f"wrote {make_visible(str(output))}: {written} records, {rejected} rejected (see traces inspect)"
+    )
 
 
 def _record_to_chat(record: Record, redact: Callable[[str], str]) -> dict[str, Any]:
