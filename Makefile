@@ -1,5 +1,5 @@
 # make demo: the main job on the shipped example.  make test: the tests.  make check: style and types.
-# make faults: the whole fault matrix, about an hour, into benchmarks/results/faults.json and its page.
+# make faults: the whole fault matrix, about two hours, into benchmarks/results/faults.json and its page.
 # make docs: the site, into site/.  make reference: the pages and the schema that are made from the code.
 # A CPU-only torch on Linux (saves about 3 GB):
 #   make demo TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"

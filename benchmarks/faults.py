@@ -1,6 +1,6 @@
 """Play the fault matrix, every fault of every row, and count what passes.
 
-    python -m benchmarks.faults [ROW ...]       (make faults: all rows; about an hour on two cores)
+    python -m benchmarks.faults [ROW ...]       (make faults: all rows; about two hours on two cores)
     python -m benchmarks.faults --page
 
 Each row is played by tests of the suite, the quick and the slow ones. A test says how many runs or

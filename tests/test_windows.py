@@ -77,6 +77,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_every_module_loads_and_a_run_is_locked(tmp_path: Path) -> None:
     command = [sys.executable, "-c", AS_ON_WINDOWS, str(tmp_path), repr(ATTRIBUTES), repr(MODULES)]

@@ -143,7 +143,9 @@ def test_the_loop_stays_free_meanwhile(tmp_path: Path) -> None:
     assert asyncio.run(run()).verdict == "improved"
 
 
-@pytest.mark.parametrize("stop", [1, 50, 200])
+@pytest.mark.parametrize(
+    "stop", [1, pytest.param(50, marks=pytest.mark.slow), pytest.param(200, marks=pytest.mark.slow)]
+)
 def test_a_cancelled_run_stops_and_is_resumed_to_the_same_result(tmp_path: Path, stop: int) -> None:
     whole = asyncio.run(remask.optimize_async(**arguments(tmp_path / "whole")))
 

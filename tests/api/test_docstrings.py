@@ -19,7 +19,15 @@ def examples(name: str) -> Iterator[doctest.DocTest]:
         yield found
 
 
-@pytest.mark.parametrize("test", [t for name in NAMES for t in examples(name)], ids=lambda t: t.name)
+CASES = [
+    # Two whole runs with the built-in denoiser.
+    pytest.param(test, id=test.name, marks=pytest.mark.slow if name == "resume" else ())
+    for name in NAMES
+    for test in examples(name)
+]
+
+
+@pytest.mark.parametrize("test", CASES)
 def test_the_example_of_a_docstring_runs(here: Path, test: doctest.DocTest) -> None:
     said: list[str] = []
     doctest.DocTestRunner(optionflags=doctest.REPORT_NDIFF).run(test, out=said.append)

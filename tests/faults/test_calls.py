@@ -15,6 +15,8 @@ from fakes.command import remask as command
 from fakes.http_run import World, read_result, respond, write_job
 from fakes.server import Behaviour, Body, Handler, Server, completion, raw, reset, shaped, silent, status
 
+pytestmark = pytest.mark.slow  # CI runs the samples (.ci/slow)
+
 SEED = 20261130
 CONCURRENCY = 4
 RETRIES = 2

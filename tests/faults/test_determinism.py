@@ -9,6 +9,8 @@ import pytest
 from fakes.http_run import ENVIRONMENT, REMASK, World, write_job
 from fakes.server import Server
 
+pytestmark = pytest.mark.slow  # CI runs the samples (.ci/slow)
+
 FEW = [("0", 1), ("1", 8)]
 MANY = [(seed, concurrency) for seed in ("0", "1", "7") for concurrency in (1, 8, 64)]
 

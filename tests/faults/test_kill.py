@@ -11,6 +11,16 @@ from fakes.http_run import World, finish, read_ledger, read_result, start, write
 from fakes.server import Server
 
 MOST_STARTS = 12
+# One small case is quick; the others are slow.
+RUNS = pytest.mark.parametrize(
+    ("runs", "concurrency"),
+    [
+        pytest.param(1, 8, id="few-8"),
+        pytest.param(2, 1, id="few-1", marks=pytest.mark.slow),
+        pytest.param(40, 1, id="many-1", marks=pytest.mark.slow),
+        pytest.param(40, 8, id="many-8", marks=pytest.mark.slow),
+    ],
+)
 SEED = 20261130
 
 
@@ -60,10 +70,7 @@ def compare(
     return found, whole
 
 
-@pytest.mark.parametrize("concurrency", [1, 8])
-@pytest.mark.parametrize(
-    "runs", [pytest.param(2, id="few"), pytest.param(40, id="many", marks=pytest.mark.slow)]
-)
+@RUNS
 def test_a_killed_run_ends_like_the_whole_run_where_the_limit_does_not_bind(
     tmp_path: Path, concurrency: int, runs: int, record_property: Any
 ) -> None:
@@ -78,10 +85,7 @@ def test_a_killed_run_ends_like_the_whole_run_where_the_limit_does_not_bind(
         assert run["requests"] <= run["spend"]["calls"]
 
 
-@pytest.mark.parametrize("concurrency", [1, 8])
-@pytest.mark.parametrize(
-    "runs", [pytest.param(2, id="few"), pytest.param(40, id="many", marks=pytest.mark.slow)]
-)
+@RUNS
 def test_a_killed_run_tests_all_rows_where_the_limit_binds(
     tmp_path: Path, concurrency: int, runs: int, record_property: Any
 ) -> None:

@@ -14,6 +14,8 @@ from fakes.command import remask as command
 from fakes.http_run import World, number_of, read_ledger, read_result, respond, write_job
 from fakes.server import Behaviour, Body, Handler, Server, completion, raw, reset, silent, status
 
+pytestmark = pytest.mark.slow  # CI runs the samples (.ci/slow)
+
 SEED = 20261130
 TOKENS = (20, 5)  # of each answer: what the server bills, whatever it says
 PRICE = (2.0, 8.0)  # dollars per million tokens

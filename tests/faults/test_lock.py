@@ -10,6 +10,8 @@ import pytest
 from fakes.http_run import World, read_ledger, read_result, start, write_job
 from fakes.server import Server
 
+pytestmark = pytest.mark.slow  # CI runs the samples (.ci/slow)
+
 SEED = 20261130
 MIN_CALLS = 5  # of the process that is cut, so that there is something to continue
 

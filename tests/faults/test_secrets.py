@@ -77,6 +77,7 @@ def test_optimize_writes_shows_and_sends_the_denoiser_no_secret(
     record_property("runs", len(secrets))
 
 
+@pytest.mark.slow
 def test_a_run_with_secrets_that_is_cut_ends_like_the_whole_run(job: tuple[Path, Server, list[str]]) -> None:
     """A score is computed on the answer as it was; a resumed run takes it from the store."""
     folder, server, _ = job

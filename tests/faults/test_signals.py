@@ -18,6 +18,8 @@ from fakes.command import remask as command
 from fakes.http_run import ENVIRONMENT, REMASK, World, finish, read_result, write_job
 from fakes.server import Server, silent, status
 
+pytestmark = pytest.mark.slow  # CI runs the samples (.ci/slow)
+
 CONCURRENCY = 4
 LONG = 90.0  # seconds of a call, and of a wait that a server asks for
 MAX_STOP = 25.0  # seconds; two are promised, on a machine with nothing else to do

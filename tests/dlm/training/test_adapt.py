@@ -108,6 +108,7 @@ def run(examples: list[TrainingExample], checkpoint: Path, steps: int) -> tuple[
     return made, seen
 
 
+@pytest.mark.slow
 def test_killed_training_continues_as_if_uninterrupted(
     examples: list[TrainingExample], tmp_path: Path
 ) -> None:
@@ -178,6 +179,7 @@ def test_held_out_loss_by_hand(examples: list[TrainingExample]) -> None:
     assert one == once == pytest.approx(-float(logp[ids[3]]), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_adapt_command_makes_an_adapter_that_denoises(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine" / "team.safetensors"
     flags = ["adapt", "--data", str(data), "--out", str(out), "--steps", "1", "--held-out", "1"]

@@ -174,7 +174,7 @@ def test_spent_budget_is_not_passed_and_loses_no_score(tmp_path: Path) -> None:
         config = settings(server.url, budget={"calls": 11}, task={"calls_per_sample": 1})
         with opened(config, tmp_path / "run") as (_, task, store):
             ids = task.ids("train")
-            with pytest.raises(BudgetSpent, match="11 of 11 used"):
+            with pytest.raises(BudgetSpent, match="11 of 11 calls used"):
                 task.evaluate(Prompt(POLICY), ids)
             assert store.get_spend().calls == server.requests == 11
             with pytest.raises(BudgetSpent):  # refused before a sample is begun
