@@ -9,6 +9,7 @@ import re
 import unicodedata
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 # Control characters except tab and newline, soft hyphens, zero-width and bidirectional marks,
 # line separators, private use, replacement and tag characters. Emoji selectors (FE0F) are fine.
@@ -140,6 +141,12 @@ def make_visible(text: str) -> str:
         c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else f"\\u{ord(c):04x}"
         for c in text.replace("\r\n", "\n")
     )
+
+
+def hide_credentials(url: str) -> str:
+    """Return a URL without the name and the password in it."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 
 
 def one_line(text: str, width: int = 0) -> str:

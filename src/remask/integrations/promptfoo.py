@@ -11,7 +11,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
-from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 
@@ -19,6 +18,7 @@ from remask.data.placeholders import JINJA, translate
 from remask.errors import ConfigError
 from remask.integrations.export import to_json
 from remask.prompt import Prompt
+from remask.sanitize import hide_credentials
 from remask.types import Example
 
 CONFIG = "promptfooconfig.yaml"
@@ -144,7 +144,7 @@ def _format_config(model: PromptfooModel) -> str:
         )
     settings = {
         "apiKeyEnvar": model.key_env,
-        "apiBaseUrl": _remove_credentials(model.base_url) or None,
+        "apiBaseUrl": hide_credentials(model.base_url) or None,
         "temperature": model.temperature,
         "max_tokens": model.max_tokens,
     }
@@ -162,8 +162,3 @@ def _format_config(model: PromptfooModel) -> str:
     # Every JSON text is YAML.
     lines = [f"{key}: {orjson.dumps(value).decode()}" for key, value in config.items()]
     return "\n".join(["# Run: promptfoo eval -c " + CONFIG, *lines]) + "\n"
-
-
-def _remove_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))

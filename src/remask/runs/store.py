@@ -14,7 +14,6 @@ from dataclasses import astuple, replace
 from itertools import count
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 
@@ -25,7 +24,7 @@ from remask.ids import content_id
 from remask.runs import database
 from remask.runs.budget import Spend
 from remask.runs.lock import RunLock
-from remask.sanitize import one_line
+from remask.sanitize import hide_credentials, one_line
 
 PAGE_ROWS = 256  # rows read at a time
 MAX_COUNT = 1 << 53  # of calls and tokens; larger numbers are no counts
@@ -38,8 +37,7 @@ def strip_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
         if isinstance(value, Mapping):
             found[key] = strip_credentials(value)
         elif key == "base_url" and value:
-            parts = urlsplit(value)
-            found[key] = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+            found[key] = hide_credentials(value)
         else:
             found[key] = value
     return found

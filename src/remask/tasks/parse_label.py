@@ -182,7 +182,7 @@ def _make_label_pattern(label: str) -> str:
 
 def _read_json_answer(text: str, labels: Sequence[str]) -> tuple[bool, str | None]:
     """Return whether `text` has an answer in JSON, and its label; the last object counts."""
-    for found in reversed(list(_find_objects(text))):
+    for found in reversed(list(find_objects(text))):
         values = dict(_list_values(found))
         for key in _ANSWER_KEYS:
             if key in values:
@@ -195,7 +195,7 @@ def _read_json_answer(text: str, labels: Sequence[str]) -> tuple[bool, str | Non
     return False, None
 
 
-def _find_objects(text: str) -> Iterator[dict[str, Any]]:
+def find_objects(text: str) -> Iterator[dict[str, Any]]:
     """Yield the JSON objects of a text, without those inside of others."""
     at = 0
     for _ in range(MAX_JSON_OBJECTS):

@@ -1,16 +1,14 @@
 """Read the score and the reason from the reply of a judge."""
 
-import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 from remask.data.messages import as_text
 from remask.sanitize import normalise
+from remask.tasks.parse_label import find_objects
 from remask.types import Score
 
 MAX_REASON_CHARS = 400
-MAX_JSON_OBJECTS = 50  # that are tried in one reply
 
 _VULGAR = {"½": 0.5, "¼": 0.25, "¾": 0.75, "⅓": 1 / 3, "⅔": 2 / 3}
 _WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -92,7 +90,7 @@ def parse_verdict(text: str, low: float, high: float) -> Score | None:
 def find_score(text: str, low: float, high: float) -> tuple[float, str] | None:
     """Return the score on the scale of the judge, and the reason; None where there is none."""
     text = normalise(_THOUGHTS.sub(" ", text))
-    for found in reversed(list(_find_objects(text))):
+    for found in reversed(list(find_objects(text))):
         if verdict := _read_object(found, low, high):
             score, reason = verdict
             return None if score is None else (score, reason)
@@ -138,18 +136,3 @@ def _read_object(found: dict[str, Any], low: float, high: float) -> tuple[float 
     if isinstance(score, bool) or not isinstance(score, int | float):
         return None
     return (float(score) if low <= score <= high else None), reason
-
-
-def _find_objects(text: str) -> Iterator[dict[str, Any]]:
-    """Yield the JSON objects of a text, without those inside of others."""
-    at = 0
-    for _ in range(MAX_JSON_OBJECTS):
-        at = text.find("{", at)
-        if at < 0:
-            return
-        try:
-            found, at = json.JSONDecoder().raw_decode(text, at)
-        except (ValueError, RecursionError):
-            found, at = None, at + 1
-        if isinstance(found, dict):
-            yield found
