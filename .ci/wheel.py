@@ -57,9 +57,9 @@ CORE = (
     ("export prompt.md --register name", 2, "remask[mlflow"),
     ("export prompt.md -o prompt.json", 0, "wrote"),
     ("traces inspect chats.jsonl", 0, "rejected: 0"),
-    ("show nowhere", 2, "holds no run"),
-    ("report nowhere", 2, "holds no run"),
-    ("resume nowhere", 2, "holds no run"),
+    ("show nowhere", 2, "not the folder of a run"),
+    ("report nowhere", 2, "not the folder of a run"),
+    ("resume nowhere", 2, "not the folder of a run"),
 )
 
 
