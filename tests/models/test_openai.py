@@ -296,6 +296,11 @@ def test_retry_after_without_a_valid_value_is_none(value: str) -> None:
     assert parse_retry_after({"retry-after": value}, 0.0) is None
 
 
+@pytest.mark.parametrize(("value", "seconds"), [("1500", 1.5), ("0", 0.0), ("-1", 7.0), ("soon", 7.0)])
+def test_milliseconds_of_the_wait_come_before_seconds(value: str, seconds: float) -> None:
+    assert parse_retry_after({"retry-after-ms": value, "retry-after": "7"}, 0.0) == seconds
+
+
 def test_identity_has_only_what_changes_an_answer() -> None:
     def identity(**other: object) -> str:
         plain = {"model": "m", "base_url": "http://127.0.0.1:1/v1", "api_key": KEY}

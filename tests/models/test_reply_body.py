@@ -210,6 +210,19 @@ def test_the_first_calls_may_be_refused_where_others_are_answered(concurrency: i
     assert [bool(reply.error) for reply in replies] == [True] * 3 + [False] * 7
 
 
+def test_refused_rows_after_an_answer_do_not_cost_the_rows_behind_them() -> None:
+    rows = [*["forbidden"] * 12, *["fine"] * 5]
+
+    def moderated(handler: Handler, body: Body) -> None:
+        forbidden = body["messages"][-1]["content"] == "forbidden"
+        (status(400, "content filter") if forbidden else answer())(handler, body)
+
+    with Server(default=moderated) as server, OpenAITarget("m", server.url, concurrency=1) as target:
+        target.respond([chat("fine")])  # the endpoint works
+        replies = target.respond([chat(row) for row in rows])
+    assert [bool(reply.error) for reply in replies] == [True] * 12 + [False] * 5
+
+
 def test_rows_that_wait_for_a_retry_in_an_outage_keep_their_reason() -> None:
     with (
         Server(default=status(502, "bad gateway")) as server,

@@ -203,3 +203,11 @@ def test_visible_text_hides_and_reorders_nothing(text: str) -> None:
     assert make_visible(shown) == shown
     assert "\n" not in one_line(text)
     assert len(one_line(text, 20)) <= 20
+
+
+def test_a_clear_interval_without_evidence_says_why() -> None:
+    few = compare([0.0] * 9, [1.0] * 8 + [0.0])
+    assert few.verdict == "no evidence" and few.low > 0
+    assert "only 8 rows differ, and a verdict needs 10" in summary.format_comparison(few)
+    many = compare([0.0] * 90, [1.0] * 80 + [0.0] * 10)
+    assert "a verdict needs" not in summary.format_comparison(many)

@@ -62,9 +62,9 @@ def _describe_evaluation(found: Evaluation, split: Split) -> Iterator[str]:
     score = found.score
     yield (f"{split}: {score.mean:.3f} on {score.n} rows (95 % interval {score.low:.3f} to {score.high:.3f})")
     if found.failed:
-        yield f"warning: {found.failed} rows have no score, because: {one_line('; '.join(found.errors))}"
+        yield f"warning: rows without a score: {found.failed}, because: {one_line('; '.join(found.errors))}"
     if found.unparsed:
-        yield f"warning: {found.unparsed} responses contain no label and were scored 0"
+        yield f"warning: responses that contain no label, and were scored 0: {found.unparsed}"
     for warning in found.warnings:
         yield f"warning: {one_line(warning)}"
     for label in found.never_predicted:

@@ -46,6 +46,7 @@ class FunctionTarget(TargetModel):
         self._fn = fn
         self._label = name or _make_address(fn)
         self._concurrency = concurrency
+        self._answered = False
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0, book: CallBook | None = None) -> list[Reply]:
         """Answer each chat, in order.
@@ -63,7 +64,9 @@ class FunctionTarget(TargetModel):
             max_attempts=1,
             wait=lambda call, tried, busy: 0.0,
             book=book or CallBook(),
+            answered=self._answered,
         )
+        self._answered = self._answered or any(not reply.error for reply in replies)
         if bugs and len(bugs) == len(chats) and len({(type(bug), str(bug)) for bug in bugs}) == 1:
             said = str(bugs[0]) if isinstance(bugs[0], _NoText) else f"raised {_describe_error(bugs[0])}"
             raise ConfigError(

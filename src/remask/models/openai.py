@@ -174,6 +174,7 @@ class OpenAITarget(TargetModel):
             max_attempts=self.max_attempts,
             wait=wait,
             book=book or CallBook(),
+            answered=self._answered,
         )
 
     async def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:

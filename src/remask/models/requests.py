@@ -26,14 +26,23 @@ Wait = Callable[[int, int, TargetBusy], float]  # (call, attempts so far, why it
 POLL_SECONDS = 0.1  # between two looks at signals and limits
 GRACE_SECONDS = 1.5  # for calls in flight after the user has asked to stop
 MAX_WAIT_SECONDS = 60.0  # also limits Retry-After
-FAILURES_AT_FIRST = 8  # so many failures and no answer: the endpoint is not asked for the rest
+FAILURES_AT_FIRST = 8  # so many failures and never an answer: the endpoint is not asked for the rest
 FAILURES_IN_A_ROW = 16  # of a busy server: an outage
 
 
 def run_calls(
-    attempt: Attempt, count: int, *, concurrency: int, max_attempts: int, wait: Wait, book: CallBook
+    attempt: Attempt,
+    count: int,
+    *,
+    concurrency: int,
+    max_attempts: int,
+    wait: Wait,
+    book: CallBook,
+    answered: bool = False,
 ) -> list[Reply]:
     """Make `count` calls, at most `concurrency` at a time. Returns their replies, in order.
+
+    `answered`: whether the endpoint has answered calls of earlier requests.
 
     A call that fails is a Reply with an `error`; `attempts` counts those that may be billed. In an
     outage the rest of the calls fail without being sent. An exception of `book` (a limit, or the
@@ -41,7 +50,7 @@ def run_calls(
     what they answer is booked, before the exception is raised. After a wish to stop they have
     GRACE_SECONDS, and what is still in flight then is cut off.
     """
-    calls = _Calls(attempt, count, concurrency, max_attempts, wait, book)
+    calls = _Calls(attempt, count, concurrency, max_attempts, wait, book, answered)
     try:
         while calls.unfinished:
             calls.go_on()
@@ -56,7 +65,14 @@ class _Calls:
     """The calls of one request, between not started and finished."""
 
     def __init__(
-        self, attempt: Attempt, count: int, concurrency: int, max_attempts: int, wait: Wait, book: CallBook
+        self,
+        attempt: Attempt,
+        count: int,
+        concurrency: int,
+        max_attempts: int,
+        wait: Wait,
+        book: CallBook,
+        answered: bool,
     ) -> None:
         self.replies = [Reply("", error="not asked", attempts=0)] * count
         self.stopped: BaseException | None = None
@@ -68,7 +84,8 @@ class _Calls:
         self._ended: SimpleQueue[int] = SimpleQueue()
         self._tried = [0] * count  # attempts of each call
         self._billed = [0] * count  # of these, attempts that may be billed
-        self._answered = self._failed = self._busy_in_a_row = 0  # calls
+        self._answered = answered
+        self._failed = self._busy_in_a_row = 0  # calls
         self._deadline = float("inf")
 
     @property
@@ -145,7 +162,7 @@ class _Calls:
     def _finish(self, call: int, future: "Future[Reply]") -> None:
         error = future.exception()
         if error is None:
-            self._answered, self._busy_in_a_row = self._answered + 1, 0
+            self._answered, self._busy_in_a_row = True, 0
             self._billed[call] += 1
             self.replies[call] = replace(future.result(), attempts=self._billed[call])
             self._book.finish(call, future.result())
@@ -213,20 +230,27 @@ def compute_wait(
 
 
 def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the wait that Retry-After asks for in seconds, or None if it has no valid value.
+    """Return the wait that the server asks for in seconds, or None if it names no valid one.
 
-    It may be a number of seconds or a date (RFC 9110, section 10.2.3). `now` is in seconds since
-    1970.
+    Retry-After may be a number of seconds or a date (RFC 9110, section 10.2.3). OpenAI and Azure
+    also send retry-after-ms, in milliseconds, which is more exact. `now` is in seconds since 1970.
     """
-    value = headers.get("retry-after")
-    if value is None:
-        return None
+    exact = _parse_seconds(headers.get("retry-after-ms", ""))
+    if exact is not None:
+        return exact / 1000
+    value = headers.get("retry-after", "")
+    seconds = _parse_seconds(value)
+    if seconds is None:
+        try:
+            seconds = max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
+        except (ValueError, OverflowError):
+            return None
+    return seconds
+
+
+def _parse_seconds(value: str) -> float | None:
     try:
         seconds = float(value)
     except ValueError:
-        try:
-            seconds = email.utils.parsedate_to_datetime(value).timestamp() - now
-        except (ValueError, OverflowError):
-            return None
-        return max(0.0, seconds)
+        return None
     return seconds if math.isfinite(seconds) and seconds >= 0 else None

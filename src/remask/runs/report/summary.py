@@ -14,7 +14,7 @@ from remask.events import Accepted, Event, Scored, Started, State
 from remask.runs.budget import Spend, format_usd
 from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, list_changes
 from remask.sanitize import one_line
-from remask.stats import Comparison
+from remask.stats import MIN_DIFFERING_ROWS, Comparison
 
 SELECTION = "used for selection"
 UNVERIFIED = (
@@ -126,10 +126,13 @@ def format_verdict(result: Result) -> str:
 
 
 def format_comparison(test: Comparison) -> str:
-    return (
+    line = (
         f"{test.baseline:.3f} → {test.best:.3f} on {test.n} sealed test rows, difference "
         f"{test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f})"
     )
+    if test.differing < MIN_DIFFERING_ROWS and not test.low <= 0 <= test.high:
+        line += f"; only {test.differing} rows differ, and a verdict needs {MIN_DIFFERING_ROWS}"
+    return line
 
 
 def format_selection(result: Result) -> str:
