@@ -74,6 +74,7 @@ class Example:
     input: str  # the user message
     expected: str | None  # the right answer; None: the data has none
     row: Mapping[str, str] = field(default_factory=dict)  # all columns but expected and split
+    place: str = field(default="", compare=False)  # where the data has it: file:line; "": unknown
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,7 +27,7 @@ from fakes.command import complaint, remask
 from fakes.finished_run import play, record
 from remask.api.job import open_job
 from remask.cli import main
-from remask.cli.interrupt import Interrupted, InterruptHandler
+from remask.cli.interrupt import SIGNALS, Interrupted, InterruptHandler
 from remask.cli.live import LivePanel, describe_event
 from remask.config import make_config
 from remask.events import Event, RoundRejected, State, advance, encode
@@ -284,8 +284,17 @@ def test_resume_exits_with_4_for_a_busy_run_and_2_for_changed_data(here: Path) -
 # --- signals
 
 
+@pytest.fixture
+def own_signals() -> Iterator[None]:
+    """The signal handlers are as before after the test."""
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("own_signals")
 def test_interrupt_handler_stops_at_a_checkpoint_and_then_at_once() -> None:
-    before = signal.getsignal(signal.SIGINT)
     with InterruptHandler() as handler:
         handler.checkpoint()
         os.kill(os.getpid(), signal.SIGINT)
@@ -295,9 +304,17 @@ def test_interrupt_handler_stops_at_a_checkpoint_and_then_at_once() -> None:
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
             handler.checkpoint()
+    os.kill(os.getpid(), signal.SIGTERM)  # the process ends already, so it changes nothing
+
+
+def test_interrupt_handler_restores_the_handlers() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with InterruptHandler():
+        assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
 
 
+@pytest.mark.usefixtures("own_signals")
 def test_interrupt_handler_treats_sigterm_like_ctrl_c() -> None:
     with InterruptHandler() as handler:
         os.kill(os.getpid(), signal.SIGTERM)

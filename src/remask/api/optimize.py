@@ -7,6 +7,7 @@ is also the code of `refine`, where a likelihood chooses the edits.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from math import ceil
 from pathlib import Path
 
@@ -32,8 +33,9 @@ from remask.config import Config, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
 from remask.events import Event, State, Tested, TestPostponed, UnlabelledInputs, advance, encode
-from remask.ports import Approximate, DenoiserModel, Metric, Scorer, watch_steps
+from remask.ports import Approximate, DenoiserModel, Metric, Scorer, Task, watch_steps
 from remask.runs.budget import Spend
+from remask.runs.outcomes import RecordingTask
 from remask.runs.report.read_run import write_report
 from remask.runs.result import MIN_TESTED, Result, make_result, write_result
 from remask.runs.store import Store
@@ -206,6 +208,12 @@ class _Run:
             self.state = state
         self._since, self._booked = time.monotonic(), store.get_spend().seconds
 
+    @cached_property
+    def _task(self) -> Task:
+        """The task of the job, whose outcomes are stored."""
+        job = self.job
+        return RecordingTask(job.task, self.store, lambda: job.dataset.examples, job.redactor.redact)
+
     def record(self, event: Event) -> None:
         """Store an event, unless it is stored already, and pass it to the hooks."""
         if self.store.append(encode(event), self._measure_time()):
@@ -233,8 +241,7 @@ class _Run:
         job = self.job
         self.job.ledger.reserved = reserve_test(self.job, self.store, self.state)
         if job.reading is None:
-            task, seed = job.task, job.config.seed
-            return search(self.state, job.start, job.plan, task, job.proposer, seed)
+            return search(self.state, job.start, job.plan, self._task, job.proposer, job.config.seed)
         assert job.config.refine is not None
         assert isinstance(job.denoiser, Scorer)  # `require_all` has checked this
         settings, parts = job.config.search, job.reading.conversations
@@ -275,7 +282,8 @@ class _Run:
         """
         job = self.job
         job.ledger.reserved, job.ledger.testing = Spend(), True
-        before, after = run_final_test(job.task, job.start, self.state.prompt(self.state.incumbent))
+        best = self.state.prompt(self.state.incumbent)
+        before, after = run_final_test(self._task, job.start, best)
         failed = [a if a.error else b for a, b in zip(before, after, strict=True) if a.error or b.error]
         again = Spend(calls=len(failed) * job.calls_per_row)
         if len(failed) == len(before) or (

@@ -197,18 +197,25 @@ def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> Non
 
 @main.command(cls=options.GroupedCommand)
 @click.argument("run", type=click.Path(path_type=Path))
+@options.option(
+    "Output", "--rows", type=click.Choice(["all", *options.ROW_NAMES]),
+    help="Show validation and test rows with both answers: all, or those the best prompt won or lost, "
+    "those without a label in an answer, or those where a call failed.",
+)  # fmt: skip
 @options.plain_option
 @options.json_option
-def show(run: Path, plain: bool, json: bool) -> None:
+def show(run: Path, rows: str | None, plain: bool, json: bool) -> None:
     """Show a run, finished or not: its result, the word diff and a table of the candidates.
 
     \b
     Example:
-      remask show runs/20260101-120000
+      remask show runs/20260101-120000 --rows lost
     """
-    from remask.cli.show import print_run, print_run_json
+    from remask.cli.show import print_rows, print_run, print_run_json
 
-    if json:
+    if rows:
+        print_rows(run, rows, json, options.choose_mode(plain, False))
+    elif json:
         print_run_json(run)
     else:
         print_run(run, options.choose_mode(plain, False))

@@ -1,8 +1,8 @@
 """Handle Ctrl-C, SIGTERM and SIGHUP: the first signal stops a run at a safe point, the second at once.
 
-Only the command line installs these handlers, never the library, and it restores the old ones. A
-signal sets a flag, which the run checks between denoising steps, before each call and ten times a
-second while it waits for answers.
+Only the command line installs these handlers, never the library, and it restores the old ones where
+no signal came. A signal sets a flag, which the run checks between denoising steps, before each call
+and ten times a second while it waits for answers.
 """
 
 import os
@@ -44,8 +44,9 @@ class InterruptHandler:
         return self
 
     def __exit__(self, *_: object) -> None:
+        # The process is about to end with its own exit code; another signal must not change that.
         for number, handler in self._before.items():
-            signal.signal(number, handler)
+            signal.signal(number, signal.SIG_IGN if self._seen else handler)
 
     def checkpoint(self) -> None:
         """Raise Interrupted after a signal."""

@@ -12,6 +12,7 @@ import click
 
 Decorator = Callable[[Any], Any]
 MASKERS = ("rewrite", "span", "sentence", "insert", "attribution")
+ROW_NAMES = ("won", "lost", "unparsed", "failed")  # of runs.outcomes.ROW_FILTERS
 
 
 class GroupedOption(click.Option):

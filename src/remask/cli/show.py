@@ -11,6 +11,7 @@ import orjson
 
 from remask.errors import ConfigError
 from remask.prompt import Prompt
+from remask.runs.outcomes import ROW_FILTERS, RowResult, row_to_dict
 from remask.runs.report import summary
 from remask.runs.report.read_run import MARKDOWN_REPORT, REPORT, RunView, view_run
 from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, find_shortest_within
@@ -20,6 +21,8 @@ from remask.sanitize import make_visible, one_line
 STYLES = {"added": {"fg": "green", "underline": True}, "removed": {"fg": "red", "strikethrough": True}}
 MARKS = {"added": ("{+", "+}"), "removed": ("[-", "-]")}
 VERDICT_COLOURS = {"improved": "green", "no evidence": "yellow", "unverified": "yellow", "worse": "red"}
+CHANGE_COLOURS = {"won": "green", "lost": "red", "same": None, "failed": "yellow"}
+MAX_ROW_CHARS = 300  # of a message or an answer
 MAX_REJECTED_EDITS = 3  # of a refinement, shown after the accepted ones
 
 
@@ -55,6 +58,34 @@ def print_run_json(run_dir: Path) -> None:
         "candidates": summary.list_candidates(state),
     }
     click.echo(orjson.dumps(value))
+
+
+def print_rows(run_dir: Path, name: str, as_json: bool, mode: str) -> None:
+    """Print the rows of a filter, "all" or one of ROW_FILTERS, with both answers: `--rows`."""
+    rows = [row for row in view_run(run_dir).rows if name == "all" or ROW_FILTERS[name](row)]
+    if as_json:
+        for row in rows:
+            click.echo(orjson.dumps(row_to_dict(row)))
+        return
+    for row in rows:
+        _print_row(row, mode == "rich")
+    what = "rows" if name == "all" else f"rows, {name}"
+    click.echo(f"{what}: {len(rows)}")
+
+
+def _print_row(row: RowResult, colour: bool) -> None:
+    title = f"{row.change}  {row.split}  {make_visible(row.place)}"
+    click.echo(click.style(title, fg=CHANGE_COLOURS[row.change], bold=True) if colour else title)
+    click.echo(f"  message   {one_line(row.message, MAX_ROW_CHARS)}")
+    if row.expected:
+        click.echo(f"  expected  {one_line(row.expected, MAX_ROW_CHARS)}")
+    for name, answer in (("before", row.before), ("after", row.after)):
+        score = "no score" if answer.score is None else summary.format_score(answer.score)
+        note = ", no label" if answer.unparsed else ", cut off" if answer.cut else ""
+        said = answer.error if answer.score is None else answer.text
+        click.echo(f"  {name:<9} {score}{note}: {one_line(said, MAX_ROW_CHARS)}")
+        if answer.feedback:
+            click.echo(f"            {one_line(answer.feedback, MAX_ROW_CHARS)}")
 
 
 def find_best_prompt(run_dir: Path, within: float | None = None) -> Prompt:

@@ -69,7 +69,11 @@ def split_conversations(
         )
     examples = {
         (text, trace.desired): Example(
-            content_id("example", text, trace.desired), splits[trace.query], text, trace.desired
+            content_id("example", text, trace.desired),
+            splits[trace.query],
+            text,
+            trace.desired,
+            place=trace.id,
         )
         for trace, text in rows
     }

@@ -68,6 +68,7 @@ class _Draft:
     expected: str | None
     row: Mapping[str, str]
     split: Split | None  # None: assigned by content hash
+    place: str  # file:line
 
     @property
     def id(self) -> str:
@@ -114,7 +115,8 @@ def load(
     kept = [d for d in drafts if d.split in (None, splits[d.normalized_input])]
     unique: dict[str, Example] = {}
     for d in kept:
-        unique.setdefault(d.id, Example(d.id, splits[d.normalized_input], d.input, d.expected, d.row))
+        split = splits[d.normalized_input]
+        unique.setdefault(d.id, Example(d.id, split, d.input, d.expected, d.row, d.place))
     examples = tuple(unique.values())
     warnings = _list_warnings(len(drafts) - len(kept), len(kept) - len(unique), examples)
     warnings = (*(found.describe() for found in problems), *warnings)
@@ -283,14 +285,17 @@ def _check_columns(columns: Columns, rows: Sequence[DataRow]) -> tuple[str, ...]
 
 def _build_drafts(source: _LoadedRows, columns: Columns, names: Sequence[str]) -> Iterator[_Draft]:
     """Yield the drafts of the rows that can be used; the others are added to the problems."""
-    for row in source.rows:
+    for number, row in enumerate(source.rows, 1):
+        place = f"{Path(source.name).name}:{row.line}" if row.line else f"{source.name}:{number}"
         try:
-            yield _build_draft(row, source.split, columns, names)
+            yield _build_draft(row, source.split, columns, names, place)
         except UnreadableRecord as error:
             source.problems.add(row.line, str(error))
 
 
-def _build_draft(row: DataRow, split: Split | None, columns: Columns, names: Sequence[str]) -> _Draft:
+def _build_draft(
+    row: DataRow, split: Split | None, columns: Columns, names: Sequence[str], place: str
+) -> _Draft:
     """Build a draft. Raises UnreadableRecord if the row cannot be used."""
     texts = {name: row.read(name) for name in names}
     if not any(text.strip() for text in texts.values()):
@@ -314,4 +319,4 @@ def _build_draft(row: DataRow, split: Split | None, columns: Columns, names: Seq
         for name, value in row.values.items()
         if not any(n == name or n.startswith(f"{name}.") for n in hidden) and not row.is_chat(name)
     }
-    return _Draft(text, expected, rest, split)
+    return _Draft(text, expected, rest, split, place)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from remask.sanitize import one_line
 from remask.types import Role
 
 Kind = Literal["human", "code", "llm", "reward", "unknown"]
@@ -106,8 +107,11 @@ class RejectedRecord:
 
     path: str
     line: int | None
-    reason: str
+    reason: str  # on one line, since it may quote the file
     key: str = ""  # of a record; if the files hold it elsewhere, nothing is missing
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "reason", one_line(self.reason))
 
 
 Item = Record | Annotation | RejectedRecord

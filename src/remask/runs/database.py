@@ -14,7 +14,7 @@ import orjson
 from remask.errors import ConfigError
 
 FILE = "run.db"
-SCHEMA = 1  # PRAGMA user_version
+SCHEMA = 2  # PRAGMA user_version
 APPLICATION = 0x726D736B  # PRAGMA application_id: "rmsk"
 MIN_WAL_VERSION = (3, 51, 3)  # older versions of SQLite can reset a WAL file that is in use
 
@@ -29,6 +29,9 @@ _TABLES = (
     " usd REAL NOT NULL, seconds REAL NOT NULL, uncertain INTEGER NOT NULL)",
     "CREATE TABLE cache (key TEXT PRIMARY KEY, ledger INTEGER NOT NULL REFERENCES ledger (id),"
     " seal TEXT NOT NULL, body BLOB NOT NULL)",
+    # What came of a validation or test row under a prompt, for reports. Nothing is computed from it.
+    "CREATE TABLE outcomes (prompt TEXT NOT NULL, row TEXT NOT NULL, seal TEXT NOT NULL,"
+    " body BLOB NOT NULL, PRIMARY KEY (prompt, row))",
 )
 _DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _ENVIRONMENT_CODES = (  # errors of the disk or of file permissions
@@ -101,6 +104,11 @@ def require_sound(file: Path, db: sqlite3.Connection) -> None:
     if schema > SCHEMA:
         raise ConfigError(
             f"{file} was written by a newer remask (schema {schema}, this one knows {SCHEMA}); upgrade remask"
+        )
+    if schema < SCHEMA:
+        raise ConfigError(
+            f"{file} was written by an older remask (schema {schema}, this one knows {SCHEMA}); "
+            "start a new run"
         )
     # SQLite pads a truncated page with zeros and reads them as content, so check the size.
     if file.stat().st_size % page_size or tables != set(_TABLES):

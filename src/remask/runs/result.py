@@ -19,6 +19,7 @@ from remask.events import Rows, State
 from remask.files import write
 from remask.prompt import Prompt
 from remask.runs.budget import Spend
+from remask.runs.outcomes import read_row_file
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import clip
 from remask.stats import Comparison, Verdict, compare, estimate, sign_test
@@ -116,6 +117,19 @@ class Result:
         """The verdict and the start of the prompt; `to_dict` has everything."""
         prompt = clip(repr(self.prompt), 300)
         return f"<Result {self._verdict}; prompt={prompt}; run_dir={self.run_dir!r}>"
+
+    @property
+    def rows(self) -> Any:
+        """The validation and test rows with the answers of both prompts, as in rows.jsonl.
+
+        A DataFrame where pandas is installed, else a list of dicts.
+        """
+        found = read_row_file(Path(self.run_dir))
+        try:
+            import pandas
+        except ImportError:
+            return found
+        return pandas.json_normalize(found)
 
     @property
     def _verdict(self) -> str:

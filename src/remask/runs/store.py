@@ -149,6 +149,19 @@ class RunReader:
                     raise database.damaged_error(self._file, f"the reply {key} does not match its seal")
         return found
 
+    def find_outcomes(self, prompt: str) -> dict[str, dict[str, Any]]:
+        """Return the stored outcomes of a prompt by row, in the order in which they came."""
+        with database.translate_errors(self._file):
+            rows = self._db.execute(
+                "SELECT row, seal, body FROM outcomes WHERE prompt = ? ORDER BY rowid", (prompt,)
+            ).fetchall()
+        found: dict[str, dict[str, Any]] = {}
+        for row, seal, body in rows:
+            found[row] = database.parse_record(self._file, body)
+            if content_id("outcome", prompt, row, found[row]) != seal:
+                raise database.damaged_error(self._file, f"the outcome of row {row} does not match its seal")
+        return found
+
     def get_spend(self) -> Spend:
         """Return the sum of what is settled, reserved or uncertain."""
         with database.translate_errors(self._file):
@@ -329,6 +342,15 @@ class Store(RunReader, MemoryStore):
                 _insert_entry(db, "settled", spend, billed=False)
         self._booked += spend or Spend()
         return done.rowcount == 1
+
+    def keep_outcomes(self, prompt: str, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store what came of rows under a prompt, over earlier outcomes of these rows."""
+        rows = [
+            (prompt, row, content_id("outcome", prompt, row, dict(body)), orjson.dumps(dict(body)))
+            for row, body in outcomes.items()
+        ]
+        with self._transaction() as db:
+            db.executemany("INSERT OR REPLACE INTO outcomes VALUES (?, ?, ?, ?)", rows)
 
     def book(self, spend: Spend) -> None:
         """Book what was spent without a call: time."""

@@ -8,8 +8,9 @@ from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.files import write
 from remask.runs.budget import Spend
+from remask.runs.outcomes import RowResult, pair_outcomes, write_row_files
 from remask.runs.result import RESULT, Result, compare_rows, read_result
-from remask.runs.store import Store
+from remask.runs.store import RunReader, Store
 
 REPORT = "report.html"
 MARKDOWN_REPORT = "report.md"  # only of a refinement
@@ -24,6 +25,7 @@ class RunView:
     state: State
     spend: Spend
     result: Result | None  # None if not finished
+    rows: tuple[RowResult, ...]  # with the answers of the baseline and the best prompt so far
 
 
 def view_run(run_dir: Path) -> RunView:
@@ -43,7 +45,15 @@ def view_run(run_dir: Path) -> RunView:
             state=state,
             spend=store.get_spend(),
             result=result,
+            rows=_pair_rows(store, state, run_dir),
         )
+
+
+def _pair_rows(store: RunReader, state: State, run_dir: Path) -> tuple[RowResult, ...]:
+    try:
+        return pair_outcomes(store.find_outcomes(state.baseline), store.find_outcomes(state.incumbent))
+    except ValueError as error:
+        raise ConfigError(f"{run_dir} is damaged: the outcome of a row {error}; start a new run") from None
 
 
 def _matches(result: Result, state: State) -> bool:
@@ -54,7 +64,7 @@ def _matches(result: Result, state: State) -> bool:
 
 
 def write_report(run_dir: Path) -> Path:
-    """Write report.html, and report.md of a refinement; return the path of report.html.
+    """Write report.html, rows.jsonl and rows.csv, and report.md of a refinement; return the first.
 
     Raises ConfigError if the run is not finished.
     """
@@ -69,6 +79,7 @@ def write_report(run_dir: Path) -> Path:
     pages = {REPORT: html.render(seen.result, seen.state, list_points(seen.history), seen.config)}
     if found := seen.result.refinement:
         pages[MARKDOWN_REPORT] = markdown.render(seen.result, found)
+    write_row_files(seen.rows, run_dir)
     for name, page in pages.items():
         write(run_dir / name, page, force=True)
     return run_dir / REPORT

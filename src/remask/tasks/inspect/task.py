@@ -71,7 +71,8 @@ def load_suite(name: str, args: Mapping[str, Any], fractions: Sequence[float]) -
         if sample.id is None:
             sample.id = id
         target = sample.target if isinstance(sample.target, str) else "\n".join(sample.target)
-        examples[id] = Example(id, splits[normalize_input(text)], text, target or None)
+        split, place = splits[normalize_input(text)], f"sample {sample.id}"
+        examples[id] = Example(id, split, text, target or None, place=place)
         known[id] = sample
     twice = len(samples) - len(examples)
     warnings = (f"left out {twice} samples that repeat an earlier one exactly",) if twice else ()

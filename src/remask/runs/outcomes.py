@@ -1,0 +1,226 @@
+"""What came of each validation and test row, before and after the search.
+
+The search records the answers of a prompt as they are scored; pairs of them, of the baseline and
+the best prompt, are the rows of reports. The rows of the result are files in the run directory:
+rows.jsonl, and rows.csv for spreadsheets.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import orjson
+
+from remask.errors import ConfigError
+from remask.files import write
+from remask.ports import Task
+from remask.prompt import Prompt
+from remask.sanitize import clip
+from remask.types import Example, Outcome, Split
+
+ROWS = "rows.jsonl"  # in the run directory
+ROWS_CSV = "rows.csv"
+MAX_TEXT_CHARS = 20_000  # of a message or an answer; a longer text is clipped
+FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # of cells that a spreadsheet would compute
+
+Change = Literal["won", "lost", "same", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class RowAnswer:
+    """What one prompt got on a row. All text is untrusted, and without secrets."""
+
+    score: float | None  # None: the call or the metric failed
+    text: str  # the answer
+    feedback: str
+    error: str  # why there is no score
+    unparsed: bool  # the answer names no allowed label
+    cut: bool  # the answer was cut off at the limit of tokens
+
+
+@dataclass(frozen=True, slots=True)
+class RowResult:
+    """A row with the answers of two prompts."""
+
+    id: str
+    split: Split
+    place: str  # where the data has it: file:line; "": unknown
+    message: str
+    expected: str  # the right answer; "": the data has none
+    before: RowAnswer
+    after: RowAnswer
+
+    @property
+    def change(self) -> Change:
+        """Whether the second prompt won or lost the row; "failed" without both scores."""
+        if self.before.score is None or self.after.score is None:
+            return "failed"
+        gain = self.after.score - self.before.score
+        return "won" if gain > 1e-12 else "lost" if gain < -1e-12 else "same"
+
+
+# The rows that `--rows` of the command line can show.
+ROW_FILTERS: Mapping[str, Callable[[RowResult], bool]] = {
+    "won": lambda row: row.change == "won",
+    "lost": lambda row: row.change == "lost",
+    "unparsed": lambda row: row.before.unparsed or row.after.unparsed,
+    "failed": lambda row: row.change == "failed",
+}
+
+
+class OutcomeStore(Protocol):
+    """Where outcomes are kept (runs.store)."""
+
+    def keep_outcomes(self, prompt: str, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
+        """Store the outcomes of a prompt by row, over earlier ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordingTask:
+    """Implements ports.Task around `inner`, and stores what comes of validation and test rows."""
+
+    inner: Task
+    store: OutcomeStore
+    list_examples: Callable[[], Iterable[Example]]  # those of the target may come later
+    redact: Callable[[str], str]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels of the inner task."""
+        return self.inner.labels
+
+    def ids(self, split: Split) -> tuple[str, ...]:
+        """Return the ids of the rows of a split."""
+        return self.inner.ids(split)
+
+    def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
+        """Score the prompt as the inner task does."""
+        outcomes = self.inner.evaluate(prompt, ids)
+        wanted = {o.example: o for o in outcomes}
+        kept = {
+            e.id: self._describe(e, wanted[e.id])
+            for e in self.list_examples()
+            if e.id in wanted and e.split != "train"
+        }
+        if kept:
+            self.store.keep_outcomes(prompt.id, kept)
+        return outcomes
+
+    def _describe(self, example: Example, outcome: Outcome) -> dict[str, Any]:
+        trace = outcome.trace
+        feedback = "\n".join(note.text for note in trace.feedback if note.text) if trace else ""
+        return {
+            "split": example.split,
+            "place": example.place,
+            "message": self._clean(example.input),
+            "expected": self._clean(example.expected or ""),
+            "score": outcome.score if outcome.status == "scored" else None,
+            "text": self._clean(trace.response if trace else ""),
+            "feedback": self._clean(feedback),
+            "error": self._clean(outcome.error),
+            "unparsed": outcome.unparsed,
+            "cut": outcome.cut,
+        }
+
+    def _clean(self, text: str) -> str:
+        return self.redact(clip(text, MAX_TEXT_CHARS))
+
+
+def pair_outcomes(
+    before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
+) -> tuple[RowResult, ...]:
+    """Pair the stored outcomes of two prompts on the rows that both have: test rows first, in the
+    order of the data.
+
+    Raises ValueError where a stored outcome has a missing or an odd value.
+    """
+    try:
+        rows = [_make_row(id, before[id], after[id]) for id in after if id in before]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"lacks a value or has one of a wrong type ({error})") from None
+    return tuple(sorted(rows, key=_order))
+
+
+def _order(row: RowResult) -> tuple[bool, str, int, str]:
+    """Order rows by split, file and line, so that "rows.csv:9" comes before "rows.csv:10"."""
+    name, _, line = row.place.rpartition(":")
+    return row.split != "test", name, int(line) if line.isdecimal() else 0, row.id
+
+
+def _make_row(id: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> RowResult:
+    if after["split"] not in ("validation", "test"):
+        raise TypeError(after["split"])
+    texts = (after["place"], after["message"], after["expected"])
+    for text in texts:
+        _require(text, str)
+    return RowResult(id, after["split"], *texts, _read_answer(before), _read_answer(after))
+
+
+def _read_answer(stored: Mapping[str, Any]) -> RowAnswer:
+    return RowAnswer(
+        score=_require(stored["score"], float, type(None)),
+        text=_require(stored["text"], str),
+        feedback=_require(stored["feedback"], str),
+        error=_require(stored["error"], str),
+        unparsed=_require(stored["unparsed"], bool),
+        cut=_require(stored["cut"], bool),
+    )
+
+
+def _require(value: Any, *kinds: type) -> Any:
+    if type(value) not in kinds:
+        raise TypeError(type(value).__name__)
+    return value
+
+
+def row_to_dict(row: RowResult) -> dict[str, Any]:
+    """Return the values of a row as JSON has them."""
+    value = asdict(row)
+    return {"change": row.change, **value}
+
+
+def write_row_files(rows: Sequence[RowResult], folder: Path) -> None:
+    """Write rows.jsonl and rows.csv."""
+    lines = b"".join(orjson.dumps(row_to_dict(row), option=orjson.OPT_APPEND_NEWLINE) for row in rows)
+    write(folder / ROWS, lines, force=True)
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(CSV_COLUMNS)
+    for row in rows:
+        table.writerow([_protect(cell) for cell in _list_cells(row)])
+    # Excel reads UTF-8 only with the mark at the start.
+    write(folder / ROWS_CSV, ("\ufeff" + text.getvalue()).encode(), force=True)
+
+
+CSV_COLUMNS = (
+    *("split", "place", "change", "message", "expected", "score_before", "score_after"),
+    *("answer_before", "answer_after", "feedback_before", "feedback_after", "error_before", "error_after"),
+)
+
+
+def _list_cells(row: RowResult) -> list[Any]:
+    a, b = row.before, row.after
+    return [
+        *(row.split, row.place, row.change, row.message, row.expected, a.score, b.score),
+        *(a.text, b.text, a.feedback, b.feedback, a.error, b.error),
+    ]
+
+
+def _protect(cell: Any) -> Any:
+    """Put an apostrophe before text that a spreadsheet would compute. A score stays a number."""
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(FORMULA_STARTS) else cell
+
+
+def read_row_file(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of rows.jsonl. Raises ConfigError where there is none or it is damaged."""
+    path = folder / ROWS
+    try:
+        return [orjson.loads(line) for line in path.read_bytes().splitlines()]
+    except FileNotFoundError:
+        raise ConfigError(f"{folder} has no {ROWS}; `remask report {folder}` writes it") from None
+    except (OSError, orjson.JSONDecodeError) as error:
+        advice = f"`remask report {folder}` writes it again"
+        raise ConfigError(f"{path} cannot be read ({error}); {advice}") from None
