@@ -20,7 +20,7 @@ from remask.runs.report.read_run import view_run
 
 SEED = 20261130
 CODES = (errno.ENOSPC, errno.EIO, errno.EACCES)
-KEPT = {"run.db", "run.lock", "result.json", "report.html"}
+KEPT = {"run.db", "run.lock", "result.json", "report.html", "rows.jsonl", "rows.csv"}
 CONCURRENCY = 4
 
 
