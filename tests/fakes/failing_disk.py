@@ -3,10 +3,11 @@
     LD_PRELOAD=… python failing_disk.py < orders > answers
 
 An order is a line of JSON: the folder to work in, the words of the command, which change of the
-disk below `root` fails (`at`, from 1; 0: none), with which errno, and whether for ever. Without
-words a run is started or continued from Python, in the world of colours.py. Each is carried out in
-a child, since importing takes longer than a small run. The answer: exit status, the number of
-changes, which one failed first, and what stands on stderr.
+disk below `root` fails (`at`, from 1; 0: none), with which errno, and whether for ever; `record` is
+a file for a recording of all changes, or "". Without words a run is started or continued from
+Python, in the world of colours.py. Each is carried out in a child, since importing takes longer than
+a small run. The answer: exit status, the number of changes, which one failed first, and what stands
+on stderr.
 """
 
 import ctypes
@@ -58,6 +59,8 @@ def play() -> None:
 def carry_out(order: dict[str, Any], disk: Any) -> dict[str, Any]:
     os.chdir(order["folder"])
     said, errors = io.TextIOWrapper(io.BytesIO()), io.StringIO()
+    if order["record"]:
+        disk.disk_record(order["record"].encode())
     disk.disk_arm(order["root"].encode(), order["at"], order["errno"], order["for_ever"])
     try:
         with redirect_stdout(said), redirect_stderr(errors):
@@ -75,6 +78,7 @@ def carry_out(order: dict[str, Any], disk: Any) -> dict[str, Any]:
 def main_loop() -> None:
     disk = ctypes.CDLL(None)
     disk.disk_arm.argtypes = [ctypes.c_char_p, ctypes.c_long, ctypes.c_int, ctypes.c_int]
+    disk.disk_record.argtypes = [ctypes.c_char_p]
     disk.disk_failed.restype = ctypes.c_char_p
     disk.disk_count.restype = ctypes.c_long
     for line in sys.stdin:

@@ -1,20 +1,17 @@
 """The n-th change of the disk fails: a full, a broken and a read-only disk, once and for ever."""
 
 import errno
-import json
 import os
 import random
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fakes import ROOT
-from fakes.http_run import ENVIRONMENT, World, read_ledger, read_result, write_job
+from fakes.disk import Disk
+from fakes.http_run import World, read_ledger, read_result, write_job
 from fakes.server import Server
 from remask.runs.report.read_run import view_run
 
@@ -22,46 +19,6 @@ SEED = 20261130
 CODES = (errno.ENOSPC, errno.EIO, errno.EACCES)
 KEPT = {"run.db", "run.lock", "result.json", "report.html", "rows.jsonl", "rows.csv"}
 CONCURRENCY = 4
-
-
-class Disk:
-    """Plays runs in children of one process, on a disk that fails."""
-
-    def __init__(self, library: Path) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, str(ROOT / "tests" / "fakes" / "failing_disk.py")],
-            env={**ENVIRONMENT, "LD_PRELOAD": str(library), "OMP_NUM_THREADS": "1"},
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-
-    def play(
-        self, folder: Path, *words: str, at: int = 0, code: int = 0, for_ever: bool = False
-    ) -> dict[str, Any]:
-        """Run the command, or the small run from Python, with the `at`-th change of the disk failing."""
-        order = {
-            "folder": str(folder), "words": words, "root": f"{folder}/run", "at": at, "errno": code,
-            "for_ever": for_ever,
-        }  # fmt: skip
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(f"{json.dumps(order)}\n")
-        self._process.stdin.flush()
-        return dict(json.loads(self._process.stdout.readline()))
-
-    def close(self) -> None:
-        self._process.communicate()
-
-
-@pytest.fixture(scope="module")
-def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Disk]:
-    compiler = shutil.which("cc")
-    if compiler is None or sys.platform != "linux":
-        pytest.skip("needs Linux and a C compiler (cc), to make system calls fail")
-    library = tmp_path_factory.mktemp("disk") / "failing_disk.so"
-    source = str(ROOT / "tests" / "fakes" / "failing_disk.c")
-    subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", str(library), source, "-ldl"], check=True)
-    opened = Disk(library)
-    yield opened
-    opened.close()
 
 
 def choose(count: int, few: int, slow: bool) -> list[int]:
