@@ -7,6 +7,7 @@ is also the code of `refine`, where a likelihood chooses the edits.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -282,6 +283,9 @@ class _Run:
         """
         job = self.job
         job.ledger.reserved, job.ledger.testing = Spend(), True
+        if self.state.postponed is not None:
+            # The user has resumed the run for this test. Time that is used up must not end it again.
+            job.ledger.budget = replace(job.ledger.budget, minutes=None)
         best = self.state.prompt(self.state.incumbent)
         before, after = run_final_test(self._task, job.start, best)
         failed = [a if a.error else b for a, b in zip(before, after, strict=True) if a.error or b.error]

@@ -123,12 +123,9 @@ class RunReader:
         return float(row[0])
 
     def history(self) -> Iterator[tuple[int, Event, State]]:
-        """Yield (calls booked so far, event, state after it) for all events, by the wall clock."""
+        """Yield (calls booked before it, event, state after it) for all events."""
         with database.translate_errors(self._file):
-            rows = self._db.execute(
-                "SELECT (SELECT coalesce(sum(calls), 0) FROM ledger"
-                " WHERE state != 'released' AND ledger.at <= events.at) FROM events ORDER BY n"
-            ).fetchall()
+            rows = self._db.execute("SELECT calls FROM events ORDER BY n").fetchall()
         # Not strict: a run that continues may have added events since the query.
         for (calls,), (event, state) in zip(rows, self.replay(), strict=False):
             yield calls, event, state
@@ -335,9 +332,9 @@ class Store(RunReader, MemoryStore):
         spend: booked in the same transaction, which saves one wait for the disk.
         """
         body = orjson.dumps(dict(event), option=orjson.OPT_SORT_KEYS)
-        row = (content_id("event", dict(event)), time.time(), body)
+        row = (content_id("event", dict(event)), time.time(), self.get_spend().calls, body)
         with self._transaction() as db:
-            done = db.execute("INSERT OR IGNORE INTO events (id, at, body) VALUES (?, ?, ?)", row)
+            done = db.execute("INSERT OR IGNORE INTO events (id, at, calls, body) VALUES (?, ?, ?, ?)", row)
             if spend is not None:
                 _insert_entry(db, "settled", spend, billed=False)
         self._booked += spend or Spend()
