@@ -22,6 +22,7 @@ from remask.runs.report import chart, summary
 from remask.runs.report.read_run import RunView
 from remask.runs.result import Result, make_result
 from remask.sanitize import clip, make_visible, one_line
+from remask.stats import format_level
 
 MAX_WINNERS = 100  # candidates that are shown unfolded
 MAX_CANDIDATES = 400  # of all; with the limits below the page stays under 1 MB
@@ -60,6 +61,7 @@ def make_environment() -> Environment:
     templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
     templates.filters["answer"] = lambda text: make_visible(clip(text, MAX_ANSWER_CHARS))
     templates.filters["score"] = summary.format_score
+    templates.filters["level"] = format_level
     return templates
 
 
