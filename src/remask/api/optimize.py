@@ -282,12 +282,12 @@ class _Run:
         may help. Where that has been done, the verdict is given without them.
         """
         job = self.job
-        job.ledger.reserved, job.ledger.testing = Spend(), True
+        job.ledger.reserved = Spend()
         if self.state.postponed is not None:
             # The user has resumed the run for this test. Time that is used up must not end it again.
             job.ledger.budget = replace(job.ledger.budget, minutes=None)
         best = self.state.prompt(self.state.incumbent)
-        before, after = run_final_test(self._task, job.start, best)
+        before, after = run_final_test(self._task, job.start, best, self._announce_rows)
         failed = [a if a.error else b for a, b in zip(before, after, strict=True) if a.error or b.error]
         again = Spend(calls=len(failed) * job.calls_per_row)
         if len(failed) == len(before) or (
@@ -312,6 +312,11 @@ class _Run:
                 tuple(notes),
             )
         )
+
+    def _announce_rows(self, rows: int, left: int) -> None:
+        """Say that the target is asked for `rows` rows of the test now, and for `left` after them."""
+        # A row may take further calls after its first one: repeats, and a judge.
+        self.job.ledger.later_calls = (rows + left) * self.job.calls_per_row - rows
 
     def _ask_queries(self) -> tuple[str, ...]:
         """Ask the target for messages, with the calls that are not reserved for the test."""
