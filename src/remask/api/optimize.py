@@ -39,6 +39,7 @@ from remask.runs.budget import Spend
 from remask.runs.outcomes import RecordingTask
 from remask.runs.report.read_run import write_report
 from remask.runs.result import MIN_TESTED, Result, make_result, write_result
+from remask.runs.reused_rows import count_earlier_tests, identify_test_rows
 from remask.runs.store import Store
 from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
@@ -310,6 +311,7 @@ class _Run:
                 find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
                 sum(o.unparsed for o in after),
                 tuple(notes),
+                self._count_earlier_tests([outcome.example for outcome in before]),
             )
         )
 
@@ -317,6 +319,13 @@ class _Run:
         """Say that the target is asked for `rows` rows of the test now, and for `left` after them."""
         # A row may take further calls after its first one: repeats, and a judge.
         self.job.ledger.later_calls = (rows + left) * self.job.calls_per_row - rows
+
+    def _count_earlier_tests(self, rows: list[str]) -> int:
+        """Return how often the runs beside this one have tested other prompts on these rows."""
+        known = identify_test_rows(self.store.config, rows)
+        return count_earlier_tests(
+            self.store.folder, known, baseline=self.state.baseline, best=self.state.incumbent
+        )
 
     def _ask_queries(self) -> tuple[str, ...]:
         """Ask the target for messages, with the calls that are not reserved for the test."""
