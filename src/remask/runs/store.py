@@ -81,26 +81,37 @@ class RunReader:
         return config
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yield all events in the order in which they were added.
+        """Yield all events in the order in which they were added."""
+        return (event for _, event in self._read_events())
 
-        Reads page by page, because an open cursor would block the commits of the writer.
-        """
+    def _read_events(self, kinds: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (number, body) of all events, or of those of some kinds."""
+        # Page by page, because an open cursor would block the commits of the writer.
+        marks = [f'"kind":"{kind}"' for kind in kinds]
+        some = " OR ".join("instr(body, CAST(? AS BLOB))" for _ in kinds) or "1"
+        query = f"SELECT n, id, body FROM events WHERE n > ? AND ({some}) ORDER BY n LIMIT ?"
         last = 0
         while True:
             with database.translate_errors(self._file):
-                rows = self._db.execute(
-                    "SELECT n, id, body FROM events WHERE n > ? ORDER BY n LIMIT ?", (last, PAGE_ROWS)
-                ).fetchall()
+                rows = self._db.execute(query, (last, *marks, PAGE_ROWS)).fetchall()
             if not rows:
                 return
             for n, id, body in rows:
-                if n != last + 1:
+                if n != last + 1 and not kinds:
                     raise database.damaged_error(self._file, f"event {last + 1} is missing")
                 event = database.parse_record(self._file, body)
                 if content_id("event", event) != id:
                     raise database.damaged_error(self._file, f"event {n} does not match its id")
-                yield event
+                yield n, event
                 last = n
+
+    def find_events(self, *kinds: str) -> Iterator[Event]:
+        """Yield the events of some kinds as values, in order, without reading the others."""
+        for n, stored in self._read_events(kinds):
+            try:
+                yield decode(stored)
+            except ValueError as error:
+                raise database.damaged_error(self._file, f"event {n} {error}") from None
 
     def replay(self) -> Iterator[tuple[Event, State]]:
         """Yield all events as values, each with the state after it."""

@@ -12,6 +12,7 @@ from remask.events import State
 from remask.runs.report import chart, summary
 from remask.runs.result import Result
 from remask.sanitize import make_visible, one_line
+from remask.stats import format_level
 
 MAX_ROWS = 300  # rows of candidates; with MAX_CELL_CHARS the page stays under 1 MB
 MAX_CELL_CHARS = 200  # of a text in a table
@@ -29,6 +30,7 @@ def render(result: Result, state: State, points: Sequence[summary.Point], config
     templates.filters["make_visible"] = make_visible
     templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
     templates.filters["score"] = summary.format_score
+    templates.filters["level"] = format_level
     rows = summary.list_candidates(state)
     return templates.get_template("page.html.j2").render(
         result=result,

@@ -9,7 +9,7 @@ from remask.events import Event, State
 from remask.files import write
 from remask.runs.budget import Spend
 from remask.runs.outcomes import RowResult, pair_outcomes, write_row_files
-from remask.runs.result import RESULT, Result, compare_rows, read_result
+from remask.runs.result import RESULT, Result, compare_tested, read_result
 from remask.runs.store import RunReader, Store
 
 REPORT = "report.html"
@@ -60,7 +60,7 @@ def _matches(result: Result, state: State) -> bool:
     """Return whether a result has the prompt and the test scores of the events."""
     if not state.baseline or result.prompt != state.prompt(state.incumbent).text:
         return False
-    return result.test == (state.tested and compare_rows(state.tested.baseline, state.tested.best)[0])
+    return result.test == (state.tested and compare_tested(state.tested)[0])
 
 
 def write_report(run_dir: Path) -> Path:

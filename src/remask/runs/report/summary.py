@@ -14,7 +14,7 @@ from remask.events import Accepted, Event, Scored, Started, State
 from remask.runs.budget import Spend, format_usd
 from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, list_changes
 from remask.sanitize import one_line
-from remask.stats import MIN_DIFFERING_ROWS, Comparison
+from remask.stats import MIN_DIFFERING_ROWS, Comparison, format_level
 
 SELECTION = "used for selection"
 UNVERIFIED = (
@@ -128,7 +128,7 @@ def format_verdict(result: Result) -> str:
 def format_comparison(test: Comparison) -> str:
     line = (
         f"{test.baseline:.3f} → {test.best:.3f} on {test.n} sealed test rows, difference "
-        f"{test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f})"
+        f"{test.difference:+.3f} ({format_level(test.level)} interval {test.low:+.3f} to {test.high:+.3f})"
     )
     if test.differing < MIN_DIFFERING_ROWS and not test.low <= 0 <= test.high:
         line += f"; only {test.differing} rows differ, and a verdict needs {MIN_DIFFERING_ROWS}"
