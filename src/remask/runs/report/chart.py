@@ -11,6 +11,7 @@ from remask.runs.report.summary import Point
 from remask.stats import Comparison
 
 LEFT, RIGHT, TOP, BOTTOM = 52.0, 628.0, 16.0, 214.0  # plot area of a view box of 640 × 250
+Size = tuple[int, int]  # of a view box: width and height
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,7 @@ class IntervalBar:
     ticks: tuple[Tick, ...]
 
 
-def build_curve(points: Sequence[Point], calls: int) -> Curve | None:
+def build_curve(points: Sequence[Point], calls: int, size: Size = (640, 250)) -> Curve | None:
     """Build the curve; None without points. `calls`: the axis ends there or later."""
     if not points:
         return None

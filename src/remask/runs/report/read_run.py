@@ -20,6 +20,8 @@ MARKDOWN_REPORT = "report.md"  # only of a refinement
 class RunView:
     """The current state of a run."""
 
+    run_dir: Path
+    created: float  # when the run began, in seconds since 1970
     config: dict[str, Any]  # as stored
     history: tuple[tuple[int, Event], ...]  # (target calls so far, event)
     state: State
@@ -40,6 +42,8 @@ def view_run(run_dir: Path) -> RunView:
                 f"run `remask resume {run_dir}` to write it again"
             )
         return RunView(
+            run_dir=run_dir,
+            created=float(store.meta("created")),
             config=store.config,
             history=tuple((calls, event) for calls, event, _ in history),
             state=state,
@@ -69,14 +73,13 @@ def write_report(run_dir: Path) -> Path:
     Raises ConfigError if the run is not finished.
     """
     from remask.runs.report import html, markdown
-    from remask.runs.report.summary import list_points
 
     seen = view_run(run_dir)
     if seen.result is None:
         raise ConfigError(
             f"{run_dir} is not finished and has no report yet; continue it with `remask resume {run_dir}`"
         )
-    pages = {REPORT: html.render(seen.result, seen.state, list_points(seen.history), seen.config)}
+    pages = {REPORT: html.render(seen)}
     if found := seen.result.refinement:
         pages[MARKDOWN_REPORT] = markdown.render(seen.result, found)
     write_row_files(seen.rows, run_dir)

@@ -7,6 +7,7 @@ is untrusted: `sanitize.visible` escapes characters that could hide or reorder t
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -209,6 +210,40 @@ def format_edit(pairs: Iterable[tuple[str, str]], width: int = 0) -> str:
         f"{one_line(before, width) or '(nothing)'} → {one_line(after, width) or '(deleted)'}"
         for before, after in pairs
     )
+
+
+def describe_stage(state: State) -> str:
+    """Say what a run that is not finished does next."""
+    if not state.baseline:
+        return "It has read no prompt yet."
+    if state.stopped:
+        return "The search is over; the sealed test comes next."
+    if state.traces_read is None and (state.baseline, "validation") not in state.scores:
+        return "It scores the baseline on the validation rows."
+    return f"It is in round {state.round + 1} of the search."
+
+
+def list_parts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return what a run is made of, by name: target, denoiser, data and budget."""
+
+    def find(section: str, key: str) -> Any:
+        values = config.get(section)
+        return values.get(key) if isinstance(values, Mapping) else None
+
+    files = [find("data", key) for key in ("path", "train", "validation", "test")]
+    traces = find("refine", "traces") or ()
+    data = ", ".join(Path(str(file)).name for file in (*files, *traces) if file)
+    limits = [
+        f"{find('budget', key):,} {key}" for key in ("calls", "tokens", "minutes") if find("budget", key)
+    ]
+    usd = find("budget", "usd")
+    found = {
+        "target": find("target", "model"),
+        "denoiser": find("denoiser", "model"),
+        "data": find("task", "name") or data or "rows in memory",
+        "budget": ", ".join([*limits, *([format_usd(usd)] if usd else [])]),
+    }
+    return [(name, str(value)) for name, value in found.items() if value]
 
 
 def list_settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
