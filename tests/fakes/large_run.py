@@ -50,7 +50,8 @@ def write_large_run(folder: Path, candidates: int, start: str = START) -> int:
     count = 0
     with Store.create(folder, record(start)) as store, store.group():
         for event in list_events(candidates, start):
-            count += store.append(encode(event), Spend(calls=3, input_tokens=300, output_tokens=40, seconds=0.1))
+            cost = Spend(calls=3, input_tokens=300, output_tokens=40, seconds=0.1)
+            count += store.append(encode(event), cost)
     return count
 
 
