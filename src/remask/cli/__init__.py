@@ -36,12 +36,16 @@ REMASK_DEBUG=1 prints where an error came from. NO_COLOR=1 prints plain lines.
 # sentence of their help is repeated here for `remask --help`.
 LATER = {
     "export": "Write the best prompt of a run to a file, for people or for another tool.",
+    "view": "Show the runs of a folder in the browser, live.",
     "traces": "Inspect files of conversations, or copy them without secrets.",
     "refine": "Refine a prompt by conversations, without labels or target calls.",
     "adapt": "Train the diffusion model on your own prompts.",
 }
 # The order of `remask --help`: that in which most users meet the commands.
-ORDER = (*("check", "optimize", "resume", "show", "report", "eval", "export"), *("traces", "refine", "adapt"))
+ORDER = (
+    *("check", "optimize", "resume", "show", "view", "report", "eval", "export"),
+    *("traces", "refine", "adapt"),
+)
 # click prints the help for a group without a command by raising this, from version 8.2 on.
 _NoArgsIsHelp: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
