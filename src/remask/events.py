@@ -47,6 +47,7 @@ class Proposed:
     edits: tuple[tuple[int, int, str], ...]  # (start, stop, new text) in the parent's text
     traces: tuple[str, ...]  # ids of the traces that the denoiser read
     logp: float | None  # mean log-probability of the written tokens, nats; None where it is not finite
+    pieces: tuple[tuple[tuple[str, int], ...], ...] = ()  # of each new text: (piece, denoising step from 1)
 
     @classmethod
     def from_proposal(cls, round: int, parent: Prompt, proposal: Proposal, tokens: int) -> "Proposed":
@@ -62,6 +63,7 @@ class Proposed:
             edits=proposal.edits,
             traces=proposal.traces,
             logp=proposal.logp,
+            pieces=proposal.pieces,
         )
 
 

@@ -126,7 +126,13 @@ class Browser:
     def take_picture(self, path: Path, height: int = 0) -> None:
         """Write a PNG of the whole page, or of its first `height` pixels."""
         size = self.call("Page.getLayoutMetrics")["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": height or min(size["height"], 6000), "scale": 1}
+        clip = {
+            "x": 0,
+            "y": 0,
+            "width": size["width"],
+            "height": height or min(size["height"], 6000),
+            "scale": 1,
+        }
         shot = self.call("Page.captureScreenshot", format="png", clip=clip, captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 

@@ -14,12 +14,20 @@
     return box;
   }
 
+  // A copy for the page, with what the script of the report adds to it.
+  function copy(node) {
+    const frame = document.createDocumentFragment();
+    frame.append(document.importNode(node, true));
+    if (window.setUpReport) window.setUpReport(frame);
+    return frame;
+  }
+
   // Changes in `shown` only what differs between two answers of the server: what the reader has
   // opened, chosen or selected elsewhere stays as it is.
   function patch(shown, before, after) {
     if (before.isEqualNode(after)) return;
     if (before.nodeName !== after.nodeName || shown.nodeName !== after.nodeName) {
-      shown.replaceWith(document.importNode(after, true));
+      shown.replaceWith(copy(after));
       return;
     }
     if (after.nodeType !== Node.ELEMENT_NODE) {
@@ -36,7 +44,7 @@
   function patchChildren(shown, before, after) {
     const was = before.childNodes, is = after.childNodes, here = shown.childNodes;
     if (here.length !== was.length) { // a script has changed it
-      shown.replaceChildren(...Array.from(is, (node) => document.importNode(node, true)));
+      shown.replaceChildren(...Array.from(is, copy));
       return;
     }
     let start = 0, end = 0; // what is the same at both ends, so that a new row changes no other
@@ -47,7 +55,7 @@
     const place = Array.from(here).slice(start, here.length - end), next = here[here.length - end] || null;
     for (let i = 0; i < Math.max(old.length, fresh.length); i += 1) {
       if (i >= fresh.length) place[i].remove();
-      else if (i >= old.length) shown.insertBefore(document.importNode(fresh[i], true), next);
+      else if (i >= old.length) shown.insertBefore(copy(fresh[i]), next);
       else patch(place[i], old[i], fresh[i]);
     }
   }
@@ -65,15 +73,14 @@
       const row = document.importNode(after, true);
       if (chosen) row.querySelector("input").checked = true;
       shown.replaceWith(row);
-    } else shown.replaceChildren(...Array.from(after.childNodes, (node) => document.importNode(node, true)));
-    document.dispatchEvent(new CustomEvent("remask:changed", { detail: document.getElementById(id) }));
+    } else shown.replaceChildren(...Array.from(after.childNodes, copy));
   }
 
   function remember() { // what the page was served with
     for (const box of document.querySelectorAll("#problem, #status, #counts, .part, tr.run")) {
-      const copy = box.tagName === "TR" ? box.cloneNode(true) : document.createElement("div");
-      if (box.tagName !== "TR") copy.append(...box.cloneNode(true).childNodes);
-      served.set(box.id, copy);
+      const known = box.tagName === "TR" ? box.cloneNode(true) : document.createElement("div");
+      if (box.tagName !== "TR") known.append(...box.cloneNode(true).childNodes);
+      served.set(box.id, known);
     }
   }
 
