@@ -54,8 +54,8 @@ def _templates() -> Environment:
     return found
 
 
-def _render(name: str, **values: Any) -> str:
-    return _templates().get_template(name).render(nonce=NONCE, **values)
+def _render(template: str, /, **values: Any) -> str:
+    return _templates().get_template(template).render(nonce=NONCE, **values)
 
 
 def read_file(name: str) -> tuple[str, str]:
@@ -215,7 +215,7 @@ def render_comparison(runs: Sequence[tuple[str, RunView]], chosen: tuple[str, st
     texts = {id: text for seen in views for id, text in seen.state.prompts.items()}
     first, second = _choose(chosen, views, texts)
     overlay = {
-        name: chart.build_overlay([summary.list_points(seen.history) for seen in views], size)
+        name: chart.build_overlay([_list_points(seen) for seen in views], size)
         for name, size in OVERLAY_SIZES.items()
     }
     return _render(
@@ -231,6 +231,11 @@ def render_comparison(runs: Sequence[tuple[str, RunView]], chosen: tuple[str, st
             (f"{'ABCDEF'[n]}", compare_runs(views[0], seen), MAX_FLIPPED) for n, seen in enumerate(views) if n
         ],
     )
+
+
+def _list_points(seen: RunView) -> tuple[list[summary.Point], int]:
+    points = summary.list_points(seen.history)
+    return points, max([seen.spend.calls, *(p.calls for p in points)])
 
 
 def _describe_run(letter: str, id: str, seen: RunView) -> dict[str, Any]:

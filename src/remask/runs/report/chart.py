@@ -193,14 +193,14 @@ class Overlay:
     y_ticks: tuple[Tick, ...]
 
 
-def build_overlay(runs: Sequence[Sequence[Point]], size: tuple[int, int]) -> Overlay | None:
-    """Build the curves of several runs; None where none has points."""
-    scores = [p.validation for points in runs for p in points if p.kind in ("baseline", "accepted")]
+def build_overlay(runs: Sequence[tuple[Sequence[Point], int]], size: Size) -> Overlay | None:
+    """Build the curves of several runs; None where none has points. runs: (points, calls so far)."""
+    scores = [p.validation for points, _ in runs for p in points if p.kind in ("baseline", "accepted")]
     if not scores:
         return None
     width, height = size
     left, right, top, bottom = 46.0, width - 14.0, 16.0, height - 46.0
-    end = max(1, *(p.calls for points in runs for p in points))
+    end = max(1, *(calls for _, calls in runs))
     y_marks = choose_ticks(min(scores), max(scores))
     x_marks = [v for v in choose_ticks(0, end) if v <= end]
     low, high = y_marks[0], y_marks[-1]
@@ -212,9 +212,9 @@ def build_overlay(runs: Sequence[Sequence[Point]], size: tuple[int, int]) -> Ove
         return round(bottom - (bottom - top) * (value - low) / (high - low), 1)
 
     paths, ends = [], []
-    for points in runs:
+    for points, calls in runs:
         steps = [p for p in points if p.kind in ("baseline", "accepted")]
-        last = x(max((p.calls for p in points), default=0))
+        last = x(calls)
         marks = "".join(f"H{x(p.calls)}V{y(p.validation)}" for p in steps[1:])
         paths.append(f"M{x(steps[0].calls)} {y(steps[0].validation)}{marks}H{last}" if steps else "")
         ends.append((last, y(steps[-1].validation)) if steps else (0.0, 0.0))
