@@ -87,18 +87,14 @@ class Browser:
 
     def open(self, url: str) -> None:
         """Open an address and wait until the page is loaded."""
-        before = len(self.events)
         self.call("Page.navigate", url=url)
-        self.wait_for_event("Page.loadEventFired", before)
+        self.wait_until("document.readyState === 'complete' && location.href !== 'about:blank'")
 
-    def wait_for_event(self, method: str, before: int = 0) -> dict[str, Any]:
-        """Return the first event of this kind behind the first `before`."""
-        end = time.monotonic() + WAIT_S
-        while True:
-            for event in self.events[before:]:
-                if event.get("method") == method:
-                    return event
-            self.events.append(self._receive(end))
+    def leave(self) -> None:
+        """Go to an empty page, and forget what the pages so far have reported."""
+        self.call("Page.navigate", url="about:blank")
+        self.run("1")
+        self.events.clear()
 
     def run(self, script: str) -> Any:
         """Return the value of an expression in the page."""
@@ -107,9 +103,10 @@ class Browser:
         return found["result"].get("value")
 
     def wait_until(self, script: str, seconds: float = WAIT_S) -> Any:
-        """Wait until an expression is true in the page, and return it."""
+        """Wait until an expression is true in the page, and return it. Until then it may fail."""
         end = time.monotonic() + seconds
-        while not (value := self.run(script)):
+        tried = f"(() => {{ try {{ return {script}; }} catch (error) {{ return false; }} }})()"
+        while not (value := self.run(tried)):
             assert time.monotonic() < end, f"not in {seconds:.0f} s: {script}"
             time.sleep(0.05)
         return value

@@ -31,13 +31,19 @@ ROWS = "document.querySelectorAll('#rows tr:not([hidden])').length"
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     with Browser(tmp_path_factory.mktemp("profile")) as found:
-        found.resize(1400)
         yield found
+
+
+@pytest.fixture(autouse=True)
+def empty_page(browser: Browser) -> None:
+    browser.resize(1400)
+    browser.leave()
 
 
 def require_no_problem(browser: Browser) -> None:
     assert browser.list_problems() == []
     assert browser.run("document.documentElement.scrollWidth <= innerWidth")
+    browser.leave()
 
 
 def wait_for_stream(browser: Browser) -> None:
@@ -64,9 +70,8 @@ def test_the_list_names_every_run_with_its_state(browser: Browser, tmp_path: Pat
         assert "improved" in text and "stopped" in text and "is damaged" in text
         test = view_run(tmp_path / "good").result.test
         assert f"{test.difference:+.3f}" in text and f"{test.low:+.3f} to {test.high:+.3f}" in text
-        browser.run(
-            "document.querySelector('#state').value = 'finished'; document.querySelector('#state').dispatchEvent(new Event('input'))"
-        )
+        browser.run("document.getElementById('state').value = 'finished'")
+        browser.run("document.getElementById('state').dispatchEvent(new Event('input'))")
         assert browser.run(ROWS) == 1
         play(tmp_path / "later")
         browser.wait_until(f"{ROWS} === 2")  # it comes by itself, and passes the filter
@@ -146,9 +151,9 @@ def test_a_stream_goes_on_where_it_was(tmp_path: Path) -> None:
         first = read("/events")
         stamp = re.search(r"id: (\S+)\ndata: (.*)\n\n", first)
         assert stamp is not None and "run-" in stamp[2]
-        assert "data:" not in read("/events", stamp[1])
+        assert "\ndata:" not in read("/events", stamp[1])
         for other in ("ffffffff-9", "x", stamp[1].partition("-")[0] + "-" + "9" * 40):
-            assert "data:" in read("/events", other)
+            assert "\ndata:" in read("/events", other)
 
 
 def test_two_runs_side_by_side(browser: Browser, tmp_path: Path) -> None:
@@ -185,13 +190,14 @@ def test_hostile_text_is_only_text(browser: Browser, tmp_path: Path) -> None:
         for path in ("/", f"/runs/{ids[0]}", f"/runs/{ids[1]}", f"/runs/{ids[1]}/candidates", compare):
             browser.open(base + path.replace("<", "%3C"))
             browser.wait_until("document.querySelector('main') !== null")
-            assert "PWN" not in browser.run("document.title + document.getElementById('live').textContent")
+            assert browser.run("document.title") != "PWN"
+            assert browser.run("document.getElementById('live').textContent") in ("", "live")
             assert (
                 browser.run("document.querySelectorAll('img, base, iframe, body style, body script').length")
                 == 0
             )
             assert browser.run("getComputedStyle(document.querySelector('main')).display") == "block"
-    require_no_problem(browser)
+        require_no_problem(browser)
 
 
 def test_two_hundred_runs_are_filtered_at_once(browser: Browser, tmp_path: Path) -> None:
@@ -206,12 +212,12 @@ def test_two_hundred_runs_are_filtered_at_once(browser: Browser, tmp_path: Path)
         assert browser.run(ROWS) == 200
         took = browser.run(
             "(() => { const began = performance.now(), field = document.getElementById('filter');"
-            " field.value = 'run-19'; field.dispatchEvent(new Event('input')); return performance.now() - began; })()"
+            " field.value = 'run-19'; field.dispatchEvent(new Event('input'));"
+            " return performance.now() - began; })()"
         )
         assert browser.run(ROWS) == 11 and took < 500
         browser.resize(400)
         require_no_problem(browser)
-        browser.resize(1400)
 
 
 def test_ten_thousand_candidates_stay_responsive(browser: Browser, tmp_path: Path) -> None:

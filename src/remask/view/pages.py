@@ -102,7 +102,7 @@ def render_rows(runs: Sequence[RunSummary]) -> Iterator[tuple[str, str]]:
     for run in runs:
         bar = _scale_bar(run.test, reach) if run.test else None
         yield (
-            run.id,
+            f"run-{run.id}",
             _render(
                 "view_row.html.j2",
                 run=run,
