@@ -140,7 +140,7 @@ def _describe_verdict(seen: RunView, result: Result | None) -> dict[str, Any]:
         return {"kind": "running", "headline": "Not finished", "figures": figures, "sentences": [stage]}
     unchanged = result.prompt == result.baseline.prompt
     sentences = [summary.format_verdict(result)]
-    if unchanged:
+    if unchanged and result.test:  # without a test the verdict says what to try
         sentences.append(summary.suggest_next(result))
     elif result.test:
         sentences.append(summary.describe_test(result.test))
@@ -214,7 +214,8 @@ def _describe_curve(seen: RunView) -> dict[str, Any]:
         "curve_points": words[:200],
         "curve_words": "validation score of the best prompt so far against target calls; "
         f"its {len(points)} points are in words below",
-        "outside": f"{calls:,}" if calls > chart.MAX_BUDGET_SHARE * used > 0 else "",
+        "budget_calls": f"{calls:,}" if calls else "",
+        "outside": calls > chart.MAX_BUDGET_SHARE * used,
     }
 
 
