@@ -80,7 +80,7 @@ def make_environment() -> Environment:
         lstrip_blocks=True,
     )
     templates.filters["make_visible"] = make_visible
-    templates.filters["cell"] = lambda text: one_line(text, MAX_CELL_CHARS)
+    templates.filters["cell"] = _make_cell
     templates.filters["score"] = summary.format_score
     templates.filters["level"] = format_level
     return templates
@@ -141,7 +141,7 @@ def _describe_verdict(seen: RunView, result: Result | None) -> dict[str, Any]:
         return {"kind": "running", "headline": "Not finished", "figures": figures, "sentences": [stage]}
     unchanged = result.prompt == result.baseline.prompt
     sentences = [summary.format_verdict(result)]
-    if unchanged:
+    if unchanged and result.test:  # without a test the verdict says what to try
         sentences.append(summary.suggest_next(result))
     elif result.test:
         sentences.append(summary.describe_test(result.test))
@@ -215,7 +215,8 @@ def _describe_curve(seen: RunView) -> dict[str, Any]:
         "curve_points": words[:200],
         "curve_words": "validation score of the best prompt so far against target calls; "
         f"its {len(points)} points are in words below",
-        "outside": f"{calls:,}" if calls > chart.MAX_BUDGET_SHARE * used > 0 else "",
+        "budget_calls": f"{calls:,}" if calls else "",
+        "outside": calls > chart.MAX_BUDGET_SHARE * used,
     }
 
 
@@ -257,12 +258,17 @@ def _view_row(row: RowResult) -> dict[str, Any]:
     return {
         "change": row.change,
         "unparsed": row.before.unparsed or row.after.unparsed,
-        "place": one_line(row.place, MAX_CELL_CHARS),
-        "title": one_line(row.message, 110),
+        "place": _make_cell(row.place),
+        "title": _make_cell(row.message, 110),
         "message": view(row.message),
         "expected": view(row.expected),
         "answers": [view_answer("Baseline", row.before), view_answer("Best prompt", row.after)],
     }
+
+
+def _make_cell(text: str, width: int = MAX_CELL_CHARS) -> str:
+    """Return a text on one line and clipped. A long one is clipped first, because that is faster."""
+    return one_line(clip(text, 4 * width), width)
 
 
 def _capitalise(text: str) -> str:
@@ -281,11 +287,11 @@ def _take(items: Sequence[T], weigh: Callable[[T], int], limit: int) -> tuple[li
 
 
 def _weigh_candidate(row: summary.Candidate) -> int:
-    return 420 + sum(_weigh(one_line(text, MAX_CELL_CHARS)) + 24 for pair in row.changes for text in pair)
+    return 420 + sum(_weigh(_make_cell(text)) + 24 for pair in row.changes for text in pair)
 
 
 def _weigh_edit(edit: EditView) -> int:
-    texts = [one_line(text, MAX_CELL_CHARS) for pair in edit.changes for text in pair] + list(edit.reasons)
+    texts = [_make_cell(text) for pair in edit.changes for text in pair] + list(edit.reasons)
     pieces = sum(90 + _weigh(make_visible(text)) for one in edit.pieces for text, _ in one)
     return 900 + _weigh(texts) + pieces
 

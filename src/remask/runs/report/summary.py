@@ -250,7 +250,9 @@ def list_parts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     traces = find("refine", "traces") or ()
     data = ", ".join(Path(str(file)).name for file in (*files, *traces) if file)
     limits = [
-        f"{find('budget', key):,} {key}" for key in ("calls", "tokens", "minutes") if find("budget", key)
+        f"{find('budget', key):,}".removesuffix(".0") + f" {key}"
+        for key in ("calls", "tokens", "minutes")
+        if find("budget", key)
     ]
     usd = find("budget", "usd")
     found = {
