@@ -38,6 +38,7 @@ from remask.runs.budget import Spend
 from remask.runs.outcomes import RecordingTask
 from remask.runs.report.read_run import write_report
 from remask.runs.result import MIN_TESTED, Result, make_result, write_result
+from remask.runs.reused_rows import count_earlier_tests, identify_test_rows
 from remask.runs.store import Store
 from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
@@ -307,7 +308,15 @@ class _Run:
                 find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
                 sum(o.unparsed for o in after),
                 tuple(notes),
+                self._count_earlier_tests([outcome.example for outcome in before]),
             )
+        )
+
+    def _count_earlier_tests(self, rows: list[str]) -> int:
+        """Return how often the runs beside this one have tested other prompts on these rows."""
+        known = identify_test_rows(self.store.config, rows)
+        return count_earlier_tests(
+            self.store.folder, known, baseline=self.state.baseline, best=self.state.incumbent
         )
 
     def _ask_queries(self) -> tuple[str, ...]:

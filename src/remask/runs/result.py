@@ -21,6 +21,7 @@ from remask.files import write
 from remask.prompt import Prompt
 from remask.runs.budget import Spend
 from remask.runs.outcomes import read_row_file
+from remask.runs.reused_rows import describe_earlier_tests
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import clip
 from remask.stats import LEVEL, Comparison, Verdict, compare, correct_level, estimate, format_level, sign_test
@@ -290,11 +291,10 @@ def describe_reuse(earlier: int) -> str:
     """Describe in a sentence that test rows were used before; "" where they were not."""
     if not earlier:
         return ""
-    times = "once" if earlier == 1 else f"{earlier:,} times"
     return (
-        f"these test rows were scored {times} before in this folder, and each further test adds a chance "
-        f"of a false verdict; the interval has {format_level(correct_level(earlier))} in place of 95 % "
-        "for it; give new test rows for a fresh test"
+        f"{describe_earlier_tests(earlier)}, and each further test adds a chance of a false verdict; the "
+        f"interval has {format_level(correct_level(earlier))} in place of 95 % for it; give new test rows "
+        "for a fresh test"
     )
 
 

@@ -9,7 +9,7 @@ from remask.runs.budget import Spend
 from remask.runs.outcomes import RowResult
 from remask.runs.report import summary
 from remask.runs.report.read_run import RunView
-from remask.runs.test_rows import identify_metric
+from remask.runs.reused_rows import identify_metric
 from remask.runs.word_diff import Change, diff
 from remask.stats import Comparison, compare, correct_level
 

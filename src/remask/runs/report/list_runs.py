@@ -15,8 +15,8 @@ from remask.runs.budget import Spend
 from remask.runs.lock import is_held
 from remask.runs.report.read_run import read_created
 from remask.runs.result import RESULT, Result, compare_tested, read_result
+from remask.runs.reused_rows import identify_test_rows, list_run_folders
 from remask.runs.store import RunReader, Store
-from remask.runs.test_rows import identify_test_rows, list_run_folders
 from remask.sanitize import one_line
 from remask.stats import Comparison
 

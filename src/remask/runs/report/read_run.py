@@ -8,6 +8,7 @@ from remask.errors import ConfigError
 from remask.events import Event, Fold, Proposed, Refused, State
 from remask.files import stamp, write
 from remask.runs.budget import Spend
+from remask.runs.lock import is_held
 from remask.runs.outcomes import RowResult, pair_outcomes, write_row_files
 from remask.runs.result import RESULT, Result, compare_tested, read_result
 from remask.runs.store import RunReader, Store
@@ -134,6 +135,13 @@ def _matches(result: Result, state: State) -> bool:
     return result.test == (state.tested and compare_tested(state.tested)[0])
 
 
+def advise_waiting(run_dir: Path) -> str:
+    """Say how a run that is not finished gets to its end: a running one must not be resumed."""
+    if is_held(run_dir):
+        return "it is running, so wait until it ends"
+    return f"continue it with `remask resume {run_dir}`"
+
+
 def write_report(run_dir: Path) -> Path:
     """Write report.html, rows.jsonl and rows.csv, and report.md of a refinement; return the first.
 
@@ -143,9 +151,7 @@ def write_report(run_dir: Path) -> Path:
 
     seen = view_run(run_dir)
     if seen.result is None:
-        raise ConfigError(
-            f"{run_dir} is not finished and has no report yet; continue it with `remask resume {run_dir}`"
-        )
+        raise ConfigError(f"{run_dir} is not finished and has no report yet; {advise_waiting(run_dir)}")
     pages = {REPORT: html.render(seen)}
     if found := seen.result.refinement:
         pages[MARKDOWN_REPORT] = markdown.render(seen.result, found)

@@ -152,6 +152,14 @@ def format_comparison(test: Comparison) -> str:
     return line
 
 
+def format_against(test: Comparison) -> str:
+    """Describe how a prompt compares with the prompt of --against."""
+    return (
+        f"{test.verdict}: {test.baseline:.3f} → {test.best:.3f} on the same {test.n} rows, difference "
+        f"{test.difference:+.3f} ({format_level(test.level)} interval {test.low:+.3f} to {test.high:+.3f})"
+    )
+
+
 def format_selection(result: Result) -> str:
     """Describe the validation scores and that they chose the prompt."""
     before, after = format_score(result.baseline.validation), format_score(result.best.validation)

@@ -33,6 +33,14 @@ def identify_test_rows(config: Mapping[str, Any], ids: Iterable[str]) -> str:
     return content_id("test rows", sorted(ids), identify_metric(config))
 
 
+def describe_earlier_tests(earlier: int) -> str:
+    """Describe how often the test rows of a run were used before; "" where they were not."""
+    if not earlier:
+        return ""
+    times = "once" if earlier == 1 else f"{earlier:,} times"
+    return f"these test rows were scored {times} before in this folder"
+
+
 def count_earlier_tests(run_dir: Path, rows: str, baseline: str, best: str) -> int:
     """Return how many other comparisons the runs beside `run_dir` have made on these test rows.
 
