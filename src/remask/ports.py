@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from difflib import SequenceMatcher
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -28,6 +29,8 @@ class Hole:
 
 Canvas = tuple[str | Hole, ...]  # the whole prompt: fixed text and holes, in order
 Context = tuple[Trace, ...]  # the traces that a denoiser reads, selected and cleaned
+# How a text was written: (piece, denoising step that wrote it, from 1). The pieces make up the text.
+Pieces = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Fill:
 
     texts: tuple[str, ...]
     logp: float  # mean log-probability of the tokens at the step that committed them, nats
+    pieces: tuple[Pieces, ...] = ()  # of each text; () where the steps are unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,6 +245,7 @@ class Proposal:
     violation: str = ""  # why the guard forbids it; "" where it is allowed
     # Rows whose answers the prompt or its parent shows. They must not rank it.
     demo_rows: tuple[str, ...] = ()
+    pieces: tuple[Pieces, ...] = ()  # of the new text of each edit; () where the steps are unknown
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,6 +280,41 @@ class Proposer(Protocol):
 
 # Selects traces: (traces, limit in tokens, count, rng, max_traces) -> Context
 Choose = Callable[[Sequence[Trace], int, Callable[[str], int], np.random.Generator, int], Context]
+
+
+def fit_pieces(pieces: Pieces, text: str) -> Pieces:
+    """Return the pieces of a text that was changed to `text`: clipped, or with other marks and capitals.
+
+    A character that no piece had belongs to the piece before it, or to the first one.
+
+    >>> fit_pieces((("be", 2), (" brief", 1)), "Be brief.")
+    (('Be', 2), (' brief.', 1))
+    """
+    owners = [number for number, (piece, _) in enumerate(pieces) for _ in piece]
+    if not owners:
+        return ()
+    old = "".join(piece for piece, _ in pieces)
+    # Lower case may have another length: then only the first letters differ, and no more is lost.
+    match = SequenceMatcher(None, _fold(old), _fold(text), autojunk=False)
+    found: list[int | None] = [None] * len(text)
+    for a, b, size in match.get_matching_blocks():
+        found[b : b + size] = owners[a : a + size]
+    number = next((n for n in found if n is not None), owners[0])
+    out: list[tuple[str, int]] = []
+    last = -1
+    for char, owner in zip(text, found, strict=True):
+        number = number if owner is None else owner
+        if number == last:
+            out[-1] = (out[-1][0] + char, out[-1][1])
+        else:
+            out.append((char, pieces[number][1]))
+        last = number
+    return tuple(out)
+
+
+def _fold(text: str) -> str:
+    lower = text.lower()
+    return lower if len(lower) == len(text) else text
 
 
 def find_written_spans(proposal: Proposal) -> list[tuple[int, int]]:

@@ -86,7 +86,7 @@ def test_show_report_and_export_of_the_front(tmp_path: Path) -> None:
     assert refused.exit_code == 2 and "is a file; name the folder of a run" in refused.stderr
     built = command("report", tmp_path / "run")
     assert built.exit_code == 0
-    assert "<h2>Score and length</h2>" in (tmp_path / "run" / "report.html").read_text()
+    assert "<h3>Score and length</h3>" in (tmp_path / "run" / "report.html").read_text()
 
 
 def test_no_candidate_above_the_cap_is_asked(tmp_path: Path) -> None:

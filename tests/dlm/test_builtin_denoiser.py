@@ -65,6 +65,13 @@ def test_infill_fills_every_hole_deterministically(denoiser: BuiltinDenoiser) ->
     assert fills != denoiser.infill(CONTEXT, [CANVAS] * 3, seed=2)
 
 
+def test_fill_says_at_which_step_each_piece_was_written(denoiser: BuiltinDenoiser) -> None:
+    for fill in denoiser.infill(CONTEXT, [CANVAS, SHORT, LONG], seed=1):
+        assert ["".join(piece for piece, _ in pieces) for pieces in fill.pieces] == list(fill.texts)
+        steps = {step for pieces in fill.pieces for _, step in pieces}
+        assert steps <= {1, 2, 3} and len(steps) > 1
+
+
 def test_canvas_is_independent_of_its_batch(denoiser: BuiltinDenoiser) -> None:
     together = denoiser.infill(CONTEXT, [SHORT, CANVAS, LONG], seed=3)
     alone = denoiser.infill(CONTEXT, [SHORT], seed=3)

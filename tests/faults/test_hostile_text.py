@@ -78,8 +78,8 @@ def play(folder: Path, payloads: list[str]) -> Path:
     return folder / name
 
 
-def open_in_browser(page: Path, profile: Path) -> tuple[str, str]:
-    """The title of the page after its scripts ran, and what the browser said of its policy."""
+def open_in_browser(page: Path, profile: Path) -> tuple[str, str, str]:
+    """The title of the page after its scripts ran, what the browser said of its policy, and the page."""
     assert CHROMIUM is not None
     done = subprocess.run(
         [
@@ -91,7 +91,8 @@ def open_in_browser(page: Path, profile: Path) -> tuple[str, str]:
     )  # fmt: skip
     title = re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)
     assert title is not None, done.stderr[-2000:]
-    return title[1], "\n".join(re.findall(r"Content Security Policy[^\n]*", done.stderr))
+    refused = "\n".join(re.findall(r"Content Security Policy[^\n]*", done.stderr))
+    return title[1], refused, done.stdout
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
@@ -101,10 +102,26 @@ def test_no_script_of_a_run_runs_in_the_report(tmp_path: Path, record_property: 
         run = play(tmp_path, payloads)
         page = tmp_path / "page.html"
         shutil.copy(run / "report.html", page)
-        title, refused = open_in_browser(page, tmp_path / "profile")
-        assert "PWN" not in title and refused == ""
+        title, refused, _ = open_in_browser(page, tmp_path / "profile")
+        assert title.endswith("– remask") and refused == ""  # a script would set it to PWN
         assert server.requests == 0 and server.paths == []
     record_property("runs", len(payloads))
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed")
+def test_the_report_runs_its_own_script_and_no_other(tmp_path: Path) -> None:
+    """A script that somebody adds to the file is refused by the hash in the page's policy."""
+    page = (play(tmp_path, list(SCRIPTS)) / "report.html").read_text()
+    for name, text, ours in (
+        ("ours.html", page, True),
+        ("added.html", page.replace("</main>", "</main><script>document.title='PWN'</script>"), True),
+        ("changed.html", page.replace('"use strict";', "document.title='PWN';"), False),
+    ):
+        (tmp_path / name).write_text(text)
+        title, refused, dom = open_in_browser(tmp_path / name, tmp_path / f"profile {name}")
+        assert title.endswith("– remask")
+        assert ("scripted" in dom.partition("<head>")[0]) is ours
+        assert (refused == "") is (name == "ours.html")
 
 
 def test_no_control_character_reaches_the_terminal(tmp_path: Path, record_property: Any) -> None:

@@ -1,9 +1,14 @@
 """The report: its content, what it must not contain, and untrusted text."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
+from time import perf_counter
 
 import pytest
 from hypothesis import given, settings
@@ -12,11 +17,13 @@ from hypothesis import strategies as st
 from fakes.finished_run import START, play, record
 from fakes.worlds import TOP
 from remask.errors import ConfigError
-from remask.events import Proposed, Refused, Started, advance, fold
+from remask.events import Accepted, Proposed, Refused, Started, advance, fold
+from remask.runs.outcomes import RowAnswer, RowResult
 from remask.runs.report import chart, summary
-from remask.runs.report.html import MAX_CANDIDATES, hash_script, render
+from remask.runs.report.html import MAX_ROWS, SIZES, hash_script, render
 from remask.runs.report.read_run import REPORT, view_run, write_report
-from remask.runs.result import RESULT, Result, read_result
+from remask.runs.result import RESULT, AcceptedEdit, Result, read_result
+from remask.runs.store import Store
 from remask.sanitize import make_visible, one_line
 from remask.stats import compare
 
@@ -29,7 +36,7 @@ def page(finished_run: Path) -> str:
 class Tags(HTMLParser):
     """All tags with their attributes, and whether they are closed in order."""
 
-    VOID = frozenset({"meta", "line", "path", "circle", "br"})
+    VOID = frozenset({"meta", "line", "path", "circle", "br", "input"})
 
     def __init__(self) -> None:
         super().__init__()
@@ -63,8 +70,87 @@ def test_report_has_verdict_scores_and_edits(finished_run: Path, page: str) -> N
     assert "<del>5</del>" in page
     assert summary.SELECTION in page
     assert "forbidden" in page  # the guard's reason
-    assert page.count("<svg") == 2
-    assert len(re.findall(r'<tr class="accepted">', page)) == len(result.edits)
+    assert '<svg class="interval"' in page and '<svg class="wide"' in page and '<svg class="narrow"' in page
+    assert page.count('class="card accepted"') == page.count('<div class="edit">') == len(result.edits)
+    assert "<h1>Improved</h1>" in page
+    for number in (result.test.baseline, result.test.best):
+        assert f"<b>{number:.3f}</b>" in page
+
+
+def test_report_shows_the_rows_won_with_their_place(finished_run: Path, page: str) -> None:
+    rows = [row for row in view_run(finished_run).rows if row.split == "test"]
+    won = [row for row in rows if row.change == "won"]
+    assert f"Of {len(rows)} test rows, the best prompt wins {len(won)} and loses 0" in page
+    assert page.count('<li class="row won') == len(won) <= MAX_ROWS["won"]
+    assert won[0].place in page and won[0].message in page
+
+
+def test_report_of_an_unfinished_run_says_what_the_run_does(tmp_path: Path) -> None:
+    play(tmp_path / "run", finish=False)
+    page = render(view_run(tmp_path / "run"))
+    tags(page)
+    assert "<h1>Not finished</h1>" in page and "the sealed test comes next" in page
+    assert "The run is not finished" in page and "Improved" not in page
+    Store.create(tmp_path / "new", record()).close()
+    page = render(view_run(tmp_path / "new"))
+    tags(page)
+    assert "It has read no prompt yet" in page
+
+
+def test_report_of_an_unchanged_prompt_says_what_to_try(finished_run: Path) -> None:
+    seen = view_run(finished_run)
+    assert seen.result is not None
+    same = replace(seen.result, best=seen.result.baseline, prompt=seen.result.baseline.prompt, edits=())
+    page = render(replace(seen, result=same))
+    assert "<h1>Unchanged</h1>" in page and "Try next: a larger budget" in page
+    assert "<del>" not in page.partition("<h2>Rows</h2>")[0] and "so no row is won or lost" in page
+
+
+def test_report_replays_how_an_edit_was_written(finished_run: Path) -> None:
+    seen = view_run(finished_run)
+    first = seen.state.accepted[0]
+    pieces = ((("Work", 2), (" at", 1), (" <b>level</b>", 3)),)
+    proposals = tuple(
+        replace(p, pieces=pieces) if (p.round, p.id) == (first.round, first.id) else p
+        for p in seen.state.proposals
+    )
+    page = render(replace(seen, state=replace(seen.state, proposals=proposals)))
+    assert page.count('<figure class="denoise">') == 1
+    assert re.findall(r'data-step="(\d)"', page) == ["2", "1", "3"]
+    assert 'min="0" max="3" value="3"' in page and " &lt;b&gt;level" in page
+
+
+def test_report_has_the_settings_of_the_user_and_folds_the_defaults(page: str) -> None:
+    given, defaults = page.split("<h2>Settings</h2>")[1].split("<details")
+    assert "target.model" in given and "denoiser.model" not in given
+    assert "denoiser.model" in defaults and "search.traces" in defaults
+
+
+AXE = Path(os.environ.get("AXE_FOLDER", "node_modules"))  # with the packages axe-core and puppeteer-core
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(
+    not (CHROMIUM and shutil.which("node") and (AXE / "axe-core").is_dir()),
+    reason="needs Chromium, node, and axe-core and puppeteer-core in node_modules (or AXE_FOLDER)",
+)
+@pytest.mark.parametrize("finish", [True, False])
+def test_axe_finds_nothing_on_screen_and_telephone(tmp_path: Path, finish: bool) -> None:
+    play(tmp_path / "run", finish=finish)
+    page = tmp_path / "page.html"
+    page.write_text(render(view_run(tmp_path / "run")))
+    words = [
+        "node",
+        str(Path(__file__).with_name("axe.mjs")),
+        str(AXE.resolve()),
+        str(CHROMIUM),
+        page.as_uri(),
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
+    assert done.returncode == 0, done.stderr
+    for found in json.loads(done.stdout):
+        assert found["violations"] == [] and found["errors"] == [], found
+        assert found["overflow"] <= 0, found
 
 
 def test_report_loads_nothing(page: str) -> None:
@@ -73,7 +159,8 @@ def test_report_loads_nothing(page: str) -> None:
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
     assert len(scripts) == 1 and sum(tag == "script" for tag, _ in found) == 1
     assert policies == [
-        f"default-src 'none'; style-src 'unsafe-inline'; script-src {hash_script(scripts[0])}"
+        f"default-src 'none'; style-src 'unsafe-inline'; script-src {hash_script(scripts[0])}; "
+        "base-uri 'none'; form-action 'none'"
     ]
     for tag, attributes in found:
         assert tag not in {"link", "img", "iframe", "object", "base", "a", "form"}
@@ -118,18 +205,34 @@ def test_report_accepts_any_text(finished_run: Path, text: str) -> None:
     tags(page.encode().decode())
 
 
-def test_report_stays_under_a_megabyte(finished_run: Path) -> None:
+@pytest.mark.parametrize("char", ["&", "x", "\u202e", "語"])
+def test_report_stays_under_a_megabyte(finished_run: Path, char: str) -> None:
     seen = view_run(finished_run)
     assert seen.result is not None
-    long = "<" * 16_000
-    start = Started("&" * 16_000, "base", 4000)
-    many = [
-        Proposed(i, f"c{i}", "base", long, 9, "rewrite", (), ((0, 16_000, long),), (), 0)
-        for i in range(4 * MAX_CANDIDATES)
-    ]
-    page = render(replace(seen, state=fold([start, *many]), config=record()))
+    long = char * 6_000
+    start = Started(long, "base", 4000)
+    piece = (((long, 1),),)
+    many = tuple(
+        Proposed(i, f"c{i}", "base", long, 9, "rewrite", (), ((0, 6_000, long),), (), 0, piece)
+        for i in range(10_000)
+    )
+    accepted = tuple(Accepted(i, f"c{i}", "base", 0.1, ()) for i in range(40))
+    state = fold([start, *many[:40], *accepted])
+    answer = RowAnswer(0.0, long, long, "", False, False)
+    rows = tuple(
+        RowResult(str(i), "test", f"rows.csv:{i}", long, long, answer, replace(answer, score=1.0))
+        for i in range(2_000)
+    )
+    edits = tuple(AcceptedEdit(i, "rewrite", ((long, long),), 0.1, (long,) * 3) for i in range(40))
+    best = replace(seen.result.best, prompt=long + "!")
+    result = replace(seen.result, edits=edits, best=best, prompt=best.prompt)
+    before = perf_counter()
+    page = render(
+        replace(seen, state=replace(state, proposals=many), rows=rows, result=result, config=record())
+    )
+    assert perf_counter() - before < 20
     assert len(page.encode()) < 1_000_000
-    assert f"{3 * MAX_CANDIDATES} candidates" in page
+    assert re.search(r"\d+ candidates with few scores are not shown", page)
 
 
 def test_write_report_refuses_an_unfinished_run(tmp_path: Path) -> None:
@@ -168,27 +271,42 @@ def test_points_count_calls_and_never_go_down(finished_run: Path) -> None:
             summary.Point,
             st.integers(0, 10**6),
             st.floats(-5, 5),
-            st.sampled_from(["baseline", "accepted", "kept"]),
+            st.sampled_from(["baseline", "accepted", "kept", "test before", "test after"]),
         ),
         min_size=1,
-    )
+    ),
+    st.integers(0, 10**6),
+    st.sampled_from(list(SIZES.values())),
 )
-def test_curve_lies_inside_the_plot(points: list[summary.Point]) -> None:
-    drawn = chart.build_curve(points, 0)
+def test_curve_lies_inside_the_plot(points: list[summary.Point], calls: int, size: chart.Size) -> None:
+    drawn = chart.build_curve(points, calls, size)
     assert drawn is not None
     for dot in drawn.dots:
-        assert chart.LEFT <= dot.x <= chart.RIGHT
-        assert chart.TOP <= dot.y <= chart.BOTTOM
+        assert drawn.left <= dot.x <= drawn.right
+        assert drawn.top <= dot.y <= drawn.bottom
     for tick in drawn.x_ticks:
-        assert chart.LEFT <= tick.at <= chart.RIGHT
+        assert drawn.left <= tick.at <= drawn.right
+    for label in drawn.labels:
+        half = len(label.text) * chart.CHAR_WIDTH / 2
+        assert drawn.left - 1 <= label.x - half and label.x + half <= drawn.right + 1
+        assert label.y - 11 >= 0 and label.y <= drawn.bottom
+
+
+def test_curve_goes_to_the_end_of_the_budget() -> None:
+    points = [summary.Point(100, 0.5, "baseline"), summary.Point(900, 0.7, "accepted")]
+    drawn = chart.build_curve(points, 2000)
+    assert drawn is not None and drawn.dots[1].x == pytest.approx(
+        drawn.left + (drawn.right - drawn.left) * 0.45, abs=0.1
+    )
+    assert [label.text for label in drawn.labels] == ["baseline 0.500", "0.700"]
 
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(0, 1)), min_size=2, max_size=30))
 def test_interval_bar_is_in_order_and_shows_zero(pairs: list[tuple[float, float]]) -> None:
     drawn = chart.build_interval_bar(compare([a for a, _ in pairs], [b for _, b in pairs]))
-    assert chart.LEFT <= drawn.low <= drawn.middle <= drawn.high <= chart.RIGHT
-    assert chart.LEFT <= drawn.zero <= chart.RIGHT
+    assert 0 <= drawn.low <= drawn.middle <= drawn.high <= chart.BAR_WIDTH
+    assert 0 <= drawn.zero <= chart.BAR_WIDTH
 
 
 @settings(deadline=None)

@@ -4,8 +4,8 @@ It combines layout, canvas, sampler and attention mode. A long prompt is denoise
 and the text outside a window becomes part of the context. It may be used from one thread at a time.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -29,7 +29,7 @@ from remask.dlm.sampler import CanvasBatch, CommitRule, Logits, denoise
 from remask.errors import ConfigError
 from remask.ids import content_id, seed_for
 from remask.models.backbone.transformer import Backbone, pad_rows
-from remask.ports import Canvas, Context, Fill, Hole, report_step
+from remask.ports import Canvas, Context, Fill, Hole, Pieces, fit_pieces, report_step
 
 MAX_BATCH_CANVASES = 16  # in one forward pass
 TRACE_LAYOUT_TOKENS = 16  # around the texts of one trace, rough
@@ -44,6 +44,8 @@ class _CanvasJob:
     fills: list[str | None]
     logp: float = 0.0  # summed log-probability of the written tokens, nats
     tokens: int = 0  # number of written tokens
+    pieces: dict[int, Pieces] = field(default_factory=dict)  # by hole
+    steps: int = 0  # of the windows so far
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +152,7 @@ class LocalDenoiser:
                     batch = same_context[begin : begin + MAX_BATCH_CANVASES]
                     self._denoise_windows(batch, ids, shared, seed_for(seed, "infill", turn))
             turn += 1
-        return [Fill(tuple(text or "" for text in job.fills), job.logp / max(1, job.tokens)) for job in jobs]
+        return [_finish_job(job) for job in jobs]
 
     def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
         """Return the log-probability (nats) of each character span of the prompt `text` under
@@ -199,12 +201,14 @@ class LocalDenoiser:
         ]
         masked = (canvases.ids == canvases.mask).sum(1).tolist()
         steps = [self.steps or min(MAX_STEPS, n) for n in masked]
-        for number, done in enumerate(denoise(canvases, logits, steps, self.rule, generators), 1):  # noqa: B007
+        written_at = (canvases.ids == canvases.mask).long()  # the step that writes each token; 0: none
+        for number, done in enumerate(denoise(canvases, logits, steps, self.rule, generators), 1):
+            written_at += done.ids == canvases.mask
             report_step("denoising step", number, max(steps))
         nats = denoising_pass.sum_log_probs(done.ids, canvases, done.logp).tolist()
-        finished = zip(windows, done.ids.tolist(), nats, masked, strict=True)
-        for window, row, total, tokens in finished:
-            self._store_fills(window, row[reread:])
+        finished = zip(windows, done.ids.tolist(), written_at.tolist(), nats, masked, strict=True)
+        for window, row, at, total, tokens in finished:
+            self._store_fills(window, row[reread:], at[reread:])
             window.job.logp += total
             window.job.tokens += tokens
 
@@ -248,15 +252,48 @@ class LocalDenoiser:
         batch = CanvasBatch(ids, grid, self._banned, self.family.mask, self._repeatable)
         return batch, attention_mask
 
-    def _store_fills(self, window: _WindowJob, row: Sequence[int]) -> None:
-        """Decode the fills of a finished window into its job. `row` has no context tokens."""
+    def _store_fills(self, window: _WindowJob, row: Sequence[int], written_at: Sequence[int]) -> None:
+        """Decode the fills of a finished window into its job, with the steps that wrote them.
+
+        `row` and `written_at` have no context tokens.
+        """
         open_holes = [i for i, fill in enumerate(window.job.fills) if fill is None]
         constraints = window.row.constraints[window.window.start :]
         for hole, (start, stop) in zip(open_holes, window.holes, strict=False):
+            pieces = split_pieces(self.backbone.decode, row[start:stop], written_at[start:stop])
             text = self.backbone.decode(row[start:stop]).strip()
             if constraints[stop - 1] & TokenConstraint.SENTENCE_END:
                 text = trim_dangling(text)
             window.job.fills[hole] = text
+            earlier = window.job.steps
+            window.job.pieces[hole] = tuple((t, earlier + n) for t, n in fit_pieces(pieces, text))
+        window.job.steps += max(written_at)
+
+
+def split_pieces(
+    decode: Callable[[Sequence[int]], str], ids: Sequence[int], written_at: Sequence[int]
+) -> Pieces:
+    """Split the text of `ids` into the texts of its tokens, each with the step that wrote it.
+
+    Tokens that are parts of one character are one piece, written when the last of them was.
+    """
+    text = decode(ids)
+    found: list[tuple[str, int]] = []
+    at, step = 0, 0
+    for end, written in enumerate(written_at, 1):
+        step = max(step, written)
+        start = decode(ids[:end])
+        if text.startswith(start):
+            if len(start) > at:
+                found.append((text[at : len(start)], step))
+            at, step = max(at, len(start)), 0
+    return tuple(found)
+
+
+def _finish_job(job: _CanvasJob) -> Fill:
+    pieces = tuple(job.pieces.get(hole, ()) for hole in range(len(job.fills)))
+    texts = tuple(text or "" for text in job.fills)
+    return Fill(texts, job.logp / max(1, job.tokens), pieces if any(pieces) else ())
 
 
 def _make_job(canvas: Canvas) -> _CanvasJob:

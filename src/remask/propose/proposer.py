@@ -16,11 +16,13 @@ from remask.ports import (
     Context,
     DenoiserModel,
     Fill,
+    Pieces,
     Proposal,
     Scorer,
     find_written_spans,
+    fit_pieces,
 )
-from remask.prompt import Prompt, find_sentences
+from remask.prompt import Edit, Prompt, find_sentences
 from remask.propose import guard
 from remask.propose.edits import Mask, make_canvas, make_edits
 from remask.propose.maskers import MASKERS, MAX_CANVAS_TOKENS
@@ -182,7 +184,15 @@ class DiffusionProposer:
             traces=tuple(t.id for t in context),
             logp=fill.logp,
             violation=self._find_violation(prompt, untrusted, parent),
+            pieces=_fit_fills(masks, fill, changes),
         )
+
+
+def _fit_fills(masks: Sequence[Mask], fill: Fill, changes: Sequence[Edit]) -> tuple[Pieces, ...]:
+    """Return the pieces of the new text of each edit; () where no step is known."""
+    by_hole = {(m.start, m.stop): p for m, p in zip(masks, fill.pieces, strict=bool(fill.pieces))}
+    found = tuple(fit_pieces(by_hole.get((edit.start, edit.stop), ()), edit.text) for edit in changes)
+    return found if any(found) else ()
 
 
 def _find_untrusted(context: Context) -> frozenset[guard.Gram]:

@@ -1,17 +1,23 @@
 """Coordinates of the score curve and the interval bar for inline SVG.
 
-Units are pixels of the view box, with y downwards. The template has the SVG elements.
+Units are pixels of the view box, with y downwards. The template has the SVG elements. A chart is
+built for the width at which it is shown, so that its labels keep their size on a telephone.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from remask.runs.report.summary import Point
 from remask.stats import Comparison
 
-LEFT, RIGHT, TOP, BOTTOM = 52.0, 628.0, 16.0, 214.0  # plot area of a view box of 640 × 250
 Size = tuple[int, int]  # of a view box: width and height
+
+MARGIN_LEFT, MARGIN_RIGHT, MARGIN_TOP, MARGIN_BOTTOM = 46.0, 14.0, 24.0, 46.0  # around the plot
+BAR_WIDTH, BAR_MARGIN = 340.0, 24.0
+CHAR_WIDTH, LABEL_HEIGHT = 6.6, 14.0  # of a label of 12 pixels, roughly
+MAX_LABELS = 24
+MAX_BUDGET_SHARE = 10  # a budget of which less than a tenth was used ends outside of the chart
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +31,30 @@ class Dot:
     x: float
     y: float
     kind: str  # as Point.kind
-    label: str
+    label: str  # the whole sentence
+
+
+@dataclass(frozen=True, slots=True)
+class DotLabel:
+    x: float  # its middle
+    y: float  # its base line
+    text: str
+    kind: str  # of its dot
 
 
 @dataclass(frozen=True, slots=True)
 class Curve:
     """The validation score of the best prompt so far, against target calls."""
 
+    width: int
+    height: int
+    left: float  # of the plot
+    right: float
+    top: float
+    bottom: float
     path: str  # the step line as SVG path commands
     dots: tuple[Dot, ...]
+    labels: tuple[DotLabel, ...]  # of the dots that have room for one
     x_ticks: tuple[Tick, ...]
     y_ticks: tuple[Tick, ...]
 
@@ -49,38 +70,82 @@ class IntervalBar:
     ticks: tuple[Tick, ...]
 
 
-def build_curve(points: Sequence[Point], calls: int, size: Size = (640, 250)) -> Curve | None:
-    """Build the curve; None without points. `calls`: the axis ends there or later."""
+def build_curve(points: Sequence[Point], calls: int, size: Size = (680, 300)) -> Curve | None:
+    """Build the curve; None without points.
+
+    calls: the axis ends there, or where the last point is. A budget that is much larger than what
+    was used ends outside.
+    """
     if not points:
         return None
+    width, height = size
+    left, right, top, bottom = MARGIN_LEFT, width - MARGIN_RIGHT, MARGIN_TOP, height - MARGIN_BOTTOM
     scores = [p.validation for p in points]
-    end = max(calls, *(p.calls for p in points), 1)
+    used = max(1, *(p.calls for p in points))
+    end = calls if used < calls <= MAX_BUDGET_SHARE * used else used
     y_marks = choose_ticks(min(scores), max(scores))
-    bottom, top = y_marks[0], y_marks[-1]
+    low, high = y_marks[0], y_marks[-1]
 
     def x(value: float) -> float:
-        return round(LEFT + (RIGHT - LEFT) * value / end, 1)
+        return round(left + (right - left) * value / end, 1)
 
     def y(value: float) -> float:
-        return round(BOTTOM - (BOTTOM - TOP) * (value - bottom) / (top - bottom), 1)
+        return round(bottom - (bottom - top) * (value - low) / (high - low), 1)
 
-    steps = [p for p in points if p.kind != "kept"]
+    steps = [p for p in points if p.kind in ("baseline", "accepted")]
     path = "".join(
         f"M{x(p.calls)} {y(p.validation)}" if i == 0 else f"H{x(p.calls)}V{y(p.validation)}"
         for i, p in enumerate(steps)
     )
+    dots = tuple(Dot(x(p.calls), y(p.validation), p.kind, describe_point(p)) for p in points)
+    marks = [v for v in choose_ticks(0, end) if v <= end]
+    marks = marks[:: 1 + (len(marks) > 5 and width < 500)]
     return Curve(
-        path=f"{path}H{x(end)}" if steps else "",
-        dots=tuple(
-            Dot(
-                x(p.calls), y(p.validation), p.kind,
-                f"{p.kind}: {p.validation:.3f} after {p.calls:,} calls",
-            )
-            for p in points
-        ),
-        x_ticks=tuple(Tick(x(v), f"{v:,.0f}") for v in choose_ticks(0, end) if v <= end),
+        *(width, height, left, right, top, bottom),
+        path=f"{path}H{x(used)}" if steps else "",
+        dots=dots,
+        labels=tuple(_place_labels(points, dots, (left, right, 0.0, bottom))),
+        x_ticks=tuple(Tick(x(v), f"{v:,.0f}") for v in marks),
         y_ticks=tuple(Tick(y(v), f"{v:.3g}") for v in y_marks),
-    )  # fmt: skip
+    )
+
+
+def describe_point(point: Point) -> str:
+    """Describe a point in words."""
+    score = f"{point.validation:.3f} after {point.calls:,} calls"
+    if point.kind in ("test before", "test after"):
+        return f"sealed test, {'baseline' if point.kind == 'test before' else 'best prompt'}: {score}"
+    return f"{'not accepted' if point.kind == 'kept' else point.kind}: {score}"
+
+
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
+
+def _place_labels(points: Sequence[Point], dots: Sequence[Dot], area: Box) -> Iterator[DotLabel]:
+    """Yield labels that cover neither one another nor a dot, those of the important dots first."""
+    order = ("test after", "test before", "baseline", "accepted", "kept")
+    names = {"baseline": "baseline ", "test before": "test, baseline ", "test after": "test, best "}
+    taken: list[Box] = [(d.x - 5, d.y - 5, d.x + 5, d.y + 5) for d in dots]
+    ranked = sorted(range(len(dots)), key=lambda i: (order.index(dots[i].kind), -dots[i].x))
+    left, right, top, bottom = area
+    for i in ranked[:MAX_LABELS]:
+        dot = dots[i]
+        text = f"{names.get(dot.kind, '')}{points[i].validation:.3f}"
+        half = len(text) * CHAR_WIDTH / 2
+        middle = min(max(dot.x, left + half), right - half)
+        beside = (dot.x - half - 9, dot.x + half + 9)
+        spots = [(middle, dot.y - 9), (middle, dot.y + 18), (beside[0], dot.y + 4), (beside[1], dot.y + 4)]
+        for x, y in spots:
+            box = (x - half, y - LABEL_HEIGHT + 3, x + half, y + 3)
+            inside = left <= box[0] + 0.1 and box[2] - 0.1 <= right and top <= box[1] and box[3] <= bottom
+            if inside and not any(_overlap(box, other) for other in taken):
+                taken.append(box)
+                yield DotLabel(round(x, 1), round(y, 1), text, dot.kind)
+                break
+
+
+def _overlap(a: Box, b: Box) -> bool:
+    return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
 def build_interval_bar(test: Comparison) -> IntervalBar:
@@ -89,14 +154,15 @@ def build_interval_bar(test: Comparison) -> IntervalBar:
     start, end = marks[0], marks[-1]
 
     def x(value: float) -> float:
-        return round(LEFT + (RIGHT - LEFT) * (value - start) / (end - start), 1)
+        return round(BAR_MARGIN + (BAR_WIDTH - 2 * BAR_MARGIN) * (value - start) / (end - start), 1)
 
+    shown = marks[:: 1 + (len(marks) > 6)]
     return IntervalBar(
         low=x(test.low),
         middle=x(test.difference),
         high=x(test.high),
         zero=x(0.0),
-        ticks=tuple(Tick(x(v), f"{v:+.3g}" if v else "0") for v in marks),
+        ticks=tuple(Tick(x(v), f"{v:+.3g}" if v else "0") for v in shown),
     )
 
 
@@ -109,3 +175,51 @@ def choose_ticks(low: float, high: float) -> list[float]:
     step = next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-12), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """The curves of several runs on the same axes."""
+
+    width: int
+    height: int
+    left: float  # of the plot
+    right: float
+    top: float
+    bottom: float
+    paths: tuple[str, ...]  # one for each run; "" without points
+    ends: tuple[tuple[float, float], ...]  # the last point of each path
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+
+def build_overlay(runs: Sequence[tuple[Sequence[Point], int]], size: Size) -> Overlay | None:
+    """Build the curves of several runs; None where none has points. runs: (points, calls so far)."""
+    scores = [p.validation for points, _ in runs for p in points if p.kind in ("baseline", "accepted")]
+    if not scores:
+        return None
+    width, height = size
+    left, right, top, bottom = 46.0, width - 14.0, 16.0, height - 46.0
+    end = max(1, *(calls for _, calls in runs))
+    y_marks = choose_ticks(min(scores), max(scores))
+    x_marks = [v for v in choose_ticks(0, end) if v <= end]
+    low, high = y_marks[0], y_marks[-1]
+
+    def x(value: float) -> float:
+        return round(left + (right - left) * value / end, 1)
+
+    def y(value: float) -> float:
+        return round(bottom - (bottom - top) * (value - low) / (high - low), 1)
+
+    paths, ends = [], []
+    for points, calls in runs:
+        steps = [p for p in points if p.kind in ("baseline", "accepted")]
+        last = x(calls)
+        marks = "".join(f"H{x(p.calls)}V{y(p.validation)}" for p in steps[1:])
+        paths.append(f"M{x(steps[0].calls)} {y(steps[0].validation)}{marks}H{last}" if steps else "")
+        ends.append((last, y(steps[-1].validation)) if steps else (0.0, 0.0))
+    return Overlay(
+        *(width, height, left, right, top, bottom, tuple(paths), tuple(ends)),
+        x_ticks=tuple(Tick(x(v), f"{v:,.0f}") for v in x_marks[:: 1 + (len(x_marks) > 5 and width < 500)]),
+        y_ticks=tuple(Tick(y(v), f"{v:.3g}") for v in y_marks),
+    )

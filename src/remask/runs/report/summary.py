@@ -11,13 +11,15 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
-from remask.events import Accepted, Event, Scored, Started, State
+from remask.config import make_config
+from remask.events import Accepted, Event, Scored, Started, State, Tested
 from remask.runs.budget import Spend, format_usd
-from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, list_changes
+from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, compare_rows, list_changes
 from remask.sanitize import one_line
 from remask.stats import MIN_DIFFERING_ROWS, Comparison, format_level
 
 SELECTION = "used for selection"
+IDENTITY = ("data_id", "version", "metric_code")  # what a stored configuration has beside settings
 UNVERIFIED = (
     "unverified: no target has answered with this prompt; the edits were chosen by likelihood, "
     "which does not show that a target does better"
@@ -45,11 +47,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """The validation score of a prompt, and the target calls so far."""
+    """The validation score of a prompt, or one of the sealed test, and the target calls so far."""
 
     calls: int
-    validation: float  # used for selection
-    kind: Literal["baseline", "accepted", "kept"]
+    validation: float  # used for selection; of the kinds "test …" the score of the sealed test
+    kind: Literal["baseline", "accepted", "kept", "test before", "test after"]
 
 
 def list_candidates(state: State) -> list[Candidate]:
@@ -109,6 +111,20 @@ def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
             case Accepted() if found:
                 found[-1] = Point(found[-1].calls, found[-1].validation, "accepted")
     return found
+
+
+def list_test_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
+    """Return the scores of both prompts on the sealed test as points; none before the test."""
+    for calls, event in history:
+        if isinstance(event, Tested):
+            test, _ = compare_rows(event.baseline, event.best)
+            return [Point(calls, test.baseline, "test before"), Point(calls, test.best, "test after")]
+    return []
+
+
+def find_validation(state: State, id: str) -> float | None:
+    """Return the validation score of a prompt, if it has one."""
+    return average(list_scores(state, id, "validation"))
 
 
 def format_verdict(result: Result) -> str:
@@ -242,16 +258,81 @@ def list_parts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     traces = find("refine", "traces") or ()
     data = ", ".join(Path(str(file)).name for file in (*files, *traces) if file)
     limits = [
-        f"{find('budget', key):,} {key}" for key in ("calls", "tokens", "minutes") if find("budget", key)
+        f"{find('budget', key):,}".removesuffix(".0") + f" {key}"
+        for key in ("calls", "tokens", "minutes")
+        if find("budget", key)
     ]
     usd = find("budget", "usd")
     found = {
-        "target": find("target", "model"),
-        "denoiser": find("denoiser", "model"),
-        "data": find("task", "name") or data or "rows in memory",
-        "budget": ", ".join([*limits, *([format_usd(usd)] if usd else [])]),
+        "Target": find("target", "model"),
+        "Denoiser": find("denoiser", "model"),
+        "Data": find("task", "name") or data or "rows in memory",
+        "Budget": ", ".join([*limits, *([format_usd(usd)] if usd else [])]),
     }
     return [(name, str(value)) for name, value in found.items() if value]
+
+
+def suggest_next(result: Result) -> str:
+    """Say what to try after a run that accepted no edit."""
+    if result.refinement is not None:
+        return "Try next: more conversations, or more --iterations or --candidates."
+    return (
+        "Try next: a larger budget, a metric that says what is wrong with an answer, a stronger denoiser, "
+        "or more validation rows, which show smaller gains."
+    )
+
+
+def describe_test(test: Comparison) -> str:
+    """Say how the two prompts were compared."""
+    return (
+        "Both prompts were scored once on the same rows, which were not used in the search. Their scores "
+        f"differ on {test.differing} of {test.n} rows. Method: {test.method}, two-sided at 5 %."
+    )
+
+
+def list_supporters(edit: AcceptedEdit | RefinedEdit) -> list[str]:
+    """Return the conversations that support an edit most, one line each."""
+    if isinstance(edit, AcceptedEdit):
+        return [one_line(query, 160) for query in edit.attributions]
+    return [
+        f"{one_line(one.query, 160)} ({one_line(one.trace, 40)}, {one.drop:.2f} nats)"
+        for one in edit.attributions
+    ]
+
+
+def list_costs(spend: Spend, config: Mapping[str, Any], result: Result | None) -> list[tuple[str, str]]:
+    """Return what was spent, by name, each with its limit where it has one."""
+    limits = config.get("budget")
+    limits = limits if isinstance(limits, Mapping) else {}
+
+    def add_limit(said: str, limit: str) -> str:
+        return f"{said} of {limit}" if limit else said
+
+    calls = add_limit(f"{spend.calls:,}", f"{limits['calls']:,}" if limits.get("calls") else "")
+    if spend.uncertain:
+        calls += f", {spend.uncertain:,} of them uncertain (interrupted, perhaps billed)"
+    tokens = f"{spend.input_tokens:,} + {spend.output_tokens:,}"
+    minutes_limit = f"{limits['minutes']:g}" if limits.get("minutes") else ""
+    found = [("Target calls", calls)]
+    if spend.tokens:
+        tokens_limit = f"{limits['tokens']:,}" if limits.get("tokens") else ""
+        found.append(("Tokens (input + output)", add_limit(tokens, tokens_limit)))
+    if spend.usd or limits.get("usd"):
+        limit = format_usd(limits["usd"]) if limits.get("usd") else ""
+        found.append(("Dollars", add_limit(format_usd(spend.usd), limit)))
+    found.append(("Minutes", add_limit(f"{spend.seconds / 60:.1f}", minutes_limit)))
+    if result is not None:
+        refused = f"{result.candidates} evaluated, {result.rejected} refused by the guard"
+        found += [("Candidates", refused), ("Search stopped", result.stopped)]
+    return found
+
+
+def split_settings(config: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """Return the settings that differ from the defaults, and all others."""
+    usual = dict(list_settings(make_config({"prompt": "-"}, "defaults").model_dump(mode="json")))
+    found = list_settings(config)
+    given = [pair for pair in found if usual.get(pair[0]) != pair[1] and pair[0] not in IDENTITY]
+    return given, [pair for pair in found if pair not in given]
 
 
 def list_settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
