@@ -30,6 +30,7 @@ from remask.api.show_progress import ProgressPanel
 from remask.cli import main
 from remask.cli.interrupt import SIGNALS, Interrupted, InterruptHandler
 from remask.cli.live import describe_event
+from remask.cli.show import print_result
 from remask.config import make_config
 from remask.events import Event, RoundRejected, State, advance, encode
 from remask.runs.budget import Limits, Spend
@@ -398,6 +399,28 @@ def _read(terminal: int) -> bytes:
         return os.read(terminal, 65536)
     except OSError:
         return b""
+
+
+def test_end_of_a_run_has_verdict_diff_facts_and_next_commands(tmp_path: Path) -> None:
+    hostile = tmp_path / "a\x1b]8;;http:x\x07 b\nc; rm"
+    hostile.mkdir()
+    play(hostile / "run")
+    for mode in ("plain", "rich"):
+        with CliRunner().isolation(color=True) as (out, *_):
+            print_result(view_run(hostile / "run").result, mode)
+            shown = out.getvalue().decode()
+        lines = shown.splitlines()
+        assert "improved: 0.500 → 1.000" in lines[0]
+        assert "[-5-]" in shown and "{+10" in shown
+        facts = [n for n, line in enumerate(lines) if re.match("validation|Search stopped|spent", line)]
+        assert len(facts) == 3 and facts[-1] - facts[0] == 2
+        assert [line.split()[:2] for line in lines[-3:]] == [
+            ["remask", w] for w in ("export", "show", "view")
+        ]
+        assert "http:x" not in re.findall(r"\x1b\]8;;(.*?)\x1b", shown)
+        links = re.findall(r"\x1b\]8;;(file:[!-~]*)\x1b\\", shown)
+        assert len(links) == (3 if mode == "rich" else 0)
+        assert shown.count("\x1b]8") == 2 * len(links)
 
 
 # --- following a run
