@@ -110,7 +110,8 @@ def list_lines(now: Progress, state: State) -> Iterable[tuple[str, str]]:
     if work := describe_work(now):
         yield "", work
     if number := describe_round(now):
-        written = f"; {now.candidate} of {now.candidates} candidates written" if now.candidates else ""
+        known = now.candidates and now.unit != "candidates"  # else the line above has them
+        written = f"; {now.candidate} of {now.candidates} candidates written" if known else ""
         yield "round", number + written
     if state.traces_read is None and now.baseline is not None:
         best = f"best {describe_estimate(now.best)}, baseline {describe_estimate(now.baseline)}"

@@ -162,7 +162,7 @@ def list_next_commands(result: Result) -> list[tuple[str, str]]:
     found = []
     if result.prompt != result.baseline.prompt:
         found.append((f"remask export {place} -o best.md", "write the best prompt to a file"))
-    if result.refinement is None:
+    if found and result.refinement is None:
         found.append((f"remask show {place} --rows lost", "see the rows that it answers worse"))
     return [*found, (f"remask view {folder}", "look at all runs of this folder")]
 
