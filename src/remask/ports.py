@@ -61,6 +61,11 @@ OnStep = Callable[[str, int, int], None]  # (what a step is, steps done, steps i
 _STEP_HOOK: ContextVar[OnStep] = ContextVar("STEP_HOOK", default=lambda what, done, total: None)
 
 
+# Steps that only report how far the work is. Stopping between them would gain nothing or lose what
+# is paid, and what they count is checked or booked elsewhere.
+ONLY_REPORTED = frozenset(("call", "reply", "row", "candidate", "text"))
+
+
 def report_step(what: str, done: int, total: int) -> None:
     """Say that a step of long work is done. Raises what the hook raises to stop the work."""
     _STEP_HOOK.get()(what, done, total)

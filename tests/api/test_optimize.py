@@ -1,5 +1,6 @@
 """The public API end to end, quickly: a function as target, a scripted denoiser, a real store."""
 
+import html
 import json
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import remask
 from fakes.colours import Oracle, Phrases, dataset, optimize, rows, search
 from remask.errors import ConfigError
 from remask.events import State
+from remask.runs.report.summary import format_verdict, list_facts
 from remask.runs.store import Store
 
 
@@ -30,7 +32,9 @@ def test_finds_what_helps_and_says_so(tmp_path: Path) -> None:
     assert result.edits[-1].validation_gain > 0
     added = "".join(c.text for c in result.diff() if c.kind == "added")
     assert "colours" in added
-    assert "<ins>" in result._repr_html_()
+    page = result._repr_html_()
+    assert "<ins>" in page
+    assert all(html.escape(line) in page for line in (format_verdict(result), *list_facts(result)))
 
 
 def test_result_file_holds_the_promised_keys(tmp_path: Path) -> None:

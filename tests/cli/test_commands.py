@@ -24,14 +24,17 @@ from rich.console import Console
 
 from fakes import ROOT
 from fakes.command import complaint, remask
-from fakes.finished_run import play, record
+from fakes.finished_run import play
 from remask.api.job import open_job
+from remask.api.show_progress import ProgressPanel
 from remask.cli import main
 from remask.cli.interrupt import SIGNALS, Interrupted, InterruptHandler
-from remask.cli.live import LivePanel, describe_event
+from remask.cli.live import describe_event
+from remask.cli.show import print_result
 from remask.config import make_config
 from remask.events import Event, RoundRejected, State, advance, encode
-from remask.runs.budget import Spend
+from remask.runs.budget import Limits, Spend
+from remask.runs.progress import Follower
 from remask.runs.report.read_run import REPORT, view_run
 from remask.runs.result import RESULT
 from remask.runs.store import Store
@@ -398,16 +401,38 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+def test_end_of_a_run_has_verdict_diff_facts_and_next_commands(tmp_path: Path) -> None:
+    hostile = tmp_path / "a\x1b]8;;http:x\x07 b\nc; rm"
+    hostile.mkdir()
+    play(hostile / "run")
+    for mode in ("plain", "rich"):
+        with CliRunner().isolation(color=True) as (out, *_):
+            print_result(view_run(hostile / "run").result, mode)
+            shown = out.getvalue().decode()
+        lines = shown.splitlines()
+        assert "improved: 0.500 → 1.000" in lines[0]
+        assert "[-5-]" in shown and "{+10" in shown
+        facts = [n for n, line in enumerate(lines) if re.match("validation|Search stopped|spent", line)]
+        assert len(facts) == 3 and facts[-1] - facts[0] == 2
+        assert [line.split()[:2] for line in lines[-3:]] == [
+            ["remask", w] for w in ("export", "show", "view")
+        ]
+        assert "http:x" not in re.findall(r"\x1b\]8;;(.*?)\x1b", shown)
+        links = re.findall(r"\x1b\]8;;(file:[!-~]*)\x1b\\", shown)
+        assert len(links) == (3 if mode == "rich" else 0)
+        assert shown.count("\x1b]8") == 2 * len(links)
+
+
 # --- following a run
 
 
 def test_live_output_handles_every_event_of_a_run(finished_run: Path) -> None:
-    panel = LivePanel(make_config(record(), "test"), finished_run, lambda: 61.0)
+    follower = Follower(Limits(calls=2000), clock=lambda: 61.0)
     state, lines = State(), []
     for calls, event in view_run(finished_run).history:
         state = advance(state, event)
         lines.append(describe_event(event, state))
-        panel.event(event, state, Spend(calls=calls))
+        follower.event(event, state, Spend(calls=calls))
     said = [line for line in lines if line]
     assert said[0].startswith("start: ")
     assert any(line.startswith("baseline: validation 0.500 (used for selection)") for line in said)
@@ -417,17 +442,22 @@ def test_live_output_handles_every_event_of_a_run(finished_run: Path) -> None:
     assert sum("accepted +" in line for line in said) == len(state.accepted)
     assert any(line.startswith("search stopped: ") for line in said)
     out = StringIO()
-    Console(file=out, width=100, color_system=None).print(panel)
-    assert "best 1.000, baseline 0.500" in out.getvalue()
-    assert "of 2,000" in out.getvalue()
+    panel = ProgressPanel(follower, str(finished_run))
+    Console(file=out, width=140, color_system=None).print(panel)
+    assert re.search(r"best 1\.000 \(.*\), baseline 0\.500 \(.*\), used for selection", out.getvalue())
+    assert "of 2,000 calls" in out.getvalue()
 
 
 def test_live_panel_prints_markup_as_text(finished_run: Path) -> None:
-    panel = LivePanel(make_config(record(), "test"), Path("[red]x[/red]\x1b"), lambda: 0.0)
-    panel.event(RoundRejected(0, "[bold]"), State(), Spend())
+    follower = Follower(clock=lambda: 0.0)
+    follower.event(RoundRejected(0, "[bold]"), State(), Spend())
+    follower.step("[blue]\x1b[2J", 0, 0)
     out = StringIO()
+    panel = ProgressPanel(follower, "[red]x[/red]\x1b")
     Console(file=out, width=100, color_system=None).print(panel)
     assert "[red]x[/red]" in out.getvalue()
+    assert "[blue]" in out.getvalue()
+    assert "\x1b" not in out.getvalue()
 
 
 # --- check against a server
@@ -585,12 +615,12 @@ def test_optimize_can_be_interrupted_resumed_shown_and_exported(
         cut = remask("optimize", "--json")
     assert cut.exit_code == 130, cut.output
     assert f"continue with: remask resume {here / 'run'}" in cut.stderr
-    assert [line["kind"] for line in lines(cut)][-1] == "Proposed"
+    assert [line["kind"] for line in lines(cut) if line["kind"] != "Progress"][-1] == "Proposed"
     assert not (here / "run" / RESULT).exists()
 
     whole = remask("resume", "run", "--json")
     assert whole.exit_code == 0, whole.output
-    events, result = lines(whole)[:-1], lines(whole)[-1]
+    events, result = [e for e in lines(whole)[:-1] if e["kind"] != "Progress"], lines(whole)[-1]
     assert [e["kind"] for e in events][-2:] == ["SearchEnded", "Tested"]
     assert all(e["spend"]["calls"] <= LIMIT for e in events)
     assert result["kind"] == "Result"

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import signal
 import subprocess
@@ -221,3 +222,22 @@ def test_signal_stops_denoising(
         assert code == 0, errors
     keys = ("verdict", "prompt", "best", "test")
     assert [read_result(tmp_path)[k] for k in keys] == [denoised[k] for k in keys]
+
+
+FIGURE = re.compile(rb"(\d+) of \d+ (?:calls|candidates)|denoising step (\d+) of \d+")
+
+
+@pytest.mark.slow
+def test_counts_of_work_move_in_the_panel_and_a_signal_shows_stopping(tmp_path: Path) -> None:
+    with Server(default=World()) as server:
+        use_builtin(tmp_path, server)
+        terminal = Terminal(tmp_path, "optimize")
+        try:
+            terminal.wait_until(lambda: bool(FIGURE.search(terminal.written)))
+            terminal.wait_until(lambda: len(set(FIGURE.findall(terminal.written))) >= 8)
+            before = len(terminal.written)
+            terminal.stop([signal.SIGINT])
+            assert b"stopping: what is finished" in terminal.written[before:]
+            require_stopped(terminal, [signal.SIGINT], 0)
+        finally:
+            terminal.close()

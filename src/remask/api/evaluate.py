@@ -20,8 +20,9 @@ from remask.api.awaitable import make_async
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
 from remask.api.job import Hooks, open_job
+from remask.api.show_progress import open_progress
 from remask.config import Config
-from remask.ports import Metric, watch_steps
+from remask.ports import ONLY_REPORTED, Metric, watch_steps
 from remask.prompt import Prompt
 from remask.runs.budget import Spend
 from remask.runs.result import compare_rows
@@ -57,6 +58,7 @@ def evaluate(
     split: Split = "validation",
     task: str | InspectTask = "",
     budget: Budget | None = None,
+    progress: bool | None = None,
 ) -> Evaluation:
     """Score a prompt on the rows of one split, with a 95 % interval and the cost, without a search.
 
@@ -75,7 +77,8 @@ def evaluate(
         prompt, data=data, target=target, metric=metric, task=task,
         budget=budget or Budget(calls=None), more={},
     )  # fmt: skip
-    return score_prompt(settle_rows(values, given), given, split, Hooks())
+    with open_progress(progress, Hooks()) as hooks:
+        return score_prompt(settle_rows(values, given), given, split, hooks)
 
 
 def score_prompt(
@@ -89,13 +92,21 @@ def score_prompt(
         job.require_rows((split,))
         with Store.create(job.run_dir, job.record) as store:
             job.ledger.open_store = store
-            with watch_steps(lambda what, done, total: hooks.checkpoint()):
+
+            def check(what: str, done: int, total: int) -> None:
+                hooks.step(what, done, total, store.get_booked())
+                if what not in ONLY_REPORTED:
+                    hooks.checkpoint()
+
+            hooks.step(f"scoring the prompt on {split} rows", 0, 0, store.get_booked())
+            with watch_steps(check):
                 outcomes = job.task.evaluate(job.start, job.task.ids(split))
             mean_score(outcomes, max_failed=1.0)  # raises where no row has a score
             comparison: Comparison | None = None
             doubts: tuple[str, ...] = ()
             if against is not None:
-                with watch_steps(lambda what, done, total: hooks.checkpoint()):
+                hooks.step(f"scoring the other prompt on {split} rows", 0, 0, store.get_booked())
+                with watch_steps(check):
                     before = job.task.evaluate(Prompt.parse(against), job.task.ids(split))
                 mean_score(before, max_failed=1.0)
                 comparison, doubts = compare_rows(rows_from_outcomes(before), rows_from_outcomes(outcomes))

@@ -29,11 +29,12 @@ from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.ids import content_id
 from remask.models.function import hash_source
-from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, TargetModel, Task
+from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, TargetModel, Task, watch_steps
 from remask.prompt import Prompt
 from remask.propose.redacting import RedactingProposer
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Ledger, Meter
+from remask.runs.progress import Workload
 from remask.runs.store import strip_credentials
 from remask.search.plan import SearchPlan, make_plan
 from remask.tasks.metrics import METRICS, Grader
@@ -47,10 +48,16 @@ CALLS_PER_CANDIDATE = 2
 TEST_SPARE_CALLS = 12
 LOG_FOLDER = "inspect"  # in the run directory, for the logs of Inspect
 OnEvent = Callable[[Event, State, Spend], None]  # (event, state after it, spend so far)
+OnWork = Callable[[str, int, int, Spend], None]  # (what a step is, steps done, in all, spend so far)
+OnPlan = Callable[[Workload, State, Spend], None]  # (what may have to be done, state, spend so far)
 
 
 def _ignore(event: Event, state: State, spend: Spend) -> None:
     """Ignore an event: the default of Hooks.watch."""
+
+
+def _ignore_step(what: str, done: int, total: int, spend: Spend) -> None:
+    """Ignore a step: the default of Hooks.step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +66,15 @@ class Hooks:
 
     watch: OnEvent = _ignore  # called after each event was stored
     checkpoint: Callable[[], None] = raise_if_cancelled  # called before each chunk of calls
+    step: OnWork = _ignore_step  # called after each step of long work: a call, a step of denoising
+    plan: OnPlan | None = None  # called when the run is opened; None: nothing is timed for it
+
+
+@contextmanager
+def follow_steps(hooks: Hooks) -> Iterator[None]:
+    """Pass the steps of the block to the hooks, where no store of a run counts yet."""
+    with watch_steps(lambda what, done, total: hooks.step(what, done, total, Spend())):
+        yield
 
 
 def add_callback(hooks: Hooks | None, on_event: OnEvent | None) -> Hooks:
@@ -313,13 +329,21 @@ class Job:
 
     def require_all(self) -> None:
         """Raise where anything is wrong with the job that can be found without a call."""
+        self._say("reading the data", 0)
         self.require_run()
         require_least_budget(self)
         if self.has_test:
+            self._say("loading the target", 1)
             self.require_target()
+        self._say("loading the denoiser", 2)
         if self.reading is not None:
             self.require_scorer()
         _ = self.proposer
+        self._say("loading the denoiser", 3)
+
+    def _say(self, part: str, done: int) -> None:
+        """Tell the hooks which of the three parts of a run comes next, and how many are ready."""
+        self.hooks.step(part, done, 3, Spend())
 
     def require_scorer(self) -> None:
         """Raise ConfigError where the denoiser gives no probabilities, which `refine` needs."""

@@ -29,12 +29,24 @@ from remask.api.arguments import (
 from remask.api.awaitable import make_async
 from remask.api.build_models import Respond, make_target
 from remask.api.build_task import Given
-from remask.api.job import Hooks, Job, OnEvent, add_callback, choose_run_dir, open_job
+from remask.api.forecast import measure_workload, time_calls, time_denoising
+from remask.api.job import Hooks, Job, OnEvent, add_callback, choose_run_dir, follow_steps, open_job
+from remask.api.show_progress import open_progress
 from remask.config import Config, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
-from remask.events import Event, Fold, State, Tested, TestPostponed, UnlabelledInputs, advance, encode
-from remask.ports import Approximate, DenoiserModel, Metric, Scorer, Task, watch_steps
+from remask.events import (
+    Event,
+    Fold,
+    Started,
+    State,
+    Tested,
+    TestPostponed,
+    UnlabelledInputs,
+    advance,
+    encode,
+)
+from remask.ports import ONLY_REPORTED, Approximate, DenoiserModel, Metric, Scorer, Task, watch_steps
 from remask.runs.budget import Spend
 from remask.runs.outcomes import RecordingTask
 from remask.runs.report.read_run import write_report
@@ -65,6 +77,7 @@ def optimize(
     seed: int = 0,
     run_dir: str | Path | None = None,
     on_event: OnEvent | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Optimise the text of a system prompt, and compare both prompts on the sealed test rows.
 
@@ -77,6 +90,7 @@ def optimize(
     (default: 2,000); `budget` has other limits. task: an Inspect task in place of data. run_dir: a
     new folder (default: runs/DATE-TIME). on_event: called as `on_event(event, state, spend)` after
     an event was stored; an exception that it raises ends the run, which can then be resumed.
+    progress: show how far the run is (default: in a terminal and in a notebook).
 
     Raises ConfigError and DataError before the first call, TargetRefused and TargetUnreliable.
 
@@ -95,14 +109,14 @@ def optimize(
     )  # fmt: skip
     hooks = add_callback(Hooks(), on_event)
     config = settle_rows(values, given)
-    with choose_run_dir(run_dir) as folder:
-        return start_run(config, given, folder, hooks)
+    with choose_run_dir(run_dir) as folder, open_progress(progress, hooks, str(folder)) as shown:
+        return start_run(config, given, folder, shown)
 
 
 def start_run(config: Config, given: Given, run_dir: str | Path, hooks: Hooks) -> Result:
     """Start a run of a configuration. Nothing is written where anything is wrong with it."""
     folder = Path(run_dir)
-    with open_job(config, given, hooks, folder) as job:
+    with follow_steps(hooks), open_job(config, given, hooks, folder) as job:
         job.require_all()
         with Store.create(folder, job.record) as store:
             return _complete_run(job, store)
@@ -116,11 +130,13 @@ def resume(
     metric: Metric | None = None,
     denoiser: DenoiserModel | None = None,
     on_event: OnEvent | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Continue an interrupted run, or return the result of a finished one.
 
     Functions, a denoiser object and rows in memory must be passed again; everything else is stored.
-    Raises ConfigError, which names the keys, where data, code or settings have changed.
+    progress: as for `optimize`. Raises ConfigError, which names the keys, where data, code or
+    settings have changed.
 
     >>> import remask
     >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(24)]
@@ -139,7 +155,8 @@ def resume(
     no evidence
     """
     _, given = settle_arguments("-", data=data, target=target, metric=metric, denoiser=denoiser, more={})
-    return resume_run(run_dir, given, add_callback(Hooks(), on_event))
+    with open_progress(progress, add_callback(Hooks(), on_event), str(run_dir)) as hooks:
+        return resume_run(run_dir, given, hooks)
 
 
 def resume_run(run_dir: str | Path, given: Given, hooks: Hooks) -> Result:
@@ -150,7 +167,7 @@ def resume_run(run_dir: str | Path, given: Given, hooks: Hooks) -> Result:
     named = data.path or data.train or data.queries or config.task.name or config.refine
     if not named and given.rows is None:
         raise ConfigError(f"{run_dir}: the rows were given in memory; resume from Python with data=…")
-    with open_job(config, given, hooks, folder) as job:
+    with follow_steps(hooks), open_job(config, given, hooks, folder) as job:
         job.require_run()
         with Store.open(folder, job.record) as store:
             return _complete_run(job, store)
@@ -169,8 +186,12 @@ def _complete_run(job: Job, store: Store) -> Result:
     run = _Run(job, store)
     with run.check_steps():
         run.write_sources()
+        if run.state.baseline:
+            run.say_plan(timed=False)
         for event in run.search():
             run.record(event)
+            if isinstance(event, Started):
+                run.say_plan(timed=True)
         # A refinement without an edit needs no test. A search without one still reports the score.
         needs_test = job.has_test and (job.reading is None or run.state.accepted)
         if needs_test and run.state.tested is None:
@@ -260,6 +281,13 @@ class _Run:
             job.config.seed, job.reading.choose,
         )  # fmt: skip
 
+    def say_plan(self, timed: bool) -> None:
+        """Tell the hooks what the run may have to do; `timed`: with a timed sample of its models."""
+        job = self.job
+        if job.hooks.plan is not None:
+            samples = (time_denoising(job), time_calls(job)) if timed else (None, None)
+            job.hooks.plan(measure_workload(job, *samples), self.state, self.store.get_spend())
+
     @contextmanager
     def check_steps(self) -> Iterator[None]:
         """Between the steps of denoising and of local answers, look at signals and the time limit."""
@@ -271,6 +299,9 @@ class _Run:
                 self.store.book(self._measure_time())
 
     def _check_step(self, what: str, done: int, total: int) -> None:
+        self.job.hooks.step(what, done, total, self.store.get_booked())
+        if what in ONLY_REPORTED:
+            return
         time_spent = self._measure_time(peek=True)
         if time_spent.seconds > MAX_UNBOOKED_SECONDS:
             self.store.book(self._measure_time())

@@ -10,6 +10,7 @@ from remask.api.awaitable import make_async
 from remask.api.build_models import Respond
 from remask.api.job import Hooks, OnEvent, add_callback, choose_run_dir
 from remask.api.optimize import start_run
+from remask.api.show_progress import open_progress
 from remask.config import Config, LockName, make_config, merged
 from remask.errors import ConfigError
 from remask.ports import DenoiserModel, Metric
@@ -39,6 +40,7 @@ def refine(
     seed: int = 0,
     run_dir: str | Path | None = None,
     on_event: OnEvent | None = None,
+    progress: bool | None = None,
 ) -> Result:
     """Refine a system prompt by the conversations in the files `traces`, without labels.
 
@@ -75,12 +77,11 @@ def refine(
     }  # fmt: skip
     values, given = settle_arguments(
         prompt, data=None, target=target, metric=metric, denoiser=denoiser,
-        max_calls=max_calls, budget=budget, search=search,
-        more={"seed": seed, "refine": section},
+        max_calls=max_calls, budget=budget, search=search, more={"seed": seed, "refine": section},
     )  # fmt: skip
     config, hooks = make_refine_config(values, "arguments"), add_callback(Hooks(), on_event)
-    with choose_run_dir(run_dir) as folder:
-        return start_run(config, given, folder, hooks)
+    with choose_run_dir(run_dir) as folder, open_progress(progress, hooks, str(folder)) as shown:
+        return start_run(config, given, folder, shown)
 
 
 def make_refine_config(

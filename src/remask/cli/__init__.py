@@ -163,9 +163,12 @@ def check(source: str | None, json: bool, **flags: Any) -> None:
       remask check prompt.md --data rows.jsonl --input "{question}" --expected answer
     """
     from remask.cli.check import examine, print_report
+    from remask.cli.live import open_side_display
     from remask.cli.settings import read
 
-    report = examine(read(source, flags))
+    request = read(source, flags)
+    with open_side_display(json) as display:
+        report = examine(request, display)
     print_report(report, json)
     sys.exit(0 if report.ok else 2)
 

@@ -49,12 +49,15 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
     Example:
       remask adapt --data prompts.jsonl -o adapter.safetensors
     """
+    from remask.api.job import follow_steps
+    from remask.cli.live import open_side_display
     from remask.config import placed
     from remask.dlm.training.held_out import HeldOutLoss
     from remask.dlm.training.recipe import TrainOptions
     from remask.dlm.training.recipe import adapt as train_adapter
-    from remask.dlm.training.train import Progress, TrainPlan
+    from remask.dlm.training.train import TrainPlan, TrainStep
     from remask.errors import ConfigError
+    from remask.runs.budget import Spend
     from remask.sanitize import make_visible
 
     if out.suffix != ".safetensors":
@@ -69,7 +72,7 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
         flags["leave_out"], flags["held_out"], flags["measure_every"],
     )  # fmt: skip
 
-    def print_step(done: Progress) -> None:
+    def print_step(done: TrainStep) -> None:
         if done.step == 1 or done.step % 10 == 0 or done.step == options.plan.steps:
             click.echo(
                 f"step {done.step} of {options.plan.steps}: loss {done.loss:.2f} nats, "
@@ -86,6 +89,8 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
                 err=True,
             )
 
-    made = train_adapter(options, print_step, print_losses)
+    with open_side_display(False) as display, follow_steps(display):
+        display.step("reading the data", 0, 0, Spend())
+        made = train_adapter(options, print_step, print_losses)
     click.echo(make_visible(f"wrote {made.out} and {options.card} from {made.trained} prompts"))
     sys.exit(0)

@@ -14,7 +14,8 @@ import orjson
 from remask.api.build_models import asks_api, describe_endpoint, describe_memory, make_price
 from remask.api.build_proposer import check_proposer
 from remask.api.build_task import describe_metric
-from remask.api.job import Job, open_job
+from remask.api.forecast import DenoisingTime, time_calls, time_denoising
+from remask.api.job import Hooks, Job, follow_steps, open_job
 from remask.api.least_budget import require_least_budget
 from remask.cli.settings import Request
 from remask.config import TargetConfig
@@ -22,13 +23,12 @@ from remask.errors import RemaskError, TargetBusy
 from remask.prompt import Prompt
 from remask.propose.languages import name_languages
 from remask.propose.structure import hold_structure
-from remask.runs.budget import format_amount, format_usd
+from remask.runs.budget import Spend, format_amount, format_usd
 from remask.runs.database import FILE
 from remask.sanitize import one_line
 from remask.tasks.inspect.setup import make_models
 
 Kind = Literal["ok", "problem", "note"]
-SECONDS_PER_CALL = 0.08  # of the built-in target on two cores, without denoising; rough
 CHARACTERS_PER_TOKEN = 4  # in English; rough
 DENOISER_INPUT_TOKENS = 250  # of a request to a denoiser, without traces and prompt
 DENOISER_OUTPUT_TOKENS = 60  # of its answer; rough
@@ -61,7 +61,7 @@ class Report:
 
     findings: tuple[Finding, ...]
     costs: tuple[Cost, ...]
-    note: str = "Calls are exact limits. Tokens and minutes are rough, and without denoising."
+    note: str = "Calls are exact limits. Tokens and minutes are rough."
 
     @property
     def ok(self) -> bool:
@@ -69,13 +69,14 @@ class Report:
         return not _has_problem(self.findings)
 
 
-def examine(request: Request) -> Report:
+def examine(request: Request, hooks: Hooks | None = None) -> Report:
     """Check everything. Problems become findings, not exceptions."""
-    config = request.config
-    with open_job(config, request.given, run_dir=request.run_dir) as job:
+    config, hooks = request.config, hooks or Hooks()
+    with follow_steps(hooks), open_job(config, request.given, hooks, request.run_dir) as job:
         findings: list[Finding] = []
 
         def add(about: str, check: Callable[[], Iterator[Finding] | None]) -> None:
+            hooks.step(f"checking the {about}", len(findings), 0, Spend())
             known = {finding.text for finding in findings}
             # A wrong part is a problem of each part that needs it, too. It is reported once.
             findings.extend(f for f in _collect(about, check) if f.text not in known)
@@ -95,7 +96,9 @@ def examine(request: Request) -> Report:
             add("denoiser", job.require_all)
         if not _has_problem(findings):
             add("plan", lambda: _describe_plan(job))
-            costs = tuple(_estimate_costs(job))
+            denoising = time_denoising(job)
+            add("plan", lambda: _describe_denoising(job, denoising))
+            costs = tuple(_estimate_costs(job, denoising, time_calls(job)))
             add("budget", lambda: _compare_with_limits(job, costs))
     calls = config.task.calls_per_sample
     note = f"All figures are rough: they assume {calls} calls per sample (task.calls_per_sample)."
@@ -270,8 +273,16 @@ def _describe_plan(job: Job) -> Iterator[Finding]:
         yield Finding("plan", "note", f"denoiser: about {calls} further calls per round")
 
 
-def _estimate_costs(job: Job) -> Iterator[Cost]:
-    low, likely, high = calls = _estimate_calls(job)
+def _describe_denoising(job: Job, denoising: DenoisingTime | None) -> Iterator[Finding]:
+    if denoising is not None:
+        seconds = denoising.estimate_round(job.plan.candidates)
+        amount = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
+        text = f"denoising: about {amount} in each round, from a timed sample of {denoising.timed} steps"
+        yield Finding("plan", "note", text)
+
+
+def _estimate_costs(job: Job, denoising: DenoisingTime | None, seconds: float | None) -> Iterator[Cost]:
+    calls = _estimate_calls(job)
     yield Cost("calls", *calls)
     rows = job.dataset.examples
     text = len(job.start.text) + sum(len(e.input) for e in rows) / len(rows)
@@ -291,10 +302,29 @@ def _estimate_costs(job: Job) -> Iterator[Cost]:
         if other is not None:
             usd += share * other.usd(round(1000 * read), 1000 * DENOISER_OUTPUT_TOKENS) / 1000
         yield Cost("USD", *(n * usd for n in calls))
-    if job.config.target.model == "builtin" and not share:
-        yield Cost("minutes", *(n * SECONDS_PER_CALL / 60 for n in (low, likely, high)))
-    else:
-        yield Cost("minutes", None, None, None)
+    yield _estimate_minutes(job, calls, denoising, seconds)
+
+
+def _estimate_minutes(
+    job: Job, calls: Sequence[int], denoising: DenoisingTime | None, seconds: float | None
+) -> Cost:
+    """Return the minutes of a run, with denoising: unknown where a part could not be timed."""
+    share = _estimate_denoiser_share(job)
+    if seconds is None or (denoising is None and not share):
+        return Cost("minutes", None, None, None)
+    rounds = _estimate_rounds(job, calls)
+    by_round = denoising.estimate_round(job.plan.candidates) if denoising else 0.0
+    return Cost("minutes", *((n * seconds + r * by_round) / 60 for n, r in zip(calls, rounds, strict=True)))
+
+
+def _estimate_rounds(job: Job, calls: Sequence[int]) -> tuple[int, int, int]:
+    """Return the lowest, likely and highest number of rounds of a run with so many calls."""
+    plan, validation = job.plan, job.rows("validation")
+    each = job.calls_per_row * plan.count_round_calls(validation) + job.denoiser_calls_per_round(plan)
+    first = job.calls_per_row * plan.count_validation_rows(validation) + job.test_calls + job.query_calls
+    paid = [max(0, -(-(n - first) // each)) for n in calls[1:]]
+    likely, high = min(plan.patience, paid[0]), min(plan.rounds, paid[1])
+    return likely, likely, high
 
 
 def _compare_with_limits(job: Job, costs: Sequence[Cost]) -> Iterator[Finding]:

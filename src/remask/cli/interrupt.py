@@ -6,7 +6,9 @@ and ten times a second while it waits for answers.
 """
 
 import os
+import select
 import signal
+import socket
 from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
@@ -37,16 +39,35 @@ class InterruptHandler:
     def __init__(self) -> None:
         self._seen = 0  # number of the first signal; 0 for none
         self._before: dict[int, Any] = {}
+        self._arrived, self._wake = socket.socketpair()
+        self._wake.setblocking(False)
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
+        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_: object) -> None:
         # The process is about to end with its own exit code; another signal must not change that.
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if self._seen else handler)
+        signal.set_wakeup_fd(-1)
+        self._arrived.close()
+        self._wake.close()
+
+    def is_pending(self) -> bool:
+        """Return whether a signal has come, for another thread.
+
+        Python calls a handler only when the main thread is back from a long step; the socket has the
+        number of the signal at once.
+        """
+        if self._seen:
+            return True
+        try:
+            return bool(select.select([self._arrived], [], [], 0)[0])
+        except (OSError, ValueError):  # closed
+            return False
 
     def checkpoint(self) -> None:
         """Raise Interrupted after a signal."""

@@ -1,72 +1,192 @@
-"""Print the events of a run while it is running: a panel on a terminal, plain lines, or JSON lines.
+"""Print a run while it runs: a panel on a terminal, plain lines, or JSON lines.
 
-show.py prints the result after the run. Text of models and users is printed without control
-characters and without markup.
+All three draw the one value `Progress`. show.py prints the result after the run. Text of models and
+users is printed without control characters and without markup.
 """
 
-import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import click
 import orjson
 from rich.console import Console
 from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
-from rich.text import Text
 
 from remask import events
-from remask.api.job import OnEvent
-from remask.config import Config
+from remask.api.job import Hooks
+from remask.api.show_progress import (
+    ProgressPanel,
+    add_follower,
+    describe_left,
+    describe_round,
+    describe_spend,
+    describe_work,
+    format_clock,
+    format_duration,
+)
+from remask.cli.options import choose_side_mode
 from remask.events import Event, State, encode
 from remask.runs.budget import Spend
+from remask.runs.progress import Follower, Workload
 from remask.runs.report.summary import SELECTION, average, format_edit, format_score, list_scores
 from remask.runs.result import list_changes
 from remask.sanitize import make_visible, one_line
 
+FIRST_SECONDS = 0.9  # after which a first figure is printed where nothing else was
+JSON_SECONDS = 1.0  # between two JSON events of the progress
+PLAIN_SECONDS = 10.0  # between two plain lines of the progress
+TICK_SECONDS = 0.25
 
-def open_display(mode: str, config: Config, run_dir: Path) -> AbstractContextManager[OnEvent]:
-    """Open the display of a mode: json, plain or rich."""
-    displays = {"json": _open_json, "plain": _open_plain, "rich": _open_panel}
-    return displays[mode](config, run_dir)
+
+def open_display(mode: str, follower: Follower, run_dir: Path | None) -> AbstractContextManager[Hooks]:
+    """Open the display of a mode: json, plain or rich. Yields the hooks that tell it what happens."""
+    if mode == "rich":
+        return _open_panel(follower, run_dir)
+    face = JsonLines(follower) if mode == "json" else PlainLines(follower, run_dir)
+    return _open_lines(face, follower)
+
+
+def open_side_display(json: bool, follower: Follower | None = None) -> AbstractContextManager[Hooks]:
+    """Open a display on standard error, for a command whose output is something else."""
+    follower = follower or Follower()
+    mode = choose_side_mode(json)
+    if mode == "rich":
+        return _open_panel(follower, None, err=True)
+    face = JsonLines(follower, err=True) if mode == "json" else PlainLines(follower, err=True)
+    return _open_lines(face, follower)
+
+
+@contextmanager
+def _open_panel(follower: Follower, run_dir: Path | None, err: bool = False) -> Iterator[Hooks]:
+    panel = ProgressPanel(follower, "" if run_dir is None else str(run_dir))
+    with Live(panel, console=Console(stderr=err), refresh_per_second=4, transient=True):
+        yield add_follower(Hooks(), follower)
+
+
+@contextmanager
+def _open_lines(face: "JsonLines | PlainLines", follower: Follower) -> Iterator[Hooks]:
+    """Print lines: those of events at once, and those of the progress from a thread of its own.
+
+    So a figure is printed also while one long step runs.
+    """
+    ended = threading.Event()
+
+    def tick() -> None:
+        while not ended.wait(TICK_SECONDS):
+            with suppress(OSError, ValueError):  # nobody reads the output any more
+                face.tick()
+
+    thread = threading.Thread(target=tick, name="remask-progress", daemon=True)
+    thread.start()
+    try:
+        yield add_follower(Hooks(watch=face.event, plan=face.plan), follower)
+    finally:
+        ended.set()
+        thread.join()
 
 
 # --- JSON
 
 
-@contextmanager
-def _open_json(config: Config, run_dir: Path) -> Iterator[OnEvent]:
-    """Print each event as one JSON object, with the spend after it."""
+class JsonLines:
+    """Prints each event as one JSON object, with the spend after it, and the progress between."""
 
-    def write(event: Event, state: State, spend: Spend) -> None:
-        sys.stdout.write(orjson.dumps({**encode(event), "spend": spend}).decode() + "\n")
-        sys.stdout.flush()
+    def __init__(
+        self, follower: Follower, clock: Callable[[], float] = time.monotonic, err: bool = False
+    ) -> None:
+        self._follower, self._clock, self._err, self._lock = follower, clock, err, threading.RLock()
+        self._printed, self._work = clock() + FIRST_SECONDS - JSON_SECONDS, -1
 
-    yield write
+    def event(self, event: Event, state: State, spend: Spend) -> None:
+        """Print an event."""
+        self._write({**encode(event), "spend": spend})
+
+    def plan(self, workload: Workload, state: State, spend: Spend) -> None:
+        """Print nothing: the progress has what the plan says."""
+
+    def tick(self) -> None:
+        """Print the progress, at most once a second and only where some work was done."""
+        with self._lock:
+            if self._clock() - self._printed < JSON_SECONDS:
+                return
+            now = self._follower.progress
+            if now.work != self._work or now.stopping:
+                self._printed, self._work = self._clock(), now.work
+                self._write(now.encode())
+
+    def _write(self, value: object) -> None:
+        with self._lock:
+            click.echo(orjson.dumps(value), err=self._err)
 
 
 # --- lines
 
 
 class PlainLines:
-    """Prints one line for each event that matters to the user.
+    """Prints one line for each event that matters to the user, and the progress between.
 
-    Prints nothing before the first event, since an error of the input may still follow.
+    Prints nothing in the first second, since an error of the input may still follow.
     """
 
-    def __init__(self, run_dir: Path) -> None:
-        self._header = f"run: {make_visible(str(run_dir))}"
+    def __init__(
+        self,
+        follower: Follower,
+        run_dir: Path | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        err: bool = False,
+    ) -> None:
+        self._follower, self._clock, self._err, self._lock = follower, clock, err, threading.RLock()
+        self._header = "" if run_dir is None else f"run: {make_visible(str(run_dir))}"
+        # Beside other output, on standard error, short work says nothing.
+        self._printed = clock() if err else clock() + FIRST_SECONDS - PLAIN_SECONDS
 
     def event(self, event: Event, state: State, spend: Spend) -> None:
         """Print the line of an event, if it has one."""
-        if self._header:
-            click.echo(self._header)
-            self._header = ""
-        if line := describe_event(event, state):
-            click.echo(f"[{spend.calls:,} calls] {line}")
+        line = describe_event(event, state)
+        self._print(f"[{spend.calls:,} calls] {line}" if line else "")
+
+    def plan(self, workload: Workload, state: State, spend: Spend) -> None:
+        """Print how long the run may take."""
+        if line := describe_workload(workload):
+            self._print(line)
+
+    def tick(self) -> None:
+        """Print the progress where nothing was printed for some time."""
+        with self._lock:
+            if self._clock() - self._printed >= PLAIN_SECONDS:
+                click.echo(self._describe(), err=self._err)
+                self._printed = self._clock()
+
+    def _describe(self) -> str:
+        now = self._follower.progress
+        number = describe_round(now)
+        parts = [f"round {number}" if number else "", now.phase, describe_work(now)]
+        times = f"{format_clock(now.seconds)} so far, left: {describe_left(now)}"
+        spent = f"[{describe_spend(now)[0]}] " if now.spend.calls or now.limits.calls else ""
+        return spent + "; ".join(one_line(part) for part in (*parts, times) if part)
+
+    def _print(self, line: str) -> None:
+        with self._lock:
+            if self._header:
+                click.echo(self._header, err=self._err)
+                self._header = ""
+            if line:
+                click.echo(line, err=self._err)
+                self._printed = self._clock()
+
+
+def describe_workload(load: Workload) -> str:
+    """Say how long a run may take; "" where that is unknown."""
+    seconds = load.estimate_seconds()
+    if seconds is not None:
+        return f"estimate: {format_duration(seconds)} in all, denoising included"
+    if load.seconds_per_round is None:
+        return ""
+    each = format_duration(load.seconds_per_round)
+    return f"estimate: {each} of denoising in each round; the time of calls is not known yet"
 
 
 def describe_event(event: Event, state: State) -> str:
@@ -130,95 +250,3 @@ def _format_validation(state: State, id: str) -> str:
 
 def _format_edit(event: events.Accepted, state: State) -> str:
     return format_edit(list_changes(state, state.proposal(event.round, event.id)), 80)
-
-
-@contextmanager
-def _open_plain(config: Config, run_dir: Path) -> Iterator[OnEvent]:
-    yield PlainLines(run_dir).event
-
-
-# --- panel
-
-
-class LivePanel:
-    """A panel that shows the state of the run; it is redrawn after each event."""
-
-    def __init__(self, config: Config, run_dir: Path, clock: Callable[[], float]) -> None:
-        self._limit = config.budget.calls
-        self._place = make_visible(str(run_dir))
-        self._clock = clock
-        self._began = clock()
-        self._phase = "loading models"
-        self._state = State()
-        self._spend = Spend()
-
-    def event(self, event: Event, state: State, spend: Spend) -> None:
-        """Update the panel."""
-        self._state, self._spend = state, spend
-        self._phase = describe_phase(event, state)
-
-    def __rich__(self) -> Panel:
-        state, spend = self._state, self._spend
-        grid = Table.grid(padding=(0, 2))
-        for name, value in (
-            ("phase", self._phase),
-            *([("validation", self._format_scores())] if state.traces_read is None else []),
-            ("accepted", f"{len(state.accepted)} of {len(state.proposals)} candidates"),
-            ("last edit", _format_edit(state.accepted[-1], state) if state.accepted else "none"),
-            ("calls", f"{spend.calls:,}" + (f" of {self._limit:,}" if self._limit else "")),
-            ("elapsed", _format_minutes(self._clock() - self._began)),
-        ):
-            grid.add_row(Text(name, style="dim"), Text(value))
-        return Panel(grid, title=Text("remask"), subtitle=Text(self._place), expand=False)
-
-    def _format_scores(self) -> str:
-        state = self._state
-        best = average(list_scores(state, state.incumbent, "validation"))
-        baseline = average(list_scores(state, state.baseline, "validation"))
-        return f"best {format_score(best)}, baseline {format_score(baseline)} ({SELECTION})"
-
-
-def describe_phase(event: Event, state: State) -> str:
-    """Describe what the run does after an event."""
-    match event:
-        case events.TracesRead():
-            return "loading the diffusion model"
-        case _ if state.traces_read is not None:
-            return _describe_refinement_phase(event, state)
-        case events.UnlabelledInputs() | events.Started():
-            return "scoring the baseline on validation rows"
-        case events.Scored(split="train") if event.id == state.incumbent:
-            return f"round {event.round + 1}: the denoiser writes candidates"
-        case events.Scored(split="train") | events.Proposed():
-            return f"round {event.round + 1}: scoring candidates on train rows"
-        case events.SearchEnded():
-            return "sealed test of baseline and best prompt"
-        case events.Tested():
-            return "writing the result"
-        case _:
-            return f"round {state.round + 1}: scoring train rows"
-
-
-def _describe_refinement_phase(event: Event, state: State) -> str:
-    match event:
-        case events.Proposed() | events.Refused():
-            return f"round {event.round + 1}: measuring candidates on held-out conversations"
-        case events.Measured() | events.Attributed():
-            return f"round {event.round + 1}: finding the evidence for the best candidate"
-        case events.SearchEnded():
-            return "sealed test of both prompts, if there is a target"
-        case events.Tested():
-            return "writing the result"
-        case _:
-            return f"round {state.round + 1}: proposing edits"
-
-
-def _format_minutes(seconds: float) -> str:
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
-
-
-@contextmanager
-def _open_panel(config: Config, run_dir: Path) -> Iterator[OnEvent]:
-    panel = LivePanel(config, run_dir, time.monotonic)
-    with Live(panel, console=Console(), refresh_per_second=4, transient=True):
-        yield panel.event

@@ -4,25 +4,27 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NoReturn
 
 import click
 import orjson
 
+from remask.api.build_models import limit_spend
 from remask.api.build_task import Given
 from remask.api.evaluate import Evaluation, score_prompt
 from remask.api.job import Hooks, OnEvent, add_callback, choose_run_dir
 from remask.api.optimize import load_config, resume_run, start_run
 from remask.cli.interrupt import Interrupted, InterruptHandler
-from remask.cli.live import open_display
+from remask.cli.live import open_display, open_side_display
 from remask.cli.settings import Request
 from remask.cli.show import print_result, print_result_json
 from remask.config import Config, read_prompt
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested
 from remask.runs.budget import Spend
+from remask.runs.progress import Follower
 from remask.runs.report.summary import format_against, format_spend
 from remask.runs.result import Result
 from remask.sanitize import make_visible, one_line
@@ -48,9 +50,11 @@ def evaluate_prompt(request: Request, split: Split, json: bool, against: Path | 
     """Score a prompt and print the score: `remask eval`. against: the file of another prompt."""
     other = None if against is None else read_prompt(against)
     with InterruptHandler() as signals:
+        follower = Follower(limit_spend(request.config)[0], is_stopping=signals.is_pending)
         try:
-            hooks = Hooks(checkpoint=signals.checkpoint)
-            found = score_prompt(request.config, request.given, split, hooks, other)
+            with open_side_display(json, follower) as display:
+                hooks = replace(display, checkpoint=signals.checkpoint)
+                found = score_prompt(request.config, request.given, split, hooks, other)
         except (Interrupted, KeyboardInterrupt) as stop:
             _exit("stopped", stop)
     if json:
@@ -82,12 +86,13 @@ def _complete_run(
 ) -> Result:
     """Run to the end and print the result. Exits where the user interrupts the run."""
     with InterruptHandler() as signals:
+        follower = Follower(limit_spend(config)[0], is_stopping=signals.is_pending)
         try:
             with (
                 _open_tracker(track, config, run_dir) as tracker,
-                open_display(mode, config, run_dir) as display,
+                open_display(mode, follower, run_dir) as display,
             ):
-                result = run(add_callback(_make_hooks(display, signals), tracker))
+                result = run(add_callback(_add_signals(display, signals), tracker))
         except (Interrupted, KeyboardInterrupt) as stop:
             how = "stopped" if isinstance(stop, Interrupted) else "stopped at once"
             _exit(f"{how}; continue with: remask resume {make_visible(str(run_dir))}", stop)
@@ -104,13 +109,13 @@ def _exit(message: str, stop: BaseException) -> NoReturn:
     sys.exit(getattr(stop, "exit_code", 130))
 
 
-def _make_hooks(display: OnEvent, signals: InterruptHandler) -> Hooks:
+def _add_signals(display: Hooks, signals: InterruptHandler) -> Hooks:
     def watch(event: Event, state: State, spend: Spend) -> None:
-        display(event, state, spend)
+        display.watch(event, state, spend)
         if not isinstance(event, Tested):  # after the test only the result must be written
             signals.checkpoint()
 
-    return Hooks(watch, signals.checkpoint)
+    return replace(display, watch=watch, checkpoint=signals.checkpoint)
 
 
 @contextmanager

@@ -213,3 +213,11 @@ def choose_mode(plain: bool, json: bool) -> str:
         return "json"
     dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
     return "plain" if plain or dumb or not sys.stdout.isatty() else "rich"
+
+
+def choose_side_mode(json: bool) -> str:
+    """Return how a command shows its progress on standard error, beside what it prints."""
+    if json:
+        return "json"
+    dumb = os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb"
+    return "plain" if dumb or not sys.stderr.isatty() else "rich"

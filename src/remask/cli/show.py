@@ -9,21 +9,22 @@ from typing import Any
 import click
 import orjson
 
-from remask.cli.live import describe_phase
 from remask.errors import ConfigError
 from remask.prompt import Prompt
 from remask.runs.lock import is_held
 from remask.runs.outcomes import ROW_FILTERS, RowResult, row_to_dict
+from remask.runs.progress import describe_phase
 from remask.runs.report import summary
 from remask.runs.report.read_run import MARKDOWN_REPORT, REPORT, RunView, advise_waiting, view_run
 from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, find_shortest_within
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import make_visible, one_line
 
-STYLES = {"added": {"fg": "green", "underline": True}, "removed": {"fg": "red", "strikethrough": True}}
+STYLES = {"added": {"fg": "green"}, "removed": {"fg": "red"}}
 MARKS = {"added": ("{+", "+}"), "removed": ("[-", "-]")}
 VERDICT_COLOURS = {"improved": "green", "no evidence": "yellow", "unverified": "yellow", "worse": "red"}
 CHANGE_COLOURS = {"won": "green", "lost": "red", "same": None, "failed": "yellow"}
+NEXT_WIDTH = 44  # characters of a command that is proposed next
 MAX_ROW_CHARS = 300  # of a message or an answer
 MAX_REJECTED_EDITS = 3  # of a refinement, shown after the accepted ones
 
@@ -117,15 +118,16 @@ def print_result(result: Result, mode: str) -> None:
     """Print the result of a finished run."""
     colour = mode == "rich"
     found = result.refinement
+    line = summary.format_verdict(result)
+    click.echo(click.style(line, fg=VERDICT_COLOURS[result.verdict], bold=True) if colour else line)
+    click.echo()
     if found is not None and result.prompt == result.baseline.prompt:
         click.echo("the prompt is unchanged, because no edit was accepted")
     else:
         click.echo(format_diff(result.diff(), colour))
     click.echo()
-    line = summary.format_verdict(result)
-    click.echo(click.style(line, fg=VERDICT_COLOURS[result.verdict], bold=True) if colour else line)
-    if found is None:
-        click.echo(summary.format_selection(result))
+    for fact in summary.list_facts(result):
+        click.echo(fact)
     for edit in result.edits:
         _print_edit(f"edit of {summary.format_edit_title(edit)}", edit)
     rejected = sorted(found.proposals, key=lambda e: -e.log_likelihood_gain) if found else []
@@ -139,11 +141,21 @@ def print_result(result: Result, mode: str) -> None:
         click.echo(line)
     for warning in result.warnings:
         click.echo(f"warning: {one_line(warning)}")
-    click.echo(f"Search stopped: {one_line(result.stopped)}.")
-    counts = f"; {result.candidates} candidates evaluated, {result.rejected} refused by the guard"
-    click.echo(f"spent: {summary.format_spend(result.spend)}{'' if found else counts}")
     for name, path in {"run": result.run_dir, **_list_files(result)}.items():
-        click.echo(f"{name}: {make_visible(str(path))}")
+        click.echo(f"{name}: {_link(Path(path)) if colour else one_line(str(path))}")
+    click.echo("next:")
+    for command, what in summary.list_next_commands(result):
+        click.echo(f"  {command:<{NEXT_WIDTH}}  {what}")
+
+
+def _link(path: Path) -> str:
+    """Return a path as a link of the terminal (OSC 8). The address holds no control characters."""
+    shown = one_line(str(path))
+    try:
+        address = path.resolve().as_uri()  # percent-encodes all but letters, digits and _.-~/
+    except (OSError, ValueError, RuntimeError):
+        return shown
+    return f"\x1b]8;;{address}\x1b\\{shown}\x1b]8;;\x1b\\"
 
 
 def _print_edit(title: str, edit: AcceptedEdit | RefinedEdit) -> None:
@@ -153,7 +165,7 @@ def _print_edit(title: str, edit: AcceptedEdit | RefinedEdit) -> None:
 
 
 def format_diff(changes: tuple[Change, ...], colour: bool) -> str:
-    """Mark added and removed words: green and red with `colour`, else {+added+} and [-removed-]."""
+    """Mark added and removed words as {+added+} and [-removed-], with `colour` also green and red."""
     return "".join(_format_change(change, colour) for change in changes)
 
 
@@ -161,11 +173,10 @@ def _format_change(change: Change, colour: bool) -> str:
     text = make_visible(change.text)
     if change.kind == "same":
         return text
-    if colour:
-        style: dict[str, Any] = STYLES[change.kind]
-        return click.style(text, **style)
     before, after = MARKS[change.kind]
-    return f"{before}{text}{after}"
+    marked = f"{before}{text}{after}"
+    style: dict[str, Any] = STYLES[change.kind]
+    return click.style(marked, **style) if colour else marked
 
 
 def _list_files(result: Result) -> dict[str, str]:

@@ -3,7 +3,8 @@
 Texts of users are printed without control and invisible characters.
 """
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import click
 import orjson
 
+from remask.api.job import follow_steps
+from remask.cli.live import open_side_display
 from remask.cli.options import FullHelpGroup, GroupedCommand, json_option, map_option, option, scale_option
 from remask.data.overview import Overview, build_overview
 from remask.data.prompt_templates import PromptTemplate
@@ -21,10 +24,12 @@ from remask.data.trace_reader import find_files, read_records
 from remask.data.trace_record import Record, RejectedRecord
 from remask.errors import ConfigError
 from remask.files import draft, require_free
+from remask.ports import report_step
 from remask.sanitize import make_visible, one_line
 
 MAX_SHOWN_PROMPTS = 10
 REDACTION_CACHE_SIZE = 64  # texts
+REPORT_SECONDS = 0.2  # between two reports of the progress
 MAX_PROMPT_CHARACTERS = 100  # of a system prompt, as printed
 
 
@@ -34,7 +39,8 @@ def inspect_files(
     """Print an overview of files. Raises ConfigError where there is no usable record."""
     declared = parse_scales(scales)
     paths = find_files(files)
-    found = build_overview(read_records(paths, parse_column_map(columns)))
+    with open_side_display(json) as display, follow_steps(display):
+        found = build_overview(_count_records(read_records(paths, parse_column_map(columns))))
     if found.records:
         require_scales(declared, found.ratings)
     known = find_scales(found.ratings, declared)
@@ -58,8 +64,13 @@ def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) 
     paths = find_files([file])
     if output.exists() and any(output.samefile(path) for path in paths):
         raise ConfigError(f"{output} is a file to read; name another output")
-    items = read_records(paths, parse_column_map(columns))
-    with draft(output) as partial, partial.open("wb") as out:
+    items = _count_records(read_records(paths, parse_column_map(columns)))
+    with (
+        open_side_display(False) as display,
+        follow_steps(display),
+        draft(output) as partial,
+        partial.open("wb") as out,
+    ):
         for item in items:
             if isinstance(item, RejectedRecord):
                 rejected += 1
@@ -70,6 +81,16 @@ def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) 
     click.echo(
         f"wrote {make_visible(str(output))}: {written} records, {rejected} rejected (see traces inspect)"
     )
+
+
+def _count_records(items: Iterable[Record | RejectedRecord]) -> Iterator[Record | RejectedRecord]:
+    """Report how many records are read, some times a second; their number is not known before."""
+    said = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        if (now := time.monotonic()) - said > REPORT_SECONDS:
+            report_step("record", number, 0)
+            said = now
 
 
 def _record_to_chat(record: Record, redact: Callable[[str], str]) -> dict[str, Any]:

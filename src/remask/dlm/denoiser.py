@@ -150,8 +150,10 @@ class LocalDenoiser:
                 ids, shared = self._layout.encode_context(context, rest)
                 for begin in range(0, len(same_context), MAX_BATCH_CANVASES):
                     batch = same_context[begin : begin + MAX_BATCH_CANVASES]
+                    report_step("candidate", sum(None not in job.fills for job in jobs), len(jobs))
                     self._denoise_windows(batch, ids, shared, seed_for(seed, "infill", turn))
             turn += 1
+        report_step("candidate", len(jobs), len(jobs))
         return [_finish_job(job) for job in jobs]
 
     def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:

@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 import numpy as np
 
 from remask.errors import BudgetSpent, TargetBusy, TargetError, TargetRefused
-from remask.ports import CallBook, Reply
+from remask.ports import CallBook, Reply, report_step
 
 Attempt = Callable[[int], "Future[Reply]"]  # starts an attempt of the call with this number
 Wait = Callable[[int, int, TargetBusy], float]  # (call, attempts so far, why it failed) -> seconds
@@ -52,8 +52,10 @@ def run_calls(
     """
     calls = _Calls(attempt, count, concurrency, max_attempts, wait, book, answered)
     try:
+        report_step("reply", 0, count)
         while calls.unfinished:
             calls.go_on()
+            calls.report()
     finally:
         calls.cancel()
     if calls.stopped is not None:
@@ -86,6 +88,7 @@ class _Calls:
         self._billed = [0] * count  # of these, attempts that may be billed
         self._answered = answered
         self._failed = self._busy_in_a_row = 0  # calls
+        self._reported = 0  # calls that have ended, as was last said
         self._deadline = float("inf")
 
     @property
@@ -111,6 +114,13 @@ class _Calls:
                 self._stop(error)
         for call in due:
             self._send(call)
+
+    def report(self) -> None:
+        """Say how many calls have ended, where one has since the last time."""
+        done = len(self.replies) - len(self._fresh) - len(self._waiting) - len(self._flying)
+        if done > self._reported:
+            self._reported = done
+            report_step("reply", done, len(self.replies))
 
     def cancel(self) -> None:
         """Cut off what is in flight; it stays booked as uncertain."""

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import content_id
-from remask.ports import CallBook, Reply, TargetModel
+from remask.ports import CallBook, Reply, TargetModel, report_step
 from remask.runs.budget import Limits, Price, Spend, check_price, find_shortfall
 from remask.runs.store import MemoryStore
 from remask.types import Chat
@@ -241,10 +241,13 @@ class Meter(TargetModel):
         known = {key: _decode(key, reply) for key, reply in stored.items()}
         misses = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}
         left = list(misses.items())
+        total = len(known) + len(left)
+        report_step("call", len(known), total)
         if left and self._target.books_attempts:
             self._ledger.require(Spend(calls=len(left)))
             known |= self._book_attempts(left, repeat)
             left = []
+            report_step("call", len(known), total)
         while left:
             self._ledger.require(Spend(calls=len(left)))
             part = left[:MAX_CHUNK_CALLS]
@@ -252,6 +255,7 @@ class Meter(TargetModel):
             size, attempts = self._fit_calls(bounds)
             known |= self._call(part[:size], bounds[:size], attempts, ask)
             left = left[size:]
+            report_step("call", len(known), total)
         return [known[key] for key in keys]
 
     def _book_attempts(self, calls: list[tuple[str, Chat]], repeat: int) -> dict[str, Reply]:

@@ -23,7 +23,7 @@ from remask.runs.budget import Spend
 from remask.runs.outcomes import read_row_file
 from remask.runs.reused_rows import describe_earlier_tests
 from remask.runs.word_diff import Change, diff
-from remask.sanitize import clip
+from remask.sanitize import clip, make_visible, one_line
 from remask.stats import LEVEL, Comparison, Verdict, compare, correct_level, estimate, format_level, sign_test
 
 if TYPE_CHECKING:
@@ -161,9 +161,21 @@ class Result:
         return values
 
     def _repr_html_(self) -> str:
+        """What the terminal says at the end of a run, for notebooks."""
+        from remask.runs.report.summary import format_verdict, list_facts  # it imports this module
+
         tags = {"same": "span", "removed": "del", "added": "ins"}
-        body = "".join(f"<{tags[c.kind]}>{html.escape(c.text)}</{tags[c.kind]}>" for c in self.diff())
-        return f'<p>{self._verdict}</p><pre style="white-space:pre-wrap">{body}</pre>'
+        body = "".join(
+            f"<{tags[c.kind]}>{html.escape(make_visible(c.text))}</{tags[c.kind]}>" for c in self.diff()
+        )
+        lines = [*list_facts(self), *(f"warning: {one_line(warning)}" for warning in self.warnings)]
+        facts = "".join(f"<li>{html.escape(line)}</li>" for line in lines)
+        verdict = html.escape(format_verdict(self))
+        page = html.escape(one_line(str(Path(self.run_dir) / "report.html")))
+        return (
+            f'<p><b>{verdict}</b></p><pre style="white-space:pre-wrap">{body}</pre><ul>{facts}</ul>'
+            f"<p>report: <code>{page}</code></p>"
+        )
 
 
 Sources = Mapping[str, tuple[str, str]]  # id -> (message, right answer or feedback)

@@ -231,6 +231,10 @@ class MemoryStore:
         """Return the sum of what is settled, reserved or uncertain, without a query."""
         return sum((need for need, _ in self._open.values()), self._booked)
 
+    def get_booked(self) -> Spend:
+        """Return the sum of what is settled or uncertain, which only grows."""
+        return self._booked
+
     def _end(self, reservation: int, state: str, spend: Spend, replies: Mapping[str, Any]) -> None:
         del self._open[reservation]
         self._booked += spend

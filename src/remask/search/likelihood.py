@@ -23,7 +23,7 @@ from remask import events
 from remask.errors import BudgetSpent
 from remask.events import Event, State, advance
 from remask.ids import rng_for, seed_for
-from remask.ports import Choose, Context, Proposal, Proposer, Scorer, find_written_spans
+from remask.ports import Choose, Context, Proposal, Proposer, Scorer, find_written_spans, report_step
 from remask.prompt import Prompt, Span
 from remask.search.halving import record_proposal
 from remask.stats import accepts
@@ -254,11 +254,16 @@ def _measure_lifts(
 ) -> dict[_Windows, list[_Nats]]:
     """Return the lift of each text in each context: its log-probability minus that with CONTROL."""
     order = list(texts)
-    without = [_measure_nats(scorer, CONTROL, text) for text in order]
+    without = []
+    total = len(order) * (1 + len(contexts))
+    for text in order:
+        without.append(_measure_nats(scorer, CONTROL, text))
+        report_step("text", len(without), total)
     lifts: dict[_Windows, list[_Nats]] = {text: [] for text in order}
-    for context in contexts:  # the outer loop, because a scorer caches few contexts
-        for text, bare in zip(order, without, strict=True):
+    for number, context in enumerate(contexts, 1):  # the outer loop: a scorer caches few contexts
+        for place, (text, bare) in enumerate(zip(order, without, strict=True), 1):
             lifts[text].append(_measure_nats(scorer, context, text) - bare)
+            report_step("text", number * len(order) + place, total)
     return lifts
 
 

@@ -12,7 +12,7 @@ from functools import partial
 
 from remask.errors import ConfigError, TargetError
 from remask.ids import content_id
-from remask.ports import Metric, Reply, TargetModel
+from remask.ports import Metric, Reply, TargetModel, report_step
 from remask.sanitize import normalise
 from remask.tasks.compare_answers import compare_json, compare_labels, compare_numbers, parse_list
 from remask.tasks.parse_label import equals_label, match_label, parse_label
@@ -152,6 +152,7 @@ class FunctionGrader(Grader):
                     grades.append(Grade(error=found))
                 else:
                     grades.append(Grade(found.value, found.feedback))
+                report_step("row", len(grades), len(responses))
         return grades
 
 

@@ -21,7 +21,7 @@ from remask.dlm.training.corpus import TrainingExample, read_examples
 from remask.dlm.training.held_out import measure, score_at_once, score_left_to_right
 from remask.dlm.training.masking import CorruptionMask
 from remask.dlm.training.student import Student, init_parameters
-from remask.dlm.training.train import Progress, TrainPlan, compute_losses, train, weigh_tokens
+from remask.dlm.training.train import TrainPlan, TrainStep, compute_losses, train, weigh_tokens
 from remask.errors import ConfigError
 from remask.models.backbone.builtin_weights import load_base
 from remask.ports import Hole
@@ -98,7 +98,7 @@ def test_gradients_reach_every_parameter(examples: list[TrainingExample]) -> Non
     assert not any(p.requires_grad for p in made.base.model.parameters())
 
 
-def run(examples: list[TrainingExample], checkpoint: Path, steps: int) -> tuple[Student, list[Progress]]:
+def run(examples: list[TrainingExample], checkpoint: Path, steps: int) -> tuple[Student, list[TrainStep]]:
     """Run the first `steps` of the plan with a checkpoint after each, then stop as if killed."""
     made, seen = student(), []
     for progress in train(made, examples, PLAN, checkpoint, every=0.0):

@@ -30,7 +30,7 @@ from remask.dlm.layout import Layout
 from remask.dlm.training.batches import draw_batch
 from remask.dlm.training.corpus import TrainingExample, read_examples
 from remask.dlm.training.student import Student, init_parameters
-from remask.dlm.training.train import Progress, TrainPlan, compute_losses, train
+from remask.dlm.training.train import TrainPlan, TrainStep, compute_losses, train
 from remask.errors import BackendError, ConfigError
 from remask.ports import Hole
 from remask.types import Trace
@@ -116,7 +116,7 @@ def test_gradients_reach_the_trained_parameters_only(
 
 def run(
     base: Base, examples: list[TrainingExample], file: Path, steps: int
-) -> tuple[Student, list[Progress]]:
+) -> tuple[Student, list[TrainStep]]:
     """Run the first `steps` of the plan with a checkpoint after each, then stop as if killed."""
     made, seen = student(base), []
     for progress in train(made, examples, PLAN, file, every=0.0):

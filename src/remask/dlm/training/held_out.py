@@ -24,6 +24,7 @@ from remask.dlm.training.corpus import TrainingExample
 from remask.dlm.training.masking import CorruptionMask
 from remask.ids import rng_for
 from remask.models.backbone.transformer import Backbone
+from remask.ports import report_step
 
 CONTEXT_TOKENS = 400  # of traces, the default of the search
 MAX_LOGIT_ROWS = 2000  # masks whose logits are in memory at once
@@ -79,7 +80,8 @@ def measure(
     layout = Layout(base, adapted.family)
     length = layout.family.window
     losses: dict[str, list[float]] = defaultdict(list)
-    for example in examples:
+    for number, example in enumerate(examples):
+        report_step("prompt", number, len(examples))
         rng = rng_for(seed, "measure", example.id, pattern)
         anchor = int(rng.integers(layout.count(example.prompt)))
         traces = select_traces(example, CONTEXT_TOKENS, layout, rng)

@@ -12,7 +12,7 @@ from remask.dlm.build import Base, find_base
 from remask.dlm.training.corpus import TrainingExample, hold_out, read_examples
 from remask.dlm.training.held_out import HeldOutLoss, measure
 from remask.dlm.training.student import Student, init_parameters
-from remask.dlm.training.train import Progress, TrainPlan, train
+from remask.dlm.training.train import TrainPlan, TrainStep, train
 from remask.errors import ConfigError
 from remask.files import write
 
@@ -64,7 +64,7 @@ class AdaptResult:
 
 def adapt(
     options: TrainOptions,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    on_progress: Callable[[TrainStep], None] = lambda progress: None,
     on_measured: Callable[[int, tuple[HeldOutLoss, ...]], None] = lambda step, losses: None,
 ) -> AdaptResult:
     """Train an adapter, measure it and write it with its card.

@@ -29,6 +29,7 @@ from remask.dlm.training.student import EMBEDDING, MASKED, RIGHT, Student
 from remask.errors import ConfigError, NumericsError
 from remask.files import draft
 from remask.ids import content_id
+from remask.ports import report_step
 
 MIN_RATE_SHARE = 0.02  # of the learning rate, at the end
 
@@ -67,7 +68,7 @@ class TrainPlan:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class TrainStep:
     """One finished step."""
 
     step: int  # number of finished steps
@@ -82,7 +83,7 @@ def train(
     plan: TrainPlan,
     checkpoint: Path,
     every: float = 180.0,
-) -> Iterator[Progress]:
+) -> Iterator[TrainStep]:
     """Train and yield each step, starting from `checkpoint` if it exists.
 
     The checkpoint is written after every `every` seconds and at the end. It is valid for one plan,
@@ -117,7 +118,8 @@ def train(
             header = {"plan": run_id, "steps": str(plan.steps), "step": str(step + 1)}
             _save_checkpoint(checkpoint, student, optimiser, header)
             saved = time.monotonic()
-        yield Progress(step + 1, entropy, rate, time.monotonic() - start)
+        report_step("training step", step + 1, plan.steps)
+        yield TrainStep(step + 1, entropy, rate, time.monotonic() - start)
 
 
 def compute_losses(student: Student, batch: Batch, plan: TrainPlan) -> tuple[float, Tensor]:

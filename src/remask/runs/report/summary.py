@@ -4,6 +4,7 @@ Used by the command line and the reports, so that both show the same text. Text 
 is untrusted: `sanitize.visible` escapes characters that could hide or reorder text.
 """
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -164,6 +165,30 @@ def format_selection(result: Result) -> str:
     """Describe the validation scores and that they chose the prompt."""
     before, after = format_score(result.baseline.validation), format_score(result.best.validation)
     return f"validation ({SELECTION}, not a result): {before} → {after}"
+
+
+def list_facts(result: Result) -> list[str]:
+    """List three facts of a finished run: how prompts were chosen, why it stopped, what it cost."""
+    counts = f"; {result.candidates} candidates evaluated, {result.rejected} refused by the guard"
+    found = result.refinement
+    first = format_selection(result) if found is None else f"edits accepted: {len(result.edits)}"
+    return [
+        first,
+        f"Search stopped: {one_line(result.stopped)}.",
+        f"spent: {format_spend(result.spend)}{'' if found else counts}",
+    ]
+
+
+def list_next_commands(result: Result) -> list[tuple[str, str]]:
+    """List (command, what it does): what a user does next with a finished run."""
+    run = Path(result.run_dir)
+    place, folder = (shlex.quote(one_line(str(path))) for path in (run, run.parent))
+    found = []
+    if result.prompt != result.baseline.prompt:
+        found.append((f"remask export {place} -o best.md", "write the best prompt to a file"))
+    if found and result.refinement is None:
+        found.append((f"remask show {place} --rows lost", "see the rows that it answers worse"))
+    return [*found, (f"remask view {folder}", "look at all runs of this folder")]
 
 
 def format_edit_title(edit: AcceptedEdit | RefinedEdit) -> str:

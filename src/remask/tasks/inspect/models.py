@@ -30,7 +30,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from remask.errors import TargetRefused
 from remask.ids import content_id
-from remask.ports import Reply
+from remask.ports import Reply, report_step
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Calls, Ledger, Tariff, Tokens
@@ -192,6 +192,7 @@ class InspectModels:
                     return result
                 value = _to_plain_json(answer.model_dump(exclude_none=True))
                 calls.settle([_read_usage(answer)], {key: value})
+                report_step("call", self.ledger.store.get_spend().calls, 0)  # of how many is unknown
             self._record_answer(sample, request, messages if inserted else None, answer)
             return result
 
