@@ -57,6 +57,11 @@ ROWS: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "api/test_endpoint.py",
         ),
     ),
+    "R4": (
+        "the power is cut: what no fsync covers is torn, missing or in another order",
+        "the run can be read; a resumed run ends the same",
+        ("faults/test_power_loss.py",),
+    ),
     "R5": (
         "Ctrl-C once and twice, SIGTERM, SIGHUP, in a real process under a terminal, in every phase",
         "stops within two seconds, the terminal is as it was, a resumed run ends the same",
@@ -78,15 +83,30 @@ ROWS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "never over the limit",
         ("faults/test_limits.py", "runs/test_ledger.py"),
     ),
+    "R9": (
+        "the wall clock jumps by hours; the machine sleeps past the time limit",
+        "the same result, no negative duration; the run can be finished",
+        ("faults/test_clock.py",),
+    ),
     "R10": (
         "other hash seeds and numbers of calls in flight",
         "the same bytes of results",
         ("faults/test_determinism.py",),
     ),
+    "R11": (
+        "NaN and infinite logits, no finite choice, empty spans, spans over the context, odd vocabularies",
+        "finite numbers or a typed error, never a mask in a prompt, always an end",
+        ("dlm/test_sampler.py", "dlm/test_canvas.py", "dlm/test_schedule.py", "dlm/test_denoiser.py"),
+    ),
     "R12": (
         "metrics that hang, raise, or return no number from 0 to 1",
         "the row has no score, with a reason; the run goes on",
         ("tasks/test_metrics.py",),
+    ),
+    "R13": (
+        "a million records; one line of a hundred megabytes",
+        "read in at most 300 MB, the line left out with its number",
+        ("faults/test_scale.py",),
     ),
     "I1": (
         "malformed files of traces and rows",
@@ -94,6 +114,16 @@ ROWS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("data/test_malformed.py", "data/test_rows.py"),
     ),
     "I2": ("random files for every reader", "no exception but our own", ("data/test_fuzz.py",)),
+    "I3": (
+        "exports of generated prompts to every format, read back",
+        "the same text and the same variables",
+        ("integrations/test_export.py", "cli/test_export.py", "integrations/test_place.py"),
+    ),
+    "U1": (
+        "right-to-left text, joined emoji, combining marks, hidden characters",
+        "no letter is cut in two, hidden characters are shown",
+        ("test_prompt.py", "runs/test_word_diff.py", "propose/test_maskers.py", "propose/test_structure.py"),
+    ),
     "S1": (
         "injections in traces, and disguised copies of a user's words",
         "no payload in a prompt",
@@ -104,6 +134,11 @@ ROWS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "none in a written byte or in a request to the denoiser's API",
         ("faults/test_secrets.py", "data/redact"),
     ),
+    "S3": (
+        "template code in prompts and rows: Jinja, Python, JavaScript, shell, ERB",
+        "never evaluated, kept byte for byte",
+        ("data/test_placeholders.py", "data/test_prompt_templates.py"),
+    ),
     "S5": (
         "hostile text as prompt, row, model and folder name",
         "no script runs in a browser, no control character reaches the terminal",
@@ -113,6 +148,16 @@ ROWS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "hostile folders of models",
         "one sentence within seconds, nothing executed",
         ("faults/test_model_folders.py", "models/backbone"),
+    ),
+    "S7": (
+        "everything that the commands open, delete, start and connect to is noted",
+        "only the run directory and the named server",
+        ("faults/test_reach.py",),
+    ),
+    "Q": (
+        "runs in which no prompt is better, scores of known laws, other implementations of the statistics",
+        "at most 5 % false *improved*; intervals that cover; the same numbers",
+        ("test_stats.py", "benchmarks/test_acceptance.py"),
     ),
 }
 

@@ -12,6 +12,7 @@ import shlex
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import groupby
 from pathlib import Path
 
 import click
@@ -56,9 +57,11 @@ def name_of(page: object) -> str:
 def commands(text: str) -> Iterator[list[str]]:
     """The words of every command in a block of shell."""
     for line in text.replace("\\\n", " ").splitlines():
-        for part in re.split(r"&&|[|>]", line):
-            words = shlex.split(part.removeprefix("$ "), comments=True)
-            if words and words[0] == "remask":
+        lexer = shlex.shlex(line.removeprefix("$ "), posix=True, punctuation_chars="&|>")
+        lexer.whitespace_split = True  # a word ends at a blank or at one of these signs outside of quotes
+        for between, part in groupby(lexer, lambda word: set(word) <= set("&|>")):
+            words = list(part)
+            if not between and words[0] == "remask":
                 yield words[1:]
 
 

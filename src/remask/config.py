@@ -120,8 +120,9 @@ class TargetConfig(EndpointConfig):
     """The frozen model whose prompt is optimised."""
 
     model: str = "builtin"
-    """`builtin`, `openai:MODEL` for any OpenAI-compatible endpoint, or `inspect:PROVIDER/MODEL` for
-    a task of Inspect. Python also takes a function."""
+    """`builtin`, `openai:MODEL` for any OpenAI-compatible endpoint, `inspect:PROVIDER/MODEL` for a
+    task of Inspect, or `FILE.py:FUNCTION` for a function `messages -> str`. Python also takes a
+    function."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the API key. A server on this machine needs none."""
     temperature: float | None = 0.0
@@ -404,6 +405,7 @@ def make_absolute(values: dict[str, Any], base: Path) -> None:
     place(values.get("denoiser"), "adapter", below)
     place(values.get("task"), "name", placed_task)
     place(values.get("metric"), "name", placed_metric)
+    place(values.get("target"), "model", placed_metric)
     place(values, "run_dir", below)
 
 
@@ -424,7 +426,8 @@ def placed_task(name: str, base: Path) -> str:
 
 
 def placed_metric(name: str, base: Path) -> str:
-    """FILE.py:FUNCTION with the whole path of the file; other names of metrics as they are."""
+    """FILE.py:FUNCTION with the whole path of the file; other names of metrics and targets as they
+    are."""
     file, colon, function = name.rpartition(":")
     return f"{(base / file).resolve()}:{function}" if colon and file.endswith(".py") else name
 

@@ -10,7 +10,8 @@
     │  └─ TargetUnreliable  too many rows have no score to rank prompts
     ├─ NumericsError        a model produced NaN or no finite logit: exit code 1
     ├─ BudgetSpent          the next call would pass a limit: the normal end of a search
-    └─ RunBusy              another process uses the run directory: exit code 4
+    ├─ RunBusy              another process uses the run directory: exit code 4
+    └─ GateFailed           the command has finished, but a gate of --fail-unless failed: exit code 5
 
 A message is one sentence that contains the wrong value and says how to fix it.
 """
@@ -105,6 +106,12 @@ class RunBusy(RemaskError):
     """Another process uses this run directory."""
 
     exit_code = 4
+
+
+class GateFailed(RemaskError):
+    """The command has finished, and what it found does not pass a gate of --fail-unless."""
+
+    exit_code = 5
 
 
 @contextmanager

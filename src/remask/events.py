@@ -164,6 +164,7 @@ class Tested:
     never_predicted: tuple[str, ...] = ()  # labels that the target never gave under the best prompt
     unparsed: int = 0  # responses under the best prompt in which no label was found
     notes: tuple[str, ...] = ()  # warnings for the reader of the result
+    earlier_tests: int = 0  # of these rows by other runs in the same folder, when the test was made
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,6 +361,8 @@ def check_event(state: State, event: Event) -> None:
         raise ValueError("is of a prompt that was not proposed")
     if isinstance(event, Tested) and [r[0] for r in event.baseline] != [r[0] for r in event.best]:
         raise ValueError("has other rows for the two prompts")
+    if isinstance(event, Tested) and event.earlier_tests < 0:
+        raise ValueError("has a negative number of earlier tests")
 
 
 def _is_in_order(edits: Iterable[tuple[int, int, str]], text: str) -> bool:

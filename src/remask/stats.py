@@ -1,14 +1,17 @@
 """Confidence intervals of scores, paired comparison of two prompts, acceptance rules.
 
 A score is a finite number (0 and 1 for wrong and right). A failed call has no score; leave such
-rows out of both lists. All intervals are two-sided at 95 % and in the unit of the scores. All
-results are finite Python floats, so they can be written as JSON. numpy is not needed; scipy is
-imported only for quantiles of Student's t.
+rows out of both lists. All intervals are two-sided, at 95 % unless a level is given, and in the
+unit of the scores. All results are finite Python floats, so they can be written as JSON. numpy is
+not needed; scipy is imported only for quantiles of Student's t.
+
+A test on rows that earlier tests have used is held to a stricter level, see `correct_level`.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Literal
 
 Verdict = Literal["improved", "no evidence", "worse"]
@@ -17,6 +20,7 @@ Differences = Sequence[float]  # one per row, in the unit of the scores
 Rule = Callable[[Differences, Differences], bool]  # such as `improves`
 
 MIN_DIFFERING_ROWS = 10  # with fewer rows that differ, the verdict is always "no evidence"
+LEVEL = 0.95  # of an interval
 Z95 = 1.959963984540054  # 97.5 % quantile of the standard normal distribution
 MAX_ABS_SCORE = 1e100  # larger scores are refused, so that sums and squares stay finite
 MIN_SEED_MARGIN = 0.5  # default lead over the seed prompt in `improves`, as a multiple of sqrt(Σd²)
@@ -50,11 +54,12 @@ class Comparison:
     baseline: float  # mean score
     best: float  # mean score
     difference: float  # best minus baseline
-    low: float  # 95 % interval of the difference
+    low: float  # interval of the difference, at `level`
     high: float
     differing: int  # rows whose scores differ by more than ROUNDING_TOLERANCE
     verdict: Verdict
     method: Method
+    level: float = LEVEL  # higher where earlier tests have used the rows
 
 
 def estimate(values: Sequence[float]) -> Estimate:
@@ -80,7 +85,23 @@ def estimate(values: Sequence[float]) -> Estimate:
     return Estimate(n, math.fsum(scores) / n, interval.low, interval.high)
 
 
-def compare(baseline: Sequence[float], best: Sequence[float]) -> Comparison:
+def correct_level(earlier: int) -> float:
+    """Return the level of the interval of a test on rows that `earlier` tests have used.
+
+    It is Bonferroni's: all tests together give a false verdict with a probability of at most 5 %, if
+    each of them is held to its share. Raises ValueError if `earlier` is negative.
+    """
+    if earlier < 0:
+        raise ValueError(f"impossible number of earlier tests: {earlier}")
+    return 1 - (1 - LEVEL) / (earlier + 1) if earlier else LEVEL
+
+
+def format_level(level: float) -> str:
+    """Return a level as text, such as "95 %" or "98.33 %", never rounded up."""
+    return f"{math.floor(round(level * 1e6) / 100) / 100:g} %"
+
+
+def compare(baseline: Sequence[float], best: Sequence[float], level: float = LEVEL) -> Comparison:
     """Compare the scores of two prompts, paired by position.
 
     The interval is Tango's score interval if all scores are 0 or 1, else the paired t interval (not
@@ -94,8 +115,8 @@ def compare(baseline: Sequence[float], best: Sequence[float]) -> Comparison:
     A single pair that is not 0 or 1 gives the largest interval of a difference on the scale from 0
     to 1, extended to contain both scores.
 
-    Raises ValueError if the lists are empty or of unequal length, or if a score is NaN or larger
-    than MAX_ABS_SCORE.
+    Raises ValueError if the lists are empty or of unequal length, if a score is NaN or larger than
+    MAX_ABS_SCORE, or if the level is not between 0 and 1.
     """
     if len(baseline) != len(best):
         raise ValueError(
@@ -105,14 +126,15 @@ def compare(baseline: Sequence[float], best: Sequence[float]) -> Comparison:
     before, after = _check_finite(baseline, "baseline"), _check_finite(best, "best")
     if not before:
         raise ValueError("there are no rows to compare")
+    z = _find_quantile(level)
     n = len(before)
     differences = [_subtract(b, a) for a, b in zip(before, after, strict=True)]
     wins, losses = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
     method: Method = "tango" if _is_binary(before) and _is_binary(after) else "paired t"
     if method == "tango":
-        interval = tango_interval(n, wins, losses)
+        interval = tango_interval(n, wins, losses, z)
     elif n > 1:
-        interval = student_interval(differences)
+        interval = student_interval(differences, level)
     else:
         width = max(1.0, *before, *after) - min(0.0, *before, *after)
         interval = Interval(-width, width)
@@ -126,7 +148,15 @@ def compare(baseline: Sequence[float], best: Sequence[float]) -> Comparison:
         differing=wins + losses,
         verdict=_decide_verdict(interval, wins + losses),
         method=method,
+        level=level,
     )
+
+
+def _find_quantile(level: float) -> float:
+    """Return the normal quantile of a two-sided interval."""
+    if not 0 < level < 1:
+        raise ValueError(f"a level is between 0 and 1, not {level}")
+    return Z95 if level == LEVEL else NormalDist().inv_cdf((1 + level) / 2)
 
 
 def accepts(differences: Sequence[float], margin: float = 0.0) -> bool:
@@ -182,8 +212,8 @@ def wilson_interval(n: int, successes: int, z: float = Z95) -> Interval:
     return Interval(low, high)
 
 
-def student_interval(values: Sequence[float]) -> Interval:
-    """Return the 95 % t interval of a mean, n - 1 degrees of freedom (Student 1908, Biometrika
+def student_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Return the t interval of a mean, n - 1 degrees of freedom (Student 1908, Biometrika
     6:1).
 
     For differences of pairs it is the paired t interval. Raises ValueError for less than 2 values.
@@ -195,7 +225,7 @@ def student_interval(values: Sequence[float]) -> Interval:
         raise ValueError(f"a t interval needs at least 2 values, not {n}")
     mean = math.fsum(values) / n
     variance = math.fsum((v - mean) ** 2 for v in values) / (n - 1)
-    half = float(stdtrit(n - 1, 0.975)) * math.sqrt(variance / n)
+    half = float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(variance / n)
     return Interval(mean - half, mean + half)
 
 

@@ -13,6 +13,7 @@ from remask.config import Config, DenoiserConfig, EndpointConfig, RoleConfig, Ta
 from remask.errors import ConfigError, name_missing_extra
 from remask.ports import DenoiserModel, TargetModel
 from remask.runs.budget import Limits, Price
+from remask.tasks.run_metric import is_metric_file, load_function
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +50,10 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
             max_tokens=config.max_tokens,
             **config.reach,
         )
-    if kind == "function":
+    in_file = is_metric_file(config.model)
+    if in_file:
+        respond = load_function(config.model, "target", "(messages) -> str")
+    if kind == "function" or in_file:
         if respond is None:
             raise ConfigError(
                 f"the target {config.model} is a Python function; resume the run from Python: "
@@ -64,7 +68,7 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
         raise ConfigError(f"the target {config.model} is only for Inspect tasks; name one with --task")
     raise ConfigError(
         f"target {config.model!r} is unknown; use builtin, openai:MODEL (with base_url for other "
-        "servers), or a callable in Python"
+        "servers), FILE.py:FUNCTION, or a callable in Python"
     )
 
 

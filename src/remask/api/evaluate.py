@@ -22,9 +22,12 @@ from remask.api.build_task import Given
 from remask.api.job import Hooks, open_job
 from remask.config import Config
 from remask.ports import Metric, watch_steps
+from remask.prompt import Prompt
 from remask.runs.budget import Spend
+from remask.runs.result import compare_rows
 from remask.runs.store import Store
-from remask.stats import Estimate, estimate
+from remask.search.halving import rows_from_outcomes
+from remask.stats import Comparison, Estimate, estimate
 from remask.tasks.labelled import find_unpredicted_labels
 from remask.types import Split, describe_cut, mean_score
 
@@ -42,6 +45,7 @@ class Evaluation:
     spend: Spend
     warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()  # the first few different reasons why rows have no score
+    comparison: Comparison | None = None  # with another prompt on the same rows: `remask eval --against`
 
 
 def evaluate(
@@ -74,8 +78,13 @@ def evaluate(
     return score_prompt(settle_rows(values, given), given, split, Hooks())
 
 
-def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Evaluation:
-    """Score the prompt of a configuration on the rows of one split."""
+def score_prompt(
+    config: Config, given: Given, split: Split, hooks: Hooks, against: str | None = None
+) -> Evaluation:
+    """Score the prompt of a configuration on the rows of one split.
+
+    against: another prompt, which is scored on the same rows and is the baseline of a comparison.
+    """
     with tempfile.TemporaryDirectory() as parent, open_job(config, given, hooks, Path(parent) / "run") as job:
         job.require_rows((split,))
         with Store.create(job.run_dir, job.record) as store:
@@ -83,6 +92,13 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
             with watch_steps(lambda what, done, total: hooks.checkpoint()):
                 outcomes = job.task.evaluate(job.start, job.task.ids(split))
             mean_score(outcomes, max_failed=1.0)  # raises where no row has a score
+            comparison: Comparison | None = None
+            doubts: tuple[str, ...] = ()
+            if against is not None:
+                with watch_steps(lambda what, done, total: hooks.checkpoint()):
+                    before = job.task.evaluate(Prompt.parse(against), job.task.ids(split))
+                mean_score(before, max_failed=1.0)
+                comparison, doubts = compare_rows(rows_from_outcomes(before), rows_from_outcomes(outcomes))
             errors = [o.error for o in outcomes if o.status == "failed"]
             return Evaluation(
                 score=estimate([o.score for o in outcomes if o.status == "scored"]),
@@ -91,7 +107,8 @@ def score_prompt(config: Config, given: Given, split: Split, hooks: Hooks) -> Ev
                 unparsed=sum(o.unparsed for o in outcomes),
                 never_predicted=find_unpredicted_labels(outcomes, job.task.labels, config.metric.answer),
                 spend=store.get_spend(),
-                warnings=(*job.notes, *describe_cut(outcomes), *getattr(job.task, "warnings", ())),
+                warnings=(*job.notes, *describe_cut(outcomes), *getattr(job.task, "warnings", ()), *doubts),
+                comparison=comparison,
             )
 
 

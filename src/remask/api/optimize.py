@@ -7,6 +7,7 @@ is also the code of `refine`, where a likelihood chooses the edits.
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from functools import cached_property
 from math import ceil
 from pathlib import Path
@@ -38,6 +39,7 @@ from remask.runs.budget import Spend
 from remask.runs.outcomes import RecordingTask
 from remask.runs.report.read_run import write_report
 from remask.runs.result import MIN_TESTED, Result, make_result, write_result
+from remask.runs.reused_rows import count_earlier_tests, identify_test_rows
 from remask.runs.store import Store
 from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
@@ -281,9 +283,12 @@ class _Run:
         may help. Where that has been done, the verdict is given without them.
         """
         job = self.job
-        job.ledger.reserved, job.ledger.testing = Spend(), True
+        job.ledger.reserved = Spend()
+        if self.state.postponed is not None:
+            # The user has resumed the run for this test. Time that is used up must not end it again.
+            job.ledger.budget = replace(job.ledger.budget, minutes=None)
         best = self.state.prompt(self.state.incumbent)
-        before, after = run_final_test(self._task, job.start, best)
+        before, after = run_final_test(self._task, job.start, best, self._announce_rows)
         failed = [a if a.error else b for a, b in zip(before, after, strict=True) if a.error or b.error]
         again = Spend(calls=len(failed) * job.calls_per_row)
         if len(failed) == len(before) or (
@@ -306,7 +311,20 @@ class _Run:
                 find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
                 sum(o.unparsed for o in after),
                 tuple(notes),
+                self._count_earlier_tests([outcome.example for outcome in before]),
             )
+        )
+
+    def _announce_rows(self, rows: int, left: int) -> None:
+        """Say that the target is asked for `rows` rows of the test now, and for `left` after them."""
+        # A row may take further calls after its first one: repeats, and a judge.
+        self.job.ledger.later_calls = (rows + left) * self.job.calls_per_row - rows
+
+    def _count_earlier_tests(self, rows: list[str]) -> int:
+        """Return how often the runs beside this one have tested other prompts on these rows."""
+        known = identify_test_rows(self.store.config, rows)
+        return count_earlier_tests(
+            self.store.folder, known, baseline=self.state.baseline, best=self.state.incumbent
         )
 
     def _ask_queries(self) -> tuple[str, ...]:

@@ -22,11 +22,12 @@ if TYPE_CHECKING:
 
 EPILOG = """\b
 Exit codes:
-  0    finished, whatever the verdict
+  0    finished, whatever the verdict (without --fail-unless)
   1    internal error
   2    wrong input or setup
   3    the target failed, or too many of its calls did
   4    another process uses the run
+  5    finished, but a gate of --fail-unless failed
   130  interrupted by Ctrl-C (143: by SIGTERM, 129: by SIGHUP); continue with remask resume
 
 REMASK_DEBUG=1 prints where an error came from. NO_COLOR=1 prints plain lines.
@@ -35,13 +36,19 @@ REMASK_DEBUG=1 prints where an error came from. NO_COLOR=1 prints plain lines.
 # Commands whose modules import other rooms. They are imported when they are called, so the first
 # sentence of their help is repeated here for `remask --help`.
 LATER = {
+    "init": "Write the files of a new project: settings, a prompt and sample rows.",
+    "runs": "List the runs of a folder, newest first.",
+    "compare": "Compare two runs: settings, cost, prompts and shared test rows.",
     "export": "Write the best prompt of a run to a file, for people or for another tool.",
     "traces": "Inspect files of conversations, or copy them without secrets.",
     "refine": "Refine a prompt by conversations, without labels or target calls.",
     "adapt": "Train the diffusion model on your own prompts.",
 }
 # The order of `remask --help`: that in which most users meet the commands.
-ORDER = (*("check", "optimize", "resume", "show", "report", "eval", "export"), *("traces", "refine", "adapt"))
+ORDER = (
+    *("init", "check", "optimize", "resume", "show", "runs", "compare", "report", "eval", "export"),
+    *("traces", "refine", "adapt"),
+)
 # click prints the help for a group without a command by raising this, from version 8.2 on.
 _NoArgsIsHelp: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
 
@@ -120,6 +127,7 @@ def main() -> None:
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @options.job_options
 @options.track_option
+@options.gate_options
 @options.progress_options
 def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: Any) -> None:
     """Search for a better prompt, then compare it with yours on the sealed test rows.
@@ -131,10 +139,13 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
     Example:
       remask optimize prompt.md --data rows.jsonl --input "{question}" --expected answer
     """
+    from remask.cli.gate import describe_result, finish, make_outputs
     from remask.cli.optimize import new_run
     from remask.cli.settings import read
 
-    new_run(read(source, flags), options.choose_mode(plain, json), track)
+    outputs = make_outputs(flags, compares=True)
+    result = new_run(read(source, flags), options.choose_mode(plain, json), track)
+    finish(outputs, describe_result(result))
 
 
 @main.command(cls=options.GroupedCommand)
@@ -161,17 +172,21 @@ def check(source: str | None, json: bool, **flags: Any) -> None:
 @main.command(cls=options.GroupedCommand)
 @click.argument("run", type=click.Path(path_type=Path))
 @options.track_option
+@options.gate_options
 @options.progress_options
-def resume(run: Path, plain: bool, json: bool, track: str) -> None:
+def resume(run: Path, plain: bool, json: bool, track: str, **flags: Any) -> None:
     """Continue an interrupted run.
 
     \b
     Example:
       remask resume runs/20260101-120000
     """
+    from remask.cli.gate import describe_result, finish, make_outputs
     from remask.cli.optimize import continue_run
 
-    continue_run(run, options.choose_mode(plain, json), track)
+    outputs = make_outputs(flags, compares=True)
+    result = continue_run(run, options.choose_mode(plain, json), track)
+    finish(outputs, describe_result(result, "resume"))
 
 
 @main.command("eval", cls=options.GroupedCommand)
@@ -180,19 +195,27 @@ def resume(run: Path, plain: bool, json: bool, track: str) -> None:
     "Data", "--split", "rows", type=click.Choice(["train", "validation", "test"]),
     default="validation", help="Rows to score. Default: validation.",
 )  # fmt: skip
+@options.option(
+    "Data", "--against", type=click.Path(path_type=Path), metavar="PROMPT.MD",
+    help="Score this prompt on the same rows, too, and compare: it is the baseline.",
+)  # fmt: skip
 @options.eval_options
+@options.gate_options
 @options.json_option
-def evaluate(source: str | None, rows: "Split", json: bool, **flags: Any) -> None:
+def evaluate(source: str | None, rows: "Split", against: Path | None, json: bool, **flags: Any) -> None:
     """Score one prompt on rows, with a 95 % interval, without a search.
 
     \b
     Example:
       remask eval prompt.md --data rows.jsonl --split test
     """
+    from remask.cli.gate import describe_evaluation, finish, make_outputs
     from remask.cli.optimize import evaluate_prompt
     from remask.cli.settings import read
 
-    evaluate_prompt(read(source, flags), rows, json)
+    outputs = make_outputs(flags, compares=against is not None)
+    found = evaluate_prompt(read(source, flags), rows, json, against)
+    finish(outputs, describe_evaluation(found, rows))
 
 
 @main.command(cls=options.GroupedCommand)

@@ -192,7 +192,8 @@ def _check_target(job: Job) -> Iterator[Finding]:
         return
     _ = job.target
     if not config.model.startswith("openai:"):
-        yield Finding("target", "ok", f"{describe_endpoint(config)}: the weights were found")
+        found = "weights were" if config.model == "builtin" else "function was"
+        yield Finding("target", "ok", f"{describe_endpoint(config)}: the {found} found")
         return
     yield Finding("target", "ok", f"{describe_endpoint(config)}: the openai package was found")
     yield _check_model_list(config)

@@ -19,11 +19,11 @@ from remask.cli.interrupt import Interrupted, InterruptHandler
 from remask.cli.live import open_display
 from remask.cli.settings import Request
 from remask.cli.show import print_result, print_result_json
-from remask.config import Config
+from remask.config import Config, read_prompt
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested
 from remask.runs.budget import Spend
-from remask.runs.report.summary import format_spend
+from remask.runs.report.summary import format_against, format_spend
 from remask.runs.result import Result
 from remask.sanitize import make_visible, one_line
 from remask.types import Split
@@ -38,17 +38,19 @@ def new_run(request: Request, mode: str, track: str = "") -> Result:
         )
 
 
-def continue_run(run_dir: Path, mode: str, track: str = "") -> None:
+def continue_run(run_dir: Path, mode: str, track: str = "") -> Result:
     """Continue a run and print its result: `remask resume`."""
     config = load_config(run_dir)
-    _complete_run(lambda hooks: resume_run(run_dir, Given(), hooks), config, run_dir, mode, track)
+    return _complete_run(lambda hooks: resume_run(run_dir, Given(), hooks), config, run_dir, mode, track)
 
 
-def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
-    """Score a prompt and print the score: `remask eval`."""
+def evaluate_prompt(request: Request, split: Split, json: bool, against: Path | None = None) -> Evaluation:
+    """Score a prompt and print the score: `remask eval`. against: the file of another prompt."""
+    other = None if against is None else read_prompt(against)
     with InterruptHandler() as signals:
         try:
-            found = score_prompt(request.config, request.given, split, Hooks(checkpoint=signals.checkpoint))
+            hooks = Hooks(checkpoint=signals.checkpoint)
+            found = score_prompt(request.config, request.given, split, hooks, other)
         except (Interrupted, KeyboardInterrupt) as stop:
             _exit("stopped", stop)
     if json:
@@ -56,11 +58,14 @@ def evaluate_prompt(request: Request, split: Split, json: bool) -> None:
     else:
         for line in _describe_evaluation(found, split):
             click.echo(line)
+    return found
 
 
 def _describe_evaluation(found: Evaluation, split: Split) -> Iterator[str]:
     score = found.score
     yield (f"{split}: {score.mean:.3f} on {score.n} rows (95 % interval {score.low:.3f} to {score.high:.3f})")
+    if found.comparison is not None:
+        yield format_against(found.comparison)
     if found.failed:
         yield f"warning: rows without a score: {found.failed}, because: {one_line('; '.join(found.errors))}"
     if found.unparsed:

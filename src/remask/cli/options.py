@@ -6,6 +6,7 @@ Imports only click, so that `--help` answers at once. settings.py defines what t
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
@@ -72,8 +73,8 @@ def _make_target_options(target_default: str, metric_default: str) -> Decorator:
     """Make the options of target and metric, which have other defaults in `remask refine`."""
     return combine(
         option("Target", "--target", metavar="MODEL",
-               help="Target model: builtin, openai:MODEL, or inspect:PROVIDER/MODEL for an Inspect "
-               f"task. Default: {target_default}."),
+               help="Target model: builtin, openai:MODEL, FILE.py:FUNCTION, or inspect:PROVIDER/MODEL for "
+               f"an Inspect task. Default: {target_default}."),
         option("Target", "--base-url", metavar="URL",
                help="Base URL of the OpenAI-compatible server. Default: OpenAI."),
         option("Target", "--temperature", metavar="NUMBER|omit",
@@ -151,6 +152,15 @@ run_dir_option = option(
 track_option = option(
     "Output", "--track", default="", metavar="mlflow[:URI]",
     help="Log the run to MLflow: to its default store, or to a server or store.",
+)  # fmt: skip
+gate_options = combine(
+    option("Gate", "--fail-unless", metavar="GATE", multiple=True,
+           help="Exit with code 5 unless the gate holds: improved, not-worse or score>=NUMBER, by the "
+           "sealed test; of eval, by its rows (the first two need --against). May be repeated."),
+    option("Gate", "--junit", type=click.Path(path_type=Path), metavar="FILE",
+           help="Write the gates and the figures as JUnit XML."),
+    option("Gate", "--summary", type=click.Path(path_type=Path), metavar="FILE",
+           help="Append a summary in Markdown, such as to $GITHUB_STEP_SUMMARY."),
 )  # fmt: skip
 plain_option = option(
     "Output", "--plain", is_flag=True,

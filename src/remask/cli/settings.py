@@ -178,6 +178,8 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
     for flag, (section, key) in KEYS.items():
         if flags.get(flag) not in (None, ()):
             _get_section(values, section)[key] = flags[flag]
+    if flags.get("target"):
+        _get_section(values, "target")["model"] = placed_metric(flags["target"], Path.cwd())
     if flags.get("metric"):
         _get_section(values, "metric")["name"] = placed_metric(flags["metric"], Path.cwd())
     if scale := flags.get("judge_scale"):

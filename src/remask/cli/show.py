@@ -9,11 +9,13 @@ from typing import Any
 import click
 import orjson
 
+from remask.cli.live import describe_phase
 from remask.errors import ConfigError
 from remask.prompt import Prompt
+from remask.runs.lock import is_held
 from remask.runs.outcomes import ROW_FILTERS, RowResult, row_to_dict
 from remask.runs.report import summary
-from remask.runs.report.read_run import MARKDOWN_REPORT, REPORT, RunView, view_run
+from remask.runs.report.read_run import MARKDOWN_REPORT, REPORT, RunView, advise_waiting, view_run
 from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, find_shortest_within
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import make_visible, one_line
@@ -47,6 +49,7 @@ def print_run_json(run_dir: Path) -> None:
         "kind": "Run",
         "run_dir": str(run_dir),
         "finished": seen.result is not None,
+        "running": is_held(run_dir),
         "result": None if seen.result is None else seen.result.to_dict(),
         "round": state.round,
         "prompt": state.prompts.get(state.incumbent),
@@ -96,7 +99,7 @@ def find_best_prompt(run_dir: Path, within: float | None = None) -> Prompt:
     """
     state = view_run(run_dir).state
     if not state.baseline:
-        raise ConfigError(f"{run_dir} has no prompt yet; continue the run with: remask resume {run_dir}")
+        raise ConfigError(f"{run_dir} has no prompt yet; {advise_waiting(run_dir)}")
     if within is not None and state.traces_read is not None:
         raise ConfigError(
             f"--shortest-within needs validation scores, and {run_dir} has none, since its edits "
@@ -171,14 +174,17 @@ def _list_files(result: Result) -> dict[str, str]:
 
 
 def _print_unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
-    state = seen.state
+    state, held = seen.state, is_held(run_dir)
     if not state.baseline:
-        click.echo("the run has no events yet")
+        click.echo("the run is running and loads its models" if held else "the run has no events yet")
         return
     before, after = state.prompt(state.baseline).text, state.prompt(state.incumbent).text
     click.echo(format_diff(diff(before, after), mode == "rich"))
     click.echo()
-    click.echo(f"the run is in round {state.round + 1}; there is no verdict yet")
+    if held:
+        click.echo(f"the run is running: {describe_phase(seen.history[-1][1], state)}")
+    else:
+        click.echo(f"the run was stopped in round {state.round + 1}; there is no verdict yet")
     if state.traces_read is None:
         old, new = (
             summary.format_score(summary.average(summary.list_scores(state, id, "validation")))
@@ -186,7 +192,8 @@ def _print_unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
         )
         click.echo(f"validation ({summary.SELECTION}, not a result): {old} → {new}")
     click.echo(f"spent: {summary.format_spend(seen.spend)}")
-    click.echo(f"continue with: remask resume {make_visible(str(run_dir))}")
+    if not held:
+        click.echo(f"continue with: remask resume {make_visible(str(run_dir))}")
 
 
 def _print_candidates(rows: list[summary.Candidate], mode: str) -> None:

@@ -15,7 +15,7 @@ from remask.errors import BackendError
 from remask.events import Accepted, Event, RoundRejected, Scored, SearchEnded, State, Tested
 from remask.runs.budget import Spend
 from remask.runs.report.summary import average, list_scores, list_settings
-from remask.runs.result import compare_rows
+from remask.runs.result import compare_tested
 
 try:
     import mlflow
@@ -117,7 +117,7 @@ class MlflowTracker:
                 metric("best_validation", average(list_scores(state, id, "validation")))
                 self._log_prompt(client, f"{len(state.accepted):03}-round-{event.round}", state, id)
             case Tested():
-                test, _ = compare_rows(event.baseline, event.best)
+                test, _ = compare_tested(event)
                 for name in ("baseline", "best", "difference", "low", "high"):
                     metric(f"test_{name}", getattr(test, name))
                 client.set_tag(self.run_id, "remask.verdict", test.verdict)

@@ -20,9 +20,10 @@ MIN_WAL_VERSION = (3, 51, 3)  # older versions of SQLite can reset a WAL file th
 
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
-    # `at` is the wall clock. It is not part of the body, because the id is a hash of the body.
+    # `at` is the wall clock, and `calls` are those booked before the event. They are not part of the
+    # body, because the id is a hash of the body.
     "CREATE TABLE events (n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, at REAL NOT NULL,"
-    " body BLOB NOT NULL)",
+    " calls INTEGER NOT NULL, body BLOB NOT NULL)",
     "CREATE TABLE ledger (id INTEGER PRIMARY KEY, at REAL NOT NULL, billed INTEGER NOT NULL,"
     " state TEXT NOT NULL CHECK (state IN ('reserved', 'settled', 'released', 'uncertain')),"
     " calls INTEGER NOT NULL, input_tokens INTEGER NOT NULL, output_tokens INTEGER NOT NULL,"

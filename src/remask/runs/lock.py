@@ -6,6 +6,7 @@ removed, and its existence does not mean that the run is locked.
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from contextlib import suppress
@@ -19,6 +20,8 @@ from remask.errors import ConfigError, RunBusy
 FILE = "run.lock"
 MAX_OWNER_READS = 20
 OWNER_READ_PAUSE_S = 0.05
+MAX_SILENCE_S = 900.0  # of a run on another machine; a target call may take minutes
+CLOCK_SLACK_S = 5.0  # /proc/stat has the start of the machine in whole seconds
 
 if sys.platform == "win32":
     import msvcrt
@@ -87,6 +90,55 @@ class RunLock:
             os.ftruncate(self._descriptor, 0)  # so that the next owner is not reported as this process
         _unlock(self._descriptor)
         os.close(self._descriptor)
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a live process works in `folder`, as far as can be told without taking the lock.
+
+    The file names the owner, and a process that ends in an orderly way removes its name. A name that
+    was left by a killed process does not count. Of a process on another machine, or in a container
+    with another name, only its work can be seen: a run writes to its database every few seconds.
+    """
+    try:
+        owner = orjson.loads((folder / FILE).read_bytes())
+        pid, host = int(owner["pid"]), str(owner["host"])
+        if host == socket.gethostname():
+            return pid > 0 and _is_alive(pid) and not _is_younger(pid, (folder / FILE).stat().st_mtime)
+        last = max(file.stat().st_mtime for file in folder.glob("run.db*"))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    return time.time() - last < MAX_SILENCE_S
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether a process of this machine runs."""
+    if sys.platform == "win32":  # where a signal 0 would end the process
+        tasks = subprocess.run(
+            ["tasklist", "/FI", f"PID eq {pid}", "/NH"], capture_output=True, text=True, check=False
+        )
+        return str(pid) in tasks.stdout.split()
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # a process of another user
+        return True
+    return True
+
+
+def _is_younger(pid: int, since: float) -> bool:
+    """Whether a process began after `since`, so that it only has the number of an earlier one.
+
+    False where that is unknown: only Linux says it in files.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        lines = Path("/proc/stat").read_text().splitlines()
+        booted = next(float(line.split()[1]) for line in lines if line.startswith("btime "))
+        began = booted + int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError, StopIteration, AttributeError):
+        return False
+    return began > since + CLOCK_SLACK_S
 
 
 def _read_owner(file: Path) -> str:

@@ -50,7 +50,8 @@ class Ledger:
     budget: Limits
     price: Price | None = None
     reserved: Spend = field(default_factory=Spend)  # kept for the test; counts as spent
-    testing: bool = False  # whether the sealed test runs
+    # In the sealed test: the calls to be made after the present request, at most. None: no test runs.
+    later_calls: int | None = None
     checkpoint: Callable[[], None] = never_stop  # called before a call; raises to stop the run
     clock: Callable[[], float] = time.monotonic  # seconds
     redact: Callable[[str], str] = str  # removes secrets from what is stored
@@ -339,6 +340,7 @@ class _AttemptBook(CallBook):
     ) -> None:
         self._ledger, self._tariff, self._keep, self._bounds = ledger, tariff, keep, bounds
         self._open: dict[int, Calls] = {}
+        self._tried: set[int] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -352,17 +354,20 @@ class _AttemptBook(CallBook):
 
     def limit_flight(self, concurrency: int, left: int) -> int:
         """In the sealed test, half of the spare calls at most: a cut may lose those in flight."""
-        limit, ledger = self._ledger.budget.calls, self._ledger
-        if limit is None or not ledger.testing:
+        limit, later = self._ledger.budget.calls, self._ledger.later_calls
+        if limit is None or later is None:
             return concurrency
-        spare = limit - ledger.store.get_spend().calls + len(self._open) - left
+        spare = limit - self._ledger.store.get_spend().calls - left - later
         return max(1, min(concurrency, spare // 2))
 
     def check(self) -> None:
         self._ledger.require(Spend())
 
     def start(self, call: int, left: int) -> None:
+        if call in self._tried:  # in the sealed test, a row must not lose its call to a retry
+            left += self._ledger.later_calls or 0
         self._ledger.require(self._tariff.estimate_need([self._bounds[call]]) + Spend(left))
+        self._tried.add(call)
         self._open[call] = self._ledger.reserve(self._tariff, [self._bounds[call]])
 
     def finish(self, call: int, reply: Reply) -> None:

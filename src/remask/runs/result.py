@@ -8,8 +8,9 @@ answered with the new prompt (`refine` without a target), the verdict is "unveri
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import orjson
 
@@ -20,9 +21,13 @@ from remask.files import write
 from remask.prompt import Prompt
 from remask.runs.budget import Spend
 from remask.runs.outcomes import read_row_file
+from remask.runs.reused_rows import describe_earlier_tests
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import clip
-from remask.stats import Comparison, Verdict, compare, estimate, sign_test
+from remask.stats import LEVEL, Comparison, Verdict, compare, correct_level, estimate, format_level, sign_test
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 RESULT = "result.json"  # in the run directory
 MIN_TESTED = 0.95  # of the test rows must have scores of both prompts
@@ -112,6 +117,7 @@ class Result:
     run_dir: str
     pareto_front: tuple[PromptScore, ...] = ()  # of score and length
     refinement: Refinement | None = None
+    earlier_tests: int = 0  # of the same test rows, by other runs in this folder
 
     def __repr__(self) -> str:
         """The verdict and the start of the prompt; `to_dict` has everything."""
@@ -140,7 +146,7 @@ class Result:
             return f"{self.verdict}: the prompt is unchanged, {t.best:.3f} on {t.n} sealed test rows"
         return (
             f"{self.verdict}: {t.baseline:.3f} → {t.best:.3f} on {t.n} sealed test rows, "
-            f"difference {t.difference:+.3f} (95 % interval {t.low:+.3f} to {t.high:+.3f})"
+            f"difference {t.difference:+.3f} ({format_level(t.level)} interval {t.low:+.3f} to {t.high:+.3f})"
         )
 
     def diff(self) -> tuple[Change, ...]:
@@ -171,7 +177,7 @@ def make_result(
     test: Comparison | None = None
     doubts: tuple[str, ...] = ()
     if state.tested is not None:
-        test, doubts = compare_rows(state.tested.baseline, state.tested.best)
+        test, doubts = compare_tested(state.tested)
     refinement = None
     if state.traces_read is not None:
         refinement = _build_refinement(state, state.traces_read, sources)
@@ -193,6 +199,7 @@ def make_result(
         run_dir=run_dir,
         pareto_front=tuple(_score_prompt(state, id) for id in find_pareto_front(state)),
         refinement=refinement,
+        earlier_tests=0 if state.tested is None else state.tested.earlier_tests,
     )
 
 
@@ -207,7 +214,7 @@ def read_result(run_dir: Path) -> Result | None:
 
     Raises ConfigError if the file is not a result of this version.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     file = run_dir / RESULT
     if not file.exists():
@@ -215,7 +222,7 @@ def read_result(run_dir: Path) -> Result | None:
     if not file.is_file():  # reading a pipe or a device might never end
         raise ConfigError(f"{file} is not a file; remove it")
     try:
-        return TypeAdapter(Result).validate_json(file.read_bytes())
+        return _make_adapter().validate_json(file.read_bytes())
     except OSError as error:
         raise ConfigError(f"{file} cannot be read ({error.strerror}); check it and its permissions") from None
     except ValidationError as error:
@@ -223,6 +230,13 @@ def read_result(run_dir: Path) -> Result | None:
             f"{file} is not a result of this version of remask ({error.error_count()} problems); "
             f"run `remask resume {run_dir}` to write it again"
         ) from None
+
+
+@cache
+def _make_adapter() -> "TypeAdapter[Result]":
+    from pydantic import TypeAdapter  # imported here because it is slow
+
+    return TypeAdapter(Result)
 
 
 def find_pareto_front(state: State) -> tuple[str, ...]:
@@ -267,7 +281,24 @@ def _score_prompt(state: State, id: str) -> PromptScore:
     return PromptScore(state.prompt(id).text, state.tokens[id], mean)
 
 
-def compare_rows(before: Rows, after: Rows) -> tuple[Comparison, tuple[str, ...]]:
+def compare_tested(event: events.Tested) -> tuple[Comparison, tuple[str, ...]]:
+    """Compare the prompts of a sealed test, as `compare_rows` does, with the interval that fits the
+    number of earlier tests of the same rows."""
+    return compare_rows(event.baseline, event.best, correct_level(event.earlier_tests))
+
+
+def describe_reuse(earlier: int) -> str:
+    """Describe in a sentence that test rows were used before; "" where they were not."""
+    if not earlier:
+        return ""
+    return (
+        f"{describe_earlier_tests(earlier)}, and each further test adds a chance of a false verdict; the "
+        f"interval has {format_level(correct_level(earlier))} in place of 95 % for it; give new test rows "
+        "for a fresh test"
+    )
+
+
+def compare_rows(before: Rows, after: Rows, level: float = LEVEL) -> tuple[Comparison, tuple[str, ...]]:
     """Compare two prompts on the rows that both have a score for; return also what makes it doubtful.
 
     The verdict is "no evidence" where fewer than MIN_TESTED of the rows have both scores, or where
@@ -276,7 +307,7 @@ def compare_rows(before: Rows, after: Rows) -> tuple[Comparison, tuple[str, ...]
     """
     scores = [(a, b) for (_, a, _), (_, b, _) in zip(before, after, strict=True)]
     pairs = [(a, b) for a, b in scores if a is not None and b is not None]
-    test = compare([a for a, _ in pairs], [b for _, b in pairs])
+    test = compare([a for a, _ in pairs], [b for _, b in pairs], level)
     missing = len(scores) - len(pairs)
     if not missing:
         return test, ()
@@ -363,7 +394,7 @@ def _list_warnings(state: State, doubts: Sequence[str]) -> list[str]:
     tested = state.tested
     if tested is None:
         return []
-    out = []
+    out = [text] if (text := describe_reuse(tested.earlier_tests)) else []
     if tested.never_predicted:
         labels = ", ".join(repr(label) for label in tested.never_predicted)
         out.append(f"the target never answered {labels} with the best prompt")

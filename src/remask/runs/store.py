@@ -81,26 +81,37 @@ class RunReader:
         return config
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """Yield all events in the order in which they were added.
+        """Yield all events in the order in which they were added."""
+        return (event for _, event in self._read_events())
 
-        Reads page by page, because an open cursor would block the commits of the writer.
-        """
+    def _read_events(self, kinds: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
+        """Yield (number, body) of all events, or of those of some kinds."""
+        # Page by page, because an open cursor would block the commits of the writer.
+        marks = [f'"kind":"{kind}"' for kind in kinds]
+        some = " OR ".join("instr(body, CAST(? AS BLOB))" for _ in kinds) or "1"
+        query = f"SELECT n, id, body FROM events WHERE n > ? AND ({some}) ORDER BY n LIMIT ?"
         last = 0
         while True:
             with database.translate_errors(self._file):
-                rows = self._db.execute(
-                    "SELECT n, id, body FROM events WHERE n > ? ORDER BY n LIMIT ?", (last, PAGE_ROWS)
-                ).fetchall()
+                rows = self._db.execute(query, (last, *marks, PAGE_ROWS)).fetchall()
             if not rows:
                 return
             for n, id, body in rows:
-                if n != last + 1:
+                if n != last + 1 and not kinds:
                     raise database.damaged_error(self._file, f"event {last + 1} is missing")
                 event = database.parse_record(self._file, body)
                 if content_id("event", event) != id:
                     raise database.damaged_error(self._file, f"event {n} does not match its id")
-                yield event
+                yield n, event
                 last = n
+
+    def find_events(self, *kinds: str) -> Iterator[Event]:
+        """Yield the events of some kinds as values, in order, without reading the others."""
+        for n, stored in self._read_events(kinds):
+            try:
+                yield decode(stored)
+            except ValueError as error:
+                raise database.damaged_error(self._file, f"event {n} {error}") from None
 
     def replay(self) -> Iterator[tuple[Event, State]]:
         """Yield all events as values, each with the state after it."""
@@ -123,12 +134,9 @@ class RunReader:
         return float(row[0])
 
     def history(self) -> Iterator[tuple[int, Event, State]]:
-        """Yield (calls booked so far, event, state after it) for all events, by the wall clock."""
+        """Yield (calls booked before it, event, state after it) for all events."""
         with database.translate_errors(self._file):
-            rows = self._db.execute(
-                "SELECT (SELECT coalesce(sum(calls), 0) FROM ledger"
-                " WHERE state != 'released' AND ledger.at <= events.at) FROM events ORDER BY n"
-            ).fetchall()
+            rows = self._db.execute("SELECT calls FROM events ORDER BY n").fetchall()
         # Not strict: a run that continues may have added events since the query.
         for (calls,), (event, state) in zip(rows, self.replay(), strict=False):
             yield calls, event, state
@@ -335,9 +343,9 @@ class Store(RunReader, MemoryStore):
         spend: booked in the same transaction, which saves one wait for the disk.
         """
         body = orjson.dumps(dict(event), option=orjson.OPT_SORT_KEYS)
-        row = (content_id("event", dict(event)), time.time(), body)
+        row = (content_id("event", dict(event)), time.time(), self.get_spend().calls, body)
         with self._transaction() as db:
-            done = db.execute("INSERT OR IGNORE INTO events (id, at, body) VALUES (?, ?, ?)", row)
+            done = db.execute("INSERT OR IGNORE INTO events (id, at, calls, body) VALUES (?, ?, ?, ?)", row)
             if spend is not None:
                 _insert_entry(db, "settled", spend, billed=False)
         self._booked += spend or Spend()

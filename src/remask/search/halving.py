@@ -8,7 +8,7 @@ Successive halving follows Jamieson and Talwalkar (arXiv 1502.07943). Everything
 acceptance rule, is our own design and not taken from arXiv 2602.18449.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from remask import events
@@ -54,11 +54,15 @@ def search(
     yield events.SearchEnded(reason)
 
 
-def run_final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Outcome], list[Outcome]]:
+def run_final_test(
+    task: Task, baseline: Prompt, best: Prompt, announce: Callable[[int, int], None] = lambda rows, left: None
+) -> tuple[list[Outcome], list[Outcome]]:
     """Score both prompts once on all test rows.
 
     An unchanged prompt is scored only once. The rows are scored in parts with both prompts each, so
     that a budget that ends too early leaves rows with both scores; the others have failed.
+    Calls `announce(rows, left)` before it scores so many rows: `left` rows are to be scored after
+    them, a row that two prompts answer counted twice.
     """
     ids = task.ids("test")
     prompts = [baseline] if best.text == baseline.text else [baseline, best]
@@ -68,7 +72,11 @@ def run_final_test(task: Task, baseline: Prompt, best: Prompt) -> tuple[list[Out
     while len(before) < len(ids):
         part = ids[len(before) : len(before) + size]
         try:
-            scored = [task.evaluate(prompt, part) for prompt in prompts]
+            scored = []
+            for later in reversed(range(len(prompts))):
+                left = later * len(part) + len(prompts) * (len(ids) - len(before) - len(part))
+                announce(len(part), left)
+                scored.append(task.evaluate(prompts[-1 - later], part))
         except BudgetSpent as spent:
             if size > 1:
                 size = 1  # rows that were paid before the budget ended are stored, and cost nothing

@@ -169,21 +169,26 @@ def _show(value: Any) -> str:
 
 
 def is_metric_file(name: str) -> bool:
-    """Return whether the name of a metric is FILE.py:FUNCTION."""
+    """Return whether the name of a metric or of a target is FILE.py:FUNCTION."""
     path, colon, function = name.rpartition(":")
     return bool(colon) and path.endswith(".py") and function.isidentifier()
 
 
 def load_metric(name: str) -> Metric:
-    """Load the function of FILE.py:FUNCTION. Raises ConfigError.
+    """Load the metric of FILE.py:FUNCTION. Raises ConfigError."""
+    return load_function(name, "metric", "(example, response) -> float")  # type: ignore[no-any-return]
+
+
+def load_function(name: str, what: str, signature: str) -> Any:
+    """Load the function of FILE.py:FUNCTION. Raises ConfigError, which says `what` it is for.
 
     While the file is run, files of its folder can be imported.
     """
     path, _, function = name.rpartition(":")
     file = Path(path).resolve()
     if not file.is_file():
-        raise ConfigError(f"metric {name}: there is no file {file}")
-    spec = importlib.util.spec_from_file_location(f"remask_metric_{file.stem}", file)
+        raise ConfigError(f"{what} {name}: there is no file {file}")
+    spec = importlib.util.spec_from_file_location(f"remask_{what}_{file.stem}", file)
     assert spec is not None and spec.loader is not None  # given a file that ends in .py
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
@@ -192,20 +197,18 @@ def load_metric(name: str) -> Metric:
         spec.loader.exec_module(module)
     except Exception as error:  # the file is code of the user
         raise ConfigError(
-            f"metric {name}: {file.name} raised {type(error).__name__}: {_say(error)}"
+            f"{what} {name}: {file.name} raised {type(error).__name__}: {_say(error)}"
         ) from None
     except SystemExit:
-        raise ConfigError(f"metric {name}: {file.name} ends the program when it is imported") from None
+        raise ConfigError(f"{what} {name}: {file.name} ends the program when it is imported") from None
     finally:
         sys.path.remove(str(file.parent))
     found: Any = getattr(module, function, None)
     if not callable(found):
         known = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
         raise ConfigError(
-            f"metric {name}: {file.name} has no function {function}; it has {', '.join(known) or 'none'}"
+            f"{what} {name}: {file.name} has no function {function}; it has {', '.join(known) or 'none'}"
         )
     if isinstance(found, type):
-        raise ConfigError(
-            f"metric {name}: {function} is a class; name a function (example, response) -> float"
-        )
-    return found  # type: ignore[no-any-return]
+        raise ConfigError(f"{what} {name}: {function} is a class; name a function {signature}")
+    return found

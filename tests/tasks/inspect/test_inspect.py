@@ -2,6 +2,7 @@
 
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -304,6 +305,33 @@ class Receipts:
             Fill(tuple(words[(seed + i) % 3] for p in canvas if isinstance(p, Hole)), -1.0)
             for i, canvas in enumerate(canvases)
         ]
+
+
+def test_a_wish_to_stop_ends_a_long_wait_for_an_answer(tmp_path: Path) -> None:
+    """The server answers after a minute; the run must not wait for it."""
+    waiting, closing = threading.Event(), threading.Event()
+
+    def slow(model: str, messages: list[Message]) -> Message:
+        waiting.set()
+        closing.wait(60)
+        return agent(model, messages)
+
+    def checkpoint() -> None:
+        if waiting.is_set():
+            raise Cut
+
+    with (
+        Loopback(slow) as server,
+        pytest.raises(Cut),
+        opened(settings(server.url), tmp_path / "run", checkpoint) as (_, task, store),
+    ):
+        began = time.monotonic()
+        try:
+            task.evaluate(Prompt(POLICY), task.ids("train"))
+        finally:
+            closing.set()
+            assert time.monotonic() - began < 40
+            assert store.get_spend().uncertain == 1  # the call in flight
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ from remask.runs.report import chart, summary
 from remask.runs.report.read_run import RunView
 from remask.runs.result import Result, make_result
 from remask.sanitize import clip, make_visible, one_line
-from remask.stats import Comparison
+from remask.stats import Comparison, format_level
 
 T = TypeVar("T")
 
@@ -82,6 +82,7 @@ def make_environment() -> Environment:
     templates.filters["make_visible"] = make_visible
     templates.filters["cell"] = _make_cell
     templates.filters["score"] = summary.format_score
+    templates.filters["level"] = format_level
     return templates
 
 
@@ -165,7 +166,7 @@ def _list_figures(test: Comparison | None, unchanged: bool) -> list[Figure]:
         Figure(
             "Difference",
             f"{test.difference:+.3f}",
-            f"95 % interval {test.low:+.3f} to {test.high:+.3f}",
+            f"{format_level(test.level)} interval {test.low:+.3f} to {test.high:+.3f}",
             gain=True,
         ),
     ]

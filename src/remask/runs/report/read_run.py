@@ -8,8 +8,9 @@ from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.files import write
 from remask.runs.budget import Spend
+from remask.runs.lock import is_held
 from remask.runs.outcomes import RowResult, pair_outcomes, write_row_files
-from remask.runs.result import RESULT, Result, compare_rows, read_result
+from remask.runs.result import RESULT, Result, compare_tested, read_result
 from remask.runs.store import RunReader, Store
 
 REPORT = "report.html"
@@ -64,7 +65,14 @@ def _matches(result: Result, state: State) -> bool:
     """Return whether a result has the prompt and the test scores of the events."""
     if not state.baseline or result.prompt != state.prompt(state.incumbent).text:
         return False
-    return result.test == (state.tested and compare_rows(state.tested.baseline, state.tested.best)[0])
+    return result.test == (state.tested and compare_tested(state.tested)[0])
+
+
+def advise_waiting(run_dir: Path) -> str:
+    """Say how a run that is not finished gets to its end: a running one must not be resumed."""
+    if is_held(run_dir):
+        return "it is running, so wait until it ends"
+    return f"continue it with `remask resume {run_dir}`"
 
 
 def write_report(run_dir: Path) -> Path:
@@ -76,9 +84,7 @@ def write_report(run_dir: Path) -> Path:
 
     seen = view_run(run_dir)
     if seen.result is None:
-        raise ConfigError(
-            f"{run_dir} is not finished and has no report yet; continue it with `remask resume {run_dir}`"
-        )
+        raise ConfigError(f"{run_dir} is not finished and has no report yet; {advise_waiting(run_dir)}")
     pages = {REPORT: html.render(seen)}
     if found := seen.result.refinement:
         pages[MARKDOWN_REPORT] = markdown.render(seen.result, found)

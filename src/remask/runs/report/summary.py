@@ -16,7 +16,7 @@ from remask.events import Accepted, Event, Scored, Started, State, Tested
 from remask.runs.budget import Spend, format_usd
 from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, compare_rows, list_changes
 from remask.sanitize import one_line
-from remask.stats import MIN_DIFFERING_ROWS, Comparison
+from remask.stats import MIN_DIFFERING_ROWS, Comparison, format_level
 
 SELECTION = "used for selection"
 IDENTITY = ("data_id", "version", "metric_code")  # what a stored configuration has beside settings
@@ -145,11 +145,19 @@ def format_verdict(result: Result) -> str:
 def format_comparison(test: Comparison) -> str:
     line = (
         f"{test.baseline:.3f} → {test.best:.3f} on {test.n} sealed test rows, difference "
-        f"{test.difference:+.3f} (95 % interval {test.low:+.3f} to {test.high:+.3f})"
+        f"{test.difference:+.3f} ({format_level(test.level)} interval {test.low:+.3f} to {test.high:+.3f})"
     )
     if test.differing < MIN_DIFFERING_ROWS and not test.low <= 0 <= test.high:
         line += f"; only {test.differing} rows differ, and a verdict needs {MIN_DIFFERING_ROWS}"
     return line
+
+
+def format_against(test: Comparison) -> str:
+    """Describe how a prompt compares with the prompt of --against."""
+    return (
+        f"{test.verdict}: {test.baseline:.3f} → {test.best:.3f} on the same {test.n} rows, difference "
+        f"{test.difference:+.3f} ({format_level(test.level)} interval {test.low:+.3f} to {test.high:+.3f})"
+    )
 
 
 def format_selection(result: Result) -> str:
@@ -278,7 +286,7 @@ def describe_test(test: Comparison) -> str:
     """Say how the two prompts were compared."""
     return (
         "Both prompts were scored once on the same rows, which were not used in the search. Their scores "
-        f"differ on {test.differing} of {test.n} rows. Method: {test.method}, two-sided at 5 %."
+        f"differ on {test.differing} of {test.n} rows. Method: {test.method}, with a two-sided {format_level(test.level)} interval."
     )
 
 

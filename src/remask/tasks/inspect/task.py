@@ -4,11 +4,12 @@ The models are passed in, metered and with the prompt under test in place (model
 code of the task is not changed: solver, tools, sandboxes and scorers run as Inspect runs them.
 """
 
+import asyncio
 import contextlib
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from itertools import takewhile
@@ -31,7 +32,9 @@ from inspect_ai.util._display import init_display_type
 from remask.data.dataset import LoadedDataset, normalize_input, split_by_hash
 from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
+from remask.models.requests import GRACE_SECONDS, POLL_SECONDS
 from remask.prompt import Prompt
+from remask.runs.meter import never_stop
 from remask.tasks.inspect.models import InspectModels, SampleRecord
 from remask.types import Example, Feedback, Outcome, Split, Trace
 
@@ -131,6 +134,7 @@ class SampleTask:
             list(samples.values()),
             self.models.open_models,
             log_dir=self.log_dir,
+            checkpoint=self.models.ledger.checkpoint,
             epochs=self.epochs,
             max_samples=self.concurrency,
         )
@@ -157,41 +161,45 @@ def run_inspect(
     open_models: Callable[[], AbstractAsyncContextManager[tuple[Any, Mapping[str, Any]]]],
     *,
     log_dir: Path,
+    checkpoint: Callable[[], None] = never_stop,
     **options: Any,
 ) -> list[EvalSampleSummary]:
     """Evaluate samples with Inspect and return the summary of each run of a sample.
 
     `open_models` gives the model under test and the models of the roles; `options` are passed to
     Inspect. An error of a sample stays in its summary. Output of the task goes to stderr, since
-    remask prints results to stdout. Raises BackendError, and KeyboardInterrupt where the user
-    cancelled the evaluation.
+    remask prints results to stdout. Soon after `checkpoint` raises, the evaluation is cancelled,
+    whatever it waits for, and the exception is raised here. Raises BackendError, and
+    KeyboardInterrupt where the user cancelled the evaluation.
     """
     definition = task_with(suite.definition, dataset=MemoryDataset(list(samples), suite.name))
 
     async def evaluate() -> Any:
         # Not inspect_ai.eval: connections must be closed in the event loop that opened them.
         async with open_models() as (model, roles):
-            logs = await inspect_ai.eval_async(
-                definition,
-                model=model,
-                model_roles=dict(roles),
-                log_dir=str(log_dir),
-                log_level="error",
-                log_realtime=False,
-                log_header_only=True,
-                log_model_api=False,
-                fail_on_error=False,
-                score_display=False,
-                ctl_server=False,
-                **options,
+            return await _stop_at_checkpoint(
+                inspect_ai.eval_async(
+                    definition,
+                    model=model,
+                    model_roles=dict(roles),
+                    log_dir=str(log_dir),
+                    log_level="error",
+                    log_realtime=False,
+                    log_header_only=True,
+                    log_model_api=False,
+                    fail_on_error=False,
+                    score_display=False,
+                    ctl_server=False,
+                    **options,
+                ),
+                checkpoint,
             )
-        return logs[0]
 
     platform_init()
     init_display_type("none")
     try:
         with contextlib.redirect_stdout(sys.stderr):
-            log = run_coroutine(evaluate())
+            log = run_coroutine(evaluate())[0]
     except PrerequisiteError as error:
         raise BackendError(f"Inspect cannot run {suite.name}: {error.message}") from error
     if log.status == "cancelled":
@@ -202,6 +210,21 @@ def run_inspect(
     # Summaries hold scores and explanations. Whole samples of an agent with a database are
     # megabytes each, and reading them takes as long as running them.
     return read_eval_log_sample_summaries(log.location)
+
+
+async def _stop_at_checkpoint(evaluation: Coroutine[Any, Any, Any], checkpoint: Callable[[], None]) -> Any:
+    """Await an evaluation; GRACE_SECONDS after `checkpoint` raises, cancel it and raise the same."""
+    running = asyncio.ensure_future(evaluation)
+    while not running.done():
+        await asyncio.wait([running], timeout=POLL_SECONDS)
+        try:
+            checkpoint()
+        except BaseException:
+            await asyncio.wait([running], timeout=GRACE_SECONDS)
+            running.cancel()
+            await asyncio.wait([running])
+            raise
+    return running.result()
 
 
 def _load_definition(name: str, args: Mapping[str, Any]) -> InspectDefinition:
