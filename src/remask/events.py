@@ -380,3 +380,51 @@ def fold(events: Iterable[Event], state: State | None = None) -> State:
     for event in events:
         state = advance(state, event)
     return state
+
+
+class Fold:
+    """Checks and folds events one by one, without a copy of the whole state for each of them."""
+
+    def __init__(self) -> None:
+        # The collections that grow with each event are changed in place, and `state` copies them.
+        self._prompts: dict[str, str] = {}
+        self._tokens: dict[str, int] = {}
+        self._scores: dict[tuple[str, str], Mapping[str, float | None]] = {}
+        self._proposals: list[Proposed] = []
+        self._refusals: list[Refused] = []
+        self._rest = State(prompts=self._prompts)  # all that changes seldom
+
+    def add(self, event: Event) -> None:
+        """Add an event. Raises ValueError as `check_event`."""
+        if isinstance(event, Accepted | Measured | Attributed):
+            self._rest = replace(self._rest, proposals=tuple(self._proposals))
+        check_event(self._rest, event)
+        match event:
+            case Proposed():
+                self._prompts[event.id] = event.prompt
+                self._tokens[event.id] = event.tokens
+                self._proposals.append(event)
+            case Refused():
+                self._refusals.append(event)
+            case Scored():
+                key = (event.id, event.split)
+                new = {row: score for row, score, _ in event.rows}
+                self._scores[key] = {**self._scores.get(key, {}), **new}
+            case _:
+                self._rest = advance(self._rest, event)
+        if isinstance(event, Started):
+            self._prompts[event.id] = event.prompt
+            self._tokens[event.id] = event.tokens
+            self._rest = replace(self._rest, prompts=self._prompts)
+
+    @property
+    def state(self) -> State:
+        """The state after all events so far."""
+        return replace(
+            self._rest,
+            prompts=dict(self._prompts),
+            tokens=dict(self._tokens),
+            scores=dict(self._scores),
+            proposals=tuple(self._proposals),
+            refusals=tuple(self._refusals),
+        )

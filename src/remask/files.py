@@ -96,3 +96,12 @@ def require_free(path: Path, force: bool) -> None:
     """Raise ConfigError where `path` exists, unless `force` allows to replace it."""
     if path.exists() and not force:
         raise ConfigError(f"{path} exists already; name another file, or give --force to replace it")
+
+
+def stamp(file: Path) -> tuple[int, int]:
+    """Return a value that changes when the file is written; (0, 0) where there is none."""
+    try:
+        seen = file.stat()
+    except OSError:
+        return 0, 0
+    return seen.st_mtime_ns, seen.st_size

@@ -33,7 +33,7 @@ from remask.api.job import Hooks, Job, OnEvent, add_callback, choose_run_dir, op
 from remask.config import Config, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
-from remask.events import Event, State, Tested, TestPostponed, UnlabelledInputs, advance, encode
+from remask.events import Event, Fold, State, Tested, TestPostponed, UnlabelledInputs, advance, encode
 from remask.ports import Approximate, DenoiserModel, Metric, Scorer, Task, watch_steps
 from remask.runs.budget import Spend
 from remask.runs.outcomes import RecordingTask
@@ -205,9 +205,10 @@ class _Run:
     def __init__(self, job: Job, store: Store) -> None:
         self.job = job
         self.store = store
-        self.state = State()
-        for _, state in store.replay():
-            self.state = state
+        fold = Fold()
+        for _ in store.read_on(fold):
+            pass
+        self.state = fold.state
         self._since, self._booked = time.monotonic(), store.get_spend().seconds
 
     @cached_property

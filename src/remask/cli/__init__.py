@@ -40,13 +40,14 @@ LATER = {
     "runs": "List the runs of a folder, newest first.",
     "compare": "Compare two runs: settings, cost, prompts and shared test rows.",
     "export": "Write the best prompt of a run to a file, for people or for another tool.",
+    "view": "Show the runs of a folder in the browser, live.",
     "traces": "Inspect files of conversations, or copy them without secrets.",
     "refine": "Refine a prompt by conversations, without labels or target calls.",
     "adapt": "Train the diffusion model on your own prompts.",
 }
 # The order of `remask --help`: that in which most users meet the commands.
 ORDER = (
-    *("init", "check", "optimize", "resume", "show", "runs", "compare", "report", "eval", "export"),
+    *("init", "check", "optimize", "resume", "show", "runs", "compare", "view", "report", "eval", "export"),
     *("traces", "refine", "adapt"),
 )
 # click prints the help for a group without a command by raising this, from version 8.2 on.

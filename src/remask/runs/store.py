@@ -18,7 +18,7 @@ from typing import Any, Self
 import orjson
 
 from remask.errors import ConfigError
-from remask.events import Event, State, advance, check_event, decode
+from remask.events import Event, Fold, decode
 from remask.files import draft
 from remask.ids import content_id
 from remask.runs import database
@@ -82,64 +82,62 @@ class RunReader:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Yield all events in the order in which they were added."""
-        return (event for _, event in self._read_events())
+        return (event for _, _, event in self._read_events())
 
-    def _read_events(self, kinds: Sequence[str] = ()) -> Iterator[tuple[int, dict[str, Any]]]:
-        """Yield (number, body) of all events, or of those of some kinds."""
+    def _read_events(
+        self, kinds: Sequence[str] = (), after: int = 0
+    ) -> Iterator[tuple[int, int, dict[str, Any]]]:
+        """Yield (number, calls booked before it, body) of the events behind the first `after`.
+
+        With `kinds`, only of these kinds.
+        """
         # Page by page, because an open cursor would block the commits of the writer.
         marks = [f'"kind":"{kind}"' for kind in kinds]
-        some = " OR ".join("instr(body, CAST(? AS BLOB))" for _ in kinds) or "1"
-        query = f"SELECT n, id, body FROM events WHERE n > ? AND ({some}) ORDER BY n LIMIT ?"
-        last = 0
+        of = " OR ".join("instr(body, CAST(? AS BLOB))" for _ in kinds) or "1"
+        query = f"SELECT n, calls, id, body FROM events WHERE n > ? AND ({of}) ORDER BY n LIMIT ?"
+        last = after
         while True:
             with database.translate_errors(self._file):
                 rows = self._db.execute(query, (last, *marks, PAGE_ROWS)).fetchall()
             if not rows:
                 return
-            for n, id, body in rows:
+            for n, calls, id, body in rows:
                 if n != last + 1 and not kinds:
                     raise database.damaged_error(self._file, f"event {last + 1} is missing")
                 event = database.parse_record(self._file, body)
-                if content_id("event", event) != id:
+                if content_id("event", event) != id or type(calls) is not int or not 0 <= calls < MAX_COUNT:
                     raise database.damaged_error(self._file, f"event {n} does not match its id")
-                yield n, event
+                yield n, calls, event
                 last = n
 
     def find_events(self, *kinds: str) -> Iterator[Event]:
         """Yield the events of some kinds as values, in order, without reading the others."""
-        for n, stored in self._read_events(kinds):
+        for n, _, stored in self._read_events(kinds):
             try:
                 yield decode(stored)
             except ValueError as error:
                 raise database.damaged_error(self._file, f"event {n} {error}") from None
 
-    def replay(self) -> Iterator[tuple[Event, State]]:
-        """Yield all events as values, each with the state after it."""
-        state = State()
-        for n, stored in enumerate(self.events(), 1):
+    def read_on(self, fold: Fold, after: int = 0) -> Iterator[tuple[int, Event]]:
+        """Add the events behind the first `after` to `fold`; yield each with the calls before it."""
+        for n, calls, stored in self._read_events(after=after):
             try:
                 event = decode(stored)
-                check_event(state, event)
+                fold.add(event)
             except ValueError as error:
                 raise database.damaged_error(self._file, f"event {n} {error}") from None
-            state = advance(state, event)
-            yield event, state
+            yield calls, event
+
+    def get_version(self) -> int:
+        """Return a number that changes when another connection has changed the run."""
+        with database.translate_errors(self._file):
+            return int(self._db.execute("PRAGMA data_version").fetchone()[0])
 
     def call_seconds(self) -> float:
         """Return the seconds of target calls, without other booked time."""
+        query = "SELECT coalesce(sum(seconds), 0) FROM ledger WHERE state != 'released' AND calls > 0"
         with database.translate_errors(self._file):
-            row = self._db.execute(
-                "SELECT coalesce(sum(seconds), 0) FROM ledger WHERE state != 'released' AND calls > 0"
-            ).fetchone()
-        return float(row[0])
-
-    def history(self) -> Iterator[tuple[int, Event, State]]:
-        """Yield (calls booked before it, event, state after it) for all events."""
-        with database.translate_errors(self._file):
-            rows = self._db.execute("SELECT calls FROM events ORDER BY n").fetchall()
-        # Not strict: a run that continues may have added events since the query.
-        for (calls,), (event, state) in zip(rows, self.replay(), strict=False):
-            yield calls, event, state
+            return float(self._db.execute(query).fetchone()[0])
 
     def find_replies(self, keys: Sequence[str]) -> dict[str, dict[str, Any]]:
         """Return the stored replies by key."""
@@ -179,9 +177,8 @@ class RunReader:
             ).fetchall()
         for row in rows:
             if not _is_spend(row):
-                raise database.damaged_error(
-                    self._file, f"its ledger has the entry {one_line(repr(row), 80)}"
-                )
+                why = f"its ledger has the entry {one_line(repr(row), 80)}"
+                raise database.damaged_error(self._file, why)
         return sum((Spend(*row) for row in rows), Spend())
 
 

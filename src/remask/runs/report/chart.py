@@ -175,3 +175,51 @@ def choose_ticks(low: float, high: float) -> list[float]:
     step = next(m * power for m in (1.0, 2.0, 2.5, 5.0, 10.0) if m * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-12), math.ceil(high / step - 1e-9)
     return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+@dataclass(frozen=True, slots=True)
+class Overlay:
+    """The curves of several runs on the same axes."""
+
+    width: int
+    height: int
+    left: float  # of the plot
+    right: float
+    top: float
+    bottom: float
+    paths: tuple[str, ...]  # one for each run; "" without points
+    ends: tuple[tuple[float, float], ...]  # the last point of each path
+    x_ticks: tuple[Tick, ...]
+    y_ticks: tuple[Tick, ...]
+
+
+def build_overlay(runs: Sequence[tuple[Sequence[Point], int]], size: Size) -> Overlay | None:
+    """Build the curves of several runs; None where none has points. runs: (points, calls so far)."""
+    scores = [p.validation for points, _ in runs for p in points if p.kind in ("baseline", "accepted")]
+    if not scores:
+        return None
+    width, height = size
+    left, right, top, bottom = 46.0, width - 14.0, 16.0, height - 46.0
+    end = max(1, *(calls for _, calls in runs))
+    y_marks = choose_ticks(min(scores), max(scores))
+    x_marks = [v for v in choose_ticks(0, end) if v <= end]
+    low, high = y_marks[0], y_marks[-1]
+
+    def x(value: float) -> float:
+        return round(left + (right - left) * value / end, 1)
+
+    def y(value: float) -> float:
+        return round(bottom - (bottom - top) * (value - low) / (high - low), 1)
+
+    paths, ends = [], []
+    for points, calls in runs:
+        steps = [p for p in points if p.kind in ("baseline", "accepted")]
+        last = x(calls)
+        marks = "".join(f"H{x(p.calls)}V{y(p.validation)}" for p in steps[1:])
+        paths.append(f"M{x(steps[0].calls)} {y(steps[0].validation)}{marks}H{last}" if steps else "")
+        ends.append((last, y(steps[-1].validation)) if steps else (0.0, 0.0))
+    return Overlay(
+        *(width, height, left, right, top, bottom, tuple(paths), tuple(ends)),
+        x_ticks=tuple(Tick(x(v), f"{v:,.0f}") for v in x_marks[:: 1 + (len(x_marks) > 5 and width < 500)]),
+        y_ticks=tuple(Tick(y(v), f"{v:.3g}") for v in y_marks),
+    )

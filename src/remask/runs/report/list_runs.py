@@ -8,10 +8,12 @@ from typing import Any, Literal, TypeGuard
 
 from remask.errors import ConfigError
 from remask.events import Accepted, Event, Proposed, RoundRejected, Started, Tested
+from remask.files import stamp
 from remask.ids import content_id
 from remask.runs import database
 from remask.runs.budget import Spend
 from remask.runs.lock import is_held
+from remask.runs.report.read_run import read_created
 from remask.runs.result import RESULT, Result, compare_tested, read_result
 from remask.runs.reused_rows import identify_test_rows, list_run_folders
 from remask.runs.store import RunReader, Store
@@ -67,19 +69,10 @@ def list_runs(folder: Path) -> list[RunSummary]:
 def summarize_run(folder: Path) -> RunSummary:
     """Return the summary of one run. It is kept in memory until a file of the run changes."""
     held = is_held(folder)
-    return _summarize(folder, held, tuple(_stamp(folder / name) for name in _FILES))
+    return _summarize(folder, held, tuple(stamp(folder / name) for name in _FILES))
 
 
 _FILES = (database.FILE, f"{database.FILE}-wal", f"{database.FILE}-journal", RESULT)
-
-
-def _stamp(file: Path) -> tuple[int, int]:
-    """Return a value that changes when the file is written."""
-    try:
-        seen = file.stat()
-    except OSError:
-        return 0, 0
-    return seen.st_mtime_ns, seen.st_size
 
 
 @lru_cache(maxsize=KEPT)
@@ -122,7 +115,7 @@ def _read_summary(folder: Path, store: RunReader, held: bool) -> RunSummary:
         id=_make_id(folder),
         name=folder.name,
         path=folder,
-        created=_read_time(store),
+        created=read_created(store),
         state="running" if held else "stopped" if result is None else "finished",
         problem="",
         kind="refine" if config.get("refine") else "optimize",
@@ -150,20 +143,6 @@ def _require_match(folder: Path, result: Result | None, tested: Tested | None) -
             f"{folder / RESULT} does not match the events of its run; "
             f"run `remask resume {folder}` to write it again"
         )
-
-
-def _read_time(store: RunReader) -> float:
-    """Return when the run was created, in seconds since 1970. Raises ConfigError."""
-    text = store.meta("created")
-    try:
-        created = float(text)
-    except ValueError:
-        created = -1.0
-    if not 0 <= created < 1e11:  # also false for NaN
-        raise ConfigError(
-            f"{store.folder} is damaged: it was created at {one_line(text, 40)!r}; start a new run"
-        )
-    return created
 
 
 def _find_best_length(store: RunReader, events: tuple[Event, ...]) -> int | None:

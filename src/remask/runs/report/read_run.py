@@ -2,16 +2,17 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from remask.errors import ConfigError
-from remask.events import Event, State
-from remask.files import write
+from remask.events import Event, Fold, Proposed, Refused, State
+from remask.files import stamp, write
 from remask.runs.budget import Spend
 from remask.runs.lock import is_held
 from remask.runs.outcomes import RowResult, pair_outcomes, write_row_files
 from remask.runs.result import RESULT, Result, compare_tested, read_result
 from remask.runs.store import RunReader, Store
+from remask.sanitize import one_line
 
 REPORT = "report.html"
 MARKDOWN_REPORT = "report.md"  # only of a refinement
@@ -33,25 +34,90 @@ class RunView:
 
 def view_run(run_dir: Path) -> RunView:
     """Read a run. Raises ConfigError if there is none or if it is damaged."""
-    with Store.read(run_dir) as store:
-        history = tuple(store.history())
-        state = history[-1][2] if history else State()
-        result = read_result(run_dir)
-        if result is not None and not _matches(result, state):
+    with RunFollower(run_dir) as run:
+        return run.view()
+
+
+class RunFollower:
+    """A run that may go on: each `read_on` reads only what is new. Raises ConfigError as `view_run`."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self.run_dir = run_dir
+        self._store = Store.read(run_dir)
+        self._fold = Fold()
+        self._history: list[tuple[int, Event]] = []
+        self._result: Result | None = None
+        self._rows: tuple[RowResult, ...] | None = None  # None: to be read again
+        self._seen: object = None  # what the files were like when they were last read
+        try:
+            self.read_on()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the database."""
+        self._store.close()
+
+    @property
+    def count(self) -> int:
+        """How many events have been read."""
+        return len(self._history)
+
+    def read_on(self) -> bool:
+        """Read what is new; return whether anything may be, which may be only what was spent."""
+        seen = self._store.get_version(), stamp(self.run_dir / RESULT)
+        if seen == self._seen:
+            return False
+        # The result comes after the last event, so it is read before the events.
+        result = read_result(self.run_dir)
+        new = list(self._store.read_on(self._fold, self.count))
+        self._history += new
+        if result is not None and not _matches(result, self._fold.state):
             raise ConfigError(
-                f"{run_dir / RESULT} does not match the events of its run; "
-                f"run `remask resume {run_dir}` to write it again"
+                f"{self.run_dir / RESULT} does not match the events of its run; "
+                f"run `remask resume {self.run_dir}` to write it again"
             )
+        if result != self._result or not all(isinstance(event, Proposed | Refused) for _, event in new):
+            self._rows = None
+        self._result, self._seen = result, seen
+        return True
+
+    def view(self) -> RunView:
+        """Return the run as it was last read."""
+        state = self._fold.state
+        if self._rows is None:
+            self._rows = _pair_rows(self._store, state, self.run_dir)
         return RunView(
-            run_dir=run_dir,
-            created=float(store.meta("created")),
-            config=store.config,
-            history=tuple((calls, event) for calls, event, _ in history),
+            run_dir=self.run_dir,
+            created=read_created(self._store),
+            config=self._store.config,
+            history=tuple(self._history),
             state=state,
-            spend=store.get_spend(),
-            result=result,
-            rows=_pair_rows(store, state, run_dir),
+            spend=self._store.get_spend(),
+            result=self._result,
+            rows=self._rows,
         )
+
+
+def read_created(store: RunReader) -> float:
+    """Return when a run was created, in seconds since 1970. Raises ConfigError."""
+    text = store.meta("created")
+    try:
+        created = float(text)
+    except ValueError:
+        created = -1.0
+    if not 0 <= created < 1e11:  # also false for NaN
+        raise ConfigError(
+            f"{store.folder} is damaged: it was created at {one_line(text, 40)!r}; start a new run"
+        )
+    return created
 
 
 def _pair_rows(store: RunReader, state: State, run_dir: Path) -> tuple[RowResult, ...]:
