@@ -166,7 +166,7 @@ def _list_figures(test: Comparison | None, unchanged: bool) -> list[Figure]:
         Figure(
             "Difference",
             f"{test.difference:+.3f}",
-            f"95 % interval {test.low:+.3f} to {test.high:+.3f}",
+            f"{format_level(test.level)} interval {test.low:+.3f} to {test.high:+.3f}",
             gain=True,
         ),
     ]

@@ -311,7 +311,8 @@ def describe_test(test: Comparison) -> str:
     """Say how the two prompts were compared."""
     return (
         "Both prompts were scored once on the same rows, which were not used in the search. Their scores "
-        f"differ on {test.differing} of {test.n} rows. Method: {test.method}, two-sided at 5 %."
+        f"differ on {test.differing} of {test.n} rows. Method: {test.method}, "
+        f"with a two-sided {format_level(test.level)} interval."
     )
 
 
