@@ -49,11 +49,35 @@ def journal_mode(version: tuple[int, ...]) -> str:
     return "WAL" if version >= MIN_WAL_VERSION else "DELETE"
 
 
-def connect(file: Path) -> sqlite3.Connection:
+def connect_to_read(file: Path) -> sqlite3.Connection:
+    """Connect to a file that exists, for reading alone, also while another process writes."""
+    # Not mode=ro: only a connection that may write can roll back an interrupted change.
+    db = connect(file)
+    try:
+        with translate_errors(file):
+            db.execute("PRAGMA query_only = ON")
+            try:
+                db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            except sqlite3.OperationalError as error:
+                # In WAL mode SQLite needs to write a file beside the database, which a disk that can
+                # only be read does not allow. Without a WAL file, the database is whole by itself.
+                wal = file.with_name(f"{file.name}-wal")
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or wal.exists():
+                    raise
+                db.close()
+                db = connect(file, "mode=ro&immutable=1")
+                db.execute("PRAGMA query_only = ON")
+    except BaseException:
+        db.close()
+        raise
+    return db
+
+
+def connect(file: Path, options: str = "mode=rw") -> sqlite3.Connection:
     """Connect in autocommit mode to a file that exists."""
     # Nothing but the file can cause an error in these pragmas, not even a general one.
     with translate_errors(file, (*_DAMAGE_CODES, sqlite3.SQLITE_ERROR)), ExitStack() as undo:
-        db = sqlite3.connect(f"{file.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None)
+        db = sqlite3.connect(f"{file.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
         undo.callback(db.close)
         db.text_factory = _decode_text
         db.execute("PRAGMA busy_timeout = 30000")
