@@ -62,7 +62,8 @@ def connect_to_read(file: Path) -> sqlite3.Connection:
                 # In WAL mode SQLite needs to write a file beside the database, which a disk that can
                 # only be read does not allow. Without a WAL file, the database is whole by itself.
                 wal = file.with_name(f"{file.name}-wal")
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_CANTOPEN or wal.exists():
+                refused = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
+                if not refused or (wal.exists() and wal.stat().st_size):
                     raise
                 db.close()
                 db = connect(file, "mode=ro&immutable=1")

@@ -83,7 +83,9 @@ class ViewApp:
             page = self._library.find(request.path_params["id"])
             query = request.query_params
             number = int(query["page"]) if query.get("page", "").isdecimal() else 1
-            return page and pages.render_candidates(page.id, page.view(), number, query.get("sort", ""))
+            if page is None:
+                return None
+            return pages.render_candidates(page.id, page.view(), number, query.get("sort", ""))
 
         return _page(request, await self._read(work))
 
