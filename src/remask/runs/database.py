@@ -51,26 +51,28 @@ def journal_mode(version: tuple[int, ...]) -> str:
 
 def connect_to_read(file: Path) -> sqlite3.Connection:
     """Connect to a file that exists, for reading alone, also while another process writes."""
-    # Not mode=ro: only a connection that may write can roll back an interrupted change.
-    db = connect(file)
     try:
+        # Not mode=ro: only a connection that may write can roll back an interrupted change.
+        return _connect_and_look(file)
+    except ConfigError as error:
+        # In WAL mode SQLite needs to write a file beside the database, which a disk that can only be
+        # read does not allow. Without changes in a WAL file, the database is whole by itself.
+        code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+        wal = file.with_name(f"{file.name}-wal")
+        changes = wal.exists() and wal.stat().st_size
+        if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or changes:
+            raise
+        return _connect_and_look(file, "mode=ro&immutable=1")
+
+
+def _connect_and_look(file: Path, *options: str) -> sqlite3.Connection:
+    with ExitStack() as undo:
+        db = connect(file, *options)
+        undo.callback(db.close)
         with translate_errors(file):
             db.execute("PRAGMA query_only = ON")
-            try:
-                db.execute("SELECT count(*) FROM sqlite_master").fetchone()
-            except sqlite3.OperationalError as error:
-                # In WAL mode SQLite needs to write a file beside the database, which a disk that can
-                # only be read does not allow. Without a WAL file, the database is whole by itself.
-                wal = file.with_name(f"{file.name}-wal")
-                refused = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY)
-                if not refused or (wal.exists() and wal.stat().st_size):
-                    raise
-                db.close()
-                db = connect(file, "mode=ro&immutable=1")
-                db.execute("PRAGMA query_only = ON")
-    except BaseException:
-        db.close()
-        raise
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        undo.pop_all()
     return db
 
 
