@@ -6,21 +6,33 @@ the processor time of the server for an event; each the median of some rounds.
 
 import json
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.record import DOCS, RESULTS, describe_run, make_parser, read_json, write_json, write_whole
-from fakes.browser import Browser
-from fakes.large_run import write_large_run
-from fakes.viewing import Viewing
+from benchmarks.record import (
+    DOCS,
+    RESULTS,
+    ROOT,
+    describe_run,
+    make_parser,
+    read_json,
+    write_json,
+    write_whole,
+)
 from remask.events import RoundRejected, encode
 from remask.runs.budget import Spend
 from remask.runs.store import Store
 
-EVENTS = 30  # added in each round, one by one
+sys.path.insert(0, str(ROOT / "tests"))
+from fakes.browser import Browser
+from fakes.large_run import write_large_run
+from fakes.viewing import Viewing
+
+EVENTS = 5  # added in each round, one by one
 PAUSE_S = 0.2
 PAGE = DOCS / "results" / "view.md"
 
@@ -60,8 +72,8 @@ def write_page(results: dict[str, Any]) -> None:
         PAGE,
         f"""# The speed of `remask view`
 
-A run of {results["events"]:,} events and {results["candidates"]:,} candidates, its page open in a headless Chromium,
-{EVENTS} events added one by one; the median of {len(results["each"])} rounds.
+A run of {results["events"]:,} events and {results["candidates"]:,} candidates, its page open in a headless
+Chromium, {EVENTS} events added one by one; the median of {len(results["each"])} rounds.
 
 | figure | median |
 |---|---:|
