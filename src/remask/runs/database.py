@@ -50,11 +50,38 @@ def journal_mode(version: tuple[int, ...]) -> str:
     return "WAL" if version >= MIN_WAL_VERSION else "DELETE"
 
 
-def connect(file: Path) -> sqlite3.Connection:
+def connect_to_read(file: Path) -> sqlite3.Connection:
+    """Connect to a file that exists, for reading alone, also while another process writes."""
+    try:
+        # Not mode=ro: only a connection that may write can roll back an interrupted change.
+        return _connect_and_look(file)
+    except ConfigError as error:
+        # In WAL mode SQLite needs to write a file beside the database, which a disk that can only be
+        # read does not allow. Without changes in a WAL file, the database is whole by itself.
+        code = getattr(error.__cause__, "sqlite_errorcode", 0) & 0xFF
+        wal = file.with_name(f"{file.name}-wal")
+        changes = wal.exists() and wal.stat().st_size
+        if code not in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY) or changes:
+            raise
+        return _connect_and_look(file, "mode=ro&immutable=1")
+
+
+def _connect_and_look(file: Path, *options: str) -> sqlite3.Connection:
+    with ExitStack() as undo:
+        db = connect(file, *options)
+        undo.callback(db.close)
+        with translate_errors(file):
+            db.execute("PRAGMA query_only = ON")
+            db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        undo.pop_all()
+    return db
+
+
+def connect(file: Path, options: str = "mode=rw") -> sqlite3.Connection:
     """Connect in autocommit mode to a file that exists."""
     # Nothing but the file can cause an error in these pragmas, not even a general one.
     with translate_errors(file, (*_DAMAGE_CODES, sqlite3.SQLITE_ERROR)), ExitStack() as undo:
-        db = sqlite3.connect(f"{file.resolve().as_uri()}?mode=rw", uri=True, isolation_level=None)
+        db = sqlite3.connect(f"{file.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
         undo.callback(db.close)
         db.text_factory = _decode_text
         db.execute("PRAGMA busy_timeout = 30000")

@@ -321,11 +321,8 @@ class Store(RunReader, MemoryStore):
         folder = Path(path)
         database.require_run(folder)
         with ExitStack() as undo:
-            # Not mode=ro: only a connection that may write can roll back an interrupted change.
-            db = database.connect(folder / database.FILE)
+            db = database.connect_to_read(folder / database.FILE)
             undo.callback(db.close)
-            with database.translate_errors(folder / database.FILE):
-                db.execute("PRAGMA query_only = ON")
             database.require_sound(folder / database.FILE, db)
             undo.pop_all()
         return RunReader(folder, db)
