@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DEVELOPMENT = ROOT / ".venv" / "bin" / "python"  # made by the Makefile; has the package build
 # Of files that may be in the package.
-SUFFIXES = {".py", ".j2", ".typed", ".safetensors", ".md", ".json"}
+SUFFIXES = {".py", ".j2", ".css", ".js", ".typed", ".safetensors", ".md", ".json"}
 ABOUT_THE_WHEEL = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 ABOUT_THE_SDIST = {*("PKG-INFO", "pyproject.toml", ".gitignore", "README.md", "LICENSE", "CHANGELOG.md")}
 
@@ -60,6 +60,10 @@ CORE = (
     ("show nowhere", 2, "not the folder of a run"),
     ("report nowhere", 2, "not the folder of a run"),
     ("resume nowhere", 2, "not the folder of a run"),
+    ("compare nowhere there", 2, "not the folder of a run"),
+    ("runs nowhere", 2, "there is no folder"),
+    ("view .", 2, "remask[web]"),
+    ("init started --yes", 0, "next:"),
 )
 
 
