@@ -541,7 +541,8 @@ def test_every_flag_of_optimize_is_compared() -> None:
     shown = {word for flags in FLAGS for word in shlex.split(flags)}
     left = [p for p in main.commands["optimize"].params if not shown & set(p.opts)]
     assert {option.name for option in left} == {
-        *("source", "run_dir", "prompt_file", "prompt_from", "track", "plain", "json")
+        *("source", "run_dir", "prompt_file", "prompt_from", "track", "plain", "json"),
+        *("fail_unless", "junit", "summary"),
     }
 
 

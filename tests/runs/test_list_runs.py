@@ -121,6 +121,13 @@ def test_a_damaged_run_is_one_sentence_among_good_ones(good: Path, data: st.Data
         shutil.rmtree(folder)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="pipes are of Unix")
+def test_a_lock_that_is_a_pipe_is_not_read(runs: Path) -> None:
+    (runs / "cut" / "run.lock").unlink()
+    os.mkfifo(runs / "cut" / "run.lock")
+    assert {run.name: run.state for run in list_runs(runs)} == {"cut": "stopped", "done": "finished"}
+
+
 def test_two_hundred_runs_are_listed_at_once(good: Path, tmp_path: Path) -> None:
     for n in range(200):
         shutil.copytree(good / "done", tmp_path / f"run-{n}")

@@ -99,6 +99,8 @@ def is_held(folder: Path) -> bool:
     was left by a killed process does not count. Of a process on another machine, or in a container
     with another name, only its work can be seen: a run writes to its database every few seconds.
     """
+    if not (folder / FILE).is_file():  # reading a pipe or a device might never end
+        return False
     try:
         owner = orjson.loads((folder / FILE).read_bytes())
         pid, host = int(owner["pid"]), str(owner["host"])
