@@ -31,6 +31,7 @@ EXTRAS = {
     "openai": "openai",
     "inspect_ai": "inspect",
     "yaml": "promptfoo",
+    **dict.fromkeys(("starlette", "uvicorn"), "web"),
 }
 
 

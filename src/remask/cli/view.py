@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from remask.cli.options import GroupedCommand, option
+from remask.errors import name_missing_extra
 from remask.sanitize import make_visible
 
 
@@ -27,8 +28,9 @@ def view(runs: Path, port: int, show: bool) -> None:
     Example:
       remask view runs
     """
-    from remask.view.library import Library
-    from remask.view.server import open_server
+    with name_missing_extra():
+        from remask.view.library import Library
+        from remask.view.server import open_server
 
     library = Library(runs)
     count = len(library.list_runs())  # raises ConfigError where there is no folder
