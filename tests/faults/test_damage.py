@@ -160,7 +160,8 @@ def add_event(body: Any) -> Change:
     def change(run: Path, _: random.Random) -> None:
         db = sqlite3.connect(run / "run.db")
         stored = orjson.dumps(body, option=orjson.OPT_SORT_KEYS)
-        db.execute("INSERT INTO events (id, at, body) VALUES (?, 0, ?)", (content_id("event", body), stored))
+        row = (content_id("event", body), stored)
+        db.execute("INSERT INTO events (id, at, calls, body) VALUES (?, 0, 0, ?)", row)
         db.commit()
         db.close()
 

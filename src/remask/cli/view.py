@@ -2,6 +2,7 @@
 
 import threading
 import webbrowser
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -40,7 +41,6 @@ def view(runs: Path, port: int, show: bool) -> None:
         click.echo("Ctrl-C ends it.")
         if show:  # some browsers are programs in this terminal, which return at their end
             threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
-        try:
+        with suppress(KeyboardInterrupt):  # the server has closed everything by then
             server.serve_until_stopped()
-        except KeyboardInterrupt:  # after the server has closed everything
-            click.echo("stopped")
+        click.echo("stopped")
