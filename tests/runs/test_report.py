@@ -89,12 +89,12 @@ def test_report_of_an_unfinished_run_says_what_the_run_does(tmp_path: Path) -> N
     play(tmp_path / "run", finish=False)
     page = render(view_run(tmp_path / "run"))
     tags(page)
-    assert "<h1>Not finished</h1>" in page and "the sealed test comes next" in page
+    assert "<h1>Not finished</h1>" in page and "sealed test of baseline and best prompt" in page
     assert "The run is not finished" in page and "Improved" not in page
     Store.create(tmp_path / "new", record()).close()
     page = render(view_run(tmp_path / "new"))
     tags(page)
-    assert "It has read no prompt yet" in page
+    assert "no prompt has been read yet" in page
 
 
 def test_report_of_an_unchanged_prompt_says_what_to_try(finished_run: Path) -> None:
@@ -282,21 +282,21 @@ def test_curve_lies_inside_the_plot(points: list[summary.Point], calls: int, siz
     drawn = chart.build_curve(points, calls, size)
     assert drawn is not None
     for dot in drawn.dots:
-        assert drawn.left <= dot.x <= drawn.right
-        assert drawn.top <= dot.y <= drawn.bottom
-    for tick in drawn.x_ticks:
-        assert drawn.left <= tick.at <= drawn.right
+        assert drawn.plot.left <= dot.x <= drawn.plot.right
+        assert drawn.plot.top <= dot.y <= drawn.plot.bottom
+    for tick in drawn.plot.x_ticks:
+        assert drawn.plot.left <= tick.at <= drawn.plot.right
     for label in drawn.labels:
         half = len(label.text) * chart.CHAR_WIDTH / 2
-        assert drawn.left - 1 <= label.x - half and label.x + half <= drawn.right + 1
-        assert label.y - 11 >= 0 and label.y <= drawn.bottom
+        assert drawn.plot.left - 1 <= label.x - half and label.x + half <= drawn.plot.right + 1
+        assert label.y - 11 >= 0 and label.y <= drawn.plot.bottom
 
 
 def test_curve_goes_to_the_end_of_the_budget() -> None:
     points = [summary.Point(100, 0.5, "baseline"), summary.Point(900, 0.7, "accepted")]
     drawn = chart.build_curve(points, 2000)
     assert drawn is not None and drawn.dots[1].x == pytest.approx(
-        drawn.left + (drawn.right - drawn.left) * 0.45, abs=0.1
+        drawn.plot.left + (drawn.plot.right - drawn.plot.left) * 0.45, abs=0.1
     )
     assert [label.text for label in drawn.labels] == ["baseline 0.500", "0.700"]
 

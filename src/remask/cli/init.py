@@ -19,6 +19,7 @@ KINDS = ("builtin", "endpoint", "callable")
 # Columns that often hold the message and the right answer, in the order in which they are looked for.
 INPUTS = ("input", "message", "question", "query", "text", "prompt", "user")
 ANSWERS = ("label", "expected", "answer", "output", "category", "topic", "class", "target", "response")
+ALL_KEYS = "https://github.com/remask/remask/blob/main/docs/reference/configuration.md"
 MAX_LABELS = 20  # with more different answers, they are texts rather than labels
 
 PROMPT = "Sort the message of a customer into one topic.\n"
@@ -149,7 +150,7 @@ def _make_files(folder: Path, answers: Answers) -> Iterator[tuple[str, str]]:
 def make_settings(folder: Path, answers: Answers) -> str:
     """Return the text of remask.toml."""
     parts = [
-        "# Settings of remask. Paths are relative to this file. All keys: docs/reference/configuration.md",
+        f"# Settings of remask. Paths are relative to this file. All keys: {ALL_KEYS}",
         'prompt = "prompt.md"  # the system prompt to improve; [[keep]]…[[/keep]] marks what must stay',
         "",
         *_make_target_section(answers),

@@ -26,13 +26,13 @@ from remask.api.show_progress import (
     describe_work,
     format_clock,
     format_duration,
+    format_last_edit,
 )
 from remask.cli.options import choose_side_mode
 from remask.events import Event, State, encode
 from remask.runs.budget import Spend
 from remask.runs.progress import Follower, Workload
-from remask.runs.report.summary import SELECTION, average, format_edit, format_score, list_scores
-from remask.runs.result import list_changes
+from remask.runs.report.summary import SELECTION, find_validation, format_score
 from remask.sanitize import make_visible, one_line
 
 FIRST_SECONDS = 0.9  # after which a first figure is printed where nothing else was
@@ -211,7 +211,7 @@ def describe_event(event: Event, state: State) -> str:
         case events.Scored(split="validation") if event.id == state.baseline:
             return f"baseline: {_format_validation(state, event.id)}"
         case events.Scored(split="validation"):
-            best = format_score(average(list_scores(state, state.incumbent, "validation")))
+            best = format_score(find_validation(state, state.incumbent))
             score = _format_validation(state, event.id)
             return f"round {event.round + 1}: best candidate: {score}; best prompt so far: {best}"
         case events.Scored() if event.id == state.incumbent:
@@ -223,7 +223,7 @@ def describe_event(event: Event, state: State) -> str:
         case events.Accepted():
             nats, points = f"{event.gain:+.1f} nats", f"{event.gain:+.3f} ({SELECTION})"
             gain = points if state.traces_read is None else nats
-            return f"round {event.round + 1}: accepted {gain}: {_format_edit(event, state)}"
+            return f"round {event.round + 1}: accepted {gain}: {format_last_edit(state)}"
         case events.RoundRejected():
             return f"round {event.round + 1}: no candidate accepted ({event.reason})"
         case events.SearchEnded():
@@ -245,8 +245,4 @@ def _is_first_candidate(event: events.Scored, state: State) -> bool:
 
 
 def _format_validation(state: State, id: str) -> str:
-    return f"validation {format_score(average(list_scores(state, id, 'validation')))} ({SELECTION})"
-
-
-def _format_edit(event: events.Accepted, state: State) -> str:
-    return format_edit(list_changes(state, state.proposal(event.round, event.id)), 80)
+    return f"validation {format_score(find_validation(state, id))} ({SELECTION})"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 
 import click
@@ -10,8 +9,8 @@ import orjson
 
 from remask.cli import options
 from remask.cli.show import VERDICT_COLOURS
-from remask.runs.budget import format_usd
 from remask.runs.report.list_runs import RunSummary, list_runs
+from remask.runs.report.summary import format_cost, format_time
 from remask.runs.reused_rows import describe_earlier_tests
 from remask.sanitize import make_visible, one_line
 
@@ -71,7 +70,7 @@ def _print_table(found: Sequence[RunSummary], terminal: bool) -> None:
 
 def _list_cells(run: RunSummary) -> list[str]:
     """Return the cells of a run in the table. Text is made visible."""
-    begun = datetime.fromtimestamp(run.created).strftime("%Y-%m-%d %H:%M")
+    begun = format_time(run.created)
     if run.state == "damaged":
         return [one_line(run.name, 60), begun, run.state, *[""] * 6]
     state = run.state if run.state == "finished" else f"{run.state}, round {run.round}"
@@ -80,6 +79,6 @@ def _list_cells(run: RunSummary) -> list[str]:
         gain = f"{run.test.difference:+.3f} ({run.test.low:+.3f} to {run.test.high:+.3f})"
     if run.tokens_before is not None and run.tokens_after is not None:
         length = f"{run.tokens_before} → {run.tokens_after}"
-    spent = f"{run.spend.calls:,} calls" + (f", {format_usd(run.spend.usd)}" if run.spend.usd else "")
+    spent = format_cost(run.spend)
     names = one_line(run.target or "none", 40), one_line(run.data, 40)
     return [one_line(run.name, 60), begun, state, run.verdict, gain, length, spent, *names]

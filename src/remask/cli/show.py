@@ -13,7 +13,7 @@ from remask.errors import ConfigError
 from remask.prompt import Prompt
 from remask.runs.lock import is_held
 from remask.runs.outcomes import ROW_FILTERS, RowResult, row_to_dict
-from remask.runs.progress import describe_phase
+from remask.runs.progress import describe_stage
 from remask.runs.report import summary
 from remask.runs.report.read_run import MARKDOWN_REPORT, REPORT, RunView, advise_waiting, view_run
 from remask.runs.result import RESULT, AcceptedEdit, RefinedEdit, Result, find_shortest_within
@@ -55,8 +55,8 @@ def print_run_json(run_dir: Path) -> None:
         "round": state.round,
         "prompt": state.prompts.get(state.incumbent),
         "validation": {
-            "baseline": summary.average(summary.list_scores(state, state.baseline, "validation")),
-            "best": summary.average(summary.list_scores(state, state.incumbent, "validation")),
+            "baseline": summary.find_validation(state, state.baseline),
+            "best": summary.find_validation(state, state.incumbent),
         },
         "spend": seen.spend,
         "candidates": summary.list_candidates(state),
@@ -193,12 +193,12 @@ def _print_unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
     click.echo(format_diff(diff(before, after), mode == "rich"))
     click.echo()
     if held:
-        click.echo(f"the run is running: {describe_phase(seen.history[-1][1], state)}")
+        click.echo(f"the run is running: {describe_stage(seen)}")
     else:
         click.echo(f"the run was stopped in round {state.round + 1}; there is no verdict yet")
     if state.traces_read is None:
         old, new = (
-            summary.format_score(summary.average(summary.list_scores(state, id, "validation")))
+            summary.format_score(summary.find_validation(state, id))
             for id in (state.baseline, state.incumbent)
         )
         click.echo(f"validation ({summary.SELECTION}, not a result): {old} → {new}")

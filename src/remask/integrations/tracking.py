@@ -14,7 +14,7 @@ from typing import Any
 from remask.errors import BackendError
 from remask.events import Accepted, Event, RoundRejected, Scored, SearchEnded, State, Tested
 from remask.runs.budget import Spend
-from remask.runs.report.summary import average, list_scores, list_settings
+from remask.runs.report.summary import find_validation, list_settings
 from remask.runs.result import compare_tested
 
 try:
@@ -108,13 +108,13 @@ class MlflowTracker:
 
         match event:
             case Scored(id=id, split="validation"):
-                score = average(list_scores(state, id, "validation"))
+                score = find_validation(state, id)
                 metric("validation", score)
                 if id == state.baseline:
                     metric("best_validation", score)
                     self._log_prompt(client, "000-baseline", state, id)
             case Accepted(id=id):
-                metric("best_validation", average(list_scores(state, id, "validation")))
+                metric("best_validation", find_validation(state, id))
                 self._log_prompt(client, f"{len(state.accepted):03}-round-{event.round}", state, id)
             case Tested():
                 test, _ = compare_tested(event)

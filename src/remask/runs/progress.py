@@ -15,6 +15,7 @@ from typing import Any
 from remask import events
 from remask.events import Event, State
 from remask.runs.budget import Limits, Spend
+from remask.runs.report.read_run import RunView
 from remask.runs.report.summary import list_scores
 from remask.stats import Estimate, estimate
 
@@ -360,6 +361,16 @@ def describe_phase(event: Event, state: State) -> str:
             return "writing the result"
         case _:
             return "scoring the best prompt so far on train rows"
+
+
+def describe_stage(seen: RunView) -> str:
+    """Describe where a run that is not finished is, as of its last event: "round 2: …"."""
+    state = seen.state
+    if not state.baseline:
+        return "no prompt has been read yet"
+    phase = describe_phase(seen.history[-1][1], state)
+    searches = baseline_is_scored(state) and not state.stopped
+    return f"round {state.round + 1}: {phase}" if searches else phase
 
 
 def _describe_start(state: State) -> str:

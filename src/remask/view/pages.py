@@ -2,7 +2,6 @@
 
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import ChoiceLoader, Environment, PackageLoader
 
 from remask.prompt import Prompt
-from remask.runs.budget import format_usd
+from remask.runs.progress import describe_stage
 from remask.runs.report import chart, html, summary
 from remask.runs.report.compare_runs import compare_runs
-from remask.runs.report.list_runs import RunSummary
+from remask.runs.report.list_runs import RunSummary, name_state
 from remask.runs.report.read_run import RunView
 from remask.runs.word_diff import diff
 from remask.sanitize import one_line
@@ -41,7 +40,6 @@ SORTS = {
     "train": "by train score",
     "accepted": "accepted only",
 }
-STATE_WORDS = {"running": "running", "stopped": "stopped", "finished": "finished", "damaged": "damaged"}
 
 
 @cache
@@ -107,8 +105,8 @@ def render_rows(runs: Sequence[RunSummary]) -> Iterator[tuple[str, str]]:
                 "view_row.html.j2",
                 run=run,
                 bar=bar,
-                started=_format_time(run.created),
-                spend=_format_spend(run),
+                started=summary.format_time(run.created),
+                spend=summary.format_cost(run.spend),
                 search=one_line(" ".join((run.name, run.state, run.verdict, run.target, run.data))).lower(),
             ),
         )
@@ -120,17 +118,6 @@ def _scale_bar(test: Comparison, reach: float) -> dict[str, float]:
         name: round(50 + 46 * value / reach, 1)
         for name, value in (("low", test.low), ("high", test.high), ("middle", test.difference))
     }
-
-
-def _format_spend(run: RunSummary) -> str:
-    parts = [f"{run.spend.calls:,} calls"]
-    if run.spend.usd:
-        parts.append(format_usd(run.spend.usd))
-    return ", ".join(parts)
-
-
-def _format_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
 def render_counts(runs: Iterable[RunSummary]) -> Mapping[str, str]:
@@ -163,7 +150,7 @@ def render_run(page: "RunPage") -> str:
 def render_run_pieces(seen: RunView, held: bool) -> Mapping[str, str]:
     """Return the pieces of the page of a run."""
     values = html.make_context(seen)
-    state = "running" if held else "stopped" if seen.result is None else "finished"
+    state = name_state(held, seen.result)
     found = {
         f"part-{part}": _templates().get_template(f"{part}.html.j2").render(values)
         for part in PARTS
@@ -172,7 +159,7 @@ def render_run_pieces(seen: RunView, held: bool) -> Mapping[str, str]:
     status = _render(
         "view_status.html.j2",
         state=state,
-        stage="" if seen.result else summary.describe_stage(seen.state),
+        stage="" if seen.result else describe_stage(seen),
         events=len(seen.history),
         candidates=len(seen.state.proposals),
         spend=summary.format_spend(seen.spend),
@@ -240,7 +227,7 @@ def _list_points(seen: RunView) -> tuple[list[summary.Point], int]:
 
 def _describe_run(letter: str, id: str, seen: RunView) -> dict[str, Any]:
     result = seen.result
-    validation = summary.average(summary.list_scores(seen.state, seen.state.incumbent, "validation"))
+    validation = summary.find_validation(seen.state, seen.state.incumbent)
     return {
         "letter": letter,
         "id": id,

@@ -75,7 +75,7 @@ class Redactor:
     """Redacts the texts of a run. What it returns depends only on `rows` and on the text.
 
     So a resumed run, which meets the texts in another order, gets the same placeholders: those of
-    secrets in the rows are counted in the order of the rows, and others anew in each text.
+    secrets in the rows are counted in the order of the rows, and others from 1 in each text.
     """
 
     def __init__(self, rows: Iterable[str] = (), enabled: bool = True) -> None:

@@ -43,20 +43,53 @@ class DotLabel:
 
 
 @dataclass(frozen=True, slots=True)
-class Curve:
-    """The validation score of the best prompt so far, against target calls."""
+class Plot:
+    """The box of a chart in pixels: target calls from left to right, scores upwards."""
 
     width: int
     height: int
-    left: float  # of the plot
-    right: float
-    top: float
-    bottom: float
+    end: int  # calls at the right edge
+    scores: tuple[float, ...]  # the marks of the scores, from the bottom to the top
+
+    left = MARGIN_LEFT  # of the area of the lines
+    top = MARGIN_TOP
+
+    @property
+    def right(self) -> float:
+        return self.width - MARGIN_RIGHT
+
+    @property
+    def bottom(self) -> float:
+        return self.height - MARGIN_BOTTOM
+
+    def x(self, calls: float) -> float:
+        """Return the place of a number of calls."""
+        return round(self.left + (self.right - self.left) * calls / self.end, 1)
+
+    def y(self, score: float) -> float:
+        """Return the place of a score."""
+        low, high = self.scores[0], self.scores[-1]
+        return round(self.bottom - (self.bottom - self.top) * (score - low) / (high - low), 1)
+
+    @property
+    def x_ticks(self) -> tuple[Tick, ...]:
+        marks = [v for v in choose_ticks(0, self.end) if v <= self.end]
+        shown = marks[:: 1 + (len(marks) > 5 and self.width < 500)]
+        return tuple(Tick(self.x(v), f"{v:,.0f}") for v in shown)
+
+    @property
+    def y_ticks(self) -> tuple[Tick, ...]:
+        return tuple(Tick(self.y(v), f"{v:.3g}") for v in self.scores)
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The validation score of the best prompt so far, against target calls."""
+
+    plot: Plot
     path: str  # the step line as SVG path commands
     dots: tuple[Dot, ...]
     labels: tuple[DotLabel, ...]  # of the dots that have room for one
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,36 +111,24 @@ def build_curve(points: Sequence[Point], calls: int, size: Size = (680, 300)) ->
     """
     if not points:
         return None
-    width, height = size
-    left, right, top, bottom = MARGIN_LEFT, width - MARGIN_RIGHT, MARGIN_TOP, height - MARGIN_BOTTOM
-    scores = [p.validation for p in points]
     used = max(1, *(p.calls for p in points))
     end = calls if used < calls <= MAX_BUDGET_SHARE * used else used
-    y_marks = choose_ticks(min(scores), max(scores))
-    low, high = y_marks[0], y_marks[-1]
-
-    def x(value: float) -> float:
-        return round(left + (right - left) * value / end, 1)
-
-    def y(value: float) -> float:
-        return round(bottom - (bottom - top) * (value - low) / (high - low), 1)
-
-    steps = [p for p in points if p.kind in ("baseline", "accepted")]
-    path = "".join(
-        f"M{x(p.calls)} {y(p.validation)}" if i == 0 else f"H{x(p.calls)}V{y(p.validation)}"
-        for i, p in enumerate(steps)
-    )
-    dots = tuple(Dot(x(p.calls), y(p.validation), p.kind, describe_point(p)) for p in points)
-    marks = [v for v in choose_ticks(0, end) if v <= end]
-    marks = marks[:: 1 + (len(marks) > 5 and width < 500)]
+    scores = [p.validation for p in points]
+    plot = Plot(*size, end, tuple(choose_ticks(min(scores), max(scores))))
+    path = _draw_steps(plot, points)
+    dots = tuple(Dot(plot.x(p.calls), plot.y(p.validation), p.kind, describe_point(p)) for p in points)
     return Curve(
-        *(width, height, left, right, top, bottom),
-        path=f"{path}H{x(used)}" if steps else "",
+        plot,
+        path=f"{path}H{plot.x(used)}" if path else "",
         dots=dots,
-        labels=tuple(_place_labels(points, dots, (left, right, 0.0, bottom))),
-        x_ticks=tuple(Tick(x(v), f"{v:,.0f}") for v in marks),
-        y_ticks=tuple(Tick(y(v), f"{v:.3g}") for v in y_marks),
+        labels=tuple(_place_labels(points, dots, (plot.left, plot.right, 0.0, plot.bottom))),
     )
+
+
+def _draw_steps(plot: Plot, points: Sequence[Point]) -> str:
+    """Return the step line of the best prompt so far as SVG path commands; "" without points."""
+    steps = [(plot.x(p.calls), plot.y(p.validation)) for p in points if p.kind in ("baseline", "accepted")]
+    return "".join(f"H{x}V{y}" if i else f"M{x} {y}" for i, (x, y) in enumerate(steps))
 
 
 def describe_point(point: Point) -> str:
@@ -181,16 +202,9 @@ def choose_ticks(low: float, high: float) -> list[float]:
 class Overlay:
     """The curves of several runs on the same axes."""
 
-    width: int
-    height: int
-    left: float  # of the plot
-    right: float
-    top: float
-    bottom: float
+    plot: Plot
     paths: tuple[str, ...]  # one for each run; "" without points
     ends: tuple[tuple[float, float], ...]  # the last point of each path
-    x_ticks: tuple[Tick, ...]
-    y_ticks: tuple[Tick, ...]
 
 
 def build_overlay(runs: Sequence[tuple[Sequence[Point], int]], size: Size) -> Overlay | None:
@@ -198,28 +212,12 @@ def build_overlay(runs: Sequence[tuple[Sequence[Point], int]], size: Size) -> Ov
     scores = [p.validation for points, _ in runs for p in points if p.kind in ("baseline", "accepted")]
     if not scores:
         return None
-    width, height = size
-    left, right, top, bottom = 46.0, width - 14.0, 16.0, height - 46.0
     end = max(1, *(calls for _, calls in runs))
-    y_marks = choose_ticks(min(scores), max(scores))
-    x_marks = [v for v in choose_ticks(0, end) if v <= end]
-    low, high = y_marks[0], y_marks[-1]
-
-    def x(value: float) -> float:
-        return round(left + (right - left) * value / end, 1)
-
-    def y(value: float) -> float:
-        return round(bottom - (bottom - top) * (value - low) / (high - low), 1)
-
+    plot = Plot(*size, end, tuple(choose_ticks(min(scores), max(scores))))
     paths, ends = [], []
     for points, calls in runs:
-        steps = [p for p in points if p.kind in ("baseline", "accepted")]
-        last = x(calls)
-        marks = "".join(f"H{x(p.calls)}V{y(p.validation)}" for p in steps[1:])
-        paths.append(f"M{x(steps[0].calls)} {y(steps[0].validation)}{marks}H{last}" if steps else "")
-        ends.append((last, y(steps[-1].validation)) if steps else (0.0, 0.0))
-    return Overlay(
-        *(width, height, left, right, top, bottom, tuple(paths), tuple(ends)),
-        x_ticks=tuple(Tick(x(v), f"{v:,.0f}") for v in x_marks[:: 1 + (len(x_marks) > 5 and width < 500)]),
-        y_ticks=tuple(Tick(y(v), f"{v:.3g}") for v in y_marks),
-    )
+        path = _draw_steps(plot, points)
+        last = [p.validation for p in points if p.kind in ("baseline", "accepted")][-1:]
+        paths.append(f"{path}H{plot.x(calls)}" if path else "")
+        ends.append((plot.x(calls), plot.y(last[0])) if last else (0.0, 0.0))
+    return Overlay(plot, tuple(paths), tuple(ends))

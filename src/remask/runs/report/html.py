@@ -9,7 +9,6 @@ import base64
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from importlib import resources
 from typing import Any, TypeVar
 
@@ -19,6 +18,7 @@ from markupsafe import Markup, escape
 from remask.events import State
 from remask.ports import Pieces
 from remask.runs.outcomes import ROW_FILTERS, RowAnswer, RowResult
+from remask.runs.progress import describe_stage
 from remask.runs.report import chart, summary
 from remask.runs.report.read_run import RunView
 from remask.runs.result import Result, make_result
@@ -120,8 +120,7 @@ def make_context(seen: RunView) -> dict[str, Any]:
 
 
 def _list_head(seen: RunView) -> list[tuple[str, str]]:
-    started = datetime.fromtimestamp(seen.created).strftime("%Y-%m-%d %H:%M")
-    return [("Started", started), *summary.list_parts(seen.config)]
+    return [("Started", summary.format_time(seen.created)), *summary.list_parts(seen.config)]
 
 
 def _describe_verdict(seen: RunView, result: Result | None) -> dict[str, Any]:
@@ -137,7 +136,7 @@ def _describe_verdict(seen: RunView, result: Result | None) -> dict[str, Any]:
             for name, score in zip(names, scores, strict=True)
             if score is not None
         ]
-        stage = summary.describe_stage(seen.state)
+        stage = describe_stage(seen)
         return {"kind": "running", "headline": "Not finished", "figures": figures, "sentences": [stage]}
     unchanged = result.prompt == result.baseline.prompt
     sentences = [summary.format_verdict(result)]

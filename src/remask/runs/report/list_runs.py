@@ -1,10 +1,9 @@
 """List the runs of a folder, without reading all of their events."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal, TypeGuard
+from typing import Literal, TypeGuard
 
 from remask.errors import ConfigError
 from remask.events import Accepted, Event, Proposed, RoundRejected, Started, Tested
@@ -13,6 +12,7 @@ from remask.ids import content_id
 from remask.runs import database
 from remask.runs.budget import Spend
 from remask.runs.lock import is_held
+from remask.runs.report import summary
 from remask.runs.report.read_run import read_created
 from remask.runs.result import RESULT, Result, compare_tested, read_result
 from remask.runs.reused_rows import identify_test_rows, list_run_folders
@@ -116,11 +116,11 @@ def _read_summary(folder: Path, store: RunReader, held: bool) -> RunSummary:
         name=folder.name,
         path=folder,
         created=read_created(store),
-        state="running" if held else "stopped" if result is None else "finished",
+        state=name_state(held, result),
         problem="",
         kind="refine" if config.get("refine") else "optimize",
-        target=_name_target(config),
-        data=_name_data(config),
+        target=summary.name_target(config),
+        data=summary.name_data(config),
         round=rounds if result else rounds + 1,
         verdict="" if result is None else result.verdict,
         test=None if result is None else result.test,
@@ -130,6 +130,11 @@ def _read_summary(folder: Path, store: RunReader, held: bool) -> RunSummary:
         test_rows=identify_test_rows(config, (id for id, _, _ in tested.baseline)) if tested else "",
         earlier_tests=tested.earlier_tests if tested else 0,
     )
+
+
+def name_state(held: bool, result: Result | None) -> RunState:
+    """Return the state of a run that can be read; held: a process works on it."""
+    return "running" if held else "stopped" if result is None else "finished"
 
 
 def _make_id(folder: Path) -> str:
@@ -153,28 +158,3 @@ def _find_best_length(store: RunReader, events: tuple[Event, ...]) -> int | None
 
 def _is_prompt(event: Event, id: str) -> TypeGuard[Started | Proposed]:
     return isinstance(event, Started | Proposed) and event.id == id
-
-
-def _name_target(config: Mapping[str, Any]) -> str:
-    refine = config.get("refine")
-    if refine and not refine.get("verify"):
-        return ""
-    return str((config.get("target") or {}).get("model", ""))
-
-
-def _name_data(config: Mapping[str, Any]) -> str:
-    """Return a short name of the data of a run."""
-    data, task, refine = (config.get(key) or {} for key in ("data", "task", "refine"))
-    if refine:
-        return _name_files(refine.get("traces") or ())
-    if task.get("name"):
-        return str(task["name"])
-    if data.get("queries"):
-        return f"{data['queries']} messages of the target"
-    files = [data[key] for key in ("path", "train", "validation", "test") if data.get(key)]
-    return _name_files(files) or "rows in memory"
-
-
-def _name_files(files: Any) -> str:
-    names = [Path(str(file)).name for file in files]
-    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")

@@ -8,6 +8,7 @@ import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -69,7 +70,7 @@ def list_candidates(state: State) -> list[Candidate]:
             changes=list_changes(state, proposal),
             train=average(train),
             train_rows=len(train),
-            validation=average(list_scores(state, proposal.id, "validation")),
+            validation=find_validation(state, proposal.id),
             accepted=(proposal.round, proposal.id) in taken,
             gain=gains.get((proposal.round, proposal.id)),
         )
@@ -126,6 +127,16 @@ def list_test_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
 def find_validation(state: State, id: str) -> float | None:
     """Return the validation score of a prompt, if it has one."""
     return average(list_scores(state, id, "validation"))
+
+
+def format_time(seconds: float) -> str:
+    """Format a time in seconds since 1970 as local date and time."""
+    return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+def format_cost(spend: Spend) -> str:
+    """Format what a run has cost in short: "1,200 calls, $0.05"."""
+    return f"{spend.calls:,} calls" + (f", {format_usd(spend.usd)}" if spend.usd else "")
 
 
 def format_verdict(result: Result) -> str:
@@ -261,15 +272,30 @@ def format_edit(pairs: Iterable[tuple[str, str]], width: int = 0) -> str:
     )
 
 
-def describe_stage(state: State) -> str:
-    """Say what a run that is not finished does next."""
-    if not state.baseline:
-        return "It has read no prompt yet."
-    if state.stopped:
-        return "The search is over; the sealed test comes next."
-    if state.traces_read is None and (state.baseline, "validation") not in state.scores:
-        return "It scores the baseline on the validation rows."
-    return f"It is in round {state.round + 1} of the search."
+def name_target(config: Mapping[str, Any]) -> str:
+    """Return the target of a run; "" for a refinement without one."""
+    refine = config.get("refine")
+    if refine and not refine.get("verify"):
+        return ""
+    return str((config.get("target") or {}).get("model", ""))
+
+
+def name_data(config: Mapping[str, Any]) -> str:
+    """Return a short name of the data of a run."""
+    data, task, refine = (config.get(key) or {} for key in ("data", "task", "refine"))
+    if refine:
+        return _name_files(refine.get("traces") or ())
+    if task.get("name"):
+        return str(task["name"])
+    if data.get("queries"):
+        return f"{data['queries']} messages of the target"
+    files = [data[key] for key in ("path", "train", "validation", "test") if data.get(key)]
+    return _name_files(files) or "rows in memory"
+
+
+def _name_files(files: Any) -> str:
+    names = [Path(str(file)).name for file in files]
+    return ", ".join(names[:3]) + (" …" if len(names) > 3 else "")
 
 
 def list_parts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -279,9 +305,6 @@ def list_parts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
         values = config.get(section)
         return values.get(key) if isinstance(values, Mapping) else None
 
-    files = [find("data", key) for key in ("path", "train", "validation", "test")]
-    traces = find("refine", "traces") or ()
-    data = ", ".join(Path(str(file)).name for file in (*files, *traces) if file)
     limits = [
         f"{find('budget', key):,}".removesuffix(".0") + f" {key}"
         for key in ("calls", "tokens", "minutes")
@@ -289,9 +312,9 @@ def list_parts(config: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
     usd = find("budget", "usd")
     found = {
-        "Target": find("target", "model"),
+        "Target": name_target(config),
         "Denoiser": find("denoiser", "model"),
-        "Data": find("task", "name") or data or "rows in memory",
+        "Data": name_data(config),
         "Budget": ", ".join([*limits, *([format_usd(usd)] if usd else [])]),
     }
     return [(name, str(value)) for name, value in found.items() if value]
