@@ -123,6 +123,18 @@ def test_wrong_settings_are_one_sentence_before_any_call(
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+def test_evaluate_compares_two_prompts_on_the_same_rows(tmp_path: Path) -> None:
+    (tmp_path / "old.md").write_text("Name it.\n")
+    found = remask.evaluate(
+        "Name it. Think of colours.", dataset(), target=Oracle(), split="test", against=tmp_path / "old.md"
+    )
+    test = found.comparison
+    assert test is not None and test.verdict == "improved"
+    assert (test.baseline, test.best, test.n) == (0.5, 1.0, 180)
+    with pytest.raises(ConfigError, match="text or a Path, not int"):
+        remask.evaluate("Name it.", dataset(), target=Oracle(), against=3)  # type: ignore[arg-type]
+
+
 def test_evaluate_scores_one_split(tmp_path: Path) -> None:
     oracle = Oracle()
     found = remask.evaluate("Name it.", dataset(), target=oracle)

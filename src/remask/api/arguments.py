@@ -209,6 +209,20 @@ _ALLOWED: dict[str, tuple[Any, str, str]] = {
 }
 
 
+def get_prompt(prompt: str | Path) -> str:
+    """Return the text of a prompt that is given as text or as the Path of its file.
+
+    Raises ConfigError where the text is the name of a file.
+    """
+    if isinstance(prompt, Path):
+        return read_prompt(prompt)
+    if not isinstance(prompt, str):
+        raise ConfigError(f"a prompt is text or a Path, not {type(prompt).__name__}")
+    if len(prompt) < 200 and "\n" not in prompt and Path(prompt).is_file():
+        raise ConfigError(f"the prompt {prompt!r} is the name of a file; give Path({prompt!r}) to read it")
+    return prompt
+
+
 def settle_arguments(
     prompt: str | Path,
     *,
@@ -228,11 +242,9 @@ def settle_arguments(
     """
     _require_types(prompt=prompt, target=target, metric=metric, denoiser=denoiser)
     _require_types(task=task, search=search, budget=budget)
-    if isinstance(prompt, str) and len(prompt) < 200 and "\n" not in prompt and Path(prompt).is_file():
-        raise ConfigError(f"the prompt {prompt!r} is the name of a file; give Path({prompt!r}) to read it")
     data = data if isinstance(data, Dataset) or data is None else Dataset(data)
     values: dict[str, Any] = {
-        "prompt": read_prompt(prompt) if isinstance(prompt, Path) else prompt,
+        "prompt": get_prompt(prompt),
         "data": _read_section(data),
         "task": _read_section(task, "name") if task else {},
         "search": _read_section(search),

@@ -13,6 +13,7 @@ from remask.api.arguments import (
     Judge,
     Label,
     Target,
+    get_prompt,
     settle_arguments,
     settle_rows,
 )  # fmt: skip
@@ -46,7 +47,7 @@ class Evaluation:
     spend: Spend
     warnings: tuple[str, ...] = ()
     errors: tuple[str, ...] = ()  # the first few different reasons why rows have no score
-    comparison: Comparison | None = None  # with another prompt on the same rows: `remask eval --against`
+    comparison: Comparison | None = None  # with another prompt on the same rows (`against`)
 
 
 def evaluate(
@@ -56,14 +57,16 @@ def evaluate(
     target: str | Respond | Target = "builtin",
     metric: str | Metric | Label | Judge | Function = "label",
     split: Split = "validation",
+    against: str | Path | None = None,
     task: str | InspectTask = "",
     budget: Budget | None = None,
     progress: bool | None = None,
 ) -> Evaluation:
     """Score a prompt on the rows of one split, with a 95 % interval and the cost, without a search.
 
-    The arguments are those of `optimize`; without `budget` there is no limit. Raises ConfigError
-    and DataError before the first call, BudgetSpent, TargetRefused and TargetUnreliable.
+    against: another prompt, which is scored on the same rows; `comparison` says whether `prompt` is
+    better. The other arguments are those of `optimize`; without `budget` there is no limit. Raises
+    ConfigError and DataError before the first call, BudgetSpent, TargetRefused and TargetUnreliable.
 
     >>> import remask
     >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(40)]
@@ -73,12 +76,13 @@ def evaluate(
     >>> found.score.mean, found.score.n
     (1.0, 20)
     """
+    other = None if against is None else get_prompt(against)
     values, given = settle_arguments(
         prompt, data=data, target=target, metric=metric, task=task,
         budget=budget or Budget(calls=None), more={},
     )  # fmt: skip
     with open_progress(progress, Hooks()) as hooks:
-        return score_prompt(settle_rows(values, given), given, split, hooks)
+        return score_prompt(settle_rows(values, given), given, split, hooks, other)
 
 
 def score_prompt(
