@@ -68,7 +68,8 @@ _ANSWER_MARK = _mark(_NAMES)
 _OTHER_MARK = _mark(_OTHER_NAMES)
 _CONCLUSION_MARK = _mark(
     r"therefore|thus|hence|overall|in (?:conclusion|summary|short)|all in all|daher|insgesamt"
-    r"|donc|por (?:lo )?tanto|portanto|quindi|dlatego|поэтому|итак|因此|所以|总之|综上|したがって|よって|따라서"
+    r"|donc|por (?:lo )?tanto|portanto|quindi|dlatego|поэтому|итак"
+    r"|因此|所以|总之|综上|したがって|よって|따라서"
 )
 _BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
 # What may stand around a label on a line of its own: "#### negative", "> **B**", "(C).".
