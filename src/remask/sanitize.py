@@ -59,8 +59,17 @@ _CHANNEL = re.compile(
 )
 _CHANNEL_END = re.compile(r"<\|(?:end|return|call)\|>|<\|start\|>|<channel\|>", re.IGNORECASE)
 _HIDDEN_CHANNELS = frozenset({"analysis", "thought", "thinking"})
+# The same Harmony where a decoder dropped its special tokens: only the names of the channels are left.
+_BARE_CHANNELS = re.compile(
+    r"\A\s{0,9}analysis(?=[^\s:.,;])(?:[\s\S]*assistant(?:final|commentary)\s{0,9}|(?=[A-Z])[\s\S]*\Z)"
+)
+# IBM Granite 3 writes headings in plain words.
+_HEADINGS = re.compile(
+    r"\A\s{0,9}Here(?:['’]s| is) my thought process:"
+    r"(?:[\s\S]*?Here(?:['’]s| is) my response:\s{0,9}|[\s\S]*\Z)"
+)
 _THOUGHT_WORD = re.compile(
-    r"(?i)think|thought|reasoning|reflection|scratchpad|monologue|channel|inner_prefix|unused94"
+    r"(?i)think|thought|reasoning|reflection|scratchpad|monologue|channel|inner_prefix|unused94|\A\s{0,9}analysis"
 )
 # What wraps the answer where the thoughts are wrapped too.
 _ANSWER_MARK = re.compile(
@@ -90,7 +99,7 @@ def remove_thoughts(text: str) -> str:
     """
     if not _THOUGHT_WORD.search(text):  # nearly all texts, so the marks are not looked for
         return text
-    found = _select_channels(text)
+    found = _HEADINGS.sub("", _BARE_CHANNELS.sub("", _select_channels(text)))
     for start, end in _THOUGHTS:
         found = _remove_blocks(found, start, end)
     if found == text:

@@ -68,3 +68,18 @@ def test_decode_json_has_a_limited_depth() -> None:
     assert decode_json(deep) == deep
     wide = "[" + ",".join(["{}"] * 100) + "]"
     assert decode_json(wide) == [{}] * 100
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("{'question': \"it's\", 'n': (1, 2), 'x': None}", {"question": "it's", "n": [1, 2], "x": None}),
+        ("[{'role': 'user', 'content': 'a'}]", [{"role": "user", "content": "a"}]),
+        ("{'a', 'b'}", "{'a', 'b'}"),
+        ("{'a': open('x')}", "{'a': open('x')}"),
+        ("{'a': 1", "{'a': 1"),
+        ("{'a': " * 70 + "1" + "}" * 70, "{'a': " * 70 + "1" + "}" * 70),
+    ],
+)
+def test_decode_json_reads_an_object_as_python_prints_it(text: str, found: object) -> None:
+    assert decode_json(text) == found

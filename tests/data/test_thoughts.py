@@ -32,12 +32,17 @@ MARKED = [
      "negative"),
     ("<|channel|>analysis<|message|>It could be", ""),
     ("<|channel>thought\na<channel|>negative", "negative"),
+    ("analysisIt could be positive.assistantfinalnegative", "negative"),  # decoded without special tokens
+    ("analysisIt could be", ""),
+    ("Here is my thought process:\na\n\nHere is my response:\nnegative", "negative"),
+    ("Here's my thought process: It could be", ""),
     ('<details type="reasoning" done="true"><summary>Thought</summary>a</details>\nnegative', "negative"),
 ]  # fmt: skip
 ANSWERS = [
     "negative", "", "Use the `<think>` tag and close it with `</think>`.", "a < b, c > d [1]",
     "The tag <think> opens a thought.", "<b>negative</b>", "<answer>negative</answer>",
     'find(text="<think>")', "[Think](https://example.com)", "<analysis>Sales rose.</analysis>",
+    "analysis of the sales", "Here is my response: negative", "analysis: the assistantfinally",
 ]  # fmt: skip
 
 

@@ -47,6 +47,8 @@ def test_thoughts_are_no_answer_and_parts_are_joined(content: object) -> None:
     "payload",
     [
         message("", "length"),
+        message(None, "length"),
+        message("<think>It could be", "MAX_TOKENS"),
         message("<think>It could be", "length"),
         message("<think>It could be"),
         message(None, reasoning_content="It could be"),
@@ -110,7 +112,44 @@ def test_no_redirect_is_followed(code: int) -> None:
         assert server.requests == 1 and other.requests == 0
 
 
+def test_a_part_of_an_answer_that_a_filter_stopped_fails() -> None:
+    reply = ask(message("The review is", "content_filter"))
+    assert reply.text == "" and "only a part of an answer" in reply.error
+
+
+@pytest.mark.parametrize(("key", "shown"), [("x", "no context for x"), ("secret-key", "no [key]s")])
+def test_a_key_is_hidden_and_words_with_its_letters_are_not(key: str, shown: str) -> None:
+    said = "no context for x" if key == "x" else f"no {key}s"
+    with Server(default=status(400, said)) as server, OpenAITarget("m", server.url, key, retries=0) as target:
+        assert shown.replace(" x", " [key]") in target.respond([chat()])[0].error
+
+
 # --- fields that a server refuses
+
+# How servers say that they do not take a temperature of 0.
+REFUSALS: list[tuple[int, object]] = [
+    (422, {"detail": [{"type": "extra_forbidden", "loc": ["body", "temperature"],
+                       "msg": "Extra inputs are not permitted", "input": 0}]}),  # Mistral, FastAPI
+    (400, [{"error": {"code": 400, "status": "INVALID_ARGUMENT",
+                      "message": 'Unknown name "temperature": Cannot find field.'}}]),  # Gemini
+    (400, {"type": "error", "error": {"message": "`temperature` is deprecated for this model."}}),
+    (422, {"error": "Input validation error: `temperature` must be strictly positive"}),  # TGI
+    (400, {"error": {"message": "temperature must be in (0, 2]", "param": "temperature"}}),
+    (400, {"object": "error", "message": "temperature is not supported", "code": 400}),  # vLLM
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("code", "body"), REFUSALS)
+def test_a_refused_field_is_left_out_in_whatever_form_it_is_named(code: int, body: object) -> None:
+    def behave(handler: Handler, request: Body) -> None:
+        if "temperature" in request:
+            handler.send(code, json.dumps(body).encode())
+        else:
+            answer("fine")(handler, request)
+
+    with Server(default=behave) as server, OpenAITarget("m", server.url, retries=0) as target:
+        assert target.respond([chat()])[0].text == "fine"
+        assert "refuses temperature" in target.notes[0]
 
 
 def refuse(field: str, named: bool) -> object:

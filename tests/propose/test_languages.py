@@ -45,6 +45,26 @@ def test_guard_refuses_english_in_a_prompt_of_another_language(base: str) -> Non
     assert "english" not in name_languages(Prompt(base)) and name_languages(Prompt(base))
 
 
+@pytest.mark.parametrize("base", PROMPTS)
+@pytest.mark.parametrize("short", ["Think step by step.", "Keep it short and clear."])
+def test_guard_refuses_a_short_english_sentence_in_a_prompt_of_another_language(
+    base: str, short: str
+) -> None:
+    reason = find_violation(Prompt(f"{base} {short}"), Prompt(base), frozenset())
+    assert reason.startswith("another language"), reason
+
+
+@pytest.mark.parametrize(
+    "base",
+    ["Përcakto ndjenjën e komentit. Përgjigju me një fjalë.", "Yorumun duygusunu belirle.",
+     "Aimsigh meon an léirmheasa. Freagair le focal amháin.", "Zehaztu sentimendua. Erantzun hitz batez.",
+     "Review ki bhavana batao. Ek shabd mein jawab do.", "Sharhning kayfiyatini aniqlang. Bitta yoki ikki."],
+)  # fmt: skip
+def test_guard_knows_the_function_words_of_further_languages(base: str) -> None:
+    reason = find_violation(Prompt(f"{base} {ENGLISH}"), Prompt(base), frozenset())
+    assert reason.startswith("another language: english"), reason
+
+
 @pytest.mark.parametrize(("base", "own"), PROMPTS.items())
 def test_guard_allows_the_own_language(base: str, own: str) -> None:
     assert find_violation(Prompt(f"{base} {own}"), Prompt(base), frozenset()) == ""
@@ -72,7 +92,8 @@ def test_guard_refuses_a_sentence_of_content_words_in_another_script() -> None:
 
 def test_guard_refuses_chinese_in_a_japanese_prompt() -> None:
     base = Prompt("レビューを分類してください。")
-    assert "chinese" in find_violation(Prompt(base.text + "请你判断这个评论的情感。"), base, frozenset())
+    for written in ("请你判断这个评论的情感。", "请先阅读整条评论再决定。"):
+        assert "chinese" in find_violation(Prompt(base.text + written), base, frozenset())
 
 
 @pytest.mark.parametrize("end", [".。", "。。", "..", "। ।", "।."])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.prompt import Prompt, find_sentences, is_boundary
-from remask.propose import structure
+from remask.propose import code_blocks, structure
 from remask.propose.edits import Mask, make_edits
 from remask.propose.maskers import MASKERS
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
@@ -57,6 +57,15 @@ STRUCTURE = (
     "[your name]",
     "<<name>>", "#{name}", "__NAME__", "[the page](https://a.example/b)", "<!-- a note -->",
     '"Answer: yes"', "positive or negative", "Positive, Negative", "A or B",
+    "code   meaning\nA1     refund soon\nB2     broken item",
+    "interface Out {\n  label: string;\n  score: number;\n}",
+    "CREATE TABLE users (\n  id INT,\n  name TEXT\n);",
+    "class Out(BaseModel):\n    label: str\n    score: float = 0.5",
+    "[server]\nport = 80\nhost = \"my own host\"",
+    "The soup was cold = negative\nLovely evening = positive",
+    "### Answer\nLABEL",
+    "YYYY-MM-DD", "HH:MM:SS", "dd.mm.yyyy", "DD MMM YYYY", "<%= name %>", "[ANSWER]word[/ANSWER]", "[/INST]",
+    "^[a-z]+$", "model-v2",
 )  # fmt: skip
 
 # Nothing of these is frozen.
@@ -69,6 +78,12 @@ PLAIN = (
     "Follow these lines of thought:\nFirst: read it all.\nThen: decide with care about it.",
     "For example, a refund is money. Examples of bugs are crashes.",
     "Add the user(s) and the word(s). At 10am or on the 2nd day, ask again. There is no need to hurry.",
+    "Rules:\n    Be kind (always).\n    Use three sentences (or fewer).",
+    "You are kind.  Be brief.\nUse plain words.  Keep it short.",
+    "-  Be kind.\n-  Be brief.",
+    "Score = the quality of the answer from one to five, where five is best.",
+    "Write km/h and m/s in words (see below), up-to-date and well-known. ## Answer\nWrite one word only.",
+    "请判断情感。回答：请只写一个词。不要解释。",
     "A good review is kind. Write to me@home, e.g. on Monday, and end well.",
 )
 
@@ -105,6 +120,31 @@ def test_labels_are_frozen_where_the_prompt_names_them() -> None:
     assert held("Say A if a cat sits, and B if not. A dog is B.", "A", "B") == ["A", "B", "A", "B"]
     assert held("只回答“积极”或“消极”，不要解释。", "积极", "消极") == ["积极”或“消极"]
     assert held("Rate positively.", "positive") == []
+
+
+def test_names_of_tools_with_hyphens_are_frozen_everywhere() -> None:
+    text = "Tools: search-docs, get-price and buy-it. Never call delete-user. Use get-price step-by-step."
+    prompt = hold_structure(Prompt(text))
+    held = [prompt.text[a:b] for a, b in prompt.held]
+    assert held == ["search-docs", "get-price", "buy-it", "delete-user", "get-price"]
+
+
+def test_labels_are_frozen_in_composed_and_decomposed_form() -> None:
+    for kind in ("NFC", "NFD"):
+        text = unicodedata.normalize(kind, "Say café or thé. Be brief.")
+        prompt = hold_structure(Prompt(text), ("café", "thé"))
+        assert [prompt.text[a:b] for a, b in prompt.held] == [text[4:].partition(".")[0]]
+
+
+def test_yaml_below_its_name_is_frozen() -> None:
+    text = "Answer in YAML:\nlabel: positive\nitems:\n  - name: word\n    value: 3\n\nBe brief."
+    prompt = hold_structure(Prompt(text), LABELS)
+    assert [text[a:b] for a, b in prompt.held] == [text[16:-11]]
+
+
+def test_only_labels_of_a_chinese_line_with_sentences_are_frozen() -> None:
+    prompt = hold_structure(Prompt("判断情感：积极或消极。简短回答。"), ("积极", "消极"))
+    assert [prompt.text[a:b] for a, b in prompt.held] == ["积极或消极"]
 
 
 def test_text_of_a_search_stays_editable() -> None:
@@ -241,5 +281,6 @@ def test_held_spans_move_with_edits_and_are_no_part_of_the_id() -> None:
 
 
 def test_structure_examples_in_docstrings_hold() -> None:
-    found = doctest.testmod(structure)
-    assert found.attempted and not found.failed
+    for module in (structure, code_blocks):
+        found = doctest.testmod(module)
+        assert found.attempted and not found.failed

@@ -358,6 +358,20 @@ def test_make_grader_finds_metrics_by_name() -> None:
         ('Reason: it holds {"label": "x"} as wanted\nScore: 8', 0.8),
         ('{"score": 2} or rather {"score": 8}', 0.8),
         ('{"score": 80}', None),
+        # other marks between the name and the score, and numbers of the scale
+        ("Score – 8", 0.8),
+        ("Score - 8", 0.8),
+        ("Score -8", None),
+        ("<score>8</score>", 0.8),
+        ("Rating: [[8]]", 0.8),
+        ("| Score | 8 |", 0.8),
+        ("评分为8", 0.8),
+        ("점수는 8점입니다", 0.8),
+        ("النتيجة: ٨", 0.8),
+        ("My score for this answer is 8", 0.8),
+        ("Verdict: 8", 0.8),
+        ('{"score": {"value": 8, "reason": "fine"}}', 0.8),
+        ("Score: 8\n\nThe maximum score is 10.", 0.8),
     ],
 )
 def test_parse_verdict_reads_scores(text: str, value: float | None) -> None:

@@ -5,6 +5,8 @@ objects of OpenInference, JSON inside a string, or a bare string. The result is 
 `{"role", "content", "tool_calls", …}`, which `messages.py` reads. No function here raises.
 """
 
+import ast
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -37,6 +39,7 @@ _ROLELESS_TYPES: Final = CALL_TYPES | RESULT_TYPES | HIDDEN_TYPES
 _PART_KEYS: Final = {"text", "functionCall", "functionResponse", "toolUse", "toolResult", "reasoningContent"}
 _MAX_DEPTH: Final = 12  # nested wrappers; no known tool nests messages deeper
 _MAX_JSON_DEPTH: Final = 64  # of JSON inside a string; deeper JSON is costly and stays a string
+_MAX_LITERAL_CHARS: Final = 200_000  # of an object in a string as Python prints it; parsing it is slow
 
 
 def extract_messages(value: object, role: str) -> list[Message]:
@@ -59,18 +62,33 @@ def find_messages(value: object, role: str) -> list[Message] | None:
 def decode_json(value: object) -> object:
     """Parse a string that holds a JSON object, list or string; return anything else unchanged.
 
-    JSON that is nested deeper than _MAX_JSON_DEPTH stays a string.
+    An object as Python prints it counts too, because a table of pandas has such cells. JSON that is
+    nested deeper than _MAX_JSON_DEPTH stays a string.
     """
     if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "[", '"'):
         return value
     try:
         inner = orjson.loads(value)
     except (orjson.JSONDecodeError, UnicodeEncodeError):
-        return value
+        return _decode_literal(value)
     # Counting brackets is fast and an upper bound of the depth.
     if value.count("[") + value.count("{") <= _MAX_JSON_DEPTH or _is_shallow(inner):
         return inner
     return value
+
+
+def _decode_literal(text: str) -> object:
+    """Parse an object or a list of objects as Python prints it; return anything else unchanged."""
+    if not text.lstrip().startswith(("{'", "[{'", '{"', '[{"')) or len(text) > _MAX_LITERAL_CHARS:
+        return text
+    if sum(map(text.count, "[{(")) > _MAX_JSON_DEPTH or text.rstrip()[-1] not in "]}":
+        return text
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # such as one of an unknown escape
+            return orjson.loads(orjson.dumps(ast.literal_eval(text.strip())))
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return text  # orjson's errors are ValueError and TypeError
 
 
 def _is_shallow(value: object) -> bool:

@@ -37,6 +37,7 @@ KINDS: Final[dict[str, Kind]] = {
 }  # fmt: skip
 
 EMPTY: Final[tuple[object, ...]] = (None, "", [], {}, "[]", "{}", "null")  # what an empty field or cell holds
+_MISSING: Final = frozenset({"", "nan", "<na>", "nat", "null", "none", "n/a", "#n/a"})  # as tables write it
 VALUE_KEYS = ("score", "value", "rating", "label", "thumbs", "thumbs_up", "passed")
 
 
@@ -121,10 +122,11 @@ def _read_expected(value: object) -> str:
 
 
 def parse_rating_value(value: object) -> float | bool | str | None:
-    """Return a bool, a number or a non-empty string; None for anything else."""
+    """Return a bool, a number or a non-empty string; None for anything else, and for "NaN"."""
     if isinstance(value, bool | int | float):
         return value
-    return value.strip() or None if isinstance(value, str) else None
+    text = value.strip() if isinstance(value, str) else ""
+    return None if text.casefold() in _MISSING else text
 
 
 def parse_feedback(value: object) -> Iterator[Rating]:

@@ -56,10 +56,14 @@ _OPTIONAL_FIELDS = {
     "max_completion_tokens": None,
 }
 _UNSUPPORTED = re.compile(
-    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|invalid",
+    r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|invalid"
+    r"|deprecated|removed",
     re.IGNORECASE,
 )
+# Some servers refuse a temperature of 0: "`temperature` must be strictly positive".
+_WRONG_TEMPERATURE = re.compile(r"\btemperature\b.*\bmust be\b", re.IGNORECASE)
 _PLACEHOLDER_KEY = "none"  # the SDK requires a key even if the server does not
+_MIN_KEY_CHARACTERS = 8  # of a key that is looked for inside of words too
 _UNBILLED_STATUSES = frozenset({429, 503})  # refused before any work
 MAX_BODY_BYTES = 32 << 20
 _FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubles with each retry
@@ -224,7 +228,8 @@ class OpenAITarget(TargetModel):
         if error.status_code not in (400, 422):
             return None
         said, named = _find_server_message(error), getattr(error, "param", None)
-        if error.code not in ("unsupported_parameter", "unsupported_value") and not _UNSUPPORTED.search(said):
+        coded = error.code in ("unsupported_parameter", "unsupported_value")
+        if not coded and not _UNSUPPORTED.search(said) and not _WRONG_TEMPERATURE.search(said):
             return None
         for name, instead in _OPTIONAL_FIELDS.items():
             known = name in settings and name not in self._extra
@@ -307,8 +312,10 @@ class OpenAITarget(TargetModel):
 
     def _clean(self, text: str) -> str:
         """Put a server's message on one line, clip it, and remove the key, which some quote."""
-        secret = self._key != _PLACEHOLDER_KEY
-        line = " ".join((text.replace(self._key, "[key]") if secret else text).split())
+        key = re.escape(self._key)
+        if len(self._key) < _MIN_KEY_CHARACTERS:  # a stand-in such as "x", which is in many words
+            key = rf"(?<!\w){key}(?!\w)"
+        line = " ".join((re.sub(key, "[key]", text) if self._key != _PLACEHOLDER_KEY else text).split())
         return clip(line, _MAX_MESSAGE_CHARACTERS)
 
 
@@ -420,7 +427,17 @@ def _read_model_names(body: bytes) -> list[str]:
 
 def _find_server_message(error: "openai.APIStatusError") -> str:
     """Return the server's own message, else the reason phrase of the status."""
-    message = error.body.get("message") if isinstance(error.body, dict) else None
-    if isinstance(message, str) and message:
-        return message
-    return error.response.reason_phrase or "no reason"
+    return _find_message(error.body) or error.response.reason_phrase or "no reason"
+
+
+def _find_message(body: object) -> str:
+    """Return the message in the body of an error: OpenAI's, Gemini's list, FastAPI's `detail`."""
+    if isinstance(body, list):
+        return "; ".join(filter(None, map(_find_message, body[:3])))
+    if not isinstance(body, dict):
+        return body if isinstance(body, str) and "<" not in body else ""
+    place = body.get("loc")  # of one problem in FastAPI's list
+    where = ".".join(map(str, place)) + ": " if isinstance(place, list) else ""
+    found = (_find_message(body[key]) for key in ("message", "msg", "detail", "error") if body.get(key))
+    text = next(filter(None, found), "")
+    return where + text if text else ""

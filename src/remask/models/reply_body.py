@@ -14,6 +14,7 @@ from remask.sanitize import remove_thoughts
 RETRY_STATUSES = frozenset({408, 409, 429})  # and every 5xx
 _MAX_TOKENS = 1 << 40  # of one answer; a larger number is none
 _THOUGHT_FIELDS = ("reasoning_content", "reasoning", "reasoning_details", "thinking")  # beside the text
+_CUT = ("length", "max_tokens", "MAX_TOKENS")  # reasons of an end, at a limit of tokens
 _TEXT_TYPES = ("text", "output_text")  # of the parts of a text
 
 
@@ -44,20 +45,21 @@ def read_reply(
     text, thought = _read_text(choice, field)
     finish = choice.get("finish_reason")
     limit = f"max_tokens = {max_tokens}" if max_tokens else "its own limit of tokens"
-    if not text.strip() and finish == "length":
+    if not text.strip() and finish in _CUT:
         raise TargetError(
             f"{host} sent no text: the answer was cut off at {limit}; thoughts use tokens too, so raise it"
         )
     if not text.strip() and thought:
         raise TargetError(f"{host} sent thoughts but no answer, under {limit}; raise max_tokens")
-    if not text and finish == "content_filter":
-        raise TargetError(f"{host} sent no text, finish_reason is 'content_filter'")
+    if finish == "content_filter":
+        kind = "only a part of an answer" if text.strip() else "no text"
+        raise TargetError(f"{host} sent {kind}, finish_reason is 'content_filter'")
     usage = payload.get("usage")
     return Reply(
         text,
         input_tokens=_read_count(usage, "prompt_tokens"),
         output_tokens=_read_count(usage, "completion_tokens"),
-        cut=finish == "length",
+        cut=finish in _CUT,
     )
 
 
@@ -98,7 +100,7 @@ def _find_shape_problem(payload: object, shape: str, field: Sequence[str]) -> st
         return f"has a choice without a {field[0]}"
     content = _get_nested(choice, field)
     thought = any(_get_nested(choice, field[:-1]).get(name) for name in _THOUGHT_FIELDS)
-    if content is None and not thought:
+    if content is None and not thought and choice.get("finish_reason") not in _CUT:
         return f"has no {field[-1]} (finish_reason is {choice.get('finish_reason')!r})"
     if isinstance(content, list) and not all(isinstance(part, dict) for part in content):
         return f"has {field[-1]} of type list that holds no parts"

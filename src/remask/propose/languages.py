@@ -56,12 +56,24 @@ _OTHERS = {
     "catalan": "el la els les de i en un una que per amb no és del als o si només aquest aquesta",
     "lithuanian": "ir yra į su kad iš ne tai bet ar jei kaip tik vienu",
     "latvian": "un ir ar no uz ka par kas bet vai ja tikai vienu",
+    "albanian": "dhe në të një me për që është nga si ose jo nëse por vetëm",
+    "basque": "eta da ez du bat edo hau batez bakarrik ere baina",
+    "irish": "agus na le ar sa nó ach má amháin ní",
+    "uzbek": "va bilan uchun bu bitta yoki emas ham faqat",
+    "hindi": "ki ka ke ko mein ek aur hai nahi kya karo",  # in Latin letters
     "vietnamese": "và của là có được trong cho không với các một này đó hãy bạn chỉ hoặc nếu bằng",
 }
 FUNCTION_WORDS = {name: frozenset(text.split()) for name, text in _LANGUAGES.items()}
 _OTHER_WORDS = {name: frozenset(text.split()) for name, text in _OTHERS.items()}
 SMALL_WORDS = frozenset().union(*FUNCTION_WORDS.values())
 _ENGLISH = FUNCTION_WORDS["english"]
+# Words of English instructions that the other languages do not have. A short sentence such as "Be
+# brief." has too few function words.
+_INSTRUCTIONS = """\
+brief short clear clearly careful carefully think step steps answer answers word words read write
+review please always never keep give provide explain choose look whole first before after each every
+one two following given make sure concise concisely polite briefly"""
+_ENGLISH_WORDS = _ENGLISH | frozenset(_INSTRUCTIONS.split())
 # English words that are function words of another language too, such as "do" in Polish.
 _SHARED = frozenset({"a", "i"}).union(
     *(small for name, small in FUNCTION_WORDS.items() if name != "english"), *_OTHER_WORDS.values()
@@ -85,7 +97,7 @@ _HINTS = {
     "norwegian": "klassifiser meldingen anmeldelsen",
     "finnish": "luokittele vastaa sana arvostelu viesti",
     "romanian": "clasifica raspunde cuvant recenzie mesajul",
-    "turkish": "siniflandir cevapla kelime yorum yorumu mesaj",
+    "turkish": "siniflandir cevapla kelime yorum yorumu mesaj yorumun duygusunu belirle metni sınıflandır",
     "czech": "klasifikuj slovem recenze zpráva",
     "indonesian": "klasifikasikan jawab kata ulasan pesan tentukan",
     "catalan": "respon paraula ressenya missatge",
@@ -105,7 +117,9 @@ entrée décor pokémon señor señora piñata über déjà touché émigré ém
 tête"""
 _LOANWORDS = frozenset(_LOANS.split())
 # Function characters of Chinese that Japanese does not write alone.
-_CHINESE = frozenset("的了是这那请们吗呢吧你您她很和跟把被让给么个对没还")
+_CHINESE = frozenset(
+    "的了是这那请们吗呢吧你您她很和跟把被让给么个对没还读评论决时间应该说话问题从样两为发现词语单择类标签认确图实"
+)
 MIN_DRIFT_WORDS = 2  # new function words that make another language
 MIN_SENTENCE_WORDS = 2  # of a sentence in another script
 
@@ -160,6 +174,8 @@ def _find_foreign_words(text: str, base: str) -> str:
     for name, small in FUNCTION_WORDS.items():
         if name not in own and len(new := (small & seen) - known) >= MIN_DRIFT_WORDS:
             return f"another language: {name} ({', '.join(sorted(new)[:3])})"
+    if "english" not in own and len(new := (_ENGLISH_WORDS & seen) - known) >= MIN_DRIFT_WORDS:
+        return f"another language: english ({', '.join(sorted(new)[:3])})"
     return ""
 
 

@@ -6,12 +6,14 @@ search inserted stays editable, even where it looks like structure.
 """
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 from remask.prompt import Prompt, Span, find_json_end
+from remask.propose.code_blocks import find_code_blocks
 from remask.propose.structure_words import (
     CONTAINER_TAGS,
     EXAMPLE_WORDS,
@@ -96,12 +98,13 @@ def find_structure(text: str, labels: Sequence[str] = ()) -> list[Span]:
     named = find_labels(text, labels)
     blocks = [
         (lines[first].start, lines[last].stop)
-        for find in (_find_tables, _find_examples, _find_formats, _find_code_blocks)
+        for find in (_find_tables, _find_examples, _find_formats)
         for first, last in find(lines)
     ]
+    blocks += [(lines[a].start, lines[b].stop) for a, b in find_code_blocks([line.text for line in lines])]
     blocks += [line.span for line in lines if _is_format_line(line, named)]
     inline = [m.span() for m in _INLINE.finditer(text)]
-    spans = [*blocks, *_find_tags(text), *named, *inline, *_find_json_lists(text)]
+    spans = [*blocks, *_find_tags(text), *named, *inline, *_find_json_lists(text), *_find_tool_names(text)]
     # A word in capitals that a format line fills stands for the same thing elsewhere.
     quoted = [m.span() for m in re.finditer(r"`[^`\n]+`", text)]
     shown = [text[a:b] for a, b in (*blocks, *inline, *quoted)]
@@ -301,7 +304,9 @@ def _find_value_end(lines: Sequence[Line], at: int, last: int) -> int:
 # --- formats
 
 _CUE = re.compile(
-    rf"\b(?:{FORMAT_WORDS})|[一-鿿ぁ-んァ-ヶ]*(?:格式|形式|模板|フォーマット|書式)", re.IGNORECASE
+    rf"\b(?:{FORMAT_WORDS}|(?:json|yaml|toml|xml|csv)\b.*[:：][*_ \t]*$)"
+    r"|[一-鿿ぁ-んァ-ヶ]*(?:格式|形式|模板|フォーマット|書式)",
+    re.IGNORECASE,
 )
 _SLOT = re.compile(
     r"<[^<>\n]+>|\{[^{}\n]*\}|\[[^\[\]\n]+\]|\b[A-Z]{2,}\b|\b[A-Z]\b(?!')|\.{3}|…|_{2,}|\$\w|\bx{2,}\b"
@@ -310,9 +315,17 @@ _SLOT = re.compile(
 _STOPPED = re.compile(r"[.!?。！？][\"'”’)\]*_`]*$")
 
 
+_ANSWER_HEADING = re.compile(r"[ \t]*\#{1,6}[ \t]+(?P<name>[^\n]*?)[ \t]*:?[ \t]*\#*[ \t]*")
+
+
 def _find_formats(lines: Sequence[Line]) -> Iterator[Block]:
     """Yield the lines "Name: value" that follow a line about a format."""
     for i, line in enumerate(lines):
+        heading = _ANSWER_HEADING.fullmatch(line.text)
+        if heading and heading["name"].casefold() in OUTPUT_NAMES and i + 1 < len(lines):
+            value = lines[i + 1].text.strip()
+            if len(value.split()) <= MAX_FORMAT_WORDS and _SLOT.search(value) and not _STOPPED.search(value):
+                yield i, i + 1
         if line.blank or not _CUE.search(line.text):
             continue
         first = i + 1
@@ -339,8 +352,12 @@ def _is_format_line(line: Line, named: Sequence[Span]) -> bool:
     if not value:
         return known or line.name in INPUT_NAMES
     words = len(value.split())
-    if words > MAX_FORMAT_WORDS or (words > 1 and _STOPPED.search(value)):
-        return False
+    if (
+        words > MAX_FORMAT_WORDS
+        or (words > 1 and _STOPPED.search(value))
+        or re.search(r"[。！？].*\w", value)
+    ):
+        return False  # a sentence; in scripts without spaces several sentences are one word
     at = line.stop - len(value)
     labels = any(at - 1 <= a < line.stop for a, b in named)
     return (known and words <= 4) or labels or bool(_SLOT.search(value.strip("*_`\"'“”")))
@@ -349,32 +366,18 @@ def _is_format_line(line: Line, named: Sequence[Span]) -> bool:
 # --- code
 
 
-def _find_code_blocks(lines: Sequence[Line]) -> Iterator[Block]:
-    """Yield indented code that follows a blank line after a colon, and YAML between --- lines."""
-    for i, line in enumerate(lines[2:], 2):
-        before = lines[i - 2].text.rstrip()
-        if lines[i - 1].blank and before.endswith((":", "：")) and re.match(r" {4}|\t", line.text):
-            last = i
-            while last + 1 < len(lines) and re.match(r" {4}|\t", lines[last + 1].text):
-                last += 1
-            yield i, last
-    if lines and lines[0].text.rstrip() == "---":
-        for i, line in enumerate(lines[1:], 1):
-            if line.text.rstrip() == "---":
-                yield 0, i
-                break
-
-
 _IDENT = r"[A-Za-z_][A-Za-z0-9_]*"
 _ARGUMENT = (
     r"(?:\w[\w.]{3,}|[\w.]*_[\w.]*|\w+[ ]?=[^()\n,]{1,40}|\"[^\"\n]*\"|'[^'\n]*'|\d+|\.{3}|…|[b-rt-z])"
 )
 _QUOTED_ITEM = r"(?:\"[^\"\n]*\"|'[^'\n]*'|[-+]?\d[\d.]*|true|false|null|None|True|False)"
+_DATE_PART = r"(?:[Yy]{2,4}|M{1,4}|[Dd]{1,2}|[Hh]{1,2}|m{1,2}|[Ss]{1,2})"
 _OUTPUT = "|".join(sorted((re.escape(n) for n in OUTPUT_NAMES if len(n) > 1), key=len, reverse=True))
 _INLINE = re.compile(
     "|".join(
         (
-            r"<!--[\s\S]*?-->",
+            r"\[(?P<tag>[A-Za-z]\w*)\][^\[\]\n]{0,60}\[/(?P=tag)\]|\[/[A-Za-z][\w -]{0,40}\]",
+            r"<!--[\s\S]*?-->|<%[\s\S]{0,400}?%>",
             # LaTeX: environments, formulas, and commands with their arguments.
             r"\\begin\{(?P<env>\w+\*?)\}[\s\S]*?\\end\{(?P=env)\}",
             r"\$\$[^$]+\$\$|\\\([\s\S]{1,400}?\\\)|\\\[[\s\S]{1,400}?\\\]",
@@ -390,13 +393,17 @@ _INLINE = re.compile(
             r"\[(?=[^\[\]\n]*\w)[^\W\d][^\[\]\n.!?]{0,40}\]",
             rf"\[\s*{_QUOTED_ITEM}(?:\s*,\s*{_QUOTED_ITEM})*\s*,?\s*\]",
             r"(?<![\w:]):[a-z_]{3,}:?(?![\w])",
+            # Dates and times such as YYYY-MM-DD, and regular expressions.
+            rf"\b(?=\S*(?:YY|yy|MM|mm|DD|dd|HH|hh|SS|ss)){_DATE_PART}"
+            rf"(?:[-/.:T]{_DATE_PART}|[ ](?=[A-Z]{{2}}|[a-z]{{2}}\b){_DATE_PART}){{1,5}}Z?\b",
+            r"(?<!\S)\^\S+\$(?!\w)",
             # Calls, and names that look like code. `word(s)` is a plural.
             rf"(?<![\w.]){_IDENT}(?:\.{_IDENT})*"
             rf"\((?:|{_ARGUMENT}(?:,[ ]?{_ARGUMENT})*|[^()\n]*[=_\"'][^()\n]*)\)",
             r"(?<![\w.])[A-Za-z_]\w+(?:\.[a-z_]\w+)+(?!\w)",
             r"(?<![\w<])(?<!</)(?:\w*[A-Za-z0-9]_\w+|_[A-Za-z]\w+)",
             r"\b[a-z][a-z0-9]*(?:[A-Z][a-z0-9]+)+[A-Z]?\b|\b(?:[A-Z][a-z0-9]+){2,}[A-Z]?\b",
-            r"\b[A-Z]{1,8}-?\d[A-Z\d]*(?:-[A-Z\d]+)*\b|\b[a-z]+(?:-[a-z0-9]+)*-\d[\w.]*\b",
+            r"\b[A-Z]{1,8}-?\d[A-Z\d]*(?:-[A-Z\d]+)*\b|\b[a-z]+(?:-[a-z0-9]+)*-v?\d[\w.]*\b",
             r"(?<![\w-])--?[a-z][\w-]*=\S+|(?<![\w-])--[a-z][\w-]+",
             r"(?<![\w@])[@\#][A-Za-z_][\w-]*[A-Za-z0-9]",
             r"(?<![\w/.<])(?:~|\.{1,2})?/[\w.-]+(?:/[\w.-]+)*/?(?<![.])|\b[A-Za-z]:\\[\w\\.-]+",
@@ -409,6 +416,20 @@ _INLINE = re.compile(
         )
     )
 )
+
+
+_KEBAB = r"[a-z][a-z0-9]*(?:-[a-z0-9]+)+"
+_TOOL_CUE = re.compile(
+    r"\b(?i:call(?:s|ing)?|invok(?:es?|ing)|tools?|functions?|commands?|endpoints?)(?:[ ]the)?[ ]?[: ][ ]?"
+    rf"(?P<names>{_KEBAB}(?:(?:,[ ]|[ ]|,[ ]?(?:and|or)[ ]|[ ](?:and|or)[ ]){_KEBAB})*)"
+)
+
+
+def _find_tool_names(text: str) -> Iterator[Span]:
+    """Yield names with hyphens, which a prompt introduces by a word such as "call" or "tool"."""
+    names = {name for cue in _TOOL_CUE.finditer(text) for name in re.findall(_KEBAB, cue["names"])}
+    for name in names:
+        yield from (found.span() for found in re.finditer(rf"(?<![\w-]){name}(?![\w-])", text))
 
 
 def _find_json_lists(text: str) -> Iterator[Span]:
@@ -450,7 +471,8 @@ def find_labels(text: str, labels: Sequence[str]) -> list[Span]:
     Short labels, such as "no" and "A", are frozen only in a list or in quotes, as written.
     """
     found: list[tuple[int, int, str]] = []
-    for label in sorted({label.strip() for label in labels if label.strip()}, key=len, reverse=True):
+    forms = {unicodedata.normalize(kind, label.strip()) for label in labels for kind in ("NFC", "NFD")}
+    for label in sorted({*forms, *(label.strip() for label in labels)} - {""}, key=len, reverse=True):
         form = r"[\s_\-]+".join(map(re.escape, label.replace("_", " ").split())) or re.escape(label)
         before = rf"(?<![^\W{_UNSPACED}])" if label[0].isalnum() else ""
         after = rf"(?![^\W{_UNSPACED}])" if label[-1].isalnum() else ""

@@ -237,7 +237,9 @@ def _check_labels(examples: Sequence[Example], labels: Sequence[str]) -> None:
         if not label.strip():
             raise ConfigError("a label is empty; remove it")
         if twin := next((t for t in labels[:i] if normalise_label(t) == normalise_label(label)), ""):
-            raise ConfigError(f"the labels {twin!r} and {label!r} differ only in case or spacing; use one")
+            raise ConfigError(
+                f"the labels {twin!r} and {label!r} differ only in case, hyphens or spacing; use one"
+            )
     seen = {match_label(e.expected or "", labels): e.expected for e in examples}
     if None in seen:
         raise ConfigError(

@@ -1,12 +1,14 @@
 """Find the label that a response gives as its answer.
 
-Labels match as whole words, in compatibility forms (NFKC) and any case. A space in a label may be
-written as spaces, underscores or hyphens; numbers match by their value; single letters only as they
-are written. Negation is not understood: "not positive" gives the label "positive".
+Labels match as whole words, in compatibility forms (NFKC) and any case; hyphens, apostrophes and
+digits of all kinds are equal. Between two words, spaces, underscores and hyphens are the same, and
+NotSpam may be written as two words. Numbers match by their value, single letters only as they are
+written. Negation is not understood: "not positive" gives the label "positive".
 """
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -18,7 +20,9 @@ from remask.sanitize import normalise
 # A letter or digit that must not be next to a label: "positive" is not in "positively". Scripts
 # without spaces between words are excluded: Thai, Lao, Burmese, Khmer, kana, Han, and Hangul with
 # its particles.
-_WORD = r"[^\W\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+_UNSPACED = r"\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
+_WORD = rf"[^\W{_UNSPACED}]"
+_LETTER = rf"[^\W_{_UNSPACED}]"
 _NUMBER = rf"(?<!\d[.,])(?<!{_WORD})[+-]?\d+(?:[.,]\d+)*(?![.,]\d)(?!{_WORD})"
 MAX_JSON_OBJECTS = 50  # that are tried in one response
 MAX_MARK_CHARS = 120  # before a label, in which a word such as "answer" may stand
@@ -48,18 +52,35 @@ _VERB = (
     r"|class|letter|number|as|follows))*:?"
 )
 _OPENING = r"[\s\"'*_`(\[“‘«「『<{$\\|]*(?:(?:text|mathrm|textbf|boxed)\{)?[\s\"'*_`(\[]*"
-_LINK = rf"(?:[:=：>→]|->|{_VERB}|[是为為はが])"
+_LINK = rf"(?:[:=：>→]|->|{_VERB}|[是为為はが은는이가])"
 
 
 def _mark(names: str) -> re.Pattern[str]:
     """Compile a text that ends where an answer begins: "the answer, I think, is ", "label: "."""
-    head = rf"(?<![^\W_])(?:{names})(?:(?![^\W_])|(?=[是为為はが：]))"
-    return re.compile(rf"{head}(?:[^\n.!?:：]{{0,60}}?{_LINK}|[\"'*_`\s]{{1,6}}){_OPENING}\Z", re.IGNORECASE)
+    head = rf"(?<!{_LETTER})(?:{names})(?!{_LETTER})"
+    return re.compile(
+        rf"{head}(?:[^\n.!?:：。]{{0,60}}?{_LINK}|[\"'*_`\s{{]{{1,6}}){_OPENING}\Z", re.IGNORECASE
+    )
 
 
 _FINAL_MARK = _mark(rf"final(?:ly)?[\s_-]+(?:{_NAMES}|{_OTHER_NAMES})|最终答案|最終答案")
 _ANSWER_MARK = _mark(_NAMES)
 _OTHER_MARK = _mark(_OTHER_NAMES)
+_CONCLUSION_MARK = _mark(
+    r"therefore|thus|hence|overall|in (?:conclusion|summary|short)|all in all|daher|insgesamt"
+    r"|donc|por (?:lo )?tanto|portanto|quindi|dlatego|поэтому|итак"
+    r"|因此|所以|总之|综上|したがって|よって|따라서"
+)
+_BOLD = re.compile(r"\*\*([^*\n]+)\*\*")
+# What may stand around a label on a line of its own: "#### negative", "> **B**", "(C).".
+_AROUND = " \t\r#>*_~`\"'“”«»「」『』()[]{}<|$\\.,:;!?。、"
+
+# Characters that show nothing or only stretch a word, and characters that are written for others.
+_UNSEEN = re.compile(r"[\u00ad\u034f\u061c\u0640\u200b-\u200f\u2060-\u2064\ufeff]")
+_HYPHENS = re.compile(r"[\u2010-\u2013\u2212]")
+_APOSTROPHES = re.compile(r"[\u2018\u2019\u201b\u02bc]")
+_CAMEL = re.compile(r"(?<=[a-zß-ÿ])(?=[A-ZÀ-Þ])")
+_WORD_HYPHEN = re.compile(r"(?<=[^\W\d])-(?=[^\W\d])")
 
 # The ends of a scale, as in "from 1 to 5" and "4 out of 5": no answers where another label is named.
 _SCALE = re.compile(
@@ -83,12 +104,13 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
     """Return the label that `text` answers with, or None.
 
     A text that is only a label gives it. Otherwise the answer in JSON counts; then the last label
-    behind a word such as "answer" or "label"; then the first label, the longest where several
-    begin there.
+    behind a word such as "answer" or "label"; then a first or a last line that is only a label; then
+    the only label in bold, and the last one behind a word such as "therefore"; then the first label,
+    the longest where several begin there.
     """
     if whole := match_label(text, labels):
         return whole
-    folded = normalise(text)
+    folded = _fold(text)
     known, answer = _read_json_answer(folded, labels)
     if known:
         return answer
@@ -99,6 +121,11 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
         for place in reversed(outside):
             if mark.search(folded, max(0, place.start - MAX_MARK_CHARS), place.start):
                 return place.label
+    if label := _find_alone(folded, labels):
+        return label
+    for place in reversed(outside):
+        if _CONCLUSION_MARK.search(folded, max(0, place.start - MAX_MARK_CHARS), place.start):
+            return place.label
     clear = [n for n in outside if n.stop - n.start > 1 or not _ARTICLE.match(folded, n.start)]
     return next((place.label for place in (*clear, *outside, *named)), None)
 
@@ -106,8 +133,15 @@ def parse_label(text: str, labels: Sequence[str]) -> str | None:
 def match_label(text: str, labels: Sequence[str]) -> str | None:
     """Return the label that `text` is, up to form, case, white space, underscores; or its number."""
     wanted = normalise_label(text)
-    if same := next((label for label in labels if normalise_label(label) == wanted), None):
-        return same
+    same = [label for label in labels if normalise_label(label) == wanted]
+    if same:  # of "x-ray" and "x ray" the one that is written
+        written = " ".join(_fold(text).replace("_", " ").split()).casefold()
+        return next((label for label in same if _fold(label).casefold() == written), same[0])
+    joined = wanted.replace(" ", "")
+    for label in labels:  # "not spam" for NotSpam, and NotSpam for "not spam"
+        words = normalise_label(_CAMEL.sub(" ", label))
+        if " " in words and words.replace(" ", "") == joined:
+            return label
     number = read_number(wanted)
     if number is None:
         return None
@@ -121,8 +155,27 @@ def equals_label(one: str | None, other: str | None) -> bool:
 
 @lru_cache(maxsize=4096)
 def normalise_label(label: str) -> str:
-    """Return the label in one form, one case, with single spaces."""
-    return " ".join(normalise(label).replace("_", " ").split()).casefold()
+    """Return the label in one form, one case, with single spaces between words."""
+    spaced = _WORD_HYPHEN.sub(" ", _fold(label)).replace("_", " ").replace("%", " %")
+    return " ".join(spaced.split()).casefold()
+
+
+def _fold(text: str) -> str:
+    """Return the text in NFKC with one kind of hyphen, apostrophe and digit, without unseen characters."""
+    if text.isascii():
+        return text
+    text = _HYPHENS.sub("-", _APOSTROPHES.sub("'", _UNSEEN.sub("", normalise(text))))
+    return "".join(str(unicodedata.decimal(char, char)) for char in text)
+
+
+def _find_alone(text: str, labels: Sequence[str]) -> str | None:
+    """Return the label that is the first line, else the last line, else the only one in bold."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    for line in (lines[0], lines[-1]) if len(lines) > 1 else ():
+        if label := match_label(line, labels) or match_label(line.strip(_AROUND), labels):
+            return label
+    bold = {match_label(found.strip(_AROUND), labels) for found in _BOLD.findall(text)} - {None}
+    return bold.pop() if len(bold) == 1 else None
 
 
 def read_number(text: str) -> Decimal | None:
@@ -156,15 +209,18 @@ def _list_named(text: str, labels: Sequence[str]) -> list[_Named]:
 @lru_cache(maxsize=32)
 def _compile_labels(labels: tuple[str, ...]) -> re.Pattern[str]:
     """Compile a pattern with one group per label, in the given order, and one for other numbers."""
-    forms = [_make_label_pattern(normalise(label)) for label in labels]
+    forms = [_make_label_pattern(_fold(label), labels) for label in labels]
     if any(read_number(normalise_label(label)) is not None for label in labels):
         forms.append(f"({_NUMBER})")
     return re.compile("|".join(forms), re.IGNORECASE)
 
 
-def _make_label_pattern(label: str) -> str:
-    words = label.replace("_", " ").split() or [label]
-    body = r"[\s_\-]+".join(map(re.escape, words))
+def _make_label_pattern(label: str, labels: Sequence[str]) -> str:
+    others = [other for other in labels if normalise_label(other) == normalise_label(label)]
+    spaced = label if len(others) > 1 else _WORD_HYPHEN.sub(" ", label)
+    words = spaced.replace("_", " ").split() or [label]
+    joined = (r"[\s_\-]*".join(map(re.escape, _CAMEL.split(word))) for word in words)
+    body = r"[\s_\-]+".join(joined).replace("%", r"\s?%")
     if len(label) == 1 and label.isalpha():
         body = f"(?-i:{body})"
     # A decimal is one number: "4" is not in "4.5" nor in "3.4".

@@ -20,20 +20,27 @@ _ANY = rf"(?:{_NUMBER}|(?P<word>{'|'.join(_WORDS)})\b)"
 # What judges call the score, in the languages that they answer in.
 _NAMES = (
     "score|rating|punktzahl|puntuación|puntuacion|calificación|pontuação|punteggio|оценка|балл(?:ы|ов)?|ocena"
-    "|得分|分数|分數|评分|評分|打分|スコア|点数|評価|점수|평점|puan|स्कोर|अंक|الدرجة"
+    "|得分|分数|分數|评分|評分|打分|スコア|点数|評価|점수|평점|puan|स्कोर|अंक|الدرجة|النتيجة|التقييم"
 )
-_OTHER_NAMES = "grade|points?|punkte|bewertung|note|nota|cijfer"  # which also mean other things
+_OTHER_NAMES = "grade|points?|punkte|bewertung|note|nota|cijfer|verdict"  # which also mean other things
 
 
 def _name(names: str) -> re.Pattern[str]:
+    between = r"(?:[\s\"'*_:=|>\[(–—]|-\s)"
+    verb = r"(?:\s(?:for|of)\s[^.:\d\n]{1,60}?)?\s{1,3}(?:is|ist|es|est|è)"
     return re.compile(
-        rf"(?:{names})(?:\s?\([^()\n]{{0,40}}\))?(?:\s{{1,3}}(?:is|ist|es|est|è)|[はが是为])?[\s\"'*_:=]{{1,12}}"
-        rf"(?:\$?\\+boxed\{{|\$)?{_ANY}",
+        rf"(?:{names})(?:\s?\([^()\n]{{0,40}}\))?"
+        rf"(?:[はが是为은는이가]{between}{{0,12}}|(?:{verb})?{between}{{1,12}})(?:\$?\\+boxed\{{|\$)?{_ANY}",
         re.IGNORECASE,
     )
 
 
 _NAMED, _ALSO_NAMED = _name(_NAMES), _name(_OTHER_NAMES)
+# A number of the scale, and not of the response: "the maximum score is 10".
+_OF_SCALE = re.compile(
+    r"\b(?:max(?:imum|imal)?|highest|perfect|full|best|top|possible|lowest|min(?:imum)?)\W{1,3}\Z",
+    re.IGNORECASE,
+)
 # "8 out of 10" and "8/10" in prose; whether 10 is the best score is checked.
 _OF_MAXIMUM = re.compile(
     r"(?<![\w.,/-])(?P<number>-?\d+(?:[.,]\d+)?)(?:\s{0,3}(?:/|out of)\s{0,3})(?P<maximum>\d+)(?![\w/])"
@@ -95,7 +102,8 @@ def find_score(text: str, low: float, high: float) -> tuple[float, str] | None:
             score, reason = verdict
             return None if score is None else (score, reason)
     for form in (_NAMED, _ALSO_NAMED, _OF_MAXIMUM, _GIVEN, _ALONE):
-        if matches := list(form.finditer(text)):
+        found = form.finditer(text)
+        if matches := [m for m in found if not _OF_SCALE.search(text, max(0, m.start() - 20), m.start())]:
             last = matches[-1]
             number = _read_number(last, low, high)
             if number is None:
@@ -130,6 +138,8 @@ def _read_object(found: dict[str, Any], low: float, high: float) -> tuple[float 
     values = {key.casefold(): value for key, value in found.items()}
     score = next((values[key] for key in _SCORE_KEYS if key in values), None)
     reason = as_text(next((values[key] for key in _REASON_KEYS if key in values), None))
+    if isinstance(score, dict):
+        score = next((score[key] for key in _SCORE_KEYS if key in score), None)
     if isinstance(score, str):
         match = re.fullmatch(rf"\s*{_ANY}\s*", score, re.IGNORECASE)
         return (_read_number(match, low, high), reason) if match else None

@@ -206,7 +206,8 @@ def test_json_in_a_mapped_column_is_the_text(tmp_path: Path) -> None:
     ("file", "records", "rejected"),
     [
         ("bedrock_log.jsonl", 6, 0), ("gemini.jsonl", 6, 0), ("langsmith_dataset.jsonl", 6, 0),
-        ("nan.jsonl", 6, 0), ("chunks.jsonl", 0, 30),
+        ("nan.jsonl", 6, 0), ("chunks.jsonl", 0, 30), ("bedrock_strings.jsonl", 6, 0),
+        ("python_cells.csv", 6, 0),
     ],
 )  # fmt: skip
 def test_files_of_users_are_read_or_rejected_as_a_whole(file: str, records: int, rejected: int) -> None:

@@ -35,16 +35,19 @@ class _Tool:
     error: tuple[str, ...] = ("error",)
     kind: str = ""  # says which operation it is
     model_kinds: tuple[str, ...] = ()  # parts of `kind` that mean a model call; () means always
+    sends_body: bool = False  # the response is the body of an HTTP response, so JSON in it is no text
 
 
 _TOOLS: Final = (
     _Tool("bedrock", ("input.inputBodyJson", "output"), ("input.inputBodyJson",), ("output.outputBodyJson",),
-          ("requestId",), error=("errorCode",)),
-    _Tool("bedrock-batch", ("modelInput",), ("modelInput",), ("modelOutput",), ("recordId",)),
-    _Tool("gemini-call", ("request.contents", "response"), ("request",), ("response",), ("id", "key")),
+          ("requestId",), error=("errorCode",), sends_body=True),
+    _Tool("bedrock-batch", ("modelInput",), ("modelInput",), ("modelOutput",), ("recordId",),
+          sends_body=True),
+    _Tool("gemini-call", ("request.contents", "response"), ("request",), ("response",), ("id", "key"),
+          sends_body=True),
     _Tool("gemini", ("contents",), ("",), ("response", "candidates")),
     _Tool("helicone", ("request_body", "response_body"), ("request_body",), ("response_body",),
-          ("request_id",)),
+          ("request_id",), sends_body=True),
     _Tool("braintrust", ("span_attributes", "root_span_id"), ("input",), ("output",), ("span_id", "id"),
           "root_span_id", "span_parents", kind="span_attributes.type", model_kinds=("llm",)),
     _Tool("weave", ("op_name", "inputs"), ("inputs",), ("output",), ("id",), "trace_id", "parent_id",
@@ -74,6 +77,8 @@ def _make_format(tool: _Tool) -> TraceFormat:
 
 def _build_operation(tool: _Tool, row: Mapping[str, Any]) -> Operation:
     request, response = _get_first(row, tool.request), _get_first(row, tool.response)
+    if tool.sends_body:
+        response = decode_json(response)
     kind = as_text(_get(row, tool.kind)).lower() if tool.kind else ""
     parents = _get(row, tool.parent) if tool.parent else None
     parent = as_text(parents[0] if isinstance(parents, list) and parents else parents or "")

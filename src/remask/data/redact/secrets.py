@@ -285,7 +285,8 @@ NAMED_RULES: tuple[SecretRule, ...] = (
         _PASSWORDS,
         # Unicode's rules of case, for the words of other scripts.
         re.compile(
-            rf"(?i:passw(?:or[dt])?|{'|'.join(map(re.escape, _PASSWORDS))})(?:{_QUOTE})?\]?\s{{0,3}}"
+            rf"(?i:passw(?:or[dt])?|{'|'.join(map(re.escape, _PASSWORDS))})"
+            rf"[^\W\d_]{{0,3}}(?:{_QUOTE})?\]?\s{{0,3}}"  # an ending, as in "şifrem" and "lösenordet"
             rf"(?::=|=>|={{1,3}}|[:：]|(?i:{_IS}):?|[はが是为為은는이])\s{{0,3}}"
             rf"(?:{_QUOTE})?(?P<it>[^\s\"'`<>\\]{{4,200}})"
         ),
@@ -305,6 +306,16 @@ NAMED_RULES: tuple[SecretRule, ...] = (
         pattern(
             r"(?i:\b(?:login|user(?:name)?)\s{1,20}\S{1,100}\s{1,20}(?:password|passwd|pass)\s{1,20})"
             r"(?P<it>[^\s\"']{4,200})"
+        ),
+        _is_opaque,
+    ),
+    SecretRule(
+        "password of an option or a tag",
+        "PASSWORD",
+        ("passw", "-pass", "pwd", "secret"),
+        pattern(
+            r"(?i:--?(?:password|passwd|pass|pwd)\s{1,3}|<(?:\w{1,40}[:_.-])?(?:password|passwd|passwort|pwd|secret)>\s{0,3})"
+            r"[\"']?(?P<it>[^\s\"'<>-][^\s\"'<>]{3,200})"
         ),
         _is_opaque,
     ),
