@@ -13,7 +13,15 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from remask.errors import ConfigError, DataError, describe_problems
 from remask.files import read_file, require_prompt
@@ -189,6 +197,13 @@ class MetricConfig(Section):
     """What a good answer is, for the judge."""
     scale: tuple[float, float] = (0, 10)
     """The judge's worst and best score. A rubric that speaks of 0 to 1 needs `[0, 1]`."""
+
+    @field_validator("scale")
+    @classmethod
+    def _require_order(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if not scale[0] < scale[1]:  # also false for NaN
+            raise ValueError(f"the worst score {scale[0]:g} must be below the best score {scale[1]:g}")
+        return scale
 
 
 class DenoiserConfig(EndpointConfig):
@@ -403,9 +418,9 @@ def make_absolute(values: dict[str, Any], base: Path) -> None:
         place(values.get("data"), key, below)
     place(values.get("denoiser"), "model", placed)
     place(values.get("denoiser"), "adapter", below)
-    place(values.get("task"), "name", placed_task)
-    place(values.get("metric"), "name", placed_metric)
-    place(values.get("target"), "model", placed_metric)
+    place(values.get("task"), "name", place_task)
+    place(values.get("metric"), "name", place_function_file)
+    place(values.get("target"), "model", place_function_file)
     place(values, "run_dir", below)
 
 
@@ -418,14 +433,14 @@ def placed(model: str, base: Path) -> str:
     return f"{kind}:{there}" if place and known else model
 
 
-def placed_task(name: str, base: Path) -> str:
+def place_task(name: str, base: Path) -> str:
     """FILE.py@TASK with the whole path, where there is such a file below `base`."""
     file, at, task = name.partition("@")
     path = base / file
     return f"{path.resolve()}{at}{task}" if path.is_file() else name
 
 
-def placed_metric(name: str, base: Path) -> str:
+def place_function_file(name: str, base: Path) -> str:
     """FILE.py:FUNCTION with the whole path of the file; other names of metrics and targets as they
     are."""
     file, colon, function = name.rpartition(":")

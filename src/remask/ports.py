@@ -226,6 +226,10 @@ class Task(Protocol):
     def labels(self) -> tuple[str, ...]:
         """The labels that responses may name; empty where the answers are not labels."""
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is odd about the scores so far, in sentences for the user."""
+
     def ids(self, split: Split) -> tuple[str, ...]:
         """Return the ids of the rows of a split, in a fixed order."""
 

@@ -56,7 +56,7 @@ class Comparison:
     difference: float  # best minus baseline
     low: float  # interval of the difference, at `level`
     high: float
-    differing: int  # rows whose scores differ by more than ROUNDING_TOLERANCE
+    differing: int  # rows whose scores differ by more than TOLERANCE
     verdict: Verdict
     method: Method
     level: float = LEVEL  # higher where earlier tests have used the rows
@@ -88,8 +88,11 @@ def estimate(values: Sequence[float]) -> Estimate:
 def correct_level(earlier: int) -> float:
     """Return the level of the interval of a test on rows that `earlier` tests have used.
 
-    It is Bonferroni's: all tests together give a false verdict with a probability of at most 5 %, if
-    each of them is held to its share. Raises ValueError if `earlier` is negative.
+    It is Bonferroni's for earlier + 1 tests, so this test gives a false verdict with a probability of
+    at most 5 % / (earlier + 1). The earlier tests were held to larger shares, so the probability that
+    any test of the rows was false is larger: at most 9.2 % after 3 tests, 14.6 % after 10.
+
+    Raises ValueError if `earlier` is negative.
     """
     if earlier < 0:
         raise ValueError(f"impossible number of earlier tests: {earlier}")

@@ -284,6 +284,23 @@ def test_resume_exits_with_4_for_a_busy_run_and_2_for_changed_data(here: Path) -
     assert "data_id" in complaint(remask("resume", "run"))
 
 
+def test_resume_exits_with_2_where_the_file_of_the_metric_has_changed(here: Path) -> None:
+    data = {"path": str(here / "rows.jsonl"), "input": "{message}", "expected": "topic"}
+    (here / "score.py").write_text("WRONG = 0.0\n\ndef score(example, response):\n    return WRONG\n")
+    metric = {"name": f"{here / 'score.py'}:score"}
+    config = make_config({"prompt": "Classify.", "data": data, "metric": metric}, "test")
+    with open_job(config) as job:
+        Store.create(here / "run", job.record).close()
+    (here / "score.py").write_text("WRONG = 0.1\n\ndef score(example, response):\n    return WRONG\n")
+    assert "metric_code" in complaint(remask("resume", "run"))
+
+
+def test_an_empty_scale_of_a_judge_is_refused(here: Path) -> None:
+    (here / "remask.toml").write_text('prompt = "prompt.md"\n[metric]\nname = "judge"\nscale = [5, 5]\n')
+    said = complaint(remask("check", "remask.toml"))
+    assert "metric.scale" in said and "must be below the best score 5" in said
+
+
 # --- signals
 
 
@@ -315,6 +332,19 @@ def test_interrupt_handler_restores_the_handlers() -> None:
     with InterruptHandler():
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_signal_with_a_handler_of_its_own_is_no_wish_to_stop() -> None:
+    before = signal.signal(signal.SIGUSR1, lambda number, frame: None)
+    wakeup = signal.set_wakeup_fd(-1)
+    try:
+        with InterruptHandler() as handler:
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert not handler.is_pending()
+            handler.checkpoint()
+        assert signal.set_wakeup_fd(wakeup) == -1
+    finally:
+        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.usefixtures("own_signals")

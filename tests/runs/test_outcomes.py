@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,12 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fakes.command import remask
-from fakes.finished_run import play
+from fakes.finished_run import play, record
 from remask.cli.options import ROW_NAMES
+from remask.data.redact.redact import Redactor
 from remask.errors import ConfigError
+from remask.prompt import Prompt
 from remask.runs.outcomes import (
     FORMULA_STARTS,
+    MAX_TEXT_CHARS,
     ROW_FILTERS,
+    RecordingTask,
     RowAnswer,
     RowResult,
     pair_outcomes,
@@ -23,6 +28,7 @@ from remask.runs.outcomes import (
 from remask.runs.report.read_run import view_run, write_report
 from remask.runs.result import Result
 from remask.runs.store import Store
+from remask.types import Example, Outcome, Trace
 
 
 @pytest.fixture
@@ -114,6 +120,24 @@ def test_outcomes_are_those_of_the_last_answer_and_damage_is_found(run: Path) ->
         store.keep_outcomes(before, {id: {**body, "score": "1"}})
     with pytest.raises(ConfigError, match="damaged"):
         view_run(run)
+
+
+def test_a_secret_at_the_cut_of_a_long_text_is_redacted(tmp_path: Path) -> None:
+    """The text is redacted before it is cut, since half of a key is no key to a rule."""
+    secret = "sk-proj-Ab3dE6gH9jK2mN5pQ8sT1vW4yZ7bC0eF3hJ6kL9n"
+    text = "word " * ((MAX_TEXT_CHARS - 20) // 5) + secret
+    example = Example("a", "test", text, "yes")
+    trace = Trace("a", text, text)
+
+    class Task:
+        def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
+            return [Outcome("a", "scored", 1.0, trace=trace)]
+
+    with Store.create(tmp_path / "run", record()) as store:
+        redact = Redactor((), True).redact
+        RecordingTask(Task(), store, lambda: [example], redact).evaluate(Prompt("p"), ["a"])  # type: ignore[arg-type]
+        stored = store.find_outcomes(Prompt("p").id)["a"]
+    assert "sk-proj" not in json.dumps(stored) and len(stored["text"]) <= MAX_TEXT_CHARS
 
 
 def test_pairs_are_in_the_order_of_the_data() -> None:

@@ -65,6 +65,7 @@ def test_true_is_not_1() -> None:
         ("42", "Answer: 6 * 7 = 42"),
         ("0.5", "1/2"), ("0.5", "0,5"), ("-3", "\u22123"), ("45", "45 %"), ("100000", "1e5"), ("42", "４２"),
         ("0.333333333", "0.3333333334"), ("7", "Answer: 7\nThis took 3 steps."), ("12", "答案：12"),
+        ("7.5", "The answer is 7½"), ("0.75", "It is ¾ cup."), ("40", "The room has 40 m²"),
     ],
 )  # fmt: skip
 def test_equal_numbers_score_1(expected: str, response: str) -> None:

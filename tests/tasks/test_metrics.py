@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from fakes.scripted_target import ScriptedTarget
 from remask.errors import BudgetSpent, ConfigError, TargetBusy, TargetError, TargetRefused
+from remask.models.function import is_function_file, load_function
 from remask.tasks.metrics import (
     METRICS,
     FunctionGrader,
@@ -30,7 +31,6 @@ from remask.tasks.metrics import (
     parse_label,
     parse_verdict,
 )
-from remask.tasks.run_metric import is_metric_file, load_metric
 from remask.types import Example, Score
 
 
@@ -264,15 +264,18 @@ def test_function_grader_limits_feedback_and_keeps_the_row() -> None:
     assert row.expected == "Paris"
 
 
-def test_load_metric_reads_a_function_of_a_file(tmp_path) -> None:
+SIGNATURE = "(example, response) -> float"
+
+
+def test_load_function_reads_a_function_of_a_file(tmp_path) -> None:
     (tmp_path / "helper.py").write_text("VALUE = 0.5")
     file = tmp_path / "score.py"
     file.write_text(
         "from helper import VALUE\nX = 1\ndef grade(example, response):\n    return VALUE\nclass C: ..."
     )
     name = f"{file}:grade"
-    assert is_metric_file(name) and not is_metric_file("function:grade") and not is_metric_file("label")
-    assert FunctionGrader(load_metric(name)).grade([example()], ["x"]) == [Grade(0.5)]
+    assert is_function_file(name) and not is_function_file("function:grade") and not is_function_file("label")
+    assert FunctionGrader(load_function(name, "metric", SIGNATURE)).grade([example()], ["x"]) == [Grade(0.5)]
     for wrong, words in (
         (f"{file}:other", "has no function other; it has grade"),
         (f"{file}:X", "has no function X"),
@@ -280,7 +283,7 @@ def test_load_metric_reads_a_function_of_a_file(tmp_path) -> None:
         (f"{tmp_path}/none.py:grade", "there is no file"),
     ):
         with pytest.raises(ConfigError, match=words):
-            load_metric(wrong)
+            load_function(wrong, "metric", SIGNATURE)
     for source, words in (
         ("1 / 0", "ZeroDivisionError"),
         ("exit()", "ends the program"),
@@ -288,7 +291,7 @@ def test_load_metric_reads_a_function_of_a_file(tmp_path) -> None:
     ):
         file.write_text(source)
         with pytest.raises(ConfigError, match=words):
-            load_metric(name)
+            load_function(name, "metric", SIGNATURE)
 
 
 @pytest.mark.parametrize("end", [BudgetSpent("spent"), TargetRefused("no"), KeyboardInterrupt()])

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 
 from remask.config import Config, DenoiserConfig, EndpointConfig, RoleConfig, TargetConfig
 from remask.errors import ConfigError, name_missing_extra
+from remask.models.function import is_function_file, load_function
 from remask.ports import DenoiserModel, TargetModel
 from remask.runs.budget import Limits, Price
-from remask.tasks.run_metric import is_metric_file, load_function
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +50,7 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
             max_tokens=config.max_tokens,
             **config.reach,
         )
-    in_file = is_metric_file(config.model)
+    in_file = is_function_file(config.model)
     if in_file:
         respond = load_function(config.model, "target", "(messages) -> str")
     if kind == "function" or in_file:

@@ -15,6 +15,7 @@ from remask.data.dataset import Columns, DataSource, LoadedDataset, load
 from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
+from remask.models.function import is_function_file, load_function
 from remask.ports import Choose, DenoiserModel, Metric, TargetModel
 from remask.prompt import Prompt
 from remask.propose.demonstrations import count_block_tokens
@@ -23,7 +24,6 @@ from remask.propose.select_traces import MAX_CLASSES
 from remask.tasks.labelled import LabelledTask
 from remask.tasks.metrics import METRICS, Grader, JudgeMetric, make_judge
 from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, find_values, is_config, read_tests
-from remask.tasks.run_metric import is_metric_file, load_metric
 from remask.types import Example
 
 if TYPE_CHECKING:
@@ -119,8 +119,8 @@ def make_metric(
         if any(find_values(example, RUBRIC) for example in dataset.examples):
             raise ConfigError(f"a test has the assertion {RUBRIC}; name a judge: --judge MODEL")
         return Assertions()
-    if is_metric_file(config.name):
-        return load_metric(config.name)
+    if is_function_file(config.name):
+        return load_function(config.name, "metric", "(example, response) -> float")  # type: ignore[no-any-return]
     if config.name not in METRICS:
         known = ", ".join(sorted(METRICS))
         raise ConfigError(

@@ -122,7 +122,7 @@ def score_prompt(
                 unparsed=sum(o.unparsed for o in outcomes),
                 never_predicted=find_unpredicted_labels(outcomes, job.task.labels, config.metric.answer),
                 spend=store.get_spend(),
-                warnings=(*job.notes, *describe_cut(outcomes), *getattr(job.task, "warnings", ()), *doubts),
+                warnings=(*job.notes, *describe_cut(outcomes), *job.task.warnings, *doubts),
                 comparison=comparison,
             )
 

@@ -2,7 +2,7 @@
 
 `open_job` makes a job. Each part is built on first use and closed with the job, so that a command
 builds only what it needs, and `remask check` can check the parts one by one. A job writes nothing
-to disk: a caller with a store assigns it to `job.ledger.books`.
+to disk: a caller with a store assigns it to `job.ledger.open_store`.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +28,7 @@ from remask.data.synthetic import count_max_calls
 from remask.errors import ConfigError
 from remask.events import Event, State
 from remask.ids import content_id
-from remask.models.function import hash_source
+from remask.models.function import hash_function_file, hash_source, is_function_file
 from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, TargetModel, Task, watch_steps
 from remask.prompt import Prompt
 from remask.propose.redacting import RedactingProposer
@@ -242,6 +242,8 @@ class Job:
         parts = {"data_id": self._data_id, "version": __version__}
         if self.given.metric is not None:
             parts["metric_code"] = hash_source(self.given.metric)
+        elif is_function_file(self.config.metric.name):
+            parts["metric_code"] = hash_function_file(self.config.metric.name)
         return {**strip_credentials(self.config.model_dump(mode="json")), **parts}
 
     # --- numbers that follow from the parts

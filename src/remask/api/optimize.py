@@ -212,7 +212,8 @@ def _finish(job: Job, run: "_Run") -> Result:
     else:
         sources = {t.id: (t.query, t.explanation) for t in job.reading.conversations.read}
         warnings = ()
-    warnings = (*warnings, *getattr(job.__dict__.get("task"), "warnings", ()))  # where it was built
+    if "task" in job.__dict__:  # it was built, so it may have scored something
+        warnings = (*warnings, *job.task.warnings)
     spent = run.store.get_spend()
     result = make_result(run.state, sources, spent, warnings, str(job.run_dir))
     write_result(result, job.run_dir)

@@ -6,7 +6,6 @@ and ten times a second while it waits for answers.
 """
 
 import os
-import select
 import signal
 import socket
 from contextlib import suppress
@@ -41,18 +40,20 @@ class InterruptHandler:
         self._before: dict[int, Any] = {}
         self._arrived, self._wake = socket.socketpair()
         self._wake.setblocking(False)
+        self._arrived.setblocking(False)
+        self._wakeup_before = -1
 
     def __enter__(self) -> Self:
         for number in SIGNALS:
             self._before[number] = signal.signal(number, self._handle)
-        signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
+        self._wakeup_before = signal.set_wakeup_fd(self._wake.fileno(), warn_on_full_buffer=False)
         return self
 
     def __exit__(self, *_: object) -> None:
         # The process is about to end with its own exit code; another signal must not change that.
         for number, handler in self._before.items():
             signal.signal(number, signal.SIG_IGN if self._seen else handler)
-        signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self._wakeup_before)
         self._arrived.close()
         self._wake.close()
 
@@ -65,9 +66,10 @@ class InterruptHandler:
         if self._seen:
             return True
         try:
-            return bool(select.select([self._arrived], [], [], 0)[0])
-        except (OSError, ValueError):  # closed
+            numbers = self._arrived.recv(4096, socket.MSG_PEEK)
+        except OSError:  # nothing has arrived, or it is closed
             return False
+        return any(number in SIGNALS for number in numbers)  # others have handlers of their own
 
     def checkpoint(self) -> None:
         """Raise Interrupted after a signal."""

@@ -18,9 +18,9 @@ from remask.config import (
     QUERIES,
     Config,
     make_config,
+    place_function_file,
+    place_task,
     placed,
-    placed_metric,
-    placed_task,
     read_prompt,
     read_toml,
 )
@@ -179,16 +179,16 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         if flags.get(flag) not in (None, ()):
             _get_section(values, section)[key] = flags[flag]
     if flags.get("target"):
-        _get_section(values, "target")["model"] = placed_metric(flags["target"], Path.cwd())
+        _get_section(values, "target")["model"] = place_function_file(flags["target"], Path.cwd())
     if flags.get("metric"):
-        _get_section(values, "metric")["name"] = placed_metric(flags["metric"], Path.cwd())
+        _get_section(values, "metric")["name"] = place_function_file(flags["metric"], Path.cwd())
     if scale := flags.get("judge_scale"):
         ends = re.fullmatch(r"(-?\d+(?:\.\d+)?)\.\.(-?\d+(?:\.\d+)?)", scale.strip())
         if ends is None:
             raise ConfigError(f"--judge-scale {scale!r}: write LOW..HIGH, such as 0..1")
         _get_section(values, "metric")["scale"] = [float(ends[1]), float(ends[2])]
     if flags.get("task"):
-        _get_section(values, "task")["name"] = placed_task(flags["task"], Path.cwd())
+        _get_section(values, "task")["name"] = place_task(flags["task"], Path.cwd())
     for flag, key in (("task_arg", "args"), ("role", "roles")):
         for word in flags.get(flag) or ():
             name, value = _parse_pair(word, flag)

@@ -100,6 +100,7 @@ class _ComponentTask:
     name: str
     others: Texts
     labels: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def ids(self, split: Split) -> tuple[str, ...]:
         """Return the ids of the rows of a split."""

@@ -7,16 +7,20 @@ way. Such a callable usually wraps a paid API, so its calls count as billed.
 import asyncio
 import functools
 import hashlib
+import importlib.util
 import inspect
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future
+from pathlib import Path
 from typing import Any
 
 from remask.errors import ConfigError, TargetError, TargetRefused
+from remask.files import read_file
 from remask.models.event_loop import LOOP, get_own_loop, is_async, wait_for_result
 from remask.models.requests import run_calls
 from remask.ports import CallBook, Reply, TargetModel
-from remask.sanitize import remove_thoughts
+from remask.sanitize import one_line, remove_thoughts
 from remask.types import Chat
 
 Function = Callable[[list[dict[str, str]]], str | Awaitable[str]]
@@ -141,3 +145,53 @@ def hash_source(fn: Any) -> str:
     except (OSError, TypeError):  # a builtin, or code typed at a prompt
         return "nosource"
     return hashlib.blake2b(source.encode(), digest_size=6).hexdigest()
+
+
+# --- a function in a file
+
+
+def is_function_file(name: str) -> bool:
+    """Return whether the name of a metric or of a target is FILE.py:FUNCTION."""
+    path, colon, function = name.rpartition(":")
+    return bool(colon) and path.endswith(".py") and function.isidentifier()
+
+
+def load_function(name: str, what: str, signature: str) -> Any:
+    """Load the function of FILE.py:FUNCTION. Raises ConfigError, which says `what` it is for.
+
+    While the file is run, files of its folder can be imported.
+    """
+    path, _, function = name.rpartition(":")
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise ConfigError(f"{what} {name}: there is no file {file}")
+    spec = importlib.util.spec_from_file_location(f"remask_{what}_{file.stem}", file)
+    assert spec is not None and spec.loader is not None  # given a file that ends in .py
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    sys.path.insert(0, str(file.parent))
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # the file is code of the user
+        raise ConfigError(
+            f"{what} {name}: {file.name} raised {one_line(_describe_error(error), 200)}"
+        ) from None
+    except SystemExit:
+        raise ConfigError(f"{what} {name}: {file.name} ends the program when it is imported") from None
+    finally:
+        sys.path.remove(str(file.parent))
+    found: Any = getattr(module, function, None)
+    if not callable(found):
+        known = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
+        raise ConfigError(
+            f"{what} {name}: {file.name} has no function {function}; it has {', '.join(known) or 'none'}"
+        )
+    if isinstance(found, type):
+        raise ConfigError(f"{what} {name}: {function} is a class; name a function {signature}")
+    return found
+
+
+def hash_function_file(name: str) -> str:
+    """Return a hash of the file of FILE.py:FUNCTION, since the function may use all of it."""
+    content = read_file(Path(name.rpartition(":")[0]), "there is no such file")
+    return hashlib.blake2b(content, digest_size=6).hexdigest()

@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import orjson
 
@@ -18,6 +18,7 @@ from remask.errors import ConfigError
 from remask.files import write
 from remask.ports import Task
 from remask.prompt import Prompt
+from remask.runs.store import Store
 from remask.sanitize import clip
 from remask.types import Example, Outcome, Split
 
@@ -71,19 +72,12 @@ ROW_FILTERS: Mapping[str, Callable[[RowResult], bool]] = {
 }
 
 
-class OutcomeStore(Protocol):
-    """Where outcomes are kept (runs.store)."""
-
-    def keep_outcomes(self, prompt: str, outcomes: Mapping[str, Mapping[str, Any]]) -> None:
-        """Store the outcomes of a prompt by row, over earlier ones."""
-
-
 @dataclass(frozen=True, slots=True)
 class RecordingTask:
     """Implements ports.Task around `inner`, and stores what comes of validation and test rows."""
 
     inner: Task
-    store: OutcomeStore
+    store: Store
     list_examples: Callable[[], Iterable[Example]]  # those of the target may come later
     redact: Callable[[str], str]
 
@@ -91,6 +85,11 @@ class RecordingTask:
     def labels(self) -> tuple[str, ...]:
         """The labels of the inner task."""
         return self.inner.labels
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """The warnings of the inner task."""
+        return self.inner.warnings
 
     def ids(self, split: Split) -> tuple[str, ...]:
         """Return the ids of the rows of a split."""
@@ -126,7 +125,8 @@ class RecordingTask:
         }
 
     def _clean(self, text: str) -> str:
-        return self.redact(clip(text, MAX_TEXT_CHARS))
+        # Redacted first: of a secret that was cut in two, no rule would know the rest.
+        return clip(self.redact(text), MAX_TEXT_CHARS)
 
 
 def pair_outcomes(

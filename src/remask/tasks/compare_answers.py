@@ -11,10 +11,13 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from remask.sanitize import normalise
+
 Comparison = tuple[float, str]
 
 # A number with separators of thousands, a decimal part and an exponent, or a fraction.
 _NUMBER = re.compile(r"[-+]?(?:\d[\d.,']*|[.,]\d+)(?:[eE][-+]?\d{1,3})?(?:\s?/\s?\d+(?![\d.,]))?")
+_FRACTION = re.compile(r"(\d{1,15})?\s?([¼-¾⅐-⅞])")  # 7½
 # What comes before the final answer, as data sets of mathematics and models write it.
 _FINAL = re.compile(r"(?i)####|\\boxed\{|(?:answer|result|total|antwort|respuesta|réponse|答案)\W{0,9}")
 # A final number directly behind such a mark, before any others of the line.
@@ -104,7 +107,8 @@ def compare_numbers(expected: str, response: str) -> Comparison:
 def find_number(text: str) -> float | None:
     """Return the final number of a text, or None."""
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3})", "", text)  # spaces between thousands
-    text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2044", "/")
+    text = normalise(text).replace("\u2212", "-").replace("\u2044", "/")
+    text = _FRACTION.sub(lambda m: repr(float(m[1] or 0) + unicodedata.numeric(m[2])), text)
     for mark in reversed(list(_FINAL.finditer(text))):
         line = text[mark.end() :].partition("\n")[0]
         if numbers := _list_numbers(line):
@@ -191,10 +195,10 @@ def _find_labels(response: str, allowed: Sequence[str]) -> list[str]:
     known = {_normalise(label): label for label in allowed}
     longest_first = sorted(known, key=lambda label: (-len(label), label))
     pattern = "|".join(re.escape(label).replace("\\ ", r"[\s_\-]+") for label in longest_first)
-    text = " ".join(unicodedata.normalize("NFKC", response).casefold().split())
+    text = " ".join(normalise(response).casefold().split())
     return [known[_normalise(match[0])] for match in re.finditer(rf"(?<!\w)(?:{pattern})(?!\w)", text)]
 
 
 def _normalise(label: str) -> str:
-    text = unicodedata.normalize("NFKC", label).casefold()
+    text = normalise(label).casefold()
     return " ".join(text.replace("_", " ").replace("-", " ").split())

@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from remask.data.messages import as_text
-from remask.sanitize import normalise
+from remask.sanitize import normalise, remove_thoughts
 from remask.tasks.parse_label import find_objects
 from remask.types import Score
 
@@ -60,9 +60,6 @@ _REASON = re.compile(
     re.IGNORECASE,
 )
 _STARS = re.compile(r"(★{1,10})(☆{0,10})")
-_THOUGHTS = re.compile(
-    r"<(think|thinking|thought|reasoning)>[\s\S]*?</\1>|\A[\s\S]{0,100000}?</think(?:ing)?>", re.IGNORECASE
-)
 _SCORE_KEYS = (
     "score",
     "rating",
@@ -96,7 +93,7 @@ def parse_verdict(text: str, low: float, high: float) -> Score | None:
 
 def find_score(text: str, low: float, high: float) -> tuple[float, str] | None:
     """Return the score on the scale of the judge, and the reason; None where there is none."""
-    text = normalise(_THOUGHTS.sub(" ", text))
+    text = normalise(remove_thoughts(text))
     for found in reversed(list(find_objects(text))):
         if verdict := _read_object(found, low, high):
             score, reason = verdict

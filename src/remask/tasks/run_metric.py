@@ -4,9 +4,7 @@ A Python function cannot be stopped from outside. So it runs in a daemon thread,
 when the time is over; the thread ends with the process.
 """
 
-import importlib.util
 import math
-import sys
 import threading
 from collections.abc import Callable
 from contextvars import copy_context
@@ -14,13 +12,12 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from functools import partial
 from numbers import Real
-from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
 
-from remask.errors import BudgetSpent, ConfigError, TargetRefused
+from remask.errors import BudgetSpent, TargetRefused
 from remask.models.event_loop import wait_for_result
 from remask.ports import Metric
 from remask.sanitize import clip, one_line
@@ -76,6 +73,7 @@ class MetricRunner:
         call = _Call(partial(copy_context().run, function))
         self._inbox.put(call)
         if not call.done.wait(self._timeout):
+            self._inbox.put(None)  # the thread ends with the function, if that ever ends
             self._inbox = None  # the next call gets a new thread
             self._hangs += 1
             raise _Hung(f"took over {self._timeout:g} s (metric.timeout)")
@@ -163,52 +161,3 @@ def _show(value: Any) -> str:
         return one_line(repr(value), 60)
     except Exception:  # a number of over 4300 digits, or an object of the user
         return f"a {type(value).__name__} that cannot be shown"
-
-
-# --- a metric in a file
-
-
-def is_metric_file(name: str) -> bool:
-    """Return whether the name of a metric or of a target is FILE.py:FUNCTION."""
-    path, colon, function = name.rpartition(":")
-    return bool(colon) and path.endswith(".py") and function.isidentifier()
-
-
-def load_metric(name: str) -> Metric:
-    """Load the metric of FILE.py:FUNCTION. Raises ConfigError."""
-    return load_function(name, "metric", "(example, response) -> float")  # type: ignore[no-any-return]
-
-
-def load_function(name: str, what: str, signature: str) -> Any:
-    """Load the function of FILE.py:FUNCTION. Raises ConfigError, which says `what` it is for.
-
-    While the file is run, files of its folder can be imported.
-    """
-    path, _, function = name.rpartition(":")
-    file = Path(path).resolve()
-    if not file.is_file():
-        raise ConfigError(f"{what} {name}: there is no file {file}")
-    spec = importlib.util.spec_from_file_location(f"remask_{what}_{file.stem}", file)
-    assert spec is not None and spec.loader is not None  # given a file that ends in .py
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    sys.path.insert(0, str(file.parent))
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # the file is code of the user
-        raise ConfigError(
-            f"{what} {name}: {file.name} raised {type(error).__name__}: {_say(error)}"
-        ) from None
-    except SystemExit:
-        raise ConfigError(f"{what} {name}: {file.name} ends the program when it is imported") from None
-    finally:
-        sys.path.remove(str(file.parent))
-    found: Any = getattr(module, function, None)
-    if not callable(found):
-        known = [k for k, v in vars(module).items() if callable(v) and not k.startswith("_")]
-        raise ConfigError(
-            f"{what} {name}: {file.name} has no function {function}; it has {', '.join(known) or 'none'}"
-        )
-    if isinstance(found, type):
-        raise ConfigError(f"{what} {name}: {function} is a class; name a function {signature}")
-    return found

@@ -20,7 +20,6 @@ from remask.view.library import PAUSE_S, Library, LivePage
 MAX_STREAMS = 24
 ALIVE_S = 10.0  # a line that shows a silent stream is alive, and finds out who is gone
 RETRY_MS = 1_500
-MAX_COMPARED = 6  # runs side by side
 
 
 class ViewApp:
@@ -90,7 +89,7 @@ class ViewApp:
         return _page(request, await self._read(work))
 
     async def _show_comparison(self, request: Request) -> Response:
-        ids = list(dict.fromkeys(request.query_params.getlist("run")))[:MAX_COMPARED]
+        ids = list(dict.fromkeys(request.query_params.getlist("run")))[: len(pages.LETTERS)]
 
         def work() -> str | None:
             found = [self._library.find(id) for id in ids]
@@ -115,10 +114,10 @@ class ViewApp:
         return await self._stream(request, look)
 
     async def _stream(self, request: Request, look: Callable[[], LivePage | None]) -> Response:
-        if self._streams >= MAX_STREAMS:
-            return _page(request, pages.render_message("Too many pages are open. Close some."), 503)
         if await self._read(look) is None:
             return _page(request, None)
+        if self._streams >= MAX_STREAMS:
+            return _page(request, pages.render_message("Too many pages are open. Close some."), 503)
         since = request.headers.get("last-event-id") or request.query_params.get("since", "")
         if request.method == "HEAD":
             return Response(media_type="text/event-stream")

@@ -21,7 +21,7 @@ from remask.view import pages
 
 PAUSE_S = 0.4  # between two looks at the files
 PAUSE_PER_COST = 4.0  # a page that takes long to make is made less often
-MAX_OPEN = 8  # runs that are kept open
+MAX_OPEN = 32  # runs that are kept open: more than streams, or pages would close each other
 
 
 @dataclass
@@ -74,6 +74,7 @@ class RunPage(LivePage):
         self.id, self.folder = id, folder
         self._run: RunFollower | None = None
         self._held: bool | None = None
+        self._is_new = True  # what was read is not in the pieces yet
         self.problem = ""  # why the run cannot be read
 
     def close(self) -> None:
@@ -88,13 +89,11 @@ class RunPage(LivePage):
         began = time.monotonic()
         try:
             held = is_held(self.folder)
-            if self._run is None:
-                self._run = RunFollower(self.folder)
-            elif not self._run.read_on() and held == self._held and not self.problem:
+            view = self.view()
+            if not self._is_new and held == self._held and not self.problem:
                 return
-            self._held, self.problem = held, ""
-            view = self._run.view()
             self.update(pages.render_run_pieces(view, held))
+            self._held, self.problem, self._is_new = held, "", False
         except (ConfigError, OSError) as error:
             self.problem = one_line(str(error))
             self.update(
@@ -107,7 +106,8 @@ class RunPage(LivePage):
         """Return the run as it is now. Raises ConfigError."""
         if self._run is None:
             self._run = RunFollower(self.folder)
-        self._run.read_on()
+        elif self._run.read_on():
+            self._is_new = True
         return self._run.view()
 
 

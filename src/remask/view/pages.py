@@ -17,7 +17,7 @@ from remask.runs.report.list_runs import RunSummary, name_state
 from remask.runs.report.read_run import RunView
 from remask.runs.word_diff import diff
 from remask.sanitize import one_line
-from remask.stats import Comparison, format_level
+from remask.stats import Comparison
 
 if TYPE_CHECKING:
     from remask.view.library import LivePage, RunPage
@@ -32,6 +32,7 @@ FILES = ("style.css", "view.js", "report.js")
 NONCE = secrets.token_hex(16)  # stands in a page for the nonce of its answer
 PAGE_ROWS = 100  # candidates on a page
 MAX_PROMPTS = 150  # to choose from, of each run
+LETTERS = "ABCDEF"  # of runs side by side; no more are compared
 MAX_FLIPPED = 200  # rows of a comparison
 OVERLAY_SIZES = {"wide": (900, 340), "narrow": (340, 300)}
 SORTS = {
@@ -48,7 +49,6 @@ def _templates() -> Environment:
     assert found.loader is not None
     found.loader = ChoiceLoader([found.loader, PackageLoader("remask.view", "templates")])
     found.filters["signed"] = lambda value: f"{value:+.3f}"
-    found.filters["level"] = format_level
     return found
 
 
@@ -208,15 +208,13 @@ def render_comparison(runs: Sequence[tuple[str, RunView]], chosen: tuple[str, st
     return _render(
         "view_compare.html.j2",
         title="Compare" if len(views) != 1 else f"Prompts of {views[0].run_dir.name}",
-        runs=[_describe_run(letter, id, seen) for letter, (id, seen) in zip("ABCDEF", runs, strict=False)],
+        runs=[_describe_run(letter, id, seen) for letter, (id, seen) in zip(LETTERS, runs, strict=False)],
         settings=_list_differences(views),
         overlay=overlay if overlay["wide"] else {},
         prompts=prompts,
         chosen=(first, second),
         changes=_diff_prompts(texts, first, second),
-        pairs=[
-            (f"{'ABCDEF'[n]}", compare_runs(views[0], seen), MAX_FLIPPED) for n, seen in enumerate(views) if n
-        ],
+        pairs=[(LETTERS[n], compare_runs(views[0], seen), MAX_FLIPPED) for n, seen in enumerate(views) if n],
     )
 
 
@@ -252,7 +250,7 @@ def _list_differences(views: Sequence[RunView]) -> list[tuple[str, list[str]]]:
 def _list_prompts(views: Sequence[RunView]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Return the prompts to choose from: (run, (id, name) of its start, its edits and its best)."""
     found = []
-    for letter, seen in zip("ABCDEF", views, strict=False):
+    for letter, seen in zip(LETTERS, views, strict=False):
         state = seen.state
         if not state.baseline:
             continue

@@ -15,7 +15,7 @@ from remask.runs.lock import is_held
 from remask.runs.report import summary
 from remask.runs.report.read_run import read_created
 from remask.runs.result import RESULT, Result, compare_tested, read_result
-from remask.runs.reused_rows import identify_test_rows, list_run_folders
+from remask.runs.reused_rows import list_run_folders
 from remask.runs.store import RunReader, Store
 from remask.sanitize import one_line
 from remask.stats import Comparison
@@ -43,7 +43,6 @@ class RunSummary:
     tokens_before: int | None  # length of the prompt, as the denoiser counts
     tokens_after: int | None  # length of the best prompt so far
     spend: Spend
-    test_rows: str  # the id of the test rows; "" before the test
     earlier_tests: int  # of the same test rows, in this folder
 
 
@@ -98,7 +97,6 @@ def _summarize(folder: Path, held: bool, stamps: tuple[tuple[int, int], ...]) ->
         tokens_before=None,
         tokens_after=None,
         spend=Spend(),
-        test_rows="",
         earlier_tests=0,
     )
 
@@ -127,7 +125,6 @@ def _read_summary(folder: Path, store: RunReader, held: bool) -> RunSummary:
         tokens_before=started.tokens if started else None,
         tokens_after=after,
         spend=store.get_spend() if result is None or held else result.spend,
-        test_rows=identify_test_rows(config, (id for id, _, _ in tested.baseline)) if tested else "",
         earlier_tests=tested.earlier_tests if tested else 0,
     )
 

@@ -77,8 +77,10 @@ class RunFollower:
             return False
         # The result comes after the last event, so it is read before the events.
         result = read_result(self.run_dir)
-        new = list(self._store.read_on(self._fold, self.count))
-        self._history += new
+        before = self.count
+        for entry in self._store.read_on(self._fold, before):  # one by one: reading may fail midway
+            self._history.append(entry)
+        new = self._history[before:]
         if result is not None and not _matches(result, self._fold.state):
             raise ConfigError(
                 f"{self.run_dir / RESULT} does not match the events of its run; "

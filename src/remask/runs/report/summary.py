@@ -1,7 +1,7 @@
 """The content of reports: candidates, refusals, scores, the verdict.
 
 Used by the command line and the reports, so that both show the same text. Text of models and users
-is untrusted: `sanitize.visible` escapes characters that could hide or reorder text.
+is untrusted: `sanitize.make_visible` escapes characters that could hide or reorder text.
 """
 
 import shlex
@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
-from urllib.parse import urlsplit
 
 from remask.config import make_config
 from remask.events import Accepted, Event, Scored, Started, State, Tested
 from remask.runs.budget import Spend, format_usd
 from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, compare_rows, list_changes
-from remask.sanitize import one_line
+from remask.sanitize import hide_credentials, one_line
 from remask.stats import MIN_DIFFERING_ROWS, Comparison, format_level
 
 SELECTION = "used for selection"
@@ -395,13 +394,8 @@ def list_settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str
         if isinstance(value, Mapping):
             found += list_settings(value, f"{prefix}{key}.")
         elif key == "base_url" and value:
-            found.append((f"{prefix}{key}", _strip_credentials(str(value))))
+            found.append((f"{prefix}{key}", hide_credentials(str(value))))
         elif key != "prompt" and value not in (None, "", (), []):
             shown = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
             found.append((f"{prefix}{key}", shown))
     return found
-
-
-def _strip_credentials(url: str) -> str:
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"

@@ -98,6 +98,7 @@ class SampleTask:
     concurrency: int
     log_dir: Path
     labels: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def ids(self, split: Split) -> tuple[str, ...]:
         """Return the samples of a split, ordered by id, since a task may shuffle its samples."""
