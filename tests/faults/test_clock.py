@@ -71,3 +71,31 @@ def test_a_sleep_past_the_time_limit_ends_the_search_and_the_run_can_be_finished
     result = remask.resume(run, data=dataset(), target=Oracle(), denoiser=Phrases())
     assert "5 minutes" in result.stopped and result.spend.seconds >= 600
     assert result.test is not None and result.test.n == 180
+
+
+def test_time_that_ends_in_the_test_leaves_it_to_a_resumed_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A verdict on the rows until then would depend on the speed of the machine."""
+    real, slept, tested = time.monotonic, 0.0, 0
+    oracle = Oracle()
+
+    def target(messages: list[dict[str, str]]) -> str:
+        nonlocal slept, tested
+        tested += testing
+        if tested == 150:  # of 180 rows twice
+            slept = 600.0
+        return oracle(messages)
+
+    testing = False
+
+    def watch(event: Any, state: Any, spend: Any) -> None:
+        nonlocal testing
+        testing = bool(state.stopped)
+
+    monkeypatch.setattr(time, "monotonic", lambda: real() + slept)
+    budget, run = remask.Budget(calls=600, minutes=5), tmp_path / "run"
+    with pytest.raises(TargetUnreliable, match=r"of 180 rows.*the time is used up.*remask resume"):
+        optimize(run, target=target, budget=budget, on_event=watch)
+    result = remask.resume(run, data=dataset(), target=target, denoiser=Phrases())
+    assert result.test is not None and result.test.n == 180

@@ -323,11 +323,13 @@ class _Run:
         best = self.state.prompt(self.state.incumbent)
         before, after = run_final_test(self._task, job.start, best, self._announce_rows)
         failed = [a if a.error else b for a, b in zip(before, after, strict=True) if a.error or b.error]
+        # A resumed run has no limit of time for the test, so time alone is no reason to give it up.
+        untimed = replace(job.ledger, budget=replace(job.ledger.budget, minutes=None))
         again = Spend(calls=len(failed) * job.calls_per_row)
         if len(failed) == len(before) or (
             len(failed) > (1 - MIN_TESTED) * len(before)
             and self.state.postponed is None
-            and not job.ledger.find_shortfall(again)
+            and not untimed.find_shortfall(again)
         ):
             self.record(TestPostponed(len(failed), job.redactor.redact(failed[0].error)))
             raise TargetUnreliable(

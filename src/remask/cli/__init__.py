@@ -25,7 +25,8 @@ Exit codes:
   0    finished, whatever the verdict (without --fail-unless)
   1    internal error
   2    wrong input or setup
-  3    the target failed, or too many of its calls did
+  3    the target failed, too many of its calls did, or time ran out in the sealed test;
+       continue with remask resume
   4    another process uses the run
   5    finished, but a gate of --fail-unless failed
   130  interrupted by Ctrl-C (143: by SIGTERM, 129: by SIGHUP); continue with remask resume

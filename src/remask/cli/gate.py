@@ -21,6 +21,7 @@ from remask.runs.report import summary
 from remask.runs.report.markdown import format_block, format_code
 from remask.runs.result import Result
 from remask.sanitize import make_visible, one_line
+from remask.stats import Comparison
 from remask.types import Split
 
 SCORE = re.compile(r"\s*score\s*>=\s*(?P<least>[0-9.eE+-]+)\s*")
@@ -128,8 +129,6 @@ def finish(outputs: Outputs, found: Figures) -> None:
 def describe_result(result: Result, command: str = "optimize") -> Figures:
     """Return what the gates need of a run."""
     test, spend = result.test, result.spend
-    numbers = {"best": test.best, "baseline": test.baseline, "difference": test.difference} if test else {}
-    more = {"low": test.low, "high": test.high, "level": test.level} if test else {}
     return Figures(
         command=command,
         verdict=result.verdict,
@@ -137,7 +136,7 @@ def describe_result(result: Result, command: str = "optimize") -> Figures:
         headline=summary.format_verdict(result),
         properties={
             "verdict": result.verdict,
-            **{name: repr(value) for name, value in {**numbers, **more}.items()},
+            **({} if test is None else _list_difference(test)),
             **({"rows": str(test.n), "earlier_tests": str(result.earlier_tests)} if test else {}),
             **_list_spend(spend),
             "run": result.run_dir,
@@ -151,7 +150,7 @@ def describe_result(result: Result, command: str = "optimize") -> Figures:
 def describe_evaluation(found: Evaluation, split: Split) -> Figures:
     """Return what the gates need of the score of one prompt."""
     score, test = found.score, found.comparison
-    more = {} if test is None else {"verdict": test.verdict, "difference": repr(test.difference)}
+    more = {} if test is None else {"verdict": test.verdict, **_list_difference(test)}
     compared = "" if test is None else f"; {summary.format_against(test)}"
     return Figures(
         command="eval",
@@ -162,13 +161,18 @@ def describe_evaluation(found: Evaluation, split: Split) -> Figures:
         properties={
             "split": split,
             **more,
-            **{"score": repr(score.mean), "low": repr(score.low), "high": repr(score.high)},
+            **{"score": repr(score.mean), "score_low": repr(score.low), "score_high": repr(score.high)},
             **{"rows": str(score.n), "failed": str(found.failed), "unparsed": str(found.unparsed)},
             **_list_spend(found.spend),
         },
         warnings=(*found.warnings, *found.errors),
         seconds=found.spend.seconds,
     )
+
+
+def _list_difference(test: Comparison) -> dict[str, str]:
+    names = ("best", "baseline", "difference", "low", "high", "level")  # low, high: of the difference
+    return {name: repr(getattr(test, name)) for name in names}
 
 
 def _list_spend(spend: Spend) -> dict[str, str]:

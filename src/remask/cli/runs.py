@@ -13,6 +13,7 @@ from remask.runs.report.list_runs import RunSummary, list_runs
 from remask.runs.report.summary import format_cost, format_time
 from remask.runs.reused_rows import describe_earlier_tests
 from remask.sanitize import make_visible, one_line
+from remask.stats import LEVEL, format_level
 
 STATE_COLOURS = {"running": "cyan", "stopped": "yellow", "damaged": "red"}
 PLAIN_WIDTH = 160  # of the table where the output is not a terminal
@@ -73,10 +74,14 @@ def _list_cells(run: RunSummary) -> list[str]:
     begun = format_time(run.created)
     if run.state == "damaged":
         return [one_line(run.name, 60), begun, run.state, *[""] * 6]
-    state = run.state if run.state == "finished" else f"{run.state}, round {run.round}"
+    place = "sealed test" if run.in_test else f"round {run.round}"
+    state = run.state if run.state == "finished" else f"{run.state}, {place}"
     gain, length = "", ""
-    if run.test is not None:
-        gain = f"{run.test.difference:+.3f} ({run.test.low:+.3f} to {run.test.high:+.3f})"
+    if run.test is not None and not run.changed:
+        gain = "unchanged"
+    elif run.test is not None:
+        level = "" if run.test.level == LEVEL else f", {format_level(run.test.level)}"
+        gain = f"{run.test.difference:+.3f} ({run.test.low:+.3f} to {run.test.high:+.3f}{level})"
     if run.tokens_before is not None and run.tokens_after is not None:
         length = f"{run.tokens_before} → {run.tokens_after}"
     spent = format_cost(run.spend)

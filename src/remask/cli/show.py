@@ -74,7 +74,8 @@ def print_rows(run_dir: Path, name: str, as_json: bool, mode: str) -> None:
     for row in rows:
         _print_row(row, mode == "rich")
     what = "rows" if name == "all" else f"rows, {name}"
-    click.echo(f"{what}: {len(rows)}")
+    by_split = ", ".join(f"{sum(row.split == s for row in rows)} {s}" for s in ("test", "validation"))
+    click.echo(f"{what}: {len(rows)} ({by_split})")
 
 
 def _print_row(row: RowResult, colour: bool) -> None:
@@ -195,7 +196,7 @@ def _print_unfinished(seen: RunView, run_dir: Path, mode: str) -> None:
     if held:
         click.echo(f"the run is running: {describe_stage(seen)}")
     else:
-        click.echo(f"the run was stopped in round {state.round + 1}; there is no verdict yet")
+        click.echo(f"the run was stopped; there is no verdict yet; where it was: {describe_stage(seen)}")
     if state.traces_read is None:
         old, new = (
             summary.format_score(summary.find_validation(state, id))

@@ -19,7 +19,7 @@ class Spend:
     input_tokens: int = 0
     output_tokens: int = 0
     usd: float = 0.0
-    seconds: float = 0.0  # waiting for the target
+    seconds: float = 0.0  # of work: calls and denoising
     uncertain: int = 0  # of `calls`: interrupted, and perhaps not billed
 
     def __add__(self, other: "Spend") -> "Spend":

@@ -53,7 +53,7 @@ class Ledger:
     # In the sealed test: the calls to be made after the present request, at most. None: no test runs.
     later_calls: int | None = None
     checkpoint: Callable[[], None] = never_stop  # called before a call; raises to stop the run
-    clock: Callable[[], float] = time.monotonic  # seconds
+    clock: Callable[[], float] = field(default_factory=lambda: time.monotonic)  # seconds
     redact: Callable[[str], str] = str  # removes secrets from what is stored
     booked_until: float = -math.inf  # so that seconds of concurrent calls are booked only once
 

@@ -149,6 +149,7 @@ class Follower:
             self._workload, self._limits, self._state = workload, workload.limits, state
             self._take_spend(spend)
             self._phase, self._unit, self._done, self._total = _describe_start(state), "", 0, 0
+            self._steps = (0, 0)  # those of the timed sample
             self._round_began = (state.round, spend.calls)
             self._score()
 
@@ -227,11 +228,12 @@ class Follower:
             state, (baseline, best) = self._state, self._scores
             rounds = self._count_rounds()
             running = bool(state.baseline) and not state.stopped and baseline_is_scored(state)
+            unit, done, total = self._count_work()
             return Progress(
                 phase="stopping: what is finished within two seconds is kept" if stopping else self._phase,
-                unit=self._unit,
-                done=self._done,
-                total=self._total,
+                unit=unit,
+                done=done,
+                total=total,
                 step=self._steps[0],
                 steps=self._steps[1],
                 candidate=self._candidates[0],
@@ -249,6 +251,14 @@ class Follower:
                 seconds_left=None if stopping else self._estimate_left(rounds),
                 stopping=stopping,
             )
+
+    def _count_work(self) -> tuple[str, int, int]:
+        """Return unit, done and total of the phase. The test takes many requests, so it counts all."""
+        tests = self._state.stopped and self._state.tested is None
+        if tests and self._unit == "calls" and self._workload and self._workload.test_calls:
+            made = self._spend.calls - self._round_began[1]
+            return "calls", min(made, self._workload.test_calls), self._workload.test_calls
+        return self._unit, self._done, self._total
 
     @property
     def state(self) -> State:

@@ -15,7 +15,7 @@ from remask import events
 from remask.errors import BudgetSpent
 from remask.events import Event, Rows, State, advance
 from remask.ids import rng_for, seed_for
-from remask.ports import Proposal, Proposer, Task
+from remask.ports import Proposal, Proposer, Task, report_step
 from remask.prompt import Prompt
 from remask.search.plan import SearchPlan, count_survivors
 from remask.types import Outcome, Split, Trace, mean_score
@@ -158,6 +158,7 @@ def _validate_winner(
     traces_by_row: the traces that the candidates were written from, by id of the train row.
     """
     ids = _choose_validation_rows(task, plan, seed)
+    report_step("scoring the best candidate on validation rows", 0, 0)
     event, _ = _evaluate(task, winner.prompt, "validation", ids, state.round)
     yield event
     gains = _subtract(event.rows, state.scores[(parent.id, "validation")])

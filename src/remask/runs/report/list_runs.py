@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal, TypeGuard
 
 from remask.errors import ConfigError
-from remask.events import Accepted, Event, Proposed, RoundRejected, Started, Tested
+from remask.events import Accepted, Event, Proposed, RoundRejected, SearchEnded, Started, Tested
 from remask.files import stamp
 from remask.ids import content_id
 from remask.runs import database
@@ -38,8 +38,10 @@ class RunSummary:
     target: str  # "": no target is asked
     data: str  # the name of the file, of the task, or what stands for rows
     round: int  # the round that is running, or that was interrupted; else the number of rounds
+    in_test: bool  # whether only the sealed test is left
     verdict: str  # "": there is none yet
     test: Comparison | None  # of the sealed test
+    changed: bool  # whether the best prompt so far is another one than the first
     tokens_before: int | None  # length of the prompt, as the denoiser counts
     tokens_after: int | None  # length of the best prompt so far
     spend: Spend
@@ -92,8 +94,10 @@ def _summarize(folder: Path, held: bool, stamps: tuple[tuple[int, int], ...]) ->
         target="",
         data="",
         round=0,
+        in_test=False,
         verdict="",
         test=None,
+        changed=False,
         tokens_before=None,
         tokens_after=None,
         spend=Spend(),
@@ -103,11 +107,12 @@ def _summarize(folder: Path, held: bool, stamps: tuple[tuple[int, int], ...]) ->
 
 def _read_summary(folder: Path, store: RunReader, held: bool) -> RunSummary:
     config, result = store.config, read_result(folder)
-    events = tuple(store.find_events("Started", "Accepted", "RoundRejected", "Tested"))
+    events = tuple(store.find_events("Started", "Accepted", "RoundRejected", "SearchEnded", "Tested"))
     started = next((event for event in events if isinstance(event, Started)), None)
     tested = next((event for event in events if isinstance(event, Tested)), None)
     _require_match(folder, result, tested)
     rounds = sum(isinstance(event, Accepted | RoundRejected) for event in events)
+    ended = any(isinstance(event, SearchEnded) for event in events)
     after = result.best.tokens if result else _find_best_length(store, events)
     return RunSummary(
         id=_make_id(folder),
@@ -119,9 +124,11 @@ def _read_summary(folder: Path, store: RunReader, held: bool) -> RunSummary:
         kind="refine" if config.get("refine") else "optimize",
         target=summary.name_target(config),
         data=summary.name_data(config),
-        round=rounds if result else rounds + 1,
+        round=rounds if result or ended else rounds + 1,
+        in_test=ended and result is None,
         verdict="" if result is None else result.verdict,
         test=None if result is None else result.test,
+        changed=any(isinstance(event, Accepted) for event in events),
         tokens_before=started.tokens if started else None,
         tokens_after=after,
         spend=store.get_spend() if result is None or held else result.spend,

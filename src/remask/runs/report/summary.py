@@ -21,6 +21,8 @@ from remask.stats import MIN_DIFFERING_ROWS, Comparison, format_level
 
 SELECTION = "used for selection"
 IDENTITY = ("data_id", "version", "metric_code")  # what a stored configuration has beside settings
+FILE_KEYS = ("data.path", "data.train", "data.validation", "data.test", "refine.traces")
+METHODS = {"tango": "Tango's score interval for paired shares", "paired t": "a paired t interval"}
 UNVERIFIED = (
     "unverified: no target has answered with this prompt; the edits were chosen by likelihood, "
     "which does not show that a target does better"
@@ -333,7 +335,7 @@ def describe_test(test: Comparison) -> str:
     """Say how the two prompts were compared."""
     return (
         "Both prompts were scored once on the same rows, which were not used in the search. Their scores "
-        f"differ on {test.differing} of {test.n} rows. Method: {test.method}, "
+        f"differ on {test.differing} of {test.n} rows. Method: {METHODS[test.method]}, "
         f"with a two-sided {format_level(test.level)} interval."
     )
 
@@ -378,9 +380,16 @@ def list_costs(spend: Spend, config: Mapping[str, Any], result: Result | None) -
 def split_settings(config: Mapping[str, Any]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """Return the settings that differ from the defaults, and all others."""
     usual = dict(list_settings(make_config({"prompt": "-"}, "defaults").model_dump(mode="json")))
-    found = list_settings(config)
+    found = [(key, _shorten(key, value)) for key, value in list_settings(config)]
     given = [pair for pair in found if usual.get(pair[0]) != pair[1] and pair[0] not in IDENTITY]
     return given, [pair for pair in found if pair not in given]
+
+
+def _shorten(key: str, value: str) -> str:
+    """Leave the folders of files out, since reports are sent to others."""
+    if key not in FILE_KEYS:
+        return value
+    return ", ".join(Path(file).name for file in value.split(", "))
 
 
 def list_settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
