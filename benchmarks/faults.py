@@ -139,6 +139,11 @@ ROWS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "never evaluated, kept byte for byte",
         ("data/test_placeholders.py", "data/test_prompt_templates.py"),
     ),
+    "S4": (
+        "requests to `remask view` under foreign names, from foreign pages, without the key, slow or many",
+        "refused before any page is made; no file outside, no change of a run",
+        ("view/test_door.py",),
+    ),
     "S5": (
         "hostile text as prompt, row, model and folder name",
         "no script runs in a browser, no control character reaches the terminal",

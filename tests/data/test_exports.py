@@ -74,10 +74,21 @@ def test_a_table_of_mlflow_gives_the_records_of_its_traces() -> None:
     assert sum(bool(record.ratings) for record in tables) == 4
 
 
-def test_a_table_of_mlflow_as_python_text_is_rejected(tmp_path: Path) -> None:
+def test_a_table_of_mlflow_with_cells_as_python_prints_them_is_read(tmp_path: Path) -> None:
+    tables, _ = read(FILES / "mlflow_search_traces_to_json.jsonl")
+    lines = map(json.loads, (FILES / "mlflow_search_traces_to_json.jsonl").read_text().splitlines())
+    printed = [{key: str(value) if isinstance(value, list | dict) else value for key, value in line.items()}
+               for line in lines]  # fmt: skip
+    found, _ = read(write_lines(tmp_path / "a.jsonl", *printed))
+    assert len(found) == len(tables) == 8
+    for one, other in zip(found, tables, strict=True):
+        assert (one.turns, one.ratings, one.desired) == (other.turns, other.ratings, other.desired)
+
+
+def test_a_table_of_mlflow_with_objects_that_python_only_names_is_rejected(tmp_path: Path) -> None:
     row = {
         "trace_id": "t",
-        "spans": "[{'name': 'a'}]",
+        "spans": "[Span(name='a', trace_id='t')]",
         "trace_metadata": "{}",
         "request": "q",
         "response": "a",
