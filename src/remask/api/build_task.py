@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remask.api.build_models import Respond, make_target
+from remask.api.build_models import Respond, load_target_backbone, make_target
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
 from remask.data.dataset import Columns, DataSource, LoadedDataset, load
@@ -156,13 +156,12 @@ def describe_metric(config: Config, target: TargetModel, labels: Sequence[str]) 
 
 
 def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) -> None:
-    """Raise ConfigError where prompt, demonstrations and message do not fit the built-in target."""
+    """Raise ConfigError where prompt, demonstrations and message do not fit a target that is read on
+    this machine."""
     # Otherwise all calls would fail one by one.
-    if config.target.model != "builtin":
+    base = load_target_backbone(config.target)
+    if base is None:
         return
-    from remask.models.backbone.builtin_weights import load_base
-
-    base = load_base()
     prompt = len(base.encode(start.text))
     longest = max((len(base.encode(e.input)) for e in dataset.examples), default=0)
     block = count_block_tokens(config.search.demos)
@@ -171,7 +170,7 @@ def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) 
         raise ConfigError(
             f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
             f"{RESERVED_ANSWER_TOKENS} for the answer that is more than the {base.context_length} "
-            "tokens that the built-in target reads; shorten them or use another target"
+            f"tokens that the target {config.target.model} reads; shorten them or use another target"
         )
 
 
