@@ -2,8 +2,8 @@
 
 The tensors are dequantised one after the other to bf16 safetensors, once; the folder is named by a
 hash of the file. Everything else then reads that folder like any other checkpoint. The names are
-those of llama.cpp (gguf-py, constants.py), which also stores the rows of q and k of Llama in another
-order (convert_hf_to_gguf.py, `permute`). Nothing here uses the network.
+those of llama.cpp's gguf-py, which also stores the rows of q and k of Llama in another order
+(`permute` of its converter). Nothing here uses the network.
 """
 
 import importlib.util
