@@ -112,7 +112,7 @@ def main() -> None:
     parser.add_argument("--only", choices=("choose", "answer"))
     parser.add_argument("--out", type=Path, default=RESULTS / "local_target.json")
     flags = parser.parse_args()
-    about = describe_run(__file__, None, Path(flags.model).parent, flags.data.parent, flags.out.parent)
+    about = describe_run(__file__, None, Path(flags.model), flags.data, flags.out)
     rows = [json.loads(line) for line in flags.data.read_text("utf-8").splitlines()[: flags.rows]]
     chats = [(Message("system", PROMPT), Message("user", row["input"])) for row in rows]
     labels = sorted({row["label"] for row in rows})
