@@ -257,10 +257,10 @@ def find_pareto_front(state: State) -> tuple[str, ...]:
     No other prompt is better in one and at least as good in the other. Only prompts with a score on
     all validation rows count.
     """
-    ids = sorted(_list_validated(state), key=lambda id: (state.tokens[id], -_average_validation(state, id)))
+    scores = {id: _average_validation(state, id) for id in _list_validated(state)}
     found: list[str] = []
-    for id in ids:
-        if not found or _average_validation(state, id) > _average_validation(state, found[-1]):
+    for id in sorted(scores, key=lambda id: (state.tokens[id], -scores[id])):
+        if not found or scores[id] > scores[found[-1]]:
             found.append(id)
     return tuple(found)
 

@@ -7,15 +7,16 @@ the same templates: `run.html.j2` with the values of `make_context`.
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from typing import Any, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from remask.events import State
+from remask.events import Proposed, State
 from remask.ports import Pieces
 from remask.runs.outcomes import ROW_FILTERS, RowAnswer, RowResult
 from remask.runs.progress import describe_stage
@@ -172,14 +173,11 @@ def _list_figures(test: Comparison | None, unchanged: bool) -> list[Figure]:
 
 
 def _describe_result(seen: RunView, result: Result) -> dict[str, Any]:
-    candidates = summary.list_candidates(seen.state)
-    best = {True: list[summary.Candidate](), False: list[summary.Candidate]()}
-    for row in candidates:
-        best[row.accepted or row.validation is not None].append(row)
-    winners, others = best[True], sorted(best[False], key=lambda row: -row.train_rows)
-    shown_winners, room = _take(winners, _weigh_candidate, MAX_CANDIDATE_BYTES)
-    shown_others, _ = _take(others, _weigh_candidate, room)
-    edits = list(_list_edits(seen.state, result))
+    winners, others = _rank_proposals(state := seen.state)
+    room = MAX_CANDIDATE_BYTES
+    shown_winners, room = _take(summary.describe_candidates(state, winners), _weigh_candidate, room)
+    shown_others, _ = _take(summary.describe_candidates(state, others), _weigh_candidate, room)
+    edits = list(_list_edits(state, result))
     shown_edits, _ = _take(edits, _weigh_edit, MAX_EDIT_BYTES)
     unchanged = result.prompt == result.baseline.prompt
     return {
@@ -192,21 +190,31 @@ def _describe_result(seen: RunView, result: Result) -> dict[str, Any]:
         "edits": shown_edits,
         "edits_left": len(edits) - len(shown_edits),
         "facts": list(summary.list_refinement_facts(result)),
-        "refused": summary.count_refusals(seen.state)[:MAX_REFUSALS],
-        "candidates": len(candidates),
+        "refused": summary.count_refusals(state)[:MAX_REFUSALS],
         "winners": shown_winners,
         "others": shown_others,
-        "candidates_left": len(candidates) - len(shown_winners) - len(shown_others),
+        "has_more_candidates": len(shown_winners) + len(shown_others) < len(state.proposals),
         "rows": _describe_rows(seen),
         **_describe_curve(seen),
     }
 
 
+def _rank_proposals(state: State) -> tuple[list[Proposed], list[Proposed]]:
+    """Return the proposals with a validation score or accepted, and the others, most scored rows first."""
+    taken = {(event.round, event.id) for event in state.accepted}
+    rows = {id: len(scores) for (id, split), scores in state.scores.items() if split == "train"}
+    validated = {id for id, split in state.scores if split == "validation"}
+    found: dict[bool, list[Proposed]] = {True: [], False: []}
+    for key, proposal in state.proposals.items():
+        found[proposal.id in validated or key in taken].append(proposal)
+    return found[True], sorted(found[False], key=lambda proposal: -rows.get(proposal.id, 0))
+
+
 def _describe_curve(seen: RunView) -> dict[str, Any]:
-    points = [*summary.list_points(seen.history), *summary.list_test_points(seen.history)]
+    points = summary.list_points(seen.history)
     budget = seen.config.get("budget")
     calls = (budget.get("calls") if isinstance(budget, Mapping) else None) or 0
-    drawn = {name: chart.build_curve(points, calls, size) for name, size in SIZES.items()}
+    drawn = {name: chart.build_curve(tuple(points), calls, size) for name, size in SIZES.items()}
     used = max((p.calls for p in points), default=0)
     words = [chart.describe_point(point) for point in points]
     return {
@@ -265,6 +273,7 @@ def _view_row(row: RowResult) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=4096)  # a page that grows has mostly the cells that it had
 def _make_cell(text: str, width: int = MAX_CELL_CHARS) -> str:
     """Return a text on one line and clipped. A long one is clipped first, because that is faster."""
     return one_line(clip(text, 4 * width), width)
@@ -274,7 +283,7 @@ def _capitalise(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _take(items: Sequence[T], weigh: Callable[[T], int], limit: int) -> tuple[list[T], int]:
+def _take(items: Iterable[T], weigh: Callable[[T], int], limit: int) -> tuple[list[T], int]:
     """Return the first items that together weigh at most `limit`, and what is left of it."""
     found: list[T] = []
     for item in items:

@@ -6,14 +6,14 @@ is untrusted: `sanitize.make_visible` escapes characters that could hide or reor
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from remask.config import make_config
-from remask.events import Accepted, Event, Scored, Started, State, Tested
+from remask.events import Accepted, Event, Proposed, Scored, Started, State, Tested
 from remask.runs.budget import Spend, format_usd
 from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, compare_rows, list_changes
 from remask.sanitize import hide_credentials, one_line
@@ -59,12 +59,16 @@ class Point:
 
 def list_candidates(state: State) -> list[Candidate]:
     """Return all candidates that were evaluated, in the order of proposal."""
+    return list(describe_candidates(state, state.proposals.values()))
+
+
+def describe_candidates(state: State, proposals: Iterable[Proposed]) -> Iterator[Candidate]:
+    """Yield each proposal as a candidate, when it is asked for."""
     taken = {(event.round, event.id) for event in state.accepted}
     gains = {(event.round, event.id): event.log_likelihood_gain for event in state.measured}
-    found = []
-    for proposal in state.proposals:
+    for proposal in proposals:
         train = list_scores(state, proposal.id, "train")
-        candidate = Candidate(
+        yield Candidate(
             round=proposal.round,
             id=proposal.id,
             masker=proposal.masker,
@@ -75,8 +79,6 @@ def list_candidates(state: State) -> list[Candidate]:
             accepted=(proposal.round, proposal.id) in taken,
             gain=gains.get((proposal.round, proposal.id)),
         )
-        found.append(candidate)
-    return found
 
 
 def list_scores(state: State, id: str, split: str) -> list[float]:
@@ -99,11 +101,16 @@ def count_refusals(state: State) -> list[tuple[str, int]]:
 
 
 def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
-    """Return a point for every validation score. history: (calls so far, event)."""
+    """Return a point for every validation score and for both prompts of the sealed test.
+
+    history: (calls so far, event).
+    """
     found: list[Point] = []
     baseline = ""
     for calls, event in history:
         match event:
+            case Proposed():  # most events
+                continue
             case Started():
                 baseline = event.id
             case Scored(split="validation"):
@@ -113,16 +120,10 @@ def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
                     found.append(Point(calls, value, "baseline" if first else "kept"))
             case Accepted() if found:
                 found[-1] = Point(found[-1].calls, found[-1].validation, "accepted")
+            case Tested():
+                test, _ = compare_rows(event.baseline, event.best)
+                found += [Point(calls, test.baseline, "test before"), Point(calls, test.best, "test after")]
     return found
-
-
-def list_test_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
-    """Return the scores of both prompts on the sealed test as points; none before the test."""
-    for calls, event in history:
-        if isinstance(event, Tested):
-            test, _ = compare_rows(event.baseline, event.best)
-            return [Point(calls, test.baseline, "test before"), Point(calls, test.best, "test after")]
-    return []
 
 
 def find_validation(state: State, id: str) -> float | None:
