@@ -1,10 +1,6 @@
 """The report: its content, what it must not contain, and untrusted text."""
 
-import json
-import os
 import re
-import shutil
-import subprocess
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes.axe import needs_axe, require_accessible
 from fakes.finished_run import START, play, record
 from fakes.worlds import TOP
 from remask.errors import ConfigError
@@ -124,31 +121,13 @@ def test_report_has_the_settings_of_the_user_and_folds_the_defaults(page: str) -
     assert "denoiser.model" in defaults and "search.traces" in defaults
 
 
-AXE = Path(os.environ.get("AXE_FOLDER", "node_modules"))  # with the packages axe-core and puppeteer-core
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-
-
-@pytest.mark.skipif(
-    not (CHROMIUM and shutil.which("node") and (AXE / "axe-core").is_dir()),
-    reason="needs Chromium, node, and axe-core and puppeteer-core in node_modules (or AXE_FOLDER)",
-)
+@needs_axe
 @pytest.mark.parametrize("finish", [True, False])
 def test_axe_finds_nothing_on_screen_and_telephone(tmp_path: Path, finish: bool) -> None:
     play(tmp_path / "run", finish=finish)
     page = tmp_path / "page.html"
     page.write_text(render(view_run(tmp_path / "run")))
-    words = [
-        "node",
-        str(Path(__file__).with_name("axe.mjs")),
-        str(AXE.resolve()),
-        str(CHROMIUM),
-        page.as_uri(),
-    ]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=240)
-    assert done.returncode == 0, done.stderr
-    for found in json.loads(done.stdout):
-        assert found["violations"] == [] and found["errors"] == [], found
-        assert found["overflow"] <= 0, found
+    require_accessible(page.as_uri())
 
 
 def test_report_loads_nothing(page: str) -> None:
