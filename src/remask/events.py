@@ -101,7 +101,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Attributed:
-    """The traces that support an edit: leaving one out makes the new text less probable."""
+    """The evidence for an edit: traces without which the new text is less probable."""
 
     round: int
     id: str
@@ -127,7 +127,7 @@ class Accepted:
     id: str
     parent: str
     gain: float  # over the parent: mean score on validation rows ("used for selection"), or nats
-    attributions: tuple[str, ...]  # ids of the rows or traces that support the edit most
+    attributions: tuple[str, ...]  # the evidence: ids of the rows or traces that support the edit most
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,7 +20,7 @@ needs_axe = pytest.mark.skipif(
 
 
 def require_accessible(*urls: str) -> None:
-    """Require that axe finds nothing, at 400 and 1,400 px, light and dark, and that nothing scrolls sideways."""
+    """Require that axe finds nothing and nothing scrolls sideways, at 400 and 1,400 px, light and dark."""
     words = ["node", str(ROOT / "tests/runs/axe.mjs"), str(AXE.resolve()), str(CHROMIUM), *urls]
     done = subprocess.run(words, capture_output=True, text=True, timeout=240 * len(urls))
     assert done.returncode == 0, done.stderr

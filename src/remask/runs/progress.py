@@ -141,7 +141,8 @@ class Follower:
         self._phase, self._unit, self._done, self._total = phase, "", 0, 0
         self._base = 0  # calls of this request that had ended before the newest chunk
         self._steps = (0, 0)
-        self._candidates = (0, 0)
+        self._candidates = (0, 0)  # of this round: written, asked for
+        self._earlier = 0  # candidates of this round that were asked for before
         self._state, self._spend, self._work = State(), Spend(), 0
         self._first_calls: int | None = None  # booked before this process
         self._workload: Workload | None = None
@@ -200,6 +201,9 @@ class Follower:
         if what == "denoising step":
             self._steps = (done, total)
         elif what == "candidate":
+            if done < self._candidates[0] - self._earlier:  # the round needs more, and asks once more
+                self._earlier = self._candidates[0]
+            done, total = self._earlier + done, self._earlier + total
             self._candidates, self._steps = (done, total), (0, 0)
             self._unit, self._done, self._total = UNITS[what], done, total
         elif what == "call":
@@ -228,6 +232,7 @@ class Follower:
         if whole and number == before + 1:
             self._round_calls.append(self._spend.calls - calls)
         self._round_began, self._candidates = (number, self._spend.calls), (0, 0)
+        self._earlier = 0
 
     # --- what it tells
 

@@ -46,11 +46,11 @@ class PromptScore:
 class AcceptedEdit:
     """One accepted step from the baseline to the best prompt."""
 
-    round: int
+    round: int  # number of the round, from 1
     masker: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
     validation_gain: float  # used for selection
-    attributions: tuple[str, ...]  # queries of the traces that support it most
+    attributions: tuple[str, ...]  # the evidence: messages of the conversations that support it most
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class RefinedEdit:
     places: tuple[int, ...]  # of the changes: characters into the prompt of this iteration
     log_likelihood_gain: float  # mean of `fold_gains`, in nats
     fold_gains: tuple[float, ...]  # gain on each group of held-out conversations, in nats
-    attributions: tuple[Evidence, ...]
+    attributions: tuple[Evidence, ...]  # conversations that support it most
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,7 +342,7 @@ def compare_rows(before: Rows, after: Rows, level: float = LEVEL) -> tuple[Compa
 def _build_accepted_edit(state: State, event: events.Accepted, sources: Sources) -> AcceptedEdit:
     proposal = state.proposal(event.round, event.id)
     return AcceptedEdit(
-        round=event.round,
+        round=event.round + 1,
         masker=proposal.masker,
         changes=list_changes(state, proposal),
         validation_gain=event.gain,

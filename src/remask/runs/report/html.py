@@ -59,7 +59,7 @@ class EditView:
 
     title: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
-    reasons: tuple[str, ...]  # the conversations that support it
+    evidence: tuple[str, ...]  # the conversations that support it most
     pieces: tuple[Pieces, ...]  # of the new texts, where the steps are known
     steps: int  # the last one; 0: unknown
 
@@ -233,7 +233,7 @@ def _list_edits(state: State, result: Result) -> Iterator[EditView]:
         yield EditView(
             title=_capitalise(summary.format_edit_title(edit)),
             changes=edit.changes,
-            reasons=tuple(summary.list_supporters(edit)),
+            evidence=tuple(summary.list_evidence(edit, 160)),
             pieces=pieces,
             steps=max((step for one in pieces for _, step in one), default=0),
         )
@@ -299,7 +299,7 @@ def _weigh_candidate(row: summary.Candidate) -> int:
 
 
 def _weigh_edit(edit: EditView) -> int:
-    texts = [_make_cell(text) for pair in edit.changes for text in pair] + list(edit.reasons)
+    texts = [_make_cell(text) for pair in edit.changes for text in pair] + list(edit.evidence)
     pieces = sum(90 + _weigh(make_visible(text)) for one in edit.pieces for text, _ in one)
     return 900 + _weigh(texts) + pieces
 

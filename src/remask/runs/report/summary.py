@@ -37,7 +37,7 @@ UNCHANGED = (
 class Candidate:
     """One evaluated candidate of one round."""
 
-    round: int
+    round: int  # from 1
     id: str
     masker: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
@@ -69,7 +69,7 @@ def describe_candidates(state: State, proposals: Iterable[Proposed]) -> Iterator
     for proposal in proposals:
         train = list_scores(state, proposal.id, "train")
         yield Candidate(
-            round=proposal.round,
+            round=proposal.round + 1,
             id=proposal.id,
             masker=proposal.masker,
             changes=list_changes(state, proposal),
@@ -208,16 +208,16 @@ def format_edit_title(edit: AcceptedEdit | RefinedEdit) -> str:
     """Describe the round, the masker and the gain of an edit."""
     if isinstance(edit, AcceptedEdit):
         gain = f"{edit.validation_gain:+.3f} on validation, {SELECTION}"
-        return f"round {edit.round + 1} ({edit.masker}, {gain})"
+        return f"round {edit.round} ({edit.masker}, {gain})"
     return f"iteration {edit.iteration} ({edit.masker}, {edit.log_likelihood_gain:+.1f} nats)"
 
 
-def list_edit_reasons(edit: AcceptedEdit | RefinedEdit) -> list[str]:
-    """Return the rows or traces that support an edit, one line each."""
+def list_evidence(edit: AcceptedEdit | RefinedEdit, width: int) -> list[str]:
+    """Return the conversations that support an edit most, one line each."""
     if isinstance(edit, AcceptedEdit):
-        return [f"evidence: {one_line(query, 120)}" for query in edit.attributions]
+        return [one_line(query, width) for query in edit.attributions]
     return [
-        f"evidence: {one_line(one.trace, 40)} ({one.drop:.2f} nats): {one_line(one.query, 120)}"
+        f"{one_line(one.trace, 40)} ({one.drop:.2f} nats): {one_line(one.query, width)}"
         for one in edit.attributions
     ]
 
@@ -339,16 +339,6 @@ def describe_test(test: Comparison) -> str:
         f"differ on {test.differing} of {test.n} rows. Method: {METHODS[test.method]}, "
         f"with a two-sided {format_level(test.level)} interval."
     )
-
-
-def list_supporters(edit: AcceptedEdit | RefinedEdit) -> list[str]:
-    """Return the conversations that support an edit most, one line each."""
-    if isinstance(edit, AcceptedEdit):
-        return [one_line(query, 160) for query in edit.attributions]
-    return [
-        f"{one_line(one.query, 160)} ({one_line(one.trace, 40)}, {one.drop:.2f} nats)"
-        for one in edit.attributions
-    ]
 
 
 def list_costs(spend: Spend, config: Mapping[str, Any], result: Result | None) -> list[tuple[str, str]]:
