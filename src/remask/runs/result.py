@@ -8,7 +8,7 @@ answered with the new prompt (`refine` without a target), the verdict is "unveri
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -398,8 +398,13 @@ def _list_evidence(
 
 def list_changes(state: State, proposal: events.Proposed | events.Refused) -> tuple[tuple[str, str], ...]:
     """Return (before, after) of every edit of a candidate."""
-    parent = Prompt.parse(state.prompts[proposal.parent]).text
+    parent = _parse_text(state.prompts[proposal.parent])
     return tuple((parent[start:stop], text) for start, stop, text in proposal.edits)
+
+
+@lru_cache(maxsize=256)  # the candidates of a round have one parent
+def _parse_text(source: str) -> str:
+    return Prompt.parse(source).text
 
 
 def _list_warnings(state: State, doubts: Sequence[str]) -> list[str]:

@@ -204,10 +204,13 @@ def _rank_proposals(state: State) -> tuple[list[Proposed], list[Proposed]]:
     taken = {(event.round, event.id) for event in state.accepted}
     rows = {id: len(scores) for (id, split), scores in state.scores.items() if split == "train"}
     validated = {id for id, split in state.scores if split == "validation"}
-    found: dict[bool, list[Proposed]] = {True: [], False: []}
+    best: list[Proposed] = []
+    scored: list[Proposed] = []
+    rest: list[Proposed] = []
     for key, proposal in state.proposals.items():
-        found[proposal.id in validated or key in taken].append(proposal)
-    return found[True], sorted(found[False], key=lambda proposal: -rows.get(proposal.id, 0))
+        id = proposal.id
+        (best if id in validated or key in taken else scored if id in rows else rest).append(proposal)
+    return best, [*sorted(scored, key=lambda proposal: -rows[proposal.id]), *rest]
 
 
 def _describe_curve(seen: RunView) -> dict[str, Any]:
@@ -294,6 +297,7 @@ def _take(items: Iterable[T], weigh: Callable[[T], int], limit: int) -> tuple[li
     return found, max(0, limit)
 
 
+@lru_cache(maxsize=1024)
 def _weigh_candidate(row: summary.Candidate) -> int:
     return 420 + sum(_weigh(_make_cell(text)) + 24 for pair in row.changes for text in pair)
 
