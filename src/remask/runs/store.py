@@ -276,7 +276,7 @@ class Store(RunReader, MemoryStore):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                reason = f"the run directory {folder} cannot be created ({error}); use another path"
+                reason = f"the run directory {folder} cannot be created ({error.strerror}); use another path"
                 raise ConfigError(reason) from None
             lock = RunLock.take(folder)
             undo.callback(lock.release)

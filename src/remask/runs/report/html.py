@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
+from itertools import chain
 from typing import Any, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -199,18 +200,16 @@ def _describe_result(seen: RunView, result: Result) -> dict[str, Any]:
     }
 
 
-def _rank_proposals(state: State) -> tuple[list[Proposed], list[Proposed]]:
+def _rank_proposals(state: State) -> tuple[list[Proposed], Iterable[Proposed]]:
     """Return the proposals with a validation score or accepted, and the others, most scored rows first."""
     taken = {(event.round, event.id) for event in state.accepted}
     rows = {id: len(scores) for (id, split), scores in state.scores.items() if split == "train"}
     validated = {id for id, split in state.scores if split == "validation"}
-    best: list[Proposed] = []
-    scored: list[Proposed] = []
-    rest: list[Proposed] = []
-    for key, proposal in state.proposals.items():
-        id = proposal.id
-        (best if id in validated or key in taken else scored if id in rows else rest).append(proposal)
-    return best, [*sorted(scored, key=lambda proposal: -rows[proposal.id]), *rest]
+    best = [p for key, p in state.proposals.items() if p.id in validated or key in taken]
+    chosen = {(p.round, p.id) for p in best}
+    scored = [p for key, p in state.proposals.items() if p.id in rows and key not in chosen]
+    rest = (p for key, p in state.proposals.items() if p.id not in rows and key not in chosen)
+    return best, chain(sorted(scored, key=lambda p: -rows[p.id]), rest)
 
 
 def _describe_curve(seen: RunView) -> dict[str, Any]:

@@ -35,7 +35,7 @@ UNCHANGED = (
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One evaluated candidate of one round."""
+    """One candidate of one round, with the scores that it has."""
 
     round: int  # from 1
     id: str
@@ -58,7 +58,7 @@ class Point:
 
 
 def list_candidates(state: State) -> list[Candidate]:
-    """Return all candidates that were evaluated, in the order of proposal."""
+    """Return all candidates that the guard allowed, in the order of proposal."""
     return list(describe_candidates(state, state.proposals.values()))
 
 
@@ -107,10 +107,9 @@ def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
     """
     found: list[Point] = []
     baseline = ""
-    for calls, event in history:
+    # Most events are proposals, which have no score.
+    for calls, event in [one for one in history if not isinstance(one[1], Proposed)]:
         match event:
-            case Proposed():  # most events
-                continue
             case Started():
                 baseline = event.id
             case Scored(split="validation"):
