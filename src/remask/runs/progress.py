@@ -14,6 +14,7 @@ from typing import Any
 
 from remask import events
 from remask.events import Event, State
+from remask.ports import WAITING
 from remask.runs.budget import Limits, Spend
 from remask.runs.report.read_run import RunView
 from remask.runs.report.summary import list_scores
@@ -191,9 +192,10 @@ class Follower:
             if what in DENOISING:
                 number = self._state.round
                 self._denoised[number] = self._denoised.get(number, 0.0) + took
-            elif what in UNITS:
+            elif what in UNITS or what == WAITING:
                 self._waited += took
-            self._count(what, done, total)
+            if what != WAITING:
+                self._count(what, done, total)
 
     def _count(self, what: str, done: int, total: int) -> None:
         if what in ("denoising step", "candidate") and self._state.baseline:
