@@ -26,13 +26,17 @@ from pydantic import (
 from remask.errors import ConfigError, DataError, describe_problems
 from remask.files import read_file, require_prompt
 
-MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution"]
+MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution", "anchor", "library", "delete"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
 LockName = Literal["text", "numbers", "none"]
 CommitName = Literal["steps", "threshold", "factor", "entropy_bound"]
-# Drawn in turn. Insertions are better than their parent most often; `rewrite` never was, in place
-# of one sentence (docs/log.md, single edits).
-MASKERS: tuple[MaskerName, ...] = ("insert", "span", "insert", "sentence", "insert", "attribution")
+# Drawn in turn in the first round. Insertions are better than their parent most often, above all
+# those round fixed words; `rewrite` never was, in place of one sentence (docs/log.md, single edits).
+MASKERS: tuple[MaskerName, ...] = (
+    *("anchor", "insert", "library", "span", "anchor", "insert", "library", "sentence"),
+    *("anchor", "attribution", "insert", "delete"),
+)
+DEFAULT_DEMOS = 8
 
 
 QUERIES = 80  # messages that a target is asked for where nothing else is said
@@ -279,8 +283,9 @@ class SearchConfig(Section):
     """Words of a candidate at most, in lengths of the seed prompt; 60 words are always allowed."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens of a candidate at most, as the denoiser counts. None: no limit."""
-    demos: Annotated[int, Field(ge=0, le=32)] = 0
-    """Train rows that may be shown at the end of the prompt as examples, at most."""
+    demos: Annotated[int, Field(ge=0, le=32)] | None = None
+    """Train rows that may be shown at the end of the prompt as examples, at most. None: 8 where
+    the train rows have right answers and the prompt is a system message, else 0."""
     cautious: bool = False
     """Accept an edit only where it is further ahead (docs/background/acceptance.md)."""
 
