@@ -42,7 +42,9 @@ def find_hints(
     traces: Sequence[Trace], prompt: str, labels: Sequence[str] = (), support: Sequence[float] | None = None
 ) -> Hints:
     """Find the hints that `traces` give for the prompt."""
-    allowed = tuple(labels) if len(labels) <= MAX_LABELS else ()
+    # A prompt that names all labels gains nothing by naming them again.
+    lacking = not all(label.casefold() in prompt.casefold() for label in labels)
+    allowed = tuple(labels) if lacking and len(labels) <= MAX_LABELS else ()
     opening = "" if labels else find_opening([t.desired for t in traces if t.desired])
     if opening and opening in prompt:
         opening = ""
@@ -82,8 +84,8 @@ def find_missing_words(traces: Sequence[Trace], prompt: str, labels: Sequence[st
     known = {word.casefold() for text in (prompt, *labels) for word in split_words(text)}
     found, asked, spelling = Counter[str](), Counter[str](), dict[str, str]()
     for trace in traces:
-        answer = [trace.desired or "", *(note.text for note in trace.feedback)]
-        answer = [PLACEHOLDER.sub(" ", text) for text in answer]
+        notes = [note.text for note in trace.feedback if not _lists_all(note.text, labels)]
+        answer = [PLACEHOLDER.sub(" ", text) for text in (trace.desired or "", *notes)]
         said = {word.casefold(): word for text in answer for word in re.findall(r"[^\W\d_]{3,}", text)}
         found.update(said.keys())
         asked.update({word.casefold() for word in split_words(trace.query)})
@@ -95,6 +97,11 @@ def find_missing_words(traces: Sequence[Trace], prompt: str, labels: Sequence[st
         if n >= least and n > asked[word] and word not in known and word not in SMALL_WORDS
     ]
     return tuple(spelling[word] for word in words[:MAX_WORDS])
+
+
+def _lists_all(text: str, labels: Sequence[str]) -> bool:
+    """Return whether a note lists all labels, as the feedback on an answer without a label does."""
+    return bool(labels) and all(label in text for label in labels)
 
 
 def list_instructions(hints: Hints, rng: np.random.Generator) -> list[str]:
