@@ -132,9 +132,19 @@ class TargetConfig(EndpointConfig):
     """The frozen model whose prompt is optimised."""
 
     model: str = "builtin"
-    """`builtin`, `openai:MODEL` for any OpenAI-compatible endpoint, `inspect:PROVIDER/MODEL` for a
-    task of Inspect, or `FILE.py:FUNCTION` for a function `messages -> str`. Python also takes a
-    function."""
+    """`builtin`, `local:FOLDER`, `local:FILE.gguf` or `local:HUB_ID` (with `revision`) for a Llama,
+    Qwen2 or Qwen3 model on this machine, `openai:MODEL` for any OpenAI-compatible endpoint,
+    `inspect:PROVIDER/MODEL` for a task of Inspect, or `FILE.py:FUNCTION` for a function
+    `messages -> str`. Python also takes a function."""
+    revision: str = ""
+    """Full commit id of a `local:HUB_ID`, 40 characters. `local:HUB_ID@REVISION` says the same."""
+    device: str = ""
+    """Device of a `local:` model, such as `cuda:0`. `""`: CUDA, else MPS, else the processor."""
+    dtype: Literal["", "bfloat16", "float32"] = ""
+    """Numbers of a `local:` model. `""`: the faster of the two on that device."""
+    choose: bool = True
+    """Whether a model on this machine chooses the most probable label, for the metric `label`. With
+    `false` it answers in its own words, as a model behind an endpoint does."""
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the API key. A server on this machine needs none."""
     temperature: float | None = 0.0
@@ -220,7 +230,7 @@ class DenoiserConfig(EndpointConfig):
     """`builtin`, `builtin:ADAPTER`, `local:FOLDER`, `local:HUB_ID` (with `revision`), `mercury`,
     `mercury:MODEL` or `chat:MODEL`. Python also takes an object."""
     revision: str = ""
-    """Full commit id of a `local:HUB_ID`, 40 characters."""
+    """Full commit id of a `local:HUB_ID`, 40 characters. `local:HUB_ID@REVISION` says the same."""
     adapter: str = ""
     """Adapter that `remask adapt` made for a left-to-right model named by `local:`."""
     family: str = ""
@@ -425,17 +435,24 @@ def make_absolute(values: dict[str, Any], base: Path) -> None:
     place(values.get("denoiser"), "adapter", below)
     place(values.get("task"), "name", place_task)
     place(values.get("metric"), "name", place_function_file)
-    place(values.get("target"), "model", place_function_file)
+    place(values.get("target"), "model", place_target)
+    if isinstance(metric := values.get("metric"), dict):
+        place(metric.get("judge"), "model", place_target)
     place(values, "run_dir", below)
 
 
 def placed(model: str, base: Path) -> str:
-    """local:FOLDER with the whole path, where there is such a folder, else it is a hub id; and
-    builtin:ADAPTER with that of the file."""
+    """local:PLACE with the whole path, where there is such a folder or file, else it is a hub id;
+    and builtin:ADAPTER with that of the file."""
     kind, _, place = model.partition(":")
     there = base / place
-    known = (kind == "local" and there.is_dir()) or kind == "builtin"
+    known = (kind == "local" and there.exists()) or kind == "builtin"
     return f"{kind}:{there}" if place and known else model
+
+
+def place_target(model: str, base: Path) -> str:
+    """local:PLACE and FILE.py:FUNCTION with the whole path; other targets as they are."""
+    return placed(model, base) if model.startswith("local:") else place_function_file(model, base)
 
 
 def place_task(name: str, base: Path) -> str:

@@ -207,7 +207,7 @@ BAD: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
     "too long a prompt": (
         {"l.md": "Be kind to every customer. " * 1500},
         ("l.md", "--data", "rows.jsonl", *COLUMNS),
-        r"tokens.*built-in target reads",
+        r"tokens.*target builtin reads",
     ),
 }
 

@@ -62,8 +62,9 @@ class Dataset(_Checked, sections.DataConfig):
 class Target(_Checked, sections.TargetConfig):
     """The frozen model whose prompt is optimised: `Target("openai:gpt-4.1-mini", temperature=0)`.
 
-    Names are "builtin", "openai:MODEL" (with `base_url` for any compatible server), and for Inspect
-    tasks "inspect:PROVIDER/MODEL". `timeout` is in seconds. Prices are in US dollars per million
+    Names are "builtin", "local:FOLDER", "local:FILE.gguf", "local:HUB_ID" (with `revision`),
+    "openai:MODEL" (with `base_url` for any compatible server), and for Inspect tasks
+    "inspect:PROVIDER/MODEL". `timeout` is in seconds. Prices are in US dollars per million
     tokens. Raises ConfigError for an unknown key or a wrong value.
 
     >>> import remask

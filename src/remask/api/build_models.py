@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from remask.config import Config, DenoiserConfig, EndpointConfig, RoleConfig, TargetConfig
-from remask.errors import ConfigError, name_missing_extra
+from remask.errors import BackendError, ConfigError, name_missing_extra
 from remask.models.function import is_function_file, load_function
 from remask.ports import DenoiserModel, TargetModel
 from remask.runs.budget import Limits, Price
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
     import torch
 
     from remask.dlm.sampler import CommitRule
+    from remask.models.backbone.checkpoint import Checkpoint
+    from remask.models.backbone.transformer import Backbone
 
-DEFAULT_ANSWER_TOKENS = 64  # of the built-in target where max_tokens is not set
+TARGET_FORMATS = ("llama", "qwen2", "qwen3")  # that read left to right
+DEFAULT_ANSWER_TOKENS = 64  # of a target on this machine where max_tokens is not set
 Respond = Callable[[list[dict[str, str]]], str | Awaitable[str]]  # messages -> text
 APIS = ("mercury", "chat")
 MAX_READ_TOKENS = 2048  # that a denoiser reads at once, to estimate its memory
@@ -38,7 +41,11 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
         from remask.models.backbone.builtin_weights import load_base
         from remask.models.builtin import BuiltinTarget
 
-        return BuiltinTarget(load_base(), max_tokens=config.max_tokens or DEFAULT_ANSWER_TOKENS)
+        target = BuiltinTarget(load_base(), max_tokens=config.max_tokens or DEFAULT_ANSWER_TOKENS)
+        target.chooses = config.choose
+        return target
+    if kind == "local" and name:
+        return _make_local_target(config, name)
     if kind == "openai" and name:
         from remask.models.openai import OpenAITarget
 
@@ -67,9 +74,52 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
     if kind == "inspect":
         raise ConfigError(f"the target {config.model} is only for Inspect tasks; name one with --task")
     raise ConfigError(
-        f"target {config.model!r} is unknown; use builtin, openai:MODEL (with base_url for other "
-        "servers), FILE.py:FUNCTION, or a callable in Python"
+        f"target {config.model!r} is unknown; use builtin, local:FOLDER, local:FILE.gguf, "
+        "local:HUB_ID with target.revision, openai:MODEL (with base_url for other servers), "
+        "FILE.py:FUNCTION, or a callable in Python"
     )
+
+
+def load_target_backbone(config: TargetConfig) -> "Backbone | None":
+    """Load the model of a target on this machine; None for any other. Raises BackendError."""
+    kind, _, place = config.model.partition(":")
+    if kind == "builtin":
+        from remask.models.backbone.builtin_weights import load_base
+
+        return load_base()
+    return _load_local_target(config, place).backbone if kind == "local" else None
+
+
+def _load_local_target(config: TargetConfig, place: str) -> "Checkpoint":
+    """Load the checkpoint of a target. One that is in use already is not loaded again."""
+    from remask.models.backbone.checkpoint import load_checkpoint
+
+    # The chat template says how chats are read, so no known frame is needed.
+    return load_checkpoint(
+        place, config.revision or None, config.device or None, _read_dtype(config), framed=False
+    )
+
+
+def _make_local_target(config: TargetConfig, place: str) -> TargetModel:
+    from remask.models.backbone.chat_template import ChatTemplate
+    from remask.models.builtin import BuiltinTarget
+
+    if config.temperature:
+        raise ConfigError(
+            f"the target local:{place} always writes its most probable answer, so target.temperature "
+            f"(--temperature) must be 0, not {config.temperature:g}"
+        )
+    found = _load_local_target(config, place)
+    if found.format not in TARGET_FORMATS:
+        raise BackendError(
+            f"{place}: {found.format} is a diffusion model, which writes edits; use it with --denoiser, and "
+            "a Llama, Qwen2 or Qwen3 model as target"
+        )
+    layout = ChatTemplate(found.folder, found.backbone.tokenizer, place)
+    tokens = config.max_tokens or DEFAULT_ANSWER_TOKENS
+    target = BuiltinTarget(found.backbone, tokens, layout, "local")
+    target.chooses = config.choose
+    return target
 
 
 def limit_spend(config: Config) -> tuple[Limits, Price | None]:
@@ -143,7 +193,7 @@ def asks_api(config: DenoiserConfig) -> bool:
 
 
 @name_missing_extra()
-def describe_memory(config: DenoiserConfig) -> str:
+def describe_memory(config: DenoiserConfig | TargetConfig) -> str:
     """Return memory and device that a local: model needs, before its weights are read; else "".
 
     Raises BackendError.
@@ -157,7 +207,8 @@ def describe_memory(config: DenoiserConfig) -> str:
     device = choose_device(config.device or None)
     dtype = _read_dtype(config) or choose_dtype(device)
     settings = read_config(place, config.revision or None)
-    need = estimate_memory(settings, dtype, MAX_READ_TOKENS, adapted=bool(config.adapter))
+    adapted = isinstance(config, DenoiserConfig) and bool(config.adapter)
+    need = estimate_memory(settings, dtype, MAX_READ_TOKENS, adapted=adapted)
     size = f"{need / 1e9:.1f} GB" if need >= 1e9 else f"{max(1, round(need / 1e6))} MB"
     return f"{config.model}: about {size} on {device}"
 
@@ -195,7 +246,7 @@ def _read_options(config: DenoiserConfig) -> "tuple[str | None, str | None, str 
     return (config.revision or None, config.family or None, config.device or None, _read_dtype(config))
 
 
-def _read_dtype(config: DenoiserConfig) -> "torch.dtype | None":
+def _read_dtype(config: DenoiserConfig | TargetConfig) -> "torch.dtype | None":
     import torch
 
     numbers = {"": None, "bfloat16": torch.bfloat16, "float32": torch.float32}

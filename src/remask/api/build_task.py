@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remask.api.build_models import Respond, make_target
+from remask.api.build_models import Respond, load_target_backbone, make_target
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
 from remask.data.dataset import Columns, DataSource, LoadedDataset, load
@@ -155,6 +155,7 @@ def describe_metric(config: Config, target: TargetModel, labels: Sequence[str]) 
     return f"the label that the response names: {', '.join(labels)}"
 
 
+<<<<<<< HEAD
 def describe_excess(config: Config, start: Prompt, dataset: LoadedDataset, demos: int) -> str:
     """Say why prompt, demonstrations and message do not fit the built-in target; "" where they do."""
     # Otherwise all calls would fail one by one.
@@ -174,6 +175,25 @@ def describe_excess(config: Config, start: Prompt, dataset: LoadedDataset, demos
         f"{RESERVED_ANSWER_TOKENS} for the answer that is more than the {base.context_length} "
         "tokens that the built-in target reads; shorten them or use another target"
     )
+=======
+def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) -> None:
+    """Raise ConfigError where prompt, demonstrations and message do not fit a target that is read on
+    this machine."""
+    # Otherwise all calls would fail one by one.
+    base = load_target_backbone(config.target)
+    if base is None:
+        return
+    prompt = len(base.encode(start.text))
+    longest = max((len(base.encode(e.input)) for e in dataset.examples), default=0)
+    block = count_block_tokens(config.search.demos)
+    if prompt + longest + block + RESERVED_ANSWER_TOKENS > base.context_length:
+        shown = f", and examples up to {block} (--demos)" if block else ""
+        raise ConfigError(
+            f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
+            f"{RESERVED_ANSWER_TOKENS} for the answer that is more than the {base.context_length} "
+            f"tokens that the target {config.target.model} reads; shorten them or use another target"
+        )
+>>>>>>> main
 
 
 # --- conversations in place of rows

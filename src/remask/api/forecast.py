@@ -1,4 +1,4 @@
-"""What a run may have to do, and how long that takes, from a timed sample of its denoiser.
+"""What a run may have to do, and how long that takes, from timed samples of its models.
 
 The sample denoises some steps of a text that is thrown away. It changes no result: it draws from no
 generator of the run, and what it caches are exact values.
@@ -85,12 +85,31 @@ def time_denoising(job: Job) -> DenoisingTime | None:
     return DenoisingTime(found[0], later, total, count, len(found))
 
 
-def time_calls(job: Job) -> float | None:
-    """Return the seconds of a call of the built-in target, of a sample; None for any other target.
+@dataclass(frozen=True, slots=True)
+class CallTime:
+    """How long a target on this machine takes, of a sample of calls."""
+
+    seconds: float  # of one call
+    tokens: int  # read and written in one call, on average
+
+    def describe(self) -> str:
+        """Say calls and tokens in a second."""
+        return (
+            f"{1 / self.seconds:,.2g} calls and about {self.tokens / self.seconds:,.0f} tokens per second, "
+            "from a timed sample; what chats begin with alike is read once"
+        )
+
+
+def time_calls(job: Job) -> CallTime | None:
+    """Time some calls of a target on this machine; None for any other target.
 
     A call of another target might cost money.
     """
-    if job.config.target.model != "builtin" or job.given.respond is not None or job.config.task.name:
+    if (
+        job.config.target.model.partition(":")[0] not in ("builtin", "local")
+        or job.given.respond is not None
+        or job.config.task.name
+    ):
         return None
     if job.reading is not None and not job.has_test:
         return None
@@ -98,19 +117,21 @@ def time_calls(job: Job) -> float | None:
     if not rows or job.config.data.queries:
         return None
     job.hooks.step("timing a few calls", 0, 0, Spend())
-    began = time.monotonic()
     target = make_target(job.config.target, None)
+    began = time.monotonic()
     chats = [make_chat(job.start, row, job.config.data.role) for row in rows]
     labels = job.task.labels if target.chooses else ()
     if labels:
-        target.choose(chats, [fill_answer(job.config.metric.answer, label) for label in labels])
+        replies = target.choose(chats, [fill_answer(job.config.metric.answer, label) for label in labels])
     else:
-        target.respond(chats)
-    return (time.monotonic() - began) / len(rows)
+        replies = target.respond(chats)
+    tokens = sum(reply.input_tokens + reply.output_tokens for reply in replies)
+    return CallTime((time.monotonic() - began) / len(rows), tokens // len(rows))
 
 
-def measure_workload(job: Job, timed: DenoisingTime | None, seconds_per_call: float | None) -> Workload:
+def measure_workload(job: Job, timed: DenoisingTime | None, called: CallTime | None) -> Workload:
     """Return what a run of this job may have to do, with the seconds of the samples."""
+    seconds_per_call = called.seconds if called else None
     candidates = _count_candidates(job)
     by_round = timed.estimate_round(candidates) if timed else None
     if job.reading is not None:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS_PER_TOKEN = 5  # of usual text; rough, and high, as a lower bound of the tokens needs
 MIN_CHAT_TOKENS = 4  # that a chat template adds to a call
-MIN_SECONDS_PER_CALL = {"builtin": 0.02, "openai": 0.002}  # of fast machines, by kind of target
+MIN_SECONDS_PER_CALL = {
+    "builtin": 0.02,
+    "local": 0.002,
+    "openai": 0.002,
+}  # of fast machines, by kind of target
 MIN_DENOISING_SECONDS = 2.0  # of a round with the built-in denoiser, on a fast machine
 OPTIONS = {
     "calls": "--max-calls",

@@ -98,7 +98,10 @@ def examine(request: Request, hooks: Hooks | None = None) -> Report:
             add("plan", lambda: _describe_plan(job))
             denoising = time_denoising(job)
             add("plan", lambda: _describe_denoising(job, denoising))
-            costs = tuple(_estimate_costs(job, denoising, time_calls(job)))
+            called = time_calls(job)
+            if called is not None and config.target.model != "builtin":
+                findings.append(Finding("target", "note", called.describe()))
+            costs = tuple(_estimate_costs(job, denoising, called.seconds if called else None))
             add("budget", lambda: _compare_with_limits(job, costs))
     calls = config.task.calls_per_sample
     note = f"All figures are rough: they assume {calls} calls per sample (task.calls_per_sample)."
@@ -193,9 +196,11 @@ def _check_target(job: Job) -> Iterator[Finding]:
         named = ", ".join([str(main), *(f"{role}: {model}" for role, model in roles.items())])
         yield Finding("target", "ok", f"{named}: the package of the provider and a key were found")
         return
+    if need := describe_memory(config):
+        yield Finding("target", "note", need)
     _ = job.target
     if not config.model.startswith("openai:"):
-        found = "weights were" if config.model == "builtin" else "function was"
+        found = "weights were" if config.model.startswith(("builtin", "local:")) else "function was"
         yield Finding("target", "ok", f"{describe_endpoint(config)}: the {found} found")
         return
     yield Finding("target", "ok", f"{describe_endpoint(config)}: the openai package was found")

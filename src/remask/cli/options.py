@@ -73,8 +73,9 @@ def _make_target_options(target_default: str, metric_default: str) -> Decorator:
     """Make the options of target and metric, which have other defaults in `remask refine`."""
     return combine(
         option("Target", "--target", metavar="MODEL",
-               help="Target model: builtin, openai:MODEL, FILE.py:FUNCTION, or inspect:PROVIDER/MODEL for "
-               f"an Inspect task. Default: {target_default}."),
+               help="Target model: builtin, local:FOLDER, local:FILE.gguf, local:HUB_ID@REVISION, "
+               "openai:MODEL, FILE.py:FUNCTION, or inspect:PROVIDER/MODEL for an Inspect task. "
+               f"Default: {target_default}."),
         option("Target", "--base-url", metavar="URL",
                help="Base URL of the OpenAI-compatible server. Default: OpenAI."),
         option("Target", "--temperature", metavar="NUMBER|omit",

@@ -19,6 +19,7 @@ from remask.config import (
     Config,
     make_config,
     place_function_file,
+    place_target,
     place_task,
     placed,
     read_prompt,
@@ -179,7 +180,7 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         if flags.get(flag) not in (None, ()):
             _get_section(values, section)[key] = flags[flag]
     if flags.get("target"):
-        _get_section(values, "target")["model"] = place_function_file(flags["target"], Path.cwd())
+        _get_section(values, "target")["model"] = place_target(flags["target"], Path.cwd())
     if flags.get("metric"):
         _get_section(values, "metric")["name"] = place_function_file(flags["metric"], Path.cwd())
     if scale := flags.get("judge_scale"):

@@ -1,4 +1,4 @@
-"""SmolLM2-135M-Instruct as a frozen chat model on this machine, for answers and for choices.
+"""A frozen chat model on this machine, for answers and for choices: the built-in one or one from disk.
 
 The keys and values of a system message are computed once and shared by all chats that have it; the
 rest is read in batches. The batches depend only on the list of chats, so the same list gives the
@@ -6,9 +6,10 @@ same bits. This module loads torch, so import it only where that is acceptable.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from itertools import groupby, takewhile
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -39,20 +40,63 @@ class _ChatRow:
         return len(self.prefix) + len(self.rest)
 
 
+class ChatLayout(Protocol):
+    """How chats become token ids."""
+
+    @property
+    def identity(self) -> str:
+        """All that can change the ids or the end of an answer."""
+
+    @property
+    def stops(self) -> Set[int]:
+        """Ids that end an answer."""
+
+    def encode(self, chat: Chat) -> tuple[tuple[int, ...], list[int]]:
+        """Return the beginning that chats share, such as the system turn, and the rest with the
+        opening of the answer."""
+
+
+class FrameLayout:
+    """The turns of the built-in model, in the frame of its backbone."""
+
+    identity = _TEMPLATE
+
+    def __init__(self, backbone: Backbone) -> None:
+        self._backbone = backbone
+        self.stops = frozenset({backbone.token_id("<|im_end|>"), backbone.token_id("<|endoftext|>")})
+
+    def encode(self, chat: Chat) -> tuple[tuple[int, ...], list[int]]:
+        """Encode a chat; the beginning is its system turn."""
+        turns = [self._backbone.encode_turn(message.role, message.content) for message in chat]
+        has_system = bool(chat) and chat[0].role == "system"
+        prefix = tuple(turns.pop(0)) if has_system else ()
+        rest = [token for turn in turns for token in turn]
+        return prefix, rest + self._backbone.encode_opening("assistant")
+
+
 class BuiltinTarget(TargetModel):
     """A target around `backbone` that can also choose. Use it from one thread at a time."""
 
     chooses = True
 
-    def __init__(self, backbone: Backbone, max_tokens: int = 64) -> None:
-        """Raises ConfigError if `max_tokens` is less than 1."""
+    def __init__(
+        self,
+        backbone: Backbone,
+        max_tokens: int = 64,
+        layout: ChatLayout | None = None,
+        kind: str = "builtin",
+    ) -> None:
+        """`layout` is that of the built-in model by default; `kind` begins the identity.
+
+        Raises ConfigError if `max_tokens` is less than 1.
+        """
         if max_tokens < 1:
             raise ConfigError(f"max_tokens is {max_tokens}; give 1 or more")
         self.max_tokens = max_tokens
-        self.identity = f"builtin:{backbone.identity}:{_TEMPLATE}:max_tokens={max_tokens}"
+        self._layout = layout or FrameLayout(backbone)
+        self.identity = f"{kind}:{backbone.identity}:{self._layout.identity}:max_tokens={max_tokens}"
         self._backbone = backbone
         self._prefixes: OrderedDict[tuple[int, ...], KVCache] = OrderedDict()
-        self._stops = {backbone.token_id("<|im_end|>"), backbone.token_id("<|endoftext|>")}
 
     @torch.inference_mode()
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
@@ -108,7 +152,7 @@ class BuiltinTarget(TargetModel):
         replies: dict[int, Reply] = {}
         rows = []
         for index, chat in enumerate(chats):
-            row = self._encode_chat(index, chat)
+            row = _ChatRow(index, *self._layout.encode(chat))
             if row.length + answer_tokens > self._backbone.context_length:
                 replies[index] = Reply("", error=self._describe_overflow(row.length, answer_tokens))
             else:
@@ -118,13 +162,6 @@ class BuiltinTarget(TargetModel):
                 replies[row.index] = reply
             report_step("answer", len(replies), len(chats))
         return [replies[index] for index in range(len(chats))]
-
-    def _encode_chat(self, index: int, chat: Chat) -> _ChatRow:
-        turns = [self._backbone.encode_turn(message.role, message.content) for message in chat]
-        has_system = bool(chat) and chat[0].role == "system"
-        prefix = tuple(turns.pop(0)) if has_system else ()
-        rest = [token for turn in turns for token in turn]
-        return _ChatRow(index, prefix, rest + self._backbone.encode_opening("assistant"))
 
     def _describe_overflow(self, length: int, answer_tokens: int) -> str:
         return (
@@ -174,10 +211,10 @@ class BuiltinTarget(TargetModel):
             positions = last[:, None] - shared + torch.arange(shared)
             tokens = torch.tensor(common).expand(len(batch), -1)
             logps = self._compute_logps(hidden[rows[:, None], positions], tokens)
-            table += logps.sum(1, keepdim=True)
+            table += logps.sum(1, keepdim=True).cpu()
         own = [column for column, tail in enumerate(tails) if tail]
         first = self._backbone.logits(hidden[rows, last]).log_softmax(-1)  # (B, V)
-        table[:, own] += first[:, [tails[column][0] for column in own]]
+        table[:, own] += first[:, [tails[column][0] for column in own]].cpu()
         if long:
             table[:, long] += self._score_tails(cache, [tails[column] for column in long])
         return _check_finite(table)
@@ -194,9 +231,10 @@ class BuiltinTarget(TargetModel):
         for start in range(0, len(row), step):
             r, t = row[start : start + step], tail[start : start + step]
             hidden = self._backbone.read_hidden(ids[t], attention_mask[t], cache.select(r))
-            logps = self._compute_logps(hidden, tokens[t]).masked_fill(~attention_mask[t], 0.0)
+            logps = self._compute_logps(hidden, tokens[t])
+            logps = logps.masked_fill(~attention_mask[t].to(logps.device), 0.0)
             sums.append(logps.sum(1))
-        return torch.cat(sums).view(rows, len(tails))
+        return torch.cat(sums).view(rows, len(tails)).cpu()
 
     def _compute_logps(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Return (N, L), the log-probability of `tokens` (N, L) after hidden states (N, L, d).
@@ -205,6 +243,7 @@ class BuiltinTarget(TargetModel):
         memory.
         """
         columns = []
+        tokens = tokens.to(hidden.device)
         for position in range(tokens.shape[1]):
             logits = self._backbone.logits(hidden[:, position])  # (N, V)
             chosen = logits.gather(1, tokens[:, position, None])[:, 0]
@@ -226,7 +265,7 @@ class BuiltinTarget(TargetModel):
             tokens = _check_finite(self._backbone.logits(hidden)).argmax(-1)  # (active,)
             unfinished = []
             for index, (row, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
-                if token in self._stops:
+                if token in self._layout.stops:
                     continue
                 written[row].append(token)
                 if len(written[row]) < self.max_tokens:
@@ -261,5 +300,5 @@ def _make_batches(rows: Sequence[_ChatRow], read_ahead: int) -> Iterator[list[_C
 
 def _check_finite(numbers: Tensor) -> Tensor:
     if not torch.isfinite(numbers).all():
-        raise NumericsError("the built-in target produced NaN or infinite numbers")
+        raise NumericsError("the target produced NaN or infinite numbers")
     return numbers

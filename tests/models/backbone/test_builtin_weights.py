@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from remask.errors import BackendError
-from remask.models.backbone.builtin_weights import find_cache_root, load_base
+from remask.models.backbone.builtin_weights import load_base
+from remask.models.backbone.cache_folder import find_cache_root
 
 
 def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

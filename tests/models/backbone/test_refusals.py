@@ -60,7 +60,7 @@ def repack(folder: Path, change: Callable[[dict[str, torch.Tensor]], Any]) -> No
 
 def test_place_is_a_folder_or_a_hub_id(folder: Path) -> None:
     refused(folder.parent / "nowhere", "no such folder")
-    refused("SmolLM", "no such folder, and no hub id such as")
+    refused("SmolLM", "no such folder or file, and no hub id such as")
     refused(folder, f"which has no revision {COMMIT}; leave the revision out", COMMIT)
 
 
@@ -116,7 +116,7 @@ def test_download_asks_for_json_tokenizers_and_safetensors(
     read_config("dllm-collection/Qwen3-0.6B-diffusion-mdlm-v0.1", COMMIT)
     assert [call["revision"] for call in asked] == [COMMIT, COMMIT]
     kinds = {pattern.rpartition(".")[2] for pattern in asked[0]["allow_patterns"]}
-    assert kinds == {"json", "safetensors", "txt", "SHA256SUMS"}
+    assert kinds == {"json", "jinja", "safetensors", "txt", "SHA256SUMS"}
     assert asked[1]["allow_patterns"] == ["config.json"]
 
 

@@ -12,9 +12,6 @@ import importlib.util
 import io
 import json
 import logging
-import os
-import shutil
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr
@@ -28,6 +25,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, PreTr
 from transformers.utils import logging as transformers_logging
 
 from remask.errors import BackendError
+from remask.models.backbone.cache_folder import find_cache_root, make_folder
 from remask.models.backbone.device import choose_dtype
 from remask.models.backbone.transformer import Backbone, build_model
 
@@ -45,14 +43,6 @@ def load_base(cache: Path | None = None, dtype: torch.dtype | None = None) -> Ba
     """
     dtype = dtype or choose_dtype(torch.device("cpu"))
     return _load(find_cache_root() if cache is None else cache, dtype)
-
-
-def find_cache_root() -> Path:
-    """Return the user's cache folder for remask."""
-    if chosen := os.environ.get("REMASK_CACHE"):
-        return Path(chosen).expanduser()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "remask"
 
 
 @functools.cache
@@ -93,11 +83,8 @@ def _dequantise(gguf: Path, folder: Path) -> None:
     """Write tokenizer.json, config.json and model.safetensors (bf16) to a new `folder`."""
     if importlib.util.find_spec("gguf") is None:
         raise BackendError("reading GGUF weights needs gguf; run: pip install 'remask[local]'")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder.parent) as scratch:
-        unpacked = Path(scratch) / folder.name
-        unpacked.mkdir()
-        with _silence_transformers():
+    with make_folder(folder) as unpacked:
+        with silence_transformers():
             source, file = str(gguf.parent), gguf.name
             tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file, local_files_only=True)
             model = AutoModelForCausalLM.from_pretrained(
@@ -112,13 +99,6 @@ def _dequantise(gguf: Path, folder: Path) -> None:
             if name != "lm_head.weight"  # tied to the embedding
         }
         save_file(state, unpacked / "model.safetensors")
-        try:
-            unpacked.rename(folder)
-        except OSError:
-            # If the folder exists, another process has unpacked the same content.
-            if not folder.is_dir():
-                raise
-            shutil.rmtree(unpacked)
 
 
 def _remove_file_settings(config: PreTrainedConfig) -> dict[str, object]:
@@ -128,7 +108,7 @@ def _remove_file_settings(config: PreTrainedConfig) -> dict[str, object]:
 
 
 @contextmanager
-def _silence_transformers() -> Iterator[None]:
+def silence_transformers() -> Iterator[None]:
     """Silence the transformers library and restore its settings afterwards.
 
     stderr is redirected because no setting disables the progress bar of its GGUF reader.

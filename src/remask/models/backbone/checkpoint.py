@@ -6,6 +6,8 @@ from safetensors only. Their names and shapes must be exactly those that the mod
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
+from weakref import WeakValueDictionary
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -40,19 +42,29 @@ class Checkpoint:
     """A model from disk with its name and settings."""
 
     backbone: Backbone
+    folder: Path  # of a GGUF file, the one that it was converted to
     format: str  # a name of checkpoint_formats.FORMATS
     settings: Settings  # the unchanged config.json
     name: str  # last part of the place, such as "LLaDA-8B-Instruct"
 
 
-def load_checkpoint(
-    place: str, revision: str | None = None, device: str | None = None, dtype: torch.dtype | None = None
-) -> Checkpoint:
-    """Load the checkpoint at `place`: a folder, or a hub id with a pinned `revision`.
+# Models that are in use, by their identity and device, so that two parts of a run share one.
+_LOADED: WeakValueDictionary[tuple[str, str], Backbone] = WeakValueDictionary()
 
-    `device` is a name such as "cpu", "cuda", "cuda:1" or "mps"; by default CUDA, else MPS, else the
-    CPU. Weights are cast to `dtype`, by default the fastest one of the device. Raises BackendError
-    if anything is missing, unknown, damaged or inconsistent.
+
+def load_checkpoint(
+    place: str,
+    revision: str | None = None,
+    device: str | None = None,
+    dtype: torch.dtype | None = None,
+    framed: bool = True,
+) -> Checkpoint:
+    """Load the checkpoint at `place`: a folder, a GGUF file, or a hub id with a pinned `revision`.
+
+    `framed`: whether the tokenizer must have the tokens of a known chat frame. `device` is a name
+    such as "cpu", "cuda", "cuda:1" or "mps"; by default CUDA, else MPS, else the CPU. Weights are
+    cast to `dtype`, by default the fastest one of the device. Raises BackendError if anything is
+    missing, unknown, damaged or inconsistent.
     """
     chosen = choose_device(device)
     dtype = dtype or choose_dtype(chosen)
@@ -64,18 +76,22 @@ def load_checkpoint(
     others = [folder / name for name in (CONFIG_FILE, INDEX_FILE, *TOKENIZER_FILES)]
     files = [*others, *(shard.path for shard in shards)]
     content = f"{row.name}/{hash_files(folder, files)}"
+    name = str(dtype).removeprefix("torch.")
+    identity = f"{content}/{name}/{chosen.type}"
     tokenizer = load_tokenizer(folder)
-    frame = _choose_frame(tokenizer.get_vocab(), row, config, place)
+    frame = _choose_frame(tokenizer.get_vocab(), row, config, place, framed)
+    last = place.partition("@")[0].rstrip("/").rpartition("/")[2]
+    if (backbone := _LOADED.get((identity, str(chosen)))) is not None:
+        return Checkpoint(backbone, folder, row.name, settings, last)
     try:
         state = _read_weights(row, shards, chosen, dtype)
         state = _check_weights(state, config, place)
     except torch.OutOfMemoryError as error:
         need = estimate_memory(config, dtype) / 1e9
         raise BackendError(f"{place}: its weights take {need:.1f} GB, more than {chosen} has free") from error
-    name = str(dtype).removeprefix("torch.")
-    identity = f"{content}/{name}/{chosen.type}"
     backbone = Backbone(build_model(config, state), tokenizer, identity, content=content, frame=frame)
-    return Checkpoint(backbone, row.name, settings, place.rstrip("/").rpartition("/")[2])
+    _LOADED[identity, str(chosen)] = backbone
+    return Checkpoint(backbone, folder, row.name, settings, last)
 
 
 def read_config(place: str, revision: str | None = None) -> Config:
@@ -103,10 +119,13 @@ def estimate_memory(
     return int((numbers + tokens * 2 * layers * keys) * dtype.itemsize)
 
 
-def _choose_frame(known: dict[str, int], row: CheckpointFormat, config: Config, place: str) -> Frame:
+def _choose_frame(
+    known: dict[str, int], row: CheckpointFormat, config: Config, place: str, required: bool
+) -> Frame:
     """Choose the chat frame that the tokenizer supports.
 
-    Raises BackendError if tokens of all frames are missing, or if the tokenizer has too many ids.
+    Raises BackendError if tokens of all frames are missing and one is `required`, or if the
+    tokenizer has too many ids.
     """
     if max(known.values(), default=0) >= config.vocab_size:
         raise BackendError(
@@ -117,6 +136,8 @@ def _choose_frame(known: dict[str, int], row: CheckpointFormat, config: Config, 
     for frame, lacks in zip(row.frames, missing, strict=True):
         if not lacks:
             return frame
+    if not required:
+        return row.frames[0]
     first = " nor ".join(lacks[0] for lacks in missing)
     raise BackendError(f"{place}: the tokenizer has no token {first}, which chats of {row.name} need")
 

@@ -1,6 +1,7 @@
 """Find the files of a checkpoint and check their hashes.
 
-A place is a local folder, or a hub id with a pinned revision. Only JSON, tokenizer files and
+A place is a local folder, a GGUF file, or a hub id with a pinned revision (HUB_ID@REVISION, or the
+revision beside it). A GGUF file is converted to a folder in the cache first. Only JSON, tokenizer files and
 safetensors are downloaded or read. Every file that is read is hashed. The hash is compared with a
 file SHA256SUMS in the folder (the format of sha256sum) and, in the hub's cache, with the name of
 the blob, which is the hash that the hub announced.
@@ -17,12 +18,19 @@ from pathlib import Path
 from typing import Any
 
 from remask.errors import BackendError
+from remask.models.backbone.cache_folder import hash_file
 from remask.models.backbone.tokenizer import TOKENIZER_FILES
 
 CONFIG_FILE = "config.json"
 INDEX_FILE = "model.safetensors.index.json"
 SUMS_FILE = "SHA256SUMS"
-DOWNLOADED_FILES = (CONFIG_FILE, *TOKENIZER_FILES, "*.safetensors", INDEX_FILE, SUMS_FILE)
+GENERATION_FILE = "generation_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
+DOWNLOADED_FILES = (
+    *(CONFIG_FILE, GENERATION_FILE, TEMPLATE_FILE, *TOKENIZER_FILES),
+    *("*.safetensors", INDEX_FILE, SUMS_FILE),
+)
+GGUF_SUFFIX = ".gguf"
 PICKLE_SUFFIXES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 REVISION = re.compile(r"[0-9a-f]{40}")
 BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")  # the name of a file in the hub's cache: its hash
@@ -41,25 +49,41 @@ class Shard:
 def find_folder(place: str, revision: str | None, files: Collection[str] = DOWNLOADED_FILES) -> Path:
     """Return the folder of a place; for a hub id, `files` are downloaded or found in the cache.
 
-    `revision` is the 40 digits of a commit for a hub id, None for a folder. Raises BackendError.
+    `revision` is the 40 digits of a commit for a hub id, None for a folder or a file. Raises
+    BackendError.
     """
     folder = Path(place).expanduser()
-    if folder.is_dir():
+    if folder.exists():
         if revision is not None:
+            what = "folder" if folder.is_dir() else "file"
             raise BackendError(
-                f"{place} is a folder, which has no revision {revision}; leave the revision out"
+                f"{place} is a {what}, which has no revision {revision}; leave the revision out"
             )
-        return folder
+        return folder if folder.is_dir() else _unpack(folder)
+    if place.endswith(GGUF_SUFFIX):
+        raise BackendError(f"{place}: no such file")
+    hub_id, at, pinned = place.partition("@")
+    if at and revision is None and HUB_ID.fullmatch(hub_id):
+        place, revision = hub_id, pinned
     if not HUB_ID.fullmatch(place):
-        raise BackendError(f"{place}: no such folder, and no hub id such as GSAI-ML/LLaDA-8B-Base")
+        raise BackendError(f"{place}: no such folder or file, and no hub id such as GSAI-ML/LLaDA-8B-Base")
     if revision is None or not REVISION.fullmatch(revision):
         given = "no revision is given" if revision is None else f"the revision {revision!r} can move"
         raise BackendError(
             f"{place}: there is no such folder, and for a model of the Hugging Face hub {given}; give the "
-            "40 hexadecimal digits of a commit as revision (denoiser.revision in remask.toml); the hub "
-            "shows them under Files and versions, History"
+            "40 hexadecimal digits of a commit as local:HUB_ID@REVISION, or as revision in remask.toml; "
+            "the hub shows them under Files and versions, History"
         )
     return _download(place, revision, files)
+
+
+def _unpack(path: Path) -> Path:
+    if path.suffix.lower() != GGUF_SUFFIX:
+        raise BackendError(f"{path}: is neither a folder nor a GGUF file")
+    # Imported here because the conversion is seldom needed.
+    from remask.models.backbone.gguf_checkpoint import unpack_gguf
+
+    return unpack_gguf(path)
 
 
 def _download(hub_id: str, revision: str, files: Collection[str]) -> Path:
@@ -102,7 +126,9 @@ def require_plain(path: Path, max_bytes: int | None = None) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """Read the object in a JSON file. Raises BackendError."""
     if not os.path.lexists(path):
-        raise BackendError(f"{path.parent}: there is no {path.name}")
+        others = sorted(other.name for other in path.parent.glob(f"*{GGUF_SUFFIX}"))
+        hint = f"; for a GGUF file name the file, such as {others[0]}" if others else ""
+        raise BackendError(f"{path.parent}: there is no {path.name}{hint}")
     require_plain(path, MAX_JSON_BYTES)
     try:
         found = json.loads(path.read_text("utf-8"))
@@ -156,7 +182,7 @@ def hash_files(folder: Path, paths: Iterable[Path]) -> str:
     announced = _read_sums(folder / SUMS_FILE)
     try:
         with ThreadPoolExecutor() as pool:
-            found = list(pool.map(_hash_file, files))
+            found = list(pool.map(hash_file, files))
     except OSError as error:
         raise BackendError(f"{folder}: a file cannot be read ({error})") from error
     for path, sha256 in zip(files, found, strict=True):
@@ -180,11 +206,6 @@ def _read_sums(path: Path) -> dict[str, str] | None:
             raise BackendError(f"{path}:{number}: {line[:40]!r} is not a line of sha256sum")
         listed[match[2]] = match[1].lower()
     return listed
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_blob(path: Path, sha256: str) -> None:

@@ -59,7 +59,7 @@ _LAYER_ARGUMENTS = inspect.signature(LlamaDecoderLayer.forward).parameters
 STORE_ARGUMENT = "cache" if "cache" in _LAYER_ARGUMENTS else "past_key_values"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class Backbone:
     """Weights, tokenizer and chat frame of one frozen model.
 
