@@ -159,6 +159,11 @@ ROWS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "only the run directory and the named server",
         ("faults/test_reach.py",),
     ),
+    "P1": (
+        "a run of 10,000 calls is resumed with nothing left to do; `--help`; two prompts of 20,000 words",
+        "one second, and a report of at most 1 MB in one second; 250 ms; one second",
+        ("faults/test_speed.py",),
+    ),
     "Q": (
         "runs in which no prompt is better, scores of known laws, other implementations of the statistics",
         "at most 5 % false *improved*; intervals that cover; the same numbers",

@@ -101,7 +101,7 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Attributed:
-    """The traces that support an edit: leaving one out makes the new text less probable."""
+    """The evidence for an edit: traces without which the new text is less probable."""
 
     round: int
     id: str
@@ -127,7 +127,7 @@ class Accepted:
     id: str
     parent: str
     gain: float  # over the parent: mean score on validation rows ("used for selection"), or nats
-    attributions: tuple[str, ...]  # ids of the rows or traces that support the edit most
+    attributions: tuple[str, ...]  # the evidence: ids of the rows or traces that support the edit most
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +249,7 @@ def _find_adapter(kind: str) -> "TypeAdapter[Any]":
 
 @dataclass(frozen=True)
 class State:
-    """The state of a search. `advance` returns a new state; a state never changes."""
+    """The state of a search. A state never changes: `advance` and `Fold` return new ones."""
 
     baseline: str = ""
     incumbent: str = ""
@@ -257,7 +257,7 @@ class State:
     rounds_without_gain: int = 0  # rounds since the last acceptance
     prompts: Mapping[str, str] = field(default_factory=dict)  # id -> text with [[keep]] marks
     tokens: Mapping[str, int] = field(default_factory=dict)
-    proposals: tuple[Proposed, ...] = ()
+    proposals: Mapping[tuple[int, str], Proposed] = field(default_factory=dict)  # by round and id, in order
     refusals: tuple[Refused, ...] = ()
     accepted: tuple[Accepted, ...] = ()
     scores: Mapping[tuple[str, str], Mapping[str, float | None]] = field(default_factory=dict)
@@ -275,147 +275,118 @@ class State:
 
     def proposal(self, round: int, id: str) -> Proposed:
         """Return the proposal of a prompt in a round."""
-        return next(p for p in self.proposals if (p.round, p.id) == (round, id))
+        return self.proposals[round, id]
 
     def earlier_prompts(self, round: int) -> frozenset[str]:
         """Return the ids of the prompts before `round`, which are never proposed again."""
         # The running round is left out: where a kill interrupted it, it must be replayed to the
         # same proposals.
-        return frozenset(p.id for p in self.proposals if p.round < round) | {self.baseline}
+        return frozenset(id for number, id in self.proposals if number < round) | {self.baseline}
 
 
 def advance(state: State, event: Event) -> State:
     """Return the state after `event`."""
-    match event:
-        case UnlabelledInputs():
-            return replace(state, unlabelled_inputs=event)
-        case TracesRead():
-            return replace(state, traces_read=event)
-        case Started():
-            return replace(
-                state,
-                baseline=event.id,
-                incumbent=event.id,
-                prompts={**state.prompts, event.id: event.prompt},
-                tokens={**state.tokens, event.id: event.tokens},
-            )
-        case Proposed():
-            return replace(
-                state,
-                proposals=(*state.proposals, event),
-                prompts={**state.prompts, event.id: event.prompt},
-                tokens={**state.tokens, event.id: event.tokens},
-            )
-        case Refused():
-            return replace(state, refusals=(*state.refusals, event))
-        case Scored():
-            key = (event.id, event.split)
-            rows = {**state.scores.get(key, {}), **{row: score for row, score, _ in event.rows}}
-            return replace(state, scores={**state.scores, key: rows})
-        case Measured():
-            return replace(state, measured=(*state.measured, event))
-        case Attributed():
-            return replace(state, attributed=(*state.attributed, event))
-        case Accepted():
-            return replace(
-                state,
-                incumbent=event.id,
-                accepted=(*state.accepted, event),
-                round=event.round + 1,
-                rounds_without_gain=0,
-            )
-        case RoundRejected():
-            return replace(state, round=event.round + 1, rounds_without_gain=state.rounds_without_gain + 1)
-        case SearchEnded():
-            return replace(state, stopped=event.reason)
-        case TestPostponed():
-            return replace(state, postponed=event)
-        case Tested():
-            return replace(state, tested=event)
-
-
-def check_event(state: State, event: Event) -> None:
-    """Raise ValueError where `event` cannot follow on `state`; the message is as that of `decode`."""
-    if getattr(event, "round", 0) < 0:
-        raise ValueError("has a negative round")
-    if isinstance(event, Started | Proposed):
-        try:
-            same = Prompt.parse(event.prompt).id == event.id
-        except ConfigError:
-            same = False
-        if not same or event.tokens < 0:
-            raise ValueError("has a prompt that does not match its id")
-    if isinstance(event, Proposed | Refused | Accepted) and event.parent not in state.prompts:
-        raise ValueError("has an unknown parent")
-    if isinstance(event, Proposed | Refused) and not _is_in_order(
-        event.edits, state.prompt(event.parent).text
-    ):
-        raise ValueError("has an edit outside of its prompt")
-    if isinstance(event, Scored) and (
-        event.id not in state.prompts or event.split not in ("train", "validation")
-    ):
-        raise ValueError("scores an unknown prompt or split")
-    if isinstance(event, Accepted | Measured | Attributed) and not any(
-        (p.round, p.id) == (event.round, event.id) for p in state.proposals
-    ):
-        raise ValueError("is of a prompt that was not proposed")
-    if isinstance(event, Tested) and [r[0] for r in event.baseline] != [r[0] for r in event.best]:
-        raise ValueError("has other rows for the two prompts")
-    if isinstance(event, Tested) and event.earlier_tests < 0:
-        raise ValueError("has a negative number of earlier tests")
-
-
-def _is_in_order(edits: Iterable[tuple[int, int, str]], text: str) -> bool:
-    end = 0
-    for start, stop, _ in edits:
-        if not end <= start <= stop <= len(text):
-            return False
-        end = stop
-    return True
+    return fold((event,), state)
 
 
 def fold(events: Iterable[Event], state: State | None = None) -> State:
     """Return the state after all `events`, in order."""
-    state = state or State()
+    found = Fold(state)
     for event in events:
-        state = advance(state, event)
-    return state
+        found.take(event)
+    return found.state
 
 
 class Fold:
-    """Checks and folds events one by one, without a copy of the whole state for each of them."""
+    """Folds events one by one, without a copy of the whole state for each of them."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: State | None = None) -> None:
         # The collections that grow with each event are changed in place, and `state` copies them.
-        self._prompts: dict[str, str] = {}
-        self._tokens: dict[str, int] = {}
-        self._scores: dict[tuple[str, str], Mapping[str, float | None]] = {}
-        self._proposals: list[Proposed] = []
-        self._refusals: list[Refused] = []
-        self._rest = State(prompts=self._prompts)  # all that changes seldom
+        self._rest = state = state or State()  # all that changes seldom
+        self._prompts, self._tokens = dict(state.prompts), dict(state.tokens)
+        self._scores = dict(state.scores)
+        self._proposals, self._refusals = dict(state.proposals), list(state.refusals)
 
     def add(self, event: Event) -> None:
-        """Add an event. Raises ValueError as `check_event`."""
-        if isinstance(event, Accepted | Measured | Attributed):
-            self._rest = replace(self._rest, proposals=tuple(self._proposals))
-        check_event(self._rest, event)
+        """Take an event of a file.
+
+        Raises ValueError where it cannot follow; the message is as that of `decode`.
+        """
+        self._check(event)
+        self.take(event)
+
+    def take(self, event: Event) -> None:
+        """Take an event of the search, which is not checked."""
+        state = self._rest
         match event:
+            case Started():
+                self._add_prompt(event)
+                self._rest = replace(state, baseline=event.id, incumbent=event.id)
             case Proposed():
-                self._prompts[event.id] = event.prompt
-                self._tokens[event.id] = event.tokens
-                self._proposals.append(event)
+                self._add_prompt(event)
+                self._proposals[event.round, event.id] = event
             case Refused():
                 self._refusals.append(event)
             case Scored():
                 key = (event.id, event.split)
                 new = {row: score for row, score, _ in event.rows}
                 self._scores[key] = {**self._scores.get(key, {}), **new}
-            case _:
-                self._rest = advance(self._rest, event)
-        if isinstance(event, Started):
-            self._prompts[event.id] = event.prompt
-            self._tokens[event.id] = event.tokens
-            self._rest = replace(self._rest, prompts=self._prompts)
+            case Accepted():
+                accepted, next_round = (*state.accepted, event), event.round + 1
+                self._rest = replace(
+                    state, incumbent=event.id, accepted=accepted, round=next_round, rounds_without_gain=0
+                )
+            case RoundRejected():
+                without = state.rounds_without_gain + 1
+                self._rest = replace(state, round=event.round + 1, rounds_without_gain=without)
+            case Measured():
+                self._rest = replace(state, measured=(*state.measured, event))
+            case Attributed():
+                self._rest = replace(state, attributed=(*state.attributed, event))
+            case SearchEnded():
+                self._rest = replace(state, stopped=event.reason)
+            case UnlabelledInputs():
+                self._rest = replace(state, unlabelled_inputs=event)
+            case TracesRead():
+                self._rest = replace(state, traces_read=event)
+            case TestPostponed():
+                self._rest = replace(state, postponed=event)
+            case Tested():
+                self._rest = replace(state, tested=event)
+
+    def _add_prompt(self, event: Started | Proposed) -> None:
+        self._prompts[event.id] = event.prompt
+        self._tokens[event.id] = event.tokens
+
+    def _check(self, event: Event) -> None:
+        if getattr(event, "round", 0) < 0:
+            raise ValueError("has a negative round")
+        if isinstance(event, Started | Proposed):
+            try:
+                same = Prompt.parse(event.prompt).id == event.id
+            except ConfigError:
+                same = False
+            if not same or event.tokens < 0:
+                raise ValueError("has a prompt that does not match its id")
+        if isinstance(event, Proposed | Refused | Accepted) and event.parent not in self._prompts:
+            raise ValueError("has an unknown parent")
+        if isinstance(event, Proposed | Refused) and not _is_in_order(
+            event.edits, Prompt.parse(self._prompts[event.parent]).text
+        ):
+            raise ValueError("has an edit outside of its prompt")
+        if isinstance(event, Scored) and (
+            event.id not in self._prompts or event.split not in ("train", "validation")
+        ):
+            raise ValueError("scores an unknown prompt or split")
+        if (
+            isinstance(event, Accepted | Measured | Attributed)
+            and (event.round, event.id) not in self._proposals
+        ):
+            raise ValueError("is of a prompt that was not proposed")
+        if isinstance(event, Tested) and [r[0] for r in event.baseline] != [r[0] for r in event.best]:
+            raise ValueError("has other rows for the two prompts")
+        if isinstance(event, Tested) and event.earlier_tests < 0:
+            raise ValueError("has a negative number of earlier tests")
 
     @property
     def state(self) -> State:
@@ -425,6 +396,15 @@ class Fold:
             prompts=dict(self._prompts),
             tokens=dict(self._tokens),
             scores=dict(self._scores),
-            proposals=tuple(self._proposals),
+            proposals=dict(self._proposals),
             refusals=tuple(self._refusals),
         )
+
+
+def _is_in_order(edits: Iterable[tuple[int, int, str]], text: str) -> bool:
+    end = 0
+    for start, stop, _ in edits:
+        if not end <= start <= stop <= len(text):
+            return False
+        end = stop
+    return True

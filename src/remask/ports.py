@@ -65,6 +65,7 @@ _STEP_HOOK: ContextVar[OnStep] = ContextVar("STEP_HOOK", default=lambda what, do
 # Steps that only report how far the work is. Stopping between them would gain nothing or lose what
 # is paid, and what they count is checked or booked elsewhere.
 ONLY_REPORTED = frozenset(("call", "reply", "row", "candidate", "text"))
+WAITING = "waiting"  # a step that counts nothing: code of the user is running
 
 
 def report_step(what: str, done: int, total: int) -> None:

@@ -146,6 +146,8 @@ def _select_channels(text: str) -> str:
 
 def make_visible(text: str) -> str:
     """Write control, invisible and direction characters of `text` as code points."""
+    if text.isprintable():  # most texts, and much faster; what is hidden is never printable
+        return text
     return "".join(
         c if c in "\n\t" or unicodedata.category(c) not in HIDDEN else f"\\u{ord(c):04x}"
         for c in text.replace("\r\n", "\n")

@@ -85,7 +85,7 @@ def test_the_number_of_iterations_is_fixed_and_they_follow_each_other() -> None:
     events, state, _ = play()
     incumbent = START.id
     for number in range(LOOP.iterations):
-        assert {p.parent for p in state.proposals if p.round == number} <= {incumbent}
+        assert {p.parent for p in state.proposals.values() if p.round == number} <= {incumbent}
         incumbent = next((a.id for a in state.accepted if a.round == number), incumbent)
     assert isinstance(events[0], Started) and isinstance(events[-1], SearchEnded)
     assert state.round == LOOP.iterations == play(held="Nothing.")[1].round

@@ -467,7 +467,7 @@ def test_live_output_handles_every_event_of_a_run(finished_run: Path) -> None:
     assert said[0].startswith("start: ")
     assert any(line.startswith("baseline: validation 0.500 (used for selection)") for line in said)
     written = [line for line in said if re.search(r"round \d+: \d+ candidates written; scoring", line)]
-    rounds = {proposal.round for proposal in view_run(finished_run).state.proposals}
+    rounds = {number for number, _ in view_run(finished_run).state.proposals}
     assert len(written) == len(rounds)
     assert sum("accepted +" in line for line in said) == len(state.accepted)
     assert any(line.startswith("search stopped: ") for line in said)

@@ -27,7 +27,7 @@ class Answer:
 class Viewing:
     """Serves a folder while it is entered. limits: see GuardedConnection."""
 
-    def __init__(self, folder: Path, limits: tuple[float, float] = (2.0, 3.0)) -> None:
+    def __init__(self, folder: Path, limits: tuple[float, float] = (20.0, 30.0)) -> None:
         self.folder, self._limits = folder, limits
 
     def __enter__(self) -> Self:
@@ -41,7 +41,7 @@ class Viewing:
         self.port, self.token = int(found[1]), found[2]
         self._thread = threading.Thread(target=self._server.serve_until_stopped, daemon=True)
         self._thread.start()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not self._server.started:
             assert time.monotonic() < end
             time.sleep(0.02)
@@ -52,14 +52,14 @@ class Viewing:
 
     def __exit__(self, *_: object) -> None:
         self._server.should_exit = True
-        self._thread.join(10)
+        self._thread.join(60)
         self._opened.__exit__(None, None, None)
         self._patch.undo()
         assert not self._thread.is_alive()
 
     def connect(self) -> socket.socket:
         """Open a connection."""
-        return socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        return socket.create_connection(("127.0.0.1", self.port), timeout=60)
 
     def send(self, raw: str) -> Answer:
         """Send bytes and read until the server closes."""

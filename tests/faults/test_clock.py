@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 import remask
 from fakes.colours import Oracle, Phrases, dataset, optimize
-from remask.errors import TargetUnreliable
+from remask.errors import BudgetSpent, TargetUnreliable
 from remask.runs.report.read_run import view_run
 from remask.runs.report.summary import list_points
 
@@ -99,3 +100,36 @@ def test_time_that_ends_in_the_test_leaves_it_to_a_resumed_run(
         optimize(run, target=target, budget=budget, on_event=watch)
     result = remask.resume(run, data=dataset(), target=target, denoiser=Phrases())
     assert result.test is not None and result.test.n == 180
+
+
+def hang_on_some_rows(lock: threading.Event) -> Any:
+    def metric(example: Any, response: str) -> float:
+        if example.input.endswith("5"):
+            lock.wait(60)
+        return float(response == example.expected)
+
+    return metric
+
+
+def test_the_time_limit_cuts_a_metric_that_hangs_and_the_run_can_be_finished(tmp_path: Path) -> None:
+    lock, run, began = threading.Event(), tmp_path / "run", time.monotonic()
+    limits = remask.Budget(calls=600, minutes=0.03)
+    with pytest.raises(TargetUnreliable, match="minutes used"):
+        optimize(run, data=dataset(100), metric=hang_on_some_rows(lock), budget=limits)
+    assert time.monotonic() - began < 5
+    lock.set()
+    result = remask.resume(
+        run, data=dataset(100), target=Oracle(), denoiser=Phrases(), metric=hang_on_some_rows(lock)
+    )
+    assert result.test.n == 40
+
+
+def test_the_time_limit_of_an_evaluation_cuts_a_metric_that_hangs() -> None:
+    lock, began = threading.Event(), time.monotonic()
+    with pytest.raises(BudgetSpent, match="minutes used"):
+        remask.evaluate(
+            "Name it.", dataset(100), target=Oracle(), metric=hang_on_some_rows(lock), split="train",
+            budget=remask.Budget(calls=None, minutes=0.03),
+        )  # fmt: skip
+    lock.set()
+    assert time.monotonic() - began < 4

@@ -163,7 +163,7 @@ def test_search_ranks_no_prompt_by_rows_that_it_shows() -> None:
     plan = SearchPlan(candidates=8, rungs=(8, 12), rounds=4, patience=4)
     events = list(search(fold(()), start, plan, Crammer(), around, 0))
     state = fold(events)
-    assert any(p.masker == "demos in" for p in state.proposals)
+    assert any(p.masker == "demos in" for p in state.proposals.values())
     raw = [row[1] for (_, split), rows in state.scores.items() if split == "train"
            for row in rows.items()]  # fmt: skip
     assert max(raw) == 1.0, "shown rows are answered right"
@@ -245,7 +245,7 @@ class Sealed(Crammer):
 def test_search_passes_only_train_rows_to_proposers(seed: int) -> None:
     around = Listening(START, proposer().inner, 3)
     plan = SearchPlan(candidates=6, rungs=(4, 6), rounds=3, patience=3)
-    found = fold(search(fold(()), START, plan, Sealed(), around, seed)).proposals
+    found = fold(search(fold(()), START, plan, Sealed(), around, seed)).proposals.values()
     assert around.heard and all(id.startswith("train") for id in around.heard)
     answers = {word for p in found for word in re.findall(r"answer (\w+) ", p.prompt)}
     assert answers <= {"train"}

@@ -165,6 +165,15 @@ def test_durations_are_said_as_estimates(seconds: float, words: str) -> None:
     assert format_duration(seconds) == words
 
 
+def test_a_round_that_asks_for_more_candidates_goes_on_counting() -> None:
+    follower = Follower()
+    seen = []
+    for done, total in ((0, 8), (4, 8), (8, 8), (0, 8), (8, 8), (0, 2), (2, 2)):
+        follower.step("candidate", done, total)
+        seen.append((follower.progress.candidate, follower.progress.candidates))
+    assert seen == [(0, 8), (4, 8), (8, 8), (8, 16), (16, 16), (16, 18), (18, 18)]
+
+
 def test_denoising_step_and_candidates_are_named() -> None:
     follower = Follower(clock=Clock())
     follower.step("candidate", 16, 24)

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from fakes.scripted_target import ScriptedTarget
 from remask.errors import BudgetSpent, ConfigError, TargetBusy, TargetError, TargetRefused
 from remask.models.function import is_function_file, load_function
+from remask.ports import ONLY_REPORTED, watch_steps
 from remask.tasks.metrics import (
     METRICS,
     FunctionGrader,
@@ -200,6 +201,33 @@ def test_function_grader_gives_up_on_a_metric_that_hangs() -> None:
     assert grades[0].error == "metric hangs took over 0.1 s (metric.timeout)"
     assert grades[1] == Grade(1.0)
     assert grades[-1].error == "metric hangs was not run, because it hung on 3 rows before"
+
+
+class Stopped(Exception):
+    """What a signal raises."""
+
+
+@pytest.mark.parametrize("kind", ["function", "async function"])
+def test_metric_that_hangs_is_cut_by_a_signal_before_its_timeout(kind: str) -> None:
+    """The exception is not taken for one of the metric, which would make a failed row of it."""
+
+    async def waits(example: Example, response: str) -> float:
+        await asyncio.sleep(60)
+        return 1.0
+
+    def hangs(example: Example, response: str) -> float:
+        return float(lock.wait(60))
+
+    def stop(what: str, done: int, total: int) -> None:
+        if what not in ONLY_REPORTED and time.monotonic() > started + 0.3:
+            raise Stopped
+
+    lock, started = threading.Event(), time.monotonic()
+    metric = hangs if kind == "function" else waits
+    with watch_steps(stop), pytest.raises(Stopped):
+        FunctionGrader(metric, timeout=50).grade([example()] * 3, ["x"] * 3)
+    lock.set()
+    assert time.monotonic() - started < 2
 
 
 def test_function_grader_runs_in_one_thread_with_the_context_of_the_caller() -> None:

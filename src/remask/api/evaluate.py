@@ -1,6 +1,7 @@
 """`evaluate` of the public API: score one prompt on rows, without a search."""
 
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,10 +98,13 @@ def score_prompt(
         with Store.create(job.run_dir, job.record) as store:
             job.ledger.open_store = store
 
+            began = time.monotonic()
+
             def check(what: str, done: int, total: int) -> None:
                 hooks.step(what, done, total, store.get_booked())
-                if what not in ONLY_REPORTED:
-                    hooks.checkpoint()
+                if what not in ONLY_REPORTED:  # calls book their own time, a metric does not
+                    more = time.monotonic() - began - store.get_spend().seconds
+                    job.ledger.require(Spend(seconds=max(0.0, more)))
 
             hooks.step(f"scoring the prompt on {split} rows", 0, 0, store.get_booked())
             with watch_steps(check):

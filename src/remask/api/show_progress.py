@@ -96,6 +96,8 @@ def format_clock(seconds: float) -> str:
 
 def measure_share(now: Progress) -> float:
     """Return the share of the bar, 0 to 1: of calls, else of rounds, else of the phase."""
+    if now.seconds_left == 0:  # the search may have left calls over
+        return 1.0
     if now.limits.calls:
         return min(1.0, now.spend.calls / now.limits.calls)
     if now.rounds:

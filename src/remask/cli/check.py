@@ -14,7 +14,7 @@ import orjson
 from remask.api.build_models import asks_api, describe_endpoint, describe_memory, make_price
 from remask.api.build_proposer import check_proposer
 from remask.api.build_task import describe_metric
-from remask.api.forecast import DenoisingTime, time_calls, time_denoising
+from remask.api.forecast import DenoisingTime, measure_workload, time_calls, time_denoising
 from remask.api.job import Hooks, Job, follow_steps, open_job
 from remask.api.least_budget import require_least_budget
 from remask.cli.settings import Request
@@ -25,6 +25,7 @@ from remask.propose.languages import name_languages
 from remask.propose.structure import hold_structure
 from remask.runs.budget import Spend, format_amount, format_usd
 from remask.runs.database import FILE
+from remask.runs.progress import Workload
 from remask.sanitize import one_line
 from remask.tasks.inspect.setup import make_models
 
@@ -97,11 +98,12 @@ def examine(request: Request, hooks: Hooks | None = None) -> Report:
         if not _has_problem(findings):
             add("plan", lambda: _describe_plan(job))
             denoising = time_denoising(job)
-            add("plan", lambda: _describe_denoising(job, denoising))
             called = time_calls(job)
             if called is not None and config.target.model != "builtin":
                 findings.append(Finding("target", "note", called.describe()))
-            costs = tuple(_estimate_costs(job, denoising, called.seconds if called else None))
+            load = measure_workload(job, denoising, called)
+            add("plan", lambda: _describe_denoising(load, denoising))
+            costs = tuple(_estimate_costs(job, load))
             add("budget", lambda: _compare_with_limits(job, costs))
     calls = config.task.calls_per_sample
     note = f"All figures are rough: they assume {calls} calls per sample (task.calls_per_sample)."
@@ -278,23 +280,22 @@ def _describe_plan(job: Job) -> Iterator[Finding]:
         yield Finding("plan", "note", f"denoiser: about {calls} further calls per round")
 
 
-def _describe_denoising(job: Job, denoising: DenoisingTime | None) -> Iterator[Finding]:
-    if denoising is not None:
-        seconds = denoising.estimate_round(job.plan.candidates)
+def _describe_denoising(load: Workload, denoising: DenoisingTime | None) -> Iterator[Finding]:
+    if denoising is not None and (seconds := load.seconds_per_round) is not None:
         amount = f"{seconds:.0f} seconds" if seconds < 90 else f"{seconds / 60:.1f} minutes"
         text = f"denoising: about {amount} in each round, from a timed sample of {denoising.timed} steps"
         yield Finding("plan", "note", text)
 
 
-def _estimate_costs(job: Job, denoising: DenoisingTime | None, seconds: float | None) -> Iterator[Cost]:
-    calls = _estimate_calls(job)
+def _estimate_costs(job: Job, load: Workload) -> Iterator[Cost]:
+    calls = _estimate_calls(job, load)
     yield Cost("calls", *calls)
     rows = job.dataset.examples
     text = len(job.start.text) + sum(len(e.input) for e in rows) / len(rows)
     labelled = job.config.metric.name == "label" and not job.config.task.name
     answer = 8 if labelled else job.config.target.max_tokens or 256
     inputs = text / CHARACTERS_PER_TOKEN + 20
-    share = _estimate_denoiser_share(job)
+    share = job.denoiser_calls_per_round(job.plan) / load.round_calls  # of the calls, the denoiser's
     prompt = len(job.start.text) / CHARACTERS_PER_TOKEN
     read = prompt + job.config.search.context_tokens + DENOISER_INPUT_TOKENS
     each = (1 - share) * (inputs + answer) + share * (read + DENOISER_OUTPUT_TOKENS)
@@ -307,29 +308,9 @@ def _estimate_costs(job: Job, denoising: DenoisingTime | None, seconds: float | 
         if other is not None:
             usd += share * other.usd(round(1000 * read), 1000 * DENOISER_OUTPUT_TOKENS) / 1000
         yield Cost("USD", *(n * usd for n in calls))
-    yield _estimate_minutes(job, calls, denoising, seconds)
-
-
-def _estimate_minutes(
-    job: Job, calls: Sequence[int], denoising: DenoisingTime | None, seconds: float | None
-) -> Cost:
-    """Return the minutes of a run, with denoising: unknown where a part could not be timed."""
-    share = _estimate_denoiser_share(job)
-    if seconds is None or (denoising is None and not share):
-        return Cost("minutes", None, None, None)
-    rounds = _estimate_rounds(job, calls)
-    by_round = denoising.estimate_round(job.plan.candidates) if denoising else 0.0
-    return Cost("minutes", *((n * seconds + r * by_round) / 60 for n, r in zip(calls, rounds, strict=True)))
-
-
-def _estimate_rounds(job: Job, calls: Sequence[int]) -> tuple[int, int, int]:
-    """Return the lowest, likely and highest number of rounds of a run with so many calls."""
-    plan, validation = job.plan, job.rows("validation")
-    each = job.calls_per_row * plan.count_round_calls(validation) + job.denoiser_calls_per_round(plan)
-    first = job.calls_per_row * plan.count_validation_rows(validation) + job.test_calls + job.query_calls
-    paid = [max(0, -(-(n - first) // each)) for n in calls[1:]]
-    likely, high = min(plan.patience, paid[0]), min(plan.rounds, paid[1])
-    return likely, likely, high
+    likely, high = load.count_all_rounds(), load.count_all_rounds(load.rounds)
+    seconds = map(load.count_seconds, calls, (likely, likely, high))
+    yield Cost("minutes", *(None if value is None else value / 60 for value in seconds))
 
 
 def _compare_with_limits(job: Job, costs: Sequence[Cost]) -> Iterator[Finding]:
@@ -345,28 +326,13 @@ def _compare_with_limits(job: Job, costs: Sequence[Cost]) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _estimate_denoiser_share(job: Job) -> float:
-    """Return the share of the calls of a round that go to the denoiser."""
-    plan = job.plan
-    calls = job.denoiser_calls_per_round(plan)
-    scored = job.calls_per_row * plan.count_round_calls(job.rows("validation"))
-    return calls / (calls + scored)
-
-
-def _estimate_calls(job: Job) -> tuple[int, int, int]:
+def _estimate_calls(job: Job, load: Workload) -> tuple[int, int, int]:
     """Return the lowest, likely and highest number of calls of a run."""
-    plan, validation = job.plan, job.rows("validation")
-    test, per_row = job.test_calls, job.calls_per_row
-    each = per_row * plan.count_round_calls(validation)
-    each += job.denoiser_calls_per_round(plan)
-    validated = per_row * plan.count_validation_rows(validation)
-    test += job.query_calls
-    limit = job.config.budget.calls
-    most = validated + plan.rounds * each + test
-    high = most if limit is None else min(limit, most)
-    likely = min(high, validated + plan.patience * each + test)
-    low = min(likely, validated + plan.patience * (each - validated) + test // 2)
-    return low, likely, high
+    high, likely = load.count_calls(load.rounds), load.count_calls(load.count_all_rounds())
+    validated = job.calls_per_row * job.plan.count_validation_rows(job.rows("validation"))
+    # No candidate is validated, and the prompt stays, so that the test scores it alone.
+    low = load.first_calls + load.patience * (load.round_calls - validated) + load.test_calls // 2
+    return min(low, likely), likely, high
 
 
 def print_report(report: Report, json: bool) -> None:

@@ -9,6 +9,7 @@ import orjson
 
 from remask.cli import options
 from remask.cli.show import format_diff
+from remask.errors import ConfigError
 from remask.runs.outcomes import row_to_dict
 from remask.runs.report import summary
 from remask.runs.report.compare_runs import RunsComparison, compare_runs
@@ -36,6 +37,8 @@ def compare(first: Path, second: Path, plain: bool, json: bool) -> None:
     Example:
       remask compare runs/20260101-120000 runs/20260102-093000
     """
+    if first.resolve() == second.resolve():
+        raise ConfigError(f"{first} and {second} are the same run; name two runs")
     found = compare_runs(view_run(first), view_run(second))
     if json:
         click.echo(orjson.dumps(_make_record(first, second, found)))

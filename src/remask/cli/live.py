@@ -218,7 +218,7 @@ def describe_event(event: Event, state: State) -> str:
             done = f"round {event.round + 1}: scored {len(event.rows)} train rows"
             return f"{done}; the denoiser writes candidates"
         case events.Scored() if _is_first_candidate(event, state):
-            written = sum(proposal.round == event.round for proposal in state.proposals)
+            written = sum(number == event.round for number, _ in state.proposals)
             return f"round {event.round + 1}: {written} candidates written; scoring them on train rows"
         case events.Accepted():
             nats, points = f"{event.gain:+.1f} nats", f"{event.gain:+.3f} ({SELECTION})"
@@ -239,7 +239,7 @@ def describe_event(event: Event, state: State) -> str:
 
 def _is_first_candidate(event: events.Scored, state: State) -> bool:
     """Whether the event is the first score of a candidate in its round."""
-    ids = {proposal.id for proposal in state.proposals if proposal.round == event.round}
+    ids = {id for number, id in state.proposals if number == event.round}
     scored = [rows for (id, split), rows in state.scores.items() if split == "train" and id in ids]
     return len(scored) == 1 and len(scored[0]) == len(event.rows)
 

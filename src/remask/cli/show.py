@@ -52,7 +52,7 @@ def print_run_json(run_dir: Path) -> None:
         "finished": seen.result is not None,
         "running": is_held(run_dir),
         "result": None if seen.result is None else seen.result.to_dict(),
-        "round": state.round,
+        "round": state.round if state.stopped else state.round + 1,
         "prompt": state.prompts.get(state.incumbent),
         "validation": {
             "baseline": summary.find_validation(state, state.baseline),
@@ -161,8 +161,8 @@ def _link(path: Path) -> str:
 
 def _print_edit(title: str, edit: AcceptedEdit | RefinedEdit) -> None:
     click.echo(f"{title}: {summary.format_edit(edit.changes, 120)}")
-    for reason in summary.list_edit_reasons(edit):
-        click.echo(f"  {reason}")
+    for line in summary.list_evidence(edit, 120):
+        click.echo(f"  evidence: {line}")
 
 
 def format_diff(changes: tuple[Change, ...], colour: bool) -> str:
@@ -233,7 +233,7 @@ def _print_candidates(rows: list[summary.Candidate], mode: str) -> None:
             summary.format_score(row.validation),
         )
         cells = (
-            str(row.round + 1),
+            str(row.round),
             row.masker,
             summary.format_edit(row.changes, 60),
             *((gain,) if by_likelihood else train),

@@ -115,7 +115,7 @@ class MlflowTracker:
                     self._log_prompt(client, "000-baseline", state, id)
             case Accepted(id=id):
                 metric("best_validation", find_validation(state, id))
-                self._log_prompt(client, f"{len(state.accepted):03}-round-{event.round}", state, id)
+                self._log_prompt(client, f"{len(state.accepted):03}-round-{event.round + 1}", state, id)
             case Tested():
                 test, _ = compare_tested(event)
                 for name in ("baseline", "best", "difference", "low", "high"):

@@ -3,8 +3,9 @@
 Errors of the file or of the disk are raised as ConfigError. Errors of the program are not caught.
 """
 
+import math
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import orjson
 from remask.errors import ConfigError
 
 FILE = "run.db"
+MAX_COUNT = 1 << 53  # of calls and tokens; larger numbers are no counts
 SCHEMA = 2  # PRAGMA user_version
 APPLICATION = 0x726D736B  # PRAGMA application_id: "rmsk"
 MIN_WAL_VERSION = (3, 51, 3)  # older versions of SQLite can reset a WAL file that is in use
@@ -35,6 +37,8 @@ _TABLES = (
     " body BLOB NOT NULL, PRIMARY KEY (prompt, row))",
 )
 _DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+# Where nothing but the file can cause an error: in JSON of the file, and in pragmas.
+FILE_DAMAGE_CODES = (*_DAMAGE_CODES, sqlite3.SQLITE_ERROR)
 _ENVIRONMENT_CODES = (  # errors of the disk or of file permissions
     sqlite3.SQLITE_FULL,
     sqlite3.SQLITE_IOERR,
@@ -79,8 +83,7 @@ def _connect_and_look(file: Path, *options: str) -> sqlite3.Connection:
 
 def connect(file: Path, options: str = "mode=rw") -> sqlite3.Connection:
     """Connect in autocommit mode to a file that exists."""
-    # Nothing but the file can cause an error in these pragmas, not even a general one.
-    with translate_errors(file, (*_DAMAGE_CODES, sqlite3.SQLITE_ERROR)), ExitStack() as undo:
+    with translate_errors(file, FILE_DAMAGE_CODES), ExitStack() as undo:
         db = sqlite3.connect(f"{file.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
         undo.callback(db.close)
         db.text_factory = _decode_text
@@ -179,3 +182,11 @@ def parse_record(file: Path, body: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise damaged_error(file, "a record is no JSON object")
     return value
+
+
+def is_spend(row: Sequence[object]) -> bool:
+    """Return whether a row of the ledger holds whole numbers and amounts that a run can spend."""
+    *counts, usd, seconds, uncertain = row
+    whole = all(type(n) is int and 0 <= n < MAX_COUNT for n in (*counts, uncertain))
+    amounts = all(type(x) is float and 0 <= x < math.inf for x in (usd, seconds))
+    return whole and amounts and uncertain <= counts[0]  # type: ignore[operator]

@@ -8,7 +8,7 @@ rows.jsonl, and rows.csv for spreadsheets.
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -177,9 +177,8 @@ def _require(value: Any, *kinds: type) -> Any:
 
 
 def row_to_dict(row: RowResult) -> dict[str, Any]:
-    """Return the values of a row as JSON has them."""
-    value = asdict(row)
-    return {"change": row.change, **value}
+    """Return the values of a row by name, for orjson, which writes the answers as objects."""
+    return {"change": row.change, **{f.name: getattr(row, f.name) for f in fields(row)}}
 
 
 def write_row_files(rows: Sequence[RowResult], folder: Path) -> None:

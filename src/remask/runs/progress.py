@@ -14,6 +14,7 @@ from typing import Any
 
 from remask import events
 from remask.events import Event, State
+from remask.ports import WAITING
 from remask.runs.budget import Limits, Spend
 from remask.runs.report.read_run import RunView
 from remask.runs.report.summary import list_scores
@@ -65,19 +66,29 @@ class Workload:
             likely = min(likely, done + max(0, math.ceil(calls_left / self.round_calls)))
         return likely
 
-    def estimate_seconds(self) -> float | None:
-        """Estimate how long a whole run takes, with denoising; None where a part is unknown."""
+    def count_all_rounds(self, last_gain: int = 0) -> int:
+        """Return the rounds of a whole run whose last accepted edit is that of round `last_gain`."""
         left = None
         if self.limits.calls is not None:
             left = self.limits.calls - self.first_calls - self.test_calls
-        rounds = self.count_rounds(0, 0, left)
+        return self.count_rounds(0, last_gain, left)
+
+    def count_calls(self, rounds: int) -> int:
+        """Return the calls of a whole run of so many rounds, at most."""
         calls = self.first_calls + rounds * self.round_calls + self.test_calls
-        if self.limits.calls is not None:
-            calls = min(calls, self.limits.calls)
+        return calls if self.limits.calls is None else min(calls, self.limits.calls)
+
+    def count_seconds(self, calls: int, rounds: int) -> float | None:
+        """Return how long so many calls and rounds take, with denoising; None where a part is unknown."""
         if self.seconds_per_round is None or (calls and self.seconds_per_call is None):
             return None
-        seconds = rounds * self.seconds_per_round + calls * (self.seconds_per_call or 0.0)
-        return seconds if self.limits.minutes is None else min(seconds, 60 * self.limits.minutes)
+        return rounds * self.seconds_per_round + calls * (self.seconds_per_call or 0.0)
+
+    def estimate_seconds(self) -> float | None:
+        """Estimate how long a whole run takes within its limits; None where a part is unknown."""
+        rounds = self.count_all_rounds()
+        seconds, minutes = self.count_seconds(self.count_calls(rounds), rounds), self.limits.minutes
+        return seconds if seconds is None or minutes is None else min(seconds, 60 * minutes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +142,8 @@ class Follower:
         self._phase, self._unit, self._done, self._total = phase, "", 0, 0
         self._base = 0  # calls of this request that had ended before the newest chunk
         self._steps = (0, 0)
-        self._candidates = (0, 0)
+        self._candidates = (0, 0)  # of this round: written, asked for
+        self._earlier = 0  # candidates of this round that were asked for before
         self._state, self._spend, self._work = State(), Spend(), 0
         self._first_calls: int | None = None  # booked before this process
         self._workload: Workload | None = None
@@ -180,9 +192,10 @@ class Follower:
             if what in DENOISING:
                 number = self._state.round
                 self._denoised[number] = self._denoised.get(number, 0.0) + took
-            elif what in UNITS:
+            elif what in UNITS or what == WAITING:
                 self._waited += took
-            self._count(what, done, total)
+            if what != WAITING:
+                self._count(what, done, total)
 
     def _count(self, what: str, done: int, total: int) -> None:
         if what in ("denoising step", "candidate") and self._state.baseline:
@@ -190,6 +203,9 @@ class Follower:
         if what == "denoising step":
             self._steps = (done, total)
         elif what == "candidate":
+            if done < self._candidates[0] - self._earlier:  # the round needs more, and asks once more
+                self._earlier = self._candidates[0]
+            done, total = self._earlier + done, self._earlier + total
             self._candidates, self._steps = (done, total), (0, 0)
             self._unit, self._done, self._total = UNITS[what], done, total
         elif what == "call":
@@ -202,6 +218,7 @@ class Follower:
             self._unit, self._done, self._total = UNITS[what], done, total
         else:
             self._phase, self._unit, self._done, self._total = what, PARTS if total else "", done, total
+            self._steps = (0, 0)
 
     def _take_spend(self, spend: Spend) -> None:
         if self._first_calls is None:
@@ -217,6 +234,7 @@ class Follower:
         if whole and number == before + 1:
             self._round_calls.append(self._spend.calls - calls)
         self._round_began, self._candidates = (number, self._spend.calls), (0, 0)
+        self._earlier = 0
 
     # --- what it tells
 

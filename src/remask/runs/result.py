@@ -8,7 +8,7 @@ answered with the new prompt (`refine` without a target), the verdict is "unveri
 import html
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -46,11 +46,11 @@ class PromptScore:
 class AcceptedEdit:
     """One accepted step from the baseline to the best prompt."""
 
-    round: int
+    round: int  # number of the round, from 1
     masker: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
     validation_gain: float  # used for selection
-    attributions: tuple[str, ...]  # queries of the traces that support it most
+    attributions: tuple[str, ...]  # the evidence: messages of the conversations that support it most
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class RefinedEdit:
     places: tuple[int, ...]  # of the changes: characters into the prompt of this iteration
     log_likelihood_gain: float  # mean of `fold_gains`, in nats
     fold_gains: tuple[float, ...]  # gain on each group of held-out conversations, in nats
-    attributions: tuple[Evidence, ...]
+    attributions: tuple[Evidence, ...]  # conversations that support it most
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +268,10 @@ def find_pareto_front(state: State) -> tuple[str, ...]:
     No other prompt is better in one and at least as good in the other. Only prompts with a score on
     all validation rows count.
     """
-    ids = sorted(_list_validated(state), key=lambda id: (state.tokens[id], -_average_validation(state, id)))
+    scores = {id: _average_validation(state, id) for id in _list_validated(state)}
     found: list[str] = []
-    for id in ids:
-        if not found or _average_validation(state, id) > _average_validation(state, found[-1]):
+    for id in sorted(scores, key=lambda id: (state.tokens[id], -scores[id])):
+        if not found or scores[id] > scores[found[-1]]:
             found.append(id)
     return tuple(found)
 
@@ -353,7 +353,7 @@ def compare_rows(before: Rows, after: Rows, level: float = LEVEL) -> tuple[Compa
 def _build_accepted_edit(state: State, event: events.Accepted, sources: Sources) -> AcceptedEdit:
     proposal = state.proposal(event.round, event.id)
     return AcceptedEdit(
-        round=event.round,
+        round=event.round + 1,
         masker=proposal.masker,
         changes=list_changes(state, proposal),
         validation_gain=event.gain,
@@ -409,8 +409,13 @@ def _list_evidence(
 
 def list_changes(state: State, proposal: events.Proposed | events.Refused) -> tuple[tuple[str, str], ...]:
     """Return (before, after) of every edit of a candidate."""
-    parent = Prompt.parse(state.prompts[proposal.parent]).text
+    parent = _parse_text(state.prompts[proposal.parent])
     return tuple((parent[start:stop], text) for start, stop, text in proposal.edits)
+
+
+@lru_cache(maxsize=256)  # the candidates of a round have one parent
+def _parse_text(source: str) -> str:
+    return Prompt.parse(source).text
 
 
 def _list_warnings(state: State, doubts: Sequence[str]) -> list[str]:

@@ -27,7 +27,6 @@ from remask.runs.lock import RunLock
 from remask.sanitize import hide_credentials, one_line
 
 PAGE_ROWS = 256  # rows read at a time
-MAX_COUNT = 1 << 53  # of calls and tokens; larger numbers are no counts
 
 
 def strip_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -55,6 +54,7 @@ class RunReader:
         self.folder = folder
         self._file = folder / database.FILE
         self._db = db
+        self._ended = 0, Spend()  # the last entry of the ledger before the first open one; the sum up to it
 
     def __enter__(self) -> Self:
         return self
@@ -85,34 +85,40 @@ class RunReader:
         return (event for _, _, event in self._read_events())
 
     def _read_events(
-        self, kinds: Sequence[str] = (), after: int = 0
+        self, kinds: Sequence[str] = (), after: int = 0, prompt: str = ""
     ) -> Iterator[tuple[int, int, dict[str, Any]]]:
         """Yield (number, calls booked before it, body) of the events behind the first `after`.
 
-        With `kinds`, only of these kinds.
+        With `kinds`, only of these kinds. With `prompt`, only of this id.
         """
         # Page by page, because an open cursor would block the commits of the writer.
-        marks = [f'"kind":"{kind}"' for kind in kinds]
-        of = " OR ".join("instr(body, CAST(? AS BLOB))" for _ in kinds) or "1"
-        query = f"SELECT n, calls, id, body FROM events WHERE n > ? AND ({of}) ORDER BY n LIMIT ?"
+        get = "AND json_extract(CAST(body AS TEXT), '$.{}') IN ({})"
+        of = get.format("kind", ",".join("?" * len(kinds))) if kinds else ""
+        of += get.format("id", "?") if prompt else ""
+        values = (*kinds, *filter(None, (prompt,)))
+        query = f"SELECT n, calls, id, body FROM events WHERE n > ? {of} ORDER BY n LIMIT ?"
         last = after
         while True:
-            with database.translate_errors(self._file):
-                rows = self._db.execute(query, (last, *marks, PAGE_ROWS)).fetchall()
+            with database.translate_errors(self._file, database.FILE_DAMAGE_CODES):
+                rows = self._db.execute(query, (last, *values, PAGE_ROWS)).fetchall()
             if not rows:
                 return
             for n, calls, id, body in rows:
                 if n != last + 1 and not kinds:
                     raise database.damaged_error(self._file, f"event {last + 1} is missing")
                 event = database.parse_record(self._file, body)
-                if content_id("event", event) != id or type(calls) is not int or not 0 <= calls < MAX_COUNT:
+                if (
+                    content_id("event", event) != id
+                    or type(calls) is not int
+                    or not 0 <= calls < database.MAX_COUNT
+                ):
                     raise database.damaged_error(self._file, f"event {n} does not match its id")
                 yield n, calls, event
                 last = n
 
-    def find_events(self, *kinds: str) -> Iterator[Event]:
-        """Yield the events of some kinds as values, in order, without reading the others."""
-        for n, _, stored in self._read_events(kinds):
+    def find_events(self, *kinds: str, prompt: str = "") -> Iterator[Event]:
+        """Yield the events of some kinds, and of the id `prompt` where it is given, as values in order."""
+        for n, _, stored in self._read_events(kinds, prompt=prompt):
             try:
                 yield decode(stored)
             except ValueError as error:
@@ -169,17 +175,23 @@ class RunReader:
         return found
 
     def get_spend(self) -> Spend:
-        """Return the sum of what is settled, reserved or uncertain."""
+        """Return the sum of what is settled, reserved or uncertain. What has ended is read once."""
+        last, found = self._ended
         with database.translate_errors(self._file):
             rows = self._db.execute(
-                "SELECT calls, input_tokens, output_tokens, usd, seconds, uncertain FROM ledger"
-                " WHERE state != 'released' ORDER BY id"
-            ).fetchall()
-        for row in rows:
-            if not _is_spend(row):
-                why = f"its ledger has the entry {one_line(repr(row), 80)}"
-                raise database.damaged_error(self._file, why)
-        return sum((Spend(*row) for row in rows), Spend())
+                "SELECT id, state, calls, input_tokens, output_tokens, usd, seconds, uncertain FROM ledger"
+                " WHERE id > ? ORDER BY id", (last,)
+            ).fetchall()  # fmt: skip
+        is_fixed = True  # whether all entries so far have ended
+        for id, state, *row in rows:
+            if state != "released":
+                if not database.is_spend(row):
+                    entry = one_line(repr(tuple(row)), 80)
+                    raise database.damaged_error(self._file, f"its ledger has the entry {entry}")
+                found += Spend(*row)
+            if is_fixed := is_fixed and state != "reserved":
+                self._ended = id, found
+        return found
 
 
 class MemoryStore:
@@ -264,7 +276,7 @@ class Store(RunReader, MemoryStore):
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                reason = f"the run directory {folder} cannot be created ({error}); use another path"
+                reason = f"the run directory {folder} cannot be created ({error.strerror}); use another path"
                 raise ConfigError(reason) from None
             lock = RunLock.take(folder)
             undo.callback(lock.release)
@@ -474,14 +486,6 @@ def _cut_excerpts(a: str, b: str, width: int = 60) -> tuple[str, str]:
         return ("…" if start else "") + tail + ("…" if start + width < len(text) else "")
 
     return (cut(a), cut(b)) if max(len(a), len(b)) > width else (a, b)
-
-
-def _is_spend(row: Sequence[object]) -> bool:
-    """Return whether a row of the ledger holds whole numbers and amounts that a run can spend."""
-    *counts, usd, seconds, uncertain = row
-    whole = all(type(n) is int and 0 <= n < MAX_COUNT for n in (*counts, uncertain))
-    amounts = all(type(x) is float and 0 <= x < math.inf for x in (usd, seconds))
-    return whole and amounts and uncertain <= counts[0]  # type: ignore[operator]
 
 
 def _insert_entry(db: sqlite3.Connection, state: str, spend: Spend, billed: bool) -> int:

@@ -1,11 +1,13 @@
 """Run the user's metric on one row: with a time limit, and with a reason where it gives no score.
 
 A Python function cannot be stopped from outside. So it runs in a daemon thread, which is given up
-when the time is over; the thread ends with the process.
+when the time is over, when the user stops the run and when the run has no time left; the thread
+ends with the process.
 """
 
 import math
 import threading
+import time
 from collections.abc import Callable
 from contextvars import copy_context
 from dataclasses import dataclass, field
@@ -19,11 +21,12 @@ import numpy as np
 
 from remask.errors import BudgetSpent, TargetRefused
 from remask.models.event_loop import wait_for_result
-from remask.ports import Metric
+from remask.ports import WAITING, Metric, report_step
 from remask.sanitize import clip, one_line
 from remask.types import Score
 
 METRIC_TIMEOUT = 120.0  # seconds for one row
+POLL_SECONDS = 0.1  # between two looks at signals and at the time limit
 MAX_HANGS = 3  # in one batch of rows; the others then fail at once
 TOLERANCE = 1e-6  # of rounding beyond 0 and 1
 MAX_FEEDBACK_CHARS = 20_000  # of one row; what a denoiser reads of it is much shorter
@@ -45,6 +48,14 @@ class _Call:
     error: BaseException | None = None
     done: threading.Event = field(default_factory=threading.Event)
 
+    def make(self) -> None:
+        """Run the function, and keep what it returns or raises."""
+        try:
+            self.value = self.run()
+        except BaseException as error:  # code of the user may raise anything, SystemExit too
+            self.error = error
+        self.done.set()
+
 
 class MetricRunner:
     """Runs functions one after another. Used as a context manager."""
@@ -61,54 +72,64 @@ class MetricRunner:
         if self._inbox is not None:
             self._inbox.put(None)
 
-    def run(self, function: Callable[[], Any]) -> Any:
-        """Return what the function returns; raises what it raises, and _Hung."""
+    def run(self, function: Callable[[], Any]) -> _Call:
+        """Return the call of the function, once it is done or has hung.
+
+        What the function raises is the `error` of the call. Raises only what a signal or the limit
+        of time raises meanwhile.
+        """
+        call = _Call(partial(copy_context().run, function))
         if self._timeout is None:
-            return function()
+            call.make()
+            return call
         if self._hangs >= MAX_HANGS:
-            raise _Hung(f"was not run, because it hung on {self._hangs} rows before")
+            call.error = _Hung(f"was not run, because it hung on {self._hangs} rows before")
+            return call
         if self._inbox is None:
             self._inbox = SimpleQueue()
             threading.Thread(target=_work, args=(self._inbox,), name="remask-metric", daemon=True).start()
-        call = _Call(partial(copy_context().run, function))
         self._inbox.put(call)
-        if not call.done.wait(self._timeout):
+        if not _wait(call, self._timeout):
             self._inbox.put(None)  # the thread ends with the function, if that ever ends
             self._inbox = None  # the next call gets a new thread
             self._hangs += 1
-            raise _Hung(f"took over {self._timeout:g} s (metric.timeout)")
-        if call.error is None:
-            return call.value
+            return _Call(call.run, error=_Hung(f"took over {self._timeout:g} s (metric.timeout)"))
         if isinstance(call.error, Exception) and any(w in _say(call.error) for w in _THREAD_ERRORS):
             self._timeout = None
-            return function()
-        raise call.error
+            return self.run(function)
+        return call
+
+
+def _wait(call: _Call, timeout: float) -> bool:
+    """Wait until a call is done; returns False after `timeout` seconds. Raises what ends the run."""
+    end = time.monotonic() + timeout
+    while (left := end - time.monotonic()) > 0:
+        if call.done.wait(min(left, POLL_SECONDS)):
+            return True
+        report_step(WAITING, 0, 0)
+    return call.done.is_set()
 
 
 def _work(inbox: "SimpleQueue[_Call | None]") -> None:
     while (call := inbox.get()) is not None:
-        try:
-            call.value = call.run()
-        except BaseException as error:  # handed to the thread that waits
-            call.error = error
-        call.done.set()
+        call.make()
 
 
 def run_metric(runner: MetricRunner, metric: Metric, *args: Any) -> Score | str:
     """Return the score of a row, or the reason why it has none. Awaits async functions.
 
-    Raises what ends a run: BudgetSpent, TargetRefused, KeyboardInterrupt.
+    Raises what ends a run: BudgetSpent, TargetRefused, KeyboardInterrupt, and what a signal or the
+    limit of time raises while the metric runs.
     """
     name = name_metric(metric)
-    try:
-        value = runner.run(lambda: wait_for_result(metric(*args)))
-    except (BudgetSpent, TargetRefused, KeyboardInterrupt):
-        raise  # of a metered model inside the metric, or of the user
-    except _Hung as error:
-        return f"metric {name} {error}"
-    except BaseException as error:  # user code may raise anything, SystemExit too
-        return f"metric {name} raised {type(error).__name__}: {_say(error)}"
-    return read_score(value, name)
+    call = runner.run(lambda: wait_for_result(metric(*args)))
+    if call.error is None:
+        return read_score(call.value, name)
+    if isinstance(call.error, BudgetSpent | TargetRefused | KeyboardInterrupt):
+        raise call.error  # of a metered model inside the metric, or of the user
+    if isinstance(call.error, _Hung):
+        return f"metric {name} {call.error}"
+    return f"metric {name} raised {type(call.error).__name__}: {_say(call.error)}"
 
 
 def read_score(value: Any, name: str) -> Score | str:

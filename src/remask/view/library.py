@@ -74,6 +74,7 @@ class RunPage(LivePage):
         self.id, self.folder = id, folder
         self._run: RunFollower | None = None
         self._held: bool | None = None
+        self._drawn: pages.Drawn = {}
         self._is_new = True  # what was read is not in the pieces yet
         self.problem = ""  # why the run cannot be read
 
@@ -92,7 +93,7 @@ class RunPage(LivePage):
             view = self.view()
             if not self._is_new and held == self._held and not self.problem:
                 return
-            self.update(pages.render_run_pieces(view, held))
+            self.update(pages.render_run_pieces(view, held, self._drawn))
             self._held, self.problem, self._is_new = held, "", False
         except (ConfigError, OSError) as error:
             self.problem = one_line(str(error))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader
+from jinja2.meta import find_undeclared_variables
 
 from remask.prompt import Prompt
 from remask.runs.progress import describe_stage
@@ -147,15 +148,18 @@ def render_run(page: "RunPage") -> str:
     )
 
 
-def render_run_pieces(seen: RunView, held: bool) -> Mapping[str, str]:
-    """Return the pieces of the page of a run."""
+Drawn = dict[str, tuple[tuple[Any, ...], str]]  # of each part: the values that it was made of, and its HTML
+
+
+def render_run_pieces(seen: RunView, held: bool, drawn: Drawn) -> Mapping[str, str]:
+    """Return the pieces of the page of a run. Only parts with other values than in `drawn` are made."""
     values = html.make_context(seen)
     state = name_state(held, seen.result)
-    found = {
-        f"part-{part}": _templates().get_template(f"{part}.html.j2").render(values)
-        for part in PARTS
-        if values["started"] or part not in STARTED_PARTS
-    }
+    for part in PARTS if values["started"] else [part for part in PARTS if part not in STARTED_PARTS]:
+        used = tuple(values.get(name) for name in _list_values(part))
+        if part not in drawn or drawn[part][0] != used:
+            drawn[part] = used, _templates().get_template(f"{part}.html.j2").render(values)
+    found = {f"part-{part}": text for part, (_, text) in drawn.items()}
     status = _render(
         "view_status.html.j2",
         state=state,
@@ -165,6 +169,15 @@ def render_run_pieces(seen: RunView, held: bool) -> Mapping[str, str]:
         spend=summary.format_spend(seen.spend),
     )
     return {**found, "status": status, "problem": ""}
+
+
+@cache
+def _list_values(part: str) -> tuple[str, ...]:
+    """Return the names of the values that the template of a part uses."""
+    loader = _templates().loader
+    assert loader is not None
+    source, _, _ = loader.get_source(_templates(), f"{part}.html.j2")
+    return tuple(sorted(find_undeclared_variables(_templates().parse(source))))
 
 
 def render_candidates(id: str, seen: RunView, number: int, sort: str) -> str:
@@ -219,7 +232,7 @@ def render_comparison(runs: Sequence[tuple[str, RunView]], chosen: tuple[str, st
 
 
 def _list_points(seen: RunView) -> tuple[list[summary.Point], int]:
-    points = summary.list_points(seen.history)
+    points = [p for p in summary.list_points(seen.history) if not p.kind.startswith("test")]
     return points, max([seen.spend.calls, *(p.calls for p in points)])
 
 
@@ -258,7 +271,7 @@ def _list_prompts(views: Sequence[RunView]) -> list[tuple[str, list[tuple[str, s
             (e.id, f"accepted in round {e.round + 1}") for e in state.accepted if e.id != state.incumbent
         ]
         tried = {id for id, split in state.scores if split == "validation"}
-        rounds = {p.id: p.round for p in state.proposals if p.id in tried}
+        rounds = {id: number for number, id in state.proposals if id in tried}
         known = {state.baseline, state.incumbent, *(id for id, _ in accepted)}
         others = [(id, f"tried in round {n + 1}") for id, n in rounds.items() if id not in known]
         best = [(state.incumbent, "best so far" if seen.result is None else "best")]

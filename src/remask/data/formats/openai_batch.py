@@ -39,10 +39,14 @@ def matches_batch(value: Any) -> bool:
 
 
 def read_batch(value: Any, source: Source) -> Iterator[Item]:
-    """Yield a request as a record without an answer, or a result as the annotation with it."""
+    """Yield a request as a record without an answer, or a result as the annotation with it.
+
+    A line with both, as a user joins the two files, is a whole record.
+    """
     id = value["custom_id"]
     request = value.get("body", value.get("params"))
-    if isinstance(request, dict):
+    answered = any(value.get(key) for key in ("response", "result", "error"))
+    if isinstance(request, dict) and not answered:
         system, turns = parse_exchange(request, None)
         yield Record(id, system, turns, (), None, source, find_model(request), keys=(id,))
         return
@@ -57,6 +61,10 @@ def read_batch(value: Any, source: Source) -> Iterator[Item]:
         response = response.get("body", response.get("message"))
     if failed or response is None:
         raise UnreadableRecord(f"the request {id[:40]} failed: {join_text(failed or 'no response')[:80]}")
+    if isinstance(request, dict):
+        system, turns = parse_exchange(request, response)
+        yield Record(id, system, turns, (), None, source, find_model(response, request))
+        return
     yield Annotation(id, source, turns=parse_conversation(parse_response(response))[1])
 
 

@@ -12,7 +12,7 @@ OpenInference spec/llm_spans.md.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from remask.data.dialects import as_list, as_object
+from remask.data.dialects import as_list, as_object, decode_json
 from remask.data.formats.call_tree import Assessment, Operation, build_records, group_by_trace
 from remask.data.formats.otel_attributes import (
     ALIAS_KEYS,
@@ -62,6 +62,8 @@ def matches_span(value: Any) -> bool:
         return False
     if "context.span_id" in value and "context.trace_id" in value:
         return True  # a row of the table of Phoenix
+    if _is_flat_span(value):
+        return True
     if not isinstance(value.get("attributes"), dict):
         return False
     context = value.get("context")
@@ -78,6 +80,8 @@ def read_span(value: Any, source: Source) -> Iterator[Item]:
         return
     if "context.span_id" in value:
         value = _nest_columns(value)
+    elif _is_flat_span(value):
+        value = _nest_flat_span(value)
     status = value.get("status")
     code = status.get("status_code") if isinstance(status, dict) else value.get("status_code")
     text = status.get("description") if isinstance(status, dict) else value.get("status_message")
@@ -89,11 +93,49 @@ def read_span(value: Any, source: Source) -> Iterator[Item]:
         parent=_parse_id(value.get("parent_id")),
         attributes=value["attributes"],
         events=events,
-        error=describe_failure(as_text(code).upper() == "ERROR", text, events),
+        error=describe_failure(str(code).upper() in _FAILED, text, events),
         links=tuple(_parse_id(as_object(link.get("context")).get("span_id"))
                     for link in as_list(value.get("links"))),
     )  # fmt: skip
     yield from _read_spans([span], source)
+
+
+_FAILED = ("ERROR", "STATUS_CODE_ERROR", "2")
+# Names of the columns of a span in a table, as databases of spans have it (ClickHouse, Logfire).
+_FLAT = {
+    "trace": ("trace_id", "traceId", "TraceId"),
+    "span": ("span_id", "spanId", "SpanId"),
+    "parent": ("parent_span_id", "parentSpanId", "ParentSpanId", "parent_id", "parentId"),
+    "attributes": ("attributes", "span_attributes", "spanAttributes", "SpanAttributes"),
+    "status": ("status_code", "statusCode", "StatusCode", "otel_status_code"),
+    "message": ("status_message", "statusMessage", "StatusMessage", "otel_status_message"),
+    "events": ("events", "otel_events"),
+}
+
+
+def _get_flat(row: Mapping[str, Any], what: str) -> Any:
+    return next((row[name] for name in _FLAT[what] if row.get(name) is not None), None)
+
+
+def _is_flat_span(row: Mapping[str, Any]) -> bool:
+    """Whether a row has the ids of a span beside its attributes, not in a context."""
+    if _get_flat(row, "trace") is None or _get_flat(row, "span") is None:
+        return False
+    return isinstance(decode_json(_get_flat(row, "attributes")), dict)
+
+
+def _nest_flat_span(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the span of a row with the ids beside its attributes."""
+    status = row.get("status")
+    return {
+        "context": {"trace_id": _get_flat(row, "trace"), "span_id": _get_flat(row, "span")},
+        "parent_id": _get_flat(row, "parent"),
+        "attributes": decode_json(_get_flat(row, "attributes")),
+        "status": status if isinstance(status, dict) else None,
+        "status_code": _get_flat(row, "status"),
+        "status_message": _get_flat(row, "message"),
+        "events": decode_json(_get_flat(row, "events")),
+    }
 
 
 def _nest_columns(row: Mapping[str, Any]) -> dict[str, Any]:

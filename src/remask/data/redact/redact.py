@@ -197,9 +197,12 @@ def find_secrets(text: str) -> dict[str, str]:
 
 
 def _may_match(rule: SecretRule, text: str, lower: str) -> bool:
-    if isinstance(rule.hint, tuple):
-        return any(literal in lower for literal in rule.hint)
-    return bool(rule.hint(text))
+    if not isinstance(rule.hint, tuple):
+        return bool(rule.hint(text))
+    for literal in rule.hint:  # noqa: SIM110 -- `any` takes three times as long, for each rule and text
+        if literal in lower:
+            return True
+    return False
 
 
 def _replace_match(rule: SecretRule, placeholders: Placeholders, match: Match) -> str:

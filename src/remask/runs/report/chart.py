@@ -7,6 +7,7 @@ built for the width at which it is shown, so that its labels keep their size on 
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from remask.runs.report.summary import Point
 from remask.stats import Comparison
@@ -103,7 +104,8 @@ class IntervalBar:
     ticks: tuple[Tick, ...]
 
 
-def build_curve(points: Sequence[Point], calls: int, size: Size = (680, 300)) -> Curve | None:
+@lru_cache(maxsize=16)  # most changes of a run that goes on add no point
+def build_curve(points: tuple[Point, ...], calls: int, size: Size = (680, 300)) -> Curve | None:
     """Build the curve; None without points.
 
     calls: the axis ends there, or where the last point is. A budget that is much larger than what

@@ -7,15 +7,17 @@ the same templates: `run.html.j2` with the values of `make_context`.
 
 import base64
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
+from itertools import chain
 from typing import Any, TypeVar
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from remask.events import State
+from remask.events import Proposed, State
 from remask.ports import Pieces
 from remask.runs.outcomes import ROW_FILTERS, RowAnswer, RowResult
 from remask.runs.progress import describe_stage
@@ -58,7 +60,7 @@ class EditView:
 
     title: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
-    reasons: tuple[str, ...]  # the conversations that support it
+    evidence: tuple[str, ...]  # the conversations that support it most
     pieces: tuple[Pieces, ...]  # of the new texts, where the steps are known
     steps: int  # the last one; 0: unknown
 
@@ -172,14 +174,11 @@ def _list_figures(test: Comparison | None, unchanged: bool) -> list[Figure]:
 
 
 def _describe_result(seen: RunView, result: Result) -> dict[str, Any]:
-    candidates = summary.list_candidates(seen.state)
-    best = {True: list[summary.Candidate](), False: list[summary.Candidate]()}
-    for row in candidates:
-        best[row.accepted or row.validation is not None].append(row)
-    winners, others = best[True], sorted(best[False], key=lambda row: -row.train_rows)
-    shown_winners, room = _take(winners, _weigh_candidate, MAX_CANDIDATE_BYTES)
-    shown_others, _ = _take(others, _weigh_candidate, room)
-    edits = list(_list_edits(seen.state, result))
+    winners, others = _rank_proposals(state := seen.state)
+    room = MAX_CANDIDATE_BYTES
+    shown_winners, room = _take(summary.describe_candidates(state, winners), _weigh_candidate, room)
+    shown_others, _ = _take(summary.describe_candidates(state, others), _weigh_candidate, room)
+    edits = list(_list_edits(state, result))
     shown_edits, _ = _take(edits, _weigh_edit, MAX_EDIT_BYTES)
     unchanged = result.prompt == result.baseline.prompt
     return {
@@ -193,21 +192,32 @@ def _describe_result(seen: RunView, result: Result) -> dict[str, Any]:
         "edits": shown_edits,
         "edits_left": len(edits) - len(shown_edits),
         "facts": list(summary.list_refinement_facts(result)),
-        "refused": summary.count_refusals(seen.state)[:MAX_REFUSALS],
-        "candidates": len(candidates),
+        "refused": summary.count_refusals(state)[:MAX_REFUSALS],
         "winners": shown_winners,
         "others": shown_others,
-        "candidates_left": len(candidates) - len(shown_winners) - len(shown_others),
+        "has_more_candidates": len(shown_winners) + len(shown_others) < len(state.proposals),
         "rows": _describe_rows(seen),
         **_describe_curve(seen),
     }
 
 
+def _rank_proposals(state: State) -> tuple[list[Proposed], Iterable[Proposed]]:
+    """Return the proposals with a validation score or accepted, and the others, most scored rows first."""
+    taken = {(event.round, event.id) for event in state.accepted}
+    rows = {id: len(scores) for (id, split), scores in state.scores.items() if split == "train"}
+    validated = {id for id, split in state.scores if split == "validation"}
+    best = [p for key, p in state.proposals.items() if p.id in validated or key in taken]
+    chosen = {(p.round, p.id) for p in best}
+    scored = [p for key, p in state.proposals.items() if p.id in rows and key not in chosen]
+    rest = (p for key, p in state.proposals.items() if p.id not in rows and key not in chosen)
+    return best, chain(sorted(scored, key=lambda p: -rows[p.id]), rest)
+
+
 def _describe_curve(seen: RunView) -> dict[str, Any]:
-    points = [*summary.list_points(seen.history), *summary.list_test_points(seen.history)]
+    points = summary.list_points(seen.history)
     budget = seen.config.get("budget")
     calls = (budget.get("calls") if isinstance(budget, Mapping) else None) or 0
-    drawn = {name: chart.build_curve(points, calls, size) for name, size in SIZES.items()}
+    drawn = {name: chart.build_curve(tuple(points), calls, size) for name, size in SIZES.items()}
     used = max((p.calls for p in points), default=0)
     words = [chart.describe_point(point) for point in points]
     return {
@@ -226,7 +236,7 @@ def _list_edits(state: State, result: Result) -> Iterator[EditView]:
         yield EditView(
             title=_capitalise(summary.format_edit_title(edit)),
             changes=edit.changes,
-            reasons=tuple(summary.list_supporters(edit)),
+            evidence=tuple(summary.list_evidence(edit, 160)),
             pieces=pieces,
             steps=max((step for one in pieces for _, step in one), default=0),
         )
@@ -266,6 +276,7 @@ def _view_row(row: RowResult) -> dict[str, Any]:
     }
 
 
+@lru_cache(maxsize=4096)  # a page that grows has mostly the cells that it had
 def _make_cell(text: str, width: int = MAX_CELL_CHARS) -> str:
     """Return a text on one line and clipped. A long one is clipped first, because that is faster."""
     return one_line(clip(text, 4 * width), width)
@@ -275,7 +286,7 @@ def _capitalise(text: str) -> str:
     return text[:1].upper() + text[1:]
 
 
-def _take(items: Sequence[T], weigh: Callable[[T], int], limit: int) -> tuple[list[T], int]:
+def _take(items: Iterable[T], weigh: Callable[[T], int], limit: int) -> tuple[list[T], int]:
     """Return the first items that together weigh at most `limit`, and what is left of it."""
     found: list[T] = []
     for item in items:
@@ -286,12 +297,13 @@ def _take(items: Sequence[T], weigh: Callable[[T], int], limit: int) -> tuple[li
     return found, max(0, limit)
 
 
+@lru_cache(maxsize=1024)
 def _weigh_candidate(row: summary.Candidate) -> int:
     return 420 + sum(_weigh(_make_cell(text)) + 24 for pair in row.changes for text in pair)
 
 
 def _weigh_edit(edit: EditView) -> int:
-    texts = [_make_cell(text) for pair in edit.changes for text in pair] + list(edit.reasons)
+    texts = [_make_cell(text) for pair in edit.changes for text in pair] + list(edit.evidence)
     pieces = sum(90 + _weigh(make_visible(text)) for one in edit.pieces for text, _ in one)
     return 900 + _weigh(texts) + pieces
 

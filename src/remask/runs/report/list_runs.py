@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal, TypeGuard
+from typing import Literal
 
 from remask.errors import ConfigError
 from remask.events import Accepted, Event, Proposed, RoundRejected, SearchEnded, Started, Tested
@@ -157,8 +157,5 @@ def _require_match(folder: Path, result: Result | None, tested: Tested | None) -
 def _find_best_length(store: RunReader, events: tuple[Event, ...]) -> int | None:
     """Return the tokens of the best prompt of a run that is not finished."""
     best = next((event.id for event in reversed(events) if isinstance(event, Started | Accepted)), "")
-    return next((e.tokens for e in store.find_events("Started", "Proposed") if _is_prompt(e, best)), None)
-
-
-def _is_prompt(event: Event, id: str) -> TypeGuard[Started | Proposed]:
-    return isinstance(event, Started | Proposed) and event.id == id
+    found = store.find_events("Started", "Proposed", prompt=best) if best else ()
+    return next((event.tokens for event in found if isinstance(event, Started | Proposed)), None)

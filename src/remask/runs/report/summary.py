@@ -6,14 +6,14 @@ is untrusted: `sanitize.make_visible` escapes characters that could hide or reor
 
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from remask.config import make_config
-from remask.events import Accepted, Event, Scored, Started, State, Tested
+from remask.events import Accepted, Event, Proposed, Scored, Started, State, Tested
 from remask.runs.budget import Spend, format_usd
 from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, compare_rows, list_changes
 from remask.sanitize import hide_credentials, one_line
@@ -35,9 +35,9 @@ UNCHANGED = (
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """One evaluated candidate of one round."""
+    """One candidate of one round, with the scores that it has."""
 
-    round: int
+    round: int  # from 1
     id: str
     masker: str
     changes: tuple[tuple[str, str], ...]  # (before, after)
@@ -58,14 +58,18 @@ class Point:
 
 
 def list_candidates(state: State) -> list[Candidate]:
-    """Return all candidates that were evaluated, in the order of proposal."""
+    """Return all candidates that the guard allowed, in the order of proposal."""
+    return list(describe_candidates(state, state.proposals.values()))
+
+
+def describe_candidates(state: State, proposals: Iterable[Proposed]) -> Iterator[Candidate]:
+    """Yield each proposal as a candidate, when it is asked for."""
     taken = {(event.round, event.id) for event in state.accepted}
     gains = {(event.round, event.id): event.log_likelihood_gain for event in state.measured}
-    found = []
-    for proposal in state.proposals:
+    for proposal in proposals:
         train = list_scores(state, proposal.id, "train")
-        candidate = Candidate(
-            round=proposal.round,
+        yield Candidate(
+            round=proposal.round + 1,
             id=proposal.id,
             masker=proposal.masker,
             changes=list_changes(state, proposal),
@@ -75,8 +79,6 @@ def list_candidates(state: State) -> list[Candidate]:
             accepted=(proposal.round, proposal.id) in taken,
             gain=gains.get((proposal.round, proposal.id)),
         )
-        found.append(candidate)
-    return found
 
 
 def list_scores(state: State, id: str, split: str) -> list[float]:
@@ -99,10 +101,14 @@ def count_refusals(state: State) -> list[tuple[str, int]]:
 
 
 def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
-    """Return a point for every validation score. history: (calls so far, event)."""
+    """Return a point for every validation score and for both prompts of the sealed test.
+
+    history: (calls so far, event).
+    """
     found: list[Point] = []
     baseline = ""
-    for calls, event in history:
+    # Most events are proposals, which have no score.
+    for calls, event in [one for one in history if not isinstance(one[1], Proposed)]:
         match event:
             case Started():
                 baseline = event.id
@@ -113,16 +119,10 @@ def list_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
                     found.append(Point(calls, value, "baseline" if first else "kept"))
             case Accepted() if found:
                 found[-1] = Point(found[-1].calls, found[-1].validation, "accepted")
+            case Tested():
+                test, _ = compare_rows(event.baseline, event.best)
+                found += [Point(calls, test.baseline, "test before"), Point(calls, test.best, "test after")]
     return found
-
-
-def list_test_points(history: Iterable[tuple[int, Event]]) -> list[Point]:
-    """Return the scores of both prompts on the sealed test as points; none before the test."""
-    for calls, event in history:
-        if isinstance(event, Tested):
-            test, _ = compare_rows(event.baseline, event.best)
-            return [Point(calls, test.baseline, "test before"), Point(calls, test.best, "test after")]
-    return []
 
 
 def find_validation(state: State, id: str) -> float | None:
@@ -215,16 +215,16 @@ def format_edit_title(edit: AcceptedEdit | RefinedEdit) -> str:
     """Describe the round, the masker and the gain of an edit."""
     if isinstance(edit, AcceptedEdit):
         gain = f"{edit.validation_gain:+.3f} on validation, {SELECTION}"
-        return f"round {edit.round + 1} ({edit.masker}, {gain})"
+        return f"round {edit.round} ({edit.masker}, {gain})"
     return f"iteration {edit.iteration} ({edit.masker}, {edit.log_likelihood_gain:+.1f} nats)"
 
 
-def list_edit_reasons(edit: AcceptedEdit | RefinedEdit) -> list[str]:
-    """Return the rows or traces that support an edit, one line each."""
+def list_evidence(edit: AcceptedEdit | RefinedEdit, width: int) -> list[str]:
+    """Return the conversations that support an edit most, one line each."""
     if isinstance(edit, AcceptedEdit):
-        return [f"evidence: {one_line(query, 120)}" for query in edit.attributions]
+        return [one_line(query, width) for query in edit.attributions]
     return [
-        f"evidence: {one_line(one.trace, 40)} ({one.drop:.2f} nats): {one_line(one.query, 120)}"
+        f"{one_line(one.trace, 40)} ({one.drop:.2f} nats): {one_line(one.query, width)}"
         for one in edit.attributions
     ]
 
@@ -346,16 +346,6 @@ def describe_test(test: Comparison) -> str:
         f"differ on {test.differing} of {test.n} rows. Method: {METHODS[test.method]}, "
         f"with a two-sided {format_level(test.level)} interval."
     )
-
-
-def list_supporters(edit: AcceptedEdit | RefinedEdit) -> list[str]:
-    """Return the conversations that support an edit most, one line each."""
-    if isinstance(edit, AcceptedEdit):
-        return [one_line(query, 160) for query in edit.attributions]
-    return [
-        f"{one_line(one.query, 160)} ({one_line(one.trace, 40)}, {one.drop:.2f} nats)"
-        for one in edit.attributions
-    ]
 
 
 def list_costs(spend: Spend, config: Mapping[str, Any], result: Result | None) -> list[tuple[str, str]]:
