@@ -240,7 +240,8 @@ class DenoiserConfig(EndpointConfig):
     dtype: Literal["", "bfloat16", "float32"] = ""
     """Numbers of a `local:` model. `""`: the faster of the two on that device."""
     steps: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Denoising steps, at most. None: one for each mask, 24 at most."""
+    """Denoising steps of a window, at most. None: one for each mask, and at most 8 with the built-in
+    denoiser and those that `remask adapt` makes, 24 with others."""
     temperature: Annotated[float, Field(ge=0, le=5)] | None = None
     """Sampling temperature of tokens. None: 0.3 for the built-in model and for adapters, 0.7 for
     other local models, an API's own default."""
