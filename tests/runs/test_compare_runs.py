@@ -116,3 +116,10 @@ def test_the_command_says_it_in_words_and_in_json(pair: tuple[Path, Path]) -> No
 
 def test_a_folder_that_is_no_run_is_one_sentence(pair: tuple[Path, Path]) -> None:
     assert "is not the folder of a run" in complaint(remask("compare", pair[0], pair[0].parent / "none"))
+
+
+def test_a_run_is_not_compared_with_itself(pair: tuple[Path, Path]) -> None:
+    again = pair[0].parent / "other" / ".." / pair[0].name
+    assert "are the same run" in complaint(remask("compare", pair[0], pair[0]))
+    (pair[0].parent / "other").mkdir()
+    assert "are the same run" in complaint(remask("compare", pair[0], again))

@@ -11,6 +11,7 @@ from remask.tasks.compare_answers import (
     compare_json,
     compare_labels,
     compare_numbers,
+    find_number,
     parse_list,
 )
 from remask.tasks.labelled import LabelledTask
@@ -140,3 +141,23 @@ def test_a_task_with_lists_of_labels_is_scored_by_f1_over_labels() -> None:
 def test_metrics_have_names(metric: str, expected: str, response: str, score: float) -> None:
     (grade,) = METRICS[metric](()).grade([Example("1", "train", "x", expected)], [response])
     assert grade.score == pytest.approx(score) and not grade.error
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1 000 000", 1e6), ("Il y a 12 500 habitants.", 12_500), ("12 500,75 €", 12_500.75),
+        ("In 2019 it was 1 234 567.", 1_234_567), ("2 of 12 500", 500), ("5 10", 10), ("0 500", 500),
+    ],
+)  # fmt: skip
+def test_spaces_between_thousands_are_read_where_they_are_clear(text: str, number: float) -> None:
+    assert find_number(text) == number
+
+
+def test_json_with_letters_and_marks_apart_is_equal() -> None:
+    for response in (
+        '{"cafe\u0301": "cre\u0300me"}',
+        '{"cafe\\u0301": "cr\u00e8me"}',
+        'So: {"caf\u00e9": "cre\\u0300me"}!',
+    ):
+        assert compare_json('{"caf\u00e9": "cr\u00e8me"}', response)[0] == 1

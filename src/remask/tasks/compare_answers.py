@@ -33,7 +33,7 @@ def compare_json(expected: str, response: str) -> Comparison:
     The order of keys and the notation of numbers do not matter. JSON may stand in a code fence or
     within other text. Raises ValueError if the expected answer is no JSON.
     """
-    right = json.loads(expected)
+    right = _load(expected)
     found = list(_find_json(response))
     if not found:
         return 0.0, "The answer holds no JSON."
@@ -54,16 +54,25 @@ def _find_json(text: str) -> Iterator[Any]:
         starts += 1
         try:
             value, at = decoder.raw_decode(text, match.start())
-            yield value
+            yield _compose(value)
         except (ValueError, RecursionError):
             at = match.end()
 
 
 def _decode(text: str) -> list[Any]:
     try:
-        return [json.loads(text)]
+        return [_load(text)]
     except (ValueError, RecursionError):
         return []
+
+
+def _load(text: str) -> Any:
+    return _compose(json.loads(text))
+
+
+def _compose(value: Any) -> Any:
+    """Return a JSON value in which each letter and its marks are one character, in keys too."""
+    return json.loads(unicodedata.normalize("NFC", json.dumps(value, ensure_ascii=False)))
 
 
 def _find_difference(right: Any, found: Any, path: str) -> str:
@@ -107,6 +116,7 @@ def compare_numbers(expected: str, response: str) -> Comparison:
 def find_number(text: str) -> float | None:
     """Return the final number of a text, or None."""
     text = re.sub(r"(?<=\d)[\u00a0\u2009\u202f](?=\d{3})", "", text)  # spaces between thousands
+    text = _join_spaced_thousands(text)
     text = normalise(text).replace("\u2212", "-").replace("\u2044", "/")
     text = _FRACTION.sub(lambda m: repr(float(m[1] or 0) + unicodedata.numeric(m[2])), text)
     for mark in reversed(list(_FINAL.finditer(text))):
@@ -116,6 +126,13 @@ def find_number(text: str) -> float | None:
             return numbers[0] if first else numbers[-1]
     numbers = _list_numbers(text)
     return numbers[-1] if numbers else None
+
+
+def _join_spaced_thousands(text: str) -> str:
+    """Remove ordinary spaces between thousands: of 1 000 000, and of 12 500 if it is the only number."""
+    text = re.sub(r"(?<![\d.,])[1-9]\d{0,2}(?: \d{3}){2,}(?!\d)", lambda m: m[0].replace(" ", ""), text)
+    alone = re.fullmatch(r"(\D*[1-9]\d{0,2}) (\d{3}(?:[.,]\d*)?\D*)", text)
+    return alone[1] + alone[2] if alone else text
 
 
 def _list_numbers(text: str) -> list[float]:

@@ -4,6 +4,7 @@ All of it works in one thread, so that the server answers while a large run is r
 each database has one reader.
 """
 
+import gc
 import secrets
 import time
 from collections import OrderedDict
@@ -107,6 +108,7 @@ class RunPage(LivePage):
         """Return the run as it is now. Raises ConfigError."""
         if self._run is None:
             self._run = RunFollower(self.folder)
+            gc.freeze()  # events have no cycles: looking through many of them costs more than it frees
         elif self._run.read_on():
             self._is_new = True
         return self._run.view()

@@ -159,3 +159,10 @@ def test_redact_text_takes_linear_time(piece: str) -> None:
     """60 kB each; a pattern of quadratic time would take minutes here."""
     for text in (piece * (60_000 // len(piece)), "x@1.1.1.1" + piece * (20_000 // len(piece)) + "\0"):
         redact_text(text, Placeholders())
+
+
+@pytest.mark.parametrize(
+    "key", ["oy2" + "zme562w9uyx" * 4, "e2b_" + "07fd524c" * 5, "fc-" + "6d9aed43" * 4, "BSA" + "TqrOQn5" * 4]
+)
+def test_redact_text_replaces_keys_with_short_prefixes(key: str) -> None:
+    assert key[4:20] not in redact_text(f"I use {key} for this.", Placeholders())

@@ -206,11 +206,13 @@ def _rank_proposals(state: State) -> tuple[list[Proposed], Iterable[Proposed]]:
     taken = {(event.round, event.id) for event in state.accepted}
     rows = {id: len(scores) for (id, split), scores in state.scores.items() if split == "train"}
     validated = {id for id, split in state.scores if split == "validation"}
-    best = [p for key, p in state.proposals.items() if p.id in validated or key in taken]
-    chosen = {(p.round, p.id) for p in best}
-    scored = [p for key, p in state.proposals.items() if p.id in rows and key not in chosen]
-    rest = (p for key, p in state.proposals.items() if p.id not in rows and key not in chosen)
-    return best, chain(sorted(scored, key=lambda p: -rows[p.id]), rest)
+    known = validated | rows.keys() | {event.id for event in state.accepted}
+    some = [(key, p) for key, p in state.proposals.items() if key[1] in known]
+    best = [p for key, p in some if p.id in validated or key in taken]
+    others = [p for key, p in some if p.id not in validated and key not in taken]
+    # A page shows few of those without a score, so they are looked for only as far as it goes.
+    rest = (p for (_, id), p in state.proposals.items() if id not in known)
+    return best, chain(sorted(others, key=lambda p: -rows.get(p.id, 0)), rest)
 
 
 def _describe_curve(seen: RunView) -> dict[str, Any]:
