@@ -209,7 +209,7 @@ def measure_rewards(state: State, rows: int) -> dict[str, float]:
     """
     accepted = {event.id for event in state.accepted}
     by_source: dict[str, list[float]] = {}
-    for proposed in state.proposals:
+    for proposed in state.proposals.values():
         if proposed.round < state.round:
             asked = len(state.scores.get((proposed.id, "train"), ())) / rows
             source = proposed.masker.partition(" ")[0]
