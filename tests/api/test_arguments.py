@@ -283,6 +283,10 @@ VALUES: dict[str, dict[str, list[Any]]] = {
         "api_key_env": ["KEY"],
         "temperature": [0.7],
         "max_tokens": [16],
+        "choose": [False],
+        "device": ["cpu"],
+        "dtype": ["float32"],
+        "revision": ["c0ffee"],
     },
     "task": {
         "args": [{"copies": 2, "hard": True, "names": ["a", "b"]}],

@@ -28,7 +28,7 @@ OTHERS = (
     "benchmarks.acceptance.candidates",
     "benchmarks.compare_checkouts",
     *(f"benchmarks.denoiser.{name}" for name in ("ablation", "domain", "fills")),
-    *("benchmarks.ingest", "benchmarks.injection", "benchmarks.tasks.desk"),
+    *("benchmarks.ingest", "benchmarks.injection", "benchmarks.tasks.desk", "benchmarks.local_target"),
 )
 INTERVAL = re.compile(r"[-+][.\d]+ to [-+][.\d]+")
 BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
