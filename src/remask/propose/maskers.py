@@ -26,6 +26,8 @@ _LONG_FACTORS = (*_FACTORS, 3.0, 4.0)  # for a text of fewer than _MIN_LONG_TOKE
 _MIN_LONG_TOKENS = 12
 _MAX_MEAN_WORDS = 5.0  # mean number of words of a random span in a long sentence
 _MIN_MEAN_WORDS = 1.5  # mean number of words of a random span in a short sentence
+TRAILING_SHARE = 0.5  # of anchored insertions that go on after their last anchor
+LISTED_SHARE = 0.5  # of the anchors of labels that are one list
 _RANK_DECAY = 0.6  # factor of a sentence's probability from one rank of support to the next
 # Letters with their combining marks and joiners: in many scripts \w alone cuts a letter in two.
 _WORD = regex.compile(r"\w[\w\p{M}\u200c\u200d]*(?:['’-]\w[\w\p{M}\u200c\u200d]*)*")
@@ -96,14 +98,14 @@ def draw_insert(prompt: Prompt, count: Count, rng: np.random.Generator, hints: H
 def draw_anchor(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
     """Insert fixed words with holes round them, so that the new text says what the traces ask for.
 
-    The fixed words are all labels in some order, or the common beginning of the right answers, or
+    The fixed words are all labels in some order, with holes between them or in one list, or the common beginning of the right answers, or
     one to four words that right answers and feedback have and the prompt lacks. Inserts without
     fixed words where the traces give none. Only a denoiser that reads both sides of a hole can
     write this way.
     """
     kinds: list[Callable[[], Sequence[str]]] = []
     if hints.labels:
-        kinds.append(lambda: [hints.labels[i] for i in rng.permutation(len(hints.labels))])
+        kinds.append(lambda: _order_labels(hints.labels, rng))
     if hints.opening:
         kinds.append(lambda: [hints.opening])
     if hints.words:
@@ -113,7 +115,9 @@ def draw_anchor(prompt: Prompt, count: Count, rng: np.random.Generator, hints: H
     parts: list[str | int] = []
     for anchor in kinds[int(rng.integers(len(kinds)))]():
         parts += [int(rng.integers(1, 7)), anchor]
-    parts.append(int(rng.integers(1, 7)))
+    # A text after the last anchor often stops in the middle, so half of them end with it.
+    if rng.random() < TRAILING_SHARE:
+        parts.append(int(rng.integers(1, 7)))
     return (_insert(prompt, rng, tuple(parts)),)
 
 
@@ -206,6 +210,14 @@ def _insert(prompt: Prompt, rng: np.random.Generator, parts: tuple[str | int, ..
     at = _draw_place(prompt, rng) if _require_sentences(prompt) else None
     start, stop = prompt.editable[-1] if at is None else (at, at)
     return Mask(start, stop, sum(part for part in parts if isinstance(part, int)), parts)
+
+
+def _order_labels(labels: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Return the labels in some order: as anchors of their own, or listed in one anchor."""
+    order = [labels[i] for i in rng.permutation(len(labels))]
+    if rng.random() < LISTED_SHARE:
+        return [f"{', '.join(order[:-1])} or {order[-1]}" if order[1:] else order[0]]
+    return order
 
 
 def _draw_words(words: Sequence[str], rng: np.random.Generator) -> list[str]:

@@ -32,6 +32,7 @@ from remask.propose.maskers import MASKERS, MAX_CANVAS_TOKENS
 from remask.propose.portfolio import divide
 from remask.propose.select_traces import select
 from remask.propose.structure import hold_like, hold_structure
+from remask.sanitize import split_words
 from remask.types import Trace
 
 
@@ -123,7 +124,12 @@ class DiffusionProposer:
 
     def collect(self, batch: ProposalBatch, fills: Sequence[Fill]) -> list[Proposal]:
         """Turn the fills of a batch into candidates, each with its violation of the guard."""
-        untrusted = _find_untrusted(batch.context) - guard.find_ngrams(self.config.answers)
+        listed = {word for label in self.config.labels for word in split_words(label)}
+        untrusted = frozenset(
+            gram
+            for gram in _find_untrusted(batch.context) - guard.find_ngrams(self.config.answers)
+            if not listed.issuperset(gram)
+        )
         return [
             self._make_proposal(batch.parent, name, masks, fill, batch.context, untrusted)
             for (name, masks), fill in zip(batch.masks, fills, strict=True)
@@ -150,6 +156,7 @@ class DiffusionProposer:
             parent,
             max_growth=config.max_growth,
             answers=config.answers,
+            labels=config.labels,
         )
 
     def _select_context(self, traces: Sequence[Trace], seed: int) -> Context:
