@@ -30,11 +30,11 @@ MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution", "an
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
 LockName = Literal["text", "numbers", "none"]
 CommitName = Literal["steps", "threshold", "factor", "entropy_bound"]
-# Drawn in turn in the first round. Insertions are better than their parent most often, above all
-# those round fixed words; `rewrite` never was, in place of one sentence (docs/log.md, single edits).
+# Drawn in turn in the first round. Insertions are better than their parent most often; `rewrite`
+# never was, in place of one sentence (docs/log.md, single edits and sources of candidates).
 MASKERS: tuple[MaskerName, ...] = (
-    *("anchor", "insert", "library", "span", "anchor", "insert", "library", "sentence"),
-    *("anchor", "attribution", "insert", "delete"),
+    *("insert", "anchor", "span", "insert", "anchor", "sentence"),
+    *("insert", "library", "attribution", "insert", "anchor", "delete"),
 )
 DEFAULT_DEMOS = 8
 

@@ -98,9 +98,9 @@ def draw_insert(prompt: Prompt, count: Count, rng: np.random.Generator, hints: H
 def draw_anchor(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
     """Insert fixed words with holes round them, so that the new text says what the traces ask for.
 
-    The fixed words are all labels in some order, with holes between them or in one list, or the common beginning of the right answers, or
-    one to four words that right answers and feedback have and the prompt lacks. Inserts without
-    fixed words where the traces give none. Only a denoiser that reads both sides of a hole can
+    The fixed words are all labels in some order, with holes between them or in one list, or the
+    common beginning of the right answers, or one to four words that right answers and feedback have
+    and the prompt lacks. Inserts without fixed words where the traces give none. Only a denoiser that reads both sides of a hole can
     write this way.
     """
     kinds: list[Callable[[], Sequence[str]]] = []
