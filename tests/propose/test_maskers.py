@@ -83,7 +83,7 @@ def test_maskers_draw_legal_masks_and_edits_keep_frozen_text(
     assert all(a.stop <= b.start for a, b in pairwise(masks))
     for mask in masks:
         assert any(a <= mask.start <= mask.stop <= b for a, b in prompt.editable)
-        assert mask.tokens == 0 or 2 <= mask.tokens <= MAX_HOLE_TOKENS
+        assert mask.parts or mask.tokens == 0 or 2 <= mask.tokens <= MAX_HOLE_TOKENS
         assert not mask.parts or mask.tokens == sum(p for p in mask.parts if isinstance(p, int))
     assert sum(mask.tokens for mask in masks) <= MAX_CANVAS_TOKENS
     parts = make_canvas(prompt, masks)

@@ -100,8 +100,8 @@ def draw_anchor(prompt: Prompt, count: Count, rng: np.random.Generator, hints: H
 
     The fixed words are all labels in some order, with holes between them or in one list, or the
     common beginning of the right answers, or one to four words that right answers and feedback have
-    and the prompt lacks. Inserts without fixed words where the traces give none. Only a denoiser that reads both sides of a hole can
-    write this way.
+    and the prompt lacks. Inserts without fixed words where the traces give none. Only a denoiser
+    that reads both sides of a hole can write this way.
     """
     kinds: list[Callable[[], Sequence[str]]] = []
     if hints.labels:
@@ -114,10 +114,10 @@ def draw_anchor(prompt: Prompt, count: Count, rng: np.random.Generator, hints: H
         return draw_insert(prompt, count, rng, hints)
     parts: list[str | int] = []
     for anchor in kinds[int(rng.integers(len(kinds)))]():
-        parts += [int(rng.integers(1, 7)), anchor]
+        parts += [int(rng.integers(2, 7)), anchor]
     # A text after the last anchor often stops in the middle, so half of them end with it.
     if rng.random() < TRAILING_SHARE:
-        parts.append(int(rng.integers(1, 7)))
+        parts.append(int(rng.integers(2, 7)))
     return (_insert(prompt, rng, tuple(parts)),)
 
 
