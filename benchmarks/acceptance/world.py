@@ -16,7 +16,7 @@ from scipy.special import expit, ndtr, ndtri
 
 from remask.errors import BudgetSpent
 from remask.ids import rng_for
-from remask.ports import Attribution, Proposal
+from remask.ports import NO_REWARDS, Attribution, Proposal, Rewards
 from remask.prompt import Prompt
 from remask.types import Outcome, Split, Trace
 
@@ -101,7 +101,9 @@ class World:
     def count(self, text: str) -> int:
         return 1
 
-    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+    def propose(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int, rewards: Rewards = NO_REWARDS
+    ) -> list[Proposal]:
         rng, found = rng_for(seed, "edits"), []
         old, mean = self._residues[parent.id], self._means[parent.id]
         new = rng.standard_normal((n, len(old)))

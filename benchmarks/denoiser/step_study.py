@@ -93,6 +93,9 @@ class Study:
         ]
 
 
+# Only these write all of a new text. The committed studies were made with them.
+MASKERS = ("insert", "span", "insert", "sentence", "insert", "attribution")
+
 # -- measuring ------------------------------------------------------------------------------------
 
 
@@ -108,7 +111,9 @@ def run_study(
     cell.
     """
     start, found = lab.start, list[Cell]()
-    proposer = make_proposer(lab.config, start, denoisers[design.steps[0]], lab.task.labels)
+    config = lab.config
+    config = config.model_copy(update={"search": config.search.model_copy(update={"maskers": MASKERS})})
+    proposer = make_proposer(config, start, denoisers[design.steps[0]], lab.task.labels)
     baseline = _score_prompt(lab, start, "validation", design.validation, 0)
     for number in range(design.rounds):
         outcomes = _score_prompt(lab, start, "train", design.train, number)

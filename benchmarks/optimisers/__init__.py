@@ -13,6 +13,7 @@ _FOUND = {
     "gepa_reflector": ("gepa", "gepa, 135M reflector"),
     "gepa_remask": ("gepa", "gepa with remask as proposer"),
     "few_shot": ("baselines", "few-shot, best of random demonstrations"),
+    "remask_plain": ("remask", "remask with --demos 0"),
     "remask_demos": ("remask", "remask with up to eight demonstrations"),
     "templates": ("baselines", "best of human templates"),
     "nothing": ("baselines", "the seed prompt"),

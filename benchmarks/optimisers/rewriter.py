@@ -10,7 +10,7 @@ from benchmarks.search.lab import Lab
 from remask.ids import rng_for, seed_for
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
-from remask.ports import Attribution, Proposal
+from remask.ports import NO_REWARDS, Attribution, Proposal, Rewards
 from remask.prompt import Prompt
 from remask.propose.guard import Gram, find_ngrams, find_violation
 from remask.propose.select_traces import select
@@ -100,7 +100,9 @@ class Rewriter:
     def count(self, text: str) -> int:
         return len(self.writer.backbone.encode(text))
 
-    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+    def propose(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int, rewards: Rewards = NO_REWARDS
+    ) -> list[Proposal]:
         rng = rng_for(seed, "context")
         context = select(traces, EXAMPLE_TOKENS, self.count, rng, EXAMPLES)
         shown = "\n".join(f"{' '.join(t.query.split())} => {t.desired or t.response}" for t in context)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 from remask.ports import Metric
 
-NAMES = ("sst2", "letters", "reviews", "snli", "mrpc", "sst5")
+CHOICE = ("sst2", "letters", "reviews", "snli", "mrpc", "sst5")  # labels by forced choice, and two others
+FREE = ("reviews", "sst5_free", "snli_free", "mrpc_free", "letters")  # answers in the target's own words
+NAMES = tuple(dict.fromkeys((*CHOICE, *FREE)))
 Row = Mapping[str, str]
 
 

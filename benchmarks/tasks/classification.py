@@ -132,4 +132,7 @@ REVIEWS = replace(
     free=True,
     max_tokens=12,
 )
-TASKS = {task.name: task for task in (SST2, REVIEWS, SNLI, MRPC, SST5)}
+SST5_FREE = replace(SST5, name="sst5_free", free=True, max_tokens=12)
+SNLI_FREE = replace(SNLI, name="snli_free", free=True, max_tokens=12)
+MRPC_FREE = replace(MRPC, name="mrpc_free", free=True, max_tokens=12)
+TASKS = {task.name: task for task in (SST2, REVIEWS, SNLI, MRPC, SST5, SST5_FREE, SNLI_FREE, MRPC_FREE)}

@@ -26,13 +26,17 @@ from pydantic import (
 from remask.errors import ConfigError, DataError, describe_problems
 from remask.files import read_file, require_prompt
 
-MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution"]
+MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution", "anchor", "library", "delete"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
 LockName = Literal["text", "numbers", "none"]
 CommitName = Literal["steps", "threshold", "factor", "entropy_bound"]
-# Drawn in turn. Insertions are better than their parent most often; `rewrite` never was, in place
-# of one sentence (docs/log.md, single edits).
-MASKERS: tuple[MaskerName, ...] = ("insert", "span", "insert", "sentence", "insert", "attribution")
+# Drawn in turn in the first round. Insertions are better than their parent most often; `rewrite`
+# never was, in place of one sentence (docs/log.md, single edits and sources of candidates).
+MASKERS: tuple[MaskerName, ...] = (
+    *("insert", "anchor", "span", "insert", "anchor", "sentence"),
+    *("insert", "library", "attribution", "insert", "anchor", "delete"),
+)
+DEFAULT_DEMOS = 8
 
 
 QUERIES = 80  # messages that a target is asked for where nothing else is said
@@ -236,7 +240,8 @@ class DenoiserConfig(EndpointConfig):
     dtype: Literal["", "bfloat16", "float32"] = ""
     """Numbers of a `local:` model. `""`: the faster of the two on that device."""
     steps: Annotated[int, Field(ge=1, le=256)] | None = None
-    """Denoising steps, at most. None: one for each mask, 24 at most."""
+    """Denoising steps of a window, at most. None: one for each mask, and at most 8 with the built-in
+    denoiser and those that `remask adapt` makes, 24 with others."""
     temperature: Annotated[float, Field(ge=0, le=5)] | None = None
     """Sampling temperature of tokens. None: 0.3 for the built-in model and for adapters, 0.7 for
     other local models, an API's own default."""
@@ -289,8 +294,9 @@ class SearchConfig(Section):
     """Words of a candidate at most, in lengths of the seed prompt; 60 words are always allowed."""
     max_tokens: Annotated[int, Field(ge=1)] | None = None
     """Tokens of a candidate at most, as the denoiser counts. None: no limit."""
-    demos: Annotated[int, Field(ge=0, le=32)] = 0
-    """Train rows that may be shown at the end of the prompt as examples, at most."""
+    demos: Annotated[int, Field(ge=0, le=32)] | None = None
+    """Train rows that may be shown at the end of the prompt as examples, at most. None: 8 where
+    the train rows have right answers and the prompt is a system message, else 0."""
     cautious: bool = False
     """Accept an edit only where it is further ahead (docs/background/acceptance.md)."""
 

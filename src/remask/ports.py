@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -271,13 +272,21 @@ class Attribution:
         return sum(self.each)
 
 
+# Source of candidates (a masker, or "demos") -> how far its candidates of earlier rounds went in the
+# search, as a factor of the mean over all sources. Empty in the first round.
+Rewards = Mapping[str, float]
+NO_REWARDS: Rewards = MappingProxyType({})
+
+
 class Proposer(Protocol):
     """Proposes candidates that edit a prompt."""
 
     def count(self, text: str) -> int:
         """Count the tokens of `text`."""
 
-    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+    def propose(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int, rewards: Rewards = NO_REWARDS
+    ) -> list[Proposal]:
         """Return `n` candidates that edit `parent`; deterministic in its arguments."""
 
     def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:

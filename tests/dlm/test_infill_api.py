@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.colours import search
 from fakes.scripted_target import ScriptedTarget
 from fakes.server import Server, raw, status
 from fakes.writers import World, fills, play
@@ -136,7 +137,7 @@ def test_every_hole_gets_one_text_for_any_canvas(parts: list[str | Hole]) -> Non
 
 def test_run_counts_the_calls_that_the_server_saw(tmp_path: Path) -> None:
     with Server(default=World(status(429, headers={"Retry-After": "0"}))) as server:
-        result = play(server, tmp_path / "run", "mercury:pen")
+        result = play(server, tmp_path / "run", "mercury:pen", search=search(candidates=6, demos=0))
         asked = [body for body in server.bodies if body["model"] == "pen"]
         assert result.verdict == "improved" and "colours" in result.prompt
         assert result.test.n == 20

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from remask.errors import BudgetSpent
 from remask.ids import rng_for
-from remask.ports import Attribution, Proposal
+from remask.ports import NO_REWARDS, Attribution, Proposal, Rewards
 from remask.prompt import Prompt
 from remask.types import Outcome, Split, Trace
 
@@ -61,7 +61,9 @@ class LevelProposer:
     def count(self, text: str) -> int:
         return len(text.split())
 
-    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+    def propose(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int, rewards: Rewards = NO_REWARDS
+    ) -> list[Proposal]:
         rng = rng_for(seed, "level")
         out = []
         for _ in range(n):

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
@@ -14,13 +15,13 @@ import remask
 from fakes import Cut
 from fakes.colours import Phrases
 from fakes.worlds import LevelProposer
-from remask.api.build_proposer import add_demos, refuse_demos
+from remask.api.build_proposer import choose_demos, refuse_demos
 from remask.config import make_config
 from remask.data.dataset import Columns, load
 from remask.errors import ConfigError
 from remask.events import Accepted, Proposed, State, decode, fold
 from remask.ids import rng_for
-from remask.ports import Context, Proposal
+from remask.ports import NO_REWARDS, Context, Proposal, Rewards
 from remask.prompt import Prompt
 from remask.propose.demonstrations import (
     DemoProposer,
@@ -34,7 +35,7 @@ from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.runs.store import Store
 from remask.search.halving import search
 from remask.search.plan import SearchPlan
-from remask.types import Outcome, Split, Trace
+from remask.types import Example, Outcome, Split, Trace
 
 START = Prompt.parse("Name it. [[keep]]Be brief.[[/keep]] Answer kindly.")
 
@@ -88,7 +89,8 @@ def test_proposals_contain_the_body_and_whole_train_rows(seed: int, most: int) -
             assert set(shown) <= known and 1 <= len(set(shown)) == len(shown) <= most
         before, old = split_block(parent, START)
         if proposal.masker.startswith("demos "):
-            assert body == before and block != old
+            assert block != old
+            assert body == before or "," in proposal.masker, "an edit before the block is named"
         else:
             assert block == old, "no other edit touches the block"
         after = list(parent.text)
@@ -100,6 +102,7 @@ def test_proposals_contain_the_body_and_whole_train_rows(seed: int, most: int) -
 def test_proposals_add_exchange_and_remove_a_block() -> None:
     names = {proposal.masker for _, proposal in grown(30, 1)}
     assert {"demos in", "demos exchange", "demos others", "demos out"} <= names
+    assert any(name.startswith("demos in, ") for name in names)
     assert names & {"insert", "span", "sentence"}
 
 
@@ -134,7 +137,7 @@ def test_proposals_show_no_row_without_a_right_answer() -> None:
 def test_max_tokens_includes_the_block() -> None:
     drawn = proposer(4, max_tokens=14).propose(START, [trace(i) for i in range(9)], 40, 0)
     long = [p for p in drawn if Phrases().count(p.prompt.text) > 14]
-    assert long and all("14 allowed" in p.violation for p in long)
+    assert long and all(p.violation for p in long) and any("14 allowed" in p.violation for p in long)
     assert any(not p.violation and p.masker == "demos in" for p in drawn)
 
 
@@ -223,7 +226,9 @@ class Listening(DemoProposer):
 
     heard: ClassVar[set[str]] = set()
 
-    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+    def propose(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int, rewards: Rewards = NO_REWARDS
+    ) -> list[Proposal]:
         self.heard.update(t.id for t in traces)
         return super().propose(parent, traces, n, seed)
 
@@ -288,8 +293,19 @@ def test_demos_are_refused_without_train_rows_or_a_system_message(tmp_path: Path
         refuse_demos(config, "remask refine")
     user = make_config({"prompt": "Say.", "search": {"demos": 2}, "data": {"role": "user"}}, "test")
     with pytest.raises(ConfigError, match="leave --demos out"):
-        add_demos(user, START, LevelProposer())
+        choose_demos(user, ())
     assert find_shown_rows("", [trace(1)]) == ()
+
+
+def test_demos_are_on_where_train_rows_have_right_answers() -> None:
+    answered = Example("1", "train", "item", "blue")
+    plain = make_config({"prompt": "Say."}, "test")
+    assert choose_demos(plain, [answered]) == 8
+    assert choose_demos(plain, [replace(answered, expected=None)]) == 0
+    assert choose_demos(plain, [replace(answered, split="test")]) == 0
+    assert choose_demos(make_config({"prompt": "Say.", "search": {"demos": 0}}, "test"), [answered]) == 0
+    assert choose_demos(make_config({"prompt": "Say.", "data": {"role": "user"}}, "test"), [answered]) == 0
+    assert choose_demos(make_config({"prompt": "-", "task": {"name": "a/b"}}, "test"), [answered]) == 0
 
 
 def sentences() -> list[dict[str, str]]:

@@ -146,7 +146,10 @@ def test_run_rejects_all_payloads_and_reports_the_reasons(tmp_path: Path) -> Non
         row["input"] = f"{texts[i % len(texts)]} number {i}"
     run = tmp_path / "run"
     result = optimize(
-        run, data=remask.Dataset(data, split="split"), denoiser=Parrot(), search=search(candidates=6)
+        run,
+        data=remask.Dataset(data, split="split"),
+        denoiser=Parrot(),
+        search=search(candidates=6, maskers=["insert", "span"], demos=0),
     )
     assert result.prompt == "Name it. Be brief."
     with Store.read(run) as store:

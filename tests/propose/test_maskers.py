@@ -14,7 +14,8 @@ from remask.errors import ConfigError
 from remask.ports import Hole
 from remask.prompt import Prompt, find_sentences
 from remask.propose import edits
-from remask.propose.edits import Mask, make_canvas, make_edits
+from remask.propose.anchors import Hints
+from remask.propose.edits import Mask, join_parts, make_canvas, make_edits
 from remask.propose.maskers import MASKERS, MAX_CANVAS_TOKENS, MAX_HOLE_TOKENS
 
 SHORT = Prompt("Classify the sentiment of the sentence.")
@@ -27,6 +28,9 @@ SUPPORT = Prompt.parse(
 )
 
 
+LABELS = ("very positive", "mixed", "negative")
+
+
 def count(text: str) -> int:
     return len(re.findall(r"\w+|[^\w\s]", text))
 
@@ -34,7 +38,7 @@ def count(text: str) -> int:
 def draw(name: str, prompt: Prompt, seed: int) -> tuple[Mask, ...]:
     rng = np.random.default_rng(seed)
     support = [float(i % 5) for i in range(len(find_sentences(prompt)))]
-    return MASKERS[name](prompt, count, rng, support)
+    return MASKERS[name](prompt, count, rng, Hints(support, LABELS, "Dear", ("receipt", "invoice")))
 
 
 pieces = st.sampled_from(
@@ -79,14 +83,22 @@ def test_maskers_draw_legal_masks_and_edits_keep_frozen_text(
     assert all(a.stop <= b.start for a, b in pairwise(masks))
     for mask in masks:
         assert any(a <= mask.start <= mask.stop <= b for a, b in prompt.editable)
-        assert mask.tokens == 0 or 2 <= mask.tokens <= MAX_HOLE_TOKENS
+        assert mask.parts or mask.tokens == 0 or 2 <= mask.tokens <= MAX_HOLE_TOKENS
+        assert not mask.parts or mask.tokens == sum(p for p in mask.parts if isinstance(p, int))
     assert sum(mask.tokens for mask in masks) <= MAX_CANVAS_TOKENS
     parts = make_canvas(prompt, masks)
-    assert "".join(p.old if isinstance(p, Hole) else p for p in parts) == prompt.text
-    assert [p.tokens for p in parts if isinstance(p, Hole)] == [m.tokens for m in masks]
-    texts = [data.draw(fills) for _ in masks]
-    made = make_edits(prompt, masks, texts)
+    if not any(mask.parts for mask in masks):
+        assert "".join(p.old if isinstance(p, Hole) else p for p in parts) == prompt.text
+    holes = [p.tokens for p in parts if isinstance(p, Hole)]
+    assert len(holes) == sum(m.holes for m in masks) and sum(holes) == sum(m.tokens for m in masks)
+    texts = [data.draw(fills) for _ in holes]
+    made = make_edits(prompt, masks, join_parts(masks, texts))
     after = prompt.apply(made)
+    for mask in masks:
+        anchors = [part for part in mask.parts if isinstance(part, str)]
+        assert all(
+            anchor.lstrip(" ")[1:] in after.text for anchor in anchors
+        )  # the first letter may be a capital
     at = 0
     for start, stop in prompt.frozen:
         frozen = prompt.text[start:stop]
@@ -98,7 +110,8 @@ def test_maskers_draw_legal_masks_and_edits_keep_frozen_text(
 def test_maskers_never_delete_everything(name: str, prompt: Prompt) -> None:
     for seed in range(300):
         masks = draw(name, prompt, seed)
-        after = prompt.apply(make_edits(prompt, masks, ["word" if m.tokens else "" for m in masks]))
+        texts = ["word" if m.tokens else "" for m in masks for _ in range(m.holes)]
+        after = prompt.apply(make_edits(prompt, masks, join_parts(masks, texts)))
         assert any(after.text[a:b].strip() for a, b in after.editable)
 
 
@@ -147,7 +160,7 @@ def test_maskers_sentence_and_insert_reach_every_place() -> None:
 @pytest.mark.parametrize("name", ["sentence", "attribution"])
 def test_maskers_insert_next_to_a_single_sentence(name: str) -> None:
     for seed in range(50):
-        masks = MASKERS[name](SHORT, count, np.random.default_rng(seed), [0.0])
+        masks = MASKERS[name](SHORT, count, np.random.default_rng(seed), Hints([0.0]))
         assert masks == draw("insert", SHORT, seed)
 
 
@@ -156,14 +169,56 @@ def test_masker_attribution_prefers_the_least_supported_sentence() -> None:
     support += [10.0] * (len(find_sentences(SUPPORT)) - len(support))
     hits: Counter[int] = Counter()
     for seed in range(600):
-        for mask in MASKERS["attribution"](SUPPORT, count, np.random.default_rng(seed), support):
+        for mask in MASKERS["attribution"](SUPPORT, count, np.random.default_rng(seed), Hints(support)):
             hits[find_sentences(SUPPORT).index((mask.start, mask.stop))] += 1
     assert hits.most_common(1)[0][0] == 3
     assert hits[5] > hits[0] > hits[2] and len(hits) > 5
     with pytest.raises(ConfigError, match="local model that can score"):
-        MASKERS["attribution"](SUPPORT, count, np.random.default_rng(0), None)
+        MASKERS["attribution"](SUPPORT, count, np.random.default_rng(0), Hints())
     with pytest.raises(ValueError, match="1 support values"):
-        MASKERS["attribution"](SUPPORT, count, np.random.default_rng(0), [1.0])
+        MASKERS["attribution"](SUPPORT, count, np.random.default_rng(0), Hints([1.0]))
+
+
+def test_masker_anchor_writes_labels_opening_or_words_between_holes() -> None:
+    kinds = set()
+    for seed in range(200):
+        (mask,) = draw("anchor", SHORT, seed)
+        assert mask.start == mask.stop and isinstance(mask.parts[0], int)
+        anchors = tuple(part for part in mask.parts if isinstance(part, str))
+        assert mask.holes in (len(anchors), len(anchors) + 1)
+        listed = len(anchors) == 1 and set(re.split(", | or ", anchors[0])) == set(LABELS)
+        kinds.add("list" if listed else "labels" if set(anchors) == set(LABELS) else anchors)
+    assert kinds >= {
+        "list",
+        "labels",
+        ("Dear",),
+        ("receipt",),
+        ("receipt", "invoice"),
+        ("invoice", "receipt"),
+    }
+    rng = np.random.default_rng(0)
+    assert not MASKERS["anchor"](SHORT, count, rng, Hints())[0].parts  # an insertion
+
+
+def test_masker_library_inserts_whole_sentences_with_labels() -> None:
+    texts = set()
+    for seed in range(300):
+        masks = draw("library", SHORT, seed)
+        assert masks[0].holes == 0
+        texts.add(SHORT.apply(make_edits(SHORT, masks, join_parts(masks, []))).text)
+    assert any('Begin your answer with "Dear".' in text for text in texts)
+    assert any("Reply with exactly one of: negative, very positive, mixed." in text for text in texts)
+    assert not any("{" in text for text in texts)
+
+
+def test_masker_delete_only_deletes() -> None:
+    for prompt in (SHORT, SUPPORT):
+        for seed in range(60):
+            masks = draw("delete", prompt, seed)
+            if len(find_sentences(prompt)) == 1 and masks[0].tokens:
+                continue  # the run was the whole sentence, so it inserts
+            assert all(mask.tokens == 0 for mask in masks)
+            assert len(prompt.apply(make_edits(prompt, masks, [""] * len(masks))).text) < len(prompt.text)
 
 
 def test_maskers_need_editable_text() -> None:
@@ -260,7 +315,7 @@ def test_maskers_work_with_the_builtin_tokenizer() -> None:
     backbone = weights.load_base()
     support = [0.0] * len(find_sentences(SUPPORT))
     for name, masker in MASKERS.items():
-        masks = masker(SUPPORT, lambda t: len(backbone.encode(t)), np.random.default_rng(1), support)
+        masks = masker(SUPPORT, lambda t: len(backbone.encode(t)), np.random.default_rng(1), Hints(support))
         assert masks and sum(m.tokens for m in masks) <= MAX_CANVAS_TOKENS, name
 
 

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.prompt import Prompt, find_sentences, is_boundary
 from remask.propose import code_blocks, structure
-from remask.propose.edits import Mask, make_edits
+from remask.propose.anchors import Hints
+from remask.propose.edits import Mask, join_parts, make_edits
 from remask.propose.maskers import MASKERS
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.propose.structure import hold_like, hold_structure
@@ -160,10 +161,12 @@ def test_a_prompt_of_structure_is_extended_at_its_start() -> None:
     prompt = hold_structure(Prompt("Text: {text}\nSentiment:"), LABELS)
     assert prompt.editable == ((0, 0),)
     for name, masker in MASKERS.items():
-        masks = masker(prompt, len, np.random.default_rng(1), [])
+        masks = masker(prompt, len, np.random.default_rng(1), Hints([]))
         assert [(m.start, m.stop) for m in masks] == [(0, 0)], name
-        after = prompt.apply(make_edits(prompt, masks, ["read it twice"]))
-        assert after.text == "Read it twice.\nText: {text}\nSentiment:"
+        texts = join_parts(masks, ["read it twice"] * masks[0].holes)
+        after = prompt.apply(make_edits(prompt, masks, texts))
+        expected = texts[0] if name == "library" else "Read it twice."
+        assert after.text == f"{expected}\nText: {{text}}\nSentiment:"
 
 
 def test_an_empty_prompt_is_extended() -> None:
@@ -219,11 +222,12 @@ SCRIPTS = (
 @given(st.sampled_from(SCRIPTS), st.sampled_from(sorted(MASKERS)), st.integers(0, 999), st.data())
 def test_masks_and_edits_keep_letters_whole(text: str, name: str, seed: int, data: st.DataObject) -> None:
     prompt = Prompt(text)
-    support = [1.0] * len(find_sentences(prompt))
-    masks = MASKERS[name](prompt, len, np.random.default_rng(seed), support)
+    hints = Hints([1.0] * len(find_sentences(prompt)))
+    masks = MASKERS[name](prompt, len, np.random.default_rng(seed), hints)
     assert all(is_boundary(text, edge) for m in masks for edge in (m.start, m.stop))
     letters = st.text(st.sampled_from("aé\u0301\u093e\u200d\ufe0f🏽🇩ᄒ\u1161 .。।"), max_size=6)
-    fills = [data.draw(letters | st.sampled_from(PHRASES)) if m.tokens else "" for m in masks]
+    holes = [m.tokens for m in masks for _ in range(m.holes)]
+    fills = join_parts(masks, [data.draw(letters | st.sampled_from(PHRASES)) if n else "" for n in holes])
     made = make_edits(prompt, masks, fills)
     after = prompt.apply(made).text
     edges, shift = {0, len(after)}, 0

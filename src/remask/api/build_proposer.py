@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from remask.config import MASKERS, Config
+from remask.config import DEFAULT_DEMOS, MASKERS, Config
 from remask.errors import ConfigError
 from remask.ports import Choose, DenoiserModel, Limited, Proposer, Scorer
 from remask.prompt import Prompt
@@ -10,6 +10,7 @@ from remask.propose.demonstrations import DemoProposer
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.propose.select_traces import select
 from remask.tasks.labelled import fill_answer
+from remask.types import Example
 
 GROWTH_TOKENS = 64  # by which a prompt may grow in a run, at least, before it fills the denoiser
 
@@ -76,20 +77,27 @@ def _require_room(config: Config, tokens: int, denoiser: Limited) -> None:
     )
 
 
-def add_demos(config: Config, start: Prompt, proposer: Proposer) -> Proposer:
-    """Wrap the proposer so that it may show train rows, where `search.demos` allows some.
+def choose_demos(config: Config, examples: Sequence[Example]) -> int:
+    """Return how many train rows a prompt may show: as set, or by default what the data allows.
 
-    Raises ConfigError where the prompt is not a system message.
+    Raises ConfigError where some are set and the prompt is not a system message.
     """
-    search = config.search
-    if not search.demos:
-        return proposer
+    demos = config.search.demos
     if config.data.role == "user":
-        raise ConfigError(
-            f"search.demos = {search.demos}: examples are added to a system message, and this "
-            "prompt is a user message (data.role); leave --demos out"
-        )
-    return DemoProposer(start, proposer, search.demos, search.max_tokens)
+        if demos:
+            raise ConfigError(
+                f"search.demos = {demos}: examples are added to a system message, and this "
+                "prompt is a user message (data.role); leave --demos out"
+            )
+        return 0
+    if demos is not None or config.task.name:
+        return demos or 0
+    return DEFAULT_DEMOS if any(e.split == "train" and e.expected for e in examples) else 0
+
+
+def add_demos(config: Config, start: Prompt, proposer: Proposer, demos: int) -> Proposer:
+    """Wrap the proposer so that it may show up to `demos` train rows."""
+    return DemoProposer(start, proposer, demos, config.search.max_tokens) if demos else proposer
 
 
 def refuse_demos(config: Config, where: str) -> None:

@@ -155,23 +155,26 @@ def describe_metric(config: Config, target: TargetModel, labels: Sequence[str]) 
     return f"the label that the response names: {', '.join(labels)}"
 
 
-def check_context_length(config: Config, start: Prompt, dataset: LoadedDataset) -> None:
-    """Raise ConfigError where prompt, demonstrations and message do not fit a target that is read on
-    this machine."""
+def describe_excess(config: Config, start: Prompt, dataset: LoadedDataset, demos: int) -> str:
+    """Say why prompt, demonstrations and message do not fit a target that is read on this machine.
+
+    Returns "" where they do, or where the target is elsewhere.
+    """
     # Otherwise all calls would fail one by one.
     base = load_target_backbone(config.target)
     if base is None:
-        return
+        return ""
     prompt = len(base.encode(start.text))
     longest = max((len(base.encode(e.input)) for e in dataset.examples), default=0)
-    block = count_block_tokens(config.search.demos)
-    if prompt + longest + block + RESERVED_ANSWER_TOKENS > base.context_length:
-        shown = f", and examples up to {block} (--demos)" if block else ""
-        raise ConfigError(
-            f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
-            f"{RESERVED_ANSWER_TOKENS} for the answer that is more than the {base.context_length} "
-            f"tokens that the target {config.target.model} reads; shorten them or use another target"
-        )
+    block = count_block_tokens(demos)
+    if prompt + longest + block + RESERVED_ANSWER_TOKENS <= base.context_length:
+        return ""
+    shown = f", and examples up to {block} (--demos)" if block else ""
+    return (
+        f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
+        f"{RESERVED_ANSWER_TOKENS} for the answer that is more than the {base.context_length} "
+        f"tokens that the target {config.target.model} reads; shorten them or use another target"
+    )
 
 
 # --- conversations in place of rows

@@ -17,7 +17,7 @@ from remask import __version__
 from remask.api import build_task
 from remask.api.awaitable import raise_if_cancelled
 from remask.api.build_models import asks_api, limit_spend, make_denoiser, make_price, make_target
-from remask.api.build_proposer import add_demos, make_proposer, refuse_demos
+from remask.api.build_proposer import add_demos, choose_demos, make_proposer, refuse_demos
 from remask.api.build_task import Given, TraceData
 from remask.api.least_budget import require_least_budget
 from remask.config import Config
@@ -220,7 +220,16 @@ class Job:
             return make_proposer(self.config, self.start, self.denoiser, choose=choose)
         labels = () if self.config.data.queries else self.task.labels
         plain = make_proposer(self.config, self.start, self.denoiser, labels)
-        return RedactingProposer(add_demos(self.config, self.start, plain), self.redactor.redact)
+        with_demos = add_demos(self.config, self.start, plain, self.max_demos)
+        return RedactingProposer(with_demos, self.redactor.redact)
+
+    @cached_property
+    def max_demos(self) -> int:
+        """How many train rows a prompt may show. Raises ConfigError as `choose_demos`."""
+        demos = choose_demos(self.config, self.dataset.examples)
+        asked = self.config.search.demos is not None
+        excess = build_task.describe_excess(self.config, self.start, self.dataset, demos)
+        return demos if asked or not excess else 0
 
     @cached_property
     def plan(self) -> SearchPlan:
@@ -362,7 +371,8 @@ class Job:
         _ = (self.target, self.metric) if self.config.data.queries else self.task
         if self.config.task.name:
             self.place_prompt()
-        build_task.check_context_length(self.config, self.start, self.dataset)
+        if excess := build_task.describe_excess(self.config, self.start, self.dataset, self.max_demos):
+            raise ConfigError(excess)
 
     def place_prompt(self) -> str:
         """Say where the Inspect task sends the prompt. Raises ConfigError where it does not."""

@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 Decorator = Callable[[Any], Any]
-MASKERS = ("rewrite", "span", "sentence", "insert", "attribution")
+MASKERS = ("rewrite", "span", "sentence", "insert", "attribution", "anchor", "library", "delete")
 ROW_NAMES = ("won", "lost", "unparsed", "failed")  # of runs.outcomes.ROW_FILTERS
 
 
@@ -135,7 +135,7 @@ denoiser_options = combine(
 )  # fmt: skip
 _masker_option = option(
     "Search", "--masker", type=click.Choice(MASKERS), multiple=True,
-    help="Kind of edit. May be repeated. Default: all but rewrite.",
+    help="Kind of edit. May be repeated. Default: all but rewrite; those that win get more candidates.",
 )  # fmt: skip
 _seed_option = option("Search", "--seed", type=int, help="Seed of all random choices. Default: 0.")
 search_options = combine(_masker_option, _seed_option)
@@ -195,7 +195,8 @@ job_options = combine(
     option("Search", "--max-tokens", type=int,
            help="Maximum length of the prompt in tokens. Longer candidates are not tried."),
     option("Search", "--demos", type=int,
-           help="Maximum number of train rows to add to the prompt as examples. Default: 0."),
+           help="Maximum number of train rows to add to the prompt as examples. Default: 8 where "
+           "train rows have right answers, else 0."),
     budget_options,
     run_dir_option,
 )  # fmt: skip

@@ -33,7 +33,6 @@ from remask.ports import Canvas, Context, Fill, Hole, Pieces, fit_pieces, report
 
 MAX_BATCH_CANVASES = 16  # in one forward pass
 TRACE_LAYOUT_TOKENS = 16  # around the texts of one trace, rough
-MAX_STEPS = 24  # per window, unless the caller gives a number
 
 
 @dataclass(slots=True)
@@ -80,7 +79,7 @@ class LocalDenoiser:
         guidance: float = 0.0,
     ) -> None:
         """`backbone` gives the tokenizer and the chat frame. `steps` is the number of denoising
-        steps per window; by default one for every mask, at most MAX_STEPS. `guidance` is the scale
+        steps per window; by default one for every mask, at most those of the family. `guidance` is the scale
         of `apply_guidance`; above 0 each step takes a second forward pass. Raises ConfigError."""
         if steps is not None and steps < 1:
             raise ConfigError(f"steps is {steps}; it must be at least 1")
@@ -202,7 +201,7 @@ class LocalDenoiser:
             torch.Generator().manual_seed(seed_for(seed, "row", window.index)) for window in windows
         ]
         masked = (canvases.ids == canvases.mask).sum(1).tolist()
-        steps = [self.steps or min(MAX_STEPS, n) for n in masked]
+        steps = [self.steps or min(self.family.steps, n) for n in masked]
         written_at = (canvases.ids == canvases.mask).long()  # the step that writes each token; 0: none
         for number, done in enumerate(denoise(canvases, logits, steps, self.rule, generators), 1):
             written_at += done.ids == canvases.mask

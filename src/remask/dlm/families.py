@@ -33,6 +33,7 @@ class Family:
     window: int  # prompt tokens denoised at once; longer windows were rare in training
     context: int  # tokens for the traces and the rest of the prompt
     rest: int  # of those, tokens for the rest of the prompt
+    steps: int = 24  # denoising steps per window, at most, unless the caller gives a number
     layout: int = 1  # version of `render.render`; an adapter states the one it was trained on
     attention: Attention = "region"
     delete: int = -1  # token id that an adapter writes at superfluous positions; -1: none
@@ -104,6 +105,7 @@ BUILTIN = Family(
     window=128,
     context=1500,
     rest=300,
+    steps=8,  # more cannot be told apart by the scores of a search (docs/results/steps.md)
     delete=4,  # <reponame>: rare in the base's training text, and its row differs from the mask's
 )
 SMOLLM2 = replace(  # 135M, 360M and 1.7B from disk; the tokenizer is that of the built-in model

@@ -14,9 +14,10 @@ import numpy as np
 
 from remask.data.redact.redact import PLACEHOLDER
 from remask.ids import rng_for
-from remask.ports import Attribution, Proposal, Proposer
+from remask.ports import NO_REWARDS, Attribution, Proposal, Proposer, Rewards
 from remask.prompt import MARKER, Prompt
 from remask.propose import guard
+from remask.propose.portfolio import limit
 from remask.propose.select_traces import alternate_labels
 from remask.types import Trace
 
@@ -26,6 +27,8 @@ MAX_DEMO_TOKENS = 160  # of one demonstration; longer rows are not shown
 MAX_BLOCK_TOKENS = 1200  # of all demonstrations
 INSERT_SHARE = 0.5  # of the candidates of a prompt without a block: they add one
 CHANGE_SHARE = 1 / 3  # of the candidates of a prompt with a block: they change it
+MAX_SHARE = 2 / 3  # of the candidates, however much the block has won
+SOURCE = "demos"  # the name of this source, with which the maskers of its candidates begin
 # The changes of a block, in turn: exchange one row, choose all rows again, remove the block.
 BLOCK_CHANGES = ("exchange", "others", "out")
 
@@ -46,24 +49,41 @@ class DemoProposer:
         """Count tokens as the denoiser does."""
         return self.inner.count(text)
 
-    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
-        """Return `n` candidates, some of which differ from `parent` only in the block."""
+    def propose(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int, rewards: Rewards = NO_REWARDS
+    ) -> list[Proposal]:
+        """Return `n` candidates, some of which differ from `parent` in the block.
+
+        Every second candidate that adds a block also edits the text before it.
+        """
         body, block = split_block(parent, self.baseline)
         usable = [trace for trace in traces if self._can_show(trace)]
-        share = CHANGE_SHARE if block else INSERT_SHARE
-        every = round(1 / share) if usable or block else n + 1
-        own = [self._change_block(parent, body, block, usable, i, seed) for i in range(n // every)]
-        shown = find_shown_rows(block, traces)
-        others = self.inner.propose(body, traces, n - len(own), seed)
-        proposals = [self._append_parent_block(p, block, shown) for p in others]
         # A search may try only the first candidates, so both kinds alternate.
-        for i, proposal in enumerate(own):
-            proposals.insert(i * every, proposal)
+        own = self._choose_own(n, bool(block), rewards) if usable or block else [False] * n
+        own_numbers = [i for i, is_own in enumerate(own) if is_own]
+        both = set() if block else set(own_numbers[1::2])
+        others = iter(self.inner.propose(body, traces, n - len(own_numbers) + len(both), seed, rewards))
+        shown = find_shown_rows(block, traces)
+        proposals = []
+        for i, is_own in enumerate(own):
+            if not is_own:
+                proposals.append(self._append_parent_block(next(others), block, shown))
+            else:
+                edit = next(others) if i in both else None
+                number = own_numbers.index(i)
+                proposals.append(self._change_block(parent, body, block, usable, number, seed, edit))
         return proposals
+
+    def _choose_own(self, n: int, has_block: bool, rewards: Rewards) -> list[bool]:
+        """Return for each candidate whether it changes the block."""
+        share = CHANGE_SHARE if has_block else INSERT_SHARE
+        odds = share / (1 - share) * limit(rewards.get(SOURCE, 1.0))
+        share = min(MAX_SHARE, odds / (1 + odds))
+        return [int((i + 1) * share + 0.5) > int(i * share + 0.5) for i in range(n)]
 
     def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
         """Attribute an edit before the block to traces. Returns () for a change of the block."""
-        if proposal.masker.startswith("demos "):
+        if proposal.masker.startswith(f"{SOURCE} "):
             return ()
         body, _ = split_block(proposal.prompt, self.baseline)
         return self.inner.explain(replace(proposal, prompt=body), traces)
@@ -87,9 +107,16 @@ class DemoProposer:
         return self.count(text) <= MAX_DEMO_TOKENS
 
     def _change_block(
-        self, parent: Prompt, body: Prompt, block: str, usable: Sequence[Trace], i: int, seed: int
+        self,
+        parent: Prompt,
+        body: Prompt,
+        block: str,
+        usable: Sequence[Trace],
+        i: int,
+        seed: int,
+        edit: Proposal | None = None,
     ) -> Proposal:
-        """Return the i-th candidate that differs from its parent only in the block."""
+        """Return the i-th candidate with another block, after the text that `edit` has written."""
         rng = rng_for(seed, "demos", i)
         name = BLOCK_CHANGES[i % len(BLOCK_CHANGES)] if block else "in"
         demos = block.split(DEMO_SEPARATOR)[1:] if block else []
@@ -98,19 +125,20 @@ class DemoProposer:
         else:
             demos = [] if name == "out" else self._draw_demos(usable, rng)
         new = DEMO_SEPARATOR.join((BLOCK_HEADING, *demos)) if demos else ""
-        prompt = append_block(body, new)
+        prompt = append_block(edit.prompt if edit else body, new)
         start = len(body.text)
-        text = prompt.text[start:]
+        text = (DEMO_SEPARATOR if new else "") + new
         rows = {*find_shown_rows(block, usable), *find_shown_rows(new, usable)}
         same = prompt.id == parent.id
         return Proposal(
             prompt=prompt,
-            masker=f"demos {name}",
-            masks=((start, len(parent.text), self.count(text)),),
-            edits=((start, len(parent.text), text),),
+            masker=f"{SOURCE} {name}" + (f", {edit.masker}" if edit else ""),
+            masks=(*(edit.masks if edit else ()), (start, len(parent.text), self.count(text))),
+            edits=(*(edit.edits if edit else ()), (start, len(parent.text), text)),
             traces=find_shown_rows(new, usable),
-            logp=0.0,
-            violation="nothing to change" if same else self._check_length(prompt),
+            logp=edit.logp if edit else 0.0,
+            violation=(edit.violation if edit else "")
+            or ("nothing to change" if same else self._check_length(prompt)),
             demo_rows=tuple(sorted(rows)),
         )
 

@@ -17,11 +17,21 @@ from remask.prompt import LIST_MARK, STOPS, Edit, Prompt, Span, is_boundary
 
 @dataclass(frozen=True, slots=True)
 class Mask:
-    """Characters [start, stop) of a prompt, to be replaced by `tokens` tokens; 0 deletes them."""
+    """Characters [start, stop) of a prompt, to be replaced by `tokens` tokens; 0 deletes them.
+
+    An anchored mask has `parts`: fixed words, and holes of so many tokens, in order. `tokens` is
+    then the sum of these holes.
+    """
 
     start: int
     stop: int
     tokens: int
+    parts: tuple[str | int, ...] = ()
+
+    @property
+    def holes(self) -> int:
+        """The number of holes in its canvas."""
+        return sum(isinstance(part, int) for part in self.parts) if self.parts else 1
 
 
 # --- canvases and edits
@@ -32,17 +42,53 @@ def make_canvas(prompt: Prompt, masks: Sequence[Mask]) -> Canvas:
 
     >>> make_canvas(Prompt("Be very kind."), [Mask(3, 7, 2)])
     ('Be ', Hole(old='very', tokens=2), ' kind.')
+    >>> make_canvas(Prompt("Be kind."), [Mask(8, 8, 5, (3, "short", 2))])
+    ('Be kind.', Hole(old='', tokens=3), ' short', Hole(old='', tokens=2))
     """
     parts: list[str | Hole] = []
     at = 0
     for mask in masks:
         if mask.start > at:
             parts.append(prompt.text[at : mask.start])
-        parts.append(Hole(prompt.text[mask.start : mask.stop], mask.tokens))
+        parts += _lay_out(mask, prompt.text)
         at = mask.stop
     if at < len(prompt.text):
         parts.append(prompt.text[at:])
     return tuple(parts)
+
+
+def _lay_out(mask: Mask, text: str) -> list[str | Hole]:
+    """Return the fixed words and the holes of a mask; the first hole holds the old text."""
+    old = text[mask.start : mask.stop]
+    if not mask.parts:
+        return [Hole(old, mask.tokens)]
+    found: list[str | Hole] = []
+    for part in mask.parts:
+        if isinstance(part, int):
+            found.append(Hole(old, part))
+            old = ""
+        else:
+            before = text[: mask.start] if not found else "a"  # a hole or a word
+            found.append(_find_gap(before, part) + part)
+    return found
+
+
+def join_parts(masks: Sequence[Mask], texts: Sequence[str]) -> list[str]:
+    """Return the new text of each mask, given the text of each hole of the canvas in order.
+
+    >>> join_parts([Mask(8, 8, 5, (3, "short", 2))], ["Keep it", "and clear"])
+    ['Keep it short and clear']
+    """
+    left = iter(texts)
+    joined = []
+    for mask in masks:
+        text = ""
+        for part in mask.parts or (mask.tokens,):
+            new = part if isinstance(part, str) else next(left)
+            new = new.strip() if mask.parts else new
+            text += (_find_gap(text, new) if mask.parts else "") + new
+        joined.append(text)
+    return joined
 
 
 def make_edits(prompt: Prompt, masks: Sequence[Mask], texts: Sequence[str]) -> tuple[Edit, ...]:

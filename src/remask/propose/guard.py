@@ -44,12 +44,14 @@ def find_violation(
     max_growth: float = 3.0,
     max_chars: int | None = None,
     answers: Iterable[str] = (),
+    labels: Iterable[str] = (),
 ) -> str:
     """Return why `candidate` must not be tried, in a few words; "" where it may be.
 
     `untrusted`: `find_ngrams` of the traces that the denoiser read. N-grams of the baseline and of
     `parent` are allowed, since they may agree with other traces by chance. `answers`: allowed
     answers of the task, which a prompt may contain although they look like code (not_spam).
+    `labels`: those of the task, whose words may stand side by side, as in a list of labels.
     `max_growth`: limit of its words over those of the baseline; 60 words are always allowed.
     `max_chars`: limit of its characters.
     """
@@ -65,7 +67,7 @@ def find_violation(
         or _check_copies(text, (baseline, parent or baseline), untrusted)
         or _check_commands(text, base)
         or _check_code(text, "\n".join((base, *answers)))
-        or _check_repetition(candidate, baseline)
+        or _check_repetition(candidate, baseline, labels)
         or find_drift(candidate, baseline, answers)
         or _check_balance(candidate.text, baseline.text)
         or _check_endings(candidate.text, baseline.text)
@@ -206,8 +208,10 @@ _DOUBLE_OK = frozenset({"that", "had", "so", "very", "bye", "no", "ha"})
 _PIECE = re.compile(r"[^.!?:;\n]+")
 
 
-def _check_repetition(candidate: Prompt, baseline: Prompt) -> str:
-    if new := sorted(_find_echoes(candidate.text) - _find_echoes(baseline.text)):
+def _check_repetition(candidate: Prompt, baseline: Prompt, labels: Iterable[str]) -> str:
+    listed = {word for label in labels for word in split_words(label)}
+    echoes = _find_echoes(candidate.text) - _find_echoes(baseline.text)
+    if new := sorted(echo for echo in echoes if not listed.issuperset(echo.split())):
         return f"repeats itself: {_shorten(new[0])}"
     repeated = _find_repeated_sentences(candidate) - _find_repeated_sentences(baseline)
     return f"the same sentence twice: {_shorten(min(repeated))}" if repeated else ""

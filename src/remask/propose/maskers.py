@@ -12,10 +12,11 @@ import regex
 
 from remask.errors import ConfigError
 from remask.prompt import LIST_MARK, Prompt, Span, find_sentences, snap
+from remask.propose.anchors import Hints, list_instructions
 from remask.propose.edits import Mask, ends_sentence, is_in_heading, starts_sentence
 
 Count = Callable[[str], int]
-Masker = Callable[[Prompt, Count, np.random.Generator, Sequence[float] | None], tuple[Mask, ...]]
+Masker = Callable[[Prompt, Count, np.random.Generator, Hints], tuple[Mask, ...]]
 MAX_HOLE_TOKENS = 48
 MAX_CANVAS_TOKENS = 96  # in all holes of a canvas
 MAX_HOLES = 24  # in a canvas
@@ -25,24 +26,24 @@ _LONG_FACTORS = (*_FACTORS, 3.0, 4.0)  # for a text of fewer than _MIN_LONG_TOKE
 _MIN_LONG_TOKENS = 12
 _MAX_MEAN_WORDS = 5.0  # mean number of words of a random span in a long sentence
 _MIN_MEAN_WORDS = 1.5  # mean number of words of a random span in a short sentence
+TRAILING_SHARE = 0.5  # of anchored insertions that go on after their last anchor
+LISTED_SHARE = 0.5  # of the anchors of labels that are one list
 _RANK_DECAY = 0.6  # factor of a sentence's probability from one rank of support to the next
 # Letters with their combining marks and joiners: in many scripts \w alone cuts a letter in two.
 _WORD = regex.compile(r"\w[\w\p{M}\u200c\u200d]*(?:['’-]\w[\w\p{M}\u200c\u200d]*)*")
 
 
 # --- maskers: each call draws the masks of one canvas. All of them take the prompt, a function that
-# counts tokens, a random generator, and the support of each sentence (None: unknown). All raise
-# ConfigError for a prompt without editable text. Where a prompt can only be extended, because it is
-# empty or all of it is structure, all of them insert.
+# counts tokens, a random generator, and hints from the traces. All raise ConfigError for a prompt
+# without editable text. Where a prompt can only be extended, because it is empty or all of it is
+# structure, all of them insert.
 
 
-def draw_rewrite(
-    prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
-) -> tuple[Mask, ...]:
+def draw_rewrite(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
     """Mask all editable spans, without their outer spaces and list marks."""
     units = _require_sentences(prompt)
     if not units:
-        return draw_insert(prompt, count, rng, support)
+        return draw_insert(prompt, count, rng, hints)
     holes = []
     for start, stop in prompt.editable:
         inside = [unit for unit in units if start <= unit[0] < stop]
@@ -54,9 +55,7 @@ def draw_rewrite(
     return _draw_lengths(prompt, holes, count, rng, _LONG_FACTORS)
 
 
-def draw_span(
-    prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
-) -> tuple[Mask, ...]:
+def draw_span(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
     """Mask one to three runs of words, each inside one sentence.
 
     The mean length of a run is a third of its sentence, and at most five words.
@@ -64,7 +63,7 @@ def draw_span(
     # A hole as long as its sentence would lose the meaning of the sentence.
     runs = [_find_words(prompt.text, *unit) for unit in _require_sentences(prompt)]
     if not runs:
-        return draw_insert(prompt, count, rng, support)
+        return draw_insert(prompt, count, rng, hints)
     weights = np.array([len(run) for run in runs], dtype=float)
     chosen: list[Span] = []
     for _ in range(int(rng.integers(1, 4))):
@@ -78,50 +77,80 @@ def draw_span(
     return _draw_lengths(prompt, sorted(chosen), count, rng, _FACTORS)
 
 
-def draw_sentence(
-    prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
-) -> tuple[Mask, ...]:
+def draw_sentence(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
     """Mask one or two sentences, all equally probable; insert next to a single sentence."""
     units = _require_sentences(prompt)
     if len(units) < 2:
         # Almost no text in place of the only sentence scores as well as it does (docs/log.md).
-        return draw_insert(prompt, count, rng, support)
+        return draw_insert(prompt, count, rng, hints)
     chosen = rng.choice(len(units), size=int(rng.integers(1, 3)), replace=False)
     return _draw_lengths(prompt, [units[i] for i in sorted(chosen)], count, rng, _LONG_FACTORS)
 
 
-def draw_insert(
-    prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
-) -> tuple[Mask, ...]:
+def draw_insert(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
     """Insert an empty hole before, between or after sentences."""
-    units = _require_sentences(prompt)
-    if not units:
+    if not _require_sentences(prompt):
         return (Mask(*prompt.editable[-1], int(rng.integers(6, 25))),)
-    places = {a for a, _ in units if starts_sentence(prompt.text[:a], heading=False)}
-    ends = {b for a, b in units if not is_in_heading(prompt.text, a)}
-    places |= {stop for stop in ends if ends_sentence(prompt.text, stop)}
-    # The end of a sentence and the start of the next one are the same place: keep the first.
-    kept: list[int] = []
-    for place in sorted(places or {units[-1][1]}):
-        if not kept or not LIST_MARK.fullmatch(prompt.text[kept[-1] : place].lstrip()):
-            kept.append(place)
-    at = kept[int(rng.integers(len(kept)))]
+    at = _draw_place(prompt, rng)
     return (Mask(at, at, int(rng.integers(6, 25))),)
 
 
+def draw_anchor(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
+    """Insert fixed words with holes round them, so that the new text says what the traces ask for.
+
+    The fixed words are all labels in some order, with holes between them or in one list, or the
+    common beginning of the right answers, or one to four words that right answers and feedback have
+    and the prompt lacks. Inserts without fixed words where the traces give none. Only a denoiser
+    that reads both sides of a hole can write this way.
+    """
+    kinds: list[Callable[[], Sequence[str]]] = []
+    if hints.labels:
+        kinds.append(lambda: _order_labels(hints.labels, rng))
+    if hints.opening:
+        kinds.append(lambda: [hints.opening])
+    if hints.words:
+        kinds.append(lambda: _draw_words(hints.words, rng))
+    if not kinds:
+        return draw_insert(prompt, count, rng, hints)
+    parts: list[str | int] = []
+    for anchor in kinds[int(rng.integers(len(kinds)))]():
+        parts += [int(rng.integers(2, 7)), anchor]
+    # A text after the last anchor often stops in the middle, so half of them end with it.
+    if rng.random() < TRAILING_SHARE:
+        parts.append(int(rng.integers(2, 7)))
+    return (_insert(prompt, rng, tuple(parts)),)
+
+
+def draw_library(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
+    """Insert a sentence of the library of instructions that suit any task."""
+    known = list_instructions(hints, rng)
+    return (_insert(prompt, rng, (known[int(rng.integers(len(known)))],)),)
+
+
+def draw_delete(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
+    """Delete a sentence, or a run of words of the only sentence."""
+    units = _require_sentences(prompt)
+    if len(units) > 1:
+        return (Mask(*units[int(rng.integers(len(units)))], 0),)
+    for mask in draw_span(prompt, count, rng, hints):
+        if _leaves_letters(prompt, [(mask.start, mask.stop)]):
+            return (Mask(mask.start, mask.stop, 0),)
+    return draw_insert(prompt, count, rng, hints)
+
+
 def draw_attribution(
-    prompt: Prompt, count: Count, rng: np.random.Generator, support: Sequence[float] | None
+    prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints
 ) -> tuple[Mask, ...]:
     """Mask one or two sentences that the traces support least.
 
-    `support` holds one value for each sentence of the prompt: its log-probability per token under
-    the traces minus the same without them, in nats. Only the order of the values counts. The least
+    `hints.support` holds one value for each sentence of the prompt: its log-probability per token
+    under the traces minus the same without them, in nats. Only the order of the values counts. The least
     supported sentence is the most probable one, and each further one is less probable by
     _RANK_DECAY, so that several draws differ. Inserts next to a single sentence.
 
     Raises ConfigError where `support` is None, ValueError where it has another length.
     """
-    units = _require_sentences(prompt)
+    units, support = _require_sentences(prompt), hints.support
     if support is None:
         raise ConfigError(
             "masker 'attribution' needs a local model that can score text; "
@@ -130,7 +159,7 @@ def draw_attribution(
     if len(support) != len(units):
         raise ValueError(f"{len(support)} support values for {len(units)} sentences")
     if len(units) < 2:
-        return draw_insert(prompt, count, rng, support)
+        return draw_insert(prompt, count, rng, hints)
     order = np.argsort(np.asarray(support, dtype=float), kind="stable")
     weights = _RANK_DECAY ** np.arange(len(order))
     size = int(rng.integers(1, 3))
@@ -145,6 +174,9 @@ MASKERS: dict[str, Masker] = {
     "sentence": draw_sentence,
     "insert": draw_insert,
     "attribution": draw_attribution,
+    "anchor": draw_anchor,
+    "library": draw_library,
+    "delete": draw_delete,
 }
 
 
@@ -157,6 +189,42 @@ def _require_sentences(prompt: Prompt) -> tuple[Span, ...]:
             "[[keep]] regions; leave some plain words outside of them"
         )
     return units
+
+
+def _draw_place(prompt: Prompt, rng: np.random.Generator) -> int:
+    """Draw a place before, between or after sentences."""
+    units = find_sentences(prompt)
+    places = {a for a, _ in units if starts_sentence(prompt.text[:a], heading=False)}
+    ends = {b for a, b in units if not is_in_heading(prompt.text, a)}
+    places |= {stop for stop in ends if ends_sentence(prompt.text, stop)}
+    # The end of a sentence and the start of the next one are the same place: keep the first.
+    kept: list[int] = []
+    for place in sorted(places or {units[-1][1]}):
+        if not kept or not LIST_MARK.fullmatch(prompt.text[kept[-1] : place].lstrip()):
+            kept.append(place)
+    return kept[int(rng.integers(len(kept)))]
+
+
+def _insert(prompt: Prompt, rng: np.random.Generator, parts: tuple[str | int, ...]) -> Mask:
+    """Return a mask that inserts `parts`; into the whole text where there is no sentence."""
+    at = _draw_place(prompt, rng) if _require_sentences(prompt) else None
+    start, stop = prompt.editable[-1] if at is None else (at, at)
+    return Mask(start, stop, sum(part for part in parts if isinstance(part, int)), parts)
+
+
+def _order_labels(labels: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Return the labels in some order: as anchors of their own, or listed in one anchor."""
+    order = [labels[i] for i in rng.permutation(len(labels))]
+    if rng.random() < LISTED_SHARE:
+        return [f"{', '.join(order[:-1])} or {order[-1]}" if order[1:] else order[0]]
+    return order
+
+
+def _draw_words(words: Sequence[str], rng: np.random.Generator) -> list[str]:
+    """Draw one to four of the words, the first ones most often."""
+    weights = _RANK_DECAY ** np.arange(len(words))
+    size = min(len(words), int(rng.integers(1, 5)))
+    return [words[i] for i in rng.choice(len(words), size, replace=False, p=weights / weights.sum())]
 
 
 def _find_words(text: str, start: int, stop: int) -> list[Span]:

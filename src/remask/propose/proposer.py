@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from remask.data.prompt_traces import shorten
 from remask.ids import rng_for, seed_for
 from remask.ports import (
+    NO_REWARDS,
     Attribution,
     Canvas,
     Choose,
@@ -18,16 +19,20 @@ from remask.ports import (
     Fill,
     Pieces,
     Proposal,
+    Rewards,
     Scorer,
     find_written_spans,
     fit_pieces,
 )
 from remask.prompt import Edit, Prompt, find_sentences
 from remask.propose import guard
-from remask.propose.edits import Mask, make_canvas, make_edits
+from remask.propose.anchors import find_hints
+from remask.propose.edits import Mask, join_parts, make_canvas, make_edits
 from remask.propose.maskers import MASKERS, MAX_CANVAS_TOKENS
+from remask.propose.portfolio import divide
 from remask.propose.select_traces import select
 from remask.propose.structure import hold_like, hold_structure
+from remask.sanitize import split_words
 from remask.types import Trace
 
 
@@ -71,9 +76,11 @@ class DiffusionProposer:
         """Count tokens as the denoiser does."""
         return self.denoiser.count(text)
 
-    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+    def propose(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int, rewards: Rewards = NO_REWARDS
+    ) -> list[Proposal]:
         """Return `n` candidates that edit `parent`; deterministic in its arguments."""
-        batch = self.plan(parent, traces, n, seed)
+        batch = self.plan(parent, traces, n, seed, rewards)
         return self.collect(batch, self.denoiser.infill(batch.context, batch.canvases, batch.seed))
 
     def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
@@ -97,26 +104,32 @@ class DiffusionProposer:
         drops.sort(key=lambda drop: (-drop.nats, drop.trace))
         return tuple(drop for drop in drops[:3] if drop.nats > 0)
 
-    def plan(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> ProposalBatch:
+    def plan(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int, rewards: Rewards = NO_REWARDS
+    ) -> ProposalBatch:
         """Choose traces to read and draw `n` canvases to fill; deterministic in its arguments."""
         parent = self._hold(parent)
         context = self._select_context(traces, seed)
-        support = self._score_support(parent, context)
+        hints = find_hints(traces, parent.text, self.config.labels, self._score_support(parent, context))
         # `rewrite` fills one canvas, which would hold only a fragment of a longer prompt.
         long = self.count(parent.text) > MAX_CANVAS_TOKENS
         masks_of: list[tuple[str, tuple[Mask, ...]]] = []
-        for i in range(n):
-            name = self.config.maskers[i % len(self.config.maskers)]
+        for i, name in enumerate(divide(self.config.maskers, n, rewards)):
             if name == "rewrite" and long:
                 name = "sentence"
             rng = rng_for(seed, "mask", i)
-            masks_of.append((name, MASKERS[name](parent, self.count, rng, support)))
+            masks_of.append((name, MASKERS[name](parent, self.count, rng, hints)))
         canvases = tuple(make_canvas(parent, masks) for _, masks in masks_of)
         return ProposalBatch(parent, context, tuple(masks_of), canvases, seed_for(seed, "infill"))
 
     def collect(self, batch: ProposalBatch, fills: Sequence[Fill]) -> list[Proposal]:
         """Turn the fills of a batch into candidates, each with its violation of the guard."""
-        untrusted = _find_untrusted(batch.context) - guard.find_ngrams(self.config.answers)
+        listed = {word for label in self.config.labels for word in split_words(label)}
+        untrusted = frozenset(
+            gram
+            for gram in _find_untrusted(batch.context) - guard.find_ngrams(self.config.answers)
+            if not listed.issuperset(gram)
+        )
         return [
             self._make_proposal(batch.parent, name, masks, fill, batch.context, untrusted)
             for (name, masks), fill in zip(batch.masks, fills, strict=True)
@@ -143,6 +156,7 @@ class DiffusionProposer:
             parent,
             max_growth=config.max_growth,
             answers=config.answers,
+            labels=config.labels,
         )
 
     def _select_context(self, traces: Sequence[Trace], seed: int) -> Context:
@@ -174,7 +188,7 @@ class DiffusionProposer:
         context: Context,
         untrusted: frozenset[guard.Gram],
     ) -> Proposal:
-        changes = make_edits(parent, masks, fill.texts)
+        changes = make_edits(parent, masks, join_parts(masks, fill.texts))
         prompt = parent.apply(changes)
         return Proposal(
             prompt=prompt,
@@ -190,9 +204,16 @@ class DiffusionProposer:
 
 def _fit_fills(masks: Sequence[Mask], fill: Fill, changes: Sequence[Edit]) -> tuple[Pieces, ...]:
     """Return the pieces of the new text of each edit; () where no step is known."""
-    by_hole = {(m.start, m.stop): p for m, p in zip(masks, fill.pieces, strict=bool(fill.pieces))}
-    found = tuple(fit_pieces(by_hole.get((edit.start, edit.stop), ()), edit.text) for edit in changes)
-    return found if any(found) else ()
+    if not fill.pieces:
+        return ()
+    left = iter(fill.pieces)
+    by_hole = {}
+    for mask in masks:
+        # Fixed words of an anchored mask stand there before the first step.
+        found = [((f" {p}", 0),) if isinstance(p, str) else next(left) for p in mask.parts or (0,)]
+        by_hole[mask.start, mask.stop] = tuple(piece for pieces in found for piece in pieces)
+    fitted = tuple(fit_pieces(by_hole.get((edit.start, edit.stop), ()), edit.text) for edit in changes)
+    return fitted if any(fitted) else ()
 
 
 def _find_untrusted(context: Context) -> frozenset[guard.Gram]:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from remask.ports import Attribution, Proposal, Proposer
+from remask.ports import NO_REWARDS, Attribution, Proposal, Proposer, Rewards
 from remask.prompt import Prompt
 from remask.types import Trace
 
@@ -19,9 +19,11 @@ class RedactingProposer:
         """Count tokens as the denoiser does."""
         return self.inner.count(text)
 
-    def propose(self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int) -> list[Proposal]:
+    def propose(
+        self, parent: Prompt, traces: Sequence[Trace], n: int, seed: int, rewards: Rewards = NO_REWARDS
+    ) -> list[Proposal]:
         """Return `n` candidates of the inner proposer."""
-        return self.inner.propose(parent, self._redact_all(traces), n, seed)
+        return self.inner.propose(parent, self._redact_all(traces), n, seed, rewards)
 
     def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
         """Attribute an edit to traces, as the inner proposer does."""

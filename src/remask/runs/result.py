@@ -118,6 +118,7 @@ class Result:
     pareto_front: tuple[PromptScore, ...] = ()  # of score and length
     refinement: Refinement | None = None
     earlier_tests: int = 0  # of the same test rows, by other runs in this folder
+    quoted_rows: int = 0  # train rows that the best prompt shows as examples
 
     def __repr__(self) -> str:
         """The verdict and the start of the prompt; `to_dict` has everything."""
@@ -212,7 +213,17 @@ def make_result(
         pareto_front=tuple(_score_prompt(state, id) for id in find_pareto_front(state)),
         refinement=refinement,
         earlier_tests=0 if state.tested is None else state.tested.earlier_tests,
+        quoted_rows=_count_quoted_rows(state),
     )
+
+
+def _count_quoted_rows(state: State) -> int:
+    """Return how many train rows the best prompt shows: those of the last edit of its examples."""
+    for event in reversed(state.accepted):
+        proposal = state.proposal(event.round, event.id)
+        if proposal.masker.startswith("demos "):
+            return len(proposal.traces)
+    return 0
 
 
 def write_result(result: Result, run_dir: Path) -> None:

@@ -21,6 +21,7 @@ from remask.search.plan import SearchPlan, count_survivors
 from remask.types import Outcome, Split, Trace, mean_score
 
 TEST_PART_ROWS = 128  # a multiple of the meter's chunks, so that batches stay the same
+PRIOR_CANDIDATES = 4  # of the mean reward, that each source of candidates counts as having had
 MAX_DRAWS = 4  # requests for proposals in a round, until there are enough new ones
 
 
@@ -187,15 +188,40 @@ def _draw_proposals(
 ) -> Iterator[Proposal]:
     """Yield up to plan.candidates new proposals that the guard allows, and all refused ones."""
     seen, enough = set(state.earlier_prompts(state.round)), plan.candidates
+    rewards = measure_rewards(state, sum(plan.rungs))
     for draw in range(MAX_DRAWS):
         drawn_from = seed_for(seed, state.round, "propose", draw)
-        for proposal in proposer.propose(parent, traces, plan.candidates, drawn_from):
+        for proposal in proposer.propose(parent, traces, plan.candidates, drawn_from, rewards):
             if proposal.prompt.id not in seen:
                 seen.add(proposal.prompt.id)
                 enough -= not proposal.violation
                 yield proposal
             if not enough:
                 return
+
+
+def measure_rewards(state: State, rows: int) -> dict[str, float]:
+    """Return what each source has won in earlier rounds, as a factor of the mean over all sources.
+
+    The reward of a candidate is the share of the `rows` train rows of a round that it was asked on,
+    which is what halving gave it, and 1 more where it was accepted. Each source counts as if it had
+    PRIOR_CANDIDATES more of the mean reward, since a few candidates say little.
+    """
+    accepted = {event.id for event in state.accepted}
+    by_source: dict[str, list[float]] = {}
+    for proposed in state.proposals.values():
+        if proposed.round < state.round:
+            asked = len(state.scores.get((proposed.id, "train"), ())) / rows
+            source = proposed.masker.partition(" ")[0]
+            by_source.setdefault(source, []).append(asked + (proposed.id in accepted))
+    every = [reward for rewards in by_source.values() for reward in rewards]
+    if not any(every):
+        return {}
+    mean = sum(every) / len(every)
+    return {
+        source: (sum(found) + PRIOR_CANDIDATES * mean) / (len(found) + PRIOR_CANDIDATES) / mean
+        for source, found in sorted(by_source.items())
+    }
 
 
 def record_proposal(number: int, parent: Prompt, proposal: Proposal, proposer: Proposer) -> Event:

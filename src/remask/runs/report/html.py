@@ -186,6 +186,7 @@ def _describe_result(seen: RunView, result: Result) -> dict[str, Any]:
         "test": result.test,
         "interval_bar": chart.build_interval_bar(result.test) if result.test and not unchanged else None,
         "changes": result.diff(),
+        "quotes": summary.describe_quotes(result),
         "unchanged": unchanged,
         "can_copy": make_visible(result.prompt) == result.prompt,  # else what is shown is not the text
         "edits": shown_edits,

@@ -180,15 +180,23 @@ def format_selection(result: Result) -> str:
 
 
 def list_facts(result: Result) -> list[str]:
-    """List three facts of a finished run: how prompts were chosen, why it stopped, what it cost."""
+    """List the facts of a finished run: how prompts were chosen, why it stopped, what it cost."""
     counts = f"; {result.candidates} candidates evaluated, {result.rejected} refused by the guard"
     found = result.refinement
     first = format_selection(result) if found is None else f"edits accepted: {len(result.edits)}"
     return [
         first,
+        *([describe_quotes(result)] if result.quoted_rows else []),
         f"Search stopped: {one_line(result.stopped)}.",
         f"spent: {format_spend(result.spend)}{'' if found else counts}",
     ]
+
+
+def describe_quotes(result: Result) -> str:
+    """Say how many train rows the best prompt shows word for word; "" where it shows none."""
+    n = result.quoted_rows
+    rows = "1 training row" if n == 1 else f"{n} training rows"
+    return f"The prompt quotes {rows} with the right answers (--demos 0 turns this off)." if n else ""
 
 
 def list_next_commands(result: Result) -> list[tuple[str, str]]:

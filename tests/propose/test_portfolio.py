@@ -1,0 +1,71 @@
+"""The candidates of a round are divided among their sources by what the sources have won."""
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from remask.config import MASKERS
+from remask.events import Accepted, Event, Proposed, Scored, Started, fold
+from remask.prompt import Prompt
+from remask.propose.portfolio import DENOISER_FLOOR, MAX_FACTOR, WRITTEN, divide
+from remask.search.halving import measure_rewards
+
+rewards = st.dictionaries(st.sampled_from(sorted({*MASKERS, "demos"})), st.floats(0, 1e6), max_size=8)
+
+
+def test_a_first_round_takes_the_maskers_in_turn() -> None:
+    assert divide(MASKERS, 30) == [MASKERS[i % len(MASKERS)] for i in range(30)]
+
+
+@given(st.integers(0, 60), rewards)
+def test_every_division_is_whole_and_the_same_again(n: int, won: dict[str, float]) -> None:
+    chosen = divide(MASKERS, n, won)
+    assert len(chosen) == n and chosen == divide(MASKERS, n, won)
+    assert set(chosen) <= set(MASKERS)
+    assert chosen == divide(MASKERS, n + 7, won)[:n], "more candidates only add"
+
+
+@given(rewards)
+def test_the_denoiser_keeps_a_third(won: dict[str, float]) -> None:
+    chosen = divide(MASKERS, 120, won)
+    assert sum(name not in WRITTEN for name in chosen) >= 120 * DENOISER_FLOOR - len(set(MASKERS))
+
+
+def test_a_source_that_wins_gets_more_within_limits() -> None:
+    order = ("insert", "span")
+    shares = [Counter(divide(order, 100, {"insert": x, "span": 1.0}))["insert"] for x in (0, 0.5, 1, 2, 99)]
+    assert shares == sorted(shares) and shares[2] == 50
+    assert shares[-1] == round(100 * MAX_FACTOR / (MAX_FACTOR + 1))
+    assert shares[0] == round(100 / (MAX_FACTOR + 1)), "no source is given up"
+
+
+def play(*rounds: tuple[tuple[str, int, bool], ...]) -> list[Event]:
+    """The events of rounds of (masker, train rows asked, whether it was accepted)."""
+    start = Prompt("Say it.")
+    found: list[Event] = [Started(start.to_source(), start.id, 3)]
+    for number, candidates in enumerate(rounds):
+        for i, (masker, rows, accepted) in enumerate(candidates):
+            prompt = Prompt(f"Say it {number} {i}.")
+            found.append(
+                Proposed(number, prompt.id, start.id, prompt.to_source(), 3, masker, (), (), (), 0.0)
+            )
+            found.append(Scored(number, prompt.id, "train", tuple((str(r), 1.0, 1.0) for r in range(rows))))
+            if accepted:
+                found.append(Accepted(number, prompt.id, start.id, 0.1, ()))
+    return found
+
+
+def test_rewards_follow_how_far_candidates_went() -> None:
+    won = measure_rewards(
+        fold(play((("anchor", 18, True), ("insert", 6, False), ("demos in, insert", 2, False)))), 18
+    )
+    assert won["anchor"] > won["insert"] > won["demos"]
+    assert won["demos"] > 0.5, "one candidate says little"
+    assert measure_rewards(fold(play()), 18) == {}
+
+
+def test_rewards_leave_the_running_round_out() -> None:
+    whole = play((("anchor", 18, True), ("insert", 2, False)), (("insert", 18, False),))
+    assert measure_rewards(fold(whole), 18) == pytest.approx(measure_rewards(fold(whole[:6]), 18))
