@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 DEVELOPMENT = ROOT / ".venv" / "bin" / "python"  # made by the Makefile; has the package build
 # Of files that may be in the package.
-SUFFIXES = {".py", ".j2", ".css", ".js", ".typed", ".safetensors", ".md", ".json"}
+SUFFIXES = {".py", ".j2", ".css", ".js", ".typed", ".safetensors", ".md", ".json", ".txt"}
 ABOUT_THE_WHEEL = {"METADATA", "WHEEL", "RECORD", "entry_points.txt", "licenses/LICENSE"}
 ABOUT_THE_SDIST = {*("PKG-INFO", "pyproject.toml", ".gitignore", "README.md", "LICENSE", "CHANGELOG.md")}
 

@@ -197,7 +197,9 @@ def use_builtin(folder: Path, server: Server) -> None:
     job(folder, server)
     file = folder / "remask.toml"
     before, _, rest = file.read_text().partition("[denoiser]\n")
-    file.write_text(f'{before}[denoiser]\nmodel = "builtin"\n[search]{rest.partition("[search]")[2]}')
+    file.write_text(
+        f'{before}[denoiser]\nmodel = "builtin"\nsteps = 24\n[search]\ndemos = 0{rest.partition("[search]")[2]}'
+    )
 
 
 @pytest.mark.slow
