@@ -197,9 +197,8 @@ def use_builtin(folder: Path, server: Server) -> None:
     job(folder, server)
     file = folder / "remask.toml"
     before, _, rest = file.read_text().partition("[denoiser]\n")
-    file.write_text(
-        f'{before}[denoiser]\nmodel = "builtin"\nsteps = 24\n[search]\ndemos = 0{rest.partition("[search]")[2]}'
-    )
+    denoiser = '[denoiser]\nmodel = "builtin"\nsteps = 24\n'
+    file.write_text(f"{before}{denoiser}[search]\ndemos = 0{rest.partition('[search]')[2]}")
 
 
 @pytest.mark.slow
