@@ -345,7 +345,7 @@ def test_the_builtin_models_from_inputs_alone(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_builtin_target_is_too_small_to_write_messages(tmp_path: Path) -> None:
     """It writes one message over and over; the run ends early and says what to do."""
-    with pytest.raises(TargetUnreliable, match=r"usable example queries .* with --data"):
+    with pytest.raises(TargetUnreliable, match=r"usable example queries, .* with --data"):
         remask.optimize(
             "You are the support agent of a bicycle shop. Answer politely and briefly.",
             remask.Dataset(queries=24),
