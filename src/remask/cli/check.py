@@ -21,6 +21,7 @@ from remask.cli.settings import Request
 from remask.config import TargetConfig
 from remask.errors import RemaskError, TargetBusy
 from remask.prompt import Prompt
+from remask.propose.demonstrations import count_block_tokens
 from remask.propose.languages import name_languages
 from remask.propose.structure import hold_structure
 from remask.runs.budget import Spend, format_amount, format_usd
@@ -299,7 +300,9 @@ def _estimate_costs(job: Job, load: Workload) -> Iterator[Cost]:
     prompt = len(job.start.text) / CHARACTERS_PER_TOKEN
     read = prompt + job.config.search.context_tokens + DENOISER_INPUT_TOKENS
     each = (1 - share) * (inputs + answer) + share * (read + DENOISER_OUTPUT_TOKENS)
-    yield Cost("tokens", *(n * each for n in calls))
+    # Examples in the prompt are read in each call: in none, in half of the calls, in all.
+    shown = [part * (1 - share) * _estimate_block(job) for part in (0, 0.5, 1)]
+    yield Cost("tokens", *(n * (each + more) for n, more in zip(calls, shown, strict=True)))
     price, other = job.ledger.price, make_price(job.config.denoiser)
     if price is None or (share and other is None):
         yield Cost("USD", None, None, None)
@@ -307,10 +310,20 @@ def _estimate_costs(job: Job, load: Workload) -> Iterator[Cost]:
         usd = (1 - share) * price.usd(round(1000 * inputs), round(1000 * answer)) / 1000
         if other is not None:
             usd += share * other.usd(round(1000 * read), 1000 * DENOISER_OUTPUT_TOKENS) / 1000
-        yield Cost("USD", *(n * usd for n in calls))
+        blocks = (price.usd(round(1000 * more), 0) / 1000 for more in shown)
+        yield Cost("USD", *(n * (usd + more) for n, more in zip(calls, blocks, strict=True)))
     likely, high = load.count_all_rounds(), load.count_all_rounds(load.rounds)
     seconds = map(load.count_seconds, calls, (likely, likely, high))
     yield Cost("minutes", *(None if value is None else value / 60 for value in seconds))
+
+
+def _estimate_block(job: Job) -> float:
+    """Estimate the tokens of the most examples that a prompt may show."""
+    if job.reading is not None:
+        return 0.0
+    rows = job.dataset.examples
+    text = sum(len(e.input) + len(e.expected or "") for e in rows) / len(rows)
+    return min(count_block_tokens(job.max_demos), job.max_demos * text / CHARACTERS_PER_TOKEN)
 
 
 def _compare_with_limits(job: Job, costs: Sequence[Cost]) -> Iterator[Finding]:
