@@ -215,6 +215,7 @@ def test_run_finds_demonstrations_and_shows_no_validation_or_test_row(tmp_path: 
     asked = {line for system in target.systems for line in system.splitlines()}
     assert asked.isdisjoint(sealed)
     assert result.edits[-1].masker.startswith("demos")
+    assert result.quoted_rows == sum(line.startswith("item ") for line in result.prompt.splitlines()) > 0
     with Store.read(tmp_path / "run") as store:
         events = [decode(event) for event in store.events()]
     shown = [p for e in events if isinstance(e, Proposed) and (p := Prompt.parse(e.prompt)).kept]

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from remask.config import MASKERS
-from remask.events import Accepted, Event, Proposed, Scored, Started, fold
+from remask.events import Accepted, Event, Proposed, RoundRejected, Scored, Started, fold
 from remask.prompt import Prompt
-from remask.propose.portfolio import DENOISER_FLOOR, MAX_FACTOR, WRITTEN, divide
+from remask.propose.portfolio import DENOISER_FLOOR, MAX_FACTOR, NOT_DENOISED, divide
 from remask.search.halving import measure_rewards
 
 rewards = st.dictionaries(st.sampled_from(sorted({*MASKERS, "demos"})), st.floats(0, 1e6), max_size=8)
@@ -30,7 +30,7 @@ def test_every_division_is_whole_and_the_same_again(n: int, won: dict[str, float
 @given(rewards)
 def test_the_denoiser_keeps_a_third(won: dict[str, float]) -> None:
     chosen = divide(MASKERS, 120, won)
-    assert sum(name not in WRITTEN for name in chosen) >= 120 * DENOISER_FLOOR - len(set(MASKERS))
+    assert sum(name not in NOT_DENOISED for name in chosen) >= 120 * DENOISER_FLOOR - len(set(MASKERS))
 
 
 def test_a_source_that_wins_gets_more_within_limits() -> None:
@@ -64,6 +64,14 @@ def test_rewards_follow_how_far_candidates_went() -> None:
     assert won["anchor"] > won["insert"] > won["demos"]
     assert won["demos"] > 0.5, "one candidate says little"
     assert measure_rewards(fold(play()), 18) == {}
+
+
+def test_rewards_do_not_count_the_rows_of_a_later_parent() -> None:
+    events = play((("anchor", 18, True), ("insert", 2, False)), (("insert", 2, False),))
+    winner = next(event.id for event in events if isinstance(event, Accepted))
+    later = Scored(1, winner, "train", tuple((f"later {r}", 1.0, 1.0) for r in range(90)))
+    ended = RoundRejected(1, "no better")
+    assert measure_rewards(fold([*events, later, ended]), 18) == measure_rewards(fold([*events, ended]), 18)
 
 
 def test_rewards_leave_the_running_round_out() -> None:

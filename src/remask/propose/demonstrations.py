@@ -17,7 +17,7 @@ from remask.ids import rng_for
 from remask.ports import NO_REWARDS, Attribution, Proposal, Proposer, Rewards
 from remask.prompt import MARKER, Prompt
 from remask.propose import guard
-from remask.propose.portfolio import limit
+from remask.propose.portfolio import clip_reward
 from remask.propose.select_traces import alternate_labels
 from remask.types import Trace
 
@@ -77,7 +77,7 @@ class DemoProposer:
     def _choose_own(self, n: int, has_block: bool, rewards: Rewards) -> list[bool]:
         """Return for each candidate whether it changes the block."""
         share = CHANGE_SHARE if has_block else INSERT_SHARE
-        odds = share / (1 - share) * limit(rewards.get(SOURCE, 1.0))
+        odds = share / (1 - share) * clip_reward(rewards.get(SOURCE, 1.0))
         share = min(MAX_SHARE, odds / (1 + odds))
         return [int((i + 1) * share + 0.5) > int(i * share + 0.5) for i in range(n)]
 

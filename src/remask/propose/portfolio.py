@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 
 from remask.ports import NO_REWARDS, Rewards
 
-WRITTEN = frozenset(("library", "delete"))  # maskers whose text is not written by the denoiser
+NOT_DENOISED = frozenset(("library", "delete"))  # maskers whose text is not written by the denoiser
 DENOISER_FLOOR = 1 / 3  # of the candidates: at least so many are written by the denoiser
 MAX_FACTOR = 4.0  # by which a reward raises or lowers a share, at most
 
@@ -44,15 +44,15 @@ def divide(order: Sequence[str], n: int, rewards: Rewards = NO_REWARDS) -> list[
 
 def _weigh(counts: Mapping[str, int], rewards: Rewards) -> dict[str, float]:
     """Return the weight of each source, with the floor of the denoiser."""
-    weights = {name: n * limit(rewards.get(name, 1.0)) for name, n in counts.items()}
-    denoised = sum(weight for name, weight in weights.items() if name not in WRITTEN)
+    weights = {name: n * clip_reward(rewards.get(name, 1.0)) for name, n in counts.items()}
+    denoised = sum(weight for name, weight in weights.items() if name not in NOT_DENOISED)
     others = sum(weights.values()) - denoised
     if denoised and denoised < DENOISER_FLOOR * (denoised + others):
         factor = DENOISER_FLOOR / (1 - DENOISER_FLOOR) * others / denoised
-        weights = {name: w if name in WRITTEN else w * factor for name, w in weights.items()}
+        weights = {name: w if name in NOT_DENOISED else w * factor for name, w in weights.items()}
     return weights
 
 
-def limit(reward: float) -> float:
+def clip_reward(reward: float) -> float:
     """Return the reward within the limits of a factor."""
     return min(MAX_FACTOR, max(1 / MAX_FACTOR, reward))

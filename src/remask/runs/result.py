@@ -218,12 +218,16 @@ def make_result(
 
 
 def _count_quoted_rows(state: State) -> int:
-    """Return how many train rows the best prompt shows: those of the last edit of its examples."""
-    for event in reversed(state.accepted):
-        proposal = state.proposal(event.round, event.id)
-        if proposal.masker.startswith("demos "):
-            return len(proposal.traces)
-    return 0
+    """Return how many train rows the best prompt shows as examples.
+
+    Only a block of examples adds a kept region to a prompt. It begins with a heading, and a blank
+    line stands before each example.
+    """
+    best = state.prompt(state.incumbent)
+    if len(best.kept) == len(state.prompt(state.baseline).kept):
+        return 0
+    start, stop = best.kept[-1]
+    return best.text[start:stop].count("\n\n")
 
 
 def write_result(result: Result, run_dir: Path) -> None:

@@ -211,7 +211,8 @@ def measure_rewards(state: State, rows: int) -> dict[str, float]:
     by_source: dict[str, list[float]] = {}
     for proposed in state.proposals.values():
         if proposed.round < state.round:
-            asked = len(state.scores.get((proposed.id, "train"), ())) / rows
+            # An accepted candidate is asked on more rows later, as the parent of other rounds.
+            asked = min(1.0, len(state.scores.get((proposed.id, "train"), ())) / rows)
             source = proposed.masker.partition(" ")[0]
             by_source.setdefault(source, []).append(asked + (proposed.id in accepted))
     every = [reward for rewards in by_source.values() for reward in rewards]
