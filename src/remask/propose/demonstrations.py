@@ -140,6 +140,7 @@ class DemoProposer:
             violation=(edit.violation if edit else "")
             or ("nothing to change" if same else self._check_length(prompt)),
             demo_rows=tuple(sorted(rows)),
+            pieces=(*edit.pieces, ()) if edit and edit.pieces else (),
         )
 
     def _draw_demos(self, usable: Sequence[Trace], rng: np.random.Generator) -> list[str]:
