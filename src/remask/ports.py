@@ -243,6 +243,21 @@ class Task(Protocol):
         """
 
 
+@runtime_checkable
+class BatchTask(Protocol):
+    """A task that scores several prompts at once, so that their calls do not wait for each other."""
+
+    def evaluate_all(self, prompts: Sequence[Prompt], ids: Sequence[str]) -> list[list[Outcome]]:
+        """Score each prompt on all rows, as `Task.evaluate` does. Returns the outcomes by prompt."""
+
+
+def evaluate_all(task: Task, prompts: Sequence[Prompt], ids: Sequence[str]) -> list[list[Outcome]]:
+    """Score each prompt on all rows, at once where the task can. Returns the outcomes by prompt."""
+    if isinstance(task, BatchTask):
+        return task.evaluate_all(prompts, ids)
+    return [task.evaluate(prompt, ids) for prompt in prompts]
+
+
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """A candidate prompt and how it was made."""

@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from remask.errors import ConfigError, NumericsError
 from remask.models import builtin
+from remask.models.backbone.attention import KVCache
 from remask.models.backbone.transformer import Backbone
 from remask.models.builtin import BuiltinTarget
 from remask.ports import Reply
@@ -211,13 +212,14 @@ def test_attributes_that_the_meter_uses(base: Backbone) -> None:
 class Spelled:
     """A backbone with a token for each character and no weights.
 
-    It records the batches that it reads: the system turn, and the rows after it.
+    It records the batches that it reads: of each row the system turn and the rest. The keys of its
+    cache are the tokens themselves.
     """
 
     identity, context_length = "spelled", 10**6
 
     def __init__(self) -> None:
-        self.batches: list[tuple[tuple[int, ...], list[list[int]]]] = []
+        self.batches: list[list[tuple[tuple[int, ...], list[int]]]] = []
 
     def encode(self, text: str) -> list[int]:
         return [ord(letter) for letter in text]
@@ -231,14 +233,20 @@ class Spelled:
     def encode_opening(self, role: str) -> list[int]:
         return self.encode(f"{role}: ")
 
-    def read(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[None, tuple[int, ...]]:
-        return None, tuple(ids[0].tolist())
+    def read(self, ids: torch.Tensor, attention_mask: torch.Tensor) -> tuple[None, KVCache]:
+        layer = (ids[:, None, :, None],)
+        return None, KVCache(layer, layer, attention_mask)
 
     def read_hidden(
-        self, ids: torch.Tensor, attention_mask: torch.Tensor, past: tuple[int, ...] | None
+        self, ids: torch.Tensor, attention_mask: torch.Tensor, past: KVCache | None
     ) -> torch.Tensor:
         rows = [row[keep].tolist() for row, keep in zip(ids, attention_mask, strict=True)]
-        self.batches.append((past or (), rows))
+        before: list[tuple[int, ...]] = [()] * len(rows)
+        if past is not None:
+            pairs = zip(past.keys[0][:, 0, :, 0], past.attention_mask, strict=True)
+            before = [tuple(row[keep].tolist()) for row, keep in pairs]
+            before = before * len(rows) if len(before) == 1 else before
+        self.batches.append(list(zip(before, rows, strict=True)))
         return torch.zeros(*ids.shape, 1)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -263,7 +271,7 @@ def test_batches_have_every_row_once_within_the_limits(
         for backbone, asked in zip(both, (chats, chats[::-1]), strict=True):
             BuiltinTarget(backbone).choose(asked, [f"{shared}x", f"{shared}y"])
     plain = both[0]
-    read = [(prefix, row) for prefix, batch in plain.batches for row in batch]
+    read = [pair for batch in plain.batches for pair in batch]
     assert sorted(read) == sorted(
         (
             tuple(plain.encode_turn("system", turns[0].content)) if len(turns) == 2 else (),
@@ -271,9 +279,9 @@ def test_batches_have_every_row_once_within_the_limits(
         )
         for turns in chats
     )
-    for prefix, batch in plain.batches:
-        width = len(prefix) + max(map(len, batch))
+    for batch in plain.batches:
+        width = sum(max(map(len, part)) for part in zip(*batch, strict=True))
         assert len(batch) == 1 or len(batch) * width <= 300
         assert len(batch) <= builtin.MAX_BATCH_ROWS
-    lengths = [[(prefix, list(map(len, rows))) for prefix, rows in each.batches] for each in both]
+    lengths = [[[(prefix, len(row)) for prefix, row in batch] for batch in each.batches] for each in both]
     assert lengths[0] == lengths[1], "the order of the chats does not matter"

@@ -1,5 +1,6 @@
 """The search on a task with a known optimum: invariants of a run."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 
@@ -24,8 +25,9 @@ from remask.events import (
     fold,
 )
 from remask.prompt import Prompt
-from remask.search.halving import run_final_test, search
+from remask.search.halving import VALIDATION_PART_ROWS, run_final_test, search
 from remask.search.plan import SearchPlan, count_round_calls, make_plan
+from remask.types import Outcome, Split
 
 START = Prompt("Work at level 2.")
 PLAN = SearchPlan(candidates=6, rungs=(5, 5, 10), rounds=40, patience=6)
@@ -52,14 +54,15 @@ def test_search_depends_only_on_the_seed() -> None:
 @settings(deadline=None, max_examples=60)
 @given(cut=st.integers(0, 400), limit=st.integers(60, 900), seed=st.integers(0, 3))
 def test_search_gives_the_same_events_when_resumed(cut: int, limit: int, seed: int) -> None:
-    whole = play(LevelTask(limit=limit), seed)
+    plan = replace(PLAN, rungs=(2, 4, 6, 6), validation=40, calls=limit)  # its candidates follow what is left
+    whole = play(LevelTask(limit=limit), seed, plan=plan)
     task = LevelTask(limit=limit)
     log: list[Event] = []
-    for event in search(State(), START, PLAN, task, LevelProposer(), seed):
+    for event in search(State(), START, plan, task, LevelProposer(), seed):
         if len(log) == cut:
             break
         log.append(event)
-    for event in search(fold(log), START, PLAN, task, LevelProposer(), seed):
+    for event in search(fold(log), START, plan, task, LevelProposer(), seed):
         if event not in log:  # the store ignores what it has
             log.append(event)
     assert log == list(dict.fromkeys(whole))
@@ -174,3 +177,42 @@ def test_search_always_uses_the_same_validation_rows() -> None:
     assert len(asked) > 2
     assert all(rows == asked[0] for rows in asked)
     assert len(asked[0]) == 20 < len(task.ids("validation"))
+
+
+def test_a_winner_that_falls_behind_is_not_asked_on() -> None:
+    """Candidates that are better on train rows and worse on validation rows cost one part of them."""
+
+    class Trap(LevelTask):
+        def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
+            good = level(prompt) == 3
+            value = {"train": float(good), "validation": 0.9 - 0.5 * good}
+            self.calls += len(ids)
+            return [Outcome(i, "scored", value[i[:-4].rstrip("-")], value[i[:-4].rstrip("-")]) for i in ids]
+
+        def ids(self, split: Split) -> tuple[str, ...]:
+            return tuple(f"{split}-{i:03}" for i in range(100))
+
+    events = play(Trap(), plan=replace(PLAN, patience=1))
+    validated = [e for e in events if isinstance(e, Scored) and e.split == "validation"]
+    assert [len(e.rows) for e in validated] == [100, VALIDATION_PART_ROWS]
+    ended = next(e for e in events if isinstance(e, RoundRejected))
+    assert ended.reason == f"validation: -16 points over {VALIDATION_PART_ROWS} rows"
+
+
+def test_a_budget_that_ends_in_a_validation_decides_on_most_rows() -> None:
+    plan = replace(PLAN, candidates=4, rungs=(4, 4), rounds=1)
+    better = LevelProposer(steps=(3,), forbidden=0.0)
+    whole = LevelTask(rows=40)
+    list(search(State(), START, plan, whole, better, 0))
+
+    def count_validated(missing: int) -> list[int]:
+        task = LevelTask(rows=40, limit=whole.calls - missing)
+        events = list(search(State(), START, plan, task, better, 0))
+        decided = isinstance(events[-2], Accepted | RoundRejected)
+        rows = [len(e.rows) for e in events if isinstance(e, Scored) and e.split == "validation"]
+        assert decided == (len(rows) == 2)
+        return rows
+
+    assert count_validated(0) == [40, 40]
+    assert count_validated(3) == [40, VALIDATION_PART_ROWS]
+    assert count_validated(20) == [40], "too few rows to decide"

@@ -389,7 +389,7 @@ class Job:
         """Make a plan for a number of rows to score; None: no limit."""
         search = self.config.search
         plan = make_plan(rows, self.rows("train"), self.rows("validation"), search.cautious)
-        return replace(plan, candidates=search.candidates or plan.candidates)
+        return replace(plan, candidates=search.candidates, calls=None) if search.candidates else plan
 
     @cached_property
     def _data_id(self) -> str:

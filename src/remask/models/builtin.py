@@ -1,8 +1,9 @@
 """A frozen chat model on this machine, for answers and for choices: the built-in one or one from disk.
 
 The keys and values of a system message are computed once and shared by all chats that have it; the
-rest is read in batches. The batches depend only on the list of chats, so the same list gives the
-same bits. This module loads torch, so import it only where that is acceptable.
+rest is read in batches. Chats with different system messages share a batch where each has few. The
+batches depend only on the list of chats, so the same list gives the same bits. This module loads
+torch, so import it only where that is acceptable.
 """
 
 from collections import OrderedDict
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor
 
 from remask.errors import ConfigError, NumericsError
-from remask.models.backbone.attention import KVCache
+from remask.models.backbone.attention import KVCache, stack_caches
 from remask.models.backbone.transformer import Backbone, pad_rows
 from remask.ports import Reply, TargetModel, report_step
 from remask.types import Chat
@@ -25,6 +26,7 @@ _TEMPLATE = "chatml-1"  # part of the identity; change it if the layout of a cha
 MAX_BATCH_TOKENS = 16_384  # read at once, with the shared system message counted for every row
 MAX_PREFIX_TOKENS = 16_384  # of system messages that are kept for later calls
 MAX_BATCH_ROWS = 16  # rows are sorted by length, so smaller batches have less padding
+MIN_SAME_PREFIX_ROWS = 8  # with fewer, rows are read in batches with rows that have other prefixes
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,6 +171,14 @@ class BuiltinTarget(TargetModel):
             f"model's context of {self._backbone.context_length}; shorten the prompt or the input"
         )
 
+    def _read_prefixes(self, batch: Sequence[_ChatRow]) -> KVCache | None:
+        """Return the keys and values of the system turns of a batch: one row if all are equal."""
+        prefixes = list(dict.fromkeys(row.prefix for row in batch))
+        caches = [cache for ids in prefixes if (cache := self._read_prefix(ids)) is not None]
+        if len(caches) < 2:
+            return caches[0] if caches else None
+        return stack_caches(caches).select(torch.tensor([prefixes.index(row.prefix) for row in batch]))
+
     def _read_prefix(self, ids: tuple[int, ...]) -> KVCache | None:
         """Return the keys and values of a system turn.
 
@@ -194,7 +204,7 @@ class BuiltinTarget(TargetModel):
         The `shared` first tokens of all answers are read with the chat. The tokens after the first
         own token of an answer are read in a second pass, after the keys and values of the first.
         """
-        past = self._read_prefix(batch[0].prefix)
+        past = self._read_prefixes(batch)
         common = answers[0][:shared]
         ids, attention_mask = pad_rows([row.rest + common for row in batch], 0)
         tails = [answer[shared:] for answer in answers]
@@ -256,7 +266,7 @@ class BuiltinTarget(TargetModel):
         """Decode greedily; rows that have ended leave the batch."""
         written: list[list[int]] = [[] for _ in batch]
         ids, attention_mask = pad_rows([row.rest for row in batch], 0)
-        past = self._read_prefix(batch[0].prefix)
+        past = self._read_prefixes(batch)
         hidden, cache = self._backbone.read(ids, attention_mask, past)
         hidden = hidden[torch.arange(len(batch)), attention_mask.sum(1) - 1]  # (B, d)
         active = list(range(len(batch)))
@@ -284,17 +294,34 @@ class BuiltinTarget(TargetModel):
 
 
 def _make_batches(rows: Sequence[_ChatRow], read_ahead: int) -> Iterator[list[_ChatRow]]:
-    """Group rows with the same prefix and similar length, within the limits of memory."""
+    """Group rows of similar length, within the limits of memory.
+
+    Rows whose prefix many others have are grouped with these, and the other rows that have a prefix
+    with each other.
+    """
     in_order = sorted(rows, key=lambda row: (row.prefix, len(row.rest), row.index))
-    for _, group in groupby(in_order, key=lambda row: row.prefix):
-        batch: list[_ChatRow] = []
-        for row in group:
-            # Rows are sorted by length, so this row is the longest of the batch.
-            tokens = (len(batch) + 1) * (row.length + read_ahead)
-            if batch and (len(batch) == MAX_BATCH_ROWS or tokens > MAX_BATCH_TOKENS):
-                yield batch
-                batch = []
-            batch.append(row)
+    mixed: list[_ChatRow] = []
+    for prefix, group in groupby(in_order, key=lambda row: row.prefix):
+        same = list(group)
+        if prefix and len(same) < MIN_SAME_PREFIX_ROWS:
+            mixed += same
+        else:
+            yield from _cut_batches(same, read_ahead)
+    mixed.sort(key=lambda row: (len(row.prefix), row.prefix, len(row.rest), row.index))
+    yield from _cut_batches(mixed, read_ahead)
+
+
+def _cut_batches(rows: Sequence[_ChatRow], read_ahead: int) -> Iterator[list[_ChatRow]]:
+    batch: list[_ChatRow] = []
+    for row in rows:
+        longest = max(len(one.prefix) for one in (*batch, row)) + max(len(one.rest) for one in (*batch, row))
+        if batch and (
+            len(batch) == MAX_BATCH_ROWS or (len(batch) + 1) * (longest + read_ahead) > MAX_BATCH_TOKENS
+        ):
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
         yield batch
 
 

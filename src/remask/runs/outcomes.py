@@ -16,7 +16,7 @@ import orjson
 
 from remask.errors import ConfigError
 from remask.files import write
-from remask.ports import Task
+from remask.ports import Task, evaluate_all
 from remask.prompt import Prompt
 from remask.runs.store import Store
 from remask.sanitize import clip
@@ -97,7 +97,16 @@ class RecordingTask:
 
     def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
         """Score the prompt as the inner task does."""
-        outcomes = self.inner.evaluate(prompt, ids)
+        return self.evaluate_all([prompt], ids)[0]
+
+    def evaluate_all(self, prompts: Sequence[Prompt], ids: Sequence[str]) -> list[list[Outcome]]:
+        """Score the prompts as the inner task does."""
+        scored = evaluate_all(self.inner, prompts, ids)
+        for prompt, outcomes in zip(prompts, scored, strict=True):
+            self._keep(prompt, outcomes)
+        return scored
+
+    def _keep(self, prompt: Prompt, outcomes: Sequence[Outcome]) -> None:
         wanted = {o.example: o for o in outcomes}
         kept = {
             e.id: self._describe(e, wanted[e.id])
@@ -106,7 +115,6 @@ class RecordingTask:
         }
         if kept:
             self.store.keep_outcomes(prompt.id, kept)
-        return outcomes
 
     def _describe(self, example: Example, outcome: Outcome) -> dict[str, Any]:
         trace = outcome.trace

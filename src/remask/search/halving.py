@@ -1,26 +1,29 @@
-"""Search by scores: successive halving on paired train rows, then validation of the winner.
+"""Search by scores: candidates race on paired train rows, then the winner is validated.
 
 The search is a generator of events that depends only on its arguments. To resume an interrupted
 run, fold its stored events into a State and iterate again: the interrupted round is repeated with
 target calls from the cache, so the same events follow.
 
-Successive halving follows Jamieson and Talwalkar (arXiv 1502.07943). Everything else, also the
-acceptance rule, is our own design and not taken from arXiv 2602.18449.
+The race, the acceptance rule and the rest are our own design and not taken from arXiv 2602.18449.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from remask import events
 from remask.errors import BudgetSpent
 from remask.events import Event, Rows, State, advance
 from remask.ids import rng_for, seed_for
-from remask.ports import Proposal, Proposer, Task, report_step
+from remask.ports import Proposal, Proposer, Task, evaluate_all, report_step
 from remask.prompt import Prompt
 from remask.search.plan import SearchPlan, count_survivors
+from remask.search.race import Race
+from remask.stats import accepts
 from remask.types import Outcome, Split, Trace, mean_score
 
 TEST_PART_ROWS = 128  # a multiple of the meter's chunks, so that batches stay the same
+VALIDATION_PART_ROWS = 32  # between two looks at a winner; one chunk of the meter
+ENOUGH_VALIDATION = 0.75  # of the rows are enough to decide where the budget ends
+FUTILE_MARGIN = 0.5  # a winner that is behind by so many sqrt(Σd²) is not asked on
 PRIOR_CANDIDATES = 4  # of the mean reward, that each source of candidates counts as having had
 MAX_DRAWS = 4  # requests for proposals in a round, until there are enough new ones
 
@@ -95,28 +98,32 @@ def _score_baseline(
     if not state.baseline:
         yield events.Started(start.to_source(), start.id, proposer.count(start.text))
     if (start.id, "validation") not in state.scores:
-        yield _evaluate(task, start, "validation", _choose_validation_rows(task, plan, seed), 0)[0]
+        ids = _choose_validation_rows(task, plan, seed)
+        yield _evaluate(task, [start], "validation", ids, 0)[0][0]
 
 
 def _choose_validation_rows(task: Task, plan: SearchPlan, seed: int) -> tuple[str, ...]:
-    """Choose the validation rows of the plan, the same ones in the whole search."""
+    """Choose the validation rows of the plan, the same ones in the whole search.
+
+    They are in random order, so that the first ones speak for all.
+    """
     ids = tuple(task.ids("validation"))
     order = rng_for(seed, "validation").permutation(len(ids))
-    return tuple(ids[i] for i in sorted(order[: plan.count_validation_rows(len(ids))]))
+    return tuple(ids[i] for i in order[: plan.count_validation_rows(len(ids))])
 
 
 def _run_round(state: State, plan: SearchPlan, task: Task, proposer: Proposer, seed: int) -> Iterator[Event]:
-    """Run one round: traces of the incumbent, candidates, halving, validation of the winner."""
+    """Run one round: traces of the incumbent, candidates, their race, validation of the winner."""
     number, parent = state.round, state.prompt(state.incumbent)
     order = rng_for(seed, number, "rows").permutation(len(task.ids("train")))
     ids = tuple(task.ids("train")[i] for i in order[: sum(plan.rungs)])
-    event, outcomes = _evaluate(task, parent, "train", ids, number)
+    event, outcomes = _evaluate(task, [parent], "train", ids, number)[0]
     yield event
     traces_by_row = {o.example: o.trace for o in outcomes if o.trace is not None}
     traces = tuple(traces_by_row.values())
 
     alive: list[Proposal] = []
-    for proposal in _draw_proposals(state, plan, proposer, parent, traces, seed):
+    for proposal in _draw_proposals(state, plan, proposer, parent, ids, traces, seed):
         yield record_proposal(number, parent, proposal, proposer)
         if not proposal.violation:
             alive.append(proposal)
@@ -124,21 +131,20 @@ def _run_round(state: State, plan: SearchPlan, task: Task, proposer: Proposer, s
         yield events.RoundRejected(number, "no candidate passed the guard")
         return
 
-    parent_scores = {o.example: o.ranking_score for o in outcomes if o.status == "scored"}
-    leads = {p.prompt.id: _Lead() for p in alive}
-    seen = 0
+    race = Race({o.example: o.ranking_score for o in outcomes if o.status == "scored"})
+    seen, entered = 0, len(alive)
     for rung, rows in enumerate(plan.rungs):
         batch = ids[seen : seen + rows]
         seen += rows
-        for proposal in alive:
-            event, outcomes = _evaluate(task, proposal.prompt, "train", batch, number)
+        answered = _evaluate(task, [p.prompt for p in alive], "train", batch, number)
+        for proposal, (event, outcomes) in zip(alive, answered, strict=True):
             yield event
-            leads[proposal.prompt.id].add(outcomes, parent_scores, proposal.demo_rows)
-        alive.sort(key=lambda p: (-leads[p.prompt.id].mean, p.prompt.id))
-        if rung + 1 < len(plan.rungs):
-            alive = alive[: count_survivors(len(alive))]
+            race.add(proposal, outcomes)
+        alive = race.drop(alive, count_survivors(entered, rung))
+        if len(alive) == 1 and race.measure_lead(alive[0]) > 0:
+            break
     winner = alive[0]
-    if leads[winner.prompt.id].mean <= 0:
+    if race.measure_lead(winner) <= 0:
         yield events.RoundRejected(number, "no candidate was better on the train rows")
         return
     yield from _validate_winner(state, plan, task, proposer, parent, winner, traces_by_row, seed)
@@ -159,22 +165,38 @@ def _validate_winner(
     traces_by_row: the traces that the candidates were written from, by id of the train row.
     """
     ids = _choose_validation_rows(task, plan, seed)
+    before, seeded = (state.scores[(id, "validation")] for id in (parent.id, state.baseline))
     report_step("scoring the best candidate on validation rows", 0, 0)
-    event, _ = _evaluate(task, winner.prompt, "validation", ids, state.round)
-    yield event
-    gains = _subtract(event.rows, state.scores[(parent.id, "validation")])
+    rows: Rows = ()
+    while len(rows) < len(ids) and not _is_futile(_subtract(rows, before)):
+        part = ids[len(rows) : len(rows) + VALIDATION_PART_ROWS]
+        try:
+            rows += _evaluate(task, [winner.prompt], "validation", part, state.round)[0][0].rows
+        except BudgetSpent:
+            if len(rows) < ENOUGH_VALIDATION * len(ids):
+                raise
+            ids = ids[: len(rows)]
+    yield events.Scored(state.round, winner.prompt.id, "validation", rows)
+    gains = _subtract(rows, before)
     total = sum(gains)
-    over_seed = _subtract(event.rows, state.scores[(state.baseline, "validation")])
-    if not plan.accepts(gains, over_seed):
+    if len(rows) < len(ids) or not plan.accepts(gains, _subtract(rows, seeded)):
         reason = f"validation: {total:+.3g} points over {len(gains)} rows"
         if total > 0:
             reason += ", which may be chance"
         yield events.RoundRejected(state.round, reason)
         return
-    rows = {trace.id: row for row, trace in traces_by_row.items()}
+    row_of = {trace.id: row for row, trace in traces_by_row.items()}
     drops = proposer.explain(winner, tuple(traces_by_row.values()))
-    evidence = tuple(rows[drop.trace] for drop in drops)
+    evidence = tuple(row_of[drop.trace] for drop in drops)
     yield events.Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), evidence)
+
+
+def _is_futile(gains: Sequence[float]) -> bool:
+    """Whether a winner is so far behind that the other validation rows would hardly change it.
+
+    To stop early can only reject, so it accepts no harmful prompt (docs/background/acceptance.md).
+    """
+    return sum(gains) < 0 and accepts([-gain for gain in gains], FUTILE_MARGIN)
 
 
 def _subtract(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
@@ -184,14 +206,24 @@ def _subtract(rows: Rows, before: Mapping[str, float | None]) -> list[float]:
 
 
 def _draw_proposals(
-    state: State, plan: SearchPlan, proposer: Proposer, parent: Prompt, traces: Sequence[Trace], seed: int
+    state: State,
+    plan: SearchPlan,
+    proposer: Proposer,
+    parent: Prompt,
+    ids: Sequence[str],
+    traces: Sequence[Trace],
+    seed: int,
 ) -> Iterator[Proposal]:
-    """Yield up to plan.candidates new proposals that the guard allows, and all refused ones."""
-    seen, enough = set(state.earlier_prompts(state.round)), plan.candidates
+    """Yield the new proposals of the plan that the guard allows, and all refused ones.
+
+    ids: the train rows of the round, whose `traces` the candidates are written from.
+    """
+    seen = set(state.earlier_prompts(state.round))
+    wanted = enough = plan.choose_candidates(_count_calls(state, seen, parent, ids))
     rewards = measure_rewards(state, sum(plan.rungs))
     for draw in range(MAX_DRAWS):
         drawn_from = seed_for(seed, state.round, "propose", draw)
-        for proposal in proposer.propose(parent, traces, plan.candidates, drawn_from, rewards):
+        for proposal in proposer.propose(parent, traces, wanted, drawn_from, rewards):
             if proposal.prompt.id not in seen:
                 seen.add(proposal.prompt.id)
                 enough -= not proposal.violation
@@ -200,11 +232,21 @@ def _draw_proposals(
                 return
 
 
+def _count_calls(state: State, earlier: Collection[str], parent: Prompt, asked: Collection[str]) -> int:
+    """Count the rows that prompts of earlier rounds were asked, and those of `parent` in this round.
+
+    A resumed round counts as many as when it was first run, so it draws the same candidates.
+    """
+    scored = {key: set(rows) for key, rows in state.scores.items() if key[0] in earlier}
+    scored[(parent.id, "train")] = scored.get((parent.id, "train"), set()) | set(asked)
+    return sum(map(len, scored.values()))
+
+
 def measure_rewards(state: State, rows: int) -> dict[str, float]:
     """Return what each source has won in earlier rounds, as a factor of the mean over all sources.
 
     The reward of a candidate is the share of the `rows` train rows of a round that it was asked on,
-    which is what halving gave it, and 1 more where it was accepted. Each source counts as if it had
+    which is what the race gave it, and 1 more where it was accepted. Each source counts as if it had
     PRIOR_CANDIDATES more of the mean reward, since a few candidates say little.
     """
     accepted = {event.id for event in state.accepted}
@@ -234,39 +276,20 @@ def record_proposal(number: int, parent: Prompt, proposal: Proposal, proposer: P
 
 
 def _evaluate(
-    task: Task, prompt: Prompt, split: Split, ids: Sequence[str], number: int
-) -> tuple[events.Scored, list[Outcome]]:
-    """Score a prompt on rows. Raises TargetUnreliable if too many of them failed."""
-    outcomes = task.evaluate(prompt, ids)
-    mean_score(outcomes)
-    return events.Scored(number, prompt.id, split, rows_from_outcomes(outcomes)), outcomes
+    task: Task, prompts: Sequence[Prompt], split: Split, ids: Sequence[str], number: int
+) -> list[tuple[events.Scored, list[Outcome]]]:
+    """Score prompts on rows. Raises TargetUnreliable if too many rows of one of them failed."""
+    scored = []
+    for prompt, outcomes in zip(prompts, evaluate_all(task, prompts, ids), strict=True):
+        mean_score(outcomes)
+        event = events.Scored(number, prompt.id, split, rows_from_outcomes(outcomes))
+        scored.append((event, outcomes))
+    return scored
 
 
 def rows_from_outcomes(outcomes: Sequence[Outcome]) -> Rows:
     """Return the part of outcomes that events store."""
     return tuple((o.example, o.score if o.status == "scored" else None, o.ranking_score) for o in outcomes)
-
-
-@dataclass(slots=True)
-class _Lead:
-    """The mean lead of a candidate over its parent on train rows so far, in ranking scores.
-
-    Ranking scores have less noise than right or wrong, which matters on few rows.
-    """
-
-    total: float = 0.0
-    rows: int = 0
-
-    def add(self, outcomes: Sequence[Outcome], parent: dict[str, float], shown: Sequence[str]) -> None:
-        """Add rows, except for those whose answers are shown in the prompt as demonstrations."""
-        for o in outcomes:
-            if o.status == "scored" and o.example in parent and o.example not in shown:
-                self.total += o.ranking_score - parent[o.example]
-                self.rows += 1
-
-    @property
-    def mean(self) -> float:
-        return self.total / self.rows if self.rows else 0.0
 
 
 def _is_perfect(state: State) -> bool:

@@ -1,5 +1,6 @@
 """Plan how a search spends its calls: candidates, rungs, rounds and the acceptance margin."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -8,8 +9,9 @@ from remask.stats import MIN_SEED_MARGIN, Rule, improves
 
 MAX_MARGIN = 1.1  # in standard deviations of a sum whose true value is 0
 ROUNDS_PER_MARGIN = 3  # rounds per standard deviation of the margin
-MAX_CANDIDATES, MIN_CANDIDATES = 24, 6  # per round
+MAX_CANDIDATES, MIN_CANDIDATES, CANDIDATES_STEP = 24, 6, 3  # per round
 MAX_TRAIN_ROWS = 18  # per round
+MAX_SURVIVORS = (1 / 3, 1 / 9)  # of the candidates of a round, after its first rungs
 MIN_VALIDATION_ROWS = 75  # if the split has as many; with fewer, scores are too uncertain
 
 
@@ -17,12 +19,23 @@ MIN_VALIDATION_ROWS = 75  # if the split has as many; with fewer, scores are too
 class SearchPlan:
     """How a search spends its calls. `make_plan` derives it from the budget."""
 
-    candidates: int  # per round
-    rungs: tuple[int, ...]  # train rows that each rung adds; a third of the candidates continue
+    candidates: int  # per round; of the first one where there is a limit of calls
+    rungs: tuple[int, ...]  # train rows that each rung of the race adds
     rounds: int  # maximum
     patience: int  # the search stops after this many rounds without an accepted edit
     validation: int | None = None  # validation rows that are used; None for all
     accepts: Rule = improves  # whether the winner of a round becomes the incumbent
+    calls: int | None = None  # that the rounds share, those of the baseline included; None: no limit
+
+    def choose_candidates(self, spent: int) -> int:
+        """Return the number of candidates of the next round, where `spent` calls are spent.
+
+        Rounds that cost less than usual leave calls for more candidates, or for one more round.
+        """
+        if self.calls is None or self.validation is None:
+            return self.candidates
+        left, shape = self.calls - spent, (self.rungs, self.validation)
+        return fit_candidates(left, count_rounds(left, *shape), *shape)
 
     def count_validation_rows(self, rows: int) -> int:
         """Return how many of `rows` validation rows are used."""
@@ -42,27 +55,34 @@ def make_plan(
 ) -> SearchPlan:
     """Plan for `calls` target calls, without those of the final test; None means no limit.
 
-    A round costs the incumbent on the train rows, the rungs, and the winner on the validation rows.
+    A round costs the incumbent on the train rows, the race, and the winner on the validation rows.
     Most candidates are much worse than their parent, so there are many of them, and two rows are
-    enough to drop most. The number of candidates is chosen so that whole rounds use up the budget,
-    because the calls of an incomplete round are wasted. Fewer validation rows allow more rounds,
+    enough to drop many. The number of candidates is chosen so that whole rounds use up the
+    budget, because the calls of an incomplete round are wasted. Fewer validation rows allow more rounds,
     but with less than `min_validation` rows worse prompts are accepted too often (docs/log.md).
     """
     rungs, candidates = _split_rungs(min(train, MAX_TRAIN_ROWS)), MAX_CANDIDATES
     if calls is None:
         return SearchPlan(candidates, rungs, 30, 6, accepts=_choose_rule(30, cautious))
     validation = min(validation, max(min_validation, calls // 8))
-    left = calls - validation
-
-    def cost(candidates: int) -> int:
-        return count_round_calls(candidates, rungs, validation)
-
-    rounds = -(-left // cost(candidates))
-    rounds = max(1, min(rounds, left // cost(MIN_CANDIDATES)))
-    while candidates > MIN_CANDIDATES and left < rounds * cost(candidates):
-        candidates -= 3
+    rounds = count_rounds(calls - validation, rungs, validation)
+    candidates = fit_candidates(calls - validation, rounds, rungs, validation)
     rule = _choose_rule(rounds, cautious)
-    return SearchPlan(candidates, rungs, 4 * rounds, 6, validation, accepts=rule)
+    return SearchPlan(candidates, rungs, 4 * rounds, 6, validation, rule, calls)
+
+
+def count_rounds(left: int, rungs: Sequence[int], validation: int) -> int:
+    """Return how many rounds `left` calls pay: few rounds of many candidates."""
+    large, small = (count_round_calls(n, rungs, validation) for n in (MAX_CANDIDATES, MIN_CANDIDATES))
+    return max(1, min(-(-left // large), left // small))
+
+
+def fit_candidates(left: int, rounds: int, rungs: Sequence[int], validation: int) -> int:
+    """Return how many candidates a round may have, so that `left` calls pay `rounds` rounds."""
+    for candidates in range(MAX_CANDIDATES, MIN_CANDIDATES, -CANDIDATES_STEP):
+        if rounds * count_round_calls(candidates, rungs, validation) <= left:
+            return candidates
+    return MIN_CANDIDATES
 
 
 def _choose_rule(rounds: int, cautious: bool) -> Rule:
@@ -75,21 +95,22 @@ def _choose_rule(rounds: int, cautious: bool) -> Rule:
 
 
 def _split_rungs(rows: int) -> tuple[int, ...]:
-    """Split train rows into three rungs, each about twice as long as all rungs before it."""
+    """Split train rows into four rungs: about a ninth of them, two ninths, and twice a third."""
     first = -(-rows // 9)
     second = min(2 * first, rows - first)
-    return tuple(n for n in (first, second, rows - first - second) if n)
+    third = min(3 * first, rows - first - second)
+    return tuple(n for n in (first, second, third, rows - first - second - third) if n)
 
 
-def count_survivors(alive: int) -> int:
-    """Return how many candidates continue with the next rung."""
-    return max(1, -(-alive // 3))
+def count_survivors(candidates: int, rung: int) -> int:
+    """Return how many of the candidates of a round continue after a rung, at most."""
+    return max(1, math.ceil(candidates * MAX_SURVIVORS[min(rung, len(MAX_SURVIVORS) - 1)]))
 
 
 def count_round_calls(candidates: int, rungs: Sequence[int], validation: int) -> int:
     """Return the largest number of target calls of a round."""
     alive, total = candidates, sum(rungs)
-    for rung in rungs:
-        total += alive * rung
-        alive = count_survivors(alive)
+    for rung, rows in enumerate(rungs):
+        total += alive * rows
+        alive = count_survivors(candidates, rung)
     return total + validation

@@ -98,12 +98,20 @@ class LabelledTask:
         The target gets all rows in one call per repeat. Raises KeyError for an unknown id, and what
         the target raises: BudgetSpent, TargetRefused.
         """
-        examples = [self._examples[id] for id in ids]
-        chats = [make_chat(prompt, example, self._role) for example in examples]
+        return self.evaluate_all([prompt], ids)[0]
+
+    def evaluate_all(self, prompts: Sequence[Prompt], ids: Sequence[str]) -> list[list[Outcome]]:
+        """Score several prompts on the same rows, as `evaluate` does, in one call per repeat."""
+        examples = [self._examples[id] for id in ids] * len(prompts)
+        asked = [prompt for prompt in prompts for _ in ids]
+        chats = [make_chat(*pair, self._role) for pair in zip(asked, examples, strict=True)]
         if self._by_label and self._target.chooses:
-            return self._choose(examples, chats)
-        rounds = [self._answer_rows(examples, chats, repeat) for repeat in range(self._repeats)]
-        return [self._make_outcome(example, tries) for example, *tries in zip(examples, *rounds, strict=True)]
+            outcomes = self._choose(examples, chats)
+        else:
+            rounds = [self._answer_rows(examples, chats, repeat) for repeat in range(self._repeats)]
+            tried = zip(examples, *rounds, strict=True)
+            outcomes = [self._make_outcome(example, tries) for example, *tries in tried]
+        return [outcomes[i * len(ids) : (i + 1) * len(ids)] for i in range(len(prompts))]
 
     def _choose(self, examples: Sequence[Example], chats: Sequence[Chat]) -> list[Outcome]:
         options = [fill_answer(self._answer, label) for label in self._labels]

@@ -4,6 +4,7 @@ The layers of the transformers library call `attend` with the `Scores` of a forw
 `KeyValueStore`. A KVCache is never modified, so many rows and calls can share it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -27,6 +28,22 @@ class KVCache:
         return KVCache(
             tuple(k[rows] for k in self.keys), tuple(v[rows] for v in self.values), self.attention_mask[rows]
         )
+
+
+def stack_caches(caches: Sequence[KVCache]) -> KVCache:
+    """Return caches of one row each as one cache with a row for each, padded in front."""
+    width = max(cache.attention_mask.shape[1] for cache in caches)
+
+    def pad(tensor: Tensor, dim: int) -> Tensor:
+        missing = width - tensor.shape[dim]
+        shape = [missing if d == dim else n for d, n in enumerate(tensor.shape)]
+        return torch.cat([tensor.new_zeros(shape), tensor], dim)
+
+    def stack(layers: Sequence[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+        return tuple(torch.cat([pad(tensor, 2) for tensor in layer]) for layer in zip(*layers, strict=True))
+
+    masks = torch.cat([pad(cache.attention_mask, 1) for cache in caches])
+    return KVCache(stack([c.keys for c in caches]), stack([c.values for c in caches]), masks)
 
 
 @dataclass(frozen=True, slots=True)
