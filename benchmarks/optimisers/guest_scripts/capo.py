@@ -129,5 +129,4 @@ def optimise(channel: Channel) -> None:
         channel.report(str(optimiser.prompts[0]))
 
 
-if __name__ == "__main__":
-    optimise(Channel())
+optimise(Channel())  # a script: nothing imports it
