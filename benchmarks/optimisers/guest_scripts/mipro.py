@@ -16,6 +16,7 @@ from dspy.utils.callback import BaseCallback
 
 CANDIDATES, INSTRUCTIONS, VALIDATION = 6, 3, 100  # of the mode `auto="light"` of MIPROv2
 LIGHT_CALLS = 800  # about what that mode spends
+TRAIN = 50  # rows that may become demonstrations; four sets of them ask up to so many rows each
 MINIBATCH, FROM_ROWS = 35, 50  # its minibatch, and the validation rows from which it takes them
 TRIALS = 10  # that MIPROv2 derives from six candidates: 2 * 2 * log2(6)
 FIELD = re.compile(r"starting with the field `\[\[ ## (\w+) ## \]\]`")
@@ -131,8 +132,8 @@ class Reporter(BaseCallback):
 def optimise(channel: Channel) -> None:
     """Run MIPROv2 as its mode `light` would, scaled to the cap.
 
-    The number of validation rows follows the cap. As in that mode, minibatches are used from 51 rows
-    on. Where the trials of the mode cost more than the cap, the cap ends the run.
+    The numbers of train and validation rows follow the cap. As in that mode, minibatches are used from
+    51 rows on. Where the trials of the mode cost more than the cap, the cap ends the run.
     """
     start = channel.start
     rows = {split: [make_example(row) for row in start[split]] for split in ("train", "validation")}
@@ -146,7 +147,8 @@ def optimise(channel: Channel) -> None:
     dspy.configure(
         lm=target, adapter=PromptAdapter(), callbacks=[Reporter(channel, target)], disable_history=True
     )
-    size = min(VALIDATION * start["cap"] // LIGHT_CALLS, VALIDATION, len(rows["validation"]))
+    share = min(1, start["cap"] / LIGHT_CALLS)
+    size = min(max(1, int(VALIDATION * share)), len(rows["validation"]))
     optimiser = dspy.MIPROv2(
         metric=score,
         metric_threshold=1.0,  # a demonstration that is half right would teach the half
@@ -160,7 +162,7 @@ def optimise(channel: Channel) -> None:
     optimiser.num_instruct_candidates = INSTRUCTIONS
     optimiser.compile(
         Program(start["prompt"]),
-        trainset=rows["train"],
+        trainset=rows["train"][: max(1, int(TRAIN * share))],
         valset=random.Random(start["seed"]).sample(rows["validation"], size),
         num_trials=TRIALS,
         minibatch=size > FROM_ROWS,
