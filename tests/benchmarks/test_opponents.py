@@ -4,6 +4,8 @@ import contextlib
 import importlib.util
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -124,6 +126,22 @@ def test_a_guest_that_fails_is_named_with_its_reason_and_the_remedy(tmp_path: Pa
     lab.inputs = {id: 10_000 * text for id, text in lab.inputs.items()}  # more than a pipe holds
     with pytest.raises(RuntimeError, match="no_such_library"):
         play_guest(lab, write_guest(tmp_path, "import no_such_library"), lambda *asked: "")
+
+
+def test_a_guest_ends_with_the_benchmark(tmp_path: Path) -> None:
+    body = """
+channel = Channel()
+while True:
+    try:
+        channel.report("")
+    except Exception:
+        pass
+"""
+    script = write_guest(tmp_path, body)
+    ended = subprocess.run(
+        [sys.executable, script], input="{}\nnull\n", text=True, timeout=60, capture_output=True
+    )
+    assert ended.returncode == 1 and ended.stdout.count("report") == 2
 
 
 # -- guests ---------------------------------------------------------------------------------------
