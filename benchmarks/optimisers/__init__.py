@@ -1,4 +1,4 @@
-"""The optimisers of the search benchmark: functions of a `Lab`, in four modules."""
+"""The optimisers of the search benchmark: functions of a `Lab`, in several modules."""
 
 from importlib import import_module
 
@@ -12,10 +12,15 @@ _FOUND = {
     "rewriter": ("rewriter", "135M autoregressive rewriter"),
     "gepa_reflector": ("gepa", "gepa, 135M reflector"),
     "gepa_remask": ("gepa", "gepa with remask as proposer"),
+    "capo": ("guests", "CAPO, 135M writer"),
+    "mipro": ("guests", "MIPROv2 with demonstrations, 135M proposer"),
     "few_shot": ("baselines", "few-shot, best of random demonstrations"),
     "remask_plain": ("remask", "remask with --demos 0"),
     "remask_demos": ("remask", "remask with up to eight demonstrations"),
     "templates": ("baselines", "best of human templates"),
+    "remask_strong": ("remask", "remask, scripted strong writer"),
+    "gepa_strong": ("gepa", "gepa, scripted strong reflector"),
+    "mipro_strong": ("guests", "MIPROv2, scripted strong proposer"),
     "nothing": ("baselines", "the seed prompt"),
 }
 NAMES = {key: name for key, (_, name) in _FOUND.items()}

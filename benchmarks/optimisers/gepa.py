@@ -9,6 +9,7 @@ import gepa
 from gepa.core.adapter import EvaluationBatch
 
 from benchmarks.optimisers.rewriter import Writer
+from benchmarks.optimisers.scripted import Script
 from benchmarks.search.lab import Lab
 from remask.ids import seed_for
 from remask.integrations.gepa import DiffusionReflection
@@ -40,6 +41,12 @@ def gepa_remask(lab: Lab) -> None:
         {COMPONENT: lab.bench.seed_prompt}, seed=lab.seed, labels=lab.bench.labels, answer=lab.bench.answer
     )
     evolve(lab, reflection_strategy=reflection)
+
+
+def gepa_strong(lab: Lab) -> None:
+    """Run gepa with a reflection model that says the good instructions of the script."""
+    script = Script(lab)
+    evolve(lab, reflection_lm=lambda prompt: f"{FENCE}\n{script.say_next()}\n{FENCE}")
 
 
 def is_fenced(text: str) -> bool:

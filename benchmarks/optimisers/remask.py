@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.optimisers.scripted import Script, ScriptedTarget
 from benchmarks.search.lab import Lab
 from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import add_demos, make_proposer
 from remask.config import DEFAULT_DEMOS
+from remask.dlm.chat_denoiser import ChatDenoiser
 from remask.events import Accepted, State, advance
 from remask.ids import rng_for, seed_for
 from remask.models.backbone.builtin_weights import load_base
@@ -53,6 +55,13 @@ def random_edits(lab: Lab) -> None:
     base = load_base()
     words = RandomWords(base, find_frequent_words(base))
     search_with(lab, make_proposer(lab.config, lab.start, words, lab.bench.labels), lab.seed)
+
+
+def remask_strong(lab: Lab) -> None:
+    """Run remask with a denoiser of the kind `chat:`, whose model says sentences of the script."""
+    denoiser = ChatDenoiser(ScriptedTarget(Script(lab)))
+    inner = make_proposer(lab.config, lab.start, denoiser, lab.bench.labels)
+    search_with(lab, add_demos(lab.config, lab.start, inner, DEFAULT_DEMOS), lab.seed)
 
 
 def make_inner_proposer(lab: Lab) -> Proposer:

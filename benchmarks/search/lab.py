@@ -5,7 +5,7 @@ rows come from the validation file and the test rows from the test file, the sam
 optimisers, so that rows can be paired. How many they are is part of the protocol.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -163,6 +163,7 @@ class Lab:
     trained: tuple[tuple[str, str], ...]  # (user message, right answer) of the train rows
     seed: int
     denoiser: str = "builtin"
+    inputs: Mapping[str, str] = field(default_factory=dict)  # id of a row -> user message
     incumbents: list[tuple[int, str]] = field(default_factory=list)  # (calls spent, prompt)
 
     @property
@@ -220,4 +221,5 @@ def open_lab(
 ) -> Lab:
     counted = Counted(target, cap)
     trained = tuple((e.input, e.expected or "") for e in examples if e.split == "train")
-    return Lab(bench, make_task(bench, examples, counted), counted, trained, seed, denoiser)
+    inputs = {e.id: e.input for e in examples}
+    return Lab(bench, make_task(bench, examples, counted), counted, trained, seed, denoiser, inputs)
