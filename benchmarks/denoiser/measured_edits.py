@@ -1,7 +1,10 @@
 """Make candidates with measured gains, for `remask adapt --from-runs`, from instruction collections.
 
     python -m benchmarks.denoiser.measured_edits --data FOLDER --out FOLDER [--tasks N]
+    python -m benchmarks.denoiser.measured_edits --out FOLDER --write-runs RUNS
+    remask adapt --data CORPUS --from-runs RUNS -o FILE.safetensors
     python -m benchmarks.denoiser.measured_edits --data FOLDER --out OTHER --held-out --adapter FILE
+    python -m benchmarks.denoiser.measured_edits --report FOLDER OTHER
 
 FOLDER of the data has `corpus/` with Natural Instructions (`ni_instances.jsonl`). Each task starts
 with a terse or partial version of its definition. The built-in denoiser edits it, and the built-in
@@ -13,10 +16,13 @@ The families of remask's benchmark are left out: sentiment, entailment, paraphra
 name and text, and every task that shares a text with SST, SNLI or MRPC. Each task is one file, and a
 finished one is not made again, so an interrupted run goes on. About a fifth of the tasks, chosen by a
 hash of the name, is marked as held out and must not be trained on; these are scored on twice as many
-rows. The second command draws candidates of these tasks with another adapter and the same seeds.
+rows. The second and third command train on the others. The fourth draws candidates of the held-out
+tasks with the new adapter and the same seeds, and the last compares them: share better than the start,
+mean and best gain, and distinct word pairs of the new texts.
 """
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator, Sequence
@@ -25,6 +31,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from benchmarks.record import make_parser, read_json, write_json
@@ -32,6 +39,8 @@ from remask.api.build_proposer import make_proposer
 from remask.config import make_config
 from remask.dlm.adapter import SHIPPED_ADAPTER
 from remask.dlm.build import BuiltinDenoiser
+from remask.dlm.training.measured import count_distinct_pairs
+from remask.events import Proposed, Scored, Started, encode
 from remask.ids import content_id, rng_for, seed_for
 from remask.models.backbone.attention import KVCache
 from remask.models.backbone.builtin_weights import load_base
@@ -40,6 +49,7 @@ from remask.models.builtin import BuiltinTarget, FrameLayout
 from remask.ports import Proposal
 from remask.prompt import Prompt
 from remask.propose.proposer import DiffusionProposer
+from remask.runs.store import Store
 from remask.types import Example, Message, Trace
 
 LEFT_OUT = re.compile(
@@ -246,11 +256,70 @@ def measure_task(
     }
 
 
+def write_run(found: dict[str, Any], folder: Path) -> None:
+    """Write a measured task as a run directory, which `remask adapt --from-runs` reads."""
+    start = Prompt(found["start"])
+    with Store.create(folder, {"prompt": start.text}) as store, store.group():
+        outcomes = {t["id"]: _describe_trace(t) for t in found["traces"]}
+        store.keep_outcomes(start.id, outcomes)
+        scores = [(start.id, found["scores"])]
+        store.append(encode(Started(start.text, start.id, 0)))
+        for c in found["candidates"]:
+            prompt = Prompt(c["prompt"])
+            how = (c["masker"], c["masks"], c["edits"], c["traces"], c["logp"])
+            store.append(encode(Proposed(0, prompt.id, start.id, prompt.text, 0, *how)))
+            scores.append((prompt.id, c["scores"]))
+        for id, values in scores:
+            rows = tuple((f"s{i}", math.exp(value), value) for i, value in enumerate(values))
+            store.append(encode(Scored(0, id, "train", rows)))
+
+
+def _describe_trace(trace: dict[str, Any]) -> dict[str, Any]:
+    """Return a trace as a run stores it (runs/outcomes.py)."""
+    texts = {"message": trace["query"], "text": trace["response"], "desired": trace["desired"]}
+    return {"split": "train", "trace": trace["id"], **texts, "feedback": "", "score": trace["score"]}
+
+
+def write_runs(folder: Path, out: Path) -> None:
+    """Write the tasks of a folder that are not held out as run directories."""
+    for path in sorted(folder.glob("*.json")):
+        found = read_json(path)
+        if not found["held_out"] and not (out / path.stem).exists():
+            write_run(found, out / path.stem)
+
+
+def print_report(folders: Sequence[Path]) -> None:
+    """Print for each folder what its candidates of held-out tasks gained; tasks that all folders have."""
+    named = [{path.name: path for path in folder.glob("*.json")} for folder in folders]
+    shared = sorted(set.intersection(*(set(names) for names in named)))
+    for folder, names in zip(folders, named, strict=True):
+        tasks = [found for name in shared if (found := read_json(names[name]))["held_out"]]
+        print(f"{folder.name}: {describe_tasks(tasks)}")
+
+
+def describe_tasks(tasks: Sequence[dict[str, Any]]) -> str:
+    """Describe share better, gains and diversity, each a mean over tasks."""
+    better, gains, best = [], [], []
+    for task in tasks:
+        start = np.array(task["scores"])
+        found = np.array([c["scores"] for c in task["candidates"]]).mean(1) - start.mean()
+        better.append((found > 0).mean())
+        gains.append(found.mean())
+        best.append(found.max())
+    texts = [text for task in tasks for c in task["candidates"] for _, _, text in c["edits"]]
+    spread = np.std(better) / max(1, len(tasks)) ** 0.5
+    return (
+        f"{len(tasks)} tasks, {sum(len(t['candidates']) for t in tasks)} candidates: {np.mean(better):.3f} "
+        f"better (standard error {spread:.3f}), mean gain {np.mean(gains):+.3f}, best of a task "
+        f"{np.mean(best):+.3f} nats per token, distinct-2 {count_distinct_pairs(texts):.3f}"
+    )
+
+
 def main(words: Sequence[str] | None = None) -> None:
     parser = make_parser(__file__, __doc__)
     option = parser.add_argument
-    option("--data", type=Path, required=True, help="The folder of the data sets.")
-    option("--out", type=Path, required=True, help="The folder that keeps one file per task.")
+    option("--data", type=Path, help="The folder of the data sets.")
+    option("--out", type=Path, help="The folder that keeps one file per task.")
     option("--tasks", type=int, default=200, help="Tasks; a task may come twice. Default: 200.")
     option("--candidates", type=int, default=16, help="Candidates of each task. Default: 16.")
     option("--rows", type=int, default=8, help="Rows that each candidate is scored on. Default: 8.")
@@ -258,7 +327,17 @@ def main(words: Sequence[str] | None = None) -> None:
     option("--answer-tokens", type=int, default=12, help="Tokens of an answer in traces. Default: 12.")
     option("--adapter", type=Path, default=SHIPPED_ADAPTER, help="Default: the shipped adapter.")
     option("--held-out", action="store_true", help="Only the held-out tasks.")
+    option("--write-runs", type=Path, metavar="RUNS",
+           help="Write the tasks of --out that are not held out as run directories, and end.")  # fmt: skip
+    option("--report", type=Path, nargs="+", metavar="FOLDER",
+           help="Compare the held-out tasks that all these folders have, and end.")  # fmt: skip
     args = parser.parse_args(words)
+    if args.report:
+        return print_report(args.report)
+    if args.out is None or (args.data is None and not args.write_runs):
+        parser.error("give --data and --out, or --write-runs and --out, or --report")
+    if args.write_runs:
+        return write_runs(args.out, args.write_runs)
     torch.set_num_threads(1)
     base = load_base()
     denoiser, target = BuiltinDenoiser(base, args.adapter), SoftTarget(base, args.answer_tokens)
