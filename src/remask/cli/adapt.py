@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from remask.cli.options import GroupedCommand, option
+
+if TYPE_CHECKING:
+    from remask.dlm.training.held_out import HeldOutLoss
 
 
 @click.command(cls=GroupedCommand)
@@ -62,7 +65,6 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
     from remask.api.job import follow_steps
     from remask.cli.live import open_side_display
     from remask.config import placed
-    from remask.dlm.training.held_out import HeldOutLoss
     from remask.dlm.training.measured import EditPlan
     from remask.dlm.training.recipe import TrainOptions
     from remask.dlm.training.recipe import adapt as train_adapter
@@ -94,21 +96,23 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
                 err=True,
             )
 
-    def print_losses(step: int, losses: tuple[HeldOutLoss, ...]) -> None:
-        for loss in losses:
-            click.echo(
-                f"held-out loss at step {step}, {loss.pattern}: {loss.left_to_right:.3f} nats per "
-                f"token ({loss.base:.3f} base model, {loss.without_traces:.3f} without "
-                f"conversations, {loss.at_once:.3f} in one step; {loss.prompts} prompts)",
-                err=True,
-            )
-
-    def print_diversity(step: int, share: float) -> None:
-        click.echo(f"fills at step {step}: {share:.2f} of all word pairs are distinct", err=True)
-
     with open_side_display(False) as display, follow_steps(display):
         display.step("reading the data", 0, 0, Spend())
-        made = train_adapter(options, print_step, print_losses, print_diversity)
+        made = train_adapter(options, print_step, _print_losses, _print_diversity)
     measured = f" and {made.edits.edits} measured edits" if made.edits else ""
     click.echo(make_visible(f"wrote {made.out} and {options.card} from {made.trained} prompts{measured}"))
     sys.exit(0)
+
+
+def _print_losses(step: int, losses: "tuple[HeldOutLoss, ...]") -> None:
+    for loss in losses:
+        click.echo(
+            f"held-out loss at step {step}, {loss.pattern}: {loss.left_to_right:.3f} nats per "
+            f"token ({loss.base:.3f} base model, {loss.without_traces:.3f} without "
+            f"conversations, {loss.at_once:.3f} in one step; {loss.prompts} prompts)",
+            err=True,
+        )
+
+
+def _print_diversity(step: int, share: float) -> None:
+    click.echo(f"fills at step {step}: {share:.2f} of all word pairs are distinct", err=True)

@@ -86,15 +86,7 @@ def adapt(
     The same call continues an interrupted run. Raises ConfigError, DataError, BackendError and
     NumericsError.
     """
-    groups = read_edits(options.runs) if options.runs else []
-    edits = make_source(groups, options.edits) if options.runs else None
-    examples = read_examples(options.data, options.leave_out) if options.data else list_parents(groups)
-    kept, held = hold_out(examples, min(options.held_out, len(examples) // 10))
-    if len(kept) < MIN_TRAINING_PROMPTS:
-        raise ConfigError(
-            f"{len(kept)} prompts are too few to train on; give at least {MIN_TRAINING_PROMPTS}, "
-            "each with its conversations" + ("" if options.data else ", as --data beside the runs")
-        )
+    kept, held, edits = _read_data(options)
     base = find_base(options.base, options.revision, device="cpu")
     student, plan = make_student(options, base)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -136,6 +128,25 @@ def adapt(
     write(options.card, render_card(options, base, plan, kept, result), force=True)
     options.checkpoint.unlink(missing_ok=True)
     return result
+
+
+def _read_data(
+    options: TrainOptions,
+) -> tuple[list[TrainingExample], list[TrainingExample], EditSource | None]:
+    """Read the prompts to train on, those that are held out, and the measured edits.
+
+    Without data, the prompts are the parents of the edits.
+    """
+    groups = read_edits(options.runs) if options.runs else []
+    edits = make_source(groups, options.edits) if options.runs else None
+    examples = read_examples(options.data, options.leave_out) if options.data else list_parents(groups)
+    kept, held = hold_out(examples, min(options.held_out, len(examples) // 10))
+    if len(kept) < MIN_TRAINING_PROMPTS:
+        raise ConfigError(
+            f"{len(kept)} prompts are too few to train on; give at least {MIN_TRAINING_PROMPTS}, "
+            "each with its conversations" + ("" if options.data else ", as --data beside the runs")
+        )
+    return kept, held, edits
 
 
 def make_student(options: TrainOptions, base: Base) -> tuple[Student, TrainPlan]:
