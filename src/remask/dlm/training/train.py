@@ -151,7 +151,7 @@ def compute_losses(student: Student, batch: Batch, plan: TrainPlan) -> tuple[flo
         hard = torch.where(sign < 0, hard.clamp(max=MAX_PUSH_NATS), hard)
         weight = weight * sign.nan_to_num(nan=1.0)
     loss = (hard * weight).sum()
-    if not plan.distil:
+    if not plan.distil or not prompts.any():
         return entropy, loss
     hidden = base.read_hidden(batch.clean, batch.clean_mask, cache)
     source = batch.source[batch.masked]
