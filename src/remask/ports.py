@@ -6,7 +6,7 @@ tokenizer cannot change frozen text. This module does not import torch.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -353,8 +353,17 @@ def _fold(text: str) -> str:
 
 def find_written_spans(proposal: Proposal) -> list[tuple[int, int]]:
     """Return the spans of the new texts in the candidate. A deletion has none."""
+    return find_new_spans(proposal.edits)
+
+
+def find_new_spans(edits: Iterable[tuple[int, int, str]]) -> list[tuple[int, int]]:
+    """Return the spans of the new texts of edits (start, stop, text) in the changed text.
+
+    >>> find_new_spans([(0, 2, "One"), (5, 5, " new"), (9, 12, "")])
+    [(0, 3), (6, 10)]
+    """
     spans, shift = [], 0
-    for start, stop, text in sorted(proposal.edits):
+    for start, stop, text in sorted(edits):
         if text:
             spans.append((start + shift, start + shift + len(text)))
         shift += len(text) - (stop - start)

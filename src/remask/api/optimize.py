@@ -237,7 +237,13 @@ class _Run:
     def _task(self) -> Task:
         """The task of the job, whose outcomes are stored."""
         job = self.job
-        return RecordingTask(job.task, self.store, lambda: job.dataset.examples, job.redactor.redact)
+        return RecordingTask(
+            job.task,
+            self.store,
+            lambda: job.dataset.examples,
+            job.redactor.redact,
+            lambda prompt: prompt == self.state.incumbent,
+        )
 
     def record(self, event: Event) -> None:
         """Store an event, unless it is stored already, and pass it to the hooks."""

@@ -2,7 +2,8 @@
 
 The search records the answers of a prompt as they are scored; pairs of them, of the baseline and
 the best prompt, are the rows of reports. The rows of the result are files in the run directory:
-rows.jsonl, and rows.csv for spreadsheets.
+rows.jsonl, and rows.csv for spreadsheets. Of train rows only the answers of incumbents are recorded:
+these are the traces that the denoiser reads, and `remask adapt --from-runs` learns from them.
 """
 
 import csv
@@ -20,7 +21,7 @@ from remask.ports import Task, evaluate_all
 from remask.prompt import Prompt
 from remask.runs.store import Store
 from remask.sanitize import clip
-from remask.types import Example, Outcome, Split
+from remask.types import Example, Feedback, Outcome, Split, Trace
 
 ROWS = "rows.jsonl"  # in the run directory
 ROWS_CSV = "rows.csv"
@@ -74,12 +75,16 @@ ROW_FILTERS: Mapping[str, Callable[[RowResult], bool]] = {
 
 @dataclass(frozen=True, slots=True)
 class RecordingTask:
-    """Implements ports.Task around `inner`, and stores what comes of validation and test rows."""
+    """Implements ports.Task around `inner`, and stores what comes of rows.
+
+    Train rows are stored only under prompts for which `is_parent` holds, by id.
+    """
 
     inner: Task
     store: Store
     list_examples: Callable[[], Iterable[Example]]  # those of the target may come later
     redact: Callable[[str], str]
+    is_parent: Callable[[str], bool] = lambda prompt: False
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -108,11 +113,13 @@ class RecordingTask:
 
     def _keep(self, prompt: Prompt, outcomes: Sequence[Outcome]) -> None:
         wanted = {o.example: o for o in outcomes}
-        kept = {
-            e.id: self._describe(e, wanted[e.id])
-            for e in self.list_examples()
-            if e.id in wanted and e.split != "train"
-        }
+        kept = {}
+        for e in self.list_examples():
+            outcome = wanted.get(e.id)
+            if outcome and e.split != "train":
+                kept[e.id] = self._describe(e, outcome)
+            elif outcome and outcome.trace and self.is_parent(prompt.id):
+                kept[e.id] = self._describe_trace(outcome.trace)
         if kept:
             self.store.keep_outcomes(prompt.id, kept)
 
@@ -132,6 +139,17 @@ class RecordingTask:
             "cut": outcome.cut,
         }
 
+    def _describe_trace(self, trace: Trace) -> dict[str, Any]:
+        return {
+            "split": "train",
+            "trace": trace.id,
+            "message": self._clean(trace.query),
+            "text": self._clean(trace.response),
+            "desired": None if trace.desired is None else self._clean(trace.desired),
+            "feedback": self._clean("\n".join(note.text for note in trace.feedback if note.text)),
+            "score": trace.score,
+        }
+
     def _clean(self, text: str) -> str:
         # Redacted first: of a secret that was cut in two, no rule would know the rest.
         return clip(self.redact(text), MAX_TEXT_CHARS)
@@ -140,16 +158,39 @@ class RecordingTask:
 def pair_outcomes(
     before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]
 ) -> tuple[RowResult, ...]:
-    """Pair the stored outcomes of two prompts on the rows that both have: test rows first, in the
-    order of the data.
+    """Pair the stored outcomes of two prompts on the rows that both have, without train rows: test
+    rows first, in the order of the data.
 
     Raises ValueError where a stored outcome has a missing or an odd value.
     """
     try:
-        rows = [_make_row(id, before[id], after[id]) for id in after if id in before]
+        both = [id for id in after if id in before and after[id]["split"] != "train"]
+        rows = [_make_row(id, before[id], after[id]) for id in both]
     except (KeyError, TypeError) as error:
         raise ValueError(f"lacks a value or has one of a wrong type ({error})") from None
     return tuple(sorted(rows, key=_order))
+
+
+def find_traces(outcomes: Mapping[str, Mapping[str, Any]]) -> dict[str, Trace]:
+    """Return the traces of a prompt by id, from its stored outcomes of train rows.
+
+    Raises ValueError where a stored outcome has a missing or an odd value.
+    """
+    found = {}
+    for stored in outcomes.values():
+        if stored.get("split") != "train":
+            continue
+        try:
+            id, query, text, note = (stored[key] for key in ("trace", "message", "text", "feedback"))
+            for value in (id, query, text, note):
+                _require(value, str)
+            desired = _require(stored["desired"], str, type(None))
+            score = _require(stored["score"], float, int, type(None))
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"lacks a value or has one of a wrong type ({error})") from None
+        feedback = (Feedback("comment", note),) if note else ()
+        found[id] = Trace(id, query, text, desired, feedback, score)
+    return found
 
 
 def _order(row: RowResult) -> tuple[bool, str, int, str]:

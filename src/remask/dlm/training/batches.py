@@ -1,15 +1,17 @@
 """Convert training examples to batches: context, window of the prompt, and masked rows.
 
-The layout is that of a denoiser (`dlm.layout`, `dlm.canvas.choose_window`): 64 to 1,000 tokens of
+Measured edits are windows too, whose written texts are masked and whose loss has a weight. The
+layout is that of a denoiser (`dlm.layout`, `dlm.canvas.choose_window`): 64 to 1,000 tokens of
 traces, then a window of at most the family's length; the rest of a longer prompt is text of the
 context. All masks of one window share one read of the context.
 """
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from remask.data.prompt_traces import shorten
@@ -18,7 +20,8 @@ from remask.dlm.families import Family
 from remask.dlm.layout import Layout
 from remask.dlm.reading import Ids
 from remask.dlm.training.corpus import TrainingExample, draw_traces
-from remask.dlm.training.masking import CorruptionMask, Masks, apply_corruption
+from remask.dlm.training.masking import CorruptionMask, Masks, apply_corruption, mask_texts
+from remask.dlm.training.measured import EditGroup, MeasuredEdit
 from remask.ids import rng_for
 from remask.models.backbone.transformer import pad_rows
 from remask.ports import Context
@@ -27,6 +30,7 @@ TRACE_TOKENS = (64, 1000)  # smallest and largest limit, drawn on a logarithmic 
 MAX_TRACES = 12
 MIN_WINDOW_TOKENS = 16
 NO_SOURCE = -1
+TokenRuns = list[list[int]]  # runs of token indices of a window
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class TrainingWindow:
     last_context_id: int
     window: Ids
     close: Ids  # the end of the turn if the window reaches the end of the prompt, else empty
+    start: int = 0  # index of the window's first token in the prompt
 
     @property
     def clean(self) -> list[int]:
@@ -84,6 +89,8 @@ class Batch:
     masked: Tensor  # (T * R, L) bool, the positions of the loss
     truth: Tensor  # (T * R, L) long, the target tokens
     source: Tensor  # (T * R, L) long, the index of the target in `clean`, or NO_SOURCE
+    # (T,) the weight of a context with a measured edit, NaN for the others; None: there is none.
+    edit_weights: Tensor | None = None
 
 
 def draw_window(example: TrainingExample, layout: Layout, rng: np.random.Generator) -> TrainingWindow:
@@ -107,7 +114,22 @@ def cut_window(prompt: str, anchor: int, length: int, layout: Layout, traces: Co
     rest = layout.render_rest(decode(ids[: window.start]), decode(ids[window.stop :]))
     context, _ = layout.encode_context(traces, rest)
     close = (layout.end,) if window.stop == len(ids) else ()
-    return TrainingWindow(context[:-1], context[-1], tuple(ids[window.start : window.stop]), close)
+    text = tuple(ids[window.start : window.stop])
+    return TrainingWindow(context[:-1], context[-1], text, close, window.start)
+
+
+def cut_edit(
+    edit: MeasuredEdit, layout: Layout, rng: np.random.Generator
+) -> tuple[TrainingWindow, TokenRuns]:
+    """Cut the window around a written text of the edit, and find the written tokens in it."""
+    _, ranges = layout.backbone.encode_spans(edit.prompt)
+    runs = [[i for i, (a, b) in enumerate(ranges) if a < stop and b > start] for start, stop in edit.spans]
+    runs = [run for run in runs if run]
+    anchor = runs[int(rng.integers(len(runs)))][0]
+    window = cut_window(edit.prompt, anchor, layout.family.window, layout, edit.traces)
+    inside = range(window.start, window.start + len(window.window))
+    found = [[i - window.start for i in run if i in inside] for run in runs]
+    return window, [run for run in found if run]
 
 
 def select_traces(example: TrainingExample, limit: int, layout: Layout, rng: np.random.Generator) -> Context:
@@ -124,7 +146,7 @@ def select_traces(example: TrainingExample, limit: int, layout: Layout, rng: np.
 
 
 def draw_batch(
-    groups: Sequence[Sequence[TrainingExample]],
+    groups: Sequence[Sequence[TrainingExample | EditGroup]],
     shares: Sequence[float],
     layout: Layout,
     tasks: int,
@@ -139,13 +161,21 @@ def draw_batch(
     the arguments only, so an interrupted run continues with the same batches.
     """
     rng = rng_for(seed, "batch", step)
-    windows, masks = [], []
+    windows, masks, weights = [], [], []
     for _ in range(tasks):
         group = groups[int(rng.choice(len(groups), p=shares))]
-        window = draw_window(group[int(rng.integers(len(group)))], layout, rng)
+        drawn = group[int(rng.integers(len(group)))]
+        if isinstance(drawn, EditGroup):
+            edit, weight = drawn.draw(rng)
+            window, texts = cut_edit(edit, layout, rng)
+            masks.append(mask_texts(len(window.window), texts, rows, rng))
+        else:
+            weight, window = math.nan, draw_window(drawn, layout, rng)
+            masks.append(apply_corruption(len(window.window), rows, rng, elastic))
         windows.append(window)
-        masks.append(apply_corruption(len(window.window), rows, rng, elastic))
-    return collate(windows, masks, layout)
+        weights.append(weight)
+    batch = collate(windows, masks, layout)
+    return batch if all(map(math.isnan, weights)) else replace(batch, edit_weights=torch.tensor(weights))
 
 
 def collate(windows: Sequence[TrainingWindow], masks: Sequence[Masks], layout: Layout) -> Batch:

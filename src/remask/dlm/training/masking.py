@@ -7,7 +7,7 @@ sure that every token is trained (LLaDA 2.0, arXiv 2512.15745: each text once wi
 with its complement). Whole windows are rare.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -70,6 +70,18 @@ def apply_corruption(n: int, rows: int, rng: Rng, elastic: bool = False) -> Mask
     return [mask if _hides_any(mask) else _draw_spans(n, rng, False) for mask in masks]
 
 
+def mask_texts(n: int, texts: Sequence[Sequence[int]], rows: int, rng: Rng) -> Masks:
+    """Mask given runs of token indices, each of them whole or partly; all other tokens are visible."""
+    masks: Masks = []
+    for _ in range(rows):
+        hidden = [False] * n
+        for run in texts:
+            for i, is_masked in zip(run, draw_span(len(run), rng), strict=True):
+                hidden[i] = is_masked
+        masks.append(CorruptionMask(hidden))
+    return masks
+
+
 def _hides_any(mask: CorruptionMask) -> bool:
     return any(mask.hidden) or any(any(positions) for positions in mask.extra.values())
 
@@ -82,7 +94,7 @@ def _draw_spans(n: int, rng: Rng, elastic: bool) -> CorruptionMask:
         start = int(rng.integers(n - length + 1))
         stretched = elastic and count == 1 and rng.random() < EXTRA_SHARE
         extra = int(rng.integers(1, 3 + length // 2)) if stretched else 0
-        positions = _draw_span(length + extra, rng)
+        positions = draw_span(length + extra, rng)
         for i in range(length):
             hidden[start + i] |= positions[i]
         if extra:
@@ -90,7 +102,7 @@ def _draw_spans(n: int, rng: Rng, elastic: bool) -> CorruptionMask:
     return CorruptionMask(hidden)
 
 
-def _draw_span(length: int, rng: Rng) -> list[bool]:
+def draw_span(length: int, rng: Rng) -> list[bool]:
     """Draw which positions of a span are masked; at least one is."""
     kind, first = rng.random(), int(rng.integers(length))
     if kind < 0.35:  # as if denoised from the left so far

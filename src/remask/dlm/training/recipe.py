@@ -4,13 +4,21 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from remask.dlm.adapter import SHIPPED_ADAPTER, read_adapter
 from remask.dlm.build import Base, find_base
 from remask.dlm.training.corpus import TrainingExample, hold_out, read_examples
 from remask.dlm.training.held_out import HeldOutLoss, measure
+from remask.dlm.training.measured import (
+    EditPlan,
+    EditSource,
+    list_parents,
+    make_source,
+    measure_diversity,
+    read_edits,
+)
 from remask.dlm.training.student import Student, init_parameters
 from remask.dlm.training.train import TrainPlan, TrainStep, train
 from remask.errors import ConfigError
@@ -34,6 +42,8 @@ class TrainOptions:
     leave_out: str = ""  # regular expression for names and prompts
     held_out: int = 20  # prompts, at most a tenth of all
     measure_every: int = 200  # steps; 0: only before and after
+    runs: tuple[Path, ...] = ()  # directories of runs whose measured edits are learned
+    edits: EditPlan = field(default_factory=EditPlan)
 
     @property
     def checkpoint(self) -> Path:
@@ -60,25 +70,23 @@ class AdaptResult:
     trained: int  # number of training prompts
     before: tuple[HeldOutLoss, ...]
     after: tuple[HeldOutLoss, ...]
+    edits: EditSource | None = None
+    # Shares of distinct word pairs in fills before and after; () without measured edits.
+    diversity: tuple[float, ...] = ()
 
 
 def adapt(
     options: TrainOptions,
     on_progress: Callable[[TrainStep], None] = lambda progress: None,
     on_measured: Callable[[int, tuple[HeldOutLoss, ...]], None] = lambda step, losses: None,
+    on_diversity: Callable[[int, float], None] = lambda step, share: None,
 ) -> AdaptResult:
     """Train an adapter, measure it and write it with its card.
 
     The same call continues an interrupted run. Raises ConfigError, DataError, BackendError and
     NumericsError.
     """
-    examples = read_examples(options.data, options.leave_out)
-    kept, held = hold_out(examples, min(options.held_out, len(examples) // 10))
-    if len(kept) < MIN_TRAINING_PROMPTS:
-        raise ConfigError(
-            f"{len(kept)} prompts are too few to train on; give at least {MIN_TRAINING_PROMPTS}, "
-            "each with its conversations"
-        )
+    kept, held, edits = _read_data(options)
     base = find_base(options.base, options.revision, device="cpu")
     student, plan = make_student(options, base)
     options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -91,14 +99,23 @@ def adapt(
         on_measured(step, losses)
         return losses
 
-    before = measure_all(0)
-    for progress in train(student, kept, plan, options.checkpoint):
+    def measure_fills(step: int) -> tuple[float, ...]:
+        if edits is None:
+            return ()
+        share = measure_diversity(base.backbone, student.to_adapted_model(), edits.groups)
+        _append_log(options.log, {"step": step, "distinct_2": share})
+        on_diversity(step, share)
+        return (share,)
+
+    before, diversity = measure_all(0), measure_fills(0)
+    for progress in train(student, kept, plan, options.checkpoint, edits=edits):
         _append_log(options.log, asdict(progress))
         on_progress(progress)
         due = options.measure_every and progress.step % options.measure_every == 0
         if due and progress.step < plan.steps:
             measure_all(progress.step)
     after = measure_all(plan.steps)
+    diversity += measure_fills(plan.steps)
     notes = {
         "base": base.name,
         "steps": str(plan.steps),
@@ -107,9 +124,29 @@ def adapt(
         "license": _list_licences(kept),
     }
     student.save(options.out, notes)
-    write(options.card, render_card(options, base, plan, kept, before, after), force=True)
+    result = AdaptResult(options.out, len(kept), before, after, edits, diversity)
+    write(options.card, render_card(options, base, plan, kept, result), force=True)
     options.checkpoint.unlink(missing_ok=True)
-    return AdaptResult(options.out, len(kept), before, after)
+    return result
+
+
+def _read_data(
+    options: TrainOptions,
+) -> tuple[list[TrainingExample], list[TrainingExample], EditSource | None]:
+    """Read the prompts to train on, those that are held out, and the measured edits.
+
+    Without data, the prompts are the parents of the edits.
+    """
+    groups = read_edits(options.runs) if options.runs else []
+    edits = make_source(groups, options.edits) if options.runs else None
+    examples = read_examples(options.data, options.leave_out) if options.data else list_parents(groups)
+    kept, held = hold_out(examples, min(options.held_out, len(examples) // 10))
+    if len(kept) < MIN_TRAINING_PROMPTS:
+        raise ConfigError(
+            f"{len(kept)} prompts are too few to train on; give at least {MIN_TRAINING_PROMPTS}, "
+            "each with its conversations" + ("" if options.data else ", as --data beside the runs")
+        )
+    return kept, held, edits
 
 
 def make_student(options: TrainOptions, base: Base) -> tuple[Student, TrainPlan]:
@@ -127,16 +164,11 @@ def make_student(options: TrainOptions, base: Base) -> tuple[Student, TrainPlan]
 
 
 def render_card(
-    options: TrainOptions,
-    base: Base,
-    plan: TrainPlan,
-    kept: Sequence[TrainingExample],
-    before: Sequence[HeldOutLoss],
-    after: Sequence[HeldOutLoss],
+    options: TrainOptions, base: Base, plan: TrainPlan, kept: Sequence[TrainingExample], result: AdaptResult
 ) -> str:
     """Render the model card as Markdown."""
     rows = []
-    for b, a in zip(before, after, strict=True):
+    for b, a in zip(result.before, result.after, strict=True):
         losses = (b.base, b.left_to_right, a.left_to_right, a.first_token, a.without_traces)
         cells = [f"{loss:.2f}" for loss in (*losses, a.at_once)]
         rows.append(f"| {' | '.join([b.pattern, str(b.prompts), *cells])} |")
@@ -147,6 +179,7 @@ def render_card(
         place = options.base.partition(":")[2] if options.revision else base.name
         flags = f"--denoiser local:{place} --adapter {options.out.name}"
     commit = f" at {options.revision}" if options.revision else ""
+    edits = _describe_edits(result)
     settings = ", ".join(f"{key} {value}" for key, value in asdict(plan).items())
     return f"""# Model card: {options.out.stem}
 
@@ -156,13 +189,26 @@ An adapter that turns {base.name} into a masked diffusion model for system promp
 - Base: {base.name}{commit}, by content `{base.backbone.content}`. Its licence applies here as well.
 - Started from: {Path(options.start).name}. Settings: {settings}.
 - Data: {len(kept)} prompts, {with_traces} of them with conversations. Left out by name or text:
-  `{options.leave_out or "nothing"}`. Licences as the data names them: {_list_licences(kept)}.
+  `{options.leave_out or "nothing"}`. Licences as the data names them: {_list_licences(kept)}.{edits}
 - Written {time.strftime("%Y-%m-%d")}. On held-out prompts, nats per token, lower is better:
 
 | masked | n | base, left to right | before | after | first token | no traces | one step |
 |---|---:|---:|---:|---:|---:|---:|---:|
 {table}
 """
+
+
+def _describe_edits(result: AdaptResult) -> str:
+    """Describe the measured edits of the training on a line of the card; "" if there are none."""
+    if result.edits is None:
+        return ""
+    plan, parents = result.edits.plan, len(result.edits.groups)
+    before, after = result.diversity
+    return (
+        f"\n- Measured edits: {result.edits.edits} of {parents} prompts (share {plan.share}, negative "
+        f"{plan.negative}, sharpness {plan.sharpness}). Distinct word pairs in fills: {before:.2f} before, "
+        f"{after:.2f} after."
+    )
 
 
 def _list_licences(examples: Sequence[TrainingExample]) -> str:

@@ -7,6 +7,11 @@ weight sqrt(n). That is between equal weights of tokens, where whole windows out
 spans of use, and equal weights of rows, which give the bound on the likelihood (1/t; arXiv
 2502.09992, equation 3) but a high variance in small batches. The batch of a step depends only on
 seed and step, so a checkpoint holds parameters, optimiser and step.
+
+Measured edits share the batches of the prompts. Their loss is the cross-entropy times the weight of
+the edit, which is negative for edits that were worse than others of the same parent. Tokens
+that are improbable already are not made less probable, since that loss has no lower bound. The
+prompts, with their likelihood and distillation, keep the model near what it was.
 """
 
 import math
@@ -25,6 +30,7 @@ from remask.dlm.families import BUILTIN
 from remask.dlm.layout import Layout
 from remask.dlm.training.batches import NO_SOURCE, Batch, draw_batch
 from remask.dlm.training.corpus import TrainingExample
+from remask.dlm.training.measured import EditGroup, EditSource
 from remask.dlm.training.student import EMBEDDING, MASKED, RIGHT, Student
 from remask.errors import ConfigError, NumericsError
 from remask.files import draft
@@ -32,6 +38,7 @@ from remask.ids import content_id
 from remask.ports import report_step
 
 MIN_RATE_SHARE = 0.02  # of the learning rate, at the end
+MAX_PUSH_NATS = 6.0  # a token of a worse edit with a higher loss is not made less probable
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +90,22 @@ def train(
     plan: TrainPlan,
     checkpoint: Path,
     every: float = 180.0,
+    edits: EditSource | None = None,
 ) -> Iterator[TrainStep]:
     """Train and yield each step, starting from `checkpoint` if it exists.
 
-    The checkpoint is written after every `every` seconds and at the end. It is valid for one plan,
-    list of examples, base, and initial parameters. The number of steps may change as long as the
-    learning rate is not falling yet, since both runs are the same until then. Raises ConfigError if
-    the checkpoint is of another run, NumericsError if the loss is not a number.
+    `edits` are a further source of tasks, with their own share of them. The checkpoint is written
+    after every `every` seconds and at the end. It is valid for one plan, list of examples, base,
+    edits, and initial parameters. The number of steps may change as long as the learning rate is not
+    falling yet, since both runs are the same until then. Raises ConfigError if the checkpoint is of
+    another run, NumericsError if the loss is not a number.
     """
     layout = Layout(student.base, student.family)
-    groups, shares = _split_by_traces(examples, plan.with_traces)
+    groups, shares = _split_by_traces(examples, plan.with_traces, edits)
     initial = [float(p.detach().double().sum()) for p in student.parameters.values()]
     # The id leaves out the built-in base, so that checkpoints of older versions stay valid.
     base = [] if student.family == BUILTIN else [student.base.content]
+    base += [] if edits is None else [edits.id]
     settings = {key: value for key, value in asdict(plan).items() if key != "steps"}
     run_id = content_id("plan", settings, sorted(example.id for example in examples), initial, *base)
     optimiser = _make_optimiser(student, plan)
@@ -123,21 +133,32 @@ def train(
 
 
 def compute_losses(student: Student, batch: Batch, plan: TrainPlan) -> tuple[float, Tensor]:
-    """Compute the cross-entropy (nats per masked token) and the loss to minimise."""
+    """Compute the cross-entropy (nats per masked token) and the loss to minimise.
+
+    The cross-entropy is that of the prompts; of a batch of measured edits alone, that of the edits.
+    """
     base, rows = student.base, torch.arange(len(batch.contexts)).repeat_interleave(plan.rows)
     _, cache = base.read(batch.contexts, batch.contexts_mask)
     logits = student.logits(batch.ids, batch.attention_mask, batch.masked, cache.select(rows))
     hard = F.cross_entropy(logits, batch.truth[batch.masked], reduction="none")
-    entropy, weight = hard.mean().item(), weigh_tokens(batch, plan)
+    weight, task = weigh_tokens(batch, plan), rows[:, None].expand_as(batch.ids)[batch.masked]
+    prompts = torch.ones_like(weight, dtype=torch.bool)  # the tokens that are not of measured edits
+    entropy = hard.mean().item()
+    if batch.edit_weights is not None:
+        sign = batch.edit_weights[task]
+        prompts = sign.isnan()
+        entropy = hard[prompts].mean().item() if prompts.any() else entropy
+        hard = torch.where(sign < 0, hard.clamp(max=MAX_PUSH_NATS), hard)
+        weight = weight * sign.nan_to_num(nan=1.0)
     loss = (hard * weight).sum()
-    if not plan.distil:
+    if not plan.distil or not prompts.any():
         return entropy, loss
     hidden = base.read_hidden(batch.clean, batch.clean_mask, cache)
     source = batch.source[batch.masked]
-    task = rows[:, None].expand_as(batch.ids)[batch.masked]
     teacher = base.logits(hidden[task, (source - 1).clamp(min=0)]).softmax(-1)
-    # The base cannot predict the delete token, so those positions are trained on the truth only.
-    soft = F.cross_entropy(logits, teacher, reduction="none").where(source != NO_SOURCE, hard)
+    # The base cannot predict the delete token, so those positions are trained on the truth only. It
+    # does not know which edits were good.
+    soft = F.cross_entropy(logits, teacher, reduction="none").where(prompts & (source != NO_SOURCE), hard)
     return entropy, (1 - plan.distil) * loss + plan.distil * (soft * weight).sum()
 
 
@@ -154,9 +175,20 @@ def weigh_tokens(batch: Batch, plan: TrainPlan) -> Tensor:
 
 
 def _split_by_traces(
+    examples: Sequence[TrainingExample], with_traces: float, edits: EditSource | None
+) -> tuple[list[Sequence[TrainingExample | EditGroup]], tuple[float, ...]]:
+    """Split into examples with and without traces and measured edits, with the share of each in the
+    tasks."""
+    groups, shares = _split_examples(examples, with_traces)
+    if edits is None:
+        return groups, shares
+    rest = 1 - edits.plan.share
+    return [*groups, edits.groups], (*(rest * share for share in shares), edits.plan.share)
+
+
+def _split_examples(
     examples: Sequence[TrainingExample], with_traces: float
-) -> tuple[list[Sequence[TrainingExample]], tuple[float, ...]]:
-    """Split into examples with and without traces, with the share of each in the tasks."""
+) -> tuple[list[Sequence[TrainingExample | EditGroup]], tuple[float, ...]]:
     with_any = [example for example in examples if example.traces]
     without = [example for example in examples if not example.traces]
     if not with_any or not without:
