@@ -18,8 +18,8 @@ from remask.ids import rng_for
 from remask.types import Example, Score
 
 LETTERS = "abc"
-OPENINGS = ("Hello", "Hi", "Dear customer")
-WORDS = ("thank", "sorry", "happy")
+OPENINGS = ("Hello", "Dear customer", "Hi")
+WORDS = ("thank", "sorry", "glad")
 # Right answers show the opening and keep the word to themselves.
 ANSWERS = (
     "we look at the {thing} today.",

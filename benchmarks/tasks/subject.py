@@ -1,8 +1,8 @@
 """The task subject: open an e-mail with "Subject:" and a first line that names the product.
 
 The rows are drawn from lists of things and forms, without a file. Half of the score is for a first
-word "Subject", half for the product in the first line. Asked only to write, the target greets
-somebody instead.
+word "Subject", half for the product on the same line. Asked only to write, the target repeats the
+message or greets somebody.
 """
 
 import re
@@ -20,11 +20,11 @@ def read(data: Path, file: str) -> list[Row]:
 
 
 def score_subject(example: Example, response: str) -> float:
-    """Half a point for "Subject" as first word, half for the product in the first line."""
+    """Half a point for "Subject" as first word, half for the product after it in the first line."""
     first = response.strip().casefold().partition("\n")[0]
     words = re.findall(r"\w+", first)
     thing = (example.expected or "").casefold().split()[-1]
-    return ((words[:1] == ["subject"]) + (thing in words)) / 2
+    return float(words[:1] == ["subject"]) * (1 + (thing in words)) / 2
 
 
 TASK = BenchTask(

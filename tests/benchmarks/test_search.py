@@ -180,8 +180,8 @@ def grade(task: str, label: str, response: str) -> Score:
 def test_subject_wants_its_first_word_and_the_product_in_the_first_line() -> None:
     label = "Subject: your lamp"
     assert grade("subject", label, "Subject: broken Lamp\n\nDear") == 1
-    assert grade("subject", label, "Subject: hello\nlamp") == grade("subject", label, "My lamp.") == 0.5
-    assert grade("subject", label, "") == 0
+    assert grade("subject", label, "Subject: hello\nlamp") * 2
+    assert grade("subject", label, "") == grade("subject", label, "My lamp.") == 0
 
 
 def test_hidden_rules_stand_in_the_traces_and_nowhere_else() -> None:
