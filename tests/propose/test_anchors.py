@@ -26,6 +26,7 @@ LETTERS = [
 
 def test_an_opening_is_what_most_right_answers_begin_with() -> None:
     assert find_hints(LETTERS, "Write a letter.").opening == "Dear"
+    assert find_opening([f"Hello, {n}" for n in "abc"]) == "Hello", "no comma"
     assert find_opening(["yes", "yes", "yes", "no"]) == "", "a whole answer is a label"
     assert find_opening(["a b", "c d", "e f"]) == find_opening([]) == ""
     assert find_opening(["The answer is 3", "The answer is 5", "The answer is 9", "No"]) == "The answer is"

@@ -72,7 +72,8 @@ def find_hints(
 def find_opening(answers: Sequence[str]) -> str:
     """Return the longest beginning, in whole words, that most of the right answers share.
 
-    An answer that consists of it alone is a label, and counts as no beginning.
+    An answer that consists of it alone is a label, and counts as no beginning. It does not end with
+    a comma or full stop.
 
     >>> find_opening(["Dear Anna, thanks.", "Dear Max, sorry.", "Dear Eva, hello."])
     'Dear'
@@ -90,7 +91,7 @@ def find_opening(answers: Sequence[str]) -> str:
         if n < max(MIN_TRACES, MIN_OPENING_SHARE * len(answers)):
             break
         best = text
-    return best
+    return best.rstrip(",;.")
 
 
 def find_copied(traces: Sequence[Trace], opening: str = "") -> tuple[str, str]:
