@@ -37,7 +37,7 @@ TASK = BenchTask(
     read=read,
     templates=(
         "Write an email about the product. Begin with Subject: and the product.",
-        "Write the subject line of an email about the product.",
+        "Write an email that begins with Subject: and the complaint.",
         "Begin your email with the word Subject, a colon, and the product of the message.",
         "Write only the subject line. It begins with Subject: and names the product.",
         "You answer complaints by email. The first line is the subject and names the product.",
@@ -46,7 +46,7 @@ TASK = BenchTask(
         "Summarise the complaint as the subject line of an email, as in Subject: broken plate.",
         "Write a formal email with a subject line to the customer who complained.",
         "Read the message and find the product. Then write Subject: followed by the product.",
-        "Every email begins with Subject: and the name of the product.",
+        "Write only the subject line. It begins with Subject: and repeats the complaint.",
         "Act as customer service. Open a reply by email with its subject, which names the product.",
     ),
 )
