@@ -26,13 +26,16 @@ from benchmarks.optimisers.remask import RandomWords, find_frequent_words
 from benchmarks.record import make_parser, read_json, write_json
 from benchmarks.search.lab import Lab, Protocol, load_search_rows, load_target, open_lab
 from benchmarks.tasks import NAMES, load_task
+from benchmarks.tasks.hidden import PARTNERS
 from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import make_proposer
 from remask.config import make_config
+from remask.ids import rng_for
 from remask.models.backbone.builtin_weights import load_base
-from remask.ports import Choose, Context, DenoiserModel, Proposal
+from remask.ports import Choose, Context, DenoiserModel, Proposal, TargetModel
 from remask.propose.select_traces import select
 from remask.search.plan import MAX_CANDIDATES, MAX_TRAIN_ROWS
+from remask.types import Trace
 
 SEED = 100  # of no run of the grid
 DRAWS = 4000
@@ -46,6 +49,7 @@ class Arm:
     search: dict[str, Any] | None = None  # settings of [search]
     choose: Choose = select
     random: bool = False  # random words instead of the denoiser's
+    traces: str = "right"  # or "shuffled": of another task, or with answers of other rows; or "none"
 
 
 def read_nothing(*asked: Any) -> Context:
@@ -63,24 +67,35 @@ def read_failures(*asked: Any) -> Context:
     return tuple(replace(t, desired=None) for t in select(*asked))
 
 
+def _vary(name: str, maskers: tuple[str, ...] | None) -> dict[str, Arm]:
+    """The arm with right traces, with shuffled ones and with none."""
+    search = {"maskers": maskers} if maskers else None
+    return {
+        name: Arm(search=search),
+        f"{name}-shuffled": Arm(search=search, traces="shuffled"),
+        f"{name}-none": Arm(search=search, traces="none"),
+    }
+
+
 ARMS = {
-    "remask": Arm(),
+    **_vary("remask", None),
+    **_vary("insert", ("insert",)),
+    **_vary("anchor", ("anchor",)),
+    **_vary("library", ("library",)),
     "random": Arm(random=True),
     "unread": Arm(choose=read_nothing),
     "answers": Arm(choose=read_answers),
     "failures": Arm(choose=read_failures),
-    "insert": Arm(search={"maskers": ("insert",)}),
     "span": Arm(search={"maskers": ("span",)}),
     "rewrite": Arm(search={"maskers": ("rewrite",)}),
     "sentence": Arm(search={"maskers": ("sentence",)}),
     "attribution": Arm(search={"maskers": ("attribution",)}),
-    "anchor": Arm(search={"maskers": ("anchor",)}),
-    "library": Arm(search={"maskers": ("library",)}),
     "delete": Arm(search={"maskers": ("delete",)}),
     "one-step": Arm(denoiser={"steps": 1}),
     "guided": Arm(denoiser={"guidance": 1.0}),
     "warm": Arm(denoiser={"temperature": 0.7}),
 }
+PLAIN = [name for name in ARMS if not name.endswith(("-shuffled", "-none"))]
 
 
 def main(words: Sequence[str] | None = None) -> None:
@@ -92,7 +107,10 @@ def main(words: Sequence[str] | None = None) -> None:
         "--tasks", nargs="+", choices=NAMES, default=["sst2", "letters"],
         help="Default: sst2 letters.",
     )  # fmt: skip
-    option("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="Default: all arms.")
+    option(
+        "--arms", nargs="+", choices=list(ARMS), default=PLAIN,
+        help="Default: all arms with right traces.",
+    )  # fmt: skip
     option("--start", default="", help="The start prompt. Default: the seed prompt of the task.")
     option("--candidates", type=int, default=2 * MAX_CANDIDATES, help="Candidates of each arm.")
     option("--rows", type=int, default=100, help="Rows that each candidate is asked on.")
@@ -123,9 +141,11 @@ def play_arm(task: str, arm: Arm, data: Path, start: str, candidates: int, rows:
         bench = replace(bench, seed_prompt=start)
     sizes = Protocol(calls=10**9, validation=rows)
     examples = load_search_rows(bench, data, SEED, sizes)
-    lab = open_lab(bench, examples, load_target(bench), sizes.calls, SEED)
+    target = load_target(bench)
+    lab = open_lab(bench, examples, target, sizes.calls, SEED)
+    traces = find_traces(lab, arm, data, target)
     since = time.perf_counter()
-    proposals, refused = draw_candidates(lab, arm, candidates)
+    proposals, refused = draw_candidates(lab, arm, traces, candidates)
     seconds = time.perf_counter() - since
     ids = lab.task.ids("validation")
     before = lab.task.evaluate(lab.start, ids)
@@ -148,7 +168,31 @@ def play_arm(task: str, arm: Arm, data: Path, start: str, candidates: int, rows:
     }
 
 
-def draw_candidates(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
+def find_traces(lab: Lab, arm: Arm, data: Path, target: TargetModel) -> tuple[Trace, ...]:
+    """The traces of the start prompt on the train rows, as the arm has them."""
+    if arm.traces == "none":
+        return ()
+    partner = PARTNERS.get(lab.bench.name) if arm.traces == "shuffled" else None
+    if partner:
+        bench = load_task(partner)
+        examples = load_search_rows(bench, data, SEED, Protocol(calls=lab.cap))
+        lab = open_lab(bench, examples, target, lab.cap, SEED)
+    outcomes = lab.task.evaluate(lab.start, lab.task.ids("train"))
+    traces = tuple(o.trace for o in outcomes if o.trace is not None)
+    return permute_traces(traces) if arm.traces == "shuffled" and not partner else traces
+
+
+def permute_traces(traces: Sequence[Trace]) -> tuple[Trace, ...]:
+    """Give each trace the right answer and the feedback of another row."""
+    order = rng_for(SEED, "shuffle").permutation(len(traces))
+    others = [traces[i] for i in np.roll(order, 1)[np.argsort(order)]]
+    return tuple(
+        replace(trace, desired=other.desired, feedback=other.feedback)
+        for trace, other in zip(traces, others, strict=True)
+    )
+
+
+def draw_candidates(lab: Lab, arm: Arm, traces: Sequence[Trace], n: int) -> tuple[list[Proposal], float]:
     """Draw `n` different candidates that passed the guard; also the share that was refused."""
     values = lab.config.model_dump()
     config = make_config(
@@ -163,8 +207,6 @@ def draw_candidates(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
     words = RandomWords(base, find_frequent_words(base)) if arm.random else None
     denoiser: DenoiserModel = words or make_denoiser(config.denoiser)
     proposer = make_proposer(config, lab.start, denoiser, lab.bench.labels, arm.choose)
-    outcomes = lab.task.evaluate(lab.start, lab.task.ids("train"))
-    traces = tuple(o.trace for o in outcomes if o.trace is not None)
     found, total, refused = dict[str, Proposal](), 0, 0
     for seed in range(8):
         for proposal in proposer.propose(lab.start, traces, MAX_CANDIDATES, seed):
@@ -177,7 +219,7 @@ def draw_candidates(lab: Lab, arm: Arm, n: int) -> tuple[list[Proposal], float]:
 
 
 HEAD = (
-    f"{'task':8} {'arm':9} {'n':>3} {'refused':>7} {'start':>6} {'mean':>6} {'best':>6} "
+    f"{'task':9} {'arm':16} {'n':>3} {'refused':>7} {'start':>6} {'mean':>6} {'best':>6} "
     f"{'better':>7} {'raced':>15} {'s':>4}"
 )
 
@@ -190,7 +232,7 @@ def format_line(task: str, name: str, row: dict[str, Any]) -> str:
     leads = np.array([c["soft"] for c in row["candidates"]]) - np.array(row["start_soft"])
     means, gains = scores.mean(1), race_candidates(scores - start, leads)
     return (
-        f"{task:8} {name:9} {len(means):3} {row['refused']:7.2f} {start.mean():6.3f} "
+        f"{task:9} {name:16} {len(means):3} {row['refused']:7.2f} {start.mean():6.3f} "
         f"{means.mean():6.3f} {means.max():6.3f} {(means > start.mean()).mean():7.2f} "
         f"{100 * gains.mean():+7.1f} ± {100 * gains.std():4.1f} {row['seconds']:4.0f}"
     )

@@ -13,7 +13,8 @@ from remask.ports import Metric
 
 CHOICE = ("sst2", "letters", "reviews", "snli", "mrpc", "sst5")  # labels by forced choice, and two others
 FREE = ("reviews", "sst5_free", "snli_free", "mrpc_free", "letters")  # answers in the target's own words
-NAMES = tuple(dict.fromkeys((*CHOICE, *FREE)))
+DRAWN = ("subject", "hidden_a", "hidden_b")  # one more of generation, and rules that only traces show
+NAMES = tuple(dict.fromkeys((*CHOICE, *FREE, *DRAWN)))
 Row = Mapping[str, str]
 
 
@@ -34,9 +35,10 @@ class BenchTask:
 
 
 def load_task(name: str) -> BenchTask:
-    from benchmarks.tasks import classification, letters  # here, because both need BenchTask
+    from benchmarks.tasks import classification, hidden, letters, subject  # here: they need BenchTask
 
-    return {**classification.TASKS, letters.TASK.name: letters.TASK}[name]
+    drawn = {task.name: task for task in (letters.TASK, subject.TASK)}
+    return {**classification.TASKS, **drawn, **hidden.TASKS}[name]
 
 
 def jsonl(folder: str, data: Path, file: str) -> list[Row]:

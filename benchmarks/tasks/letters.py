@@ -13,18 +13,19 @@ from remask.ids import rng_for
 from remask.types import Example
 
 
-def _split_list(text: str) -> tuple[str, ...]:
+def split_list(text: str) -> tuple[str, ...]:
+    """The words of a list that is written as one text."""
     return tuple(text.split(", "))
 
 
-NAMES = _split_list(
+NAMES = split_list(
     "Maria, James, Anna, Peter, Laura, David, Julia, Thomas, Emma, Robert, Nina, Oscar, Clara, "
     "Felix, Ines, Marco, Sofia, Henry, Alice, Simon, Paula, Victor, Greta, Louis, Irene, Hugo, "
     "Diana, Oliver, Helen, Bruno, Sarah, Martin, Ruth, Paul, Linda, George, Eva, Frank, Grace, "
     "Adam, Rosa, Daniel, Carla, Walter, Teresa, Edward, Monica, Philip, Olga, Leon, Vera, Samuel, "
     "Judith, Arthur, Nora, Vincent, Elena, Max, Lucia, Ralph"
 )
-THINGS = _split_list(
+THINGS = split_list(
     "lamp, kettle, coat, phone, bicycle, tent, printer, mirror, suitcase, radio, watch, table, "
     "chair, camera, jacket, laptop, blanket, guitar"
 )

@@ -1,23 +1,42 @@
 """The simulated world of benchmarks/acceptance: true values, budgets, rules and the fit. The
 shipped rule is the one that the committed results support."""
 
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.acceptance.candidates import Arm, find_traces, permute_traces
 from benchmarks.acceptance.fit import Seen, fit_mixture
 from benchmarks.acceptance.page import ALLOWED, FIGURES, WORTH, is_shown_harmless
 from benchmarks.acceptance.rules import RULES, SHIPPED, accept_on_both_halves, make_rising_rule
 from benchmarks.acceptance.simulate import SIZES, make_climates, play_run, tabulate_alarms, tabulate_power
 from benchmarks.acceptance.world import START, Climate, Kind, World
 from benchmarks.record import read_json
+from benchmarks.search.lab import Protocol, load_search_rows, open_lab
+from benchmarks.tasks import load_task
+from benchmarks.tasks.hidden import draw_rules
 from remask.errors import BudgetSpent
+from remask.ports import Reply, TargetModel
 from remask.search.plan import make_plan
 from remask.stats import accepts
+from remask.types import Chat, Feedback, Trace
 
+
+class Mute(TargetModel):
+    """A target that always says the same."""
+
+    identity = "mute"
+
+    def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
+        return [Reply("no") for _ in chats]
+
+
+NOWHERE = Path("no-data")
 KINDS = (Kind(0.6, 0.0, 0.2, 0.8), Kind(0.4, -0.5, 0.1, 0.5))
 DIFFERENCES = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=60)
 
@@ -129,3 +148,25 @@ def test_false_alarms_with_the_search_included() -> None:
     for row in KNOWN["false_alarms"]:
         assert row["runs"] >= 1000
         assert row["improved"] + row["worse"] <= ALLOWED
+
+
+def test_shuffled_traces_keep_what_was_asked_and_lose_what_was_right() -> None:
+    traces = [Trace(f"t{i}", f"q{i}", f"r{i}", f"d{i}", (Feedback("comment", f"f{i}"),)) for i in range(7)]
+    mixed = permute_traces(traces)
+    assert [(t.id, t.query, t.response) for t in mixed] == [(t.id, t.query, t.response) for t in traces]
+    assert all(
+        a.desired != b.desired and a.feedback != b.feedback for a, b in zip(mixed, traces, strict=True)
+    )
+    assert {(t.desired, t.feedback) for t in mixed} == {(t.desired, t.feedback) for t in traces}
+
+
+def test_traces_of_a_family_are_shuffled_by_those_of_another_task_of_it() -> None:
+    sizes = Protocol(calls=10**6, validation=10)
+    bench = load_task("hidden_a")
+    lab = open_lab(bench, load_search_rows(bench, NOWHERE, 100, sizes), Mute(), sizes.calls, 100)
+    right, other = (find_traces(lab, Arm(traces=kind), NOWHERE, Mute()) for kind in ("right", "shuffled"))
+    opening, word = draw_rules("a")
+    assert len(right) == len(other) == 50
+    assert all(opening in (t.desired or "") and word in t.feedback[0].text for t in right)
+    assert not any(opening in (t.desired or "") or word in t.feedback[0].text for t in other)
+    assert find_traces(lab, Arm(traces="none"), NOWHERE, Mute()) == ()

@@ -26,10 +26,11 @@ from benchmarks.search.lab import (
 )
 from benchmarks.search.report import BEHIND, find_shared_seeds, format_report
 from benchmarks.tasks import NAMES, load_task
+from benchmarks.tasks.hidden import LETTERS, draw_rules
 from remask.errors import BudgetSpent
 from remask.ports import Reply, TargetModel
 from remask.prompt import Prompt
-from remask.types import Chat, Example, Message, Outcome
+from remask.types import Chat, Example, Message, Outcome, Score
 
 NOWHERE = Path("there-is-no-data")  # the task letters reads no file
 SMALL = Protocol(60, (20, 60), withheld=30, test=50)
@@ -161,6 +162,42 @@ def test_every_task_has_distinct_human_prompts() -> None:
         task = load_task(name)
         assert len(set(task.templates)) == len(task.templates) >= 12
         assert task.seed_prompt not in task.templates
+
+
+def test_drawn_tasks_share_no_row_and_no_copied_word_between_splits() -> None:
+    for name in ("letters", "subject", "hidden_a", "hidden_b"):
+        files = [load_task(name).read(NOWHERE, file) for file in ("train", "validation", "test")]
+        assert [len(rows) for rows in files] == [1000, 500, 1000]
+        inputs = [{row["input"] for row in rows} for rows in files]
+        assert not inputs[0] & inputs[1] and not inputs[0] & inputs[2] and not inputs[1] & inputs[2]
+        assert files[0] == load_task(name).read(NOWHERE, "train")
+
+
+def grade(task: str, label: str, response: str) -> Score:
+    return load_task(task).metric(Example("x", "train", "My lamp broke.", label), response)
+
+
+def test_subject_wants_its_first_word_and_the_product_in_the_first_line() -> None:
+    label = "Subject: your lamp"
+    assert grade("subject", label, "Subject: broken Lamp\n\nDear") == 1
+    assert grade("subject", label, "Subject: hello\nlamp") * 2
+    assert grade("subject", label, "") == grade("subject", label, "My lamp.") == 0
+
+
+def test_hidden_rules_stand_in_the_traces_and_nowhere_else() -> None:
+    rules = [draw_rules(letter) for letter in LETTERS]
+    assert len({o for o, _ in rules}) == len({w for _, w in rules}) == len(LETTERS), "no two share a rule"
+    for letter, (opening, word) in zip(LETTERS, rules, strict=True):
+        name = f"hidden_{letter}"
+        task = load_task(name)
+        rows = task.read(NOWHERE, "train")
+        assert all(row["label"].startswith(opening) and word not in row["label"] for row in rows)
+        prompts = " ".join([task.seed_prompt, *task.templates])
+        assert word not in prompts and opening not in prompts
+        assert grade(name, "", f"{opening}, I am {word}.") == Score(1.0)
+        missed = grade(name, "", f"{opening}.")
+        assert missed.value == 0.5 and word in missed.feedback and opening not in missed.feedback
+        assert grade(name, "", word).feedback == ""
 
 
 def test_missing_data_is_one_sentence() -> None:

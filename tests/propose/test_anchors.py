@@ -2,7 +2,14 @@
 
 import numpy as np
 
-from remask.propose.anchors import Hints, find_hints, find_missing_words, find_opening, list_instructions
+from remask.propose.anchors import (
+    Hints,
+    find_copied,
+    find_hints,
+    find_missing_words,
+    find_opening,
+    list_instructions,
+)
 from remask.types import Feedback, Trace
 
 
@@ -19,7 +26,7 @@ LETTERS = [
 
 def test_an_opening_is_what_most_right_answers_begin_with() -> None:
     assert find_hints(LETTERS, "Write a letter.").opening == "Dear"
-    assert find_hints(LETTERS, "Begin with Dear.").opening == "", "the prompt has it"
+    assert find_opening([f"Hello, {n}" for n in "abc"]) == "Hello", "no comma"
     assert find_opening(["yes", "yes", "yes", "no"]) == "", "a whole answer is a label"
     assert find_opening(["a b", "c d", "e f"]) == find_opening([]) == ""
     assert find_opening(["The answer is 3", "The answer is 5", "The answer is 9", "No"]) == "The answer is"
@@ -54,9 +61,42 @@ def test_the_feedback_of_the_label_metric_and_placeholders_give_no_words() -> No
     assert find_missing_words(hidden, "Help.") == ("Write",)
 
 
+def test_words_that_far_fewer_traces_have_are_no_hints() -> None:
+    notes = ["No receipt.", "Where is the receipt?", "Receipt first.", "The receipt.", "A receipt."]
+    traces = [trace(i, f"q{i}", "kindly" if i < 3 else None, note) for i, note in enumerate(2 * notes)]
+    assert find_missing_words(traces, "Help.") == ("receipt",)
+    assert find_missing_words(traces, "Help.", opening="The receipt") == ("kindly",)
+
+
+def say_copied(*pairs: tuple[str, str], opening: str = "") -> str:
+    return find_copied([trace(i, *pair) for i, pair in enumerate(pairs)], opening)[1]
+
+
+def test_what_right_answers_copy_is_said_by_kind_and_place_without_a_word_of_a_trace() -> None:
+    assert find_hints(LETTERS, "Write a letter.").beginning == '"Dear" and the name at the end of the message'
+    numbers = [(f"Order {n} of Eva is late.", f"No. {n}: sorry") for n in (512, 77, "A9")]
+    assert say_copied(*numbers, opening="No.") == "the number in the message"
+    names = [(f"I am {name}, hello.", f"{name}, no.") for name in ("Zoë", "Max", "Eva")]
+    assert say_copied(*names) == "the name in the message"
+    assert (
+        say_copied(*((f"{w} is late", f"{w}: no") for w in ("Lamp", "Coat", "Tent")))
+        == "the first word of the message"
+    )
+    assert say_copied(*((f"the {w} is", w + " late") for w in ("lamp", "coat", "tent"))) == "", "no place"
+    assert say_copied(*(("My lamp", "lamp it is") for _ in range(5))) == "", "all copy the same"
+    assert say_copied(*names[:2]) == say_copied() == "", "too few"
+
+
+def test_a_prompt_that_says_the_beginning_needs_no_hint_of_it() -> None:
+    assert find_hints(LETTERS, "Begin with Dear and the name.").beginning == ""
+    assert find_hints(LETTERS, "Begin with Dear.").beginning, "what follows is still unsaid"
+
+
 def test_the_library_fills_in_what_is_known() -> None:
-    plain = list_instructions(Hints(), np.random.default_rng(0))
-    filled = list_instructions(Hints(labels=("good", "bad"), opening="Dear"), np.random.default_rng(0))
-    assert len(filled) > len(plain) > 10
-    assert not any("{" in line for line in (*plain, *filled))
-    assert all(line.endswith(".") for line in filled)
+    rng = np.random.default_rng(0)
+    plain, nothing = list_instructions(Hints(), rng)
+    same, filled = list_instructions(Hints(labels=("good", "bad"), opening="Dear", words=("receipt",)), rng)
+    assert same == plain and len(plain) > 10 and not nothing and len(filled) == 3
+    lines = [*plain, *(line for lines in filled for line in lines)]
+    assert not any("{" in line for line in lines)
+    assert all(line.endswith(".") for line in lines)

@@ -41,6 +41,11 @@ def draw(name: str, prompt: Prompt, seed: int) -> tuple[Mask, ...]:
     return MASKERS[name](prompt, count, rng, Hints(support, LABELS, "Dear", ("receipt", "invoice")))
 
 
+def draw_without_labels(name: str, seed: int) -> tuple[Mask, ...]:
+    hints = Hints(opening="Dear", words=("receipt", "invoice"), copied="the name in the message")
+    return MASKERS[name](SHORT, count, np.random.default_rng(seed), hints)
+
+
 pieces = st.sampled_from(
     [
         "Classify the sentiment.",
@@ -192,12 +197,19 @@ def test_masker_anchor_writes_labels_opening_or_words_between_holes() -> None:
         "list",
         "labels",
         ("Dear",),
+        ('"Dear"',),
         ("receipt",),
         ("receipt", "invoice"),
         ("invoice", "receipt"),
     }
     rng = np.random.default_rng(0)
     assert not MASKERS["anchor"](SHORT, count, rng, Hints())[0].parts  # an insertion
+
+
+def test_masker_anchor_joins_a_beginning_with_missing_words() -> None:
+    drawn = [draw_without_labels("anchor", seed)[0].parts for seed in range(200)]
+    kinds = {tuple(part for part in parts if isinstance(part, str)) for parts in drawn}
+    assert kinds >= {("Dear",), ('"Dear" and the name in the message', "receipt"), ("invoice", "Dear")}
 
 
 def test_masker_library_inserts_whole_sentences_with_labels() -> None:
@@ -209,6 +221,14 @@ def test_masker_library_inserts_whole_sentences_with_labels() -> None:
     assert any('Begin your answer with "Dear".' in text for text in texts)
     assert any("Reply with exactly one of: negative, very positive, mixed." in text for text in texts)
     assert not any("{" in text for text in texts)
+
+
+def test_masker_library_says_what_the_traces_say_in_three_draws_of_four() -> None:
+    texts = [draw_without_labels("library", seed)[0].parts[0] for seed in range(300)]
+    filled = [text for text in texts if re.search("Dear|receipt|invoice", str(text))]
+    assert 180 < len(filled) < 270
+    assert any(re.search(r"Dear.*\. .*receipt", str(text)) for text in filled), "one for each of two things"
+    assert 'Begin your answer with "Dear" and the name in the message.' in texts
 
 
 def test_masker_delete_only_deletes() -> None:

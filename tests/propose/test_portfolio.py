@@ -6,11 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.config import MASKERS
 from remask.events import Accepted, Event, Proposed, RoundRejected, Scored, Started, fold
 from remask.prompt import Prompt
-from remask.propose.portfolio import DENOISER_FLOOR, MAX_FACTOR, NOT_DENOISED, divide
+from remask.propose.portfolio import DENOISER_FLOOR, MAX_FACTOR, NOT_DENOISED, divide, favour_library
+from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.search.halving import measure_rewards
+from remask.types import Trace
 
 rewards = st.dictionaries(st.sampled_from(sorted({*MASKERS, "demos"})), st.floats(0, 1e6), max_size=8)
 
@@ -39,6 +42,21 @@ def test_a_source_that_wins_gets_more_within_limits() -> None:
     assert shares == sorted(shares) and shares[2] == 50
     assert shares[-1] == round(100 * MAX_FACTOR / (MAX_FACTOR + 1))
     assert shares[0] == round(100 / (MAX_FACTOR + 1)), "no source is given up"
+
+
+def test_where_the_traces_fill_its_slots_the_library_gets_every_second_insertion() -> None:
+    favoured = Counter(favour_library(MASKERS))
+    before = Counter(MASKERS)
+    assert favoured["library"] == before["library"] + before["insert"] // 2
+    assert favour_library(("insert", "insert")) == ("insert", "insert"), "the library was turned off"
+    order = tuple(name for name in MASKERS if name != "attribution")  # it needs probabilities
+    config = ProposerConfig(order, traces=4, context_tokens=400, max_growth=3.0)
+    proposer = DiffusionProposer(Prompt("Say it."), ScriptedDenoiser(("x",)), config)
+    greetings = [Trace(f"t{i}", "q", "?", f"Dear {name}", score=0.0) for i, name in enumerate("abcd")]
+    silent = [Trace(f"t{i}", "q", "?", name, score=0.0) for i, name in enumerate("abcd")]
+    for traces, expected in ((greetings, favour_library(order)), (silent, order), ((), order)):
+        drawn = proposer.plan(Prompt("Say it."), traces, len(order), 0).masks
+        assert tuple(name for name, _ in drawn) == expected
 
 
 def play(*rounds: tuple[tuple[str, int, bool], ...]) -> list[Event]:

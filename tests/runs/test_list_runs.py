@@ -160,7 +160,7 @@ def test_a_folder_without_runs_is_one_sentence(runs: Path, name: str, words: str
 def test_runs_as_a_table_and_as_json_say_the_same(runs: Path) -> None:
     lines = remask("runs", runs).output.splitlines()
     assert lines[1].split()[0] == "cut" and "stopped" in lines[1]
-    assert "improved" in lines[2] and "+0.500 (+0.352 to +0.648)" in lines[2] and "433 calls" in lines[2]
+    assert "improved" in lines[2] and "+0.500 (+0.352 to +0.648)" in lines[2] and "389 calls" in lines[2]
     found = json.loads(remask("runs", runs, "--json").output)
     assert found["kind"] == "Runs"
     assert [run["name"] for run in found["runs"]] == ["cut", "done"]

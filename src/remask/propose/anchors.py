@@ -1,13 +1,15 @@
 """Find what the traces say that a prompt lacks: labels, how right answers begin, frequent words.
 
-Anchored masks hold such words fixed, with holes round them. Only single words and the beginning
-that most right answers share are taken, so no text of one user can get into a prompt this way; the
-guard checks the result as it checks every candidate.
+Anchored masks hold such words fixed, with holes round them, and the library of instructions has
+slots for them. Only single words and the beginning that most right answers share are taken, so no
+text of one user can get into a prompt this way: where right answers go on with words of the query,
+such as a name, only the kind and the place of these words is said. The guard checks the result as
+it checks every candidate.
 """
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -24,7 +26,10 @@ MIN_OPENING_SHARE = 0.6  # of the right answers that begin with the same words
 MAX_OPENING_WORDS = 4
 MIN_TRACES = 3  # that must have a word or an opening
 MIN_WORD_SHARE = 0.15  # of the traces that must have a word
+MIN_WORD_RATIO = 0.5  # of the traces that have a word, to those that have the most frequent one
 MAX_WORDS = 12
+FILLED_SHARE = 0.75  # of the draws from the library that use what the traces say, where they say anything
+RANK_DECAY = 0.6  # factor of a word's probability from one rank of frequency to the next
 INSTRUCTIONS = "instructions.txt"
 
 
@@ -36,6 +41,17 @@ class Hints:
     labels: tuple[str, ...] = ()  # of the task
     opening: str = ""  # how most right answers begin
     words: tuple[str, ...] = ()  # of right answers and feedback that the prompt lacks, frequent first
+    copied: str = ""  # what follows the opening, as in "the name at the end of the message"
+
+    @property
+    def beginning(self) -> str:
+        """How most right answers begin, in words for a prompt; "" where it is unknown.
+
+        >>> Hints(opening="Dear", copied="the name in the message").beginning
+        '"Dear" and the name in the message'
+        """
+        quoted = self.opening and f'"{self.opening}"'
+        return " and ".join(part for part in (quoted, self.copied) if part)
 
 
 def find_hints(
@@ -46,15 +62,18 @@ def find_hints(
     lacking = not all(label.casefold() in prompt.casefold() for label in labels)
     allowed = tuple(labels) if lacking and len(labels) <= MAX_LABELS else ()
     opening = "" if labels else find_opening([t.desired for t in traces if t.desired])
-    if opening and opening in prompt:
-        opening = ""
-    return Hints(support, allowed, opening, find_missing_words(traces, prompt, labels))
+    kind, copied = ("", "") if labels else find_copied(traces, opening)
+    if (opening or copied) and opening in prompt and kind in prompt:
+        opening = copied = ""
+    words = find_missing_words(traces, prompt, labels, opening)
+    return Hints(support, allowed, opening, words, copied)
 
 
 def find_opening(answers: Sequence[str]) -> str:
     """Return the longest beginning, in whole words, that most of the right answers share.
 
-    An answer that consists of it alone is a label, and counts as no beginning.
+    An answer that consists of it alone is a label, and counts as no beginning. It does not end with
+    a comma or full stop.
 
     >>> find_opening(["Dear Anna, thanks.", "Dear Max, sorry.", "Dear Eva, hello."])
     'Dear'
@@ -72,16 +91,55 @@ def find_opening(answers: Sequence[str]) -> str:
         if n < max(MIN_TRACES, MIN_OPENING_SHARE * len(answers)):
             break
         best = text
-    return best
+    return best.rstrip(",;.")
 
 
-def find_missing_words(traces: Sequence[Trace], prompt: str, labels: Sequence[str] = ()) -> tuple[str, ...]:
+def find_copied(traces: Sequence[Trace], opening: str = "") -> tuple[str, str]:
+    """Say what most right answers copy from their query right after `opening`: its kind, and a phrase.
+
+    Returns empty texts where they copy nothing, all copy the same, or it cannot be said which part
+    of a query it is. The phrase has no word of a trace.
+
+    >>> asked = [("Hi! Anna", "Dear Anna, no."), ("Hm. Max", "Dear Max, yes."), ("Eva", "Dear Eva,")]
+    >>> find_copied([Trace("", query, "", desired) for query, desired in asked], "Dear")
+    ('name', 'the name at the end of the message')
+    """
+    answers = [(t.query, t.desired) for t in traces if t.desired]
+    found: list[tuple[str, list[str]]] = []
+    for query, answer in answers:
+        first = re.match(r"\W*(\w+)", answer.removeprefix(opening))
+        said = re.findall(r"\w+", query)
+        if first and first[1] in said:
+            found.append((first[1], said))
+    least = max(MIN_TRACES, MIN_OPENING_SHARE * len(answers))
+    if len(found) < least or len({word for word, _ in found}) < MIN_TRACES:
+        return "", ""
+
+    def holds(test: Callable[[str, list[str]], bool]) -> bool:
+        return sum(test(word, said) for word, said in found) >= MIN_OPENING_SHARE * len(found)
+
+    kind = "word"
+    if holds(lambda word, said: any(map(str.isdigit, word))):
+        kind = "number"
+    elif holds(lambda word, said: word[0].isupper() and len(word) > 1 and word[1:].islower()):
+        kind = "name"
+    if holds(lambda word, said: word == said[-1]):
+        return kind, f"the {kind} at the end of the message"
+    if holds(lambda word, said: word == said[0]):  # its capital may be that of the sentence
+        return "word", "the first word of the message"
+    return ("", "") if kind == "word" else (kind, f"the {kind} in the message")
+
+
+def find_missing_words(
+    traces: Sequence[Trace], prompt: str, labels: Sequence[str] = (), opening: str = ""
+) -> tuple[str, ...]:
     """Return words that right answers and feedback often have, and the prompt and most queries lack.
 
     The most frequent come first. A word of at least three traces is a word of the task, not of one
-    user. Numbers, short words and function words are left out.
+    user. Numbers, short words, function words and those of `opening` are left out, and words that
+    far fewer traces have than the most frequent one.
     """
-    known = {word.casefold() for text in (prompt, *labels) for word in split_words(text)}
+    known = {word.casefold() for text in (prompt, opening, *labels) for word in split_words(text)}
     found, asked, spelling = Counter[str](), Counter[str](), dict[str, str]()
     for trace in traces:
         notes = [note.text for note in trace.feedback if not _lists_all(note.text, labels)]
@@ -91,12 +149,14 @@ def find_missing_words(traces: Sequence[Trace], prompt: str, labels: Sequence[st
         asked.update({word.casefold() for word in split_words(trace.query)})
         spelling = said | spelling
     least = max(MIN_TRACES, MIN_WORD_SHARE * len(traces))
-    words = [
-        word
+    words = {
+        word: n
         for word, n in found.most_common()
         if n >= least and n > asked[word] and word not in known and word not in SMALL_WORDS
-    ]
-    return tuple(spelling[word] for word in words[:MAX_WORDS])
+    }
+    most = max(words.values(), default=0)
+    frequent = [word for word, n in words.items() if n >= MIN_WORD_RATIO * most]
+    return tuple(spelling[word] for word in frequent[:MAX_WORDS])
 
 
 def _lists_all(text: str, labels: Sequence[str]) -> bool:
@@ -104,17 +164,36 @@ def _lists_all(text: str, labels: Sequence[str]) -> bool:
     return bool(labels) and all(label in text for label in labels)
 
 
-def list_instructions(hints: Hints, rng: np.random.Generator) -> list[str]:
-    """Return the instructions of the library, with labels and beginning filled in where known."""
+def draw_instruction(hints: Hints, rng: np.random.Generator) -> str:
+    """Draw one instruction of the library, or one for each of several things that the traces say."""
+    plain, filled = list_instructions(hints, rng)
+    if not filled or rng.random() >= FILLED_SHARE:
+        return plain[int(rng.integers(len(plain)))]
+    size = int(rng.integers(1, len(filled) + 1))
+    drawn = [filled[i] for i in rng.permutation(len(filled))[:size]]
+    return " ".join(lines[int(rng.integers(len(lines)))] for lines in drawn)
+
+
+def list_instructions(hints: Hints, rng: np.random.Generator) -> tuple[list[str], list[list[str]]]:
+    """Return the instructions that suit any task, and those with a slot, by slot, where it is known."""
     order = [hints.labels[i] for i in rng.permutation(len(hints.labels))]
-    slots = {"{labels}": ", ".join(order), "{opening}": hints.opening}
-    found = []
-    for line in _read_instructions():
-        if all(value for slot, value in slots.items() if slot in line):
-            for slot, value in slots.items():
-                line = line.replace(slot, value)
-            found.append(line)
-    return found
+    word = draw_words(hints.words, rng, 1)[0] if hints.words else ""
+    slots = {"{labels}": ", ".join(order), "{beginning}": hints.beginning, "{word}": word}
+    lines = _read_instructions()
+    plain = [line for line in lines if not any(slot in line for slot in slots)]
+    filled = [
+        [line.replace(slot, value) for line in lines if slot in line]
+        for slot, value in slots.items()
+        if value
+    ]
+    return plain, filled
+
+
+def draw_words(words: Sequence[str], rng: np.random.Generator, size: int) -> list[str]:
+    """Draw `size` of the words, or all where there are fewer, the first ones most often."""
+    weights = RANK_DECAY ** np.arange(len(words))
+    size = min(len(words), size)
+    return [words[i] for i in rng.choice(len(words), size, replace=False, p=weights / weights.sum())]
 
 
 @cache

@@ -12,7 +12,7 @@ import regex
 
 from remask.errors import ConfigError
 from remask.prompt import LIST_MARK, Prompt, Span, find_sentences, snap
-from remask.propose.anchors import Hints, list_instructions
+from remask.propose.anchors import Hints, draw_instruction, draw_words
 from remask.propose.edits import Mask, ends_sentence, is_in_heading, starts_sentence
 
 Count = Callable[[str], int]
@@ -27,6 +27,7 @@ _MIN_LONG_TOKENS = 12
 _MAX_MEAN_WORDS = 5.0  # mean number of words of a random span in a long sentence
 _MIN_MEAN_WORDS = 1.5  # mean number of words of a random span in a short sentence
 TRAILING_SHARE = 0.5  # of anchored insertions that go on after their last anchor
+BARE_SHARE = 0.5  # of the anchors of a beginning that are its words alone
 LISTED_SHARE = 0.5  # of the anchors of labels that are one list
 _RANK_DECAY = 0.6  # factor of a sentence's probability from one rank of support to the next
 # Letters with their combining marks and joiners: in many scripts \w alone cuts a letter in two.
@@ -100,20 +101,23 @@ def draw_anchor(prompt: Prompt, count: Count, rng: np.random.Generator, hints: H
 
     The fixed words are all labels in some order, with holes between them or in one list, or the
     common beginning of the right answers, or one to four words that right answers and feedback have
-    and the prompt lacks. Inserts without fixed words where the traces give none. Only a denoiser
-    that reads both sides of a hole can write this way.
+    and the prompt lacks. A task without labels may get beginning and words together. Inserts without
+    fixed words where the traces give none.
+    Only a denoiser that reads both sides of a hole can write this way.
     """
     kinds: list[Callable[[], Sequence[str]]] = []
     if hints.labels:
         kinds.append(lambda: _order_labels(hints.labels, rng))
-    if hints.opening:
-        kinds.append(lambda: [hints.opening])
+    if hints.beginning:
+        kinds.append(lambda: [_draw_beginning(hints, rng)])
     if hints.words:
-        kinds.append(lambda: _draw_words(hints.words, rng))
+        kinds.append(lambda: draw_words(hints.words, rng, int(rng.integers(1, 5))))
     if not kinds:
         return draw_insert(prompt, count, rng, hints)
+    size = 1 if hints.labels else int(rng.integers(1, len(kinds) + 1))
+    chosen = [kinds[i] for i in rng.permutation(len(kinds))[:size]]
     parts: list[str | int] = []
-    for anchor in kinds[int(rng.integers(len(kinds)))]():
+    for anchor in (anchor for kind in chosen for anchor in kind()):
         parts += [int(rng.integers(2, 7)), anchor]
     # A text after the last anchor often stops in the middle, so half of them end with it.
     if rng.random() < TRAILING_SHARE:
@@ -123,8 +127,7 @@ def draw_anchor(prompt: Prompt, count: Count, rng: np.random.Generator, hints: H
 
 def draw_library(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
     """Insert a sentence of the library of instructions that suit any task."""
-    known = list_instructions(hints, rng)
-    return (_insert(prompt, rng, (known[int(rng.integers(len(known)))],)),)
+    return (_insert(prompt, rng, (draw_instruction(hints, rng),)),)
 
 
 def draw_delete(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
@@ -220,11 +223,10 @@ def _order_labels(labels: Sequence[str], rng: np.random.Generator) -> list[str]:
     return order
 
 
-def _draw_words(words: Sequence[str], rng: np.random.Generator) -> list[str]:
-    """Draw one to four of the words, the first ones most often."""
-    weights = _RANK_DECAY ** np.arange(len(words))
-    size = min(len(words), int(rng.integers(1, 5)))
-    return [words[i] for i in rng.choice(len(words), size, replace=False, p=weights / weights.sum())]
+def _draw_beginning(hints: Hints, rng: np.random.Generator) -> str:
+    """Return how right answers begin: the bare words that they share, or what a prompt says of it."""
+    bare = hints.opening and rng.random() < BARE_SHARE
+    return hints.opening if bare else hints.beginning
 
 
 def _find_words(text: str, start: int, stop: int) -> list[Span]:

@@ -29,7 +29,7 @@ from remask.propose import guard
 from remask.propose.anchors import find_hints
 from remask.propose.edits import Mask, join_parts, make_canvas, make_edits
 from remask.propose.maskers import MASKERS, MAX_CANVAS_TOKENS
-from remask.propose.portfolio import divide
+from remask.propose.portfolio import divide, favour_library
 from remask.propose.select_traces import select
 from remask.propose.structure import hold_like, hold_structure
 from remask.sanitize import split_words
@@ -114,7 +114,10 @@ class DiffusionProposer:
         # `rewrite` fills one canvas, which would hold only a fragment of a longer prompt.
         long = self.count(parent.text) > MAX_CANVAS_TOKENS
         masks_of: list[tuple[str, tuple[Mask, ...]]] = []
-        for i, name in enumerate(divide(self.config.maskers, n, rewards)):
+        order = self.config.maskers
+        if hints.beginning or hints.words:
+            order = favour_library(order)
+        for i, name in enumerate(divide(order, n, rewards)):
             if name == "rewrite" and long:
                 name = "sentence"
             rng = rng_for(seed, "mask", i)
