@@ -7,6 +7,7 @@ target calls from the cache, so the same events follow.
 The race, the acceptance rule and the rest are our own design and not taken from arXiv 2602.18449.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
 from remask import events
@@ -132,6 +133,7 @@ def _run_round(state: State, plan: SearchPlan, task: Task, proposer: Proposer, s
         return
 
     race = Race({o.example: o.ranking_score for o in outcomes if o.status == "scored"})
+    ids = _alternate_answers(outcomes)
     seen, entered = 0, len(alive)
     for rung, rows in enumerate(plan.rungs):
         batch = ids[seen : seen + rows]
@@ -189,6 +191,22 @@ def _validate_winner(
     drops = proposer.explain(winner, tuple(traces_by_row.values()))
     evidence = tuple(row_of[drop.trace] for drop in drops)
     yield events.Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), evidence)
+
+
+def _alternate_answers(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
+    """Return the rows of a round so that rows with other right answers take turns.
+
+    A prompt that makes the target give one label to all rows would else win a rung in which that
+    label is frequent. Rows of which each has an answer of its own keep their order.
+    """
+    seen = Counter[str]()
+    turns = []
+    for outcome in outcomes:
+        answer = outcome.trace.desired if outcome.trace is not None else None
+        turns.append((seen[answer or ""], outcome.example))
+        seen[answer or ""] += bool(answer)
+    order = sorted(range(len(turns)), key=lambda i: turns[i][0])
+    return tuple(turns[i][1] for i in order)
 
 
 def _is_futile(gains: Sequence[float]) -> bool:

@@ -12,6 +12,7 @@ ROUNDS_PER_MARGIN = 3  # rounds per standard deviation of the margin
 MAX_CANDIDATES, MIN_CANDIDATES, CANDIDATES_STEP = 24, 6, 3  # per round
 MAX_TRAIN_ROWS = 18  # per round
 MAX_SURVIVORS = (1 / 3, 1 / 9)  # of the candidates of a round, after its first rungs
+PATIENCE = 10  # rounds without an accepted edit; one that is rejected early costs half of a round
 MIN_VALIDATION_ROWS = 75  # if the split has as many; with fewer, scores are too uncertain
 
 
@@ -63,12 +64,12 @@ def make_plan(
     """
     rungs, candidates = _split_rungs(min(train, MAX_TRAIN_ROWS)), MAX_CANDIDATES
     if calls is None:
-        return SearchPlan(candidates, rungs, 30, 6, accepts=_choose_rule(30, cautious))
+        return SearchPlan(candidates, rungs, 30, PATIENCE, accepts=_choose_rule(30, cautious))
     validation = min(validation, max(min_validation, calls // 8))
     rounds = count_rounds(calls - validation, rungs, validation)
     candidates = fit_candidates(calls - validation, rounds, rungs, validation)
     rule = _choose_rule(rounds, cautious)
-    return SearchPlan(candidates, rungs, 4 * rounds, 6, validation, rule, calls)
+    return SearchPlan(candidates, rungs, 4 * rounds, PATIENCE, validation, rule, calls)
 
 
 def count_rounds(left: int, rungs: Sequence[int], validation: int) -> int:
