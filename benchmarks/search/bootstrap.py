@@ -22,6 +22,7 @@ class Difference:
     low: float
     high: float
     tasks: int
+    p: float  # two-sided, of no difference: twice the smaller share of draws on one side of zero
 
 
 def compare_tables(
@@ -44,7 +45,9 @@ def compare_tables(
         mean += float(np.nanmean(gap)) / len(shared)
         total += _draw_means(gap, draws, rng) / len(shared)
     low, high = np.quantile(total, [0.025, 0.975])
-    return Difference(100 * mean, 100 * float(low), 100 * float(high), len(shared))
+    side = min(int((total <= 0).sum()), int((total >= 0).sum()))
+    p = min(1.0, 2 * (side + 1) / (draws + 1))
+    return Difference(100 * mean, 100 * float(low), 100 * float(high), len(shared), p)
 
 
 def measure_spread(ours: Mapping[str, Table], theirs: Mapping[str, Table]) -> float:

@@ -52,7 +52,7 @@ def read_rows(letter: str, data: Path, file: str) -> list[Row]:
     """Draw the rows of a split, the same on every machine. `data` is not read."""
     opening, _ = draw_rules(letter)
     rng = rng_for(0, "hidden", letter, file)
-    rows = []
+    rows: list[Row] = []
     for text, thing in draw_complaints(f"hidden_{letter}", file):
         rest = ANSWERS[int(rng.integers(len(ANSWERS)))].format(thing=thing)
         rows.append({"input": text, "label": f"{opening}, {rest}"})

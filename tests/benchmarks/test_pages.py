@@ -27,7 +27,7 @@ PAGES = {
 OTHERS = (
     "benchmarks.acceptance.candidates",
     "benchmarks.compare_checkouts",
-    *(f"benchmarks.denoiser.{name}" for name in ("ablation", "domain", "fills")),
+    *(f"benchmarks.denoiser.{name}" for name in ("ablation", "domain", "fills", "measured_edits")),
     *("benchmarks.ingest", "benchmarks.injection", "benchmarks.tasks.desk", "benchmarks.local_target"),
 )
 INTERVAL = re.compile(r"[-+][.\d]+ to [-+][.\d]+")
