@@ -11,6 +11,7 @@ from remask.errors import TargetUnreliable
 
 Role = Literal["system", "user", "assistant", "tool"]
 Split = Literal["train", "validation", "test"]
+MAX_FAILED = 0.02  # of the rows of an evaluation
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +111,7 @@ def describe_cut(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     return (said,) if cut else ()
 
 
-def mean_score(outcomes: Sequence[Outcome], max_failed: float = 0.02) -> float:
+def mean_score(outcomes: Sequence[Outcome], max_failed: float = MAX_FAILED) -> float:
     """Return the mean score of the rows that have one.
 
     Raises TargetUnreliable where more than the fraction `max_failed` of the rows failed, all of

@@ -199,6 +199,17 @@ def test_a_winner_that_falls_behind_is_not_asked_on() -> None:
     assert ended.reason == f"validation: -16 points over {VALIDATION_PART_ROWS} rows"
 
 
+def test_as_many_rows_may_fail_in_one_part_as_in_all() -> None:
+    plan = replace(PLAN, patience=1)
+    order = [row for row, _, _ in next(e for e in play(LevelTask(rows=100)) if isinstance(e, Scored)).rows]
+    better = LevelProposer(steps=(3,), forbidden=0.0)
+    task = LevelTask(rows=100, fails=frozenset(order[:2]))
+    events = list(search(State(), START, plan, task, better, 0))
+    assert any(isinstance(e, Accepted) for e in events)
+    with pytest.raises(TargetUnreliable, match="3 of 100"):
+        play(LevelTask(rows=100, fails=frozenset(order[:3])))
+
+
 def test_a_budget_that_ends_in_a_validation_decides_on_most_rows() -> None:
     plan = replace(PLAN, candidates=4, rungs=(4, 4), rounds=1)
     better = LevelProposer(steps=(3,), forbidden=0.0)

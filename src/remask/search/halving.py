@@ -19,7 +19,7 @@ from remask.prompt import Prompt
 from remask.search.plan import SearchPlan, count_survivors
 from remask.search.race import Race
 from remask.stats import accepts
-from remask.types import Outcome, Split, Trace, mean_score
+from remask.types import MAX_FAILED, Outcome, Split, Trace, mean_score
 
 TEST_PART_ROWS = 128  # a multiple of the meter's chunks, so that batches stay the same
 VALIDATION_PART_ROWS = 32  # between two looks at a winner; one chunk of the meter
@@ -169,15 +169,18 @@ def _validate_winner(
     ids = _choose_validation_rows(task, plan, seed)
     before, seeded = (state.scores[(id, "validation")] for id in (parent.id, state.baseline))
     report_step("scoring the best candidate on validation rows", 0, 0)
+    outcomes: list[Outcome] = []
     rows: Rows = ()
     while len(rows) < len(ids) and not _is_futile(_subtract(rows, before)):
-        part = ids[len(rows) : len(rows) + VALIDATION_PART_ROWS]
         try:
-            rows += _evaluate(task, [winner.prompt], "validation", part, state.round)[0][0].rows
+            outcomes += task.evaluate(winner.prompt, ids[len(rows) : len(rows) + VALIDATION_PART_ROWS])
         except BudgetSpent:
             if len(rows) < ENOUGH_VALIDATION * len(ids):
                 raise
             ids = ids[: len(rows)]
+        else:
+            mean_score(outcomes, MAX_FAILED * len(ids) / len(outcomes))  # as many may fail as of all rows
+            rows = rows_from_outcomes(outcomes)
     yield events.Scored(state.round, winner.prompt.id, "validation", rows)
     gains = _subtract(rows, before)
     total = sum(gains)
