@@ -62,7 +62,7 @@ def test_a_sleep_past_the_time_limit_ends_the_search_and_the_run_can_be_finished
 
     def watch(event: Any, state: Any, spend: Any) -> None:
         nonlocal slept
-        if state.round == 1 and not slept:
+        if state.proposals and not slept:
             slept = 600.0
 
     monkeypatch.setattr(time, "monotonic", lambda: real() + slept)
