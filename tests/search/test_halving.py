@@ -159,7 +159,7 @@ def test_make_plan_fits_whole_rounds_into_the_budget(calls: int) -> None:
 
 def test_make_plan_increases_the_margin_with_the_rounds() -> None:
     ahead = [1.0] * 14 + [-1.0] * 9 + [0.0] * 77  # Σd = 5 = 1.04 sqrt(Σd²)
-    small, large = make_plan(800, 50, 150), make_plan(2400, 200, 200)
+    small, large = make_plan(400, 50, 150), make_plan(2400, 200, 200)
     assert small.accepts(ahead, ahead) and not large.accepts(ahead, ahead)
     assert not large.accepts(ahead, [0.0] * 100)
     assert not make_plan(None, 50, 150).accepts(ahead, ahead)

@@ -8,7 +8,7 @@ from functools import partial
 from remask.stats import MIN_SEED_MARGIN, Rule, improves
 
 MAX_MARGIN = 1.1  # in standard deviations of a sum whose true value is 0
-ROUNDS_PER_MARGIN = 3  # rounds per standard deviation of the margin
+ROUNDS_PER_MARGIN = 2  # rounds per standard deviation of the margin
 MAX_CANDIDATES, MIN_CANDIDATES, CANDIDATES_STEP = 24, 6, 3  # per round
 MAX_TRAIN_ROWS = 18  # per round
 MAX_SURVIVORS = (1 / 3, 1 / 9)  # of the candidates of a round, after its first rungs
