@@ -291,6 +291,7 @@ class Attribution:
 # search, as a factor of the mean over all sources. Empty in the first round.
 Rewards = Mapping[str, float]
 NO_REWARDS: Rewards = MappingProxyType({})
+NOT_DENOISED = frozenset(("library", "delete"))  # maskers whose text is not written by the denoiser
 
 
 class Proposer(Protocol):

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.config import MASKERS
 from remask.events import Accepted, Event, Proposed, RoundRejected, Scored, Started, fold
+from remask.ports import NOT_DENOISED
 from remask.prompt import Prompt
-from remask.propose.portfolio import DENOISER_FLOOR, MAX_FACTOR, NOT_DENOISED, divide, favour_library
+from remask.propose.portfolio import DENOISER_FLOOR, MAX_FACTOR, divide, favour_library
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.search.halving import measure_rewards
 from remask.types import Trace

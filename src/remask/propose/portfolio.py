@@ -9,9 +9,8 @@ there are only a few rounds, in which randomness would cost more than it finds.
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
-from remask.ports import NO_REWARDS, Rewards
+from remask.ports import NO_REWARDS, NOT_DENOISED, Rewards
 
-NOT_DENOISED = frozenset(("library", "delete"))  # maskers whose text is not written by the denoiser
 DENOISER_FLOOR = 1 / 3  # of the candidates: at least so many are written by the denoiser
 MAX_FACTOR = 4.0  # by which a reward raises or lowers a share, at most
 

@@ -25,15 +25,13 @@ from remask.errors import ConfigError
 from remask.events import Event, Proposed, Scored, Started
 from remask.ids import content_id, rng_for
 from remask.models.backbone.transformer import Backbone
-from remask.ports import Canvas, Context, Hole, find_new_spans
+from remask.ports import NOT_DENOISED, Canvas, Context, Hole, find_new_spans
 from remask.prompt import Prompt
 from remask.runs.outcomes import find_traces
 from remask.runs.reused_rows import list_run_folders
 from remask.runs.store import RunReader, Store
 from remask.types import Trace
 
-# Sources of candidates whose text the denoiser did not write: the first words of their maskers.
-NOT_DENOISED = ("library", "delete", "demos")
 # A gain on n rows is multiplied by n / (n + PRIOR_ROWS), since few rows say little.
 PRIOR_ROWS = 8
 MAX_FILLS = 32  # whose diversity is measured
@@ -210,7 +208,7 @@ def _make_edit(proposed: Proposed, found: _RunEvents, traces: Mapping[str, Trace
     before, after = found.ranked[proposed.parent], found.ranked[proposed.id]
     gains = [after[row] - before[row] for row in after if row in before]
     spans = find_new_spans(proposed.edits)
-    if not gains or not spans or proposed.masker.partition(" ")[0] in NOT_DENOISED:
+    if not gains or not spans or proposed.masker.partition(" ")[0] in {"demos", *NOT_DENOISED}:
         return None
     return MeasuredEdit(
         found.prompts[proposed.id],
