@@ -240,7 +240,8 @@ def _draw_proposals(
     ids: the train rows of the round, whose `traces` the candidates are written from.
     """
     seen = set(state.earlier_prompts(state.round))
-    wanted = enough = plan.choose_candidates(_count_calls(state, seen, parent, ids))
+    spent = _count_calls(state, seen, parent, ids) - len(ids)  # the plan of a round counts them itself
+    wanted = enough = plan.choose_candidates(spent)
     rewards = measure_rewards(state, sum(plan.rungs))
     for draw in range(MAX_DRAWS):
         drawn_from = seed_for(seed, state.round, "propose", draw)

@@ -13,7 +13,7 @@ MAX_CANDIDATES, MIN_CANDIDATES, CANDIDATES_STEP = 24, 6, 3  # per round
 MAX_TRAIN_ROWS = 18  # per round
 MAX_SURVIVORS = (1 / 3, 1 / 9)  # of the candidates of a round, after its first rungs
 PATIENCE = 10  # rounds without an accepted edit; one that is rejected early costs half of a round
-MIN_VALIDATION_ROWS = 75  # if the split has as many; with fewer, scores are too uncertain
+MIN_VALIDATION_ROWS = 50  # if the split has as many; with fewer, scores are too uncertain
 
 
 @dataclass(frozen=True, slots=True)
