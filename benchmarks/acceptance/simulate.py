@@ -1,6 +1,6 @@
 """Runs of the real search on simulated candidates, and what each acceptance rule makes of them.
 
-Only the candidates and the answers are simulated. The search, with its plan, halving and budget,
+Only the candidates and the answers are simulated. The search, with its plan, race and budget,
 the rule `improves` (with other margins) and the verdict of `compare` are those of remask.
 """
 
@@ -17,14 +17,15 @@ from benchmarks.acceptance.fit import Seen
 from benchmarks.acceptance.rules import RULES, SHIPPED, Candidate
 from benchmarks.acceptance.world import START, Climate, Kind, World
 from remask.events import State, advance
-from remask.search.halving import search
 from remask.search.plan import make_plan
+from remask.search.scores import search
 from remask.stats import Verdict, accepts, compare
 
 HARM = 0.01  # a run is harmed if it ends more than this below the seed prompt
 UNCLEAR = (0.03, 0.06)  # 1,000 runs cannot tell these shares of harmed runs from the allowed 5 %,
 AGAIN = 4  # so a rule with such a share runs this many times as often
-SIZES = {"small": (50, 150, 800), "large": (200, 200, 2400)}  # train, validation, calls
+# Train rows, validation rows and calls.
+SIZES = {"tiny": (50, 150, 200), "small": (50, 150, 800), "large": (200, 200, 2400)}
 TESTS = (100, 300, 1000)  # sealed rows
 FRESH = 10_000  # first seed of the runs for the verdict, whose seeds did not choose the rule
 TASK, ASKED = "sst2", 96  # the task that real candidates are measured on, and the rows

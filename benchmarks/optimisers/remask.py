@@ -17,8 +17,8 @@ from remask.ids import rng_for, seed_for
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.transformer import Backbone
 from remask.ports import Canvas, Context, Fill, Hole, Proposer
-from remask.search.halving import search
 from remask.search.plan import make_plan
+from remask.search.scores import search
 
 WORDS = 5000
 PIECE = 0.2  # with this probability of a further letter, a word counts as a piece of a longer one

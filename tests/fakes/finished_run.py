@@ -15,8 +15,8 @@ from remask.runs.budget import Spend
 from remask.runs.outcomes import RecordingTask
 from remask.runs.result import RESULT, Result, make_result
 from remask.runs.store import Store
-from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.plan import SearchPlan
+from remask.search.scores import rows_from_outcomes, run_final_test, search
 from remask.types import Example
 
 START = "Work at level 5."

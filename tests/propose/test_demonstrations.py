@@ -33,8 +33,8 @@ from remask.propose.demonstrations import (
 )
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.runs.store import Store
-from remask.search.halving import search
 from remask.search.plan import SearchPlan
+from remask.search.scores import search
 from remask.types import Example, Outcome, Split, Trace
 
 START = Prompt.parse("Name it. [[keep]]Be brief.[[/keep]] Answer kindly.")

@@ -13,7 +13,7 @@ from remask.ports import NOT_DENOISED
 from remask.prompt import Prompt
 from remask.propose.portfolio import DENOISER_FLOOR, MAX_FACTOR, divide, favour_library
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
-from remask.search.halving import measure_rewards
+from remask.search.scores import measure_rewards
 from remask.types import Trace
 
 rewards = st.dictionaries(st.sampled_from(sorted({*MASKERS, "demos"})), st.floats(0, 1e6), max_size=8)

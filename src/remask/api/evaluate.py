@@ -29,7 +29,7 @@ from remask.prompt import Prompt
 from remask.runs.budget import Spend
 from remask.runs.result import compare_rows
 from remask.runs.store import Store
-from remask.search.halving import rows_from_outcomes
+from remask.search.scores import rows_from_outcomes
 from remask.stats import Comparison, Estimate, estimate
 from remask.tasks.labelled import find_unpredicted_labels
 from remask.types import Split, describe_cut, mean_score

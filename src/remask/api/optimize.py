@@ -53,8 +53,8 @@ from remask.runs.report.read_run import write_report
 from remask.runs.result import MIN_TESTED, Result, make_result, write_result
 from remask.runs.reused_rows import count_earlier_tests, identify_test_rows
 from remask.runs.store import Store
-from remask.search.halving import rows_from_outcomes, run_final_test, search
 from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
+from remask.search.scores import rows_from_outcomes, run_final_test, search
 from remask.tasks.labelled import find_unpredicted_labels
 from remask.types import describe_cut
 

@@ -21,8 +21,8 @@ from remask.prompt import Prompt
 from remask.runs.budget import Limits
 from remask.runs.meter import Ledger
 from remask.runs.store import MemoryStore
-from remask.search.halving import search
 from remask.search.plan import SearchPlan, make_plan
+from remask.search.scores import search
 from remask.types import Outcome, Split, Trace
 
 AnyDenoiser = str | DenoiserModel | Denoiser

@@ -2,7 +2,7 @@
 
 A source is a masker, or the block of demonstrations. The first round follows the order of the
 settings. Later rounds give more candidates to a source whose candidates went further in the
-successive halving of earlier rounds. This is remask's own design: it is deterministic, because
+race of earlier rounds. This is remask's own design: it is deterministic, because
 there are only a few rounds, in which randomness would cost more than it finds.
 """
 

@@ -25,7 +25,7 @@ from remask.events import Event, State, advance
 from remask.ids import rng_for, seed_for
 from remask.ports import Choose, Context, Proposal, Proposer, Scorer, find_written_spans, report_step
 from remask.prompt import Prompt, Span
-from remask.search.halving import record_proposal
+from remask.search.scores import record_proposal
 from remask.stats import accepts
 from remask.types import Trace
 

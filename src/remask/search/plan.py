@@ -65,7 +65,7 @@ def make_plan(
     rungs, candidates = _split_rungs(min(train, MAX_TRAIN_ROWS)), MAX_CANDIDATES
     if calls is None:
         return SearchPlan(candidates, rungs, 30, PATIENCE, accepts=_choose_rule(30, cautious))
-    validation = min(validation, max(min_validation, calls // 8))
+    validation = min(validation, max(min_validation, calls // 10 + 25))
     rounds = count_rounds(calls - validation, rungs, validation)
     candidates = fit_candidates(calls - validation, rounds, rungs, validation)
     rule = _choose_rule(rounds, cautious)

@@ -25,8 +25,8 @@ from remask.events import (
     fold,
 )
 from remask.prompt import Prompt
-from remask.search.halving import VALIDATION_PART_ROWS, run_final_test, search
 from remask.search.plan import SearchPlan, count_round_calls, make_plan
+from remask.search.scores import VALIDATION_PART_ROWS, run_final_test, search
 from remask.types import Outcome, Split
 
 START = Prompt("Work at level 2.")
