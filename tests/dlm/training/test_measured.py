@@ -1,6 +1,7 @@
 """Learning from measured edits: what a run says about its candidates, and what training does with it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from remask.dlm.training.measured import (
     EditGroup,
     EditPlan,
     MeasuredEdit,
+    find_denoised_spans,
     list_parents,
     make_source,
     measure_diversity,
@@ -134,6 +136,15 @@ def test_optimize_stores_the_traces_that_its_candidates_were_written_from(tmp_pa
     assert groups and all(edit.traces for group in groups for edit in group.edits)
     assert groups[0].edits[0].traces[0].desired
     assert {row.split for row in view_run(tmp_path / "run").rows} == {"validation", "test"}
+
+
+def test_fixed_words_of_an_anchored_edit_were_not_written() -> None:
+    text = " Keep it short and clear."
+    pieces = ((" Keep", 2), (" it", 1), (" short", 0), (" and", 1), (" clear.", 2))
+    anchored = Proposed(0, "b", "a", f"Be kind.{text}", 9, "anchor", (), ((8, 8, text),), (), 0.0, (pieces,))
+    prompt = anchored.prompt
+    assert [prompt[a:b] for a, b in find_denoised_spans(anchored)] == [" Keep it", " and clear."]
+    assert find_denoised_spans(replace(anchored, pieces=())) == ((8, len(prompt)),)
 
 
 def test_weights_have_both_signs_and_grow_with_the_gain() -> None:

@@ -10,7 +10,7 @@ texts of positive weight more probable and those of negative weight less probabl
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from statistics import mean, pstdev
 
@@ -207,16 +207,34 @@ def _make_edit(proposed: Proposed, found: _RunEvents, traces: Mapping[str, Trace
     """Return the edit of a candidate; None if the denoiser wrote nothing or nothing was measured."""
     before, after = found.ranked[proposed.parent], found.ranked[proposed.id]
     gains = [after[row] - before[row] for row in after if row in before]
-    spans = find_new_spans(proposed.edits)
+    spans = find_denoised_spans(proposed)
     if not gains or not spans or proposed.masker.partition(" ")[0] in {"demos", *NOT_DENOISED}:
         return None
     return MeasuredEdit(
         found.prompts[proposed.id],
-        tuple(spans),
+        spans,
         tuple(shorten(traces[id]) for id in proposed.traces if id in traces),
         mean(gains) * len(gains) / (len(gains) + PRIOR_ROWS),
         proposed.masks,
     )
+
+
+def find_denoised_spans(proposed: Proposed) -> tuple[tuple[int, int], ...]:
+    """Return the spans of a candidate that the denoiser wrote.
+
+    Fixed words of an anchored edit are pieces of step 0: the denoiser read them. The spaces at the
+    ends of its own pieces belong to it.
+    """
+    texts = [text for _, _, text in proposed.edits]
+    pieces_of = proposed.pieces or [()] * len(texts)
+    written = [(text, pieces) for text, pieces in zip(texts, pieces_of, strict=True) if text]
+    found: list[tuple[int, int]] = []
+    for (at, _), (text, pieces) in zip(find_new_spans(proposed.edits), written, strict=True):
+        for step, group in groupby(pieces or ((text, 1),), key=lambda piece: min(piece[1], 1)):
+            end = at + sum(len(piece) for piece, _ in group)
+            found += [(at, end)] if step else []
+            at = end
+    return tuple(found)
 
 
 def list_parents(groups: Iterable[EditGroup]) -> list[TrainingExample]:
