@@ -6,8 +6,8 @@
 
 The data folder holds the folders sst2, sst5, snli and mrpc, each with train.jsonl, validation.jsonl
 and test.jsonl. The runs folder keeps every finished stage of a cell, so the same command continues
-a run that was cut. After each cell benchmarks/results/search.json is written again. The protocol
-and the results are in docs/results/benchmarks.md.
+a run that was cut. After each cell benchmarks/results/search_CALLS.json is written again, with the
+CALLS of --calls. The protocol and the results are in docs/results/benchmarks.md.
 """
 
 import argparse
@@ -20,11 +20,11 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 from benchmarks.optimisers import NAMES as OPTIMISERS
-from benchmarks.record import RESULTS, add_page_option, describe_run, make_parser
+from benchmarks.record import add_page_option, describe_run, make_parser
 from benchmarks.search.ceiling import measure_ceiling
 from benchmarks.search.cells import Cell, gather_rows, list_cells, run_cell
 from benchmarks.search.lab import Protocol, check_rows
-from benchmarks.search.report import write_page
+from benchmarks.search.page import name_results, write_page
 from benchmarks.tasks import NAMES as TASKS
 from benchmarks.tasks import load_task
 
@@ -99,7 +99,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         help="Score many prompts on the withheld rows instead of running optimisers.",
     )  # fmt: skip
     option("--prompts", type=int, default=100, help="Prompts that --ceiling samples for a task.")
-    option("--out", type=Path, help="The results file. Default: benchmarks/results/search.json.")
+    option("--out", type=Path, help="The results file. Default: benchmarks/results/search_CALLS.json.")
     add_page_option(parser)
     args = parser.parse_args(words)
     if not args.page and (args.data is None or args.runs is None):
@@ -122,7 +122,7 @@ def main(words: Sequence[str] | None = None) -> None:
         for task in args.tasks:
             print(measure_ceiling(task, args.data, args.runs, args.prompts, protocol), flush=True)
         return
-    out = args.out or (args.runs / "search.json" if args.no_test else RESULTS / "search.json")
+    out = args.out or (args.runs / "search.json" if args.no_test else name_results(args.calls))
     cells = list(list_cells(args.tasks, args.optimisers, args.seeds))
     for task in {cell.task: None for cell in cells}:
         check_rows(load_task(task), args.data, protocol)
