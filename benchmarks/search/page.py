@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.record import DOCS, RESULTS, link_picture, read_json, write_blocks, write_svg
-from benchmarks.search.budgets import NOT_RUN, Runs, format_grid, read_runs, summarize_grid
+from benchmarks.search.budgets import NOT_RUN, format_grid, read_runs, summarize_grid
 from benchmarks.search.endpoint import BUDGETS
+from benchmarks.search.lab import BUILTIN, LOCAL
 from benchmarks.search.report import Curves, draw_curves, format_report, summarize
 
 FIGURES = RESULTS / "search.json"  # of the first grid
@@ -16,6 +17,7 @@ PAGE = DOCS / "results" / "benchmarks.md"
 README = DOCS.parent / "README.md"
 PICTURE = PAGE.with_name("search.svg")
 FREE_PICTURE = PAGE.with_name("search_free.svg")
+LOCAL_PICTURE = PAGE.with_name("search_local.svg")
 # What the README says above its table as long as only the first grid has results.
 FIRST_GRID = (
     "Six tasks, three seeds, 800 target calls each, built-in models of 135M parameters, sealed test rows:"
@@ -23,25 +25,26 @@ FIRST_GRID = (
 WORDS = "Score on withheld rows by target calls"
 
 
-def name_results(calls: int) -> Path:
-    """The results file of runs with this budget."""
-    return RESULTS / f"search_{calls}.json"
+def name_results(calls: int, target: str = BUILTIN) -> Path:
+    """The results file of runs with this budget; all models from disk share one."""
+    kind = "" if target == BUILTIN else "local_"
+    return RESULTS / f"search_{kind}{calls}.json"
 
 
-def load_runs() -> list[Runs]:
-    """The finished runs of the second grid, by budget."""
-    found: dict[int, Any] = {b: read_json(name_results(b)) for b in BUDGETS if name_results(b).is_file()}
-    return read_runs(found)
+def load_results(target: str) -> dict[int, Any]:
+    """What the results files of the second grid hold, by budget, for the built-in target or a local one."""
+    paths = {budget: name_results(budget, target) for budget in BUDGETS}
+    return {budget: read_json(path) for budget, path in paths.items() if path.is_file()}
 
 
 def write_page() -> str:
     """Write the blocks of page and README and the pictures; returns the blocks of the page."""
     first: dict[str, Any] | None = read_json(FIGURES) if FIGURES.is_file() else None
     old, old_curves = format_report(first) if first else (NOT_RUN, {})
-    runs = load_runs()
-    new, new_curves = format_grid(runs)
+    runs = read_runs(load_results(BUILTIN))
     blocks = {
-        "search_free": show_grid(new, new_curves, FREE_PICTURE),
+        "search_free": show_grid(*format_grid(runs), FREE_PICTURE),
+        "search_local": show_grid(*format_grid(read_runs(load_results(LOCAL))), LOCAL_PICTURE),
         "search": show_grid(old, old_curves, PICTURE),
     }
     write_blocks(PAGE, blocks)

@@ -137,12 +137,12 @@ def test_every_optimiser_has_a_line_of_its_own_look() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of results, with a page and a README to write to."""
-    for name, blocks in (("page.md", ["search_free", "search"]), ("README.md", ["results"])):
+    for name, blocks in (("page.md", ["search_free", "search_local", "search"]), ("README.md", ["results"])):
         marks = [f"<!-- {block}:begin -->\nold\n<!-- {block}:end -->" for block in blocks]
         (tmp_path / name).write_text("\n".join(marks))
     for key, name in (
         ("RESULTS", ""), ("FIGURES", "search.json"), ("PAGE", "page.md"), ("README", "README.md"),
-        ("PICTURE", "search.svg"), ("FREE_PICTURE", "search_free.svg"),
+        ("PICTURE", "search.svg"), ("FREE_PICTURE", "search_free.svg"), ("LOCAL_PICTURE", "search_local.svg"),
     ):  # fmt: skip
         monkeypatch.setattr(page, key, tmp_path / name)
     return tmp_path
@@ -150,7 +150,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_page_without_results_says_so(folder: Path) -> None:
     page.write_page()
-    assert (folder / "page.md").read_text().count(NOT_RUN) == 2
+    assert (folder / "page.md").read_text().count(NOT_RUN) == 3
     assert NOT_RUN in (folder / "README.md").read_text()
     assert not list(folder.glob("*.svg"))
 
