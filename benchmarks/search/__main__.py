@@ -2,6 +2,7 @@
 
     python -m benchmarks.search --data FOLDER --runs FOLDER [--jobs 2] [--optimisers NAME …]
     python -m benchmarks.search --data FOLDER --runs FOLDER --ceiling
+    python -m benchmarks.search --data FOLDER --runs FOLDER --transfer --target local:PLACE
     python -m benchmarks.search --page
 
 The data folder holds the folders sst2, sst5, snli and mrpc, each with train.jsonl, validation.jsonl
@@ -26,7 +27,8 @@ from benchmarks.record import add_page_option, describe_run, make_parser
 from benchmarks.search.ceiling import measure_ceiling
 from benchmarks.search.cells import Cell, gather_rows, list_cells, run_cell
 from benchmarks.search.lab import BUILTIN, LOCAL, Protocol, check_rows, check_target, load_target, name_target
-from benchmarks.search.page import name_results, write_page
+from benchmarks.search.page import TRANSFER, load_results, name_results, write_page
+from benchmarks.search.transfer import list_found, measure_transfer
 from benchmarks.tasks import NAMES as TASKS
 from benchmarks.tasks import load_task
 
@@ -113,6 +115,10 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         "--ceiling", action="store_true",
         help="Score many prompts on the withheld rows instead of running optimisers.",
     )  # fmt: skip
+    option(
+        "--transfer", action="store_true",
+        help="Score prompts of the results files on the withheld rows of the other target instead.",
+    )  # fmt: skip
     option("--prompts", type=int, default=100, help="Prompts that --ceiling samples for a task.")
     option("--out", type=Path, help="The results file. See above for the default.")
     add_page_option(parser)
@@ -121,6 +127,8 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         parser.error("--data and --runs are needed to measure; --page needs neither")
     if args.target != BUILTIN and not (args.target.startswith(LOCAL) and name_target(args.target) != LOCAL):
         parser.error(f"--target {args.target}: give builtin, or local: and a folder or a GGUF file")
+    if args.transfer and args.target == BUILTIN:
+        parser.error("--transfer needs --target local:PLACE, the second of its two targets")
     if min(args.calls, args.jobs, args.prompts, *(getattr(args, name) for name in SIZES)) < 1:
         parser.error("--calls, --jobs, --prompts and numbers of rows must be at least 1")
     return args
@@ -141,6 +149,9 @@ def main(words: Sequence[str] | None = None) -> None:
             found = measure_ceiling(task, args.data, args.runs, args.prompts, protocol, args.target)
             print(found, flush=True)
         return
+    if args.transfer:
+        transfer_prompts(args, words, protocol)
+        return
     out = args.out or (args.runs / "search.json" if args.no_test else name_results(args.calls, named))
     cells = list(list_cells(args.tasks, args.optimisers, args.seeds))
     for task in {cell.task: None for cell in cells}:
@@ -149,6 +160,25 @@ def main(words: Sequence[str] | None = None) -> None:
     test, about = not args.no_test, describe_grid(words, args.target, protocol, args.data, args.runs, out)
     failed = run_grid(cells, protocol, args.data, args.runs, test, args.jobs, out, about, args.target)
     sys.exit(bool(failed))
+
+
+def transfer_prompts(args: argparse.Namespace, words: Sequence[str] | None, protocol: Protocol) -> None:
+    """Score prompts of the built-in and of the local target on the other one."""
+    out = args.out or TRANSFER
+    check_target(args.target)
+    found = {}
+    for place in (BUILTIN, args.target):
+        results = load_results(place)
+        for data in results.values():
+            if data.get("target", BUILTIN) != name_target(place):
+                raise SystemExit(f"the results of local runs are of {data['target']}; give that target")
+        found[place] = [
+            one
+            for one in list_found(results)
+            if one.task in args.tasks and one.optimiser in args.optimisers and one.seed in args.seeds
+        ]
+    about = describe_grid(words, args.target, protocol, args.data, args.runs, out)
+    measure_transfer(found, args.data, args.runs, out, args.jobs, about)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,10 @@ from benchmarks.search.budgets import NOT_RUN, format_grid, read_runs, summarize
 from benchmarks.search.endpoint import BUDGETS
 from benchmarks.search.lab import BUILTIN, LOCAL
 from benchmarks.search.report import Curves, draw_curves, format_report, summarize
+from benchmarks.search.transfer import format_transfer
 
 FIGURES = RESULTS / "search.json"  # of the first grid
+TRANSFER = RESULTS / "transfer.json"
 PAGE = DOCS / "results" / "benchmarks.md"
 README = DOCS.parent / "README.md"
 PICTURE = PAGE.with_name("search.svg")
@@ -45,6 +47,7 @@ def write_page() -> str:
     blocks = {
         "search_free": show_grid(*format_grid(runs), FREE_PICTURE),
         "search_local": show_grid(*format_grid(read_runs(load_results(LOCAL))), LOCAL_PICTURE),
+        "transfer": format_transfer(read_json(TRANSFER)["rows"] if TRANSFER.is_file() else []),
         "search": show_grid(old, old_curves, PICTURE),
     }
     write_blocks(PAGE, blocks)

@@ -137,11 +137,15 @@ def test_every_optimiser_has_a_line_of_its_own_look() -> None:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of results, with a page and a README to write to."""
-    for name, blocks in (("page.md", ["search_free", "search_local", "search"]), ("README.md", ["results"])):
+    for name, blocks in (
+        ("page.md", ["search_free", "search_local", "transfer", "search"]),
+        ("README.md", ["results"]),
+    ):
         marks = [f"<!-- {block}:begin -->\nold\n<!-- {block}:end -->" for block in blocks]
         (tmp_path / name).write_text("\n".join(marks))
     for key, name in (
-        ("RESULTS", ""), ("FIGURES", "search.json"), ("PAGE", "page.md"), ("README", "README.md"),
+        ("RESULTS", ""), ("FIGURES", "search.json"), ("TRANSFER", "transfer.json"),
+        ("PAGE", "page.md"), ("README", "README.md"),
         ("PICTURE", "search.svg"), ("FREE_PICTURE", "search_free.svg"), ("LOCAL_PICTURE", "search_local.svg"),
     ):  # fmt: skip
         monkeypatch.setattr(page, key, tmp_path / name)
