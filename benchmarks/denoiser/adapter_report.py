@@ -29,7 +29,7 @@ from benchmarks.record import (
     write_svg,
 )
 from benchmarks.search.bootstrap import compare_tables
-from benchmarks.search.report import Rows, collect_scores, find_shared_seeds
+from benchmarks.search.scores import Rows, collect_scores, find_shared_seeds
 
 FIGURES, GRID = RESULTS / "adapter.json", RESULTS / "search.json"
 PAGE = DOCS / "results" / "adapter.md"

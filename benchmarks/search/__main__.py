@@ -2,12 +2,14 @@
 
     python -m benchmarks.search --data FOLDER --runs FOLDER [--jobs 2] [--optimisers NAME …]
     python -m benchmarks.search --data FOLDER --runs FOLDER --ceiling
+    python -m benchmarks.search --data FOLDER --runs FOLDER --transfer --target local:PLACE
     python -m benchmarks.search --page
 
 The data folder holds the folders sst2, sst5, snli and mrpc, each with train.jsonl, validation.jsonl
 and test.jsonl. The runs folder keeps every finished stage of a cell, so the same command continues
-a run that was cut. After each cell benchmarks/results/search.json is written again. The protocol
-and the results are in docs/results/benchmarks.md.
+a run that was cut. After each cell benchmarks/results/search_CALLS.json is written again, with the
+CALLS of --calls; --target local:PLACE asks a model on this machine in place of the built-in one, and
+then it is search_local_CALLS.json. The protocol and the results are in docs/results/benchmarks.md.
 """
 
 import argparse
@@ -17,14 +19,16 @@ import sys
 import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
 
 from benchmarks.optimisers import NAMES as OPTIMISERS
-from benchmarks.record import RESULTS, add_page_option, describe_run, make_parser
+from benchmarks.record import add_page_option, describe_run, make_parser
 from benchmarks.search.ceiling import measure_ceiling
 from benchmarks.search.cells import Cell, gather_rows, list_cells, run_cell
-from benchmarks.search.lab import Protocol, check_rows
-from benchmarks.search.report import write_page
+from benchmarks.search.lab import BUILTIN, LOCAL, Protocol, check_rows, check_target, load_target, name_target
+from benchmarks.search.page import TRANSFER, load_results, name_results, write_page
+from benchmarks.search.transfer import list_found, measure_transfer
 from benchmarks.tasks import NAMES as TASKS
 from benchmarks.tasks import load_task
 
@@ -39,17 +43,17 @@ def run_grid(
     test: bool,
     jobs: int,
     out: Path,
-    words: Sequence[str] | None,
+    about: dict[str, str],
+    target: str,
 ) -> int:
     """Run the cells, `jobs` at a time; a cell that fails is named and the others continue.
 
-    Returns how many failed.
+    about: of the results file. target: with its place on this machine. Returns how many failed.
     """
     context, since, failed = multiprocessing.get_context("spawn"), time.perf_counter(), 0
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
-        about = describe_run(__file__, words, data, runs, out)
-        about["machine"] += ", 1 thread a cell"
-        waiting = {pool.submit(run_cell, c, protocol, data, runs, about["commit"], test): c for c in cells}
+        fixed = (protocol, data, runs, about["commit"], test, partial(load_target, target=target))
+        waiting = {pool.submit(run_cell, cell, *fixed): cell for cell in cells}
         for n, future in enumerate(as_completed(waiting), 1):
             cell, error = waiting[future], future.exception()
             failed += error is not None
@@ -61,6 +65,15 @@ def run_grid(
             print(f"{n}/{len(cells)} {cell.name} {outcome} ({minutes:.1f} min)", flush=True)
             gather_rows(runs, out, about)
     return failed
+
+
+def describe_grid(
+    words: Sequence[str] | None, target: str, protocol: Protocol, *folders: Path
+) -> dict[str, str]:
+    """What the results file says about the run, without the folders of this machine."""
+    shown = [word.replace(target, protocol.target) for word in (sys.argv[1:] if words is None else words)]
+    about = describe_run(__file__, shown, *folders)
+    return {**about, "machine": f"{about['machine']}, 1 thread a cell", "target": protocol.target}
 
 
 def _format_seconds(seconds: dict[str, float]) -> str:
@@ -89,6 +102,10 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         "--denoiser", default="builtin",
         help="The denoiser: builtin, or builtin:ADAPTER for another adapter.",
     )  # fmt: skip
+    option(
+        "--target", default=BUILTIN,
+        help="The frozen target: builtin, or local:PLACE for a model on this machine. Default: builtin.",
+    )  # fmt: skip
     option("--jobs", type=int, default=1, help="How many cells run at a time. Default: 1.")
     option(
         "--no-test", action="store_true",
@@ -98,12 +115,20 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         "--ceiling", action="store_true",
         help="Score many prompts on the withheld rows instead of running optimisers.",
     )  # fmt: skip
+    option(
+        "--transfer", action="store_true",
+        help="Score prompts of the results files on the withheld rows of the other target instead.",
+    )  # fmt: skip
     option("--prompts", type=int, default=100, help="Prompts that --ceiling samples for a task.")
-    option("--out", type=Path, help="The results file. Default: benchmarks/results/search.json.")
+    option("--out", type=Path, help="The results file. See above for the default.")
     add_page_option(parser)
     args = parser.parse_args(words)
     if not args.page and (args.data is None or args.runs is None):
         parser.error("--data and --runs are needed to measure; --page needs neither")
+    if args.target != BUILTIN and not (args.target.startswith(LOCAL) and name_target(args.target) != LOCAL):
+        parser.error(f"--target {args.target}: give builtin, or local: and a folder or a GGUF file")
+    if args.transfer and args.target == BUILTIN:
+        parser.error("--transfer needs --target local:PLACE, the second of its two targets")
     if min(args.calls, args.jobs, args.prompts, *(getattr(args, name) for name in SIZES)) < 1:
         parser.error("--calls, --jobs, --prompts and numbers of rows must be at least 1")
     return args
@@ -117,17 +142,43 @@ def main(words: Sequence[str] | None = None) -> None:
     for threads in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[threads] = "1"  # the processes of the cells inherit it
     sizes = {name: getattr(args, name) for name in SIZES}
-    protocol = Protocol(args.calls, **sizes, denoiser=args.denoiser)
+    named = name_target(args.target)
+    protocol = Protocol(args.calls, **sizes, denoiser=args.denoiser, target=named)
     if args.ceiling:
         for task in args.tasks:
-            print(measure_ceiling(task, args.data, args.runs, args.prompts, protocol), flush=True)
+            found = measure_ceiling(task, args.data, args.runs, args.prompts, protocol, args.target)
+            print(found, flush=True)
         return
-    out = args.out or (args.runs / "search.json" if args.no_test else RESULTS / "search.json")
+    if args.transfer:
+        transfer_prompts(args, words, protocol)
+        return
+    out = args.out or (args.runs / "search.json" if args.no_test else name_results(args.calls, named))
     cells = list(list_cells(args.tasks, args.optimisers, args.seeds))
     for task in {cell.task: None for cell in cells}:
         check_rows(load_task(task), args.data, protocol)
-    test = not args.no_test
-    sys.exit(bool(run_grid(cells, protocol, args.data, args.runs, test, args.jobs, out, words)))
+    check_target(args.target)
+    test, about = not args.no_test, describe_grid(words, args.target, protocol, args.data, args.runs, out)
+    failed = run_grid(cells, protocol, args.data, args.runs, test, args.jobs, out, about, args.target)
+    sys.exit(bool(failed))
+
+
+def transfer_prompts(args: argparse.Namespace, words: Sequence[str] | None, protocol: Protocol) -> None:
+    """Score prompts of the built-in and of the local target on the other one."""
+    out = args.out or TRANSFER
+    check_target(args.target)
+    found = {}
+    for place in (BUILTIN, args.target):
+        results = load_results(place)
+        for data in results.values():
+            if data.get("target", BUILTIN) != name_target(place):
+                raise SystemExit(f"the results of local runs are of {data['target']}; give that target")
+        found[place] = [
+            one
+            for one in list_found(results)
+            if one.task in args.tasks and one.optimiser in args.optimisers and one.seed in args.seeds
+        ]
+    about = describe_grid(words, args.target, protocol, args.data, args.runs, out)
+    measure_transfer(found, args.data, args.runs, out, args.jobs, about)
 
 
 if __name__ == "__main__":

@@ -15,10 +15,13 @@ from remask.models.backbone.builtin_weights import load_base
 BATCH = 20  # prompts sampled at a time
 
 
-def measure_ceiling(task: str, data: Path, runs: Path, n: int, sizes: Protocol) -> str:
-    """Score the human templates and `n` sampled rewordings of them; resumable prompt by prompt."""
+def measure_ceiling(task: str, data: Path, runs: Path, n: int, sizes: Protocol, place: str) -> str:
+    """Score the human templates and `n` sampled rewordings of them; resumable prompt by prompt.
+
+    place: of the target, as in load_target.
+    """
     bench = load_task(task)
-    target, rows = load_target(bench), load_withheld_rows(bench, data, sizes)
+    target, rows = load_target(bench, place), load_withheld_rows(bench, data, sizes)
     found = {}
     for kind, prompts in (("human", list(bench.templates)), ("sampled", sample_prompts(bench, n))):
         means = {p: average(score_rows(bench, rows, target, p, runs)) for p in prompts}

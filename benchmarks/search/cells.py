@@ -15,6 +15,7 @@ from typing import Any
 from benchmarks.optimisers import load_optimiser
 from benchmarks.record import read_json, write_json
 from benchmarks.search.lab import (
+    BUILTIN,
     Lab,
     Optimiser,
     Protocol,
@@ -70,6 +71,7 @@ class CellFile:
         self.record: dict[str, Any] = {"cell": asdict(cell), "protocol": plain}
         if self.path.exists():
             known = read_json(self.path)
+            known["protocol"].setdefault("target", BUILTIN)  # older files had no other one
             if known["protocol"] != self.record["protocol"]:
                 raise SystemExit(
                     f"{self.path}: made with {known['protocol']}, but now the protocol is "
@@ -84,6 +86,14 @@ class CellFile:
         """Store stages, all or none; they are on disk when this returns."""
         self.record.update(stages)
         write_json(self.path, self.record)
+
+    def check_target(self, target: TargetModel) -> None:
+        """Raises SystemExit where the search of this cell asked another model."""
+        known = self.record["search"].get("target", target.identity)  # older files do not name it
+        if known != target.identity:
+            raise SystemExit(
+                f"{self.path}: its search asked {known}, but now the target is {target.identity}"
+            )
 
     def begin_test(self) -> None:
         """Raises Sealed where test rows were asked before, finished or not."""
@@ -119,16 +129,20 @@ def run_cell(
 ) -> dict[str, float]:
     """Finish a cell from whatever stage it has; returns the seconds of each stage.
 
-    Without `test` the sealed rows are not read from disk.
+    Without `test` the sealed rows are not read from disk. Raises SystemExit where the search had
+    another target of the same name.
     """
     bench, file, seconds = load_task(cell.task), CellFile(runs, cell, protocol), {}
     if file.has("withheld") and (file.has("test_begun") or not test):
         return {}
     target, since = make_target(bench), time.perf_counter()
-    if not file.has("search"):
+    if file.has("search"):
+        file.check_target(target)
+    else:
         rows = load_search_rows(bench, data, cell.seed, protocol)
         lab = open_lab(bench, rows, target, protocol.calls, cell.seed, protocol.denoiser)
-        file.put(search={**run_search(lab, load(cell.optimiser), protocol), "commit": commit})
+        found = run_search(lab, load(cell.optimiser), protocol)
+        file.put(search={**found, "commit": commit, "target": target.identity})
         seconds["search"] = time.perf_counter() - since
     prompts = file.record["search"]["prompts"]
     if not file.has("withheld"):

@@ -7,7 +7,7 @@ optimisers, so that rows can be paired. How many they are is part of the protoco
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from benchmarks.tasks import BenchTask, Row
 from remask.config import Config, make_config
@@ -21,6 +21,8 @@ from remask.runs.store import MemoryStore
 from remask.tasks.labelled import LabelledTask
 from remask.types import Chat, Example, Split, mean_score
 
+BUILTIN, LOCAL = "builtin", "local:"
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -33,6 +35,7 @@ class Protocol:
     withheld: int = 300  # rows for curves
     test: int = 1000  # sealed rows at most; a smaller file is used whole
     denoiser: str = "builtin"  # of the optimisers that denoise
+    target: str = BUILTIN  # or local: and the last part of its place, see name_target
 
     @property
     def upto(self) -> tuple[int, ...]:
@@ -93,15 +96,45 @@ def _make_examples(task: BenchTask, rows: Sequence[Row], split: Split) -> tuple[
 # -- the target -----------------------------------------------------------------------------------
 
 
-def load_target(bench: BenchTask) -> TargetModel:
-    """The frozen target of the whole grid, on one thread."""
+def load_target(bench: BenchTask, target: str = BUILTIN) -> TargetModel:
+    """The frozen target of the whole grid, on one thread. Raises ConfigError and BackendError.
+
+    target: "builtin", or "local:PLACE", see docs/how-to/local-model.md. A local model computes in
+    float32 on the processor, so that any machine can continue its grid.
+    """
     import torch
 
+    from remask.api.arguments import Target
+    from remask.api.load_target import load_target as load
     from remask.models.backbone.builtin_weights import load_base
     from remask.models.builtin import BuiltinTarget
 
     torch.set_num_threads(1)
-    return BuiltinTarget(load_base(), max_tokens=bench.max_tokens)
+    if target == BUILTIN:
+        return BuiltinTarget(load_base(), max_tokens=bench.max_tokens)
+    return load(Target(target, max_tokens=bench.max_tokens, device="cpu", dtype="float32"))
+
+
+def check_target(target: str) -> None:
+    """Raise SystemExit where a local target cannot be read. The weights are not loaded."""
+    from remask.errors import RemaskError
+    from remask.models.backbone.checkpoint import read_config
+
+    try:
+        if target != BUILTIN:
+            read_config(target.removeprefix(LOCAL))
+    except RemaskError as error:
+        raise SystemExit(str(error)) from None
+
+
+def name_target(target: str) -> str:
+    """The name of a target in records: a place without its folder, which only this machine has.
+
+    >>> name_target("local:/models/qwen2.5-0.5b-instruct-q4_k_m.gguf"), name_target("builtin")
+    ('local:qwen2.5-0.5b-instruct-q4_k_m.gguf', 'builtin')
+    """
+    kind, colon, place = target.partition(":")
+    return f"{kind}{colon}{PurePath(place).name}"
 
 
 class Counted(TargetModel):

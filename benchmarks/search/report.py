@@ -1,23 +1,18 @@
-"""Tables and picture of the search benchmark, from benchmarks/results/search.json.
+"""Tables and picture of the first grid, whose runs of 800 calls are read at four checkpoints.
 
 Only pairs of task and seed that every compared optimiser has are compared.
 """
 
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from benchmarks.optimisers import NAMES
-from benchmarks.record import DOCS, RESULTS, format_table, link_picture, read_json, write_blocks, write_svg
+from benchmarks.record import format_table
 from benchmarks.search.bootstrap import Difference, Table, compare_tables, find_calls_to_share, measure_spread
-from benchmarks.search.cells import unpack
+from benchmarks.search.scores import Rows, Seeds, average_tasks, collect_scores, find_shared_seeds, find_whole
 
-FIGURES = RESULTS / "search.json"
-PAGE = DOCS / "results" / "benchmarks.md"
-README = DOCS.parent / "README.md"
-PICTURE = PAGE.with_name("search.svg")
 PRIMARY = (("remask", "random_edits"), ("remask", "few_shot"))  # fixed before the grid was run
 BESIDE = (
     ("remask", "rewriter"),
@@ -33,35 +28,12 @@ COLOURS = (
     "#0b7285", "#3bc9db", "#e8590c", "#5f3dc4", "#2b8a3e", "#c2255c", "#1864ab", "#868e96",
     "#212529", "#82c91e",
 )  # fmt: skip
+LINES = ("solid", "dashed")  # with the colours, more than there are optimisers
 BEHIND = "Optimisers that were played on fewer seeds, and remask on the same:"
-Rows = list[dict[str, Any]]
+Curves = dict[str, dict[int, float]]  # points by calls, for each optimiser
 
 
-def collect_scores(rows: Rows, optimiser: str, calls: int, key: str, seeds: dict[str, list[int]]
-) -> dict[str, Table]:  # fmt: skip
-    """Scores (seeds, rows) by task, for the seeds of `seeds`."""
-    found = {
-        (r["task"], r["seed"]): unpack(r[key])
-        for r in rows
-        if r["optimiser"] == optimiser and r["calls"] == calls and key in r
-    }
-    return {
-        task: np.array([found[task, s] for s in chosen], dtype=float)
-        for task, chosen in seeds.items()
-        if all((task, s) in found for s in chosen)
-    }
-
-
-def find_shared_seeds(rows: Rows, optimisers: list[str]) -> dict[str, list[int]]:
-    """The seeds of each task that every one of `optimisers` has finished."""
-    have: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for row in rows:
-        have[row["task"]][row["optimiser"]].add(row["seed"])
-    shared = {t: sorted(set.intersection(*(by[o] for o in optimisers))) for t, by in have.items()}
-    return {task: seeds for task, seeds in shared.items() if seeds}
-
-
-def format_report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]]]:
+def format_report(data: dict[str, Any]) -> tuple[str, Curves]:
     """The text with its tables, and the curves for the picture. Raises SystemExit.
 
     Optimisers that lack a pair of task and seed which the endpoint has come after it, on the pairs
@@ -73,7 +45,7 @@ def format_report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]
     seeds = find_shared_seeds(rows, endpoint)
     if not seeds:
         raise SystemExit("no task has a seed that all optimisers finished; continue the grid")
-    whole = [name for name in optimisers if find_shared_seeds(rows, [*endpoint, name]) == seeds]
+    whole = find_whole(rows, optimisers, endpoint)
     words, curves = format_section(rows, whole, seeds)
     about = f"Commit {data['commit']}, {data['machine']}, `{data['command']}`."
     parts = [f"Mean score in points over tasks; curves on withheld rows. {about}", "", words]
@@ -84,14 +56,12 @@ def format_report(data: dict[str, Any]) -> tuple[str, dict[str, dict[int, float]
     return "\n".join(parts), curves
 
 
-def format_section(
-    rows: Rows, optimisers: list[str], seeds: dict[str, list[int]]
-) -> tuple[str, dict[str, dict[int, float]]]:
+def format_section(rows: Rows, optimisers: list[str], seeds: Seeds) -> tuple[str, Curves]:
     """Tables and differences of `optimisers` on `seeds`, which all of them have; their curves."""
     calls = sorted({r["calls"] for r in rows})
     last = calls[-1]
     curves = {
-        name: {c: 100 * _average(collect_scores(rows, name, c, "withheld_rows", seeds)) for c in calls}
+        name: {c: 100 * average_tasks(collect_scores(rows, name, c, "withheld_rows", seeds)) for c in calls}
         for name in optimisers
     }
     ends = [r for r in rows if r["calls"] == last and r["optimiser"] in optimisers]
@@ -104,12 +74,12 @@ def format_section(
         sizes = {r["task"]: r["n_test"] for r in ends}
         said += f" Test rows: {', '.join(f'{task} {sizes[task]:,}' for task in seeds)}."
     where = f"{'test' if tested else 'withheld'} rows at {last} calls"
-    lines = tabulate_calls(curves, {n: _average(s) for n, s in scores.items()} if tested else {})
+    lines = tabulate_calls(curves, {n: average_tasks(s) for n, s in scores.items()} if tested else {})
     parts = [said, "", lines, "", f"By task, {where}:", "", tabulate_tasks(scores, list(seeds))]
     return "\n".join([*parts, "", *describe_differences(scores, where)]), curves
 
 
-def tabulate_calls(curves: dict[str, dict[int, float]], test: dict[str, float]) -> str:
+def tabulate_calls(curves: Curves, test: dict[str, float]) -> str:
     """One line per optimiser: its curve, its mean on test rows, and how soon it gained."""
     start = curves.get("nothing")
     calls = list(next(iter(curves.values())))
@@ -156,16 +126,28 @@ def describe_differences(scores: dict[str, dict[str, Table]], where: str) -> lis
     return out
 
 
-def draw_curves(curves: dict[str, dict[int, float]]) -> Figure:
+def choose_style(optimiser: str) -> tuple[str, str]:
+    """Colour and line of an optimiser, the same in every picture and different for each."""
+    i = list(NAMES).index(optimiser)
+    return COLOURS[i % len(COLOURS)], LINES[i // len(COLOURS)]
+
+
+def draw_curves(curves: Curves) -> Figure:
     """Draw score in points over target calls, on a logarithmic axis; the best name stands first."""
     figure = Figure(figsize=(9, 4), layout="constrained")
     axes = figure.subplots()
-    last = max(next(iter(curves.values())))
-    for i, (name, curve) in sorted(enumerate(curves.items()), key=lambda c: -c[1][1][last]):
-        label = f"{NAMES[name]} ({curve[last]:.1f})"
-        axes.plot(list(curve), list(curve.values()), color=COLOURS[i % len(COLOURS)], label=label)
+    ends = {name: curve[max(curve)] for name, curve in curves.items()}
+    for name in sorted(curves, key=lambda name: -ends[name]):
+        colour, line = choose_style(name)
+        calls = sorted(curves[name])
+        points = [curves[name][c] for c in calls]
+        # The dot shows a curve of one point, where the other runs are not finished yet.
+        axes.plot(
+            calls, points, color=colour, linestyle=line, marker=".", label=f"{NAMES[name]} ({ends[name]:.1f})"
+        )
+    ticks = sorted({c for curve in curves.values() for c in curve})
     axes.set_xscale("log")
-    axes.set_xticks(list(curve), labels=map(str, curve))
+    axes.set_xticks(ticks, labels=map(str, ticks))
     axes.minorticks_off()
     axes.set(xlabel="target calls", ylabel="score on withheld rows")
     axes.grid(axis="y", color="#dee2e6")
@@ -173,9 +155,8 @@ def draw_curves(curves: dict[str, dict[int, float]]) -> Figure:
     return figure
 
 
-def summarize(data: dict[str, Any]) -> str:
+def summarize(rows: Rows) -> str:
     """The table of the README: remask minus others on the sealed test rows."""
-    rows: Rows = data["rows"]
     seeds = find_shared_seeds(rows, ["remask", *SUMMARY])
     calls = max(r["calls"] for r in rows)
     ours = collect_scores(rows, "remask", calls, "test_rows", seeds)
@@ -183,21 +164,6 @@ def summarize(data: dict[str, Any]) -> str:
     gaps = {NAMES[name]: compare_tables(ours, scores) for name, scores in theirs.items()}
     lines = [[name, f"{g.mean:+.1f}", f"{g.low:+.1f} to {g.high:+.1f}"] for name, g in gaps.items()]
     return format_table(["remask minus …", "points", "95 % interval"], lines)
-
-
-def write_page() -> str:
-    """Write the blocks of page and README and the picture from the committed results; returns the block."""
-    block, curves = format_report(read_json(FIGURES))
-    write_blocks(README, {"results": summarize(read_json(FIGURES))})
-    write_svg(draw_curves(curves), PICTURE)
-    shown = link_picture("Score on withheld rows by target calls", PICTURE, PAGE)
-    write_blocks(PAGE, {"search": f"{block}\n\n{shown}"})
-    return block
-
-
-def _average(scores: dict[str, Table]) -> float:
-    """The mean over tasks of the means of their tables."""
-    return float(np.mean([np.nanmean(table) for table in scores.values()]))
 
 
 def _format_difference(gap: Difference) -> str:

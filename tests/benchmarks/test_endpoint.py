@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks.search.cells import SYMBOLS
-from benchmarks.search.endpoint import correct_by_holm, count_harmed, judge_endpoints
+from benchmarks.search.endpoint import bound_share, correct_by_holm, count_harmed, judge_endpoints
 
 RIGHT, WRONG = SYMBOLS[-1], SYMBOLS[0]
 
@@ -43,10 +43,18 @@ def test_equal_rows_are_not_above_zero() -> None:
         assert endpoint.p > 0.05 and "not above zero" in str(endpoint)
 
 
-def test_a_row_that_lacks_a_seed_is_not_compared() -> None:
+def test_a_row_that_lacks_a_seed_is_not_the_best_other_row() -> None:
     rows = [*play(200, {"remask": (0.6, 0.6)}), *play(200, {"few_shot": (0.6, 0.6)}, seeds=2)]
-    with pytest.raises(SystemExit, match="continue the grid"):
-        judge_endpoints({200: rows})
+    assert judge_endpoints({200: rows}) == []
+    (endpoint,) = judge_endpoints({200: [*rows, *play(200, {"capo": (0.5, 0.5)})]})
+    assert (endpoint.other, endpoint.among) == ("capo", 1)
+
+
+def test_a_budget_that_is_not_run_yet_counts_in_the_correction() -> None:
+    rows = list(play(200, {"remask": (0.62, 0.62), "few_shot": (0.6, 0.6)}))
+    (alone,) = judge_endpoints({200: rows}, planned=1)
+    (first,) = judge_endpoints({200: rows})
+    assert first.p == pytest.approx(min(1, 2 * alone.p)) and first.gap == alone.gap
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=6))
@@ -61,4 +69,15 @@ def test_holm_keeps_the_order_and_never_lowers(p: list[float]) -> None:
 def test_harmed_runs_are_counted() -> None:
     rows = list(play(200, {"remask": (0.5, 0.3), "few_shot": (0.5, 0.9)}))
     assert count_harmed(rows) == (6, 6)
-    assert count_harmed(rows, "few_shot") == (0, 6)
+    assert count_harmed(rows, ["few_shot"]) == (0, 6)
+    assert count_harmed(rows, ["remask", "few_shot"]) == (6, 12)
+
+
+def test_a_run_that_lost_exactly_a_point_is_not_harmed() -> None:
+    rows = [{"optimiser": "remask", "test": test, "seed_test": 0.5} for test in (0.49, 0.488)]
+    assert count_harmed(rows) == (1, 2)
+
+
+@pytest.mark.parametrize(("count", "n", "bound"), [(0, 100, 0.0295), (5, 100, 0.1023), (3, 3, 1.0)])
+def test_the_bound_of_a_share_is_exact(count: int, n: int, bound: float) -> None:
+    assert bound_share(count, n) == pytest.approx(bound, abs=5e-4)

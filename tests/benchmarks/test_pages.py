@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks.record import ROOT, command_of, read_json
-from benchmarks.search import report
+from benchmarks.search import endpoint, report
 from benchmarks.search.bootstrap import DRAWS, compare_tables
 
 # Every benchmark with a page or a picture, and the module that names its files.
 PAGES = {
-    "benchmarks.search.__main__": "benchmarks.search.report",
+    "benchmarks.search.__main__": "benchmarks.search.page",
     "benchmarks.acceptance.__main__": "benchmarks.acceptance.page",
     "benchmarks.denoiser.steps": "benchmarks.denoiser.steps",
     "benchmarks.denoiser.adapter_report": "benchmarks.denoiser.adapter_report",
@@ -30,7 +30,8 @@ OTHERS = (
     *(f"benchmarks.denoiser.{name}" for name in ("ablation", "domain", "fills", "measured_edits")),
     *("benchmarks.ingest", "benchmarks.injection", "benchmarks.tasks.desk", "benchmarks.local_target"),
 )
-INTERVAL = re.compile(r"[-+][.\d]+ to [-+][.\d]+")
+# What draws of the bootstrap decide: intervals, and a p-value with its verdict.
+DRAWN = re.compile(r"[-+][.\d]+ to [-+][.\d]+|p = [.\d]+ after Holm: (not )?above zero")
 BLOCK = re.compile(r"(<!-- (\w+):begin -->\n).*?(<!-- \2:end -->)", re.DOTALL)
 
 
@@ -64,7 +65,8 @@ def test_generated_blocks_and_pictures_come_from_the_results(
     draws: int, emptied: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With few draws of the bootstrap everything but the intervals of the search is compared."""
-    monkeypatch.setattr(report, "compare_tables", partial(compare_tables, draws=draws))
+    for module in (report, endpoint):
+        monkeypatch.setattr(module, "compare_tables", partial(compare_tables, draws=draws))
     for name in PAGES:
         importlib.import_module(name).main(["--page"])
     for path in find_documents(ROOT):
@@ -74,7 +76,7 @@ def test_generated_blocks_and_pictures_come_from_the_results(
             continue
         texts = [page.read_text("utf-8") for page in (copy, path)]
         if draws < DRAWS:
-            texts = [INTERVAL.sub("", text) for text in texts]
+            texts = [DRAWN.sub("", text) for text in texts]
         assert texts[0] == texts[1], f"{path}: run --page of its benchmark"
 
 

@@ -12,6 +12,7 @@ import pytest
 from benchmarks.optimisers import NAMES as OPTIMISERS
 from benchmarks.optimisers.baselines import add_demos, few_shot, templates
 from benchmarks.record import hide_folders, place_block
+from benchmarks.search.__main__ import describe_grid, main, read_arguments
 from benchmarks.search.bootstrap import compare_tables, find_calls_to_share, measure_spread
 from benchmarks.search.cells import Cell, CellFile, Sealed, gather_rows, list_cells, pack, run_cell, unpack
 from benchmarks.search.lab import (
@@ -22,6 +23,7 @@ from benchmarks.search.lab import (
     load_search_rows,
     load_test_rows,
     load_withheld_rows,
+    name_target,
     open_lab,
 )
 from benchmarks.search.report import BEHIND, find_shared_seeds, format_report
@@ -254,7 +256,7 @@ def test_cells_of_the_old_names_continue(tmp_path: Path) -> None:
     path = tmp_path / "cells" / "letters.nothing.0.json"
     path.parent.mkdir()
     protocol = asdict(SMALL)
-    del protocol["denoiser"]
+    del protocol["denoiser"], protocol["target"]
     path.write_text(json.dumps({"cell": asdict(cell), "protocol": {**protocol, "dlm": "embedded"}}))
     assert CellFile(tmp_path, cell, SMALL).record["protocol"]["denoiser"] == "builtin"
 
@@ -263,6 +265,45 @@ def test_another_protocol_is_refused(tmp_path: Path) -> None:
     run(tmp_path, Parrot(), test=False)
     with pytest.raises(SystemExit, match="give another --runs folder"):
         CellFile(tmp_path, Cell(0, "letters", "nothing"), replace(SMALL, test=51))
+    with pytest.raises(SystemExit, match="give another --runs folder"):
+        CellFile(tmp_path, Cell(0, "letters", "nothing"), replace(SMALL, target="local:other.gguf"))
+
+
+def test_another_model_of_the_same_name_does_not_continue_a_cell(tmp_path: Path) -> None:
+    run(tmp_path, Parrot(), test=False)
+    other = Parrot()
+    other.identity = "cockatoo"
+    with pytest.raises(SystemExit, match="its search asked parrot, but now the target is cockatoo"):
+        run(tmp_path, other)
+    assert other.calls == 0
+
+
+@pytest.mark.parametrize("form", ["--target {}", "--target={}"])
+@pytest.mark.parametrize("place", ["/a/models/qwen.gguf", "../models/qwen.gguf", "models/qwen.gguf"])
+def test_results_name_a_local_target_without_its_folder(form: str, place: str) -> None:
+    target = f"local:{place}"
+    protocol = Protocol(target=name_target(target))
+    words = ["--data", "/a/data", *form.format(target).split()]
+    about = describe_grid(words, target, protocol, Path("/a/data"))
+    assert about["command"].endswith("--data FOLDER " + form.format("local:qwen.gguf"))
+    assert about["target"] == protocol.target == "local:qwen.gguf"
+    assert "models" not in json.dumps(about)
+
+
+@pytest.mark.parametrize("target", ["qwen.gguf", "openai:gpt", "local:", "local:/"])
+def test_a_target_that_is_neither_builtin_nor_local_is_refused(
+    target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        read_arguments(["--data", "x", "--runs", "y", "--target", target])
+    assert f"--target {target}: give builtin, or local:" in capsys.readouterr().err
+
+
+def test_a_local_target_that_is_not_there_is_said_before_the_first_cell(tmp_path: Path) -> None:
+    place = tmp_path / "none.gguf"
+    with pytest.raises(SystemExit, match=r"none\.gguf"):
+        main(f"--data {NOWHERE} --runs {tmp_path} --tasks letters --target local:{place}".split())
+    assert not list(tmp_path.iterdir())
 
 
 def test_packed_scores_come_back() -> None:
