@@ -45,10 +45,10 @@ def test_a_source_that_wins_gets_more_within_limits() -> None:
     assert shares[0] == round(100 / (MAX_FACTOR + 1)), "no source is given up"
 
 
-def test_where_the_traces_fill_its_slots_the_library_gets_every_second_insertion() -> None:
+def test_where_the_traces_fill_its_slots_the_library_gets_the_insertions() -> None:
     favoured = Counter(favour_library(MASKERS))
     before = Counter(MASKERS)
-    assert favoured["library"] == before["library"] + before["insert"] // 2
+    assert favoured["library"] == before["library"] + before["insert"]
     assert favour_library(("insert", "insert")) == ("insert", "insert"), "the library was turned off"
     order = tuple(name for name in MASKERS if name != "attribution")  # it needs probabilities
     config = ProposerConfig(order, traces=4, context_tokens=400, max_growth=3.0)

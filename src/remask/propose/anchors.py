@@ -29,6 +29,7 @@ MIN_WORD_SHARE = 0.15  # of the traces that must have a word
 MIN_WORD_RATIO = 0.5  # of the traces that have a word, to those that have the most frequent one
 MAX_WORDS = 12
 FILLED_SHARE = 0.75  # of the draws from the library that use what the traces say, where they say anything
+WHOLE_SHARE = 0.75  # of the steps that add one more instruction, until all that the traces say is used
 RANK_DECAY = 0.6  # factor of a word's probability from one rank of frequency to the next
 INSTRUCTIONS = "instructions.txt"
 
@@ -165,27 +166,40 @@ def _lists_all(text: str, labels: Sequence[str]) -> bool:
 
 
 def draw_instruction(hints: Hints, rng: np.random.Generator) -> str:
-    """Draw one instruction of the library, or one for each of several things that the traces say."""
+    """Draw an instruction of the library, most often one that uses what the traces say.
+
+    Where they say several things, most draws add instructions until all of them are used.
+    """
     plain, filled = list_instructions(hints, rng)
     if not filled or rng.random() >= FILLED_SHARE:
         return plain[int(rng.integers(len(plain)))]
-    size = int(rng.integers(1, len(filled) + 1))
-    drawn = [filled[i] for i in rng.permutation(len(filled))[:size]]
-    return " ".join(lines[int(rng.integers(len(lines)))] for lines in drawn)
+    lines: list[str] = []
+    used: set[str] = set()
+    while filled and (not lines or rng.random() < WHOLE_SHARE):
+        line, slots = filled[int(rng.integers(len(filled)))]
+        lines.append(line)
+        used |= slots
+        filled = [one for one in filled if not one[1] & used]
+    return " ".join(lines)
 
 
-def list_instructions(hints: Hints, rng: np.random.Generator) -> tuple[list[str], list[list[str]]]:
-    """Return the instructions that suit any task, and those with a slot, by slot, where it is known."""
+def list_instructions(
+    hints: Hints, rng: np.random.Generator
+) -> tuple[list[str], list[tuple[str, frozenset[str]]]]:
+    """Return the instructions that suit any task, and those with slots that are known, filled.
+
+    The second ones come with the slots that they fill.
+    """
     order = [hints.labels[i] for i in rng.permutation(len(hints.labels))]
     word = draw_words(hints.words, rng, 1)[0] if hints.words else ""
-    slots = {"{labels}": ", ".join(order), "{beginning}": hints.beginning, "{word}": word}
-    lines = _read_instructions()
-    plain = [line for line in lines if not any(slot in line for slot in slots)]
-    filled = [
-        [line.replace(slot, value) for line in lines if slot in line]
-        for slot, value in slots.items()
-        if value
-    ]
+    values = {"labels": ", ".join(order), "beginning": hints.beginning, "word": word}
+    plain, filled = [], []
+    for line in _read_instructions():
+        slots = frozenset(re.findall(r"{(\w+)}", line))
+        if not slots:
+            plain.append(line)
+        elif all(values[slot] for slot in slots):
+            filled.append((line.format_map(values), slots))
     return plain, filled
 
 

@@ -42,19 +42,18 @@ def divide(order: Sequence[str], n: int, rewards: Rewards = NO_REWARDS) -> list[
 
 
 def favour_library(order: Sequence[str]) -> tuple[str, ...]:
-    """Return the sources with every second insertion replaced by an instruction of the library.
+    """Return the sources with insertions of free text replaced by instructions of the library.
 
     For prompts whose traces fill the slots of the library: there its instructions are better than
     their parent far more often than free text is (docs/log.md). An order without the library is
     unchanged.
 
     >>> favour_library(("insert", "span", "insert", "library"))
-    ('insert', 'span', 'library', 'library')
+    ('library', 'span', 'library', 'library')
     """
     if "library" not in order:
         return tuple(order)
-    places = [i for i, name in enumerate(order) if name == "insert"][1::2]
-    return tuple("library" if i in places else name for i, name in enumerate(order))
+    return tuple("library" if name == "insert" else name for name in order)
 
 
 def _weigh(counts: Mapping[str, int], rewards: Rewards) -> dict[str, float]:
