@@ -13,24 +13,27 @@ then it is search_local_CALLS.json. The protocol and the results are in docs/res
 """
 
 import argparse
+import math
 import multiprocessing
 import os
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from benchmarks.optimisers import NAMES as OPTIMISERS
 from benchmarks.record import add_page_option, describe_run, make_parser
 from benchmarks.search.ceiling import measure_ceiling
-from benchmarks.search.cells import Cell, gather_rows, list_cells, run_cell
+from benchmarks.search.cells import Cell, find_finished, gather_rows, list_cells, run_cell
 from benchmarks.search.lab import BUILTIN, LOCAL, Protocol, check_rows, check_target, load_target, name_target
 from benchmarks.search.page import TRANSFER, load_results, name_results, write_page
 from benchmarks.search.transfer import list_found, measure_transfer
+from benchmarks.tasks import DRAWN, FREE, load_task
 from benchmarks.tasks import NAMES as TASKS
-from benchmarks.tasks import load_task
 
 SIZES = ("train", "validation", "withheld", "test")
 
@@ -43,37 +46,45 @@ def run_grid(
     test: bool,
     jobs: int,
     out: Path,
-    about: dict[str, str],
+    about: dict[str, Any],
     target: str,
+    minutes: float,
 ) -> int:
     """Run the cells, `jobs` at a time; a cell that fails is named and the others continue.
 
-    about: of the results file. target: with its place on this machine. Returns how many failed.
+    about: of the results file. target: with its place on this machine. minutes: after them no cell
+    is begun. Returns how many failed.
     """
-    context, since, failed = multiprocessing.get_context("spawn"), time.perf_counter(), 0
+    context, since, failed, n = multiprocessing.get_context("spawn"), time.perf_counter(), 0, 0
+    left, waiting = iter(cells), dict[Future[dict[str, float]], Cell]()
     with ProcessPoolExecutor(jobs, mp_context=context) as pool:
         fixed = (protocol, data, runs, about["commit"], test, partial(load_target, target=target))
-        waiting = {pool.submit(run_cell, cell, *fixed): cell for cell in cells}
-        for n, future in enumerate(as_completed(waiting), 1):
-            cell, error = waiting[future], future.exception()
-            failed += error is not None
-            if error:
-                outcome = f"failed: {type(error).__name__}: {error}"
-            else:
-                outcome = _format_seconds(future.result())
-            minutes = (time.perf_counter() - since) / 60
-            print(f"{n}/{len(cells)} {cell.name} {outcome} ({minutes:.1f} min)", flush=True)
-            gather_rows(runs, out, about)
-    return failed
+
+        def passed() -> float:
+            return (time.perf_counter() - since) / 60
+
+        while True:
+            while len(waiting) < jobs and passed() < minutes and (cell := next(left, None)):
+                waiting[pool.submit(run_cell, cell, *fixed)] = cell
+            if not waiting:
+                return failed
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                cell, error, n = waiting.pop(future), future.exception(), n + 1
+                failed += error is not None
+                said = f"failed: {type(error).__name__}: {error}" if error else ""
+                said = said or _format_seconds(future.result())
+                print(f"{n}/{len(cells)} {cell.name} {said} ({passed():.1f} min)", flush=True)
+                gather_rows(runs, out, about)
 
 
 def describe_grid(
     words: Sequence[str] | None, target: str, protocol: Protocol, *folders: Path
-) -> dict[str, str]:
+) -> dict[str, Any]:
     """What the results file says about the run, without the folders of this machine."""
     shown = [word.replace(target, protocol.target) for word in (sys.argv[1:] if words is None else words)]
     about = describe_run(__file__, shown, *folders)
-    return {**about, "machine": f"{about['machine']}, 1 thread a cell", "target": protocol.target}
+    machine = f"{about['machine']}, 1 thread a cell"
+    return {**about, "machine": machine, "target": protocol.target, "protocol": asdict(protocol)}
 
 
 def _format_seconds(seconds: dict[str, float]) -> str:
@@ -85,7 +96,9 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     option = parser.add_argument
     option("--data", type=Path, help="The folder of the data sets.")
     option("--runs", type=Path, help="The folder that keeps every finished stage of a cell.")
-    option("--tasks", nargs="+", choices=TASKS, default=list(TASKS), help="Default: all tasks.")
+    option(
+        "--tasks", nargs="+", choices=TASKS, default=[*FREE, *DRAWN], help="Default: the grid in own words."
+    )
     option(
         "--optimisers", nargs="+", choices=OPTIMISERS, default=list(OPTIMISERS),
         help="Default: all optimisers.",
@@ -107,6 +120,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         help="The frozen target: builtin, or local:PLACE for a model on this machine. Default: builtin.",
     )  # fmt: skip
     option("--jobs", type=int, default=1, help="How many cells run at a time. Default: 1.")
+    option("--minutes", type=float, default=math.inf, help="Begin no cell after so many minutes.")
     option(
         "--no-test", action="store_true",
         help="For pilots: read no test row and write the rows to the runs folder only.",
@@ -153,12 +167,15 @@ def main(words: Sequence[str] | None = None) -> None:
         transfer_prompts(args, words, protocol)
         return
     out = args.out or (args.runs / "search.json" if args.no_test else name_results(args.calls, named))
-    cells = list(list_cells(args.tasks, args.optimisers, args.seeds))
+    test = not args.no_test
+    known = find_finished(out, protocol, test)
+    cells = [c for c in list_cells(args.tasks, args.optimisers, args.seeds) if c not in known]
     for task in {cell.task: None for cell in cells}:
         check_rows(load_task(task), args.data, protocol)
     check_target(args.target)
-    test, about = not args.no_test, describe_grid(words, args.target, protocol, args.data, args.runs, out)
-    failed = run_grid(cells, protocol, args.data, args.runs, test, args.jobs, out, about, args.target)
+    about = describe_grid(words, args.target, protocol, args.data, args.runs, out)
+    grid = (cells, protocol, args.data, args.runs, test, args.jobs, out, about, args.target, args.minutes)
+    failed = run_grid(*grid)
     sys.exit(bool(failed))
 
 

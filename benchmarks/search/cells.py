@@ -195,14 +195,40 @@ def score_rows(
     return text
 
 
-def gather_rows(runs: Path, out: Path, about: dict[str, str]) -> None:
+def gather_rows(runs: Path, out: Path, about: dict[str, Any]) -> None:
     """Write `out` from all cells that have their curve: a row per task, optimiser, seed and calls.
 
-    `commit` names the commits of all their searches.
+    Rows that `out` has of other cells stay, so that another machine may continue a grid from the
+    committed results. `commit` names the commits of all their searches.
     """
-    rows = [row for path in sorted((runs / "cells").glob("*.json")) for row in _rows(path)]
+    here = [row for path in sorted((runs / "cells").glob("*.json")) for row in _rows(path)]
+    measured = {_cell_of(row) for row in here}
+    before = read_json(out)["rows"] if out.exists() else []
+    rows = [row for row in before if _cell_of(row) not in measured] + here
     commits = ", ".join(sorted({row["commit"] for row in rows if "commit" in row}))
-    write_json(out, {**about, "commit": commits, "rows": rows})
+    write_json(out, {**about, "commit": commits, "rows": sorted(rows, key=_sort_key)})
+
+
+def find_finished(out: Path, protocol: Protocol, test: bool) -> set[Cell]:
+    """The cells that the results file has, with their test unless it is not asked for.
+
+    Raises SystemExit where the file was made with another protocol.
+    """
+    if not out.exists():
+        return set()
+    known = read_json(out)
+    plain = json.loads(json.dumps(asdict(protocol)))
+    if known.get("protocol", plain) != plain:
+        raise SystemExit(f"{out}: made with {known['protocol']}, not {plain}; give another --out")
+    return {_cell_of(row) for row in known["rows"] if ("test" if test else "spent") in row}
+
+
+def _cell_of(row: dict[str, Any]) -> Cell:
+    return Cell(row["seed"], row["task"], row["optimiser"])
+
+
+def _sort_key(row: dict[str, Any]) -> tuple[str, str, int, int]:
+    return row["task"], row["optimiser"], row["seed"], row["calls"]
 
 
 def _rows(path: Path) -> list[dict[str, Any]]:

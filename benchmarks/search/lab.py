@@ -32,14 +32,15 @@ class Protocol:
     checkpoints: tuple[int, ...] = (100, 200, 400, 800)
     train: int = 50  # rows to search on
     validation: int = 150
-    withheld: int = 300  # rows for curves
-    test: int = 1000  # sealed rows at most; a smaller file is used whole
+    withheld: int = 100  # rows for curves
+    test: int = 300  # sealed rows at most; a smaller file is used whole
     denoiser: str = "builtin"  # of the optimisers that denoise
     target: str = BUILTIN  # or local: and the last part of its place, see name_target
 
     @property
     def upto(self) -> tuple[int, ...]:
-        return (*(c for c in self.checkpoints if c < self.calls), self.calls)
+        """The calls at which the curve is read; below half of them a smaller budget has its own run."""
+        return (*(c for c in self.checkpoints if self.calls <= 2 * c < 2 * self.calls), self.calls)
 
 
 # -- rows -----------------------------------------------------------------------------------------

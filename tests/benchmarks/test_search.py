@@ -14,7 +14,17 @@ from benchmarks.optimisers.baselines import add_demos, few_shot, templates
 from benchmarks.record import hide_folders, place_block
 from benchmarks.search.__main__ import describe_grid, main, read_arguments
 from benchmarks.search.bootstrap import compare_tables, find_calls_to_share, measure_spread
-from benchmarks.search.cells import Cell, CellFile, Sealed, gather_rows, list_cells, pack, run_cell, unpack
+from benchmarks.search.cells import (
+    Cell,
+    CellFile,
+    Sealed,
+    find_finished,
+    gather_rows,
+    list_cells,
+    pack,
+    run_cell,
+    unpack,
+)
 from benchmarks.search.lab import (
     Counted,
     Lab,
@@ -35,7 +45,7 @@ from remask.prompt import Prompt
 from remask.types import Chat, Example, Message, Outcome, Score
 
 NOWHERE = Path("there-is-no-data")  # the task letters reads no file
-SMALL = Protocol(60, (20, 60), withheld=30, test=50)
+SMALL = Protocol(60, (30, 60), withheld=30, test=50)
 
 
 class Parrot(TargetModel):
@@ -67,9 +77,9 @@ def lab_of(cap: int, target: Parrot | None = None) -> Lab:
 
 def reports_early(lab: Lab) -> None:
     ids = lab.task.ids("validation")
-    lab.task.evaluate(lab.start, ids[:30])
+    lab.task.evaluate(lab.start, ids[:31])
     lab.report("Read the message.")
-    lab.task.evaluate(Prompt("Read the message."), ids[:30])
+    lab.task.evaluate(Prompt("Read the message."), ids[:29])
     lab.task.evaluate(Prompt("Read it."), ids)  # passes the cap
 
 
@@ -117,8 +127,8 @@ def test_splits_are_disjoint_and_sized(seed: int) -> None:
         [e for e in rows if e.split == "train"], [e for e in rows if e.split == "validation"],
         load_withheld_rows(bench, NOWHERE, sizes), load_test_rows(bench, NOWHERE, sizes),
     )]  # fmt: skip
-    assert [len(part) for part in texts] == [50, 150, 300, 1000]
-    assert len(set.union(*texts)) == 1500
+    assert [len(part) for part in texts] == [50, 150, 100, 300]
+    assert len(set.union(*texts)) == 600
 
 
 def data_of(folder: Path, rows: int) -> Path:
@@ -218,9 +228,9 @@ def test_the_curve_is_read_from_incumbents(tmp_path: Path) -> None:
     run(tmp_path, Parrot(), test=False)
     record = CellFile(tmp_path, Cell(0, "letters", "nothing"), SMALL).record
     seed = load_task("letters").seed_prompt
-    assert record["search"]["prompts"] == {"20": seed, "60": "Read the message."}
+    assert record["search"]["prompts"] == {"30": seed, "60": "Read the message."}
     assert (record["search"]["calls"], record["search"]["stopped"]) == (60, "budget")
-    assert set(record["withheld"]) == {"20", "60"}
+    assert set(record["withheld"]) == {"30", "60"}
     assert not {"test", "test_begun"} & set(record)
 
 
@@ -346,6 +356,22 @@ def test_spread_is_that_of_known_gaps() -> None:
 def test_calls_to_a_share_of_the_gain() -> None:
     assert find_calls_to_share({100: 50, 200: 58.9, 400: 59.1, 800: 60}, 50) == 400
     assert find_calls_to_share({100: 50, 200: 49}, 50) is None
+
+
+def test_another_machine_continues_from_the_results_file(tmp_path: Path) -> None:
+    first, second, out = Cell(0, "letters", "nothing"), Cell(1, "letters", "nothing"), tmp_path / "out.json"
+    about = {"commit": "c", "protocol": json.loads(json.dumps(asdict(SMALL)))}
+    run(tmp_path / "a", Parrot(), cell=first)
+    gather_rows(tmp_path / "a", out, about)
+    assert find_finished(out, SMALL, test=True) == {first}
+    run(tmp_path / "b", Parrot(), cell=second)
+    gather_rows(tmp_path / "b", out, about)
+    assert find_finished(out, SMALL, test=True) == {first, second}
+    before = out.read_text()
+    gather_rows(tmp_path / "a", out, about)
+    assert out.read_text() == before
+    with pytest.raises(SystemExit, match="another --out"):
+        find_finished(out, replace(SMALL, test=7), test=True)
 
 
 def test_report_from_cells(tmp_path: Path) -> None:
