@@ -3,6 +3,7 @@
 from typing import Any
 
 from benchmarks.acceptance.rules import RULES, SHIPPED
+from benchmarks.acceptance.simulate import SIZES
 from benchmarks.record import DOCS, RESULTS, format_table, read_json, write_blocks
 from remask.stats import wilson_interval
 
@@ -44,16 +45,17 @@ def tabulate_rules(rows: Rows) -> str:
     lines = []
     for rule in RULES:
         cells = [f"**{rule}**" if rule == SHIPPED else rule]
-        for size in ("small", "large"):
+        for size in SIZES:
             row = found[rule, size, "measured"]
             beyond = f" ({row['over_shipped']:+.2f} ± {row['over_shipped_standard_error']:.2f})"
             cells.append(f"+{row['gain']:.2f}" + ("" if rule == SHIPPED else beyond))
-        nulls = (found[rule, size, "nothing differs"]["changed"] for size in ("small", "large"))
-        cells += [format_percent(share, 0) for share in nulls]
+        changed = (found[rule, size, "nothing differs"]["changed"] for size in SIZES)
+        cells += [format_percent(share, 0) for share in changed]
         share, limit = measure_harm(rows, rule)
         cells.append(f"{format_percent(share)} (≤ {format_percent(limit)})")
         lines.append(cells)
-    head = ("rule", "gain, small", "gain, large", "null changed, small", "… large", "harmed, at most")
+    gains, nulls = ([f"{what}, {size}" for size in SIZES] for what in ("gain", "null changed"))
+    head = ("rule", *gains, *nulls, "harmed, at most")
     return format_table(head, lines)
 
 

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from benchmarks.acceptance.fit import Seen
-from benchmarks.acceptance.rules import RULES, SHIPPED, Candidate
+from benchmarks.acceptance.rules import RULES, SHIPPED
 from benchmarks.acceptance.world import START, Climate, Kind, World
 from remask.events import State, advance
 from remask.search.plan import make_plan
 from remask.search.scores import search
-from remask.stats import Verdict, accepts, compare
+from remask.stats import Rule, Verdict, compare
 
 HARM = 0.01  # a run is harmed if it ends more than this below the seed prompt
 UNCLEAR = (0.03, 0.06)  # 1,000 runs cannot tell these shares of harmed runs from the allowed 5 %,
@@ -40,20 +40,17 @@ class End:
     verdicts: tuple[Verdict, ...]  # on the first so many sealed rows, for each of TESTS
 
 
-def play_run(climate: Climate, size: str, rule: Candidate, seed: int) -> End:
-    """Run the search and then the sealed test."""
+def play_run(climate: Climate, size: str, rule: Rule | None, seed: int) -> End:
+    """Run the search and then the sealed test. rule: None for that of the plan."""
     train, validation, calls = SIZES[size]
     rows = {"train": train, "validation": validation, "test": TESTS[-1]}
     world = World(climate, rows, calls, seed)
     plan, state = make_plan(calls, train, validation), State()
-    if rule.make:
-        plan = replace(plan, accepts=rule.make())
+    if rule:
+        plan = replace(plan, accepts=rule)
     for event in search(state, START, plan, world, world, seed):
         state = advance(state, event)
     best = state.prompt(state.incumbent)
-    leads = np.subtract(world.score_rows(best, "validation"), world.score_rows(START, "validation"))
-    if rule.last and not accepts(leads.tolist(), rule.last):
-        best = START
     before, after = world.score_rows(START, "test"), world.score_rows(best, "test")
     verdicts = tuple(compare(before[:n], after[:n]).verdict for n in TESTS)
     return End(world.true_accuracy(best) - world.true_accuracy(START), best.id != START.id, verdicts)

@@ -7,13 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from benchmarks.acceptance.candidates import Arm, find_traces, permute_traces
 from benchmarks.acceptance.fit import Seen, fit_mixture
 from benchmarks.acceptance.page import ALLOWED, FIGURES, WORTH, is_shown_harmless
-from benchmarks.acceptance.rules import RULES, SHIPPED, accept_on_both_halves, make_rising_rule
+from benchmarks.acceptance.rules import RULES, SHIPPED
 from benchmarks.acceptance.simulate import SIZES, make_climates, play_run, tabulate_alarms, tabulate_power
 from benchmarks.acceptance.world import START, Climate, Kind, World
 from benchmarks.record import read_json
@@ -23,7 +21,6 @@ from benchmarks.tasks.hidden import draw_rules
 from remask.errors import BudgetSpent
 from remask.ports import Reply, TargetModel
 from remask.search.plan import make_plan
-from remask.stats import accepts
 from remask.types import Chat, Feedback, Trace
 
 
@@ -38,7 +35,6 @@ class Mute(TargetModel):
 
 NOWHERE = Path("no-data")
 KINDS = (Kind(0.6, 0.0, 0.2, 0.8), Kind(0.4, -0.5, 0.1, 0.5))
-DIFFERENCES = st.lists(st.sampled_from([-1.0, 0.0, 1.0]), max_size=60)
 
 
 def test_scores_are_what_the_true_accuracy_says() -> None:
@@ -81,18 +77,12 @@ def test_the_tables_of_the_verdict() -> None:
     assert power[10, 1000] > 0.98 > 0.9 > power[10, 100] > power[5, 100]
 
 
-@given(DIFFERENCES, DIFFERENCES)
-def test_rules(step: list[float], whole: list[float]) -> None:
+def test_rules() -> None:
     for name, rule in RULES.items():
-        make = rule.make or (lambda: make_plan(2400, 200, 200).accepts)
-        assert not make()([-1.0, -1.0, 0.0, 1.0], [1.0] * 9), name
-        assert not make()([], [1.0] * 9), name
-        assert make()([1.0] * 40, [1.0] * 40), name
-    if accept_on_both_halves(step, whole):
-        assert accepts(step)
-    rises = make_rising_rule(0.5)
-    said = [rises(step, whole) for _ in range(30)]
-    assert said == sorted(said, reverse=True), "asked again, it never becomes easier"
+        accepts = rule or make_plan(2400, 200, 200).accepts
+        assert not accepts([-1.0, -1.0, 0.0, 1.0], [1.0] * 9), name
+        assert not accepts([], [1.0] * 9), name
+        assert accepts([1.0] * 40, [1.0] * 40), name
 
 
 def test_the_fit_finds_the_mixture_again() -> None:
