@@ -25,7 +25,7 @@ HARM = 0.01  # a run is harmed if it ends more than this below the seed prompt
 UNCLEAR = (0.03, 0.06)  # 1,000 runs cannot tell these shares of harmed runs from the allowed 5 %,
 AGAIN = 4  # so a rule with such a share runs this many times as often
 # Train rows, validation rows and calls.
-SIZES = {"tiny": (50, 150, 200), "small": (50, 150, 800), "large": (200, 200, 2400)}
+SIZES = {"200 calls": (50, 150, 200), "800 calls": (50, 150, 800), "2,400 calls": (200, 200, 2400)}
 TESTS = (100, 300, 1000)  # sealed rows
 FRESH = 10_000  # first seed of the runs for the verdict, whose seeds did not choose the rule
 TASK, ASKED = "sst2", 96  # the task that real candidates are measured on, and the rows

@@ -58,8 +58,8 @@ def test_the_budget_holds_and_equal_calls_are_free() -> None:
 
 def test_whole_runs_in_every_climate() -> None:
     for name, climate in make_climates(0.8, KINDS).items():
-        ends = [play_run(climate, "small", RULES[SHIPPED], seed) for seed in range(5)]
-        assert ends == [play_run(climate, "small", RULES[SHIPPED], seed) for seed in range(5)]
+        ends = [play_run(climate, "800 calls", RULES[SHIPPED], seed) for seed in range(5)]
+        assert ends == [play_run(climate, "800 calls", RULES[SHIPPED], seed) for seed in range(5)]
         gains = [end.gain for end in ends]
         assert all(end.gain == 0 for end in ends if not end.changed)
         assert name != "nothing differs" or max(map(abs, gains)) < 1e-12
@@ -116,8 +116,8 @@ def test_a_run_of_the_results_can_be_played_again() -> None:
     of 20 runs lies within 5 standard errors of that of all."""
     kinds = tuple(Kind(**kind) for kind in KNOWN["mixture"])
     climate = make_climates(KNOWN["measured"]["accuracy"], kinds)["measured"]
-    gains = [100 * play_run(climate, "large", RULES[SHIPPED], seed).gain for seed in range(20)]
-    where = {"rule": SHIPPED, "size": "large", "candidates": "measured"}
+    gains = [100 * play_run(climate, "2,400 calls", RULES[SHIPPED], seed).gain for seed in range(20)]
+    where = {"rule": SHIPPED, "size": "2,400 calls", "candidates": "measured"}
     row = next(r for r in KNOWN["rules"] if where.items() <= r.items())
     assert row["gain"] == pytest.approx(np.mean(gains), abs=5 * np.std(gains) / 20**0.5)
 
