@@ -153,25 +153,23 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
 @main.command(cls=options.GroupedCommand)
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @options.job_options
+@options.pilot_option
 @options.json_option
-def check(source: str | None, json: bool, **flags: Any) -> None:
+def check(source: str | None, pilot: int | None, json: bool, **flags: Any) -> None:
     """Check settings, data and models before the first call, and estimate the cost of a run.
 
-    Takes the arguments of remask optimize. Exit code 2 where a problem was found.
+    Takes the arguments of remask optimize. Exit code 2 where a problem was found. With --pilot it
+    then asks the target some train rows under very different prompts, and says whether prompts
+    matter here, how noisy answers are, and what the sealed test could show.
 
     \b
     Example:
-      remask check prompt.md --data rows.jsonl --input "{question}" --expected answer
+      remask check prompt.md --data rows.jsonl --input "{question}" --expected answer --pilot
     """
-    from remask.cli.check import examine, print_report
-    from remask.cli.live import open_side_display
+    from remask.cli.check import check_run
     from remask.cli.settings import read
 
-    request = read(source, flags)
-    with open_side_display(json) as display:
-        report = examine(request, display)
-    print_report(report, json)
-    sys.exit(0 if report.ok else 2)
+    sys.exit(0 if check_run(read(source, flags), json, pilot) else 2)
 
 
 @main.command(cls=options.GroupedCommand)

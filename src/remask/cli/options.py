@@ -13,6 +13,7 @@ import click
 
 Decorator = Callable[[Any], Any]
 MASKERS = ("rewrite", "span", "sentence", "insert", "attribution", "anchor", "library", "delete")
+PILOT_ROWS = 40  # where --pilot has no number
 ROW_NAMES = ("won", "lost", "unparsed", "failed")  # of runs.outcomes.ROW_FILTERS
 
 
@@ -180,6 +181,21 @@ map_option = option(
 scale_option = option(
     "Data", "--scale", "scales", multiple=True, metavar="NAME=WORST..BEST",
     help="Scale of a rating, such as stars=1..5. May be repeated.",
+)  # fmt: skip
+
+
+def _read_pilot_rows(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Return the rows of a pilot. click takes the word after --pilot for them, whatever it is."""
+    if value is None or value.isdecimal():
+        return None if value is None else int(value)
+    raise click.BadParameter(f"{value!r} is not a number of rows; write --pilot {PILOT_ROWS}")
+
+
+pilot_option = option(
+    "Pilot", "--pilot", callback=_read_pilot_rows, is_flag=False, flag_value=f"{PILOT_ROWS}",
+    metavar="[ROWS]",
+    help="Ask the target so many train rows under up to six very different prompts. These calls cost "
+    f"money, and the cost is printed before. Default: none; without a number: {PILOT_ROWS}.",
 )  # fmt: skip
 # All options that say what is optimised, and how.
 job_options = combine(

@@ -179,7 +179,7 @@ def list_instructions(hints: Hints, rng: np.random.Generator) -> tuple[list[str]
     order = [hints.labels[i] for i in rng.permutation(len(hints.labels))]
     word = draw_words(hints.words, rng, 1)[0] if hints.words else ""
     slots = {"{labels}": ", ".join(order), "{beginning}": hints.beginning, "{word}": word}
-    lines = _read_instructions()
+    lines = read_instructions()
     plain = [line for line in lines if not any(slot in line for slot in slots)]
     filled = [
         [line.replace(slot, value) for line in lines if slot in line]
@@ -197,6 +197,7 @@ def draw_words(words: Sequence[str], rng: np.random.Generator, size: int) -> lis
 
 
 @cache
-def _read_instructions() -> tuple[str, ...]:
+def read_instructions() -> tuple[str, ...]:
+    """Return the lines of the library, with their slots."""
     text = (files("remask.propose") / "data" / INSTRUCTIONS).read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
