@@ -49,7 +49,7 @@ LATER = {
 # The order of `remask --help`: that in which most users meet the commands.
 ORDER = (
     *("init", "check", "optimize", "resume", "show", "runs", "compare", "view", "report", "eval", "export"),
-    *("traces", "refine", "adapt"),
+    *("traces", "refine", "adapt", "models"),
 )
 # click prints the help for a group without a command by raising this, from version 8.2 on.
 _NoArgsIsHelp: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -259,3 +259,17 @@ def report(run: Path) -> None:
     from remask.runs.report.read_run import write_report
 
     click.echo(f"wrote {make_visible(str(write_report(run)))}")
+
+
+@main.command(cls=options.GroupedCommand)
+@options.json_option
+def models(json: bool) -> None:
+    """List targets and denoisers with licence, memory, context and the line to use.
+
+    \b
+    Example:
+      remask models
+    """
+    from remask.cli.list_models import print_models
+
+    print_models(json)
