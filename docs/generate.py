@@ -44,6 +44,7 @@ OTHER_FLAGS = {
     "data": "data.path",
     "denoiser": "denoiser.model",
     "adapter": "denoiser.adapter",
+    "revision": "target.revision",  # or of the denoiser
     "judge": "metric.judge.model",
     "task": "task.name",
     "task_arg": "task.args",

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import warnings
+from itertools import permutations, product
 from pathlib import Path
 
 import numpy as np
@@ -24,8 +25,11 @@ from remask.stats import (
     Z95,
     accepts,
     compare,
+    count_rows_needed,
     estimate,
+    find_power,
     improves,
+    measure_spread,
     student_interval,
     tango_interval,
     wilson_interval,
@@ -430,3 +434,82 @@ def test_import_loads_neither_numpy_nor_scipy() -> None:
     )
     source = Path(remask_stats.__file__).parents[1]
     subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(source)})
+
+
+# --- several prompts, and what a test can show
+
+
+def test_spread_agrees_with_all_permutations_of_a_small_table() -> None:
+    scores = [[1, 1, 1, 0], [0, 0, 1, 0], [0, 1, 0, 0]]
+    rows = list(zip(*scores, strict=True))
+    ranges = []
+    for shuffled in product(*(list(permutations(row)) for row in rows)):
+        means = [sum(column) / len(rows) for column in zip(*shuffled, strict=True)]
+        ranges.append(max(means) - min(means))
+    found = measure_spread(scores)
+    exact = sum(value >= found.range - 1e-9 for value in ranges) / len(ranges)
+    assert found.range == pytest.approx(0.5)
+    assert found.p == pytest.approx(exact, abs=0.03)
+
+
+def test_spread_raises_a_false_alarm_in_at_most_5_percent_of_cases() -> None:
+    rng = np.random.default_rng(5)
+    alarms = 0
+    for _ in range(150):
+        easy = rng.random(20)  # rows differ, prompts do not
+        alarms += measure_spread((rng.random((6, 20)) < easy).astype(float).tolist()).differs
+    assert alarms <= 15  # 7.5 are expected at most, with a standard error of 2.7
+
+
+@pytest.mark.parametrize("rates", [(0.5,) * 6, (0.2, 0.35, 0.5, 0.6, 0.7, 0.8), (0.05,) * 5 + (0.6,)])
+def test_interval_of_the_spread_holds_the_true_distance(rates: tuple[float, ...]) -> None:
+    rng = np.random.default_rng(6)
+    held = 0
+    for _ in range(60):
+        found = measure_spread((rng.random((30, 6)) < rates).T.astype(float).tolist())
+        held += found.low <= max(rates) - min(rates) <= found.high
+        assert found.differs == (found.low > 0)
+    assert held >= 54
+
+
+def test_spread_of_equal_scores_is_0_and_wrong_input_is_refused() -> None:
+    found = measure_spread([[1, 0, 1]] * 4)
+    assert (found.range, found.chance, found.p, found.differs) == (0, 0, 1, False)
+    for scores in ([[1, 0]], [[], []], [[1], [1, 0]], [[math.nan], [1]]):
+        with pytest.raises(ValueError):
+            measure_spread(scores)
+
+
+@pytest.mark.parametrize(("n", "gain", "differing"), [(200, 0.05, 0.3), (200, 0.1, 0.1), (60, 0.1, 0.25)])
+def test_power_is_the_share_of_simulated_tests_that_say_improved(
+    n: int, gain: float, differing: float
+) -> None:
+    rng = np.random.default_rng(7)
+    said = 0
+    for wins, losses, ties in rng.multinomial(
+        n, [(differing + gain) / 2, (differing - gain) / 2, 1 - differing], 800
+    ):
+        before = [0] * wins + [1] * losses + [0] * ties
+        after = [1] * wins + [0] * losses + [0] * ties
+        said += compare(before, after).verdict == "improved"
+    assert find_power(n, gain, differing) == pytest.approx(said / 800, abs=0.055)
+
+
+def test_power_of_other_scores_is_that_of_the_t_test() -> None:
+    rng = np.random.default_rng(8)
+    said = 0
+    for _ in range(400):
+        gaps = rng.normal(0.05, 0.3, 150)
+        said += compare([1.5] * 150, [1.5 + gap for gap in gaps]).verdict == "improved"
+    assert find_power(150, 0.05, 1.0, 0.3) == pytest.approx(said / 400, abs=0.07)
+
+
+def test_power_grows_with_rows_and_few_rows_show_nothing() -> None:
+    powers = [find_power(n, 0.05, 0.2) for n in (5, 50, 200, 1000)]
+    assert powers == sorted(powers) and powers[0] == 0 and powers[-1] > 0.9
+    assert find_power(5, 0.1, 0.2, 0.3) == 0
+    assert find_power(400, 0.05, 0.0) > 0.99  # all rows that differ are won
+    needed = count_rows_needed(0.05, 0.2)
+    assert find_power(needed, 0.05, 0.2) == pytest.approx(0.8, abs=0.03)
+    with pytest.raises(ValueError):
+        find_power(0, 0.1, 0.2)

@@ -489,6 +489,13 @@ FLAGS: dict[str, Callable[[], dict[str, Any]]] = {
             "openai:m", temperature="omit", max_tokens=4000, extra={"reasoning_effort": "low"}
         )
     },
+    "--target openai:m --concurrency 3": lambda: {"target": remask.Target("openai:m", concurrency=3)},
+    f"--target local:a/b --revision {'0' * 40}": lambda: {
+        "target": remask.Target("local:a/b", revision="0" * 40)
+    },
+    f"--denoiser local:a/b --revision {'0' * 40} --denoiser-steps 5 --denoiser-temperature 0.4": lambda: {
+        "denoiser": remask.Denoiser("local:a/b", revision="0" * 40, steps=5, temperature=0.4)
+    },
     "--metric exact": lambda: {"metric": "exact"},
     "--answer 'It is {label}.' --label red --label blue": lambda: {
         "metric": remask.Label(answer="It is {label}.", labels=["red", "blue"])

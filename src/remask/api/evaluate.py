@@ -2,6 +2,8 @@
 
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +23,7 @@ from remask.api.arguments import (
 from remask.api.awaitable import make_async
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
-from remask.api.job import Hooks, open_job
+from remask.api.job import Hooks, Job, open_job
 from remask.api.show_progress import open_progress
 from remask.config import Config
 from remask.ports import ONLY_REPORTED, Metric, watch_steps
@@ -97,24 +99,15 @@ def score_prompt(
         job.require_rows((split,))
         with Store.create(job.run_dir, job.record) as store:
             job.ledger.open_store = store
-
-            began = time.monotonic()
-
-            def check(what: str, done: int, total: int) -> None:
-                hooks.step(what, done, total, store.get_booked())
-                if what not in ONLY_REPORTED:  # calls book their own time, a metric does not
-                    more = time.monotonic() - began - store.get_spend().seconds
-                    job.ledger.require(Spend(seconds=max(0.0, more)))
-
             hooks.step(f"scoring the prompt on {split} rows", 0, 0, store.get_booked())
-            with watch_steps(check):
+            with follow_limits(job):
                 outcomes = job.task.evaluate(job.start, job.task.ids(split))
             mean_score(outcomes, max_failed=1.0)  # raises where no row has a score
             comparison: Comparison | None = None
             doubts: tuple[str, ...] = ()
             if against is not None:
                 hooks.step(f"scoring the other prompt on {split} rows", 0, 0, store.get_booked())
-                with watch_steps(check):
+                with follow_limits(job):
                     before = job.task.evaluate(Prompt.parse(against), job.task.ids(split))
                 mean_score(before, max_failed=1.0)
                 comparison, doubts = compare_rows(rows_from_outcomes(before), rows_from_outcomes(outcomes))
@@ -129,6 +122,22 @@ def score_prompt(
                 warnings=(*job.notes, *describe_cut(outcomes), *job.task.warnings, *doubts),
                 comparison=comparison,
             )
+
+
+@contextmanager
+def follow_limits(job: Job) -> Iterator[None]:
+    """Pass the steps of the block to the hooks of the job, and stop it where a limit is reached."""
+    store = job.ledger.store
+    began = time.monotonic() - store.get_spend().seconds
+
+    def check(what: str, done: int, total: int) -> None:
+        job.hooks.step(what, done, total, store.get_booked())
+        if what not in ONLY_REPORTED:  # calls book their own time, a metric does not
+            more = time.monotonic() - began - store.get_spend().seconds
+            job.ledger.require(Spend(seconds=max(0.0, more)))
+
+    with watch_steps(check):
+        yield
 
 
 evaluate_async = make_async(evaluate)

@@ -49,7 +49,7 @@ LATER = {
 # The order of `remask --help`: that in which most users meet the commands.
 ORDER = (
     *("init", "check", "optimize", "resume", "show", "runs", "compare", "view", "report", "eval", "export"),
-    *("traces", "refine", "adapt"),
+    *("traces", "refine", "adapt", "models"),
 )
 # click prints the help for a group without a command by raising this, from version 8.2 on.
 _NoArgsIsHelp: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())
@@ -153,25 +153,23 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
 @main.command(cls=options.GroupedCommand)
 @click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
 @options.job_options
+@options.pilot_option
 @options.json_option
-def check(source: str | None, json: bool, **flags: Any) -> None:
+def check(source: str | None, pilot: int | None, json: bool, **flags: Any) -> None:
     """Check settings, data and models before the first call, and estimate the cost of a run.
 
-    Takes the arguments of remask optimize. Exit code 2 where a problem was found.
+    Takes the arguments of remask optimize. Exit code 2 where a problem was found. With --pilot it
+    then asks the target some train rows under very different prompts, and says whether prompts
+    matter here, how noisy answers are, and what the sealed test could show.
 
     \b
     Example:
-      remask check prompt.md --data rows.jsonl --input "{question}" --expected answer
+      remask check prompt.md --data rows.jsonl --input "{question}" --expected answer --pilot
     """
-    from remask.cli.check import examine, print_report
-    from remask.cli.live import open_side_display
+    from remask.cli.check import check_run
     from remask.cli.settings import read
 
-    request = read(source, flags)
-    with open_side_display(json) as display:
-        report = examine(request, display)
-    print_report(report, json)
-    sys.exit(0 if report.ok else 2)
+    sys.exit(0 if check_run(read(source, flags), json, pilot) else 2)
 
 
 @main.command(cls=options.GroupedCommand)
@@ -261,3 +259,17 @@ def report(run: Path) -> None:
     from remask.runs.report.read_run import write_report
 
     click.echo(f"wrote {make_visible(str(write_report(run)))}")
+
+
+@main.command(cls=options.GroupedCommand)
+@options.json_option
+def models(json: bool) -> None:
+    """List targets and denoisers with licence, memory, context and the line to use.
+
+    \b
+    Example:
+      remask models
+    """
+    from remask.cli.list_models import print_models
+
+    print_models(json)

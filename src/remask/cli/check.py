@@ -1,11 +1,15 @@
 """`remask check`: find problems before the first call, and estimate the cost of a run.
 
 Checks one part after the other and continues after a problem, so that it reports all of them. Makes
-no call that costs money: it asks a remote endpoint only for its list of models.
+no call that costs money: it asks a remote endpoint only for its list of models. Only a pilot
+(`--pilot`) asks the target, after the report was printed.
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import click
@@ -17,6 +21,9 @@ from remask.api.build_task import describe_metric
 from remask.api.forecast import DenoisingTime, measure_workload, time_calls, time_denoising
 from remask.api.job import Hooks, Job, follow_steps, open_job
 from remask.api.least_budget import require_least_budget
+from remask.api.pilot import Pilot, plan_pilot, require_pilot, run_pilot
+from remask.cli.interrupt import Interrupted, InterruptHandler, exit_stopped
+from remask.cli.live import open_side_display
 from remask.cli.settings import Request
 from remask.config import TargetConfig
 from remask.errors import RemaskError, TargetBusy
@@ -26,7 +33,8 @@ from remask.propose.languages import name_languages
 from remask.propose.structure import hold_structure
 from remask.runs.budget import Spend, format_amount, format_usd
 from remask.runs.database import FILE
-from remask.runs.progress import Workload
+from remask.runs.progress import Follower, Workload
+from remask.runs.report.summary import format_spend
 from remask.sanitize import one_line
 from remask.tasks.inspect.setup import make_models
 
@@ -71,10 +79,42 @@ class Report:
         return not _has_problem(self.findings)
 
 
+def check_run(request: Request, json: bool, pilot_rows: int | None = None) -> bool:
+    """Check everything and print the report. Returns whether no problem was found.
+
+    pilot_rows: the number of rows of a pilot, which asks the target after the report was printed.
+    """
+    if pilot_rows is not None:
+        require_pilot(request.config, pilot_rows)
+    with open_job(request.config, request.given, run_dir=request.run_dir) as job:
+        with open_side_display(json) as display, _use_hooks(job, display):
+            report = examine_job(job, request, pilot_rows)
+        if pilot_rows is None or not report.ok:
+            print_report(report, json)
+            return report.ok
+        if not json:
+            _print_findings(report)
+        found = _ask_pilot(job, pilot_rows, json)
+    if json:
+        print_report(report, json, found)
+    else:
+        click.echo()
+        for line in found.describe():
+            click.echo(line)
+        click.echo(f"The pilot spent {format_spend(found.spend)}, apart from the budget of a run.\nReady.")
+    return True
+
+
 def examine(request: Request, hooks: Hooks | None = None) -> Report:
     """Check everything. Problems become findings, not exceptions."""
-    config, hooks = request.config, hooks or Hooks()
-    with follow_steps(hooks), open_job(config, request.given, hooks, request.run_dir) as job:
+    with open_job(request.config, request.given, hooks or Hooks(), request.run_dir) as job:
+        return examine_job(job, request)
+
+
+def examine_job(job: Job, request: Request, pilot_rows: int | None = None) -> Report:
+    """Check the job of a request, as `examine` does, and that a pilot can be made."""
+    config, hooks = job.config, job.hooks
+    with follow_steps(hooks):
         findings: list[Finding] = []
 
         def add(about: str, check: Callable[[], Iterator[Finding] | None]) -> None:
@@ -97,18 +137,61 @@ def examine(request: Request, hooks: Hooks | None = None) -> Report:
             add("task", lambda: _check_task(job))
             add("denoiser", job.require_all)
         if not _has_problem(findings):
-            add("plan", lambda: _describe_plan(job))
-            denoising = time_denoising(job)
-            called = time_calls(job)
-            if called is not None and config.target.model != "builtin":
-                findings.append(Finding("target", "note", called.describe()))
-            load = measure_workload(job, denoising, called)
-            add("plan", lambda: _describe_denoising(load, denoising))
-            costs = tuple(_estimate_costs(job, load))
-            add("budget", lambda: _compare_with_limits(job, costs))
+            costs = _estimate_run(job, add, findings)
+        if pilot_rows is not None and not _has_problem(findings):
+            add("pilot", lambda: _describe_pilot(job, pilot_rows))
     calls = config.task.calls_per_sample
     note = f"All figures are rough: they assume {calls} calls per sample (task.calls_per_sample)."
     return Report(tuple(findings), costs, *([note] if config.task.name else []))
+
+
+def _estimate_run(
+    job: Job, add: Callable[[str, Callable[[], Iterator[Finding]]], None], findings: list[Finding]
+) -> tuple[Cost, ...]:
+    """Add what a run will do to the findings, and return what it may cost."""
+    add("plan", lambda: _describe_plan(job))
+    denoising = time_denoising(job)
+    called = time_calls(job)
+    if called is not None and job.config.target.model != "builtin":
+        findings.append(Finding("target", "note", called.describe()))
+    load = measure_workload(job, denoising, called)
+    add("plan", lambda: _describe_denoising(load, denoising))
+    costs = tuple(_estimate_costs(job, load))
+    add("budget", lambda: _compare_with_limits(job, costs))
+    return costs
+
+
+@contextmanager
+def _use_hooks(job: Job, hooks: Hooks) -> Iterator[None]:
+    """Let the hooks follow the job in the block."""
+    before, job.hooks = job.hooks, hooks
+    try:
+        yield
+    finally:
+        job.hooks = before
+
+
+def _describe_pilot(job: Job, rows: int) -> Iterator[Finding]:
+    """Say what the pilot costs, before it is spent."""
+    yield Finding("pilot", "note", plan_pilot(job, rows).describe())
+
+
+def _ask_pilot(job: Job, rows: int, json: bool) -> Pilot:
+    """Make the pilot, with a display. Exits where the user interrupts it."""
+    plan = plan_pilot(job, rows)
+    if json:  # standard output has only the report
+        click.echo(orjson.dumps({"kind": "PilotPlan", "calls": plan.calls, "tokens": plan.tokens,
+                                 "usd": plan.usd}), err=True)  # fmt: skip
+    with InterruptHandler() as signals:
+        job.ledger.checkpoint = signals.checkpoint
+        follower = Follower(job.ledger.budget, is_stopping=signals.is_pending)
+        try:
+            with open_side_display(json, follower) as display:
+                hooks = replace(display, checkpoint=signals.checkpoint)
+                with _use_hooks(job, hooks):
+                    return run_pilot(job, plan)
+        except (Interrupted, KeyboardInterrupt) as stop:
+            exit_stopped("stopped", stop)
 
 
 def _has_problem(findings: Sequence[Finding]) -> bool:
@@ -127,7 +210,12 @@ def _collect(about: str, check: Callable[[], Iterator[Finding] | None]) -> list[
 
 def _check_run_dir(request: Request) -> Iterator[Finding]:
     folder = request.run_dir
-    if folder is None:
+    place = folder or Path("runs")
+    first = next(path for path in (place, *place.absolute().parents) if path.exists())  # that exists
+    if not first.is_dir() or not os.access(first, os.W_OK | os.X_OK):
+        why = "is not a folder" if not first.is_dir() else "cannot be written to"
+        yield Finding("run", "problem", f"{place} cannot be made: {first} {why}; name another --run-dir")
+    elif folder is None:
         yield Finding("run", "ok", "a new folder in runs/")
     elif (folder / FILE).exists():
         yield Finding("run", "problem", f"{folder} already holds a run; name another --run-dir")
@@ -348,12 +436,18 @@ def _estimate_calls(job: Job, load: Workload) -> tuple[int, int, int]:
     return min(low, likely), likely, high
 
 
-def print_report(report: Report, json: bool) -> None:
+def print_report(report: Report, json: bool, pilot: Pilot | None = None) -> None:
     """Print the report. Findings contain no control characters."""
     if json:
+        more = {} if pilot is None else {"pilot": {"matters": pilot.matters, **asdict(pilot)}}
         click.echo(orjson.dumps({"kind": "Check", "ok": report.ok, "findings": report.findings,
-                                 "costs": report.costs}))  # fmt: skip
+                                 "costs": report.costs, **more}))  # fmt: skip
         return
+    _print_findings(report)
+    click.echo("Ready." if report.ok else "Not ready. Fix the items marked PROBLEM.")
+
+
+def _print_findings(report: Report) -> None:
     for finding in report.findings:
         mark = {"ok": "ok", "problem": "PROBLEM", "note": ""}[finding.kind]
         click.echo(f"{finding.about:<8} {mark:<8} {finding.text}")
@@ -364,7 +458,6 @@ def print_report(report: Report, json: bool) -> None:
         click.echo(f"{cost.unit:<10}{amounts}")
     if report.costs:
         click.echo(report.note)
-    click.echo("Ready." if report.ok else "Not ready. Fix the items marked PROBLEM.")
 
 
 def _format_cost(unit: str, value: float | None) -> str:

@@ -8,9 +8,12 @@ and ten times a second while it waits for answers.
 import os
 import signal
 import socket
+import sys
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Self
+from typing import Any, NoReturn, Self
+
+import click
 
 ADVICE = b"\nstopping: what is finished within two seconds is kept; press Ctrl-C again to stop at once\n"
 SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
@@ -82,3 +85,10 @@ class InterruptHandler:
         self._seen = number
         with suppress(OSError):  # the terminal may be gone
             os.write(2, ADVICE)  # not print: the signal may have interrupted a print
+
+
+def exit_stopped(message: str, stop: BaseException) -> NoReturn:
+    """Say that the user has stopped the command, and exit with the code of the signal."""
+    with suppress(OSError):  # the terminal may be gone
+        click.echo(message, err=True)
+    sys.exit(getattr(stop, "exit_code", 130))

@@ -1,12 +1,10 @@
 """Run `remask optimize`, `refine`, `resume` and `eval`, with a display and signal handlers."""
 
 import os
-import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NoReturn
 
 import click
 import orjson
@@ -16,7 +14,7 @@ from remask.api.build_task import Given
 from remask.api.evaluate import Evaluation, score_prompt
 from remask.api.job import Hooks, OnEvent, add_callback, choose_run_dir
 from remask.api.optimize import load_config, resume_run, start_run
-from remask.cli.interrupt import Interrupted, InterruptHandler
+from remask.cli.interrupt import Interrupted, InterruptHandler, exit_stopped
 from remask.cli.live import open_display, open_side_display
 from remask.cli.settings import Request
 from remask.cli.show import print_result, print_result_json
@@ -56,7 +54,7 @@ def evaluate_prompt(request: Request, split: Split, json: bool, against: Path | 
                 hooks = replace(display, checkpoint=signals.checkpoint)
                 found = score_prompt(request.config, request.given, split, hooks, other)
         except (Interrupted, KeyboardInterrupt) as stop:
-            _exit("stopped", stop)
+            exit_stopped("stopped", stop)
     if json:
         click.echo(orjson.dumps({"kind": "Evaluation", "split": split, **asdict(found)}))
     else:
@@ -95,18 +93,12 @@ def _complete_run(
                 result = run(add_callback(_add_signals(display, signals), tracker))
         except (Interrupted, KeyboardInterrupt) as stop:
             how = "stopped" if isinstance(stop, Interrupted) else "stopped at once"
-            _exit(f"{how}; continue with: remask resume {make_visible(str(run_dir))}", stop)
+            exit_stopped(f"{how}; continue with: remask resume {make_visible(str(run_dir))}", stop)
     if mode == "json":
         print_result_json(result)
     else:
         print_result(result, mode)
     return result
-
-
-def _exit(message: str, stop: BaseException) -> NoReturn:
-    with suppress(OSError):  # the terminal may be gone
-        click.echo(message, err=True)
-    sys.exit(getattr(stop, "exit_code", 130))
 
 
 def _add_signals(display: Hooks, signals: InterruptHandler) -> Hooks:

@@ -13,6 +13,7 @@ import click
 
 Decorator = Callable[[Any], Any]
 MASKERS = ("rewrite", "span", "sentence", "insert", "attribution", "anchor", "library", "delete")
+PILOT_ROWS = 40  # where --pilot has no number
 ROW_NAMES = ("won", "lost", "unparsed", "failed")  # of runs.outcomes.ROW_FILTERS
 
 
@@ -82,6 +83,11 @@ def _make_target_options(target_default: str, metric_default: str) -> Decorator:
                help="Sampling temperature; omit does not send the field. Default: 0."),
         option("Target", "--answer-tokens", metavar="NUMBER|omit",
                help="Most tokens of one answer, thoughts included. Default: 256."),
+        option("Target", "--concurrency", type=int,
+               help="Calls in flight at a time, of an endpoint. Default: 8."),
+        option("Target", "--revision", metavar="COMMIT",
+               help="Full commit id of the model that is local:HUB_ID: of --target or --denoiser. For "
+               "both, write local:HUB_ID@REVISION."),
         option("Target", "--extra", metavar="KEY=VALUE", multiple=True,
                help="Further field of each request, such as reasoning_effort=low. May be repeated."),
         option("Metric", "--metric", metavar="NAME",
@@ -129,9 +135,15 @@ refine_target_options = _make_target_options(
 denoiser_options = combine(
     option("Denoiser", "--denoiser", metavar="MODEL",
            help="Diffusion language model: builtin[:ADAPTER], local:FOLDER, local:HUB_ID (downloaded "
-           "once; needs denoiser.revision), mercury or chat:MODEL (not for refine). Default: builtin."),
+           "once; needs --revision), mercury or chat:MODEL (not for refine). Default: builtin."),
     option("Denoiser", "--adapter", metavar="FILE",
            help="Adapter of remask adapt for the base model of --denoiser local:FOLDER or local:HUB_ID."),
+    option("Denoiser", "--denoiser-steps", type=int,
+           help="Maximum number of denoising steps. Default: one for each token that is written, and at "
+           "most 8 (built-in and adapters) or 24."),
+    option("Denoiser", "--denoiser-temperature", type=float,
+           help="Sampling temperature of the denoiser. Default: 0.3 (built-in and adapters), 0.7 (other "
+           "local models), or that of the API."),
 )  # fmt: skip
 _masker_option = option(
     "Search", "--masker", type=click.Choice(MASKERS), multiple=True,
@@ -180,6 +192,21 @@ map_option = option(
 scale_option = option(
     "Data", "--scale", "scales", multiple=True, metavar="NAME=WORST..BEST",
     help="Scale of a rating, such as stars=1..5. May be repeated.",
+)  # fmt: skip
+
+
+def _read_pilot_rows(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Return the rows of a pilot. click takes the word after --pilot for them, whatever it is."""
+    if value is None or value.isdecimal():
+        return None if value is None else int(value)
+    raise click.BadParameter(f"{value!r} is not a number of rows; write --pilot {PILOT_ROWS}")
+
+
+pilot_option = option(
+    "Pilot", "--pilot", callback=_read_pilot_rows, is_flag=False, flag_value=f"{PILOT_ROWS}",
+    metavar="[ROWS]",
+    help="Ask the target so many train rows under up to six very different prompts. These calls cost "
+    f"money, and the cost is printed before. Default: none; without a number: {PILOT_ROWS}.",
 )  # fmt: skip
 # All options that say what is optimised, and how.
 job_options = combine(

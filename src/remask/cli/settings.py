@@ -32,7 +32,7 @@ from remask.tasks.promptfoo import METRIC, is_config
 DEFAULT = Path("remask.toml")
 PLACES = ("path", "train", "validation", "test")  # of [data]
 SAME_NAMES = {  # options that are called like their key
-    "target": ("base_url",),
+    "target": ("base_url", "concurrency"),
     "metric": ("answer", "rubric"),
     "data": ("input", "expected", "queries", "skip_invalid"),
     "search": ("max_tokens", "demos", "candidates"),
@@ -42,6 +42,8 @@ KEYS = {name: (section, name) for section, names in SAME_NAMES.items() for name 
     "target": ("target", "model"),
     "temperature": ("target", "temperature"),
     "answer_tokens": ("target", "max_tokens"),
+    "denoiser_steps": ("denoiser", "steps"),
+    "denoiser_temperature": ("denoiser", "temperature"),
     "metric": ("metric", "name"),
     "label": ("metric", "labels"),
     "split_column": ("data", "split"),
@@ -212,8 +214,25 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         _set_judge(values, flags)
     if flags.get("denoiser"):
         _get_section(values, "denoiser")["model"] = placed(flags["denoiser"], Path.cwd())
+    if flags.get("revision"):
+        _set_revision(values, flags["revision"])
     if flags.get("adapter"):
         _get_section(values, "denoiser")["adapter"] = str(Path.cwd() / flags["adapter"])
+
+
+def _set_revision(values: dict[str, Any], revision: str) -> None:
+    """Write the revision beside the one model that is a hub id. ConfigError where that is unclear."""
+    found = []
+    for name in ("target", "denoiser"):
+        kind, _, place = str(_get_section(values, name).get("model", "")).partition(":")
+        if kind == "local" and "@" not in place and not Path(place).expanduser().exists():
+            found.append(name)
+    if len(found) != 1:
+        both = "target and denoiser are both hub ids" if found else "no model is local:HUB_ID"
+        raise ConfigError(
+            f"--revision {revision}: it is not clear for which model: {both}; write local:HUB_ID@REVISION"
+        )
+    _get_section(values, found[0])["revision"] = revision
 
 
 def _name_options(flags: Mapping[str, Any]) -> dict[str, str]:
@@ -239,6 +258,8 @@ def _set_judge(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
     judge = _get_section(metric, "judge")
     judge["model"] = flags["judge"]
     judge.setdefault("base_url", values.get("target", {}).get("base_url", ""))
+    if flags.get("concurrency"):
+        judge.setdefault("concurrency", flags["concurrency"])
 
 
 def _parse_pair(word: str, flag: str) -> tuple[str, Any]:

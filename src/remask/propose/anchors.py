@@ -194,7 +194,7 @@ def list_instructions(
     word = draw_words(hints.words, rng, 1)[0] if hints.words else ""
     values = {"labels": ", ".join(order), "beginning": hints.beginning, "word": word}
     plain, filled = [], []
-    for line in _read_instructions():
+    for line in read_instructions():
         slots = frozenset(re.findall(r"{(\w+)}", line))
         if not slots:
             plain.append(line)
@@ -211,6 +211,7 @@ def draw_words(words: Sequence[str], rng: np.random.Generator, size: int) -> lis
 
 
 @cache
-def _read_instructions() -> tuple[str, ...]:
+def read_instructions() -> tuple[str, ...]:
+    """Return the lines of the library, with their slots."""
     text = (files("remask.propose") / "data" / INSTRUCTIONS).read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))

@@ -100,15 +100,22 @@ class LabelledTask:
         """
         return self.evaluate_all([prompt], ids)[0]
 
-    def evaluate_all(self, prompts: Sequence[Prompt], ids: Sequence[str]) -> list[list[Outcome]]:
-        """Score several prompts on the same rows, as `evaluate` does, in one call per repeat."""
+    def evaluate_all(
+        self, prompts: Sequence[Prompt], ids: Sequence[str], again: bool = False
+    ) -> list[list[Outcome]]:
+        """Score several prompts on the same rows, as `evaluate` does, in one call per repeat.
+
+        again: by further calls in place of those of an earlier evaluation, where answers are free.
+        """
         examples = [self._examples[id] for id in ids] * len(prompts)
         asked = [prompt for prompt in prompts for _ in ids]
         chats = [make_chat(*pair, self._role) for pair in zip(asked, examples, strict=True)]
         if self._by_label and self._target.chooses:
             outcomes = self._choose(examples, chats)
         else:
-            rounds = [self._answer_rows(examples, chats, repeat) for repeat in range(self._repeats)]
+            first = self._repeats if again else 0
+            repeats = range(first, first + self._repeats)
+            rounds = [self._answer_rows(examples, chats, repeat) for repeat in repeats]
             tried = zip(examples, *rounds, strict=True)
             outcomes = [self._make_outcome(example, tries) for example, *tries in tried]
         return [outcomes[i * len(ids) : (i + 1) * len(ids)] for i in range(len(prompts))]

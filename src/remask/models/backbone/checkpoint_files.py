@@ -71,8 +71,8 @@ def find_folder(place: str, revision: str | None, files: Collection[str] = DOWNL
         given = "no revision is given" if revision is None else f"the revision {revision!r} can move"
         raise BackendError(
             f"{place}: there is no such folder, and for a model of the Hugging Face hub {given}; give the "
-            "40 hexadecimal digits of a commit as local:HUB_ID@REVISION, or as revision in remask.toml; "
-            "the hub shows them under Files and versions, History"
+            "40 hexadecimal digits of a commit as local:HUB_ID@REVISION, with --revision, or as revision in "
+            "remask.toml; the hub shows them under Files and versions, History"
         )
     return _download(place, revision, files)
 

@@ -1,0 +1,101 @@
+"""`remask models`: which targets and denoisers there are, and the line that names each.
+
+Licences, memory and contexts are those that the models' authors publish, or that their config.json
+implies. What could not be sourced is left out. Imports no large package.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+import click
+import orjson
+
+from remask.dlm.families import FAMILIES
+
+OWN = "that of the model"
+
+
+@dataclass(frozen=True, slots=True)
+class KnownModel:
+    """A kind of model that a target or a denoiser can be."""
+
+    models: str
+    use: str  # the exact options
+    licence: str = ""  # "": not ours to say, or unknown
+    memory: str = ""  # of the weights; "": none on this machine, or unknown
+    context: str = ""  # tokens that are read at once
+    family: str = ""  # of the denoisers on this machine: a name of FAMILIES
+
+
+TARGETS = (
+    KnownModel("SmolLM2-135M-Instruct, built in", "--target builtin",
+               "Apache-2.0", "0.3 GB in bf16", "8,192 tokens"),
+    KnownModel("Llama, Qwen2, Qwen2.5 or Qwen3 in a folder", "--target local:FOLDER",
+               OWN, "2 GB per billion parameters in bf16", "as config.json says"),
+    KnownModel("the same as a GGUF file", "--target local:FILE.gguf",
+               OWN, "2 GB per billion parameters in bf16", "as the file says"),
+    KnownModel("the same from the Hugging Face hub", "--target local:HUB_ID --revision COMMIT",
+               OWN, "2 GB per billion parameters in bf16", "as config.json says"),
+    KnownModel("any OpenAI-compatible endpoint", "--target openai:MODEL --base-url URL"),
+    KnownModel("a Python function", "--target FILE.py:FUNCTION"),
+    KnownModel("a provider of Inspect, for its tasks", "--task NAME --target inspect:PROVIDER/MODEL"),
+)  # fmt: skip
+DENOISERS = (
+    KnownModel("SmolLM2-135M-Instruct with the shipped adapter", "--denoiser builtin",
+               "Apache-2.0", "0.5 GB in bf16", family="smollm2-135m"),
+    KnownModel("the same with an adapter of remask adapt", "--denoiser builtin:FILE",
+               "Apache-2.0", "0.5 GB in bf16", family="smollm2-135m"),
+    KnownModel("LLaDA-8B Base and Instruct, LLaDA-1.5",
+               "--denoiser local:GSAI-ML/LLaDA-8B-Instruct --revision COMMIT",
+               "MIT", "16.0 GB in bf16", family="llada"),
+    KnownModel("Dream-7B, Dream-Coder-7B",
+               "--denoiser local:Dream-org/Dream-v0-Instruct-7B --revision COMMIT",
+               "Apache-2.0", "15.2 GB in bf16", family="dream"),
+    KnownModel("SDAR 1.7B, 4B, 8B", "--denoiser local:FOLDER",
+               "MIT", "4.1 GB in bf16 (1.7B)", family="sdar"),
+    KnownModel("Tiny-A2D Qwen3-0.6B mdlm", "--denoiser local:FOLDER",
+               "Apache-2.0", "1.2 GB in bf16", family="tiny-a2d-mdlm"),
+    KnownModel("Tiny-A2D Qwen3-0.6B bd3lm", "--denoiser local:FOLDER",
+               "Apache-2.0", "1.2 GB in bf16", family="tiny-a2d-bd3lm"),
+    *(KnownModel(f"{name} with an adapter of remask adapt", "--denoiser local:FOLDER --adapter FILE",
+                 OWN, "4 GB per billion parameters in bf16, at most", family=family)
+      for name, family in (("SmolLM2", "smollm2"), ("Llama 3 to 3.2", "llama3"),
+                           ("Qwen2 and Qwen2.5", "qwen2"), ("Qwen3", "qwen3"))),
+    KnownModel("Inception's fill-in-the-middle API", "--denoiser mercury", context="32K tokens"),
+    KnownModel("any OpenAI-compatible chat endpoint", "--denoiser chat:MODEL"),
+)  # fmt: skip
+
+
+def print_models(json: bool) -> None:
+    """Print the targets and the denoisers."""
+    kinds = {"targets": TARGETS, "denoisers": DENOISERS}
+    if json:
+        found = {kind: [{**asdict(m), "context": _describe_context(m)} for m in models]
+                 for kind, models in kinds.items()}  # fmt: skip
+        click.echo(orjson.dumps({"kind": "Models", **found}))
+        return
+    for kind, models in kinds.items():
+        click.echo(kind)
+        for model in models:
+            click.echo(f"  {model.use}")
+            for line in _describe(model):
+                click.echo(f"      {line}")
+    click.echo(
+        "COMMIT: the full commit id, 40 characters. remask check says memory and speed on this machine."
+    )
+
+
+def _describe(model: KnownModel) -> Iterator[str]:
+    family = f"; family {model.family}" if model.family else ""
+    yield model.models + family
+    facts = (("licence", model.licence), ("memory", model.memory), ("context", _describe_context(model)))
+    if known := [f"{name}: {fact}" for name, fact in facts if fact]:
+        yield "; ".join(known)
+
+
+def _describe_context(model: KnownModel) -> str:
+    """Say how much is read at once: of a family, the traces and the part that is denoised."""
+    if not model.family:
+        return model.context
+    family = FAMILIES[model.family]
+    return f"{family.context:,} tokens of conversations and {family.window} of the prompt at once"
