@@ -219,7 +219,7 @@ def test_masker_library_inserts_whole_sentences_with_labels() -> None:
         assert masks[0].holes == 0
         texts.add(SHORT.apply(make_edits(SHORT, masks, join_parts(masks, []))).text)
     assert any('Begin your answer with "Dear".' in text for text in texts)
-    assert any("Reply with exactly one of: negative, very positive, mixed." in text for text in texts)
+    assert any("The answer is one of negative, very positive, mixed." in text for text in texts)
     assert not any("{" in text for text in texts)
 
 
