@@ -85,9 +85,9 @@ class RemoteTarget(TargetModel):
         max_tokens: int | None,
         seed: int | None,
         extra: Mapping[str, Any] | None,
-        concurrency: int,
-        timeout: float,
-        retries: int,
+        concurrency: int = 8,
+        timeout: float = 60.0,
+        retries: int = 4,
         first_wait: float = FIRST_WAIT_SECONDS,
     ) -> None:
         """`host`: of the server, for messages. `key`: what must not stand in them.
@@ -216,7 +216,8 @@ class RemoteTarget(TargetModel):
         sent = type(cause).__name__ not in ("ConnectError", "ConnectTimeout", "PoolTimeout")
         if late:
             return self._make_timeout_error(sent)
-        message = self._clean(f"no connection to {self._host}{find_proxy(url)} ({cause})")
+        why = str(cause) or type(cause).__name__
+        message = self._clean(f"no connection to {self._host}{find_proxy(url)} ({why})")
         return TargetBusy(message, billed=sent)
 
     def _make_timeout_error(self, sent: bool = True) -> TargetError:
