@@ -246,14 +246,19 @@ def _require_provider(name: str) -> str:
     from inspect_ai._util.registry import registry_find, registry_unqualified_name
 
     provider, slash, model = name.partition("/")
-    found = registry_find(lambda info: info.type == "modelapi")
-    known = sorted({registry_unqualified_name(one) for one in found} - {"none"})
     if not slash or not model.strip():
         raise ConfigError(f"'inspect:{name}' names no model; write {FORM}")
-    if provider not in known:
-        raise ConfigError(
-            f"Inspect has no provider {provider!r}; write {FORM}, with one of: {', '.join(known)}"
+
+    def find(wanted: str) -> set[str]:
+        """Find the names of all providers, or of one, which may be in a package beside Inspect."""
+        found = registry_find(
+            lambda info: info.type == "modelapi" and wanted in ("", registry_unqualified_name(info))
         )
+        return {registry_unqualified_name(one) for one in found}
+
+    if not find(provider):
+        known = ", ".join(sorted(find("") - {"none"}))
+        raise ConfigError(f"Inspect has no provider {provider!r}; write {FORM}, with one of: {known}")
     return provider
 
 
