@@ -99,7 +99,9 @@ class World:
         if self.usage is None:
             del content["usage"]
         else:
-            content["usage"] = dict(zip(("prompt_tokens", "completion_tokens"), self.usage, strict=True))
+            read, written = self.usage
+            counts = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+            content["usage"] = counts
         handler.send(200, json.dumps(content).encode())
         with self.lock:
             self.answered += 1
