@@ -236,6 +236,13 @@ def test_identity_has_all_that_changes_an_answer_and_no_more(provider: Provider)
         ("openai-api/m", {}, ConfigError, "service prefix"),
         ("openai/m", {}, BackendError, "OPENAI_API_KEY.* defined in the environment"),
         ("mistral/m", {}, BackendError, "pip install mistralai"),
+        (
+            "vllm/m",
+            {},
+            ConfigError,
+            "starts no server for inspect:vllm/m; .*--base-url.*VLLM_BASE_URL",
+        ),
+        ("sglang/m", {}, ConfigError, "starts no server for inspect:sglang/m"),
         ("google/m", {}, BackendError, "pip install google-genai"),
         ("groq/m", {}, BackendError, "pip install groq"),
         ("mockllm/m", {"key_env": "NO_SUCH_KEY"}, ConfigError, "set the variable NO_SUCH_KEY"),
@@ -268,7 +275,7 @@ def test_identity_has_all_that_changes_an_answer_and_no_more(provider: Provider)
 def test_what_is_wrong_is_one_sentence_before_a_call(
     name: str, settings: dict[str, Any], kind: type[Exception], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for variable in ("OPENAI_API_KEY", "AZUREAI_OPENAI_API_KEY"):
+    for variable in ("OPENAI_API_KEY", "AZUREAI_OPENAI_API_KEY", "VLLM_BASE_URL", "SGLANG_BASE_URL"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("DESK_API_KEY", KEY)
     monkeypatch.setenv("DESK_BASE_URL", "http://127.0.0.1:1/v1")
@@ -282,6 +289,20 @@ def test_key_of_a_named_variable_is_sent(monkeypatch: pytest.MonkeyPatch) -> Non
     with Server() as server, InspectTarget("openai-api/desk/m", server.url, key_env="MY_KEY") as target:
         target.respond([chat()])
     assert server.keys == [f"Bearer {KEY}"]
+
+
+@pytest.mark.parametrize("name", ["vllm/m", "ollama/m", "together/m", "openrouter/a/m", "deepseek/m"])
+def test_providers_that_speak_as_openai_does_make_no_retries(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"{name.partition('/')[0].upper()}_API_KEY", KEY)
+    with (
+        Server(default=status(500, headers={"retry-after": "0"})) as server,
+        InspectTarget(name, server.url, retries=1, first_wait=0.001) as target,
+    ):
+        (reply,) = target.respond([chat()])
+    assert "answered 500 (no); gave up after 2 attempts" in reply.error
+    assert server.requests == 2
 
 
 def test_warnings_of_inspect_are_notes_for_the_user(capsys: pytest.CaptureFixture[str]) -> None:

@@ -42,6 +42,8 @@ OWN_KEYS = {
 NOT_USED = ("batch", "cache", "num_choices", "system_message", "fail_on_refusal", "modalities")
 OPENAI_NAMES = {"stop": "stop_seqs", "max_completion_tokens": "max_tokens"}  # field -> that of Inspect
 WITHOUT_HEADERS = ("azureai", "bedrock", "grok", "hf", "llama-cpp-python", "sagemaker", "together")
+# Servers that Inspect would start at the first call, and the variable with the address of one.
+SERVERS = {**dict.fromkeys(("vllm", "vllm-completions"), "VLLM_BASE_URL"), "sglang": "SGLANG_BASE_URL"}
 MAX_CONNECTIONS = 256  # remask's own limit is never above
 
 
@@ -73,8 +75,9 @@ class InspectTarget(RemoteTarget):
         """Raises ConfigError for a bad setting, BackendError where a package or a key is missing."""
         chosen = {"temperature": temperature, "max_tokens": max_tokens, "max_retries": 0}
         chosen["cache_prompt"] = False  # writing to such a cache costs more than the price of a token
+        arguments = {**_require_server(name, base_url), **(model_args or {})}
         self._inspect, self._tools, self._choice = make_model(
-            name, base_url or "", key_env, chosen, extra or {}, headers or {}, model_args or {}
+            name, base_url or "", key_env, chosen, extra or {}, headers or {}, arguments
         )
         from inspect_ai.model import GenerateConfig
 
@@ -260,6 +263,24 @@ def _require_provider(name: str) -> str:
         known = ", ".join(sorted(find("") - {"none"}))
         raise ConfigError(f"Inspect has no provider {provider!r}; write {FORM}, with one of: {known}")
     return provider
+
+
+def _require_server(name: str, base_url: str | None) -> dict[str, Any]:
+    """Return further arguments of a provider that is a server of the user. Raises ConfigError.
+
+    One that Inspect starts would load its model while the first call waits.
+    """
+    provider = name.partition("/")[0]
+    variable = SERVERS.get(provider)
+    if variable is None:
+        return {}
+    if not base_url and not os.environ.get(variable):
+        raise ConfigError(
+            f"remask starts no server for inspect:{name}; start it, and give its address with base_url "
+            f"(--base-url) or the variable {variable}"
+        )
+    # Without it the client is made in the first call, where its own retries cannot be turned off.
+    return {} if provider == "sglang" else {"lazy_init": False}
 
 
 def _find_key(name: str, base_url: str, variable: str) -> str | None:
