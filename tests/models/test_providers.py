@@ -236,12 +236,7 @@ def test_identity_has_all_that_changes_an_answer_and_no_more(provider: Provider)
         ("openai-api/m", {}, ConfigError, "service prefix"),
         ("openai/m", {}, BackendError, "OPENAI_API_KEY.* defined in the environment"),
         ("mistral/m", {}, BackendError, "pip install mistralai"),
-        (
-            "vllm/m",
-            {},
-            ConfigError,
-            "starts no server for inspect:vllm/m; .*--base-url.*VLLM_BASE_URL",
-        ),
+        ("vllm/m", {}, ConfigError, "starts no server for inspect:vllm/m; .*--base-url.*VLLM_BASE_URL"),
         ("sglang/m", {}, ConfigError, "starts no server for inspect:sglang/m"),
         ("google/m", {}, BackendError, "pip install google-genai"),
         ("groq/m", {}, BackendError, "pip install groq"),
