@@ -41,7 +41,7 @@ OWN_KEYS = {
 }
 NOT_USED = ("batch", "cache", "num_choices", "system_message", "fail_on_refusal", "modalities")
 OPENAI_NAMES = {"stop": "stop_seqs", "max_completion_tokens": "max_tokens"}  # field -> that of Inspect
-WITHOUT_HEADERS = ("azureai", "bedrock", "grok", "hf", "llama-cpp-python", "sagemaker", "together")
+WITHOUT_HEADERS = ("azureai", "bedrock", "grok", "hf", "nnterp", "sagemaker", "transformer_lens")
 # Servers that Inspect would start at the first call, and the variable with the address of one.
 SERVERS = {**dict.fromkeys(("vllm", "vllm-completions"), "VLLM_BASE_URL"), "sglang": "SGLANG_BASE_URL"}
 MAX_CONNECTIONS = 256  # remask's own limit is never above
