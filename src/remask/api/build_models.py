@@ -42,7 +42,8 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
         from remask.models.backbone.builtin_weights import load_base
         from remask.models.builtin import BuiltinTarget
 
-        target = BuiltinTarget(load_base(), max_tokens=config.max_tokens or DEFAULT_ANSWER_TOKENS)
+        tokens = config.max_tokens or DEFAULT_ANSWER_TOKENS
+        target = BuiltinTarget(load_base(), tokens, temperature=config.temperature or 0.0)
         target.chooses = config.choose
         return target
     if kind == "local" and name:
@@ -130,11 +131,6 @@ def _make_local_target(config: TargetConfig, place: str) -> TargetModel:
     from remask.models.backbone.chat_template import ChatTemplate
     from remask.models.builtin import BuiltinTarget
 
-    if config.temperature:
-        raise ConfigError(
-            f"the target local:{place} always writes its most probable answer, so target.temperature "
-            f"(--temperature) must be 0, not {config.temperature:g}"
-        )
     found = _load_local_target(config, place)
     if found.format not in TARGET_FORMATS:
         raise BackendError(
@@ -143,7 +139,7 @@ def _make_local_target(config: TargetConfig, place: str) -> TargetModel:
         )
     layout = ChatTemplate(found.folder, found.backbone.tokenizer, place)
     tokens = config.max_tokens or DEFAULT_ANSWER_TOKENS
-    target = BuiltinTarget(found.backbone, tokens, layout, "local")
+    target = BuiltinTarget(found.backbone, tokens, layout, "local", config.temperature or 0.0)
     target.chooses = config.choose
     return target
 
