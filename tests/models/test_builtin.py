@@ -1,4 +1,3 @@
-from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -8,10 +7,11 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 
 from remask.errors import ConfigError, NumericsError
+from remask.ids import rng_for
 from remask.models import builtin
 from remask.models.backbone.attention import KVCache
 from remask.models.backbone.transformer import Backbone
-from remask.models.builtin import BuiltinTarget
+from remask.models.builtin import BuiltinTarget, draw_tokens
 from remask.ports import Reply
 from remask.types import Chat, Message
 
@@ -146,18 +146,13 @@ def test_sampled_answers_depend_on_chat_and_repeat_alone(base: Backbone) -> None
     assert len({target.identity, cold.identity, greedy.identity}) == 3
 
 
-def test_tokens_are_drawn_as_often_as_they_are_probable(base: Backbone, plain: LlamaForCausalLM) -> None:
-    """The draws are fixed, so nothing fails by chance; 5 standard errors for each frequent token."""
-    target = BuiltinTarget(base, max_tokens=1, temperature=0.7)
-    n, counts = 300, Counter[str]()
-    for repeat in range(n):
-        counts[target.respond([CHATS[1]], repeat)[0].text] += 1
-    with torch.inference_mode():
-        logits = plain(torch.tensor([frame(base, CHATS[1])])).logits[0, -1].float()
-    chances = (logits / 0.7).softmax(-1)
-    for token in chances.topk(4).indices.tolist():
-        p = float(chances[token])
-        assert counts[base.decode([token])] == pytest.approx(n * p, abs=5 * (n * p * (1 - p)) ** 0.5 + 1)
+def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:
+    """The draws are fixed, so nothing fails by chance; 5 standard errors for each token."""
+    n, logits = 3000, torch.tensor([1.0, -2.0, 0.5, -float("inf"), 0.0])
+    draws = [rng_for(0, "row", i) for i in range(n)]
+    drawn = draw_tokens(logits.expand(n, -1), 0.7, draws).bincount(minlength=5)
+    for count, p in zip(drawn.tolist(), (logits / 0.7).softmax(-1).tolist(), strict=True):
+        assert count == pytest.approx(n * p, abs=5 * (n * p * (1 - p)) ** 0.5)
 
 
 @pytest.fixture

@@ -287,7 +287,7 @@ class BuiltinTarget(TargetModel):
         while active:
             report_step("token", max(map(len, written)), self.max_tokens)
             logits = _check_finite(self._backbone.logits(hidden))  # (active, V)
-            tokens = self._choose_tokens(logits, [draws[row] for row in active])
+            tokens = draw_tokens(logits, self._temperature, [draws[row] for row in active])
             unfinished = []
             for index, (row, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
                 if token in self._layout.stops:
@@ -307,14 +307,18 @@ class BuiltinTarget(TargetModel):
             for row, tokens_out in zip(batch, written, strict=True)
         ]
 
-    def _choose_tokens(self, logits: Tensor, draws: Sequence[np.random.Generator]) -> Tensor:
-        """Return the next token of each row (N,): the most probable one, or one that is drawn."""
-        if not self._temperature:
-            return logits.argmax(-1)
-        upto = (logits.double().cpu() / self._temperature).softmax(-1).cumsum(-1)  # (N, V)
-        at = torch.tensor([[rng.random()] for rng in draws]).double() * upto[:, -1:]
-        chosen = torch.searchsorted(upto, at, right=True)[:, 0].clamp(max=upto.shape[1] - 1)
-        return chosen.to(logits.device)
+
+def draw_tokens(logits: Tensor, temperature: float, draws: Sequence[np.random.Generator]) -> Tensor:
+    """Return a token (N,) for logits (N, V): the most probable one at temperature 0, else a drawn one.
+
+    draws: a generator for each row.
+    """
+    if not temperature:
+        return logits.argmax(-1)
+    upto = (logits.double().cpu() / temperature).softmax(-1).cumsum(-1)  # (N, V)
+    at = torch.tensor([[rng.random()] for rng in draws]).double() * upto[:, -1:]
+    chosen = torch.searchsorted(upto, at, right=True)[:, 0].clamp(max=upto.shape[1] - 1)
+    return chosen.to(logits.device)
 
 
 def _make_batches(rows: Sequence[_ChatRow], read_ahead: int, most: int) -> Iterator[list[_ChatRow]]:
