@@ -8,7 +8,7 @@ Known answer: `family` of each is the family that must be found; what they write
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Tiny:
     folder: str  # what its folder is called
     family: str  # the row that should be found
     settings: Mapping[str, Any]
-    added: tuple[str, ...]  # names of added tokens, from id 290 on
+    added: tuple[str, ...]  # names of added tokens, from id 290 on, or from 0 on if `first`
     layer: Mapping[str, tuple[int, ...]]
     prefix: str = "model.layers"
     outer: tuple[str, str, str] = ("model.embed_tokens", "model.norm", "lm_head")
@@ -88,6 +88,7 @@ class Tiny:
     tied: bool = False
     merges_only: bool = False  # vocab.json and merges.txt instead of tokenizer.json
     ordinary: tuple[str, ...] = field(default=())  # added tokens that are not special
+    first: bool = False  # the added tokens have the first ids
 
 
 LLADA = Tiny(
@@ -154,6 +155,9 @@ DREAM = Tiny(
     biased=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     merges_only=True,
 )
+DREAMON = replace(
+    DREAM, folder="DreamOn-v0-7B", family="dreamon", added=(*DREAM.added, "<|expand|>"), merges_only=False
+)
 NORMED = {**QWEN_LAYER, "self_attn.q_norm": (HEAD,), "self_attn.k_norm": (HEAD,)}
 SDAR = Tiny(
     folder="SDAR-1.7B-Chat",
@@ -207,6 +211,42 @@ LLAMA_SETTINGS = {
     "pretraining_tp": 1,
     "tie_word_embeddings": True,
 }
+SEED = ("<[begin▁of▁sentence]>", "<[PAD▁TOKEN]>", "<[end▁of▁sentence]>", "<[UNK]>", "<[SEP▁TOKEN]>")
+STABLE_DIFFCODER = Tiny(
+    folder="Stable-DiffCoder-8B-Instruct",
+    family="stable-diffcoder",
+    settings={
+        **LLAMA_SETTINGS,
+        "architectures": ["StableDiffcoderForCausalLM"],
+        "auto_map": {"AutoModelForCausalLM": "modeling_stable_diffcoder.StableDiffcoderForCausalLM"},
+        "head_dim": HEAD,
+        "max_position_embeddings": 512,
+        "rope_theta": 500000.0,
+        "tie_word_embeddings": False,
+    },
+    added=(*SEED, "<[MASK_TOKEN]>"),
+    layer=QWEN_LAYER,
+    first=True,
+)
+ILLADA = Tiny(
+    folder="iLLaDA-8B-Instruct",
+    family="illada",
+    settings={
+        **LLAMA_SETTINGS,
+        "architectures": ["ILLaDAForCausalLM"],
+        "auto_map": code("illada", "ILLaDA"),
+        "layer_norm_eps": None,
+        "max_position_embeddings": 512,
+        "model_type": "illada",
+        "resid_pdrop": 0.0,
+        "rope_scaling": {"factor": 1.0, "rope_type": "default"},
+        "rope_theta": 500000.0,
+    },
+    added=(*SEED, "<[MASK]>"),
+    layer=QWEN_LAYER,
+    tied=True,
+    first=True,
+)
 LLAMA3 = Tiny(
     folder="Llama-3.2-1B-Instruct",
     family="llama3",
@@ -276,7 +316,9 @@ QWEN3 = Tiny(
 )
 # Left-to-right models, which `remask adapt` turns into denoisers.
 BASES = {tiny.family: tiny for tiny in (LLAMA3, SMOLLM2, QWEN2, QWEN3)}
-ALL = {tiny.family: tiny for tiny in (LLADA, DREAM, SDAR, A2D_MDLM, A2D_BD3LM)}
+ALL = {
+    tiny.family: tiny for tiny in (LLADA, DREAM, DREAMON, ILLADA, STABLE_DIFFCODER, SDAR, A2D_MDLM, A2D_BD3LM)
+}
 
 
 def weights(tiny: Tiny, seed: int = 0) -> dict[str, Tensor]:
@@ -344,6 +386,12 @@ def in_hub_cache(folder: Path, cache: Path, hub_id: str, commit: str) -> Path:
     return snapshot
 
 
+def added_ids(tiny: Tiny) -> range:
+    """The ids of a checkpoint's added tokens."""
+    start = 0 if tiny.first else ORDINARY
+    return range(start, start + len(tiny.added))
+
+
 def write_tokenizer(tiny: Tiny, folder: Path) -> None:
     tokenizer = Tokenizer(BPE())
     tokenizer.normalizer = normalizers.NFC()
@@ -360,16 +408,21 @@ def write_tokenizer(tiny: Tiny, folder: Path) -> None:
     )
     tokenizer.decoder = decoders.ByteLevel()
     letters = pre_tokenizers.ByteLevel.alphabet()
-    tokenizer.train_from_iterator(
-        TEXT, BpeTrainer(vocab_size=ORDINARY, initial_alphabet=letters, show_progress=False)
+    first = len(tiny.added) if tiny.first else 0
+    trainer = BpeTrainer(
+        vocab_size=ORDINARY + first,
+        initial_alphabet=letters,
+        special_tokens=list(tiny.added[:first]),
+        show_progress=False,
     )
-    assert tokenizer.get_vocab_size() == ORDINARY
+    tokenizer.train_from_iterator(TEXT, trainer)
+    assert tokenizer.get_vocab_size() == ORDINARY + first
     tokens = {
         name: AddedToken(name, special=name not in tiny.ordinary, normalized=False) for name in tiny.added
     }
     listed = {
-        str(ORDINARY + i): {"content": name, "special": token.special}
-        for i, (name, token) in enumerate(tokens.items())
+        str(i): {"content": name, "special": token.special}
+        for i, (name, token) in zip(added_ids(tiny), tokens.items(), strict=True)
     }
     (folder / "tokenizer_config.json").write_text(json.dumps({"added_tokens_decoder": listed}))
     if tiny.merges_only:

@@ -66,6 +66,21 @@ DREAM = Family(  # Dream 7B and Dream-Coder 7B
     attention="full",
     format="dream",
 )
+DREAMON = replace(  # 7B, made of Dream-Coder
+    DREAM,
+    name="dreamon",
+    # It also predicts <|expand|>, which asks for one more mask, and <|endoftext|>, which asks for
+    # one less. Holes keep their length here, so a fill contains neither.
+    special=(*DREAM.special, 151667),
+    marker="dreamon",
+)
+ILLADA = replace(  # 8B Base and Instruct
+    LLADA,
+    name="illada",
+    mask=5,  # <[MASK]>
+    special=(0, 1, 2, 5),
+    format="illada",
+)
 SDAR = Family(  # 1.7B, 4B and 8B; not the mixture of experts
     name="sdar",
     mask=151669,  # <|MASK|>
@@ -77,6 +92,9 @@ SDAR = Family(  # 1.7B, 4B and 8B; not the mixture of experts
     attention="blocks",
     block=4,
     format="sdar",
+)
+STABLE_DIFFCODER = replace(  # 8B Base and Instruct, made of Seed-Coder
+    SDAR, name="stable-diffcoder", mask=5, special=(0, 1, 2, 5), format="stable-diffcoder"
 )
 TINY_A2D = Family(  # made of Qwen3-0.6B; both variants have the same config.json
     name="tiny-a2d-mdlm",
@@ -148,6 +166,9 @@ FAMILIES = {
         replace(QWEN2, name="qwen3", format="qwen3"),
         LLADA,
         DREAM,
+        DREAMON,
+        ILLADA,
+        STABLE_DIFFCODER,
         SDAR,
         # The names of chat models trained on longer blocks end like SDAR-4B-Chat-b16.
         *(replace(SDAR, name=f"sdar-b{size}", block=size, marker=f"-b{size}") for size in (8, 16, 32, 64)),

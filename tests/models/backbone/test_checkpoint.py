@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,8 +33,8 @@ from remask.models.backbone.transformer import Backbone
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 EVERY = {**ALL, **BASES}
-SHIFTED = {"dream", *BASES}
-BLOCK = {"sdar": 4, "tiny-a2d-bd3lm": 32}
+SHIFTED = {"dream", "dreamon", *BASES}
+BLOCK = {"sdar": 4, "stable-diffcoder": 4, "tiny-a2d-bd3lm": 32}
 
 LONG = "Answer in one word: positive or negative. You are 1 careful assistant, not 20 of them."
 TEXTS = [LONG, "You are", "An"]
@@ -57,14 +58,14 @@ def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
 
 
-def speeds(theta: float, half: int, scaling: dict[str, float] | None) -> Tensor:
+def speeds(theta: float, half: int, scaling: dict[str, Any] | None) -> Tensor:
     """The rotary frequencies theta^-(i / half), with the scaling of Llama 3.1.
 
     It divides frequencies of fewer than low_freq_factor turns in the trained length by `factor`,
     keeps those of more than high_freq_factor turns, and interpolates in between.
     """
     speed = theta ** -(torch.arange(half) / half)
-    if scaling is None:
+    if scaling is None or scaling["rope_type"] == "default":
         return speed
     turns = scaling["original_max_position_embeddings"] * speed / (2 * math.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
@@ -197,7 +198,7 @@ def test_last_token_is_seen_by_the_tokens_of_its_block_only(load: Callable[[str]
     attention_mask = torch.ones_like(row, dtype=torch.bool)
     hidden, _ = backbone.read_blocks(row, attention_mask, blocks_of(family, attention_mask))
     moved = (hidden[0] - hidden[1]).abs().amax(-1) > 1e-3
-    first = {"sdar": 36, "tiny-a2d-bd3lm": 32}.get(name, 0)
+    first = 37 // BLOCK[name] * BLOCK[name] if name in BLOCK else 0
     assert not moved[:first].any()
     assert moved[first:].sum() > (len(ids) - first) / 2  # saturated attention hides some of the changes
 
@@ -260,10 +261,10 @@ def test_blocks_equal_to_positions_read_left_to_right(load: Callable[[str], Load
 def test_family_is_found_and_resolved(load: Callable[[str], Loaded], name: str) -> None:
     backbone, family, _ = load(name)
     tiny = ALL[name]
-    masks = {"<|mdm_mask|>", "<|mask|>", "<|MASK|>"} & set(tiny.added)
+    masks = [added for added in tiny.added if "mask" in added.lower()]
     assert family.name == name
     assert family.mask == backbone.token_id(masks.pop())
-    assert family.special == tuple(range(290, 290 + len(tiny.added)))
+    assert family.special == tuple(checkpoints.added_ids(tiny))
     assert backbone.vocab_size == checkpoints.SIZE
     assert family.block == BLOCK.get(name, 0)
 
@@ -271,11 +272,12 @@ def test_family_is_found_and_resolved(load: Callable[[str], Loaded], name: str) 
 @pytest.mark.parametrize("name", EVERY)
 def test_text_never_encodes_to_an_added_token(load: Callable[[str], Loaded], name: str) -> None:
     backbone, _, _ = load(name)
-    added = EVERY[name].added
-    text = "You " + " are ".join(added) + "<think>é</think>\n"
-    assert max(backbone.encode(text)) < checkpoints.ORDINARY
+    tiny = EVERY[name]
+    added = checkpoints.added_ids(tiny)
+    text = "You " + " are ".join(tiny.added) + "<think>é</think>\n"
+    assert not set(backbone.encode(text)) & set(added)
     assert backbone.decode(backbone.encode(text)) == text
-    assert backbone.decode([290, *backbone.encode("a"), 294, 295]) == "a"
+    assert backbone.decode([added[0], *backbone.encode("a"), *added[-2:], 319]) == "a"
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -288,13 +290,16 @@ def test_turn_has_the_frame_of_the_family(load: Callable[[str], Loaded], name: s
     ]
     text = backbone.tokenizer.decode(ids, skip_special_tokens=False)
     headed = name in ("llada", "llama3")
-    if headed:
+    if EVERY[name].first:
+        start, end = "<[begin▁of▁sentence]>", "<[end▁of▁sentence]>"
+        assert text == f"{start}user\nHi<|im_end|>{end}{start}a\n"
+    elif headed:
         first = EVERY[name].added[0]
         start, end = "<|start_header_id|>", "<|end_header_id|>\n\n"
         assert text == f"{first}{start}user{end}Hi<|im_end|><|eot_id|>{start}a{end}"
     else:
         assert text == "<|im_start|>user\nHi<|im_end|><|im_end|>\n<|im_start|>a\n"
-    assert sum(i >= checkpoints.ORDINARY for i in ids) == (6 if headed else 3)
+    assert sum(i in checkpoints.added_ids(EVERY[name]) for i in ids) == (6 if headed else 3)
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from typing import Any
 from transformers import LlamaConfig, Qwen2Config, Qwen3Config
 
 from remask.errors import BackendError
-from remask.models.backbone.tokenizer import CHATML, HEADERS, LLAMA3, Frame
+from remask.models.backbone.tokenizer import CHATML, HEADERS, LLAMA3, SEED, Frame
 from remask.models.backbone.transformer import Config
 
 Settings = Mapping[str, Any]  # a parsed config.json
@@ -48,7 +48,7 @@ class CheckpointFormat:
 
     name: str
     architecture: str  # in config.json
-    model_type: str  # in config.json, used if it names no architecture
+    model_type: str  # in config.json, used if it names no architecture; "": shared with another row
     config: type[Config]
     frames: tuple[Frame, ...] = (CHATML,)  # the first whose tokens the tokenizer has is used
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # ours → theirs, first found
@@ -125,6 +125,23 @@ LLAMA = CheckpointFormat(  # Llama 3 to 3.2, SmolLM2
         "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     },
 )
+STABLE_DIFFCODER = CheckpointFormat(  # its class derives from LlamaForCausalLM
+    name="stable-diffcoder",
+    architecture="StableDiffcoderForCausalLM",
+    model_type="",  # llama
+    config=LlamaConfig,
+    frames=(SEED,),
+    assumed=LLAMA.assumed,
+)
+ILLADA = CheckpointFormat(  # Llama's layers, written anew
+    name="illada",
+    architecture="ILLaDAForCausalLM",
+    model_type="illada",
+    config=LlamaConfig,
+    frames=(SEED, HEADERS, CHATML),
+    # With layer_norm_eps the norms would be LayerNorm.
+    assumed={"mlp_bias": (False,), "layer_norm_eps": ()},
+)
 
 FORMATS = {
     row.name: row
@@ -133,6 +150,8 @@ FORMATS = {
         CheckpointFormat("dream", "DreamModel", "Dream", Qwen2Config),
         CheckpointFormat("sdar", "SDARForCausalLM", "sdar", Qwen3Config),
         CheckpointFormat("a2d-qwen3", "A2DQwen3LMHeadModel", "a2d-qwen3", Qwen3Config),
+        ILLADA,
+        STABLE_DIFFCODER,
         LLAMA,
         CheckpointFormat("qwen2", "Qwen2ForCausalLM", "qwen2", Qwen2Config),  # and Qwen2.5
         CheckpointFormat("qwen3", "Qwen3ForCausalLM", "qwen3", Qwen3Config),  # not the mixture of experts
@@ -147,7 +166,7 @@ def find_format(settings: Settings, place: str) -> CheckpointFormat:
     for row in FORMATS.values():
         if architecture == row.architecture:
             return row
-        if architecture is None and settings.get("model_type") == row.model_type:
+        if architecture is None and row.model_type and settings.get("model_type") == row.model_type:
             return row
     known = ", ".join(row.architecture for row in FORMATS.values())
     what = architecture or settings.get("model_type") or "unnamed"

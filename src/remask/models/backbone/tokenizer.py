@@ -130,5 +130,8 @@ HEADERS = Frame(
     first="<|startoftext|>",
 )
 
+# Seed-Coder, and what was made of it (Stable-DiffCoder).
+SEED = Frame(start="<[begin▁of▁sentence]>", middle="", gap="\n", end="<[end▁of▁sentence]>", after="")
+
 # Llama 3, https://www.llama.com/docs/model-cards-and-prompt-formats/meta-llama-3
 LLAMA3 = replace(HEADERS, first="<|begin_of_text|>")
