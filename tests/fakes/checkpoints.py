@@ -89,6 +89,8 @@ class Tiny:
     merges_only: bool = False  # vocab.json and merges.txt instead of tokenizer.json
     ordinary: tuple[str, ...] = field(default=())  # added tokens that are not special
     first: bool = False  # the added tokens have the first ids
+    first_layer: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # instead of its experts
+    vectors: Mapping[str, tuple[int, ...]] = field(default_factory=dict)  # beside experts, not ".weight"
 
 
 LLADA = Tiny(
@@ -247,6 +249,101 @@ ILLADA = Tiny(
     tied=True,
     first=True,
 )
+# Mixtures of experts. The names of the experts' weights contain the number of the expert.
+EXPERTS, CHOSEN, INNER = 8, 3, 16
+ROLES = ("<|startoftext|>", "<|endoftext|>", "<|mask|>", "<role>", "</role>", "<|role_end|>")
+
+
+def swiglu(prefix: str, inner: int) -> dict[str, tuple[int, ...]]:
+    """The names and shapes of the matrices of one expert, or of a dense layer."""
+    return {
+        f"{prefix}.gate_proj": (inner, WIDTH),
+        f"{prefix}.up_proj": (inner, WIDTH),
+        f"{prefix}.down_proj": (WIDTH, inner),
+    }
+
+
+EXPERT_LAYER = {
+    "mlp.gate": (EXPERTS, WIDTH),
+    **{name: shape for i in range(EXPERTS) for name, shape in swiglu(f"mlp.experts.{i}", INNER).items()},
+}
+LLADA_MOE = Tiny(
+    folder="LLaDA-MoE-7B-A1B-Instruct",
+    family="llada-moe",
+    settings={
+        **{key: value for key, value in QWEN_SETTINGS.items() if key != "intermediate_size"},
+        "architectures": ["LLaDAMoEModelLM"],
+        "attention_bias": False,
+        "auto_map": code("lladamoe", "LLaDAMoE"),
+        "clip_qkv": None,
+        "dense_intermediate_size": WIDE,
+        "expert_intermediate_size": INNER,
+        "model_type": "llada",
+        "moe_layer_freq": [1] * LAYERS,
+        "norm_topk_prob": None,
+        "num_experts": EXPERTS,
+        "num_experts_per_tok": CHOSEN,
+        "num_key_value_heads": HEADS,
+        "partial_rotary_factor": 1,
+        "qk_layernorm": True,
+        "rms_norm_eps": 1e-05,
+        "rope_theta": 50000,
+        "router_aux_loss_coef": 0.01,
+        "routed_scaling_factor": 1,
+        "shared_expert_intermediate_size": None,
+    },
+    added=ROLES,
+    layer={
+        **{name: shape for name, shape in NORMED.items() if not name.startswith("mlp.")},
+        "self_attn.k_proj": (HEADS * HEAD, WIDTH),
+        "self_attn.v_proj": (HEADS * HEAD, WIDTH),
+        **EXPERT_LAYER,
+    },
+)
+LLADA2 = Tiny(
+    folder="LLaDA2.0-mini",
+    family="llada2",
+    settings={
+        **QWEN_SETTINGS,
+        "architectures": ["LLaDA2MoeModelLM"],
+        "auto_map": code("llada2_moe", "LLaDA2Moe"),
+        "first_k_dense_replace": 1,
+        "head_dim": HEAD,
+        "model_type": "llada2_moe",
+        "moe_intermediate_size": INNER,
+        "moe_router_enable_expert_bias": True,
+        "n_group": 4,
+        "norm_head": False,
+        "norm_topk_prob": True,
+        "num_experts": EXPERTS,
+        "num_experts_per_tok": CHOSEN,
+        "num_shared_experts": 1,
+        "partial_rotary_factor": 0.5,
+        "rope_theta": 600000,
+        "rotary_dim": HEAD // 2,
+        "routed_scaling_factor": 2.5,
+        "router_dtype": "fp32",
+        "score_function": "sigmoid",
+        "topk_group": 2,
+        "use_bias": False,
+        "use_qk_norm": True,
+        "use_qkv_bias": False,
+    },
+    added=ROLES,
+    layer={
+        "input_layernorm": (WIDTH,),
+        "attention.query_key_value": ((HEADS + 2 * SHARED) * HEAD, WIDTH),
+        "attention.query_layernorm": (HEAD,),
+        "attention.key_layernorm": (HEAD,),
+        "attention.dense": (WIDTH, HEADS * HEAD),
+        "post_attention_layernorm": (WIDTH,),
+        **EXPERT_LAYER,
+        **swiglu("mlp.shared_experts", INNER),
+    },
+    first_layer=swiglu("mlp", WIDE),
+    outer=("model.word_embeddings", "model.norm", "lm_head"),
+    vectors={"mlp.gate.expert_bias": (EXPERTS,)},
+)
 LLAMA3 = Tiny(
     folder="Llama-3.2-1B-Instruct",
     family="llama3",
@@ -317,8 +414,20 @@ QWEN3 = Tiny(
 # Left-to-right models, which `remask adapt` turns into denoisers.
 BASES = {tiny.family: tiny for tiny in (LLAMA3, SMOLLM2, QWEN2, QWEN3)}
 ALL = {
-    tiny.family: tiny for tiny in (LLADA, DREAM, DREAMON, ILLADA, STABLE_DIFFCODER, SDAR, A2D_MDLM, A2D_BD3LM)
+    tiny.family: tiny
+    for tiny in (
+        *(LLADA, DREAM, DREAMON, ILLADA, LLADA_MOE, LLADA2),
+        *(STABLE_DIFFCODER, SDAR, A2D_MDLM, A2D_BD3LM),
+    )
 }
+
+
+def layer_shapes(tiny: Tiny, layer: int) -> dict[str, tuple[int, ...]]:
+    """The names of the weights of a layer and their shapes."""
+    if layer or not tiny.first_layer:
+        return dict(tiny.layer)
+    kept = {name: shape for name, shape in tiny.layer.items() if not name.startswith("mlp.")}
+    return {**kept, **tiny.first_layer}
 
 
 def weights(tiny: Tiny, seed: int = 0) -> dict[str, Tensor]:
@@ -336,10 +445,13 @@ def weights(tiny: Tiny, seed: int = 0) -> dict[str, Tensor]:
     if not tiny.tied:
         state[f"{head}.weight"] = 2 * draw(SIZE, WIDTH)
     for i in range(LAYERS):
-        for name, shape in tiny.layer.items():
+        for name, shape in layer_shapes(tiny, i).items():
             state[f"{tiny.prefix}.{i}.{name}.weight"] = 2 * draw(*shape)
             if name in tiny.biased:
                 state[f"{tiny.prefix}.{i}.{name}.bias"] = draw(shape[0])
+        if i or not tiny.first_layer:
+            # Of both signs, and large enough to change which experts are chosen.
+            state |= {f"{tiny.prefix}.{i}.{name}": draw(*shape) - 1 for name, shape in tiny.vectors.items()}
     return state
 
 

@@ -81,6 +81,14 @@ ILLADA = replace(  # 8B Base and Instruct
     special=(0, 1, 2, 5),
     format="illada",
 )
+LLADA_MOE = replace(  # 7B-A1B Base and Instruct
+    LLADA,
+    name="llada-moe",
+    mask=156895,
+    mask_token="<|mask|>",
+    special=(156891, 156892, 156895),
+    format="llada-moe",
+)
 SDAR = Family(  # 1.7B, 4B and 8B; not the mixture of experts
     name="sdar",
     mask=151669,  # <|MASK|>
@@ -95,6 +103,15 @@ SDAR = Family(  # 1.7B, 4B and 8B; not the mixture of experts
 )
 STABLE_DIFFCODER = replace(  # 8B Base and Instruct, made of Seed-Coder
     SDAR, name="stable-diffcoder", mask=5, special=(0, 1, 2, 5), format="stable-diffcoder"
+)
+LLADA2 = replace(  # 2.0-mini, 2.1-mini, flash
+    SDAR,
+    name="llada2",
+    mask=156895,
+    mask_token="<|mask|>",
+    special=(156891, 156892, 156895),
+    block=32,
+    format="llada2",
 )
 TINY_A2D = Family(  # made of Qwen3-0.6B; both variants have the same config.json
     name="tiny-a2d-mdlm",
@@ -168,6 +185,8 @@ FAMILIES = {
         DREAM,
         DREAMON,
         ILLADA,
+        LLADA_MOE,
+        LLADA2,
         STABLE_DIFFCODER,
         SDAR,
         # The names of chat models trained on longer blocks end like SDAR-4B-Chat-b16.

@@ -192,6 +192,37 @@ def test_llada_with_other_blocks_is_refused(tmp_path: Path, key: str) -> None:
     refused(folder, f"config.json sets {key} to 'other'")
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("illada", {"layer_norm_eps": 1e-5}, "sets layer_norm_eps to 1e-05"),
+        ("stable-diffcoder", {"mlp_bias": True}, "sets mlp_bias to True"),
+        ("llada-moe", {"moe_layer_freq": [0, 1]}, "sets moe_layer_freq to [0, 1]"),
+        ("llada-moe", {"shared_expert_intermediate_size": 16}, "sets shared_expert_intermediate_size to 16"),
+        ("llada-moe", {"clip_qkv": 8.0}, "sets clip_qkv to 8.0"),
+        ("llada-moe", {"num_experts": None}, "num_experts = None; it must be a positive whole number"),
+        ("llada2", {"use_qkv_bias": True}, "sets use_qkv_bias to True"),
+        ("llada2", {"score_function": "softmax"}, "sets score_function to 'softmax'"),
+        ("llada2", {"num_experts": 9}, "weights are missing, first model.layers.1.mlp.experts.8.gate_proj"),
+        (
+            "llada2",
+            {"num_experts": 4},
+            "weights are unexpected, first model.layers.1.mlp.experts.4.down_proj",
+        ),
+        ("llada2", {"moe_intermediate_size": 8}, "is (16, 32), but config.json asks for (8, 32)"),
+        ("llada2", {"head_dim": 4, "rotary_dim": 2}, "is (64, 32), but config.json asks for (32, 32)"),
+        ("llada2", {"rotary_dim": 8}, "partial_rotary_factor = 0.5 and rotary_dim = 8, for heads of 8"),
+        ("llada2", {"partial_rotary_factor": None}, "partial_rotary_factor = None"),
+    ],
+)
+def test_settings_of_newer_families_are_refused_where_they_do_not_fit(
+    tmp_path: Path, name: str, settings: dict[str, object], words: str
+) -> None:
+    folder = checkpoints.write(ALL[name], tmp_path)
+    edit(folder, **settings)
+    refused(folder, words)
+
+
 @pytest.mark.parametrize("value", [None, 0, -1, 2.0, "32", True])
 def test_sizes_must_be_positive_whole_numbers(folder: Path, value: object) -> None:
     edit(folder, hidden_size=value)

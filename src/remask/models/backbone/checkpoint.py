@@ -31,6 +31,7 @@ from remask.models.backbone.checkpoint_formats import (
     read_settings,
 )
 from remask.models.backbone.device import choose_device, choose_dtype
+from remask.models.backbone.pack_weights import pack_weights
 from remask.models.backbone.tokenizer import TOKENIZER_FILES, Frame, load_tokenizer
 from remask.models.backbone.transformer import Backbone, Config, build_model, make_skeleton
 
@@ -85,6 +86,7 @@ def load_checkpoint(
         return Checkpoint(backbone, folder, row.name, settings, last)
     try:
         state = _read_weights(row, shards, chosen, dtype)
+        pack_weights(state, config, place)
         state = _check_weights(state, config, place)
     except torch.OutOfMemoryError as error:
         need = estimate_memory(config, dtype) / 1e9

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from transformers import LlamaConfig, Qwen2Config, Qwen3Config
+from transformers import Glm4MoeConfig, LlamaConfig, Qwen2Config, Qwen3Config, Qwen3MoeConfig
 
 from remask.errors import BackendError
-from remask.models.backbone.tokenizer import CHATML, HEADERS, LLAMA3, SEED, Frame
+from remask.models.backbone.tokenizer import CHATML, HEADERS, LLAMA3, ROLES, SEED, Frame
 from remask.models.backbone.transformer import Config
 
 Settings = Mapping[str, Any]  # a parsed config.json
@@ -53,9 +53,15 @@ class CheckpointFormat:
     frames: tuple[Frame, ...] = (CHATML,)  # the first whose tokens the tokenizer has is used
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # ours → theirs, first found
     weights: Mapping[str, str] = field(default_factory=dict)  # theirs → ours; {} is the layer
+    parts: Mapping[str, str] = field(default_factory=dict)  # of weights' names, theirs → ours
     assumed: Mapping[str, tuple[object, ...]] = field(default_factory=dict)  # + ASSUMED_SETTINGS
     # Types of scaled rotary positions that the model supports, and the parameters of each.
     ropes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    counts: tuple[str, ...] = ()  # settings that are whole numbers, beside SIZE_SETTINGS
+    numbers: tuple[str, ...] = ()  # settings that are other numbers
+    fixed: Mapping[str, Any] = field(default_factory=dict)  # settings of `config` that are no choice
+    aliases: tuple[str, ...] = ()  # other names of the architecture
+    partial_rotary: bool = False  # only a part of each head is turned by its position
 
 
 LLADA = CheckpointFormat(
@@ -142,6 +148,66 @@ ILLADA = CheckpointFormat(  # Llama's layers, written anew
     # With layer_norm_eps the norms would be LayerNorm.
     assumed={"mlp_bias": (False,), "layer_norm_eps": ()},
 )
+LLADA_MOE = CheckpointFormat(  # Qwen3's layers without grouped queries
+    name="llada-moe",
+    architecture="LLaDAMoEModelLM",
+    aliases=("LLaDAMoEModel",),
+    model_type="",  # llada
+    config=Qwen3MoeConfig,
+    frames=(ROLES,),
+    keys={
+        "intermediate_size": ("dense_intermediate_size", "intermediate_size"),
+        "moe_intermediate_size": ("expert_intermediate_size",),
+    },
+    counts=("num_experts", "num_experts_per_tok", "moe_intermediate_size"),
+    # The model's code has no norm of the chosen experts' weights, whatever config.json says.
+    fixed={"norm_topk_prob": False, "mlp_only_layers": []},
+    assumed={
+        "moe_layer_freq": (1,),
+        "qk_layernorm": (True,),
+        "clip_qkv": (),
+        "shared_expert_intermediate_size": (),
+        "partial_rotary_factor": (1,),
+        "routed_scaling_factor": (1,),
+    },
+)
+LLADA2 = CheckpointFormat(  # 2.0 and 2.1; the layers of GLM-4.5 with other names
+    name="llada2",
+    architecture="LLaDA2MoeModelLM",
+    model_type="llada2_moe",
+    config=Glm4MoeConfig,
+    frames=(ROLES,),
+    keys={"n_routed_experts": ("num_experts",), "n_shared_experts": ("num_shared_experts",)},
+    parts={
+        "model.word_embeddings.": "model.embed_tokens.",
+        ".attention.dense.": ".self_attn.o_proj.",
+        ".attention.query_layernorm.": ".self_attn.q_norm.",
+        ".attention.key_layernorm.": ".self_attn.k_norm.",
+        ".attention.": ".self_attn.",
+        ".gate.expert_bias": ".gate.e_score_correction_bias",
+    },
+    counts=(
+        "n_routed_experts",
+        "num_experts_per_tok",
+        "n_shared_experts",
+        "moe_intermediate_size",
+        "n_group",
+        "topk_group",
+        "first_k_dense_replace",
+    ),
+    numbers=("routed_scaling_factor",),
+    fixed={"use_qk_norm": True, "norm_topk_prob": True, "num_mtp_layers": 0},
+    assumed={
+        "use_qk_norm": (True,),
+        "use_bias": (False,),
+        "use_qkv_bias": (False,),
+        "norm_head": (False,),
+        "norm_topk_prob": (True,),
+        "score_function": ("sigmoid",),
+        "moe_router_enable_expert_bias": (True,),
+    },
+    partial_rotary=True,
+)
 
 FORMATS = {
     row.name: row
@@ -151,6 +217,8 @@ FORMATS = {
         CheckpointFormat("sdar", "SDARForCausalLM", "sdar", Qwen3Config),
         CheckpointFormat("a2d-qwen3", "A2DQwen3LMHeadModel", "a2d-qwen3", Qwen3Config),
         ILLADA,
+        LLADA_MOE,
+        LLADA2,
         STABLE_DIFFCODER,
         LLAMA,
         CheckpointFormat("qwen2", "Qwen2ForCausalLM", "qwen2", Qwen2Config),  # and Qwen2.5
@@ -164,7 +232,7 @@ def find_format(settings: Settings, place: str) -> CheckpointFormat:
     named = settings.get("architectures") or []
     architecture = named[0] if isinstance(named, list) and named else None
     for row in FORMATS.values():
-        if architecture == row.architecture:
+        if architecture in (row.architecture, *row.aliases):
             return row
         if architecture is None and row.model_type and settings.get("model_type") == row.model_type:
             return row
@@ -181,7 +249,8 @@ def read_settings(row: CheckpointFormat, settings: Settings, place: str) -> Conf
     """
     for key, allowed in {**ASSUMED_SETTINGS, **row.assumed}.items():
         value = settings.get(key)
-        if value is not None and value not in allowed:
+        each = value if isinstance(value, list) else [value]  # of the layers
+        if value is not None and not all(one in allowed for one in each):
             raise BackendError(
                 f"{place}: config.json sets {key} to {value!r}, which remask does not read for "
                 f"{row.architecture}"
@@ -206,16 +275,24 @@ def read_settings(row: CheckpointFormat, settings: Settings, place: str) -> Conf
         raise BackendError(
             f"{place}: config.json makes heads of {values['head_dim']} numbers; it must be even"
         )
+    values |= {key: _read_count(row, settings, key, place) for key in row.counts}
+    values |= {key: _read_positive(settings.get(key), key, place) for key in row.numbers}
     values["rms_norm_eps"] = _read_positive(settings.get("rms_norm_eps"), "rms_norm_eps", place)
     values["rope_parameters"] = _read_rope(row, settings, place)
+    if row.partial_rotary:
+        values["rope_parameters"]["partial_rotary_factor"] = _read_rotary_share(
+            settings, values["head_dim"], place
+        )
     values["tie_word_embeddings"] = bool(_find_setting(row, settings, "tie_word_embeddings")[1])
     values["attention_bias"] = bool(settings.get("attention_bias"))
-    return row.config(**values)
+    return row.config(**values, **row.fixed)
 
 
 def map_weight_name(row: CheckpointFormat, name: str) -> str | None:
     """Return our name of the checkpoint's weight `name`, or None if the weight is unknown."""
     if not row.weights:
+        for theirs, part in row.parts.items():
+            name = name.replace(theirs, part)
         return name
     number = re.search(r"\.(\d+)\.", name)
     layer = number[1] if number else ""
@@ -245,6 +322,18 @@ def _read_positive(value: Any, name: str, place: str) -> float:
     if not (number and 0 < value < math.inf):
         raise BackendError(f"{place}: config.json has {name} = {value!r}; it must be a positive number")
     return float(value)
+
+
+def _read_rotary_share(settings: Settings, head: int, place: str) -> float:
+    """Read which share of a head is turned. Raises BackendError if the settings contradict each other."""
+    share = _read_positive(settings.get("partial_rotary_factor"), "partial_rotary_factor", place)
+    turned = settings.get("rotary_dim")
+    if share > 1 or turned not in (None, int(head * share)):
+        raise BackendError(
+            f"{place}: config.json has partial_rotary_factor = {share} and rotary_dim = {turned}, for "
+            f"heads of {head} numbers"
+        )
+    return share
 
 
 def _read_rope(row: CheckpointFormat, settings: Settings, place: str) -> dict[str, Any]:

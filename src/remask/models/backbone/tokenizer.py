@@ -110,6 +110,7 @@ class Frame:
     end: str  # special token
     after: str  # ordinary text after a turn
     first: str = ""  # special token before the first turn of a chat; "": none
+    roles: tuple[tuple[str, str], ...] = ()  # our names of roles and those of the frame, if they differ
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -132,6 +133,16 @@ HEADERS = Frame(
 
 # Seed-Coder, and what was made of it (Stable-DiffCoder).
 SEED = Frame(start="<[begin▁of▁sentence]>", middle="", gap="\n", end="<[end▁of▁sentence]>", after="")
+
+# LLaDA-MoE and LLaDA2, from their model cards.
+ROLES = Frame(
+    start="<role>",
+    middle="</role>",
+    gap="",
+    end="<|role_end|>",
+    after="",
+    roles=(("user", "HUMAN"), ("assistant", "ASSISTANT")),
+)
 
 # Llama 3, https://www.llama.com/docs/model-cards-and-prompt-formats/meta-llama-3
 LLAMA3 = replace(HEADERS, first="<|begin_of_text|>")

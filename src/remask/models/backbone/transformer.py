@@ -1,4 +1,4 @@
-"""A Llama or Qwen model that reads tokens under explicit attention masks.
+"""A model with the layers of Llama, Qwen or GLM that reads tokens under explicit attention masks.
 
 There are three ways to read: by blocks (`read_blocks`, which includes left to right and both
 directions), left to right (`read`), and a gated region that attends in both directions after a
@@ -18,12 +18,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.func import functional_call
 from transformers import (
+    Glm4MoeConfig,
+    Glm4MoeForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -42,15 +46,17 @@ from remask.models.backbone.attention import (
 )
 from remask.models.backbone.tokenizer import CHATML, Frame
 
-Config = LlamaConfig | Qwen2Config | Qwen3Config
-Model = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
+Config = LlamaConfig | Qwen2Config | Qwen3Config | Qwen3MoeConfig | Glm4MoeConfig
+Model = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM | Qwen3MoeForCausalLM | Glm4MoeForCausalLM
 
-# The layers of these models take the same arguments. They differ in biases, and in norms of queries
-# and keys.
+# The layers of these models take the same arguments. They differ in biases, in norms of queries and
+# keys, and the last two have mixtures of experts.
 MODELS: dict[type[Config], Callable[[Any], Model]] = {
     LlamaConfig: LlamaForCausalLM,
     Qwen2Config: Qwen2ForCausalLM,
     Qwen3Config: Qwen3ForCausalLM,
+    Qwen3MoeConfig: Qwen3MoeForCausalLM,
+    Glm4MoeConfig: Glm4MoeForCausalLM,
 }
 
 # The name of the cache argument of a layer. transformers 5.24 renamed `past_key_values`; the old
@@ -105,6 +111,7 @@ class Backbone:
     def encode_opening(self, role: str, text: str = "") -> list[int]:
         """Encode the beginning of a turn that the model continues."""
         frame = self.frame
+        role = dict(frame.roles).get(role, role)
         start = self.token_id(frame.start)
         if not frame.middle:
             return [start, *self.encode(f"{role}{frame.gap}{text}")]
