@@ -30,6 +30,7 @@ def test_families_are_consistent() -> None:
         ("llada-moe", "LLaDA-MoE-7B-A1B-Base", "llada-moe"),
         ("llada2", "LLaDA2.0-mini", "llada2"),
         ("llada2", "LLaDA2.1-mini", "llada2"),
+        ("fast-dllm-v2", "Fast_dLLM_v2_7B", "fast-dllm-v2"),
         ("stable-diffcoder", "Stable-DiffCoder-8B-Base", "stable-diffcoder"),
         ("sdar", "SDAR-8B-Chat", "sdar"),
         ("sdar", "SDAR-4B-Chat-b16", "sdar-b16"),
@@ -74,6 +75,7 @@ def test_family_takes_the_settings_of_the_checkpoint() -> None:
         ("qwen2", {}, {"<|endoftext|>": 5}, "a token for each of the model's 100 ids"),
         ("sdar", {"mask_token_id": 5, "block_size": -4}, {}, "block_size -4; it must be"),
         ("sdar", {"mask_token_id": 5, "block_size": "4"}, {}, "block_size '4'; it must be"),
+        ("fast-dllm-v2", {"bd_size": 0.5}, {"|<MASK>|": 5}, "bd_size 0.5; it must be"),
     ],
 )
 def test_contradictions_are_refused(

@@ -27,7 +27,7 @@ from remask.models.backbone.attention import KVCache
 from remask.models.backbone.transformer import Backbone
 
 FULL = ["llada", "dream", "tiny-a2d-mdlm"]
-BLOCKS = ["sdar", "tiny-a2d-bd3lm"]
+BLOCKS = ["sdar", "llada2", "fast-dllm-v2", "tiny-a2d-bd3lm"]
 CONTEXT: Ids = tuple(range(10, 81))  # 71 tokens, not a whole number of blocks
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 

@@ -160,6 +160,27 @@ DREAM = Tiny(
 DREAMON = replace(
     DREAM, folder="DreamOn-v0-7B", family="dreamon", added=(*DREAM.added, "<|expand|>"), merges_only=False
 )
+FAST_DLLM_V2 = Tiny(
+    folder="Fast_dLLM_v2_1.5B",
+    family="fast-dllm-v2",
+    settings={
+        **QWEN_SETTINGS,
+        "architectures": ["Fast_dLLM_QwenForCausalLM"],
+        "auto_map": {
+            "AutoConfig": "configuration.Fast_dLLM_QwenConfig",
+            "AutoModelForCausalLM": "modeling.Fast_dLLM_QwenForCausalLM",
+        },
+        "bd_size": 32,
+        "layer_types": ["full_attention"] * LAYERS,
+        "max_window_layers": 1,
+        "model_type": "Fast_dLLM_Qwen",
+        "tie_word_embeddings": True,
+    },
+    added=(*QWEN, "<|fim_pad|>", "|<MASK>|"),
+    layer=QWEN_LAYER,
+    biased=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    tied=True,
+)
 NORMED = {**QWEN_LAYER, "self_attn.q_norm": (HEAD,), "self_attn.k_norm": (HEAD,)}
 SDAR = Tiny(
     folder="SDAR-1.7B-Chat",
@@ -416,7 +437,7 @@ BASES = {tiny.family: tiny for tiny in (LLAMA3, SMOLLM2, QWEN2, QWEN3)}
 ALL = {
     tiny.family: tiny
     for tiny in (
-        *(LLADA, DREAM, DREAMON, ILLADA, LLADA_MOE, LLADA2),
+        *(LLADA, DREAM, DREAMON, ILLADA, LLADA_MOE, LLADA2, FAST_DLLM_V2),
         *(STABLE_DIFFCODER, SDAR, A2D_MDLM, A2D_BD3LM),
     )
 }

@@ -38,6 +38,7 @@ class Family:
     attention: Attention = "region"
     delete: int = -1  # token id that an adapter writes at superfluous positions; -1: none
     block: int = 0  # tokens of a block, if attention is by blocks
+    block_setting: str = "block_size"  # of config.json, which wins over `block`
     mask_token: str = ""  # name of the mask, if its id may differ between checkpoints
     delete_token: str = ""  # name of the delete token, likewise
     format: str = ""  # a name of checkpoint_formats.FORMATS; "": not loaded as a checkpoint
@@ -113,6 +114,18 @@ LLADA2 = replace(  # 2.0-mini, 2.1-mini, flash
     block=32,
     format="llada2",
 )
+FAST_DLLM_V2 = replace(  # 1.5B and 7B, made of Qwen2.5
+    SDAR,
+    name="fast-dllm-v2",
+    mask=151665,
+    mask_token="|<MASK>|",
+    special=(151643, 151644, 151645, 151665),
+    # The first token of a block is predicted by the last one of the finished block before it.
+    shifted=True,
+    block=32,
+    block_setting="bd_size",
+    format="fast-dllm-v2",
+)
 TINY_A2D = Family(  # made of Qwen3-0.6B; both variants have the same config.json
     name="tiny-a2d-mdlm",
     mask=151669,
@@ -187,6 +200,7 @@ FAMILIES = {
         ILLADA,
         LLADA_MOE,
         LLADA2,
+        FAST_DLLM_V2,
         STABLE_DIFFCODER,
         SDAR,
         # The names of chat models trained on longer blocks end like SDAR-4B-Chat-b16.
@@ -265,10 +279,11 @@ def resolve_family(
         raise BackendError(f"{checkpoint}: its mask is {mask}, but the model has only {size} ids")
     block = family.block
     if family.attention == "blocks":
-        block = settings.get("block_size") or family.block
+        block = settings.get(family.block_setting) or family.block
         if type(block) is not int or block < 1:
             raise BackendError(
-                f"{checkpoint}: config.json has block_size {block!r}; it must be a positive whole number"
+                f"{checkpoint}: config.json has {family.block_setting} {block!r}; it must be a positive "
+                "whole number"
             )
     special = {mask, *added.values(), *(i for i in family.special if i < size)}
     return replace(family, mask=mask, delete=delete, block=block, special=tuple(sorted(special)))

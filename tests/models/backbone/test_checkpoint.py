@@ -33,8 +33,8 @@ from remask.models.backbone.transformer import Backbone
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 EVERY = {**ALL, **BASES}
-SHIFTED = {"dream", "dreamon", *BASES}
-BLOCK = {"sdar": 4, "stable-diffcoder": 4, "llada2": 32, "tiny-a2d-bd3lm": 32}
+SHIFTED = {"dream", "dreamon", "fast-dllm-v2", *BASES}
+BLOCK = {"sdar": 4, "stable-diffcoder": 4, "llada2": 32, "fast-dllm-v2": 32, "tiny-a2d-bd3lm": 32}
 
 NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm")  # of queries and keys
 

@@ -219,6 +219,8 @@ FORMATS = {
         ILLADA,
         LLADA_MOE,
         LLADA2,
+        # 1.5B and 7B, made of Qwen2.5
+        CheckpointFormat("fast-dllm-v2", "Fast_dLLM_QwenForCausalLM", "Fast_dLLM_Qwen", Qwen2Config),
         STABLE_DIFFCODER,
         LLAMA,
         CheckpointFormat("qwen2", "Qwen2ForCausalLM", "qwen2", Qwen2Config),  # and Qwen2.5
