@@ -365,6 +365,14 @@ LLADA2 = Tiny(
     outer=("model.word_embeddings", "model.norm", "lm_head"),
     vectors={"mlp.gate.expert_bias": (EXPERTS,)},
 )
+GEMMA = Tiny(  # only its tokenizer; the rest is written by the transformers library
+    folder="",
+    family="diffusion-gemma",
+    settings={},
+    added=("<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<|turn>", "<turn|>"),
+    layer={},
+    first=True,
+)
 LLAMA3 = Tiny(
     folder="Llama-3.2-1B-Instruct",
     family="llama3",
@@ -485,6 +493,53 @@ def write(tiny: Tiny, parent: Path, seed: int = 0) -> Path:
         (folder / f"{name}_{tiny.family}.py").write_text("raise SystemExit('code of a checkpoint')")
     write_tokenizer(tiny, folder)
     write_weights(weights(tiny, seed), folder)
+    return folder
+
+
+def write_diffusion_gemma(parent: Path, seed: int = 0) -> Path:
+    """A tiny DiffusionGemma, saved by the transformers library, with its vision tower.
+
+    Three layers that see four tokens of the context, and one that sees all of it.
+    """
+    # Imported here because no other family needs it.
+    from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion, Gemma4VisionConfig
+
+    kinds = ["sliding_attention"] * 3 + ["full_attention"]
+    text = {
+        "vocab_size": SIZE,
+        "hidden_size": WIDTH,
+        "intermediate_size": WIDE,
+        "num_hidden_layers": 4,
+        "num_attention_heads": HEADS,
+        "num_key_value_heads": SHARED,
+        "num_global_key_value_heads": 1,
+        "head_dim": HEAD,
+        "global_head_dim": 2 * HEAD,
+        "sliding_window": 5,
+        "layer_types": kinds,
+        "num_experts": EXPERTS,
+        "top_k_experts": CHOSEN,
+        "moe_intermediate_size": INNER,
+        "max_position_embeddings": 2048,
+        "use_bidirectional_attention": "vision",
+    }
+    vision = Gemma4VisionConfig(
+        hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2, head_dim=8,
+        num_key_value_heads=2, patch_size=2, position_embedding_size=4,
+    )  # fmt: skip
+    config = DiffusionGemmaConfig(text_config=text, vision_config=vision)
+    torch.manual_seed(seed)
+    model = DiffusionGemmaForBlockDiffusion(config).float()
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.startswith(("model.decoder.", "model.encoder.language_model.")):
+                drawn = torch.randn(tensor.shape, generator=generator)
+                tensor.copy_(1 + 0.2 * drawn if tensor.dim() == 1 else drawn / tensor.shape[-1] ** 0.5)
+    folder = parent / "diffusiongemma-26B-A4B-it"
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+    write_tokenizer(GEMMA, folder)
     return folder
 
 

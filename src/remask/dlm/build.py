@@ -9,7 +9,7 @@ of the prompt is read at each step, in both directions, with the adapter.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
@@ -23,6 +23,9 @@ from remask.errors import BackendError, ConfigError
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.checkpoint import load_checkpoint
 from remask.models.backbone.transformer import Backbone
+
+if TYPE_CHECKING:
+    from remask.models.backbone.diffusion_gemma import DiffusionGemmaBackbone
 
 Cache = Literal["approximate", "exact"]
 # The name of the built-in model in identities. Changing it would invalidate cached answers.
@@ -87,6 +90,10 @@ def make_attention_mode(backbone: Backbone, family: Family, cache: Cache, refres
         raise ConfigError(f"cache is {cache!r}; use approximate or exact")
     if family.attention == "blocks":
         return BlockCausal(backbone, family, PrefixCache(backbone, family.block))
+    if family.attention == "noise":
+        from remask.dlm.uniform_noise import UniformNoise  # needs a recent release of transformers
+
+        return UniformNoise(cast("DiffusionGemmaBackbone", backbone), family)
     return Bidirectional(backbone, family, 1 if cache == "exact" else refresh)
 
 

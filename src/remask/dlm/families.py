@@ -14,8 +14,9 @@ UNUSED_ID = -1  # placeholder of the first id for which the tokenizer has no tok
 
 # region: the context is read left to right, and only the prompt region attends in both directions,
 # to itself and to the whole context. full: every token sees every token. blocks: a token sees its
-# own block and the blocks before it.
-Attention = Literal["region", "full", "blocks"]
+# own block and the blocks before it. noise: as region, but the model was trained on random tokens
+# instead of masks; `mask` only marks the positions that hold them.
+Attention = Literal["region", "full", "blocks", "noise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,18 @@ FAST_DLLM_V2 = replace(  # 1.5B and 7B, made of Qwen2.5
     block_setting="bd_size",
     format="fast-dllm-v2",
 )
+DIFFUSION_GEMMA = Family(  # 26B-A4B
+    name="diffusion-gemma",
+    mask=0,
+    mask_token="<pad>",
+    special=(0, 1, 2, 105, 106),
+    shifted=False,
+    window=256,  # the canvas that the model was trained on
+    context=3000,
+    rest=500,
+    attention="noise",
+    format="diffusion-gemma",
+)
 TINY_A2D = Family(  # made of Qwen3-0.6B; both variants have the same config.json
     name="tiny-a2d-mdlm",
     mask=151669,
@@ -202,6 +215,7 @@ FAMILIES = {
         LLADA2,
         FAST_DLLM_V2,
         STABLE_DIFFCODER,
+        DIFFUSION_GEMMA,
         SDAR,
         # The names of chat models trained on longer blocks end like SDAR-4B-Chat-b16.
         *(replace(SDAR, name=f"sdar-b{size}", block=size, marker=f"-b{size}") for size in (8, 16, 32, 64)),

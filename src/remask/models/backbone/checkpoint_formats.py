@@ -12,13 +12,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from transformers import Glm4MoeConfig, LlamaConfig, Qwen2Config, Qwen3Config, Qwen3MoeConfig
 
 from remask.errors import BackendError
-from remask.models.backbone.tokenizer import CHATML, HEADERS, LLAMA3, ROLES, SEED, Frame
-from remask.models.backbone.transformer import Config
+from remask.models.backbone.tokenizer import CHATML, HEADERS, LLAMA3, ROLES, SEED, TURNS, Frame
+from remask.models.backbone.transformer import Backbone, Config
 
 Settings = Mapping[str, Any]  # a parsed config.json
 
@@ -49,7 +49,7 @@ class CheckpointFormat:
     name: str
     architecture: str  # in config.json
     model_type: str  # in config.json, used if it names no architecture; "": shared with another row
-    config: type[Config]
+    config: type[Config] | None  # None: that of diffusion_gemma.py
     frames: tuple[Frame, ...] = (CHATML,)  # the first whose tokens the tokenizer has is used
     keys: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  # ours → theirs, first found
     weights: Mapping[str, str] = field(default_factory=dict)  # theirs → ours; {} is the layer
@@ -61,6 +61,7 @@ class CheckpointFormat:
     numbers: tuple[str, ...] = ()  # settings that are other numbers
     fixed: Mapping[str, Any] = field(default_factory=dict)  # settings of `config` that are no choice
     aliases: tuple[str, ...] = ()  # other names of the architecture
+    skipped: tuple[str, ...] = ()  # beginnings of weights' names that are not about text
     partial_rotary: bool = False  # only a part of each head is turned by its position
 
 
@@ -208,6 +209,14 @@ LLADA2 = CheckpointFormat(  # 2.0 and 2.1; the layers of GLM-4.5 with other name
     },
     partial_rotary=True,
 )
+DIFFUSION_GEMMA = CheckpointFormat(
+    name="diffusion-gemma",
+    architecture="DiffusionGemmaForBlockDiffusion",
+    model_type="diffusion_gemma",
+    config=None,
+    frames=(TURNS,),
+    skipped=("model.encoder.vision_tower.", "model.encoder.embed_vision."),
+)
 
 FORMATS = {
     row.name: row
@@ -222,6 +231,7 @@ FORMATS = {
         # 1.5B and 7B, made of Qwen2.5
         CheckpointFormat("fast-dllm-v2", "Fast_dLLM_QwenForCausalLM", "Fast_dLLM_Qwen", Qwen2Config),
         STABLE_DIFFCODER,
+        DIFFUSION_GEMMA,
         LLAMA,
         CheckpointFormat("qwen2", "Qwen2ForCausalLM", "qwen2", Qwen2Config),  # and Qwen2.5
         CheckpointFormat("qwen3", "Qwen3ForCausalLM", "qwen3", Qwen3Config),  # not the mixture of experts
@@ -257,6 +267,8 @@ def read_settings(row: CheckpointFormat, settings: Settings, place: str) -> Conf
                 f"{place}: config.json sets {key} to {value!r}, which remask does not read for "
                 f"{row.architecture}"
             )
+    if row.config is None:
+        return cast("Config", _load_diffusion_gemma(row).read_text_config(dict(settings), place))
     types = settings.get("layer_types") or []
     other = [kind for kind in (types if isinstance(types, list) else [types]) if kind != "full_attention"]
     if other:
@@ -288,6 +300,23 @@ def read_settings(row: CheckpointFormat, settings: Settings, place: str) -> Conf
     values["tie_word_embeddings"] = bool(_find_setting(row, settings, "tie_word_embeddings")[1])
     values["attention_bias"] = bool(settings.get("attention_bias"))
     return row.config(**values, **row.fixed)
+
+
+def load_backbone_class(row: CheckpointFormat) -> type[Backbone]:
+    """Return the class of the models of a format. Raises BackendError."""
+    found = Backbone if row.config is not None else _load_diffusion_gemma(row).DiffusionGemmaBackbone
+    return cast("type[Backbone]", found)
+
+
+def _load_diffusion_gemma(row: CheckpointFormat) -> Any:
+    """Import the module of DiffusionGemma, which older releases of transformers do not have."""
+    try:
+        from remask.models.backbone import diffusion_gemma
+    except ImportError as error:
+        raise BackendError(
+            f"{row.architecture} needs a newer release of transformers (5.24 has it)"
+        ) from error
+    return diffusion_gemma
 
 
 def map_weight_name(row: CheckpointFormat, name: str) -> str | None:

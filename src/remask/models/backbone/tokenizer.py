@@ -144,5 +144,16 @@ ROLES = Frame(
     roles=(("user", "HUMAN"), ("assistant", "ASSISTANT")),
 )
 
+# Gemma 4
+TURNS = Frame(
+    start="<|turn>",
+    middle="",
+    gap="\n",
+    end="<turn|>",
+    after="\n",
+    first="<bos>",
+    roles=(("assistant", "model"),),
+)
+
 # Llama 3, https://www.llama.com/docs/model-cards-and-prompt-formats/meta-llama-3
 LLAMA3 = replace(HEADERS, first="<|begin_of_text|>")

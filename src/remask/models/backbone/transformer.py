@@ -51,13 +51,15 @@ Model = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM | Qwen3MoeForCaus
 
 # The layers of these models take the same arguments. They differ in biases, in norms of queries and
 # keys, and the last two have mixtures of experts.
-MODELS: dict[type[Config], Callable[[Any], Model]] = {
+MODELS: dict[type[Any], Callable[[Any], Any]] = {
     LlamaConfig: LlamaForCausalLM,
     Qwen2Config: Qwen2ForCausalLM,
     Qwen3Config: Qwen3ForCausalLM,
     Qwen3MoeConfig: Qwen3MoeForCausalLM,
     Glm4MoeConfig: Glm4MoeForCausalLM,
 }
+
+HEAD, EMBEDDING = "lm_head.weight", "embed_tokens.weight"  # the second is the end of a name
 
 # The name of the cache argument of a layer. transformers 5.24 renamed `past_key_values`; the old
 # name is deprecated since then and will be removed in 5.40.
@@ -306,7 +308,8 @@ def make_skeleton(config: Config) -> Model:
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
     config._attn_implementation = ATTENTION
     with torch.device("meta"):
-        return MODELS[type(config)](config)
+        model: Model = MODELS[type(config)](config)
+        return model
 
 
 def build_model(config: Config, state: Mapping[str, Tensor]) -> Model:
@@ -315,11 +318,16 @@ def build_model(config: Config, state: Mapping[str, Tensor]) -> Model:
     `state` may leave out "lm_head.weight" if it is tied to the embedding.
     """
     model = make_skeleton(config)
-    embedding = state["model.embed_tokens.weight"]
-    full: dict[str, Any] = {"lm_head.weight": embedding, **state}
+    embedding = next(tensor for name, tensor in state.items() if name.endswith(EMBEDDING))
+    full: dict[str, Any] = {HEAD: embedding, **state}
     model.load_state_dict(full, assign=True)
-    # The buffer of the rotary embedding is not part of a state, so it is created here.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(embedding.device)
+    # Buffers that are not part of a state are created here.
+    for module in model.modules():
+        if hasattr(module, "rotary_emb"):
+            rotary: Any = module.rotary_emb
+            module.rotary_emb = type(rotary)(rotary.config).to(embedding.device)
+        if hasattr(module, "scalar_embed_scale"):
+            module.embed_scale = torch.tensor(module.scalar_embed_scale, device=embedding.device)
     model.requires_grad_(False)
     model.train(False)
     return model
