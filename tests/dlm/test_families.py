@@ -29,7 +29,7 @@ def test_families_are_consistent() -> None:
         ("illada", "iLLaDA-8B-Base", "illada"),
         ("llada-moe", "LLaDA-MoE-7B-A1B-Base", "llada-moe"),
         ("llada2", "LLaDA2.0-mini", "llada2"),
-        ("llada2", "LLaDA2.1-mini", "llada2"),
+        ("llada2", "LLaDA2.1-mini", "llada2.1"),
         ("fast-dllm-v2", "Fast_dLLM_v2_7B", "fast-dllm-v2"),
         ("stable-diffcoder", "Stable-DiffCoder-8B-Base", "stable-diffcoder"),
         ("sdar", "SDAR-8B-Chat", "sdar"),

@@ -373,6 +373,7 @@ GEMMA = Tiny(  # only its tokenizer; the rest is written by the transformers lib
     layer={},
     first=True,
 )
+LLADA2_1 = replace(LLADA2, folder="LLaDA2.1-mini", family="llada2.1")
 LLAMA3 = Tiny(
     folder="Llama-3.2-1B-Instruct",
     family="llama3",
@@ -445,7 +446,7 @@ BASES = {tiny.family: tiny for tiny in (LLAMA3, SMOLLM2, QWEN2, QWEN3)}
 ALL = {
     tiny.family: tiny
     for tiny in (
-        *(LLADA, DREAM, DREAMON, ILLADA, LLADA_MOE, LLADA2, FAST_DLLM_V2),
+        *(LLADA, DREAM, DREAMON, ILLADA, LLADA_MOE, LLADA2, LLADA2_1, FAST_DLLM_V2),
         *(STABLE_DIFFCODER, SDAR, A2D_MDLM, A2D_BD3LM),
     )
 }

@@ -7,7 +7,7 @@ computed once per context and reused exactly by every step, candidate and later 
 of the prompt is read at each step, in both directions, with the adapter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -31,7 +31,8 @@ Cache = Literal["approximate", "exact"]
 # The name of the built-in model in identities. Changing it would invalidate cached answers.
 BUILTIN_NAME = "embedded-dlm"
 # Diffusion checkpoints were trained on masks in every order, so they need no left bias.
-CHECKPOINT_RULE = CommitRule(left_bias=0.0, threshold=0.9)
+# Without a threshold, that of the family is used.
+CHECKPOINT_RULE = CommitRule(left_bias=0.0)
 # docs/log.md (token temperature of the denoiser) explains the low temperature.
 ADAPTED_RULE = CommitRule(temperature=0.3, position_temperature=0.3, left_bias=4.0, threshold=0.9)
 
@@ -53,10 +54,10 @@ def load_denoiser(
 ) -> LocalDenoiser:
     """Load the denoiser at `place`, a folder or a hub id with a pinned `revision`.
 
-    `family` is a name of FAMILIES, needed if the checkpoint's own name does not identify it.
-    `cache` and `refresh` matter only for families in which all tokens see each other: the context
-    is read again every `refresh` steps, or at every step with `cache="exact"`. Raises BackendError
-    and ConfigError.
+    A `rule` without a threshold takes that of the family. `family` is a name of FAMILIES, needed if
+    the checkpoint's own name does not identify it. `cache` and `refresh` matter only for families in
+    which all tokens see each other: the context is read again every `refresh` steps, or at every step
+    with `cache="exact"`. Raises BackendError and ConfigError.
     """
     backbone, row = load_family(place, revision, family, device, dtype)
     if row.attention == "region":
@@ -65,6 +66,8 @@ def load_denoiser(
             f"remask adapt --base local:{place} and name it (--adapter, or denoiser.adapter)"
         )
     mode = make_attention_mode(backbone, row, cache, refresh)
+    if rule.threshold is None:
+        rule = replace(rule, threshold=row.threshold)
     return LocalDenoiser(row.name, backbone, row, mode, rule, steps, guidance)
 
 

@@ -42,6 +42,8 @@ class Family:
     block_setting: str = "block_size"  # of config.json, which wins over `block`
     mask_token: str = ""  # name of the mask, if its id may differ between checkpoints
     delete_token: str = ""  # name of the delete token, likewise
+    threshold: float = 0.9  # probability from which a token is kept, unless the caller gives one
+    edit_threshold: float | None = None  # above which a written token is corrected; None: never
     format: str = ""  # a name of checkpoint_formats.FORMATS; "": not loaded as a checkpoint
     marker: str = ""  # part of a checkpoint's name that distinguishes families of one format
 
@@ -106,14 +108,18 @@ SDAR = Family(  # 1.7B, 4B and 8B; not the mixture of experts
 STABLE_DIFFCODER = replace(  # 8B Base and Instruct, made of Seed-Coder
     SDAR, name="stable-diffcoder", mask=5, special=(0, 1, 2, 5), format="stable-diffcoder"
 )
-LLADA2 = replace(  # 2.0-mini, 2.1-mini, flash
+LLADA2 = replace(  # 2.0-mini
     SDAR,
     name="llada2",
     mask=156895,
     mask_token="<|mask|>",
     special=(156891, 156892, 156895),
     block=32,
+    threshold=0.95,
     format="llada2",
+)
+LLADA2_1 = replace(  # 2.1-mini, with the thresholds of its own sampler
+    LLADA2, name="llada2.1", threshold=0.7, edit_threshold=0.5, marker="llada2.1"
 )
 FAST_DLLM_V2 = replace(  # 1.5B and 7B, made of Qwen2.5
     SDAR,
@@ -213,6 +219,7 @@ FAMILIES = {
         ILLADA,
         LLADA_MOE,
         LLADA2,
+        LLADA2_1,
         FAST_DLLM_V2,
         STABLE_DIFFCODER,
         DIFFUSION_GEMMA,

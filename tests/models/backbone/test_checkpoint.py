@@ -34,7 +34,14 @@ from remask.models.backbone.transformer import Backbone
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 EVERY = {**ALL, **BASES}
 SHIFTED = {"dream", "dreamon", "fast-dllm-v2", *BASES}
-BLOCK = {"sdar": 4, "stable-diffcoder": 4, "llada2": 32, "fast-dllm-v2": 32, "tiny-a2d-bd3lm": 32}
+BLOCK = {
+    "sdar": 4,
+    "stable-diffcoder": 4,
+    "llada2": 32,
+    "llada2.1": 32,
+    "fast-dllm-v2": 32,
+    "tiny-a2d-bd3lm": 32,
+}
 
 NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm")  # of queries and keys
 
