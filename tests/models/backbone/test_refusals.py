@@ -17,7 +17,7 @@ from fakes import checkpoints
 from fakes.checkpoints import ALL, BASES
 from remask.errors import BackendError
 from remask.models.backbone.checkpoint import load_checkpoint, read_config
-from remask.models.backbone.checkpoint_formats import FORMATS, find_format, map_weight_name
+from remask.models.backbone.checkpoint_formats import FORMATS, REFUSED, find_format, map_weight_name
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = "GSAI-ML/LLaDA-8B-Instruct"
@@ -135,6 +135,13 @@ def test_unknown_architectures_are_refused(folder: Path, architectures: list[str
     message = refused(folder, "is not one of LLaDAModelLM, DreamModel")
     assert "the code in the folder (auto_map) is never run" in message
     assert f"architecture {architectures[0] if architectures else 'odd'} is" in message
+
+
+@pytest.mark.parametrize("architecture", REFUSED)
+def test_known_diffusion_models_are_refused_with_name_and_reason(folder: Path, architecture: str) -> None:
+    edit(folder, architectures=[architecture])
+    name, reason = REFUSED[architecture]
+    refused(folder, f"{name} ({architecture}) is not supported: {reason}")
 
 
 def test_without_an_architecture_the_model_type_decides() -> None:

@@ -238,6 +238,20 @@ FORMATS = {
     )
 }
 
+# Diffusion models that are not read: architecture → name, and why.
+REFUSED = {
+    "NemotronLabsDiffusionModel": (
+        "Nemotron-Labs-Diffusion",
+        "it reads a block in both directions and, once it is finished, left to right, which remask cannot do",
+    ),
+    "SDARMoeForCausalLM": ("SDAR-30B-A3B", "its layers were compared with no other forward pass"),
+    "RND1": ("RND1", "its layers were compared with no other forward pass"),
+    "WeDLMForCausalLM": (
+        "WeDLM",
+        "it reads left to right and moves masks behind the text, so a hole cannot see what follows it",
+    ),
+}
+
 
 def find_format(settings: Settings, place: str) -> CheckpointFormat:
     """Find the format of a folder with this config.json. Raises BackendError if it is unknown."""
@@ -248,6 +262,9 @@ def find_format(settings: Settings, place: str) -> CheckpointFormat:
             return row
         if architecture is None and row.model_type and settings.get("model_type") == row.model_type:
             return row
+    if architecture in REFUSED:
+        name, reason = REFUSED[architecture]
+        raise BackendError(f"{place}: {name} ({architecture}) is not supported: {reason}")
     known = ", ".join(row.architecture for row in FORMATS.values())
     what = architecture or settings.get("model_type") or "unnamed"
     code = ", and the code in the folder (auto_map) is never run" if "auto_map" in settings else ""
