@@ -32,6 +32,7 @@ def test_families_are_consistent() -> None:
         ("llada2", "LLaDA2.1-mini", "llada2.1"),
         ("fast-dllm-v2", "Fast_dLLM_v2_7B", "fast-dllm-v2"),
         ("stable-diffcoder", "Stable-DiffCoder-8B-Base", "stable-diffcoder"),
+        ("nemotron-labs-diffusion", "Nemotron-Labs-Diffusion-3B-Base", "nemotron-labs-diffusion"),
         ("sdar", "SDAR-8B-Chat", "sdar"),
         ("sdar", "SDAR-4B-Chat-b16", "sdar-b16"),
         ("sdar", "sdar-4b-chat-B64", "sdar-b64"),

@@ -57,6 +57,8 @@ def whole(model: Model, context: Ids, ids: Tensor, attention_mask: Tensor) -> Te
         joint = torch.tensor([[*context, *row[: int(is_real.sum())]]])
         position = torch.arange(joint.shape[1])[None]
         blocks = position // family.block if family.block else torch.zeros_like(position)
+        if family.attention == "canvas":
+            blocks = position.clamp(max=len(context))
         hidden, _ = backbone.read_blocks(joint, torch.ones_like(joint, dtype=torch.bool), blocks)
         masked = joint[0] == family.mask
         at = masked.nonzero()[:, 0] - int(family.shifted)

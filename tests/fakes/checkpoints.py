@@ -365,6 +365,39 @@ LLADA2 = Tiny(
     outer=("model.word_embeddings", "model.norm", "lm_head"),
     vectors={"mlp.gate.expert_bias": (EXPERTS,)},
 )
+NEMOTRON = Tiny(
+    folder="Nemotron-Labs-Diffusion-8B",
+    family="nemotron-labs-diffusion",
+    settings={
+        **{key: value for key, value in LLAMA_SETTINGS.items() if not key.startswith("rope_")},
+        "ar_loss_weight": 1.0,
+        "architectures": ["NemotronLabsDiffusionModel"],
+        "auto_map": code("nemotron_labs_diffusion", "NemotronLabsDiffusion"),
+        "block_size": 32,
+        "dlm_loss_weight": None,
+        "dlm_paradigm": "bidirectional",
+        "head_dim": HEAD,
+        "mask_token_id": 293,
+        "model_type": "nemotron_labs_diffusion",
+        "rope_parameters": {
+            "beta_fast": 32.0,
+            "beta_slow": 1.0,
+            "factor": 16.0,
+            "llama_4_scaling_beta": 0.1,
+            "mscale": 1.0,
+            "mscale_all_dim": 1.0,
+            "original_max_position_embeddings": 400,
+            "rope_theta": 1000000.0,
+            "rope_type": "yarn",
+        },
+        "tie_word_embeddings": False,
+        "use_cache": False,
+    },
+    added=(*QWEN, "<MASK_100>"),
+    layer=QWEN_LAYER,
+    prefix="encoder.layers",
+    outer=("encoder.embed_tokens", "encoder.norm", "diffusion_head"),
+)
 GEMMA = Tiny(  # only its tokenizer; the rest is written by the transformers library
     folder="",
     family="diffusion-gemma",
@@ -447,7 +480,7 @@ ALL = {
     tiny.family: tiny
     for tiny in (
         *(LLADA, DREAM, DREAMON, ILLADA, LLADA_MOE, LLADA2, LLADA2_1, FAST_DLLM_V2),
-        *(STABLE_DIFFCODER, SDAR, A2D_MDLM, A2D_BD3LM),
+        *(STABLE_DIFFCODER, NEMOTRON, SDAR, A2D_MDLM, A2D_BD3LM),
     )
 }
 

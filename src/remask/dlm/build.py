@@ -1,6 +1,6 @@
 """Build denoisers: from a diffusion checkpoint, or from a base model and its adapter.
 
-A checkpoint of LLaDA, Dream, SDAR or Tiny-A2D is loaded with the row of its family and the
+A checkpoint of a diffusion model is loaded with the row of its family and the
 attention mode of that family. An adapter makes a denoiser of the built-in model or of a base from
 disk. There the base weights read the traces left to right, so the keys and values of the traces are
 computed once per context and reused exactly by every step, candidate and later call. Only a window
@@ -17,7 +17,7 @@ from remask.dlm.adapter import SHIPPED_ADAPTER, AdaptedModel, load_adapter
 from remask.dlm.bidirectional import REFRESH_STEPS, Bidirectional
 from remask.dlm.denoiser import LocalDenoiser
 from remask.dlm.families import BUILTIN, Family, find_family, resolve_family
-from remask.dlm.reading import AttentionMode, BlockCausal, PrefixCache, PrefixLM
+from remask.dlm.reading import AttentionMode, BlockCausal, CausalContext, PrefixCache, PrefixLM
 from remask.dlm.sampler import CommitRule
 from remask.errors import BackendError, ConfigError
 from remask.models.backbone.builtin_weights import load_base
@@ -93,6 +93,8 @@ def make_attention_mode(backbone: Backbone, family: Family, cache: Cache, refres
         raise ConfigError(f"cache is {cache!r}; use approximate or exact")
     if family.attention == "blocks":
         return BlockCausal(backbone, family, PrefixCache(backbone, family.block))
+    if family.attention == "canvas":
+        return CausalContext(backbone, family, PrefixCache(backbone, 1))
     if family.attention == "noise":
         from remask.dlm.uniform_noise import UniformNoise  # needs a recent release of transformers
 

@@ -14,9 +14,10 @@ UNUSED_ID = -1  # placeholder of the first id for which the tokenizer has no tok
 
 # region: the context is read left to right, and only the prompt region attends in both directions,
 # to itself and to the whole context. full: every token sees every token. blocks: a token sees its
-# own block and the blocks before it. noise: as region, but the model was trained on random tokens
-# instead of masks; `mask` only marks the positions that hold them.
-Attention = Literal["region", "full", "blocks", "noise"]
+# own block and the blocks before it. canvas: as region, by one model that needs no adapter. noise:
+# as canvas, but the model was trained on random tokens instead of masks; `mask` only marks the
+# positions that hold them.
+Attention = Literal["region", "full", "blocks", "canvas", "noise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +134,17 @@ FAST_DLLM_V2 = replace(  # 1.5B and 7B, made of Qwen2.5
     block_setting="bd_size",
     format="fast-dllm-v2",
 )
+NEMOTRON = Family(  # Nemotron-Labs-Diffusion 3B, 8B and 14B
+    name="nemotron-labs-diffusion",
+    mask=100,
+    special=(0, 1, 2, 10, 11, 100),
+    shifted=False,
+    window=32,  # the block that the model was trained on
+    context=3000,
+    rest=500,
+    attention="canvas",
+    format="nemotron-labs-diffusion",
+)
 DIFFUSION_GEMMA = Family(  # 26B-A4B
     name="diffusion-gemma",
     mask=0,
@@ -223,6 +235,7 @@ FAMILIES = {
         FAST_DLLM_V2,
         STABLE_DIFFCODER,
         DIFFUSION_GEMMA,
+        NEMOTRON,
         SDAR,
         # The names of chat models trained on longer blocks end like SDAR-4B-Chat-b16.
         *(replace(SDAR, name=f"sdar-b{size}", block=size, marker=f"-b{size}") for size in (8, 16, 32, 64)),

@@ -1,4 +1,4 @@
-"""How a model reads regions of a prompt after a context: two modes that reuse the context exactly.
+"""How a model reads regions of a prompt after a context: modes that reuse the context exactly.
 
 An attention mode turns ids into logits at masks. If the context cannot see the region, because it
 is read left to right or in blocks and the region begins a new block, its keys and values are
@@ -88,7 +88,7 @@ class AttentionMode(ABC):
     def reread(self, length: int) -> int:
         """Return how many of the last tokens of a context of `length` are read with the region.
 
-        At least one is, since in a shifted family its logits predict the prompt's first token.
+        In a shifted family at least one is, since its logits predict the prompt's first token.
         """
         return 1
 
@@ -127,7 +127,7 @@ class AttentionMode(ABC):
         return [nats[position] for position in positions]
 
 
-# -- the two exact modes --------------------------------------------------------------------------
+# -- the exact modes ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +196,33 @@ class BlockCausal(AttentionMode):
         def read(ids: Tensor, attention_mask: Tensor, masked: Tensor) -> Tensor:
             blocks = torch.arange(ids.shape[1]).expand(len(ids), -1) // self.family.block
             return self.backbone.read_blocks(ids, attention_mask, blocks, past)[0]
+
+        return ExactPass(self.backbone, self.family, attention_mask, read)
+
+
+@dataclass(frozen=True, slots=True)
+class CausalContext(AttentionMode):
+    """One model reads the context left to right, and the region in both directions.
+
+    Nemotron-Labs-Diffusion does so for each block, and reads a finished block again left to right.
+    """
+
+    backbone: Backbone
+    family: Family
+    prefix_cache: "PrefixCache"
+
+    @property
+    def identity(self) -> str:
+        return f"{self.backbone.identity}/canvas"
+
+    def reread(self, length: int) -> int:
+        return 0  # a token is predicted at its own position
+
+    def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
+        past = self.prefix_cache.get_cache(context, shared)
+
+        def read(ids: Tensor, attention_mask: Tensor, masked: Tensor) -> Tensor:
+            return self.backbone.read_blocks(ids, attention_mask, torch.zeros_like(ids), past)[0]
 
         return ExactPass(self.backbone, self.family, attention_mask, read)
 

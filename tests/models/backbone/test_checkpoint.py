@@ -43,6 +43,8 @@ BLOCK = {
     "tiny-a2d-bd3lm": 32,
 }
 
+# This family reads a context left to right, and what follows it in both directions.
+CANVAS, CONTEXT = "nemotron-labs-diffusion", 10
 NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm")  # of queries and keys
 
 LONG = "Answer in one word: positive or negative. You are 1 careful assistant, not 20 of them."
@@ -76,10 +78,28 @@ def speeds(theta: float, half: int, scaling: dict[str, Any] | None) -> Tensor:
     speed = theta ** -(torch.arange(half) / half)
     if scaling is None or scaling["rope_type"] == "default":
         return speed
+    if scaling["rope_type"] == "yarn":
+        return interpolate(speed, theta, scaling)
     turns = scaling["original_max_position_embeddings"] * speed / (2 * math.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     kept = ((turns - low) / (high - low)).clamp(0, 1)
     return kept * speed + (1 - kept) * speed / scaling["factor"]
+
+
+def interpolate(speed: Tensor, theta: float, scaling: dict[str, Any]) -> Tensor:
+    """YaRN (arXiv 2309.00071): frequencies are divided by `factor`, except the fast ones.
+
+    The share that is divided rises from 0 at the pair that makes beta_fast turns in the trained length
+    to 1 at the pair that makes beta_slow. Its scale of the attention is 1, since mscale = mscale_all_dim.
+    """
+    length = scaling["original_max_position_embeddings"]
+
+    def pair(turns: float) -> float:
+        return len(speed) * math.log(length / (turns * 2 * math.pi)) / math.log(theta)
+
+    low, high = max(math.floor(pair(scaling["beta_fast"])), 0), math.ceil(pair(scaling["beta_slow"]))
+    share = ((torch.arange(len(speed)) - low) / (high - low)).clamp(0, 1)
+    return share * speed / scaling["factor"] + (1 - share) * speed
 
 
 def rotate(x: Tensor, speed: Tensor) -> Tensor:
@@ -153,16 +173,17 @@ def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
     for file in sorted(folder.glob("*.safetensors")):
         state |= {name: tensor.float() for name, tensor in load_file(file).items()}
     config = json.loads((folder / "config.json").read_text())
-    eps, scaling = config["rms_norm_eps"], config.get("rope_scaling")
+    eps, scaling = config["rms_norm_eps"], config.get("rope_scaling") or config.get("rope_parameters")
     turned = int(checkpoints.HEAD * config.get("partial_rotary_factor", 1))
-    speed = speeds(config["rope_theta"], turned // 2, scaling)
+    speed = speeds(config.get("rope_theta", (scaling or {}).get("rope_theta")), turned // 2, scaling)
     embedding, norm, head = (state.get(f"{name}.weight") for name in tiny.outer)
     assert embedding is not None and norm is not None
     length = len(ids)
     block = 1 if tiny.family in BASES else BLOCK.get(tiny.family, length)
     sees = torch.zeros(length, length, dtype=torch.bool)
+    number = [min(i, CONTEXT) if tiny.family == CANVAS else i // block for i in range(length)]
     for query, key in itertools.product(range(length), repeat=2):
-        sees[query, key] = key // block <= query // block
+        sees[query, key] = number[key] <= number[query]
 
     hidden = embedding[ids]
     for i in range(checkpoints.LAYERS):
@@ -208,6 +229,8 @@ def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
 
 def blocks_of(family: Family, attention_mask: Tensor) -> Tensor:
     position = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+    if family.attention == "canvas":
+        return position.clamp(max=CONTEXT)
     size = {"region": 1, "blocks": family.block, "full": len(position[0])}[family.attention]
     return position // size
 
@@ -268,7 +291,7 @@ def test_last_token_is_seen_by_the_tokens_of_its_block_only(load: Callable[[str]
     attention_mask = torch.ones_like(row, dtype=torch.bool)
     hidden, _ = backbone.read_blocks(row, attention_mask, blocks_of(family, attention_mask))
     moved = (hidden[0] - hidden[1]).abs().amax(-1) > 1e-3
-    first = 37 // BLOCK[name] * BLOCK[name] if name in BLOCK else 0
+    first = 37 // BLOCK[name] * BLOCK[name] if name in BLOCK else CONTEXT if name == CANVAS else 0
     assert not moved[:first].any()
     assert moved[first:].sum() > (len(ids) - first) / 2  # saturated attention hides some of the changes
 
@@ -334,9 +357,15 @@ def test_family_is_found_and_resolved(load: Callable[[str], Loaded], name: str) 
     masks = [added for added in tiny.added if "mask" in added.lower()]
     assert family.name == name
     assert family.mask == backbone.token_id(masks.pop())
-    assert family.special == tuple(checkpoints.added_ids(tiny))
+    published = {i for i in FAMILIES[name].special if i < checkpoints.SIZE}
+    assert set(family.special) == {*checkpoints.added_ids(tiny), *published}
     assert backbone.vocab_size == checkpoints.SIZE
     assert family.block == BLOCK.get(name, 0)
+
+
+def test_context_ends_where_a_model_begins_to_scale_its_queries(load: Callable[[str], Loaded]) -> None:
+    assert load("nemotron-labs-diffusion")[0].context_length == 400
+    assert load("sdar")[0].context_length == ALL["sdar"].settings["max_position_embeddings"]
 
 
 @pytest.mark.parametrize("name", EVERY)

@@ -204,6 +204,8 @@ def test_llada_with_other_blocks_is_refused(tmp_path: Path, key: str) -> None:
     [
         ("illada", {"layer_norm_eps": 1e-5}, "sets layer_norm_eps to 1e-05"),
         ("stable-diffcoder", {"mlp_bias": True}, "sets mlp_bias to True"),
+        ("nemotron-labs-diffusion", {"dlm_paradigm": "autoregressive"}, "sets dlm_paradigm to 'autoreg"),
+        ("nemotron-labs-diffusion", {"sliding_window": 64}, "sets sliding_window to 64"),
         ("llada-moe", {"moe_layer_freq": [0, 1]}, "sets moe_layer_freq to [0, 1]"),
         ("llada-moe", {"shared_expert_intermediate_size": 16}, "sets shared_expert_intermediate_size to 16"),
         ("llada-moe", {"clip_qkv": 8.0}, "sets clip_qkv to 8.0"),

@@ -209,6 +209,27 @@ LLADA2 = CheckpointFormat(  # 2.0 and 2.1; the layers of GLM-4.5 with other name
     },
     partial_rotary=True,
 )
+NEMOTRON = (
+    CheckpointFormat(  # 3B, 8B and 14B; the layers of Ministral 3, which are Llama's with another scale
+        name="nemotron-labs-diffusion",
+        architecture="NemotronLabsDiffusionModel",
+        model_type="nemotron_labs_diffusion",
+        config=LlamaConfig,
+        parts={"encoder.": "model.", "diffusion_head.": "lm_head."},
+        assumed={
+            "mlp_bias": (False,),
+            "attention_bias": (False,),
+            "sliding_window": (),
+            "dlm_paradigm": ("bidirectional", "block_diff"),
+        },
+        ropes={
+            "yarn": (
+                *("factor", "original_max_position_embeddings", "beta_fast", "beta_slow"),
+                *("mscale", "mscale_all_dim", "llama_4_scaling_beta"),
+            )
+        },
+    )
+)
 DIFFUSION_GEMMA = CheckpointFormat(
     name="diffusion-gemma",
     architecture="DiffusionGemmaForBlockDiffusion",
@@ -232,6 +253,7 @@ FORMATS = {
         CheckpointFormat("fast-dllm-v2", "Fast_dLLM_QwenForCausalLM", "Fast_dLLM_Qwen", Qwen2Config),
         STABLE_DIFFCODER,
         DIFFUSION_GEMMA,
+        NEMOTRON,
         LLAMA,
         CheckpointFormat("qwen2", "Qwen2ForCausalLM", "qwen2", Qwen2Config),  # and Qwen2.5
         CheckpointFormat("qwen3", "Qwen3ForCausalLM", "qwen3", Qwen3Config),  # not the mixture of experts
@@ -240,10 +262,6 @@ FORMATS = {
 
 # Diffusion models that are not read: architecture → name, and why.
 REFUSED = {
-    "NemotronLabsDiffusionModel": (
-        "Nemotron-Labs-Diffusion",
-        "it reads a block in both directions and, once it is finished, left to right, which remask cannot do",
-    ),
     "SDARMoeForCausalLM": ("SDAR-30B-A3B", "its layers were compared with no other forward pass"),
     "RND1": ("RND1", "its layers were compared with no other forward pass"),
     "WeDLMForCausalLM": (

@@ -153,7 +153,12 @@ class Backbone:
     @property
     def context_length(self) -> int:
         """Largest number of tokens that the model can read at once."""
-        return int(self.model.config.max_position_embeddings)
+        config: Any = self.model.config
+        rope = config.rope_parameters
+        # From this position on, such a model scales its queries, which Llama's layers do not.
+        scaled = "llama_4_scaling_beta" in rope
+        limit = rope["original_max_position_embeddings"] if scaled else config.max_position_embeddings
+        return int(limit)
 
     def with_weights(self, updates: Mapping[str, Tensor], identity: str) -> "Backbone":
         """Make a model that shares all weights with this one except `updates` (by state name).
