@@ -81,7 +81,10 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path
 
     @cache
     def folder(name: str) -> Path:
-        return checkpoints.write(families[name], tmp_path_factory.mktemp("checkpoints"))
+        parent = tmp_path_factory.mktemp("checkpoints")
+        if name == "diffusion-gemma":
+            return checkpoints.write_diffusion_gemma(parent)
+        return checkpoints.write(families[name], parent)
 
     return folder
 

@@ -257,8 +257,9 @@ class DenoiserConfig(EndpointConfig):
     """Which masks are filled first."""
     commit: CommitName = "threshold"
     """How many masks a step fills beside its quota."""
-    threshold: Annotated[float, Field(gt=0, le=1)] = 0.9
-    """Probability from which a token is kept, for `commit = "threshold"`."""
+    threshold: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Probability from which a token is kept, for `commit = "threshold"`. None: 0.9, for LLaDA2.0
+    0.95, for LLaDA2.1 0.7."""
     factor: Annotated[float, Field(ge=0)] = 1.0
     """Factor of `commit = "factor"`."""
     entropy_bound: Annotated[float, Field(ge=0)] = 0.1

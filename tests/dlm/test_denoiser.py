@@ -31,6 +31,7 @@ CONTEXT = (
 CANVAS: Canvas = ("Answer in ", Hole("two", 3), " word: positive or ", Hole("bad", 4), " now. End")
 SHORT: Canvas = ("You are ", Hole("x", 2), " careful")
 Load = Callable[[str], LocalDenoiser]
+EVERY = [*ALL, "diffusion-gemma"]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +39,7 @@ def load(checkpoint: Callable[[str], Path]) -> Load:
     return cache(lambda name: load_denoiser(str(checkpoint(name)), device="cpu", dtype=torch.float32))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_every_family_denoises_from_its_folder(load: Load, name: str) -> None:
     denoiser = load(name)
     typed: DenoiserModel = denoiser
@@ -55,7 +56,7 @@ def test_every_family_denoises_from_its_folder(load: Load, name: str) -> None:
     assert fills[2].texts != denoiser.infill((), [SHORT], seed=1)[0].texts
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_canvas_is_independent_of_its_batch(load: Load, name: str) -> None:
     denoiser = load(name)
     together = denoiser.infill(CONTEXT, [SHORT, CANVAS], seed=3)
@@ -64,7 +65,7 @@ def test_canvas_is_independent_of_its_batch(load: Load, name: str) -> None:
     assert together[0].logp == pytest.approx(alone[0].logp, abs=1e-3)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_scores_add_up_and_depend_on_the_traces(load: Load, name: str) -> None:
     denoiser = load(name)
     text = "Answer in one word: positive or negative."
@@ -95,7 +96,7 @@ def test_score_masks_the_scored_token(load: Load, name: str) -> None:
     assert found == [pytest.approx(expected, abs=1e-3)]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", EVERY)
 def test_guidance_has_no_effect_without_traces(load: Load, name: str) -> None:
     """Guidance changes the fills with traces only."""
     plain = load(name)

@@ -25,6 +25,14 @@ def test_families_are_consistent() -> None:
         ("llada", "LLaDA-8B-Instruct", "llada"),
         ("llada", "LLaDA-1.5", "llada"),
         ("dream", "Dream-Coder-v0-Instruct-7B", "dream"),
+        ("dream", "DreamOn-v0-7B", "dreamon"),
+        ("illada", "iLLaDA-8B-Base", "illada"),
+        ("llada-moe", "LLaDA-MoE-7B-A1B-Base", "llada-moe"),
+        ("llada2", "LLaDA2.0-mini", "llada2"),
+        ("llada2", "LLaDA2.1-mini", "llada2.1"),
+        ("fast-dllm-v2", "Fast_dLLM_v2_7B", "fast-dllm-v2"),
+        ("stable-diffcoder", "Stable-DiffCoder-8B-Base", "stable-diffcoder"),
+        ("nemotron-labs-diffusion", "Nemotron-Labs-Diffusion-3B-Base", "nemotron-labs-diffusion"),
         ("sdar", "SDAR-8B-Chat", "sdar"),
         ("sdar", "SDAR-4B-Chat-b16", "sdar-b16"),
         ("sdar", "sdar-4b-chat-B64", "sdar-b64"),
@@ -68,6 +76,7 @@ def test_family_takes_the_settings_of_the_checkpoint() -> None:
         ("qwen2", {}, {"<|endoftext|>": 5}, "a token for each of the model's 100 ids"),
         ("sdar", {"mask_token_id": 5, "block_size": -4}, {}, "block_size -4; it must be"),
         ("sdar", {"mask_token_id": 5, "block_size": "4"}, {}, "block_size '4'; it must be"),
+        ("fast-dllm-v2", {"bd_size": 0.5}, {"|<MASK>|": 5}, "bd_size 0.5; it must be"),
     ],
 )
 def test_contradictions_are_refused(

@@ -27,7 +27,7 @@ from remask.models.backbone.attention import KVCache
 from remask.models.backbone.transformer import Backbone
 
 FULL = ["llada", "dream", "tiny-a2d-mdlm"]
-BLOCKS = ["sdar", "tiny-a2d-bd3lm"]
+BLOCKS = ["sdar", "llada2", "fast-dllm-v2", "tiny-a2d-bd3lm"]
 CONTEXT: Ids = tuple(range(10, 81))  # 71 tokens, not a whole number of blocks
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 
@@ -57,6 +57,8 @@ def whole(model: Model, context: Ids, ids: Tensor, attention_mask: Tensor) -> Te
         joint = torch.tensor([[*context, *row[: int(is_real.sum())]]])
         position = torch.arange(joint.shape[1])[None]
         blocks = position // family.block if family.block else torch.zeros_like(position)
+        if family.attention == "canvas":
+            blocks = position.clamp(max=len(context))
         hidden, _ = backbone.read_blocks(joint, torch.ones_like(joint, dtype=torch.bool), blocks)
         masked = joint[0] == family.mask
         at = masked.nonzero()[:, 0] - int(family.shifted)

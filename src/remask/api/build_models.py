@@ -282,7 +282,7 @@ def _make_rule(config: DenoiserConfig, base: "CommitRule") -> "CommitRule":
         base,
         temperature=base.temperature if config.temperature is None else config.temperature,
         position_temperature=config.position_temperature,
-        threshold=config.threshold,
+        threshold=base.threshold if config.threshold is None else config.threshold,
         order=config.order,
         commit=config.commit,
         factor=config.factor,

@@ -1,15 +1,15 @@
 """Build denoisers: from a diffusion checkpoint, or from a base model and its adapter.
 
-A checkpoint of LLaDA, Dream, SDAR or Tiny-A2D is loaded with the row of its family and the
+A checkpoint of a diffusion model is loaded with the row of its family and the
 attention mode of that family. An adapter makes a denoiser of the built-in model or of a base from
 disk. There the base weights read the traces left to right, so the keys and values of the traces are
 computed once per context and reused exactly by every step, candidate and later call. Only a window
 of the prompt is read at each step, in both directions, with the adapter.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 import torch
 
@@ -17,18 +17,22 @@ from remask.dlm.adapter import SHIPPED_ADAPTER, AdaptedModel, load_adapter
 from remask.dlm.bidirectional import REFRESH_STEPS, Bidirectional
 from remask.dlm.denoiser import LocalDenoiser
 from remask.dlm.families import BUILTIN, Family, find_family, resolve_family
-from remask.dlm.reading import AttentionMode, BlockCausal, PrefixCache, PrefixLM
+from remask.dlm.reading import AttentionMode, BlockCausal, CausalContext, PrefixCache, PrefixLM
 from remask.dlm.sampler import CommitRule
 from remask.errors import BackendError, ConfigError
 from remask.models.backbone.builtin_weights import load_base
 from remask.models.backbone.checkpoint import load_checkpoint
 from remask.models.backbone.transformer import Backbone
 
+if TYPE_CHECKING:
+    from remask.models.backbone.diffusion_gemma import DiffusionGemmaBackbone
+
 Cache = Literal["approximate", "exact"]
 # The name of the built-in model in identities. Changing it would invalidate cached answers.
 BUILTIN_NAME = "embedded-dlm"
 # Diffusion checkpoints were trained on masks in every order, so they need no left bias.
-CHECKPOINT_RULE = CommitRule(left_bias=0.0, threshold=0.9)
+# Without a threshold, that of the family is used.
+CHECKPOINT_RULE = CommitRule(left_bias=0.0)
 # docs/log.md (token temperature of the denoiser) explains the low temperature.
 ADAPTED_RULE = CommitRule(temperature=0.3, position_temperature=0.3, left_bias=4.0, threshold=0.9)
 
@@ -50,10 +54,10 @@ def load_denoiser(
 ) -> LocalDenoiser:
     """Load the denoiser at `place`, a folder or a hub id with a pinned `revision`.
 
-    `family` is a name of FAMILIES, needed if the checkpoint's own name does not identify it.
-    `cache` and `refresh` matter only for families in which all tokens see each other: the context
-    is read again every `refresh` steps, or at every step with `cache="exact"`. Raises BackendError
-    and ConfigError.
+    A `rule` without a threshold takes that of the family. `family` is a name of FAMILIES, needed if
+    the checkpoint's own name does not identify it. `cache` and `refresh` matter only for families in
+    which all tokens see each other: the context is read again every `refresh` steps, or at every step
+    with `cache="exact"`. Raises BackendError and ConfigError.
     """
     backbone, row = load_family(place, revision, family, device, dtype)
     if row.attention == "region":
@@ -62,6 +66,8 @@ def load_denoiser(
             f"remask adapt --base local:{place} and name it (--adapter, or denoiser.adapter)"
         )
     mode = make_attention_mode(backbone, row, cache, refresh)
+    if rule.threshold is None:
+        rule = replace(rule, threshold=row.threshold)
     return LocalDenoiser(row.name, backbone, row, mode, rule, steps, guidance)
 
 
@@ -87,6 +93,12 @@ def make_attention_mode(backbone: Backbone, family: Family, cache: Cache, refres
         raise ConfigError(f"cache is {cache!r}; use approximate or exact")
     if family.attention == "blocks":
         return BlockCausal(backbone, family, PrefixCache(backbone, family.block))
+    if family.attention == "canvas":
+        return CausalContext(backbone, family, PrefixCache(backbone, 1))
+    if family.attention == "noise":
+        from remask.dlm.uniform_noise import UniformNoise  # needs a recent release of transformers
+
+        return UniformNoise(cast("DiffusionGemmaBackbone", backbone), family)
     return Bidirectional(backbone, family, 1 if cache == "exact" else refresh)
 
 

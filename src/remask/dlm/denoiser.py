@@ -21,10 +21,11 @@ from remask.dlm.canvas import (
     make_vocabulary_rules,
     trim_dangling,
 )
+from remask.dlm.corrections import correct_blocks
 from remask.dlm.families import Family
 from remask.dlm.guidance import apply_guidance
 from remask.dlm.layout import Layout
-from remask.dlm.reading import ApproximationError, AttentionMode, DenoisingPass, Ids
+from remask.dlm.reading import ApproximationError, AttentionMode, DenoisingPass, ExactPass, Ids
 from remask.dlm.sampler import CanvasBatch, CommitRule, Logits, denoise
 from remask.errors import ConfigError
 from remask.ids import content_id, seed_for
@@ -203,7 +204,12 @@ class LocalDenoiser:
         masked = (canvases.ids == canvases.mask).sum(1).tolist()
         steps = [self.steps or min(self.family.steps, n) for n in masked]
         written_at = (canvases.ids == canvases.mask).long()  # the step that writes each token; 0: none
-        for number, done in enumerate(denoise(canvases, logits, steps, self.rule, generators), 1):
+        correct = None
+        if self.family.edit_threshold is not None:
+            assert isinstance(denoising_pass, ExactPass), "only models that read by blocks correct"
+            correct = correct_blocks(canvases, denoising_pass.read_at, self.family.edit_threshold)
+        done_steps = denoise(canvases, logits, steps, self.rule, generators, correct)
+        for number, done in enumerate(done_steps, 1):
             written_at += done.ids == canvases.mask
             report_step("denoising step", number, max(steps))
         nats = denoising_pass.sum_log_probs(done.ids, canvases, done.logp).tolist()

@@ -14,8 +14,10 @@ UNUSED_ID = -1  # placeholder of the first id for which the tokenizer has no tok
 
 # region: the context is read left to right, and only the prompt region attends in both directions,
 # to itself and to the whole context. full: every token sees every token. blocks: a token sees its
-# own block and the blocks before it.
-Attention = Literal["region", "full", "blocks"]
+# own block and the blocks before it. canvas: as region, by one model that needs no adapter. noise:
+# as canvas, but the model was trained on random tokens instead of masks; `mask` only marks the
+# positions that hold them.
+Attention = Literal["region", "full", "blocks", "canvas", "noise"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +40,11 @@ class Family:
     attention: Attention = "region"
     delete: int = -1  # token id that an adapter writes at superfluous positions; -1: none
     block: int = 0  # tokens of a block, if attention is by blocks
+    block_setting: str = "block_size"  # of config.json, which wins over `block`
     mask_token: str = ""  # name of the mask, if its id may differ between checkpoints
     delete_token: str = ""  # name of the delete token, likewise
+    threshold: float = 0.9  # probability from which a token is kept, unless the caller gives one
+    edit_threshold: float | None = None  # above which a written token is corrected; None: never
     format: str = ""  # a name of checkpoint_formats.FORMATS; "": not loaded as a checkpoint
     marker: str = ""  # part of a checkpoint's name that distinguishes families of one format
 
@@ -66,6 +71,29 @@ DREAM = Family(  # Dream 7B and Dream-Coder 7B
     attention="full",
     format="dream",
 )
+DREAMON = replace(  # 7B, made of Dream-Coder
+    DREAM,
+    name="dreamon",
+    # It also predicts <|expand|>, which asks for one more mask, and <|endoftext|>, which asks for
+    # one less. Holes keep their length here, so a fill contains neither.
+    special=(*DREAM.special, 151667),
+    marker="dreamon",
+)
+ILLADA = replace(  # 8B Base and Instruct
+    LLADA,
+    name="illada",
+    mask=5,  # <[MASK]>
+    special=(0, 1, 2, 5),
+    format="illada",
+)
+LLADA_MOE = replace(  # 7B-A1B Base and Instruct
+    LLADA,
+    name="llada-moe",
+    mask=156895,
+    mask_token="<|mask|>",
+    special=(156891, 156892, 156895),
+    format="llada-moe",
+)
 SDAR = Family(  # 1.7B, 4B and 8B; not the mixture of experts
     name="sdar",
     mask=151669,  # <|MASK|>
@@ -77,6 +105,57 @@ SDAR = Family(  # 1.7B, 4B and 8B; not the mixture of experts
     attention="blocks",
     block=4,
     format="sdar",
+)
+STABLE_DIFFCODER = replace(  # 8B Base and Instruct, made of Seed-Coder
+    SDAR, name="stable-diffcoder", mask=5, special=(0, 1, 2, 5), format="stable-diffcoder"
+)
+LLADA2 = replace(  # 2.0-mini
+    SDAR,
+    name="llada2",
+    mask=156895,
+    mask_token="<|mask|>",
+    special=(156891, 156892, 156895),
+    block=32,
+    threshold=0.95,
+    format="llada2",
+)
+LLADA2_1 = replace(  # 2.1-mini, with the thresholds of its own sampler
+    LLADA2, name="llada2.1", threshold=0.7, edit_threshold=0.5, marker="llada2.1"
+)
+FAST_DLLM_V2 = replace(  # 1.5B and 7B, made of Qwen2.5
+    SDAR,
+    name="fast-dllm-v2",
+    mask=151665,
+    mask_token="|<MASK>|",
+    special=(151643, 151644, 151645, 151665),
+    # The first token of a block is predicted by the last one of the finished block before it.
+    shifted=True,
+    block=32,
+    block_setting="bd_size",
+    format="fast-dllm-v2",
+)
+NEMOTRON = Family(  # Nemotron-Labs-Diffusion 3B, 8B and 14B
+    name="nemotron-labs-diffusion",
+    mask=100,
+    special=(0, 1, 2, 10, 11, 100),
+    shifted=False,
+    window=32,  # the block that the model was trained on
+    context=3000,
+    rest=500,
+    attention="canvas",
+    format="nemotron-labs-diffusion",
+)
+DIFFUSION_GEMMA = Family(  # 26B-A4B
+    name="diffusion-gemma",
+    mask=0,
+    mask_token="<pad>",
+    special=(0, 1, 2, 105, 106),
+    shifted=False,
+    window=256,  # the canvas that the model was trained on
+    context=3000,
+    rest=500,
+    attention="noise",
+    format="diffusion-gemma",
 )
 TINY_A2D = Family(  # made of Qwen3-0.6B; both variants have the same config.json
     name="tiny-a2d-mdlm",
@@ -148,6 +227,15 @@ FAMILIES = {
         replace(QWEN2, name="qwen3", format="qwen3"),
         LLADA,
         DREAM,
+        DREAMON,
+        ILLADA,
+        LLADA_MOE,
+        LLADA2,
+        LLADA2_1,
+        FAST_DLLM_V2,
+        STABLE_DIFFCODER,
+        DIFFUSION_GEMMA,
+        NEMOTRON,
         SDAR,
         # The names of chat models trained on longer blocks end like SDAR-4B-Chat-b16.
         *(replace(SDAR, name=f"sdar-b{size}", block=size, marker=f"-b{size}") for size in (8, 16, 32, 64)),
@@ -225,10 +313,11 @@ def resolve_family(
         raise BackendError(f"{checkpoint}: its mask is {mask}, but the model has only {size} ids")
     block = family.block
     if family.attention == "blocks":
-        block = settings.get("block_size") or family.block
+        block = settings.get(family.block_setting) or family.block
         if type(block) is not int or block < 1:
             raise BackendError(
-                f"{checkpoint}: config.json has block_size {block!r}; it must be a positive whole number"
+                f"{checkpoint}: config.json has {family.block_setting} {block!r}; it must be a positive "
+                "whole number"
             )
     special = {mask, *added.values(), *(i for i in family.special if i < size)}
     return replace(family, mask=mask, delete=delete, block=block, special=tuple(sorted(special)))

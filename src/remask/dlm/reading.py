@@ -1,4 +1,4 @@
-"""How a model reads regions of a prompt after a context: two modes that reuse the context exactly.
+"""How a model reads regions of a prompt after a context: modes that reuse the context exactly.
 
 An attention mode turns ids into logits at masks. If the context cannot see the region, because it
 is read left to right or in blocks and the region begins a new block, its keys and values are
@@ -88,7 +88,7 @@ class AttentionMode(ABC):
     def reread(self, length: int) -> int:
         """Return how many of the last tokens of a context of `length` are read with the region.
 
-        At least one is, since in a shifted family its logits predict the prompt's first token.
+        In a shifted family at least one is, since its logits predict the prompt's first token.
         """
         return 1
 
@@ -127,7 +127,7 @@ class AttentionMode(ABC):
         return [nats[position] for position in positions]
 
 
-# -- the two exact modes --------------------------------------------------------------------------
+# -- the exact modes ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class PrefixLM(AttentionMode):
         def read(ids: Tensor, attention_mask: Tensor, masked: Tensor) -> Tensor:
             return self.adapted.read_region(ids, attention_mask, masked, past, self.gates)
 
-        return _ExactPass(self.adapted, self.family, attention_mask, read)
+        return ExactPass(self.adapted, self.family, attention_mask, read)
 
     def score(self, context: Ids, shared: int, ids: Ids, positions: Sequence[int]) -> list[float]:
         """Score by the chain rule with the frozen base, in one left-to-right forward pass.
@@ -183,7 +183,9 @@ class BlockCausal(AttentionMode):
 
     @property
     def identity(self) -> str:
-        return f"{self.backbone.identity}/blocks-{self.family.block}"
+        edit = self.family.edit_threshold
+        corrected = "" if edit is None else f"/edit-{edit}"
+        return f"{self.backbone.identity}/blocks-{self.family.block}{corrected}"
 
     def reread(self, length: int) -> int:
         return (length - 1) % self.family.block + 1
@@ -195,7 +197,34 @@ class BlockCausal(AttentionMode):
             blocks = torch.arange(ids.shape[1]).expand(len(ids), -1) // self.family.block
             return self.backbone.read_blocks(ids, attention_mask, blocks, past)[0]
 
-        return _ExactPass(self.backbone, self.family, attention_mask, read)
+        return ExactPass(self.backbone, self.family, attention_mask, read)
+
+
+@dataclass(frozen=True, slots=True)
+class CausalContext(AttentionMode):
+    """One model reads the context left to right, and the region in both directions.
+
+    Nemotron-Labs-Diffusion does so for each block, and reads a finished block again left to right.
+    """
+
+    backbone: Backbone
+    family: Family
+    prefix_cache: "PrefixCache"
+
+    @property
+    def identity(self) -> str:
+        return f"{self.backbone.identity}/canvas"
+
+    def reread(self, length: int) -> int:
+        return 0  # a token is predicted at its own position
+
+    def begin(self, context: Ids, shared: int, attention_mask: Tensor) -> DenoisingPass:
+        past = self.prefix_cache.get_cache(context, shared)
+
+        def read(ids: Tensor, attention_mask: Tensor, masked: Tensor) -> Tensor:
+            return self.backbone.read_blocks(ids, attention_mask, torch.zeros_like(ids), past)[0]
+
+        return ExactPass(self.backbone, self.family, attention_mask, read)
 
 
 class PrefixCache:
@@ -231,7 +260,7 @@ class PrefixCache:
         return cache
 
 
-class _ExactPass:
+class ExactPass:
     """A batch of regions after a context that does not change."""
 
     def __init__(self, backbone: Backbone, family: Family, attention_mask: Tensor, read: ReadRegions) -> None:
@@ -250,6 +279,13 @@ class _ExactPass:
         masked = ids == self._family.mask
         hidden = self._read(ids, attention_mask, masked)
         return repeat_rows(predict(self._backbone, self._family, hidden, masked), masked, inverse)
+
+    def read_at(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Return (positions, V), the logits of the tokens at the true `positions` (K, L)."""
+        rows = positions.any(1)
+        ids, attention_mask, positions = ids[rows], self._attention_mask[rows], positions[rows]
+        hidden = self._read(ids, attention_mask, ids == self._family.mask)
+        return predict(self._backbone, self._family, hidden, positions)
 
     def sum_log_probs(self, ids: Tensor, canvases: CanvasBatch, logp: Tensor) -> Tensor:
         return logp.sum(1)

@@ -34,6 +34,8 @@ from remask.errors import ConfigError, NumericsError
 MAX_REPEAT_TOKENS = 4
 
 Logits = Callable[[Tensor], Tensor]  # (K, L) ids -> (masks, V), masks in reading order
+# (ids, logp, positions), each (K, L) -> ids and logp after written tokens at positions were corrected
+Correct = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,8 +145,11 @@ def denoise(
     steps: Sequence[int | None],
     rule: CommitRule,
     generators: Sequence[torch.Generator],
+    correct: Correct | None = None,
 ) -> Iterator[Step]:
     """Yield the batch after each step, until no mask is left; other tokens never change.
+
+    `correct` gets the written tokens of each block that a step finished, and may change them.
 
     `logits` maps (K, L) ids to (masks, V), one row for each mask in reading order, on any device.
     `steps` and `generators` have one item for each of the K rows. The commit rule may need fewer
@@ -172,6 +177,8 @@ def denoise(
         chosen |= commit(predictions, rank, rule.bound)
         ids, logp = ids.clone(), logp.clone()
         _write_tokens(ids, logp, chosen, rank, draws.select(chosen[positions]), canvases)
+        if correct is not None:
+            ids, logp = correct(ids, logp, _find_finished_block(canvases, positions, ids, rule.block))
         yield Step(ids, logp)
 
 
@@ -268,6 +275,18 @@ def _select_first_block(masked: Tensor, block: int | None) -> Tensor:
     number = torch.arange(masked.shape[1]) // block
     first = number.expand_as(masked).masked_fill(~masked, masked.shape[1]).amin(1, keepdim=True)
     return masked & (number == first)
+
+
+def _find_finished_block(canvases: CanvasBatch, open: Tensor, ids: Tensor, block: int | None) -> Tensor:
+    """Return (K, L) bool: the written tokens of the blocks whose last masks, of those `open` before
+    the step, were committed by it."""
+    written = canvases.ids == canvases.mask
+    finished = open.any(1) & ~(open & (ids == canvases.mask)).any(1)
+    if block is None:
+        return written & finished[:, None]
+    number = torch.arange(ids.shape[1]) // block
+    current = number.expand_as(open).masked_fill(~open, 0).amax(1, keepdim=True)
+    return written & (number == current) & finished[:, None]
 
 
 def _draw_tokens(

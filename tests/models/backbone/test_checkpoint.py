@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -32,8 +33,19 @@ from remask.models.backbone.transformer import Backbone
 
 CLOSE = {"atol": 2e-4, "rtol": 1e-4}
 EVERY = {**ALL, **BASES}
-SHIFTED = {"dream", *BASES}
-BLOCK = {"sdar": 4, "tiny-a2d-bd3lm": 32}
+SHIFTED = {"dream", "dreamon", "fast-dllm-v2", *BASES}
+BLOCK = {
+    "sdar": 4,
+    "stable-diffcoder": 4,
+    "llada2": 32,
+    "llada2.1": 32,
+    "fast-dllm-v2": 32,
+    "tiny-a2d-bd3lm": 32,
+}
+
+# This family reads a context left to right, and what follows it in both directions.
+CANVAS, CONTEXT = "nemotron-labs-diffusion", 10
+NORMS = ("q_norm", "k_norm", "query_layernorm", "key_layernorm")  # of queries and keys
 
 LONG = "Answer in one word: positive or negative. You are 1 careful assistant, not 20 of them."
 TEXTS = [LONG, "You are", "An"]
@@ -57,27 +69,102 @@ def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return weight * x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
 
 
-def speeds(theta: float, half: int, scaling: dict[str, float] | None) -> Tensor:
+def speeds(theta: float, half: int, scaling: dict[str, Any] | None) -> Tensor:
     """The rotary frequencies theta^-(i / half), with the scaling of Llama 3.1.
 
     It divides frequencies of fewer than low_freq_factor turns in the trained length by `factor`,
     keeps those of more than high_freq_factor turns, and interpolates in between.
     """
     speed = theta ** -(torch.arange(half) / half)
-    if scaling is None:
+    if scaling is None or scaling["rope_type"] == "default":
         return speed
+    if scaling["rope_type"] == "yarn":
+        return interpolate(speed, theta, scaling)
     turns = scaling["original_max_position_embeddings"] * speed / (2 * math.pi)
     low, high = scaling["low_freq_factor"], scaling["high_freq_factor"]
     kept = ((turns - low) / (high - low)).clamp(0, 1)
     return kept * speed + (1 - kept) * speed / scaling["factor"]
 
 
+def interpolate(speed: Tensor, theta: float, scaling: dict[str, Any]) -> Tensor:
+    """YaRN (arXiv 2309.00071): frequencies are divided by `factor`, except the fast ones.
+
+    The share that is divided rises from 0 at the pair that makes beta_fast turns in the trained length
+    to 1 at the pair that makes beta_slow. Its scale of the attention is 1, since mscale = mscale_all_dim.
+    """
+    length = scaling["original_max_position_embeddings"]
+
+    def pair(turns: float) -> float:
+        return len(speed) * math.log(length / (turns * 2 * math.pi)) / math.log(theta)
+
+    low, high = max(math.floor(pair(scaling["beta_fast"])), 0), math.ceil(pair(scaling["beta_slow"]))
+    share = ((torch.arange(len(speed)) - low) / (high - low)).clamp(0, 1)
+    return share * speed / scaling["factor"] + (1 - share) * speed
+
+
 def rotate(x: Tensor, speed: Tensor) -> Tensor:
-    """Rotate each pair (i, i + half) of (T, H, h) by position times its speed."""
-    half = x.shape[-1] // 2
+    """Rotate each pair (i, i + half) of (T, H, h) by position times its speed.
+
+    With fewer speeds than pairs, only the first 2 * speeds numbers are rotated.
+    """
+    half = len(speed)
     angle = torch.arange(len(x))[:, None, None] * speed
-    a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin()], -1)
+    a, b, rest = x.split([half, half, x.shape[-1] - 2 * half], -1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), b * angle.cos() + a * angle.sin(), rest], -1)
+
+
+Project = Callable[[str, Tensor], Tensor]
+
+
+def swiglu(project: Project, gate: str, up: str, down: str, x: Tensor) -> Tensor:
+    opened = project(gate, x)
+    return project(down, opened * opened.sigmoid() * project(up, x))
+
+
+def choose_experts(tiny: Tiny, logits: Tensor, bias: Tensor | None) -> dict[int, float]:
+    """The experts of one token, with their weights.
+
+    LLaDA-MoE: the largest of the softmax, as they are. LLaDA2: of the groups with the largest sums of
+    two biased scores, the largest biased scores; the weights are the scores without the bias, which
+    sum to routed_scaling_factor.
+    """
+    count = tiny.settings["num_experts_per_tok"]
+    if bias is None:
+        share = logits.softmax(0)
+        return {int(i): float(share[i]) for i in share.topk(count).indices}
+    score = logits.sigmoid()
+    biased = score + bias
+    size = len(score) // tiny.settings["n_group"]
+    groups = [list(range(at, at + size)) for at in range(0, len(score), size)]
+    groups.sort(key=lambda group: float(biased[group].topk(2).values.sum()), reverse=True)
+    allowed = sorted(
+        itertools.chain(*groups[: tiny.settings["topk_group"]]), key=lambda i: float(biased[i]), reverse=True
+    )
+    total = sum(float(score[i]) for i in allowed[:count])
+    return {i: tiny.settings["routed_scaling_factor"] * float(score[i]) / total for i in allowed[:count]}
+
+
+def feed_forward(tiny: Tiny, project: Project, names: list[str], x: Tensor, bias: Tensor | None) -> Tensor:
+    if "mlp.gate" not in names:
+        return swiglu(project, *names[-3:], x)
+    out = torch.zeros_like(x)
+    for token, logits in enumerate(project("mlp.gate", x)):
+        for i, share in choose_experts(tiny, logits, bias).items():
+            parts = (f"mlp.experts.{i}.{part}_proj" for part in ("gate", "up", "down"))
+            out[token] += share * swiglu(project, *parts, x[token])
+    if "mlp.shared_experts.up_proj" in names:
+        out += swiglu(project, *(f"mlp.shared_experts.{part}_proj" for part in ("gate", "up", "down")), x)
+    return out
+
+
+def split_heads(tiny: Tiny, project: Project, names: list[str], x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries (T, HEADS, h), keys and values (T, shared, h)."""
+    if "attention.query_key_value" in names:
+        joint = project(names[1], x).view(len(x), -1, checkpoints.HEAD)
+        query, key, value = joint.split([checkpoints.HEADS, checkpoints.SHARED, checkpoints.SHARED], 1)
+        return query, key, value
+    query, key, value = (project(part, x).view(len(x), -1, checkpoints.HEAD) for part in names[1:4])
+    return query, key, value
 
 
 def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
@@ -86,17 +173,17 @@ def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
     for file in sorted(folder.glob("*.safetensors")):
         state |= {name: tensor.float() for name, tensor in load_file(file).items()}
     config = json.loads((folder / "config.json").read_text())
-    eps, scaling = config["rms_norm_eps"], config.get("rope_scaling")
-    speed = speeds(config["rope_theta"], checkpoints.HEAD // 2, scaling)
-    llada = tiny.family == "llada"
-    names = list(checkpoints.LLADA_LAYER if llada else checkpoints.QWEN_LAYER)
+    eps, scaling = config["rms_norm_eps"], config.get("rope_scaling") or config.get("rope_parameters")
+    turned = int(checkpoints.HEAD * config.get("partial_rotary_factor", 1))
+    speed = speeds(config.get("rope_theta", (scaling or {}).get("rope_theta")), turned // 2, scaling)
     embedding, norm, head = (state.get(f"{name}.weight") for name in tiny.outer)
     assert embedding is not None and norm is not None
     length = len(ids)
     block = 1 if tiny.family in BASES else BLOCK.get(tiny.family, length)
     sees = torch.zeros(length, length, dtype=torch.bool)
+    number = [min(i, CONTEXT) if tiny.family == CANVAS else i // block for i in range(length)]
     for query, key in itertools.product(range(length), repeat=2):
-        sees[query, key] = key // block <= query // block
+        sees[query, key] = number[key] <= number[query]
 
     hidden = embedding[ids]
     for i in range(checkpoints.LAYERS):
@@ -109,23 +196,28 @@ def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
             out = x @ state[f"{tiny.prefix}.{i}.{part}.weight"].T
             return out if bias is None else out + bias
 
-        first, q, k, v, o, second, gate, up, down = names
-        x = rms(hidden, weight(first), eps)
-        query, key, value = (project(p, x).view(length, -1, checkpoints.HEAD) for p in (q, k, v))
-        if "self_attn.q_norm" in tiny.layer:
-            query = rms(query, weight("self_attn.q_norm"), eps)
-            key = rms(key, weight("self_attn.k_norm"), eps)
-        query, key = rotate(query, speed), rotate(key, speed)
+        # The first is the norm before attention, then queries, keys and values, the output, and the
+        # norm after attention; the last three are the parts of a dense layer.
+        names = [n for n in checkpoints.layer_shapes(tiny, i) if not n.endswith(NORMS)]
+        output = next(n for n in names if n.endswith(("o_proj", "attn_out", "dense")))
+        x = rms(hidden, weight(names[0]), eps)
+        queries, keys, values = split_heads(tiny, project, names, x)
+        for normed in (n for n in tiny.layer if n.endswith(NORMS)):
+            if normed.endswith(("q_norm", "query_layernorm")):
+                queries = rms(queries, weight(normed), eps)
+            else:
+                keys = rms(keys, weight(normed), eps)
+        queries, keys = rotate(queries, speed), rotate(keys, speed)
         heads = []
         for h in range(checkpoints.HEADS):
-            shared = h * checkpoints.SHARED // checkpoints.HEADS
-            scores = query[:, h] @ key[:, shared].T / checkpoints.HEAD**0.5
+            shared = h * keys.shape[1] // checkpoints.HEADS
+            scores = queries[:, h] @ keys[:, shared].T / checkpoints.HEAD**0.5
             share = scores.masked_fill(~sees, float("-inf")).softmax(-1)
-            heads.append(share @ value[:, shared])
-        hidden = hidden + project(o, torch.cat(heads, -1))
-        x = rms(hidden, weight(second), eps)
-        opened = project(gate, x)
-        hidden = hidden + project(down, opened * opened.sigmoid() * project(up, x))
+            heads.append(share @ values[:, shared])
+        hidden = hidden + project(output, torch.cat(heads, -1))
+        x = rms(hidden, weight(names[names.index(output) + 1]), eps)
+        expert_bias = state.get(f"{tiny.prefix}.{i}.mlp.gate.expert_bias")
+        hidden = hidden + feed_forward(tiny, project, names, x, expert_bias)
     logits = rms(hidden, norm, eps) @ (embedding if head is None else head).T
     if tiny.family in SHIFTED:
         return torch.cat([logits[:1], logits[:-1]])
@@ -137,6 +229,8 @@ def reference(tiny: Tiny, folder: Path, ids: list[int]) -> Tensor:
 
 def blocks_of(family: Family, attention_mask: Tensor) -> Tensor:
     position = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+    if family.attention == "canvas":
+        return position.clamp(max=CONTEXT)
     size = {"region": 1, "blocks": family.block, "full": len(position[0])}[family.attention]
     return position // size
 
@@ -197,7 +291,7 @@ def test_last_token_is_seen_by_the_tokens_of_its_block_only(load: Callable[[str]
     attention_mask = torch.ones_like(row, dtype=torch.bool)
     hidden, _ = backbone.read_blocks(row, attention_mask, blocks_of(family, attention_mask))
     moved = (hidden[0] - hidden[1]).abs().amax(-1) > 1e-3
-    first = {"sdar": 36, "tiny-a2d-bd3lm": 32}.get(name, 0)
+    first = 37 // BLOCK[name] * BLOCK[name] if name in BLOCK else CONTEXT if name == CANVAS else 0
     assert not moved[:first].any()
     assert moved[first:].sum() > (len(ids) - first) / 2  # saturated attention hides some of the changes
 
@@ -260,22 +354,29 @@ def test_blocks_equal_to_positions_read_left_to_right(load: Callable[[str], Load
 def test_family_is_found_and_resolved(load: Callable[[str], Loaded], name: str) -> None:
     backbone, family, _ = load(name)
     tiny = ALL[name]
-    masks = {"<|mdm_mask|>", "<|mask|>", "<|MASK|>"} & set(tiny.added)
+    masks = [added for added in tiny.added if "mask" in added.lower()]
     assert family.name == name
     assert family.mask == backbone.token_id(masks.pop())
-    assert family.special == tuple(range(290, 290 + len(tiny.added)))
+    published = {i for i in FAMILIES[name].special if i < checkpoints.SIZE}
+    assert set(family.special) == {*checkpoints.added_ids(tiny), *published}
     assert backbone.vocab_size == checkpoints.SIZE
     assert family.block == BLOCK.get(name, 0)
+
+
+def test_context_ends_where_a_model_begins_to_scale_its_queries(load: Callable[[str], Loaded]) -> None:
+    assert load("nemotron-labs-diffusion")[0].context_length == 400
+    assert load("sdar")[0].context_length == ALL["sdar"].settings["max_position_embeddings"]
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_text_never_encodes_to_an_added_token(load: Callable[[str], Loaded], name: str) -> None:
     backbone, _, _ = load(name)
-    added = EVERY[name].added
-    text = "You " + " are ".join(added) + "<think>é</think>\n"
-    assert max(backbone.encode(text)) < checkpoints.ORDINARY
+    tiny = EVERY[name]
+    added = checkpoints.added_ids(tiny)
+    text = "You " + " are ".join(tiny.added) + "<think>é</think>\n"
+    assert not set(backbone.encode(text)) & set(added)
     assert backbone.decode(backbone.encode(text)) == text
-    assert backbone.decode([290, *backbone.encode("a"), 294, 295]) == "a"
+    assert backbone.decode([added[0], *backbone.encode("a"), *added[-2:], 319]) == "a"
 
 
 @pytest.mark.parametrize("name", EVERY)
@@ -288,13 +389,19 @@ def test_turn_has_the_frame_of_the_family(load: Callable[[str], Loaded], name: s
     ]
     text = backbone.tokenizer.decode(ids, skip_special_tokens=False)
     headed = name in ("llada", "llama3")
-    if headed:
+    frame_tokens = 6 if headed else 5 if "<role>" in EVERY[name].added else 3
+    if EVERY[name].first:
+        start, end = "<[begin▁of▁sentence]>", "<[end▁of▁sentence]>"
+        assert text == f"{start}user\nHi<|im_end|>{end}{start}a\n"
+    elif "<role>" in EVERY[name].added:
+        assert text == "<role>HUMAN</role>Hi<|im_end|><|role_end|><role>a</role>"
+    elif headed:
         first = EVERY[name].added[0]
         start, end = "<|start_header_id|>", "<|end_header_id|>\n\n"
         assert text == f"{first}{start}user{end}Hi<|im_end|><|eot_id|>{start}a{end}"
     else:
         assert text == "<|im_start|>user\nHi<|im_end|><|im_end|>\n<|im_start|>a\n"
-    assert sum(i >= checkpoints.ORDINARY for i in ids) == (6 if headed else 3)
+    assert sum(i in checkpoints.added_ids(EVERY[name]) for i in ids) == frame_tokens
 
 
 @pytest.mark.parametrize(
@@ -377,6 +484,41 @@ def test_memory_of_llada_8b_is_the_published_size() -> None:
     }
     config = read_settings(FORMATS["llada"], published, "LLaDA")
     assert estimate_memory(config) == 16_031_162_368
+
+
+def test_memory_of_mixtures_of_experts_is_that_of_the_published_numbers_of_parameters() -> None:
+    # 7.36 and 16.26 billion parameters, counted from the published settings.
+    moe = {
+        **ALL["llada-moe"].settings,
+        "vocab_size": 157184,
+        "hidden_size": 2048,
+        "expert_intermediate_size": 1024,
+        "num_hidden_layers": 16,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "num_experts": 64,
+    }
+    assert round(estimate_memory(read_settings(FORMATS["llada-moe"], moe, "LLaDA-MoE")) / 2e9, 2) == 7.36
+    mini = {
+        **ALL["llada2"].settings,
+        "vocab_size": 157184,
+        "hidden_size": 2048,
+        "intermediate_size": 5120,
+        "moe_intermediate_size": 512,
+        "num_hidden_layers": 20,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "num_experts": 256,
+        "head_dim": 128,
+        "rotary_dim": 64,
+    }
+    assert round(estimate_memory(read_settings(FORMATS["llada2"], mini, "LLaDA2")) / 2e9, 2) == 16.26
+
+
+def test_role_frames_have_names_of_their_own(load: Callable[[str], Loaded]) -> None:
+    backbone, _, _ = load("llada2")
+    opening = backbone.tokenizer.decode(backbone.encode_opening("assistant"), skip_special_tokens=False)
+    assert opening == "<role>ASSISTANT</role>"
 
 
 def test_family_is_added_as_one_row_of_each_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from fakes import checkpoints
 from fakes.checkpoints import ALL, BASES
 from remask.errors import BackendError
 from remask.models.backbone.checkpoint import load_checkpoint, read_config
-from remask.models.backbone.checkpoint_formats import FORMATS, find_format, map_weight_name
+from remask.models.backbone.checkpoint_formats import FORMATS, REFUSED, find_format, map_weight_name
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 HUB = "GSAI-ML/LLaDA-8B-Instruct"
@@ -137,9 +137,17 @@ def test_unknown_architectures_are_refused(folder: Path, architectures: list[str
     assert f"architecture {architectures[0] if architectures else 'odd'} is" in message
 
 
+@pytest.mark.parametrize("architecture", REFUSED)
+def test_known_diffusion_models_are_refused_with_name_and_reason(folder: Path, architecture: str) -> None:
+    edit(folder, architectures=[architecture])
+    name, reason = REFUSED[architecture]
+    refused(folder, f"{name} ({architecture}) is not supported: {reason}")
+
+
 def test_without_an_architecture_the_model_type_decides() -> None:
     for row in FORMATS.values():
-        assert find_format({"model_type": row.model_type}, "here") is row
+        if row.model_type:
+            assert find_format({"model_type": row.model_type}, "here") is row
         assert find_format({"architectures": [row.architecture]}, "here") is row
 
 
@@ -189,6 +197,39 @@ def test_llada_with_other_blocks_is_refused(tmp_path: Path, key: str) -> None:
     folder = checkpoints.write(ALL["llada"], tmp_path)
     edit(folder, **{key: "other"})
     refused(folder, f"config.json sets {key} to 'other'")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "words"),
+    [
+        ("illada", {"layer_norm_eps": 1e-5}, "sets layer_norm_eps to 1e-05"),
+        ("stable-diffcoder", {"mlp_bias": True}, "sets mlp_bias to True"),
+        ("nemotron-labs-diffusion", {"dlm_paradigm": "autoregressive"}, "sets dlm_paradigm to 'autoreg"),
+        ("nemotron-labs-diffusion", {"sliding_window": 64}, "sets sliding_window to 64"),
+        ("llada-moe", {"moe_layer_freq": [0, 1]}, "sets moe_layer_freq to [0, 1]"),
+        ("llada-moe", {"shared_expert_intermediate_size": 16}, "sets shared_expert_intermediate_size to 16"),
+        ("llada-moe", {"clip_qkv": 8.0}, "sets clip_qkv to 8.0"),
+        ("llada-moe", {"num_experts": None}, "num_experts = None; it must be a positive whole number"),
+        ("llada2", {"use_qkv_bias": True}, "sets use_qkv_bias to True"),
+        ("llada2", {"score_function": "softmax"}, "sets score_function to 'softmax'"),
+        ("llada2", {"num_experts": 9}, "weights are missing, first model.layers.1.mlp.experts.8.gate_proj"),
+        (
+            "llada2",
+            {"num_experts": 4},
+            "weights are unexpected, first model.layers.1.mlp.experts.4.down_proj",
+        ),
+        ("llada2", {"moe_intermediate_size": 8}, "is (16, 32), but config.json asks for (8, 32)"),
+        ("llada2", {"head_dim": 4, "rotary_dim": 2}, "is (64, 32), but config.json asks for (32, 32)"),
+        ("llada2", {"rotary_dim": 8}, "partial_rotary_factor = 0.5 and rotary_dim = 8, for heads of 8"),
+        ("llada2", {"partial_rotary_factor": None}, "partial_rotary_factor = None"),
+    ],
+)
+def test_settings_of_newer_families_are_refused_where_they_do_not_fit(
+    tmp_path: Path, name: str, settings: dict[str, object], words: str
+) -> None:
+    folder = checkpoints.write(ALL[name], tmp_path)
+    edit(folder, **settings)
+    refused(folder, words)
 
 
 @pytest.mark.parametrize("value", [None, 0, -1, 2.0, "32", True])

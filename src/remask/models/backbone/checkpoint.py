@@ -27,14 +27,16 @@ from remask.models.backbone.checkpoint_formats import (
     CheckpointFormat,
     Settings,
     find_format,
+    load_backbone_class,
     map_weight_name,
     read_settings,
 )
 from remask.models.backbone.device import choose_device, choose_dtype
+from remask.models.backbone.pack_weights import pack_weights
 from remask.models.backbone.tokenizer import TOKENIZER_FILES, Frame, load_tokenizer
-from remask.models.backbone.transformer import Backbone, Config, build_model, make_skeleton
+from remask.models.backbone.transformer import EMBEDDING, HEAD, Backbone, Config, build_model, make_skeleton
 
-HEAD, EMBEDDING, LINEAR = "lm_head.weight", "model.embed_tokens.weight", "_proj.weight"
+LINEAR = "_proj.weight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +87,13 @@ def load_checkpoint(
         return Checkpoint(backbone, folder, row.name, settings, last)
     try:
         state = _read_weights(row, shards, chosen, dtype)
+        pack_weights(state, config, place)
         state = _check_weights(state, config, place)
     except torch.OutOfMemoryError as error:
         need = estimate_memory(config, dtype) / 1e9
         raise BackendError(f"{place}: its weights take {need:.1f} GB, more than {chosen} has free") from error
-    backbone = Backbone(build_model(config, state), tokenizer, identity, content=content, frame=frame)
+    kind = load_backbone_class(row)
+    backbone = kind(build_model(config, state), tokenizer, identity, content=content, frame=frame)
     _LOADED[identity, str(chosen)] = backbone
     return Checkpoint(backbone, folder, row.name, settings, last)
 
@@ -114,9 +118,8 @@ def estimate_memory(
         numbers -= weights[HEAD].numel()
     if adapted:
         numbers += sum(w.numel() for name, w in weights.items() if name.endswith(LINEAR))
-    keys = weights["model.layers.0.self_attn.k_proj.weight"].shape[0]
-    layers: int = config.num_hidden_layers
-    return int((numbers + tokens * 2 * layers * keys) * dtype.itemsize)
+    keys = sum(w.shape[0] for name, w in weights.items() if name.endswith(".k_proj.weight"))
+    return int((numbers + tokens * 2 * keys) * dtype.itemsize)
 
 
 def _choose_frame(
@@ -149,6 +152,8 @@ def _read_weights(
     state: dict[str, Tensor] = {}
     for shard in shards:
         for name, tensor in _iterate_weights(shard, device):
+            if name.startswith(row.skipped):
+                continue
             ours = map_weight_name(row, name)
             if ours is None:
                 raise BackendError(f"{shard.path}: unexpected weight {name} for {row.name}")
@@ -181,9 +186,10 @@ def _check_weights(state: dict[str, Tensor], config: Config, place: str) -> dict
     Raises BackendError if they are not exactly the weights that the model needs.
     """
     needed = {name: tensor.shape for name, tensor in make_skeleton(config).state_dict().items()}
-    if config.tie_word_embeddings and EMBEDDING in state:
+    embedding = next((tensor for name, tensor in state.items() if name.endswith(EMBEDDING)), None)
+    if config.tie_word_embeddings and embedding is not None:
         head = state.pop(HEAD, None)
-        if head is not None and not torch.equal(head, state[EMBEDDING]):
+        if head is not None and not torch.equal(head, embedding):
             raise BackendError(
                 f"{place}: config.json ties the head to the embedding, but their weights differ"
             )

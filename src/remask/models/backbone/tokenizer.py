@@ -110,6 +110,7 @@ class Frame:
     end: str  # special token
     after: str  # ordinary text after a turn
     first: str = ""  # special token before the first turn of a chat; "": none
+    roles: tuple[tuple[str, str], ...] = ()  # our names of roles and those of the frame, if they differ
 
     @property
     def tokens(self) -> tuple[str, ...]:
@@ -128,6 +129,30 @@ HEADERS = Frame(
     end="<|eot_id|>",
     after="",
     first="<|startoftext|>",
+)
+
+# Seed-Coder, and what was made of it (Stable-DiffCoder).
+SEED = Frame(start="<[begin▁of▁sentence]>", middle="", gap="\n", end="<[end▁of▁sentence]>", after="")
+
+# LLaDA-MoE and LLaDA2, from their model cards.
+ROLES = Frame(
+    start="<role>",
+    middle="</role>",
+    gap="",
+    end="<|role_end|>",
+    after="",
+    roles=(("user", "HUMAN"), ("assistant", "ASSISTANT")),
+)
+
+# Gemma 4
+TURNS = Frame(
+    start="<|turn>",
+    middle="",
+    gap="\n",
+    end="<turn|>",
+    after="\n",
+    first="<bos>",
+    roles=(("assistant", "model"),),
 )
 
 # Llama 3, https://www.llama.com/docs/model-cards-and-prompt-formats/meta-llama-3

@@ -1,4 +1,4 @@
-"""A Llama or Qwen model that reads tokens under explicit attention masks.
+"""A model with the layers of Llama, Qwen or GLM that reads tokens under explicit attention masks.
 
 There are three ways to read: by blocks (`read_blocks`, which includes left to right and both
 directions), left to right (`read`), and a gated region that attends in both directions after a
@@ -18,12 +18,16 @@ from tokenizers import Tokenizer
 from torch import Tensor
 from torch.func import functional_call
 from transformers import (
+    Glm4MoeConfig,
+    Glm4MoeForCausalLM,
     LlamaConfig,
     LlamaForCausalLM,
     Qwen2Config,
     Qwen2ForCausalLM,
     Qwen3Config,
     Qwen3ForCausalLM,
+    Qwen3MoeConfig,
+    Qwen3MoeForCausalLM,
 )
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.models.llama.modeling_llama import LlamaDecoderLayer
@@ -42,16 +46,20 @@ from remask.models.backbone.attention import (
 )
 from remask.models.backbone.tokenizer import CHATML, Frame
 
-Config = LlamaConfig | Qwen2Config | Qwen3Config
-Model = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM
+Config = LlamaConfig | Qwen2Config | Qwen3Config | Qwen3MoeConfig | Glm4MoeConfig
+Model = LlamaForCausalLM | Qwen2ForCausalLM | Qwen3ForCausalLM | Qwen3MoeForCausalLM | Glm4MoeForCausalLM
 
-# The layers of these models take the same arguments. They differ in biases, and in norms of queries
-# and keys.
-MODELS: dict[type[Config], Callable[[Any], Model]] = {
+# The layers of these models take the same arguments. They differ in biases, in norms of queries and
+# keys, and the last two have mixtures of experts.
+MODELS: dict[type[Any], Callable[[Any], Any]] = {
     LlamaConfig: LlamaForCausalLM,
     Qwen2Config: Qwen2ForCausalLM,
     Qwen3Config: Qwen3ForCausalLM,
+    Qwen3MoeConfig: Qwen3MoeForCausalLM,
+    Glm4MoeConfig: Glm4MoeForCausalLM,
 }
+
+HEAD, EMBEDDING = "lm_head.weight", "embed_tokens.weight"  # the second is the end of a name
 
 # The name of the cache argument of a layer. transformers 5.24 renamed `past_key_values`; the old
 # name is deprecated since then and will be removed in 5.40.
@@ -105,6 +113,7 @@ class Backbone:
     def encode_opening(self, role: str, text: str = "") -> list[int]:
         """Encode the beginning of a turn that the model continues."""
         frame = self.frame
+        role = dict(frame.roles).get(role, role)
         start = self.token_id(frame.start)
         if not frame.middle:
             return [start, *self.encode(f"{role}{frame.gap}{text}")]
@@ -144,7 +153,12 @@ class Backbone:
     @property
     def context_length(self) -> int:
         """Largest number of tokens that the model can read at once."""
-        return int(self.model.config.max_position_embeddings)
+        config: Any = self.model.config
+        rope = config.rope_parameters
+        # From this position on, such a model scales its queries, which Llama's layers do not.
+        scaled = "llama_4_scaling_beta" in rope
+        limit = rope["original_max_position_embeddings"] if scaled else config.max_position_embeddings
+        return int(limit)
 
     def with_weights(self, updates: Mapping[str, Tensor], identity: str) -> "Backbone":
         """Make a model that shares all weights with this one except `updates` (by state name).
@@ -299,7 +313,8 @@ def make_skeleton(config: Config) -> Model:
     ALL_ATTENTION_FUNCTIONS.register(ATTENTION, attend)
     config._attn_implementation = ATTENTION
     with torch.device("meta"):
-        return MODELS[type(config)](config)
+        model: Model = MODELS[type(config)](config)
+        return model
 
 
 def build_model(config: Config, state: Mapping[str, Tensor]) -> Model:
@@ -308,11 +323,16 @@ def build_model(config: Config, state: Mapping[str, Tensor]) -> Model:
     `state` may leave out "lm_head.weight" if it is tied to the embedding.
     """
     model = make_skeleton(config)
-    embedding = state["model.embed_tokens.weight"]
-    full: dict[str, Any] = {"lm_head.weight": embedding, **state}
+    embedding = next(tensor for name, tensor in state.items() if name.endswith(EMBEDDING))
+    full: dict[str, Any] = {HEAD: embedding, **state}
     model.load_state_dict(full, assign=True)
-    # The buffer of the rotary embedding is not part of a state, so it is created here.
-    model.model.rotary_emb = type(model.model.rotary_emb)(config).to(embedding.device)
+    # Buffers that are not part of a state are created here.
+    for module in model.modules():
+        if hasattr(module, "rotary_emb"):
+            rotary: Any = module.rotary_emb
+            module.rotary_emb = type(rotary)(rotary.config).to(embedding.device)
+        if hasattr(module, "scalar_embed_scale"):
+            module.embed_scale = torch.tensor(module.scalar_embed_scale, device=embedding.device)
     model.requires_grad_(False)
     model.train(False)
     return model
