@@ -24,6 +24,7 @@ from benchmarks.search.endpoint import (
 )
 from benchmarks.search.report import SAME, Curves, tabulate_tasks
 from benchmarks.search.scores import Rows, Seeds, average_tasks, collect_scores, find_shared_seeds, find_whole
+from benchmarks.tasks import DRAWN, FREE
 
 NOT_RUN = "This grid has not been run yet."
 BEHIND = (
@@ -228,15 +229,18 @@ def describe_harm(runs: Sequence[Runs]) -> str:
     return "\n".join([title, "", *said])
 
 
-def summarize_grid(runs: Sequence[Runs]) -> str | None:
-    """The five rows of the README; None before each budget has a row to compare with.
+def summarize_grid(runs: Sequence[Runs], tasks: Sequence[str] = (*FREE, *DRAWN)) -> str | None:
+    """The five rows of the README; None before remask and others have all `tasks` at both budgets.
 
     These are remask, remask without demonstrations, the seed prompt, and the best other rows in the
     ranking on withheld rows after the most calls.
     """
-    last = runs[-1] if runs else None
-    others = [name for name in rank_others(last.rows, last.budget) if name != START] if last else []
-    if last is None or not others:
+    whole = [one.budget for one in runs if set(tasks) <= set(one.find_seeds(OURS))]
+    if whole != list(BUDGETS):
+        return None
+    last = runs[-1]
+    others = [name for name in rank_others(last.rows, last.budget) if name != START]
+    if not others:
         return None
     fixed = [name for name in (PLAIN, START) if name in last.whole]
     best = others[: README_ROWS - 1 - len(fixed)]
