@@ -64,7 +64,7 @@ CORE = (
     ("compare nowhere there", 2, "not the folder of a run"),
     ("runs nowhere", 2, "there is no folder"),
     ("view .", 2, "remask[web]"),
-    ("models", 0, "builtin"),
+    ("models", 0, "the full commit id"),
     ("init started --yes", 0, "next:"),
 )
 
