@@ -116,7 +116,11 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         metavar="PROVIDER/MODEL",
         help="τ²: the model that plays the customer. Default: that of the target.",
     )
-    option("--message-limit", type=int, help="τ²: messages of a sample at most.")
+    option(
+        "--message-limit",
+        type=int,
+        help="τ²: exchanges of customer and agent in a sample, at most. Inspect's default: 100.",
+    )
     option("--score", type=int, metavar="N", help="τ²: only score the seed prompt, on N samples.")
     option(
         "--port",

@@ -37,7 +37,7 @@ class Experiment:
     target_settings: tuple[str, ...] = ()  # KEY=VALUE
     denoiser_settings: tuple[str, ...] = ()
     customer: str = ""  # of τ²: the model that plays the customer; "": that of the target
-    message_limit: int | None = None  # of τ²: messages of a sample
+    message_limit: int | None = None  # of τ²: exchanges of customer and agent in a sample
 
     @property
     def name(self) -> str:

@@ -115,7 +115,7 @@ def format_scored(scored: Sequence[Record]) -> str:
         "Task",
         "The paper",
         "Target",
-        "Messages at most",
+        "Exchanges at most",
         "Samples",
         "Seed prompt",
         "Calls",

@@ -7,6 +7,8 @@ called in the text, in the form that Qwen2.5 and other models were trained on:
     <tools>…</tools> in the system message, <tool_call>{"name": …, "arguments": …}</tool_call> in an
     answer, and <tool_response>…</tool_response> in the user message after it.
 
+After eight answers in a row that call tools, the next one is taken as text.
+
 For experiments: it listens on the loopback alone, checks no key, and streams nothing.
 """
 
@@ -40,6 +42,7 @@ For each function call, return a json object with function name and arguments wi
 </tool_call>"""
 CALL = re.compile(r"<tool_call>\s*(\{.*?\})\s*(?:</tool_call>|\Z)", re.DOTALL)
 FENCE = re.compile(r"\A```(?:json)?\s*|\s*```\Z")
+MAX_CALLS_IN_A_ROW = 8  # the task has no limit of its own, and a small model may call for ever
 Body = dict[str, Any]
 
 
@@ -64,6 +67,16 @@ def render_chat(messages: Sequence[Body], tools: Sequence[Body]) -> Chat:
     return tuple(turns)
 
 
+def count_calls(messages: Sequence[Body]) -> int:
+    """Return how many answers with calls of tools stand at the end, behind the last user message."""
+    count = 0
+    for message in reversed(messages):
+        if message["role"] not in ("assistant", "tool"):
+            break
+        count += bool(message.get("tool_calls"))
+    return count
+
+
 def _read_text(message: Body) -> str:
     content = message.get("content") or ""
     if isinstance(content, str):
@@ -81,7 +94,8 @@ def _read_arguments(call: Body) -> Any:
 def parse_answer(text: str, tools: Sequence[Body]) -> Body:
     """Return the message of an answer, with the calls of tools that it holds.
 
-    A JSON object without the tags counts as a call if it is the whole answer and names a tool.
+    A JSON object without the tags counts as a call if it is the whole answer and names a tool: small
+    models leave the tags out, and some write "function" for "name".
     """
     names = {tool["function"]["name"] for tool in tools}
     found = [(match[1], False) for match in CALL.finditer(text)] if tools else []
@@ -107,8 +121,10 @@ def _read_call(text: str) -> tuple[str, Mapping[str, Any]] | None:
         value = json.loads(text)
     except ValueError:
         return None
-    name = value.get("name") if isinstance(value, dict) else None
-    values = value.get("arguments", value.get("parameters", {})) if isinstance(value, dict) else None
+    if not isinstance(value, dict):
+        return None
+    name = value.get("name", value.get("function"))
+    values = value.get("arguments", value.get("parameters", {}))
     return (name, values) if isinstance(name, str) and isinstance(values, dict) else None
 
 
@@ -153,7 +169,9 @@ class LocalServer:
             reply = self.target.respond([chat])[0]
         if reply.error:  # such as a conversation that is longer than the model's context
             return 400, {"error": {"message": reply.error, "type": "invalid_request_error"}}
-        message = parse_answer(reply.text, tools)
+        message = parse_answer(
+            reply.text, tools if count_calls(body["messages"]) < MAX_CALLS_IN_A_ROW else ()
+        )
         self.calls += len(message.get("tool_calls", ()))
         return 200, _make_completion(message, reply, body["model"])
 
@@ -164,6 +182,10 @@ class LocalServer:
     def __exit__(self, *_: object) -> None:
         self._http.shutdown()
         self._thread.join()
+        self.close()
+
+    def close(self) -> None:
+        """Release the port of a server that was not started."""
         self._http.server_close()
 
 

@@ -311,6 +311,8 @@ def test_tools_and_their_calls_stand_in_the_text() -> None:
         (f"Let me see.\n{SAID}\n{SAID}", ["look_up", "look_up"]),
         (SAID.removesuffix("</tool_call>"), ["look_up"]),
         ('```json\n{"name": "look_up", "arguments": {}}\n```', ["look_up"]),
+        ('```json\n{"function": "look_up", "arguments": {"id": 7}}\n```', ["look_up"]),
+        ("[1, 2]", []),
         ('{"name": "Ann", "arguments": {}}', []),  # bare JSON that names no tool
         (
             '<tool_call>{"name": "other", "arguments": {}}</tool_call>',
@@ -346,3 +348,57 @@ def test_a_local_target_is_served(tmp_path: Path) -> None:
         with pytest.raises(urllib.error.HTTPError, match="400"):
             ask(5)
         assert (server.requests, server.calls) == (3, 1)
+
+
+def test_an_agent_that_calls_tools_for_ever_ends() -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "look_up", "arguments": "{}"}}
+    pair = [
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c", "content": "nothing"},
+    ]
+    server = LocalServer(ScriptedTarget(lambda chat: SAID))
+    for pairs, called in ((7, True), (8, False)):
+        messages = [{"role": "user", "content": "Hi"}, *pair * pairs]
+        _, body = server.answer({"model": "m", "messages": messages, "tools": TOOLS})
+        assert ("tool_calls" in body["choices"][0]["message"]) is called
+    server.close()
+
+
+# -- τ² with a scripted agent ---------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("domain", ["airline", "retail"])
+def test_a_scripted_agent_of_tau2_is_optimised(
+    domain: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Real environments and scorers. The agent goes wrong unless its policy has a certain sentence,
+    which the scripted denoiser writes; so the protocol is tested, and not the quality."""
+    pytest.importorskip("inspect_evals")
+    from fakes.tau2 import Tau2
+
+    monkeypatch.setenv("LOOPBACK_API_KEY", "none")
+    cure = "Answer with one word."  # what `write_blanks` says
+    play = Tau2(
+        domain, errs=lambda task, said: said == "wrong" or (len(said) > 50 and cure not in said)
+    ).behave()
+
+    def answer(handler: Any, body: dict[str, Any]) -> None:
+        (write_blanks if body["model"] == "writer" else play)(handler, body)
+
+    out = tmp_path / "paper.json"
+    with Server(default=answer) as server:
+        main(
+            [
+                *("--task", f"tau2_{domain}", "--target", "inspect:openai-api/loopback/agent"),
+                *("--customer", "openai-api/loopback/user", "--target-set", f"base_url={server.url}"),
+                *("--denoiser", "chat:writer", "--denoiser-set", f"base_url={server.url}"),
+                *("--calls", "4000", "--runs", str(tmp_path / "runs"), "--out", str(out)),
+            ]
+        )
+    (run,) = json.loads(out.read_text())["runs"]
+    assert run["verdict"] == "improved" and run["after"]["mean"] == 1.0 and run["before"]["mean"] < 0.6
+    assert run["after"]["n"] == {"airline": 25, "retail": 57}[domain]
