@@ -1,18 +1,21 @@
 """A model from disk as target, beside the transformers library on the same weights and rows.
 
     python -m benchmarks.local_target --model PLACE --data FILE.jsonl [--rows 200] [--tokens 16]
-        [--only choose|answer] [--out FILE]
+        [--only choose|answer] [--llama-cpp] [--out FILE]
 
 PLACE is a checkpoint folder or a GGUF file; the rows have the keys input and label. All chats share
 one system message. The library reads batches of 16 chats of similar length, padded on the left: for
 answers with `generate`, for choices with one forward pass whose last logits rank the labels, which
-must be one token each. Both sides compute in float32 on the same threads. Prints the seconds of each
-side, how many answers agree, and the ratio; above 1 the target is faster.
+must be one token each. Both sides compute in float32 on the same threads. With --llama-cpp the same
+GGUF file also answers in llama.cpp (`pip install xllamacpp`), which computes in the file's own small
+numbers. Prints the seconds of each side, how many answers agree, and the ratio; above 1 the target is
+faster.
 """
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ PROMPT = (
     "with exactly one word, positive or negative, and say nothing else."
 )
 BATCH = 16
+WINDOW = 1024  # tokens of a chat in llama.cpp
 
 
 class Library:
@@ -82,6 +86,29 @@ class Library:
         return [labels[i] for i in best]
 
 
+class LlamaCpp:
+    """llama.cpp on the same GGUF file, with as many chats at a time as the library reads."""
+
+    def __init__(self, file: str, tokens: int, threads: int) -> None:
+        import xllamacpp
+
+        settings = xllamacpp.CommonParams()
+        settings.model.path = file
+        settings.n_parallel, settings.n_ctx = BATCH, BATCH * WINDOW
+        settings.cpuparams.n_threads = settings.cpuparams_batch.n_threads = threads
+        self.server, self.tokens = xllamacpp.Server(settings), tokens
+
+    def answer(self, chats: Sequence[Chat]) -> list[str]:
+        with ThreadPoolExecutor(BATCH) as pool:
+            return list(pool.map(self._answer_one, chats))
+
+    def _answer_one(self, chat: Chat) -> str:
+        messages = [{"role": m.role, "content": m.content} for m in chat]
+        asked = {"messages": messages, "max_tokens": self.tokens, "temperature": 0}
+        text: str = self.server.handle_chat_completions(asked)["choices"][0]["message"]["content"]
+        return text
+
+
 def measure(work: Callable[[], list[str]]) -> tuple[float, list[str]]:
     began = time.monotonic()
     with torch.inference_mode():
@@ -89,18 +116,23 @@ def measure(work: Callable[[], list[str]]) -> tuple[float, list[str]]:
     return time.monotonic() - began, found
 
 
-def compare(name: str, ours: Callable[[], list[str]], theirs: Callable[[], list[str]]) -> dict[str, Any]:
+def compare(
+    name: str, ours: Callable[[], list[str]], others: Mapping[str, Callable[[], list[str]]]
+) -> dict[str, Any]:
+    """Measure remask and the others, one after the other, on the same work."""
     seconds, found = measure(ours)
-    other_seconds, other = measure(theirs)
-    same = sum(a == b for a, b in zip(found, other, strict=True))
-    ratio = other_seconds / seconds
-    print(
-        f"{name}: remask {seconds:.1f} s, transformers {other_seconds:.1f} s, ratio {ratio:.2f}, "
-        f"{same} of {len(found)} equal",
-        flush=True,
-    )
-    times = {"seconds": round(seconds, 2), "transformers_seconds": round(other_seconds, 2)}
-    return {**times, "ratio": round(ratio, 3), "equal": same, "rows": len(found)}
+    result: dict[str, Any] = {"rows": len(found), "seconds": round(seconds, 2)}
+    for other, work in others.items():
+        other_seconds, texts = measure(work)
+        same = sum(a == b for a, b in zip(found, texts, strict=True))
+        ratio = round(other_seconds / seconds, 3)
+        result[other] = {"seconds": round(other_seconds, 2), "ratio": ratio, "equal": same}
+        print(
+            f"{name}: remask {seconds:.1f} s, {other} {other_seconds:.1f} s, ratio {ratio:.2f}, "
+            f"{same} of {len(found)} equal",
+            flush=True,
+        )
+    return result
 
 
 def main() -> None:
@@ -110,6 +142,7 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--only", choices=("choose", "answer"))
+    parser.add_argument("--llama-cpp", action="store_true", help="Ask llama.cpp for answers too.")
     parser.add_argument("--out", type=Path, default=RESULTS / "local_target.json")
     flags = parser.parse_args()
     about = describe_run(__file__, None, Path(flags.model), flags.data, flags.out)
@@ -128,13 +161,15 @@ def main() -> None:
         results["choose"] = compare(
             "choices",
             lambda: [reply.text for reply in make().choose(chats, labels)],
-            lambda: library.run(lambda batch: library.choose(batch, labels)),
+            {"transformers": lambda: library.run(lambda batch: library.choose(batch, labels))},
         )
     if flags.only != "choose":
+        others = {"transformers": lambda: library.run(library.answer)}
+        if flags.llama_cpp:
+            other = LlamaCpp(flags.model, flags.tokens, torch.get_num_threads())
+            others["llama.cpp"] = lambda: other.answer(chats)
         results["answer"] = compare(
-            "answers",
-            lambda: [reply.text for reply in make().respond(chats)],
-            lambda: library.run(library.answer),
+            "answers", lambda: [reply.text for reply in make().respond(chats)], others
         )
     model = {"name": found.name, "threads": torch.get_num_threads(), "tokens": flags.tokens}
     write_json(flags.out, {**about, "model": model, **results})

@@ -103,8 +103,8 @@ class EndpointConfig(Section):
     """How an API is reached, and what it costs."""
 
     base_url: str = ""
-    """Base URL of an OpenAI-compatible server, such as `http://localhost:8000/v1`. `""`: the
-    provider's own; of OpenAI the variable `OPENAI_BASE_URL` wins."""
+    """Base URL of the server, such as `http://localhost:8000/v1`. `""`: the provider's own; of OpenAI
+    the variable `OPENAI_BASE_URL` wins."""
     concurrency: Annotated[int, Field(ge=1, le=256)] = 8
     """Calls in flight at a time."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
@@ -113,7 +113,11 @@ class EndpointConfig(Section):
     """Further attempts after the statuses 408, 409, 429 and 5xx and after a timeout. Each attempt
     that may be billed counts as a call: not a 429 or 503, and not where no connection was made."""
     extra: dict[str, Any] = {}
-    """Further fields of each request, such as `{reasoning_effort = "low"}`."""
+    """Further fields of each request, such as `{reasoning_effort = "low"}`, `response_format` and
+    `tools`. With `inspect:` also settings as Inspect names them."""
+    model_args: dict[str, Any] = {}
+    """Arguments of the provider of `inspect:PROVIDER/MODEL`, as `inspect eval -M` takes them, such as
+    `{region_name = "eu-central-1"}` of `bedrock`."""
     headers: dict[str, str] = {}
     """Further headers of each request. A value `$NAME` stands for the environment variable NAME, so
     that no secret is written to the run."""
@@ -134,7 +138,7 @@ class TargetConfig(EndpointConfig):
     model: str = "builtin"
     """`builtin`, `local:FOLDER`, `local:FILE.gguf` or `local:HUB_ID` (with `revision`) for a Llama,
     Qwen2 or Qwen3 model on this machine, `openai:MODEL` for any OpenAI-compatible endpoint,
-    `inspect:PROVIDER/MODEL` for a task of Inspect, or `FILE.py:FUNCTION` for a function
+    `inspect:PROVIDER/MODEL` for any provider that Inspect knows, or `FILE.py:FUNCTION` for a function
     `messages -> str`. Python also takes a function."""
     revision: str = ""
     """Full commit id of a `local:HUB_ID`, 40 characters. `local:HUB_ID@REVISION` says the same."""
@@ -146,7 +150,8 @@ class TargetConfig(EndpointConfig):
     """Whether a model on this machine chooses the most probable label, for the metric `label`. With
     `false` it answers in its own words, as a model behind an endpoint does."""
     api_key_env: str = "OPENAI_API_KEY"
-    """Environment variable that holds the API key. A server on this machine needs none."""
+    """Environment variable that holds the API key. A server on this machine needs none. With `inspect:`
+    the default stands for the provider's own variable."""
     temperature: float | None = 0.0
     """Sampling temperature. `"omit"`: the field is not sent."""
     max_tokens: Annotated[int, Field(ge=1)] | None = 256
@@ -176,7 +181,7 @@ class TaskConfig(Section):
     args: dict[str, Any] = {}
     """Arguments of the task, as `inspect eval -T` takes them."""
     model_args: dict[str, Any] = {}
-    """Arguments of the target's provider, as `inspect eval -M` takes them."""
+    """As `target.model_args`."""
     roles: dict[str, Annotated[RoleConfig, BeforeValidator(_role)]] = {}
     """The task's other models by role: a section `[task.roles.NAME]`, or `NAME = "PROVIDER/MODEL"`
     for short."""
@@ -228,7 +233,8 @@ class DenoiserConfig(EndpointConfig):
 
     model: str = "builtin"
     """`builtin`, `builtin:ADAPTER`, `local:FOLDER`, `local:HUB_ID` (with `revision`), `mercury`,
-    `mercury:MODEL` or `chat:MODEL`. Python also takes an object."""
+    `mercury:MODEL`, or a chat model: `chat:MODEL` for any OpenAI-compatible endpoint,
+    `inspect:PROVIDER/MODEL` for any provider that Inspect knows. Python also takes an object."""
     revision: str = ""
     """Full commit id of a `local:HUB_ID`, 40 characters. `local:HUB_ID@REVISION` says the same."""
     adapter: str = ""
@@ -270,9 +276,9 @@ class DenoiserConfig(EndpointConfig):
     """Denoising steps between two exact readings of the traces, for `cache = "approximate"`."""
     api_key_env: str = ""
     """Environment variable that holds the API key. `""`: `INCEPTION_API_KEY` for `mercury`,
-    `OPENAI_API_KEY` for `chat`."""
+    `OPENAI_API_KEY` for `chat`, the provider's own for `inspect`."""
     max_tokens: Annotated[int, Field(ge=1)] = 1024
-    """Most tokens of one answer of `chat:MODEL`, reasoning included."""
+    """Most tokens of one answer of a chat model, reasoning included."""
     send_seed: bool = True
     """Send the field `seed` to an API. Turn it off for a server that refuses the field."""
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "tokenizers", "safetensors", "gguf"), "local"),
     "openai": "openai",
-    "inspect_ai": "inspect",
+    "inspect_ai": "providers",
     "yaml": "promptfoo",
     **dict.fromkeys(("starlette", "uvicorn"), "web"),
 }

@@ -273,6 +273,7 @@ VALUES: dict[str, dict[str, list[Any]]] = {
     "target": {
         "extra": [{"reasoning_effort": "low"}],
         "headers": [{"X-Team": "$TEAM"}],
+        "model_args": [{"x": "y"}],
         "model": ["openai:m", "inspect:openai/m"],
         "base_url": ["http://127.0.0.1:1/v1"],
         "concurrency": [1, 20],
@@ -299,6 +300,7 @@ VALUES: dict[str, dict[str, list[Any]]] = {
     "denoiser": {
         "extra": [{"reasoning_effort": "low"}],
         "headers": [{"X-Team": "$TEAM"}],
+        "model_args": [{"x": "y"}],
         "model": ["builtin:own.safetensors", "local:model", "local:a/b", "mercury", "chat:m"],
         "base_url": ["http://127.0.0.1:1/v1"],
         "concurrency": [2],

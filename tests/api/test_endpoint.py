@@ -28,16 +28,21 @@ class Flaky:
         (self.fault if fails else answer(text))(handler, body)
 
 
-def play(server: Server, run_dir: Path, max_calls: int) -> remask.Result:
-    target = remask.Target("openai:tiny", base_url=server.url, timeout=5.0)
+def play(server: Server, run_dir: Path, max_calls: int, model: str = "openai:tiny") -> remask.Result:
+    target = remask.Target(model, base_url=server.url, timeout=5.0)
     return optimize(run_dir, target=target, max_calls=max_calls)
 
 
 @pytest.mark.parametrize("fault", [429, 500])
-def test_a_flaky_server_changes_the_cost_not_the_verdict(tmp_path: Path, fault: int) -> None:
+@pytest.mark.parametrize("model", ["openai:tiny", "inspect:openai-api/desk/tiny"])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # of inspect_evals
+def test_a_flaky_server_changes_the_cost_not_the_verdict(
+    tmp_path: Path, fault: int, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DESK_API_KEY", "sk-test-0123456789")
     behave = Flaky(status(fault, headers=AT_ONCE))
     with Server(default=behave) as server:
-        result = play(server, tmp_path / "run", 900)
+        result = play(server, tmp_path / "run", 900, model)
         assert result.verdict == "improved"
         assert result.test.n == 180
         free = server.requests // 10 if fault == 429 else 0  # refused before any work

@@ -22,7 +22,7 @@ def test_a_target_behind_an_endpoint_answers() -> None:
 @pytest.mark.parametrize(
     ("target", "word"),
     [
-        *(("", "unknown"), ("gpt-4.1", "unknown"), ("inspect:openai/m", "Inspect")),
+        *(("", "unknown"), ("gpt-4.1", "unknown"), ("inspect:m", "names no model")),
         *((None, "NoneType"), (len, "a name")),
     ],
 )

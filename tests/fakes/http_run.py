@@ -26,6 +26,7 @@ REMASK = [sys.executable, "-c", "from remask.cli import main; main()"]
 ENVIRONMENT = {
     **ENV,
     "OPENAI_API_KEY": "sk-test-0123456789",
+    "DESK_API_KEY": "sk-test-0123456789",  # of inspect:openai-api/desk/MODEL
     "NO_PROXY": "127.0.0.1",
     "no_proxy": "127.0.0.1",
 }
@@ -98,7 +99,9 @@ class World:
         if self.usage is None:
             del content["usage"]
         else:
-            content["usage"] = dict(zip(("prompt_tokens", "completion_tokens"), self.usage, strict=True))
+            read, written = self.usage
+            counts = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
+            content["usage"] = counts
         handler.send(200, json.dumps(content).encode())
         with self.lock:
             self.answered += 1
@@ -115,6 +118,7 @@ def write_job(
     denoiser: str = "",
     budget: str = "",
     candidates: int = 4,
+    models: tuple[str, str] = ("openai:target", "chat:denoiser"),
 ) -> None:
     """Write prompt, rows and remask.toml of a small run. `target`, …: more lines of these sections."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -136,12 +140,12 @@ input = "{{message}}"
 expected = "label"
 split = "split"
 [target]
-model = "openai:target"
+model = "{models[0]}"
 base_url = "{server.url}"
 concurrency = {concurrency}
 {target}
 [denoiser]
-model = "chat:denoiser"
+model = "{models[1]}"
 base_url = "{server.url}"
 concurrency = {concurrency}
 {denoiser}

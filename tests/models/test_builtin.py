@@ -1,3 +1,4 @@
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
@@ -132,6 +133,31 @@ def test_respond_equals_a_loop_without_cache(base: Backbone, plain: LlamaForCaus
     lengths = {reply.output_tokens for reply in replies}
     assert 10 in lengths and min(lengths) < 9  # a row continues after another has ended
     assert "Paris" in replies[-1].text
+
+
+def test_sampled_answers_depend_on_chat_and_repeat_alone(base: Backbone) -> None:
+    target, greedy = (BuiltinTarget(base, max_tokens=8, temperature=t) for t in (1.0, 0.0))
+    together, again = (target.respond(CHATS, repeat) for repeat in (0, 1))
+    assert [target.respond([turns])[0].text for turns in CHATS] == [reply.text for reply in together]
+    assert [reply.text for reply in together] != [reply.text for reply in again]
+    assert again == target.respond(CHATS, 1)
+    cold = BuiltinTarget(base, max_tokens=8, temperature=1e-4)
+    assert [r.text for r in cold.respond(CHATS)] == [r.text for r in greedy.respond(CHATS)]
+    assert len({target.identity, cold.identity, greedy.identity}) == 3
+
+
+def test_tokens_are_drawn_as_often_as_they_are_probable(base: Backbone, plain: LlamaForCausalLM) -> None:
+    """The draws are fixed, so nothing fails by chance; 5 standard errors for each frequent token."""
+    target = BuiltinTarget(base, max_tokens=1, temperature=0.7)
+    n, counts = 300, Counter[str]()
+    for repeat in range(n):
+        counts[target.respond([CHATS[1]], repeat)[0].text] += 1
+    with torch.inference_mode():
+        logits = plain(torch.tensor([frame(base, CHATS[1])])).logits[0, -1].float()
+    chances = (logits / 0.7).softmax(-1)
+    for token in chances.topk(4).indices.tolist():
+        p = float(chances[token])
+        assert counts[base.decode([token])] == pytest.approx(n * p, abs=5 * (n * p * (1 - p)) ** 0.5 + 1)
 
 
 @pytest.fixture
@@ -282,6 +308,6 @@ def test_batches_have_every_row_once_within_the_limits(
     for batch in plain.batches:
         width = sum(max(map(len, part)) for part in zip(*batch, strict=True))
         assert len(batch) == 1 or len(batch) * width <= 300
-        assert len(batch) <= builtin.MAX_BATCH_ROWS
+        assert len(batch) <= builtin.MAX_CHOICE_ROWS
     lengths = [[[(prefix, len(row)) for prefix, row in batch] for batch in each.batches] for each in both]
     assert lengths[0] == lengths[1], "the order of the chats does not matter"

@@ -39,7 +39,7 @@ def ask(
             "m", server.url, KEY, retries=retries, timeout=timeout, concurrency=concurrency
         ) as target,
     ):
-        patch.setattr("remask.models.openai.compute_wait", note)
+        patch.setattr("remask.models.remote.compute_wait", note)
         yield target, waits
 
 

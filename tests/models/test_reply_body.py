@@ -280,3 +280,16 @@ def test_an_endpoint_that_fails_from_the_start_is_given_up_after_a_few_rows() ->
     assert server.requests <= FAILURES_AT_FIRST + 2
     assert all(reply.error for reply in replies) and "no system role" in replies[0].error
     assert sum(reply.attempts for reply in replies) == server.requests
+
+
+@pytest.mark.parametrize("content", [None, ""])
+def test_a_call_of_a_tool_is_the_answer_as_text(content: str | None) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "find", "arguments": '{"name": "Ann"}'}}
+    other = {"id": "d", "type": "function", "function": {"name": "stop", "arguments": "not JSON"}}
+    reply = ask(message(content, "tool_calls", tool_calls=[call, other]))
+    assert reply == Reply('find(name="Ann")\nstop(not JSON)', input_tokens=7, output_tokens=3)
+
+
+def test_text_before_a_call_of_a_tool_stays() -> None:
+    call = {"function": {"name": "find", "arguments": ""}}
+    assert ask(message("I look.", "tool_calls", tool_calls=[call, "odd"])).text == "I look.\nfind()"

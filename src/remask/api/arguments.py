@@ -63,9 +63,9 @@ class Target(_Checked, sections.TargetConfig):
     """The frozen model whose prompt is optimised: `Target("openai:gpt-4.1-mini", temperature=0)`.
 
     Names are "builtin", "local:FOLDER", "local:FILE.gguf", "local:HUB_ID" (with `revision`),
-    "openai:MODEL" (with `base_url` for any compatible server), and for Inspect tasks
-    "inspect:PROVIDER/MODEL". `timeout` is in seconds. Prices are in US dollars per million
-    tokens. Raises ConfigError for an unknown key or a wrong value.
+    "openai:MODEL" (with `base_url` for any compatible server), and "inspect:PROVIDER/MODEL" for any
+    provider that Inspect knows. `timeout` is in seconds. Prices are in US dollars per million tokens.
+    Raises ConfigError for an unknown key or a wrong value.
 
     >>> import remask
     >>> remask.Target("openai:my-model", base_url="http://127.0.0.1:8000/v1").concurrency
@@ -80,7 +80,8 @@ class Denoiser(_Checked, sections.DenoiserConfig):
     """The diffusion language model that writes the edits: `Denoiser("local:FOLDER", steps=8)`.
 
     Names are "builtin", "builtin:ADAPTER", "local:FOLDER", "local:HUB_ID" (with `revision`),
-    "mercury" and "chat:MODEL". Raises ConfigError for an unknown key or a wrong value.
+    "mercury", "chat:MODEL" and "inspect:PROVIDER/MODEL". Raises ConfigError for an unknown key or a
+    wrong value.
 
     >>> import remask
     >>> remask.Denoiser("builtin", steps=8).steps

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 TARGET_FORMATS = ("llama", "qwen2", "qwen3")  # that read left to right
 DEFAULT_ANSWER_TOKENS = 64  # of a target on this machine where max_tokens is not set
 Respond = Callable[[list[dict[str, str]]], str | Awaitable[str]]  # messages -> text
-APIS = ("mercury", "chat")
+APIS = ("mercury", "chat", "inspect")
 MAX_READ_TOKENS = 2048  # that a denoiser reads at once, to estimate its memory
 KNOWN_DENOISERS = (
     "builtin, builtin:ADAPTER, local:FOLDER, local:HUB_ID with denoiser.revision, mercury, "
-    "chat:MODEL with denoiser.base_url, or an object in Python"
+    "chat:MODEL with denoiser.base_url, inspect:PROVIDER/MODEL, or an object in Python"
 )
 
 
@@ -37,11 +37,13 @@ KNOWN_DENOISERS = (
 def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetModel:
     """Make the target, not metered. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
+    _refuse_model_args(config, "target")
     if kind == "builtin":
         from remask.models.backbone.builtin_weights import load_base
         from remask.models.builtin import BuiltinTarget
 
-        target = BuiltinTarget(load_base(), max_tokens=config.max_tokens or DEFAULT_ANSWER_TOKENS)
+        tokens = config.max_tokens or DEFAULT_ANSWER_TOKENS
+        target = BuiltinTarget(load_base(), tokens, temperature=config.temperature or 0.0)
         target.chooses = config.choose
         return target
     if kind == "local" and name:
@@ -72,12 +74,37 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
         # A function that is not async may not be safe to call from several threads.
         return FunctionTarget(respond, concurrency=config.concurrency if is_async(respond) else 1)
     if kind == "inspect":
-        raise ConfigError(f"the target {config.model} is only for Inspect tasks; name one with --task")
+        own = "" if config.api_key_env == TargetConfig().api_key_env else config.api_key_env
+        return _make_inspect_target(config, name, own)
     raise ConfigError(
         f"target {config.model!r} is unknown; use builtin, local:FOLDER, local:FILE.gguf, "
         "local:HUB_ID with target.revision, openai:MODEL (with base_url for other servers), "
-        "FILE.py:FUNCTION, or a callable in Python"
+        "inspect:PROVIDER/MODEL, FILE.py:FUNCTION, or a callable in Python"
     )
+
+
+def _make_inspect_target(config: TargetConfig | DenoiserConfig, name: str, key_env: str) -> TargetModel:
+    from remask.models.providers import InspectTarget
+
+    seeded = isinstance(config, DenoiserConfig) and config.send_seed
+    return InspectTarget(
+        name,
+        base_url=config.base_url or None,
+        key_env=key_env,
+        temperature=config.temperature,
+        max_tokens=config.max_tokens,
+        seed=0 if seeded else None,
+        model_args=config.model_args,
+        **config.reach,
+    )
+
+
+def _refuse_model_args(config: TargetConfig | DenoiserConfig, section: str) -> None:
+    if config.model_args and not config.model.startswith("inspect:"):
+        raise ConfigError(
+            f"{section}.model_args is for inspect:PROVIDER/MODEL, not for {config.model}; for further "
+            f"fields of a request use {section}.extra"
+        )
 
 
 def load_target_backbone(config: TargetConfig) -> "Backbone | None":
@@ -104,11 +131,6 @@ def _make_local_target(config: TargetConfig, place: str) -> TargetModel:
     from remask.models.backbone.chat_template import ChatTemplate
     from remask.models.builtin import BuiltinTarget
 
-    if config.temperature:
-        raise ConfigError(
-            f"the target local:{place} always writes its most probable answer, so target.temperature "
-            f"(--temperature) must be 0, not {config.temperature:g}"
-        )
     found = _load_local_target(config, place)
     if found.format not in TARGET_FORMATS:
         raise BackendError(
@@ -117,7 +139,7 @@ def _make_local_target(config: TargetConfig, place: str) -> TargetModel:
         )
     layout = ChatTemplate(found.folder, found.backbone.tokenizer, place)
     tokens = config.max_tokens or DEFAULT_ANSWER_TOKENS
-    target = BuiltinTarget(found.backbone, tokens, layout, "local")
+    target = BuiltinTarget(found.backbone, tokens, layout, "local", config.temperature or 0.0)
     target.chooses = config.choose
     return target
 
@@ -162,6 +184,7 @@ def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None)
     Raises ConfigError and BackendError.
     """
     kind, _, name = config.model.partition(":")
+    _refuse_model_args(config, "denoiser")
     if kind == "object":
         if denoiser is None:
             raise ConfigError(
@@ -182,8 +205,8 @@ def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None)
         return _load_local(config)
     if kind == "mercury":
         return _make_mercury(config, name)
-    if kind == "chat" and name:
-        return _make_chat(config, name)
+    if kind == "inspect" or (kind == "chat" and name):
+        return _make_chat(config, kind, name)
     raise ConfigError(f"denoiser {config.model!r} is unknown; use {KNOWN_DENOISERS}")
 
 
@@ -286,10 +309,12 @@ def _make_mercury(config: DenoiserConfig, name: str) -> DenoiserModel:
     return MercuryDenoiser(target, MAX_ANSWER_TOKENS)
 
 
-def _make_chat(config: DenoiserConfig, name: str) -> DenoiserModel:
+def _make_chat(config: DenoiserConfig, kind: str, name: str) -> DenoiserModel:
     from remask.dlm.chat_denoiser import ChatDenoiser
     from remask.models.openai import OpenAITarget
 
+    if kind == "inspect":
+        return ChatDenoiser(_make_inspect_target(config, name, config.api_key_env), config.max_tokens)
     target = OpenAITarget(
         name,
         config.base_url or None,

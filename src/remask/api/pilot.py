@@ -56,7 +56,7 @@ MAX_FAILED = 0.2  # of the answers; the rows of failed ones are left out for all
 GAINS = (0.02, 0.05, 0.1)  # for which the power of the sealed test is told
 CHARACTERS_PER_TOKEN = 4  # in English; rough
 LABEL_TOKENS = 8  # of an answer that names a label, rough
-ON_THIS_MACHINE = ("builtin", "local")  # targets that give the same answer each time
+ON_THIS_MACHINE = ("builtin", "local")  # targets that give the same answer at temperature 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,7 +246,9 @@ def plan_pilot(job: Job, rows: int) -> PilotPlan:
         raise ConfigError(f"a pilot needs {MIN_PILOT_ROWS} train rows, and the data has {len(ids)}")
     order = rng_for(job.config.seed, "pilot").permutation(len(ids))
     chosen = tuple(ids[i] for i in order[:rows])
-    fixed = job.given.respond is None and job.config.target.model.partition(":")[0] in ON_THIS_MACHINE
+    target = job.config.target
+    here = job.given.respond is None and target.model.partition(":")[0] in ON_THIS_MACHINE
+    fixed = here and not target.temperature
     again = () if fixed else chosen[:MAX_ROWS_AGAIN]
     prompts = tuple(make_pilot_prompts(job.start, job.task.labels))
     asked = len(prompts) * len(chosen) + len(again)

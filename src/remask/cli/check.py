@@ -291,8 +291,9 @@ def _check_target(job: Job) -> Iterator[Finding]:
         yield Finding("target", "note", need)
     _ = job.target
     if not config.model.startswith("openai:"):
-        found = "weights were" if config.model.startswith(("builtin", "local:")) else "function was"
-        yield Finding("target", "ok", f"{describe_endpoint(config)}: the {found} found")
+        found = {"builtin": "weights were", "local": "weights were", "inspect": "provider and a key were"}
+        what = found.get(config.model.partition(":")[0], "function was")
+        yield Finding("target", "ok", f"{describe_endpoint(config)}: the {what} found")
         return
     yield Finding("target", "ok", f"{describe_endpoint(config)}: the openai package was found")
     yield _check_model_list(config)

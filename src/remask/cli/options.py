@@ -75,10 +75,11 @@ def _make_target_options(target_default: str, metric_default: str) -> Decorator:
     return combine(
         option("Target", "--target", metavar="MODEL",
                help="Target model: builtin, local:FOLDER, local:FILE.gguf, local:HUB_ID@REVISION, "
-               "openai:MODEL, FILE.py:FUNCTION, or inspect:PROVIDER/MODEL for an Inspect task. "
+               "openai:MODEL, inspect:PROVIDER/MODEL (Anthropic, Bedrock, Google, Mistral, Azure, "
+               "Ollama and all others that Inspect knows), or FILE.py:FUNCTION. "
                f"Default: {target_default}."),
         option("Target", "--base-url", metavar="URL",
-               help="Base URL of the OpenAI-compatible server. Default: OpenAI."),
+               help="Base URL of the server of openai: or inspect:. Default: the provider's own."),
         option("Target", "--temperature", metavar="NUMBER|omit",
                help="Sampling temperature; omit does not send the field. Default: 0."),
         option("Target", "--answer-tokens", metavar="NUMBER|omit",
@@ -95,7 +96,7 @@ def _make_target_options(target_default: str, metric_default: str) -> Decorator:
                     "FILE.py:FUNCTION. "
                f"Default: {metric_default}."),
         option("Metric", "--judge", metavar="MODEL",
-               help="Model that scores the answers, such as openai:MODEL. Needs --rubric."),
+               help="Model that scores the answers, named like a target. Needs --rubric."),
         option("Metric", "--rubric", metavar="TEXT", help="Description of a good answer, for the judge."),
         option("Metric", "--judge-scale", metavar="LOW..HIGH",
                help="Worst and best score of the judge. Default: 0..10."),
@@ -135,7 +136,8 @@ refine_target_options = _make_target_options(
 denoiser_options = combine(
     option("Denoiser", "--denoiser", metavar="MODEL",
            help="Diffusion language model: builtin[:ADAPTER], local:FOLDER, local:HUB_ID (downloaded "
-           "once; needs --revision), mercury or chat:MODEL (not for refine). Default: builtin."),
+           "once; needs --revision), mercury, chat:MODEL or inspect:PROVIDER/MODEL (these three not "
+           "for refine). Default: builtin."),
     option("Denoiser", "--adapter", metavar="FILE",
            help="Adapter of remask adapt for the base model of --denoiser local:FOLDER or local:HUB_ID."),
     option("Denoiser", "--denoiser-steps", type=int,

@@ -257,9 +257,20 @@ def _set_judge(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
         raise ConfigError("--judge needs --rubric, which says what a good answer is")
     judge = _get_section(metric, "judge")
     judge["model"] = flags["judge"]
-    judge.setdefault("base_url", values.get("target", {}).get("base_url", ""))
+    target = values.get("target", {})
+    # The server of a target of another provider does not know the judge.
+    if _find_provider(target.get("model", "")) in ("", _find_provider(flags["judge"])):
+        judge.setdefault("base_url", target.get("base_url", ""))
     if flags.get("concurrency"):
         judge.setdefault("concurrency", flags["concurrency"])
+
+
+def _find_provider(model: object) -> str:
+    """Return whose server a model is asked at: openai, inspect:PROVIDER, or "" for no server."""
+    kind, _, name = str(model).partition(":")
+    if kind == "inspect":
+        return f"{kind}:{name.partition('/')[0]}"
+    return kind if kind == "openai" else ""
 
 
 def _parse_pair(word: str, flag: str) -> tuple[str, Any]:

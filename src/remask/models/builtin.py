@@ -9,13 +9,16 @@ torch, so import it only where that is acceptable.
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, takewhile
 from typing import Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from remask.errors import ConfigError, NumericsError
+from remask.ids import content_id, rng_for
 from remask.models.backbone.attention import KVCache, stack_caches
 from remask.models.backbone.transformer import Backbone, pad_rows
 from remask.ports import Reply, TargetModel, report_step
@@ -25,7 +28,9 @@ _TEMPLATE = "chatml-1"  # part of the identity; change it if the layout of a cha
 # Limits of memory. The keys and values of one token take 23 kB in bf16, so 16,384 take 0.4 GB.
 MAX_BATCH_TOKENS = 16_384  # read at once, with the shared system message counted for every row
 MAX_PREFIX_TOKENS = 16_384  # of system messages that are kept for later calls
-MAX_BATCH_ROWS = 16  # rows are sorted by length, so smaller batches have less padding
+# Rows are sorted by length, so smaller batches have less padding. A token of an answer reads all
+# weights once for a batch, so answers gain from larger ones (docs/log.md).
+MAX_CHOICE_ROWS, MAX_ANSWER_ROWS = 16, 32
 MIN_SAME_PREFIX_ROWS = 8  # with fewer, rows are read in batches with rows that have other prefixes
 
 
@@ -87,27 +92,33 @@ class BuiltinTarget(TargetModel):
         max_tokens: int = 64,
         layout: ChatLayout | None = None,
         kind: str = "builtin",
+        temperature: float = 0.0,
     ) -> None:
         """`layout` is that of the built-in model by default; `kind` begins the identity.
 
-        Raises ConfigError if `max_tokens` is less than 1.
+        Answers are greedy where `temperature` is 0, and sampled otherwise. Raises ConfigError if
+        `max_tokens` is less than 1.
         """
         if max_tokens < 1:
             raise ConfigError(f"max_tokens is {max_tokens}; give 1 or more")
-        self.max_tokens = max_tokens
+        self.max_tokens, self._temperature = max_tokens, temperature
         self._layout = layout or FrameLayout(backbone)
         self.identity = f"{kind}:{backbone.identity}:{self._layout.identity}:max_tokens={max_tokens}"
+        if temperature:
+            self.identity += f":temperature={temperature:g}"
         self._backbone = backbone
         self._prefixes: OrderedDict[tuple[int, ...], KVCache] = OrderedDict()
 
     @torch.inference_mode()
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
-        """Answer each chat greedily with at most `max_tokens` tokens, in order.
+        """Answer each chat with at most `max_tokens` tokens, in order.
 
-        `repeat` is ignored. A chat that exceeds the model's context becomes a Reply with `error`.
-        Raises NumericsError if logits are NaN or infinite.
+        A sampled answer depends on the chat and on `repeat`, not on the other chats. A chat that
+        exceeds the model's context becomes a Reply with `error`. Raises NumericsError if logits are
+        NaN or infinite.
         """
-        return self._run_in_batches(chats, self.max_tokens, 0, self._generate)
+        generate = partial(self._generate, repeat=repeat)
+        return self._run_in_batches(chats, self.max_tokens, 0, MAX_ANSWER_ROWS, generate)
 
     @torch.inference_mode()
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
@@ -136,7 +147,7 @@ class BuiltinTarget(TargetModel):
                 for row, choice, logps in zip(batch, best, table.tolist(), strict=True)
             ]
 
-        return self._run_in_batches(chats, max(map(len, answers)), shared, decide)
+        return self._run_in_batches(chats, max(map(len, answers)), shared, MAX_CHOICE_ROWS, decide)
 
     # -- batches ------------------------------------------------------------------------------
 
@@ -145,11 +156,13 @@ class BuiltinTarget(TargetModel):
         chats: Sequence[Chat],
         answer_tokens: int,
         read_ahead: int,
+        most: int,
         work: Callable[[list[_ChatRow]], list[Reply]],
     ) -> list[Reply]:
         """Return one reply per chat, in order. `work` makes the replies of one batch.
 
-        `read_ahead` is the number of answer tokens that are read with the chat.
+        `read_ahead` is the number of answer tokens that are read with the chat; `most`, the number
+        of rows of a batch.
         """
         replies: dict[int, Reply] = {}
         rows = []
@@ -159,7 +172,7 @@ class BuiltinTarget(TargetModel):
                 replies[index] = Reply("", error=self._describe_overflow(row.length, answer_tokens))
             else:
                 rows.append(row)
-        for batch in _make_batches(rows, read_ahead):
+        for batch in _make_batches(rows, read_ahead, most):
             for row, reply in zip(batch, work(batch), strict=True):
                 replies[row.index] = reply
             report_step("answer", len(replies), len(chats))
@@ -262,8 +275,9 @@ class BuiltinTarget(TargetModel):
 
     # -- answering ----------------------------------------------------------------------------
 
-    def _generate(self, batch: list[_ChatRow]) -> list[Reply]:
-        """Decode greedily; rows that have ended leave the batch."""
+    def _generate(self, batch: list[_ChatRow], repeat: int) -> list[Reply]:
+        """Decode token by token; rows that have ended leave the batch."""
+        draws = [rng_for(repeat, "answer", content_id("chat", row.prefix, row.rest)) for row in batch]
         written: list[list[int]] = [[] for _ in batch]
         ids, attention_mask = pad_rows([row.rest for row in batch], 0)
         past = self._read_prefixes(batch)
@@ -272,7 +286,8 @@ class BuiltinTarget(TargetModel):
         active = list(range(len(batch)))
         while active:
             report_step("token", max(map(len, written)), self.max_tokens)
-            tokens = _check_finite(self._backbone.logits(hidden)).argmax(-1)  # (active,)
+            logits = _check_finite(self._backbone.logits(hidden))  # (active, V)
+            tokens = self._choose_tokens(logits, [draws[row] for row in active])
             unfinished = []
             for index, (row, token) in enumerate(zip(active, tokens.tolist(), strict=True)):
                 if token in self._layout.stops:
@@ -292,8 +307,17 @@ class BuiltinTarget(TargetModel):
             for row, tokens_out in zip(batch, written, strict=True)
         ]
 
+    def _choose_tokens(self, logits: Tensor, draws: Sequence[np.random.Generator]) -> Tensor:
+        """Return the next token of each row (N,): the most probable one, or one that is drawn."""
+        if not self._temperature:
+            return logits.argmax(-1)
+        upto = (logits.double().cpu() / self._temperature).softmax(-1).cumsum(-1)  # (N, V)
+        at = torch.tensor([[rng.random()] for rng in draws]).double() * upto[:, -1:]
+        chosen = torch.searchsorted(upto, at, right=True)[:, 0].clamp(max=upto.shape[1] - 1)
+        return chosen.to(logits.device)
 
-def _make_batches(rows: Sequence[_ChatRow], read_ahead: int) -> Iterator[list[_ChatRow]]:
+
+def _make_batches(rows: Sequence[_ChatRow], read_ahead: int, most: int) -> Iterator[list[_ChatRow]]:
     """Group rows of similar length, within the limits of memory.
 
     Rows whose prefix many others have are grouped with these, and the other rows that have a prefix
@@ -306,18 +330,16 @@ def _make_batches(rows: Sequence[_ChatRow], read_ahead: int) -> Iterator[list[_C
         if prefix and len(same) < MIN_SAME_PREFIX_ROWS:
             mixed += same
         else:
-            yield from _cut_batches(same, read_ahead)
+            yield from _cut_batches(same, read_ahead, most)
     mixed.sort(key=lambda row: (len(row.prefix), row.prefix, len(row.rest), row.index))
-    yield from _cut_batches(mixed, read_ahead)
+    yield from _cut_batches(mixed, read_ahead, most)
 
 
-def _cut_batches(rows: Sequence[_ChatRow], read_ahead: int) -> Iterator[list[_ChatRow]]:
+def _cut_batches(rows: Sequence[_ChatRow], read_ahead: int, most: int) -> Iterator[list[_ChatRow]]:
     batch: list[_ChatRow] = []
     for row in rows:
         longest = max(len(one.prefix) for one in (*batch, row)) + max(len(one.rest) for one in (*batch, row))
-        if batch and (
-            len(batch) == MAX_BATCH_ROWS or (len(batch) + 1) * (longest + read_ahead) > MAX_BATCH_TOKENS
-        ):
+        if batch and (len(batch) == most or (len(batch) + 1) * (longest + read_ahead) > MAX_BATCH_TOKENS):
             yield batch
             batch = []
         batch.append(row)

@@ -2,8 +2,9 @@
 
 A call is a chat of three messages: the text before the gap, the text after it, and the largest
 number of tokens to write, as digits. So the meter can cache, reserve and count it like any other
-call. Failures, retries and keys are handled as in openai.py. The fields are those of the OpenAPI
-description of api.inceptionlabs.ai (version 1.0.0); nothing here was run against that service.
+call. Failures, retries and keys are handled as in openai.py and remote.py. The fields are those of
+the OpenAPI description of api.inceptionlabs.ai (version 1.0.0); nothing here was run against that
+service.
 """
 
 from typing import Any

@@ -9,7 +9,7 @@ from typing import Any
 
 from remask.errors import TargetBusy, TargetError
 from remask.ports import Reply
-from remask.sanitize import remove_thoughts
+from remask.sanitize import format_call, remove_thoughts
 
 RETRY_STATUSES = frozenset({408, 409, 429})  # and every 5xx
 _MAX_TOKENS = 1 << 40  # of one answer; a larger number is none
@@ -43,7 +43,21 @@ def read_reply(
         raise TargetError(f"{host} sent a reply that {problem}")
     choice = payload["choices"][0]
     text, thought = _read_text(choice, field)
-    finish = choice.get("finish_reason")
+    calls = _list_calls(_get_nested(choice, field[:-1]).get("tool_calls"))
+    text = "\n".join(part for part in (text, *calls) if part) if calls else text
+    usage = payload.get("usage")
+    tokens = _read_count(usage, "prompt_tokens"), _read_count(usage, "completion_tokens")
+    return make_reply(text, thought, choice.get("finish_reason"), tokens, max_tokens, host)
+
+
+def make_reply(
+    text: str, thought: bool, finish: object, tokens: tuple[int, int], max_tokens: int | None, host: str
+) -> Reply:
+    """Make the reply of an answer. Raises TargetError where its end says that it is none.
+
+    thought: whether there were thoughts beside the text. finish: the reason of its end. tokens: read
+    and written.
+    """
     limit = f"max_tokens = {max_tokens}" if max_tokens else "its own limit of tokens"
     if not text.strip() and finish in _CUT:
         raise TargetError(
@@ -54,13 +68,24 @@ def read_reply(
     if finish == "content_filter":
         kind = "only a part of an answer" if text.strip() else "no text"
         raise TargetError(f"{host} sent {kind}, finish_reason is 'content_filter'")
-    usage = payload.get("usage")
-    return Reply(
-        text,
-        input_tokens=_read_count(usage, "prompt_tokens"),
-        output_tokens=_read_count(usage, "completion_tokens"),
-        cut=finish in _CUT,
-    )
+    return Reply(text, input_tokens=tokens[0], output_tokens=tokens[1], cut=finish in _CUT)
+
+
+def _list_calls(calls: object) -> list[str]:
+    """Return calls of tools as text, such as `find(name="Ann")`; arguments that are no JSON as they are."""
+    found = []
+    for call in calls if isinstance(calls, list) else ():
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(function.get("name"), str):
+            continue
+        given = function.get("arguments") or "{}"
+        try:
+            arguments = json.loads(given) if isinstance(given, str) else given
+        except (ValueError, RecursionError):
+            arguments = None
+        known = isinstance(arguments, dict)
+        found.append(format_call(function["name"], arguments) if known else f"{function['name']}({given})")
+    return found
 
 
 def _read_text(choice: dict[str, Any], field: Sequence[str]) -> tuple[str, bool]:
@@ -100,7 +125,8 @@ def _find_shape_problem(payload: object, shape: str, field: Sequence[str]) -> st
         return f"has a choice without a {field[0]}"
     content = _get_nested(choice, field)
     thought = any(_get_nested(choice, field[:-1]).get(name) for name in _THOUGHT_FIELDS)
-    if content is None and not thought and choice.get("finish_reason") not in _CUT:
+    called = bool(_list_calls(_get_nested(choice, field[:-1]).get("tool_calls")))
+    if content is None and not thought and not called and choice.get("finish_reason") not in _CUT:
         return f"has no {field[-1]} (finish_reason is {choice.get('finish_reason')!r})"
     if isinstance(content, list) and not all(isinstance(part, dict) for part in content):
         return f"has {field[-1]} of type list that holds no parts"

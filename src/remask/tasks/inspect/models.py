@@ -30,6 +30,7 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from remask.errors import TargetRefused
 from remask.ids import content_id
+from remask.models.providers import count_tokens
 from remask.ports import Reply, report_step
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
@@ -191,7 +192,9 @@ class InspectModels:
                     self._record_error(model, sample, request, calls, answer)
                     return result
                 value = _to_plain_json(answer.model_dump(exclude_none=True))
-                calls.settle([_read_usage(answer)], {key: value})
+                read, written = count_tokens(answer.usage)
+                spent = Reply("", input_tokens=read, output_tokens=written)
+                calls.settle([spent], {key: value})
                 report_step("call", self.ledger.store.get_spend().calls, 0)  # of how many is unknown
             self._record_answer(sample, request, messages if inserted else None, answer)
             return result
@@ -286,15 +289,6 @@ def _bound_tokens(
     """Return the maximum tokens of one attempt. No tokenizer makes more tokens than bytes."""
     request = _dump_json([*map(_dump_message, messages), *map(_dump_tool, tools)])
     return len(request.encode()) + MAX_OVERHEAD_TOKENS, config.max_tokens or 0
-
-
-def _read_usage(output: ModelOutput) -> Reply:
-    """Return the tokens of an answer, as far as the provider reports them."""
-    usage = output.usage
-    if usage is None:
-        return Reply("")
-    cached = (usage.input_tokens_cache_read or 0) + (usage.input_tokens_cache_write or 0)
-    return Reply("", input_tokens=usage.input_tokens + cached, output_tokens=usage.output_tokens)
 
 
 def _dump_message(message: ChatMessage) -> dict[str, Any]:

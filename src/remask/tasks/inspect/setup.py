@@ -4,7 +4,6 @@ Inspect is imported only when a task is named.
 """
 
 import importlib.util
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from remask.config import Config, EndpointConfig, RoleConfig, TargetConfig, TaskConfig
 from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
+from remask.models.providers import make_model
 from remask.prompt import Prompt
 from remask.runs.budget import Price
 from remask.runs.meter import Ledger
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
     from remask.tasks.inspect.task import SampleTask, Suite
 
-# Providers whose client retries by itself. This is switched off: each attempt must be metered.
-RETRYING_PROVIDERS = ("openai", "openai-api", "anthropic")
 DEFAULT_FRACTIONS = (0.25, 0.25, 0.5)
 Fractions = tuple[float, float, float]
 
@@ -115,29 +113,20 @@ def _make_model(
     limits: TargetConfig,
     model_args: Mapping[str, Any] | None = None,
 ) -> "Model":
-    from inspect_ai._util.error import PrerequisiteError
-    from inspect_ai.model import GenerateConfig, get_model
-
-    generate = GenerateConfig(
-        temperature=limits.temperature if place is limits else None,
-        max_tokens=limits.max_tokens,
-        max_connections=limits.concurrency,
-        max_retries=limits.retries,
-        attempt_timeout=max(1, round(limits.timeout)),
-    )
-    own_key = limits.api_key_env != TargetConfig().api_key_env
-    key = os.environ.get(limits.api_key_env) if own_key and place is limits else None
-    provider = name.partition("/")[0]
-    arguments: dict[str, Any] = {"max_retries": 0} if provider in RETRYING_PROVIDERS else {}
-    arguments |= model_args or {}
-    try:
-        return get_model(
-            name, base_url=place.base_url or None, config=generate, api_key=key, memoize=False, **arguments
-        )
-    except PrerequisiteError as error:
-        raise BackendError(f"the model {name}: {error.message}") from error
-    except (ImportError, ValueError) as error:
-        raise ConfigError(f"Inspect does not know the model {name!r}: {error}") from error
+    chosen: dict[str, Any] = {
+        "max_tokens": limits.max_tokens,
+        "max_connections": limits.concurrency,
+        "max_retries": limits.retries,
+        "attempt_timeout": max(1, round(limits.timeout)),
+    }
+    if not isinstance(place, TargetConfig):
+        return make_model(name, place.base_url, "", chosen, {}, {}, {})[0]
+    if "tools" in place.extra:
+        raise ConfigError("target.extra.tools is for rows; an Inspect task has its own tools")
+    chosen["temperature"] = limits.temperature
+    own_key = "" if place.api_key_env == TargetConfig().api_key_env else place.api_key_env
+    arguments = {**place.model_args, **(model_args or {})}
+    return make_model(name, place.base_url, own_key, chosen, place.extra, place.headers, arguments)[0]
 
 
 def _collect_prices(config: Config) -> dict[str, Price]:
@@ -153,6 +142,8 @@ def _collect_prices(config: Config) -> dict[str, Price]:
 def _make_identity(config: Config) -> str:
     """Return an id of all settings that can change an answer or a score."""
     target = config.target.model_dump(mode="json", include={"model", "base_url", "temperature", "max_tokens"})
+    more = {"extra": config.target.extra, "model_args": config.target.model_args}
+    target |= {name: value for name, value in more.items() if value}  # runs of before have none
     task: TaskConfig = config.task
     roles = {role: [given.model, given.base_url] for role, given in config.roles().items()}
     return content_id("inspect", task.name, task.args, task.model_args, target, roles)
