@@ -29,6 +29,7 @@ from benchmarks import record
 from benchmarks.paper import page
 from benchmarks.paper.data import CLASSIFICATION, SPLITS, fetch_task
 from benchmarks.paper.experiment import (
+    CALLS_PER_SAMPLE,
     ON_THIS_MACHINE,
     TAU,
     Experiment,
@@ -41,6 +42,7 @@ from benchmarks.paper.experiment import (
     score_seed_prompt,
 )
 from benchmarks.paper.serve import SERVICE, LocalServer
+from remask.api.build_models import APIS
 from remask.errors import RemaskError
 from remask.runs.result import RESULT
 
@@ -99,6 +101,11 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
             type=int,
             help=f"Rows to {'test' if split == 'test' else split}, at most; not for τ². Default: {rows}.",
         )
+    option(
+        "--demos",
+        type=int,
+        help="Train rows that a prompt may show, at most. 0: only edits of the text, as in the paper.",
+    )
     option("--prompt", type=Path, help="A file with another seed prompt.")
     option(
         "--target-set", nargs="+", default=[], metavar="KEY=VALUE", help="Keys of [target] in remask.toml."
@@ -122,6 +129,12 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
         help="τ²: exchanges of customer and agent in a sample, at most. Inspect's default: 100.",
     )
     option("--score", type=int, metavar="N", help="τ²: only score the seed prompt, on N samples.")
+    option(
+        "--calls-per-sample",
+        type=int,
+        default=CALLS_PER_SAMPLE,
+        help="τ²: calls that a sample is expected to take, until some have run. Default: 20.",
+    )
     option(
         "--port",
         type=int,
@@ -161,10 +174,11 @@ def _check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) 
             not tau and (args.score is not None or args.customer or args.message_limit is not None)
         ),
         "--steps is for builtin and local: denoisers; an API has no number of denoising steps": (
-            args.steps and args.denoiser.partition(":")[0] in ("mercury", "chat")
+            args.steps and args.denoiser.partition(":")[0] in APIS
         ),
         "--calls, --score and the numbers of rows must be at least 1": any(
-            n is not None and n < 1 for n in (args.calls, args.score, args.message_limit, *sizes.values())
+            n is not None and n < 1
+            for n in (args.calls, args.score, args.message_limit, args.calls_per_sample, *sizes.values())
         ),
     }  # fmt: skip
     for sentence in (sentence for sentence, wrong in problems.items() if wrong):
@@ -178,10 +192,11 @@ def list_experiments(args: argparse.Namespace) -> Iterator[Experiment]:
         for seed in args.seeds:
             yield Experiment(
                 task=args.task, target=args.target, denoiser=args.denoiser, calls=args.calls, seed=seed,
-                own_words=args.own_words, steps=steps, counts=args.counts,
+                own_words=args.own_words, steps=steps, demos=args.demos, counts=args.counts,
                 prompt=args.prompt.read_text("utf-8").rstrip("\n") if args.prompt else "",
                 target_settings=tuple(args.target_set), denoiser_settings=tuple(args.denoiser_set),
                 customer=args.customer, message_limit=args.message_limit,
+                calls_per_sample=args.calls_per_sample,
             )  # fmt: skip
 
 

@@ -32,12 +32,14 @@ class Experiment:
     seed: int
     own_words: bool = False  # a target on this machine writes its answer, as an API does
     steps: int | None = None  # denoising steps; None: the denoiser's default
+    demos: int | None = None  # train rows that a prompt may show, at most; None: remask's default
     counts: Mapping[str, int] | None = None  # rows by split; None for τ², whose samples are split by hash
     prompt: str = ""  # "": the task's own
     target_settings: tuple[str, ...] = ()  # KEY=VALUE
     denoiser_settings: tuple[str, ...] = ()
     customer: str = ""  # of τ²: the model that plays the customer; "": that of the target
     message_limit: int | None = None  # of τ²: exchanges of customer and agent in a sample
+    calls_per_sample: int = CALLS_PER_SAMPLE
 
     @property
     def name(self) -> str:
@@ -68,7 +70,9 @@ def run_experiment(experiment: Experiment, data: Path, runs: Path) -> remask.Res
     if (folder / FILE).exists():
         return remask.resume(folder)
     denoiser = remask.Denoiser(experiment.denoiser, **_read_denoiser(experiment))
+    demos = {} if experiment.demos is None else {"demos": experiment.demos}
     common: dict[str, Any] = {
+        "search": remask.Search(**demos),
         "denoiser": denoiser, "max_calls": experiment.calls, "seed": experiment.seed, "run_dir": folder,
     }  # fmt: skip
     if experiment.task in TAU:
@@ -116,7 +120,7 @@ def make_inspect_task(experiment: Experiment) -> remask.InspectTask:
     args = {} if experiment.message_limit is None else {"message_limit": experiment.message_limit}
     return remask.InspectTask(
         f"inspect_evals/{experiment.task}", args=args, roles={"user": customer},
-        calls_per_sample=CALLS_PER_SAMPLE,
+        calls_per_sample=experiment.calls_per_sample,
     )  # fmt: skip
 
 
@@ -174,6 +178,7 @@ def describe_result(experiment: Experiment, result: remask.Result) -> dict[str, 
         "candidates": result.candidates,
         "edits": len(result.edits),
         "examples": result.quoted_rows,
+        "unparsed": [sum(row[end]["unparsed"] for row in rows) for end in ("before", "after")],
         "before": _estimate(row["before"]["score"] for row in rows),
         "after": _estimate(row["after"]["score"] for row in rows),
         "difference": test.difference,
@@ -196,6 +201,7 @@ def describe_experiment(experiment: Experiment) -> dict[str, Any]:
         "own_words": answers_in_words(experiment),
         "own_prompt": bool(experiment.prompt),
         "steps": experiment.steps,
+        "demos": experiment.demos,
         "seed": experiment.seed,
         "calls": experiment.calls,
         "message_limit": experiment.message_limit,

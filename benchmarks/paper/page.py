@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from benchmarks.paper.data import CLASSIFICATION
+from benchmarks.paper.experiment import ON_THIS_MACHINE
 from benchmarks.record import DOCS, RESULTS, read_json, write_blocks
 from remask.stats import LEVEL, format_level
 
@@ -39,18 +41,13 @@ def describe_run(record: Record) -> Iterator[str]:
     )
     yield (
         f"{verdict}; {record['spent']:,} of {record['calls']:,} calls, {record['candidates']} candidates, "
-        f"{record['seconds'] / 60:.1f} minutes"
+        f"{record['examples']} examples shown, {record['seconds'] / 60:.1f} minutes"
     )
 
 
 def name_target(record: Record) -> str:
     """Return the target, and how it answers where it could choose a label."""
-    local = record["target"].partition(":")[0] in ("builtin", "local") and record["task"] in (
-        "sst2",
-        "sst5",
-        "snli",
-        "mrpc",
-    )
+    local = record["target"].partition(":")[0] in ON_THIS_MACHINE and record["task"] in CLASSIFICATION
     return record["target"] + ((", own words" if record["own_words"] else ", forced choice") if local else "")
 
 
@@ -79,7 +76,7 @@ def write_page() -> str:
 
 HEAD = (
     *("Task", "The paper", "Target", "Denoiser", "Steps", "Seed", "Calls", "Test rows"),
-    *("Seed prompt", "Prompt at the end", "Difference", "Verdict"),
+    *("Seed prompt", "Prompt at the end", "Difference", "Verdict", "Accepted changes", "Examples shown"),
 )
 
 
@@ -101,6 +98,8 @@ def format_runs(runs: Sequence[Record]) -> str:
             _format_cell(run["after"]),
             format_gain(run).replace(" points", "") if run["changed"] else "prompt unchanged",
             run["verdict"],
+            str(run["edits"]),
+            str(run["examples"]),
         )
         for run in runs
     ]

@@ -148,6 +148,7 @@ def test_seeds_draw_other_rows_to_search_on_and_the_same_to_test(tmp_path: Path)
         ("--task sst2 --data x --steps 0", "--steps"),
         ("--task sst2 --data x --steps 1,two", "--steps"),
         ("--task sst2 --data x --steps 4 --denoiser mercury", "an API has no number of denoising steps"),
+        ("--task sst2 --data x --steps 4 --denoiser inspect:a/b", "an API has no number of denoising steps"),
         ("--task sst2 --data x --train 0", "must be at least 1"),
     ],
 )
@@ -249,7 +250,16 @@ def test_a_run_that_was_cut_continues_and_its_test_is_scored_once(
 
 def test_the_page_shows_runs_and_scores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     score = {"n": 10, "mean": 0.5, "low": 0.2, "high": 0.8}
-    common = {"own_words": True, "steps": None, "seed": 0, "calls": 400, "message_limit": 8, "spent": 4}
+    common = {
+        "own_words": True,
+        "steps": None,
+        "edits": 1,
+        "examples": 0,
+        "seed": 0,
+        "calls": 400,
+        "message_limit": 8,
+        "spent": 4,
+    }
     ran = {
         "difference": 0.1,
         "low": -0.1,
@@ -274,7 +284,7 @@ def test_the_page_shows_runs_and_scores(tmp_path: Path, monkeypatch: pytest.Monk
     assert (
         "| SST-2 | 97 | builtin, own words | builtin | default | 0 | 400 | 10 | 50.0 (20.0 to 80.0) |" in text
     )
-    assert "+10.0 (97.5 % interval -10.0 to +30.0) | no evidence |" in text
+    assert "+10.0 (97.5 % interval -10.0 to +30.0) | no evidence | 1 | 0 |" in text
     assert "| τ²-bench, retail | 46 | inspect:a/b | 8 | 10 | 50.0 (20.0 to 80.0) | 4 | not counted |" in text
 
 
@@ -396,7 +406,16 @@ def test_a_scripted_agent_of_tau2_is_optimised(
                 *("--task", f"tau2_{domain}", "--target", "inspect:openai-api/loopback/agent"),
                 *("--customer", "openai-api/loopback/user", "--target-set", f"base_url={server.url}"),
                 *("--denoiser", "chat:writer", "--denoiser-set", f"base_url={server.url}"),
-                *("--calls", "4000", "--runs", str(tmp_path / "runs"), "--out", str(out)),
+                *(
+                    "--calls",
+                    {"airline": "950", "retail": "2400"}[domain],
+                    "--calls-per-sample",
+                    "8",
+                    "--runs",
+                    str(tmp_path / "runs"),
+                    "--out",
+                    str(out),
+                ),
             ]
         )
     (run,) = json.loads(out.read_text())["runs"]
