@@ -21,6 +21,7 @@ PAGES = {
     "benchmarks.denoiser.adapter_report": "benchmarks.denoiser.adapter_report",
     "benchmarks.denoiser.speed": "benchmarks.denoiser.speed",
     "benchmarks.faults": "benchmarks.faults",
+    "benchmarks.paper.__main__": "benchmarks.paper.page",
     "benchmarks.view": "benchmarks.view",
     "benchmarks.tau_case": "benchmarks.tau_case",
 }
