@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from remask.errors import ConfigError
-from remask.prompt import Edit, Prompt, find_frozen_texts, find_sentences
+from remask.prompt import Edit, Prompt, find_frozen_texts, find_sentences, join_components
 from remask.runs.word_diff import Change, diff
 
 FROZEN = (
@@ -248,3 +248,69 @@ def test_a_diff_of_20000_words_is_whole(vocabulary: int, stops: float) -> None:
     assert sides(changes) == (before, after)
     if stops:
         assert sum(len(c.text) for c in changes if c.kind == "same") > 0.8 * len(before)
+
+
+# --- components
+
+names = st.sampled_from(["system", "tool:f", "reply", "layers[0]", "a b", "tool:f/x"])
+bodies = st.sampled_from(["", "Be kind.", "Find\n\n", "Use `code\n", "```\nopen fence", "{x} it", "\r\nA\r\n"])
+programs = st.dictionaries(names, bodies, min_size=1, max_size=4)
+
+
+@given(programs)
+def test_components_come_back_as_they_were_joined(texts):
+    prompt = Prompt.parse(join_components(texts))
+    assert {name: part.text for name, part in prompt.components.items()} == texts
+    assert Prompt.parse(prompt.to_source()) == prompt
+
+
+@given(programs, st.data())
+def test_edits_of_one_component_change_no_other(texts, data):
+    prompt = Prompt.parse(join_components(texts))
+    editable = prompt.editable
+    if not editable:
+        return
+    start, stop = data.draw(st.sampled_from(editable))
+    changed = prompt.apply([Edit(start, stop, "new words")])
+    differ = [n for n, part in changed.components.items() if part.text != texts[n]]
+    inside = [n for n, (a, b) in prompt.component_spans.items() if a <= start and stop <= b]
+    assert list(changed.components) == list(texts)
+    assert set(differ) <= set(inside)
+    assert len(inside) == 1
+
+
+@given(programs, names)
+def test_replace_components_replaces_only_these(texts, name):
+    prompt = Prompt.parse(join_components(texts))
+    new = Prompt.parse("It is [[keep]]new[[/keep]].")
+    found = prompt.replace_components({name: new}).components
+    assert found == {**prompt.components, **({name: new} if name in texts else {})}
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("Hello\n[[component a]]\nb", "line 2: text before the first"),
+        ("[[component a]]\nb\n[[component a]]\nc", "two components 'a'"),
+        ("[[component a]]\n[[keep]]b\n[[component c]]\nd[[/keep]]", r"goes on after \[\[component c\]\]"),
+    ],
+)
+def test_components_that_cannot_be_told_apart_are_refused(source, said):
+    with pytest.raises(ConfigError, match=said):
+        Prompt.parse(source)
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ({}, "there are no components"),
+        ({"": "a"}, "'' cannot name a component"),
+        ({"a\nb": "a"}, "cannot name a component"),
+        ({"a": 3}, "the component 'a' is int"),
+        ({"a": "x\n[[component b]]\ny"}, "'a' has a line"),
+        ({"a": "[[keep]]x"}, "component 'a': .*never closed"),
+    ],
+)
+def test_texts_that_cannot_be_components_are_refused(texts, said):
+    with pytest.raises(ConfigError, match=said):
+        join_components(texts)

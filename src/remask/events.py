@@ -48,6 +48,7 @@ class Proposed:
     traces: tuple[str, ...]  # ids of the traces that the denoiser read
     logp: float | None  # mean log-probability of the written tokens, nats; None where it is not finite
     pieces: tuple[tuple[tuple[str, int], ...], ...] = ()  # of each new text: (piece, denoising step from 1)
+    components: tuple[str, ...] = ()  # that it edits; () where the prompt is one text
 
     @classmethod
     def from_proposal(cls, round: int, parent: Prompt, proposal: Proposal, tokens: int) -> "Proposed":
@@ -64,6 +65,7 @@ class Proposed:
             traces=proposal.traces,
             logp=proposal.logp,
             pieces=proposal.pieces,
+            components=proposal.components,
         )
 
 

@@ -272,6 +272,7 @@ class Proposal:
     # Rows whose answers the prompt or its parent shows. They must not rank it.
     demo_rows: tuple[str, ...] = ()
     pieces: tuple[Pieces, ...] = ()  # of the new text of each edit; () where the steps are unknown
+    components: tuple[str, ...] = ()  # that it edits; () where the prompt is one text
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,10 +289,16 @@ class Attribution:
 
 
 # Source of candidates (a masker, or "demos") -> how far its candidates of earlier rounds went in the
-# search, as a factor of the mean over all sources. Empty in the first round.
+# search, as a factor of the mean over all sources. So also for the components of a prompt, by
+# `name_reward`. Empty in the first round.
 Rewards = Mapping[str, float]
 NO_REWARDS: Rewards = MappingProxyType({})
 NOT_DENOISED = frozenset(("library", "delete"))  # maskers whose text is not written by the denoiser
+
+
+def name_reward(component: str) -> str:
+    """Return the key of a component in Rewards. No masker has such a name."""
+    return f"component {component}"
 
 
 class Proposer(Protocol):

@@ -3,11 +3,14 @@
 Frozen regions are kept spans, held spans, template variables, code and addresses. An edit never
 changes text inside of a frozen region. But the text that it writes next to one may create a new
 region or join an existing one, so the guard compares `find_frozen_texts` before and after.
+
+The texts of a program, such as a system prompt and the descriptions of its tools, are one prompt
+too. A line [[component NAME]] begins each of them, and is frozen.
 """
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -18,6 +21,7 @@ from remask.ids import content_id
 
 Span = tuple[int, int]  # half-open range of characters
 MARKER = re.compile(r"\[\[(/?)keep\]\]")
+COMPONENT = re.compile(r"^\[\[component (\S(?:.*?\S)?)\]\]\r?\n", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,9 @@ class Prompt:
 
     @classmethod
     def parse(cls, source: str) -> "Prompt":
-        """Parse a prompt with [[keep]] and [[/keep]] marks. Raises ConfigError for unpaired marks.
+        """Parse a prompt with [[keep]], [[/keep]] and [[component NAME]] marks.
+
+        Raises ConfigError for unpaired marks, and for components that cannot be told apart.
 
         >>> Prompt.parse("Be kind. [[keep]]Sign it.[[/keep]]")
         Prompt(text='Be kind. Sign it.', kept=((9, 17),))
@@ -81,7 +87,9 @@ class Prompt:
                 opened = (size, line)
         if opened is not None:
             raise ConfigError(f"prompt line {opened[1]}: [[keep]] is never closed; add [[/keep]]")
-        return cls("".join(parts) + source[at:], tuple(kept))
+        prompt = cls("".join(parts) + source[at:], tuple(kept))
+        _check_components(prompt)
+        return prompt
 
     def to_source(self) -> str:
         """Return the text with its [[keep]] marks, as in a prompt file."""
@@ -96,6 +104,41 @@ class Prompt:
     def id(self) -> str:
         """Return an id of the text and its kept spans."""
         return content_id("prompt", self.text, self.kept)
+
+    @property
+    def components(self) -> "Mapping[str, Prompt]":
+        """Return the texts of a program by name; empty where the prompt is one text.
+
+        >>> list(Prompt("[[component system]]\\nBe kind.\\n[[component tool:f]]\\nFind.").components.items())
+        [('system', Prompt(text='Be kind.', kept=())), ('tool:f', Prompt(text='Find.', kept=()))]
+        """
+        return {name: _cut_out(self, span) for name, span in self.component_spans.items()}
+
+    @property
+    def component_spans(self) -> Mapping[str, Span]:
+        """Return where the text of each component is; empty where the prompt is one text."""
+        if not self.text.startswith("[[component "):
+            return {}
+        marks = list(COMPONENT.finditer(self.text))
+        ends = [mark.start() - 1 for mark in marks[1:]] + [len(self.text)]
+        spans = zip(marks, ends, strict=True)
+        # Two marks without a line between them: the text of the first component is empty.
+        return {mark[1]: (mark.end(), max(mark.end(), end)) for mark, end in spans}
+
+    def replace_components(self, changed: "Mapping[str, Prompt]") -> "Prompt":
+        """Return the prompt with other texts of some components."""
+        parts: list[str] = []
+        kept: list[Span] = []
+        held: list[Span] = []
+        size = end = 0
+        for name, (start, stop) in self.component_spans.items():
+            part = changed.get(name) or _cut_out(self, (start, stop))
+            size += start - end
+            kept += [(a + size, b + size) for a, b in part.kept]
+            held += [(a + size, b + size) for a, b in part.held]
+            parts += [self.text[end:start], part.text]
+            size, end = size + len(part.text), stop
+        return Prompt("".join(parts), tuple(kept), tuple(held))
 
     @property
     def frozen(self) -> tuple[Span, ...]:
@@ -144,6 +187,57 @@ class Prompt:
         return Prompt("".join(parts) + self.text[at:], move(self.kept), move(self.held))
 
 
+# --- components
+
+
+def join_components(sources: Mapping[str, str]) -> str:
+    """Return the source of one prompt that has these components; their texts may have [[keep]] marks.
+
+    Raises ConfigError for a name that cannot be one, and for a text with a mark of a component.
+
+    >>> join_components({"system": "Be kind.", "tool:f": "Find."})
+    '[[component system]]\\nBe kind.\\n[[component tool:f]]\\nFind.'
+    """
+    if not sources:
+        raise ConfigError("there are no components; give a text by name, such as {'system': '…'}")
+    for name, source in sources.items():
+        if not isinstance(name, str) or not COMPONENT.fullmatch(f"[[component {name}]]\n"):
+            raise ConfigError(f"{name!r} cannot name a component; use a short text without line breaks")
+        if not isinstance(source, str):
+            raise ConfigError(f"the component {name!r} is {type(source).__name__}; give its text")
+        if COMPONENT.search(source + "\n"):
+            raise ConfigError(f"the component {name!r} has a line [[component …]]; remove the line")
+        try:
+            Prompt.parse(source)
+        except ConfigError as error:
+            raise ConfigError(f"component {name!r}: {error}") from None
+    return "\n".join(f"[[component {name}]]\n{source}" for name, source in sources.items())
+
+
+def _check_components(prompt: Prompt) -> None:
+    marks = list(COMPONENT.finditer(prompt.text))
+    if not marks:
+        return
+    first = prompt.text.count("\n", 0, marks[0].start()) + 1
+    if marks[0].start():
+        raise ConfigError(f"prompt line {first}: text before the first [[component …]]; give it a name too")
+    names = [mark[1] for mark in marks]
+    if twice := next((name for i, name in enumerate(names) if name in names[:i]), ""):
+        raise ConfigError(f"the prompt has two components {twice!r}; rename one")
+    for start, stop in prompt.kept:
+        if mark := COMPONENT.search(prompt.text[start:stop]):
+            raise ConfigError(f"a [[keep]] goes on after [[component {mark[1]}]]; close it before that line")
+
+
+def _cut_out(prompt: Prompt, span: Span) -> Prompt:
+    start, stop = span
+
+    def cut(spans: tuple[Span, ...]) -> tuple[Span, ...]:
+        return tuple((a - start, b - start) for a, b in spans if start <= a and b <= stop)
+
+    return Prompt(prompt.text[start:stop], cut(prompt.kept), cut(prompt.held))
+
+
 # --- frozen regions
 
 _BRACES = r"\{[^{}]*+\}"
@@ -188,6 +282,13 @@ VARIABLE = re.compile(
 
 @lru_cache(maxsize=1024)
 def _find_frozen(prompt: Prompt) -> tuple[Span, ...]:
+    if parts := prompt.component_spans:
+        frozen, end = [], 0
+        for (start, stop), part in zip(parts.values(), prompt.components.values(), strict=True):
+            frozen.append((end, start))  # the line that names it
+            frozen += [(a + start, b + start) for a, b in part.frozen]
+            end = stop
+        return tuple(frozen)
     spans = sorted([*prompt.kept, *prompt.held, *_find_constructs(prompt.text)])
     merged: list[Span] = []
     for start, stop in spans:
@@ -235,6 +336,9 @@ def find_json_end(text: str, at: int) -> int:
 
 @lru_cache(maxsize=1024)
 def _find_editable(prompt: Prompt) -> tuple[Span, ...]:
+    if parts := prompt.component_spans:
+        pairs = zip(parts.values(), prompt.components.values(), strict=True)
+        return tuple((a + start, b + start) for (start, _), part in pairs for a, b in part.editable)
     text = prompt.text
     edges = [0, *(edge for span in prompt.frozen for edge in span), len(text)]
     gaps = zip(edges[::2], edges[1::2], strict=True)

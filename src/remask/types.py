@@ -9,17 +9,19 @@ from typing import Literal
 
 from remask.errors import TargetUnreliable
 
-Role = Literal["system", "user", "assistant", "tool"]
+Role = Literal["system", "user", "assistant", "tool", "component"]
+TOOL = "tool:"  # begins the name of a component that describes a tool
 Split = Literal["train", "validation", "test"]
 MAX_FAILED = 0.02  # of the rows of an evaluation
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation, or a component of the prompt that is no turn, such as a tool."""
 
     role: Role
     content: str
+    name: str = ""  # of the component that it is; "": it is none
 
 
 Chat = tuple[Message, ...]
@@ -45,6 +47,8 @@ class Trace:
     feedback: tuple[Feedback, ...] = ()
     score: float | None = None  # of the response, 0 to 1; None: unknown
     source: str = ""  # the user or session that it came from; "": unknown
+    # What single components of the prompt did, by name; empty where that is unknown.
+    parts: Mapping[str, "Trace"] = field(default_factory=dict)
 
     @property
     def failing(self) -> bool:

@@ -112,7 +112,7 @@ def test_predictors_alternate_or_are_named():
     with dspy.context(lm=model):
         optimizer = RemaskOptimizer(exact, **options)
         optimizer.compile(Chain(), trainset=examples())
-        assert optimizer.improved.turns >= 2
+        assert optimizer.improved.rounds >= 1
         _, model = lm(kind)
         with dspy.context(lm=model):
             named = RemaskOptimizer(exact, predictors=["second"], **options)

@@ -17,6 +17,7 @@ from remask.api.build_task import Given
 from remask.config import QUERIES, Config, make_absolute, make_config, merged, read_prompt
 from remask.errors import ConfigError, describe_problems
 from remask.ports import DenoiserModel, Metric
+from remask.prompt import join_components
 
 DEFAULT_MAX_CALLS = 2000  # where neither max_calls nor a budget is given
 
@@ -198,7 +199,7 @@ class Budget(_Checked, sections.BudgetConfig):
 PLACES = ("path", "train", "validation", "test")  # keys of [data] that name a file
 # What each argument may be: its types, what an object of the user has, and all of it in words.
 _ALLOWED: dict[str, tuple[Any, str, str]] = {
-    "prompt": (str | Path, "", "a text or a Path"),
+    "prompt": (str | Path | Mapping, "", "a text, a Path or a dict of texts"),
     "target": (str | Target | None, "__call__", "a name, a function or a remask.Target"),
     "metric": (
         *(str | Label | Judge | Function | None, "__call__"),
@@ -211,22 +212,24 @@ _ALLOWED: dict[str, tuple[Any, str, str]] = {
 }
 
 
-def get_prompt(prompt: str | Path) -> str:
-    """Return the text of a prompt that is given as text or as the Path of its file.
+def get_prompt(prompt: str | Path | Mapping[str, str]) -> str:
+    """Return the text of a prompt that is given as text, as the Path of its file, or by component.
 
     Raises ConfigError where the text is the name of a file.
     """
     if isinstance(prompt, Path):
         return read_prompt(prompt)
+    if isinstance(prompt, Mapping):
+        return join_components(prompt)
     if not isinstance(prompt, str):
-        raise ConfigError(f"a prompt is text or a Path, not {type(prompt).__name__}")
+        raise ConfigError(f"a prompt is text, a Path or a dict of texts, not {type(prompt).__name__}")
     if len(prompt) < 200 and "\n" not in prompt and Path(prompt).is_file():
         raise ConfigError(f"the prompt {prompt!r} is the name of a file; give Path({prompt!r}) to read it")
     return prompt
 
 
 def settle_arguments(
-    prompt: str | Path,
+    prompt: str | Path | Mapping[str, str],
     *,
     data: Data | Dataset | None,
     target: str | Respond | Target | None,

@@ -6,12 +6,14 @@ from remask.config import DEFAULT_DEMOS, MASKERS, Config
 from remask.errors import ConfigError
 from remask.ports import Choose, DenoiserModel, Limited, Proposer, Scorer
 from remask.prompt import Prompt
+from remask.propose.components import ComponentProposer
 from remask.propose.demonstrations import DemoProposer
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.propose.select_traces import select
 from remask.tasks.labelled import fill_answer
 from remask.types import Example
 
+SYSTEM = "system"  # the component that is the system message
 GROWTH_TOKENS = 64  # by which a prompt may grow in a run, at least, before it fills the denoiser
 
 
@@ -77,12 +79,19 @@ def _require_room(config: Config, tokens: int, denoiser: Limited) -> None:
     )
 
 
-def choose_demos(config: Config, examples: Sequence[Example]) -> int:
+def choose_demos(config: Config, start: Prompt, examples: Sequence[Example]) -> int:
     """Return how many train rows a prompt may show: as set, or by default what the data allows.
 
-    Raises ConfigError where some are set and the prompt is not a system message.
+    Raises ConfigError where some are set and there is no system message to show them in.
     """
     demos = config.search.demos
+    if start.components:  # the answers of a program may be calls of tools, so only where it is asked for
+        if demos and SYSTEM not in start.components:
+            raise ConfigError(
+                f"search.demos = {demos}: examples are added to the component {SYSTEM}, and there is "
+                "none; leave --demos out"
+            )
+        return demos or 0
     if config.data.role == "user":
         if demos:
             raise ConfigError(
@@ -95,9 +104,28 @@ def choose_demos(config: Config, examples: Sequence[Example]) -> int:
     return DEFAULT_DEMOS if any(e.split == "train" and e.expected for e in examples) else 0
 
 
-def add_demos(config: Config, start: Prompt, proposer: Proposer, demos: int) -> Proposer:
-    """Wrap the proposer so that it may show up to `demos` train rows."""
-    return DemoProposer(start, proposer, demos, config.search.max_tokens) if demos else proposer
+def make_prompt_proposer(
+    config: Config, start: Prompt, denoiser: DenoiserModel, labels: Sequence[str], demos: int
+) -> Proposer:
+    """Make the proposer of a run on rows, which may show up to `demos` train rows.
+
+    Of a prompt of several components each one with editable text gets a proposer. Raises ConfigError
+    as `check_proposer` does.
+    """
+
+    def make(part: Prompt, demos: int) -> Proposer:
+        plain = make_proposer(config, part, denoiser, labels)
+        return DemoProposer(part, plain, demos, config.search.max_tokens) if demos else plain
+
+    if not start.components:
+        return make(start, demos)
+    return ComponentProposer(
+        {
+            name: make(part, demos if name == SYSTEM else 0)
+            for name, part in start.components.items()
+            if part.editable
+        }
+    )
 
 
 def refuse_demos(config: Config, where: str) -> None:

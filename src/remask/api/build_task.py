@@ -15,16 +15,17 @@ from remask.data.dataset import Columns, DataSource, LoadedDataset, load
 from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
+from remask.models.chat_components import find_unknown_tools
 from remask.models.function import is_function_file, load_function
 from remask.ports import Choose, DenoiserModel, Metric, TargetModel
 from remask.prompt import Prompt
 from remask.propose.demonstrations import count_block_tokens
 from remask.propose.failure_modes import group_failures
 from remask.propose.select_traces import MAX_CLASSES
-from remask.tasks.labelled import LabelledTask
+from remask.tasks.labelled import LabelledTask, find_role
 from remask.tasks.metrics import METRICS, Grader, JudgeMetric, make_judge
 from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, find_values, is_config, read_tests
-from remask.types import Example
+from remask.types import TOOL, Example
 
 if TYPE_CHECKING:
     from remask.tasks.inspect.task import Suite
@@ -144,6 +145,35 @@ def make_task(
         role=config.data.role,
         timeout=settings.timeout,
     )
+
+
+def check_components(config: Config, start: Prompt) -> None:
+    """Raise ConfigError where the target cannot use a component of the prompt."""
+    names = tuple(start.components)
+    if not names:
+        return
+    if config.refine is not None:
+        raise ConfigError("remask refine edits one text; use remask optimize for several components")
+    if config.data.role == "user":
+        raise ConfigError("data.role is for a prompt of one text; name the component `user` in its place")
+    kind = config.target.model.partition(":")[0]
+    if kind == "function" or is_function_file(config.target.model):
+        return
+    own = next((n for n in names if find_role(n) == "component" and not n.startswith(TOOL)), "")
+    if own:
+        raise ConfigError(
+            f"the component {own!r} is no message and no tool: only a function as target can use it; "
+            f"name it system, user, assistant (also system/2) or {TOOL}NAME"
+        )
+    tools = config.target.extra.get("tools") or []
+    unknown = find_unknown_tools(tools, names)
+    if unknown and kind in ("openai", "inspect"):
+        raise ConfigError(
+            f"the component {unknown[0]!r} describes a tool or a parameter that target.extra.tools does not "
+            "have; add the tool there, in the form of OpenAI, or rename the component"
+        )
+    if unknown:
+        raise ConfigError(f"the target {config.target.model} takes no tools, as {unknown[0]!r} is one")
 
 
 def describe_metric(config: Config, target: TargetModel, labels: Sequence[str]) -> str:

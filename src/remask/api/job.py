@@ -17,7 +17,7 @@ from remask import __version__
 from remask.api import build_task
 from remask.api.awaitable import raise_if_cancelled
 from remask.api.build_models import asks_api, limit_spend, make_denoiser, make_price, make_target
-from remask.api.build_proposer import add_demos, choose_demos, make_proposer, refuse_demos
+from remask.api.build_proposer import choose_demos, make_prompt_proposer, make_proposer, refuse_demos
 from remask.api.build_task import Given, TraceData
 from remask.api.least_budget import require_least_budget
 from remask.config import Config
@@ -163,6 +163,7 @@ class Job:
                 "regions; leave some plain words outside"
             )
         _check_queries(self.config, start)
+        build_task.check_components(self.config, start)
         return start
 
     @cached_property
@@ -219,14 +220,13 @@ class Job:
             choose = self.reading.choose
             return make_proposer(self.config, self.start, self.denoiser, choose=choose)
         labels = () if self.config.data.queries else self.task.labels
-        plain = make_proposer(self.config, self.start, self.denoiser, labels)
-        with_demos = add_demos(self.config, self.start, plain, self.max_demos)
-        return RedactingProposer(with_demos, self.redactor.redact)
+        made = make_prompt_proposer(self.config, self.start, self.denoiser, labels, self.max_demos)
+        return RedactingProposer(made, self.redactor.redact)
 
     @cached_property
     def max_demos(self) -> int:
         """How many train rows a prompt may show. Raises ConfigError as `choose_demos`."""
-        demos = choose_demos(self.config, self.dataset.examples)
+        demos = choose_demos(self.config, self.start, self.dataset.examples)
         asked = self.config.search.demos is not None
         excess = build_task.describe_excess(self.config, self.start, self.dataset, demos)
         return demos if asked or not excess else 0

@@ -5,7 +5,7 @@ is also the code of `refine`, where a likelihood chooses the edits.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -64,7 +64,7 @@ MIN_QUERY_TOKENS = 256  # of an answer with messages; answers to users may have 
 
 
 def optimize(
-    prompt: str | Path,
+    prompt: str | Path | Mapping[str, str],
     data: Data | Dataset | None = None,
     *,
     target: str | Respond | Target = "builtin",
@@ -81,7 +81,8 @@ def optimize(
 ) -> Result:
     """Optimise the text of a system prompt, and compare both prompts on the sealed test rows.
 
-    prompt: the text, or a Path to its file. data: a path, mappings, pairs, a DataFrame, a dict with
+    prompt: the text, a Path to its file, or the texts of a program by name, such as {"system": …,
+    "tool:search": …}; see docs/how-to/components.md. data: a path, mappings, pairs, a DataFrame, a dict with
     the keys train, validation and test, or a `Dataset`; without data the target is asked for
     messages of users. target: a name, a function `messages -> str`, or a `Target`. metric: "label",
     "exact", "contains", "f1", "json", "number", a function `(example, response) -> float | Score`

@@ -1,9 +1,8 @@
-"""Improve several prompts of one program in turn, with a hard limit on runs of the program.
+"""Improve the prompts of one program together, with a hard limit on runs of the program.
 
-Each prompt is a component of the program. A turn is one round of the search on one component, while
-the others stay as they are. A change is kept where it raises the score on the validation rows. The
-host (DSPy, MLflow) runs the program and defines the rows. A run is never repeated: equal texts on
-the same row give the stored result.
+Each prompt is a component of the program (docs/how-to/components.md). The host (DSPy, MLflow) runs
+the program and defines the rows. A run is never repeated: equal texts on the same row give the
+stored result.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,14 +13,15 @@ from remask.api.build_models import make_denoiser
 from remask.api.build_proposer import make_proposer, refuse_demos
 from remask.config import Config, make_config
 from remask.errors import ConfigError
-from remask.events import State, fold
-from remask.ids import content_id, rng_for, seed_for
+from remask.events import Accepted, State, advance
+from remask.ids import content_id, rng_for
 from remask.ports import DenoiserModel, Proposer
-from remask.prompt import Prompt
+from remask.prompt import Prompt, join_components
+from remask.propose.components import ComponentProposer
 from remask.runs.budget import Limits
 from remask.runs.meter import Ledger
 from remask.runs.store import MemoryStore
-from remask.search.plan import SearchPlan, make_plan
+from remask.search.plan import make_plan
 from remask.search.scores import search
 from remask.types import Outcome, Split, Trace
 
@@ -50,7 +50,7 @@ class ImprovedProgram:
     before: float  # validation score of the first texts
     after: float  # validation score of `texts`
     runs: int  # of the program, of the allowed ones
-    turns: int
+    rounds: int
     changed: tuple[str, ...]  # components, in the order in which changes were accepted
     stopped: str  # why the search stopped
 
@@ -93,12 +93,10 @@ class ProgramBench:
 
 
 @dataclass(frozen=True, slots=True)
-class _ComponentTask:
-    """Implements ports.Task for one component of the program."""
+class _ProgramTask:
+    """Implements ports.Task for a prompt whose components are the prompts of the program."""
 
     bench: ProgramBench
-    name: str
-    others: Texts
     labels: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
@@ -107,14 +105,27 @@ class _ComponentTask:
         return self.bench.rows[split]
 
     def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
-        """Run the program with this text of the component. Returns one Outcome per id, in order."""
-        runs = self.bench.run_rows({**self.others, self.name: prompt.text}, ids)
+        """Run the program with these texts. Returns one Outcome per id, in order."""
+        runs = self.bench.run_rows(read_texts(prompt), ids)
         return [
             Outcome(id, "failed", error=run.error)
             if run.score is None
-            else Outcome(id, "scored", run.score, run.score, trace=run.traces.get(self.name))
+            else Outcome(id, "scored", run.score, run.score, trace=_join_traces(id, run))
             for id, run in zip(ids, runs, strict=True)
         ]
+
+
+def _join_traces(id: str, run: ProgramRun) -> Trace | None:
+    """Make one trace of those of the components that took part in a run."""
+    if not run.traces:
+        return None
+    last = list(run.traces.values())[-1]
+    return replace(last, id=id, parts=run.traces)
+
+
+def read_texts(prompt: Prompt) -> dict[str, str]:
+    """Return the texts of the components."""
+    return {name: part.text for name, part in prompt.components.items()}
 
 
 def improve_program(
@@ -125,13 +136,12 @@ def improve_program(
     cautious: bool = False,
     on_improvement: Callable[[int, float], None] = lambda runs, score: None,
 ) -> ImprovedProgram:
-    """Improve the components that have a proposer, one round each in turn.
+    """Improve the components that have a proposer, in one search over all of them.
 
     `on_improvement` is called with the runs so far and the validation score, first for the texts of
     `start` and then for each change that is kept. Raises TargetUnreliable, and ConfigError where
     the allowed runs do not suffice for the validation rows.
     """
-    names = tuple(proposers)
     size = len(bench.rows["validation"])
     if bench.max_runs <= size:
         raise ConfigError(
@@ -140,40 +150,18 @@ def improve_program(
         )
     # The components share the score of a row, so every candidate is scored on all rows.
     plan = make_plan(bench.max_runs, len(bench.rows["train"]), size, cautious, min_validation=size)
-    best = dict(start)
-    texts = {name: prompt.text for name, prompt in best.items()}
-    before = after = bench.validate(texts)
+    first = Prompt.parse(join_components({name: prompt.to_source() for name, prompt in start.items()}))
+    before = after = bench.validate(read_texts(first))
     on_improvement(bench.runs, before)
-    turn = turns_without_gain = 0
-    changed: list[str] = []
-    stopped = "all rounds played"
-    while turn < plan.rounds * len(names):
-        name = names[turn % len(names)]
-        state = _play_round(best[name], plan, _ComponentTask(bench, name, texts), proposers[name],
-                      seed_for(seed, "turn", turn))  # fmt: skip
-        turn += 1
-        if state.accepted:
-            best[name] = state.prompt(state.incumbent)
-            texts = {**texts, name: best[name].text}
-            changed.append(name)
-            turns_without_gain, after = 0, bench.validate(texts)
+    state, changed = State(), list[str]()
+    for event in search(state, first, plan, _ProgramTask(bench), ComponentProposer(proposers), seed):
+        state = advance(state, event)
+        if isinstance(event, Accepted):
+            changed += state.proposal(event.round, event.id).components
+            after = bench.validate(read_texts(state.prompt(event.id)))
             on_improvement(bench.runs, after)
-        elif state.round:
-            turns_without_gain += 1
-        else:
-            stopped = state.stopped
-            break
-        if turns_without_gain >= plan.patience * len(names):
-            stopped = f"no better prompt in {turns_without_gain} rounds"
-            break
-    return ImprovedProgram(texts, before, after, bench.runs, turn, tuple(changed), stopped)
-
-
-def _play_round(
-    prompt: Prompt, plan: SearchPlan, task: _ComponentTask, proposer: Proposer, seed: int
-) -> State:
-    """Play one round of the search. The state has round 0 where the budget ended it before."""
-    return fold(search(State(), prompt, replace(plan, rounds=1), task, proposer, seed))
+    texts = read_texts(state.prompt(state.incumbent))
+    return ImprovedProgram(texts, before, after, bench.runs, state.round, tuple(changed), state.stopped)
 
 
 def split_in_half(ids: Sequence[str], seed: int) -> dict[Split, tuple[str, ...]]:

@@ -21,6 +21,7 @@ from remask.errors import ConfigError, NumericsError
 from remask.ids import content_id, rng_for
 from remask.models.backbone.attention import KVCache, stack_caches
 from remask.models.backbone.transformer import Backbone, pad_rows
+from remask.models.chat_components import split_components
 from remask.ports import Reply, TargetModel, report_step
 from remask.types import Chat
 
@@ -167,7 +168,7 @@ class BuiltinTarget(TargetModel):
         replies: dict[int, Reply] = {}
         rows = []
         for index, chat in enumerate(chats):
-            row = _ChatRow(index, *self._layout.encode(chat))
+            row = _ChatRow(index, *self._layout.encode(split_components(chat)[0]))
             if row.length + answer_tokens > self._backbone.context_length:
                 replies[index] = Reply("", error=self._describe_overflow(row.length, answer_tokens))
             else:

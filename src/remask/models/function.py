@@ -1,4 +1,4 @@
-"""Any callable of the user as a target: `messages -> str`.
+"""Any callable of the user as a target: `messages -> str`, or `(components, input) -> str`.
 
 It distinguishes an outage, in which some rows fail, from a bug, in which all rows fail in the same
 way. Such a callable usually wraps a paid API, so its calls count as billed.
@@ -23,13 +23,16 @@ from remask.ports import CallBook, Reply, TargetModel
 from remask.sanitize import one_line, remove_thoughts
 from remask.types import Chat
 
-Function = Callable[[list[dict[str, str]]], str | Awaitable[str]]
+Function = Callable[..., str | Awaitable[str]]
 
 _BUG_TYPES = (TypeError, NameError, AttributeError)  # raised by mistakes in the user's code
 
 
 class FunctionTarget(TargetModel):
     """Asks `fn([{"role": …, "content": …}, …])` for the text of the answer. `fn` may be async.
+
+    Where the prompt has several components, it asks `fn({name: text, …}, input)`, with the message
+    of the row as `input`.
 
     `identity` contains `name` (by default the module and name of the function) and a hash of its
     source, so an edited function does not get cached answers of the old one. Objects that the
@@ -80,24 +83,31 @@ class FunctionTarget(TargetModel):
 
     def _start(self, chat: Chat, bugs: list[Exception]) -> "Future[Reply]":
         """Start a call. A function that is not async runs on this thread, so a debugger works."""
-        messages = [{"role": message.role, "content": message.content} for message in chat]
+        arguments = _make_arguments(chat)
         if self._concurrency > 1:
-            coroutine = self._wait_for_reply(messages, bugs)
+            coroutine = self._wait_for_reply(arguments, bugs)
             return asyncio.run_coroutine_threadsafe(coroutine, LOOP.get() or get_own_loop())
         future: Future[Reply] = Future()
         try:
-            future.set_result(_make_reply(wait_for_result(self._fn(messages))))
+            future.set_result(_make_reply(wait_for_result(self._fn(*arguments))))
         except Exception as error:
             future.set_exception(_translate(error, bugs))
         return future
 
-    async def _wait_for_reply(self, messages: list[dict[str, str]], bugs: list[Exception]) -> Reply:
+    async def _wait_for_reply(self, arguments: tuple[Any, ...], bugs: list[Exception]) -> Reply:
         try:
             if is_async(self._fn):
-                return _make_reply(await self._fn(messages))  # type: ignore[misc]
-            return _make_reply(await asyncio.to_thread(self._fn, messages))
+                return _make_reply(await self._fn(*arguments))  # type: ignore[misc]
+            return _make_reply(await asyncio.to_thread(self._fn, *arguments))
         except Exception as error:
             raise _translate(error, bugs) from error
+
+
+def _make_arguments(chat: Chat) -> tuple[Any, ...]:
+    """Return the messages; of a prompt of several components its texts by name, and the message."""
+    if any(message.name for message in chat):
+        return {m.name: m.content for m in chat if m.name}, chat[-1].content
+    return ([{"role": message.role, "content": message.content} for message in chat],)
 
 
 class _NoText(TypeError):

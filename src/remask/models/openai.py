@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from remask.errors import ConfigError, TargetBusy, TargetError, name_missing_extra
+from remask.models.chat_components import describe_tools, split_components
 from remask.models.event_loop import get_own_loop
 from remask.models.remote import (
     FIRST_WAIT_SECONDS,
@@ -112,7 +113,12 @@ class OpenAITarget(RemoteTarget):
 
     async def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
         """Return the body of the reply to one request. Raises what the SDK raises."""
-        messages: Any = [{"role": message.role, "content": message.content} for message in chat]
+        turns, described = split_components(chat)
+        messages: Any = [{"role": message.role, "content": message.content} for message in turns]
+        if described:
+            body = settings["extra_body"]
+            body = {**body, "tools": describe_tools(body["tools"], described)}
+            settings = {**settings, "extra_body": body}
         create = self._client.chat.completions.with_streaming_response.create
         async with create(messages=messages, **settings) as response:
             return await read_body(response)

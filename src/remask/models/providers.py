@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import ValidationError
 
 from remask.errors import BackendError, ConfigError, RemaskError, TargetError
+from remask.models.chat_components import describe_tools, split_components
 from remask.models.event_loop import get_own_loop
 from remask.models.remote import RemoteTarget, fill_headers, find_message, is_loopback, split_url
 from remask.models.reply_body import make_reply
@@ -119,9 +120,10 @@ class InspectTarget(RemoteTarget):
             "assistant": inspect.ChatMessageAssistant,
             "tool": inspect.ChatMessageTool,
         }
+        turns, described = split_components(chat)
         output = await self._inspect.generate(
-            [kinds[message.role](content=message.content) for message in chat],
-            tools=self._tools,
+            [kinds[message.role](content=message.content) for message in turns],
+            tools=_describe(self._tools, described),
             tool_choice=self._choice,
             config=inspect.GenerateConfig(**settings),
         )
@@ -155,6 +157,14 @@ class InspectTarget(RemoteTarget):
             late = "Timeout" in type(cause).__name__
             return self._make_connection_error(cause.__cause__ or cause, self._url, late)
         return TargetError(self._clean(f"{self._host}: {type(cause).__name__}: {said}"))
+
+
+def _describe(tools: "list[ToolInfo]", described: Mapping[str, str]) -> "list[ToolInfo]":
+    """Return the tools with other descriptions, see describe_tools."""
+    if not described:
+        return tools
+    plain = [tool.model_dump(exclude_none=True) for tool in tools]
+    return [type(tools[0]).model_validate(tool) for tool in describe_tools(plain, described)]
 
 
 class _Warnings(logging.Handler):

@@ -135,7 +135,7 @@ class RemoteTarget(TargetModel):
         self._patience = min(MAX_REFUSALS, len(chats))
 
         def wait(call: int, tried: int, busy: TargetBusy) -> float:
-            turns = [[message.role, message.content] for message in chats[call]]
+            turns = [[message.role, message.content] for message in chats[call]]  # enough for a wait
             content = content_id("chat", turns)
             rng = rng_for(self._seed or 0, "retry", content, repeat, tried)
             return compute_wait(tried, busy.retry_after, rng, self._first_wait)

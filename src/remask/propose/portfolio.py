@@ -28,7 +28,15 @@ def divide(order: Sequence[str], n: int, rewards: Rewards = NO_REWARDS) -> list[
     """
     if not rewards:
         return [order[i % len(order)] for i in range(n)]
-    weights = _weigh(Counter(order), rewards)
+    return deal(_weigh(Counter(order), rewards), n)
+
+
+def deal(weights: Mapping[str, float], n: int) -> list[str]:
+    """Return `n` names in the shares of their weights, as evenly mixed as can be.
+
+    >>> deal({"a": 3.0, "b": 1.0}, 4)
+    ['a', 'a', 'b', 'a']
+    """
     total = sum(weights.values())
     credit = dict.fromkeys(weights, 0.0)
     chosen = []

@@ -383,7 +383,7 @@ class _AttemptBook(CallBook):
 
 def call_key(identity: str, chat: Chat, options: Sequence[str] | None, repeat: int) -> str:
     """Return the cache key, a hash of everything that can change the answer."""
-    turns = [[message.role, message.content] for message in chat]
+    turns = [[m.role, m.content, *([m.name] if m.name else ())] for m in chat]
     return content_id("call", identity, turns, None if options is None else list(options), repeat)
 
 

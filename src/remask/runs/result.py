@@ -126,6 +126,11 @@ class Result:
         return f"<Result {self._verdict}; prompt={prompt}; run_dir={self.run_dir!r}>"
 
     @property
+    def components(self) -> dict[str, str]:
+        """The texts of the best prompt by component; empty where the prompt is one text."""
+        return {name: part.text for name, part in Prompt(self.prompt).components.items()}
+
+    @property
     def rows(self) -> Any:
         """The validation and test rows with the answers of both prompts, as in rows.jsonl.
 
@@ -223,11 +228,10 @@ def _count_quoted_rows(state: State) -> int:
     Only a block of examples adds a kept region to a prompt. It begins with a heading, and a blank
     line stands before each example.
     """
-    best = state.prompt(state.incumbent)
-    if len(best.kept) == len(state.prompt(state.baseline).kept):
-        return 0
-    start, stop = best.kept[-1]
-    return best.text[start:stop].count("\n\n")
+    best, baseline = state.prompt(state.incumbent), state.prompt(state.baseline)
+    own = {baseline.text[start:stop] for start, stop in baseline.kept}
+    new = [text for start, stop in best.kept if (text := best.text[start:stop]) not in own]
+    return new[-1].count("\n\n") if len(best.kept) > len(baseline.kept) and new else 0
 
 
 def write_result(result: Result, run_dir: Path) -> None:

@@ -14,7 +14,7 @@ from remask import events
 from remask.errors import BudgetSpent
 from remask.events import Event, Rows, State, advance
 from remask.ids import rng_for, seed_for
-from remask.ports import Proposal, Proposer, Task, evaluate_all, report_step
+from remask.ports import Proposal, Proposer, Task, evaluate_all, name_reward, report_step
 from remask.prompt import Prompt
 from remask.search.plan import SearchPlan, count_survivors
 from remask.search.race import Race
@@ -265,7 +265,7 @@ def _count_calls(state: State, earlier: Collection[str], parent: Prompt, asked: 
 
 
 def measure_rewards(state: State, rows: int) -> dict[str, float]:
-    """Return what each source has won in earlier rounds, as a factor of the mean over all sources.
+    """Return what each source and component has won in earlier rounds, as a factor of the mean.
 
     The reward of a candidate is the share of the `rows` train rows of a round that it was asked on,
     which is what the race gave it, and 1 more where it was accepted. Each source counts as if it had
@@ -273,13 +273,14 @@ def measure_rewards(state: State, rows: int) -> dict[str, float]:
     """
     accepted = {event.id for event in state.accepted}
     by_source: dict[str, list[float]] = {}
+    every = []
     for proposed in state.proposals.values():
         if proposed.round < state.round:
             # An accepted candidate is asked on more rows later, as the parent of other rounds.
             asked = min(1.0, len(state.scores.get((proposed.id, "train"), ())) / rows)
-            source = proposed.masker.partition(" ")[0]
-            by_source.setdefault(source, []).append(asked + (proposed.id in accepted))
-    every = [reward for rewards in by_source.values() for reward in rewards]
+            every.append(reward := asked + (proposed.id in accepted))
+            for source in (proposed.masker.partition(" ")[0], *map(name_reward, proposed.components)):
+                by_source.setdefault(source, []).append(reward)
     if not any(every):
         return {}
     mean = sum(every) / len(every)

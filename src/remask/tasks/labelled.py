@@ -5,9 +5,9 @@ metered target may raise BudgetSpent, which passes through.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from remask.data.placeholders import fill
 from remask.errors import ConfigError
@@ -17,13 +17,14 @@ from remask.tasks.compare_answers import collect_labels
 from remask.tasks.metrics import METRICS, Grade, Grader, make_grader
 from remask.tasks.parse_label import match_label, normalise_label, parse_label
 from remask.tasks.run_metric import METRIC_TIMEOUT
-from remask.types import Chat, Example, Feedback, Message, Outcome, Split, Trace
+from remask.types import Chat, Example, Feedback, Message, Outcome, Role, Split, Trace
 
 # The ranking score of a choice is the probability of the right option, with the log-probabilities
 # multiplied by this. On SST-2 (38 candidates, 160 train rows), the mean over 16 rows correlates
 # with the accuracy on the other rows by 0.53 for a factor of 1, by 0.67 for a factor of 3, and by
 # 0.64 for right or wrong (docs/log.md).
 SHARPNESS = 3.0
+TURNS = ("system", "user", "assistant")  # components that are messages; also NAME/2 and so on
 MIN_GOOD_SCORE = 0.75  # from which a response counts as the right one, where the row has none
 
 
@@ -210,13 +211,30 @@ def _read_grade(reply: Reply) -> Grade | None:
 def make_chat(prompt: Prompt, example: Example, role: Literal["system", "user"] = "system") -> Chat:
     """Return the messages for the target: the prompt with its variables filled, and the input.
 
-    With `role` "user" the prompt is the only message.
+    With `role` "user" the prompt is the only message. Of a prompt of several components each is a
+    message with its name, before the input.
     """
+    if parts := prompt.components:
+        return _make_component_chat(parts, example)
     system = fill(prompt.text, example.row)
     if role == "user":
         return (Message("user", system),)
     user = Message("user", example.input)
     return (Message("system", system), user) if system.strip() else (user,)
+
+
+def find_role(component: str) -> Role:
+    """Return the role of the messages of a component: `system`, `user`, `assistant/2`.
+
+    Another component is no message: a tool, or what only a function of the user can use.
+    """
+    role: Any = component.partition("/")[0]
+    return role if role in TURNS else "component"
+
+
+def _make_component_chat(parts: Mapping[str, Prompt], example: Example) -> Chat:
+    texts = [Message(find_role(name), fill(part.text, example.row), name) for name, part in parts.items()]
+    return (*texts, Message("user", example.input))
 
 
 def find_unpredicted_labels(
