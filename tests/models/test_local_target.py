@@ -191,7 +191,8 @@ def test_gguf_file_answers_like_its_checkpoint(
     assert json.loads((unpacked / "config.json").read_text())["tie_word_embeddings"] is BASES[family].tied
     before = {file: file.stat().st_mtime_ns for file in unpacked.iterdir()}
     path.rename(tmp_path / "renamed.gguf")
-    assert load_target(Target(f"local:{tmp_path / 'renamed.gguf'}", max_tokens=8)).identity == made.identity
+    renamed = Target(f"local:{tmp_path / 'renamed.gguf'}", max_tokens=8, dtype="float32")
+    assert load_target(renamed).identity == made.identity
     assert before == {file: file.stat().st_mtime_ns for file in unpacked.iterdir()}
 
 
