@@ -116,7 +116,7 @@ def test_a_component_without_plain_words_is_never_edited():
 def test_limits_hold_for_each_component():
     # A component may grow to three times its words, and to 60 words in any case.
     long = " ".join(f"word{i}" for i in range(70))
-    start, proposer = make({"system": "Be kind to all of them. " * 20, "tool:f": "Find it."}, (long,))
+    start, proposer = make({"system": "Be kind to all of them. " * 60, "tool:f": "Find it."}, (long,))
     for one in proposer.propose(start, [], 12, seed=0):
         if one.components == ("tool:f",):
             assert one.violation.startswith("tool:f: too long")

@@ -10,6 +10,7 @@ import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from remask.ids import seed_for
 from remask.ports import (
@@ -31,7 +32,7 @@ from remask.types import TOOL, Trace
 EVEN_SHARE = 0.25  # of the candidates that all components share equally, whatever the evidence says
 PAIR_EVERY = 4  # every so many candidates edit two components, where two have evidence
 PAIR_RATIO = 0.5  # of the weight of the first component, which the second needs for that
-MIN_STEM = 4  # letters in which two words must begin alike to count as one
+STEM_LETTERS = 4  # in which two words must begin alike to count as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +127,9 @@ def _attribute(
 ) -> Mapping[str, float]:
     """Divide 1 among the components that a failing trace speaks of; nothing where it speaks of none.
 
-    Its feedback counts most, by the rare words that it shares with a component. Without such words
-    it is the components that took part: those that the trace has parts of, or the tools that the
-    response or the right answer calls.
+    Its feedback counts most, by the rare words and pairs of words that it shares with a component.
+    Without such words it is the components that took part: those that the trace has parts of, or
+    the tools that the response or the right answer calls.
     """
     said = _find_stems(" ".join(note.text for note in trace.feedback))
     found = {name: sum(rarity[word] for word in said & own) for name, own in words.items()}
@@ -146,9 +147,14 @@ def _weigh_rarity(words: Mapping[str, frozenset[str]]) -> dict[str, float]:
 
 
 def _find_stems(text: str) -> frozenset[str]:
-    """Return the beginnings of the content words of a text: `orders` and `order` count as one."""
-    words = (word for part in text.replace("_", " ").split() for word in split_words(part))
-    return frozenset(word[:MIN_STEM] for word in words if len(word) >= MIN_STEM and word not in SMALL_WORDS)
+    """Return the beginnings of the content words of a text, and of its pairs of words.
+
+    `orders` and `order` count as one.
+    """
+    words = split_words(text.replace("_", " "))
+    stems = [word[:STEM_LETTERS] for word in words]
+    content = {s for s, word in zip(stems, words, strict=True) if word not in SMALL_WORDS and len(s) > 2}
+    return frozenset(content | {" ".join(pair) for pair in pairwise(stems)})
 
 
 def _calls_tool(calls: str, tool: str) -> bool:
