@@ -253,7 +253,7 @@ def test_a_diff_of_20000_words_is_whole(vocabulary: int, stops: float) -> None:
 # --- components
 
 names = st.sampled_from(["system", "tool:f", "reply", "layers[0]", "a b", "tool:f/x"])
-bodies = st.sampled_from(["", "Be kind.", "Find\n\n", "Use `code\n", "```\nopen fence", "{x} it", "\r\nA\r\n"])
+bodies = st.sampled_from(["", "Be kind.", "Find\n\n", "Use `code\n", "```\nopen", "{x} it", "\r\nA\r\n"])
 programs = st.dictionaries(names, bodies, min_size=1, max_size=4)
 
 

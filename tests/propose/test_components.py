@@ -3,10 +3,10 @@
 from collections import Counter
 
 import pytest
-from fakes.scripted_denoiser import ScriptedDenoiser
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fakes.scripted_denoiser import ScriptedDenoiser
 from remask.api.build_proposer import make_prompt_proposer
 from remask.config import Config
 from remask.ports import find_new_spans, name_reward

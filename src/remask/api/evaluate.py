@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,13 +54,13 @@ class Evaluation:
 
 
 def evaluate(
-    prompt: str | Path,
+    prompt: str | Path | Mapping[str, str],
     data: Data | Dataset | None = None,
     *,
     target: str | Respond | Target = "builtin",
     metric: str | Metric | Label | Judge | Function = "label",
     split: Split = "validation",
-    against: str | Path | None = None,
+    against: str | Path | Mapping[str, str] | None = None,
     task: str | InspectTask = "",
     budget: Budget | None = None,
     progress: bool | None = None,
