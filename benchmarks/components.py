@@ -17,9 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from benchmarks.record import RESULTS, describe_run, make_parser, read_json, write_json
-
 import remask
+from benchmarks.record import RESULTS, describe_run, make_parser, read_json, write_json
 
 TEXTS = {
     "system": "You work for a shop. Answer requests in one short sentence.",

@@ -30,7 +30,7 @@ from pydantic import BaseModel
 from remask import events
 from remask.cli import main as remask
 from remask.cli import settings
-from remask.config import FILE_KEYS, Config, TargetConfig
+from remask.config import FILE_KEYS, PROMPT_PLACES, Config, TargetConfig
 from remask.runs import result
 from remask.runs.budget import Spend
 from remask.stats import Comparison
@@ -293,7 +293,7 @@ def schema() -> dict[str, Any]:
     allow_text(found["$defs"]["TaskConfig"]["properties"]["roles"], "additionalProperties")
     allow_text(found["$defs"]["RefineConfig"]["properties"], "traces")
     own = {key: {"type": "string", "description": text} for key, text in FILE_KEYS.items()}
-    own["prompt_from"]["enum"] = ["system"]
+    own["prompt_from"]["enum"] = list(PROMPT_PLACES)
     found["properties"] = own | {k: v for k, v in found["properties"].items() if k not in own}
     del found["required"]  # a prompt may be named on the command line
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "remask.toml"} | found

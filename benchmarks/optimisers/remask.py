@@ -9,7 +9,7 @@ from torch import Tensor
 from benchmarks.optimisers.scripted import Script, ScriptedTarget
 from benchmarks.search.lab import Lab
 from remask.api.build_models import make_denoiser
-from remask.api.build_proposer import add_demos, make_proposer
+from remask.api.build_proposer import make_prompt_proposer, make_proposer
 from remask.config import DEFAULT_DEMOS
 from remask.dlm.chat_denoiser import ChatDenoiser
 from remask.events import Accepted, State, advance
@@ -35,7 +35,7 @@ remask_demos = remask  # its name in committed results that are older than demon
 
 def remask_plain(lab: Lab) -> None:
     """Run remask where a prompt may show no train rows (`--demos 0`)."""
-    search_with(lab, make_inner_proposer(lab), lab.seed)
+    search_with(lab, make_shipped_proposer(lab, 0), lab.seed)
 
 
 def remask_again(lab: Lab) -> None:
@@ -60,19 +60,14 @@ def random_edits(lab: Lab) -> None:
 def remask_strong(lab: Lab) -> None:
     """Run remask with a denoiser of the kind `chat:`, whose model says sentences of the script."""
     denoiser = ChatDenoiser(ScriptedTarget(Script(lab)))
-    inner = make_proposer(lab.config, lab.start, denoiser, lab.bench.labels)
-    search_with(lab, add_demos(lab.config, lab.start, inner, DEFAULT_DEMOS), lab.seed)
+    proposer = make_prompt_proposer(lab.config, lab.start, denoiser, lab.bench.labels, DEFAULT_DEMOS)
+    search_with(lab, proposer, lab.seed)
 
 
-def make_inner_proposer(lab: Lab) -> Proposer:
-    """The proposer of remask without demonstrations."""
+def make_shipped_proposer(lab: Lab, demos: int = DEFAULT_DEMOS) -> Proposer:
+    """The proposer of remask at the settings of the lab, with up to `demos` demonstrations."""
     denoiser = make_denoiser(lab.config.denoiser)
-    return make_proposer(lab.config, lab.start, denoiser, lab.bench.labels)
-
-
-def make_shipped_proposer(lab: Lab) -> Proposer:
-    """The proposer of remask at the settings of the lab."""
-    return add_demos(lab.config, lab.start, make_inner_proposer(lab), DEFAULT_DEMOS)
+    return make_prompt_proposer(lab.config, lab.start, denoiser, lab.bench.labels, demos)
 
 
 def search_with(lab: Lab, proposer: Proposer, seed: int) -> None:

@@ -28,11 +28,12 @@ def say(text: str) -> Message:
 
 
 class Loopback:
-    """Use in a with statement; `requests` counts the completions."""
+    """Use in a with statement; `requests` counts the completions, `last` is the last request."""
 
     def __init__(self, answer: Answer) -> None:
         owner = self
         self.requests = 0
+        self.last: dict[str, Any] = {}
         self._lock = threading.Lock()
 
         class Handler(BaseHTTPRequestHandler):
@@ -42,6 +43,7 @@ class Loopback:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 with owner._lock:
                     owner.requests += 1
+                    owner.last = body
                 content = json.dumps(_completion(answer(body["model"], body["messages"]))).encode()
                 self.send_response(200)
                 self.send_header("Content-Type", "application/json")

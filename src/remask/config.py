@@ -399,10 +399,13 @@ def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return out
 
 
+PROMPT_PLACES = ("system", "components")  # of a task of Inspect, for `prompt_from`
+
 # What remask.toml has beside the keys of a Config; the prompt's path stands for its text.
 FILE_KEYS = {
     "prompt": "Path of the file with the prompt to start from, `[[keep]]` marks included.",
-    "prompt_from": '`"system"`, in place of `prompt`: the system message of a task of Inspect.',
+    "prompt_from": '`"system"`, in place of `prompt`: the system message of a task of Inspect. '
+    '`"components"`: also the descriptions of its tools.',
     "run_dir": "Folder for the run. Default: a new folder `runs/DATE-TIME`.",
 }
 

@@ -79,14 +79,15 @@ def _require_room(config: Config, tokens: int, denoiser: Limited) -> None:
     )
 
 
-def choose_demos(config: Config, start: Prompt, examples: Sequence[Example]) -> int:
+def choose_demos(config: Config, examples: Sequence[Example]) -> int:
     """Return how many train rows a prompt may show: as set, or by default what the data allows.
 
     Raises ConfigError where some are set and there is no system message to show them in.
     """
     demos = config.search.demos
-    if start.components:  # the answers of a program may be calls of tools, so only where it is asked for
-        if demos and SYSTEM not in start.components:
+    # The answers of a program may be calls of tools, so it shows rows only where that is asked for.
+    if components := Prompt.parse(config.prompt).components:
+        if demos and SYSTEM not in components:
             raise ConfigError(
                 f"search.demos = {demos}: examples are added to the component {SYSTEM}, and there is "
                 "none; leave --demos out"

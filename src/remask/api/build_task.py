@@ -150,7 +150,7 @@ def make_task(
 def check_components(config: Config, start: Prompt) -> None:
     """Raise ConfigError where the target cannot use a component of the prompt."""
     names = tuple(start.components)
-    if not names:
+    if not names or config.task.name:  # of a task of Inspect, `place_prompt` finds what is wrong
         return
     if config.refine is not None:
         raise ConfigError("remask refine edits one text; use remask optimize for several components")

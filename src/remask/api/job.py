@@ -226,7 +226,7 @@ class Job:
     @cached_property
     def max_demos(self) -> int:
         """How many train rows a prompt may show. Raises ConfigError as `choose_demos`."""
-        demos = choose_demos(self.config, self.start, self.dataset.examples)
+        demos = choose_demos(self.config, self.dataset.examples)
         asked = self.config.search.demos is not None
         excess = build_task.describe_excess(self.config, self.start, self.dataset, demos)
         return demos if asked or not excess else 0

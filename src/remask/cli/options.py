@@ -126,8 +126,9 @@ _task_options = combine(
            help="Another model of the Inspect task, such as user=PROVIDER/MODEL. May be repeated."),
     option("Data", "--prompt", "prompt_file", metavar="FILE",
            help="Prompt file, in place of that of remask.toml or as the argument."),
-    option("Data", "--prompt-from", type=click.Choice(["system"]),
-           help="Optimise the system message of the Inspect task."),
+    option("Data", "--prompt-from", type=click.Choice(["system", "components"]),
+           help="Optimise the system message of the Inspect task; components: also the descriptions of "
+           "its tools."),
 )  # fmt: skip
 target_options = _make_target_options("builtin", "label")
 refine_target_options = _make_target_options(

@@ -15,6 +15,7 @@ from typing import Any
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
 from remask.config import (
+    PROMPT_PLACES,
     QUERIES,
     Config,
     make_config,
@@ -26,7 +27,7 @@ from remask.config import (
     read_toml,
 )
 from remask.errors import ConfigError
-from remask.tasks.inspect.setup import find_system_prompt, load
+from remask.tasks.inspect.setup import find_prompt, load
 from remask.tasks.promptfoo import METRIC, is_config
 
 DEFAULT = Path("remask.toml")
@@ -83,7 +84,8 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     given = Given()
     if prompt_from:
         given = Given(suite=(suite := load(config)))
-        config = config.model_copy(update={"prompt": find_system_prompt(suite)})
+        prompt = find_prompt(suite, components=prompt_from == "components")
+        config = config.model_copy(update={"prompt": prompt})
     named = any(getattr(config.data, place) for place in PLACES)
     if config.task.name and named:
         raise ConfigError("both rows (data) and an Inspect task (task) are given; keep one of them")
@@ -125,18 +127,22 @@ def _take_run_dir(values: dict[str, Any], flags: Mapping[str, Any], path: Path) 
     return Path(chosen) if chosen else None
 
 
-def _take_prompt_from(values: dict[str, Any]) -> bool:
-    """Remove `prompt_from` and return whether the Inspect task gives the prompt. ConfigError."""
+def _take_prompt_from(values: dict[str, Any]) -> str:
+    """Remove `prompt_from` and return what of the Inspect task is the prompt; "" for nothing.
+
+    Raises ConfigError.
+    """
     wanted = values.pop("prompt_from", "")
     if not wanted:
-        return False
-    if wanted != "system" or values.get("prompt"):
-        raise ConfigError(f'prompt_from = {wanted!r}: the only value is "system", and no prompt may be given')
+        return ""
+    if wanted not in PROMPT_PLACES or values.get("prompt"):
+        allowed = " or ".join(f'"{place}"' for place in PROMPT_PLACES)
+        raise ConfigError(f"prompt_from = {wanted!r}: give {allowed}, and no prompt beside it")
     task = values.get("task")
     if not isinstance(task, dict) or not task.get("name"):
         raise ConfigError("prompt_from needs an Inspect task; name one with --task")
     values["prompt"] = "-"  # replaced after the task was loaded
-    return True
+    return str(wanted)
 
 
 def _read_values(source: str | None, flags: Mapping[str, Any]) -> tuple[dict[str, Any], Path]:

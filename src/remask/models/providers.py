@@ -123,7 +123,7 @@ class InspectTarget(RemoteTarget):
         turns, described = split_components(chat)
         output = await self._inspect.generate(
             [kinds[message.role](content=message.content) for message in turns],
-            tools=_describe(self._tools, described),
+            tools=describe_tool_infos(self._tools, described),
             tool_choice=self._choice,
             config=inspect.GenerateConfig(**settings),
         )
@@ -159,7 +159,7 @@ class InspectTarget(RemoteTarget):
         return TargetError(self._clean(f"{self._host}: {type(cause).__name__}: {said}"))
 
 
-def _describe(tools: "list[ToolInfo]", described: Mapping[str, str]) -> "list[ToolInfo]":
+def describe_tool_infos(tools: "list[ToolInfo]", described: Mapping[str, str]) -> "list[ToolInfo]":
     """Return the tools with other descriptions, see describe_tools."""
     if not described:
         return tools

@@ -30,7 +30,7 @@ from remask.config import Config, make_config  # noqa: E402
 from remask.errors import BudgetSpent, ConfigError, TargetRefused  # noqa: E402
 from remask.events import Accepted  # noqa: E402
 from remask.ports import Canvas, Context, Fill, Hole, Task  # noqa: E402
-from remask.prompt import Prompt  # noqa: E402
+from remask.prompt import Prompt, join_components  # noqa: E402
 from remask.runs.budget import Spend  # noqa: E402
 from remask.runs.store import Store  # noqa: E402
 from remask.tasks.inspect.task import load_suite, read_score  # noqa: E402
@@ -71,7 +71,7 @@ def settings(url: str, **sections: Any) -> Config:
         "budget": {"calls": None},
     }
     for name, section in sections.items():
-        values[name] = {**values.get(name, {}), **section}
+        values[name] = {**values.get(name, {}), **section} if isinstance(section, dict) else section
     return make_config(values, "test")
 
 
@@ -367,6 +367,42 @@ def test_interrupted_run_ends_like_a_whole_one(tmp_path: Path) -> None:
         assert any(e["kind"] == Accepted.__name__ for e in events)
 
 
+def test_components_reach_the_system_message_and_the_tools(tmp_path: Path) -> None:
+    texts = {"policy": POLICY, "tool:close_case": "Close the case.", "tool:close_case/code": "A code."}
+    start = Prompt.parse(join_components(texts))
+    better = start.replace_components(
+        {"policy": BETTER, "tool:close_case": Prompt("Shut the case."), "tool:close_case/code": Prompt("It.")}
+    )
+    with (
+        Loopback(agent) as server,
+        opened(settings(server.url, prompt=start.to_source()), tmp_path / "run") as (job, task, _),
+    ):
+        assert "2 samples" in job.place_prompt() or "3 samples" in job.place_prompt()
+        ids = task.ids("train")[:3]
+        task.evaluate(start, ids)
+        first = server.last
+        assert scores(task.evaluate(better, ids)) == [1.0] * len(ids)
+        sent = server.last
+    assert sent["messages"][0]["content"] == TEMPLATE.replace("{policy}", BETTER.text)
+    (before,), (after,) = first["tools"], sent["tools"]
+    assert before["function"]["description"] == "Close the case."
+    assert after["function"]["description"] == "Shut the case."
+    assert after["function"]["parameters"]["properties"]["code"]["description"] == "It."
+    assert after["function"]["name"] == "close_case"
+
+
+@pytest.mark.parametrize(
+    ("texts", "said"),
+    [
+        ({"tool:open": "Open."}, "has no tool or parameter 'tool:open'; its tools: close_case"),
+        ({"policy": "Something else."}, "contains the prompt literally"),
+    ],
+)
+def test_components_that_the_task_does_not_send_are_refused(texts: dict[str, str], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        check(settings("http://127.0.0.1:1/v1", prompt=join_components(texts)))
+
+
 def test_command_line_checks_and_scores_a_task(tmp_path: Path) -> None:
     file = tmp_path / "policy.md"
     file.write_text(POLICY + "\n")
@@ -379,6 +415,8 @@ def test_command_line_checks_and_scores_a_task(tmp_path: Path) -> None:
         ran = CliRunner().invoke(main, ["check", "--prompt-from", "system", *words, "--json"])
         report = orjson.loads(ran.stdout.splitlines()[-1])
         assert report["ok"], report["findings"]
+        ran = CliRunner().invoke(main, ["check", "--prompt-from", "components", *words, "--json"])
+        assert "close_case" in ran.stdout, ran.output
         assert server.requests == 20  # nothing was called to find this out
         both = CliRunner().invoke(main, ["eval", str(file), *words, "--data", "rows.jsonl"])
         assert both.exit_code == 2 and "both rows" in both.stderr

@@ -30,13 +30,13 @@ from inspect_ai.tool import ToolChoice, ToolInfo
 
 from remask.errors import TargetRefused
 from remask.ids import content_id
-from remask.models.providers import count_tokens
+from remask.models.providers import count_tokens, describe_tool_infos
 from remask.ports import Reply, report_step
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
 from remask.runs.meter import Calls, Ledger, Tariff, Tokens
 from remask.sanitize import format_call
-from remask.types import Chat, Message
+from remask.types import TOOL, Chat, Message
 
 REFUSAL_STATUSES = (401, 403, 404)  # key, permission, model: no further call can succeed
 MAX_OVERHEAD_TOKENS = 512  # that a provider may add, such as a preamble for tools
@@ -78,7 +78,8 @@ class InspectModels:
 
     `make` returns the model under test and those of the roles, as new objects on each call
     (get_model(…, memoize=False)): they are modified, and used for one evaluation. `baseline` is the
-    text that each prompt replaces in the system messages of the model under test. `prices` are by
+    text that each prompt replaces in the system messages of the model under test; of a prompt of
+    several components each replaces its own, and `tool:NAME` the description of a tool. `prices` are by
     role; "" is the model under test. `retries` are the attempts of Inspect after the first one.
     `expected` is the number of calls of one sample, until some samples have run. `identity` is an
     id of everything that can change a score; part of cache keys.
@@ -88,19 +89,19 @@ class InspectModels:
 
     make: Callable[[], tuple[Model, dict[str, Model]]]
     ledger: Ledger
-    baseline: str
+    baseline: Prompt
     identity: str
     prices: Mapping[str, Price]
     retries: int
     expected: int
     _tariffs: dict[str, Tariff] = field(init=False)
-    _text: str = field(init=False)
+    _prompt: Prompt = field(init=False)
     _samples: dict[tuple[str, int], _Sample] = field(init=False, default_factory=dict)
     _finished: list[int] = field(init=False, default_factory=list)  # calls of each sample that has run
     _stop: BaseException | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        self._text = self.baseline
+        self._prompt = self.baseline
         main, roles = self.make()
         self._tariffs = {
             role: Tariff(self.ledger.budget, self.prices.get(role), model.config.max_tokens)
@@ -115,7 +116,7 @@ class InspectModels:
         Raises BudgetSpent where `samples` samples would probably pass a limit: an interrupted
         sample costs money and gives no score.
         """
-        self._text = prompt.text
+        self._prompt = prompt
         self._samples = {}
         self._stop = None
         seen = self._finished
@@ -169,6 +170,7 @@ class InspectModels:
         ) -> Any:
             sample = self._find_sample()
             messages, inserted = self._insert_prompt(input) if role == "" else (input, False)
+            tools = describe_tool_infos(tools, self._list_descriptions()) if role == "" else tools
             request = _make_request_id(str(model), messages, tools, tool_choice, config)
             epoch = active.epoch if (active := sample_active()) else 1
             turn = sample.answered[request]
@@ -210,12 +212,20 @@ class InspectModels:
     def _insert_prompt(self, messages: list[ChatMessage]) -> tuple[list[ChatMessage], bool]:
         """Replace the baseline by the prompt. Returns the messages and whether it was in them."""
         changed, found = [], False
+        parts = self._prompt.components
+        old = self.baseline.components or {"": self.baseline}
         for message in messages:
-            if isinstance(message, ChatMessageSystem) and self.baseline in message.text:
-                text = message.text.replace(self.baseline, self._text)
-                message, found = message.model_copy(update={"content": text}), True
+            if isinstance(message, ChatMessageSystem):
+                for name, part in old.items():
+                    if not name.startswith(TOOL) and part.text and part.text in message.text:
+                        text = message.text.replace(part.text, parts.get(name, self._prompt).text)
+                        message, found = message.model_copy(update={"content": text}), True
             changed.append(message)
-        return changed, found
+        return changed, found or all(name.startswith(TOOL) for name in old)
+
+    def _list_descriptions(self) -> dict[str, str]:
+        """Return the descriptions of tools of the prompt, by component."""
+        return {name: p.text for name, p in self._prompt.components.items() if name.startswith(TOOL)}
 
     def _reserve(self, sample: _Sample, role: str, bounds: Sequence[Tokens]) -> Calls:
         """Reserve a call. Ends the sample where no call may be made."""

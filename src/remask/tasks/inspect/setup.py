@@ -46,14 +46,17 @@ def system_prompt_of(task: str, args: Mapping[str, Any] | None = None) -> str:
     fake model; no real model is called. Raises ConfigError where there is no system message, or
     where there are several.
     """
-    return find_system_prompt(load_task(task, args or {}))
+    return find_prompt(load_task(task, args or {}))
 
 
-def find_system_prompt(suite: "Suite") -> str:
-    """Return the system message that a loaded task sends. Raises as `system_prompt_of` does."""
-    from remask.tasks.inspect.find_prompt import find_system_prompt
+def find_prompt(suite: "Suite", components: bool = False) -> str:
+    """Return the system message that a loaded task sends. Raises as `system_prompt_of` does.
 
-    return find_system_prompt(suite)
+    components: as a prompt of several components, with the description of each tool.
+    """
+    from remask.tasks.inspect.find_prompt import find_prompt
+
+    return find_prompt(suite, components)
 
 
 def make_inspect_task(
@@ -66,7 +69,7 @@ def make_inspect_task(
     models = InspectModels(
         lambda: make_models(config),
         ledger,
-        start.text,
+        start,
         identity=_make_identity(config),
         prices=_collect_prices(config),
         retries=config.target.retries,
@@ -86,8 +89,10 @@ def require_prompt(suite: "Suite", start: Prompt) -> str:
     """Say in how many samples the prompt was found. Raises ConfigError where it was in none."""
     from remask.tasks.inspect.find_prompt import MAX_SAMPLES, require_prompt
 
-    found = require_prompt(suite, start.text)
+    found = require_prompt(suite, start)
     tried = min(MAX_SAMPLES, len(suite.samples))
+    if not found:
+        return "the tools that the prompt describes are those of the task"
     return f"the prompt is in the system message of {found} of {tried} samples that were tried"
 
 
