@@ -41,3 +41,11 @@ def test_a_draft_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
         made.write_text("new")
         assert path.read_text() == "old"
     assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o644
+
+
+def test_a_draft_keeps_the_permissions_of_the_file_that_it_replaces(tmp_path: Path) -> None:
+    path = tmp_path / "secret.json"
+    path.write_text("old")
+    path.chmod(0o600)
+    write(path, "new", force=True)
+    assert path.read_text() == "new" and path.stat().st_mode & 0o777 == 0o600

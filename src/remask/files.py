@@ -60,9 +60,10 @@ def _holds_json_rows(content: bytes) -> bool:
 def draft(path: Path) -> Iterator[Path]:
     """Yield a temporary file to write; put it in the place of `path` when the block ends.
 
-    The file is on the disk before the rename, which is atomic. Where the block raises, `path` stays
-    as it was and the temporary file is deleted. Raises ConfigError where `path` cannot be written,
-    and in place of an OSError of the block.
+    The file is on the disk before the rename, which is atomic, and has the permissions of the file
+    that it replaces. Where the block raises, `path` stays as it was and the temporary file is
+    deleted. Raises ConfigError where `path` cannot be written, and in place of an OSError of the
+    block.
     """
     try:
         descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -70,7 +71,8 @@ def draft(path: Path) -> Iterator[Path]:
         made = Path(name)
         try:
             yield made
-            made.chmod(0o644)  # mkstemp makes a file that only its owner can read
+            # mkstemp makes a file that only its owner can read.
+            made.chmod(path.stat().st_mode & 0o777 if path.exists() else 0o644)
             with made.open("rb+") as file:
                 os.fsync(file.fileno())
             made.replace(path)

@@ -14,10 +14,12 @@ from typing import Any
 import orjson
 
 from remask import __version__
+from remask.data.json_nodes import JsonDocument, to_plain
 from remask.data.placeholders import FORMAT, JINJA, LANGFUSE, MLFLOW, Names, Syntax, restore, translate
+from remask.data.tool_lists import find_instructions
+from remask.data.trace_record import UnreadableRecord
 from remask.errors import ConfigError, DataError
 from remask.files import require_prompt
-from remask.integrations import place
 from remask.prompt import Prompt
 
 NOTE = f"optimised with remask {__version__}"
@@ -88,28 +90,23 @@ def replace_instructions(program: str, prompt: Prompt, predictor: str = "") -> s
     escaped, since DSPy puts instructions into the system message as they are. Raises ConfigError
     where there is no program or no such predictor.
     """
-    # A program maps each predictor to its state; a saved `Predict` is only its own state.
-    value = place.parse(program)
-    keys = ["signature", "instructions"]
-    if not _has_instructions(value):
-        states = value.items() if isinstance(value, dict) else ()
-        names = [name for name, state in states if _has_instructions(state)]
-        if not names:
+    try:
+        document = JsonDocument(program)
+        places = find_instructions(to_plain(document.root))
+        if not places:
             raise ConfigError(
                 "has no predictor with instructions; name a DSPy program that was saved as JSON"
             )
-        known = ", ".join(names)
-        if not predictor and len(names) > 1:
+        known = ", ".join(places)
+        if not predictor and len(places) > 1:
             raise ConfigError(f"has several predictors; name one with --predictor: {known}")
-        if predictor and predictor not in names:
+        if predictor and predictor not in places:
             raise ConfigError(f"has no predictor {predictor!r}; it has {known}")
-        keys.insert(0, predictor or names[0])
-    return place.replace_string(program, keys, prompt.text)
-
-
-def _has_instructions(state: Any) -> bool:
-    signature = state.get("signature") if isinstance(state, dict) else None
-    return isinstance(signature, dict) and isinstance(signature.get("instructions"), str)
+        slot = document.find(places[predictor or next(iter(places))])
+    except UnreadableRecord as error:
+        where = f"line {error.line}: " if error.line else ""
+        raise ConfigError(where + str(error)) from None
+    return document.replace(slot, prompt.text)
 
 
 def make_template_format(syntax: Syntax) -> Format:
