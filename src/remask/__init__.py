@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from remask.api.optimize import optimize, optimize_async, resume, resume_async
     from remask.api.pilot import Pilot, pilot, pilot_async
     from remask.api.refine import refine, refine_async
+    from remask.data.places import read_places, write_places
     from remask.runs.result import Result
     from remask.tasks.inspect.setup import system_prompt_of
     from remask.types import Score
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Pilot",
     "Result", "Score", "Search", "Target", "evaluate", "evaluate_async", "load_target", "optimize",
-    "optimize_async", "pilot", "pilot_async", "refine", "refine_async", "resume", "resume_async",
-    "system_prompt_of",
+    "optimize_async", "pilot", "pilot_async", "read_places", "refine", "refine_async", "resume",
+    "resume_async", "system_prompt_of", "write_places",
 ]  # fmt: skip
 _MODULES = ("errors", "events", "ports", "types")  # whose names users write, as remask.errors.DataError
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     **dict.fromkeys(("optimize", "optimize_async", "resume", "resume_async"), "api.optimize"),
     **dict.fromkeys(("Pilot", "pilot", "pilot_async"), "api.pilot"),
     **dict.fromkeys(("refine", "refine_async"), "api.refine"),
+    **dict.fromkeys(("read_places", "write_places"), "data.places"),
     **{"load_target": "api.load_target", "Result": "runs.result", "Score": "types"},
     **{"system_prompt_of": "tasks.inspect.setup"},
 }

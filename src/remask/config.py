@@ -327,6 +327,20 @@ class RefineConfig(Section):
     """Compare both prompts on sealed conversations, with the target."""
 
 
+class ComponentConfig(Section):
+    """A component of the prompt: where its text is (docs/how-to/components.md)."""
+
+    place: str
+    """`FILE` or `FILE#/POINTER`, see docs/reference/places.md."""
+    max_tokens: Annotated[int, Field(ge=1)] | None = None
+    """Tokens of a candidate of this component at most. None: `search.max_tokens`."""
+
+
+def _place(value: Any) -> Any:
+    """A place for short, in the place of a section."""
+    return {"place": value} if isinstance(value, str) else value
+
+
 class BudgetConfig(Section):
     """Limits that are never passed, the sealed test included."""
 
@@ -346,6 +360,9 @@ class Config(Section):
     prompt: str
     """The prompt to start from, with its `[[keep]]` marks. In `remask.toml` the path of its
     file."""
+    components: dict[str, Annotated[ComponentConfig, BeforeValidator(_place)]] = {}
+    """In place of `prompt`, the texts of a program by name: a section `[components.NAME]`, or
+    `NAME = "FILE"` for short."""
     data: DataConfig = DataConfig()
     target: TargetConfig = TargetConfig()
     task: TaskConfig = TaskConfig()

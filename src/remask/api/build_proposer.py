@@ -114,19 +114,26 @@ def make_prompt_proposer(
     as `check_proposer` does.
     """
 
-    def make(part: Prompt, demos: int) -> Proposer:
+    def make(part: Prompt, config: Config, demos: int) -> Proposer:
         plain = make_proposer(config, part, denoiser, labels)
         return DemoProposer(part, plain, demos, config.search.max_tokens) if demos else plain
 
     if not start.components:
-        return make(start, demos)
-    return ComponentProposer(
-        {
-            name: make(part, demos if name == SYSTEM else 0)
-            for name, part in start.components.items()
-            if part.editable
-        }
-    )
+        return make(start, config, demos)
+    proposers = {}
+    for name, part in start.components.items():
+        if part.editable:
+            proposers[name] = make(part, _limit_tokens(config, name), demos if name == SYSTEM else 0)
+    return ComponentProposer(proposers)
+
+
+def _limit_tokens(config: Config, component: str) -> Config:
+    """Return the settings with the limit of tokens of a component."""
+    section = config.components.get(component)
+    if section is None or section.max_tokens is None:
+        return config
+    search = config.search.model_copy(update={"max_tokens": section.max_tokens})
+    return config.model_copy(update={"search": search})
 
 
 def refuse_demos(config: Config, where: str) -> None:

@@ -224,23 +224,30 @@ def _check_run_dir(request: Request) -> Iterator[Finding]:
 
 
 def _check_prompt(job: Job) -> Iterator[Finding]:
-    prompt = hold_structure(Prompt.parse(job.config.prompt), _find_labels(job))
-    frozen = prompt.frozen
+    whole = Prompt.parse(job.config.prompt)
+    for name, part in (whole.components or {"": whole}).items():
+        yield from _check_text(name, hold_structure(part, _find_labels(job)))
+    if whole.editable:
+        _ = job.start  # raises where anything else is wrong with the prompt
+
+
+def _check_text(name: str, prompt: Prompt) -> Iterator[Finding]:
+    """Say what is editable in a prompt, or in the component `name` of it."""
+    frozen, about = prompt.frozen, f"{name}: " if name else ""
     yield Finding(
         "prompt",
-        "ok" if prompt.editable else "problem",
-        f"{len(prompt.text)} characters; editable parts: {len(prompt.editable)}, frozen parts: {len(frozen)}"
+        "ok" if prompt.editable or name else "problem",
+        f"{about}{len(prompt.text)} characters; editable parts: {len(prompt.editable)}, "
+        f"frozen parts: {len(frozen)}"
         + ("" if prompt.editable else "; leave some plain words outside frozen ones"),
     )
-    for name, spans in (("editable", prompt.editable), ("frozen", frozen)):
+    for kind, spans in (("editable", prompt.editable), ("frozen", frozen)):
         for start, stop in spans[:MAX_SHOWN_REGIONS]:
             shown = one_line(prompt.text[start:stop], 70)
             at = "at its start" if start == stop else repr(shown)
-            yield Finding("prompt", "note", f"{name}: {at}")
+            yield Finding("prompt", "note", f"{about}{kind}: {at}")
         if len(spans) > MAX_SHOWN_REGIONS:
-            yield Finding("prompt", "note", f"{name}: {len(spans) - MAX_SHOWN_REGIONS} more")
-    if prompt.editable:
-        _ = job.start  # raises where anything else is wrong with the prompt
+            yield Finding("prompt", "note", f"{about}{kind}: {len(spans) - MAX_SHOWN_REGIONS} more")
 
 
 def _find_labels(job: Job) -> tuple[str, ...]:

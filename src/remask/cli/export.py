@@ -10,6 +10,7 @@ from remask.api.job import open_job
 from remask.api.optimize import load_config
 from remask.cli.options import GroupedCommand, option
 from remask.cli.show import find_best_prompt
+from remask.data.places import write_places
 from remask.errors import ConfigError, DataError
 from remask.files import require_free, write
 from remask.integrations import export as formats
@@ -82,13 +83,34 @@ def write_prompt(
 ) -> None:
     """Write the prompt as one file."""
     options = formats.ExportOptions(name or output.name.partition(".")[0], names)
-    write(output, formats.FORMATS[kind](source.read_prompt(names), options), force)
+    prompt = source.read_prompt(names)
+    formats.require_format(prompt, kind)
+    write(output, formats.FORMATS[kind](prompt, options), force)
     click.echo(f"wrote {make_visible(str(output))} ({kind}){source.note}")
+
+
+def write_in_place(source: ExportSource) -> None:
+    """Write the texts of the components into the files that they came from."""
+    config = load_config(source.place)
+    if not config.components:
+        raise ConfigError(
+            f"the prompt of {source.place} did not come from places in files ([components]); give -o FILE"
+        )
+    spec = {name: section.place for name, section in config.components.items()}
+    before, after = (
+        {name: part.text for name, part in prompt.components.items()}
+        for prompt in (Prompt.parse(config.prompt), source.read_prompt())
+    )
+    changed = write_places(spec, after, before=before)
+    shown = ", ".join(make_visible(str(path)) for path in changed) or "nothing: the texts are unchanged"
+    click.echo(f"wrote {shown}{source.note}")
 
 
 def register_prompt(source: ExportSource, name: str, names: tuple[str, ...] | None, uri: str) -> None:
     """Register the prompt in MLflow as a new version, whose message contains the verdict."""
-    template = formats.make_mlflow_template(source.read_prompt(names), names)
+    prompt = source.read_prompt(names)
+    formats.require_format(prompt, "mlflow")
+    template = formats.make_mlflow_template(prompt, names)
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # remask sends no usage data
     from remask.integrations.mlflow import register
 
@@ -107,6 +129,7 @@ def write_program(
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{given} cannot be read: {error}; name a program that was saved as JSON") from None
     prompt = source.read_prompt()
+    formats.require_format(prompt, "dspy")
     try:
         after = formats.replace_instructions(before, prompt, predictor)
     except ConfigError as error:
@@ -118,6 +141,7 @@ def write_program(
 def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
     """Write a promptfoo folder that compares the first and the best prompt on the test rows."""
     run = source.place
+    formats.require_format(source.read_prompt(), "promptfoo")
     if output.name != promptfoo.CONFIG:
         raise ConfigError(
             f"promptfoo needs a file named {promptfoo.CONFIG}; give -o FOLDER/{promptfoo.CONFIG}"
@@ -157,7 +181,10 @@ def write_comparison(source: ExportSource, output: Path, force: bool) -> None:
         )
 
 
-FORMATS = (*("text", "marked", "messages", "f-string", "jinja"), *("langfuse", "mlflow", "dspy", "promptfoo"))
+FORMATS = (
+    *("text", "marked", "components", "messages", "f-string", "jinja"),
+    *("langfuse", "mlflow", "dspy", "promptfoo"),
+)
 
 
 @click.command(cls=GroupedCommand)
@@ -177,6 +204,8 @@ FORMATS = (*("text", "marked", "messages", "f-string", "jinja"), *("langfuse", "
 @option("Format", "--predictor", default="", metavar="NAME",
         help="Predictor of that program, if it has several.")  # fmt: skip
 @option("Output", "--output", "-o", type=click.Path(path_type=Path), metavar="FILE", help="File to write.")
+@option("Output", "--in-place", is_flag=True,
+        help="Write the texts of the components into the files that they came from.")  # fmt: skip
 @option("Output", "--register", "registered", metavar="NAME",
         help="Register the prompt in MLflow as a new version of this name.")  # fmt: skip
 @option("Output", "--tracking-uri", metavar="URI",
@@ -185,6 +214,7 @@ FORMATS = (*("text", "marked", "messages", "f-string", "jinja"), *("langfuse", "
 def export(
     place: Path,
     output: Path | None,
+    in_place: bool,
     kind: str | None,
     variables: tuple[str, ...],
     name: str | None,
@@ -199,7 +229,7 @@ def export(
     """Write the best prompt of a run to a file, for people or for another tool.
 
     The source is the folder of a run or a prompt file: text, or a file that this command wrote.
-    Give -o, --register or both.
+    Give -o, --in-place or --register.
 
     \b
     Example:
@@ -208,8 +238,14 @@ def export(
     source = ExportSource(place, within)
     if tracking_uri and not registered:
         raise ConfigError("--tracking-uri needs --register NAME; give both")
-    if output is not None:
+    if in_place and (output or kind or marked or program):
+        raise ConfigError("--in-place writes the files of the components; give it without -o and a format")
+    if in_place:
+        write_in_place(source)
+    elif output is not None:
         goal = choose_format(output, kind, marked, program)
+        if goal == "messages" and kind is None and source.read_prompt().components:
+            goal = "components"
         if goal == "promptfoo":
             write_comparison(source, output, force)
         elif goal == "dspy":
@@ -217,6 +253,6 @@ def export(
         else:
             write_prompt(source, output, goal, name, variables or None, force)
     elif not registered or kind or marked or program:
-        raise ConfigError("no output is given; give -o FILE, or --register NAME for MLflow")
+        raise ConfigError("no output is given; give -o FILE, --in-place, or --register NAME for MLflow")
     if registered:
         register_prompt(source, registered, variables or None, tracking_uri or "")

@@ -124,6 +124,9 @@ _task_options = combine(
            help="Argument of the Inspect task. May be repeated."),
     option("Data", "--role", metavar="ROLE=MODEL", multiple=True,
            help="Another model of the Inspect task, such as user=PROVIDER/MODEL. May be repeated."),
+    option("Data", "--component", metavar="NAME=PLACE", multiple=True,
+           help="Text of a program, such as system=agent.md or 'tool:*=tools.json', in place of a prompt. "
+           "May be repeated."),
     option("Data", "--prompt", "prompt_file", metavar="FILE",
            help="Prompt file, in place of that of remask.toml or as the argument."),
     option("Data", "--prompt-from", type=click.Choice(["system", "components"]),

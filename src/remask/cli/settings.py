@@ -26,10 +26,14 @@ from remask.config import (
     read_prompt,
     read_toml,
 )
+from remask.data.places import expand_places, read_places, read_tools
 from remask.errors import ConfigError
+from remask.prompt import join_components
 from remask.tasks.inspect.setup import find_prompt, load
 from remask.tasks.promptfoo import METRIC, is_config
+from remask.types import TOOL
 
+ALL_TOOLS = f"{TOOL}*"  # the component that takes the descriptions of all tools in a file
 DEFAULT = Path("remask.toml")
 PLACES = ("path", "train", "validation", "test")  # of [data]
 SAME_NAMES = {  # options that are called like their key
@@ -76,6 +80,7 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     values, path = _read_values(source, flags)
     run_dir = _take_run_dir(values, flags, path)
     override(values, flags)
+    _read_components(values, flags, path)
     prompt_from = _take_prompt_from(values)
     if is_config(_get_section(values, "data").get("path", "")):
         _get_section(values, "metric").setdefault("name", METRIC)
@@ -127,6 +132,39 @@ def _take_run_dir(values: dict[str, Any], flags: Mapping[str, Any], path: Path) 
     return Path(chosen) if chosen else None
 
 
+def _read_components(values: dict[str, Any], flags: Mapping[str, Any], path: Path) -> None:
+    """Read the texts of the components into the prompt, and their tools into the target.
+
+    Raises ConfigError and DataError.
+    """
+    given = _get_section(values, "components")
+    sections = {name: {"place": value} if isinstance(value, str) else value for name, value in given.items()}
+    for section in sections.values():
+        if isinstance(section, dict) and isinstance(section.get("place"), str):
+            section["place"] = str(path.resolve().parent / section["place"])
+    for word in flags.get("component") or ():
+        name, place = _parse_pair(word, "component")
+        sections[name] = {"place": str(Path.cwd() / place)}
+    values["components"] = sections
+    if not all(isinstance(one, dict) and isinstance(one.get("place"), str) for one in sections.values()):
+        return  # make_config says which key is wrong
+    if sections and (values.get("prompt") or values.get("prompt_from")):
+        raise ConfigError("both a prompt and components are given; make the prompt a component `system`")
+    found: dict[str, dict[str, Any]] = {}
+    tools = []
+    for name, section in sections.items():
+        for component, place in expand_places({name: section["place"]}).items():
+            if component in found:
+                raise ConfigError(f"two components have the name {component!r}; leave one of them out")
+            found[component] = {**section, "place": place}
+        tools += read_tools(section["place"]) if name == ALL_TOOLS else []
+    if sections:
+        values["components"] = found
+        values["prompt"] = join_components(read_places({name: one["place"] for name, one in found.items()}))
+    if tools and not _get_section(values, "task").get("name"):
+        _get_section(_get_section(values, "target"), "extra").setdefault("tools", tools)
+
+
 def _take_prompt_from(values: dict[str, Any]) -> str:
     """Remove `prompt_from` and return what of the Inspect task is the prompt; "" for nothing.
 
@@ -151,7 +189,7 @@ def _read_values(source: str | None, flags: Mapping[str, Any]) -> tuple[dict[str
     if source is None and not DEFAULT.exists():
         if prompt:
             return {"prompt": read_prompt(Path(prompt))}, Path(prompt)
-        if flags.get("task"):
+        if flags.get("task") or flags.get("component"):
             return {}, Path("flags")
         raise ConfigError(
             "there is no remask.toml in this folder; name a prompt file (with --data) or another toml file"

@@ -250,7 +250,7 @@ def write_places(
         if name not in places.places:
             raise ConfigError(f"there is no component {name!r}; there are: {', '.join(places.places)}")
         place, slot = places.places[name], places.find(name)
-        if before is not None and slot.text != before.get(name):
+        if before is not None and slot.text not in (before.get(name), text):
             file = places.open(place.path)
             raise DataError(
                 f"the text of {name!r} has changed since it was read; start again from the new text",

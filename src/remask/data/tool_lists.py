@@ -147,8 +147,9 @@ def convert_tools(value: Any, descriptions: Mapping[str, str] | None = None) -> 
 def find_texts(value: Any) -> TextPlaces:
     """Return where the texts of a file of a known shape are, by their names.
 
-    A tool has its name, a message its position (a part of it POSITION/PART), a predictor of DSPy its
-    name (`self` where the program is one predictor), and a prompt of promptfoo its label or position.
+    A tool has its name, a message its role (`user/2` for the second of that role, `user/2/0` for a
+    part of it), a predictor of DSPy its name (`self` where the program is one predictor), and a prompt
+    of promptfoo its label or position.
     Raises UnreadableValue for other shapes.
     """
     fitting = [find for fits, find in _SHAPES if fits(value)]
@@ -181,14 +182,17 @@ def _are_messages(value: Any) -> bool:
 def _find_message_texts(value: Any) -> TextPlaces:
     """Find the contents of messages and their text parts, but for empty ones."""
     start: tuple[str | int, ...] = ("messages",) if isinstance(value, dict) else ()
+    messages = [m if isinstance(m, dict) else {} for m in (value["messages"] if start else value)]
+    roles = [str(message.get("role", "")) for message in messages]
     found: TextPlaces = {}
-    for number, message in enumerate(value["messages"] if start else value):
-        content = message.get("content") if isinstance(message, dict) else None
+    for number, (role, message) in enumerate(zip(roles, messages, strict=True)):
+        content = message.get("content")
+        name = role if roles.count(role) == 1 else f"{role}/{roles[: number + 1].count(role)}"
         if isinstance(content, str) and content:
-            found[f"{number}"] = (*start, number, "content")
+            found[name] = (*start, number, "content")
         for part, inner in enumerate(content if isinstance(content, list) else ()):
             if isinstance(inner, dict) and isinstance(inner.get("text"), str) and inner["text"]:
-                found[f"{number}/{part}"] = (*start, number, "content", part, "text")
+                found[f"{name}/{part}"] = (*start, number, "content", part, "text")
     return found
 
 

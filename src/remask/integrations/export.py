@@ -51,6 +51,13 @@ def format_messages(prompt: Prompt, options: ExportOptions) -> str:
     return to_json([{"role": "system", "content": prompt.text}])
 
 
+def format_components(prompt: Prompt, options: ExportOptions) -> str:
+    """Write the texts of the components by name."""
+    if not prompt.components:
+        raise ConfigError("the prompt has no components; choose the format text")
+    return to_json({name: part.text for name, part in prompt.components.items()})
+
+
 def format_langfuse(prompt: Prompt, options: ExportOptions) -> str:
     """Write the body of the request that creates a prompt or a new version, without a label."""
     return to_json(
@@ -109,6 +116,15 @@ def replace_instructions(program: str, prompt: Prompt, predictor: str = "") -> s
     return document.replace(slot, prompt.text)
 
 
+def require_format(prompt: Prompt, kind: str) -> None:
+    """Raise ConfigError where a format has no place for a prompt of several components."""
+    if prompt.components and kind not in COMPONENT_FORMATS:
+        raise ConfigError(
+            f"the prompt has several components, and the format {kind} is for one text; give --in-place, "
+            "--format components or --format marked"
+        )
+
+
 def make_template_format(syntax: Syntax) -> Format:
     """Make a format that writes the prompt as a template, and a final newline."""
     return lambda prompt, options: translate(prompt.text, syntax, options.names) + "\n"
@@ -118,11 +134,13 @@ FORMATS: dict[str, Format] = {
     "text": format_text,
     "marked": format_marked,
     "messages": format_messages,
+    "components": format_components,
     "langfuse": format_langfuse,
     "mlflow": format_mlflow,
     "f-string": make_template_format(FORMAT),  # of str.format, LangChain and LangSmith
     "jinja": make_template_format(JINJA),
 }
+COMPONENT_FORMATS = ("text", "marked", "components")  # that can hold several components
 _SUFFIXES = {
     ".langfuse.json": "langfuse",
     ".mlflow.json": "mlflow",

@@ -177,7 +177,7 @@ def _join(parent: Prompt, proposals: Mapping[str, Proposal]) -> Proposal:
     return replace(
         first,
         prompt=parent.replace_components({name: one.prompt for name, one in ordered.items()}),
-        masker=", ".join(dict.fromkeys(one.masker for one in ordered.values())),
+        masker=", ".join(f"{one.masker} in {name}" for name, one in ordered.items()),
         masks=tuple(
             (a + starts[name], b + starts[name], tokens)
             for name, one in ordered.items()
