@@ -8,7 +8,8 @@ itself evaluates and selects candidates; this module does not call the target.
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from remask.api.arguments import Search
@@ -19,7 +20,8 @@ from remask.ids import seed_for
 from remask.integrations.multi_prompt import AnyDenoiser, resolve_settings
 from remask.integrations.records import Reader, read_record
 from remask.ports import Proposal, Proposer, Remote
-from remask.prompt import Prompt
+from remask.prompt import Prompt, join_components
+from remask.propose.components import ComponentProposer, divide_edits
 from remask.runs.budget import Limits
 from remask.runs.meter import Ledger, Meter
 from remask.runs.store import MemoryStore
@@ -47,9 +49,10 @@ MAX_DRAWS = 4  # of a batch, until every job has a new text that the guard allow
 class DiffusionReflection:
     """Proposes texts of components by masked denoising, given the reflective records of gepa.
 
-    The jobs of one component with the same parent are one batch of the diffusion model, and share
-    their records. A job gets no new text where the guard forbids all its candidates or all were
-    proposed before; gepa then spends no target call on it.
+    The jobs of the same texts are one batch of the diffusion model, and share their records. Of a job
+    for several components (`module_selector="all"`) one or two are edited: those that the feedback
+    names, as in a search of remask. A job gets no new text where the guard forbids all its
+    candidates or all were proposed before; gepa then spends no target call on it.
 
     seed_candidate: the texts that the guard compares with, in which [[keep]] and [[/keep]] may mark
     what must stay; pass `reflection.seed_candidate`, which has no marks, to gepa. Without it, the
@@ -119,56 +122,66 @@ class DiffusionReflection:
         """
         self._calls += 1
         made = [ReflectionProposal(new_texts={}) for _ in jobs]
-        for name, parent, members in self._group_jobs(jobs):
-            traces = {t.id: t for i in members for t in map(self._read, jobs[i][1][name])}
-            found, refused = self._draw_candidates(name, parent, tuple(traces.values()), len(members))
-            for i in members:
+        for parent, members in self._group_jobs(jobs):
+            traces = self._read_traces([jobs[i][1] for i in members], tuple(parent.components))
+            found, refused = self._draw_candidates(parent, traces, len(members))
+            for i, name in product(members, parent.components):
                 made[i].metadata[f"remask:refused:{name}"] = refused
             for i, proposal in zip(members, found, strict=False):
-                made[i].new_texts[name] = proposal.prompt.text
-                made[i].metadata[f"remask:{name}"] = {
-                    "masker": proposal.masker,
-                    "edits": [list(edit) for edit in proposal.edits],
-                    "logp": proposal.logp,
-                }
+                for name, edits in divide_edits(proposal).items():
+                    made[i].new_texts[name] = proposal.prompt.components[name].text
+                    made[i].metadata[f"remask:{name}"] = {
+                        "masker": proposal.masker,
+                        "edits": [list(edit) for edit in edits],
+                        "logp": proposal.logp,
+                    }
         return [(proposal, self) for proposal in made]
 
-    def _group_jobs(self, jobs: list[Job]) -> list[tuple[str, Prompt, list[int]]]:
-        """Group jobs by component and parent. Jobs without records are left out."""
-        members: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    def _group_jobs(self, jobs: list[Job]) -> list[tuple[Prompt, list[int]]]:
+        """Group jobs by the texts of their components. Components without records are left out."""
+        members: defaultdict[str, list[int]] = defaultdict(list)
         for i, (candidate, records, names) in enumerate(jobs):
-            for name in names:
-                if records.get(name):
-                    members[name, candidate[name]].append(i)
-        batches = []
-        for (name, text), indices in members.items():
-            baseline = self._baselines.setdefault(name, Prompt(text))
-            self._seen[name] |= {text, baseline.text}
-            parent = restore_kept(text, baseline, name)
-            if parent.editable:
-                batches.append((name, parent, indices))
-        return batches
+            parents = {name: self._restore(name, candidate[name]) for name in names if records.get(name)}
+            texts = {name: parent.to_source() for name, parent in parents.items() if parent.editable}
+            if texts:
+                members[join_components(texts)].append(i)
+        return [(Prompt.parse(source), indices) for source, indices in members.items()]
+
+    def _restore(self, name: str, text: str) -> Prompt:
+        """Return the text of a component with the kept spans of its baseline."""
+        baseline = self._baselines.setdefault(name, Prompt(text))
+        self._seen[name] |= {text, baseline.text}
+        if name not in self._proposers:
+            self._proposers[name] = make_proposer(self._config, baseline, self._denoiser, self._labels)
+        return restore_kept(text, baseline, name)
+
+    def _read_traces(self, jobs: Sequence[Records], names: Sequence[str]) -> tuple[Trace, ...]:
+        """Read the records of some components. A record that several have is one trace of them all."""
+        parts: defaultdict[str, dict[str, Trace]] = defaultdict(dict)
+        for records, name in product(jobs, names):
+            for trace in map(self._read, records.get(name, ())):
+                parts[trace.id][name] = trace
+        return tuple(replace(next(iter(own.values())), parts=own) for own in parts.values())
 
     def _draw_candidates(
-        self, name: str, parent: Prompt, traces: Sequence[Trace], wanted: int
+        self, parent: Prompt, traces: Sequence[Trace], wanted: int
     ) -> tuple[list[Proposal], list[str]]:
         """Return up to `wanted` new candidates, and the reasons why others were refused."""
-        if name not in self._proposers:
-            self._proposers[name] = make_proposer(
-                self._config, self._baselines[name], self._denoiser, self._labels
-            )
+        proposer = ComponentProposer({name: self._proposers[name] for name in parent.components})
         found: list[Proposal] = []
         refused: list[str] = []
         for draw in range(MAX_DRAWS):
             missing = wanted - len(found)
             if not missing:
                 break
-            seed = seed_for(self._seed, self._calls, name, parent.text, draw)
-            for proposal in self._proposers[name].propose(parent, traces, missing, seed):
+            seed = seed_for(self._seed, self._calls, parent.text, draw)
+            for proposal in proposer.propose(parent, traces, missing, seed):
+                texts = {name: proposal.prompt.components[name].text for name in proposal.components}
                 if proposal.violation:
                     refused.append(proposal.violation)
-                elif proposal.prompt.text not in self._seen[name]:
-                    self._seen[name].add(proposal.prompt.text)
+                elif not any(text in self._seen[name] for name, text in texts.items()):
+                    for name, text in texts.items():
+                        self._seen[name].add(text)
                     found.append(proposal)
         return found, refused
 

@@ -68,7 +68,7 @@ class ComponentProposer:
         parts = proposal.prompt.components
         texts = len(find_new_spans(proposal.edits))
         before = 0
-        for name, edits in _divide_edits(proposal).items():
+        for name, edits in divide_edits(proposal).items():
             own = replace(proposal, prompt=parts[name], edits=edits)
             size = len(find_new_spans(edits))
             for one in self.proposers[name].explain(own, find_traces_of(name, traces)):
@@ -204,7 +204,7 @@ def _join_pieces(proposals: Sequence[Proposal]) -> tuple[Pieces, ...]:
     return tuple(pieces for one in proposals for pieces in one.pieces or ((),) * len(one.edits))
 
 
-def _divide_edits(proposal: Proposal) -> dict[str, tuple[tuple[int, int, str], ...]]:
+def divide_edits(proposal: Proposal) -> dict[str, tuple[tuple[int, int, str], ...]]:
     """Return the edits of each component that the proposal changes, at their places in its text."""
     spans = proposal.prompt.component_spans
     found: dict[str, list[tuple[int, int, str]]] = {name: [] for name in proposal.components}
