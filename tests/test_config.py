@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from docs.generate import all_sections, attribute_docs, section_of_key
-from remask.config import Config, make_config, read_prompt, read_toml
+from remask.config import Config, make_config, read_toml
 from remask.errors import ConfigError, DataError
+from remask.files import read_prompt
 
 
 def test_the_word_none_stands_for_null() -> None:
@@ -63,3 +64,18 @@ def test_every_key_says_what_it_means() -> None:
 def test_a_prompt_file_may_be_empty(tmp_path: Path) -> None:
     (tmp_path / "empty.md").write_bytes(b"\xef\xbb\xbf\r\n")
     assert read_prompt(tmp_path / "empty.md") == ""
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        (
+            {"task": {"roles": {"user": {"model": "a/b", "sped": 1}}}},
+            "'task.roles.user.sped'; known here: base_url",
+        ),
+        ({"components": {"a": {"place": "x", "tokens": 1}}}, "'components.a.tokens'; known here: max_tokens"),
+    ],
+)
+def test_an_unknown_key_below_a_name_of_the_user_is_named(values: dict, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make_config({"prompt": "Be kind.", **values}, "test")

@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from remask.errors import ConfigError, DataError, describe_problems
-from remask.files import read_file, require_prompt
+from remask.files import place_function_file, place_target, place_task, placed, read_file, read_prompt
 
 MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution", "anchor", "library", "delete"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
@@ -467,42 +467,3 @@ def make_absolute(values: dict[str, Any], base: Path) -> None:
     if isinstance(metric := values.get("metric"), dict):
         place(metric.get("judge"), "model", place_target)
     place(values, "run_dir", below)
-
-
-def placed(model: str, base: Path) -> str:
-    """local:PLACE with the whole path, where there is such a folder or file, else it is a hub id;
-    and builtin:ADAPTER with that of the file."""
-    kind, _, place = model.partition(":")
-    there = base / place
-    known = (kind == "local" and there.exists()) or kind == "builtin"
-    return f"{kind}:{there}" if place and known else model
-
-
-def place_target(model: str, base: Path) -> str:
-    """local:PLACE and FILE.py:FUNCTION with the whole path; other targets as they are."""
-    return placed(model, base) if model.startswith("local:") else place_function_file(model, base)
-
-
-def place_task(name: str, base: Path) -> str:
-    """FILE.py@TASK with the whole path, where there is such a file below `base`."""
-    file, at, task = name.partition("@")
-    path = base / file
-    return f"{path.resolve()}{at}{task}" if path.is_file() else name
-
-
-def place_function_file(name: str, base: Path) -> str:
-    """FILE.py:FUNCTION with the whole path of the file; other names of metrics and targets as they
-    are."""
-    file, colon, function = name.rpartition(":")
-    return f"{(base / file).resolve()}:{function}" if colon and file.endswith(".py") else name
-
-
-def read_prompt(path: Path) -> str:
-    """The text of a prompt file; a final newline is not part of the prompt. It may be empty."""
-    content = read_file(path, "there is no such prompt file")
-    require_prompt(path, content)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path) from None
-    return text.rstrip("\r\n")

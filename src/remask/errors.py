@@ -187,6 +187,7 @@ def _known(path: tuple[Any, ...], section: "type[BaseModel]") -> list[str]:
             continue
         annotation = section.model_fields[str(part)].annotation
         options = getattr(annotation, "__args__", (annotation,))
+        options = [getattr(option, "__origin__", option) for option in options]  # of Annotated
         section = next(o for o in options if isinstance(o, type) and issubclass(o, BaseModel))
     return sorted(section.model_fields)
 

@@ -158,7 +158,7 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "rows and a task": (
         lambda: remask.optimize(PROMPT, ROWS, task="a/b"), "both rows .* and a task"
     ),
-    "no prompt": (lambda: remask.optimize(3, ROWS), "prompt must be a text or a Path, not int"),
+    "no prompt": (lambda: remask.optimize(3, ROWS), "prompt must be a text, a Path or a dict of texts"),
     "a target of a number": (
         lambda: remask.optimize(PROMPT, ROWS, target=5),
         "target must be a name, a function or a remask.Target, not int",
@@ -432,7 +432,7 @@ def test_the_values_below_name_every_key() -> None:
     for name, section in CLASSES.items():
         assert set(VALUES[name]) | PATHS | {"name"} >= set(section.model_fields), name
     assert {"name", "judge", "rubric", "scale", "timeout", *LABEL} == set(MetricConfig.model_fields)
-    assert set(Config.model_fields) == {"prompt", "seed", "refine", "metric", *CLASSES}
+    assert set(Config.model_fields) == {"prompt", "components", "seed", "refine", "metric", *CLASSES}
 
 
 @settings(max_examples=60, deadline=None)
@@ -554,7 +554,7 @@ def test_every_flag_of_optimize_is_compared() -> None:
     shown = {word for flags in FLAGS for word in shlex.split(flags)}
     left = [p for p in main.commands["optimize"].params if not shown & set(p.opts)]
     assert {option.name for option in left} == {
-        *("source", "run_dir", "prompt_file", "prompt_from", "track", "plain", "json"),
+        *("source", "run_dir", "component", "prompt_file", "prompt_from", "track", "plain", "json"),
         *("fail_unless", "junit", "summary"),
     }
 

@@ -18,9 +18,10 @@ from remask.cli.interrupt import Interrupted, InterruptHandler, exit_stopped
 from remask.cli.live import open_display, open_side_display
 from remask.cli.settings import Request
 from remask.cli.show import print_result, print_result_json
-from remask.config import Config, read_prompt
+from remask.config import Config
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested
+from remask.files import read_prompt
 from remask.runs.budget import Spend
 from remask.runs.progress import Follower
 from remask.runs.report.summary import format_against, format_spend

@@ -14,20 +14,10 @@ from typing import Any
 
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
-from remask.config import (
-    PROMPT_PLACES,
-    QUERIES,
-    Config,
-    make_config,
-    place_function_file,
-    place_target,
-    place_task,
-    placed,
-    read_prompt,
-    read_toml,
-)
+from remask.config import PROMPT_PLACES, QUERIES, Config, make_config, read_toml
 from remask.data.places import expand_places, read_places, read_tools
 from remask.errors import ConfigError
+from remask.files import place_function_file, place_target, place_task, placed, read_prompt
 from remask.prompt import join_components
 from remask.tasks.inspect.setup import find_prompt, load
 from remask.tasks.promptfoo import METRIC, is_config

@@ -46,7 +46,7 @@ Metric = Callable[..., Any]  # (example, prediction, and up to three more) -> nu
 
 
 class RemaskOptimizer(Teleprompter):  # type: ignore[misc]
-    """Improves the instructions of the predictors of a program, one round each in turn.
+    """Improves the instructions of the predictors of a program, in one search over all of them.
 
     metric: as for other optimizers of DSPy. Where it returns dspy.Prediction(score=…, feedback=…),
     the diffusion model reads the feedback. max_metric_calls: runs of the program in all, a hard

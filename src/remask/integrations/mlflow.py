@@ -42,7 +42,7 @@ _FAILURE_PREFIX = "Failed to invoke the predict_fn with"  # of an exception that
 
 
 class RemaskPromptOptimizer(BasePromptOptimizer):
-    """Improves prompts of the registry by masked denoising, one round each in turn.
+    """Improves prompts of the registry by masked denoising, in one search over all of them.
 
     Half of the train data is used for training and half for validation. MLflow shows the scores of
     the validation half, which also chose the prompts. max_metric_calls: runs of predict_fn, a hard
