@@ -114,7 +114,8 @@ class EndpointConfig(Section):
     that may be billed counts as a call: not a 429 or 503, and not where no connection was made."""
     extra: dict[str, Any] = {}
     """Further fields of each request, such as `{reasoning_effort = "low"}`, `response_format` and
-    `tools`. With `inspect:` also settings as Inspect names them."""
+    `tools`, which may also be the place of a list of tools: `tools = "tools.json"`. With `inspect:`
+    also settings as Inspect names them."""
     model_args: dict[str, Any] = {}
     """Arguments of the provider of `inspect:PROVIDER/MODEL`, as `inspect eval -M` takes them, such as
     `{region_name = "eu-central-1"}` of `bedrock`."""
@@ -197,7 +198,7 @@ class MetricConfig(Section):
     """What "better" means: how an answer is scored, from 0 to 1."""
 
     name: str = "label"
-    """`label`, `exact`, `contains`, `f1`, `json`, `number`, `judge`, `promptfoo`, or
+    """`label`, `exact`, `contains`, `f1`, `json`, `number`, `tool_call`, `judge`, `promptfoo`, or
     `FILE.py:FUNCTION` for a function `(example, response) -> number from 0 to 1`. Python also takes
     a function."""
     answer: str = "{label}"
@@ -466,4 +467,6 @@ def make_absolute(values: dict[str, Any], base: Path) -> None:
     place(values.get("target"), "model", place_target)
     if isinstance(metric := values.get("metric"), dict):
         place(metric.get("judge"), "model", place_target)
+    if isinstance(target := values.get("target"), dict):
+        place(target.get("extra"), "tools", below)
     place(values, "run_dir", below)

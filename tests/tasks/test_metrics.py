@@ -332,7 +332,7 @@ def test_function_grader_raises_what_ends_a_run(end: BaseException) -> None:
 
 
 def test_make_grader_finds_metrics_by_name() -> None:
-    assert set(METRICS) == {"label", "exact", "contains", "f1", "json", "number"}
+    assert set(METRICS) == {"label", "exact", "contains", "f1", "json", "number", "tool_call"}
     (grade,) = make_grader("exact").grade([example()], ["paris"])
     assert grade.score == 1
     (grade,) = make_grader("label", ["Paris", "Rome"]).grade([example("paris")], ["It is PARIS"])

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field, PrivateAttr, ValidationError
 
 from remask import config as sections
-from remask.api.build_models import Respond
+from remask.api.build_models import Respond, load_tools
 from remask.api.build_task import Given
 from remask.config import QUERIES, Config, make_absolute, make_config, merged
 from remask.errors import ConfigError, describe_problems
@@ -266,7 +266,7 @@ def settle_arguments(
         rows=None if data is None else data._rows,
     )  # fmt: skip
     make_absolute(values, Path.cwd())
-    return merged(values, more), given
+    return load_tools(merged(values, more)), given
 
 
 def settle_rows(values: dict[str, Any], given: Given) -> Config:

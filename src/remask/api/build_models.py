@@ -6,10 +6,11 @@ A module that needs a large library is imported only where a model needs it.
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from remask.config import Config, DenoiserConfig, EndpointConfig, RoleConfig, TargetConfig
+from remask.data.places import read_tools
 from remask.errors import BackendError, ConfigError, name_missing_extra
 from remask.models.function import is_function_file, load_function
 from remask.ports import DenoiserModel, TargetModel
@@ -105,6 +106,19 @@ def _refuse_model_args(config: TargetConfig | DenoiserConfig, section: str) -> N
             f"{section}.model_args is for inspect:PROVIDER/MODEL, not for {config.model}; for further "
             f"fields of a request use {section}.extra"
         )
+
+
+def load_tools(values: dict[str, Any]) -> dict[str, Any]:
+    """Return nested settings with the tools of the target in the form of OpenAI, where they are a place.
+
+    Raises ConfigError and DataError.
+    """
+    target = values.get("target")
+    extra = target.get("extra") if isinstance(target, dict) else None
+    if not isinstance(extra, dict) or not isinstance(extra.get("tools"), str):
+        return values
+    tools = read_tools(extra["tools"])
+    return {**values, "target": {**values["target"], "extra": {**extra, "tools": tools}}}
 
 
 def load_target_backbone(config: TargetConfig) -> "Backbone | None":

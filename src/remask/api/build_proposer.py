@@ -11,6 +11,7 @@ from remask.propose.demonstrations import DemoProposer
 from remask.propose.proposer import DiffusionProposer, ProposerConfig
 from remask.propose.select_traces import select
 from remask.tasks.labelled import fill_answer
+from remask.tasks.metrics import TOOL_CALL
 from remask.types import Example
 
 SYSTEM = "system"  # the component that is the system message
@@ -102,6 +103,8 @@ def choose_demos(config: Config, examples: Sequence[Example]) -> int:
         return 0
     if demos is not None or config.task.name:
         return demos or 0
+    if config.metric.name == TOOL_CALL:  # a call as text in the prompt is no example of a call
+        return 0
     return DEFAULT_DEMOS if any(e.split == "train" and e.expected for e in examples) else 0
 
 

@@ -23,8 +23,9 @@ from remask.propose.demonstrations import count_block_tokens
 from remask.propose.failure_modes import group_failures
 from remask.propose.select_traces import MAX_CLASSES
 from remask.tasks.labelled import LabelledTask, find_role
-from remask.tasks.metrics import METRICS, Grader, JudgeMetric, make_judge
+from remask.tasks.metrics import METRICS, TOOL_CALL, Grader, JudgeMetric, make_judge
 from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, find_values, is_config, read_tests
+from remask.tasks.tool_calls import normalise_right_calls, parse_right_calls
 from remask.types import TOOL, Example
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDatase
     # A column that the user names must exist. Only the default name may be absent.
     optional = metric not in METRICS and data.expected == DataConfig().expected
     expected = ASSERT if metric == METRIC else data.expected or None
-    columns = Columns(data.input, expected, data.split or None, optional)
+    parse = normalise_right_calls if metric == TOOL_CALL else None
+    columns = Columns(data.input, expected, data.split or None, optional, parse)
     files = {s: getattr(data, s) for s in ("train", "validation", "test") if getattr(data, s)}
     if data.queries:
         if rows is not None or data.path or files:
@@ -135,6 +137,8 @@ def make_task(
 ) -> LabelledTask:
     """Make the task of rows, target and metric. Raises ConfigError where they do not fit."""
     settings = config.metric
+    if settings.name == TOOL_CALL:
+        _check_tools(config, dataset.examples)
     return LabelledTask(
         dataset.examples,
         target,
@@ -176,10 +180,25 @@ def check_components(config: Config, start: Prompt) -> None:
         raise ConfigError(f"the target {config.target.model} takes no tools, as {unknown[0]!r} is one")
 
 
+def _check_tools(config: Config, examples: Sequence[Example]) -> None:
+    """Raise ConfigError where the target has tools, but not one that a row wants."""
+    offered = [tool.get("function", tool).get("name") for tool in config.target.extra.get("tools", ())]
+    for example in examples if offered else ():
+        for call in parse_right_calls(example.expected or "").calls:
+            if call.name not in offered:
+                raise ConfigError(
+                    f"{example.place}: the right call is of the tool {call.name!r}, which target.extra.tools "
+                    f"does not have, only {', '.join(map(str, offered))}; add it there, or correct the row"
+                )
+
+
 def describe_metric(config: Config, target: TargetModel, labels: Sequence[str]) -> str:
     """Say how answers of this target are scored."""
     if config.metric.name != "label":
-        return f"metric {config.metric.name} on the response"
+        asked = config.target.model.startswith(("openai:", "inspect:"))
+        missing = config.metric.name == TOOL_CALL and asked and not config.target.extra.get("tools")
+        note = "; warning: the target gets no tools: set target.extra.tools" if missing else ""
+        return f"metric {config.metric.name} on the response{note}"
     if target.chooses:
         return f"the target chooses among {', '.join(labels)}, each put into {config.metric.answer!r}"
     return f"the label that the response names: {', '.join(labels)}"

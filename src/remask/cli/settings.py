@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from remask.api.build_models import load_tools
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
 from remask.config import PROMPT_PLACES, QUERIES, Config, make_config, read_toml
@@ -75,7 +76,7 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     if is_config(_get_section(values, "data").get("path", "")):
         _get_section(values, "metric").setdefault("name", METRIC)
     values.pop("refine", None)  # for `remask refine`, which may use the same file
-    config = make_config(values, str(path), _name_options(flags))
+    config = make_config(load_tools(values), str(path), _name_options(flags))
     given = Given()
     if prompt_from:
         given = Given(suite=(suite := load(config)))
@@ -110,6 +111,7 @@ def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
             "no conversations are given; give --traces FILE, or a section [refine] with the key "
             "traces in remask.toml"
         )
+    values = load_tools(values)
     return Request(make_refine_config(values, str(path), _name_options(flags)), run_dir)
 
 

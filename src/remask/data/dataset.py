@@ -5,7 +5,7 @@ file give the same examples.
 """
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +32,16 @@ class Columns:
     input: the name of a column, or a template such as "Premise: {premise}\\nClaim: {claim}", where
     {{ and }} are plain braces. Only {column} is replaced; nothing is evaluated. expected: the
     column with the right answer. split: the column with train, validation (val, valid, dev) or
-    test. optional: whether the column `expected` may be missing in all rows.
+    test. optional: whether the column `expected` may be missing in all rows. parse: checks a right
+    answer and returns it in one form, or raises ValueError; it also reads blank ones, and of a chat
+    the last message as JSON.
     """
 
     input: str = "input"
     expected: str | None = None
     split: str | None = None
     optional: bool = False
+    parse: Callable[[str], str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,6 +296,15 @@ def _build_drafts(source: _LoadedRows, columns: Columns, names: Sequence[str]) -
             source.problems.add(row.line, str(error))
 
 
+def _read_answer(row: DataRow, name: str, parse: Callable[[str], str] | None) -> str:
+    if parse is None:
+        return row.read(name, "assistant").strip()
+    try:
+        return parse(row.read_message(name))
+    except ValueError as error:
+        raise UnreadableRecord(f"column {name!r}: {str(error).removeprefix(f'column {name!r}: ')}") from None
+
+
 def _build_draft(
     row: DataRow, split: Split | None, columns: Columns, names: Sequence[str], place: str
 ) -> _Draft:
@@ -303,7 +315,7 @@ def _build_draft(
     text = texts[columns.input] if columns.input in texts else render(columns.input, texts)
     expected = None
     if columns.expected is not None:
-        expected = row.read(columns.expected, "assistant").strip()
+        expected = _read_answer(row, columns.expected, columns.parse)
         if not expected:
             raise UnreadableRecord(f"the right answer is empty (column {columns.expected}); fill it")
     if columns.split is not None or row.split:

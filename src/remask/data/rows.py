@@ -87,6 +87,11 @@ class DataRow:
         except (TypeError, ValueError, RecursionError) as error:
             raise UnreadableRecord(f"column {name!r}: {error}") from error
 
+    def read_message(self, name: str) -> str:
+        """Return the answer at the end of a chat as JSON, or another column as text. Raises as `read`."""
+        cell, text = self._find(name), self.read(name, "assistant")
+        return json.dumps(cell[-1], ensure_ascii=False, default=as_text) if _is_chat(cell) else text
+
     def list_columns(self) -> Iterator[str]:
         """Yield the columns, and in place of an object its parts, as a user can name them."""
         for name, cell in self.cells.items():

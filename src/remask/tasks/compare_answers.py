@@ -34,14 +34,14 @@ def compare_json(expected: str, response: str) -> Comparison:
     within other text. Raises ValueError if the expected answer is no JSON.
     """
     right = _load(expected)
-    found = list(_find_json(response))
+    found = list(find_json(response))
     if not found:
         return 0.0, "The answer holds no JSON."
-    difference = min((_find_difference(right, value, "$") for value in found), key=bool)
+    difference = min((find_difference(right, value, "$") for value in found), key=bool)
     return float(not difference), difference
 
 
-def _find_json(text: str) -> Iterator[Any]:
+def find_json(text: str) -> Iterator[Any]:
     """Yield the whole text, else the code fences, else the largest values within the text."""
     for candidates in ([text], _FENCE.findall(text)):
         values = [value for candidate in candidates for value in _decode(candidate)]
@@ -75,13 +75,13 @@ def _compose(value: Any) -> Any:
     return json.loads(unicodedata.normalize("NFC", json.dumps(value, ensure_ascii=False)))
 
 
-def _find_difference(right: Any, found: Any, path: str) -> str:
+def find_difference(right: Any, found: Any, path: str) -> str:
     """Return a sentence about the first difference; "" if the values are equal."""
     if isinstance(right, dict) and isinstance(found, dict):
         for key in right:
             if key not in found:
                 return f"At {path} the key {key!r} is missing."
-            if words := _find_difference(right[key], found[key], f"{path}.{key}"):
+            if words := find_difference(right[key], found[key], f"{path}.{key}"):
                 return words
         more = [key for key in found if key not in right]
         return f"At {path} the key {more[0]!r} is not wanted." if more else ""
@@ -89,7 +89,7 @@ def _find_difference(right: Any, found: Any, path: str) -> str:
         if len(right) != len(found):
             return f"At {path} there are {len(found)} items in place of {len(right)}."
         pairs = zip(right, found, strict=True)
-        found_words = (_find_difference(r, f, f"{path}[{i}]") for i, (r, f) in enumerate(pairs))
+        found_words = (find_difference(r, f, f"{path}[{i}]") for i, (r, f) in enumerate(pairs))
         return next(filter(None, found_words), "")
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (right, found))
     if numbers or type(right) is type(found):
@@ -203,7 +203,7 @@ def compare_labels(right: Sequence[str], response: str, allowed: Sequence[str]) 
 
 
 def _find_labels(response: str, allowed: Sequence[str]) -> list[str]:
-    for value in _find_json(response):
+    for value in find_json(response):
         inner = next(iter(value.values())) if isinstance(value, dict) and len(value) == 1 else value
         if isinstance(inner, list) and all(isinstance(item, str | int | float) for item in inner):
             return [str(item) for item in inner]

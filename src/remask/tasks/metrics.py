@@ -18,9 +18,11 @@ from remask.tasks.compare_answers import compare_json, compare_labels, compare_n
 from remask.tasks.parse_label import equals_label, match_label, parse_label
 from remask.tasks.parse_verdict import parse_verdict
 from remask.tasks.run_metric import METRIC_TIMEOUT, MetricRunner, run_metric
+from remask.tasks.tool_calls import compare_calls, format_right_calls
 from remask.types import Chat, Example, Message, Score
 
 MIN_WARNED_SCORES = 5
+TOOL_CALL = "tool_call"
 LOW_SHARE = 0.1  # of the scale of a judge; where all scores are below, it may be another scale
 
 
@@ -113,6 +115,11 @@ def score_number(example: Example, response: str) -> Score:
     return Score(*compare_numbers(_require_expected(example), response))
 
 
+def score_tool_calls(example: Example, response: str) -> Score:
+    """Return how right the calls of tools are, as `compare_calls` says, and what is wrong."""
+    return Score(*compare_calls(_require_expected(example), response))
+
+
 def _require_expected(example: Example) -> str:
     assert example.expected is not None  # LabelledTask has checked this
     return example.expected
@@ -172,6 +179,17 @@ class LabelGrader(Grader):
             allowed = ", ".join(self.labels) if len(self.labels) <= 12 else "see the labels"
             return Grade(feedback=f"The answer names no allowed label ({allowed}).", unparsed=True)
         return Grade(float(equals_label(found, match_label(_require_expected(example), self.labels))))
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallGrader(FunctionGrader):
+    """Grades calls of tools. The right response is the right calls, as a target gives them."""
+
+    metric: Metric = score_tool_calls
+
+    def find_right_response(self, example: Example) -> str | None:
+        """Return the right calls, one a line; None where no tool is to be called."""
+        return format_right_calls(example.expected or "") or None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +268,7 @@ METRICS: dict[str, Callable[[tuple[str, ...]], Grader]] = {
     "f1": lambda labels: FunctionGrader(partial(score_words_or_labels, labels=labels)),
     "json": lambda labels: FunctionGrader(score_json),
     "number": lambda labels: FunctionGrader(score_number),
+    TOOL_CALL: lambda labels: ToolCallGrader(),
 }
 
 
