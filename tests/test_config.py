@@ -30,6 +30,23 @@ def test_the_word_none_is_refused_where_a_value_is_needed() -> None:
         make_config({"prompt": "x", "target": {"concurrency": "none"}}, "remask.toml")
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("target", "temperature", -1.0),
+        ("target", "temperature", float("nan")),
+        ("target", "temperature", float("inf")),
+        ("target", "timeout", float("inf")),
+        ("target", "input_price", float("inf")),
+        ("budget", "minutes", float("inf")),
+        ("denoiser", "factor", float("inf")),
+    ],
+)
+def test_a_number_that_cannot_be_one_is_refused(section: str, key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"{section}\.{key} is {value}, but must be "):
+        make_config({"prompt": "x", section: {key: value}}, "remask.toml")
+
+
 def test_a_file_of_settings_or_a_prompt_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
     (tmp_path / "folder.toml").mkdir()

@@ -43,6 +43,7 @@ from benchmarks.paper.experiment import (
 )
 from benchmarks.paper.serve import SERVICE, LocalServer
 from remask.api.build_models import APIS
+from remask.config import read_prompt
 from remask.errors import RemaskError
 from remask.runs.result import RESULT
 
@@ -149,10 +150,10 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _read_steps(text: str) -> list[int]:
-    steps = [int(part) for part in text.split(",")]
-    if min(steps) < 1:
-        raise ValueError
-    return sorted(set(steps))
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and int(part) > 0 for part in parts):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers above 0, such as 1,4,8,16,32")
+    return sorted({int(part) for part in parts})
 
 
 def _check_arguments(parser: argparse.ArgumentParser, args: argparse.Namespace) -> None:
@@ -193,7 +194,7 @@ def list_experiments(args: argparse.Namespace) -> Iterator[Experiment]:
             yield Experiment(
                 task=args.task, target=args.target, denoiser=args.denoiser, calls=args.calls, seed=seed,
                 own_words=args.own_words, steps=steps, demos=args.demos, counts=args.counts,
-                prompt=args.prompt.read_text("utf-8").rstrip("\n") if args.prompt else "",
+                prompt=read_prompt(args.prompt) if args.prompt else "",
                 target_settings=tuple(args.target_set), denoiser_settings=tuple(args.denoiser_set),
                 customer=args.customer, message_limit=args.message_limit,
                 calls_per_sample=args.calls_per_sample,
@@ -292,6 +293,9 @@ def main(words: Sequence[str] | None = None) -> None:
     except RemaskError as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
+    except SystemExit as error:  # a sentence about files or settings
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("cut; the same command continues the run", file=sys.stderr)
         raise SystemExit(130) from None

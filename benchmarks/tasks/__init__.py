@@ -47,10 +47,13 @@ def jsonl(folder: str, data: Path, file: str) -> list[Row]:
     if not path.is_file():
         raise SystemExit(f"{path}: there is no such file; give the folder of the data with --data")
     rows = []
-    with path.open(encoding="utf-8") as lines:
+    with path.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             try:
-                rows.append(json.loads(line))
+                row = json.loads(line)
             except ValueError as error:
                 raise SystemExit(f"{path}, line {number}: no JSON ({error})") from None
+            if not isinstance(row, dict):
+                raise SystemExit(f"{path}, line {number}: no JSON object with columns and label")
+            rows.append(row)
     return rows

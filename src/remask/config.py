@@ -51,7 +51,13 @@ def _role(value: Any) -> Any:
 
 class Section(BaseModel):
     # No namespace is protected: pydantic before 2.10 warns of every field called model_….
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        protected_namespaces=(),
+        allow_inf_nan=False,  # of all numbers
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -153,7 +159,7 @@ class TargetConfig(EndpointConfig):
     api_key_env: str = "OPENAI_API_KEY"
     """Environment variable that holds the API key. A server on this machine needs none. With `inspect:`
     the default stands for the provider's own variable."""
-    temperature: float | None = 0.0
+    temperature: Annotated[float, Field(ge=0, le=5)] | None = 0.0
     """Sampling temperature. `"omit"`: the field is not sent."""
     max_tokens: Annotated[int, Field(ge=1)] | None = 256
     """Most tokens of one answer. `"omit"`: the field is not sent; tokens and dollars can then not

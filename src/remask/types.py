@@ -115,8 +115,8 @@ def describe_cut(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
     return (said,) if cut else ()
 
 
-def mean_score(outcomes: Sequence[Outcome], max_failed: float = MAX_FAILED) -> float:
-    """Return the mean score of the rows that have one.
+def mean_score(outcomes: Sequence[Outcome], max_failed: float = MAX_FAILED, what: str = "rows") -> float:
+    """Return the mean score of the rows that have one. `what` they are, for the message.
 
     Raises TargetUnreliable where more than the fraction `max_failed` of the rows failed, all of
     them failed, or there are none, since prompts must not be ranked by such rows.
@@ -126,6 +126,6 @@ def mean_score(outcomes: Sequence[Outcome], max_failed: float = MAX_FAILED) -> f
     # One failed row is always allowed: of a dozen rows it is already 8 %.
     if not scored or len(failed) > max(1.0, max_failed * len(outcomes)):
         why = f"; the first: {failed[0].error}" if failed else ""
-        many = f"{len(failed)} of {len(outcomes)} rows have no score"
+        many = f"{len(failed)} of {len(outcomes)} {what} have no score"
         raise TargetUnreliable(many + (", which is too many to rank prompts" if scored else "") + why)
     return sum(scored) / len(scored)

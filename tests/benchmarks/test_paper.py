@@ -145,8 +145,10 @@ def test_seeds_draw_other_rows_to_search_on_and_the_same_to_test(tmp_path: Path)
         ("--task tau2_airline --test 5", "are not for τ²"),
         ("--task tau2_airline --own-words", "--own-words is not for τ²"),
         ("--task sst2 --data x --message-limit 8", "are for the τ² tasks"),
-        ("--task sst2 --data x --steps 0", "--steps"),
-        ("--task sst2 --data x --steps 1,two", "--steps"),
+        ("--task sst2 --data x --steps 0", "'0' is no list of numbers above 0, such as 1,4,8,16,32"),
+        ("--task sst2 --data x --steps 1,two", "'1,two' is no list of numbers"),
+        ("--task sst2 --data /no/where", "error: /no/where/sst2/train.jsonl: there is no such file"),
+        ("--task sst2 --data x --prompt no.md", "no.md: there is no such prompt file"),
         ("--task sst2 --data x --steps 4 --denoiser mercury", "an API has no number of denoising steps"),
         ("--task sst2 --data x --steps 4 --denoiser inspect:a/b", "an API has no number of denoising steps"),
         ("--task sst2 --data x --train 0", "must be at least 1"),
@@ -160,6 +162,18 @@ def test_wrong_arguments_end_with_exit_code_2(
     assert stopped.value.code == 2 and sentence in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("line", [b"5\n", b"{\n", b'{"input": "\xff"}\n', b'{"label": "positive"}\n', b""])
+def test_rows_that_cannot_be_read_end_with_exit_code_2(
+    line: bytes, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fetch_task("sst2", tmp_path, load_hub("sst2"))
+    (tmp_path / "sst2" / "test.jsonl").write_bytes(line)
+    with pytest.raises(SystemExit) as stopped:
+        main(["--data", str(tmp_path), "--runs", str(tmp_path / "runs"), "--task", "sst2"])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
+
+
 def test_an_unknown_model_or_key_ends_with_exit_code_2(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -168,6 +182,7 @@ def test_an_unknown_model_or_key_ends_with_exit_code_2(
     for words, sentence in (
         (["--target", "nothing:x"], "target 'nothing:x' is unknown"),
         (["--target-set", "colour=1"], "colour"),
+        (["--target-set", "colour"], "'colour' is no setting; write KEY=VALUE"),
         (["--denoiser", "lama"], "use builtin, builtin:ADAPTER"),
     ):
         with pytest.raises(SystemExit) as stopped:

@@ -96,6 +96,59 @@ def test_a_wrong_place_is_one_sentence(place: Path, model: str, words: str) -> N
     assert not (place / "runs").exists()
 
 
+def test_check_names_an_empty_place(place: Path) -> None:
+    result = command("check", "p.md", "--data", "rows.jsonl", "--split-column", "split", "--target", "local:")
+    assert "PROBLEM  target 'local:' is unknown; use builtin, local:FOLDER" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (("--metric", "exact"), "with 256 for the answer"),
+        (("--metric", "exact", "--answer-tokens", "100"), ""),
+        ((), ""),  # a label is chosen, whatever the length of answers
+    ],
+)
+def test_check_finds_that_an_answer_has_no_room(place: Path, words: tuple[str, ...], problem: str) -> None:
+    path = place / "tiny" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "max_position_embeddings": 200}))
+    result = command("check", "p.md", "--data", "rows.jsonl", "--split-column", "split",
+                     "--target", "local:tiny", *words)  # fmt: skip
+    assert result.exit_code == (2 if problem else 0), result.stdout
+    wrong = [line for line in result.stdout.splitlines() if "PROBLEM" in line]
+    assert len(wrong) == bool(problem)
+    if problem:
+        assert wrong[0].startswith("target ") and problem in wrong[0] and "--answer-tokens" in wrong[0]
+
+
+@pytest.mark.parametrize(
+    ("target", "denoiser", "problem"),
+    [
+        (
+            'model = "builtin"\nextra = {top_p = 0.5}',
+            "",
+            "extra is for a model behind an API, not for builtin",
+        ),
+        (
+            'model = "local:tiny"\nbase_url = "http://127.0.0.1:9/v1"',
+            "",
+            "base_url is for a model behind an API",
+        ),
+        ('model = "builtin"\nrevision = "0"', "", "revision is for local:HUB_ID or local:FOLDER"),
+        ('model = "builtin"', 'model = "chat:m"\nsteps = 4', "steps is for a model on this machine"),
+    ],
+)
+def test_a_key_that_the_model_does_not_read_is_refused(
+    place: Path, target: str, denoiser: str, problem: str
+) -> None:
+    (place / "r.toml").write_text(
+        f'prompt = "p.md"\n[data]\npath = "rows.jsonl"\nsplit = "split"\n[target]\n{target}\n'
+        f"[denoiser]\n{denoiser}\n"
+    )
+    result = command("check", "r.toml")
+    assert result.exit_code == 2 and f"PROBLEM  {problem}" in result.stdout
+
+
 def test_a_prompt_that_does_not_fit_is_refused_before_a_call(place: Path) -> None:
     (place / "p.md").write_text("careful " * 3000)
     result = command("optimize", "p.md", "--data", "rows.jsonl", "--split-column", "split",

@@ -40,6 +40,12 @@ def test_models_lists_all_targets_and_families_with_a_line_that_is_an_option() -
     for model in (*found["targets"], *found["denoisers"]):
         assert model["models"] in text and model["use"] in text
         assert all(flag in options for flag in re.findall(r"--[a-z-]+", model["use"]))
+    # Each kind of name that help and errors tell is in the list.
+    for kind in ("builtin", "local:", "openai:", "inspect:", "FILE.py:"):
+        assert any(f"--target {kind}" in model.use for model in TARGETS)
+    for kind in ("builtin", "local:", "mercury", "chat:", "inspect:"):
+        assert any(f"--denoiser {kind}" in model.use for model in DENOISERS)
+    assert not any("--task" in model.use for model in TARGETS)
     listed = {model.family for model in DENOISERS if model.family}
     assert listed == {name for name in FAMILIES if not name.startswith("sdar-b")}
 

@@ -197,5 +197,5 @@ def test_arguments_of_a_provider_are_refused_for_other_models(tmp_path: Path) ->
     with Server() as server:
         write_job(tmp_path, server, target='model_args = {region_name = "eu-central-1"}')
         said = complaint(remask("optimize", tmp_path / "remask.toml", "--run-dir", tmp_path / "run"))
-        assert "target.model_args is for inspect:PROVIDER/MODEL, not for openai:target" in said
+        assert "model_args is for inspect:PROVIDER/MODEL, not for openai:target; leave it out" in said
         assert server.requests == 0

@@ -155,6 +155,13 @@ def test_tokens_are_drawn_as_often_as_they_are_probable() -> None:
         assert count == pytest.approx(n * p, abs=5 * (n * p * (1 - p)) ** 0.5)
 
 
+@pytest.mark.parametrize("temperature", [1e-9, 1e-320])
+def test_a_temperature_near_0_draws_the_most_probable_token(temperature: float) -> None:
+    logits = torch.tensor([[1.0, -2.0, 5.0, -float("inf")], [300.0, 0.0, 299.0, 1.0]])
+    draws = [rng_for(0, "row", i) for i in range(2)]
+    assert draw_tokens(logits, temperature, draws).tolist() == [2, 0]
+
+
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
     """All rows that a backbone reads for their keys and values."""

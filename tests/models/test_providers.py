@@ -249,6 +249,9 @@ def test_identity_has_all_that_changes_an_answer_and_no_more(provider: Provider)
         ("mockllm/m", {"extra": {"tools": [{"function": "find"}]}}, ConfigError, "extra.tools"),
         ("mockllm/m", {"extra": {"tools": ["find"]}}, ConfigError, "extra.tools"),
         ("mockllm/m", {"extra": {"tool_choice": {"type": "function"}}}, ConfigError, "extra.tool_choice"),
+        ("mockllm/m", {"extra": {"tool_choice": 7}}, ConfigError, "extra.tool_choice"),
+        ("mockllm/m", {"extra": {"extra_body": 5}}, ConfigError, "extra.extra_body cannot be set: write"),
+        ("mockllm/m", {"extra": {"model": "other"}}, ConfigError, "extra.model cannot be set"),
         (
             "mockllm/m",
             {"extra": {"response_format": {"type": "json_schema", "json_schema": {"name": "a"}}}},
@@ -284,6 +287,65 @@ def test_key_of_a_named_variable_is_sent(monkeypatch: pytest.MonkeyPatch) -> Non
     with Server() as server, InspectTarget("openai-api/desk/m", server.url, key_env="MY_KEY") as target:
         target.respond([chat()])
     assert server.keys == [f"Bearer {KEY}"]
+
+
+def set_key(provider: Provider, key: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Set the provider's own variable."""
+    own = "ANTHROPIC_API_KEY" if provider.name.startswith("anthropic") else "DESK_API_KEY"
+    monkeypatch.setenv(own, key)
+    return {}
+
+
+def set_named_key(provider: Provider, key: str, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Set a variable that the user names."""
+    monkeypatch.setenv("MY_KEY", key)
+    return {"key_env": "MY_KEY"}
+
+
+@pytest.mark.parametrize("place", [set_key, set_named_key])
+def test_a_line_break_after_a_key_is_not_sent(
+    provider: Provider, place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = place(provider, f"{KEY}\n", monkeypatch)
+    reply, server = provider.ask(provider.fine, **settings)
+    assert reply.text == "HELLO"
+    assert "anthropic" in provider.name or server.keys == [f"Bearer {KEY}"]
+
+
+@pytest.mark.parametrize("place", [set_key, set_named_key])
+@pytest.mark.parametrize("key", [f"{KEY}\nand more", "sk-schlüssel-0123"])
+def test_a_key_that_cannot_be_one_is_refused_before_a_call_and_not_repeated(
+    provider: Provider, place: Any, key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = place(provider, key, monkeypatch)
+    with Server() as server, pytest.raises(ConfigError, match="the API key holds characters") as caught:
+        provider.open(server, **settings)
+    assert key[:8] not in str(caught.value)
+
+
+@pytest.mark.parametrize("key", ["", "  "])
+def test_an_empty_key_is_no_key(provider: Provider, key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_key(provider, key, monkeypatch)
+    with Server() as server, pytest.raises((ConfigError, BackendError), match=r"no API key|defined in"):
+        provider.open(server)
+
+
+@pytest.mark.parametrize("code", [302, 307])
+def test_prompts_follow_no_redirect(provider: Provider, code: int) -> None:
+    with Server(default=provider.fine) as other:
+        away = status(code, headers={"location": f"{other.url}/messages"})
+        with Server(default=away) as server, provider.open(server) as target:
+            with pytest.raises(TargetRefused, match=f"127.0.0.1 redirects to {other.url}"):
+                target.respond([chat()])
+            assert server.requests == 1
+        assert other.requests == 0
+
+
+@pytest.mark.parametrize("body", [{"choices": []}, {"choices": {}}, {"id": 5}, []])
+def test_an_answer_of_another_form_is_one_sentence(provider: Provider, body: Any) -> None:
+    reply, _ = provider.ask(shaped(body), retries=0)
+    assert reply.error.startswith("127.0.0.1") and reply.text == ""
+    assert "no connection" not in reply.error
 
 
 @pytest.mark.parametrize("name", ["vllm/m", "ollama/m", "together/m", "openrouter/a/m", "deepseek/m"])

@@ -215,6 +215,33 @@ def test_extra_fields_and_headers_are_sent(monkeypatch: pytest.MonkeyPatch) -> N
         OpenAITarget("m", server.url, headers={"X": "$NOT_SET"})
 
 
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"X Team": "a"}, "'X Team', which is no name of a header"),
+        ({"": "a"}, "'', which is no name of a header"),
+        ({"X-Team": "secret\nX-Other: b"}, "the value of the header X-Team holds line breaks"),
+        ({"X-Team": "Schlüssel"}, "the value of the header X-Team holds"),
+    ],
+)
+def test_a_header_that_cannot_be_one_is_refused_before_a_call(headers: dict[str, str], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        OpenAITarget("m", "http://127.0.0.1:9/v1", headers=headers)
+    assert "secret" not in str(caught.value)
+
+
+def test_a_line_break_after_the_variable_of_a_header_is_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TEAM", "desk\n")
+    with Server() as server, OpenAITarget("m", server.url, headers={"X-Team": "$TEAM"}) as target:
+        assert target.respond([chat()])[0].text == "HELLO"
+
+
+@pytest.mark.parametrize("field", ["model", "messages", "stream", "n", "max_tokens", "extra_headers"])
+def test_a_field_that_remask_sets_itself_is_refused(field: str) -> None:
+    with pytest.raises(ConfigError, match=rf"extra\.{field} cannot be set: "):
+        OpenAITarget("m", "http://127.0.0.1:9/v1", extra={field: 3})
+
+
 # --- rows and endpoints that fail
 
 

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from remask.config import Config, DenoiserConfig, EndpointConfig, RoleConfig, TargetConfig
 from remask.data.places import read_tools
-from remask.errors import BackendError, ConfigError, name_missing_extra
+from remask.errors import ConfigError, name_missing_extra
 from remask.models.function import is_function_file, load_function
 from remask.ports import DenoiserModel, TargetModel
 from remask.runs.budget import Limits, Price
@@ -27,6 +27,14 @@ TARGET_FORMATS = ("llama", "qwen2", "qwen3")  # that read left to right
 DEFAULT_ANSWER_TOKENS = 64  # of a target on this machine where max_tokens is not set
 Respond = Callable[[list[dict[str, str]]], str | Awaitable[str]]  # messages -> text
 APIS = ("mercury", "chat", "inspect")
+ENDPOINTS = ("openai", *APIS)
+# Keys that only some kinds of models read: the kinds, and how a message calls them.
+READ_BY = {
+    **dict.fromkeys(("base_url", "extra", "headers"), (ENDPOINTS, "a model behind an API")),
+    "model_args": (("inspect",), "inspect:PROVIDER/MODEL"),
+    **dict.fromkeys(("revision", "family"), (("local",), "local:HUB_ID or local:FOLDER")),
+    **dict.fromkeys(("steps", "device", "dtype"), (("builtin", "local"), "a model on this machine")),
+}
 MAX_READ_TOKENS = 2048  # that a denoiser reads at once, to estimate its memory
 KNOWN_DENOISERS = (
     "builtin, builtin:ADAPTER, local:FOLDER, local:HUB_ID with denoiser.revision, mercury, "
@@ -38,7 +46,7 @@ KNOWN_DENOISERS = (
 def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetModel:
     """Make the target, not metered. Raises ConfigError and BackendError."""
     kind, _, name = config.model.partition(":")
-    _refuse_model_args(config, "target")
+    _refuse_unread(config)
     if kind == "builtin":
         from remask.models.backbone.builtin_weights import load_base
         from remask.models.builtin import BuiltinTarget
@@ -47,19 +55,15 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
         target = BuiltinTarget(load_base(), tokens, temperature=config.temperature or 0.0)
         target.chooses = config.choose
         return target
-    if kind == "local" and name:
+    if kind == "local" and name.strip():
         return _make_local_target(config, name)
     if kind == "openai" and name:
         from remask.models.openai import OpenAITarget
 
         return OpenAITarget(
-            name,
-            base_url=config.base_url or None,
-            key_env=config.api_key_env,
-            temperature=config.temperature,
-            max_tokens=config.max_tokens,
-            **config.reach,
-        )
+            name, base_url=config.base_url or None, key_env=config.api_key_env,
+            temperature=config.temperature, max_tokens=config.max_tokens, **config.reach,
+        )  # fmt: skip
     in_file = is_function_file(config.model)
     if in_file:
         respond = load_function(config.model, "target", "(messages) -> str")
@@ -89,23 +93,18 @@ def _make_inspect_target(config: TargetConfig | DenoiserConfig, name: str, key_e
 
     seeded = isinstance(config, DenoiserConfig) and config.send_seed
     return InspectTarget(
-        name,
-        base_url=config.base_url or None,
-        key_env=key_env,
-        temperature=config.temperature,
-        max_tokens=config.max_tokens,
-        seed=0 if seeded else None,
-        model_args=config.model_args,
+        name, base_url=config.base_url or None, key_env=key_env, temperature=config.temperature,
+        max_tokens=config.max_tokens, seed=0 if seeded else None, model_args=config.model_args,
         **config.reach,
-    )
+    )  # fmt: skip
 
 
-def _refuse_model_args(config: TargetConfig | DenoiserConfig, section: str) -> None:
-    if config.model_args and not config.model.startswith("inspect:"):
-        raise ConfigError(
-            f"{section}.model_args is for inspect:PROVIDER/MODEL, not for {config.model}; for further "
-            f"fields of a request use {section}.extra"
-        )
+def _refuse_unread(config: TargetConfig | DenoiserConfig) -> None:
+    """Raise ConfigError where a key is set that this kind of model does not read."""
+    kind = config.model.partition(":")[0]
+    for key, (kinds, named) in READ_BY.items():
+        if getattr(config, key, None) and kind not in kinds:
+            raise ConfigError(f"{key} is for {named}, not for {config.model}; leave it out")
 
 
 def load_tools(values: dict[str, Any]) -> dict[str, Any]:
@@ -137,8 +136,9 @@ def _load_local_target(config: TargetConfig, place: str) -> "Checkpoint":
 
     # The chat template says how chats are read, so no known frame is needed.
     return load_checkpoint(
-        place, config.revision or None, config.device or None, _read_dtype(config), framed=False
-    )
+        place, config.revision or None, config.device or None, _read_dtype(config),
+        framed=False, formats=TARGET_FORMATS,
+    )  # fmt: skip
 
 
 def _make_local_target(config: TargetConfig, place: str) -> TargetModel:
@@ -146,11 +146,6 @@ def _make_local_target(config: TargetConfig, place: str) -> TargetModel:
     from remask.models.builtin import BuiltinTarget
 
     found = _load_local_target(config, place)
-    if found.format not in TARGET_FORMATS:
-        raise BackendError(
-            f"{place}: {found.format} is a diffusion model, which writes edits; use it with --denoiser, and "
-            "a Llama, Qwen2 or Qwen3 model as target"
-        )
     layout = ChatTemplate(found.folder, found.backbone.tokenizer, place)
     tokens = config.max_tokens or DEFAULT_ANSWER_TOKENS
     target = BuiltinTarget(found.backbone, tokens, layout, "local", config.temperature or 0.0)
@@ -198,7 +193,7 @@ def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None)
     Raises ConfigError and BackendError.
     """
     kind, _, name = config.model.partition(":")
-    _refuse_model_args(config, "denoiser")
+    _refuse_unread(config)
     if kind == "object":
         if denoiser is None:
             raise ConfigError(
@@ -213,7 +208,7 @@ def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None)
         )
     if kind == "builtin":
         return _make_adapted(config, "builtin", name)
-    if kind == "local" and name:
+    if kind == "local" and name.strip():
         if config.adapter:
             return _make_adapted(config, config.model, config.adapter)
         return _load_local(config)
@@ -236,7 +231,7 @@ def describe_memory(config: DenoiserConfig | TargetConfig) -> str:
     Raises BackendError.
     """
     kind, _, place = config.model.partition(":")
-    if kind != "local":
+    if kind != "local" or not place.strip():
         return ""
     from remask.models.backbone.checkpoint import estimate_memory, read_config
     from remask.models.backbone.device import choose_device, choose_dtype
@@ -330,12 +325,8 @@ def _make_chat(config: DenoiserConfig, kind: str, name: str) -> DenoiserModel:
     if kind == "inspect":
         return ChatDenoiser(_make_inspect_target(config, name, config.api_key_env), config.max_tokens)
     target = OpenAITarget(
-        name,
-        config.base_url or None,
-        key_env=config.api_key_env or "OPENAI_API_KEY",
-        temperature=config.temperature,
-        max_tokens=config.max_tokens,
-        seed=0 if config.send_seed else None,
-        **config.reach,
-    )
+        name, config.base_url or None, key_env=config.api_key_env or "OPENAI_API_KEY",
+        temperature=config.temperature, max_tokens=config.max_tokens,
+        seed=0 if config.send_seed else None, **config.reach,
+    )  # fmt: skip
     return ChatDenoiser(target, config.max_tokens)

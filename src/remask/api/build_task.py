@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from remask.api.build_models import Respond, load_target_backbone, make_target
+from remask.api.build_models import DEFAULT_ANSWER_TOKENS, Respond, load_target_backbone, make_target
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
 from remask.data.dataset import Columns, DataSource, LoadedDataset, load
@@ -31,7 +31,8 @@ from remask.types import TOOL, Example
 if TYPE_CHECKING:
     from remask.tasks.inspect.task import Suite
 
-RESERVED_ANSWER_TOKENS = 128  # of the window of the built-in target, for chat marks and answer
+MARK_TOKENS = 32  # of the window of a target on this machine, for the marks of a chat
+CHOICE_TOKENS = 96  # of that window, for the longest label
 MIN_TEST_ROWS = 12  # below which the verdict is nearly always "no evidence"
 FEW_TEST_ROWS = 20  # below which the sealed test shows only very large gains
 MeterTarget = Callable[[TargetModel, int | None], TargetModel]  # (target, max tokens of an answer)
@@ -213,16 +214,19 @@ def describe_excess(config: Config, start: Prompt, dataset: LoadedDataset, demos
     base = load_target_backbone(config.target)
     if base is None:
         return ""
+    chosen = config.metric.name == "label" and config.target.choose
+    answer = CHOICE_TOKENS if chosen else config.target.max_tokens or DEFAULT_ANSWER_TOKENS
     prompt = len(base.encode(start.text))
     longest = max((len(base.encode(e.input)) for e in dataset.examples), default=0)
     block = count_block_tokens(demos)
-    if prompt + longest + block + RESERVED_ANSWER_TOKENS <= base.context_length:
+    if prompt + longest + block + MARK_TOKENS + answer <= base.context_length:
         return ""
     shown = f", and examples up to {block} (--demos)" if block else ""
+    advice = "shorten them" if chosen else "shorten them, lower target.max_tokens (--answer-tokens),"
     return (
-        f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with "
-        f"{RESERVED_ANSWER_TOKENS} for the answer that is more than the {base.context_length} "
-        f"tokens that the target {config.target.model} reads; shorten them or use another target"
+        f"the prompt has {prompt} tokens and the longest message {longest}{shown}; with {answer} for the "
+        f"answer and {MARK_TOKENS} for the marks of a chat that is more than the {base.context_length} "
+        f"tokens that the target {config.target.model} reads; {advice} or use another target"
     )
 
 

@@ -134,13 +134,14 @@ class Pilot:
 
     def _describe_spread(self) -> str:
         found, scores = self.spread, [prompt.score.mean for prompt in self.prompts]
-        if found.range == 0 and scores[0] in (0, 1):
-            why = (
-                "check the metric and the right answers, or use a target that can do the task"
-                if scores[0] == 0
-                else "there is nothing to improve; give harder rows"
-            )
-            return f"No prompt made a difference: all scored {scores[0]:.0f} on all {found.n} rows; {why}."
+        if not self.differing:  # chance cannot be told from rows that are all alike
+            each = f"No prompt made a difference: each of {found.n} rows got the "
+            if scores[0] == 0:
+                todo = "check the metric and the right answers, or use a target that can do the task"
+                return f"{each}score 0; {todo}."
+            if scores[0] == 1:
+                return f"{each}score 1; there is nothing to improve; give harder rows."
+            return f"{each}same score under each prompt; see whether the target reads the prompt."
         apart = f"{100 * found.range:.1f} points lie between the best and the worst of {len(scores)} prompts"
         chance = (
             f"chance alone gives up to {100 * found.chance:.1f} in 95 of 100 cases ({_format_p(found.p)})"
@@ -284,7 +285,7 @@ def run_pilot(job: Job, plan: PilotPlan) -> Pilot:
     with follow_limits(job):
         job.hooks.step("asking train rows under different prompts", 0, 0, Spend())
         outcomes = task.evaluate_all([prompt for _, prompt in plan.prompts], plan.rows)
-        mean_score(list(chain.from_iterable(outcomes)), MAX_FAILED)
+        mean_score(list(chain.from_iterable(outcomes)), MAX_FAILED, "answers")
         more: list[Outcome] = []
         if plan.again:
             job.hooks.step("asking some rows again", 0, 0, job.ledger.store.get_booked())

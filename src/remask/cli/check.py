@@ -135,6 +135,8 @@ def examine_job(job: Job, request: Request, pilot_rows: int | None = None) -> Re
         costs: tuple[Cost, ...] = ()
         if not _has_problem(findings):
             add("task", lambda: _check_task(job))
+            if job.has_test:
+                add("target", job.require_target)
             add("denoiser", job.require_all)
         if not _has_problem(findings):
             costs = _estimate_run(job, add, findings)

@@ -38,7 +38,8 @@ TARGETS = (
                OWN, "2 GB per billion parameters in bf16", "as config.json says"),
     KnownModel("any OpenAI-compatible endpoint", "--target openai:MODEL --base-url URL"),
     KnownModel("a Python function", "--target FILE.py:FUNCTION"),
-    KnownModel("a provider of Inspect, for its tasks", "--task NAME --target inspect:PROVIDER/MODEL"),
+    KnownModel("any provider of Inspect: Anthropic, Bedrock, Google, Mistral, Azure, Ollama and others",
+               "--target inspect:PROVIDER/MODEL"),
 )  # fmt: skip
 DENOISERS = (
     KnownModel("SmolLM2-135M-Instruct with the shipped adapter", "--denoiser builtin",
@@ -89,7 +90,8 @@ DENOISERS = (
       for name, family in (("SmolLM2", "smollm2"), ("Llama 3 to 3.2", "llama3"),
                            ("Qwen2 and Qwen2.5", "qwen2"), ("Qwen3", "qwen3"))),
     KnownModel("Inception's fill-in-the-middle API", "--denoiser mercury", context="32K tokens"),
-    KnownModel("any OpenAI-compatible chat endpoint", "--denoiser chat:MODEL"),
+    KnownModel("a chat model behind any OpenAI-compatible endpoint", "--denoiser chat:MODEL"),
+    KnownModel("a chat model of any provider of Inspect", "--denoiser inspect:PROVIDER/MODEL"),
 )  # fmt: skip
 
 

@@ -114,8 +114,9 @@ class BuiltinTarget(TargetModel):
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:
         """Answer each chat with at most `max_tokens` tokens, in order.
 
-        A sampled answer depends on the chat and on `repeat`, not on the other chats. A chat that
-        exceeds the model's context becomes a Reply with `error`. Raises NumericsError if logits are
+        The draws of a sampled answer depend on the chat and on `repeat`, not on the other chats. In
+        bf16 the last digits of the logits, and with them single tokens, depend on the batch. A chat
+        that exceeds the model's context becomes a Reply with `error`. Raises NumericsError if logits are
         NaN or infinite.
         """
         generate = partial(self._generate, repeat=repeat)
@@ -316,7 +317,9 @@ def draw_tokens(logits: Tensor, temperature: float, draws: Sequence[np.random.Ge
     """
     if not temperature:
         return logits.argmax(-1)
-    upto = (logits.double().cpu() / temperature).softmax(-1).cumsum(-1)  # (N, V)
+    # Below the maximum by how much: a quotient would overflow where the temperature is near 0.
+    below = logits.double().cpu() - logits.double().cpu().amax(-1, keepdim=True)
+    upto = (below / temperature).softmax(-1).cumsum(-1)  # (N, V)
     at = torch.tensor([[rng.random()] for rng in draws]).double() * upto[:, -1:]
     chosen = torch.searchsorted(upto, at, right=True)[:, 0].clamp(max=upto.shape[1] - 1)
     return chosen.to(logits.device)

@@ -18,6 +18,8 @@ from remask.models.remote import (
     FIRST_WAIT_SECONDS,
     PLACEHOLDER_KEY,
     RemoteTarget,
+    check_extra,
+    check_key,
     fill_headers,
     find_message,
     is_loopback,
@@ -82,27 +84,14 @@ class OpenAITarget(RemoteTarget):
         if from_outside and split_url(from_outside)[0] == address:
             url = from_outside  # a run stores no password of a URL, so a resumed one finds it here
         key = _pick_key(api_key, key_env, host)
+        check_extra(extra or {})
         super().__init__(
-            model,
-            host,
-            key,
-            max_tokens=max_tokens,
-            seed=seed,
-            extra=extra,
-            concurrency=concurrency,
-            timeout=timeout,
-            retries=retries,
-            first_wait=first_wait,
-        )
+            model, host, key, max_tokens=max_tokens, seed=seed, extra=extra,
+            concurrency=concurrency, timeout=timeout, retries=retries, first_wait=first_wait,
+        )  # fmt: skip
         self._client = _make_client(url, key, timeout, fill_headers(headers or {}))
-        self._decoding: dict[str, Any] = {}
-        if temperature is not None:
-            self._decoding["temperature"] = temperature
-        if max_tokens is not None:
-            self._decoding["max_tokens"] = max_tokens
-        if stop is not None:
-            self._decoding["stop"] = list(stop)
-        self._decoding |= self._extra
+        chosen = {"temperature": temperature, "max_tokens": max_tokens, "stop": stop and list(stop)}
+        self._decoding = {key: value for key, value in chosen.items() if value is not None} | self._extra
         # Key, retries, headers and timeout are left out, since they do not change an answer.
         decoding = json.dumps({**self._decoding, "seed": seed}, sort_keys=True)
         self.identity = f"{self.kind}:{model}@{address} {decoding}"
@@ -183,8 +172,7 @@ def _pick_key(given: str | None, variable: str, host: str) -> str:
         return PLACEHOLDER_KEY
     if not key:
         raise ConfigError(f"no API key for {host}; set the variable {variable}")
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError("the API key holds characters that no key has; copy it again")
+    check_key(key)
     return key
 
 

@@ -15,14 +15,24 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
 
-from remask.errors import BackendError, ConfigError, RemaskError, TargetError
+from remask.errors import BackendError, ConfigError, RemaskError, TargetBusy, TargetError
 from remask.models.chat_components import describe_tools, split_components
 from remask.models.event_loop import get_own_loop
-from remask.models.remote import RemoteTarget, fill_headers, find_message, is_loopback, split_url
+from remask.models.remote import (
+    OWN_FIELDS,
+    RemoteTarget,
+    check_extra,
+    check_key,
+    fill_headers,
+    find_message,
+    is_loopback,
+    split_url,
+)
 from remask.models.reply_body import make_reply
 from remask.ports import Reply
 from remask.sanitize import format_call, one_line, remove_thoughts
@@ -38,10 +48,9 @@ OWN_KEYS = {
     **dict.fromkeys(("max_retries",), "retries"),
     **dict.fromkeys(("timeout", "attempt_timeout", "stream_idle_timeout"), "timeout"),
     **dict.fromkeys(("max_connections", "adaptive_connections"), "concurrency"),
-    "extra_headers": "headers",
 }
 NOT_USED = ("batch", "cache", "num_choices", "system_message", "fail_on_refusal", "modalities")
-OPENAI_NAMES = {"stop": "stop_seqs", "max_completion_tokens": "max_tokens"}  # field -> that of Inspect
+OPENAI_NAMES = {"stop": "stop_seqs"}  # field -> that of Inspect
 WITHOUT_HEADERS = ("azureai", "bedrock", "grok", "hf", "nnterp", "sagemaker", "transformer_lens")
 # Servers that Inspect would start at the first call, and the variable with the address of one.
 SERVERS = {**dict.fromkeys(("vllm", "vllm-completions"), "VLLM_BASE_URL"), "sglang": "SGLANG_BASE_URL"}
@@ -153,10 +162,19 @@ class InspectTarget(RemoteTarget):
             left_out = self._leave_out(settings, status, code, None, said)
             headers = getattr(getattr(cause, "response", None), "headers", None) or {}
             return left_out or self._make_status_error(status, code, said, headers)
+        kind = type(cause).__name__
+        if isinstance(cause, (TypeError, ValueError, LookupError, AttributeError)):
+            # The client of the provider tripped over the answer.
+            return TargetError(
+                self._clean(
+                    f"{self._host} sent an answer that cannot be read ({kind}: {said}); check base_url"
+                )
+            )
         if self._inspect.api.should_retry(cause):
-            late = "Timeout" in type(cause).__name__
-            return self._make_connection_error(cause.__cause__ or cause, self._url, late)
-        return TargetError(self._clean(f"{self._host}: {type(cause).__name__}: {said}"))
+            if "Connect" in kind or "Timeout" in kind or cause.__cause__ is not None:
+                return self._make_connection_error(cause.__cause__ or cause, self._url, "Timeout" in kind)
+            return TargetBusy(self._clean(f"{self._host}: {kind}: {said}"))
+        return TargetError(self._clean(f"{self._host}: {kind}: {said}"))
 
 
 def describe_tool_infos(tools: "list[ToolInfo]", described: Mapping[str, str]) -> "list[ToolInfo]":
@@ -222,17 +240,17 @@ def make_model(
         config["extra_body"] = body
     if provider == "bedrock":  # its client has no other way to be told to make one attempt
         os.environ.setdefault("AWS_MAX_ATTEMPTS", "1")
-    key = _find_key(name, base_url, key_env)
+    named = _find_key(name, base_url, key_env)
     with _one_sentence(name):
-        checked = GenerateConfig(**config)
-        model = get_model(
-            name, base_url=base_url or None, config=checked, api_key=key, memoize=False, **arguments
-        )
-    client: Any = getattr(model.api, "client", None)
-    if hasattr(client, "max_retries"):  # all clients that are made as that of OpenAI is
-        client.max_retries = 0
-    if "extra_body" in config and not type(client).__module__.startswith("openai"):
-        known = ", ".join(sorted(set(GenerateConfig.model_fields) - {*OWN_KEYS, *NOT_USED, "extra_body"}))
+        place, checked = base_url or None, GenerateConfig(**config)
+        build = partial(get_model, name, base_url=place, config=checked, memoize=False, **arguments)
+        model = build(api_key=named)
+        if (key := _require_key(model, name)) != (model.api.api_key or ""):
+            model = build(api_key=key)
+    _make_direct(getattr(model.api, "client", None))
+    client = type(getattr(model.api, "client", None)).__module__
+    if "extra_body" in config and not client.startswith("openai"):
+        known = ", ".join(sorted(set(GenerateConfig.model_fields) - {*OWN_KEYS, *NOT_USED, *OWN_FIELDS}))
         raise ConfigError(
             f"the provider {provider} of Inspect takes no field {min(config['extra_body'])!r} of extra; "
             f"known: response_format, tools, tool_choice, {known}"
@@ -301,6 +319,28 @@ def _find_key(name: str, base_url: str, variable: str) -> str | None:
     return key or None
 
 
+def _require_key(model: "Model", name: str) -> str:
+    """Return the key that a provider found, without spaces around it; "" where it needs none.
+
+    Raises ConfigError where it cannot be one.
+    """
+    key = (model.api.api_key or "").strip()
+    if model.api.api_key is not None and not key:
+        variables = " or ".join(model.api.api_key_vars) or "of the key"
+        raise ConfigError(f"no API key for inspect:{name}: the variable {variables} is empty")
+    check_key(key)
+    return key
+
+
+def _make_direct(client: Any) -> None:
+    """Turn off retries and redirects of a client that is made as that of OpenAI is, as most are."""
+    if hasattr(client, "max_retries"):
+        client.max_retries = 0
+        sender: Any = getattr(client, "_client", None)
+        if hasattr(sender, "follow_redirects"):
+            sender.follow_redirects = False  # else prompts would go to a place nobody named
+
+
 @contextmanager
 def _one_sentence(name: str) -> Iterator[None]:
     """Raise ConfigError or BackendError in place of what a provider raises when it is made."""
@@ -341,6 +381,7 @@ def _read_extra(
     from inspect_ai.model import GenerateConfig, ResponseSchema
     from inspect_ai.tool import ToolFunction, ToolInfo
 
+    check_extra(extra)
     rest = {OPENAI_NAMES.get(key, key): value for key, value in extra.items()}
     for key in rest:
         if key in OWN_KEYS:
@@ -352,6 +393,8 @@ def _read_extra(
         choice: Any = rest.pop("tool_choice", None)
         choice = ToolFunction(choice["function"]["name"]) if isinstance(choice, dict) else choice
         choice = "any" if choice == "required" else choice
+        if choice not in (None, "auto", "any", "none") and not isinstance(choice, ToolFunction):
+            raise TypeError(choice)
         if rest.get("response_format", {}).get("type") == "json_schema":
             wanted = dict(rest.pop("response_format")["json_schema"])
             wanted["json_schema"] = wanted.pop("schema")
@@ -364,8 +407,7 @@ def _read_extra(
     if isinstance(rest.get("stop_seqs"), str):
         rest["stop_seqs"] = [rest["stop_seqs"]]
     settings = {key: rest.pop(key) for key in list(rest) if key in GenerateConfig.model_fields}
-    body = {**settings.pop("extra_body", {}), **rest}
-    return settings, body, tools, choice
+    return settings, rest, tools, choice
 
 
 def _convert(kind: Any, value: dict[str, Any], key: str) -> Any:

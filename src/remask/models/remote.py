@@ -45,8 +45,6 @@ _FINAL_ERROR_CODES = frozenset(
     }
 )
 MAX_REFUSALS = 8  # of the first calls; later, a refusal is of one row, such as by a content filter
-
-
 _UNSUPPORTED = re.compile(
     r"unsupported|not support|unrecogni[sz]ed|unknown|unexpected|not permitted|not allowed|invalid"
     r"|deprecated|removed",
@@ -59,6 +57,17 @@ _MIN_KEY_CHARACTERS = 8  # of a key that is looked for inside of words too
 _UNBILLED_STATUSES = frozenset({429, 503})  # refused before any work
 FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubles with each retry
 _MAX_MESSAGE_CHARACTERS = 300  # of a server's message
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
+# Fields of a request that `extra` may not set, and what to do in their place.
+OWN_FIELDS = {
+    **dict.fromkeys(("messages", "prompt", "suffix"), "remask writes the messages; leave it out"),
+    **dict.fromkeys(("max_tokens", "max_completion_tokens"), "set max_tokens of the same section"),
+    "model": "set model of the same section",
+    "stream": "remask reads whole answers; leave it out",
+    "n": "remask reads one answer of each call; to ask rows more than once set metric.repeats",
+    "extra_body": "write its fields into extra itself",
+    "extra_headers": "set headers of the same section",
+}
 
 
 class RemoteTarget(TargetModel):
@@ -260,6 +269,19 @@ class RemoteTarget(TargetModel):
         return clip(line, _MAX_MESSAGE_CHARACTERS)
 
 
+def check_extra(extra: Mapping[str, Any]) -> None:
+    """Raise ConfigError where `extra` has a field that remask sets itself."""
+    for name in extra:
+        if name in OWN_FIELDS:
+            raise ConfigError(f"extra.{name} cannot be set: {OWN_FIELDS[name]}")
+
+
+def check_key(key: str) -> None:
+    """Raise ConfigError where no server can have given this key."""
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError("the API key holds characters that no key has; copy it again")
+
+
 def check_positive(**settings: float | None) -> None:
     for name, value in settings.items():
         if value is not None and not value > 0:
@@ -291,14 +313,24 @@ def is_loopback(host: str) -> bool:
 
 
 def fill_headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return the headers with `$NAME` replaced by the variable NAME. Raises ConfigError."""
+    """Return the headers with `$NAME` replaced by the variable NAME.
+
+    Raises ConfigError where a variable is not set, or where HTTP has no such header. The message does
+    not contain the value, which may be a secret.
+    """
     filled = {}
     for name, value in headers.items():
         if value.startswith("$"):
             variable = value[1:]
             if variable not in os.environ:
                 raise ConfigError(f"the header {name} needs the variable {variable}, which is not set")
-            value = os.environ[variable]
+            value = os.environ[variable].strip()
+        if not _HEADER_NAME.fullmatch(name):
+            raise ConfigError(f"headers has {name!r}, which is no name of a header; write one such as X-Team")
+        if not (value.isascii() and value.isprintable()):
+            raise ConfigError(
+                f"the value of the header {name} holds line breaks or letters beyond ASCII; no header can"
+            )
         filled[name] = value
     return filled
 

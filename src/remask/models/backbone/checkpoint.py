@@ -4,7 +4,7 @@ No code of a checkpoint is run: `checkpoint_formats` interprets config.json, and
 from safetensors only. Their names and shapes must be exactly those that the model needs.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -24,6 +24,7 @@ from remask.models.backbone.checkpoint_files import (
     read_json,
 )
 from remask.models.backbone.checkpoint_formats import (
+    FORMATS,
     CheckpointFormat,
     Settings,
     find_format,
@@ -60,10 +61,12 @@ def load_checkpoint(
     device: str | None = None,
     dtype: torch.dtype | None = None,
     framed: bool = True,
+    formats: Collection[str] = tuple(FORMATS),
 ) -> Checkpoint:
     """Load the checkpoint at `place`: a folder, a GGUF file, or a hub id with a pinned `revision`.
 
-    `framed`: whether the tokenizer must have the tokens of a known chat frame. `device` is a name
+    `framed`: whether the tokenizer must have the tokens of a known chat frame. `formats`: the names of
+    those that may be read. `device` is a name
     such as "cpu", "cuda", "cuda:1" or "mps"; by default CUDA, else MPS, else the CPU. Weights are
     cast to `dtype`, by default the fastest one of the device. Raises BackendError if anything is
     missing, unknown, damaged or inconsistent.
@@ -72,7 +75,7 @@ def load_checkpoint(
     dtype = dtype or choose_dtype(chosen)
     folder = find_folder(place, revision)
     settings = read_json(folder / CONFIG_FILE)
-    row = find_format(settings, place)
+    row = find_format(settings, place, formats)
     config = read_settings(row, settings, place)
     shards = find_shards(folder)
     others = [folder / name for name in (CONFIG_FILE, INDEX_FILE, *TOKENIZER_FILES)]

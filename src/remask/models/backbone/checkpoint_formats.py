@@ -10,7 +10,7 @@ library. No weights of models with billions of parameters were loaded.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -209,26 +209,24 @@ LLADA2 = CheckpointFormat(  # 2.0 and 2.1; the layers of GLM-4.5 with other name
     },
     partial_rotary=True,
 )
-NEMOTRON = (
-    CheckpointFormat(  # 3B, 8B and 14B; the layers of Ministral 3, which are Llama's with another scale
-        name="nemotron-labs-diffusion",
-        architecture="NemotronLabsDiffusionModel",
-        model_type="nemotron_labs_diffusion",
-        config=LlamaConfig,
-        parts={"encoder.": "model.", "diffusion_head.": "lm_head."},
-        assumed={
-            "mlp_bias": (False,),
-            "attention_bias": (False,),
-            "sliding_window": (),
-            "dlm_paradigm": ("bidirectional", "block_diff"),
-        },
-        ropes={
-            "yarn": (
-                *("factor", "original_max_position_embeddings", "beta_fast", "beta_slow"),
-                *("mscale", "mscale_all_dim", "llama_4_scaling_beta"),
-            )
-        },
-    )
+NEMOTRON = CheckpointFormat(  # 3B, 8B and 14B; the layers of Ministral 3, Llama's with another scale
+    name="nemotron-labs-diffusion",
+    architecture="NemotronLabsDiffusionModel",
+    model_type="nemotron_labs_diffusion",
+    config=LlamaConfig,
+    parts={"encoder.": "model.", "diffusion_head.": "lm_head."},
+    assumed={
+        "mlp_bias": (False,),
+        "attention_bias": (False,),
+        "sliding_window": (),
+        "dlm_paradigm": ("bidirectional", "block_diff"),
+    },
+    ropes={
+        "yarn": (
+            *("factor", "original_max_position_embeddings", "beta_fast", "beta_slow"),
+            *("mscale", "mscale_all_dim", "llama_4_scaling_beta"),
+        )
+    },
 )
 DIFFUSION_GEMMA = CheckpointFormat(
     name="diffusion-gemma",
@@ -271,19 +269,29 @@ REFUSED = {
 }
 
 
-def find_format(settings: Settings, place: str) -> CheckpointFormat:
-    """Find the format of a folder with this config.json. Raises BackendError if it is unknown."""
+def find_format(
+    settings: Settings, place: str, formats: Collection[str] = tuple(FORMATS)
+) -> CheckpointFormat:
+    """Find the format of a folder with this config.json.
+
+    Raises BackendError if it is unknown or not one of `formats`, which are those of a target.
+    """
     named = settings.get("architectures") or []
     architecture = named[0] if isinstance(named, list) and named else None
+    known = ", ".join(FORMATS[name].architecture for name in formats)
     for row in FORMATS.values():
-        if architecture in (row.architecture, *row.aliases):
-            return row
-        if architecture is None and row.model_type and settings.get("model_type") == row.model_type:
-            return row
+        by_type = architecture is None and row.model_type and settings.get("model_type") == row.model_type
+        if not by_type and architecture not in (row.architecture, *row.aliases):
+            continue
+        if row.name not in formats:
+            raise BackendError(
+                f"{place}: {row.name} is a diffusion model, which writes edits; use it with --denoiser, and "
+                f"one of {known} as target"
+            )
+        return row
     if architecture in REFUSED:
         name, reason = REFUSED[architecture]
         raise BackendError(f"{place}: {name} ({architecture}) is not supported: {reason}")
-    known = ", ".join(row.architecture for row in FORMATS.values())
     what = architecture or settings.get("model_type") or "unnamed"
     code = ", and the code in the folder (auto_map) is never run" if "auto_map" in settings else ""
     raise BackendError(f"{place}: the architecture {what} is not one of {known}{code}")
