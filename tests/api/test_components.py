@@ -126,3 +126,18 @@ def test_components_that_the_target_cannot_use_are_refused(tmp_path: Path, promp
     with pytest.raises(ConfigError, match=said):
         remask.optimize(prompt, run_dir=tmp_path / "run", **(given | more))
     assert not (tmp_path / "run").exists()
+
+
+def test_two_prompts_are_compared_only_with_the_same_components() -> None:
+    given = {"target": agent, "metric": grade}
+    data = remask.Dataset(ROWS, expected="")
+    better = {**TEXTS, "tool:find": "Gives the place of a parcel for a number or a mail."}
+    found = remask.evaluate(better, data, against=TEXTS, **given)
+    assert found.comparison.difference == 1
+    with pytest.raises(ConfigError, match="different components"):
+        remask.evaluate(better, data, against="Be kind.", **given)
+
+
+def test_a_pilot_takes_one_text() -> None:
+    with pytest.raises(ConfigError, match="takes a prompt of one text"):
+        remask.pilot(TEXTS, remask.Dataset(ROWS, expected=""), target=agent, metric=grade)

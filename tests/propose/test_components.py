@@ -1,6 +1,7 @@
 """Prompts of several components: evidence chooses what is edited, and edits stay where they belong."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,7 @@ from remask.api.build_proposer import make_prompt_proposer
 from remask.config import Config
 from remask.ports import find_new_spans, name_reward
 from remask.prompt import Edit, Prompt, join_components
-from remask.propose.components import choose_components, find_traces_of, share_by_evidence
+from remask.propose.components import choose_components, divide_traces, share_by_evidence
 from remask.types import Feedback, Trace
 
 TEXTS = {
@@ -63,14 +64,24 @@ def test_answers_that_are_right_are_no_evidence():
     assert set(share(right).values()) == {1 / 3}
 
 
+def read_by(*traces):
+    return divide_traces(Prompt.parse(join_components(TEXTS)).components, traces)
+
+
 def test_each_component_reads_its_own_part_of_a_trace():
     part = Trace("inner", "q", "r")
-    whole = trace("", parts={"system": part})
-    (found,) = find_traces_of("system", [whole])
-    assert (found.id, found.query) == ("t", "q")
-    assert find_traces_of("tool:lookup", [whole]) == []
-    plain = trace("")
-    assert find_traces_of("tool:lookup", [plain]) == [plain]
+    found = read_by(trace("", parts={"system": part}))
+    (own,) = found["system"]
+    assert (own.id, own.query) == ("t", "q")
+    assert found["tool:lookup"] == []
+
+
+def test_each_component_reads_failures_that_speak_of_it_and_all_others():
+    mail = replace(trace("It should look up parcels by e-mail as well."), id="mail")
+    none, right = replace(trace(""), id="none"), Trace("right", "q", "r", score=1.0)
+    found = {name: [t.id for t in own] for name, own in read_by(mail, none, right).items()}
+    assert found["tool:lookup"] == ["mail", "none", "right"]
+    assert found["tool:refund"] == ["none", "right"]
 
 
 weights = st.dictionaries(st.sampled_from("abcde"), st.floats(0.01, 10), min_size=1)
@@ -116,7 +127,9 @@ def test_a_component_without_plain_words_is_never_edited():
 def test_limits_hold_for_each_component():
     # A component may grow to three times its words, and to 60 words in any case.
     long = " ".join(f"word{i}" for i in range(70))
-    start, proposer = make({"system": "Be kind to all of them. " * 60, "tool:f": "Find it."}, (long,))
+    start, proposer = make(
+        {"system": "Be kind to all of them. " * 60, "tool:f": "Find it."}, (long,), maskers=["insert"]
+    )
     for one in proposer.propose(start, [], 12, seed=0):
         if one.components == ("tool:f",):
             assert one.violation.startswith("tool:f: too long")

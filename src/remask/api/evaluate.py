@@ -26,6 +26,7 @@ from remask.api.build_task import Given
 from remask.api.job import Hooks, Job, open_job
 from remask.api.show_progress import open_progress
 from remask.config import Config
+from remask.errors import ConfigError
 from remask.ports import ONLY_REPORTED, Metric, watch_steps
 from remask.prompt import Prompt
 from remask.runs.budget import Spend
@@ -97,6 +98,9 @@ def score_prompt(
     """
     with tempfile.TemporaryDirectory() as parent, open_job(config, given, hooks, Path(parent) / "run") as job:
         job.require_rows((split,))
+        other = None if against is None else Prompt.parse(against)
+        if other is not None and other.components.keys() != job.start.components.keys():
+            raise ConfigError("the two prompts have different components; give both the same names")
         with Store.create(job.run_dir, job.record) as store:
             job.ledger.open_store = store
             hooks.step(f"scoring the prompt on {split} rows", 0, 0, store.get_booked())
@@ -105,10 +109,10 @@ def score_prompt(
             mean_score(outcomes, max_failed=1.0)  # raises where no row has a score
             comparison: Comparison | None = None
             doubts: tuple[str, ...] = ()
-            if against is not None:
+            if other is not None:
                 hooks.step(f"scoring the other prompt on {split} rows", 0, 0, store.get_booked())
                 with follow_limits(job):
-                    before = job.task.evaluate(Prompt.parse(against), job.task.ids(split))
+                    before = job.task.evaluate(other, job.task.ids(split))
                 mean_score(before, max_failed=1.0)
                 comparison, doubts = compare_rows(rows_from_outcomes(before), rows_from_outcomes(outcomes))
             errors = [o.error for o in outcomes if o.status == "failed"]

@@ -242,6 +242,11 @@ def plan_pilot(job: Job, rows: int) -> PilotPlan:
     Raises ConfigError where there are too few rows, or where the budget cannot pay the calls.
     """
     job.require_rows(("train",))
+    if job.start.components:
+        raise ConfigError(
+            "a pilot asks under very different system prompts, so it takes a prompt of one text; leave the "
+            "pilot out, or give the component system as the prompt"
+        )
     ids = job.task.ids("train")
     if len(ids) < MIN_PILOT_ROWS:
         raise ConfigError(f"a pilot needs {MIN_PILOT_ROWS} train rows, and the data has {len(ids)}")

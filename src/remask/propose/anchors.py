@@ -10,13 +10,16 @@ it checks every candidate.
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.resources import files
 
 import numpy as np
 
 from remask.data.redact.redact import PLACEHOLDER
+from remask.prompt import Prompt, find_sentences
+from remask.propose.edits import find_heading
+from remask.propose.evidence import TextIndex, join_feedback
 from remask.propose.languages import SMALL_WORDS
 from remask.sanitize import split_words
 from remask.types import Trace
@@ -31,6 +34,8 @@ MAX_WORDS = 12
 FILLED_SHARE = 0.75  # of the draws from the library that use what the traces say, where they say anything
 WHOLE_SHARE = 0.75  # of the steps that add one more instruction, until all that the traces say is used
 RANK_DECAY = 0.6  # factor of a word's probability from one rank of frequency to the next
+MIN_SENTENCES = 8  # of a prompt, from which on the feedback says where it is edited
+EVEN_SHARE = 0.25  # of the edits of a long prompt that may be anywhere
 INSTRUCTIONS = "instructions.txt"
 
 
@@ -43,6 +48,15 @@ class Hints:
     opening: str = ""  # how most right answers begin
     words: tuple[str, ...] = ()  # of right answers and feedback that the prompt lacks, frequent first
     copied: str = ""  # what follows the opening, as in "the name at the end of the message"
+    places: tuple[float, ...] | None = None  # probability of each sentence to be edited; None: all equal
+    failures: tuple["Failure", ...] = ()  # what single failing traces say, of a long prompt
+
+    def focus(self, rng: np.random.Generator) -> "Hints":
+        """Return the hints of one failing trace, drawn at random; all hints where there is none."""
+        if not self.failures:
+            return self
+        failure = self.failures[int(rng.integers(len(self.failures)))]
+        return replace(self, places=failure.places, words=failure.words or self.words)
 
     @property
     def beginning(self) -> str:
@@ -53,6 +67,35 @@ class Hints:
         """
         quoted = self.opening and f'"{self.opening}"'
         return " and ".join(part for part in (quoted, self.copied) if part)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What the feedback of one failing trace says: which sentences it speaks of, and which words it has."""
+
+    places: tuple[float, ...]
+    words: tuple[str, ...]  # of those of all traces, so no word of one user alone
+
+
+def find_failures(traces: Sequence[Trace], prompt: Prompt, words: Sequence[str]) -> tuple[Failure, ...]:
+    """Find which sentences of a long prompt the feedback of each failing trace speaks of.
+
+    Feedback that speaks of none is left out. In a short prompt each place is as good as another.
+    words: those that the prompt lacks, see find_missing_words.
+    """
+    units = find_sentences(prompt)
+    if len(units) < MIN_SENTENCES:
+        return ()
+    index = TextIndex.build([f"{find_heading(prompt.text, a)} {prompt.text[a:b]}" for a, b in units])
+    found = []
+    for trace in traces:
+        said = join_feedback(trace) if trace.failing else ""
+        matches = index.match(said)
+        if total := sum(matches):
+            even = EVEN_SHARE / len(units)
+            places = tuple(even + (1 - EVEN_SHARE) * value / total for value in matches)
+            found.append(Failure(places, tuple(word for word in words if word in said.casefold())))
+    return tuple(found)
 
 
 def find_hints(

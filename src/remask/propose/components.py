@@ -6,11 +6,9 @@ part, and feedback that has words of its text. Without evidence the components t
 rounds give more to a component whose candidates went further in the race.
 """
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 
 from remask.ids import seed_for
 from remask.ports import (
@@ -24,15 +22,13 @@ from remask.ports import (
     name_reward,
 )
 from remask.prompt import Prompt
-from remask.propose.languages import SMALL_WORDS
+from remask.propose.evidence import TextIndex, join_feedback
 from remask.propose.portfolio import clip_reward, deal
-from remask.sanitize import split_words
 from remask.types import TOOL, Trace
 
 EVEN_SHARE = 0.25  # of the candidates that all components share equally, whatever the evidence says
 PAIR_EVERY = 4  # every so many candidates edit two components, where two have evidence
 PAIR_RATIO = 0.5  # of the weight of the first component, which the second needs for that
-STEM_LETTERS = 4  # in which two words must begin alike to count as one
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,22 +52,26 @@ class ComponentProposer:
         }
         chosen = choose_components(weights, n)
         counts = Counter(name for names in chosen for name in names)
+        read = divide_traces(parts, traces)
         drawn = {}
         for name, count in counts.items():
-            own, drawn_from = find_traces_of(name, traces), seed_for(seed, "component", name)
-            drawn[name] = iter(self.proposers[name].propose(parts[name], own, count, drawn_from, rewards))
+            own_seed = seed_for(seed, "component", name)
+            drawn[name] = iter(
+                self.proposers[name].propose(parts[name], read[name], count, own_seed, rewards)
+            )
         return [_join(parent, {name: next(drawn[name]) for name in names}) for names in chosen]
 
     def explain(self, proposal: Proposal, traces: Sequence[Trace]) -> tuple[Attribution, ...]:
         """Return up to three traces that support the edit, strongest first, over all its components."""
         found: list[Attribution] = []
-        parts = proposal.prompt.components
+        parts = {name: part for name, part in proposal.prompt.components.items() if name in self.proposers}
+        read = divide_traces(parts, traces)
         texts = len(find_new_spans(proposal.edits))
         before = 0
         for name, edits in divide_edits(proposal).items():
             own = replace(proposal, prompt=parts[name], edits=edits)
             size = len(find_new_spans(edits))
-            for one in self.proposers[name].explain(own, find_traces_of(name, traces)):
+            for one in self.proposers[name].explain(own, read[name]):
                 each = (0.0,) * before + one.each + (0.0,) * (texts - before - size)
                 found.append(Attribution(one.trace, each))
             before += size
@@ -95,66 +95,58 @@ def choose_components(weights: Mapping[str, float], n: int) -> list[tuple[str, .
     return chosen
 
 
-def find_traces_of(name: str, traces: Sequence[Trace]) -> list[Trace]:
-    """Return what each trace says of a component: all of it, unless it has parts."""
-    found = []
-    for trace in traces:
-        if not trace.parts:
-            found.append(trace)
-        elif part := trace.parts.get(name):
-            # A row is known by the id of its trace.
-            found.append(replace(part, id=trace.id, source=part.source or trace.source))
+def divide_traces(parts: Mapping[str, Prompt], traces: Sequence[Trace]) -> dict[str, list[Trace]]:
+    """Return the traces that the proposer of each component reads.
+
+    These are all but failing ones that speak of other components. A trace with parts of components
+    is read as that part.
+    """
+    spoken = _attribute_all(parts, traces)
+    found: dict[str, list[Trace]] = {name: [] for name in parts}
+    for name, own in found.items():
+        for trace in traces:
+            share = spoken.get(trace.id)
+            part = trace.parts.get(name) if trace.parts else trace
+            if part is not None and (not share or len(parts) * share.get(name, 0.0) >= 1):
+                # A row is known by the id of its trace.
+                own.append(replace(part, id=trace.id, source=part.source or trace.source))
     return found
 
 
 def share_by_evidence(parts: Mapping[str, Prompt], traces: Sequence[Trace]) -> dict[str, float]:
     """Return the share of the candidates that edits each component; the shares add up to 1."""
     evidence = dict.fromkeys(parts, 0.0)
-    words = {name: _find_stems(f"{_name_tool(name)} {part.text}") for name, part in parts.items()}
-    rarity = _weigh_rarity(words)
-    for trace in traces:
-        if trace.failing:
-            for name, value in _attribute(trace, words, rarity).items():
-                evidence[name] += value
+    for found in _attribute_all(parts, traces).values():
+        for name, value in found.items():
+            evidence[name] += value
     even, total = 1 / len(parts), sum(evidence.values())
     if not total:
         return dict.fromkeys(parts, even)
     return {name: EVEN_SHARE * even + (1 - EVEN_SHARE) * value / total for name, value in evidence.items()}
 
 
-def _attribute(
-    trace: Trace, words: Mapping[str, frozenset[str]], rarity: Mapping[str, float]
-) -> Mapping[str, float]:
-    """Divide 1 among the components that a failing trace speaks of; nothing where it speaks of none.
+def _attribute_all(parts: Mapping[str, Prompt], traces: Sequence[Trace]) -> dict[str, Mapping[str, float]]:
+    """Divide 1 among the components that each failing trace speaks of, by the id of the trace.
 
     Its feedback counts most, by the rare words and pairs of words that it shares with a component.
     Without such words it is the components that took part: those that the trace has parts of, or
     the tools that the response or the right answer calls.
     """
-    said = _find_stems(" ".join(note.text for note in trace.feedback))
-    found = {name: sum(rarity[word] for word in said & own) for name, own in words.items()}
-    if not any(found.values()):
-        calls = f"{trace.response}\n{trace.desired or ''}"
-        found = {name: float(name in trace.parts or _calls_tool(calls, _name_tool(name))) for name in words}
-    total = sum(found.values())
-    return {name: value / total for name, value in found.items() if value}
+    index = TextIndex.build([f"{_name_tool(name)} {part.text}" for name, part in parts.items()])
+    spoken: dict[str, Mapping[str, float]] = {}
+    for trace in traces:
+        if trace.failing:
+            calls = f"{trace.response}\n{trace.desired or ''}"
+            values = dict(zip(parts, index.match(join_feedback(trace)), strict=True))
+            if not any(values.values()):
+                values = {name: float(_takes_part(name, trace, calls)) for name in parts}
+            total = sum(values.values())
+            spoken[trace.id] = {name: value / total for name, value in values.items() if value}
+    return spoken
 
 
-def _weigh_rarity(words: Mapping[str, frozenset[str]]) -> dict[str, float]:
-    """Return the weight of each word: 0 where all components have it, more where few have it."""
-    having = Counter(word for own in words.values() for word in own)
-    return {word: math.log(len(words) / n) for word, n in having.items()}
-
-
-def _find_stems(text: str) -> frozenset[str]:
-    """Return the beginnings of the content words of a text, and of its pairs of words.
-
-    `orders` and `order` count as one.
-    """
-    words = split_words(text.replace("_", " "))
-    stems = [word[:STEM_LETTERS] for word in words]
-    content = {s for s, word in zip(stems, words, strict=True) if word not in SMALL_WORDS and len(s) > 2}
-    return frozenset(content | {" ".join(pair) for pair in pairwise(stems)})
+def _takes_part(name: str, trace: Trace, calls: str) -> bool:
+    return name in trace.parts or _calls_tool(calls, _name_tool(name))
 
 
 def _calls_tool(calls: str, tool: str) -> bool:

@@ -341,6 +341,16 @@ def is_in_heading(text: str, at: int) -> bool:
     return text[text.rfind("\n", 0, at) + 1 :].lstrip(" \t").startswith("#")
 
 
+def find_heading(text: str, at: int) -> str:
+    r"""Return the heading under which `at` is; "" where there is none.
+
+    >>> find_heading("# Rules\nBe kind.", 9)
+    'Rules'
+    """
+    headings = re.findall(r"^[ \t]*\#{1,6}[ \t]+(.*)$", text[:at], re.MULTILINE)
+    return headings[-1] if headings else ""
+
+
 def starts_sentence(left: str, heading: bool = True) -> bool:
     """Return whether a sentence begins after `left`: at the start of a line or after a sentence.
 

@@ -65,7 +65,7 @@ def draw_span(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hin
     runs = [_find_words(prompt.text, *unit) for unit in _require_sentences(prompt)]
     if not runs:
         return draw_insert(prompt, count, rng, hints)
-    weights = np.array([len(run) for run in runs], dtype=float)
+    weights = np.array([len(run) for run in runs], dtype=float) * (hints.places or 1.0)
     chosen: list[Span] = []
     for _ in range(int(rng.integers(1, 4))):
         run = runs[int(rng.choice(len(runs), p=weights / weights.sum()))]
@@ -79,12 +79,12 @@ def draw_span(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hin
 
 
 def draw_sentence(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
-    """Mask one or two sentences, all equally probable; insert next to a single sentence."""
+    """Mask one or two sentences; insert next to a single sentence."""
     units = _require_sentences(prompt)
     if len(units) < 2:
         # Almost no text in place of the only sentence scores as well as it does (docs/log.md).
         return draw_insert(prompt, count, rng, hints)
-    chosen = rng.choice(len(units), size=int(rng.integers(1, 3)), replace=False)
+    chosen = rng.choice(len(units), size=int(rng.integers(1, 3)), replace=False, p=hints.places)
     return _draw_lengths(prompt, [units[i] for i in sorted(chosen)], count, rng, _LONG_FACTORS)
 
 
@@ -92,7 +92,7 @@ def draw_insert(prompt: Prompt, count: Count, rng: np.random.Generator, hints: H
     """Insert an empty hole before, between or after sentences."""
     if not _require_sentences(prompt):
         return (Mask(*prompt.editable[-1], int(rng.integers(6, 25))),)
-    at = _draw_place(prompt, rng)
+    at = _draw_place(prompt, rng, hints)
     return (Mask(at, at, int(rng.integers(6, 25))),)
 
 
@@ -122,12 +122,12 @@ def draw_anchor(prompt: Prompt, count: Count, rng: np.random.Generator, hints: H
     # A text after the last anchor often stops in the middle, so half of them end with it.
     if rng.random() < TRAILING_SHARE:
         parts.append(int(rng.integers(2, 7)))
-    return (_insert(prompt, rng, tuple(parts)),)
+    return (_insert(prompt, rng, hints, tuple(parts)),)
 
 
 def draw_library(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
     """Insert a sentence of the library of instructions that suit any task."""
-    return (_insert(prompt, rng, (draw_instruction(hints, rng),)),)
+    return (_insert(prompt, rng, hints, (draw_instruction(hints, rng),)),)
 
 
 def draw_delete(prompt: Prompt, count: Count, rng: np.random.Generator, hints: Hints) -> tuple[Mask, ...]:
@@ -194,8 +194,8 @@ def _require_sentences(prompt: Prompt) -> tuple[Span, ...]:
     return units
 
 
-def _draw_place(prompt: Prompt, rng: np.random.Generator) -> int:
-    """Draw a place before, between or after sentences."""
+def _draw_place(prompt: Prompt, rng: np.random.Generator, hints: Hints) -> int:
+    """Draw a place before, between or after sentences, with the probability of the nearest one."""
     units = find_sentences(prompt)
     places = {a for a, _ in units if starts_sentence(prompt.text[:a], heading=False)}
     ends = {b for a, b in units if not is_in_heading(prompt.text, a)}
@@ -205,12 +205,17 @@ def _draw_place(prompt: Prompt, rng: np.random.Generator) -> int:
     for place in sorted(places or {units[-1][1]}):
         if not kept or not LIST_MARK.fullmatch(prompt.text[kept[-1] : place].lstrip()):
             kept.append(place)
-    return kept[int(rng.integers(len(kept)))]
+    if hints.places is None:
+        return kept[int(rng.integers(len(kept)))]
+    weights = np.array(
+        [max(w for (a, b), w in zip(units, hints.places, strict=True) if a <= place <= b) for place in kept]
+    )
+    return kept[int(rng.choice(len(kept), p=weights / weights.sum()))]
 
 
-def _insert(prompt: Prompt, rng: np.random.Generator, parts: tuple[str | int, ...]) -> Mask:
+def _insert(prompt: Prompt, rng: np.random.Generator, hints: Hints, parts: tuple[str | int, ...]) -> Mask:
     """Return a mask that inserts `parts`; into the whole text where there is no sentence."""
-    at = _draw_place(prompt, rng) if _require_sentences(prompt) else None
+    at = _draw_place(prompt, rng, hints) if _require_sentences(prompt) else None
     start, stop = prompt.editable[-1] if at is None else (at, at)
     return Mask(start, stop, sum(part for part in parts if isinstance(part, int)), parts)
 

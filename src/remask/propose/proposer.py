@@ -5,7 +5,7 @@ word edits or an autoregressive rewriter, is another implementation of it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from remask.data.prompt_traces import shorten
 from remask.ids import rng_for, seed_for
@@ -26,7 +26,7 @@ from remask.ports import (
 )
 from remask.prompt import Edit, Prompt, find_sentences
 from remask.propose import guard
-from remask.propose.anchors import find_hints
+from remask.propose.anchors import find_failures, find_hints
 from remask.propose.edits import Mask, join_parts, make_canvas, make_edits
 from remask.propose.maskers import MASKERS, MAX_CANVAS_TOKENS
 from remask.propose.portfolio import divide, favour_library
@@ -111,6 +111,7 @@ class DiffusionProposer:
         parent = self._hold(parent)
         context = self._select_context(traces, seed)
         hints = find_hints(traces, parent.text, self.config.labels, self._score_support(parent, context))
+        hints = replace(hints, failures=find_failures(traces, parent, hints.words))
         # `rewrite` fills one canvas, which would hold only a fragment of a longer prompt.
         long = self.count(parent.text) > MAX_CANVAS_TOKENS
         masks_of: list[tuple[str, tuple[Mask, ...]]] = []
@@ -121,7 +122,7 @@ class DiffusionProposer:
             if name == "rewrite" and long:
                 name = "sentence"
             rng = rng_for(seed, "mask", i)
-            masks_of.append((name, MASKERS[name](parent, self.count, rng, hints)))
+            masks_of.append((name, MASKERS[name](parent, self.count, rng, hints.focus(rng))))
         canvases = tuple(make_canvas(parent, masks) for _, masks in masks_of)
         return ProposalBatch(parent, context, tuple(masks_of), canvases, seed_for(seed, "infill"))
 
