@@ -105,8 +105,9 @@ def test_settings_of_a_page_are_valid(page: Path) -> None:
         make_config({"prompt": "x", **kept}, str(page))
 
 
-def test_the_example_keeps_to_the_schema() -> None:
-    values = tomllib.loads((ROOT / "examples" / "support" / "remask.toml").read_text("utf-8"))
+@pytest.mark.parametrize("name", ["support", "tools"])
+def test_the_example_keeps_to_the_schema(name: str) -> None:
+    values = tomllib.loads((ROOT / "examples" / name / "remask.toml").read_text("utf-8"))
     jsonschema.validate(values, json.loads(SCHEMA.read_text("utf-8")))
 
 

@@ -4,10 +4,12 @@ Shape: dspy/predict/predict.py and primitives/base_module.py (`dump_state`, `sav
 """
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from remask.data.places import read_places, write_places
 from remask.errors import ConfigError
 from remask.integrations.export import replace_instructions
 from remask.prompt import Prompt
@@ -54,3 +56,15 @@ def test_replace_instructions_accepts_a_saved_predict() -> None:
 def test_replace_instructions_refuses_other_files(source: str) -> None:
     with pytest.raises(ConfigError, match=r"malformed JSON|no predictor"):
         replace_instructions(source, NEW)
+
+
+def test_a_program_that_dspy_saved_is_read_and_written_at_places(tmp_path: Path) -> None:
+    dspy = pytest.importorskip("dspy")
+    chain = dspy.ChainOfThought(dspy.Signature("question -> answer", "Answer é {x}."))
+    chain.save(str(tmp_path / "program.json"))
+    spec = {"step:*": "program.json"}
+    assert read_places(spec, tmp_path) == {"step:predict": "Answer é {x}."}
+    write_places(spec, {"step:predict": "Think first."}, tmp_path)
+    fresh = dspy.ChainOfThought("question -> answer")
+    fresh.load(str(tmp_path / "program.json"))
+    assert fresh.predict.signature.instructions == "Think first."
