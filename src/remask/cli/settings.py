@@ -153,8 +153,10 @@ def _read_components(values: dict[str, Any], flags: Mapping[str, Any], path: Pat
     if sections:
         values["components"] = found
         values["prompt"] = join_components(read_places({name: one["place"] for name, one in found.items()}))
-    if tools and not _get_section(values, "task").get("name"):
-        _get_section(_get_section(values, "target"), "extra").setdefault("tools", tools)
+    target = _get_section(values, "target")
+    asks_api = str(target.get("model", "")).startswith(("openai:", "inspect:"))  # others have no tools
+    if tools and asks_api and not _get_section(values, "task").get("name"):
+        _get_section(target, "extra").setdefault("tools", tools)
 
 
 def _take_prompt_from(values: dict[str, Any]) -> str:
