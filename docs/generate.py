@@ -292,6 +292,7 @@ def schema() -> dict[str, Any]:
                 value.pop("default", None)
     allow_text(found["$defs"]["TaskConfig"]["properties"]["roles"], "additionalProperties")
     allow_text(found["$defs"]["RefineConfig"]["properties"], "traces")
+    allow_text(found["properties"]["components"], "additionalProperties")
     own = {key: {"type": "string", "description": text} for key, text in FILE_KEYS.items()}
     own["prompt_from"]["enum"] = list(PROMPT_PLACES)
     found["properties"] = own | {k: v for k, v in found["properties"].items() if k not in own}

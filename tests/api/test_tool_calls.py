@@ -179,7 +179,7 @@ def test_check_finds_rows_and_tools_that_do_not_fit(example: Path) -> None:
     with pytest.raises(DataError, match=r"tools\.json:1: two tools have the name 'a'; the other is /0"):
         read(str(example / "remask.toml"), {})
     settings = (example / "remask.toml").read_text()
-    (example / "remask.toml").write_text(settings.replace('tools = "tools.json"', ""))
+    (example / "remask.toml").write_text(settings.replace('"tool:*" = "tools.json"', ""))
     assert "warning: the target gets no tools: set target.extra.tools" in check()
 
 

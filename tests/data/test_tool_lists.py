@@ -7,6 +7,7 @@ import pytest
 
 from remask.data.json_nodes import UnreadableValue, format_pointer
 from remask.data.tool_lists import convert_tools, find_parameter_texts, find_texts, list_tools
+from remask.models.chat_components import describe_tools
 
 SCHEMA = {
     "type": "object",
@@ -45,19 +46,20 @@ def test_tools_of_each_form_are_read_and_converted(value: Any, place: str, schem
         "search/query": f"{inner}query/description",
         "search/where/city": f"{inner}where/items/properties/city/description",
     }
-    (made,) = convert_tools(value, {"search": "New.", "search/where/city": "A city."})
+    (made,) = convert_tools(value)
     strict = {"strict": True} if value is OPENAI else {}
-    parameters = copy.deepcopy(SCHEMA)
-    parameters["properties"]["where"]["items"]["properties"]["city"]["description"] = "A city."  # type: ignore[index]
-    function = {"name": "search", "description": "New.", **strict, "parameters": parameters}
-    assert made == {"type": "function", "function": function}
+    function = {"name": "search", "description": made["function"]["description"], **strict}
+    assert made == {"type": "function", "function": {**function, "parameters": SCHEMA}}
+    texts = {"tool:search": "New.", "tool:search/where/city": "A city."}
+    (described,) = describe_tools([made], texts)
+    parameters = described["function"]["parameters"]
+    assert described["function"]["description"] == "New."
+    assert parameters["properties"]["where"]["items"]["properties"]["city"]["description"] == "A city."
     assert value == before
 
 
 def test_a_tool_needs_no_schema_to_be_converted() -> None:
     assert convert_tools([{"name": "ping"}]) == [{"type": "function", "function": {"name": "ping"}}]
-    made = convert_tools([{"name": "ping"}], {"ping": "Knock."})
-    assert made[0]["function"] == {"name": "ping", "description": "Knock."}
 
 
 MESSAGES = [
@@ -76,8 +78,8 @@ PROGRAM = {
 @pytest.mark.parametrize(
     ("value", "places"),
     [
-        (MESSAGES, {"0": "/0/content", "1/0": "/1/content/0/text"}),
-        ({"model": "m", "messages": MESSAGES[:1]}, {"0": "/messages/0/content"}),
+        (MESSAGES, {"system": "/0/content", "user/0": "/1/content/0/text"}),
+        ({"model": "m", "messages": MESSAGES[:1]}, {"system": "/messages/0/content"}),
         (PROGRAM, {"plan": "/plan/signature/instructions", "answer": "/answer/signature/instructions"}),
         (PROGRAM["plan"], {"self": "/signature/instructions"}),
         ({"prompts": "Say {{x}}"}, {"0": "/prompts"}),
@@ -125,9 +127,5 @@ def test_other_values_are_refused_with_their_place(value: Any, words: str, place
 
 
 def test_conversion_refuses_what_it_does_not_know() -> None:
-    with pytest.raises(
-        UnreadableValue, match=r"no tool or parameter 'find'; there are: search, search/query"
-    ):
-        convert_tools(MCP, {"find": "x"})
     with pytest.raises(UnreadableValue, match="is no list of tools"):
         convert_tools({"a": 1})

@@ -14,7 +14,13 @@ FIND = {
     "function": {
         "name": "find",
         "description": "Old.",
-        "parameters": {"type": "object", "properties": {"name": {"type": "string"}}},
+        "parameters": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string"},
+                "at": {"type": "array", "items": {"type": "object", "properties": {"city": {}}}},
+            },
+        },
     },
 }
 ROW = Example("1", "train", "Where is {city}?", None, {"city": "Rome"})
@@ -62,17 +68,17 @@ def test_a_chat_without_components_stays_as_it_is() -> None:
 
 
 def test_tools_are_described_in_a_copy() -> None:
-    found = describe_tools([FIND], {"tool:find": "New.", "tool:find/name": "Of the person."})
+    found = describe_tools(
+        [FIND], {"tool:find": "New.", "tool:find/name": "Of the person.", "tool:find/at/city": "Its name."}
+    )
     assert found[0]["function"]["description"] == "New."
-    assert found[0]["function"]["parameters"]["properties"]["name"] == {
-        "type": "string",
-        "description": "Of the person.",
-    }
+    properties = found[0]["function"]["parameters"]["properties"]
+    assert properties["name"] == {"type": "string", "description": "Of the person."}
+    assert properties["at"]["items"]["properties"] == {"city": {"description": "Its name."}}
     assert FIND["function"]["description"] == "Old."
-    assert find_unknown_tools([FIND], ["tool:find", "tool:find/name", "tool:find/x", "tool:y", "system"]) == [
-        "tool:find/x",
-        "tool:y",
-    ]
+    known = ["tool:find", "tool:find/name", "tool:find/at/city", "system"]
+    unknown = ["tool:find/x", "tool:find/at/x", "tool:y"]
+    assert find_unknown_tools([FIND], [*known, *unknown]) == unknown
 
 
 def test_the_request_has_the_tools_with_their_descriptions() -> None:

@@ -267,17 +267,15 @@ def write_places(
     return [places.files[path].path for path in changes]
 
 
-def read_tools(
-    place: str, base: Path = Path(), descriptions: Mapping[str, str] | None = None
-) -> list[dict[str, Any]]:
+def read_tools(place: str, base: Path = Path()) -> list[dict[str, Any]]:
     """Return the tools at a place in the form of OpenAI's chat completions.
 
-    descriptions: new texts by TOOL or TOOL/PARAMETER. Raises ConfigError and DataError.
+    Raises ConfigError and DataError.
     """
     found = parse_place(place, base)
     file = _File(found.path)
     try:
-        return convert_tools(file.read_value(found.keys), descriptions)
+        return convert_tools(file.read_value(found.keys))
     except UnreadableValue as error:
         raise DataError(str(error), found.path, file.find_value_line((*found.keys, *error.keys))) from None
 

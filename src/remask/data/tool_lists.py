@@ -8,7 +8,6 @@ names, types and schemas are read and never changed.
 
 import re
 from collections.abc import Callable, Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,25 +115,10 @@ def find_parameter_texts(value: Any) -> TextPlaces:
     return {f"{t.name}/{name}": keys for t in list_tools(value) for name, keys in t.parameters.items()}
 
 
-def convert_tools(value: Any, descriptions: Mapping[str, str] | None = None) -> list[dict[str, Any]]:
-    """Return tools of any form in the form of OpenAI's chat completions.
-
-    descriptions: new texts by TOOL or TOOL/PARAMETER. Raises UnreadableValue as `list_tools` does,
-    and for a description whose tool or parameter is not there.
-    """
-    value = deepcopy(value)
-    tools = list_tools(value)
-    places = {tool.name: (*tool.keys, "description") for tool in tools} | find_parameter_texts(value)
-    for name, text in (descriptions or {}).items():
-        if name not in places:
-            known = ", ".join(places) or "none"
-            raise UnreadableValue(f"there is no tool or parameter {name!r}; there are: {known}")
-        holder = value
-        for key in places[name][:-1]:
-            holder = holder[key]
-        holder["description"] = text
+def convert_tools(value: Any) -> list[dict[str, Any]]:
+    """Return tools of any form in the form of OpenAI's chat completions. Raises as `list_tools`."""
     found = []
-    for tool in tools:
+    for tool in list_tools(value):
         kept = {key: tool.value[key] for key in ("name", "description", "strict") if key in tool.value}
         schema = {"parameters": tool.value[tool.schema]} if tool.schema else {}
         found.append({"type": "function", "function": kept | schema})

@@ -35,18 +35,29 @@ def describe_tools(tools: Sequence[Any], described: Mapping[str, str]) -> list[A
             function = tool.get("function", tool)
             if function.get("name") != name:
                 continue
-            if parameter:
-                function["parameters"]["properties"][parameter]["description"] = text
-            else:
-                function["description"] = text
+            schema = _find_parameter(function.get("parameters"), parameter) if parameter else function
+            if schema is not None:
+                schema["description"] = text
     return found
+
+
+def _find_parameter(schema: Any, path: str) -> dict[str, Any] | None:
+    """Return the schema of a parameter; "OUTER/INNER" is one of an object, also of one in a list."""
+    for key in path.split("/"):
+        while isinstance(schema, dict) and "properties" not in schema and "items" in schema:
+            schema = schema["items"]
+        schema = (schema.get("properties") or {}).get(key) if isinstance(schema, dict) else None
+    return schema if isinstance(schema, dict) else None
 
 
 def find_unknown_tools(tools: Sequence[Any], components: Sequence[str]) -> list[str]:
     """Return the components that describe a tool, or a parameter, which `tools` do not have."""
-    known = set[str]()
-    for tool in tools:
-        function = tool.get("function", tool)
-        name, schema = function.get("name"), function.get("parameters") or {}
-        known |= {f"{TOOL}{name}", *(f"{TOOL}{name}/{key}" for key in schema.get("properties") or {})}
-    return [name for name in components if name.startswith(TOOL) and name not in known]
+    functions = {one.get("name"): one for tool in tools for one in [tool.get("function", tool)]}
+    unknown = []
+    for component in components:
+        name, _, parameter = component.removeprefix(TOOL).partition("/")
+        schema = functions.get(name, {}).get("parameters")
+        known = name in functions and (not parameter or _find_parameter(schema, parameter) is not None)
+        if component.startswith(TOOL) and not known:
+            unknown.append(component)
+    return unknown
