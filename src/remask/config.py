@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from remask.errors import ConfigError, DataError, describe_problems
-from remask.files import read_file, require_prompt
+from remask.files import place_function_file, place_target, place_task, placed, read_file, require_prompt
 
 MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution", "anchor", "library", "delete"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
@@ -47,6 +47,10 @@ TASK_TARGET = {"temperature": None, "max_tokens": None, "timeout": 600.0}
 
 def _role(value: Any) -> Any:
     return {"model": value} if isinstance(value, str) else value
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
 
 
 class Section(BaseModel):
@@ -87,6 +91,8 @@ class DataConfig(Section):
     redact: bool = True
     """Replace secrets and personal details in what the denoiser reads and in what is stored. The
     target and the metric get the rows as they are."""
+    group: str = ""
+    """Column that names the guard set of a row, for `search.max_drop`."""
     role: Literal["system", "user"] = "system"
     """The message that the prompt is. With `user` the prompt holds the row's columns as variables
     and no other message is sent."""
@@ -225,6 +231,22 @@ class MetricConfig(Section):
         return scale
 
 
+class ObjectiveConfig(Section):
+    """What counts beside the score; one `[[objectives]]` for each (docs/how-to/objectives.md)."""
+
+    name: str = ""
+    """`prompt_tokens`, `output_tokens`, `usd` or `latency` (seconds), of one answer; of these less is
+    better. With `metric` any name. Default: that of the metric."""
+    metric: Annotated[MetricConfig, BeforeValidator(_named)] | None = None
+    """A second metric, of which more is better: a name as in `metric.name`, or a table with the keys
+    of `[metric]`, as a judge needs it."""
+
+    @property
+    def title(self) -> str:
+        """The name, or that of the metric without its file."""
+        return self.name or (self.metric.name.rpartition(":")[2] if self.metric else "")
+
+
 class DenoiserConfig(EndpointConfig):
     """The diffusion language model that writes the edits (docs/reference/sampling.md).
 
@@ -306,6 +328,17 @@ class SearchConfig(Section):
     the train rows have right answers and the prompt is a system message, else 0."""
     cautious: bool = False
     """Accept an edit only where it is further ahead (docs/background/acceptance.md)."""
+    prefer: str = ""
+    """The objective that chooses among prompts whose score is about the same: `shortest`
+    (`prompt_tokens`), `cheapest` (`usd`), `fastest` (`latency`), or a name of `[[objectives]]`."""
+    within: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Points of score, of 100, that a prompt may lose for `prefer`."""
+    goal: Literal["score", "preferred"] = "score"
+    """What an edit must improve: the score, or where `prefer` is set that; or only that, as
+    `remask shorten` has it."""
+    max_drop: dict[str, Annotated[float, Field(ge=0, lt=100)]] = {}
+    """Guard sets, such as `{safety = 0}`: rows that are not in the score, and the points of 100 that
+    they may lose. Their rows name them in the column `data.group`."""
 
 
 class RefineConfig(Section):
@@ -353,6 +386,7 @@ class Config(Section):
     denoiser: DenoiserConfig = DenoiserConfig()
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
+    objectives: tuple[ObjectiveConfig, ...] = ()
     refine: RefineConfig | None = None
 
     seed: int = 0
@@ -446,35 +480,11 @@ def make_absolute(values: dict[str, Any], base: Path) -> None:
     place(values.get("target"), "model", place_target)
     if isinstance(metric := values.get("metric"), dict):
         place(metric.get("judge"), "model", place_target)
+    objectives = values.get("objectives")
+    for one in objectives if isinstance(objectives, list) else ():
+        place(one, "metric", place_function_file)
+        place(one.get("metric") if isinstance(one, dict) else None, "name", place_function_file)
     place(values, "run_dir", below)
-
-
-def placed(model: str, base: Path) -> str:
-    """local:PLACE with the whole path, where there is such a folder or file, else it is a hub id;
-    and builtin:ADAPTER with that of the file."""
-    kind, _, place = model.partition(":")
-    there = base / place
-    known = (kind == "local" and there.exists()) or kind == "builtin"
-    return f"{kind}:{there}" if place and known else model
-
-
-def place_target(model: str, base: Path) -> str:
-    """local:PLACE and FILE.py:FUNCTION with the whole path; other targets as they are."""
-    return placed(model, base) if model.startswith("local:") else place_function_file(model, base)
-
-
-def place_task(name: str, base: Path) -> str:
-    """FILE.py@TASK with the whole path, where there is such a file below `base`."""
-    file, at, task = name.partition("@")
-    path = base / file
-    return f"{path.resolve()}{at}{task}" if path.is_file() else name
-
-
-def place_function_file(name: str, base: Path) -> str:
-    """FILE.py:FUNCTION with the whole path of the file; other names of metrics and targets as they
-    are."""
-    file, colon, function = name.rpartition(":")
-    return f"{(base / file).resolve()}:{function}" if colon and file.endswith(".py") else name
 
 
 def read_prompt(path: Path) -> str:

@@ -24,7 +24,17 @@ from remask.runs.outcomes import read_row_file
 from remask.runs.reused_rows import describe_earlier_tests
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import clip, make_visible, one_line
-from remask.stats import LEVEL, Comparison, Verdict, compare, correct_level, estimate, format_level, sign_test
+from remask.stats import (
+    LEVEL,
+    Comparison,
+    Verdict,
+    compare,
+    correct_level,
+    estimate,
+    find_front,
+    format_level,
+    sign_test,
+)
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -266,18 +276,22 @@ def _make_adapter() -> "TypeAdapter[Result]":
     return TypeAdapter(Result)
 
 
-def find_pareto_front(state: State) -> tuple[str, ...]:
-    """Return the ids on the Pareto front of score and length, shortest first.
+def find_pareto_front(state: State, of: Sequence[tuple[str, bool]] = ()) -> tuple[str, ...]:
+    """Return the ids on the Pareto front of the score and the objectives, shortest prompt first.
 
-    No other prompt is better in one and at least as good in the other. Only prompts with a score on
-    all validation rows count.
+    No other prompt is better in one and at least as good in all others. Only prompts with a score
+    on all validation rows count. `of`: (objective, whether more is better); default: those of the
+    run, or else the length.
     """
-    scores = {id: _average_validation(state, id) for id in _list_validated(state)}
-    found: list[str] = []
-    for id in sorted(scores, key=lambda id: (state.tokens[id], -scores[id])):
-        if not found or scores[id] > scores[found[-1]]:
-            found.append(id)
-    return tuple(found)
+    goals = (("", True), *(of or state.goals.objectives or ((events.PROMPT_TOKENS, False),)))
+    points = {}
+    for id in _list_validated(state):
+        means = [(state.measure(id, name), up) for name, up in goals]
+        known = [value if up else -value for value, up in means if value is not None]
+        if len(known) == len(goals):
+            points[id] = known
+    found = find_front(points, first=state.baseline)
+    return tuple(sorted(found, key=lambda id: (state.tokens[id], [-value for value in points[id]], id)))
 
 
 def find_shortest_within(state: State, points: float) -> str:
@@ -287,7 +301,8 @@ def find_shortest_within(state: State, points: float) -> str:
     It was selected by its validation score and was not tested.
     """
     least = _average_validation(state, state.incumbent) - points / 100 - 1e-9
-    able = (id for id in find_pareto_front(state) if _average_validation(state, id) >= least)
+    front = find_pareto_front(state, ((events.PROMPT_TOKENS, False),))
+    able = (id for id in front if _average_validation(state, id) >= least)
     return next(able, state.incumbent)
 
 

@@ -20,7 +20,12 @@ from remask.sanitize import hide_credentials, one_line
 from remask.stats import MIN_DIFFERING_ROWS, Comparison, format_level
 
 SELECTION = "used for selection"
-IDENTITY = ("data_id", "version", "metric_code")  # what a stored configuration has beside settings
+IDENTITY = (
+    "data_id",
+    "version",
+    "metric_code",
+    "objective_code",
+)  # what a stored configuration has beside settings
 FILE_KEYS = ("data.path", "data.train", "data.validation", "data.test", "refine.traces")
 METHODS = {"tango": "Tango's score interval for paired shares", "paired t": "a paired t interval"}
 UNVERIFIED = (
