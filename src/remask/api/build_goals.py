@@ -179,7 +179,8 @@ def require_guard_rows(goals: GoalsSet) -> None:
             raise ConfigError(
                 f"the guard set {guard.name} has {rows} {split} rows (those of train count as validation), "
                 f"and a loss of {guard.margin:g} + {100 * GUARD_TOLERANCE:g} points can only be excluded "
-                f"with {needed} or more; add rows, or allow more: --max-drop {guard.name}={_round_up(least):g}"
+                f"with {needed} or more; add rows, or allow more: --max-drop "
+                f"{guard.name}={_round_up(least):g}"
             )
 
 
