@@ -135,7 +135,8 @@ def print_result(result: Result, mode: str) -> None:
     for edit in rejected[:MAX_REJECTED_EDITS]:
         _print_edit(f"not accepted: best edit of {summary.format_edit_title(edit)}", edit)
     if len(result.pareto_front) > 1:
-        click.echo(f"score and length (validation, {summary.SELECTION}):")
+        beside = ", ".join(one_line(one.name) for one in result.objectives) or "length"
+        click.echo(f"score and {beside} (validation, {summary.SELECTION}):")
         for line in summary.list_front(result.pareto_front):
             click.echo(f"  {line}")
     for line in summary.list_refinement_facts(result):
