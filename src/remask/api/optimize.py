@@ -21,6 +21,7 @@ from remask.api.arguments import (
     InspectTask,
     Judge,
     Label,
+    Objective,
     Search,
     Target,
     settle_arguments,
@@ -75,6 +76,7 @@ def optimize(
     max_calls: int | None = None,
     budget: Budget | None = None,
     search: Search | None = None,
+    objectives: Sequence[str | Objective] = (),
     task: str | InspectTask = "",
     seed: int = 0,
     run_dir: str | Path | None = None,
@@ -89,7 +91,8 @@ def optimize(
     "exact", "contains", "f1", "json", "number", a function `(example, response) -> float | Score`
     from 0 to 1, a `Label` or a `Judge`. denoiser: a name, an object with `count` and `infill`, or a
     `Denoiser`. Target and metric may be async functions. max_calls: target calls in all, the test included
-    (default: 2,000); `budget` has other limits. task: an Inspect task in place of data. run_dir: a
+    (default: 2,000); `budget` has other limits. objectives: what is measured beside the score, such
+    as "latency" or a `remask.Objective`. task: an Inspect task in place of data. run_dir: a
     new folder (default: runs/DATE-TIME). on_event: called as `on_event(event, state, spend)` after
     an event was stored; an exception that it raises ends the run, which can then be resumed.
     progress: show how far the run is (default: in a terminal and in a notebook).
@@ -107,7 +110,7 @@ def optimize(
     """
     values, given = settle_arguments(
         prompt, data=data, target=target, metric=metric, denoiser=denoiser, task=task,
-        max_calls=max_calls, budget=budget, search=search, more={"seed": seed},
+        max_calls=max_calls, budget=budget, search=search, objectives=objectives, more={"seed": seed},
     )  # fmt: skip
     hooks = add_callback(Hooks(), on_event)
     config = settle_rows(values, given)
@@ -131,13 +134,14 @@ def resume(
     target: Respond | None = None,
     metric: Metric | None = None,
     denoiser: DenoiserModel | None = None,
+    objectives: Sequence[str | Objective] = (),
     on_event: OnEvent | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Continue an interrupted run, or return the result of a finished one.
 
-    Functions, a denoiser object and rows in memory must be passed again; everything else is stored.
-    progress: as for `optimize`. Raises ConfigError, which names the keys, where data, code or
+    Functions, also of objectives, a denoiser object and rows in memory must be passed again; all else
+    is stored. progress: as for `optimize`. Raises ConfigError, which names the keys, where data, code or
     settings have changed.
 
     >>> import remask
@@ -156,7 +160,9 @@ def resume(
     ...     print(remask.resume("cut", **again).verdict)
     no evidence
     """
-    _, given = settle_arguments("-", data=data, target=target, metric=metric, denoiser=denoiser, more={})
+    _, given = settle_arguments(
+        "-", data=data, target=target, metric=metric, denoiser=denoiser, objectives=objectives, more={}
+    )
     with open_progress(progress, add_callback(Hooks(), on_event), str(run_dir)) as hooks:
         return resume_run(run_dir, given, hooks)
 

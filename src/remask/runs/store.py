@@ -37,10 +37,8 @@ def strip_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
             found[key] = strip_credentials(value)
         elif isinstance(value, list):
             found[key] = [strip_credentials(v) if isinstance(v, Mapping) else v for v in value]
-        elif key == "base_url" and value:
-            found[key] = hide_credentials(value)
         else:
-            found[key] = value
+            found[key] = hide_credentials(value) if key == "base_url" and value else value
     return found
 
 
