@@ -243,8 +243,8 @@ class ObjectiveConfig(Section):
 
     @property
     def title(self) -> str:
-        """The name, or that of the metric without its file."""
-        return self.name or (self.metric.name.rpartition(":")[2] if self.metric else "")
+        """The name, or that of the metric without its file or module."""
+        return (self.name or (self.metric.name if self.metric else "")).rpartition(":")[2].rpartition(".")[2]
 
 
 class DenoiserConfig(EndpointConfig):
