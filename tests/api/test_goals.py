@@ -156,7 +156,7 @@ def test_a_preference_for_a_second_metric_steers_the_search(tmp_path: Path) -> N
     def kindness(example: Example, response: str) -> float:
         return float("please" in response)
 
-    search = remask.Search(maskers=["insert"], candidates=6, demos=0, prefer="kindness")
+    search = remask.Search(maskers=["insert"], candidates=6, demos=0, prefer="kindness", within=3)
     result = play(tmp_path / "run", prompt="Name it. Be brief.", target=respond, search=search,
                   objectives=[remask.Objective(metric=kindness)], metric="contains")  # fmt: skip
     assert "kindly" in result.prompt and result.verdict == "improved"

@@ -19,25 +19,29 @@ UNITS = {PROMPT_TOKENS: "tokens", "output_tokens": "tokens", "usd": "dollars", "
 
 @dataclass(frozen=True, slots=True)
 class ObjectiveResult:
-    """An objective of both prompts, on the sealed test rows."""
+    """An objective of both prompts, on the sealed test rows. Lengths are exact and have no test."""
 
     name: str
     higher: bool  # whether more is better
     baseline: float | None  # mean of an answer; of prompt_tokens: of the prompt
     best: float | None
-    test: Comparison | None  # None: exact, or no row has a value
+    test: Comparison | None
     verdict: Verdict  # "improved": the best prompt is better
 
 
 @dataclass(frozen=True, slots=True)
 class GuardResult:
-    """A guard set on its sealed rows."""
+    """A guard set on its sealed rows.
+
+    It has held where a loss above margin and tolerance is excluded, and lost where one above the
+    margin is shown.
+    """
 
     name: str
     margin: float  # points of 100 that may be lost
     tolerance: float  # points of 100 beside it that may be lost unseen
     test: Comparison
-    status: GuardStatus  # "held": a loss above margin and tolerance is excluded; "lost": one above the margin
+    status: GuardStatus
 
 
 def find_level(event: Tested) -> float:
