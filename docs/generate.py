@@ -100,12 +100,12 @@ FIELDS = {
     "Refused.prompt": "text of the prompt, with its `[[keep]]` marks",
     "Tested.baseline": "each row under the seed prompt: id, score, ranking score",
     "Tested.best": "the same under the best prompt",
-    "Tested.objectives": "(objective, rows under the seed prompt, rows under the best one), values for scores",
-    "Tested.guards": "(guard set, rows under the seed prompt, rows under the best one)",
+    "Tested.objectives": "name, rows under the seed prompt, rows under the best one; values for scores",
+    "Tested.guards": "name, rows under the seed prompt, rows under the best one",
     "ObjectiveResult.test": "null: exact, or no row has a value",
     "GuardResult.test": "both prompts on its sealed rows",
-    "GuardResult.status": "`held`: a loss above margin and tolerance is excluded; `lost`: one above the margin "
-    "is shown",
+    "GuardResult.status": "`held`: a loss above margin and tolerance is excluded; `lost`: one above the "
+    "margin is shown",
 }
 
 
@@ -204,7 +204,8 @@ def configuration() -> str:
 def section_parts(name: str, section: type[BaseModel], top: dict[str, Any]) -> Iterator[str]:
     """A section, and those that lie in it."""
     found = top["$defs"][section.__name__]
-    yield f"## {'[[objectives]]' if name == 'objectives' else f'[{name}]'}\n\n{with_links(found['description'])}"
+    heading = f"[[{name}]]" if name == "objectives" else f"[{name}]"
+    yield f"## {heading}\n\n{with_links(found['description'])}"
     own = {k: v for k, v in found["properties"].items() if section_of_key(section, k) is None}
     yield key_table(own, found, f"{name}.")
     for key in section.model_fields:
