@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import MappingProxyType
@@ -77,7 +78,7 @@ def read(
     if source is not None and is_config(source):
         raise ConfigError(f"{source} contains tests; name a prompt file and give --data {source}")
     values, path = _read_values(source, flags)
-    values = merged(below, values)
+    values = merged(deepcopy(dict(below)), values)  # the options are written into the result
     run_dir = _take_run_dir(values, flags, path)
     override(values, flags)
     values = merged(values, above)
