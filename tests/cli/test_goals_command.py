@@ -111,10 +111,7 @@ WRONG = [
     (("--max-drop", "safety=x", "--group", "set"), "search.max_drop"),
     (("--max-drop", "safety=0"), "no column says which rows belong to it"),
     (("--max-drop", "safety=0", "--group", "kind"), "no row has the column 'kind'"),
-    (
-        ("--max-drop", "privacy=0", "--group", "set"),
-        "privacy has no rows in the validation and the test",
-    ),
+    (("--max-drop", "privacy=0", "--group", "set"), "privacy has no rows in the validation and the test"),
     (("--group", "set"), "no guard set is named"),
 ]
 
@@ -141,9 +138,7 @@ def test_check_says_how_many_guard_rows_are_needed(here: Path, guards: int, read
     assert f"guard set safety: {guards // 2} validation rows, 189 needed" in result.stdout
     assert f"guard set safety: {guards // 2} test rows, 247 needed" in result.stdout
     assert "preferred: prompt_tokens, where the score is within 1 points" in result.stdout
-    problem = (
-        "a loss of 0 + 2 points can only be excluded with 247 or more; add rows, or allow more"
-    )
+    problem = "a loss of 0 + 2 points can only be excluded with 247 or more; add rows, or allow more"
     assert (problem in result.stdout) is not ready
     if not ready:
         assert problem in complaint(remask("optimize", *JOB, *SAFE))

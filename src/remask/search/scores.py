@@ -25,6 +25,7 @@ from remask.search.goals import (
     is_preferred,
     refuse_longer,
 )
+from remask.search.join_deletions import join_deletions
 from remask.search.plan import SearchPlan, count_survivors
 from remask.search.race import Race
 from remask.stats import accepts, is_not_worse
@@ -315,7 +316,10 @@ def _draw_proposals(
     rewards = measure_rewards(state, sum(plan.rungs))
     for draw in range(MAX_DRAWS):
         drawn_from = seed_for(seed, state.round, "propose", draw)
-        for proposal in proposer.propose(parent, traces, wanted, drawn_from, rewards):
+        proposals = proposer.propose(parent, traces, wanted, drawn_from, rewards)
+        if state.goals.only_preferred:
+            proposals = [*join_deletions(parent, proposals), *proposals]
+        for proposal in proposals:
             if proposal.prompt.id not in seen:
                 seen.add(proposal.prompt.id)
                 proposal = refuse_longer(state, parent, proposal, proposer.count)
