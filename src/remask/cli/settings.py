@@ -26,7 +26,7 @@ DEFAULT = Path("remask.toml")
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 # Of `remask shorten`: most candidates delete a sentence, the others write a shorter text. Few are
 # enough, since most deletions are harmless.
-SHORTEN = {
+SHORTEN: dict[str, dict[str, Any]] = {
     "search": {"maskers": ["delete", "delete", "sentence", "delete", "delete", "span"], "candidates": 12}
 }
 PLACES = ("path", "train", "validation", "test")  # of [data]
