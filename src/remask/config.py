@@ -482,6 +482,7 @@ def make_absolute(values: dict[str, Any], base: Path) -> None:
         place(metric.get("judge"), "model", place_target)
     objectives = values.get("objectives")
     for one in objectives if isinstance(objectives, list) else ():
+        place(one, "name", place_function_file)
         place(one, "metric", place_function_file)
         place(one.get("metric") if isinstance(one, dict) else None, "name", place_function_file)
     place(values, "run_dir", below)

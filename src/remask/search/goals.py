@@ -118,8 +118,8 @@ def find_loss(guards: Sequence[GuardSet], before: Mapping[str, float | None], sc
     """Ask a winner the guard rows of each set. Returns the set that may lose too much, in a sentence.
 
     `before`: the scores of the seed prompt; `score` asks the winner; `test`: the number of the test.
-    A set is asked in parts, and no further where the rest would have to be gained: that can only
-    reject. "" where all sets hold.
+    A set is asked in parts, and no further where it does not hold if the rest does not differ: that
+    can only reject. "" where all sets hold.
     """
     alpha = share_alpha(test)
     for guard in guards:
@@ -141,8 +141,8 @@ def describe_loss(
 ) -> str:
     """Say why a guard set does not hold, if `rest` further rows do not differ; "" where it holds.
 
-    It holds where its score has not dropped by more than the margin, and a drop by more than margin
-    and tolerance is excluded at 1 - alpha.
+    It holds where its score has not dropped by more than the margin on all rows, and a drop by more
+    than margin and tolerance is excluded at 1 - alpha.
     """
     scored = [(before.get(id), value) for id, value in after.items()]
     pairs = [(a, b) for a, b in scored if a is not None and b is not None] + [(0.0, 0.0)] * rest
@@ -151,7 +151,9 @@ def describe_loss(
     old, new = zip(*pairs, strict=True)
     margin, drop = guard.margin / 100, (sum(old) - sum(new)) / len(pairs)
     bound = bound_loss(old, new, alpha)
-    if drop <= margin + 1e-9 and bound <= margin + GUARD_TOLERANCE + 1e-9:
+    # What is lost may be won on the rows to come, so the drop itself counts only at the end.
+    kept = bool(rest) or drop <= margin + 1e-9
+    if kept and bound <= margin + GUARD_TOLERANCE + 1e-9:
         return ""
     return (
         f"guard set {guard.name}: {-100 * drop:+.3g} points on {len(pairs) - rest} rows, and a loss of up to "
