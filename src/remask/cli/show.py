@@ -79,7 +79,8 @@ def print_rows(run_dir: Path, name: str, as_json: bool, mode: str) -> None:
 
 
 def _print_row(row: RowResult, colour: bool) -> None:
-    title = f"{row.change}  {row.split}  {make_visible(row.place)}"
+    guard = f"  guard set {one_line(row.guard)}" if row.guard else ""
+    title = f"{row.change}  {row.split}  {make_visible(row.place)}{guard}"
     click.echo(click.style(title, fg=CHANGE_COLOURS[row.change], bold=True) if colour else title)
     click.echo(f"  message   {one_line(row.message, MAX_ROW_CHARS)}")
     if row.expected:

@@ -55,6 +55,7 @@ class RowResult:
     expected: str  # the right answer; "": the data has none
     before: RowAnswer
     after: RowAnswer
+    guard: str = ""  # the guard set that it belongs to; "": it counts in the score
 
     @property
     def change(self) -> Change:
@@ -139,6 +140,7 @@ class RecordingTask:
             "unparsed": outcome.unparsed,
             "cut": outcome.cut,
             **({"values": dict(outcome.values)} if outcome.values else {}),
+            **({"guard": example.guard} if example.guard else {}),
         }
 
     def _describe_trace(self, trace: Trace) -> dict[str, Any]:
@@ -207,7 +209,8 @@ def _make_row(id: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> R
     texts = (after["place"], after["message"], after["expected"])
     for text in texts:
         _require(text, str)
-    return RowResult(id, after["split"], *texts, _read_answer(before), _read_answer(after))
+    guard = _require(after.get("guard", ""), str)
+    return RowResult(id, after["split"], *texts, _read_answer(before), _read_answer(after), guard)
 
 
 def _read_answer(stored: Mapping[str, Any]) -> RowAnswer:

@@ -328,8 +328,8 @@ def find_pareto_front(state: State, of: Sequence[tuple[str, bool]] = ()) -> tupl
     """Return the ids on the Pareto front of the score and the objectives, shortest prompt first.
 
     No other prompt is better in one and at least as good in all others. Only prompts with a score
-    on all validation rows count. `of`: (objective, whether more is better); default: those of the
-    run, or else the length.
+    on all validation rows count, and of a run with guard sets those that were accepted. `of`:
+    (objective, whether more is better); default: those of the run, or else the length.
     """
     goals = (("", True), *(of or state.goals.objectives or ((events.PROMPT_TOKENS, False),)))
     points = {}
@@ -357,7 +357,9 @@ def find_shortest_within(state: State, points: float) -> str:
 def _list_validated(state: State) -> list[str]:
     scored = {id: rows for (id, split), rows in state.scores.items() if split == "validation"}
     whole = scored.get(state.baseline, {}).keys()
-    return [id for id, rows in scored.items() if rows.keys() == whole]
+    found = [id for id, rows in scored.items() if rows.keys() == whole]
+    held = {state.baseline, *(event.id for event in state.accepted)}  # on the guard sets
+    return [id for id in found if id in held] if state.goals.guards else found
 
 
 def _average_validation(state: State, id: str) -> float:
