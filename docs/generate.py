@@ -30,9 +30,10 @@ from pydantic import BaseModel
 from remask import events
 from remask.cli import main as remask
 from remask.cli import settings
-from remask.config import FILE_KEYS, PROMPT_PLACES, Config, TargetConfig
+from remask.config import FILE_KEYS, PROMPT_PLACES, Config, MetricConfig, TargetConfig
 from remask.runs import result
 from remask.runs.budget import Spend
+from remask.runs.goal_results import GuardResult, ObjectiveResult
 from remask.stats import Comparison
 
 ROOT = Path(__file__).parents[1]
@@ -54,6 +55,8 @@ OTHER_FLAGS = {
     "prompt_from": "prompt_from",
     "run_dir": "run_dir",
     "seed": "seed",
+    "max_drop": "search.max_drop",
+    "objective": "objectives.name",
 }
 # Fields whose name says nearly all, and which have no comment in the code.
 FIELDS = {
@@ -67,12 +70,14 @@ FIELDS = {
     "fold_gains": "gain on each group of held-out conversations, nats",
     "high": "upper end of the interval",
     "id": "id of the prompt: a hash of its text",
+    "guards": "guard sets: rows on which no loss above a margin is accepted",
     "input_tokens": "tokens that were read",
     "iteration": "number of the iteration, from 1",
     "iterations": "iterations that were played",
     "logp": "mean log-probability of the written tokens, nats",
     "masker": "masker that chose where to edit",
     "method": "how the interval was computed",
+    "name": "its name",
     "output_tokens": "tokens that were written",
     "parent": "id of the prompt that was edited",
     "prompt": "text of the prompt",
@@ -86,7 +91,6 @@ FIELDS = {
     "rows": "each row: id, score (null: the call failed), and the score that ranks candidates",
     "run_dir": "the run directory",
     "spend": "what the run cost",
-    "split": "`train` or `validation`",
     "stopped": "why the search ended",
     "tokens": "tokens of the prompt, as the denoiser counts",
     "usd": "US dollars",
@@ -96,6 +100,12 @@ FIELDS = {
     "Refused.prompt": "text of the prompt, with its `[[keep]]` marks",
     "Tested.baseline": "each row under the seed prompt: id, score, ranking score",
     "Tested.best": "the same under the best prompt",
+    "Tested.objectives": "name, rows under the seed prompt, rows under the best one; values for scores",
+    "Tested.guards": "name, rows under the seed prompt, rows under the best one",
+    "ObjectiveResult.test": "null: exact, or no row has a value",
+    "GuardResult.test": "both prompts on its sealed rows",
+    "GuardResult.status": "`held`: a loss above margin and tolerance is excluded; `lost`: one above the "
+    "margin is shown",
 }
 
 
@@ -180,7 +190,9 @@ def find_command(words: Iterable[str]) -> click.Command:
 def configuration() -> str:
     """Every key of remask.toml."""
     top = schema()
-    keys = {k: v for k, v in top["properties"].items() if "$ref" not in v and k != "refine"}
+    keys = {
+        k: v for k, v in top["properties"].items() if "$ref" not in v and k not in ("refine", "objectives")
+    }
     parts = [f"## Top level\n\n{key_table(keys, top, '')}"]
     for name, field in Config.model_fields.items():
         section = section_of(field.annotation)
@@ -192,7 +204,8 @@ def configuration() -> str:
 def section_parts(name: str, section: type[BaseModel], top: dict[str, Any]) -> Iterator[str]:
     """A section, and those that lie in it."""
     found = top["$defs"][section.__name__]
-    yield f"## [{name}]\n\n{with_links(found['description'])}"
+    heading = f"[[{name}]]" if name == "objectives" else f"[{name}]"
+    yield f"## {heading}\n\n{with_links(found['description'])}"
     own = {k: v for k, v in found["properties"].items() if section_of_key(section, k) is None}
     yield key_table(own, found, f"{name}.")
     for key in section.model_fields:
@@ -201,7 +214,7 @@ def section_parts(name: str, section: type[BaseModel], top: dict[str, Any]) -> I
             continue
         place = f"{name}.{key}.NAME" if key == "roles" else f"{name}.{key}"
         yield f"### [{place}]\n\n{found['properties'][key]['description']}"
-        if inner is not TargetConfig:
+        if inner not in (TargetConfig, MetricConfig):  # their keys stand elsewhere on the page
             below = top["$defs"][inner.__name__]
             yield key_table(below["properties"], below, f"{place}.")
 
@@ -293,6 +306,7 @@ def schema() -> dict[str, Any]:
     allow_text(found["$defs"]["TaskConfig"]["properties"]["roles"], "additionalProperties")
     allow_text(found["$defs"]["RefineConfig"]["properties"], "traces")
     allow_text(found["properties"]["components"], "additionalProperties")
+    allow_text(found["$defs"]["ObjectiveConfig"]["properties"], "metric")
     own = {key: {"type": "string", "description": text} for key, text in FILE_KEYS.items()}
     own["prompt_from"]["enum"] = list(PROMPT_PLACES)
     found["properties"] = own | {k: v for k, v in found["properties"].items() if k not in own}
@@ -343,9 +357,10 @@ def attribute_docs(cls: type) -> dict[str, str]:
 
 def events_and_result() -> str:
     """What happens in a run, and what result.json holds."""
-    kinds = (*events.KINDS.values(), events.ConversationCounts)
+    kinds = (*events.KINDS.values(), events.GuardSet, events.ConversationCounts)
     results = (
-        *(result.Result, result.PromptScore, Comparison, result.AcceptedEdit, Spend),
+        *(result.Result, result.PromptScore, Comparison, ObjectiveResult, GuardResult),
+        *(result.AcceptedEdit, Spend),
         *(result.Refinement, result.RefinedEdit, result.Evidence, result.Refusal),
     )
     return "\n\n".join(["## Events", *map(class_part, kinds), "## result.json", *map(class_part, results)])

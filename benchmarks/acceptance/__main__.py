@@ -3,10 +3,12 @@
     python -m benchmarks.acceptance measure --data FOLDER
     python -m benchmarks.acceptance rules
     python -m benchmarks.acceptance verdict
+    python -m benchmarks.acceptance guards --runs 200
     python -m benchmarks.acceptance --page
 
 "measure" asks what real candidates are like. "rules" runs every rule 1,000 times in each simulated
-world. "verdict" counts the false alarms of whole runs and the power of the sealed test. Each part
+world. "verdict" counts the false alarms of whole runs and the power of the sealed test. "guards"
+counts runs that accept an edit which loses on guard rows, and one which does not. Each part
 writes its figures, with command, commit and machine, to benchmarks/results/acceptance.json. The
 page is docs/background/acceptance.md.
 """
@@ -18,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.acceptance.fit import Seen, fit_mixture
+from benchmarks.acceptance.guards import tabulate_guards
 from benchmarks.acceptance.page import FIGURES, write_page
 from benchmarks.acceptance.simulate import (
     ASKED,
@@ -34,7 +37,7 @@ from benchmarks.record import add_page_option, describe_run, make_parser, read_j
 def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     parser = make_parser(__file__, __doc__)
     option = parser.add_argument
-    option("part", nargs="?", choices=("measure", "rules", "verdict"), help="The part to run.")
+    option("part", nargs="?", choices=("measure", "rules", "verdict", "guards"), help="The part to run.")
     option("--data", type=Path, help="The folder with sst2/train.jsonl. Only measure reads it.")
     option("--candidates", type=int, default=60, help="How many candidates measure asks, at most.")
     option("--runs", type=int, default=1000, help="Runs of each rule in each world.")
@@ -42,7 +45,7 @@ def read_arguments(words: Sequence[str] | None) -> argparse.Namespace:
     add_page_option(parser)
     args = parser.parse_args(words)
     if not args.page and args.part is None:
-        parser.error("name a part (measure, rules or verdict), or give --page")
+        parser.error("name a part (measure, rules, verdict or guards), or give --page")
     if args.part == "measure" and args.data is None:
         parser.error("measure needs --data")
     return args
@@ -59,6 +62,8 @@ def main(words: Sequence[str] | None = None) -> None:
         accuracy, seen = measure_candidates(args.data, args.candidates)
         known["measured"] = {"task": TASK, "rows": ASKED, "accuracy": accuracy,
                              "candidates": [asdict(s) for s in seen]}  # fmt: skip
+    elif args.part == "guards":
+        known["guards"] = list(tabulate_guards(args.runs))
     elif "measured" not in known:
         raise SystemExit("there are no real candidates yet; run the part measure first")
     else:

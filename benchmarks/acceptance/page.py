@@ -22,6 +22,7 @@ def write_page() -> None:
         "rules": tabulate_rules(known["rules"]),
         "alarms": tabulate_alarms(known["false_alarms"]),
         "power": tabulate_power(known["power"]),
+        "guards": tabulate_guards(known["guards"]),
         "made": tabulate_origins(known["made"]),
     }
     write_blocks(PAGE, blocks)
@@ -78,6 +79,18 @@ def tabulate_power(rows: Rows) -> str:
         for points in sorted({r["points"] for r in rows})
     ]
     return format_table(("true gain", *(f"{test:,} test rows" for test in tests)), lines)
+
+
+def tabulate_guards(rows: Rows) -> str:
+    """How often runs accept an edit that loses on guard rows, and one that does not."""
+    sizes = sorted({r["rows"] for r in rows})
+    found = {(r["churn"], r["rows"], r["loss"] > 0): r["accepted"] for r in rows}
+    lines = [
+        [churn, "losing" if loses else "harmless",
+         *(format_percent(found[churn, size, loses], 1 if loses else 0) for size in sizes)]
+        for churn in dict.fromkeys(r["churn"] for r in rows) for loses in (True, False)
+    ]  # fmt: skip
+    return format_table(("changes", "edits", *(f"{size:,} guard rows" for size in sizes)), lines)
 
 
 def tabulate_origins(parts: dict[str, dict[str, str]]) -> str:

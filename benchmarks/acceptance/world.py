@@ -85,13 +85,17 @@ class World:
     def ids(self, split: Split) -> tuple[str, ...]:
         return self._ids[split]
 
-    def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
+    def charge(self, prompt: Prompt, ids: Sequence[str]) -> None:
+        """Count the calls for rows that a prompt was not asked before. Raises BudgetSpent."""
         asked = self._asked[prompt.id]
         new = set(ids) - asked
         if self.calls + len(new) > self.limit:
             raise BudgetSpent("all spent")
         self.calls += len(new)
         asked |= new
+
+    def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
+        self.charge(prompt, ids)
         values = self._means[prompt.id] + self._residues[prompt.id][[self._at[i] for i in ids]]
         return [
             Outcome(id, "scored", float(value > 0), float(soft))

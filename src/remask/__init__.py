@@ -17,6 +17,7 @@ if TYPE_CHECKING:
         InspectTask,
         Judge,
         Label,
+        Objective,
         Search,
         Target,
     )
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from remask.types import Score
 
 __all__ = [
-    "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Pilot",
-    "Result", "Score", "Search", "Target", "evaluate", "evaluate_async", "load_target", "optimize",
+    "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Objective",
+    "Pilot", "Result", "Score", "Search", "Target", "evaluate", "evaluate_async", "load_target", "optimize",
     "optimize_async", "pilot", "pilot_async", "read_places", "refine", "refine_async", "resume",
     "resume_async", "system_prompt_of", "write_places",
 ]  # fmt: skip

@@ -49,6 +49,10 @@ def _role(value: Any) -> Any:
     return {"model": value} if isinstance(value, str) else value
 
 
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
 class Section(BaseModel):
     # No namespace is protected: pydantic before 2.10 warns of every field called model_….
     model_config = ConfigDict(
@@ -93,6 +97,8 @@ class DataConfig(Section):
     redact: bool = True
     """Replace secrets and personal details in what the denoiser reads and in what is stored. The
     target and the metric get the rows as they are."""
+    group: str = ""
+    """Column that names the guard set of a row, for `search.max_drop`."""
     role: Literal["system", "user"] = "system"
     """The message that the prompt is. With `user` the prompt holds the row's columns as variables
     and no other message is sent."""
@@ -232,6 +238,22 @@ class MetricConfig(Section):
         return scale
 
 
+class ObjectiveConfig(Section):
+    """What counts beside the score; one `[[objectives]]` for each (docs/how-to/objectives.md)."""
+
+    name: str = ""
+    """`prompt_tokens`, `output_tokens`, `usd` or `latency` (seconds), of one answer; of these less is
+    better. With `metric` any name. Default: that of the metric."""
+    metric: Annotated[MetricConfig, BeforeValidator(_named)] | None = None
+    """A second metric, of which more is better: a name as in `metric.name`, or a table with the keys
+    of `[metric]`, as a judge needs it."""
+
+    @property
+    def title(self) -> str:
+        """The name, or that of the metric without its file or module."""
+        return (self.name or (self.metric.name if self.metric else "")).rpartition(":")[2].rpartition(".")[2]
+
+
 class DenoiserConfig(EndpointConfig):
     """The diffusion language model that writes the edits (docs/reference/sampling.md).
 
@@ -313,6 +335,17 @@ class SearchConfig(Section):
     the train rows have right answers and the prompt is a system message, else 0."""
     cautious: bool = False
     """Accept an edit only where it is further ahead (docs/background/acceptance.md)."""
+    prefer: str = ""
+    """The objective that chooses among prompts whose score is about the same: `shortest`
+    (`prompt_tokens`), `cheapest` (`usd`), `fastest` (`latency`), or a name of `[[objectives]]`."""
+    within: Annotated[float, Field(ge=0, le=100)] = 1.0
+    """Points of score, of 100, that a prompt may lose for `prefer`."""
+    goal: Literal["score", "preferred"] = "score"
+    """What an edit must improve: the score, or where `prefer` is set that; or only that, as
+    `remask shorten` has it."""
+    max_drop: dict[str, Annotated[float, Field(ge=0, lt=100)]] = {}
+    """Guard sets, such as `{safety = 0}`: rows that are not in the score, and the points of 100 that
+    they may lose. Their rows name them in the column `data.group`."""
 
 
 class RefineConfig(Section):
@@ -377,6 +410,7 @@ class Config(Section):
     denoiser: DenoiserConfig = DenoiserConfig()
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
+    objectives: tuple[ObjectiveConfig, ...] = ()
     refine: RefineConfig | None = None
 
     seed: int = 0
@@ -475,4 +509,9 @@ def make_absolute(values: dict[str, Any], base: Path) -> None:
         place(metric.get("judge"), "model", place_target)
     if isinstance(target := values.get("target"), dict):
         place(target.get("extra"), "tools", below)
+    objectives = values.get("objectives")
+    for one in objectives if isinstance(objectives, list) else ():
+        place(one, "name", place_function_file)
+        place(one, "metric", place_function_file)
+        place(one.get("metric") if isinstance(one, dict) else None, "name", place_function_file)
     place(values, "run_dir", below)

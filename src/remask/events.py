@@ -22,6 +22,28 @@ if TYPE_CHECKING:
 
 # (example id, score or None, ranking score). JSON has no infinity and no NaN: read back, these are None.
 Rows = tuple[tuple[str, float | None, float | None], ...]
+PROMPT_TOKENS = "prompt_tokens"  # the objective that needs no row
+
+
+@dataclass(frozen=True, slots=True)
+class GuardSet:
+    """Rows that are not part of the score, and on which no loss above a margin is accepted."""
+
+    name: str
+    margin: float  # points of 100 of score that may be lost
+    validation: tuple[str, ...]  # ids of the rows that an edit is tested on before it is accepted
+    test: tuple[str, ...]  # ids of the sealed rows
+
+
+@dataclass(frozen=True, slots=True)
+class GoalsSet:
+    """What counts beside the score. Comes before Started, where anything does."""
+
+    objectives: tuple[tuple[str, bool], ...] = ()  # (name, whether more is better)
+    prefer: str = ""  # the objective that chooses among prompts; "": the score does
+    within: float = 0.0  # points of 100 of score that may be lost for it
+    only_preferred: bool = False  # an edit is accepted only for the preferred objective
+    guards: tuple[GuardSet, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +135,13 @@ class Attributed:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The results of a prompt on rows of the train or validation split."""
+    """The results of a prompt on rows of a split, or on the guard rows of the validation split."""
 
     round: int
     id: str
-    split: str
+    split: str  # "train", "validation" or "guard"
     rows: Rows
+    values: tuple[tuple[str, tuple[float | None, ...]], ...] = ()  # (objective, its value on each row)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +153,14 @@ class Accepted:
     parent: str
     gain: float  # over the parent: mean score on validation rows ("used for selection"), or nats
     attributions: tuple[str, ...]  # the evidence: ids of the rows or traces that support the edit most
+    objective: str = ""  # the preferred one, where it decided and the score is not worse; "": the score
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """At the end of the search, an earlier prompt is best on the preferred objective."""
+
+    id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +198,10 @@ class Tested:
     unparsed: int = 0  # responses under the best prompt in which no label was found
     notes: tuple[str, ...] = ()  # warnings for the reader of the result
     earlier_tests: int = 0  # of these rows by other runs in the same folder, when the test was made
+    # (objective, rows under the seed prompt, rows under the best one) with values in place of scores
+    objectives: tuple[tuple[str, Rows, Rows], ...] = ()
+    # (guard set, rows under the seed prompt, rows under the best one)
+    guards: tuple[tuple[str, Rows, Rows], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +239,7 @@ class TracesRead:
 Event = (
     UnlabelledInputs
     | TracesRead
+    | GoalsSet
     | Started
     | Proposed
     | Refused
@@ -212,6 +248,7 @@ Event = (
     | Attributed
     | Accepted
     | RoundRejected
+    | Chosen
     | SearchEnded
     | TestPostponed
     | Tested
@@ -263,6 +300,9 @@ class State:
     refusals: tuple[Refused, ...] = ()
     accepted: tuple[Accepted, ...] = ()
     scores: Mapping[tuple[str, str], Mapping[str, float | None]] = field(default_factory=dict)
+    goals: GoalsSet = GoalsSet()
+    # (prompt, split, objective) -> row -> value
+    values: Mapping[tuple[str, str, str], Mapping[str, float | None]] = field(default_factory=dict)
     stopped: str = ""
     postponed: TestPostponed | None = None
     tested: Tested | None = None
@@ -270,6 +310,20 @@ class State:
     traces_read: TracesRead | None = None
     measured: tuple[Measured, ...] = ()
     attributed: tuple[Attributed, ...] = ()
+
+    @property
+    def leader(self) -> str:
+        """The prompt that was last accepted for its score: none may be worse than it."""
+        return next((e.id for e in reversed(self.accepted) if not e.objective), self.baseline)
+
+    def measure(self, id: str, objective: str = "") -> float | None:
+        """Return the mean of an objective on validation rows, or that of the score; None: unknown."""
+        if objective == PROMPT_TOKENS:
+            return float(self.tokens[id])
+        key = (id, "validation")
+        rows = self.values.get((*key, objective), {}) if objective else self.scores.get(key, {})
+        known = [value for value in rows.values() if value is not None]
+        return sum(known) / len(known) if known else None
 
     def prompt(self, id: str) -> Prompt:
         """Return the prompt with this id."""
@@ -306,7 +360,7 @@ class Fold:
         # The collections that grow with each event are changed in place, and `state` copies them.
         self._rest = state = state or State()  # all that changes seldom
         self._prompts, self._tokens = dict(state.prompts), dict(state.tokens)
-        self._scores = dict(state.scores)
+        self._scores, self._values = dict(state.scores), dict(state.values)
         self._proposals, self._refusals = dict(state.proposals), list(state.refusals)
 
     def add(self, event: Event) -> None:
@@ -333,11 +387,18 @@ class Fold:
                 key = (event.id, event.split)
                 new = {row: score for row, score, _ in event.rows}
                 self._scores[key] = {**self._scores.get(key, {}), **new}
+                for name, values in event.values:
+                    of = dict(zip((row for row, _, _ in event.rows), values, strict=True))
+                    self._values[*key, name] = {**self._values.get((*key, name), {}), **of}
             case Accepted():
                 accepted, next_round = (*state.accepted, event), event.round + 1
                 self._rest = replace(
                     state, incumbent=event.id, accepted=accepted, round=next_round, rounds_without_gain=0
                 )
+            case GoalsSet():
+                self._rest = replace(state, goals=event)
+            case Chosen():
+                self._rest = replace(state, incumbent=event.id)
             case RoundRejected():
                 without = state.rounds_without_gain + 1
                 self._rest = replace(state, round=event.round + 1, rounds_without_gain=without)
@@ -377,9 +438,13 @@ class Fold:
         ):
             raise ValueError("has an edit outside of its prompt")
         if isinstance(event, Scored) and (
-            event.id not in self._prompts or event.split not in ("train", "validation")
+            event.id not in self._prompts or event.split not in ("train", "validation", "guard")
         ):
             raise ValueError("scores an unknown prompt or split")
+        if isinstance(event, Scored) and any(len(v) != len(event.rows) for _, v in event.values):
+            raise ValueError("has another number of values than rows")
+        if isinstance(event, Chosen) and event.id not in self._prompts:
+            raise ValueError("chooses an unknown prompt")
         if (
             isinstance(event, Accepted | Measured | Attributed)
             and (event.round, event.id) not in self._proposals
@@ -398,6 +463,7 @@ class Fold:
             prompts=dict(self._prompts),
             tokens=dict(self._tokens),
             scores=dict(self._scores),
+            values=dict(self._values),
             proposals=dict(self._proposals),
             refusals=tuple(self._refusals),
         )

@@ -1,7 +1,7 @@
 """Read small files; write files as a whole or not at all, and replace one only on request.
 
-Also where models, functions and prompts are whose names hold a path.
-`require_prompt` refuses a file of rows where a prompt file is expected.
+`require_prompt` refuses a file of rows where a prompt file is expected. The functions `place…` make
+the path in the name of a model or a metric absolute.
 """
 
 import os
@@ -36,6 +36,34 @@ def read_file(path: Path, missing: str) -> bytes:
         raise DataError(missing, path) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}", path) from None
+
+
+def placed(model: str, base: Path) -> str:
+    """local:PLACE with the whole path, where there is such a folder or file, else it is a hub id;
+    and builtin:ADAPTER with that of the file."""
+    kind, _, place = model.partition(":")
+    there = base / place
+    known = (kind == "local" and there.exists()) or kind == "builtin"
+    return f"{kind}:{there}" if place and known else model
+
+
+def place_target(model: str, base: Path) -> str:
+    """local:PLACE and FILE.py:FUNCTION with the whole path; other targets as they are."""
+    return placed(model, base) if model.startswith("local:") else place_function_file(model, base)
+
+
+def place_task(name: str, base: Path) -> str:
+    """FILE.py@TASK with the whole path, where there is such a file below `base`."""
+    file, at, task = name.partition("@")
+    path = base / file
+    return f"{path.resolve()}{at}{task}" if path.is_file() else name
+
+
+def place_function_file(name: str, base: Path) -> str:
+    """FILE.py:FUNCTION with the whole path of the file; other names of metrics and targets as they
+    are."""
+    file, colon, function = name.rpartition(":")
+    return f"{(base / file).resolve()}:{function}" if colon and file.endswith(".py") else name
 
 
 def require_prompt(path: Path, content: bytes) -> None:
@@ -108,37 +136,6 @@ def stamp(file: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return seen.st_mtime_ns, seen.st_size
-
-
-# --- places of models, functions and prompts
-
-
-def placed(model: str, base: Path) -> str:
-    """local:PLACE with the whole path, where there is such a folder or file, else it is a hub id;
-    and builtin:ADAPTER with that of the file."""
-    kind, _, place = model.partition(":")
-    there = base / place
-    known = (kind == "local" and there.exists()) or kind == "builtin"
-    return f"{kind}:{there}" if place and known else model
-
-
-def place_target(model: str, base: Path) -> str:
-    """local:PLACE and FILE.py:FUNCTION with the whole path; other targets as they are."""
-    return placed(model, base) if model.startswith("local:") else place_function_file(model, base)
-
-
-def place_task(name: str, base: Path) -> str:
-    """FILE.py@TASK with the whole path, where there is such a file below `base`."""
-    file, at, task = name.partition("@")
-    path = base / file
-    return f"{path.resolve()}{at}{task}" if path.is_file() else name
-
-
-def place_function_file(name: str, base: Path) -> str:
-    """FILE.py:FUNCTION with the whole path of the file; other names of metrics and targets as they
-    are."""
-    file, colon, function = name.rpartition(":")
-    return f"{(base / file).resolve()}:{function}" if colon and file.endswith(".py") else name
 
 
 def read_prompt(path: Path) -> str:

@@ -55,6 +55,7 @@ class Reply:
     cut: bool = False  # the answer ends where the limit of tokens cut it off
     attempts: int = 1  # that may be billed, retries included; the ledger counts them as calls
     key: str = field(default="", compare=False)  # of the answer in the store of a run
+    seconds: float = field(default=0.0, compare=False)  # its latency; 0: unknown
     grade: Mapping[str, Any] | None = None  # stored with an answer that is stored without its secrets
 
 
@@ -233,7 +234,7 @@ class Task(Protocol):
         """What is odd about the scores so far, in sentences for the user."""
 
     def ids(self, split: Split) -> tuple[str, ...]:
-        """Return the ids of the rows of a split, in a fixed order."""
+        """Return the ids of the rows of a split, in a fixed order, without those of guard sets."""
 
     def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
         """Score the prompt on rows. Returns one Outcome per id, in order.

@@ -9,7 +9,7 @@ A test on rows that earlier tests have used is held to a stricter level, see `co
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Literal
@@ -29,6 +29,7 @@ BISECTION_STEPS = 60  # of an interval of width 2 at most, so the error is below
 PERMUTATIONS = 3999  # of a test of several prompts; the standard error of a p-value of 5 % is 0.3 %
 PERMUTED_AT_ONCE = 250  # to limit the memory
 ALPHA = 1 - LEVEL  # probability of a false alarm
+GUARD_TOLERANCE = 0.02  # of score, that a guard set may lose unseen beyond its margin
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,66 @@ def improves(
     is not replaced for a tiny gain. The margins are explained in docs/background/acceptance.md.
     """
     return accepts(on_incumbent, incumbent_margin) and accepts(on_seed, seed_margin)
+
+
+def is_not_worse(differences: Differences, within: float, margin: float) -> bool:
+    """Whether differences d, one per row, show no loss of more than `within`, by a margin.
+
+    It is `accepts` for d + within, so an edit without any effect passes. As `accepts` it is no test,
+    because the rows chose the candidate. False without rows.
+    """
+    if differences and all(abs(d) <= TOLERANCE for d in differences):
+        return True
+    return accepts([d + within for d in differences], margin)
+
+
+def share_alpha(test: int) -> float:
+    """Return the error that test number `test` (from 1) of the same guard rows may make.
+
+    It is ALPHA / (test (test + 1)). The shares of any number of tests sum to less than ALPHA.
+    """
+    return ALPHA / (test * (test + 1))
+
+
+def bound_loss(before: Sequence[float], after: Sequence[float], alpha: float) -> float:
+    """Return the upper limit of the mean loss from `before` to `after`, one-sided at 1 - alpha.
+
+    It is the end of the interval of `compare`, and never below `bound_unseen_loss`. Raises as
+    `compare`.
+    """
+    found = compare(before, after, 1 - 2 * alpha)
+    return max(-found.low, bound_unseen_loss(found.n, alpha))
+
+
+def bound_unseen_loss(rows: int, alpha: float) -> float:
+    """Return the upper limit of the loss where no score of `rows` rows differs: z² / (n + z²)."""
+    z = NormalDist().inv_cdf(1 - alpha)
+    return z * z / (rows + z * z)
+
+
+def count_guard_rows(limit: float, alpha: float) -> int:
+    """Return the fewest rows on which a loss above `limit` can be excluded: none of them differs."""
+    z = NormalDist().inv_cdf(1 - alpha)
+    return math.ceil(z * z * (1 - limit) / limit - TOLERANCE)
+
+
+def find_front(points: Mapping[str, Sequence[float]], first: str = "") -> frozenset[str]:
+    """Return the names on the Pareto front of points, where more is better in each coordinate.
+
+    No point is at least as good as one of them in all coordinates and better in one. Of equal points
+    only one is returned: `first`, or else the first name. The order of the points does not matter.
+    """
+    names = sorted(points, key=lambda name: (name != first, name))
+    return frozenset(
+        name
+        for i, name in enumerate(names)
+        if not any(
+            all(a >= b for a, b in zip(points[other], points[name], strict=True))
+            and (j < i or tuple(points[other]) != tuple(points[name]))
+            for j, other in enumerate(names)
+            if j != i
+        )
+    )
 
 
 def sign_test(wins: int, losses: int) -> float:

@@ -80,6 +80,7 @@ class Example:
     expected: str | None  # the right answer; None: the data has none
     row: Mapping[str, str] = field(default_factory=dict)  # all columns but expected and split
     place: str = field(default="", compare=False)  # where the data has it: file:line; "": unknown
+    guard: str = ""  # the guard set that it belongs to; "": it counts in the score
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +107,7 @@ class Outcome:
     unparsed: bool = False  # the response names no allowed label; scored 0 and counted separately
     trace: Trace | None = None
     cut: bool = False  # the answer was cut off at the limit of tokens
+    values: Mapping[str, float] = field(default_factory=dict)  # of the answer, by objective
 
 
 def describe_cut(outcomes: Sequence[Outcome]) -> tuple[str, ...]:

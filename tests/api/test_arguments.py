@@ -266,6 +266,7 @@ VALUES: dict[str, dict[str, list[Any]]] = {
         "split": ["part"],
         "redact": [False],
         "skip_invalid": [True],
+        "group": ["set"],
         "role": ["user"],
         "fractions": [[0.25, 0.5, 0.25]],
         "queries": [12, 40],
@@ -339,6 +340,10 @@ VALUES: dict[str, dict[str, list[Any]]] = {
         "max_tokens": [90],
         "demos": [4],
         "cautious": [True],
+        "prefer": ["shortest", "polite"],
+        "within": [2.5],
+        "goal": ["preferred"],
+        "max_drop": [{"safety": 0.0, "privacy": 1.5}],
     },
     "budget": {"calls": [60], "tokens": [9000], "minutes": [1.5], "usd": [0.25]},
 }
@@ -432,7 +437,8 @@ def test_the_values_below_name_every_key() -> None:
     for name, section in CLASSES.items():
         assert set(VALUES[name]) | PATHS | {"name"} >= set(section.model_fields), name
     assert {"name", "judge", "rubric", "scale", "timeout", *LABEL} == set(MetricConfig.model_fields)
-    assert set(Config.model_fields) == {"prompt", "components", "seed", "refine", "metric", *CLASSES}
+    names = {"prompt", "components", "seed", "refine", "metric", "objectives", *CLASSES}
+    assert set(Config.model_fields) == names
 
 
 @settings(max_examples=60, deadline=None)
@@ -525,6 +531,13 @@ FLAGS: dict[str, Callable[[], dict[str, Any]]] = {
         "search": remask.Search(maskers=["span", "insert"], max_tokens=90, demos=4)
     },
     "--seed 5": lambda: {"seed": 5},
+    "--objective latency --objective score.py:grade --objective f1": lambda: {
+        "objectives": ["latency", "score.py:grade", "f1"]
+    },
+    "--prefer shortest --within 2.5 --max-drop safety=0 --max-drop privacy=1.5": lambda: {
+        "search": remask.Search(prefer="shortest", within=2.5, max_drop={"safety": 0, "privacy": 1.5})
+    },
+    "--data rows.csv --group set": lambda: {"data": remask.Dataset("rows.csv", group="set")},
 }
 
 
@@ -548,6 +561,21 @@ def test_python_and_the_command_line_mean_the_same(folder: Path, flags: str) -> 
         arguments["metric"] = remask.Judge("openai:m", "Good.")
     made = config_of(remask.optimize, Path("prompt.md"), **arguments)
     assert made == read(given.pop("source"), given).config
+
+
+def test_objectives_mean_the_same_in_python_and_in_a_file(folder: Path) -> None:
+    rubric = {"name": "judge", "rubric": "Kind.", "judge": {"model": "openai:m"}, "scale": [0.0, 1.0]}
+    file = write_toml({"data": {"path": "rows.jsonl"}}, 0, folder)
+    named = [{"name": "usd"}, {"metric": "score.py:grade"}, {"name": "kind", "metric": rubric}]
+    with file.open("a") as out:
+        out.write(f"objectives = [{', '.join(map(as_toml, named))}]\n")
+    judge = remask.Judge("openai:m", "Kind.", scale=(0, 1))
+    made = config_of(
+        remask.optimize, Path("prompt.md"), "rows.jsonl",
+        objectives=["usd", remask.Objective(metric="score.py:grade"), remask.Objective("kind", judge)],
+    )  # fmt: skip
+    assert made.objectives == read(str(file), {}).config.objectives
+    assert [one.title for one in made.objectives] == ["usd", "grade", "kind"]
 
 
 def test_every_flag_of_optimize_is_compared() -> None:

@@ -30,6 +30,7 @@ OTHERS = (
     "benchmarks.compare_checkouts",
     *(f"benchmarks.denoiser.{name}" for name in ("ablation", "domain", "fills", "measured_edits")),
     *("benchmarks.ingest", "benchmarks.injection", "benchmarks.tasks.desk", "benchmarks.local_target"),
+    "benchmarks.shorten",
 )
 # What draws of the bootstrap decide: intervals, and a p-value with its verdict.
 DRAWN = re.compile(r"[-+][.\d]+ to [-+][.\d]+|p = [.\d]+ after Holm: (not )?above zero")

@@ -5,7 +5,7 @@ The objects that no file can contain (rows, functions, a denoiser) become `Given
 """
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -197,6 +197,29 @@ class Budget(_Checked, sections.BudgetConfig):
     """
 
 
+class Objective(_Checked, sections.ObjectiveConfig):
+    """What counts beside the score: `Objective("latency")`, `Objective(metric=polite)`.
+
+    `name` is "prompt_tokens", "output_tokens", "usd" or "latency"; of these less is better. `metric`
+    is a second metric, of which more is better: a name, a function `(example, response) -> float`
+    or a Judge. Raises ConfigError for a wrong value.
+
+    >>> import remask
+    >>> remask.Objective(metric="f1").title
+    'f1'
+    """
+
+    _function: Any = PrivateAttr(None)
+
+    def __init__(self, name: str = "", metric: "str | Metric | Judge | None" = None) -> None:
+        settings: dict[str, Any] = {"name": name} if name else {}
+        if metric is not None:
+            _require_types(metric=metric)
+            settings["metric"] = _read_metric(metric)
+        super().__init__(**settings)
+        self._function = _get_object(metric)
+
+
 PLACES = ("path", "train", "validation", "test")  # keys of [data] that name a file
 # What each argument may be: its types, what an object of the user has, and all of it in words.
 _ALLOWED: dict[str, tuple[Any, str, str]] = {
@@ -240,6 +263,7 @@ def settle_arguments(
     max_calls: int | None = None,
     budget: Budget | None = None,
     search: Search | None = None,
+    objectives: Sequence[str | Objective] = (),
     more: Mapping[str, Any],
 ) -> tuple[dict[str, Any], Given]:
     """Convert the arguments to the nested values of `remask.toml`, and the objects among them.
@@ -257,6 +281,9 @@ def settle_arguments(
         "denoiser": _read_section(denoiser, "model", "object"),
         "budget": _read_limits(max_calls, budget),
     }
+    measured = [one if isinstance(one, Objective) else Objective(one) for one in _list_objectives(objectives)]
+    if measured:
+        values["objectives"] = [one.model_dump(exclude_unset=True) for one in measured]
     if target is not None:
         values["target"] = _read_section(target, "model", "function")
     if metric is not None:
@@ -264,6 +291,7 @@ def settle_arguments(
     given = Given(
         respond=_get_object(target), metric=_get_object(metric), denoiser=_get_object(denoiser),
         rows=None if data is None else data._rows,
+        objectives={one.title: one._function for one in measured if one._function is not None},
     )  # fmt: skip
     make_absolute(values, Path.cwd())
     return load_tools(merged(values, more)), given
@@ -294,6 +322,14 @@ def _require_types(**arguments: Any) -> None:
         own = able and hasattr(value, able) and not isinstance(value, type)
         if not isinstance(value, types) and not own:
             raise ConfigError(f"{name} must be {words}, not {type(value).__name__}")
+
+
+def _list_objectives(objectives: Any) -> Iterable[str | Objective]:
+    """Return the objectives. Raises ConfigError where they are no list of names or Objectives."""
+    fine = isinstance(objectives, list | tuple)
+    if not fine or not all(isinstance(one, str | Objective) for one in objectives):
+        raise ConfigError('objectives must be a list of names or remask.Objective, such as ["latency"]')
+    return objectives  # type: ignore[no-any-return]
 
 
 def _locate(data: Any) -> tuple[dict[str, str], Any]:

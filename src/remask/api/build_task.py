@@ -3,15 +3,15 @@
 All calls of targets and judges go through a meter that the caller passes.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from remask.api.build_models import DEFAULT_ANSWER_TOKENS, Respond, load_target_backbone, make_target
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
-from remask.data.dataset import Columns, DataSource, LoadedDataset, load
+from remask.data.dataset import Columns, DataSource, LoadedDataset, assign_guards, load
 from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
@@ -23,6 +23,7 @@ from remask.propose.demonstrations import count_block_tokens
 from remask.propose.failure_modes import group_failures
 from remask.propose.select_traces import MAX_CLASSES
 from remask.tasks.labelled import LabelledTask, find_role
+from remask.tasks.measures import Measures
 from remask.tasks.metrics import METRICS, TOOL_CALL, Grader, JudgeMetric, make_judge
 from remask.tasks.promptfoo import ASSERT, METRIC, RUBRIC, Assertions, find_values, is_config, read_tests
 from remask.tasks.tool_calls import normalise_right_calls, parse_right_calls
@@ -47,6 +48,7 @@ class Given:
     denoiser: DenoiserModel | None = None
     rows: DataSource | None = None  # in memory: all rows, or by split
     suite: "Suite | None" = None  # an Inspect task that was loaded already
+    objectives: Mapping[str, Metric] = field(default_factory=dict)  # functions, by the objective's name
 
 
 def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDataset:
@@ -75,10 +77,12 @@ def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDatase
     place = read_tests(Path(data.path)) if is_config(data.path) else data.path
     source = rows if rows is not None else files or place
     found = load(source, columns, data.fractions, skip_invalid=data.skip_invalid)
+    if data.group:
+        found = assign_guards(found, data.group, config.search.max_drop)
     notes = list(found.warnings)
     if not found.labels:
         notes.append(f"the data has no right answers, so only the metric {metric} compares prompts")
-    test = sum(example.split == "test" for example in found.examples)
+    test = sum(example.split == "test" and not example.guard for example in found.examples)
     if 0 < test < FEW_TEST_ROWS:
         # Of a difference whose standard deviation per row is 0.5.
         width = 1.96 * 0.5 / test**0.5
@@ -134,7 +138,11 @@ def make_metric(
 
 
 def make_task(
-    config: Config, dataset: LoadedDataset, target: TargetModel, metric: str | Metric | Grader
+    config: Config,
+    dataset: LoadedDataset,
+    target: TargetModel,
+    metric: str | Metric | Grader,
+    measures: Measures | None = None,
 ) -> LabelledTask:
     """Make the task of rows, target and metric. Raises ConfigError where they do not fit."""
     settings = config.metric
@@ -149,6 +157,7 @@ def make_task(
         repeats=settings.repeats,
         role=config.data.role,
         timeout=settings.timeout,
+        measures=measures,
     )
 
 
@@ -307,5 +316,6 @@ def count_calls_per_row(config: Config) -> int:
     if config.task.name:
         return config.metric.repeats * config.task.calls_per_sample
     metric = config.metric
-    judged = metric.name == "judge" or (metric.name == METRIC and metric.judge is not None)
-    return metric.repeats * (2 if judged else 1)
+    judges = int(metric.name == "judge" or (metric.name == METRIC and metric.judge is not None))
+    judges += sum(one.metric is not None and one.metric.name == "judge" for one in config.objectives)
+    return metric.repeats * (1 + judges)

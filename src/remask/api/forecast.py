@@ -146,7 +146,8 @@ def measure_workload(job: Job, timed: DenoisingTime | None, called: CallTime | N
     return Workload(
         rounds=plan.rounds,
         patience=plan.patience,
-        first_calls=job.calls_per_row * plan.count_validation_rows(validation) + job.query_calls,
+        first_calls=job.calls_per_row * (plan.count_validation_rows(validation) + plan.guard)
+        + job.query_calls,
         round_calls=job.calls_per_row * plan.count_round_calls(validation)
         + job.denoiser_calls_per_round(plan),
         test_calls=job.test_calls,

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from remask import __version__
 from remask.api import build_task
 from remask.api.awaitable import raise_if_cancelled
+from remask.api.build_goals import hash_metrics, make_goals, make_measures, refuse_goals, require_guard_rows
 from remask.api.build_models import asks_api, limit_spend, make_denoiser, make_price, make_target
 from remask.api.build_proposer import choose_demos, make_prompt_proposer, make_proposer, refuse_demos
 from remask.api.build_task import Given, TraceData
@@ -26,7 +27,7 @@ from remask.data.placeholders import fill
 from remask.data.redact.redact import Redactor
 from remask.data.synthetic import count_max_calls
 from remask.errors import ConfigError
-from remask.events import Event, State
+from remask.events import Event, GoalsSet, State
 from remask.ids import content_id
 from remask.models.function import hash_function_file, hash_source, is_function_file
 from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, TargetModel, Task, watch_steps
@@ -201,7 +202,16 @@ class Job:
 
             logs = Path(self.config.task.logs or self.run_dir / LOG_FOLDER)
             return make_inspect_task(self.config, self.suite, self.start, self.ledger, logs)
-        return build_task.make_task(self.config, self.dataset, self.target, self.metric)
+        config, dataset = self.config, self.dataset
+        measures = make_measures(
+            config, dataset, self.given, self.meter, config.metric.labels or dataset.labels
+        )
+        return build_task.make_task(config, dataset, self.target, self.metric, measures)
+
+    @cached_property
+    def goals(self) -> GoalsSet:
+        """What counts beside the score. Raises ConfigError where that cannot be measured."""
+        return make_goals(self.config, self.dataset)
 
     @cached_property
     def denoiser(self) -> DenoiserModel:
@@ -248,18 +258,24 @@ class Job:
     @property
     def record(self) -> dict[str, Any]:
         """The configuration, the id of the data and the version, which identify the run."""
-        parts = {"data_id": self._data_id, "version": __version__}
+        parts: dict[str, Any] = {"data_id": self._data_id, "version": __version__}
         if self.given.metric is not None:
             parts["metric_code"] = hash_source(self.given.metric)
         elif is_function_file(self.config.metric.name):
             parts["metric_code"] = hash_function_file(self.config.metric.name)
+        if codes := hash_metrics(self.config, self.given):
+            parts["objective_code"] = codes
         return {**strip_credentials(self.config.model_dump(mode="json")), **parts}
 
     # --- numbers that follow from the parts
 
     def rows(self, split: str) -> int:
-        """Return the number of rows of a split."""
-        return sum(1 for e in self.dataset.examples if e.split == split)
+        """Return the number of rows of a split, without those of guard sets."""
+        return sum(1 for e in self.dataset.examples if e.split == split and not e.guard)
+
+    def guard_rows(self, split: str) -> int:
+        """Return the number of rows of guard sets in a split."""
+        return sum(1 for e in self.dataset.examples if e.split == split and e.guard)
 
     @property
     def basis(self) -> str:
@@ -284,7 +300,8 @@ class Job:
 
         For an Inspect task it is an estimate, until some samples have run.
         """
-        return 2 * self.rows("test") * self.calls_per_row if self.has_test else 0
+        rows = self.rows("test") + self.guard_rows("test")
+        return 2 * rows * self.calls_per_row if self.has_test else 0
 
     def add_retries(self, calls: int) -> int:
         """Return the calls to set aside for so many calls.
@@ -334,9 +351,11 @@ class Job:
         """Raise where the settings are wrong for a run. Calls and loads nothing."""
         if self.reading is None:
             self.require_rows()
+            require_guard_rows(self.goals)
             return
         _ = self.start, self.ledger
         refuse_demos(self.config, "remask refine")
+        refuse_goals(self.config)
 
     def require_all(self) -> None:
         """Raise where anything is wrong with the job that can be found without a call."""
@@ -388,7 +407,8 @@ class Job:
     def _make_plan(self, rows: int | None) -> SearchPlan:
         """Make a plan for a number of rows to score; None: no limit."""
         search = self.config.search
-        plan = make_plan(rows, self.rows("train"), self.rows("validation"), search.cautious)
+        splits = self.rows("train"), self.rows("validation")
+        plan = make_plan(rows, *splits, search.cautious, guard=self.guard_rows("validation"))
         return replace(plan, candidates=search.candidates, calls=None) if search.candidates else plan
 
     @cached_property
@@ -396,7 +416,8 @@ class Job:
         """An id that changes where any row or its split changes."""
         if self.reading is not None:
             return self.reading.conversations.id
-        return content_id("data", sorted([e.id, e.split] for e in self.dataset.examples))
+        rows = [[e.id, e.split, *([e.guard] if e.guard else [])] for e in self.dataset.examples]
+        return content_id("data", sorted(rows))
 
 
 @contextmanager

@@ -70,7 +70,7 @@ def count_least_calls(job: "Job") -> LeastCalls:
     return LeastCalls(
         job.query_calls,
         job.add_retries(job.test_calls),
-        per_row * plan.count_validation_rows(validation),
+        per_row * (plan.count_validation_rows(validation) + plan.guard),
         per_row * plan.count_round_calls(validation) + written,
     )
 

@@ -5,7 +5,7 @@ is also the code of `refine`, where a likelihood chooses the edits.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cached_property
@@ -21,6 +21,7 @@ from remask.api.arguments import (
     InspectTask,
     Judge,
     Label,
+    Objective,
     Search,
     Target,
     settle_arguments,
@@ -36,6 +37,7 @@ from remask.config import Config, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
 from remask.events import (
+    PROMPT_TOKENS,
     Event,
     Fold,
     Started,
@@ -50,13 +52,14 @@ from remask.ports import ONLY_REPORTED, Approximate, DenoiserModel, Metric, Scor
 from remask.runs.budget import Spend
 from remask.runs.outcomes import RecordingTask
 from remask.runs.report.read_run import write_report
+from remask.runs.report.summary import IDENTITY
 from remask.runs.result import MIN_TESTED, Result, make_result, write_result
 from remask.runs.reused_rows import count_earlier_tests, identify_test_rows
 from remask.runs.store import Store
 from remask.search.likelihood import DEFAULT_CANDIDATES, LikelihoodPlan, search_by_likelihood
-from remask.search.scores import rows_from_outcomes, run_final_test, search
+from remask.search.scores import rows_from_outcomes, rows_from_values, run_final_test, search
 from remask.tasks.labelled import find_unpredicted_labels
-from remask.types import describe_cut
+from remask.types import Outcome, describe_cut
 
 TEST_SLACK = 1.3  # reserved cost of the test, over its expected cost by the mean of past calls
 MAX_UNBOOKED_SECONDS = 10.0  # of denoising; a kill loses at most these
@@ -73,6 +76,7 @@ def optimize(
     max_calls: int | None = None,
     budget: Budget | None = None,
     search: Search | None = None,
+    objectives: Sequence[str | Objective] = (),
     task: str | InspectTask = "",
     seed: int = 0,
     run_dir: str | Path | None = None,
@@ -88,7 +92,8 @@ def optimize(
     "exact", "contains", "f1", "json", "number", a function `(example, response) -> float | Score`
     from 0 to 1, a `Label` or a `Judge`. denoiser: a name, an object with `count` and `infill`, or a
     `Denoiser`. Target and metric may be async functions. max_calls: target calls in all, the test included
-    (default: 2,000); `budget` has other limits. task: an Inspect task in place of data. run_dir: a
+    (default: 2,000); `budget` has other limits. objectives: what is measured beside the score, such
+    as "latency" or a `remask.Objective`. task: an Inspect task in place of data. run_dir: a
     new folder (default: runs/DATE-TIME). on_event: called as `on_event(event, state, spend)` after
     an event was stored; an exception that it raises ends the run, which can then be resumed.
     progress: show how far the run is (default: in a terminal and in a notebook).
@@ -106,7 +111,7 @@ def optimize(
     """
     values, given = settle_arguments(
         prompt, data=data, target=target, metric=metric, denoiser=denoiser, task=task,
-        max_calls=max_calls, budget=budget, search=search, more={"seed": seed},
+        max_calls=max_calls, budget=budget, search=search, objectives=objectives, more={"seed": seed},
     )  # fmt: skip
     hooks = add_callback(Hooks(), on_event)
     config = settle_rows(values, given)
@@ -130,13 +135,14 @@ def resume(
     target: Respond | None = None,
     metric: Metric | None = None,
     denoiser: DenoiserModel | None = None,
+    objectives: Sequence[str | Objective] = (),
     on_event: OnEvent | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Continue an interrupted run, or return the result of a finished one.
 
-    Functions, a denoiser object and rows in memory must be passed again; everything else is stored.
-    progress: as for `optimize`. Raises ConfigError, which names the keys, where data, code or
+    Functions, also of objectives, a denoiser object and rows in memory must be passed again; all else
+    is stored. progress: as for `optimize`. Raises ConfigError, which names the keys, where data, code or
     settings have changed.
 
     >>> import remask
@@ -155,7 +161,9 @@ def resume(
     ...     print(remask.resume("cut", **again).verdict)
     no evidence
     """
-    _, given = settle_arguments("-", data=data, target=target, metric=metric, denoiser=denoiser, more={})
+    _, given = settle_arguments(
+        "-", data=data, target=target, metric=metric, denoiser=denoiser, objectives=objectives, more={}
+    )
     with open_progress(progress, add_callback(Hooks(), on_event), str(run_dir)) as hooks:
         return resume_run(run_dir, given, hooks)
 
@@ -177,7 +185,7 @@ def resume_run(run_dir: str | Path, given: Given, hooks: Hooks) -> Result:
 def load_config(run_dir: str | Path) -> Config:
     """Load the configuration of a run directory."""
     with Store.read(Path(run_dir)) as store:
-        record = {k: v for k, v in store.config.items() if k not in ("data_id", "version", "metric_code")}
+        record = {k: v for k, v in store.config.items() if k not in IDENTITY}
     return make_config(record, str(run_dir))
 
 
@@ -262,6 +270,8 @@ class _Run:
             if self.state.traces_read is None:
                 self.record(job.reading.event)
             return
+        if job.goals != self.state.goals:
+            self.record(job.goals)
         if job.basis != "labels" and self.state.unlabelled_inputs is None:
             queries = self._ask_queries() if job.basis == "prompt" else ()
             self.record(UnlabelledInputs(job.basis, job.config.metric.name, queries))
@@ -328,7 +338,8 @@ class _Run:
             # The user has resumed the run for this test. Time that is used up must not end it again.
             job.ledger.budget = replace(job.ledger.budget, minutes=None)
         best = self.state.prompt(self.state.incumbent)
-        before, after = run_final_test(self._task, job.start, best, self._announce_rows)
+        guards = [id for guard in self.state.goals.guards for id in guard.test]
+        before, after = run_final_test(self._task, job.start, best, self._announce_rows, guards)
         failed = [a if a.error else b for a, b in zip(before, after, strict=True) if a.error or b.error]
         # A resumed run has no limit of time for the test, so time alone is no reason to give it up.
         untimed = replace(job.ledger, budget=replace(job.ledger.budget, minutes=None))
@@ -346,15 +357,29 @@ class _Run:
         denoiser = job.denoiser
         note = denoiser.describe_approximation() if isinstance(denoiser, Approximate) else ""
         notes = [*job.notes, *describe_cut(after), *([note] if note else [])]
-        self.record(
-            Tested(
-                rows_from_outcomes(before),
-                rows_from_outcomes(after),
-                find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
-                sum(o.unparsed for o in after),
-                tuple(notes),
-                self._count_earlier_tests([outcome.example for outcome in before]),
-            )
+        self.record(self._describe_test(before, after, tuple(notes)))
+
+    def _describe_test(
+        self, before: Sequence[Outcome], after: Sequence[Outcome], notes: tuple[str, ...]
+    ) -> Tested:
+        """Return the event of the test. The rows of guard sets come last in the outcomes."""
+        job, goals = self.job, self.state.goals
+        scored = len(before) - sum(len(guard.test) for guard in goals.guards)
+        guards, start = [], scored
+        for guard in goals.guards:
+            part = slice(start, start := start + len(guard.test))
+            guards.append((guard.name, rows_from_outcomes(before[part]), rows_from_outcomes(after[part])))
+        before, after = before[:scored], after[:scored]
+        measured = [name for name, _ in goals.objectives if name != PROMPT_TOKENS]
+        return Tested(
+            rows_from_outcomes(before),
+            rows_from_outcomes(after),
+            find_unpredicted_labels(after, job.task.labels, job.config.metric.answer),
+            sum(o.unparsed for o in after),
+            notes,
+            self._count_earlier_tests([outcome.example for outcome in before]),
+            tuple((name, rows_from_values(before, name), rows_from_values(after, name)) for name in measured),
+            tuple(guards),
         )
 
     def _announce_rows(self, rows: int, left: int) -> None:

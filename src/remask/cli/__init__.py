@@ -48,7 +48,20 @@ LATER = {
 }
 # The order of `remask --help`: that in which most users meet the commands.
 ORDER = (
-    *("init", "check", "optimize", "resume", "show", "runs", "compare", "view", "report", "eval", "export"),
+    *(
+        "init",
+        "check",
+        "optimize",
+        "shorten",
+        "resume",
+        "show",
+        "runs",
+        "compare",
+        "view",
+        "report",
+        "eval",
+        "export",
+    ),
     *("traces", "refine", "adapt", "models"),
 )
 # click prints the help for a group without a command by raising this, from version 8.2 on.
@@ -148,6 +161,32 @@ def optimize(source: str | None, plain: bool, json: bool, track: str, **flags: A
     outputs = make_outputs(flags, compares=True)
     result = new_run(read(source, flags), options.choose_mode(plain, json), track)
     finish(outputs, describe_result(result))
+
+
+@main.command(cls=options.GroupedCommand)
+@click.argument("source", metavar="[REMASK.TOML | PROMPT.MD]", required=False)
+@options.job_options
+@options.track_option
+@options.gate_options
+@options.progress_options
+def shorten(source: str | None, plain: bool, json: bool, track: str, **flags: Any) -> None:
+    """Search for a shorter prompt that scores no worse, then compare both on the sealed test rows.
+
+    Takes the arguments of remask optimize. An edit is accepted where the prompt gets shorter and
+    the score loses at most --within points, as far as validation rows can show it. The verdict is
+    improved where the prompt is shorter and the sealed test excludes a larger loss.
+
+    \b
+    Example:
+      remask shorten prompt.md --data rows.jsonl --input "{question}" --expected answer --within 2
+    """
+    from remask.cli.gate import describe_result, finish, make_outputs
+    from remask.cli.optimize import new_run
+    from remask.cli.settings import read_shortening
+
+    outputs = make_outputs(flags, compares=True)
+    result = new_run(read_shortening(source, flags), options.choose_mode(plain, json), track)
+    finish(outputs, describe_result(result, "shorten"))
 
 
 @main.command(cls=options.GroupedCommand)

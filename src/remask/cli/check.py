@@ -15,6 +15,7 @@ from typing import Literal
 import click
 import orjson
 
+from remask.api.build_goals import describe_goals, require_guard_rows
 from remask.api.build_models import asks_api, describe_endpoint, describe_memory, make_price
 from remask.api.build_proposer import check_proposer
 from remask.api.build_task import describe_metric
@@ -130,6 +131,7 @@ def examine_job(job: Job, request: Request, pilot_rows: int | None = None) -> Re
         if not _has_problem(findings):
             add("plan", job.require_rows)
             add("budget", lambda: require_least_budget(job))
+        add("goals", lambda: _check_goals(job))
         add("target", lambda: _check_target(job))
         add("denoiser", lambda: _check_denoiser(job))
         costs: tuple[Cost, ...] = ()
@@ -280,6 +282,12 @@ def _check_data(job: Job) -> Iterator[Finding]:
         yield Finding("data", "note", f"labels: {', '.join(map(one_line, labels))}")
     for warning in dataset.warnings:
         yield Finding("data", "note", f"warning: {one_line(warning)}")
+
+
+def _check_goals(job: Job) -> Iterator[Finding]:
+    if job.reading is None:
+        yield from (Finding("goals", "note", one_line(text)) for text in describe_goals(job))
+        require_guard_rows(job.goals)
 
 
 def _check_budget(job: Job) -> Iterator[Finding]:

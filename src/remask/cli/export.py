@@ -189,7 +189,7 @@ FORMATS = (
 
 @click.command(cls=GroupedCommand)
 @click.argument("place", metavar="RUN | PROMPT.MD", type=click.Path(path_type=Path))
-@option("Prompt", "--shortest-within", "within", type=click.FloatRange(0, 100), metavar="POINTS",
+@option("Prompt", "--shortest-within", type=click.FloatRange(0, 100), metavar="POINTS",
         help="Export the shortest prompt of the run that is at most so many points of 100 worse on "
         "validation.")  # fmt: skip
 @option("Format", "--format", "kind", type=click.Choice(FORMATS),
@@ -221,7 +221,7 @@ def export(
     program: Path | None,
     predictor: str,
     marked: bool,
-    within: float | None,
+    shortest_within: float | None,
     registered: str | None,
     tracking_uri: str | None,
     force: bool,
@@ -235,7 +235,7 @@ def export(
     Example:
       remask export runs/20260101-120000 -o best.md
     """
-    source = ExportSource(place, within)
+    source = ExportSource(place, shortest_within)
     if tracking_uri and not registered:
         raise ConfigError("--tracking-uri needs --register NAME; give both")
     if in_place and (output or kind or marked or program):

@@ -17,6 +17,7 @@ from remask.cli.show import format_diff
 from remask.errors import ConfigError, GateFailed
 from remask.files import write
 from remask.runs.budget import Spend
+from remask.runs.goal_results import describe_objective
 from remask.runs.report import summary
 from remask.runs.report.markdown import format_block, format_code
 from remask.runs.result import Result
@@ -138,6 +139,8 @@ def describe_result(result: Result, command: str = "optimize") -> Figures:
             "verdict": result.verdict,
             **({} if test is None else _list_difference(test)),
             **({"rows": str(test.n), "earlier_tests": str(result.earlier_tests)} if test else {}),
+            **{f"objective {one.name}": describe_objective(one) for one in result.objectives},
+            **{f"guard {one.name}": one.status for one in result.guards},
             **_list_spend(spend),
             "run": result.run_dir,
         },

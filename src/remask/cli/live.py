@@ -214,6 +214,9 @@ def describe_event(event: Event, state: State) -> str:
             best = format_score(find_validation(state, state.incumbent))
             score = _format_validation(state, event.id)
             return f"round {event.round + 1}: best candidate: {score}; best prompt so far: {best}"
+        case events.Scored(split="guard"):
+            whose = "seed prompt" if event.id == state.baseline else "best candidate"
+            return f"round {event.round + 1}: {whose} scored on {len(event.rows)} guard rows"
         case events.Scored() if event.id == state.incumbent:
             done = f"round {event.round + 1}: scored {len(event.rows)} train rows"
             return f"{done}; the denoiser writes candidates"
@@ -223,7 +226,10 @@ def describe_event(event: Event, state: State) -> str:
         case events.Accepted():
             nats, points = f"{event.gain:+.1f} nats", f"{event.gain:+.3f} ({SELECTION})"
             gain = points if state.traces_read is None else nats
-            return f"round {event.round + 1}: accepted {gain}: {format_last_edit(state)}"
+            why = f" for {one_line(event.objective)}" if event.objective else ""
+            return f"round {event.round + 1}: accepted{why} {gain}: {format_last_edit(state)}"
+        case events.Chosen():
+            return f"chosen: an accepted prompt that is better on {one_line(state.goals.prefer)}"
         case events.RoundRejected():
             return f"round {event.round + 1}: no candidate accepted ({event.reason})"
         case events.SearchEnded():

@@ -214,6 +214,20 @@ pilot_option = option(
     help="Ask the target so many train rows under up to six very different prompts. These calls cost "
     f"money, and the cost is printed before. Default: none; without a number: {PILOT_ROWS}.",
 )  # fmt: skip
+_goal_options = (
+    option("Objectives", "--objective", metavar="NAME", multiple=True,
+           help="Measure this beside the score: prompt_tokens, output_tokens, usd, latency, or a metric. May "
+           "be repeated."),
+    option("Objectives", "--prefer", metavar="NAME",
+           help="Of prompts with about the same score, prefer the shortest, cheapest or fastest, or the "
+           "best on an objective. Default: the score alone counts."),
+    option("Objectives", "--within", type=float, metavar="POINTS",
+           help="Points of score, of 100, that may be lost for --prefer. Default: 1."),
+    option("Objectives", "--max-drop", metavar="NAME=POINTS", multiple=True,
+           help="Guard set and the points of 100 that it may lose, such as safety=0. May be repeated."),
+    option("Objectives", "--group", metavar="COLUMN",
+           help="Column that names the guard set of a row. Its rows are not in the score."),
+)  # fmt: skip
 # All options that say what is optimised, and how.
 job_options = combine(
     *_data_options,
@@ -230,6 +244,7 @@ job_options = combine(
     option("Search", "--demos", type=int,
            help="Maximum number of train rows to add to the prompt as examples. Default: 8 where "
            "train rows have right answers, else 0."),
+    *_goal_options,
     budget_options,
     run_dir_option,
 )  # fmt: skip

@@ -8,14 +8,16 @@ import re
 import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from remask.api.build_models import load_tools
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
-from remask.config import PROMPT_PLACES, QUERIES, Config, make_config, read_toml
+from remask.config import PROMPT_PLACES, QUERIES, Config, make_config, merged, read_toml
 from remask.data.places import expand_places, read_places, read_tools
 from remask.errors import ConfigError
 from remask.files import place_function_file, place_target, place_task, placed, read_prompt
@@ -26,12 +28,18 @@ from remask.types import TOOL
 
 ALL_TOOLS = f"{TOOL}*"  # the component that takes the descriptions of all tools in a file
 DEFAULT = Path("remask.toml")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+# Of `remask shorten`: most candidates delete a sentence, the others write a shorter text. Few are
+# enough, since most deletions are harmless.
+SHORTEN: dict[str, dict[str, Any]] = {
+    "search": {"maskers": ["delete", "delete", "sentence", "delete", "delete", "span"], "candidates": 12}
+}
 PLACES = ("path", "train", "validation", "test")  # of [data]
 SAME_NAMES = {  # options that are called like their key
     "target": ("base_url", "concurrency"),
     "metric": ("answer", "rubric"),
-    "data": ("input", "expected", "queries", "skip_invalid"),
-    "search": ("max_tokens", "demos", "candidates"),
+    "data": ("input", "expected", "queries", "skip_invalid", "group"),
+    "search": ("max_tokens", "demos", "candidates", "prefer", "within"),
     "refine": ("columns", "scales", "iterations", "lock"),
 }
 KEYS = {name: (section, name) for section, names in SAME_NAMES.items() for name in names} | {
@@ -60,18 +68,26 @@ class Request:
     given: Given = field(default_factory=Given)
 
 
-def read(source: str | None, flags: Mapping[str, Any]) -> Request:
+def read(
+    source: str | None,
+    flags: Mapping[str, Any],
+    below: Mapping[str, Any] = NOTHING,
+    above: Mapping[str, Any] = NOTHING,
+) -> Request:
     """Read the settings of a command on rows.
 
-    `source`: a .toml or a prompt file; None: remask.toml in the current folder. Raises ConfigError
-    and DataError.
+    `source`: a .toml or a prompt file; None: remask.toml in the current folder. `below`: settings
+    of the command that file and options override; `above`: those that override them. Raises
+    ConfigError and DataError.
     """
     if source is not None and is_config(source):
         raise ConfigError(f"{source} contains tests; name a prompt file and give --data {source}")
     values, path = _read_values(source, flags)
+    values = merged(deepcopy(dict(below)), values)  # the options are written into the result
     run_dir = _take_run_dir(values, flags, path)
     override(values, flags)
     _read_components(values, flags, path)
+    values = merged(values, above)
     prompt_from = _take_prompt_from(values)
     if is_config(_get_section(values, "data").get("path", "")):
         _get_section(values, "metric").setdefault("name", METRIC)
@@ -88,6 +104,14 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     if not (config.task.name or named or config.data.queries):
         config = _ask_for_messages(config, flags)
     return Request(config, run_dir, given)
+
+
+def read_shortening(source: str | None, flags: Mapping[str, Any]) -> Request:
+    """Read the settings of `remask shorten`. Raises ConfigError and DataError."""
+    if flags["prefer"] not in (None, "shortest", "prompt_tokens") or flags["demos"]:
+        name = "--demos adds text" if flags["demos"] else f"--prefer {flags['prefer']} is not the length"
+        raise ConfigError(f"remask shorten makes prompts shorter, and {name}; leave it out")
+    return read(source, flags, SHORTEN, {"search": {"prefer": "shortest", "goal": "preferred", "demos": 0}})
 
 
 def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
@@ -237,6 +261,14 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
     for word in flags.get("extra") or ():
         name, value = _parse_pair(word, "extra")
         _get_section(_get_section(values, "target"), "extra")[name] = value
+    for word in flags.get("max_drop") or ():
+        name, points = _parse_pair(word, "max_drop")
+        _get_section(_get_section(values, "search"), "max_drop")[name] = points
+    if named := flags.get("objective"):
+        values["objectives"] = [
+            *values.get("objectives", ()),
+            *({"name": place_function_file(name, Path.cwd())} for name in named),
+        ]
     if flags.get("prompt_from"):
         values["prompt_from"] = flags["prompt_from"]
         if not flags.get("prompt_file"):
@@ -276,7 +308,7 @@ def _set_revision(values: dict[str, Any], revision: str) -> None:
 def _name_options(flags: Mapping[str, Any]) -> dict[str, str]:
     """Return the options that were given by the key that they set, for error messages."""
     named = {"columns": "map", "scales": "scale", "files": "traces"}
-    keys = {**KEYS, "files": ("refine", "traces")}
+    keys = {**KEYS, "files": ("refine", "traces"), "max_drop": ("search", "max_drop")}
     return {
         ".".join(key): f"--{named.get(flag, flag).replace('_', '-')}"
         for flag, key in keys.items()
@@ -316,7 +348,7 @@ def _parse_pair(word: str, flag: str) -> tuple[str, Any]:
     name, equals, value = word.partition("=")
     if not equals or not name.strip():
         raise ConfigError(f"--{flag.replace('_', '-')} {word!r}: write NAME=VALUE")
-    if flag in ("task_arg", "extra"):
+    if flag in ("task_arg", "extra", "max_drop"):
         with suppress(tomllib.TOMLDecodeError, RecursionError):
             return name.strip(), tomllib.loads(f"value = {value}")["value"]
     return name.strip(), value

@@ -79,7 +79,8 @@ def print_rows(run_dir: Path, name: str, as_json: bool, mode: str) -> None:
 
 
 def _print_row(row: RowResult, colour: bool) -> None:
-    title = f"{row.change}  {row.split}  {make_visible(row.place)}"
+    guard = f"  guard set {one_line(row.guard)}" if row.guard else ""
+    title = f"{row.change}  {row.split}  {make_visible(row.place)}{guard}"
     click.echo(click.style(title, fg=CHANGE_COLOURS[row.change], bold=True) if colour else title)
     click.echo(f"  message   {one_line(row.message, MAX_ROW_CHARS)}")
     if row.expected:
@@ -135,7 +136,8 @@ def print_result(result: Result, mode: str) -> None:
     for edit in rejected[:MAX_REJECTED_EDITS]:
         _print_edit(f"not accepted: best edit of {summary.format_edit_title(edit)}", edit)
     if len(result.pareto_front) > 1:
-        click.echo(f"score and length (validation, {summary.SELECTION}):")
+        beside = ", ".join(one_line(one.name) for one in result.objectives) or "length"
+        click.echo(f"score and {beside} (validation, {summary.SELECTION}):")
         for line in summary.list_front(result.pareto_front):
             click.echo(f"  {line}")
     for line in summary.list_refinement_facts(result):

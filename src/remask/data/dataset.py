@@ -127,6 +127,24 @@ def load(
     return LoadedDataset(examples, warnings, labels)
 
 
+def assign_guards(dataset: LoadedDataset, column: str, names: Collection[str]) -> LoadedDataset:
+    """Mark the rows of guard sets: those whose `column` has one of these names.
+
+    They are no part of the score and are never shown to a denoiser, so those of the train split
+    join the validation split. Raises ConfigError where no row has the column.
+    """
+    if not any(column in e.row for e in dataset.examples):
+        found = ", ".join(sorted({name for e in dataset.examples for name in e.row}))
+        raise ConfigError(f"data.group (--group): no row has the column {column!r}; columns: {found}")
+
+    def mark(example: Example) -> Example:
+        if (name := example.row.get(column, "").strip()) not in names:
+            return example
+        return replace(example, guard=name, split="test" if example.split == "test" else "validation")
+
+    return replace(dataset, examples=tuple(map(mark, dataset.examples)))
+
+
 def normalize_input(text: str) -> str:
     """Ignore case and spacing, so that such variants of an input share a split."""
     return " ".join(text.split()).casefold()
@@ -162,7 +180,7 @@ def _format_row_count(count: int) -> str:
 
 def require_splits(examples: Iterable[Example], needed: Collection[Split] = SPLITS) -> None:
     """Raise ConfigError if a needed split has no rows."""
-    counts = Counter(e.split for e in examples)
+    counts = Counter(e.split for e in examples if not e.guard)
     empty = [split for split in SPLITS if split in needed and not counts[split]]
     if empty:
         found = ", ".join(f"{split} {counts[split]}" for split in SPLITS)

@@ -118,6 +118,7 @@ class Calls:
     reservation: int
     began: float
     open: bool = True
+    ended: float | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -128,10 +129,16 @@ class Calls:
         elif self.open:
             self.ledger.store.abandon(self.reservation)
 
+    def measure_seconds(self) -> float:
+        """Stop the clock of the calls. Returns the time since they were reserved, for one of them."""
+        self.ended = self.ledger.clock()
+        return round(max(0.0, self.ended - self.began) / len(self.bounds), 6)
+
     def settle(self, replies: Sequence[Reply], kept: Mapping[str, Any]) -> None:
         """Book the cost and the time of the calls. kept: replies to store, by key."""
         self.open = False  # first, so that a Ctrl-C from here on has the effect of a kill
-        now, ledger = self.ledger.clock(), self.ledger
+        ledger = self.ledger
+        now = ledger.clock() if self.ended is None else self.ended
         took = max(0.0, now - self.began) / len(self.bounds)
         self.tariff.slowest = max(self.tariff.slowest, took)
         waited = Spend(seconds=max(0.0, now - max(self.began, ledger.booked_until)))
@@ -268,6 +275,7 @@ class Meter(TargetModel):
 
         with _AttemptBook(self._ledger, self._tariff, keep, bounds) as book:
             replies = self._target.respond(chats, repeat, book)  # type: ignore[call-arg]
+        replies = [replace(reply, seconds=book.seconds.get(i, 0.0)) for i, reply in enumerate(replies)]
         return {key: self._prepare(key, reply) for key, reply in zip(keys, replies, strict=True)}
 
     def keep_grades(self, grades: Sequence[tuple[Reply, Mapping[str, Any]]]) -> None:
@@ -323,6 +331,8 @@ class Meter(TargetModel):
             target = target.limit_attempts(attempts)
         with self._ledger.reserve(self._tariff, bounds, attempts, self.billed) as calls:
             replies = ask(target, [chat for _, chat in part])
+            each = calls.measure_seconds()
+            replies = [replace(reply, seconds=each) for reply in replies]
             answers = {key: self._prepare(key, reply) for (key, _), reply in zip(part, replies, strict=True)}
             good = {key: value for each in answers.items() for key, value in self._list_kept(*each).items()}
             calls.settle(replies, good)
@@ -345,6 +355,7 @@ class _AttemptBook(CallBook):
         self._ledger, self._tariff, self._keep, self._bounds = ledger, tariff, keep, bounds
         self._open: dict[int, Calls] = {}
         self._tried: set[int] = set()
+        self.seconds: dict[int, float] = {}  # of the last attempt of each call
 
     def __enter__(self) -> Self:
         return self
@@ -375,7 +386,9 @@ class _AttemptBook(CallBook):
         self._open[call] = self._ledger.reserve(self._tariff, [self._bounds[call]])
 
     def finish(self, call: int, reply: Reply) -> None:
-        self._open.pop(call).settle([reply], self._keep(call, reply))
+        attempt = self._open.pop(call)
+        self.seconds[call] = attempt.measure_seconds()
+        attempt.settle([reply], self._keep(call, replace(reply, seconds=self.seconds[call])))
 
     def drop(self, call: int) -> None:
         self._open.pop(call).release()
@@ -399,6 +412,7 @@ def _encode(reply: Reply) -> dict[str, Any]:
         # JSON has no infinity; it would be stored as null.
         "logps": [logp if math.isfinite(logp) else repr(logp) for logp in reply.logps],
         "attempts": reply.attempts,
+        **({"seconds": reply.seconds} if reply.seconds else {}),
         **({"cut": True} if reply.cut else {}),
         **({"grade": dict(reply.grade)} if reply.grade is not None else {}),
     }
@@ -412,6 +426,7 @@ def _decode(key: str, stored: dict[str, Any]) -> Reply:
         logps=tuple(float(logp) for logp in stored["logps"]),
         attempts=stored["attempts"],
         cut=stored.get("cut", False),
+        seconds=stored.get("seconds", 0.0),
         key=key,
         grade=stored.get("grade"),
     )

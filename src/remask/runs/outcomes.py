@@ -9,7 +9,7 @@ these are the traces that the denoiser reads, and `remask adapt --from-runs` lea
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -41,6 +41,7 @@ class RowAnswer:
     error: str  # why there is no score
     unparsed: bool  # the answer names no allowed label
     cut: bool  # the answer was cut off at the limit of tokens
+    values: Mapping[str, float] = field(default_factory=dict)  # of the objectives that were measured
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class RowResult:
     expected: str  # the right answer; "": the data has none
     before: RowAnswer
     after: RowAnswer
+    guard: str = ""  # the guard set that it belongs to; "": it counts in the score
 
     @property
     def change(self) -> Change:
@@ -137,6 +139,8 @@ class RecordingTask:
             "error": self._clean(outcome.error),
             "unparsed": outcome.unparsed,
             "cut": outcome.cut,
+            **({"values": dict(outcome.values)} if outcome.values else {}),
+            **({"guard": example.guard} if example.guard else {}),
         }
 
     def _describe_trace(self, trace: Trace) -> dict[str, Any]:
@@ -205,7 +209,8 @@ def _make_row(id: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> R
     texts = (after["place"], after["message"], after["expected"])
     for text in texts:
         _require(text, str)
-    return RowResult(id, after["split"], *texts, _read_answer(before), _read_answer(after))
+    guard = _require(after.get("guard", ""), str)
+    return RowResult(id, after["split"], *texts, _read_answer(before), _read_answer(after), guard)
 
 
 def _read_answer(stored: Mapping[str, Any]) -> RowAnswer:
@@ -216,6 +221,7 @@ def _read_answer(stored: Mapping[str, Any]) -> RowAnswer:
         error=_require(stored["error"], str),
         unparsed=_require(stored["unparsed"], bool),
         cut=_require(stored["cut"], bool),
+        values={name: _require(value, float, int) for name, value in stored.get("values", {}).items()},
     )
 
 

@@ -375,7 +375,7 @@ def describe_phase(event: Event, state: State) -> str:
             return "loading the diffusion model"
         case _ if state.traces_read is not None:
             return _describe_refinement_phase(event, state)
-        case events.UnlabelledInputs() | events.Started():
+        case events.UnlabelledInputs() | events.GoalsSet() | events.Started():
             return "scoring the baseline on validation rows"
         case events.Scored(split="train") if event.id == state.incumbent:
             return WRITING

@@ -7,7 +7,7 @@ answered with the new prompt (`refine` without a target), the verdict is "unveri
 
 import html
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,11 +20,30 @@ from remask.events import Rows, State
 from remask.files import write
 from remask.prompt import Prompt
 from remask.runs.budget import Spend
+from remask.runs.goal_results import (
+    GuardResult,
+    ObjectiveResult,
+    decide,
+    find_level,
+    judge_guard,
+    judge_length,
+    turn,
+)
 from remask.runs.outcomes import read_row_file
-from remask.runs.reused_rows import describe_earlier_tests
+from remask.runs.reused_rows import describe_reuse
 from remask.runs.word_diff import Change, diff
 from remask.sanitize import clip, make_visible, one_line
-from remask.stats import LEVEL, Comparison, Verdict, compare, correct_level, estimate, format_level, sign_test
+from remask.stats import (
+    GUARD_TOLERANCE,
+    LEVEL,
+    Comparison,
+    Verdict,
+    compare,
+    estimate,
+    find_front,
+    format_level,
+    sign_test,
+)
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -40,6 +59,7 @@ class PromptScore:
     prompt: str
     tokens: int
     validation: float | None  # used for selection
+    values: Mapping[str, float | None] = field(default_factory=dict)  # of each objective, as validation
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +135,14 @@ class Result:
     rejected: int  # refused by the guard, without a call
     warnings: tuple[str, ...]
     run_dir: str
-    pareto_front: tuple[PromptScore, ...] = ()  # of score and length
+    pareto_front: tuple[PromptScore, ...] = ()  # of score and objectives, by default of the length
     refinement: Refinement | None = None
     earlier_tests: int = 0  # of the same test rows, by other runs in this folder
     quoted_rows: int = 0  # train rows that the best prompt shows as examples
+    objectives: tuple[ObjectiveResult, ...] = ()  # beside the score
+    guards: tuple[GuardResult, ...] = ()  # rows on which no loss is accepted
+    prefer: str = ""  # the objective that chose among prompts; "": the score
+    within: float = 0.0  # points of 100 of score that may be lost for it
 
     def __repr__(self) -> str:
         """The verdict and the start of the prompt; `to_dict` has everything."""
@@ -194,8 +218,12 @@ def make_result(
     baseline, best = (_score_prompt(state, id) for id in (state.baseline, state.incumbent))
     test: Comparison | None = None
     doubts: tuple[str, ...] = ()
+    verdict: Verdict | Literal["unverified"] = "unverified"
+    objectives, guards = _compare_goals(state, state.tested) if state.tested is not None else ((), ())
     if state.tested is not None:
         test, doubts = compare_tested(state.tested)
+        of = next((one.verdict for one in objectives if one.name == state.goals.prefer), None)
+        verdict = decide(test, len(doubts) > 1, state.goals, of, guards)
     refinement = None
     if state.traces_read is not None:
         refinement = _build_refinement(state, state.traces_read, sources)
@@ -203,7 +231,7 @@ def make_result(
     edit = _build_accepted_edit if refinement is None else _build_refined_edit
     ranked = {id for id, split in state.scores if split == "train"} - {state.baseline}
     return Result(
-        verdict="unverified" if test is None else test.verdict,
+        verdict=verdict,
         prompt=best.prompt,
         baseline=baseline,
         best=best,
@@ -219,7 +247,37 @@ def make_result(
         refinement=refinement,
         earlier_tests=0 if state.tested is None else state.tested.earlier_tests,
         quoted_rows=_count_quoted_rows(state),
+        objectives=objectives,
+        guards=guards,
+        prefer=state.goals.prefer,
+        within=state.goals.within,
     )
+
+
+def _compare_goals(
+    state: State, event: events.Tested
+) -> tuple[tuple[ObjectiveResult, ...], tuple[GuardResult, ...]]:
+    """Compare both prompts on the objectives and the guard sets of a sealed test."""
+    level, measured = find_level(event), {name: rows for name, *rows in event.objectives}
+    objectives = []
+    for name, higher in state.goals.objectives:
+        if name == events.PROMPT_TOKENS:
+            objectives.append(judge_length(state.tokens[state.baseline], state.tokens[state.incumbent]))
+            continue
+        before, after = measured.get(name, ((), ()))
+        if not any(a[1] is not None and b[1] is not None for a, b in zip(before, after, strict=True)):
+            objectives.append(ObjectiveResult(name, higher, None, None, None, "no evidence"))
+            continue
+        test, _ = compare_rows(before, after, level)
+        verdict = turn(test.verdict, higher)
+        objectives.append(ObjectiveResult(name, higher, test.baseline, test.best, test, verdict))
+    margins = {guard.name: guard.margin for guard in state.goals.guards}
+    guards = []
+    for name, before, after in event.guards:
+        test, doubts = compare_rows(before, after, level)
+        status = judge_guard(test, margins[name]) if len(doubts) < 2 else "not shown"
+        guards.append(GuardResult(name, margins[name], 100 * GUARD_TOLERANCE, test, status))
+    return tuple(objectives), tuple(guards)
 
 
 def _count_quoted_rows(state: State) -> int:
@@ -270,18 +328,22 @@ def _make_adapter() -> "TypeAdapter[Result]":
     return TypeAdapter(Result)
 
 
-def find_pareto_front(state: State) -> tuple[str, ...]:
-    """Return the ids on the Pareto front of score and length, shortest first.
+def find_pareto_front(state: State, of: Sequence[tuple[str, bool]] = ()) -> tuple[str, ...]:
+    """Return the ids on the Pareto front of the score and the objectives, shortest prompt first.
 
-    No other prompt is better in one and at least as good in the other. Only prompts with a score on
-    all validation rows count.
+    No other prompt is better in one and at least as good in all others. Only prompts with a score
+    on all validation rows count, and of a run with guard sets those that were accepted. `of`:
+    (objective, whether more is better); default: those of the run, or else the length.
     """
-    scores = {id: _average_validation(state, id) for id in _list_validated(state)}
-    found: list[str] = []
-    for id in sorted(scores, key=lambda id: (state.tokens[id], -scores[id])):
-        if not found or scores[id] > scores[found[-1]]:
-            found.append(id)
-    return tuple(found)
+    goals = (("", True), *(of or state.goals.objectives or ((events.PROMPT_TOKENS, False),)))
+    points = {}
+    for id in _list_validated(state):
+        means = [(state.measure(id, name), up) for name, up in goals]
+        known = [value if up else -value for value, up in means if value is not None]
+        if len(known) == len(goals):
+            points[id] = known
+    found = find_front(points, first=state.baseline)
+    return tuple(sorted(found, key=lambda id: (state.tokens[id], [-value for value in points[id]], id)))
 
 
 def find_shortest_within(state: State, points: float) -> str:
@@ -291,14 +353,17 @@ def find_shortest_within(state: State, points: float) -> str:
     It was selected by its validation score and was not tested.
     """
     least = _average_validation(state, state.incumbent) - points / 100 - 1e-9
-    able = (id for id in find_pareto_front(state) if _average_validation(state, id) >= least)
+    front = find_pareto_front(state, ((events.PROMPT_TOKENS, False),))
+    able = (id for id in front if _average_validation(state, id) >= least)
     return next(able, state.incumbent)
 
 
 def _list_validated(state: State) -> list[str]:
     scored = {id: rows for (id, split), rows in state.scores.items() if split == "validation"}
     whole = scored.get(state.baseline, {}).keys()
-    return [id for id, rows in scored.items() if rows.keys() == whole]
+    found = [id for id, rows in scored.items() if rows.keys() == whole]
+    held = {state.baseline, *(event.id for event in state.accepted)}  # on the guard sets
+    return [id for id in found if id in held] if state.goals.guards else found
 
 
 def _average_validation(state: State, id: str) -> float:
@@ -309,24 +374,14 @@ def _average_validation(state: State, id: str) -> float:
 def _score_prompt(state: State, id: str) -> PromptScore:
     scores = [s for s in state.scores.get((id, "validation"), {}).values() if s is not None]
     mean = estimate(scores).mean if scores else None
-    return PromptScore(state.prompt(id).text, state.tokens[id], mean)
+    values = {name: state.measure(id, name) for name, _ in state.goals.objectives}
+    return PromptScore(state.prompt(id).text, state.tokens[id], mean, values)
 
 
 def compare_tested(event: events.Tested) -> tuple[Comparison, tuple[str, ...]]:
-    """Compare the prompts of a sealed test, as `compare_rows` does, with the interval that fits the
-    number of earlier tests of the same rows."""
-    return compare_rows(event.baseline, event.best, correct_level(event.earlier_tests))
-
-
-def describe_reuse(earlier: int) -> str:
-    """Describe in a sentence that test rows were used before; "" where they were not."""
-    if not earlier:
-        return ""
-    return (
-        f"{describe_earlier_tests(earlier)}, and each further test adds a chance of a false verdict; the "
-        f"interval has {format_level(correct_level(earlier))} in place of 95 % for it; give new test rows "
-        "for a fresh test"
-    )
+    """Compare the scores of a sealed test, as `compare_rows` does, with the interval that fits the
+    number of earlier tests of the same rows, and of intervals of this test."""
+    return compare_rows(event.baseline, event.best, find_level(event))
 
 
 def compare_rows(before: Rows, after: Rows, level: float = LEVEL) -> tuple[Comparison, tuple[str, ...]]:
@@ -430,7 +485,7 @@ def _list_warnings(state: State, doubts: Sequence[str]) -> list[str]:
     tested = state.tested
     if tested is None:
         return []
-    out = [text] if (text := describe_reuse(tested.earlier_tests)) else []
+    out = [text] if (text := describe_reuse(tested.earlier_tests, find_level(tested))) else []
     if tested.never_predicted:
         labels = ", ".join(repr(label) for label in tested.never_predicted)
         out.append(f"the target never answered {labels} with the best prompt")

@@ -14,6 +14,7 @@ from remask.events import Accepted, Started, Tested
 from remask.ids import content_id
 from remask.runs import database
 from remask.runs.store import RunReader, Store
+from remask.stats import format_level
 
 # Of the section [metric]: what decides a score. A time limit and prices do not.
 METRIC_KEYS = ("name", "answer", "labels", "repeats", "rubric", "scale")
@@ -39,6 +40,20 @@ def describe_earlier_tests(earlier: int) -> str:
         return ""
     times = "once" if earlier == 1 else f"{earlier:,} times"
     return f"these test rows were scored {times} before in this folder"
+
+
+def describe_reuse(earlier: int, level: float) -> str:
+    """Describe in a sentence that test rows were used before; "" where they were not.
+
+    `level`: of the interval.
+    """
+    if not earlier:
+        return ""
+    return (
+        f"{describe_earlier_tests(earlier)}, and each further test adds a chance of a false verdict; the "
+        f"interval has {format_level(level)} in place of 95 % for it; give new "
+        "test rows for a fresh test"
+    )
 
 
 def count_earlier_tests(run_dir: Path, rows: str, baseline: str, best: str) -> int:

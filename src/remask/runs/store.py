@@ -35,10 +35,10 @@ def strip_credentials(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in config.items():
         if isinstance(value, Mapping):
             found[key] = strip_credentials(value)
-        elif key == "base_url" and value:
-            found[key] = hide_credentials(value)
+        elif isinstance(value, list):
+            found[key] = [strip_credentials(v) if isinstance(v, Mapping) else v for v in value]
         else:
-            found[key] = value
+            found[key] = hide_credentials(value) if key == "base_url" and value else value
     return found
 
 

@@ -27,6 +27,8 @@ class SearchPlan:
     validation: int | None = None  # validation rows that are used; None for all
     accepts: Rule = improves  # whether the winner of a round becomes the incumbent
     calls: int | None = None  # that the rounds share, those of the baseline included; None: no limit
+    margin: float = MIN_SEED_MARGIN  # of `accepts`, against the seed prompt or the leader
+    guard: int = 0  # guard rows, which the winner of a round is asked too
 
     def choose_candidates(self, spent: int) -> int:
         """Return the number of candidates of the next round, where `spent` calls are spent.
@@ -35,7 +37,7 @@ class SearchPlan:
         """
         if self.calls is None or self.validation is None:
             return self.candidates
-        left, shape = self.calls - spent, (self.rungs, self.validation)
+        left, shape = self.calls - spent, (self.rungs, self.validation + self.guard)
         return fit_candidates(left, count_rounds(left, *shape), *shape)
 
     def count_validation_rows(self, rows: int) -> int:
@@ -44,7 +46,8 @@ class SearchPlan:
 
     def count_round_calls(self, validation: int) -> int:
         """Return the largest number of target calls of a round. validation: rows of that split."""
-        return count_round_calls(self.candidates, self.rungs, self.count_validation_rows(validation))
+        last = self.count_validation_rows(validation) + self.guard
+        return count_round_calls(self.candidates, self.rungs, last)
 
 
 def make_plan(
@@ -53,9 +56,11 @@ def make_plan(
     validation: int,
     cautious: bool = False,
     min_validation: int = MIN_VALIDATION_ROWS,
+    guard: int = 0,
 ) -> SearchPlan:
     """Plan for `calls` target calls, without those of the final test; None means no limit.
 
+    `guard`: rows of guard sets, which the baseline and the winner of a round are asked too.
     A round costs the incumbent on the train rows, the race, and the winner on the validation rows.
     Most candidates are much worse than their parent, so there are many of them, and two rows are
     enough to drop many. The number of candidates is chosen so that whole rounds use up the
@@ -64,12 +69,16 @@ def make_plan(
     """
     rungs, candidates = _split_rungs(min(train, MAX_TRAIN_ROWS)), MAX_CANDIDATES
     if calls is None:
-        return SearchPlan(candidates, rungs, 30, PATIENCE, accepts=_choose_rule(30, cautious))
+        margin = _choose_margin(30, cautious)
+        rule = _make_rule(margin, cautious)
+        return SearchPlan(candidates, rungs, 30, PATIENCE, accepts=rule, margin=margin, guard=guard)
     validation = min(validation, max(min_validation, calls // 10 + 25))
-    rounds = count_rounds(calls - validation, rungs, validation)
-    candidates = fit_candidates(calls - validation, rounds, rungs, validation)
-    rule = _choose_rule(rounds, cautious)
-    return SearchPlan(candidates, rungs, 4 * rounds, PATIENCE, validation, rule, calls)
+    last = validation + guard
+    rounds = count_rounds(calls - last, rungs, last)
+    candidates = fit_candidates(calls - last, rounds, rungs, last)
+    margin = _choose_margin(rounds, cautious)
+    rule = _make_rule(margin, cautious)
+    return SearchPlan(candidates, rungs, 4 * rounds, PATIENCE, validation, rule, calls, margin, guard)
 
 
 def count_rounds(left: int, rungs: Sequence[int], validation: int) -> int:
@@ -86,12 +95,16 @@ def fit_candidates(left: int, rounds: int, rungs: Sequence[int], validation: int
     return MIN_CANDIDATES
 
 
-def _choose_rule(rounds: int, cautious: bool) -> Rule:
-    """Return the acceptance rule. With more rounds more winners are chance, so the margin over the
-    seed prompt grows with the number of rounds (docs/background/acceptance.md)."""
+def _choose_margin(rounds: int, cautious: bool) -> float:
+    """Return the margin over the seed prompt. With more rounds more winners are chance, so it grows
+    with the number of rounds (docs/background/acceptance.md)."""
+    return MAX_MARGIN if cautious else min(MAX_MARGIN, max(MIN_SEED_MARGIN, rounds / ROUNDS_PER_MARGIN))
+
+
+def _make_rule(margin: float, cautious: bool) -> Rule:
+    """Return the acceptance rule."""
     if cautious:
-        return partial(improves, incumbent_margin=MAX_MARGIN, seed_margin=MAX_MARGIN)
-    margin = min(MAX_MARGIN, max(MIN_SEED_MARGIN, rounds / ROUNDS_PER_MARGIN))
+        return partial(improves, incumbent_margin=margin, seed_margin=margin)
     return partial(improves, seed_margin=margin)
 
 

@@ -13,6 +13,7 @@ from collections.abc import Collection, Mapping, Sequence
 import numpy as np
 
 from remask.ports import Proposal
+from remask.search.goals import Preference
 from remask.types import Outcome
 
 DROP_MARGIN = 1.0  # standard errors that a candidate may be behind the leader
@@ -22,33 +23,59 @@ PRIOR_ROWS = 2  # for which the variance of a difference counts as that of all c
 class Race:
     """The leads of candidates over their parent, row by row."""
 
-    def __init__(self, parent_scores: Mapping[str, float]) -> None:
-        """`parent_scores`: the ranking score of the parent on each train row that it has one for."""
+    def __init__(self, parent_scores: Mapping[str, float], preference: Preference | None = None) -> None:
+        """`parent_scores`: the ranking score of the parent on each train row that it has one for.
+
+        `preference`: a candidate that is better on it may be behind by as much as it allows.
+        """
         self._parent = parent_scores
         self._leads: dict[str, dict[str, float]] = {}
+        self._preference = preference
+        self._answers: dict[str, list[Outcome]] = {}
+        self._gains: dict[str, float] = {}  # on the preference
 
-    def add(self, proposal: Proposal, outcomes: Sequence[Outcome]) -> None:
-        """Add rows of a candidate, except for those whose answers its prompt shows."""
+    def add(self, proposal: Proposal, outcomes: Sequence[Outcome], tokens: int = 0) -> None:
+        """Add rows of a candidate, except for those whose answers its prompt shows.
+
+        `tokens`: of its prompt, for a preference.
+        """
+        if self._preference is not None:
+            answers = self._answers.setdefault(proposal.prompt.id, [])
+            answers += outcomes
+            self._gains[proposal.prompt.id] = self._preference.gain(tokens, answers)
         leads = self._leads.setdefault(proposal.prompt.id, {})
         for o in outcomes:
             if o.status == "scored" and o.example in self._parent and o.example not in proposal.demo_rows:
                 leads[o.example] = o.ranking_score - self._parent[o.example]
 
     def measure_lead(self, proposal: Proposal) -> float:
-        """Return the mean lead of a candidate over its parent; 0 where it has no row."""
+        """Return the mean lead of a candidate over its parent, with what a preference allows it.
+
+        It is 0 where the candidate has no row.
+        """
         leads = self._leads[proposal.prompt.id]
-        return sum(leads.values()) / len(leads) if leads else 0.0
+        if not leads:
+            return 0.0
+        allowed = 0.0
+        if self._preference is not None:
+            allowed = self._preference.allow(self._gains[proposal.prompt.id])
+        return sum(leads.values()) / len(leads) + allowed
 
     def rank(self, proposals: Collection[Proposal]) -> list[Proposal]:
         """Return the candidates, the best first."""
         return sorted(proposals, key=lambda p: (-self.measure_lead(p), p.prompt.id))
 
     def drop(self, proposals: Collection[Proposal], most: int) -> list[Proposal]:
-        """Return at most `most` candidates that may still be the best, the leader first."""
+        """Return at most `most` candidates that may still be the best, the leader first.
+
+        Where only the preference counts, the one that gains most on it leads those that are ahead.
+        """
         leader, *others = self.rank(proposals)
         pooled = self._pool_variance(proposals)
-        near = [p for p in others if not self._is_behind(p, leader, pooled)]
-        return [leader, *near][: max(1, most)]
+        near = [leader, *(p for p in others if not self._is_behind(p, leader, pooled))]
+        if self._preference is not None and self._preference.only:
+            near.sort(key=lambda p: (self.measure_lead(p) <= 0, -self._gains[p.prompt.id]))
+        return near[: max(1, most)]
 
     def _pool_variance(self, proposals: Collection[Proposal]) -> float:
         """Return the variance of the difference of two candidates on a row, over all of them."""

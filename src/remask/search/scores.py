@@ -8,7 +8,7 @@ The race, the acceptance rule and the rest are our own design and not taken from
 """
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 
 from remask import events
 from remask.errors import BudgetSpent
@@ -16,10 +16,20 @@ from remask.events import Event, Rows, State, advance
 from remask.ids import rng_for, seed_for
 from remask.ports import Proposal, Proposer, Task, evaluate_all, name_reward, report_step
 from remask.prompt import Prompt
+from remask.search.goals import (
+    GUARD,
+    choose_preferred,
+    count_guard_tests,
+    find_loss,
+    find_preference,
+    is_preferred,
+    refuse_longer,
+)
+from remask.search.join_deletions import join_deletions
 from remask.search.plan import SearchPlan, count_survivors
 from remask.search.race import Race
-from remask.stats import accepts
-from remask.types import MAX_FAILED, Outcome, Split, Trace, mean_score
+from remask.stats import accepts, is_not_worse
+from remask.types import MAX_FAILED, Outcome, Trace, mean_score
 
 TEST_PART_ROWS = 128  # a multiple of the meter's chunks, so that batches stay the same
 VALIDATION_PART_ROWS = 32  # between two looks at a winner; one chunk of the meter
@@ -43,15 +53,17 @@ def search(
             yield event
             state = advance(state, event)
         while state.round < plan.rounds and state.rounds_without_gain < plan.patience:
-            if _is_perfect(state):
+            if _is_perfect(state) and not state.goals.prefer:
                 yield events.SearchEnded("all validation rows are already right")
                 return
             for event in _run_round(state, plan, task, proposer, seed):
                 yield event
                 state = advance(state, event)
     except BudgetSpent as spent:
+        yield from _choose_last(state)
         yield events.SearchEnded(str(spent))
         return
+    yield from _choose_last(state)
     stale = state.rounds_without_gain
     reason = f"no better prompt in the last {stale} rounds"
     if stale < plan.patience:
@@ -59,17 +71,27 @@ def search(
     yield events.SearchEnded(reason)
 
 
+def _choose_last(state: State) -> Iterator[Event]:
+    """Yield the choice of another accepted prompt than the last one, where it is preferred."""
+    if (id := choose_preferred(state)) != state.incumbent:
+        yield events.Chosen(id)
+
+
 def run_final_test(
-    task: Task, baseline: Prompt, best: Prompt, announce: Callable[[int, int], None] = lambda rows, left: None
+    task: Task,
+    baseline: Prompt,
+    best: Prompt,
+    announce: Callable[[int, int], None] = lambda rows, left: None,
+    guards: Sequence[str] = (),
 ) -> tuple[list[Outcome], list[Outcome]]:
-    """Score both prompts once on all test rows.
+    """Score both prompts once on all test rows, then on the sealed `guards`: rows of guard sets.
 
     An unchanged prompt is scored only once. The rows are scored in parts with both prompts each, so
     that a budget that ends too early leaves rows with both scores; the others have failed.
     Calls `announce(rows, left)` before it scores so many rows: `left` rows are to be scored after
     them, a row that two prompts answer counted twice.
     """
-    ids = task.ids("test")
+    ids = (*task.ids("test"), *guards)
     prompts = [baseline] if best.text == baseline.text else [baseline, best]
     before: list[Outcome] = []
     after: list[Outcome] = []
@@ -95,12 +117,15 @@ def run_final_test(
 def _score_baseline(
     state: State, start: Prompt, plan: SearchPlan, task: Task, proposer: Proposer, seed: int
 ) -> Iterator[Event]:
-    """Score the baseline on the validation rows, unless the state has its scores."""
+    """Score the baseline on the validation and guard rows, unless the state has its scores."""
     if not state.baseline:
         yield events.Started(start.to_source(), start.id, proposer.count(start.text))
     if (start.id, "validation") not in state.scores:
         ids = _choose_validation_rows(task, plan, seed)
-        yield _evaluate(task, [start], "validation", ids, 0)[0][0]
+        yield _evaluate(task, [start], "validation", ids, state)[0][0]
+    if state.goals.guards and (start.id, GUARD) not in state.scores:
+        ids = tuple(id for guard in state.goals.guards for id in guard.validation)
+        yield _evaluate(task, [start], GUARD, ids, state)[0][0]
 
 
 def _choose_validation_rows(task: Task, plan: SearchPlan, seed: int) -> tuple[str, ...]:
@@ -118,7 +143,7 @@ def _run_round(state: State, plan: SearchPlan, task: Task, proposer: Proposer, s
     number, parent = state.round, state.prompt(state.incumbent)
     order = rng_for(seed, number, "rows").permutation(len(task.ids("train")))
     ids = tuple(task.ids("train")[i] for i in order[: sum(plan.rungs)])
-    event, outcomes = _evaluate(task, [parent], "train", ids, number)[0]
+    event, outcomes = _evaluate(task, [parent], "train", ids, state)[0]
     yield event
     traces_by_row = {o.example: o.trace for o in outcomes if o.trace is not None}
     traces = tuple(traces_by_row.values())
@@ -132,16 +157,18 @@ def _run_round(state: State, plan: SearchPlan, task: Task, proposer: Proposer, s
         yield events.RoundRejected(number, "no candidate passed the guard")
         return
 
-    race = Race({o.example: o.ranking_score for o in outcomes if o.status == "scored"})
+    preference = find_preference(state, parent.id, outcomes)
+    race = Race({o.example: o.ranking_score for o in outcomes if o.status == "scored"}, preference)
+    tokens = {p.prompt.id: proposer.count(p.prompt.text) if preference else 0 for p in alive}
     ids = _alternate_answers(outcomes)
     seen, entered = 0, len(alive)
     for rung, rows in enumerate(plan.rungs):
         batch = ids[seen : seen + rows]
         seen += rows
-        answered = _evaluate(task, [p.prompt for p in alive], "train", batch, number)
+        answered = _evaluate(task, [p.prompt for p in alive], "train", batch, state)
         for proposal, (event, outcomes) in zip(alive, answered, strict=True):
             yield event
-            race.add(proposal, outcomes)
+            race.add(proposal, outcomes, tokens[proposal.prompt.id])
         alive = race.drop(alive, count_survivors(entered, rung))
         if len(alive) == 1 and race.measure_lead(alive[0]) > 0:
             break
@@ -167,11 +194,12 @@ def _validate_winner(
     traces_by_row: the traces that the candidates were written from, by id of the train row.
     """
     ids = _choose_validation_rows(task, plan, seed)
-    before, seeded = (state.scores[(id, "validation")] for id in (parent.id, state.baseline))
+    before = state.scores[(parent.id, "validation")]
     report_step("scoring the best candidate on validation rows", 0, 0)
     outcomes: list[Outcome] = []
     rows: Rows = ()
-    while len(rows) < len(ids) and not _is_futile(_subtract(rows, before)):
+    allowed = state.goals.within / 100 if state.goals.prefer else 0.0
+    while len(rows) < len(ids) and not _is_futile([gain + allowed for gain in _subtract(rows, before)]):
         try:
             outcomes += task.evaluate(winner.prompt, ids[len(rows) : len(rows) + VALIDATION_PART_ROWS])
         except BudgetSpent:
@@ -181,19 +209,62 @@ def _validate_winner(
         else:
             mean_score(outcomes, MAX_FAILED * len(ids) / len(outcomes))  # as many may fail as of all rows
             rows = rows_from_outcomes(outcomes)
-    yield events.Scored(state.round, winner.prompt.id, "validation", rows)
+    yield events.Scored(state.round, winner.prompt.id, "validation", rows, list_values(state, outcomes))
     gains = _subtract(rows, before)
     total = sum(gains)
-    if len(rows) < len(ids) or not plan.accepts(gains, _subtract(rows, seeded)):
+    objective = None
+    if len(rows) >= len(ids):
+        objective = _find_basis(state, plan, proposer.count(winner.prompt.text), rows, outcomes)
+    if objective is None:
         reason = f"validation: {total:+.3g} points over {len(gains)} rows"
         if total > 0:
             reason += ", which may be chance"
         yield events.RoundRejected(state.round, reason)
         return
+    if loss := (yield from _test_guards(state, task, winner)):
+        yield events.RoundRejected(state.round, loss)
+        return
     row_of = {trace.id: row for row, trace in traces_by_row.items()}
     drops = proposer.explain(winner, tuple(traces_by_row.values()))
     evidence = tuple(row_of[drop.trace] for drop in drops)
-    yield events.Accepted(state.round, winner.prompt.id, parent.id, total / len(gains), evidence)
+    gain = total / len(gains)
+    yield events.Accepted(state.round, winner.prompt.id, parent.id, gain, evidence, objective)
+
+
+def _find_basis(
+    state: State, plan: SearchPlan, tokens: int, rows: Rows, outcomes: Sequence[Outcome]
+) -> str | None:
+    """Return what a winner is accepted for: "" for its score, or the preferred objective.
+
+    None: it is not accepted. `tokens`: of its prompt; `rows`: its scores on all validation rows.
+    """
+    goals = state.goals
+    on_incumbent, on_seed, on_leader = (
+        _subtract(rows, state.scores[(id, "validation")])
+        for id in (state.incumbent, state.baseline, state.leader)
+    )
+    if not goals.only_preferred and plan.accepts(on_incumbent, on_seed):
+        return ""
+    kept = is_not_worse(on_leader, goals.within / 100, plan.margin)
+    return goals.prefer if kept and is_preferred(state, tokens, outcomes) else None
+
+
+def _test_guards(state: State, task: Task, winner: Proposal) -> Generator[Event, None, str]:
+    """Score the winner on the guard rows. Returns which guard set may lose too much; "" for none."""
+    if not state.goals.guards:
+        return ""
+    report_step("scoring the best candidate on guard rows", 0, 0)
+    outcomes: list[Outcome] = []
+
+    def score(ids: Sequence[str]) -> dict[str, float | None]:
+        outcomes.extend(task.evaluate(winner.prompt, ids))
+        mean_score(outcomes, MAX_FAILED)
+        return {id: score for id, score, _ in rows_from_outcomes(outcomes[-len(ids) :])}
+
+    before = state.scores[(state.baseline, GUARD)]
+    loss = find_loss(state.goals.guards, before, score, count_guard_tests(state, winner.prompt.id) + 1)
+    yield events.Scored(state.round, winner.prompt.id, GUARD, rows_from_outcomes(outcomes))
+    return loss
 
 
 def _alternate_answers(outcomes: Sequence[Outcome]) -> tuple[str, ...]:
@@ -245,9 +316,13 @@ def _draw_proposals(
     rewards = measure_rewards(state, sum(plan.rungs))
     for draw in range(MAX_DRAWS):
         drawn_from = seed_for(seed, state.round, "propose", draw)
-        for proposal in proposer.propose(parent, traces, wanted, drawn_from, rewards):
+        proposals = proposer.propose(parent, traces, wanted, drawn_from, rewards)
+        if state.goals.only_preferred:
+            proposals = [*join_deletions(parent, proposals), *proposals]
+        for proposal in proposals:
             if proposal.prompt.id not in seen:
                 seen.add(proposal.prompt.id)
+                proposal = refuse_longer(state, parent, proposal, proposer.count)
                 enough -= not proposal.violation
                 yield proposal
             if not enough:
@@ -299,20 +374,33 @@ def record_proposal(number: int, parent: Prompt, proposal: Proposal, proposer: P
 
 
 def _evaluate(
-    task: Task, prompts: Sequence[Prompt], split: Split, ids: Sequence[str], number: int
+    task: Task, prompts: Sequence[Prompt], split: str, ids: Sequence[str], state: State
 ) -> list[tuple[events.Scored, list[Outcome]]]:
     """Score prompts on rows. Raises TargetUnreliable if too many rows of one of them failed."""
     scored = []
     for prompt, outcomes in zip(prompts, evaluate_all(task, prompts, ids), strict=True):
         mean_score(outcomes)
-        event = events.Scored(number, prompt.id, split, rows_from_outcomes(outcomes))
-        scored.append((event, outcomes))
+        rows, values = rows_from_outcomes(outcomes), list_values(state, outcomes)
+        scored.append((events.Scored(state.round, prompt.id, split, rows, values), outcomes))
     return scored
+
+
+def list_values(
+    state: State, outcomes: Sequence[Outcome]
+) -> tuple[tuple[str, tuple[float | None, ...]], ...]:
+    """Return the measured objectives of outcomes, as events store them."""
+    names = [name for name, _ in state.goals.objectives if name != events.PROMPT_TOKENS]
+    return tuple((name, tuple(o.values.get(name) for o in outcomes)) for name in names)
 
 
 def rows_from_outcomes(outcomes: Sequence[Outcome]) -> Rows:
     """Return the part of outcomes that events store."""
     return tuple((o.example, o.score if o.status == "scored" else None, o.ranking_score) for o in outcomes)
+
+
+def rows_from_values(outcomes: Sequence[Outcome], name: str) -> Rows:
+    """Return the values of a measured objective as rows, for a paired comparison."""
+    return tuple((o.example, o.values.get(name), None) for o in outcomes)
 
 
 def _is_perfect(state: State) -> bool:

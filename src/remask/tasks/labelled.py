@@ -14,6 +14,7 @@ from remask.errors import ConfigError
 from remask.ports import Metric, Reply, TargetModel
 from remask.prompt import Prompt
 from remask.tasks.compare_answers import collect_labels
+from remask.tasks.measures import VALUES, Measures, Values, average_values
 from remask.tasks.metrics import METRICS, Grade, Grader, make_grader
 from remask.tasks.parse_label import match_label, normalise_label, parse_label
 from remask.tasks.run_metric import METRIC_TIMEOUT
@@ -54,10 +55,12 @@ class LabelledTask:
         repeats: int = 1,
         role: Literal["system", "user"] = "system",
         timeout: float | None = METRIC_TIMEOUT,
+        measures: Measures | None = None,
     ) -> None:
         """Check the arguments. `labels`: allowed by the metric "label"; default: as in the rows.
 
-        `timeout`: seconds that a function as metric may take for a row; None: no limit.
+        `timeout`: seconds that a function as metric may take for a row; None: no limit. `measures`:
+        what else is measured of each answer.
         """
         if repeats < 1:
             raise ConfigError(f"repeats is {repeats}; it must be at least 1")
@@ -74,6 +77,7 @@ class LabelledTask:
         named = self._labels or collect_labels(e.expected for e in examples)
         self._grader = make_grader(metric, named, timeout)
         self._target = target
+        self._measures = measures or Measures()
         self._answer = answer
         self._repeats = repeats
         self._role = role
@@ -90,8 +94,8 @@ class LabelledTask:
         return tuple(filter(None, (self._grader.warning,)))
 
     def ids(self, split: Split) -> tuple[str, ...]:
-        """Return the ids of the rows of a split, in the order of the data."""
-        return tuple(e.id for e in self._examples.values() if e.split == split)
+        """Return the ids of the rows of a split without guard sets, in the order of the data."""
+        return tuple(e.id for e in self._examples.values() if e.split == split and not e.guard)
 
     def evaluate(self, prompt: Prompt, ids: Sequence[str]) -> list[Outcome]:
         """Score the prompt on rows. Returns one Outcome per id, in order.
@@ -124,12 +128,15 @@ class LabelledTask:
     def _choose(self, examples: Sequence[Example], chats: Sequence[Chat]) -> list[Outcome]:
         options = [fill_answer(self._answer, label) for label in self._labels]
         replies = self._target.choose(chats, options)
+        measured = self._measures.measure(examples, replies)
         return [
-            self._grade_choice(example, reply, options)
-            for example, reply in zip(examples, replies, strict=True)
+            self._grade_choice(example, reply, options, values)
+            for example, reply, values in zip(examples, replies, measured, strict=True)
         ]
 
-    def _grade_choice(self, example: Example, reply: Reply, options: Sequence[str]) -> Outcome:
+    def _grade_choice(
+        self, example: Example, reply: Reply, options: Sequence[str], values: Values
+    ) -> Outcome:
         error = reply.error
         if not error and not _are_finite(reply.logps):
             error = "the target gave no finite log-probability for the options"
@@ -140,7 +147,8 @@ class LabelledTask:
         top = max(reply.logps)
         weights = [math.exp(SHARPNESS * (logp - top)) for logp in reply.logps]
         trace = self._make_trace(example, reply.text, Grade(score))
-        return Outcome(example.id, "scored", score, weights[right] / sum(weights), trace=trace)
+        ranking_score = weights[right] / sum(weights)
+        return Outcome(example.id, "scored", score, ranking_score, trace=trace, values=values)
 
     def _answer_rows(
         self, examples: Sequence[Example], chats: Sequence[Chat], repeat: int
@@ -149,11 +157,20 @@ class LabelledTask:
         replies = self._target.respond(chats, repeat=repeat)
         given = [(e, r) for e, r in zip(examples, replies, strict=True) if not r.error and r.grade is None]
         new = self._grader.grade([e for e, _ in given], [r.text for _, r in given])
-        self._target.keep_grades(
-            [(r, asdict(grade)) for (_, r), grade in zip(given, new, strict=True) if not grade.error]
-        )
+        measured = self._measures.measure(examples, replies)
         grades = iter(new)
-        return [_Attempt(reply.text, _read_grade(reply) or next(grades), reply.cut) for reply in replies]
+        tries = [
+            _Attempt(reply.text, _read_grade(reply) or next(grades), reply.cut, values)
+            for reply, values in zip(replies, measured, strict=True)
+        ]
+        self._target.keep_grades(
+            [
+                (reply, {**asdict(one.grade), **self._measures.pack(one.values)})
+                for reply, one in zip(replies, tries, strict=True)
+                if not reply.error and reply.grade is None and not one.grade.error
+            ]
+        )
+        return tries
 
     def _make_outcome(self, example: Example, tries: Sequence["_Attempt"]) -> Outcome:
         errors = [t.grade.error for t in tries if t.grade.error]
@@ -170,6 +187,7 @@ class LabelledTask:
             unparsed=any(t.grade.unparsed for t in tries),
             trace=self._make_trace(example, worst.response, grade),
             cut=any(t.cut for t in tries),
+            values=average_values([t.values for t in tries]),
         )
 
     def _find_right_response(self, example: Example) -> str | None:
@@ -199,13 +217,14 @@ class _Attempt:
     response: str
     grade: Grade
     cut: bool
+    values: Values
 
 
 def _read_grade(reply: Reply) -> Grade | None:
     """Return the grade that a reply has before it is graded: of a failed call, or a stored one."""
     if reply.error:
         return Grade(error=reply.error)
-    return None if reply.grade is None else Grade(**reply.grade)
+    return None if reply.grade is None else Grade(**{k: v for k, v in reply.grade.items() if k != VALUES})
 
 
 def make_chat(prompt: Prompt, example: Example, role: Literal["system", "user"] = "system") -> Chat:

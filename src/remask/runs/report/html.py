@@ -19,6 +19,7 @@ from markupsafe import Markup, escape
 
 from remask.events import Proposed, State
 from remask.ports import Pieces
+from remask.runs.goal_results import list_goals
 from remask.runs.outcomes import ROW_FILTERS, RowAnswer, RowResult
 from remask.runs.progress import describe_stage
 from remask.runs.report import chart, summary
@@ -146,6 +147,7 @@ def _describe_verdict(seen: RunView, result: Result | None) -> dict[str, Any]:
         sentences.append(summary.suggest_next(result))
     elif result.test:
         sentences.append(summary.describe_test(result.test))
+    sentences += list_goals(result.objectives, result.guards, result.prefer, result.within)
     return {
         "kind": result.verdict.replace(" ", "-"),
         "headline": "Unchanged" if unchanged else HEADLINES[result.verdict],

@@ -13,14 +13,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 from remask.config import make_config
-from remask.events import Accepted, Event, Proposed, Scored, Started, State, Tested
+from remask.events import PROMPT_TOKENS, Accepted, Event, Proposed, Scored, Started, State, Tested
 from remask.runs.budget import Spend, format_usd
+from remask.runs.goal_results import describe_objective, list_goals
 from remask.runs.result import AcceptedEdit, PromptScore, RefinedEdit, Result, compare_rows, list_changes
 from remask.sanitize import hide_credentials, one_line
 from remask.stats import MIN_DIFFERING_ROWS, Comparison, format_level
 
 SELECTION = "used for selection"
-IDENTITY = ("data_id", "version", "metric_code")  # what a stored configuration has beside settings
+IDENTITY = (
+    "data_id",
+    "version",
+    "metric_code",
+    "objective_code",
+)  # what a stored configuration has beside settings
 FILE_KEYS = ("data.path", "data.train", "data.validation", "data.test", "refine.traces")
 METHODS = {"tango": "Tango's score interval for paired shares", "paired t": "a paired t interval"}
 UNVERIFIED = (
@@ -152,7 +158,14 @@ def format_verdict(result: Result) -> str:
             f"{result.verdict}: no better prompt was found, so the prompt is unchanged; it scores "
             f"{test.baseline:.3f} on {test.n} sealed test rows"
         )
-    return f"{result.verdict}: {format_comparison(test)}"
+    return f"{result.verdict}: {format_comparison(test)}{_format_goals(result)}"
+
+
+def _format_goals(result: Result) -> str:
+    """Describe the preferred objective, and guard sets that are not shown to hold."""
+    found = [f"{o.name} {describe_objective(o)}" for o in result.objectives if o.name == result.prefer]
+    found += [f"guard set {g.name} {g.status}" for g in result.guards if g.status != "held"]
+    return "".join(f"; {one_line(part)}" for part in found)
 
 
 def format_comparison(test: Comparison) -> str:
@@ -186,6 +199,7 @@ def list_facts(result: Result) -> list[str]:
     first = format_selection(result) if found is None else f"edits accepted: {len(result.edits)}"
     return [
         first,
+        *list_goals(result.objectives, result.guards, result.prefer, result.within),
         *([describe_quotes(result)] if result.quoted_rows else []),
         f"Search stopped: {one_line(result.stopped)}.",
         f"spent: {format_spend(result.spend)}{'' if found else counts}",
@@ -253,7 +267,18 @@ def list_refinement_facts(result: Result) -> Iterable[str]:
 
 def list_front(front: Iterable[PromptScore]) -> Iterable[str]:
     """Describe length and score of each prompt of the Pareto front, one line each."""
-    return (f"{p.tokens} tokens, {format_score(p.validation)}: {one_line(p.prompt, 90)}" for p in front)
+    return (
+        f"{p.tokens} tokens, {', '.join([format_score(p.validation), *_list_values(p)])}: "
+        f"{one_line(p.prompt, 90)}"
+        for p in front
+    )
+
+
+def _list_values(found: PromptScore) -> Iterator[str]:
+    """Describe the measured objectives of a prompt."""
+    for name, value in found.values.items():
+        if name != PROMPT_TOKENS:
+            yield f"{one_line(name)} {'–' if value is None else f'{value:.4g}'}"
 
 
 def format_score(value: float | None) -> str:
@@ -400,6 +425,9 @@ def list_settings(config: Mapping[str, Any], prefix: str = "") -> list[tuple[str
     for key, value in config.items():
         if isinstance(value, Mapping):
             found += list_settings(value, f"{prefix}{key}.")
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            for number, one in enumerate(value, 1):
+                found += list_settings(one, f"{prefix}{key}.{number}.")
         elif key == "base_url" and value:
             found.append((f"{prefix}{key}", hide_credentials(str(value))))
         elif key != "prompt" and value not in (None, "", (), []):
