@@ -291,7 +291,8 @@ def schema() -> dict[str, Any]:
             if section_of_key(cls, key) is not None:
                 value.pop("default", None)
     allow_text(found["$defs"]["TaskConfig"]["properties"]["roles"], "additionalProperties")
-    allow_text(found["$defs"]["RefineConfig"]["properties"], "traces")
+    for section in ("RefineConfig", "WatchConfig"):
+        allow_text(found["$defs"][section]["properties"], "traces")
     own = {key: {"type": "string", "description": text} for key, text in FILE_KEYS.items()}
     own["prompt_from"]["enum"] = ["system"]
     found["properties"] = own | {k: v for k, v in found["properties"].items() if k not in own}

@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     from remask.api.optimize import optimize, optimize_async, resume, resume_async
     from remask.api.pilot import Pilot, pilot, pilot_async
     from remask.api.refine import refine, refine_async
+    from remask.api.watch import Night, watch, watch_async
     from remask.runs.result import Result
     from remask.tasks.inspect.setup import system_prompt_of
     from remask.types import Score
 
 __all__ = [
-    "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Pilot",
-    "Result", "Score", "Search", "Target", "evaluate", "evaluate_async", "load_target", "optimize",
+    "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Night",
+    "Pilot", "Result", "Score", "Search", "Target", "evaluate", "evaluate_async", "load_target", "optimize",
     "optimize_async", "pilot", "pilot_async", "refine", "refine_async", "resume", "resume_async",
-    "system_prompt_of",
+    "system_prompt_of", "watch", "watch_async",
 ]  # fmt: skip
 _MODULES = ("errors", "events", "ports", "types")  # whose names users write, as remask.errors.DataError
 _HOMES = {
@@ -42,6 +43,7 @@ _HOMES = {
     **dict.fromkeys(("optimize", "optimize_async", "resume", "resume_async"), "api.optimize"),
     **dict.fromkeys(("Pilot", "pilot", "pilot_async"), "api.pilot"),
     **dict.fromkeys(("refine", "refine_async"), "api.refine"),
+    **dict.fromkeys(("Night", "watch", "watch_async"), "api.watch"),
     **{"load_target": "api.load_target", "Result": "runs.result", "Score": "types"},
     **{"system_prompt_of": "tasks.inspect.setup"},
 }

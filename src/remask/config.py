@@ -37,6 +37,7 @@ MASKERS: tuple[MaskerName, ...] = (
     *("insert", "library", "attribution", "insert", "anchor", "delete"),
 )
 DEFAULT_DEMOS = 8
+SERVERS = ("langfuse", "mlflow")  # of traces, that `remask watch` reads
 
 
 QUERIES = 80  # messages that a target is asked for where nothing else is said
@@ -340,6 +341,32 @@ class BudgetConfig(Section):
     """US dollars. Needs the prices of every model that is asked."""
 
 
+class WatchConfig(Section):
+    """New conversations every night, for `remask watch` (docs/how-to/nightly.md).
+
+    `[refine]` says how they are read: its keys columns, scales and redact.
+    """
+
+    traces: tuple[str, ...] = ()
+    """Where to read: files, folders and patterns, `langfuse:URL` for a server of Langfuse, and
+    `mlflow:URI` for a tracking server of MLflow. Empty: those of `[refine]`."""
+    experiment: str = ""
+    """Experiment of MLflow whose traces are read. `""`: all of the server."""
+    late_days: Annotated[float, Field(ge=0, le=90)] = 3.0
+    """Days of a server that are read again each time, for traces and ratings that come late."""
+    window: Annotated[int, Field(ge=50, le=2000)] = 300
+    """Conversations of the reference, and most of the new ones that are compared with it. Choose what
+    comes in a week or more."""
+    alarm_rate: Annotated[float, Field(ge=0.01, le=0.5)] = 0.05
+    """Probability of a false alarm in a month of nightly looks, at most."""
+    state: str = "watch.db"
+    """File that remembers what was read, beside the configuration."""
+    proposals: str = "proposals"
+    """Folder of the proposals, one folder each."""
+    budget: BudgetConfig | None = None
+    """Limits of one night, in place of those of `[budget]`."""
+
+
 class Config(Section):
     """Everything that decides a run."""
 
@@ -354,6 +381,7 @@ class Config(Section):
     search: SearchConfig = SearchConfig()
     budget: BudgetConfig = BudgetConfig()
     refine: RefineConfig | None = None
+    watch: Annotated[WatchConfig | None, Field(exclude=True)] = None  # it does not decide a run
 
     seed: int = 0
     """Other seeds draw other candidates."""
@@ -407,24 +435,40 @@ FILE_KEYS = {
 }
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """The nested values of a `remask.toml`, paths made absolute, `prompt` read from its file."""
+def parse_toml(path: Path) -> dict[str, Any]:
+    """The nested values of a TOML file, as they stand there."""
     try:
         content = read_file(path, "there is no such file; write one or use flags")
-        values = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows write the mark
+        return tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows write the mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"not valid TOML: {error}", path) from None
     except RecursionError:
         raise DataError("not valid TOML: it is nested too deep", path) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The nested values of a `remask.toml`, paths made absolute, `prompt` read from its file."""
+    values = parse_toml(path)
     base = path.resolve().parent
     make_absolute(values, base)
     if isinstance(prompt := values.get("prompt"), str) and prompt:
         values["prompt"] = read_prompt(base / prompt)
-    refine = values.get("refine")
-    if isinstance(refine, dict) and isinstance(files := refine.get("traces"), str | list):
-        named = [files] if isinstance(files, str) else files
-        refine["traces"] = [str(base / str(file)) for file in named]
+    for name in ("refine", "watch"):
+        section = values.get(name)
+        if isinstance(section, dict) and isinstance(files := section.get("traces"), str | list):
+            named = [files] if isinstance(files, str) else files
+            section["traces"] = [place_traces(str(file), base) for file in named]
     return values
+
+
+def is_server(place: str) -> bool:
+    """Whether a place of conversations is `langfuse:URL` or `mlflow:URI`, and no file."""
+    return place.partition(":")[0] in SERVERS
+
+
+def place_traces(place: str, base: Path) -> str:
+    """A file, folder or pattern with the whole path; a server as it is."""
+    return place if is_server(place) else str(base / place)
 
 
 def make_absolute(values: dict[str, Any], base: Path) -> None:
@@ -447,6 +491,8 @@ def make_absolute(values: dict[str, Any], base: Path) -> None:
     if isinstance(metric := values.get("metric"), dict):
         place(metric.get("judge"), "model", place_target)
     place(values, "run_dir", below)
+    place(values.get("watch"), "state", below)
+    place(values.get("watch"), "proposals", below)
 
 
 def placed(model: str, base: Path) -> str:

@@ -79,6 +79,7 @@ def read(source: str | None, flags: Mapping[str, Any]) -> Request:
     if is_config(_get_section(values, "data").get("path", "")):
         _get_section(values, "metric").setdefault("name", METRIC)
     values.pop("refine", None)  # for `remask refine`, which may use the same file
+    values.pop("watch", None)
     config = make_config(values, str(path), _name_options(flags))
     given = Given()
     if prompt_from:
@@ -102,6 +103,7 @@ def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
     if flags["judge"] and not flags["target"]:
         raise ConfigError("--judge grades the answers of a target; give --target too")
     override(values, flags)
+    values.pop("watch", None)  # for `remask watch`
     refine = _get_section(values, "refine")
     if flags["files"]:
         refine["traces"] = [str(Path(file).resolve()) for file in flags["files"]]

@@ -1,0 +1,135 @@
+"""Whether new conversations differ from those of a reference: in failures, or in what people ask.
+
+Both are permutation tests of two groups. Where nothing has changed, a conversation could as well lie
+in the other group, so the p-value is the share of random divisions that differ as much as the real
+one. That is exact for any number of conversations and any distribution, and needs no model of texts.
+What one user or session said moves together, so that one user with many messages is one piece of
+evidence and not many.
+
+failures: the share of failing conversations of those that were rated, one-sided, since fewer
+failures ask for nothing. Where only failures are ever rated, the share of all.
+
+mix of inputs: the squared distance of the mean word vectors of both groups, which is the maximum mean
+discrepancy with a linear kernel (Gretton et al. 2012, JMLR 13:723). A conversation is the set of the
+words of its request, hashed into BUCKETS and scaled to length 1, so that long requests weigh no more.
+A classifier would find more subtle changes, but needs more conversations and a choice of model.
+
+A month has up to LOOKS looks, one a day, and two tests each. By Bonferroni each test alarms with a
+probability of at most rate / (2 LOOKS), so any of them does in a month with at most `rate`, however
+much the looks share conversations. benchmarks/watch.py simulates that, and the power.
+"""
+
+import math
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from remask.sanitize import split_words
+from remask.types import Trace
+
+LOOKS = 31  # of the longest month, one a day
+TESTS = 2
+BUCKETS = 1024
+MIN_RATED = 30  # conversations in each group, below which failures are not compared
+EXTREMES = 10  # divisions that may differ as much where a test alarms, so p-values are fine enough
+AT_ONCE = 500  # divisions, to limit the memory
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class DriftTest:
+    """One comparison of new conversations with those of the reference."""
+
+    name: str  # "failures" or "mix of inputs"
+    p: float  # probability of so large a difference where nothing has changed
+    alpha: float  # the p-value from which it counts as drift
+    before: float  # share of failures in the reference; of the mix: the distance that chance gives
+    after: float  # share of failures in the new ones; of the mix: the distance
+    n_before: int  # conversations that were compared
+    n_after: int
+
+    @property
+    def drifted(self) -> bool:
+        """Whether the difference is too large for chance."""
+        return self.p <= self.alpha
+
+
+def find_alpha(rate: float) -> float:
+    """Return the p-value from which one test alarms, for a rate of false alarms a month."""
+    return rate / (TESTS * LOOKS)
+
+
+def is_rated(trace: Trace) -> bool:
+    """Whether anything says how good the response is."""
+    return trace.score is not None or bool(trace.feedback)
+
+
+def compare_failures(
+    reference: Sequence[Trace], new: Sequence[Trace], rate: float, seed: int = 0
+) -> DriftTest | int:
+    """Test whether more conversations fail; or return how many rated ones are missing."""
+    if any(is_rated(trace) and not trace.failing for trace in reference):
+        reference, new = (list(filter(is_rated, some)) for some in (reference, new))
+    missing = sum(max(0, MIN_RATED - len(some)) for some in (reference, new))
+    if missing:
+        return missing
+    failing = np.array([[trace.failing] for trace in (*reference, *new)], np.float32)
+    p, _ = _permute(failing, reference, new, rate, seed, one_sided=True)
+    before, after = (sum(t.failing for t in some) / len(some) for some in (reference, new))
+    return DriftTest("failures", p, find_alpha(rate), before, after, len(reference), len(new))
+
+
+def compare_inputs(reference: Sequence[Trace], new: Sequence[Trace], rate: float, seed: int = 0) -> DriftTest:
+    """Test whether people ask other things than before."""
+    vectors = np.array([_count_words(trace.query) for trace in (*reference, *new)])
+    p, chance = _permute(vectors, reference, new, rate, seed, one_sided=False)
+    distance = float(((vectors[: len(reference)].mean(0) - vectors[len(reference) :].mean(0)) ** 2).sum())
+    return DriftTest("mix of inputs", p, find_alpha(rate), chance, distance, len(reference), len(new))
+
+
+def _count_words(text: str) -> Floats:
+    """Return the hashed words of a text as a vector of length 1; of length 0 without words."""
+    vector = np.zeros(BUCKETS, np.float32)
+    for word in split_words(text):
+        vector[zlib.crc32(word.encode()) % BUCKETS] = 1  # not hash(), which differs by process
+    return vector / max(1.0, float(np.linalg.norm(vector)))
+
+
+def _permute(
+    values: Floats, reference: Sequence[Trace], new: Sequence[Trace], rate: float, seed: int, one_sided: bool
+) -> tuple[float, float]:
+    """Return the p-value of the difference of the means, and the mean statistic of the divisions.
+
+    The statistic is new minus reference where it is one-sided, else the squared distance.
+    """
+    units: dict[tuple[bool, str], int] = {}
+    owner = [
+        units.setdefault((is_new, trace.source or f"\0{trace.id}"), len(units))
+        for is_new, some in ((False, reference), (True, new))
+        for trace in some
+    ]
+    sums = np.zeros((len(units), values.shape[1] + 1), np.float32)  # the last column counts
+    np.add.at(sums, owner, np.hstack([values, np.ones((len(values), 1), np.float32)]))
+    sums = sums[:, sums.any(0)]  # words that nobody used
+    total = sums.sum(0)
+
+    def measure(chosen: Floats) -> npt.NDArray[np.float64]:
+        inside = (chosen @ sums).astype(np.float64)
+        outside = total - inside
+        gap = inside[:, :-1] / inside[:, -1:] - outside[:, :-1] / outside[:, -1:]
+        return gap.sum(1) if one_sided else (gap**2).sum(1)  # type: ignore[no-any-return]
+
+    real = np.array([is_new for is_new, _ in units], np.float32)
+    found = float(measure(real[None])[0])
+    rng, made = np.random.default_rng(seed), []
+    count = max(999, math.ceil(EXTREMES / find_alpha(rate)))
+    for done in range(0, count, AT_ONCE):
+        copies = np.broadcast_to(real, (min(AT_ONCE, count - done), len(real)))
+        made.append(measure(rng.permuted(copies, axis=1)))
+    divisions = np.concatenate(made)
+    as_large = int((divisions >= found - 1e-7 * max(1.0, abs(found))).sum())
+    return (1 + as_large) / (1 + count), float(divisions.mean())
