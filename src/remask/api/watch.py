@@ -20,6 +20,7 @@ from typing import Any
 
 import orjson
 
+from remask.api.arguments import settle_arguments
 from remask.api.awaitable import make_async
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
@@ -27,7 +28,7 @@ from remask.api.job import Hooks, OnEvent, add_callback
 from remask.api.optimize import resume_run, start_run
 from remask.api.refine import make_refine_config
 from remask.api.show_progress import open_progress
-from remask.config import Config, WatchConfig, is_server, make_config, parse_toml, read_toml
+from remask.config import Config, WatchConfig, is_server, make_config, merged, parse_toml, read_toml
 from remask.data.formats.chat import record_to_chat
 from remask.data.prompt_traces import make_similarity, read_traces
 from remask.data.ratings import parse_scales
@@ -74,6 +75,7 @@ class WatchSettings:
     prompt_file: Path
     state: Path
     proposals: Path
+    given: Given  # objects in place of models of the file
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,13 +137,14 @@ def watch(
     >>> night.new, night.missing, night.exit_code
     (1, 349, 0)
     """
-    given = Given(respond=target, denoiser=denoiser)
-    hooks, settings = add_callback(Hooks(), on_event), load_settings(Path(config))
-    with open_progress(progress, hooks, str(config)) as shown:
-        return watch_once(settings, given, shown, dry_run, now)
+    settings = load_settings(Path(config), target, denoiser)
+    with open_progress(progress, add_callback(Hooks(), on_event), str(config)) as hooks:
+        return watch_once(settings, hooks, dry_run, now)
 
 
-def load_settings(path: Path) -> WatchSettings:
+def load_settings(
+    path: Path, target: Respond | None = None, denoiser: DenoiserModel | None = None
+) -> WatchSettings:
     """Read and check a configuration. Raises ConfigError and DataError."""
     values, base = read_toml(path), path.resolve().parent
     values.pop("run_dir", None)
@@ -154,6 +157,9 @@ def load_settings(path: Path) -> WatchSettings:
             values["metric"] = {"name": METRIC, **metric}
         if section.get("traces"):
             values["refine"] = {"traces": section["traces"], **refine}
+    objects, given = settle_arguments("-", data=None, target=target, metric=None, denoiser=denoiser, more={})
+    kept = {"target": target, "denoiser": denoiser}
+    values = merged(values, {key: objects[key] for key, value in kept.items() if value is not None})
     config = make_config(values, str(path))
     watch, refine, data = config.watch or WatchConfig(), config.refine, config.data
     if refine is None:
@@ -169,12 +175,12 @@ def load_settings(path: Path) -> WatchSettings:
     )
     return WatchSettings(
         run, watch, watch.traces or refine.traces, refine.columns, refine.scales, refine.redact,
-        base, base / name, base / watch.state, base / watch.proposals,
+        base, base / name, base / watch.state, base / watch.proposals, given,
     )  # fmt: skip
 
 
 def watch_once(
-    settings: WatchSettings, given: Given, hooks: Hooks, dry_run: bool = False, now: datetime | None = None
+    settings: WatchSettings, hooks: Hooks, dry_run: bool = False, now: datetime | None = None
 ) -> Night:
     """Watch one night with settings that were read."""
     now = (now or datetime.now(UTC)).astimezone(UTC)
@@ -191,7 +197,7 @@ def watch_once(
         if look is None or not look.pending:
             return night
         night = replace(night, proposal=str(settings.proposals / look.body["name"]))
-        return night if dry_run else _propose(settings, state, night, look, given, hooks)
+        return night if dry_run else _propose(settings, state, night, look, hooks)
 
 
 # --- reading
@@ -359,15 +365,13 @@ def _choose_name(folder: Path, day: str) -> str:
 # --- proposing
 
 
-def _propose(
-    settings: WatchSettings, state: WatchState, night: Night, look: Look, given: Given, hooks: Hooks
-) -> Night:
+def _propose(settings: WatchSettings, state: WatchState, night: Night, look: Look, hooks: Hooks) -> Night:
     """Make the run of a look, or finish it, and leave its files. The look is done only then."""
     folder, config = settings.proposals / look.body["name"], settings.run
     first, last = look.body["first"], look.body["last"]
     if (folder / FILE).exists():
         try:
-            result = resume_run(folder, given, hooks)
+            result = resume_run(folder, settings.given, hooks)
         except ConfigError as error:
             raise ConfigError(f"{error}; or delete {folder}, and its run begins again") from None
     else:
@@ -384,7 +388,7 @@ def _propose(
             config = config.model_copy(update={"refine": refine})
         # Another look at the same rows is to try other candidates.
         config = config.model_copy(update={"seed": config.seed + look.n - 1})
-        result = start_run(config, given, folder, hooks)
+        result = start_run(config, settings.given, folder, hooks)
     tests = tuple(DriftTest(**test) for test in look.body["tests"])
     ready = result.prompt != result.baseline.prompt and result.verdict in ("improved", "unverified")
     if ready:

@@ -42,7 +42,6 @@ def watch(config: str, dry_run: bool, json: bool) -> None:
     import orjson
 
     from remask.api.build_models import limit_spend
-    from remask.api.build_task import Given
     from remask.api.watch import load_settings, watch_once
     from remask.cli.interrupt import Interrupted, InterruptHandler, exit_stopped
     from remask.cli.live import open_side_display
@@ -54,7 +53,7 @@ def watch(config: str, dry_run: bool, json: bool) -> None:
         try:
             with open_side_display(json, follower) as display:
                 hooks = replace(display, checkpoint=signals.checkpoint)
-                night = watch_once(settings, Given(), hooks, dry_run)
+                night = watch_once(settings, hooks, dry_run)
         except (Interrupted, KeyboardInterrupt) as stop:
             exit_stopped("stopped; the next call goes on", stop)
     if json:
