@@ -12,7 +12,7 @@ Keys come from the variables that the SDKs know and are never part of a message.
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ PART = timedelta(hours=6)
 PAGE = 100
 TRACES_PER_REQUEST = 40  # whose scores are asked for; their ids stand in the URL
 RETRIES = 5
+TIMEOUT_S = 60.0
 LANGFUSE_KEYS = "LANGFUSE_PUBLIC_KEY and LANGFUSE_SECRET_KEY"
 MLFLOW_KEYS = "MLFLOW_TRACKING_TOKEN, or MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
 FIELDS = "core,basic,io,model"  # of an observation of Langfuse
@@ -37,6 +38,9 @@ class Server(Protocol):
     def read(self, start: datetime, end: datetime) -> Iterator[dict[str, Any]]:
         """Yield the traces as the API has them. Raises BackendError."""
 
+    def close(self) -> None:
+        """Close the connections."""
+
 
 def name_server(place: str) -> str:
     """Return a place without the name and the password in its URL."""
@@ -44,21 +48,19 @@ def name_server(place: str) -> str:
     return f"{kind}:{hide_credentials(address)}"
 
 
-def read_server(
-    place: str, experiment: str, since: datetime, until: datetime, server: Server | None = None
-) -> Iterator[Download]:
+def read_server(place: str, experiment: str, since: datetime, until: datetime) -> Iterator[Download]:
     """Yield the traces that began in [since, until), those of each part of a day together.
 
     Raises ConfigError for a place or a key that is wrong, and BackendError where the server does not
     answer as it should; what was yielded before is complete.
     """
-    server = server or open_server(place, experiment)
     start = since.replace(hour=since.hour - since.hour % 6, minute=0, second=0, microsecond=0)
-    while start < until:
-        end = start + PART
-        if values := list(server.read(start, min(end, until))):
-            yield Download(name_server(place), values)
-        start = end
+    with closing(open_server(place, experiment)) as server:
+        while start < until:
+            end = start + PART
+            if values := list(server.read(start, min(end, until))):
+                yield Download(name_server(place), values)
+            start = end
 
 
 def open_server(place: str, experiment: str) -> Server:
@@ -73,6 +75,7 @@ class LangfuseServer:
     """Observations and their scores, put together as traces with both."""
 
     def __init__(self, url: str) -> None:
+        import httpx
         from langfuse.api import LangfuseAPI
 
         keys = [os.environ.get(f"LANGFUSE_{name}_KEY", "") for name in ("PUBLIC", "SECRET")]
@@ -82,9 +85,15 @@ class LangfuseServer:
             )
         self._name = name_server(f"langfuse:{url}")
         public, secret = keys
+        self._line = httpx.Client(timeout=TIMEOUT_S, follow_redirects=True)
         self._api = LangfuseAPI(
-            base_url=url.rstrip("/"), username=public, password=secret, x_langfuse_public_key=public
-        )
+            base_url=url.rstrip("/"), username=public, password=secret, x_langfuse_public_key=public,
+            httpx_client=self._line,
+        )  # fmt: skip
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._line.close()
 
     def read(self, start: datetime, end: datetime) -> Iterator[dict[str, Any]]:
         """Yield {"id", "sessionId", "observations", "scores"}, in the order in which traces began."""
@@ -150,6 +159,9 @@ class MlflowServer:
             raise ConfigError(f"{self._name} is no place of MLflow ({one_line(str(error), 160)})") from None
         self._experiment = experiment
         self._ids: Sequence[str] | None = None
+
+    def close(self) -> None:
+        """Do nothing: MLflow keeps its connections for other clients of the process."""
 
     def read(self, start: datetime, end: datetime) -> Iterator[dict[str, Any]]:
         """Yield the traces, oldest first."""
