@@ -103,12 +103,11 @@ TOPICS = sorted(MESSAGES, key=lambda topic: topic != "billing")  # that topic is
 def tell_night(service: Service, night: int, rng: np.random.Generator) -> list[Trace]:
     """The conversations of a night."""
     share = service.billing + (service.weekend if night % 7 in (5, 6) else 0.0)
-    shares = [share, *[(1 - share) / (len(TOPICS) - 1)] * (len(TOPICS) - 1)]
     found: list[Trace] = []
     while len(found) < service.each:
         # A user asks about one topic, and is served well or badly throughout.
         many = 1 + int(rng.poisson(service.users - 1)) if service.users else 1
-        topic = TOPICS[int(rng.choice(len(TOPICS), p=shares))]
+        topic = TOPICS[0 if rng.random() < share else int(rng.integers(1, len(TOPICS)))]
         luck = float(rng.beta(service.failing, 1 - service.failing)) if many > 1 else service.failing
         source = f"{night}.{len(found)}" if service.users and service.known else ""
         for _ in range(min(many, service.each - len(found))):
@@ -117,8 +116,7 @@ def tell_night(service: Service, night: int, rng: np.random.Generator) -> list[T
             if rng.random() < service.rated:
                 score = float(rng.random() >= luck)
             notes = () if score is None else (Feedback("score", "", score),)
-            id = f"{night}.{len(found)}.{rng.integers(1 << 60)}"
-            found.append(Trace(id, query, "", None, notes, score, source))
+            found.append(Trace(f"{night}.{len(found)}", query, "", None, notes, score, source))
     return found
 
 

@@ -27,9 +27,11 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from remask.sanitize import split_words
 from remask.types import Trace
@@ -42,7 +44,7 @@ EXTREMES = 10  # divisions that may differ as much where a test alarms, so p-val
 ENOUGH = 20  # divisions that differ as much, after which no more are made; more than EXTREMES
 AT_ONCE = 500  # divisions, to limit the memory
 
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +84,8 @@ def compare_failures(
     missing = sum(max(0, MIN_RATED - len(some)) for some in (reference, new))
     if missing:
         return missing
-    failing = np.array([[trace.failing] for trace in (*reference, *new)], np.float32)
+    both = [*reference, *new]
+    failing = csr_array(np.array([[float(trace.failing)] for trace in both]))
     p, _ = _permute(failing, reference, new, rate, seed, one_sided=True)
     before, after = (sum(t.failing for t in some) / len(some) for some in (reference, new))
     return DriftTest("failures", p, find_alpha(rate), before, after, len(reference), len(new))
@@ -92,27 +95,33 @@ def compare_inputs(reference: Sequence[Trace], new: Sequence[Trace], rate: float
     """Test whether people ask other things than before."""
     vectors = _count_words([trace.query for trace in (*reference, *new)])
     p, chance = _permute(vectors, reference, new, rate, seed, one_sided=False)
-    distance = float(((vectors[: len(reference)].mean(0) - vectors[len(reference) :].mean(0)) ** 2).sum())
+    means = (vectors[: len(reference)].mean(0), vectors[len(reference) :].mean(0))
+    distance = float(((means[0] - means[1]) ** 2).sum())
     return DriftTest("mix of inputs", p, find_alpha(rate), chance, distance, len(reference), len(new))
 
 
-def _count_words(texts: Sequence[str]) -> Floats:
+def _count_words(texts: Sequence[str]) -> csr_array:
     """Return the hashed words of each text as a vector of length 1; of length 0 without words."""
-    vectors = np.zeros((len(texts), BUCKETS), np.float32)
-    for number, text in enumerate(texts):
-        if buckets := _hash_words(text):
-            vectors[number, buckets] = len(buckets) ** -0.5
-    return vectors
+    buckets = [_hash_words(text) for text in texts]
+    sizes = np.array([len(some) for some in buckets])
+    values = np.repeat(np.maximum(sizes, 1) ** -0.5, sizes)
+    ends = np.concatenate([[0], np.cumsum(sizes)])
+    return csr_array((values, list(chain.from_iterable(buckets)), ends), (len(texts), BUCKETS))
 
 
 @lru_cache(maxsize=4096)
 def _hash_words(text: str) -> list[int]:
     # Not hash(), which differs by process.
-    return list({zlib.crc32(word.encode()) % BUCKETS for word in split_words(text)})
+    return sorted({zlib.crc32(word.encode()) % BUCKETS for word in split_words(text)})
 
 
 def _permute(
-    values: Floats, reference: Sequence[Trace], new: Sequence[Trace], rate: float, seed: int, one_sided: bool
+    values: csr_array,
+    reference: Sequence[Trace],
+    new: Sequence[Trace],
+    rate: float,
+    seed: int,
+    one_sided: bool,
 ) -> tuple[float, float]:
     """Return the p-value of the difference of the means, and the mean statistic of the divisions.
 
@@ -124,23 +133,19 @@ def _permute(
         for is_new, some in ((False, reference), (True, new))
         for trace in some
     ]
-    used = values[:, values.any(0)]  # without the words that nobody used
-    rows = np.hstack([used, np.ones((len(used), 1), np.float32)])  # the last column counts
-    if len(units) < len(rows):  # the sum of each unit
-        order = np.argsort(owner, kind="stable")
-        rows = np.add.reduceat(rows[order], np.searchsorted(np.array(owner)[order], range(len(units))))
-    total = rows.sum(0)
+    member = csr_array((np.ones(len(owner)), (owner, range(len(owner)))), (len(units), len(owner)))
+    sums, sizes = (member @ values).T.tocsr(), np.bincount(owner)
+    total = sums.sum(1)
 
-    def measure(chosen: Floats) -> npt.NDArray[np.float64]:
-        inside = (chosen @ rows).astype(np.float64)
-        outside = total - inside
-        gap = inside[:, :-1] / inside[:, -1:] - outside[:, :-1] / outside[:, -1:]
+    def measure(chosen: Floats) -> Floats:
+        inside, size = (sums @ chosen.T).T, (chosen @ sizes)[:, None]
+        gap = inside / size - (total - inside) / (len(owner) - size)
         return gap.sum(1) if one_sided else (gap**2).sum(1)  # type: ignore[no-any-return]
 
-    real = np.array([is_new for is_new, _ in units], np.float32)
+    real = np.array([float(is_new) for is_new, _ in units])
     found = float(measure(real[None])[0])
     rng, made = np.random.default_rng(seed), np.empty(0)
-    least = found - 1e-7 * max(1.0, abs(found))  # so that rounding makes no difference
+    least = found - 1e-9 * max(1.0, abs(found))  # so that rounding makes no difference
     count = math.ceil(EXTREMES / find_alpha(rate))
     while len(made) < count:
         # Few at first: where nothing has changed, some dozens are enough.
