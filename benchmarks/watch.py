@@ -14,6 +14,7 @@ import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,7 @@ from remask.types import Feedback, Trace
 FIGURES, PAGE = RESULTS / "watch.json", DOCS / "how-to" / "nightly.md"
 NIGHTS = 30
 RATE = 0.05
+NUMBERS = count()  # of conversations and users
 
 
 @dataclass(frozen=True)
@@ -109,14 +111,14 @@ def tell_night(service: Service, night: int, rng: np.random.Generator) -> list[T
         many = 1 + int(rng.poisson(service.users - 1)) if service.users else 1
         topic = TOPICS[0 if rng.random() < share else int(rng.integers(1, len(TOPICS)))]
         luck = float(rng.beta(service.failing, 1 - service.failing)) if many > 1 else service.failing
-        source = f"{night}.{len(found)}" if service.users and service.known else ""
+        source = f"user {next(NUMBERS)}" if service.users and service.known else ""
         for _ in range(min(many, service.each - len(found))):
             query = MESSAGES[topic][int(rng.integers(len(MESSAGES[topic])))]
             score = None
             if rng.random() < service.rated:
                 score = float(rng.random() >= luck)
             notes = () if score is None else (Feedback("score", "", score),)
-            found.append(Trace(f"{night}.{len(found)}", query, "", None, notes, score, source))
+            found.append(Trace(f"{next(NUMBERS)}", query, "", None, notes, score, source))
     return found
 
 

@@ -1,16 +1,21 @@
 """Watching: what is counted, what counts as drift, what is proposed, and what is said."""
 
-from collections.abc import Iterator
+import json
+import os
+import subprocess
+import sys
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fakes import nights
+from fakes import ENV, ROOT, nights
 from fakes.conversations import Painter
+from fakes.langfuse_server import KEYS, LangfuseServer
 from fakes.nights import settle, tell, watch_night, write_night, write_rows
-from remask.errors import ConfigError, RunBusy, TargetRefused
+from remask.errors import BackendError, ConfigError, RunBusy, TargetRefused
 from remask.runs.database import connect
 from remask.runs.watch_state import WatchState
 
@@ -64,8 +69,6 @@ def test_failures_that_rise_lead_to_a_proposal_that_changes_nothing_else(config:
 
 
 def test_diff_of_a_proposal_applies_with_git(config: Path) -> None:
-    import subprocess
-
     folder = config.parent
     drift(folder)
     night = watch_night(config, 2)
@@ -289,12 +292,6 @@ def test_state_holds_no_secrets_and_forgets_texts_that_no_window_needs(config: P
 # --- what goes wrong
 
 
-@pytest.fixture
-def bad(config: Path) -> Iterator[Path]:
-    """A configuration in whose folder nothing may change."""
-    yield config
-
-
 def test_second_watcher_is_told_who_has_the_state(config: Path) -> None:
     write_night(config.parent, 0)
     with WatchState.open(config.parent / "watch.db"), pytest.raises(RunBusy, match=r"watch\.db is in use by"):
@@ -378,3 +375,76 @@ def test_prompt_that_changes_before_the_proposal_is_finished_gives_it_up(config:
     (folder / "prompt.md").write_text("Name it. Be very brief.")
     night = watch_night(config, 3)
     assert (night.exit_code, night.result) == (0, None) and night.missing == 100
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL")
+@pytest.mark.parametrize("kills", [5, pytest.param(60, marks=pytest.mark.slow)])
+def test_watch_that_is_killed_counts_and_proposes_like_one_that_is_not(ram: Path, kills: int) -> None:
+    words = [sys.executable, str(ROOT / "tests" / "fakes" / "killed_watch.py"), str(ram), str(kills)]
+    found = json.loads(subprocess.run(words, env=ENV, capture_output=True, check=True).stdout)
+    whole = found["whole"]
+    assert len(whole["state"]["conversations"]) == 180
+    assert whole["proposals"] == ["2026-03-03"] and whole["result"]["verdict"] == "unverified"
+    assert "Think of colours." in whole["texts"]["prompt.md"]
+    assert len(found["killed"]) == kills
+    for one in found["killed"]:
+        assert one["kills"] >= 1, one["at"]
+        assert {key: one[key] for key in whole} == whole, one["at"]
+
+
+# --- a server
+
+
+LANGFUSE = """\
+prompt = "prompt.md"
+[search]
+maskers = ["insert"]
+[refine]
+traces = "unused.jsonl"
+iterations = 2
+[watch]
+traces = "langfuse:{url}"
+window = 50
+"""
+
+
+def tell_server(server: LangfuseServer, night: int, bad: bool = False) -> None:
+    """60 traces in the day before a night, with thumbs."""
+    for i in range(nights.EACH):
+        at = nights.FIRST + timedelta(days=night - 1, minutes=20 * i)
+        fails = i % 10 < (7 if bad else 1)
+        call = server.tell(night * nights.EACH + i, at, "grey" if fails else "red")
+        server.score(call, not fails, "Colours!" if fails else "")
+
+
+def test_traces_of_langfuse_count_once_whenever_the_server_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("langfuse")
+    monkeypatch.setenv("LANGFUSE_PUBLIC_KEY", KEYS[0])
+    monkeypatch.setenv("LANGFUSE_SECRET_KEY", KEYS[1])
+    with LangfuseServer() as server:
+        config = settle(tmp_path, settings=LANGFUSE.replace("{url}", server.url))
+        tell_server(server, 0)
+        assert watch_night(config, 0).new == 60
+        tell_server(server, 1)
+        server.tell(900, nights.FIRST - timedelta(days=2))  # comes late
+        server.score(server.observations[5], False, "Colours!")
+        before = dump(config)
+        first = len(server.asked)
+        assert watch_night(config, 1, dry_run=True).new == 61
+        asked = len(server.asked) - first
+        assert asked > 10
+        assert server.asked[first][1]["fromStartTime"].startswith("2026-02-26T00:00"), "three days again"
+        for at in range(1, asked + 1, asked // 3):
+            first = len(server.asked)
+            server.breaks = lambda number, cut=first + at: number == cut
+            with pytest.raises(BackendError, match="nothing of this reading was kept"):
+                watch_night(config, 1)
+            assert dump(config) == before, at
+        server.breaks = lambda _: False
+        found = watch_night(config, 1)
+        assert (found.new, found.grown, found.counted) == (61, 1, 121) and found.tests
+        tell_server(server, 2, bad=True)
+        assert watch_night(config, 2).exit_code == 6
+        assert watch_night(config, 2).new == 0

@@ -12,10 +12,12 @@ failures ask for nothing. Where only failures are ever rated, the share of all.
 A p-value is found by divisions until 20 of them differ as much (Besag and Clifford 1991, Biometrika
 78:301), which is exact, too, and takes a moment where nothing has changed.
 
-mix of inputs: the squared distance of the mean word vectors of both groups, which is the maximum mean
+mix of inputs: the squared distance of the mean vectors of both groups, which is the maximum mean
 discrepancy with a linear kernel (Gretton et al. 2012, JMLR 13:723). A conversation is the set of the
-words of its request, hashed into BUCKETS and scaled to length 1, so that long requests weigh no more.
-A classifier would find more subtle changes, but needs more conversations and a choice of model.
+pieces of four letters of its request, hashed into BUCKETS and scaled to length 1, so that long requests
+weigh no more. Pieces find more than whole words do, and need no spaces between words. Those that many
+conversations have say little and are left out. A classifier would find more subtle changes, but needs
+more conversations and a choice of model.
 
 A month has up to LOOKS looks, one a day, and two tests each. By Bonferroni each test alarms with a
 probability of at most rate / (2 LOOKS), so any of them does in a month with at most `rate`, however
@@ -24,6 +26,7 @@ much the looks share conversations. benchmarks/watch.py simulates that, and the 
 
 import math
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,7 +41,9 @@ from remask.types import Trace
 
 LOOKS = 31  # of the longest month, one a day
 TESTS = 2
-BUCKETS = 1024
+BUCKETS = 4096
+PIECE = 4  # letters
+MAX_SHARE = 0.2  # of all conversations that may have a piece
 MIN_RATED = 30  # conversations in each group, below which failures are not compared
 EXTREMES = 10  # divisions that may differ as much where a test alarms, so p-values are fine enough
 ENOUGH = 20  # divisions that differ as much, after which no more are made; more than EXTREMES
@@ -93,26 +98,30 @@ def compare_failures(
 
 def compare_inputs(reference: Sequence[Trace], new: Sequence[Trace], rate: float, seed: int = 0) -> DriftTest:
     """Test whether people ask other things than before."""
-    vectors = _count_words([trace.query for trace in (*reference, *new)])
+    vectors = _count_pieces([trace.query for trace in (*reference, *new)])
     p, chance = _permute(vectors, reference, new, rate, seed, one_sided=False)
     means = (vectors[: len(reference)].mean(0), vectors[len(reference) :].mean(0))
     distance = float(((means[0] - means[1]) ** 2).sum())
     return DriftTest("mix of inputs", p, find_alpha(rate), chance, distance, len(reference), len(new))
 
 
-def _count_words(texts: Sequence[str]) -> csr_array:
-    """Return the hashed words of each text as a vector of length 1; of length 0 without words."""
-    buckets = [_hash_words(text) for text in texts]
-    sizes = np.array([len(some) for some in buckets])
+def _count_pieces(texts: Sequence[str]) -> csr_array:
+    """Return the hashed pieces of each text as a vector of length 1; of length 0 without any."""
+    found = [_hash_pieces(text) for text in texts]
+    counts = Counter(chain.from_iterable(found))
+    kept = [[one for one in some if counts[one] <= MAX_SHARE * len(texts)] for some in found]
+    sizes = np.array([len(some) for some in kept])
     values = np.repeat(np.maximum(sizes, 1) ** -0.5, sizes)
     ends = np.concatenate([[0], np.cumsum(sizes)])
-    return csr_array((values, list(chain.from_iterable(buckets)), ends), (len(texts), BUCKETS))
+    return csr_array((values, list(chain.from_iterable(kept)), ends), (len(texts), BUCKETS))
 
 
 @lru_cache(maxsize=4096)
-def _hash_words(text: str) -> list[int]:
+def _hash_pieces(text: str) -> list[int]:
+    line = f" {' '.join(split_words(text))} "
+    pieces = {line[at : at + PIECE] for at in range(max(1, len(line) - PIECE + 1))}
     # Not hash(), which differs by process.
-    return sorted({zlib.crc32(word.encode()) % BUCKETS for word in split_words(text)})
+    return sorted({zlib.crc32(piece.encode("utf-8", "replace")) % BUCKETS for piece in pieces})
 
 
 def _permute(
