@@ -41,7 +41,7 @@ from remask.types import Trace
 
 LOOKS = 31  # of the longest month, one a day
 TESTS = 2
-BUCKETS = 4096
+BUCKETS = 1024
 PIECE = 4  # letters
 MAX_SHARE = 0.2  # of all conversations that may have a piece
 MIN_RATED = 30  # conversations in each group, below which failures are not compared
