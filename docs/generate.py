@@ -180,7 +180,7 @@ def find_command(words: Iterable[str]) -> click.Command:
 def configuration() -> str:
     """Every key of remask.toml."""
     top = schema()
-    keys = {k: v for k, v in top["properties"].items() if "$ref" not in v and k != "refine"}
+    keys = {k: v for k, v in top["properties"].items() if "$ref" not in v and k not in ("refine", "watch")}
     parts = [f"## Top level\n\n{key_table(keys, top, '')}"]
     for name, field in Config.model_fields.items():
         section = section_of(field.annotation)

@@ -9,7 +9,7 @@ the package are made from it by docs/generate.py.
 """
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -24,7 +24,7 @@ from pydantic import (
 )
 
 from remask.errors import ConfigError, DataError, describe_problems
-from remask.files import read_file, require_prompt
+from remask.files import make_absolute, place_traces, read_file, require_prompt
 
 MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution", "anchor", "library", "delete"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
@@ -37,7 +37,6 @@ MASKERS: tuple[MaskerName, ...] = (
     *("insert", "library", "attribution", "insert", "anchor", "delete"),
 )
 DEFAULT_DEMOS = 8
-SERVERS = ("langfuse", "mlflow")  # of traces, that `remask watch` reads
 
 
 QUERIES = 80  # messages that a target is asked for where nothing else is said
@@ -459,68 +458,6 @@ def read_toml(path: Path) -> dict[str, Any]:
             named = [files] if isinstance(files, str) else files
             section["traces"] = [place_traces(str(file), base) for file in named]
     return values
-
-
-def is_server(place: str) -> bool:
-    """Whether a place of conversations is `langfuse:URL` or `mlflow:URI`, and no file."""
-    return place.partition(":")[0] in SERVERS
-
-
-def place_traces(place: str, base: Path) -> str:
-    """A file, folder or pattern with the whole path; a server as it is."""
-    return place if is_server(place) else str(base / place)
-
-
-def make_absolute(values: dict[str, Any], base: Path) -> None:
-    """Make the paths of nested values that are relative to `base` absolute, in place."""
-
-    def place(where: Any, key: str, found: Callable[[str, Path], str]) -> None:
-        if isinstance(where, dict) and isinstance(where.get(key), str) and where[key]:
-            where[key] = found(where[key], base)
-
-    def below(place: str, base: Path) -> str:
-        return str(base / place)
-
-    for key in ("path", "train", "validation", "test"):
-        place(values.get("data"), key, below)
-    place(values.get("denoiser"), "model", placed)
-    place(values.get("denoiser"), "adapter", below)
-    place(values.get("task"), "name", place_task)
-    place(values.get("metric"), "name", place_function_file)
-    place(values.get("target"), "model", place_target)
-    if isinstance(metric := values.get("metric"), dict):
-        place(metric.get("judge"), "model", place_target)
-    place(values, "run_dir", below)
-    place(values.get("watch"), "state", below)
-    place(values.get("watch"), "proposals", below)
-
-
-def placed(model: str, base: Path) -> str:
-    """local:PLACE with the whole path, where there is such a folder or file, else it is a hub id;
-    and builtin:ADAPTER with that of the file."""
-    kind, _, place = model.partition(":")
-    there = base / place
-    known = (kind == "local" and there.exists()) or kind == "builtin"
-    return f"{kind}:{there}" if place and known else model
-
-
-def place_target(model: str, base: Path) -> str:
-    """local:PLACE and FILE.py:FUNCTION with the whole path; other targets as they are."""
-    return placed(model, base) if model.startswith("local:") else place_function_file(model, base)
-
-
-def place_task(name: str, base: Path) -> str:
-    """FILE.py@TASK with the whole path, where there is such a file below `base`."""
-    file, at, task = name.partition("@")
-    path = base / file
-    return f"{path.resolve()}{at}{task}" if path.is_file() else name
-
-
-def place_function_file(name: str, base: Path) -> str:
-    """FILE.py:FUNCTION with the whole path of the file; other names of metrics and targets as they
-    are."""
-    file, colon, function = name.rpartition(":")
-    return f"{(base / file).resolve()}:{function}" if colon and file.endswith(".py") else name
 
 
 def read_prompt(path: Path) -> str:

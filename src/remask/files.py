@@ -1,13 +1,15 @@
 """Read small files; write files as a whole or not at all, and replace one only on request.
 
-`require_prompt` refuses a file of rows where a prompt file is expected.
+`require_prompt` refuses a file of rows where a prompt file is expected, and `make_absolute` places the
+paths of a configuration.
 """
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -17,6 +19,8 @@ from remask.errors import ConfigError, DataError
 ROW_SUFFIXES = frozenset(
     {".csv", ".tsv", ".jsonl", ".ndjson", ".gz", ".xlsx", ".xls", ".ods", ".parquet", ".db", ".sqlite"}
 )
+
+SERVERS = ("langfuse", "mlflow")  # of traces, that `remask watch` reads
 
 
 def read_file(path: Path, missing: str) -> bytes:
@@ -105,3 +109,68 @@ def stamp(file: Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return seen.st_mtime_ns, seen.st_size
+
+
+# --- paths of a configuration
+
+
+def make_absolute(values: dict[str, Any], base: Path) -> None:
+    """Make the paths of nested values that are relative to `base` absolute, in place."""
+
+    def place(where: Any, key: str, found: Callable[[str, Path], str]) -> None:
+        if isinstance(where, dict) and isinstance(where.get(key), str) and where[key]:
+            where[key] = found(where[key], base)
+
+    def below(place: str, base: Path) -> str:
+        return str(base / place)
+
+    for key in ("path", "train", "validation", "test"):
+        place(values.get("data"), key, below)
+    place(values.get("denoiser"), "model", placed)
+    place(values.get("denoiser"), "adapter", below)
+    place(values.get("task"), "name", place_task)
+    place(values.get("metric"), "name", place_function_file)
+    place(values.get("target"), "model", place_target)
+    if isinstance(metric := values.get("metric"), dict):
+        place(metric.get("judge"), "model", place_target)
+    place(values, "run_dir", below)
+    place(values.get("watch"), "state", below)
+    place(values.get("watch"), "proposals", below)
+
+
+def is_server(place: str) -> bool:
+    """Whether a place of conversations is `langfuse:URL` or `mlflow:URI`, and no file."""
+    return place.partition(":")[0] in SERVERS
+
+
+def place_traces(place: str, base: Path) -> str:
+    """A file, folder or pattern with the whole path; a server as it is."""
+    return place if is_server(place) else str(base / place)
+
+
+def placed(model: str, base: Path) -> str:
+    """local:PLACE with the whole path, where there is such a folder or file, else it is a hub id;
+    and builtin:ADAPTER with that of the file."""
+    kind, _, place = model.partition(":")
+    there = base / place
+    known = (kind == "local" and there.exists()) or kind == "builtin"
+    return f"{kind}:{there}" if place and known else model
+
+
+def place_target(model: str, base: Path) -> str:
+    """local:PLACE and FILE.py:FUNCTION with the whole path; other targets as they are."""
+    return placed(model, base) if model.startswith("local:") else place_function_file(model, base)
+
+
+def place_task(name: str, base: Path) -> str:
+    """FILE.py@TASK with the whole path, where there is such a file below `base`."""
+    file, at, task = name.partition("@")
+    path = base / file
+    return f"{path.resolve()}{at}{task}" if path.is_file() else name
+
+
+def place_function_file(name: str, base: Path) -> str:
+    """FILE.py:FUNCTION with the whole path of the file; other names of metrics and targets as they
+    are."""
+    file, colon, function = name.rpartition(":")
+    return f"{(base / file).resolve()}:{function}" if colon and file.endswith(".py") else name

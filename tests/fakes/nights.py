@@ -34,6 +34,7 @@ def tell(i: int, fails: bool, **more: Any) -> dict[str, Any]:
     """A conversation with its feedback."""
     said = {"name": "u", "value": not fails, "comment": "Colours!" if fails else "", "kind": "human"}
     answer = "red" if i % 2 else "blue"
+    more = {"user": f"item {i % EACH}", **more}  # the same messages each night
     return line(i, answer="grey" if fails else answer, expected=answer, feedback=[said], **more)
 
 

@@ -14,8 +14,9 @@ from pydantic import Field, PrivateAttr, ValidationError
 from remask import config as sections
 from remask.api.build_models import Respond
 from remask.api.build_task import Given
-from remask.config import QUERIES, Config, make_absolute, make_config, merged, read_prompt
+from remask.config import QUERIES, Config, make_config, merged, read_prompt
 from remask.errors import ConfigError, describe_problems
+from remask.files import make_absolute
 from remask.ports import DenoiserModel, Metric
 
 DEFAULT_MAX_CALLS = 2000  # where neither max_calls nor a budget is given

@@ -28,7 +28,7 @@ from remask.api.job import Hooks, OnEvent, add_callback
 from remask.api.optimize import resume_run, start_run
 from remask.api.refine import make_refine_config
 from remask.api.show_progress import open_progress
-from remask.config import Config, WatchConfig, is_server, make_config, merged, parse_toml, read_toml
+from remask.config import Config, WatchConfig, make_config, merged, parse_toml, read_toml
 from remask.data.formats.chat import record_to_chat
 from remask.data.prompt_traces import make_similarity, read_traces
 from remask.data.ratings import parse_scales
@@ -38,7 +38,7 @@ from remask.data.tables import parse_column_map
 from remask.data.trace_reader import Download, read_records
 from remask.data.trace_record import Record, RejectedRecord
 from remask.errors import ConfigError
-from remask.files import write
+from remask.files import is_server, write
 from remask.ids import content_id
 from remask.ports import DenoiserModel
 from remask.prompt import Prompt

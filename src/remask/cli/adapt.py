@@ -64,12 +64,12 @@ def adapt(out: Path, force: bool, **flags: Any) -> None:
     """
     from remask.api.job import follow_steps
     from remask.cli.live import open_side_display
-    from remask.config import placed
     from remask.dlm.training.measured import EditPlan
     from remask.dlm.training.recipe import TrainOptions
     from remask.dlm.training.recipe import adapt as train_adapter
     from remask.dlm.training.train import TrainPlan, TrainStep
     from remask.errors import ConfigError
+    from remask.files import placed
     from remask.runs.budget import Spend
     from remask.sanitize import make_visible
 

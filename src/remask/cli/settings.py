@@ -14,18 +14,9 @@ from typing import Any
 
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
-from remask.config import (
-    QUERIES,
-    Config,
-    make_config,
-    place_function_file,
-    place_target,
-    place_task,
-    placed,
-    read_prompt,
-    read_toml,
-)
+from remask.config import QUERIES, Config, make_config, read_prompt, read_toml
 from remask.errors import ConfigError
+from remask.files import place_function_file, place_target, place_task, placed
 from remask.tasks.inspect.setup import find_system_prompt, load
 from remask.tasks.promptfoo import METRIC, is_config
 

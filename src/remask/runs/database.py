@@ -21,7 +21,7 @@ MIN_WAL_VERSION = (3, 51, 3)  # older versions of SQLite can reset a WAL file th
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class FileLayout:
     """What a kind of file holds, and what its errors advise."""
 
     name: str  # "the database of a run"
@@ -48,7 +48,7 @@ _TABLES = (
     "CREATE TABLE outcomes (prompt TEXT NOT NULL, row TEXT NOT NULL, seal TEXT NOT NULL,"
     " body BLOB NOT NULL, PRIMARY KEY (prompt, row))",
 )
-RUN = Layout("the database of a run", _TABLES, 0x726D736B, 2)  # "rmsk"
+RUN = FileLayout("the database of a run", _TABLES, 0x726D736B, 2)  # "rmsk"
 _DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # Where nothing but the file can cause an error: in JSON of the file, and in pragmas.
 FILE_DAMAGE_CODES = (*_DAMAGE_CODES, sqlite3.SQLITE_ERROR)
@@ -94,7 +94,7 @@ def _connect_and_look(file: Path, *options: str) -> sqlite3.Connection:
     return db
 
 
-def connect(file: Path, options: str = "mode=rw", *, layout: Layout = RUN) -> sqlite3.Connection:
+def connect(file: Path, options: str = "mode=rw", *, layout: FileLayout = RUN) -> sqlite3.Connection:
     """Connect in autocommit mode to a file that exists."""
     with translate_errors(file, FILE_DAMAGE_CODES, layout), ExitStack() as undo:
         db = sqlite3.connect(f"{file.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
@@ -115,7 +115,7 @@ def _decode_text(text: bytes) -> str:
     return text.decode("utf-8", "replace")
 
 
-def write_draft(draft: Path, meta: Mapping[str, str], layout: Layout = RUN) -> None:
+def write_draft(draft: Path, meta: Mapping[str, str], layout: FileLayout = RUN) -> None:
     """Write a new database to an empty file in one transaction, and close it for renaming."""
     db = connect(draft)
     try:
@@ -136,7 +136,7 @@ def require_run(folder: Path) -> None:
         raise ConfigError(f"{folder} is not the folder of a run (it has no {FILE}); check the path")
 
 
-def require_sound(file: Path, db: sqlite3.Connection, layout: Layout = RUN) -> None:
+def require_sound(file: Path, db: sqlite3.Connection, layout: FileLayout = RUN) -> None:
     """Raise ConfigError unless this is an undamaged database of this layout that this remask can read."""
     with translate_errors(file, layout=layout):
         application = db.execute("PRAGMA application_id").fetchone()[0]
@@ -166,7 +166,7 @@ def require_sound(file: Path, db: sqlite3.Connection, layout: Layout = RUN) -> N
 
 @contextmanager
 def translate_errors(
-    file: Path, damage: tuple[int, ...] = _DAMAGE_CODES, layout: Layout = RUN
+    file: Path, damage: tuple[int, ...] = _DAMAGE_CODES, layout: FileLayout = RUN
 ) -> Iterator[None]:
     """Raise errors of SQLite about the file or the disk as ConfigError; others are bugs."""
     try:
@@ -186,11 +186,11 @@ def translate_errors(
         raise damaged_error(file, "its text is not UTF-8", layout) from error
 
 
-def damaged_error(file: Path, why: str, layout: Layout = RUN) -> ConfigError:
+def damaged_error(file: Path, why: str, layout: FileLayout = RUN) -> ConfigError:
     return ConfigError(f"{file} is damaged: {why}; {layout.restart}")
 
 
-def parse_record(file: Path, body: Any, layout: Layout = RUN) -> dict[str, Any]:
+def parse_record(file: Path, body: Any, layout: FileLayout = RUN) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except (orjson.JSONDecodeError, TypeError) as error:  # TypeError: the column holds a number

@@ -29,7 +29,7 @@ _TABLES = (
     "CREATE TABLE looks (n INTEGER PRIMARY KEY, day TEXT NOT NULL,"
     " state TEXT NOT NULL CHECK (state IN ('pending', 'done')), body BLOB NOT NULL)",
 )
-LAYOUT = database.Layout(
+LAYOUT = database.FileLayout(
     "a state of remask watch", _TABLES, 0x726D7777, 1,  # "rmww"
     restart="put a copy back, or move it away to begin with a new reference",
     proceed="then run the command again",
