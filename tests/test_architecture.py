@@ -28,15 +28,16 @@ MAX_FILE_LINES = 500
 MAX_FUNCTION_LINES = 60
 # Without blanks, comments and docstrings. 17,000 was the aim of the redesign; what came after it
 # (calls booked one by one, structure of prompts, formats of traces, seeing a run, targets from disk,
-# sources of candidates, learning from measured edits, pilots, providers, several prompts) needs more.
-MAX_CODE_LINES = 30_000
+# sources of candidates, learning from measured edits, pilots, providers, several prompts, objectives,
+# nightly watches) needs more.
+MAX_CODE_LINES = 31_000
 
 # Two files may share a stem only where both are named after the same thing outside: a tool that
 # is a format, a task and an integration; the scripted fakes; a command beside what it calls.
 SHARED_STEMS = {
     "__init__",
     *("promptfoo", "mlflow"),  # data/formats and integrations (and tasks)
-    *("optimize", "refine"),  # api and cli
+    *("optimize", "refine", "watch"),  # api and cli
     "export",  # integrations and cli
 }
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from docs.generate import all_sections, attribute_docs, section_of_key
-from remask.config import Config, make_config, read_toml
+from remask.config import Config, make_config
 from remask.errors import ConfigError, DataError
-from remask.files import read_prompt
+from remask.files import read_prompt, read_toml
 
 
 def test_the_word_none_stands_for_null() -> None:

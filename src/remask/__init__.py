@@ -26,16 +26,17 @@ if TYPE_CHECKING:
     from remask.api.optimize import optimize, optimize_async, resume, resume_async
     from remask.api.pilot import Pilot, pilot, pilot_async
     from remask.api.refine import refine, refine_async
+    from remask.api.watch import Night, watch, watch_async
     from remask.data.places import read_places, write_places
     from remask.runs.result import Result
     from remask.tasks.inspect.setup import system_prompt_of
     from remask.types import Score
 
 __all__ = [
-    "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Objective",
-    "Pilot", "Result", "Score", "Search", "Target", "evaluate", "evaluate_async", "load_target", "optimize",
-    "optimize_async", "pilot", "pilot_async", "read_places", "refine", "refine_async", "resume",
-    "resume_async", "system_prompt_of", "write_places",
+    "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Night",
+    "Objective", "Pilot", "Result", "Score", "Search", "Target", "evaluate", "evaluate_async",
+    "load_target", "optimize", "optimize_async", "pilot", "pilot_async", "read_places", "refine",
+    "refine_async", "resume", "resume_async", "system_prompt_of", "watch", "watch_async", "write_places",
 ]  # fmt: skip
 _MODULES = ("errors", "events", "ports", "types")  # whose names users write, as remask.errors.DataError
 _HOMES = {
@@ -45,6 +46,7 @@ _HOMES = {
     **dict.fromkeys(("Pilot", "pilot", "pilot_async"), "api.pilot"),
     **dict.fromkeys(("refine", "refine_async"), "api.refine"),
     **dict.fromkeys(("read_places", "write_places"), "data.places"),
+    **dict.fromkeys(("Night", "watch", "watch_async"), "api.watch"),
     **{"load_target": "api.load_target", "Result": "runs.result", "Score": "types"},
     **{"system_prompt_of": "tasks.inspect.setup"},
 }

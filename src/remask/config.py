@@ -8,9 +8,7 @@ The text below a key is its documentation: docs/reference/configuration.md and t
 the package are made from it by docs/generate.py.
 """
 
-import tomllib
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -23,8 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from remask.errors import ConfigError, DataError, describe_problems
-from remask.files import place_function_file, place_target, place_task, placed, read_file, read_prompt
+from remask.errors import ConfigError, describe_problems
 
 MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution", "anchor", "library", "delete"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
@@ -394,6 +391,32 @@ class BudgetConfig(Section):
     """US dollars. Needs the prices of every model that is asked."""
 
 
+class WatchConfig(Section):
+    """New conversations every night, for `remask watch` (docs/how-to/nightly.md).
+
+    `[refine]` says how they are read: its keys columns, scales and redact.
+    """
+
+    traces: tuple[str, ...] = ()
+    """Where to read: files, folders and patterns, `langfuse:URL` for a server of Langfuse, and
+    `mlflow:URI` for a tracking server of MLflow. Empty: those of `[refine]`."""
+    experiment: str = ""
+    """Experiment of MLflow whose traces are read. `""`: all of the server."""
+    late_days: Annotated[float, Field(ge=0, le=90)] = 3.0
+    """Days of a server that are read again each time, for traces and ratings that come late."""
+    window: Annotated[int, Field(ge=50, le=2000)] = 300
+    """Conversations of the reference, and most of the new ones that are compared with it. Choose what
+    comes in a week or more."""
+    alarm_rate: Annotated[float, Field(ge=0.01, le=0.5)] = 0.05
+    """Probability of a false alarm in a month of nightly looks, at most."""
+    state: str = "watch.db"
+    """File that remembers what was read, beside the configuration."""
+    proposals: str = "proposals"
+    """Folder of the proposals, one folder each."""
+    budget: BudgetConfig | None = None
+    """Limits of one night, in place of those of `[budget]`."""
+
+
 class Config(Section):
     """Everything that decides a run."""
 
@@ -412,6 +435,7 @@ class Config(Section):
     budget: BudgetConfig = BudgetConfig()
     objectives: tuple[ObjectiveConfig, ...] = ()
     refine: RefineConfig | None = None
+    watch: Annotated[WatchConfig | None, Field(exclude=True)] = None  # it does not decide a run
 
     seed: int = 0
     """Other seeds draw other candidates."""
@@ -466,52 +490,3 @@ FILE_KEYS = {
     '`"components"`: also the descriptions of its tools.',
     "run_dir": "Folder for the run. Default: a new folder `runs/DATE-TIME`.",
 }
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """The nested values of a `remask.toml`, paths made absolute, `prompt` read from its file."""
-    try:
-        content = read_file(path, "there is no such file; write one or use flags")
-        values = tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows write the mark
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"not valid TOML: {error}", path) from None
-    except RecursionError:
-        raise DataError("not valid TOML: it is nested too deep", path) from None
-    base = path.resolve().parent
-    make_absolute(values, base)
-    if isinstance(prompt := values.get("prompt"), str) and prompt:
-        values["prompt"] = read_prompt(base / prompt)
-    refine = values.get("refine")
-    if isinstance(refine, dict) and isinstance(files := refine.get("traces"), str | list):
-        named = [files] if isinstance(files, str) else files
-        refine["traces"] = [str(base / str(file)) for file in named]
-    return values
-
-
-def make_absolute(values: dict[str, Any], base: Path) -> None:
-    """Make the paths of nested values that are relative to `base` absolute, in place."""
-
-    def place(where: Any, key: str, found: Callable[[str, Path], str]) -> None:
-        if isinstance(where, dict) and isinstance(where.get(key), str) and where[key]:
-            where[key] = found(where[key], base)
-
-    def below(place: str, base: Path) -> str:
-        return str(base / place)
-
-    for key in ("path", "train", "validation", "test"):
-        place(values.get("data"), key, below)
-    place(values.get("denoiser"), "model", placed)
-    place(values.get("denoiser"), "adapter", below)
-    place(values.get("task"), "name", place_task)
-    place(values.get("metric"), "name", place_function_file)
-    place(values.get("target"), "model", place_target)
-    if isinstance(metric := values.get("metric"), dict):
-        place(metric.get("judge"), "model", place_target)
-    if isinstance(target := values.get("target"), dict):
-        place(target.get("extra"), "tools", below)
-    objectives = values.get("objectives")
-    for one in objectives if isinstance(objectives, list) else ():
-        place(one, "name", place_function_file)
-        place(one, "metric", place_function_file)
-        place(one.get("metric") if isinstance(one, dict) else None, "name", place_function_file)
-    place(values, "run_dir", below)

@@ -3,7 +3,7 @@
     RemaskError
     ├─ ConfigError          a setting or an argument is wrong: exit code 2
     │  └─ DataError         a file is wrong; names path, line and value
-    ├─ BackendError         a model or an extra is missing or broken: exit code 2
+    ├─ BackendError         a model, an extra or a server of traces is missing or broken: exit code 2
     ├─ TargetError          a target call failed: exit code 3
     │  ├─ TargetBusy        the same call may succeed later (429, 5xx, timeout)
     │  ├─ TargetRefused     no further call can succeed (401, 403, 404): ends the run
@@ -12,6 +12,9 @@
     ├─ BudgetSpent          the next call would pass a limit: the normal end of a search
     ├─ RunBusy              another process uses the run directory: exit code 4
     └─ GateFailed           the command has finished, but a gate of --fail-unless failed: exit code 5
+
+`remask watch` ends with 6 where it left a proposal, and with 7 where it found drift and no better
+prompt; these are no exceptions.
 
 A message is one sentence that contains the wrong value and says how to fix it.
 """
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
 EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "tokenizers", "safetensors", "gguf"), "local"),
     "openai": "openai",
+    "langfuse": "langfuse",
+    "mlflow": "mlflow",
     "inspect_ai": "providers",
     "yaml": "promptfoo",
     **dict.fromkeys(("starlette", "uvicorn"), "web"),
@@ -58,7 +63,7 @@ class DataError(ConfigError):
 
 
 class BackendError(RemaskError):
-    """A model, its weights or an optional dependency is missing or broken."""
+    """A model, its weights, an optional dependency or a server of traces is missing or broken."""
 
     exit_code = 2
 

@@ -1,14 +1,16 @@
 """Read small files; write files as a whole or not at all, and replace one only on request.
 
-`require_prompt` refuses a file of rows where a prompt file is expected. The functions `place…` make
-the path in the name of a model or a metric absolute.
+`require_prompt` refuses a file of rows where a prompt file is expected, and `make_absolute` places the
+paths of a configuration.
 """
 
 import os
 import tempfile
-from collections.abc import Iterator
+import tomllib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import orjson
 
@@ -18,6 +20,8 @@ from remask.errors import ConfigError, DataError
 ROW_SUFFIXES = frozenset(
     {".csv", ".tsv", ".jsonl", ".ndjson", ".gz", ".xlsx", ".xls", ".ods", ".parquet", ".db", ".sqlite"}
 )
+
+SERVERS = ("langfuse", "mlflow")  # of traces, that `remask watch` reads
 
 
 def read_file(path: Path, missing: str) -> bytes:
@@ -36,34 +40,6 @@ def read_file(path: Path, missing: str) -> bytes:
         raise DataError(missing, path) from None
     except (OSError, ValueError) as error:  # ValueError: a NUL character in the name
         raise DataError(f"cannot be read: {getattr(error, 'strerror', None) or error}", path) from None
-
-
-def placed(model: str, base: Path) -> str:
-    """local:PLACE with the whole path, where there is such a folder or file, else it is a hub id;
-    and builtin:ADAPTER with that of the file."""
-    kind, _, place = model.partition(":")
-    there = base / place
-    known = (kind == "local" and there.exists()) or kind == "builtin"
-    return f"{kind}:{there}" if place and known else model
-
-
-def place_target(model: str, base: Path) -> str:
-    """local:PLACE and FILE.py:FUNCTION with the whole path; other targets as they are."""
-    return placed(model, base) if model.startswith("local:") else place_function_file(model, base)
-
-
-def place_task(name: str, base: Path) -> str:
-    """FILE.py@TASK with the whole path, where there is such a file below `base`."""
-    file, at, task = name.partition("@")
-    path = base / file
-    return f"{path.resolve()}{at}{task}" if path.is_file() else name
-
-
-def place_function_file(name: str, base: Path) -> str:
-    """FILE.py:FUNCTION with the whole path of the file; other names of metrics and targets as they
-    are."""
-    file, colon, function = name.rpartition(":")
-    return f"{(base / file).resolve()}:{function}" if colon and file.endswith(".py") else name
 
 
 def require_prompt(path: Path, content: bytes) -> None:
@@ -147,3 +123,101 @@ def read_prompt(path: Path) -> str:
     except UnicodeDecodeError as error:
         raise DataError(f"not UTF-8 at byte {error.start}; save the prompt as UTF-8", path) from None
     return text.rstrip("\r\n")
+
+
+# --- paths of a configuration
+
+
+def parse_toml(path: Path) -> dict[str, Any]:
+    """The nested values of a TOML file, as they stand there."""
+    try:
+        content = read_file(path, "there is no such file; write one or use flags")
+        return tomllib.loads(content.decode("utf-8-sig"))  # editors of Windows write the mark
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"not valid TOML: {error}", path) from None
+    except RecursionError:
+        raise DataError("not valid TOML: it is nested too deep", path) from None
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The nested values of a `remask.toml`, paths made absolute, `prompt` read from its file."""
+    values = parse_toml(path)
+    base = path.resolve().parent
+    make_absolute(values, base)
+    if isinstance(prompt := values.get("prompt"), str) and prompt:
+        values["prompt"] = read_prompt(base / prompt)
+    for name in ("refine", "watch"):
+        section = values.get(name)
+        if isinstance(section, dict) and isinstance(files := section.get("traces"), str | list):
+            named = [files] if isinstance(files, str) else files
+            section["traces"] = [place_traces(str(file), base) for file in named]
+    return values
+
+
+def make_absolute(values: dict[str, Any], base: Path) -> None:
+    """Make the paths of nested values that are relative to `base` absolute, in place."""
+
+    def place(where: Any, key: str, found: Callable[[str, Path], str]) -> None:
+        if isinstance(where, dict) and isinstance(where.get(key), str) and where[key]:
+            where[key] = found(where[key], base)
+
+    def below(place: str, base: Path) -> str:
+        return str(base / place)
+
+    for key in ("path", "train", "validation", "test"):
+        place(values.get("data"), key, below)
+    place(values.get("denoiser"), "model", placed)
+    place(values.get("denoiser"), "adapter", below)
+    place(values.get("task"), "name", place_task)
+    place(values.get("metric"), "name", place_function_file)
+    place(values.get("target"), "model", place_target)
+    if isinstance(metric := values.get("metric"), dict):
+        place(metric.get("judge"), "model", place_target)
+    if isinstance(target := values.get("target"), dict):
+        place(target.get("extra"), "tools", below)
+    objectives = values.get("objectives")
+    for one in objectives if isinstance(objectives, list) else ():
+        place(one, "name", place_function_file)
+        place(one, "metric", place_function_file)
+        place(one.get("metric") if isinstance(one, dict) else None, "name", place_function_file)
+    place(values, "run_dir", below)
+    place(values.get("watch"), "state", below)
+    place(values.get("watch"), "proposals", below)
+
+
+def is_server(place: str) -> bool:
+    """Whether a place of conversations is `langfuse:URL` or `mlflow:URI`, and no file."""
+    return place.partition(":")[0] in SERVERS
+
+
+def place_traces(place: str, base: Path) -> str:
+    """A file, folder or pattern with the whole path; a server as it is."""
+    return place if is_server(place) else str(base / place)
+
+
+def placed(model: str, base: Path) -> str:
+    """local:PLACE with the whole path, where there is such a folder or file, else it is a hub id;
+    and builtin:ADAPTER with that of the file."""
+    kind, _, place = model.partition(":")
+    there = base / place
+    known = (kind == "local" and there.exists()) or kind == "builtin"
+    return f"{kind}:{there}" if place and known else model
+
+
+def place_target(model: str, base: Path) -> str:
+    """local:PLACE and FILE.py:FUNCTION with the whole path; other targets as they are."""
+    return placed(model, base) if model.startswith("local:") else place_function_file(model, base)
+
+
+def place_task(name: str, base: Path) -> str:
+    """FILE.py@TASK with the whole path, where there is such a file below `base`."""
+    file, at, task = name.partition("@")
+    path = base / file
+    return f"{path.resolve()}{at}{task}" if path.is_file() else name
+
+
+def place_function_file(name: str, base: Path) -> str:
+    """FILE.py:FUNCTION with the whole path of the file; other names of metrics and targets as they
+    are."""
+    file, colon, function = name.rpartition(":")
+    return f"{(base / file).resolve()}:{function}" if colon and file.endswith(".py") else name

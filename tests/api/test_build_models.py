@@ -13,10 +13,11 @@ from fakes.colours import Oracle, dataset, optimize, rows, search
 from remask.api.build_models import describe_memory, make_denoiser
 from remask.cli.check import examine
 from remask.cli.settings import read
-from remask.config import CommitName, DenoiserConfig, OrderName, make_config, read_toml
+from remask.config import CommitName, DenoiserConfig, OrderName, make_config
 from remask.dlm.build import ADAPTED_RULE, BuiltinDenoiser
 from remask.dlm.schedule import COMMITS, ORDERS
 from remask.errors import BackendError, ConfigError
+from remask.files import read_toml
 
 
 def test_the_names_of_the_settings_are_those_of_the_sampler() -> None:

@@ -14,9 +14,9 @@ from pydantic import Field, PrivateAttr, ValidationError
 from remask import config as sections
 from remask.api.build_models import Respond, load_tools
 from remask.api.build_task import Given
-from remask.config import QUERIES, Config, make_absolute, make_config, merged
+from remask.config import QUERIES, Config, make_config, merged
 from remask.errors import ConfigError, describe_problems
-from remask.files import read_prompt
+from remask.files import make_absolute, read_prompt
 from remask.ports import DenoiserModel, Metric
 from remask.prompt import join_components
 

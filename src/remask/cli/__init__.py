@@ -29,6 +29,7 @@ Exit codes:
        continue with remask resume
   4    another process uses the run
   5    finished, but a gate of --fail-unless failed
+  6    remask watch left a proposal (7: it found drift, but no better prompt)
   130  interrupted by Ctrl-C (143: by SIGTERM, 129: by SIGHUP); continue with remask resume
 
 REMASK_DEBUG=1 prints where an error came from. NO_COLOR=1 prints plain lines.
@@ -44,25 +45,13 @@ LATER = {
     "view": "Show the runs of a folder in the browser, live.",
     "traces": "Inspect files of conversations, or copy them without secrets.",
     "refine": "Refine a prompt by conversations, without labels or target calls.",
+    "watch": "Read new conversations, and propose a new prompt where they have drifted.",
     "adapt": "Train the diffusion model on your own prompts.",
 }
 # The order of `remask --help`: that in which most users meet the commands.
 ORDER = (
-    *(
-        "init",
-        "check",
-        "optimize",
-        "shorten",
-        "resume",
-        "show",
-        "runs",
-        "compare",
-        "view",
-        "report",
-        "eval",
-        "export",
-    ),
-    *("traces", "refine", "adapt", "models"),
+    *("init", "check", "optimize", "shorten", "resume", "show", "runs", "compare", "view", "report", "eval"),
+    *("export", "traces", "refine", "watch", "adapt", "models"),
 )
 # click prints the help for a group without a command by raising this, from version 8.2 on.
 _NoArgsIsHelp: Any = getattr(click.exceptions, "NoArgsIsHelpError", ())

@@ -17,10 +17,10 @@ from typing import Any
 from remask.api.build_models import load_tools
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
-from remask.config import PROMPT_PLACES, QUERIES, Config, make_config, merged, read_toml
+from remask.config import PROMPT_PLACES, QUERIES, Config, make_config, merged
 from remask.data.places import expand_places, read_places, read_tools
 from remask.errors import ConfigError
-from remask.files import place_function_file, place_target, place_task, placed, read_prompt
+from remask.files import place_function_file, place_target, place_task, placed, read_prompt, read_toml
 from remask.prompt import join_components
 from remask.tasks.inspect.setup import find_prompt, load
 from remask.tasks.promptfoo import METRIC, is_config
@@ -92,6 +92,7 @@ def read(
     if is_config(_get_section(values, "data").get("path", "")):
         _get_section(values, "metric").setdefault("name", METRIC)
     values.pop("refine", None)  # for `remask refine`, which may use the same file
+    values.pop("watch", None)
     config = make_config(load_tools(values), str(path), _name_options(flags))
     given = Given()
     if prompt_from:
@@ -124,6 +125,7 @@ def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
     if flags["judge"] and not flags["target"]:
         raise ConfigError("--judge grades the answers of a target; give --target too")
     override(values, flags)
+    values.pop("watch", None)  # for `remask watch`
     refine = _get_section(values, "refine")
     if flags["files"]:
         refine["traces"] = [str(Path(file).resolve()) for file in flags["files"]]

@@ -4,7 +4,7 @@ Texts of users are printed without control and invisible characters.
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import orjson
 from remask.api.job import follow_steps
 from remask.cli.live import open_side_display
 from remask.cli.options import FullHelpGroup, GroupedCommand, json_option, map_option, option, scale_option
+from remask.data.formats.chat import record_to_chat
 from remask.data.overview import Overview, build_overview
 from remask.data.prompt_templates import PromptTemplate
 from remask.data.ratings import RatingStats, Scale, find_scales, parse_scales, require_scales
@@ -75,7 +76,7 @@ def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) 
             if isinstance(item, RejectedRecord):
                 rejected += 1
                 continue
-            value = _record_to_chat(item, redact)
+            value = record_to_chat(item, redact)
             out.write(orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE))
             written += 1
     click.echo(
@@ -91,33 +92,6 @@ def _count_records(items: Iterable[Record | RejectedRecord]) -> Iterator[Record 
         if (now := time.monotonic()) - said > REPORT_SECONDS:
             report_step("record", number, 0)
             said = now
-
-
-def _record_to_chat(record: Record, redact: Callable[[str], str]) -> dict[str, Any]:
-    """Convert a record to a chat, in the format that data/formats/chat.py reads."""
-    head = [] if record.system is None else [{"role": "system", "content": redact(record.system)}]
-    turns = [
-        {"role": t.role, "content": redact(t.text), **({"name": redact(t.name)} if t.name else {})}
-        for t in record.turns
-    ]
-    value: dict[str, Any] = {"id": redact(record.id or record.source.location), "messages": [*head, *turns]}
-    if record.model:
-        value["model"] = redact(record.model)
-    if record.desired is not None:
-        value["expected"] = redact(record.desired)
-    if record.ratings:
-        value["feedback"] = [
-            {
-                "name": redact(r.name),
-                "value": redact(r.value) if isinstance(r.value, str) else r.value,
-                "kind": r.kind,
-                "comment": redact(r.comment),
-                "correction": redact(r.correction),
-                "scale": r.scale,
-            }
-            for r in record.ratings
-        ]
-    return value
 
 
 def _overview_to_dict(found: Overview, known: dict[str, Scale], declared: dict[str, Scale]) -> dict[str, Any]:

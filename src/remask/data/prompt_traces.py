@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from heapq import nsmallest
-from pathlib import Path
 
 from remask.data.overview import Overview, build_overview
 from remask.data.prompt_templates import find_prompt_templates
 from remask.data.ratings import RatingStats, Scale, find_scales, normalize_score, parse_scales, require_scales
 from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.tables import parse_column_map
-from remask.data.trace_reader import read_records
+from remask.data.trace_reader import Place, read_records
 from remask.data.trace_record import Rating, Record, Turn
 from remask.errors import ConfigError
 from remask.ids import content_id
@@ -146,7 +145,7 @@ class TraceCollection:
 
 def read_traces(
     prompt: str,
-    files: Sequence[str | Path],
+    files: Sequence[Place],
     columns: Sequence[str] = (),
     scales: Sequence[str] = (),
     redact: bool = True,
@@ -254,12 +253,7 @@ def _limit_sources(drawn: Sequence[IndexedTrace]) -> tuple[list[IndexedTrace], i
 
 def _select_records(prompt: str, found: Overview) -> tuple[Callable[[Record], bool], list[str]]:
     """Return a test whether a record belongs to `prompt`, and notes about that choice."""
-    systems = found.find_templates()
-
-    @lru_cache(maxsize=MAX_COMPARED_PROMPTS)
-    def is_similar(text: str) -> bool:
-        return len(find_prompt_templates({prompt: 1, text: 1})) == 1
-
+    systems, is_similar = found.find_templates(), make_similarity(prompt)
     if not systems:
         return (lambda _: True), ["no conversation has a system prompt; all of them are used"]
     if len(systems) == 1:
@@ -273,6 +267,16 @@ def _select_records(prompt: str, found: Overview) -> tuple[Callable[[Record], bo
 
     note = f"the files hold {len(systems)} system prompts; only conversations of similar ones"
     return belongs, [f"{note} are used"]
+
+
+def make_similarity(prompt: str) -> Callable[[str], bool]:
+    """Return a test whether a system prompt is `prompt` but for the values of its variables."""
+
+    @lru_cache(maxsize=MAX_COMPARED_PROMPTS)
+    def is_similar(text: str) -> bool:
+        return len(find_prompt_templates({prompt: 1, text: 1})) == 1
+
+    return is_similar
 
 
 def _redact_record(record: Record, redactor: Redactor) -> Record:

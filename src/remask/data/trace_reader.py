@@ -4,6 +4,8 @@ Some formats spread one record over several lines or files: feedback apart from 
 from requests, or calls that repeat a growing chat. These files are read twice: the first pass
 indexes the parts, the second yields the records. All other files are read once, one value at a
 time.
+
+Values that are in memory, such as those of a server, are read as a file that holds them would be.
 """
 
 from collections import defaultdict
@@ -108,8 +110,22 @@ class _PartIndex:
     ids: set[str] = field(default_factory=set)  # records that are wanted by a reject with a key
 
 
+@dataclass(frozen=True, slots=True)
+class Download:
+    """JSON values in memory, which are read like those of a file with this name."""
+
+    name: str
+    values: Sequence[Any]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+Place = str | Path | Download
+
+
 def read_records(
-    paths: Sequence[str | Path], columns: Mapping[str, str] | None = None
+    paths: Sequence[Place], columns: Mapping[str, str] | None = None
 ) -> Iterator[Record | RejectedRecord]:
     """Yield all records of the files in order, and a RejectedRecord for every other value.
 
@@ -118,9 +134,12 @@ def read_records(
     DataError if a file does not exist, before anything is read, and ConfigError at the end for a
     mapped column that no record has.
     """
-    files = find_files(paths)
+    files: list[Path | Download] = []
+    for path in paths:
+        files += [path] if isinstance(path, Download) else find_files([path])
     for file in files:
-        check_file(file)
+        if isinstance(file, Path):
+            check_file(file)
     use = ColumnUse(set((columns or {}).values()))
     formats = (build_mapped_format(columns, use),) if columns else FORMATS
     index = _index_parts(files, formats) if any(_is_multi_part(f, formats) for f in files) else None
@@ -161,7 +180,7 @@ def find_files(places: Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def _read_items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
+def _read_items(files: Iterable[Path | Download], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
     detect = Detector(formats)
     for file in files:
         path = str(file)
@@ -186,7 +205,9 @@ def _read_items(files: Iterable[Path], formats: tuple[TraceFormat, ...]) -> Iter
             yield RejectedRecord(path, None, "holds no records")
 
 
-def _read_file(path: Path) -> Iterator[Value | RejectedRecord]:
+def _read_file(path: Path | Download) -> Iterator[Value | RejectedRecord]:
+    if isinstance(path, Download):
+        return (Value(value, None) for value in path.values)
     head = next(read_raw_blocks(path), b"")
     for container in CONTAINERS:
         if head.startswith(container.magic):
@@ -219,14 +240,14 @@ def _reject_unknown(value: Value, path: str) -> RejectedRecord:
     return Source("", path, value.line, value.entry).reject(reason)
 
 
-def _is_multi_part(path: Path, formats: tuple[TraceFormat, ...]) -> bool:
+def _is_multi_part(path: Path | Download, formats: tuple[TraceFormat, ...]) -> bool:
     detect = Detector(formats)
     sample = islice(_read_file(path), MAX_SAMPLED_VALUES)
     found = (detect(value.data) for value in sample if isinstance(value, Value))
     return any(format.multi_part for format in found if format is not None)
 
 
-def _index_parts(files: Sequence[Path], formats: tuple[TraceFormat, ...]) -> _PartIndex:
+def _index_parts(files: Sequence[Path | Download], formats: tuple[TraceFormat, ...]) -> _PartIndex:
     index = _PartIndex()
     without_text: set[str] = set()
     for place, item in enumerate(_read_items(files, formats)):

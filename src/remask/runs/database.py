@@ -1,4 +1,4 @@
-"""The SQLite file of a run: its tables, its settings, and checks for damage.
+"""The SQLite files of a run and of `remask watch`: tables, settings, and checks for damage.
 
 Errors of the file or of the disk are raised as ConfigError. Errors of the program are not caught.
 """
@@ -7,6 +7,7 @@ import math
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,20 @@ from remask.errors import ConfigError
 
 FILE = "run.db"
 MAX_COUNT = 1 << 53  # of calls and tokens; larger numbers are no counts
-SCHEMA = 2  # PRAGMA user_version
-APPLICATION = 0x726D736B  # PRAGMA application_id: "rmsk"
 MIN_WAL_VERSION = (3, 51, 3)  # older versions of SQLite can reset a WAL file that is in use
+
+
+@dataclass(frozen=True, slots=True)
+class FileLayout:
+    """What a kind of file holds, and what its errors advise."""
+
+    name: str  # "the database of a run"
+    tables: tuple[str, ...]
+    application: int  # PRAGMA application_id
+    schema: int  # PRAGMA user_version
+    restart: str = "start a new run"  # where the file is of no use
+    proceed: str = "then continue with `remask resume {folder}`"  # where the disk is at fault
+
 
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -36,6 +48,7 @@ _TABLES = (
     "CREATE TABLE outcomes (prompt TEXT NOT NULL, row TEXT NOT NULL, seal TEXT NOT NULL,"
     " body BLOB NOT NULL, PRIMARY KEY (prompt, row))",
 )
+RUN = FileLayout("the database of a run", _TABLES, 0x726D736B, 2)  # "rmsk"
 _DAMAGE_CODES = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 # Where nothing but the file can cause an error: in JSON of the file, and in pragmas.
 FILE_DAMAGE_CODES = (*_DAMAGE_CODES, sqlite3.SQLITE_ERROR)
@@ -81,9 +94,9 @@ def _connect_and_look(file: Path, *options: str) -> sqlite3.Connection:
     return db
 
 
-def connect(file: Path, options: str = "mode=rw") -> sqlite3.Connection:
+def connect(file: Path, options: str = "mode=rw", *, layout: FileLayout = RUN) -> sqlite3.Connection:
     """Connect in autocommit mode to a file that exists."""
-    with translate_errors(file, FILE_DAMAGE_CODES), ExitStack() as undo:
+    with translate_errors(file, FILE_DAMAGE_CODES, layout), ExitStack() as undo:
         db = sqlite3.connect(f"{file.resolve().as_uri()}?{options}", uri=True, isolation_level=None)
         undo.callback(db.close)
         db.text_factory = _decode_text
@@ -102,16 +115,16 @@ def _decode_text(text: bytes) -> str:
     return text.decode("utf-8", "replace")
 
 
-def write_draft(draft: Path, meta: Mapping[str, str]) -> None:
+def write_draft(draft: Path, meta: Mapping[str, str], layout: FileLayout = RUN) -> None:
     """Write a new database to an empty file in one transaction, and close it for renaming."""
     db = connect(draft)
     try:
         db.execute("BEGIN IMMEDIATE")
-        for table in _TABLES:
+        for table in layout.tables:
             db.execute(table)
         db.executemany("INSERT INTO meta VALUES (?, ?)", meta.items())
-        db.execute(f"PRAGMA application_id = {APPLICATION}")
-        db.execute(f"PRAGMA user_version = {SCHEMA}")
+        db.execute(f"PRAGMA application_id = {layout.application}")
+        db.execute(f"PRAGMA user_version = {layout.schema}")
         db.execute("COMMIT")
     finally:
         db.close()
@@ -123,35 +136,38 @@ def require_run(folder: Path) -> None:
         raise ConfigError(f"{folder} is not the folder of a run (it has no {FILE}); check the path")
 
 
-def require_sound(file: Path, db: sqlite3.Connection) -> None:
-    """Raise ConfigError unless this is an undamaged run's database that this remask can read."""
-    with translate_errors(file):
+def require_sound(file: Path, db: sqlite3.Connection, layout: FileLayout = RUN) -> None:
+    """Raise ConfigError unless this is an undamaged database of this layout that this remask can read."""
+    with translate_errors(file, layout=layout):
         application = db.execute("PRAGMA application_id").fetchone()[0]
         schema = db.execute("PRAGMA user_version").fetchone()[0]
         page_size = db.execute("PRAGMA page_size").fetchone()[0]
         tables = {row[0] for row in db.execute("SELECT sql FROM sqlite_master WHERE sql NOTNULL")}
-    if application != APPLICATION:
-        raise damaged_error(file, "it is not the database of a run")
-    if schema > SCHEMA:
+    if application != layout.application:
+        raise damaged_error(file, f"it is not {layout.name}", layout)
+    known = layout.schema
+    if schema > known:
         raise ConfigError(
-            f"{file} was written by a newer remask (schema {schema}, this one knows {SCHEMA}); upgrade remask"
+            f"{file} was written by a newer remask (schema {schema}, this one knows {known}); upgrade remask"
         )
-    if schema < SCHEMA:
+    if schema < known:
         raise ConfigError(
-            f"{file} was written by an older remask (schema {schema}, this one knows {SCHEMA}); "
-            "start a new run"
+            f"{file} was written by an older remask (schema {schema}, this one knows {known}); "
+            f"{layout.restart}"
         )
     # SQLite pads a truncated page with zeros and reads them as content, so check the size.
-    if file.stat().st_size % page_size or tables != set(_TABLES):
-        raise damaged_error(file, "a part of it is missing or changed")
-    with translate_errors(file):
+    if file.stat().st_size % page_size or tables != set(layout.tables):
+        raise damaged_error(file, "a part of it is missing or changed", layout)
+    with translate_errors(file, layout=layout):
         verdict = str(db.execute("PRAGMA quick_check(1)").fetchone()[0])
     if verdict != "ok":
-        raise damaged_error(file, " ".join(verdict.split()))
+        raise damaged_error(file, " ".join(verdict.split()), layout)
 
 
 @contextmanager
-def translate_errors(file: Path, damage: tuple[int, ...] = _DAMAGE_CODES) -> Iterator[None]:
+def translate_errors(
+    file: Path, damage: tuple[int, ...] = _DAMAGE_CODES, layout: FileLayout = RUN
+) -> Iterator[None]:
     """Raise errors of SQLite about the file or the disk as ConfigError; others are bugs."""
     try:
         yield
@@ -159,28 +175,28 @@ def translate_errors(file: Path, damage: tuple[int, ...] = _DAMAGE_CODES) -> Ite
         # Errors that Python's own module raises have no code; these are bugs.
         code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
         if code in damage:
-            raise damaged_error(file, str(error)) from error
+            raise damaged_error(file, str(error), layout) from error
         if code in _ENVIRONMENT_CODES:
             raise ConfigError(
                 f"{file} cannot be read or written ({error}); fix this, "
-                f"then continue with `remask resume {file.parent}`"
+                f"{layout.proceed.format(folder=file.parent)}"
             ) from error
         raise
     except UnicodeDecodeError as error:  # an error message of SQLite that quotes broken bytes
-        raise damaged_error(file, "its text is not UTF-8") from error
+        raise damaged_error(file, "its text is not UTF-8", layout) from error
 
 
-def damaged_error(file: Path, why: str) -> ConfigError:
-    return ConfigError(f"{file} is damaged: {why}; start a new run")
+def damaged_error(file: Path, why: str, layout: FileLayout = RUN) -> ConfigError:
+    return ConfigError(f"{file} is damaged: {why}; {layout.restart}")
 
 
-def parse_record(file: Path, body: Any) -> dict[str, Any]:
+def parse_record(file: Path, body: Any, layout: FileLayout = RUN) -> dict[str, Any]:
     try:
         value = orjson.loads(body)
     except (orjson.JSONDecodeError, TypeError) as error:  # TypeError: the column holds a number
-        raise damaged_error(file, f"a record is not JSON ({error})") from None
+        raise damaged_error(file, f"a record is not JSON ({error})", layout) from None
     if not isinstance(value, dict):
-        raise damaged_error(file, "a record is no JSON object")
+        raise damaged_error(file, "a record is no JSON object", layout)
     return value
 
 

@@ -1,4 +1,4 @@
-"""The lock of a run directory, so that only one process works in it.
+"""The lock of a run directory or of another file, so that only one process works in it.
 
 The operating system frees the lock when its owner ends for any reason. So the file is never
 removed, and its existence does not mean that the run is locked.
@@ -57,9 +57,12 @@ class RunLock:
         self._descriptor = descriptor
 
     @classmethod
-    def take(cls, folder: Path) -> Self:
-        """Lock `folder`. Raises RunBusy if this or another process has locked it."""
-        file = folder / FILE
+    def take(cls, place: Path, file: Path | None = None) -> Self:
+        """Lock a run directory, or another `place` with the lock file `file`.
+
+        Raises RunBusy if this or another process has locked it.
+        """
+        file = file or place / FILE
         try:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
@@ -69,7 +72,7 @@ class RunLock:
             _lock(descriptor)
         except _HELD:
             os.close(descriptor)
-            reason = f"{folder} is in use by {_read_owner(file)}; wait until it ends or stop it"
+            reason = f"{place} is in use by {_read_owner(file)}; wait until it ends or stop it"
             raise RunBusy(reason) from None
         except OSError as error:
             os.close(descriptor)

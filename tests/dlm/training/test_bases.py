@@ -22,7 +22,7 @@ from fakes.colours import dataset, optimize, search
 from remask.api.build_models import describe_memory, make_denoiser
 from remask.cli import main
 from remask.cli.settings import read
-from remask.config import DenoiserConfig, read_toml
+from remask.config import DenoiserConfig
 from remask.dlm.adapter import SHIPPED_ADAPTER, load_adapter
 from remask.dlm.build import Base, BuiltinDenoiser, find_base, make_builtin_mode
 from remask.dlm.families import BUILTIN
@@ -32,6 +32,7 @@ from remask.dlm.training.corpus import TrainingExample, read_examples
 from remask.dlm.training.student import Student, init_parameters
 from remask.dlm.training.train import TrainPlan, TrainStep, compute_losses, train
 from remask.errors import BackendError, ConfigError
+from remask.files import read_toml
 from remask.ports import Hole
 from remask.types import Trace
 

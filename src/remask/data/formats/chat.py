@@ -5,7 +5,7 @@ Sources: OpenAI's fine-tuning and preference guides, the types of its SDK, Anthr
 and ShareGPT as FastChat and LLaMA-Factory read it.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from remask.data.messages import (
@@ -193,6 +193,33 @@ def _is_trained(message: dict[str, Any]) -> bool:
 
 def _find_last_answer(turns: tuple[Turn, ...]) -> str | None:
     return next((turn.text for turn in reversed(turns) if turn.role == "assistant"), None)
+
+
+def record_to_chat(record: Record, redact: Callable[[str], str]) -> dict[str, Any]:
+    """Convert a record to a chat that `read_chat` reads; its text passes through `redact`."""
+    head = [] if record.system is None else [{"role": "system", "content": redact(record.system)}]
+    turns = [
+        {"role": t.role, "content": redact(t.text), **({"name": redact(t.name)} if t.name else {})}
+        for t in record.turns
+    ]
+    value: dict[str, Any] = {"id": redact(record.id or record.source.location), "messages": [*head, *turns]}
+    if record.model:
+        value["model"] = redact(record.model)
+    if record.desired is not None:
+        value["expected"] = redact(record.desired)
+    if record.ratings:
+        value["feedback"] = [
+            {
+                "name": redact(r.name),
+                "value": redact(r.value) if isinstance(r.value, str) else r.value,
+                "kind": r.kind,
+                "comment": redact(r.comment),
+                "correction": redact(r.correction),
+                "scale": r.scale,
+            }
+            for r in record.ratings
+        ]
+    return value
 
 
 FORMATS = (
