@@ -437,7 +437,7 @@ def test_the_values_below_name_every_key() -> None:
     for name, section in CLASSES.items():
         assert set(VALUES[name]) | PATHS | {"name"} >= set(section.model_fields), name
     assert {"name", "judge", "rubric", "scale", "timeout", *LABEL} == set(MetricConfig.model_fields)
-    names = {"prompt", "components", "seed", "refine", "metric", "objectives", *CLASSES}
+    names = {"prompt", "components", "seed", "refine", "metric", "objectives", "watch", *CLASSES}
     assert set(Config.model_fields) == names
 
 

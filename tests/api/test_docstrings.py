@@ -36,4 +36,11 @@ def test_the_example_of_a_docstring_runs(here: Path, test: doctest.DocTest) -> N
 
 def test_every_function_and_argument_has_an_example() -> None:
     without = {name for name in NAMES if not list(examples(name))}
-    assert without == {"Evaluation", "Pilot", "Result", "Score", "system_prompt_of"}  # which are returned
+    assert without == {
+        "Evaluation",
+        "Night",
+        "Pilot",
+        "Result",
+        "Score",
+        "system_prompt_of",
+    }  # which are returned

@@ -227,7 +227,14 @@ def expand_places(spec: Mapping[str, str], base: Path = Path()) -> dict[str, str
 
 
 def read_places(spec: Mapping[str, str], base: Path = Path()) -> dict[str, str]:
-    """Return the text of each component. `spec`: its place by its name. Raises as `expand_places`."""
+    """Return the text of each component. `spec`: its place by its name. Raises as `expand_places`.
+
+    >>> import remask
+    >>> from pathlib import Path
+    >>> size = Path("agent.json").write_text('{"style": "Be short."}')
+    >>> remask.read_places({"style": "agent.json#/style"})
+    {'style': 'Be short.'}
+    """
     places = _Places(spec, base)
     return {name: places.find(name).text for name in places.places}
 
@@ -243,6 +250,13 @@ def write_places(
     No file is replaced before all new ones are written. Components without a new text stay as they
     are. before: the texts that were read when the new ones were made; others mean that a file has
     changed since, which is an error. Raises as `expand_places` does, and for an unknown component.
+
+    >>> import remask
+    >>> from pathlib import Path
+    >>> size = Path("agent.json").write_text('{"style": "Be short."}')
+    >>> files = remask.write_places({"style": "agent.json#/style"}, {"style": "Be brief."})
+    >>> Path("agent.json").read_text()
+    '{"style": "Be brief."}'
     """
     places = _Places(spec, base)
     changes: dict[Path, dict[tuple[str | int, ...], str]] = {}
