@@ -203,6 +203,7 @@ WRONG: list[tuple[Callable[[], dict[str, Any]], str]] = [
     (lambda: {"search": shorter(prefer="fastest")}, "latency is not measured"),
     (lambda: {"search": shorter(prefer="")}, "needs search.prefer"),
     (lambda: {"search": shorter(within=-1)}, "within"),
+    (lambda: {"search": remask.Search(within=2)}, "no objective is preferred"),
     (lambda: {"search": shorter(max_drop={"safety": -1})}, "max_drop"),
     (lambda: {"search": shorter(max_drop={"safety": 0})}, "no column says which rows belong"),
     (lambda: {"guards": 40}, "no guard set is named"),

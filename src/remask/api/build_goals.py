@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from remask.api.build_models import make_price
 from remask.api.build_task import Given, MeterTarget, make_metric
-from remask.config import Config, MetricConfig, ObjectiveConfig
+from remask.config import Config, MetricConfig, ObjectiveConfig, SearchConfig
 from remask.data.dataset import LoadedDataset
 from remask.errors import ConfigError
 from remask.events import PROMPT_TOKENS, GoalsSet, GuardSet
@@ -43,6 +43,11 @@ def make_goals(config: Config, dataset: LoadedDataset) -> GoalsSet:
         )
     if search.goal == "preferred" and not prefer:
         raise ConfigError('search.goal = "preferred" needs search.prefer (--prefer), such as "shortest"')
+    if search.within != SearchConfig().within and not prefer:
+        raise ConfigError(
+            f"search.within (--within) is {search.within:g}, and no objective is preferred; give "
+            "search.prefer (--prefer) too, such as shortest"
+        )
     guards = tuple(_make_guards(config, dataset))
     within = search.within if prefer else 0.0
     return GoalsSet(tuple(objectives.items()), prefer, within, search.goal == "preferred", guards)

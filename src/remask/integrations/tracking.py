@@ -15,7 +15,7 @@ from remask.errors import BackendError
 from remask.events import Accepted, Event, RoundRejected, Scored, SearchEnded, State, Tested
 from remask.runs.budget import Spend
 from remask.runs.report.summary import find_validation, list_settings
-from remask.runs.result import compare_tested
+from remask.runs.result import make_result
 
 try:
     import mlflow
@@ -117,10 +117,10 @@ class MlflowTracker:
                 metric("best_validation", find_validation(state, id))
                 self._log_prompt(client, f"{len(state.accepted):03}-round-{event.round + 1}", state, id)
             case Tested():
-                test, _ = compare_tested(event)
+                result = make_result(state, {}, spend, (), "")
                 for name in ("baseline", "best", "difference", "low", "high"):
-                    metric(f"test_{name}", getattr(test, name))
-                client.set_tag(self.run_id, "remask.verdict", test.verdict)
+                    metric(f"test_{name}", getattr(result.test, name))
+                client.set_tag(self.run_id, "remask.verdict", result.verdict)
                 self._log_prompt(client, "best", state, state.incumbent)
         if isinstance(event, Accepted | RoundRejected | SearchEnded | Tested):
             for name, value in asdict(spend).items():
