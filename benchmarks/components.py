@@ -61,6 +61,7 @@ KINDS = {
 # case -> the kinds that fail at first
 CASES = {"one tool": ("mail",), "two tools": ("mail", "broken"), "system prompt": ("thanks",)}
 ALWAYS_RIGHT = ("number", "return")
+PAGE = DOCS / "how-to" / "components.md"
 ROWS = 150
 CALLS = 400
 
@@ -285,7 +286,7 @@ def write_page() -> None:
         f"{data['machine']}, commit {data['commit']}, `{data['command']}`. "
         "Where two tools are faulty, the figures are of each."
     )
-    write_blocks(DOCS / "how-to" / "components.md", {"components": f"{about}\n\n{summarise(data['rows'])}"})
+    write_blocks(PAGE, {"components": f"{about}\n\n{summarise(data['rows'])}"})
 
 
 def main(words: Sequence[str] | None = None) -> None:

@@ -43,8 +43,8 @@ from benchmarks.paper.experiment import (
 )
 from benchmarks.paper.serve import SERVICE, LocalServer
 from remask.api.build_models import APIS
-from remask.config import read_prompt
 from remask.errors import RemaskError
+from remask.files import read_prompt
 from remask.runs.result import RESULT
 
 SIZES = {"train": 200, "validation": 300, "test": 1000}

@@ -48,7 +48,7 @@ class Trace:
     score: float | None = None  # of the response, 0 to 1; None: unknown
     source: str = ""  # the user or session that it came from; "": unknown
     # What single components of the prompt did, by name; empty where that is unknown.
-    parts: Mapping[str, "Trace"] = field(default_factory=dict)
+    parts: Mapping[str, "Trace"] = field(default_factory=dict, hash=False)
 
     @property
     def failing(self) -> bool:

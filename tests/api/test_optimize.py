@@ -131,7 +131,7 @@ def test_evaluate_compares_two_prompts_on_the_same_rows(tmp_path: Path) -> None:
     test = found.comparison
     assert test is not None and test.verdict == "improved"
     assert (test.baseline, test.best, test.n) == (0.5, 1.0, 180)
-    with pytest.raises(ConfigError, match="text or a Path, not int"):
+    with pytest.raises(ConfigError, match="a Path or a dict of texts, not int"):
         remask.evaluate("Name it.", dataset(), target=Oracle(), against=3)  # type: ignore[arg-type]
 
 

@@ -24,6 +24,9 @@ PAGES = {
     "benchmarks.paper.__main__": "benchmarks.paper.page",
     "benchmarks.view": "benchmarks.view",
     "benchmarks.tau_case": "benchmarks.tau_case",
+    "benchmarks.components": "benchmarks.components",
+    "benchmarks.long_policy": "benchmarks.long_policy",
+    "benchmarks.watch": "benchmarks.watch",
 }
 OTHERS = (
     "benchmarks.acceptance.candidates",

@@ -98,7 +98,7 @@ def test_documentation_contains_the_current_help(command: str) -> None:
 def test_documentation_names_every_exit_code() -> None:
     text = DOCS.read_text(encoding="utf-8")
     codes = re.findall(r"^ +(\d+) +", remask("--help").stdout, re.MULTILINE)
-    assert codes == ["0", "1", "2", "3", "4", "5", "130"]
+    assert codes == ["0", "1", "2", "3", "4", "5", "6", "130"]
     for code in codes:
         assert f"| {code} " in text
 

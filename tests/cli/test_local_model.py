@@ -115,7 +115,7 @@ def test_check_finds_that_an_answer_has_no_room(place: Path, words: tuple[str, .
     result = command("check", "p.md", "--data", "rows.jsonl", "--split-column", "split",
                      "--target", "local:tiny", *words)  # fmt: skip
     assert result.exit_code == (2 if problem else 0), result.stdout
-    wrong = [line for line in result.stdout.splitlines() if "PROBLEM" in line]
+    wrong = [line for line in result.stdout.splitlines() if " PROBLEM " in line]
     assert len(wrong) == bool(problem)
     if problem:
         assert wrong[0].startswith("target ") and problem in wrong[0] and "--answer-tokens" in wrong[0]

@@ -50,7 +50,7 @@ def test_format_marked_parses_back_to_the_same_prompt(text: str) -> None:
     assert json.loads(FORMATS["messages"](prompt, ORDER))[0]["content"] == text
 
 
-@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("kind", [kind for kind in FORMATS if kind != "components"])
 @settings(max_examples=300, deadline=None)
 @given(ANY.map(lambda text: text.rstrip("\r\n")))
 def test_formats_can_be_read_and_written_again(kind: str, text: str) -> None:

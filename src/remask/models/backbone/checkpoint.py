@@ -61,7 +61,7 @@ def load_checkpoint(
     device: str | None = None,
     dtype: torch.dtype | None = None,
     framed: bool = True,
-    formats: Collection[str] = tuple(FORMATS),
+    formats: Collection[str] = FORMATS.keys(),
 ) -> Checkpoint:
     """Load the checkpoint at `place`: a folder, a GGUF file, or a hub id with a pinned `revision`.
 

@@ -270,7 +270,7 @@ REFUSED = {
 
 
 def find_format(
-    settings: Settings, place: str, formats: Collection[str] = tuple(FORMATS)
+    settings: Settings, place: str, formats: Collection[str] = FORMATS.keys()
 ) -> CheckpointFormat:
     """Find the format of a folder with this config.json.
 
