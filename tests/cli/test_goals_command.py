@@ -82,7 +82,8 @@ def test_shorten_with_a_guard_set_and_objectives(here: Path) -> None:
     assert len(found["prompt"]) < len(PROMPT.strip())
     assert found["pareto_front"][-1]["values"].keys() == {"latency", "brief", "prompt_tokens"}
     shown = remask("show", "run", "--plain").stdout
-    assert "score and latency, brief, prompt_tokens (validation, used for selection):" in shown
+    front = "score and latency, brief, prompt_tokens (validation, used for selection):"
+    assert (front in shown) == (len(found["pareto_front"]) > 1)  # the measured latency decides
     page = (here / "run" / "report.html").read_text()
     assert "guard set safety: held" in page and "Score and objectives" in page
     rows = [json.loads(line) for line in (here / "run" / "rows.jsonl").read_text().splitlines()]
