@@ -167,8 +167,8 @@ def test_unusable_answer_is_asked_again_with_the_reason() -> None:
     with Server(script) as server:
         assert infill(server, TWO)[0].texts == ("brief", "colours", "")
     assert "could not be used" not in task(server, 0)
-    assert task(server, 1).endswith("used: blank 2 is missing. Answer anew.")
-    assert task(server, 2).endswith("texts of the blanks. Answer anew.")
+    assert task(server, 1).endswith("used: blank 2 is missing. Answer again.")
+    assert task(server, 2).endswith("texts of the blanks. Answer again.")
     assert len({body["seed"] for body in server.bodies}) == 3
 
 

@@ -13,6 +13,7 @@ from remask.config import Config
 from remask.ports import find_new_spans, name_reward
 from remask.prompt import Edit, Prompt, join_components
 from remask.propose.components import choose_components, divide_traces, share_by_evidence
+from remask.propose.redacting import RedactingProposer
 from remask.types import Feedback, Trace
 
 TEXTS = {
@@ -145,3 +146,18 @@ def test_rewards_move_candidates_to_a_component():
         for reward in (0.25, 4.0)
     )
     assert few < many
+
+
+def test_the_parts_of_a_trace_are_read_without_secrets():
+    start, inner = make()
+    read = []
+
+    class Listening:
+        def propose(self, parent, traces, n, seed, rewards):
+            read.extend(traces)
+            return inner.propose(parent, traces, n, seed, rewards)
+
+    part = Trace("inner", "my key is SECRET", "SECRET", "SECRET", (Feedback("comment", "SECRET"),), 0.0)
+    proposer = RedactingProposer(Listening(), lambda text: text.replace("SECRET", "<KEY>"))
+    proposer.propose(start, [trace("SECRET", parts={"system": part})], 4, 0)
+    assert "<KEY>" in repr(read) and "SECRET" not in repr(read)

@@ -205,5 +205,5 @@ def _make_chat(context: Context, canvas: Canvas, previous: CanvasAnswer | None) 
     if previous is not None:
         problem = previous.problem[:MAX_PROBLEM_CHARACTERS]
         # The wording is part of the request, so changing it would change results.
-        task += f"\n\nAn earlier answer could not be used: {problem}. Answer anew."
+        task += f"\n\nAn earlier answer could not be used: {problem}. Answer again."
     return (Message("system", INSTRUCTION), Message("user", task))

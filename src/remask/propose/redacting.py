@@ -30,13 +30,14 @@ class RedactingProposer:
         return self.inner.explain(proposal, self._redact_all(traces))
 
     def _redact_all(self, traces: Sequence[Trace]) -> list[Trace]:
-        return [
-            replace(
-                trace,
-                query=self.redact(trace.query),
-                response=self.redact(trace.response),
-                desired=None if trace.desired is None else self.redact(trace.desired),
-                feedback=tuple(replace(note, text=self.redact(note.text)) for note in trace.feedback),
-            )
-            for trace in traces
-        ]
+        return [self._redact(trace) for trace in traces]
+
+    def _redact(self, trace: Trace) -> Trace:
+        return replace(
+            trace,
+            query=self.redact(trace.query),
+            response=self.redact(trace.response),
+            desired=None if trace.desired is None else self.redact(trace.desired),
+            feedback=tuple(replace(note, text=self.redact(note.text)) for note in trace.feedback),
+            parts={name: self._redact(part) for name, part in trace.parts.items()},
+        )

@@ -140,7 +140,7 @@ STABLE_DIFFCODER = CheckpointFormat(  # its class derives from LlamaForCausalLM
     frames=(SEED,),
     assumed=LLAMA.assumed,
 )
-ILLADA = CheckpointFormat(  # Llama's layers, written anew
+ILLADA = CheckpointFormat(  # Llama's layers
     name="illada",
     architecture="ILLaDAForCausalLM",
     model_type="illada",
