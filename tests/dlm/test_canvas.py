@@ -1,6 +1,7 @@
 """Canvases as rows of tokens: natural spaces, constraints at the edges of holes, windows, ends."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -12,8 +13,8 @@ from remask.dlm.canvas import (
     TokenConstraint,
     apply_fills,
     choose_window,
-    cut_batches,
     clip_middle,
+    cut_batches,
     encode_canvas,
     join,
     make_vocabulary_rules,
@@ -215,5 +216,5 @@ def test_batches_hold_each_canvas_once_with_those_of_similar_length(holes: list[
     assert sorted(i for batch in batches for i in batch) == list(range(len(canvases)))
     assert all(len(batch) <= MAX_BATCH_CANVASES for batch in batches)
     longest = [[sum(holes[i]) for i in batch] for batch in batches]
-    assert all(max(a) <= min(b) for a, b in zip(longest, longest[1:], strict=False))
+    assert all(max(a) <= min(b) for a, b in pairwise(longest))
     assert len(batches) == -(-len(canvases) // MAX_BATCH_CANVASES)
