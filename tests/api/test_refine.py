@@ -549,7 +549,7 @@ def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with prompt and log, in which the built-in denoiser is a Listener."""
     (here / "prompt.md").write_text(START.text + "\n")
     write_log(here)
-    monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: own or Listener())
+    monkeypatch.setattr("remask.api.job.make_denoiser", lambda _, own, executor: own or Listener())
     return here
 
 
@@ -664,7 +664,7 @@ def test_ctrl_c_stops_between_events_and_resume_ends_like_the_uncut_run(
     whole = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "whole")
     assert whole.exit_code == 0, whole.output
     with monkeypatch.context() as patch:
-        patch.setattr("remask.api.job.make_denoiser", lambda config, own: Impatient())
+        patch.setattr("remask.api.job.make_denoiser", lambda *_: Impatient())
         done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run")
     assert done.exit_code == 130 and "remask resume run" in done.stderr
     shown = command("show", "run")

@@ -20,14 +20,8 @@ from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import rng_for
 from remask.ports import Reply, TargetModel
 from remask.runs.budget import Limits, Price, Spend
-from remask.runs.meter import (
-    CHAT_OVERHEAD_TOKENS,
-    MAX_CHUNK_CALLS,
-    MESSAGE_OVERHEAD_TOKENS,
-    Ledger,
-    Meter,
-    call_key,
-)
+from remask.runs.ledger import Ledger
+from remask.runs.meter import CHAT_OVERHEAD_TOKENS, MAX_CHUNK_CALLS, MESSAGE_OVERHEAD_TOKENS, Meter, call_key
 from remask.runs.store import Store
 from remask.types import Chat, Message
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from remask.api.build_models import asks_api, make_target
+from remask.api.build_models import asks_api
 from remask.api.job import Job
 from remask.dlm.canvas import MAX_BATCH_CANVASES
 from remask.errors import RemaskError
@@ -117,7 +117,7 @@ def time_calls(job: Job) -> CallTime | None:
     if not rows or job.config.data.queries:
         return None
     job.hooks.step("timing a few calls", 0, 0, Spend())
-    target = make_target(job.config.target, None)
+    target = job.load_target()
     began = time.monotonic()
     chats = [make_chat(job.start, row, job.config.data.role) for row in rows]
     labels = job.task.labels if target.chooses else ()

@@ -371,7 +371,7 @@ def _propose(settings: WatchSettings, state: WatchState, night: Night, look: Loo
     first, last = look.body["first"], look.body["last"]
     if (folder / FILE).exists():
         try:
-            result = resume_run(folder, settings.given, hooks)
+            result = resume_run(folder, settings.given, hooks, config.run)
         except ConfigError as error:
             raise ConfigError(f"{error}; or delete {folder}, and its run begins again") from None
     else:

@@ -26,14 +26,13 @@ from remask.dlm.corrections import correct_blocks
 from remask.dlm.families import Family
 from remask.dlm.guidance import apply_guidance
 from remask.dlm.layout import Layout
+from remask.dlm.pooled_denoiser import DenoiserFacts
 from remask.dlm.reading import ApproximationError, AttentionMode, DenoisingPass, ExactPass, Ids
 from remask.dlm.sampler import CanvasBatch, CommitRule, Logits, denoise
 from remask.errors import ConfigError
 from remask.ids import content_id, seed_for
 from remask.models.backbone.transformer import Backbone, pad_rows
 from remask.ports import Canvas, Context, Fill, Hole, Pieces, fit_pieces, report_step
-
-TRACE_LAYOUT_TOKENS = 16  # around the texts of one trace, rough
 
 
 @dataclass(slots=True)
@@ -112,15 +111,7 @@ class LocalDenoiser:
 
     def describe_approximation(self) -> str:
         """Describe the approximation error in one sentence; "" if nothing was approximated."""
-        error = self.approximation_error
-        if not error.positions:
-            return ""
-        return (
-            "the denoiser works with an approximation that makes it faster; "
-            f"{error.agreement:.1%} of {error.positions} words that were checked came out the same "
-            f"without it (logits differ by up to {error.largest:.2g}); "
-            'where fewer than 90 % do, set denoiser.cache = "exact"'
-        )
+        return self.approximation_error.describe()
 
     @property
     def context_length(self) -> int:
@@ -129,8 +120,7 @@ class LocalDenoiser:
 
     def count_context(self, tokens: int, traces: int) -> int:
         """Return how many tokens may precede a prompt, with traces of so many tokens in all."""
-        frame = len(self._layout.encode_context((), "")[0])
-        return frame + min(tokens + traces * TRACE_LAYOUT_TOKENS, self.family.context)
+        return self._layout.count_context(tokens, traces)
 
     def count(self, text: str) -> int:
         """Count the tokens of `text`."""
@@ -165,6 +155,18 @@ class LocalDenoiser:
                 self._denoise_windows(same_context, ids, shared, seed_for(seed, "infill", turn))
             turn += 1
         return [_finish_job(job) for job in jobs]
+
+    def describe(self) -> DenoiserFacts:
+        """Return what a driver must know of this denoiser, where workers have it."""
+        return DenoiserFacts(self.identity, self.context_length, self._layout.without_weights())
+
+    def infill_counted(
+        self, context: Context, canvases: Sequence[Canvas], numbers: Sequence[int], seed: int
+    ) -> tuple[list[Fill], ApproximationError]:
+        """Return `infill_batch` with the error of what it approximated."""
+        before = self.approximation_error
+        fills = self.infill_batch(context, canvases, numbers, seed)
+        return fills, self.approximation_error.count_since(before)
 
     def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
         """Return the log-probability (nats) of each character span of the prompt `text` under
