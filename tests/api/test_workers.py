@@ -60,7 +60,9 @@ def here(here: Path) -> Path:
     return here
 
 
-def play(folder: str, workers: int | None, function: str = "answer", **more: Any) -> remask.Result:
+def play(
+    folder: str, workers: int | remask.Workers | None, function: str = "answer", **more: Any
+) -> remask.Result:
     """A run with a scripted denoiser and the target of the file."""
     return remask.optimize(
         "Answer the question.", remask.Dataset(DATA, split="split"), target=f"target.py:{function}",
@@ -192,6 +194,19 @@ def test_the_built_in_models_find_the_same_with_one_and_two_workers(tmp_path: Pa
     for count in (1, 2):
         play_built_in(tmp_path / str(count), remask.Workers("process", workers=count, threads=1))
     assert read_run(tmp_path / "1") == read_run(tmp_path / "2")
+
+
+@pytest.mark.slow
+def test_actors_of_ray_find_the_same(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a cluster that the run begins and ends itself, with the target of the file and real models."""
+    pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    play("one", 1)
+    play("two", remask.Workers("ray", workers=2))
+    assert read_run("one") == read_run("two")
+    play_built_in(here / "built-in", remask.Workers("process", workers=1, threads=1))
+    play_built_in(here / "ray", remask.Workers("ray", workers=2, threads=1))
+    assert read_run("built-in") == read_run("ray")
 
 
 @pytest.mark.slow

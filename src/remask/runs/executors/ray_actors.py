@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError
+from ray.exceptions import RayError
 
 from remask.errors import BackendError, ConfigError
 from remask.ports import Item
@@ -18,6 +18,7 @@ from remask.runs.executors.processes import Answer, answer
 from remask.sanitize import one_line
 
 _MAX_ERROR_CHARACTERS = 200
+START_SECONDS = 300  # for an actor, also where a machine must first be added to the cluster
 Make = Callable[[Any], Callable[[Item], Any]]  # settings -> what does items
 
 
@@ -26,6 +27,9 @@ class _Actor:
 
     def __init__(self, make: Make, settings: object) -> None:
         self._do = make(settings)
+
+    def ready(self) -> None:
+        """Return when the actor runs."""
 
     def answer(self, item: Item) -> Answer:
         return answer(self._do, item)
@@ -45,17 +49,17 @@ class RayWorker:
         """See WorkerHandle.start."""
         self.close()
         self._actor = self._make_actor(*self._arguments)
+        ready, _ = ray.wait([self._actor.ready.remote()], timeout=START_SECONDS)
+        if not ready:
+            raise WorkerGone(f"the Ray cluster started no actor within {START_SECONDS} s")
 
     def ask(self, item: Item) -> Any:
         """See WorkerHandle.ask."""
         try:
             done, value = ray.get(self._actor.answer.remote(item))
-        except RayActorError as error:
-            raise WorkerGone(one_line(str(error), _MAX_ERROR_CHARACTERS)) from None
-        except (RayError, ConnectionError) as error:  # the machine or the cluster
-            raise WorkerGone(
-                f"{type(error).__name__}: {one_line(str(error), _MAX_ERROR_CHARACTERS)}"
-            ) from None
+        except (RayError, ConnectionError) as error:  # the actor, its machine or the cluster
+            last = (str(error).strip().splitlines() or [""])[-1]
+            raise WorkerGone(f"{type(error).__name__}: {one_line(last, _MAX_ERROR_CHARACTERS)}") from None
         if done:
             return value
         raise value
@@ -123,6 +127,9 @@ def _join(address: str) -> None:
     """Join the cluster. Raises BackendError."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # remask sends no usage data
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # as Ray will do by default
+    # Without its head, Ray ends the driver after a minute, in the middle of whatever it does. Actors that
+    # live go on without a head; where one must be started, START_SECONDS end the run.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(24 * 3600))
     options: dict[str, Any] = {} if address == "ray" else {"address": address}
     try:
         with _keep_signal_handlers():
