@@ -2,10 +2,10 @@
 
 A Meter wraps a target and is a target itself.
 
-Calls that are not cached are made in chunks of at most MAX_CHUNK_CALLS, in the order of the
-request. A chunk is stored completely or not at all, and its size depends only on stored values. So
-a request that is interrupted and repeated has the same batches, and rounding that depends on the
-batch does not change.
+Calls that are not cached are made in chunks, in the order of the request. A chunk is stored
+completely or not at all, and its size depends only on the request and on stored values. So a
+request that is interrupted and repeated has the same batches, for any number of workers, and
+rounding that depends on the batch does not change.
 """
 
 import math
@@ -24,7 +24,8 @@ from remask.runs.executors.pool import wait_for
 from remask.runs.ledger import Calls, Ledger, Tariff, Tokens
 from remask.types import Chat
 
-MAX_CHUNK_CALLS = 32
+# Calls of a chunk: an eighth of the request, so that it can be spread over workers, within these limits.
+MIN_CHUNK_CALLS, MAX_CHUNK_CALLS = 8, 32
 # Tokens that a chat template may add to a chat (a default system prompt) and to each message (its
 # role and separators).
 CHAT_OVERHEAD_TOKENS = 64
@@ -90,23 +91,28 @@ class Meter(TargetModel):
             known |= self._book_attempts(left, repeat)
             report_step("call", len(known), len(known))
         else:
-            self._make_calls(left, options, repeat, known)
+            # The stored calls count too: what is left of a request that was cut has the same chunks.
+            size = choose_chunk_size(len(known) + len(left))
+            self._make_calls(left, size, options, repeat, known)
         return [known[key] for key in keys]
 
     def _make_calls(
         self,
         left: list[tuple[str, Chat]],
+        size: int,
         options: Sequence[str] | None,
         repeat: int,
         known: dict[str, Reply],
     ) -> None:
-        """Make calls in chunks, several at the same time where the target can, and add them to `known`."""
+        """Make calls in chunks of `size`, several at the same time where the target can, into `known`."""
         total = len(known) + len(left)
         at_once = self._target.workers if isinstance(self._target, Parallel) else 1
         begun: deque[_Chunk] = deque()
         try:
             while left or begun:
-                new = self._begin_chunk(left, options, repeat, begun) if len(begun) < at_once else None
+                new = None
+                if left and len(begun) < at_once:
+                    new = self._begin_chunk(left[:size], len(left), options, repeat, bool(begun))
                 if new is not None:
                     begun.append(new)
                     left = left[len(new.keys) :]
@@ -122,28 +128,27 @@ class Meter(TargetModel):
 
     def _begin_chunk(
         self,
-        left: Sequence[tuple[str, Chat]],
+        part: Sequence[tuple[str, Chat]],
+        left: int,
         options: Sequence[str] | None,
         repeat: int,
-        begun: Sequence["_Chunk"],
+        waits: bool,
     ) -> "_Chunk | None":
-        """Reserve and begin the next calls.
+        """Reserve and begin the next calls, of `left` in all.
 
-        Returns None where what the chunks in flight will cost decides how many calls fit. So the
-        chunks are the same for any number of workers.
+        `waits`: chunks are in flight. Returns None where their cost decides how many calls fit. So
+        the chunks are the same for any number of workers.
         """
-        if not left:
-            return None
-        keys, chats = zip(*left[:MAX_CHUNK_CALLS], strict=True)
+        keys, chats = zip(*part, strict=True)
         bounds = [self._bound_tokens(chat, options) for chat in chats]
         try:
-            self._ledger.require(Spend(calls=len(left)))
+            self._ledger.require(Spend(calls=left))
             size, attempts = self._fit_calls(bounds)
-            if begun and (size, attempts) != (len(bounds), self.max_attempts):
+            if waits and (size, attempts) != (len(bounds), self.max_attempts):
                 return None
             calls = self._ledger.reserve(self._tariff, bounds[:size], attempts, self.billed)
         except BudgetSpent:
-            if begun:
+            if waits:
                 return None
             raise
         target = self._target
@@ -303,6 +308,15 @@ class _AttemptBook(CallBook):
 
     def lose(self, call: int) -> None:
         self._open.pop(call).__exit__(None)
+
+
+def choose_chunk_size(calls: int) -> int:
+    """Return the calls of a chunk of a request.
+
+    >>> [choose_chunk_size(calls) for calls in (5, 48, 120, 1000)]
+    [8, 8, 15, 32]
+    """
+    return max(MIN_CHUNK_CALLS, min(MAX_CHUNK_CALLS, -(-calls // 8)))
 
 
 def call_key(identity: str, chat: Chat, options: Sequence[str] | None, repeat: int) -> str:
