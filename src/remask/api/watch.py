@@ -336,8 +336,8 @@ def _test(
     notes = [note for note in found.notes if "system prompt" not in note]
     rate = settings.watch.alarm_rate
     failures = compare_failures(before, after, rate)
-    if isinstance(failures, int):
-        notes.append(f"failures are not compared: {failures} more rated conversations are missing")
+    if isinstance(failures, str):
+        notes.append(f"failures are not compared: {failures}")
         tests = [compare_inputs(before, after, rate)]
     else:
         tests = [failures, compare_inputs(before, after, rate)]

@@ -57,7 +57,7 @@ def describe_test(test: DriftTest) -> str:
     else:
         what = f"mix of inputs: distance {test.after:.4f} between {before} and {after} conversations"
         what += f", about {test.before:.4f} by chance"
-    return f"{what} (p = {test.p:.2g}, drift from {test.alpha:.2g} on): {verdict}".replace("%", " %")
+    return f"{what} (p = {test.p:.2g}, drift at {test.alpha:.2g} or less): {verdict}".replace("%", " %")
 
 
 def _compare_lines(before: str, after: str, place: str) -> Iterator[str]:
