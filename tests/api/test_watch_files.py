@@ -1,6 +1,7 @@
 """Logs as they are found at night: rotated, emptied, named twice, and talks that go on without an id."""
 
 import gzip
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +9,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fakes.nights import settle, watch_night, write_rows
+from fakes.nights import settle, watch_night, write_night, write_rows
 from remask.errors import ConfigError, DataError
+from remask.runs.database import connect
 
 Chat = dict[str, Any]
 
@@ -85,6 +87,28 @@ def test_calls_of_one_conversation_are_one_piece_of_evidence(key: str, tmp_path:
     path = write_rows(tmp_path / "log.jsonl", rows)
     found = [record for record in read_records([path]) if isinstance(record, Record)]
     assert [(record.id, record.session) for record in found] == [("r0", "c"), ("r1", "c")]
+
+
+# --- a state whose values make no sense
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("UPDATE meta SET value = 'x' WHERE key = 'start'", "it has no reference"),
+        ("UPDATE conversations SET body = '{}'", "a conversation has no messages"),
+        ("UPDATE looks SET body = '{}'", "a comparison has no 'name'"),
+        ("UPDATE looks SET body = '7'", "a record is no JSON object"),
+    ],
+)
+def test_state_with_wrong_values_is_called_damaged(config: Path, change: str, said: str) -> None:
+    for night in range(2):
+        write_night(config.parent, night)
+        watch_night(config, night)
+    with closing(connect(config.parent / "watch.db")) as db:
+        db.execute(change)
+    with pytest.raises(ConfigError, match=rf"watch\.db is damaged: {said}; put a copy back"):
+        watch_night(config, 2)
 
 
 # --- files that come and go

@@ -329,7 +329,7 @@ def _notice_prompt(settings: WatchSettings, state: WatchState) -> str:
 
 def _compare(settings: WatchSettings, state: WatchState, night: Night, day: str, dry_run: bool) -> Night:
     """Compare the newest conversations with the reference, at most once a day, and store the look."""
-    window, start, count = settings.watch.window, int(state.meta("start")), state.count
+    window, start, count = settings.watch.window, state.start, state.count
     ends = start + window - 1  # of the reference
     begins = max(ends + 1, count - window + 1)  # of the new ones
     missing = max(0, ends + MIN_NEW - count)

@@ -195,7 +195,10 @@ class WatchState:
             first,
             last,
         )
-        return {str(key): self._parse(body) for key, body in rows}
+        found = {str(key): self._parse(body) for key, body in rows}
+        if not all(isinstance(body.get("messages"), list) for body in found.values()):
+            raise database.damaged_error(self._file, "a conversation has no messages", LAYOUT)
+        return found
 
     def forget(self, first: int, last: int) -> None:
         """Delete the texts of the conversations first to last; they stay counted."""
@@ -218,6 +221,14 @@ class WatchState:
         rows = self._ask("SELECT value FROM meta WHERE key = ?", key)
         return str(rows[0][0]) if rows else ""
 
+    @property
+    def start(self) -> int:
+        """The number of the first conversation of the reference."""
+        try:
+            return int(self.meta("start"))
+        except ValueError:
+            raise database.damaged_error(self._file, "it has no reference", LAYOUT) from None
+
     def set_meta(self, **values: object) -> None:
         for key, value in values.items():
             self._ask("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, str(value))
@@ -229,7 +240,12 @@ class WatchState:
         if not rows:
             return None
         n, day, state, body = rows[0]
-        return Look(n, day, state == "pending", self._parse(body))
+        found = self._parse(body)
+        kinds = {"name": str, "first": int, "last": int, "tests": list, "kinds": list}
+        for key, kind in kinds.items():
+            if not isinstance(found.get(key), kind):
+                raise database.damaged_error(self._file, f"a comparison has no {key!r}", LAYOUT)
+        return Look(n, day, state == "pending", found)
 
     def add_look(self, day: str, body: Mapping[str, Any], pending: bool) -> None:
         state = "pending" if pending else "done"
