@@ -2,6 +2,7 @@
 
 import gzip
 from contextlib import closing
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fakes import nights
+from fakes.langfuse_server import KEYS, LangfuseServer
 from fakes.nights import settle, watch_night, write_night, write_rows
+from remask.data.servers import read_server
 from remask.errors import ConfigError, DataError
 from remask.runs.database import connect
 
@@ -163,3 +167,31 @@ def test_night_whose_rows_lack_a_mapped_column_is_counted(config: Path) -> None:
     write_rows(path, rows[1:])
     found = watch_night(config)
     assert found.new == 2 and "'why', a column that no record has" in found.notes[0]
+
+
+# --- a clock that goes wrong
+
+
+@pytest.mark.parametrize("wrong", [-20_000, -5, 4000])
+def test_clock_that_was_wrong_for_a_night_costs_no_trace_and_no_years_of_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: int
+) -> None:
+    pytest.importorskip("langfuse")
+    monkeypatch.setenv("LANGFUSE_PUBLIC_KEY", KEYS[0])
+    monkeypatch.setenv("LANGFUSE_SECRET_KEY", KEYS[1])
+    monkeypatch.setattr("remask.api.watch.FIRST_DAYS", 2)
+    with LangfuseServer() as server:
+        settings = f'prompt = "prompt.md"\n[watch]\ntraces = "langfuse:{server.url}"\n'
+        config = settle(tmp_path, settings=settings)
+        server.breaks = lambda _: len(server.asked) > 100
+        for night, day in enumerate((0, wrong, 1, 2)):
+            server.tell(night, nights.FIRST + timedelta(days=night - 1, hours=1))
+            if abs(day) < 1000:
+                server.asked.clear()
+                found = watch_night(config, day)
+                assert len(server.asked) < 40
+            else:
+                monkeypatch.setattr("remask.api.watch.read_server", lambda *_: iter(()))
+                watch_night(config, day)
+                monkeypatch.setattr("remask.api.watch.read_server", read_server)
+        assert found.counted == 3  # the fourth comes in the night after

@@ -251,10 +251,12 @@ def _read_items(
         name = name_server(place)
         before = state.read_to(name)
         late = timedelta(days=FIRST_DAYS if before is None else settings.watch.late_days)
-        since = (now if before is None else datetime.fromtimestamp(before, UTC)) - late
+        # A clock that has gone back neither reads years again nor leaves out what comes next.
+        last = now.timestamp() if before is None else before
+        since = min(now, datetime.fromtimestamp(last, UTC)) - late
         for part in read_server(place, settings.watch.experiment, since, now):
             yield from read_records([part])
-        state.set_read_to(name, now.timestamp())
+        state.set_read_to(name, max(last, now.timestamp()))
 
 
 def _find_logs(settings: WatchSettings, first: bool, notes: list[str]) -> list[Path]:
