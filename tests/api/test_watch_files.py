@@ -115,6 +115,18 @@ def test_state_with_wrong_values_is_called_damaged(config: Path, change: str, sa
         watch_night(config, 2)
 
 
+def test_state_of_another_prompt_is_refused(config: Path) -> None:
+    write_night(config.parent, 0)
+    assert watch_night(config).new == 60
+    other = config.with_name("other.toml")
+    (config.parent / "other.md").write_text("Translate it.")
+    other.write_text(config.read_text().replace("prompt.md", "other.md"))
+    with pytest.raises(ConfigError, match=r"is the state of the prompt prompt\.md, not of other\.md; give"):
+        watch_night(other)
+    other.write_text(other.read_text() + 'state = "other.db"\n')
+    assert watch_night(other).new == 60 and watch_night(config).new == 0
+
+
 # --- files that come and go
 
 

@@ -189,6 +189,7 @@ def watch_once(
     if settings.proposals.exists() and not settings.proposals.is_dir():
         raise ConfigError(f"{settings.proposals} is a file; name a folder as [watch] proposals")
     with (WatchState.copy if dry_run else WatchState.open)(settings.state) as state:
+        _require_own(settings, state)
         night = _read_new(settings, state, now)
         look = state.last_look()
         if look is None or not look.pending:
@@ -200,6 +201,16 @@ def watch_once(
             return night
         night = replace(night, proposal=str(settings.proposals / look.body["name"]))
         return night if dry_run else _propose(settings, state, night, look, hooks)
+
+
+def _require_own(settings: WatchSettings, state: WatchState) -> None:
+    """Raise ConfigError for the state of another prompt file, as of a second agent in the same folder."""
+    known, name = state.meta("prompt_file"), settings.prompt_file.name
+    if known not in ("", name):
+        raise ConfigError(
+            f"{settings.state} is the state of the prompt {known}, not of {name}; give this configuration "
+            "another [watch] state, or move the file away to begin with a new reference"
+        )
 
 
 # --- reading
@@ -322,7 +333,7 @@ def _notice_prompt(settings: WatchSettings, state: WatchState) -> str:
     look = state.last_look()
     if look is not None and look.pending:
         state.finish_look(look, outcome="the prompt was changed")
-    state.set_meta(prompt=prompt, start=start)
+    state.set_meta(prompt=prompt, start=start, prompt_file=settings.prompt_file.name)
     return "the prompt has changed, so a new reference begins with the next conversations" if known else ""
 
 
