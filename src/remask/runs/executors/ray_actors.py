@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from remask.errors import BackendError, ConfigError
 from remask.ports import Item
@@ -49,20 +49,24 @@ class RayWorker:
         """See WorkerHandle.start."""
         self.close()
         self._actor = self._make_actor(*self._arguments)
-        ready, _ = ray.wait([self._actor.ready.remote()], timeout=START_SECONDS)
-        if not ready:
-            raise WorkerGone(f"the Ray cluster started no actor within {START_SECONDS} s")
+        self._get(self._actor.ready.remote(), START_SECONDS)
 
     def ask(self, item: Item) -> Any:
         """See WorkerHandle.ask."""
-        try:
-            done, value = ray.get(self._actor.answer.remote(item))
-        except (RayError, ConnectionError) as error:  # the actor, its machine or the cluster
-            last = (str(error).strip().splitlines() or [""])[-1]
-            raise WorkerGone(f"{type(error).__name__}: {one_line(last, _MAX_ERROR_CHARACTERS)}") from None
+        done, value = self._get(self._actor.answer.remote(item))
         if done:
             return value
         raise value
+
+    def _get(self, promise: Any, seconds: float | None = None) -> Any:
+        """Return what an actor answers. Raises WorkerGone."""
+        try:
+            return ray.get(promise, timeout=seconds)
+        except GetTimeoutError:
+            raise WorkerGone(f"the Ray cluster started no actor within {seconds} s") from None
+        except (RayError, ConnectionError) as error:  # the actor, its machine or the cluster
+            last = (str(error).strip().splitlines() or [""])[-1]
+            raise WorkerGone(f"{type(error).__name__}: {one_line(last, _MAX_ERROR_CHARACTERS)}") from None
 
     def close(self) -> None:
         """See WorkerHandle.close."""
