@@ -13,6 +13,7 @@ from remask.config import Config, DenoiserConfig, EndpointConfig, RoleConfig, Ta
 from remask.data.places import read_tools
 from remask.errors import ConfigError, name_missing_extra
 from remask.models.function import is_function_file, load_function
+from remask.models.limiter import Limiters
 from remask.ports import DenoiserModel, TargetModel
 from remask.runs.budget import Limits, Price
 
@@ -43,8 +44,13 @@ KNOWN_DENOISERS = (
 
 
 @name_missing_extra()
-def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetModel:
-    """Make the target, not metered. Raises ConfigError and BackendError."""
+def make_target(
+    config: TargetConfig, respond: Respond | None = None, limiters: Limiters | None = None
+) -> TargetModel:
+    """Make the target, not metered. Raises ConfigError and BackendError.
+
+    limiters: of all models that may share its endpoint.
+    """
     kind, _, name = config.model.partition(":")
     _refuse_unread(config)
     if kind == "builtin":
@@ -62,7 +68,7 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
 
         return OpenAITarget(
             name, base_url=config.base_url or None, key_env=config.api_key_env,
-            temperature=config.temperature, max_tokens=config.max_tokens, **config.reach,
+            temperature=config.temperature, max_tokens=config.max_tokens, limiters=limiters, **config.reach,
         )  # fmt: skip
     in_file = is_function_file(config.model)
     if in_file:
@@ -80,7 +86,7 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
         return FunctionTarget(respond, concurrency=config.concurrency if is_async(respond) else 1)
     if kind == "inspect":
         own = "" if config.api_key_env == TargetConfig().api_key_env else config.api_key_env
-        return _make_inspect_target(config, name, own)
+        return _make_inspect_target(config, name, own, limiters)
     raise ConfigError(
         f"target {config.model!r} is unknown; use builtin, local:FOLDER, local:FILE.gguf, "
         "local:HUB_ID with target.revision, openai:MODEL (with base_url for other servers), "
@@ -88,14 +94,16 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
     )
 
 
-def _make_inspect_target(config: TargetConfig | DenoiserConfig, name: str, key_env: str) -> TargetModel:
+def _make_inspect_target(
+    config: TargetConfig | DenoiserConfig, name: str, key_env: str, limiters: Limiters | None
+) -> TargetModel:
     from remask.models.providers import InspectTarget
 
     seeded = isinstance(config, DenoiserConfig) and config.send_seed
     return InspectTarget(
         name, base_url=config.base_url or None, key_env=key_env, temperature=config.temperature,
         max_tokens=config.max_tokens, seed=0 if seeded else None, model_args=config.model_args,
-        **config.reach,
+        limiters=limiters, **config.reach,
     )  # fmt: skip
 
 
@@ -187,8 +195,10 @@ def describe_endpoint(config: TargetConfig | DenoiserConfig) -> str:
 
 
 @name_missing_extra()
-def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None) -> DenoiserModel:
-    """Make the denoiser of the settings, or return the object of the user.
+def make_denoiser(
+    config: DenoiserConfig, denoiser: DenoiserModel | None = None, limiters: Limiters | None = None
+) -> DenoiserModel:
+    """Make the denoiser of the settings, or return the object of the user. limiters: as for a target.
 
     Raises ConfigError and BackendError.
     """
@@ -213,9 +223,9 @@ def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None)
             return _make_adapted(config, config.model, config.adapter)
         return _load_local(config)
     if kind == "mercury":
-        return _make_mercury(config, name)
+        return _make_mercury(config, name, limiters)
     if kind == "inspect" or (kind == "chat" and name):
-        return _make_chat(config, kind, name)
+        return _make_chat(config, kind, name, limiters)
     raise ConfigError(f"denoiser {config.model!r} is unknown; use {KNOWN_DENOISERS}")
 
 
@@ -301,7 +311,7 @@ def _make_rule(config: DenoiserConfig, base: "CommitRule") -> "CommitRule":
     )
 
 
-def _make_mercury(config: DenoiserConfig, name: str) -> DenoiserModel:
+def _make_mercury(config: DenoiserConfig, name: str, limiters: Limiters | None) -> DenoiserModel:
     from remask.dlm.infill_api import MAX_ANSWER_TOKENS, STOP_SEQUENCES, MercuryDenoiser
     from remask.models.completions import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
 
@@ -313,20 +323,22 @@ def _make_mercury(config: DenoiserConfig, name: str) -> DenoiserModel:
         temperature=config.temperature,
         max_tokens=MAX_ANSWER_TOKENS,
         seed=0 if config.send_seed else None,
+        limiters=limiters,
         **config.reach,
     )
     return MercuryDenoiser(target, MAX_ANSWER_TOKENS)
 
 
-def _make_chat(config: DenoiserConfig, kind: str, name: str) -> DenoiserModel:
+def _make_chat(config: DenoiserConfig, kind: str, name: str, limiters: Limiters | None) -> DenoiserModel:
     from remask.dlm.chat_denoiser import ChatDenoiser
     from remask.models.openai import OpenAITarget
 
     if kind == "inspect":
-        return ChatDenoiser(_make_inspect_target(config, name, config.api_key_env), config.max_tokens)
+        target: TargetModel = _make_inspect_target(config, name, config.api_key_env, limiters)
+        return ChatDenoiser(target, config.max_tokens)
     target = OpenAITarget(
         name, config.base_url or None, key_env=config.api_key_env or "OPENAI_API_KEY",
         temperature=config.temperature, max_tokens=config.max_tokens,
-        seed=0 if config.send_seed else None, **config.reach,
+        seed=0 if config.send_seed else None, limiters=limiters, **config.reach,
     )  # fmt: skip
     return ChatDenoiser(target, config.max_tokens)

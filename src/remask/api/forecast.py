@@ -117,7 +117,7 @@ def time_calls(job: Job) -> CallTime | None:
     if not rows or job.config.data.queries:
         return None
     job.hooks.step("timing a few calls", 0, 0, Spend())
-    target = make_target(job.config.target, None)
+    target = make_target(job.config.target, None, job.limiters)
     began = time.monotonic()
     chats = [make_chat(job.start, row, job.config.data.role) for row in rows]
     labels = job.task.labels if target.chooses else ()

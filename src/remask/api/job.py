@@ -30,6 +30,7 @@ from remask.errors import ConfigError
 from remask.events import Event, GoalsSet, State
 from remask.ids import content_id
 from remask.models.function import hash_function_file, hash_source, is_function_file
+from remask.models.limiter import Limiters
 from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, TargetModel, Task, watch_steps
 from remask.prompt import Prompt
 from remask.propose.redacting import RedactingProposer
@@ -132,6 +133,7 @@ class Job:
         self.reading = reading  # the trace files of `refine`; None for a run on rows
         self._stack = stack
         self._targets: list[TargetModel] = []  # all that were metered
+        self.limiters = Limiters()  # of the endpoints of target, judge and denoiser
 
     # --- the parts, in the order in which they depend on each other
 
@@ -187,12 +189,12 @@ class Job:
     def target(self) -> TargetModel:
         """The model whose prompt is optimised, metered."""
         config = self.config.target
-        return self.meter(make_target(config, self.given.respond), config.max_tokens, raw=True)
+        return self.meter(make_target(config, self.given.respond, self.limiters), config.max_tokens, raw=True)
 
     @cached_property
     def metric(self) -> str | Metric | Grader:
         """The metric. The calls of a judge are metered like those of the target."""
-        return build_task.make_metric(self.config, self.dataset, self.given, self.meter)
+        return build_task.make_metric(self.config, self.dataset, self.given, self.meter, self.limiters)
 
     @cached_property
     def task(self) -> Task:
@@ -204,7 +206,7 @@ class Job:
             return make_inspect_task(self.config, self.suite, self.start, self.ledger, logs)
         config, dataset = self.config, self.dataset
         measures = make_measures(
-            config, dataset, self.given, self.meter, config.metric.labels or dataset.labels
+            config, dataset, self.given, self.meter, config.metric.labels or dataset.labels, self.limiters
         )
         return build_task.make_task(config, dataset, self.target, self.metric, measures)
 
@@ -217,7 +219,7 @@ class Job:
     def denoiser(self) -> DenoiserModel:
         """The diffusion language model. The calls of an API are metered."""
         config = self.config.denoiser
-        denoiser = make_denoiser(config, self.given.denoiser)
+        denoiser = make_denoiser(config, self.given.denoiser, self.limiters)
         if not isinstance(denoiser, Remote):
             return denoiser
         price = make_price(config)

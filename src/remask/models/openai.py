@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from remask.errors import ConfigError, TargetBusy, TargetError, name_missing_extra
 from remask.models.chat_components import describe_tools, split_components
 from remask.models.event_loop import get_own_loop
+from remask.models.limiter import Limiters
 from remask.models.remote import (
     FIRST_WAIT_SECONDS,
     PLACEHOLDER_KEY,
@@ -73,6 +74,9 @@ class OpenAITarget(RemoteTarget):
         timeout: float = 60.0,
         retries: int = 4,
         first_wait: float = FIRST_WAIT_SECONDS,
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        limiters: Limiters | None = None,
     ) -> None:
         """Raises ConfigError for a bad setting or a missing key, BackendError without the SDK."""
         if not model.strip():
@@ -87,9 +91,10 @@ class OpenAITarget(RemoteTarget):
         check_extra(extra or {})
         super().__init__(
             model, host, key, max_tokens=max_tokens, seed=seed, extra=extra,
-            concurrency=concurrency, timeout=timeout, retries=retries, first_wait=first_wait,
+            concurrency=concurrency, timeout=timeout, retries=retries, first_wait=first_wait, address=address,
+            requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, limiters=limiters,
         )  # fmt: skip
-        self._client = _make_client(url, key, timeout, fill_headers(headers or {}))
+        self._client = _make_client(url, key, timeout, fill_headers(headers or {}), concurrency)
         chosen = {"temperature": temperature, "max_tokens": max_tokens, "stop": stop and list(stop)}
         self._decoding = {key: value for key, value in chosen.items() if value is not None} | self._extra
         # Key, retries, headers and timeout are left out, since they do not change an answer.
@@ -110,6 +115,7 @@ class OpenAITarget(RemoteTarget):
             settings = {**settings, "extra_body": body}
         create = self._client.chat.completions.with_streaming_response.create
         async with create(messages=messages, **settings) as response:
+            self._note_limits(response.headers)
             return await read_body(response)
 
     async def _ask(self, chat: Chat, settings: dict[str, Any]) -> Reply:
@@ -176,12 +182,20 @@ def _pick_key(given: str | None, variable: str, host: str) -> str:
     return key
 
 
-def _make_client(url: str, key: str, timeout: float, headers: Mapping[str, str]) -> "openai.AsyncOpenAI":
-    """No redirect is followed: prompts and key go to the host that the user named, and no other."""
+def _make_client(
+    url: str, key: str, timeout: float, headers: Mapping[str, str], concurrency: int
+) -> "openai.AsyncOpenAI":
+    """No redirect is followed: prompts and key go to the host that the user named, and no other.
+
+    As many connections are kept open as there are calls in flight.
+    """
     with name_missing_extra():
         import openai
 
-        direct = openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout)
+        limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
+            max_connections=None, max_keepalive_connections=concurrency
+        )
+        direct = openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout, limits=limits)
     return openai.AsyncOpenAI(
         api_key=key, base_url=url, max_retries=0, timeout=timeout, http_client=direct, default_headers=headers
     )
