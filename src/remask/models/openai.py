@@ -6,6 +6,7 @@ never appears in messages.
 """
 
 import asyncio
+import itertools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_URL = "https://api.openai.com/v1"
 MAX_BODY_BYTES = 32 << 20
+POOL_CONNECTIONS = 32  # of a client
 
 
 class OpenAITarget(RemoteTarget):
@@ -94,7 +96,10 @@ class OpenAITarget(RemoteTarget):
             concurrency=concurrency, timeout=timeout, retries=retries, first_wait=first_wait, address=address,
             requests_per_minute=requests_per_minute, tokens_per_minute=tokens_per_minute, limiters=limiters,
         )  # fmt: skip
-        self._client = _make_client(url, key, timeout, fill_headers(headers or {}), concurrency)
+        filled = fill_headers(headers or {})
+        pools = -(-concurrency // POOL_CONNECTIONS)
+        self._clients = [_make_client(url, key, timeout, filled) for _ in range(pools)]
+        self._turns = itertools.cycle(self._clients)
         chosen = {"temperature": temperature, "max_tokens": max_tokens, "stop": stop and list(stop)}
         self._decoding = {key: value for key, value in chosen.items() if value is not None} | self._extra
         # Key, retries, headers and timeout are left out, since they do not change an answer.
@@ -103,7 +108,14 @@ class OpenAITarget(RemoteTarget):
 
     def close(self) -> None:
         """Close the connections."""
-        asyncio.run_coroutine_threadsafe(self._client.close(), get_own_loop()).result()
+        for client in self._clients:
+            asyncio.run_coroutine_threadsafe(client.close(), get_own_loop()).result()
+
+    @property
+    def _client(self) -> "openai.AsyncOpenAI":
+        """The client of the next call. One looks at all its connections for each call, so many calls in
+        flight need several."""
+        return next(self._turns)
 
     async def _send(self, chat: Chat, settings: dict[str, Any]) -> bytes:
         """Return the body of the reply to one request. Raises what the SDK raises."""
@@ -182,20 +194,12 @@ def _pick_key(given: str | None, variable: str, host: str) -> str:
     return key
 
 
-def _make_client(
-    url: str, key: str, timeout: float, headers: Mapping[str, str], concurrency: int
-) -> "openai.AsyncOpenAI":
-    """No redirect is followed: prompts and key go to the host that the user named, and no other.
-
-    As many connections are kept open as there are calls in flight.
-    """
+def _make_client(url: str, key: str, timeout: float, headers: Mapping[str, str]) -> "openai.AsyncOpenAI":
+    """No redirect is followed: prompts and key go to the host that the user named, and no other."""
     with name_missing_extra():
         import openai
 
-        limits = type(openai.DEFAULT_CONNECTION_LIMITS)(
-            max_connections=None, max_keepalive_connections=concurrency
-        )
-        direct = openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout, limits=limits)
+        direct = openai.DefaultAsyncHttpxClient(follow_redirects=False, timeout=timeout)
     return openai.AsyncOpenAI(
         api_key=key, base_url=url, max_retries=0, timeout=timeout, http_client=direct, default_headers=headers
     )
