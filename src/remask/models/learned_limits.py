@@ -251,7 +251,7 @@ class Room:
             self.cap = self._tested = max(1.0, self._lowest - 1)
 
     def _set(self, cap: float, now: float) -> None:
-        self._quiet = min(2 * self._quiet, MAX_QUIET_SECONDS) if cap >= 0.9 * self.cap else QUIET_SECONDS
+        self._quiet = min(2 * self._quiet, MAX_QUIET_SECONDS) if cap >= 0.9 * self._tested else QUIET_SECONDS
         self.cap = self._tested = max(1.0, cap)
         self._changed, self._step = now, 0
 
