@@ -16,10 +16,9 @@ from hypothesis import strategies as st
 from fakes.chats import chat
 from fakes.server import Behaviour, Server, answer, completion, quote_key, raw, reset, shaped, silent, status
 from remask.errors import BackendError, ConfigError, TargetRefused
-from remask.models.limiter import Limiter
+from remask.models.limiter import Limiter, compute_wait
 from remask.models.openai import OpenAITarget
 from remask.models.rate_headers import parse_retry_after
-from remask.models.requests import compute_wait
 from remask.ports import Reply
 
 KEY = "sk-very-secret-0123456789"

@@ -20,8 +20,7 @@ from remask.models.learned_limits import BURST_SECONDS, MINUTE, QUIET_SECONDS, U
 from remask.models.rate_headers import Allowance
 
 MAX_WAIT_SECONDS = 60.0  # also limits Retry-After
-FIRST_HOLD_SECONDS = 0.2  # after a refusal that names no wait
-GROWTH = 3.0  # of that wait, with each refusal in a row
+FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubles with each retry
 
 
 @dataclass(slots=True)
@@ -96,12 +95,12 @@ class Limiter:
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
         endpoint: Endpoint | None = None,
-        first_hold: float = FIRST_HOLD_SECONDS,
+        first_wait: float = FIRST_WAIT_SECONDS,
         seed: int = 0,
     ) -> None:
         self._endpoint = endpoint or Endpoint()
         self._lock = self._endpoint.lock
-        self._first_hold = first_hold
+        self._first_wait = first_wait
         self._requests: Minute | None = None
         self._tokens: Tokens | None = None
         self._rate, self._room = Rate(), Room()
@@ -208,9 +207,10 @@ class Limiter:
                 self._in_a_row += 1
             self._reacted, self._open, self._probe = now, False, None
             if retry_after is None:
-                first = max(self._first_hold, 1 / self._rate.allowed) if self._first_hold else 0.0
-                wait = min(first * GROWTH ** min(self._in_a_row - 1, 16), MAX_WAIT_SECONDS)
-                self._close(now + wait * (0.5 + 0.5 * self._rng.random()))
+                first = (
+                    self._first_wait if self._rate.seeking else max(self._first_wait, 1 / self._rate.allowed)
+                )
+                self._close(now + compute_wait(self._in_a_row, self._rng, first))
 
     def drop(self, ticket: Ticket) -> None:
         """Take an attempt that was cut off, or that did not reach the server."""
@@ -279,12 +279,22 @@ class Limiters:
         model: str,
         requests_per_minute: float | None = None,
         tokens_per_minute: float | None = None,
-        first_hold: float = FIRST_HOLD_SECONDS,
+        first_wait: float = FIRST_WAIT_SECONDS,
     ) -> Limiter:
         """Return the limiter of a model, which is made at the first call."""
         endpoint = self._endpoints.setdefault((address, key), Endpoint())
         if (found := self._limiters.get((address, key, model))) is None:
-            found = Limiter(endpoint=endpoint, first_hold=first_hold)
+            found = Limiter(endpoint=endpoint, first_wait=first_wait)
             self._limiters[address, key, model] = found
         found.tighten(requests_per_minute, tokens_per_minute)
         return found
+
+
+def compute_wait(attempt: int, rng: np.random.Generator, first: float = FIRST_WAIT_SECONDS) -> float:
+    """Return the seconds to wait after failed attempt number `attempt` (from 1).
+
+    It is `first` doubled with each attempt; at most 60 s. Half of it is random, so that calls are not
+    repeated all at once.
+    """
+    ceiling = min(first * 2.0 ** min(attempt - 1, 16), MAX_WAIT_SECONDS)
+    return float(ceiling * (0.5 + 0.5 * rng.random()))

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from remask.errors import ConfigError, TargetBusy, TargetError, name_missing_extra
 from remask.models.chat_components import describe_tools, split_components
 from remask.models.event_loop import get_own_loop
-from remask.models.limiter import Limiters
+from remask.models.limiter import FIRST_WAIT_SECONDS, Limiters
 from remask.models.remote import (
-    FIRST_WAIT_SECONDS,
     PLACEHOLDER_KEY,
     RemoteTarget,
     check_extra,

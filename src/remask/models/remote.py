@@ -21,10 +21,10 @@ from urllib.parse import urlsplit
 from remask.errors import ConfigError, TargetBusy, TargetError, TargetRefused
 from remask.ids import content_id, rng_for
 from remask.models.event_loop import get_own_loop
-from remask.models.limiter import FIRST_HOLD_SECONDS, Limiters
+from remask.models.limiter import FIRST_WAIT_SECONDS, Limiters, compute_wait
 from remask.models.rate_headers import parse_allowances, parse_retry_after
 from remask.models.reply_body import RETRY_STATUSES
-from remask.models.requests import compute_wait, run_calls
+from remask.models.requests import run_calls
 from remask.ports import CallBook, Reply, TargetModel
 from remask.sanitize import clip
 from remask.types import Chat
@@ -58,7 +58,6 @@ PLACEHOLDER_KEY = "none"  # the SDK requires a key even if the server does not
 _MIN_KEY_CHARACTERS = 8  # of a key that is looked for inside of words too
 _UNBILLED_STATUSES = frozenset({429, 503})  # refused before any work
 _CROWDED_STATUSES = frozenset({429, 503, 529})  # too many calls
-FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubles with each retry
 _MAX_MESSAGE_CHARACTERS = 300  # of a server's message
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
 # Fields of a request that `extra` may not set, and what to do in their place.
@@ -126,7 +125,7 @@ class RemoteTarget(TargetModel):
         self._first_wait = first_wait
         self._limiter = (limiters or Limiters()).open(
             address or host, key, model, requests_per_minute, tokens_per_minute,
-            min(first_wait, FIRST_HOLD_SECONDS),
+            first_wait,
         )  # fmt: skip
         self.max_attempts = 1 + retries
         self.max_tokens = max_tokens

@@ -15,11 +15,9 @@ from concurrent.futures import Future
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-import numpy as np
-
 from remask.errors import BudgetSpent, TargetBusy, TargetError, TargetRefused
 from remask.models.learned_limits import Ticket
-from remask.models.limiter import MAX_WAIT_SECONDS, Limiter
+from remask.models.limiter import Limiter
 from remask.ports import HELD, CallBook, Reply, report_step
 
 Attempt = Callable[[int], "Future[Reply]"]  # starts an attempt of the call with this number
@@ -273,13 +271,3 @@ class _Calls:
             self.stopped = error
             if not isinstance(error, BudgetSpent | TargetRefused):
                 self._deadline = time.monotonic() + GRACE_SECONDS
-
-
-def compute_wait(attempt: int, rng: np.random.Generator, first: float = 0.5) -> float:
-    """Return the seconds to wait after failed attempt number `attempt` (from 1) of a call.
-
-    It is `first` doubled with each attempt; at most 60 s. Half of it is random, so that the calls of a
-    batch are not repeated all at once.
-    """
-    ceiling = min(first * 2.0 ** min(attempt - 1, 16), MAX_WAIT_SECONDS)
-    return float(ceiling * (0.5 + 0.5 * rng.random()))
