@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -43,6 +44,7 @@ PAGE = DOCS / "results" / "limiter.md"
 SIMULATED_S, SIMULATED_FROM_S = 720, 120
 REAL_S, REAL_FROM_S = 50, 20
 FLIGHTS = (64, 512)
+PARTS = ("simulated", "latency", "loopback")
 LATENCY_S = 0.05
 LATENCY_CALLS = {1: 60, 8: 400, 64: 1500, 512: 3000}
 
@@ -268,15 +270,19 @@ The machine had other work. Made by `{results["command"]}` at commit {results["c
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = make_parser(__file__, __doc__)
     parser.add_argument("--rounds", type=int, default=3, help="How many rounds of the latency. Default: 3.")
+    parser.add_argument("--parts", nargs="*", default=list(PARTS), help="Measure these. Default: all.")
     parser.add_argument("--out", type=Path, default=RESULTS / "limiter.json", help="The results file.")
     parser.add_argument("--page", action="store_true", help="Rewrite the page alone; nothing is measured.")
     args = parser.parse_args(arguments)
     if not args.page:
-        about = describe_run(__file__, arguments, args.out)
-        simulated = list(simulate())
-        latency = list(measure_latency(args.rounds))
-        loopback = list(measure_real())
-        write_json(args.out, {"simulated": simulated, "loopback": loopback, "latency": latency, **about})
+        results = read_json(args.out) if args.out.is_file() else {}
+        results |= describe_run(__file__, arguments, args.out)
+        measure = dict(
+            zip(PARTS, (simulate, partial(measure_latency, args.rounds), measure_real), strict=True)
+        )
+        for part in args.parts:
+            results[part] = list(measure[part]())
+        write_json(args.out, results)
     write_page(read_json(args.out))
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _DEFAULT_URL = "https://api.openai.com/v1"
 MAX_BODY_BYTES = 32 << 20
-POOL_CONNECTIONS = 32  # of a client
+POOL_CONNECTIONS = 16  # of a client
 
 
 class OpenAITarget(RemoteTarget):
@@ -120,12 +120,13 @@ class OpenAITarget(RemoteTarget):
         """Return the body of the reply to one request. Raises what the SDK raises."""
         turns, described = split_components(chat)
         messages: Any = [{"role": message.role, "content": message.content} for message in turns]
+        body = settings.get("extra_body", {})
         if described:
-            body = settings["extra_body"]
             body = {**body, "tools": describe_tools(body["tools"], described)}
-            settings = {**settings, "extra_body": body}
+        # The SDK walks through messages that it is given, which takes a quarter of the time of a call.
+        settings = {**settings, "extra_body": {**body, "messages": messages}}
         create = self._client.chat.completions.with_streaming_response.create
-        async with create(messages=messages, **settings) as response:
+        async with create(messages=[], **settings) as response:
             self._note_limits(response.headers)
             return await read_body(response)
 
