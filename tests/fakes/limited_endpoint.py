@@ -83,6 +83,8 @@ class World:
     tokens: Limit | None = None
     cap: float = math.inf
     retry_after: bool = False
+    flaky: float = 0.0  # share of calls that are refused for no reason of the caller
+    rng: Random = field(default_factory=lambda: Random(1))
     sent: list[float] = field(default_factory=list)
     answered: list[float] = field(default_factory=list)  # when they came
     refused: list[float] = field(default_factory=list)
@@ -97,6 +99,8 @@ class World:
         refusing = None
         if self.flying >= self.cap:
             refusing = 0.05
+        elif self.flaky and self.rng.random() < self.flaky:
+            refusing = math.nan
         elif self.requests is not None and not self.requests.accept(now, 1):
             refusing = self.requests.find_wait(now)
         elif self.tokens is not None and not self.tokens.accept(now, tokens):
@@ -107,7 +111,7 @@ class World:
             self.taken_tokens += tokens
             return None
         self.refused.append(now)
-        return math.ceil(refusing) if self.retry_after else math.nan
+        return math.ceil(refusing) if self.retry_after and not math.isnan(refusing) else math.nan
 
     def leave(self) -> None:
         self.flying -= 1

@@ -37,9 +37,9 @@ def ask(
 
     refuse = Limiter.refuse
 
-    def note_refusal(limiter: Limiter, ticket: Any, now: float, retry_after: float | None = None) -> None:
+    def note_refusal(limiter: Limiter, ticket: Any, now: float, retry_after: float | None = None) -> bool:
         waits.append(np.nan if retry_after is None else retry_after)
-        refuse(limiter, ticket, now, 0.0)
+        return refuse(limiter, ticket, now, 0.0)
 
     with (
         pytest.MonkeyPatch.context() as patch,

@@ -24,6 +24,9 @@ QUIET_SECONDS = 15.0  # before another one is probed
 MAX_QUIET_SECONDS = 240.0
 DOUBLING_SECONDS = 0.25  # of a rate that is looked for
 TRIED = 5  # units of time at a rate until it is known to be about right
+MAX_VAIN = 12  # rates one below the other that do not stop the refusals: they have another reason
+FEW_CALLS = 50  # between two refusals, that do not show that a lower rate helped
+VAIN_SECONDS = 60.0  # until such refusals are tried to be avoided again
 MIN_CALLS = 4  # between two changes of a rate, and the weight of the last rate in a new one
 STRAIN = 0.5  # share of the timeout that answers may take
 
@@ -86,6 +89,9 @@ class Rate:
         self._kept = 0.0  # the rate before the last probe
         self._sought = 0  # refusals while the rate is looked for
         self._quiet = QUIET_SECONDS
+        self._vain, self._before = 0, most  # lower rates that did not help, and the rate before them
+        self._vain_sent = self._vain_refused = 0  # calls at these rates
+        self.vain_until, self._vain_seconds = -math.inf, VAIN_SECONDS
 
     @property
     def allowed(self) -> float:
@@ -136,6 +142,7 @@ class Rate:
     def refused(self) -> None:
         """Count a call as refused that was sent since the last refusal that counted."""
         self.sent -= 1
+        self._vain_refused += 1
 
     def refused_late(self) -> None:
         """Take a call out of the last estimate, which was made before all its refusals had come."""
@@ -162,11 +169,17 @@ class Rate:
         """A call was refused that kept to the rate: what was sent since the last refusal shows the rate."""
         was, calls, sent_at, probed = self.rate, self.sent, ticket.rate, False
         basis = calls, max(0.0, ticket.at - (self._since or 0.0)), sent_at
+        if self._is_vain(calls, was, now):
+            return
         self._shown = math.inf
         if sent_at == math.inf:
             self._burst, self._shown, self._sought = float(calls), calls, -1
-        elif self.seeking:  # what was allowed a little before was answered
-            self._least = self._find_old(ticket.at - DOUBLING_SECONDS)
+        elif self.seeking:
+            # What was allowed a little before is the rate where a server saves nothing up, and else
+            # far too much; the average is too low by what could not be saved.
+            before = self._find_old(ticket.at - DOUBLING_SECONDS)
+            saves = self._burst >= MIN_CALLS
+            self._least = math.sqrt(before * self._average(*basis)) if saves else before
         elif probed := sent_at > was:
             before = self._find_old(ticket.at - 2 * self._unit)
             if self._burst > max(1.5, 0.2 * was):  # or it was sent from what the server had saved up
@@ -185,6 +198,24 @@ class Rate:
         self.seeking = sent_at == math.inf or (self.seeking and calls < 5 * MIN_CALLS and self._sought < 2)
         self._restart(now)
         self._basis = basis
+
+    def _is_vain(self, calls: int, was: float, now: float) -> bool:
+        """Whether lower rates have changed nothing; then the rate is again what it was before them."""
+        if calls >= FEW_CALLS:
+            self._vain = 0
+        if self._vain == 0:
+            self._before, self._vain_sent, self._vain_refused = was, 0, 1
+        self._vain += 1
+        self._vain_sent += calls
+        if self._vain <= MAX_VAIN:
+            return False
+        if self._vain_sent < MIN_CALLS * self._vain_refused:  # most are refused: the server means it
+            self._vain = 0
+            return False
+        self.rate, self.seeking, self._vain = self._before, self._before == math.inf, 0
+        self.vain_until, self._vain_seconds = now + self._vain_seconds, 2 * self._vain_seconds
+        self._restart(now)
+        return True
 
     def _find_old(self, at: float) -> float:
         """Return the rate at an earlier time; 0 where it is not known."""

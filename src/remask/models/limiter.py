@@ -187,16 +187,22 @@ class Limiter:
                 if ticket.characters:
                     self._per_character += (read / ticket.characters - self._per_character) / 16
 
-    def refuse(self, ticket: Ticket, now: float, retry_after: float | None = None) -> None:
-        """Take an attempt that the server refused since too many are made."""
+    def refuse(self, ticket: Ticket, now: float, retry_after: float | None = None) -> bool:
+        """Take an attempt that the server refused since too many are made.
+
+        Returns whether all calls wait for it. They do not where a server has refused some calls whatever
+        their rate was.
+        """
         with self._lock:
             self.drop(ticket)
             if retry_after is not None:
                 self._close(now + min(retry_after, MAX_WAIT_SECONDS))
+            if now < self._rate.vain_until and self._open:
+                return retry_after is not None
             if ticket.at <= self._reacted:
                 self._rate.refused_late()
                 self._room.add(ticket)
-                return
+                return True
             took = now - ticket.at
             self._patience = min(2.0, max(0.05, 4 * took, 0.9 * self._patience))
             self._rate.refused()
@@ -207,10 +213,10 @@ class Limiter:
                 self._in_a_row += 1
             self._reacted, self._open, self._probe = now, False, None
             if retry_after is None:
-                first = (
-                    self._first_wait if self._rate.seeking else max(self._first_wait, 1 / self._rate.allowed)
-                )
-                self._close(now + compute_wait(self._in_a_row, self._rng, first))
+                apart = 0.0 if self._rate.seeking else 1 / self._rate.allowed
+                wait = compute_wait(self._in_a_row, self._rng, max(self._first_wait, apart))
+                self._close(now + wait)
+            return True
 
     def drop(self, ticket: Ticket) -> None:
         """Take an attempt that was cut off, or that did not reach the server."""

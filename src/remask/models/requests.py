@@ -204,7 +204,7 @@ class _Calls:
 
     def _finish(self, call: int, future: "Future[Reply]") -> None:
         error = future.exception()
-        self._end(self._tickets.pop(call), error, future)
+        held = self._end(self._tickets.pop(call), error, future)
         if error is None:
             self._answered, self._busy_in_a_row = True, 0
             self._billed[call] += 1
@@ -229,22 +229,23 @@ class _Calls:
             self._fail(call, self._add_attempts(call, error) if busy else str(error))
             self._give_up_in_an_outage(busy)
         else:
-            wait = 0.0 if error.crowded or error.changed else self._wait(call, self._tried[call])
+            wait = 0.0 if held or error.changed else self._wait(call, self._tried[call])
             heapq.heappush(self._waiting, (time.monotonic() + wait, call, str(error)))
 
-    def _end(self, ticket: Ticket, error: BaseException | None, future: "Future[Reply]") -> None:
-        """Tell the limiter how an attempt has ended."""
+    def _end(self, ticket: Ticket, error: BaseException | None, future: "Future[Reply]") -> bool:
+        """Tell the limiter how an attempt has ended. Returns whether it tells when to try it again."""
         now = time.monotonic()
         share = (now - ticket.at) / self._timeout
         if error is None:
             reply = future.result()
             self._limiter.finish(ticket, now, reply.input_tokens, reply.output_tokens, share)
         elif isinstance(error, TargetBusy) and error.crowded:
-            self._limiter.refuse(ticket, now, error.retry_after)
+            return self._limiter.refuse(ticket, now, error.retry_after)
         elif isinstance(error, TargetError) and error.billed:
             self._limiter.finish(ticket, now, share=share)
         else:
             self._limiter.drop(ticket)
+        return isinstance(error, TargetBusy) and error.retry_after == 0.0
 
     def _add_attempts(self, call: int, why: object) -> str:
         tried = self._tried[call]
