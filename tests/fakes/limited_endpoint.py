@@ -127,6 +127,7 @@ class Caller:
     rng: Random
     latency: Callable[[Random], float] = lambda rng: 0.05 * (0.8 + 0.4 * rng.random())
     size: Callable[[Random], tuple[int, int]] = lambda rng: (400, 20)  # characters, tokens written
+    refusal: float = REFUSAL_SECONDS
     now: float = 0.0
     own: int = 0
     most_own: int = 0
@@ -150,7 +151,7 @@ class Caller:
                 self.own, left = self.own + 1, left - 1
                 self.most_own = max(self.most_own, self.own)
                 refusing = self.world.arrive(self.now, size[0] / 4 + size[1])
-                takes = self.latency(self.rng) if refusing is None else REFUSAL_SECONDS
+                takes = self.latency(self.rng) if refusing is None else self.refusal
                 heapq.heappush(ends, (self.now + takes, next(numbers), ticket, refusing, size))
                 size = next(sizes)
             following = min(ends[0][0] if ends else math.inf, self.now + max(wait, 1e-6))

@@ -22,7 +22,7 @@ BURST_SECONDS = 10.0  # of a known rate, that may be sent at once after a pause
 SHORT_QUIET_SECONDS = 4.0  # without a refusal, before a limit is probed that is not certain yet
 QUIET_SECONDS = 15.0  # before another one is probed
 MAX_QUIET_SECONDS = 240.0
-DOUBLING_SECONDS = 0.25  # of a rate that is looked for
+DOUBLING_SECONDS = 0.25  # of a rate that is looked for, where refusals come fast
 TRIED = 5  # units of time at a rate until it is known to be about right
 MAX_VAIN = 12  # rates one below the other that do not stop the refusals: they have another reason
 FEW_CALLS = 50  # between two refusals, that do not show that a lower rate helped
@@ -89,6 +89,7 @@ class Rate:
         self._kept = 0.0  # the rate before the last probe
         self._sought = 0  # refusals while the rate is looked for
         self._quiet = QUIET_SECONDS
+        self.doubling = DOUBLING_SECONDS
         self._vain, self._before = 0, most  # lower rates that did not help, and the rate before them
         self._vain_sent = self._vain_refused = 0  # calls at these rates
         self.vain_until, self._vain_seconds = -math.inf, VAIN_SECONDS
@@ -130,7 +131,7 @@ class Rate:
         self._old.append((now, self.allowed))
         self._paced += step
         if self.seeking:
-            self.rate *= 2 ** (step / max(DOUBLING_SECONDS, MIN_CALLS * step))
+            self.rate *= 2 ** (step / max(self.doubling, MIN_CALLS * step))
         else:
             over = max(0.0, self._paced / self._unit - self._quiet)
             self._factor = UNDER * math.exp(min(0.005 * over + 0.001 * over * over, 3.0))
@@ -177,7 +178,7 @@ class Rate:
         elif self.seeking:
             # What was allowed a little before is the rate where a server saves nothing up, and else
             # far too much; the average is too low by what could not be saved.
-            before = self._find_old(ticket.at - DOUBLING_SECONDS)
+            before = self._find_old(ticket.at - self.doubling)
             saves = self._burst >= MIN_CALLS
             self._least = math.sqrt(before * self._average(*basis)) if saves else before
         elif probed := sent_at > was:

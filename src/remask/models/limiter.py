@@ -16,7 +16,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from remask.models.learned_limits import BURST_SECONDS, MINUTE, QUIET_SECONDS, UNDER, Pace, Rate, Room, Ticket
+from remask.models.learned_limits import (
+    BURST_SECONDS,
+    DOUBLING_SECONDS,
+    MINUTE,
+    QUIET_SECONDS,
+    UNDER,
+    Pace,
+    Rate,
+    Room,
+    Ticket,
+)
 from remask.models.rate_headers import Allowance
 
 MAX_WAIT_SECONDS = 60.0  # also limits Retry-After
@@ -205,6 +215,8 @@ class Limiter:
                 return True
             took = now - ticket.at
             self._patience = min(2.0, max(0.05, 4 * took, 0.9 * self._patience))
+            # Else the rate would be far too high before the first refusal of it comes.
+            self._rate.doubling = max(DOUBLING_SECONDS, self._patience / 2)
             self._rate.refused()
             if self._open:
                 self._in_a_row = 1
