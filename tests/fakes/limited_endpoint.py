@@ -22,7 +22,7 @@ class Limit(Protocol):
     def accept(self, now: float, amount: float) -> bool:
         """Whether a call may be answered; then it is counted."""
 
-    def find_wait(self, now: float) -> float:
+    def find_wait(self, now: float, amount: float) -> float:
         """The seconds until a call would be answered, for Retry-After."""
 
     def count_allowed(self, seconds: float) -> float:
@@ -45,8 +45,8 @@ class TokenBucket:
         self.level -= amount
         return True
 
-    def find_wait(self, now: float) -> float:
-        return max(0.0, 1 - self.level) / self.rate
+    def find_wait(self, now: float, amount: float = 1) -> float:
+        return max(0.0, amount - self.level) / self.rate
 
     def count_allowed(self, seconds: float) -> float:
         return self.rate * seconds
@@ -68,7 +68,7 @@ class FixedWindow:
         self.taken += amount
         return True
 
-    def find_wait(self, now: float) -> float:
+    def find_wait(self, now: float, amount: float = 1) -> float:
         return self.seconds - (now + self.phase) % self.seconds
 
     def count_allowed(self, seconds: float) -> float:
@@ -83,6 +83,7 @@ class World:
     tokens: Limit | None = None
     cap: float = math.inf
     retry_after: bool = False
+    round: Callable[[float], int] = math.ceil  # of Retry-After
     flaky: float = 0.0  # share of calls that are refused for no reason of the caller
     rng: Random = field(default_factory=lambda: Random(1))
     sent: list[float] = field(default_factory=list)
@@ -102,16 +103,16 @@ class World:
         elif self.flaky and self.rng.random() < self.flaky:
             refusing = math.nan
         elif self.requests is not None and not self.requests.accept(now, 1):
-            refusing = self.requests.find_wait(now)
+            refusing = self.requests.find_wait(now, 1)
         elif self.tokens is not None and not self.tokens.accept(now, tokens):
-            refusing = self.tokens.find_wait(now)
+            refusing = self.tokens.find_wait(now, tokens)
         if refusing is None:
             self.flying += 1
             self.answered.append(now)
             self.taken_tokens += tokens
             return None
         self.refused.append(now)
-        return math.ceil(refusing) if self.retry_after and not math.isnan(refusing) else math.nan
+        return self.round(refusing) if self.retry_after and not math.isnan(refusing) else math.nan
 
     def leave(self) -> None:
         self.flying -= 1
@@ -166,7 +167,8 @@ class Caller:
                     done += 1
                 else:
                     left += 1
-                    self.limiter.refuse(ticket, self.now, None if math.isnan(refusing) else refusing)
+                    named = None if math.isnan(refusing) else refusing or None  # as RemoteTarget reads it
+                    self.limiter.refuse(ticket, self.now, named)
         for _, _, ticket, refusing, _ in ends:
             self.own -= 1
             self.limiter.drop(ticket)

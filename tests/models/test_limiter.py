@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from fakes.chats import chat
 from fakes.limited_endpoint import Caller, FixedWindow, Limit, TokenBucket, World
 from fakes.limited_server import read_counts, serve
-from fakes.server import Server, answer, status
+from fakes.server import Body, Handler, Server, answer, status
 from remask.models.learned_limits import MINUTE
 from remask.models.limiter import MAX_WAIT_SECONDS, Endpoint, Limiter, Limiters
 from remask.models.openai import OpenAITarget
@@ -134,6 +134,33 @@ def test_every_call_is_answered_in_the_end(
     caller = make_caller(Limiter(), world, flight, latency)
     assert caller.play(20_000, calls=150) == 150
     assert caller.most_own <= flight and world.flying == 0
+
+
+def test_a_wait_that_is_rounded_down_to_nothing_is_no_leave_to_ask_at_once() -> None:
+    """The server says Retry-After: 0 and refuses all the same."""
+
+    def refuse(handler: Handler, body: Body) -> None:
+        late = time.monotonic() - began > 2
+        (answer() if late else status(429, headers={"Retry-After": "0"}))(handler, body)
+
+    began = time.monotonic()
+    with Server(default=refuse) as server, OpenAITarget("m", server.url, concurrency=4) as target:
+        replies = target.respond([chat(str(i)) for i in range(8)])
+    assert not any(reply.error for reply in replies)
+    assert server.requests <= 8 + 12
+
+
+def test_limit_that_looks_like_chance_is_not_given_up_for_long() -> None:
+    """Nine of ten calls are answered at any rate; then the server has a limit after all."""
+    world = World(flaky=0.1)
+    caller = make_caller(Limiter(), world, 8)
+    caller.play(60)
+    world.flaky, world.requests = 0.0, TokenBucket(20, 20)
+    caller.play(90)
+    before = len(world.answered), len(world.refused)
+    caller.play(120)
+    answered, refused = len(world.answered) - before[0], len(world.refused) - before[1]
+    assert answered >= 0.9 * 20 * 120 and refused <= 0.03 * answered
 
 
 def test_refusals_that_no_rate_avoids_do_not_slow_the_calls_down() -> None:

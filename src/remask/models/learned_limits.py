@@ -24,8 +24,9 @@ QUIET_SECONDS = 15.0  # before another one is probed
 MAX_QUIET_SECONDS = 240.0
 DOUBLING_SECONDS = 0.25  # of a rate that is looked for, where refusals come fast
 TRIED = 5  # units of time at a rate until it is known to be about right
-MAX_VAIN = 12  # rates one below the other that do not stop the refusals: they have another reason
+MAX_VAIN = 6  # rates one below the other that do not stop the refusals: they have another reason
 FEW_CALLS = 50  # between two refusals, that do not show that a lower rate helped
+MANY = 0.3  # refusals for each call that is answered, where the server does mean it
 VAIN_SECONDS = 60.0  # until such refusals are tried to be avoided again
 MIN_CALLS = 4  # between two changes of a rate, and the weight of the last rate in a new one
 STRAIN = 0.5  # share of the timeout that answers may take
@@ -92,6 +93,7 @@ class Rate:
         self.doubling = DOUBLING_SECONDS
         self._vain, self._before = 0, most  # lower rates that did not help, and the rate before them
         self._vain_sent = self._vain_refused = 0  # calls at these rates
+        self._given_up = most  # the lowest of them
         self.vain_until, self._vain_seconds = -math.inf, VAIN_SECONDS
 
     @property
@@ -213,8 +215,18 @@ class Rate:
         if self._vain_sent < MIN_CALLS * self._vain_refused:  # most are refused: the server means it
             self._vain = 0
             return False
+        self._given_up, self._vain_refused = self.rate, 0
         self.rate, self.seeking, self._vain = self._before, self._before == math.inf, 0
         self.vain_until, self._vain_seconds = now + self._vain_seconds, 2 * self._vain_seconds
+        self._restart(now)
+        return True
+
+    def refused_in_vain(self, now: float) -> bool:
+        """Count a refusal at a rate that was given up. Returns whether so many are refused that it is a limit."""
+        self.refused()
+        if self._vain_refused < 2 * MIN_CALLS or self._vain_refused < MANY * self.sent:
+            return False
+        self.vain_until, self.rate, self.seeking = now, self._given_up, False
         self._restart(now)
         return True
 

@@ -207,7 +207,7 @@ class Limiter:
             self.drop(ticket)
             if retry_after is not None:
                 self._close(now + min(retry_after, MAX_WAIT_SECONDS))
-            if now < self._rate.vain_until and self._open:
+            if now < self._rate.vain_until and self._open and not self._rate.refused_in_vain(now):
                 return retry_after is not None
             if ticket.at <= self._reacted:
                 self._rate.refused_late()

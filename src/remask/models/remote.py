@@ -283,8 +283,8 @@ class RemoteTarget(TargetModel):
         message = f"{self._host} answered {status} ({reason})"
         if status in RETRY_STATUSES or status >= 500:
             wait = parse_retry_after(headers, time.time())
-            # With a wait of 0 the server says that it does not get too many.
-            crowded = wait != 0 and (status in _CROWDED_STATUSES or wait is not None)
+            wait = wait or None  # some servers round a wait down to 0
+            crowded = status in _CROWDED_STATUSES or wait is not None
             return TargetBusy(message, wait, billed=status not in _UNBILLED_STATUSES, crowded=crowded)
         return TargetError(message)
 

@@ -245,7 +245,7 @@ class _Calls:
             self._limiter.finish(ticket, now, share=share)
         else:
             self._limiter.drop(ticket)
-        return isinstance(error, TargetBusy) and error.retry_after == 0.0
+        return False
 
     def _add_attempts(self, call: int, why: object) -> str:
         tried = self._tried[call]
