@@ -253,7 +253,9 @@ def test_everything_is_redacted_in_the_order_of_the_files(tmp_path: Path) -> Non
 
 def test_names_are_made_unique(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", *[line(0, user=f"item {i}") for i in range(3)])
-    found = read_traces("Name it.", [file, file])
+    twin = tmp_path / "b.jsonl"
+    twin.write_bytes(file.read_bytes())
+    found = read_traces("Name it.", [file, twin, file])  # a file that is named twice counts once
     ids = [t.id for t in found.traces]
     assert len(ids) == len(set(ids)) == 6 and ids[:2] == ["call 0", "call 0 (2)"]
     assert set(found.messages) == set(ids)

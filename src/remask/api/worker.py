@@ -97,10 +97,8 @@ def _count_processes(run: RunConfig, rest: str) -> int:
 
 def count_cores() -> int:
     """Return the cores that this process may use."""
-    try:
-        return len(os.sched_getaffinity(0))
-    except AttributeError:  # not on every system
-        return os.cpu_count() or 1
+    find_allowed = getattr(os, "sched_getaffinity", None)  # not on every system
+    return len(find_allowed(0)) if find_allowed else os.cpu_count() or 1
 
 
 if __name__ == "__main__":

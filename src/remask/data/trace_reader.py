@@ -8,6 +8,7 @@ time.
 Values that are in memory, such as those of a server, are read as a file that holds them would be.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -168,7 +169,7 @@ def find_files(places: Iterable[str | Path]) -> list[Path]:
     A file in several places is returned once. Hidden files and folders in a folder are left out.
     Raises DataError for a place without a file.
     """
-    found: dict[Path, Path] = {}  # by the place that it stands for
+    found: dict[str, Path] = {}  # by the place that it stands for
     for place in map(Path, places):
         if place.is_dir():
             files = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
@@ -179,7 +180,7 @@ def find_files(places: Iterable[str | Path]) -> list[Path]:
         if not files:
             raise DataError("there is no file in this folder or of this pattern; check the path", place)
         for file in files:
-            found.setdefault(file.resolve(), file)
+            found.setdefault(os.path.realpath(file), file)
     return list(found.values())
 
 
