@@ -292,6 +292,7 @@ def test_replace_components_replaces_only_these(texts, name):
     [
         ("Hello\n[[component a]]\nb", "line 2: text before the first"),
         ("[[component a]]\nb\n[[component a]]\nc", "two components 'a'"),
+        ("[[component a]]\nb [[component c]] d", "mark .* in its text; remove it"),
         ("[[component a]]\n[[keep]]b\n[[component c]]\nd[[/keep]]", r"goes on after \[\[component c\]\]"),
     ],
 )
@@ -305,9 +306,10 @@ def test_components_that_cannot_be_told_apart_are_refused(source, said):
     [
         ({}, "there are no components"),
         ({"": "a"}, "'' cannot name a component"),
+        ({"a": "b [[component c]]"}, "'a' has the mark"),
         ({"a\nb": "a"}, "cannot name a component"),
         ({"a": 3}, "the component 'a' is int"),
-        ({"a": "x\n[[component b]]\ny"}, "'a' has a line"),
+        ({"a": "x\n[[component b]]\ny"}, "'a' has the mark"),
         ({"a": "[[keep]]x"}, "component 'a': .*never closed"),
     ],
 )
