@@ -15,7 +15,7 @@ import pytest
 from fakes import ENV
 from remask.errors import BackendError, ConfigError, WorkerLost
 from remask.ports import Item, watch_steps
-from remask.runs.executors.pool import Pool, gather, wait_for
+from remask.runs.executors.pool import STARTS, Pool, WorkerGone, gather, wait_for
 from remask.runs.executors.processes import ProcessWorker
 
 MODULE = "fakes.scripted_worker"
@@ -95,7 +95,7 @@ def test_work_of_a_lost_worker_is_done_once_more(workers: list[ProcessWorker], t
 def test_the_others_go_on_while_workers_are_killed(workers: list[ProcessWorker]) -> None:
     """40 kills at random moments: each item is answered, or its worker was killed twice."""
     pool, rng = make_pool(workers, 4), random.Random(1)
-    futures = [pool.submit(item("sleep", rng.uniform(0, 0.02), number)) for number in range(400)]
+    futures = [pool.submit(item("sleep", rng.uniform(0, 0.05), number)) for number in range(400)]
     killed = 0
     while killed < KILLS and not all(future.done() for future in futures):
         time.sleep(rng.uniform(0, 0.05))
@@ -111,6 +111,37 @@ def test_the_others_go_on_while_workers_are_killed(workers: list[ProcessWorker])
     assert answered == [number for number in range(400) if number not in lost]
     assert all(isinstance(futures[number].exception(), WorkerLost) for number in lost)
     assert killed == KILLS and 2 * len(lost) <= killed and 0 < pool.lost + len(lost) <= killed
+    pool.close()
+
+
+class Late:
+    """A worker of a cluster whose machine leaves while it starts."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures, self.starts = failures, 0
+
+    def start(self) -> None:
+        self.starts += 1
+        if self.starts <= self.failures:
+            raise WorkerGone("the machine leaves")
+
+    def ask(self, item: Item) -> Any:
+        return item.method
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_start_that_fails_is_no_loss_of_the_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("remask.runs.executors.pool.PAUSE_SECONDS", 0.0)
+    for failures in (0, 1, STARTS - 1):
+        pool = Pool([Late(failures)].__getitem__, 1)
+        assert wait_for(pool.submit(item("add"), again=False)) == "add"
+        assert pool.lost == 0
+        pool.close()
+    pool = Pool(lambda number: Late(STARTS), 1)
+    with pytest.raises(WorkerLost, match=r"no worker can be started \(the machine leaves\)"):
+        wait_for(pool.submit(item("add")))
     pool.close()
 
 

@@ -1,5 +1,6 @@
 """A pool of workers: each takes one item at a time, and a lost one is replaced."""
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from queue import SimpleQueue
@@ -9,6 +10,8 @@ from remask.errors import WorkerLost
 from remask.ports import WAITING, Item, report_step
 
 POLL_SECONDS = 0.1  # between two looks at signals and limits
+# A cluster may try to start a worker on a machine that is just leaving.
+STARTS, PAUSE_SECONDS = 4, 1.0  # the pause doubles with each start
 
 
 class WorkerGone(Exception):
@@ -19,7 +22,7 @@ class WorkerHandle(Protocol):
     """The driver's end of one worker. It is used by one thread at a time."""
 
     def start(self) -> None:
-        """Start the worker, or a new one in its place."""
+        """Start the worker, or a new one in its place. Raises WorkerGone."""
 
     def ask(self, item: Item) -> Any:
         """Return the result of an item, or raise what it raised. Raises WorkerGone."""
@@ -75,11 +78,24 @@ class Pool:
     def _ask(self, number: int, item: Item) -> Any:
         if self._closed:
             raise WorkerGone("the run ends")
-        handle = self._handles[number]
         if not self._started[number]:
-            handle.start()
-            self._started[number] = True
-        return handle.ask(item)
+            self._start(number)
+        return self._handles[number].ask(item)
+
+    def _start(self, number: int) -> None:
+        """Start a worker. A start that fails is no loss of the item, which nobody has begun."""
+        for left in range(STARTS - 1, -1, -1):
+            try:
+                self._handles[number].start()
+                self._started[number] = True
+                return
+            except WorkerGone as gone:
+                if self._closed or not left:
+                    raise WorkerLost(
+                        f"no worker can be started ({gone}); what is paid is stored, so `remask resume` goes "
+                        "on from here, also with another executor or without one"
+                    ) from None
+            time.sleep(PAUSE_SECONDS * 2 ** (STARTS - 1 - left))
 
     def _describe_loss(self, item: Item, attempts: int, gone: WorkerGone) -> str:
         twice = "two workers ended, one after the other," if attempts > 1 else "a worker ended"

@@ -9,12 +9,12 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import GetTimeoutError, RayError
 
 from remask.errors import BackendError, ConfigError
 from remask.ports import Item
 from remask.runs.executors.pool import Pool, WorkerGone
-from remask.runs.executors.processes import Answer, answer
+from remask.runs.executors.processes import THREAD_VARIABLES, Answer, answer
 from remask.sanitize import one_line
 
 _MAX_ERROR_CHARACTERS = 200
@@ -25,7 +25,9 @@ Make = Callable[[Any], Callable[[Item], Any]]  # settings -> what does items
 class _Actor:
     """An actor: a process that Ray starts on a machine of the cluster."""
 
-    def __init__(self, make: Make, settings: object) -> None:
+    def __init__(self, make: Make, settings: object, threads: int) -> None:
+        # Before torch is loaded. Ray leaves a value that the driver's own environment has.
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
         self._do = make(settings)
 
     def ready(self) -> None:
@@ -42,27 +44,31 @@ class RayWorker:
         # A lost actor is replaced by the pool, which knows what it was doing.
         options = {**resources, "max_restarts": 0, "max_task_retries": 0}
         self._make_actor = ray.remote(_Actor).options(**options).remote
-        self._arguments = make, settings
+        self._arguments = make, settings, int(resources["num_cpus"])
         self._actor: Any = None
 
     def start(self) -> None:
         """See WorkerHandle.start."""
         self.close()
         self._actor = self._make_actor(*self._arguments)
-        ready, _ = ray.wait([self._actor.ready.remote()], timeout=START_SECONDS)
-        if not ready:
-            raise WorkerGone(f"the Ray cluster started no actor within {START_SECONDS} s")
+        self._get(self._actor.ready.remote(), START_SECONDS)
 
     def ask(self, item: Item) -> Any:
         """See WorkerHandle.ask."""
-        try:
-            done, value = ray.get(self._actor.answer.remote(item))
-        except (RayError, ConnectionError) as error:  # the actor, its machine or the cluster
-            last = (str(error).strip().splitlines() or [""])[-1]
-            raise WorkerGone(f"{type(error).__name__}: {one_line(last, _MAX_ERROR_CHARACTERS)}") from None
+        done, value = self._get(self._actor.answer.remote(item))
         if done:
             return value
         raise value
+
+    def _get(self, promise: Any, seconds: float | None = None) -> Any:
+        """Return what an actor answers. Raises WorkerGone."""
+        try:
+            return ray.get(promise, timeout=seconds)
+        except GetTimeoutError:
+            raise WorkerGone(f"the Ray cluster started no actor within {seconds} s") from None
+        except (RayError, ConnectionError) as error:  # the actor, its machine or the cluster
+            last = (str(error).strip().splitlines() or [""])[-1]
+            raise WorkerGone(f"{type(error).__name__}: {one_line(last, _MAX_ERROR_CHARACTERS)}") from None
 
     def close(self) -> None:
         """See WorkerHandle.close."""
