@@ -261,8 +261,8 @@ processor is the limit: most of its time for a call is that of the client librar
 
 {format_table(head, latency)}
 
-The machine had other work. Made by `{results["command"]}` at commit {results["commit"]} on
-{results["machine"]}.
+Other work on the machine had a lower priority. Made by `{results["command"]}` at commit
+{results["commit"]} on {results["machine"]}.
 """.rstrip("\n"),
     )
 

@@ -222,7 +222,7 @@ class Rate:
         return True
 
     def refused_in_vain(self, now: float) -> bool:
-        """Count a refusal at a rate that was given up. Returns whether so many are refused that it is a limit."""
+        """Count a refusal at a rate that was given up. Returns whether so many show that it is a limit."""
         self.refused()
         if self._vain_refused < 2 * MIN_CALLS or self._vain_refused < MANY * self.sent:
             return False
