@@ -254,6 +254,10 @@ minute {SIMULATED_FROM_S // 60} on. The token bucket holds a second of requests,
 
 {format_table(HEAD, list_rows(results["loopback"]))}
 
+A share far below the others is a start from which it takes the limiter about 45 seconds to see that calls in
+flight, not calls a second, are limited (one of four starts with 512 calls, when we looked at it). A window of
+ten seconds ends with some refusals each time, until its rate is known.
+
 ## A server without limits
 
 Each answer takes 50 ms. Each attempt is booked on disk before it is sent. From some calls in flight on, the
