@@ -287,11 +287,18 @@ def test_replace_components_replaces_only_these(texts, name):
     assert found == {**prompt.components, **({name: new} if name in texts else {})}
 
 
+def test_a_mark_that_is_no_line_makes_no_component():
+    prompt = Prompt.parse("[[component a]] is how a component begins.")
+    assert not prompt.components and prompt.editable
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
         ("Hello\n[[component a]]\nb", "line 2: text before the first"),
         ("[[component a]]\nb\n[[component a]]\nc", "two components 'a'"),
+        ("[[component a]]\nb [[component c]]", "'a' has the mark"),
+        ("[[component a]]\nb\n[[component c]]", "'a' has the mark"),
         ("[[component a]]\n[[keep]]b\n[[component c]]\nd[[/keep]]", r"goes on after \[\[component c\]\]"),
     ],
 )
@@ -307,7 +314,8 @@ def test_components_that_cannot_be_told_apart_are_refused(source, said):
         ({"": "a"}, "'' cannot name a component"),
         ({"a\nb": "a"}, "cannot name a component"),
         ({"a": 3}, "the component 'a' is int"),
-        ({"a": "x\n[[component b]]\ny"}, "'a' has a line"),
+        ({"a": "x\n[[component b]]\ny"}, r"'a' has the mark \[\[component …\]\]; remove it"),
+        ({"a": "Write [[component b]] here."}, "'a' has the mark"),
         ({"a": "[[keep]]x"}, "component 'a': .*never closed"),
     ],
 )

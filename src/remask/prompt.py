@@ -22,6 +22,7 @@ from remask.ids import content_id
 Span = tuple[int, int]  # half-open range of characters
 MARKER = re.compile(r"\[\[(/?)keep\]\]")
 COMPONENT = re.compile(r"^\[\[component (\S(?:.*?\S)?)\]\]\r?\n", re.MULTILINE)
+_COMPONENT_MARK = re.compile(r"\[\[component .*?\]\]")  # also where it is no line of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ class Prompt:
     @property
     def component_spans(self) -> Mapping[str, Span]:
         """Return where the text of each component is; empty where the prompt is one text."""
-        if not self.text.startswith("[[component "):
+        if not COMPONENT.match(self.text):
             return {}
         marks = list(COMPONENT.finditer(self.text))
         ends = [mark.start() - 1 for mark in marks[1:]] + [len(self.text)]
@@ -205,8 +206,8 @@ def join_components(sources: Mapping[str, str]) -> str:
             raise ConfigError(f"{name!r} cannot name a component; use a short text without line breaks")
         if not isinstance(source, str):
             raise ConfigError(f"the component {name!r} is {type(source).__name__}; give its text")
-        if COMPONENT.search(source + "\n"):
-            raise ConfigError(f"the component {name!r} has a line [[component …]]; remove the line")
+        if _COMPONENT_MARK.search(source):  # within a line too: an edit could delete what is before it
+            raise ConfigError(f"the component {name!r} has the mark [[component …]]; remove it")
         try:
             Prompt.parse(source)
         except ConfigError as error:
@@ -224,6 +225,9 @@ def _check_components(prompt: Prompt) -> None:
     names = [mark[1] for mark in marks]
     if twice := next((name for i, name in enumerate(names) if name in names[:i]), ""):
         raise ConfigError(f"the prompt has two components {twice!r}; rename one")
+    for name, part in prompt.components.items():
+        if _COMPONENT_MARK.search(part.text):
+            raise ConfigError(f"the component {name!r} has the mark [[component …]] in its text; remove it")
     for start, stop in prompt.kept:
         if mark := COMPONENT.search(prompt.text[start:stop]):
             raise ConfigError(f"a [[keep]] goes on after [[component {mark[1]}]]; close it before that line")

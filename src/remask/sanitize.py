@@ -21,7 +21,7 @@ INVISIBLE = re.compile(
 CHAT_MARK = re.compile(
     r"<[|｜][^<>\n]{0,48}?[|｜]>|</?[|｜]|[|｜]>"
     r"|\[/?(?:INST|SYS|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS|SYSTEM_PROMPT)\]|<</?SYS>>"
-    r"|\[/?(?:g?MASK|PAD|CLS|SEP|UNK|BOS|EOS)\]|\[\[/?keep\]\]"
+    r"|\[/?(?:g?MASK|PAD|CLS|SEP|UNK|BOS|EOS)\]|\[\[(?:/?keep|component [^\n]*?)\]\]"
     r"|</?(?:s|bos|eos|pad|unk|mask|start_of_turn|end_of_turn|start_header_id|end_header_id)>"
     r"|<unused\d+>",
     re.IGNORECASE,
