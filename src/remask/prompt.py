@@ -215,6 +215,15 @@ def join_components(sources: Mapping[str, str]) -> str:
     return "\n".join(f"[[component {name}]]\n{source}" for name, source in sources.items())
 
 
+def split_components(source: str) -> dict[str, str]:
+    """Return the sources of the components of a prompt, with their [[keep]] marks, by name.
+
+    >>> split_components("[[component a]]\\nBe [[keep]]kind[[/keep]].\\n[[component b]]\\nFind.")
+    {'a': 'Be [[keep]]kind[[/keep]].', 'b': 'Find.'}
+    """
+    return {name: source[start:stop] for name, (start, stop) in Prompt(source).component_spans.items()}
+
+
 def _check_components(prompt: Prompt) -> None:
     marks = list(COMPONENT.finditer(prompt.text))
     if not marks:
