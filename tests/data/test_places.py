@@ -244,6 +244,18 @@ def test_new_texts_that_do_not_fit_are_refused(folder: Path) -> None:
     refuse(folder, SPEC, "tools.json:2: the text of 'tool:search' has changed", new={"tool:search": "New"})
 
 
+def test_a_folder_may_end_with_a_hash(tmp_path: Path) -> None:
+    folder = tmp_path / "C#" / "D#"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text('{"b#/": "Be kind."}')
+    place = f"{folder}/a.json#/b#~1"
+    assert (
+        read_places({"a": place}) == read_places({"a": "C#/D#/a.json#/b#~1"}, tmp_path) == {"a": "Be kind."}
+    )
+    write_places({"a": place}, {"a": "Be nice."})
+    assert "Be nice." in (folder / "a.json").read_text()
+
+
 def test_tools_of_a_file_are_converted(folder: Path) -> None:
     made = read_tools("tools.json", folder)
     assert made[1]["function"]["parameters"] == {"type": "object", "maximum": 1.0}
