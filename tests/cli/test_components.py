@@ -125,6 +125,14 @@ def test_options_name_components_without_a_configuration(folder: Path) -> None:
     assert found["score"]["mean"] == 0
 
 
+def test_an_option_names_a_component_once(folder: Path) -> None:
+    twice = ("--component", "a=agent.md#/Notes", "--component", "a=agent.py")
+    assert "--component has two values of a: 'a=agent.md#/Notes' and 'a=agent.py'" in run(
+        "check", *twice, code=2
+    )
+    assert "--component 'a=': write NAME=PLACE" in run("check", "--component", "a=", code=2)
+
+
 def test_an_endpoint_gets_the_tools_of_the_file(folder: Path) -> None:
     config = CONFIG.replace('"agent.py:answer"', '"openai:m"\nbase_url = "http://localhost:1/v1"')
     (folder / "remask.toml").write_text(config.replace("[components.reply]", "[components.'system/2']"))

@@ -35,6 +35,10 @@ def make_goals(config: Config, dataset: LoadedDataset) -> GoalsSet:
     prefer = ALIASES.get(search.prefer, search.prefer)
     if prefer == PROMPT_TOKENS:
         objectives.setdefault(prefer, False)
+    metric = search.prefer in METRICS or is_function_file(search.prefer)
+    if prefer and prefer not in MEASURED and not metric and prefer not in objectives:
+        known = ", ".join(dict.fromkeys([*ALIASES, *MEASURED, *objectives]))
+        raise ConfigError(f"search.prefer (--prefer) is {search.prefer!r}, which is unknown; known: {known}")
     if prefer and prefer not in objectives:
         raise ConfigError(
             f"search.prefer (--prefer) is {search.prefer}, and {prefer} is not measured; add [[objectives]] "

@@ -22,6 +22,7 @@ DataSource = RowSource | Mapping[str, RowSource]  # one place, or one per split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FRACTIONS = (0.25, 0.25, 0.5)  # of SPLITS; the test split decides the verdict, so it gets half
+_MAX_LISTED = 4  # names in a warning
 NO_ANSWERS = "; without right answers, name a judge: --judge openai:MODEL --rubric 'a good answer …'"
 
 
@@ -142,7 +143,12 @@ def assign_guards(dataset: LoadedDataset, column: str, names: Collection[str]) -
             return example
         return replace(example, guard=name, split="test" if example.split == "test" else "validation")
 
-    return replace(dataset, examples=tuple(map(mark, dataset.examples)))
+    others = [v for e in dataset.examples if (v := e.row.get(column, "").strip()) and v not in names]
+    shown = ", ".join(map(repr, list(dict.fromkeys(others))[:_MAX_LISTED]))
+    rows = "1 row has" if len(others) == 1 else f"{len(others)} rows have"
+    note = f"{rows} another {column!r} ({shown}) than a guard set, so the score counts them"
+    warnings = (*dataset.warnings, note) if others else dataset.warnings
+    return replace(dataset, examples=tuple(map(mark, dataset.examples)), warnings=warnings)
 
 
 def normalize_input(text: str) -> str:
