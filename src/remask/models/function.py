@@ -74,7 +74,8 @@ class FunctionTarget(TargetModel):
             answered=self._answered,
         )
         self._answered = self._answered or any(not reply.error for reply in replies)
-        if bugs and len(bugs) == len(chats) and len({(type(bug), str(bug)) for bug in bugs}) == 1:
+        asked = sum(reply.attempts for reply in replies)  # the first failures end the request
+        if bugs and len(bugs) == asked and len({(type(bug), str(bug)) for bug in bugs}) == 1:
             said = str(bugs[0]) if isinstance(bugs[0], _NoText) else f"raised {_describe_error(bugs[0])}"
             raise ConfigError(
                 f"the target function {self._label} {said} for all {len(bugs)} calls; fix the function"

@@ -91,7 +91,7 @@ class LabelledTask:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is odd about the grades so far."""
-        return tuple(filter(None, (self._grader.warning,)))
+        return tuple(filter(None, (self._grader.warning, *self._measures.warnings)))
 
     def ids(self, split: Split) -> tuple[str, ...]:
         """Return the ids of the rows of a split without guard sets, in the order of the data."""

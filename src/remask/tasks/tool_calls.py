@@ -30,6 +30,7 @@ _OTHER_PARTS = ("text", "thinking", "redacted_thinking", "reasoning", "message")
 _CALL = re.compile(r"([\w.:/-]+)\((.*)\)")
 _JSON_CALL = re.compile(rf'"(?:{"|".join(_ARGUMENT_KEYS)}|tool_calls)"')
 _KEY = re.compile(r"([^=,()\"]+)=")
+_COMMA = re.compile(r", *(?=.)")
 _FORMS = 'write {"name": …, "arguments": {…}}, a list of such calls, or null for no call'
 
 
@@ -64,7 +65,7 @@ def compare_calls(expected: str, response: str, names: bool = True) -> Compariso
     """
     right, made = parse_right_calls(expected), parse_calls(response)
     if not right.calls:
-        words = f"{_list_names(made)} was called" if names else "a tool was called"
+        words = f"{_list_names(made)} {_say_was(made)} called" if names else "a tool was called"
         return (0.0, f"No tool is needed here, but {words}.") if made else (1.0, "")
     total, pairs = _match(right.calls, made[:MAX_CALLS], right.ordered)
     score = total / max(len(right.calls), len(made))
@@ -130,9 +131,10 @@ def _parse_line(line: str) -> Call | None:
             arguments[key[1] if key else ""], at = decoder.raw_decode(rest, key.end() if key else len(rest))
         except (ValueError, RecursionError):
             return None
-        if at < len(rest) and not rest.startswith(", ", at):
+        comma = _COMMA.match(rest, at)
+        if at < len(rest) and comma is None:
             return None
-        at += 2
+        at = comma.end() if comma else at
     return Call(name, arguments)
 
 
@@ -245,15 +247,26 @@ def _explain(right: Sequence[Call], made: Sequence[Call], pairs: Pairs, names: b
     spare = [call for j, call in enumerate(made) if j not in {j for _, j in pairs}]
     if missing and spare:
         yield (
-            f"{_list_names(spare)} was called in place of {_list_names(missing)}."
+            f"{_list_names(spare)} {_say_was(spare)} called in place of {_list_names(missing)}."
             if names
             else "Another tool is the right one."
         )
     elif missing:
-        yield f"{_list_names(missing)} was not called." if names else "A tool was not called."
+        yield f"{_list_names(missing)} {_say_was(missing)} not called." if names else "A tool was not called."
     elif spare:
-        yield f"{_list_names(spare)} was called too." if names else "A tool was called too often."
+        again = {call.name for call in spare} <= {call.name for call in right}
+        words = "too often" if again else "too"
+        yield (
+            f"{_list_names(spare)} {_say_was(spare)} called {words}."
+            if names
+            else "A tool was called too often."
+        )
 
 
 def _list_names(calls: Sequence[Call]) -> str:
-    return " and ".join(dict.fromkeys(call.name for call in calls[:MAX_CALLS]))
+    *names, last = dict.fromkeys(call.name for call in calls[:MAX_CALLS])
+    return f"{', '.join(names)} and {last}" if names else last
+
+
+def _say_was(calls: Sequence[Call]) -> str:
+    return "were" if len({call.name for call in calls[:MAX_CALLS]}) > 1 else "was"
