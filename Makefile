@@ -53,7 +53,7 @@ clean:
 	touch $@
 
 .venv/.installed-dev: .venv/.installed pyproject.toml constraints.txt
-	$(BIN)/pip install -q -c constraints.txt -e '.[local,openai,web,inspect,gepa,dspy,mlflow,langfuse,promptfoo,dev]'
+	$(BIN)/pip install -q -c constraints.txt -e '.[local,openai,web,inspect,gepa,dspy,mlflow,langfuse,promptfoo,ray,dev]'
 	touch $@
 
 # The site needs no models: only the core of remask and MkDocs.

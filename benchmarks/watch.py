@@ -141,7 +141,7 @@ def find_alarms(
             continue
         for name in (name for name in wanted if found[name] is None):
             test = tests[name](reference, new, RATE)
-            if not isinstance(test, int) and test.drifted:
+            if not isinstance(test, str) and test.drifted:
                 found[name] = night
         if None not in found.values():
             break

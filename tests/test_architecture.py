@@ -25,12 +25,13 @@ RANK = {
 MAX_FOLDERS = 11
 MAX_GROUND_FILES = 11
 MAX_FILE_LINES = 500
+MAX_SETTINGS_LINES = 600  # of config.py, a table whose rows have their documentation below them
 MAX_FUNCTION_LINES = 60
 # Without blanks, comments and docstrings. 17,000 was the aim of the redesign; what came after it
 # (calls booked one by one, structure of prompts, formats of traces, seeing a run, targets from disk,
 # sources of candidates, learning from measured edits, pilots, providers, several prompts, objectives,
-# nightly watches) needs more.
-MAX_CODE_LINES = 31_000
+# nightly watches, workers and a limiter) needs more.
+MAX_CODE_LINES = 32_500
 
 # Two files may share a stem only where both are named after the same thing outside: a tool that
 # is a format, a task and an integration; the scripted fakes; a command beside what it calls.
@@ -81,7 +82,8 @@ def test_imports_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_nothing_grows_without_a_decision(path: Path) -> None:
     source = path.read_text()
-    assert source.count("\n") <= MAX_FILE_LINES, f"{path}: over {MAX_FILE_LINES} lines"
+    most = MAX_SETTINGS_LINES if path.name == "config.py" else MAX_FILE_LINES
+    assert source.count("\n") <= most, f"{path}: over {most} lines"
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             length = (node.end_lineno or 0) - node.lineno + 1

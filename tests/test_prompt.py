@@ -299,6 +299,7 @@ def test_a_mark_that_is_no_line_makes_no_component():
         ("[[component a]]\nb\n[[component a]]\nc", "two components 'a'"),
         ("[[component a]]\nb [[component c]]", "'a' has the mark"),
         ("[[component a]]\nb\n[[component c]]", "'a' has the mark"),
+        ("[[component a]]\nb [[component c]] d", "mark .* in its text; remove it"),
         ("[[component a]]\n[[keep]]b\n[[component c]]\nd[[/keep]]", r"goes on after \[\[component c\]\]"),
     ],
 )
@@ -312,6 +313,7 @@ def test_components_that_cannot_be_told_apart_are_refused(source, said):
     [
         ({}, "there are no components"),
         ({"": "a"}, "'' cannot name a component"),
+        ({"a": "b [[component c]]"}, "'a' has the mark"),
         ({"a\nb": "a"}, "cannot name a component"),
         ({"a": 3}, "the component 'a' is int"),
         ({"a": "x\n[[component b]]\ny"}, r"'a' has the mark \[\[component …\]\]; remove it"),

@@ -16,7 +16,7 @@ from remask.ids import content_id, rng_for
 from remask.ports import Reply, TargetModel
 from remask.prompt import Prompt
 from remask.runs.budget import Limits
-from remask.runs.meter import Ledger
+from remask.runs.ledger import Ledger
 from remask.runs.store import MemoryStore
 from remask.tasks.labelled import LabelledTask
 from remask.types import Chat, Example, Split, mean_score

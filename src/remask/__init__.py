@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         Objective,
         Search,
         Target,
+        Workers,
     )
     from remask.api.evaluate import Evaluation, evaluate, evaluate_async
     from remask.api.load_target import load_target
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Night",
-    "Objective", "Pilot", "Result", "Score", "Search", "Target", "evaluate", "evaluate_async",
+    "Objective", "Pilot", "Result", "Score", "Search", "Target", "Workers", "evaluate", "evaluate_async",
     "load_target", "optimize", "optimize_async", "pilot", "pilot_async", "read_places", "refine",
     "refine_async", "resume", "resume_async", "system_prompt_of", "watch", "watch_async", "write_places",
 ]  # fmt: skip

@@ -416,6 +416,24 @@ class WatchConfig(Section):
     """Limits of one night, in place of those of `[budget]`."""
 
 
+class RunConfig(Section):
+    """Where the work of models on this machine is done (docs/how-to/workers.md).
+
+    It is no part of a run: the run can be resumed with other workers.
+    """
+
+    executor: Annotated[str, Field(pattern=r"^(process(:[1-9]\d{0,3})?|ray(://\S+)?)?$")] = ""
+    """`process` or `process:4`: processes on this machine. `ray`: actors on the Ray cluster of this
+    machine, or on a new one; `ray://HOST:PORT`: on another cluster. `""`: this process itself, or
+    processes where `workers` is set."""
+    workers: Annotated[int, Field(ge=1, le=4096)] | None = None
+    """Number of workers. Each loads the models. Default: one for each GPU, or for each core
+    (`process`) or `threads` cores (`ray`) where there is none."""
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Threads that a worker computes with. Results with equal threads are equal. Default: the cores of
+    this machine, shared among the workers."""
+
+
 class Config(Section):
     """Everything that decides a run."""
 
@@ -435,6 +453,7 @@ class Config(Section):
     objectives: tuple[ObjectiveConfig, ...] = ()
     refine: RefineConfig | None = None
     watch: Annotated[WatchConfig | None, Field(exclude=True)] = None  # it does not decide a run
+    run: Annotated[RunConfig, Field(exclude=True)] = RunConfig()  # nor does this
 
     seed: int = 0
     """Other seeds draw other candidates."""

@@ -9,6 +9,7 @@
     │  ├─ TargetRefused     no further call can succeed (401, 403, 404): ends the run
     │  └─ TargetUnreliable  too many rows have no score to rank prompts
     ├─ NumericsError        a model produced NaN or no finite logit: exit code 1
+    ├─ WorkerLost           a worker ended twice on the same work: exit code 3
     ├─ BudgetSpent          the next call would pass a limit: the normal end of a search
     ├─ RunBusy              another process uses the run directory: exit code 4
     └─ GateFailed           the command has finished, but a gate of --fail-unless failed: exit code 5
@@ -36,6 +37,7 @@ EXTRAS = {
     "mlflow": "mlflow",
     "inspect_ai": "providers",
     "yaml": "promptfoo",
+    "ray": "ray",
     **dict.fromkeys(("starlette", "uvicorn"), "web"),
 }
 
@@ -100,6 +102,12 @@ class TargetUnreliable(TargetError):
 
 class NumericsError(RemaskError):
     """A model produced NaN, or a row of logits without a finite entry."""
+
+
+class WorkerLost(RemaskError):
+    """A worker ended before it had done its work, and so did the one that took over."""
+
+    exit_code = 3
 
 
 class BudgetSpent(RemaskError):

@@ -204,7 +204,13 @@ def is_server(place: str) -> bool:
 
 
 def place_traces(place: str, base: Path) -> str:
-    """A file, folder or pattern with the whole path; a server as it is."""
+    """A file, folder or pattern with the whole path; a server as it is. Raises ConfigError."""
+    if not place.strip():
+        raise ConfigError("traces holds an empty text; name a file, a folder, a pattern or a server")
+    if "://" in place and not is_server(place):
+        raise ConfigError(
+            f"traces holds {place!r}, which is no file; servers are langfuse:URL and mlflow:URL"
+        )
     return place if is_server(place) else str(base / place)
 
 

@@ -7,6 +7,7 @@ tokenizer cannot change frozen text. This module does not import torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -84,6 +85,37 @@ def watch_steps(hook: OnStep) -> Iterator[None]:
         _STEP_HOOK.reset(token)
 
 
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A piece of pure work for a worker: a method of one of its models, and the arguments.
+
+    The result depends on these values and on the settings of the run, not on the worker. Arguments
+    and results can be pickled.
+    """
+
+    role: str  # the model: "denoiser" or "target"
+    method: str
+    arguments: tuple[Any, ...] = ()
+
+
+class Executor(Protocol):
+    """Workers that build their models from the settings of the run."""
+
+    @property
+    def workers(self) -> int:
+        """The number of items that are worked on at the same time."""
+
+    def submit(self, item: Item, again: bool = True) -> Future[Any]:
+        """Hand an item to the next free worker.
+
+        If its worker is lost, the item is done once more, unless `again` is False. The future raises
+        what the method raises, and WorkerLost.
+        """
+
+    def close(self) -> None:
+        """End the workers; items that are not done are given up."""
+
+
 class DenoiserModel(Protocol):
     """A diffusion language model that fills holes of a prompt under traces."""
 
@@ -131,6 +163,9 @@ class CallBook:
     def drop(self, call: int) -> None:
         """Take an attempt back that is known to cost nothing."""
 
+    def lose(self, call: int) -> None:
+        """Book an attempt as uncertain, whose worker ended before it answered."""
+
 
 class TargetModel(ABC):
     """The frozen model whose prompt is optimised.
@@ -177,6 +212,46 @@ class TargetModel(ABC):
 
     def close(self) -> None:  # noqa: B027
         """Close its connections. It is not called again."""
+
+
+@runtime_checkable
+class Parallel(Protocol):
+    """A target that answers several requests at the same time."""
+
+    @property
+    def workers(self) -> int:
+        """The number of requests."""
+
+    def start(self, method: str, *arguments: Any) -> Future[list[Reply]]:
+        """Begin a request: `respond` or `choose` of TargetModel, with its arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """The arguments of Scorer.score."""
+
+    context: Context
+    text: str
+    spans: tuple[tuple[int, int], ...]
+
+
+@runtime_checkable
+class BatchScorer(Protocol):
+    """A scorer that answers several requests at once."""
+
+    def score_all(self, requests: Sequence[ScoreRequest]) -> list[list[float]]:
+        """Return what `Scorer.score` does for each request, in order."""
+
+
+def score_all(scorer: Scorer, requests: Sequence[ScoreRequest]) -> list[list[float]]:
+    """Score each request, at once where the scorer can; reports each as a step "text"."""
+    if isinstance(scorer, BatchScorer):
+        return scorer.score_all(requests)
+    found = []
+    for number, one in enumerate(requests, 1):
+        found.append(scorer.score(one.context, one.text, one.spans))
+        report_step("text", number, len(requests))
+    return found
 
 
 @runtime_checkable

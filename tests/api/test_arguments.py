@@ -207,6 +207,7 @@ CLASSES = {
     "denoiser": remask.Denoiser,
     "search": remask.Search,
     "budget": remask.Budget,
+    "run": remask.Workers,
 }
 
 
@@ -225,7 +226,13 @@ def test_tab_completion_shows_every_key(name: str) -> None:
     cls = getattr(remask, name)
     keys = list(inspect.signature(cls).parameters)
     assert set(keys) - {"data"} == set(cls.model_fields)
-    first = {"Dataset": "data", "InspectTask": "name", "Target": "model", "Denoiser": "model"}
+    first = {
+        "Dataset": "data",
+        "InspectTask": "name",
+        "Target": "model",
+        "Denoiser": "model",
+        "Workers": "executor",
+    }
     assert keys[0] == first.get(name, keys[0])
 
 
@@ -346,6 +353,7 @@ VALUES: dict[str, dict[str, list[Any]]] = {
         "max_drop": [{"safety": 0.0, "privacy": 1.5}],
     },
     "budget": {"calls": [60], "tokens": [9000], "minutes": [1.5], "usd": [0.25]},
+    "run": {"executor": ["process:2", "ray", "ray://10.0.0.7:10001"], "workers": [2], "threads": [1]},
 }
 PATHS = {"path", "train", "validation", "test"}
 LABEL = {"answer": ["It is {label}."], "labels": [["red", "blue"]], "repeats": [2]}
@@ -406,7 +414,11 @@ def make_metric(keys: dict[str, Any]) -> Any:
 
 def make_arguments(words: Words) -> dict[str, Any]:
     """What a user writes in Python for these sections; an empty one is left out."""
-    given = {name: CLASSES[name](**words[name]) for name in CLASSES if words.get(name)}
+    given = {
+        "workers" if name == "run" else name: CLASSES[name](**words[name])
+        for name in CLASSES
+        if words.get(name)
+    }
     if words.get("metric"):
         given["metric"] = make_metric(words["metric"])
     return given
@@ -531,6 +543,8 @@ FLAGS: dict[str, Callable[[], dict[str, Any]]] = {
         "search": remask.Search(maskers=["span", "insert"], max_tokens=90, demos=4)
     },
     "--seed 5": lambda: {"seed": 5},
+    "--workers 3": lambda: {"workers": 3},
+    "--workers 2 --executor ray": lambda: {"workers": remask.Workers("ray", workers=2)},
     "--objective latency --objective score.py:grade --objective f1": lambda: {
         "objectives": ["latency", "score.py:grade", "f1"]
     },

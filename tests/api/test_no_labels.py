@@ -215,7 +215,7 @@ def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a prompt and rows of inputs, in which the built-in denoiser is Phrases."""
     (here / "prompt.md").write_text(START)
     write_lines(here / "inputs.jsonl", *inputs())
-    monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: Phrases())
+    monkeypatch.setattr("remask.api.job.make_denoiser", lambda *_: Phrases())
     return here
 
 

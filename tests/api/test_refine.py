@@ -253,7 +253,9 @@ def test_everything_is_redacted_in_the_order_of_the_files(tmp_path: Path) -> Non
 
 def test_names_are_made_unique(tmp_path: Path) -> None:
     file = write_lines(tmp_path / "a.jsonl", *[line(0, user=f"item {i}") for i in range(3)])
-    found = read_traces("Name it.", [file, file])
+    twin = tmp_path / "b.jsonl"
+    twin.write_bytes(file.read_bytes())
+    found = read_traces("Name it.", [file, twin, file])  # a file that is named twice counts once
     ids = [t.id for t in found.traces]
     assert len(ids) == len(set(ids)) == 6 and ids[:2] == ["call 0", "call 0 (2)"]
     assert set(found.messages) == set(ids)
@@ -549,7 +551,7 @@ def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with prompt and log, in which the built-in denoiser is a Listener."""
     (here / "prompt.md").write_text(START.text + "\n")
     write_log(here)
-    monkeypatch.setattr("remask.api.job.make_denoiser", lambda config, own: own or Listener())
+    monkeypatch.setattr("remask.api.job.make_denoiser", lambda _, own, executor: own or Listener())
     return here
 
 
@@ -664,7 +666,7 @@ def test_ctrl_c_stops_between_events_and_resume_ends_like_the_uncut_run(
     whole = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "whole")
     assert whole.exit_code == 0, whole.output
     with monkeypatch.context() as patch:
-        patch.setattr("remask.api.job.make_denoiser", lambda config, own: Impatient())
+        patch.setattr("remask.api.job.make_denoiser", lambda *_: Impatient())
         done = run("prompt.md", "--traces", "log.jsonl", "--run-dir", "run")
     assert done.exit_code == 130 and "remask resume run" in done.stderr
     shown = command("show", "run")

@@ -66,6 +66,7 @@ def test_failures_that_rise_lead_to_a_proposal_that_changes_nothing_else(config:
     }
     body = (proposal / "pull-request.md").read_text()
     assert "has drifted" in body and "+" in body and "```diff" in body and "unverified" in body
+    assert f"- ` {night.kinds[0]} `" in body, "what users wrote is code, so that no mark of it counts"
 
 
 def test_diff_of_a_proposal_applies_with_git(config: Path) -> None:
@@ -325,6 +326,8 @@ def test_damaged_state_is_refused_and_kept(config: Path) -> None:
         ("alarm_rate = 0.9", "watch.alarm_rate is 0.9, but must be at most 0.5"),
         ("windows = 100", "unknown key 'watch.windows'; known here: alarm_rate, budget"),
         ('traces = "nothing-*.jsonl"', "there is no file in this folder or of this pattern"),
+        ('traces = [""]', "traces holds an empty text; name a file"),
+        ('traces = "https://a.example"', "traces holds 'https://a.example', which is no file; servers are"),
         ('traces = "langfuse"', "'langfuse' names no server; write langfuse:http://HOST"),
     ],
 )

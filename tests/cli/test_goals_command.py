@@ -41,7 +41,7 @@ metric = "exact"
 def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a prompt, rows and a target; the denoiser is scripted."""
     phrases = ("Answer kindly.", "Think twice.")
-    monkeypatch.setattr("remask.api.job.make_denoiser", lambda _, given=None: ScriptedDenoiser(phrases))
+    monkeypatch.setattr("remask.api.job.make_denoiser", lambda *_: ScriptedDenoiser(phrases))
     (here / "target.py").write_text(TARGET)
     (here / "prompt.md").write_text(PROMPT)
     write_rows(here, guards=1200)

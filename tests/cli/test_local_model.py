@@ -17,9 +17,10 @@ LABELS = ("positive", "negative")
 
 
 @pytest.fixture
-def place(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(here: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with rows, a prompt, a checkpoint `tiny` and its GGUF file."""
-    monkeypatch.setenv("REMASK_CACHE", str(here / "cache"))
+    # One cache for all tests: the weights of the built-in model are unpacked into it.
+    monkeypatch.setenv("REMASK_CACHE", str(tmp_path_factory.getbasetemp() / "weights"))
     folder = checkpoints.write(BASES["qwen2"], here).rename(here / "tiny")
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps({**settings, "chat_template": CHATML}))

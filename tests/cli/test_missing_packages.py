@@ -49,6 +49,7 @@ ENDPOINT = "--target openai:m --base-url http://127.0.0.1:9/v1"
         ("inspect_ai", "providers", f"eval {DATA} --judge inspect:openai/m --rubric kind"),
         ("mlflow", "mlflow", f"optimize {DATA} --max-calls 200 --track mlflow"),
         ("mlflow", "mlflow", "export prompt.md --register p"),
+        ("ray", "ray", f"eval {DATA} --executor ray"),
         ("yaml", "promptfoo", "optimize prompt.md --data tests.yaml"),
     ],
 )

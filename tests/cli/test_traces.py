@@ -176,7 +176,8 @@ def test_a_column_that_no_record_has_is_refused(folder: Path, tmp_path: Path, co
     more = ("-o", tmp_path / "out.jsonl") if command == "redact" else ()
     said = complaint(run(command, folder, "--map", "input=question,output=anser", *more))
     assert said == (
-        "error: --map names 'anser', a column that no record has; the columns are question, answer, stars"
+        "error: the column map names 'anser', a column that no record has; "
+        "the columns are question, answer, stars"
     )
     assert not (tmp_path / "out.jsonl").exists()
 

@@ -5,7 +5,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -104,6 +104,57 @@ def test_langfuse_that_answers_otherwise_is_an_error_in_one_sentence(
         read(f"langfuse:{langfuse.url}{path}")
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_langfuse_that_redirects_gets_no_key_sent_on(langfuse: LangfuseServer, status: int) -> None:
+    with LangfuseServer() as other:
+        place = f"http://me:password@localhost:{other.url.rpartition(':')[2]}/path"
+        langfuse.refuses = lambda _: (status, {"Location": place})
+        with pytest.raises(BackendError) as error:
+            read(f"langfuse:{langfuse.url}")
+        assert not other.asked
+    said = str(error.value)
+    assert f"redirects to http://localhost (status {status}), and keys are not sent on; write the" in said
+    assert not any(secret in said for secret in (*KEYS, "password")) and "\n" not in said
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_langfuse_that_refuses_for_a_moment_is_asked_again(langfuse: LangfuseServer, status: int) -> None:
+    for i in range(230):
+        langfuse.tell(i, NOW - timedelta(hours=9) + timedelta(minutes=i))
+    whole = [record.id for record in read(f"langfuse:{langfuse.url}")]
+    langfuse.asked.clear()
+    langfuse.refuses = lambda number: (status if number == 2 else 0, {"Retry-After": "1"})
+    since = time.monotonic()
+    assert [record.id for record in read(f"langfuse:{langfuse.url}")] == whole
+    assert time.monotonic() - since >= 1
+
+
+def test_langfuse_that_refuses_for_good_is_named(
+    langfuse: LangfuseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("remask.data.servers.RETRIES", 1)
+    langfuse.refuses = lambda _: (429, {"Retry-After": "1"})
+    with pytest.raises(BackendError, match=r"does not answer as it should \(status 429\); run the"):
+        read(f"langfuse:{langfuse.url}")
+    assert len(langfuse.asked) == 2
+
+
+def test_langfuse_that_is_not_there_or_empty(langfuse: LangfuseServer) -> None:
+    assert read(f"langfuse:{langfuse.url}") == []
+    with pytest.raises(BackendError, match=r"langfuse:http://127\.0\.0\.1:9 does not answer as it should"):
+        read("langfuse:http://127.0.0.1:9")
+
+
+def test_times_of_other_zones_are_the_same_moments(langfuse: LangfuseServer) -> None:
+    zone = timezone(timedelta(hours=5, minutes=45))
+    for i in range(20):
+        langfuse.tell(i, NOW - timedelta(minutes=i))
+    found = [record.id for record in read(f"langfuse:{langfuse.url}")]
+    assert len(found) == 19  # the one at NOW belongs to the next reading
+    there = read(f"langfuse:{langfuse.url}", (NOW - DAY).astimezone(zone), NOW.astimezone(zone))
+    assert [record.id for record in there] == found
+
+
 @pytest.mark.parametrize("name", ["LANGFUSE_PUBLIC_KEY", "LANGFUSE_SECRET_KEY"])
 def test_langfuse_without_keys_asks_for_both(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("langfuse")
@@ -149,6 +200,22 @@ def test_mlflow_names_its_experiments_where_one_is_not_there(mlflow_uri: str) ->
         read_now(f"mlflow:{mlflow_uri}", "no")
     with pytest.raises(ConfigError, match="is no place of MLflow"):
         read_now("mlflow:nonsense://there")
+
+
+@pytest.mark.filterwarnings("ignore")  # mlflow's own
+def test_mlflow_that_redirects_gets_no_key_sent_on(
+    langfuse: LangfuseServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server is no MLflow; all that it does is to send whoever asks to another host."""
+    pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", "secret-token")
+    with LangfuseServer() as other:
+        place = f"http://localhost:{other.url.rpartition(':')[2]}/path"
+        langfuse.refuses = lambda _: (307, {"Location": place})
+        with pytest.raises(BackendError) as error:
+            read_now(f"mlflow:{langfuse.url}")
+        assert not any("secret-token" in str(headers) for headers in other.headers)
+    assert "secret-token" in str(langfuse.headers) and "secret-token" not in str(error.value)
 
 
 class Gate:

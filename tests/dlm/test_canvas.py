@@ -1,17 +1,20 @@
 """Canvases as rows of tokens: natural spaces, constraints at the edges of holes, windows, ends."""
 
 import re
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from remask.dlm.canvas import (
+    MAX_BATCH_CANVASES,
     CanvasRow,
     TokenConstraint,
     apply_fills,
     choose_window,
     clip_middle,
+    cut_batches,
     encode_canvas,
     join,
     make_vocabulary_rules,
@@ -204,3 +207,14 @@ def test_trim_dangling_only_removes_and_is_idempotent(text: str) -> None:
     assert text.startswith(trimmed[:-1])
     assert trim_dangling(trimmed) == trimmed
     assert bool(trimmed) == bool(text)
+
+
+@given(st.lists(st.lists(st.integers(0, 40), max_size=3), max_size=40))
+def test_batches_hold_each_canvas_once_with_those_of_similar_length(holes: list[list[int]]) -> None:
+    canvases = [("a", *(Hole("", tokens) for tokens in row)) for row in holes]
+    batches = cut_batches(canvases)
+    assert sorted(i for batch in batches for i in batch) == list(range(len(canvases)))
+    assert all(len(batch) <= MAX_BATCH_CANVASES for batch in batches)
+    longest = [[sum(holes[i]) for i in batch] for batch in batches]
+    assert all(max(a) <= min(b) for a, b in pairwise(longest))
+    assert len(batches) == -(-len(canvases) // MAX_BATCH_CANVASES)

@@ -28,7 +28,8 @@ from remask.ports import Reply, TargetModel
 from remask.runs import database
 from remask.runs.budget import Limits
 from remask.runs.database import FILE, connect
-from remask.runs.meter import Ledger, Meter
+from remask.runs.ledger import Ledger
+from remask.runs.meter import Meter
 from remask.runs.store import Store
 from remask.types import Chat, Message
 

@@ -7,7 +7,7 @@ sends only the groups of fields that were asked for, and refuses other keys than
 import base64
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -20,13 +20,16 @@ SUBJECT, DETAILS = ("subject",), ("comment", "metadata")
 
 
 class LangfuseServer:
-    """Use in a with statement. `breaks` says of a request, from 1, whether the line is cut."""
+    """Use in a with statement. `breaks` says of a request, from 1, whether the line is cut, and
+    `refuses` the status and the headers that it gets in place of an answer; 0: it is answered."""
 
     def __init__(self, breaks: Callable[[int], bool] = lambda _: False) -> None:
         self.observations: list[dict[str, Any]] = []
         self.scores: list[dict[str, Any]] = []
         self.asked: list[tuple[str, dict[str, str]]] = []  # (path, query)
         self.breaks = breaks
+        self.refuses: Callable[[int], tuple[int, dict[str, str]]] = lambda _: (0, {})
+        self.headers: list[dict[str, str]] = []  # of the requests
         owner = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,6 +37,8 @@ class LangfuseServer:
 
             def do_GET(self) -> None:
                 owner.answer(self)
+
+            do_POST = do_GET
 
             def log_message(self, format: str, *args: object) -> None:
                 pass
@@ -86,8 +91,13 @@ class LangfuseServer:
         place = urlsplit(request.path)
         query = {key: values[0] for key, values in parse_qs(place.query).items()}
         self.asked.append((place.path, query))
+        self.headers.append({key.lower(): value for key, value in request.headers.items()})
         if self.breaks(len(self.asked)):
             request.close_connection = True
+            return
+        status, headers = self.refuses(len(self.asked))
+        if status:
+            send(request, status, {"message": "refused"}, headers)
             return
         pair = base64.b64encode(":".join(KEYS).encode()).decode()
         if request.headers["authorization"] != f"Basic {pair}":
@@ -124,10 +134,14 @@ def page(rows: list[dict[str, Any]], query: dict[str, str], most: int) -> dict[s
     return {"data": rows[start:after], "meta": meta | more}
 
 
-def send(request: BaseHTTPRequestHandler, status: int, value: object) -> None:
+def send(
+    request: BaseHTTPRequestHandler, status: int, value: object, headers: Mapping[str, str] | None = None
+) -> None:
     content = json.dumps(value).encode()
     request.send_response(status)
     request.send_header("Content-Type", "application/json")
     request.send_header("Content-Length", str(len(content)))
+    for name, header in (headers or {}).items():
+        request.send_header(name, header)
     request.end_headers()
     request.wfile.write(content)

@@ -17,7 +17,8 @@ from remask.ids import rng_for
 from remask.integrations.multi_prompt import ProgramBench, ProgramRun
 from remask.ports import Reply, TargetModel
 from remask.runs.budget import Limits, Price, Spend
-from remask.runs.meter import Ledger, Meter, Tariff
+from remask.runs.ledger import Ledger, Tariff
+from remask.runs.meter import Meter
 from remask.runs.store import MemoryStore
 from remask.tasks.metrics import make_judge
 from remask.types import Chat, Example, Message

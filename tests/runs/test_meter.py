@@ -20,14 +20,8 @@ from remask.errors import BudgetSpent, ConfigError, TargetRefused
 from remask.ids import rng_for
 from remask.ports import Reply, TargetModel
 from remask.runs.budget import Limits, Price, Spend
-from remask.runs.meter import (
-    CHAT_OVERHEAD_TOKENS,
-    MAX_CHUNK_CALLS,
-    MESSAGE_OVERHEAD_TOKENS,
-    Ledger,
-    Meter,
-    call_key,
-)
+from remask.runs.ledger import Ledger
+from remask.runs.meter import CHAT_OVERHEAD_TOKENS, MAX_CHUNK_CALLS, MESSAGE_OVERHEAD_TOKENS, Meter, call_key
 from remask.runs.store import Store
 from remask.types import Chat, Message
 
@@ -207,7 +201,7 @@ def test_meter_asks_misses_in_order_in_chunks(store):
     target.batches.clear()
     target.asked.clear()
     metered.respond(chats(*range(80)))
-    assert target.batches == [MAX_CHUNK_CALLS, MAX_CHUNK_CALLS, 70 - 2 * MAX_CHUNK_CALLS]
+    assert target.batches == [10] * 7  # an eighth of all 80
     assert target.asked == [str(n) for n in range(80) if n % 2 or n >= 20]
 
 
@@ -238,8 +232,8 @@ def test_meter_keeps_what_is_reserved(store):
 def test_meter_reserves_retries_and_reduces_them(store):
     target = Counting(billed=True, max_attempts=5, seed=1)
     metered = Meter(target, Ledger(store, Limits(calls=40)))
-    metered.respond(chats(*range(10)))
-    assert target.batches == [10] and target.attempts <= 40  # 10 calls of 4 attempts at most
+    metered.respond(chats(*range(8)))
+    assert target.batches == [8] and target.attempts <= 40  # 8 calls of 5 attempts at most
     with pytest.raises(BudgetSpent):
         for n in range(100, 140):
             metered.respond(chats(n))
@@ -465,7 +459,7 @@ def test_meter_repeats_a_request_with_the_same_bits(tmp_path, monkeypatch):
                 raise KeyboardInterrupt
             return super().choose(chats, options)
 
-    monkeypatch.setattr("remask.runs.meter.MAX_CHUNK_CALLS", 6)
+    monkeypatch.setattr("remask.runs.meter.choose_chunk_size", lambda calls: 6)
     system = Message("system", "Is the review positive or negative?")
     adjectives = ("fine", "dull", "a joy", "tedious and long", "moving", "weak")
     asked = [(system, Message("user", f"Film {n} is {adjectives[n % len(adjectives)]}.")) for n in range(10)]

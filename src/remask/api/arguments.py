@@ -94,6 +94,21 @@ class Denoiser(_Checked, sections.DenoiserConfig):
         super().__init__(**settings if model is None else settings | {"model": model})
 
 
+class Workers(_Checked, sections.RunConfig):
+    """Where models on this machine work: `Workers("process", workers=4)` or `Workers("ray")`.
+
+    Equal numbers of threads give equal results, with any number of workers. Raises ConfigError for
+    an unknown key or a wrong value.
+
+    >>> import remask
+    >>> remask.Workers("process", workers=4, threads=2).threads
+    2
+    """
+
+    def __init__(self, executor: str | None = None, **settings: Any) -> None:
+        super().__init__(**settings if executor is None else settings | {"executor": executor})
+
+
 class InspectTask(_Checked, sections.TaskConfig):
     """An Inspect task in place of rows: `InspectTask("inspect_evals/tau2_airline")`.
 
@@ -233,6 +248,7 @@ _ALLOWED: dict[str, tuple[Any, str, str]] = {
     "task": (str | InspectTask, "", "a name or a remask.InspectTask"),
     "search": (Search | None, "", "a remask.Search"),
     "budget": (Budget | None, "", "a remask.Budget"),
+    "workers": (int | Workers | None, "", "a number or a remask.Workers"),
 }
 
 
@@ -264,6 +280,7 @@ def settle_arguments(
     budget: Budget | None = None,
     search: Search | None = None,
     objectives: Sequence[str | Objective] = (),
+    workers: int | Workers | None = None,
     more: Mapping[str, Any],
 ) -> tuple[dict[str, Any], Given]:
     """Convert the arguments to the nested values of `remask.toml`, and the objects among them.
@@ -271,7 +288,7 @@ def settle_arguments(
     `more` are further keys, which override the others. Raises ConfigError.
     """
     _require_types(prompt=prompt, target=target, metric=metric, denoiser=denoiser)
-    _require_types(task=task, search=search, budget=budget)
+    _require_types(task=task, search=search, budget=budget, workers=workers)
     data = data if isinstance(data, Dataset) or data is None else Dataset(data)
     values: dict[str, Any] = {
         "prompt": get_prompt(prompt),
@@ -280,6 +297,7 @@ def settle_arguments(
         "search": _read_section(search),
         "denoiser": _read_section(denoiser, "model", "object"),
         "budget": _read_limits(max_calls, budget),
+        "run": read_workers(workers),
     }
     measured = [one if isinstance(one, Objective) else Objective(one) for one in _list_objectives(objectives)]
     if measured:
@@ -306,6 +324,13 @@ def settle_rows(values: dict[str, Any], given: Given) -> Config:
     if not named and not task.get("name"):
         data.setdefault("queries", QUERIES)
     return make_config(values, "arguments")
+
+
+def read_workers(workers: int | Workers | None) -> dict[str, Any]:
+    """Return the keys of [run]. Raises ConfigError for a number that cannot be."""
+    if isinstance(workers, int):
+        workers = Workers(workers=workers)
+    return _read_section(workers)
 
 
 def name_object(kind: str, value: Any) -> str:

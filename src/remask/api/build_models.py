@@ -13,7 +13,7 @@ from remask.config import Config, DenoiserConfig, EndpointConfig, RoleConfig, Ta
 from remask.data.places import read_tools
 from remask.errors import ConfigError, name_missing_extra
 from remask.models.function import is_function_file, load_function
-from remask.ports import DenoiserModel, TargetModel
+from remask.ports import DenoiserModel, Executor, TargetModel
 from remask.runs.budget import Limits, Price
 
 if TYPE_CHECKING:
@@ -27,13 +27,14 @@ TARGET_FORMATS = ("llama", "qwen2", "qwen3")  # that read left to right
 DEFAULT_ANSWER_TOKENS = 64  # of a target on this machine where max_tokens is not set
 Respond = Callable[[list[dict[str, str]]], str | Awaitable[str]]  # messages -> text
 APIS = ("mercury", "chat", "inspect")
+LOCAL = ("builtin", "local")  # models on this machine
 ENDPOINTS = ("openai", *APIS)
 # Keys that only some kinds of models read: the kinds, and how a message calls them.
 READ_BY = {
     **dict.fromkeys(("base_url", "extra", "headers"), (ENDPOINTS, "a model behind an API")),
     "model_args": (("inspect",), "inspect:PROVIDER/MODEL"),
     **dict.fromkeys(("revision", "family"), (("local",), "local:HUB_ID or local:FOLDER")),
-    **dict.fromkeys(("steps", "device", "dtype"), (("builtin", "local"), "a model on this machine")),
+    **dict.fromkeys(("steps", "device", "dtype"), (LOCAL, "a model on this machine")),
 }
 MAX_READ_TOKENS = 2048  # that a denoiser reads at once, to estimate its memory
 KNOWN_DENOISERS = (
@@ -43,10 +44,23 @@ KNOWN_DENOISERS = (
 
 
 @name_missing_extra()
-def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetModel:
-    """Make the target, not metered. Raises ConfigError and BackendError."""
+def make_target(
+    config: TargetConfig,
+    respond: Respond | None = None,
+    executor: Executor | None = None,
+    role: str = "target",
+) -> TargetModel:
+    """Make the target, not metered. Raises ConfigError and BackendError.
+
+    `executor`: whose workers ask it, where it is a model on this machine or in a file; it is their
+    model of this `role`.
+    """
     kind, _, name = config.model.partition(":")
     _refuse_unread(config)
+    if executor is not None and kind in LOCAL:
+        from remask.models.pooled_target import PooledTarget
+
+        return PooledTarget(executor, role)
     if kind == "builtin":
         from remask.models.backbone.builtin_weights import load_base
         from remask.models.builtin import BuiltinTarget
@@ -76,8 +90,10 @@ def make_target(config: TargetConfig, respond: Respond | None = None) -> TargetM
         from remask.models.event_loop import is_async
         from remask.models.function import FunctionTarget
 
+        if is_async(respond):
+            return FunctionTarget(respond, concurrency=config.concurrency)
         # A function that is not async may not be safe to call from several threads.
-        return FunctionTarget(respond, concurrency=config.concurrency if is_async(respond) else 1)
+        return FunctionTarget(respond, executor=executor if in_file else None, role=role)
     if kind == "inspect":
         own = "" if config.api_key_env == TargetConfig().api_key_env else config.api_key_env
         return _make_inspect_target(config, name, own)
@@ -187,10 +203,13 @@ def describe_endpoint(config: TargetConfig | DenoiserConfig) -> str:
 
 
 @name_missing_extra()
-def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None) -> DenoiserModel:
+def make_denoiser(
+    config: DenoiserConfig, denoiser: DenoiserModel | None = None, executor: Executor | None = None
+) -> DenoiserModel:
     """Make the denoiser of the settings, or return the object of the user.
 
-    Raises ConfigError and BackendError.
+    `executor`: whose workers denoise, where it is a model on this machine. Raises ConfigError and
+    BackendError.
     """
     kind, _, name = config.model.partition(":")
     _refuse_unread(config)
@@ -206,6 +225,10 @@ def make_denoiser(config: DenoiserConfig, denoiser: DenoiserModel | None = None)
             f"denoiser.adapter is for a base model that is local:FOLDER or local:HUB_ID, not for "
             f"{config.model}; use builtin:FILE for an adapter of the built-in model"
         )
+    if executor is not None and kind in LOCAL:
+        from remask.dlm.pooled_denoiser import PooledDenoiser
+
+        return PooledDenoiser(executor)
     if kind == "builtin":
         return _make_adapted(config, "builtin", name)
     if kind == "local" and name.strip():

@@ -16,6 +16,7 @@ from remask.api.arguments import (
     Judge,
     Label,
     Target,
+    Workers,
     get_prompt,
     settle_arguments,
     settle_rows,
@@ -64,6 +65,7 @@ def evaluate(
     against: str | Path | Mapping[str, str] | None = None,
     task: str | InspectTask = "",
     budget: Budget | None = None,
+    workers: int | Workers | None = None,
     progress: bool | None = None,
 ) -> Evaluation:
     """Score a prompt on the rows of one split, with a 95 % interval and the cost, without a search.
@@ -83,7 +85,7 @@ def evaluate(
     other = None if against is None else get_prompt(against)
     values, given = settle_arguments(
         prompt, data=data, target=target, metric=metric, task=task,
-        budget=budget or Budget(calls=None), more={},
+        budget=budget or Budget(calls=None), workers=workers, more={},
     )  # fmt: skip
     with open_progress(progress, Hooks()) as hooks:
         return score_prompt(settle_rows(values, given), given, split, hooks, other)

@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from remask.api.build_models import asks_api, make_target
+from remask.api.build_models import asks_api
 from remask.api.job import Job
+from remask.dlm.canvas import MAX_BATCH_CANVASES
 from remask.errors import RemaskError
 from remask.ports import Canvas, Context, Hole, watch_steps
 from remask.runs.budget import Spend
@@ -20,7 +21,6 @@ from remask.types import Trace
 MAX_TIMED_STEPS = 4
 MAX_TIMED_SECONDS = 3.0  # a step that is running then is waited for
 TIMED_TOKENS = 24  # of the hole: the denoiser needs one step for each
-TIMED_CANVASES = 16  # in one batch, as in a run
 TIMED_CALLS = 8
 
 
@@ -71,7 +71,7 @@ def time_denoising(job: Job) -> DenoisingTime | None:
             if len(found) >= most or found[-1] > MAX_TIMED_SECONDS:
                 raise _Enough
 
-    count = min(TIMED_CANVASES, _count_candidates(job))
+    count = min(MAX_BATCH_CANVASES, _count_candidates(job))
     try:
         with watch_steps(watch):
             job.denoiser.infill(_make_context(job), [_make_canvas(job, i) for i in range(count)], 0)
@@ -117,7 +117,7 @@ def time_calls(job: Job) -> CallTime | None:
     if not rows or job.config.data.queries:
         return None
     job.hooks.step("timing a few calls", 0, 0, Spend())
-    target = make_target(job.config.target, None)
+    target = job.load_target()
     began = time.monotonic()
     chats = [make_chat(job.start, row, job.config.data.role) for row in rows]
     labels = job.task.labels if target.chooses else ()

@@ -21,6 +21,7 @@ from remask.api.build_models import asks_api, limit_spend, make_denoiser, make_p
 from remask.api.build_proposer import choose_demos, make_prompt_proposer, make_proposer, refuse_demos
 from remask.api.build_task import Given, TraceData
 from remask.api.least_budget import require_least_budget
+from remask.api.worker import make_executor
 from remask.config import Config
 from remask.data.dataset import SPLITS, LoadedDataset, require_splits
 from remask.data.placeholders import fill
@@ -30,11 +31,22 @@ from remask.errors import ConfigError
 from remask.events import Event, GoalsSet, State
 from remask.ids import content_id
 from remask.models.function import hash_function_file, hash_source, is_function_file
-from remask.ports import DenoiserModel, Metric, Proposer, Remote, Scorer, TargetModel, Task, watch_steps
+from remask.ports import (
+    DenoiserModel,
+    Executor,
+    Metric,
+    Proposer,
+    Remote,
+    Scorer,
+    TargetModel,
+    Task,
+    watch_steps,
+)
 from remask.prompt import Prompt
 from remask.propose.redacting import RedactingProposer
 from remask.runs.budget import Price, Spend
-from remask.runs.meter import Ledger, Meter
+from remask.runs.ledger import Ledger
+from remask.runs.meter import Meter
 from remask.runs.progress import Workload
 from remask.runs.store import strip_credentials
 from remask.search.plan import SearchPlan, make_plan
@@ -184,10 +196,17 @@ class Job:
         return build_task.make_dataset(self.config, self.given.rows)
 
     @cached_property
+    def executor(self) -> Executor | None:
+        """The workers that models on this machine are asked by; None: this process."""
+        executor = make_executor(self.config)
+        if executor is not None:
+            self._stack.callback(executor.close)
+        return executor
+
+    @cached_property
     def target(self) -> TargetModel:
         """The model whose prompt is optimised, metered."""
-        config = self.config.target
-        return self.meter(make_target(config, self.given.respond), config.max_tokens, raw=True)
+        return self.meter(self.load_target(), self.config.target.max_tokens, raw=True)
 
     @cached_property
     def metric(self) -> str | Metric | Grader:
@@ -218,7 +237,7 @@ class Job:
     def denoiser(self) -> DenoiserModel:
         """The diffusion language model. The calls of an API are metered."""
         config = self.config.denoiser
-        denoiser = make_denoiser(config, self.given.denoiser)
+        denoiser = make_denoiser(config, self.given.denoiser, self.executor)
         if not isinstance(denoiser, Remote):
             return denoiser
         price = make_price(config)
@@ -333,6 +352,10 @@ class Job:
         return CALLS_PER_CANDIDATE * plan.candidates if asks_api(self.config.denoiser) else 0
 
     # --- actions
+
+    def load_target(self) -> TargetModel:
+        """Load the target without a meter, to time it outside the budget."""
+        return make_target(self.config.target, self.given.respond, self.executor)
 
     def meter(
         self, target: TargetModel, max_output: int | None, price: Price | None = None, raw: bool = False

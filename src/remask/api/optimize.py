@@ -24,6 +24,7 @@ from remask.api.arguments import (
     Objective,
     Search,
     Target,
+    Workers,
     settle_arguments,
     settle_rows,
 )
@@ -33,7 +34,7 @@ from remask.api.build_task import Given
 from remask.api.forecast import measure_workload, time_calls, time_denoising
 from remask.api.job import Hooks, Job, OnEvent, add_callback, choose_run_dir, follow_steps, open_job
 from remask.api.show_progress import open_progress
-from remask.config import Config, make_config
+from remask.config import Config, RunConfig, make_config
 from remask.data.synthetic import ask_queries
 from remask.errors import ConfigError, TargetRefused, TargetUnreliable
 from remask.events import (
@@ -79,6 +80,7 @@ def optimize(
     objectives: Sequence[str | Objective] = (),
     task: str | InspectTask = "",
     seed: int = 0,
+    workers: int | Workers | None = None,
     run_dir: str | Path | None = None,
     on_event: OnEvent | None = None,
     progress: bool | None = None,
@@ -93,9 +95,10 @@ def optimize(
     from 0 to 1, a `Label` or a `Judge`. denoiser: a name, an object with `count` and `infill`, or a
     `Denoiser`. Target and metric may be async functions. max_calls: target calls in all, the test included
     (default: 2,000); `budget` has other limits. objectives: what is measured beside the score, such
-    as "latency" or a `remask.Objective`. task: an Inspect task in place of data. run_dir: a
-    new folder (default: runs/DATE-TIME). on_event: called as `on_event(event, state, spend)` after
-    an event was stored; an exception that it raises ends the run, which can then be resumed.
+    as "latency" or a `remask.Objective`. task: an Inspect task in place of data. workers: processes, or
+    other `Workers`, that denoise and ask models on this machine. run_dir: a new folder (default:
+    runs/DATE-TIME). on_event: called as `on_event(event, state, spend)` after an event was stored; an
+    exception that it raises ends the run, which can then be resumed.
     progress: show how far the run is (default: in a terminal and in a notebook).
 
     Raises ConfigError and DataError before the first call, TargetRefused and TargetUnreliable.
@@ -111,7 +114,8 @@ def optimize(
     """
     values, given = settle_arguments(
         prompt, data=data, target=target, metric=metric, denoiser=denoiser, task=task,
-        max_calls=max_calls, budget=budget, search=search, objectives=objectives, more={"seed": seed},
+        max_calls=max_calls, budget=budget, search=search, objectives=objectives, workers=workers,
+        more={"seed": seed},
     )  # fmt: skip
     hooks = add_callback(Hooks(), on_event)
     config = settle_rows(values, given)
@@ -136,14 +140,15 @@ def resume(
     metric: Metric | None = None,
     denoiser: DenoiserModel | None = None,
     objectives: Sequence[str | Objective] = (),
+    workers: int | Workers | None = None,
     on_event: OnEvent | None = None,
     progress: bool | None = None,
 ) -> Result:
     """Continue an interrupted run, or return the result of a finished one.
 
     Functions, also of objectives, a denoiser object and rows in memory must be passed again; all else
-    is stored. progress: as for `optimize`. Raises ConfigError, which names the keys, where data, code or
-    settings have changed.
+    is stored. workers, progress: as for `optimize`; the run may have had others. Raises ConfigError,
+    which names the keys, where data, code or settings have changed.
 
     >>> import remask
     >>> rows = [(f"{n} + 1", str(n + 1)) for n in range(24)]
@@ -161,17 +166,18 @@ def resume(
     ...     print(remask.resume("cut", **again).verdict)
     no evidence
     """
-    _, given = settle_arguments(
-        "-", data=data, target=target, metric=metric, denoiser=denoiser, objectives=objectives, more={}
-    )
+    values, given = settle_arguments(
+        "-", data=data, target=target, metric=metric, denoiser=denoiser, objectives=objectives,
+        workers=workers, more={},
+    )  # fmt: skip
     with open_progress(progress, add_callback(Hooks(), on_event), str(run_dir)) as hooks:
-        return resume_run(run_dir, given, hooks)
+        return resume_run(run_dir, given, hooks, RunConfig(**values["run"]))
 
 
-def resume_run(run_dir: str | Path, given: Given, hooks: Hooks) -> Result:
+def resume_run(run_dir: str | Path, given: Given, hooks: Hooks, workers: RunConfig) -> Result:
     """Continue a run with the objects that it needs."""
     folder = Path(run_dir)
-    config = load_config(folder)
+    config = load_config(folder).model_copy(update={"run": workers})
     data = config.data
     named = data.path or data.train or data.queries or config.task.name or config.refine
     if not named and given.rows is None:

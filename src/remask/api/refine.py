@@ -5,7 +5,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from remask.api.arguments import Budget, Denoiser, Function, Judge, Label, Search, Target, settle_arguments
+from remask.api.arguments import (
+    Budget,
+    Denoiser,
+    Function,
+    Judge,
+    Label,
+    Search,
+    Target,
+    Workers,
+    settle_arguments,
+)
 from remask.api.awaitable import make_async
 from remask.api.build_models import Respond
 from remask.api.job import Hooks, OnEvent, add_callback, choose_run_dir
@@ -38,6 +48,7 @@ def refine(
     budget: Budget | None = None,
     search: Search | None = None,
     seed: int = 0,
+    workers: int | Workers | None = None,
     run_dir: str | Path | None = None,
     on_event: OnEvent | None = None,
     progress: bool | None = None,
@@ -49,8 +60,7 @@ def refine(
     corrections and well-rated responses (default: "label" where the right answers are a few labels,
     else "f1"). lock: the part of the prompt that may not change: "text" (sentences are only added),
     "numbers" or "none". columns, scales: as --map and --scale of the command line. redact: replace
-    personal data and secrets before anything is read. The other arguments are those of `optimize`.
-    An interrupted run continues with `resume`.
+    personal data and secrets before anything is read. The others are those of `optimize`.
 
     Raises ConfigError and DataError before anything is computed. The verification may raise
     TargetRefused and TargetUnreliable; result.json is then written with the verdict "unverified".
@@ -76,8 +86,8 @@ def refine(
         "scales": list(scales), "lock": lock, "iterations": iterations, "verify": target is not None,
     }  # fmt: skip
     values, given = settle_arguments(
-        prompt, data=None, target=target, metric=metric, denoiser=denoiser,
-        max_calls=max_calls, budget=budget, search=search, more={"seed": seed, "refine": section},
+        prompt, data=None, target=target, metric=metric, denoiser=denoiser, max_calls=max_calls,
+        budget=budget, search=search, workers=workers, more={"seed": seed, "refine": section},
     )  # fmt: skip
     config, hooks = make_refine_config(values, "arguments"), add_callback(Hooks(), on_event)
     with choose_run_dir(run_dir) as folder, open_progress(progress, hooks, str(folder)) as shown:

@@ -30,14 +30,15 @@ from remask.api.refine import make_refine_config
 from remask.api.show_progress import open_progress
 from remask.config import Config, WatchConfig, make_config, merged
 from remask.data.formats.chat import record_to_chat
+from remask.data.json_stream import check_file
 from remask.data.prompt_traces import make_similarity, read_traces
 from remask.data.ratings import parse_scales
 from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.servers import name_server, read_server
 from remask.data.tables import parse_column_map
-from remask.data.trace_reader import Download, read_records
+from remask.data.trace_reader import NO_RECORDS, Download, find_files, read_records
 from remask.data.trace_record import Record, RejectedRecord
-from remask.errors import ConfigError
+from remask.errors import ConfigError, DataError
 from remask.files import is_server, parse_toml, read_toml, write
 from remask.ids import content_id
 from remask.ports import DenoiserModel
@@ -57,6 +58,7 @@ MIN_NEW = 50  # conversations behind the reference, below which nothing is compa
 FIRST_DAYS = 30  # of a server that was never read
 MAX_KINDS = 3  # kinds of failure that are named
 MAX_QUOTE = 120  # characters
+MAX_REASON = 400
 CONVERSATIONS = "conversations.jsonl"  # in a proposal of `refine`
 PROPOSED, NOTHING_BETTER = 6, 7  # exit codes
 
@@ -187,6 +189,7 @@ def watch_once(
     if settings.proposals.exists() and not settings.proposals.is_dir():
         raise ConfigError(f"{settings.proposals} is a file; name a folder as [watch] proposals")
     with (WatchState.copy if dry_run else WatchState.open)(settings.state) as state:
+        _require_own(settings, state)
         night = _read_new(settings, state, now)
         look = state.last_look()
         if look is None or not look.pending:
@@ -200,6 +203,16 @@ def watch_once(
         return night if dry_run else _propose(settings, state, night, look, hooks)
 
 
+def _require_own(settings: WatchSettings, state: WatchState) -> None:
+    """Raise ConfigError for the state of another prompt file, as of a second agent in the same folder."""
+    known, name = state.meta("prompt_file"), settings.prompt_file.name
+    if known not in ("", name):
+        raise ConfigError(
+            f"{settings.state} is the state of the prompt {known}, not of {name}; give this configuration "
+            "another [watch] state, or move the file away to begin with a new reference"
+        )
+
+
 # --- reading
 
 
@@ -208,14 +221,18 @@ def _read_new(settings: WatchSettings, state: WatchState, now: datetime) -> Nigh
     belongs = make_similarity(Prompt.parse(settings.run.prompt).text)
     counts: Counter[str] = Counter()
     copies: Counter[tuple[str, str]] = Counter()
-    notes = []
+    notes: list[str] = []
     with state.change():
-        for item in _read_items(settings, state, now):
+        for item in _read_items(settings, state, now, notes):
             system = item.template or item.system if isinstance(item, Record) else None
             if isinstance(item, RejectedRecord):
+                if item.reason == NO_RECORDS:  # an empty file, as a log is after a rotation
+                    continue
                 counts["rejected"] += 1
                 if counts["rejected"] == 1:
-                    notes.append(f"the first value that is no usable record: {one_line(item.reason, 200)}")
+                    where = item.path if item.line is None else f"{item.path}:{item.line}"
+                    said = one_line(f"{where}: {item.reason}", MAX_REASON)
+                    notes.append(f"the first value that is no usable record: {said}")
             elif system and not belongs(system):
                 counts["elsewhere"] += 1
             else:
@@ -231,19 +248,42 @@ def _read_new(settings: WatchSettings, state: WatchState, now: datetime) -> Nigh
 
 
 def _read_items(
-    settings: WatchSettings, state: WatchState, now: datetime
+    settings: WatchSettings, state: WatchState, now: datetime, notes: list[str]
 ) -> Iterator[Record | RejectedRecord]:
-    files = [place for place in settings.traces if not is_server(place)]
-    if files:
-        yield from read_records(files, parse_column_map(settings.columns))
+    first = not state.count
+    if files := _find_logs(settings, first, notes):
+        try:
+            yield from read_records(files, parse_column_map(settings.columns))
+        except ConfigError as error:  # a column that no record has now, though earlier ones had it
+            if first:
+                raise
+            notes.append(str(error))
     for place in filter(is_server, settings.traces):
         name = name_server(place)
         before = state.read_to(name)
         late = timedelta(days=FIRST_DAYS if before is None else settings.watch.late_days)
-        since = (now if before is None else datetime.fromtimestamp(before, UTC)) - late
+        # A clock that has gone back neither reads years again nor leaves out what comes next.
+        last = now.timestamp() if before is None else before
+        since = min(now, datetime.fromtimestamp(last, UTC)) - late
         for part in read_server(place, settings.watch.experiment, since, now):
             yield from read_records([part])
-        state.set_read_to(name, now.timestamp())
+        state.set_read_to(name, max(last, now.timestamp()))
+
+
+def _find_logs(settings: WatchSettings, first: bool, notes: list[str]) -> list[Path]:
+    """Return the files that are there. After the first night they may all have been moved away."""
+    found: list[Path] = []
+    for place in (place for place in settings.traces if not is_server(place)):
+        try:
+            files = find_files([place])
+            for file in files:
+                check_file(file)
+            found += files
+        except DataError as error:
+            if first:
+                raise
+            notes.append(str(error))
+    return found
 
 
 def _describe_arrival(record: Record, redact: bool, copies: Counter[tuple[str, str]]) -> Arrival:
@@ -251,16 +291,22 @@ def _describe_arrival(record: Record, redact: bool, copies: Counter[tuple[str, s
 
     The key is the thread that a tracing tool gives; else the id with the first message, since some
     files number their rows; else the content, with the number of equal ones before it in its file.
+    What such a conversation was before its last turns has a key, too.
     """
     first = next((turn.text for turn in record.turns if turn.role == "user"), "")
     if record.thread:
-        key = content_id("conversation", record.thread)
+        keys = [content_id("conversation", record.thread)]
     elif record.id:
-        key = content_id("conversation", record.id, first)
+        keys = [content_id("conversation", record.id, first)]
     else:
-        text = content_id("turns", [[turn.role, turn.text] for turn in record.turns])
-        copies[record.source.path, text] += 1
-        key = content_id("conversation", text, copies[record.source.path, text])
+        keys, text = [], content_id("turns", record.session)
+        for number, turn in enumerate(record.turns, 1):
+            text = content_id("turns", text, turn.role, turn.text)
+            if turn.role == "assistant" or number == len(record.turns):
+                copies[record.source.path, text] += 1
+                keys.append(f"{text}.{copies[record.source.path, text]}")
+        if not keys:  # a right answer without a turn
+            keys = [content_id("conversation", text, str(record.desired))]
     ratings = [[r.name, r.value, r.comment, r.correction] for r in record.ratings]
     marks = {content_id("rating", *rating) for rating in ratings}
     if record.desired is not None:
@@ -274,7 +320,8 @@ def _describe_arrival(record: Record, redact: bool, copies: Counter[tuple[str, s
         session = {"session_id": content_id("session", record.session)} if record.session else {}
         return {**body, **session}
 
-    return Arrival(key, len(record.turns), frozenset(marks), make_body)
+    *forms, key = keys
+    return Arrival(key, len(record.turns), frozenset(marks), make_body, tuple(reversed(forms)))
 
 
 def _notice_prompt(settings: WatchSettings, state: WatchState) -> str:
@@ -286,7 +333,7 @@ def _notice_prompt(settings: WatchSettings, state: WatchState) -> str:
     look = state.last_look()
     if look is not None and look.pending:
         state.finish_look(look, outcome="the prompt was changed")
-    state.set_meta(prompt=prompt, start=start)
+    state.set_meta(prompt=prompt, start=start, prompt_file=settings.prompt_file.name)
     return "the prompt has changed, so a new reference begins with the next conversations" if known else ""
 
 
@@ -295,7 +342,7 @@ def _notice_prompt(settings: WatchSettings, state: WatchState) -> str:
 
 def _compare(settings: WatchSettings, state: WatchState, night: Night, day: str, dry_run: bool) -> Night:
     """Compare the newest conversations with the reference, at most once a day, and store the look."""
-    window, start, count = settings.watch.window, int(state.meta("start")), state.count
+    window, start, count = settings.watch.window, state.start, state.count
     ends = start + window - 1  # of the reference
     begins = max(ends + 1, count - window + 1)  # of the new ones
     missing = max(0, ends + MIN_NEW - count)
@@ -336,8 +383,8 @@ def _test(
     notes = [note for note in found.notes if "system prompt" not in note]
     rate = settings.watch.alarm_rate
     failures = compare_failures(before, after, rate)
-    if isinstance(failures, int):
-        notes.append(f"failures are not compared: {failures} more rated conversations are missing")
+    if isinstance(failures, str):
+        notes.append(f"failures are not compared: {failures}")
         tests = [compare_inputs(before, after, rate)]
     else:
         tests = [failures, compare_inputs(before, after, rate)]
@@ -371,7 +418,7 @@ def _propose(settings: WatchSettings, state: WatchState, night: Night, look: Loo
     first, last = look.body["first"], look.body["last"]
     if (folder / FILE).exists():
         try:
-            result = resume_run(folder, settings.given, hooks)
+            result = resume_run(folder, settings.given, hooks, config.run)
         except ConfigError as error:
             raise ConfigError(f"{error}; or delete {folder}, and its run begins again") from None
     else:

@@ -202,6 +202,7 @@ def check(source: str | None, pilot: int | None, json: bool, **flags: Any) -> No
 
 @main.command(cls=options.GroupedCommand)
 @click.argument("run", type=click.Path(path_type=Path))
+@options.workers_options
 @options.track_option
 @options.gate_options
 @options.progress_options
@@ -214,9 +215,10 @@ def resume(run: Path, plain: bool, json: bool, track: str, **flags: Any) -> None
     """
     from remask.cli.gate import describe_result, finish, make_outputs
     from remask.cli.optimize import continue_run
+    from remask.cli.settings import read_workers
 
     outputs = make_outputs(flags, compares=True)
-    result = continue_run(run, options.choose_mode(plain, json), track)
+    result = continue_run(run, read_workers(flags), options.choose_mode(plain, json), track)
     finish(outputs, describe_result(result, "resume"))
 
 

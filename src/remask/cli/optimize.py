@@ -18,7 +18,7 @@ from remask.cli.interrupt import Interrupted, InterruptHandler, exit_stopped
 from remask.cli.live import open_display, open_side_display
 from remask.cli.settings import Request
 from remask.cli.show import print_result, print_result_json
-from remask.config import Config
+from remask.config import Config, RunConfig
 from remask.errors import ConfigError
 from remask.events import Event, State, Tested
 from remask.files import read_prompt
@@ -39,10 +39,11 @@ def new_run(request: Request, mode: str, track: str = "") -> Result:
         )
 
 
-def continue_run(run_dir: Path, mode: str, track: str = "") -> Result:
+def continue_run(run_dir: Path, workers: RunConfig, mode: str, track: str = "") -> Result:
     """Continue a run and print its result: `remask resume`."""
-    config = load_config(run_dir)
-    return _complete_run(lambda hooks: resume_run(run_dir, Given(), hooks), config, run_dir, mode, track)
+    return _complete_run(
+        lambda hooks: resume_run(run_dir, Given(), hooks, workers), load_config(run_dir), run_dir, mode, track
+    )
 
 
 def evaluate_prompt(request: Request, split: Split, json: bool, against: Path | None = None) -> Evaluation:

@@ -165,6 +165,13 @@ budget_options = combine(
            help="Maximum cost in US dollars. Needs prices in remask.toml."),
     option("Budget", "--max-total-tokens", type=int, help="Maximum number of input and output tokens."),
 )  # fmt: skip
+workers_options = combine(
+    option("Workers", "--workers", type=int,
+           help="Number of workers that denoise and ask models on this machine. Default: none, this "
+           "process does all."),
+    option("Workers", "--executor", metavar="NAME",
+           help="What the workers are: process, ray, or ray://HOST:PORT. Default: process."),
+)  # fmt: skip
 run_dir_option = option(
     "Output", "--run-dir", metavar="FOLDER", help="Folder of the run. Default: runs/DATE-TIME."
 )
@@ -246,6 +253,7 @@ job_options = combine(
            "train rows have right answers, else 0."),
     *_goal_options,
     budget_options,
+    workers_options,
     run_dir_option,
 )  # fmt: skip
 # As `job_options`, where --split chooses the rows to score.
@@ -254,6 +262,7 @@ eval_options = combine(
     option("Data", "--split-column", metavar="COLUMN", help=_SPLIT_HELP),
     _task_options,
     target_options,
+    workers_options,
 )
 
 

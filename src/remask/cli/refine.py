@@ -28,6 +28,7 @@ from remask.cli.options import option
         help="Number of candidates in each iteration. Default: 8.")  # fmt: skip
 @options.search_options
 @options.budget_options
+@options.workers_options
 @options.run_dir_option
 @option("Output", "--output", "-o", type=click.Path(path_type=Path), metavar="FILE",
         help="File for the refined prompt, with its [[keep]] marks.")  # fmt: skip

@@ -17,7 +17,7 @@ from typing import Any
 from remask.api.build_models import load_tools
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
-from remask.config import PROMPT_PLACES, QUERIES, Config, make_config, merged
+from remask.config import PROMPT_PLACES, QUERIES, Config, RunConfig, make_config, merged
 from remask.data.places import expand_places, read_places, read_tools
 from remask.errors import ConfigError
 from remask.files import place_function_file, place_target, place_task, placed, read_prompt, read_toml
@@ -42,6 +42,7 @@ SAME_NAMES = {  # options that are called like their key
     "data": ("input", "expected", "queries", "skip_invalid", "group"),
     "search": ("max_tokens", "demos", "candidates", "prefer", "within"),
     "refine": ("columns", "scales", "iterations", "lock"),
+    "run": ("executor", "workers"),
 }
 KEYS = {name: (section, name) for section, names in SAME_NAMES.items() for name in names} | {
     "target": ("target", "model"),
@@ -140,6 +141,12 @@ def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
         )
     values = load_tools(values)
     return Request(make_refine_config(values, str(path), _name_options(flags)), run_dir)
+
+
+def read_workers(flags: Mapping[str, Any]) -> RunConfig:
+    """Read the options of the workers alone, for `remask resume`. Raises ConfigError."""
+    given = {name: flags[name] for name in SAME_NAMES["run"] if flags[name] is not None}
+    return make_config({"prompt": "-", "run": given}, "flags", _name_options(given)).run
 
 
 def _take_run_dir(values: dict[str, Any], flags: Mapping[str, Any], path: Path) -> Path | None:

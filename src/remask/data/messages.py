@@ -280,7 +280,8 @@ def find_model(*bodies: object) -> str:
     return next((name for name in named if isinstance(name, str)), "")
 
 
-ID_KEYS: Final = ("id", "custom_id", "request_id", "uuid", "conversation_id")
+CONVERSATION_KEYS: Final = ("conversation_id", "conversationId", "chat_id")
+ID_KEYS: Final = ("id", "custom_id", "request_id", "uuid", *CONVERSATION_KEYS)
 
 
 def find_id(value: dict[str, Any]) -> str:
@@ -288,7 +289,11 @@ def find_id(value: dict[str, Any]) -> str:
     return next((str(value[k]) for k in ID_KEYS if isinstance(value.get(k), str | int)), "")
 
 
-SESSION_KEYS: Final = ("session_id", "sessionId", "thread_id", "user_id", "userId", "user")
+SESSION_KEYS: Final = (
+    *("session_id", "sessionId", "thread_id"),
+    *CONVERSATION_KEYS,
+    *("user_id", "userId", "user"),
+)
 
 
 def find_session(*bodies: object) -> str:

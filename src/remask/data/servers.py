@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 from remask.data.trace_reader import Download
 from remask.errors import BackendError, ConfigError
@@ -86,7 +87,8 @@ class LangfuseServer:
 
         self._name = name_server(f"langfuse:{url}")
         public, secret = keys
-        self._line = httpx.Client(timeout=TIMEOUT_S, follow_redirects=True)
+        # A redirect may lead to another host, and httpx would send the header of the public key on.
+        self._line = httpx.Client(timeout=TIMEOUT_S, follow_redirects=False)
         self._api = LangfuseAPI(
             base_url=url.rstrip("/"), username=public, password=secret, x_langfuse_public_key=public,
             httpx_client=self._line,
@@ -138,7 +140,8 @@ class LangfuseServer:
         try:
             yield
         except ApiError as error:
-            raise _explain(self._name, error.status_code, LANGFUSE_KEYS) from None
+            place = (error.headers or {}).get("location", "")
+            raise _explain(self._name, error.status_code, LANGFUSE_KEYS, place=place) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _explain(self._name, None, "", error) from None
         except (ValidationError, ValueError) as error:  # an answer of another kind of server
@@ -212,13 +215,23 @@ def _in_ms(time: datetime) -> int:
     return int(time.astimezone(UTC).timestamp() * 1000)
 
 
-def _explain(name: str, status: int | None, keys: str, error: Exception | None = None) -> BackendError:
-    """Say in one sentence what a server did and what to do about it. The text of `error` is clipped."""
+def _explain(
+    name: str, status: int | None, keys: str, error: Exception | None = None, place: str = ""
+) -> BackendError:
+    """Say in one sentence what a server did and what to do about it. The text of `error` is clipped.
+
+    place: where a redirect leads.
+    """
     kept = "nothing of this reading was kept, so nothing is lost or counted twice"
     if status in (401, 403):
         return BackendError(f"{name} refuses the key (status {status}); check {keys}; {kept}")
     if status == 404:
         return BackendError(f"{name} does not know this request (status 404); check the URL, and whether "
                             f"the server is new enough for the installed SDK; {kept}")  # fmt: skip
+    if status is not None and 300 <= status < 400:
+        url = urlsplit(place)
+        host = f" to {one_line(f'{url.scheme}://{url.hostname}', 160)}" if url.hostname else ""
+        return BackendError(f"{name} redirects{host} (status {status}), and keys are not sent on; write the "
+                            f"address that it leads to; {kept}")  # fmt: skip
     why = f"status {status}" if error is None else one_line(f"{type(error).__name__}: {error}", 160)
     return BackendError(f"{name} does not answer as it should ({why}); run the command again later; {kept}")

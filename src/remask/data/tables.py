@@ -82,7 +82,8 @@ class ColumnUse:
         if self.missing and self.first_keys:
             keys = ", ".join(self.first_keys)[:200]
             raise ConfigError(
-                f"--map names {min(self.missing)!r}, a column that no record has; the columns are {keys}"
+                f"the column map names {min(self.missing)!r}, a column that no record has; "
+                f"the columns are {keys}"
             )
 
 

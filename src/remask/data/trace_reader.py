@@ -8,6 +8,7 @@ time.
 Values that are in memory, such as those of a server, are read as a file that holds them would be.
 """
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -96,6 +97,7 @@ class Detector:
 
 
 DELIMITERS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+NO_RECORDS = "holds no records"  # of a file
 MAX_SAMPLED_VALUES = 20  # values of a file that decide whether the files are read twice
 
 
@@ -134,9 +136,9 @@ def read_records(
     DataError if a file does not exist, before anything is read, and ConfigError at the end for a
     mapped column that no record has.
     """
-    files: list[Path | Download] = []
-    for path in paths:
-        files += [path] if isinstance(path, Download) else find_files([path])
+    named = [path for path in paths if not isinstance(path, Download)]
+    files: list[Path | Download] = [path for path in paths if isinstance(path, Download)]
+    files += find_files(named)
     for file in files:
         if isinstance(file, Path):
             check_file(file)
@@ -164,9 +166,10 @@ def read_records(
 def find_files(places: Iterable[str | Path]) -> list[Path]:
     """Return the files of each place: a file, a folder (its files) or a pattern, sorted by name.
 
-    Hidden files and folders in a folder are left out. Raises DataError for a place without a file.
+    A file in several places is returned once. Hidden files and folders in a folder are left out.
+    Raises DataError for a place without a file.
     """
-    found: list[Path] = []
+    found: dict[str, Path] = {}  # by the place that it stands for
     for place in map(Path, places):
         if place.is_dir():
             files = sorted(p for p in place.iterdir() if p.is_file() and not p.name.startswith("."))
@@ -176,8 +179,9 @@ def find_files(places: Iterable[str | Path]) -> list[Path]:
             files = [place]
         if not files:
             raise DataError("there is no file in this folder or of this pattern; check the path", place)
-        found += files
-    return found
+        for file in files:
+            found.setdefault(os.path.realpath(file), file)
+    return list(found.values())
 
 
 def _read_items(files: Iterable[Path | Download], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
@@ -202,7 +206,7 @@ def _read_items(files: Iterable[Path | Download], formats: tuple[TraceFormat, ..
             except RecursionError:
                 yield source.reject(TOO_DEEP)
         if empty:
-            yield RejectedRecord(path, None, "holds no records")
+            yield RejectedRecord(path, None, NO_RECORDS)
 
 
 def _read_file(path: Path | Download) -> Iterator[Value | RejectedRecord]:

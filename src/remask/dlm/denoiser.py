@@ -16,6 +16,7 @@ from remask.dlm.canvas import (
     Window,
     apply_fills,
     choose_window,
+    cut_batches,
     encode_canvas,
     limit_to_first_hole,
     make_vocabulary_rules,
@@ -25,15 +26,13 @@ from remask.dlm.corrections import correct_blocks
 from remask.dlm.families import Family
 from remask.dlm.guidance import apply_guidance
 from remask.dlm.layout import Layout
+from remask.dlm.pooled_denoiser import DenoiserFacts
 from remask.dlm.reading import ApproximationError, AttentionMode, DenoisingPass, ExactPass, Ids
 from remask.dlm.sampler import CanvasBatch, CommitRule, Logits, denoise
 from remask.errors import ConfigError
 from remask.ids import content_id, seed_for
 from remask.models.backbone.transformer import Backbone, pad_rows
 from remask.ports import Canvas, Context, Fill, Hole, Pieces, fit_pieces, report_step
-
-MAX_BATCH_CANVASES = 16  # in one forward pass
-TRACE_LAYOUT_TOKENS = 16  # around the texts of one trace, rough
 
 
 @dataclass(slots=True)
@@ -53,7 +52,7 @@ class _WindowJob:
     """The next window of a canvas."""
 
     job: _CanvasJob
-    index: int  # of the canvas in its call; seeds its generator
+    number: int  # of the canvas in its call; seeds its generator
     row: CanvasRow
     window: Window
     rest: str  # the rendered prompt outside the window
@@ -112,15 +111,7 @@ class LocalDenoiser:
 
     def describe_approximation(self) -> str:
         """Describe the approximation error in one sentence; "" if nothing was approximated."""
-        error = self.approximation_error
-        if not error.positions:
-            return ""
-        return (
-            "the denoiser works with an approximation that makes it faster; "
-            f"{error.agreement:.1%} of {error.positions} words that were checked came out the same "
-            f"without it (logits differ by up to {error.largest:.2g}); "
-            'where fewer than 90 % do, set denoiser.cache = "exact"'
-        )
+        return self.approximation_error.describe()
 
     @property
     def context_length(self) -> int:
@@ -129,8 +120,7 @@ class LocalDenoiser:
 
     def count_context(self, tokens: int, traces: int) -> int:
         """Return how many tokens may precede a prompt, with traces of so many tokens in all."""
-        frame = len(self._layout.encode_context((), "")[0])
-        return frame + min(tokens + traces * TRACE_LAYOUT_TOKENS, self.family.context)
+        return self._layout.count_context(tokens, traces)
 
     def count(self, text: str) -> int:
         """Count the tokens of `text`."""
@@ -142,19 +132,41 @@ class LocalDenoiser:
         Each canvas has its own random generator, so equal canvases get different fills. Traces
         that exceed the family's context limit are dropped from the end. Raises NumericsError.
         """
+        fills: dict[int, Fill] = {}
+        for numbers in cut_batches(canvases):
+            report_step("candidate", len(fills), len(canvases))
+            batch = [canvases[number] for number in numbers]
+            fills |= zip(numbers, self.infill_batch(context, batch, numbers, seed), strict=True)
+        report_step("candidate", len(fills), len(canvases))
+        return [fills[number] for number in range(len(canvases))]
+
+    def infill_batch(
+        self, context: Context, canvases: Sequence[Canvas], numbers: Sequence[int], seed: int
+    ) -> list[Fill]:
+        """Denoise one batch of `cut_batches`. `numbers` seed the generators of the canvases."""
         jobs = [_make_job(canvas) for canvas in canvases]
         turn = 0
-        while windows := [w for i, job in enumerate(jobs) if (w := self._cut_next_window(job, i))]:
+        while windows := [
+            w for job, number in zip(jobs, numbers, strict=True) if (w := self._cut_next_window(job, number))
+        ]:
             for rest in dict.fromkeys(window.rest for window in windows):
                 same_context = [window for window in windows if window.rest == rest]
                 ids, shared = self._layout.encode_context(context, rest)
-                for begin in range(0, len(same_context), MAX_BATCH_CANVASES):
-                    batch = same_context[begin : begin + MAX_BATCH_CANVASES]
-                    report_step("candidate", sum(None not in job.fills for job in jobs), len(jobs))
-                    self._denoise_windows(batch, ids, shared, seed_for(seed, "infill", turn))
+                self._denoise_windows(same_context, ids, shared, seed_for(seed, "infill", turn))
             turn += 1
-        report_step("candidate", len(jobs), len(jobs))
         return [_finish_job(job) for job in jobs]
+
+    def describe(self) -> DenoiserFacts:
+        """Return what a driver must know of this denoiser, where workers have it."""
+        return DenoiserFacts(self.identity, self.context_length, self._layout.without_weights())
+
+    def infill_counted(
+        self, context: Context, canvases: Sequence[Canvas], numbers: Sequence[int], seed: int
+    ) -> tuple[list[Fill], ApproximationError]:
+        """Return `infill_batch` with the error of what it approximated."""
+        before = self.approximation_error
+        fills = self.infill_batch(context, canvases, numbers, seed)
+        return fills, self.approximation_error.count_since(before)
 
     def score(self, context: Context, text: str, spans: Sequence[tuple[int, int]]) -> list[float]:
         """Return the log-probability (nats) of each character span of the prompt `text` under
@@ -177,7 +189,7 @@ class LocalDenoiser:
         logp = dict(zip(positions, nats, strict=True))
         return [sum(logp[i] for i in span) for span in by_span]
 
-    def _cut_next_window(self, job: _CanvasJob, index: int) -> _WindowJob | None:
+    def _cut_next_window(self, job: _CanvasJob, number: int) -> _WindowJob | None:
         """Cut the window around the first open holes; None if all holes are filled."""
         if None not in job.fills:
             return None
@@ -190,7 +202,7 @@ class LocalDenoiser:
             window, seen = limit_to_first_hole(row, window, family.block), row.holes[0][1]
         before = self.backbone.decode(row.ids[: window.start])
         after = self.backbone.decode(row.ids[seen:])
-        return _WindowJob(job, index, row, window, self._layout.render_rest(before, after))
+        return _WindowJob(job, number, row, window, self._layout.render_rest(before, after))
 
     def _denoise_windows(self, windows: Sequence[_WindowJob], context: Ids, shared: int, seed: int) -> None:
         """Fill the holes of `windows`, which have the same context."""
@@ -199,7 +211,7 @@ class LocalDenoiser:
         if self.guidance:
             logits = apply_guidance(logits, self._make_plain_logits(windows), self.guidance)
         generators = [
-            torch.Generator().manual_seed(seed_for(seed, "row", window.index)) for window in windows
+            torch.Generator().manual_seed(seed_for(seed, "row", window.number)) for window in windows
         ]
         masked = (canvases.ids == canvases.mask).sum(1).tolist()
         steps = [self.steps or min(self.family.steps, n) for n in masked]

@@ -3,7 +3,8 @@
 An adapter understands only the layout that it was trained on, so both call this module.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from remask.dlm.canvas import clip_middle
 from remask.dlm.families import Family
@@ -11,6 +12,8 @@ from remask.dlm.reading import Ids
 from remask.dlm.render import render, render_rest
 from remask.models.backbone.transformer import Backbone
 from remask.ports import Context
+
+TRACE_LAYOUT_TOKENS = 16  # around the texts of one trace, rough
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +26,16 @@ class Layout:
     def count(self, text: str) -> int:
         """Count the tokens of `text`."""
         return len(self.backbone.encode(text))
+
+    def count_context(self, tokens: int, traces: int) -> int:
+        """Return how many tokens may precede a prompt, with traces of so many tokens in all."""
+        frame = len(self.encode_context((), "")[0])
+        return frame + min(tokens + traces * TRACE_LAYOUT_TOKENS, self.family.context)
+
+    def without_weights(self) -> "Layout":
+        """Return the same layout with a backbone that only encodes and decodes."""
+        no_model: Any = None
+        return replace(self, backbone=replace(self.backbone, model=no_model))
 
     def render_rest(self, before: str, after: str) -> str:
         """Render the prompt outside a window, clipped to `family.rest` tokens."""

@@ -53,6 +53,25 @@ class ApproximationError:
         largest = float((approximate - exact).abs().amax())
         return ApproximationError(self.positions + len(exact), self.same + same, max(self.largest, largest))
 
+    def __add__(self, other: "ApproximationError") -> "ApproximationError":
+        largest = max(self.largest, other.largest)
+        return ApproximationError(self.positions + other.positions, self.same + other.same, largest)
+
+    def count_since(self, before: "ApproximationError") -> "ApproximationError":
+        """Return the comparisons that came after `before`; the largest difference is of all of them."""
+        return ApproximationError(self.positions - before.positions, self.same - before.same, self.largest)
+
+    def describe(self) -> str:
+        """Describe the error in one sentence; "" if nothing was approximated."""
+        if not self.positions:
+            return ""
+        return (
+            "the denoiser works with an approximation that makes it faster; "
+            f"{self.agreement:.1%} of {self.positions} words that were checked came out the same "
+            f"without it (logits differ by up to {self.largest:.2g}); "
+            'where fewer than 90 % do, set denoiser.cache = "exact"'
+        )
+
 
 class DenoisingPass(Protocol):
     """The denoising of one batch of K regions."""

@@ -23,7 +23,8 @@ from remask.ports import Proposal, Proposer, Remote
 from remask.prompt import Prompt, join_components
 from remask.propose.components import ComponentProposer, divide_edits
 from remask.runs.budget import Limits
-from remask.runs.meter import Ledger, Meter
+from remask.runs.ledger import Ledger
+from remask.runs.meter import Meter
 from remask.runs.store import MemoryStore
 from remask.stats import accepts
 from remask.types import Trace

@@ -19,7 +19,7 @@ from remask.ports import DenoiserModel, Proposer
 from remask.prompt import Prompt, join_components
 from remask.propose.components import ComponentProposer
 from remask.runs.budget import Limits
-from remask.runs.meter import Ledger
+from remask.runs.ledger import Ledger
 from remask.runs.store import MemoryStore
 from remask.search.plan import make_plan
 from remask.search.scores import search

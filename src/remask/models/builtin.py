@@ -22,6 +22,7 @@ from remask.ids import content_id, rng_for
 from remask.models.backbone.attention import KVCache, stack_caches
 from remask.models.backbone.transformer import Backbone, pad_rows
 from remask.models.chat_components import split_components
+from remask.models.pooled_target import TargetFacts
 from remask.ports import Reply, TargetModel, report_step
 from remask.types import Chat
 
@@ -109,6 +110,10 @@ class BuiltinTarget(TargetModel):
             self.identity += f":temperature={temperature:g}"
         self._backbone = backbone
         self._prefixes: OrderedDict[tuple[int, ...], KVCache] = OrderedDict()
+
+    def describe(self) -> TargetFacts:
+        """Return what a driver must know of this target, where workers have it."""
+        return TargetFacts(self.identity, self.chooses)
 
     @torch.inference_mode()
     def respond(self, chats: Sequence[Chat], repeat: int = 0) -> list[Reply]:

@@ -19,7 +19,7 @@ from remask.errors import ConfigError, TargetError, TargetRefused
 from remask.files import read_file
 from remask.models.event_loop import LOOP, get_own_loop, is_async, wait_for_result
 from remask.models.requests import run_calls
-from remask.ports import CallBook, Reply, TargetModel
+from remask.ports import CallBook, Executor, Item, Reply, TargetModel
 from remask.sanitize import one_line, remove_thoughts
 from remask.types import Chat
 
@@ -43,8 +43,18 @@ class FunctionTarget(TargetModel):
     books_attempts = True
     max_attempts = 1  # remask cannot count attempts inside the function
 
-    def __init__(self, fn: Function, name: str | None = None, concurrency: int = 1) -> None:
-        """Raises ConfigError for a bad argument."""
+    def __init__(
+        self,
+        fn: Function,
+        name: str | None = None,
+        concurrency: int = 1,
+        executor: Executor | None = None,
+        role: str = "target",
+    ) -> None:
+        """`executor`: whose workers call the function, where it is their model of this `role`.
+
+        Raises ConfigError for a bad argument.
+        """
         if not callable(fn):
             raise ConfigError(f"the target must be a function of a list of messages, not {type(fn).__name__}")
         if concurrency < 1:
@@ -54,6 +64,10 @@ class FunctionTarget(TargetModel):
         self._label = name or _make_address(fn)
         self._concurrency = concurrency
         self._answered = False
+        self._executor, self._role = executor, role
+        if executor is not None:
+            self._concurrency = executor.workers
+            self.max_attempts = 2  # the second, where a worker was lost
 
     def respond(self, chats: Sequence[Chat], repeat: int = 0, book: CallBook | None = None) -> list[Reply]:
         """Answer each chat, in order.
@@ -63,45 +77,68 @@ class FunctionTarget(TargetModel):
         in the function, which is a bug and not an outage: a TypeError, NameError or AttributeError,
         or an answer that is no str.
         """
-        bugs: list[Exception] = []
+        bugs: list[FunctionFailed] = []
         replies = run_calls(
             lambda call: self._start(chats[call], bugs),
             len(chats),
             concurrency=self._concurrency,
-            max_attempts=1,
+            max_attempts=self.max_attempts,
             wait=lambda call, tried, busy: 0.0,
             book=book or CallBook(),
             answered=self._answered,
         )
         self._answered = self._answered or any(not reply.error for reply in replies)
-        asked = sum(reply.attempts for reply in replies)  # the first failures end the request
-        if bugs and len(bugs) == asked and len({(type(bug), str(bug)) for bug in bugs}) == 1:
-            said = str(bugs[0]) if isinstance(bugs[0], _NoText) else f"raised {_describe_error(bugs[0])}"
+        made = sum(reply.attempts > 0 for reply in replies)  # the rest was given up
+        if bugs and len(bugs) == made and len({bug.bug for bug in bugs}) == 1:
             raise ConfigError(
-                f"the target function {self._label} {said} for all {len(bugs)} calls; fix the function"
-            ) from bugs[0]
+                f"the target function {self._label} {bugs[0].bug} for all {len(bugs)} calls; fix the function"
+            ) from bugs[0].__cause__
         return replies
 
-    def _start(self, chat: Chat, bugs: list[Exception]) -> "Future[Reply]":
-        """Start a call. A function that is not async runs on this thread, so a debugger works."""
-        arguments = _make_arguments(chat)
-        if self._concurrency > 1:
-            coroutine = self._wait_for_reply(arguments, bugs)
-            return asyncio.run_coroutine_threadsafe(coroutine, LOOP.get() or get_own_loop())
-        future: Future[Reply] = Future()
+    def ask(self, chat: Chat) -> Reply:
+        """Answer one chat on this thread. Raises FunctionFailed and TargetRefused."""
         try:
-            future.set_result(_make_reply(wait_for_result(self._fn(*arguments))))
+            return _make_reply(wait_for_result(self._fn(*_make_arguments(chat))))
         except Exception as error:
-            future.set_exception(_translate(error, bugs))
+            raise _translate(error) from error
+
+    def _start(self, chat: Chat, bugs: "list[FunctionFailed]") -> "Future[Reply]":
+        """Start a call. A function that is not async runs on this thread, so a debugger works."""
+        future: Future[Reply]
+        if self._executor is not None:
+            future = self._executor.submit(Item(self._role, "ask", (chat,)), again=False)
+        elif self._concurrency > 1:
+            future = asyncio.run_coroutine_threadsafe(
+                self._wait_for_reply(chat), LOOP.get() or get_own_loop()
+            )
+        else:
+            future = Future()
+            try:
+                future.set_result(self.ask(chat))
+            except TargetError as error:
+                future.set_exception(error)
+
+        def note(ended: "Future[Reply]") -> None:
+            error = None if ended.cancelled() else ended.exception()
+            if isinstance(error, FunctionFailed) and error.bug:
+                bugs.append(error)
+
+        future.add_done_callback(note)
         return future
 
-    async def _wait_for_reply(self, arguments: tuple[Any, ...], bugs: list[Exception]) -> Reply:
+    async def _wait_for_reply(self, chat: Chat) -> Reply:
+        if not is_async(self._fn):
+            return await asyncio.to_thread(self.ask, chat)
         try:
-            if is_async(self._fn):
-                return _make_reply(await self._fn(*arguments))  # type: ignore[misc]
-            return _make_reply(await asyncio.to_thread(self._fn, *arguments))
+            return _make_reply(await self._fn(*_make_arguments(chat)))  # type: ignore[misc]
         except Exception as error:
-            raise _translate(error, bugs) from error
+            raise _translate(error) from error
+
+
+class FunctionFailed(TargetError):
+    """The function raised an exception, or gave no text."""
+
+    bug = ""  # what it did, where this looks like a mistake in its code
 
 
 def _make_arguments(chat: Chat) -> tuple[Any, ...]:
@@ -124,13 +161,15 @@ def _make_reply(text: object) -> Reply:
     return Reply(answer)
 
 
-def _translate(error: Exception, bugs: list[Exception]) -> TargetError:
+def _translate(error: Exception) -> TargetError:
     """Return the error of one row. The user's code may raise anything, and only this row fails."""
     if isinstance(error, TargetRefused):
         return error
+    no_text = isinstance(error, _NoText)
+    failed = FunctionFailed(str(error) if no_text else _describe_error(error))
     if isinstance(error, _BUG_TYPES):
-        bugs.append(error)
-    return TargetError(str(error) if isinstance(error, _NoText) else _describe_error(error))
+        failed.bug = str(error) if no_text else f"raised {_describe_error(error)}"
+    return failed
 
 
 def _describe_error(error: Exception) -> str:

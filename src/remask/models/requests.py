@@ -18,7 +18,7 @@ from queue import Empty, SimpleQueue
 
 import numpy as np
 
-from remask.errors import BudgetSpent, TargetBusy, TargetError, TargetRefused
+from remask.errors import BudgetSpent, TargetBusy, TargetError, TargetRefused, WorkerLost
 from remask.ports import CallBook, Reply, report_step
 
 Attempt = Callable[[int], "Future[Reply]"]  # starts an attempt of the call with this number
@@ -177,7 +177,11 @@ class _Calls:
             self.replies[call] = replace(future.result(), attempts=self._billed[call])
             self._book.finish(call, future.result())
             return
-        if isinstance(error, TargetError) and not error.billed:
+        if isinstance(error, WorkerLost):
+            self._billed[call] += 1
+            self._book.lose(call)
+            error = TargetBusy(str(error))  # asked once more, of another worker
+        elif isinstance(error, TargetError) and not error.billed:
             self._book.drop(call)
         elif isinstance(error, TargetError):
             self._billed[call] += 1

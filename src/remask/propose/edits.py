@@ -158,6 +158,9 @@ _DOUBLE_STOP = re.compile(
     rf"[.!?]\s?(?=[{STOPS}])|(?<=[{STOPS}])\s?\.|(?<!\.)\.(?=\.(?!\.))|([。｡।۔።။។])(?=\1)"
 )
 _QUOTES = "\"'”’)]*_"
+_OPENING = re.compile(r"[*_\"]+\w")  # a mark that begins a text, such as "**Note"
+_HEADING = re.compile(r"^[ \t]*#{1,6}[ \t]+\S", re.MULTILINE)
+_MARKED = re.compile(r"^[ \t]*(?:#{1,6}|[-*+•]|\d{1,3}[.)])[ \t]+\S", re.MULTILINE)
 _LINE_END = re.compile(r"[ \t\r]*(?:\n|\Z)")
 _MARK_NEXT = re.compile(rf"[”’」』）)\]]*[{re.escape(_MARKS)}]")
 _NUMBERED_NEXT = re.compile(r"[ \t\r]*\n\s*\d{1,3}[.)]")
@@ -187,10 +190,7 @@ def _make_edit(text: str, left: str, hole: Edit, low: int, high: int) -> Edit:
     >>> _make_edit(text, "", Edit(0, 8, ""), 0, 19)
     Edit(start=0, stop=9, text='')
     """
-    fill = hole.text
-    if _find_list_mark(left).strip():
-        # The line begins with a list mark, so the fill must not bring a second one.
-        fill = fill[len(_find_list_mark(fill.partition("\n")[0])) :]
+    fill = _fit_lines(text, left, hole)
     if hole.start == hole.stop:
         return Edit(hole.start, hole.stop, _join_insertion(text, left, hole.start, fill))
     old = text[hole.start : hole.stop]
@@ -201,6 +201,8 @@ def _make_edit(text: str, left: str, hole: Edit, low: int, high: int) -> Edit:
         fill += old[-1]
     if fill:
         return Edit(hole.start, hole.stop, _capitalise(fill) if capital else fill)
+    if carries_lines(text, hole.start, hole.stop):
+        return Edit(hole.start, hole.stop, old)
     start, stop = _widen_deletion(text, left, hole, low, high)
     follows = text[stop : stop + 1]
     # Where the rest of the sentence stays, it now begins with a small letter.
@@ -208,6 +210,33 @@ def _make_edit(text: str, left: str, hole: Edit, low: int, high: int) -> Edit:
     if rest and follows.islower() and len(follows.upper()) == 1:
         return Edit(start, stop + 1, follows.upper())
     return Edit(start, stop, "")
+
+
+def _fit_lines(text: str, left: str, hole: Edit) -> str:
+    r"""Return the text of a hole without the marks and line ends that would break the lines around it.
+
+    In a part of a line it is one line without list marks. In place of a whole line it keeps the
+    indentation, and has no marks in a prompt that has marks elsewhere. Several lines may become others.
+
+    >>> text = "1. Be kind.\n2. Be brief."
+    >>> _fit_lines(text, text[:15], Edit(15, 24, "- Ask twice\nThen answer"))
+    'Ask twice. Then answer'
+    """
+    line, mark, fill = left[left.rfind("\n") + 1 :], _find_list_mark(left), hole.text
+    if "\n" in text[hole.start : hole.stop]:
+        # The line begins with a list mark, so the fill must not bring a second one.
+        return fill[len(_find_list_mark(fill.partition("\n")[0])) :] if mark.strip() else fill
+    if line.strip() or (mark == line and not _LINE_END.match(text, hole.stop)):
+        found = [(_find_list_mark(one), one) for one in fill.split("\n") if re.search(r"\w", one)]
+        lines = [one[len(start) :].strip() for start, one in found]
+        at_end = hole.start == hole.stop and _LINE_END.match(text, hole.stop)
+        if at_end and _is_bullet(mark) and all(start.strip() for start, _ in found):
+            return "\n".join(lines)  # items of the list
+        ended = [f"{one}." if _ends_in_word(one) else one for one in lines[:-1]]
+        return " ".join([*ended, *lines[-1:]])
+    if _MARKED.search(text):
+        fill = "\n".join(one[len(_find_list_mark(one)) :] for one in fill.split("\n"))
+    return fill.replace("\n", f"\n{line}")
 
 
 def _join_insertion(text: str, left: str, at: int, fill: str) -> str:
@@ -226,19 +255,57 @@ def _join_insertion(text: str, left: str, at: int, fill: str) -> str:
         if _ends_in_word(fill):
             fill += _choose_stop(text, left, fill)
     line, mark = left[left.rfind("\n") + 1 :], _find_list_mark(left)
-    bullet = mark.strip() and not re.search(r"[\w#]", mark)
+    bullet = _is_bullet(mark)
     if line == mark:
         return fill + (f"\n{mark}" if bullet else _find_gap(fill, text[at:]))
-    if _LINE_END.match(text, at):
+    if _LINE_END.match(text, at) and not carries_more(text, at):
         number = re.search(r"\d+", mark)
         if bullet:
-            return f"\n{mark}{fill}"
+            return "".join(f"\n{mark}{one}" for one in fill.split("\n"))
         if "#" in mark:
             return f"\n{fill}"
         if number and not _NUMBERED_NEXT.match(text, at):
             following = str(int(number[0]) + 1)
             return f"\n{mark[: number.start()]}{following}{mark[number.end() :]}{fill}"
     return _find_gap(left, fill) + fill + _find_gap(fill, text[at:])
+
+
+def _is_bullet(mark: str) -> bool:
+    """Return whether a list mark is the same for all items, and no heading."""
+    return bool(mark.strip()) and not re.search(r"[\w#]", mark)
+
+
+def carries_more(text: str, at: int) -> bool:
+    r"""Return whether a line ends at `at` and a line that is indented more follows.
+
+    That is a list item which goes on, or has items of its own.
+
+    >>> carries_more("- Be kind:\n  - Smile.", 10), carries_more("- a\n- b", 3)
+    (True, False)
+    """
+    below = re.compile(r"[ \t\r]*\n(?:[ \t]*\r?\n)*([ \t]*)\S").match(text, at)
+    line = text[text.rfind("\n", 0, at) + 1 : at]
+    return below is not None and _find_depth(below[1] + "x") > _find_depth(line + "x")
+
+
+def carries_lines(text: str, start: int, stop: int) -> bool:
+    r"""Return whether [start, stop) is all of a line to which others below belong.
+
+    That is one of several headings, or an item that goes on or has items of its own. Without it they
+    would belong to what stands before it.
+
+    >>> carries_lines("- Be kind:\n  - Smile.", 2, 10), carries_lines("- Smile.", 2, 8)
+    (True, False)
+    """
+    line = text[text.rfind("\n", 0, start) + 1 : start]
+    whole = LIST_MARK.fullmatch(line) and _LINE_END.match(text, stop)
+    return bool(whole) and (len(_HEADING.findall(text)) > 1 if "#" in line else carries_more(text, stop))
+
+
+def _find_depth(line: str) -> int:
+    """Return how far a line is indented; a tab reaches to the next multiple of four."""
+    line = line.expandtabs(4)
+    return len(line) - len(line.lstrip())
 
 
 def _ends_in_word(text: str) -> bool:
@@ -266,6 +333,8 @@ def _find_gap(left: str, right: str) -> str:
     """
     if not left or not right or left[-1].isspace() or left[-1] >= "\u2e80":
         return ""
+    if _OPENING.match(right):
+        return " "
     return "" if right[0].isspace() or right[0] in _MARKS + _QUOTES else " "
 
 

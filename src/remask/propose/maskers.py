@@ -13,7 +13,14 @@ import regex
 from remask.errors import ConfigError
 from remask.prompt import LIST_MARK, Prompt, Span, find_sentences, snap
 from remask.propose.anchors import Hints, draw_instruction, draw_words
-from remask.propose.edits import Mask, ends_sentence, is_in_heading, starts_sentence
+from remask.propose.edits import (
+    Mask,
+    carries_lines,
+    carries_more,
+    ends_sentence,
+    is_in_heading,
+    starts_sentence,
+)
 
 Count = Callable[[str], int]
 Masker = Callable[[Prompt, Count, np.random.Generator, Hints], tuple[Mask, ...]]
@@ -134,6 +141,7 @@ def draw_delete(prompt: Prompt, count: Count, rng: np.random.Generator, hints: H
     """Delete a sentence, or a run of words of the only sentence."""
     units = _require_sentences(prompt)
     if len(units) > 1:
+        units = tuple(unit for unit in units if not carries_lines(prompt.text, *unit)) or units
         return (Mask(*units[int(rng.integers(len(units)))], 0),)
     for mask in draw_span(prompt, count, rng, hints):
         if _leaves_letters(prompt, [(mask.start, mask.stop)]):
@@ -199,7 +207,7 @@ def _draw_place(prompt: Prompt, rng: np.random.Generator, hints: Hints) -> int:
     units = find_sentences(prompt)
     places = {a for a, _ in units if starts_sentence(prompt.text[:a], heading=False)}
     ends = {b for a, b in units if not is_in_heading(prompt.text, a)}
-    places |= {stop for stop in ends if ends_sentence(prompt.text, stop)}
+    places |= {b for b in ends if ends_sentence(prompt.text, b) and not carries_more(prompt.text, b)}
     # The end of a sentence and the start of the next one are the same place: keep the first.
     kept: list[int] = []
     for place in sorted(places or {units[-1][1]}):

@@ -21,8 +21,10 @@ from remask.ports import (
     Proposal,
     Rewards,
     Scorer,
+    ScoreRequest,
     find_written_spans,
     fit_pieces,
+    score_all,
 )
 from remask.prompt import Edit, Prompt, find_sentences
 from remask.propose import guard
@@ -95,12 +97,13 @@ class DiffusionProposer:
         spans = find_written_spans(proposal)
         if not spans or not isinstance(self.denoiser, Scorer):
             return ()
-        whole = self.denoiser.score(context, text, spans)
-        drops = []
-        for trace in context:
-            rest = tuple(t for t in context if t.id != trace.id)
-            less = self.denoiser.score(rest, text, spans)
-            drops.append(Attribution(trace.id, tuple(a - b for a, b in zip(whole, less, strict=True))))
+        rests = [tuple(t for t in context if t.id != trace.id) for trace in context]
+        requests = [ScoreRequest(read, text, tuple(spans)) for read in (context, *rests)]
+        whole, *without = score_all(self.denoiser, requests)
+        drops = [
+            Attribution(trace.id, tuple(a - b for a, b in zip(whole, less, strict=True)))
+            for trace, less in zip(context, without, strict=True)
+        ]
         drops.sort(key=lambda drop: (-drop.nats, drop.trace))
         return tuple(drop for drop in drops[:3] if drop.nats > 0)
 
@@ -175,9 +178,9 @@ class DiffusionProposer:
         """
         if "attribution" not in self.config.maskers or not isinstance(self.denoiser, Scorer):
             return None
-        spans = find_sentences(parent)
-        with_traces = self.denoiser.score(context, parent.text, spans)
-        without = self.denoiser.score((), parent.text, spans)
+        spans = tuple(find_sentences(parent))
+        requests = [ScoreRequest(read, parent.text, spans) for read in (context, ())]
+        with_traces, without = score_all(self.denoiser, requests)
         return [
             (a - b) / max(1, self.count(parent.text[start:stop]))
             for a, b, (start, stop) in zip(with_traces, without, spans, strict=True)

@@ -7,7 +7,8 @@ What one user or session said moves together, so that one user with many message
 evidence and not many.
 
 failures: the share of failing conversations of those that were rated, one-sided, since fewer
-failures ask for nothing. Where only failures are ever rated, the share of all.
+failures ask for nothing. Where nearly only failures are rated, the share of all. Both groups together
+decide that, since a choice by one of them would favour it.
 
 A p-value is found by divisions until 20 of them differ as much (Besag and Clifford 1991, Biometrika
 78:301), which is exact, too, and takes a moment where nothing has changed.
@@ -26,11 +27,9 @@ much the looks share conversations. benchmarks/watch.py simulates that, and the 
 
 import math
 import zlib
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -45,6 +44,7 @@ BUCKETS = 1024
 PIECE = 4  # letters
 MAX_SHARE = 0.2  # of all conversations that may have a piece
 MIN_RATED = 30  # conversations in each group, below which failures are not compared
+MIN_GOOD = 0.05  # of the rated ones; with fewer, only failures are rated as a rule
 EXTREMES = 10  # divisions that may differ as much where a test alarms, so p-values are fine enough
 ENOUGH = 20  # divisions that differ as much, after which no more are made; more than EXTREMES
 AT_ONCE = 500  # divisions, to limit the memory
@@ -82,13 +82,16 @@ def is_rated(trace: Trace) -> bool:
 
 def compare_failures(
     reference: Sequence[Trace], new: Sequence[Trace], rate: float, seed: int = 0
-) -> DriftTest | int:
-    """Test whether more conversations fail; or return how many rated ones are missing."""
-    if any(is_rated(trace) and not trace.failing for trace in reference):
-        reference, new = (list(filter(is_rated, some)) for some in (reference, new))
-    missing = sum(max(0, MIN_RATED - len(some)) for some in (reference, new))
-    if missing:
-        return missing
+) -> DriftTest | str:
+    """Test whether more conversations fail; or return why that cannot be said."""
+    rated = [list(filter(is_rated, some)) for some in (reference, new)]
+    everyone = [*rated[0], *rated[1]]
+    good = sum(not trace.failing for trace in everyone)
+    if not everyone or good >= MIN_GOOD * len(everyone):
+        for name, some in zip(("the reference has", "the new ones have"), rated, strict=True):
+            if len(some) < MIN_RATED:
+                return f"{name} {len(some)} rated conversations of at least {MIN_RATED}"
+        reference, new = rated
     both = [*reference, *new]
     failing = csr_array(np.array([[float(trace.failing)] for trace in both]))
     p, _ = _permute(failing, reference, new, rate, seed, one_sided=True)
@@ -108,20 +111,19 @@ def compare_inputs(reference: Sequence[Trace], new: Sequence[Trace], rate: float
 def _count_pieces(texts: Sequence[str]) -> csr_array:
     """Return the hashed pieces of each text as a vector of length 1; of length 0 without any."""
     found = [_hash_pieces(text) for text in texts]
-    counts = Counter(chain.from_iterable(found))
-    kept = [[one for one in some if counts[one] <= MAX_SHARE * len(texts)] for some in found]
-    sizes = np.array([len(some) for some in kept])
-    values = np.repeat(np.maximum(sizes, 1) ** -0.5, sizes)
-    ends = np.concatenate([[0], np.cumsum(sizes)])
-    return csr_array((values, list(chain.from_iterable(kept)), ends), (len(texts), BUCKETS))
+    pieces, owner = np.concatenate(found), np.repeat(np.arange(len(found)), [len(some) for some in found])
+    rare = (np.bincount(pieces, minlength=BUCKETS) <= MAX_SHARE * len(texts))[pieces]
+    pieces, owner = pieces[rare], owner[rare]
+    sizes = np.bincount(owner, minlength=len(texts))
+    return csr_array((sizes[owner] ** -0.5, pieces, np.cumsum([0, *sizes])), (len(texts), BUCKETS))
 
 
 @lru_cache(maxsize=4096)
-def _hash_pieces(text: str) -> list[int]:
+def _hash_pieces(text: str) -> npt.NDArray[np.int64]:
     line = f" {' '.join(split_words(text))} "
     pieces = {line[at : at + PIECE] for at in range(max(1, len(line) - PIECE + 1))}
     # Not hash(), which differs by process.
-    return sorted({zlib.crc32(piece.encode("utf-8", "replace")) % BUCKETS for piece in pieces})
+    return np.array(sorted({zlib.crc32(piece.encode("utf-8", "replace")) % BUCKETS for piece in pieces}))
 
 
 def _permute(

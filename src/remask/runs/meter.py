@@ -1,196 +1,35 @@
 """Metered calls: look up the cache, reserve the cost, call, book the cost.
 
-A Ledger has the limits and the store of a run, and every call is made inside `Ledger.reserve`. A
-Tariff has the costs of one model. A Meter wraps a target and is a target itself.
+A Meter wraps a target and is a target itself.
 
-Calls that are not cached are made in chunks of at most MAX_CHUNK_CALLS, in the order of the
-request. A chunk is stored completely or not at all, and its size depends only on stored values. So
-a request that is interrupted and repeated has the same batches, and rounding that depends on the
-batch does not change.
+Calls that are not cached are made in chunks, in the order of the request. A chunk is stored
+completely or not at all, and its size depends only on the request and on stored values. So a
+request that is interrupted and repeated has the same batches, for any number of workers, and
+rounding that depends on the batch does not change.
 """
 
 import math
-import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
-from remask.errors import BudgetSpent, ConfigError, TargetRefused
+from remask.errors import BudgetSpent
 from remask.ids import content_id
-from remask.ports import CallBook, Reply, TargetModel, report_step
-from remask.runs.budget import Limits, Price, Spend, check_price, find_shortfall
-from remask.runs.store import MemoryStore
+from remask.ports import CallBook, Parallel, Reply, TargetModel, report_step
+from remask.runs.budget import Price, Spend
+from remask.runs.executors.pool import wait_for
+from remask.runs.ledger import Calls, Ledger, Tariff, Tokens
 from remask.types import Chat
 
-MAX_CHUNK_CALLS = 32
+# Calls of a chunk: an eighth of the request, so that it can be spread over workers, within these limits.
+MIN_CHUNK_CALLS, MAX_CHUNK_CALLS = 8, 32
 # Tokens that a chat template may add to a chat (a default system prompt) and to each message (its
 # role and separators).
 CHAT_OVERHEAD_TOKENS = 64
 MESSAGE_OVERHEAD_TOKENS = 16
-
-Ask = Callable[[TargetModel, list[Chat]], list[Reply]]
-Tokens = tuple[int, int]  # input and output
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
-
-
-def never_stop() -> None:
-    """The default checkpoint."""
-
-
-@dataclass(slots=True)
-class Ledger:
-    """What all calls of a run share: the limits, the store and the checkpoint.
-
-    `open_store` is set when the run directory is opened, after all settings are checked.
-    """
-
-    open_store: MemoryStore | None
-    budget: Limits
-    price: Price | None = None
-    reserved: Spend = field(default_factory=Spend)  # kept for the test; counts as spent
-    # In the sealed test: the calls to be made after the present request, at most. None: no test runs.
-    later_calls: int | None = None
-    checkpoint: Callable[[], None] = never_stop  # called before a call; raises to stop the run
-    clock: Callable[[], float] = field(default_factory=lambda: time.monotonic)  # seconds
-    redact: Callable[[str], str] = str  # removes secrets from what is stored
-    booked_until: float = -math.inf  # so that seconds of concurrent calls are booked only once
-
-    @property
-    def store(self) -> MemoryStore:
-        assert self.open_store is not None, "a call was made before the run was opened"
-        return self.open_store
-
-    def find_shortfall(self, need: Spend) -> str:
-        """Return which limit `need` would exceed, in a sentence, or ""."""
-        return find_shortfall(self.budget, self.store.get_spend(), need, self.reserved)
-
-    def require(self, need: Spend) -> None:
-        """Raise BudgetSpent if `need` would exceed a limit, or what the checkpoint raises."""
-        self.checkpoint()
-        if sentence := self.find_shortfall(need):
-            raise BudgetSpent(sentence)
-
-    def reserve(
-        self, tariff: "Tariff", bounds: Sequence[Tokens], attempts: int = 1, billed: bool = True
-    ) -> "Calls":
-        """Reserve one call per bound, to be made in a `with` block. Raises as `require`.
-
-        billed: whether an interrupted call may have cost something.
-        """
-        need = tariff.estimate_need(bounds, attempts)
-        self.require(need)
-        return Calls(self, tariff, bounds, self.store.reserve(need, billed), self.clock())
-
-    def ask(
-        self,
-        items: Mapping[str, Item],
-        make: Callable[[list[Item]], Sequence[Answer]],
-        keep: Callable[[Answer], bool] = lambda answer: True,
-    ) -> dict[str, Answer]:
-        """Return the answer to each item by its key. A new answer is one call, a stored one free.
-
-        make: called with all new items at once. keep: whether to store an answer.
-        """
-        known: dict[str, Answer] = self.store.find_replies(list(items))
-        new = {key: item for key, item in items.items() if key not in known}
-        if not new:
-            return known
-        with self.reserve(Tariff(self.budget, self.price), [(0, 0)] * len(new)) as calls:
-            found = dict(zip(new, make(list(new.values())), strict=True))
-            kept = {key: answer for key, answer in found.items() if keep(answer)}
-            calls.settle([Reply("")] * len(new), kept)
-        return known | found
-
-
-@dataclass(slots=True)
-class Calls:
-    """Reserved calls.
-
-    If the block ends before `settle`, TargetRefused releases the reservation. Any other exception,
-    Ctrl-C too, is booked like a kill: as uncertain if the calls are billed, else as released.
-    """
-
-    ledger: Ledger
-    tariff: "Tariff"
-    bounds: Sequence[Tokens]
-    reservation: int
-    began: float
-    open: bool = True
-    ended: float | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self.open and kind is not None and issubclass(kind, TargetRefused):
-            self.release()
-        elif self.open:
-            self.ledger.store.abandon(self.reservation)
-
-    def measure_seconds(self) -> float:
-        """Stop the clock of the calls. Returns the time since they were reserved, for one of them."""
-        self.ended = self.ledger.clock()
-        return round(max(0.0, self.ended - self.began) / len(self.bounds), 6)
-
-    def settle(self, replies: Sequence[Reply], kept: Mapping[str, Any]) -> None:
-        """Book the cost and the time of the calls. kept: replies to store, by key."""
-        self.open = False  # first, so that a Ctrl-C from here on has the effect of a kill
-        ledger = self.ledger
-        now = ledger.clock() if self.ended is None else self.ended
-        took = max(0.0, now - self.began) / len(self.bounds)
-        self.tariff.slowest = max(self.tariff.slowest, took)
-        waited = Spend(seconds=max(0.0, now - max(self.began, ledger.booked_until)))
-        ledger.booked_until = now
-        cost = sum(map(self.tariff.compute_cost, replies, self.bounds), waited)
-        ledger.store.settle(self.reservation, cost, kept)
-
-    def release(self) -> None:
-        """Release the reservation of refused calls."""
-        self.open = False
-        self.ledger.store.release(self.reservation)
-
-
-class Tariff:
-    """The costs of calls of one model: upper bounds before a call, and the cost after it.
-
-    max_output: the largest number of output tokens of a call, which a limit on tokens or dollars
-    needs. Raises ConfigError if it is missing then.
-    """
-
-    def __init__(self, budget: Limits, price: Price | None = None, max_output: int | None = None) -> None:
-        check_price(budget, price)
-        if budget.counts_tokens and not max_output:
-            raise ConfigError(
-                "a limit on tokens or USD needs a limit on each answer; set max_tokens, the "
-                "largest number of output tokens of an answer"
-            )
-        self._counts_tokens = budget.counts_tokens
-        self._price = price or Price(0, 0)
-        self._tokens_count = budget.counts_tokens or price is not None
-        self.slowest = 0.0  # seconds of the slowest call so far
-
-    def estimate_need(self, bounds: Sequence[Tokens], attempts: int = 1) -> Spend:
-        """Return an upper bound of the cost of calls, given bounds of the tokens of an attempt."""
-        seconds = len(bounds) * self.slowest
-        if not self._counts_tokens:
-            return Spend(len(bounds) * attempts, seconds=seconds)
-        tokens_in, tokens_out = (attempts * sum(part) for part in zip(*bounds, strict=True))
-        usd = self._price.usd(tokens_in, tokens_out)
-        return Spend(len(bounds) * attempts, tokens_in, tokens_out, usd, seconds)
-
-    def compute_cost(self, reply: Reply, bound: Tokens) -> Spend:
-        """Return the cost of one call.
-
-        Where tokens cost money or are limited, an attempt that reports none costs its bound: a
-        failed one may be billed, too.
-        """
-        tokens_in, tokens_out = reply.input_tokens, reply.output_tokens
-        if self._tokens_count:
-            unreported = reply.attempts - bool(tokens_in or tokens_out)
-            tokens_in, tokens_out = tokens_in + unreported * bound[0], tokens_out + unreported * bound[1]
-        return Spend(reply.attempts, tokens_in, tokens_out, self._price.usd(tokens_in, tokens_out))
 
 
 class Meter(TargetModel):
@@ -234,36 +73,104 @@ class Meter(TargetModel):
         Raises BudgetSpent before a call that would exceed a limit, and before the first call if the
         limit on calls is too low for the whole request. See `Calls` for other exceptions.
         """
-        return self._answer(chats, None, repeat, lambda target, part: target.respond(part, repeat))
+        return self._answer(chats, None, repeat)
 
     def choose(self, chats: Sequence[Chat], options: Sequence[str]) -> list[Reply]:
         """Like `respond`. One choice is one call for any number of options."""
-        return self._answer(chats, options, 0, lambda target, part: target.choose(part, options))
+        return self._answer(chats, options, 0)
 
-    def _answer(
-        self, chats: Sequence[Chat], options: Sequence[str] | None, repeat: int, ask: Ask
-    ) -> list[Reply]:
+    def _answer(self, chats: Sequence[Chat], options: Sequence[str] | None, repeat: int) -> list[Reply]:
         keys = [call_key(self.identity, chat, options, repeat) for chat in chats]
         stored = self._ledger.store.find_replies(list(dict.fromkeys(keys)))
         known = {key: _decode(key, reply) for key, reply in stored.items()}
         misses = {key: chat for key, chat in zip(keys, chats, strict=True) if key not in known}
         left = list(misses.items())
-        total = len(known) + len(left)
-        report_step("call", len(known), total)
+        report_step("call", len(known), len(misses) + len(known))
         if left and self._target.books_attempts:
             self._ledger.require(Spend(calls=len(left)))
             known |= self._book_attempts(left, repeat)
-            left = []
-            report_step("call", len(known), total)
-        while left:
-            self._ledger.require(Spend(calls=len(left)))
-            part = left[:MAX_CHUNK_CALLS]
-            bounds = [self._bound_tokens(chat, options) for _, chat in part]
-            size, attempts = self._fit_calls(bounds)
-            known |= self._call(part[:size], bounds[:size], attempts, ask)
-            left = left[size:]
-            report_step("call", len(known), total)
+            report_step("call", len(known), len(known))
+        else:
+            # The stored calls count too: what is left of a request that was cut has the same chunks.
+            size = choose_chunk_size(len(known) + len(left))
+            self._make_calls(left, size, options, repeat, known)
         return [known[key] for key in keys]
+
+    def _make_calls(
+        self,
+        left: list[tuple[str, Chat]],
+        size: int,
+        options: Sequence[str] | None,
+        repeat: int,
+        known: dict[str, Reply],
+    ) -> None:
+        """Make calls in chunks of `size`, several at the same time where the target can, into `known`."""
+        total = len(known) + len(left)
+        at_once = self._target.workers if isinstance(self._target, Parallel) else 1
+        begun: deque[_Chunk] = deque()
+        try:
+            while left or begun:
+                new = None
+                if left and len(begun) < at_once:
+                    new = self._begin_chunk(left[:size], len(left), options, repeat, bool(begun))
+                if new is not None:
+                    begun.append(new)
+                    left = left[len(new.keys) :]
+                    continue
+                known |= self._end_chunk(begun[0])
+                begun.popleft()
+                report_step("call", len(known), total)
+        except BaseException as error:
+            for chunk in begun:
+                chunk.future.cancel()
+                chunk.calls.__exit__(type(error))
+            raise
+
+    def _begin_chunk(
+        self,
+        part: Sequence[tuple[str, Chat]],
+        left: int,
+        options: Sequence[str] | None,
+        repeat: int,
+        waits: bool,
+    ) -> "_Chunk | None":
+        """Reserve and begin the next calls, of `left` in all.
+
+        `waits`: chunks are in flight. Returns None where their cost decides how many calls fit. So
+        the chunks are the same for any number of workers.
+        """
+        keys, chats = zip(*part, strict=True)
+        bounds = [self._bound_tokens(chat, options) for chat in chats]
+        try:
+            self._ledger.require(Spend(calls=left))
+            size, attempts = self._fit_calls(bounds)
+            if waits and (size, attempts) != (len(bounds), self.max_attempts):
+                return None
+            calls = self._ledger.reserve(self._tariff, bounds[:size], attempts, self.billed)
+        except BudgetSpent:
+            if waits:
+                return None
+            raise
+        target = self._target
+        try:
+            if attempts < self.max_attempts:
+                target = target.limit_attempts(attempts)
+            future = _begin(target, chats[:size], options, repeat)
+        except BaseException as error:
+            calls.__exit__(type(error))
+            raise
+        future.add_done_callback(lambda _: calls.measure_seconds())
+        return _Chunk(keys[:size], calls, future)
+
+    def _end_chunk(self, chunk: "_Chunk") -> dict[str, Reply]:
+        """Wait for the calls of a chunk, book and store them."""
+        replies = wait_for(chunk.future)
+        each = chunk.calls.measure_seconds()
+        replies = [replace(reply, seconds=each) for reply in replies]
+        answers = {key: self._prepare(key, reply) for key, reply in zip(chunk.keys, replies, strict=True)}
+        good = {key: value for one in answers.items() for key, value in self._list_kept(*one).items()}
+        chunk.calls.settle(replies, good)
+        return answers
 
     def _book_attempts(self, calls: list[tuple[str, Chat]], repeat: int) -> dict[str, Reply]:
         """Make calls that are booked attempt by attempt, each answer stored when it comes."""
@@ -323,20 +230,26 @@ class Meter(TargetModel):
                     return size, attempts
         return 1, 1  # reserving this raises BudgetSpent with the limit
 
-    def _call(
-        self, part: list[tuple[str, Chat]], bounds: Sequence[Tokens], attempts: int, ask: Ask
-    ) -> dict[str, Reply]:
-        target = self._target
-        if attempts < self.max_attempts:
-            target = target.limit_attempts(attempts)
-        with self._ledger.reserve(self._tariff, bounds, attempts, self.billed) as calls:
-            replies = ask(target, [chat for _, chat in part])
-            each = calls.measure_seconds()
-            replies = [replace(reply, seconds=each) for reply in replies]
-            answers = {key: self._prepare(key, reply) for (key, _), reply in zip(part, replies, strict=True)}
-            good = {key: value for each in answers.items() for key, value in self._list_kept(*each).items()}
-            calls.settle(replies, good)
-        return answers
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """Calls that are reserved and in flight."""
+
+    keys: Sequence[str]
+    calls: Calls
+    future: "Future[list[Reply]]"
+
+
+def _begin(
+    target: TargetModel, chats: Sequence[Chat], options: Sequence[str] | None, repeat: int
+) -> "Future[list[Reply]]":
+    """Begin a request. A target that is not parallel answers it at once, on this thread."""
+    method, last = ("respond", repeat) if options is None else ("choose", tuple(options))
+    if isinstance(target, Parallel):
+        return target.start(method, tuple(chats), last)
+    future: Future[list[Reply]] = Future()
+    future.set_result(getattr(target, method)(list(chats), last))
+    return future
 
 
 class _AttemptBook(CallBook):
@@ -392,6 +305,18 @@ class _AttemptBook(CallBook):
 
     def drop(self, call: int) -> None:
         self._open.pop(call).release()
+
+    def lose(self, call: int) -> None:
+        self._open.pop(call).__exit__(None)
+
+
+def choose_chunk_size(calls: int) -> int:
+    """Return the calls of a chunk of a request.
+
+    >>> [choose_chunk_size(calls) for calls in (5, 48, 120, 1000)]
+    [8, 8, 15, 32]
+    """
+    return max(MIN_CHUNK_CALLS, min(MAX_CHUNK_CALLS, -(-calls // 8)))
 
 
 def call_key(identity: str, chat: Chat, options: Sequence[str] | None, repeat: int) -> str:

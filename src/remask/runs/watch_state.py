@@ -1,8 +1,9 @@
 """What `remask watch` remembers, in one SQLite file: conversations, looks, and how far was read.
 
 A conversation is a row that is found by its key, so reading it again changes nothing. It only grows:
-of two forms the longer one stays, with the ratings of both. Thus it does not matter how often, in
-which order and in which file a conversation comes. All of one reading is one transaction.
+of two forms the longer one stays, with the ratings of both. Where the key is made of the content, each
+shorter form has a key of its own, by which the row is found, too. Thus it does not matter how often,
+in which order and in which file a conversation comes. All of one reading is one transaction.
 """
 
 import sqlite3
@@ -19,18 +20,22 @@ from remask.files import draft
 from remask.runs import database
 from remask.runs.lock import RunLock
 
+MAX_ALIKE = 100  # conversations that begin alike, among which the one that goes on is looked for
+
 _TABLES = (
     "CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL)",
     # In the order in which they came. `marks` are hashes of the ratings. `body` is a chat without
     # secrets, or NULL where no window needs it any more.
     "CREATE TABLE conversations (n INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,"
     " turns INTEGER NOT NULL, marks TEXT NOT NULL, body BLOB)",
+    # Keys of shorter forms of a conversation.
+    "CREATE TABLE forms (key TEXT PRIMARY KEY, n INTEGER NOT NULL) WITHOUT ROWID",
     "CREATE TABLE sources (place TEXT PRIMARY KEY, read_to REAL NOT NULL)",
     "CREATE TABLE looks (n INTEGER PRIMARY KEY, day TEXT NOT NULL,"
     " state TEXT NOT NULL CHECK (state IN ('pending', 'done')), body BLOB NOT NULL)",
 )
 LAYOUT = database.FileLayout(
-    "a state of remask watch", _TABLES, 0x726D7777, 1,  # "rmww"
+    "a state of remask watch", _TABLES, 0x726D7777, 2,  # "rmww"
     restart="put a copy back, or move it away to begin with a new reference",
     proceed="then run the command again",
 )  # fmt: skip
@@ -40,10 +45,11 @@ LAYOUT = database.FileLayout(
 class Arrival:
     """A conversation as it was read."""
 
-    key: str
+    key: str  # a hash; of a content with the number of equal ones up to here, such as "5d41.2"
     turns: int
     marks: frozenset[str]  # hashes of its ratings and of the right response
     make_body: Callable[[], dict[str, Any]]  # redacts the texts, which takes most of the time
+    forms: tuple[str, ...] = ()  # keys of its shorter forms, longest first, where they have others
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +135,16 @@ class WatchState:
 
     def add(self, found: Arrival) -> Literal["new", "grown", "known"]:
         """Store a conversation. Call this within `change`."""
-        rows = self._ask("SELECT turns, marks, body FROM conversations WHERE key = ?", found.key)
-        if not rows:
+        row = self._find(found)
+        if row is None:
             marks = " ".join(sorted(found.marks))
-            self._ask(
-                "INSERT INTO conversations (key, turns, marks, body) VALUES (?, ?, ?, ?)",
+            ((n,),) = self._ask(
+                "INSERT INTO conversations (key, turns, marks, body) VALUES (?, ?, ?, ?) RETURNING n",
                 found.key, found.turns, marks, orjson.dumps(found.make_body()),
             )  # fmt: skip
+            self._add_forms(n, found.forms)
             return "new"
-        ((turns, marks, stored),) = rows
+        n, key, turns, marks, stored = row
         known = frozenset(str(marks).split())
         longer = found.turns > turns
         if stored is None or not (longer or found.marks - known):
@@ -145,12 +152,36 @@ class WatchState:
         body, other = self._parse(stored), found.make_body()
         if longer:
             body, other = other, body
+            if key != found.key:
+                self._add_forms(n, (key, *found.forms))
+                self._ask("UPDATE conversations SET key = ? WHERE n = ?", found.key, n)
         body = merge(body, other, same_length=found.turns == turns)
         self._ask(
-            "UPDATE conversations SET turns = ?, marks = ?, body = ? WHERE key = ?",
-            max(turns, found.turns), " ".join(sorted(known | found.marks)), orjson.dumps(body), found.key,
+            "UPDATE conversations SET turns = ?, marks = ?, body = ? WHERE n = ?",
+            max(turns, found.turns), " ".join(sorted(known | found.marks)), orjson.dumps(body), n,
         )  # fmt: skip
         return "grown"
+
+    def _find(self, found: Arrival) -> Any:
+        """Return n, key, turns, marks and body of a conversation in any of its forms; None: it is new."""
+        ask = "SELECT n, key, turns, marks, body FROM conversations WHERE"
+        rows = self._ask(f"{ask} key = ?", found.key)
+        rows = rows or self._ask(f"{ask} n = (SELECT n FROM forms WHERE key = ?)", found.key)
+        for form in found.forms:
+            rows = rows or self._ask(f"{ask} key = ?", form)
+            if not rows and self._ask("SELECT n FROM forms WHERE key = ?", form):
+                # One of several that begin alike went on before this one, and has taken its number.
+                text, number = form.rsplit(".")
+                others = [f"{text}.{i}" for i in range(max(1, int(number) - MAX_ALIKE), int(number))]
+                marks = ", ".join("?" * len(others))
+                last = "ORDER BY length(key) DESC, key DESC LIMIT 1"
+                rows = self._ask(f"{ask} key IN ({marks}) {last}", *others)
+        return rows[0] if rows else None
+
+    def _add_forms(self, n: int, forms: tuple[str, ...]) -> None:
+        """Store keys by which a conversation is found beside its own; others keep theirs."""
+        for form in forms:
+            self._ask("INSERT OR IGNORE INTO forms VALUES (?, ?)", form, n)
 
     @property
     def count(self) -> int:
@@ -164,7 +195,10 @@ class WatchState:
             first,
             last,
         )
-        return {str(key): self._parse(body) for key, body in rows}
+        found = {str(key): self._parse(body) for key, body in rows}
+        if not all(isinstance(body.get("messages"), list) for body in found.values()):
+            raise database.damaged_error(self._file, "a conversation has no messages", LAYOUT)
+        return found
 
     def forget(self, first: int, last: int) -> None:
         """Delete the texts of the conversations first to last; they stay counted."""
@@ -187,6 +221,14 @@ class WatchState:
         rows = self._ask("SELECT value FROM meta WHERE key = ?", key)
         return str(rows[0][0]) if rows else ""
 
+    @property
+    def start(self) -> int:
+        """The number of the first conversation of the reference."""
+        try:
+            return int(self.meta("start"))
+        except ValueError:
+            raise database.damaged_error(self._file, "it has no reference", LAYOUT) from None
+
     def set_meta(self, **values: object) -> None:
         for key, value in values.items():
             self._ask("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, str(value))
@@ -198,7 +240,12 @@ class WatchState:
         if not rows:
             return None
         n, day, state, body = rows[0]
-        return Look(n, day, state == "pending", self._parse(body))
+        found = self._parse(body)
+        kinds = {"name": str, "first": int, "last": int, "tests": list, "kinds": list}
+        for key, kind in kinds.items():
+            if not isinstance(found.get(key), kind):
+                raise database.damaged_error(self._file, f"a comparison has no {key!r}", LAYOUT)
+        return Look(n, day, state == "pending", found)
 
     def add_look(self, day: str, body: Mapping[str, Any], pending: bool) -> None:
         state = "pending" if pending else "done"

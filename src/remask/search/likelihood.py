@@ -23,7 +23,16 @@ from remask import events
 from remask.errors import BudgetSpent
 from remask.events import Event, State, advance
 from remask.ids import rng_for, seed_for
-from remask.ports import Choose, Context, Proposal, Proposer, Scorer, find_written_spans, report_step
+from remask.ports import (
+    Choose,
+    Context,
+    Proposal,
+    Proposer,
+    Scorer,
+    ScoreRequest,
+    find_written_spans,
+    score_all,
+)
 from remask.prompt import Prompt, Span
 from remask.search.scores import record_proposal
 from remask.stats import accepts
@@ -254,19 +263,18 @@ def _measure_lifts(
 ) -> dict[_Windows, list[_Nats]]:
     """Return the lift of each text in each context: its log-probability minus that with CONTROL."""
     order = list(texts)
-    without = []
-    total = len(order) * (1 + len(contexts))
-    for text in order:
-        without.append(_measure_nats(scorer, CONTROL, text))
-        report_step("text", len(without), total)
-    lifts: dict[_Windows, list[_Nats]] = {text: [] for text in order}
-    for number, context in enumerate(contexts, 1):  # the outer loop: a scorer caches few contexts
-        for place, (text, bare) in enumerate(zip(order, without, strict=True), 1):
-            lifts[text].append(_measure_nats(scorer, context, text) - bare)
-            report_step("text", number * len(order) + place, total)
-    return lifts
+    requests = [  # the contexts are the outer loop: a scorer caches few of them
+        ScoreRequest(context, text, (*inside, (0, len(text))))
+        for context in (CONTROL, *contexts)
+        for windows in order
+        for text, inside in windows
+    ]
+    scored = iter(score_all(scorer, requests))
+    nats = [[_add_up([next(scored) for _ in windows]) for windows in order] for _ in (CONTROL, *contexts)]
+    without, *within = nats
+    return {windows: [row[place] - without[place] for row in within] for place, windows in enumerate(order)}
 
 
-def _measure_nats(scorer: Scorer, context: Context, windows: _Windows) -> _Nats:
-    found = [scorer.score(context, text, [*inside, (0, len(text))]) for text, inside in windows]
+def _add_up(found: Sequence[Sequence[float]]) -> _Nats:
+    """Return the sums over the windows of a text; the last number of each is of the whole window."""
     return _Nats(sum(sum(nats[:-1]) for nats in found), sum(nats[-1] for nats in found))

@@ -30,7 +30,7 @@ def write_proposal(
     """Write the new prompt under the name of its file, changes.diff, and pull-request.md, the last.
 
     before, after: the content of the prompt file. place: its path, relative to the configuration.
-    why: sentences about what has drifted. kinds: lines about kinds of failure.
+    why: sentences about what has drifted. kinds: lines about kinds of failure, which quote users.
     """
     write(folder / Path(place).name, after, force=True)
     diff = "".join(_compare_lines(before, after, place))
@@ -40,7 +40,7 @@ def write_proposal(
     sections = {
         f"# Change the prompt {format_code(one_line(place))}": [f"**{format_verdict(result)}**"],
         "## Why": [f"- {sentence}" for sentence in why],
-        "## Kinds of failure in the new conversations": [f"- {kind}" for kind in kinds],
+        "## Kinds of failure in the new conversations": [f"- {format_code(kind)}" for kind in kinds],
         "## Change": [format_block(make_visible(diff)).replace("```text", "```diff", 1)],
         "## How it was found": [f"- {fact}" for fact in facts],
     }
@@ -57,7 +57,7 @@ def describe_test(test: DriftTest) -> str:
     else:
         what = f"mix of inputs: distance {test.after:.4f} between {before} and {after} conversations"
         what += f", about {test.before:.4f} by chance"
-    return f"{what} (p = {test.p:.2g}, drift from {test.alpha:.2g} on): {verdict}".replace("%", " %")
+    return f"{what} (p = {test.p:.2g}, drift at {test.alpha:.2g} or less): {verdict}".replace("%", " %")
 
 
 def _compare_lines(before: str, after: str, place: str) -> Iterator[str]:

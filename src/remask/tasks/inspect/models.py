@@ -34,7 +34,7 @@ from remask.models.providers import count_tokens, describe_tool_infos
 from remask.ports import Reply, report_step
 from remask.prompt import Prompt
 from remask.runs.budget import Price, Spend
-from remask.runs.meter import Calls, Ledger, Tariff, Tokens
+from remask.runs.ledger import Calls, Ledger, Tariff, Tokens
 from remask.sanitize import format_call
 from remask.types import TOOL, Chat, Message
 

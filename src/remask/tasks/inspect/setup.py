@@ -14,7 +14,7 @@ from remask.ids import content_id
 from remask.models.providers import make_model
 from remask.prompt import Prompt
 from remask.runs.budget import Price
-from remask.runs.meter import Ledger
+from remask.runs.ledger import Ledger
 
 if TYPE_CHECKING:
     from inspect_ai.model import Model

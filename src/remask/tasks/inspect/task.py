@@ -34,7 +34,7 @@ from remask.errors import BackendError, ConfigError
 from remask.ids import content_id
 from remask.models.requests import GRACE_SECONDS, POLL_SECONDS
 from remask.prompt import Prompt
-from remask.runs.meter import never_stop
+from remask.runs.ledger import never_stop
 from remask.tasks.inspect.models import InspectModels, SampleRecord
 from remask.types import Example, Feedback, Outcome, Split, Trace
 
