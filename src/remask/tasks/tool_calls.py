@@ -64,9 +64,11 @@ def compare_calls(expected: str, response: str, names: bool = True) -> Compariso
     names: whether the sentence may name tools and arguments. Raises ValueError if `expected` is none.
     """
     right, made = parse_right_calls(expected), parse_calls(response)
+    if not right.calls and not made:
+        return 1.0, ""
     if not right.calls:
         words = f"{_list_names(made)} {_say_was(made)} called" if names else "a tool was called"
-        return (0.0, f"No tool is needed here, but {words}.") if made else (1.0, "")
+        return 0.0, f"No tool is needed here, but {words}."
     total, pairs = _match(right.calls, made[:MAX_CALLS], right.ordered)
     score = total / max(len(right.calls), len(made))
     if right.ordered and _match(right.calls, made[:MAX_CALLS], ordered=False)[0] > total + 1e-9:
