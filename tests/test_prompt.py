@@ -296,6 +296,7 @@ def test_a_mark_that_is_no_line_makes_no_component():
     ("source", "said"),
     [
         ("Hello\n[[component a]]\nb", "line 2: text before the first"),
+        ("[[component a\x07]]\nb", "hidden character"),
         ("[[component a]]\nb\n[[component a]]\nc", "two components 'a'"),
         ("[[component a]]\nb [[component c]]", "'a' has the mark"),
         ("[[component a]]\nb\n[[component c]]", "'a' has the mark"),
@@ -315,6 +316,10 @@ def test_components_that_cannot_be_told_apart_are_refused(source, said):
         ({"": "a"}, "'' cannot name a component"),
         ({"a": "b [[component c]]"}, "'a' has the mark"),
         ({"a\nb": "a"}, "cannot name a component"),
+        ({"a\rb": "a"}, "hidden character"),
+        ({"tool:a\x1b[31m": "a"}, r"'tool:a\\x1b\[31m' has a mark or a hidden character"),
+        ({"a\u202eb": "a"}, "hidden character"),
+        ({"[[keep]]a": "a"}, "has a mark"),
         ({"a": 3}, "the component 'a' is int"),
         ({"a": "x\n[[component b]]\ny"}, r"'a' has the mark \[\[component …\]\]; remove it"),
         ({"a": "Write [[component b]] here."}, "'a' has the mark"),

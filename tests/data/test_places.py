@@ -68,6 +68,7 @@ TEXTS = {
 def folder(tmp_path: Path) -> Path:
     for name, content in {"tools.json": TOOLS, "chat.yaml": CHAT, "agent.md": AGENT}.items():
         (tmp_path / name).write_text(content)
+    (tmp_path / "bare.json").write_text('[{"name": "f", "description": "F."}]')
     (tmp_path / "plain.txt").write_bytes(b"\xef\xbb\xbfOne\r\ntwo\r\n")
     return tmp_path
 
@@ -179,6 +180,7 @@ def refuse(folder: Path, spec: dict[str, str], *words: str, new: dict[str, str] 
         ({"a:*": "agent.md"}, ("agent.md: a name with * needs a JSON or YAML file",)),
         ({"a:*": "tools.json#/tools/0"}, ("tools.json:2: is no list of tools or messages",)),
         ({"a:*/*": "chat.yaml"}, ("chat.yaml:2: the tool /0 has no name",)),
+        ({"a": "plain.txt", "a:*/*": "bare.json"}, ("bare.json:1: has no parameter with a text",)),
         (
             {"a": "agent.md", "b": "agent.md#/Rules"},
             ("the components 'a' and 'b' share a text of", "agent.md"),

@@ -120,8 +120,14 @@ def find_tool_texts(value: Any) -> TextPlaces:
 
 
 def find_parameter_texts(value: Any) -> TextPlaces:
-    """Return where the descriptions of parameters are, by TOOL/PARAMETER. Raises as `list_tools`."""
-    return {f"{t.name}/{name}": keys for t in list_tools(value) for name, keys in t.parameters.items()}
+    """Return where the descriptions of parameters are, by TOOL/PARAMETER.
+
+    Raises UnreadableValue as `list_tools` does, and where no parameter has a description.
+    """
+    found = {f"{t.name}/{name}": keys for t in list_tools(value) for name, keys in t.parameters.items()}
+    if not found:
+        raise UnreadableValue('has no parameter with a text "description"; add one, or leave this name out')
+    return found
 
 
 def convert_tools(value: Any) -> list[dict[str, Any]]:
