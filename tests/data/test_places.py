@@ -148,6 +148,12 @@ def test_no_file_is_replaced_where_one_cannot_be_written(folder: Path) -> None:
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_read_only_file_is_not_replaced(folder: Path) -> None:
+    (folder / "tools.json").chmod(0o444)
+    new = {"tool:search": "New.", "system": "New."}
+    refuse(folder, SPEC, "tools.json is read-only; make it writable", new=new)
+
+
 def refuse(folder: Path, spec: dict[str, str], *words: str, new: dict[str, str] | None = None) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ConfigError) as caught:

@@ -282,6 +282,8 @@ def write_places(
         if text != slot.text:
             changes.setdefault(place.path.resolve(), {})[place.keys] = text
     for path, new in changes.items():
+        if not path.stat().st_mode & 0o222:  # a rename would replace it all the same
+            raise ConfigError(f"{places.files[path].path} is read-only; make it writable, or write elsewhere")
         places.files[path].replace(new)
     with ExitStack() as drafts:
         for path in changes:
