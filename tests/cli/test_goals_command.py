@@ -200,3 +200,10 @@ def test_usage_comes_from_the_endpoint_and_survives_a_kill(tmp_path: Path) -> No
     assert (again["prompt"], again["test"]) == (whole["prompt"], whole["test"])
     for one, other in zip(again["objectives"], whole["objectives"], strict=True):
         assert one["name"] == "latency" or one == other
+
+
+def test_a_function_is_preferred_by_its_file(here: Path) -> None:
+    words = ("--objective", "target.py:brief", "--prefer", "target.py:brief", "--json")
+    assert remask("check", *JOB, *words).exit_code == 0
+    words = ("--objective", "target.py:brief", "--prefer", "other.py:brief")
+    assert "other.py:brief is not measured" in remask("optimize", *JOB, *words).stderr

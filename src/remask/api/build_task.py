@@ -77,9 +77,10 @@ def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDatase
         raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data.path")
     place = read_tests(Path(data.path)) if is_config(data.path) else data.path
     source = rows if rows is not None else files or place
-    found = load(source, columns, data.fractions, skip_invalid=data.skip_invalid)
+    guards = (data.group, config.search.max_drop)
+    found = load(source, columns, data.fractions, skip_invalid=data.skip_invalid, guards=guards)
     if data.group:
-        found = assign_guards(found, data.group, config.search.max_drop)
+        found = assign_guards(found, guards)
     notes = list(found.warnings)
     if not found.labels:
         notes.append(f"the data has no right answers, so only the metric {metric} compares prompts")
