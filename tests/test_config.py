@@ -47,6 +47,12 @@ def test_a_number_that_cannot_be_one_is_refused(section: str, key: str, value: f
         make_config({"prompt": "x", section: {key: value}}, "remask.toml")
 
 
+@pytest.mark.parametrize(("section", "key"), [("budget", "calls"), ("budget", "usd"), ("search", "within")])
+def test_true_is_no_number(section: str, key: str) -> None:
+    with pytest.raises(ConfigError, match=rf"{section}\.{key} is 'true', but must be a (whole )?number"):
+        make_config({"prompt": "x", section: {key: True}}, "remask.toml")
+
+
 def test_a_file_of_settings_or_a_prompt_that_cannot_be_read_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / "deep.toml").write_text("a = " + "[" * 100_000)
     (tmp_path / "folder.toml").mkdir()

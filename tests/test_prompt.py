@@ -287,11 +287,19 @@ def test_replace_components_replaces_only_these(texts, name):
     assert found == {**prompt.components, **({name: new} if name in texts else {})}
 
 
+def test_a_mark_that_is_no_line_makes_no_component():
+    prompt = Prompt.parse("[[component a]] is how a component begins.")
+    assert not prompt.components and prompt.editable
+
+
 @pytest.mark.parametrize(
     ("source", "said"),
     [
         ("Hello\n[[component a]]\nb", "line 2: text before the first"),
+        ("[[component a\x07]]\nb", "hidden character"),
         ("[[component a]]\nb\n[[component a]]\nc", "two components 'a'"),
+        ("[[component a]]\nb [[component c]]", "'a' has the mark"),
+        ("[[component a]]\nb\n[[component c]]", "'a' has the mark"),
         ("[[component a]]\nb [[component c]] d", "mark .* in its text; remove it"),
         ("[[component a]]\n[[keep]]b\n[[component c]]\nd[[/keep]]", r"goes on after \[\[component c\]\]"),
     ],
@@ -308,8 +316,13 @@ def test_components_that_cannot_be_told_apart_are_refused(source, said):
         ({"": "a"}, "'' cannot name a component"),
         ({"a": "b [[component c]]"}, "'a' has the mark"),
         ({"a\nb": "a"}, "cannot name a component"),
+        ({"a\rb": "a"}, "hidden character"),
+        ({"tool:a\x1b[31m": "a"}, r"'tool:a\\x1b\[31m' has a mark or a hidden character"),
+        ({"a\u202eb": "a"}, "hidden character"),
+        ({"[[keep]]a": "a"}, "has a mark"),
         ({"a": 3}, "the component 'a' is int"),
-        ({"a": "x\n[[component b]]\ny"}, "'a' has the mark"),
+        ({"a": "x\n[[component b]]\ny"}, r"'a' has the mark \[\[component …\]\]; remove it"),
+        ({"a": "Write [[component b]] here."}, "'a' has the mark"),
         ({"a": "[[keep]]x"}, "component 'a': .*never closed"),
     ],
 )

@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from remask.errors import ConfigError, describe_problems
+from remask.files import read_toml_value
 
 MaskerName = Literal["rewrite", "span", "sentence", "insert", "attribution", "anchor", "library", "delete"]
 OrderName = Literal["confidence", "entropy", "margin", "random", "leftmost"]
@@ -62,13 +63,11 @@ class Section(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_none(cls, values: Any) -> Any:
-        """TOML has no null: "none" or "omit" stands for it, in every key that may be None."""
+    def _read_values(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        fields = cls.model_fields.items()
-        optional = {k for k, f in fields if type(None) in getattr(f.annotation, "__args__", ())}
-        return {k: None if v in ("none", "omit") and k in optional else v for k, v in values.items()}
+        fields = cls.model_fields
+        return {k: read_toml_value(v, fields[k].annotation) if k in fields else v for k, v in values.items()}
 
 
 class DataConfig(Section):
@@ -346,7 +345,7 @@ class SearchConfig(Section):
     goal: Literal["score", "preferred"] = "score"
     """What an edit must improve: the score, or where `prefer` is set that; or only that, as
     `remask shorten` has it."""
-    max_drop: dict[str, Annotated[float, Field(ge=0, lt=100)]] = {}
+    max_drop: dict[str, Annotated[float, Field(strict=True, ge=0, lt=100)]] = {}
     """Guard sets, such as `{safety = 0}`: rows that are not in the score, and the points of 100 that
     they may lose. Their rows name them in the column `data.group`."""
 

@@ -166,6 +166,7 @@ def name_missing_extra() -> Iterator[None]:
 _MUST_BE = {
     "greater_than_equal": "at least {ge}",
     "greater_than": "more than {gt:g}",
+    "less_than": "less than {lt:g}",
     "less_than_equal": "at most {le}",
     "literal_error": "{expected}",
     "too_short": "a list with at least {min_length} item",

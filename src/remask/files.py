@@ -154,6 +154,19 @@ def read_toml(path: Path) -> dict[str, Any]:
     return values
 
 
+def read_toml_value(value: Any, annotation: Any) -> Any:
+    """Convert a value of a `remask.toml` to what its key, of such a type, expects.
+
+    TOML has no null: "none" or "omit" stands for it. And true is no number, where pydantic reads 1.
+    """
+    parts = getattr(annotation, "__args__", (annotation,))
+    kinds = [getattr(part, "__origin__", part) for part in parts]  # of Annotated
+    if type(None) in kinds and value in ("none", "omit"):
+        return None
+    as_number = isinstance(value, bool) and bool not in kinds and (int in kinds or float in kinds)
+    return str(value).lower() if as_number else value
+
+
 def make_absolute(values: dict[str, Any], base: Path) -> None:
     """Make the paths of nested values that are relative to `base` absolute, in place."""
 

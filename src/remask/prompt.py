@@ -18,6 +18,7 @@ import regex
 
 from remask.errors import ConfigError
 from remask.ids import content_id
+from remask.sanitize import make_visible
 
 Span = tuple[int, int]  # half-open range of characters
 MARKER = re.compile(r"\[\[(/?)keep\]\]")
@@ -202,8 +203,7 @@ def join_components(sources: Mapping[str, str]) -> str:
     if not sources:
         raise ConfigError("there are no components; give a text by name, such as {'system': '…'}")
     for name, source in sources.items():
-        if not isinstance(name, str) or not COMPONENT.fullmatch(f"[[component {name}]]\n"):
-            raise ConfigError(f"{name!r} cannot name a component; use a short text without line breaks")
+        _check_name(name)
         if not isinstance(source, str):
             raise ConfigError(f"the component {name!r} is {type(source).__name__}; give its text")
         if _COMPONENT_MARK.search(source):  # within a line too: an edit could delete what is before it
@@ -213,6 +213,15 @@ def join_components(sources: Mapping[str, str]) -> str:
         except ConfigError as error:
             raise ConfigError(f"component {name!r}: {error}") from None
     return "\n".join(f"[[component {name}]]\n{source}" for name, source in sources.items())
+
+
+def split_components(source: str) -> dict[str, str]:
+    """Return the sources of the components of a prompt, with their [[keep]] marks, by name.
+
+    >>> split_components("[[component a]]\\nBe [[keep]]kind[[/keep]].\\n[[component b]]\\nFind.")
+    {'a': 'Be [[keep]]kind[[/keep]].', 'b': 'Find.'}
+    """
+    return {name: source[start:stop] for name, (start, stop) in Prompt(source).component_spans.items()}
 
 
 def _check_components(prompt: Prompt) -> None:
@@ -226,11 +235,23 @@ def _check_components(prompt: Prompt) -> None:
     if twice := next((name for i, name in enumerate(names) if name in names[:i]), ""):
         raise ConfigError(f"the prompt has two components {twice!r}; rename one")
     for name, part in prompt.components.items():
+        _check_name(name)
         if _COMPONENT_MARK.search(part.text):
             raise ConfigError(f"the component {name!r} has the mark [[component …]] in its text; remove it")
     for start, stop in prompt.kept:
         if mark := COMPONENT.search(prompt.text[start:stop]):
             raise ConfigError(f"a [[keep]] goes on after [[component {mark[1]}]]; close it before that line")
+
+
+def _check_name(name: object) -> None:
+    """Raise ConfigError where this cannot name a component. Tool lists of others may have any names."""
+    if not isinstance(name, str) or not COMPONENT.fullmatch(f"[[component {name}]]\n"):
+        raise ConfigError(f"{name!r} cannot name a component; use a short text without line breaks")
+    joined = re.sub("[\u200c\u200d]", "", name)  # which join or part letters and emoji
+    if MARKER.search(name) or make_visible(joined) != joined:
+        raise ConfigError(
+            f"{name!r} has a mark or a hidden character, so it cannot name a component; rename it"
+        )
 
 
 def _cut_out(prompt: Prompt, span: Span) -> Prompt:

@@ -55,6 +55,20 @@ def test_the_faulty_component_is_edited(tmp_path: Path) -> None:
     assert sum("tool:find" in names for names in found) > len(found) / 2
 
 
+@pytest.mark.parametrize("mark", ["[[component user]]", "\n[[component user]]\nNever"])
+def test_the_denoiser_cannot_write_a_component(tmp_path: Path, mark: str) -> None:
+    told: list[dict[str, str]] = []
+
+    def watch(texts: dict[str, str], message: str) -> str:
+        told.append(texts)
+        return agent(texts, message)
+
+    denoiser = ScriptedDenoiser((f"{mark} mail", "or use the mail", "be kind"))
+    result = optimize(tmp_path / "run", denoiser=denoiser, target=watch)
+    assert list(result.components) == list(TEXTS)
+    assert all(list(texts) == list(TEXTS) and "[[" not in str(texts) for texts in told)
+
+
 def test_a_resumed_run_ends_as_the_uncut_one(tmp_path: Path) -> None:
     uncut = optimize(tmp_path / "uncut")
 
@@ -105,6 +119,20 @@ def test_an_endpoint_gets_the_messages_and_the_tools(tmp_path: Path) -> None:
     assert body["tools"][0]["function"]["description"] == TEXTS["tool:find"]
 
 
+def test_the_message_of_a_row_may_be_a_component() -> None:
+    texts = {"developer": "Be kind.", "user/1": "Hi", "assistant": "Hello!", "user": "Question: {input}"}
+    with Server([], answer("found")) as server:
+        target = remask.Target("openai:m", base_url=server.url)
+        remask.evaluate(texts, remask.Dataset(ROWS, expected=""), target=target, metric=grade)
+    *before, last = server.bodies[0]["messages"]
+    assert [(m["role"], m["content"]) for m in before] == [
+        ("system", "Be kind."),
+        ("user", "Hi"),
+        ("assistant", "Hello!"),
+    ]
+    assert last["role"] == "user" and last["content"].startswith("Question: Where is my parcel ")
+
+
 @pytest.mark.parametrize(
     ("prompt", "more", "said"),
     [
@@ -116,6 +144,16 @@ def test_an_endpoint_gets_the_messages_and_the_tools(tmp_path: Path) -> None:
             "'tool:find' describes a tool or a parameter that target.extra.tools does not have",
         ),
         (TEXTS, {"data": remask.Dataset(ROWS, expected="", role="user")}, "name the component `user`"),
+        (
+            {"system": "Be kind.", "user": "Where is {parcel}?"},
+            {"target": remask.Target("openai:m", base_url="http://localhost:1")},
+            "'user' is the message of each row, and names no column of the rows; write one",
+        ),
+        (
+            "Where is it?",
+            {"data": remask.Dataset(ROWS, expected="", role="user")},
+            "the prompt is the message of each row .*names no column of the rows",
+        ),
         ({"tool:find": "Find."}, {"search": remask.Search(demos=2)}, "component system, and there is none"),
         ({}, {}, "there are no components"),
         ({"system": "[[keep]]Be kind.[[/keep]]"}, {}, "no editable text"),

@@ -13,7 +13,7 @@ import pytest
 
 import remask
 from fakes.colours import Phrases
-from remask.errors import ConfigError
+from remask.errors import ConfigError, TargetUnreliable
 from remask.events import Accepted, Refused, Scored, State
 from remask.runs.result import read_result
 from remask.runs.store import Store
@@ -143,6 +143,25 @@ def test_measured_objectives_are_stored_and_read_without_calls(tmp_path: Path) -
     assert read_result(tmp_path / "run") == again
     values = result.rows["after.values.latency"] if hasattr(result.rows, "columns") else None
     assert values is None or (values > 0).all()
+
+
+def test_a_metric_that_fails_on_rows_is_named(tmp_path: Path) -> None:
+    def odd(example: Example, response: str) -> float:
+        if example.input.endswith("7"):
+            raise ValueError("no source")
+        return 1.0
+
+    def never(example: Example, response: str) -> float:
+        raise ValueError("no source")
+
+    result = play(tmp_path / "odd", objectives=[remask.Objective("odd", metric=odd)])
+    (found,) = [one for one in result.warnings if one.startswith("the objective odd has no value on ")]
+    assert found.endswith("which do not count in it; the first: metric odd raised ValueError: no source")
+    assert result.objectives[0].test.n == 180
+    target = Painter()
+    with pytest.raises(TargetUnreliable, match=r"the objective never has no value on any of 60 .*no source"):
+        play(tmp_path / "never", target=target, objectives=[remask.Objective("never", metric=never)])
+    assert target.calls == 60
 
 
 def test_a_preference_for_a_second_metric_steers_the_search(tmp_path: Path) -> None:

@@ -83,7 +83,8 @@ def test_check_says_what_is_editable_in_each_component(folder: Path) -> None:
 
 
 def test_a_run_is_written_back_in_place(folder: Path) -> None:
-    run("optimize", "--run-dir", "run", "--masker", "insert", "--masker", "span", "--plain")
+    said = run("optimize", "--run-dir", "run", "--masker", "insert", "--masker", "span", "--plain")
+    assert "remask export run -o texts.json  " in said and "--in-place" in said
     assert "tool:find" in run("show", "run")
     said = run("export", "run", "--in-place")
     assert "tools.json" in said
@@ -103,12 +104,33 @@ def test_a_run_is_written_back_in_place(folder: Path) -> None:
     assert "Something else." in (folder / "tools.json").read_text()
 
 
+def test_the_marks_of_a_text_are_written_back(folder: Path) -> None:
+    kept = "Gives the place of a [[keep]][[/keep]]parcel. [[keep]]Ask for the number.[[/keep]]"
+    (folder / "tools.json").write_text(TOOLS.replace("Gives the place of a parcel.", kept))
+    agent = FILES["agent.md"].replace("shop.", "shop[[keep]][[/keep]].")
+    (folder / "agent.md").write_text(agent)
+    run("optimize", "--run-dir", "run", "--plain")
+    assert "tools.json" in run("export", "run", "--in-place")
+    (tool,) = json.loads((folder / "tools.json").read_text())
+    found = tool["function"]["description"]
+    assert "mail" in found and "[[keep]]Ask for the number.[[/keep]]" in found
+    assert (folder / "agent.md").read_text() == agent
+
+
 def test_options_name_components_without_a_configuration(folder: Path) -> None:
     (folder / "remask.toml").unlink()
     given = ["--component", "system=agent.md#/Agent", "--component", "tool:*=tools.json"]
     words = ["--data", "rows.jsonl", "--target", "agent.py:answer", "--metric", "agent.py:grade"]
     found = orjson.loads(run("eval", *given, *words, "--json").splitlines()[-1])
     assert found["score"]["mean"] == 0
+
+
+def test_an_option_names_a_component_once(folder: Path) -> None:
+    twice = ("--component", "a=agent.md#/Notes", "--component", "a=agent.py")
+    assert "--component has two values of a: 'a=agent.md#/Notes' and 'a=agent.py'" in run(
+        "check", *twice, code=2
+    )
+    assert "--component 'a=': write NAME=PLACE" in run("check", "--component", "a=", code=2)
 
 
 def test_an_endpoint_gets_the_tools_of_the_file(folder: Path) -> None:

@@ -109,8 +109,26 @@ WRONG = [
     (("--prefer", "cheapest"), "--prefer) is cheapest, and usd is not measured"),
     (("--prefer", "shortest", "--within", "-1"), "--within (search.within) is -1.0, but must be at least 0"),
     (("--max-drop", "safety=-1", "--group", "set"), "search.max_drop"),
-    (("--max-drop", "safety", "--group", "set"), "--max-drop 'safety': write NAME=VALUE"),
+    (("--max-drop", "safety", "--group", "set"), "--max-drop 'safety': write NAME=POINTS"),
     (("--max-drop", "safety=x", "--group", "set"), "search.max_drop"),
+    (("--max-drop", "safety=", "--group", "set"), "--max-drop 'safety=': write NAME=POINTS"),
+    (
+        ("--max-drop", "safety=true", "--group", "set"),
+        "(search.max_drop.safety) is True, but must be a number",
+    ),
+    (
+        ("--max-drop", "safety=100", "--group", "set"),
+        "(search.max_drop.safety) is 100, but must be less than 100",
+    ),
+    (
+        ("--max-drop", "a=0", "--max-drop", "a=5", "--group", "set"),
+        "--max-drop has two values of a: 'a=0' and",
+    ),
+    (
+        ("--prefer", "quickest"),
+        "'quickest', which is unknown; known: shortest, cheapest, fastest, prompt_tokens",
+    ),
+    (("--prefer", "f1"), "f1 is not measured; add [[objectives]]"),
     (("--max-drop", "safety=0"), "no column says which rows belong to it"),
     (("--max-drop", "safety=0", "--group", "kind"), "no row has the column 'kind'"),
     (("--max-drop", "privacy=0", "--group", "set"), "privacy has no rows in the validation and the test"),
@@ -125,6 +143,13 @@ def test_wrong_goals_are_one_sentence_and_spend_nothing(
     said = complaint(remask("optimize", *JOB, *words))
     assert message in said, said
     assert not (here / "run").exists()
+
+
+def test_rows_of_a_set_that_is_no_guard_set_are_named(here: Path) -> None:
+    with (here / "rows.jsonl").open("a") as file:
+        file.write(json.dumps({"input": "item 900", "label": "red", "split": "test", "set": "Safety"}) + "\n")
+    said = remask("check", *JOB, *SAFE).output
+    assert "1 row has another 'set' ('Safety') than a guard set, so the score counts" in said
 
 
 @pytest.mark.parametrize("words", [("--demos", "4"), ("--prefer", "fastest")])
@@ -175,3 +200,10 @@ def test_usage_comes_from_the_endpoint_and_survives_a_kill(tmp_path: Path) -> No
     assert (again["prompt"], again["test"]) == (whole["prompt"], whole["test"])
     for one, other in zip(again["objectives"], whole["objectives"], strict=True):
         assert one["name"] == "latency" or one == other
+
+
+def test_a_function_is_preferred_by_its_file(here: Path) -> None:
+    words = ("--objective", "target.py:brief", "--prefer", "target.py:brief", "--json")
+    assert remask("check", *JOB, *words).exit_code == 0
+    words = ("--objective", "target.py:brief", "--prefer", "other.py:brief")
+    assert "other.py:brief is not measured" in remask("optimize", *JOB, *words).stderr

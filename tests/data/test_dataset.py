@@ -15,6 +15,7 @@ from remask.data.dataset import (
     Columns,
     LoadedDataset,
     allocate_counts,
+    assign_guards,
     find_columns,
     load,
     render,
@@ -311,3 +312,12 @@ def test_files_of_users_are_read(name: str, text: str, expected: str) -> None:
     assert len(found.examples) == 40 and not found.warnings
     assert found.labels == ("negative", "positive")
     assert all(e.input.startswith("The lamp number") for e in found.examples)
+
+
+def test_a_row_of_a_guard_set_stays_where_another_row_is_equal() -> None:
+    data = [{**row, "set": name} for name in ("", "safety") for row in rows(9)]
+    guards = ("set", ["safety"])
+    found = load(data, LABELLED, guards=guards)
+    assert [e.row["set"] for e in found.examples] == ["safety"] * 9
+    assert all(e.guard == "safety" and e.split != "train" for e in assign_guards(found, guards).examples)
+    assert [e.id for e in found.examples] == [e.id for e in load(data, LABELLED).examples]

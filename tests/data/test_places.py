@@ -68,6 +68,7 @@ TEXTS = {
 def folder(tmp_path: Path) -> Path:
     for name, content in {"tools.json": TOOLS, "chat.yaml": CHAT, "agent.md": AGENT}.items():
         (tmp_path / name).write_text(content)
+    (tmp_path / "bare.json").write_text('[{"name": "f", "description": "F."}]')
     (tmp_path / "plain.txt").write_bytes(b"\xef\xbb\xbfOne\r\ntwo\r\n")
     return tmp_path
 
@@ -147,6 +148,12 @@ def test_no_file_is_replaced_where_one_cannot_be_written(folder: Path) -> None:
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
 
 
+def test_a_read_only_file_is_not_replaced(folder: Path) -> None:
+    (folder / "tools.json").chmod(0o444)
+    new = {"tool:search": "New.", "system": "New."}
+    refuse(folder, SPEC, "tools.json is read-only; make it writable", new=new)
+
+
 def refuse(folder: Path, spec: dict[str, str], *words: str, new: dict[str, str] | None = None) -> None:
     before = {path: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ConfigError) as caught:
@@ -179,6 +186,7 @@ def refuse(folder: Path, spec: dict[str, str], *words: str, new: dict[str, str] 
         ({"a:*": "agent.md"}, ("agent.md: a name with * needs a JSON or YAML file",)),
         ({"a:*": "tools.json#/tools/0"}, ("tools.json:2: is no list of tools or messages",)),
         ({"a:*/*": "chat.yaml"}, ("chat.yaml:2: the tool /0 has no name",)),
+        ({"a": "plain.txt", "a:*/*": "bare.json"}, ("bare.json:1: has no parameter with a text",)),
         (
             {"a": "agent.md", "b": "agent.md#/Rules"},
             ("the components 'a' and 'b' share a text of", "agent.md"),
@@ -242,6 +250,18 @@ def test_new_texts_that_do_not_fit_are_refused(folder: Path) -> None:
     refuse(folder, SPEC, "half of a surrogate pair", new={"tool:book": "\ud800"})
     (folder / "tools.json").write_text(TOOLS.replace("Find rows.", "Find."))
     refuse(folder, SPEC, "tools.json:2: the text of 'tool:search' has changed", new={"tool:search": "New"})
+
+
+def test_a_folder_may_end_with_a_hash(tmp_path: Path) -> None:
+    folder = tmp_path / "C#" / "D#"
+    folder.mkdir(parents=True)
+    (folder / "a.json").write_text('{"b#/": "Be kind."}')
+    place = f"{folder}/a.json#/b#~1"
+    assert (
+        read_places({"a": place}) == read_places({"a": "C#/D#/a.json#/b#~1"}, tmp_path) == {"a": "Be kind."}
+    )
+    write_places({"a": place}, {"a": "Be nice."})
+    assert "Be nice." in (folder / "a.json").read_text()
 
 
 def test_tools_of_a_file_are_converted(folder: Path) -> None:

@@ -78,8 +78,11 @@ PROGRAM = {
 @pytest.mark.parametrize(
     ("value", "places"),
     [
-        (MESSAGES, {"system": "/0/content", "user/0": "/1/content/0/text"}),
+        (MESSAGES, {"system": "/0/content", "user/1/0": "/1/content/0/text"}),
+        (MESSAGES[:2], {"system": "/0/content", "user/0": "/1/content/0/text"}),
         ({"model": "m", "messages": MESSAGES[:1]}, {"system": "/messages/0/content"}),
+        ({"functions": [SEARCH], "model": "m"}, {"search": "/functions/0/description"}),
+        ({"jsonrpc": "2.0", "id": 1, "result": MCP}, {"search": "/result/tools/0/description"}),
         (PROGRAM, {"plan": "/plan/signature/instructions", "answer": "/answer/signature/instructions"}),
         (PROGRAM["plan"], {"self": "/signature/instructions"}),
         ({"prompts": "Say {{x}}"}, {"0": "/prompts"}),

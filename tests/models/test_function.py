@@ -51,12 +51,14 @@ def test_exception_fails_its_row_alone(concurrency: int) -> None:
     assert [reply.error for reply in replies] == ["", "TargetBusy: try later", "KeyError: 'answer'"]
 
 
-def test_same_bug_in_all_rows_is_a_config_error() -> None:
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("rows", [3, 40])
+def test_same_bug_in_all_rows_is_a_config_error(rows: int, concurrency: int) -> None:
     def broken(messages: Messages) -> str:
         return messages[-1].text  # type: ignore[attr-defined]
 
-    with pytest.raises(ConfigError, match=r"broken raised AttributeError: .*all 3 calls") as caught:
-        FunctionTarget(broken).respond(chats("a", "b", "c"))
+    with pytest.raises(ConfigError, match=r"broken raised AttributeError: .*all \d+ calls") as caught:
+        FunctionTarget(broken, concurrency=concurrency).respond(chats(*map(str, range(rows))))
     assert isinstance(caught.value.__cause__, AttributeError)
 
 

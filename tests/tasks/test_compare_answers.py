@@ -56,6 +56,12 @@ def test_true_is_not_1() -> None:
     assert compare_json("1", "true")[0] == 0 and compare_json("true", "true")[0] == 1
 
 
+def test_whole_numbers_of_json_are_equal_digit_by_digit() -> None:
+    assert compare_json("12345678", "12345679") == (0.0, "At $ the answer has 12345679.")
+    assert compare_json("3", f"1{'0' * 400}")[0] == compare_json("0.5", f"1{'0' * 400}")[0] == 0
+    assert compare_json("6.02214076e23", "6.0221408e23")[0] == 1
+
+
 @pytest.mark.parametrize(
     ("expected", "response"),
     [
@@ -78,7 +84,7 @@ def test_equal_numbers_score_1(expected: str, response: str) -> None:
     [
         ("42", "41", "The answer says 41."), ("42", "none", "The answer holds no number."),
         ("4", "4.5", "The answer says 4.5."), ("-3", "3", "The answer says 3."),
-        ("42", "1/0", "The answer holds no number."),
+        ("42", "1/0", "The answer holds no number."), ("12345678", "12345679", "The answer says 12345679."),
     ],
 )  # fmt: skip
 def test_other_numbers_score_0(expected: str, response: str, words: str) -> None:

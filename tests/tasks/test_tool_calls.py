@@ -120,6 +120,8 @@ def test_blank_means_no_call_and_a_call_may_be_written_as_text() -> None:
         ('{"role": "user", "content": "x"}', "has no name of a tool"),
         ('{"name": "find", "arguments": [1]}', "the arguments [1] of the right call find are no object"),
         ('{"name": "find", "arguments": "{x"}', "the arguments '{x' of the right call are no JSON"),
+        ('{"name": "find", "arguments": false}', "the arguments false of the right call find are no object"),
+        ('{"tool_calls": 3}', "the right call 3 has no name of a tool"),
         ("[" * 9999, "is no JSON"),
     ],
 )
@@ -140,6 +142,11 @@ SCORES: list[tuple[Any, str, float, str]] = [
     (ANN, "pay()", 0, "pay was called in place of find."),
     (ANN, "I cannot do that.", 0, "find was not called."),
     (ANN, 'find(name="Ann", limit=3)\npay()', 0.5, "pay was called too."),
+    (ANN, 'find(name="Ann",limit=3)', 1, ""),
+    (ANN, 'find(name="Ann",limit=3,)', 0, "find was not called."),
+    (PAY, "pay()\npay()", 0.5, "pay was called too often."),
+    ([ANN, PAY], "Hello.", 0, "find and pay were not called."),
+    (None, "find()\npay()", 0, "No tool is needed here, but find and pay were called."),
     (None, "Hello.", 1, ""),
     (None, "pay()\npay()", 0, "No tool is needed here, but pay was called."),
     ([ANN, PAY], 'find(name="Ann", limit=3)\npay()', 1, ""),
@@ -149,6 +156,14 @@ SCORES: list[tuple[Any, str, float, str]] = [
     ([ANN, BOB], 'find(name="Bob")\nfind(name="Ann", limit=3)', 0.5, "The calls are in a wrong order."),
     ([PAY, ANN, PAY], 'pay()\npay()', 2 / 3, "find was not called."),
     ({"name": "f", "arguments": {"a": {"x": [1], "y": None}}}, 'f(a={"y": null, "x": [1.0]})', 1, ""),
+    ({"name": "f", "arguments": {"order": 12345678}}, "f(order=12345679)", 0.5,
+     "The argument order of f must not be 12345679."),
+    ({"name": "f", "arguments": {"a": 0.3333333333}}, "f(a=0.33333333)", 1, ""),
+    ({"name": "f", "arguments": {"a": 1.5}}, f"f(a=1{'0' * 400})", 0.5,
+     f"The argument a of f must not be {'1' + '0' * 78}…."),
+    ({"name": "f", "arguments": {"a": "Rene\u0301"}}, 'f(a="Ren\u00e9")', 1, ""),
+    ({"name": "f", "arguments": {"a": "e\u0301"}},
+     '{"name": "f", "arguments": {"a": "e\u0301"}}', 1, ""),
 ]  # fmt: skip
 
 
@@ -187,6 +202,11 @@ def test_every_score_is_a_share(right: list[Any], made: list[Any], ordered: bool
 def test_many_calls_are_compared_quickly() -> None:
     response = "\n".join(["pay()"] * 5000)
     assert compare_calls(json.dumps([PAY] * 2), response)[0] == 2 / 5000
+    assert compare_calls(json.dumps([PAY, ANN] * 2000), "pay()")[0] == 1 / 4000
+
+
+def test_a_response_of_a_wrong_shape_has_no_calls() -> None:
+    assert parse_calls('{"tool_calls": 3}') == parse_calls('{"tool_calls": {"a": 1}}') == []
 
 
 def test_the_metric_knows_the_right_response() -> None:

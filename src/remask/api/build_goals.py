@@ -34,8 +34,15 @@ def make_goals(config: Config, dataset: LoadedDataset) -> GoalsSet:
     check_objectives(config)
     objectives = {one.title: find_metric(one) is not None for one in config.objectives}
     prefer = ALIASES.get(search.prefer, search.prefer)
+    if is_function_file(prefer):  # the objective has the name of the function
+        same = (one.title for one in config.objectives if _names_function(one, prefer))
+        prefer = next(same, prefer)
     if prefer == PROMPT_TOKENS:
         objectives.setdefault(prefer, False)
+    metric = search.prefer in METRICS or is_function_file(search.prefer)
+    if prefer and prefer not in MEASURED and not metric and prefer not in objectives:
+        known = ", ".join(dict.fromkeys([*ALIASES, *MEASURED, *objectives]))
+        raise ConfigError(f"search.prefer (--prefer) is {search.prefer!r}, which is unknown; known: {known}")
     if prefer and prefer not in objectives:
         raise ConfigError(
             f"search.prefer (--prefer) is {search.prefer}, and {prefer} is not measured; add [[objectives]] "
@@ -59,6 +66,12 @@ def find_metric(objective: ObjectiveConfig) -> MetricConfig | None:
     if objective.metric is None and (objective.name in METRICS or is_function_file(objective.name)):
         return MetricConfig(name=objective.name)
     return objective.metric
+
+
+def _names_function(objective: ObjectiveConfig, name: str) -> bool:
+    """Whether an objective is measured by the function FILE.py:FUNCTION; its file may be longer."""
+    metric = find_metric(objective)
+    return metric is not None and f"/{metric.name}".endswith(f"/{name}")
 
 
 def check_objectives(config: Config) -> None:

@@ -12,6 +12,7 @@ from remask.api.build_models import DEFAULT_ANSWER_TOKENS, Respond, load_target_
 from remask.config import Config, DataConfig, RefineConfig
 from remask.data.conversations import Conversations, split_conversations
 from remask.data.dataset import Columns, DataSource, LoadedDataset, assign_guards, load
+from remask.data.placeholders import fill
 from remask.data.prompt_traces import read_traces
 from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
@@ -77,9 +78,10 @@ def make_dataset(config: Config, rows: DataSource | None = None) -> LoadedDatase
         raise ConfigError("the metric promptfoo needs a promptfooconfig.yaml as data.path")
     place = read_tests(Path(data.path)) if is_config(data.path) else data.path
     source = rows if rows is not None else files or place
-    found = load(source, columns, data.fractions, skip_invalid=data.skip_invalid)
+    guards = (data.group, config.search.max_drop)
+    found = load(source, columns, data.fractions, skip_invalid=data.skip_invalid, guards=guards)
     if data.group:
-        found = assign_guards(found, data.group, config.search.max_drop)
+        found = assign_guards(found, guards)
     notes = list(found.warnings)
     if not found.labels:
         notes.append(f"the data has no right answers, so only the metric {metric} compares prompts")
@@ -176,7 +178,7 @@ def check_components(config: Config, start: Prompt) -> None:
     if config.data.role == "user":
         raise ConfigError("data.role is for a prompt of one text; name the component `user` in its place")
     kind = config.target.model.partition(":")[0]
-    if kind == "function" or is_function_file(config.target.model):
+    if _is_function(config):
         return
     own = next((n for n in names if find_role(n) == "component" and not n.startswith(TOOL)), "")
     if own:
@@ -193,6 +195,26 @@ def check_components(config: Config, start: Prompt) -> None:
         )
     if unknown:
         raise ConfigError(f"the target {config.target.model} takes no tools, as {unknown[0]!r} is one")
+
+
+def check_messages(config: Config, start: Prompt, examples: Sequence[Example]) -> None:
+    """Raise ConfigError where the prompt is the message of each row, and the same for all rows."""
+    part = start.components.get("user")
+    if part is not None and not _is_function(config):
+        what = "the component 'user' is the message of each row"
+        remedy = ", or name it user/1: a message before that of the row"
+    elif config.data.role == "user":
+        what, part, remedy = 'the prompt is the message of each row (data.role = "user")', start, ""
+    else:
+        return
+    texts = (fill(part.text, example.row) for example in examples)
+    first = next(texts, None)
+    if len(examples) > 1 and all(text == first for text in texts):
+        raise ConfigError(f"{what}, and names no column of the rows; write one, such as {{input}}{remedy}")
+
+
+def _is_function(config: Config) -> bool:
+    return config.target.model.startswith("function:") or is_function_file(config.target.model)
 
 
 def _check_tools(config: Config, examples: Sequence[Example]) -> None:

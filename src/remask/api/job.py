@@ -224,6 +224,7 @@ class Job:
             logs = Path(self.config.task.logs or self.run_dir / LOG_FOLDER)
             return make_inspect_task(self.config, self.suite, self.start, self.ledger, logs)
         config, dataset = self.config, self.dataset
+        build_task.check_messages(config, self.start, dataset.examples)
         measures = make_measures(
             config, dataset, self.given, self.meter, config.metric.labels or dataset.labels, self.limiters
         )

@@ -15,7 +15,7 @@ from remask.errors import ConfigError, DataError
 from remask.files import require_free, write
 from remask.integrations import export as formats
 from remask.integrations import promptfoo
-from remask.prompt import Prompt
+from remask.prompt import Prompt, split_components
 from remask.runs.report.read_run import view_run
 from remask.runs.report.summary import SELECTION, format_verdict
 from remask.sanitize import make_visible, one_line
@@ -97,10 +97,11 @@ def write_in_place(source: ExportSource) -> None:
             f"the prompt of {source.place} did not come from places in files ([components]); give -o FILE"
         )
     spec = {name: section.place for name, section in config.components.items()}
-    before, after = (
-        {name: part.text for name, part in prompt.components.items()}
-        for prompt in (Prompt.parse(config.prompt), source.read_prompt())
-    )
+    before, start = split_components(config.prompt), Prompt.parse(config.prompt).components
+    after = {
+        name: before[name] if part.id == start[name].id else part.to_source()
+        for name, part in source.read_prompt().components.items()
+    }
     changed = write_places(spec, after, before=before)
     shown = ", ".join(make_visible(str(path)) for path in changed) or "nothing: the texts are unchanged"
     click.echo(f"wrote {shown}{source.note}")

@@ -92,7 +92,7 @@ def _make_target_options(target_default: str, metric_default: str) -> Decorator:
         option("Target", "--extra", metavar="KEY=VALUE", multiple=True,
                help="Further field of each request, such as reasoning_effort=low. May be repeated."),
         option("Metric", "--metric", metavar="NAME",
-               help="Metric: label, exact, contains, f1, json, number, judge, promptfoo, or "
+               help="Metric: label, exact, contains, f1, json, number, tool_call, judge, promptfoo, or "
                     "FILE.py:FUNCTION. "
                f"Default: {metric_default}."),
         option("Metric", "--judge", metavar="MODEL",

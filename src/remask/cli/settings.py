@@ -6,7 +6,7 @@ api/job.py checks whether they fit the data.
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ from remask.types import TOOL
 
 ALL_TOOLS = f"{TOOL}*"  # the component that takes the descriptions of all tools in a file
 DEFAULT = Path("remask.toml")
+_PAIRS = {"component": "PLACE", "max_drop": "POINTS"}  # what stands behind NAME= in an option
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 # Of `remask shorten`: most candidates delete a sentence, the others write a shorter text. Few are
 # enough, since most deletions are harmless.
@@ -167,8 +168,7 @@ def _read_components(values: dict[str, Any], flags: Mapping[str, Any], path: Pat
     for section in sections.values():
         if isinstance(section, dict) and isinstance(section.get("place"), str):
             section["place"] = str(path.resolve().parent / section["place"])
-    for word in flags.get("component") or ():
-        name, place = _parse_pair(word, "component")
+    for name, place in _parse_pairs(flags, "component"):
         sections[name] = {"place": str(Path.cwd() / place)}
     values["components"] = sections
     if not all(isinstance(one, dict) and isinstance(one.get("place"), str) for one in sections.values()):
@@ -264,14 +264,11 @@ def override(values: dict[str, Any], flags: Mapping[str, Any]) -> None:
     if flags.get("task"):
         _get_section(values, "task")["name"] = place_task(flags["task"], Path.cwd())
     for flag, key in (("task_arg", "args"), ("role", "roles")):
-        for word in flags.get(flag) or ():
-            name, value = _parse_pair(word, flag)
+        for name, value in _parse_pairs(flags, flag):
             _get_section(_get_section(values, "task"), key)[name] = value
-    for word in flags.get("extra") or ():
-        name, value = _parse_pair(word, "extra")
+    for name, value in _parse_pairs(flags, "extra"):
         _get_section(_get_section(values, "target"), "extra")[name] = value
-    for word in flags.get("max_drop") or ():
-        name, points = _parse_pair(word, "max_drop")
+    for name, points in _parse_pairs(flags, "max_drop"):
         _get_section(_get_section(values, "search"), "max_drop")[name] = points
     if named := flags.get("objective"):
         values["objectives"] = [
@@ -352,11 +349,24 @@ def _find_provider(model: object) -> str:
     return kind if kind == "openai" else ""
 
 
+def _parse_pairs(flags: Mapping[str, Any], flag: str) -> Iterator[tuple[str, Any]]:
+    """Yield the name and the value of an option that may be repeated, but not with one name."""
+    seen: dict[str, str] = {}
+    for word in flags.get(flag) or ():
+        name, value = _parse_pair(word, flag)
+        if name in seen:
+            both = f"{seen[name]!r} and {word!r}"
+            raise ConfigError(f"--{flag.replace('_', '-')} has two values of {name}: {both}; give one")
+        seen[name] = word
+        yield name, value
+
+
 def _parse_pair(word: str, flag: str) -> tuple[str, Any]:
     """Parse KEY=VALUE. A value of --task-arg is read as TOML where possible, such as 5 or true."""
     name, equals, value = word.partition("=")
-    if not equals or not name.strip():
-        raise ConfigError(f"--{flag.replace('_', '-')} {word!r}: write NAME=VALUE")
+    needed = flag in ("component", "max_drop")  # other values may be empty
+    if not equals or not name.strip() or (needed and not value.strip()):
+        raise ConfigError(f"--{flag.replace('_', '-')} {word!r}: write NAME={_PAIRS.get(flag, 'VALUE')}")
     if flag in ("task_arg", "extra", "max_drop"):
         with suppress(tomllib.TOMLDecodeError, RecursionError):
             return name.strip(), tomllib.loads(f"value = {value}")["value"]

@@ -22,6 +22,7 @@ DataSource = RowSource | Mapping[str, RowSource]  # one place, or one per split
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 FRACTIONS = (0.25, 0.25, 0.5)  # of SPLITS; the test split decides the verdict, so it gets half
+_MAX_LISTED = 4  # names in a warning
 NO_ANSWERS = "; without right answers, name a judge: --judge openai:MODEL --rubric 'a good answer …'"
 
 
@@ -63,6 +64,9 @@ class _LoadedRows:
     problems: RowProblems
 
 
+Guards = tuple[str, Collection[str]]  # a column, and the guard sets that it names
+
+
 @dataclass(frozen=True, slots=True)
 class _Draft:
     """A row that becomes an Example once its split is known."""
@@ -88,6 +92,7 @@ def load(
     fractions: Sequence[float] = FRACTIONS,
     seed: int = 0,
     skip_invalid: bool = False,
+    guards: Guards = ("", ()),
 ) -> LoadedDataset:
     """Load a data set from a path, from Python rows, or from a mapping of splits to one of these.
 
@@ -96,8 +101,9 @@ def load(
     run, because that must not change the test. `Example.row` has all columns except `expected` and
     `split`, so a prompt or a metric that uses columns cannot reveal the answer.
 
-    Exact duplicates are dropped. If an input occurs in two splits, only the rows of the more
-    protected split stay (test before validation before train). `warnings` report both.
+    Exact duplicates are dropped; of these a row of `guards` stays. If an input occurs in two splits,
+    only the rows of the more protected split stay (test before validation before train). `warnings`
+    report both.
     With `skip_invalid`, rows that cannot be used are left out, and a warning says how many.
     Raises ConfigError for a wrong setting and DataError for a malformed file.
     """
@@ -119,7 +125,8 @@ def load(
     unique: dict[str, Example] = {}
     for d in kept:
         split = splits[d.normalized_input]
-        unique.setdefault(d.id, Example(d.id, split, d.input, d.expected, d.row, d.place))
+        if d.id not in unique or (_is_guard(d.row, guards) and not _is_guard(unique[d.id].row, guards)):
+            unique[d.id] = Example(d.id, split, d.input, d.expected, d.row, d.place)
     examples = tuple(unique.values())
     warnings = _list_warnings(len(drafts) - len(kept), len(kept) - len(unique), examples)
     warnings = (*(found.describe() for found in problems), *warnings)
@@ -127,22 +134,34 @@ def load(
     return LoadedDataset(examples, warnings, labels)
 
 
-def assign_guards(dataset: LoadedDataset, column: str, names: Collection[str]) -> LoadedDataset:
-    """Mark the rows of guard sets: those whose `column` has one of these names.
+def _is_guard(row: Mapping[str, str], guards: Guards) -> bool:
+    column, names = guards
+    return row.get(column, "").strip() in names
+
+
+def assign_guards(dataset: LoadedDataset, guards: Guards) -> LoadedDataset:
+    """Mark the rows of guard sets.
 
     They are no part of the score and are never shown to a denoiser, so those of the train split
     join the validation split. Raises ConfigError where no row has the column.
     """
+    column, names = guards
     if not any(column in e.row for e in dataset.examples):
         found = ", ".join(sorted({name for e in dataset.examples for name in e.row}))
         raise ConfigError(f"data.group (--group): no row has the column {column!r}; columns: {found}")
 
     def mark(example: Example) -> Example:
-        if (name := example.row.get(column, "").strip()) not in names:
+        if not _is_guard(example.row, guards):
             return example
+        name = example.row[column].strip()
         return replace(example, guard=name, split="test" if example.split == "test" else "validation")
 
-    return replace(dataset, examples=tuple(map(mark, dataset.examples)))
+    others = [v for e in dataset.examples if (v := e.row.get(column, "").strip()) and v not in names]
+    shown = ", ".join(map(repr, list(dict.fromkeys(others))[:_MAX_LISTED]))
+    rows = "1 row has" if len(others) == 1 else f"{len(others)} rows have"
+    note = f"{rows} another {column!r} ({shown}) than a guard set, so the score counts them"
+    warnings = (*dataset.warnings, note) if others else dataset.warnings
+    return replace(dataset, examples=tuple(map(mark, dataset.examples)), warnings=warnings)
 
 
 def normalize_input(text: str) -> str:

@@ -108,8 +108,9 @@ def find_slot(root: Node, keys: Keys) -> Slot:
     """Return the text at `keys`. Raises UnreadableValue where there is no text."""
     node = find_node(root, keys)
     if not isinstance(node.value, str):
-        held = "an object" if isinstance(node.value, dict) else f"{node.value!r:.40}"
-        held = "a list" if isinstance(node.value, list) else held
+        kind = "an object" if isinstance(node.value, dict) else "a list"
+        nested = isinstance(node.value, dict | list)
+        held = kind if nested else json.dumps(node.value, default=str)[:40]
         raise UnreadableValue(f"{format_pointer(keys) or 'the document'} is {held}; name a text", keys)
     return Slot(node.value, node.start, node.stop)
 

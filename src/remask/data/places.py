@@ -204,10 +204,18 @@ class _Places:
 
 def parse_place(text: str, base: Path = Path()) -> Place:
     """Parse `FILE` or `FILE#POINTER`; files are relative to `base`. Raises ConfigError without a file."""
-    file, mark, pointer = text.partition("#/")
+    file, mark, pointer = _split_place(text, base)
     if not file.strip():
         raise ConfigError(f"the place {text!r} names no file; write FILE or FILE#/POINTER")
     return Place(base / file, parse_pointer(f"/{pointer}") if mark else ())
+
+
+def _split_place(text: str, base: Path) -> tuple[str, str, str]:
+    """Split a place at its first `#/` that does not end the name of a folder, such as `C#/`."""
+    at = text.find("#/")
+    while at >= 0 and (base / text[: at + 1]).is_dir():
+        at = text.find("#/", at + 1)
+    return (text, "", "") if at < 0 else (text[:at], "#/", text[at + 2 :])
 
 
 def format_place(place: Place, base: Path = Path()) -> str:
@@ -274,6 +282,8 @@ def write_places(
         if text != slot.text:
             changes.setdefault(place.path.resolve(), {})[place.keys] = text
     for path, new in changes.items():
+        if not path.stat().st_mode & 0o222:  # a rename would replace it all the same
+            raise ConfigError(f"{places.files[path].path} is read-only; make it writable, or write elsewhere")
         places.files[path].replace(new)
     with ExitStack() as drafts:
         for path in changes:

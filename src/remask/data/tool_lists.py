@@ -1,9 +1,9 @@
 """Find the texts of tool lists, message lists, DSPy programs and promptfoo configurations.
 
 Tools have the form of OpenAI's chat completions (`{"type": "function", "function": {…}}`), of its
-Responses API (`name`, `description` and `parameters` on top), of Anthropic (`input_schema`) or of
-the Model Context Protocol (`{"tools": [{…, "inputSchema"}]}`). Only descriptions are texts to edit;
-names, types and schemas are read and never changed.
+Responses API and its former `functions` (`name`, `description` and `parameters` on top), of Anthropic
+(`input_schema`) or of the Model Context Protocol (`{"tools": [{…, "inputSchema"}]}`, also as `result`).
+Only descriptions are texts to edit; names, types and schemas are read and never changed.
 """
 
 import re
@@ -42,18 +42,16 @@ class Tool:
 
 
 def list_tools(value: Any) -> list[Tool]:
-    """Return the tools of a list, or of an object with a list `tools`.
+    """Return the tools of a list, or of an object with a list `tools` (formerly `functions`).
 
     Tools that a provider defines, such as a web search, are left out. Raises UnreadableValue for
     other values, for a schema that is no object, and for two tools of one name.
     """
-    start: tuple[str | int, ...] = ()
-    if isinstance(value, dict) and isinstance(value.get("tools"), list):
-        value, start = value["tools"], ("tools",)
-    if not isinstance(value, list):
+    items, start = _find_list(value)
+    if not isinstance(items, list):
         raise UnreadableValue("is no list of tools; name the list, as FILE#/tools")
     tools: dict[str, Tool] = {}
-    for number, item in enumerate(value):
+    for number, item in enumerate(items):
         tool = _read_tool(item, (*start, number))
         if tool is None:
             continue
@@ -62,6 +60,17 @@ def list_tools(value: Any) -> list[Tool]:
             raise UnreadableValue(f"two tools have the name {tool.name!r}; the other is {first}", tool.keys)
         tools[tool.name] = tool
     return list(tools.values())
+
+
+def _find_list(value: Any) -> tuple[Any, tuple[str | int, ...]]:
+    """Return the list of tools in a value, and its keys: also in a response of MCP to tools/list."""
+    start: tuple[str | int, ...] = ()
+    if isinstance(value, dict) and isinstance(value.get("result"), dict):
+        value, start = value["result"], ("result",)
+    for key in ("tools", "functions"):
+        if isinstance(value, dict) and isinstance(value.get(key), list):
+            return value[key], (*start, key)
+    return value, start
 
 
 def _read_tool(item: Any, keys: Keys) -> Tool | None:
@@ -111,8 +120,14 @@ def find_tool_texts(value: Any) -> TextPlaces:
 
 
 def find_parameter_texts(value: Any) -> TextPlaces:
-    """Return where the descriptions of parameters are, by TOOL/PARAMETER. Raises as `list_tools`."""
-    return {f"{t.name}/{name}": keys for t in list_tools(value) for name, keys in t.parameters.items()}
+    """Return where the descriptions of parameters are, by TOOL/PARAMETER.
+
+    Raises UnreadableValue as `list_tools` does, and where no parameter has a description.
+    """
+    found = {f"{t.name}/{name}": keys for t in list_tools(value) for name, keys in t.parameters.items()}
+    if not found:
+        raise UnreadableValue('has no parameter with a text "description"; add one, or leave this name out')
+    return found
 
 
 def convert_tools(value: Any) -> list[dict[str, Any]]:
@@ -151,7 +166,7 @@ def find_texts(value: Any) -> TextPlaces:
 
 
 def _are_tools(value: Any) -> bool:
-    items = value.get("tools") if isinstance(value, dict) else value
+    items, _ = _find_list(value)
     return isinstance(items, list) and any(
         isinstance(item, dict) and "role" not in item and ("name" in item or "function" in item)
         for item in items
@@ -164,14 +179,18 @@ def _are_messages(value: Any) -> bool:
 
 
 def _find_message_texts(value: Any) -> TextPlaces:
-    """Find the contents of messages and their text parts, but for empty ones."""
+    """Find the contents of messages and their text parts, but for empty ones.
+
+    The only message of a user is `user`, the template of that of each row, where it is the last one.
+    """
     start: tuple[str | int, ...] = ("messages",) if isinstance(value, dict) else ()
     messages = [m if isinstance(m, dict) else {} for m in (value["messages"] if start else value)]
     roles = [str(message.get("role", "")) for message in messages]
     found: TextPlaces = {}
     for number, (role, message) in enumerate(zip(roles, messages, strict=True)):
         content = message.get("content")
-        name = role if roles.count(role) == 1 else f"{role}/{roles[: number + 1].count(role)}"
+        numbered = roles.count(role) > 1 or (role == "user" and number < len(roles) - 1)
+        name = f"{role}/{roles[: number + 1].count(role)}" if numbered else role
         if isinstance(content, str) and content:
             found[name] = (*start, number, "content")
         for part, inner in enumerate(content if isinstance(content, list) else ()):

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 from remask.data.json_nodes import Keys, Node, Slot, find_slot
-from remask.data.strict_json import TOO_DEEP
 from remask.data.trace_record import UnreadableRecord
 from remask.errors import name_missing_extra
 
@@ -32,7 +31,10 @@ class YamlDocument:
     def __init__(self, text: str) -> None:
         self.text = text
         self._events, self._starts = _parse(text)
-        if (count := sum(_is(event, "DocumentStart") for event in self._events)) != 1:
+        count = sum(_is(event, "DocumentStart") for event in self._events)
+        if not count:
+            raise UnreadableRecord("is empty; write a text into it, as KEY: TEXT")
+        if count > 1:
             raise UnreadableRecord(f"holds {count} documents; put the one that is meant into its own file")
         import yaml  # type: ignore[import-untyped]
 
@@ -43,7 +45,7 @@ class YamlDocument:
         try:
             self.root = self._build()
         except RecursionError:
-            raise UnreadableRecord(TOO_DEEP) from None
+            raise UnreadableRecord("malformed YAML (nested too deeply); flatten it") from None
 
     def find(self, keys: Keys) -> Slot:
         """Return the text at `keys`. Raises UnreadableValue where there is no text."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from remask.events import PROMPT_TOKENS, GoalsSet, Tested
 from remask.sanitize import one_line
-from remask.stats import GUARD_TOLERANCE, Comparison, Verdict, correct_level, format_level
+from remask.stats import GUARD_TOLERANCE, Comparison, Verdict, bound_unseen_loss, correct_level, format_level
 
 GuardStatus = Literal["held", "not shown", "lost"]
 SLACK = 1e-9  # of a comparison with a limit
@@ -66,7 +66,18 @@ def judge_guard(test: Comparison, margin: float) -> GuardStatus:
     """Say whether a guard set holds. `margin`: points of 100."""
     if test.high < -margin / 100 - SLACK:
         return "lost"
-    return "held" if test.low >= -margin / 100 - GUARD_TOLERANCE - SLACK else "not shown"
+    return "held" if _find_lowest(test) >= -margin / 100 - GUARD_TOLERANCE - SLACK else "not shown"
+
+
+def _find_lowest(test: Comparison) -> float:
+    """Return the least difference of scores that is not excluded.
+
+    The t interval of graded scores that hardly differ has nearly no width, on ten rows too. So
+    without a gain it is not narrower than Tango's interval of rows that do not differ.
+    """
+    if test.method == "tango" or test.verdict == "improved":
+        return test.low
+    return min(test.low, -bound_unseen_loss(test.n, (1 - test.level) / 2))
 
 
 def decide(
@@ -88,7 +99,7 @@ def decide(
     if goals.prefer and not doubtful:
         within = goals.within / 100 + SLACK
         decided_by_score = verdict == "improved" and not goals.only_preferred
-        improved = decided_by_score or (preferred == "improved" and test.low >= -within)
+        improved = decided_by_score or (preferred == "improved" and _find_lowest(test) >= -within)
         verdict = "improved" if improved else "worse" if test.high < -within else "no evidence"
     if any(guard.status == "lost" for guard in guards):
         return "worse"

@@ -24,7 +24,8 @@ _FINAL = re.compile(r"(?i)####|\\boxed\{|(?:answer|result|total|antwort|respuest
 _DIRECT = re.compile(r"(?i)\W{0,9}(?:is|ist|es|est)?\W{0,9}\d")
 _FENCE = re.compile(r"```(?:json)?\s*\n?(.*?)```", re.DOTALL | re.IGNORECASE)
 MAX_STARTS = 200  # places of a response at which JSON is looked for
-TOLERANCE = 1e-6  # relative difference of equal numbers
+TOLERANCE = 1e-6  # relative difference of equal numbers; whole numbers must be equal
+_EXACT = 2**53  # whole numbers below it are exact as floats
 
 
 def compare_json(expected: str, response: str) -> Comparison:
@@ -54,7 +55,7 @@ def find_json(text: str) -> Iterator[Any]:
         starts += 1
         try:
             value, at = decoder.raw_decode(text, match.start())
-            yield _compose(value)
+            yield compose(value)
         except (ValueError, RecursionError):
             at = match.end()
 
@@ -67,10 +68,10 @@ def _decode(text: str) -> list[Any]:
 
 
 def _load(text: str) -> Any:
-    return _compose(json.loads(text))
+    return compose(json.loads(text))
 
 
-def _compose(value: Any) -> Any:
+def compose(value: Any) -> Any:
     """Return a JSON value in which each letter and its marks are one character, in keys too."""
     return json.loads(unicodedata.normalize("NFC", json.dumps(value, ensure_ascii=False)))
 
@@ -110,7 +111,7 @@ def compare_numbers(expected: str, response: str) -> Comparison:
         raise ValueError(f"the right answer {expected[:40]!r} holds no number")
     if found is None:
         return 0.0, "The answer holds no number."
-    return (1.0, "") if _are_close(right, found) else (0.0, f"The answer says {found:g}.")
+    return (1.0, "") if _are_close(right, found) else (0.0, f"The answer says {found:.15g}.")
 
 
 def find_number(text: str) -> float | None:
@@ -162,7 +163,12 @@ def _remove_thousands(text: str) -> str:
 
 
 def _are_close(one: float, other: float) -> bool:
-    return one == other or math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-12)
+    if all(isinstance(value, int) or (value.is_integer() and abs(value) < _EXACT) for value in (one, other)):
+        return one == other  # numbers of orders, years
+    try:
+        return one == other or math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-12)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def parse_list(text: str) -> tuple[str, ...] | None:

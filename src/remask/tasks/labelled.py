@@ -91,7 +91,7 @@ class LabelledTask:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What is odd about the grades so far."""
-        return tuple(filter(None, (self._grader.warning,)))
+        return tuple(filter(None, (self._grader.warning, *self._measures.warnings)))
 
     def ids(self, split: Split) -> tuple[str, ...]:
         """Return the ids of the rows of a split without guard sets, in the order of the data."""
@@ -245,9 +245,10 @@ def make_chat(prompt: Prompt, example: Example, role: Literal["system", "user"] 
 def find_role(component: str) -> Role:
     """Return the role of the messages of a component: `system`, `user`, `assistant/2`.
 
-    Another component is no message: a tool, or what only a function of the user can use.
+    OpenAI's `developer` is the system message of its newer models. Another component is no message: a
+    tool, or what only a function of the user can use.
     """
-    role: Any = component.partition("/")[0]
+    role: Any = component.partition("/")[0].replace("developer", "system")
     return role if role in TURNS else "component"
 
 

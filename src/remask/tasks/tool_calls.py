@@ -14,11 +14,10 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any
 
 from remask.sanitize import clip, format_call
-from remask.tasks.compare_answers import Comparison, find_difference, find_json
+from remask.tasks.compare_answers import Comparison, compose, find_difference, find_json
 
 NAME_SHARE = 0.5  # of the score of a call, for the right name; the rest for its arguments
 MAX_CALLS = 50  # of a response that are compared
@@ -30,6 +29,7 @@ _OTHER_PARTS = ("text", "thinking", "redacted_thinking", "reasoning", "message")
 _CALL = re.compile(r"([\w.:/-]+)\((.*)\)")
 _JSON_CALL = re.compile(rf'"(?:{"|".join(_ARGUMENT_KEYS)}|tool_calls)"')
 _KEY = re.compile(r"([^=,()\"]+)=")
+_COMMA = re.compile(r", *(?=.)")
 _FORMS = 'write {"name": …, "arguments": {…}}, a list of such calls, or null for no call'
 
 
@@ -62,15 +62,24 @@ def compare_calls(expected: str, response: str, names: bool = True) -> Compariso
 
     names: whether the sentence may name tools and arguments. Raises ValueError if `expected` is none.
     """
-    right, made = parse_right_calls(expected), parse_calls(response)
+    right, made = parse_right_calls(expected), [_compose_call(call) for call in parse_calls(response)]
+    right = RightCalls(tuple(map(_compose_call, right.calls)), right.ordered)
+    if not right.calls and not made:
+        return 1.0, ""
     if not right.calls:
-        words = f"{_list_names(made)} was called" if names else "a tool was called"
-        return (0.0, f"No tool is needed here, but {words}.") if made else (1.0, "")
+        words = f"{_list_names(made)} {_say_was(made)} called" if names else "a tool was called"
+        return 0.0, f"No tool is needed here, but {words}."
     total, pairs = _match(right.calls, made[:MAX_CALLS], right.ordered)
     score = total / max(len(right.calls), len(made))
     if right.ordered and _match(right.calls, made[:MAX_CALLS], ordered=False)[0] > total + 1e-9:
         return score, "The calls are in a wrong order."
     return score, " ".join(_explain(right.calls, made, pairs, names))
+
+
+def _compose_call(call: Call) -> Call:
+    """Return a call in which each letter and its marks are one character."""
+    name, arguments = compose([call.name, call.arguments])
+    return Call(name, arguments)
 
 
 def parse_calls(response: str) -> list[Call]:
@@ -130,9 +139,10 @@ def _parse_line(line: str) -> Call | None:
             arguments[key[1] if key else ""], at = decoder.raw_decode(rest, key.end() if key else len(rest))
         except (ValueError, RecursionError):
             return None
-        if at < len(rest) and not rest.startswith(", ", at):
+        comma = _COMMA.match(rest, at)
+        if at < len(rest) and comma is None:
             return None
-        at += 2
+        at = comma.end() if comma else at
     return Call(name, arguments)
 
 
@@ -146,7 +156,9 @@ def _read_calls(value: Any) -> RightCalls:
         return _read_calls(_load(value["value"]))
     if value.get("role", value.get("from")) in _CALLERS or "tool_calls" in value:
         parts = value.get("content")
-        called = [*(value.get("tool_calls") or []), *filter(None, [value.get("function_call")])]
+        given = value.get("tool_calls") or []
+        called = [*(given if isinstance(given, list) else [given])]
+        called += filter(None, [value.get("function_call")])
         called += [part for part in parts if _is_call(part)] if isinstance(parts, list) else []
         return RightCalls(tuple(_list_calls(called)))
     return RightCalls((_read_call(value),))
@@ -169,7 +181,7 @@ def _read_call(value: Any) -> Call:
         shown = clip(json.dumps(value, ensure_ascii=False), 60)
         raise ValueError(f"the right call {shown} has no name of a tool; {_FORMS}")
     given = next((said[key] for key in _ARGUMENT_KEYS if key in said), None)
-    arguments = _load(given or "{}") if isinstance(given, str) else given or {}
+    arguments = _load(given or "{}") if isinstance(given, str) else {} if given in (None, []) else given
     if not isinstance(arguments, dict):
         shown = clip(json.dumps(arguments, ensure_ascii=False), 60)
         raise ValueError(f"the arguments {shown} of the right call {said['name']} are no object; {_FORMS}")
@@ -215,16 +227,23 @@ def _match(right: Sequence[Call], made: Sequence[Call], ordered: bool) -> tuple[
         kept = tuple((int(i), int(j)) for i, j in pairs if scores[i][j] > 0)
         return sum(scores[i][j] for i, j in kept), kept
 
-    @cache
-    def pair(i: int, j: int) -> tuple[float, Pairs]:
-        if i == len(right) or j == len(made):
-            return 0.0, ()
-        total, rest = pair(i + 1, j + 1)
-        best = max(pair(i + 1, j), pair(i, j + 1), key=lambda found: found[0])
-        both = total + scores[i][j]
-        return (both, ((i, j), *rest)) if scores[i][j] and both >= best[0] else best
-
-    return pair(0, 0)
+    # best[i][j]: the largest sum of the right calls from i on and the calls made from j on.
+    best = [[0.0] * (len(made) + 1) for _ in range(len(right) + 1)]
+    for i in reversed(range(len(right))):
+        for j in reversed(range(len(made))):
+            both = best[i + 1][j + 1] + scores[i][j]
+            best[i][j] = max(both, best[i + 1][j], best[i][j + 1])
+    i = j = 0
+    paired = []
+    while i < len(right) and j < len(made):
+        if scores[i][j] and best[i][j] == best[i + 1][j + 1] + scores[i][j]:
+            paired.append((i, j))
+            i, j = i + 1, j + 1
+        elif best[i + 1][j] >= best[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return best[0][0], tuple(paired)
 
 
 def _explain(right: Sequence[Call], made: Sequence[Call], pairs: Pairs, names: bool) -> Iterator[str]:
@@ -245,15 +264,26 @@ def _explain(right: Sequence[Call], made: Sequence[Call], pairs: Pairs, names: b
     spare = [call for j, call in enumerate(made) if j not in {j for _, j in pairs}]
     if missing and spare:
         yield (
-            f"{_list_names(spare)} was called in place of {_list_names(missing)}."
+            f"{_list_names(spare)} {_say_was(spare)} called in place of {_list_names(missing)}."
             if names
             else "Another tool is the right one."
         )
     elif missing:
-        yield f"{_list_names(missing)} was not called." if names else "A tool was not called."
+        yield f"{_list_names(missing)} {_say_was(missing)} not called." if names else "A tool was not called."
     elif spare:
-        yield f"{_list_names(spare)} was called too." if names else "A tool was called too often."
+        again = {call.name for call in spare} <= {call.name for call in right}
+        words = "too often" if again else "too"
+        yield (
+            f"{_list_names(spare)} {_say_was(spare)} called {words}."
+            if names
+            else "A tool was called too often."
+        )
 
 
 def _list_names(calls: Sequence[Call]) -> str:
-    return " and ".join(dict.fromkeys(call.name for call in calls[:MAX_CALLS]))
+    *names, last = dict.fromkeys(call.name for call in calls[:MAX_CALLS])
+    return f"{', '.join(names)} and {last}" if names else last
+
+
+def _say_was(calls: Sequence[Call]) -> str:
+    return "were" if len({call.name for call in calls[:MAX_CALLS]}) > 1 else "was"

@@ -218,7 +218,10 @@ def list_next_commands(result: Result) -> list[tuple[str, str]]:
     run = Path(result.run_dir)
     place, folder = (shlex.quote(one_line(str(path))) for path in (run, run.parent))
     found = []
-    if result.prompt != result.baseline.prompt:
+    if result.prompt != result.baseline.prompt and result.components:
+        what = "write the best texts to a file; --in-place: into their own files"
+        found.append((f"remask export {place} -o texts.json", what))
+    elif result.prompt != result.baseline.prompt:
         found.append((f"remask export {place} -o best.md", "write the best prompt to a file"))
     if found and result.refinement is None:
         found.append((f"remask show {place} --rows lost", "see the rows that it answers worse"))
