@@ -13,6 +13,7 @@ import sqlite3
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
@@ -70,6 +71,7 @@ class World:
     fails: Any = None  # (number of the request from 1, body) -> whether it fails
     delay: float = 0.0  # seconds before an answer
     usage: tuple[int, int] | None = (20, 5)  # tokens of each answer; None: the server does not say
+    dress: Callable[[Body], Body] = dict  # gives an answer the fields of another server
     asked: Counter[str] = field(default_factory=Counter)  # requests by content
     answered: int = 0
     failed: int = 0  # requests that the fault answered
@@ -102,7 +104,7 @@ class World:
             read, written = self.usage
             counts = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
             content["usage"] = counts
-        handler.send(200, json.dumps(content).encode())
+        handler.send(200, json.dumps(self.dress(content)).encode())
         with self.lock:
             self.answered += 1
 
