@@ -108,6 +108,12 @@ ROWS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "read in at most 300 MB, the line left out with its number",
         ("faults/test_scale.py",),
     ),
+    "W1": (
+        "worker processes and actors of a local Ray cluster of three raylets are killed at 80 random moments; "
+        "a raylet, the server of the head and the driver are killed",
+        "the work of the dead is done once more, calls in flight are at most uncertain, the same results",
+        ("runs/test_executors.py", "runs/test_ray_actors.py", "api/test_workers.py"),
+    ),
     "I1": (
         "malformed files of traces and rows",
         "each entry is read, or rejected with its line and a reason",

@@ -4,9 +4,12 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +213,7 @@ def test_actors_of_ray_find_the_same(here: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.slow
-def test_a_killed_driver_goes_on_with_another_number_of_workers(here: Path) -> None:
+def test_a_killed_driver_goes_on_with_another_number_of_workers(here: Path, record_property: Any) -> None:
     """kill -9 of the driver at random moments; its workers end, and the results are those of one worker."""
     (here / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in DATA))
     (here / "prompt.md").write_text("Answer the question.")
@@ -238,8 +241,57 @@ def test_a_killed_driver_goes_on_with_another_number_of_workers(here: Path) -> N
         again = ["resume", "run"] if (here / "run" / "run.db").exists() else [*words, "--run-dir", "run"]
         process = subprocess.Popen([*start, *again, "--workers", str(count)], env=ENV)
     assert process.wait() == 0
+    record_property("runs", 3)
     found = read_run("run")
     assert found["result"]["spend"].pop("uncertain") <= 3 * 4  # of each kill, those in flight
     del found["result"]["spend"]["calls"], whole["result"]["spend"]["calls"]
     del whole["result"]["spend"]["uncertain"]
     assert found == whole
+
+
+@pytest.mark.slow
+def test_a_run_outlives_the_head_of_its_cluster(here: Path, record_property: Any) -> None:
+    """The server of the head is killed while actors answer: the run ends as ever, with those that live."""
+    pytest.importorskip("ray")
+    (here / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in DATA))
+    (here / "prompt.md").write_text("Answer the question.")
+    words = (
+        "optimize prompt.md --data rows.jsonl --target target.py:slow --metric contains --split-column split"
+    )
+    start = [*REMASK, *words.split(), "--max-calls", "200", "--denoiser-steps", "2"]
+    assert subprocess.run([*start, "--run-dir", "whole", "--workers", "1"], env=ENV).returncode == 0
+    made = count_calls(here)
+    with start_head() as (head, env):
+        process = subprocess.Popen([*start, "--run-dir", "run", "--executor", "ray"], env=env)
+        deadline = time.monotonic() + 120
+        while count_calls(here) < made + 60 and time.monotonic() < deadline:
+            time.sleep(0.05)
+        (server,) = (child for child in head.children(recursive=True) if child.name() == "gcs_server")
+        server.kill()
+        assert made < count_calls(here) < 2 * made  # in the middle of the run
+        assert process.wait(timeout=300) == 0
+    record_property("runs", 1)
+    assert read_run("run") == read_run("whole")
+
+
+@contextmanager
+def start_head() -> Iterator[tuple[Any, dict[str, str]]]:
+    """Start a cluster of this machine, with two CPUs. Yields its first process, and variables of a driver."""
+    import psutil
+
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    env = {**ENV, "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": address}
+    ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
+    ray += [f"--port={address.partition(':')[2]}", "--include-dashboard=false"]
+    head = psutil.Popen(ray, env=env, stdout=subprocess.PIPE, text=True)
+    try:
+        while "Ray runtime started" not in (line := head.stdout.readline()):
+            assert line, "the cluster did not start"
+        yield head, env
+    finally:
+        for process in (started := [head, *head.children(recursive=True)]):
+            process.kill()
+        psutil.wait_procs(started, timeout=20)
+        head.stdout.close()

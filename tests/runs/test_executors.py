@@ -92,7 +92,9 @@ def test_work_of_a_lost_worker_is_done_once_more(workers: list[ProcessWorker], t
     pool.close()
 
 
-def test_the_others_go_on_while_workers_are_killed(workers: list[ProcessWorker]) -> None:
+def test_the_others_go_on_while_workers_are_killed(
+    workers: list[ProcessWorker], record_property: Any
+) -> None:
     """40 kills at random moments: each item is answered, or its worker was killed twice."""
     pool, rng = make_pool(workers, 4), random.Random(1)
     futures = [pool.submit(item("sleep", rng.uniform(0, 0.05), number)) for number in range(400)]
@@ -110,6 +112,7 @@ def test_the_others_go_on_while_workers_are_killed(workers: list[ProcessWorker])
     answered = [future.result() for number, future in enumerate(futures) if number not in lost]
     assert answered == [number for number in range(400) if number not in lost]
     assert all(isinstance(futures[number].exception(), WorkerLost) for number in lost)
+    record_property("runs", killed)
     assert killed == KILLS and 2 * len(lost) <= killed and 0 < pool.lost + len(lost) <= killed
     pool.close()
 

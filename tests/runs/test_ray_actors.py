@@ -91,7 +91,9 @@ def test_work_of_a_lost_actor_is_done_once_more(make_pool: Callable[..., Pool], 
     assert wait_for(pool.submit(item("add", 1, 1))) == 2
 
 
-def test_the_others_go_on_while_actors_are_killed(make_pool: Callable[..., Pool]) -> None:
+def test_the_others_go_on_while_actors_are_killed(
+    make_pool: Callable[..., Pool], record_property: Any
+) -> None:
     """40 kills at random moments: each item is answered, or its actor was killed twice."""
     pool, rng = make_pool(4), random.Random(1)
     pids = gather([pool.submit(item("pid")) for _ in range(16)], "part", [1] * 16)
@@ -109,6 +111,7 @@ def test_the_others_go_on_while_actors_are_killed(make_pool: Callable[..., Pool]
         n for n in range(200) if n not in lost
     ]
     assert all(isinstance(futures[n].exception(), WorkerLost) for n in lost)
+    record_property("runs", killed)
     assert killed == KILLS and 2 * len(lost) <= killed and 0 < pool.lost + len(lost) <= killed
 
 
