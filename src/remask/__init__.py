@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from remask.api.optimize import optimize, optimize_async, resume, resume_async
     from remask.api.pilot import Pilot, pilot, pilot_async
     from remask.api.refine import refine, refine_async
+    from remask.api.shorten import shorten, shorten_async
     from remask.api.watch import Night, watch, watch_async
     from remask.data.places import read_places, write_places
     from remask.runs.result import Result
@@ -37,7 +38,8 @@ __all__ = [
     "Budget", "Dataset", "Denoiser", "Evaluation", "Function", "InspectTask", "Judge", "Label", "Night",
     "Objective", "Pilot", "Result", "Score", "Search", "Target", "Workers", "evaluate", "evaluate_async",
     "load_target", "optimize", "optimize_async", "pilot", "pilot_async", "read_places", "refine",
-    "refine_async", "resume", "resume_async", "system_prompt_of", "watch", "watch_async", "write_places",
+    "refine_async", "resume", "resume_async", "shorten", "shorten_async", "system_prompt_of", "watch",
+    "watch_async", "write_places",
 ]  # fmt: skip
 _MODULES = ("errors", "events", "ports", "types")  # whose names users write, as remask.errors.DataError
 _HOMES = {
@@ -46,6 +48,7 @@ _HOMES = {
     **dict.fromkeys(("optimize", "optimize_async", "resume", "resume_async"), "api.optimize"),
     **dict.fromkeys(("Pilot", "pilot", "pilot_async"), "api.pilot"),
     **dict.fromkeys(("refine", "refine_async"), "api.refine"),
+    **dict.fromkeys(("shorten", "shorten_async"), "api.shorten"),
     **dict.fromkeys(("read_places", "write_places"), "data.places"),
     **dict.fromkeys(("Night", "watch", "watch_async"), "api.watch"),
     **{"load_target": "api.load_target", "Result": "runs.result", "Score": "types"},

@@ -17,6 +17,7 @@ from typing import Any
 from remask.api.build_models import load_tools
 from remask.api.build_task import Given
 from remask.api.refine import make_refine_config
+from remask.api.shorten import SHORTEN_DEFAULTS, SHORTEN_GOAL
 from remask.config import PROMPT_PLACES, QUERIES, Config, RunConfig, make_config, merged
 from remask.data.places import expand_places, read_places, read_tools
 from remask.errors import ConfigError
@@ -30,11 +31,6 @@ ALL_TOOLS = f"{TOOL}*"  # the component that takes the descriptions of all tools
 DEFAULT = Path("remask.toml")
 _PAIRS = {"component": "PLACE", "max_drop": "POINTS"}  # what stands behind NAME= in an option
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-# Of `remask shorten`: most candidates delete a sentence, the others write a shorter text. Few are
-# enough, since most deletions are harmless.
-SHORTEN: dict[str, dict[str, Any]] = {
-    "search": {"maskers": ["delete", "delete", "sentence", "delete", "delete", "span"], "candidates": 12}
-}
 PLACES = ("path", "train", "validation", "test")  # of [data]
 SAME_NAMES = {  # options that are called like their key
     "target": ("base_url", "concurrency"),
@@ -114,7 +110,7 @@ def read_shortening(source: str | None, flags: Mapping[str, Any]) -> Request:
     if flags["prefer"] not in (None, "shortest", "prompt_tokens") or flags["demos"]:
         name = "--demos adds text" if flags["demos"] else f"--prefer {flags['prefer']} is not the length"
         raise ConfigError(f"remask shorten makes prompts shorter, and {name}; leave it out")
-    return read(source, flags, SHORTEN, {"search": {"prefer": "shortest", "goal": "preferred", "demos": 0}})
+    return read(source, flags, {"search": {**SHORTEN_DEFAULTS}}, {"search": {**SHORTEN_GOAL}})
 
 
 def read_refinement(source: str, flags: Mapping[str, Any]) -> Request:
