@@ -282,7 +282,13 @@ def start_head() -> Iterator[tuple[Any, dict[str, str]]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    env = {**ENV, "RAY_worker_niceness": "0", "RAY_USAGE_STATS_ENABLED": "0", "RAY_ADDRESS": address}
+    env = {
+        **ENV,
+        "RAY_worker_niceness": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_ADDRESS": address,
+        "RAY_AUTH_MODE": "disabled",
+    }
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", "--num-cpus=2"]
     ray += [f"--port={address.partition(':')[2]}", "--include-dashboard=false"]
     head = psutil.Popen(ray, env=env, stdout=subprocess.PIPE, text=True)

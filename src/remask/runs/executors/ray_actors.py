@@ -143,7 +143,7 @@ def _join(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BackendError(
             f"the executor {address} cannot be used ({one_line(str(error), _MAX_ERROR_CHARACTERS)}); start "
-            "the cluster, or name its address as ray://HOST:10001"
+            "the cluster, or name its address as ray://HOST:10001; for a cluster with a token set RAY_AUTH_MODE=token"
         ) from None
 
 
