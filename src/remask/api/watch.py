@@ -31,12 +31,13 @@ from remask.api.show_progress import open_progress
 from remask.config import Config, WatchConfig, make_config, merged
 from remask.data.formats.chat import record_to_chat
 from remask.data.json_stream import check_file
+from remask.data.parts import Download
 from remask.data.prompt_traces import make_similarity, read_traces
 from remask.data.ratings import parse_scales
 from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.servers import name_server, read_server
 from remask.data.tables import parse_column_map
-from remask.data.trace_reader import NO_RECORDS, Download, find_files, read_records
+from remask.data.trace_reader import NO_RECORDS, find_files, read_records
 from remask.data.trace_record import Record, RejectedRecord
 from remask.errors import ConfigError, DataError
 from remask.files import is_server, parse_toml, read_toml, write
