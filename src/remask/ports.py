@@ -7,7 +7,7 @@ tokenizer cannot change frozen text. This module does not import torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -67,6 +67,7 @@ _STEP_HOOK: ContextVar[OnStep] = ContextVar("STEP_HOOK", default=lambda what, do
 # Steps that only report how far the work is. Stopping between them would gain nothing or lose what
 # is paid, and what they count is checked or booked elsewhere.
 ONLY_REPORTED = frozenset(("call", "reply", "row", "candidate", "text"))
+POLL_SECONDS = 0.1  # between two looks at signals and limits
 WAITING = "waiting"  # a step that counts nothing: code of the user is running
 
 
@@ -93,7 +94,7 @@ class Item:
     and results can be pickled.
     """
 
-    role: str  # the model: "denoiser" or "target"
+    role: str  # the model: "denoiser" or "target"; or "reader", of files
     method: str
     arguments: tuple[Any, ...] = ()
 
@@ -114,6 +115,15 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End the workers; items that are not done are given up."""
+
+
+def wait_for(future: "Future[Any]") -> Any:
+    """Return the result of a future. Signals and limits are looked at while it is not there."""
+    while not future.done():
+        wait([future], timeout=POLL_SECONDS)
+        if not future.done():
+            report_step(WAITING, 0, 0)
+    return future.result()
 
 
 class DenoiserModel(Protocol):

@@ -31,7 +31,7 @@ def read_cut(files: list[Path | Download], part_bytes: int) -> Items:
 
 def read_whole(path: Path) -> Items:
     """Read a file as the reader of values does, which knows no parts."""
-    (part,) = cut_files([path])
+    (part,) = cut_files([path], 1 << 20)
     whole = replace(part, pieces=tuple(replace(p, line=0) for p in part.pieces if isinstance(p, Piece)))
     return list(read_part(whole))
 

@@ -32,7 +32,8 @@ from remask.config import Config, WatchConfig, make_config, merged
 from remask.data.formats.chat import record_to_chat
 from remask.data.json_stream import check_file
 from remask.data.parts import Download
-from remask.data.prompt_traces import make_similarity, read_traces
+from remask.data.prompt_templates import make_similarity
+from remask.data.prompt_traces import read_traces
 from remask.data.ratings import parse_scales
 from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.servers import name_server, read_server

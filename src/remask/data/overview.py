@@ -41,6 +41,11 @@ class Overview:
     def records(self) -> int:
         return self.formats.total()
 
+    @property
+    def items(self) -> int:
+        """Records and rejected values."""
+        return self.records + self.rejected
+
     def add(self, item: Record | RejectedRecord) -> None:
         if isinstance(item, RejectedRecord):
             self._reject(item)

@@ -38,6 +38,9 @@ class Piece:
     start: int = 0
     line: int = 0  # number of its first line, from 1; 0: the file is read as a whole
 
+    def __str__(self) -> str:
+        return str(self.path)
+
     @property
     def is_here(self) -> bool:
         """Whether this machine has the file under its path."""
@@ -72,10 +75,11 @@ def take_whole(file: Path | Download) -> Piece | Download:
     return file if isinstance(file, Download) else _describe(file)
 
 
-def cut_files(files: Iterable[Path | Download], part_bytes: int = PART_BYTES) -> Iterator[Part]:
+def cut_files(files: Iterable[Path | Download], part_bytes: int) -> Iterator[Part]:
     """Yield the parts of files whose records are each in one place. Raises DataError.
 
-    Only plain JSON Lines in UTF-8 are cut. Small files that follow each other are one part.
+    A part has `part_bytes` and the rest of a line, or less. Only plain JSON Lines in UTF-8 are cut.
+    Small files that follow each other are one part.
     """
     pieces: list[Piece | Download] = []
     size = 0

@@ -28,7 +28,7 @@ from remask.data.formats.otlp import OTLP, SPAN
 from remask.data.formats.promptfoo import PROMPTFOO
 from remask.data.json_stream import check_file, file_suffix, read_raw_blocks, read_text_blocks, read_values
 from remask.data.messages import name_kind
-from remask.data.parts import Download, Part, Piece, cut_files, take_whole
+from remask.data.parts import PART_BYTES, Download, Part, Piece, cut_files, take_whole
 from remask.data.strict_json import TOO_DEEP
 from remask.data.tables import ColumnUse, build_mapped_format, read_csv
 from remask.data.trace_record import (
@@ -148,7 +148,7 @@ def make_parts(paths: Sequence[Place], columns: Mapping[str, str] | None = None)
     if any(_is_multi_part(piece, formats) for piece in whole):
         yield Part(whole, joined=True)
     else:
-        yield from cut_files(files)
+        yield from cut_files(files, PART_BYTES)
 
 
 def read_part(
@@ -201,7 +201,7 @@ def find_files(places: Iterable[str | Path]) -> list[Path]:
 def _read_items(pieces: Iterable[Piece | Download], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
     detect = Detector(formats)
     for piece in pieces:
-        path = str(piece if isinstance(piece, Download) else piece.path)
+        path = str(piece)
         empty = isinstance(piece, Download) or not piece.line  # lines of a file may all be blank
         for value in _read_piece(piece):
             empty = False
