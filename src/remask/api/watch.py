@@ -222,7 +222,7 @@ def _read_new(settings: WatchSettings, state: WatchState, now: datetime) -> Nigh
     """Store all conversations that can be read; all of them, or none where reading fails."""
     belongs = make_similarity(Prompt.parse(settings.run.prompt).text)
     counts: Counter[str] = Counter()
-    copies: Counter[tuple[str, str]] = Counter()
+    copies: Counter[int] = Counter()
     notes: list[str] = []
     with state.change():
         for item in _read_items(settings, state, now, notes):
@@ -288,7 +288,7 @@ def _find_logs(settings: WatchSettings, first: bool, notes: list[str]) -> list[P
     return found
 
 
-def _describe_arrival(record: Record, redact: bool, copies: Counter[tuple[str, str]]) -> Arrival:
+def _describe_arrival(record: Record, redact: bool, copies: Counter[int]) -> Arrival:
     """Return a conversation with the key by which it is known when it is read again.
 
     The key is the thread that a tracing tool gives; else the id with the first message, since some
@@ -305,8 +305,9 @@ def _describe_arrival(record: Record, redact: bool, copies: Counter[tuple[str, s
         for number, turn in enumerate(record.turns, 1):
             text = content_id("turns", text, turn.role, turn.text)
             if turn.role == "assistant" or number == len(record.turns):
-                copies[record.source.path, text] += 1
-                keys.append(f"{text}.{copies[record.source.path, text]}")
+                place = int(content_id("copies", record.source.path, text)[:15], 16)  # a text takes more room
+                copies[place] += 1
+                keys.append(f"{text}.{copies[place]}")
         if not keys:  # a right answer without a turn
             keys = [content_id("conversation", text, str(record.desired))]
     ratings = [[r.name, r.value, r.comment, r.correction] for r in record.ratings]
