@@ -364,8 +364,9 @@ def write_page() -> None:
         "",
         f"{results['records']:,} conversations, {results['bytes'] / 1e9:.1f} GB of JSON Lines, 8 % of them "
         "failing. "
-        f"Overview, drawn conversations and kinds of failure are {same} with any number of workers ({len(refined['kinds'])} "
-        f"kinds are planted; the largest that were found have {', '.join(map(str, refined['kinds']))} of the "
+        f"Overview, drawn conversations and kinds of failure are {same} with any number of workers "
+        f"({len(refined['kinds'])} kinds are planted; the largest that were found have "
+        f"{', '.join(map(str, refined['kinds']))} of the "
         f"{refined['failing']:,} failures that were drawn). The machine had other work, so wall seconds say "
         "little; processor seconds include the start of each process.",
         "",
