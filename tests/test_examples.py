@@ -135,7 +135,7 @@ RUN = [page for page in pages_with("python") if is_run(page)]
 @pytest.mark.parametrize("page", RUN, ids=name_of)
 def test_python_of_a_page_runs(page: Path, here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "remask.api.job.make_denoiser", lambda _, given, executor: given or ScriptedDenoiser(PHRASES)
+        "remask.api.job.make_denoiser", lambda _, given, *rest: given or ScriptedDenoiser(PHRASES)
     )
     run_blocks(page)
 

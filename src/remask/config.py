@@ -114,8 +114,13 @@ class EndpointConfig(Section):
     base_url: str = ""
     """Base URL of the server, such as `http://localhost:8000/v1`. `""`: the provider's own; of OpenAI
     the variable `OPENAI_BASE_URL` wins."""
-    concurrency: Annotated[int, Field(ge=1, le=256)] = 8
-    """Calls in flight at a time."""
+    concurrency: Annotated[int, Field(ge=1, le=1024)] = 8
+    """Calls in flight at a time, at most; fewer where the server refuses more."""
+    requests_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """Requests in any minute, at most. None: learned from what the server refuses."""
+    tokens_per_minute: Annotated[float, Field(gt=0)] | None = None
+    """Input and output tokens in any minute, at most; those of a call in flight are estimated. None:
+    learned."""
     timeout: Annotated[float, Field(gt=0)] = 60.0
     """Seconds that one attempt may take."""
     retries: Annotated[int, Field(ge=0, le=20)] = 4
@@ -139,7 +144,8 @@ class EndpointConfig(Section):
     @property
     def reach(self) -> dict[str, Any]:
         """How often and how long an API is asked, as the targets' constructors take it."""
-        return self.model_dump(include={"concurrency", "timeout", "retries", "extra", "headers"})
+        rates = {"requests_per_minute", "tokens_per_minute"}
+        return self.model_dump(include={"concurrency", *rates, "timeout", "retries", "extra", "headers"})
 
 
 class TargetConfig(EndpointConfig):

@@ -80,16 +80,22 @@ class TargetError(RemaskError):
 class TargetBusy(TargetError):
     """The call failed, and the same call may succeed later.
 
-    changed: the target has changed its request since, so asking again is no retry.
+    changed: the target has changed its request since, so asking again is no retry. crowded: the server
+    refused the call because it gets too many, so that no other call should be sent at once.
     """
 
     def __init__(
-        self, message: str, retry_after: float | None = None, billed: bool = True, changed: bool = False
+        self,
+        message: str,
+        retry_after: float | None = None,
+        billed: bool = True,
+        changed: bool = False,
+        crowded: bool = False,
     ) -> None:
         super().__init__(message)
         self.retry_after = retry_after  # seconds
         self.billed = billed
-        self.changed = changed
+        self.changed, self.crowded = changed, crowded
 
 
 class TargetRefused(TargetError):

@@ -66,7 +66,8 @@ _STEP_HOOK: ContextVar[OnStep] = ContextVar("STEP_HOOK", default=lambda what, do
 
 # Steps that only report how far the work is. Stopping between them would gain nothing or lose what
 # is paid, and what they count is checked or booked elsewhere.
-ONLY_REPORTED = frozenset(("call", "reply", "row", "candidate", "text"))
+ONLY_REPORTED = frozenset(("call", "reply", "row", "candidate", "text", "held"))
+HELD = "held"  # a step that counts seconds: calls wait until the endpoint takes more
 WAITING = "waiting"  # a step that counts nothing: code of the user is running
 
 

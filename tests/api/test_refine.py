@@ -551,7 +551,7 @@ def here(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with prompt and log, in which the built-in denoiser is a Listener."""
     (here / "prompt.md").write_text(START.text + "\n")
     write_log(here)
-    monkeypatch.setattr("remask.api.job.make_denoiser", lambda _, own, executor: own or Listener())
+    monkeypatch.setattr("remask.api.job.make_denoiser", lambda _, own, *rest: own or Listener())
     return here
 
 

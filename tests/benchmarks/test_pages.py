@@ -28,6 +28,7 @@ PAGES = {
     "benchmarks.long_policy": "benchmarks.long_policy",
     "benchmarks.watch": "benchmarks.watch",
     "benchmarks.scale": "benchmarks.scale",
+    "benchmarks.limiter": "benchmarks.limiter",
 }
 OTHERS = (
     "benchmarks.acceptance.candidates",

@@ -49,6 +49,7 @@ def make(settings: dict[str, Any]) -> Callable[[Item], Any]:
     methods: dict[str, Callable[..., Any]] = {
         "add": lambda a, b: a + b + settings.get("more", 0),
         "pid": os.getpid,
+        "getenv": os.environ.get,
         "print": print,
         **{"die": die, "die_once": die_once, "fail": fail, "sleep": sleep, "leave": leave},
     }

@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +16,9 @@ from hypothesis import strategies as st
 from fakes.chats import chat
 from fakes.server import Behaviour, Server, answer, completion, quote_key, raw, reset, shaped, silent, status
 from remask.errors import BackendError, ConfigError, TargetRefused
+from remask.models.limiter import Limiter, compute_wait
 from remask.models.openai import OpenAITarget
-from remask.models.requests import compute_wait, parse_retry_after
+from remask.models.rate_headers import parse_retry_after
 from remask.ports import Reply
 
 KEY = "sk-very-secret-0123456789"
@@ -26,12 +28,18 @@ KEY = "sk-very-secret-0123456789"
 def ask(
     server: Server, retries: int = 4, timeout: float = 10.0, concurrency: int = 1
 ) -> Iterator[tuple[OpenAITarget, list[float]]]:
-    """A target at `server`, and the list of the waits that it does not wait."""
+    """A target at `server`, and the list of the waits that it does not wait; NaN: the limiter's own."""
     waits: list[float] = []
 
     def note(*arguments: object) -> float:
         waits.append(compute_wait(*arguments))
         return 0.0
+
+    refuse = Limiter.refuse
+
+    def note_refusal(limiter: Limiter, ticket: Any, now: float, retry_after: float | None = None) -> bool:
+        waits.append(np.nan if retry_after is None else retry_after)
+        return refuse(limiter, ticket, now, 0.0)
 
     with (
         pytest.MonkeyPatch.context() as patch,
@@ -40,6 +48,7 @@ def ask(
         ) as target,
     ):
         patch.setattr("remask.models.remote.compute_wait", note)
+        patch.setattr(Limiter, "refuse", note_refusal)
         yield target, waits
 
 
@@ -145,7 +154,11 @@ def test_busy_server_is_asked_again(code: int) -> None:
     assert reply.text == "HELLO" and reply.error == ""
     assert reply.attempts == (1 if code in (429, 503) else 3)  # refused before any work: no call
     assert server.requests == 3
-    assert 0.25 <= waits[0] <= 0.5 <= waits[1] <= 1.0
+    assert len(waits) == 2
+    if code in (429, 503):  # the limiter's own wait, for all calls
+        assert np.isnan(waits).all()
+    else:
+        assert 0.25 <= waits[0] <= 0.5 <= waits[1] <= 1.0
 
 
 def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
@@ -159,8 +172,8 @@ def test_retry_after_is_read_as_seconds_and_as_a_date() -> None:
     )
     assert waits[0] == 2.0
     assert 25 < waits[1] <= 30
-    assert waits[2] == 60.0
-    assert waits[3] <= 4.0  # invalid, so our own wait applies
+    assert waits[2] == 86_400.0  # the limiter waits a minute, see test_limiter.py
+    assert np.isnan(waits[3])  # invalid, so our own wait applies
 
 
 def test_broken_server_gives_an_error() -> None:
@@ -273,15 +286,11 @@ def test_failed_row_does_not_affect_its_neighbours() -> None:
 
 
 @settings(deadline=None)
-@given(attempt=st.integers(1, 10_000), asked=st.none() | st.floats(0, 1e9), seed=st.integers(0, 2**32))
-def test_waits_are_bounded_and_repeatable(attempt: int, asked: float | None, seed: int) -> None:
-    first, again = (compute_wait(attempt, asked, np.random.default_rng(seed)) for _ in "12")
+@given(attempt=st.integers(1, 10_000), seed=st.integers(0, 2**32))
+def test_waits_are_bounded_and_repeatable(attempt: int, seed: int) -> None:
+    first, again = (compute_wait(attempt, np.random.default_rng(seed)) for _ in "12")
     assert first == again
-    assert 0 <= first <= 60
-    if asked is not None:
-        assert first == min(asked, 60)
-    else:
-        assert first >= min(0.25 * 2 ** min(attempt - 1, 10), 30)
+    assert min(0.25 * 2 ** min(attempt - 1, 10), 30) <= first <= 60
 
 
 @settings(deadline=None)

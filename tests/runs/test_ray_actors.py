@@ -76,6 +76,13 @@ def test_the_number_of_workers_follows_the_cluster(make_pool: Callable[..., Pool
         make_pool(4, 2)
 
 
+def test_threads_are_those_of_the_settings(
+    make_pool: Callable[..., Pool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")  # Ray passes it on
+    assert wait_for(make_pool(1, 2).submit(item("getenv", "OMP_NUM_THREADS"))) == "2"
+
+
 def test_work_of_a_lost_actor_is_done_once_more(make_pool: Callable[..., Pool], tmp_path: Path) -> None:
     pool = make_pool(2)
     assert wait_for(pool.submit(item("die_once", str(tmp_path / "mark")))) == "done"

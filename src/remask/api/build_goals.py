@@ -14,6 +14,7 @@ from remask.data.dataset import LoadedDataset
 from remask.errors import ConfigError
 from remask.events import PROMPT_TOKENS, GoalsSet, GuardSet
 from remask.models.function import hash_function_file, hash_source, is_function_file
+from remask.models.limiter import Limiters
 from remask.ports import Reply
 from remask.stats import ALPHA, GUARD_TOLERANCE, bound_unseen_loss, count_guard_rows, share_alpha
 from remask.tasks.measures import Measures
@@ -194,7 +195,12 @@ def _round_up(points: float) -> float:
 
 
 def make_measures(
-    config: Config, dataset: LoadedDataset, given: Given, meter: MeterTarget, labels: Sequence[str]
+    config: Config,
+    dataset: LoadedDataset,
+    given: Given,
+    meter: MeterTarget,
+    labels: Sequence[str],
+    limiters: Limiters | None = None,
 ) -> Measures:
     """Make what measures the objectives of each answer. Raises ConfigError."""
     price = make_price(config.target)
@@ -217,7 +223,7 @@ def make_measures(
             continue
         settings = config.model_copy(update={"metric": metric})
         own = replace(given, metric=given.objectives.get(one.title))
-        made = make_metric(settings, dataset, own, meter)
+        made = make_metric(settings, dataset, own, meter, limiters)
         if made in METRICS and any(e.expected is None for e in dataset.examples):
             raise ConfigError(
                 f"the objective {one.title} needs the right answers; name their column with `expected`"

@@ -13,6 +13,7 @@ from remask.config import Config, DenoiserConfig, EndpointConfig, RoleConfig, Ta
 from remask.data.places import read_tools
 from remask.errors import ConfigError, name_missing_extra
 from remask.models.function import is_function_file, load_function
+from remask.models.limiter import Limiters
 from remask.ports import DenoiserModel, Executor, TargetModel
 from remask.runs.budget import Limits, Price
 
@@ -47,13 +48,14 @@ KNOWN_DENOISERS = (
 def make_target(
     config: TargetConfig,
     respond: Respond | None = None,
+    limiters: Limiters | None = None,
     executor: Executor | None = None,
     role: str = "target",
 ) -> TargetModel:
     """Make the target, not metered. Raises ConfigError and BackendError.
 
-    `executor`: whose workers ask it, where it is a model on this machine or in a file; it is their
-    model of this `role`.
+    limiters: of all models that may share its endpoint. executor: whose workers ask it, where it is a
+    model on this machine or in a file; it is their model of this `role`.
     """
     kind, _, name = config.model.partition(":")
     _refuse_unread(config)
@@ -76,7 +78,7 @@ def make_target(
 
         return OpenAITarget(
             name, base_url=config.base_url or None, key_env=config.api_key_env,
-            temperature=config.temperature, max_tokens=config.max_tokens, **config.reach,
+            temperature=config.temperature, max_tokens=config.max_tokens, limiters=limiters, **config.reach,
         )  # fmt: skip
     in_file = is_function_file(config.model)
     if in_file:
@@ -96,7 +98,7 @@ def make_target(
         return FunctionTarget(respond, executor=executor if in_file else None, role=role)
     if kind == "inspect":
         own = "" if config.api_key_env == TargetConfig().api_key_env else config.api_key_env
-        return _make_inspect_target(config, name, own)
+        return _make_inspect_target(config, name, own, limiters)
     raise ConfigError(
         f"target {config.model!r} is unknown; use builtin, local:FOLDER, local:FILE.gguf, "
         "local:HUB_ID with target.revision, openai:MODEL (with base_url for other servers), "
@@ -104,14 +106,16 @@ def make_target(
     )
 
 
-def _make_inspect_target(config: TargetConfig | DenoiserConfig, name: str, key_env: str) -> TargetModel:
+def _make_inspect_target(
+    config: TargetConfig | DenoiserConfig, name: str, key_env: str, limiters: Limiters | None
+) -> TargetModel:
     from remask.models.providers import InspectTarget
 
     seeded = isinstance(config, DenoiserConfig) and config.send_seed
     return InspectTarget(
         name, base_url=config.base_url or None, key_env=key_env, temperature=config.temperature,
         max_tokens=config.max_tokens, seed=0 if seeded else None, model_args=config.model_args,
-        **config.reach,
+        limiters=limiters, **config.reach,
     )  # fmt: skip
 
 
@@ -204,9 +208,14 @@ def describe_endpoint(config: TargetConfig | DenoiserConfig) -> str:
 
 @name_missing_extra()
 def make_denoiser(
-    config: DenoiserConfig, denoiser: DenoiserModel | None = None, executor: Executor | None = None
+    config: DenoiserConfig,
+    denoiser: DenoiserModel | None = None,
+    limiters: Limiters | None = None,
+    executor: Executor | None = None,
 ) -> DenoiserModel:
     """Make the denoiser of the settings, or return the object of the user.
+
+    limiters: as for a target.
 
     `executor`: whose workers denoise, where it is a model on this machine. Raises ConfigError and
     BackendError.
@@ -236,9 +245,9 @@ def make_denoiser(
             return _make_adapted(config, config.model, config.adapter)
         return _load_local(config)
     if kind == "mercury":
-        return _make_mercury(config, name)
+        return _make_mercury(config, name, limiters)
     if kind == "inspect" or (kind == "chat" and name):
-        return _make_chat(config, kind, name)
+        return _make_chat(config, kind, name, limiters)
     raise ConfigError(f"denoiser {config.model!r} is unknown; use {KNOWN_DENOISERS}")
 
 
@@ -324,7 +333,7 @@ def _make_rule(config: DenoiserConfig, base: "CommitRule") -> "CommitRule":
     )
 
 
-def _make_mercury(config: DenoiserConfig, name: str) -> DenoiserModel:
+def _make_mercury(config: DenoiserConfig, name: str, limiters: Limiters | None) -> DenoiserModel:
     from remask.dlm.infill_api import MAX_ANSWER_TOKENS, STOP_SEQUENCES, MercuryDenoiser
     from remask.models.completions import MERCURY_KEY, MERCURY_MODEL, MERCURY_URL, FimTarget
 
@@ -336,20 +345,22 @@ def _make_mercury(config: DenoiserConfig, name: str) -> DenoiserModel:
         temperature=config.temperature,
         max_tokens=MAX_ANSWER_TOKENS,
         seed=0 if config.send_seed else None,
+        limiters=limiters,
         **config.reach,
     )
     return MercuryDenoiser(target, MAX_ANSWER_TOKENS)
 
 
-def _make_chat(config: DenoiserConfig, kind: str, name: str) -> DenoiserModel:
+def _make_chat(config: DenoiserConfig, kind: str, name: str, limiters: Limiters | None) -> DenoiserModel:
     from remask.dlm.chat_denoiser import ChatDenoiser
     from remask.models.openai import OpenAITarget
 
     if kind == "inspect":
-        return ChatDenoiser(_make_inspect_target(config, name, config.api_key_env), config.max_tokens)
+        target: TargetModel = _make_inspect_target(config, name, config.api_key_env, limiters)
+        return ChatDenoiser(target, config.max_tokens)
     target = OpenAITarget(
         name, config.base_url or None, key_env=config.api_key_env or "OPENAI_API_KEY",
         temperature=config.temperature, max_tokens=config.max_tokens,
-        seed=0 if config.send_seed else None, **config.reach,
+        seed=0 if config.send_seed else None, limiters=limiters, **config.reach,
     )  # fmt: skip
     return ChatDenoiser(target, config.max_tokens)

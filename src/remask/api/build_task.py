@@ -17,6 +17,7 @@ from remask.errors import ConfigError
 from remask.events import ConversationCounts, TracesRead
 from remask.models.chat_components import find_unknown_tools
 from remask.models.function import is_function_file, load_function
+from remask.models.limiter import Limiters
 from remask.ports import Choose, DenoiserModel, Metric, TargetModel
 from remask.prompt import Prompt
 from remask.propose.demonstrations import count_block_tokens
@@ -106,7 +107,11 @@ def make_queried_dataset(config: Config, queries: Sequence[str]) -> LoadedDatase
 
 
 def make_metric(
-    settings: Config, dataset: LoadedDataset, given: Given, meter: MeterTarget
+    settings: Config,
+    dataset: LoadedDataset,
+    given: Given,
+    meter: MeterTarget,
+    limiters: Limiters | None = None,
 ) -> str | Metric | Grader:
     """Return the name of a built-in metric, or the metric itself. Raises ConfigError."""
     config = settings.metric
@@ -118,11 +123,11 @@ def make_metric(
                 "the metric judge needs a model and a rubric; give --judge openai:MODEL --rubric "
                 "TEXT, or metric.judge.model and metric.rubric"
             )
-        judging = meter(make_target(config.judge), config.judge.max_tokens)
+        judging = meter(make_target(config.judge, limiters=limiters), config.judge.max_tokens)
         return make_judge(judging, config.rubric, low=config.scale[0], high=config.scale[1])
     if config.name == METRIC:
         if config.judge is not None:
-            judging = meter(make_target(config.judge), config.judge.max_tokens)
+            judging = meter(make_target(config.judge, limiters=limiters), config.judge.max_tokens)
             return Assertions(JudgeMetric(judging, "", *config.scale))  # each row has its own
         if any(find_values(example, RUBRIC) for example in dataset.examples):
             raise ConfigError(f"a test has the assertion {RUBRIC}; name a judge: --judge MODEL")

@@ -31,6 +31,7 @@ from remask.errors import ConfigError
 from remask.events import Event, GoalsSet, State
 from remask.ids import content_id
 from remask.models.function import hash_function_file, hash_source, is_function_file
+from remask.models.limiter import Limiters
 from remask.ports import (
     DenoiserModel,
     Executor,
@@ -144,6 +145,7 @@ class Job:
         self.reading = reading  # the trace files of `refine`; None for a run on rows
         self._stack = stack
         self._targets: list[TargetModel] = []  # all that were metered
+        self.limiters = Limiters()  # of the endpoints of target, judge and denoiser
 
     # --- the parts, in the order in which they depend on each other
 
@@ -211,7 +213,7 @@ class Job:
     @cached_property
     def metric(self) -> str | Metric | Grader:
         """The metric. The calls of a judge are metered like those of the target."""
-        return build_task.make_metric(self.config, self.dataset, self.given, self.meter)
+        return build_task.make_metric(self.config, self.dataset, self.given, self.meter, self.limiters)
 
     @cached_property
     def task(self) -> Task:
@@ -223,7 +225,7 @@ class Job:
             return make_inspect_task(self.config, self.suite, self.start, self.ledger, logs)
         config, dataset = self.config, self.dataset
         measures = make_measures(
-            config, dataset, self.given, self.meter, config.metric.labels or dataset.labels
+            config, dataset, self.given, self.meter, config.metric.labels or dataset.labels, self.limiters
         )
         return build_task.make_task(config, dataset, self.target, self.metric, measures)
 
@@ -236,7 +238,7 @@ class Job:
     def denoiser(self) -> DenoiserModel:
         """The diffusion language model. The calls of an API are metered."""
         config = self.config.denoiser
-        denoiser = make_denoiser(config, self.given.denoiser, self.executor)
+        denoiser = make_denoiser(config, self.given.denoiser, self.limiters, self.executor)
         if not isinstance(denoiser, Remote):
             return denoiser
         price = make_price(config)
@@ -354,7 +356,7 @@ class Job:
 
     def load_target(self) -> TargetModel:
         """Load the target without a meter, to time it outside the budget."""
-        return make_target(self.config.target, self.given.respond, self.executor)
+        return make_target(self.config.target, self.given.respond, self.limiters, self.executor)
 
     def meter(
         self, target: TargetModel, max_output: int | None, price: Price | None = None, raw: bool = False

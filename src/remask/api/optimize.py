@@ -405,7 +405,7 @@ class _Run:
         job, config = self.job, self.job.config.target
         limit = config.max_tokens and max(config.max_tokens, MIN_QUERY_TOKENS)
         job.ledger.reserved = Spend(calls=job.test_calls)
-        target = make_target(config.model_copy(update={"max_tokens": limit}), job.given.respond)
+        target = make_target(config.model_copy(update={"max_tokens": limit}), job.given.respond, job.limiters)
         return ask_queries(job.meter(target, limit), job.start, job.config.data.queries or 0)
 
     def _measure_time(self, peek: bool = False) -> Spend:

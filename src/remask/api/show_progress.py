@@ -38,6 +38,8 @@ def describe_work(now: Progress) -> str:
         parts.append(f"{now.done:,} of {now.total:,} {now.unit}" if now.total else f"{now.done:,} {now.unit}")
     if now.steps:
         parts.append(f"denoising step {now.step} of {now.steps}")
+    if now.held:
+        parts.append(f"the endpoint takes no more calls for {now.held} s")
     return ", ".join(parts)
 
 

@@ -83,7 +83,7 @@ class FunctionTarget(TargetModel):
             len(chats),
             concurrency=self._concurrency,
             max_attempts=self.max_attempts,
-            wait=lambda call, tried, busy: 0.0,
+            wait=lambda call, tried: 0.0,
             book=book or CallBook(),
             answered=self._answered,
         )

@@ -54,7 +54,7 @@ OPENAI_NAMES = {"stop": "stop_seqs"}  # field -> that of Inspect
 WITHOUT_HEADERS = ("azureai", "bedrock", "grok", "hf", "nnterp", "sagemaker", "transformer_lens")
 # Servers that Inspect would start at the first call, and the variable with the address of one.
 SERVERS = {**dict.fromkeys(("vllm", "vllm-completions"), "VLLM_BASE_URL"), "sglang": "SGLANG_BASE_URL"}
-MAX_CONNECTIONS = 256  # remask's own limit is never above
+MAX_CONNECTIONS = 1024  # remask's own limit is never above
 
 
 class InspectTarget(RemoteTarget):
@@ -97,7 +97,9 @@ class InspectTarget(RemoteTarget):
         self._url = find_url(self._inspect)
         address, host = split_url(self._url) if self._url else ("", name.partition("/")[0])
         key = self._inspect.api.api_key or ""
-        super().__init__(name, host, key, max_tokens=max_tokens, seed=seed, extra=extra, **limits)
+        super().__init__(
+            name, host, key, max_tokens=max_tokens, seed=seed, extra=extra, address=address, **limits
+        )
         known = {"temperature": temperature, "max_tokens": max_tokens, "seed": seed, "extra": self._extra}
         decoding = json.dumps({**known, "model_args": model_args or {}}, sort_keys=True, default=str)
         self.identity = f"inspect:{name}@{address} {decoding}"

@@ -21,8 +21,10 @@ from urllib.parse import urlsplit
 from remask.errors import ConfigError, TargetBusy, TargetError, TargetRefused
 from remask.ids import content_id, rng_for
 from remask.models.event_loop import get_own_loop
+from remask.models.limiter import FIRST_WAIT_SECONDS, Limiters, compute_wait
+from remask.models.rate_headers import parse_allowances, parse_retry_after
 from remask.models.reply_body import RETRY_STATUSES
-from remask.models.requests import compute_wait, parse_retry_after, run_calls
+from remask.models.requests import run_calls
 from remask.ports import CallBook, Reply, TargetModel
 from remask.sanitize import clip
 from remask.types import Chat
@@ -55,7 +57,7 @@ _WRONG_TEMPERATURE = re.compile(r"\btemperature\b.*\bmust be\b", re.IGNORECASE)
 PLACEHOLDER_KEY = "none"  # the SDK requires a key even if the server does not
 _MIN_KEY_CHARACTERS = 8  # of a key that is looked for inside of words too
 _UNBILLED_STATUSES = frozenset({429, 503})  # refused before any work
-FIRST_WAIT_SECONDS = 0.5  # before the first retry; doubles with each retry
+_CROWDED_STATUSES = frozenset({429, 503, 529})  # too many calls
 _MAX_MESSAGE_CHARACTERS = 300  # of a server's message
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # a token of RFC 9110
 # Fields of a request that `extra` may not set, and what to do in their place.
@@ -98,17 +100,33 @@ class RemoteTarget(TargetModel):
         timeout: float = 60.0,
         retries: int = 4,
         first_wait: float = FIRST_WAIT_SECONDS,
+        address: str = "",
+        requests_per_minute: float | None = None,
+        tokens_per_minute: float | None = None,
+        limiters: Limiters | None = None,
     ) -> None:
-        """`host`: of the server, for messages. `key`: what must not stand in them.
+        """`host`: of the server, for messages. `key`: what must not stand in them. `address`: of the server.
+
+        `limiters`: of all targets that may share the endpoint.
 
         Raises ConfigError for a setting that cannot be.
         """
-        check_positive(concurrency=concurrency, timeout=timeout, max_tokens=max_tokens)
+        check_positive(
+            concurrency=concurrency,
+            timeout=timeout,
+            max_tokens=max_tokens,
+            requests_per_minute=requests_per_minute,
+            tokens_per_minute=tokens_per_minute,
+        )
         if retries < 0:
             raise ConfigError(f"retries is {retries}; give 0 or more")
         self._model, self._host, self._key = model, host, key
         self._seed, self._concurrency, self._timeout = seed, concurrency, timeout
         self._first_wait = first_wait
+        self._limiter = (limiters or Limiters()).open(
+            address or host, key, model, requests_per_minute, tokens_per_minute,
+            first_wait,
+        )  # fmt: skip
         self.max_attempts = 1 + retries
         self.max_tokens = max_tokens
         self._extra = dict(extra or {})
@@ -143,11 +161,11 @@ class RemoteTarget(TargetModel):
         """
         self._patience = min(MAX_REFUSALS, len(chats))
 
-        def wait(call: int, tried: int, busy: TargetBusy) -> float:
+        def wait(call: int, tried: int) -> float:
             turns = [[message.role, message.content] for message in chats[call]]  # enough for a wait
             content = content_id("chat", turns)
             rng = rng_for(self._seed or 0, "retry", content, repeat, tried)
-            return compute_wait(tried, busy.retry_after, rng, self._first_wait)
+            return compute_wait(tried, rng, self._first_wait)
 
         def attempt(call: int) -> "Future[Reply]":
             return asyncio.run_coroutine_threadsafe(self._ask_once(chats[call], repeat), get_own_loop())
@@ -160,7 +178,15 @@ class RemoteTarget(TargetModel):
             wait=wait,
             book=book or CallBook(),
             answered=self._answered,
+            limiter=self._limiter,
+            size=lambda call: sum(len(message.content) for message in chats[call]),
+            timeout=self._timeout,
         )
+
+    def _note_limits(self, headers: Mapping[str, str]) -> None:
+        """Tell the limiter what the headers of an answer say of the limits."""
+        if found := parse_allowances(headers, time.time()):
+            self._limiter.note(found, time.monotonic())
 
     async def _ask_once(self, chat: Chat, repeat: int) -> Reply:
         """Make one attempt. Raises TargetBusy, TargetRefused or TargetError."""
@@ -237,6 +263,7 @@ class RemoteTarget(TargetModel):
     ) -> TargetError:
         """Return what an error status means. `code`: of the error in the body; `said`: its message."""
         reason = self._clean(said)
+        self._note_limits(headers)
         if status in _REFUSAL_ADVICE or code in _FINAL_ERROR_CODES:
             self._refusals += 1
             advice = _REFUSAL_ADVICE.get(status, "change the settings of the target")
@@ -256,7 +283,9 @@ class RemoteTarget(TargetModel):
         message = f"{self._host} answered {status} ({reason})"
         if status in RETRY_STATUSES or status >= 500:
             wait = parse_retry_after(headers, time.time())
-            return TargetBusy(message, wait, billed=status not in _UNBILLED_STATUSES)
+            wait = wait or None  # some servers round a wait down to 0
+            crowded = status in _CROWDED_STATUSES or wait is not None
+            return TargetBusy(message, wait, billed=status not in _UNBILLED_STATUSES, crowded=crowded)
         return TargetError(message)
 
     def _clean(self, text: str) -> str:

@@ -5,27 +5,26 @@ event loop of another thread. So a signal, a limit or a refusal is seen within a
 also while every call waits for a server, and an attempt can be cut off.
 """
 
-import email.utils
 import heapq
 import math
 import time
 from asyncio import CancelledError
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-import numpy as np
-
 from remask.errors import BudgetSpent, TargetBusy, TargetError, TargetRefused, WorkerLost
-from remask.ports import CallBook, Reply, report_step
+from remask.models.learned_limits import Ticket
+from remask.models.limiter import Limiter
+from remask.ports import HELD, CallBook, Reply, report_step
 
 Attempt = Callable[[int], "Future[Reply]"]  # starts an attempt of the call with this number
-Wait = Callable[[int, int, TargetBusy], float]  # (call, attempts so far, why it failed) -> seconds
+Wait = Callable[[int, int], float]  # (call, attempts so far) -> seconds
 POLL_SECONDS = 0.1  # between two looks at signals and limits
 GRACE_SECONDS = 1.5  # for calls in flight after the user has asked to stop
-MAX_WAIT_SECONDS = 60.0  # also limits Retry-After
+SHOWN_SECONDS = 1.0  # a wait for the endpoint that is worth a word
 FAILURES_AT_FIRST = 8  # so many failures and never an answer: the endpoint is not asked for the rest
 FAILURES_IN_A_ROW = 16  # of a busy server: an outage
 
@@ -39,10 +38,15 @@ def run_calls(
     wait: Wait,
     book: CallBook,
     answered: bool = False,
+    limiter: Limiter | None = None,
+    size: Callable[[int], int] = lambda call: 0,
+    timeout: float = math.inf,
 ) -> list[Reply]:
     """Make `count` calls, at most `concurrency` at a time. Returns their replies, in order.
 
-    `answered`: whether the endpoint has answered calls of earlier requests.
+    `answered`: whether the endpoint has answered calls of earlier requests. `limiter`: of all calls to
+    the endpoint; it says when each may be sent. `wait`: of a call that failed for a reason of its own.
+    `size`: the characters of a call. `timeout`: the seconds of an attempt.
 
     A call that fails is a Reply with an `error`; `attempts` counts those that may be billed. In an
     outage the rest of the calls fail without being sent. An exception of `book` (a limit, or the
@@ -51,6 +55,7 @@ def run_calls(
     GRACE_SECONDS, and what is still in flight then is cut off.
     """
     calls = _Calls(attempt, count, concurrency, max_attempts, wait, book, answered)
+    calls.limit(limiter or Limiter(), size, timeout)
     try:
         report_step("reply", 0, count)
         while calls.unfinished:
@@ -90,6 +95,10 @@ class _Calls:
         self._failed = self._busy_in_a_row = 0  # calls
         self._reported = 0  # calls that have ended, as was last said
         self._deadline = float("inf")
+        self._tickets: dict[int, Ticket] = {}
+
+    def limit(self, limiter: Limiter, size: Callable[[int], int], timeout: float) -> None:
+        self._limiter, self._size, self._timeout = limiter, size, timeout
 
     @property
     def unfinished(self) -> bool:
@@ -121,26 +130,47 @@ class _Calls:
         if done > self._reported:
             self._reported = done
             report_step("reply", done, len(self.replies))
+        elif (wait := self._find_wait()) >= SHOWN_SECONDS and not self._flying and self.stopped is None:
+            report_step(HELD, math.ceil(wait), 0)
 
     def cancel(self) -> None:
         """Cut off what is in flight; it stays booked as uncertain."""
         for future in self._flying.values():
             future.cancel()
+        for ticket in self._tickets.values():
+            self._limiter.drop(ticket)
 
     def _wait_for_ended(self) -> list[int]:
         """Return the calls with an attempt that has ended; waits for one if nothing can start."""
         ended: list[int] = []
         timeout = POLL_SECONDS
-        if self._waiting:
-            timeout = min(timeout, max(0.0, self._waiting[0][0] - time.monotonic()))
-        if self.stopped is None and self._fresh and len(self._flying) < self._count_allowed():
-            timeout = 0.0
+        if self.stopped is None and len(self._flying) < self._count_allowed():
+            timeout = min(timeout, self._find_wait())
         try:
             ended.append(self._ended.get(timeout=timeout) if timeout else self._ended.get_nowait())
             while True:
                 ended.append(self._ended.get_nowait())
         except Empty:
             return ended
+
+    def _find_wait(self) -> float:
+        """Return the seconds until the next call may be sent; infinite: when an attempt has ended."""
+        call, due = self._choose()
+        if call is None:
+            return math.inf
+        now = time.monotonic()
+        return max(due - now, self._limiter.find_wait(now, self._size(call)))
+
+    def _choose(self) -> tuple[int | None, float]:
+        """Return the call to send next, and from when on.
+
+        A call whose wait is over goes before a new one, but where the endpoint refuses calls, a new one
+        is tried: else the same call would use up all its attempts.
+        """
+        waiting = self._waiting[0] if self._waiting else None
+        if waiting and (not self._fresh or (waiting[0] <= time.monotonic() and not self._limiter.closed)):
+            return waiting[1], waiting[0]
+        return (self._fresh[0], 0.0) if self._fresh else (None, 0.0)
 
     def _count_allowed(self) -> int:
         """Return how many attempts may be in flight."""
@@ -149,18 +179,21 @@ class _Calls:
     def _book_due(self, due: list[int]) -> None:
         """Book what may start now, and add it to `due`: calls whose wait is over, then new ones."""
         while self.stopped is None and len(self._flying) + len(due) < self._count_allowed():
-            if self._waiting and self._waiting[0][0] <= time.monotonic():
+            if self._find_wait() > 0:
+                return
+            call, _ = self._choose()
+            assert call is not None
+            if self._fresh and call == self._fresh[0]:
+                self._book.start(call, len(self._fresh) - 1)
+                self._fresh.popleft()
+            else:
                 _, call, why = heapq.heappop(self._waiting)
                 try:
                     self._book.start(call, len(self._fresh))
                 except BudgetSpent:  # a row must not lose its only attempt to the retry of another
                     self._fail(call, f"{why}; no calls are left for a retry")
                     continue
-            elif self._fresh:
-                self._book.start(self._fresh[0], len(self._fresh) - 1)
-                call = self._fresh.popleft()
-            else:
-                return
+            self._tickets[call] = self._limiter.start(time.monotonic(), self._size(call))
             due.append(call)
 
     def _send(self, call: int) -> None:
@@ -171,6 +204,7 @@ class _Calls:
 
     def _finish(self, call: int, future: "Future[Reply]") -> None:
         error = future.exception()
+        held = self._end(self._tickets.pop(call), error, future)
         if error is None:
             self._answered, self._busy_in_a_row = True, 0
             self._billed[call] += 1
@@ -199,8 +233,23 @@ class _Calls:
             self._fail(call, self._add_attempts(call, error) if busy else str(error))
             self._give_up_in_an_outage(busy)
         else:
-            due = time.monotonic() + self._wait(call, self._tried[call], error)
-            heapq.heappush(self._waiting, (due, call, str(error)))
+            wait = 0.0 if held or error.changed else self._wait(call, self._tried[call])
+            heapq.heappush(self._waiting, (time.monotonic() + wait, call, str(error)))
+
+    def _end(self, ticket: Ticket, error: BaseException | None, future: "Future[Reply]") -> bool:
+        """Tell the limiter how an attempt has ended. Returns whether it tells when to try it again."""
+        now = time.monotonic()
+        share = (now - ticket.at) / self._timeout
+        if error is None:
+            reply = future.result()
+            self._limiter.finish(ticket, now, reply.input_tokens, reply.output_tokens, share)
+        elif isinstance(error, TargetBusy) and error.crowded:
+            return self._limiter.refuse(ticket, now, error.retry_after)
+        elif isinstance(error, TargetError) and error.billed:
+            self._limiter.finish(ticket, now, share=share)
+        else:
+            self._limiter.drop(ticket)
+        return False
 
     def _add_attempts(self, call: int, why: object) -> str:
         tried = self._tried[call]
@@ -227,44 +276,3 @@ class _Calls:
             self.stopped = error
             if not isinstance(error, BudgetSpent | TargetRefused):
                 self._deadline = time.monotonic() + GRACE_SECONDS
-
-
-def compute_wait(
-    attempt: int, retry_after: float | None, rng: np.random.Generator, first: float = 0.5
-) -> float:
-    """Return the seconds to wait after failed attempt number `attempt` (from 1).
-
-    It is what the server asked for, else `first` doubled with each attempt; at most 60 s. Half of
-    our own wait is random, so that the calls of a batch are not repeated all at once.
-    """
-    if retry_after is not None:
-        return min(retry_after, MAX_WAIT_SECONDS)
-    ceiling = min(first * 2.0 ** min(attempt - 1, 16), MAX_WAIT_SECONDS)
-    return float(ceiling * (0.5 + 0.5 * rng.random()))
-
-
-def parse_retry_after(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the wait that the server asks for in seconds, or None if it names no valid one.
-
-    Retry-After may be a number of seconds or a date (RFC 9110, section 10.2.3). OpenAI and Azure
-    also send retry-after-ms, in milliseconds, which is more exact. `now` is in seconds since 1970.
-    """
-    exact = _parse_seconds(headers.get("retry-after-ms", ""))
-    if exact is not None:
-        return exact / 1000
-    value = headers.get("retry-after", "")
-    seconds = _parse_seconds(value)
-    if seconds is None:
-        try:
-            seconds = max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - now)
-        except (ValueError, OverflowError):
-            return None
-    return seconds
-
-
-def _parse_seconds(value: str) -> float | None:
-    try:
-        seconds = float(value)
-    except ValueError:
-        return None
-    return seconds if math.isfinite(seconds) and seconds >= 0 else None

@@ -32,6 +32,16 @@ class Spend:
             self.uncertain + other.uncertain,
         )
 
+    def __sub__(self, other: "Spend") -> "Spend":
+        return Spend(
+            self.calls - other.calls,
+            self.input_tokens - other.input_tokens,
+            self.output_tokens - other.output_tokens,
+            self.usd - other.usd,
+            self.seconds - other.seconds,
+            self.uncertain - other.uncertain,
+        )
+
     @property
     def tokens(self) -> int:
         return self.input_tokens + self.output_tokens

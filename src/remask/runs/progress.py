@@ -14,7 +14,7 @@ from typing import Any
 
 from remask import events
 from remask.events import Event, State
-from remask.ports import WAITING
+from remask.ports import HELD, WAITING
 from remask.runs.budget import Limits, Spend
 from remask.runs.report.read_run import RunView
 from remask.runs.report.summary import list_scores
@@ -101,6 +101,7 @@ class Progress:
     total: int = 0
     step: int = 0  # of denoising, of `steps`
     steps: int = 0
+    held: int = 0  # seconds until the endpoint takes more calls, where all wait for it
     candidate: int = 0  # candidates of this round that are written, of `candidates`
     candidates: int = 0
     round: int = 0  # from 1; 0 before the first
@@ -142,6 +143,7 @@ class Follower:
         self._phase, self._unit, self._done, self._total = phase, "", 0, 0
         self._base = 0  # calls of this request that had ended before the newest chunk
         self._steps = (0, 0)
+        self._held = 0
         self._candidates = (0, 0)  # of this round: written, asked for
         self._earlier = 0  # candidates of this round that were asked for before
         self._state, self._spend, self._work = State(), Spend(), 0
@@ -192,9 +194,10 @@ class Follower:
             if what in DENOISING:
                 number = self._state.round
                 self._denoised[number] = self._denoised.get(number, 0.0) + took
-            elif what in UNITS or what == WAITING:
+            elif what in UNITS or what in (WAITING, HELD):
                 self._waited += took
-            if what != WAITING:
+            self._held = done if what == HELD else 0
+            if what not in (WAITING, HELD):
                 self._count(what, done, total)
 
     def _count(self, what: str, done: int, total: int) -> None:
@@ -254,6 +257,7 @@ class Follower:
                 total=total,
                 step=self._steps[0],
                 steps=self._steps[1],
+                held=self._held,
                 candidate=self._candidates[0],
                 candidates=self._candidates[1],
                 round=state.round + 1 if running else state.round,

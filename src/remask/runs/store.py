@@ -199,7 +199,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._open: dict[int, tuple[Spend, bool]] = {}  # reservations: (need, billed)
-        self._booked = Spend()  # settled and uncertain
+        self._needed, self._booked = Spend(), Spend()  # the sums: reserved; settled and uncertain
         self._numbers = count()
         self._replies: dict[str, Any] = {}
 
@@ -218,7 +218,7 @@ class MemoryStore:
         uncertain and releases another one.
         """
         number = next(self._numbers)
-        self._open[number] = (need, billed)
+        self._open[number], self._needed = (need, billed), self._needed + need
         return number
 
     def settle(self, reservation: int, actual: Spend, replies: Mapping[str, Any]) -> None:
@@ -241,14 +241,15 @@ class MemoryStore:
 
     def get_spend(self) -> Spend:
         """Return the sum of what is settled, reserved or uncertain, without a query."""
-        return sum((need for need, _ in self._open.values()), self._booked)
+        return self._booked + self._needed
 
     def get_booked(self) -> Spend:
         """Return the sum of what is settled or uncertain, which only grows."""
         return self._booked
 
     def _end(self, reservation: int, state: str, spend: Spend, replies: Mapping[str, Any]) -> None:
-        del self._open[reservation]
+        need = self._open.pop(reservation)[0]
+        self._needed = self._needed - need if self._open else Spend()  # so that no rest of a float stays
         self._booked += spend
         self._replies |= replies
 
@@ -384,7 +385,7 @@ class Store(RunReader, MemoryStore):
     def reserve(self, need: Spend, billed: bool) -> int:
         with self._transaction() as db:
             id = _insert_entry(db, "reserved", need, billed)
-            self._open[id] = (need, billed)  # before the commit, so a Ctrl-C can only overcount
+            self._open[id], self._needed = (need, billed), self._needed + need  # a Ctrl-C can only overcount
         return id
 
     def get_spend(self) -> Spend:
@@ -409,12 +410,12 @@ class Store(RunReader, MemoryStore):
     @contextmanager
     def group(self) -> Iterator[None]:
         """Commit all changes of the block at once, at its end, or none where it raises."""
-        before = dict(self._open), self._booked
+        before = dict(self._open), self._needed, self._booked
         try:
             with self._transaction():
                 yield
         except BaseException:
-            self._open, self._booked = before
+            self._open, self._needed, self._booked = before
             raise
 
     @contextmanager

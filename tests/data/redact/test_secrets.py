@@ -54,7 +54,7 @@ def secrets(here: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     rows = [conversation(i, text, PLACES[i % 5]) for i, (_, text, _) in enumerate(cases)]
     (here / "prompt.md").write_text(START + "\n")
     write_lines(here / "log.jsonl", *rows)
-    monkeypatch.setattr("remask.api.job.make_denoiser", lambda _, own, executor: own or Listener())
+    monkeypatch.setattr("remask.api.job.make_denoiser", lambda _, own, *rest: own or Listener())
     return [it for _, _, it in cases if len(it) >= LONGEST]
 
 

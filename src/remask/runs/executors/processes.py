@@ -24,7 +24,7 @@ from remask.runs.executors.pool import WorkerGone
 from remask.sanitize import clip, one_line
 
 # What libraries of linear algebra read when they are loaded.
-_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 _MAX_ERROR_CHARACTERS = 200
 Answer = tuple[bool, Any]  # (whether the work was done, its result or the exception)
 
@@ -49,7 +49,7 @@ class ProcessWorker:
         self._end()
         package = str(Path(remask.__file__).parent.parent)
         paths = [package, *filter(None, [os.environ.get("PYTHONPATH")])]
-        threads = dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
+        threads = dict.fromkeys(THREAD_VARIABLES, str(self._threads))
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - it is read when the process has ended
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", self._module],

@@ -14,7 +14,7 @@ from ray.exceptions import GetTimeoutError, RayError
 from remask.errors import BackendError, ConfigError
 from remask.ports import Item
 from remask.runs.executors.pool import Pool, WorkerGone
-from remask.runs.executors.processes import Answer, answer
+from remask.runs.executors.processes import THREAD_VARIABLES, Answer, answer
 from remask.sanitize import one_line
 
 _MAX_ERROR_CHARACTERS = 200
@@ -25,7 +25,9 @@ Make = Callable[[Any], Callable[[Item], Any]]  # settings -> what does items
 class _Actor:
     """An actor: a process that Ray starts on a machine of the cluster."""
 
-    def __init__(self, make: Make, settings: object) -> None:
+    def __init__(self, make: Make, settings: object, threads: int) -> None:
+        # Before torch is loaded. Ray leaves a value that the driver's own environment has.
+        os.environ.update(dict.fromkeys(THREAD_VARIABLES, str(threads)))
         self._do = make(settings)
 
     def ready(self) -> None:
@@ -42,7 +44,7 @@ class RayWorker:
         # A lost actor is replaced by the pool, which knows what it was doing.
         options = {**resources, "max_restarts": 0, "max_task_retries": 0}
         self._make_actor = ray.remote(_Actor).options(**options).remote
-        self._arguments = make, settings
+        self._arguments = make, settings, int(resources["num_cpus"])
         self._actor: Any = None
 
     def start(self) -> None:
