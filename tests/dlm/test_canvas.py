@@ -216,5 +216,5 @@ def test_batches_hold_each_canvas_once_with_those_of_similar_length(holes: list[
     assert sorted(i for batch in batches for i in batch) == list(range(len(canvases)))
     assert all(len(batch) <= MAX_BATCH_CANVASES for batch in batches)
     longest = [[sum(holes[i]) for i in batch] for batch in batches]
-    assert all(max(a) <= min(b) for a, b in pairwise(longest))
+    assert all(min(a) >= max(b) for a, b in pairwise(longest))
     assert len(batches) == -(-len(canvases) // MAX_BATCH_CANVASES)

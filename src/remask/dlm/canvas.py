@@ -63,14 +63,14 @@ def cut_batches(canvases: Sequence[Canvas]) -> list[list[int]]:
     """Cut canvases into batches, each a list of indices.
 
     Those with similar numbers of masks are together, since a batch takes as many steps as its
-    longest canvas. The batches depend on nothing else, so they are the same for any number of
-    workers.
+    longest canvas. The longest come first, so that no worker begins one when the others are done.
+    The batches depend on nothing else, so they are the same for any number of workers.
 
-    >>> cut_batches([("a", Hole("", 9)), ("b", Hole("", 2))])
+    >>> cut_batches([("a", Hole("", 2)), ("b", Hole("", 9))])
     [[1, 0]]
     """
     masks = [sum(part.tokens for part in canvas if isinstance(part, Hole)) for canvas in canvases]
-    order = sorted(range(len(canvases)), key=lambda index: (masks[index], index))
+    order = sorted(range(len(canvases)), key=lambda index: -masks[index])
     return [order[i : i + MAX_BATCH_CANVASES] for i in range(0, len(order), MAX_BATCH_CANVASES)]
 
 
