@@ -88,8 +88,8 @@ def open_setup(
     run = {key: value for key, value in settings.items() if key != "threads"}
     config = make_config({"prompt": "-", "run": {**run, "threads": 1}}, "benchmark")
     executor = make_executor(config) if run else None
-    denoiser = make_denoiser(config.denoiser, None, executor)
-    target = make_target(config.target, None, executor)
+    denoiser = make_denoiser(config.denoiser, executor=executor)
+    target = make_target(config.target, executor=executor)
     chats = make_chats(REQUESTS * MAX_CHUNK_CALLS)
     parts = [chats[i : i + MAX_CHUNK_CALLS] for i in range(0, len(chats), MAX_CHUNK_CALLS)]
     canvases = make_canvases(BATCHES * MAX_BATCH_CANVASES)
@@ -257,7 +257,7 @@ def write_page() -> None:
     )
     about = (
         f"`{found['command']}`, commit {found['commit']}, {found['machine']}; {BATCHES} batches of "
-        f"{MAX_BATCH_CANVASES} canvases and {REQUESTS} requests of {MAX_CHUNK_CALLS} choices, the shortest of "
+        f"{MAX_BATCH_CANVASES} canvases, {REQUESTS} requests of {MAX_CHUNK_CALLS} choices, the shortest of "
         f"{found['rounds']} times."
     )
     blocks = {
