@@ -27,6 +27,7 @@ PAGES = {
     "benchmarks.components": "benchmarks.components",
     "benchmarks.long_policy": "benchmarks.long_policy",
     "benchmarks.watch": "benchmarks.watch",
+    "benchmarks.scale": "benchmarks.scale",
     "benchmarks.limiter": "benchmarks.limiter",
     "benchmarks.ingest": "benchmarks.ingest",
 }
