@@ -423,7 +423,7 @@ class WatchConfig(Section):
 
 
 class RunConfig(Section):
-    """Where the work of models on this machine is done (docs/how-to/workers.md).
+    """Where models on this machine work and conversations are parsed (docs/how-to/workers.md).
 
     It is no part of a run: the run can be resumed with other workers.
     """

@@ -7,7 +7,7 @@ tokenizer cannot change frozen text. This module does not import torch.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -68,6 +68,7 @@ _STEP_HOOK: ContextVar[OnStep] = ContextVar("STEP_HOOK", default=lambda what, do
 # is paid, and what they count is checked or booked elsewhere.
 ONLY_REPORTED = frozenset(("call", "reply", "row", "candidate", "text", "held"))
 HELD = "held"  # a step that counts seconds: calls wait until the endpoint takes more
+POLL_SECONDS = 0.1  # between two looks at signals and limits
 WAITING = "waiting"  # a step that counts nothing: code of the user is running
 
 
@@ -94,7 +95,7 @@ class Item:
     and results can be pickled.
     """
 
-    role: str  # the model: "denoiser" or "target"
+    role: str  # the model: "denoiser" or "target"; or "reader", of files
     method: str
     arguments: tuple[Any, ...] = ()
 
@@ -115,6 +116,15 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End the workers; items that are not done are given up."""
+
+
+def wait_for(future: "Future[Any]") -> Any:
+    """Return the result of a future. Signals and limits are looked at while it is not there."""
+    while not future.done():
+        wait([future], timeout=POLL_SECONDS)
+        if not future.done():
+            report_step(WAITING, 0, 0)
+    return future.result()
 
 
 class DenoiserModel(Protocol):

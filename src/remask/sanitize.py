@@ -97,7 +97,11 @@ def remove_thoughts(text: str) -> str:
     begins thoughts that were cut off, where it stands at the start of the response. A mark in quotes
     or in backticks is a part of the answer.
     """
-    if not _THOUGHT_WORD.search(text):  # nearly all texts, so the marks are not looked for
+    # Nearly all texts have none, so the marks are not looked for. The second test is slow.
+    begins = text[:17].lstrip().startswith(("analysis", "Here"))
+    if not begins and "<" not in text and "THINK]" not in text and "◁" not in text:
+        return text
+    if not _THOUGHT_WORD.search(text):
         return text
     found = _HEADINGS.sub("", _BARE_CHANNELS.sub("", _select_channels(text)))
     for start, end in _THOUGHTS:

@@ -151,7 +151,7 @@ def test_night_without_a_file_is_an_empty_one_after_the_first(config: Path) -> N
     assert "there is no file in this folder or of this pattern" in found.notes[0]
 
 
-@pytest.mark.parametrize("content", [b"", b"\n", gzip.compress(b"")])
+@pytest.mark.parametrize("content", [b"", b"\n", gzip.compress(b"", mtime=0)])
 def test_empty_file_is_no_rejected_value(config: Path, content: bytes) -> None:
     (config.parent / "log-a.jsonl").write_bytes(content)
     found = watch_night(config)

@@ -27,13 +27,15 @@ PAGES = {
     "benchmarks.components": "benchmarks.components",
     "benchmarks.long_policy": "benchmarks.long_policy",
     "benchmarks.watch": "benchmarks.watch",
+    "benchmarks.scale": "benchmarks.scale",
     "benchmarks.limiter": "benchmarks.limiter",
+    "benchmarks.ingest": "benchmarks.ingest",
 }
 OTHERS = (
     "benchmarks.acceptance.candidates",
     "benchmarks.compare_checkouts",
     *(f"benchmarks.denoiser.{name}" for name in ("ablation", "domain", "fills", "measured_edits")),
-    *("benchmarks.ingest", "benchmarks.injection", "benchmarks.tasks.desk", "benchmarks.local_target"),
+    *("benchmarks.injection", "benchmarks.tasks.desk", "benchmarks.local_target"),
     "benchmarks.shorten",
 )
 # What draws of the bootstrap decide: intervals, and a p-value with its verdict.

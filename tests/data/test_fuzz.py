@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from remask.data.prompt_traces import trace_from_record
 from remask.data.ratings import RatingStats, find_scales
+from remask.data.record_to_trace import trace_from_record
 from remask.data.strict_json import parse
 from remask.data.tables import build_mapped_format
 from remask.data.trace_reader import FORMATS, read_records

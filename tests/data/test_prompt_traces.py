@@ -1,6 +1,7 @@
 """Records to traces: score, desired response, feedback, and the short form of an agent's run."""
 
-from remask.data.prompt_traces import condense, trace_from_record, traces_from_records
+from remask.data.prompt_traces import traces_from_records
+from remask.data.record_to_trace import condense, trace_from_record
 from remask.data.trace_record import Rating, Record, Source, Turn
 from remask.types import Feedback
 

@@ -14,8 +14,8 @@ import pytest
 
 from fakes import ENV
 from remask.errors import BackendError, ConfigError, WorkerLost
-from remask.ports import Item, watch_steps
-from remask.runs.executors.pool import STARTS, Pool, WorkerGone, gather, wait_for
+from remask.ports import Item, wait_for, watch_steps
+from remask.runs.executors.pool import STARTS, Pool, WorkerGone, gather
 from remask.runs.executors.processes import ProcessWorker
 
 MODULE = "fakes.scripted_worker"

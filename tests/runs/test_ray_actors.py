@@ -13,8 +13,8 @@ import pytest
 from fakes import ENV
 from fakes.scripted_worker import make
 from remask.errors import BackendError, ConfigError, WorkerLost
-from remask.ports import Item
-from remask.runs.executors.pool import Pool, gather, wait_for
+from remask.ports import Item, wait_for
+from remask.runs.executors.pool import Pool, gather
 
 ray = pytest.importorskip("ray")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::ResourceWarning")]

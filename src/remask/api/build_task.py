@@ -19,7 +19,7 @@ from remask.events import ConversationCounts, TracesRead
 from remask.models.chat_components import find_unknown_tools
 from remask.models.function import is_function_file, load_function
 from remask.models.limiter import Limiters
-from remask.ports import Choose, DenoiserModel, Metric, TargetModel
+from remask.ports import Choose, DenoiserModel, Executor, Metric, TargetModel
 from remask.prompt import Prompt
 from remask.propose.demonstrations import count_block_tokens
 from remask.propose.failure_modes import group_failures
@@ -280,13 +280,16 @@ class TraceData:
     event: TracesRead
 
 
-def read_conversations(config: Config, refine: RefineConfig, given: Given) -> TraceData:
-    """Read, redact and split the trace files. Raises ConfigError and DataError."""
+def read_conversations(
+    config: Config, refine: RefineConfig, given: Given, executor: Executor | None = None
+) -> TraceData:
+    """Read, redact and split the trace files, which workers parse. Raises ConfigError and DataError."""
     if not config.prompt.strip():
         raise ConfigError("refine edits a prompt, and this one is empty; write some plain words into it")
     found = read_traces(
-        Prompt.parse(config.prompt).text, refine.traces, refine.columns, refine.scales, refine.redact
-    )
+        Prompt.parse(config.prompt).text, refine.traces, refine.columns, refine.scales, refine.redact,
+        config.seed, executor,
+    )  # fmt: skip
     judged = config.metric.judge is not None or given.metric is not None
     parts = split_conversations(found.traces, found.messages if refine.verify else None, judged)
     notes = list(found.notes)

@@ -114,13 +114,10 @@ def open_job(
     The trace files of `refine` are read at once, since the metric may depend on them. Raises
     ConfigError and DataError.
     """
-    given = given or Given()
-    reading = None
-    if config.refine is not None:
-        reading = build_task.read_conversations(config, config.refine, given)
-        config = reading.config
     with ExitStack() as stack:
-        yield Job(config, given, hooks or Hooks(), run_dir or Path(), reading, stack)
+        job = Job(config, given or Given(), hooks or Hooks(), run_dir or Path(), stack)
+        job.read_conversations()
+        yield job
 
 
 class Job:
@@ -129,20 +126,12 @@ class Job:
     Building a part may raise ConfigError, DataError and BackendError.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        given: Given,
-        hooks: Hooks,
-        run_dir: Path,
-        reading: TraceData | None,
-        stack: ExitStack,
-    ) -> None:
+    def __init__(self, config: Config, given: Given, hooks: Hooks, run_dir: Path, stack: ExitStack) -> None:
         self.config = config
         self.given = given
         self.hooks = hooks
         self.run_dir = run_dir
-        self.reading = reading  # the trace files of `refine`; None for a run on rows
+        self.reading: TraceData | None = None  # the trace files of `refine`; None for a run on rows
         self._stack = stack
         self._targets: list[TargetModel] = []  # all that were metered
         self.limiters = Limiters()  # of the endpoints of target, judge and denoiser
@@ -199,7 +188,7 @@ class Job:
 
     @cached_property
     def executor(self) -> Executor | None:
-        """The workers that models on this machine are asked by; None: this process."""
+        """The workers that parse conversations and ask models on this machine; None: this process."""
         executor = make_executor(self.config)
         if executor is not None:
             self._stack.callback(executor.close)
@@ -354,6 +343,14 @@ class Job:
         return CALLS_PER_CANDIDATE * plan.candidates if asks_api(self.config.denoiser) else 0
 
     # --- actions
+
+    def read_conversations(self) -> None:
+        """Read the trace files of `refine`, if there are any. Raises ConfigError and DataError."""
+        if self.config.refine is not None:
+            self.reading = build_task.read_conversations(
+                self.config, self.config.refine, self.given, self.executor
+            )
+            self.config = self.reading.config
 
     def load_target(self) -> TargetModel:
         """Load the target without a meter, to time it outside the budget."""

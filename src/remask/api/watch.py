@@ -31,12 +31,14 @@ from remask.api.show_progress import open_progress
 from remask.config import Config, WatchConfig, make_config, merged
 from remask.data.formats.chat import record_to_chat
 from remask.data.json_stream import check_file
-from remask.data.prompt_traces import make_similarity, read_traces
+from remask.data.parts import Download
+from remask.data.prompt_templates import make_similarity
+from remask.data.prompt_traces import read_traces
 from remask.data.ratings import parse_scales
 from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.servers import name_server, read_server
 from remask.data.tables import parse_column_map
-from remask.data.trace_reader import NO_RECORDS, Download, find_files, read_records
+from remask.data.trace_reader import NO_RECORDS, find_files, read_records
 from remask.data.trace_record import Record, RejectedRecord
 from remask.errors import ConfigError, DataError
 from remask.files import is_server, parse_toml, read_toml, write
@@ -220,7 +222,7 @@ def _read_new(settings: WatchSettings, state: WatchState, now: datetime) -> Nigh
     """Store all conversations that can be read; all of them, or none where reading fails."""
     belongs = make_similarity(Prompt.parse(settings.run.prompt).text)
     counts: Counter[str] = Counter()
-    copies: Counter[tuple[str, str]] = Counter()
+    copies: Counter[int] = Counter()
     notes: list[str] = []
     with state.change():
         for item in _read_items(settings, state, now, notes):
@@ -286,7 +288,7 @@ def _find_logs(settings: WatchSettings, first: bool, notes: list[str]) -> list[P
     return found
 
 
-def _describe_arrival(record: Record, redact: bool, copies: Counter[tuple[str, str]]) -> Arrival:
+def _describe_arrival(record: Record, redact: bool, copies: Counter[int]) -> Arrival:
     """Return a conversation with the key by which it is known when it is read again.
 
     The key is the thread that a tracing tool gives; else the id with the first message, since some
@@ -303,8 +305,9 @@ def _describe_arrival(record: Record, redact: bool, copies: Counter[tuple[str, s
         for number, turn in enumerate(record.turns, 1):
             text = content_id("turns", text, turn.role, turn.text)
             if turn.role == "assistant" or number == len(record.turns):
-                copies[record.source.path, text] += 1
-                keys.append(f"{text}.{copies[record.source.path, text]}")
+                place = int(content_id("copies", record.source.path, text)[:15], 16)  # a text takes more room
+                copies[place] += 1
+                keys.append(f"{text}.{copies[place]}")
         if not keys:  # a right answer without a turn
             keys = [content_id("conversation", text, str(record.desired))]
     ratings = [[r.name, r.value, r.comment, r.correction] for r in record.ratings]

@@ -1,7 +1,8 @@
 """A worker: it builds its models from the settings of a run and does items of work with them.
 
 `python -m remask.api.worker` is the worker of the executor `process`; an actor of Ray makes the same
-Worker. A worker reads no rows, writes no file and makes no call to an API.
+Worker. A worker parses files of conversations, but reads no rows, writes no file and makes no call to
+an API.
 """
 
 import os
@@ -11,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from remask.api.build_models import make_denoiser, make_target
-from remask.config import Config, DenoiserConfig, RunConfig, TargetConfig
+from remask.config import Config, DenoiserConfig, RunConfig, TargetConfig, make_config
+from remask.data.part_reader import PartReader
 from remask.errors import ConfigError, name_missing_extra
 from remask.ports import DenoiserModel, Executor, Item, TargetModel
 from remask.runs.executors.pool import Pool
@@ -39,6 +41,11 @@ class Worker:
     def __call__(self, item: Item) -> Any:
         """Return the result of an item."""
         return getattr(getattr(self, item.role), item.method)(*item.arguments)
+
+    @cached_property
+    def reader(self) -> PartReader:
+        """What reads parts of trace files."""
+        return PartReader()
 
     @cached_property
     def denoiser(self) -> DenoiserModel:
@@ -84,6 +91,14 @@ def make_executor(config: Config) -> Executor | None:
     count = _count_processes(run, rest)
     threads = run.threads or max(1, count_cores() // count)
     return Pool(lambda number: ProcessWorker("remask.api.worker", settings(number), threads), count)
+
+
+def make_readers(workers: int) -> Executor:
+    """Make processes that only read files of conversations. Raises ConfigError."""
+    run = make_config({"prompt": "", "run": {"workers": workers}}, "--workers", {"run.workers": "--workers"})
+    executor = make_executor(run)
+    assert executor is not None
+    return executor
 
 
 def _count_processes(run: RunConfig, rest: str) -> int:

@@ -167,8 +167,8 @@ budget_options = combine(
 )  # fmt: skip
 workers_options = combine(
     option("Workers", "--workers", type=int,
-           help="Number of workers that denoise and ask models on this machine. Default: none, this "
-           "process does all."),
+           help="Number of workers that denoise, ask models on this machine and parse conversations. "
+           "Default: none, this process does all."),
     option("Workers", "--executor", metavar="NAME",
            help="What the workers are: process, ray, or ray://HOST:PORT. Default: process."),
 )  # fmt: skip

@@ -3,8 +3,8 @@
 Texts of users are printed without control and invisible characters.
 """
 
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -13,35 +13,40 @@ import click
 import orjson
 
 from remask.api.job import follow_steps
+from remask.api.worker import make_readers
 from remask.cli.live import open_side_display
 from remask.cli.options import FullHelpGroup, GroupedCommand, json_option, map_option, option, scale_option
 from remask.data.formats.chat import record_to_chat
-from remask.data.overview import Overview, build_overview
+from remask.data.overview import Overview
+from remask.data.part_reader import count_records, report_items
 from remask.data.prompt_templates import PromptTemplate
 from remask.data.ratings import RatingStats, Scale, find_scales, parse_scales, require_scales
 from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.tables import parse_column_map
 from remask.data.trace_reader import find_files, read_records
-from remask.data.trace_record import Record, RejectedRecord
+from remask.data.trace_record import RejectedRecord
 from remask.errors import ConfigError
 from remask.files import draft, require_free
-from remask.ports import report_step
+from remask.ports import Executor
 from remask.sanitize import make_visible, one_line
 
 MAX_SHOWN_PROMPTS = 10
 REDACTION_CACHE_SIZE = 64  # texts
-REPORT_SECONDS = 0.2  # between two reports of the progress
 MAX_PROMPT_CHARACTERS = 100  # of a system prompt, as printed
 
 
 def inspect_files(
-    files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool
+    files: tuple[str, ...],
+    columns: tuple[str, ...],
+    scales: tuple[str, ...],
+    json: bool,
+    workers: int | None = None,
 ) -> None:
     """Print an overview of files. Raises ConfigError where there is no usable record."""
     declared = parse_scales(scales)
     paths = find_files(files)
-    with open_side_display(json) as display, follow_steps(display):
-        found = build_overview(_count_records(read_records(paths, parse_column_map(columns))))
+    with _open_readers(workers) as executor, open_side_display(json) as display, follow_steps(display):
+        _, found = count_records(paths, parse_column_map(columns), executor)
     if found.records:
         require_scales(declared, found.ratings)
     known = find_scales(found.ratings, declared)
@@ -65,7 +70,7 @@ def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) 
     paths = find_files([file])
     if output.exists() and any(output.samefile(path) for path in paths):
         raise ConfigError(f"{output} is a file to read; name another output")
-    items = _count_records(read_records(paths, parse_column_map(columns)))
+    items = report_items(read_records(paths, parse_column_map(columns)))
     with (
         open_side_display(False) as display,
         follow_steps(display),
@@ -84,14 +89,15 @@ def redact_file(file: str, output: Path, columns: tuple[str, ...], force: bool) 
     )
 
 
-def _count_records(items: Iterable[Record | RejectedRecord]) -> Iterator[Record | RejectedRecord]:
-    """Report how many records are read, some times a second; their number is not known before."""
-    said = time.monotonic()
-    for number, item in enumerate(items, 1):
-        yield item
-        if (now := time.monotonic()) - said > REPORT_SECONDS:
-            report_step("record", number, 0)
-            said = now
+@contextmanager
+def _open_readers(workers: int | None) -> Iterator[Executor | None]:
+    """Yield so many processes that parse files; None where no number is given. Raises ConfigError."""
+    executor = None if workers is None else make_readers(workers)
+    try:
+        yield executor
+    finally:
+        if executor is not None:
+            executor.close()
 
 
 def _overview_to_dict(found: Overview, known: dict[str, Scale], declared: dict[str, Scale]) -> dict[str, Any]:
@@ -205,8 +211,16 @@ def traces() -> None:
 @click.argument("files", nargs=-1, required=True, type=click.Path())
 @map_option
 @scale_option
+@option(
+    "Workers",
+    "--workers",
+    type=int,
+    help="Number of processes that parse the files. Default: none, this process does all.",
+)
 @json_option
-def inspect(files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], json: bool) -> None:
+def inspect(
+    files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str, ...], workers: int | None, json: bool
+) -> None:
     """Print which records were found in FILES, and why others were rejected.
 
     A folder stands for all files in it.
@@ -215,7 +229,7 @@ def inspect(files: tuple[str, ...], columns: tuple[str, ...], scales: tuple[str,
     Example:
       remask traces inspect conversations.csv --map input=question,output=answer
     """
-    inspect_files(files, columns, scales, json)
+    inspect_files(files, columns, scales, json, workers)
 
 
 @traces.command("redact", cls=GroupedCommand)

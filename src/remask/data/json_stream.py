@@ -10,6 +10,7 @@ with its line, and reading continues after it.
 
 import codecs
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterator
 from itertools import chain
@@ -28,6 +29,7 @@ CHECK_INTERVAL_BLOCKS = 16
 MAX_VALUE_BYTES = 32 << 20  # bytes of a line or of an element of an array
 MAX_DOCUMENT_BYTES = 128 << 20  # bytes of an object over many lines
 MAX_GZIP_RATIO = 200  # unpacked bytes per packed byte, checked after the first block
+GZIP_MAGIC = b"\x1f\x8b"
 UNSUPPORTED_MAGIC = {
     b"PAR1": "Parquet", b"PK\x03\x04": "a zip archive", b"\x28\xb5\x2f\xfd": "zstd-compressed",
     b"BZh": "bzip2-compressed", b"\xfd7zXZ": "xz-compressed", b"SQLite format 3": "a database",
@@ -81,16 +83,35 @@ def read_text_blocks(path: Path) -> Iterator[bytes]:
     check_file(path)
     content = read_raw_blocks(path)
     head = next(content, b"")
-    if head.startswith(b"\x1f\x8b"):
+    if head.startswith(GZIP_MAGIC):
         content = _gunzip(chain([head], content))
         head = next(content, b"")
+    coding = _detect_coding(head)
+    content = chain([head.removeprefix(codecs.BOM_UTF8)], content)
+    yield from _transcode(content, coding) if coding else content
+
+
+def find_first_line(path: Path) -> int | None:
+    """Return where the lines of a plain JSON Lines file in UTF-8 begin; None for any other file.
+
+    A file that begins with a block of blanks is another file, too. Raises DataError.
+    """
+    head = next(read_raw_blocks(path), b"")
+    text = head.removeprefix(codecs.BOM_UTF8)
+    try:
+        plain = not head.startswith(GZIP_MAGIC) and not _detect_coding(head)
+        return len(head) - len(text) if plain and text.strip() and detect_layout(text) == "lines" else None
+    except UnreadableRecord:
+        return None
+
+
+def _detect_coding(head: bytes) -> str:
+    """Return the encoding of a file that begins with `head`; "" for UTF-8. Raises UnreadableRecord."""
     for magic, kind in UNSUPPORTED_MAGIC.items():
         if head.startswith(magic):
             raise UnreadableRecord(f"is {kind}, which cannot be read; save it as JSON Lines or CSV")
     coding = next((name for mark, name in ENCODINGS_BY_BOM.items() if head.startswith(mark)), "")
-    coding = coding or _detect_utf16(head[:512])
-    content = chain([head.removeprefix(codecs.BOM_UTF8)], content)
-    yield from _transcode(content, coding) if coding else content
+    return coding or _detect_utf16(head[:512])
 
 
 def _detect_utf16(head: bytes) -> str:
@@ -103,12 +124,15 @@ def _detect_utf16(head: bytes) -> str:
     return "utf-16-be" if not second.count(0) and first.count(0) > len(first) // 2 else ""
 
 
-def read_line_batches(content: Iterator[bytes]) -> Iterator[tuple[int, bytes, list[bytes] | None]]:
+def read_line_batches(
+    content: Iterator[bytes], number: int = 1
+) -> Iterator[tuple[int, bytes, list[bytes] | None]]:
     """Yield (number of the first line, bytes of whole lines, the same lines split).
 
-    The lines are None for one line that is larger than MAX_VALUE_BYTES, which is left out.
+    The lines are None for one line that is larger than MAX_VALUE_BYTES, which is left out. `number`
+    is that of the first line of `content`.
     """
-    number, carry, dropped = 1, b"", False
+    carry, dropped = b"", False
     for block in content:
         cut = block.rfind(b"\n")
         if cut < 0:
@@ -130,12 +154,15 @@ def read_line_batches(content: Iterator[bytes]) -> Iterator[tuple[int, bytes, li
         yield number, carry, (None if dropped else [carry])
 
 
-def read_raw_blocks(path: Path) -> Iterator[bytes]:
-    """Yield the bytes of a file. Raises DataError."""
+def read_raw_blocks(path: Path, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+    """Yield the bytes of a file from `start` to `end`. Raises DataError."""
     try:
         with path.open("rb") as file:
-            while block := file.read(BLOCK_BYTES):
+            file.seek(start)
+            left = sys.maxsize if end is None else end - start
+            while block := file.read(min(BLOCK_BYTES, left)):
                 yield block
+                left -= len(block)
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror}); check the file", path) from error
 
@@ -215,10 +242,16 @@ def parse_row(raw: bytes) -> Any:
     return parse_exact(raw, float)
 
 
-def read_lines(content: Iterator[bytes], path: Path, exact: bool = False) -> Iterator[Value | RejectedRecord]:
-    """Yield the values of JSON Lines. Blank lines are skipped."""
+def read_lines(
+    content: Iterator[bytes], path: Path, exact: bool = False, first_line: int = 1, first_block: int = 0
+) -> Iterator[Value | RejectedRecord]:
+    """Yield the values of JSON Lines. Blank lines are skipped.
+
+    `first_line` and `first_block` are the numbers of the line and of the block of the file with
+    which `content` begins.
+    """
     read = parse_row if exact else parse
-    for place, (number, whole, found) in enumerate(read_line_batches(content)):
+    for place, (number, whole, found) in enumerate(read_line_batches(content, first_line), first_block):
         if found is None:
             yield RejectedRecord(str(path), number, too_large_reason(MAX_VALUE_BYTES))
             continue

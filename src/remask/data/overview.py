@@ -8,12 +8,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from remask.data.prompt_templates import PromptTemplate, find_prompt_templates
-from remask.data.ratings import RatingStats
+from remask.data.ratings import RatingStats, merge_counts
 from remask.data.trace_record import Record, RejectedRecord
 from remask.sanitize import one_line
 
 MAX_PROMPTS = 2000  # distinct system prompts that are kept
 MAX_REASONS = 200  # distinct reasons that are counted
+OTHER_REASONS = "other reasons"
 MAX_SHOWN_UNUSED = 20
 MAX_UNUSED = 200  # distinct unused columns that are counted
 MAX_SHOWN_REJECTS = 5  # rejected values that are kept in full
@@ -40,6 +41,11 @@ class Overview:
     def records(self) -> int:
         return self.formats.total()
 
+    @property
+    def items(self) -> int:
+        """Records and rejected values."""
+        return self.records + self.rejected
+
     def add(self, item: Record | RejectedRecord) -> None:
         if isinstance(item, RejectedRecord):
             self._reject(item)
@@ -49,15 +55,30 @@ class Overview:
         self.with_system += item.system is not None
         self.with_feedback += bool(item.ratings)
         self.with_desired += item.desired is not None or any(r.correction for r in item.ratings)
-        for name in item.unused:
-            if name in self.unused or len(self.unused) < MAX_UNUSED:
-                self.unused[name] += 1
+        merge_counts(self.unused, dict.fromkeys(item.unused, 1), MAX_UNUSED)
         for rating in item.ratings:
             self.ratings.setdefault(rating.name, RatingStats()).add(rating)
         if item.template:
             self.templates[item.template] += 1
-        elif item.system and (item.system in self.prompts or len(self.prompts) < MAX_PROMPTS):
-            self.prompts[item.system] += 1
+        elif item.system:
+            merge_counts(self.prompts, {item.system: 1}, MAX_PROMPTS)
+
+    def merge(self, later: "Overview") -> None:
+        """Count what was counted in items after these, as if `add` had got them all in order.
+
+        Beyond the limits of what is kept, the result depends on where the items were cut.
+        """
+        for counted in ("with_system", "with_feedback", "with_desired", "turns", "rejected"):
+            setattr(self, counted, getattr(self, counted) + getattr(later, counted))
+        self.formats.update(later.formats)
+        self.templates.update(later.templates)
+        merge_counts(self.unused, later.unused, MAX_UNUSED)
+        merge_counts(self.prompts, later.prompts, MAX_PROMPTS)
+        for name, stats in later.ratings.items():
+            self.ratings.setdefault(name, RatingStats()).merge(stats)
+        self.first_rejects += later.first_rejects[: MAX_SHOWN_REJECTS - len(self.first_rejects)]
+        for reason, count in later.reasons.items():
+            self.reasons[reason if len(self.reasons) < MAX_REASONS else OTHER_REASONS] += count
 
     def find_templates(self) -> list[PromptTemplate]:
         """Return the system prompts as templates, the most frequent first."""
@@ -75,7 +96,7 @@ class Overview:
         self.rejected += 1
         if len(self.first_rejects) < MAX_SHOWN_REJECTS:
             self.first_rejects.append(item)
-        reason = item.reason if len(self.reasons) < MAX_REASONS else "other reasons"
+        reason = item.reason if len(self.reasons) < MAX_REASONS else OTHER_REASONS
         self.reasons[reason] += 1
 
 

@@ -5,14 +5,16 @@ what can be optimised. Words are aligned with difflib.SequenceMatcher.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher
+from functools import lru_cache
 
 MIN_SIMILARITY = 0.6  # SequenceMatcher ratio that a prompt needs to join a template
 MIN_FIXED_SHARE = 0.5  # share of a prompt's characters that must stay fixed in its template
 MAX_ALIGNED_PROMPTS = 60  # distinct prompts that may change a template; later ones must match one
 MAX_ALIGNED_TOKENS = 4000  # longer prompts are not aligned, they are their own template
+MAX_COMPARED_PROMPTS = 4096  # system prompts whose comparison with a prompt is cached
 MAX_EXAMPLES = 3  # values that are kept of each variable
 
 _PIECE = re.compile(r"\s+|[\w'’-]+|[^\w\s]")
@@ -46,6 +48,16 @@ def find_prompt_templates(prompts: Mapping[str, int]) -> list[PromptTemplate]:
             groups.append((list(tokens), [text]))
     found = [_build_template(fixed, members, prompts) for fixed, members in groups]
     return sorted(found, key=lambda template: -template.count)
+
+
+def make_similarity(prompt: str) -> Callable[[str], bool]:
+    """Return a test whether a system prompt is `prompt` but for the values of its variables."""
+
+    @lru_cache(maxsize=MAX_COMPARED_PROMPTS)
+    def is_similar(text: str) -> bool:
+        return len(find_prompt_templates({prompt: 1, text: 1})) == 1
+
+    return is_similar
 
 
 def _join_group(

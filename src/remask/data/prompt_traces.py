@@ -1,132 +1,32 @@
 """Read trace files into the traces of one prompt, with secrets replaced.
 
-Conversations under another system prompt are left out when the files hold several prompts. All text
-is redacted in the order of the files, so the numbers of placeholders are reproducible.
+Conversations under another system prompt are left out when the files hold several prompts. Of very
+many conversations some are drawn (see `draw_traces.py`), by their texts as they are. Only the drawn
+ones are redacted, in the order of the files, so the numbers of placeholders are reproducible.
 """
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
-from heapq import nsmallest
+from functools import partial
 
-from remask.data.overview import Overview, build_overview
-from remask.data.prompt_templates import find_prompt_templates
-from remask.data.ratings import RatingStats, Scale, find_scales, normalize_score, parse_scales, require_scales
+from remask.data.draw_traces import DrawRule, limit_sources
+from remask.data.overview import Overview
+from remask.data.part_reader import count_records, draw_records, fetch_records
+from remask.data.prompt_templates import make_similarity
+from remask.data.ratings import RatingStats, Scale, find_scales, parse_scales, require_scales
+from remask.data.record_to_trace import trace_from_record
 from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.tables import parse_column_map
-from remask.data.trace_reader import Place, read_records
+from remask.data.trace_reader import Place
 from remask.data.trace_record import Rating, Record, Turn
 from remask.errors import ConfigError
-from remask.ids import content_id
+from remask.ports import Executor
 from remask.sanitize import clean, clip_words
 from remask.types import Feedback, Trace
 
-# --- From a record to a trace: query, response, desired response, feedback
-
-MIN_GOOD_SCORE = 0.75  # a response with this score is its own desired response (4 of 5 stars)
-KINDS_BY_TRUST = ("human", "reward", "code", "llm", "unknown")  # the first kind with a score counts
-MAX_QUERY_WORDS = 150
-MAX_RESPONSE_WORDS = 150
-MAX_REQUEST_WORDS = 40  # of an agent's first and of its last request
-MAX_STEP_WORDS = 50  # of a tool call, of its result, of the last answer
-FAILURE_MARKS = ("error", "failed", "failure", "exception", "traceback", "invalid", "not found")
-
-
-def trace_from_record(record: Record, scales: Mapping[str, Scale]) -> Trace:
-    """Convert one record into a trace.
-
-    The desired response is a correction, else the record's right response, else the response itself
-    if it was rated well. `scales` holds (worst, best) by rating name, as `find_scales` returns it;
-    a rating without a scale keeps its words but has no score.
-    """
-    scores = [(rating, normalize_score(rating, scales)) for rating in record.ratings]
-    score = _average_score(scores)
-    query, response = condense(record.turns)
-    correction = next((r.correction for r in record.ratings if r.correction), None)
-    desired = correction if correction is not None else record.desired
-    if desired is None and response and score is not None and score >= MIN_GOOD_SCORE:
-        desired = response
-    notes = tuple(note for rating, value in scores for note in _list_feedback(rating, value))
-    name = record.id or record.source.location
-    return Trace(name, query, response, desired, notes, score, record.session)
-
-
-def condense(turns: Sequence[Turn]) -> tuple[str, str]:
-    """Return (query, response) of a conversation, both limited in words.
-
-    A conversation with tool calls is reduced to the request and the decisive step.
-    """
-    last = _find_last(turns, "assistant")
-    if last is None:
-        user = _find_last(turns, "user")
-        return (clip_words(turns[user].text, MAX_QUERY_WORDS) if user is not None else ""), ""
-    if any(turn.role == "tool" for turn in turns[:last]):
-        return _condense_agent(turns, last)
-    users = [turn.text for turn in turns[:last] if turn.role == "user"]
-    query = clip_words(_join_requests(users, MAX_QUERY_WORDS), MAX_QUERY_WORDS)
-    return query, clip_words(turns[last].text, MAX_RESPONSE_WORDS)
-
-
-def _condense_agent(turns: Sequence[Turn], last: int) -> tuple[str, str]:
-    """Return the requests, and the last tool call that failed (or the last one) with its result."""
-    results = [i for i in range(1, last) if turns[i].role == "tool"]
-    failed = [i for i in results if _is_failure(turns[i].text)]
-    pivot = (failed or results)[-1]
-    call = _find_last(turns[:pivot], "assistant")
-    steps = [] if call is None else [turns[call].text]
-    result = turns[pivot].text
-    steps.append(f"{turns[pivot].name or 'tool'} answered: {result}" if result else "")
-    steps.append(turns[last].text)
-    users = [turn.text for turn in turns[:pivot] if turn.role == "user"]
-    response = "\n".join(clip_words(step, MAX_STEP_WORDS) for step in steps if step)
-    return _join_requests(users, MAX_REQUEST_WORDS), response
-
-
-def _join_requests(users: Sequence[str], limit: int) -> str:
-    """Join the first and the last user message, each of at most `limit` words."""
-    if len(users) < 2:
-        return clip_words(users[0], limit) if users else ""
-    return f"{clip_words(users[0], limit)}\n…\n{clip_words(users[-1], limit)}"
-
-
-def _is_failure(result: str) -> bool:
-    start = result[:80].lower()
-    return any(mark in start for mark in FAILURE_MARKS)
-
-
-def _find_last(turns: Sequence[Turn], role: str) -> int | None:
-    return next((i for i in range(len(turns) - 1, -1, -1) if turns[i].role == role), None)
-
-
-def _average_score(scores: Sequence[tuple[Rating, float | None]]) -> float | None:
-    """Return the mean score of the most trusted kind of rating that has a score."""
-    for kind in KINDS_BY_TRUST:
-        found = [score for rating, score in scores if rating.kind == kind and score is not None]
-        if found:
-            return sum(found) / len(found)
-    return None
-
-
-def _list_feedback(rating: Rating, score: float | None) -> Iterator[Feedback]:
-    if rating.correction:
-        yield Feedback("correction", rating.correction, score)
-    if rating.comment:
-        yield Feedback("comment", rating.comment, score)
-    elif not rating.correction and rating.value is not None:
-        if isinstance(rating.value, str):
-            yield Feedback("label", f"{rating.name}: {rating.value}", score)
-        elif score is not None:
-            yield Feedback("score", "", score)
-
-
 # --- From files to the traces of one prompt
 
-MIN_SOURCES = 100  # with at least this many sources, each one's share of the traces is limited
-MAX_SOURCE_SHARE = 0.01  # that limit; one trace is always allowed
-MAX_TRACES = 5000  # if there are more, these are drawn by a hash of their content
-MAX_COMPARED_PROMPTS = 4096  # system prompts whose comparison with the prompt is cached
-IndexedTrace = tuple[int, tuple[Trace, str]]  # position in the files, (trace, message)
 Redactor = Callable[[str], str]  # `redact_text` with its placeholders, or `str` without redaction
 
 
@@ -139,7 +39,7 @@ class TraceCollection:
     records: int  # records that were read
     rejected: int  # values that are no usable record
     elsewhere: int  # records of another system prompt, or of none
-    secrets: Mapping[str, int]  # by label: distinct secrets that were replaced
+    secrets: Mapping[str, int]  # by label: distinct secrets of these traces that were replaced
     notes: tuple[str, ...]  # sentences for the user
 
 
@@ -149,55 +49,50 @@ def read_traces(
     columns: Sequence[str] = (),
     scales: Sequence[str] = (),
     redact: bool = True,
+    seed: int = 0,
+    executor: Executor | None = None,
 ) -> TraceCollection:
-    """Read the traces in `files` that belong to the system prompt `prompt`.
+    """Read the traces in `files` that belong to the system prompt `prompt`, at most MAX_TRACES.
 
     columns: FIELD=COLUMN pairs. scales: NAME=WORST..BEST pairs. redact: whether secrets and
-    personal data are replaced by placeholders.
+    personal data are replaced by placeholders. seed: of the draw where there are more traces.
+    executor: whose workers parse the files; the result is the same for any number of them.
 
     Raises ConfigError if no record is usable, DataError if a file cannot be read.
     """
     mapping, declared = parse_column_map(columns), parse_scales(scales)
-    found = build_overview(read_records(files, mapping))
+    parts, found = count_records(files, mapping, executor)
     _require_records(found)
     require_scales(declared, found.ratings)
     known = find_scales(found.ratings, declared)
-    belongs, notes = _select_records(prompt, found)
-    placeholders = Placeholders()
-    redactor = partial(redact_text, placeholders=placeholders) if redact else str
-    used = 0
-
-    def select() -> Iterator[Record]:
-        nonlocal used
-        for item in read_records(files, mapping):
-            if isinstance(item, Record) and belongs(item):
-                used += 1
-                yield item
-
-    pairs = traces_from_records(select(), known, redactor)
-    drawn = nsmallest(MAX_TRACES, enumerate(pairs), key=_content_key)
-    drawn, dropped = _limit_sources(drawn)
+    chosen, notes = _choose_prompt(prompt, found)
+    strata = draw_records(parts, mapping, DrawRule(chosen, known, seed), executor)
+    drawn, note = strata.choose(seed)
+    drawn, dropped = limit_sources(drawn)
     if not drawn:
         raise ConfigError(
             f"none of the {len(found.find_templates())} system prompts in the trace files is "
             "similar to this prompt; give conversations of this prompt, or the prompt of these "
             "conversations (remask traces inspect shows it)"
         )
-    if used > MAX_TRACES:
-        notes.append(f"{MAX_TRACES} of {used} conversations were selected by a hash")
+    if note:
+        notes.append(note)
     if dropped:
         notes.append(f"left out {dropped} conversations of sources with more than 1 % of them")
     notes += _warn_unscaled(found.ratings, known)
     if unused := found.describe_unused():
         notes.append(f"columns that were not used, with their numbers of records: {unused}")
-    in_order = [pair for _, pair in sorted(drawn, key=lambda item: item[0])]
-    traces = _make_ids_unique([trace for trace, _ in in_order])
+    placeholders = Placeholders()
+    redactor = partial(redact_text, placeholders=placeholders) if redact else str
+    records = fetch_records(parts, mapping, drawn, executor)
+    pairs = list(traces_from_records(records, known, redactor))
+    traces = _make_ids_unique([trace for trace, _ in pairs])
     return TraceCollection(
         traces=tuple(traces),
-        messages={t.id: text for t, (_, text) in zip(traces, in_order, strict=True) if text},
+        messages={t.id: text for t, (_, text) in zip(traces, pairs, strict=True) if text},
         records=found.records,
         rejected=found.rejected,
-        elsewhere=found.records - used,
+        elsewhere=found.records - strata.count,
         secrets=placeholders.counts,
         notes=tuple(map(redactor, notes)),  # notes contain names of ratings
     )
@@ -230,53 +125,17 @@ def traces_from_records(
         yield trace, _find_only_message(record)
 
 
-def _content_key(item: IndexedTrace) -> str:
-    trace = item[1][0]
-    return content_id("trace", trace.query, trace.response)
-
-
-def _limit_sources(drawn: Sequence[IndexedTrace]) -> tuple[list[IndexedTrace], int]:
-    """Limit each source to MAX_SOURCE_SHARE; return the traces and how many were dropped."""
-    counts = Counter(trace.source for _, (trace, _) in drawn if trace.source)
-    if len(counts) < MIN_SOURCES:
-        return list(drawn), 0
-    limit = max(1, int(MAX_SOURCE_SHARE * len(drawn)))
-    seen: Counter[str] = Counter()
-    kept = []
-    for item in drawn:
-        source = item[1][0].source
-        seen[source] += 1
-        if not source or seen[source] <= limit:
-            kept.append(item)
-    return kept, len(drawn) - len(kept)
-
-
-def _select_records(prompt: str, found: Overview) -> tuple[Callable[[Record], bool], list[str]]:
-    """Return a test whether a record belongs to `prompt`, and notes about that choice."""
-    systems, is_similar = found.find_templates(), make_similarity(prompt)
+def _choose_prompt(prompt: str, found: Overview) -> tuple[str | None, list[str]]:
+    """Return the prompt that a record must have, None where all are used, and notes about that choice."""
+    systems = found.find_templates()
     if not systems:
-        return (lambda _: True), ["no conversation has a system prompt; all of them are used"]
+        return None, ["no conversation has a system prompt; all of them are used"]
     if len(systems) == 1:
-        if is_similar(systems[0].text):
-            return (lambda _: True), []
-        return (lambda _: True), ["the conversations have another system prompt than this one"]
-
-    def belongs(record: Record) -> bool:
-        text = record.template or record.system
-        return bool(text) and is_similar(text or "")
-
+        if make_similarity(prompt)(systems[0].text):
+            return None, []
+        return None, ["the conversations have another system prompt than this one"]
     note = f"the files hold {len(systems)} system prompts; only conversations of similar ones"
-    return belongs, [f"{note} are used"]
-
-
-def make_similarity(prompt: str) -> Callable[[str], bool]:
-    """Return a test whether a system prompt is `prompt` but for the values of its variables."""
-
-    @lru_cache(maxsize=MAX_COMPARED_PROMPTS)
-    def is_similar(text: str) -> bool:
-        return len(find_prompt_templates({prompt: 1, text: 1})) == 1
-
-    return is_similar
+    return prompt, [f"{note} are used"]
 
 
 def _redact_record(record: Record, redactor: Redactor) -> Record:

@@ -209,9 +209,19 @@ class RatingStats:
             if len(self.values) < MAX_DISTINCT_VALUES:
                 self.values.add(value)
         elif isinstance(rating.value, str) and score_label(rating.value) is None:
-            label = rating.value[:40]
-            if label in self.words or len(self.words) < MAX_DISTINCT_VALUES:
-                self.words[label] += 1
+            merge_counts(self.words, {rating.value[:40]: 1}, MAX_DISTINCT_VALUES)
+
+    def merge(self, later: "RatingStats") -> None:
+        """Count ratings after these, as if `add` had got them all in order."""
+        self.count += later.count
+        self.kinds.update(later.kinds)
+        self.comments += later.comments
+        self.corrections += later.corrections
+        self.scale = self.scale or later.scale
+        self.low, self.high = min(self.low, later.low), max(self.high, later.high)
+        room = MAX_DISTINCT_VALUES - len(self.values)
+        self.values |= set(sorted(later.values - self.values)[:room])
+        merge_counts(self.words, later.words, MAX_DISTINCT_VALUES)
 
     def infer_scale(self) -> Scale | None:
         """Return the scale if the numbers make it clear, else None."""
@@ -220,6 +230,13 @@ class RatingStats:
         if UNIT_SCALE[0] <= self.low and self.high <= UNIT_SCALE[1]:
             return UNIT_SCALE
         return SIGNED_SCALE if self.values <= {-1.0, 0.0, 1.0} else None
+
+
+def merge_counts(counts: Counter[str], later: Mapping[str, int], limit: int) -> None:
+    """Add counts; of new names only so many that at most `limit` are known."""
+    for name, count in later.items():
+        if name in counts or len(counts) < limit:
+            counts[name] += count
 
 
 def parse_scales(pairs: Sequence[str]) -> dict[str, Scale]:

@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
-from remask.data.trace_reader import Download
+from remask.data.parts import Download
 from remask.errors import BackendError, ConfigError
 from remask.sanitize import hide_credentials, one_line
 

@@ -77,6 +77,11 @@ class ColumnUse:
             if column in value or _get_column(value, column) is not None:
                 self.missing.discard(column)
 
+    def merge(self, later: "ColumnUse") -> None:
+        """Add what was found in records after these."""
+        self.missing &= later.missing
+        self.first_keys = self.first_keys or later.first_keys
+
     def require_all(self) -> None:
         """Raise ConfigError where a mapped column is in no record."""
         if self.missing and self.first_keys:

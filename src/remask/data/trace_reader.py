@@ -3,7 +3,7 @@
 Some formats spread one record over several lines or files: feedback apart from runs, results apart
 from requests, or calls that repeat a growing chat. These files are read twice: the first pass
 indexes the parts, the second yields the records. All other files are read once, one value at a
-time.
+time. All are read part by part (see `parts.py`), so that workers can share them.
 
 Values that are in memory, such as those of a server, are read as a file that holds them would be.
 """
@@ -28,6 +28,7 @@ from remask.data.formats.otlp import OTLP, SPAN
 from remask.data.formats.promptfoo import PROMPTFOO
 from remask.data.json_stream import check_file, file_suffix, read_raw_blocks, read_text_blocks, read_values
 from remask.data.messages import name_kind
+from remask.data.parts import PART_BYTES, Download, Part, Piece, cut_files, take_whole
 from remask.data.strict_json import TOO_DEEP
 from remask.data.tables import ColumnUse, build_mapped_format, read_csv
 from remask.data.trace_record import (
@@ -112,17 +113,6 @@ class _PartIndex:
     ids: set[str] = field(default_factory=set)  # records that are wanted by a reject with a key
 
 
-@dataclass(frozen=True, slots=True)
-class Download:
-    """JSON values in memory, which are read like those of a file with this name."""
-
-    name: str
-    values: Sequence[Any]
-
-    def __str__(self) -> str:
-        return self.name
-
-
 Place = str | Path | Download
 
 
@@ -136,17 +126,42 @@ def read_records(
     DataError if a file does not exist, before anything is read, and ConfigError at the end for a
     mapped column that no record has.
     """
+    use = ColumnUse(set((columns or {}).values()))
+    for part in make_parts(paths, columns):
+        yield from read_part(part, columns, use)
+    use.require_all()
+
+
+def make_parts(paths: Sequence[Place], columns: Mapping[str, str] | None = None) -> Iterator[Part]:
+    """Yield the parts of the files, in order. Raises DataError as `read_records`.
+
+    Files in which a record may have something in another place are one part.
+    """
     named = [path for path in paths if not isinstance(path, Download)]
     files: list[Path | Download] = [path for path in paths if isinstance(path, Download)]
     files += find_files(named)
     for file in files:
         if isinstance(file, Path):
             check_file(file)
-    use = ColumnUse(set((columns or {}).values()))
+    formats = (build_mapped_format(columns),) if columns else FORMATS
+    whole = tuple(take_whole(file) for file in files)
+    if any(_is_multi_part(piece, formats) for piece in whole):
+        yield Part(whole, joined=True)
+    else:
+        yield from cut_files(files, PART_BYTES)
+
+
+def read_part(
+    part: Part, columns: Mapping[str, str] | None = None, use: ColumnUse | None = None
+) -> Iterator[Record | RejectedRecord]:
+    """Yield all records of a part in order, and a RejectedRecord for every other value.
+
+    `use` gets the columns that were found, where `columns` are given. Raises DataError.
+    """
     formats = (build_mapped_format(columns, use),) if columns else FORMATS
-    index = _index_parts(files, formats) if any(_is_multi_part(f, formats) for f in files) else None
+    index = _index_parts(part.pieces, formats) if part.joined else None
     taken: set[str] = set()
-    for place, item in enumerate(_read_items(files, formats)):
+    for place, item in enumerate(_read_items(part.pieces, formats)):
         if isinstance(item, Record):
             found = item if index is None else _merge_parts(item, place, index, taken)
             if found is not None:
@@ -160,7 +175,6 @@ def read_records(
         if key not in taken:
             reason = f"belongs to {key[:60]!r}, which is not in these files"
             yield from (annotation.source.reject(reason) for annotation in annotations)
-    use.require_all()
 
 
 def find_files(places: Iterable[str | Path]) -> list[Path]:
@@ -184,12 +198,12 @@ def find_files(places: Iterable[str | Path]) -> list[Path]:
     return list(found.values())
 
 
-def _read_items(files: Iterable[Path | Download], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
+def _read_items(pieces: Iterable[Piece | Download], formats: tuple[TraceFormat, ...]) -> Iterator[Item]:
     detect = Detector(formats)
-    for file in files:
-        path = str(file)
-        empty = True
-        for value in _read_file(file):
+    for piece in pieces:
+        path = str(piece)
+        empty = isinstance(piece, Download) or not piece.line  # lines of a file may all be blank
+        for value in _read_piece(piece):
             empty = False
             if isinstance(value, RejectedRecord):
                 yield value
@@ -209,9 +223,12 @@ def _read_items(files: Iterable[Path | Download], formats: tuple[TraceFormat, ..
             yield RejectedRecord(path, None, NO_RECORDS)
 
 
-def _read_file(path: Path | Download) -> Iterator[Value | RejectedRecord]:
-    if isinstance(path, Download):
-        return (Value(value, None) for value in path.values)
+def _read_piece(piece: Piece | Download) -> Iterator[Value | RejectedRecord]:
+    if isinstance(piece, Download):
+        return (Value(value, None) for value in piece.values)
+    path = piece.path
+    if piece.line:
+        return piece.read_lines()
     head = next(read_raw_blocks(path), b"")
     for container in CONTAINERS:
         if head.startswith(container.magic):
@@ -244,17 +261,17 @@ def _reject_unknown(value: Value, path: str) -> RejectedRecord:
     return Source("", path, value.line, value.entry).reject(reason)
 
 
-def _is_multi_part(path: Path | Download, formats: tuple[TraceFormat, ...]) -> bool:
+def _is_multi_part(piece: Piece | Download, formats: tuple[TraceFormat, ...]) -> bool:
     detect = Detector(formats)
-    sample = islice(_read_file(path), MAX_SAMPLED_VALUES)
+    sample = islice(_read_piece(piece), MAX_SAMPLED_VALUES)
     found = (detect(value.data) for value in sample if isinstance(value, Value))
     return any(format.multi_part for format in found if format is not None)
 
 
-def _index_parts(files: Sequence[Path | Download], formats: tuple[TraceFormat, ...]) -> _PartIndex:
+def _index_parts(pieces: Sequence[Piece | Download], formats: tuple[TraceFormat, ...]) -> _PartIndex:
     index = _PartIndex()
     without_text: set[str] = set()
-    for place, item in enumerate(_read_items(files, formats)):
+    for place, item in enumerate(_read_items(pieces, formats)):
         if isinstance(item, Annotation):
             index.annotations[item.key].append(item)
         elif isinstance(item, RejectedRecord):

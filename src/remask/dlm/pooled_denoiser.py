@@ -8,8 +8,8 @@ from typing import Any
 from remask.dlm.canvas import cut_batches
 from remask.dlm.layout import Layout
 from remask.dlm.reading import ApproximationError
-from remask.ports import Canvas, Context, Executor, Fill, Item, ScoreRequest
-from remask.runs.executors.pool import gather, wait_for
+from remask.ports import Canvas, Context, Executor, Fill, Item, ScoreRequest, wait_for
+from remask.runs.executors.pool import gather
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,15 +77,16 @@ class Failure:
     words: tuple[str, ...]  # of those of all traces, so no word of one user alone
 
 
-def find_failures(traces: Sequence[Trace], prompt: Prompt, words: Sequence[str]) -> tuple[Failure, ...]:
+def find_failures(traces: Sequence[Trace], prompt: Prompt, labels: Sequence[str] = ()) -> tuple[Failure, ...]:
     """Find which sentences of a long prompt the feedback of each failing trace speaks of.
 
     Feedback that speaks of none is left out. In a short prompt each place is as good as another.
-    words: those that the prompt lacks, see find_missing_words.
     """
     units = find_sentences(prompt)
     if len(units) < MIN_SENTENCES:
         return ()
+    # A rule that is missing is often about what users ask for, so words of queries count here.
+    words = find_missing_words(traces, prompt.text, labels, asked_too=True)
     index = TextIndex.build([f"{find_heading(prompt.text, a)} {prompt.text[a:b]}" for a, b in units])
     found = []
     for trace in traces:
@@ -175,13 +176,17 @@ def find_copied(traces: Sequence[Trace], opening: str = "") -> tuple[str, str]:
 
 
 def find_missing_words(
-    traces: Sequence[Trace], prompt: str, labels: Sequence[str] = (), opening: str = ""
+    traces: Sequence[Trace],
+    prompt: str,
+    labels: Sequence[str] = (),
+    opening: str = "",
+    asked_too: bool = False,
 ) -> tuple[str, ...]:
     """Return words that right answers and feedback often have, and the prompt and most queries lack.
 
     The most frequent come first. A word of at least three traces is a word of the task, not of one
     user. Numbers, short words, function words and those of `opening` are left out, and words that
-    far fewer traces have than the most frequent one.
+    far fewer traces have than the most frequent one. asked_too: also words that queries have as often.
     """
     known = {word.casefold() for text in (prompt, opening, *labels) for word in split_words(text)}
     found, asked, spelling = Counter[str](), Counter[str](), dict[str, str]()
@@ -196,7 +201,7 @@ def find_missing_words(
     words = {
         word: n
         for word, n in found.most_common()
-        if n >= least and n > asked[word] and word not in known and word not in SMALL_WORDS
+        if n >= least and (asked_too or n > asked[word]) and word not in known and word not in SMALL_WORDS
     }
     most = max(words.values(), default=0)
     frequent = [word for word, n in words.items() if n >= MIN_WORD_RATIO * most]

@@ -114,7 +114,7 @@ class DiffusionProposer:
         parent = self._hold(parent)
         context = self._select_context(traces, seed)
         hints = find_hints(traces, parent.text, self.config.labels, self._score_support(parent, context))
-        hints = replace(hints, failures=find_failures(traces, parent, hints.words))
+        hints = replace(hints, failures=find_failures(traces, parent, self.config.labels))
         # `rewrite` fills one canvas, which would hold only a fragment of a longer prompt.
         long = self.count(parent.text) > MAX_CANVAS_TOKENS
         masks_of: list[tuple[str, tuple[Mask, ...]]] = []

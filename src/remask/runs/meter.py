@@ -18,9 +18,8 @@ from typing import Any, Self
 
 from remask.errors import BudgetSpent
 from remask.ids import content_id
-from remask.ports import CallBook, Parallel, Reply, TargetModel, report_step
+from remask.ports import CallBook, Parallel, Reply, TargetModel, report_step, wait_for
 from remask.runs.budget import Price, Spend
-from remask.runs.executors.pool import wait_for
 from remask.runs.ledger import Calls, Ledger, Tariff, Tokens
 from remask.types import Chat
 

@@ -63,7 +63,7 @@ class Look:
 
 
 class WatchState:
-    """The state, open for this process alone, or a copy of it in memory."""
+    """The state, open for this process alone, or a copy of it that is forgotten."""
 
     def __init__(self, file: Path, db: sqlite3.Connection, lock: RunLock | None) -> None:
         self._file, self._db, self._lock = file, db, lock
@@ -90,9 +90,9 @@ class WatchState:
 
     @classmethod
     def copy(cls, file: Path) -> Self:
-        """Return a copy in memory: what is done to it is forgotten. Raises ConfigError as `open`."""
+        """Return a copy, a file of SQLite that goes with this process. Raises ConfigError as `open`."""
         _require_folder(file)
-        db = sqlite3.connect(":memory:", isolation_level=None)
+        db = sqlite3.connect("", isolation_level=None)
         with ExitStack() as undo:
             undo.callback(db.close)
             if file.exists():

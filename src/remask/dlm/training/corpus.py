@@ -16,8 +16,8 @@ import numpy as np
 
 from remask.data.json_stream import read_values
 from remask.data.messages import as_text
-from remask.data.prompt_traces import trace_from_record
 from remask.data.ratings import RatingStats, find_scales
+from remask.data.record_to_trace import trace_from_record
 from remask.data.redact.redact import Placeholders, redact_text
 from remask.data.trace_reader import read_records
 from remask.data.trace_record import Record, RejectedRecord, Value

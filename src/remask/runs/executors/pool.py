@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, Protocol
 
 from remask.errors import WorkerLost
-from remask.ports import WAITING, Item, report_step
+from remask.ports import Item, report_step, wait_for
 
-POLL_SECONDS = 0.1  # between two looks at signals and limits
 # A cluster may try to start a worker on a machine that is just leaving.
 STARTS, PAUSE_SECONDS = 4, 1.0  # the pause doubles with each start
 
@@ -103,15 +102,6 @@ class Pool:
             f"{twice} before the work of the {item.role} was done ({gone}); if memory ran out, use fewer "
             "workers; what is paid is stored, so `remask resume` goes on from here"
         )
-
-
-def wait_for(future: "Future[Any]") -> Any:
-    """Return the result of a future. Signals and limits are looked at while it is not there."""
-    while not future.done():
-        wait([future], timeout=POLL_SECONDS)
-        if not future.done():
-            report_step(WAITING, 0, 0)
-    return future.result()
 
 
 def gather(futures: Sequence["Future[Any]"], what: str, sizes: Sequence[int]) -> list[Any]:
