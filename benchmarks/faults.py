@@ -109,7 +109,7 @@ ROWS: dict[str, tuple[str, str, tuple[str, ...]]] = {
         ("faults/test_scale.py",),
     ),
     "W1": (
-        "worker processes and actors of a local Ray cluster of three raylets are killed at 80 random moments; "
+        "workers (processes, and actors of a local Ray cluster of three raylets) are killed at random; "
         "a raylet, the server of the head and the driver are killed",
         "the work of the dead is done once more, calls in flight are at most uncertain, the same results",
         ("runs/test_executors.py", "runs/test_ray_actors.py", "api/test_workers.py"),

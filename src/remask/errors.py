@@ -10,6 +10,7 @@
     │  └─ TargetUnreliable  too many rows have no score to rank prompts
     ├─ NumericsError        a model produced NaN or no finite logit: exit code 1
     ├─ WorkerLost           a worker ended twice on the same work: exit code 3
+    │  └─ NoWorker          none could be started
     ├─ BudgetSpent          the next call would pass a limit: the normal end of a search
     ├─ RunBusy              another process uses the run directory: exit code 4
     └─ GateFailed           the command has finished, but a gate of --fail-unless failed: exit code 5
@@ -114,6 +115,10 @@ class WorkerLost(RemaskError):
     """A worker ended before it had done its work, and so did the one that took over."""
 
     exit_code = 3
+
+
+class NoWorker(WorkerLost):
+    """No worker could be started, so nobody has begun the work."""
 
 
 class BudgetSpent(RemaskError):

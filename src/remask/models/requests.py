@@ -15,7 +15,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from queue import Empty, SimpleQueue
 
-from remask.errors import BudgetSpent, TargetBusy, TargetError, TargetRefused, WorkerLost
+from remask.errors import BudgetSpent, NoWorker, TargetBusy, TargetError, TargetRefused, WorkerLost
 from remask.models.learned_limits import Ticket
 from remask.models.limiter import Limiter
 from remask.ports import HELD, CallBook, Reply, report_step
@@ -211,7 +211,9 @@ class _Calls:
             self.replies[call] = replace(future.result(), attempts=self._billed[call])
             self._book.finish(call, future.result())
             return
-        if isinstance(error, WorkerLost):
+        if isinstance(error, NoWorker):
+            self._book.drop(call)
+        elif isinstance(error, WorkerLost):
             self._billed[call] += 1
             self._book.lose(call)
             error = TargetBusy(str(error))  # asked once more, of another worker

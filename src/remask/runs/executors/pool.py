@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from remask.errors import WorkerLost
+from remask.errors import NoWorker, WorkerLost
 from remask.ports import Item, report_step, wait_for
 
 # A cluster may try to start a worker on a machine that is just leaving.
@@ -15,6 +15,10 @@ STARTS, PAUSE_SECONDS = 4, 1.0  # the pause doubles with each start
 
 class WorkerGone(Exception):
     """A worker ended while it had an item; the text says how."""
+
+
+class NoneStarted(WorkerGone):
+    """No worker was started within the time for that, so another try would only double it."""
 
 
 class WorkerHandle(Protocol):
@@ -89,8 +93,8 @@ class Pool:
                 self._started[number] = True
                 return
             except WorkerGone as gone:
-                if self._closed or not left:
-                    raise WorkerLost(
+                if self._closed or not left or isinstance(gone, NoneStarted):
+                    raise NoWorker(
                         f"no worker can be started ({gone}); what is paid is stored, so `remask resume` goes "
                         "on from here, also with another executor or without one"
                     ) from None

@@ -1,11 +1,14 @@
 """Workers that are actors of a Ray cluster. remask must be installed on all of its machines."""
 
+import atexit
 import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import ray
@@ -13,12 +16,13 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from remask.errors import BackendError, ConfigError
 from remask.ports import Item
-from remask.runs.executors.pool import Pool, WorkerGone
+from remask.runs.executors.pool import NoneStarted, Pool, WorkerGone
 from remask.runs.executors.processes import THREAD_VARIABLES, Answer, answer
 from remask.sanitize import one_line
 
 _MAX_ERROR_CHARACTERS = 200
 START_SECONDS = 300  # for an actor, also where a machine must first be added to the cluster
+CLOSE_SECONDS = 5  # for an actor, or for leaving the cluster
 Make = Callable[[Any], Callable[[Item], Any]]  # settings -> what does items
 
 
@@ -65,7 +69,7 @@ class RayWorker:
         try:
             return ray.get(promise, timeout=seconds)
         except GetTimeoutError:
-            raise WorkerGone(f"the Ray cluster started no actor within {seconds} s") from None
+            raise NoneStarted(f"the Ray cluster started no actor within {seconds} s") from None
         except (RayError, ConnectionError) as error:  # the actor, its machine or the cluster
             last = (str(error).strip().splitlines() or [""])[-1]
             raise WorkerGone(f"{type(error).__name__}: {one_line(last, _MAX_ERROR_CHARACTERS)}") from None
@@ -73,8 +77,7 @@ class RayWorker:
     def close(self) -> None:
         """See WorkerHandle.close."""
         if self._actor is not None:
-            with suppress(Exception):  # the cluster may be gone
-                ray.kill(self._actor)
+            _try(partial(ray.kill, self._actor))
 
 
 class RayPool(Pool):
@@ -88,8 +91,22 @@ class RayPool(Pool):
         """See Executor.close."""
         super().close()
         if self._joined:
-            with suppress(Exception):  # the cluster may be gone
-                ray.shutdown()
+            _try(ray.shutdown)
+
+
+def _try(end: Callable[[], object]) -> None:
+    """End something, unless the cluster is gone. Then Ray raises, or waits for its head, at exit too."""
+
+    def do() -> None:
+        with suppress(Exception):
+            end()
+
+    thread = threading.Thread(target=do, daemon=True)
+    thread.start()
+    thread.join(CLOSE_SECONDS)
+    if thread.is_alive():  # Ray's own hooks would wait, too
+        atexit.unregister(ray.shutdown)
+        sys.excepthook = sys.__excepthook__
 
 
 def make_ray_pool(
@@ -143,7 +160,8 @@ def _join(address: str) -> None:
     except (ConnectionError, RuntimeError, ValueError) as error:
         raise BackendError(
             f"the executor {address} cannot be used ({one_line(str(error), _MAX_ERROR_CHARACTERS)}); start "
-            "the cluster, or name its address as ray://HOST:10001; for a cluster with a token set RAY_AUTH_MODE=token"
+            "the cluster, or name its address as ray://HOST:10001; where it wants a token, set "
+            "RAY_AUTH_MODE=token"
         ) from None
 
 
