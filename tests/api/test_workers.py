@@ -3,10 +3,12 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -301,7 +303,9 @@ def start_head() -> Iterator[tuple[Callable[[], list[Any]], dict[str, str]]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    env = {**ENV, "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
+    # Ray notes the address of the last cluster below this folder, and sockets there need a short path.
+    folder = tempfile.mkdtemp(prefix="r")
+    env = {**ENV, "RAY_TMPDIR": folder, "RAY_AUTH_MODE": "disabled", "RAY_worker_niceness": "0"}
     ray = [str(Path(sys.executable).with_name("ray")), "start", "--head", "--num-cpus=2", f"--port={port}"]
 
     def find_processes() -> list[Any]:
@@ -320,3 +324,4 @@ def start_head() -> Iterator[tuple[Callable[[], list[Any]], dict[str, str]]]:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
         psutil.wait_procs(started, timeout=20)
+        shutil.rmtree(folder, ignore_errors=True)
