@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -145,3 +146,20 @@ def test_a_machine_that_leaves_takes_only_its_own_work(cluster: Any, make_pool: 
     cluster.remove_node(gone, allow_graceful=False)
     cluster.add_node(num_cpus=2)  # a new machine takes its place
     assert gather(futures, "part", [1] * 30) == list(range(30))
+
+
+def test_a_cluster_that_was_killed_is_not_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray has noted its address, at which nobody answers: a new cluster is begun."""
+    from remask.runs.executors.ray_actors import make_ray_pool
+
+    with tempfile.TemporaryDirectory(prefix="r", ignore_cleanup_errors=True) as folder:
+        note = Path(folder) / "ray" / "ray_current_cluster"
+        note.parent.mkdir()
+        note.write_text("127.0.0.1:1")
+        for name, value in {**ENV, "RAY_TMPDIR": folder, "RAY_worker_niceness": "0"}.items():
+            monkeypatch.setenv(name, value)
+        pool = make_ray_pool("ray", make, lambda number: {}, 1, None, False)
+        try:
+            assert wait_for(pool.submit(item("pid"))) != os.getpid()
+        finally:
+            pool.close()

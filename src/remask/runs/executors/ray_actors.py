@@ -4,11 +4,14 @@ import atexit
 import logging
 import os
 import signal
+import socket
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -22,7 +25,7 @@ from remask.sanitize import one_line
 
 _MAX_ERROR_CHARACTERS = 200
 START_SECONDS = 300  # for an actor, also where a machine must first be added to the cluster
-CLOSE_SECONDS = 5  # for an actor, or for leaving the cluster
+CLOSE_SECONDS = 5  # for an actor, for leaving the cluster, or for an answer of its head
 Make = Callable[[Any], Callable[[Item], Any]]  # settings -> what does items
 
 
@@ -154,6 +157,8 @@ def _join(address: str) -> None:
     # live go on without a head; where one must be started, START_SECONDS end the run.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", str(24 * 3600))
     options: dict[str, Any] = {} if address == "ray" else {"address": address}
+    if not options and _is_last_one_gone():
+        options = {"address": "local"}
     try:
         with _keep_signal_handlers():
             ray.init(**options, log_to_driver=False, logging_level=logging.ERROR, include_dashboard=False)
@@ -163,6 +168,23 @@ def _join(address: str) -> None:
             "the cluster, or name its address as ray://HOST:10001; where it wants a token, set "
             "RAY_AUTH_MODE=token"
         ) from None
+
+
+def _is_last_one_gone() -> bool:
+    """Return whether the last cluster of this machine was killed. Ray would look for it for ever."""
+    if os.environ.get("RAY_ADDRESS"):
+        return False
+    note = Path(os.environ.get("RAY_TMPDIR", tempfile.gettempdir())) / "ray" / "ray_current_cluster"
+    try:
+        host, _, port = note.read_text().strip().rpartition(":")
+        place = host, int(port)
+    except (OSError, ValueError):
+        return False
+    try:
+        socket.create_connection(place, timeout=CLOSE_SECONDS).close()
+    except OSError:
+        return True
+    return False
 
 
 @contextmanager
