@@ -19,7 +19,6 @@ from typing import Any
 
 import remask
 from benchmarks.record import RESULTS, describe_run, make_parser, write_json
-from remask.cli.settings import SHORTEN
 
 FIGURES = RESULTS / "shorten.json"
 PROMPTS = {  # file of the corpus, end of the source
@@ -66,13 +65,12 @@ def play(name: str, data: Path, size: str, runs: Path, seed: int) -> dict[str, A
     if (folder / "run.db").exists():
         result = remask.resume(folder, data=rows)
     else:
-        search: dict[str, Any] = {"prefer": "shortest", "goal": "preferred", "within": WITHIN, "demos": 0}
-        result = remask.optimize(
+        result = remask.shorten(
             found["text"],
             rows,
+            within=WITHIN,
             metric=remask.Label(answer=ANSWER),
             max_calls=calls + 2 * len(rows["test"]),
-            search=remask.Search(**(SHORTEN["search"] | search)),
             seed=seed,
             run_dir=folder,
         )

@@ -30,8 +30,8 @@ MAX_FUNCTION_LINES = 60
 # Without blanks, comments and docstrings. 17,000 was the aim of the redesign; what came after it
 # (calls booked one by one, structure of prompts, formats of traces, seeing a run, targets from disk,
 # sources of candidates, learning from measured edits, pilots, providers, several prompts, objectives,
-# nightly watches, workers and a limiter) needs more.
-MAX_CODE_LINES = 32_500
+# nightly watches, workers, a limiter and reading by parts) needs more.
+MAX_CODE_LINES = 32_750
 
 # Two files may share a stem only where both are named after the same thing outside: a tool that
 # is a format, a task and an integration; the scripted fakes; a command beside what it calls.
