@@ -83,7 +83,7 @@ def test_replicas_with_queues_give_the_result_of_one_call_at_a_time(engine: str,
         ("many", Replicas(dress=ENGINES[engine], delay=0.01), 32),
     ):
         with Server(default=world) as server:
-            write_job(tmp_path / name, server, concurrency=concurrency, calls=300)
+            write_job(tmp_path / name, server, concurrency=concurrency, calls=150)
             status, errors = finish(tmp_path / name)
         assert status == 0, errors
         assert read_ledger(tmp_path / name) == {"settled": world.requests}
