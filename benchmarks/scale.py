@@ -257,8 +257,8 @@ def write_page() -> None:
     )
     about = (
         f"`{found['command']}`, commit {found['commit']}, {found['machine']}; {BATCHES} batches of "
-        f"{MAX_BATCH_CANVASES} canvases, {REQUESTS} requests of {MAX_CHUNK_CALLS} choices, the shortest of "
-        f"{found['rounds']} times."
+        f"{MAX_BATCH_CANVASES} canvases, {REQUESTS} requests of {MAX_CHUNK_CALLS} choices. Rounds, of "
+        f"which the shortest counts: {found['rounds']}."
     )
     blocks = {
         "measured": f"{table}\n\n{about}",

@@ -215,10 +215,8 @@ def make_denoiser(
 ) -> DenoiserModel:
     """Make the denoiser of the settings, or return the object of the user.
 
-    limiters: as for a target.
-
-    `executor`: whose workers denoise, where it is a model on this machine. Raises ConfigError and
-    BackendError.
+    limiters: as for a target. executor: whose workers denoise, where it is a model on this machine.
+    Raises ConfigError and BackendError.
     """
     kind, _, name = config.model.partition(":")
     _refuse_unread(config)
